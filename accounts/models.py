@@ -1,0 +1,178 @@
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import PermissionsMixin
+from django.contrib.postgres.fields import ArrayField
+from django.core.validators import validate_email
+from django.db import models
+
+from fly2any.postgres.deletion import DB_CASCADE
+from fly2any.postgres.expressions import CurrentTimestamp, random_text_id
+from fly2any.postgres.fields import TextIdField
+
+from .choices import CabinClass, Currency, Gender, Language, Theme
+from .querysets import AccountQuerySet, SessionQuerySet, UserManager, UserPreferencesQuerySet
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """A person: a user of the site, and, where `is_staff`, of the admin."""
+
+    id = TextIdField()
+    name = models.TextField(null=True, blank=True)
+    email = models.TextField("e-mail", unique=True, validators=[validate_email])
+    email_verified = models.DateTimeField("e-mail verified", db_column="emailVerified", null=True, blank=True)
+    image = models.TextField(null=True, blank=True)
+    # bcrypt as the site writes it; NULL for people who only sign in by OAuth.
+    password = models.TextField(null=True, blank=True)  # type: ignore[assignment]
+    first_name = models.TextField(db_column="firstName", null=True, blank=True)
+    last_name = models.TextField(db_column="lastName", null=True, blank=True)
+    phone = models.TextField(null=True, blank=True)
+    date_of_birth = models.DateTimeField(db_column="dateOfBirth", null=True, blank=True)
+    gender = models.TextField(null=True, blank=True, choices=Gender)
+    country = models.TextField(null=True, blank=True)
+    timezone = models.TextField(null=True, blank=True)
+    bio = models.TextField(null=True, blank=True)
+    avatar_url = models.TextField("avatar URL", db_column="avatarUrl", null=True, blank=True)
+    profile_completed = models.BooleanField(db_column="profileCompleted", default=False, db_default=False)
+    created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+    updated_at = models.DateTimeField(db_column="updatedAt", auto_now=True)
+    last_login = models.DateTimeField(db_column="lastLoginAt", null=True, blank=True)
+    is_staff = models.BooleanField("staff", db_column="isStaff", default=False, db_default=False)
+    is_superuser = models.BooleanField("administrator", db_column="isSuperuser", default=False, db_default=False)
+    is_active = models.BooleanField("active", db_column="isActive", default=True, db_default=True)  # type: ignore[assignment]
+
+    objects = UserManager()
+
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS = []
+
+    class Meta:
+        db_table = "users"
+
+    def __str__(self):
+        return self.email
+
+    def get_full_name(self):
+        """Return the name the person goes by: the profile's, else first and last name, else the e-mail address."""
+        return self.name or " ".join(filter(None, [self.first_name, self.last_name])) or self.email
+
+    def get_short_name(self):
+        """Return the first name, else what get_full_name returns."""
+        return self.first_name or self.get_full_name()
+
+    def set_password(self, raw_password):
+        """Set the password, or none (NULL, as the site writes it) where `raw_password` is None."""
+        if raw_password is None:
+            self.set_unusable_password()
+        else:
+            super().set_password(raw_password)
+
+    def set_unusable_password(self):
+        self.password = None
+
+    def has_usable_password(self):
+        return bool(self.password) and super().has_usable_password()
+
+    def check_password(self, raw_password):
+        if not self.password:
+            make_password(raw_password)  # As slow as a wrong password, so the clock does not tell who has none.
+            return False
+        return super().check_password(raw_password)
+
+
+class Account(models.Model):
+    """A user's account at an OAuth provider (NextAuth)."""
+
+    id = TextIdField()
+    user = models.ForeignKey(User, DB_CASCADE, db_column="userId", db_index=False, related_name="accounts")
+    type = models.TextField()
+    provider = models.TextField()
+    provider_account_id = models.TextField("account at the provider", db_column="providerAccountId")
+    refresh_token = models.TextField(null=True, blank=True)
+    access_token = models.TextField(null=True, blank=True)
+    expires_at = models.IntegerField("expires at (epoch seconds)", null=True, blank=True)
+    token_type = models.TextField(null=True, blank=True)
+    scope = models.TextField(null=True, blank=True)
+    id_token = models.TextField(null=True, blank=True)
+    session_state = models.TextField(null=True, blank=True)
+
+    objects = AccountQuerySet.as_manager()
+
+    class Meta:
+        db_table = "accounts"
+        verbose_name = "OAuth account"
+        constraints = [
+            # AccountQuerySet.linked_as: every sign-in by OAuth.
+            models.UniqueConstraint(fields=["provider", "provider_account_id"], name="accounts_provider_providerAccountId_key"),
+        ]
+
+    def __str__(self):
+        return f"{self.provider}: {self.provider_account_id}"
+
+
+class Session(models.Model):
+    """A session of NextAuth's database strategy; the site signs in with JWT, so there are few or none."""
+
+    id = TextIdField()
+    # Unique: SessionQuerySet.by_token.
+    session_token = models.TextField(db_column="sessionToken", unique=True)
+    user = models.ForeignKey(User, DB_CASCADE, db_column="userId", db_index=False, related_name="sessions")
+    expires = models.DateTimeField()
+
+    objects = SessionQuerySet.as_manager()
+
+    class Meta:
+        db_table = "sessions"
+        verbose_name = "NextAuth session"
+
+    def __str__(self):
+        return f"Session until {self.expires:%Y-%m-%d %H:%M} UTC"
+
+
+class VerificationToken(models.Model):
+    """A token sent by e-mail. `identifier` is the address, which need not be a user's."""
+
+    identifier = models.TextField()
+    token = models.TextField(unique=True)
+    expires = models.DateTimeField()
+    # Last, where a database that Prisma made gets it too (deviation D2).
+    id = TextIdField(db_default=random_text_id())
+
+    class Meta:
+        db_table = "verification_tokens"
+        constraints = [
+            models.UniqueConstraint(fields=["identifier", "token"], name="verification_tokens_identifier_token_key"),
+        ]
+
+    def __str__(self):
+        return f"{self.identifier} until {self.expires:%Y-%m-%d %H:%M} UTC"
+
+
+class UserPreferences(models.Model):
+    """What a user prefers; no row means the defaults below."""
+
+    id = TextIdField()
+    user = models.OneToOneField(User, DB_CASCADE, db_column="userId", related_name="preferences")
+    preferred_cabin_class = models.TextField(db_column="preferredCabinClass", null=True, blank=True, choices=CabinClass)
+    # NULL and an empty list mean the same.
+    preferred_airlines = ArrayField(models.TextField(), db_column="preferredAirlines", null=True, blank=True)
+    home_airport = models.TextField(db_column="homeAirport", null=True, blank=True)
+    email_notifications = models.BooleanField("e-mail notifications", db_column="emailNotifications", default=True, db_default=True)
+    price_alert_emails = models.BooleanField("price alert e-mails", db_column="priceAlertEmails", default=True, db_default=True)
+    deal_alerts = models.BooleanField(db_column="dealAlerts", default=True, db_default=True)
+    newsletter_opt_in = models.BooleanField("newsletter", db_column="newsletterOptIn", default=False, db_default=False)
+    currency = models.TextField(choices=Currency, default=Currency.USD, db_default="USD")
+    language = models.TextField(choices=Language, default=Language.ENGLISH, db_default="en")
+    theme = models.TextField(choices=Theme, default=Theme.LIGHT, db_default="light")
+    created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+    updated_at = models.DateTimeField(db_column="updatedAt", auto_now=True)
+
+    objects = UserPreferencesQuerySet.as_manager()
+
+    class Meta:
+        db_table = "user_preferences"
+        verbose_name = "preferences"
+        verbose_name_plural = "preferences"
+
+    def __str__(self):
+        return f"Preferences of {self.user_id}"

@@ -1,0 +1,50 @@
+from django.db.backends.ddl_references import IndexName, Statement
+from django.db.backends.postgresql import schema
+from django.db.backends.utils import truncate_name
+from django.db.models import CASCADE
+
+from .deletion import DB_CASCADE
+
+LONGEST_NAME = 63  # NAMEDATALEN - 1: PostgreSQL would cut a longer one silently.
+
+
+class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
+    """DDL with the names and the foreign keys that Prisma gave the Fly2Any schema.
+
+    - Constraints are named `<table>_<columns>_key` and `<table>_<columns>_fkey`.
+    - A DB_CASCADE foreign key is ON DELETE CASCADE ON UPDATE CASCADE and not deferrable.
+    - A foreign key of Django's own tables with CASCADE cascades in the database too, since the site deletes users by a
+      bare DELETE; it stays deferrable, as Django's fixtures and tests expect.
+    - No `_like` index beside an indexed text column: the schema names every index it wants.
+    """
+
+    sql_create_fk = (
+        "ALTER TABLE %(table)s ADD CONSTRAINT %(name)s FOREIGN KEY (%(column)s) "
+        "REFERENCES %(to_table)s (%(to_column)s)%(actions)s%(deferrable)s"
+    )
+    # Without the inline form AddField adds its foreign key by sql_create_fk, with the actions above.
+    sql_create_column_inline_fk = None
+    # By name, SET CONSTRAINTS fails on a foreign key that is not deferrable.
+    sql_delete_fk = "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE %(table)s DROP CONSTRAINT %(name)s"
+
+    def _create_fk_sql(self, model, field, suffix):
+        statement = super()._create_fk_sql(model, field, suffix)
+        on_delete = field.remote_field.on_delete
+        actions = {DB_CASCADE: " ON DELETE CASCADE ON UPDATE CASCADE", CASCADE: " ON DELETE CASCADE"}.get(on_delete, "")
+        deferrable = "" if on_delete is DB_CASCADE else statement.parts["deferrable"]
+        return Statement(statement.template, **{**statement.parts, "actions": actions, "deferrable": deferrable})
+
+    def _fk_constraint_name(self, model, field, suffix):
+        return IndexName(model._meta.db_table, [field.column], "fkey", self._quoted_constraint_name)
+
+    def _unique_constraint_name(self, table, columns, quote=True):
+        return IndexName(table, columns, "key", self._quoted_constraint_name if quote else self._constraint_name)
+
+    def _quoted_constraint_name(self, table, columns, suffix):
+        return self.quote_name(self._constraint_name(table, columns, suffix))
+
+    def _constraint_name(self, table, columns, suffix):
+        return truncate_name("_".join([table.strip('"'), *columns, suffix]), LONGEST_NAME)
+
+    def _create_like_index_sql(self, model, field):
+        return None

@@ -1,0 +1,119 @@
+"""POSTGRES_URL → an entry of Django's DATABASES."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+from psycopg import pq
+
+SCHEMES = ("postgresql", "postgres")
+EXAMPLE = "postgresql://user:password@host:5432/database?sslmode=require"
+CONNECT_TIMEOUT = 10  # Seconds; libpq's default is to wait for ever.
+
+# Parameters of Prisma and of the providers that say nothing to libpq: about pools, prepared statements and proxies.
+IGNORED = frozenset(
+    ["connection_limit", "pool_timeout", "statement_cache_size", "socket_timeout", "sslaccept", "sslidentity", "supa", "workaround"]
+)
+LIBPQ = frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults()) - {"dbname", "user", "password", "port"}
+
+
+class InvalidURL(ImproperlyConfigured):
+    """A database URL that cannot be used; the message never contains the password."""
+
+
+def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
+    """Return the DATABASES entry of a URL as Prisma and the providers write it.
+
+    Raises InvalidURL, its message naming `variable`, for what cannot be used.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError as error:
+        raise InvalidURL(f"{variable} is malformed ({_reason(error)}): write it as {EXAMPLE}.") from None
+    if parts.scheme not in SCHEMES:
+        raise InvalidURL(_wrong_scheme(parts.scheme, variable))
+    if parts.fragment or "#" in url:
+        raise InvalidURL(f"{variable} is malformed (it contains #): write a # in the password as %23.")
+    try:
+        user, password = _decode(parts.username or ""), _decode(parts.password or "")
+        host, name = _decode(_host(parts.netloc)), _decode(parts.path.lstrip("/"))
+        query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query), errors="strict")
+    except ValueError:
+        raise InvalidURL(f"{variable} is malformed (a % or a parameter in it is not well-formed): write it as {EXAMPLE}.") from None
+    if "/" in name or "@" in name or "@" in host:
+        raise InvalidURL(f"{variable} is malformed: write /, @, : and ? in the password as %2F, %40, %3A and %3F.")
+    if any("\0" in text for text in (user, password, host, name, *(value for pair in query for value in pair))):
+        raise InvalidURL(f"{variable} is malformed (it contains a zero byte): write it as {EXAMPLE}.")
+    if not name:
+        raise InvalidURL(f"{variable} names no database: write it as {EXAMPLE}.")
+    options, pooled = _options(query, variable)
+    if parts.netloc and not host and "host" not in options:
+        raise InvalidURL(f"{variable} names no host: write it as {EXAMPLE}.")
+    return {
+        "ENGINE": "fly2any.postgres",
+        "NAME": name,
+        "USER": user,
+        "PASSWORD": password,
+        "HOST": host or options.pop("host", ""),
+        "PORT": str(port or ""),
+        "OPTIONS": {"connect_timeout": CONNECT_TIMEOUT, "application_name": "fly2any", **options},
+        # Behind a transaction pooler a cursor would not find its next page: the server connection has changed.
+        "DISABLE_SERVER_SIDE_CURSORS": pooled,
+    }
+
+
+def is_local(host: str) -> bool:
+    """Say whether `host`, as DATABASES has it, is this machine: a socket, localhost or a loopback address."""
+    if not host or host.startswith(("/", "@")) or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(netloc: str) -> str:
+    """Return the host of a netloc as it is written: urlsplit would put it in lower case, which a socket's folder is not."""
+    host = netloc.rpartition("@")[2]
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _decode(text: str) -> str:
+    return unquote(text, errors="strict")
+
+
+def _options(query: list[tuple[str, str]], variable: str) -> tuple[dict[str, str], bool]:
+    options: dict[str, str] = {}
+    pooled = False
+    for name, value in query:
+        if name == "schema":
+            folder = value.replace("\\", "\\\\").replace(" ", "\\ ")
+            options["options"] = f"{options.get('options', '')} -c search_path={folder}".strip()
+        elif name == "options":
+            options["options"] = f"{value} {options.get('options', '')}".strip()
+        elif name == "pgbouncer":
+            pooled = value == "true"
+        elif name in LIBPQ:
+            options[name] = value
+        elif name not in IGNORED:
+            raise InvalidURL(f"{variable} has the parameter {name!r}, which neither PostgreSQL nor Prisma knows: correct or remove it.")
+    return options, pooled
+
+
+def _wrong_scheme(scheme: str, variable: str) -> str:
+    if scheme in ("prisma", "prisma+postgres"):
+        return f"{variable} is a URL of Prisma Accelerate, which only Prisma's client can use: give the database's own {SCHEMES[0]}:// URL."
+    if not scheme:
+        return f"{variable} has no scheme: write it as {EXAMPLE}."
+    return f"{variable} has the scheme {scheme!r}, but this project runs on PostgreSQL only: write it as {EXAMPLE}."
+
+
+def _reason(error: ValueError) -> str:
+    """Return urlsplit's reason without the part of the URL that it quotes, which may hold the password."""
+    return "its port is not a number from 0 to 65535" if "ort" in str(error) else "its host is not well-formed"

@@ -1,0 +1,45 @@
+from datetime import timedelta
+
+from django.db import models
+
+
+class SavedSearchQuerySet(models.QuerySet):
+    def of_user(self, user_id):
+        """The saved searches of a user, last used first."""
+        return self.filter(user_id=user_id).order_by("-last_searched")
+
+
+class PriceAlertQuerySet(models.QuerySet):
+    def active_of_user(self, user_id):
+        """The alerts of a user that are switched on, triggered ones too."""
+        return self.filter(user_id=user_id, active=True)
+
+    def queue(self):
+        """Alerts that may still fire, longest-waiting first."""
+        return self.filter(active=True, triggered=False).order_by("last_checked")
+
+    def due(self, *, at, every=timedelta(hours=6)):
+        """Alerts of the queue that were not checked in the last `every`."""
+        return self.queue().filter(last_checked__lte=at - every)
+
+
+class RecentSearchQuerySet(models.QuerySet):
+    def of_user(self, user_id):
+        """The recent searches of a user, last viewed first."""
+        return self.filter(user_id=user_id).order_by("-viewed_at")
+
+
+class PriceHistoryQuerySet(models.QuerySet):
+    def of_route(self, origin, destination, depart_date):
+        """The prices seen for a route (IATA codes) and a departure date (`YYYY-MM-DD`), newest first."""
+        return self.filter(origin=origin, destination=destination, depart_date=depart_date).order_by("-timestamp")
+
+    def before(self, cutoff):
+        """The prices seen before `cutoff`, for their deletion."""
+        return self.filter(timestamp__lt=cutoff)
+
+
+class PriceMonitorLogQuerySet(models.QuerySet):
+    def newest_first(self):
+        """The runs of the price monitor, newest first."""
+        return self.order_by("-execution_time")
