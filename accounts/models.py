@@ -38,7 +38,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     last_login = models.DateTimeField(db_column="lastLoginAt", null=True, blank=True)
     is_staff = models.BooleanField("staff", db_column="isStaff", default=False, db_default=False)
     is_superuser = models.BooleanField("administrator", db_column="isSuperuser", default=False, db_default=False)
-    is_active = models.BooleanField("active", db_column="isActive", default=True, db_default=True)  # type: ignore[assignment]
+    is_active = models.BooleanField("active", db_column="isActive", default=True, db_default=True)
 
     objects = UserManager()
 
@@ -157,7 +157,9 @@ class UserPreferences(models.Model):
     # NULL and an empty list mean the same.
     preferred_airlines = ArrayField(models.TextField(), db_column="preferredAirlines", null=True, blank=True)
     home_airport = models.TextField(db_column="homeAirport", null=True, blank=True)
-    email_notifications = models.BooleanField("e-mail notifications", db_column="emailNotifications", default=True, db_default=True)
+    email_notifications = models.BooleanField(
+        "e-mail notifications", db_column="emailNotifications", default=True, db_default=True
+    )
     price_alert_emails = models.BooleanField("price alert e-mails", db_column="priceAlertEmails", default=True, db_default=True)
     deal_alerts = models.BooleanField(db_column="dealAlerts", default=True, db_default=True)
     newsletter_opt_in = models.BooleanField("newsletter", db_column="newsletterOptIn", default=False, db_default=False)

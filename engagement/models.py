@@ -148,7 +148,9 @@ class UserSession(models.Model):
     """A device on which a user is signed in. `token` is a secret."""
 
     id = TextIdField()
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, DB_CASCADE, db_column="userId", db_index=False, related_name="user_sessions")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, DB_CASCADE, db_column="userId", db_index=False, related_name="user_sessions"
+    )
     token = models.TextField(unique=True)
     device = models.TextField(null=True, blank=True)
     browser = models.TextField(null=True, blank=True)
@@ -178,7 +180,9 @@ class LoginHistory(models.Model):
     """A sign-in, or an attempt at one."""
 
     id = TextIdField()
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, DB_CASCADE, db_column="userId", db_index=False, related_name="login_history")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, DB_CASCADE, db_column="userId", db_index=False, related_name="login_history"
+    )
     device = models.TextField(null=True, blank=True)
     browser = models.TextField(null=True, blank=True)
     os = models.TextField("operating system", null=True, blank=True)

@@ -3,6 +3,7 @@
 Without POSTGRES_URL or DATABASE_URL the project is in development: embedded server, DEBUG, a key of its own making.
 """
 
+import contextlib
 import secrets
 from pathlib import Path
 
@@ -44,10 +45,8 @@ def development_key():
         fresh = path.with_name(f".secret_key.{secrets.token_hex(8)}")
         fresh.touch(mode=0o600)
         fresh.write_text(secrets.token_urlsafe(50))
-        try:
+        with contextlib.suppress(FileExistsError):
             path.hardlink_to(fresh)  # Whoever is first wins; a reader never sees half a key.
-        except FileExistsError:
-            pass
         fresh.unlink()
     return path.read_text()
 
@@ -55,7 +54,9 @@ def development_key():
 def required(variable, example):
     value = env.str(variable, default="")
     if not value:
-        raise ImproperlyConfigured(f"{variable} is not set, and with POSTGRES_URL this is production: set it, for example {example}.")
+        raise ImproperlyConfigured(
+            f"{variable} is not set, and with POSTGRES_URL this is production: set it, for example {example}."
+        )
     return value
 
 

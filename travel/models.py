@@ -58,7 +58,9 @@ class PriceAlert(models.Model):
     """A user's wish to hear when a route's price falls to the target."""
 
     id = TextIdField()
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, DB_CASCADE, db_column="userId", db_index=False, related_name="price_alerts")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, DB_CASCADE, db_column="userId", db_index=False, related_name="price_alerts"
+    )
     origin = models.TextField()
     destination = models.TextField()
     depart_date = models.TextField(db_column="departDate")

@@ -13,7 +13,9 @@ class Migration(migrations.Migration):
             "user", "is_staff", models.BooleanField("staff", db_column="isStaff", default=False, db_default=False)
         ),
         migrations.AddField(
-            "user", "is_superuser", models.BooleanField("administrator", db_column="isSuperuser", default=False, db_default=False)
+            "user",
+            "is_superuser",
+            models.BooleanField("administrator", db_column="isSuperuser", default=False, db_default=False),
         ),
         migrations.AddField(
             "user", "is_active", models.BooleanField("active", db_column="isActive", default=True, db_default=True)

@@ -1,1 +1,118 @@
-def explain(e): return None
+"""An error → one sentence with its cause and its cure."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error as DatabaseError
+
+from fly2any.postgres.embedded import EmbeddedServerError
+
+
+class Cause(NamedTuple):
+    """What an error says, as an SQLSTATE or as a pattern in its text, and the sentence for it; groups fill its {names}."""
+
+    sqlstate: str
+    pattern: str
+    sentence: str
+
+
+# libpq gives no SQLSTATE where the connection itself fails, so those are known by their text.
+CAUSES = (
+    # The connection.
+    Cause("", r'password authentication failed for user "(?P<user>[^"]*)"',
+          'The server refused the password of the user "{user}": correct user and password in POSTGRES_URL.'),
+    Cause("", r'no password supplied', "The server asks for a password and POSTGRES_URL has none: write it as postgresql://user:password@host/database."),
+    Cause("", r'database "(?P<name>[^"]*)" does not exist',
+          'The server has no database "{name}": create it (createdb {name}), or correct the name in POSTGRES_URL.'),
+    Cause("", r'role "(?P<user>[^"]*)" does not exist',
+          'The server has no role "{user}": create it, or correct the user in POSTGRES_URL.'),
+    Cause("", r'role "(?P<user>[^"]*)" is not permitted to log in',
+          'The role "{user}" may not log in: give it LOGIN, or use another user in POSTGRES_URL.'),
+    Cause("", r'(failed to resolve host|could not translate host name|Name or service not known|No address associated)',
+          "The host{at} is unknown: correct its name in POSTGRES_URL, or the network's name service."),
+    Cause("", r'Connection refused',
+          "Nothing listens{at}: start the server, or correct host and port in POSTGRES_URL."),
+    Cause("", r'(No such file or directory|socket directory)',
+          "No server's socket is{at}: start the server, or correct the host in POSTGRES_URL."),
+    Cause("", r'(timeout expired|timed out|Network is unreachable|No route to host|Host is unreachable)',
+          "The server{at} did not answer in time: check that it runs, and that no firewall stands between (allow this machine's address)."),
+    Cause("", r'server does not support SSL',
+          "POSTGRES_URL asks for TLS and the server has none: switch ssl on in the server, or remove sslmode from POSTGRES_URL if the network is private."),
+    Cause("", r'(no encryption|SSL (connection )?(is )?required|SSL/TLS required|requires SSL|connection is insecure)',
+          "The server takes only encrypted connections: add ?sslmode=require to POSTGRES_URL."),
+    Cause("", r'root certificate file "(?P<file>[^"]*)" does not exist',
+          "The root certificate {file} does not exist: put it there, or give its place as sslrootcert in POSTGRES_URL."),
+    Cause("", r'(certificate verify failed|server certificate for .* does not match)',
+          "The server's certificate is not the one expected{at}: give the right sslrootcert and host name in POSTGRES_URL, and connect to no server that cannot show them."),
+    Cause("", r'no pg_hba.conf entry',
+          "The server lets nobody in from this machine as this user: add a line for them to its pg_hba.conf."),
+    Cause("", r'(too many clients already|remaining connection slots|too many connections for)',
+          "The server has no connection left: end idle ones, raise max_connections, or use a connection pooler."),
+    Cause("", r'the database system is (?P<state>starting up|shutting down|in recovery mode|not yet accepting connections)',
+          "The server is {state}: try again in a moment (`dbstatus --wait 60` waits for it)."),
+    Cause("", r'(?P<version>PostgreSQL \d+ or later) is required \(found (?P<found>[\d.]+)\)',
+          "{version} is required, and this server is {found}: upgrade it."),
+    Cause("", r'(server closed the connection unexpectedly|connection to server was lost|the connection is lost|SSL SYSCALL error)',
+          "The connection was cut: the server ended, restarted, or the network failed; what was not committed is undone, so run the command again."),
+    Cause("", r'invalid (sslmode|channel_binding|connection option|integer value|[a-z_]+) value',
+          "A parameter of POSTGRES_URL has a value that PostgreSQL does not know: {line}"),
+    # Statements.
+    Cause("42501", "", "The role may not do this ({line}): connect as the owner of the tables, or GRANT it the privilege (for migrations CREATE on the schema)."),
+    Cause("25006", "", "The database only reads (a standby, or default_transaction_read_only is on): give POSTGRES_URL of the primary."),
+    Cause("55P03", "", "Another transaction held a lock for too long ({line}): find it in pg_stat_activity, and run the command again when it is done."),
+    Cause("57014", "", "The statement took longer than its time limit ({line}): run the command again when the server is less busy."),
+    Cause("40P01", "", "Two transactions waited for each other and this one was undone: run the command again."),
+    Cause("42P07", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what; nothing was changed."),
+    Cause("42701", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what; nothing was changed."),
+    Cause("42710", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what; nothing was changed."),
+    Cause("42P01", "", "A table is not there ({line}): run `manage.py migrate`; if it says that nothing is pending, `manage.py dbstatus`."),
+    Cause("42703", "", "A column is not there ({line}): run `manage.py migrate`; if it says that nothing is pending, `manage.py dbstatus`."),
+    Cause("53100", "", "The server's disk is full ({line}): make room there, and run the command again; nothing was changed."),
+    Cause("53300", "", "The server has no connection left: end idle ones, raise max_connections, or use a connection pooler."),
+    Cause("57P01", "", "The server ended the connection: it was shut down or restarted, or somebody ended it; what was not committed is undone, so run the command again."),
+)  # fmt: skip
+
+
+def explain(error: BaseException) -> str | None:
+    """Return the sentence for `error`, without any password, or None for an error that is a fault of the program."""
+    if isinstance(error, EmbeddedServerError | ImproperlyConfigured):
+        return str(error)
+    if not isinstance(error, DatabaseError):
+        return None
+    text = without_password(str(error).strip())
+    sqlstate = getattr(error.__cause__, "sqlstate", None) or ""
+    for cause in CAUSES:
+        match = re.search(cause.pattern, text) if cause.pattern else None
+        if match or (cause.sqlstate and cause.sqlstate == sqlstate):
+            return cause.sentence.format(**{"line": _line(text), "at": _place(text), **(match.groupdict() if match else {})})
+    code = f", SQLSTATE {sqlstate}" if sqlstate else ""
+    return f"The database refused ({type(error).__name__}{code}): {_line(text)} (--traceback shows where)."
+
+
+def without_password(text: str) -> str:
+    """Return `text` with every configured password in it replaced, where it stands as a word."""
+    for database in settings.DATABASES.values():
+        if password := database.get("PASSWORD"):
+            text = re.sub(rf"(?<!\w){re.escape(password)}(?!\w)", "********", text)
+    return text
+
+
+def _line(text: str) -> str:
+    """Return the first line of an error's text that is not a hint, a position or a quotation."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [line for line in lines if not re.match(r"(LINE \d+:|\^|HINT:|CONTEXT:|DETAIL:)", line)]
+    return (said or lines or ["no reason given"])[0].rstrip(".")
+
+
+def _place(text: str) -> str:
+    if match := re.search(r'at "(?P<host>[^"]*)"(?: \([^)]*\))?, port (?P<port>\d+)', text):
+        return f" at {match['host']}, port {match['port']}"
+    if match := re.search(r"(?:failed to resolve host|host:) '(?P<host>[^']*)'(?:, port: '?(?P<port>\d+))?", text):
+        return f" {match['host']}" if "resolve" in match[0] else f" at {match['host']}"
+    if match := re.search(r'on socket "(?P<path>[^"]*)"', text):
+        return f" {match['path']}"
+    return ""

@@ -14,5 +14,5 @@ class DatabaseClient(client.DatabaseClient):
         return arguments, environment
 
     def runshell(self, parameters):
-        self.connection.start_embedded_server()
+        self.connection.start_embedded_server()  # type: ignore[attr-defined]
         super().runshell(parameters)

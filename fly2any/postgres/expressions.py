@@ -12,7 +12,7 @@ class CurrentTimestamp(models.Func):
     """
 
     template = "CURRENT_TIMESTAMP"
-    output_field = models.DateTimeField()  # type: ignore[assignment]
+    output_field = models.DateTimeField()
 
 
 def random_text_id():

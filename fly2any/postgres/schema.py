@@ -23,12 +23,12 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
         "REFERENCES %(to_table)s (%(to_column)s)%(actions)s%(deferrable)s"
     )
     # Without the inline form AddField adds its foreign key by sql_create_fk, with the actions above.
-    sql_create_column_inline_fk = None
+    sql_create_column_inline_fk = None  # type: ignore[assignment]
     # By name, SET CONSTRAINTS fails on a foreign key that is not deferrable.
     sql_delete_fk = "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE %(table)s DROP CONSTRAINT %(name)s"
 
     def _create_fk_sql(self, model, field, suffix):
-        statement = super()._create_fk_sql(model, field, suffix)
+        statement = super()._create_fk_sql(model, field, suffix)  # type: ignore[misc]
         on_delete = field.remote_field.on_delete
         actions = {DB_CASCADE: " ON DELETE CASCADE ON UPDATE CASCADE", CASCADE: " ON DELETE CASCADE"}.get(on_delete, "")
         deferrable = "" if on_delete is DB_CASCADE else statement.parts["deferrable"]

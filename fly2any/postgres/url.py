@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -11,11 +12,21 @@ from psycopg import pq
 
 SCHEMES = ("postgresql", "postgres")
 EXAMPLE = "postgresql://user:password@host:5432/database?sslmode=require"
+ESCAPES = "in the user and the password write % / @ : # ? as %25 %2F %40 %3A %23 %3F"
 CONNECT_TIMEOUT = 10  # Seconds; libpq's default is to wait for ever.
 
 # Parameters of Prisma and of the providers that say nothing to libpq: about pools, prepared statements and proxies.
 IGNORED = frozenset(
-    ["connection_limit", "pool_timeout", "statement_cache_size", "socket_timeout", "sslaccept", "sslidentity", "supa", "workaround"]
+    [
+        "connection_limit",
+        "pool_timeout",
+        "statement_cache_size",
+        "socket_timeout",
+        "sslaccept",
+        "sslidentity",
+        "supa",
+        "workaround",
+    ]
 )
 LIBPQ = frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults()) - {"dbname", "user", "password", "port"}
 
@@ -33,19 +44,19 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
         parts = urlsplit(url.strip())
         port = parts.port
     except ValueError as error:
-        raise InvalidURL(f"{variable} is malformed ({_reason(error)}): write it as {EXAMPLE}.") from None
+        raise InvalidURL(f"{variable} is malformed ({_reason(error)}): write it as {EXAMPLE}; {ESCAPES}.") from None
     if parts.scheme not in SCHEMES:
         raise InvalidURL(_wrong_scheme(parts.scheme, variable))
     if parts.fragment or "#" in url:
-        raise InvalidURL(f"{variable} is malformed (it contains #): write a # in the password as %23.")
+        raise InvalidURL(f"{variable} is malformed (it contains #): {ESCAPES}.")
     try:
         user, password = _decode(parts.username or ""), _decode(parts.password or "")
         host, name = _decode(_host(parts.netloc)), _decode(parts.path.lstrip("/"))
         query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query), errors="strict")
     except ValueError:
-        raise InvalidURL(f"{variable} is malformed (a % or a parameter in it is not well-formed): write it as {EXAMPLE}.") from None
+        raise InvalidURL(f"{variable} is malformed (a % or a parameter in it is not well-formed): {ESCAPES}.") from None
     if "/" in name or "@" in name or "@" in host:
-        raise InvalidURL(f"{variable} is malformed: write /, @, : and ? in the password as %2F, %40, %3A and %3F.")
+        raise InvalidURL(f"{variable} is malformed (it has a / or an @ too many): {ESCAPES}.")
     if any("\0" in text for text in (user, password, host, name, *(value for pair in query for value in pair))):
         raise InvalidURL(f"{variable} is malformed (it contains a zero byte): write it as {EXAMPLE}.")
     if not name:
@@ -85,6 +96,8 @@ def _host(netloc: str) -> str:
 
 
 def _decode(text: str) -> str:
+    if re.search("%(?![0-9A-Fa-f]{2})", text):
+        raise ValueError("a % that escapes nothing")
     return unquote(text, errors="strict")
 
 
@@ -102,7 +115,9 @@ def _options(query: list[tuple[str, str]], variable: str) -> tuple[dict[str, str
         elif name in LIBPQ:
             options[name] = value
         elif name not in IGNORED:
-            raise InvalidURL(f"{variable} has the parameter {name!r}, which neither PostgreSQL nor Prisma knows: correct or remove it.")
+            raise InvalidURL(
+                f"{variable} has the parameter {name!r}, which neither PostgreSQL nor Prisma knows: correct or remove it."
+            )
     return options, pooled
 
 

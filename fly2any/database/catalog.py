@@ -1,0 +1,392 @@
+"""The live catalogue of a schema as plain values, in four queries whatever the number of tables or rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+from psycopg import sql
+
+T = TypeVar("T")
+
+
+def quote(name: str) -> str:
+    """Return `name` as an SQL identifier, quoted where it must be."""
+    plain = name.replace("_", "").isalnum() and name.isascii() and name == name.lower() and not name[0].isdigit()
+    return name if plain and name not in RESERVED else sql.Identifier(name).as_string(None)
+
+
+# Of PostgreSQL's reserved words those that a table or column might be named by (Appendix C of its manual).
+RESERVED = frozenset(["all", "and", "any", "array", "as", "asc", "both", "case", "cast", "check", "collate", "column", "constraint", "create", "default", "desc", "distinct", "do", "else", "end", "except", "false", "fetch", "for", "foreign", "from", "grant", "group", "having", "in", "initially", "intersect", "into", "lateral", "leading", "limit", "not", "null", "offset", "on", "only", "or", "order", "placing", "primary", "references", "returning", "select", "some", "symmetric", "table", "then", "to", "trailing", "true", "union", "unique", "user", "using", "variadic", "when", "where", "window", "with"])  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A relation that rows can be written to."""
+
+    table: str
+    kind: str = "table"  # table, partitioned table, view, materialized view, foreign table
+    logged: bool = True
+    row_security: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.table
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    table: str
+    name: str
+    type: str
+    nullable: bool = True
+    default: str | None = None
+    identity: str | None = None  # always, by default
+    generated: str | None = None  # the expression
+    collation: str | None = None  # where it is not the type's own
+
+    @property
+    def can_be_left_out(self) -> bool:
+        """Say whether an INSERT that does not name the column succeeds."""
+        return self.nullable or self.default is not None or self.identity is not None or self.generated is not None
+
+    def sql(self) -> str:
+        words = [quote(self.name), self.type]
+        if self.collation:
+            words.append(f"COLLATE {quote(self.collation)}")
+        if self.generated:
+            words.append(f"GENERATED ALWAYS AS ({self.generated}) STORED")
+        if self.identity:
+            words.append(f"GENERATED {self.identity.upper()} AS IDENTITY")
+        if self.default is not None:
+            words.append(f"DEFAULT {self.default}")
+        if not self.nullable:
+            words.append("NOT NULL")
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A primary key or a unique constraint, with the state of the index below it."""
+
+    table: str
+    name: str
+    columns: tuple[str, ...]
+    primary: bool = False
+    deferrable: bool = False
+    nulls_distinct: bool = True
+    include: tuple[str, ...] = ()
+    valid: bool = True
+
+    def sql(self) -> str:
+        kind = "PRIMARY KEY" if self.primary else "UNIQUE" if self.nulls_distinct else "UNIQUE NULLS NOT DISTINCT"
+        include = f" INCLUDE ({_list(self.include)})" if self.include else ""
+        deferrable = " DEFERRABLE" if self.deferrable else ""
+        return f"CONSTRAINT {quote(self.name)} {kind} ({_list(self.columns)}){include}{deferrable}"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    table: str
+    name: str
+    columns: tuple[str, ...]
+    expression: str  # CHECK (…)
+    valid: bool = True
+
+    def sql(self) -> str:
+        return f"CONSTRAINT {quote(self.name)} {self.expression}"
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    table: str
+    name: str
+    columns: tuple[str, ...]
+    target: str
+    target_columns: tuple[str, ...]
+    on_delete: str = "NO ACTION"
+    on_update: str = "NO ACTION"
+    deferrable: bool = False
+    deferred: bool = False
+    valid: bool = True  # False: made NOT VALID, older rows were never looked at
+    enforced: bool = True  # False: NOT ENFORCED, or its triggers are disabled
+
+    def sql(self) -> str:
+        words = [f"CONSTRAINT {quote(self.name)} FOREIGN KEY ({_list(self.columns)})"]
+        words.append(f"REFERENCES {quote(self.target)} ({_list(self.target_columns)})")
+        words += [
+            f"ON {event} {action}"
+            for event, action in (("DELETE", self.on_delete), ("UPDATE", self.on_update))
+            if action != "NO ACTION"
+        ]
+        if self.deferrable:
+            words.append(f"DEFERRABLE INITIALLY {'DEFERRED' if self.deferred else 'IMMEDIATE'}")
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index that no constraint owns."""
+
+    table: str
+    name: str
+    columns: tuple[str, ...]  # names or expressions
+    options: tuple[str, ...]  # for each column its collation, operator class and order, where they are not the default
+    method: str = "btree"
+    include: tuple[str, ...] = ()
+    predicate: str | None = None
+    unique: bool = False
+    nulls_distinct: bool = True
+    valid: bool = True
+    ready: bool = True
+
+    def sql(self) -> str:
+        columns = ", ".join(
+            f"{quote(column) if column.isidentifier() else column} {option}".strip()
+            for column, option in zip(self.columns, self.options, strict=True)
+        )
+        words = [
+            "CREATE",
+            "UNIQUE INDEX" if self.unique else "INDEX",
+            "CONCURRENTLY",
+            quote(self.name),
+            "ON",
+            quote(self.table),
+        ]
+        words += ["USING", self.method, f"({columns})"]
+        if self.include:
+            words.append(f"INCLUDE ({_list(self.include)})")
+        if not self.nulls_distinct:
+            words.append("NULLS NOT DISTINCT")
+        if self.predicate:
+            words.append(f"WHERE {self.predicate}")
+        return " ".join(words)
+
+
+Object = Table | Column | Key | Check | ForeignKey | Index
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything in a schema that the contract speaks of, each list ordered by table and name."""
+
+    tables: tuple[Table, ...] = ()
+    columns: tuple[Column, ...] = ()
+    keys: tuple[Key, ...] = ()
+    checks: tuple[Check, ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    indexes: tuple[Index, ...] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        for kind in fields(self):
+            yield from getattr(self, kind.name)
+
+    def where(self, keep: Callable[[Any], bool]) -> Catalog:
+        """Return the catalogue of the objects for which `keep` is true."""
+        return self._each(lambda things: filter(keep, things))
+
+    def renamed_table(self, old: str, new: str) -> Catalog:
+        """Return the catalogue as it would be with the table `old` under the name `new`."""
+
+        def rename(thing):
+            changes = {"table": new} if thing.table == old else {}
+            if isinstance(thing, ForeignKey) and thing.target == old:
+                changes["target"] = new
+            return replace(thing, **changes)
+
+        return self._each(lambda things: map(rename, things))
+
+    def renamed_column(self, table: str, old: str, new: str) -> Catalog:
+        """Return the catalogue as it would be with the column `old` of `table` under the name `new`.
+
+        Expressions (checks, predicates) keep the name they were read with.
+        """
+
+        def rename(thing):
+            changes: dict[str, Any] = {}
+            if thing.table == table:
+                if isinstance(thing, Column) and thing.name == old:
+                    changes["name"] = new
+                for attribute in ("columns", "include"):
+                    if hasattr(thing, attribute):
+                        changes[attribute] = tuple(new if column == old else column for column in getattr(thing, attribute))
+            if isinstance(thing, ForeignKey) and thing.target == table:
+                changes["target_columns"] = tuple(new if column == old else column for column in thing.target_columns)
+            return replace(thing, **changes)
+
+        return self._each(lambda things: map(rename, things))
+
+    def _each(self, change: Callable[[Iterable[Any]], Iterable[Any]]) -> Catalog:
+        kinds: dict[str, Any] = {kind.name: tuple(change(getattr(self, kind.name))) for kind in fields(self)}
+        return Catalog(**kinds)
+
+
+def _list(columns: Iterable[str]) -> str:
+    return ", ".join(map(quote, columns))
+
+
+TABLES_SQL = """
+    SELECT c.relname AS "table",
+           CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view'
+                          WHEN 'm' THEN 'materialized view' ELSE 'foreign table' END AS kind,
+           c.relpersistence = 'p' AS logged,
+           c.relrowsecurity AS row_security
+    FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    ORDER BY c.relname COLLATE "C"
+"""
+
+# From PostgreSQL 18 on a NOT NULL can be NOT VALID: older rows may still be NULL.
+COLUMNS_SQL = """
+    SELECT c.relname AS "table", a.attname AS name,
+           pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
+           NOT a.attnotnull OR EXISTS (
+               SELECT FROM pg_catalog.pg_constraint AS nn
+               WHERE nn.conrelid = c.oid AND nn.contype = 'n' AND nn.conkey = ARRAY[a.attnum] AND NOT nn.convalidated
+           ) AS nullable,
+           CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS "default",
+           CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' END AS identity,
+           CASE WHEN a.attgenerated <> '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS generated,
+           CASE WHEN a.attcollation <> t.typcollation THEN co.collname END AS collation
+    FROM pg_catalog.pg_attribute AS a
+    JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+    LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    LEFT JOIN pg_catalog.pg_collation AS co ON co.oid = a.attcollation
+    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY c.relname COLLATE "C", a.attname COLLATE "C"
+"""
+
+# to_jsonb reaches a column of a catalogue that older versions do not have: conenforced is new in PostgreSQL 18,
+# indnullsnotdistinct in 15. A foreign key whose triggers are disabled is as good as none.
+CONSTRAINTS_SQL = """
+    SELECT c.relname AS "table", k.conname AS name, k.contype AS type,
+           ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS u (number, place)
+                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number
+                 ORDER BY u.place) AS columns,
+           ft.relname AS target,
+           ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS u (number, place)
+                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.confrelid AND a.attnum = u.number
+                 ORDER BY u.place) AS target_columns,
+           k.confdeltype AS on_delete, k.confupdtype AS on_update,
+           k.condeferrable AS deferrable, k.condeferred AS deferred, k.convalidated AS valid,
+           COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true) AND NOT EXISTS (
+               SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgconstraint = k.oid AND t.tgenabled IN ('D', 'R')
+           ) AS enforced,
+           CASE WHEN k.contype = 'c' THEN pg_catalog.pg_get_expr(k.conbin, k.conrelid) END AS expression,
+           ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS u (number, place)
+                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number
+                 WHERE u.place > i.indnkeyatts ORDER BY u.place) AS include,
+           NOT COALESCE((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_distinct,
+           COALESCE(i.indisvalid AND i.indisready, true) AS index_valid
+    FROM pg_catalog.pg_constraint AS k
+    JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_class AS ft ON ft.oid = k.confrelid
+    LEFT JOIN pg_catalog.pg_index AS i ON i.indexrelid = k.conindid AND k.contype IN ('p', 'u')
+    WHERE n.nspname = %(schema)s AND k.contype IN ('p', 'u', 'c', 'f') AND k.conparentid = 0
+    ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
+"""
+
+INDEXES_SQL = """
+    SELECT c.relname AS "table", x.relname AS name, am.amname AS method,
+           ARRAY(SELECT COALESCE(a.attname::text, pg_catalog.pg_get_indexdef(i.indexrelid, place, true))
+                 FROM generate_series(1, i.indnkeyatts) AS place
+                 LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[place - 1] AND a.attnum > 0
+                 ORDER BY place) AS columns,
+           ARRAY(SELECT concat_ws(' ',
+                     (SELECT 'COLLATE ' || quote_ident(co.collname) FROM pg_catalog.pg_collation AS co
+                      WHERE co.oid = i.indcollation[place - 1]
+                        AND co.oid <> COALESCE((SELECT a.attcollation FROM pg_catalog.pg_attribute AS a
+                                                WHERE a.attrelid = i.indrelid AND a.attnum = i.indkey[place - 1]), co.oid)),
+                     (SELECT quote_ident(oc.opcname) FROM pg_catalog.pg_opclass AS oc
+                      WHERE oc.oid = i.indclass[place - 1] AND NOT oc.opcdefault),
+                     CASE i.indoption[place - 1]::int & 3
+                          WHEN 1 THEN 'DESC NULLS LAST' WHEN 2 THEN 'NULLS FIRST' WHEN 3 THEN 'DESC' END)
+                 FROM generate_series(1, i.indnkeyatts) AS place
+                 ORDER BY place) AS options,
+           ARRAY(SELECT a.attname::text FROM generate_series(i.indnkeyatts + 1, i.indnatts) AS place
+                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[place - 1]
+                 ORDER BY place) AS include,
+           pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS predicate,
+           i.indisunique AS unique,
+           NOT COALESCE((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_distinct,
+           i.indisvalid AS valid, i.indisready AND i.indislive AS ready
+    FROM pg_catalog.pg_index AS i
+    JOIN pg_catalog.pg_class AS x ON x.oid = i.indexrelid
+    JOIN pg_catalog.pg_class AS c ON c.oid = i.indrelid
+    JOIN pg_catalog.pg_am AS am ON am.oid = x.relam
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND NOT x.relispartition
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))
+    ORDER BY c.relname COLLATE "C", x.relname COLLATE "C"
+"""
+
+ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
+
+
+def read_catalog(connection, *, schema: str) -> Catalog:
+    """Return the catalogue of `schema`; types and expressions are spelled as with that schema in the search path."""
+    constraints = list(_rows(connection, CONSTRAINTS_SQL, schema))
+    return Catalog(
+        tables=_objects(Table, _rows(connection, TABLES_SQL, schema)),
+        columns=_objects(Column, _rows(connection, COLUMNS_SQL, schema)),
+        keys=tuple(_key(row) for row in constraints if row["type"] in "pu"),
+        checks=tuple(_check(row) for row in constraints if row["type"] == "c"),
+        foreign_keys=tuple(_foreign_key(row) for row in constraints if row["type"] == "f"),
+        indexes=_objects(Index, _rows(connection, INDEXES_SQL, schema)),
+    )
+
+
+def _rows(connection, statement: str, schema: str) -> Iterable[dict[str, Any]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {"schema": schema})
+        names = [column.name for column in cursor.description]
+        return [
+            {name: tuple(value) if isinstance(value, list) else value for name, value in zip(names, row, strict=True)}
+            for row in cursor.fetchall()
+        ]
+
+
+def _objects(kind: Callable[..., T], rows: Iterable[dict[str, Any]]) -> tuple[T, ...]:
+    return tuple(kind(**row) for row in rows)
+
+
+def _key(row: dict[str, Any]) -> Key:
+    return Key(
+        row["table"],
+        row["name"],
+        row["columns"],
+        primary=row["type"] == "p",
+        deferrable=row["deferrable"],
+        nulls_distinct=row["nulls_distinct"],
+        include=row["include"],
+        valid=row["index_valid"],
+    )
+
+
+def _check(row: dict[str, Any]) -> Check:
+    return Check(
+        row["table"], row["name"], row["columns"], f"CHECK ({row['expression']})", valid=row["valid"] and row["enforced"]
+    )
+
+
+def _foreign_key(row: dict[str, Any]) -> ForeignKey:
+    return ForeignKey(
+        row["table"],
+        row["name"],
+        row["columns"],
+        row["target"],
+        row["target_columns"],
+        on_delete=ACTIONS[row["on_delete"]],
+        on_update=ACTIONS[row["on_update"]],
+        deferrable=row["deferrable"],
+        deferred=row["deferred"],
+        valid=row["valid"],
+        enforced=row["enforced"],
+    )

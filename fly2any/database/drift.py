@@ -1,0 +1,422 @@
+"""The live catalogue against the contract: values in, findings out, no database needed.
+
+A finding's cure is SQL that makes the difference disappear; the cures in the order of the findings repair the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from . import cures
+from .catalog import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, quote
+from .findings import Finding, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    findings: tuple[Finding, ...]  # in the order in which their cures must run
+    matched: frozenset[Object]  # of the contract: those that are there as they should be
+    foreign: Catalog  # what the contract does not know: left alone
+
+
+def compare(expected: Catalog, actual: Catalog) -> Comparison:
+    """Return how `actual` differs from `expected`."""
+    return _Comparing(expected, actual).result()
+
+
+class _Comparing:
+    def __init__(self, expected: Catalog, actual: Catalog):
+        self.expected = expected
+        self.actual = actual
+        self.findings: list[Finding] = []
+        self.bad: set[Object] = set()  # Of the contract: missing, or not as it should be.
+        self.claimed: set[Object] = set()  # Of the live catalogue: ours, though perhaps under another name.
+
+    def result(self) -> Comparison:
+        self.tables()
+        self.columns()
+        self.named(self.expected.keys, self.actual.keys, _kind_of_key, _key_difference, self.key_cure)
+        self.named(self.expected.checks, self.actual.checks, lambda _: "check", _check_difference, cures.mend_check)
+        self.named(self.expected.indexes, self.actual.indexes, lambda _: "index", _index_difference, cures.mend_index)
+        self.named(
+            self.expected.foreign_keys,
+            self.actual.foreign_keys,
+            lambda _: "foreign_key",
+            _foreign_key_difference,
+            cures.mend_foreign_key,
+        )
+        known = {(type(thing), thing.table, thing.name) for thing in self.expected}
+        foreign = self.actual.where(
+            lambda thing: (type(thing), thing.table, thing.name) not in known and thing not in self.claimed
+        )
+        self.extras(foreign)
+        order = {name: place for place, name in enumerate(ORDER)}
+        findings = sorted(
+            self.findings, key=lambda finding: (order[finding.code.partition(".")[0]], finding.where, finding.code)
+        )
+        return Comparison(tuple(findings), frozenset(set(self.expected) - self.bad), foreign)
+
+    def add(self, code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.ERROR) -> None:
+        where = thing.table if isinstance(thing, Table) else f"{thing.table}.{thing.name}"
+        self.findings.append(Finding(severity, code, where, message, cure, is_sql=True))
+
+    # Tables and columns: what is renamed gets its name back in self.actual, so that what hangs on it is not reported too.
+
+    def tables(self) -> None:
+        live = {table.name: table for table in self.actual.tables}
+        ours = {table.name for table in self.expected.tables}
+        for table in self.expected.tables:
+            if table.name not in live:
+                wanted = _shape(self.expected, table.name)
+                same = [name for name in live if name not in ours and _shape(self.actual, name) == wanted]
+                if len(same) == 1:
+                    self.bad.add(table)
+                    self.add(
+                        "table.renamed",
+                        table,
+                        f"Table {table.name} is missing, and {same[0]} has all its columns: it was probably renamed.",
+                        f"ALTER TABLE {quote(same[0])} RENAME TO {quote(table.name)};",
+                        Severity.WARNING,
+                    )
+                    self.actual = self.actual.renamed_table(same[0], table.name)
+                    live = {table.name: table for table in self.actual.tables}
+                else:
+                    self.missing_table(table, None)
+                    continue
+            if live[table.name].kind != table.kind:
+                self.missing_table(table, live[table.name])
+            else:
+                self.table_state(table, live[table.name])
+
+    def missing_table(self, table: Table, live: Table | None) -> None:
+        parts = [thing for thing in self.expected if thing.table == table.name]
+        self.bad.update(parts)
+        inside = [column.sql() for column in self.expected.columns if column.table == table.name]
+        inside += [key.sql() for key in self.expected.keys if key.table == table.name]
+        inside += [check.sql() for check in self.expected.checks if check.table == table.name]
+        statements = [f"CREATE TABLE {quote(table.name)} ({', '.join(inside)});"]
+        statements += [f"{index.sql()};" for index in self.expected.indexes if index.table == table.name]
+        if live is None:
+            message = f"Table {table.name} is missing, and its rows with it: restore it from a backup, or create it empty."
+            self.add("table.missing", table, message, "\n".join(statements))
+        else:
+            statements.insert(0, f"ALTER {live.kind.upper()} {quote(table.name)} RENAME TO {quote(table.name + '_old')};")
+            message = f"{table.name} is a {live.kind}, not a table: put it aside, then restore the table from a backup, or create it empty."
+            self.add("table.different", table, message, "\n".join(statements))
+        # Its own foreign keys, and those of other tables, are findings of their own: they come last.
+        self.expected = self.expected.where(lambda thing: thing.table != table.name or isinstance(thing, ForeignKey))
+        self.actual = self.actual.where(lambda thing: thing.table != table.name)
+
+    def table_state(self, table: Table, live: Table) -> None:
+        name = quote(table.name)
+        if live.logged != table.logged:
+            self.bad.add(table)
+            self.add(
+                "table.weaker",
+                table,
+                f"Table {table.name} is UNLOGGED: it is emptied by a crash.",
+                f"ALTER TABLE {name} SET LOGGED;",
+            )
+        if live.row_security != table.row_security:
+            self.bad.add(table)
+            message = f"Table {table.name} has row-level security switched on, which hides rows and refuses writes."
+            self.add("table.different", table, message, f"ALTER TABLE {name} DISABLE ROW LEVEL SECURITY;")
+
+    def columns(self) -> None:
+        live = {(column.table, column.name): column for column in self.actual.columns}
+        ours = {(column.table, column.name) for column in self.expected.columns}
+        tables = {table.name for table in self.expected.tables}
+        missing = [
+            column for column in self.expected.columns if (column.table, column.name) not in live and column.table in tables
+        ]
+        for column in missing:
+            twins = [other for other in missing if replace(other, name=column.name) == column]
+            same = [other for key, other in live.items() if key not in ours and replace(other, name=column.name) == column]
+            self.bad.add(column)
+            if len(twins) == len(same) == 1:
+                self.claimed.add(column)
+                self.add(
+                    "column.renamed",
+                    column,
+                    f"Column {column.name} of {column.table} is missing, and {same[0].name} has its definition: it was probably renamed.",
+                    f"ALTER TABLE {quote(column.table)} RENAME COLUMN {quote(same[0].name)} TO {quote(column.name)};",
+                    Severity.WARNING,
+                )
+                self.actual = self.actual.renamed_column(column.table, same[0].name, column.name)
+            else:
+                self.add(
+                    "column.missing",
+                    column,
+                    f"Column {column.name} of {column.table} is missing, and its values with it: restore them from a backup, or add it empty.",
+                    f"ALTER TABLE {quote(column.table)} ADD COLUMN {column.sql()};",
+                )
+        for column in self.expected.columns:
+            if (other := live.get((column.table, column.name))) is not None and other != column:
+                self.bad.add(column)
+                self.column_state(column, other)
+
+    def column_state(self, column: Column, live: Column) -> None:
+        alter = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"
+        what = f"Column {column.name} of {column.table}"
+        default = column.default
+        if (live.type, live.collation) != (column.type, column.collation):
+            self.add(
+                "column.different", column, f"{what} is {_type(live)}, not {_type(column)}.", cures.retype(column, live, alter)
+            )
+            if live.default is not None and default is not None:
+                live = replace(live, default=default)  # The cure sets it anew.
+        if live.generated != column.generated:
+            self.add("column.different", column, f"{what} is generated as ({live.generated}).", f"{alter} DROP EXPRESSION;")
+        if live.identity != column.identity:
+            wanted = f"ADD GENERATED {column.identity.upper()} AS IDENTITY" if column.identity else "DROP IDENTITY"
+            if live.identity and column.identity:
+                wanted = f"SET GENERATED {column.identity.upper()}"
+            self.add(
+                "column.different",
+                column,
+                f"{what} is generated {live.identity or 'by nothing'}, not {column.identity or 'by nothing'}.",
+                f"{alter} {wanted};",
+            )
+        if live.nullable and not column.nullable:
+            self.add("column.weaker", column, f"{what} may be NULL.", f"{alter} SET NOT NULL;")
+        elif column.nullable and not live.nullable:
+            self.add(
+                "column.different", column, f"{what} may not be NULL, so writes without it fail.", f"{alter} DROP NOT NULL;"
+            )
+        if live.default == default:
+            return
+        if default is None:
+            self.add(
+                "default.extra",
+                column,
+                f"{what} has the default {live.default}, and should have none.",
+                f"{alter} DROP DEFAULT;",
+                Severity.WARNING,
+            )
+        elif live.default is None:
+            self.add(
+                "default.missing",
+                column,
+                f"{what} has no default: the site's inserts, which leave it to the database, fail or write NULL.",
+                f"{alter} SET DEFAULT {default};",
+            )
+        else:
+            self.add(
+                "default.different",
+                column,
+                f"{what} has the default {live.default}, not {default}.",
+                f"{alter} SET DEFAULT {default};",
+            )
+
+    # Constraints and indexes: by name first, then by definition.
+
+    def named(
+        self,
+        expected: Iterable[Any],
+        actual: Iterable[Any],
+        kind_of: Callable[[Any], str],
+        difference: Callable[[Any, Any], tuple[str, str]],
+        cure: Callable[[Any, Any], str],
+    ) -> None:
+        live = {(thing.table, thing.name): thing for thing in actual}
+        ours = {(thing.table, thing.name) for thing in expected}
+        for thing in expected:
+            kind, title = kind_of(thing), _title(thing)
+            other = live.get((thing.table, thing.name))
+            if other == thing:
+                continue
+            self.bad.add(thing)
+            if other is not None:
+                verdict, how = difference(thing, other)
+                self.add(f"{kind}.{verdict}", thing, f"{title} {how}.", cure(thing, other))
+                continue
+            twin = next(
+                (
+                    o
+                    for key, o in live.items()
+                    if key not in ours and o not in self.claimed and replace(o, name=thing.name) == thing
+                ),
+                None,
+            )
+            if twin is not None:
+                self.claimed.add(twin)
+                self.add(
+                    f"{kind}.renamed",
+                    thing,
+                    f"{title} is there under the name {twin.name}.",
+                    cures.rename(twin, thing.name),
+                    Severity.WARNING,
+                )
+            elif isinstance(thing, Key) and (index := self.index_for(thing)):
+                self.claimed.add(index)
+                words = f"ALTER TABLE {quote(thing.table)} ADD CONSTRAINT {quote(thing.name)} {'PRIMARY KEY' if thing.primary else 'UNIQUE'} USING INDEX {quote(index.name)};"
+                self.add(f"{kind}.different", thing, f"{title} is a unique index ({index.name}), not a constraint.", words)
+            else:
+                self.add(
+                    f"{kind}.missing",
+                    thing,
+                    f"{title} is missing{self.name_taken(thing)}.",
+                    self.free_name(thing) + cure(thing, None),
+                )
+
+    def index_for(self, key: Key) -> Index | None:
+        """Return the unique index that ADD CONSTRAINT … USING INDEX can make the constraint of."""
+        return next(
+            (
+                index
+                for index in self.actual.indexes
+                if index.table == key.table
+                and index.columns == key.columns
+                and (index.unique, index.valid, index.ready, index.predicate, index.method) == (True, True, True, None, "btree")
+                and not any(index.options)
+                and (index.include, index.nulls_distinct) == (key.include, key.nulls_distinct)
+            ),
+            None,
+        )
+
+    def taken_by(self, thing: Object) -> Object | None:
+        others: tuple[Any, ...] = (*self.actual.keys, *self.actual.checks, *self.actual.foreign_keys, *self.actual.indexes)
+        return next((other for other in others if other.name == thing.name and other.table == thing.table), None)
+
+    def name_taken(self, thing: Object) -> str:
+        other = self.taken_by(thing)
+        return f", and {_title(other).lower()} has its name" if other else ""
+
+    def free_name(self, thing: Object) -> str:
+        other = self.taken_by(thing)
+        if other is None:
+            return ""
+        self.claimed.add(other)
+        return cures.drop(other)
+
+    def key_cure(self, key: Key, live: Key | None) -> str:
+        add = f"ALTER TABLE {quote(key.table)} ADD {key.sql()};"
+        if live is None:
+            return add
+        if replace(live, valid=True) == key:
+            return f"REINDEX INDEX CONCURRENTLY {quote(key.name)};"
+        # A foreign key hangs on the key that it points at.
+        hanging = [fk for fk in self.actual.foreign_keys if fk.target == key.table and fk.target_columns == live.columns]
+        return "\n".join(
+            [*(cures.drop(fk).strip() for fk in hanging), cures.drop(live).strip(), add, *(cures.add(fk) for fk in hanging)]
+        )
+
+    # What is not ours, where it stops our writes.
+
+    def extras(self, foreign: Catalog) -> None:
+        ours: dict[str, set[str]] = {}
+        for column in self.expected.columns:
+            ours.setdefault(column.table, set()).add(column.name)
+        keys = [(key.table, set(key.columns)) for key in self.expected.keys]
+        for column in foreign.columns:
+            if column.table in ours and not column.can_be_left_out:
+                cure = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} DROP NOT NULL;"
+                self.add(
+                    "column.extra",
+                    column,
+                    f"Column {column.name} of {column.table} is not ours, NOT NULL and without a default, so every insert of ours fails.",
+                    cure,
+                )
+        uniques: list[Key | Index] = [*foreign.keys, *(index for index in foreign.indexes if index.unique)]
+        for thing in uniques:
+            implied = any(table == thing.table and columns <= set(thing.columns) for table, columns in keys)
+            if not implied and thing.table in ours and not _plain(thing) - ours[thing.table]:
+                self.add(
+                    "unique.extra",
+                    thing,
+                    f"{_title(thing)} is not ours, and refuses rows that the contract allows.",
+                    cures.drop(thing).strip(),
+                    Severity.WARNING,
+                )
+        for check in foreign.checks:
+            if check.table in ours and set(check.columns) <= ours[check.table]:
+                self.add(
+                    "check.extra",
+                    check,
+                    f"{_title(check)}, {check.expression}, is not ours, and refuses rows that the contract allows.",
+                    cures.drop(check).strip(),
+                    Severity.WARNING,
+                )
+        for fk in foreign.foreign_keys:
+            if fk.table in ours and set(fk.columns) <= ours[fk.table]:
+                self.add(
+                    "foreign_key.extra",
+                    fk,
+                    f"{_title(fk)} is not ours, and refuses or deletes rows that the contract allows.",
+                    cures.drop(fk).strip(),
+                    Severity.WARNING,
+                )
+
+
+# The order in which cures run: a key before the foreign keys that point at it.
+ORDER = ("table", "column", "default", "primary_key", "unique", "check", "index", "foreign_key")
+TITLES = {Check: "Check", ForeignKey: "Foreign key", Index: "Index", Column: "Column", Table: "Table"}
+
+
+def _title(thing: Object) -> str:
+    kind = ("Primary key" if thing.primary else "Unique constraint") if isinstance(thing, Key) else TITLES[type(thing)]
+    return f"{kind} {thing.name} of {thing.table}"
+
+
+def _kind_of_key(key: Key) -> str:
+    return "primary_key" if key.primary else "unique"
+
+
+def _plain(thing: Key | Index) -> set[str]:
+    """Return the columns of a key or index; an expression counts as no column, so it is taken for ours."""
+    return {column for column in thing.columns if column.isidentifier()}
+
+
+def _shape(catalog: Catalog, table: str) -> frozenset[tuple[str, str]]:
+    return frozenset((column.name, column.type) for column in catalog.columns if column.table == table)
+
+
+def _type(column: Column) -> str:
+    return f"{column.type} with the collation {column.collation}" if column.collation else column.type
+
+
+def _changed(expected: Any, live: Any) -> list[str]:
+    return [field.name for field in fields(expected) if getattr(expected, field.name) != getattr(live, field.name)]
+
+
+def _key_difference(key: Key, live: Key) -> tuple[str, str]:
+    if _changed(key, live) == ["valid"]:
+        return "weaker", "has an invalid index, which lets duplicates in"
+    wider = set(key.columns) < set(live.columns)
+    return "weaker" if wider else "different", f"is {_body(live)}, not {_body(key)}"
+
+
+def _check_difference(check: Check, live: Check) -> tuple[str, str]:
+    if _changed(check, live) == ["valid"]:
+        return "weaker", "is not validated: older rows may break it"
+    return "different", f"is {live.expression}, not {check.expression}"
+
+
+def _foreign_key_difference(fk: ForeignKey, live: ForeignKey) -> tuple[str, str]:
+    changed = _changed(fk, live)
+    if "enforced" in changed:
+        return "weaker", "is not enforced (NOT ENFORCED, or its triggers are disabled): orphans get in"
+    if changed == ["valid"]:
+        return "weaker", "is not validated: older rows may be orphans"
+    return "different", f"is {_body(live)}, not {_body(fk)}"
+
+
+def _index_difference(index: Index, live: Index) -> tuple[str, str]:
+    changed = _changed(index, live)
+    if set(changed) <= {"valid", "ready"}:
+        return "weaker", "is invalid: no query uses it, every write pays for it"
+    if changed == ["predicate"] and index.predicate is None:
+        return "weaker", f"covers only the rows WHERE {live.predicate}"
+    if changed == ["unique"] and index.unique:
+        return "weaker", "is not unique"
+    return "different", f"is {_definition(live)}, not {_definition(index)}"
+
+
+def _body(thing: Key | ForeignKey) -> str:
+    return thing.sql().partition(f"CONSTRAINT {quote(thing.name)} ")[2] + ("" if thing.valid else " NOT VALID")
+
+
+def _definition(index: Index) -> str:
+    return index.sql().replace(" CONCURRENTLY", "").removeprefix("CREATE ")

@@ -1,0 +1,77 @@
+"""Findings: what is wrong with a database, where, and its cure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    ERROR = "error"  # Data, writes or plans are at risk.
+    WARNING = "warning"  # Works, but is not as the contract or the guide asks.
+    NOTE = "note"  # Worth knowing; never changes the exit code.
+
+
+# Every code there is, as docs/reference/findings.md explains them. Never reuse one for something else.
+CODES = frozenset(
+    [
+        "table.missing",
+        "table.renamed",
+        "table.different",
+        "table.weaker",
+        "column.missing",
+        "column.renamed",
+        "column.different",
+        "column.weaker",
+        "column.extra",
+        "default.missing",
+        "default.different",
+        "default.extra",
+        "primary_key.missing",
+        "primary_key.renamed",
+        "primary_key.different",
+        "primary_key.weaker",
+        "unique.missing",
+        "unique.renamed",
+        "unique.different",
+        "unique.weaker",
+        "unique.extra",
+        "check.missing",
+        "check.renamed",
+        "check.different",
+        "check.weaker",
+        "check.extra",
+        "index.missing",
+        "index.renamed",
+        "index.different",
+        "index.weaker",
+        "foreign_key.missing",
+        "foreign_key.renamed",
+        "foreign_key.different",
+        "foreign_key.weaker",
+        "foreign_key.extra",
+        "migrations.unknown",
+        "migrations.unrecorded",
+        "migrations.out_of_order",
+        "migrations.unreadable",
+        "server.tls",
+        "server.time_zone",
+        "server.connections",
+        "server.privileges",
+        "server.schema",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    severity: Severity
+    code: str
+    where: str  # table, table.column, table.constraint, …
+    message: str  # one sentence
+    cure: str  # SQL, a command, or a sentence
+    is_sql: bool = False  # whether the cure is SQL, statements ending in ";", one a line
+
+    def __post_init__(self):
+        if self.code not in CODES:
+            raise ValueError(f"{self.code} is not one of the codes")

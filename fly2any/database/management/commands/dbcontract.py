@@ -1,0 +1,32 @@
+from django.core.management.base import BaseCommand
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from fly2any.database import contract
+from fly2any.database.scratch import built_contract
+
+
+class Command(BaseCommand):
+    help = "Rewrite contract.json from a scratch database, migrated step by step on the same server and dropped again."
+    requires_system_checks = []
+
+    def add_arguments(self, parser):
+        parser.add_argument(
+            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES has the server."
+        )
+        parser.add_argument(
+            "--check", action="store_true", help="Write nothing; exit 4 if the file is not what the migrations build."
+        )
+
+    def handle(self, *, database, check, **options):
+        text = contract.dump(built_contract(connections[database]))
+        same = contract.PATH.exists() and contract.PATH.read_text() == text
+        if same:
+            self.stdout.write(f"{contract.PATH.name} is what the migrations build.")
+        elif check:
+            self.stderr.write(
+                f"{contract.PATH.name} is not what the migrations build: run `manage.py dbcontract` and commit the file."
+            )
+            raise SystemExit(4)
+        else:
+            contract.PATH.write_text(text)
+            self.stdout.write(f"Wrote {contract.PATH}.")

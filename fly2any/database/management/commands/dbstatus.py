@@ -1,0 +1,56 @@
+import sys
+import time
+from dataclasses import replace
+
+from django.core.management.base import BaseCommand
+from django.db import DEFAULT_DB_ALIAS, Error, connections
+
+from fly2any.database.render import as_json, as_text
+from fly2any.database.status import verify
+from fly2any.database.write_check import check_writes
+
+
+class Command(BaseCommand):
+    help = "Report the status of the database, and compare its live schema with what the migrations build."
+    requires_system_checks = []  # Must also run on a database that is not migrated yet.
+
+    def add_arguments(self, parser):
+        parser.add_argument(
+            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to look at."
+        )
+        parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
+        parser.add_argument(
+            "--indexes", action="store_true", help="List each index with its definition, size, scans and last use."
+        )
+        parser.add_argument(
+            "--write-check", action="store_true", help="Also create, read, update and delete a row in each table, rolled back."
+        )
+        parser.add_argument(
+            "--wait",
+            type=float,
+            default=0,
+            metavar="SECONDS",
+            help="Wait this long for the database to answer with nothing pending.",
+        )
+
+    def handle(self, *, database, format, indexes, write_check, wait, verbosity, **options):
+        connection = connections[database]
+        report = self.report(connection, indexes, wait)
+        if write_check:
+            report = replace(report, write_checked=check_writes(connection))
+        self.stdout.write(as_json(report) if format == "json" else as_text(report, verbosity=verbosity))
+        sys.exit(report.exit_code)
+
+    def report(self, connection, indexes, wait):
+        deadline = time.monotonic() + wait
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                report = verify(connection, with_indexes=indexes)
+                if left <= 0 or report.exit_code & 1 == 0:
+                    return report
+            except Error:
+                if left <= 0:
+                    raise
+            connection.close()
+            time.sleep(min(1, max(left, 0)))

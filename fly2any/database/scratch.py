@@ -1,0 +1,47 @@
+"""A scratch database on the server of a connection: for what must not touch the real one."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import connections
+from django.db.migrations.executor import MigrationExecutor
+from psycopg import sql
+
+from .catalog import read_catalog
+from .contract import Contract, grow
+from .migration_state import known_migrations
+
+
+@contextmanager
+def scratch_database(connection) -> Iterator:
+    """Yield a connection to a new, empty database beside that of `connection`, and drop the database in the end."""
+    name = f"scratch_{secrets.token_hex(6)}"
+    identifier = sql.Identifier(name)
+    with connection._nodb_cursor() as cursor:
+        cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(identifier))
+    # Under an alias of its own, so that transactions and migrations find it.
+    connections.databases[name] = {**connection.settings_dict, "NAME": name}
+    try:
+        yield connections[name]
+    finally:
+        connections[name].close()
+        del connections[name], connections.databases[name]
+        with connection._nodb_cursor() as cursor:
+            cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+def built_contract(connection) -> Contract:
+    """Return the contract that the code's migrations build, applied one at a time on a scratch database."""
+    contract = Contract((), ())
+    with scratch_database(connection) as scratch:
+        executor = MigrationExecutor(scratch)
+        executor.recorder.ensure_schema()
+        for name in known_migrations()[0]:
+            app, _, migration = name.partition(".")
+            executor.migrate([(app, migration)])
+            executor.loader.build_graph()
+            contract = grow(contract, name, read_catalog(scratch, schema="public"))
+    return contract

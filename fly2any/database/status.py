@@ -1,0 +1,210 @@
+"""The status of a database: one report, which `dbstatus` prints as text or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+
+from . import contract as contracts
+from .catalog import Catalog, Column, ForeignKey, Index, Key, Object, Table, read_catalog
+from .contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
+from .drift import compare
+from .findings import Finding, Severity
+from .migration_state import MigrationState, read_migrations
+from .server import Server, read_server
+
+LOCK_TIMEOUT = "5s"
+
+# last_idx_scan is new in PostgreSQL 16; to_jsonb reaches it where it exists.
+INDEX_USE_SQL = """
+    SELECT s.relname AS "table", s.indexrelname AS name, pg_get_indexdef(s.indexrelid) AS definition,
+           pg_relation_size(s.indexrelid) AS bytes, s.idx_scan AS scans,
+           (to_jsonb(s) ->> 'last_idx_scan')::timestamptz AS last_scan
+    FROM pg_catalog.pg_stat_user_indexes AS s
+    WHERE s.schemaname = %(schema)s
+    ORDER BY s.relname COLLATE "C", s.indexrelname COLLATE "C"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    found: int  # as they should be
+    expected: int
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.found + other.found, self.expected + other.expected)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Counts of one group of tables; indexes are those besides primary keys, unique constraints included."""
+
+    name: str
+    tables: Count
+    columns: Count
+    indexes: Count
+    foreign_keys: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A pending migration, and how many objects of each kind it would create."""
+
+    name: str
+    tables: int
+    columns: int
+    indexes: int
+    foreign_keys: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexUse:
+    """Bytes on disk, and scans since the statistics were last reset; `last_scan` is None before PostgreSQL 16."""
+
+    table: str
+    name: str
+    definition: str
+    bytes: int
+    scans: int
+    last_scan: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    alias: str
+    server: Server
+    migrations: MigrationState
+    pending: tuple[Pending, ...]
+    groups: tuple[Group, ...]
+    findings: tuple[Finding, ...]
+    foreign: Catalog
+    indexes: tuple[IndexUse, ...] | None = None
+    write_checked: tuple[str, ...] | None = None  # the tables that took a row and gave it back
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0, 1 (migrations pending), 4 (findings), or 5 (both)."""
+        serious = any(finding.severity is not Severity.NOTE for finding in self.findings)
+        return (1 if self.migrations.pending else 0) + (4 if serious else 0)
+
+
+def verify(connection, *, with_indexes: bool = False, contract: Contract | None = None) -> Report:
+    """Return the status of the database behind `connection`, read in one snapshot and without writing.
+
+    Raises django.db.Error where the database cannot be reached or read.
+    """
+    contract = contract or contracts.load()
+    final = [version for version in contract.versions if version.until is None]
+    with snapshot(connection):
+        server = read_server(connection, tables=[version.object.name for version in final if isinstance(version.object, Table)])
+        schema = server.schema or "public"
+        actual = read_catalog(connection, schema=schema)
+        recorded = any(table.name == "django_migrations" for table in actual.tables)
+        migrations = read_migrations(connection, recorded=recorded, readable=server.may_read_migrations)
+        indexes = read_index_use(connection, schema=schema) if with_indexes else None
+    applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
+    expected = contract.expected(applied)
+    comparison = compare(contracts.catalog_of(expected), actual)
+    findings = [
+        *server.findings(),
+        *migrations.findings(),
+        *_unrecorded(contract, migrations, actual, applied),
+        *comparison.findings,
+    ]
+    return Report(
+        alias=connection.alias,
+        server=server,
+        migrations=migrations,
+        pending=tuple(_pending(name, final) for name in migrations.pending),
+        groups=tuple(_groups(final, comparison.matched)),
+        findings=tuple(findings),
+        foreign=comparison.foreign,
+        indexes=indexes,
+    )
+
+
+@contextmanager
+def snapshot(connection):
+    """Read everything inside in one read-only snapshot, with the schema's names unqualified, waiting for no lock for long."""
+    outermost = not connection.in_atomic_block
+    with transaction.atomic(using=connection.alias):
+        with connection.cursor() as cursor:
+            if outermost:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        yield
+
+
+def read_index_use(connection, *, schema: str) -> tuple[IndexUse, ...]:
+    """Return the size and the use of every index of `schema`, ordered by table and name."""
+    with connection.cursor() as cursor:
+        cursor.execute(INDEX_USE_SQL, {"schema": schema})
+        return tuple(IndexUse(*row) for row in cursor.fetchall())
+
+
+def _unrecorded(contract: Contract, migrations: MigrationState, actual: Catalog, applied: set[str]) -> Iterable[Finding]:
+    """Yield a finding for each pending migration part of which is in the database already."""
+    if not migrations.pending:
+        return
+    known = {_key(version.object) for version in contract.expected(applied)}
+    live = {_key(thing) for thing in actual}
+    for name in migrations.pending:
+        new = [version.object for version in contract.versions if version.since == name]
+        there = [thing for thing in new if _key(thing) in live and _key(thing) not in known]
+        tables = [thing.name for thing in there if isinstance(thing, Table) and thing.name != "django_migrations"]
+        parts = tables or [f"{thing.table}.{thing.name}" for thing in there if thing.table != "django_migrations"]
+        if parts:
+            shown = ", ".join(parts[:5]) + (f" and {len(parts) - 5} more" if len(parts) > 5 else "")
+            yield Finding(
+                Severity.ERROR,
+                "migrations.unrecorded",
+                name,
+                f"The migration {name} is not recorded, but what it creates is there already ({shown}): `migrate` would fail on it.",
+                "A database that another tool made is to be adopted, not migrated. What an interrupted migration left (an invalid index): drop it.",
+            )
+
+
+def _key(thing: Object) -> tuple[type, str, str]:
+    return type(thing), thing.table, thing.name
+
+
+def _is_index(thing: Object) -> bool:
+    return isinstance(thing, Index) or (isinstance(thing, Key) and not thing.primary)
+
+
+KINDS: dict[str, Callable[[Object], bool]] = {
+    "tables": lambda thing: isinstance(thing, Table),
+    "columns": lambda thing: isinstance(thing, Column),
+    "indexes": _is_index,
+    "foreign_keys": lambda thing: isinstance(thing, ForeignKey),
+}
+
+
+def _pending(name: str, final: Iterable[Version]) -> Pending:
+    new = [version.object for version in final if version.since == name]
+    return Pending(name, **{kind: sum(map(is_one, new)) for kind, is_one in KINDS.items()})
+
+
+def _groups(final: Iterable[Version], matched: Iterable[Object]) -> Iterable[Group]:
+    there = set(map(_key, matched))
+
+    def group(name: str, belongs: Callable[[Version], bool]) -> Group:
+        objects = [version.object for version in final if belongs(version)]
+        counts: dict[str, Any] = {}
+        for kind, is_one in KINDS.items():
+            wanted = [thing for thing in objects if is_one(thing)]
+            counts[kind] = Count(sum(_key(thing) in there for thing in wanted), len(wanted))
+        return Group(name, **counts)
+
+    for app in GUIDE_APPS:
+        yield group(app, lambda version, app=app: version.is_phase7 and version.app == app)  # type: ignore[misc]
+    yield group("the guide's figures", lambda version: version.is_phase7 and version.app in GUIDE_APPS)
+    yield group("ai_consultant", lambda version: version.is_phase7 and version.app == "ai_consultant")
+    yield group("Phase 7 in all", lambda version: version.is_phase7)
+    yield group("added since", lambda version: version.app in PHASE7_APPS and not version.is_phase7)
+    yield group("Django's own", lambda version: version.app not in PHASE7_APPS)

@@ -1,0 +1,84 @@
+"""A row created, read, updated and deleted in each of the 18 tables, and rolled back."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from django.apps import apps
+from django.db import Error, models, transaction
+from django.utils import timezone
+
+from .contract import PHASE7_APPS
+
+TIMEOUTS_SQL = "SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '30s'"
+
+
+def check_writes(connection) -> tuple[str, ...]:
+    """Return the tables that took a row and gave it back; raise django.db.Error, naming the table, at the first that did not.
+
+    Nothing stays: everything happens in one transaction, which is rolled back.
+    """
+    done = []
+    with transaction.atomic(using=connection.alias):
+        with connection.cursor() as cursor:
+            cursor.execute(TIMEOUTS_SQL)
+        for model in _models():
+            try:
+                _round_trip(model, connection.alias)
+            except Error as error:
+                raise type(error)(
+                    f"The write check failed at the table {model._meta.db_table}: {str(error).splitlines()[0]}"
+                ) from error
+            done.append(model._meta.db_table)
+        transaction.set_rollback(True, using=connection.alias)
+    return tuple(done)
+
+
+def _models() -> Iterator[type[models.Model]]:
+    for app in PHASE7_APPS:
+        yield from apps.get_app_config(app).get_models()
+
+
+def _round_trip(model: type[models.Model], alias: str) -> None:
+    rows = model._base_manager.using(alias)
+    made = _make(model, alias)
+    values = rows.filter(pk=made.pk).values().get()
+    wrong = [field.name for field in model._meta.local_fields if values[field.attname] != getattr(made, field.attname)]
+    if wrong:
+        raise Error(f"what was read is not what was written, in {', '.join(wrong)}")
+    fields = [field for field in model._meta.local_fields if not field.primary_key and not field.remote_field]
+    if rows.filter(pk=made.pk).update(**{field.name: _value(field) for field in fields}) != 1:
+        raise Error("the row could not be updated")
+    if made.delete()[0] < 1 or rows.filter(pk=made.pk).exists():
+        raise Error("the row could not be deleted")
+
+
+def _make(model: type[models.Model], alias: str) -> models.Model:
+    values: dict[str, Any] = {}
+    for field in model._meta.local_fields:
+        if isinstance(field, models.ForeignKey):
+            values[field.name] = _make(field.related_model, alias)
+        elif not field.primary_key:
+            values[field.name] = _value(field)
+    return model._base_manager.using(alias).create(**values)
+
+
+def _value(field: models.Field) -> Any:
+    """Return a value that no real row can have where it must be unique."""
+    match field.get_internal_type():
+        case "DateTimeField":
+            return timezone.now()
+        case "BooleanField":
+            return False
+        case "IntegerField" | "BigIntegerField":
+            return 1
+        case "FloatField":
+            return 1.5
+        case "JSONField":
+            return {"write check": True}
+        case "ArrayField":
+            return ["write check"]
+        case _:
+            return f"write-check-{uuid.uuid4()}"

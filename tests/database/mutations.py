@@ -1,0 +1,372 @@
+"""Ways to damage a database, generated from the contract, each with what must be found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from fly2any.database import contract as contracts
+from fly2any.database.catalog import Check, Column, ForeignKey, Index, Key, Table
+
+CONTRACT = contracts.load()
+EXPECTED = contracts.catalog_of(CONTRACT.expected(CONTRACT.migrations))
+
+OTHER_TYPE = {
+    "text": "character varying(255)",
+    "timestamp with time zone": "timestamp(3) without time zone",
+    "boolean": "text",
+    "integer": "bigint",
+    "bigint": "numeric",
+    "double precision": "real",
+    "jsonb": "json",
+    "text[]": "character varying[]",
+    "smallint": "integer",
+}
+OTHER_DEFAULT = {
+    "text": "'other'",
+    "timestamp with time zone": "clock_timestamp()",
+    "boolean": "(1 > 2)",
+    "integer": "7",
+    "bigint": "7",
+    "double precision": "7.5",
+    "jsonb": "'[]'",
+    "text[]": "'{x}'",
+    "smallint": "7",
+}
+
+
+@dataclass(frozen=True)
+class Mutation:
+    name: str
+    sql: str
+    found: frozenset[tuple[str, str]]  # code and where of every finding
+    since: int = 0  # the major version of PostgreSQL that can do this damage
+
+
+def q(name: str) -> str:
+    return f'"{name}"'
+
+
+def columns(names) -> str:
+    return ", ".join(map(q, names))
+
+
+def at(thing) -> str:
+    return f"{thing.table}.{thing.name}"
+
+
+def kind(thing) -> str:
+    if isinstance(thing, Key):
+        return "primary_key" if thing.primary else "unique"
+    return {Check: "check", Index: "index", ForeignKey: "foreign_key"}[type(thing)]
+
+
+def missing(things) -> set[tuple[str, str]]:
+    return {(f"{kind(thing)}.missing", at(thing)) for thing in things}
+
+
+def hanging_on(column: Column) -> list:
+    """What PostgreSQL drops with a column."""
+    mine = [
+        thing
+        for thing in (*EXPECTED.keys, *EXPECTED.checks, *EXPECTED.indexes, *EXPECTED.foreign_keys)
+        if thing.table == column.table
+        and (column.name in thing.columns or column.name in (getattr(thing, "predicate", "") or ""))
+    ]
+    theirs = [fk for fk in EXPECTED.foreign_keys if fk.target == column.table and column.name in fk.target_columns]
+    return [*mine, *theirs]
+
+
+def mutations() -> Iterator[Mutation]:
+    for table in EXPECTED.tables:
+        yield from of_table(table)
+    for column in EXPECTED.columns:
+        yield from of_column(column)
+    for key in EXPECTED.keys:
+        yield from of_key(key)
+    for check in EXPECTED.checks:
+        yield from of_check(check)
+    for index in EXPECTED.indexes:
+        yield from of_index(index)
+    for fk in EXPECTED.foreign_keys:
+        yield from of_foreign_key(fk)
+
+
+def of_table(table: Table) -> Iterator[Mutation]:
+    def damage(name, sql, *found):
+        return Mutation(f"{table.name}: {name}", sql, frozenset(found))
+
+    t = q(table.name)
+    fks = [fk for fk in EXPECTED.foreign_keys if table.name in (fk.table, fk.target)]
+    yield damage("dropped", f"DROP TABLE {t} CASCADE", ("table.missing", table.name), *missing(fks))
+    yield damage("renamed", f"ALTER TABLE {t} RENAME TO moved", ("table.renamed", table.name))
+    yield damage("row security", f"ALTER TABLE {t} ENABLE ROW LEVEL SECURITY", ("table.different", table.name))
+    if not any(fk.target == table.name for fk in fks):
+        yield damage("unlogged", f"ALTER TABLE {t} SET UNLOGGED", ("table.weaker", table.name))
+    yield damage(
+        "replaced by a view",
+        f"DROP TABLE {t} CASCADE; CREATE VIEW {t} AS SELECT 1 AS one",
+        ("table.different", table.name),
+        *missing(fks),
+    )
+    first = next(column.name for column in EXPECTED.columns if column.table == table.name and not column.nullable)
+    keyed = {key.columns for key in EXPECTED.keys if key.table == table.name}
+    yield damage(
+        "a foreign column in the way", f"ALTER TABLE {t} ADD theirs text NOT NULL", ("column.extra", f"{table.name}.theirs")
+    )
+    yield damage(
+        "a foreign check in the way",
+        f"ALTER TABLE {t} ADD CONSTRAINT theirs CHECK ({q(first)}::text <> '') NOT VALID",
+        ("check.extra", f"{table.name}.theirs"),
+    )
+    spare = [
+        column.name
+        for column in EXPECTED.columns
+        if column.table == table.name and (column.name,) not in keyed and "json" not in column.type
+    ]
+    for column in spare[:1]:
+        sql = f"CREATE UNIQUE INDEX theirs ON {t} ({q(column)})"
+        yield damage("a foreign unique index in the way", sql, ("unique.extra", f"{table.name}.theirs"))
+        sql = f"ALTER TABLE {t} ADD CONSTRAINT theirs UNIQUE ({q(column)})"
+        yield damage("a foreign unique constraint in the way", sql, ("unique.extra", f"{table.name}.theirs"))
+    primary = next(key for key in EXPECTED.keys if key.table == table.name and key.primary)
+    yield damage(
+        "what is foreign and harmless",
+        f"""CREATE TABLE theirs (id text PRIMARY KEY, ours {column_type(table.name, primary.columns[0])} REFERENCES {t} ON DELETE SET NULL);
+            ALTER TABLE {t} ADD theirs_a text UNIQUE, ADD theirs_b int NOT NULL DEFAULT 0 CHECK (theirs_b >= 0);
+            CREATE INDEX theirs_idx ON {t} (theirs_b); CREATE INDEX theirs_too_idx ON {t} ({q(first)});
+            CREATE UNIQUE INDEX theirs_wider_idx ON {t} ({columns(primary.columns)}, theirs_b);
+            CREATE TYPE theirs_type AS ENUM ('a')""",
+    )
+
+
+def column_type(table: str, name: str) -> str:
+    return next(column.type for column in EXPECTED.columns if (column.table, column.name) == (table, name))
+
+
+def of_column(column: Column) -> Iterator[Mutation]:
+    def damage(name, sql, *found, **options):
+        return Mutation(f"{at(column)}: {name}", sql, frozenset(found), **options)
+
+    alter = f"ALTER TABLE {q(column.table)} ALTER {q(column.name)}"
+    primary = any(key.primary and column.name in key.columns for key in EXPECTED.keys if key.table == column.table)
+    hanging = hanging_on(column)
+    yield damage(
+        "dropped",
+        f"ALTER TABLE {q(column.table)} DROP {q(column.name)} CASCADE",
+        ("column.missing", at(column)),
+        *missing(hanging),
+    )
+    named = {(f"{kind(thing)}.different", at(thing)) for thing in hanging if column.name in expression_of(thing)}
+    yield damage(
+        "renamed", f"ALTER TABLE {q(column.table)} RENAME {q(column.name)} TO moved", ("column.renamed", at(column)), *named
+    )
+    type_ = column.type if column.type in OTHER_TYPE else "character varying"
+    if not column.identity and not named:
+        other = OTHER_TYPE.get(column.type, "text")
+        yield damage(
+            f"{type_} made {other}",
+            f"{alter} DROP DEFAULT; {alter} TYPE {other} USING {q(column.name)}::{other}"
+            + (f"; {alter} SET DEFAULT {default_for(column, other)}" if column.default else ""),
+            ("column.different", at(column)),
+        )
+    if column.type.startswith(("text", "character")):
+        yield damage("collation", f'{alter} TYPE {column.type} COLLATE "C"', ("column.different", at(column)))
+    if column.nullable:
+        yield damage("made NOT NULL", f"{alter} SET NOT NULL", ("column.different", at(column)))
+    elif not primary and not column.identity:
+        yield damage("made nullable", f"{alter} DROP NOT NULL", ("column.weaker", at(column)))
+        yield damage(
+            "NOT NULL not validated",
+            f"{alter} DROP NOT NULL; ALTER TABLE {q(column.table)} ADD CONSTRAINT nn NOT NULL {q(column.name)} NOT VALID",
+            ("column.weaker", at(column)),
+            since=18,
+        )
+    if column.identity:
+        yield damage("identity dropped", f"{alter} DROP IDENTITY", ("column.different", at(column)))
+        yield damage("identity always", f"{alter} SET GENERATED ALWAYS", ("column.different", at(column)))
+        return
+    if column.default is None:
+        yield damage(
+            "given a default",
+            f"{alter} SET DEFAULT {OTHER_DEFAULT.get(column.type, quote_default)}",
+            ("default.extra", at(column)),
+        )
+    else:
+        yield damage("default dropped", f"{alter} DROP DEFAULT", ("default.missing", at(column)))
+        yield damage("default changed", f"{alter} SET DEFAULT {OTHER_DEFAULT[column.type]}", ("default.different", at(column)))
+
+
+quote_default = "'other'"
+
+
+def default_for(column: Column, type_: str) -> str:
+    return f"({column.default})::{type_}"
+
+
+def expression_of(thing) -> str:
+    return getattr(thing, "predicate", None) or getattr(thing, "expression", None) or ""
+
+
+def of_key(key: Key) -> Iterator[Mutation]:
+    what = kind(key)
+    here = at(key)
+    fks = [fk for fk in EXPECTED.foreign_keys if fk.target == key.table and fk.target_columns == key.columns]
+    alter, name = f"ALTER TABLE {q(key.table)}", q(key.name)
+    drop = f"{alter} DROP CONSTRAINT {name} CASCADE"
+    again = "".join(f"; ALTER TABLE {q(fk.table)} ADD {fk.sql()}" for fk in fks)
+    word = "PRIMARY KEY" if key.primary else "UNIQUE"
+
+    def damage(title, sql, *found, **options):
+        return Mutation(f"{here}: {title}", sql, frozenset(found), **options)
+
+    yield damage("dropped", drop, (f"{what}.missing", here), *missing(fks))
+    yield damage("renamed", f"{alter} RENAME CONSTRAINT {name} TO moved", (f"{what}.renamed", here))
+    yield damage(
+        "index invalid",
+        f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{name}'::regclass",
+        (f"{what}.weaker", here),
+    )
+    if not fks:
+        yield damage(
+            "deferrable",
+            f"{drop}; {alter} ADD CONSTRAINT {name} {word} ({columns(key.columns)}) DEFERRABLE",
+            (f"{what}.different", here),
+        )
+        wider = next(
+            column.name
+            for column in EXPECTED.columns
+            if column.table == key.table
+            and column.name not in key.columns
+            and not column.nullable
+            and "json" not in column.type
+        )
+        yield damage(
+            "wider",
+            f"{drop}; {alter} ADD CONSTRAINT {name} {word} ({columns([*key.columns, wider])})",
+            (f"{what}.weaker", here),
+        )
+    if len(key.columns) > 1:
+        yield damage(
+            "other order",
+            f"{drop}; {alter} ADD CONSTRAINT {name} {word} ({columns(key.columns[::-1])})",
+            (f"{what}.different", here),
+        )
+    yield damage(
+        "a unique index instead",
+        f"{drop}; CREATE UNIQUE INDEX {name} ON {q(key.table)} ({columns(key.columns)})",
+        (f"{what}.different", here),
+        *missing(fks),
+    )
+    yield damage(
+        "an index instead",
+        f"{drop}; CREATE INDEX {name} ON {q(key.table)} ({columns(key.columns)})",
+        (f"{what}.missing", here),
+        *missing(fks),
+    )
+    yield damage(
+        "with a column included",
+        f"{drop}; {alter} ADD CONSTRAINT {name} {word} ({columns(key.columns)}) INCLUDE ({q(included(key))}){again}",
+        (f"{what}.different", here),
+    )
+    if not key.primary:
+        yield damage(
+            "NULLS NOT DISTINCT",
+            f"{drop}; {alter} ADD CONSTRAINT {name} UNIQUE NULLS NOT DISTINCT ({columns(key.columns)}){again}",
+            (f"{what}.different", here),
+            since=15,
+        )
+
+
+def included(thing) -> str:
+    return next(column.name for column in EXPECTED.columns if column.table == thing.table and column.name not in thing.columns)
+
+
+def of_check(check: Check) -> Iterator[Mutation]:
+    here, alter, name = at(check), f"ALTER TABLE {q(check.table)}", q(check.name)
+    drop = f"{alter} DROP CONSTRAINT {name}"
+    for title, sql, code in (
+        ("dropped", drop, "missing"),
+        ("renamed", f"{alter} RENAME CONSTRAINT {name} TO moved", "renamed"),
+        ("other", f"{drop}; {alter} ADD CONSTRAINT {name} CHECK ({q(check.columns[0])} IS NOT NULL)", "different"),
+        ("not validated", f"{drop}; {alter} ADD {check.sql()} NOT VALID", "weaker"),
+    ):
+        yield Mutation(f"{here}: {title}", sql, frozenset([(f"check.{code}", here)]))
+
+
+def of_index(index: Index) -> Iterator[Mutation]:
+    here, name = at(index), q(index.name)
+    drop = f"DROP INDEX {name}"
+
+    def again(**changes):
+        return f"{drop}; {replace(index, **changes).sql().replace(' CONCURRENTLY', '')}"
+
+    def damage(title, sql, code):
+        return Mutation(f"{here}: {title}", sql, frozenset([(f"index.{code}", here)]))
+
+    place = f"WHERE indexrelid = '{name}'::regclass"
+    yield damage("dropped", drop, "missing")
+    yield damage("renamed", f"ALTER INDEX {name} RENAME TO moved", "renamed")
+    yield damage("invalid", f"UPDATE pg_index SET indisvalid = false {place}", "weaker")
+    yield damage("not ready", f"UPDATE pg_index SET indisready = false {place}", "weaker")
+    yield damage("partial", again(predicate=f"{q(index.columns[0])} IS NOT NULL"), "different" if index.predicate else "weaker")
+    yield damage("unique", again(unique=True), "different")
+    yield damage(
+        "other order of rows",
+        again(options=("DESC" if "DESC" not in index.options[0] else "", *index.options[1:])),
+        "different",
+    )
+    yield damage("with a column included", again(include=(included(index),)), "different")
+    yield damage(
+        "other columns",
+        again(columns=(included_key(index), *index.columns[1:]), options=("",) * len(index.columns)),
+        "different",
+    )
+    if len(index.columns) > 1:
+        yield damage("other order of columns", again(columns=index.columns[::-1], options=index.options[::-1]), "different")
+    elif index.method == "btree":
+        yield damage("other method", again(method="hash", options=("",)), "different")
+    if column_type(index.table, index.columns[0]) == "text" and not index.options[0]:
+        yield damage("other operator class", again(options=("text_pattern_ops", *index.options[1:])), "different")
+        yield damage("other collation", again(options=('COLLATE "C"', *index.options[1:])), "different")
+
+
+def included_key(index: Index) -> str:
+    return next(
+        column.name
+        for column in EXPECTED.columns
+        if column.table == index.table and column.name not in index.columns and "json" not in column.type
+    )
+
+
+def of_foreign_key(fk: ForeignKey) -> Iterator[Mutation]:
+    here, alter, name = at(fk), f"ALTER TABLE {q(fk.table)}", q(fk.name)
+    drop = f"{alter} DROP CONSTRAINT {name}"
+
+    def again(suffix="", **changes):
+        return f"{drop}; {alter} ADD {replace(fk, **changes).sql()}{suffix}"
+
+    def damage(title, sql, code, **options):
+        return Mutation(f"{here}: {title}", sql, frozenset([(f"foreign_key.{code}", here)]), **options)
+
+    yield damage("dropped", drop, "missing")
+    yield damage("renamed", f"{alter} RENAME CONSTRAINT {name} TO moved", "renamed")
+    for event in ("on_delete", "on_update"):
+        for action in ("NO ACTION", "RESTRICT", "SET NULL", "SET DEFAULT", "CASCADE"):
+            if action != getattr(fk, event):
+                yield damage(f"{event} {action}", again(**{event: action}), "different")
+    yield damage("deferrable", again(deferrable=not fk.deferrable, deferred=False), "different")
+    yield damage("other deferral", again(deferrable=True, deferred=not fk.deferred), "different")
+    yield damage("not validated", again(" NOT VALID"), "weaker")
+    touched = [other for other in EXPECTED.foreign_keys if fk.table in (other.table, other.target)]
+    yield Mutation(
+        f"{here}: triggers disabled",
+        f"{alter} DISABLE TRIGGER ALL",
+        frozenset(("foreign_key.weaker", at(other)) for other in touched),
+    )
+    yield damage("not enforced", again(" NOT ENFORCED"), "weaker", since=18)
+    yield damage(
+        "another target",
+        f"CREATE TABLE theirs (LIKE {q(fk.target)} INCLUDING ALL); {again(target='theirs')}",
+        "different",
+    )

@@ -1,0 +1,32 @@
+"""Settings of the tests: a throw-away server of their own, or the one of POSTGRES_URL in the environment.
+
+A POSTGRES_URL in `.env` does not count: what runs there is nobody's to test on by accident.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("POSTGRES_URL", os.environ.setdefault("DATABASE_URL", ""))
+os.environ.setdefault("SECRET_KEY", "only for tests")
+os.environ.setdefault("ALLOWED_HOSTS", "testserver,localhost,127.0.0.1")
+
+if not os.environ["POSTGRES_URL"] and "FLY2ANY_TEST_SERVER" not in os.environ:
+    # Workers of pytest-xdist inherit the variable, and so the server. Registered before fly2any.postgres.embedded is
+    # imported, and so run after that has waited for the server's end.
+    os.environ["FLY2ANY_TEST_SERVER"] = tempfile.mkdtemp(prefix="fly2any-test-")
+    atexit.register(shutil.rmtree, os.environ["FLY2ANY_TEST_SERVER"], ignore_errors=True)
+
+from fly2any.settings import *
+from fly2any.settings import DEVELOPMENT, embedded_database
+
+DEBUG = False
+SECURE_SSL_REDIRECT = False
+
+if DEVELOPMENT:
+    home = Path(os.environ["FLY2ANY_TEST_SERVER"]).resolve()
+    home.chmod(0o711)  # As root the server runs as another user, who must pass through.
+    DATABASES = {"default": embedded_database(home, fsync="off", synchronous_commit="off", full_page_writes="off")}
+    DATABASES["default"]["TEST"] = {"NAME": "test_fly2any"}
