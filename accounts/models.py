@@ -1,5 +1,5 @@
+from asgiref.sync import sync_to_async
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import PermissionsMixin
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import validate_email
@@ -9,6 +9,7 @@ from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp, random_text_id
 from fly2any.postgres.fields import TextIdField
 
+from . import passwords
 from .choices import CabinClass, Currency, Gender, Language, Theme
 from .querysets import AccountQuerySet, SessionQuerySet, UserManager, UserPreferencesQuerySet
 
@@ -62,22 +63,20 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     def set_password(self, raw_password):
         """Set the password, or none (NULL, as the site writes it) where `raw_password` is None."""
-        if raw_password is None:
-            self.set_unusable_password()
-        else:
-            super().set_password(raw_password)
-
-    def set_unusable_password(self):
-        self.password = None
-
-    def has_usable_password(self):
-        return bool(self.password) and super().has_usable_password()
+        self.password = None if raw_password is None else passwords.make_hash(raw_password)
+        self._password = raw_password
 
     def check_password(self, raw_password):
-        if not self.password:
-            make_password(raw_password)  # As slow as a wrong password, so the clock does not tell who has none.
-            return False
-        return super().check_password(raw_password)
+        return raw_password is not None and passwords.verify(raw_password, self.password)
+
+    async def acheck_password(self, raw_password):
+        return await sync_to_async(self.check_password)(raw_password)
+
+    def set_unusable_password(self):
+        self.set_password(None)
+
+    def has_usable_password(self):
+        return bool(self.password)
 
 
 class Account(models.Model):

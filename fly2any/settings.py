@@ -120,8 +120,6 @@ WSGI_APPLICATION = "fly2any.wsgi.application"
 ASGI_APPLICATION = "fly2any.asgi.application"
 
 AUTH_USER_MODEL = "accounts.User"
-# The site signs its users in from the same column: one format that both read, and no other (docs/adr/0003).
-PASSWORD_HASHERS = ["accounts.hashers.BcryptHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},

@@ -1,0 +1,76 @@
+import secrets
+import sys
+from datetime import UTC, date, datetime
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DEFAULT_DB_ALIAS, connections
+from rich.console import Console
+from rich.progress import Progress
+
+from fly2any.database.seed import DEMO_DOMAIN, RealUsersError, seed
+
+MOST_USERS = 100_000_000
+
+
+def whole_number(text):
+    number = int(text)
+    if not 0 <= number <= MOST_USERS:
+        raise ValueError
+    return number
+
+
+class Command(BaseCommand):
+    help = "Add demo data to all 18 tables: the same for the same seed; a second run adds nothing."
+
+    def add_arguments(self, parser):
+        parser.add_argument(
+            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to fill."
+        )
+        parser.add_argument(
+            "--users", type=whole_number, default=1_000, metavar="N", help="How many users; about 50 rows hang on each."
+        )
+        parser.add_argument("--seed", type=whole_number, default=1, metavar="S", help="Another seed, other data.")
+        parser.add_argument(
+            "--until", type=date.fromisoformat, metavar="YYYY-MM-DD", help="The day on which the data ends; today if not given."
+        )
+        parser.add_argument(
+            "--admin", action="store_true", help="Also make a demo administrator, whose password is shown once."
+        )
+        parser.add_argument("--yes", action="store_true", help="Also where the database holds real users.")
+
+    def handle(self, *, database, users, seed: int, until, admin, yes, **options):
+        added = self.seed(connections[database], users, seed, until or datetime.now(UTC).date(), yes)
+        for table, number in added.items():
+            self.stdout.write(f"  {table:<20}{number:>12,} rows added")
+        self.stdout.write(f"{sum(added.values()):,} rows added in all.")
+        if admin:
+            self.make_administrator(database)
+
+    def seed(self, connection, users, number, until, yes):
+        # On a terminal only: Rich would otherwise write to a file too.
+        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+            task = progress.add_task("Users", total=users)
+            try:
+                return seed(
+                    connection,
+                    users=users,
+                    seed=number,
+                    until=until,
+                    among_real_users=yes,
+                    progress=lambda done: progress.update(task, completed=done),
+                )
+            except RealUsersError as error:
+                raise CommandError(str(error), returncode=2) from error
+
+    def make_administrator(self, database):
+        email = f"admin{DEMO_DOMAIN}"
+        people = get_user_model()._default_manager.db_manager(database)
+        if people.filter(email=email).exists():
+            self.stdout.write(
+                f"The demo administrator {email} exists; `manage.py changepassword {email}` sets another password."
+            )
+            return
+        password = secrets.token_urlsafe(12)
+        people.create_superuser(email, password, name="Demo administrator")
+        self.stdout.write(f"Sign in as {email} with the password {password} (shown only now).")

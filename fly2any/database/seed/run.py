@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time
+
+from django.apps import apps
+from django.db import transaction
+
+from . import places
+from .statements import END, FUNCTIONS_SQL, STATEMENTS
+
+DEMO_DOMAIN = "@demo.fly2any.example"  # RFC 2606: nobody's.
+CHUNK = 5_000  # Users in one transaction.
+
+REAL_USERS_SQL = "SELECT EXISTS (SELECT FROM users WHERE email NOT LIKE %(pattern)s)"
+
+
+class RealUsersError(Exception):
+    """The database holds users who are not demo data."""
+
+
+def seed(
+    connection,
+    *,
+    users: int,
+    seed: int,
+    until: date,
+    among_real_users: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, int]:
+    """Add the demo data of `users` users, its last day being the eve of `until`; return the rows added to each table.
+
+    Rows that are there already stay as they are. Calls `progress` with the number of users done. Each chunk of users is
+    one transaction: after an interruption a second run adds what is missing. Raises RealUsersError, having written nothing,
+    where there are real users and `among_real_users` is false.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(REAL_USERS_SQL, {"pattern": f"%{DEMO_DOMAIN}"})
+        if cursor.fetchone()[0] and not among_real_users:
+            raise RealUsersError(
+                "This database holds users who are not demo data: nothing was added. Add --yes to add demo data all the same."
+            )
+    values = {"seed": str(seed), "until": datetime.combine(until, time(), UTC), "domain": DEMO_DOMAIN, **_choices()}
+    added = dict.fromkeys(STATEMENTS, 0)
+    for low in range(1, users + 1, CHUNK):
+        high = min(low + CHUNK, users + 1)
+        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            values["routes"] = _prepare(cursor, seed)
+            for table, statement in STATEMENTS.items():
+                cursor.execute(statement + END, {**values, "low": low, "high": high})
+                added[table] += cursor.rowcount
+        progress(high - 1)
+    if any(added.values()):
+        with connection.cursor() as cursor:
+            for table in STATEMENTS:
+                cursor.execute(f"ANALYZE {table}")
+    return added
+
+
+def _prepare(cursor, seed: int) -> int:
+    """Make the functions and the routes of this session; return the number of routes."""
+    cursor.execute(FUNCTIONS_SQL.format(seed=int(seed)))
+    cursor.execute("SELECT count(*) FROM seed_routes")
+    number = cursor.fetchone()[0]
+    if not number:
+        rows = [(n, r.origin, r.destination, r.city, r.country, r.kilometres) for n, r in enumerate(places.routes())]
+        with cursor.copy("COPY seed_routes FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+        cursor.execute("ANALYZE seed_routes")
+        number = len(rows)
+    return number
+
+
+def _choices() -> dict[str, list[str]]:
+    # A team's label is `what it does: who 🙂`.
+    teams = dict(apps.get_model("ai_consultant", "Message")._meta.get_field("consultant_team").choices)  # type: ignore[union-attr, arg-type]
+    people = [label.partition(": ")[2].rpartition(" ") for label in teams.values()]
+    return {
+        "first_names": places.FIRST_NAMES,
+        "last_names": places.LAST_NAMES,
+        "airlines": places.AIRLINES,
+        "airports": places.AIRPORTS,
+        "teams": list(teams),
+        "consultants": [name for name, _, _ in people],
+        "emojis": [emoji for _, _, emoji in people],
+    }
