@@ -1,0 +1,53 @@
+# `make help` lists what there is. PYTHON=python3.12 make … uses another Python.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MANAGE := $(BIN)/python manage.py
+
+.PHONY: help migrate test admin check bench
+.DEFAULT_GOAL := help
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+migrate: $(VENV)/ready ## Build the database, or bring it up to date, and verify it
+	@$(MANAGE) migrate
+	@$(MANAGE) dbstatus
+
+test: $(VENV)/ready ## Run the tests on a throw-away server (PYTEST="-k name" passes options on)
+	@$(BIN)/python -m pytest -q -n auto $(PYTEST)
+
+admin: $(VENV)/ready ## Add demo data and an administrator, and serve the admin
+	@$(MANAGE) migrate --verbosity 0
+	@$(MANAGE) dbseed --admin
+	@$(MANAGE) runserver $(ADDRESS)
+
+check: $(VENV)/ready-dev ## Everything that CI runs: linters, types, migrations, deployment, tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@git ls-files '*.html' | xargs -r $(BIN)/djade --target-version 5.2 --check
+	@git ls-files '*.html' | xargs -r $(BIN)/djhtml --check
+	@$(MANAGE) makemigrations --check
+	@$(MANAGE) dbcontract --check
+	@env POSTGRES_URL=postgresql://nobody@localhost/nothing SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
+		ALLOWED_HOSTS=admin.example.com $(MANAGE) check --deploy --fail-level WARNING
+	@$(MAKE) --no-print-directory test
+
+bench: $(VENV)/ready ## Measure against a peer or the limit (BENCH=seed runs one)
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+$(VENV)/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or later is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1): PYTHON=python3.12 make …" >&2; exit 2; }
+	@rm -f $@ $@-dev
+	@# Debian's python3 has no ensurepip without python3-venv; a pip outside can fill the environment too.
+	@$(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 \
+		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; } 2>/dev/null \
+		|| { echo "$(PYTHON) has neither ensurepip nor pip: apt-get install python3-venv (or your system's like), then run make again." >&2; exit 2; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location -r requirements.txt
+	@touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
