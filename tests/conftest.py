@@ -1,0 +1,59 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from tests.servers import OwnServer
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def manage(*arguments, url=None, timeout=120, **environment):
+    """Run a command as a user would, in a process of its own; `url` is its POSTGRES_URL."""
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("POSTGRES_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")
+    }
+    if url is not None:
+        clean |= {"POSTGRES_URL": url, "SECRET_KEY": "only for tests", "ALLOWED_HOSTS": "localhost"}
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=PROJECT,
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture
+def url(db):
+    """POSTGRES_URL of the test database, for another process. What this test writes in its transaction is not seen there."""
+    settings = connection.settings_dict
+    return f"postgresql://{settings['USER']}@/{settings['NAME']}?host={settings['HOST']}"
+
+
+@pytest.fixture
+def own_server(tmp_path_factory):
+    """A function that starts a server with settings of its own, stopped and removed after the test."""
+    servers = []
+
+    def start(**settings):
+        servers.append(OwnServer(tmp_path_factory.mktemp("server"), settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.remove()
+
+
+@pytest.fixture
+def server(django_db_setup, django_db_blocker):
+    """The tests' server for tests that make databases of their own; nothing is rolled back."""
+    with django_db_blocker.unblock():
+        yield
+        connection.close()

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from django.contrib import admin
 from django.contrib.admin.widgets import AdminTextInputWidget
-from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models.constants import LOOKUP_SEP
 from django.urls import NoReverseMatch, reverse
@@ -40,7 +39,7 @@ class ModelAdmin(admin.ModelAdmin):
         if type(db_field) is models.TextField and field and not db_field.choices and db_field.name not in self.long_texts:
             field.widget = AdminTextInputWidget()
         if field and isinstance(db_field, models.TextField) and db_field.null:
-            field.empty_value = None  # The schema's empty is NULL.
+            field.empty_value = None  # type: ignore[attr-defined]  # The schema's empty is NULL.
         return field
 
     def lookup_allowed(self, lookup, value, request=None):
@@ -49,12 +48,13 @@ class ModelAdmin(admin.ModelAdmin):
         offered = {item[0] if isinstance(item, tuple) else item for item in self.get_list_filter(request)}
         if lookup in offered or name in {item.partition(LOOKUP_SEP)[0] for item in offered if isinstance(item, str)}:
             return name not in self.secrets and super().lookup_allowed(lookup, value, request)
-        try:
-            field = self.opts.get_field(name)
-        except FieldDoesNotExist:
-            return False
-        return field.primary_key or (
-            field.is_relation and lookup in (name, f"{name}__exact", f"{name}__{field.target_field.name}__exact")
+        if name == self.opts.pk.name:
+            return True
+        field = next((field for field in self.opts.local_fields if field.name == name), None)
+        return isinstance(field, models.ForeignKey) and lookup in (
+            name,
+            f"{name}__exact",
+            f"{name}__{field.target_field.name}__exact",
         )
 
     def get_deleted_objects(self, objs, request):

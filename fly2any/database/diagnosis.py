@@ -42,14 +42,16 @@ CAUSES = (
           "The server{at} did not answer in time: check that it runs, and that no firewall stands between (allow this machine's address)."),
     Cause("", r'server does not support SSL',
           "POSTGRES_URL asks for TLS and the server has none: switch ssl on in the server, or remove sslmode from POSTGRES_URL if the network is private."),
-    Cause("", r'(no encryption|SSL (connection )?(is )?required|SSL/TLS required|requires SSL|connection is insecure)',
+    Cause("", r'(SSL (connection )?(is )?required|SSL/TLS required|requires SSL|connection is insecure)',
           "The server takes only encrypted connections: add ?sslmode=require to POSTGRES_URL."),
+    Cause("", r'pg_hba.conf .*no encryption',
+          "The server lets this user in from this machine only encrypted, or not at all: add ?sslmode=require to POSTGRES_URL, or a line to the server's pg_hba.conf."),
     Cause("", r'root certificate file "(?P<file>[^"]*)" does not exist',
           "The root certificate {file} does not exist: put it there, or give its place as sslrootcert in POSTGRES_URL."),
     Cause("", r'(certificate verify failed|server certificate for .* does not match)',
           "The server's certificate is not the one expected{at}: give the right sslrootcert and host name in POSTGRES_URL, and connect to no server that cannot show them."),
-    Cause("", r'no pg_hba.conf entry',
-          "The server lets nobody in from this machine as this user: add a line for them to its pg_hba.conf."),
+    Cause("", r'(no pg_hba.conf entry|pg_hba.conf rejects)',
+          "The server does not let this user in from this machine: add a line to the server's pg_hba.conf."),
     Cause("", r'(too many clients already|remaining connection slots|too many connections for)',
           "The server has no connection left: end idle ones, raise max_connections, or use a connection pooler."),
     Cause("", r'the database system is (?P<state>starting up|shutting down|in recovery mode|not yet accepting connections)',
@@ -84,11 +86,13 @@ def explain(error: BaseException) -> str | None:
     if not isinstance(error, DatabaseError):
         return None
     text = without_password(str(error).strip())
-    sqlstate = getattr(error.__cause__, "sqlstate", None) or ""
+    sqlstate = _sqlstate(error)
     for cause in CAUSES:
         match = re.search(cause.pattern, text) if cause.pattern else None
         if match or (cause.sqlstate and cause.sqlstate == sqlstate):
-            return cause.sentence.format(**{"line": _line(text), "at": _place(text), **(match.groupdict() if match else {})})
+            return cause.sentence.format(
+                **{"line": _line(text), "at": _place(text) or _configured_place(), **(match.groupdict() if match else {})}
+            )
     code = f", SQLSTATE {sqlstate}" if sqlstate else ""
     return f"The database refused ({type(error).__name__}{code}): {_line(text)} (--traceback shows where)."
 
@@ -101,11 +105,21 @@ def without_password(text: str) -> str:
     return text
 
 
+def _sqlstate(error: BaseException | None) -> str:
+    """Return the SQLSTATE of the driver's error below `error`, "" without one."""
+    while error is not None:
+        if sqlstate := getattr(error, "sqlstate", None):
+            return sqlstate
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def _line(text: str) -> str:
-    """Return the first line of an error's text that is not a hint, a position or a quotation."""
+    """Return the first line of an error's text that is not a hint, a position or a quotation, without Django's words around it."""
+    text = text.removeprefix("Unable to create the django_migrations table (")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = [line for line in lines if not re.match(r"(LINE \d+:|\^|HINT:|CONTEXT:|DETAIL:)", line)]
-    return (said or lines or ["no reason given"])[0].rstrip(".")
+    return (said or lines or ["no reason given"])[0].rstrip(".)")
 
 
 def _place(text: str) -> str:
@@ -116,3 +130,9 @@ def _place(text: str) -> str:
     if match := re.search(r'on socket "(?P<path>[^"]*)"', text):
         return f" {match['path']}"
     return ""
+
+
+def _configured_place() -> str:
+    """Return where the default database is: a time-out does not say whom it waited for."""
+    database = settings.DATABASES["default"]
+    return f" at {database['HOST']}, port {database.get('PORT') or 5432}" if database.get("HOST") else ""

@@ -20,7 +20,8 @@ def scratch_database(connection) -> Iterator:
     """Yield a connection to a new, empty database beside that of `connection`, and drop the database in the end."""
     name = f"scratch_{secrets.token_hex(6)}"
     identifier = sql.Identifier(name)
-    with connection._nodb_cursor() as cursor:
+    beside = connection.copy()  # Databases are not created in a transaction, which `connection` may be in.
+    with beside.cursor() as cursor:
         cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(identifier))
     # Under an alias of its own, so that transactions and migrations find it.
     connections.databases[name] = {**connection.settings_dict, "NAME": name}
@@ -29,8 +30,9 @@ def scratch_database(connection) -> Iterator:
     finally:
         connections[name].close()
         del connections[name], connections.databases[name]
-        with connection._nodb_cursor() as cursor:
+        with beside.cursor() as cursor:
             cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+        beside.close()
 
 
 def built_contract(connection) -> Contract:

@@ -8,6 +8,9 @@ from .deletion import DB_CASCADE
 LONGEST_NAME = 63  # NAMEDATALEN - 1: PostgreSQL would cut a longer one silently.
 
 
+ACTIONS = {DB_CASCADE: " ON DELETE CASCADE ON UPDATE CASCADE", CASCADE: " ON DELETE CASCADE"}
+
+
 class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     """DDL with the names and the foreign keys that Prisma gave the Fly2Any schema.
 
@@ -30,9 +33,15 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     def _create_fk_sql(self, model, field, suffix):
         statement = super()._create_fk_sql(model, field, suffix)  # type: ignore[misc]
         on_delete = field.remote_field.on_delete
-        actions = {DB_CASCADE: " ON DELETE CASCADE ON UPDATE CASCADE", CASCADE: " ON DELETE CASCADE"}.get(on_delete, "")
+        actions = ACTIONS.get(on_delete, "")
         deferrable = "" if on_delete is DB_CASCADE else statement.parts["deferrable"]
         return Statement(statement.template, **{**statement.parts, "actions": actions, "deferrable": deferrable})
+
+    def _field_should_be_altered(self, old_field, new_field, ignore=None):
+        # Elsewhere in Django on_delete changes nothing in the database; here it may change the constraint.
+        old, new = (getattr(field.remote_field, "on_delete", None) for field in (old_field, new_field))
+        changed = ACTIONS.get(old, "") != ACTIONS.get(new, "")  # type: ignore[arg-type]
+        return changed or super()._field_should_be_altered(old_field, new_field, ignore)  # type: ignore[misc]
 
     def _fk_constraint_name(self, model, field, suffix):
         return IndexName(model._meta.db_table, [field.column], "fkey", self._quoted_constraint_name)

@@ -74,7 +74,7 @@ def _prepare(cursor, seed: int) -> int:
 
 def _choices() -> dict[str, list[str]]:
     # A team's label is `what it does: who 🙂`.
-    teams = dict(apps.get_model("ai_consultant", "Message")._meta.get_field("consultant_team").choices)  # type: ignore[union-attr, arg-type]
+    teams = dict(apps.get_model("ai_consultant", "Message")._meta.get_field("consultant_team").choices)  # type: ignore[arg-type]
     people = [label.partition(": ")[2].rpartition(" ") for label in teams.values()]
     return {
         "first_names": places.FIRST_NAMES,

