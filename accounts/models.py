@@ -8,6 +8,7 @@ from django.db import models
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp, random_text_id
 from fly2any.postgres.fields import TextIdField
+from fly2any.postgres.indexes import Index
 
 from . import passwords
 from .choices import CabinClass, Currency, Gender, Language, Theme
@@ -100,6 +101,10 @@ class Account(models.Model):
     class Meta:
         db_table = "accounts"
         verbose_name = "OAuth account"
+        indexes = [
+            # AccountQuerySet.of_user, and deleting a user.
+            Index(fields=["user"], name="accounts_userId_idx"),
+        ]
         constraints = [
             # AccountQuerySet.linked_as: every sign-in by OAuth.
             models.UniqueConstraint(fields=["provider", "provider_account_id"], name="accounts_provider_providerAccountId_key"),
@@ -123,6 +128,10 @@ class Session(models.Model):
     class Meta:
         db_table = "sessions"
         verbose_name = "NextAuth session"
+        indexes = [
+            # SessionQuerySet.of_user, and deleting a user.
+            Index(fields=["user"], name="sessions_userId_idx"),
+        ]
 
     def __str__(self):
         return f"Session until {self.expires:%Y-%m-%d %H:%M} UTC"

@@ -73,6 +73,8 @@ class Notification(models.Model):
             Index(fields=["created_at"], name="notifications_createdAt_idx"),
             # NotificationQuerySet.unread_of_user, and deleting a user.
             Index(fields=["user", "read"], name="notifications_userId_read_idx"),
+            # NotificationQuerySet.of_user.
+            Index(fields=["user", "-created_at"], name="notifications_userId_createdAt_idx"),
         ]
 
     def __str__(self):

@@ -86,6 +86,10 @@ class PriceAlert(models.Model):
             Index(fields=["active"], name="price_alerts_active_idx"),
             # PriceAlertQuerySet.active_of_user, and deleting a user.
             Index(fields=["user", "active"], name="price_alerts_userId_active_idx"),
+            # PriceAlertQuerySet.queue and due.
+            Index(
+                fields=["last_checked"], name="price_alerts_lastChecked_idx", condition=models.Q(active=True, triggered=False)
+            ),
         ]
 
     def __str__(self):

@@ -8,7 +8,7 @@ from .deletion import DB_CASCADE
 LONGEST_NAME = 63  # NAMEDATALEN - 1: PostgreSQL would cut a longer one silently.
 
 
-ACTIONS = {DB_CASCADE: " ON DELETE CASCADE ON UPDATE CASCADE", CASCADE: " ON DELETE CASCADE"}
+CASCADES = " ON DELETE CASCADE ON UPDATE CASCADE"
 
 
 class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
@@ -33,14 +33,14 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     def _create_fk_sql(self, model, field, suffix):
         statement = super()._create_fk_sql(model, field, suffix)  # type: ignore[misc]
         on_delete = field.remote_field.on_delete
-        actions = ACTIONS.get(on_delete, "")
+        actions = CASCADES if on_delete in (CASCADE, DB_CASCADE) else ""
         deferrable = "" if on_delete is DB_CASCADE else statement.parts["deferrable"]
         return Statement(statement.template, **{**statement.parts, "actions": actions, "deferrable": deferrable})
 
     def _field_should_be_altered(self, old_field, new_field, ignore=None):
-        # Elsewhere in Django on_delete changes nothing in the database; here it may change the constraint.
+        # Elsewhere in Django on_delete changes nothing in the database; here these two change the constraint.
         old, new = (getattr(field.remote_field, "on_delete", None) for field in (old_field, new_field))
-        changed = ACTIONS.get(old, "") != ACTIONS.get(new, "")  # type: ignore[arg-type]
+        changed = old is not new and not {CASCADE, DB_CASCADE}.isdisjoint((old, new))
         return changed or super()._field_should_be_altered(old_field, new_field, ignore)  # type: ignore[misc]
 
     def _fk_constraint_name(self, model, field, suffix):

@@ -1,0 +1,19 @@
+"""What deleting a user looks up (deviation D5). Each index is made without locking writes out."""
+
+from django.contrib.postgres.operations import AddIndexConcurrently
+from django.db import migrations
+
+from fly2any.postgres.indexes import Index
+
+
+class Migration(migrations.Migration):
+    atomic = False
+
+    dependencies = [
+        ("accounts", "0002_staff"),
+    ]
+
+    operations = [
+        AddIndexConcurrently("account", Index(fields=["user"], name="accounts_userId_idx")),
+        AddIndexConcurrently("session", Index(fields=["user"], name="sessions_userId_idx")),
+    ]

@@ -1,0 +1,68 @@
+import pytest
+from django.contrib.auth import authenticate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accounts import passwords
+from accounts.models import User
+
+
+@pytest.fixture(autouse=True)
+def _few_rounds(monkeypatch):
+    monkeypatch.setattr(passwords, "ROUNDS", 4)
+
+
+@pytest.mark.django_db
+def test_a_password_set_here_is_stored_as_the_site_stores_it_and_signs_in():
+    user = User.objects.create_user("ana@example.com", "correct horse")
+
+    assert user.password.startswith("$2b$04$")
+    assert len(user.password) == 60
+    assert authenticate(username="ana@example.com", password="correct horse") == user
+    assert authenticate(username="ana@example.com", password="wrong horse") is None
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("prefix", ["$2a$", "$2b$", "$2y$"])
+def test_a_hash_of_the_site_signs_in_and_is_never_rewritten(prefix):
+    stored = passwords.make_hash("correct horse").replace("$2b$", prefix)
+    User.objects.create_user("ana@example.com")
+    User.objects.update(password=stored)
+
+    assert authenticate(username="ana@example.com", password="correct horse") is not None
+    assert User.objects.get().password == stored
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("stored", [None, "", "!unusable", "pbkdf2_sha256$1$a$b", "$2b$10$short", "ключ"])
+def test_without_a_hash_of_bcrypt_nobody_signs_in(stored):
+    User.objects.create_user("ana@example.com")
+    User.objects.update(password=stored)
+
+    for password in ("", "!", stored or "", "correct horse"):
+        assert authenticate(username="ana@example.com", password=password) is None
+
+
+@pytest.mark.django_db
+def test_no_password_is_null_as_the_site_writes_it():
+    user = User.objects.create_user("ana@example.com")
+
+    assert user.password is None
+    assert not user.has_usable_password()
+    assert not user.check_password(None)
+
+
+def test_bcrypt_looks_at_72_bytes():
+    stored = passwords.make_hash("é" * 36 + "and more")
+
+    assert passwords.verify("é" * 36 + "and other things", stored)
+    assert not passwords.verify("é" * 35, stored)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.text(min_size=1, max_size=100).filter(lambda text: "\0" not in text))
+def test_any_password_verifies_and_another_does_not(password):
+    stored = passwords.make_hash(password)
+
+    assert passwords.verify(password, stored)
+    assert not passwords.verify("x" + password[:50], stored) or password.startswith("x" * 50)

@@ -1,0 +1,75 @@
+"""The admin in a real Chromium: sign in by e-mail, look, search, and see no error."""
+
+import os
+import shutil
+import time
+
+import pytest
+from django.db import connection
+
+from accounts import passwords
+from accounts.models import User
+from fly2any.database.seed import seed
+from tests.database.test_dbseed import DAY
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make check installs it")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+    pytest.mark.django_db(transaction=True),
+]
+
+
+@pytest.fixture
+def browser(monkeypatch):
+    # Playwright runs an event loop in this thread, in which Django would refuse to ask the database.
+    monkeypatch.setitem(os.environ, "DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+    _wait_for_the_servers_connections_to_close()
+
+
+def _wait_for_the_servers_connections_to_close():
+    """Each of the server's threads closes its connection a moment after the browser's: the database is dropped soon."""
+    for _ in range(100):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            if cursor.fetchone() == (0,):
+                return
+        time.sleep(0.05)
+
+
+def test_staff_sign_in_by_email_and_browse(browser, live_server, monkeypatch):
+    monkeypatch.setattr(passwords, "ROUNDS", 4)
+    seed(connection, users=80, seed=1, until=DAY)
+    User.objects.create_superuser("staff@demo.fly2any.example", "a-long-password-1")
+    errors = []
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("response", lambda response: errors.append(response.url) if response.status >= 400 else None)
+
+    page.goto(f"{live_server.url}/")
+    assert page.text_content("label[for=id_username]").strip() == "E-mail:"
+    page.fill("#id_username", "staff@demo.fly2any.example")
+    page.fill("#id_password", "a-long-password-1")
+    page.click("[type=submit]")
+    assert page.text_content("#site-name").strip() == "Fly2Any database"
+    assert page.locator("#content .module caption").all_text_contents() != []
+
+    page.click("#content >> text=Notifications")
+    page.wait_for_selector("#result_list")
+    assert page.locator("#result_list tbody tr").count() == 50
+    page.click("#result_list tbody tr:first-child td.field-user_link a")
+    page.wait_for_selector("#id_email")
+    email = page.input_value("#id_email")
+    page.goto(f"{live_server.url}/admin/accounts/user/?q={email}")
+    assert page.locator("#result_list tbody tr").count() == 1
+
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.goto(f"{live_server.url}/admin/")
+    assert page.evaluate("document.documentElement.scrollWidth <= 320")
+    assert errors == []

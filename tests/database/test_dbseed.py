@@ -1,0 +1,133 @@
+import hashlib
+from datetime import date
+
+import pytest
+from django.db import connection
+
+from accounts.models import User
+from fly2any.database import contract as contracts
+from fly2any.database.seed import DEMO_DOMAIN, RealUsersError, seed
+from tests.conftest import manage
+
+TABLES = sorted(v.object.name for v in contracts.load().versions if v.is_phase7 and type(v.object).__name__ == "Table")
+DAY = date(2026, 5, 1)
+
+
+def content(table):
+    """A hash of a table's rows, whatever their order."""
+    with connection.cursor() as cursor:
+        cursor.execute(f'SELECT t::text FROM "{table}" AS t')
+        return hashlib.sha256("\n".join(sorted(row[0] for row in cursor)).encode()).hexdigest()
+
+
+def contents():
+    return {table: content(table) for table in TABLES}
+
+
+def rows(sql):
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+
+@pytest.mark.django_db
+def test_all_18_tables_get_rows_and_a_second_run_adds_none():
+    added = seed(connection, users=60, seed=1, until=DAY)
+    first = contents()
+
+    again = seed(connection, users=60, seed=1, until=DAY)
+
+    assert sorted(added) == TABLES
+    assert {table for table, number in added.items() if not number} == set()
+    assert again == dict.fromkeys(again, 0)
+    assert contents() == first
+
+
+@pytest.mark.django_db
+def test_the_same_seed_gives_the_same_rows_and_another_seed_others():
+    seed(connection, users=40, seed=5, until=DAY)
+    first = contents()
+    with connection.cursor() as cursor:
+        cursor.execute(f"TRUNCATE {', '.join(TABLES)} CASCADE")
+
+    seed(connection, users=40, seed=5, until=DAY)
+    assert contents() == first
+
+    added = seed(connection, users=40, seed=6, until=DAY)
+    assert added["users"] == 40
+
+
+@pytest.mark.django_db
+def test_more_users_go_on_from_fewer():
+    seed(connection, users=20, seed=1, until=DAY)
+
+    assert seed(connection, users=30, seed=1, until=date(2026, 5, 2))["users"] == 10
+
+
+@pytest.mark.django_db
+def test_what_is_made_is_realistic():
+    seed(connection, users=300, seed=1, until=DAY)
+
+    assert rows("SELECT count(*) FROM users WHERE id !~ '^c[0-9a-z]{24}$'") == [(0,)]
+    assert (
+        rows(
+            "SELECT count(*) FROM ai_messages WHERE role = 'assistant' AND \"consultantName\" = 'Sarah Chen' AND \"consultantEmoji\" = '✈️'"
+        )[0][0]
+        > 0
+    )
+    assert rows('SELECT count(DISTINCT "consultantTeam") FROM ai_messages') == [(12,)]
+    assert rows("SELECT count(*) FROM price_history WHERE origin = destination OR length(origin) <> 3 OR price <= 0") == [(0,)]
+    assert rows("SELECT count(*) FROM price_monitor_logs WHERE errors IS NULL") == [(0,)]
+    assert rows("SELECT count(*) FROM price_monitor_logs WHERE errors = 'null'")[0][0] > 0
+    assert rows("SELECT count(*) FROM ai_messages WHERE content ~ '^v1:[0-9a-f]+:[0-9a-f]+:[0-9a-f]+$'")[0][0] > 0
+    ((late, early),) = rows(
+        """SELECT avg(price) FILTER (WHERE lead < 7), avg(price) FILTER (WHERE lead > 60)
+           FROM (SELECT price, "departDate"::date - timestamp::date AS lead FROM price_history) AS p"""
+    )
+    assert late > 1.3 * early
+    assert rows(f"SELECT count(*) FROM users WHERE \"createdAt\" > '{DAY}'") == [(0,)]
+
+
+@pytest.mark.django_db
+def test_it_is_refused_among_real_users_unless_told():
+    seed(connection, users=5, seed=1, until=DAY)
+    User.objects.create_user("ana@example.com")
+    before = contents()
+
+    with pytest.raises(RealUsersError):
+        seed(connection, users=10, seed=1, until=DAY)
+
+    assert contents() == before
+    assert seed(connection, users=10, seed=1, until=DAY, among_real_users=True)["users"] == 5
+
+
+def test_the_command_says_what_it_added_and_shows_the_password_once(own_server):
+    server = own_server().start().create_database()
+    assert manage("migrate", url=server.url()).returncode == 0
+
+    first = manage("dbseed", "--users", "10", "--admin", url=server.url())
+    second = manage("dbseed", "--users", "10", "--admin", url=server.url())
+    server.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('x', 'real@example.com', now())")
+    third = manage("dbseed", "--users", "20", url=server.url())
+
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "  users                         10 rows added\n" in first.stdout
+    assert f"Sign in as admin{DEMO_DOMAIN} with the password " in first.stdout
+    assert second.stdout.endswith(
+        "0 rows added in all.\n"
+        f"The demo administrator admin{DEMO_DOMAIN} exists; `manage.py changepassword admin{DEMO_DOMAIN}` sets another password.\n"
+    )
+    assert (third.returncode, third.stdout) == (2, "")
+    assert third.stderr == (
+        "CommandError: This database holds users who are not demo data: nothing was added. Add --yes to add demo data all the same.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--users", "-1"], ["--users", "many"], ["--users", "1e9"], ["--until", "tomorrow"], ["--seed", "x"]]
+)
+def test_a_wrong_option_is_2_with_a_line_that_says_so(arguments):
+    result = manage("dbseed", *arguments)
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1].startswith("manage.py dbseed: error: argument ")

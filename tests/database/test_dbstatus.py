@@ -1,0 +1,367 @@
+"""The command as a user runs it, and the report behind it."""
+
+import io
+import json
+import re
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from django.db.migrations.recorder import MigrationRecorder
+from django.test.utils import CaptureQueriesContext
+
+from fly2any.database import contract as contracts
+from fly2any.database.findings import CODES
+from fly2any.database.status import Count, Group, verify
+from tests.conftest import manage
+from tests.database.mutations import EXPECTED
+
+CONTRACT = contracts.load()
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "dbstatus.md"
+
+
+def run(sql):
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+
+
+def dbstatus(*arguments):
+    """The exit code and what was printed."""
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as end:
+        call_command("dbstatus", *arguments, stdout=out)
+    return end.value.code, out.getvalue()
+
+
+def found(report):
+    return [(finding.code, finding.where) for finding in report.findings]
+
+
+@pytest.mark.django_db
+def test_a_migrated_database_is_all_there_and_the_guides_figures_add_up():
+    report = verify(connection)
+
+    assert report.exit_code == 0
+    assert found(report) == []
+    assert report.groups[:6] == (
+        Group("accounts", Count(5, 5), Count(52, 52), Count(6, 6), Count(3, 3)),
+        Group("travel", Count(5, 5), Count(62, 62), Count(8, 8), Count(3, 3)),
+        Group("engagement", Count(6, 6), Count(53, 53), Count(12, 12), Count(5, 5)),
+        Group("the guide's figures", Count(16, 16), Count(167, 167), Count(26, 26), Count(11, 11)),
+        Group("ai_consultant", Count(2, 2), Count(21, 21), Count(7, 7), Count(2, 2)),
+        Group("Phase 7 in all", Count(18, 18), Count(188, 188), Count(33, 33), Count(13, 13)),
+    )
+    assert report.groups[6].name == "added since"
+    assert report.groups[6].columns == Count(10, 10)
+    assert all(
+        count.found == count.expected for group in report.groups for count in (group.tables, group.indexes, group.foreign_keys)
+    )
+
+
+@pytest.mark.django_db
+def test_a_dropped_index_is_named_with_its_cure_and_exit_code_4():
+    run('DROP INDEX "price_alerts_active_idx"')
+
+    code, text = dbstatus()
+
+    assert code == 4
+    assert "  travel                    5/5       62/62       7/8            3/3\n" in text
+    assert text.endswith(
+        "Findings\n"
+        "  ERROR   index.missing at price_alerts.price_alerts_active_idx\n"
+        "          Index price_alerts_active_idx of price_alerts is missing.\n"
+        "          cure: CREATE INDEX CONCURRENTLY price_alerts_active_idx ON price_alerts USING btree (active);\n"
+    )
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("arguments", [(), ("--indexes",)])
+def test_it_asks_at_most_eight_questions_whatever_there_is(arguments):
+    for number in range(30):
+        run(
+            f"CREATE TABLE theirs_{number} (id int PRIMARY KEY, a text UNIQUE, b int REFERENCES theirs_{number}); CREATE INDEX ON theirs_{number} (b)"
+        )
+
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        verify(connection, with_indexes=bool(arguments))
+
+    questions = [query["sql"] for query in queries if re.match(r"\s*SELECT", query["sql"])]
+    assert len(questions) <= 8
+    assert not [query["sql"] for query in queries if re.match(r"\s*(INSERT|UPDATE|DELETE|CREATE|ALTER|DROP)", query["sql"])]
+
+
+@pytest.mark.django_db
+def test_pending_migrations_are_pending_and_not_drift():
+    run(
+        """DROP TABLE users_groups, users_user_permissions;
+           ALTER TABLE users DROP "isStaff", DROP "isSuperuser", DROP "isActive"; DROP TABLE django_admin_log"""
+    )
+    pending = [name for name in CONTRACT.migrations if name == "accounts.0002_staff" or name.startswith("admin.")]
+    for name in pending:
+        MigrationRecorder(connection).migration_qs.filter(app=name.split(".")[0], name=name.split(".")[1]).delete()
+
+    code, text = dbstatus()
+    report = verify(connection)
+
+    assert code == 1
+    assert list(report.migrations.pending) == pending
+    assert found(report) == []
+    assert "    accounts.0002_staff: would create 2 tables, 9 columns, 6 indexes, 4 foreign keys\n" in text
+    assert "  none: the database is what the migrations so far build\n" in text
+
+
+@pytest.mark.django_db
+def test_pending_and_damaged_is_5():
+    MigrationRecorder(connection).migration_qs.filter(app="admin", name="0003_logentry_add_action_flag_choices").delete()
+    run('DROP INDEX "price_alerts_active_idx"')
+
+    assert dbstatus()[0] == 5
+
+
+@pytest.mark.django_db
+def test_a_migration_that_the_code_does_not_know_is_a_finding():
+    MigrationRecorder(connection).record_applied("travel", "0099_from_another_branch")
+
+    report = verify(connection)
+
+    assert report.migrations.unknown == ("travel.0099_from_another_branch",)
+    assert found(report) == [("migrations.unknown", "travel.0099_from_another_branch")]
+    assert report.exit_code == 4
+
+
+@pytest.mark.django_db
+def test_a_migration_recorded_before_what_it_needs_is_a_finding():
+    MigrationRecorder(connection).migration_qs.filter(app="admin", name="0001_initial").delete()
+    run("DROP TABLE django_admin_log")
+
+    assert ("migrations.out_of_order", "admin.0002_logentry_remove_auto_add") in found(verify(connection))
+
+
+@pytest.mark.django_db
+def test_tables_that_no_migration_made_are_not_to_be_migrated():
+    run("DROP TABLE django_migrations")
+
+    report = verify(connection)
+
+    assert ("migrations.unrecorded", "travel.0001_initial") in found(report)
+    assert report.exit_code == 5
+    assert report.migrations.pending == CONTRACT.migrations
+
+
+@pytest.mark.django_db
+def test_an_empty_database_is_all_pending_and_nothing_is_wrong(own_server):
+    server = own_server().start().create_database()
+
+    result = manage("dbstatus", "--format", "json", url=server.url())
+
+    assert (result.returncode, result.stderr) == (1, "")
+    report = json.loads(result.stdout)
+    assert report["findings"] == []
+    assert [migration["name"] for migration in report["migrations"]["pending"]] == list(CONTRACT.migrations)
+    assert report["groups"][5] == {
+        "name": "Phase 7 in all",
+        "tables": {"found": 0, "expected": 18},
+        "columns": {"found": 0, "expected": 188},
+        "indexes": {"found": 0, "expected": 33},
+        "foreign_keys": {"found": 0, "expected": 13},
+    }
+
+
+@pytest.mark.django_db
+def test_what_is_foreign_is_listed_on_request_and_is_no_finding():
+    run("CREATE TABLE theirs (id int PRIMARY KEY); ALTER TABLE users ADD points int NOT NULL DEFAULT 0")
+
+    code, text = dbstatus("--verbosity", "2")
+
+    assert code == 0
+    assert "Not ours, left alone\n  tables: theirs\n  columns: theirs.id, users.points\n  keys: theirs.theirs_pkey\n" in text
+    assert "theirs" not in dbstatus()[1]
+
+
+@pytest.mark.django_db
+def test_json_has_the_documented_shape():
+    run('DROP INDEX "price_alerts_active_idx"')
+
+    code, text = dbstatus("--format", "json", "--indexes", "--write-check")
+    report = json.loads(text)
+
+    assert code == report["exit_code"] == 4
+    assert shape(report) == shape(json.loads(re.search(r"```json\n(.*?)```", GUIDE.read_text(), re.S)[1]))
+    assert report["findings"] == [
+        {
+            "severity": "error",
+            "code": "index.missing",
+            "where": "price_alerts.price_alerts_active_idx",
+            "message": "Index price_alerts_active_idx of price_alerts is missing.",
+            "cure": "CREATE INDEX CONCURRENTLY price_alerts_active_idx ON price_alerts USING btree (active);",
+        }
+    ]
+
+
+def shape(value):
+    """The keys and kinds of a JSON value; a list has the shape of its first entry, an empty one any."""
+    if isinstance(value, dict):
+        return {key: shape(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return ["…"] if not value else [shape(value[0])] if isinstance(value[0], dict) else ["…"]
+    return "text or null" if value is None or isinstance(value, str) else type(value).__name__
+
+
+@pytest.mark.django_db
+def test_indexes_are_listed_with_their_size_and_use():
+    run("SET enable_seqscan = off; SELECT * FROM price_alerts WHERE active; SELECT pg_stat_force_next_flush()")
+    code, text = dbstatus("--indexes")
+
+    assert code == 0
+    lines = text.splitlines()
+    (place,) = [n for n, line in enumerate(lines) if line.startswith("  price_alerts.price_alerts_active_idx: ")]
+    assert re.fullmatch(r"  price_alerts\.price_alerts_active_idx: \d+(\.\d)? k?B, [\d,]+ scans, .+", lines[place])
+    assert lines[place + 1] == "      CREATE INDEX price_alerts_active_idx ON public.price_alerts USING btree (active)"
+    assert len([line for line in lines if line.startswith("      CREATE ")]) == len(EXPECTED.indexes) + len(EXPECTED.keys)
+
+
+@pytest.mark.django_db
+def test_the_write_check_writes_to_every_table_and_leaves_nothing():
+    code, text = dbstatus("--write-check")
+
+    assert code == 0
+    assert text.endswith("Write check: a row created, read, updated and deleted in each of 18 tables, and rolled back.\n")
+    for table in {
+        version.object.name
+        for version in CONTRACT.versions
+        if version.is_phase7 and version in CONTRACT.expected(CONTRACT.migrations)
+    }:
+        if any(t.name == table for t in EXPECTED.tables):
+            with connection.cursor() as cursor:
+                cursor.execute(f'SELECT count(*) FROM "{table}"')
+                assert cursor.fetchone() == (0,)
+
+
+def test_the_write_check_names_the_table_that_refuses(url, own_server):
+    server = own_server().start().create_database()
+    assert manage("migrate", url=server.url()).returncode == 0
+    server.execute("ALTER TABLE wishlist_items ADD CONSTRAINT never CHECK (false)")
+
+    result = manage("dbstatus", "--write-check", url=server.url())
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("The database refused (IntegrityError")
+    assert "The write check failed at the table wishlist_items" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory):
+    """A server with a migrated database, and a role that may read the catalogue and nothing else."""
+    from tests.servers import OwnServer
+
+    server = (
+        OwnServer(tmp_path_factory.mktemp("server"), {"wal_level": "replica", "max_wal_senders": "4"}).start().create_database()
+    )
+    assert manage("migrate", url=server.url()).returncode == 0
+    server.execute("CREATE ROLE watcher LOGIN")
+    yield server
+    server.remove()
+
+
+def test_a_role_that_may_only_read_the_catalogue_gets_the_whole_report(migrated):
+    result = manage("dbstatus", "--format", "json", url=migrated.url("watcher"))
+
+    assert (result.returncode, result.stderr) == (0, "")
+    report = json.loads(result.stdout)
+    assert report["groups"][5]["columns"] == {"found": 188, "expected": 188}
+    assert [(f["severity"], f["code"]) for f in report["findings"]] == [
+        ("note", "server.privileges"),
+        ("note", "migrations.unreadable"),
+    ]
+
+
+def test_it_works_on_a_hot_standby(migrated, tmp_path_factory):
+    standby = migrated.standby(tmp_path_factory.mktemp("standby"))
+    try:
+        result = manage("dbstatus", "--indexes", url=standby.url())
+        refused = manage("dbstatus", "--write-check", url=standby.url())
+    finally:
+        standby.remove()
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert ", a standby, at 127.0.0.1" in result.stdout
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert (
+        refused.stderr
+        == "The database only reads (a standby, or default_transaction_read_only is on): give POSTGRES_URL of the primary.\n"
+    )
+
+
+def test_another_schema_is_verified_there(own_server):
+    server = own_server().start().create_database()
+    server.execute("CREATE SCHEMA other")
+    url = server.url(parameters="?schema=other")
+
+    assert manage("migrate", url=url).returncode == 0
+    result = manage("dbstatus", "--write-check", url=url)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "schema other" in result.stdout
+
+
+def test_what_the_guide_asks_of_a_server_is_found(own_server):
+    server = own_server(max_connections="30").start().create_database()
+    server.execute("ALTER DATABASE fly2any SET timezone TO 'America/Sao_Paulo'")
+    assert manage("migrate", url=server.url()).returncode == 0
+
+    result = manage("dbstatus", "--format", "json", url=server.url())
+
+    report = json.loads(result.stdout)
+    assert result.returncode == 4
+    assert [(f["code"], f["where"]) for f in report["findings"]] == [
+        ("server.time_zone", "fly2any"),
+        ("server.connections", "fly2any"),
+    ]
+    server.execute(report["findings"][0]["cure"])
+    report = json.loads(manage("dbstatus", "--format", "json", url=server.url()).stdout)
+    assert [f["code"] for f in report["findings"]] == ["server.connections"]
+
+
+def test_wait_waits_for_a_server_to_come_up(own_server):
+    server = own_server().start().create_database()
+    assert manage("migrate", url=server.url()).returncode == 0
+    server.stop()
+    later = threading.Timer(3, server.start)
+    later.start()
+
+    result = manage("dbstatus", "--wait", "40", url=server.url())
+    later.join()
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_wait_gives_up_in_the_end(own_server):
+    server = own_server().start().create_database()
+    begun = time.monotonic()
+
+    result = manage("dbstatus", "--wait", "2", url=server.url())
+
+    assert result.returncode == 1
+    assert time.monotonic() - begun >= 2
+
+
+@pytest.mark.parametrize("arguments", [["--format", "xml"], ["--database", "other"], ["--wait", "soon"], ["--no-such-option"]])
+def test_a_wrong_option_is_2_with_a_line_that_says_so(arguments):
+    result = manage("dbstatus", *arguments)
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1].startswith("manage.py dbstatus: error: ")
+
+
+def test_codes_are_used_and_known():
+    """Every code stands in the program beside its list, whole or made of a kind and a verdict."""
+    source = "".join(path.read_text() for path in (Path(contracts.__file__).parent).glob("*.py") if path.name != "findings.py")
+    verdicts = {"missing", "renamed", "different", "weaker", "extra"}
+
+    assert {code for code in CODES if code not in source and code.partition(".")[2] not in verdicts} == set()

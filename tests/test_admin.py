@@ -1,0 +1,174 @@
+"""The admin over all 18 tables: each page opens, nothing secret is on it, and no lookup asks for it."""
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.urls import reverse
+
+from accounts.models import Account, Session, User, UserPreferences, VerificationToken
+from ai_consultant.models import Conversation
+from engagement.models import Notification, PushSubscription, UserActivity, UserSession
+from fly2any.administration.options import MOST_COUNTED
+from fly2any.database.contract import PHASE7_APPS
+from fly2any.database.seed import seed
+from tests.database.test_dbseed import DAY
+
+MODELS = [model for app in PHASE7_APPS for model in apps.get_app_config(app).get_models()]
+CANARY = "canary-9f3a"
+THE_STAFF = {User: {"email": "staff@demo.fly2any.example"}}
+SECRETS = [
+    (User, "password"), (Account, "refresh_token"), (Account, "access_token"), (Account, "id_token"), (Account, "session_state"),
+    (Session, "session_token"), (VerificationToken, "token"), (PushSubscription, "endpoint"), (PushSubscription, "p256dh"),
+    (PushSubscription, "auth"), (UserSession, "token"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def staff(client, db):
+    user = User.objects.create_superuser("staff@demo.fly2any.example")
+    client.force_login(user)
+    return client
+
+
+def page(model, name, *arguments):
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{name}", args=arguments)
+
+
+@pytest.fixture
+def rows(db):
+    from django.db import connection
+
+    seed(connection, users=60, seed=1, until=DAY)
+    for model, field in SECRETS:
+        for number, row in enumerate(model.objects.exclude(**THE_STAFF.get(model, {})).order_by("pk")):
+            model.objects.filter(pk=row.pk).update(**{field: f"{CANARY}-{field}-{number}"})
+
+
+def test_all_18_tables_are_in_the_admin_under_their_four_groups(staff):
+    assert {model for model in admin.site._registry if model._meta.app_label in PHASE7_APPS} == set(MODELS)
+    assert len(MODELS) == 18
+    text = staff.get(reverse("admin:index")).content.decode()
+    for app in PHASE7_APPS:
+        assert f"/admin/{app}/" in text
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.db_table)
+def test_every_list_and_detail_page_opens_and_shows_no_secret(model, staff, rows, django_assert_max_num_queries):
+    row = model.objects.exclude(**THE_STAFF.get(model, {})).first()
+
+    with django_assert_max_num_queries(12):
+        listing = staff.get(page(model, "changelist"))
+    detail = staff.get(page(model, "change", row.pk))
+
+    assert (listing.status_code, detail.status_code) == (200, 200)
+    assert str(row) in detail.content.decode() or row.pk in detail.content.decode()
+    assert CANARY not in listing.content.decode() + detail.content.decode()
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.db_table)
+def test_a_search_finds_a_row_by_its_id(model, staff, rows):
+    if not admin.site._registry[model].search_fields:
+        return
+    row = model.objects.order_by("pk").last()
+
+    found = staff.get(page(model, "changelist"), {"q": row.pk}).context["cl"].result_list
+
+    assert list(found) == [row]
+
+
+@pytest.mark.parametrize(("model", "field"), SECRETS, ids=lambda value: getattr(value, "__name__", value))
+def test_no_lookup_asks_for_a_secret(model, field, staff, rows):
+    for lookup in (field, f"{field}__startswith", f"user__{'password'}__startswith"):
+        response = staff.get(page(model, "changelist"), {lookup: CANARY})
+        # Django's answer to a lookup that is not allowed: a bad request.
+        assert response.status_code == 400
+
+
+def test_rows_of_a_user_are_reached_by_a_link(staff, rows):
+    notice = Notification.objects.first()
+
+    listing = staff.get(page(Notification, "changelist"), {"user__id__exact": notice.user_id})
+
+    assert set(listing.context["cl"].result_list) == set(Notification.objects.filter(user_id=notice.user_id))
+    assert f'<a href="{page(User, "change", notice.user_id)}">' in listing.content.decode()
+
+
+def test_an_activity_of_a_deleted_user_shows_the_bare_id(staff, rows):
+    UserActivity.objects.update(user_id="gone")
+
+    assert ">gone<" in staff.get(page(UserActivity, "changelist")).content.decode()
+
+
+def test_deleting_a_user_says_what_goes_with_it_and_does_it(staff, rows):
+    user = Notification.objects.first().user
+    number = user.notifications.count()
+
+    asked = staff.get(page(User, "delete", user.pk)).content.decode()
+    staff.post(page(User, "delete", user.pk), {"post": "yes"})
+
+    assert 0 < number < MOST_COUNTED
+    assert f"<li>Notifications: {number}</li>" in asked
+    assert not User.objects.filter(pk=user.pk).exists()
+    assert not Notification.objects.filter(user_id=user.pk).exists()
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.db_table)
+def test_odd_values_are_shown_and_never_an_error(model, staff, rows):
+    row = model.objects.exclude(**THE_STAFF.get(model, {})).first()
+    odd = {
+        field.name: {
+            "JSONField": None,
+            "BooleanField": True,
+            "DateTimeField": "1066-10-14T00:00:00Z",
+            "FloatField": float("nan"),
+        }.get(field.get_internal_type(), -1 if "Integer" in field.get_internal_type() else f"‮{field.name} <b>&")
+        for field in model._meta.local_fields
+        if not (field.primary_key or field.remote_field or field.unique or field.get_internal_type() == "ArrayField")
+    }
+    odd = {name: ([None] if value is None and not model._meta.get_field(name).null else value) for name, value in odd.items()}
+    model.objects.filter(pk=row.pk).update(**odd)
+
+    for url in (page(model, "changelist"), page(model, "change", row.pk)):
+        response = staff.get(url)
+        assert response.status_code == 200
+        assert "<b>&" not in response.content.decode()
+
+
+def test_a_user_is_added_edited_and_given_a_password(staff):
+    added = staff.post(
+        page(User, "add"),
+        {
+            "email": "new@example.com",
+            "name": "",
+            "usable_password": "true",
+            "password1": "a-long-password-1",
+            "password2": "a-long-password-1",
+        },
+    )
+    user = User.objects.get(email="new@example.com")
+    changed = staff.post(
+        page(User, "change", user.pk),
+        {
+            "email": "new@example.com", "name": "", "bio": "Hello", "is_active": "on", "country": "PT",
+            "preferences-TOTAL_FORMS": "1", "preferences-INITIAL_FORMS": "0", "preferences-MIN_NUM_FORMS": "0", "preferences-MAX_NUM_FORMS": "1",
+            "preferences-0-currency": "USD", "preferences-0-language": "en", "preferences-0-theme": "dark", "preferences-0-user": user.pk,
+        },
+    )  # fmt: skip
+    user.refresh_from_db()
+
+    assert (added.status_code, changed.status_code) == (302, 302)
+    assert (user.name, user.bio, user.country, user.check_password("a-long-password-1")) == (None, "Hello", "PT", True)
+    assert UserPreferences.objects.get().theme == "dark"
+
+
+def test_machines_tables_are_read_only(staff, rows):
+    talk = Conversation.objects.first()
+
+    assert staff.get(reverse("admin:ai_consultant_conversation_add")).status_code == 403
+    assert staff.post(page(Conversation, "change", talk.pk), {"status": "x"}).status_code == 403
+
+
+def test_a_user_who_is_not_staff_stays_outside(client, db):
+    client.force_login(User.objects.create_user("ana@example.com"))
+
+    assert client.get(reverse("admin:index")).status_code == 302
