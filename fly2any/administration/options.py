@@ -97,6 +97,8 @@ def link_to(name: str, description: str | None = None):
         try:
             other = getattr(obj, name)
         except field.related_model.DoesNotExist:
+            other = None
+        if other is None:
             return key
         try:
             url = reverse(f"admin:{other._meta.app_label}_{other._meta.model_name}_change", args=[key])
