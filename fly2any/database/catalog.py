@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from psycopg import sql
@@ -12,13 +12,8 @@ T = TypeVar("T")
 
 
 def quote(name: str) -> str:
-    """Return `name` as an SQL identifier, quoted where it must be."""
-    plain = name.replace("_", "").isalnum() and name.isascii() and name == name.lower() and not name[0].isdigit()
-    return name if plain and name not in RESERVED else sql.Identifier(name).as_string(None)
-
-
-# Of PostgreSQL's reserved words those that a table or column might be named by (Appendix C of its manual).
-RESERVED = frozenset(["all", "and", "any", "array", "as", "asc", "both", "case", "cast", "check", "collate", "column", "constraint", "create", "default", "desc", "distinct", "do", "else", "end", "except", "false", "fetch", "for", "foreign", "from", "grant", "group", "having", "in", "initially", "intersect", "into", "lateral", "leading", "limit", "not", "null", "offset", "on", "only", "or", "order", "placing", "primary", "references", "returning", "select", "some", "symmetric", "table", "then", "to", "trailing", "true", "union", "unique", "user", "using", "variadic", "when", "where", "window", "with"])  # fmt: skip
+    """Return `name` as an SQL identifier."""
+    return sql.Identifier(name).as_string(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +23,10 @@ class Table:
     table: str
     kind: str = "table"  # table, partitioned table, view, materialized view, foreign table
     logged: bool = True
-    row_security: bool = False
+    row_security: str | None = None  # active: rows are hidden from this role; bypassed: from others
+    # Facts that are not compared: columns that were dropped, triggers and rules of anybody's.
+    dropped_columns: int = field(default=0, compare=False)
+    triggers: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:
@@ -91,7 +89,7 @@ class Check:
     table: str
     name: str
     columns: tuple[str, ...]
-    expression: str  # CHECK (…)
+    expression: str  # CHECK (…), or EXCLUDE …, which the contract has none of
     valid: bool = True
 
     def sql(self) -> str:
@@ -231,7 +229,14 @@ TABLES_SQL = """
            CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view'
                           WHEN 'm' THEN 'materialized view' ELSE 'foreign table' END AS kind,
            c.relpersistence = 'p' AS logged,
-           c.relrowsecurity AS row_security
+           CASE WHEN row_security_active(c.oid) THEN 'active' WHEN c.relrowsecurity THEN 'bypassed' END AS row_security,
+           (SELECT count(*) FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attisdropped) AS dropped_columns,
+           ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t
+                 WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+                 UNION ALL
+                 SELECT r.rulename::text FROM pg_catalog.pg_rewrite AS r
+                 WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D'
+                 ORDER BY 1) AS triggers
     FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -269,7 +274,7 @@ CONSTRAINTS_SQL = """
            ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS u (number, place)
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number
                  ORDER BY u.place) AS columns,
-           ft.relname AS target,
+           CASE WHEN ft.relnamespace = c.relnamespace THEN ft.relname ELSE ft.oid::regclass::text END AS target,
            ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS u (number, place)
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.confrelid AND a.attnum = u.number
                  ORDER BY u.place) AS target_columns,
@@ -278,7 +283,8 @@ CONSTRAINTS_SQL = """
            COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true) AND NOT EXISTS (
                SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgconstraint = k.oid AND t.tgenabled IN ('D', 'R')
            ) AS enforced,
-           CASE WHEN k.contype = 'c' THEN pg_catalog.pg_get_expr(k.conbin, k.conrelid) END AS expression,
+           CASE k.contype WHEN 'c' THEN 'CHECK (' || pg_catalog.pg_get_expr(k.conbin, k.conrelid) || ')'
+                          WHEN 'x' THEN pg_catalog.pg_get_constraintdef(k.oid) END AS expression,
            ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS u (number, place)
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number
                  WHERE u.place > i.indnkeyatts ORDER BY u.place) AS include,
@@ -289,7 +295,7 @@ CONSTRAINTS_SQL = """
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_class AS ft ON ft.oid = k.confrelid
     LEFT JOIN pg_catalog.pg_index AS i ON i.indexrelid = k.conindid AND k.contype IN ('p', 'u')
-    WHERE n.nspname = %(schema)s AND k.contype IN ('p', 'u', 'c', 'f') AND k.conparentid = 0
+    WHERE n.nspname = %(schema)s AND k.contype IN ('p', 'u', 'c', 'x', 'f') AND k.conparentid = 0
     ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
 """
 
@@ -331,13 +337,13 @@ ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "
 
 
 def read_catalog(connection, *, schema: str) -> Catalog:
-    """Return the catalogue of `schema`; types and expressions are spelled as with that schema in the search path."""
+    """Return the catalogue of `schema`, which should be in the search path: other schemas' names are spelled with theirs."""
     constraints = list(_rows(connection, CONSTRAINTS_SQL, schema))
     return Catalog(
         tables=_objects(Table, _rows(connection, TABLES_SQL, schema)),
         columns=_objects(Column, _rows(connection, COLUMNS_SQL, schema)),
         keys=tuple(_key(row) for row in constraints if row["type"] in "pu"),
-        checks=tuple(_check(row) for row in constraints if row["type"] == "c"),
+        checks=tuple(_check(row) for row in constraints if row["type"] in "cx"),
         foreign_keys=tuple(_foreign_key(row) for row in constraints if row["type"] == "f"),
         indexes=_objects(Index, _rows(connection, INDEXES_SQL, schema)),
     )
@@ -371,9 +377,7 @@ def _key(row: dict[str, Any]) -> Key:
 
 
 def _check(row: dict[str, Any]) -> Check:
-    return Check(
-        row["table"], row["name"], row["columns"], f"CHECK ({row['expression']})", valid=row["valid"] and row["enforced"]
-    )
+    return Check(row["table"], row["name"], row["columns"], row["expression"], valid=row["valid"] and row["enforced"])
 
 
 def _foreign_key(row: dict[str, Any]) -> ForeignKey:

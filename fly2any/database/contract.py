@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def _lines(entries: Iterable[Any]) -> str:
 
 
 def _entry(version: Version) -> dict[str, Any]:
-    values = asdict(version.object)
+    values = {field.name: getattr(version.object, field.name) for field in fields(version.object) if field.compare}
     defaults = {field.name: field.default for field in fields(version.object) if field.default is not MISSING}
     entry = {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
     entry["since"] = version.since

@@ -6,9 +6,76 @@ and checks NOT VALID first.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
-from .catalog import Check, Column, ForeignKey, Index, Key, Object, quote
+from .catalog import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, quote
+
+ALTER_WORDS = {"view": "VIEW", "materialized view": "MATERIALIZED VIEW", "foreign table": "FOREIGN TABLE"}
+
+
+def create_table(table: Table, expected: Catalog) -> str:
+    """Return the statements that make `table` with all but its foreign keys."""
+    parts = [column.sql() for column in expected.columns if column.table == table.name]
+    parts += [key.sql() for key in expected.keys if key.table == table.name]
+    parts += [check.sql() for check in expected.checks if check.table == table.name]
+    indexes = [f"{index.sql()};" for index in expected.indexes if index.table == table.name]
+    return "\n".join([f"CREATE TABLE {quote(table.name)} ({', '.join(parts)});", *indexes])
+
+
+def put_aside(table: Table) -> str:
+    word = ALTER_WORDS.get(table.kind, "TABLE")
+    return f"ALTER {word} {quote(table.name)} RENAME TO {quote(table.name + '_old')};"
+
+
+def add_column(column: Column) -> str:
+    alter = f"ALTER TABLE {quote(column.table)}"
+    if column.can_be_left_out:
+        return f"{alter} ADD COLUMN {column.sql()};"
+    return (
+        f"{alter} ADD COLUMN {replace(column, nullable=True).sql()};\n"
+        "-- Fill the column in the rows that are there, then:\n"
+        f"{alter} ALTER COLUMN {quote(column.name)} SET NOT NULL;"
+    )
+
+
+def mend_identity(column: Column, live: Column) -> str:
+    alter = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"
+    if column.identity is None:
+        return f"{alter} DROP IDENTITY;"
+    if live.identity is not None:
+        return f"{alter} SET GENERATED {column.identity.upper()};"
+    statements = [f"{alter} DROP DEFAULT;"] if live.default is not None else []
+    statements.append(f"{alter} ADD GENERATED {column.identity.upper()} AS IDENTITY;")
+    sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
+    largest = f"SELECT max({quote(column.name)}) FROM {quote(column.table)}"
+    return "\n".join([*statements, f"SELECT setval({sequence}, COALESCE(({largest}), 0) + 1, false);"])
+
+
+def literal(text: str) -> str:
+    """Return `text` as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def mend_key(key: Key, live: Key | None, hanging: Iterable[ForeignKey]) -> str:
+    """Return what makes `key`; `hanging` are the foreign keys that point at `live`, and must go and come with it."""
+    if live is None:
+        return add(key)
+    if replace(live, valid=True) == key:
+        return f"REINDEX INDEX CONCURRENTLY {quote(key.name)};"
+    return "\n".join([*(drop(fk) for fk in hanging), drop(live), add(key), *(add(fk) for fk in hanging)])
+
+
+def use_index(key: Key, index: Index) -> str:
+    kind = "PRIMARY KEY" if key.primary else "UNIQUE"
+    return f"ALTER TABLE {quote(key.table)} ADD CONSTRAINT {quote(key.name)} {kind} USING INDEX {quote(index.name)};"
+
+
+def free_name(other: Object, thing: Object) -> str:
+    """Return what takes its name away from `other`, so that `thing` can have it."""
+    if other.table == thing.table:
+        return drop(other)
+    return rename(other, f"{other.name}_old")
 
 
 def retype(column: Column, live: Column, alter: str) -> str:
@@ -25,7 +92,7 @@ def retype(column: Column, live: Column, alter: str) -> str:
         if live.type != column.type:
             words.append(f"USING {quote(column.name)}::{column.type}")
         statements = [f"{' '.join(words)};"]
-    if live.default is not None:
+    if live.default is not None and live.generated is None:
         # A default is not converted by USING: it goes before, and comes back after.
         statements.insert(0, f"{alter} DROP DEFAULT;")
         if column.default is not None:
@@ -43,11 +110,13 @@ def add(thing: Key | Check | ForeignKey) -> str:
 
 def drop(thing: Object) -> str:
     if isinstance(thing, Index):
-        return f"DROP INDEX CONCURRENTLY {quote(thing.name)};\n"
-    return f"ALTER TABLE {quote(thing.table)} DROP CONSTRAINT {quote(thing.name)};\n"
+        return f"DROP INDEX CONCURRENTLY {quote(thing.name)};"
+    return f"ALTER TABLE {quote(thing.table)} DROP CONSTRAINT {quote(thing.name)};"
 
 
 def rename(thing: Object, name: str) -> str:
+    if isinstance(thing, Table):
+        return f"ALTER {ALTER_WORDS.get(thing.kind, 'TABLE')} {quote(thing.name)} RENAME TO {quote(name)};"
     if isinstance(thing, Index):
         return f"ALTER INDEX {quote(thing.name)} RENAME TO {quote(name)};"
     return f"ALTER TABLE {quote(thing.table)} RENAME CONSTRAINT {quote(thing.name)} TO {quote(name)};"
@@ -58,13 +127,13 @@ def mend_check(thing: Check, live: Check | None) -> str:
         return add(thing)
     if replace(live, valid=True) == thing:
         return f"ALTER TABLE {quote(thing.table)} VALIDATE CONSTRAINT {quote(thing.name)};"
-    return drop(live) + add(thing)
+    return f"{drop(live)}\n{add(thing)}"
 
 
 def mend_foreign_key(fk: ForeignKey, live: ForeignKey | None) -> str:
     if live is not None and replace(live, valid=True) == fk:
         return f"ALTER TABLE {quote(fk.table)} VALIDATE CONSTRAINT {quote(fk.name)};"
-    return (drop(live) if live is not None else "") + add(fk)
+    return add(fk) if live is None else f"{drop(live)}\n{add(fk)}"
 
 
 def mend_index(index: Index, live: Index | None) -> str:
@@ -72,4 +141,4 @@ def mend_index(index: Index, live: Index | None) -> str:
         return f"{index.sql()};"
     if replace(live, valid=True, ready=True) == index:
         return f"REINDEX INDEX CONCURRENTLY {quote(index.name)};"
-    return drop(live) + f"{index.sql()};"
+    return f"{drop(live)}\n{index.sql()};"

@@ -1,6 +1,6 @@
 """The live catalogue against the contract: values in, findings out, no database needed.
 
-A finding's cure is SQL that makes the difference disappear; the cures in the order of the findings repair the whole.
+A cure that is SQL makes its difference disappear; in the order of the findings they repair the whole.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from . import cures
+from . import cures, foreign
 from .catalog import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, quote
 from .findings import Finding, Severity
 
@@ -21,14 +21,15 @@ class Comparison:
     foreign: Catalog  # what the contract does not know: left alone
 
 
-def compare(expected: Catalog, actual: Catalog) -> Comparison:
-    """Return how `actual` differs from `expected`."""
-    return _Comparing(expected, actual).result()
+def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = None) -> Comparison:
+    """Return how `actual` differs from `expected`; what is in `pending` may be there already, and is not foreign."""
+    return _Comparing(expected, actual, pending or Catalog()).result()
 
 
 class _Comparing:
-    def __init__(self, expected: Catalog, actual: Catalog):
+    def __init__(self, expected: Catalog, actual: Catalog, pending: Catalog):
         self.expected = expected
+        self.pending = pending
         self.actual = actual
         self.findings: list[Finding] = []
         self.bad: set[Object] = set()  # Of the contract: missing, or not as it should be.
@@ -47,16 +48,21 @@ class _Comparing:
             _foreign_key_difference,
             cures.mend_foreign_key,
         )
-        known = {(type(thing), thing.table, thing.name) for thing in self.expected}
-        foreign = self.actual.where(
-            lambda thing: (type(thing), thing.table, thing.name) not in known and thing not in self.claimed
+        known = {(type(thing), thing.table, thing.name) for thing in (*self.expected, *self.pending)}
+        ours = {thing.name for thing in (*self.expected.tables, *self.pending.tables)}
+        others = self.actual.where(
+            lambda thing: (
+                (type(thing), thing.table, thing.name) not in known
+                and thing not in self.claimed
+                and (isinstance(thing, Table) or thing.table in ours)
+            )
         )
-        self.extras(foreign)
+        self.findings += foreign.in_the_way(self.expected, others, self.actual.tables)
         order = {name: place for place, name in enumerate(ORDER)}
         findings = sorted(
             self.findings, key=lambda finding: (order[finding.code.partition(".")[0]], finding.where, finding.code)
         )
-        return Comparison(tuple(findings), frozenset(set(self.expected) - self.bad), foreign)
+        return Comparison(tuple(findings), frozenset(set(self.expected) - self.bad), others)
 
     def add(self, code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.ERROR) -> None:
         where = thing.table if isinstance(thing, Table) else f"{thing.table}.{thing.name}"
@@ -91,56 +97,54 @@ class _Comparing:
                 self.table_state(table, live[table.name])
 
     def missing_table(self, table: Table, live: Table | None) -> None:
-        parts = [thing for thing in self.expected if thing.table == table.name]
-        self.bad.update(parts)
-        inside = [column.sql() for column in self.expected.columns if column.table == table.name]
-        inside += [key.sql() for key in self.expected.keys if key.table == table.name]
-        inside += [check.sql() for check in self.expected.checks if check.table == table.name]
-        statements = [f"CREATE TABLE {quote(table.name)} ({', '.join(inside)});"]
-        statements += [f"{index.sql()};" for index in self.expected.indexes if index.table == table.name]
+        self.bad.update(thing for thing in self.expected if thing.table == table.name)
+        create = cures.create_table(table, self.expected)
         if live is None:
             message = f"Table {table.name} is missing, and its rows with it: restore it from a backup, or create it empty."
-            self.add("table.missing", table, message, "\n".join(statements))
+            self.add("table.missing", table, message, create)
         else:
-            statements.insert(0, f"ALTER {live.kind.upper()} {quote(table.name)} RENAME TO {quote(table.name + '_old')};")
             message = f"{table.name} is a {live.kind}, not a table: put it aside, then restore the table from a backup, or create it empty."
-            self.add("table.different", table, message, "\n".join(statements))
+            self.add("table.different", table, message, f"{cures.put_aside(live)}\n{create}")
         # Its own foreign keys, and those of other tables, are findings of their own: they come last.
         self.expected = self.expected.where(lambda thing: thing.table != table.name or isinstance(thing, ForeignKey))
         self.actual = self.actual.where(lambda thing: thing.table != table.name)
 
     def table_state(self, table: Table, live: Table) -> None:
-        name = quote(table.name)
         if live.logged != table.logged:
             self.bad.add(table)
-            self.add(
-                "table.weaker",
-                table,
-                f"Table {table.name} is UNLOGGED: it is emptied by a crash.",
-                f"ALTER TABLE {name} SET LOGGED;",
+            message = f"Table {table.name} is UNLOGGED: it is emptied by a crash."
+            self.add("table.weaker", table, message, f"ALTER TABLE {quote(table.name)} SET LOGGED;")
+        if live.row_security is not None:
+            if hidden := live.row_security == "active":
+                self.bad.add(table)
+            who = "hides rows from this role and refuses its writes" if hidden else "does not bind this role, but others"
+            self.findings.append(
+                Finding(
+                    Severity.ERROR if hidden else Severity.NOTE,
+                    "table.different",
+                    table.name,
+                    f"Table {table.name} has row-level security switched on, which {who}.",
+                    f"Add policies for the roles that use it, or give them BYPASSRLS; where nobody else may connect: ALTER TABLE {quote(table.name)} DISABLE ROW LEVEL SECURITY;",
+                )
             )
-        if live.row_security != table.row_security:
-            self.bad.add(table)
-            message = f"Table {table.name} has row-level security switched on, which hides rows and refuses writes."
-            self.add("table.different", table, message, f"ALTER TABLE {name} DISABLE ROW LEVEL SECURITY;")
 
     def columns(self) -> None:
         live = {(column.table, column.name): column for column in self.actual.columns}
         ours = {(column.table, column.name) for column in self.expected.columns}
-        tables = {table.name for table in self.expected.tables}
-        missing = [
-            column for column in self.expected.columns if (column.table, column.name) not in live and column.table in tables
-        ]
+        expected = {table.name for table in self.expected.tables}
+        tables = {table.name: table for table in self.actual.tables if table.name in expected}
+        missing = [c for c in self.expected.columns if (c.table, c.name) not in live and c.table in tables]
         for column in missing:
             twins = [other for other in missing if replace(other, name=column.name) == column]
             same = [other for key, other in live.items() if key not in ours and replace(other, name=column.name) == column]
             self.bad.add(column)
-            if len(twins) == len(same) == 1:
-                self.claimed.add(column)
+            # A dropped column leaves a gap; where there is one, ours was dropped, and its twin is somebody's own.
+            if len(twins) == len(same) == 1 and not tables[column.table].dropped_columns:
                 self.add(
                     "column.renamed",
                     column,
-                    f"Column {column.name} of {column.table} is missing, and {same[0].name} has its definition: it was probably renamed.",
+                    f"Column {column.name} of {column.table} is missing, and {same[0].name} has its definition:"
+                    " it was probably renamed; look at its values before you name it back.",
                     f"ALTER TABLE {quote(column.table)} RENAME COLUMN {quote(same[0].name)} TO {quote(column.name)};",
                     Severity.WARNING,
                 )
@@ -150,7 +154,7 @@ class _Comparing:
                     "column.missing",
                     column,
                     f"Column {column.name} of {column.table} is missing, and its values with it: restore them from a backup, or add it empty.",
-                    f"ALTER TABLE {quote(column.table)} ADD COLUMN {column.sql()};",
+                    cures.add_column(column),
                 )
         for column in self.expected.columns:
             if (other := live.get((column.table, column.name))) is not None and other != column:
@@ -170,15 +174,10 @@ class _Comparing:
         if live.generated != column.generated:
             self.add("column.different", column, f"{what} is generated as ({live.generated}).", f"{alter} DROP EXPRESSION;")
         if live.identity != column.identity:
-            wanted = f"ADD GENERATED {column.identity.upper()} AS IDENTITY" if column.identity else "DROP IDENTITY"
-            if live.identity and column.identity:
-                wanted = f"SET GENERATED {column.identity.upper()}"
-            self.add(
-                "column.different",
-                column,
-                f"{what} is generated {live.identity or 'by nothing'}, not {column.identity or 'by nothing'}.",
-                f"{alter} {wanted};",
-            )
+            is_, should = live.identity or "by nothing", column.identity or "by nothing"
+            cure = cures.mend_identity(column, live)
+            self.add("column.different", column, f"{what} is generated {is_}, not {should}.", cure)
+            live = replace(live, default=default)  # The cure drops it.
         if live.nullable and not column.nullable:
             self.add("column.weaker", column, f"{what} may be NULL.", f"{alter} SET NOT NULL;")
         elif column.nullable and not live.nullable:
@@ -251,8 +250,8 @@ class _Comparing:
                 )
             elif isinstance(thing, Key) and (index := self.index_for(thing)):
                 self.claimed.add(index)
-                words = f"ALTER TABLE {quote(thing.table)} ADD CONSTRAINT {quote(thing.name)} {'PRIMARY KEY' if thing.primary else 'UNIQUE'} USING INDEX {quote(index.name)};"
-                self.add(f"{kind}.different", thing, f"{title} is a unique index ({index.name}), not a constraint.", words)
+                cure_ = self.free_name(thing, besides=index) + cures.use_index(thing, index)
+                self.add(f"{kind}.different", thing, f"{title} is a unique index ({index.name}), not a constraint.", cure_)
             else:
                 self.add(
                     f"{kind}.missing",
@@ -276,97 +275,45 @@ class _Comparing:
             None,
         )
 
-    def taken_by(self, thing: Object) -> Object | None:
-        others: tuple[Any, ...] = (*self.actual.keys, *self.actual.checks, *self.actual.foreign_keys, *self.actual.indexes)
-        return next((other for other in others if other.name == thing.name and other.table == thing.table), None)
+    def taken_by(self, thing: Object) -> Any:
+        """Return what has the name of `thing`: indexes and tables share one room of names, the constraints of a table another."""
+        catalog = self.actual
+        constraints: tuple[Any, ...] = (*catalog.keys, *catalog.checks, *catalog.foreign_keys)
+        near = next((other for other in constraints if (other.table, other.name) == (thing.table, thing.name)), None)
+        if near is not None or isinstance(thing, Check | ForeignKey):
+            return near
+        relations: tuple[Any, ...] = (*catalog.indexes, *catalog.keys, *catalog.tables)
+        return next((other for other in relations if other.name == thing.name), None)
 
     def name_taken(self, thing: Object) -> str:
         other = self.taken_by(thing)
         return f", and {_title(other).lower()} has its name" if other else ""
 
-    def free_name(self, thing: Object) -> str:
+    def free_name(self, thing: Object, besides: Object | None = None) -> str:
         other = self.taken_by(thing)
-        if other is None:
+        if other is None or other == besides:
             return ""
         self.claimed.add(other)
-        return cures.drop(other)
+        return cures.free_name(other, thing) + "\n"
 
     def key_cure(self, key: Key, live: Key | None) -> str:
-        add = f"ALTER TABLE {quote(key.table)} ADD {key.sql()};"
-        if live is None:
-            return add
-        if replace(live, valid=True) == key:
-            return f"REINDEX INDEX CONCURRENTLY {quote(key.name)};"
-        # A foreign key hangs on the key that it points at.
-        hanging = [fk for fk in self.actual.foreign_keys if fk.target == key.table and fk.target_columns == live.columns]
-        return "\n".join(
-            [*(cures.drop(fk).strip() for fk in hanging), cures.drop(live).strip(), add, *(cures.add(fk) for fk in hanging)]
-        )
-
-    # What is not ours, where it stops our writes.
-
-    def extras(self, foreign: Catalog) -> None:
-        ours: dict[str, set[str]] = {}
-        for column in self.expected.columns:
-            ours.setdefault(column.table, set()).add(column.name)
-        keys = [(key.table, set(key.columns)) for key in self.expected.keys]
-        for column in foreign.columns:
-            if column.table in ours and not column.can_be_left_out:
-                cure = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} DROP NOT NULL;"
-                self.add(
-                    "column.extra",
-                    column,
-                    f"Column {column.name} of {column.table} is not ours, NOT NULL and without a default, so every insert of ours fails.",
-                    cure,
-                )
-        uniques: list[Key | Index] = [*foreign.keys, *(index for index in foreign.indexes if index.unique)]
-        for thing in uniques:
-            implied = any(table == thing.table and columns <= set(thing.columns) for table, columns in keys)
-            if not implied and thing.table in ours and not _plain(thing) - ours[thing.table]:
-                self.add(
-                    "unique.extra",
-                    thing,
-                    f"{_title(thing)} is not ours, and refuses rows that the contract allows.",
-                    cures.drop(thing).strip(),
-                    Severity.WARNING,
-                )
-        for check in foreign.checks:
-            if check.table in ours and set(check.columns) <= ours[check.table]:
-                self.add(
-                    "check.extra",
-                    check,
-                    f"{_title(check)}, {check.expression}, is not ours, and refuses rows that the contract allows.",
-                    cures.drop(check).strip(),
-                    Severity.WARNING,
-                )
-        for fk in foreign.foreign_keys:
-            if fk.table in ours and set(fk.columns) <= ours[fk.table]:
-                self.add(
-                    "foreign_key.extra",
-                    fk,
-                    f"{_title(fk)} is not ours, and refuses or deletes rows that the contract allows.",
-                    cures.drop(fk).strip(),
-                    Severity.WARNING,
-                )
+        columns = live.columns if live else None
+        hanging = [fk for fk in self.actual.foreign_keys if fk.target == key.table and fk.target_columns == columns]
+        return cures.mend_key(key, live, hanging)
 
 
 # The order in which cures run: a key before the foreign keys that point at it.
-ORDER = ("table", "column", "default", "primary_key", "unique", "check", "index", "foreign_key")
+ORDER = ("table", "column", "default", "primary_key", "unique", "check", "index", "foreign_key", "trigger")
 TITLES = {Check: "Check", ForeignKey: "Foreign key", Index: "Index", Column: "Column", Table: "Table"}
 
 
 def _title(thing: Object) -> str:
     kind = ("Primary key" if thing.primary else "Unique constraint") if isinstance(thing, Key) else TITLES[type(thing)]
-    return f"{kind} {thing.name} of {thing.table}"
+    return f"{kind} {thing.name}" if isinstance(thing, Table) else f"{kind} {thing.name} of {thing.table}"
 
 
 def _kind_of_key(key: Key) -> str:
     return "primary_key" if key.primary else "unique"
-
-
-def _plain(thing: Key | Index) -> set[str]:
-    """Return the columns of a key or index; an expression counts as no column, so it is taken for ours."""
-    return {column for column in thing.columns if column.isidentifier()}
 
 
 def _shape(catalog: Catalog, table: str) -> frozenset[tuple[str, str]]:

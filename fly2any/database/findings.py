@@ -45,6 +45,8 @@ CODES = frozenset(
         "index.renamed",
         "index.different",
         "index.weaker",
+        "index.extra",
+        "trigger.extra",
         "foreign_key.missing",
         "foreign_key.renamed",
         "foreign_key.different",
@@ -70,7 +72,7 @@ class Finding:
     where: str  # table, table.column, table.constraint, …
     message: str  # one sentence
     cure: str  # SQL, a command, or a sentence
-    is_sql: bool = False  # whether the cure is SQL, statements ending in ";", one a line
+    is_sql: bool = False  # whether the cure is nothing but SQL, a statement a line
 
     def __post_init__(self):
         if self.code not in CODES:

@@ -109,7 +109,8 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
     applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
     expected = contract.expected(applied)
-    comparison = compare(contracts.catalog_of(expected), actual)
+    pending = contracts.catalog_of(version for version in contract.versions if version not in expected)
+    comparison = compare(contracts.catalog_of(expected), actual, pending=pending)
     findings = [
         *server.findings(),
         *migrations.findings(),

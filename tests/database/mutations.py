@@ -34,6 +34,8 @@ OTHER_DEFAULT = {
     "smallint": "7",
 }
 
+TRIGGER_SQL = "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+
 
 @dataclass(frozen=True)
 class Mutation:
@@ -101,6 +103,14 @@ def of_table(table: Table) -> Iterator[Mutation]:
     yield damage("dropped", f"DROP TABLE {t} CASCADE", ("table.missing", table.name), *missing(fks))
     yield damage("renamed", f"ALTER TABLE {t} RENAME TO moved", ("table.renamed", table.name))
     yield damage("row security", f"ALTER TABLE {t} ENABLE ROW LEVEL SECURITY", ("table.different", table.name))
+    yield damage(
+        "a trigger",
+        f"{TRIGGER_SQL}; CREATE TRIGGER theirs BEFORE INSERT ON {t} EXECUTE FUNCTION theirs()",
+        ("trigger.extra", f"{table.name}.theirs"),
+    )
+    yield damage(
+        "a rule", f"CREATE RULE theirs AS ON DELETE TO {t} DO INSTEAD NOTHING", ("trigger.extra", f"{table.name}.theirs")
+    )
     if not any(fk.target == table.name for fk in fks):
         yield damage("unlogged", f"ALTER TABLE {t} SET UNLOGGED", ("table.weaker", table.name))
     yield damage(
@@ -128,7 +138,15 @@ def of_table(table: Table) -> Iterator[Mutation]:
         sql = f"CREATE UNIQUE INDEX theirs ON {t} ({q(column)})"
         yield damage("a foreign unique index in the way", sql, ("unique.extra", f"{table.name}.theirs"))
         sql = f"ALTER TABLE {t} ADD CONSTRAINT theirs UNIQUE ({q(column)})"
+        sql = f"ALTER TABLE {t} ADD CONSTRAINT theirs EXCLUDE USING btree ({q(column)} WITH =)"
+        yield damage("a foreign exclusion in the way", sql, ("check.extra", f"{table.name}.theirs"))
+        sql = f"ALTER TABLE {t} ADD CONSTRAINT theirs UNIQUE ({q(column)})"
         yield damage("a foreign unique constraint in the way", sql, ("unique.extra", f"{table.name}.theirs"))
+    yield damage(
+        "a foreign invalid index",
+        f"CREATE INDEX theirs ON {t} ({q(first)}); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'theirs'::regclass",
+        ("index.extra", f"{table.name}.theirs"),
+    )
     primary = next(key for key in EXPECTED.keys if key.table == table.name and key.primary)
     yield damage(
         "what is foreign and harmless",
@@ -158,9 +176,11 @@ def of_column(column: Column) -> Iterator[Mutation]:
         *missing(hanging),
     )
     named = {(f"{kind(thing)}.different", at(thing)) for thing in hanging if column.name in expression_of(thing)}
-    yield damage(
-        "renamed", f"ALTER TABLE {q(column.table)} RENAME {q(column.name)} TO moved", ("column.renamed", at(column)), *named
-    )
+    if (
+        column.table != "django_content_type"
+    ):  # A migration of Django's dropped a column there: a rename cannot be told from a drop.
+        sql = f"ALTER TABLE {q(column.table)} RENAME {q(column.name)} TO moved"
+        yield damage("renamed", sql, ("column.renamed", at(column)), *named)
     type_ = column.type if column.type in OTHER_TYPE else "character varying"
     if not column.identity and not named:
         other = OTHER_TYPE.get(column.type, "text")
@@ -365,6 +385,12 @@ def of_foreign_key(fk: ForeignKey) -> Iterator[Mutation]:
         frozenset(("foreign_key.weaker", at(other)) for other in touched),
     )
     yield damage("not enforced", again(" NOT ENFORCED"), "weaker", since=18)
+    yield damage(
+        "a target of the same name elsewhere",
+        f"CREATE SCHEMA theirs; CREATE TABLE theirs.{q(fk.target)} (LIKE {q(fk.target)} INCLUDING ALL);"
+        f" {again().replace(f'REFERENCES {q(fk.target)}', f'REFERENCES theirs.{q(fk.target)}')}",
+        "different",
+    )
     yield damage(
         "another target",
         f"CREATE TABLE theirs (LIKE {q(fk.target)} INCLUDING ALL); {again(target='theirs')}",

@@ -5,6 +5,8 @@ from django.db import connection
 
 from fly2any.database.catalog import read_catalog
 from fly2any.database.drift import compare
+from fly2any.database.findings import Severity
+from fly2any.database.foreign import AGREE
 from tests.database.mutations import EXPECTED, Mutation, mutations
 
 MUTATIONS = tuple(mutations())
@@ -41,5 +43,7 @@ def test_damage_is_found_and_its_cure_works(mutation: Mutation):
     assert {(finding.code, finding.where) for finding in found} == mutation.found
     assert len(found) == len(mutation.found)
     for finding in found:
-        run(finding.cure.replace(" CONCURRENTLY", ""))
-    assert drift() == ()
+        cure = finding.cure.removeprefix(AGREE)
+        if finding.is_sql or cure != finding.cure:
+            run(cure.replace(" CONCURRENTLY", ""))
+    assert [finding for finding in drift() if finding.severity is not Severity.NOTE] == []
