@@ -13,10 +13,18 @@ def main():
         sys.exit("Django is not installed here: run `make migrate`, or `pip install -r requirements.txt`.")
     from fly2any.database.diagnosis import explain
 
+    if sys.stdout is None:  # Closed by the caller: `>&-`.
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
-        execute_from_command_line(sys.argv)
+        try:
+            execute_from_command_line(sys.argv)
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # Who read the output has had enough: `| head -1`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(2)
     except Exception as error:
         sentence = None if "--traceback" in sys.argv else explain(error)
         if sentence is None:

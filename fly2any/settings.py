@@ -4,6 +4,9 @@ Without POSTGRES_URL or DATABASE_URL the project is in development: embedded ser
 """
 
 import contextlib
+import io
+import os
+import re
 import secrets
 from pathlib import Path
 
@@ -14,20 +17,47 @@ from fly2any.postgres import embedded, url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-env = environ.Env()
-env.read_env(str(BASE_DIR / ".env"))
+
+def read_env_file(path):
+    """Put the lines of `.env` into the environment, which wins; refuse what is not `NAME=value` without showing it."""
+    if not path.is_file():
+        return
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ImproperlyConfigured(f"{path} is not UTF-8: save it as UTF-8.") from None
+    except PermissionError:
+        raise ImproperlyConfigured(f"{path} may not be read: run the command as its owner.") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.lstrip().startswith("#") and not re.match(r"\s*(export\s+)?[A-Za-z_]\w*\s*=", line):
+            raise ImproperlyConfigured(f"Line {number} of {path} is not NAME=value: correct it.")
+    environ.Env.read_env(io.StringIO("\n".join(re.sub(r"^\s*((?:export\s+)?\w+)\s*=\s*", r"\1=", line) for line in lines)))
+
+
+def switch(variable, default):
+    """Return a variable that is on or off."""
+    word = os.environ.get(variable, "").strip().lower()
+    words = {
+        "": default,
+        **dict.fromkeys(["1", "true", "yes", "on"], True),
+        **dict.fromkeys(["0", "false", "no", "off"], False),
+    }
+    if word not in words:
+        raise ImproperlyConfigured(f"{variable} is neither true nor false: set it to one of them.")
+    return words[word]
 
 
 def database_url():
     """Return (variable, URL) of the first of the two variables that is set, or None in development."""
     for variable in ("POSTGRES_URL", "DATABASE_URL"):
-        if value := env.str(variable, default=""):
+        if value := os.environ.get(variable, "").strip():
             return variable, value
     return None
 
 
 def embedded_database(home, **settings):
     """Return the DATABASES entry of the embedded server in the folder `home`, with `settings` of postgresql.conf."""
+    home = home.resolve()
     return {
         "ENGINE": "fly2any.postgres",
         "NAME": "fly2any",
@@ -41,40 +71,52 @@ def embedded_database(home, **settings):
 def development_key():
     """Return the key in `.secret_key`, made on first use: sessions outlive a restart, and no key is in the repository."""
     path = BASE_DIR / ".secret_key"
-    if not path.exists():
-        fresh = path.with_name(f".secret_key.{secrets.token_hex(8)}")
-        fresh.touch(mode=0o600)
-        fresh.write_text(secrets.token_urlsafe(50))
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(fresh)  # Whoever is first wins; a reader never sees half a key.
-        fresh.unlink()
-    return path.read_text()
+    try:
+        if not path.exists():
+            fresh = path.with_name(f".secret_key.{secrets.token_hex(8)}")
+            fresh.touch(mode=0o600)
+            fresh.write_text(secrets.token_urlsafe(50))
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(fresh)  # Whoever is first wins; a reader never sees half a key.
+            fresh.unlink()
+        return path.read_text()
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"{path} cannot be read or made ({error.strerror}): run the command as the project's owner, or set SECRET_KEY."
+        ) from error
 
 
 def required(variable, example):
-    value = env.str(variable, default="")
+    value = os.environ.get(variable, "").strip()
     if not value:
         raise ImproperlyConfigured(
-            f"{variable} is not set, and with POSTGRES_URL this is production: set it, for example {example}."
+            f"{variable} is not set, and with {given[0]} this is production: set it, for example {example}."
         )
     return value
 
 
+def hosts(text):
+    return [host.strip() for host in text.split(",") if host.strip()]
+
+
+read_env_file(BASE_DIR / ".env")
 given = database_url()
 DEVELOPMENT = given is None
-DEBUG = env.bool("DEBUG", default=DEVELOPMENT)
+DEBUG = switch("DEBUG", DEVELOPMENT)
 
 if given is None:
     DATABASES = {"default": embedded_database(BASE_DIR / ".postgres")}
+    DATABASE_VARIABLE = "POSTGRES_URL"
 else:
+    DATABASE_VARIABLE = given[0]  # As messages call it.
     DATABASES = {"default": url.parse(given[1], variable=given[0])}
 
 if DEVELOPMENT:
-    SECRET_KEY = env.str("SECRET_KEY", default="") or development_key()
-    ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", "testserver"])
+    SECRET_KEY = os.environ.get("SECRET_KEY") or development_key()
+    ALLOWED_HOSTS = hosts(os.environ.get("ALLOWED_HOSTS", "")) or ["localhost", "127.0.0.1", "[::1]", "testserver"]
 else:
     SECRET_KEY = required("SECRET_KEY", 'SECRET_KEY="$(openssl rand -base64 48)"')
-    ALLOWED_HOSTS = required("ALLOWED_HOSTS", "ALLOWED_HOSTS=admin.example.com").split(",")
+    ALLOWED_HOSTS = hosts(required("ALLOWED_HOSTS", "ALLOWED_HOSTS=admin.example.com"))
 
 INSTALLED_APPS = [
     "fly2any.administration.apps.AdminConfig",
@@ -126,6 +168,9 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 
+# An error page shows the environment too: neither a password nor a URL that holds one.
+DEFAULT_EXCEPTION_REPORTER_FILTER = "fly2any.error_pages.ExceptionReporterFilter"
+
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = True
@@ -137,7 +182,7 @@ STATIC_ROOT = BASE_DIR / "static"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 if not DEBUG:
-    SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=True)
+    SECURE_SSL_REDIRECT = switch("SECURE_SSL_REDIRECT", True)
     SECURE_HSTS_SECONDS = 31_536_000
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from typing import NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
+from django.db.migrations.exceptions import InconsistentMigrationHistory
 
 from fly2any.postgres.embedded import EmbeddedServerError
 
@@ -60,8 +62,18 @@ CAUSES = (
           "{version} is required, and this server is {found}: upgrade it."),
     Cause("", r'(server closed the connection unexpectedly|connection to server was lost|the connection is lost|SSL SYSCALL error)',
           "The connection was cut: the server ended, restarted, or the network failed; what was not committed is undone, so run the command again."),
-    Cause("", r'invalid (sslmode|channel_binding|connection option|integer value|[a-z_]+) value',
+    Cause("", r'(invalid [a-z_]+ value|invalid connection option|invalid integer value|bad value)',
           "A parameter of POSTGRES_URL has a value that PostgreSQL does not know: {line}"),
+    Cause("", r'channel binding required',
+          "POSTGRES_URL asks for channel binding, which needs TLS: add sslmode=require, or remove channel_binding."),
+    Cause("", r'received invalid response to (SSL|GSSAPI) negotiation',
+          "What listens{at} is not PostgreSQL: correct host and port in POSTGRES_URL."),
+    Cause("", r'permission denied for database "(?P<name>[^"]*)"',
+          'The role may not connect to the database "{name}": GRANT CONNECT ON DATABASE "{name}" to it.'),
+    Cause("", r'(unrecognized configuration parameter|invalid command-line argument|invalid value for parameter)',
+          "The parameter options (or schema) of POSTGRES_URL is not one that PostgreSQL takes ({line}): correct it."),
+    Cause("", r'(definition of service|authentication method requirement|GSSAPI encryption required)',
+          "A parameter of POSTGRES_URL asks for what is not there ({line}): correct or remove it."),
     # Statements.
     Cause("42501", "", "The role may not do this ({line}): connect as the owner of the tables, or GRANT it the privilege (for migrations CREATE on the schema)."),
     Cause("25006", "", "The database only reads (a standby, or default_transaction_read_only is on): give POSTGRES_URL of the primary."),
@@ -73,6 +85,8 @@ CAUSES = (
     Cause("42710", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what; nothing was changed."),
     Cause("42P01", "", "A table is not there ({line}): run `manage.py migrate`; if it says that nothing is pending, `manage.py dbstatus`."),
     Cause("42703", "", "A column is not there ({line}): run `manage.py migrate`; if it says that nothing is pending, `manage.py dbstatus`."),
+    Cause("3F000", "", "The search path names no schema that exists: correct ?schema= in POSTGRES_URL, or create the schema."),
+    Cause("22P05", "", "The database's encoding cannot hold this ({line}): create the database with ENCODING 'UTF8'."),
     Cause("53100", "", "The server's disk is full ({line}): make room there, and run the command again; nothing was changed."),
     Cause("53300", "", "The server has no connection left: end idle ones, raise max_connections, or use a connection pooler."),
     Cause("57P01", "", "The server ended the connection: it was shut down or restarted, or somebody ended it; what was not committed is undone, so run the command again."),
@@ -81,8 +95,19 @@ CAUSES = (
 
 def explain(error: BaseException) -> str | None:
     """Return the sentence for `error`, without any password, or None for an error that is a fault of the program."""
+    sentence = _explain(error)
+    return sentence and sentence.replace(
+        "POSTGRES_URL", getattr(settings, "DATABASE_VARIABLE", "POSTGRES_URL") if settings.configured else "POSTGRES_URL"
+    )
+
+
+def _explain(error: BaseException) -> str | None:
     if isinstance(error, EmbeddedServerError | ImproperlyConfigured):
         return str(error)
+    if isinstance(error, InconsistentMigrationHistory):
+        return f"{str(error).rstrip('.')}: correct the rows of django_migrations to what really ran; `manage.py dbstatus` lists them all."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO):
+        return f"The output could not be written ({error.strerror}): make room for it."
     if not isinstance(error, DatabaseError):
         return None
     text = without_password(str(error).strip())

@@ -61,6 +61,7 @@ CODES = frozenset(
         "server.connections",
         "server.privileges",
         "server.schema",
+        "server.encoding",
     ]
 )
 

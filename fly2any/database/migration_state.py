@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db import migrations
 from django.db.migrations.loader import MigrationLoader
 
+from .catalog import quote
 from .findings import Finding, Severity
 
 RECORDS_SQL = """
-    SELECT app || '.' || name AS name, applied FROM {table} ORDER BY id
+    SELECT app || '.' || name AS name, applied FROM {schema}.django_migrations ORDER BY id
 """
 
 
@@ -58,34 +58,29 @@ class MigrationState:
             )
 
 
-def known_migrations() -> tuple[tuple[str, ...], dict[str, migrations.Migration]]:
-    """Return the names of the code's migrations in the order of application, and the migrations by name."""
+def known_migrations() -> dict[str, frozenset[str]]:
+    """Return the code's migrations in the order of application, each with those that it needs."""
     graph = MigrationLoader(None).graph
     order = dict.fromkeys(node for leaf in graph.leaf_nodes() for node in graph.forwards_plan(leaf))
-    return tuple(map(".".join, order)), {".".join(node): graph.nodes[node] for node in order}
+    return {".".join(node): frozenset(".".join(parent.key) for parent in graph.node_map[node].parents) for node in order}
 
 
-def read_migrations(connection, *, recorded: bool, readable: bool) -> MigrationState:
-    """Return the state of the migrations; `recorded` and `readable` say whether django_migrations exists and may be read."""
-    order, nodes = known_migrations()
-    applied: tuple[Applied, ...] = ()
-    if recorded and readable:
-        with connection.cursor() as cursor:
-            cursor.execute(RECORDS_SQL.format(table=connection.ops.quote_name("django_migrations")))
-            applied = tuple(Applied(*row) for row in cursor.fetchall())
-    elif recorded:
+def read_migrations(connection, *, schema: str, recorded: bool, readable: bool) -> MigrationState:
+    """Return the state of the migrations; `recorded` and `readable` say whether `schema` has a ledger, and whether it may be read."""
+    if recorded and not readable:
         return MigrationState(recorded, readable, (), (), (), ())
+    known = known_migrations()
+    applied: tuple[Applied, ...] = ()
+    if recorded:
+        with connection.cursor() as cursor:
+            cursor.execute(RECORDS_SQL.format(schema=quote(schema)))
+            applied = tuple(Applied(*row) for row in cursor.fetchall())
     names = {record.name for record in applied}
     return MigrationState(
         recorded,
         readable,
         applied,
-        pending=tuple(name for name in order if name not in names),
-        unknown=tuple(sorted(names.difference(order))),
-        too_early=tuple(name for name in order if name in names and not _needs(nodes[name], nodes) <= names),
+        pending=tuple(name for name in known if name not in names),
+        unknown=tuple(sorted(names.difference(known))),
+        too_early=tuple(name for name, needs in known.items() if name in names and not needs <= names),
     )
-
-
-def _needs(migration: migrations.Migration, nodes: dict[str, migrations.Migration]) -> set[str]:
-    """Return the names of the migrations that `migration` needs; those of `__first__` and swappable form are Django's to resolve."""
-    return {name for name in map(".".join, migration.dependencies) if name in nodes}

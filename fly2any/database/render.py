@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -128,7 +129,7 @@ def _indexes(report: Report) -> Iterator[str]:
     for index in report.indexes or ():
         if index.last_scan:
             last = f"last {index.last_scan:%Y-%m-%d %H:%M} UTC"
-        elif int(report.server.version.split(".")[0]) < 16:
+        elif int(re.sub(r"\D.*", "", report.server.version)) < 16:
             last = "last use is recorded from PostgreSQL 16 on"
         else:
             last = "never used"

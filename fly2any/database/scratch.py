@@ -24,7 +24,8 @@ def scratch_database(connection) -> Iterator:
     with beside.cursor() as cursor:
         cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(identifier))
     # Under an alias of its own, so that transactions and migrations find it.
-    connections.databases[name] = {**connection.settings_dict, "NAME": name}
+    options = {option: value for option, value in connection.settings_dict["OPTIONS"].items() if option != "options"}
+    connections.databases[name] = {**connection.settings_dict, "NAME": name, "OPTIONS": options}
     try:
         yield connections[name]
     finally:
@@ -41,7 +42,7 @@ def built_contract(connection) -> Contract:
     with scratch_database(connection) as scratch:
         executor = MigrationExecutor(scratch)
         executor.recorder.ensure_schema()
-        for name in known_migrations()[0]:
+        for name in known_migrations():
             app, _, migration = name.partition(".")
             executor.migrate([(app, migration)])
             executor.loader.build_graph()

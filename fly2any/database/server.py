@@ -11,12 +11,28 @@ from .findings import Finding, Severity
 
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
 
-# reset_val is what the server or the role sets; Django sets the session itself to UTC.
+# The schema is that of the migration ledger if the search path leads to one, else where new tables are made, else the first
+# that exists, whether or not the role may use it. reset_val is what the server or the role sets: Django sets the session to UTC.
 SERVER_SQL = """
+    WITH path AS (
+        SELECT n.oid, n.nspname, p.place
+        FROM unnest(string_to_array(current_setting('search_path'), ',')) WITH ORDINALITY AS p (name, place)
+        JOIN pg_catalog.pg_namespace AS n
+          ON n.nspname = CASE trim(p.name) WHEN '"$user"' THEN current_user::text
+                                           ELSE replace(trim(BOTH '"' FROM trim(p.name)), '""', '"') END
+    ), ledger AS (
+        SELECT c.oid, path.nspname
+        FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid AND c.relname = 'django_migrations'
+        ORDER BY path.place LIMIT 1
+    ), home AS (
+        SELECT COALESCE((SELECT nspname FROM ledger), current_schema(), (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema
+    )
     SELECT current_setting('server_version') AS version,
            current_database() AS database,
            current_user AS role,
-           current_schema() AS schema,
+           home.schema,
+           current_schema() AS creates_in,
+           current_setting('server_encoding') AS encoding,
            COALESCE((SELECT s.version || ' ' || s.cipher FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl), '') AS tls,
            (SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone') AS time_zone,
            current_setting('max_connections')::int AS max_connections,
@@ -24,9 +40,11 @@ SERVER_SQL = """
            CASE WHEN r.rolconnlimit >= 0 THEN r.rolconnlimit END AS role_limit,
            (SELECT sum(b.numbackends)::int FROM pg_catalog.pg_stat_database AS b) AS connections,
            pg_is_in_recovery() AS standby,
-           COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create,
-           COALESCE(has_table_privilege(to_regclass('django_migrations'), 'SELECT'), true) AS may_read_migrations
-    FROM pg_catalog.pg_database AS d, pg_catalog.pg_roles AS r
+           COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
+           COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
+           COALESCE((SELECT has_schema_privilege(home.schema, 'USAGE') AND has_table_privilege(ledger.oid, 'SELECT') FROM ledger), true)
+               AS may_read_migrations
+    FROM pg_catalog.pg_database AS d, pg_catalog.pg_roles AS r, home
     WHERE d.datname = current_database() AND r.rolname = current_user
 """
 
@@ -59,12 +77,15 @@ class Server:
     host: str  # "" for a socket
     database: str
     role: str
-    schema: str | None  # where unqualified names are created
+    schema: str | None  # where our tables are
+    creates_in: str | None  # where a new table would be
+    encoding: str
     tls: str  # protocol and cipher, "" without TLS
     time_zone: str
     max_connections: int
     connections: int
     standby: bool
+    may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
     may_read_migrations: bool
     privileges: tuple[Privilege, ...]
@@ -76,8 +97,25 @@ class Server:
                 Severity.ERROR,
                 "server.schema",
                 self.database,
-                "The role's search_path names no schema that exists, so no table can be found.",
-                f'ALTER ROLE "{self.role}" SET search_path TO public, or correct ?schema= in POSTGRES_URL.',
+                "The search path names no schema that exists, so no table can be found.",
+                "Correct ?schema= in POSTGRES_URL, create the schema, or: "
+                + f'ALTER ROLE "{self.role}" SET search_path TO public;',
+            )
+        elif self.creates_in not in (None, self.schema):
+            yield Finding(
+                Severity.WARNING,
+                "server.schema",
+                self.database,
+                f"The tables are in the schema {self.schema}, but new ones would be made in {self.creates_in}, which comes first in the search path.",
+                f"Add ?schema={self.schema} to POSTGRES_URL, or remove the schema {self.creates_in} if nothing is in it.",
+            )
+        if self.encoding != "UTF8":
+            yield Finding(
+                Severity.ERROR,
+                "server.encoding",
+                self.database,
+                f"The database's encoding is {self.encoding}, which cannot hold every name and every message.",
+                "Dump it, create it anew with ENCODING 'UTF8' TEMPLATE template0, and restore it there.",
             )
         if not self.tls and not is_local(self.host):
             yield Finding(
@@ -115,8 +153,9 @@ class Server:
                 "Raise max_connections (and the limits of the database and the role), or put a connection pooler in front.",
             )
         missing = [privilege.privilege for privilege in self.privileges if privilege.held < privilege.tables]
-        if missing or not self.may_create:
-            lacking = ", ".join([*missing, *([] if self.may_create else ["CREATE in the schema"])])
+        in_schema = [name for name, held in (("USAGE", self.may_use), ("CREATE", self.may_create)) if not held]
+        if missing or in_schema:
+            lacking = ", ".join([*missing, *(f"{name} in the schema" for name in in_schema)])
             yield Finding(
                 Severity.NOTE,
                 "server.privileges",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from django.db import transaction
 
 from . import contract as contracts
-from .catalog import Catalog, Column, ForeignKey, Index, Key, Object, Table, read_catalog
+from .catalog import Catalog, Column, ForeignKey, Index, Key, Object, Table, quote, read_catalog
 from .contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
 from .drift import compare
 from .findings import Finding, Severity
@@ -105,7 +105,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         schema = server.schema or "public"
         actual = read_catalog(connection, schema=schema)
         recorded = any(table.name == "django_migrations" for table in actual.tables)
-        migrations = read_migrations(connection, recorded=recorded, readable=server.may_read_migrations)
+        migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
     applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
     expected = contract.expected(applied)
@@ -146,6 +146,13 @@ def read_index_use(connection, *, schema: str) -> tuple[IndexUse, ...]:
     with connection.cursor() as cursor:
         cursor.execute(INDEX_USE_SQL, {"schema": schema})
         return tuple(IndexUse(*row) for row in cursor.fetchall())
+
+
+def _in_schema(finding: Finding, schema: str) -> Finding:
+    """Return the finding with a cure that works in psql, where the search path is another."""
+    if not finding.is_sql or schema == "public":
+        return finding
+    return replace(finding, cure=f"SET search_path TO {quote(schema)};\n{finding.cure}")
 
 
 def _unrecorded(contract: Contract, migrations: MigrationState, actual: Catalog, applied: set[str]) -> Iterable[Finding]:

@@ -17,15 +17,20 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 SUPERUSER = "postgres"
+READY = b"ready"
 PROJECT = Path(__file__).resolve().parents[2]
 LONGEST_SOCKET_FOLDER = 90  # A socket's path may have 107 bytes, 103 on macOS; its file name takes 14.
 
+PATIENCE = 60  # Seconds, for a server that another command is creating or recovering.
+
+_one_thread = threading.Lock()
 _held: dict[Path, int] = {}  # The shared lock on clients.lock of each server this process uses.
 
 
@@ -44,9 +49,9 @@ def bin_folder() -> Path:
 
 
 def socket_folder(home: Path) -> Path:
-    """Return the folder of the server's socket: its data folder, or a temporary one where that path is too long."""
+    """Return the folder of the server's socket: its data folder, or a temporary one where that path is too long or has a comma."""
     data = home / "data"
-    if len(os.fsencode(data)) <= LONGEST_SOCKET_FOLDER:
+    if len(os.fsencode(data)) <= LONGEST_SOCKET_FOLDER and not set(',"\n') & set(str(data)):
         return data
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"fly2any-{os.getuid()}-{digest}"
@@ -55,33 +60,55 @@ def socket_folder(home: Path) -> Path:
 def hold(home: Path, settings: Mapping[str, str], database: str) -> None:
     """Make sure that the server in `home` runs, with `database` in it, and keep it running until this process ends.
 
-    Raises EmbeddedServerError when it does not start.
+    `home` is resolved: without symbolic links. Raises EmbeddedServerError when the server does not start.
     """
-    if home in _held and alive(home):
-        return
-    release(home)
-    if not (home / "data").exists() and sys.stderr.isatty():
-        sys.stderr.write(f"Creating the embedded PostgreSQL in {home} …\n")
-    try:
-        home.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with lock(home / "start.lock", fcntl.LOCK_EX):
-            clients = open_lock(home / "clients.lock")
-            fcntl.flock(clients, fcntl.LOCK_SH)  # Waits while a supervisor is stopping the server.
-            try:
-                if not supervised(home) or not alive(home):
-                    _start_supervisor(home, settings, database)
-            except BaseException:
-                os.close(clients)
-                raise
-    except PermissionError as error:
-        raise EmbeddedServerError(
-            f"{error.filename} belongs to another user: run the command as that user, or delete {home} to begin with an empty database."
-        ) from error
-    _held[home] = clients
+    with _one_thread:
+        if home in _held and alive(home):
+            return
+        _release(home)
+        if not (home / "data").exists() and sys.stderr.isatty():
+            sys.stderr.write(f"Creating the embedded PostgreSQL in {home} …\n")
+        try:
+            _held[home] = _join(home, settings, database)
+        except PermissionError as error:
+            raise EmbeddedServerError(
+                f"{error.filename} belongs to another user, or may not be written: run the command as its owner,"
+                f" or delete {home} to begin with an empty database."
+            ) from error
+        except OSError as error:
+            raise EmbeddedServerError(
+                f"The embedded PostgreSQL cannot use {home} ({error.strerror}): clear the way there, or set POSTGRES_URL."
+            ) from error
 
 
 def release(home: Path) -> None:
     """Give up this process's hold on the server in `home` and, if it was the last, wait until the server has stopped."""
+    with _one_thread:
+        _release(home)
+
+
+def _join(home: Path, settings: Mapping[str, str], database: str) -> int:
+    """Return the shared lock on clients.lock, taken before the server was found or made ready."""
+    home.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with lock(home / "start.lock", fcntl.LOCK_EX):
+        clients = open_lock(home / "clients.lock")
+        try:
+            fcntl.flock(clients, fcntl.LOCK_SH)  # Waits while a supervisor is stopping the server.
+            deadline = time.monotonic() + PATIENCE
+            while not (ready(home) and alive(home)):
+                if not supervised(home):
+                    _start_supervisor(home, settings, database)
+                    break
+                if time.monotonic() > deadline:
+                    raise EmbeddedServerError(f"The embedded PostgreSQL in {home} does not answer; {home / 'log'} says why.")
+                time.sleep(0.05)
+        except BaseException:
+            os.close(clients)
+            raise
+    return clients
+
+
+def _release(home: Path) -> None:
     clients = _held.pop(home, None)
     if clients is None:
         return
@@ -119,6 +146,12 @@ def _start_supervisor(home: Path, settings: Mapping[str, str], database: str) ->
         raise EmbeddedServerError(
             answer or f"The embedded PostgreSQL did not start; {home / 'log'} says why. Set POSTGRES_URL to use another server."
         )
+
+
+def ready(home: Path) -> bool:
+    """Say whether a supervisor has made the server and its database ready: it writes so into its lock file."""
+    with lock(home / "supervisor.lock", fcntl.LOCK_SH, wait=False) as free:
+        return not free and (home / "supervisor.lock").read_bytes() == READY
 
 
 def supervised(home: Path) -> bool:

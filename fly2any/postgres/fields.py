@@ -16,15 +16,17 @@ class TextIdField(models.TextField):
     """
 
     def __init__(self, *args, **kwargs):
-        kwargs.setdefault("primary_key", True)
-        kwargs.setdefault("default", new_id)
-        kwargs.setdefault("editable", False)
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"primary_key": True, "default": new_id, "editable": False, **kwargs})
 
     def deconstruct(self):
         name, path, args, kwargs = super().deconstruct()
-        for fixed in ("primary_key", "default", "editable"):
-            kwargs.pop(fixed, None)
+        for option, standard, djangos in (
+            ("primary_key", True, False),
+            ("default", new_id, models.NOT_PROVIDED),
+            ("editable", False, True),
+        ):
+            if kwargs.pop(option, djangos) != standard:
+                kwargs[option] = getattr(self, option)
         return name, path, args, kwargs
 
     def get_internal_type(self):

@@ -21,7 +21,9 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     - No `_like` index beside an indexed text column: the schema names every index it wants.
     """
 
+    # As in Django's sql_delete_fk: rows changed before in this transaction have checks outstanding.
     sql_create_fk = (
+        "SET CONSTRAINTS ALL IMMEDIATE; "
         "ALTER TABLE %(table)s ADD CONSTRAINT %(name)s FOREIGN KEY (%(column)s) "
         "REFERENCES %(to_table)s (%(to_column)s)%(actions)s%(deferrable)s"
     )

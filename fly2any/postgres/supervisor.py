@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from .embedded import SUPERUSER, EmbeddedServerError, alive, bin_folder, open_lock, pid, socket_folder, status
+from .embedded import READY, SUPERUSER, EmbeddedServerError, alive, bin_folder, open_lock, pid, socket_folder, status
 
 SERVER_USER = "nobody"  # Whom the server runs as when the command is run by root, which PostgreSQL refuses.
 SETTINGS = {
@@ -31,14 +31,16 @@ def supervise(home: Path, database: str, settings: Mapping[str, str]) -> None:
     try:
         fcntl.flock(supervisor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        _say(_wait_for_another(home))
+        _say(f"Another supervisor is at work in {home}: run the command again.")
         return
+    os.truncate(supervisor, 0)
     server = None
     try:
         server = Server(home, settings)
         server.create()
         server.start()
         server.create_database(database)
+        os.write(supervisor, READY)
         _say("ready")
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # The command that started us may end now.
         clients = _keep_until_unused(server)
@@ -50,15 +52,6 @@ def supervise(home: Path, database: str, settings: Mapping[str, str]) -> None:
             server.stop()
     os.close(supervisor)  # Before clients.lock: who gets that one must see that no supervisor is left.
     os.close(clients)
-
-
-def _wait_for_another(home: Path) -> str:
-    """Return what to say when another supervisor is at work, restarting a server that died."""
-    for _ in range(100):
-        if alive(home) and status(home) == "ready":
-            return "ready"
-        time.sleep(0.1)
-    return f"The embedded PostgreSQL in {home} does not answer; {home / 'log'} says why."
 
 
 def _keep_until_unused(server: Server) -> int:
@@ -83,13 +76,18 @@ class Server:
         self.data = home / "data"
         self.settings = settings
         self.bin = bin_folder()
-        self.prefix = _as_server_user(self.bin / "postgres", home) if os.geteuid() == 0 else []
+        self.owner = _owner(home)
+        self.prefix = _as_server_user(self.bin / "postgres", home, self.owner) if os.geteuid() == 0 else []
         self.process: subprocess.Popen | None = None
 
-    def run(self, log, program: str, *arguments: str, stdin=subprocess.DEVNULL) -> subprocess.Popen:
+    def run(self, log, program: str, *arguments: str, stdin=subprocess.DEVNULL, dies_with_us=False) -> subprocess.Popen:
         """Start one of PostgreSQL's programs, its output to the file `log`."""
+        prefix = self.prefix
+        if dies_with_us and (setpriv := shutil.which("setpriv")):
+            # Where the supervisor is killed, the server is told to end too, as fast as it can without losing a row.
+            prefix = [*(prefix or [setpriv]), "--pdeathsig=INT"]
         return subprocess.Popen(
-            [*self.prefix, str(self.bin / program), *arguments],
+            [*prefix, str(self.bin / program), *arguments],
             stdin=stdin,
             stdout=log,
             stderr=log,
@@ -105,7 +103,7 @@ class Server:
         unfinished = self.home / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)  # From an earlier attempt that was killed.
         unfinished.mkdir(mode=0o700)
-        _give_to_server_user(unfinished)
+        self._give(unfinished)
         with open(self.home / "log", "a") as log:
             self.run(
                 log, "initdb", "-D", str(unfinished), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8",
@@ -122,11 +120,11 @@ class Server:
         self._check_version()
         options = {**SETTINGS, "unix_socket_directories": str(self._socket_folder()), **self.settings}
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        deadline = time.monotonic() + 30  # Backends of a killed server may hold its shared memory for a moment.
+        deadline = time.monotonic() + 10  # Backends of a killed server may hold its shared memory for a moment.
         while time.monotonic() < deadline:
             (self.data / "postmaster.pid").unlink(missing_ok=True)  # Stale: its process is gone, or somebody else's.
             with open(self.home / "log", "a") as log:
-                self.process = self.run(log, "postgres", "-D", str(self.data), *words)
+                self.process = self.run(log, "postgres", "-D", str(self.data), *words, dies_with_us=True)
             while self.process.poll() is None:
                 if status(self.home) == "ready":
                     return
@@ -167,6 +165,12 @@ class Server:
                 time.sleep(0.02)
         if self.process is not None:
             self.process.wait()
+        if (folder := socket_folder(self.home)) != self.data:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _give(self, folder: Path) -> None:
+        if os.geteuid() == 0:
+            os.chown(folder, *self.owner)
 
     def _check_version(self) -> None:
         wheel = subprocess.check_output([str(self.bin / "postgres"), "--version"], text=True, cwd="/").split()[-1]
@@ -182,14 +186,19 @@ class Server:
         if folder == self.data:
             return folder
         folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.is_symlink() or folder.stat().st_uid not in (os.geteuid(), _server_ids()[0]):
+        if folder.is_symlink() or folder.stat().st_uid not in (os.geteuid(), self.owner[0]):
             raise EmbeddedServerError(f"{folder} belongs to another user: delete it, or move the project to a shorter path.")
         folder.chmod(0o700)
-        _give_to_server_user(folder)
+        self._give(folder)
         return folder
 
 
-def _server_ids() -> tuple[int, int]:
+def _owner(home: Path) -> tuple[int, int]:
+    """Return the user and group whom the server runs as: of the data it has, of SERVER_USER where root makes it, else ours."""
+    with contextlib.suppress(FileNotFoundError):
+        facts = (home / "data").stat()
+        if facts.st_uid != 0:
+            return facts.st_uid, facts.st_gid
     if os.geteuid() != 0:
         return os.geteuid(), os.getegid()
     import pwd
@@ -198,12 +207,7 @@ def _server_ids() -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
-def _give_to_server_user(folder: Path) -> None:
-    if os.geteuid() == 0:
-        os.chown(folder, *_server_ids())
-
-
-def _as_server_user(program: Path, home: Path) -> list[str]:
+def _as_server_user(program: Path, home: Path, owner: tuple[int, int]) -> list[str]:
     """Return the words that run a program as SERVER_USER, able to reach `program` and `home` and no more than that.
 
     Where a parent folder is closed to others (a project under /root), no folder is opened: the server keeps root's one
@@ -215,7 +219,7 @@ def _as_server_user(program: Path, home: Path) -> list[str]:
             "PostgreSQL does not run as root, and `setpriv` (package util-linux) is not here to run it as another user:"
             " install it, run the command as an ordinary user, or set POSTGRES_URL."
         )
-    uid, gid = _server_ids()
+    uid, gid = owner
     words = [setpriv, f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
     if all(parent.stat().st_mode & 0o001 for path in (program, home / "data") for parent in path.parents if parent.exists()):
         return [*words, "--bounding-set=-all"]

@@ -13,6 +13,7 @@ from psycopg import pq
 SCHEMES = ("postgresql", "postgres")
 EXAMPLE = "postgresql://user:password@host:5432/database?sslmode=require"
 ESCAPES = "in the user and the password write % / @ : # ? as %25 %2F %40 %3A %23 %3F"
+LONGEST_NAME = 63  # Bytes.
 CONNECT_TIMEOUT = 10  # Seconds; libpq's default is to wait for ever.
 
 # Parameters of Prisma and of the providers that say nothing to libpq: about pools, prepared statements and proxies.
@@ -28,7 +29,15 @@ IGNORED = frozenset(
         "workaround",
     ]
 )
-LIBPQ = frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults()) - {"dbname", "user", "password", "port"}
+PLACE = {
+    "host": "HOST",
+    "port": "PORT",
+    "user": "USER",
+    "password": "PASSWORD",
+    "dbname": "NAME",
+}  # In the query they win, as in libpq.
+NOT_HERE = frozenset(["service", "replication", "client_encoding"])  # They would lead elsewhere, or to what Django cannot use.
+LIBPQ = frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults()) - PLACE.keys() - NOT_HERE
 
 
 class InvalidURL(ImproperlyConfigured):
@@ -40,8 +49,13 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
 
     Raises InvalidURL, its message naming `variable`, for what cannot be used.
     """
+    url = url.strip()
+    if not url.isprintable():
+        raise InvalidURL(f"{variable} is malformed (it has a character that cannot be printed): write it as {EXAMPLE}.")
     try:
-        parts = urlsplit(url.strip())
+        parts = urlsplit(url)
+        if "," in parts.netloc.rpartition("@")[2]:
+            raise InvalidURL(f"{variable} names several hosts: give the one that takes writes.")
         port = parts.port
     except ValueError as error:
         raise InvalidURL(f"{variable} is malformed ({_reason(error)}): write it as {EXAMPLE}; {ESCAPES}.") from None
@@ -50,27 +64,37 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
     if parts.fragment or "#" in url:
         raise InvalidURL(f"{variable} is malformed (it contains #): {ESCAPES}.")
     try:
+        if not parts.netloc.rpartition("@")[2].startswith("["):
+            _decode(_host(parts.netloc)).encode("idna")  # Raises UnicodeError for a name that no host can have.
         user, password = _decode(parts.username or ""), _decode(parts.password or "")
         host, name = _decode(_host(parts.netloc)), _decode(parts.path.lstrip("/"))
         query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query), errors="strict")
+    except UnicodeError:
+        raise InvalidURL(
+            f"{variable} is malformed (its host, or an escape, is not well-formed): write it as {EXAMPLE}."
+        ) from None
     except ValueError:
         raise InvalidURL(f"{variable} is malformed (a % or a parameter in it is not well-formed): {ESCAPES}.") from None
     if "/" in name or "@" in name or "@" in host:
         raise InvalidURL(f"{variable} is malformed (it has a / or an @ too many): {ESCAPES}.")
     if any("\0" in text for text in (user, password, host, name, *(value for pair in query for value in pair))):
         raise InvalidURL(f"{variable} is malformed (it contains a zero byte): write it as {EXAMPLE}.")
-    if not name:
+    place = {"NAME": name, "USER": user, "PASSWORD": password, "HOST": host, "PORT": str(port or "")}
+    place |= {PLACE[key]: value for key, value in query if key in PLACE}
+    options, pooled = _options([pair for pair in query if pair[0] not in PLACE], variable)
+    if not place["NAME"]:
         raise InvalidURL(f"{variable} names no database: write it as {EXAMPLE}.")
-    options, pooled = _options(query, variable)
-    if parts.netloc and not host and "host" not in options:
+    if len(place["NAME"].encode()) > LONGEST_NAME:
+        raise InvalidURL(
+            f"{variable} names a database of more than {LONGEST_NAME} bytes, which PostgreSQL cannot have: correct its name."
+        )
+    if parts.netloc and not place["HOST"]:
         raise InvalidURL(f"{variable} names no host: write it as {EXAMPLE}.")
+    if "," in place["HOST"]:
+        raise InvalidURL(f"{variable} names several hosts: give the one that takes writes.")
     return {
         "ENGINE": "fly2any.postgres",
-        "NAME": name,
-        "USER": user,
-        "PASSWORD": password,
-        "HOST": host or options.pop("host", ""),
-        "PORT": str(port or ""),
+        **place,
         "OPTIONS": {"connect_timeout": CONNECT_TIMEOUT, "application_name": "fly2any", **options},
         # Behind a transaction pooler a cursor would not find its next page: the server connection has changed.
         "DISABLE_SERVER_SIDE_CURSORS": pooled,
@@ -106,8 +130,10 @@ def _options(query: list[tuple[str, str]], variable: str) -> tuple[dict[str, str
     pooled = False
     for name, value in query:
         if name == "schema":
-            folder = value.replace("\\", "\\\\").replace(" ", "\\ ")
-            options["options"] = f"{options.get('options', '')} -c search_path={folder}".strip()
+            # One name, taken literally, as Prisma does; then escaped once more for the options of a connection.
+            path = '"' + value.replace('"', '""') + '"'
+            path = path.replace("\\", "\\\\").replace(" ", "\\ ")
+            options["options"] = f"{options.get('options', '')} -c search_path={path}".strip()
         elif name == "options":
             options["options"] = f"{value} {options.get('options', '')}".strip()
         elif name == "pgbouncer":

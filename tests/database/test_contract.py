@@ -117,7 +117,7 @@ def test_each_migration_of_ours_goes_back_to_where_it_came_from(app):
             executor.migrate([(app, steps[steps.index(step) - 1])])
             executor.loader.build_graph()
             assert read_catalog(scratch, schema="public") != after
-            executor.migrate([(app, step)])
+            executor.migrate([(app, steps[-1])])
             executor.loader.build_graph()
             assert read_catalog(scratch, schema="public") == after
 

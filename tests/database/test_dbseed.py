@@ -58,6 +58,15 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_others():
 
 
 @pytest.mark.django_db
+def test_what_was_made_anew_by_hand_stays():
+    seed(connection, users=20, seed=1, until=DAY)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE user_preferences SET id = 'mine'  WHERE id = (SELECT min(id) FROM user_preferences)")
+
+    assert sum(seed(connection, users=20, seed=1, until=DAY).values()) == 0
+
+
+@pytest.mark.django_db
 def test_more_users_go_on_from_fewer():
     seed(connection, users=20, seed=1, until=DAY)
 
@@ -124,7 +133,15 @@ def test_the_command_says_what_it_added_and_shows_the_password_once(own_server):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--users", "-1"], ["--users", "many"], ["--users", "1e9"], ["--until", "tomorrow"], ["--seed", "x"]]
+    "arguments",
+    [
+        ["--users", "-1"],
+        ["--users", "many"],
+        ["--users", "1e9"],
+        ["--until", "tomorrow"],
+        ["--until", "2200-01-01"],
+        ["--seed", "x"],
+    ],
 )
 def test_a_wrong_option_is_2_with_a_line_that_says_so(arguments):
     result = manage("dbseed", *arguments)

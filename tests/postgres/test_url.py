@@ -35,7 +35,16 @@ def database(**changes):
         ("postgresql://user:secret@%2Frun%2FPG:5432/db", database(HOST="/run/PG")),
         ("postgresql://user:secret@host:5432/db?sslmode=require", database(OPTIONS=OPTIONS | {"sslmode": "require"})),
         ("postgresql://user:secret@host:5432/db?connect_timeout=3", database(OPTIONS=OPTIONS | {"connect_timeout": "3"})),
-        ("postgresql://user:secret@host:5432/db?schema=other", database(OPTIONS=OPTIONS | {"options": "-c search_path=other"})),
+        (
+            "postgresql://user:secret@host:5432/db?schema=other",
+            database(OPTIONS=OPTIONS | {"options": '-c search_path="other"'}),
+        ),
+        (
+            "postgresql://user:secret@host:5432/db?schema=My%20One",
+            database(OPTIONS=OPTIONS | {"options": '-c search_path="My\\ One"'}),
+        ),
+        ("postgresql://user:secret@localhost:5432/db?host=/run/postgresql", database(HOST="/run/postgresql")),
+        ("postgresql://host/db?user=user&password=secret&port=5432", database()),
         ("postgresql://user:secret@host:5432/db?pgbouncer=true&connection_limit=1", database(DISABLE_SERVER_SIDE_CURSORS=True)),
         ("  postgresql://user:secret@host:5432/db\n", database()),
     ],
@@ -61,6 +70,11 @@ def test_a_url_is_read_as_prisma_and_the_providers_write_it(url, expected):
         ("postgresql://user:secret@host/db?sslmod=require", "the parameter 'sslmod'"),
         ("postgresql://user:secret@host/db?sslmode", "not well-formed"),
         ("postgresql://user:secret@host/d%00b", "zero byte"),
+        ("postgresql://user:secret@h1:5432,h2:5433/db", "names several hosts"),
+        ("postgresql://user:secret@" + "long" * 20 + "/db", "its host"),
+        ("postgresql://user:secret@host/" + "long" * 16, "more than 63 bytes"),
+        ("postgresql://user:secret@host/db?service=other", "the parameter 'service'"),
+        ("postgresql://user:secret@ho\x07st/db", "cannot be printed"),
     ],
 )
 def test_a_url_that_cannot_be_used_gets_one_sentence_without_the_password(url, sentence):
@@ -77,7 +91,7 @@ def test_a_url_that_cannot_be_used_gets_one_sentence_without_the_password(url, s
 @given(
     user=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),
     password=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),
-    name=st.text(st.characters(exclude_characters="\0@/", exclude_categories=["Cs"]), min_size=1),
+    name=st.text(st.characters(exclude_characters="\0@/", exclude_categories=["Cs"]), min_size=1, max_size=15),
 )
 def test_whatever_is_escaped_comes_back(user, password, name):
     parsed = parse(f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@host/{quote(name, safe='')}")

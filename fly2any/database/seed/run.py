@@ -47,7 +47,7 @@ def seed(
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
             values["routes"] = _prepare(cursor, seed)
             for table, statement in STATEMENTS.items():
-                cursor.execute(statement + END, {**values, "low": low, "high": high})
+                cursor.execute(statement + END[table == "users"], {**values, "low": low, "high": high})
                 added[table] += cursor.rowcount
         progress(high - 1)
     if any(added.values()):

@@ -20,6 +20,13 @@ def whole_number(text):
     return number
 
 
+def day(text):
+    until = date.fromisoformat(text)
+    if not 1980 <= until.year <= 2037:  # What the site's 32-bit epoch seconds can hold.
+        raise ValueError
+    return until
+
+
 class Command(BaseCommand):
     help = "Add demo data to all 18 tables: the same for the same seed; a second run adds nothing."
 
@@ -32,7 +39,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--seed", type=whole_number, default=1, metavar="S", help="Another seed, other data.")
         parser.add_argument(
-            "--until", type=date.fromisoformat, metavar="YYYY-MM-DD", help="The day on which the data ends; today if not given."
+            "--until", type=day, metavar="YYYY-MM-DD", help="The day on which the data ends; today if not given."
         )
         parser.add_argument(
             "--admin", action="store_true", help="Also make a demo administrator, whose password is shown once."

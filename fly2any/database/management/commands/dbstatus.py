@@ -1,3 +1,4 @@
+import math
 import sys
 import time
 from dataclasses import replace
@@ -8,6 +9,13 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 from fly2any.database.render import as_json, as_text
 from fly2any.database.status import verify
 from fly2any.database.write_check import check_writes
+
+
+def seconds(text):
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise ValueError
+    return number
 
 
 class Command(BaseCommand):
@@ -27,7 +35,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--wait",
-            type=float,
+            type=seconds,
             default=0,
             metavar="SECONDS",
             help="Wait this long for the database to answer with nothing pending.",
@@ -35,10 +43,15 @@ class Command(BaseCommand):
 
     def handle(self, *, database, format, indexes, write_check, wait, verbosity, **options):
         connection = connections[database]
-        report = self.report(connection, indexes, wait)
+        report, failure = self.report(connection, indexes, wait), None
         if write_check:
-            report = replace(report, write_checked=check_writes(connection))
+            try:
+                report = replace(report, write_checked=check_writes(connection))
+            except Error as error:
+                failure = error
         self.stdout.write(as_json(report) if format == "json" else as_text(report, verbosity=verbosity))
+        if failure is not None:
+            raise failure
         sys.exit(report.exit_code)
 
     def report(self, connection, indexes, wait):

@@ -1,0 +1,83 @@
+"""Every command, option, finding, setting and make target is documented; every link in the docs leads somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+from django.core.management import get_commands, load_command_class
+
+from fly2any.database.findings import CODES
+
+PROJECT = Path(__file__).resolve().parent.parent
+DOCS = PROJECT / "docs"
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+COMMANDS = sorted(name for name, app in get_commands().items() if app == "fly2any.database")
+OF_DJANGO = {
+    "--help",
+    "--version",
+    "--verbosity",
+    "--settings",
+    "--pythonpath",
+    "--traceback",
+    "--no-color",
+    "--force-color",
+    "--skip-checks",
+}
+
+
+def test_the_commands_are_these():
+    assert COMMANDS == ["dbcontract", "dbseed", "dbstatus"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_has_a_page_with_each_of_its_options(command):
+    parser = load_command_class("fly2any.database", command).create_parser("manage.py", command)
+    options = {word for action in parser._actions for word in action.option_strings if word.startswith("--")} - OF_DJANGO
+    page = (DOCS / "reference" / f"{command}.md").read_text()
+
+    assert {option for option in options if not re.search(rf"^\| `{option}\b", page, re.M)} == set()
+    assert f"docs/reference/{command}.md" in (PROJECT / "README.md").read_text()
+
+
+def test_the_findings_page_has_each_code_and_no_other():
+    page = (DOCS / "reference" / "findings.md").read_text()
+
+    assert set(re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \|", page, re.M)) == CODES
+
+
+def test_the_settings_page_has_each_variable_that_is_read():
+    settings = (PROJECT / "fly2any" / "settings.py").read_text()
+    read = set(re.findall(r'(?:environ\.get|required|switch)\("([A-Z_]+)"', settings)) | {"POSTGRES_URL", "DATABASE_URL"}
+    page = (DOCS / "reference" / "settings.md").read_text()
+
+    assert {name for name in read if not re.search(rf"^\| `{name}` \|", page, re.M)} == set()
+
+
+def test_the_readme_names_each_make_target():
+    targets = re.findall(r"^([a-z]+):.*## ", (PROJECT / "Makefile").read_text(), re.M)
+    readme = (PROJECT / "README.md").read_text()
+
+    assert targets == ["help", "migrate", "test", "admin", "check", "bench"]
+    assert [target for target in targets if not re.search(rf"`(make )?{target}`|make {target}", readme)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_links_lead_somewhere(page):
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if not link.startswith("http")]
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_page_is_reached_from_the_readme():
+    reached, todo = set(), [PROJECT / "README.md"]
+    while todo:
+        page = todo.pop().resolve()
+        if page in reached:
+            continue
+        reached.add(page)
+        if page.suffix == ".md":
+            links = re.findall(r"\]\(([^)#]+)", page.read_text())
+            found = [(page.parent / link) for link in links if not link.startswith("http")]
+            todo += [path for link in found for path in (sorted(link.glob("*.md")) if link.is_dir() else [link])]
+
+    assert [page for page in PAGES if page.resolve() not in reached] == []
