@@ -45,7 +45,7 @@ class PriceAlertAdmin(ModelAdmin):
 
     @admin.display(ordering="origin")
     def route(self, alert):
-        return f"{alert.origin} → {alert.destination}"
+        return f"{alert.origin}\u00a0→\u00a0{alert.destination}"
 
 
 @admin.register(RecentSearch)

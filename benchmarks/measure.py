@@ -1,0 +1,51 @@
+"""Measuring: medians of interleaved rounds, so that a noisy moment hits both sides alike."""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from fly2any.database.scratch import scratch_database
+
+
+def seconds(action: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    action()
+    return time.perf_counter() - begun
+
+
+def child_seconds(action: Callable[[], object]) -> tuple[float, float]:
+    """Return the wall time and the processor time of the processes that `action` runs and waits for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall = seconds(action)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def rounds(number: int, **sides: Callable[[], float]) -> dict[str, float]:
+    """Return the median of `number` measurements of each side, taken in turns."""
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(number):
+        for name, measure in sides.items():
+            taken[name].append(measure())
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def show(what: str, ours: float, peer: float, of: str, aim: str = "") -> None:
+    print(
+        f"  {what:<46}{ours * 1000:>12,.1f} ms{peer * 1000:>14,.1f} ms {of:<28}{ours / peer:>7.2f} ×  {aim}".rstrip(),
+        flush=True,
+    )
+
+
+@contextmanager
+def migrated_database():
+    """Yield a connection to a scratch database with every migration applied."""
+    with scratch_database(connection) as scratch:
+        executor = MigrationExecutor(scratch)
+        executor.migrate(executor.loader.graph.leaf_nodes())
+        yield scratch
