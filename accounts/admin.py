@@ -4,7 +4,7 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm
 from django.utils.html import format_html
 
-from fly2any.administration.options import ModelAdmin, ReadOnlyModelAdmin, is_set, link_to
+from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin, is_set, link_to
 
 from .models import Account, Session, User, UserPreferences, VerificationToken
 
@@ -21,7 +21,7 @@ class UserAdmin(ModelAdmin, DjangoUserAdmin):
     add_form = AdminUserCreationForm
     list_display = ["email", "name", "country", "has_password", "is_staff", "is_active", "created_at", "last_login"]
     list_filter = ["is_staff", "is_superuser", "is_active"]
-    search_fields = ["=id", "email__startswith", "name__startswith"]
+    search_fields = ["id__exact", "email__startswith", "name__startswith"]
     search_help_text = "An id, or the beginning of an e-mail address or a name."
     ordering = ["email"]
     long_texts = ("bio",)
@@ -67,7 +67,7 @@ class UserAdmin(ModelAdmin, DjangoUserAdmin):
 class AccountAdmin(ReadOnlyModelAdmin):
     list_display = ["provider", "provider_account_id", "user_link", "type", "scope"]
     list_select_related = ["user"]
-    search_fields = ["=id", "=provider_account_id"]
+    search_fields = ["id__exact", "provider_account_id__exact"]
     search_help_text = "An id, or the account at the provider."
     ordering = ["pk"]
     secrets = ("refresh_token", "access_token", "id_token", "session_state")
@@ -78,7 +78,7 @@ class AccountAdmin(ReadOnlyModelAdmin):
 class SessionAdmin(ReadOnlyModelAdmin):
     list_display = ["id", "user_link", "expires"]
     list_select_related = ["user"]
-    search_fields = ["=id"]
+    search_fields = ["id__exact"]
     search_help_text = "An id."
     ordering = ["pk"]
     secrets = ("session_token",)
@@ -88,20 +88,15 @@ class SessionAdmin(ReadOnlyModelAdmin):
 @admin.register(VerificationToken)
 class VerificationTokenAdmin(ReadOnlyModelAdmin):
     list_display = ["identifier", "expires"]
-    search_fields = ["=id", "identifier__startswith"]
+    search_fields = ["id__exact", "identifier__startswith"]
     search_help_text = "An id, or the beginning of an e-mail address."
     ordering = ["pk"]
     secrets = ("token",)
 
 
 @admin.register(UserPreferences)
-class UserPreferencesAdmin(ModelAdmin):
+class UserPreferencesAdmin(OfUser, ModelAdmin):
     list_display = ["user_link", "preferred_cabin_class", "home_airport", "currency", "language", "theme", "newsletter_opt_in"]
     list_filter = ["currency", "language", "theme", "newsletter_opt_in"]
-    list_select_related = ["user"]
-    search_fields = ["=id", "=user__email"]
-    search_help_text = "An id, or the user's e-mail address."
     ordering = ["pk"]
-    raw_id_fields = ["user"]
     readonly_fields = ["id", "created_at", "updated_at"]
-    user_link = link_to("user")

@@ -21,7 +21,7 @@ class ConversationAdmin(ReadOnlyModelAdmin):
     list_display = ["session_id", "user_link", "status", "current_consultant_team", "created_at", "updated_at"]
     list_filter = ["status", "current_consultant_team"]
     list_select_related = ["user"]
-    search_fields = ["=id", "=session_id", "=user__email"]
+    search_fields = ["id__exact", "session_id__exact", "user__email__exact"]
     search_help_text = "An id, a session's id, or the user's e-mail address."
     ordering = ["-created_at"]
     inlines = [MessageInline]
@@ -33,7 +33,7 @@ class MessageAdmin(ReadOnlyModelAdmin):
     list_display = ["role", "consultant_name", "excerpt", "conversation_link", "created_at"]
     list_filter = ["role", "consultant_team"]
     list_select_related = ["conversation"]
-    search_fields = ["=id", "=conversation__session_id"]
+    search_fields = ["id__exact", "conversation__session_id__exact"]
     search_help_text = "An id, or the id of the conversation's session."
     ordering = ["-pk"]
     conversation_link = link_to("conversation")

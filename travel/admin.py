@@ -1,28 +1,20 @@
 from django.contrib import admin
 
-from fly2any.administration.options import ModelAdmin, ReadOnlyModelAdmin, link_to
+from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
 
-OF_USER = ["=id", "=user__email"]
-OF_USER_HELP = "An id, or the user's e-mail address."
-
 
 @admin.register(SavedSearch)
-class SavedSearchAdmin(ModelAdmin):
+class SavedSearchAdmin(OfUser, ModelAdmin):
     list_display = ["name", "user_link", "origin", "destination", "depart_date", "return_date", "search_count", "last_searched"]
     list_filter = ["cabin_class"]
-    list_select_related = ["user"]
-    search_fields = OF_USER
-    search_help_text = OF_USER_HELP
     ordering = ["-pk"]
-    raw_id_fields = ["user"]
     readonly_fields = ["id", "created_at", "updated_at"]
-    user_link = link_to("user")
 
 
 @admin.register(PriceAlert)
-class PriceAlertAdmin(ModelAdmin):
+class PriceAlertAdmin(OfUser, ModelAdmin):
     list_display = [
         "route",
         "depart_date",
@@ -35,13 +27,8 @@ class PriceAlertAdmin(ModelAdmin):
         "last_checked",
     ]
     list_filter = ["active", "triggered"]
-    list_select_related = ["user"]
-    search_fields = OF_USER
-    search_help_text = OF_USER_HELP
     ordering = ["-pk"]
-    raw_id_fields = ["user"]
     readonly_fields = ["id", "created_at", "updated_at"]
-    user_link = link_to("user")
 
     @admin.display(ordering="origin")
     def route(self, alert):
@@ -49,20 +36,16 @@ class PriceAlertAdmin(ModelAdmin):
 
 
 @admin.register(RecentSearch)
-class RecentSearchAdmin(ReadOnlyModelAdmin):
+class RecentSearchAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["city", "country", "airport_code", "user_link", "price", "viewed_at"]
-    list_select_related = ["user"]
-    search_fields = OF_USER
-    search_help_text = OF_USER_HELP
     ordering = ["-pk"]
-    user_link = link_to("user")
 
 
 @admin.register(PriceHistory)
 class PriceHistoryAdmin(ReadOnlyModelAdmin):
     list_display = ["origin", "destination", "depart_date", "price", "currency", "provider", "timestamp"]
     list_filter = ["provider"]
-    search_fields = ["=id", "=origin", "=destination"]
+    search_fields = ["id__exact", "origin__exact", "destination__exact"]
     search_help_text = "An id, or the IATA codes of a route: GRU LIS."
     ordering = ["-timestamp"]
 

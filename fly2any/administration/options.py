@@ -117,3 +117,13 @@ def is_set(name: str):
         return bool(getattr(obj, name))
 
     return column
+
+
+class OfUser:
+    """What the pages over rows that hang on a user share: found by their id or the user's e-mail address, linked to the user."""
+
+    list_select_related = ("user",)
+    raw_id_fields = ("user",)
+    search_fields = ("id__exact", "user__email__exact")
+    search_help_text = "An id, or the user's e-mail address."
+    user_link = link_to("user")

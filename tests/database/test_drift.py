@@ -1,0 +1,66 @@
+"""The comparison on plain values: no database."""
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fly2any.database.catalog import Catalog, Column, Index, Table
+from fly2any.database.drift import compare
+from tests.database.mutations import EXPECTED, at, kind
+
+NAMED = (*EXPECTED.keys, *EXPECTED.checks, *EXPECTED.indexes, *EXPECTED.foreign_keys)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sets(st.sampled_from(NAMED)))
+def test_whatever_is_taken_away_is_missing_and_nothing_else(taken):
+    comparison = compare(EXPECTED, EXPECTED.where(lambda thing: thing not in taken))
+
+    assert {(f.code, f.where) for f in comparison.findings} == {(f"{kind(thing)}.missing", at(thing)) for thing in taken}
+    assert comparison.matched == frozenset(EXPECTED) - taken
+    assert comparison.foreign == Catalog()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sets(st.sampled_from(EXPECTED.columns)))
+def test_whatever_columns_are_taken_away_are_missing(taken):
+    comparison = compare(EXPECTED, EXPECTED.where(lambda thing: thing not in taken))
+
+    assert {(f.code, f.where) for f in comparison.findings} == {("column.missing", at(column)) for column in taken}
+
+
+def test_what_the_site_added_since_is_foreign_and_no_finding():
+    added = Catalog(
+        tables=(Table("trips"),),
+        columns=(
+            Column("users", "tripMatchCredits", "integer", nullable=False, default="0"),
+            Column("users", "referralCode", "text"),
+            Column("wishlist_items", "productType", "text", nullable=False, default="'flight'::text"),
+        ),
+        indexes=(Index("wishlist_items", "wishlist_items_userId_productType_idx", ("userId", "productType"), ("", "")),),
+    )
+    live = replace(
+        EXPECTED,
+        tables=EXPECTED.tables + added.tables,
+        columns=EXPECTED.columns + added.columns,
+        indexes=EXPECTED.indexes + added.indexes,
+    )
+
+    comparison = compare(EXPECTED, live)
+
+    assert comparison.findings == ()
+    assert comparison.foreign == added
+
+
+def test_a_dropped_column_is_not_taken_for_one_of_the_sites():
+    ours = next(column for column in EXPECTED.columns if at(column) == "wishlist_items.notes")
+    live = EXPECTED.where(lambda thing: thing != ours)
+    tables = tuple(
+        Table("wishlist_items", dropped_columns=1) if table.name == "wishlist_items" else table for table in live.tables
+    )
+    theirs = Column("wishlist_items", "productId", "text")
+
+    findings = compare(EXPECTED, replace(live, tables=tables, columns=(*live.columns, theirs))).findings
+
+    assert [(finding.code, finding.where) for finding in findings] == [("column.missing", "wishlist_items.notes")]
