@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 from django.db import connection
+from hypothesis import settings
 
 from tests.servers import OwnServer
+
+settings.register_profile("shared machine", deadline=None)  # Never a test that fails for being slow.
+settings.load_profile("shared machine")
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -40,8 +44,8 @@ def manage(*arguments, url=None, timeout=120, **environment):
 @pytest.fixture
 def url(db):
     """POSTGRES_URL of the test database, for another process. What this test writes in its transaction is not seen there."""
-    settings = connection.settings_dict
-    return f"postgresql://{settings['USER']}@/{settings['NAME']}?host={settings['HOST']}"
+    database = connection.settings_dict
+    return f"postgresql://{database['USER']}@/{database['NAME']}?host={database['HOST']}"
 
 
 @pytest.fixture

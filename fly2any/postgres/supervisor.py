@@ -120,7 +120,7 @@ class Server:
         self._check_version()
         options = {**SETTINGS, "unix_socket_directories": str(self._socket_folder()), **self.settings}
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        deadline = time.monotonic() + 10  # Backends of a killed server may hold its shared memory for a moment.
+        deadline = time.monotonic() + 5  # Backends of a killed server may hold its shared memory for a moment.
         while time.monotonic() < deadline:
             (self.data / "postmaster.pid").unlink(missing_ok=True)  # Stale: its process is gone, or somebody else's.
             with open(self.home / "log", "a") as log:

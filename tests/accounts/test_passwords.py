@@ -59,7 +59,7 @@ def test_bcrypt_looks_at_72_bytes():
     assert not passwords.verify("é" * 35, stored)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.text(min_size=1, max_size=100).filter(lambda text: "\0" not in text))
 def test_any_password_verifies_and_another_does_not(password):
     stored = passwords.make_hash(password)

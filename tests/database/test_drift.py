@@ -12,7 +12,7 @@ from tests.database.mutations import EXPECTED, at, kind
 NAMED = (*EXPECTED.keys, *EXPECTED.checks, *EXPECTED.indexes, *EXPECTED.foreign_keys)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sets(st.sampled_from(NAMED)))
 def test_whatever_is_taken_away_is_missing_and_nothing_else(taken):
     comparison = compare(EXPECTED, EXPECTED.where(lambda thing: thing not in taken))
@@ -22,7 +22,7 @@ def test_whatever_is_taken_away_is_missing_and_nothing_else(taken):
     assert comparison.foreign == Catalog()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sets(st.sampled_from(EXPECTED.columns)))
 def test_whatever_columns_are_taken_away_are_missing(taken):
     comparison = compare(EXPECTED, EXPECTED.where(lambda thing: thing not in taken))

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from fly2any.postgres import embedded
+from fly2any.settings import embedded_database
 from tests.servers import processes
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -21,6 +22,7 @@ import os, sys, time
 from pathlib import Path
 import psycopg
 from fly2any.postgres import embedded
+from fly2any.settings import embedded_database
 home = Path(sys.argv[1])
 embedded.hold(home, {"fsync": "off"}, "fly2any")
 with psycopg.connect(host=str(embedded.socket_folder(home)), user="postgres", dbname="fly2any", autocommit=True) as connection:
@@ -83,7 +85,7 @@ def test_it_listens_on_nothing_but_a_socket_of_its_own(home):
 def test_rows_outlive_the_server(home):
     ask(
         home,
-        "CREATE TABLE kept AS SELECT 7 AS n; SELECT 1" if False else "SELECT 1",
+        "SELECT 1",
         "connection.execute('CREATE TABLE kept AS SELECT 7 AS n')",
     )
 
@@ -156,11 +158,57 @@ def test_a_creation_that_was_killed_is_begun_anew(home):
     assert ask(home) == "1"
 
 
-def test_a_long_path_is_no_obstacle(home):
-    deep = home / ("long" * 30)
-    deep.mkdir(mode=0o711)
+@pytest.mark.parametrize("name", ["long" * 30, "a,b", 'a "quoted" é $HOME name'])
+def test_an_odd_path_is_no_obstacle(home, name):
+    odd = home / name
+    odd.mkdir(mode=0o711)
 
-    assert ask(deep) == "1"
+    assert ask(odd) == "1"
+    assert not embedded.socket_folder(odd).exists() or embedded.socket_folder(odd) == odd / "data"
+
+
+def test_a_symbolic_link_is_no_obstacle(home):
+    real = home / "real"
+    real.mkdir(mode=0o711)
+    (home / "link").symlink_to(real)
+    link = embedded_database(home / "link")["EMBEDDED"]["HOME"]
+
+    process = client(link, then="time.sleep(1)")
+    assert process.stdout.readline() == "1\n"
+    assert ask(link) == "1"
+    assert process.communicate(timeout=60)[0] == ""
+
+
+def test_a_command_that_is_killed_while_it_creates_the_server_leaves_no_half_for_the_next(home):
+    for delay in (0.2, 0.7, 1.2):
+        folder = home / str(delay)
+        folder.mkdir(mode=0o711)
+        first = client(folder)
+        time.sleep(delay)
+        first.kill()
+        first.communicate()
+
+        assert ask(folder, "SELECT current_database()") == "fly2any"
+
+
+def test_the_server_ends_with_its_supervisor_when_nobody_is_left_to_stop_it(home):
+    process = client(home, then="time.sleep(60)")
+    assert process.stdout.readline() == "1\n"
+    supervisor = int(next(line for line in processes("fly2any.postgres.supervisor") if str(home) in line).split()[0])
+
+    process.kill()
+    os.kill(supervisor, signal.SIGKILL)
+    process.communicate()
+
+    assert gone(home)
+
+
+def test_a_folder_that_is_a_file_is_one_sentence(home):
+    (home / "file").write_text("")
+
+    err = client(home / "file" / "below").communicate(timeout=60)[1]
+
+    assert "The embedded PostgreSQL cannot use" in err.splitlines()[-1]
 
 
 def test_data_of_another_version_is_refused_with_its_cure(home):
@@ -179,9 +227,8 @@ def test_data_of_another_version_is_refused_with_its_cure(home):
 def test_a_server_that_cannot_start_says_where_it_is_written_why(home):
     ask(home)
     (home / "data" / "postgresql.conf").write_text("no_such_setting = 1\n")
-    embedded_error = "import sys\n"
 
-    process = client(home, embedded_error)
+    process = client(home)
     err = process.communicate(timeout=90)[1]
 
     assert process.returncode == 1
