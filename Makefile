@@ -17,9 +17,9 @@ migrate: $(VENV)/ready ## Build the database, or bring it up to date, and verify
 test: $(VENV)/ready ## Run the tests on a throw-away server (PYTEST="-k name" passes options on)
 	@$(BIN)/python -m pytest -q -n auto $(PYTEST)
 
-admin: $(VENV)/ready ## Add demo data and an administrator, and serve the admin
+admin: $(VENV)/ready ## Add demo data and an administrator, and serve the admin (ADDRESS=0.0.0.0:8080)
 	@$(MANAGE) migrate --verbosity 0
-	@$(MANAGE) dbseed --admin
+	@$(MANAGE) dbseed --admin $(SEED)
 	@$(MANAGE) runserver $(ADDRESS)
 
 check: $(VENV)/ready-dev ## Everything that CI runs: linters, types, migrations, deployment, tests
@@ -44,7 +44,8 @@ $(VENV)/ready: requirements.txt
 	@# Debian's python3 has no ensurepip without python3-venv; a pip outside can fill the environment too.
 	@$(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 \
 		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; } 2>/dev/null \
-		|| { echo "$(PYTHON) has neither ensurepip nor pip: apt-get install python3-venv (or your system's like), then run make again." >&2; exit 2; }
+		|| { if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
+			else echo "$(PYTHON) has neither ensurepip nor pip: apt-get install python3-venv (or your system's like), then run make again."; fi >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location -r requirements.txt
 	@touch $@
 

@@ -1,6 +1,7 @@
 """Passwords as the site keeps them: raw bcrypt, which bcryptjs writes and reads. Django's own format would lock people out there."""
 
 import bcrypt
+from django.core.exceptions import ValidationError
 
 ROUNDS = 12
 LONGEST_PASSWORD = 72  # Bytes: bcrypt looks at no more, and bcryptjs cuts the rest off.
@@ -19,6 +20,19 @@ def verify(password: str, stored: str | None) -> bool:
         return bcrypt.checkpw(_bytes(password), (stored or NOBODYS_HASH).encode("ascii")) and bool(stored)
     except ValueError:  # What another program left there: nobody signs in with it.
         return False
+
+
+class LongestPasswordValidator:
+    """Refuse a password of which a part would not count."""
+
+    def validate(self, password, user=None):
+        if len(password.encode()) > LONGEST_PASSWORD:
+            raise ValidationError(
+                f"The password is longer than {LONGEST_PASSWORD} bytes, of which no more would count: choose a shorter one."
+            )
+
+    def get_help_text(self):
+        return f"Your password may have up to {LONGEST_PASSWORD} bytes."
 
 
 def _bytes(password: str) -> bytes:

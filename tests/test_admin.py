@@ -12,6 +12,7 @@ from fly2any.administration.options import MOST_COUNTED
 from fly2any.database.contract import PHASE7_APPS
 from fly2any.database.seed import seed
 from tests.database.test_dbseed import DAY
+from travel.models import PriceAlert
 
 MODELS = [model for app in PHASE7_APPS for model in apps.get_app_config(app).get_models()]
 CANARY = "canary-9f3a"
@@ -159,6 +160,29 @@ def test_a_user_is_added_edited_and_given_a_password(staff):
     assert (added.status_code, changed.status_code) == (302, 302)
     assert (user.name, user.bio, user.country, user.check_password("a-long-password-1")) == (None, "Hello", "PT", True)
     assert UserPreferences.objects.get().theme == "dark"
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.db_table)
+def test_a_form_to_add_a_row_asks_for_what_a_person_knows(model, staff):
+    response = staff.get(page(model, "add"))
+
+    assert response.status_code in (200, 403)
+    assert " object at 0x" not in response.content.decode()
+    assert "field-created_at" not in response.content.decode()
+
+
+def test_an_alert_is_added_without_its_times(staff):
+    user = User.objects.get()
+    form = staff.get(page(PriceAlert, "add")).context["adminform"].form
+    shown = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
+    values = {
+        "user": user.pk, "origin": "GRU", "destination": "LIS", "depart_date": "2026-07-01", "current_price": "500", "target_price": "400",
+        "currency": shown["currency"], "active": "on", "notification_count": "0",
+        "last_checked_0": f"{shown['last_checked']:%Y-%m-%d}", "last_checked_1": f"{shown['last_checked']:%H:%M:%S}",
+    }  # fmt: skip
+
+    assert staff.post(page(PriceAlert, "add"), values).status_code == 302
+    assert (PriceAlert.objects.get().origin, PriceAlert.objects.get().triggered_at) == ("GRU", None)
 
 
 def test_machines_tables_are_read_only(staff, rows):

@@ -9,6 +9,7 @@ from django.contrib.admin.widgets import AdminTextInputWidget
 from django.db import models
 from django.db.models.constants import LOOKUP_SEP
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 
 from fly2any.postgres.deletion import DB_CASCADE
@@ -32,12 +33,15 @@ class ModelAdmin(admin.ModelAdmin):
         return [*(super().get_exclude(request, obj) or ()), *self.secrets]
 
     def get_fields(self, request, obj=None):
-        return [name for name in super().get_fields(request, obj) if name not in self.secrets]
+        hidden = self.secrets if obj else (*self.secrets, *self.readonly_fields)
+        return [name for name in super().get_fields(request, obj) if name not in hidden]
 
     def formfield_for_dbfield(self, db_field, request, **kwargs):
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if type(db_field) is models.TextField and field and not db_field.choices and db_field.name not in self.long_texts:
             field.widget = AdminTextInputWidget()
+        if field and isinstance(db_field, models.DateTimeField) and db_field.has_db_default():
+            field.initial = timezone.now
         if field and isinstance(db_field, models.TextField) and db_field.null:
             field.empty_value = None  # type: ignore[attr-defined]  # The schema's empty is NULL.
         return field

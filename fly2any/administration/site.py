@@ -12,5 +12,5 @@ class AdminSite(admin.AdminSite):
     site_header = "Fly2Any database"
     site_title = "Fly2Any"
     index_title = "Data"
+    site_url = None  # The site is not here.
     login_form = SignInForm
-    enable_nav_sidebar = True

@@ -32,11 +32,13 @@ def add_column(column: Column) -> str:
     alter = f"ALTER TABLE {quote(column.table)}"
     if column.can_be_left_out:
         return f"{alter} ADD COLUMN {column.sql()};"
-    return (
-        f"{alter} ADD COLUMN {replace(column, nullable=True).sql()};\n"
-        "-- Fill the column in the rows that are there, then:\n"
-        f"{alter} ALTER COLUMN {quote(column.name)} SET NOT NULL;"
-    )
+    return f"{alter} ADD COLUMN {replace(column, nullable=True).sql()};\n{require(column)}"
+
+
+def require(column: Column) -> str:
+    """Return what makes a column NOT NULL, with the query for the rows that are in the way."""
+    table, name = quote(column.table), quote(column.name)
+    return f"-- Fill first: SELECT * FROM {table} WHERE {name} IS NULL\nALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL;"
 
 
 def mend_identity(column: Column, live: Column) -> str:
@@ -103,9 +105,26 @@ def retype(column: Column, live: Column, alter: str) -> str:
 def add(thing: Key | Check | ForeignKey) -> str:
     alter = f"ALTER TABLE {quote(thing.table)}"
     if isinstance(thing, Key):
-        return f"{alter} ADD {thing.sql()};"
+        columns = ", ".join(map(quote, thing.columns))
+        query = f"SELECT {columns} FROM {quote(thing.table)} GROUP BY {columns} HAVING count(*) > 1"
+        return f"-- Remove duplicates first: {query}\n{alter} ADD {thing.sql()};"
     # In two steps, so that the table is not locked against writes while its rows are checked.
-    return f"{alter} ADD {thing.sql()} NOT VALID;\n{alter} VALIDATE CONSTRAINT {quote(thing.name)};"
+    return f"{alter} ADD {thing.sql()} NOT VALID;\n{validate(thing)}"
+
+
+def validate(thing: Check | ForeignKey) -> str:
+    """Return what validates a constraint, with the query for the rows that are in the way."""
+    table = quote(thing.table)
+    if isinstance(thing, ForeignKey):
+        there = " AND ".join(f"p.{quote(b)} = c.{quote(a)}" for a, b in zip(thing.columns, thing.target_columns, strict=True))
+        given = " AND ".join(f"c.{quote(a)} IS NOT NULL" for a in thing.columns)
+        query = (
+            f"SELECT * FROM {table} AS c WHERE {given} AND NOT EXISTS (SELECT FROM {quote(thing.target)} AS p WHERE {there})"
+        )
+        hint = f"-- Remove orphans first: {query}"
+    else:
+        hint = f"-- Mend first: SELECT * FROM {table} WHERE NOT {thing.expression.removeprefix('CHECK ')}"
+    return f"{hint}\nALTER TABLE {table} VALIDATE CONSTRAINT {quote(thing.name)};"
 
 
 def drop(thing: Object) -> str:
@@ -126,13 +145,13 @@ def mend_check(thing: Check, live: Check | None) -> str:
     if live is None:
         return add(thing)
     if replace(live, valid=True) == thing:
-        return f"ALTER TABLE {quote(thing.table)} VALIDATE CONSTRAINT {quote(thing.name)};"
+        return validate(thing)
     return f"{drop(live)}\n{add(thing)}"
 
 
 def mend_foreign_key(fk: ForeignKey, live: ForeignKey | None) -> str:
     if live is not None and replace(live, valid=True) == fk:
-        return f"ALTER TABLE {quote(fk.table)} VALIDATE CONSTRAINT {quote(fk.name)};"
+        return validate(fk)
     return add(fk) if live is None else f"{drop(live)}\n{add(fk)}"
 
 

@@ -84,7 +84,6 @@ class _Comparing:
                         table,
                         f"Table {table.name} is missing, and {same[0]} has all its columns: it was probably renamed.",
                         f"ALTER TABLE {quote(same[0])} RENAME TO {quote(table.name)};",
-                        Severity.WARNING,
                     )
                     self.actual = self.actual.renamed_table(same[0], table.name)
                     live = {table.name: table for table in self.actual.tables}
@@ -146,7 +145,6 @@ class _Comparing:
                     f"Column {column.name} of {column.table} is missing, and {same[0].name} has its definition:"
                     " it was probably renamed; look at its values before you name it back.",
                     f"ALTER TABLE {quote(column.table)} RENAME COLUMN {quote(same[0].name)} TO {quote(column.name)};",
-                    Severity.WARNING,
                 )
                 self.actual = self.actual.renamed_column(column.table, same[0].name, column.name)
             else:
@@ -179,7 +177,7 @@ class _Comparing:
             self.add("column.different", column, f"{what} is generated {is_}, not {should}.", cure)
             live = replace(live, default=default)  # The cure drops it.
         if live.nullable and not column.nullable:
-            self.add("column.weaker", column, f"{what} may be NULL.", f"{alter} SET NOT NULL;")
+            self.add("column.weaker", column, f"{what} may be NULL.", cures.require(column))
         elif column.nullable and not live.nullable:
             self.add(
                 "column.different", column, f"{what} may not be NULL, so writes without it fail.", f"{alter} DROP NOT NULL;"

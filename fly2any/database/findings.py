@@ -60,6 +60,7 @@ CODES = frozenset(
         "server.time_zone",
         "server.connections",
         "server.privileges",
+        "contract.stale",
         "server.schema",
         "server.encoding",
     ]

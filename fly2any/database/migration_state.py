@@ -29,6 +29,7 @@ class MigrationState:
     applied: tuple[Applied, ...]
     pending: tuple[str, ...]  # in the order in which `migrate` would apply them
     unknown: tuple[str, ...]
+    known: tuple[str, ...]  # to the code, in the order of application
     too_early: tuple[str, ...]  # applied, though a migration they need is not
 
     def findings(self) -> Iterator[Finding]:
@@ -67,9 +68,9 @@ def known_migrations() -> dict[str, frozenset[str]]:
 
 def read_migrations(connection, *, schema: str, recorded: bool, readable: bool) -> MigrationState:
     """Return the state of the migrations; `recorded` and `readable` say whether `schema` has a ledger, and whether it may be read."""
-    if recorded and not readable:
-        return MigrationState(recorded, readable, (), (), (), ())
     known = known_migrations()
+    if recorded and not readable:
+        return MigrationState(recorded, readable, (), (), (), tuple(known), ())
     applied: tuple[Applied, ...] = ()
     if recorded:
         with connection.cursor() as cursor:
@@ -82,5 +83,6 @@ def read_migrations(connection, *, schema: str, recorded: bool, readable: bool) 
         applied,
         pending=tuple(name for name in known if name not in names),
         unknown=tuple(sorted(names.difference(known))),
+        known=tuple(known),
         too_early=tuple(name for name, needs in known.items() if name in names and not needs <= names),
     )

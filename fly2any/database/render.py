@@ -125,15 +125,12 @@ def _groups(groups: tuple[Group, ...]) -> Iterator[str]:
 
 
 def _indexes(report: Report) -> Iterator[str]:
-    yield "Indexes"
+    recorded = int(re.sub(r"\D.*", "", report.server.version)) >= 16
+    yield "Indexes" if recorded else "Indexes (their last use is recorded from PostgreSQL 16 on)"
     for index in report.indexes or ():
-        if index.last_scan:
-            last = f"last {index.last_scan:%Y-%m-%d %H:%M} UTC"
-        elif int(re.sub(r"\D.*", "", report.server.version)) < 16:
-            last = "last use is recorded from PostgreSQL 16 on"
-        else:
-            last = "never used"
-        yield f"  {index.table}.{index.name}: {_size(index.bytes)}, {index.scans:,} scans, {last}"
+        never = ", never used" if recorded else ""
+        last = f", last {index.last_scan:%Y-%m-%d %H:%M} UTC" if index.last_scan else never
+        yield f"  {index.table}.{index.name}: {_size(index.bytes)}, {index.scans:,} {'scan' if index.scans == 1 else 'scans'}{last}"
         yield f"      {index.definition}"
 
 

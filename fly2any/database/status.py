@@ -108,15 +108,15 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
     applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
+    stale = [name for name in migrations.known if name not in contract.migrations]
     expected = contract.expected(applied)
     pending = contracts.catalog_of(version for version in contract.versions if version not in expected)
     comparison = compare(contracts.catalog_of(expected), actual, pending=pending)
-    findings = [
-        *server.findings(),
-        *migrations.findings(),
-        *_unrecorded(contract, migrations, actual, applied),
-        *comparison.findings,
-    ]
+    findings = [*server.findings(), *migrations.findings(), *_unrecorded(contract, migrations, actual, applied)]
+    if stale:
+        findings.append(_stale(stale))
+    if applied.isdisjoint(stale):  # Else what the schema should be is not known.
+        findings += [_in_schema(finding, schema) for finding in comparison.findings]
     return Report(
         alias=connection.alias,
         server=server,
@@ -146,6 +146,16 @@ def read_index_use(connection, *, schema: str) -> tuple[IndexUse, ...]:
     with connection.cursor() as cursor:
         cursor.execute(INDEX_USE_SQL, {"schema": schema})
         return tuple(IndexUse(*row) for row in cursor.fetchall())
+
+
+def _stale(names: list[str]) -> Finding:
+    return Finding(
+        Severity.ERROR,
+        "contract.stale",
+        "contract.json",
+        f"The contract does not know {', '.join(names)}, so what they do cannot be verified.",
+        "Run `manage.py dbcontract` where databases may be created, and commit the file.",
+    )
 
 
 def _in_schema(finding: Finding, schema: str) -> Finding:

@@ -1,5 +1,7 @@
 import pytest
 from django.contrib.auth import authenticate
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +59,13 @@ def test_bcrypt_looks_at_72_bytes():
 
     assert passwords.verify("é" * 36 + "and other things", stored)
     assert not passwords.verify("é" * 35, stored)
+
+
+def test_a_password_of_which_a_part_would_not_count_is_refused():
+    validate_password("a long password, " * 4)
+
+    with pytest.raises(ValidationError, match="longer than 72 bytes"):
+        validate_password("a long password, " * 5)
 
 
 @settings(max_examples=25)

@@ -128,7 +128,7 @@ def test_the_command_says_what_it_added_and_shows_the_password_once(own_server):
     )
     assert (third.returncode, third.stdout) == (2, "")
     assert third.stderr == (
-        "CommandError: This database holds users who are not demo data: nothing was added. Add --yes to add demo data all the same.\n"
+        "This database holds users who are not demo data, so nothing was added; --yes (make admin SEED=--yes) adds demo data all the same.\n"
     )
 
 

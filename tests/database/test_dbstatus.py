@@ -14,6 +14,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test.utils import CaptureQueriesContext
 
 from fly2any.database import contract as contracts
+from fly2any.database.contract import Contract
 from fly2any.database.findings import CODES
 from fly2any.database.status import Count, Group, verify
 from tests.conftest import manage
@@ -312,6 +313,13 @@ def test_another_schema_is_verified_there(own_server):
     assert (result.returncode, result.stderr) == (0, "")
     assert "schema other" in result.stdout
 
+    server.execute('DROP INDEX other."price_alerts_active_idx"')
+    (finding,) = json.loads(manage("dbstatus", "--format", "json", url=url).stdout)["findings"]
+    for statement in finding["cure"].split("\n"):
+        assert statement.startswith(('SET search_path TO "other";', "CREATE INDEX CONCURRENTLY"))
+    server.execute(finding["cure"].replace(" CONCURRENTLY", ""))
+    assert manage("dbstatus", url=url).returncode == 0
+
 
 def test_what_the_guide_asks_of_a_server_is_found(own_server):
     server = own_server(max_connections="30").start().create_database()
@@ -387,6 +395,24 @@ def test_a_missing_ledger_row_makes_nothing_of_ours_foreign():
 
     assert [f for f in report.findings if f.code.endswith(".extra")] == []
     assert {code for code, _ in found(report)} == {"migrations.unrecorded", "migrations.out_of_order"}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("applied", [False, True])
+def test_a_migration_that_the_contract_does_not_know_is_said_and_nothing_is_guessed(applied):
+    """The contract as it was before travel.0002, and that migration pending or applied."""
+    name = "travel.0002_monitor_queue_index"
+    old = Contract(tuple(m for m in CONTRACT.migrations if m != name), tuple(v for v in CONTRACT.versions if v.since != name))
+    run('DROP INDEX "price_alerts_active_idx"')
+    if not applied:
+        MigrationRecorder(connection).migration_qs.filter(app="travel", name=name.split(".")[1]).delete()
+        run('DROP INDEX "price_alerts_lastChecked_idx"')
+
+    report = verify(connection, contract=old)
+
+    stale = ("contract.stale", "contract.json")
+    assert found(report) == [stale] if applied else [stale, ("index.missing", "price_alerts.price_alerts_active_idx")]
+    assert report.exit_code == (4 if applied else 5)
 
 
 def test_a_role_without_any_right_on_the_schema_gets_the_whole_report(own_server):

@@ -38,7 +38,7 @@ def seed(
         cursor.execute(REAL_USERS_SQL, {"pattern": f"%{DEMO_DOMAIN}"})
         if cursor.fetchone()[0] and not among_real_users:
             raise RealUsersError(
-                "This database holds users who are not demo data: nothing was added. Add --yes to add demo data all the same."
+                "This database holds users who are not demo data, so nothing was added; --yes (make admin SEED=--yes) adds demo data all the same."
             )
     values = {"seed": str(seed), "until": datetime.combine(until, time(), UTC), "domain": DEMO_DOMAIN, **_choices()}
     added = dict.fromkeys(STATEMENTS, 0)

@@ -97,7 +97,7 @@ SESSIONS_SQL = f"""
 
 VERIFICATION_TOKENS_SQL = f"""
     INSERT INTO verification_tokens (identifier, token, expires, id)
-    SELECT 'demo.' || u.n || '.' || %(seed)s || %(domain)s, 'demo-token-' || %(seed)s || '-' || md5(row.k::text), %(until)s::timestamptz + interval '1 day', pg_temp.make_id('verification', row.k)
+    SELECT lower(pg_temp.pick(%(first_names)s::text[], 'first', u.n) || '.' || pg_temp.pick(%(last_names)s::text[], 'last', u.n)) || '.' || u.n || '.' || %(seed)s || %(domain)s, 'demo-token-' || %(seed)s || '-' || md5(row.k::text), %(until)s::timestamptz + interval '1 day', pg_temp.make_id('verification', row.k)
     {_per_user("CASE WHEN pg_temp.dice('verification many', u.n) < 0.05 THEN 1 ELSE 0 END")}
 """
 

@@ -1,9 +1,10 @@
+import argparse
 import secrets
 import sys
 from datetime import UTC, date, datetime
 
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 from django.db import DEFAULT_DB_ALIAS, connections
 from rich.console import Console
 from rich.progress import Progress
@@ -14,16 +15,18 @@ MOST_USERS = 100_000_000
 
 
 def whole_number(text):
-    number = int(text)
-    if not 0 <= number <= MOST_USERS:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) > MOST_USERS:
+        raise argparse.ArgumentTypeError(f"give a whole number from 0 to {MOST_USERS:,}")
+    return int(text)
 
 
 def day(text):
-    until = date.fromisoformat(text)
+    try:
+        until = date.fromisoformat(text)
+    except ValueError:
+        until = date.min
     if not 1980 <= until.year <= 2037:  # What the site's 32-bit epoch seconds can hold.
-        raise ValueError
+        raise argparse.ArgumentTypeError("give a day as YYYY-MM-DD, from 1980 to 2037")
     return until
 
 
@@ -35,7 +38,7 @@ class Command(BaseCommand):
             "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to fill."
         )
         parser.add_argument(
-            "--users", type=whole_number, default=1_000, metavar="N", help="How many users; about 50 rows hang on each."
+            "--users", type=whole_number, default=1_000, metavar="N", help="How many users; about 56 rows hang on each."
         )
         parser.add_argument("--seed", type=whole_number, default=1, metavar="S", help="Another seed, other data.")
         parser.add_argument(
@@ -68,7 +71,7 @@ class Command(BaseCommand):
                     progress=lambda done: progress.update(task, completed=done),
                 )
             except RealUsersError as error:
-                raise CommandError(str(error), returncode=2) from error
+                sys.exit(self.stderr.write(str(error)) or 2)
 
     def make_administrator(self, database):
         email = f"admin{DEMO_DOMAIN}"

@@ -1,3 +1,4 @@
+import argparse
 import math
 import sys
 import time
@@ -12,9 +13,12 @@ from fly2any.database.write_check import check_writes
 
 
 def seconds(text):
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not 0 <= number < math.inf:
-        raise ValueError
+        raise argparse.ArgumentTypeError("give a number of seconds, 0 or more")
     return number
 
 
