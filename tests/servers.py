@@ -1,12 +1,13 @@
 """Real servers for faults that the tests' common server must not have."""
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 
+import psutil
 import psycopg
 
 from fly2any.postgres.embedded import pid
@@ -91,5 +92,11 @@ def _owner(path):
 
 
 def processes(word):
-    """Return the command lines of the processes that have `word` in theirs."""
-    return subprocess.run(["pgrep", "-af", word], capture_output=True, text=True).stdout.splitlines()
+    """Return the process ids and command lines of the processes that have `word` in theirs."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            if word in line:
+                found.append(f"{process.pid} {line}")
+    return found

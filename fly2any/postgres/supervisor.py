@@ -105,11 +105,12 @@ class Server:
         unfinished.mkdir(mode=0o700)
         self._give(unfinished)
         with open(self.home / "log", "a") as log:
-            self.run(
+            initdb = self.run(
                 log, "initdb", "-D", str(unfinished), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8",
                 "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
-            ).communicate(timeout=120)  # fmt: skip
-        if not (unfinished / "global" / "pg_control").exists():
+            )  # fmt: skip
+            initdb.communicate(timeout=120)
+        if initdb.returncode:
             raise EmbeddedServerError(f"The embedded PostgreSQL could not be created: {self.home / 'log'} says why.")
         unfinished.rename(self.data)
 
