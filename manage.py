@@ -2,6 +2,7 @@
 """Run one of the project's commands: `python manage.py help`."""
 
 import os
+import signal
 import sys
 
 
@@ -15,6 +16,7 @@ def main():
 
     if sys.stdout is None:  # Closed by the caller: `>&-`.
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # So that what a command made for itself is removed.
     try:
         try:
             execute_from_command_line(sys.argv)

@@ -1,15 +1,14 @@
-from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm
 from django.utils.html import format_html
 
-from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin, is_set, link_to
+from fly2any.administration.options import ModelAdmin, OfUser, OpenModelForm, ReadOnlyModelAdmin, SchemaForms, is_set
 
 from .models import Account, Session, User, UserPreferences, VerificationToken
 
 
-class PreferencesInline(admin.StackedInline):
+class PreferencesInline(SchemaForms, admin.StackedInline):
     model = UserPreferences
     can_delete = False
     classes = ["collapse"]
@@ -17,7 +16,7 @@ class PreferencesInline(admin.StackedInline):
 
 @admin.register(User)
 class UserAdmin(ModelAdmin, DjangoUserAdmin):
-    form = forms.ModelForm
+    form = OpenModelForm
     add_form = AdminUserCreationForm
     list_display = ["email", "name", "country", "has_password", "is_staff", "is_active", "created_at", "last_login"]
     list_filter = ["is_staff", "is_superuser", "is_active"]
@@ -64,25 +63,19 @@ class UserAdmin(ModelAdmin, DjangoUserAdmin):
 
 
 @admin.register(Account)
-class AccountAdmin(ReadOnlyModelAdmin):
+class AccountAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["provider", "provider_account_id", "user_link", "type", "scope"]
-    list_select_related = ["user"]
-    search_fields = ["id__exact", "provider_account_id__exact"]
-    search_help_text = "An id, or the account at the provider."
+    search_fields = [*OfUser.search_fields, "provider_account_id__exact"]
+    search_help_text = "An id, the user's e-mail address, or the account at the provider."
     ordering = ["pk"]
     secrets = ("refresh_token", "access_token", "id_token", "session_state")
-    user_link = link_to("user")
 
 
 @admin.register(Session)
-class SessionAdmin(ReadOnlyModelAdmin):
+class SessionAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["id", "user_link", "expires"]
-    list_select_related = ["user"]
-    search_fields = ["id__exact"]
-    search_help_text = "An id."
     ordering = ["pk"]
     secrets = ("session_token",)
-    user_link = link_to("user")
 
 
 @admin.register(VerificationToken)

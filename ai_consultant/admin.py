@@ -1,6 +1,6 @@
 from django.contrib import admin
 
-from fly2any.administration.options import ReadOnlyModelAdmin, link_to
+from fly2any.administration.options import OfUser, ReadOnlyModelAdmin, link_to
 
 from .models import Conversation, Message
 
@@ -17,15 +17,13 @@ class MessageInline(admin.TabularInline):
 
 
 @admin.register(Conversation)
-class ConversationAdmin(ReadOnlyModelAdmin):
+class ConversationAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["session_id", "user_link", "status", "current_consultant_team", "created_at", "updated_at"]
     list_filter = ["status", "current_consultant_team"]
-    list_select_related = ["user"]
-    search_fields = ["id__exact", "session_id__exact", "user__email__exact"]
+    search_fields = [*OfUser.search_fields, "session_id__exact"]
     search_help_text = "An id, a session's id, or the user's e-mail address."
     ordering = ["-created_at"]
     inlines = [MessageInline]
-    user_link = link_to("user")
 
 
 @admin.register(Message)

@@ -43,8 +43,7 @@ def ddl(name):
 
 
 def psql_words(script):
-    psql = str(embedded.bin_folder() / "psql") if "EMBEDDED" in connection.settings_dict else "psql"
-    return [psql, "-Xq", "-v", "ON_ERROR_STOP=1", "-f", str(script)]
+    return [str(embedded.bin_folder() / "psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-f", str(script)]
 
 
 def command(words, scratch):

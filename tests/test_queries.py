@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from django.db import connection
+from django.db.models import Count
 
 from accounts.models import Account, Session, User, UserPreferences
 from ai_consultant.models import Conversation, Message
@@ -25,10 +26,13 @@ def rows(django_db_setup, django_db_blocker):
         with connection.cursor() as cursor:
             cursor.execute(MORE_SQL)
         message = Message.objects.filter(conversation__user__isnull=False).order_by("pk")[500]
-        price = PriceHistory.objects.order_by("pk")[500]
+        # A route and a day of which more than one price was seen.
+        price = PriceHistory(
+            **PriceHistory.objects.values("origin", "destination", "depart_date").alias(n=Count("pk")).filter(n__gt=1)[0]
+        )
         yield {
             "user": message.conversation.user_id,
-            "owner": lambda model: model.objects.exclude(user=None).order_by("pk")[300].user_id,
+            "owner": owner,
             "email": message.conversation.user.email,
             "conversation": message.conversation_id,
             "session": message.conversation.session_id,
@@ -43,6 +47,12 @@ def rows(django_db_setup, django_db_blocker):
         connection.close()
 
 
+def owner(model, **having):
+    """A user with several rows, made in no order of time; with one where nobody has more."""
+    rows = model.objects.exclude(user=None).filter(**having).values("user").alias(n=Count("pk"))
+    return (rows.filter(n__range=(2, 9)).order_by("user") or rows.order_by("user"))[5]["user"]
+
+
 MODELS = [
     User, Account, Session, UserPreferences, SavedSearch, PriceAlert, RecentSearch, PriceHistory, PriceMonitorLog, WishlistItem,
     Notification, PushSubscription, UserActivity, UserSession, LoginHistory, Conversation, Message,
@@ -54,6 +64,7 @@ MORE_SQL = """
     SELECT 'bulk' || n, u.id, 'demo-bulk-' || n, now() FROM (SELECT id, row_number() OVER () AS n FROM users) AS u;
     INSERT INTO price_monitor_logs (id, "executionTime", "alertsChecked", "alertsTriggered", "alertsFailed", duration, "triggeredBy")
     SELECT 'bulk' || n, now() - n * interval '1 hour', 1, 0, 0, 100, 'cron' FROM generate_series(1, 5000) AS n;
+    UPDATE ai_messages SET timestamp = timestamp - 10 * (timestamp - 1700000000000) WHERE right(id, 1) < '4';
     ANALYZE sessions, price_monitor_logs
 """
 
@@ -81,7 +92,7 @@ QUESTIONS = {
         False,
     ),
     "the active alerts of a user": (
-        lambda r: PriceAlert.objects.active_of_user(r["owner"](PriceAlert)),
+        lambda r: PriceAlert.objects.active_of_user(r["owner"](PriceAlert, active=True)),
         "price_alerts_userId_active_idx",
         True,
     ),
@@ -122,7 +133,7 @@ QUESTIONS = {
         True,
     ),
     "what a user has not read": (
-        lambda r: Notification.objects.unread_of_user(r["owner"](Notification)),
+        lambda r: Notification.objects.unread_of_user(r["owner"](Notification, read=False)),
         "notifications_userId_read_idx",
         True,
     ),
@@ -167,6 +178,22 @@ QUESTIONS = {
         False,
     ),
 }
+# The order in which the site shows the rows: by what, and whether downwards.
+ORDERS = {
+    "the saved searches of a user": ("last_searched", True),
+    "the monitor's queue": ("last_checked", False),
+    "the alerts that are due": ("last_checked", False),
+    "the recent searches of a user": ("viewed_at", True),
+    "the prices of a route": ("timestamp", True),
+    "the newest monitor runs": ("execution_time", True),
+    "the wishlist of a user": ("created_at", True),
+    "the bell of a user": ("created_at", True),
+    "the activities of a user": ("created_at", True),
+    "the devices of a user": ("last_active", True),
+    "the sign-ins of a user": ("timestamp", True),
+    "the conversations of a user": ("updated_at", True),
+    "the messages of a conversation": ("timestamp", False),
+}
 # Twins and prefixes that the guide's list keeps: the planner may take either.
 TWINS = {
     "ai_conversations_sessionId_key": "ai_conversations_sessionId_idx",
@@ -195,10 +222,14 @@ def test_the_sites_questions_are_answered_by_their_index(question, rows, django_
     used = {step["Index Name"] for step in steps if "Index Name" in step}
     assert used <= {index, TWINS.get(index)}
     assert used
+    assert answer
+    for name, downwards in [ORDERS[question]] if question in ORDERS else []:
+        keys = [getattr(row, name) for row in answer]
+        assert len(keys) > 1
+        assert keys == sorted(keys, reverse=downwards)
     assert not [step for step in steps if step["Node Type"] == "Seq Scan"]
     if ordered:
         assert not [step for step in steps if step["Node Type"] == "Sort"]
-    assert answer
 
 
 def test_the_questions_return_the_rows_they_name(rows, django_db_blocker):

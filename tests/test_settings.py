@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
@@ -83,6 +84,20 @@ def test_an_error_page_shows_no_url(rf: RequestFactory):
 
     assert "POSTGRES_URL" in page
     assert "s3cret" not in page
+
+
+def test_an_error_page_shows_no_variable_with_a_password(rf, monkeypatch):
+    monkeypatch.setitem(settings.DATABASES["default"], "PASSWORD", "-".join(["s3cret", "word"]))
+
+    try:
+        parameters = {"user": "u", "password": "-".join(["s3cret", "word"])}
+        raise ValueError(f"no connection for {len(parameters)}")
+    except ValueError as error:
+        page = ExceptionReporter(rf.get("/"), ValueError, error, error.__traceback__).get_traceback_html()
+
+    assert "no connection for 2" in page
+    assert "parameters" in page
+    assert "-".join(["s3cret", "word"]) not in page
 
 
 @pytest.mark.parametrize("reader", ["head -1", "true"])

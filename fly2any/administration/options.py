@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
+from django import forms
 from django.contrib import admin
+from django.contrib.admin.options import BaseModelAdmin
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.db import models
 from django.db.models.constants import LOOKUP_SEP
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
+from django.utils.choices import flatten_choices
 from django.utils.html import format_html
 
 from fly2any.postgres.deletion import DB_CASCADE
@@ -17,24 +20,41 @@ from fly2any.postgres.deletion import DB_CASCADE
 MOST_COUNTED = 10_000  # Rows of a table counted for the deletion page; more is shown as "10,000+".
 
 
-class ModelAdmin(admin.ModelAdmin):
-    """A page of the admin over a table that may be large, and may hold secrets.
+class OpenSelect(forms.Select):
+    """A list that also offers the value that is there, where no choice names it."""
 
-    `secrets` names the fields never shown; `long_texts` those edited in a text area, the others being one line.
-    """
+    def optgroups(self, name, value, attrs=None):
+        groups = super().optgroups(name, value, attrs)
+        known = {str(choice) for choice, _ in flatten_choices(self.choices)}
+        for other in value:
+            if other and other not in known:
+                groups.append((None, [self.create_option(name, other, other, True, len(groups))], len(groups)))
+        return groups
 
-    secrets: tuple[str, ...] = ()
+
+class OpenChoiceField(forms.TypedChoiceField):
+    """The columns have no constraint: what the site wrote stays, whether a choice names it or not."""
+
+    widget = OpenSelect
+
+    def valid_value(self, value):
+        return True
+
+
+class OpenModelForm(forms.ModelForm):
+    def _get_validation_exclusions(self):
+        chosen = {field.name for field in self._meta.model._meta.fields if field.choices}
+        return super()._get_validation_exclusions() | chosen  # type: ignore[misc]
+
+
+class SchemaForms(BaseModelAdmin):
+    """How the schema's columns are edited: text in one line but for `long_texts`, empty is NULL, choices are open."""
+
+    form = OpenModelForm
     long_texts: tuple[str, ...] = ()
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-    list_per_page = 50
 
-    def get_exclude(self, request, obj=None):
-        return [*(super().get_exclude(request, obj) or ()), *self.secrets]
-
-    def get_fields(self, request, obj=None):
-        hidden = self.secrets if obj else (*self.secrets, *self.readonly_fields)
-        return [name for name in super().get_fields(request, obj) if name not in hidden]
+    def formfield_for_choice_field(self, db_field, request, **kwargs):
+        return super().formfield_for_choice_field(db_field, request, choices_form_class=OpenChoiceField, **kwargs)
 
     def formfield_for_dbfield(self, db_field, request, **kwargs):
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
@@ -45,6 +65,22 @@ class ModelAdmin(admin.ModelAdmin):
         if field and isinstance(db_field, models.TextField) and db_field.null:
             field.empty_value = None  # type: ignore[attr-defined]  # The schema's empty is NULL.
         return field
+
+
+class ModelAdmin(SchemaForms, admin.ModelAdmin):
+    """A page of the admin over a table that may be large, and may hold secrets: `secrets` names the fields never shown."""
+
+    secrets: tuple[str, ...] = ()
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_per_page = 50
+
+    def get_exclude(self, request, obj=None):
+        return [*(super().get_exclude(request, obj) or ()), *self.secrets]
+
+    def get_fields(self, request, obj=None):
+        hidden = self.secrets if obj else (*self.secrets, *self.readonly_fields)
+        return [name for name in super().get_fields(request, obj) if name not in hidden]
 
     def lookup_allowed(self, lookup, value, request=None):
         """Allow what the page offers, and rows by their key: any other lookup would be a question about hidden values."""
@@ -70,13 +106,14 @@ class ModelAdmin(admin.ModelAdmin):
         return to_delete, {**counts, **shown}, perms_needed, protected
 
 
-def _cascade(model: type[models.Model], pks: list, using: str) -> Iterable[tuple[str, int]]:
-    """Yield the name and the number, at most MOST_COUNTED + 1, of the rows that each DB_CASCADE below `model` deletes."""
+def _cascade(model: type[models.Model], keys, using: str) -> Iterator[tuple[str, int]]:
+    """Yield the name and the number, at most MOST_COUNTED + 1, of the rows of each table that the database deletes with `keys`."""
     for relation in model._meta.related_objects:
         if relation.on_delete is DB_CASCADE:
-            rows = relation.related_model._base_manager.using(using).filter(**{f"{relation.field.name}__in": pks}).values("pk")
+            rows = relation.related_model._base_manager.using(using).filter(**{f"{relation.field.name}__in": keys}).values("pk")
             if number := rows[: MOST_COUNTED + 1].count():
                 yield str(relation.related_model._meta.verbose_name_plural), number
+                yield from _cascade(relation.related_model, rows, using)
 
 
 class ReadOnlyModelAdmin(ModelAdmin):

@@ -82,6 +82,8 @@ def grow(contract: Contract, migration: str, after: Catalog) -> Contract:
 def load(path: Path = PATH) -> Contract:
     """Return the contract in the file `path`."""
     data = json.loads(path.read_text())
+    if data["format"] != FORMAT:
+        raise ValueError(f"{path} has the format {data['format']}, and this code reads {FORMAT}.")
     versions = [_version(KINDS[name], dict(entry)) for name in KINDS for entry in data[name]]
     return Contract(tuple(data["migrations"]), tuple(versions))
 

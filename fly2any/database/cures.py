@@ -1,7 +1,6 @@
 """SQL that cures a difference: each function returns statements, one a line, each ending in ";".
 
-What an ordinary migration would do too carefully for one statement is done so here: indexes CONCURRENTLY, foreign keys
-and checks NOT VALID first.
+They spare a database in use: indexes are made CONCURRENTLY, foreign keys and checks NOT VALID first.
 """
 
 from __future__ import annotations
@@ -83,9 +82,7 @@ def free_name(other: Object, thing: Object) -> str:
 def retype(column: Column, live: Column, alter: str) -> str:
     words = [f"{alter} TYPE {column.type}"]
     if live.collation != column.collation:
-        words.append(
-            f"COLLATE {quote(column.collation) if column.collation else 'pg_catalog.default'}".replace(".default", '."default"')
-        )
+        words.append(f"COLLATE {quote(column.collation)}" if column.collation else 'COLLATE pg_catalog."default"')
     without_zone = live.type.startswith("timestamp") and live.type.endswith("without time zone")
     if column.type == "timestamp with time zone" and without_zone and column.collation == live.collation:
         # With the session in UTC and no USING, PostgreSQL keeps the table as it is and reads its values as UTC.

@@ -62,7 +62,7 @@ CAUSES = (
           "{version} is required, and this server is {found}: upgrade it."),
     Cause("", r'(server closed the connection unexpectedly|connection to server was lost|the connection is lost|SSL SYSCALL error)',
           "The connection was cut: the server ended, restarted, or the network failed; what was not committed is undone, so run the command again."),
-    Cause("", r'(invalid [a-z_]+ value|invalid connection option|invalid integer value|bad value)',
+    Cause("", r'(invalid (?!input)[a-z_]+ value|invalid connection option|invalid integer value|bad value)',
           "A parameter of POSTGRES_URL has a value that PostgreSQL does not know: {line}"),
     Cause("", r'channel binding required',
           "POSTGRES_URL asks for channel binding, which needs TLS: add sslmode=require, or remove channel_binding."),
@@ -79,17 +79,17 @@ CAUSES = (
           "The role may not create a scratch database: ALTER ROLE … CREATEDB, or run this on the embedded server (without POSTGRES_URL)."),
     Cause("42501", "", "The role may not do this ({line}): connect as the owner of the tables, or GRANT it the privilege (for migrations CREATE on the schema)."),
     Cause("25006", "", "The database only reads (a standby, or default_transaction_read_only is on): give POSTGRES_URL of the primary."),
-    Cause("55P03", "", "Another transaction held a lock for too long ({line}): find it in pg_stat_activity, and run the command again when it is done."),
+    Cause("55P03", "", "Another transaction held a lock for too long ({line}): find it in pg_stat_activity, and when it is done look at `manage.py dbstatus`, for an index made CONCURRENTLY may be left invalid, and run the command again."),
     Cause("57014", "", "The statement took longer than its time limit ({line}): run the command again when the server is less busy."),
     Cause("40P01", "", "Two transactions waited for each other and this one was undone: run the command again."),
-    Cause("42P07", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what; nothing was changed."),
-    Cause("42701", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what; nothing was changed."),
-    Cause("42710", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what; nothing was changed."),
+    Cause("42P07", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what, and what to do."),
+    Cause("42701", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what, and what to do."),
+    Cause("42710", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what, and what to do."),
     Cause("42P01", "", "A table is not there ({line}): run `manage.py migrate`; if it says that nothing is pending, `manage.py dbstatus`."),
     Cause("42703", "", "A column is not there ({line}): run `manage.py migrate`; if it says that nothing is pending, `manage.py dbstatus`."),
     Cause("3F000", "", "The search path names no schema that exists: correct ?schema= in POSTGRES_URL, or create the schema."),
     Cause("22P05", "", "The database's encoding cannot hold this ({line}): create the database with ENCODING 'UTF8'."),
-    Cause("53100", "", "The server's disk is full ({line}): make room there, and run the command again; nothing was changed."),
+    Cause("53100", "", "The server's disk is full ({line}): make room there, and run the command again."),
     Cause("53300", "", "The server has no connection left: end idle ones, raise max_connections, or use a connection pooler."),
     Cause("57P01", "", "The server ended the connection: it was shut down or restarted, or somebody ended it; what was not committed is undone, so run the command again."),
 )  # fmt: skip
@@ -114,8 +114,9 @@ def _explain(error: BaseException) -> str | None:
         return None
     text = without_password(str(error).strip())
     sqlstate = _sqlstate(error)
+    said = _line(text) if sqlstate else text  # With an SQLSTATE the rest quotes data, which may say anything.
     for cause in CAUSES:
-        match = re.search(cause.pattern, text) if cause.pattern else None
+        match = re.search(cause.pattern, said) if cause.pattern else None
         if match or (cause.sqlstate and cause.sqlstate == sqlstate):
             return cause.sentence.format(
                 **{"line": _line(text), "at": _place(text) or _configured_place(), **(match.groupdict() if match else {})}

@@ -183,8 +183,15 @@ def _unrecorded(contract: Contract, migrations: MigrationState, actual: Catalog,
                 "migrations.unrecorded",
                 name,
                 f"The migration {name} is not recorded, but what it creates is there already ({shown}): `migrate` would fail on it.",
-                "A database that another tool made is to be adopted, not migrated. What an interrupted migration left (an invalid index): drop it.",
+                _undo(there),
             )
+
+
+def _undo(there: list[Object]) -> str:
+    if all(isinstance(thing, Index) for thing in there):
+        drops = " ".join(f"DROP INDEX CONCURRENTLY {quote(thing.name)};" for thing in there)
+        return f"An interrupted migration left this: {drops} Then run `manage.py migrate`."
+    return "A database that another tool made is to be adopted, not migrated."
 
 
 def _key(thing: Object) -> tuple[type, str, str]:
@@ -195,7 +202,7 @@ def _is_index(thing: Object) -> bool:
     return isinstance(thing, Index) or (isinstance(thing, Key) and not thing.primary)
 
 
-KINDS: dict[str, Callable[[Object], bool]] = {
+COUNTED: dict[str, Callable[[Object], bool]] = {
     "tables": lambda thing: isinstance(thing, Table),
     "columns": lambda thing: isinstance(thing, Column),
     "indexes": _is_index,
@@ -205,7 +212,7 @@ KINDS: dict[str, Callable[[Object], bool]] = {
 
 def _pending(name: str, final: Iterable[Version]) -> Pending:
     new = [version.object for version in final if version.since == name]
-    return Pending(name, **{kind: sum(map(is_one, new)) for kind, is_one in KINDS.items()})
+    return Pending(name, **{kind: sum(map(is_one, new)) for kind, is_one in COUNTED.items()})
 
 
 def _groups(final: Iterable[Version], matched: Iterable[Object]) -> Iterable[Group]:
@@ -214,7 +221,7 @@ def _groups(final: Iterable[Version], matched: Iterable[Object]) -> Iterable[Gro
     def group(name: str, belongs: Callable[[Version], bool]) -> Group:
         objects = [version.object for version in final if belongs(version)]
         counts: dict[str, Any] = {}
-        for kind, is_one in KINDS.items():
+        for kind, is_one in COUNTED.items():
             wanted = [thing for thing in objects if is_one(thing)]
             counts[kind] = Count(sum(_key(thing) in there for thing in wanted), len(wanted))
         return Group(name, **counts)

@@ -250,7 +250,7 @@ def _why(error: Exception, home: Path) -> str:
     if isinstance(error, EmbeddedServerError):
         return str(error)
     return (
-        f"The embedded PostgreSQL did not start ({type(error).__name__}): read {home / 'log'} and {home / 'data' / 'server.log'},"
+        f"The embedded PostgreSQL did not start ({type(error).__name__}): read {home / 'log'},"
         " or set POSTGRES_URL to use another server."
     )
 

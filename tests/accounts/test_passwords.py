@@ -1,3 +1,4 @@
+import bcrypt
 import pytest
 from django.contrib.auth import authenticate
 from django.contrib.auth.password_validation import validate_password
@@ -52,6 +53,14 @@ def test_no_password_is_null_as_the_site_writes_it():
     assert user.password is None
     assert not user.has_usable_password()
     assert not user.check_password(None)
+
+
+def test_an_account_without_a_password_costs_what_a_wrong_one_costs(monkeypatch):
+    asked = []
+    monkeypatch.setattr(bcrypt, "checkpw", lambda password, stored: asked.append(stored) or True)
+
+    assert not passwords.verify("correct horse", None)
+    assert [stored[:7] for stored in asked] == [b"$2b$12$"]
 
 
 def test_bcrypt_looks_at_72_bytes():

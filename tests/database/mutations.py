@@ -134,6 +134,9 @@ def of_table(table: Table) -> Iterator[Mutation]:
         for column in EXPECTED.columns
         if column.table == table.name and (column.name,) not in keyed and "json" not in column.type
     ]
+    if table.name == "user_activities":  # The trail that is to survive its user.
+        sql = f'ALTER TABLE {t} ADD CONSTRAINT theirs FOREIGN KEY ("userId") REFERENCES users ON DELETE CASCADE'
+        yield damage("a foreign foreign key in the way", sql, ("foreign_key.extra", "user_activities.theirs"))
     for column in spare[:1]:
         sql = f"CREATE UNIQUE INDEX theirs ON {t} ({q(column)})"
         yield damage("a foreign unique index in the way", sql, ("unique.extra", f"{table.name}.theirs"))

@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from django.test.utils import CaptureQueriesContext
 from fly2any.database import contract as contracts
 from fly2any.database.contract import Contract
 from fly2any.database.findings import CODES
-from fly2any.database.status import Count, Group, verify
+from fly2any.database.server import Server
+from fly2any.database.status import Count, Group, snapshot, verify
 from tests.conftest import manage
-from tests.database.mutations import EXPECTED
+from tests.database.mutations import EXPECTED, mutations
 
 CONTRACT = contracts.load()
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "dbstatus.md"
@@ -91,7 +93,7 @@ def test_it_asks_at_most_eight_questions_whatever_there_is(arguments):
     ) as queries:
         verify(connection, with_indexes=bool(arguments))
 
-    questions = [query["sql"] for query in queries if re.match(r"\s*SELECT", query["sql"])]
+    questions = [query["sql"] for query in queries if re.match(r"\s*(SELECT|WITH)", query["sql"])]
     assert len(questions) <= 8
     assert not [query["sql"] for query in queries if re.match(r"\s*(INSERT|UPDATE|DELETE|CREATE|ALTER|DROP)", query["sql"])]
 
@@ -103,7 +105,7 @@ def test_pending_migrations_are_pending_and_not_drift():
            ALTER TABLE users DROP "isStaff", DROP "isSuperuser", DROP "isActive"; DROP TABLE django_admin_log;
            DROP INDEX "accounts_userId_idx", "sessions_userId_idx" """
     )
-    later = ("accounts.0002_staff", "accounts.0003_user_indexes", "admin.")
+    later = ("accounts.0002_staff", "accounts.0003", "accounts.0004", "admin.")
     pending = [name for name in CONTRACT.migrations if name.startswith(later)]
     for name in pending:
         MigrationRecorder(connection).migration_qs.filter(app=name.split(".")[0], name=name.split(".")[1]).delete()
@@ -468,9 +470,44 @@ def test_an_inconsistent_history_is_one_sentence(own_server):
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_codes_are_used_and_known():
-    """Every code stands in the program beside its list, whole or made of a kind and a verdict."""
-    source = "".join(path.read_text() for path in (Path(contracts.__file__).parent).glob("*.py") if path.name != "findings.py")
-    verdicts = {"missing", "renamed", "different", "weaker", "extra"}
+def test_a_distant_server_without_tls_is_a_finding():
+    near = Server(
+        version="18.6", host="", database="d", role="r", schema="public", creates_in="public", encoding="UTF8", tls="", time_zone="UTC",
+        max_connections=100, connections=1, standby=False, may_use=True, may_create=True, may_read_migrations=True, privileges=(),
+    )  # fmt: skip
 
-    assert {code for code in CODES if code not in source and code.partition(".")[2] not in verdicts} == set()
+    assert list(near.findings()) == []
+    assert list(replace(near, host="127.0.0.1").findings()) == []
+    assert list(replace(near, host="db.example.com", tls="TLSv1.3 X").findings()) == []
+    assert [(f.code, f.where) for f in replace(near, host="db.example.com").findings()] == [("server.tls", "db.example.com")]
+
+
+def test_every_code_has_a_test_that_gets_it():
+    """Those of the schema by the mutation matrix, the others by the tests of this file that name them."""
+    by_mutation = {code for mutation in mutations() for code, _ in mutation.found}
+    by_name = set(re.findall(r"\b(?:migrations|server|contract)\.[a-z_]+", Path(__file__).read_text()))
+
+    assert by_mutation == {code for code in CODES if not code.startswith(("migrations.", "server.", "contract."))}
+    assert CODES - by_mutation <= by_name
+
+
+def test_the_report_is_read_in_one_read_only_snapshot_that_waits_for_no_lock_for_long(server):
+    with snapshot(connection), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), current_setting('lock_timeout')"
+        )
+        assert cursor.fetchone() == ("repeatable read", "on", "5s")
+
+
+@pytest.mark.django_db
+def test_what_an_interrupted_migration_left_is_said_with_its_cure():
+    MigrationRecorder(connection).migration_qs.filter(app="accounts", name="0004_session_user_index").delete()
+    run("""UPDATE pg_index SET indisvalid = false WHERE indexrelid = '"sessions_userId_idx"'::regclass""")
+
+    (finding,) = verify(connection).findings
+
+    assert (finding.code, finding.where) == ("migrations.unrecorded", "accounts.0004_session_user_index")
+    assert (
+        finding.cure
+        == 'An interrupted migration left this: DROP INDEX CONCURRENTLY "sessions_userId_idx"; Then run `manage.py migrate`.'
+    )

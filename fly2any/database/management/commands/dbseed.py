@@ -71,7 +71,8 @@ class Command(BaseCommand):
                     progress=lambda done: progress.update(task, completed=done),
                 )
             except RealUsersError as error:
-                sys.exit(self.stderr.write(str(error)) or 2)
+                self.stderr.write(str(error))
+                sys.exit(2)
 
     def make_administrator(self, database):
         email = f"admin{DEMO_DOMAIN}"

@@ -1,4 +1,4 @@
-"""What deleting a user looks up (deviation D5). Each index is made without locking writes out."""
+"""The OAuth accounts of a user, looked up when one is deleted (deviation D5). The index is made without locking writes out."""
 
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations
@@ -15,5 +15,4 @@ class Migration(migrations.Migration):
 
     operations = [
         AddIndexConcurrently("account", Index(fields=["user"], name="accounts_userId_idx")),
-        AddIndexConcurrently("session", Index(fields=["user"], name="sessions_userId_idx")),
     ]
