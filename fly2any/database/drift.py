@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from . import cures, foreign
-from .catalog import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, quote
+from .catalog import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, quote, where
 from .findings import Finding, Severity
 
 
@@ -65,8 +65,7 @@ class _Comparing:
         return Comparison(tuple(findings), frozenset(set(self.expected) - self.bad), others)
 
     def add(self, code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.ERROR) -> None:
-        where = thing.table if isinstance(thing, Table) else f"{thing.table}.{thing.name}"
-        self.findings.append(Finding(severity, code, where, message, cure, is_sql=True))
+        self.findings.append(Finding(severity, code, where(thing), message, cure, is_sql=True))
 
     # Tables and columns: what is renamed gets its name back in self.actual, so that what hangs on it is not reported too.
 

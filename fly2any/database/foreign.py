@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from . import cures
-from .catalog import Catalog, Index, Key, Object, Table, quote
+from .catalog import Catalog, Index, Key, Object, Table, quote, where
 from .findings import Finding, Severity
 
 
@@ -64,8 +64,7 @@ def _uniques(expected: Catalog, foreign: Catalog, ours: dict[str, set[str]]) -> 
 
 
 def _finding(code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.WARNING) -> Finding:
-    where = thing.name if isinstance(thing, Table) else f"{thing.table}.{thing.name}"
-    return Finding(severity, code, where, message, f"{AGREE}{cure}")
+    return Finding(severity, code, where(thing), message, f"{AGREE}{cure}")
 
 
 # What is foreign is somebody's: never a cure to paste without asking.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from .catalog import Object, Table
+from .catalog import where
 from .contract import KINDS
 from .findings import Severity
 from .server import Server
@@ -36,7 +36,7 @@ def as_json(report: Report) -> str:
             {"severity": f.severity, "code": f.code, "where": f.where, "message": f.message, "cure": f.cure}
             for f in report.findings
         ],
-        "foreign": {kind: [_where(thing) for thing in getattr(report.foreign, kind)] for kind in KINDS},
+        "foreign": {kind: [where(thing) for thing in getattr(report.foreign, kind)] for kind in KINDS},
     }
     if report.indexes is not None:
         data["indexes"] = [asdict(index) for index in report.indexes]
@@ -149,13 +149,9 @@ def _foreign(report: Report) -> Iterator[str]:
     for kind in KINDS:
         if things := getattr(report.foreign, kind):
             nothing = False
-            yield f"  {kind.replace('_', ' ')}: {', '.join(map(_where, things))}"
+            yield f"  {kind.replace('_', ' ')}: {', '.join(map(where, things))}"
     if nothing:
         yield "  nothing"
-
-
-def _where(thing: Object) -> str:
-    return thing.name if isinstance(thing, Table) else f"{thing.table}.{thing.name}"
 
 
 def _findings(report: Report) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from django.db import transaction
 
 from . import contract as contracts
-from .catalog import Catalog, Column, ForeignKey, Index, Key, Object, Table, quote, read_catalog
+from .catalog import Catalog, Column, ForeignKey, Index, Key, Object, Table, quote, read_catalog, where
 from .contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
 from .drift import compare
 from .findings import Finding, Severity
@@ -175,7 +175,7 @@ def _unrecorded(contract: Contract, migrations: MigrationState, actual: Catalog,
         new = [version.object for version in contract.versions if version.since == name]
         there = [thing for thing in new if _key(thing) in live and _key(thing) not in known]
         tables = [thing.name for thing in there if isinstance(thing, Table) and thing.name != "django_migrations"]
-        parts = tables or [f"{thing.table}.{thing.name}" for thing in there if thing.table != "django_migrations"]
+        parts = tables or [where(thing) for thing in there if thing.table != "django_migrations"]
         if parts:
             shown = ", ".join(parts[:5]) + (f" and {len(parts) - 5} more" if len(parts) > 5 else "")
             yield Finding(

@@ -7,7 +7,7 @@ from django.apps import apps
 from django.db import transaction
 
 from . import places
-from .statements import END, FUNCTIONS_SQL, STATEMENTS
+from .statements import FUNCTIONS_SQL, ON_CONFLICT, STATEMENTS
 
 DEMO_DOMAIN = "@demo.fly2any.example"  # RFC 2606: nobody's.
 CHUNK = 5_000  # Users in one transaction.
@@ -47,7 +47,7 @@ def seed(
         with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
             values["routes"] = _prepare(cursor, seed)
             for table, statement in STATEMENTS.items():
-                cursor.execute(statement + END[table == "users"], {**values, "low": low, "high": high})
+                cursor.execute(statement + ON_CONFLICT[table], {**values, "low": low, "high": high})
                 added[table] += cursor.rowcount
         progress(high - 1)
     if any(added.values()):

@@ -40,8 +40,6 @@ PER_USER = """
 ROUTE = """
     JOIN seed_routes AS r ON r.number = floor(pow(pg_temp.dice('{salt} route', row.k), 2) * %(routes)s)::int
 """
-# A user who is there under another id is an error, before rows hang on nobody; elsewhere what is there stays.
-END = {True: " ON CONFLICT (id) DO NOTHING", False: " ON CONFLICT DO NOTHING"}
 
 
 def _per_user(many: str) -> str:
@@ -285,3 +283,6 @@ STATEMENTS = {
     "ai_conversations": AI_CONVERSATIONS_SQL,
     "ai_messages": AI_MESSAGES_SQL,
 }
+
+# A user who is there under another id is an error, before rows hang on nobody; elsewhere what is there stays.
+ON_CONFLICT = dict.fromkeys(STATEMENTS, " ON CONFLICT DO NOTHING") | {"users": " ON CONFLICT (id) DO NOTHING"}

@@ -1,0 +1,6 @@
+"""The live catalogue as plain values."""
+
+from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, quote, where
+from .read import read_catalog
+
+__all__ = ["Catalog", "Check", "Column", "ForeignKey", "Index", "Key", "Object", "Table", "quote", "read_catalog", "where"]

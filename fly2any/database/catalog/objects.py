@@ -1,0 +1,227 @@
+"""What the catalogue speaks of, as plain values that need no database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from psycopg import sql
+
+
+def quote(name: str) -> str:
+    """Return `name` as an SQL identifier."""
+    return sql.Identifier(name).as_string(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A relation that rows can be written to."""
+
+    table: str
+    kind: str = "table"  # table, partitioned table, view, materialized view, foreign table
+    logged: bool = True
+    row_security: str | None = None  # active: rows are hidden from this role; bypassed: from others
+    # Facts that are not compared: columns that were dropped, triggers and rules of anybody's.
+    dropped_columns: int = field(default=0, compare=False)
+    triggers: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.table
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    table: str
+    name: str
+    type: str
+    nullable: bool = True
+    default: str | None = None
+    identity: str | None = None  # always, by default
+    generated: str | None = None  # the expression
+    collation: str | None = None  # where it is not the type's own
+
+    @property
+    def can_be_left_out(self) -> bool:
+        """Say whether an INSERT that does not name the column succeeds."""
+        return self.nullable or self.default is not None or self.identity is not None or self.generated is not None
+
+    def sql(self) -> str:
+        words = [quote(self.name), self.type]
+        if self.collation:
+            words.append(f"COLLATE {quote(self.collation)}")
+        if self.generated:
+            words.append(f"GENERATED ALWAYS AS ({self.generated}) STORED")
+        if self.identity:
+            words.append(f"GENERATED {self.identity.upper()} AS IDENTITY")
+        if self.default is not None:
+            words.append(f"DEFAULT {self.default}")
+        if not self.nullable:
+            words.append("NOT NULL")
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A primary key or a unique constraint, with the state of the index below it."""
+
+    table: str
+    name: str
+    columns: tuple[str, ...]
+    primary: bool = False
+    deferrable: bool = False
+    nulls_distinct: bool = True
+    include: tuple[str, ...] = ()
+    valid: bool = True
+
+    def sql(self) -> str:
+        kind = "PRIMARY KEY" if self.primary else "UNIQUE" if self.nulls_distinct else "UNIQUE NULLS NOT DISTINCT"
+        include = f" INCLUDE ({_list(self.include)})" if self.include else ""
+        deferrable = " DEFERRABLE" if self.deferrable else ""
+        return f"CONSTRAINT {quote(self.name)} {kind} ({_list(self.columns)}){include}{deferrable}"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    table: str
+    name: str
+    columns: tuple[str, ...]
+    expression: str  # CHECK (…), or EXCLUDE …, which the contract has none of
+    valid: bool = True
+
+    def sql(self) -> str:
+        return f"CONSTRAINT {quote(self.name)} {self.expression}"
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    table: str
+    name: str
+    columns: tuple[str, ...]
+    target: str
+    target_columns: tuple[str, ...]
+    on_delete: str = "NO ACTION"
+    on_update: str = "NO ACTION"
+    deferrable: bool = False
+    deferred: bool = False
+    valid: bool = True  # False: made NOT VALID, older rows were never looked at
+    enforced: bool = True  # False: NOT ENFORCED, or its triggers are disabled
+
+    def sql(self) -> str:
+        words = [f"CONSTRAINT {quote(self.name)} FOREIGN KEY ({_list(self.columns)})"]
+        words.append(f"REFERENCES {quote(self.target)} ({_list(self.target_columns)})")
+        words += [
+            f"ON {event} {action}"
+            for event, action in (("DELETE", self.on_delete), ("UPDATE", self.on_update))
+            if action != "NO ACTION"
+        ]
+        if self.deferrable:
+            words.append(f"DEFERRABLE INITIALLY {'DEFERRED' if self.deferred else 'IMMEDIATE'}")
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index that no constraint owns."""
+
+    table: str
+    name: str
+    columns: tuple[str, ...]  # names or expressions
+    options: tuple[str, ...]  # for each column its collation, operator class and order, where they are not the default
+    method: str = "btree"
+    include: tuple[str, ...] = ()
+    predicate: str | None = None
+    unique: bool = False
+    nulls_distinct: bool = True
+    valid: bool = True
+    ready: bool = True
+
+    def sql(self) -> str:
+        columns = ", ".join(
+            f"{quote(column) if column.isidentifier() else column} {option}".strip()
+            for column, option in zip(self.columns, self.options, strict=True)
+        )
+        words = [
+            "CREATE",
+            "UNIQUE INDEX" if self.unique else "INDEX",
+            "CONCURRENTLY",
+            quote(self.name),
+            "ON",
+            quote(self.table),
+        ]
+        words += ["USING", self.method, f"({columns})"]
+        if self.include:
+            words.append(f"INCLUDE ({_list(self.include)})")
+        if not self.nulls_distinct:
+            words.append("NULLS NOT DISTINCT")
+        if self.predicate:
+            words.append(f"WHERE {self.predicate}")
+        return " ".join(words)
+
+
+Object = Table | Column | Key | Check | ForeignKey | Index
+
+
+def where(thing: Object) -> str:
+    """Return the place of a thing, as reports name it: `table`, or `table.name`."""
+    return thing.table if isinstance(thing, Table) else f"{thing.table}.{thing.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything in a schema that the contract speaks of, each list ordered by table and name."""
+
+    tables: tuple[Table, ...] = ()
+    columns: tuple[Column, ...] = ()
+    keys: tuple[Key, ...] = ()
+    checks: tuple[Check, ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    indexes: tuple[Index, ...] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        for kind in fields(self):
+            yield from getattr(self, kind.name)
+
+    def where(self, keep: Callable[[Any], bool]) -> Catalog:
+        """Return the catalogue of the objects for which `keep` is true."""
+        return self._each(lambda things: filter(keep, things))
+
+    def renamed_table(self, old: str, new: str) -> Catalog:
+        """Return the catalogue as it would be with the table `old` under the name `new`."""
+
+        def rename(thing):
+            changes = {"table": new} if thing.table == old else {}
+            if isinstance(thing, ForeignKey) and thing.target == old:
+                changes["target"] = new
+            return replace(thing, **changes)
+
+        return self._each(lambda things: map(rename, things))
+
+    def renamed_column(self, table: str, old: str, new: str) -> Catalog:
+        """Return the catalogue as it would be with the column `old` of `table` under the name `new`.
+
+        Expressions (checks, predicates) keep the name they were read with.
+        """
+
+        def rename(thing):
+            changes: dict[str, Any] = {}
+            if thing.table == table:
+                if isinstance(thing, Column) and thing.name == old:
+                    changes["name"] = new
+                for attribute in ("columns", "include"):
+                    if hasattr(thing, attribute):
+                        changes[attribute] = tuple(new if column == old else column for column in getattr(thing, attribute))
+            if isinstance(thing, ForeignKey) and thing.target == table:
+                changes["target_columns"] = tuple(new if column == old else column for column in thing.target_columns)
+            return replace(thing, **changes)
+
+        return self._each(lambda things: map(rename, things))
+
+    def _each(self, change: Callable[[Iterable[Any]], Iterable[Any]]) -> Catalog:
+        kinds: dict[str, Any] = {kind.name: tuple(change(getattr(self, kind.name))) for kind in fields(self)}
+        return Catalog(**kinds)
+
+
+def _list(columns: Iterable[str]) -> str:
+    return ", ".join(map(quote, columns))
