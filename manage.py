@@ -6,6 +6,14 @@ import signal
 import sys
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as an interrupt: the driver then cancels the statement that runs."""
+
+
+def terminate(*_):
+    raise Terminated
+
+
 def main():
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fly2any.settings")
     try:
@@ -16,14 +24,14 @@ def main():
 
     if sys.stdout is None:  # Closed by the caller: `>&-`.
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # So that what a command made for itself is removed.
+    signal.signal(signal.SIGTERM, terminate)  # So that what a command made for itself is removed.
     try:
         try:
             execute_from_command_line(sys.argv)
         finally:
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        sys.exit(143 if isinstance(interrupt, Terminated) else 130)
     except BrokenPipeError:  # Who read the output has had enough: `| head -1`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(2)

@@ -3,6 +3,7 @@
 import os
 
 os.environ["POSTGRES_URL"] = os.environ["DATABASE_URL"] = ""
+os.environ["POSTGRES_URL_NON_POOLING"] = os.environ["DIRECT_URL"] = ""
 os.environ.setdefault("SECRET_KEY", "only for benchmarks")
 os.environ.setdefault("ALLOWED_HOSTS", "localhost")
 

@@ -16,6 +16,8 @@ from django.core.exceptions import ImproperlyConfigured
 from fly2any.postgres import embedded, url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
+PLATFORMS_COMMIT = ("VERCEL_GIT_COMMIT_SHA", "RAILWAY_GIT_COMMIT_SHA", "RENDER_GIT_COMMIT", "SOURCE_VERSION", "GITHUB_SHA")
 
 
 def read_env_file(path):
@@ -47,9 +49,9 @@ def switch(variable, default):
     return words[word]
 
 
-def database_url():
-    """Return (variable, URL) of the first of the two variables that is set, or None in development."""
-    for variable in ("POSTGRES_URL", "DATABASE_URL"):
+def first_url(*variables):
+    """Return (variable, URL) of the first of `variables` that is set, or None."""
+    for variable in variables:
         if value := os.environ.get(variable, "").strip():
             return variable, value
     return None
@@ -66,6 +68,19 @@ def embedded_database(home, **settings):
         "OPTIONS": {"connect_timeout": url.CONNECT_TIMEOUT, "application_name": "fly2any"},
         "EMBEDDED": {"HOME": home, "NAME": "fly2any", "SETTINGS": settings},
     }
+
+
+def pool(given):
+    """Return the options of psycopg's pool for the processes that serve pages, None for no pool.
+
+    `given` are Prisma's parameters in the URL, which DATABASE_POOL_MAX overrides. A serverless function serves one request
+    at a time and is frozen in between: a pool would only keep connections from others.
+    """
+    default = 0 if SERVERLESS else given.get("max_size", 5 if DEVELOPMENT else 10)
+    most = os.environ.get("DATABASE_POOL_MAX", "").strip() or str(default)
+    if not most.isdecimal() or int(most) > 10_000:
+        raise ImproperlyConfigured("DATABASE_POOL_MAX is not a number from 0 (no pool) to 10000: correct it.")
+    return {"min_size": 0, "timeout": 10, **given, "max_size": int(most)} if int(most) else None
 
 
 def development_key():
@@ -100,9 +115,12 @@ def hosts(text):
 
 
 read_env_file(BASE_DIR / ".env")
-given = database_url()
+given = first_url("POSTGRES_URL", "DATABASE_URL")
 DEVELOPMENT = given is None
 DEBUG = switch("DEBUG", DEVELOPMENT)
+SERVERLESS = any(map(os.environ.get, SERVERLESS_MARKS))
+# The version of this code, for the journal of migrations: as the platform tells it, else git is asked.
+CODE_VERSION = os.environ.get("CODE_VERSION") or next(filter(None, map(os.environ.get, PLATFORMS_COMMIT)), "")
 
 if given is None:
     DATABASES = {"default": embedded_database(BASE_DIR / ".postgres")}
@@ -110,6 +128,11 @@ if given is None:
 else:
     DATABASE_VARIABLE = given[0]  # As messages call it.
     DATABASES = {"default": url.parse(given[1], variable=given[0])}
+    # For what needs a session of its own, where POSTGRES_URL leads through a pooler.
+    if direct := first_url("POSTGRES_URL_NON_POOLING", "DIRECT_URL"):
+        DATABASES["default"]["DIRECT"] = url.parse(direct[1], variable=direct[0])
+
+DATABASES["default"]["POOL"] = pool(DATABASES["default"].get("POOL", {}))
 
 if DEVELOPMENT:
     SECRET_KEY = os.environ.get("SECRET_KEY") or development_key()

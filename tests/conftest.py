@@ -1,4 +1,6 @@
+import dataclasses
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ import pytest
 from django.db import connection
 from hypothesis import settings
 
-from tests.servers import OwnServer
+from tests.servers import Database, OwnServer
 
 settings.register_profile("shared machine", deadline=None)  # Never a test that fails for being slow.
 settings.load_profile("shared machine")
@@ -24,20 +26,31 @@ def pytest_sessionfinish(session):
 
 def manage(*arguments, url=None, timeout=120, **environment):
     """Run a command as a user would, in a process of its own; `url` is its POSTGRES_URL."""
+    process = start_manage(*arguments, url=url, **environment)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def start_manage(*arguments, url=None, **environment):
+    """Start a command in a process of its own."""
     clean = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("POSTGRES_URL", "DATABASE_URL", "DJANGO_SETTINGS_MODULE")
+        if name not in ("POSTGRES_URL", "DATABASE_URL", "POSTGRES_URL_NON_POOLING", "DIRECT_URL", "DJANGO_SETTINGS_MODULE")
     }
     if url is not None:
         clean |= {"POSTGRES_URL": url, "SECRET_KEY": "only for tests", "ALLOWED_HOSTS": "localhost"}
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "manage.py", *arguments],
         cwd=PROJECT,
         env={**clean, **environment},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout,
     )
 
 
@@ -46,6 +59,20 @@ def url(db):
     """POSTGRES_URL of the test database, for another process. What this test writes in its transaction is not seen there."""
     database = connection.settings_dict
     return f"postgresql://{database['USER']}@/{database['NAME']}?host={database['HOST']}"
+
+
+@pytest.fixture
+def database(server):
+    """An empty database on the tests' server, for other processes, dropped after the test."""
+    connection.ensure_connection()
+    name = f"fresh_{secrets.token_hex(6)}"
+    place = connection.settings_dict
+    whole = Database(
+        host=place["HOST"], port=place["PORT"] or "5432", user=place["USER"], password=place["PASSWORD"], name="postgres"
+    )
+    whole.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+    yield dataclasses.replace(whole, name=name)
+    whole.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """Real servers for faults that the tests' common server must not have."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
 import socket
 import time
+from urllib.parse import quote
 
 import psutil
 import psycopg
@@ -20,6 +22,34 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Database:
+    """A database, as tests and the commands that they start reach it."""
+
+    host: str
+    port: str
+    user: str
+    password: str
+    name: str
+
+    @property
+    def url(self):
+        secret = f":{quote(self.password, safe='')}" if self.password else ""
+        return f"postgresql://{self.user}{secret}@/{self.name}?host={self.host}&port={self.port}"
+
+    def connect(self, **options):
+        """Return a connection of its own, in autocommit."""
+        return psycopg.connect(
+            host=self.host, port=self.port, user=self.user, password=self.password, dbname=self.name, autocommit=True, **options
+        )
+
+    def execute(self, statement, parameters=None):
+        """Run `statement`, and return its rows if it has any."""
+        with self.connect() as connection:
+            cursor = connection.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description else None
 
 
 class OwnServer:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("POSTGRES_URL", os.environ.setdefault("DATABASE_URL", ""))
+os.environ["POSTGRES_URL_NON_POOLING"] = os.environ["DIRECT_URL"] = ""
 os.environ.setdefault("SECRET_KEY", "only for tests")
 os.environ.setdefault("ALLOWED_HOSTS", "testserver,localhost,127.0.0.1")
 

@@ -14,6 +14,10 @@ from django.db.migrations.exceptions import InconsistentMigrationHistory
 from fly2any.postgres.embedded import EmbeddedServerError
 
 
+class Refusal(Exception):  # noqa: N818  It says no; nothing is broken.
+    """What cannot be done, and its cure, in one sentence for the user."""
+
+
 class Cause(NamedTuple):
     """What an error says, as an SQLSTATE or as a pattern in its text, and the sentence for it; groups fill its {names}."""
 
@@ -43,7 +47,7 @@ CAUSES = (
     Cause("", r'(timeout expired|timed out|Network is unreachable|No route to host|Host is unreachable)',
           "The server{at} did not answer in time: check that it runs, and that no firewall stands between (allow this machine's address)."),
     Cause("", r'server does not support SSL',
-          "POSTGRES_URL asks for TLS and the server has none: switch ssl on in the server, or remove sslmode from POSTGRES_URL if the network is private."),
+          "The connection must be encrypted, and the server has no TLS: switch ssl on in the server, or write sslmode=disable in POSTGRES_URL if the network is private."),
     Cause("", r'(SSL (connection )?(is )?required|SSL/TLS required|requires SSL|connection is insecure)',
           "The server takes only encrypted connections: add ?sslmode=require to POSTGRES_URL."),
     Cause("", r'pg_hba.conf .*no encryption',
@@ -98,13 +102,14 @@ CAUSES = (
 def explain(error: BaseException) -> str | None:
     """Return the sentence for `error`, without any password, or None for an error that is a fault of the program."""
     sentence = _explain(error)
-    return sentence and sentence.replace(
-        "POSTGRES_URL", getattr(settings, "DATABASE_VARIABLE", "POSTGRES_URL") if settings.configured else "POSTGRES_URL"
-    )
+    if not settings.configured or isinstance(error, Refusal | EmbeddedServerError | ImproperlyConfigured):
+        return sentence
+    variable = getattr(error, "database_variable", getattr(settings, "DATABASE_VARIABLE", "POSTGRES_URL"))
+    return sentence and sentence.replace("POSTGRES_URL", variable)
 
 
 def _explain(error: BaseException) -> str | None:
-    if isinstance(error, EmbeddedServerError | ImproperlyConfigured):
+    if isinstance(error, Refusal | EmbeddedServerError | ImproperlyConfigured):
         return str(error)
     if isinstance(error, InconsistentMigrationHistory):
         return f"{str(error).rstrip('.')}: correct the rows of django_migrations to what really ran; `manage.py dbstatus` lists them all."
@@ -113,31 +118,31 @@ def _explain(error: BaseException) -> str | None:
     if not isinstance(error, DatabaseError):
         return None
     text = without_password(str(error).strip())
-    sqlstate = _sqlstate(error)
-    said = _line(text) if sqlstate else text  # With an SQLSTATE the rest quotes data, which may say anything.
+    state = sqlstate(error)
+    said = _line(text) if state else text  # With an SQLSTATE the rest quotes data, which may say anything.
     for cause in CAUSES:
         match = re.search(cause.pattern, said) if cause.pattern else None
-        if match or (cause.sqlstate and cause.sqlstate == sqlstate):
+        if match or (cause.sqlstate and cause.sqlstate == state):
             return cause.sentence.format(
                 **{"line": _line(text), "at": _place(text) or _configured_place(), **(match.groupdict() if match else {})}
             )
-    code = f", SQLSTATE {sqlstate}" if sqlstate else ""
+    code = f", SQLSTATE {state}" if state else ""
     return f"The database refused ({type(error).__name__}{code}): {_line(text)} (--traceback shows where)."
 
 
 def without_password(text: str) -> str:
     """Return `text` with every configured password in it replaced, where it stands as a word."""
     for database in settings.DATABASES.values():
-        if password := database.get("PASSWORD"):
+        for password in filter(None, (database.get("PASSWORD"), (database.get("DIRECT") or {}).get("PASSWORD"))):
             text = re.sub(rf"(?<!\w){re.escape(password)}(?!\w)", "********", text)
     return text
 
 
-def _sqlstate(error: BaseException | None) -> str:
+def sqlstate(error: BaseException | None) -> str:
     """Return the SQLSTATE of the driver's error below `error`, "" without one."""
     while error is not None:
-        if sqlstate := getattr(error, "sqlstate", None):
-            return sqlstate
+        if state := getattr(error, "sqlstate", None):
+            return state
         error = error.__cause__ or error.__context__
     return ""
 

@@ -56,6 +56,7 @@ CODES = frozenset(
         "migrations.unrecorded",
         "migrations.out_of_order",
         "migrations.unreadable",
+        "migrations.failed",
         "server.tls",
         "server.time_zone",
         "server.connections",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.db.migrations.loader import MigrationLoader
 
-from .catalog import quote
+from . import journal
+from .catalog import Catalog, Index, Object, Table, key_of, quote, where
+from .contract import Contract
 from .findings import Finding, Severity
+
+LEDGERS = ("django_migrations", journal.TABLE)  # Made when they are first needed, whatever is recorded.
 
 RECORDS_SQL = """
     SELECT app || '.' || name AS name, applied FROM {schema}.django_migrations ORDER BY id
@@ -86,3 +90,73 @@ def read_migrations(connection, *, schema: str, recorded: bool, readable: bool) 
         known=tuple(known),
         too_early=tuple(name for name, needs in known.items() if name in names and not needs <= names),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """A pending migration part of which is in the database already."""
+
+    migration: str
+    there: tuple[Object, ...]
+    different: tuple[Object, ...]  # those of `there` that are not as defined
+
+    @property
+    def is_leftover(self) -> bool:
+        """Say whether it is what an interrupted run leaves, which the next one deals with: indexes made concurrently."""
+        return all(isinstance(thing, Index) for thing in self.there)
+
+    @property
+    def places(self) -> str:
+        """Return the tables, or else the parts of tables, that are there: five at most."""
+        parts = [thing.name for thing in self.there if isinstance(thing, Table)] or [where(thing) for thing in self.there]
+        return ", ".join(parts[:5]) + (f" and {len(parts) - 5} more" if len(parts) > 5 else "")
+
+
+def unrecorded(contract: Contract, migrations: MigrationState, actual: Catalog) -> tuple[Unrecorded, ...]:
+    """Return the pending migrations part of which is there already, in the order in which they would be applied."""
+    applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
+    known = {key_of(version.object) for version in contract.expected(applied)}
+    live = {key_of(thing): thing for thing in actual if thing.table not in LEDGERS}
+    found = []
+    for name in migrations.pending:
+        new = [version.object for version in contract.versions if version.since == name]
+        if there := tuple(thing for thing in new if key_of(thing) in live and key_of(thing) not in known):
+            found.append(Unrecorded(name, there, tuple(thing for thing in there if _valid(live[key_of(thing)]) != thing)))
+    return tuple(found)
+
+
+def _valid(thing: Object) -> Object:
+    return replace(thing, valid=True, ready=True) if isinstance(thing, Index) else thing
+
+
+def unrecorded_findings(found: tuple[Unrecorded, ...]) -> Iterator[Finding]:
+    """Yield what `dbstatus` says of each."""
+    for one in found:
+        if one.is_leftover and one.different:
+            drops = "\n".join(f"DROP INDEX CONCURRENTLY {quote(thing.name)};" for thing in one.different)
+            yield Finding(
+                Severity.ERROR,
+                "migrations.unrecorded",
+                one.migration,
+                f"The migration {one.migration} is pending, and an index that is not as it defines has its name ({one.places}).",
+                f"{drops}\n-- Then run `manage.py migrate`.",
+                is_sql=True,
+            )
+        elif one.is_leftover:
+            yield Finding(
+                Severity.ERROR,
+                "migrations.unrecorded",
+                one.migration,
+                f"The migration {one.migration} is not recorded, but what it creates is there already ({one.places}):"
+                " an interrupted run left it.",
+                "Run `manage.py migrate`: an index as defined is kept, an invalid one is built anew.",
+            )
+        else:
+            yield Finding(
+                Severity.ERROR,
+                "migrations.unrecorded",
+                one.migration,
+                f"The migration {one.migration} is not recorded, but what it creates is there already ({one.places}):"
+                " another tool made it, and `migrate` refuses to run.",
+                "Run `manage.py dbadopt`: it shows what it would do, and changes nothing without --yes.",
+            )

@@ -31,6 +31,8 @@ def as_json(report: Report) -> str:
             "pending": [asdict(migration) for migration in report.pending],
             "unknown": report.migrations.unknown,
         },
+        "runs": [asdict(run) for run in report.runs],
+        "running": report.running and str(report.running),
         "groups": [asdict(group) for group in report.groups],
         "findings": [
             {"severity": f.severity, "code": f.code, "where": f.where, "message": f.message, "cure": f.cure}
@@ -108,6 +110,12 @@ def _migrations(report: Report) -> Iterator[str]:
         yield f"    {migration.name}{f': would create {new}' if new else ''}"
     if state.unknown:
         yield f"  unknown      {len(state.unknown)}: {', '.join(state.unknown)}"
+    if report.running:
+        yield f"  running      the migration lock is held by {report.running}"
+    elif report.runs:
+        run = report.runs[0]
+        ended = f"failed: {run.error}" if run.error else "" if run.finished else "never ended"
+        yield f"  last run     {run.migration} {run.direction} on {run.started:%Y-%m-%d %H:%M} UTC by {run.person}, code {run.code}{', ' + ended if ended else ''}"
 
 
 def _number(number: int, one: str, many: str = "") -> str:

@@ -10,6 +10,7 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from psycopg import sql
 
+from . import journal
 from .catalog import read_catalog
 from .contract import Contract, grow
 from .migration_state import known_migrations
@@ -42,6 +43,7 @@ def built_contract(connection) -> Contract:
     with scratch_database(connection) as scratch:
         executor = MigrationExecutor(scratch)
         executor.recorder.ensure_schema()
+        journal.ensure(scratch)
         for name in known_migrations():
             app, _, migration = name.partition(".")
             executor.migrate([(app, migration)])

@@ -11,14 +11,17 @@ from typing import Any
 from django.db import transaction
 
 from . import contract as contracts
-from .catalog import Catalog, Column, ForeignKey, Index, Key, Object, Table, quote, read_catalog, where
+from . import journal
+from .catalog import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, quote, read_catalog
 from .contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
 from .drift import compare
 from .findings import Finding, Severity
-from .migration_state import MigrationState, read_migrations
+from .journal import Run, read_runs
+from .locks import HOLDER_SQL, LOCK_TIMEOUT, MIGRATION_LOCK, Activity, read_activity
+from .migration_state import MigrationState, read_migrations, unrecorded, unrecorded_findings
 from .server import Server, read_server
 
-LOCK_TIMEOUT = "5s"
+RUNS = 10  # Runs of migrations that a report shows.
 
 # last_idx_scan is new in PostgreSQL 16; to_jsonb reaches it where it exists.
 INDEX_USE_SQL = """
@@ -83,6 +86,8 @@ class Report:
     groups: tuple[Group, ...]
     findings: tuple[Finding, ...]
     foreign: Catalog
+    runs: tuple[Run, ...] = ()  # of migrations, newest first
+    running: Activity | None = None  # the session that holds the migration lock
     indexes: tuple[IndexUse, ...] | None = None
     write_checked: tuple[str, ...] | None = None  # the tables that took a row and gave it back
 
@@ -106,13 +111,17 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         actual = read_catalog(connection, schema=schema)
         recorded = any(table.name == "django_migrations" for table in actual.tables)
         migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)
+        journalled = journal.is_readable(actual) and server.may_read_migrations
+        runs = read_runs(connection, schema=schema, limit=RUNS) if journalled else ()
+        running = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
     applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
     stale = [name for name in migrations.known if name not in contract.migrations]
     expected = contract.expected(applied)
     pending = contracts.catalog_of(version for version in contract.versions if version not in expected)
     comparison = compare(contracts.catalog_of(expected), actual, pending=pending)
-    findings = [*server.findings(), *migrations.findings(), *_unrecorded(contract, migrations, actual, applied)]
+    findings = [*server.findings(), *migrations.findings(), *unrecorded_findings(unrecorded(contract, migrations, actual))]
+    findings += _failed(runs, migrations, running)
     if stale:
         findings.append(_stale(stale))
     if applied.isdisjoint(stale):  # Else what the schema should be is not known.
@@ -125,6 +134,8 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         groups=tuple(_groups(final, comparison.matched)),
         findings=tuple(findings),
         foreign=comparison.foreign,
+        runs=runs,
+        running=running,
         indexes=indexes,
     )
 
@@ -137,7 +148,7 @@ def snapshot(connection):
         with connection.cursor() as cursor:
             if outermost:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
         yield
 
 
@@ -146,6 +157,23 @@ def read_index_use(connection, *, schema: str) -> tuple[IndexUse, ...]:
     with connection.cursor() as cursor:
         cursor.execute(INDEX_USE_SQL, {"schema": schema})
         return tuple(IndexUse(*row) for row in cursor.fetchall())
+
+
+def _failed(runs: tuple[Run, ...], migrations: MigrationState, running: Activity | None) -> Iterable[Finding]:
+    """Yield a finding for each pending migration whose last run failed or was killed."""
+    last = {run.migration: run for run in reversed(runs)}
+    for name in migrations.pending:
+        run = last.get(name)
+        if run is None or run.direction != "forwards" or (run.finished and not run.error) or (running and not run.finished):
+            continue
+        ended = f"failed: {run.error}" if run.finished else "never ended: it was killed, or its connection was cut."
+        yield Finding(
+            Severity.WARNING,
+            "migrations.failed",
+            name,
+            f"The last run of {name}, on {run.started:%Y-%m-%d %H:%M} UTC by {run.person}, {ended}",
+            "Mend what it says, and run `manage.py migrate`: it goes on from there.",
+        )
 
 
 def _stale(names: list[str]) -> Finding:
@@ -163,39 +191,6 @@ def _in_schema(finding: Finding, schema: str) -> Finding:
     if not finding.is_sql or schema == "public":
         return finding
     return replace(finding, cure=f"SET search_path TO {quote(schema)};\n{finding.cure}")
-
-
-def _unrecorded(contract: Contract, migrations: MigrationState, actual: Catalog, applied: set[str]) -> Iterable[Finding]:
-    """Yield a finding for each pending migration part of which is in the database already."""
-    if not migrations.pending:
-        return
-    known = {_key(version.object) for version in contract.expected(applied)}
-    live = {_key(thing) for thing in actual}
-    for name in migrations.pending:
-        new = [version.object for version in contract.versions if version.since == name]
-        there = [thing for thing in new if _key(thing) in live and _key(thing) not in known]
-        tables = [thing.name for thing in there if isinstance(thing, Table) and thing.name != "django_migrations"]
-        parts = tables or [where(thing) for thing in there if thing.table != "django_migrations"]
-        if parts:
-            shown = ", ".join(parts[:5]) + (f" and {len(parts) - 5} more" if len(parts) > 5 else "")
-            yield Finding(
-                Severity.ERROR,
-                "migrations.unrecorded",
-                name,
-                f"The migration {name} is not recorded, but what it creates is there already ({shown}): `migrate` would fail on it.",
-                _undo(there),
-            )
-
-
-def _undo(there: list[Object]) -> str:
-    if all(isinstance(thing, Index) for thing in there):
-        drops = " ".join(f"DROP INDEX CONCURRENTLY {quote(thing.name)};" for thing in there)
-        return f"An interrupted migration left this: {drops} Then run `manage.py migrate`."
-    return "A database that another tool made is to be adopted, not migrated."
-
-
-def _key(thing: Object) -> tuple[type, str, str]:
-    return type(thing), thing.table, thing.name
 
 
 def _is_index(thing: Object) -> bool:
@@ -216,14 +211,14 @@ def _pending(name: str, final: Iterable[Version]) -> Pending:
 
 
 def _groups(final: Iterable[Version], matched: Iterable[Object]) -> Iterable[Group]:
-    there = set(map(_key, matched))
+    there = set(map(key_of, matched))
 
     def group(name: str, belongs: Callable[[Version], bool]) -> Group:
         objects = [version.object for version in final if belongs(version)]
         counts: dict[str, Any] = {}
         for kind, is_one in COUNTED.items():
             wanted = [thing for thing in objects if is_one(thing)]
-            counts[kind] = Count(sum(_key(thing) in there for thing in wanted), len(wanted))
+            counts[kind] = Count(sum(key_of(thing) in there for thing in wanted), len(wanted))
         return Group(name, **counts)
 
     for app in GUIDE_APPS:
@@ -232,4 +227,4 @@ def _groups(final: Iterable[Version], matched: Iterable[Object]) -> Iterable[Gro
     yield group("ai_consultant", lambda version: version.is_phase7 and version.app == "ai_consultant")
     yield group("Phase 7 in all", lambda version: version.is_phase7)
     yield group("added since", lambda version: version.app in PHASE7_APPS and not version.is_phase7)
-    yield group("Django's own", lambda version: version.app not in PHASE7_APPS)
+    yield group("Django's, journal", lambda version: version.app not in PHASE7_APPS)

@@ -1,10 +1,13 @@
 """Django's PostgreSQL backend, where the Fly2Any schema and its embedded server need it to differ."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.postgresql import base
 
-from . import embedded
+from . import embedded, pooler
 from .client import DatabaseClient
 from .schema import DatabaseSchemaEditor
 
@@ -13,6 +16,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """A connection that starts the embedded server, where DATABASES has an `EMBEDDED` entry, when it is needed.
 
     `EMBEDDED` is {"HOME": the server's folder, "NAME": the database to create, "SETTINGS": {name: value of postgresql.conf}}.
+    `DIRECT` is the entry for what needs a session of its own, where the rest goes through a pooler.
     """
 
     SchemaEditorClass = DatabaseSchemaEditor
@@ -26,3 +30,26 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Start the embedded server unless it runs or this connection is to another server."""
         if server := self.settings_dict.get("EMBEDDED"):
             embedded.hold(Path(server["HOME"]), server["SETTINGS"], server["NAME"])
+
+    @contextmanager
+    def direct(self) -> Iterator[None]:
+        """Use a connection straight to the server inside: one that keeps its session from one transaction to the next.
+
+        Raises ImproperlyConfigured where DATABASES has none. May be nested.
+        """
+        configured, settings = self.settings_dict, self.settings_dict.get("DIRECT")
+        if settings:
+            self.close()
+            self.settings_dict = {**configured, **settings, "DIRECT": None}
+        try:
+            if reason := pooler.keeps_no_session(self):
+                raise ImproperlyConfigured(reason)
+            yield
+        except Exception as error:
+            if settings:
+                error.database_variable = settings["VARIABLE"]  # type: ignore[attr-defined]
+            raise
+        finally:
+            if settings:
+                self.close()
+                self.settings_dict = configured

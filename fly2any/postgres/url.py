@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 from psycopg import pq
 
+from .pooler import pooler_of
+
 SCHEMES = ("postgresql", "postgres")
 EXAMPLE = "postgresql://user:password@host:5432/database?sslmode=require"
 ESCAPES = "in the user and the password write % / @ : # ? as %25 %2F %40 %3A %23 %3F"
@@ -17,9 +19,10 @@ LONGEST_NAME = 63  # Bytes.
 CONNECT_TIMEOUT = 10  # Seconds; libpq's default is to wait for ever.
 
 # Parameters of Prisma and of the providers that say nothing to libpq: about pools, prepared statements and proxies.
-IGNORED = frozenset(
+NOT_LIBPQ = frozenset(
     [
         "connection_limit",
+        "pgbouncer",
         "pool_timeout",
         "statement_cache_size",
         "socket_timeout",
@@ -36,6 +39,7 @@ PLACE = {
     "password": "PASSWORD",
     "dbname": "NAME",
 }  # In the query they win, as in libpq.
+POOL = {"connection_limit": "max_size", "pool_timeout": "timeout"}  # Prisma's pool, and what psycopg's calls it.
 NOT_HERE = frozenset(["service", "replication", "client_encoding"])  # They would lead elsewhere, or to what Django cannot use.
 LIBPQ = frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults()) - PLACE.keys() - NOT_HERE
 
@@ -81,7 +85,13 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
         raise InvalidURL(f"{variable} is malformed (it contains a zero byte): write it as {EXAMPLE}.")
     place = {"NAME": name, "USER": user, "PASSWORD": password, "HOST": host, "PORT": str(port or "")}
     place |= {PLACE[key]: value for key, value in query if key in PLACE}
-    options, pooled = _options([pair for pair in query if pair[0] not in PLACE], variable)
+    options = _options([pair for pair in query if pair[0] not in PLACE], variable)
+    parameters = dict(query)
+    pooler = pooler_of(place["HOST"], place["PORT"], parameters)
+    if not is_local(place["HOST"]):
+        options.setdefault("sslmode", "require")
+    if parameters.get("sslaccept") == "strict":  # Prisma's word for a certificate that this machine's authorities vouch for.
+        options = {"sslrootcert": "system", **options, "sslmode": "verify-full"}
     if not place["NAME"]:
         raise InvalidURL(f"{variable} names no database: write it as {EXAMPLE}.")
     if len(place["NAME"].encode()) > LONGEST_NAME:
@@ -97,7 +107,10 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
         **place,
         "OPTIONS": {"connect_timeout": CONNECT_TIMEOUT, "application_name": "fly2any", **options},
         # Behind a transaction pooler a cursor would not find its next page: the server connection has changed.
-        "DISABLE_SERVER_SIDE_CURSORS": pooled,
+        "DISABLE_SERVER_SIDE_CURSORS": bool(pooler),
+        "POOLER": pooler,
+        "POOL": {name: _number(parameters[word], word, variable) for word, name in POOL.items() if word in parameters},
+        "VARIABLE": variable,
     }
 
 
@@ -125,9 +138,8 @@ def _decode(text: str) -> str:
     return unquote(text, errors="strict")
 
 
-def _options(query: list[tuple[str, str]], variable: str) -> tuple[dict[str, str], bool]:
+def _options(query: list[tuple[str, str]], variable: str) -> dict[str, str]:
     options: dict[str, str] = {}
-    pooled = False
     for name, value in query:
         if name == "schema":
             # One name, taken literally, as Prisma does; then escaped once more for the options of a connection.
@@ -136,15 +148,19 @@ def _options(query: list[tuple[str, str]], variable: str) -> tuple[dict[str, str
             options["options"] = f"{options.get('options', '')} -c search_path={path}".strip()
         elif name == "options":
             options["options"] = f"{value} {options.get('options', '')}".strip()
-        elif name == "pgbouncer":
-            pooled = value == "true"
         elif name in LIBPQ:
             options[name] = value
-        elif name not in IGNORED:
+        elif name not in NOT_LIBPQ:
             raise InvalidURL(
                 f"{variable} has the parameter {name!r}, which neither PostgreSQL nor Prisma knows: correct or remove it."
             )
-    return options, pooled
+    return options
+
+
+def _number(value: str, name: str, variable: str) -> int:
+    if not value.isdecimal() or not 0 < int(value) <= 10_000:
+        raise InvalidURL(f"{variable} has {name}={value[:20]}, which is not a number from 1 to 10000: correct or remove it.")
+    return int(value)
 
 
 def _wrong_scheme(scheme: str, variable: str) -> str:

@@ -67,8 +67,8 @@ def test_a_role_that_may_not_log_in(strict):
 
 def test_a_server_without_tls_where_tls_is_asked_for(strict):
     assert refused(strict.url("app", PASSWORD, parameters="?sslmode=require")) == (
-        "POSTGRES_URL asks for TLS and the server has none:"
-        " switch ssl on in the server, or remove sslmode from POSTGRES_URL if the network is private."
+        "The connection must be encrypted, and the server has no TLS:"
+        " switch ssl on in the server, or write sslmode=disable in POSTGRES_URL if the network is private."
     )
 
 

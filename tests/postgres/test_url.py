@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from fly2any.postgres.url import InvalidURL, is_local, parse
 
-OPTIONS = {"connect_timeout": 10, "application_name": "fly2any"}
+LOCAL = {"connect_timeout": 10, "application_name": "fly2any"}
+OPTIONS = LOCAL | {"sslmode": "require"}
 
 
 def database(**changes):
@@ -20,6 +21,9 @@ def database(**changes):
         "PORT": "5432",
         "OPTIONS": OPTIONS,
         "DISABLE_SERVER_SIDE_CURSORS": False,
+        "POOLER": "",
+        "POOL": {},
+        "VARIABLE": "POSTGRES_URL",
     } | changes
 
 
@@ -29,11 +33,19 @@ def database(**changes):
         ("postgresql://user:secret@host:5432/db", database()),
         ("postgres://user:secret@host/db", database(PORT="")),
         ("postgresql://user:p%40ss%2Fw%23rd@host:5432/db", database(PASSWORD="p@ss/w#rd")),
-        ("postgresql://user:secret@[::1]:5432/db", database(HOST="::1")),
+        ("postgresql://user:secret@[::1]:5432/db", database(HOST="::1", OPTIONS=LOCAL)),
         ("postgresql://user:secret@Host.Example:5432/db", database(HOST="Host.Example")),
-        ("postgresql:///db?host=/run/postgresql", database(USER="", PASSWORD="", HOST="/run/postgresql", PORT="")),
-        ("postgresql://user:secret@%2Frun%2FPG:5432/db", database(HOST="/run/PG")),
-        ("postgresql://user:secret@host:5432/db?sslmode=require", database(OPTIONS=OPTIONS | {"sslmode": "require"})),
+        (
+            "postgresql:///db?host=/run/postgresql",
+            database(USER="", PASSWORD="", HOST="/run/postgresql", PORT="", OPTIONS=LOCAL),
+        ),
+        ("postgresql://user:secret@%2Frun%2FPG:5432/db", database(HOST="/run/PG", OPTIONS=LOCAL)),
+        ("postgresql://user:secret@host:5432/db?sslmode=require", database()),
+        ("postgresql://user:secret@host:5432/db?sslmode=disable", database(OPTIONS=OPTIONS | {"sslmode": "disable"})),
+        (
+            "postgresql://user:secret@localhost:5432/db?sslmode=verify-full",
+            database(HOST="localhost", OPTIONS=LOCAL | {"sslmode": "verify-full"}),
+        ),
         ("postgresql://user:secret@host:5432/db?connect_timeout=3", database(OPTIONS=OPTIONS | {"connect_timeout": "3"})),
         (
             "postgresql://user:secret@host:5432/db?schema=other",
@@ -43,14 +55,49 @@ def database(**changes):
             "postgresql://user:secret@host:5432/db?schema=My%20One",
             database(OPTIONS=OPTIONS | {"options": '-c search_path="My\\ One"'}),
         ),
-        ("postgresql://user:secret@localhost:5432/db?host=/run/postgresql", database(HOST="/run/postgresql")),
+        ("postgresql://user:secret@localhost:5432/db?host=/run/postgresql", database(HOST="/run/postgresql", OPTIONS=LOCAL)),
         ("postgresql://host/db?user=user&password=secret&port=5432", database()),
-        ("postgresql://user:secret@host:5432/db?pgbouncer=true&connection_limit=1", database(DISABLE_SERVER_SIDE_CURSORS=True)),
+        (
+            "postgresql://user:secret@host:5432/db?pgbouncer=true&connection_limit=1",
+            database(DISABLE_SERVER_SIDE_CURSORS=True, POOLER="PgBouncer", POOL={"max_size": 1}),
+        ),
+        ("postgresql://user:secret@host:5432/db?pool_timeout=20&statement_cache_size=0", database(POOL={"timeout": 20})),
+        (
+            "postgresql://user:secret@host:5432/db?sslaccept=strict&sslmode=require",
+            database(OPTIONS=OPTIONS | {"sslmode": "verify-full", "sslrootcert": "system"}),
+        ),
+        ("postgresql://user:secret@host:5432/db?sslaccept=accept_invalid_certs", database()),
         ("  postgresql://user:secret@host:5432/db\n", database()),
     ],
 )
 def test_a_url_is_read_as_prisma_and_the_providers_write_it(url, expected):
     assert parse(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "pooler"),
+    [
+        (
+            "postgresql://u:p@ep-cool-name-123-pooler.eu-central-1.aws.neon.tech/db?sslmode=require&channel_binding=require",
+            "Neon",
+        ),
+        ("postgresql://u:p@ep-cool-name-123.eu-central-1.aws.neon.tech/db?sslmode=require", ""),
+        ("postgres://default:p@ep-a-1-pooler.us-east-1.postgres.vercel-storage.com:5432/verceldb", "Neon"),
+        ("postgresql://postgres.ref:p@aws-0-eu-central-1.pooler.supabase.com:6543/postgres?pgbouncer=true", "Supabase"),
+        ("postgresql://postgres.ref:p@aws-0-eu-central-1.pooler.supabase.com:5432/postgres", ""),
+        ("postgresql://postgres:p@db.ref.supabase.co:5432/postgres", ""),
+        ("postgresql://postgres:p@db.ref.supabase.co:6543/postgres?supa=base-pooler.x", "Supabase"),
+        ("postgresql://postgres:p@postgres.railway.internal:5432/railway", ""),
+        ("postgresql://postgres:p@roundhouse.proxy.rlwy.net:12345/railway", ""),
+        ("postgresql://app:p@db.example.com:5432/fly2any?connection_limit=5", ""),
+        ("postgresql://app:p@my-pooler.example.com:6432/fly2any?pgbouncer=true", "PgBouncer"),
+    ],
+)
+def test_the_providers_urls_are_recognised(url, pooler):
+    parsed = parse(url)
+
+    assert (parsed["POOLER"], parsed["DISABLE_SERVER_SIDE_CURSORS"]) == (pooler, bool(pooler))
+    assert parsed["OPTIONS"]["sslmode"] == "require"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +122,7 @@ def test_a_url_is_read_as_prisma_and_the_providers_write_it(url, expected):
         ("postgresql://user:secret@host/" + "long" * 16, "more than 63 bytes"),
         ("postgresql://user:secret@host/db?service=other", "the parameter 'service'"),
         ("postgresql://user:secret@ho\x07st/db", "cannot be printed"),
+        ("postgresql://user:secret@host/db?connection_limit=many", "is not a number from 1 to 10000"),
     ],
 )
 def test_a_url_that_cannot_be_used_gets_one_sentence_without_the_password(url, sentence):

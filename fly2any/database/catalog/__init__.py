@@ -1,6 +1,19 @@
 """The live catalogue as plain values."""
 
-from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, quote, where
+from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, key_of, quote, where
 from .read import read_catalog
 
-__all__ = ["Catalog", "Check", "Column", "ForeignKey", "Index", "Key", "Object", "Table", "quote", "read_catalog", "where"]
+__all__ = [
+    "Catalog",
+    "Check",
+    "Column",
+    "ForeignKey",
+    "Index",
+    "Key",
+    "Object",
+    "Table",
+    "key_of",
+    "quote",
+    "read_catalog",
+    "where",
+]

@@ -168,6 +168,11 @@ def where(thing: Object) -> str:
     return thing.table if isinstance(thing, Table) else f"{thing.table}.{thing.name}"
 
 
+def key_of(thing: Object) -> tuple[type, str, str]:
+    """Return what a thing is known by, however it is defined."""
+    return type(thing), thing.table, thing.name
+
+
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """Everything in a schema that the contract speaks of, each list ordered by table and name."""

@@ -1,0 +1,142 @@
+"""Locks: the migration lock, who blocks whom, and trying again what a lock kept from running."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from django.db import Error, OperationalError
+
+from .diagnosis import Refusal, sqlstate
+
+T = TypeVar("T")
+
+# Advisory locks. Never reuse or renumber one.
+MIGRATION_LOCK = 72707369  # Prisma's own: `prisma migrate deploy` and we exclude each other.
+
+LOCK_TIMEOUT = 5  # Seconds that a statement waits for a lock, and the site behind it.
+PATIENCE = 300  # Seconds, in all, for the migration lock, and for each lock that is not to be had.
+LONGEST_PAUSE = 15
+LOCKED_OUT = ("55P03", "40P01")  # lock_not_available, deadlock_detected: the statement had no effect.
+
+# Literals and comments, also those that are cut off.
+QUOTED = re.compile(r"'(?:[^']|'')*(?:'|$)|\$(?P<tag>(?:[A-Za-z_]\w*)?)\$.*?(?:\$(?P=tag)\$|$)|--[^\n]*|/\*.*?(?:\*/|$)", re.S)
+
+ACTIVITY = """
+    a.pid, a.application_name AS application, a.usename AS role, a.state,
+    now() - COALESCE(CASE WHEN a.state LIKE 'idle in%%' THEN a.state_change END, a.xact_start, a.backend_start) AS age,
+    left(a.query, 500) AS query
+"""
+
+HOLDER_SQL = f"""
+    SELECT {ACTIVITY}
+    FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+      AND l.classid = 0 AND l.objid = %(lock)s AND l.objsubid = 1 AND l.granted
+    ORDER BY a.pid
+"""
+
+BLOCKERS_SQL = f"""
+    SELECT {ACTIVITY}
+    FROM pg_catalog.pg_stat_activity AS a
+    WHERE a.pid = ANY (pg_catalog.pg_blocking_pids(%(pid)s))
+    ORDER BY a.pid
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What a session does; `age` is that of its state, its transaction or itself; None where this role may not see it."""
+
+    pid: int
+    application: str | None
+    role: str | None
+    state: str | None
+    age: timedelta | None
+    query: str | None
+
+    def __str__(self) -> str:
+        words = [self.application or "no application name", f"role {self.role}"]
+        if self.state and self.age is not None:
+            words.append(f"{self.state} for {self.age.total_seconds():.0f} s")
+        query = without_literals(self.query or "")
+        return f"pid {self.pid} ({', '.join(words)}{': ' + query if query else ''})"
+
+
+def without_literals(query: str) -> str:
+    """Return the beginning of a query, in one line, without what stands in quotes: it may be anybody's data."""
+    query = " ".join(QUOTED.sub(lambda match: "'…'" if match[0][0] in "$'" else " ", query).split())
+    return query if len(query) <= 100 else f"{query[:99]}…"
+
+
+def read_activity(connection, statement: str, **parameters) -> tuple[Activity, ...]:
+    """Return the sessions that HOLDER_SQL or BLOCKERS_SQL lists."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return tuple(Activity(*row) for row in cursor.fetchall())
+
+
+@contextmanager
+def migration_lock(connection, *, patience: float, waiting: Callable[[Activity], None]) -> Iterator[None]:
+    """Hold the migration lock inside; call `waiting` with each session that is found to hold it.
+
+    It is polled: a session that waits inside pg_advisory_lock would wait for CREATE INDEX CONCURRENTLY, and that for it.
+    Raises Refusal when it is not to be had within `patience` seconds.
+    """
+    deadline = time.monotonic() + patience
+    told: int | None = None
+    while not _ask(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", MIGRATION_LOCK):
+        holder = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
+        if holder is not None and holder.pid != told:
+            waiting(holder)
+            told = holder.pid
+        if time.monotonic() >= deadline:
+            held = f" by {holder}" if holder else ""
+            cure = f" (or end it: {terminate(holder.pid)})" if holder else ""
+            raise Refusal(
+                f"The migration lock is held{held}, for longer than {patience:.0f} s: run the command again when that is done{cure}."
+            )
+        time.sleep(random.uniform(0.1, 0.5))
+    try:
+        yield
+    finally:
+        with suppress(Error):  # A connection that was cut has released it.
+            _ask(connection, "SELECT pg_catalog.pg_advisory_unlock(%s)", MIGRATION_LOCK)
+
+
+def terminate(pid: int) -> str:
+    """Return the command that ends the session `pid`, for psql or `manage.py dbshell`."""
+    return f"SELECT pg_terminate_backend({pid});"
+
+
+def try_again(action: Callable[[], T], *, patience: float, again: Callable[[float], None]) -> T:
+    """Return what `action` returns, running it again, after ever longer pauses, while it is locked out.
+
+    `action` must undo what it did when it raises. `again` is told the coming pause in seconds. Raises the last error
+    once `patience` seconds are over.
+    """
+    begun = time.monotonic()
+    pause = 0.5
+    while True:
+        try:
+            return action()
+        except OperationalError as error:
+            left = begun + patience - time.monotonic()
+            if sqlstate(error) not in LOCKED_OUT or left <= 0:
+                raise
+        wait = min(random.uniform(pause / 2, pause), left)
+        again(wait)
+        time.sleep(wait)
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _ask(connection, statement: str, *parameters):
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchone()[0]

@@ -1,0 +1,61 @@
+import argparse
+import math
+from contextlib import contextmanager
+from functools import partial
+
+from django.core.management.commands import migrate
+from django.db import connections
+
+from fly2any.database import journal
+from fly2any.database.diagnosis import Refusal
+from fly2any.database.locks import PATIENCE
+from fly2any.database.migrating import Executor, migrating, refuse_what_another_tool_made
+from fly2any.database.terminal import Terminal
+
+
+def seconds(text):
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError("give a number of seconds, 0 or more")
+    return number
+
+
+class Command(migrate.Command):
+    help = "Apply or reverse migrations: one run at a time, no lock waited for long, every run in the journal."
+
+    def add_arguments(self, parser):
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--lock-wait",
+            type=seconds,
+            default=PATIENCE,
+            metavar="SECONDS",
+            help=f"How long to wait for the migration lock, and in all for a lock that others hold; {PATIENCE} if not given.",
+        )
+
+    def handle(self, *args, database, lock_wait, **options):
+        if options["fake_initial"]:
+            raise Refusal(
+                "--fake-initial believes in a table because of its name: run `manage.py dbadopt`, which looks at all of it first."
+            )
+        if options["plan"] or options["check_unapplied"]:
+            return super().handle(*args, database=database, **options)
+        with migrating(database, patience=lock_wait, progress=Terminal(self.stderr)) as run:
+            if not options["fake"]:
+                refuse_what_another_tool_made(connections[database])
+            journal.ensure(connections[database])
+            with executed_by(partial(Executor, run=run)):
+                return super().handle(*args, database=database, **options)
+
+
+@contextmanager
+def executed_by(executor):
+    """Let Django's command use `executor`: it has no other door."""
+    djangos, migrate.MigrationExecutor = migrate.MigrationExecutor, executor  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        migrate.MigrationExecutor = djangos  # type: ignore[attr-defined]

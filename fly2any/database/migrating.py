@@ -1,0 +1,348 @@
+"""Migrations on a database in use: one run at a time, no lock waited for long, every run in the journal."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from django.db import Error, connections
+from django.db.migrations.executor import MigrationExecutor
+
+from . import contract as contracts
+from . import journal
+from .catalog import Index, quote, read_catalog
+from .diagnosis import Refusal, sqlstate
+from .locks import (
+    BLOCKERS_SQL,
+    LOCK_TIMEOUT,
+    LOCKED_OUT,
+    Activity,
+    migration_lock,
+    read_activity,
+    terminate,
+    try_again,
+)
+from .migration_state import read_migrations, unrecorded
+
+T = TypeVar("T")
+
+# Others wait behind a statement that waits for a lock, so none waits long. A concurrent build keeps nobody waiting, and cut
+# short it would leave an invalid index: it may take all the time it needs.
+NAME = r'(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>\w+))'
+CONCURRENTLY = re.compile(r"\s*(CREATE\s+(UNIQUE\s+)?INDEX|DROP\s+INDEX|REINDEX\b.*?)\s+CONCURRENTLY\b", re.I | re.S)
+CREATES_INDEX = re.compile(rf"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?{NAME}\s+ON\b", re.I)
+
+INDEX_STATE_SQL = """
+    SELECT i.indisvalid FROM pg_catalog.pg_index AS i WHERE i.indexrelid = pg_catalog.to_regclass(%s)
+"""
+
+HOME_SQL = """
+    SELECT COALESCE(n.nspname, current_schema()), n.nspname IS NOT NULL
+    FROM (SELECT pg_catalog.to_regclass('django_migrations') AS oid) AS ledger
+    LEFT JOIN pg_catalog.pg_class AS c ON c.oid = ledger.oid
+    LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+"""
+
+PROGRESS_SQL = """
+    SELECT p.phase, p.blocks_done, p.blocks_total, p.tuples_done, p.tuples_total, p.lockers_done, p.lockers_total
+    FROM pg_catalog.pg_stat_progress_create_index AS p
+    WHERE p.pid = %(pid)s
+"""
+
+# Where each phase of a concurrent build begins, in percent of the whole; a phase that waits for others takes no share.
+PHASES = (
+    ("initializing", 0),
+    ("waiting for writers before build", 0),
+    ("building index: initializing", 0),
+    ("building index: scanning table", 0),
+    ("building index: sorting live tuples", 50),
+    ("building index: loading tuples in tree", 60),
+    ("building index", 0),
+    ("waiting for writers before validation", 75),
+    ("index validation: scanning index", 75),
+    ("index validation: sorting tuples", 80),
+    ("index validation: scanning table", 85),
+    ("waiting for old snapshots", 99),
+)
+
+
+class Progress:
+    """What is told while a run goes on; this one tells nobody."""
+
+    def say(self, sentence: str) -> None:
+        """Tell something worth a line."""
+
+    def show(self, what: str, percent: float | None) -> None:
+        """Show how far a statement is; `percent` is None where nobody knows."""
+
+    def clear(self) -> None:
+        """The statement is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """How far an index build is, in percent."""
+
+    phase: str
+    percent: float
+
+
+class Watcher:
+    """Sees, over a connection of its own, who blocks a session's statement, and how far its index build is."""
+
+    def __init__(self, connection, progress: Progress, *, patience: float = LOCK_TIMEOUT):
+        self.connection = connection
+        self.progress = progress
+        self.patience = patience
+        self.blockers: tuple[Activity, ...] = ()  # Those seen last.
+
+    @contextmanager
+    def statement(self, what: str) -> Iterator[None]:
+        """Watch the statement that runs inside."""
+        self.blockers = ()
+        over = threading.Event()
+        thread = threading.Thread(target=self._watch, args=[what, over, self.connection.connection.info.backend_pid])
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self.progress.clear()
+
+    def _watch(self, what: str, over: threading.Event, pid: int) -> None:
+        if over.wait(0.5):  # Most statements are over before anybody need look.
+            return
+        own, told, waited = self.connection.copy(), False, 0.5
+        try:
+            while True:
+                build = read_build(own, pid)
+                if blockers := read_activity(own, BLOCKERS_SQL, pid=pid):
+                    self.blockers = blockers
+                behind = f", waiting for {blockers[0]}" if blockers else ""
+                self.progress.show(f"{what}{': ' + build.phase if build else ''}{behind}", build.percent if build else None)
+                if blockers and waited > self.patience and not told:
+                    told = True
+                    self.progress.say(f"Waiting for {blockers[0]}; to end it: {terminate(blockers[0].pid)}")
+                if over.wait(0.5):
+                    return
+                waited = waited + 0.5 if blockers else 0
+        except Error:  # No connection left, or no longer a server: the statement itself will say so.
+            pass
+        finally:
+            own.close()
+
+
+def read_build(connection, pid: int) -> Build | None:
+    """Return how far the index build of the session `pid` is, None if it builds none."""
+    with connection.cursor() as cursor:
+        cursor.execute(PROGRESS_SQL, {"pid": pid})
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    phase, *numbers = row
+    begins = [percent for _, percent in PHASES]
+    place = next((place for place, (name, _) in enumerate(PHASES) if phase.startswith(name)), 0)
+    ends = next((percent for percent in begins[place + 1 :] if percent > begins[place]), 100)
+    shares = [done / total for done, total in zip(numbers[::2], numbers[1::2], strict=True) if total]
+    return Build(phase, begins[place] + (ends - begins[place]) * min(shares[0], 1) if shares else float(begins[place]))
+
+
+class Run:
+    """A run of migrations over one connection, which holds the migration lock."""
+
+    def __init__(self, connection, *, patience: float, progress: Progress):
+        self.connection = connection
+        self.patience = patience
+        self.progress = progress
+        self.watcher = Watcher(connection, progress)
+        self.pid = connection.connection.info.backend_pid
+        self.migration = ""
+
+    def migrate(self, migration, direction: str, action: Callable[[], T]) -> T:
+        """Return what `action`, which applies or reverses `migration`, returns; it is run again while it is locked out."""
+        self.migration = f"{migration.app_label}.{migration.name}"
+        if self.connection.connection is None or self.connection.connection.info.backend_pid != self.pid:
+            raise Refusal("The connection was replaced during the run, and the migration lock is lost: run the command again.")
+        with journal.recorded(self.connection, self.migration, direction):
+            return self.patiently(action, what=self.migration)
+
+    def patiently(self, action: Callable[[], T], *, what: str) -> T:
+        """Return what `action` returns, run again while it is locked out; raise Refusal, naming the blockers, in the end."""
+        try:
+            return try_again(action, patience=self.patience, again=lambda pause: self.again(what, pause))
+        except Error as error:
+            if sqlstate(error) not in LOCKED_OUT or isinstance(error, LockedOut):
+                raise
+            raise self.locked_out(what) from error
+
+    def again(self, what: str, pause: float) -> None:
+        behind = f" for {self.watcher.blockers[0]}" if self.watcher.blockers else ""
+        self.progress.say(f"{what} waited {LOCK_TIMEOUT} s{behind} and let the others pass; again in {pause:.1f} s.")
+
+    def locked_out(self, what: str) -> LockedOut:
+        blockers = self.watcher.blockers
+        if not blockers:
+            return LockedOut(
+                f"{what} did not get a lock within {self.patience:.0f} s: run the command again when the database is less busy."
+            )
+        names = "; ".join(map(str, blockers))
+        cure = " ".join(terminate(blocker.pid) for blocker in blockers)
+        return LockedOut(
+            f"{what} did not get a lock within {self.patience:.0f} s, because of {names}: run the command again when that is done,"
+            f" or end it: {cure}"
+        )
+
+    # Every statement passes here, those of RunSQL and RunPython too.
+
+    def __call__(self, execute, statement, parameters, many, context) -> Any:
+        text = str(statement)
+
+        def run():
+            with self.watcher.statement(self.migration or "the run"):
+                return execute(statement, parameters, many, context)
+
+        if CONCURRENTLY.match(text):
+            return self.concurrently(text, run)
+        if self.connection.in_atomic_block:  # Then the whole migration is undone, and run again.
+            return run()
+        return self.patiently(run, what=self.migration or "the run")
+
+    def concurrently(self, text: str, run: Callable[[], T]) -> T | None:
+        match = CREATES_INDEX.match(text)
+        name = (match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].lower()) if match else None
+        if name and (valid := self.index_state(name)) is not None:
+            if not valid:  # Of a build that was cut short.
+                self.progress.say(f"The index {name} was left invalid by an earlier build: dropped, and built anew.")
+                with self.without_lock_timeout():
+                    self.drop_index(name)
+            elif self.is_as_defined(name):
+                self.progress.say(f"The index {name} is there already, as defined: kept.")
+                return None
+        try:
+            with self.without_lock_timeout():
+                return run()
+        except Error:
+            # Under the lock timeout: what cannot be dropped now is dropped by the next run.
+            with suppress(Error):
+                if name and self.index_state(name) is False:
+                    self.drop_index(name)
+            raise
+
+    def index_state(self, name: str) -> bool | None:
+        """Say whether the index `name` is valid; None if there is none."""
+        with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
+            row = cursor.execute(INDEX_STATE_SQL, [quote(name)]).fetchone()
+        return row and row[0]
+
+    def is_as_defined(self, name: str) -> bool:
+        """Say whether the index `name` is what the contract says of the migration that now runs."""
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT current_schema()")
+            schema = cursor.fetchone()[0]
+        wanted = [
+            version.object
+            for version in contracts.load().versions
+            if version.since == self.migration and isinstance(version.object, Index) and version.object.name == name
+        ]
+        return bool(wanted) and wanted[0] in read_catalog(self.connection, schema=schema).indexes
+
+    def drop_index(self, name: str) -> None:
+        with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
+            cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {quote(name)}")
+
+    @contextmanager
+    def without_lock_timeout(self) -> Iterator[None]:
+        self.set("lock_timeout", "0")
+        try:
+            yield
+        finally:
+            with suppress(Error):
+                self.set("lock_timeout", f"{LOCK_TIMEOUT}s")
+
+    def set(self, name: str, value: str) -> None:
+        with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
+            cursor.execute(f"SET {name} TO '{value}'")
+
+
+class LockedOut(Refusal):
+    """A lock was not to be had for longer than anybody wants to wait; the message names who held it."""
+
+
+class Executor(MigrationExecutor):
+    """Django's executor, whose steps are those of a Run."""
+
+    def __init__(self, connection, progress_callback=None, *, run: Run):
+        super().__init__(connection, progress_callback)
+        self.run = run
+
+    def apply_migration(self, state, migration, fake=False, fake_initial=False):
+        apply = super().apply_migration
+        # A migration changes the state it is given, also when it fails.
+        return self.run.migrate(
+            migration, "faked" if fake else "forwards", lambda: apply(state.clone(), migration, fake, fake_initial)
+        )
+
+    def unapply_migration(self, state, migration, fake=False):
+        unapply = super().unapply_migration
+        return self.run.migrate(migration, "faked" if fake else "backwards", lambda: unapply(state.clone(), migration, fake))
+
+
+@contextmanager
+def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Run]:
+    """Hold the migration lock of the database `alias`, over its direct connection, and yield the run inside it.
+
+    Raises Refusal when the lock is not to be had, or the connection leads through a transaction pooler.
+    """
+    connection = connections[alias]
+    with ExitStack() as stack:
+        stack.enter_context(connection.direct())  # type: ignore[attr-defined]
+        connection.ensure_connection()
+        stack.enter_context(
+            migration_lock(
+                connection,
+                patience=patience,
+                waiting=lambda holder: progress.say(f"Waiting for the migration lock, held by {holder} …"),
+            )
+        )
+        run = Run(connection, patience=patience, progress=progress)
+        stack.enter_context(_session(run))
+        stack.enter_context(connection.execute_wrapper(run))
+        yield run
+
+
+def refuse_what_another_tool_made(connection) -> None:
+    """Raise Refusal where part of a pending migration is there already, and no interrupted run of ours left it."""
+    with connection.cursor() as cursor:
+        cursor.execute(HOME_SQL)
+        schema, recorded = cursor.fetchone()
+    if schema is None:
+        return  # Nothing is there; the server will say what is wrong.
+    migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True)
+    if not migrations.pending or migrations.too_early:  # Of which Django says what is wrong.
+        return
+    found = unrecorded(contracts.load(), migrations, read_catalog(connection, schema=schema))
+    if made := [one for one in found if not one.is_leftover]:
+        raise Refusal(
+            f"{made[0].migration} is not recorded, but what it creates is there already ({made[0].places}): another tool made"
+            " this database, so adopt it with `manage.py dbadopt`, which shows its plan and changes nothing without --yes."
+        )
+
+
+@contextmanager
+def _session(run: Run) -> Iterator[None]:
+    # What a role or a provider sets would cut long builds short, or let the site wait for ever.
+    settings = {"lock_timeout": f"{LOCK_TIMEOUT}s", "statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
+    for name, value in settings.items():
+        run.set(name, value)
+    try:
+        yield
+    finally:
+        with suppress(Error, AttributeError):  # The connection may be gone.
+            for name in settings:
+                with run.connection.connection.cursor() as cursor:
+                    cursor.execute(f"RESET {name}")

@@ -1,0 +1,65 @@
+"""Connection poolers: which URLs lead through one, and whether it keeps a session.
+
+A transaction pooler gives each transaction another server connection: a session's locks leak there, its settings are lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CURE = (
+    "set POSTGRES_URL_NON_POOLING or DIRECT_URL to the database's direct URL{hint}; the migration lock needs a session,"
+    " which such a pooler does not keep"
+)
+
+
+NEON = (".neon.tech", ".neon.build", ".vercel-storage.com")
+
+
+def pooler_of(host: str, port: str, parameters: dict[str, str]) -> str:
+    """Return which transaction pooler a URL leads through, "" where nothing in it says so."""
+    host = host.lower()
+    if host.partition(".")[0].endswith("-pooler") and host.endswith(NEON):
+        return "Neon"
+    if host.endswith((".supabase.com", ".supabase.co")) and port == "6543":
+        return "Supabase"
+    return "PgBouncer" if parameters.get("pgbouncer") == "true" else ""
+
+
+HINTS = {
+    "Neon": " (the same without -pooler in the host)",
+    "Supabase": " (the same with port 5432)",
+    "PgBouncer": " (the server's own host and port)",
+}
+
+
+def keeps_no_session(connection) -> str:
+    """Return the sentence that says why `connection` cannot be used for what needs a session, "" where it can."""
+    variable = connection.settings_dict.get("VARIABLE", "POSTGRES_URL")
+    if pooler := connection.settings_dict.get("POOLER", ""):
+        return f"{variable} leads through {pooler}'s transaction pooler: {CURE.format(hint=HINTS[pooler])}."
+    if is_transaction_pooler(connection):
+        return f"{variable} leads through a transaction pooler: {CURE.format(hint=HINTS['PgBouncer'])}."
+    return ""
+
+
+def is_transaction_pooler(connection, *, tries: int = 10) -> bool:
+    """Say whether each transaction may get another server connection.
+
+    A pooler tells its clients a process id of its own. Behind one that keeps sessions a client stays with one server process
+    that no other client has; behind a transaction pooler a second client meets the first one's, or the first gets another.
+    """
+    if connection.in_atomic_block or _server(connection) == connection.connection.info.backend_pid:
+        return False
+    second = connection.copy()
+    try:
+        first = _server(connection)
+        return any(_server(second) == first or _server(connection) != first for _ in range(tries))
+    finally:
+        second.close()
+
+
+def _server(connection) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_catalog.pg_backend_pid()")
+        return cursor.fetchone()[0]

@@ -1,0 +1,450 @@
+"""`migrate` on a database in use: each run is a process of its own, on a real server."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fly2any.database.locks import MIGRATION_LOCK, without_literals
+from tests.conftest import PROJECT, manage, start_manage
+
+ROUNDS = 20 if os.environ.get("CI") else 3
+
+
+@pytest.fixture
+def migrated(database):
+    assert manage("migrate", url=database.url).returncode == 0
+    return database
+
+
+@pytest.fixture
+def probe(tmp_path):
+    """A function that makes the next migration of an app of the test's own, from its source."""
+    folder = tmp_path / "probe" / "migrations"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder.parent / "__init__.py").touch()
+    (tmp_path / "probe_settings.py").write_text('from fly2any.settings import *\nINSTALLED_APPS = [*INSTALLED_APPS, "probe"]\n')
+
+    def write(operations, atomic=True):
+        number = len(list(folder.glob("0*.py"))) + 1
+        before = f'("probe", "{number - 1:04}_step")' if number > 1 else '("accounts", "0004_session_user_index")'
+        (folder / f"{number:04}_step.py").write_text(
+            "import time\nfrom django.db import migrations\nfrom django.db.migrations import RunPython, RunSQL\n\n"
+            f"class Migration(migrations.Migration):\n    atomic = {atomic}\n    dependencies = [{before}]\n"
+            f"    operations = [{operations}]\n"
+        )
+        return {"PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "probe_settings"}
+
+    return write
+
+
+@contextmanager
+def open_transaction(database, *statements):
+    """Another client that has run `statements` and does not commit."""
+    with database.connect(application_name="the site") as client:
+        client.execute("BEGIN")
+        for statement in statements:
+            client.execute(statement)
+        yield client
+
+
+def wait_until(database, question, parameters=None, seconds=60):
+    """Wait until `question` has a row, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (rows := database.execute(question, parameters)):
+        assert time.monotonic() < deadline, question
+        time.sleep(0.05)
+    return rows[0]
+
+
+def recorded(database, app):
+    return [name for (name,) in database.execute("SELECT name FROM django_migrations WHERE app = %s ORDER BY id", [app])]
+
+
+def runs(database, app):
+    return database.execute(
+        "SELECT migration, direction, finished IS NOT NULL, error FROM fly2any_migration_runs WHERE migration LIKE %s ORDER BY id",
+        [f"{app}.%"],
+    )
+
+
+RACE = """
+    import os, sys, django
+    django.setup()
+    from django.core.management import call_command
+    from django.db import connection
+    children = []
+    for _ in range(8):
+        pid = os.fork()
+        if not pid:
+            try:
+                call_command("migrate", verbosity=0)
+            except BaseException as error:
+                sys.stderr.write(f"{type(error).__name__}: {error}\\n")
+                os._exit(1)
+            os._exit(0)
+        children.append(pid)
+    sys.exit(sum(os.waitpid(pid, 0)[1] != 0 for pid in children))
+"""
+
+
+def test_of_eight_runs_at_once_one_applies_and_all_succeed(database, probe):
+    environment = probe('RunSQL("CREATE TABLE probe_runs (id int)")')
+    probe('RunPython(lambda apps, editor: (time.sleep(0.1), editor.execute("INSERT INTO probe_runs VALUES (1)")))')
+
+    for number in range(ROUNDS):
+        database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        environment |= {"POSTGRES_URL": database.url, "SECRET_KEY": "x", "ALLOWED_HOSTS": "x"}
+        result = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(RACE)],
+            env={**os.environ, **environment, "PYTHONPATH": f"{environment['PYTHONPATH']}:{PROJECT}"},
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+        assert (number, result.returncode) == (number, 0), result.stderr
+        assert database.execute("SELECT count(*) FROM probe_runs") == [(1,)]
+        assert database.execute(
+            "SELECT max(n) FROM (SELECT count(*) AS n FROM fly2any_migration_runs GROUP BY migration) AS c"
+        ) == [(1,)]
+
+
+def test_eight_processes_at_once_one_applies_and_all_exit_0(database):
+    processes = [start_manage("migrate", url=database.url) for _ in range(8)]
+    ends = [(process.communicate(timeout=120), process.returncode)[1] for process in processes]
+
+    assert ends == [0] * 8
+    assert database.execute("SELECT count(*), count(DISTINCT (app, name)) FROM django_migrations") == [(27, 27)]
+
+
+def test_who_holds_the_migration_lock_is_named_and_the_end_of_patience_is_one_sentence(database):
+    with database.connect(application_name="prisma migrate") as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+        pid = holder.info.backend_pid
+
+        result = manage("migrate", "--lock-wait", "1", url=database.url)
+
+    assert result.returncode == 2
+    waiting, sentence = result.stderr.splitlines()
+    assert re.fullmatch(
+        rf"Waiting for the migration lock, held by pid {pid} \(prisma migrate, role {database.user}, idle for \d+ s: "
+        r"SELECT pg_advisory_lock\(\$1\)\) …",
+        waiting,
+    )
+    assert sentence.startswith(f"The migration lock is held by pid {pid} (prisma migrate,")
+    assert sentence.endswith(
+        f"for longer than 1 s: run the command again when that is done (or end it: SELECT pg_terminate_backend({pid});)."
+    )
+    assert database.execute("SELECT to_regclass('django_migrations')") == [(None,)]
+
+
+def test_a_lock_that_comes_free_is_waited_for(database):
+    with database.connect() as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+        process = start_manage("migrate", url=database.url)
+        assert "Waiting for the migration lock" in process.stderr.readline()
+    process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert len(recorded(database, "accounts")) == 4
+
+
+def test_no_lock_is_left_behind(migrated):
+    assert migrated.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s", [MIGRATION_LOCK]) == [
+        (0,)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("operation", "atomic"),
+    [
+        ("""RunSQL('ALTER TABLE users ADD COLUMN probe int')""", True),
+        ("""RunSQL('ALTER TABLE users ADD COLUMN probe int')""", False),
+        ("""RunPython(lambda apps, editor: editor.execute('ALTER TABLE users ADD COLUMN probe int'))""", True),
+        ("""RunPython(lambda apps, editor: editor.execute('ALTER TABLE users ADD COLUMN probe int'))""", False),
+    ],
+)
+def test_a_table_in_use_is_waited_for_five_seconds_and_then_its_user_is_named(migrated, probe, operation, atomic):
+    environment = probe(operation, atomic)
+    with open_transaction(migrated, "SELECT email FROM users WHERE email = 'secret@example.com'") as client:
+        pid = client.info.backend_pid
+        process = start_manage("migrate", "--lock-wait", "3", url=migrated.url, **environment)
+        wait_until(migrated, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%probe int%%'")
+        _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 2
+    (sentence,) = err.splitlines()
+    assert re.fullmatch(
+        rf"probe\.0001_step did not get a lock within 3 s, because of pid {pid} \(the site, role {migrated.user}, "
+        r"idle in transaction for \d+ s: SELECT email FROM users WHERE email = '…'\): run the command again when that is done, "
+        rf"or end it: SELECT pg_terminate_backend\({pid}\);",
+        sentence,
+    )
+    assert runs(migrated, "probe") == [("probe.0001_step", "forwards", True, sentence)]
+    assert recorded(migrated, "probe") == []
+
+
+def test_while_it_waits_the_site_is_let_through_and_then_it_goes_on(migrated, probe):
+    environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int'), RunPython(lambda apps, editor: None)")
+    with open_transaction(migrated, "SELECT FROM users"):
+        process = start_manage("migrate", url=migrated.url, **environment)
+        told = process.stderr.readline()
+        begun = time.monotonic()
+        migrated.execute("SELECT FROM users")
+        longest = time.monotonic() - begun
+    process.communicate(timeout=60)
+
+    assert re.fullmatch(
+        r"probe\.0001_step waited 5 s for pid \d+ \(the site, .*\) and let the others pass; again in \d\.\d s\.\n", told
+    )
+    assert longest < 6
+    assert process.returncode == 0
+    assert [(name, ended, error) for name, _, ended, error in runs(migrated, "probe")] == [("probe.0001_step", True, None)]
+
+
+INDEX = "RunSQL('CREATE {}INDEX CONCURRENTLY \"Probe_idx\" ON users (email, name)', 'DROP INDEX \"Probe_idx\"')"
+VALID_SQL = """SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('"Probe_idx"')"""
+BUILDING_SQL = "SELECT pid FROM pg_stat_progress_create_index WHERE datname = current_database()"
+
+
+def test_a_concurrent_build_outwaits_an_old_snapshot_and_says_for_whom(migrated, probe):
+    environment = probe(INDEX.format(""), atomic=False)
+    migrated.execute("ALTER ROLE CURRENT_USER IN DATABASE " + migrated.name + " SET statement_timeout = '3s'")
+    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users") as client:
+        process = start_manage("migrate", url=migrated.url, **environment)
+        told = process.stderr.readline()
+        assert process.poll() is None
+        pid = client.info.backend_pid
+    _, err = process.communicate(timeout=60)
+
+    assert re.fullmatch(
+        rf"Waiting for pid {pid} \(the site, .*SELECT FROM users\); to end it: SELECT pg_terminate_backend\({pid}\);\n", told
+    )
+    assert (process.returncode, err) == (0, "")
+    assert migrated.execute(VALID_SQL) == [(True,)]
+
+
+def test_a_concurrent_build_that_fails_leaves_no_index(migrated, probe):
+    environment = probe("RunSQL('CREATE UNIQUE INDEX CONCURRENTLY \"Probe_idx\" ON users (name)')", atomic=False)
+    migrated.execute(
+        """INSERT INTO users (id, email, name, "updatedAt") SELECT n, n, 'same', now() FROM generate_series(1, 2) AS n"""
+    )
+
+    result = manage("migrate", url=migrated.url, **environment)
+
+    assert result.returncode == 2
+    assert result.stderr == (
+        'The database refused (IntegrityError, SQLSTATE 23505): could not create unique index "Probe_idx" (--traceback shows where).\n'
+    )
+    assert migrated.execute(VALID_SQL) == []
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_concurrent_build_that_is_stopped_ends_at_once_and_the_next_run_mends_it(migrated, probe, sent):
+    environment = probe(INDEX.format(""), atomic=False)
+    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
+        process = start_manage("migrate", url=migrated.url, **environment)
+        wait_until(migrated, BUILDING_SQL)
+        wait_until(migrated, VALID_SQL)
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=60)
+
+    assert (process.returncode, err) == ({signal.SIGTERM: 143, signal.SIGINT: 130}[sent], "")
+    assert migrated.execute(VALID_SQL) == [(False,)]
+    assert [(ended, error) for *_, ended, error in runs(migrated, "probe")] == [(True, "It was interrupted.")]
+    assert manage("migrate", url=migrated.url, **environment).returncode == 0
+    assert migrated.execute(VALID_SQL) == [(True,)]
+
+
+def test_a_concurrent_build_whose_command_and_server_process_are_killed_is_mended_by_the_next_run(migrated, probe):
+    environment = probe(INDEX.format(""), atomic=False)
+    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
+        process = start_manage("migrate", url=migrated.url, **environment)
+        (pid,) = wait_until(migrated, BUILDING_SQL)
+        wait_until(migrated, VALID_SQL)
+        process.kill()
+        process.communicate()
+        migrated.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+    assert migrated.execute(VALID_SQL) == [(False,)]
+    status = manage("dbstatus", url=migrated.url, **environment)
+    assert "migrations.failed at probe.0001_step" in status.stdout
+    assert re.search(
+        r"The last run of probe\.0001_step, on .* never ended: it was killed, or its connection was cut\.", status.stdout
+    )
+
+    result = manage("migrate", url=migrated.url, **environment)
+
+    assert (result.returncode, result.stderr) == (
+        0,
+        "The index Probe_idx was left invalid by an earlier build: dropped, and built anew.\n",
+    )
+    assert migrated.execute(VALID_SQL) == [(True,)]
+    assert recorded(migrated, "probe") == ["0001_step"]
+
+
+def test_a_build_that_the_server_finished_after_its_command_was_killed_is_kept(migrated):
+    migrated.execute("DELETE FROM django_migrations WHERE name = '0004_session_user_index'")
+    status = manage("dbstatus", url=migrated.url)
+    assert "migrations.unrecorded at accounts.0004_session_user_index" in status.stdout
+    (number,) = migrated.execute("""SELECT pg_relation_filenode('"sessions_userId_idx"')""")
+
+    result = manage("migrate", url=migrated.url)
+
+    assert (result.returncode, result.stderr) == (0, "The index sessions_userId_idx is there already, as defined: kept.\n")
+    assert migrated.execute("""SELECT pg_relation_filenode('"sessions_userId_idx"')""") == [number]
+    assert manage("dbstatus", url=migrated.url).returncode == 0
+
+
+def test_another_index_of_the_same_name_is_refused_with_its_cure(migrated):
+    migrated.execute("DELETE FROM django_migrations WHERE name = '0004_session_user_index'")
+    migrated.execute("""DROP INDEX "sessions_userId_idx"; CREATE INDEX "sessions_userId_idx" ON sessions (expires)""")
+
+    result = manage("migrate", url=migrated.url)
+    status = manage("dbstatus", url=migrated.url)
+
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "`manage.py dbstatus` shows what, and what to do." in result.stderr
+    assert 'DROP INDEX CONCURRENTLY "sessions_userId_idx";\n' in status.stdout
+
+
+def test_a_connection_that_is_cut_in_the_middle_is_one_sentence_and_undone(migrated, probe):
+    environment = probe("RunSQL('CREATE TABLE probe (id int)'), RunSQL('SELECT pg_sleep(60)')")
+    process = start_manage("migrate", url=migrated.url, **environment)
+    (pid,) = wait_until(
+        migrated, "SELECT pid FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(60)' AND pid <> pg_backend_pid()"
+    )
+    migrated.execute("SELECT pg_terminate_backend(%s)", [pid])
+    _, err = process.communicate(timeout=60)
+
+    sentence = (
+        "The server ended the connection: it was shut down or restarted, or somebody ended it;"
+        " what was not committed is undone, so run the command again."
+    )
+    assert (process.returncode, err) == (2, sentence + "\n")
+    assert migrated.execute("SELECT to_regclass('probe')") == [(None,)]
+    assert runs(migrated, "probe") == [("probe.0001_step", "forwards", True, sentence)]
+
+
+def test_a_run_killed_in_the_middle_of_a_fresh_database_is_gone_on_with(database):
+    for step in (3, 14, 20, 26):  # Migrations that are there when it is killed.
+        process = start_manage("migrate", url=database.url)
+        while process.poll() is None:
+            applied = database.execute("SELECT to_regclass('django_migrations')") != [(None,)] and database.execute(
+                "SELECT count(*) FROM django_migrations"
+            )
+            if applied and applied[0][0] >= step:
+                process.kill()
+        process.communicate()
+
+    assert manage("migrate", url=database.url).returncode == 0
+    assert manage("dbstatus", url=database.url).returncode == 0
+
+
+def test_a_run_that_loses_its_connection_does_not_go_on_without_the_lock(migrated, probe):
+    environment = probe("RunPython(lambda apps, editor: editor.connection.close())", atomic=False)
+    probe("RunSQL('CREATE TABLE probe (id int)')")
+
+    result = manage("migrate", url=migrated.url, **environment)
+
+    assert (result.returncode, result.stderr) == (
+        2,
+        "The connection was replaced during the run, and the migration lock is lost: run the command again.\n",
+    )
+    assert migrated.execute("SELECT to_regclass('probe')") == [(None,)]
+
+
+def test_the_journal_tells_every_run(migrated):
+    assert manage("migrate", "accounts", "0003", url=migrated.url).returncode == 0
+
+    name = migrated.execute(
+        "SELECT migration, direction, error, person, code FROM fly2any_migration_runs ORDER BY id DESC LIMIT 1"
+    )
+    status = manage("dbstatus", url=migrated.url)
+
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True).stdout.strip()
+    assert name[0][:3] == ("accounts.0004_session_user_index", "backwards", None)
+    assert name[0][3].count("@") == 1
+    assert name[0][4] == (commit or "unknown")
+    assert migrated.execute("SELECT count(*) FROM fly2any_migration_runs") == [(28,)]
+    assert re.search(
+        rf"last run     accounts\.0004_session_user_index backwards on .* UTC by .+@.+, code {commit or 'unknown'}\n",
+        status.stdout,
+    )
+
+
+def test_while_a_run_goes_on_dbstatus_says_so(migrated, probe):
+    environment = probe("RunSQL('SELECT pg_sleep(60)')")
+    process = start_manage("migrate", url=migrated.url, **environment)
+    wait_until(migrated, "SELECT pid FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(60)' AND pid <> pg_backend_pid()")
+
+    status = manage("dbstatus", url=migrated.url, **environment)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+
+    assert re.search(r"  running      the migration lock is held by pid \d+ \(fly2any,", status.stdout)
+    assert "migrations.failed" not in status.stdout
+
+
+def test_fake_initial_is_refused(database):
+    result = manage("migrate", "--fake-initial", url=database.url)
+
+    assert (result.returncode, result.stderr) == (
+        2,
+        "--fake-initial believes in a table because of its name: run `manage.py dbadopt`, which looks at all of it first.\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "made", ["CREATE TABLE users (id text)", "CREATE TABLE ai_messages (); CREATE TABLE django_migrations ()"]
+)
+def test_tables_of_ours_without_a_record_are_to_be_adopted(database, made):
+    database.execute(made.partition(";")[0])
+
+    result = manage("migrate", url=database.url)
+
+    assert result.returncode == 2
+    assert re.fullmatch(
+        r"\w+\.0001_initial is not recorded, but what it creates is there already \(\w+\): another tool made this database,"
+        r" so adopt it with `manage\.py dbadopt`, which shows its plan and changes nothing without --yes\.\n",
+        result.stderr,
+    )
+    assert database.execute("SELECT to_regclass('django_migrations'), to_regclass('fly2any_migration_runs')") == [(None, None)]
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("SELECT 'it''s', 1", "SELECT '…', 1"),
+        ("UPDATE users SET password = '$2b$12$abc", "UPDATE users SET password = '…'"),
+        ("SELECT $tag$secret$tag$ FROM\n\t t -- secret", "SELECT '…' FROM t"),
+        ("SELECT $1 /* secret", "SELECT $1"),
+        ("SELECT " + "a" * 200, "SELECT " + "a" * 92 + "…"),
+    ],
+)
+def test_a_query_is_shown_without_its_data(query, shown):
+    assert without_literals(query) == shown
+
+
+@pytest.mark.parametrize("word", ["-1", "soon", "nan", "inf"])
+def test_a_wait_that_is_no_number_of_seconds_is_refused(database, word):
+    result = manage("migrate", f"--lock-wait={word}", url=database.url)
+
+    assert result.returncode == 2
+    assert result.stderr.endswith("error: argument --lock-wait: give a number of seconds, 0 or more\n")
+
+
+def test_a_non_atomic_migration_of_ours_does_one_thing():
+    """Killed between two, the next run could not tell which of them is done."""
+    for path in PROJECT.glob("*/migrations/0*.py"):
+        text = path.read_text()
+        if "atomic = False" in text:
+            operations = re.search(r"operations = \[\n(.*)\n    \]", text, re.S)[1]
+            assert len(re.findall(r"^        \w", operations, re.M)) == 1, Path(path).name
