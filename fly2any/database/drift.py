@@ -11,6 +11,7 @@ from typing import Any
 
 from . import cures, foreign
 from .catalog import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, quote, where
+from .contract import MAY_BE_NULL
 from .findings import Finding, Severity
 
 
@@ -176,7 +177,11 @@ class _Comparing:
             self.add("column.different", column, f"{what} is generated {is_}, not {should}.", cure)
             live = replace(live, default=default)  # The cure drops it.
         if live.nullable and not column.nullable:
-            self.add("column.weaker", column, f"{what} may be NULL.", cures.require(column))
+            if (column.table, column.name) in MAY_BE_NULL:
+                message, severity = f"{what} may be NULL, as in the site's later schema.", Severity.NOTE
+            else:
+                message, severity = f"{what} may be NULL.", Severity.ERROR
+            self.add("column.weaker", column, message, cures.require(column), severity)
         elif column.nullable and not live.nullable:
             self.add(
                 "column.different", column, f"{what} may not be NULL, so writes without it fail.", f"{alter} DROP NOT NULL;"

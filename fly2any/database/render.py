@@ -138,11 +138,11 @@ def _indexes(report: Report) -> Iterator[str]:
     for index in report.indexes or ():
         never = ", never used" if recorded else ""
         last = f", last {index.last_scan:%Y-%m-%d %H:%M} UTC" if index.last_scan else never
-        yield f"  {index.table}.{index.name}: {_size(index.bytes)}, {index.scans:,} {'scan' if index.scans == 1 else 'scans'}{last}"
+        yield f"  {index.table}.{index.name}: {size(index.bytes)}, {index.scans:,} {'scan' if index.scans == 1 else 'scans'}{last}"
         yield f"      {index.definition}"
 
 
-def _size(number: int) -> str:
+def size(number: int) -> str:
     size = float(number)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1024 or unit == "GB":

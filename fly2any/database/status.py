@@ -19,8 +19,10 @@ from .findings import Finding, Severity
 from .journal import Run, read_runs
 from .locks import HOLDER_SQL, LOCK_TIMEOUT, MIGRATION_LOCK, Activity, read_activity
 from .migration_state import MigrationState, read_migrations, unrecorded, unrecorded_findings
+from .prisma import LEDGER, PrismaMigration, read_prisma
 from .server import Server, read_server
 
+PHASE7_BEGINS = "accounts.0001_initial"
 RUNS = 10  # Runs of migrations that a report shows.
 
 # last_idx_scan is new in PostgreSQL 16; to_jsonb reaches it where it exists.
@@ -113,6 +115,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)
         journalled = journal.is_readable(actual) and server.may_read_migrations
         runs = read_runs(connection, schema=schema, limit=RUNS) if journalled else ()
+        prisma = read_prisma(connection, schema=schema) if any(table.name == LEDGER for table in actual.tables) else ()
         running = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
     applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
@@ -124,6 +127,9 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
     findings += _failed(runs, migrations, running)
     if stale:
         findings.append(_stale(stale))
+    first = next((record for record in migrations.applied if record.name == PHASE7_BEGINS), None)
+    if first and any(finding.severity is Severity.ERROR for finding in comparison.findings):
+        findings += [_by_prisma(migration) for migration in prisma if migration.finished and migration.finished > first.at]
     if applied.isdisjoint(stale):  # Else what the schema should be is not known.
         findings += [_in_schema(finding, schema) for finding in comparison.findings]
     return Report(
@@ -174,6 +180,17 @@ def _failed(runs: tuple[Run, ...], migrations: MigrationState, running: Activity
             f"The last run of {name}, on {run.started:%Y-%m-%d %H:%M} UTC by {run.person}, {ended}",
             "Mend what it says, and run `manage.py migrate`: it goes on from there.",
         )
+
+
+def _by_prisma(migration: PrismaMigration) -> Finding:
+    return Finding(
+        Severity.WARNING,
+        "migrations.by_prisma",
+        migration.name,
+        f"Prisma's migration {migration.name} ran here on {migration.finished:%Y-%m-%d %H:%M} UTC, though the schema is made here:"
+        " it may have dropped what is missing.",
+        "In the site: `npx prisma db pull`, and no more `prisma migrate` or `prisma db push`; here: the cures of the other findings.",
+    )
 
 
 def _stale(names: list[str]) -> Finding:

@@ -1,5 +1,3 @@
-import argparse
-import math
 import sys
 import time
 from dataclasses import replace
@@ -7,19 +5,10 @@ from dataclasses import replace
 from django.core.management.base import BaseCommand
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 
+from fly2any.database.management.arguments import seconds
 from fly2any.database.render import as_json, as_text
 from fly2any.database.status import verify
 from fly2any.database.write_check import check_writes
-
-
-def seconds(text):
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError("give a number of seconds, 0 or more")
-    return number
 
 
 class Command(BaseCommand):

@@ -1,5 +1,3 @@
-import argparse
-import math
 from contextlib import contextmanager
 from functools import partial
 
@@ -9,18 +7,9 @@ from django.db import connections
 from fly2any.database import journal
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.locks import PATIENCE
+from fly2any.database.management.arguments import seconds
 from fly2any.database.migrating import Executor, migrating, refuse_what_another_tool_made
 from fly2any.database.terminal import Terminal
-
-
-def seconds(text):
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError("give a number of seconds, 0 or more")
-    return number
 
 
 class Command(migrate.Command):

@@ -1,0 +1,73 @@
+"""What Prisma made, as the contract would have it: the differences that adoption converts are no drift."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from ..catalog import Catalog, Check, Column, Index, Key
+from ..contract import MAY_BE_NULL
+
+TIME = "timestamp with time zone"
+PRISMAS_TIME = re.compile(r"timestamp(\(\d\))? (with|without) time zone")
+NOT_NULL = "adopting_not_null"  # A check that stands in while a column is made NOT NULL.
+
+
+def is_convertible(column: Column, live: Column) -> bool:
+    """Say whether `live` becomes `column` by a change of its type that rewrites no row (D1)."""
+    return live.type != column.type == TIME and PRISMAS_TIME.fullmatch(live.type) is not None
+
+
+def added_columns(expected: Catalog) -> tuple[Column, ...]:
+    """Return the columns that Phase 7 lacks and the first migrations have (D2)."""
+    return tuple(column for column in expected.columns if (column.table, column.name) == ("verification_tokens", "id"))
+
+
+def index_of(key: Key, live: Catalog) -> Index | None:
+    """Return the unique index of the name of `key` that is as the constraint's would be (D3)."""
+    wanted = Index(key.table, key.name, key.columns, ("",) * len(key.columns), unique=True, include=key.include)
+    return wanted if wanted in live.indexes else None
+
+
+def converted(expected: Catalog, live: Catalog) -> Catalog:
+    """Return `live` as it will be when adoption has converted what it can: what then differs from `expected` is drift."""
+    wanted = {(column.table, column.name): column for column in expected.columns}
+    added = {(column.table, column.name): column for column in added_columns(expected)}
+    tables = {table.name for table in live.tables if table.kind == "table"}
+    columns: list[Column] = []
+    for column in live.columns:
+        target = wanted.get((column.table, column.name))
+        if target is not None and (column.table, column.name) in added and column.type == target.type:
+            column = target  # Half made, by a run that was cut short.
+        elif target is not None and is_convertible(target, column):
+            column = replace(column, type=target.type)
+        if target is not None and (column.table, column.name) in MAY_BE_NULL and replace(column, nullable=False) == target:
+            column = target
+        columns.append(column)
+    there = {(column.table, column.name) for column in live.columns}
+    columns += [column for place, column in added.items() if place not in there and column.table in tables]
+    keys, indexes = list(live.keys), list(live.indexes)
+    for key in expected.keys:
+        if (index := index_of(key, live)) is not None or _is_half_made(key, live, added.values(), tables):
+            keys.append(key)
+            indexes = [other for other in indexes if other != index and (other.table, other.name) != (key.table, key.name)]
+    checks = tuple(check for check in live.checks if not is_ours(check))
+    return replace(live, columns=_sorted(columns), keys=_sorted(keys), indexes=tuple(indexes), checks=checks)
+
+
+def is_ours(check: Check) -> bool:
+    """Say whether a check is one of a conversion that was cut short."""
+    return check.name.startswith(NOT_NULL)
+
+
+def _is_half_made(key: Key, live: Catalog, added: Iterable[Column], tables: set[str]) -> bool:
+    """Say whether `key` is that of a column which adoption adds, and not there yet."""
+    ours = any((column.table, (column.name,)) == (key.table, key.columns) for column in added)
+    there = any(other.table == key.table and other.primary for other in live.keys)
+    return ours and key.table in tables and not there
+
+
+def _sorted(things: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(sorted(things, key=lambda thing: (thing.table, thing.name)))

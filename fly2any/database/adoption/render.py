@@ -1,0 +1,164 @@
+"""An assessment as text and as JSON; both show the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from ..catalog import where
+from ..contract import KINDS
+from ..locks import LOCK_TIMEOUT
+from ..render import size
+from .state import Assessment, Blocker, Kind
+from .steps import BLOCKED, Step
+
+FORMAT = 1
+IS = {
+    Kind.EXACT: "exact: what Prisma's migration made, and nothing else",
+    Kind.SUPERSET: "superset: all that Prisma's migration made, and more that is not ours",
+    Kind.DRIFTED: "drifted: something is in the way of an adoption",
+    Kind.EMPTY: "empty: none of our tables is here, so there is nothing to adopt; run `manage.py migrate`",
+    Kind.OURS: "ours: our migrations are recorded here, so there is nothing to adopt; `manage.py dbstatus` verifies it",
+}
+AFTERWARDS = """
+The schema is made here from now on. In the site:
+  npx prisma db pull && npx prisma generate     so that its client knows the new columns
+  no more `prisma migrate` or `db push`          they would propose to drop what is not in its schema
+"""
+
+
+def as_json(assessment: Assessment) -> str:
+    """Return the assessment as a JSON object, of the shape that docs/reference/dbadopt.md gives."""
+    data: dict[str, Any] = {
+        "format": FORMAT,
+        "exit_code": assessment.exit_code,
+        "kind": assessment.kind,
+        "database": assessment.server.database,
+        "schema": assessment.schema,
+        "prisma": [asdict(migration) | {"failed": migration.failed} for migration in assessment.prisma],
+        "steps": list(map(_step, assessment.steps)),
+        "records": assessment.recorded,
+        "migrations": list(map(_step, assessment.migrations)),
+        "blockers": [
+            {
+                "code": blocker.finding.code,
+                "where": blocker.finding.where,
+                "message": blocker.finding.message,
+                "cure": blocker.finding.cure,
+                "rows": blocker.rows,
+                "ids": blocker.ids,
+                "query": blocker.query,
+                "repairs": list(map(_step, blocker.repairs)),
+            }
+            for blocker in assessment.blockers
+        ],
+        "notes": assessment.notes,
+        "foreign": {kind: [where(thing) for thing in getattr(assessment.foreign, kind)] for kind in KINDS},
+    }
+    return json.dumps(data, indent=2, ensure_ascii=False, default=lambda value: value.isoformat())
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "table": step.table,
+        "what": step.what,
+        "statements": step.statements,
+        "lock": step.lock,
+        "rewrites": step.rewrites,
+        "index_bytes": step.index_bytes,
+        "seconds": round(step.seconds, 3),
+    }
+
+
+def as_text(assessment: Assessment) -> str:
+    """Return the assessment for a person."""
+    return "\n".join(_lines(assessment)).rstrip() + "\n"
+
+
+def _lines(assessment: Assessment) -> Iterator[str]:
+    server = assessment.server
+    yield f"Database {server.database}, schema {assessment.schema}, PostgreSQL {server.version}, role {server.role}"
+    yield f"  It is {IS[assessment.kind]}."
+    if assessment.prisma:
+        done = [migration for migration in assessment.prisma if migration.finished]
+        last = f", the last {done[-1].name}" if done else ""
+        yield f"  Prisma's own record: {len(done)} applied{last}."
+    if assessment.kind in (Kind.EMPTY, Kind.OURS):
+        return
+    yield from _foreign(assessment)
+    if assessment.blockers:
+        yield ""
+        yield "In the way"
+        for blocker in assessment.blockers:
+            yield from _blocker(blocker)
+    yield ""
+    yield "Steps, in a session at UTC, each in transactions of its own; no table is rewritten, and no lock waited for longer than"
+    yield f"{LOCK_TIMEOUT} s: then the others go first, and it tries again"
+    for number, step in enumerate(assessment.steps, 1):
+        yield from _a_step(f"{number:>4}", step)
+    yield f"{len(assessment.steps) + 1:>4}  {len(assessment.recorded)} migrations recorded, when the catalogue is what they build: {', '.join(assessment.recorded)}"
+    quiet = sum(not step.statements for step in assessment.migrations)
+    yield f"{len(assessment.steps) + 2:>4}  {len(assessment.migrations)} migrations run, as `manage.py migrate` would; {quiet} of them touch no table that is there"
+    for step in assessment.migrations:
+        if step.statements:
+            yield from _a_step("    ", step)
+    yield from _worth_knowing(assessment)
+
+
+def _worth_knowing(assessment: Assessment) -> Iterator[str]:
+    longest = max(assessment.steps, key=lambda step: step.seconds, default=None)
+    yield ""
+    yield "Worth knowing"
+    if longest is not None:
+        yield f"  The longest lock is held for {_seconds(longest)}, on {longest.table}: the estimate is {size(longest.index_bytes)} of index at 25 MB/s."
+    yield "  A client that keeps prepared statements gets `cached plan must not change result type` after its table's conversion, until it prepares"
+    yield "  them anew (Prisma's engine after one error each); --end-idle ends idle connections after each step, and their pools connect anew."
+    for note in assessment.notes:
+        yield f"  {note}"
+
+
+def _a_step(number: str, step: Step) -> Iterator[str]:
+    lock = f"{step.lock} on {step.table}: {BLOCKED[step.lock]}" if step.lock else BLOCKED[""]
+    held = f", for {_seconds(step)} ({size(step.index_bytes)} of index rebuilt)" if step.index_bytes else ""
+    yield f"{number}  {step.table}: {step.what}"
+    yield f"      {lock}{held}"
+    for statement in step.statements:
+        yield f"        {statement};"
+
+
+def _blocker(blocker: Blocker) -> Iterator[str]:
+    finding = blocker.finding
+    yield f"  {finding.code} at {finding.where}"
+    yield f"      {finding.message}"
+    if blocker.rows is not None:
+        ids = f": {', '.join(blocker.ids)}{', …' if blocker.rows > len(blocker.ids) else ''}" if blocker.ids else ""
+        yield f"      {blocker.rows:,} {'row is' if blocker.rows == 1 else 'rows are'} in the way of its cure{ids}"
+        yield f"        {blocker.query}"
+    if blocker.repairs:
+        yield "      --repair does:"
+        for step in blocker.repairs:
+            for statement in step.statements:
+                yield f"        {statement};"
+    else:
+        for place, line in enumerate(finding.cure.splitlines()):
+            yield f"      {'cure: ' if place == 0 else '      '}{line}"
+
+
+def _foreign(assessment: Assessment) -> Iterator[str]:
+    parts = []
+    for kind in KINDS:
+        if things := [where(thing) for thing in getattr(assessment.foreign, kind)]:
+            shown = ", ".join(things[:SHOWN]) + (f" and {len(things) - SHOWN} more" if len(things) > SHOWN else "")
+            parts.append(f"    {kind.replace('_', ' ')}: {shown}")
+    if parts:
+        yield "  Not ours, left alone:"
+        yield from parts
+
+
+def _seconds(step: Step) -> str:
+    return f"about {step.seconds:.1f} s" if step.seconds >= 0.1 else "less than a tenth of a second"
+
+
+SHOWN = 10

@@ -1,0 +1,117 @@
+"""Carrying an adoption out: step by step, each a short transaction, going on from wherever an earlier run ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from django.core.management import call_command
+from django.db import IntegrityError, transaction
+from django.db.migrations.recorder import MigrationRecorder
+
+from .. import journal
+from ..diagnosis import Refusal, sqlstate
+from ..migrating import Executor, Progress, Run, migrating
+from .state import FIRST, Assessment, Kind, assess
+from .steps import Step
+
+CHECK_VIOLATION = "23514"
+
+# The site's clients keep prepared statements, which fail once after a column's type has changed. Their pools connect anew.
+END_IDLE_SQL = """
+    SELECT count(*) FILTER (WHERE pg_catalog.pg_terminate_backend(a.pid))
+    FROM pg_catalog.pg_stat_activity AS a
+    WHERE a.datname = current_database() AND a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type = 'client backend'
+      AND a.state = 'idle' AND pg_catalog.pg_has_role(a.usesysid, 'USAGE')
+"""
+
+
+def adopt(
+    alias: str, *, patience: float, progress: Progress, repair: bool, end_idle: bool, done: Callable[[Step, float], None]
+) -> Assessment:
+    """Convert the database `alias`, record our first migrations, run the later ones, and return what there was to do.
+
+    `done` is told each step and its seconds. With blockers (after the repairs, if `repair`) nothing further is changed.
+    """
+    with migrating(alias, patience=patience, progress=progress) as run:
+        connection = run.connection
+        assessment = assess(connection)
+        if repair and (steps := [step for blocker in assessment.blockers for step in blocker.repairs]):
+            for step in steps:
+                _timed(run, step, done)
+            assessment = assess(connection)
+        if assessment.kind in (Kind.OURS, Kind.EMPTY, Kind.DRIFTED):
+            return assessment
+        for step in assessment.steps:
+            _timed(run, step, done)
+            if end_idle:
+                _end_idle(connection)
+        _record(run)
+    call_command("migrate", database=alias, lock_wait=patience, verbosity=0, interactive=False)
+    return assessment
+
+
+def _timed(run: Run, step: Step, done: Callable[[Step, float], None]) -> None:
+    begun = time.monotonic()
+    run.migration = f"{step.table}: {step.what}"
+    try:
+        while not step.repeated or _ask(run.connection, step.repeated):
+            for statements in step.transactions:
+                _transact(run, step, statements)
+            if not step.repeated:
+                break
+    except IntegrityError as error:
+        if not step.undo or sqlstate(error) != CHECK_VIOLATION:
+            raise
+        _transact(run, step, (step.undo,))
+        if not step.may_fail:
+            raise
+        run.progress.say(f"{step.what} of {step.table}: a row holds NULL, so it stays as it is.")
+    done(step, time.monotonic() - begun)
+
+
+def _transact(run: Run, step: Step, statements: tuple[str, ...]) -> None:
+    def once():
+        with transaction.atomic(using=run.connection.alias):
+            for statement in statements:
+                _execute(run.connection, statement)
+
+    if any(" CONCURRENTLY " in statement for statement in statements):
+        for statement in statements:
+            _execute(run.connection, statement)
+    else:
+        run.patiently(once, what=f"{step.table} ({step.what})")
+
+
+def _record(run: Run) -> None:
+    """Record our first migrations, once the database is what they build."""
+    left = assess(run.connection)
+    if left.steps or left.blockers:
+        raise Refusal("Somebody changed the schema during the adoption: run `manage.py dbadopt` again.")
+    journal.ensure(run.connection)
+    executor = Executor(run.connection, run=run)
+    graph = executor.loader.graph
+    first = [tuple(name.split(".", 1)) for name in FIRST]
+    needed = {parent.key for name in first for parent in graph.node_map[name].parents} - set(first)
+    # Django's own tables: to migrate to what is applied already would be to go back.
+    executor.migrate(sorted(needed - set(executor.loader.applied_migrations)))
+    recorder = MigrationRecorder(run.connection)
+    with transaction.atomic(using=run.connection.alias):
+        for app, name in first:
+            with journal.recorded(run.connection, f"{app}.{name}", "adopted"):
+                recorder.record_applied(app, name)
+
+
+def _end_idle(connection) -> None:
+    _ask(connection, END_IDLE_SQL)
+
+
+def _ask(connection, question: str):
+    with connection.cursor() as cursor:
+        cursor.execute(question)
+        return cursor.fetchone()[0]
+
+
+def _execute(connection, statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)

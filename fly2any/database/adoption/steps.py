@@ -1,0 +1,219 @@
+"""The steps of an adoption, in order: what each runs, what it locks, and for how long."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..catalog import Catalog, Column, Index, Key, quote
+from ..contract import MAY_BE_NULL
+from .forms import NOT_NULL, added_columns, index_of, is_convertible
+
+REBUILT_PER_SECOND = 25_000_000  # Bytes of index, on a small machine: benchmarks/adoption.py prints what it measured.
+BATCH = 5_000  # Rows that are filled in one transaction.
+
+# The indexes over each column, those of constraints too; `computed` where an expression or a predicate uses it.
+INDEXED_SQL = """
+    SELECT c.relname AS "table", a.attname AS "column", x.relname AS index, pg_catalog.pg_relation_size(x.oid) AS bytes,
+           NOT a.attnum = ANY (i.indkey::int2[]) AS computed
+    FROM pg_catalog.pg_index AS i
+    JOIN pg_catalog.pg_class AS x ON x.oid = i.indexrelid
+    JOIN pg_catalog.pg_class AS c ON c.oid = i.indrelid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
+      AND (a.attnum = ANY (i.indkey::int2[])
+           OR EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = x.oid
+                        AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid = a.attnum))
+    ORDER BY c.relname COLLATE "C", x.relname COLLATE "C", a.attname COLLATE "C"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    table: str
+    column: str
+    index: str
+    bytes: int
+    computed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Transactions, each of some statements; a concurrent build runs outside of one.
+
+    Sizes in bytes, `seconds` an estimate of how long the lock is held once it is there.
+    """
+
+    table: str
+    what: str
+    transactions: tuple[tuple[str, ...], ...]
+    index_bytes: int = 0  # rebuilt while the lock is held
+    repeated: str = ""  # as long as this question is answered by yes
+    undo: str = ""  # where a row is found to break what it makes
+    may_fail: bool = False  # by such a row: then the column stays as it is
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        return tuple(statement for transaction in self.transactions for statement in transaction)
+
+    @property
+    def lock(self) -> str:
+        """Return the strongest lock that it takes on a table that exists, "" for none."""
+        return max(map(lock_of, self.statements), key=LOCKS.index, default="")
+
+    @property
+    def rewrites(self) -> bool:
+        """Say whether a table is written anew: no step does, and a test looks at the files."""
+        return False
+
+    @property
+    def seconds(self) -> float:
+        return self.index_bytes / REBUILT_PER_SECOND
+
+
+# From the weakest to the strongest, and what waits behind each.
+LOCKS = ("", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE")
+BLOCKED = {
+    "": "nothing waits",
+    "ROW EXCLUSIVE": "only writes to the same rows wait",
+    "SHARE UPDATE EXCLUSIVE": "no read and no write waits",
+    "SHARE ROW EXCLUSIVE": "writes wait",
+    "ACCESS EXCLUSIVE": "reads and writes wait",
+}
+
+
+def lock_of(statement: str) -> str:
+    """Return the lock that `statement` takes on tables that exist, as PostgreSQL's manual names it."""
+    words = " ".join(statement.split()).removeprefix("SET CONSTRAINTS ALL IMMEDIATE; ")
+    if words.startswith("ALTER TABLE"):
+        if " VALIDATE CONSTRAINT " in words:
+            return "SHARE UPDATE EXCLUSIVE"
+        adds_key = re.search(r"ADD CONSTRAINT \S+ FOREIGN KEY", words) and " DROP " not in words
+        return "SHARE ROW EXCLUSIVE" if adds_key else "ACCESS EXCLUSIVE"
+    if re.match(r"(CREATE (UNIQUE )?INDEX|REINDEX INDEX|DROP INDEX) CONCURRENTLY|ALTER INDEX", words):
+        return "SHARE UPDATE EXCLUSIVE"
+    return "ROW EXCLUSIVE" if words.startswith("UPDATE") else ""
+
+
+def read_indexed(connection, *, schema: str, tables: Iterable[str]) -> tuple[Indexed, ...]:
+    """Return which indexes are over which columns of `tables`."""
+    with connection.cursor() as cursor:
+        cursor.execute(INDEXED_SQL, {"schema": schema, "tables": list(tables)})
+        return tuple(Indexed(*row) for row in cursor.fetchall())
+
+
+def conversion(expected: Catalog, live: Catalog, indexed: Iterable[Indexed], *, nulls: frozenset) -> Iterator[Step]:
+    """Yield the steps that make `live`, which has no drift, what `expected` says, table by table.
+
+    `nulls` are the (table, column) of MAY_BE_NULL in which there are NULLs: those stay as they are.
+    """
+    there = {(column.table, column.name): column for column in live.columns}
+    added = added_columns(expected)
+    for table in expected.tables:
+        columns = [column for column in expected.columns if column.table == table.name]
+        retyped = [c for c in columns if (c.table, c.name) in there and is_convertible(c, there[c.table, c.name])]
+        keys = [key for key in expected.keys if key.table == table.name and index_of(key, live)]
+        if retyped or keys:
+            names = {column.name for column in retyped}
+            sizes = {entry.index: entry.bytes for entry in indexed if entry.table == table.name and entry.column in names}
+            yield Step(
+                table.name, _what(retyped, keys, sizes), (tuple(_convert(table.name, retyped, keys)),), sum(sizes.values())
+            )
+        for column in columns:
+            now = there.get((column.table, column.name))
+            if column in added:
+                yield from add_column(column, now, live)
+            elif now and now.nullable and not column.nullable and (column.table, column.name) in MAY_BE_NULL - nulls:
+                yield require(column, may_fail=True)
+
+
+def _what(retyped: list[Column], keys: list[Key], sizes: dict[str, int]) -> str:
+    parts = []
+    if retyped:
+        rebuilt = f", {len(sizes)} {'index' if len(sizes) == 1 else 'indexes'} rebuilt" if sizes else ""
+        parts.append(f"{len(retyped)} time {'column' if len(retyped) == 1 else 'columns'} to {retyped[0].type}{rebuilt}")
+    if keys:
+        one = len(keys) == 1
+        parts.append(
+            f"{len(keys)} unique {'index becomes a constraint of its name' if one else 'indexes become constraints of their names'}"
+        )
+    return "; ".join(parts)
+
+
+def _convert(table: str, retyped: list[Column], keys: list[Key]) -> Iterator[str]:
+    if retyped:
+        # In one statement, so that an index over two of the columns is built once; without USING, in a session at UTC, so
+        # that no row is rewritten.
+        types = ", ".join(f"ALTER COLUMN {quote(column.name)} TYPE {column.type}" for column in retyped)
+        yield f"ALTER TABLE {quote(table)} {types}"
+    for key in keys:
+        yield f"ALTER TABLE {quote(table)} ADD CONSTRAINT {quote(key.name)} UNIQUE USING INDEX {quote(key.name)}"
+
+
+def add_column(column: Column, now: Column | None, live: Catalog) -> Iterator[Step]:
+    """Yield the steps that add a column with a default of its own for each row, without rewriting the table, and its key."""
+    table, name = column.table, column.name
+    alter = f"ALTER TABLE {quote(table)}"
+    if now is None or now.default is None:
+        adds = [f"{alter} ADD COLUMN {quote(name)} {column.type}"] if now is None else []
+        default = f"{alter} ALTER COLUMN {quote(name)} SET DEFAULT {column.default}"
+        yield Step(table, f"the column {name}, with its default for new rows", ((*adds, default),))
+    if now is None or now.nullable:
+        batch = f"SELECT ctid FROM {quote(table)} WHERE {quote(name)} IS NULL LIMIT {BATCH} FOR UPDATE SKIP LOCKED"
+        update = f"UPDATE {quote(table)} SET {quote(name)} = DEFAULT WHERE ctid = ANY (ARRAY({batch}))"
+        yield Step(table, f"{name} of the rows that are there, {BATCH:,} at a time", ((update,),), repeated=is_null(column))
+        yield require(column)
+    if not any(key.table == table and key.primary for key in live.keys):
+        key = f"{table}_pkey"
+        if Index(table, key, (name,), ("",), unique=True) not in live.indexes:
+            build = f"CREATE UNIQUE INDEX CONCURRENTLY {quote(key)} ON {quote(table)} ({quote(name)})"
+            yield Step(table, f"the index of the primary key {key}", ((build,),))
+        use = f"{alter} ADD CONSTRAINT {quote(key)} PRIMARY KEY USING INDEX {quote(key)}"
+        yield Step(table, f"the primary key {key}", ((use,),))
+
+
+def is_null(column: Column) -> str:
+    """Return the question whether a column is NULL in some row."""
+    return f"SELECT EXISTS (SELECT FROM {quote(column.table)} WHERE {quote(column.name)} IS NULL)"
+
+
+def require(column: Column, *, may_fail: bool = False) -> Step:
+    """Return the step that makes a column NOT NULL, its rows looked at while nobody waits."""
+    alter, name = f"ALTER TABLE {quote(column.table)}", quote(f"{NOT_NULL}_{column.name}")
+    drop = f"{alter} DROP CONSTRAINT IF EXISTS {name}"
+    transactions = (
+        (drop, f"{alter} ADD CONSTRAINT {name} CHECK ({quote(column.name)} IS NOT NULL) NOT VALID"),
+        (f"{alter} VALIDATE CONSTRAINT {name}",),
+        # With a valid check PostgreSQL need not look at the rows again.
+        (f"{alter} ALTER COLUMN {quote(column.name)} SET NOT NULL", drop),
+    )
+    return Step(column.table, f"{column.name} NOT NULL", transactions, undo=drop, may_fail=may_fail)
+
+
+def repair(code: str, thing, cure: str) -> tuple[Step, ...]:
+    """Return the steps that cure a finding without losing anything, () where the cure could."""
+    kind, _, verdict = code.partition(".")
+    if code == "column.weaker":
+        return (require(thing),)
+    if isinstance(thing, Key) and verdict == "missing":
+        word = "PRIMARY KEY" if thing.primary else "UNIQUE"
+        build = Index(thing.table, thing.name, thing.columns, ("",) * len(thing.columns), unique=True).sql()
+        use = f"ALTER TABLE {quote(thing.table)} ADD CONSTRAINT {quote(thing.name)} {word} USING INDEX {quote(thing.name)}"
+        return (Step(thing.table, f"the key {thing.name}", ((build,), (use,))),)
+    safe = (
+        kind == "default"
+        or (verdict == "renamed" and kind in ("unique", "primary_key", "index", "foreign_key"))
+        or code in ("index.missing", "foreign_key.missing", "foreign_key.weaker")
+        or (code in ("index.weaker", "unique.weaker", "primary_key.weaker") and cure.startswith("REINDEX "))
+    )
+    if not safe:
+        return ()
+    statements = [line.rstrip(";") for line in cure.splitlines() if not line.startswith("--")]
+    if code != "foreign_key.weaker" and any(re.search(r"\bDROP (INDEX|CONSTRAINT)\b", statement) for statement in statements):
+        return ()  # The name is somebody else's.
+    # A foreign key that is made anew goes and comes in one transaction; looking at the rows is another.
+    transactions = (tuple(statements[:-1]), tuple(statements[-1:])) if len(statements) > 1 else (tuple(statements),)
+    return (Step(thing.table, f"{kind.replace('_', ' ')} {thing.name}", transactions),)

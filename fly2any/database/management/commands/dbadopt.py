@@ -1,0 +1,50 @@
+import sys
+
+from django.core.management.base import BaseCommand
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from fly2any.database.adoption import Kind, adopt, assess
+from fly2any.database.adoption.render import AFTERWARDS, as_json, as_text
+from fly2any.database.locks import PATIENCE
+from fly2any.database.management.arguments import seconds
+from fly2any.database.terminal import Terminal
+
+
+class Command(BaseCommand):
+    help = "Take over a database that Prisma made: show the plan, and with --yes convert it in place."
+    requires_system_checks = []
+
+    def add_arguments(self, parser):
+        parser.add_argument(
+            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to adopt."
+        )
+        parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the plan.")
+        parser.add_argument("--yes", action="store_true", help="Carry the plan out; without it nothing is changed.")
+        parser.add_argument("--repair", action="store_true", help="With --yes: first mend what can be mended without loss.")
+        parser.add_argument(
+            "--end-idle", action="store_true", help="With --yes: end other clients' idle connections after each step."
+        )
+        parser.add_argument(
+            "--lock-wait", type=seconds, default=PATIENCE, metavar="SECONDS", help=f"As of `migrate`; {PATIENCE} if not given."
+        )
+
+    def handle(self, *, database, format, yes, repair, end_idle, lock_wait, **options):
+        text = as_json if format == "json" else as_text
+        if not yes:
+            with connections[database].direct():  # type: ignore[attr-defined]
+                assessment = assess(connections[database])
+            self.stdout.write(text(assessment))
+            sys.exit(assessment.exit_code)
+        terminal = Terminal(self.stderr)
+
+        def done(step, seconds):
+            if format == "text":
+                self.stdout.write(f"  {step.table}: {step.what} ({seconds:.2f} s)")
+
+        assessment = adopt(database, patience=lock_wait, progress=terminal, repair=repair, end_idle=end_idle, done=done)
+        adopted = assessment.kind in (Kind.EXACT, Kind.SUPERSET)
+        if adopted and format == "text":
+            self.stdout.write(f"Adopted: {len(assessment.steps)} steps, {len(assessment.migrations)} migrations.{AFTERWARDS}")
+        else:
+            self.stdout.write(text(assessment))
+        sys.exit(assessment.exit_code)

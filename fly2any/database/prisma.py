@@ -1,0 +1,36 @@
+"""Prisma's own record of its migrations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from .catalog import quote
+
+LEDGER = "_prisma_migrations"
+
+PRISMA_SQL = """
+    SELECT migration_name AS name, finished_at AS finished, rolled_back_at AS rolled_back
+    FROM {schema}._prisma_migrations ORDER BY started_at, id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PrismaMigration:
+    name: str
+    finished: datetime | None
+    rolled_back: datetime | None
+
+    @property
+    def failed(self) -> bool:
+        return self.finished is None and self.rolled_back is None
+
+
+def read_prisma(connection, *, schema: str) -> tuple[PrismaMigration, ...]:
+    """Return what Prisma recorded in `schema`, oldest first; () for a role that may not read it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [f"{quote(schema)}.{LEDGER}"])
+        if not cursor.fetchone()[0]:
+            return ()
+        cursor.execute(PRISMA_SQL.format(schema=quote(schema)))
+        return tuple(PrismaMigration(*row) for row in cursor.fetchall())
