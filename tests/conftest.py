@@ -3,10 +3,11 @@ import os
 import secrets
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from hypothesis import settings
 
 from tests.servers import Database, OwnServer
@@ -64,15 +65,46 @@ def url(db):
 @pytest.fixture
 def database(server):
     """An empty database on the tests' server, for other processes, dropped after the test."""
+    yield from fresh("template0")
+
+
+@pytest.fixture
+def migrated(server, _migrated_template):
+    """A database to which every migration was applied."""
+    yield from fresh(_migrated_template)
+
+
+@pytest.fixture(scope="session")
+def _migrated_template(django_db_setup, django_db_blocker):
+    with django_db_blocker.unblock():
+        for database in fresh("template0"):
+            result = manage("migrate", url=database.url)
+            assert result.returncode == 0, result.stderr
+            yield database.name
+
+
+def fresh(template):
+    """Yield a copy of a database, and drop it in the end."""
     connection.ensure_connection()
     name = f"fresh_{secrets.token_hex(6)}"
     place = connection.settings_dict
     whole = Database(
         host=place["HOST"], port=place["PORT"] or "5432", user=place["USER"], password=place["PASSWORD"], name="postgres"
     )
-    whole.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+    whole.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
     yield dataclasses.replace(whole, name=name)
     whole.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def django(database):
+    """A Django connection to a database of a test's own."""
+    connections.databases[database.name] = {**connection.settings_dict, "NAME": database.name}
+    try:
+        yield connections[database.name]
+    finally:
+        connections[database.name].close()
+        del connections[database.name], connections.databases[database.name]
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ OF_DJANGOS_MIGRATE = {
 
 
 def test_the_commands_are_these():
-    assert COMMANDS == ["dbadopt", "dbcontract", "dbseed", "dbstatus", "migrate"]
+    assert COMMANDS == ["dbadopt", "dbcontract", "dbreset", "dbseed", "dbstatus", "migrate"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

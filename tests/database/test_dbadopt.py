@@ -2,11 +2,9 @@
 
 import json
 import re
-from contextlib import contextmanager
 
 import psycopg
 import pytest
-from django.db import connection, connections
 
 from fly2any.database import contract as contracts
 from fly2any.database.adoption import assess
@@ -14,7 +12,7 @@ from fly2any.database.adoption.steps import LOCKS, lock_of
 from fly2any.database.catalog import read_catalog
 from fly2any.database.contract import catalog_of
 from tests import prisma
-from tests.conftest import PROJECT, manage, start_manage
+from tests.conftest import PROJECT, django, manage, start_manage
 from tests.database.test_migrate import open_transaction, wait_until
 
 ROWS = 50
@@ -39,17 +37,6 @@ def fill(database, made):
     database.execute(made)
     database.execute("\n".join(prisma.fill(table, ROWS) for table in prisma.PHASE7))
     return database
-
-
-@contextmanager
-def django(database):
-    """A Django connection to a database of a test's own."""
-    connections.databases[database.name] = {**connection.settings_dict, "NAME": database.name}
-    try:
-        yield connections[database.name]
-    finally:
-        connections[database.name].close()
-        del connections[database.name], connections.databases[database.name]
 
 
 def catalog(database):

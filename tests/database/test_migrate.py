@@ -11,17 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from django.core.management import call_command
 
 from fly2any.database.locks import MIGRATION_LOCK, without_literals
-from tests.conftest import PROJECT, manage, start_manage
+from tests.conftest import PROJECT, django, manage, start_manage
 
 ROUNDS = 20 if os.environ.get("CI") else 3
-
-
-@pytest.fixture
-def migrated(database):
-    assert manage("migrate", url=database.url).returncode == 0
-    return database
 
 
 @pytest.fixture
@@ -156,10 +151,16 @@ def test_a_lock_that_comes_free_is_waited_for(database):
     assert len(recorded(database, "accounts")) == 4
 
 
-def test_no_lock_is_left_behind(migrated):
-    assert migrated.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s", [MIGRATION_LOCK]) == [
-        (0,)
-    ]
+def test_neither_the_lock_nor_a_setting_stays_with_the_session(migrated):
+    with django(migrated) as opened:
+        call_command("migrate", "accounts", "0003", database=opened.alias, verbosity=0)
+        call_command("migrate", database=opened.alias, verbosity=0)
+
+        with opened.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'")
+            assert cursor.fetchone() == (0,)
+            cursor.execute("SELECT name, setting = reset_val FROM pg_settings WHERE name LIKE '%_timeout'")
+            assert {name for name, same in cursor.fetchall() if not same} == set()
 
 
 @pytest.mark.parametrize(

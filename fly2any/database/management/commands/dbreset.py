@@ -1,0 +1,40 @@
+import sys
+
+from django.core.management.base import BaseCommand
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from fly2any.database.locks import PATIENCE
+from fly2any.database.management.arguments import seconds
+from fly2any.database.reset import plan_reset, reset
+from fly2any.database.terminal import Terminal
+
+
+class Command(BaseCommand):
+    help = "Take the tables of the four apps, and all their rows, out of the database; nothing else is touched."
+    requires_system_checks = []
+
+    def add_arguments(self, parser):
+        parser.add_argument(
+            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to reset."
+        )
+        parser.add_argument("--yes", action="store_true", help="Do it; without it nothing is changed.")
+        parser.add_argument(
+            "--lock-wait", type=seconds, default=PATIENCE, metavar="SECONDS", help=f"As of `migrate`; {PATIENCE} if not given."
+        )
+
+    def handle(self, *, database, yes, lock_wait, **options):
+        plan = reset(database, patience=lock_wait, progress=Terminal(self.stderr)) if yes else plan_reset(connections[database])
+        if plan.hanging:
+            self.stdout.write("Something that is not ours hangs on our tables, and would be dropped with them:")
+            for table, what in plan.hanging:
+                self.stdout.write(f"  {table}: {what}")
+            self.stdout.write("Nothing was changed. Agree with whoever made it, and drop it first.")
+            sys.exit(4)
+        if not plan.migrations:
+            self.stdout.write("None of our migrations is recorded here: there is nothing to reset.")
+            return
+        self.stdout.write(f"{'Reversed' if yes else 'Would reverse'}: {', '.join(plan.migrations)}")
+        for table, rows in plan.tables:
+            self.stdout.write(f"  {table:<24}{rows:>14,} rows, about")
+        if not yes:
+            self.stdout.write("Take a backup; then `manage.py dbreset --yes` drops these tables with all their rows.")

@@ -1,0 +1,84 @@
+"""Taking our four apps out of a database again, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db.migrations.executor import MigrationExecutor
+
+from . import contract as contracts
+from . import journal
+from .contract import PHASE7_APPS
+from .migrating import Executor, Progress, migrating
+
+# What hangs on our tables without being ours: DROP TABLE … CASCADE, which Django uses, would take it along.
+HANGING_SQL = """
+    SELECT c.relname AS "table", what
+    FROM (
+        SELECT k.confrelid AS ours, 'foreign key ' || k.conname || ' of ' || k.conrelid::regclass AS what, k.conrelid AS theirs
+        FROM pg_catalog.pg_constraint AS k WHERE k.contype = 'f' AND k.conparentid = 0
+        UNION ALL
+        SELECT d.refobjid, 'view or rule: ' || pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, r.ev_class, 0), r.ev_class
+        FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid
+        WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+        UNION ALL
+        SELECT d.refobjid, pg_catalog.pg_describe_object(d.classid, d.objid, 0), 0
+        FROM pg_catalog.pg_depend AS d
+        WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+        UNION ALL
+        SELECT i.inhparent, 'table that inherits: ' || i.inhrelid::regclass, i.inhrelid FROM pg_catalog.pg_inherits AS i
+    ) AS hanging
+    JOIN pg_catalog.pg_class AS c ON c.oid = hanging.ours
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = current_schema() AND c.relname = ANY (%(tables)s)
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS t
+                      WHERE t.oid = hanging.theirs AND t.relnamespace = n.oid AND t.relname = ANY (%(tables)s))
+    GROUP BY 1, 2
+    ORDER BY 1, 2
+"""
+
+ROWS_SQL = """
+    SELECT c.relname AS "table", COALESCE(s.n_live_tup, 0) AS rows
+    FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_stat_all_tables AS s ON s.relid = c.oid
+    WHERE n.nspname = current_schema() AND c.relkind = 'r' AND c.relname = ANY (%(tables)s)
+    ORDER BY c.relname COLLATE "C"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """What a reset takes away: migrations, in the order in which they are reversed, and tables with about how many rows."""
+
+    migrations: tuple[str, ...]
+    tables: tuple[tuple[str, int], ...]
+    hanging: tuple[tuple[str, str], ...]  # (table of ours, what hangs on it): then it is refused
+
+
+def plan_reset(connection) -> Reset:
+    """Return what a reset of the database behind `connection` would take away."""
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan([(app, None) for app in PHASE7_APPS])
+    migrations = tuple(f"{migration.app_label}.{migration.name}" for migration, _ in plan)
+    apps = {migration.app_label for migration, _ in plan}
+    versions = [v for v in contracts.load().versions if v.app in apps]
+    tables = [table.name for table in contracts.catalog_of(versions).tables]
+    with connection.cursor() as cursor:
+        cursor.execute(ROWS_SQL, {"tables": tables})
+        rows = tuple(cursor.fetchall())
+        cursor.execute(HANGING_SQL, {"tables": tables})
+        return Reset(migrations, rows if migrations else (), tuple(cursor.fetchall()) if migrations else ())
+
+
+def reset(alias: str, *, patience: float, progress: Progress) -> Reset:
+    """Reverse the migrations of the four apps, and those of Django's that need them; return what was taken away.
+
+    Changes nothing where something hangs on our tables.
+    """
+    with migrating(alias, patience=patience, progress=progress) as run:
+        plan = plan_reset(run.connection)
+        if plan.migrations and not plan.hanging:
+            journal.ensure(run.connection)
+            Executor(run.connection, run=run).migrate([(app, None) for app in PHASE7_APPS])
+        return plan

@@ -1,0 +1,95 @@
+"""Taking the four apps out again: the command, on a real server."""
+
+import pytest
+
+from tests.conftest import manage
+from tests.database.test_dbadopt import OURS
+from tests.prisma import PHASE7
+
+
+def tables(database):
+    return {
+        name
+        for (name,) in database.execute(
+            "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'v') AND relnamespace = 'public'::regnamespace"
+        )
+    }
+
+
+def test_without_yes_it_shows_what_would_go_and_changes_nothing(migrated):
+    migrated.execute("""INSERT INTO users (id, email, "updatedAt") VALUES ('a', 'a', now()); ANALYZE users""")
+    before = tables(migrated)
+
+    result = manage("dbreset", url=migrated.url)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("Would reverse: travel.0002_monitor_queue_index, ")
+    assert "  users                                1 rows, about\n" in result.stdout
+    assert tables(migrated) == before
+    assert migrated.execute("SELECT count(*) FROM users") == [(1,)]
+
+
+def test_the_four_apps_go_and_everything_else_stays(migrated):
+    migrated.execute("CREATE TABLE theirs (id int PRIMARY KEY); INSERT INTO theirs VALUES (1)")
+    before = tables(migrated)
+
+    result = manage("dbreset", "--yes", url=migrated.url)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    gone = {*PHASE7, "users_groups", "users_user_permissions", "django_admin_log"}
+    assert tables(migrated) == before - gone
+    assert gone <= OURS
+    assert migrated.execute("SELECT count(*) FROM auth_permission")[0][0] > 0
+    assert migrated.execute("SELECT * FROM theirs") == [(1,)]
+    assert migrated.execute("SELECT DISTINCT app FROM django_migrations ORDER BY app") == [
+        ("auth",),
+        ("contenttypes",),
+        ("sessions",),
+    ]
+    assert (
+        manage("dbreset", "--yes", url=migrated.url).stdout
+        == "None of our migrations is recorded here: there is nothing to reset.\n"
+    )
+    assert manage("migrate", url=migrated.url).returncode == 0
+    assert manage("dbstatus", url=migrated.url).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("made", "shown"),
+    [
+        (
+            "CREATE TABLE trips (id int, owner text CONSTRAINT trips_fk REFERENCES users)",
+            "  users: foreign key trips_fk of trips\n",
+        ),
+        (
+            "CREATE SCHEMA other; CREATE TABLE other.trips (o text CONSTRAINT f REFERENCES users)",
+            "  users: foreign key f of other.trips\n",
+        ),
+        ("CREATE VIEW emails AS SELECT email FROM users", "  users: view or rule: view emails\n"),
+        ("CREATE TABLE old_users () INHERITS (users)", "  users: table that inherits: old_users\n"),
+        (
+            "CREATE FUNCTION n() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM price_history; END",
+            "  price_history: function n()\n",
+        ),
+    ],
+)
+def test_it_is_refused_where_something_foreign_hangs_on_ours(migrated, made, shown):
+    migrated.execute(made)
+    before = tables(migrated)
+
+    plan = manage("dbreset", url=migrated.url)
+    result = manage("dbreset", "--yes", url=migrated.url)
+
+    assert (plan.returncode, result.returncode, result.stderr) == (4, 4, "")
+    assert shown in result.stdout
+    assert plan.stdout == result.stdout
+    assert tables(migrated) == before
+
+
+def test_a_database_of_prisma_is_left_alone(database):
+    database.execute("CREATE TABLE users (id text)")
+
+    result = manage("dbreset", "--yes", url=database.url)
+
+    assert (result.returncode, result.stdout) == (0, "None of our migrations is recorded here: there is nothing to reset.\n")
+    assert tables(database) == {"users"}
