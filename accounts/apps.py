@@ -1,6 +1,16 @@
 from django.apps import AppConfig
+from django.contrib.auth.signals import user_logged_in
 
 
 class AccountsConfig(AppConfig):
     name = "accounts"
     verbose_name = "Accounts"
+
+    def ready(self):
+        user_logged_in.connect(on_sign_in, dispatch_uid="accounts.preferences")
+
+
+def on_sign_in(sender, user, **kwargs):
+    from .actions import ensure_preferences
+
+    ensure_preferences(user=user, using=user._state.db)

@@ -2,11 +2,15 @@
 
 import contextlib
 import dataclasses
+import getpass
 import os
 import shutil
 import signal
 import socket
+import subprocess
 import time
+from functools import partial
+from pathlib import Path
 from urllib.parse import quote
 
 import psutil
@@ -16,6 +20,13 @@ from fly2any.postgres.embedded import pid
 from fly2any.postgres.supervisor import Server
 
 SUPERUSER = "postgres"
+
+
+def let_through(home):
+    """Open the way to a folder of pytest's, which are 0700, to the user that a server runs as."""
+    for folder in (home, *home.parents):
+        if "pytest-of-" in str(folder):
+            folder.chmod(folder.stat().st_mode | 0o011)
 
 
 def free_port():
@@ -56,10 +67,7 @@ class OwnServer:
     """A server on a port of its own, with a database `fly2any`."""
 
     def __init__(self, home, settings):
-        for folder in (home, *home.parents):  # pytest makes its folders 0700: the server may be another user.
-            if folder.name.startswith("pytest-"):
-                folder.chmod(0o711)
-        home.chmod(0o711)
+        let_through(home)
         self.home = home.resolve()
         self.port = free_port()
         self.server = Server(self.home, {"listen_addresses": "127.0.0.1", "port": str(self.port), "fsync": "off", **settings})
@@ -102,7 +110,7 @@ class OwnServer:
     def standby(self, home):
         """Return a started hot standby of this server."""
         standby = OwnServer.__new__(OwnServer)
-        home.chmod(0o711)
+        let_through(home)
         standby.home, standby.port = home.resolve(), free_port()
         data = standby.home / "data"
         data.mkdir(mode=0o700)
@@ -114,6 +122,107 @@ class OwnServer:
         assert code == 0, (home / "log").read_text()
         standby.server = Server(standby.home, {"listen_addresses": "127.0.0.1", "port": str(standby.port), "hot_standby": "on"})
         return standby.start()
+
+
+DEBIANS = Path("/usr/lib/postgresql/15/bin")
+
+
+def certificate(folder, name, host):
+    """Make an authority and, by it, a certificate for `host`; return the paths of both certificates and of the key."""
+    authority, key, request, made = (folder / f"{name}{end}" for end in ("-ca.crt", ".key", ".csr", ".crt"))
+    openssl = partial(subprocess.run, check=True, capture_output=True)
+    authority_key = folder / f"{name}-ca.key"
+    subject = f"/CN={name} authority"
+    new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
+    openssl([*new, "-x509", "-days", "2", "-subj", subject, "-keyout", str(authority_key), "-out", str(authority)])
+    openssl([*new, "-subj", f"/CN={host}", "-keyout", str(key), "-out", str(request)])
+    extension = folder / f"{name}.ext"
+    extension.write_text(f"subjectAltName=DNS:{host}\n")
+    openssl(["openssl", "x509", "-req", "-in", str(request), "-CA", str(authority), "-CAkey", str(authority_key), "-CAcreateserial",
+             "-days", "2", "-extfile", str(extension), "-out", str(made)])  # fmt: skip
+    return authority, made, key
+
+
+class DebianServer:
+    """Debian's PostgreSQL 15, with TLS: the embedded one is built without."""
+
+    def __init__(self, home, settings):
+        self.home, self.port = home.resolve(), free_port()
+        self.data = self.home / "data"
+        self.data.mkdir(mode=0o700)
+        self.user = "postgres" if os.getuid() == 0 else getpass.getuser()
+        let_through(home)
+        if os.getuid() == 0:
+            shutil.chown(self.data, "postgres", "postgres")
+        self.run("initdb", "-D", self.data, "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
+        lines = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": self.data,
+            "fsync": "off",
+            **settings,
+        }
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in lines.items())
+
+    def run(self, program, *arguments):
+        before = ["runuser", "-u", self.user, "--"] if os.getuid() == 0 else []
+        subprocess.run([*before, DEBIANS / program, *map(str, arguments)], check=True, capture_output=True, cwd="/")
+
+    def give(self, path):
+        """Put a file among the server's own, and return where."""
+        to = self.data / path.name
+        shutil.copy(path, to)
+        to.chmod(0o600)
+        if os.getuid() == 0:
+            shutil.chown(to, "postgres", "postgres")
+        return to
+
+    def start(self):
+        self.run("pg_ctl", "-D", self.data, "-w", "-l", self.data / "log", "start")
+        return self
+
+    def stop(self):
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self.run("pg_ctl", "-D", self.data, "-m", "immediate", "stop")
+
+    def execute(self, statement, database="fly2any"):
+        with psycopg.connect(
+            host=str(self.data), port=self.port, user=SUPERUSER, dbname=database, autocommit=True
+        ) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else None
+
+
+class PgBouncer:
+    """PgBouncer in front of a server on a TCP port."""
+
+    def __init__(self, home, port, mode):
+        self.port = free_port()
+        settings = home / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={port} user={SUPERUSER}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\n"
+            f"unix_socket_dir =\nauth_type = any\npool_mode = {mode}\nmax_client_conn = 100\ndefault_pool_size = 20\n"
+            "ignore_startup_parameters = options,extra_float_digits\n"
+        )
+        let_through(home)
+        program = next(path for path in ("/usr/sbin/pgbouncer", "/usr/bin/pgbouncer") if os.path.exists(path))
+        before = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
+        self.process = subprocess.Popen([*before, program, str(settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            assert time.monotonic() < deadline
+            assert self.process.poll() is None
+            time.sleep(0.05)
+
+    def url(self, parameters=""):
+        return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/fly2any{parameters}"
+
+    def remove(self):
+        self.process.terminate()
+        self.process.wait()
 
 
 def _owner(path):

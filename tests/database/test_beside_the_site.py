@@ -1,0 +1,76 @@
+"""The site writes on, in its own form, before, during and after an adoption and the migrations that follow."""
+
+import pytest
+
+from tests import prisma
+from tests.conftest import manage, start_manage
+from tests.database.test_dbadopt import KINDS, fill, is_as_migrated
+from tests.database.test_migrate import open_transaction, wait_until
+from tests.writer import Writer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_writer_that_never_stops_sees_no_error(database, kind):
+    fill(database, KINDS[kind])
+
+    with Writer(database, "a") as first, Writer(database, "b") as second:
+        plan = manage("dbadopt", url=database.url)
+        adoption = manage("dbadopt", "--yes", url=database.url)
+        back = manage("migrate", "travel", "0001", url=database.url)
+        again = manage("migrate", url=database.url)
+
+    assert [done.returncode for done in (plan, adoption, back, again)] == [0, 0, 0, 0], adoption.stdout + adoption.stderr
+    assert first.errors + second.errors == []
+    assert min(first.rounds, second.rounds) >= 3
+    assert is_as_migrated(database)
+    # Users go with all that hangs on them; what has no foreign key stays, a row a round.
+    for table in ("price_history", "user_activities", "verification_tokens"):
+        rows = database.execute(f'SELECT count(*) FROM "{table}"')[0][0]
+        assert rows == 50 + first.rounds + second.rounds
+    assert database.execute("SELECT count(*), count(DISTINCT id) FROM verification_tokens WHERE id IS NULL") == [(0, 0)]
+
+
+def test_while_another_client_keeps_a_table_the_site_waits_for_no_longer_than_the_timeout(database):
+    fill(database, KINDS["exact"])
+
+    with open_transaction(database, "SELECT FROM notifications") as client, Writer(database) as writer:
+        pid = client.info.backend_pid
+        result = manage("dbadopt", "--yes", "--lock-wait", "8", url=database.url)
+
+    assert result.returncode == 2
+    assert f"because of pid {pid} (the site, role {database.user}, idle in transaction" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(
+        "notifications (2 time columns to timestamp with time zone, 1 index rebuilt)"
+    )
+    assert writer.errors == []
+    assert writer.rounds >= 3
+    assert writer.longest[0] < 5 + 2  # The timeout, and what a busy machine adds.
+    assert manage("dbadopt", "--yes", url=database.url).returncode == 0
+    assert is_as_migrated(database)
+
+
+def test_a_row_that_becomes_null_in_between_leaves_flight_data_as_it_is_and_the_site_unharmed(database):
+    fill(database, KINDS["superset"])
+    null = """UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 3'"""
+    with open_transaction(database, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users") as client:
+        # The adoption waits for its concurrent build, after it looked for NULLs.
+        client.execute("COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM _prisma_migrations")
+        process = start_manage("dbadopt", "--yes", url=database.url)
+        wait_until(database, "SELECT 1 FROM pg_stat_progress_create_index WHERE datname = current_database()")
+        database.execute(null)
+    out, err = process.communicate(timeout=60)
+
+    assert (process.returncode, err) == (
+        0,
+        "flightData NOT NULL of wishlist_items: a row holds NULL, so it stays as it is.\n",
+    ), out
+    database.execute("""UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 4'""")
+    assert manage("dbstatus", url=database.url).returncode == 0
+
+
+def test_rows_with_every_column_that_prisma_knows_go_into_a_migrated_database(migrated):
+    migrated.execute("".join(prisma.fill(table, 20) for table in prisma.PHASE7))
+
+    assert {table: migrated.execute(f'SELECT count(*) FROM "{table}"') for table in prisma.PHASE7} == {
+        key: [(20,)] for key in prisma.PHASE7
+    }
