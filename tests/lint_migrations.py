@@ -1,0 +1,57 @@
+"""`python -m tests.lint_migrations`: what squawk has against the SQL of each of our migrations."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+
+# Rules whose purpose is served otherwise, or that would change what Phase 7 says.
+NOT_ASKED = {
+    "require-lock-timeout": "our migrate sets it on every statement",
+    "require-statement-timeout": "a build may take its time; a lock may not",
+    "prefer-robust-stmts": "our migrate mends what an interrupted run leaves",
+    "prefer-bigint-over-int": "the guide's types, and Django's own keys",
+}
+
+
+def squawk():
+    """Return the path of squawk, None where it is not installed."""
+    return shutil.which("squawk", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+def lint(sql):
+    """Return what squawk says of `sql`, "" if nothing."""
+    command = [squawk(), "--reporter", "gcc", "--pg-version", "14.0", *(f"--exclude={rule}" for rule in NOT_ASKED)]
+    result = subprocess.run(command, input=sql, capture_output=True, text=True)
+    return "" if result.returncode == 0 else result.stdout + result.stderr
+
+
+def statements(app, name):
+    from django.core.management import call_command
+
+    out = io.StringIO()
+    call_command("sqlmigrate", app, name, stdout=out, no_color=True)
+    return out.getvalue()
+
+
+def main():
+    import django
+
+    django.setup()
+    from fly2any.database.contract import PHASE7_APPS
+    from fly2any.database.migration_state import known_migrations
+
+    ours = [name.split(".", 1) for name in known_migrations() if name.partition(".")[0] in PHASE7_APPS]
+    said = {f"{app}.{name}": lint(statements(app, name)) for app, name in ours}
+    for name, text in said.items():
+        if text:
+            sys.stderr.write(f"{name}\n{text}\n")
+    sys.exit(4 if any(said.values()) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What our migrations do to tables in use: the linter's word, and the locks that they really take."""
+
+import re
+import threading
+
+import pytest
+from django.db.migrations.executor import MigrationExecutor
+
+from fly2any.database.contract import PHASE7_APPS
+from tests.conftest import PROJECT, django
+from tests.database.test_migrate import open_transaction, wait_until
+from tests.lint_migrations import lint, squawk, statements
+
+OURS = [
+    (app, path.stem)
+    for app in PHASE7_APPS
+    for path in sorted((PROJECT / app / "migrations").glob("0*.py"))
+    if path.stem != "0001_initial"
+]
+PAGE = PROJECT / "docs" / "reference" / "migrations.md"
+# From the weakest to the strongest.
+MODES = ("RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareRowExclusiveLock", "AccessExclusiveLock")
+HELD = """
+    SELECT c.relname::text, l.mode FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
+    WHERE l.pid = %s AND l.granted AND c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND c.relname = ANY (%s)
+"""
+
+
+def strongest(database_or_client, pid, tables):
+    locks = {}
+    for table, mode in database_or_client.execute(HELD, [pid, tables]):
+        if mode in MODES:
+            locks[table] = max(locks.get(table, MODES[0]), mode, key=MODES.index)
+    return locks
+
+
+def locks_of(database, app, name):
+    """The strongest lock that a migration takes on each table that is there before it."""
+    with django(database) as opened:
+        executor = MigrationExecutor(opened)
+        needed = executor.loader.graph.node_map[app, name].parents
+        executor.migrate([node.key for node in needed])
+    files = dict(
+        database.execute(
+            "SELECT relname::text, relfilenode FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        )
+    )
+    todo = [line for line in statements(app, name).splitlines() if line and not line.startswith(("--", "BEGIN", "COMMIT"))]
+    with database.connect() as client:
+        pid = client.info.backend_pid
+        if " CONCURRENTLY " in todo[0]:
+            (statement,) = todo
+            with open_transaction(database, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
+                thread = threading.Thread(target=client.execute, args=[statement])
+                thread.start()
+                wait_until(database, "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", [pid])
+                found = strongest(database, pid, list(files))
+            thread.join()
+        else:
+            client.execute("BEGIN")
+            for statement in todo:
+                client.execute(statement)
+            found = strongest(client, pid, list(files))
+            client.execute("COMMIT")
+    after = dict(database.execute("SELECT relname::text, relfilenode FROM pg_class WHERE relname = ANY (%s)", [list(files)]))
+    return found, {table for table in files if files[table] != after[table]}
+
+
+@pytest.mark.parametrize(("app", "name"), OURS)
+def test_the_page_says_which_locks_a_migration_takes_and_none_rewrites_a_table(database, app, name):
+    found, rewritten = locks_of(database, app, name)
+
+    words = {table: re.sub(r"(?<!^)(?=[A-Z])", " ", mode.removesuffix("Lock")).upper() for table, mode in found.items()}
+    said = re.search(rf"^\| `{app}\.{name}` \| ([^|]+) \|", PAGE.read_text(), re.M)[1]
+    assert said == ", ".join(f"`{table}`: {mode}" for table, mode in sorted(words.items()))
+    assert rewritten == set()
+
+
+@pytest.mark.skipif(not squawk(), reason="squawk is not installed: pip install -r requirements-dev.txt")
+@pytest.mark.parametrize(
+    ("sql", "rule"),
+    [
+        ("CREATE INDEX i ON users (email);", "require-concurrent-index-creation"),
+        ("ALTER TABLE users ADD COLUMN c int NOT NULL;", "adding-required-field"),
+        ("ALTER TABLE users ALTER COLUMN email TYPE varchar(10);", "changing-column-type"),
+        ("ALTER TABLE users ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES t (id);", "adding-foreign-key-constraint"),
+        ("ALTER TABLE users ALTER COLUMN name SET NOT NULL;", "adding-not-nullable-field"),
+        ("ALTER TABLE users RENAME COLUMN name TO n;", "renaming-column"),
+        ("DROP TABLE users;", "ban-drop-table"),
+        ("ALTER TABLE users ADD CONSTRAINT u UNIQUE (email);", "disallowed-unique-constraint"),
+    ],
+)
+def test_the_linter_refuses_what_would_stop_the_site(sql, rule):
+    assert rule in lint(sql)
+
+
+@pytest.mark.skipif(not squawk(), reason="squawk is not installed: pip install -r requirements-dev.txt")
+def test_the_linter_lets_pass_what_our_way_of_migrating_makes_safe():
+    assert (
+        lint(
+            'CREATE INDEX CONCURRENTLY "i" ON "users" ("email"); ALTER TABLE users ADD COLUMN c boolean DEFAULT false NOT NULL;'
+        )
+        == ""
+    )
