@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -61,6 +62,36 @@ class Database:
         with self.connect() as connection:
             cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else None
+
+
+@contextmanager
+def open_transaction(database, *statements):
+    """Another client that has run `statements` and does not commit."""
+    with database.connect(application_name="the site") as client:
+        client.execute("BEGIN")
+        for statement in statements:
+            client.execute(statement)
+        yield client
+
+
+def wait_until(database, question, parameters=None, seconds=60):
+    """Wait until `question` has a row, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (rows := database.execute(question, parameters)):
+        assert time.monotonic() < deadline, question
+        time.sleep(0.05)
+    return rows[0]
+
+
+def recorded(database, app):
+    return [name for (name,) in database.execute("SELECT name FROM django_migrations WHERE app = %s ORDER BY id", [app])]
+
+
+def runs(database, app):
+    return database.execute(
+        "SELECT migration, direction, finished IS NOT NULL, error FROM fly2any_migration_runs WHERE migration LIKE %s ORDER BY id",
+        [f"{app}.%"],
+    )
 
 
 class OwnServer:

@@ -8,8 +8,8 @@ from django.db.migrations.executor import MigrationExecutor
 
 from fly2any.database.contract import PHASE7_APPS
 from tests.conftest import PROJECT, django
-from tests.database.test_migrate import open_transaction, wait_until
 from tests.lint_migrations import lint, squawk, statements
+from tests.servers import open_transaction, wait_until
 
 OURS = [
     (app, path.stem)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.db import Error, connections
@@ -16,17 +14,9 @@ from . import contract as contracts
 from . import journal
 from .catalog import Index, quote, read_catalog
 from .diagnosis import Refusal, sqlstate
-from .locks import (
-    BLOCKERS_SQL,
-    LOCK_TIMEOUT,
-    LOCKED_OUT,
-    Activity,
-    migration_lock,
-    read_activity,
-    terminate,
-    try_again,
-)
+from .locks import LOCK_TIMEOUT, LOCKED_OUT, migration_lock, terminate, try_again
 from .migration_state import read_migrations, unrecorded
+from .watching import Progress, Watcher
 
 T = TypeVar("T")
 
@@ -47,110 +37,6 @@ HOME_SQL = """
     LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 """
 
-PROGRESS_SQL = """
-    SELECT p.phase, p.blocks_done, p.blocks_total, p.tuples_done, p.tuples_total, p.lockers_done, p.lockers_total
-    FROM pg_catalog.pg_stat_progress_create_index AS p
-    WHERE p.pid = %(pid)s
-"""
-
-# Where each phase of a concurrent build begins, in percent of the whole; a phase that waits for others takes no share.
-PHASES = (
-    ("initializing", 0),
-    ("waiting for writers before build", 0),
-    ("building index: initializing", 0),
-    ("building index: scanning table", 0),
-    ("building index: sorting live tuples", 50),
-    ("building index: loading tuples in tree", 60),
-    ("building index", 0),
-    ("waiting for writers before validation", 75),
-    ("index validation: scanning index", 75),
-    ("index validation: sorting tuples", 80),
-    ("index validation: scanning table", 85),
-    ("waiting for old snapshots", 99),
-)
-
-
-class Progress:
-    """What is told while a run goes on; this one tells nobody."""
-
-    def say(self, sentence: str) -> None:
-        """Tell something worth a line."""
-
-    def show(self, what: str, percent: float | None) -> None:
-        """Show how far a statement is; `percent` is None where nobody knows."""
-
-    def clear(self) -> None:
-        """The statement is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Build:
-    """How far an index build is, in percent."""
-
-    phase: str
-    percent: float
-
-
-class Watcher:
-    """Sees, over a connection of its own, who blocks a session's statement, and how far its index build is."""
-
-    def __init__(self, connection, progress: Progress, *, patience: float = LOCK_TIMEOUT):
-        self.connection = connection
-        self.progress = progress
-        self.patience = patience
-        self.blockers: tuple[Activity, ...] = ()  # Those seen last.
-
-    @contextmanager
-    def statement(self, what: str) -> Iterator[None]:
-        """Watch the statement that runs inside."""
-        self.blockers = ()
-        over = threading.Event()
-        thread = threading.Thread(target=self._watch, args=[what, over, self.connection.connection.info.backend_pid])
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            self.progress.clear()
-
-    def _watch(self, what: str, over: threading.Event, pid: int) -> None:
-        if over.wait(0.5):  # Most statements are over before anybody need look.
-            return
-        own, told, waited = self.connection.copy(), False, 0.5
-        try:
-            while True:
-                build = read_build(own, pid)
-                if blockers := read_activity(own, BLOCKERS_SQL, pid=pid):
-                    self.blockers = blockers
-                behind = f", waiting for {blockers[0]}" if blockers else ""
-                self.progress.show(f"{what}{': ' + build.phase if build else ''}{behind}", build.percent if build else None)
-                if blockers and waited > self.patience and not told:
-                    told = True
-                    self.progress.say(f"Waiting for {blockers[0]}; to end it: {terminate(blockers[0].pid)}")
-                if over.wait(0.5):
-                    return
-                waited = waited + 0.5 if blockers else 0
-        except Error:  # No connection left, or no longer a server: the statement itself will say so.
-            pass
-        finally:
-            own.close()
-
-
-def read_build(connection, pid: int) -> Build | None:
-    """Return how far the index build of the session `pid` is, None if it builds none."""
-    with connection.cursor() as cursor:
-        cursor.execute(PROGRESS_SQL, {"pid": pid})
-        row = cursor.fetchone()
-    if row is None:
-        return None
-    phase, *numbers = row
-    begins = [percent for _, percent in PHASES]
-    place = next((place for place, (name, _) in enumerate(PHASES) if phase.startswith(name)), 0)
-    ends = next((percent for percent in begins[place + 1 :] if percent > begins[place]), 100)
-    shares = [done / total for done, total in zip(numbers[::2], numbers[1::2], strict=True) if total]
-    return Build(phase, begins[place] + (ends - begins[place]) * min(shares[0], 1) if shares else float(begins[place]))
-
 
 class Run:
     """A run of migrations over one connection, which holds the migration lock."""
@@ -160,13 +46,13 @@ class Run:
         self.patience = patience
         self.progress = progress
         self.watcher = Watcher(connection, progress)
-        self.pid = connection.connection.info.backend_pid
+        self.session = connection.connection
         self.migration = ""
 
     def migrate(self, migration, direction: str, action: Callable[[], T]) -> T:
         """Return what `action`, which applies or reverses `migration`, returns; it is run again while it is locked out."""
         self.migration = f"{migration.app_label}.{migration.name}"
-        if self.connection.connection is None or self.connection.connection.info.backend_pid != self.pid:
+        if self.connection.connection is not self.session:
             raise Refusal("The connection was replaced during the run, and the migration lock is lost: run the command again.")
         with journal.recorded(self.connection, self.migration, direction):
             return self.patiently(action, what=self.migration)

@@ -9,7 +9,8 @@ from django.db.migrations.executor import MigrationExecutor
 from . import contract as contracts
 from . import journal
 from .contract import PHASE7_APPS
-from .migrating import Executor, Progress, migrating
+from .migrating import Executor, migrating
+from .watching import Progress
 
 # What hangs on our tables without being ours: DROP TABLE … CASCADE, which Django uses, would take it along.
 HANGING_SQL = """

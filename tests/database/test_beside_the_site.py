@@ -4,8 +4,8 @@ import pytest
 
 from tests import prisma
 from tests.conftest import manage, start_manage
-from tests.database.test_dbadopt import KINDS, fill, is_as_migrated
-from tests.database.test_migrate import open_transaction, wait_until
+from tests.database.sites import KINDS, fill, is_as_migrated
+from tests.servers import open_transaction, wait_until
 from tests.writer import Writer
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import manage
-from tests.database.test_dbadopt import OURS
+from tests.database.sites import OURS
 from tests.prisma import PHASE7
 
 

@@ -3,9 +3,6 @@
 import io
 import json
 import re
-import threading
-import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +14,6 @@ from django.test.utils import CaptureQueriesContext
 from fly2any.database import contract as contracts
 from fly2any.database.contract import Contract
 from fly2any.database.findings import CODES
-from fly2any.database.server import Server
 from fly2any.database.status import Count, Group, snapshot, verify
 from tests.conftest import manage
 from tests.database.mutations import EXPECTED, mutations
@@ -264,116 +260,6 @@ def test_the_write_check_names_the_table_that_refuses(url, own_server):
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory):
-    """A server with a migrated database, and a role that may read the catalogue and nothing else."""
-    from tests.servers import OwnServer
-
-    server = (
-        OwnServer(tmp_path_factory.mktemp("server"), {"wal_level": "replica", "max_wal_senders": "4"}).start().create_database()
-    )
-    assert manage("migrate", url=server.url()).returncode == 0
-    server.execute("CREATE ROLE watcher LOGIN")
-    yield server
-    server.remove()
-
-
-def test_a_role_that_may_only_read_the_catalogue_gets_the_whole_report(migrated):
-    result = manage("dbstatus", "--format", "json", url=migrated.url("watcher"))
-
-    assert (result.returncode, result.stderr) == (0, "")
-    report = json.loads(result.stdout)
-    assert report["groups"][5]["columns"] == {"found": 188, "expected": 188}
-    assert [(f["severity"], f["code"]) for f in report["findings"]] == [
-        ("note", "server.privileges"),
-        ("note", "migrations.unreadable"),
-    ]
-
-
-def test_it_works_on_a_hot_standby(migrated, tmp_path_factory):
-    standby = migrated.standby(tmp_path_factory.mktemp("standby"))
-    try:
-        result = manage("dbstatus", "--indexes", url=standby.url())
-        refused = manage("dbstatus", "--write-check", url=standby.url())
-    finally:
-        standby.remove()
-
-    assert (result.returncode, result.stderr) == (0, "")
-    assert ", a standby, at 127.0.0.1" in result.stdout
-    assert (refused.returncode, refused.stdout.splitlines()[0]) == (2, "Server")
-    assert (
-        refused.stderr
-        == "The database only reads (a standby, or default_transaction_read_only is on): give POSTGRES_URL of the primary.\n"
-    )
-
-
-def test_another_schema_is_verified_there(own_server):
-    server = own_server().start().create_database()
-    server.execute("CREATE SCHEMA other")
-    url = server.url(parameters="?schema=other")
-
-    assert manage("migrate", url=url).returncode == 0
-    result = manage("dbstatus", "--write-check", url=url)
-
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "schema other" in result.stdout
-
-    server.execute('DROP INDEX other."price_alerts_active_idx"')
-    (finding,) = json.loads(manage("dbstatus", "--format", "json", url=url).stdout)["findings"]
-    for statement in finding["cure"].split("\n"):
-        assert statement.startswith(('SET search_path TO "other";', "CREATE INDEX CONCURRENTLY"))
-    server.execute(finding["cure"].replace(" CONCURRENTLY", ""))
-    assert manage("dbstatus", url=url).returncode == 0
-
-
-def test_what_the_guide_asks_of_a_server_is_found(own_server):
-    server = own_server(max_connections="30").start().create_database()
-    server.execute("ALTER DATABASE fly2any SET timezone TO 'America/Sao_Paulo'")
-    assert manage("migrate", url=server.url()).returncode == 0
-
-    result = manage("dbstatus", "--format", "json", url=server.url())
-
-    report = json.loads(result.stdout)
-    assert result.returncode == 4
-    assert [(f["code"], f["where"]) for f in report["findings"]] == [
-        ("server.time_zone", "fly2any"),
-        ("server.connections", "fly2any"),
-    ]
-    server.execute(report["findings"][0]["cure"])
-    report = json.loads(manage("dbstatus", "--format", "json", url=server.url()).stdout)
-    assert [f["code"] for f in report["findings"]] == ["server.connections"]
-
-
-def test_wait_waits_for_a_server_to_come_up(own_server):
-    server = own_server().start().create_database()
-    assert manage("migrate", url=server.url()).returncode == 0
-    server.stop()
-    done = threading.Event()
-
-    def start_later():
-        time.sleep(3)
-        server.start()
-        done.wait()  # The server ends with the thread that started it.
-
-    later = threading.Thread(target=start_later)
-    later.start()
-    result = manage("dbstatus", "--wait", "40", url=server.url())
-    done.set()
-    later.join()
-
-    assert (result.returncode, result.stderr) == (0, "")
-
-
-def test_wait_gives_up_in_the_end(own_server):
-    server = own_server().start().create_database()
-    begun = time.monotonic()
-
-    result = manage("dbstatus", "--wait", "2", url=server.url())
-
-    assert result.returncode == 1
-    assert time.monotonic() - begun >= 2
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -418,71 +304,6 @@ def test_a_migration_that_the_contract_does_not_know_is_said_and_nothing_is_gues
     stale = ("contract.stale", "contract.json")
     assert found(report) == [stale] if applied else [stale, ("index.missing", "price_alerts.price_alerts_active_idx")]
     assert report.exit_code == (4 if applied else 5)
-
-
-def test_a_role_without_any_right_on_the_schema_gets_the_whole_report(own_server):
-    server = own_server().start().create_database()
-    assert manage("migrate", url=server.url()).returncode == 0
-    server.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
-    server.execute("CREATE ROLE watcher LOGIN")
-
-    result = manage("dbstatus", url=server.url("watcher"))
-
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "  Phase 7 in all          18/18     188/188     33/33          13/13\n" in result.stdout
-    assert (
-        "The role watcher does not hold SELECT, INSERT, UPDATE, DELETE, ALTER, USAGE in the schema, CREATE in the schema"
-        in result.stdout
-    )
-
-
-def test_a_schema_that_does_not_exist_is_said(own_server):
-    server = own_server().start().create_database()
-
-    result = manage("dbstatus", url=server.url(parameters="?schema=Typo"))
-
-    assert result.returncode == 5
-    assert (
-        "ERROR   server.schema at fly2any\n          The search path names no schema that exists, so no table can be found.\n"
-        in result.stdout
-    )
-
-
-def test_another_encoding_is_an_error(own_server):
-    server = own_server().start()
-    server.execute(
-        "CREATE DATABASE fly2any ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0", database="postgres"
-    )
-
-    report = json.loads(manage("dbstatus", "--format", "json", url=server.url()).stdout)
-
-    assert [(f["code"], f["where"]) for f in report["findings"]] == [("server.encoding", "fly2any")]
-
-
-def test_an_inconsistent_history_is_one_sentence(own_server):
-    server = own_server().start().create_database()
-    assert manage("migrate", url=server.url()).returncode == 0
-    server.execute("DELETE FROM django_migrations WHERE app = 'accounts'")
-
-    result = manage("migrate", url=server.url())
-
-    assert result.returncode == 2
-    assert result.stderr.startswith(
-        "Migration admin.0001_initial is applied before its dependency accounts.0001_initial on database 'default': correct"
-    )
-    assert len(result.stderr.splitlines()) == 1
-
-
-def test_a_distant_server_without_tls_is_a_finding():
-    near = Server(
-        version="18.6", host="", database="d", role="r", schema="public", creates_in="public", encoding="UTF8", tls="", time_zone="UTC",
-        max_connections=100, connections=1, standby=False, may_use=True, may_create=True, may_read_migrations=True, privileges=(),
-    )  # fmt: skip
-
-    assert list(near.findings()) == []
-    assert list(replace(near, host="127.0.0.1").findings()) == []
-    assert list(replace(near, host="db.example.com", tls="TLSv1.3 X").findings()) == []
-    assert [(f.code, f.where) for f in replace(near, host="db.example.com").findings()] == [("server.tls", "db.example.com")]
 
 
 def test_every_code_has_a_test_that_gets_it():

@@ -10,8 +10,7 @@ import pytest
 
 from tests import prisma
 from tests.conftest import manage, start_manage
-from tests.database.test_migrate import wait_until
-from tests.servers import DEBIANS, DebianServer, PgBouncer, certificate
+from tests.servers import DEBIANS, DebianServer, PgBouncer, certificate, wait_until
 
 needs_debian = pytest.mark.skipif(not DEBIANS.exists(), reason="Debian's postgresql-15 is not installed")
 needs_pgbouncer = pytest.mark.skipif(

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,60 +14,9 @@ from django.core.management import call_command
 
 from fly2any.database.locks import MIGRATION_LOCK, without_literals
 from tests.conftest import PROJECT, django, manage, start_manage
+from tests.servers import open_transaction, recorded, runs, wait_until
 
 ROUNDS = 20 if os.environ.get("CI") else 3
-
-
-@pytest.fixture
-def probe(tmp_path):
-    """A function that makes the next migration of an app of the test's own, from its source."""
-    folder = tmp_path / "probe" / "migrations"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").touch()
-    (folder.parent / "__init__.py").touch()
-    (tmp_path / "probe_settings.py").write_text('from fly2any.settings import *\nINSTALLED_APPS = [*INSTALLED_APPS, "probe"]\n')
-
-    def write(operations, atomic=True):
-        number = len(list(folder.glob("0*.py"))) + 1
-        before = f'("probe", "{number - 1:04}_step")' if number > 1 else '("accounts", "0004_session_user_index")'
-        (folder / f"{number:04}_step.py").write_text(
-            "import time\nfrom django.db import migrations\nfrom django.db.migrations import RunPython, RunSQL\n\n"
-            f"class Migration(migrations.Migration):\n    atomic = {atomic}\n    dependencies = [{before}]\n"
-            f"    operations = [{operations}]\n"
-        )
-        return {"PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "probe_settings"}
-
-    return write
-
-
-@contextmanager
-def open_transaction(database, *statements):
-    """Another client that has run `statements` and does not commit."""
-    with database.connect(application_name="the site") as client:
-        client.execute("BEGIN")
-        for statement in statements:
-            client.execute(statement)
-        yield client
-
-
-def wait_until(database, question, parameters=None, seconds=60):
-    """Wait until `question` has a row, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (rows := database.execute(question, parameters)):
-        assert time.monotonic() < deadline, question
-        time.sleep(0.05)
-    return rows[0]
-
-
-def recorded(database, app):
-    return [name for (name,) in database.execute("SELECT name FROM django_migrations WHERE app = %s ORDER BY id", [app])]
-
-
-def runs(database, app):
-    return database.execute(
-        "SELECT migration, direction, finished IS NOT NULL, error FROM fly2any_migration_runs WHERE migration LIKE %s ORDER BY id",
-        [f"{app}.%"],
-    )
 
 
 RACE = """
@@ -208,112 +156,6 @@ def test_while_it_waits_the_site_is_let_through_and_then_it_goes_on(migrated, pr
     assert longest < 6
     assert process.returncode == 0
     assert [(name, ended, error) for name, _, ended, error in runs(migrated, "probe")] == [("probe.0001_step", True, None)]
-
-
-INDEX = "RunSQL('CREATE {}INDEX CONCURRENTLY \"Probe_idx\" ON users (email, name)', 'DROP INDEX \"Probe_idx\"')"
-VALID_SQL = """SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('"Probe_idx"')"""
-BUILDING_SQL = "SELECT pid FROM pg_stat_progress_create_index WHERE datname = current_database()"
-
-
-def test_a_concurrent_build_outwaits_an_old_snapshot_and_says_for_whom(migrated, probe):
-    environment = probe(INDEX.format(""), atomic=False)
-    migrated.execute("ALTER ROLE CURRENT_USER IN DATABASE " + migrated.name + " SET statement_timeout = '3s'")
-    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users") as client:
-        process = start_manage("migrate", url=migrated.url, **environment)
-        told = process.stderr.readline()
-        assert process.poll() is None
-        pid = client.info.backend_pid
-    _, err = process.communicate(timeout=60)
-
-    assert re.fullmatch(
-        rf"Waiting for pid {pid} \(the site, .*SELECT FROM users\); to end it: SELECT pg_terminate_backend\({pid}\);\n", told
-    )
-    assert (process.returncode, err) == (0, "")
-    assert migrated.execute(VALID_SQL) == [(True,)]
-
-
-def test_a_concurrent_build_that_fails_leaves_no_index(migrated, probe):
-    environment = probe("RunSQL('CREATE UNIQUE INDEX CONCURRENTLY \"Probe_idx\" ON users (name)')", atomic=False)
-    migrated.execute(
-        """INSERT INTO users (id, email, name, "updatedAt") SELECT n, n, 'same', now() FROM generate_series(1, 2) AS n"""
-    )
-
-    result = manage("migrate", url=migrated.url, **environment)
-
-    assert result.returncode == 2
-    assert result.stderr == (
-        'The database refused (IntegrityError, SQLSTATE 23505): could not create unique index "Probe_idx" (--traceback shows where).\n'
-    )
-    assert migrated.execute(VALID_SQL) == []
-
-
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_concurrent_build_that_is_stopped_ends_at_once_and_the_next_run_mends_it(migrated, probe, sent):
-    environment = probe(INDEX.format(""), atomic=False)
-    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
-        process = start_manage("migrate", url=migrated.url, **environment)
-        wait_until(migrated, BUILDING_SQL)
-        wait_until(migrated, VALID_SQL)
-        process.send_signal(sent)
-        _, err = process.communicate(timeout=60)
-
-    assert (process.returncode, err) == ({signal.SIGTERM: 143, signal.SIGINT: 130}[sent], "")
-    assert migrated.execute(VALID_SQL) == [(False,)]
-    assert [(ended, error) for *_, ended, error in runs(migrated, "probe")] == [(True, "It was interrupted.")]
-    assert manage("migrate", url=migrated.url, **environment).returncode == 0
-    assert migrated.execute(VALID_SQL) == [(True,)]
-
-
-def test_a_concurrent_build_whose_command_and_server_process_are_killed_is_mended_by_the_next_run(migrated, probe):
-    environment = probe(INDEX.format(""), atomic=False)
-    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
-        process = start_manage("migrate", url=migrated.url, **environment)
-        (pid,) = wait_until(migrated, BUILDING_SQL)
-        wait_until(migrated, VALID_SQL)
-        process.kill()
-        process.communicate()
-        migrated.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
-    assert migrated.execute(VALID_SQL) == [(False,)]
-    status = manage("dbstatus", url=migrated.url, **environment)
-    assert "migrations.failed at probe.0001_step" in status.stdout
-    assert re.search(
-        r"The last run of probe\.0001_step, on .* never ended: it was killed, or its connection was cut\.", status.stdout
-    )
-
-    result = manage("migrate", url=migrated.url, **environment)
-
-    assert (result.returncode, result.stderr) == (
-        0,
-        "The index Probe_idx was left invalid by an earlier build: dropped, and built anew.\n",
-    )
-    assert migrated.execute(VALID_SQL) == [(True,)]
-    assert recorded(migrated, "probe") == ["0001_step"]
-
-
-def test_a_build_that_the_server_finished_after_its_command_was_killed_is_kept(migrated):
-    migrated.execute("DELETE FROM django_migrations WHERE name = '0004_session_user_index'")
-    status = manage("dbstatus", url=migrated.url)
-    assert "migrations.unrecorded at accounts.0004_session_user_index" in status.stdout
-    (number,) = migrated.execute("""SELECT pg_relation_filenode('"sessions_userId_idx"')""")
-
-    result = manage("migrate", url=migrated.url)
-
-    assert (result.returncode, result.stderr) == (0, "The index sessions_userId_idx is there already, as defined: kept.\n")
-    assert migrated.execute("""SELECT pg_relation_filenode('"sessions_userId_idx"')""") == [number]
-    assert manage("dbstatus", url=migrated.url).returncode == 0
-
-
-def test_another_index_of_the_same_name_is_refused_with_its_cure(migrated):
-    migrated.execute("DELETE FROM django_migrations WHERE name = '0004_session_user_index'")
-    migrated.execute("""DROP INDEX "sessions_userId_idx"; CREATE INDEX "sessions_userId_idx" ON sessions (expires)""")
-
-    result = manage("migrate", url=migrated.url)
-    status = manage("dbstatus", url=migrated.url)
-
-    assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 1
-    assert "`manage.py dbstatus` shows what, and what to do." in result.stderr
-    assert 'DROP INDEX CONCURRENTLY "sessions_userId_idx";\n' in status.stdout
 
 
 def test_a_connection_that_is_cut_in_the_middle_is_one_sentence_and_undone(migrated, probe):

@@ -11,7 +11,8 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from .. import journal
 from ..diagnosis import Refusal, sqlstate
-from ..migrating import Executor, Progress, Run, migrating
+from ..migrating import Executor, Run, migrating
+from ..watching import Progress
 from .state import FIRST, Assessment, Kind, assess
 from .steps import Step
 

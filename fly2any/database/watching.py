@@ -1,0 +1,118 @@
+"""Watching a statement from outside: who blocks it, and how far its index build is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from django.db import Error
+
+from .locks import BLOCKERS_SQL, LOCK_TIMEOUT, Activity, read_activity, terminate
+
+PROGRESS_SQL = """
+    SELECT p.phase, p.blocks_done, p.blocks_total, p.tuples_done, p.tuples_total, p.lockers_done, p.lockers_total
+    FROM pg_catalog.pg_stat_progress_create_index AS p
+    WHERE p.pid = %(pid)s
+"""
+
+# Where each phase of a concurrent build begins, in percent of the whole; a phase that waits for others takes no share.
+PHASES = (
+    ("initializing", 0),
+    ("waiting for writers before build", 0),
+    ("building index: initializing", 0),
+    ("building index: scanning table", 0),
+    ("building index: sorting live tuples", 50),
+    ("building index: loading tuples in tree", 60),
+    ("building index", 0),
+    ("waiting for writers before validation", 75),
+    ("index validation: scanning index", 75),
+    ("index validation: sorting tuples", 80),
+    ("index validation: scanning table", 85),
+    ("waiting for old snapshots", 99),
+)
+
+
+class Progress:
+    """What is told while a run goes on; this one tells nobody."""
+
+    def say(self, sentence: str) -> None:
+        """Tell something worth a line."""
+
+    def show(self, what: str, percent: float | None) -> None:
+        """Show how far a statement is; `percent` is None where nobody knows."""
+
+    def clear(self) -> None:
+        """The statement is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """How far an index build is, in percent."""
+
+    phase: str
+    percent: float
+
+
+class Watcher:
+    """Sees, over a connection of its own, who blocks a session's statement, and how far its index build is."""
+
+    def __init__(self, connection, progress: Progress):
+        self.connection = connection
+        self.progress = progress
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_catalog.pg_backend_pid()")  # A pooler tells a number of its own.
+            self.pid = cursor.fetchone()[0]
+        self.blockers: tuple[Activity, ...] = ()  # Those seen last.
+
+    @contextmanager
+    def statement(self, what: str) -> Iterator[None]:
+        """Watch the statement that runs inside."""
+        self.blockers = ()
+        over = threading.Event()
+        thread = threading.Thread(target=self._watch, args=[what, over])
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self.progress.clear()
+
+    def _watch(self, what: str, over: threading.Event) -> None:
+        if over.wait(0.5):  # Most statements are over before anybody need look.
+            return
+        own, told, waited = self.connection.copy(), False, 0.5
+        try:
+            while True:
+                build = read_build(own, self.pid)
+                if blockers := read_activity(own, BLOCKERS_SQL, pid=self.pid):
+                    self.blockers = blockers
+                behind = f", waiting for {blockers[0]}" if blockers else ""
+                self.progress.show(f"{what}{': ' + build.phase if build else ''}{behind}", build.percent if build else None)
+                if blockers and waited > LOCK_TIMEOUT and not told:
+                    told = True
+                    self.progress.say(f"Waiting for {blockers[0]}; to end it: {terminate(blockers[0].pid)}")
+                if over.wait(0.5):
+                    return
+                waited = waited + 0.5 if blockers else 0
+        except Error:  # No connection left, or no longer a server: the statement itself will say so.
+            pass
+        finally:
+            own.close()
+
+
+def read_build(connection, pid: int) -> Build | None:
+    """Return how far the index build of the session `pid` is, None if it builds none."""
+    with connection.cursor() as cursor:
+        cursor.execute(PROGRESS_SQL, {"pid": pid})
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    phase, *numbers = row
+    begins = [percent for _, percent in PHASES]
+    place = next((place for place, (name, _) in enumerate(PHASES) if phase.startswith(name)), 0)
+    ends = next((percent for percent in begins[place + 1 :] if percent > begins[place]), 100)
+    shares = [done / total for done, total in zip(numbers[::2], numbers[1::2], strict=True) if total]
+    return Build(phase, begins[place] + (ends - begins[place]) * min(shares[0], 1) if shares else float(begins[place]))

@@ -1,0 +1,36 @@
+import pytest
+
+from tests.database.sites import KINDS, fill
+
+
+@pytest.fixture(params=KINDS)
+def site(request, database):
+    """A database as the site uses it."""
+    return fill(database, KINDS[request.param])
+
+
+@pytest.fixture
+def exact(database):
+    return fill(database, KINDS["exact"])
+
+
+@pytest.fixture
+def probe(tmp_path):
+    """A function that makes the next migration of an app of the test's own, from its source."""
+    folder = tmp_path / "probe" / "migrations"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder.parent / "__init__.py").touch()
+    (tmp_path / "probe_settings.py").write_text('from fly2any.settings import *\nINSTALLED_APPS = [*INSTALLED_APPS, "probe"]\n')
+
+    def write(operations, atomic=True):
+        number = len(list(folder.glob("0*.py"))) + 1
+        before = f'("probe", "{number - 1:04}_step")' if number > 1 else '("accounts", "0004_session_user_index")'
+        (folder / f"{number:04}_step.py").write_text(
+            "import time\nfrom django.db import migrations\nfrom django.db.migrations import RunPython, RunSQL\n\n"
+            f"class Migration(migrations.Migration):\n    atomic = {atomic}\n    dependencies = [{before}]\n"
+            f"    operations = [{operations}]\n"
+        )
+        return {"PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "probe_settings"}
+
+    return write

@@ -1,0 +1,107 @@
+"""What is in the way of an adoption is said, with its rows, and repaired where nothing is lost."""
+
+import pytest
+
+from tests.conftest import manage
+from tests.database.sites import catalog, contents, everything, is_as_migrated, plan
+
+FK = '"price_alerts_userId_fkey"'
+DUPLICATES = "UPDATE push_subscriptions SET endpoint = 'same' WHERE id IN ('push_subscriptions 3', 'push_subscriptions 5')"
+DRIFTS = {
+    # What was done, (code, place), rows in the way with their ids, and whether --repair mends it.
+    "nullable": ("ALTER TABLE users ALTER email DROP NOT NULL", ("column.weaker", "users.email"), (0, []), True),
+    "nulls": (
+        "ALTER TABLE users ALTER email DROP NOT NULL; UPDATE users SET email = NULL WHERE id = 'users 9'",
+        ("column.weaker", "users.email"), (1, ["users 9"]), False,
+    ),
+    "default": ('ALTER TABLE saved_searches ALTER "searchCount" DROP DEFAULT', ("default.missing", "saved_searches.searchCount"), None, True),
+    "index": ('DROP INDEX "price_alerts_active_idx"', ("index.missing", "price_alerts.price_alerts_active_idx"), None, True),
+    "invalid index": (
+        """UPDATE pg_index SET indisvalid = false WHERE indexrelid = '"price_alerts_active_idx"'::regclass""",
+        ("index.weaker", "price_alerts.price_alerts_active_idx"), None, True,
+    ),
+    "renamed index": (
+        'ALTER INDEX "price_alerts_active_idx" RENAME TO other', ("index.renamed", "price_alerts.price_alerts_active_idx"), None, True,
+    ),
+    "foreign key": (
+        f"ALTER TABLE price_alerts DROP CONSTRAINT {FK}", ("foreign_key.missing", "price_alerts.price_alerts_userId_fkey"), (0, []), True,
+    ),
+    "orphans": (
+        f"""ALTER TABLE price_alerts DROP CONSTRAINT {FK}; UPDATE price_alerts SET "userId" = 'nobody' WHERE id LIKE '%7'""",
+        ("foreign_key.missing", "price_alerts.price_alerts_userId_fkey"),
+        (5, ["price_alerts 17", "price_alerts 27", "price_alerts 37", "price_alerts 47", "price_alerts 7"]), False,
+    ),
+    "unique": (
+        'DROP INDEX "push_subscriptions_endpoint_key"', ("unique.missing", "push_subscriptions.push_subscriptions_endpoint_key"), (0, []), True,
+    ),
+    "duplicates": (
+        f'DROP INDEX "push_subscriptions_endpoint_key"; {DUPLICATES}', ("unique.missing", "push_subscriptions.push_subscriptions_endpoint_key"),
+        (2, ["push_subscriptions 3", "push_subscriptions 5"]), False,
+    ),
+    "duplicate e-mails": (
+        "DROP INDEX users_email_key; UPDATE users SET email = 'same' WHERE id IN ('users 1', 'users 2')",
+        ("unique.missing", "users.users_email_key"), (2, ["users 1", "users 2"]), False,
+    ),
+    "type": ("ALTER TABLE saved_searches ALTER filters TYPE text", ("column.different", "saved_searches.filters"), None, False),
+    "column": ('ALTER TABLE price_alerts DROP "departDate"', ("column.missing", "price_alerts.departDate"), None, False),
+    "view": ('CREATE VIEW v AS SELECT "createdAt" FROM users', ("adopt.in_use", "users.createdAt"), None, False),
+    "expression": (
+        """CREATE INDEX by_day ON users (date_trunc('day', "createdAt"))""", ("adopt.computed", "users.by_day"), None, False,
+    ),
+    "name": ('ALTER TABLE users ADD "isStaff" integer', ("adopt.name_taken", "accounts.0002_staff"), None, False),
+    "failed": (
+        "INSERT INTO _prisma_migrations (id, checksum, migration_name) VALUES ('x', 'y', '2026_failed')",
+        ("adopt.prisma_failed", "2026_failed"), None, False,
+    ),
+    "in the way": ("ALTER TABLE users ADD theirs int NOT NULL DEFAULT 1; ALTER TABLE users ALTER theirs DROP DEFAULT",
+                   ("column.extra", "users.theirs"), None, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("drift", DRIFTS)
+def test_drift_is_refused_with_its_rows_and_repaired_where_nothing_is_lost(exact, drift):
+    done, found, rows, mended = DRIFTS[drift]
+    exact.execute(done)
+    before = everything(exact)
+
+    report = plan(exact)
+
+    assert report["kind"] == "drifted"
+    (blocker,) = report["blockers"]
+    assert (blocker["code"], blocker["where"]) == found
+    assert (None if rows is None else (blocker["rows"], blocker["ids"])) == rows
+    if rows and rows[0]:
+        assert [row[0] for row in exact.execute(blocker["query"].rstrip(";") + " ORDER BY 1")][:5] == rows[1]
+    assert bool(blocker["repairs"]) is mended
+    refused = manage("dbadopt", "--yes", url=exact.url)
+    assert (refused.returncode, refused.stderr) == (4, "")
+    assert everything(exact) == before
+    repaired = manage("dbadopt", "--yes", "--repair", url=exact.url)
+    assert (repaired.returncode, repaired.stderr) == (0 if mended else 4, "")
+    assert contents(exact) == before[1] if "default" not in drift else True
+    assert is_as_migrated(exact) if mended else everything(exact) == before
+
+
+def test_all_that_is_in_the_way_is_said_at_once(exact):
+    exact.execute('DROP TABLE price_alerts; CREATE TABLE price_alerts (id text PRIMARY KEY, "isActive" boolean)')
+    exact.execute("""DROP TABLE saved_searches; CREATE TABLE saved_searches (id text PRIMARY KEY, "searchParams" jsonb)""")
+    exact.execute(
+        "DROP TABLE user_sessions; ALTER TABLE users ALTER email DROP NOT NULL; UPDATE users SET email = NULL WHERE id = 'users 1'"
+    )
+    before = catalog(exact)
+
+    report = plan(exact)
+    result = manage("dbadopt", url=exact.url)
+    refused = manage("dbadopt", "--yes", "--repair", url=exact.url)
+
+    found = {(blocker["code"], blocker["where"]) for blocker in report["blockers"]}
+    assert {
+        ("table.missing", "user_sessions"),
+        ("column.weaker", "users.email"),
+        ("column.missing", "price_alerts.departDate"),
+        ("column.renamed", "saved_searches.filters"),
+        ("index.missing", "price_alerts.price_alerts_active_idx"),
+    } <= found
+    assert all(f"{code} at {where}" in result.stdout for code, where in found)
+    assert (refused.returncode, refused.stderr) == (4, "")
+    assert catalog(exact).columns == before.columns

@@ -1,0 +1,114 @@
+"""Indexes that are built without locking writes out, and cut short."""
+
+import re
+import signal
+
+import pytest
+
+from tests.conftest import manage, start_manage
+from tests.servers import open_transaction, recorded, runs, wait_until
+
+INDEX = "RunSQL('CREATE {}INDEX CONCURRENTLY \"Probe_idx\" ON users (email, name)', 'DROP INDEX \"Probe_idx\"')"
+VALID_SQL = """SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('"Probe_idx"')"""
+BUILDING_SQL = "SELECT pid FROM pg_stat_progress_create_index WHERE datname = current_database()"
+
+
+def test_a_concurrent_build_outwaits_an_old_snapshot_and_says_for_whom(migrated, probe):
+    environment = probe(INDEX.format(""), atomic=False)
+    migrated.execute("ALTER ROLE CURRENT_USER IN DATABASE " + migrated.name + " SET statement_timeout = '3s'")
+    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users") as client:
+        process = start_manage("migrate", url=migrated.url, **environment)
+        told = process.stderr.readline()
+        assert process.poll() is None
+        pid = client.info.backend_pid
+    _, err = process.communicate(timeout=60)
+
+    assert re.fullmatch(
+        rf"Waiting for pid {pid} \(the site, .*SELECT FROM users\); to end it: SELECT pg_terminate_backend\({pid}\);\n", told
+    )
+    assert (process.returncode, err) == (0, "")
+    assert migrated.execute(VALID_SQL) == [(True,)]
+
+
+def test_a_concurrent_build_that_fails_leaves_no_index(migrated, probe):
+    environment = probe("RunSQL('CREATE UNIQUE INDEX CONCURRENTLY \"Probe_idx\" ON users (name)')", atomic=False)
+    migrated.execute(
+        """INSERT INTO users (id, email, name, "updatedAt") SELECT n, n, 'same', now() FROM generate_series(1, 2) AS n"""
+    )
+
+    result = manage("migrate", url=migrated.url, **environment)
+
+    assert result.returncode == 2
+    assert result.stderr == (
+        'The database refused (IntegrityError, SQLSTATE 23505): could not create unique index "Probe_idx" (--traceback shows where).\n'
+    )
+    assert migrated.execute(VALID_SQL) == []
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_concurrent_build_that_is_stopped_ends_at_once_and_the_next_run_mends_it(migrated, probe, sent):
+    environment = probe(INDEX.format(""), atomic=False)
+    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
+        process = start_manage("migrate", url=migrated.url, **environment)
+        wait_until(migrated, BUILDING_SQL)
+        wait_until(migrated, VALID_SQL)
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=60)
+
+    assert (process.returncode, err) == ({signal.SIGTERM: 143, signal.SIGINT: 130}[sent], "")
+    assert migrated.execute(VALID_SQL) == [(False,)]
+    assert [(ended, error) for *_, ended, error in runs(migrated, "probe")] == [(True, "It was interrupted.")]
+    assert manage("migrate", url=migrated.url, **environment).returncode == 0
+    assert migrated.execute(VALID_SQL) == [(True,)]
+
+
+def test_a_concurrent_build_whose_command_and_server_process_are_killed_is_mended_by_the_next_run(migrated, probe):
+    environment = probe(INDEX.format(""), atomic=False)
+    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
+        process = start_manage("migrate", url=migrated.url, **environment)
+        (pid,) = wait_until(migrated, BUILDING_SQL)
+        wait_until(migrated, VALID_SQL)
+        process.kill()
+        process.communicate()
+        migrated.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+    assert migrated.execute(VALID_SQL) == [(False,)]
+    status = manage("dbstatus", url=migrated.url, **environment)
+    assert "migrations.failed at probe.0001_step" in status.stdout
+    assert re.search(
+        r"The last run of probe\.0001_step, on .* never ended: it was killed, or its connection was cut\.", status.stdout
+    )
+
+    result = manage("migrate", url=migrated.url, **environment)
+
+    assert (result.returncode, result.stderr) == (
+        0,
+        "The index Probe_idx was left invalid by an earlier build: dropped, and built anew.\n",
+    )
+    assert migrated.execute(VALID_SQL) == [(True,)]
+    assert recorded(migrated, "probe") == ["0001_step"]
+
+
+def test_a_build_that_the_server_finished_after_its_command_was_killed_is_kept(migrated):
+    migrated.execute("DELETE FROM django_migrations WHERE name = '0004_session_user_index'")
+    status = manage("dbstatus", url=migrated.url)
+    assert "migrations.unrecorded at accounts.0004_session_user_index" in status.stdout
+    (number,) = migrated.execute("""SELECT pg_relation_filenode('"sessions_userId_idx"')""")
+
+    result = manage("migrate", url=migrated.url)
+
+    assert (result.returncode, result.stderr) == (0, "The index sessions_userId_idx is there already, as defined: kept.\n")
+    assert migrated.execute("""SELECT pg_relation_filenode('"sessions_userId_idx"')""") == [number]
+    assert manage("dbstatus", url=migrated.url).returncode == 0
+
+
+def test_another_index_of_the_same_name_is_refused_with_its_cure(migrated):
+    migrated.execute("DELETE FROM django_migrations WHERE name = '0004_session_user_index'")
+    migrated.execute("""DROP INDEX "sessions_userId_idx"; CREATE INDEX "sessions_userId_idx" ON sessions (expires)""")
+
+    result = manage("migrate", url=migrated.url)
+    status = manage("dbstatus", url=migrated.url)
+
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "`manage.py dbstatus` shows what, and what to do." in result.stderr
+    assert 'DROP INDEX CONCURRENTLY "sessions_userId_idx";\n' in status.stdout
