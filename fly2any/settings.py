@@ -131,6 +131,8 @@ else:
     # For what needs a session of its own, where POSTGRES_URL leads through a pooler.
     if direct := first_url("POSTGRES_URL_NON_POOLING", "DIRECT_URL"):
         DATABASES["default"]["DIRECT"] = url.parse(direct[1], variable=direct[0])
+        if schema := DATABASES["default"]["OPTIONS"].get("options"):
+            DATABASES["default"]["DIRECT"]["OPTIONS"].setdefault("options", schema)
 
 DATABASES["default"]["POOL"] = pool(DATABASES["default"].get("POOL", {}))
 

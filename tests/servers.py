@@ -57,6 +57,18 @@ class Database:
             host=self.host, port=self.port, user=self.user, password=self.password, dbname=self.name, autocommit=True, **options
         )
 
+    @contextmanager
+    def role(self, *grants):
+        """Yield the URL of a role with these grants and no others."""
+        role = f"{self.name}_role"
+        self.execute(f"CREATE ROLE {role} LOGIN")
+        try:
+            for grant in grants:
+                self.execute(grant.format(role=role))
+            yield self.url.replace(f"//{self.user}", f"//{role}", 1)
+        finally:
+            self.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
     def execute(self, statement, parameters=None):
         """Run `statement`, and return its rows if it has any."""
         with self.connect() as connection:

@@ -181,7 +181,8 @@ def test_a_user_is_added_edited_and_given_a_password(staff):
 
     assert (added.status_code, changed.status_code) == (302, 302)
     assert (user.name, user.bio, user.country, user.check_password("a-long-password-1")) == (None, "Hello", "PT", True)
-    assert (UserPreferences.objects.get().theme, UserPreferences.objects.get().home_airport) == ("dark", None)
+    preferences = UserPreferences.objects.get(user=user)
+    assert (preferences.theme, preferences.home_airport) == ("dark", None)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.db_table)

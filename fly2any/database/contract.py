@@ -26,6 +26,7 @@ KINDS: dict[str, type[Object]] = {
 
 GUIDE_APPS = ("accounts", "travel", "engagement")  # The guide's 26 indexes and 11 foreign keys are these three's.
 PHASE7_APPS = (*GUIDE_APPS, "ai_consultant")
+FIRST_MIGRATIONS = tuple(f"{app}.0001_initial" for app in PHASE7_APPS)  # They build Phase 7.
 # Deviation D2, which the first migration of accounts adds to the 188 columns of Phase 7.
 NOT_PHASE7 = frozenset([("verification_tokens", "id"), ("verification_tokens", "verification_tokens_pkey")])
 

@@ -83,7 +83,7 @@ CAUSES = (
           "The role may not create a scratch database: ALTER ROLE … CREATEDB, or run this on the embedded server (without POSTGRES_URL)."),
     Cause("42501", "", "The role may not do this ({line}): connect as the owner of the tables, or GRANT it the privilege (for migrations CREATE on the schema)."),
     Cause("25006", "", "The database only reads (a standby, or default_transaction_read_only is on): give POSTGRES_URL of the primary."),
-    Cause("55P03", "", "Another transaction held a lock for too long ({line}): find it in pg_stat_activity, and when it is done look at `manage.py dbstatus`, for an index made CONCURRENTLY may be left invalid, and run the command again."),
+    Cause("55P03", "", "Another transaction held a lock for too long ({line}): find it in pg_stat_activity, and run the command again when it is done."),
     Cause("57014", "", "The statement took longer than its time limit ({line}): run the command again when the server is less busy."),
     Cause("40P01", "", "Two transactions waited for each other and this one was undone: run the command again."),
     Cause("42P07", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what, and what to do."),
@@ -95,6 +95,10 @@ CAUSES = (
     Cause("22P05", "", "The database's encoding cannot hold this ({line}): create the database with ENCODING 'UTF8'."),
     Cause("53100", "", "The server's disk is full ({line}): make room there, and run the command again."),
     Cause("53300", "", "The server has no connection left: end idle ones, raise max_connections, or use a connection pooler."),
+    Cause("2BP01", "", "Something else hangs on what this drops ({line}): drop that first, or ask whoever made it."),
+    Cause("57P05", "", "The server ended the connection because it was idle for too long: raise idle_session_timeout, and run the command again."),
+    Cause("25P03", "", "The server ended the connection because its transaction was idle for too long: raise idle_in_transaction_session_timeout, and run the command again."),
+    Cause("25P04", "", "The server ended the transaction because it took too long: raise transaction_timeout, and run the command again."),
     Cause("57P01", "", "The server ended the connection: it was shut down or restarted, or somebody ended it; what was not committed is undone, so run the command again."),
 )  # fmt: skip
 

@@ -26,7 +26,12 @@ LONGEST_PAUSE = 15
 LOCKED_OUT = ("55P03", "40P01")  # lock_not_available, deadlock_detected: the statement had no effect.
 
 # Literals and comments, also those that are cut off.
-QUOTED = re.compile(r"'(?:[^']|'')*(?:'|$)|\$(?P<tag>(?:[A-Za-z_]\w*)?)\$.*?(?:\$(?P=tag)\$|$)|--[^\n]*|/\*.*?(?:\*/|$)", re.S)
+QUOTED = re.compile(
+    r"[eE]'(?:[^'\\]|\\.|'')*(?:'|$)|'(?:[^']|'')*(?:'|$)|\$(?P<tag>(?:[A-Za-z_]\w*)?)\$.*?(?:\$(?P=tag)\$|$)|--[^\n]*|/\*.*?(?:\*/|$)",
+    re.S,
+)
+
+NUMBER = re.compile(r"(?<![\w$])\d{4,}(?:\.\d+)?")  # A telephone's, perhaps.
 
 ACTIVITY = """
     a.pid, a.application_name AS application, a.usename AS role, a.state,
@@ -71,7 +76,8 @@ class Activity:
 
 def without_literals(query: str) -> str:
     """Return the beginning of a query, in one line, without what stands in quotes: it may be anybody's data."""
-    query = " ".join(QUOTED.sub(lambda match: "'…'" if match[0][0] in "$'" else " ", query).split())
+    query = " ".join(QUOTED.sub(lambda match: "'…'" if match[0][0] in "$'eE" else " ", query).split())
+    query = NUMBER.sub("…", query)
     return query if len(query) <= 100 else f"{query[:99]}…"
 
 

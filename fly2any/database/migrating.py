@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.db import Error, connections
@@ -13,6 +14,7 @@ from django.db.migrations.executor import MigrationExecutor
 from . import contract as contracts
 from . import journal
 from .catalog import Index, quote, read_catalog
+from .contract import FIRST_MIGRATIONS
 from .diagnosis import Refusal, sqlstate
 from .locks import LOCK_TIMEOUT, LOCKED_OUT, migration_lock, terminate, try_again
 from .migration_state import read_migrations, unrecorded
@@ -23,11 +25,15 @@ T = TypeVar("T")
 # Others wait behind a statement that waits for a lock, so none waits long. A concurrent build keeps nobody waiting, and cut
 # short it would leave an invalid index: it may take all the time it needs.
 NAME = r'(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>\w+))'
+TABLE = r'(?P<table>(?:"(?:[^"]|"")+"|\w+)(?:\.(?:"(?:[^"]|"")+"|\w+))?)'
 CONCURRENTLY = re.compile(r"\s*(CREATE\s+(UNIQUE\s+)?INDEX|DROP\s+INDEX|REINDEX\b.*?)\s+CONCURRENTLY\b", re.I | re.S)
-CREATES_INDEX = re.compile(rf"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?{NAME}\s+ON\b", re.I)
+CREATES_INDEX = re.compile(
+    rf"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?{NAME}\s+ON\s+(?:ONLY\s+)?{TABLE}", re.I
+)
 
 INDEX_STATE_SQL = """
-    SELECT i.indisvalid FROM pg_catalog.pg_index AS i WHERE i.indexrelid = pg_catalog.to_regclass(%s)
+    SELECT i.indisvalid FROM pg_catalog.pg_index AS i
+    WHERE i.indexrelid = pg_catalog.to_regclass(%s) AND i.indrelid = pg_catalog.to_regclass(%s)
 """
 
 HOME_SQL = """
@@ -54,15 +60,23 @@ class Run:
         self.migration = f"{migration.app_label}.{migration.name}"
         if self.connection.connection is not self.session:
             raise Refusal("The connection was replaced during the run, and the migration lock is lost: run the command again.")
+        journal.ensure(self.connection)
         with journal.recorded(self.connection, self.migration, direction):
-            return self.patiently(action, what=self.migration)
+            if migration.atomic:
+                return self.patiently(action, what=self.migration)
+            try:
+                return action()  # Its statements are patient, each by itself: what is committed cannot be run again.
+            except Error as error:
+                if sqlstate(error) in LOCKED_OUT:
+                    raise self.locked_out(self.migration) from error
+                raise
 
     def patiently(self, action: Callable[[], T], *, what: str) -> T:
         """Return what `action` returns, run again while it is locked out; raise Refusal, naming the blockers, in the end."""
         try:
             return try_again(action, patience=self.patience, again=lambda pause: self.again(what, pause))
         except Error as error:
-            if sqlstate(error) not in LOCKED_OUT or isinstance(error, LockedOut):
+            if sqlstate(error) not in LOCKED_OUT:
                 raise
             raise self.locked_out(what) from error
 
@@ -99,60 +113,93 @@ class Run:
         return self.patiently(run, what=self.migration or "the run")
 
     def concurrently(self, text: str, run: Callable[[], T]) -> T | None:
-        match = CREATES_INDEX.match(text)
-        name = (match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].lower()) if match else None
-        if name and (valid := self.index_state(name)) is not None:
-            if not valid:  # Of a build that was cut short.
-                self.progress.say(f"The index {name} was left invalid by an earlier build: dropped, and built anew.")
-                with self.without_lock_timeout():
-                    self.drop_index(name)
-            elif self.is_as_defined(name):
-                self.progress.say(f"The index {name} is there already, as defined: kept.")
-                return None
+        index = BuiltIndex.of(text)
+        return self.patiently(lambda: self.once(index, run) if index else self.untimed(run), what=self.migration or "the run")
+
+    def once(self, index: BuiltIndex, run: Callable[[], T]) -> T | None:
+        if (builder := self.builder(index)) is not None:
+            raise Refusal(f"The index {index.name} is being built by pid {builder}: run the command again when that is done.")
+        if (valid := self.index_state(index)) is False:  # Of a build that was cut short.
+            self.progress.say(f"The index {index.name} was left invalid by an earlier build: dropped, and built anew.")
+            self.untimed(lambda: self.drop_index(index))
+        elif valid and self.is_as_defined(index):
+            self.progress.say(f"The index {index.name} is there already, as defined: kept.")
+            return None
         try:
-            with self.without_lock_timeout():
-                return run()
+            return self.untimed(run)
         except Error:
             # Under the lock timeout: what cannot be dropped now is dropped by the next run.
             with suppress(Error):
-                if name and self.index_state(name) is False:
-                    self.drop_index(name)
+                if self.index_state(index) is False:
+                    self.drop_index(index)
             raise
 
-    def index_state(self, name: str) -> bool | None:
-        """Say whether the index `name` is valid; None if there is none."""
-        with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
-            row = cursor.execute(INDEX_STATE_SQL, [quote(name)]).fetchone()
-        return row and row[0]
-
-    def is_as_defined(self, name: str) -> bool:
-        """Say whether the index `name` is what the contract says of the migration that now runs."""
-        with self.connection.cursor() as cursor:
-            cursor.execute("SELECT current_schema()")
-            schema = cursor.fetchone()[0]
-        wanted = [
-            version.object
-            for version in contracts.load().versions
-            if version.since == self.migration and isinstance(version.object, Index) and version.object.name == name
-        ]
-        return bool(wanted) and wanted[0] in read_catalog(self.connection, schema=schema).indexes
-
-    def drop_index(self, name: str) -> None:
-        with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
-            cursor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {quote(name)}")
-
-    @contextmanager
-    def without_lock_timeout(self) -> Iterator[None]:
+    def untimed(self, action: Callable[[], T]) -> T:
+        """Return what `action` returns, which may wait for locks as long as it needs."""
         self.set("lock_timeout", "0")
         try:
-            yield
+            return action()
         finally:
             with suppress(Error):
                 self.set("lock_timeout", f"{LOCK_TIMEOUT}s")
 
+    def builder(self, index: BuiltIndex) -> int | None:
+        """Return the process that builds the index at this moment."""
+        return self.ask(
+            "SELECT pid FROM pg_catalog.pg_stat_progress_create_index WHERE index_relid = pg_catalog.to_regclass(%s)",
+            index.quoted,
+        )
+
+    def index_state(self, index: BuiltIndex) -> bool | None:
+        """Say whether the index is valid; None if its table has none of that name."""
+        return self.ask(INDEX_STATE_SQL, index.quoted, index.table)
+
+    def is_as_defined(self, index: BuiltIndex) -> bool:
+        """Say whether the index is what the contract says of the migration that now runs."""
+        wanted = [
+            version.object
+            for version in contracts.load().versions
+            if version.since == self.migration and isinstance(version.object, Index) and version.object.name == index.name
+        ]
+        schema = self.ask("SELECT n.nspname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+                          " WHERE c.oid = pg_catalog.to_regclass(%s)", index.table)  # fmt: skip
+        return bool(wanted) and wanted[0] in read_catalog(self.connection, schema=schema).indexes
+
+    def drop_index(self, index: BuiltIndex) -> None:
+        self.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index.quoted}")
+
     def set(self, name: str, value: str) -> None:
+        self.execute(f"SET {name} TO '{value}'")
+
+    # The run's own statements, which nobody need watch.
+
+    def execute(self, statement: str) -> None:
         with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
-            cursor.execute(f"SET {name} TO '{value}'")
+            cursor.execute(statement)
+
+    def ask(self, question: str, *parameters) -> Any:
+        """Return the first value of the first row, None without a row."""
+        with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
+            row = cursor.execute(question, parameters).fetchone()
+        return row and row[0]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIndex:
+    """The index of a CREATE INDEX CONCURRENTLY: its name, and how it and its table are written."""
+
+    name: str
+    quoted: str
+    table: str
+
+    @classmethod
+    def of(cls, statement: str) -> BuiltIndex | None:
+        """Return the index that `statement` creates, None if it creates none."""
+        match = CREATES_INDEX.match(statement)
+        if match is None:
+            return None
+        name = match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].lower()
+        return cls(name, quote(name), match["table"])
 
 
 class LockedOut(Refusal):
@@ -169,13 +216,33 @@ class Executor(MigrationExecutor):
     def apply_migration(self, state, migration, fake=False, fake_initial=False):
         apply = super().apply_migration
         # A migration changes the state it is given, also when it fails.
-        return self.run.migrate(
-            migration, "faked" if fake else "forwards", lambda: apply(state.clone(), migration, fake, fake_initial)
-        )
+        with self.telling_once():
+            return self.run.migrate(
+                migration, "faked" if fake else "forwards", lambda: apply(state.clone(), migration, fake, fake_initial)
+            )
 
     def unapply_migration(self, state, migration, fake=False):
         unapply = super().unapply_migration
-        return self.run.migrate(migration, "faked" if fake else "backwards", lambda: unapply(state.clone(), migration, fake))
+        with self.telling_once():
+            return self.run.migrate(
+                migration, "faked" if fake else "backwards", lambda: unapply(state.clone(), migration, fake)
+            )
+
+    @contextmanager
+    def telling_once(self) -> Iterator[None]:
+        """Tell the begin of a migration once, however often it is run again."""
+        tell, told = self.progress_callback, set()
+
+        def once(action, *arguments):
+            if tell and action not in told:
+                told.add(action)
+                tell(action, *arguments)
+
+        self.progress_callback = once
+        try:
+            yield
+        finally:
+            self.progress_callback = tell
 
 
 @contextmanager
@@ -213,6 +280,11 @@ def refuse_what_another_tool_made(connection) -> None:
         return
     found = unrecorded(contracts.load(), migrations, read_catalog(connection, schema=schema))
     if made := [one for one in found if not one.is_leftover]:
+        if {record.name for record in migrations.applied}.issuperset(FIRST_MIGRATIONS):
+            raise Refusal(
+                f"{made[0].migration} is not recorded, but what it creates is there already ({made[0].places}): drop it, or, if"
+                f" `manage.py dbstatus` finds nothing else wrong with it, run `manage.py migrate --fake {made[0].migration.replace('.', ' ')}`."
+            )
         raise Refusal(
             f"{made[0].migration} is not recorded, but what it creates is there already ({made[0].places}): another tool made"
             " this database, so adopt it with `manage.py dbadopt`, which shows its plan and changes nothing without --yes."
@@ -221,14 +293,15 @@ def refuse_what_another_tool_made(connection) -> None:
 
 @contextmanager
 def _session(run: Run) -> Iterator[None]:
-    # What a role or a provider sets would cut long builds short, or let the site wait for ever.
-    settings = {"lock_timeout": f"{LOCK_TIMEOUT}s", "statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
-    for name, value in settings.items():
-        run.set(name, value)
+    run.set("lock_timeout", f"{LOCK_TIMEOUT}s")
+    # What a role or a provider sets would cut long builds and long pauses short.
+    endless = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
+    known = [name for name in endless if run.ask("SELECT 1 FROM pg_catalog.pg_settings WHERE name = %s", name)]
+    for name in known:
+        run.set(name, "0")
     try:
         yield
     finally:
         with suppress(Error, AttributeError):  # The connection may be gone.
-            for name in settings:
-                with run.connection.connection.cursor() as cursor:
-                    cursor.execute(f"RESET {name}")
+            for name in ("lock_timeout", *known):
+                run.execute(f"RESET {name}")

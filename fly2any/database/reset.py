@@ -27,6 +27,16 @@ HANGING_SQL = """
         FROM pg_catalog.pg_depend AS d
         WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
         UNION ALL
+        SELECT t.typrelid, pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid), CASE WHEN d.classid = 'pg_catalog.pg_class'::regclass THEN d.objid ELSE 0 END
+        FROM pg_catalog.pg_depend AS d
+        JOIN pg_catalog.pg_type AS e ON d.refclassid = 'pg_catalog.pg_type'::regclass AND e.oid = d.refobjid
+        JOIN pg_catalog.pg_type AS t ON t.oid = e.oid OR t.typarray = e.oid
+        WHERE t.typrelid <> 0 AND d.deptype = 'n' AND d.classid <> 'pg_catalog.pg_type'::regclass
+        UNION ALL
+        SELECT d.refobjid, pg_catalog.pg_describe_object(d.classid, d.objid, 0), p.polrelid
+        FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_policy AS p ON p.oid = d.objid
+        WHERE d.classid = 'pg_catalog.pg_policy'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+        UNION ALL
         SELECT i.inhparent, 'table that inherits: ' || i.inhrelid::regclass, i.inhrelid FROM pg_catalog.pg_inherits AS i
     ) AS hanging
     JOIN pg_catalog.pg_class AS c ON c.oid = hanging.ours

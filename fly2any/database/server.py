@@ -43,7 +43,12 @@ SERVER_SQL = """
            COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
            COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
            COALESCE((SELECT has_schema_privilege(home.schema, 'USAGE') AND has_table_privilege(ledger.oid, 'SELECT') FROM ledger), true)
-               AS may_read_migrations
+               AS may_read_migrations,
+           has_schema_privilege(home.schema, 'USAGE') AND COALESCE((
+               SELECT has_table_privilege(j.oid, 'SELECT')
+               FROM pg_catalog.pg_class AS j JOIN pg_catalog.pg_namespace AS jn ON jn.oid = j.relnamespace
+               WHERE j.relname = 'fly2any_migration_runs' AND jn.nspname = home.schema
+           ), false) AS may_read_journal
     FROM pg_catalog.pg_database AS d, pg_catalog.pg_roles AS r, home
     WHERE d.datname = current_database() AND r.rolname = current_user
 """
@@ -88,6 +93,7 @@ class Server:
     may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
     may_read_migrations: bool
+    may_read_journal: bool
     privileges: tuple[Privilege, ...]
 
     def findings(self) -> Iterator[Finding]:

@@ -113,7 +113,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         actual = read_catalog(connection, schema=schema)
         recorded = any(table.name == "django_migrations" for table in actual.tables)
         migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)
-        journalled = journal.is_readable(actual) and server.may_read_migrations
+        journalled = journal.is_readable(actual) and server.may_read_journal
         runs = read_runs(connection, schema=schema, limit=RUNS) if journalled else ()
         prisma = read_prisma(connection, schema=schema) if any(table.name == LEDGER for table in actual.tables) else ()
         running = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
@@ -123,7 +123,11 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
     expected = contract.expected(applied)
     pending = contracts.catalog_of(version for version in contract.versions if version not in expected)
     comparison = compare(contracts.catalog_of(expected), actual, pending=pending)
-    findings = [*server.findings(), *migrations.findings(), *unrecorded_findings(unrecorded(contract, migrations, actual))]
+    findings = [
+        *server.findings(),
+        *migrations.findings(),
+        *(in_schema(finding, schema) for finding in unrecorded_findings(unrecorded(contract, migrations, actual))),
+    ]
     findings += _failed(runs, migrations, running)
     if stale:
         findings.append(_stale(stale))
@@ -131,7 +135,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
     if first and any(finding.severity is Severity.ERROR for finding in comparison.findings):
         findings += [_by_prisma(migration) for migration in prisma if migration.finished and migration.finished > first.at]
     if applied.isdisjoint(stale):  # Else what the schema should be is not known.
-        findings += [_in_schema(finding, schema) for finding in comparison.findings]
+        findings += [in_schema(finding, schema) for finding in comparison.findings]
     return Report(
         alias=connection.alias,
         server=server,
@@ -203,7 +207,7 @@ def _stale(names: list[str]) -> Finding:
     )
 
 
-def _in_schema(finding: Finding, schema: str) -> Finding:
+def in_schema(finding: Finding, schema: str) -> Finding:
     """Return the finding with a cure that works in psql, where the search path is another."""
     if not finding.is_sql or schema == "public":
         return finding

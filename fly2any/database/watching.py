@@ -71,13 +71,14 @@ class Watcher:
         """Watch the statement that runs inside."""
         self.blockers = ()
         over = threading.Event()
-        thread = threading.Thread(target=self._watch, args=[what, over])
-        thread.start()
+        thread = threading.Thread(target=self._watch, args=[what, over], daemon=True)
         try:
+            thread.start()
             yield
         finally:
             over.set()
-            thread.join()
+            if thread.ident:
+                thread.join(timeout=0.1)  # It may be connecting: what has the lock does not wait for it.
             self.progress.clear()
 
     def _watch(self, what: str, over: threading.Event) -> None:
@@ -89,6 +90,8 @@ class Watcher:
                 build = read_build(own, self.pid)
                 if blockers := read_activity(own, BLOCKERS_SQL, pid=self.pid):
                     self.blockers = blockers
+                if over.is_set():
+                    return
                 behind = f", waiting for {blockers[0]}" if blockers else ""
                 self.progress.show(f"{what}{': ' + build.phase if build else ''}{behind}", build.percent if build else None)
                 if blockers and waited > LOCK_TIMEOUT and not told:

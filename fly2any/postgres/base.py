@@ -38,15 +38,20 @@ class DatabaseWrapper(base.DatabaseWrapper):
         Raises ImproperlyConfigured where DATABASES has none. May be nested.
         """
         configured, settings = self.settings_dict, self.settings_dict.get("DIRECT")
-        if settings:
-            self.close()
-            self.settings_dict = {**configured, **settings, "DIRECT": None}
         try:
+            if settings:
+                usual = pooler.place(self) if not settings["POOLER"] else None
+                self.close()
+                self.settings_dict = {**configured, **settings, "DIRECT": None}
             if reason := pooler.keeps_no_session(self):
                 raise ImproperlyConfigured(reason)
+            if settings and (there := pooler.place(self)) != usual:
+                raise ImproperlyConfigured(
+                    f"{settings['VARIABLE']} leads to the database {there}, and {configured['VARIABLE']} to {usual}: correct one of them."
+                )
             yield
         except Exception as error:
-            if settings:
+            if settings and self.settings_dict is not configured:
                 error.database_variable = settings["VARIABLE"]  # type: ignore[attr-defined]
             raise
         finally:

@@ -59,6 +59,19 @@ def is_transaction_pooler(connection, *, tries: int = 10) -> bool:
         second.close()
 
 
+PLACE_SQL = """
+    SELECT current_database() || ' (number ' || d.oid || '), schema ' || COALESCE(current_schema(), 'none')
+    FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()
+"""
+
+
+def place(connection) -> str:
+    """Return which database and schema `connection` leads to; the number tells databases of one name apart."""
+    with connection.cursor() as cursor:
+        cursor.execute(PLACE_SQL)
+        return cursor.fetchone()[0]
+
+
 def _server(connection) -> Any:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_catalog.pg_backend_pid()")

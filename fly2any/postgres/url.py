@@ -109,7 +109,9 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
         # Behind a transaction pooler a cursor would not find its next page: the server connection has changed.
         "DISABLE_SERVER_SIDE_CURSORS": bool(pooler),
         "POOLER": pooler,
-        "POOL": {name: _number(parameters[word], word, variable) for word, name in POOL.items() if word in parameters},
+        "POOL": {
+            name: _number(parameters[word], word, variable) for word, name in POOL.items() if parameters.get(word, "0") != "0"
+        },
         "VARIABLE": variable,
     }
 

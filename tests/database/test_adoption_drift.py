@@ -53,6 +53,15 @@ DRIFTS = {
         "INSERT INTO _prisma_migrations (id, checksum, migration_name) VALUES ('x', 'y', '2026_failed')",
         ("adopt.prisma_failed", "2026_failed"), None, False,
     ),
+    "a key of another default": (
+        "ALTER TABLE verification_tokens ADD id text NOT NULL DEFAULT md5(random()::text) PRIMARY KEY",
+        ("default.different", "verification_tokens.id"), None, True,
+    ),
+    "inheriting": ("CREATE TABLE old () INHERITS (price_monitor_logs)", ("adopt.in_use", "price_monitor_logs.executionTime"), None, False),
+    "check": (
+        """ALTER TABLE ai_messages ADD CONSTRAINT theirs CHECK ("createdAt" < timestamp '2100-01-01')""",
+        ("adopt.in_use", "ai_messages.createdAt"), None, False,
+    ),
     "in the way": ("ALTER TABLE users ADD theirs int NOT NULL DEFAULT 1; ALTER TABLE users ALTER theirs DROP DEFAULT",
                    ("column.extra", "users.theirs"), None, False),
 }  # fmt: skip

@@ -1,8 +1,11 @@
 """Indexes that are built without locking writes out, and cut short."""
 
+import contextlib
 import re
 import signal
+import threading
 
+import psycopg
 import pytest
 
 from tests.conftest import manage, start_manage
@@ -112,3 +115,78 @@ def test_another_index_of_the_same_name_is_refused_with_its_cure(migrated):
     assert len(result.stderr.splitlines()) == 1
     assert "`manage.py dbstatus` shows what, and what to do." in result.stderr
     assert 'DROP INDEX CONCURRENTLY "sessions_userId_idx";\n' in status.stdout
+
+
+def test_an_invalid_index_of_another_table_is_not_ours_to_drop(migrated):
+    migrated.execute("CREATE TABLE theirs (id int)")
+    migrated.execute(
+        """DELETE FROM django_migrations WHERE name = '0004_session_user_index'; DROP INDEX "sessions_userId_idx" """
+    )
+    migrated.execute("""CREATE INDEX "sessions_userId_idx" ON theirs (id)""")
+    migrated.execute("""UPDATE pg_index SET indisvalid = false WHERE indexrelid = '"sessions_userId_idx"'::regclass""")
+
+    result = manage("migrate", url=migrated.url)
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("What a migration creates is there already")
+    assert migrated.execute(
+        """SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = '"sessions_userId_idx"'::regclass"""
+    ) == [("theirs",)]
+
+
+def test_an_index_that_somebody_builds_at_this_moment_is_left_to_them(migrated, probe):
+    environment = probe(INDEX.format(""), atomic=False)
+    snapshot = ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users")
+    with open_transaction(migrated, *snapshot), migrated.connect() as builder:
+        build = 'CREATE INDEX CONCURRENTLY "Probe_idx" ON users (email, name)'
+        thread = threading.Thread(target=suppress_all, args=[builder, build])
+        thread.start()
+        (pid,) = wait_until(migrated, BUILDING_SQL)
+        wait_until(migrated, VALID_SQL)
+
+        result = manage("migrate", url=migrated.url, **environment)
+
+        migrated.execute("SELECT pg_cancel_backend(%s)", [pid])
+        thread.join()
+
+    assert result.returncode == 2
+    assert result.stderr == f"The index Probe_idx is being built by pid {pid}: run the command again when that is done.\n"
+
+
+def test_a_connection_that_is_cut_during_a_build_is_one_sentence(migrated, probe):
+    environment = probe(INDEX.format(""), atomic=False)
+    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
+        process = start_manage("migrate", url=migrated.url, **environment)
+        (pid,) = wait_until(migrated, BUILDING_SQL)
+        wait_until(migrated, VALID_SQL)
+        migrated.execute("SELECT pg_terminate_backend(%s)", [pid])
+        _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 2
+    assert err.startswith("The server ended the connection: ")
+    assert len(err.splitlines()) == 1
+    assert manage("migrate", url=migrated.url, **environment).returncode == 0
+    assert migrated.execute(VALID_SQL) == [(True,)]
+
+
+def test_a_deadlock_with_one_who_waits_for_the_lock_as_prisma_does_is_tried_again(migrated, probe):
+    environment = probe(INDEX.format(""), atomic=False)
+    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
+        process = start_manage("migrate", url=migrated.url, **environment)
+        wait_until(migrated, BUILDING_SQL)
+        with migrated.connect() as prisma:
+            prisma.execute("SET statement_timeout = '10s'")  # Prisma gives up after it.
+            thread = threading.Thread(target=lambda: suppress_all(prisma, "SELECT pg_advisory_lock(72707369)"))
+            thread.start()
+            wait_until(migrated, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory'")
+    # The build now waits for who waits for its session's lock.
+    _, err = process.communicate(timeout=90)
+    thread.join()
+
+    assert process.returncode == 0, err
+    assert migrated.execute(VALID_SQL) == [(True,)]
+
+
+def suppress_all(client, statement):
+    with contextlib.suppress(psycopg.Error):
+        client.execute(statement)

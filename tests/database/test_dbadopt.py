@@ -284,3 +284,66 @@ def test_what_prisma_drops_after_the_adoption_is_said_to_be_its_doing(exact):
         ("migrations.by_prisma", "2027_more"),
         ("index.missing", "notifications.notifications_userId_createdAt_idx"),
     ]
+
+
+def test_killed_after_the_record_a_second_run_goes_on_with_the_migrations(exact):
+    with open_transaction(exact, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM _prisma_migrations"):
+        process = start_manage("dbadopt", "--yes", url=exact.url)
+        wait_until(exact, "SELECT pid FROM pg_stat_progress_create_index WHERE datname = current_database()")
+    with open_transaction(exact, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM _prisma_migrations"):
+        wait_until(
+            exact,
+            "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY \"accounts%%' AND wait_event_type = 'Lock'",
+        )
+        process.kill()
+        process.communicate()
+        exact.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_progress_create_index")
+    report = plan(exact)
+    assert report["kind"] == "ours"
+    assert "migration accounts.0003_account_user_index" in [step["what"] for step in report["migrations"]]
+
+    result = manage("dbadopt", "--yes", url=exact.url)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert is_as_migrated(exact)
+
+
+def test_a_row_that_somebody_keeps_is_waited_for_and_its_keeper_named(exact):
+    with open_transaction(exact, "SELECT FROM verification_tokens WHERE identifier = 'identifier 3' FOR UPDATE") as client:
+        # The row alone: the table's own conversion comes first, and needs it all.
+        client.execute("COMMIT")
+        exact.execute(
+            "ALTER TABLE verification_tokens ADD COLUMN id text, ALTER COLUMN id SET DEFAULT gen_random_uuid()::text, ALTER COLUMN expires TYPE timestamptz"
+        )
+        for name in ("verification_tokens_identifier_token_key", "verification_tokens_token_key"):
+            exact.execute(f"ALTER TABLE verification_tokens ADD CONSTRAINT {name} UNIQUE USING INDEX {name}")
+        client.execute("BEGIN; SELECT FROM verification_tokens WHERE identifier = 'identifier 3' FOR UPDATE")
+        result = manage("dbadopt", "--yes", "--lock-wait", "1", url=exact.url)
+        pid = client.info.backend_pid
+
+    assert result.returncode == 2
+    assert f"because of pid {pid} (the site" in result.stderr
+    assert manage("dbadopt", "--yes", url=exact.url).returncode == 0
+    assert is_as_migrated(exact)
+
+
+def test_a_check_that_a_killed_run_left_is_dropped_though_nulls_came(database):
+    fill(database, KINDS["superset"])
+    database.execute("""UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 7'""")
+    database.execute(
+        """ALTER TABLE wishlist_items ADD CONSTRAINT "adopting_not_null_flightData" CHECK ("flightData" IS NOT NULL) NOT VALID"""
+    )
+
+    adopted(database)
+
+    assert database.execute("SELECT conname FROM pg_constraint WHERE conname LIKE 'adopting%'") == []
+    assert manage("dbstatus", url=database.url).returncode == 0
+
+
+def test_it_adopts_the_schema_that_the_url_names(database):
+    database.execute('CREATE SCHEMA "My site"; SET search_path TO "My site"; ' + KINDS["exact"])
+    url = f"{database.url}&schema=My%20site"
+
+    assert manage("dbadopt", "--yes", url=url).returncode == 0
+    assert manage("dbstatus", url=url).returncode == 0
+    assert database.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]

@@ -67,6 +67,16 @@ def test_the_four_apps_go_and_everything_else_stays(migrated):
         ),
         ("CREATE VIEW emails AS SELECT email FROM users", "  users: view or rule: view emails\n"),
         ("CREATE TABLE old_users () INHERITS (users)", "  users: table that inherits: old_users\n"),
+        ("CREATE TABLE snapshots (id int, u users)", "  users: column u of table snapshots\n"),
+        ("CREATE TABLE snapshots (id int, u users[])", "  users: column u of table snapshots\n"),
+        (
+            "CREATE FUNCTION all_users() RETURNS SETOF users LANGUAGE sql AS 'SELECT * FROM users'",
+            "  users: function all_users()\n",
+        ),
+        (
+            "CREATE TABLE docs (id int); CREATE POLICY theirs ON docs USING (EXISTS (SELECT FROM users))",
+            "  users: policy theirs on table docs\n",
+        ),
         (
             "CREATE FUNCTION n() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM price_history; END",
             "  price_history: function n()\n",

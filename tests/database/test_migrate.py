@@ -204,6 +204,88 @@ def test_a_run_that_loses_its_connection_does_not_go_on_without_the_lock(migrate
     assert migrated.execute("SELECT to_regclass('probe')") == [(None,)]
 
 
+def test_interrupted_at_any_moment_it_ends(migrated, probe):
+    """Each statement has a thread that watches it: none may keep the process."""
+    environment = probe("RunPython(lambda apps, editor: [editor.execute('SELECT 1') for _ in range(100_000)])")
+    for _ in range(6):
+        process = start_manage("migrate", url=migrated.url, **environment)
+        wait_until(
+            migrated,
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query = 'SELECT 1' AND xact_start IS NOT NULL",
+        )
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+        assert process.returncode == 143
+    assert recorded(migrated, "probe") == []
+
+
+def test_what_a_migration_that_is_not_atomic_has_committed_is_not_run_again(migrated, probe):
+    environment = probe(
+        "RunSQL('CREATE TABLE probe (id int)'), RunSQL('INSERT INTO probe VALUES (1)'),"
+        "RunPython(lambda apps, editor: editor.execute('LOCK TABLE users'), atomic=True)",
+        atomic=False,
+    )
+    with open_transaction(migrated, "SELECT FROM users") as client:
+        result = manage("migrate", url=migrated.url, **environment)
+        pid = client.info.backend_pid
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("probe.0001_step did not get a lock")
+    assert f"because of pid {pid} (the site" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert migrated.execute("SELECT count(*) FROM probe") == [(1,)]
+
+
+def test_what_is_there_though_ours_is_recorded_is_not_sent_to_adoption(migrated):
+    migrated.execute(
+        "DELETE FROM django_migrations WHERE (app, name) IN (('accounts', '0004_session_user_index'), ('sessions', '0001_initial'))"
+    )
+
+    result = manage("migrate", url=migrated.url)
+
+    assert result.returncode == 2
+    assert result.stderr == (
+        "sessions.0001_initial is not recorded, but what it creates is there already (django_session): drop it, or, if"
+        " `manage.py dbstatus` finds nothing else wrong with it, run `manage.py migrate --fake sessions 0001_initial`.\n"
+    )
+
+
+def test_a_role_that_may_create_nothing_finds_that_nothing_is_pending(migrated):
+    migrated.execute("DROP TABLE fly2any_migration_runs")
+    with migrated.role("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}") as url:
+        result = manage("migrate", "--verbosity", "0", url=url)
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_role_that_may_read_no_journal_gets_its_report(migrated):
+    with migrated.role("GRANT SELECT ON django_migrations TO {role}") as url:
+        result = manage("dbstatus", url=url)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "  applied      27" in result.stdout
+
+
+def test_the_direct_url_must_lead_to_the_same_place(migrated, database):
+    result = manage("migrate", url=migrated.url, DIRECT_URL=database.url)
+
+    assert result.returncode == 2
+    assert re.fullmatch(
+        rf"DIRECT_URL leads to the database {database.name} \(number \d+\), schema public,"
+        rf" and POSTGRES_URL to {migrated.name} \(number \d+\), schema public: correct one of them\.\n",
+        result.stderr,
+    )
+    assert database.execute("SELECT to_regclass('django_migrations')") == [(None,)]
+
+
+def test_the_direct_url_takes_the_schema_of_the_other(database):
+    database.execute("CREATE SCHEMA site")
+
+    assert manage("migrate", url=f"{database.url}&schema=site", DIRECT_URL=database.url).returncode == 0
+    assert database.execute("SELECT to_regclass('public.users'), to_regclass('site.users')::text") == [(None, "site.users")]
+
+
 def test_the_journal_tells_every_run(migrated):
     assert manage("migrate", "accounts", "0003", url=migrated.url).returncode == 0
 
@@ -269,6 +351,7 @@ def test_tables_of_ours_without_a_record_are_to_be_adopted(database, made):
         ("UPDATE users SET password = '$2b$12$abc", "UPDATE users SET password = '…'"),
         ("SELECT $tag$secret$tag$ FROM\n\t t -- secret", "SELECT '…' FROM t"),
         ("SELECT $1 /* secret", "SELECT $1"),
+        (r"SELECT E'a\'secret', q = 'x' WHERE phone = 491701234567 LIMIT 20", "SELECT '…', q = '…' WHERE phone = … LIMIT 20"),
         ("SELECT " + "a" * 200, "SELECT " + "a" * 92 + "…"),
     ],
 )

@@ -62,6 +62,7 @@ def database(**changes):
             database(DISABLE_SERVER_SIDE_CURSORS=True, POOLER="PgBouncer", POOL={"max_size": 1}),
         ),
         ("postgresql://user:secret@host:5432/db?pool_timeout=20&statement_cache_size=0", database(POOL={"timeout": 20})),
+        ("postgresql://user:secret@host:5432/db?pool_timeout=0", database()),
         (
             "postgresql://user:secret@host:5432/db?sslaccept=strict&sslmode=require",
             database(OPTIONS=OPTIONS | {"sslmode": "verify-full", "sslrootcert": "system"}),

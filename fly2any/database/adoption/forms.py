@@ -12,6 +12,7 @@ from ..contract import MAY_BE_NULL
 
 TIME = "timestamp with time zone"
 PRISMAS_TIME = re.compile(r"timestamp(\(\d\))? (with|without) time zone")
+ADDED = ("verification_tokens", "id")
 NOT_NULL = "adopting_not_null"  # A check that stands in while a column is made NOT NULL.
 
 
@@ -22,13 +23,17 @@ def is_convertible(column: Column, live: Column) -> bool:
 
 def added_columns(expected: Catalog) -> tuple[Column, ...]:
     """Return the columns that Phase 7 lacks and the first migrations have (D2)."""
-    return tuple(column for column in expected.columns if (column.table, column.name) == ("verification_tokens", "id"))
+    return tuple(column for column in expected.columns if (column.table, column.name) == ADDED)
 
 
 def index_of(key: Key, live: Catalog) -> Index | None:
     """Return the unique index of the name of `key` that is as the constraint's would be (D3)."""
-    wanted = Index(key.table, key.name, key.columns, ("",) * len(key.columns), unique=True, include=key.include)
-    return wanted if wanted in live.indexes else None
+    return index_for(key) if index_for(key) in live.indexes else None
+
+
+def index_for(key: Key) -> Index:
+    """Return the index of which ADD CONSTRAINT … USING INDEX makes `key`."""
+    return Index(key.table, key.name, key.columns, ("",) * len(key.columns), unique=True, include=key.include)
 
 
 def converted(expected: Catalog, live: Catalog) -> Catalog:
@@ -39,8 +44,8 @@ def converted(expected: Catalog, live: Catalog) -> Catalog:
     columns: list[Column] = []
     for column in live.columns:
         target = wanted.get((column.table, column.name))
-        if target is not None and (column.table, column.name) in added and column.type == target.type:
-            column = target  # Half made, by a run that was cut short.
+        if target is not None and (column.table, column.name) in added and _is_half_of(target, column):
+            column = target
         elif target is not None and is_convertible(target, column):
             column = replace(column, type=target.type)
         if target is not None and (column.table, column.name) in MAY_BE_NULL and replace(column, nullable=False) == target:
@@ -50,11 +55,17 @@ def converted(expected: Catalog, live: Catalog) -> Catalog:
     columns += [column for place, column in added.items() if place not in there and column.table in tables]
     keys, indexes = list(live.keys), list(live.indexes)
     for key in expected.keys:
-        if (index := index_of(key, live)) is not None or _is_half_made(key, live, added.values(), tables):
+        if index_of(key, live) is not None or _is_half_made(key, live, added.values(), tables):
             keys.append(key)
-            indexes = [other for other in indexes if other != index and (other.table, other.name) != (key.table, key.name)]
+            made = index_for(key)
+            indexes = [other for other in indexes if replace(other, valid=True, ready=True) != made]
     checks = tuple(check for check in live.checks if not is_ours(check))
     return replace(live, columns=_sorted(columns), keys=_sorted(keys), indexes=tuple(indexes), checks=checks)
+
+
+def _is_half_of(column: Column, live: Column) -> bool:
+    """Say whether `live` is what a run that was cut short left of `column`."""
+    return replace(live, nullable=column.nullable, default=live.default or column.default) == column
 
 
 def is_ours(check: Check) -> bool:

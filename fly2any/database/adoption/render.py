@@ -20,7 +20,7 @@ IS = {
     Kind.SUPERSET: "superset: all that Prisma's migration made, and more that is not ours",
     Kind.DRIFTED: "drifted: something is in the way of an adoption",
     Kind.EMPTY: "empty: none of our tables is here, so there is nothing to adopt; run `manage.py migrate`",
-    Kind.OURS: "ours: our migrations are recorded here, so there is nothing to adopt; `manage.py dbstatus` verifies it",
+    Kind.OURS: "ours: our migrations are recorded here, so there is nothing to adopt",
 }
 AFTERWARDS = """
 The schema is made here from now on. In the site:
@@ -66,7 +66,7 @@ def _step(step: Step) -> dict[str, Any]:
         "what": step.what,
         "statements": step.statements,
         "lock": step.lock,
-        "rewrites": step.rewrites,
+        "rewrites": False,  # No step does: a test looks at the files.
         "index_bytes": step.index_bytes,
         "seconds": round(step.seconds, 3),
     }
@@ -85,6 +85,8 @@ def _lines(assessment: Assessment) -> Iterator[str]:
         done = [migration for migration in assessment.prisma if migration.finished]
         last = f", the last {done[-1].name}" if done else ""
         yield f"  Prisma's own record: {len(done)} applied{last}."
+    if assessment.migrations and assessment.kind is Kind.OURS:
+        yield f"  {len(assessment.migrations)} later migrations are pending: `manage.py migrate` runs them, and so does --yes."
     if assessment.kind in (Kind.EMPTY, Kind.OURS):
         return
     yield from _foreign(assessment)

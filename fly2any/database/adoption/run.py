@@ -23,7 +23,7 @@ END_IDLE_SQL = """
     SELECT count(*) FILTER (WHERE pg_catalog.pg_terminate_backend(a.pid))
     FROM pg_catalog.pg_stat_activity AS a
     WHERE a.datname = current_database() AND a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type = 'client backend'
-      AND a.state = 'idle' AND pg_catalog.pg_has_role(a.usesysid, 'USAGE')
+      AND a.state = 'idle' AND a.application_name <> 'fly2any' AND pg_catalog.pg_has_role(a.usesysid, 'USAGE')
 """
 
 
@@ -41,13 +41,14 @@ def adopt(
             for step in steps:
                 _timed(run, step, done)
             assessment = assess(connection)
-        if assessment.kind in (Kind.OURS, Kind.EMPTY, Kind.DRIFTED):
+        if assessment.kind in (Kind.EMPTY, Kind.DRIFTED):
             return assessment
-        for step in assessment.steps:
-            _timed(run, step, done)
-            if end_idle:
-                _end_idle(connection)
-        _record(run)
+        if assessment.kind is not Kind.OURS:  # Else an earlier run has come so far.
+            for step in assessment.steps:
+                _timed(run, step, done)
+                if end_idle:
+                    _ask(connection, END_IDLE_SQL)
+            _record(run)
     call_command("migrate", database=alias, lock_wait=patience, verbosity=0, interactive=False)
     return assessment
 
@@ -101,10 +102,6 @@ def _record(run: Run) -> None:
         for app, name in first:
             with journal.recorded(run.connection, f"{app}.{name}", "adopted"):
                 recorder.record_applied(app, name)
-
-
-def _end_idle(connection) -> None:
-    _ask(connection, END_IDLE_SQL)
 
 
 def _ask(connection, question: str):

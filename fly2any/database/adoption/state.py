@@ -9,22 +9,23 @@ from typing import Any
 
 from .. import contract as contracts
 from ..catalog import Catalog, Column, ForeignKey, Key, Object, Table, quote, read_catalog, where
-from ..contract import MAY_BE_NULL, PHASE7_APPS, Contract
+from ..contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
 from ..drift import compare
 from ..findings import Finding, Severity
 from ..migration_state import LEDGERS, MigrationState, read_migrations, unrecorded
 from ..prisma import LEDGER, PrismaMigration, read_prisma
 from ..server import Server, read_server
-from ..status import snapshot
+from ..status import in_schema, snapshot
 from .forms import converted, is_convertible
 from .later import later_steps
 from .steps import Indexed, Step, conversion, is_null, read_indexed, repair
 
-FIRST = tuple(f"{app}.0001_initial" for app in PHASE7_APPS)  # What Phase 7 is: these are recorded, later ones are run.
+FIRST = FIRST_MIGRATIONS  # These are recorded, later ones are run.
 FOREIGN = ("unique.extra", "check.extra", "index.extra", "foreign_key.extra", "trigger.extra")
 SAMPLES = 5
 
-# What hinders a change of a column's type: views and rules, triggers, policies, publications, functions, generated columns.
+# What hinders a change of a column's type: views and rules, triggers, policies, publications, functions, generated columns; or
+# would change with it: checks, which would be read by the session's time zone, and inheriting tables.
 IN_USE_SQL = """
     SELECT c.relname AS "table", a.attname AS "column", pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) AS what
     FROM pg_catalog.pg_depend AS d
@@ -36,7 +37,20 @@ IN_USE_SQL = """
       AND d.classid IN ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_policy'::regclass,
                         'pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_attrdef'::regclass)
       AND (f.oid IS NULL OR f.adnum <> a.attnum)
-    GROUP BY 1, 2, 3
+    UNION
+    SELECT c.relname, a.attname, pg_catalog.pg_describe_object('pg_catalog.pg_constraint'::regclass, k.oid, 0)
+    FROM pg_catalog.pg_constraint AS k
+    JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY (k.conkey)
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND k.contype IN ('c', 'x')
+    UNION
+    SELECT c.relname, a.attname, 'the inheriting table ' || i.inhrelid::regclass
+    FROM pg_catalog.pg_inherits AS i
+    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
     ORDER BY 1, 2, 3
 """
 
@@ -109,14 +123,15 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
         applied = {record.name for record in migrations.applied}
         if applied.issuperset(FIRST) or there.isdisjoint(names):
             kind = Kind.OURS if applied.issuperset(FIRST) else Kind.EMPTY
-            return Assessment(kind, server, prisma, (), (), (), (), (), Catalog())
+            later = tuple(Step("", f"migration {name}", ()) for name in migrations.pending if kind is Kind.OURS)
+            return Assessment(kind, server, prisma, (), later, (), (), (), Catalog())
         indexed = read_indexed(connection, schema=schema, tables=names)
         pending = contracts.catalog_of(v for v in contract.versions if v.until is None and v.since not in FIRST)
         comparison = compare(expected, converted(expected, live), pending=pending)
         nulls = frozenset(place for place in MAY_BE_NULL if _has_nulls(connection, live, place))
         steps = tuple(conversion(expected, live, indexed, nulls=nulls))
         blockers = (
-            *(_blocker(connection, finding, expected, live) for finding in comparison.findings if _blocks(finding)),
+            *(_blocker(connection, finding, expected, live, schema) for finding in comparison.findings if _blocks(finding)),
             *map(Blocker, _in_use(connection, schema, expected, live, indexed)),
             *map(Blocker, _taken(contract, migrations, live)),
             *map(Blocker, _failed(prisma)),
@@ -126,6 +141,12 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
     foreign = comparison.foreign.where(lambda thing: thing.table not in (LEDGER, *LEDGERS))
     kind = Kind.DRIFTED if blockers else Kind.SUPERSET if any(foreign) else Kind.EXACT
     notes = [finding.message for finding in comparison.findings if finding.code in FOREIGN]
+    made = {(table, column) for step in steps for table, column in MAY_BE_NULL if step.table == table and step.may_fail}
+    notes += [
+        f"{table}.{column} is made NOT NULL; should the site store rows without it: ALTER TABLE {quote(table)} ALTER COLUMN"
+        f" {quote(column)} DROP NOT NULL, which `dbstatus` notes, and exits 0."
+        for table, column in sorted(made)
+    ]
     notes += [
         f"{table}.{column} holds NULLs, so it stays as it is; `dbstatus` says so, and exits 0."
         for table, column in sorted(nulls)
@@ -142,21 +163,23 @@ def _blocks(finding: Finding) -> bool:
     return finding.severity is not Severity.NOTE and finding.code not in FOREIGN
 
 
-def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog) -> Blocker:
+def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, schema: str) -> Blocker:
     """Return the finding with the rows that are in the way of its cure, and with what --repair would do if there are none."""
+    cure, finding = finding.cure, in_schema(finding, schema)
     thing = _thing(finding, expected)
     if thing is None or not _is_there(thing, live):
         return Blocker(finding)
     condition = _condition(finding.code, thing)
     if not condition:
-        return Blocker(finding, repairs=repair(finding.code, thing, finding.cure))
+        return Blocker(finding, repairs=repair(finding.code, thing, cure))
     table = quote(thing.table)
     named = any((column.table, column.name) == (thing.table, "id") for column in live.columns)
     key = "t.id::text" if named else "t.ctid::text"
     rows = _ask(connection, f"SELECT count(*) FROM {table} AS t WHERE {condition}")
     query = f"SELECT {key} FROM {table} AS t WHERE {condition}"
     ids = _column(connection, f"{query} ORDER BY 1 LIMIT {SAMPLES}") if rows else ()
-    return Blocker(finding, rows, ids, f"{query};", () if rows else repair(finding.code, thing, finding.cure))
+    there = "" if schema == "public" else f"SET search_path TO {quote(schema)}; "
+    return Blocker(finding, rows, ids, f"{there}{query};", () if rows else repair(finding.code, thing, cure))
 
 
 def _thing(finding: Finding, expected: Catalog) -> Object | None:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..catalog import Catalog, Column, Index, Key, quote
+from ..catalog import Catalog, Check, Column, Key, quote
 from ..contract import MAY_BE_NULL
-from .forms import NOT_NULL, added_columns, index_of, is_convertible
+from .forms import ADDED, NOT_NULL, added_columns, index_for, index_of, is_convertible, is_ours
 
 REBUILT_PER_SECOND = 25_000_000  # Bytes of index, on a small machine: benchmarks/adoption.py prints what it measured.
 BATCH = 5_000  # Rows that are filled in one transaction.
@@ -65,11 +65,6 @@ class Step:
         return max(map(lock_of, self.statements), key=LOCKS.index, default="")
 
     @property
-    def rewrites(self) -> bool:
-        """Say whether a table is written anew: no step does, and a test looks at the files."""
-        return False
-
-    @property
     def seconds(self) -> float:
         return self.index_bytes / REBUILT_PER_SECOND
 
@@ -122,12 +117,28 @@ def conversion(expected: Catalog, live: Catalog, indexed: Iterable[Indexed], *, 
             yield Step(
                 table.name, _what(retyped, keys, sizes), (tuple(_convert(table.name, retyped, keys)),), sum(sizes.values())
             )
+        required = {column.name for column in columns if _is_to_be_required(column, there, nulls)}
+        for check in live.checks:
+            if check.table == table.name and is_ours(check) and not required.intersection(check.columns):
+                yield Step(table.name, "a check that an interrupted run left is dropped", ((_drop(check),),))
         for column in columns:
             now = there.get((column.table, column.name))
             if column in added:
                 yield from add_column(column, now, live)
-            elif now and now.nullable and not column.nullable and (column.table, column.name) in MAY_BE_NULL - nulls:
+            elif column.name in required:
                 yield require(column, may_fail=True)
+
+
+def _is_to_be_required(column: Column, there: dict[tuple[str, str], Column], nulls: frozenset) -> bool:
+    place = (column.table, column.name)
+    now = there.get(place)
+    if place in MAY_BE_NULL:
+        return now is not None and now.nullable and not column.nullable and place not in nulls
+    return place == ADDED and (now is None or now.nullable)
+
+
+def _drop(check: Check) -> str:
+    return f"ALTER TABLE {quote(check.table)} DROP CONSTRAINT {quote(check.name)}"
 
 
 def _what(retyped: list[Column], keys: list[Key], sizes: dict[str, int]) -> str:
@@ -162,13 +173,13 @@ def add_column(column: Column, now: Column | None, live: Catalog) -> Iterator[St
         default = f"{alter} ALTER COLUMN {quote(name)} SET DEFAULT {column.default}"
         yield Step(table, f"the column {name}, with its default for new rows", ((*adds, default),))
     if now is None or now.nullable:
-        batch = f"SELECT ctid FROM {quote(table)} WHERE {quote(name)} IS NULL LIMIT {BATCH} FOR UPDATE SKIP LOCKED"
+        batch = f"SELECT ctid FROM {quote(table)} WHERE {quote(name)} IS NULL LIMIT {BATCH}"
         update = f"UPDATE {quote(table)} SET {quote(name)} = DEFAULT WHERE ctid = ANY (ARRAY({batch}))"
         yield Step(table, f"{name} of the rows that are there, {BATCH:,} at a time", ((update,),), repeated=is_null(column))
         yield require(column)
     if not any(key.table == table and key.primary for key in live.keys):
         key = f"{table}_pkey"
-        if Index(table, key, (name,), ("",), unique=True) not in live.indexes:
+        if index_for(Key(table, key, (name,), primary=True)) not in live.indexes:
             build = f"CREATE UNIQUE INDEX CONCURRENTLY {quote(key)} ON {quote(table)} ({quote(name)})"
             yield Step(table, f"the index of the primary key {key}", ((build,),))
         use = f"{alter} ADD CONSTRAINT {quote(key)} PRIMARY KEY USING INDEX {quote(key)}"
@@ -200,11 +211,11 @@ def repair(code: str, thing, cure: str) -> tuple[Step, ...]:
         return (require(thing),)
     if isinstance(thing, Key) and verdict == "missing":
         word = "PRIMARY KEY" if thing.primary else "UNIQUE"
-        build = Index(thing.table, thing.name, thing.columns, ("",) * len(thing.columns), unique=True).sql()
+        build = index_for(thing).sql()
         use = f"ALTER TABLE {quote(thing.table)} ADD CONSTRAINT {quote(thing.name)} {word} USING INDEX {quote(thing.name)}"
         return (Step(thing.table, f"the key {thing.name}", ((build,), (use,))),)
     safe = (
-        kind == "default"
+        code in ("default.missing", "default.different")
         or (verdict == "renamed" and kind in ("unique", "primary_key", "index", "foreign_key"))
         or code in ("index.missing", "foreign_key.missing", "foreign_key.weaker")
         or (code in ("index.weaker", "unique.weaker", "primary_key.weaker") and cure.startswith("REINDEX "))

@@ -42,7 +42,7 @@ class Command(BaseCommand):
                 self.stdout.write(f"  {step.table}: {step.what} ({seconds:.2f} s)")
 
         assessment = adopt(database, patience=lock_wait, progress=terminal, repair=repair, end_idle=end_idle, done=done)
-        adopted = assessment.kind in (Kind.EXACT, Kind.SUPERSET)
+        adopted = assessment.kind in (Kind.EXACT, Kind.SUPERSET) or (assessment.kind is Kind.OURS and assessment.migrations)
         if adopted and format == "text":
             self.stdout.write(f"Adopted: {len(assessment.steps)} steps, {len(assessment.migrations)} migrations.{AFTERWARDS}")
         else:

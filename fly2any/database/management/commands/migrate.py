@@ -2,10 +2,10 @@ from contextlib import contextmanager
 from functools import partial
 
 from django.core.management.commands import migrate
-from django.db import connections
+from django.db import Error, connections
 
 from fly2any.database import journal
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.diagnosis import Refusal, sqlstate
 from fly2any.database.locks import PATIENCE
 from fly2any.database.management.arguments import seconds
 from fly2any.database.migrating import Executor, migrating, refuse_what_another_tool_made
@@ -31,13 +31,25 @@ class Command(migrate.Command):
                 "--fake-initial believes in a table because of its name: run `manage.py dbadopt`, which looks at all of it first."
             )
         if options["plan"] or options["check_unapplied"]:
-            return super().handle(*args, database=database, **options)
+            super().handle(*args, database=database, **options)
+            return
         with migrating(database, patience=lock_wait, progress=Terminal(self.stderr)) as run:
             if not options["fake"]:
                 refuse_what_another_tool_made(connections[database])
-            journal.ensure(connections[database])
             with executed_by(partial(Executor, run=run)):
-                return super().handle(*args, database=database, **options)
+                super().handle(*args, database=database, **options)
+            with suppress_where_nothing_may_be_made():
+                journal.ensure(connections[database])
+
+
+@contextmanager
+def suppress_where_nothing_may_be_made():
+    """Let a role without CREATE, or on a standby, find that there is nothing to migrate."""
+    try:
+        yield
+    except Error as error:
+        if sqlstate(error) not in ("42501", "25006"):
+            raise
 
 
 @contextmanager
