@@ -24,6 +24,8 @@ def main():
 
     if sys.stdout is None:  # Closed by the caller: `>&-`.
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")  # Names of tables may be in any script, terminals are not.
     signal.signal(signal.SIGTERM, terminate)  # So that what a command made for itself is removed.
     try:
         try:

@@ -94,7 +94,7 @@ def recorded(connection, migration: str, direction: str) -> Iterator[None]:
 def read_runs(connection, *, schema: str, limit: int) -> tuple[Run, ...]:
     """Return the newest runs, newest first."""
     with connection.cursor() as cursor:
-        cursor.execute(RUNS_SQL.format(schema=quote(schema)), {"limit": limit})
+        cursor.execute(RUNS_SQL.format(schema=quote(schema).replace("%", "%%")), {"limit": limit})
         return tuple(Run(*row) for row in cursor.fetchall())
 
 

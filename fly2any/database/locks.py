@@ -27,7 +27,7 @@ LOCKED_OUT = ("55P03", "40P01")  # lock_not_available, deadlock_detected: the st
 
 # Literals and comments, also those that are cut off.
 QUOTED = re.compile(
-    r"[eE]'(?:[^'\\]|\\.|'')*(?:'|$)|'(?:[^']|'')*(?:'|$)|\$(?P<tag>(?:[A-Za-z_]\w*)?)\$.*?(?:\$(?P=tag)\$|$)|--[^\n]*|/\*.*?(?:\*/|$)",
+    r"[eE]'(?:[^'\\]|\\.|'')*(?:'|$)|'(?:[^']|'')*(?:'|$)|\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|$)|--[^\n]*|/\*.*$|\"[^\"]*(?:\"|$)",
     re.S,
 )
 
@@ -76,9 +76,14 @@ class Activity:
 
 def without_literals(query: str) -> str:
     """Return the beginning of a query, in one line, without what stands in quotes: it may be anybody's data."""
-    query = " ".join(QUOTED.sub(lambda match: "'…'" if match[0][0] in "$'eE" else " ", query).split())
+    query = " ".join(QUOTED.sub(_shown, query).split())
     query = NUMBER.sub("…", query)
     return query if len(query) <= 100 else f"{query[:99]}…"
+
+
+def _shown(match: re.Match[str]) -> str:
+    # A comment may hold another: it ends what is shown.
+    return {'"': match[0], "-": " ", "/": " "}.get(match[0][0], "'…'")
 
 
 def read_activity(connection, statement: str, **parameters) -> tuple[Activity, ...]:

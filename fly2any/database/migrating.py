@@ -37,10 +37,12 @@ INDEX_STATE_SQL = """
 """
 
 HOME_SQL = """
-    SELECT COALESCE(n.nspname, current_schema()), n.nspname IS NOT NULL
-    FROM (SELECT pg_catalog.to_regclass('django_migrations') AS oid) AS ledger
-    LEFT JOIN pg_catalog.pg_class AS c ON c.oid = ledger.oid
-    LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    SELECT COALESCE(
+               (SELECT n.nspname
+                FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE c.oid = COALESCE(pg_catalog.to_regclass('django_migrations'), pg_catalog.to_regclass('price_alerts'))),
+               current_schema()),
+           pg_catalog.to_regclass('django_migrations') IS NOT NULL
 """
 
 
@@ -268,11 +270,16 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
         yield run
 
 
-def refuse_what_another_tool_made(connection) -> None:
-    """Raise Refusal where part of a pending migration is there already, and no interrupted run of ours left it."""
+def home(connection) -> tuple[str | None, bool]:
+    """Return the schema that our tables are in, or would be made in, and whether our migrations' record is there."""
     with connection.cursor() as cursor:
         cursor.execute(HOME_SQL)
-        schema, recorded = cursor.fetchone()
+        return cursor.fetchone()
+
+
+def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:
+    """Raise Refusal where part of a pending migration is there already, and no interrupted run of ours left it."""
+    schema, recorded = home(connection)
     if schema is None:
         return  # Nothing is there; the server will say what is wrong.
     migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True)
@@ -281,6 +288,8 @@ def refuse_what_another_tool_made(connection) -> None:
     found = unrecorded(contracts.load(), migrations, read_catalog(connection, schema=schema))
     if made := [one for one in found if not one.is_leftover]:
         if {record.name for record in migrations.applied}.issuperset(FIRST_MIGRATIONS):
+            if fake:
+                return
             raise Refusal(
                 f"{made[0].migration} is not recorded, but what it creates is there already ({made[0].places}): drop it, or, if"
                 f" `manage.py dbstatus` finds nothing else wrong with it, run `manage.py migrate --fake {made[0].migration.replace('.', ' ')}`."

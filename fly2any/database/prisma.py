@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from .catalog import quote
+from .catalog import Catalog, quote
 
 LEDGER = "_prisma_migrations"
 
@@ -26,8 +26,11 @@ class PrismaMigration:
         return self.finished is None and self.rolled_back is None
 
 
-def read_prisma(connection, *, schema: str) -> tuple[PrismaMigration, ...]:
-    """Return what Prisma recorded in `schema`, oldest first; () for a role that may not read it."""
+def read_prisma(connection, *, schema: str, catalog: Catalog) -> tuple[PrismaMigration, ...]:
+    """Return what Prisma recorded in `schema`, oldest first; () where there is no such record, or this role may not read it."""
+    columns = {column.name for column in catalog.columns if column.table == LEDGER}
+    if not columns.issuperset(["id", "migration_name", "started_at", "finished_at", "rolled_back_at"]):
+        return ()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [f"{quote(schema)}.{LEDGER}"])
         if not cursor.fetchone()[0]:

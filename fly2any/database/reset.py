@@ -8,8 +8,9 @@ from django.db.migrations.executor import MigrationExecutor
 
 from . import contract as contracts
 from . import journal
+from .catalog import quote
 from .contract import PHASE7_APPS
-from .migrating import Executor, migrating
+from .migrating import Executor, home, migrating
 from .watching import Progress
 
 # What hangs on our tables without being ours: DROP TABLE … CASCADE, which Django uses, would take it along.
@@ -41,26 +42,25 @@ HANGING_SQL = """
     ) AS hanging
     JOIN pg_catalog.pg_class AS c ON c.oid = hanging.ours
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = current_schema() AND c.relname = ANY (%(tables)s)
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS t
                       WHERE t.oid = hanging.theirs AND t.relnamespace = n.oid AND t.relname = ANY (%(tables)s))
     GROUP BY 1, 2
     ORDER BY 1, 2
 """
 
-ROWS_SQL = """
-    SELECT c.relname AS "table", COALESCE(s.n_live_tup, 0) AS rows
-    FROM pg_catalog.pg_class AS c
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    LEFT JOIN pg_catalog.pg_stat_all_tables AS s ON s.relid = c.oid
-    WHERE n.nspname = current_schema() AND c.relkind = 'r' AND c.relname = ANY (%(tables)s)
+TABLES_SQL = """
+    SELECT c.relname
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND c.relname = ANY (%(tables)s)
     ORDER BY c.relname COLLATE "C"
 """
+MOST_COUNTED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """What a reset takes away: migrations, in the order in which they are reversed, and tables with about how many rows."""
+    """What a reset takes away: migrations, in the order in which they are reversed, and tables with their rows, a million at most."""
 
     migrations: tuple[str, ...]
     tables: tuple[tuple[str, int], ...]
@@ -75,11 +75,21 @@ def plan_reset(connection) -> Reset:
     apps = {migration.app_label for migration, _ in plan}
     versions = [v for v in contracts.load().versions if v.app in apps]
     tables = [table.name for table in contracts.catalog_of(versions).tables]
+    if not migrations:
+        return Reset((), (), ())
+    schema = home(connection)[0] or "public"
+    place = {"schema": schema, "tables": tables}
     with connection.cursor() as cursor:
-        cursor.execute(ROWS_SQL, {"tables": tables})
-        rows = tuple(cursor.fetchall())
-        cursor.execute(HANGING_SQL, {"tables": tables})
-        return Reset(migrations, rows if migrations else (), tuple(cursor.fetchall()) if migrations else ())
+        cursor.execute(TABLES_SQL, place)
+        there = [name for (name,) in cursor.fetchall()]
+        rows = tuple((name, _count(cursor, schema, name)) for name in there)
+        cursor.execute(HANGING_SQL, place)
+        return Reset(migrations, rows, tuple(cursor.fetchall()))
+
+
+def _count(cursor, schema: str, table: str) -> int:
+    cursor.execute(f"SELECT count(*) FROM (SELECT FROM {quote(schema)}.{quote(table)} LIMIT {MOST_COUNTED}) AS rows")
+    return cursor.fetchone()[0]
 
 
 def reset(alias: str, *, patience: float, progress: Progress) -> Reset:

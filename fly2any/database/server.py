@@ -11,7 +11,7 @@ from .findings import Finding, Severity
 
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
 
-# The schema is that of the migration ledger if the search path leads to one, else where new tables are made, else the first
+# The schema is that of the migration ledger if the search path leads to one, or of a table of ours, else where new tables are made, else the first
 # that exists, whether or not the role may use it. reset_val is what the server or the role sets: Django sets the session to UTC.
 SERVER_SQL = """
     WITH path AS (
@@ -25,7 +25,10 @@ SERVER_SQL = """
         FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid AND c.relname = 'django_migrations'
         ORDER BY path.place LIMIT 1
     ), home AS (
-        SELECT COALESCE((SELECT nspname FROM ledger), current_schema(), (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema
+        SELECT COALESCE((SELECT nspname FROM ledger), (
+                   SELECT n.nspname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                   WHERE c.oid = pg_catalog.to_regclass('price_alerts')
+               ), current_schema(), (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema
     )
     SELECT current_setting('server_version') AS version,
            current_database() AS database,

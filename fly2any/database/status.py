@@ -19,7 +19,7 @@ from .findings import Finding, Severity
 from .journal import Run, read_runs
 from .locks import HOLDER_SQL, LOCK_TIMEOUT, MIGRATION_LOCK, Activity, read_activity
 from .migration_state import MigrationState, read_migrations, unrecorded, unrecorded_findings
-from .prisma import LEDGER, PrismaMigration, read_prisma
+from .prisma import PrismaMigration, read_prisma
 from .server import Server, read_server
 
 PHASE7_BEGINS = "accounts.0001_initial"
@@ -115,7 +115,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)
         journalled = journal.is_readable(actual) and server.may_read_journal
         runs = read_runs(connection, schema=schema, limit=RUNS) if journalled else ()
-        prisma = read_prisma(connection, schema=schema) if any(table.name == LEDGER for table in actual.tables) else ()
+        prisma = read_prisma(connection, schema=schema, catalog=actual)
         running = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
     applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)

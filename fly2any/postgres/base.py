@@ -26,6 +26,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.start_embedded_server()
         return super().get_connection_params()
 
+    def init_connection_state(self):
+        super().init_connection_state()
+        if not self.connection.info.parameter_status("DateStyle").startswith("ISO"):  # psycopg reads no other.
+            with self.connection.cursor() as cursor:
+                cursor.execute("SET datestyle TO ISO")
+
     def start_embedded_server(self):
         """Start the embedded server unless it runs or this connection is to another server."""
         if server := self.settings_dict.get("EMBEDDED"):

@@ -62,6 +62,17 @@ DRIFTS = {
         """ALTER TABLE ai_messages ADD CONSTRAINT theirs CHECK ("createdAt" < timestamp '2100-01-01')""",
         ("adopt.in_use", "ai_messages.createdAt"), None, False,
     ),
+    "row type": ("CREATE TABLE other (u ai_messages)", ("adopt.in_use", "ai_messages.createdAt"), None, False),
+    "a name of the adoption": ("CREATE SEQUENCE verification_tokens_pkey", ("adopt.name_taken", "verification_tokens_pkey"), None, False),
+    "a name of a later index": (
+        'CREATE INDEX "accounts_userId_idx" ON _prisma_migrations (id)', ("adopt.name_taken", "accounts_userId_idx"), None, False,
+    ),
+    "the journal's name": ("CREATE TABLE fly2any_migration_runs (a int)", ("adopt.name_taken", "fly2any_migration_runs"), None, False),
+    "published": ("CREATE PUBLICATION theirs FOR TABLE verification_tokens", ("adopt.in_use", "verification_tokens"), None, False),
+    "a unique index of its name": (
+        "DROP INDEX users_email_key; CREATE UNIQUE INDEX users_email_key ON users (email) WHERE email <> ''",
+        ("unique.missing", "users.users_email_key"), (0, []), False,
+    ),
     "in the way": ("ALTER TABLE users ADD theirs int NOT NULL DEFAULT 1; ALTER TABLE users ALTER theirs DROP DEFAULT",
                    ("column.extra", "users.theirs"), None, False),
 }  # fmt: skip
@@ -114,3 +125,70 @@ def test_all_that_is_in_the_way_is_said_at_once(exact):
     assert all(f"{code} at {where}" in result.stdout for code, where in found)
     assert (refused.returncode, refused.stderr) == (4, "")
     assert catalog(exact).columns == before.columns
+
+
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        (
+            'ALTER TABLE accounts DROP CONSTRAINT "accounts_userId_fkey"; ALTER TABLE accounts ALTER "userId" TYPE integer USING 1',
+            {("column.different", "accounts.userId"), ("foreign_key.missing", "accounts.accounts_userId_fkey")},
+        ),
+        (
+            "ALTER TABLE wishlist_items RENAME TO w; CREATE MATERIALIZED VIEW wishlist_items AS SELECT * FROM w WITH NO DATA",
+            {("table.different", "wishlist_items")},
+        ),
+        (
+            "ALTER TABLE _prisma_migrations DROP rolled_back_at; DROP INDEX users_email_key",
+            {("unique.missing", "users.users_email_key")},
+        ),
+    ],
+)
+def test_what_cannot_be_counted_is_said_all_the_same(exact, done, said):
+    exact.execute(done)
+
+    report = plan(exact)
+
+    assert said <= {(blocker["code"], blocker["where"]) for blocker in report["blockers"]}
+
+
+def test_a_trigger_that_undoes_every_update_is_one_sentence(exact):
+    exact.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    exact.execute("CREATE TRIGGER no BEFORE UPDATE ON verification_tokens FOR EACH ROW EXECUTE FUNCTION no()")
+
+    result = manage("dbadopt", "--yes", url=exact.url)
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("The rows of verification_tokens cannot be filled (")
+    exact.execute("DROP TRIGGER no ON verification_tokens")
+    assert manage("dbadopt", "--yes", url=exact.url).returncode == 0
+    assert is_as_migrated(exact)
+
+
+def test_tables_behind_another_schema_of_the_search_path_are_found_and_not_built_anew(exact):
+    exact.execute(f"CREATE SCHEMA app; ALTER DATABASE {exact.name} SET search_path TO app, public")
+
+    migrate = manage("migrate", url=exact.url)
+    report = plan(exact)
+
+    assert (migrate.returncode, "dbadopt" in migrate.stderr) == (2, True)
+    assert [(blocker["code"], blocker["where"]) for blocker in report["blockers"]] == [("server.schema", exact.name)]
+    assert exact.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'app'::regnamespace") == [(0,)]
+
+
+@pytest.mark.parametrize("setting", ["datestyle TO 'German'", "quote_all_identifiers TO on"])
+def test_settings_of_a_role_or_database_change_nothing(exact, setting):
+    exact.execute(f"ALTER DATABASE {exact.name} SET {setting}")
+
+    assert plan(exact)["kind"] == "exact"
+    assert manage("dbadopt", "--yes", url=exact.url).returncode == 0
+    assert is_as_migrated(exact)
+
+
+def test_names_of_any_script_are_shown_on_any_terminal(exact):
+    exact.execute('CREATE TABLE "täble✈" (id int)')
+
+    result = manage("dbadopt", url=exact.url, PYTHONIOENCODING="ascii")
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "tables: t\\xe4ble\\u2708" in result.stdout

@@ -318,6 +318,15 @@ def test_while_a_run_goes_on_dbstatus_says_so(migrated, probe):
     assert "migrations.failed" not in status.stdout
 
 
+def test_a_database_of_prisma_is_not_faked_either(database):
+    database.execute("CREATE TABLE users (id text)")
+
+    result = manage("migrate", "--fake", url=database.url)
+
+    assert (result.returncode, "dbadopt" in result.stderr) == (2, True)
+    assert database.execute("SELECT to_regclass('django_migrations')") == [(None,)]
+
+
 def test_fake_initial_is_refused(database):
     result = manage("migrate", "--fake-initial", url=database.url)
 
@@ -350,7 +359,8 @@ def test_tables_of_ours_without_a_record_are_to_be_adopted(database, made):
         ("SELECT 'it''s', 1", "SELECT '…', 1"),
         ("UPDATE users SET password = '$2b$12$abc", "UPDATE users SET password = '…'"),
         ("SELECT $tag$secret$tag$ FROM\n\t t -- secret", "SELECT '…' FROM t"),
-        ("SELECT $1 /* secret", "SELECT $1"),
+        ("SELECT $1 /* secret /* more */ it's */ 'x'", "SELECT $1"),
+        ("""SELECT "it's", 'secret', $té$secret$té$""", """SELECT "it's", '…', '…'"""),
         (r"SELECT E'a\'secret', q = 'x' WHERE phone = 491701234567 LIMIT 20", "SELECT '…', q = '…' WHERE phone = … LIMIT 20"),
         ("SELECT " + "a" * 200, "SELECT " + "a" * 92 + "…"),
     ],

@@ -58,10 +58,14 @@ def _timed(run: Run, step: Step, done: Callable[[Step, float], None]) -> None:
     run.migration = f"{step.table}: {step.what}"
     try:
         while not step.repeated or _ask(run.connection, step.repeated):
-            for statements in step.transactions:
-                _transact(run, step, statements)
+            changed = [_transact(run, step, statements) for statements in step.transactions]
             if not step.repeated:
                 break
+            if changed == [0] and _ask(run.connection, step.repeated):
+                raise Refusal(
+                    f"The rows of {step.table} cannot be filled ({step.what}): a trigger or rule of somebody's undoes the update."
+                    " Disable it for the adoption, then run `manage.py dbadopt` again."
+                )
     except IntegrityError as error:
         if not step.undo or sqlstate(error) != CHECK_VIOLATION:
             raise
@@ -72,17 +76,16 @@ def _timed(run: Run, step: Step, done: Callable[[Step, float], None]) -> None:
     done(step, time.monotonic() - begun)
 
 
-def _transact(run: Run, step: Step, statements: tuple[str, ...]) -> None:
+def _transact(run: Run, step: Step, statements: tuple[str, ...]) -> int:
+    """Run `statements` and return how many rows the last one changed."""
+
     def once():
         with transaction.atomic(using=run.connection.alias):
-            for statement in statements:
-                _execute(run.connection, statement)
+            return [_execute(run.connection, statement) for statement in statements][-1]
 
     if any(" CONCURRENTLY " in statement for statement in statements):
-        for statement in statements:
-            _execute(run.connection, statement)
-    else:
-        run.patiently(once, what=f"{step.table} ({step.what})")
+        return [_execute(run.connection, statement) for statement in statements][-1]
+    return run.patiently(once, what=f"{step.table} ({step.what})")
 
 
 def _record(run: Run) -> None:
@@ -110,6 +113,7 @@ def _ask(connection, question: str):
         return cursor.fetchone()[0]
 
 
-def _execute(connection, statement: str) -> None:
+def _execute(connection, statement: str) -> int:
     with connection.cursor() as cursor:
         cursor.execute(statement)
+        return cursor.rowcount

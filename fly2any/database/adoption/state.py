@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from django.db import DatabaseError, transaction
+
 from .. import contract as contracts
+from .. import journal
 from ..catalog import Catalog, Column, ForeignKey, Key, Object, Table, quote, read_catalog, where
 from ..contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
 from ..drift import compare
@@ -16,13 +19,14 @@ from ..migration_state import LEDGERS, MigrationState, read_migrations, unrecord
 from ..prisma import LEDGER, PrismaMigration, read_prisma
 from ..server import Server, read_server
 from ..status import in_schema, snapshot
-from .forms import converted, is_convertible
+from .forms import ADDED, converted, index_for, is_convertible
 from .later import later_steps
 from .steps import Indexed, Step, conversion, is_null, read_indexed, repair
 
 FIRST = FIRST_MIGRATIONS  # These are recorded, later ones are run.
 FOREIGN = ("unique.extra", "check.extra", "index.extra", "foreign_key.extra", "trigger.extra")
 SAMPLES = 5
+PRIMARY_KEY = Key(ADDED[0], f"{ADDED[0]}_pkey", (ADDED[1],), primary=True)
 
 # What hinders a change of a column's type: views and rules, triggers, policies, publications, functions, generated columns; or
 # would change with it: checks, which would be read by the session's time zone, and inheriting tables.
@@ -45,6 +49,14 @@ IN_USE_SQL = """
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY (k.conkey)
     WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND k.contype IN ('c', 'x')
     UNION
+    SELECT c.relname, a.attname, 'column ' || o.attname || ' of ' || o.attrelid::regclass || ', of the table''s row type'
+    FROM pg_catalog.pg_attribute AS o
+    JOIN pg_catalog.pg_type AS y ON y.oid = o.atttypid
+    JOIN pg_catalog.pg_class AS c ON y.oid = c.reltype OR y.typelem = c.reltype
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.reltype <> 0 AND o.attnum > 0 AND NOT o.attisdropped
+    UNION
     SELECT c.relname, a.attname, 'the inheriting table ' || i.inhrelid::regclass
     FROM pg_catalog.pg_inherits AS i
     JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
@@ -52,6 +64,27 @@ IN_USE_SQL = """
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
     WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
     ORDER BY 1, 2, 3
+"""
+
+TAKEN_SQL = """
+    SELECT c.relname, COALESCE(t.relname, ''), pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, c.oid, 0)
+    FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_index AS i ON i.indexrelid = c.oid
+    LEFT JOIN pg_catalog.pg_class AS t ON t.oid = i.indrelid
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s)
+    ORDER BY c.relname COLLATE "C"
+"""
+
+PUBLISHED_SQL = """
+    SELECT c.relname, p.pubname
+    FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_publication_tables AS pt ON pt.schemaname = n.nspname AND pt.tablename = c.relname
+    JOIN pg_catalog.pg_publication AS p ON p.pubname = pt.pubname
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND p.pubupdate AND c.relreplident IN ('d', 'n')
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary)
+    ORDER BY 1, 2
 """
 
 OWNED_SQL = """
@@ -119,7 +152,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
         migrations = read_migrations(
             connection, schema=schema, recorded="django_migrations" in there, readable=server.may_read_migrations
         )
-        prisma = read_prisma(connection, schema=schema) if LEDGER in there else ()
+        prisma = read_prisma(connection, schema=schema, catalog=live)
         applied = {record.name for record in migrations.applied}
         if applied.issuperset(FIRST) or there.isdisjoint(names):
             kind = Kind.OURS if applied.issuperset(FIRST) else Kind.EMPTY
@@ -134,7 +167,10 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
             *(_blocker(connection, finding, expected, live, schema) for finding in comparison.findings if _blocks(finding)),
             *map(Blocker, _in_use(connection, schema, expected, live, indexed)),
             *map(Blocker, _taken(contract, migrations, live)),
+            *map(Blocker, _name_taken(connection, schema, pending, live)),
+            *map(Blocker, _unfillable(connection, schema, steps)),
             *map(Blocker, _failed(prisma)),
+            *map(Blocker, (finding for finding in server.findings() if finding.code == "server.schema")),
             *map(Blocker, _not_ours(connection, schema, names, server)),
         )
     later = later_steps(connection, [name for name in migrations.pending if name not in FIRST], live)
@@ -156,7 +192,8 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
 
 def _has_nulls(connection, live: Catalog, place: tuple[str, str]) -> bool:
     column = next((c for c in live.columns if (c.table, c.name) == place), None)
-    return column is not None and column.nullable and _ask(connection, is_null(column))
+    is_table = any(table.name == place[0] and table.kind == "table" for table in live.tables)
+    return column is not None and is_table and column.nullable and _ask(connection, is_null(column))
 
 
 def _blocks(finding: Finding) -> bool:
@@ -175,9 +212,13 @@ def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, sch
     table = quote(thing.table)
     named = any((column.table, column.name) == (thing.table, "id") for column in live.columns)
     key = "t.id::text" if named else "t.ctid::text"
-    rows = _ask(connection, f"SELECT count(*) FROM {table} AS t WHERE {condition}")
     query = f"SELECT {key} FROM {table} AS t WHERE {condition}"
-    ids = _column(connection, f"{query} ORDER BY 1 LIMIT {SAMPLES}") if rows else ()
+    try:
+        with transaction.atomic(using=connection.alias):
+            rows = _ask(connection, f"SELECT count(*) FROM {table} AS t WHERE {condition}")
+            ids = _column(connection, f"{query} ORDER BY 1 LIMIT {SAMPLES}") if rows else ()
+    except DatabaseError:  # Columns of types that cannot be compared, for one.
+        return Blocker(finding)
     there = "" if schema == "public" else f"SET search_path TO {quote(schema)}; "
     return Blocker(finding, rows, ids, f"{there}{query};", () if rows else repair(finding.code, thing, cure))
 
@@ -258,6 +299,47 @@ def _taken(contract: Contract, migrations: MigrationState, live: Catalog) -> Ite
                 f"The migration {found.migration} would create what is there already: {places}.",
                 "Agree with whoever made it, and rename or drop it.",
             )
+
+
+def _name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iterator[Finding]:
+    """Yield a finding for each name that an index, a key or the journal of ours will need, and something else has."""
+    tables = {table.name for table in live.tables}
+    wanted = {index.name: index.table for index in pending.indexes if index.table in tables}
+    wanted |= {PRIMARY_KEY.name: PRIMARY_KEY.table, journal.TABLE: ""}
+    with connection.cursor() as cursor:
+        cursor.execute(TAKEN_SQL, {"schema": schema, "names": list(wanted)})
+        rows = cursor.fetchall()
+    for name, table, what in rows:
+        if name == journal.TABLE:
+            taken = not (journal.is_readable(live) and Table(name) in live.tables)
+        elif name == PRIMARY_KEY.name:
+            half = [index for index in live.indexes if replace(index, valid=True, ready=True) == index_for(PRIMARY_KEY)]
+            taken = not half and PRIMARY_KEY not in live.keys
+        else:
+            taken = table != wanted[name]  # On its own table it is compared with the definition.
+        if taken:
+            yield Finding(
+                Severity.ERROR,
+                "adopt.name_taken",
+                name,
+                f"The name {name}, which the adoption needs, is that of {what}.",
+                "Agree with whoever made it, and rename or drop it.",
+            )
+
+
+def _unfillable(connection, schema: str, steps: tuple[Step, ...]) -> Iterator[Finding]:
+    """Yield a finding for each table that must be filled, and cannot, since it is published without an identity of its rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(PUBLISHED_SQL, {"schema": schema, "tables": [step.table for step in steps if step.repeated]})
+        rows = cursor.fetchall()
+    for table, publication in rows:
+        yield Finding(
+            Severity.ERROR,
+            "adopt.in_use",
+            table,
+            f"Table {table} is in the publication {publication} and has neither primary key nor replica identity, so its rows cannot be filled.",
+            f"Before the adoption: ALTER TABLE {quote(table)} REPLICA IDENTITY FULL; after it: REPLICA IDENTITY DEFAULT.",
+        )
 
 
 def _failed(prisma: tuple[PrismaMigration, ...]) -> Iterator[Finding]:

@@ -209,6 +209,8 @@ def repair(code: str, thing, cure: str) -> tuple[Step, ...]:
     kind, _, verdict = code.partition(".")
     if code == "column.weaker":
         return (require(thing),)
+    if verdict == "missing" and re.search(r"^(DROP|ALTER \w+ \S+ (RENAME|DROP CONSTRAINT))", cure, re.M):
+        return ()  # The name is somebody else's.
     if isinstance(thing, Key) and verdict == "missing":
         word = "PRIMARY KEY" if thing.primary else "UNIQUE"
         build = index_for(thing).sql()

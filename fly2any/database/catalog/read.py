@@ -128,7 +128,7 @@ def read_catalog(connection, *, schema: str) -> Catalog:
     with transaction.atomic(using=connection.alias):
         with connection.cursor() as cursor:
             # For statements of this shape compiling takes PostgreSQL a hundred times as long as running them.
-            cursor.execute("SET LOCAL jit = off")
+            cursor.execute("SET LOCAL jit = off; SET LOCAL quote_all_identifiers = off")
         constraints = list(_rows(connection, CONSTRAINTS_SQL, schema))
         return Catalog(
             tables=_objects(Table, _rows(connection, TABLES_SQL, schema)),

@@ -5,7 +5,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from fly2any.database.locks import PATIENCE
 from fly2any.database.management.arguments import seconds
-from fly2any.database.reset import plan_reset, reset
+from fly2any.database.reset import MOST_COUNTED, plan_reset, reset
 from fly2any.database.terminal import Terminal
 
 
@@ -35,6 +35,6 @@ class Command(BaseCommand):
             return
         self.stdout.write(f"{'Reversed' if yes else 'Would reverse'}: {', '.join(plan.migrations)}")
         for table, rows in plan.tables:
-            self.stdout.write(f"  {table:<24}{rows:>14,} rows, about")
+            self.stdout.write(f"  {table:<24}{rows:>14,} {'rows or more' if rows == MOST_COUNTED else 'rows'}")
         if not yes:
             self.stdout.write("Take a backup; then `manage.py dbreset --yes` drops these tables with all their rows.")

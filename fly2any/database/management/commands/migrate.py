@@ -34,8 +34,7 @@ class Command(migrate.Command):
             super().handle(*args, database=database, **options)
             return
         with migrating(database, patience=lock_wait, progress=Terminal(self.stderr)) as run:
-            if not options["fake"]:
-                refuse_what_another_tool_made(connections[database])
+            refuse_what_another_tool_made(connections[database], fake=options["fake"])
             with executed_by(partial(Executor, run=run)):
                 super().handle(*args, database=database, **options)
             with suppress_where_nothing_may_be_made():
