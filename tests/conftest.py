@@ -36,7 +36,7 @@ def manage(*arguments, url=None, timeout=120, **environment):
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def start_manage(*arguments, url=None, **environment):
+def start_manage(*arguments, url=None, stderr=subprocess.PIPE, **environment):
     """Start a command in a process of its own."""
     clean = {
         name: value
@@ -50,7 +50,7 @@ def start_manage(*arguments, url=None, **environment):
         cwd=PROJECT,
         env={**clean, **environment},
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
 

@@ -7,6 +7,7 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from .watching import Progress
 
@@ -27,8 +28,9 @@ class Terminal(Progress):
             return
         if self.bar is None:
             sys.stderr.write("\n")  # The line that Django began says "Applying …", and waits for its OK.
-            columns = (TextColumn("  {task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-            self.bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            what_column = TextColumn("  {task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+            columns = (what_column, BarColumn(bar_width=20), TaskProgressColumn(), TimeElapsedColumn())
+            self.bar = Bar(*columns, console=Console(stderr=True), transient=True, expand=True)
             self.bar.add_task("", total=None)
             self.bar.start()
         self.bar.update(

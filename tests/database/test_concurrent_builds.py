@@ -1,6 +1,8 @@
 """Indexes that are built without locking writes out, and cut short."""
 
 import contextlib
+import os
+import pty
 import re
 import signal
 import threading
@@ -190,3 +192,26 @@ def test_a_deadlock_with_one_who_waits_for_the_lock_as_prisma_does_is_tried_agai
 def suppress_all(client, statement):
     with contextlib.suppress(psycopg.Error):
         client.execute(statement)
+
+
+def test_a_terminal_shows_how_far_a_build_is(migrated, probe):
+    environment = probe(INDEX.format(""), atomic=False)
+    terminal, theirs = pty.openpty()
+    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
+        process = start_manage("migrate", url=migrated.url, stderr=theirs, TERM="xterm", COLUMNS="120", **environment)
+        os.close(theirs)
+        shown = ""
+        while not re.search(r"probe\.0001_step: waiting for [a-z ]+.*\d+%", shown):
+            shown += os.read(terminal, 4096).decode()
+    drain = threading.Thread(target=suppress_reading, args=[terminal])
+    drain.start()
+    process.communicate(timeout=60)
+    drain.join()
+
+    assert process.returncode == 0
+
+
+def suppress_reading(terminal):
+    with contextlib.suppress(OSError):  # Nobody has its other end any more.
+        while os.read(terminal, 4096):
+            pass
