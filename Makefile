@@ -18,6 +18,8 @@ test: $(VENV)/ready ## Run the tests on a throw-away server (PYTEST="-k name" pa
 	@$(BIN)/python -m pytest -q -n auto $(PYTEST)
 
 admin: $(VENV)/ready ## Add demo data and an administrator, and serve the admin (ADDRESS=0.0.0.0:8080)
+	@DJANGO_SETTINGS_MODULE=fly2any.settings $(BIN)/python -c 'import sys; from django.conf import settings; sys.exit(None if settings.DEBUG \
+		else "make admin adds demo data and serves for development, and a URL is set without DEBUG=true: nothing was done.")'
 	@$(MANAGE) migrate --verbosity 0
 	@$(MANAGE) dbseed --admin $(SEED)
 	@$(MANAGE) runserver $(ADDRESS)

@@ -4,6 +4,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 
 
 class Terminated(KeyboardInterrupt):
@@ -19,6 +20,8 @@ def main():
     try:
         from django.core.management import execute_from_command_line
     except ImportError:
+        if (Path(__file__).resolve().parent / ".venv" / "ready").exists():
+            sys.exit("This Python has no Django, and the project's own has: run `. .venv/bin/activate` first.")
         sys.exit("Django is not installed here: run `make migrate`, or `pip install -r requirements.txt`.")
     from fly2any.database.diagnosis import explain
 

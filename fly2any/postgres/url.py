@@ -65,6 +65,8 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
         raise InvalidURL(f"{variable} is malformed ({_reason(error)}): write it as {EXAMPLE}; {ESCAPES}.") from None
     if parts.scheme not in SCHEMES:
         raise InvalidURL(_wrong_scheme(parts.scheme, variable))
+    if "@" in parts.query:  # A ? in the password: what follows it is the password's rest.
+        raise InvalidURL(f"{variable} is malformed (it has a ? or an @ too many): {ESCAPES}.")
     if parts.fragment or "#" in url:
         raise InvalidURL(f"{variable} is malformed (it contains #): {ESCAPES}.")
     try:

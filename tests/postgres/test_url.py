@@ -118,6 +118,8 @@ def test_the_providers_urls_are_recognised(url, pooler):
         ("postgresql://user:secret@host/db?sslmod=require", "the parameter 'sslmod'"),
         ("postgresql://user:secret@host/db?sslmode", "not well-formed"),
         ("postgresql://user:secret@host/d%00b", "zero byte"),
+        ("postgresql://user:1234?secret@host:5432/db?sslmode=require", "a ? or an @ too many"),
+        ("postgresql://host/db?user=u&password=p@secret", "a ? or an @ too many"),
         ("postgresql://user:secret@h1:5432,h2:5433/db", "names several hosts"),
         ("postgresql://user:secret@" + "long" * 20 + "/db", "its host"),
         ("postgresql://user:secret@host/" + "long" * 16, "more than 63 bytes"),

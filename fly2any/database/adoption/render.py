@@ -23,7 +23,7 @@ IS = {
     Kind.OURS: "ours: our migrations are recorded here, so there is nothing to adopt",
 }
 AFTERWARDS = """
-The schema is made here from now on. In the site:
+Verify it: `manage.py dbstatus`. The schema is made here from now on. In the site:
   npx prisma db pull && npx prisma generate     so that its client knows the new columns
   no more `prisma migrate` or `db push`          they would propose to drop what is not in its schema
 """
@@ -119,6 +119,10 @@ def _worth_knowing(assessment: Assessment) -> Iterator[str]:
     yield "  them anew (Prisma's engine after one error each); --end-idle ends idle connections after each step, and their pools connect anew."
     for note in assessment.notes:
         yield f"  {note}"
+    if assessment.blockers:
+        mended = sum(bool(blocker.repairs) for blocker in assessment.blockers)
+        yield ""
+        yield f"It cannot be adopted as it is: of {len(assessment.blockers)} in the way (above) --yes --repair mends {mended}, and the others are yours to mend first."
 
 
 def _a_step(number: str, step: Step) -> Iterator[str]:
@@ -136,8 +140,11 @@ def _blocker(blocker: Blocker) -> Iterator[str]:
     yield f"      {finding.message}"
     if blocker.rows is not None:
         ids = f": {', '.join(blocker.ids)}{', …' if blocker.rows > len(blocker.ids) else ''}" if blocker.ids else ""
-        yield f"      {blocker.rows:,} {'row is' if blocker.rows == 1 else 'rows are'} in the way of its cure{ids}"
-        yield f"        {blocker.query}"
+        if blocker.rows:
+            yield f"      {blocker.rows:,} {'row has' if blocker.rows == 1 else 'rows have'} to be mended first{ids}"
+            yield f"        {blocker.query}"
+        else:
+            yield "      No row is in the way."
     if blocker.repairs:
         yield "      --repair does:"
         for step in blocker.repairs:

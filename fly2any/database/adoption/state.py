@@ -176,7 +176,13 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
     later = later_steps(connection, [name for name in migrations.pending if name not in FIRST], live)
     foreign = comparison.foreign.where(lambda thing: thing.table not in (LEDGER, *LEDGERS))
     kind = Kind.DRIFTED if blockers else Kind.SUPERSET if any(foreign) else Kind.EXACT
-    notes = [finding.message for finding in comparison.findings if finding.code in FOREIGN]
+    notes = [
+        f"{finding.message} Values are read as UTC, as Prisma writes them; what raw SQL wrote by a default in another zone is off by"
+        f" its hours. `dbstatus` exits 4 until: {finding.cure}"
+        for finding in server.findings()
+        if finding.code == "server.time_zone"
+    ]
+    notes += [finding.message for finding in comparison.findings if finding.code in FOREIGN]
     made = {(table, column) for step in steps for table, column in MAY_BE_NULL if step.table == table and step.may_fail}
     notes += [
         f"{table}.{column} is made NOT NULL; should the site store rows without it: ALTER TABLE {quote(table)} ALTER COLUMN"

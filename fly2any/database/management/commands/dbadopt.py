@@ -5,6 +5,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from fly2any.database.adoption import Kind, adopt, assess
 from fly2any.database.adoption.render import AFTERWARDS, as_json, as_text
+from fly2any.database.diagnosis import Refusal
 from fly2any.database.locks import PATIENCE
 from fly2any.database.management.arguments import seconds
 from fly2any.database.terminal import Terminal
@@ -25,11 +26,17 @@ class Command(BaseCommand):
             "--end-idle", action="store_true", help="With --yes: end other clients' idle connections after each step."
         )
         parser.add_argument(
-            "--lock-wait", type=seconds, default=PATIENCE, metavar="SECONDS", help=f"As of `migrate`; {PATIENCE} if not given."
+            "--lock-wait",
+            type=seconds,
+            default=PATIENCE,
+            metavar="SECONDS",
+            help=f"How long to wait for the migration lock, and in all for a lock that others hold; {PATIENCE} if not given.",
         )
 
     def handle(self, *, database, format, yes, repair, end_idle, lock_wait, **options):
         text = as_json if format == "json" else as_text
+        if (repair or end_idle) and not yes:
+            raise Refusal("--repair and --end-idle change the database: give --yes too, or neither to see the plan.")
         if not yes:
             with connections[database].direct():  # type: ignore[attr-defined]
                 assessment = assess(connections[database])
@@ -44,7 +51,9 @@ class Command(BaseCommand):
         assessment = adopt(database, patience=lock_wait, progress=terminal, repair=repair, end_idle=end_idle, done=done)
         adopted = assessment.kind in (Kind.EXACT, Kind.SUPERSET) or (assessment.kind is Kind.OURS and assessment.migrations)
         if adopted and format == "text":
-            self.stdout.write(f"Adopted: {len(assessment.steps)} steps, {len(assessment.migrations)} migrations.{AFTERWARDS}")
+            self.stdout.write(
+                f"Adopted: {len(assessment.steps)} steps, {len(assessment.recorded)} migrations recorded, {len(assessment.migrations)} run.{AFTERWARDS}"
+            )
         else:
             self.stdout.write(text(assessment))
         sys.exit(assessment.exit_code)

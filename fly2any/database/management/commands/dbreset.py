@@ -19,7 +19,11 @@ class Command(BaseCommand):
         )
         parser.add_argument("--yes", action="store_true", help="Do it; without it nothing is changed.")
         parser.add_argument(
-            "--lock-wait", type=seconds, default=PATIENCE, metavar="SECONDS", help=f"As of `migrate`; {PATIENCE} if not given."
+            "--lock-wait",
+            type=seconds,
+            default=PATIENCE,
+            metavar="SECONDS",
+            help=f"How long to wait for the migration lock, and in all for a lock that others hold; {PATIENCE} if not given.",
         )
 
     def handle(self, *, database, yes, lock_wait, **options):
@@ -28,7 +32,7 @@ class Command(BaseCommand):
             self.stdout.write("Something that is not ours hangs on our tables, and would be dropped with them:")
             for table, what in plan.hanging:
                 self.stdout.write(f"  {table}: {what}")
-            self.stdout.write("Nothing was changed. Agree with whoever made it, and drop it first.")
+            self.stdout.write("Nothing was changed. Agree with whoever made them, and drop them first.")
             sys.exit(4)
         if not plan.migrations:
             self.stdout.write("None of our migrations is recorded here: there is nothing to reset.")
@@ -36,5 +40,7 @@ class Command(BaseCommand):
         self.stdout.write(f"{'Reversed' if yes else 'Would reverse'}: {', '.join(plan.migrations)}")
         for table, rows in plan.tables:
             self.stdout.write(f"  {table:<24}{rows:>14,} {'rows or more' if rows == MOST_COUNTED else 'rows'}")
-        if not yes:
+        if yes:
+            self.stdout.write("These tables are dropped; `manage.py migrate` builds them anew, empty.")
+        else:
             self.stdout.write("Take a backup; then `manage.py dbreset --yes` drops these tables with all their rows.")
