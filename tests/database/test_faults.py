@@ -204,7 +204,7 @@ def mounted(folder):
 
 def test_a_full_disk_in_the_middle_of_an_adoption_is_one_sentence_and_gone_on_with(own_server, tmp_path_factory):
     """On a disk of 24 MB; where none may be mounted, the server's limit for the files of a sort is what is reached."""
-    server = own_server(temp_file_limit="-1", maintenance_work_mem="1MB", max_parallel_maintenance_workers="0")
+    server = own_server(maintenance_work_mem="1MB", max_parallel_maintenance_workers="0")
     server = server.start().create_database()
     server.execute(prisma.exact())
     disk = tmp_path_factory.mktemp("disk")
