@@ -3,6 +3,8 @@
 import argparse
 import math
 
+from fly2any.database.locks import PATIENCE
+
 
 def seconds(text: str) -> float:
     """Return a number of seconds, 0 or more; raise ArgumentTypeError for anything else."""
@@ -13,3 +15,14 @@ def seconds(text: str) -> float:
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError("give a number of seconds, 0 or more")
     return number
+
+
+def add_lock_wait(parser: argparse.ArgumentParser) -> None:
+    """Add `--lock-wait`, as every command that holds the migration lock takes it."""
+    parser.add_argument(
+        "--lock-wait",
+        type=seconds,
+        default=PATIENCE,
+        metavar="SECONDS",
+        help=f"How long to wait for the migration lock, and in all for a lock that others hold; {PATIENCE} if not given.",
+    )

@@ -6,8 +6,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from fly2any.database.adoption import Kind, adopt, assess
 from fly2any.database.adoption.render import AFTERWARDS, as_json, as_text
 from fly2any.database.diagnosis import Refusal
-from fly2any.database.locks import PATIENCE
-from fly2any.database.management.arguments import seconds
+from fly2any.database.management.arguments import add_lock_wait
 from fly2any.database.terminal import Terminal
 
 
@@ -25,13 +24,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--end-idle", action="store_true", help="With --yes: end other clients' idle connections after each step."
         )
-        parser.add_argument(
-            "--lock-wait",
-            type=seconds,
-            default=PATIENCE,
-            metavar="SECONDS",
-            help=f"How long to wait for the migration lock, and in all for a lock that others hold; {PATIENCE} if not given.",
-        )
+        add_lock_wait(parser)
 
     def handle(self, *, database, format, yes, repair, end_idle, lock_wait, **options):
         text = as_json if format == "json" else as_text

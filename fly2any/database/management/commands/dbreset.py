@@ -3,8 +3,7 @@ import sys
 from django.core.management.base import BaseCommand
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from fly2any.database.locks import PATIENCE
-from fly2any.database.management.arguments import seconds
+from fly2any.database.management.arguments import add_lock_wait
 from fly2any.database.reset import MOST_COUNTED, plan_reset, reset
 from fly2any.database.terminal import Terminal
 
@@ -18,13 +17,7 @@ class Command(BaseCommand):
             "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to reset."
         )
         parser.add_argument("--yes", action="store_true", help="Do it; without it nothing is changed.")
-        parser.add_argument(
-            "--lock-wait",
-            type=seconds,
-            default=PATIENCE,
-            metavar="SECONDS",
-            help=f"How long to wait for the migration lock, and in all for a lock that others hold; {PATIENCE} if not given.",
-        )
+        add_lock_wait(parser)
 
     def handle(self, *, database, yes, lock_wait, **options):
         plan = reset(database, patience=lock_wait, progress=Terminal(self.stderr)) if yes else plan_reset(connections[database])

@@ -6,8 +6,7 @@ from django.db import Error, connections
 
 from fly2any.database import journal
 from fly2any.database.diagnosis import Refusal, sqlstate
-from fly2any.database.locks import PATIENCE
-from fly2any.database.management.arguments import seconds
+from fly2any.database.management.arguments import add_lock_wait
 from fly2any.database.migrating import Executor, migrating, refuse_what_another_tool_made
 from fly2any.database.terminal import Terminal
 
@@ -17,13 +16,7 @@ class Command(migrate.Command):
 
     def add_arguments(self, parser):
         super().add_arguments(parser)
-        parser.add_argument(
-            "--lock-wait",
-            type=seconds,
-            default=PATIENCE,
-            metavar="SECONDS",
-            help=f"How long to wait for the migration lock, and in all for a lock that others hold; {PATIENCE} if not given.",
-        )
+        add_lock_wait(parser)
 
     def handle(self, *args, database, lock_wait, **options):
         if options["fake_initial"]:
