@@ -287,17 +287,20 @@ def test_what_prisma_drops_after_the_adoption_is_said_to_be_its_doing(exact):
 
 
 def test_killed_after_the_record_a_second_run_goes_on_with_the_migrations(exact):
-    with open_transaction(exact, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM _prisma_migrations"):
+    snapshot = ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM _prisma_migrations")
+    waiting = (
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE %s AND wait_event = 'virtualxid' AND datname = current_database()"
+    )
+    with open_transaction(exact, *snapshot) as first:
         process = start_manage("dbadopt", "--yes", url=exact.url)
-        wait_until(exact, "SELECT pid FROM pg_stat_progress_create_index WHERE datname = current_database()")
-    with open_transaction(exact, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM _prisma_migrations"):
-        wait_until(
-            exact,
-            "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY \"accounts%%' AND wait_event_type = 'Lock'",
-        )
-        process.kill()
-        process.communicate()
-        exact.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_progress_create_index")
+        wait_until(exact, waiting, ["CREATE UNIQUE INDEX CONCURRENTLY %"])
+        # The build has noted whom it waits for: a snapshot from now on holds up the next build only.
+        with open_transaction(exact, *snapshot):
+            first.execute("COMMIT")
+            wait_until(exact, waiting, ['CREATE INDEX CONCURRENTLY "accounts%'])
+            process.kill()
+            process.communicate()
+            exact.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_progress_create_index")
     report = plan(exact)
     assert report["kind"] == "ours"
     assert "migration accounts.0003_account_user_index" in [step["what"] for step in report["migrations"]]
