@@ -2,8 +2,10 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import PermissionsMixin
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.core.validators import validate_email
 from django.db import models
+from django.db.models.functions import Upper
 
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp, random_text_id
@@ -50,6 +52,15 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     class Meta:
         db_table = "users"
+        indexes = [
+            # The admin's list, newest first, and its ranges of time.
+            Index(fields=["created_at"], name="users_createdAt_idx"),
+            # The admin's list of the staff, which are few among millions.
+            Index(fields=["created_at"], name="users_staff_idx", condition=models.Q(is_staff=True)),
+            # The admin's search for a part of an address or a name; Django's icontains compares in upper case.
+            GinIndex(OpClass(Upper("email"), name="gin_trgm_ops"), name="users_email_trgm_idx"),
+            GinIndex(OpClass(Upper("name"), name="gin_trgm_ops"), name="users_name_trgm_idx"),
+        ]
 
     def __str__(self):
         return self.email

@@ -78,6 +78,8 @@ class Message(models.Model):
             Index(fields=["conversation"], name="ai_messages_conversationId_idx"),
             # MessageQuerySet.of_conversation.
             Index(fields=["conversation", "timestamp"], name="ai_messages_conversationId_timestamp_idx"),
+            # The admin's list, newest first, and its ranges of time.
+            Index(fields=["created_at"], name="ai_messages_createdAt_idx"),
         ]
 
     def __str__(self):

@@ -140,6 +140,8 @@ class UserActivity(models.Model):
             Index(fields=["event_type", "created_at"], name="user_activities_eventType_createdAt_idx"),
             # UserActivityQuerySet.of_user.
             Index(fields=["user", "created_at"], name="user_activities_userId_createdAt_idx"),
+            # The admin's list, newest first, and its ranges of time.
+            Index(fields=["created_at"], name="user_activities_createdAt_idx"),
         ]
 
     def __str__(self):
@@ -202,6 +204,8 @@ class LoginHistory(models.Model):
         indexes = [
             # LoginHistoryQuerySet.of_user, and deleting a user.
             Index(fields=["user", "timestamp"], name="login_history_userId_timestamp_idx"),
+            # The admin's list, newest first, and its ranges of time.
+            Index(fields=["timestamp"], name="login_history_timestamp_idx"),
         ]
 
     def __str__(self):

@@ -81,6 +81,10 @@ CAUSES = (
     # Statements.
     Cause("", r'permission denied to create database',
           "The role may not create a scratch database: ALTER ROLE … CREATEDB, or run this on the embedded server (without POSTGRES_URL)."),
+    Cause("", r'permission denied to create extension "(?P<name>[^"]*)"',
+          "The role may not create the extension {name}: let an administrator of the server run CREATE EXTENSION {name} in this database, and run the command again."),
+    Cause("", r'(extension "(?P<name>[^"]*)" is not available|could not open extension control file)',
+          "The server lacks an extension ({line}): install PostgreSQL's contrib package there, and run the command again."),
     Cause("42501", "", "The role may not do this ({line}): connect as the owner of the tables, or GRANT it the privilege (for migrations CREATE on the schema)."),
     Cause("25006", "", "The database only reads (a standby, or default_transaction_read_only is on): give POSTGRES_URL of the primary."),
     Cause("55P03", "", "Another transaction held a lock for too long ({line}): find it in pg_stat_activity, and run the command again when it is done."),

@@ -72,8 +72,7 @@ def hanging_on(column: Column) -> list:
     mine = [
         thing
         for thing in (*EXPECTED.keys, *EXPECTED.checks, *EXPECTED.indexes, *EXPECTED.foreign_keys)
-        if thing.table == column.table
-        and (column.name in thing.columns or column.name in (getattr(thing, "predicate", "") or ""))
+        if thing.table == column.table and (column.name in thing.columns or column.name in expression_of(thing))
     ]
     theirs = [fk for fk in EXPECTED.foreign_keys if fk.target == column.table and column.name in fk.target_columns]
     return [*mine, *theirs]
@@ -228,7 +227,9 @@ def default_for(column: Column, type_: str) -> str:
 
 
 def expression_of(thing) -> str:
-    return getattr(thing, "predicate", None) or getattr(thing, "expression", None) or ""
+    """What names columns without being one: a condition, or an expression that an index has in a column's place."""
+    computed = " ".join(name for name in getattr(thing, "columns", ()) if "(" in name)
+    return getattr(thing, "predicate", None) or getattr(thing, "expression", None) or computed
 
 
 def of_key(key: Key) -> Iterator[Mutation]:
@@ -332,6 +333,9 @@ def of_index(index: Index) -> Iterator[Mutation]:
     yield damage("renamed", f"ALTER INDEX {name} RENAME TO moved", "renamed")
     yield damage("invalid", f"UPDATE pg_index SET indisvalid = false {place}", "weaker")
     yield damage("not ready", f"UPDATE pg_index SET indisready = false {place}", "weaker")
+    if index.method == "gin":
+        yield damage("of another column", again(columns=("upper(id)",)), "different")
+        return
     yield damage("partial", again(predicate=f"{q(index.columns[0])} IS NOT NULL"), "different" if index.predicate else "weaker")
     yield damage("unique", again(unique=True), "different")
     yield damage(

@@ -94,21 +94,26 @@ def test_a_concurrent_build_whose_command_and_server_process_are_killed_is_mende
 
 
 def test_a_build_that_the_server_finished_after_its_command_was_killed_is_kept(migrated):
-    migrated.execute("DELETE FROM django_migrations WHERE name = '0004_session_user_index'")
+    migrated.execute("DELETE FROM django_migrations WHERE name = '0004_login_timestamp_index'")
     status = manage("dbstatus", url=migrated.url)
-    assert "migrations.unrecorded at accounts.0004_session_user_index" in status.stdout
-    (number,) = migrated.execute("""SELECT pg_relation_filenode('"sessions_userId_idx"')""")
+    assert "migrations.unrecorded at engagement.0004_login_timestamp_index" in status.stdout
+    (number,) = migrated.execute("""SELECT pg_relation_filenode('"login_history_timestamp_idx"')""")
 
     result = manage("migrate", url=migrated.url)
 
-    assert (result.returncode, result.stderr) == (0, "The index sessions_userId_idx is there already, as defined: kept.\n")
-    assert migrated.execute("""SELECT pg_relation_filenode('"sessions_userId_idx"')""") == [number]
+    assert (result.returncode, result.stderr) == (
+        0,
+        "The index login_history_timestamp_idx is there already, as defined: kept.\n",
+    )
+    assert migrated.execute("""SELECT pg_relation_filenode('"login_history_timestamp_idx"')""") == [number]
     assert manage("dbstatus", url=migrated.url).returncode == 0
 
 
 def test_another_index_of_the_same_name_is_refused_with_its_cure(migrated):
-    migrated.execute("DELETE FROM django_migrations WHERE name = '0004_session_user_index'")
-    migrated.execute("""DROP INDEX "sessions_userId_idx"; CREATE INDEX "sessions_userId_idx" ON sessions (expires)""")
+    migrated.execute("DELETE FROM django_migrations WHERE name = '0004_login_timestamp_index'")
+    migrated.execute(
+        """DROP INDEX "login_history_timestamp_idx"; CREATE INDEX "login_history_timestamp_idx" ON login_history (success)"""
+    )
 
     result = manage("migrate", url=migrated.url)
     status = manage("dbstatus", url=migrated.url)
@@ -116,23 +121,23 @@ def test_another_index_of_the_same_name_is_refused_with_its_cure(migrated):
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
     assert "`manage.py dbstatus` shows what, and what to do." in result.stderr
-    assert 'DROP INDEX CONCURRENTLY "sessions_userId_idx";\n' in status.stdout
+    assert 'DROP INDEX CONCURRENTLY "login_history_timestamp_idx";\n' in status.stdout
 
 
 def test_an_invalid_index_of_another_table_is_not_ours_to_drop(migrated):
     migrated.execute("CREATE TABLE theirs (id int)")
     migrated.execute(
-        """DELETE FROM django_migrations WHERE name = '0004_session_user_index'; DROP INDEX "sessions_userId_idx" """
+        """DELETE FROM django_migrations WHERE name = '0004_login_timestamp_index'; DROP INDEX "login_history_timestamp_idx" """
     )
-    migrated.execute("""CREATE INDEX "sessions_userId_idx" ON theirs (id)""")
-    migrated.execute("""UPDATE pg_index SET indisvalid = false WHERE indexrelid = '"sessions_userId_idx"'::regclass""")
+    migrated.execute("""CREATE INDEX "login_history_timestamp_idx" ON theirs (id)""")
+    migrated.execute("""UPDATE pg_index SET indisvalid = false WHERE indexrelid = '"login_history_timestamp_idx"'::regclass""")
 
     result = manage("migrate", url=migrated.url)
 
     assert result.returncode == 2
     assert result.stderr.startswith("What a migration creates is there already")
     assert migrated.execute(
-        """SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = '"sessions_userId_idx"'::regclass"""
+        """SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = '"login_history_timestamp_idx"'::regclass"""
     ) == [("theirs",)]
 
 

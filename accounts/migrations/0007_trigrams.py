@@ -1,0 +1,13 @@
+"""The extension pg_trgm, for the admin's search. Undoing this leaves it: it may have been there before."""
+
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("accounts", "0006_staff_index"),
+    ]
+
+    operations = [
+        migrations.RunSQL("CREATE EXTENSION IF NOT EXISTS pg_trgm", migrations.RunSQL.noop),
+    ]

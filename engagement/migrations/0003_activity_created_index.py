@@ -1,0 +1,18 @@
+"""The newest activities first, for the admin (deviation D5). Made without locking writes out."""
+
+from django.contrib.postgres.operations import AddIndexConcurrently
+from django.db import migrations
+
+from fly2any.postgres.indexes import Index
+
+
+class Migration(migrations.Migration):
+    atomic = False
+
+    dependencies = [
+        ("engagement", "0002_bell_index"),
+    ]
+
+    operations = [
+        AddIndexConcurrently("useractivity", Index(fields=["created_at"], name="user_activities_createdAt_idx")),
+    ]
