@@ -3,7 +3,9 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm
 from django.utils.html import format_html
 
-from fly2any.administration.options import ModelAdmin, OfUser, OpenModelForm, ReadOnlyModelAdmin, SchemaForms, is_set
+from fly2any.administration import shown
+from fly2any.administration.options import ModelAdmin, OfUser, OpenModelForm, ReadOnlyModelAdmin, SchemaForms
+from fly2any.administration.search import Key, KeyWithin, Text
 
 from .models import Account, Session, User, UserPreferences, VerificationToken
 
@@ -18,11 +20,11 @@ class PreferencesInline(SchemaForms, admin.StackedInline):
 class UserAdmin(ModelAdmin, DjangoUserAdmin):
     form = OpenModelForm
     add_form = AdminUserCreationForm
-    list_display = ["email", "name", "country", "has_password", "is_staff", "is_active", "created_at", "last_login"]
-    list_filter = ["is_staff", "is_superuser", "is_active"]
-    search_fields = ["id__exact", "email__startswith", "name__startswith"]
-    search_help_text = "An id, or the beginning of an e-mail address or a name."
-    ordering = ["email"]
+    list_display = ["email", "name", "country", "is_staff", "is_active", "created_at", "last_login"]
+    list_filter = ["is_staff", "is_active", "created_at"]
+    search = (Key("id"), Key("email"), Text("email", "name"))
+    search_help_text = "An id, an e-mail address, or three letters or more of an address or a name."
+    ordering = ["-created_at"]
     long_texts = ("bio",)
     secrets = ("password",)
     readonly_fields = ["id", "password_state", "created_at", "updated_at", "last_login"]
@@ -50,7 +52,6 @@ class UserAdmin(ModelAdmin, DjangoUserAdmin):
         ("Times", {"fields": ["created_at", "updated_at", "last_login"]}),
     ]
     add_fieldsets = [(None, {"fields": ["email", "name", "usable_password", "password1", "password2"]})]
-    has_password = is_set("password")
 
     @admin.display(description="password")
     def password_state(self, user):
@@ -65,25 +66,27 @@ class UserAdmin(ModelAdmin, DjangoUserAdmin):
 @admin.register(Account)
 class AccountAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["provider", "provider_account_id", "user_link", "type", "scope"]
-    search_fields = [*OfUser.search_fields, "provider_account_id__exact"]
-    search_help_text = "An id, the user's e-mail address, or the account at the provider."
-    ordering = ["pk"]
+    list_filter = ["provider"]
+    search = (*OfUser.search, KeyWithin("provider", "provider_account_id"))
+    search_help_text = "An id, the user's e-mail address or id, or the account at the provider."
+    ordering = ["-pk"]
+    shown = {"expires_at": shown.epoch(unit=1)}
     secrets = ("refresh_token", "access_token", "id_token", "session_state")
 
 
 @admin.register(Session)
 class SessionAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["id", "user_link", "expires"]
-    ordering = ["pk"]
+    ordering = ["-pk"]
     secrets = ("session_token",)
 
 
 @admin.register(VerificationToken)
 class VerificationTokenAdmin(ReadOnlyModelAdmin):
     list_display = ["identifier", "expires"]
-    search_fields = ["id__exact", "identifier__startswith"]
-    search_help_text = "An id, or the beginning of an e-mail address."
-    ordering = ["pk"]
+    search = (Key("id"), Key("identifier"))
+    search_help_text = "An id, or a whole e-mail address."
+    ordering = ["identifier"]
     secrets = ("token",)
 
 
@@ -91,5 +94,5 @@ class VerificationTokenAdmin(ReadOnlyModelAdmin):
 class UserPreferencesAdmin(OfUser, ModelAdmin):
     list_display = ["user_link", "preferred_cabin_class", "home_airport", "currency", "language", "theme", "newsletter_opt_in"]
     list_filter = ["currency", "language", "theme", "newsletter_opt_in"]
-    ordering = ["pk"]
+    ordering = ["-pk"]
     readonly_fields = ["id", "created_at", "updated_at"]

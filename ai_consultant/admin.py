@@ -1,6 +1,8 @@
 from django.contrib import admin
 
+from fly2any.administration import shown
 from fly2any.administration.options import OfUser, ReadOnlyModelAdmin, link_to
+from fly2any.administration.search import Key, Related
 
 from .models import Conversation, Message
 
@@ -19,9 +21,9 @@ class MessageInline(admin.TabularInline):
 @admin.register(Conversation)
 class ConversationAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["session_id", "user_link", "status", "current_consultant_team", "created_at", "updated_at"]
-    list_filter = ["status", "current_consultant_team"]
-    search_fields = [*OfUser.search_fields, "session_id__exact"]
-    search_help_text = "An id, a session's id, or the user's e-mail address."
+    list_filter = ["created_at", "status", "current_consultant_team"]
+    search = (Key("session_id"), *OfUser.search)
+    search_help_text = "The id of a conversation or its session, or the user's e-mail address or id."
     ordering = ["-created_at"]
     inlines = [MessageInline]
 
@@ -29,11 +31,12 @@ class ConversationAdmin(OfUser, ReadOnlyModelAdmin):
 @admin.register(Message)
 class MessageAdmin(ReadOnlyModelAdmin):
     list_display = ["role", "consultant_name", "excerpt", "conversation_link", "created_at"]
-    list_filter = ["role", "consultant_team"]
+    list_filter = ["created_at", "role", "consultant_team"]
     list_select_related = ["conversation"]
-    search_fields = ["id__exact", "conversation__session_id__exact"]
-    search_help_text = "An id, or the id of the conversation's session."
-    ordering = ["-pk"]
+    search = (Key("id"), Related("conversation", "session_id"), Key("conversation"))
+    search_help_text = "The id of a message, a conversation or its session."
+    ordering = ["-created_at"]
+    shown = {"timestamp": shown.epoch(unit=0.001)}
     conversation_link = link_to("conversation")
 
     @admin.display(description="content")

@@ -1,5 +1,6 @@
 from django.contrib import admin
 
+from fly2any.administration import shown
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 
 from .models import LoginHistory, Notification, PushSubscription, UserActivity, UserSession, WishlistItem
@@ -8,6 +9,7 @@ from .models import LoginHistory, Notification, PushSubscription, UserActivity, 
 @admin.register(WishlistItem)
 class WishlistItemAdmin(OfUser, ModelAdmin):
     list_display = ["__str__", "user_link", "target_price", "notify_on_drop", "created_at"]
+    shown = {"target_price": shown.number}
     list_filter = ["notify_on_drop"]
     ordering = ["-pk"]
     long_texts = ("notes",)
@@ -17,7 +19,7 @@ class WishlistItemAdmin(OfUser, ModelAdmin):
 @admin.register(Notification)
 class NotificationAdmin(OfUser, ModelAdmin):
     list_display = ["title", "user_link", "type", "priority", "read", "created_at"]
-    list_filter = ["read", "priority", "type"]
+    list_filter = ["created_at", "read", "type", "priority"]
     ordering = ["-created_at"]
     long_texts = ("message",)
     readonly_fields = ["id", "created_at"]
@@ -33,8 +35,8 @@ class PushSubscriptionAdmin(OfUser, ReadOnlyModelAdmin):
 @admin.register(UserActivity)
 class UserActivityAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["event_type", "user_link", "ip_address", "created_at"]
-    list_filter = ["event_type"]
-    ordering = ["-pk"]
+    list_filter = ["created_at", "event_type"]
+    ordering = ["-created_at"]
 
 
 @admin.register(UserSession)
@@ -47,5 +49,5 @@ class UserSessionAdmin(OfUser, ReadOnlyModelAdmin):
 @admin.register(LoginHistory)
 class LoginHistoryAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["timestamp", "user_link", "success", "device", "browser", "os", "location", "ip_address"]
-    list_filter = ["success"]
-    ordering = ["-pk"]
+    list_filter = ["timestamp", "success"]
+    ordering = ["-timestamp"]

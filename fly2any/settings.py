@@ -144,6 +144,7 @@ else:
     ALLOWED_HOSTS = hosts(required("ALLOWED_HOSTS", "ALLOWED_HOSTS=admin.example.com"))
 
 INSTALLED_APPS = [
+    "fly2any.administration.apps.AdministrationConfig",
     "fly2any.administration.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",

@@ -8,7 +8,7 @@ from django.urls import reverse
 from accounts.models import Account, Session, User, UserPreferences, VerificationToken
 from ai_consultant.models import Conversation, Message
 from engagement.models import Notification, PushSubscription, UserActivity, UserSession
-from fly2any.administration.options import MOST_COUNTED
+from fly2any.administration.counts import MOST_COUNTED
 from fly2any.database.contract import PHASE7_APPS
 from fly2any.database.seed import seed
 from tests.database.test_dbseed import DAY

@@ -8,7 +8,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 LAYERS = {  # What each room may import, besides itself.
     "fly2any.postgres": set(),
-    "fly2any.administration": {"fly2any.postgres"},
+    "fly2any.administration": {"fly2any.postgres", "fly2any.database"},
     "fly2any.database": {"fly2any.postgres"},
     "accounts": {"fly2any.postgres", "fly2any.administration"},
     "travel": {"fly2any.postgres", "fly2any.administration", "accounts"},

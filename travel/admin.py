@@ -1,8 +1,14 @@
 from django.contrib import admin
 
+from fly2any.administration import shown
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
+from fly2any.administration.search import Key, Route
 
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
+
+
+def route(row):
+    return f"{row.origin}\u00a0→\u00a0{row.destination}"
 
 
 @admin.register(SavedSearch)
@@ -16,7 +22,7 @@ class SavedSearchAdmin(OfUser, ModelAdmin):
 @admin.register(PriceAlert)
 class PriceAlertAdmin(OfUser, ModelAdmin):
     list_display = [
-        "route",
+        route,
         "depart_date",
         "user_link",
         "current_price",
@@ -30,9 +36,7 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
     ordering = ["-pk"]
     readonly_fields = ["id", "created_at", "updated_at"]
 
-    @admin.display(ordering="origin")
-    def route(self, alert):
-        return f"{alert.origin}\u00a0→\u00a0{alert.destination}"
+    shown = {"current_price": shown.money(), "target_price": shown.money()}
 
 
 @admin.register(RecentSearch)
@@ -43,15 +47,19 @@ class RecentSearchAdmin(OfUser, ReadOnlyModelAdmin):
 
 @admin.register(PriceHistory)
 class PriceHistoryAdmin(ReadOnlyModelAdmin):
-    list_display = ["origin", "destination", "depart_date", "price", "currency", "provider", "timestamp"]
-    list_filter = ["provider"]
-    search_fields = ["id__exact", "origin__exact", "destination__exact"]
-    search_help_text = "An id, or the IATA codes of a route: GRU LIS."
+    list_display = [route, "depart_date", "return_date", "price", "provider", "timestamp"]
+    list_filter = ["timestamp", "provider"]
+    search = (Route(), Key("id"))
+    search_help_text = "A route, GRU-LIS, an airport of departure, GRU, or an id."
+    shown = {"price": shown.money()}
     ordering = ["-timestamp"]
 
 
 @admin.register(PriceMonitorLog)
 class PriceMonitorLogAdmin(ReadOnlyModelAdmin):
     list_display = ["execution_time", "alerts_checked", "alerts_triggered", "alerts_failed", "duration", "triggered_by"]
-    list_filter = ["triggered_by"]
+    list_filter = ["execution_time", "triggered_by"]
+    search = (Key("id"),)
+    search_help_text = "An id."
     ordering = ["-execution_time"]
+    shown = {"duration": shown.with_unit("ms")}

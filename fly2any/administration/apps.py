@@ -1,4 +1,11 @@
+from django.apps import AppConfig
 from django.contrib.admin import apps
+
+
+class AdministrationConfig(AppConfig):
+    """The templates and static files of our layer, before those of Django's admin."""
+
+    name = "fly2any.administration"
 
 
 class AdminConfig(apps.AdminConfig):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.options import BaseModelAdmin
 from django.contrib.admin.widgets import AdminTextInputWidget
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models.constants import LOOKUP_SEP
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.choices import flatten_choices
@@ -17,7 +17,13 @@ from django.utils.html import format_html
 
 from fly2any.postgres.deletion import DB_CASCADE
 
-MOST_COUNTED = 10_000  # Rows of a table counted for the deletion page; more is shown as "10,000+".
+from . import filters, shown
+from .changelist import ChangeList
+from .counts import Count, bounded
+from .filters import BadParameter
+from .indexes import leads, orders
+from .search import Key, Probe, Related, search
+from .shown import Show
 
 
 class OpenSelect(forms.Select):
@@ -68,52 +74,144 @@ class SchemaForms(BaseModelAdmin):
 
 
 class ModelAdmin(SchemaForms, admin.ModelAdmin):
-    """A page of the admin over a table that may be large, and may hold secrets: `secrets` names the fields never shown."""
+    """A page of the admin over a table that may be large, and may hold secrets.
+
+    `secrets` names the fields of which only a fingerprint is shown, `search` the lookups of the search, in the order in which
+    they are tried, and `shown` how fields are shown where their type does not say it.
+    """
 
     secrets: tuple[str, ...] = ()
+    search: tuple[Probe, ...] = ()
+    shown: dict[str, Show] = {}
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
 
+    def __init__(self, model, admin_site):
+        super().__init__(model, admin_site)
+        self.search_fields = ("pk",) if self.search else ()  # That there is a search; `search` says which.
+        self.columns = {field.name: self._column(field) for field in self.opts.local_fields}
+
+    def show(self, name: str, row, *, in_list: bool = False):
+        """Return how the value of the field `name` of `row` is shown, None for what Django's admin shows well."""
+        field = self.opts.get_field(name)
+        value = getattr(row, field.attname)
+        if name in self.secrets:
+            return shown.secret(value) if value else shown.NOTHING
+        if value is None or value == "":
+            return shown.NOTHING
+        if name in self.shown:
+            return self.shown[name](value, row)
+        if isinstance(field, models.DateTimeField):
+            return shown.when(value) if in_list else shown.when_in_full(value)
+        if isinstance(field, models.JSONField):
+            return shown.tree(value)
+        if isinstance(field, ArrayField):
+            return shown.chips(value)
+        if field.choices:
+            return shown.choice({str(key): str(label) for key, label in flatten_choices(field.choices)})(value, row)
+        if isinstance(field, models.TextField):
+            return shown.cell(value) if in_list else shown.text(value)
+        if isinstance(field, models.IntegerField | models.FloatField):
+            return shown.number(value)
+        return None
+
+    def show_readonly(self, name: str, row):
+        """Return how `name` is shown on the page of `row`, None where it is no column or Django's admin shows it well."""
+        return self.show(name, row) if name in self.columns else None
+
+    def _column(self, field):
+        if isinstance(field, models.BooleanField | models.ForeignKey) and field.name not in self.secrets:
+            return field.name
+
+        def column(row):
+            return self.show(field.name, row, in_list=True)
+
+        column.__name__ = field.name
+        return admin.display(description=field.verbose_name, ordering=field.name)(column)
+
+    def get_list_display(self, request):
+        return [self.columns.get(name, name) for name in super().get_list_display(request)]
+
+    def get_list_filter(self, request):
+        return [self._filter(name) if isinstance(name, str) else name for name in super().get_list_filter(request)]
+
+    def _filter(self, name: str):
+        field = self.opts.get_field(name)
+        if isinstance(field, models.DateTimeField):
+            return name, filters.TimeFilter
+        several = leads(self.model, name) and not isinstance(field, models.BooleanField)
+        return name, filters.IndexedValueFilter if several else filters.ValueFilter
+
+    def get_sortable_by(self, request):
+        possible = orders(self.model)
+        columns = self.get_list_display(request)
+        return [column for column in columns if callable(column) and getattr(column, "admin_order_field", None) in possible]
+
+    def get_changelist(self, request, **kwargs):
+        return ChangeList
+
+    def get_changelist_instance(self, request):
+        try:
+            return super().get_changelist_instance(request)
+        except BadParameter as error:
+            self.message_user(request, str(error), messages.ERROR)
+            raise
+
     def get_exclude(self, request, obj=None):
         return [*(super().get_exclude(request, obj) or ()), *self.secrets]
 
+    def get_readonly_fields(self, request, obj=None):
+        return [*super().get_readonly_fields(request, obj), *(self.columns[name] for name in self.secrets)]
+
     def get_fields(self, request, obj=None):
-        hidden = self.secrets if obj else (*self.secrets, *self.readonly_fields)
+        hidden = () if obj else {*self.readonly_fields, *(self.columns[name] for name in self.secrets)}
         return [name for name in super().get_fields(request, obj) if name not in hidden]
 
+    def get_search_results(self, request, queryset, search_term):
+        """Return what the search finds, for the lists of autocomplete fields."""
+        term = search_term.strip()
+        return (queryset.filter(search(self.model, self.search, term).rows) if term else queryset), False
+
+    def response_action(self, request, queryset):
+        if request.POST.get("select_across") == "1":
+            self.message_user(
+                request, "An action takes the rows that are selected on the page, not the whole table.", messages.ERROR
+            )
+            return None
+        return super().response_action(request, queryset)
+
     def lookup_allowed(self, lookup, value, request=None):
-        """Allow what the page offers, and rows by their key: any other lookup would be a question about hidden values."""
-        name = lookup.partition(LOOKUP_SEP)[0]
-        offered = {item[0] if isinstance(item, tuple) else item for item in self.get_list_filter(request)}
-        if lookup in offered or name in {item.partition(LOOKUP_SEP)[0] for item in offered if isinstance(item, str)}:
-            return name not in self.secrets and super().lookup_allowed(lookup, value, request)
-        if name == self.opts.pk.name:
-            return True
-        field = next((field for field in self.opts.local_fields if field.name == name), None)
-        return isinstance(field, models.ForeignKey) and lookup in (
-            name,
-            f"{name}__exact",
-            f"{name}__{field.target_field.name}__exact",
-        )
+        """Allow what the page's filters ask, and rows by their key or a foreign key: anything else could ask for a secret."""
+        offered = {name for item in self.get_list_filter(request) for name in _parameters(item)}
+        keys = {self.opts.pk.name: ("", "__exact", "__in")}
+        for field in self.opts.local_fields:
+            if isinstance(field, models.ForeignKey):
+                keys[field.name] = ("", "__exact", f"__{field.target_field.name}__exact")
+        return lookup in offered or any(lookup == name + suffix for name, suffixes in keys.items() for suffix in suffixes)
 
     def get_deleted_objects(self, objs, request):
         """Add to Django's answer what the database will delete by cascade, counted and not fetched."""
         to_delete, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
         pks = [obj.pk for obj in objs]
-        cascade = dict(_cascade(self.model, pks, self.model._base_manager.db))
-        shown = {name: number if number <= MOST_COUNTED else f"{MOST_COUNTED:,}+" for name, number in cascade.items()}
-        return to_delete, {**counts, **shown}, perms_needed, protected
+        cascade = {name: str(count) for name, count in _cascade(self.model, pks)}
+        return to_delete, {**counts, **cascade}, perms_needed, protected
 
 
-def _cascade(model: type[models.Model], keys, using: str) -> Iterator[tuple[str, int]]:
-    """Yield the name and the number, at most MOST_COUNTED + 1, of the rows of each table that the database deletes with `keys`."""
+def _parameters(item) -> list[str]:
+    """Return the names in the address that a filter of `list_filter` takes."""
+    name, kind = item
+    return [f"{name}__{part}" for part in ("within", "from", "until")] if kind is filters.TimeFilter else [name]
+
+
+def _cascade(model: type[models.Model], keys) -> Iterator[tuple[str, Count]]:
+    """Yield the name and the number of the rows of each table that the database deletes with `keys`."""
     for relation in model._meta.related_objects:
         if relation.on_delete is DB_CASCADE:
-            rows = relation.related_model._base_manager.using(using).filter(**{f"{relation.field.name}__in": keys}).values("pk")
-            if number := rows[: MOST_COUNTED + 1].count():
-                yield str(relation.related_model._meta.verbose_name_plural), number
-                yield from _cascade(relation.related_model, rows, using)
+            rows = relation.related_model._base_manager.filter(**{f"{relation.field.name}__in": keys})
+            if (count := bounded(rows)).number != 0:
+                yield str(relation.related_model._meta.verbose_name_plural), count
+                yield from _cascade(relation.related_model, rows.values("pk"))
 
 
 class ReadOnlyModelAdmin(ModelAdmin):
@@ -129,7 +227,7 @@ class ReadOnlyModelAdmin(ModelAdmin):
 def link_to(name: str, description: str | None = None):
     """Return a list column that links to the object of the foreign key `name`, or shows the bare key where it names nobody."""
 
-    @admin.display(description=description or name.replace("_", " "), ordering=name, empty_value="–")
+    @admin.display(description=description or name.replace("_", " "), empty_value="–")
     def column(self, obj):
         field = obj._meta.get_field(name)
         key = getattr(obj, field.attname)
@@ -161,10 +259,10 @@ def is_set(name: str):
 
 
 class OfUser:
-    """What the pages over rows that hang on a user share: found by their id or the user's e-mail address, linked to the user."""
+    """What the pages over rows that hang on a user share: found by their id, the user's e-mail address or the user's id."""
 
     list_select_related = ("user",)
     raw_id_fields = ("user",)
-    search_fields = ("id__exact", "user__email__exact")
-    search_help_text = "An id, or the user's e-mail address."
+    search = (Key("id"), Related("user", "email"), Key("user"))
+    search_help_text = "An id, or the user's e-mail address or id."
     user_link = link_to("user")

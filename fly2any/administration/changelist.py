@@ -1,0 +1,219 @@
+"""The list of a table: what it shows costs the same at any size of the table and on any page."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.utils import build_q_object_from_lookup_parameters
+from django.contrib.admin.views import main
+from django.contrib.admin.views.main import ORDER_VAR, SEARCH_VAR
+from django.core.exceptions import ValidationError
+from django.db import models
+
+from . import shown
+from .counts import Count, bounded, exact, of_table
+from .deadlines import TooSlow, within
+from .filters import BadParameter, TimeFilter
+from .indexes import best_path, orders
+from .paging import Order, page_of
+from .search import Found, search
+
+AFTER_VAR, BEFORE_VAR, COUNT_VAR, LOOK_VAR = "after", "before", "count", "look"
+WINDOW = 20_000  # Rows that one page looks through for a filter that no index serves.
+MOST_WINDOWS = 16
+
+
+class ChangeList(main.ChangeList):
+    """A list in the order of an index, page by page from row to row.
+
+    A filter whose column leads an index is looked up there. Any other is looked for in the next WINDOW rows of the order;
+    the page says how far it looked, and the link to look further looks through four times as many, up to MOST_WINDOWS.
+    """
+
+    OURS = (AFTER_VAR, BEFORE_VAR, COUNT_VAR, LOOK_VAR)
+
+    def __init__(self, request, *args):
+        self.after, self.before = request.GET.get(AFTER_VAR), request.GET.get(BEFORE_VAR)
+        self.wants_exact = request.GET.get(COUNT_VAR) == "exact"
+        look = request.GET.get(LOOK_VAR, "")
+        self.windows = min(int(look), MOST_WINDOWS) if look.isdecimal() and look != "0" else 1
+        self.looked_until: Any = None  # The value of the order where the window ended.
+        self.further = ""  # The address of the next window.
+        super().__init__(request, *args)
+
+    def get_filters_params(self, params=None):
+        return {name: value for name, value in super().get_filters_params(params).items() if name not in self.OURS}
+
+    def get_query_string(self, new_params=None, remove=None):
+        """Return the query of this list with other parameters; it begins at the first page unless they say where."""
+        return super().get_query_string(dict.fromkeys(self.OURS) | (new_params or {}), remove)
+
+    def get_queryset(self, request, exclude_parameters=None):
+        """Return the rows that all filters and the search leave; sets `order`, and `base`, the rows before unserved filters."""
+        for name in self.OURS:
+            self.params.pop(name, None)
+        self.filter_specs, self.has_filters, remaining, _, self.has_active_filters = self.get_filters(request)
+        self.clear_all_filters_qs = self.get_query_string(remove=self.get_filters_params())
+        try:
+            rows = self.root_queryset.filter(build_q_object_from_lookup_parameters(remaining))
+        except (ValueError, ValidationError) as error:
+            raise IncorrectLookupParameters(error) from error
+        found = self.found
+        equal = {key.partition("__")[0]: value[-1] for key, value in remaining.items()} | found.equal
+        for spec in self.filter_specs:
+            equal |= getattr(spec, "equal", {})
+        path = best_path(self.model, equal)
+        self.order = self.chosen_order(path.following(equal) if path else None)
+
+        looked_up = path.looks_up(equal) if path else set()
+        rows = self.apply_select_related(rows.filter(found.rows))
+        self.narrowed = bool(remaining or found.rows)
+        unserved = []
+        for spec in self.filter_specs:
+            if isinstance(spec, TimeFilter):
+                self.narrowed |= spec.active
+                served = spec.field_path == self.order.field.name or not spec.active
+            else:
+                self.narrowed |= bool(spec.equal)
+                # What a search finds is few, or the columns of an index.
+                served = spec.equal.keys() <= looked_up or (bool(found.rows) and not found.equal)
+            if served:
+                rows = spec.queryset(request, rows)
+            else:
+                unserved.append(spec)
+        self.base = rows
+        for spec in unserved:
+            rows = spec.queryset(request, rows)
+        self.is_windowed = bool(unserved)
+        return rows.order_by(*self.order.by())
+
+    @cached_property
+    def found(self) -> Found:
+        """Return what is searched for: everything without a search."""
+        term = self.query.strip()
+        return search(self.model, self.model_admin.search, term) if term else Found(models.Q())
+
+    def chosen_order(self, following: str | None) -> Order:
+        """Return the order: the one asked for, else by the time that the index in use has next, else the table's own."""
+        pk = self.opts.pk
+        name, descending = pk.name, True
+        if chosen := self.asked_order():
+            name, descending = chosen
+        elif following and isinstance(self.opts.get_field(following), models.DateTimeField):
+            name = following
+        elif self.model_admin.ordering:
+            name = self.model_admin.ordering[0].lstrip("-")
+            descending = self.model_admin.ordering[0].startswith("-")
+        field = pk if name == "pk" else self.opts.get_field(name)
+        return Order(field, pk, descending)  # type: ignore[arg-type]
+
+    def asked_order(self) -> tuple[str, bool] | None:
+        """Return the column that the address names, and whether downwards, where an index has that order."""
+        first = self.params.get(ORDER_VAR, "").partition(".")[0]
+        try:
+            name = self.get_ordering_field(self.list_display[abs(int(first))])
+        except (ValueError, IndexError):
+            return None
+        return (name, first.startswith("-")) if name in orders(self.model) else None
+
+    def get_ordering_field_columns(self):
+        """Return the column of the order, if the list shows it, and its direction."""
+        for number, name in enumerate(self.list_display):
+            if self.get_ordering_field(name) == self.order.field.name:
+                return {number: "desc" if self.order.descending else "asc"}
+        return {}
+
+    def get_results(self, request):
+        """Fetch the page and count, both within bounds."""
+        rows = self.queryset
+        try:
+            if self.is_windowed:
+                rows = self.in_window(rows)
+            page = page_of(
+                rows, self.order, size=self.list_per_page, after=self.after, before=self.before, full=not self.is_windowed
+            )
+        except ValueError:
+            raise BadParameter("The address names no place in this list: this is its beginning.") from None
+        self.result_list = page.rows
+        if page.has_later if self.before is None else page.has_earlier:
+            self.further, self.looked_until = "", None  # The page is full before the window's end.
+        self.has_earlier, self.has_later = page.has_earlier, page.has_later
+        self.count = self.count_of(rows)
+        # For Django's templates: the number on the page, so that no action is offered for rows that are not on it.
+        self.result_count = self.full_result_count = len(page.rows)
+        self.show_full_result_count = False
+        self.show_admin_actions = True
+        self.can_show_all = self.multi_page = self.show_all = False
+        self.paginator = None
+
+    def in_window(self, rows: models.QuerySet) -> models.QuerySet:
+        """Return the rows in the next WINDOW rows of the order; sets `looked_until` and `further` where that is not all."""
+        backwards = self.before is not None
+        base = self.base.select_related(None)
+        if token := self.before or self.after:
+            base = base.filter(self.order.beyond(self.order.place(token), backwards=backwards))
+        edge = base.order_by(*self.order.by(backwards=backwards)).only(*self.order.names)[self.window : self.window + 1]
+        try:
+            with within():
+                last = next(iter(edge), None)
+        except TooSlow:
+            return rows
+        if last is None:
+            return rows
+        self.looked_until = getattr(last, self.order.field.attname)
+        token = self.order.token(last)
+        direction = BEFORE_VAR if backwards else AFTER_VAR
+        self.further = self.get_query_string({direction: token, LOOK_VAR: min(4 * self.windows, MOST_WINDOWS)})
+        return rows.filter(self.order.until(self.order.place(token), backwards=backwards))
+
+    def count_of(self, rows: models.QuerySet) -> Count:
+        if not self.has_earlier and not self.has_later and not self.further:
+            return Count(len(self.result_list))
+        if self.wants_exact:
+            return exact(self.queryset)
+        if self.is_windowed:
+            return Count(len(self.result_list), more=True)
+        if self.narrowed:
+            return bounded(rows)
+        return of_table(self.model)
+
+    @property
+    def window(self) -> int:
+        return self.windows * WINDOW
+
+    @property
+    def window_size(self) -> str:
+        return f"{self.window:,}"
+
+    @property
+    def looked_until_shown(self) -> str:
+        return shown.moment(self.looked_until) if isinstance(self.looked_until, datetime) else ""
+
+    # The addresses of the other pages, and of the exact count.
+
+    @property
+    def first_page(self) -> str:
+        return self.get_query_string()
+
+    @property
+    def earlier_page(self) -> str:
+        return self.get_query_string({BEFORE_VAR: self.order.token(self.result_list[0])}) if self.result_list else ""
+
+    @property
+    def later_page(self) -> str:
+        return self.get_query_string({AFTER_VAR: self.order.token(self.result_list[-1])})
+
+    @property
+    def last_page(self) -> str:
+        return self.get_query_string({BEFORE_VAR: ""})
+
+    @property
+    def without_search(self) -> str:
+        return self.get_query_string({SEARCH_VAR: None})
+
+    @property
+    def exact_count(self) -> str:
+        return self.get_query_string({COUNT_VAR: "exact"})

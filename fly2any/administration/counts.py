@@ -1,0 +1,82 @@
+"""Numbers of rows that cost the same however many there are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db import connection, models
+
+from .deadlines import TooSlow, within
+
+MOST_COUNTED = 10_000  # Rows that are counted; more is shown as "10,000+".
+EXACT_DEADLINE = 1_900  # Milliseconds for a count that was asked for.
+
+# -1 is a table that was never analysed; a partitioned one has none of its own.
+ESTIMATES_SQL = """
+    SELECT cls.relname AS "table", cls.reltuples::bigint AS rows
+    FROM pg_catalog.pg_class AS cls
+    WHERE cls.oid = ANY (SELECT pg_catalog.to_regclass(pg_catalog.quote_ident(name)) FROM unnest(%(tables)s::text[]) AS name)
+    ORDER BY cls.relname
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many rows: `number` of them, exactly, at least (`more`), or by the statistics (`estimated`); None is unknown."""
+
+    number: int | None
+    more: bool = False
+    estimated: bool = False
+
+    def __str__(self) -> str:
+        if self.number is None:
+            return "not computed"
+        return f"~{short(self.number)}" if self.estimated else f"{self.number:,}{'+' if self.more else ''}"
+
+    @property
+    def is_exact(self) -> bool:
+        return self.number is not None and not self.more and not self.estimated
+
+
+def short(number: float) -> str:
+    """Return a number in three figures or so: 950, 12.3 k, 10.0 M, 1.2 G."""
+    if number < 1000:
+        return f"{number:.0f}"
+    place = min(3, int(math.log10(number)) // 3)
+    return f"{number / 1000**place:.1f} {' kMG'[place]}"
+
+
+def estimates(models_: Iterable[type[models.Model]]) -> dict[str, int]:
+    """Return the table names of `models_` with their rows as the statistics have them, -1 where a table has none."""
+    with connection.cursor() as cursor:
+        cursor.execute(ESTIMATES_SQL, {"tables": [model._meta.db_table for model in models_]})
+        return dict(cursor.fetchall())
+
+
+def bounded(queryset: models.QuerySet) -> Count:
+    """Return how many rows there are, counted up to MOST_COUNTED, or unknown where that takes too long."""
+    try:
+        with within():
+            number = queryset.order_by()[: MOST_COUNTED + 1].count()
+    except TooSlow:
+        return Count(None)
+    return Count(min(number, MOST_COUNTED), more=number > MOST_COUNTED)
+
+
+def exact(queryset: models.QuerySet) -> Count:
+    """Return how many rows there are, or unknown where counting them takes too long."""
+    try:
+        with within(EXACT_DEADLINE):
+            return Count(queryset.order_by().count())
+    except TooSlow:
+        return Count(None)
+
+
+def of_table(model: type[models.Model]) -> Count:
+    """Return how many rows a table has: counted if they are few, else by the statistics."""
+    estimate = estimates([model]).get(model._meta.db_table, -1)
+    if estimate > MOST_COUNTED:
+        return Count(estimate, estimated=True)
+    return bounded(model._base_manager.all())

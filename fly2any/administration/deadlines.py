@@ -1,0 +1,68 @@
+"""Pages that end: each page that only reads runs in a read-only transaction, in which no statement may take long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+
+from django.db import OperationalError, connection, transaction
+from django.http import HttpRequest, HttpResponse
+from psycopg.errors import QueryCanceled
+
+STATEMENT = 2_000  # Milliseconds: no statement of a page may take longer.
+EXTRA = 400  # Milliseconds for a figure that the page can do without.
+
+
+class TooSlow(Exception):  # noqa: N818  Nothing is broken: the answer would come too late.
+    """A figure that did not come in time; the page shows that it was not computed."""
+
+
+def is_timeout(error: BaseException) -> bool:
+    return isinstance(error, OperationalError) and isinstance(error.__cause__, QueryCanceled)
+
+
+def read_only(
+    view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest], HttpResponse]
+) -> Callable[..., HttpResponse]:
+    """Return `view` with its GET in a read-only transaction under the deadline, rendered in it; `too_slow` answers past it."""
+
+    @wraps(view)
+    def bounded(request, *args, **kwargs):
+        if request.method not in ("GET", "HEAD"):
+            return view(request, *args, **kwargs)
+        try:
+            with transaction.atomic():
+                with connection.cursor() as cursor:
+                    cursor.execute(f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {STATEMENT}")
+                response = view(request, *args, **kwargs)
+                if hasattr(response, "render") and not response.is_rendered:
+                    response.render()
+                return response
+        except OperationalError as error:
+            if not is_timeout(error):
+                raise
+            return too_slow(request)
+
+    return bounded
+
+
+@contextmanager
+def within(milliseconds: int = EXTRA) -> Iterator[None]:
+    """Give what is inside `milliseconds` a statement, and raise TooSlow past them; the page's transaction goes on.
+
+    Outside a transaction there is no deadline to tighten, and it does nothing.
+    """
+    if not connection.in_atomic_block:
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(f"SAVEPOINT extra; SET LOCAL statement_timeout = {milliseconds}")
+        try:
+            yield
+        except OperationalError as error:
+            cursor.execute("ROLLBACK TO SAVEPOINT extra; RELEASE SAVEPOINT extra")
+            if not is_timeout(error):
+                raise
+            raise TooSlow from error
+        cursor.execute(f"RELEASE SAVEPOINT extra; SET LOCAL statement_timeout = {STATEMENT}")

@@ -1,0 +1,158 @@
+"""Filters of the lists: by a value, and by a range of time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.contrib.admin import FieldListFilter
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.db import models
+from django.utils import timezone
+from django.utils.choices import flatten_choices
+from django.utils.dateparse import parse_date, parse_datetime
+
+from .search import values_of
+
+
+class BadParameter(IncorrectLookupParameters):
+    """A parameter in the address that says nothing; its text is the sentence for the user."""
+
+
+class Filter(FieldListFilter):
+    """A filter over one column: `equal` is what it asks for, by name, and `narrow` asks it."""
+
+    def __init__(self, field, request, params, model, model_admin, field_path):
+        super().__init__(field, request, params, model, model_admin, field_path)
+        self.given = {name: values[-1] for name, values in self.used_parameters.items()}
+
+    @property
+    def equal(self) -> dict[str, Any]:
+        return {}
+
+    def queryset(self, request, queryset):
+        return queryset.filter(**self.equal)
+
+
+class ValueFilter(Filter):
+    """Rows with a value: one of the field's choices, or of those that are in the table where an index leads with it."""
+
+    model_of_values: type[models.Model] | None = None
+
+    def expected_parameters(self):
+        return [self.field_path]
+
+    @property
+    def equal(self):
+        value = self.given.get(self.field_path)
+        if value is None:
+            return {}
+        if isinstance(self.field, models.BooleanField):
+            return {self.field_path: value == "1"} if value in ("0", "1") else {}
+        return {} if "\0" in value else {self.field_path: value}
+
+    def lookups(self) -> list[tuple[str, str]]:
+        if isinstance(self.field, models.BooleanField):
+            return [("1", "Yes"), ("0", "No")]
+        known = [(str(value), str(label)) for value, label in flatten_choices(self.field.choices or ())]
+        if self.model_of_values:
+            values = values_of(self.model_of_values, self.field_path)
+            labels = dict(known)
+            return [(value, labels.get(value, value)) for value in values]
+        value = self.given.get(self.field_path)
+        return known + ([(value, value)] if value and value not in dict(known) else [])
+
+    def choices(self, changelist):
+        chosen = self.given.get(self.field_path)
+        yield {
+            "selected": chosen is None,
+            "query_string": changelist.get_query_string({self.field_path: None}),
+            "display": "All",
+        }
+        for value, label in self.lookups():
+            yield {
+                "selected": chosen == value,
+                "query_string": changelist.get_query_string({self.field_path: value}),
+                "display": label or "(empty)",
+            }
+
+    def has_output(self):
+        return True
+
+
+class IndexedValueFilter(ValueFilter):
+    """Rows with one of the values that are in the table; the column leads an index, which gives them."""
+
+    def __init__(self, field, request, params, model, model_admin, field_path):
+        super().__init__(field, request, params, model, model_admin, field_path)
+        self.model_of_values = model
+
+
+class TimeFilter(Filter):
+    """Rows of a range of time: one that ends now, or from and until (without it) a day or a moment, UTC."""
+
+    template = "admin/time_filter.html"
+    PRESETS = {
+        "1h": ("Last hour", timedelta(hours=1)),
+        "today": ("Today (UTC)", None),
+        "7d": ("Last 7 days", timedelta(days=7)),
+        "30d": ("Last 30 days", timedelta(days=30)),
+    }
+
+    def expected_parameters(self):
+        return [f"{self.field_path}__{name}" for name in ("within", "from", "until")]
+
+    def value(self, name: str) -> str:
+        return self.given.get(f"{self.field_path}__{name}", "")
+
+    @property
+    def range(self) -> tuple[datetime | None, datetime | None]:
+        """Return from when, and until when, None where there is no end."""
+        now = timezone.now()
+        if self.value("within") == "today":
+            return now.replace(hour=0, minute=0, second=0, microsecond=0), None
+        if length := self.PRESETS.get(self.value("within"), ("", None))[1]:
+            return now - length, None
+        return self.moment("from"), self.moment("until")
+
+    def moment(self, name: str) -> datetime | None:
+        """Return the moment that was given as `YYYY-MM-DD` or as an ISO time, UTC where it names no zone."""
+        text = self.value(name)
+        if not text:
+            return None
+        try:
+            day = parse_date(text)
+            moment = datetime(day.year, day.month, day.day, tzinfo=UTC) if day else parse_datetime(text)
+        except ValueError:
+            moment = None
+        if moment is None:
+            raise BadParameter(f"“{text}” is no day: write it as {timezone.now():%Y-%m-%d}.")
+        return moment.replace(tzinfo=moment.tzinfo or UTC)
+
+    @property
+    def active(self) -> bool:
+        return self.range != (None, None)
+
+    def queryset(self, request, queryset):
+        begin, end = self.range
+        if begin:
+            queryset = queryset.filter(**{f"{self.field_path}__gte": begin})
+        if end:
+            queryset = queryset.filter(**{f"{self.field_path}__lt": end})
+        return queryset
+
+    def choices(self, changelist):
+        whole = changelist.get_query_string(remove=[f"{self.field_path}__"])
+        self.others = [
+            (name, value)
+            for name, values in changelist.filter_params.items()
+            if name not in self.expected_parameters() and name not in changelist.OURS
+            for value in (values if isinstance(values, list) else [values])
+        ]
+        yield {"selected": not self.active, "query_string": whole, "display": "Any time"}
+        for name, (label, _) in self.PRESETS.items():
+            query = changelist.get_query_string({f"{self.field_path}__within": name}, [f"{self.field_path}__"])
+            yield {"selected": self.value("within") == name, "query_string": query, "display": label}
+
+    def has_output(self):
+        return True

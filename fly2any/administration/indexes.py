@@ -1,0 +1,84 @@
+"""What the B-tree indexes of a model serve: which filters, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import models
+
+from fly2any.postgres.indexes import Index
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """An index as a way to rows: those of its condition, by the values of its `fields` from the left."""
+
+    fields: tuple[str, ...]
+    condition: dict[str, Any] = field(default_factory=dict)
+
+    def served(self, equal: Mapping[str, Any]) -> int:
+        """Return how many of the `equal` fields (name → value) the index looks up, 0 where it does not hold their rows."""
+        if not self.condition.items() <= equal.items():
+            return 0
+        return len(self.condition) + self.depth(equal)
+
+    def depth(self, equal: Mapping[str, Any]) -> int:
+        return next((place for place, name in enumerate(self.fields) if name not in equal), len(self.fields))
+
+    def following(self, equal: Mapping[str, Any]) -> str | None:
+        """Return the field by which the rows of `equal` come ordered, None at the end of the index."""
+        return self.fields[depth] if (depth := self.depth(equal)) < len(self.fields) else None
+
+    def looks_up(self, equal: Mapping[str, Any]) -> set[str]:
+        """Return the names of the `equal` fields that the index looks up."""
+        return {*self.condition, *self.fields[: self.depth(equal)]} if self.served(equal) else set()
+
+
+def paths(model: type[models.Model]) -> Iterator[Path]:
+    """Yield the paths to the rows of `model`, its primary key first."""
+    opts = model._meta
+    yield Path((opts.pk.name,))
+    for column in opts.local_fields:
+        if column.unique and not column.primary_key:
+            yield Path((column.name,))
+    for constraint in opts.constraints:
+        if isinstance(constraint, models.UniqueConstraint) and constraint.fields and not constraint.condition:
+            yield Path(tuple(constraint.fields))
+    for index in opts.indexes:
+        if type(index) in (models.Index, Index) and index.fields:
+            condition = _equalities(index.condition)
+            if condition is not None:
+                yield Path(tuple(name.lstrip("-") for name in index.fields), condition)
+
+
+def _equalities(condition: models.Q | None) -> dict[str, Any] | None:
+    """Return a partial index's condition as name → value, None where it is not made of equalities."""
+    if condition is None:
+        return {}
+    plain = not condition.negated and condition.connector == models.Q.AND
+    if plain and all(isinstance(child, tuple) and "__" not in child[0] for child in condition.children):
+        return dict(condition.children)  # type: ignore[arg-type]
+    return None
+
+
+def best_path(model: type[models.Model], equal: Mapping[str, Any]) -> Path | None:
+    """Return the path that looks up most of the `equal` fields, None where no index looks up any."""
+    best = max(paths(model), key=lambda path: path.served(equal))
+    return best if best.served(equal) else None
+
+
+def orders(model: type[models.Model]) -> set[str]:
+    """Return the fields by which an index orders all rows: unique ones and times that lead one and are never NULL.
+
+    Others that lead an index, a kind or a state, have the same value in so many rows that these would have to be sorted.
+    """
+    leading = {path.fields[0] for path in paths(model) if not path.condition}
+    fields = [field for field in model._meta.local_fields if field.name in leading and not field.null]
+    return {field.name for field in fields if field.unique or isinstance(field, models.DateTimeField)}
+
+
+def leads(model: type[models.Model], name: str) -> bool:
+    """Return whether an index over the whole table begins with the field `name`."""
+    return any(path.fields[0] == name and not path.condition for path in paths(model))

@@ -1,0 +1,94 @@
+"""Pages by the place of their first or last row in the order (keyset): any page costs what the first one costs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Q
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order of a list: by `field`, and where its values tie by the primary key, both the same way."""
+
+    field: models.Field
+    pk: models.Field
+    descending: bool
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys([self.field.attname, self.pk.attname]))
+
+    def by(self, *, backwards: bool = False) -> list[str]:
+        """Return what order_by takes."""
+        sign = "-" if self.descending != backwards else ""
+        return [sign + name for name in self.names]
+
+    def beyond(self, place: list[Any], *, backwards: bool = False, inclusive: bool = False) -> Q:
+        """Return the condition for the rows after `place`, the values of `names`, or before it.
+
+        `a <= x AND (a < x OR id < y)`: with `a < x OR (a = x AND id < y)` PostgreSQL would not begin at x in the index.
+        """
+        comparison = "lt" if self.descending != backwards else "gt"
+        *first, last = self.names
+        condition = Q((f"{last}__{comparison}{'e' if inclusive else ''}", place[-1]))
+        for name in first:
+            condition = Q((f"{name}__{comparison}e", place[0])) & (Q((f"{name}__{comparison}", place[0])) | condition)
+        return condition
+
+    def until(self, place: list[Any], *, backwards: bool = False) -> Q:
+        """Return the condition for the rows before `place` and the one at it, or after."""
+        return self.beyond(place, backwards=not backwards, inclusive=True)
+
+    def token(self, row: models.Model) -> str:
+        """Return the place of `row` for a URL."""
+        place = [str(getattr(row, name)) for name in self.names]
+        return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+
+    def place(self, token: str) -> list[Any]:
+        """Return the place that `token` says; raise ValueError where it says none of this order."""
+        try:
+            texts = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts) or "\0" in "".join(texts):
+                raise ValueError("not a place")
+            "".join(texts).encode()
+            fields = list(dict.fromkeys([self.field, self.pk]))
+            return [field.to_python(text) for field, text in zip(fields, texts, strict=True)]
+        except (ValueError, binascii.Error, ValidationError, RecursionError) as error:
+            raise ValueError(f"{token!r} is no place in this list.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The rows of a page, and whether there are rows before and after them."""
+
+    rows: list[models.Model]
+    has_earlier: bool
+    has_later: bool
+
+
+def page_of(
+    rows: models.QuerySet, order: Order, *, size: int, after: str | None = None, before: str | None = None, full: bool = True
+) -> Page:
+    """Return the page of `size` rows after a token, or before one (before "" is the last page), else the first.
+
+    Where fewer rows are before a token, the first page is shown, unless not to be `full`. Raises ValueError for a token
+    that is none.
+    """
+    if before is not None:
+        earlier = rows.filter(order.beyond(order.place(before), backwards=True)) if before else rows
+        found = list(earlier.order_by(*order.by(backwards=True))[: size + 1])
+        if len(found) > size or not before or not full:
+            return Page(found[:size][::-1], len(found) > size, bool(before))
+    elif after:
+        later = rows.filter(order.beyond(order.place(after)))
+        found = list(later.order_by(*order.by())[: size + 1])
+        return Page(found[:size], True, len(found) > size)
+    found = list(rows.order_by(*order.by())[: size + 1])
+    return Page(found[:size], False, len(found) > size)

@@ -1,0 +1,159 @@
+"""How values are shown: each function returns safe HTML or text for a value, which may be anything the site wrote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from django.utils import timezone
+from django.utils.crypto import salted_hmac
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince, timeuntil
+
+NOTHING = SafeString('<span class="nothing" aria-label="empty">–</span>')
+LONGEST_CELL = 80  # Characters of a text in a list.
+LONGEST_TEXT = 20_000  # Characters of a text on a page of its own.
+MOST_ITEMS = 300  # Of a JSON value, in all; the rest is counted.
+DEEPEST = 12
+
+Show = Callable[[Any, Any], Any]  # (value, row) → what is shown of it.
+
+
+def moment(value: datetime) -> str:
+    """Return a time in full, UTC."""
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def age(value: datetime) -> str:
+    """Return how long ago a time was, or how long until it is, in one unit."""
+    now = timezone.now()
+    words = timesince(value, now, depth=1) if value <= now else timeuntil(value, now, depth=1)
+    if words.startswith("0"):
+        return "now"
+    return f"{words} ago" if value <= now else f"in {words}"
+
+
+def when(value: datetime, row: Any = None) -> str:
+    """Show a time as its distance from now, with the exact time on it."""
+    return format_html('<time datetime="{}" title="{}">{}</time>', value.isoformat(), moment(value), age(value))
+
+
+def when_in_full(value: datetime, row: Any = None) -> str:
+    return format_html(
+        '<time datetime="{}">{}</time> <span class="quiet">{}</span>', value.isoformat(), moment(value), age(value)
+    )
+
+
+def epoch(*, unit: float) -> Show:
+    """Return how a number of seconds (unit 1) or milliseconds (0.001) since 1970 is shown: as a time."""
+
+    def show(value, row):
+        try:
+            return when_in_full(datetime.fromtimestamp(value * unit, UTC))
+        except (OverflowError, ValueError, OSError):
+            return f"{value:,}"
+
+    return show
+
+
+def money(currency: str = "currency") -> Show:
+    """Return how a price is shown, in the currency that another field of the row names."""
+
+    def show(value, row):
+        if not math.isfinite(value):
+            return str(value)
+        return format_html('<span class="number">{}</span>\u00a0{}', f"{value:,.2f}", getattr(row, currency, None) or "")
+
+    return show
+
+
+def with_unit(unit: str) -> Show:
+    return lambda value, row: format_html('<span class="number">{}</span>\u00a0{}', f"{value:,}", unit)
+
+
+def number(value: float, row: Any = None) -> str:
+    return format_html('<span class="number">{}</span>', f"{value:,}")
+
+
+def cell(value: Any, row: Any = None) -> str:
+    """Show a text in a list: its beginning."""
+    text = str(value)
+    if len(text) <= LONGEST_CELL:
+        return format_html("<bdi>{}</bdi>", text)
+    return format_html("<bdi>{}…</bdi>", text[:LONGEST_CELL])
+
+
+def text(value: Any, row: Any = None) -> str:
+    """Show a text on a page of its own, its lines kept."""
+    text = str(value)
+    rest = len(text) - LONGEST_TEXT
+    more = f" … {rest:,} more characters" if rest > 0 else ""
+    return format_html('<div class="long-text" dir="auto">{}<span class="quiet">{}</span></div>', text[:LONGEST_TEXT], more)
+
+
+def choice(labels: dict[str, str]) -> Show:
+    """Return how a value of a list is shown: by its label where it has one, on a colour of its own."""
+
+    def show(value, row):
+        return format_html('<span class="chip" data-value="{}">{}</span>', value, labels.get(value, value) or "(empty)")
+
+    return show
+
+
+def chips(values: list[Any], row: Any = None) -> str:
+    """Show an array."""
+    return format_html_join(" ", '<span class="chip">{}</span>', ((value,) for value in values[:MOST_ITEMS])) or NOTHING
+
+
+def fingerprint(secret: str) -> str:
+    """Return 8 hexadecimal digits that tell one secret from another, and nothing of what it is (HMAC-SHA-256 by SECRET_KEY)."""
+    return salted_hmac("fly2any.administration.fingerprint", secret, algorithm="sha256").hexdigest()[:8]
+
+
+def secret(value: str, row: Any = None) -> str:
+    """Show that a secret is there, by its fingerprint."""
+    return format_html('<span class="secret" title="Fingerprint of a secret">•••• {}</span>', fingerprint(value))
+
+
+def tree(value: Any, row: Any = None) -> str:
+    """Show a JSON value as a tree that folds."""
+    left = [MOST_ITEMS]
+    shown = _branch(value, left, 0)
+    return format_html('<div class="json">{}</div>', shown)
+
+
+def _branch(value: Any, left: list[int], depth: int) -> str:
+    if isinstance(value, dict):
+        pairs, brackets = list(value.items()), "{}"
+    elif isinstance(value, list):
+        pairs, brackets = list(enumerate(value)), "[]"
+    else:
+        return _leaf(value)
+    if not pairs:
+        return brackets
+    items = []
+    for name, inner in pairs:
+        if left[0] <= 0 or depth >= DEEPEST:
+            break
+        left[0] -= 1
+        items.append((name, _branch(inner, left, depth + 1)))
+    lines = format_html_join("", "<li><b>{}</b> {}</li>", items)
+    rest = format_html('<li class="quiet">… {} more</li>', f"{len(pairs) - len(items):,}") if len(items) < len(pairs) else ""
+    size = f"{len(pairs):,} {'fields' if brackets == '{}' else 'items'}"
+    return format_html(
+        "<details{}><summary>{}</summary><ul>{}{}</ul></details>", SafeString(" open" if depth < 2 else ""), size, lines, rest
+    )
+
+
+def _leaf(value: Any) -> str:
+    if isinstance(value, str):
+        shown = value if len(value) <= 2_000 else f"{value[:2_000]}… {len(value) - 2_000:,} more characters"
+        return format_html('<bdi class="json-text">{}</bdi>', shown)
+    return format_html(
+        '<span class="json-{}">{}</span>',
+        "null" if value is None else "plain",
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value),
+    )
