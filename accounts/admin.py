@@ -25,6 +25,19 @@ class UserAdmin(ModelAdmin, DjangoUserAdmin):
     search = (Key("id"), Key("email"), Text("email", "name"))
     search_help_text = "An id, an e-mail address, or three letters or more of an address or a name."
     ordering = ["-created_at"]
+    overview = (
+        "email",
+        "name",
+        "phone",
+        "country",
+        "timezone",
+        "date_of_birth",
+        "email_verified",
+        "password",
+        "is_active",
+        "created_at",
+        "last_login",
+    )
     long_texts = ("bio",)
     secrets = ("password",)
     readonly_fields = ["id", "password_state", "created_at", "updated_at", "last_login"]
@@ -52,6 +65,12 @@ class UserAdmin(ModelAdmin, DjangoUserAdmin):
         ("Times", {"fields": ["created_at", "updated_at", "last_login"]}),
     ]
     add_fieldsets = [(None, {"fields": ["email", "name", "usable_password", "password1", "password2"]})]
+
+    def formfield_for_manytomany(self, db_field, request, **kwargs):
+        field = super().formfield_for_manytomany(db_field, request, **kwargs)
+        if field and db_field.name == "user_permissions":
+            field.queryset = field.queryset.select_related("content_type")  # Their names need it, one query each else.
+        return field
 
     @admin.display(description="password")
     def password_state(self, user):

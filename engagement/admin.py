@@ -1,6 +1,9 @@
 from django.contrib import admin
+from django.db.models import Q
 
 from fly2any.administration import shown
+from fly2any.administration.dashboard import Figure
+from fly2any.administration.filters import start_of_day
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 
 from .models import LoginHistory, Notification, PushSubscription, UserActivity, UserSession, WishlistItem
@@ -20,6 +23,13 @@ class WishlistItemAdmin(OfUser, ModelAdmin):
 class NotificationAdmin(OfUser, ModelAdmin):
     list_display = ["title", "user_link", "type", "priority", "read", "created_at"]
     list_filter = ["created_at", "read", "type", "priority"]
+    figures = (
+        Figure(
+            "Unread notifications of today",
+            lambda: Q(read=False, created_at__gte=start_of_day()),
+            {"created_at__within": "today", "read": "0"},
+        ),
+    )
     ordering = ["-created_at"]
     long_texts = ("message",)
     readonly_fields = ["id", "created_at"]

@@ -1,14 +1,30 @@
+from urllib.parse import urlencode
+
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import Q
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.html import format_html
 
 from fly2any.administration import shown
+from fly2any.administration.dashboard import Figure
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 from fly2any.administration.search import Key, Route
 
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
+from .prices import departures, read_prices
 
 
 def route(row):
     return f"{row.origin}\u00a0→\u00a0{row.destination}"
+
+
+@admin.display(description="route")
+def route_link(price):
+    """The route, linked to its page and the day of departure."""
+    url = reverse("admin:travel_pricehistory_route", args=[price.origin, price.destination])
+    return format_html('<a href="{}?{}">{}</a>', url, urlencode({"day": price.depart_date}), route(price))
 
 
 @admin.register(SavedSearch)
@@ -33,6 +49,10 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
         "last_checked",
     ]
     list_filter = ["active", "triggered"]
+    figures = (
+        Figure("Active alerts", lambda: Q(active=True), {"active": "1"}),
+        Figure("Alerts that may fire", lambda: Q(active=True, triggered=False), {"active": "1", "triggered": "0"}),
+    )
     ordering = ["-pk"]
     readonly_fields = ["id", "created_at", "updated_at"]
 
@@ -47,18 +67,43 @@ class RecentSearchAdmin(OfUser, ReadOnlyModelAdmin):
 
 @admin.register(PriceHistory)
 class PriceHistoryAdmin(ReadOnlyModelAdmin):
-    list_display = [route, "depart_date", "return_date", "price", "provider", "timestamp"]
+    list_display = [route_link, "depart_date", "return_date", "price", "provider", "timestamp"]
     list_filter = ["timestamp", "provider"]
     search = (Route(), Key("id"))
     search_help_text = "A route, GRU-LIS, an airport of departure, GRU, or an id."
     shown = {"price": shown.money()}
     ordering = ["-timestamp"]
+    list_display_links = ["timestamp"]
+
+    def get_urls(self):
+        view = self.admin_site.admin_view(self.route_view)
+        return [path("route/<str:origin>/<str:destination>/", view, name="travel_pricehistory_route"), *super().get_urls()]
+
+    def route_view(self, request, origin, destination):
+        """The prices of a route over time, for a day of departure."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        day = request.GET.get("day", "").replace("\0", "")
+        days = departures(origin, destination, around=day)
+        day = day or (days[0] if days else "")
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{origin} → {destination}",
+            "opts": self.opts,
+            "origin": origin,
+            "destination": destination,
+            "day": day,
+            "days": days,
+            "prices": read_prices(origin, destination, day),
+        }
+        return TemplateResponse(request, "admin/travel/pricehistory/route.html", context)
 
 
 @admin.register(PriceMonitorLog)
 class PriceMonitorLogAdmin(ReadOnlyModelAdmin):
     list_display = ["execution_time", "alerts_checked", "alerts_triggered", "alerts_failed", "duration", "triggered_by"]
     list_filter = ["execution_time", "triggered_by"]
+    newest = "Last run of the price monitor"
     search = (Key("id"),)
     search_help_text = "An id."
     ordering = ["-execution_time"]

@@ -12,6 +12,7 @@ from django.contrib.admin.views import main
 from django.contrib.admin.views.main import ORDER_VAR, SEARCH_VAR
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.utils.text import capfirst
 
 from . import shown
 from .counts import Count, bounded, exact, of_table
@@ -43,6 +44,8 @@ class ChangeList(main.ChangeList):
         self.looked_until: Any = None  # The value of the order where the window ended.
         self.further = ""  # The address of the next window.
         super().__init__(request, *args)
+        if not self.is_popup:
+            self.title = capfirst(str(self.opts.verbose_name_plural))
 
     def get_filters_params(self, params=None):
         return {name: value for name, value in super().get_filters_params(params).items() if name not in self.OURS}
@@ -55,16 +58,18 @@ class ChangeList(main.ChangeList):
         """Return the rows that all filters and the search leave; sets `order`, and `base`, the rows before unserved filters."""
         for name in self.OURS:
             self.params.pop(name, None)
-        self.filter_specs, self.has_filters, remaining, _, self.has_active_filters = self.get_filters(request)
+        filters: Any = self.get_filters(request)
+        self.filter_specs, self.has_filters, remaining, _, self.has_active_filters = filters
         self.clear_all_filters_qs = self.get_query_string(remove=self.get_filters_params())
         try:
             rows = self.root_queryset.filter(build_q_object_from_lookup_parameters(remaining))
         except (ValueError, ValidationError) as error:
             raise IncorrectLookupParameters(error) from error
         found = self.found
-        equal = {key.partition("__")[0]: value[-1] for key, value in remaining.items()} | found.equal
-        for spec in self.filter_specs:
-            equal |= getattr(spec, "equal", {})
+        specs: list[Any] = self.filter_specs
+        equal = {key.partition("__")[0]: value[-1] for key, value in remaining.items()} | dict(found.equal)
+        for spec in specs:
+            equal |= spec.equal
         path = best_path(self.model, equal)
         self.order = self.chosen_order(path.following(equal) if path else None)
 
@@ -72,7 +77,7 @@ class ChangeList(main.ChangeList):
         rows = self.apply_select_related(rows.filter(found.rows))
         self.narrowed = bool(remaining or found.rows)
         unserved = []
-        for spec in self.filter_specs:
+        for spec in specs:
             if isinstance(spec, TimeFilter):
                 self.narrowed |= spec.active
                 served = spec.field_path == self.order.field.name or not spec.active
@@ -94,7 +99,8 @@ class ChangeList(main.ChangeList):
     def found(self) -> Found:
         """Return what is searched for: everything without a search."""
         term = self.query.strip()
-        return search(self.model, self.model_admin.search, term) if term else Found(models.Q())
+        probes: Any = self.model_admin.search  # type: ignore[attr-defined]
+        return search(self.model, probes, term) if term else Found(models.Q())
 
     def chosen_order(self, following: str | None) -> Order:
         """Return the order: the one asked for, else by the time that the index in use has next, else the table's own."""
@@ -105,8 +111,8 @@ class ChangeList(main.ChangeList):
         elif following and isinstance(self.opts.get_field(following), models.DateTimeField):
             name = following
         elif self.model_admin.ordering:
-            name = self.model_admin.ordering[0].lstrip("-")
-            descending = self.model_admin.ordering[0].startswith("-")
+            first = str(self.model_admin.ordering[0])
+            name, descending = first.lstrip("-"), first.startswith("-")
         field = pk if name == "pk" else self.opts.get_field(name)
         return Order(field, pk, descending)  # type: ignore[arg-type]
 
@@ -145,7 +151,7 @@ class ChangeList(main.ChangeList):
         # For Django's templates: the number on the page, so that no action is offered for rows that are not on it.
         self.result_count = self.full_result_count = len(page.rows)
         self.show_full_result_count = False
-        self.show_admin_actions = True
+        self.show_admin_actions = bool(page.rows)
         self.can_show_all = self.multi_page = self.show_all = False
         self.paginator = None
 
@@ -179,6 +185,11 @@ class ChangeList(main.ChangeList):
         if self.narrowed:
             return bounded(rows)
         return of_table(self.model)
+
+    @property
+    def what_would_be_here(self) -> str:
+        """Return the first sentence of the model's docstring."""
+        return (self.model.__doc__ or "").strip().splitlines()[0].replace("`", "")
 
     @property
     def window(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from typing import Any
 
 from django.db import OperationalError, connection, transaction
 from django.http import HttpRequest, HttpResponse
@@ -35,7 +36,7 @@ def read_only(
             with transaction.atomic():
                 with connection.cursor() as cursor:
                     cursor.execute(f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {STATEMENT}")
-                response = view(request, *args, **kwargs)
+                response: Any = view(request, *args, **kwargs)
                 if hasattr(response, "render") and not response.is_rendered:
                     response.render()
                 return response

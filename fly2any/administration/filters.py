@@ -24,7 +24,8 @@ class Filter(FieldListFilter):
 
     def __init__(self, field, request, params, model, model_admin, field_path):
         super().__init__(field, request, params, model, model_admin, field_path)
-        self.given = {name: values[-1] for name, values in self.used_parameters.items()}
+        used: dict[str, Any] = self.used_parameters
+        self.given: dict[str, str] = {name: values[-1] for name, values in used.items()}
 
     @property
     def equal(self) -> dict[str, Any]:
@@ -54,7 +55,9 @@ class ValueFilter(Filter):
     def lookups(self) -> list[tuple[str, str]]:
         if isinstance(self.field, models.BooleanField):
             return [("1", "Yes"), ("0", "No")]
-        known = [(str(value), str(label)) for value, label in flatten_choices(self.field.choices or ())]
+        choices: Any = self.field.choices or ()
+        pairs: Any = flatten_choices(choices)
+        known = [(str(value), str(label)) for value, label in pairs]
         if self.model_of_values:
             values = values_of(self.model_of_values, self.field_path)
             labels = dict(known)
@@ -110,7 +113,7 @@ class TimeFilter(Filter):
         """Return from when, and until when, None where there is no end."""
         now = timezone.now()
         if self.value("within") == "today":
-            return now.replace(hour=0, minute=0, second=0, microsecond=0), None
+            return start_of_day(), None
         if length := self.PRESETS.get(self.value("within"), ("", None))[1]:
             return now - length, None
         return self.moment("from"), self.moment("until")
@@ -156,3 +159,8 @@ class TimeFilter(Filter):
 
     def has_output(self):
         return True
+
+
+def start_of_day() -> datetime:
+    """Return when today began, UTC."""
+    return timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

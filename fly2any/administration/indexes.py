@@ -82,3 +82,20 @@ def orders(model: type[models.Model]) -> set[str]:
 def leads(model: type[models.Model], name: str) -> bool:
     """Return whether an index over the whole table begins with the field `name`."""
     return any(path.fields[0] == name and not path.condition for path in paths(model))
+
+
+def time_of(model: type[models.Model]) -> str | None:
+    """Return the time by which an index orders the whole table, None where there is none."""
+    return next((name for path in paths(model) if (name := path.fields[0]) in orders(model) and _is_time(model, name)), None)
+
+
+def time_within(model: type[models.Model], key: str) -> str | None:
+    """Return the time by which an index orders the rows of a foreign key, None where there is none."""
+    for path in paths(model):
+        if not path.condition and path.fields[0] == key and len(path.fields) > 1 and _is_time(model, path.fields[1]):
+            return path.fields[1]
+    return None
+
+
+def _is_time(model: type[models.Model], name: str) -> bool:
+    return isinstance(model._meta.get_field(name), models.DateTimeField)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.options import BaseModelAdmin
+from django.contrib.admin.utils import label_for_field, quote, unquote
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import PermissionDenied
 from django.db import models
-from django.urls import NoReverseMatch, reverse
+from django.template.response import TemplateResponse
+from django.urls import NoReverseMatch, path, reverse
 from django.utils import timezone
 from django.utils.choices import flatten_choices
 from django.utils.html import format_html
@@ -20,8 +25,10 @@ from fly2any.postgres.deletion import DB_CASCADE
 from . import filters, shown
 from .changelist import ChangeList
 from .counts import Count, bounded
+from .dashboard import Figure
 from .filters import BadParameter
 from .indexes import leads, orders
+from .overview import MOST_EVENTS, panels, timeline
 from .search import Key, Probe, Related, search
 from .shown import Show
 
@@ -77,24 +84,32 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
     """A page of the admin over a table that may be large, and may hold secrets.
 
     `secrets` names the fields of which only a fingerprint is shown, `search` the lookups of the search, in the order in which
-    they are tried, and `shown` how fields are shown where their type does not say it.
+    they are tried, and `shown` how fields are shown where their type does not say it. `figures` stand on the first page, and
+    so does the time of the newest row, where `newest` labels it. With `overview`, the fields of its facts, a row has a page
+    of what hangs on it.
     """
 
     secrets: tuple[str, ...] = ()
     search: tuple[Probe, ...] = ()
     shown: dict[str, Show] = {}
+    figures: tuple[Figure, ...] = ()
+    newest = ""
+    overview: tuple[str, ...] = ()
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
 
+    def get_search_fields(self, request):
+        """Return that there is a search; `search` says which."""
+        return ("pk",) if self.search else ()
+
     def __init__(self, model, admin_site):
         super().__init__(model, admin_site)
-        self.search_fields = ("pk",) if self.search else ()  # That there is a search; `search` says which.
-        self.columns = {field.name: self._column(field) for field in self.opts.local_fields}
+        self.columns: dict[Any, Any] = {field.name: self._column(field) for field in self.opts.local_fields}
 
     def show(self, name: str, row, *, in_list: bool = False):
         """Return how the value of the field `name` of `row` is shown, None for what Django's admin shows well."""
-        field = self.opts.get_field(name)
+        field: Any = self.opts.get_field(name)
         value = getattr(row, field.attname)
         if name in self.secrets:
             return shown.secret(value) if value else shown.NOTHING
@@ -109,19 +124,20 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
         if isinstance(field, ArrayField):
             return shown.chips(value)
         if field.choices:
-            return shown.choice({str(key): str(label) for key, label in flatten_choices(field.choices)})(value, row)
+            labels: dict[Any, Any] = dict(flatten_choices(field.choices))
+            return shown.choice({str(key): str(label) for key, label in labels.items()})(value, row)
         if isinstance(field, models.TextField):
             return shown.cell(value) if in_list else shown.text(value)
         if isinstance(field, models.IntegerField | models.FloatField):
             return shown.number(value)
-        return None
+        return shown.yes_no(value) if isinstance(value, bool) else None
 
     def show_readonly(self, name: str, row):
         """Return how `name` is shown on the page of `row`, None where it is no column or Django's admin shows it well."""
         return self.show(name, row) if name in self.columns else None
 
     def _column(self, field):
-        if isinstance(field, models.BooleanField | models.ForeignKey) and field.name not in self.secrets:
+        if isinstance(field, models.ForeignKey):
             return field.name
 
         def column(row):
@@ -129,6 +145,51 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
 
         column.__name__ = field.name
         return admin.display(description=field.verbose_name, ordering=field.name)(column)
+
+    def cell(self, name, row):
+        """Return what the column `name` of the list shows of `row`."""
+        if callable(name):
+            return name(row)
+        if hasattr(self, name):
+            return getattr(self, name)(row)
+        return getattr(row, name)() if name == "__str__" else getattr(row, name)
+
+    def get_urls(self):
+        place = f"{self.opts.app_label}_{self.opts.model_name}_overview"
+        ours = [path("<path:object_id>/overview/", self.admin_site.admin_view(self.overview_view), name=place)]
+        return (ours if self.overview else []) + super().get_urls()
+
+    def overview_view(self, request, object_id):
+        """The page of what hangs on a row."""
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined]
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        before = request.GET.get("before", "")
+        try:
+            events = timeline(self, request, row, before=before)
+        except ValueError:
+            raise BadParameter("The address names no place on this timeline.") from None
+        context = {
+            **self.admin_site.each_context(request),
+            "title": str(row),
+            "opts": self.opts,
+            "original": row,
+            "facts": [(label_for_field(name, self.model, self), self.show(name, row)) for name in self.overview],
+            "panels": [] if before else list(panels(self, request, row)),
+            "events": events[:MOST_EVENTS],
+            "next_events": f"?{urlencode({'before': events[MOST_EVENTS - 1].token})}" if len(events) > MOST_EVENTS else "",
+            "before": before,
+            "change_url": reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[quote(row.pk)]),
+        }
+        return TemplateResponse(request, "admin/overview.html", context)
+
+    def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
+        if self.overview and obj:
+            place = f"admin:{self.opts.app_label}_{self.opts.model_name}_overview"
+            context["overview_url"] = reverse(place, args=[quote(obj.pk)])
+        return super().render_change_form(request, context, add, change, form_url, obj)
 
     def get_list_display(self, request):
         return [self.columns.get(name, name) for name in super().get_list_display(request)]
@@ -173,13 +234,13 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
         term = search_term.strip()
         return (queryset.filter(search(self.model, self.search, term).rows) if term else queryset), False
 
-    def response_action(self, request, queryset):
+    def response_action(self, request, queryset, *args):
         if request.POST.get("select_across") == "1":
             self.message_user(
                 request, "An action takes the rows that are selected on the page, not the whole table.", messages.ERROR
             )
             return None
-        return super().response_action(request, queryset)
+        return super().response_action(request, queryset, *args)
 
     def lookup_allowed(self, lookup, value, request=None):
         """Allow what the page's filters ask, and rows by their key or a foreign key: anything else could ask for a secret."""
@@ -240,7 +301,7 @@ def link_to(name: str, description: str | None = None):
         if other is None:
             return key
         try:
-            url = reverse(f"admin:{other._meta.app_label}_{other._meta.model_name}_change", args=[key])
+            url = _address_of(other)
         except NoReverseMatch:
             return str(other)
         return format_html('<a href="{}">{}</a>', url, other)
@@ -248,14 +309,13 @@ def link_to(name: str, description: str | None = None):
     return column
 
 
-def is_set(name: str):
-    """Return a column that says whether the secret `name` is there, and nothing of what it is."""
-
-    @admin.display(description=name.replace("_", " "), boolean=True)
-    def column(self, obj):
-        return bool(getattr(obj, name))
-
-    return column
+def _address_of(row: models.Model) -> str:
+    """Return the address of the overview of `row`, or of its page where it has none; raise NoReverseMatch without either."""
+    place, key = f"admin:{row._meta.app_label}_{row._meta.model_name}", quote(row.pk)
+    try:
+        return reverse(f"{place}_overview", args=[key])
+    except NoReverseMatch:
+        return reverse(f"{place}_change", args=[key])
 
 
 class OfUser:

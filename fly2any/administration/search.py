@@ -29,10 +29,10 @@ VALUES_SQL = """
 
 def values_of(model: type[models.Model], name: str, *, most: int = 50) -> list[Any]:
     """Return the first `most` values that are in a column which leads an index, in order (a loose index scan)."""
-    column = model._meta.get_field(name).column  # type: ignore[union-attr]
+    field: Any = model._meta.get_field(name)
     quote = connection.ops.quote_name
     with connection.cursor() as cursor:
-        cursor.execute(VALUES_SQL.format(column=quote(column), table=quote(model._meta.db_table)), {"most": most})
+        cursor.execute(VALUES_SQL.format(column=quote(field.column), table=quote(model._meta.db_table)), {"most": most})
         return [value for (value,) in cursor.fetchall()]
 
 

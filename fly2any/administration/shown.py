@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ NOTHING = SafeString('<span class="nothing" aria-label="empty">–</span>')
 LONGEST_CELL = 80  # Characters of a text in a list.
 LONGEST_TEXT = 20_000  # Characters of a text on a page of its own.
 MOST_ITEMS = 300  # Of a JSON value, in all; the rest is counted.
+LONGEST_LEAF = 2_000
 DEEPEST = 12
 
 Show = Callable[[Any, Any], Any]  # (value, row) → what is shown of it.
@@ -103,6 +105,10 @@ def choice(labels: dict[str, str]) -> Show:
     return show
 
 
+def yes_no(value: bool, row: Any = None) -> str:
+    return format_html('<span class="chip{}">{}</span>', " good" if value else "", "Yes" if value else "No")
+
+
 def chips(values: list[Any], row: Any = None) -> str:
     """Show an array."""
     return format_html_join(" ", '<span class="chip">{}</span>', ((value,) for value in values[:MOST_ITEMS])) or NOTHING
@@ -125,13 +131,13 @@ def tree(value: Any, row: Any = None) -> str:
     return format_html('<div class="json">{}</div>', shown)
 
 
-def _branch(value: Any, left: list[int], depth: int) -> str:
+def _branch(value: Any, left: list[int], depth: int, name: Any = "") -> str:
     if isinstance(value, dict):
         pairs, brackets = list(value.items()), "{}"
     elif isinstance(value, list):
         pairs, brackets = list(enumerate(value)), "[]"
     else:
-        return _leaf(value)
+        return _leaf(value, name)
     if not pairs:
         return brackets
     items = []
@@ -139,21 +145,24 @@ def _branch(value: Any, left: list[int], depth: int) -> str:
         if left[0] <= 0 or depth >= DEEPEST:
             break
         left[0] -= 1
-        items.append((name, _branch(inner, left, depth + 1)))
+        items.append((name, _branch(inner, left, depth + 1, name)))
     lines = format_html_join("", "<li><b>{}</b> {}</li>", items)
     rest = format_html('<li class="quiet">… {} more</li>', f"{len(pairs) - len(items):,}") if len(items) < len(pairs) else ""
-    size = f"{len(pairs):,} {'fields' if brackets == '{}' else 'items'}"
+    noun = "field" if brackets == "{}" else "item"
+    size = f"{len(pairs):,} {noun}{'s' if len(pairs) > 1 else ''}"
     return format_html(
         "<details{}><summary>{}</summary><ul>{}{}</ul></details>", SafeString(" open" if depth < 2 else ""), size, lines, rest
     )
 
 
-def _leaf(value: Any) -> str:
+def _leaf(value: Any, name: Any) -> str:
     if isinstance(value, str):
-        shown = value if len(value) <= 2_000 else f"{value[:2_000]}… {len(value) - 2_000:,} more characters"
-        return format_html('<bdi class="json-text">{}</bdi>', shown)
-    return format_html(
-        '<span class="json-{}">{}</span>',
-        "null" if value is None else "plain",
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value),
-    )
+        rest = len(value) - LONGEST_LEAF
+        more = f"… {rest:,} more characters" if rest > 0 else ""
+        return format_html('<bdi class="json-text">{}</bdi>{}', value[:LONGEST_LEAF], more)
+    if value is None or isinstance(value, bool):
+        return format_html('<span class="json-null">{}</span>', json.dumps(value))
+    time = ""
+    if str(name).endswith("At") and 1e12 < value < 1e13:  # The site's times in JSON: milliseconds since 1970.
+        time = format_html(' <span class="quiet">{}</span>', moment(datetime.fromtimestamp(value / 1000, UTC)))
+    return format_html('<span class="json-plain">{}</span>{}', value, time)

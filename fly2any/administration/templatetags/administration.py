@@ -1,4 +1,8 @@
+from datetime import datetime
+
 from django import template
+
+from fly2any.administration.shown import NOTHING, when
 
 register = template.Library()
 
@@ -10,3 +14,11 @@ def contents(field):
     show = getattr(field.model_admin, "show_readonly", None)
     shown = show(name, field.form.instance) if show and isinstance(name, str) else None
     return field.contents() if shown is None else shown
+
+
+@register.filter
+def moment(value):
+    """Return how a figure is shown: a time as its distance from now, anything else as it is, nothing as a dash."""
+    if isinstance(value, datetime):
+        return when(value)
+    return NOTHING if value is None else value

@@ -1,0 +1,112 @@
+"""A conversation as it was had: who said what, and what was offered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils.html import format_html
+
+from fly2any.administration import shown
+from fly2any.administration.paging import Order, page_of
+
+from .models import Conversation, Message
+
+CIPHERTEXT = re.compile(r"v1:[0-9a-f]+:[0-9a-f]+:[0-9a-f]*", re.IGNORECASE)
+TIME = shown.epoch(unit=0.001)
+MOST_TURNS = 100  # Of a page.
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A flight or a hotel that was offered."""
+
+    title: str
+    lines: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    message: Message
+    said: str
+    time: str
+    cards: list[Card]
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    turns: list[Turn]
+    earlier: str  # The address of the page, "" where there is none.
+    later: str
+
+
+def content(value: str, message: Any = None) -> str:
+    """Show what was said, or that it is encrypted."""
+    if CIPHERTEXT.fullmatch(value):
+        return format_html(
+            '<span class="chip warn">Encrypted</span> <span class="quiet">{} characters</span>', f"{len(value):,}"
+        )
+    return shown.text(value)
+
+
+def excerpt(message: Message) -> str:
+    """Show the beginning of what was said, or that it is encrypted."""
+    return content(message.content) if CIPHERTEXT.fullmatch(message.content) else shown.cell(message.content)
+
+
+def read_chat(conversation: Conversation, *, after: str | None = None, before: str | None = None) -> Chat:
+    """Return a page of the conversation; raise ValueError for a place that is none."""
+    fields = Message._meta
+    order = Order(fields.get_field("timestamp"), fields.pk, descending=False)
+    rows = Message.objects.filter(conversation_id=conversation.pk)
+    page = page_of(rows, order, size=MOST_TURNS, after=after, before=before)
+    return Chat(
+        [
+            Turn(message, content(message.content), TIME(message.timestamp, message), list(cards(message)))
+            for message in page.rows
+        ],
+        f"?before={order.token(page.rows[0])}" if page.has_earlier and page.rows else "",
+        f"?after={order.token(page.rows[-1])}" if page.has_later else "",
+    )
+
+
+def cards(message: Message) -> Iterator[Card]:
+    for flight in _dicts(message.flight_results):
+        outbound, price = _dict(flight.get("outbound")), _dict(flight.get("price"))
+        departure, arrival = _dict(outbound.get("departure")), _dict(outbound.get("arrival"))
+        yield Card(
+            _join(flight.get("flightNumber") or flight.get("airline"), price.get("amount"), price.get("currency")),
+            [
+                f"{departure.get('airport', '?')} {departure.get('time', '')} → {arrival.get('airport', '?')} {arrival.get('time', '')}",
+                _join(outbound.get("duration"), _stops(outbound.get("stops")), flight.get("cabinClass")),
+                f"{flight['seatsAvailable']} seats" if flight.get("seatsAvailable") is not None else "",
+            ],
+        )
+    for hotel in _dicts(message.hotel_results):
+        amenities = hotel.get("amenities")
+        yield Card(
+            _join(hotel.get("name"), f"★ {hotel['rating']}" if hotel.get("rating") else None),
+            [
+                _join(hotel.get("totalPrice"), hotel.get("currency"), "in all"),
+                _join(hotel.get("checkIn"), "to", hotel.get("checkOut")),
+                ", ".join(map(str, amenities)) if isinstance(amenities, list) else "",
+            ],
+        )
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _join(*parts: Any) -> str:
+    return " ".join(str(part) for part in parts if part not in (None, ""))
+
+
+def _stops(number: Any) -> str:
+    return {None: "", 0: "direct", 1: "1 stop"}.get(number, f"{number} stops") if not isinstance(number, dict | list) else ""

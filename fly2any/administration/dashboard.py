@@ -1,0 +1,154 @@
+"""The first page: the state of the database, and each table by its size, growth and last row."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db import connection, models
+from django.utils import timezone
+
+from fly2any.database.status import Report, verify
+
+from . import charts
+from .counts import Count, bounded, estimates, short
+from .deadlines import TooSlow, within
+from .indexes import time_of
+
+GROWTH = timedelta(days=30)
+SPARK_POINTS = 30
+
+# The bounds between which the statistics saw equally many rows.
+HISTOGRAMS_SQL = """
+    SELECT st.tablename AS "table", st.histogram_bounds::text::timestamptz[] AS bounds
+    FROM pg_catalog.pg_stats AS st
+    JOIN unnest(%(tables)s::text[], %(columns)s::text[]) AS asked (name, time) ON st.tablename = asked.name AND st.attname = asked.time
+    WHERE st.schemaname = current_schema() AND st.histogram_bounds IS NOT NULL
+    ORDER BY st.tablename
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number on the first page: how many rows of a table are `where`, which the list shows with `query`."""
+
+    label: str
+    where: Callable[[], models.Q]
+    query: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    label: str
+    value: Any
+    url: str
+    more: Any = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table on the first page; without statistics or an index over time the parts that need them are empty."""
+
+    name: str
+    url: str
+    count: Count
+    growth: str = ""
+    last: datetime | None = None
+    spark: str = ""
+
+
+def read_state() -> Report | None:
+    """Return the report of `dbstatus`, None where the server took too long."""
+    try:
+        with within():
+            return verify(connection)
+    except TooSlow:
+        return None
+
+
+def read_tables(admins: Iterable[tuple[Any, str]]) -> dict[type[models.Model], Table]:
+    """Return what the first page says of each model, for its ModelAdmin and the address of its list."""
+    admins = list(admins)
+    numbers = estimates(admin.model for admin, _ in admins)
+    timed = {admin.model: name for admin, _ in admins if (name := time_of(admin.model))}
+    histograms, lasts = _histograms(timed), _lasts(timed)
+    tables = {}
+    for admin, url in admins:
+        model, table = admin.model, admin.opts.db_table
+        estimate = numbers.get(table, -1)
+        count = Count(estimate, estimated=True) if estimate > 0 else bounded(model._base_manager.all())
+        bounds = histograms.get(table, [])
+        growth, drawn = _growth(bounds, estimate), _spark(bounds)
+        tables[model] = Table(str(admin.opts.verbose_name_plural), url, count, growth, lasts.get(table), drawn)
+    return tables
+
+
+def _histograms(timed: Mapping[type[models.Model], str]) -> dict[str, list[datetime]]:
+    columns = [_column(model, name) for model, name in timed.items()]
+    with connection.cursor() as cursor:
+        cursor.execute(HISTOGRAMS_SQL, {"tables": [model._meta.db_table for model in timed], "columns": columns})
+        return dict(cursor.fetchall())
+
+
+def _lasts(timed: Mapping[type[models.Model], str]) -> dict[str, datetime]:
+    """Return the newest time of each table, each the last entry of an index."""
+    quote = connection.ops.quote_name
+    parts = [
+        f"SELECT '{model._meta.db_table}', max({quote(_column(model, name))}) FROM {quote(model._meta.db_table)}"
+        for model, name in timed.items()
+    ]
+    if not parts:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(" UNION ALL ".join(parts))
+        return dict(cursor.fetchall())
+
+
+def _column(model: type[models.Model], name: str) -> str:
+    field: Any = model._meta.get_field(name)
+    return field.column
+
+
+def _growth(bounds: list[datetime], estimate: int) -> str:
+    if len(bounds) < 2 or estimate < 1:
+        return ""
+    share = 1 - _rank(bounds, timezone.now() - GROWTH) / (len(bounds) - 1)
+    return f"+{short(estimate * share)}" if share else ""
+
+
+def _rank(bounds: list[datetime], moment: datetime) -> float:
+    """Return how many bounds are before `moment`, and what part of the way to the next it is."""
+    place = bisect_right(bounds, moment)
+    if place in (0, len(bounds)):
+        return float(max(0, place - 1))
+    earlier, later = bounds[place - 1], bounds[place]
+    return place - 1 + (moment - earlier) / (later - earlier)
+
+
+def _spark(bounds: list[datetime]) -> str:
+    """Return how many rows came in each of SPARK_POINTS equal times from the first to the last."""
+    if len(bounds) < SPARK_POINTS or bounds[0] == bounds[-1]:
+        return ""
+    step = (bounds[-1] - bounds[0]) / SPARK_POINTS
+    ranks = [_rank(bounds, bounds[0] + step * place) for place in range(SPARK_POINTS + 1)]
+    counts = [later - earlier for earlier, later in pairwise(ranks)]
+    return charts.spark(counts, f"Rows over time, {bounds[0]:%Y-%m-%d} to {bounds[-1]:%Y-%m-%d}")
+
+
+def read_tiles(admins: Iterable[tuple[Any, str]]) -> list[Tile]:
+    """Return the figures and the newest rows that the ModelAdmins put on the first page."""
+    tiles = []
+    for admin, url in admins:
+        for figure in getattr(admin, "figures", ()):
+            count = bounded(admin.model._base_manager.filter(figure.where()))
+            tiles.append(Tile(figure.label, count, f"{url}?{urlencode(figure.query)}" if figure.query else url))
+        label, time = getattr(admin, "newest", ""), time_of(admin.model)
+        if label and time:
+            row = admin.model._base_manager.order_by(f"-{time}").first()
+            tiles.append(Tile(label, getattr(row, time) if row else None, url))
+    return tiles
