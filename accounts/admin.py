@@ -78,14 +78,31 @@ class UserAdmin(ModelAdmin, DjangoUserAdmin):
             '{} <a href="../password/">Set a password</a>', "Set." if user.password else "None: signs in by OAuth only."
         )
 
+    def get_readonly_fields(self, request, obj=None):
+        """Only an administrator makes staff, or gives them permissions: nobody promotes themselves."""
+        power = () if request.user.is_superuser else ("is_staff", "is_superuser", "groups", "user_permissions")
+        return [*super().get_readonly_fields(request, obj), *power]
+
+    def has_change_permission(self, request, obj=None):
+        return super().has_change_permission(request, obj) and _is_below(obj, request.user)
+
+    def has_delete_permission(self, request, obj=None):
+        return super().has_delete_permission(request, obj) and _is_below(obj, request.user)
+
     def get_inlines(self, request, obj):
         return super().get_inlines(request, obj) if obj else []
+
+
+def _is_below(user, staff):
+    """Return whether `staff` may change `user`: their password, and so their powers, are nobody's but an administrator's."""
+    return user is None or user == staff or staff.is_superuser or not (user.is_staff or user.is_superuser)
 
 
 @admin.register(Account)
 class AccountAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["provider", "provider_account_id", "user_link", "type", "scope"]
     list_filter = ["provider"]
+    deletion = "Unlink"
     search = (*OfUser.search, KeyWithin("provider", "provider_account_id"))
     search_help_text = "An id, the user's e-mail address or id, or the account at the provider."
     ordering = ["-pk"]
@@ -96,6 +113,7 @@ class AccountAdmin(OfUser, ReadOnlyModelAdmin):
 @admin.register(Session)
 class SessionAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["id", "user_link", "expires"]
+    deletion = "Revoke"
     ordering = ["-pk"]
     secrets = ("session_token",)
 

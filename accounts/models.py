@@ -7,6 +7,7 @@ from django.core.validators import validate_email
 from django.db import models
 from django.db.models.functions import Upper
 
+from fly2any.administration.permissions import PERMISSIONS
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp, random_text_id
 from fly2any.postgres.fields import TextIdField
@@ -52,6 +53,7 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     class Meta:
         db_table = "users"
+        default_permissions = PERMISSIONS
         indexes = [
             # The admin's list, newest first, and its ranges of time.
             Index(fields=["created_at"], name="users_createdAt_idx"),
@@ -111,6 +113,7 @@ class Account(models.Model):
 
     class Meta:
         db_table = "accounts"
+        default_permissions = PERMISSIONS
         verbose_name = "OAuth account"
         indexes = [
             # AccountQuerySet.of_user, and deleting a user.
@@ -138,6 +141,7 @@ class Session(models.Model):
 
     class Meta:
         db_table = "sessions"
+        default_permissions = PERMISSIONS
         verbose_name = "NextAuth session"
         indexes = [
             # SessionQuerySet.of_user, and deleting a user.
@@ -159,6 +163,7 @@ class VerificationToken(models.Model):
 
     class Meta:
         db_table = "verification_tokens"
+        default_permissions = PERMISSIONS
         constraints = [
             models.UniqueConstraint(fields=["identifier", "token"], name="verification_tokens_identifier_token_key"),
         ]
@@ -192,6 +197,7 @@ class UserPreferences(models.Model):
 
     class Meta:
         db_table = "user_preferences"
+        default_permissions = PERMISSIONS
         verbose_name = "preferences"
         verbose_name_plural = "preferences"
 

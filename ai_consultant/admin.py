@@ -1,10 +1,12 @@
 from django.contrib import admin
 
+from fly2any.administration.accesses import note
 from fly2any.administration.filters import BadParameter
+from fly2any.administration.models import Access
 from fly2any.administration.options import OfUser, ReadOnlyModelAdmin, link_to
 from fly2any.administration.search import Key, Related
 
-from .chat import TIME, content, excerpt, read_chat
+from .chat import TIME, content, read_chat
 from .models import Conversation, Message
 
 
@@ -17,6 +19,7 @@ class ConversationAdmin(OfUser, ReadOnlyModelAdmin):
     ordering = ["-created_at"]
 
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
+        note(request, Access.Action.OPENED, self.model, row_id=obj.pk, person_id=obj.user_id)
         try:
             context["chat"] = read_chat(obj, after=request.GET.get("after"), before=request.GET.get("before"))
         except ValueError:
@@ -26,7 +29,7 @@ class ConversationAdmin(OfUser, ReadOnlyModelAdmin):
 
 @admin.register(Message)
 class MessageAdmin(ReadOnlyModelAdmin):
-    list_display = ["role", "consultant_name", excerpt, "conversation_link", "created_at"]
+    list_display = ["id", "role", "consultant_name", "conversation_link", "created_at"]
     list_filter = ["created_at", "role", "consultant_team"]
     list_select_related = ["conversation"]
     search = (Key("id"), Related("conversation", "session_id"), Key("conversation"))
@@ -34,3 +37,7 @@ class MessageAdmin(ReadOnlyModelAdmin):
     ordering = ["-created_at"]
     shown = {"timestamp": TIME, "content": content}
     conversation_link = link_to("conversation")
+
+    def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
+        note(request, Access.Action.OPENED, self.model, row_id=obj.pk, person_id=obj.conversation.user_id)
+        return super().render_change_form(request, context, add, change, form_url, obj)

@@ -51,11 +51,6 @@ def content(value: str, message: Any = None) -> str:
     return shown.text(value)
 
 
-def excerpt(message: Message) -> str:
-    """Show the beginning of what was said, or that it is encrypted."""
-    return content(message.content) if CIPHERTEXT.fullmatch(message.content) else shown.cell(message.content)
-
-
 def read_chat(conversation: Conversation, *, after: str | None = None, before: str | None = None) -> Chat:
     """Return a page of the conversation; raise ValueError for a place that is none."""
     fields = Message._meta

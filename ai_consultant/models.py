@@ -1,6 +1,7 @@
 from django.conf import settings
 from django.db import models
 
+from fly2any.administration.permissions import PERMISSIONS
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
 from fly2any.postgres.fields import TextIdField
@@ -37,6 +38,7 @@ class Conversation(models.Model):
 
     class Meta:
         db_table = "ai_conversations"
+        default_permissions = PERMISSIONS
         indexes = [
             # The newest of all, and deletion before a cutoff.
             Index(fields=["created_at"], name="ai_conversations_createdAt_idx"),
@@ -73,6 +75,7 @@ class Message(models.Model):
 
     class Meta:
         db_table = "ai_messages"
+        default_permissions = PERMISSIONS
         indexes = [
             # Deleting a conversation; a prefix of the next one, kept because the guide lists it.
             Index(fields=["conversation"], name="ai_messages_conversationId_idx"),

@@ -6,6 +6,8 @@ from fly2any.administration.dashboard import Figure
 from fly2any.administration.filters import start_of_day
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 
+from . import devices
+from .actions import mark_read
 from .models import LoginHistory, Notification, PushSubscription, UserActivity, UserSession, WishlistItem
 
 
@@ -23,6 +25,7 @@ class WishlistItemAdmin(OfUser, ModelAdmin):
 class NotificationAdmin(OfUser, ModelAdmin):
     list_display = ["title", "user_link", "type", "priority", "read", "created_at"]
     list_filter = ["created_at", "read", "type", "priority"]
+    actions = ["mark_read"]
     figures = (
         Figure(
             "Unread notifications of today",
@@ -34,12 +37,17 @@ class NotificationAdmin(OfUser, ModelAdmin):
     long_texts = ("message",)
     readonly_fields = ["id", "created_at"]
 
+    @admin.action(description="Mark read", permissions=["change"])
+    def mark_read(self, request, notifications):
+        self.message_user(request, f"{mark_read(notifications=notifications)} marked read.")
+
 
 @admin.register(PushSubscription)
 class PushSubscriptionAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["id", "user_link", "user_agent", "created_at"]
     ordering = ["-pk"]
     secrets = ("endpoint", "p256dh", "auth")
+    shown = {"user_agent": devices.shown}
 
 
 @admin.register(UserActivity)
@@ -47,11 +55,13 @@ class UserActivityAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["event_type", "user_link", "ip_address", "created_at"]
     list_filter = ["created_at", "event_type"]
     ordering = ["-created_at"]
+    shown = {"user_agent": devices.shown}
 
 
 @admin.register(UserSession)
 class UserSessionAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["__str__", "user_link", "location", "ip_address", "last_active"]
+    deletion = "Revoke"
     ordering = ["-pk"]
     secrets = ("token",)
 

@@ -1,6 +1,7 @@
 from django.conf import settings
 from django.db import models
 
+from fly2any.administration.permissions import PERMISSIONS
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
 from fly2any.postgres.fields import TextIdField
@@ -35,6 +36,7 @@ class WishlistItem(models.Model):
 
     class Meta:
         db_table = "wishlist_items"
+        default_permissions = PERMISSIONS
         indexes = [
             # WishlistItemQuerySet.of_user.
             Index(fields=["user", "created_at"], name="wishlist_items_userId_createdAt_idx"),
@@ -68,6 +70,7 @@ class Notification(models.Model):
 
     class Meta:
         db_table = "notifications"
+        default_permissions = PERMISSIONS
         indexes = [
             # The newest of all, and deletion before a cutoff.
             Index(fields=["created_at"], name="notifications_createdAt_idx"),
@@ -99,6 +102,7 @@ class PushSubscription(models.Model):
 
     class Meta:
         db_table = "push_subscriptions"
+        default_permissions = PERMISSIONS
         indexes = [
             # PushSubscriptionQuerySet.of_user, and deleting a user.
             Index(fields=["user"], name="push_subscriptions_userId_idx"),
@@ -133,6 +137,7 @@ class UserActivity(models.Model):
 
     class Meta:
         db_table = "user_activities"
+        default_permissions = PERMISSIONS
         verbose_name = "activity"
         verbose_name_plural = "activities"
         indexes = [
@@ -168,6 +173,7 @@ class UserSession(models.Model):
 
     class Meta:
         db_table = "user_sessions"
+        default_permissions = PERMISSIONS
         verbose_name = "signed-in device"
         indexes = [
             # Deleting a user; a prefix of the next one, kept because the guide lists it.
@@ -199,6 +205,7 @@ class LoginHistory(models.Model):
 
     class Meta:
         db_table = "login_history"
+        default_permissions = PERMISSIONS
         verbose_name = "sign-in"
         verbose_name_plural = "login history"
         indexes = [

@@ -45,7 +45,7 @@ def main():
     from fly2any.database.contract import PHASE7_APPS
     from fly2any.database.migration_state import known_migrations
 
-    ours = [name.split(".", 1) for name in known_migrations() if name.partition(".")[0] in PHASE7_APPS]
+    ours = [name.split(".", 1) for name in known_migrations() if name.partition(".")[0] in (*PHASE7_APPS, "administration")]
     said = {f"{app}.{name}": lint(statements(app, name)) for app, name in ours}
     for name, text in said.items():
         if text:

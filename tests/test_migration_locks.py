@@ -4,6 +4,7 @@ import re
 import threading
 
 import pytest
+from django.db import transaction
 from django.db.migrations.executor import MigrationExecutor
 
 from fly2any.database.contract import PHASE7_APPS
@@ -12,9 +13,9 @@ from tests.lint_migrations import lint, squawk, statements
 from tests.servers import open_transaction, wait_until
 
 OURS = [
-    (app, path.stem)
-    for app in PHASE7_APPS
-    for path in sorted((PROJECT / app / "migrations").glob("0*.py"))
+    (folder.name, path.stem)
+    for folder in (*(PROJECT / app for app in PHASE7_APPS), PROJECT / "fly2any" / "administration")
+    for path in sorted((folder / "migrations").glob("0*.py"))
     if path.stem != "0001_initial"
 ]
 PAGE = PROJECT / "docs" / "reference" / "migrations.md"
@@ -46,6 +47,11 @@ def locks_of(database, app, name):
         )
     )
     todo = [line for line in statements(app, name).splitlines() if line and not line.startswith(("--", "BEGIN", "COMMIT"))]
+    if not todo:  # Python, or nothing at all.
+        with django(database) as opened, transaction.atomic(using=opened.alias), opened.cursor() as cursor:
+            MigrationExecutor(opened).migrate([(app, name)])
+            tables = files.keys() - {"django_migrations", "fly2any_migration_runs"}  # Where every migration is written down.
+            return strongest(cursor, opened.connection.info.backend_pid, list(tables)), set()
     with database.connect() as client:
         pid = client.info.backend_pid
         if " CONCURRENTLY " in todo[0]:

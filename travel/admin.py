@@ -12,6 +12,7 @@ from fly2any.administration.dashboard import Figure
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 from fly2any.administration.search import Key, Route
 
+from .actions import pause, rearm
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
 from .prices import departures, read_prices
 
@@ -49,6 +50,7 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
         "last_checked",
     ]
     list_filter = ["active", "triggered"]
+    actions = ["pause", "rearm"]
     figures = (
         Figure("Active alerts", lambda: Q(active=True), {"active": "1"}),
         Figure("Alerts that may fire", lambda: Q(active=True, triggered=False), {"active": "1", "triggered": "0"}),
@@ -57,6 +59,14 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
     readonly_fields = ["id", "created_at", "updated_at"]
 
     shown = {"current_price": shown.money(), "target_price": shown.money()}
+
+    @admin.action(description="Pause", permissions=["change"])
+    def pause(self, request, alerts):
+        self.message_user(request, f"{pause(alerts=alerts)} paused.")
+
+    @admin.action(description="Re-arm", permissions=["change"])
+    def rearm(self, request, alerts):
+        self.message_user(request, f"{rearm(alerts=alerts)} re-armed.")
 
 
 @admin.register(RecentSearch)

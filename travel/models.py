@@ -1,6 +1,7 @@
 from django.conf import settings
 from django.db import models
 
+from fly2any.administration.permissions import PERMISSIONS
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
 from fly2any.postgres.fields import TextIdField
@@ -42,6 +43,7 @@ class SavedSearch(models.Model):
 
     class Meta:
         db_table = "saved_searches"
+        default_permissions = PERMISSIONS
         verbose_name_plural = "saved searches"
         indexes = [
             # Deleting a user; a prefix of the next one, kept because the guide lists it.
@@ -81,6 +83,7 @@ class PriceAlert(models.Model):
 
     class Meta:
         db_table = "price_alerts"
+        default_permissions = PERMISSIONS
         indexes = [
             # The site's count of active alerts.
             Index(fields=["active"], name="price_alerts_active_idx"),
@@ -118,6 +121,7 @@ class RecentSearch(models.Model):
 
     class Meta:
         db_table = "recent_searches"
+        default_permissions = PERMISSIONS
         verbose_name_plural = "recent searches"
         indexes = [
             # RecentSearchQuerySet.of_user, and deleting a user.
@@ -145,6 +149,7 @@ class PriceHistory(models.Model):
 
     class Meta:
         db_table = "price_history"
+        default_permissions = PERMISSIONS
         verbose_name = "price"
         verbose_name_plural = "price history"
         indexes = [
@@ -174,6 +179,7 @@ class PriceMonitorLog(models.Model):
 
     class Meta:
         db_table = "price_monitor_logs"
+        default_permissions = PERMISSIONS
         verbose_name = "price monitor run"
         indexes = [
             # PriceMonitorLogQuerySet.newest_first.

@@ -6,6 +6,7 @@ class AdministrationConfig(AppConfig):
     """The templates and static files of our layer, before those of Django's admin."""
 
     name = "fly2any.administration"
+    verbose_name = "Administration"
 
 
 class AdminConfig(apps.AdminConfig):

@@ -11,6 +11,8 @@ from django.db import OperationalError, connection, transaction
 from django.http import HttpRequest, HttpResponse
 from psycopg.errors import QueryCanceled
 
+from .accesses import record
+
 STATEMENT = 2_000  # Milliseconds: no statement of a page may take longer.
 EXTRA = 400  # Milliseconds for a figure that the page can do without.
 
@@ -39,7 +41,8 @@ def read_only(
                 response: Any = view(request, *args, **kwargs)
                 if hasattr(response, "render") and not response.is_rendered:
                     response.render()
-                return response
+            record(request)
+            return response
         except OperationalError as error:
             if not is_timeout(error):
                 raise

@@ -14,20 +14,26 @@ from django.contrib.admin.widgets import AdminTextInputWidget
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import PermissionDenied
 from django.db import models
+from django.http import HttpResponseRedirect, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, path, reverse
 from django.utils import timezone
 from django.utils.choices import flatten_choices
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.views.decorators.http import require_POST
 
 from fly2any.postgres.deletion import DB_CASCADE
 
 from . import filters, shown
+from .accesses import note, record
 from .changelist import ChangeList
 from .counts import Count, bounded
 from .dashboard import Figure
+from .export import rows_as_csv
 from .filters import BadParameter
 from .indexes import leads, orders
+from .models import Access
 from .overview import MOST_EVENTS, panels, timeline
 from .search import Key, Probe, Related, search
 from .shown import Show
@@ -86,7 +92,7 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
     `secrets` names the fields of which only a fingerprint is shown, `search` the lookups of the search, in the order in which
     they are tried, and `shown` how fields are shown where their type does not say it. `figures` stand on the first page, and
     so does the time of the newest row, where `newest` labels it. With `overview`, the fields of its facts, a row has a page
-    of what hangs on it.
+    of what hangs on it. `deletion` is the word for deleting rows where there is a better one.
     """
 
     secrets: tuple[str, ...] = ()
@@ -94,6 +100,7 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
     shown: dict[str, Show] = {}
     figures: tuple[Figure, ...] = ()
     newest = ""
+    deletion = ""
     overview: tuple[str, ...] = ()
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
@@ -150,14 +157,53 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
         """Return what the column `name` of the list shows of `row`."""
         if callable(name):
             return name(row)
-        if hasattr(self, name):
-            return getattr(self, name)(row)
-        return getattr(row, name)() if name == "__str__" else getattr(row, name)
+        if name == "__str__":
+            return str(row)
+        return getattr(self, name)(row) if hasattr(self, name) else getattr(row, name)
 
     def get_urls(self):
-        place = f"{self.opts.app_label}_{self.opts.model_name}_overview"
-        ours = [path("<path:object_id>/overview/", self.admin_site.admin_view(self.overview_view), name=place)]
-        return (ours if self.overview else []) + super().get_urls()
+        place, protected = f"{self.opts.app_label}_{self.opts.model_name}", self.admin_site.admin_view
+        ours = [path("export/", protected(self.export_view), name=f"{place}_export")]
+        if self.findable:
+            ours.append(path("find/", protected(self.find_view), name=f"{place}_find"))
+        if self.overview:
+            ours.append(path("<path:object_id>/overview/", protected(self.overview_view), name=f"{place}_overview"))
+        return ours + super().get_urls()
+
+    @property
+    def findable(self) -> list[str]:
+        """Return the secrets by which a row can be found: those that a unique index leads to."""
+        unique = {field.name for field in self.opts.local_fields if field.unique}
+        return [name for name in self.secrets if name in unique]
+
+    @method_decorator(require_POST)
+    def find_view(self, request):
+        """Lead to the row that has the secret that was sent; by POST, so that it is in no address and no log."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        secret = request.POST.get("secret", "").strip()
+        for name in self.findable if secret and "\0" not in secret else ():
+            if row := self.get_queryset(request).filter(**{name: secret}).only("pk").first():
+                return HttpResponseRedirect(
+                    reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[quote(row.pk)])
+                )
+        self.message_user(request, f"No {self.opts.verbose_name} has this secret.", messages.WARNING)
+        return HttpResponseRedirect("../")
+
+    def has_export_permission(self, request) -> bool:
+        return request.user.has_perm(f"{self.opts.app_label}.export_{self.opts.model_name}")
+
+    @method_decorator(require_POST)
+    def export_view(self, request):
+        """Send the rows of the list, as it is filtered, as CSV."""
+        if not (self.has_view_permission(request) and self.has_export_permission(request)):
+            raise PermissionDenied
+        rows = self.get_changelist_instance(request).queryset
+        note(request, Access.Action.EXPORTED, self.model, query=request.GET.urlencode())
+        record(request)
+        response = StreamingHttpResponse(rows_as_csv(rows, without=self.secrets), content_type="text/csv; charset=utf-8")
+        response["Content-Disposition"] = f'attachment; filename="{self.opts.db_table}.csv"'
+        return response
 
     def overview_view(self, request, object_id):
         """The page of what hangs on a row."""
@@ -212,6 +258,10 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
     def get_changelist(self, request, **kwargs):
         return ChangeList
 
+    def changelist_view(self, request, extra_context=None):
+        extra = {"may_export": self.has_export_permission(request), "findable": self.findable}
+        return super().changelist_view(request, {**extra, **(extra_context or {})})
+
     def get_changelist_instance(self, request):
         try:
             return super().get_changelist_instance(request)
@@ -233,6 +283,13 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
         """Return what the search finds, for the lists of autocomplete fields."""
         term = search_term.strip()
         return (queryset.filter(search(self.model, self.search, term).rows) if term else queryset), False
+
+    def get_actions(self, request):
+        actions: dict[str, Any] = super().get_actions(request)
+        if self.deletion and "delete_selected" in actions:
+            function, name, _ = actions["delete_selected"]
+            actions["delete_selected"] = (function, name, self.deletion)
+        return actions
 
     def response_action(self, request, queryset, *args):
         if request.POST.get("select_across") == "1":

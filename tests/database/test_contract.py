@@ -116,7 +116,8 @@ def test_each_migration_of_ours_goes_back_to_where_it_came_from(app):
             after = read_catalog(scratch, schema="public")
             executor.migrate([(app, steps[steps.index(step) - 1])])
             executor.loader.build_graph()
-            assert read_catalog(scratch, schema="public") != after
+            undone = {f"{app}.{name}" for name in steps if name >= step}
+            assert (read_catalog(scratch, schema="public") != after) is any(version.since in undone for version in FINAL)
             executor.migrate([(app, steps[-1])])
             executor.loader.build_graph()
             assert read_catalog(scratch, schema="public") == after

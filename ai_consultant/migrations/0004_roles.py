@@ -1,0 +1,27 @@
+"""What the groups of the staff may do here."""
+
+from django.db import migrations
+
+from fly2any.administration.permissions import PERMISSIONS
+from fly2any.administration.roles import ADMINISTRATORS, OPERATIONS, SUPPORT, codenames, grant
+
+MODELS = "conversation message"
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("ai_consultant", "0003_export_permission"),
+        ("auth", "0012_alter_user_first_name_max_length"),
+        ("contenttypes", "0002_remove_content_type_name"),
+    ]
+
+    operations = [
+        grant(
+            "ai_consultant",
+            {
+                SUPPORT: codenames("view", MODELS),
+                OPERATIONS: [],
+                ADMINISTRATORS: codenames(" ".join(PERMISSIONS), MODELS),
+            },
+        ),
+    ]

@@ -1,0 +1,17 @@
+"""Writes over more than one row, or with an effect outside."""
+
+from django.utils import timezone
+
+from .devices import describe
+from .models import LoginHistory
+
+
+def mark_read(*, notifications):
+    """Mark those of `notifications` read that are not, and return their number."""
+    return notifications.filter(read=False).update(read=True, read_at=timezone.now())
+
+
+def record_sign_in(*, user, agent, address, success):
+    """Add a sign-in of `user`, or a failed one, to the login history."""
+    device, browser, system = describe(agent)
+    LoginHistory.objects.create(user=user, device=device, browser=browser, os=system, ip_address=address, success=success)

@@ -1,0 +1,42 @@
+"""Which device, browser and system a user agent names, in the words that the site writes."""
+
+# The first that is found counts: Edge says it is Chrome, and Chrome that it is Safari.
+BROWSERS = (
+    ("Edg", "Edge"),
+    ("Firefox", "Firefox"),
+    ("FxiOS", "Firefox"),
+    ("CriOS", "Chrome"),
+    ("Chrome", "Chrome"),
+    ("Safari", "Safari"),
+)
+SYSTEMS = (
+    ("iPhone", "iOS"),
+    ("iPad", "iOS"),
+    ("Android", "Android"),
+    ("Windows", "Windows"),
+    ("Mac OS X", "macOS"),
+    ("Linux", "Linux"),
+)
+DEVICES = (
+    ("iPad", "Tablet"),
+    ("Tablet", "Tablet"),
+    ("Mobi", "Mobile"),
+    ("Windows", "Desktop"),
+    ("Macintosh", "Desktop"),
+    ("Linux", "Desktop"),
+)
+
+
+def _first(agent, names):
+    return next((name for part, name in names if part in agent), "Unknown")
+
+
+def describe(agent):
+    """Return (device, browser, operating system) of a user agent's text, "Unknown" where it does not say."""
+    return _first(agent, DEVICES), _first(agent, BROWSERS), _first(agent, SYSTEMS)
+
+
+def shown(agent, row=None):
+    """Show a user agent in a few words."""
+    device, browser, system = describe(agent)
+    return f"{browser}, {system}, {device}" if (device, browser, system) != ("Unknown",) * 3 else agent[:80]

@@ -1,0 +1,40 @@
+"""The record of who of the staff opened what a person said, and who exported what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.http import HttpRequest
+
+from .models import Access
+
+
+def address_of(request: HttpRequest) -> str | None:
+    """Return the address that a request came from; behind a proxy that is trusted, the one that the proxy saw."""
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip() if settings.TRUST_PROXY else ""
+    return forwarded or request.META.get("REMOTE_ADDR") or None
+
+
+def note(request: HttpRequest, action: Access.Action, model: type[models.Model], *, row_id=None, person_id=None, query=None):
+    """Keep in mind what `request` shows; it is recorded before the answer is sent, since the page itself only reads."""
+    user: Any = request.user
+    request.accesses = [  # type: ignore[attr-defined]
+        *getattr(request, "accesses", ()),
+        Access(
+            staff_id=user.pk,
+            staff_email=user.get_username(),
+            action=action,
+            table=model._meta.db_table,
+            row_id=row_id,
+            person_id=person_id,
+            query=query,
+            ip_address=address_of(request),
+        ),
+    ]
+
+
+def record(request: HttpRequest) -> None:
+    """Write what was noted; raise a DatabaseError where that fails, so that nothing is shown without a record."""
+    Access.objects.bulk_create(request.__dict__.pop("accesses", ()))

@@ -1,0 +1,40 @@
+from django.db import models
+
+from fly2any.postgres.expressions import CurrentTimestamp
+from fly2any.postgres.indexes import Index
+
+
+class Access(models.Model):
+    """Somebody of the staff who opened what a person said, or exported rows. Only ever added to; it outlives both people."""
+
+    class Action(models.TextChoices):
+        OPENED = "opened", "Opened"
+        EXPORTED = "exported", "Exported"
+
+    at = models.DateTimeField(db_default=CurrentTimestamp(), editable=False)
+    # No foreign keys: the record stays when the staff or the person is deleted.
+    staff_id = models.TextField("staff")
+    staff_email = models.TextField("staff's e-mail")
+    action = models.TextField(choices=Action)
+    table = models.TextField()
+    row_id = models.TextField("row", null=True, blank=True)
+    person_id = models.TextField("person", null=True, blank=True)
+    query = models.TextField(null=True, blank=True)
+    ip_address = models.TextField("IP address", null=True, blank=True)
+
+    class Meta:
+        db_table = "fly2any_accesses"
+        verbose_name = "access"
+        verbose_name_plural = "record of access"
+        default_permissions = ("view",)
+        indexes = [
+            # The admin's list, newest first.
+            Index(fields=["at"], name="fly2any_accesses_at_idx"),
+            # Who opened what this person said.
+            Index(fields=["person_id", "at"], name="fly2any_accesses_person_at_idx"),
+            # What this member of the staff opened.
+            Index(fields=["staff_id", "at"], name="fly2any_accesses_staff_at_idx"),
+        ]
+
+    def __str__(self):
+        return f"{self.staff_email} {self.action} {self.table} {self.row_id or ''}".rstrip()

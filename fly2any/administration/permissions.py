@@ -1,0 +1,3 @@
+"""What may be permitted on a table; exporting it is a permission of its own."""
+
+PERMISSIONS = ("add", "change", "delete", "view", "export")

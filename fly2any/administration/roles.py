@@ -1,0 +1,47 @@
+"""The groups of the staff, as each app's migration grants them. Migrations import this path: it is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from django.contrib.auth.management import create_permissions
+from django.contrib.contenttypes.management import create_contenttypes
+from django.db import migrations
+
+SUPPORT = "Support"
+OPERATIONS = "Operations"
+ADMINISTRATORS = "Administrators"
+
+
+def grant(app_label: str, grants: Mapping[str, Iterable[str]]) -> migrations.RunPython:
+    """Return the operation that gives groups permissions of an app: group → code names, such as `view_user`.
+
+    The permissions are made here, since Django makes them only when all migrations have run. Undone, the groups lose them,
+    and a group with neither permissions nor people goes.
+    """
+
+    def forwards(apps, editor):
+        using = editor.connection.alias
+        config = apps.get_app_config(app_label)
+        config.models_module = True  # Of the migrations' state: there to be asked for by the two functions.
+        create_contenttypes(config, verbosity=0, using=using, apps=apps)
+        create_permissions(config, verbosity=0, using=using, apps=apps)
+        permissions = apps.get_model("auth", "Permission").objects.using(using).filter(content_type__app_label=app_label)
+        for name, codenames in grants.items():
+            group, _ = apps.get_model("auth", "Group").objects.using(using).get_or_create(name=name)
+            group.permissions.add(*permissions.filter(codename__in=codenames))
+
+    def backwards(apps, editor):
+        groups = apps.get_model("auth", "Group").objects.using(editor.connection.alias)
+        for name in grants:
+            for group in groups.filter(name=name):
+                group.permissions.remove(*group.permissions.filter(content_type__app_label=app_label))
+                if not group.permissions.exists() and not group.user_set.exists():
+                    group.delete()
+
+    return migrations.RunPython(forwards, backwards)
+
+
+def codenames(actions: str, models: str) -> list[str]:
+    """Return the code names of each of the `actions` on each of the `models`, both lists of words."""
+    return [f"{action}_{model}" for action in actions.split() for model in models.split()]
