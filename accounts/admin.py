@@ -41,7 +41,7 @@ class UserAdmin(ModelAdmin, DjangoUserAdmin):
     long_texts = ("bio",)
     secrets = ("password",)
     readonly_fields = ["id", "password_state", "created_at", "updated_at", "last_login"]
-    filter_horizontal = ["groups", "user_permissions"]
+    filter_horizontal = []
     inlines = [PreferencesInline]
     fieldsets = [
         (None, {"fields": ["id", "email", "email_verified", "name", "first_name", "last_name", "password_state"]}),
@@ -129,7 +129,16 @@ class VerificationTokenAdmin(ReadOnlyModelAdmin):
 
 @admin.register(UserPreferences)
 class UserPreferencesAdmin(OfUser, ModelAdmin):
-    list_display = ["user_link", "preferred_cabin_class", "home_airport", "currency", "language", "theme", "newsletter_opt_in"]
+    list_display = [
+        "id",
+        "user_link",
+        "preferred_cabin_class",
+        "home_airport",
+        "currency",
+        "language",
+        "theme",
+        "newsletter_opt_in",
+    ]
     list_filter = ["currency", "language", "theme", "newsletter_opt_in"]
     ordering = ["-pk"]
     readonly_fields = ["id", "created_at", "updated_at"]

@@ -18,14 +18,14 @@ from .prices import departures, read_prices
 
 
 def route(row):
-    return f"{row.origin}\u00a0→\u00a0{row.destination}"
+    return shown.beginning(f"{row.origin}\u00a0→\u00a0{row.destination}")
 
 
 @admin.display(description="route")
 def route_link(price):
     """The route, linked to its page and the day of departure."""
-    url = reverse("admin:travel_pricehistory_route", args=[price.origin, price.destination])
-    return format_html('<a href="{}?{}">{}</a>', url, urlencode({"day": price.depart_date}), route(price))
+    query = {"origin": price.origin, "destination": price.destination, "day": price.depart_date}
+    return format_html('<a href="{}?{}">{}</a>', reverse("admin:travel_pricehistory_route"), urlencode(query), route(price))
 
 
 @admin.register(SavedSearch)
@@ -87,13 +87,13 @@ class PriceHistoryAdmin(ReadOnlyModelAdmin):
 
     def get_urls(self):
         view = self.admin_site.admin_view(self.route_view)
-        return [path("route/<str:origin>/<str:destination>/", view, name="travel_pricehistory_route"), *super().get_urls()]
+        return [path("route/", view, name="travel_pricehistory_route"), *super().get_urls()]
 
-    def route_view(self, request, origin, destination):
+    def route_view(self, request):
         """The prices of a route over time, for a day of departure."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        day = request.GET.get("day", "").replace("\0", "")
+        origin, destination, day = (request.GET.get(name, "").replace("\0", "") for name in ("origin", "destination", "day"))
         days = departures(origin, destination, around=day)
         day = day or (days[0] if days else "")
         context = {

@@ -15,6 +15,7 @@ class GroupAdmin(ModelAdmin, DjangoGroupAdmin):
     search = (Key("name"),)
     search_help_text = "A group's name."
     ordering = ["name"]
+    filter_horizontal = []
 
 
 @admin.register(Access)

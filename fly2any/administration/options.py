@@ -72,6 +72,9 @@ class SchemaForms(BaseModelAdmin):
     form = OpenModelForm
     long_texts: tuple[str, ...] = ()
 
+    def formfield_for_manytomany(self, db_field, request, **kwargs):
+        return super().formfield_for_manytomany(db_field, request, **{"widget": forms.CheckboxSelectMultiple, **kwargs})
+
     def formfield_for_choice_field(self, db_field, request, **kwargs):
         return super().formfield_for_choice_field(db_field, request, choices_form_class=OpenChoiceField, **kwargs)
 
@@ -79,8 +82,11 @@ class SchemaForms(BaseModelAdmin):
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if type(db_field) is models.TextField and field and not db_field.choices and db_field.name not in self.long_texts:
             field.widget = AdminTextInputWidget()
-        if field and isinstance(db_field, models.DateTimeField) and db_field.has_db_default():
-            field.initial = timezone.now
+        if field and isinstance(db_field, models.DateTimeField):
+            if db_field.has_db_default():
+                field.initial = timezone.now
+            for part, widget in zip(("date", "time, UTC"), getattr(field.widget, "widgets", ()), strict=False):
+                widget.attrs["aria-label"] = f"{db_field.verbose_name}: {part}"
         if field and isinstance(db_field, models.TextField) and db_field.null:
             field.empty_value = None  # type: ignore[attr-defined]  # The schema's empty is NULL.
         return field
@@ -158,7 +164,7 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
         if callable(name):
             return name(row)
         if name == "__str__":
-            return str(row)
+            return shown.beginning(row)
         return getattr(self, name)(row) if hasattr(self, name) else getattr(row, name)
 
     def get_urls(self):
@@ -356,12 +362,12 @@ def link_to(name: str, description: str | None = None):
         except field.related_model.DoesNotExist:
             other = None
         if other is None:
-            return key
+            return shown.beginning(key)
         try:
             url = _address_of(other)
         except NoReverseMatch:
-            return str(other)
-        return format_html('<a href="{}">{}</a>', url, other)
+            return shown.beginning(other)
+        return format_html('<a href="{}">{}</a>', url, shown.beginning(other))
 
     return column
 

@@ -82,10 +82,13 @@ def number(value: float, row: Any = None) -> str:
 
 def cell(value: Any, row: Any = None) -> str:
     """Show a text in a list: its beginning."""
+    return format_html("<bdi>{}</bdi>", beginning(value))
+
+
+def beginning(value: Any) -> str:
+    """Return a value as text that fits a cell."""
     text = str(value)
-    if len(text) <= LONGEST_CELL:
-        return format_html("<bdi>{}</bdi>", text)
-    return format_html("<bdi>{}…</bdi>", text[:LONGEST_CELL])
+    return text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL]}…"
 
 
 def text(value: Any, row: Any = None) -> str:
@@ -100,7 +103,9 @@ def choice(labels: dict[str, str]) -> Show:
     """Return how a value of a list is shown: by its label where it has one, on a colour of its own."""
 
     def show(value, row):
-        return format_html('<span class="chip" data-value="{}">{}</span>', value, labels.get(value, value) or "(empty)")
+        return format_html(
+            '<span class="chip" data-value="{}">{}</span>', beginning(value), beginning(labels.get(value, value))
+        )
 
     return show
 
@@ -111,7 +116,9 @@ def yes_no(value: bool, row: Any = None) -> str:
 
 def chips(values: list[Any], row: Any = None) -> str:
     """Show an array."""
-    return format_html_join(" ", '<span class="chip">{}</span>', ((value,) for value in values[:MOST_ITEMS])) or NOTHING
+    return (
+        format_html_join(" ", '<span class="chip">{}</span>', ((beginning(value),) for value in values[:MOST_ITEMS])) or NOTHING
+    )
 
 
 def fingerprint(secret: str) -> str:

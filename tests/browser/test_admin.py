@@ -1,8 +1,5 @@
 """The admin in a real Chromium: sign in by e-mail, look, search, and see no error."""
 
-import os
-import shutil
-
 import pytest
 from django.db import connection
 
@@ -11,23 +8,7 @@ from accounts.models import User
 from fly2any.database.seed import seed
 from tests.database.test_dbseed import DAY
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make check installs it")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
-    pytest.mark.django_db(transaction=True),
-]
-
-
-@pytest.fixture
-def browser(monkeypatch):
-    # Playwright runs an event loop in this thread, in which Django would refuse to ask the database.
-    monkeypatch.setitem(os.environ, "DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-        connection.close()  # Of the event loop: the test's own thread has another.
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_staff_sign_in_by_email_and_browse(browser, live_server, monkeypatch):

@@ -1,0 +1,86 @@
+"""The admin over enough rows to matter: whoever signs in, and which pages there are, from the registry."""
+
+from datetime import date
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Group
+from django.db import connection, models
+from django.urls import reverse
+
+from accounts.models import User
+from fly2any.database.seed import seed
+
+DAY = date(2026, 5, 1)
+USERS = 2_500  # 140,000 rows in all; 25,000 in the largest tables.
+ROLES = ("Support", "Operations", "Administrators", "superuser")
+MODELS = [model for model in admin.site._registry if model._meta.app_label != "auth"]
+CANARY = "canary-9f3a"
+
+
+def address(model, name="changelist", *arguments):
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{name}", args=arguments)
+
+
+def secrets_of(model):
+    return admin.site._registry[model].secrets
+
+
+@pytest.fixture(scope="module")
+def filled(django_db_setup, django_db_blocker):
+    """All tables with rows, analysed; the secrets in them are canaries."""
+    with django_db_blocker.unblock():
+        seed(connection, users=USERS, seed=1, until=DAY)
+        with connection.cursor() as cursor:
+            for model in MODELS:
+                for name in secrets_of(model):
+                    field = model._meta.get_field(name)
+                    cursor.execute(
+                        f"""UPDATE "{model._meta.db_table}" SET "{field.column}" = '{CANARY}-{name}-' || id WHERE "{field.column}" IS NOT NULL"""
+                    )
+            cursor.execute("UPDATE users SET password = %s || id", [f"{CANARY}-password-"])
+            cursor.execute("VACUUM ANALYZE")
+        yield
+        with connection.cursor() as cursor:
+            tables = ", ".join(f'"{model._meta.db_table}"' for model in MODELS)
+            cursor.execute(f"TRUNCATE {tables} CASCADE")
+        connection.close()
+
+
+@pytest.fixture
+def member(client, db):
+    """A function that signs a member of the staff in, by the name of their group."""
+
+    def sign_in(role="superuser"):
+        user = User.objects.create(email=f"{role.lower()}@staff.example", is_staff=True, is_superuser=role == "superuser")
+        if role != "superuser":
+            user.groups.add(Group.objects.get(name=role))
+        client.force_login(user)
+        client.user = user
+        return client
+
+    return sign_in
+
+
+def lists_of(client, model):
+    """Every address of the list of a model that a person reaches by one click: its filters, orders, pages and searches."""
+    base = address(model)
+    changelist = client.get(base).context["cl"]
+    queries = {""}
+    for spec in changelist.filter_specs:
+        queries |= {choice["query_string"] for choice in spec.choices(changelist)}
+    sortable = changelist.sortable_by
+    queries |= {
+        f"?o={sign}{place}" for place, name in enumerate(changelist.list_display) if name in sortable for sign in ("", "-")
+    }
+    if changelist.has_later:
+        queries |= {changelist.later_page, changelist.last_page, changelist.exact_count}
+    row = changelist.result_list[-1] if changelist.result_list else None
+    if row is not None and admin.site._registry[model].search:
+        queries |= {f"?q={row.pk}", "?q=nobody@nowhere.example", "?q=GRU-LIS", "?q=zzz"}
+        if email := getattr(getattr(row, "user", row), "email", None):
+            queries.add(f"?q={email}")
+    for field in model._meta.local_fields:
+        if row is not None and isinstance(field, models.ForeignKey):
+            queries.add(f"?{field.name}={getattr(row, field.attname)}")
+    return [base + query for query in sorted(queries)]

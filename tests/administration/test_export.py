@@ -1,0 +1,56 @@
+"""Rows as CSV: as they are, but for secrets and for what a spreadsheet would run."""
+
+import csv
+import io
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from accounts.models import User
+from engagement.models import Notification
+from fly2any.administration.export import rows_as_csv
+from fly2any.administration.models import Access
+from tests.administration.conftest import address
+
+pytestmark = pytest.mark.django_db
+
+
+def exported(rows, **options):
+    return list(csv.reader(io.StringIO(b"".join(rows_as_csv(rows, **options)).decode(), newline="")))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1))
+def test_any_text_comes_out_as_it_is_or_with_an_apostrophe_before_a_formula(text):
+    User.objects.filter(email="ana@example.com").delete()
+    User.objects.create(email="ana@example.com", name=text)
+
+    header, row = exported(User.objects.filter(email="ana@example.com"), without=("password",))
+
+    assert row[header.index("name")] == (f"'{text}" if text[0] in "=+-@\t\r" else text)
+
+
+def test_secrets_are_left_out_and_nothing_else(member):
+    User.objects.create(email="ana@example.com", password="$2b$10$hash")
+    header, *rows = exported(User.objects.filter(email="ana@example.com"), without=("password",))
+
+    assert header == [field.attname for field in User._meta.local_fields if field.name != "password"]
+    assert (len(rows), rows[0][header.index("email")]) == (1, "ana@example.com")
+
+
+def test_the_list_as_it_is_filtered_is_exported_and_recorded(member):
+    client = member("Administrators")
+    user = User.objects.create(email="ana@example.com")
+    for number, read in enumerate([True, False, False]):
+        Notification.objects.create(id=f"n{number}", user=user, type="promotion", title="t", message="m", read=read)
+
+    response = client.post(f"{address(Notification, 'export')}?read=0&user={user.pk}")
+    header, *rows = csv.reader(io.StringIO(b"".join(response.streaming_content).decode()))
+
+    assert response.headers["Content-Disposition"] == 'attachment; filename="notifications.csv"'
+    assert sorted(row[header.index("id")] for row in rows) == ["n1", "n2"]
+    assert list(Access.objects.values_list("staff_email", "action", "table", "query")) == [
+        ("administrators@staff.example", "exported", "notifications", f"read=0&user={user.pk}")
+    ]
+    assert client.get(address(Notification, "export")).status_code == 405

@@ -1,0 +1,227 @@
+"""What every table of the admin is held to, generated from the registry: a table is covered the day it is registered."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from django.contrib import admin
+from django.db import connection, models
+from django.test.utils import CaptureQueriesContext
+
+from accounts.models import User
+from fly2any.administration import changelist
+from fly2any.administration.models import Access
+from fly2any.administration.options import ReadOnlyModelAdmin
+from tests.administration.conftest import CANARY, MODELS, ROLES, address, lists_of, secrets_of
+
+MOST_QUERIES = 8  # That read; the savepoint and the deadline around one of them are not counted.
+MOST_BYTES = 300_000
+LARGE = 5_000  # Rows from which on a table must not be scanned.
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("filled")]
+by_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.db_table)
+
+
+def reads(captured):
+    return [query["sql"] for query in captured if query["sql"].lstrip().startswith(("SELECT", "WITH"))]
+
+
+def scanned(plan):
+    """The tables that a plan reads to their end: in the order of their pages, and not only their first rows."""
+    if plan["Node Type"] == "Seq Scan":
+        yield plan["Relation Name"]
+    first_rows = (
+        plan["Node Type"] == "Limit" and "Filter" not in plan["Plans"][0] and plan["Plans"][0]["Node Type"] == "Seq Scan"
+    )
+    for inner in plan.get("Plans", ()) if not first_rows else ():
+        yield from scanned(inner)
+
+
+def others(model, client):
+    """The rows of a model but for whoever is signed in."""
+    return model._base_manager.exclude(pk=client.user.pk) if model is User else model._base_manager.all()
+
+
+@by_model
+def test_every_list_is_few_queries_and_none_reads_a_large_table_to_its_end(model, member, monkeypatch):
+    client = member("superuser")
+    monkeypatch.setattr(changelist, "WINDOW", 500)  # To the tables here what the real one is to large ones.
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT relname FROM pg_class WHERE reltuples > %s AND relkind = 'r'", [LARGE])
+        large = {name for (name,) in cursor.fetchall()}
+    addresses = lists_of(client, model)
+    assert len(addresses) > 2
+
+    for url in addresses:
+        with CaptureQueriesContext(connection) as captured:
+            response = client.get(url)
+        asked = reads(captured)
+        assert (response.status_code, len(asked) <= MOST_QUERIES, len(response.content) < MOST_BYTES) == (200, True, True), url
+        if "count=exact" in url:
+            continue  # Asked for, and under a deadline.
+        for sql in asked:
+            with connection.cursor() as cursor:
+                cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}")
+                (plan,) = cursor.fetchone()[0]
+            assert set(scanned(plan["Plan"])) & large == set(), (url, sql)
+
+
+@by_model
+def test_paging_shows_every_row_once_though_all_values_of_the_order_tie(model, member, monkeypatch):
+    client = member("superuser")
+    monkeypatch.setattr(admin.site._registry[model], "list_per_page", 7)
+    some = list(model._base_manager.order_by("pk").values_list("pk", flat=True)[:40])
+    others(model, client).exclude(pk__in=some)._raw_delete(connection.alias)
+    first = client.get(address(model)).context["cl"]
+    if isinstance(first.order.field, models.DateTimeField):
+        moment = datetime(2026, 1, 1, tzinfo=UTC)
+        model._base_manager.update(**{first.order.field.name: moment})
+    all_of_them = set(model._base_manager.values_list("pk", flat=True))
+
+    forwards, url = [], address(model)
+    while url:
+        page = client.get(url).context["cl"]
+        forwards += [row.pk for row in page.result_list]
+        url = address(model) + page.later_page if page.has_later else None
+    backwards, url = [], address(model) + first.last_page
+    while url:
+        page = client.get(url).context["cl"]
+        backwards = [row.pk for row in page.result_list if row.pk not in backwards] + backwards
+        url = address(model) + page.earlier_page if page.has_earlier else None
+
+    assert len(forwards) == len(set(forwards)) == len(all_of_them)
+    assert set(forwards) == all_of_them
+    assert backwards == forwards
+
+
+@by_model
+def test_a_filter_that_no_index_serves_finds_every_row_in_the_end(model, member, monkeypatch):
+    client = member("superuser")
+    monkeypatch.setattr(changelist, "WINDOW", 40)
+    monkeypatch.setattr(changelist, "MOST_WINDOWS", 4)
+    monkeypatch.setattr(admin.site._registry[model], "list_per_page", 30)
+    some = list(model._base_manager.order_by("pk").values_list("pk", flat=True)[:300])
+    others(model, client).exclude(pk__in=some)._raw_delete(connection.alias)
+    listing = client.get(address(model)).context["cl"]
+
+    for spec in listing.filter_specs:
+        for choice in list(spec.choices(listing))[1:3]:
+            found, url = [], address(model) + choice["query_string"]
+            while url:
+                page = client.get(url).context["cl"]
+                found += [row.pk for row in page.result_list]
+                following = page.later_page if page.has_later else page.further
+                url = address(model) + following if following else None
+            expected = set(page.root_queryset.filter(pk__in=page.queryset.values("pk")).values_list("pk", flat=True))
+            assert (len(found), set(found)) == (len(expected), expected), choice["display"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+@by_model
+def test_no_page_shows_a_secret_to_anybody(model, role, member):
+    client = member(role)
+    row = others(model, client).order_by("pk").last()
+    pages = [address(model)]
+    if row is not None:
+        pages += [address(model, name, row.pk) for name in ("change", "history", "delete")]
+        if admin.site._registry[model].overview:
+            pages.append(address(model, "overview", row.pk))
+
+    for url in pages:
+        response = client.get(url)
+        assert response.status_code in (200, 302, 403)
+        assert CANARY not in response.content.decode() + str(response.headers)
+        assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+        assert "unsafe" not in response.headers["Content-Security-Policy"]
+    exported = client.post(address(model, "export"))
+    if exported.status_code == 200:
+        assert CANARY not in b"".join(exported.streaming_content).decode()
+
+
+@by_model
+def test_no_lookup_but_those_offered_is_answered(model, member):
+    client = member("Administrators")
+    offered = {
+        spec_name for spec in client.get(address(model)).context["cl"].filter_specs for spec_name in spec.expected_parameters()
+    }
+    for field in model._meta.local_fields:
+        for lookup in ("", "__startswith", "__contains", "__gt", "__isnull", "__regex", "__in"):
+            if f"{field.name}{lookup}" in offered or (lookup in ("", "__in") and field.primary_key):
+                continue
+            if isinstance(field, models.ForeignKey) and lookup == "":
+                continue
+            response = client.get(address(model), {f"{field.name}{lookup}": "a"})
+            assert response.status_code == 400, f"{field.name}{lookup}"
+    for name in ("user__password", "user__password__startswith", "user__accounts__access_token__startswith"):
+        assert client.get(address(model), {name: "a"}).status_code == 400
+
+
+ODD = {
+    "TextField": ["\u202eright to left\u202c العربية", "<b>&\"'", "v1:00ff:00ff:00ff", "x" * 200_000, ""],
+    "JSONField": [{"deep": {"list": [None, True, 1.5, "<i>"]}}, ["x" * 1_000_000], [[[[[[[[[[[[[[1]]]]]]]]]]]]]], "text", 7],
+    "DateTimeField": [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, tzinfo=UTC)],
+    "FloatField": [float("nan"), float("inf"), -1e300],
+    "IntegerField": [-(2**31), 2**31 - 1],
+    "BigIntegerField": [-(2**63), 2**63 - 1],
+    "ArrayField": [[], [None, "<b>"]],
+}
+
+
+@pytest.mark.parametrize("number", range(5))
+@by_model
+def test_odd_values_are_shown_and_never_an_error(model, number, member):
+    client = member("superuser")
+    row = others(model, client).order_by("pk").last()
+    if row is None:
+        row = Access.objects.create(staff_id="s", staff_email="e", action="opened", table="t")
+    values = {}
+    named = (*model._meta.indexes, *model._meta.constraints)
+    indexed = {name.lstrip("-") for thing in named for name in thing.fields} | {"name"}
+    for field in model._meta.local_fields:
+        if not (field.primary_key or field.remote_field or field.unique):
+            if number == 3 and field.name in indexed:
+                continue  # An index holds no text as long as that.
+            choices = ODD.get("TextField" if isinstance(field, models.TextField) else field.get_internal_type(), [True])
+            values[field.name] = choices[number % len(choices)]
+    model._base_manager.filter(pk=row.pk).update(**values)
+    row.refresh_from_db()
+
+    pages = [f"{address(model)}?id={row.pk}", address(model, "change", row.pk), address(model, "delete", row.pk)]
+    for url in pages:
+        response = client.get(url)
+        text = response.content.decode()
+        assert response.status_code in (200, 403), url
+        assert ("<b>&" in text, "<i>" in text) == (False, False)
+        if isinstance(admin.site._registry[model], ReadOnlyModelAdmin) and len(str(row)) < 1000:  # Its name is its title.
+            assert len(text) < MOST_BYTES, url
+    if number == 0:
+        nulls = {field.name: None for field in model._meta.local_fields if field.null and not field.primary_key}
+        model._base_manager.filter(pk=row.pk).update(**nulls)
+        assert [client.get(url).status_code for url in pages[:2]] == [200, 200]
+
+
+@by_model
+def test_a_bad_address_is_said_in_a_sentence_and_the_list_is_there(model, member):
+    client = member("superuser")
+    # Places that are none: no base64, no list, the wrong number, a NUL, half a surrogate, a nesting without end.
+    for token in ("x", "%%%", "W10", "WyIxIl0", "WyJcdTAwMDAiLCAiYSJd", "WyJcdWQ4MDAiLCAiYSJd", "a" * 5000):
+        for name in ("after", "before"):
+            response = client.get(address(model), {name: token}, follow=True)
+            assert response.status_code == 200
+            said = re.sub(r"\s+", " ", response.content.decode())
+            if model._meta.pk.get_internal_type() == "TextField" and token == "WyIxIl0":
+                continue  # A place in a list by a text.
+            assert "The address names no place in this list: this is its beginning." in said, token
+
+
+def test_secrets_are_those_fields_that_the_schema_calls_so():
+    """A token, key or hash that a migration adds must be named as a secret, or here as none."""
+    looks_secret = re.compile("token|secret|password|auth$|p256dh|endpoint|session_state|key")
+    harmless = {("accounts", "token_type"), ("ai_conversations", "session_id")}
+    found = {
+        (model._meta.db_table, field.name)
+        for model in MODELS
+        for field in model._meta.local_fields
+        if looks_secret.search(field.name) and (model._meta.db_table, field.name) not in harmless
+    }
+    assert found == {(model._meta.db_table, name) for model in MODELS for name in secrets_of(model)}

@@ -1,0 +1,186 @@
+"""What each group of the staff may do, tried by somebody who wants more."""
+
+import pytest
+from django.contrib.auth.models import Group
+from django.urls import reverse
+
+from accounts.models import Account, Session, User
+from ai_consultant.models import Conversation, Message
+from engagement.models import LoginHistory, Notification, UserSession
+from fly2any.administration.models import Access
+from tests.administration.conftest import address
+from travel.models import PriceAlert, PriceHistory
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def person():
+    return User.objects.create(email="ana@example.com", password="$2b$10$hash")
+
+
+def test_the_groups_have_what_the_migrations_grant():
+    granted = {
+        group.name: {f"{p.content_type.app_label}.{p.codename}" for p in group.permissions.select_related("content_type")}
+        for group in Group.objects.all()
+    }
+    assert granted.keys() == {"Support", "Operations", "Administrators"}
+    assert {name for name in granted["Support"] if ".view_" not in name} == {
+        "accounts.delete_account", "accounts.delete_session", "engagement.delete_usersession", "engagement.change_notification",
+        "travel.change_pricealert",
+    }  # fmt: skip
+    assert {name for name in granted["Operations"] if name.startswith("ai_consultant") or "token" in name} == set()
+    assert {name for name in granted["Operations"] if ".view_" not in name} == {
+        "engagement.export_useractivity", "travel.export_pricehistory", "travel.export_pricemonitorlog",
+    }  # fmt: skip
+    assert {"administration.view_access", "auth.change_group", "accounts.export_user"} <= granted["Administrators"]
+    assert {name for name in granted["Administrators"] if name.startswith("administration")} == {"administration.view_access"}
+
+
+@pytest.mark.parametrize("role", ["Support", "Operations", "Administrators"])
+def test_nobody_but_a_superuser_makes_staff_or_touches_them(role, member, person):
+    boss = User.objects.create_superuser("boss@example.com", "a-long-password-1")
+    client = member(role)
+    client.user.user_permissions.add(*[])
+    form = {
+        "email": "ana@example.com",
+        "is_staff": "on",
+        "is_superuser": "on",
+        "is_active": "on",
+        "groups": Group.objects.get(name="Administrators").pk,
+    }
+
+    for user in (person, client.user, boss):
+        client.post(address(User, "change", user.pk), {**form, "email": user.email})
+    taken = client.post(
+        reverse("admin:auth_user_password_change", args=[boss.pk]), {"password1": "x" * 14, "password2": "x" * 14}
+    )
+    client.post(address(User, "delete", boss.pk), {"post": "yes"})
+    client.post(address(User), {"action": "delete_selected", "_selected_action": [boss.pk], "post": "yes"})
+
+    boss.refresh_from_db()
+    assert taken.status_code == 403
+    assert boss.check_password("a-long-password-1")
+    assert (boss.is_staff, boss.is_superuser) == (True, True)
+    for user in (person, client.user):
+        before = (user.is_staff, user.is_superuser, sorted(user.groups.values_list("name", flat=True)))
+        user.refresh_from_db()
+        assert (user.is_staff, user.is_superuser, sorted(user.groups.values_list("name", flat=True))) == before
+
+
+def test_support_exports_nothing_and_makes_no_groups(member, person):
+    client = member("Support")
+    for model in (User, Notification, Account, PriceHistory):
+        assert client.post(address(model, "export")).status_code == 403
+    assert client.get(reverse("admin:auth_group_changelist")).status_code == 403
+    assert client.get(address(Access)).status_code == 403
+    assert Access.objects.count() == 0
+
+
+def test_actions_do_what_they_say_to_the_rows_chosen(member, person):
+    client = member("Support")
+    notices = [
+        Notification.objects.create(user=person, type="promotion", title="t", message="m", read=read)
+        for read in (False, True, False)
+    ]
+    alerts = [
+        PriceAlert.objects.create(user=person, origin="GRU", destination="LIS", depart_date="2026-07-01", current_price=1, target_price=1, active=True, triggered=triggered)
+        for triggered in (True, False)
+    ]  # fmt: skip
+
+    def act(model, action, rows, **more):
+        return client.post(
+            address(model), {"action": action, "index": "0", "_selected_action": [row.pk for row in rows], **more}, follow=True
+        )
+
+    assert "1 marked read." in act(Notification, "mark_read", notices[:2]).content.decode()
+    assert list(Notification.objects.filter(read=False)) == [notices[2]]
+    assert "2 paused." in act(PriceAlert, "pause", alerts).content.decode()
+    assert PriceAlert.objects.filter(active=True).count() == 0
+    assert "1 re-armed." in act(PriceAlert, "rearm", alerts[:1]).content.decode()
+    assert list(PriceAlert.objects.values_list("pk", "active", "triggered").order_by("-active")) == [
+        (alerts[0].pk, True, False),
+        (alerts[1].pk, False, False),
+    ]
+    everything = act(Notification, "mark_read", notices[:1], select_across="1")
+    assert "not the whole table" in everything.content.decode()
+    assert Notification.objects.filter(read=False).count() == 1
+
+
+def test_sessions_are_revoked_and_accounts_unlinked_by_support(member, person):
+    client = member("Support")
+    device = UserSession.objects.create(user=person, token="t")
+    account = Account.objects.create(user=person, type="oauth", provider="google", provider_account_id="1")
+
+    assert '<option value="delete_selected">Revoke</option>' in client.get(address(UserSession)).content.decode()
+    assert '<option value="delete_selected">Unlink</option>' in client.get(address(Account)).content.decode()
+    for row in (device, account):
+        client.post(address(type(row)), {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"})
+    assert (UserSession.objects.count(), Account.objects.count()) == (0, 0)
+
+
+def test_who_opens_what_a_person_said_is_recorded_before_it_is_shown(member, person):
+    client = member("Support")
+    talk = Conversation.objects.create(user=person, session_id="s", metadata={})
+    said = Message.objects.create(conversation=talk, role="user", content="I am ill", timestamp=1)
+
+    page = client.get(address(Conversation, "change", talk.pk), REMOTE_ADDR="203.0.113.9")
+    client.get(address(Message, "change", said.pk))
+    client.get(address(Conversation))
+
+    assert "I am ill" in page.content.decode()
+    assert list(
+        Access.objects.order_by("pk").values_list(
+            "staff_id", "staff_email", "action", "table", "row_id", "person_id", "ip_address"
+        )
+    ) == [
+        (client.user.pk, "support@staff.example", "opened", "ai_conversations", talk.pk, person.pk, "203.0.113.9"),
+        (client.user.pk, "support@staff.example", "opened", "ai_messages", said.pk, person.pk, "127.0.0.1"),
+    ]
+    person.delete()
+    assert Access.objects.count() == 2
+
+
+def test_the_record_of_access_is_read_and_nothing_else(member):
+    client = member("superuser")
+    access = Access.objects.create(staff_id="s", staff_email="e@example.com", action="opened", table="t")
+
+    assert client.get(address(Access, "change", access.pk)).status_code == 200
+    assert client.get(address(Access, "add")).status_code == 403
+    assert client.post(address(Access, "change", access.pk), {"table": "x"}).status_code == 403
+    assert client.post(address(Access, "delete", access.pk), {"post": "yes"}).status_code == 403
+    client.post(address(Access), {"action": "delete_selected", "_selected_action": [access.pk], "post": "yes"})
+    assert list(Access.objects.values_list("pk", "table")) == [(access.pk, "t")]
+
+
+def test_signing_in_and_failing_to_is_in_the_login_history(client):
+    staff = User.objects.create_superuser("boss@example.com", "a-long-password-1")
+    agent = (
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Version/17.0 Mobile/15E148 Safari/604.1"
+    )
+    sign_in = {"username": staff.email, "password": "a-wrong-password"}
+
+    for password in ("a-wrong-password", "a-long-password-1"):
+        client.post(
+            reverse("admin:login"), {**sign_in, "password": password}, headers={"user-agent": agent}, REMOTE_ADDR="203.0.113.9"
+        )
+    client.post(reverse("admin:login"), {**sign_in, "username": "nobody@example.com"})
+
+    assert list(
+        LoginHistory.objects.order_by("timestamp").values_list("user_id", "success", "device", "browser", "os", "ip_address")
+    ) == [
+        (staff.pk, False, "Mobile", "Safari", "iOS", "203.0.113.9"),
+        (staff.pk, True, "Mobile", "Safari", "iOS", "203.0.113.9"),
+    ]
+
+
+def test_a_token_in_hand_leads_to_its_row_and_stands_in_no_address(member, person):
+    client = member("Support")
+    session = Session.objects.create(user=person, session_token="secret-token", expires="2030-01-01T00:00:00Z")
+
+    found = client.post(address(Session, "find"), {"secret": "secret-token"})
+    missed = client.post(address(Session, "find"), {"secret": "secret"}, follow=True)
+
+    assert found.headers["Location"] == address(Session, "change", session.pk)
+    assert "No NextAuth session has this secret." in missed.content.decode()
+    assert client.get(address(Session, "find"), {"secret": "secret-token"}).status_code == 405

@@ -1,0 +1,23 @@
+"""A real Chromium."""
+
+import os
+import shutil
+
+import pytest
+from django.db import connection
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def browser(monkeypatch):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make check installs it")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    # Playwright runs an event loop in this thread, in which Django would refuse to ask the database.
+    monkeypatch.setitem(os.environ, "DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+        connection.close()  # Of the event loop: the test's own thread has another.

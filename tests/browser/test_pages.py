@@ -1,0 +1,133 @@
+"""Every page of the admin in a real Chromium, generated from the registry: rules for all, with and without script."""
+
+import pytest
+from django.conf import settings
+from django.contrib import admin
+from django.db import connection
+from django.test import Client
+from django.urls import reverse
+
+from accounts import passwords
+from accounts.models import User
+from ai_consultant.models import Conversation
+from fly2any.administration.models import Access
+from fly2any.database.seed import seed
+from tests.database.test_dbseed import DAY
+from travel.models import PriceHistory
+
+pytestmark = pytest.mark.django_db(transaction=True)
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture
+def staff(monkeypatch):
+    monkeypatch.setattr(passwords, "ROUNDS", 4)
+    seed(connection, users=80, seed=1, until=DAY)
+    Access.objects.create(staff_id="s", staff_email="e@example.com", action="opened", table="t")
+    user = User.objects.create_superuser("staff@demo.fly2any.example", "a-long-password-1")
+    client = Client()
+    client.force_login(user)
+    return client.cookies[settings.SESSION_COOKIE_NAME].value
+
+
+def pages():
+    """A page of each kind for each table, and those that stand alone."""
+    price, talk = PriceHistory.objects.first(), Conversation.objects.filter(messages__flight_results__isnull=False).first()
+    yield reverse("admin:index")
+    yield reverse("admin:app_list", args=["travel"])
+    yield f"{reverse('admin:travel_pricehistory_route')}?origin={price.origin}&destination={price.destination}&day={price.depart_date}"
+    yield f"{reverse('admin:engagement_notification_changelist')}?type=booking_cancelled"
+    yield f"{reverse('admin:accounts_user_changelist')}?q=nobody-at-all"
+    yield reverse("admin:ai_consultant_conversation_change", args=[talk.pk])
+    yield reverse("admin:password_change")
+    for model, page in admin.site._registry.items():
+        place = f"admin:{model._meta.app_label}_{model._meta.model_name}"
+        yield reverse(f"{place}_changelist")
+        row = model._base_manager.order_by("pk").first()
+        names = ["change", "history", *(["overview"] if getattr(page, "overview", ()) else [])]
+        yield from (reverse(f"{place}_{name}", args=[row.pk]) for name in names if row)
+    yield reverse("admin:travel_pricealert_add")
+    yield reverse("admin:accounts_user_delete", args=[User.objects.first().pk])
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 320)])
+def test_every_page_keeps_the_policy_fits_the_width_and_is_open_to_all(browser, live_server, staff, scheme, width):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe is not installed: make check installs it"
+    ).Axe()
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": staff, "url": live_server.url}])
+    page = context.new_page()
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+
+    for url in pages():
+        complaints.clear()
+        response = page.goto(live_server.url + url)
+        assert (response.status, page.url) == (200, live_server.url + url)
+        assert complaints == [], url
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, url
+        found = axe.run(page, options={"preload": False, "runOnly": RULES}).response["violations"]
+        assert [(rule["id"], rule["nodes"][0]["html"], rule["nodes"][0]["failureSummary"]) for rule in found] == [], url
+    policy = page.goto(f"{live_server.url}{reverse('admin:index')}").headers["content-security-policy"]
+    assert set(policy.split("; ")) == {
+        "default-src 'self'", "base-uri 'none'", "form-action 'self'", "frame-ancestors 'none'", "object-src 'none'"
+    }  # fmt: skip
+
+
+def test_without_script_everything_a_person_needs_works(browser, live_server, staff):
+    page = browser.new_context(java_script_enabled=False, viewport={"width": 1440, "height": 900}).new_page()
+    page.goto(f"{live_server.url}/admin/engagement/notification/")
+    page.fill("#id_username", "staff@demo.fly2any.example")
+    page.fill("#id_password", "a-long-password-1")
+    page.click("[type=submit]")
+
+    first = page.locator("#result_list tbody tr").all_text_contents()
+    page.click("text=Next ›")
+    second = page.locator("#result_list tbody tr").all_text_contents()
+    page.click("text=‹ Previous")
+    assert page.locator("#result_list tbody tr").all_text_contents() == first
+    assert (len(first), first != second) == (50, True)
+    page.click("#changelist-filter >> text=Promotion")
+    assert set(page.locator(".field-type").all_text_contents()) == {"Promotion"}
+    page.fill("[name=created_at__from]", "2026-04-01")
+    page.fill("[name=created_at__until]", "2026-04-20")
+    page.click(".time-range button")
+    assert "type=promotion" in page.url
+    assert page.locator("#result_list time").first.get_attribute("datetime").startswith("2026-04-1")
+    page.check("#result_list tbody tr:first-child .action-select")
+    page.select_option("[name=action]", "mark_read")
+    page.click("[name=index]")
+    assert " marked read." in page.text_content(".messagelist")
+    page.click("#result_list tbody tr:first-child .field-user_link a")
+    assert page.locator(".timeline li").count() > 1
+
+
+def test_the_keyboard_reaches_search_filters_and_pages_in_the_order_they_are_seen(browser, live_server, staff):
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": staff, "url": live_server.url}])
+    page = context.new_page()
+    page.goto(f"{live_server.url}/admin/engagement/notification/")
+    stops = []
+    for _ in range(260):
+        page.keyboard.press("Tab")
+        stops.append(
+            page.evaluate(
+                "(e => e.className + ' ' + e.id + ' ' + (e.name || '') + ' ' + e.textContent.trim().slice(0, 30))(document.activeElement)"
+            )
+        )
+
+    wanted = [
+        "skip-to-content-link",
+        "Fly2Any database",
+        "Add notification",
+        "searchbar",
+        "action-toggle",
+        "Next ›",
+        "Last hour",
+        "created_at__from",
+    ]
+    places = [next((place for place, stop in enumerate(stops) if name in stop), None) for name in wanted]
+    assert None not in places, list(zip(wanted, places, strict=True))
+    assert places == sorted(places)
