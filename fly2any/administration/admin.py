@@ -10,7 +10,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(Group)
-class GroupAdmin(ModelAdmin, DjangoGroupAdmin):
+class GroupAdmin(ModelAdmin, DjangoGroupAdmin):  # type: ignore[misc]
     list_display = ["name"]
     search = (Key("name"),)
     search_help_text = "A group's name."

@@ -12,7 +12,7 @@ from tests.database.mutations import EXPECTED, Mutation, mutations
 MUTATIONS = tuple(mutations())
 # What `migrate` fills: damage such as a new NOT NULL column needs empty tables.
 EMPTY_SQL = """
-    DELETE FROM auth_permission; DELETE FROM django_content_type; DELETE FROM django_migrations;
+    DELETE FROM auth_group; DELETE FROM auth_permission; DELETE FROM django_content_type; DELETE FROM django_migrations;
     DELETE FROM fly2any_migration_runs; SET CONSTRAINTS ALL IMMEDIATE
 """
 
