@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.db import OperationalError, connection, models
 from django.test import Client
 from django.test.utils import override_settings, setup_test_environment
-from django.urls import include, path, reverse
+from django.urls import path, reverse
 
 from benchmarks.measure import seconds, show
 from fly2any.administration.export import rows_as_csv
@@ -32,7 +32,6 @@ HEAVY_SQL = """
 """
 
 stock = admin.AdminSite(name="stock")
-urlpatterns = [path("admin/", admin.site.urls), path("stock/", stock.urls), path("", include([]))]
 
 
 def register_stock():
@@ -64,6 +63,10 @@ def register_stock():
         )
 
 
+register_stock()
+urlpatterns = [path("admin/", admin.site.urls), path("stock/", stock.urls)]
+
+
 def run():
     call_command("migrate", verbosity=0)
     seed(connection, users=USERS, seed=1, until=DAY)
@@ -73,7 +76,6 @@ def run():
             cursor.execute(HEAVY_SQL)
     staff = people.filter(email="bench@demo.fly2any.example").first() or people.create_superuser("bench@demo.fly2any.example")
     setup_test_environment()
-    register_stock()
     with override_settings(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECURE_SSL_REDIRECT=False):
         client = Client(raise_request_exception=True)
         client.force_login(staff)

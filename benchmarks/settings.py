@@ -11,5 +11,6 @@ from fly2any.settings import *
 from fly2any.settings import BASE_DIR, embedded_database
 
 DEBUG = False
+SECOND_FACTOR = False
 
 DATABASES = {"default": embedded_database(BASE_DIR / ".benchmarks", max_wal_size="4GB", shared_buffers="512MB")}

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import secrets
+from datetime import timedelta
 from pathlib import Path
 
 import environ
@@ -152,6 +153,10 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
+    "axes",
+    "django_otp",
+    "django_otp.plugins.otp_static",
+    "django_otp.plugins.otp_totp",
     "fly2any.database",
     "accounts",
     "travel",
@@ -165,9 +170,11 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 TEMPLATES = [
@@ -195,6 +202,22 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "accounts.passwords.LongestPasswordValidator"},
 ]
+
+AUTHENTICATION_BACKENDS = ["fly2any.administration.backends.LockoutBackend", "django.contrib.auth.backends.ModelBackend"]
+# Five wrong passwords for an address from one place close it there for a quarter of an hour.
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_USERNAME_FORM_FIELD = "username"
+AXES_CLIENT_IP_CALLABLE = "fly2any.administration.accesses.address_of"
+AXES_LOCKOUT_TEMPLATE = "admin/locked_out.html"
+AXES_DISABLE_ACCESS_LOG = True  # The login history has them.
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+OTP_TOTP_ISSUER = "Fly2Any"
+# Whether the admin asks staff for a second factor, which they set up at their first sign-in.
+SECOND_FACTOR = switch("SECOND_FACTOR", not DEBUG)
 
 # An error page shows the environment too: neither a password nor a URL that holds one.
 DEFAULT_EXCEPTION_REPORTER_FILTER = "fly2any.error_pages.ExceptionReporterFilter"

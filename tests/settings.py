@@ -25,6 +25,7 @@ from fly2any.settings import DEVELOPMENT, embedded_database
 
 DEBUG = False
 SECURE_SSL_REDIRECT = False
+SECOND_FACTOR = False  # But where it is tested.
 
 if DEVELOPMENT:
     home = Path(os.environ["FLY2ANY_TEST_SERVER"]).resolve()

@@ -58,9 +58,11 @@ def test_django_fetches_no_child(user):
         user.delete()
 
     statements = [query["sql"] for query in queries]
-    assert [sql for sql in statements if sql.startswith("SELECT")] == []
+    # The staff's devices are django-otp's own, whose tables Django asks for children.
+    assert [sql for sql in statements if sql.startswith("SELECT") and "otp_static_staticdevice" not in sql] == []
     assert sorted(sql.split('"')[1] for sql in statements if sql.startswith("DELETE")) == [
         "django_admin_log",
+        "otp_totp_totpdevice",
         "users",
         "users_groups",
         "users_user_permissions",

@@ -1,12 +1,15 @@
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.models import Group
+from django_otp.plugins.otp_static.admin import StaticDevice
+from django_otp.plugins.otp_totp.admin import TOTPDevice
 
 from .models import Access
-from .options import ModelAdmin, ReadOnlyModelAdmin
-from .search import Key
+from .options import ModelAdmin, ReadOnlyModelAdmin, link_to
+from .search import Key, Related
 
-admin.site.unregister(Group)
+for model in (Group, StaticDevice, TOTPDevice):
+    admin.site.unregister(model)
 
 
 @admin.register(Group)
@@ -28,3 +31,28 @@ class AccessAdmin(ReadOnlyModelAdmin):
 
     def has_delete_permission(self, request, obj=None):
         return False
+
+
+@admin.register(TOTPDevice)
+class TOTPDeviceAdmin(ReadOnlyModelAdmin):
+    """The second factors of the staff: to remove one that is lost."""
+
+    user_link = link_to("user")
+    list_display = ["id", "user_link", "name", "confirmed", "created_at", "last_used_at"]
+    search = (Related("user", "email"), Key("user"))
+    search_help_text = "The e-mail address or id of one of the staff."
+    secrets = ("key",)
+    ordering = ["-pk"]
+    list_select_related = ["user"]
+    deletion = "Remove"
+
+    def has_delete_permission(self, request, obj=None):
+        return request.user.is_superuser
+
+    def delete_queryset(self, request, queryset):
+        """Remove the recovery codes too: whoever lost the device sets up both anew."""
+        StaticDevice.objects.filter(user__in=queryset.values("user")).delete()
+        super().delete_queryset(request, queryset)
+
+    def delete_model(self, request, obj):
+        self.delete_queryset(request, TOTPDevice.objects.filter(pk=obj.pk))

@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.apps import apps as registry
 from django.contrib.admin import apps
 
 
@@ -7,6 +8,9 @@ class AdministrationConfig(AppConfig):
 
     name = "fly2any.administration"
     verbose_name = "Administration"
+
+    def ready(self):
+        registry.get_app_config("otp_totp").verbose_name = "Second factor"
 
 
 class AdminConfig(apps.AdminConfig):

@@ -1,13 +1,17 @@
 from functools import wraps
+from urllib.parse import urlencode
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.forms import AdminAuthenticationForm
 from django.http import HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.urls import path, reverse
 
 from .dashboard import read_state, read_tables, read_tiles
 from .deadlines import read_only
 from .filters import BadParameter
+from .second_factor import Enrol, Verify
 
 
 class SignInForm(AdminAuthenticationForm):
@@ -35,6 +39,24 @@ class AdminSite(admin.AdminSite):
         groups = [(app, [(entry, tables.get(entry["model"])) for entry in app["models"]]) for app in apps]
         context = {"groups": groups, "state": read_state(), "tiles": read_tiles(admins), **(extra_context or {})}
         return super().index(request, context)
+
+    def has_permission(self, request):
+        """Staff, and in production only with a second factor shown in this session."""
+        return super().has_permission(request) and (request.user.is_verified() or not settings.SECOND_FACTOR)
+
+    def get_urls(self):
+        return [
+            path("second-factor/", Verify.as_view(site=self), name="second_factor"),
+            path("second-factor/new/", Enrol.as_view(site=self), name="second_factor_new"),
+            *super().get_urls(),
+        ]
+
+    def login(self, request, extra_context=None):
+        """Ask for a password, or for the second factor where only that is missing."""
+        if request.user.is_active and request.user.is_staff and not self.has_permission(request):
+            wanted = urlencode({"next": request.GET.get("next", "")})
+            return HttpResponseRedirect(f"{reverse('admin:second_factor', current_app=self.name)}?{wanted}")
+        return super().login(request, extra_context)
 
     def admin_view(self, view, cacheable=False):
         return super().admin_view(read_only(_explained(view), self.too_slow), cacheable)

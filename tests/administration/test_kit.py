@@ -140,7 +140,7 @@ def test_no_page_shows_a_secret_to_anybody(model, role, member):
 
 @by_model
 def test_no_lookup_but_those_offered_is_answered(model, member):
-    client = member("Administrators")
+    client = member("superuser")
     offered = {
         spec_name for spec in client.get(address(model)).context["cl"].filter_specs for spec_name in spec.expected_parameters()
     }
@@ -173,7 +173,8 @@ def test_odd_values_are_shown_and_never_an_error(model, number, member):
     client = member("superuser")
     row = others(model, client).order_by("pk").last()
     if row is None:
-        row = Access.objects.create(staff_id="s", staff_email="e", action="opened", table="t")
+        values = {"staff_id": "s", "staff_email": "e", "table": "t"} if model is Access else {"user": client.user, "name": "n"}
+        row = model._base_manager.create(**values)
     values = {}
     named = (*model._meta.indexes, *model._meta.constraints)
     indexed = {name.lstrip("-") for thing in named for name in thing.fields} | {"name"}
@@ -204,13 +205,11 @@ def test_odd_values_are_shown_and_never_an_error(model, number, member):
 def test_a_bad_address_is_said_in_a_sentence_and_the_list_is_there(model, member):
     client = member("superuser")
     # Places that are none: no base64, no list, the wrong number, a NUL, half a surrogate, a nesting without end.
-    for token in ("x", "%%%", "W10", "WyIxIl0", "WyJcdTAwMDAiLCAiYSJd", "WyJcdWQ4MDAiLCAiYSJd", "a" * 5000):
+    for token in ("x", "%%%", "W10", "WyJcdTAwMDAiLCAiYSJd", "WyJcdWQ4MDAiLCAiYSJd", "a" * 5000):
         for name in ("after", "before"):
             response = client.get(address(model), {name: token}, follow=True)
             assert response.status_code == 200
             said = re.sub(r"\s+", " ", response.content.decode())
-            if model._meta.pk.get_internal_type() == "TextField" and token == "WyIxIl0":
-                continue  # A place in a list by a text.
             assert "The address names no place in this list: this is its beginning." in said, token
 
 

@@ -27,7 +27,7 @@ def test_staff_sign_in_by_email_and_browse(browser, live_server, monkeypatch):
     page.click("[type=submit]")
     assert page.text_content("#site-name").strip() == "Fly2Any database"
     assert page.locator("#content .groups h2").all_text_contents() == [
-        "Accounts", "Administration", "AI consultant", "Authentication and Authorization", "Engagement", "Travel"
+        "Accounts", "Administration", "AI consultant", "Authentication and Authorization", "Engagement", "Second factor", "Travel"
     ]  # fmt: skip
 
     page.click("#content .rows >> text=Notifications")

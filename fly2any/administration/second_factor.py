@@ -1,0 +1,114 @@
+"""The second factor of the staff: a code from an app (TOTP), and recovery codes for when the telephone is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import segno
+from django import forms
+from django.contrib import messages
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.safestring import mark_safe
+from django.views.decorators.cache import never_cache
+from django.views.generic import View
+from django_otp import devices_for_user, login, match_token
+from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+RECOVERY_CODES = 10
+
+
+class CodeForm(forms.Form):
+    code = forms.CharField(
+        label="Code",
+        max_length=16,
+        widget=forms.TextInput({"autocomplete": "one-time-code", "autofocus": True, "spellcheck": "false"}),
+    )
+
+
+def has_factor(user) -> bool:
+    """Return whether `user` has a device that was confirmed."""
+    return any(devices_for_user(user))
+
+
+@method_decorator(never_cache, name="dispatch")
+class Staff(View):
+    """A page for staff who have signed in by password, and need not have shown a second factor."""
+
+    site: Any = None  # The AdminSite.
+
+    def dispatch(self, request, *args, **kwargs):
+        if not (request.user.is_active and request.user.is_staff):
+            return redirect_to_login(request.get_full_path(), reverse("admin:login"))
+        return super().dispatch(request, *args, **kwargs)
+
+    def page(self, request, template, **context):
+        return TemplateResponse(request, template, {**self.site.each_context(request), **context})
+
+    def onward(self, request):
+        """Lead to where the user wanted to go, within the admin."""
+        wanted = request.GET.get("next", "")
+        safe = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure())
+        return HttpResponseRedirect(wanted if safe else reverse("admin:index"))
+
+
+class Verify(Staff):
+    """Ask for a code, once a session."""
+
+    def get(self, request, form=None):
+        if request.user.is_verified():
+            return self.onward(request)
+        if not has_factor(request.user):
+            return HttpResponseRedirect(reverse("admin:second_factor_new"))
+        return self.page(request, "admin/second_factor.html", title="Second factor", form=form or CodeForm())
+
+    def post(self, request):
+        form = CodeForm(request.POST)
+        if form.is_valid():
+            if device := match_token(request.user, form.cleaned_data["code"].replace(" ", "")):
+                login(request, device)
+                request.session.cycle_key()
+                return self.onward(request)
+            form.add_error(
+                "code", "This code is not right, or was used, or came too soon after a wrong one: wait for the next."
+            )
+        return self.get(request, form)
+
+
+class Enrol(Staff):
+    """Make a device: its secret as a QR code, confirmed by its first code, then the recovery codes, shown once."""
+
+    def dispatch(self, request, *args, **kwargs):
+        if request.user.is_authenticated and has_factor(request.user) and not request.user.is_verified():
+            return HttpResponseRedirect(reverse("admin:second_factor"))  # Nobody adds a device who has not shown the first.
+        return super().dispatch(request, *args, **kwargs)
+
+    def get(self, request, form=None):
+        device, _ = TOTPDevice.objects.get_or_create(user=request.user, confirmed=False, defaults={"name": "App"})
+        picture = segno.make(device.config_url, micro=False).svg_inline(scale=4, border=2, light="#fff")
+        secret = " ".join(device.config_url.partition("secret=")[2].partition("&")[0][i : i + 4] for i in range(0, 32, 4))
+        context = {"picture": mark_safe(picture), "secret": secret, "form": form or CodeForm()}  # noqa: S308  segno's own SVG.
+        return self.page(request, "admin/second_factor_new.html", title="Set up a second factor", **context)
+
+    def post(self, request):
+        form = CodeForm(request.POST)
+        device = TOTPDevice.objects.filter(user=request.user, confirmed=False).first()
+        if device is None:
+            return HttpResponseRedirect(request.path)
+        if not form.is_valid() or not device.verify_token(form.cleaned_data["code"].replace(" ", "")):
+            form.add_error("code", "This code is not right: take the one that the app shows now.")
+            return self.get(request, form)
+        device.confirmed = True
+        device.save()
+        login(request, device)
+        StaticDevice.objects.filter(user=request.user).delete()
+        recovery = StaticDevice.objects.create(user=request.user, name="Recovery codes")
+        codes = [StaticToken.random_token() for _ in range(RECOVERY_CODES)]
+        StaticToken.objects.bulk_create(StaticToken(device=recovery, token=code) for code in codes)
+        messages.success(request, "The second factor is set up.")
+        return self.page(request, "admin/second_factor_codes.html", title="Recovery codes", codes=codes)

@@ -1,0 +1,136 @@
+"""Signing in: guessing is closed out, and in production nobody comes in without a second factor."""
+
+import re
+
+import pytest
+from django.urls import reverse
+from django_otp.oath import totp
+from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from accounts import passwords
+from accounts.models import User
+from engagement.models import LoginHistory
+
+pytestmark = pytest.mark.django_db
+PASSWORD = "a-long-password-1"
+INDEX, SIGN_IN, VERIFY, ENROL = (f"admin:{name}" for name in ("index", "login", "second_factor", "second_factor_new"))
+
+
+@pytest.fixture
+def boss(settings, monkeypatch):
+    settings.SECOND_FACTOR = True
+    monkeypatch.setattr(passwords, "ROUNDS", 4)
+    return User.objects.create_superuser("boss@example.com", PASSWORD)
+
+
+def sign_in(client, user, **more):
+    return client.post(
+        f"{reverse(SIGN_IN)}?next={reverse(INDEX)}", {"username": user.email, "password": PASSWORD, **more}, follow=True
+    )
+
+
+def code_of(device, later=0):
+    """The code of a device, `later` steps of 30 s from now."""
+    return f"{totp(device.bin_key, t0=-30 * later):06}"
+
+
+def without_throttling():
+    """As if some seconds had passed: after a wrong code a device takes none for a second, then two, four, …"""
+    for model in (TOTPDevice, StaticDevice):
+        model.objects.update(throttling_failure_count=0, throttling_failure_timestamp=None)
+
+
+def enrolled(client, user):
+    client.get(reverse(ENROL))
+    device = TOTPDevice.objects.get(user=user)
+    page = client.post(reverse(ENROL), {"code": code_of(device)})
+    return device, re.findall(r"<code>(\w+)</code>", page.content.decode())
+
+
+def test_staff_set_up_a_second_factor_before_they_see_anything(client, boss):
+    page = sign_in(client, boss)
+
+    assert page.redirect_chain[-1][0].startswith(reverse(ENROL))
+    assert "<svg" in page.content.decode()
+    assert client.get(reverse("admin:accounts_user_changelist")).status_code == 302
+    wrong = client.post(reverse(ENROL), {"code": "000000"})
+    assert "This code is not right" in wrong.content.decode()
+    without_throttling()
+    device, codes = enrolled(client, boss)
+    assert (len(codes), TOTPDevice.objects.get().confirmed) == (10, True)
+    assert client.get(reverse(INDEX)).status_code == 200
+    assert device.key not in client.get(reverse("admin:otp_totp_totpdevice_change", args=[device.pk])).content.decode()
+
+
+def test_the_next_sign_in_asks_for_a_code_and_takes_each_once(client, boss):
+    sign_in(client, boss)
+    device, codes = enrolled(client, boss)
+    client.post(reverse("admin:logout"))
+
+    page = sign_in(client, boss)
+    assert page.redirect_chain[-1][0].startswith(reverse(VERIFY))
+    assert client.get(reverse(INDEX)).status_code == 302
+    assert client.get(reverse(ENROL)).headers["Location"] == reverse(VERIFY)
+    used = client.post(reverse(VERIFY), {"code": code_of(device)})
+    assert "This code is not right, or was used" in used.content.decode()
+    without_throttling()
+    new = client.post(
+        f"{reverse(VERIFY)}?next={reverse('admin:app_list', args=['travel'])}", {"code": code_of(device, later=1)}
+    )
+    assert new.headers["Location"] == reverse("admin:app_list", args=["travel"])
+    assert client.get(reverse(INDEX)).status_code == 200
+
+    client.post(reverse("admin:logout"))
+    sign_in(client, boss)
+    without_throttling()
+    away = client.post(f"{reverse(VERIFY)}?next=https://evil.example/", {"code": codes[0]})
+    assert away.headers["Location"] == reverse(INDEX)
+    assert StaticToken.objects.count() == 9
+
+
+def test_a_lost_device_is_removed_by_a_superuser_with_its_recovery_codes(client, boss):
+    lost = User.objects.create_superuser("lost@example.com", PASSWORD)
+    device = TOTPDevice.objects.create(user=lost, name="App")
+    StaticDevice.objects.create(user=lost)
+    sign_in(client, boss)
+    enrolled(client, boss)
+
+    client.post(reverse("admin:otp_totp_totpdevice_delete", args=[device.pk]), {"post": "yes"})
+
+    assert not TOTPDevice.objects.filter(user=lost).exists()
+    assert not StaticDevice.objects.filter(user=lost).exists()
+    assert StaticDevice.objects.filter(user=boss).count() == 1
+
+
+def test_pages_of_the_second_factor_are_for_staff_who_signed_in(client, boss):
+    for name in (VERIFY, ENROL):
+        assert client.get(reverse(name)).headers["Location"].startswith(reverse(SIGN_IN))
+    client.force_login(User.objects.create(email="ana@example.com"))
+    for name in (VERIFY, ENROL):
+        assert client.get(reverse(name)).headers["Location"].startswith(reverse(SIGN_IN))
+    assert TOTPDevice.objects.count() == 0
+
+
+def test_five_wrong_passwords_close_the_address_from_that_place_and_no_other(client, boss, settings):
+    settings.SECOND_FACTOR = False
+    for _ in range(5):
+        sign_in(client, boss, password="a-wrong-password")
+
+    closed = sign_in(client, boss)
+    elsewhere = client.post(reverse(SIGN_IN), {"username": boss.email, "password": PASSWORD}, REMOTE_ADDR="203.0.113.7")
+
+    assert (closed.status_code, "Too many attempts" in closed.content.decode()) == (429, True)
+    assert elsewhere.status_code == 302
+    assert LoginHistory.objects.filter(success=False).count() >= 5
+
+
+def test_the_sites_bare_delete_takes_staff_with_their_devices(client, boss):
+    from django.db import connection
+
+    TOTPDevice.objects.create(user=boss)
+    StaticToken.objects.create(device=StaticDevice.objects.create(user=boss), token="t")
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM users WHERE id = %s", [boss.pk])
+
+    assert (TOTPDevice.objects.count(), StaticToken.objects.count()) == (0, 0)
