@@ -179,3 +179,18 @@ def test_production_without_its_settings(missing, sentence):
     result = manage("migrate", url="postgresql://app@127.0.0.1/fly2any", **{missing: ""})
 
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{sentence}\n")
+
+
+def test_a_role_that_may_not_create_the_extension_and_goes_on_when_somebody_has(database):
+    with database.role("GRANT CREATE ON SCHEMA public TO {role}") as url:
+        sentence = refused(url)
+        database.execute("CREATE EXTENSION pg_trgm")
+        again = manage("migrate", url=url)
+        verified = manage("dbstatus", url=url)
+
+    assert sentence == (
+        "The role may not create the extension pg_trgm: let an administrator of the server run CREATE EXTENSION pg_trgm in this"
+        " database, and run the command again."
+    )
+    assert (again.returncode, again.stderr) == (0, "")
+    assert verified.returncode == 0
