@@ -37,7 +37,7 @@ def rounds(number: int, **sides: Callable[[], float]) -> dict[str, float]:
 
 def show(what: str, ours: float, peer: float, of: str, aim: str = "") -> None:
     print(
-        f"  {what:<46}{ours * 1000:>12,.1f} ms{peer * 1000:>14,.1f} ms {of:<28}{ours / peer:>7.2f} ×  {aim}".rstrip(),
+        f"  {what:<46}{ours * 1000:>12,.1f} ms{peer * 1000:>14,.1f} ms {of:<28}{ours / peer:>8.3g} ×  {aim}".rstrip(),
         flush=True,
     )
 
