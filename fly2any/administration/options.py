@@ -386,6 +386,6 @@ class OfUser:
 
     list_select_related = ("user",)
     raw_id_fields = ("user",)
-    search = (Key("id"), Related("user", "email"), Key("user"))
+    search = (Key("id"), Related("user", "email", any_case=True), Key("user"))
     search_help_text = "An id, or the user's e-mail address or id."
     user_link = link_to("user")

@@ -77,14 +77,21 @@ class KeyWithin(Probe):
 
 @dataclass(frozen=True, slots=True)
 class Related(Probe):
-    """The exact value of a unique column of the row that a foreign key points at: its rows are looked up first."""
+    """The value of a unique column of the row that a foreign key points at: that row is looked up first.
+
+    Where nothing has the very value and `any_case`, upper and lower case count the same; the column then has a trigram
+    index on UPPER(column).
+    """
 
     key: str
     name: str
+    any_case: bool = False
 
     def find(self, model, term):
-        other = model._meta.get_field(self.key).related_model
-        ids = list(other._base_manager.filter(**{self.name: term}).values_list("pk", flat=True)[:1])
+        others = model._meta.get_field(self.key).related_model._base_manager.values_list("pk", flat=True)
+        ids = list(others.filter(**{self.name: term})[:1])
+        if not ids and self.any_case:
+            ids = list(others.filter(**{f"{self.name}__iexact": term})[:1])
         return Found(Q((f"{self.key}_id", ids[0])), {self.key: ids[0]}) if ids else None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import segno
 from django import forms
 from django.contrib import messages
+from django.contrib.auth import logout as sign_out
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -55,6 +56,14 @@ class Staff(View):
         wanted = request.GET.get("next", "")
         safe = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure())
         return HttpResponseRedirect(wanted if safe else reverse("admin:index"))
+
+
+class Leave(Staff):
+    """Sign out whoever has not shown a second factor: the admin's own page for it asks for one."""
+
+    def post(self, request):
+        sign_out(request)
+        return HttpResponseRedirect(reverse("admin:login"))
 
 
 class Verify(Staff):

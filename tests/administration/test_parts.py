@@ -113,7 +113,7 @@ def test_what_is_typed_is_looked_up_by_its_shape(member):
         assert found(User, term) == {ana}, term
     assert found(User, "si") == set()
     assert "Null characters are not allowed." in client.get(address(User), {"q": "\x00"}).content.decode()
-    for term in (talk.pk, "session-1", "Ana.Silva@Example.com", ana.pk):
+    for term in (talk.pk, "session-1", "Ana.Silva@Example.com", "ana.silva@example.com", ana.pk):
         assert found(Conversation, term) == {talk}, term
     for term in (said.pk, talk.pk, "session-1"):
         assert found(Message, term) == {said}, term

@@ -54,6 +54,9 @@ def test_staff_set_up_a_second_factor_before_they_see_anything(client, boss):
     assert page.redirect_chain[-1][0].startswith(reverse(ENROL))
     assert "<svg" in page.content.decode()
     assert client.get(reverse("admin:accounts_user_changelist")).status_code == 302
+    client.post(reverse("admin:second_factor_leave"))
+    assert client.get(reverse(ENROL)).headers["Location"].startswith(reverse(SIGN_IN))
+    sign_in(client, boss)
     wrong = client.post(reverse(ENROL), {"code": "000000"})
     assert "This code is not right" in wrong.content.decode()
     without_throttling()
