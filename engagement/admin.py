@@ -26,6 +26,7 @@ class NotificationAdmin(OfUser, ModelAdmin):
     list_display = ["title", "user_link", "type", "priority", "read", "created_at"]
     list_filter = ["created_at", "read", "type", "priority"]
     actions = ["mark_read"]
+    written_by_machines = ("read", "read_at")
     figures = (
         Figure(
             "Unread notifications of today",

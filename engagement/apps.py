@@ -18,6 +18,8 @@ def on_sign_in(sender, user, request=None, **kwargs):
 
 def on_failure(sender, credentials, request=None, **kwargs):
     """The history hangs on users: an attempt at an address that nobody has is not in it."""
+    if getattr(request, "axes_locked_out", False):
+        return  # Nobody fills a history by going on where the door is closed.
     email = credentials.get("username") or ""
     if "\0" not in email and (user := get_user_model().objects.by_email(email).first()):
         _record(user, request, success=False)

@@ -32,6 +32,7 @@ def route_link(price):
 class SavedSearchAdmin(OfUser, ModelAdmin):
     list_display = ["name", "user_link", "origin", "destination", "depart_date", "return_date", "search_count", "last_searched"]
     list_filter = ["cabin_class"]
+    written_by_machines = ("search_count", "last_searched")
     ordering = ["-pk"]
     readonly_fields = ["id", "created_at", "updated_at"]
 
@@ -51,6 +52,9 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
     ]
     list_filter = ["active", "triggered"]
     actions = ["pause", "rearm"]
+    written_by_machines = (
+        "current_price", "triggered", "triggered_at", "last_checked", "last_notified_at", "notification_count",
+    )  # fmt: skip
     figures = (
         Figure("Active alerts", lambda: Q(active=True), {"active": "1"}),
         Figure("Alerts that may fire", lambda: Q(active=True, triggered=False), {"active": "1", "triggered": "0"}),

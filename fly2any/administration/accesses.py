@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any
 
 from django.conf import settings
@@ -13,8 +15,11 @@ from .models import Access
 
 def address_of(request: HttpRequest) -> str | None:
     """Return the address that a request came from; behind a proxy that is trusted, the one that the proxy saw."""
-    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip() if settings.TRUST_PROXY else ""
-    return forwarded or request.META.get("REMOTE_ADDR") or None
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2] if settings.TRUST_PROXY else ""
+    for text in (forwarded, forwarded.rpartition(":")[0], request.META.get("REMOTE_ADDR", "")):  # Some proxies add a port.
+        with suppress(ValueError):
+            return str(ip_address(text.strip().strip("[]")))
+    return None
 
 
 def note(request: HttpRequest, action: Access.Action, model: type[models.Model], *, row_id=None, person_id=None, query=None):

@@ -1,6 +1,7 @@
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.models import Group
+from django.db import transaction
 from django_otp.plugins.otp_static.admin import StaticDevice
 from django_otp.plugins.otp_totp.admin import TOTPDevice
 
@@ -50,9 +51,11 @@ class TOTPDeviceAdmin(ReadOnlyModelAdmin):
         return request.user.is_superuser
 
     def delete_queryset(self, request, queryset):
-        """Remove the recovery codes too: whoever lost the device sets up both anew."""
-        StaticDevice.objects.filter(user__in=queryset.values("user")).delete()
-        super().delete_queryset(request, queryset)
+        """Remove the recovery codes too of whoever has no device left, and so sets up both anew."""
+        people = list(queryset.values_list("user", flat=True))
+        with transaction.atomic():
+            super().delete_queryset(request, queryset)
+            StaticDevice.objects.filter(user__in=people).exclude(user__totpdevice__confirmed=True).delete()
 
     def delete_model(self, request, obj):
         self.delete_queryset(request, TOTPDevice.objects.filter(pk=obj.pk))

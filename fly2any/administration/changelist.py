@@ -40,7 +40,7 @@ class ChangeList(main.ChangeList):
         self.after, self.before = request.GET.get(AFTER_VAR), request.GET.get(BEFORE_VAR)
         self.wants_exact = request.GET.get(COUNT_VAR) == "exact"
         look = request.GET.get(LOOK_VAR, "")
-        self.windows = min(int(look), MOST_WINDOWS) if look.isdecimal() and look != "0" else 1
+        self.windows = min(int(look), MOST_WINDOWS) if look.isdecimal() and look != "0" and len(look) < 4 else 1
         self.looked_until: Any = None  # The value of the order where the window ended.
         self.further = ""  # The address of the next window.
         super().__init__(request, *args)

@@ -28,11 +28,11 @@ def is_timeout(error: BaseException) -> bool:
 def read_only(
     view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest], HttpResponse]
 ) -> Callable[..., HttpResponse]:
-    """Return `view` with its GET in a read-only transaction under the deadline, rendered in it; `too_slow` answers past it."""
+    """Return `view` with all but POST in a read-only transaction under the deadline, rendered in it; `too_slow` answers past it."""
 
     @wraps(view)
     def bounded(request, *args, **kwargs):
-        if request.method not in ("GET", "HEAD"):
+        if request.method == "POST":  # Django's pages answer every other method as GET.
             return view(request, *args, **kwargs)
         try:
             with transaction.atomic():

@@ -22,7 +22,7 @@ def rows_as_csv(rows: models.QuerySet, *, without: tuple[str, ...]) -> Iterator[
     fields = [field for field in rows.model._meta.local_fields if field.name not in without]
     columns = [Harmless(field.attname) if isinstance(field, TextField) else models.F(field.attname) for field in fields]
     plain = rows.order_by().select_related(None).values_list(*columns)
-    sql, parameters = plain.query.sql_with_params()
+    sql, parameters = plain.query.get_compiler(rows.db, elide_empty=False).as_sql()
     yield (",".join(field.attname for field in fields) + "\r\n").encode()
     connection = connections[rows.db]
     connection.ensure_connection()

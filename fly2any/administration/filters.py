@@ -133,6 +133,18 @@ class TimeFilter(Filter):
         return moment.replace(tzinfo=moment.tzinfo or UTC)
 
     @property
+    def shown_from(self) -> str:
+        return self._day("from")
+
+    @property
+    def shown_until(self) -> str:
+        return self._day("until")
+
+    def _day(self, name: str) -> str:
+        moment = self.moment(name)
+        return f"{moment:%Y-%m-%d}" if moment else ""
+
+    @property
     def active(self) -> bool:
         return self.range != (None, None)
 

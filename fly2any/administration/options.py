@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.options import BaseModelAdmin
+from django.contrib.admin.options import BaseModelAdmin, IncorrectLookupParameters
 from django.contrib.admin.utils import label_for_field, quote, unquote
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.contrib.postgres.fields import ArrayField
@@ -95,13 +95,15 @@ class SchemaForms(BaseModelAdmin):
 class ModelAdmin(SchemaForms, admin.ModelAdmin):
     """A page of the admin over a table that may be large, and may hold secrets.
 
-    `secrets` names the fields of which only a fingerprint is shown, `search` the lookups of the search, in the order in which
+    `secrets` names the fields of which only a fingerprint is shown, `written_by_machines` those that a form would put back
+    to what they were when it was opened, `search` the lookups of the search, in the order in which
     they are tried, and `shown` how fields are shown where their type does not say it. `figures` stand on the first page, and
     so does the time of the newest row, where `newest` labels it. With `overview`, the fields of its facts, a row has a page
     of what hangs on it. `deletion` is the word for deleting rows where there is a better one.
     """
 
     secrets: tuple[str, ...] = ()
+    written_by_machines: tuple[str, ...] = ()
     search: tuple[Probe, ...] = ()
     shown: dict[str, Show] = {}
     figures: tuple[Figure, ...] = ()
@@ -204,7 +206,10 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
         """Send the rows of the list, as it is filtered, as CSV."""
         if not (self.has_view_permission(request) and self.has_export_permission(request)):
             raise PermissionDenied
-        rows = self.get_changelist_instance(request).queryset
+        try:
+            rows = self.get_changelist_instance(request).queryset
+        except IncorrectLookupParameters:
+            return HttpResponseRedirect("../")
         note(request, Access.Action.EXPORTED, self.model, query=request.GET.urlencode())
         record(request)
         response = StreamingHttpResponse(rows_as_csv(rows, without=self.secrets), content_type="text/csv; charset=utf-8")
@@ -246,6 +251,10 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
     def get_list_display(self, request):
         return [self.columns.get(name, name) for name in super().get_list_display(request)]
 
+    def get_list_display_links(self, request, list_display):
+        links = super().get_list_display_links(request, list_display)
+        return links and [self.columns.get(name, name) for name in links]
+
     def get_list_filter(self, request):
         return [self._filter(name) if isinstance(name, str) else name for name in super().get_list_filter(request)]
 
@@ -279,7 +288,8 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
         return [*(super().get_exclude(request, obj) or ()), *self.secrets]
 
     def get_readonly_fields(self, request, obj=None):
-        return [*super().get_readonly_fields(request, obj), *(self.columns[name] for name in self.secrets)]
+        machines = self.written_by_machines if obj else ()
+        return [*super().get_readonly_fields(request, obj), *machines, *(self.columns[name] for name in self.secrets)]
 
     def get_fields(self, request, obj=None):
         hidden = () if obj else {*self.readonly_fields, *(self.columns[name] for name in self.secrets)}
@@ -298,7 +308,7 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
         return actions
 
     def response_action(self, request, queryset, *args):
-        if request.POST.get("select_across") == "1":
+        if request.POST.get("select_across", "0") not in ("", "0"):
             self.message_user(
                 request, "An action takes the rows that are selected on the page, not the whole table.", messages.ERROR
             )
@@ -386,6 +396,6 @@ class OfUser:
 
     list_select_related = ("user",)
     raw_id_fields = ("user",)
-    search = (Key("id"), Related("user", "email", any_case=True), Key("user"))
+    search = (Related("user", "email", is_address=True), Key("id"), Key("user"))
     search_help_text = "An id, or the user's e-mail address or id."
     user_link = link_to("user")

@@ -13,6 +13,7 @@ from django.db.models import Q
 SHORTEST_TEXT = 3  # Letters: a trigram index knows nothing shorter.
 MOST_CANDIDATES = 1_000  # Rows found by free text, before they are put in order.
 ROUTE = re.compile(r"([a-z]{3})\s*(?:-|–|→|>|/|to|\s)\s*([a-z]{3})", re.IGNORECASE)
+LETTERS = re.compile(rf"\w{{{SHORTEST_TEXT}}}")
 AIRPORT = re.compile(r"[a-z]{3}", re.IGNORECASE)
 
 # The values of a column one after the other, each by one descent of the index that the column leads.
@@ -38,11 +39,15 @@ def values_of(model: type[models.Model], name: str, *, most: int = 50) -> list[A
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search asks for: `rows`, and where it compares columns with values, those columns as name → value."""
+    """What a search asks for: `rows`, and where it compares columns with values, those columns as name → value.
+
+    `is_all`: the term has no other meaning, whether there are such rows or not.
+    """
 
     rows: Q
     equal: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    is_all: bool = False
 
 
 class Probe:
@@ -79,20 +84,24 @@ class KeyWithin(Probe):
 class Related(Probe):
     """The value of a unique column of the row that a foreign key points at: that row is looked up first.
 
-    Where nothing has the very value and `any_case`, upper and lower case count the same; the column then has a trigram
-    index on UPPER(column).
+    An `is_address` has an @ inside, and where nobody has it as it is written, upper and lower case count the same; the
+    column then has a trigram index on UPPER(column).
     """
 
     key: str
     name: str
-    any_case: bool = False
+    is_address: bool = False
 
     def find(self, model, term):
         others = model._meta.get_field(self.key).related_model._base_manager.values_list("pk", flat=True)
+        if self.is_address and not ("@" in term and LETTERS.search(term)):
+            return None
         ids = list(others.filter(**{self.name: term})[:1])
-        if not ids and self.any_case:
-            ids = list(others.filter(**{f"{self.name}__iexact": term})[:1])
-        return Found(Q((f"{self.key}_id", ids[0])), {self.key: ids[0]}) if ids else None
+        if not ids and self.is_address:
+            ids = list(others.filter(**{f"{self.name}__iexact": term}).order_by("pk")[:1])
+        if not ids:
+            return Found(Q(pk__in=[]), is_all=True) if self.is_address else None
+        return Found(Q((f"{self.key}_id", ids[0])), {self.key: ids[0]}, is_all=self.is_address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +128,7 @@ class Text(Probe):
         self.names = names
 
     def find(self, model, term):
-        if len(term) < SHORTEST_TEXT:
+        if not LETTERS.search(term):
             return Found(Q(pk__in=[]), note=f"Type {SHORTEST_TEXT} letters or more.")
         part = Q()
         for name in self.names:
@@ -138,7 +147,7 @@ def search(model: type[models.Model], probes: tuple[Probe, ...], term: str) -> F
     for probe in probes:
         if found := probe.find(model, term):
             last = found
-            if probe is not probes[-1] and model._base_manager.filter(found.rows).exists():
+            if found.is_all or (probe is not probes[-1] and model._base_manager.filter(found.rows).exists()):
                 break
     return last
 

@@ -9,6 +9,7 @@ from django import forms
 from django.contrib import messages
 from django.contrib.auth import logout as sign_out
 from django.contrib.auth.views import redirect_to_login
+from django.db import transaction
 from django.http import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -97,8 +98,12 @@ class Enrol(Staff):
             return HttpResponseRedirect(reverse("admin:second_factor"))  # Nobody adds a device who has not shown the first.
         return super().dispatch(request, *args, **kwargs)
 
+    def unconfirmed(self, request):
+        """Return the first device that waits for its first code: two pages opened at once make two."""
+        return TOTPDevice.objects.filter(user=request.user, confirmed=False).order_by("pk").first()
+
     def get(self, request, form=None):
-        device, _ = TOTPDevice.objects.get_or_create(user=request.user, confirmed=False, defaults={"name": "App"})
+        device = self.unconfirmed(request) or TOTPDevice.objects.create(user=request.user, confirmed=False, name="App")
         picture = segno.make(device.config_url, micro=False).svg_inline(scale=4, border=2, light="#fff")
         secret = " ".join(device.config_url.partition("secret=")[2].partition("&")[0][i : i + 4] for i in range(0, 32, 4))
         context = {"picture": mark_safe(picture), "secret": secret, "form": form or CodeForm()}  # noqa: S308  segno's own SVG.
@@ -106,18 +111,19 @@ class Enrol(Staff):
 
     def post(self, request):
         form = CodeForm(request.POST)
-        device = TOTPDevice.objects.filter(user=request.user, confirmed=False).first()
+        device = self.unconfirmed(request)
         if device is None:
             return HttpResponseRedirect(request.path)
         if not form.is_valid() or not device.verify_token(form.cleaned_data["code"].replace(" ", "")):
             form.add_error("code", "This code is not right: take the one that the app shows now.")
             return self.get(request, form)
-        device.confirmed = True
-        device.save()
-        login(request, device)
-        StaticDevice.objects.filter(user=request.user).delete()
-        recovery = StaticDevice.objects.create(user=request.user, name="Recovery codes")
         codes = [StaticToken.random_token() for _ in range(RECOVERY_CODES)]
-        StaticToken.objects.bulk_create(StaticToken(device=recovery, token=code) for code in codes)
+        with transaction.atomic():
+            device.confirmed = True
+            device.save()
+            StaticDevice.objects.filter(user=request.user).delete()
+            recovery = StaticDevice.objects.create(user=request.user, name="Recovery codes")
+            StaticToken.objects.bulk_create(StaticToken(device=recovery, token=code) for code in codes)
+        login(request, device)
         messages.success(request, "The second factor is set up.")
         return self.page(request, "admin/second_factor_codes.html", title="Recovery codes", codes=codes)

@@ -4,7 +4,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.forms import AdminAuthenticationForm
-from django.http import HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
@@ -28,7 +28,15 @@ class AdminSite(admin.AdminSite):
     login_form = SignInForm
 
     def index(self, request, extra_context=None):
-        apps = self.get_app_list(request)
+        tables = self.tables_of(request, self.get_app_list(request))
+        return super().index(request, {**tables, "is_first_page": True, "state": read_state(), **(extra_context or {})})
+
+    def app_index(self, request, app_label, extra_context=None):
+        tables = self.tables_of(request, self.get_app_list(request, app_label))
+        return super().app_index(request, app_label, {**tables, **(extra_context or {})})
+
+    def tables_of(self, request, apps):
+        """Return what the pages of all groups and of one show of their tables."""
         admins = [
             (self._registry[model["model"]], model["admin_url"])
             for app in apps
@@ -37,8 +45,7 @@ class AdminSite(admin.AdminSite):
         ]
         tables = read_tables(admins)
         groups = [(app, [(entry, tables.get(entry["model"])) for entry in app["models"]]) for app in apps]
-        context = {"groups": groups, "state": read_state(), "tiles": read_tiles(admins), **(extra_context or {})}
-        return super().index(request, context)
+        return {"groups": groups, "tiles": read_tiles(admins)}
 
     def has_permission(self, request):
         """Staff, and in production only with a second factor shown in this session."""
@@ -75,6 +82,10 @@ def _explained(view):
     @wraps(view)
     def explained(request, *args, **kwargs):
         try:
+            if "\0" in request.path:
+                raise Http404
+            if any("\0" in value for values in request.GET.lists() for value in values[1]):
+                raise BadParameter("The address has a character that no text has: this is the page without it.")
             return view(request, *args, **kwargs)
         except BadParameter as error:
             messages.error(request, str(error))

@@ -54,3 +54,13 @@ def test_the_list_as_it_is_filtered_is_exported_and_recorded(member):
         ("administrators@staff.example", "exported", "notifications", f"read=0&user={user.pk}")
     ]
     assert client.get(address(Notification, "export")).status_code == 405
+
+
+def test_nothing_found_is_exported_as_a_header(member):
+    client = member("Administrators")
+
+    response = client.post(f"{address(User, 'export')}?q=zz")
+
+    assert b"".join(response.streaming_content).decode().splitlines() == [
+        ",".join(field.attname for field in User._meta.local_fields if field.name != "password")
+    ]

@@ -1,7 +1,7 @@
 """What each group of the staff may do, tried by somebody who wants more."""
 
 import pytest
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.urls import reverse
 
 from accounts.models import Account, Session, User
@@ -33,7 +33,7 @@ def test_the_groups_have_what_the_migrations_grant():
     assert {name for name in granted["Operations"] if ".view_" not in name} == {
         "engagement.export_useractivity", "travel.export_pricehistory", "travel.export_pricemonitorlog",
     }  # fmt: skip
-    assert {"administration.view_access", "auth.change_group", "accounts.export_user"} <= granted["Administrators"]
+    assert {"administration.view_access", "auth.view_group", "accounts.export_user"} <= granted["Administrators"]
     assert {name for name in granted["Administrators"] if name.startswith("administration")} == {"administration.view_access"}
 
 
@@ -184,3 +184,56 @@ def test_a_token_in_hand_leads_to_its_row_and_stands_in_no_address(member, perso
     assert found.headers["Location"] == address(Session, "change", session.pk)
     assert "No NextAuth session has this secret." in missed.content.decode()
     assert client.get(address(Session, "find"), {"secret": "secret-token"}).status_code == 405
+
+
+@pytest.mark.parametrize("method", ["get", "head", "options", "trace", "put", "patch"])
+def test_no_method_shows_what_was_said_without_a_record(method, member, person):
+    client = member("Support")
+    talk = Conversation.objects.create(user=person, session_id="s", metadata={})
+    Message.objects.create(conversation=talk, role="user", content="I am ill", timestamp=1)
+
+    page = getattr(client, method)(address(Conversation, "change", talk.pk))
+
+    assert (b"I am ill" in page.content) is (method != "head")
+    assert Access.objects.filter(row_id=talk.pk).count() == 1
+
+
+def test_conversations_without_the_permission_to_see_messages_show_none(client, person):
+    staff = User.objects.create(email="few@staff.example", is_staff=True)
+    staff.user_permissions.add(Permission.objects.get(codename="view_conversation"))
+    client.force_login(staff)
+    talk = Conversation.objects.create(user=person, session_id="s", metadata={})
+    Message.objects.create(conversation=talk, role="user", content="I am ill", timestamp=1)
+
+    page = client.get(address(Conversation, "change", talk.pk))
+
+    assert (page.status_code, b"I am ill" in page.content) == (200, False)
+
+
+def test_what_the_price_monitor_writes_is_not_put_back_by_an_open_form(member, person):
+    client = member("Support")
+    alert = PriceAlert.objects.create(
+        user=person, origin="GRU", destination="LIS", depart_date="2026-07-01", current_price=500, target_price=400
+    )
+    form = client.get(address(PriceAlert, "change", alert.pk)).context["adminform"].form
+    values = {name: value for name in form.fields if (value := form[name].value()) not in (None, False)}
+    PriceAlert.objects.update(triggered=True, current_price=390, notification_count=1)
+
+    client.post(address(PriceAlert, "change", alert.pk), {**values, "target_price": "350"})
+
+    alert.refresh_from_db()
+    assert (alert.target_price, alert.triggered, alert.current_price, alert.notification_count) == (350, True, 390, 1)
+
+
+def test_the_page_of_a_group_shows_its_tables_and_nothing_that_is_not_so(member):
+    page = member("Support").get(reverse("admin:app_list", args=["travel"])).content.decode()
+
+    assert "Price history" in page
+    assert "Not computed" not in page
+    assert "You may not see any table" not in page
+
+
+def test_rows_of_price_history_are_opened_from_their_list(member):
+    price = PriceHistory.objects.create(origin="GRU", destination="LIS", depart_date="2026-07-01", price=1, provider="mock")
+
+    assert f'href="{address(PriceHistory, "change", price.pk)}' in member("Support").get(address(PriceHistory)).content.decode()

@@ -178,9 +178,11 @@ def of_column(column: Column) -> Iterator[Mutation]:
         *missing(hanging),
     )
     named = {(f"{kind(thing)}.different", at(thing)) for thing in hanging if column.name in expression_of(thing)}
-    if (
-        column.table != "django_content_type"
-    ):  # A migration of Django's dropped a column there: a rename cannot be told from a drop.
+    if column.table not in (
+        "django_content_type",
+        "axes_accessattempt",
+        "axes_accesslog",
+    ):  # A migration dropped a column there: a rename cannot be told from a drop.
         sql = f"ALTER TABLE {q(column.table)} RENAME {q(column.name)} TO moved"
         yield damage("renamed", sql, ("column.renamed", at(column)), *named)
     type_ = column.type if column.type in OTHER_TYPE else "character varying"

@@ -1,8 +1,8 @@
-"""Who reads the record of access, and who makes groups."""
+"""Who reads the record of access, and who sees the groups."""
 
 from django.db import migrations
 
-from fly2any.administration.roles import ADMINISTRATORS, codenames, grant
+from fly2any.administration.roles import ADMINISTRATORS, grant
 
 
 class Migration(migrations.Migration):
@@ -14,5 +14,5 @@ class Migration(migrations.Migration):
 
     operations = [
         grant("administration", {ADMINISTRATORS: ["view_access"]}),
-        grant("auth", {ADMINISTRATORS: codenames("add change delete view", "group")}),
+        grant("auth", {ADMINISTRATORS: ["view_group"]}),
     ]
