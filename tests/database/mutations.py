@@ -26,6 +26,7 @@ OTHER_DEFAULT = {
     "text": "'other'",
     "timestamp with time zone": "clock_timestamp()",
     "boolean": "(1 > 2)",
+    "inet": "'203.0.113.1'::inet",
     "integer": "7",
     "bigint": "7",
     "double precision": "7.5",
