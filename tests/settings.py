@@ -26,6 +26,7 @@ from fly2any.settings import DEVELOPMENT, embedded_database
 DEBUG = False
 SECURE_SSL_REDIRECT = False
 SECOND_FACTOR = False  # But where it is tested.
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "sessionid", "csrftoken"  # Production's names are for HTTPS alone.
 
 if DEVELOPMENT:
     home = Path(os.environ["FLY2ANY_TEST_SERVER"]).resolve()
