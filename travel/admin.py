@@ -97,7 +97,7 @@ class PriceHistoryAdmin(ReadOnlyModelAdmin):
         """The prices of a route over time, for a day of departure."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        origin, destination, day = (request.GET.get(name, "").replace("\0", "") for name in ("origin", "destination", "day"))
+        origin, destination, day = (request.GET.get(name, "") for name in ("origin", "destination", "day"))
         days = departures(origin, destination, around=day)
         day = day or (days[0] if days else "")
         context = {

@@ -50,7 +50,7 @@ class ValueFilter(Filter):
             return {}
         if isinstance(self.field, models.BooleanField):
             return {self.field_path: value == "1"} if value in ("0", "1") else {}
-        return {} if "\0" in value else {self.field_path: value}
+        return {self.field_path: value}
 
     def lookups(self) -> list[tuple[str, str]]:
         if isinstance(self.field, models.BooleanField):

@@ -9,14 +9,14 @@ from urllib.parse import urlencode
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.options import BaseModelAdmin, IncorrectLookupParameters
-from django.contrib.admin.utils import label_for_field, quote, unquote
+from django.contrib.admin.utils import label_for_field, unquote
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.http import HttpResponseRedirect, StreamingHttpResponse
 from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, path, reverse
+from django.urls import NoReverseMatch, path
 from django.utils import timezone
 from django.utils.choices import flatten_choices
 from django.utils.decorators import method_decorator
@@ -34,7 +34,7 @@ from .export import rows_as_csv
 from .filters import BadParameter
 from .indexes import leads, orders
 from .models import Access
-from .overview import MOST_EVENTS, panels, timeline
+from .overview import MOST_EVENTS, page_of_row, panels, timeline
 from .search import Key, Probe, Related, search
 from .shown import Show
 
@@ -192,9 +192,7 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
         secret = request.POST.get("secret", "").strip()
         for name in self.findable if secret and "\0" not in secret else ():
             if row := self.get_queryset(request).filter(**{name: secret}).only("pk").first():
-                return HttpResponseRedirect(
-                    reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[quote(row.pk)])
-                )
+                return HttpResponseRedirect(page_of_row(row))
         self.message_user(request, f"No {self.opts.verbose_name} has this secret.", messages.WARNING)
         return HttpResponseRedirect("../")
 
@@ -238,14 +236,13 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
             "events": events[:MOST_EVENTS],
             "next_events": f"?{urlencode({'before': events[MOST_EVENTS - 1].token})}" if len(events) > MOST_EVENTS else "",
             "before": before,
-            "change_url": reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[quote(row.pk)]),
+            "change_url": page_of_row(row),
         }
         return TemplateResponse(request, "admin/overview.html", context)
 
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
         if self.overview and obj:
-            place = f"admin:{self.opts.app_label}_{self.opts.model_name}_overview"
-            context["overview_url"] = reverse(place, args=[quote(obj.pk)])
+            context["overview_url"] = page_of_row(obj, "overview")
         return super().render_change_form(request, context, add, change, form_url, obj)
 
     def get_list_display(self, request):
@@ -384,11 +381,10 @@ def link_to(name: str, description: str | None = None):
 
 def _address_of(row: models.Model) -> str:
     """Return the address of the overview of `row`, or of its page where it has none; raise NoReverseMatch without either."""
-    place, key = f"admin:{row._meta.app_label}_{row._meta.model_name}", quote(row.pk)
     try:
-        return reverse(f"{place}_overview", args=[key])
+        return page_of_row(row, "overview")
     except NoReverseMatch:
-        return reverse(f"{place}_change", args=[key])
+        return page_of_row(row)
 
 
 class OfUser:

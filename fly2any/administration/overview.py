@@ -35,10 +35,6 @@ class Relation:
     def model(self) -> type[models.Model]:
         return self.admin.model
 
-    @property
-    def place(self) -> str:
-        return f"admin:{self.model._meta.app_label}_{self.model._meta.model_name}"
-
 
 @dataclass(frozen=True, slots=True)
 class Panel:
@@ -58,6 +54,15 @@ class Event:
     text: str
     url: str
     token: str
+
+
+def page_of_row(row: models.Model, name: str = "change") -> str:
+    """Return the address of a page of `row` in the admin; raise NoReverseMatch where there is none."""
+    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_{name}", args=[quote(row.pk)])
+
+
+def _list_of(model: type[models.Model]) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
 
 
 def relations(admin: Any, request) -> list[Relation]:
@@ -83,13 +88,13 @@ def panels(admin: Any, request, row: models.Model) -> Iterator[Panel]:
             headers=[str(label_for_field(name, relation.model, relation.admin)) for name in columns],
             rows=[
                 (
-                    reverse(f"{relation.place}_change", args=[quote(found.pk)]),
+                    page_of_row(found),
                     [relation.admin.cell(name, found) for name in columns],
                 )
                 for found in shown[:MOST_ROWS]
             ],
             count=Count(len(shown)) if len(shown) <= MOST_ROWS else bounded(rows),
-            url=f"{reverse(f'{relation.place}_changelist')}?{urlencode({relation.key: row.pk})}",
+            url=f"{_list_of(relation.model)}?{urlencode({relation.key: row.pk})}",
         )
 
 
@@ -115,7 +120,7 @@ def _events(relation: Relation, row: models.Model, before: str) -> Iterator[Even
         rows = rows.filter(Q(**{f"{time}__lte": moment}) & earlier)
     for found in rows.order_by(f"-{time}", "-pk")[: MOST_EVENTS + 1]:
         at = getattr(found, time)
-        url = reverse(f"{relation.place}_change", args=[quote(found.pk)])
+        url = page_of_row(found)
         yield Event(
             at, str(relation.model._meta.verbose_name), str(found), url, f"{at:%Y-%m-%dT%H:%M:%S.%f%z} {table} {found.pk}"
         )
@@ -123,6 +128,4 @@ def _events(relation: Relation, row: models.Model, before: str) -> Iterator[Even
 
 def _place(token: str) -> tuple[datetime, str, str]:
     moment, table, pk = token.split(" ", 2)
-    if "\0" in token:
-        raise ValueError("a NUL")
     return datetime.strptime(moment, "%Y-%m-%dT%H:%M:%S.%f%z"), table, pk
