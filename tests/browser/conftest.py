@@ -21,3 +21,9 @@ def browser(monkeypatch):
         yield browser
         browser.close()
         connection.close()  # Of the event loop: the test's own thread has another.
+
+
+def follow(page, selector):
+    """Clicks, and waits for the whole page that comes: a click alone returns while the old one may still stand."""
+    with page.expect_navigation():
+        page.click(selector)

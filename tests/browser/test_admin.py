@@ -6,6 +6,7 @@ from django.db import connection
 from accounts import passwords
 from accounts.models import User
 from fly2any.database.seed import seed
+from tests.browser.conftest import follow
 from tests.database.test_dbseed import DAY
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -24,17 +25,15 @@ def test_staff_sign_in_by_email_and_browse(browser, live_server, monkeypatch):
     assert page.text_content("label[for=id_username]").strip() == "E-mail:"
     page.fill("#id_username", "staff@demo.fly2any.example")
     page.fill("#id_password", "a-long-password-1")
-    page.click("[type=submit]")
+    follow(page, "[type=submit]")
     assert page.text_content("#site-name").strip() == "Fly2Any database"
     assert page.locator("#content .groups h2").all_text_contents() == [
         "Accounts", "Administration", "AI consultant", "Authentication and Authorization", "Engagement", "Second factor", "Travel"
     ]  # fmt: skip
 
-    page.click("#content .rows >> text=Notifications")
-    page.wait_for_selector("#result_list")
+    follow(page, "#content .rows >> text=Notifications")
     assert page.locator("#result_list tbody tr").count() == 50
-    page.click("#result_list tbody tr:first-child td.field-user_link a")
-    page.wait_for_selector(".timeline")
+    follow(page, "#result_list tbody tr:first-child td.field-user_link a")
     email = page.text_content("h1")
     page.goto(f"{live_server.url}/admin/accounts/user/?q={email}")
     assert page.locator("#result_list tbody tr").count() == 1

@@ -12,6 +12,7 @@ from accounts.models import User
 from ai_consultant.models import Conversation
 from fly2any.administration.models import Access
 from fly2any.database.seed import seed
+from tests.browser.conftest import follow
 from tests.database.test_dbseed import DAY
 from travel.models import PriceHistory
 
@@ -81,26 +82,26 @@ def test_without_script_everything_a_person_needs_works(browser, live_server, st
     page.goto(f"{live_server.url}/admin/engagement/notification/")
     page.fill("#id_username", "staff@demo.fly2any.example")
     page.fill("#id_password", "a-long-password-1")
-    page.click("[type=submit]")
+    follow(page, "[type=submit]")
 
     first = page.locator("#result_list tbody tr").all_text_contents()
-    page.click("text=Next ›")
+    follow(page, "text=Next ›")
     second = page.locator("#result_list tbody tr").all_text_contents()
-    page.click("text=‹ Previous")
+    follow(page, "text=‹ Previous")
     assert page.locator("#result_list tbody tr").all_text_contents() == first
     assert (len(first), first != second) == (50, True)
-    page.click("#changelist-filter >> text=Promotion")
+    follow(page, "#changelist-filter >> text=Promotion")
     assert set(page.locator(".field-type").all_text_contents()) == {"Promotion"}
     page.fill("[name=created_at__from]", "2026-04-01")
     page.fill("[name=created_at__until]", "2026-04-20")
-    page.click(".time-range button")
+    follow(page, ".time-range button")
     assert "type=promotion" in page.url
     assert page.locator("#result_list time").first.get_attribute("datetime").startswith("2026-04-1")
     page.check("#result_list tbody tr:first-child .action-select")
     page.select_option("[name=action]", "mark_read")
-    page.click("[name=index]")
+    follow(page, "[name=index]")
     assert " marked read." in page.text_content(".messagelist")
-    page.click("#result_list tbody tr:first-child .field-user_link a")
+    follow(page, "#result_list tbody tr:first-child .field-user_link a")
     assert page.locator(".timeline li").count() > 1
 
 
