@@ -157,6 +157,7 @@ INSTALLED_APPS = [
     "django_otp",
     "django_otp.plugins.otp_static",
     "django_otp.plugins.otp_totp",
+    "django_otp_webauthn",
     "fly2any.database",
     "accounts",
     "travel",
@@ -215,7 +216,12 @@ AXES_LOCKOUT_TEMPLATE = "admin/locked_out.html"
 AXES_DISABLE_ACCESS_LOG = True  # The login history has them.
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
-OTP_TOTP_ISSUER = "Fly2Any"
+OTP_TOTP_ISSUER = OTP_WEBAUTHN_RP_NAME = "Fly2Any"
+OTP_WEBAUTHN_ALLOW_PASSWORDLESS_LOGIN = False  # A passkey is the second factor, the password stays the first.
+# The helper takes the host and the origin from the request, so that neither is configured.
+SILENCED_SYSTEM_CHECKS = ["otp_webauthn.E010", "otp_webauthn.E030"]
+OTP_WEBAUTHN_HELPER_CLASS = "fly2any.administration.second_factor.PasskeyHelper"
+LOGIN_REDIRECT_URL = "admin:index"
 # Whether the admin asks staff for a second factor, which they set up at their first sign-in.
 SECOND_FACTOR = switch("SECOND_FACTOR", not DEBUG)
 

@@ -4,6 +4,7 @@ from django.contrib.auth.models import Group
 from django.db import transaction
 from django_otp.plugins.otp_static.admin import StaticDevice
 from django_otp.plugins.otp_totp.admin import TOTPDevice
+from django_otp_webauthn.models import WebAuthnCredential
 
 from .models import Access
 from .options import ModelAdmin, ReadOnlyModelAdmin, link_to
@@ -34,15 +35,13 @@ class AccessAdmin(ReadOnlyModelAdmin):
         return False
 
 
-@admin.register(TOTPDevice)
-class TOTPDeviceAdmin(ReadOnlyModelAdmin):
+class DeviceAdmin(ReadOnlyModelAdmin):
     """The second factors of the staff: to remove one that is lost."""
 
     user_link = link_to("user")
     list_display = ["id", "user_link", "name", "confirmed", "created_at", "last_used_at"]
     search = (Related("user", "email"), Key("user"))
     search_help_text = "The e-mail address or id of one of the staff."
-    secrets = ("key",)
     ordering = ["-pk"]
     list_select_related = ["user"]
     deletion = "Remove"
@@ -55,7 +54,18 @@ class TOTPDeviceAdmin(ReadOnlyModelAdmin):
         people = list(queryset.values_list("user", flat=True))
         with transaction.atomic():
             super().delete_queryset(request, queryset)
-            StaticDevice.objects.filter(user__in=people).exclude(user__totpdevice__confirmed=True).delete()
+            left = StaticDevice.objects.filter(user__in=people)
+            left.exclude(user__totpdevice__confirmed=True).exclude(user__webauthncredential__confirmed=True).delete()
 
     def delete_model(self, request, obj):
-        self.delete_queryset(request, TOTPDevice.objects.filter(pk=obj.pk))
+        self.delete_queryset(request, self.model._default_manager.filter(pk=obj.pk))
+
+
+@admin.register(TOTPDevice)
+class TOTPDeviceAdmin(DeviceAdmin):
+    secrets = ("key",)
+
+
+@admin.register(WebAuthnCredential)
+class WebAuthnCredentialAdmin(DeviceAdmin):
+    exclude = ["credential_id", "public_key"]

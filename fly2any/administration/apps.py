@@ -10,7 +10,8 @@ class AdministrationConfig(AppConfig):
     verbose_name = "Administration"
 
     def ready(self):
-        registry.get_app_config("otp_totp").verbose_name = "Second factor"
+        registry.get_app_config("otp_totp").verbose_name = "Second factor: apps"
+        registry.get_app_config("django_otp_webauthn").verbose_name = "Second factor: passkeys"
 
 
 class AdminConfig(apps.AdminConfig):

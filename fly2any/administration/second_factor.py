@@ -1,12 +1,15 @@
-"""The second factor of the staff: a code from an app (TOTP), and recovery codes for when the telephone is lost."""
+"""The second factor of the staff: a passkey or a code from an app (TOTP), and recovery codes for when both are lost.
+
+The ceremonies of a passkey (WebAuthn) are django-otp-webauthn's views, under `admin/second-factor/passkey/`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import segno
 from django import forms
-from django.contrib import messages
 from django.contrib.auth import logout as sign_out
 from django.contrib.auth.views import redirect_to_login
 from django.db import transaction
@@ -21,8 +24,20 @@ from django.views.generic import View
 from django_otp import devices_for_user, login, match_token
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
+from django_otp_webauthn.helpers import WebAuthnHelper
+from django_otp_webauthn.models import WebAuthnCredential
 
 RECOVERY_CODES = 10
+
+
+class PasskeyHelper(WebAuthnHelper):
+    """Passkeys belong to the host by which the admin is reached, which Django has compared with ALLOWED_HOSTS."""
+
+    def get_relying_party_domain(self):
+        return urlsplit(f"//{self.request.get_host()}").hostname
+
+    def get_allowed_origins(self):
+        return [f"{self.request.scheme}://{self.request.get_host()}"]
 
 
 class CodeForm(forms.Form):
@@ -75,7 +90,8 @@ class Verify(Staff):
             return self.onward(request)
         if not has_factor(request.user):
             return HttpResponseRedirect(reverse("admin:second_factor_new"))
-        return self.page(request, "admin/second_factor.html", title="Second factor", form=form or CodeForm())
+        context = {"form": form or CodeForm(), "passkey": WebAuthnCredential.objects.filter(user=request.user).exists()}
+        return self.page(request, "admin/second_factor.html", title="Second factor", **context)
 
     def post(self, request):
         form = CodeForm(request.POST)
@@ -91,7 +107,7 @@ class Verify(Staff):
 
 
 class Enrol(Staff):
-    """Make a device: its secret as a QR code, confirmed by its first code, then the recovery codes, shown once."""
+    """Make a device: a passkey, or a secret as a QR code, confirmed by its first code; then the recovery codes."""
 
     def dispatch(self, request, *args, **kwargs):
         if request.user.is_authenticated and has_factor(request.user) and not request.user.is_verified():
@@ -117,13 +133,28 @@ class Enrol(Staff):
         if not form.is_valid() or not device.verify_token(form.cleaned_data["code"].replace(" ", "")):
             form.add_error("code", "This code is not right: take the one that the app shows now.")
             return self.get(request, form)
+        device.confirmed = True
+        device.save()
+        login(request, device)
+        return HttpResponseRedirect(reverse("admin:second_factor_codes"))
+
+
+class RecoveryCodes(Staff):
+    """Make ten codes that each open the admin once, in place of those there are, and show them this once."""
+
+    def dispatch(self, request, *args, **kwargs):
+        if request.user.is_authenticated and not request.user.is_verified():
+            return HttpResponseRedirect(reverse("admin:second_factor"))
+        return super().dispatch(request, *args, **kwargs)
+
+    def get(self, request):
+        left = StaticToken.objects.filter(device__user=request.user).count()
+        return self.page(request, "admin/second_factor_codes.html", title="Recovery codes", left=left)
+
+    def post(self, request):
         codes = [StaticToken.random_token() for _ in range(RECOVERY_CODES)]
         with transaction.atomic():
-            device.confirmed = True
-            device.save()
             StaticDevice.objects.filter(user=request.user).delete()
             recovery = StaticDevice.objects.create(user=request.user, name="Recovery codes")
             StaticToken.objects.bulk_create(StaticToken(device=recovery, token=code) for code in codes)
-        login(request, device)
-        messages.success(request, "The second factor is set up.")
         return self.page(request, "admin/second_factor_codes.html", title="Recovery codes", codes=codes)

@@ -11,7 +11,7 @@ from django.urls import path, reverse
 from .dashboard import read_state, read_tables, read_tiles
 from .deadlines import read_only
 from .filters import BadParameter
-from .second_factor import Enrol, Leave, Verify
+from .second_factor import Enrol, Leave, RecoveryCodes, Verify
 
 
 class SignInForm(AdminAuthenticationForm):
@@ -56,6 +56,7 @@ class AdminSite(admin.AdminSite):
             path("second-factor/", Verify.as_view(site=self), name="second_factor"),
             path("second-factor/leave/", Leave.as_view(site=self), name="second_factor_leave"),
             path("second-factor/new/", Enrol.as_view(site=self), name="second_factor_new"),
+            path("second-factor/codes/", RecoveryCodes.as_view(site=self), name="second_factor_codes"),
             *super().get_urls(),
         ]
 

@@ -70,6 +70,12 @@ def known_migrations() -> dict[str, frozenset[str]]:
     return {".".join(node): frozenset(".".join(parent.key) for parent in graph.node_map[node].parents) for node in order}
 
 
+def replaced_migrations() -> dict[str, frozenset[str]]:
+    """Return the code's squashed migrations, each with those that it replaces: Django records all of them."""
+    squashed = MigrationLoader(None).replacements.items()
+    return {".".join(name): frozenset(map(".".join, migration.replaces)) for name, migration in squashed}
+
+
 def read_migrations(connection, *, schema: str, recorded: bool, readable: bool) -> MigrationState:
     """Return the state of the migrations; `recorded` and `readable` say whether `schema` has a ledger, and whether it may be read."""
     known = known_migrations()
@@ -80,13 +86,15 @@ def read_migrations(connection, *, schema: str, recorded: bool, readable: bool) 
         with connection.cursor() as cursor:
             cursor.execute(RECORDS_SQL.format(schema=quote(schema)))
             applied = tuple(Applied(*row) for row in cursor.fetchall())
+    replaced = replaced_migrations()
     names = {record.name for record in applied}
+    names.update(name for name, parts in replaced.items() if parts <= names)
     return MigrationState(
         recorded,
         readable,
         applied,
         pending=tuple(name for name in known if name not in names),
-        unknown=tuple(sorted(names.difference(known))),
+        unknown=tuple(sorted(names.difference(known, *replaced.values()))),
         known=tuple(known),
         too_early=tuple(name for name, needs in known.items() if name in names and not needs <= names),
     )

@@ -8,6 +8,7 @@ from django.urls import reverse
 from django_otp.oath import totp
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
+from django_otp_webauthn.models import WebAuthnAttestation, WebAuthnCredential, WebAuthnUserHandle
 
 from accounts import passwords
 from accounts.models import User
@@ -15,7 +16,9 @@ from engagement.models import LoginHistory
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "a-long-password-1"
-INDEX, SIGN_IN, VERIFY, ENROL = (f"admin:{name}" for name in ("index", "login", "second_factor", "second_factor_new"))
+INDEX, SIGN_IN, VERIFY, ENROL, CODES = (
+    f"admin:{name}" for name in ("index", "login", "second_factor", "second_factor_new", "second_factor_codes")
+)
 
 
 @pytest.fixture
@@ -46,6 +49,8 @@ def enrolled(client, user):
     client.get(reverse(ENROL))
     device = TOTPDevice.objects.get(user=user)
     page = client.post(reverse(ENROL), {"code": code_of(device)})
+    assert page.headers["Location"] == reverse(CODES)
+    page = client.post(reverse(CODES))
     return device, re.findall(r"<code>(\w+)</code>", page.content.decode())
 
 
@@ -75,7 +80,11 @@ def test_the_next_sign_in_asks_for_a_code_and_takes_each_once(client, boss):
     page = sign_in(client, boss)
     assert page.redirect_chain[-1][0].startswith(reverse(VERIFY))
     assert client.get(reverse(INDEX)).status_code == 302
-    assert client.get(reverse(ENROL)).headers["Location"] == reverse(VERIFY)
+    for name in (ENROL, CODES):
+        assert client.get(reverse(name)).headers["Location"] == reverse(VERIFY)
+    assert client.post(reverse(CODES)).headers["Location"] == reverse(VERIFY)
+    begin = client.post(reverse("otp_webauthn:credential-registration-begin"))
+    assert (begin.status_code, begin.json()["code"]) == (403, "user_not_verified")
     used = client.post(reverse(VERIFY), {"code": code_of(device)})
     assert "This code is not right, or was used" in used.content.decode()
     without_throttling()
@@ -107,8 +116,23 @@ def test_a_lost_device_is_removed_by_a_superuser_with_its_recovery_codes(client,
     assert StaticDevice.objects.filter(user=boss).count() == 1
 
 
+def test_recovery_codes_stay_while_another_device_is_left(client, boss):
+    lost = User.objects.create_superuser("lost@example.com", PASSWORD)
+    devices = [TOTPDevice.objects.create(user=lost, name="App"), WebAuthnCredential.objects.create(user=lost, name="Key")]
+    StaticDevice.objects.create(user=lost)
+    sign_in(client, boss)
+    enrolled(client, boss)
+
+    left = []
+    for device in devices:
+        client.post(reverse(f"admin:{device._meta.label_lower.replace('.', '_')}_delete", args=[device.pk]), {"post": "yes"})
+        left.append(StaticDevice.objects.filter(user=lost).count())
+
+    assert left == [1, 0]
+
+
 def test_pages_of_the_second_factor_are_for_staff_who_signed_in(client, boss):
-    for name in (VERIFY, ENROL):
+    for name in (VERIFY, ENROL, CODES):
         assert client.get(reverse(name)).headers["Location"].startswith(reverse(SIGN_IN))
     client.force_login(User.objects.create(email="ana@example.com"))
     for name in (VERIFY, ENROL):
@@ -135,8 +159,12 @@ def test_the_sites_bare_delete_takes_staff_with_their_devices(client, boss):
     from django.db import connection
 
     TOTPDevice.objects.create(user=boss)
+    key = WebAuthnCredential.objects.create(user=boss)
+    WebAuthnAttestation.objects.create(credential=key, fmt="none")
+    WebAuthnUserHandle.objects.create(user=boss)
     StaticToken.objects.create(device=StaticDevice.objects.create(user=boss), token="t")
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM users WHERE id = %s", [boss.pk])
 
-    assert (TOTPDevice.objects.count(), StaticToken.objects.count()) == (0, 0)
+    left = [model.objects.count() for model in (TOTPDevice, StaticToken, WebAuthnAttestation, WebAuthnUserHandle)]
+    assert left == [0, 0, 0, 0]

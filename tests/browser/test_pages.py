@@ -41,6 +41,7 @@ def pages():
     yield f"{reverse('admin:accounts_user_changelist')}?q=nobody-at-all"
     yield reverse("admin:ai_consultant_conversation_change", args=[talk.pk])
     yield reverse("admin:password_change")
+    yield reverse("admin:second_factor_new")
     for model, page in admin.site._registry.items():
         place = f"admin:{model._meta.app_label}_{model._meta.model_name}"
         yield reverse(f"{place}_changelist")

@@ -137,6 +137,18 @@ def test_a_migration_that_the_code_does_not_know_is_a_finding():
 
 
 @pytest.mark.django_db
+def test_a_squashed_migration_is_applied_by_its_name_or_by_all_that_it_replaces():
+    passkeys = MigrationRecorder(connection).migration_qs.filter(app="django_otp_webauthn")
+    passkeys.filter(name__contains="squashed").delete()
+    assert dbstatus()[0] == 0
+
+    passkeys.filter(name="0002_timestamps").delete()
+    assert verify(connection).migrations.pending == (
+        "django_otp_webauthn.0001_squashed_0003_webauthncredential_hash_binary_to_hex",
+    )
+
+
+@pytest.mark.django_db
 def test_a_migration_recorded_before_what_it_needs_is_a_finding():
     MigrationRecorder(connection).migration_qs.filter(app="admin", name="0001_initial").delete()
     run("DROP TABLE django_admin_log")
