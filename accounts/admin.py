@@ -109,6 +109,9 @@ class AccountAdmin(OfUser, ReadOnlyModelAdmin):
     shown = {"expires_at": shown.epoch(unit=1)}
     secrets = ("refresh_token", "access_token", "id_token", "session_state")
 
+    def has_delete_permission(self, request, obj=None):
+        return super().has_delete_permission(request, obj) and _is_below(obj and obj.user, request.user)
+
 
 @admin.register(Session)
 class SessionAdmin(OfUser, ReadOnlyModelAdmin):

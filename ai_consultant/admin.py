@@ -19,9 +19,9 @@ class ConversationAdmin(OfUser, ReadOnlyModelAdmin):
     ordering = ["-created_at"]
 
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
+        note(request, Access.Action.OPENED, self.model, row_id=obj.pk, person_id=obj.user_id)
         if not request.user.has_perm("ai_consultant.view_message"):
             return super().render_change_form(request, context, add, change, form_url, obj)
-        note(request, Access.Action.OPENED, self.model, row_id=obj.pk, person_id=obj.user_id)
         try:
             context["chat"] = read_chat(obj, after=request.GET.get("after"), before=request.GET.get("before"))
         except ValueError:

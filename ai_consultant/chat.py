@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from django.utils.html import format_html
@@ -17,6 +18,7 @@ from .models import Conversation, Message
 CIPHERTEXT = re.compile(r"v1:[0-9a-f]+:[0-9a-f]+:[0-9a-f]*", re.IGNORECASE)
 TIME = shown.epoch(unit=0.001)
 MOST_TURNS = 100  # Of a page.
+MOST_CARDS = 20  # Of a message; the rest is on the page of the message.
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def read_chat(conversation: Conversation, *, after: str | None = None, before: s
     page = page_of(rows, order, size=MOST_TURNS, after=after, before=before)
     return Chat(
         [
-            Turn(message, content(message.content), TIME(message.timestamp, message), list(cards(message)))
+            Turn(message, content(message.content), TIME(message.timestamp, message), list(islice(cards(message), MOST_CARDS)))
             for message in page.rows
         ],
         f"?before={order.token(page.rows[0])}" if page.has_earlier and page.rows else "",

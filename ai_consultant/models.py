@@ -4,7 +4,7 @@ from django.db import models
 from fly2any.administration.permissions import PERMISSIONS
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
-from fly2any.postgres.fields import TextIdField
+from fly2any.postgres.fields import JSONField, TextIdField
 from fly2any.postgres.indexes import Index
 
 from .choices import Role, Status, Team
@@ -28,9 +28,9 @@ class Conversation(models.Model):
     )
     status = models.TextField(choices=Status, default=Status.ACTIVE, db_default="active")
     current_consultant_team = models.TextField(db_column="currentConsultantTeam", null=True, blank=True, choices=Team)
-    conversation_context = models.JSONField(db_column="conversationContext", null=True, blank=True)
-    search_history = models.JSONField(db_column="searchHistory", null=True, blank=True)
-    metadata = models.JSONField()
+    conversation_context = JSONField(db_column="conversationContext", null=True, blank=True)
+    search_history = JSONField(db_column="searchHistory", null=True, blank=True)
+    metadata = JSONField()
     created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
     updated_at = models.DateTimeField(db_column="updatedAt", auto_now=True)
 
@@ -66,8 +66,8 @@ class Message(models.Model):
     consultant_name = models.TextField(db_column="consultantName", null=True, blank=True)
     consultant_team = models.TextField(db_column="consultantTeam", null=True, blank=True, choices=Team)
     consultant_emoji = models.TextField(db_column="consultantEmoji", null=True, blank=True)
-    flight_results = models.JSONField(db_column="flightResults", null=True, blank=True)
-    hotel_results = models.JSONField(db_column="hotelResults", null=True, blank=True)
+    flight_results = JSONField(db_column="flightResults", null=True, blank=True)
+    hotel_results = JSONField(db_column="hotelResults", null=True, blank=True)
     timestamp = models.BigIntegerField("timestamp (epoch ms)")
     created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
 

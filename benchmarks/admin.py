@@ -67,13 +67,19 @@ register_stock()
 urlpatterns = [path("admin/", admin.site.urls), path("stock/", stock.urls)]
 
 
-def run():
+def fill():
+    """Make the rows, which a later run finds."""
     call_command("migrate", verbosity=0)
+    if get_user_model().objects.filter(pk="heavy").exists():
+        return  # The last of them.
     seed(connection, users=USERS, seed=1, until=DAY)
-    people = get_user_model().objects
     with connection.cursor() as cursor:
-        if not people.filter(pk="heavy").exists():
-            cursor.execute(HEAVY_SQL)
+        cursor.execute(HEAVY_SQL)
+
+
+def run():
+    fill()
+    people = get_user_model().objects
     staff = people.filter(email="bench@demo.fly2any.example").first() or people.create_superuser("bench@demo.fly2any.example")
     setup_test_environment()
     with override_settings(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECURE_SSL_REDIRECT=False):

@@ -14,3 +14,4 @@ DEBUG = False
 SECOND_FACTOR = False
 
 DATABASES = {"default": embedded_database(BASE_DIR / ".benchmarks", max_wal_size="4GB", shared_buffers="512MB")}
+DATABASES["default"]["POOL"] = {"min_size": 0, "max_size": 10, "timeout": 10}  # As in production, for `load`.

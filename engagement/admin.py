@@ -15,6 +15,7 @@ from .models import LoginHistory, Notification, PushSubscription, UserActivity, 
 class WishlistItemAdmin(OfUser, ModelAdmin):
     list_display = ["__str__", "user_link", "target_price", "notify_on_drop", "created_at"]
     shown = {"target_price": shown.number}
+    computed_from = ("flight_data",)
     list_filter = ["notify_on_drop"]
     ordering = ["-pk"]
     long_texts = ("notes",)

@@ -4,7 +4,7 @@ from django.db import models
 from fly2any.administration.permissions import PERMISSIONS
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
-from fly2any.postgres.fields import TextIdField
+from fly2any.postgres.fields import JSONField, TextIdField
 from fly2any.postgres.indexes import Index
 
 from .choices import EventType, NotificationType, Priority
@@ -25,7 +25,7 @@ class WishlistItem(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, DB_CASCADE, db_column="userId", db_index=False, related_name="wishlist_items"
     )
-    flight_data = models.JSONField(db_column="flightData")
+    flight_data = JSONField(db_column="flightData")
     notes = models.TextField(null=True, blank=True)
     target_price = models.FloatField(db_column="targetPrice", null=True, blank=True)
     notify_on_drop = models.BooleanField(db_column="notifyOnDrop", default=True, db_default=True)
@@ -62,7 +62,7 @@ class Notification(models.Model):
     priority = models.TextField(choices=Priority, default=Priority.MEDIUM, db_default="medium")
     read = models.BooleanField(default=False, db_default=False)
     action_url = models.TextField("action URL", db_column="actionUrl", null=True, blank=True)
-    metadata = models.JSONField(null=True, blank=True)
+    metadata = JSONField(null=True, blank=True)
     created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
     read_at = models.DateTimeField(db_column="readAt", null=True, blank=True)
 
@@ -127,7 +127,7 @@ class UserActivity(models.Model):
         related_name="activities",
     )
     event_type = models.TextField(db_column="eventType", choices=EventType)
-    event_data = models.JSONField(db_column="eventData", null=True, blank=True)
+    event_data = JSONField(db_column="eventData", null=True, blank=True)
     ip_address = models.TextField("IP address", db_column="ipAddress", null=True, blank=True)
     user_agent = models.TextField(db_column="userAgent", null=True, blank=True)
     referrer = models.TextField(null=True, blank=True)

@@ -166,7 +166,9 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "fly2any.administration.middleware.plain_requests",
     "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -211,7 +213,7 @@ AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
 AXES_USERNAME_FORM_FIELD = "username"
-AXES_CLIENT_IP_CALLABLE = "fly2any.administration.accesses.address_of"
+AXES_CLIENT_IP_CALLABLE = "fly2any.administration.accesses.network_of"
 AXES_LOCKOUT_TEMPLATE = "admin/locked_out.html"
 AXES_DISABLE_ACCESS_LOG = True  # The login history has them.
 AXES_ENABLE_ADMIN = False
@@ -234,7 +236,7 @@ USE_I18N = True
 USE_TZ = True
 
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "static"
+WHITENOISE_USE_FINDERS = True  # From where they lie: a deploy gathers nothing.
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

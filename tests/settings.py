@@ -25,6 +25,7 @@ from fly2any.settings import DEVELOPMENT, embedded_database
 
 DEBUG = False
 SECURE_SSL_REDIRECT = False
+WHITENOISE_AUTOREFRESH = True  # Each client would list all files first.
 SECOND_FACTOR = False  # But where it is tested.
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "sessionid", "csrftoken"  # Production's names are for HTTPS alone.
 

@@ -5,7 +5,9 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Q
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.views.decorators.http import require_safe
 
 from fly2any.administration import shown
 from fly2any.administration.dashboard import Figure
@@ -93,6 +95,7 @@ class PriceHistoryAdmin(ReadOnlyModelAdmin):
         view = self.admin_site.admin_view(self.route_view)
         return [path("route/", view, name="travel_pricehistory_route"), *super().get_urls()]
 
+    @method_decorator(require_safe)
     def route_view(self, request):
         """The prices of a route over time, for a day of departure."""
         if not self.has_view_permission(request):

@@ -4,7 +4,7 @@ from django.db import models
 from fly2any.administration.permissions import PERMISSIONS
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
-from fly2any.postgres.fields import TextIdField
+from fly2any.postgres.fields import JSONField, TextIdField
 from fly2any.postgres.indexes import Index
 
 from .choices import CabinClass, Provider, Trigger
@@ -33,7 +33,7 @@ class SavedSearch(models.Model):
     children = models.IntegerField(default=0, db_default=0)
     infants = models.IntegerField(default=0, db_default=0)
     cabin_class = models.TextField(db_column="cabinClass", choices=CabinClass, default=CabinClass.ECONOMY, db_default="economy")
-    filters = models.JSONField(null=True, blank=True)
+    filters = JSONField(null=True, blank=True)
     search_count = models.IntegerField(db_column="searchCount", default=1, db_default=1)
     last_searched = models.DateTimeField(db_column="lastSearched", db_default=CurrentTimestamp())
     created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
@@ -171,7 +171,7 @@ class PriceMonitorLog(models.Model):
     alerts_checked = models.IntegerField(db_column="alertsChecked")
     alerts_triggered = models.IntegerField(db_column="alertsTriggered")
     alerts_failed = models.IntegerField(db_column="alertsFailed")
-    errors = models.JSONField(null=True, blank=True)
+    errors = JSONField(null=True, blank=True)
     duration = models.IntegerField("duration (ms)")
     triggered_by = models.TextField(db_column="triggeredBy", choices=Trigger)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from django.conf import settings
@@ -20,6 +20,14 @@ def address_of(request: HttpRequest) -> str | None:
         with suppress(ValueError):
             return str(ip_address(text.strip().strip("[]")))
     return None
+
+
+def network_of(request: HttpRequest) -> str | None:
+    """Return the address that guesses are counted by: of an IPv6 address the /64, which one subscriber has to himself."""
+    address = address_of(request)
+    if address is None or ":" not in address:
+        return address
+    return str(ip_network((address, 64), strict=False).network_address)
 
 
 def note(request: HttpRequest, action: Access.Action, model: type[models.Model], *, row_id=None, person_id=None, query=None):

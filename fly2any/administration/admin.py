@@ -54,6 +54,7 @@ class DeviceAdmin(ReadOnlyModelAdmin):
         people = list(queryset.values_list("user", flat=True))
         with transaction.atomic():
             super().delete_queryset(request, queryset)
+            TOTPDevice.objects.filter(user__in=people, confirmed=False).delete()
             left = StaticDevice.objects.filter(user__in=people)
             left.exclude(user__totpdevice__confirmed=True).exclude(user__webauthncredential__confirmed=True).delete()
 

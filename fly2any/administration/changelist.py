@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import build_q_object_from_lookup_parameters
 from django.contrib.admin.views import main
 from django.contrib.admin.views.main import ORDER_VAR, SEARCH_VAR
@@ -19,12 +19,13 @@ from .counts import Count, bounded, exact, of_table
 from .deadlines import TooSlow, within
 from .filters import BadParameter, TimeFilter
 from .indexes import best_path, orders
-from .paging import Order, page_of
+from .paging import Order, Page, page_of
 from .search import Found, search
 
 AFTER_VAR, BEFORE_VAR, COUNT_VAR, LOOK_VAR = "after", "before", "count", "look"
 WINDOW = 20_000  # Rows that one page looks through for a filter that no index serves.
 MOST_WINDOWS = 16
+LONGEST_LOOK = 1_000  # Milliseconds, past which a smaller window is looked through.
 
 
 class ChangeList(main.ChangeList):
@@ -64,7 +65,9 @@ class ChangeList(main.ChangeList):
         try:
             rows = self.root_queryset.filter(build_q_object_from_lookup_parameters(remaining))
         except (ValueError, ValidationError) as error:
-            raise IncorrectLookupParameters(error) from error
+            raise BadParameter(
+                "The address asks for a value that the column cannot have: this is the list without it."
+            ) from error
         found = self.found
         specs: list[Any] = self.filter_specs
         equal = {key.partition("__")[0]: value[-1] for key, value in remaining.items()} | dict(found.equal)
@@ -74,7 +77,7 @@ class ChangeList(main.ChangeList):
         self.order = self.chosen_order(path.following(equal) if path else None)
 
         looked_up = path.looks_up(equal) if path else set()
-        rows = self.apply_select_related(rows.filter(found.rows))
+        rows = self.apply_select_related(rows.filter(found.rows)).defer(*self.unshown)
         self.narrowed = bool(remaining or found.rows)
         unserved = []
         for spec in specs:
@@ -94,6 +97,14 @@ class ChangeList(main.ChangeList):
             rows = spec.queryset(request, rows)
         self.is_windowed = bool(unserved)
         return rows.order_by(*self.order.by())
+
+    @property
+    def unshown(self) -> list[str]:
+        """Return the columns that may be large and that the list does not show."""
+        shown = {self.get_ordering_field(name) for name in self.list_display} | {*self.model_admin.computed_from}  # type: ignore[attr-defined]
+        return [
+            field.name for field in self.opts.local_fields if isinstance(field, models.JSONField) and field.name not in shown
+        ]
 
     @cached_property
     def found(self) -> Found:
@@ -134,15 +145,12 @@ class ChangeList(main.ChangeList):
 
     def get_results(self, request):
         """Fetch the page and count, both within bounds."""
-        rows = self.queryset
-        try:
-            if self.is_windowed:
-                rows = self.in_window(rows)
-            page = page_of(
-                rows, self.order, size=self.list_per_page, after=self.after, before=self.before, full=not self.is_windowed
-            )
-        except ValueError:
-            raise BadParameter("The address names no place in this list: this is its beginning.") from None
+        for token in filter(None, (self.after, self.before)):
+            try:
+                self.order.place(token)
+            except ValueError:
+                raise BadParameter("The address names no place in this list: this is its beginning.") from None
+        rows, page = self.fetch()
         self.result_list = page.rows
         if page.has_later if self.before is None else page.has_earlier:
             self.further, self.looked_until = "", None  # The page is full before the window's end.
@@ -154,6 +162,20 @@ class ChangeList(main.ChangeList):
         self.show_admin_actions = bool(page.rows)
         self.can_show_all = self.multi_page = self.show_all = False
         self.paginator = None
+
+    def fetch(self) -> tuple[models.QuerySet, Page]:
+        """Return the rows that the page is of, and the page; where a window takes too long, that of a smaller one."""
+        while True:
+            rows = self.in_window(self.queryset) if self.is_windowed else self.queryset
+            limit = within(LONGEST_LOOK) if self.windows > 1 else nullcontext()
+            try:
+                with limit:
+                    full = not self.is_windowed
+                    return rows, page_of(
+                        rows, self.order, size=self.list_per_page, after=self.after, before=self.before, full=full
+                    )
+            except TooSlow:
+                self.windows = max(1, self.windows // 4)
 
     def in_window(self, rows: models.QuerySet) -> models.QuerySet:
         """Return the rows in the next WINDOW rows of the order; sets `looked_until` and `further` where that is not all."""

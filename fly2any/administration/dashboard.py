@@ -14,6 +14,7 @@ from django.db import connection, models
 from django.utils import timezone
 
 from fly2any.database.status import Report, verify
+from fly2any.postgres.values import Beyond
 
 from . import charts
 from .counts import Count, bounded, estimates, short
@@ -133,6 +134,8 @@ def _rank(bounds: list[datetime], moment: datetime) -> float:
 def _spark(bounds: list[datetime]) -> str:
     """Return how many rows came in each of SPARK_POINTS equal times from the first to the last."""
     if len(bounds) < SPARK_POINTS or bounds[0] == bounds[-1]:
+        return ""
+    if isinstance(bounds[0], Beyond) or isinstance(bounds[-1], Beyond):
         return ""
     step = (bounds[-1] - bounds[0]) / SPARK_POINTS
     ranks = [_rank(bounds, bounds[0] + step * place) for place in range(SPARK_POINTS + 1)]

@@ -13,7 +13,8 @@ from psycopg.errors import QueryCanceled
 
 from .accesses import record
 
-STATEMENT = 2_000  # Milliseconds: no statement of a page may take longer.
+STATEMENT = 2_000  # Milliseconds: no statement of a page that reads may take longer.
+WRITING = 60_000  # Nor of one that writes: a deletion takes with it what hangs on the row.
 EXTRA = 400  # Milliseconds for a figure that the page can do without.
 
 
@@ -28,23 +29,23 @@ def is_timeout(error: BaseException) -> bool:
 def read_only(
     view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest], HttpResponse]
 ) -> Callable[..., HttpResponse]:
-    """Return `view` with all but POST in a read-only transaction under the deadline, rendered in it; `too_slow` answers past it."""
+    """Return `view` in a transaction under a deadline, rendered in it, read-only for all but POST; `too_slow` answers past it."""
 
     @wraps(view)
     def bounded(request, *args, **kwargs):
-        if request.method == "POST":  # Django's pages answer every other method as GET.
-            return view(request, *args, **kwargs)
         try:
             with transaction.atomic():
+                writes = request.method == "POST"  # Django's pages answer every other method as GET.
+                limit = f"SET LOCAL statement_timeout = {WRITING if writes else STATEMENT}"
                 with connection.cursor() as cursor:
-                    cursor.execute(f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {STATEMENT}")
+                    cursor.execute(limit if writes else f"SET TRANSACTION READ ONLY; {limit}")
                 response: Any = view(request, *args, **kwargs)
                 if hasattr(response, "render") and not response.is_rendered:
                     response.render()
             record(request)
             return response
-        except OperationalError as error:
-            if not is_timeout(error):
+        except (OperationalError, TooSlow) as error:
+            if not (isinstance(error, TooSlow) or is_timeout(error)):
                 raise
             return too_slow(request)
 
@@ -53,7 +54,7 @@ def read_only(
 
 @contextmanager
 def within(milliseconds: int = EXTRA) -> Iterator[None]:
-    """Give what is inside `milliseconds` a statement, and raise TooSlow past them; the page's transaction goes on.
+    """Give what is inside, which only reads, `milliseconds` a statement, and raise TooSlow past them; the page goes on.
 
     Outside a transaction there is no deadline to tighten, and it does nothing.
     """
@@ -65,8 +66,8 @@ def within(milliseconds: int = EXTRA) -> Iterator[None]:
         try:
             yield
         except OperationalError as error:
-            cursor.execute("ROLLBACK TO SAVEPOINT extra; RELEASE SAVEPOINT extra")
             if not is_timeout(error):
                 raise
             raise TooSlow from error
-        cursor.execute(f"RELEASE SAVEPOINT extra; SET LOCAL statement_timeout = {STATEMENT}")
+        finally:
+            cursor.execute("ROLLBACK TO SAVEPOINT extra; RELEASE SAVEPOINT extra")  # And the deadline is as it was.

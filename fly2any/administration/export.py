@@ -11,9 +11,9 @@ CHUNK = 64 * 1024  # Bytes that are sent at once.
 
 
 class Harmless(Func):
-    """A text that no spreadsheet takes for a formula: with an apostrophe before = + - @, tab or return (OWASP)."""
+    """A text that no spreadsheet takes for a formula: with an apostrophe before = + - @, their full-width forms, tab, return or line feed (OWASP)."""
 
-    template = r"(CASE WHEN %(expressions)s ~ '^[=+@\t\r-]' THEN '''' || %(expressions)s ELSE %(expressions)s END)"
+    template = r"(CASE WHEN %(expressions)s ~ '^[=+@＝＋＠－\t\r\n-]' THEN '''' || %(expressions)s ELSE %(expressions)s END)"
     output_field = TextField()
 
 

@@ -6,16 +6,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.contrib.admin import FieldListFilter
-from django.contrib.admin.options import IncorrectLookupParameters
 from django.db import models
 from django.utils import timezone
 from django.utils.choices import flatten_choices
 from django.utils.dateparse import parse_date, parse_datetime
 
+from . import shown
 from .search import values_of
 
 
-class BadParameter(IncorrectLookupParameters):
+class BadParameter(Exception):  # noqa: N818  Nothing is broken.
     """A parameter in the address that says nothing; its text is the sentence for the user."""
 
 
@@ -129,7 +129,7 @@ class TimeFilter(Filter):
         except ValueError:
             moment = None
         if moment is None:
-            raise BadParameter(f"“{text}” is no day: write it as {timezone.now():%Y-%m-%d}.")
+            raise BadParameter(f"“{shown.beginning(text)}” is no day: write it as {timezone.now():%Y-%m-%d}.")
         return moment.replace(tzinfo=moment.tzinfo or UTC)
 
     @property

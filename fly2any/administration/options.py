@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import BaseModelAdmin, IncorrectLookupParameters
 from django.contrib.admin.utils import label_for_field, unquote
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.contrib.postgres.fields import ArrayField
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpResponseRedirect, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, path
@@ -21,22 +25,24 @@ from django.utils import timezone
 from django.utils.choices import flatten_choices
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_POST, require_safe
 
 from fly2any.postgres.deletion import DB_CASCADE
+from fly2any.postgres.values import Beyond, Unreadable, is_deep
 
 from . import filters, shown
 from .accesses import note, record
 from .changelist import ChangeList
 from .counts import Count, bounded
 from .dashboard import Figure
+from .deadlines import STATEMENT, within
 from .export import rows_as_csv
 from .filters import BadParameter
 from .indexes import leads, orders
 from .models import Access
 from .overview import MOST_EVENTS, page_of_row, panels, timeline
 from .search import Key, Probe, Related, search
-from .shown import Show
+from .shown import LONGEST_TEXT, Show
 
 
 class OpenSelect(forms.Select):
@@ -49,6 +55,29 @@ class OpenSelect(forms.Select):
             if other and other not in known:
                 groups.append((None, [self.create_option(name, other, other, True, len(groups))], len(groups)))
         return groups
+
+
+class JSONFormField(forms.JSONField):
+    """JSON that PostgreSQL takes, and that can be shown again."""
+
+    def bound_data(self, data, initial):
+        try:
+            bound = super().bound_data(data, initial)
+            json.dumps(bound, ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
+            return InvalidJSONInput(data[:LONGEST_TEXT])
+        return bound
+
+    def to_python(self, value):
+        try:
+            read = super().to_python(value)
+            written = json.dumps(read, allow_nan=False, ensure_ascii=False)
+            written.encode()
+        except (ValueError, RecursionError):
+            read, written = None, "\0"
+        if "\0" in written or "\\u0000" in written or is_deep(written):
+            raise ValidationError("The database takes no such JSON: no NaN, no NUL, no half characters, 200 levels at most.")
+        return read
 
 
 class OpenChoiceField(forms.TypedChoiceField):
@@ -70,6 +99,7 @@ class SchemaForms(BaseModelAdmin):
     """How the schema's columns are edited: text in one line but for `long_texts`, empty is NULL, choices are open."""
 
     form = OpenModelForm
+    formfield_overrides = {models.JSONField: {"form_class": JSONFormField}}
     long_texts: tuple[str, ...] = ()
 
     def formfield_for_manytomany(self, db_field, request, **kwargs):
@@ -99,7 +129,8 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
     to what they were when it was opened, `search` the lookups of the search, in the order in which
     they are tried, and `shown` how fields are shown where their type does not say it. `figures` stand on the first page, and
     so does the time of the newest row, where `newest` labels it. With `overview`, the fields of its facts, a row has a page
-    of what hangs on it. `deletion` is the word for deleting rows where there is a better one.
+    of what hangs on it. `deletion` is the word for deleting rows where there is a better one. `computed_from` names the JSON that a column
+    of the list is made of: a list does not fetch any other that it does not show.
     """
 
     secrets: tuple[str, ...] = ()
@@ -109,10 +140,18 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
     figures: tuple[Figure, ...] = ()
     newest = ""
     deletion = ""
+    computed_from: tuple[str, ...] = ()
     overview: tuple[str, ...] = ()
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
+
+    def action_checkbox(self, obj):
+        """Django's, with the beginning of what the row is called: the name of a row may be a megabyte."""
+        box = forms.CheckboxInput(
+            {"class": "action-select", "aria-label": f"Select {shown.beginning(obj)}"}, lambda value: False
+        )
+        return box.render(ACTION_CHECKBOX_NAME, str(obj.pk))
 
     def get_search_fields(self, request):
         """Return that there is a search; `search` says which."""
@@ -206,7 +245,8 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
             raise PermissionDenied
         try:
             rows = self.get_changelist_instance(request).queryset
-        except IncorrectLookupParameters:
+        except BadParameter as error:
+            self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect("../")
         note(request, Access.Action.EXPORTED, self.model, query=request.GET.urlencode())
         record(request)
@@ -214,6 +254,11 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
         response["Content-Disposition"] = f'attachment; filename="{self.opts.db_table}.csv"'
         return response
 
+    @method_decorator(require_safe)
+    def history_view(self, request, object_id, extra_context=None):
+        return super().history_view(request, object_id, extra_context)
+
+    @method_decorator(require_safe)
     def overview_view(self, request, object_id):
         """The page of what hangs on a row."""
         row = self.get_object(request, unquote(object_id))
@@ -224,7 +269,7 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
         before = request.GET.get("before", "")
         try:
             events = timeline(self, request, row, before=before)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise BadParameter("The address names no place on this timeline.") from None
         context = {
             **self.admin_site.each_context(request),
@@ -276,17 +321,19 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
 
     def get_changelist_instance(self, request):
         try:
-            return super().get_changelist_instance(request)
-        except BadParameter as error:
-            self.message_user(request, str(error), messages.ERROR)
-            raise
+            with within(STATEMENT) if request.method == "POST" else nullcontext():
+                return super().get_changelist_instance(request)
+        except IncorrectLookupParameters:
+            raise BadParameter("The address asks this list for what it does not offer: this is the list without it.") from None
 
     def get_exclude(self, request, obj=None):
         return [*(super().get_exclude(request, obj) or ()), *self.secrets]
 
     def get_readonly_fields(self, request, obj=None):
         machines = self.written_by_machines if obj else ()
-        return [*super().get_readonly_fields(request, obj), *machines, *(self.columns[name] for name in self.secrets)]
+        # What a form could not give back as it was.
+        odd = [name for name in self.columns if isinstance(getattr(obj, name, None), Beyond | Unreadable)] if obj else []
+        return [*super().get_readonly_fields(request, obj), *machines, *odd, *(self.columns[name] for name in self.secrets)]
 
     def get_fields(self, request, obj=None):
         hidden = () if obj else {*self.readonly_fields, *(self.columns[name] for name in self.secrets)}
@@ -310,6 +357,11 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
                 request, "An action takes the rows that are selected on the page, not the whole table.", messages.ERROR
             )
             return None
+        for key in request.POST.getlist(ACTION_CHECKBOX_NAME):
+            try:
+                self.opts.pk.to_python(key)
+            except ValidationError:
+                raise BadParameter("What was selected is no row of this list.") from None
         return super().response_action(request, queryset, *args)
 
     def lookup_allowed(self, lookup, value, request=None):

@@ -17,6 +17,7 @@ from django.urls import reverse
 
 from .counts import Count, bounded
 from .indexes import time_within
+from .shown import beginning
 
 MOST_ROWS = 10  # Of a panel.
 MOST_COLUMNS = 5
@@ -122,7 +123,7 @@ def _events(relation: Relation, row: models.Model, before: str) -> Iterator[Even
         at = getattr(found, time)
         url = page_of_row(found)
         yield Event(
-            at, str(relation.model._meta.verbose_name), str(found), url, f"{at:%Y-%m-%dT%H:%M:%S.%f%z} {table} {found.pk}"
+            at, str(relation.model._meta.verbose_name), beginning(found), url, f"{at:%Y-%m-%dT%H:%M:%S.%f%z} {table} {found.pk}"
         )
 
 

@@ -12,6 +12,8 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 
+from fly2any.postgres.values import Beyond
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -59,9 +61,18 @@ class Order:
                 raise ValueError("not a place")
             "".join(texts).encode()
             fields = list(dict.fromkeys([self.field, self.pk]))
-            return [field.to_python(text) for field, text in zip(fields, texts, strict=True)]
+            return [_value(field, text) for field, text in zip(fields, texts, strict=True)]
         except (ValueError, binascii.Error, ValidationError, RecursionError) as error:
             raise ValueError(f"{token!r} is no place in this list.") from error
+
+
+def _value(field: models.Field, text: str) -> Any:
+    try:
+        return field.to_python(text)
+    except ValidationError:
+        if isinstance(field, models.DateTimeField):
+            return Beyond.of(text)
+        raise
 
 
 @dataclass(frozen=True, slots=True)

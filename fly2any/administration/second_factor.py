@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import segno
 from django import forms
 from django.contrib.auth import logout as sign_out
+from django.contrib.auth.signals import user_login_failed
 from django.contrib.auth.views import redirect_to_login
 from django.db import transaction
 from django.http import HttpResponseRedirect
@@ -28,6 +29,7 @@ from django_otp_webauthn.helpers import WebAuthnHelper
 from django_otp_webauthn.models import WebAuthnCredential
 
 RECOVERY_CODES = 10
+PENDING = "second_factor_pending"  # The key in the session of the device that waits for its first code.
 
 
 class PasskeyHelper(WebAuthnHelper):
@@ -100,6 +102,8 @@ class Verify(Staff):
                 login(request, device)
                 request.session.cycle_key()
                 return self.onward(request)
+            credentials = {"username": request.user.get_username()}
+            user_login_failed.send(sender=__name__, credentials=credentials, request=request)
             form.add_error(
                 "code", "This code is not right, or was used, or came too soon after a wrong one: wait for the next."
             )
@@ -115,11 +119,12 @@ class Enrol(Staff):
         return super().dispatch(request, *args, **kwargs)
 
     def unconfirmed(self, request):
-        """Return the first device that waits for its first code: two pages opened at once make two."""
-        return TOTPDevice.objects.filter(user=request.user, confirmed=False).order_by("pk").first()
+        """Return the device that this session made and that waits for its first code: nobody else has seen its secret."""
+        return TOTPDevice.objects.filter(user=request.user, confirmed=False, pk=request.session.get(PENDING)).first()
 
     def get(self, request, form=None):
         device = self.unconfirmed(request) or TOTPDevice.objects.create(user=request.user, confirmed=False, name="App")
+        request.session[PENDING] = device.pk
         picture = segno.make(device.config_url, micro=False).svg_inline(scale=4, border=2, light="#fff")
         secret = " ".join(device.config_url.partition("secret=")[2].partition("&")[0][i : i + 4] for i in range(0, 32, 4))
         context = {"picture": mark_safe(picture), "secret": secret, "form": form or CodeForm()}  # noqa: S308  segno's own SVG.
@@ -135,7 +140,9 @@ class Enrol(Staff):
             return self.get(request, form)
         device.confirmed = True
         device.save()
+        TOTPDevice.objects.filter(user=request.user, confirmed=False).delete()
         login(request, device)
+        request.session.cycle_key()
         return HttpResponseRedirect(reverse("admin:second_factor_codes"))
 
 

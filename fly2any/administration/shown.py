@@ -14,6 +14,8 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 
+from fly2any.postgres.values import Beyond, Unreadable
+
 NOTHING = SafeString('<span class="nothing" aria-label="empty">–</span>')
 LONGEST_CELL = 80  # Characters of a text in a list.
 LONGEST_TEXT = 20_000  # Characters of a text on a page of its own.
@@ -26,11 +28,13 @@ Show = Callable[[Any, Any], Any]  # (value, row) → what is shown of it.
 
 def moment(value: datetime) -> str:
     """Return a time in full, UTC."""
-    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return value.text if isinstance(value, Beyond) else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def age(value: datetime) -> str:
     """Return how long ago a time was, or how long until it is, in one unit."""
+    if isinstance(value, Beyond):
+        return value.text
     now = timezone.now()
     words = timesince(value, now, depth=1) if value <= now else timeuntil(value, now, depth=1)
     if words.startswith("0"):
@@ -133,6 +137,8 @@ def secret(value: str, row: Any = None) -> str:
 
 def tree(value: Any, row: Any = None) -> str:
     """Show a JSON value as a tree that folds."""
+    if isinstance(value, Unreadable):
+        return format_html('<span class="quiet">{}</span>', value)
     left = [MOST_ITEMS]
     shown = _branch(value, left, 0)
     return format_html('<div class="json">{}</div>', shown)

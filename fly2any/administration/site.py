@@ -4,9 +4,14 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.forms import AdminAuthenticationForm
+from django.contrib.auth.signals import user_login_failed
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxLengthValidator
 from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_safe
 
 from .dashboard import read_state, read_tables, read_tiles
 from .deadlines import read_only
@@ -18,6 +23,16 @@ class SignInForm(AdminAuthenticationForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.fields["username"].label = "E-mail"
+        self.fields["username"].validators.append(MaxLengthValidator(254))  # RFC 5321's longest.
+
+    def confirm_login_allowed(self, user):
+        """Count the right password of somebody who is not staff as a failure: else an answer that never closes tells it."""
+        try:
+            super().confirm_login_allowed(user)
+        except ValidationError:
+            credentials = {"username": self.cleaned_data["username"]}
+            user_login_failed.send(sender=type(self).__module__, credentials=credentials, request=self.request)
+            raise
 
 
 class AdminSite(admin.AdminSite):
@@ -27,10 +42,12 @@ class AdminSite(admin.AdminSite):
     site_url = None  # The site is not here.
     login_form = SignInForm
 
+    @method_decorator(require_safe)
     def index(self, request, extra_context=None):
         tables = self.tables_of(request, self.get_app_list(request))
         return super().index(request, {**tables, "is_first_page": True, "state": read_state(), **(extra_context or {})})
 
+    @method_decorator(require_safe)
     def app_index(self, request, app_label, extra_context=None):
         tables = self.tables_of(request, self.get_app_list(request, app_label))
         return super().app_index(request, app_label, {**tables, **(extra_context or {})})
@@ -85,8 +102,8 @@ def _explained(view):
         try:
             if "\0" in request.path:
                 raise Http404
-            if any("\0" in value for values in request.GET.lists() for value in values[1]):
-                raise BadParameter("The address has a character that no text has: this is the page without it.")
+            if any("\0" in value for fields in (request.GET, request.POST) for _, values in fields.lists() for value in values):
+                raise BadParameter("What was sent has a character that no text has: this is the page without it.")
             return view(request, *args, **kwargs)
         except BadParameter as error:
             messages.error(request, str(error))

@@ -10,6 +10,7 @@ from django.db.backends.postgresql import base
 from . import embedded, pooler
 from .client import DatabaseClient
 from .schema import DatabaseSchemaEditor
+from .values import accept_any_time
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -28,6 +29,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def init_connection_state(self):
         super().init_connection_state()
+        accept_any_time(self.connection)
         if not self.connection.info.parameter_status("DateStyle").startswith("ISO"):  # psycopg reads no other.
             with self.connection.cursor() as cursor:
                 cursor.execute("SET datestyle TO ISO")

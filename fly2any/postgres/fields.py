@@ -2,6 +2,9 @@
 
 import uuid_utils
 from django.db import models
+from psycopg.types.json import Jsonb
+
+from .values import Unreadable, is_deep
 
 
 def new_id() -> str:
@@ -31,3 +34,31 @@ class TextIdField(models.TextField):
 
     def get_internal_type(self):
         return "TextField"
+
+
+class JSONField(models.JSONField):
+    """Django's, that reads what Python cannot as `Unreadable`, and writes that back as it was.
+
+    Migrations know it as Django's own: the column is the same.
+    """
+
+    def deconstruct(self):
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django.db.models.JSONField", args, kwargs
+
+    def from_db_value(self, value, expression, connection):
+        if isinstance(value, str) and is_deep(value):
+            return Unreadable(value)
+        try:
+            return super().from_db_value(value, expression, connection)
+        except (ValueError, RecursionError):
+            return Unreadable(value)
+
+    def get_db_prep_value(self, value, connection, prepared=False):
+        if isinstance(value, Unreadable):
+            return Jsonb(value.text, dumps=str)
+        return super().get_db_prep_value(value, connection, prepared)
+
+    def value_to_string(self, obj):
+        value = self.value_from_object(obj)
+        return value.text if isinstance(value, Unreadable) else super().value_to_string(obj)

@@ -28,7 +28,7 @@ def test_any_text_comes_out_as_it_is_or_with_an_apostrophe_before_a_formula(text
 
     header, row = exported(User.objects.filter(email="ana@example.com"), without=("password",))
 
-    assert row[header.index("name")] == (f"'{text}" if text[0] in "=+-@\t\r" else text)
+    assert row[header.index("name")] == (f"'{text}" if text[0] in "=+-@＝＋－＠\t\r\n" else text)
 
 
 def test_secrets_are_left_out_and_nothing_else(member):

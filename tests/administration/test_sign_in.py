@@ -47,7 +47,7 @@ def without_throttling():
 
 def enrolled(client, user):
     client.get(reverse(ENROL))
-    device = TOTPDevice.objects.get(user=user)
+    device = TOTPDevice.objects.filter(user=user).latest("pk")
     page = client.post(reverse(ENROL), {"code": code_of(device)})
     assert page.headers["Location"] == reverse(CODES)
     page = client.post(reverse(CODES))
@@ -168,3 +168,70 @@ def test_the_sites_bare_delete_takes_staff_with_their_devices(client, boss):
 
     left = [model.objects.count() for model in (TOTPDevice, StaticToken, WebAuthnAttestation, WebAuthnUserHandle)]
     assert left == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"content_type": "multipart/form-data; boundary=B; charset=utf-7", "QUERY_STRING": "a=%2B2AA-"},
+        {"content_type": "application/x-www-form-urlencoded; charset=unicode_escape", "QUERY_STRING": "a=%5Cud800"},
+        {"HTTP_USER_AGENT": "Mozilla\0"},
+        {"HTTP_ACCEPT": "\0"},
+    ],
+)
+def test_a_request_that_no_browser_sends_is_refused_before_it_can_be_a_guess(client, boss, odd):
+    answer = client.generic("POST", reverse(SIGN_IN), b"--B--\r\n", **odd)
+
+    assert (answer.status_code, answer.headers["Content-Type"]) == (400, "text/plain")
+
+
+def test_an_address_longer_than_there_are_is_a_sentence(client, boss):
+    page = client.post(reverse(SIGN_IN), {"username": f"{'a' * 250}@example.com", "password": "p"})
+
+    assert (page.status_code, "at most 254 characters" in page.content.decode()) == (200, True)
+
+
+def test_the_right_password_of_a_traveller_counts_as_a_failure(client, boss):
+    ana = User.objects.create_user("ana@example.com", PASSWORD)
+
+    answers = [sign_in(client, ana).status_code for _ in range(6)]
+
+    assert (answers, LoginHistory.objects.filter(user=ana, success=True).count()) == ([200, 200, 200, 200, 429, 429], 0)
+
+
+def test_guesses_from_one_ipv6_network_are_counted_together(client, boss):
+    answers = [
+        client.post(reverse(SIGN_IN), {"username": boss.email, "password": "wrong"}, REMOTE_ADDR=f"2001:db8::{n}").status_code
+        for n in range(1, 7)
+    ]
+    elsewhere = client.post(reverse(SIGN_IN), {"username": boss.email, "password": PASSWORD}, REMOTE_ADDR="2001:db8:0:1::1")
+
+    assert (answers, elsewhere.status_code) == ([200, 200, 200, 200, 429, 429], 302)
+
+
+def test_nobody_sees_the_secret_that_another_session_is_shown(client, boss):
+    thief = type(client)()
+    sign_in(thief, boss)
+    thief.get(reverse(ENROL))
+    [planted] = TOTPDevice.objects.all()
+    sign_in(client, boss)
+
+    before = client.session.session_key
+    device, _ = enrolled(client, boss)
+
+    assert device.key != planted.key
+    assert list(TOTPDevice.objects.all()) == [device]
+    assert client.session.session_key != before
+    assert thief.post(reverse(VERIFY), {"code": code_of(planted, later=1)}).status_code == 200
+
+
+def test_wrong_codes_are_in_the_history_and_close_the_address(client, boss):
+    sign_in(client, boss)
+    enrolled(client, boss)
+    client.post(reverse("admin:logout"))
+    sign_in(client, boss)
+
+    answers = [client.post(reverse(VERIFY), {"code": "000000"}).status_code for _ in range(5)]
+
+    assert answers == [200, 200, 200, 200, 429]
+    assert LoginHistory.objects.filter(user=boss, success=False).count() == 4

@@ -1,0 +1,82 @@
+"""twenty staff for five minutes: locust, gunicorn with two processes of eight threads, and the pool, on the rows of `admin`"""
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.test import Client
+
+from benchmarks.admin import fill
+
+STAFF, SECONDS = 20, 300
+LIMIT = (
+    150  # Milliseconds of the server's time that 95 of 100 answers may take; here the browser's waiting for a thread is in it.
+)
+
+
+def run():
+    fill()
+    addresses = get_user_model().objects.exclude(email=None).order_by("email").values_list("email", flat=True)[:200_000:1000]
+    environment = {
+        **os.environ,
+        "TRUST_PROXY": "true",
+        "SESSIONS": ",".join(f"{settings.SESSION_COOKIE_NAME}={session()}" for _ in range(STAFF)),
+        "ADDRESSES": ",".join(addresses),
+    }
+    connection.close()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = f"localhost:{probe.getsockname()[1]}"
+    gunicorn = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "fly2any.wsgi",
+        "--bind",
+        place,
+        "--workers",
+        "2",
+        "--threads",
+        "8",
+        "--keep-alive",
+        "10",
+    ]
+    server = subprocess.Popen([*gunicorn, "--log-level", "warning", "--no-control-socket"], env=environment)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            locust = [sys.executable, "-m", "locust", "-f", "benchmarks/staff.py", "--host", f"http://{place}", "--headless"]
+            numbers = ["--users", str(STAFF), "--spawn-rate", "4", "--run-time", f"{SECONDS}s", "--csv", f"{folder}/run"]
+            subprocess.run([*locust, *numbers, "--loglevel", "WARNING"], env=environment, capture_output=True)
+            report(Path(folder, "run_stats.csv"))
+            for error in list(csv.DictReader(Path(folder, "run_failures.csv").read_text().splitlines()))[:5]:
+                print(f"  {error['Occurrences']} × {error['Error']}")
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+
+
+def session():
+    people = get_user_model().objects
+    staff = people.filter(email="bench@demo.fly2any.example").first() or people.create_superuser("bench@demo.fly2any.example")
+    client = Client()
+    client.force_login(staff)
+    return client.cookies[settings.SESSION_COOKIE_NAME].value
+
+
+def report(path):
+    for row in csv.DictReader(path.read_text().splitlines()):
+        print(
+            f"  {row['Name']:<22}{int(row['Request Count']):>7,} pages {float(row['Requests/s']):>6.1f}/s"
+            f"   p50 {row['50%']:>5} ms   p95 {row['95%']:>5} ms   longest {float(row['Max Response Time']):>6.0f} ms"
+            f"   errors {row['Failure Count']}"
+            + (f"   {float(row['95%']) / LIMIT:.2f} × the limit" if row["Name"] == "Aggregated" else ""),
+            flush=True,
+        )

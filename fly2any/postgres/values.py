@@ -1,0 +1,79 @@
+"""Values that PostgreSQL holds and Python does not: kept as the server wrote them, so that a row that has one is read and saved."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from psycopg import DataError
+from psycopg.adapt import Dumper
+from psycopg.postgres import types
+
+TIMESTAMPTZ = types["timestamptz"].oid
+DEEPEST = 200  # Levels of a JSON value; Python's own functions end at some hundreds.
+BEYOND = re.compile(r"-?infinity|\d{5,}-\d\d-\d\d .{1,40}|.{1,60} BC")
+
+
+class Beyond(datetime):
+    """A time before the year 1 or after 9999, as the nearest that Python has; `text` is what the server wrote."""
+
+    text: str
+
+    def __str__(self):
+        return self.text
+
+    @classmethod
+    def of(cls, text: str) -> Beyond:
+        """Return the value for the server's `text`; raise ValueError where that is no such time."""
+        if not BEYOND.fullmatch(text):
+            raise ValueError(f"{text!r} is no time beyond the years 1 to 9999.")
+        early = text.startswith("-") or text.endswith(" BC")
+        value = cls(1, 1, 1, tzinfo=UTC) if early else cls(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+        value.text = text
+        return value
+
+
+class BeyondDumper(Dumper):
+    oid = TIMESTAMPTZ
+
+    def dump(self, obj):
+        return getattr(obj, "text", obj.isoformat()).encode()
+
+
+class Unreadable:
+    """A JSON value that Python's json cannot read, or only just: `text` is what the server wrote."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def __str__(self):
+        return f"JSON that is nested too deep or has too long a number to be shown, {len(self.text):,} characters"
+
+
+def is_deep(text: str) -> bool:
+    """Return whether the JSON `text` has more than DEEPEST levels."""
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return False
+    depth = 0
+    for bracket in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(bracket[0], 0)
+        if depth > DEEPEST:
+            return True
+    return False
+
+
+def accept_any_time(connection) -> None:
+    """Let a psycopg connection read and write times beyond Python's."""
+    usual = connection.adapters.get_loader(TIMESTAMPTZ, 0)
+    if usual.__name__ == "Loader":
+        return  # This one, of a pool.
+
+    class Loader(usual):  # type: ignore[valid-type, misc]
+        def load(self, data):
+            try:
+                return super().load(data)
+            except DataError:
+                return Beyond.of(bytes(data).decode())
+
+    connection.adapters.register_loader("timestamptz", Loader)
+    connection.adapters.register_dumper(Beyond, BeyondDumper)

@@ -1,0 +1,105 @@
+"""Rows that PostgreSQL holds and Python's types do not: every page that meets one opens, and saving one changes nothing."""
+
+import pytest
+from django.contrib import admin
+from django.db import connection
+from django.urls import reverse
+
+from accounts.models import Session, User
+from engagement.models import Notification, UserActivity, WishlistItem
+from fly2any.postgres.values import Beyond, Unreadable
+from tests.administration.conftest import address
+
+pytestmark = pytest.mark.django_db
+DEEP = f"{'[' * 3000}{']' * 3000}"
+TIMES = ["infinity", "-infinity", "20000-01-01 00:00:00+00", "0044-03-15 12:00:00+00 BC"]
+
+
+@pytest.fixture
+def ana():
+    return User.objects.create(email="ana@example.com")
+
+
+def sql(statement, *parameters):
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall() if cursor.description else None
+
+
+def open_everything(client, *rows):
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+    pages = [reverse("admin:index"), reverse("admin:app_list", args=["engagement"])]
+    for row in rows:
+        ours = admin.site._registry[type(row)]
+        pages += [address(type(row)), f"{address(type(row))}?before=", f"{address(type(row))}?q={row.pk}"]
+        pages += [address(type(row), name, row.pk) for name in ("change", "history", *(["overview"] if ours.overview else []))]
+    for page in pages:
+        assert (client.get(page).status_code, page) == (200, page)
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_times_beyond_the_calendar_are_shown_as_they_are_and_page_by_page(client, ana, time):
+    notices = [Notification.objects.create(user=ana, type="t", title=f"n{n}", message="m") for n in range(3)]
+    session = Session.objects.create(user=ana, session_token="t", expires="2026-01-01T00:00:00Z")
+    sql('UPDATE notifications SET "createdAt" = %s', time)
+    sql("UPDATE sessions SET expires = %s", time)
+    sql('UPDATE users SET "dateOfBirth" = %s', time)
+
+    open_everything(client, ana, session, *notices)
+    ours, seen, url = address(Notification), [], ""
+    admin.site._registry[Notification].list_per_page = 1
+    try:
+        for _ in notices:
+            listing = client.get(ours + url).context["cl"]
+            seen += [row.title for row in listing.result_list]
+            url = listing.later_page
+    finally:
+        del admin.site._registry[Notification].list_per_page
+    assert sorted(seen) == ["n0", "n1", "n2"]
+    assert time.split(" ")[0] in client.get(address(Notification)).content.decode()
+
+
+@pytest.mark.parametrize("json", [DEEP, "9" * 5000], ids=["deep", "a number of 5,000 digits"])
+def test_json_that_python_does_not_read_is_shown_as_such(client, ana, json):
+    activity = UserActivity.objects.create(user_id=ana.pk, event_type="e")
+    item = WishlistItem.objects.create(user=ana, flight_data={})
+    sql('UPDATE user_activities SET "eventData" = %s::jsonb', json)
+    sql('UPDATE wishlist_items SET "flightData" = %s::jsonb', json)
+
+    open_everything(client, activity, item, ana)
+    page = client.get(address(WishlistItem, "change", item.pk))
+    assert "JSON that is nested too deep or has too long a number to be shown" in page.content.decode()
+    form = {"user": ana.pk, "notes": "kept", "notify_on_drop": "on"}
+    assert client.post(address(WishlistItem, "change", item.pk), form).status_code == 302
+    [(notes, kept)] = sql('SELECT notes, "flightData"::text FROM wishlist_items')
+    assert (notes, kept) == ("kept", json)
+
+
+def test_saving_a_row_writes_back_what_python_does_not_have(ana):
+    sql("""UPDATE users SET "dateOfBirth" = '0044-03-15 12:00:00+00 BC'""")
+    item = WishlistItem.objects.create(user=ana, flight_data={})
+    sql('UPDATE wishlist_items SET "flightData" = %s::jsonb', DEEP)
+
+    user, wish = User.objects.get(), WishlistItem.objects.get()
+    assert (type(user.date_of_birth), type(wish.flight_data)) == (Beyond, Unreadable)
+    user.name = wish.notes = "changed"
+    user.save()
+    wish.save()
+
+    assert sql('SELECT "dateOfBirth"::text, name FROM users') == [("0044-03-15 12:00:00+00 BC", "changed")]
+    assert sql('SELECT "flightData"::text, notes FROM wishlist_items WHERE id = %s', item.pk) == [(DEEP, "changed")]
+
+
+@pytest.mark.parametrize(
+    "json", ['{"a": NaN}', "[Infinity]", "[1e400]", '{"a": "\\u0000"}', '{"a": "\\ud800"}', "9" * 5000, "[" * 100_000]
+)
+def test_a_form_takes_no_json_that_the_database_does_not_take(client, ana, json):
+    notice = Notification.objects.create(user=ana, type="t", title="t", message="m", metadata={"a": 1})
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+
+    form = {"user": ana.pk, "type": "t", "title": "t", "message": "m", "metadata": json, "priority": "low"}
+    page = client.post(address(Notification, "change", notice.pk), form)
+
+    assert (page.status_code, "The database takes no such JSON" in page.content.decode()) == (200, True)
+    notice.refresh_from_db()
+    assert notice.metadata == {"a": 1}
