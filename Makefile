@@ -37,7 +37,7 @@ check: $(VENV)/ready-dev ## Everything that CI runs: linters, types, migrations,
 		ALLOWED_HOSTS=admin.example.com $(MANAGE) check --deploy --fail-level WARNING
 	@$(MAKE) --no-print-directory test
 
-bench: $(VENV)/ready ## Measure against a peer or the limit (BENCH=seed runs one)
+bench: $(VENV)/ready-dev ## Measure against a peer or the limit (BENCH=seed runs one)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 $(VENV)/ready: requirements.txt

@@ -20,7 +20,7 @@ def on_failure(sender, credentials, request=None, **kwargs):
     """The history hangs on users: an attempt at an address that nobody has is not in it."""
     if getattr(request, "axes_locked_out", False):
         return  # Nobody fills a history by going on where the door is closed.
-    email = credentials.get("username") or ""
+    email = credentials.get("email") or credentials.get("username") or ""
     if "\0" not in email and (user := get_user_model().objects.by_email(email).first()):
         _record(user, request, success=False)
 

@@ -212,6 +212,7 @@ AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code"]  # Masked in its records, as the password is.
 AXES_USERNAME_FORM_FIELD = "username"
 AXES_CLIENT_IP_CALLABLE = "fly2any.administration.accesses.network_of"
 AXES_LOCKOUT_TEMPLATE = "admin/locked_out.html"
@@ -222,7 +223,7 @@ OTP_TOTP_ISSUER = OTP_WEBAUTHN_RP_NAME = "Fly2Any"
 OTP_WEBAUTHN_ALLOW_PASSWORDLESS_LOGIN = False  # A passkey is the second factor, the password stays the first.
 # The helper takes the host and the origin from the request, so that neither is configured.
 SILENCED_SYSTEM_CHECKS = ["otp_webauthn.E010", "otp_webauthn.E030"]
-OTP_WEBAUTHN_HELPER_CLASS = "fly2any.administration.second_factor.PasskeyHelper"
+OTP_WEBAUTHN_HELPER_CLASS = "fly2any.administration.passkeys.Helper"
 LOGIN_REDIRECT_URL = "admin:index"
 # Whether the admin asks staff for a second factor, which they set up at their first sign-in.
 SECOND_FACTOR = switch("SECOND_FACTOR", not DEBUG)

@@ -18,7 +18,8 @@ def address_of(request: HttpRequest) -> str | None:
     forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2] if settings.TRUST_PROXY else ""
     for text in (forwarded, forwarded.rpartition(":")[0], request.META.get("REMOTE_ADDR", "")):  # Some proxies add a port.
         with suppress(ValueError):
-            return str(ip_address(text.strip().strip("[]")))
+            address = ip_address(text.strip().strip("[]"))
+            return str(getattr(address, "ipv4_mapped", None) or address)  # As a socket for both kinds tells it.
     return None
 
 

@@ -11,7 +11,7 @@ from django.contrib.admin.utils import build_q_object_from_lookup_parameters
 from django.contrib.admin.views import main
 from django.contrib.admin.views.main import ORDER_VAR, SEARCH_VAR
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import DataError, models
 from django.utils.text import capfirst
 
 from . import shown
@@ -167,15 +167,20 @@ class ChangeList(main.ChangeList):
         """Return the rows that the page is of, and the page; where a window takes too long, that of a smaller one."""
         while True:
             rows = self.in_window(self.queryset) if self.is_windowed else self.queryset
-            limit = within(LONGEST_LOOK) if self.windows > 1 else nullcontext()
+            may_shrink = self.is_windowed and self.windows > 1
             try:
-                with limit:
+                with within(LONGEST_LOOK) if may_shrink else nullcontext():
                     full = not self.is_windowed
                     return rows, page_of(
                         rows, self.order, size=self.list_per_page, after=self.after, before=self.before, full=full
                     )
             except TooSlow:
-                self.windows = max(1, self.windows // 4)
+                if not may_shrink:
+                    raise
+                self.windows //= 4
+                self.further, self.looked_until = "", None
+            except DataError:  # A time that looks like one of PostgreSQL's.
+                raise BadParameter("The address names no place in this list: this is its beginning.") from None
 
     def in_window(self, rows: models.QuerySet) -> models.QuerySet:
         """Return the rows in the next WINDOW rows of the order; sets `looked_until` and `further` where that is not all."""

@@ -1,4 +1,4 @@
-"""Pages that end: each page that only reads runs in a read-only transaction, in which no statement may take long."""
+"""Pages that end: each runs in a transaction in which no statement may take long; one that only reads, in a read-only one."""
 
 from __future__ import annotations
 
@@ -26,13 +26,11 @@ def is_timeout(error: BaseException) -> bool:
     return isinstance(error, OperationalError) and isinstance(error.__cause__, QueryCanceled)
 
 
-def read_only(
-    view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest], HttpResponse]
-) -> Callable[..., HttpResponse]:
+def in_time(view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest], HttpResponse]) -> Callable[..., HttpResponse]:
     """Return `view` in a transaction under a deadline, rendered in it, read-only for all but POST; `too_slow` answers past it."""
 
     @wraps(view)
-    def bounded(request, *args, **kwargs):
+    def timed(request, *args, **kwargs):
         try:
             with transaction.atomic():
                 writes = request.method == "POST"  # Django's pages answer every other method as GET.
@@ -49,7 +47,7 @@ def read_only(
                 raise
             return too_slow(request)
 
-    return bounded
+    return timed
 
 
 @contextmanager
@@ -70,4 +68,5 @@ def within(milliseconds: int = EXTRA) -> Iterator[None]:
                 raise
             raise TooSlow from error
         finally:
-            cursor.execute("ROLLBACK TO SAVEPOINT extra; RELEASE SAVEPOINT extra")  # And the deadline is as it was.
+            if not cursor.connection.closed:
+                cursor.execute("ROLLBACK TO SAVEPOINT extra; RELEASE SAVEPOINT extra")  # And the deadline is as it was.

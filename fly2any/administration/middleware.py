@@ -13,12 +13,7 @@ def plain_requests(get_response):
     """
 
     def respond(request):
-        encoding = request.content_params.get("charset", "utf-8")
-        try:
-            is_utf8 = codecs.lookup(encoding).name == "utf-8"
-        except (LookupError, ValueError):
-            is_utf8 = False
-        if not is_utf8:
+        if codecs.lookup(request.encoding or "utf-8").name != "utf-8":
             return HttpResponseBadRequest("The request is not in UTF-8: send it so.", content_type="text/plain")
         if any("\0" in value for name, value in request.META.items() if name.startswith("HTTP_")):
             return HttpResponseBadRequest("A header has a character that no text has.", content_type="text/plain")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -30,19 +31,18 @@ from django.views.decorators.http import require_POST, require_safe
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.values import Beyond, Unreadable, is_deep
 
-from . import filters, shown
+from . import deadlines, filters, shown
 from .accesses import note, record
 from .changelist import ChangeList
 from .counts import Count, bounded
 from .dashboard import Figure
-from .deadlines import STATEMENT, within
 from .export import rows_as_csv
 from .filters import BadParameter
 from .indexes import leads, orders
 from .models import Access
 from .overview import MOST_EVENTS, page_of_row, panels, timeline
 from .search import Key, Probe, Related, search
-from .shown import LONGEST_TEXT, Show
+from .shown import Show
 
 
 class OpenSelect(forms.Select):
@@ -57,6 +57,9 @@ class OpenSelect(forms.Select):
         return groups
 
 
+NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # Not after a backslash that is itself escaped.
+
+
 class JSONFormField(forms.JSONField):
     """JSON that PostgreSQL takes, and that can be shown again."""
 
@@ -65,7 +68,7 @@ class JSONFormField(forms.JSONField):
             bound = super().bound_data(data, initial)
             json.dumps(bound, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
-            return InvalidJSONInput(data[:LONGEST_TEXT])
+            return InvalidJSONInput(data)
         return bound
 
     def to_python(self, value):
@@ -75,7 +78,7 @@ class JSONFormField(forms.JSONField):
             written.encode()
         except (ValueError, RecursionError):
             read, written = None, "\0"
-        if "\0" in written or "\\u0000" in written or is_deep(written):
+        if "\0" in written or NUL.search(written) or is_deep(written):
             raise ValidationError("The database takes no such JSON: no NaN, no NUL, no half characters, 200 levels at most.")
         return read
 
@@ -229,7 +232,7 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         secret = request.POST.get("secret", "").strip()
-        for name in self.findable if secret and "\0" not in secret else ():
+        for name in self.findable if secret else ():
             if row := self.get_queryset(request).filter(**{name: secret}).only("pk").first():
                 return HttpResponseRedirect(page_of_row(row))
         self.message_user(request, f"No {self.opts.verbose_name} has this secret.", messages.WARNING)
@@ -321,7 +324,7 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
 
     def get_changelist_instance(self, request):
         try:
-            with within(STATEMENT) if request.method == "POST" else nullcontext():
+            with deadlines.within(deadlines.STATEMENT) if request.method == "POST" else nullcontext():
                 return super().get_changelist_instance(request)
         except IncorrectLookupParameters:
             raise BadParameter("The address asks this list for what it does not offer: this is the list without it.") from None
@@ -332,7 +335,8 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
     def get_readonly_fields(self, request, obj=None):
         machines = self.written_by_machines if obj else ()
         # What a form could not give back as it was.
-        odd = [name for name in self.columns if isinstance(getattr(obj, name, None), Beyond | Unreadable)] if obj else []
+        fields = self.opts.local_fields if obj else ()
+        odd = [field.name for field in fields if isinstance(getattr(obj, field.attname), Beyond | Unreadable)]
         return [*super().get_readonly_fields(request, obj), *machines, *odd, *(self.columns[name] for name in self.secrets)]
 
     def get_fields(self, request, obj=None):

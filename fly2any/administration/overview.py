@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from heapq import merge
 from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib.admin.utils import label_for_field, quote
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 from django.urls import reverse
 
 from .counts import Count, bounded
 from .indexes import time_within
+from .paging import value_of
 from .shown import beginning
 
 MOST_ROWS = 10  # Of a panel.
@@ -105,7 +107,9 @@ def timeline(admin: Any, request, row: models.Model, *, before: str = "") -> lis
     The order is by time, then by table and key, so that events of one moment are neither skipped nor shown twice.
     """
     streams = [_events(relation, row, before) for relation in relations(admin, request) if relation.time]
-    return list(islice(merge(*streams, key=lambda event: event.token, reverse=True), MOST_EVENTS + 1))
+    return list(
+        islice(merge(*streams, key=lambda event: (event.time, *event.token.split("~", 2)[1:]), reverse=True), MOST_EVENTS + 1)
+    )
 
 
 def _events(relation: Relation, row: models.Model, before: str) -> Iterator[Event]:
@@ -122,11 +126,12 @@ def _events(relation: Relation, row: models.Model, before: str) -> Iterator[Even
     for found in rows.order_by(f"-{time}", "-pk")[: MOST_EVENTS + 1]:
         at = getattr(found, time)
         url = page_of_row(found)
-        yield Event(
-            at, str(relation.model._meta.verbose_name), beginning(found), url, f"{at:%Y-%m-%dT%H:%M:%S.%f%z} {table} {found.pk}"
-        )
+        yield Event(at, str(relation.model._meta.verbose_name), beginning(found), url, f"{at.isoformat()}~{table}~{found.pk}")
 
 
 def _place(token: str) -> tuple[datetime, str, str]:
-    moment, table, pk = token.split(" ", 2)
-    return datetime.strptime(moment, "%Y-%m-%dT%H:%M:%S.%f%z"), table, pk
+    moment, table, pk = token.split("~", 2)
+    try:
+        return value_of(models.DateTimeField(), moment).astimezone(UTC), table, pk
+    except ValidationError:
+        raise ValueError(f"{token!r} is no place on this timeline.") from None

@@ -61,12 +61,13 @@ class Order:
                 raise ValueError("not a place")
             "".join(texts).encode()
             fields = list(dict.fromkeys([self.field, self.pk]))
-            return [_value(field, text) for field, text in zip(fields, texts, strict=True)]
+            return [value_of(field, text) for field, text in zip(fields, texts, strict=True)]
         except (ValueError, binascii.Error, ValidationError, RecursionError) as error:
             raise ValueError(f"{token!r} is no place in this list.") from error
 
 
-def _value(field: models.Field, text: str) -> Any:
+def value_of(field: models.Field, text: str) -> Any:
+    """Return the value of `field` that was written as `text`; raise ValueError or ValidationError where it is none."""
     try:
         return field.to_python(text)
     except ValidationError:

@@ -1,14 +1,15 @@
 """The second factor of the staff: a passkey or a code from an app (TOTP), and recovery codes for when both are lost.
 
-The ceremonies of a passkey (WebAuthn) are django-otp-webauthn's views, under `admin/second-factor/passkey/`.
+The ceremonies of a passkey are in `passkeys`, under `admin/second-factor/passkey/`.
 """
 
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 import segno
+from axes.handlers.proxy import AxesProxyHandler
+from axes.helpers import get_lockout_response
 from django import forms
 from django.contrib.auth import logout as sign_out
 from django.contrib.auth.signals import user_login_failed
@@ -25,21 +26,10 @@ from django.views.generic import View
 from django_otp import devices_for_user, login, match_token
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
-from django_otp_webauthn.helpers import WebAuthnHelper
 from django_otp_webauthn.models import WebAuthnCredential
 
 RECOVERY_CODES = 10
 PENDING = "second_factor_pending"  # The key in the session of the device that waits for its first code.
-
-
-class PasskeyHelper(WebAuthnHelper):
-    """Passkeys belong to the host by which the admin is reached, which Django has compared with ALLOWED_HOSTS."""
-
-    def get_relying_party_domain(self):
-        return urlsplit(f"//{self.request.get_host()}").hostname
-
-    def get_allowed_origins(self):
-        return [f"{self.request.scheme}://{self.request.get_host()}"]
 
 
 class CodeForm(forms.Form):
@@ -92,18 +82,24 @@ class Verify(Staff):
             return self.onward(request)
         if not has_factor(request.user):
             return HttpResponseRedirect(reverse("admin:second_factor_new"))
-        context = {"form": form or CodeForm(), "passkey": WebAuthnCredential.objects.filter(user=request.user).exists()}
+        context = {
+            "form": form or CodeForm(),
+            "passkey": WebAuthnCredential.objects.filter(user=request.user, confirmed=True).exists(),
+        }
         return self.page(request, "admin/second_factor.html", title="Second factor", **context)
 
     def post(self, request):
+        # Counted apart from passwords, which a right one would set back.
+        guessed = {"username": f"{request.user.get_username()} (code)", "email": request.user.get_username()}
+        if not AxesProxyHandler.is_allowed(request, guessed):
+            return get_lockout_response(request, credentials=guessed)
         form = CodeForm(request.POST)
         if form.is_valid():
             if device := match_token(request.user, form.cleaned_data["code"].replace(" ", "")):
                 login(request, device)
                 request.session.cycle_key()
                 return self.onward(request)
-            credentials = {"username": request.user.get_username()}
-            user_login_failed.send(sender=__name__, credentials=credentials, request=request)
+            user_login_failed.send(sender=__name__, credentials=guessed, request=request)
             form.add_error(
                 "code", "This code is not right, or was used, or came too soon after a wrong one: wait for the next."
             )
@@ -138,9 +134,10 @@ class Enrol(Staff):
         if not form.is_valid() or not device.verify_token(form.cleaned_data["code"].replace(" ", "")):
             form.add_error("code", "This code is not right: take the one that the app shows now.")
             return self.get(request, form)
-        device.confirmed = True
-        device.save()
-        TOTPDevice.objects.filter(user=request.user, confirmed=False).delete()
+        with transaction.atomic():
+            device.confirmed = True
+            device.save()
+            TOTPDevice.objects.filter(user=request.user, confirmed=False).delete()
         login(request, device)
         request.session.cycle_key()
         return HttpResponseRedirect(reverse("admin:second_factor_codes"))

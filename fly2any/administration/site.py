@@ -14,7 +14,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_safe
 
 from .dashboard import read_state, read_tables, read_tiles
-from .deadlines import read_only
+from .deadlines import in_time
 from .filters import BadParameter
 from .second_factor import Enrol, Leave, RecoveryCodes, Verify
 
@@ -85,7 +85,7 @@ class AdminSite(admin.AdminSite):
         return super().login(request, extra_context)
 
     def admin_view(self, view, cacheable=False):
-        return super().admin_view(read_only(_explained(view), self.too_slow), cacheable)
+        return super().admin_view(_explained(in_time(view, self.too_slow)), cacheable)
 
     def too_slow(self, request) -> HttpResponse:
         """Answer for a page that the database did not fill in time."""
@@ -107,6 +107,7 @@ def _explained(view):
             return view(request, *args, **kwargs)
         except BadParameter as error:
             messages.error(request, str(error))
-            return HttpResponseRedirect(request.path)
+            takes_only_post = request.path.endswith(("/find/", "/export/"))
+            return HttpResponseRedirect("../" if takes_only_post else request.path)
 
     return explained

@@ -1,5 +1,8 @@
 """Fields of the Fly2Any schema. Migrations import this path: it is frozen."""
 
+import json
+from decimal import Decimal
+
 import uuid_utils
 from django.db import models
 from psycopg.types.json import Jsonb
@@ -36,6 +39,14 @@ class TextIdField(models.TextField):
         return "TextField"
 
 
+def _exactly(text: str) -> float:
+    """Return the number; raise ValueError where Python's float is another, so that saving would change it."""
+    number = float(text)
+    if Decimal(repr(number)) != Decimal(text):
+        raise ValueError(f"{text} is no float.")
+    return number
+
+
 class JSONField(models.JSONField):
     """Django's, that reads what Python cannot as `Unreadable`, and writes that back as it was.
 
@@ -47,10 +58,12 @@ class JSONField(models.JSONField):
         return name, "django.db.models.JSONField", args, kwargs
 
     def from_db_value(self, value, expression, connection):
-        if isinstance(value, str) and is_deep(value):
+        if not isinstance(value, str):
+            return super().from_db_value(value, expression, connection)
+        if is_deep(value):
             return Unreadable(value)
         try:
-            return super().from_db_value(value, expression, connection)
+            return json.loads(value, cls=self.decoder, parse_float=_exactly)
         except (ValueError, RecursionError):
             return Unreadable(value)
 

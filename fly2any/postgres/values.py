@@ -19,8 +19,23 @@ class Beyond(datetime):
 
     text: str
 
+    def isoformat(self, *args, **kwargs):
+        return self.text
+
+    def strftime(self, format):
+        return self.text
+
+    def astimezone(self, tz=None):
+        return self  # In every time zone: replace() and arithmetic go on with the nearest that Python has.
+
     def __str__(self):
         return self.text
+
+    def __format__(self, format):
+        return self.text
+
+    def __reduce_ex__(self, protocol):
+        return type(self).of, (self.text,)
 
     @classmethod
     def of(cls, text: str) -> Beyond:
@@ -37,7 +52,7 @@ class BeyondDumper(Dumper):
     oid = TIMESTAMPTZ
 
     def dump(self, obj):
-        return getattr(obj, "text", obj.isoformat()).encode()
+        return obj.text.encode()
 
 
 class Unreadable:
@@ -47,7 +62,7 @@ class Unreadable:
         self.text = text
 
     def __str__(self):
-        return f"JSON that is nested too deep or has too long a number to be shown, {len(self.text):,} characters"
+        return f"JSON that is nested too deep or has a number that is no float, {len(self.text):,} characters"
 
 
 def is_deep(text: str) -> bool:
@@ -65,10 +80,12 @@ def is_deep(text: str) -> bool:
 def accept_any_time(connection) -> None:
     """Let a psycopg connection read and write times beyond Python's."""
     usual = connection.adapters.get_loader(TIMESTAMPTZ, 0)
-    if usual.__name__ == "Loader":
-        return  # This one, of a pool.
+    if hasattr(usual, "takes_any_time"):
+        return  # A connection of the pool, which had this before.
 
     class Loader(usual):  # type: ignore[valid-type, misc]
+        takes_any_time = True
+
         def load(self, data):
             try:
                 return super().load(data)

@@ -3,12 +3,13 @@
 from contextlib import contextmanager
 
 import pytest
+from django.contrib.auth.models import Group
 from django.db import connection
 from django.urls import reverse
 
 from accounts.models import User
 from engagement.models import Notification
-from fly2any.administration import deadlines
+from fly2any.administration import changelist, deadlines
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST = "admin:engagement_notification_changelist"
@@ -68,11 +69,51 @@ def test_pages_that_only_read_take_no_post(staff):
     assert [staff.post(page).status_code for page in pages] == [405] * 5
 
 
-@pytest.mark.parametrize("selected", ["\0", ""])
+@pytest.mark.parametrize("selected", ["\0", "abc"])
 def test_an_action_on_what_is_no_row_changes_nothing(staff, selected):
-    answer = staff.post(reverse(LIST), {"action": "mark_read", "_selected_action": selected, "index": "0"}, follow=True)
+    Group.objects.create(name="stays")
+    groups = reverse("admin:auth_group_changelist")
 
-    assert answer.status_code == 200
+    answer = staff.post(
+        groups, {"action": "delete_selected", "_selected_action": selected, "index": "0", "post": "yes"}, follow=True
+    )
+
+    assert (answer.status_code, answer.content.decode().count('class="error"')) == (200, 1)
+    assert Group.objects.filter(name="stays").exists()
+
+
+def test_a_window_that_takes_too_long_is_made_smaller(staff, monkeypatch):
+    user = User.objects.create(email="ana@example.com")
+    Notification.objects.bulk_create(Notification(user=user, type="t", title=f"{n}", message="m") for n in range(60))
+    monkeypatch.setattr(changelist, "WINDOW", 10)
+    slow = changelist.page_of
+    sizes = []
+
+    def page_of(rows, *args, **kwargs):
+        sizes.append(1)
+        if len(sizes) < 3:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_sleep(1)")
+        return slow(rows, *args, **kwargs)
+
+    monkeypatch.setattr(changelist, "LONGEST_LOOK", 50)
+    monkeypatch.setattr(changelist, "page_of", page_of)
+    listing = staff.get(f"{reverse(LIST)}?read=0&look=16").context["cl"]
+
+    assert (listing.windows, len(listing.result_list), bool(listing.further)) == (1, 11, True)
+
+
+def test_a_list_does_not_fetch_the_json_that_it_does_not_show(staff, django_assert_max_num_queries):
+    with django_assert_max_num_queries(30) as captured:
+        staff.get(reverse(LIST))
+
+    assert [query["sql"] for query in captured.captured_queries if '"metadata"' in query["sql"]] == []
+
+
+def test_a_secret_with_a_character_that_no_text_has_finds_nothing(staff):
+    answer = staff.post(reverse("admin:accounts_session_find"), {"secret": "a\0b"}, follow=True)
+
+    assert (answer.status_code, answer.content.decode().count('class="error"')) == (200, 1)
 
 
 @pytest.mark.parametrize("address", ["?id=abc", "?e=1&created_at__from=abc", "?created_at__from=" + "9" * 5000])

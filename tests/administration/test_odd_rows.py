@@ -1,5 +1,11 @@
 """Rows that PostgreSQL holds and Python's types do not: every page that meets one opens, and saving one changes nothing."""
 
+import base64
+import copy
+import json
+import pickle
+from datetime import UTC
+
 import pytest
 from django.contrib import admin
 from django.db import connection
@@ -59,20 +65,24 @@ def test_times_beyond_the_calendar_are_shown_as_they_are_and_page_by_page(client
     assert time.split(" ")[0] in client.get(address(Notification)).content.decode()
 
 
-@pytest.mark.parametrize("json", [DEEP, "9" * 5000], ids=["deep", "a number of 5,000 digits"])
-def test_json_that_python_does_not_read_is_shown_as_such(client, ana, json):
+@pytest.mark.parametrize(
+    "text",
+    [DEEP, "9" * 5000, f"[1{'0' * 400}.5]", "[0.1234567890123456789]"],
+    ids=["deep", "a number of 5,000 digits", "a number beyond floats", "a number that a float rounds"],
+)
+def test_json_that_python_does_not_read_is_shown_as_such(client, ana, text):
     activity = UserActivity.objects.create(user_id=ana.pk, event_type="e")
     item = WishlistItem.objects.create(user=ana, flight_data={})
-    sql('UPDATE user_activities SET "eventData" = %s::jsonb', json)
-    sql('UPDATE wishlist_items SET "flightData" = %s::jsonb', json)
+    sql('UPDATE user_activities SET "eventData" = %s::jsonb', text)
+    sql('UPDATE wishlist_items SET "flightData" = %s::jsonb', text)
 
     open_everything(client, activity, item, ana)
     page = client.get(address(WishlistItem, "change", item.pk))
-    assert "JSON that is nested too deep or has too long a number to be shown" in page.content.decode()
+    assert "JSON that is nested too deep or has a number that is no float" in page.content.decode()
     form = {"user": ana.pk, "notes": "kept", "notify_on_drop": "on"}
     assert client.post(address(WishlistItem, "change", item.pk), form).status_code == 302
     [(notes, kept)] = sql('SELECT notes, "flightData"::text FROM wishlist_items')
-    assert (notes, kept) == ("kept", json)
+    assert (notes, kept) == ("kept", text)
 
 
 def test_saving_a_row_writes_back_what_python_does_not_have(ana):
@@ -103,3 +113,48 @@ def test_a_form_takes_no_json_that_the_database_does_not_take(client, ana, json)
     assert (page.status_code, "The database takes no such JSON" in page.content.decode()) == (200, True)
     notice.refresh_from_db()
     assert notice.metadata == {"a": 1}
+
+
+@pytest.mark.parametrize("json", ['{"a": "\\\\u0000"}', '{"a": 1.5}', '"text"', "[]"])
+def test_a_form_takes_the_json_that_the_database_takes(client, ana, json):
+    notice = Notification.objects.create(user=ana, type="t", title="t", message="m", metadata={"a": 1})
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+
+    form = {"user": ana.pk, "type": "t", "title": "t", "message": "m", "metadata": json, "priority": "low"}
+    page = client.post(address(Notification, "change", notice.pk), form)
+
+    assert page.status_code == 302
+    assert sql("SELECT metadata = %s::jsonb FROM notifications", json) == [(True,)]
+
+
+@pytest.mark.parametrize("place", ["foo BC", "99999-99-99 x", "-1 BC", "10000000-01-01 00:00:00+00"])
+def test_a_time_that_only_looks_like_one_is_a_sentence(client, ana, place):
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+    token = base64.urlsafe_b64encode(json.dumps([place, "x"]).encode()).decode().rstrip("=")
+
+    page = client.get(f"{address(Notification)}?after={token}", follow=True)
+
+    assert (page.status_code, "The address names no place in this list" in page.content.decode()) == (200, True)
+
+
+def test_times_beyond_the_calendar_stay_what_they_are_in_every_copy():
+    time = Beyond.of("infinity")
+
+    copies = [copy.copy(time), copy.deepcopy(time), pickle.loads(pickle.dumps(time)), time.astimezone(UTC)]
+    assert [one.text for one in copies] == ["infinity"] * 4
+    assert (str(time), f"{time:%Y}", time.isoformat(), time.strftime("%Y")) == ("infinity",) * 4
+
+
+@pytest.mark.parametrize("time", ["infinity", "-infinity", "2026-04-01 12:00:00+00"])
+def test_the_timeline_goes_on_over_times_that_tie(client, ana, time):
+    Notification.objects.bulk_create(Notification(user=ana, type="t", title=f"n{n:02}", message="m") for n in range(70))
+    sql('UPDATE notifications SET "createdAt" = %s', time)
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+
+    seen, url = [], ""
+    for _ in range(3):
+        page = client.get(address(User, "overview", ana.pk) + url).context
+        seen += [event.text for event in page["events"]]
+        url = page["next_events"]
+
+    assert (sorted(seen), url) == (sorted(str(one) for one in Notification.objects.all()), "")

@@ -140,7 +140,7 @@ def test_a_page_only_reads_and_gives_up_what_takes_too_long(rf, monkeypatch):
                 cursor.execute(sql)
                 return cursor.fetchone()
 
-        return deadlines.read_only(ask, lambda request: "too slow")
+        return deadlines.in_time(ask, lambda request: "too slow")
 
     assert view("SELECT current_setting('transaction_read_only'), current_setting('statement_timeout')")(rf.get("/")) == (
         "on",

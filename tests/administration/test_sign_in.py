@@ -227,11 +227,67 @@ def test_nobody_sees_the_secret_that_another_session_is_shown(client, boss):
 
 def test_wrong_codes_are_in_the_history_and_close_the_address(client, boss):
     sign_in(client, boss)
-    enrolled(client, boss)
+    _, codes = enrolled(client, boss)
     client.post(reverse("admin:logout"))
     sign_in(client, boss)
 
-    answers = [client.post(reverse(VERIFY), {"code": "000000"}).status_code for _ in range(5)]
+    answers = []
+    for _ in range(4):
+        answers.append(client.post(reverse(VERIFY), {"code": "000000"}).status_code)
+        sign_in(client, boss)  # The right password sets nothing back.
+    answers.append(client.post(reverse(VERIFY), {"code": "000000"}).status_code)
+    without_throttling()
+    right = client.post(reverse(VERIFY), {"code": codes[0]})
 
     assert answers == [200, 200, 200, 200, 429]
+    assert (right.status_code, client.get(reverse(INDEX)).status_code) == (429, 302)
     assert LoginHistory.objects.filter(user=boss, success=False).count() == 4
+
+
+def test_no_code_is_in_the_records_of_guesses(client, boss):
+    sign_in(client, boss)
+    _, codes = enrolled(client, boss)
+    client.post(reverse("admin:logout"))
+    sign_in(client, boss)
+
+    for code in ("000000", codes[0]):  # The second comes too soon after the first, and stays good.
+        client.post(reverse(VERIFY), {"code": code})
+
+    assert StaticToken.objects.filter(token=codes[0]).exists()
+    assert [codes[0] in f"{row.get_data}{row.post_data}" for row in AccessAttempt.objects.all()] == [False]
+
+
+def test_addresses_that_a_socket_for_both_kinds_maps_are_told_apart(client, boss):
+    for _ in range(5):
+        client.post(reverse(SIGN_IN), {"username": boss.email, "password": "wrong"}, REMOTE_ADDR="::ffff:192.0.2.1")
+    elsewhere = client.post(reverse(SIGN_IN), {"username": boss.email, "password": PASSWORD}, REMOTE_ADDR="::ffff:198.51.100.9")
+
+    assert elsewhere.status_code == 302
+    assert {row.ip_address for row in LoginHistory.objects.all()} == {"192.0.2.1", "198.51.100.9"}
+
+
+@pytest.mark.parametrize(
+    "name", ["registration-begin", "registration-complete", "authentication-begin", "authentication-complete"]
+)
+def test_the_ceremonies_of_passkeys_are_for_staff_and_refuse_what_is_no_json(client, boss, name):
+    url = reverse(f"otp_webauthn:credential-{name}")
+    odd = [client.post(url, body, content_type="application/json").status_code for body in (b"\xff", b"[" * 100_000)]
+    client.force_login(User.objects.create(email="ana@example.com"))
+
+    answer = client.post(url, {}, content_type="application/json")
+
+    assert odd == [400, 400]
+    assert answer.status_code in (401, 403)
+    assert WebAuthnUserHandle.objects.count() == 0
+
+
+def test_removing_a_device_removes_those_that_wait_too(client, boss):
+    lost = User.objects.create_superuser("lost@example.com", PASSWORD)
+    device = TOTPDevice.objects.create(user=lost, name="App")
+    TOTPDevice.objects.create(user=lost, name="App", confirmed=False)
+    sign_in(client, boss)
+    enrolled(client, boss)
+
+    client.post(reverse("admin:otp_totp_totpdevice_delete", args=[device.pk]), {"post": "yes"})
+
+    assert list(TOTPDevice.objects.values_list("user", flat=True)) == [boss.pk]

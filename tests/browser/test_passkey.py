@@ -26,6 +26,11 @@ def sign_in(page, server):
     follow(page, "[type=submit]")
 
 
+def key(page):
+    """The key of the session."""
+    return next(cookie["value"] for cookie in page.context.cookies() if cookie["name"] == "sessionid")
+
+
 def test_staff_make_a_passkey_and_sign_in_with_it(browser, live_server, settings, monkeypatch):
     settings.SECOND_FACTOR = True
     monkeypatch.setattr(passwords, "ROUNDS", 4)
@@ -38,7 +43,9 @@ def test_staff_make_a_passkey_and_sign_in_with_it(browser, live_server, settings
     authenticator = devtools.send("WebAuthn.addVirtualAuthenticator", {"options": AUTHENTICATOR})["authenticatorId"]
 
     sign_in(page, live_server)
+    before = key(page)
     follow(page, "text=Make a passkey")
+    assert key(page) != before
     assert page.url == live_server.url + reverse("admin:second_factor_codes")
     follow(page, "text=Show ten recovery codes")
     assert page.locator(".codes li").count() == 10
@@ -48,11 +55,13 @@ def test_staff_make_a_passkey_and_sign_in_with_it(browser, live_server, settings
     follow(page, "text=Log out")
     sign_in(page, live_server)
     assert page.url.startswith(live_server.url + reverse("admin:second_factor"))
+    before = key(page)
     follow(page, "text=Use a passkey")
+    assert key(page) != before
     assert page.url == live_server.url + reverse("admin:app_list", args=["travel"])
     assert complaints == []
 
-    # A passkey of another's, or of nobody: refused, and the app's code is still there.
+    # Without the passkey nobody comes in.
     follow(page, "text=Log out")
     devtools.send("WebAuthn.clearCredentials", {"authenticatorId": authenticator})
     sign_in(page, live_server)

@@ -1,0 +1,67 @@
+"""Passkeys of the staff: django-otp-webauthn's ceremonies (WebAuthn), for staff alone, each ending in a session of a new key."""
+
+from urllib.parse import urlsplit
+
+from django.urls import path
+from django.views.i18n import JavaScriptCatalog
+from django_otp.plugins.otp_totp.models import TOTPDevice
+from django_otp_webauthn import exceptions, views
+from django_otp_webauthn.helpers import WebAuthnHelper
+
+app_name = "otp_webauthn"  # By which the library's templates know these addresses.
+
+
+class Helper(WebAuthnHelper):
+    """Passkeys belong to the host by which the admin is reached, which Django has compared with ALLOWED_HOSTS."""
+
+    def get_relying_party_domain(self):
+        return urlsplit(f"//{self.request.get_host()}").hostname
+
+    def get_allowed_origins(self):
+        return [f"{self.request.scheme}://{self.request.get_host()}"]
+
+
+class ForStaff:
+    """What the library does not refuse: those who are not staff, and JSON that Python cannot read."""
+
+    def _parse_request_data(self, request):
+        try:
+            return super()._parse_request_data(request)  # type: ignore[misc]
+        except (ValueError, RecursionError):
+            raise exceptions.MalformedRequest from None
+
+    def get_user(self):
+        user = super().get_user()  # type: ignore[misc]
+        return user if user and user.is_active and user.is_staff else None
+
+
+class BeginRegistration(ForStaff, views.BeginCredentialRegistrationView):
+    pass
+
+
+class CompleteRegistration(ForStaff, views.CompleteCredentialRegistrationView):
+    def post(self, *args, **kwargs):
+        response = super().post(*args, **kwargs)
+        TOTPDevice.objects.filter(user=self.request.user, confirmed=False).delete()  # Of the page that offered both.
+        self.request.session.cycle_key()
+        return response
+
+
+class BeginAuthentication(ForStaff, views.BeginCredentialAuthenticationView):
+    pass
+
+
+class CompleteAuthentication(ForStaff, views.CompleteCredentialAuthenticationView):
+    def complete_auth(self, device):
+        user = super().complete_auth(device)
+        self.request.session.cycle_key()
+        return user
+
+
+urlpatterns = [
+    path("registration/begin/", BeginRegistration.as_view(), name="credential-registration-begin"),
+    path("registration/complete/", CompleteRegistration.as_view(), name="credential-registration-complete"),
+    path("authentication/begin/", BeginAuthentication.as_view(), name="credential-authentication-begin"),
+    path("authentication/complete/", CompleteAuthentication.as_view(), name="credential-authentication-complete"),
+    path("jsi18n/", JavaScriptCatalog.as_view(packages=["django_otp_webauthn"]), name="js-i18n-catalog"),
+]
