@@ -50,6 +50,16 @@ def switch(variable, default):
     return words[word]
 
 
+def numbers(variable, default, many):
+    """Return the whole numbers of a variable that has `many`, with commas between."""
+    words = (os.environ.get(variable, "").strip() or default).split(",")
+    if len(words) != many or not all(word.strip().isdecimal() and len(word) < 6 for word in words):
+        raise ImproperlyConfigured(
+            f"{variable} is not {'a number' if many == 1 else f'{many} numbers'} as in {default}: correct it."
+        )
+    return [int(word) for word in words]
+
+
 def first_url(*variables):
     """Return (variable, URL) of the first of `variables` that is set, or None."""
     for variable in variables:
@@ -227,6 +237,16 @@ OTP_WEBAUTHN_HELPER_CLASS = "fly2any.administration.passkeys.Helper"
 LOGIN_REDIRECT_URL = "admin:index"
 # Whether the admin asks staff for a second factor, which they set up at their first sign-in.
 SECOND_FACTOR = switch("SECOND_FACTOR", not DEBUG)
+
+BACKUPS = {
+    # A folder, or s3://bucket/folder; in production nowhere until it is said.
+    "location": os.environ.get("BACKUP_LOCATION", "").strip() or (str(BASE_DIR / "backups") if DEVELOPMENT else ""),
+    "expected": bool(os.environ.get("BACKUP_LOCATION", "").strip()),  # Whether dbstatus warns where no good one is new enough.
+    "keep": numbers("BACKUP_KEEP", "7,4,12", 3),  # The last good ones of so many days, weeks and months.
+    "max_age": timedelta(hours=numbers("BACKUP_MAX_AGE", "26", 1)[0]),
+    "recipient": os.environ.get("BACKUP_RECIPIENT", "").strip(),
+    "identity_file": os.environ.get("BACKUP_IDENTITY_FILE", "").strip(),
+}
 
 # An error page shows the environment too: neither a password nor a URL that holds one.
 DEFAULT_EXCEPTION_REPORTER_FILTER = "fly2any.error_pages.ExceptionReporterFilter"

@@ -21,10 +21,11 @@ if not os.environ["POSTGRES_URL"] and "FLY2ANY_TEST_SERVER" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["FLY2ANY_TEST_SERVER"], ignore_errors=True)
 
 from fly2any.settings import *
-from fly2any.settings import DEVELOPMENT, embedded_database
+from fly2any.settings import BACKUPS, DEVELOPMENT, embedded_database
 
 DEBUG = False
 SECURE_SSL_REDIRECT = False
+BACKUPS = {**BACKUPS, "location": "", "expected": False}
 WHITENOISE_AUTOREFRESH = True  # Each client would list all files first.
 SECOND_FACTOR = False  # But where it is tested.
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "sessionid", "csrftoken"  # Production's names are for HTTPS alone.

@@ -38,7 +38,7 @@ OF_DJANGOS_MIGRATE = {
 
 
 def test_the_commands_are_these():
-    assert COMMANDS == ["dbadopt", "dbcontract", "dbreset", "dbseed", "dbstatus", "migrate"]
+    assert COMMANDS == ["dbadopt", "dbbackup", "dbcontract", "dbreset", "dbrestore", "dbseed", "dbstatus", "migrate"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -60,7 +60,10 @@ def test_the_findings_page_has_each_code_and_no_other():
 
 def test_the_settings_page_has_each_variable_that_is_read():
     settings = (PROJECT / "fly2any" / "settings.py").read_text()
-    read = set(re.findall(r'(?:environ\.get|required|switch)\("([A-Z_]+)"', settings)) | {"POSTGRES_URL", "DATABASE_URL"}
+    read = set(re.findall(r'(?:environ\.get|required|switch|numbers)\("([A-Z_]+)"', settings)) | {
+        "POSTGRES_URL",
+        "DATABASE_URL",
+    }
     page = (DOCS / "reference" / "settings.md").read_text()
 
     assert {name for name in read if not re.search(rf"^\| `{name}` \|", page, re.M)} == set()

@@ -68,6 +68,10 @@ CODES = frozenset(
         "adopt.name_taken",
         "adopt.prisma_failed",
         "adopt.not_owner",
+        "backup.none",
+        "backup.old",
+        "backup.bad",
+        "backup.unreadable",
         "server.schema",
         "server.encoding",
     ]

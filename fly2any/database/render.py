@@ -6,8 +6,10 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
+from .backup.retention import Newest, hours
 from .catalog import where
 from .contract import KINDS
 from .findings import Severity
@@ -40,6 +42,14 @@ def as_json(report: Report) -> str:
         ],
         "foreign": {kind: [where(thing) for thing in getattr(report.foreign, kind)] for kind in KINDS},
     }
+    if report.backups is not None:
+        good, newest = report.backups.good, report.backups.newest
+        data["backups"] = {
+            "place": report.backups.place,
+            "newest": newest.name if newest else "",
+            "newest_good": good.name if good else "",
+            "newest_good_taken": good.taken if good else "",
+        }
     if report.indexes is not None:
         data["indexes"] = [asdict(index) for index in report.indexes]
     if report.write_checked is not None:
@@ -58,6 +68,9 @@ def _lines(report: Report, verbosity: int) -> Iterator[str]:
     yield from _migrations(report)
     yield ""
     yield from _groups(report.groups)
+    if report.backups is not None:
+        yield ""
+        yield from _backups(report.backups)
     if report.indexes is not None:
         yield ""
         yield from _indexes(report)
@@ -160,6 +173,19 @@ def _foreign(report: Report) -> Iterator[str]:
             yield f"  {kind.replace('_', ' ')}: {', '.join(map(where, things))}"
     if nothing:
         yield "  nothing"
+
+
+def _backups(newest: Newest) -> Iterator[str]:
+    yield "Backups"
+    if not newest.place:
+        yield "  none known   BACKUP_LOCATION is not set"
+    elif newest.trouble:
+        yield f"  none known   {newest.trouble}"
+    elif newest.good is None:
+        yield f"  none         proven good at {newest.place}"
+    else:
+        good = newest.good
+        yield f"  newest good  {good.name}, {hours(good.age(datetime.now(UTC)))} old, {good.rows:,} rows, at {newest.place}"
 
 
 def _findings(report: Report) -> Iterator[str]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from django.conf import settings
 from django.db.migrations.executor import MigrationExecutor
 
 from . import contract as contracts
 from . import journal
+from .backup.retention import hours, read_newest
 from .catalog import quote
 from .contract import PHASE7_APPS
+from .diagnosis import Refusal
 from .migrating import Executor, home, migrating
 from .watching import Progress
 
@@ -85,6 +89,22 @@ def plan_reset(connection) -> Reset:
         rows = tuple((name, _count(cursor, schema, name)) for name in there)
         cursor.execute(HANGING_SQL, place)
         return Reset(migrations, rows, tuple(cursor.fetchall()))
+
+
+def want_backup(connection) -> None:
+    """Raise Refusal where rows would be lost and no good backup of the database is new enough."""
+    if not any(rows for _, rows in plan_reset(connection).tables):
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_catalog.current_database()")
+        good = read_newest(cursor.fetchone()[0]).good
+    limit = settings.BACKUPS["max_age"]
+    if good is None or good.age(datetime.now(UTC)) > limit:
+        newest = "there is none" if good is None else f"the newest is {hours(good.age(datetime.now(UTC)))} old"
+        raise Refusal(
+            f"A good backup newer than {hours(limit)} is wanted before all rows go, and {newest}:"
+            " run `manage.py dbbackup --verify`, or add --without-backup."
+        )
 
 
 def _count(cursor, schema: str, table: str) -> int:

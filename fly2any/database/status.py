@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
@@ -21,6 +21,9 @@ from .locks import HOLDER_SQL, LOCK_TIMEOUT, MIGRATION_LOCK, Activity, read_acti
 from .migration_state import MigrationState, read_migrations, unrecorded, unrecorded_findings
 from .prisma import PrismaMigration, read_prisma
 from .server import Server, read_server
+
+if TYPE_CHECKING:
+    from .backup.retention import Newest  # Which compares by this report.
 
 PHASE7_BEGINS = "accounts.0001_initial"
 RUNS = 10  # Runs of migrations that a report shows.
@@ -92,6 +95,7 @@ class Report:
     running: Activity | None = None  # the session that holds the migration lock
     indexes: tuple[IndexUse, ...] | None = None
     write_checked: tuple[str, ...] | None = None  # the tables that took a row and gave it back
+    backups: Newest | None = None
 
     @property
     def exit_code(self) -> int:

@@ -133,3 +133,23 @@ def test_what_nobody_thought_of_is_refused_by_the_server(migrated):
     assert "users" in tables(migrated)
     assert manage("migrate", url=migrated.url).returncode == 0
     assert tables(migrated) == before
+
+
+def test_rows_go_only_with_a_good_backup_or_without_one_by_word(migrated, tmp_path):
+    place = {"BACKUP_LOCATION": str(tmp_path / "backups")}
+    manage("dbseed", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=migrated.url)
+
+    refused = manage("dbreset", "--yes", url=migrated.url, **place)
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "A good backup newer than 26 h is wanted before all rows go, and there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
+    )
+    assert migrated.execute("SELECT count(*) FROM users") == [(5,)]
+    manage("dbbackup", "--verify", url=migrated.url, **place)
+    old = manage("dbreset", "--yes", url=migrated.url, BACKUP_MAX_AGE="0", **place)
+    assert (old.returncode, "and the newest is 0 min old" in old.stderr) == (2, True)
+    assert manage("dbreset", "--yes", url=migrated.url, **place).returncode == 0
+
+    manage("migrate", url=migrated.url)
+    manage("dbseed", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=migrated.url)
+    assert manage("dbreset", "--yes", "--without-backup", url=migrated.url).returncode == 0

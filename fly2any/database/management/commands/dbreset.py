@@ -4,7 +4,7 @@ from django.core.management.base import BaseCommand
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from fly2any.database.management.arguments import add_lock_wait
-from fly2any.database.reset import MOST_COUNTED, plan_reset, reset
+from fly2any.database.reset import MOST_COUNTED, plan_reset, reset, want_backup
 from fly2any.database.terminal import Terminal
 
 
@@ -17,9 +17,12 @@ class Command(BaseCommand):
             "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to reset."
         )
         parser.add_argument("--yes", action="store_true", help="Do it; without it nothing is changed.")
+        parser.add_argument("--without-backup", action="store_true", help="Do it though no good backup is new enough.")
         add_lock_wait(parser)
 
-    def handle(self, *, database, yes, lock_wait, **options):
+    def handle(self, *, database, yes, without_backup, lock_wait, **options):
+        if yes and not without_backup:
+            want_backup(connections[database])
         plan = reset(database, patience=lock_wait, progress=Terminal(self.stderr)) if yes else plan_reset(connections[database])
         if plan.hanging:
             self.stdout.write("Something that is not ours hangs on our tables, and would be dropped with them:")
@@ -36,4 +39,6 @@ class Command(BaseCommand):
         if yes:
             self.stdout.write("These tables are dropped; `manage.py migrate` builds them anew, empty.")
         else:
-            self.stdout.write("Take a backup; then `manage.py dbreset --yes` drops these tables with all their rows.")
+            self.stdout.write(
+                "Take a backup (`manage.py dbbackup --verify`); then `manage.py dbreset --yes` drops these tables with all their rows."
+            )

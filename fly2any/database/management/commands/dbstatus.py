@@ -5,6 +5,7 @@ from dataclasses import replace
 from django.core.management.base import BaseCommand
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 
+from fly2any.database.backup.retention import read_newest
 from fly2any.database.management.arguments import seconds
 from fly2any.database.render import as_json, as_text
 from fly2any.database.status import verify
@@ -42,6 +43,8 @@ class Command(BaseCommand):
                 report = replace(report, write_checked=check_writes(connection))
             except Error as error:
                 failure = error
+        newest = read_newest(report.server.database)
+        report = replace(report, backups=newest, findings=(*report.findings, *newest.findings()))
         self.stdout.write(as_json(report) if format == "json" else as_text(report, verbosity=verbosity))
         if failure is not None:
             raise failure

@@ -1,0 +1,169 @@
+"""The manifest of a backup: what the dump is of, so that a restore can be compared with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ..catalog import quote
+from ..diagnosis import Refusal
+
+FORMAT = 1
+
+# Every table whose rows are in a dump: not those that an extension brings, which it makes anew.
+TABLES_SQL = """
+    SELECT n.nspname AS schema, c.relname AS name, pg_catalog.pg_table_size(c.oid) AS bytes
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
+"""
+
+# The sum of the first 64 bits of each row's MD5: the same in whatever order the rows come, and for a row twice another.
+CONTENT_SQL = """
+    SELECT count(*), COALESCE(sum(('x' || left(md5("the row"::text), 16))::bit(64)::bigint), 0)::text FROM {table} AS "the row"
+"""
+
+# How values are written as text, whatever the server, the database and the role have set.
+PINNED = {
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "xmlbinary": "base64",
+    "lc_monetary": "C",
+    "jit": "off",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The number of a table's rows, and a hash of them all that does not depend on their order."""
+
+    rows: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of restoring a backup: `reason` says what was wrong, "" where it is good."""
+
+    at: datetime
+    server: str
+    reason: str
+
+    @property
+    def good(self) -> bool:
+        return not self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A backup: `name` without its endings, the dump's file, its size in bytes and SHA-256 as it is stored."""
+
+    name: str
+    file: str
+    taken: datetime
+    database: str
+    server: str  # The version of the server, 18.6.
+    tool: str  # And of pg_dump.
+    code: str  # Of this project.
+    bytes: int
+    sha256: str
+    contract: str  # The SHA-256 of contract.json.
+    migrations: tuple[str, ...]
+    findings: tuple[str, ...]  # Of dbstatus when it was taken, besides those about the server: "code at where".
+    roles: tuple[str, ...]  # Those that privileges were granted to.
+    tables: dict[str, Content]  # By "schema"."name", quoted where it must be.
+    verdict: Verdict | None = None
+
+    @property
+    def rows(self) -> int:
+        return sum(content.rows for content in self.tables.values())
+
+    @property
+    def state(self) -> str:
+        """Return good, bad, or unverified."""
+        return "unverified" if self.verdict is None else "good" if self.verdict.good else "bad"
+
+    def age(self, now: datetime) -> timedelta:
+        return now - self.taken
+
+
+def read_contents(connection, show: Callable[[str, float], None]) -> dict[str, Content]:
+    """Return the content of every table, in the transaction that `connection` is in; `show` hears the table and the percent."""
+    with connection.cursor() as cursor:
+        for name, value in PINNED.items():
+            cursor.execute("SELECT pg_catalog.set_config(%s, %s, true)", [name, value])
+        cursor.execute(TABLES_SQL)
+        tables = cursor.fetchall()
+        whole, done, contents = sum(size for *_, size in tables) or 1, 0, {}
+        for schema, name, size in tables:
+            place = f"{quote(schema)}.{quote(name)}"
+            show(f"hashing {name}", 100 * done / whole)
+            cursor.execute(CONTENT_SQL.format(table=place))
+            contents[place] = Content(*cursor.fetchone())
+            done += size
+    return contents
+
+
+def file_name(database: str) -> str:
+    """Return the name of a database as the names of its backups begin."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", database)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def as_json(manifest: Manifest) -> str:
+    data = {"format": FORMAT, **asdict(manifest)}
+    return json.dumps(data, indent=1, ensure_ascii=False, default=datetime.isoformat)
+
+
+def from_json(text: str | bytes, *, where: str) -> Manifest:
+    """Return the manifest; raise Refusal where `text`, of the file `where`, is none."""
+    try:
+        data: dict[str, Any] = json.loads(text)
+        if data.pop("format") != FORMAT:
+            raise Refusal(f"{where} has a format that this code does not read: use the code that wrote it, or newer.")
+        verdict = data["verdict"]
+        data["tables"] = {name: Content(**content) for name, content in data["tables"].items()}
+        data |= {name: tuple(data[name]) for name in ("migrations", "findings", "roles")}
+        data["taken"] = _time(data["taken"])
+        data["verdict"] = verdict and Verdict(**{**verdict, "at": _time(verdict["at"])})
+        return Manifest(**data)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise Refusal(f"{where} is no manifest of a backup, or is damaged: take another backup.") from None
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def judged(manifest: Manifest, verdict: Verdict) -> Manifest:
+    return replace(manifest, verdict=verdict)
+
+
+def differences(expected: dict[str, Content], found: dict[str, Content]) -> list[str]:
+    """Return a clause for each table that is not as the manifest says."""
+    said = [f"{name} is missing" for name in expected if name not in found]
+    said += [f"{name} is not of the backup" for name in found if name not in expected]
+    for name, content in expected.items():
+        there = found.get(name, content)
+        if there.rows != content.rows:
+            said.append(f"{name} has {there.rows:,} rows and not {content.rows:,}")
+        elif there != content:
+            said.append(f"{name} has other rows")
+    return said

@@ -1,0 +1,61 @@
+"""Backups as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from .manifest import Manifest
+from .retention import hours
+
+
+def one(manifest: Manifest, place: str) -> str:
+    """Return a backup as three lines."""
+    lines = [
+        f"Backup    {manifest.name}, {size(manifest.bytes)}{', encrypted' if manifest.file.endswith('.age') else ''}, at {place}",
+        f"Contents  {len(manifest.tables)} tables, {manifest.rows:,} rows, of {manifest.database} on PostgreSQL {manifest.server},"
+        f" {manifest.taken:%Y-%m-%d %H:%M} UTC",
+        f"Verdict   {verdict(manifest)}",
+    ]
+    return "\n".join(lines)
+
+
+def verdict(manifest: Manifest) -> str:
+    if manifest.verdict is None:
+        return "unverified: `manage.py dbbackup --check latest-or-its-name` restores and compares it".replace(
+            "latest-or-its-name", manifest.name
+        )
+    if not manifest.verdict.good:
+        return f"BAD: {manifest.verdict.reason}"
+    return f"good: restored on PostgreSQL {manifest.verdict.server}, the rows of every table hashed and compared, dbstatus finds nothing new"
+
+
+def many(manifests: Iterable[Manifest], place: str) -> Iterator[str]:
+    """Yield the lines of a list, newest first."""
+    now, manifests = datetime.now(UTC), list(manifests)
+    if not manifests:
+        yield f"No backup is at {place}."
+        return
+    yield f"  {'backup':<40}{'age':>9}{'size':>12}{'rows':>15}  verdict"
+    for manifest in manifests:
+        said = manifest.state if manifest.state != "bad" else f"BAD: {manifest.verdict and manifest.verdict.reason}"
+        yield f"  {manifest.name:<40}{hours(manifest.age(now)):>9}{size(manifest.bytes):>12}{manifest.rows:>15,}  {said}"
+
+
+def as_data(manifests: Iterable[Manifest]) -> str:
+    now = datetime.now(UTC)
+    entries = [
+        {**asdict(manifest), "state": manifest.state, "age": manifest.age(now).total_seconds()} for manifest in manifests
+    ]
+    return json.dumps({"format": 1, "backups": entries}, indent=2, ensure_ascii=False, default=datetime.isoformat)
+
+
+def size(number: int) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:,.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"
+        number /= 1000  # type: ignore[assignment]
+    return f"{number:,.1f} TB"

@@ -1,0 +1,340 @@
+"""Restoring: into a scratch database to prove a backup, into a new one to use it, and in place of the one that is there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from django.conf import settings
+from django.db import Error, connections, transaction
+from psycopg import sql
+
+from ..diagnosis import Refusal
+from ..migration_state import known_migrations, replaced_migrations
+from ..scratch import scratch_database
+from ..status import verify
+from ..watching import Progress
+from . import tools
+from .manifest import Manifest, Verdict, as_json, differences, from_json, judged, read_contents, sha256_of
+from .sealing import ENDING, unseal
+from .store import Store
+from .take import backups, findings_of
+
+# How a database was made, for one like it; daticulocale is datlocale from PostgreSQL 17 on, and to_jsonb knows both.
+LIKE_SQL = """
+    SELECT pg_catalog.pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, to_jsonb(d) ->> 'datlocprovider',
+           COALESCE(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
+           pg_catalog.pg_get_userbyid(d.datdba), d.datconnlimit, d.datacl::text
+    FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
+"""
+SETTINGS_SQL = """
+    SELECT COALESCE(r.rolname, ''), s.setconfig
+    FROM pg_catalog.pg_db_role_setting AS s LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
+    WHERE s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+    ORDER BY 1
+"""
+GRANTS_SQL = """
+    SELECT CASE WHEN a.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee) END, a.privilege_type
+    FROM pg_catalog.pg_database AS d, pg_catalog.aclexplode(d.datacl) AS a
+    WHERE d.datname = pg_catalog.current_database() ORDER BY 1, 2
+"""
+TERMINATE_SQL = """
+    SELECT count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity
+    WHERE datname = %s AND pid <> pg_catalog.pg_backend_pid()
+"""
+USED_SQL = """
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+                     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                                     WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
+"""
+MAINTENANCE = ("postgres", "template1")
+
+
+def find(store: Store, name: str) -> Manifest:
+    """Return the manifest of the backup `name`, of the newest good one for `latest`; raise Refusal where there is none."""
+    if name == "latest":
+        good = [manifest for manifest in backups(store) if manifest.state == "good"]
+        if not good:
+            raise Refusal(f"{store.place} has no backup that was proven good: run `manage.py dbbackup --verify`, or name one.")
+        return good[0]
+    name = name.removesuffix(".json").removesuffix(ENDING).removesuffix(".dump")
+    if "/" in name or f"{name}.json" not in store.names():
+        raise Refusal(f"{store.place} has no backup {name}: `manage.py dbbackup --list` shows what it has.")
+    return from_json(store.read(f"{name}.json"), where=f"{name}.json")
+
+
+@contextmanager
+def opened(store: Store, manifest: Manifest, progress: Progress) -> Iterator[Path]:
+    """Yield the path of the dump as pg_dump wrote it; raise Refusal where the file is not the one that was stored."""
+    done = 0
+
+    def show(size: int) -> None:
+        nonlocal done
+        done += size
+        progress.show(f"fetching {manifest.file}", 100 * done / max(manifest.bytes, 1))
+
+    with store.local(manifest.file, show) as path:
+        size = path.stat().st_size
+        if size != manifest.bytes:
+            cut = "cut short" if size < manifest.bytes else "changed"
+            raise Refusal(f"{manifest.file} has {size:,} bytes and not {manifest.bytes:,}: it was {cut}; use another backup.")
+        progress.show(f"reading {manifest.file}", None)
+        if sha256_of(path) != manifest.sha256:
+            raise Refusal(f"{manifest.file} is not what was stored (its SHA-256 differs): it is damaged; use another backup.")
+        if not manifest.file.endswith(ENDING):
+            yield path
+            return
+        with store.workplace() as work:
+            progress.show("decrypting", None)
+            unseal(path, work / "dump", settings.BACKUPS["identity_file"])
+            yield work / "dump"
+
+
+def refuse_what_cannot_be(manifest: Manifest, connection) -> None:
+    """Raise Refusal for a backup of another system, of a newer server, or of newer code."""
+    major, version = tools.server_version(connection)
+    if int(manifest.server.partition(".")[0]) > major:
+        raise Refusal(
+            f"{manifest.name} is of PostgreSQL {manifest.server}, and this server is {version}: restore it on one at least as new."
+        )
+    known = {*known_migrations(), *(part for parts in replaced_migrations().values() for part in parts)}
+    apps = {name.partition(".")[0] for name in manifest.migrations}
+    if "accounts" not in apps:
+        raise Refusal(f"{manifest.name} is not of a Fly2Any database: none of our migrations is recorded in it.")
+    if newer := [name for name in manifest.migrations if name not in known]:
+        raise Refusal(f"{manifest.name} was taken by newer code, which has {newer[0]}: deploy that code first.")
+
+
+def load(connection, path: Path, manifest: Manifest, progress: Progress, *, privileges: bool) -> None:
+    """Restore the dump at `path` into the empty database of `connection`; raise Refusal where pg_restore cannot."""
+    connection.ensure_connection()
+    major, _ = tools.server_version(connection)
+    tls = connection.connection.pgconn.ssl_in_use
+    tool = tools.choose(major, tls=tls, oldest=int(manifest.tool.partition(".")[0]))
+    left = len(manifest.tables) or 1
+    done = 0
+
+    def hear(line: str) -> None:
+        nonlocal done
+        if line.startswith("processing data for table"):
+            table = line.rpartition(".")[2].rstrip('"')
+            progress.show(f"restoring {table}", 100 * done / left)
+            done += 1
+
+    with tools.reached(connection) as (place, environment):
+        connection.close()
+        arguments = ["--verbose", "--exit-on-error", "--no-owner", f"--dbname={place}"]
+        arguments += [] if privileges else ["--no-privileges"]
+        with tools.Running(tool.folder / "pg_restore", [*arguments, str(path)], environment, hear) as restoring:
+            restoring.finish()
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
+def compare(connection, manifest: Manifest, progress: Progress) -> str:
+    """Return what in the database of `connection` is not as in the backup, "" where it is all the same."""
+    with transaction.atomic(using=connection.alias):
+        found = read_contents(connection, progress.show)
+    different = differences(manifest.tables, found)
+    report = verify(connection)
+    different += [f"dbstatus finds {finding}" for finding in findings_of(report) if finding not in manifest.findings]
+    progress.clear()
+    return "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
+
+
+def check(connection, store: Store, manifest: Manifest, progress: Progress) -> Manifest:
+    """Restore a backup into a scratch database, compare it, and return the manifest with the verdict, which is stored.
+
+    Raises Refusal where it could not be tried; a backup that cannot be restored is bad, which is an answer.
+    """
+    with connection.direct():
+        connection.ensure_connection()
+        _, version = tools.server_version(connection)
+        refuse_what_cannot_be(manifest, connection)
+        try:
+            with opened(store, manifest, progress) as path, scratch_database(connection) as scratch:
+                load(scratch, path, manifest, progress, privileges=False)
+                reason = compare(scratch, manifest, progress)
+        except Refusal as refusal:
+            reason = str(refusal)
+    progress.clear()
+    manifest = judged(manifest, Verdict(datetime.now(UTC), version, reason))
+    store.write(f"{manifest.name}.json", as_json(manifest).encode())
+    return manifest
+
+
+def is_used(connection) -> bool:
+    """Return whether the database has tables, views or sequences of anybody's."""
+    with connection.cursor() as cursor:
+        cursor.execute(USED_SQL)
+        return cursor.fetchone()[0]
+
+
+@contextmanager
+def beside(connection, name: str) -> Iterator:
+    """Yield a connection to the database `name` of the same server."""
+    alias = f"beside_{name}"
+    options = {option: value for option, value in connection.settings_dict["OPTIONS"].items() if option != "options"}
+    connections.databases[alias] = {**connection.settings_dict, "NAME": name, "OPTIONS": options, "DIRECT": None}
+    try:
+        yield connections[alias]
+    finally:
+        connections[alias].close()
+        del connections[alias], connections.databases[alias]
+
+
+def restore_into(connection, name: str, store: Store, manifest: Manifest, progress: Progress) -> str:
+    """Restore into the database `name` of the server, made if it is not there; return what privileges were left out.
+
+    Raises Refusal where it is not empty, and where what was restored is not what the backup says.
+    """
+    with connection.direct():
+        connection.ensure_connection()
+        refuse_what_cannot_be(manifest, connection)
+        with opened(store, manifest, progress) as path:
+            made = _create(connection, name)
+            try:
+                return _restore(connection, name, path, manifest, progress)
+            except BaseException:
+                if made:
+                    with connection.cursor() as cursor:
+                        cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+                raise
+
+
+def restore_over(connection, store: Store, manifest: Manifest, progress: Progress) -> tuple[str, str]:
+    """Restore into a new database, compare it, and swap it with the one of `connection`; return the old one's new name, and
+    what privileges were left out.
+
+    Until the swap, one transaction, the database is as it was and in use; the old one is kept.
+    """
+    with connection.direct():
+        connection.ensure_connection()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_catalog.current_database()")
+            current = cursor.fetchone()[0]
+        stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        new, old = f"{current[:40]}_restored_{stamp}", f"{current[:40]}_before_{stamp}"
+        left_out = restore_into(connection, new, store, manifest, progress)
+        with beside(connection, _maintenance(connection, current)) as elsewhere:
+            _dress(connection, elsewhere, new)
+            connection.close()
+            swap(elsewhere, current, new=new, old=old)
+    return old, left_out
+
+
+def swap(elsewhere, current: str, *, new: str, old: str) -> None:
+    """Rename `current` to `old` and `new` to `current`, in one transaction; sessions of both are ended.
+
+    A rename first locks the database against new sessions, then waits up to 5 s for those there are: another connection ends
+    them meanwhile. Where it fails, or is killed, nothing has changed.
+    """
+    over = threading.Event()
+
+    def end_sessions() -> None:
+        own = elsewhere.copy()
+        try:
+            with suppress(Error), own.cursor() as cursor:
+                while not over.is_set():
+                    for name in (current, new):
+                        cursor.execute(TERMINATE_SQL, [name])
+                    over.wait(0.2)
+        finally:
+            own.close()
+
+    thread = threading.Thread(target=end_sessions, daemon=True)
+    thread.start()
+    rename = sql.SQL("ALTER DATABASE {} RENAME TO {}").format
+    try:
+        with transaction.atomic(using=elsewhere.alias), elsewhere.cursor() as cursor:
+            cursor.execute(rename(sql.Identifier(current), sql.Identifier(old)))
+            cursor.execute(rename(sql.Identifier(new), sql.Identifier(current)))
+    finally:
+        over.set()
+        thread.join(10)
+
+
+def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Progress) -> str:
+    with beside(connection, name) as target:
+        if is_used(target):
+            raise Refusal(f"The database {name} is not empty: name another, which is made, or an empty one.")
+        with target.cursor() as cursor:
+            cursor.execute("SELECT rolname FROM pg_catalog.pg_roles")
+            roles = {role for (role,) in cursor.fetchall()}
+        missing = [role for role in manifest.roles if role not in roles]
+        load(target, path, manifest, progress, privileges=not missing)
+        if reason := compare(target, manifest, progress):
+            raise Refusal(
+                f"What was restored is not what {manifest.name} says: {reason}. Nothing was replaced; use another backup."
+            )
+    return ", ".join(missing)
+
+
+def _create(connection, name: str) -> bool:
+    """Make the database `name`, like that of `connection`, unless it is there; return whether it was made."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])
+        if cursor.fetchone()[0]:
+            return False
+        cursor.execute(LIKE_SQL)
+        encoding, collate, ctype, provider, locale, *_ = cursor.fetchone()
+        parts = [sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))]
+        for word, value in (("ENCODING", encoding), ("LC_COLLATE", collate), ("LC_CTYPE", ctype)):
+            parts.append(sql.SQL(f"{word} {{}}").format(sql.Literal(value)))
+        if provider in ("i", "b"):
+            kind = {"i": "icu", "b": "builtin"}[provider]
+            option = {"i": "ICU_LOCALE", "b": "BUILTIN_LOCALE"}[provider]
+            parts.append(sql.SQL(f"LOCALE_PROVIDER {kind} {option} {{}}").format(sql.Literal(locale)))
+        cursor.execute(sql.SQL(" ").join(parts))
+    return True
+
+
+def _dress(connection, elsewhere, new: str) -> None:
+    """Give the database `new` what that of `connection` has besides its content: settings, privileges, owner, limit."""
+    with connection.cursor() as cursor:
+        cursor.execute(SETTINGS_SQL)
+        settings_of = cursor.fetchall()
+        cursor.execute(GRANTS_SQL)
+        grants = cursor.fetchall()
+        cursor.execute(LIKE_SQL)
+        *_, owner, limit, acl = cursor.fetchone()
+    name = sql.Identifier(new)
+    with elsewhere.cursor() as cursor:
+        for role, lines in settings_of:
+            for line in lines:
+                option, _, value = line.partition("=")
+                whom: sql.Composable = (
+                    sql.SQL("ALTER ROLE {} IN DATABASE {}").format(sql.Identifier(role), name)
+                    if role
+                    else sql.SQL("ALTER DATABASE {}").format(name)
+                )
+                # Lists, as of search_path, are stored as they are written.
+                shown: sql.Composable = sql.SQL(value) if option in LISTS else sql.Literal(value)
+                cursor.execute(sql.SQL("{} SET {} TO {}").format(whom, sql.Identifier(option), shown))
+        if acl is not None:
+            cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
+        for role, privilege in grants:
+            grantee = sql.SQL("PUBLIC") if role is None else sql.Identifier(role)
+            cursor.execute(sql.SQL(f"GRANT {privilege} ON DATABASE {{}} TO {{}}").format(name, grantee))
+        if limit != -1:
+            cursor.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, sql.Literal(limit)))
+        cursor.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, sql.Identifier(owner)))
+
+
+LISTS = ("search_path", "session_preload_libraries", "local_preload_libraries", "temp_tablespaces", "DateStyle")
+
+
+def _maintenance(connection, current: str) -> str:
+    """Return a database to rename others from: not one of those, nor one that refuses us."""
+    for name in MAINTENANCE:
+        if name != current:
+            with suppress(Error), beside(connection, name) as elsewhere:
+                elsewhere.ensure_connection()
+                return name
+    raise Refusal(
+        f"None of {' and '.join(MAINTENANCE)} lets this role in, and databases are renamed from there: restore with --into, and rename by hand."
+    )

@@ -1,0 +1,104 @@
+"""Which backups are kept, and whether the newest good one is new enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from django.conf import settings
+
+from ..diagnosis import Refusal
+from ..findings import Finding, Severity
+from .manifest import Manifest, file_name, from_json
+from .store import Store, store_at
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest backup at a place, and the newest good one; `trouble` says why nobody knows."""
+
+    place: str
+    newest: Manifest | None = None
+    good: Manifest | None = None
+    trouble: str = ""
+
+    def findings(self, now: datetime | None = None) -> Iterator[Finding]:
+        """Yield what is wrong with the backups, where BACKUP_LOCATION says that there should be some."""
+        now, limit = now or datetime.now(UTC), settings.BACKUPS["max_age"]
+        if not settings.BACKUPS["expected"]:
+            return
+        if self.trouble:
+            yield Finding(Severity.WARNING, "backup.unreadable", self.place, self.trouble, "Correct what it says.")
+        elif self.good is None:
+            yield Finding(
+                Severity.WARNING,
+                "backup.none",
+                self.place,
+                "No backup was proven good by restoring it.",
+                "Run `manage.py dbbackup --verify`, every night from cron.",
+            )
+        elif self.good.age(now) > limit:
+            yield Finding(
+                Severity.WARNING,
+                "backup.old",
+                self.good.name,
+                f"The newest good backup is {hours(self.good.age(now))} old, and the limit is {hours(limit)}.",
+                "Run `manage.py dbbackup --verify`, and see why cron did not.",
+            )
+        if self.newest and self.newest.verdict and not self.newest.verdict.good:
+            yield Finding(
+                Severity.WARNING,
+                "backup.bad",
+                self.newest.name,
+                f"The newest backup cannot be used: {self.newest.verdict.reason.rstrip('.')}.",
+                "Run `manage.py dbbackup --verify` again, and mend what it says.",
+            )
+
+
+def read_newest(database: str) -> Newest:
+    """Return the newest backups of `database` at BACKUP_LOCATION, read from as few manifests as it takes."""
+    place = settings.BACKUPS["location"]
+    if not place or not (settings.BACKUPS["expected"] or Path(place).exists()):
+        return Newest(place)
+    newest = good = None
+    try:
+        store = store_at(place)
+        names = [name for name in store.names() if name.endswith(".json") and name.startswith(f"{file_name(database)}-")]
+        for name in sorted(names, key=lambda name: name.rpartition("-")[2], reverse=True):
+            manifest = from_json(store.read(name), where=name)
+            newest = newest or manifest
+            if manifest.state == "good":
+                good = manifest
+                break
+    except Refusal as refusal:
+        return Newest(place, trouble=str(refusal))
+    return Newest(place, newest, good)
+
+
+def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
+    """Return those not kept: of each of so many days, weeks and months the last good one stays, and the newest of all."""
+    by_age = sorted(manifests, key=lambda manifest: manifest.taken, reverse=True)
+    good = [manifest for manifest in by_age if manifest.state == "good"]
+    kept = {manifest.name for manifest in by_age[:1] + good[:1]}
+    for number, period in zip(settings.BACKUPS["keep"], ("%Y-%m-%d", "%G-%V", "%Y-%m"), strict=True):
+        last: dict[str, str] = {}
+        for manifest in good:
+            last.setdefault(f"{manifest.taken:{period}}", manifest.name)
+        kept.update(list(last.values())[:number])
+    return [manifest for manifest in by_age if manifest.name not in kept]
+
+
+def prune(store: Store, manifests: Iterable[Manifest]) -> list[Manifest]:
+    """Remove what is superfluous, the manifest first: a dump without one is none; return what was removed."""
+    removed = superfluous(manifests)
+    for manifest in removed:
+        store.delete(f"{manifest.name}.json")
+        store.delete(manifest.file)
+    return removed
+
+
+def hours(time: timedelta) -> str:
+    number = time.total_seconds() / 3600
+    return f"{number / 24:,.0f} days" if number >= 72 else f"{number:,.0f} h" if number >= 1 else f"{number * 60:,.0f} min"

@@ -1,0 +1,199 @@
+"""Where backups are kept: a folder, or a bucket of S3 or of what speaks as it does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..diagnosis import Refusal
+
+WORK = ".taking-"
+OLD = 2 * 24 * 3600  # Seconds.
+
+Show = Callable[[int], None]  # Hears how many bytes more went through.
+
+
+class Store(ABC):
+    """A place for files by name. Every method raises Refusal where the place cannot do it."""
+
+    def __init__(self, place: str):
+        self.place = place
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Return the names of the files, sorted."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes: ...
+
+    @abstractmethod
+    def write(self, name: str, content: bytes) -> None: ...
+
+    @abstractmethod
+    def put(self, name: str, path: Path, show: Show) -> None:
+        """Keep the file at `path`, of the workplace, as `name`; nobody sees half of it."""
+
+    @contextmanager
+    def workplace(self) -> Iterator[Path]:
+        """Yield a folder to make files in, removed in the end."""
+        with tempfile.TemporaryDirectory(prefix="fly2any-") as folder:  # 0700, as all that tempfile makes.
+            yield Path(folder)
+
+    @abstractmethod
+    def local(self, name: str, show: Show):
+        """Return a context manager that yields a path to the file, for reading."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None: ...
+
+
+class Folder(Store):
+    """A folder of this machine, or of a disk that it mounts."""
+
+    def __init__(self, place: str):
+        super().__init__(place)
+        self.folder = Path(place)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise Refusal(f"{place} cannot be made or is no folder ({error.strerror}): correct BACKUP_LOCATION.") from error
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise Refusal(f"{error.filename} is not there: `manage.py dbbackup --list` shows what is.") from error
+        except OSError as error:
+            raise Refusal(
+                f"{self.place} cannot be used ({error.strerror}): correct BACKUP_LOCATION, or make room there."
+            ) from error
+
+    def names(self):
+        with self.explained():
+            return sorted(path.name for path in self.folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+    def read(self, name):
+        with self.explained():
+            return (self.folder / name).read_bytes()
+
+    def write(self, name, content):
+        with self.workplace() as work:
+            path = work / name
+            with self.explained():
+                path.touch(mode=0o600)
+                path.write_bytes(content)
+            self.put(name, path, lambda size: None)
+
+    def put(self, name, path, show):
+        size = path.stat().st_size
+        with self.explained():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())  # It is on the disk before it has its name.
+            path.chmod(0o600)
+            path.replace(self.folder / name)
+        show(size)
+
+    @contextmanager
+    def workplace(self):
+        with self.explained():
+            for left in self.folder.glob(f"{WORK}*"):  # By one that was killed.
+                if left.stat().st_mtime < time.time() - OLD:
+                    shutil.rmtree(left, ignore_errors=True)
+            folder = tempfile.mkdtemp(prefix=WORK, dir=self.folder)
+        try:
+            yield Path(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def local(self, name, show):
+        with self.explained():
+            path = self.folder / name
+            path.stat()
+        yield path
+
+    def delete(self, name):
+        with self.explained():
+            (self.folder / name).unlink()
+
+
+class Bucket(Store):
+    """`s3://bucket/prefix`, reached as AWS's own tools are told: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, … or the machine's role."""
+
+    def __init__(self, place: str):
+        super().__init__(place)
+        import boto3
+        from botocore.config import Config
+
+        url = urlsplit(place)
+        self.bucket, self.prefix = url.netloc, url.path.strip("/")
+        self.prefix += "/" if self.prefix else ""
+        if not self.bucket:
+            raise Refusal(f"{place} names no bucket: write BACKUP_LOCATION as s3://bucket/folder.")
+        with self.explained():
+            self.client = boto3.client("s3", config=Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 3}))
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            if code in ("NoSuchKey", "404"):
+                raise Refusal(f"{self.place} has no such backup: `manage.py dbbackup --list` shows what it has.") from error
+            raise Refusal(f"{self.place} refuses ({code}): correct BACKUP_LOCATION, or the rights of its key.") from error
+        except (BotoCoreError, Boto3Error) as error:
+            said = str(error).splitlines()[0].rstrip(".")
+            raise Refusal(f"{self.place} cannot be reached ({said}): correct BACKUP_LOCATION and AWS's settings.") from error
+
+    def names(self):
+        with self.explained():
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
+            keys = [entry["Key"].removeprefix(self.prefix) for page in pages for entry in page.get("Contents", ())]
+            return sorted(key for key in keys if "/" not in key)
+
+    def read(self, name):
+        with self.explained():
+            return self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read()
+
+    def write(self, name, content):
+        with self.explained():
+            self.client.put_object(Bucket=self.bucket, Key=self.prefix + name, Body=content)
+
+    def put(self, name, path, show):
+        with self.explained():
+            self.client.upload_file(str(path), self.bucket, self.prefix + name, Callback=show)
+
+    @contextmanager
+    def local(self, name, show):
+        with tempfile.TemporaryDirectory(prefix="fly2any-") as folder:
+            path = Path(folder, "dump")
+            with self.explained():
+                self.client.download_file(self.bucket, self.prefix + name, str(path), Callback=show)
+            yield path
+
+    def delete(self, name):
+        with self.explained():
+            self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
+
+
+def store_at(place: str) -> Store:
+    """Return the store at `place`, a folder or `s3://bucket/prefix`."""
+    if not place:
+        raise Refusal("BACKUP_LOCATION is not set: set it to a folder, or to s3://bucket/folder.")
+    if "://" in place and not place.startswith("s3://"):
+        raise Refusal(
+            f"BACKUP_LOCATION is neither a folder nor s3://bucket/folder, but {place.partition('://')[0]}://…: correct it."
+        )
+    return Bucket(place) if place.startswith("s3://") else Folder(place)
