@@ -248,6 +248,8 @@ BACKUPS = {
     "identity_file": os.environ.get("BACKUP_IDENTITY_FILE", "").strip(),
 }
 
+WAIVERS = BASE_DIR / "waivers.toml"  # Findings of dbhealth that somebody answers for.
+
 # An error page shows the environment too: neither a password nor a URL that holds one.
 DEFAULT_EXCEPTION_REPORTER_FILTER = "fly2any.error_pages.ExceptionReporterFilter"
 

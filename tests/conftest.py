@@ -99,7 +99,8 @@ def fresh(template):
 @contextmanager
 def django(database):
     """A Django connection to a database of a test's own."""
-    connections.databases[database.name] = {**connection.settings_dict, "NAME": database.name}
+    place = {"NAME": database.name, "HOST": database.host, "PORT": database.port}
+    connections.databases[database.name] = {**connection.settings_dict, **place}
     try:
         yield connections[database.name]
     finally:

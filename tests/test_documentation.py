@@ -38,7 +38,17 @@ OF_DJANGOS_MIGRATE = {
 
 
 def test_the_commands_are_these():
-    assert COMMANDS == ["dbadopt", "dbbackup", "dbcontract", "dbreset", "dbrestore", "dbseed", "dbstatus", "migrate"]
+    assert COMMANDS == [
+        "dbadopt",
+        "dbbackup",
+        "dbcontract",
+        "dbhealth",
+        "dbreset",
+        "dbrestore",
+        "dbseed",
+        "dbstatus",
+        "migrate",
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,123 @@
+"""Asking every topic, each for itself: one that fails or takes too long says so, and the others are answered."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+from django.db import Error, transaction
+
+from ..contract import Contract, load
+from ..diagnosis import Refusal, explain
+from ..findings import Finding, Severity
+from .waivers import Waiver
+
+DEADLINE = 5_000  # Milliseconds for each statement of a topic.
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number of a topic, as a person reads it, and `value` as a program does (bytes, seconds, rows, a share of 1)."""
+
+    label: str
+    text: str
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What was found of one topic; `trouble` says why it could not be asked."""
+
+    name: str
+    figures: tuple[Figure, ...]
+    findings: tuple[Finding, ...]
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The topics that were asked, and the waivers that held for a finding."""
+
+    at: datetime
+    topics: tuple[Topic, ...]
+    waived: tuple[tuple[Finding, Waiver], ...] = ()
+    expired: tuple[Finding, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        waived = {finding for finding, _ in self.waived}
+        found = [finding for topic in self.topics for finding in topic.findings if finding not in waived]
+        return (*found, *self.expired)
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0, 4 for findings that are more than notes, or 2 where no topic could be asked."""
+        if self.topics and all(topic.trouble for topic in self.topics):
+            return 2
+        return 4 if any(finding.severity is not Severity.NOTE for finding in self.findings) else 0
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Asks the catalogue: what a topic is given."""
+
+    connection: Any
+    schema: str
+    contract: Contract = field(default_factory=load)
+
+    def __call__(self, sql: str, **parameters: Any) -> list[Any]:
+        """Return the rows of `sql` as tuples with names."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql, {"schema": self.schema, **parameters})
+            Row = namedtuple("Row", [column.name for column in cursor.description])  # type: ignore[misc]
+            return [Row(*row) for row in cursor.fetchall()]
+
+    def one(self, sql: str, **parameters: Any) -> Any:
+        return self(sql, **parameters)[0]
+
+
+Question = Callable[[Reader], Iterator[Figure | Finding]]
+
+
+def examine(connection, questions: dict[str, Question], waivers: Iterable[Waiver] = ()) -> Health:
+    """Return the health of the database behind `connection`; raise django.db.Error only where it cannot be reached."""
+    connection.ensure_connection()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT COALESCE(pg_catalog.current_schema(), 'public')")
+        reader = Reader(connection, cursor.fetchone()[0])
+    topics = tuple(_ask(reader, name, question) for name, question in questions.items())
+    found = [finding for topic in topics for finding in topic.findings]
+    today, waived, expired = datetime.now(UTC).date(), [], []
+    for waiver in waivers:
+        if waiver.until < today:
+            expired.append(_expired(waiver, today))
+        else:
+            waived += [(finding, waiver) for finding in found if (finding.code, finding.where) == (waiver.code, waiver.where)]
+    return Health(datetime.now(UTC), topics, tuple(waived), tuple(expired))
+
+
+def _ask(reader: Reader, name: str, question: Question) -> Topic:
+    try:
+        with transaction.atomic(using=reader.connection.alias):
+            with reader.connection.cursor() as cursor:
+                cursor.execute(
+                    f"SET LOCAL statement_timeout = {DEADLINE}; SET LOCAL lock_timeout = {DEADLINE}; SET LOCAL jit = off"
+                )
+            answers = list(question(reader))
+    except (Error, Refusal) as error:
+        return Topic(name, (), (), explain(error) or str(error))
+    figures = tuple(answer for answer in answers if isinstance(answer, Figure))
+    return Topic(name, figures, tuple(answer for answer in answers if isinstance(answer, Finding)))
+
+
+def _expired(waiver: Waiver, today: date) -> Finding:
+    return Finding(
+        Severity.WARNING,
+        "waiver.expired",
+        f"{waiver.code} at {waiver.where}",
+        f"The waiver of {waiver.owner} ended on {waiver.until}, {(today - waiver.until).days} days ago.",
+        "Mend what it waives, or give it a new end in the file of waivers.",
+    )

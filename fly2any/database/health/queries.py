@@ -1,0 +1,74 @@
+"""Queries: which take long, and which take most of the time in all (pg_stat_statements)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from django.apps import apps
+
+from ..catalog import quote
+from ..findings import Finding, Severity
+from ..locks import without_literals
+from .examine import Figure, Reader
+from .units import share, span
+
+INSTALLED_SQL = """
+    SELECT n.nspname AS schema FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
+    WHERE e.extname = 'pg_stat_statements'
+"""
+SLOWEST_SQL = """
+    SELECT s.queryid::text AS id, s.query, s.calls, s.mean_exec_time / 1000 AS mean, s.total_exec_time / 1000 AS total,
+           s.total_exec_time / NULLIF(sum(s.total_exec_time) OVER (), 0) AS part
+    FROM {schema}.pg_stat_statements AS s
+    WHERE s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) AND s.toplevel
+    ORDER BY s.total_exec_time DESC
+"""
+
+
+def queries(
+    read: Reader, *, slow: float = 0.5, calls: int = 20, most: float = 0.3, busy: float = 600
+) -> Iterator[Figure | Finding]:
+    """Queries that take `slow` seconds or more on average, or more than `most` of all time once that is `busy` seconds."""
+    installed = read(INSTALLED_SQL)
+    if not installed:
+        yield Figure("queries", "not counted: the extension pg_stat_statements is not installed")
+        yield Finding(
+            Severity.NOTE, "queries.not_counted", "pg_stat_statements",
+            "Nobody counts how long queries take.",
+            "Add pg_stat_statements to shared_preload_libraries, restart, and CREATE EXTENSION pg_stat_statements.",
+        )  # fmt: skip
+        return
+    rows = read(SLOWEST_SQL.format(schema=quote(installed[0].schema)))
+    whole = sum(row.total for row in rows)
+    yield Figure("time in queries", span(whole), whole)
+    for row in rows[:5]:
+        yield Figure(
+            without_literals(row.query),
+            f"{row.calls:,} calls, {span(row.mean)} each, {share(row.part or 0)} of the time{_of(row.query)}",
+            row.mean,
+        )
+    for row in rows:
+        if row.calls >= calls and row.mean >= slow:
+            yield Finding(
+                Severity.WARNING, "queries.slow", f"query {row.id}",
+                f"“{without_literals(row.query)}” takes {span(row.mean)} on average over {row.calls:,} calls (limit {span(slow)}){_of(row.query)}.",
+                "EXPLAIN (ANALYZE, BUFFERS) it; an index it lacks is a migration, what it need not read a shorter SELECT.",
+            )  # fmt: skip
+        elif whole > busy and (row.part or 0) > most:
+            yield Finding(
+                Severity.NOTE, "queries.heavy", f"query {row.id}",
+                f"“{without_literals(row.query)}” takes {share(row.part)} of all time in queries (limit {share(most)}), {row.calls:,} calls of {span(row.mean)}{_of(row.query)}.",
+                "EXPLAIN (ANALYZE, BUFFERS) it, or ask it less often.",
+            )  # fmt: skip
+
+
+def _of(query: str) -> str:
+    """Return which models a query reads or writes, as a clause."""
+    models = {model._meta.db_table: model._meta.label for model in apps.get_models()}
+    found = [
+        models[name]
+        for name in dict.fromkeys(re.findall(r'(?:FROM|JOIN|UPDATE|INTO)\s+"?(?:\w+"?\.)?"?(\w+)', query, re.IGNORECASE))
+        if name in models
+    ]
+    return f", on {', '.join(found)}" if found else ""

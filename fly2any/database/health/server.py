@@ -1,0 +1,119 @@
+"""Replication, wraparound, settings and extensions: what the whole server is in danger of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from ..catalog import quote
+from ..findings import Finding, Severity
+from .examine import Figure, Reader
+from .units import size, span
+
+REPLICAS_SQL = """
+    SELECT COALESCE(NULLIF(application_name, ''), client_addr::text, 'a local socket') AS name, state,
+           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), replay_lsn)::bigint AS behind, replay_lag AS lag
+    FROM pg_catalog.pg_stat_replication ORDER BY 1
+"""
+SLOTS_SQL = """
+    SELECT slot_name AS name, active, wal_status AS status,
+           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint AS kept
+    FROM pg_catalog.pg_replication_slots ORDER BY slot_name
+"""
+STANDBY_SQL = """
+    SELECT pg_catalog.pg_is_in_recovery() AS standby,
+           CASE WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN interval '0'
+                ELSE now() - pg_catalog.pg_last_xact_replay_timestamp() END AS behind
+"""
+WRAPAROUND_SQL = """
+    SELECT datname AS name, pg_catalog.age(datfrozenxid) AS age, pg_catalog.mxid_age(datminmxid) AS multi
+    FROM pg_catalog.pg_database WHERE datname = current_database()
+"""
+SETTINGS_SQL = """
+    SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY (%(names)s) ORDER BY name
+"""
+EXTENSIONS_SQL = """
+    SELECT name, installed_version AS installed, default_version AS offered
+    FROM pg_catalog.pg_available_extensions WHERE installed_version IS NOT NULL ORDER BY name
+"""
+# What must be as it is for rows not to be lost, or for the database not to grow without end.
+WANTED = {
+    "autovacuum": ("on", Severity.ERROR, "dead rows are never removed, and transaction numbers run out"),
+    "track_counts": ("on", Severity.ERROR, "autovacuum cannot know what to do"),
+    "fsync": ("on", Severity.ERROR, "a power cut loses the database"),
+    "full_page_writes": ("on", Severity.ERROR, "a power cut damages pages"),
+}
+
+
+def replication(
+    read: Reader, *, most: int = 1_000_000_000, longest: timedelta = timedelta(minutes=5)
+) -> Iterator[Figure | Finding]:
+    """Replicas that lag, and slots that keep what nobody fetches."""
+    here = read.one(STANDBY_SQL)
+    if here.standby:
+        text = "has replayed nothing since its start" if here.behind is None else f"{span(here.behind)} behind"
+        yield Figure("this standby", text, here.behind and here.behind.total_seconds())
+        if here.behind and here.behind > longest:
+            yield Finding(
+                Severity.WARNING, "replication.lag", "this standby",
+                f"It is {span(here.behind)} behind its primary (limit {span(longest)}).",
+                "See its log, and whether the network or its disk is too slow.",
+            )  # fmt: skip
+        return
+    replicas, slots = read(REPLICAS_SQL), read(SLOTS_SQL)
+    yield Figure("replicas", str(len(replicas)), len(replicas))
+    for row in replicas:
+        yield Figure(row.name, f"{row.state}, {size(row.behind or 0)} behind", row.behind)
+        if (row.behind or 0) > most or (row.lag and row.lag > longest):
+            yield Finding(
+                Severity.WARNING, "replication.lag", row.name,
+                f"It is {size(row.behind or 0)}{f', {span(row.lag)}' if row.lag else ''} behind (limits {size(most)}, {span(longest)}).",
+                "See its log, and whether the network or its disk is too slow.",
+            )  # fmt: skip
+    for row in slots:
+        if not row.active and (row.status == "lost" or (row.kept or 0) > most):
+            yield Finding(
+                Severity.ERROR, "replication.slot", row.name,
+                f"Nobody fetches from it, and the server keeps {size(row.kept or 0)} of WAL for it (limit {size(most)}), which fills the disk.",
+                f"Start its replica again, or SELECT pg_drop_replication_slot('{row.name}');",
+            )  # fmt: skip
+
+
+def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | Finding]:
+    """How far transaction numbers are used up; at about 2,100 million the server takes no more writes."""
+    row = read.one(WRAPAROUND_SQL)
+    for label, age in (("transaction numbers", row.age), ("multixact numbers", row.multi)):
+        yield Figure(f"age of {label}", f"{age:,} of 2,146,483,647", age)
+        if age > near:
+            yield Finding(
+                Severity.ERROR, "wraparound.near", row.name,
+                f"The oldest of its {label} is {age:,} old (limit {near:,}): at 2,146 million the server takes no more writes.",
+                "VACUUM (FREEZE) the oldest tables (`SELECT relname, age(relfrozenxid) FROM pg_class ORDER BY 2 DESC`), and end what keeps them: `manage.py dbhealth transactions`.",
+            )  # fmt: skip
+
+
+def settings(read: Reader) -> Iterator[Figure | Finding]:
+    """Settings that must not be as they are."""
+    found = dict(read(SETTINGS_SQL, names=list(WANTED)))
+    yield Figure(
+        "settings", f"{sum(found.get(name) == value for name, (value, *_) in WANTED.items())} of {len(WANTED)} as they must be"
+    )
+    for name, (wanted, severity, harm) in WANTED.items():
+        if name in found and found[name] != wanted:
+            yield Finding(
+                severity, "settings.wrong", name, f"It is {found[name]} and must be {wanted}: {harm}.",
+                f"ALTER SYSTEM SET {name} = {wanted};\nSELECT pg_reload_conf();", is_sql=True,
+            )  # fmt: skip
+
+
+def extensions(read: Reader) -> Iterator[Figure | Finding]:
+    """Extensions whose files are newer than what is installed of them."""
+    rows = read(EXTENSIONS_SQL)
+    yield Figure("extensions", ", ".join(f"{row.name} {row.installed}" for row in rows) or "none", len(rows))
+    for row in rows:
+        if row.installed != row.offered:
+            yield Finding(
+                Severity.WARNING, "extensions.outdated", row.name,
+                f"{row.installed} is installed, and the server has {row.offered}.",
+                f"ALTER EXTENSION {quote(row.name)} UPDATE;", is_sql=True,
+            )  # fmt: skip

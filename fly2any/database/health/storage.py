@@ -1,0 +1,203 @@
+"""Tables, indexes, sequences and the cache: what is on the disk, and how well it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from ..catalog import Index, Key, quote
+from ..findings import Finding, Severity
+from .examine import Figure, Reader
+from .units import share, size, span
+
+YOUNG = timedelta(days=14)  # Statistics that are younger say nothing about what is not used.
+
+RESET_SQL = """
+    SELECT COALESCE(s.stats_reset, pg_catalog.pg_postmaster_start_time()) AS since, s.stats_reset IS NOT NULL AS known,
+           s.blks_hit AS hit, s.blks_read AS read
+    FROM pg_catalog.pg_stat_database AS s WHERE s.datname = current_database()
+"""
+INDEXES_SQL = """
+    SELECT c.relname AS "table", i.relname AS name, pg_catalog.pg_relation_size(i.oid) AS bytes, COALESCE(u.idx_scan, 0) AS scans,
+           x.indisunique AS "unique", x.indisprimary AS "primary", x.indisvalid AS valid,
+           EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.oid) AS demanded,
+           pg_catalog.pg_get_indexdef(i.oid) AS definition, c.reltuples AS rows,
+           am.amname AS method, x.indpred IS NOT NULL OR x.indexprs IS NOT NULL AS special,
+           (SELECT array_agg(k.attnum::int ORDER BY k.place) FROM unnest(x.indkey) WITH ORDINALITY AS k (attnum, place)
+            WHERE k.place <= x.indnkeyatts) AS columns,
+           x.indoption::int[] AS options, x.indclass::oid[]::text[] AS classes, x.indcollation::oid[]::text[] AS collations,
+           (SELECT sum(s.avg_width)::float FROM pg_catalog.pg_stats AS s JOIN pg_catalog.pg_attribute AS a ON a.attname = s.attname
+            WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND a.attrelid = c.oid AND a.attnum = ANY (x.indkey)) AS width
+    FROM pg_catalog.pg_index AS x
+    JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
+    JOIN pg_catalog.pg_class AS c ON c.oid = x.indrelid
+    JOIN pg_catalog.pg_am AS am ON am.oid = i.relam
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_stat_user_indexes AS u ON u.indexrelid = i.oid
+    WHERE n.nspname = %(schema)s AND c.relkind = 'r'
+    ORDER BY c.relname COLLATE "C", i.relname COLLATE "C"
+"""
+FOREIGN_KEYS_SQL = """
+    SELECT c.relname AS "table", k.conname AS name, c.reltuples AS rows,
+           (SELECT array_agg(a.attname ORDER BY f.place) FROM unnest(k.conkey) WITH ORDINALITY AS f (attnum, place)
+            JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = f.attnum) AS columns
+    FROM pg_catalog.pg_constraint AS k
+    JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE k.contype = 'f' AND n.nspname = %(schema)s
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS x
+                      WHERE x.indrelid = c.oid AND x.indisvalid AND x.indpred IS NULL
+                        AND (x.indkey::int2[])[0:array_length(k.conkey, 1) - 1] @> k.conkey)
+    ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
+"""
+TABLES_SQL = """
+    SELECT s.relname AS name, pg_catalog.pg_total_relation_size(s.relid) AS bytes, s.n_live_tup AS live, s.n_dead_tup AS dead,
+           GREATEST(s.last_vacuum, s.last_autovacuum) AS vacuumed, GREATEST(s.last_analyze, s.last_autoanalyze) AS analysed,
+           s.n_tup_ins - s.n_tup_del AS grown, s.n_mod_since_analyze AS changed,
+           c.reltuples AS estimate
+    FROM pg_catalog.pg_stat_user_tables AS s JOIN pg_catalog.pg_class AS c ON c.oid = s.relid
+    WHERE s.schemaname = %(schema)s
+    ORDER BY bytes DESC, s.relname COLLATE "C"
+"""
+SEQUENCES_SQL = """
+    SELECT sequencename AS name, last_value AS last, max_value AS most, increment_by AS step
+    FROM pg_catalog.pg_sequences WHERE schemaname = %(schema)s AND NOT cycle ORDER BY sequencename COLLATE "C"
+"""
+
+
+def indexes(
+    read: Reader, *, large: int = 10_000_000, bloated: float = 2.5, many: int = 10_000, young: timedelta = YOUNG
+) -> Iterator[Figure | Finding]:
+    """Indexes that are invalid, not used, contained in another, swollen, or missing for a foreign key.
+
+    What the contract demands is never proposed for dropping.
+    """
+    rows = read(INDEXES_SQL)
+    reset = read.one(RESET_SQL)
+    age = datetime.now(UTC) - reset.since
+    final = [version.object for version in read.contract.versions if version.until is None]
+    contract = {thing.name for thing in final if isinstance(thing, Index | Key)}
+    yield Figure("indexes", f"{len(rows)}, {size(sum(row.bytes for row in rows))}", sum(row.bytes for row in rows))
+    since = "when statistics were last reset" if reset.known else "the server's start, or before"
+    yield Figure("scans are counted since", f"{reset.since:%Y-%m-%d %H:%M} UTC, {since}", reset.since)
+    for row in rows:
+        where = f"{row.table}.{row.name}"
+        if not row.valid:
+            yield Finding(
+                Severity.ERROR, "indexes.invalid", where,
+                "It is invalid: every write keeps it up and no query uses it.",
+                f"REINDEX INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
+            )  # fmt: skip
+            continue
+        dispensable = not (row.unique or row.primary or row.demanded or row.name in contract)
+        wider = _contained_in(row, rows)
+        if dispensable and wider:
+            yield Finding(
+                Severity.WARNING, "indexes.redundant", where,
+                f"Its columns are the first of {wider.name}, which serves every query that it serves; it takes {size(row.bytes)}.",
+                f"DROP INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
+            )  # fmt: skip
+        elif dispensable and row.scans == 0 and row.bytes > 8192 * 2 and age >= young:
+            yield Finding(
+                Severity.WARNING, "indexes.unused", where,
+                f"No query used it since {reset.since:%Y-%m-%d}, {span(age)} ago (limit {span(young)}); it takes {size(row.bytes)}.",
+                f"DROP INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
+            )  # fmt: skip
+        # A B-tree entry is its columns, 16 bytes of headers, and pages are filled to nine tenths.
+        expected = max(row.rows, 0) * ((row.width or 0) + 16) / 0.9
+        if row.method == "btree" and not row.special and row.width and row.bytes > large and row.bytes > bloated * expected:
+            yield Finding(
+                Severity.WARNING, "indexes.bloat", where,
+                f"It takes {size(row.bytes)} where about {size(expected)} would do, more than {bloated} times as much.",
+                f"REINDEX INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
+            )  # fmt: skip
+    if age < young:
+        yield Figure("unused indexes", f"not enough data: statistics are {span(age)} old, and {span(young)} are needed")
+    for key in read(FOREIGN_KEYS_SQL):
+        if key.rows > many:
+            columns = ", ".join(map(quote, key.columns))
+            yield Finding(
+                Severity.WARNING, "indexes.missing", f"{key.table}.{key.name}",
+                f"No index begins with {', '.join(key.columns)}: deleting a row that it points at reads {key.rows:,.0f} rows (limit {many:,}).",
+                f"CREATE INDEX CONCURRENTLY ON {quote(key.table)} ({columns});", is_sql=True,
+            )  # fmt: skip
+
+
+def _contained_in(row, rows):
+    """Return an index that serves all that `row` does: its columns come first there, in the same order and with the same operators."""
+    number = len(row.columns)
+    for other in rows:
+        if other is row or other.table != row.table or row.special or other.special or {row.method, other.method} != {"btree"}:
+            continue
+        same = all(
+            getattr(other, part)[:number] == getattr(row, part)[:number]
+            for part in ("columns", "options", "classes", "collations")
+        )
+        longer = len(other.columns) > number or other.unique or other.name < row.name
+        if other.valid and same and longer and 0 not in row.columns:
+            return other
+    return None
+
+
+def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[Figure | Finding]:
+    """The size of the tables, and whether vacuum and analyse come by."""
+    rows = read(TABLES_SQL)
+    reset = read.one(RESET_SQL)
+    days = max((datetime.now(UTC) - reset.since) / timedelta(days=1), 1 / 24)
+    yield Figure("tables", f"{len(rows)}, {size(sum(row.bytes for row in rows))}", sum(row.bytes for row in rows))
+    for row in rows[:5]:
+        grown = f", {row.grown / days:+,.0f} rows a day" if days >= 1 else ""
+        yield Figure(row.name, f"{size(row.bytes)}, ~{max(row.live, 0):,} rows, {row.dead:,} dead{grown}", row.bytes)
+    for row in rows:
+        place = quote(row.name)
+        if row.dead > many and row.dead > dead * (row.live + row.dead):
+            when = f"{row.vacuumed:%Y-%m-%d %H:%M} UTC" if row.vacuumed else "never"
+            yield Finding(
+                Severity.WARNING, "tables.dead_rows", row.name,
+                f"{row.dead:,} of its rows are dead, {share(row.dead / (row.live + row.dead))} (limit {share(dead)}); last vacuumed {when}.",
+                f"VACUUM (ANALYZE) {place};", is_sql=True,
+            )  # fmt: skip
+        if row.live > many and (row.analysed is None or row.changed > 0.5 * row.live):
+            why = (
+                "was never analysed"
+                if row.analysed is None
+                else f"changed in {row.changed:,} rows since it was analysed on {row.analysed:%Y-%m-%d}"
+            )
+            yield Finding(
+                Severity.WARNING, "tables.not_analysed", row.name,
+                f"It has {row.live:,} rows (limit {many:,}) and {why}: plans are made by guesses.",
+                f"ANALYZE {place};", is_sql=True,
+            )  # fmt: skip
+
+
+def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]:
+    """How near sequences are to their end."""
+    rows = [row for row in read(SEQUENCES_SQL) if row.last is not None and row.step > 0]
+    fullest = max((row.last / row.most for row in rows), default=0)
+    yield Figure("fullest sequence", share(fullest), fullest)
+    for row in rows:
+        if row.last > near * row.most:
+            yield Finding(
+                Severity.ERROR, "sequences.near_end", row.name,
+                f"It is at {row.last:,} of {row.most:,}, {share(row.last / row.most)} (limit {share(near)}): after that every insert fails.",
+                "Give its column the type bigint by a migration, and the sequence with it (ALTER SEQUENCE … AS bigint).",
+            )  # fmt: skip
+
+
+def cache(read: Reader, *, enough: float = 0.95, least: int = 1_000_000) -> Iterator[Figure | Finding]:
+    """How often a block was in memory when it was asked for."""
+    row = read.one(RESET_SQL)
+    asked = row.hit + row.read
+    if asked < least:
+        yield Figure(
+            "cache hits",
+            f"not enough data: {asked:,} blocks were asked for since {row.since:%Y-%m-%d}, and {least:,} are needed",
+        )
+        return
+    yield Figure("cache hits", f"{share(row.hit / asked)} of {asked:,} blocks since {row.since:%Y-%m-%d}", row.hit / asked)
+    if row.hit < enough * asked:
+        yield Finding(
+            Severity.WARNING, "cache.misses", "shared_buffers",
+            f"{share(row.hit / asked)} of blocks were in memory (limit {share(enough)}): the rest was read from the disk.",
+            "Give the server more memory, or shared_buffers a quarter of what it has.",
+        )  # fmt: skip

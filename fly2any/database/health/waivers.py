@@ -1,0 +1,49 @@
+"""Waivers: findings that somebody answers for, until a day."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from ..diagnosis import Refusal
+from ..findings import CODES
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """A finding that does not count until the end of a day, who answers for it, and why."""
+
+    code: str
+    where: str
+    owner: str
+    until: date
+    reason: str
+
+
+def read_waivers(path: Path) -> tuple[Waiver, ...]:
+    """Return the waivers in the TOML file `path`, none where there is no file; raise Refusal where it is not as it should be."""
+    if not path.exists():
+        return ()
+    try:
+        entries = tomllib.loads(path.read_text(encoding="utf-8")).get("waiver", [])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise Refusal(f"{path} cannot be read as TOML ({str(error).rstrip('.')}): correct it.") from error
+    waivers = []
+    for number, entry in enumerate(entries if isinstance(entries, list) else [entries], 1):
+        names = {"code": str, "where": str, "owner": str, "until": date, "reason": str}
+        if (
+            not isinstance(entry, dict)
+            or set(entry) != set(names)
+            or not all(type(entry[name]) is kind for name, kind in names.items())
+        ):
+            raise Refusal(
+                f"Waiver {number} in {path} has not code, where, owner, until (a day) and reason, and no other: correct it."
+            )
+        if entry["code"] not in CODES:
+            raise Refusal(
+                f"Waiver {number} in {path} names {entry['code']}, which is no code: docs/reference/findings.md has them."
+            )
+        waivers.append(Waiver(**entry))
+    return tuple(waivers)

@@ -1,0 +1,36 @@
+import sys
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from fly2any.database.health.examine import examine
+from fly2any.database.health.render import as_json, as_text
+from fly2any.database.health.sessions import end
+from fly2any.database.health.topics import TOPICS
+from fly2any.database.health.waivers import read_waivers
+
+
+class Command(BaseCommand):
+    help = "Report the health of the database in use, topic by topic, each finding with its figure, its limit and its cure."
+    requires_system_checks = []
+
+    def add_arguments(self, parser):
+        parser.add_argument("topics", nargs="*", metavar="TOPIC", help=f"Only these: {', '.join(TOPICS)}.")
+        parser.add_argument(
+            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to look at."
+        )
+        parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
+        parser.add_argument("--terminate", type=int, metavar="PID", help="End this session, instead of a report.")
+        parser.add_argument("--yes", action="store_true", help="With --terminate: do it; without, the session is shown.")
+
+    def handle(self, *, topics, database, format, terminate: int, yes, **options):
+        if unknown := [name for name in topics if name not in TOPICS]:
+            raise CommandError(f"There is no topic {unknown[0]}: there are {', '.join(TOPICS)}.", returncode=2)
+        if terminate is not None:
+            self.stdout.write(end(connections[database], terminate, really=yes))
+            return
+        chosen = {name: TOPICS[name] for name in topics} or TOPICS
+        health = examine(connections[database], chosen, read_waivers(settings.WAIVERS))
+        self.stdout.write(as_json(health) if format == "json" else as_text(health))
+        sys.exit(health.exit_code)

@@ -1,0 +1,328 @@
+"""Each illness is made for real and found; a healthy database has no finding."""
+
+import json
+import threading
+import time
+from contextlib import closing, contextmanager
+from datetime import timedelta
+
+import pytest
+
+from fly2any.database.findings import Finding
+from fly2any.database.health import examine as examining
+from fly2any.database.health.examine import Figure, Reader, examine
+from fly2any.database.health.topics import TOPICS
+from fly2any.database.health.waivers import read_waivers
+from tests.conftest import django, manage
+from tests.servers import Database, open_transaction, wait_until
+
+pytestmark = pytest.mark.usefixtures("server")
+NOW = timedelta(0)
+
+
+def found(database, topic, **limits):
+    """What a topic finds, as (code, where)."""
+    with django(database) as connection:
+        connection.ensure_connection()
+        return [
+            (one.code, one.where) for one in TOPICS[topic](Reader(connection, "public"), **limits) if isinstance(one, Finding)
+        ]
+
+
+def of(server):
+    """The database of a server of the test's own."""
+    return Database(host=str(server.home / "data"), port=str(server.port), user="postgres", password="", name="fly2any")
+
+
+@contextmanager
+def waiting(database, statement):
+    """A session that waits for a lock with `statement`; its process id."""
+    with closing(database.connect(application_name="the waiter")) as client:
+        pid = client.info.backend_pid
+
+        def run():
+            try:
+                client.execute(statement)
+            except Exception:
+                return
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        wait_until(database, "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", [pid])
+        yield pid
+        client.cancel()
+        thread.join(10)
+
+
+def test_a_healthy_database_has_no_finding(own_server):
+    server = (
+        own_server(fsync="on", full_page_writes="on", shared_preload_libraries="pg_stat_statements").start().create_database()
+    )
+    server.execute("CREATE EXTENSION pg_stat_statements")
+    for words in (["migrate"], ["dbseed", "--users", "200", "--seed", "1", "--until", "2026-05-01"]):
+        assert manage(*words, url=server.url()).returncode == 0
+
+    text = manage("dbhealth", url=server.url())
+    as_json = manage("dbhealth", "--format", "json", url=server.url())
+
+    assert (text.returncode, text.stderr, text.stdout[-16:]) == (0, "", "Findings\n  none\n")
+    report = json.loads(as_json.stdout)
+    assert [(topic["name"], topic["trouble"]) for topic in report["topics"]] == [(name, "") for name in TOPICS]
+    assert (report["findings"], report["exit_code"]) == ([], 0)
+
+
+def test_who_waits_for_whom_is_found_and_the_holder_ended(migrated):
+    lock = "LOCK TABLE users IN ACCESS EXCLUSIVE MODE"
+    holder = migrated.connect(application_name="the site")
+    holder.execute(f"BEGIN; {lock}")
+    with waiting(migrated, "SELECT count(*) FROM users") as waiter:
+        assert found(migrated, "locks") == []
+        assert found(migrated, "locks", longest=NOW) == [("locks.blocked", f"session {waiter}")]
+        pid = str(holder.info.backend_pid)
+        shown = manage("dbhealth", "--terminate", pid, url=migrated.url)
+        assert (shown.returncode, f"Nothing was done. --yes ends pid {pid} (the site, role postgres" in shown.stdout) == (
+            0,
+            True,
+        )
+        ended = manage("dbhealth", "--terminate", pid, "--yes", url=migrated.url)
+        assert (ended.returncode, ended.stdout.startswith(f"Ended pid {pid} ")) == (0, True)
+        assert found(migrated, "locks", longest=NOW) == []
+        again = manage("dbhealth", "--terminate", pid, "--yes", url=migrated.url)
+        assert (again.returncode, again.stderr) == (
+            2,
+            f"There is no session {pid}: it is over, or it is one of the server's own.\n",
+        )
+    holder.close()
+
+
+def test_long_and_idle_transactions_are_found(migrated):
+    with open_transaction(migrated, "SELECT 1") as idle:
+        where = f"session {idle.info.backend_pid}"
+        assert found(migrated, "transactions") == []
+        assert found(migrated, "transactions", idle=NOW) == [("transactions.idle", where)]
+        assert found(migrated, "transactions", longest=NOW) == [("transactions.long", where)]
+
+
+def test_a_transaction_prepared_and_forgotten_is_found(own_server):
+    server = own_server(max_prepared_transactions="2").start().create_database()
+    server.execute("CREATE TABLE t (id int)")
+    with of(server).connect() as client:
+        client.execute("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'forgotten'")
+
+    assert found(of(server), "transactions") == []
+    assert found(of(server), "transactions", idle=NOW) == [("transactions.prepared", "forgotten")]
+
+
+def test_connections_near_the_limit_are_found(own_server):
+    server = own_server(max_connections="13").start().create_database()  # 3 are the superuser's.
+    assert found(of(server), "connections") == []
+
+    clients = [of(server).connect() for _ in range(8)]
+
+    assert found(of(server), "connections") == [("connections.near_limit", "max_connections")]
+    for client in clients:
+        client.close()
+
+
+def test_indexes_that_are_ill_are_found_and_those_of_the_contract_never_proposed_for_dropping(migrated):
+    migrated.execute(
+        "INSERT INTO users (id, email, \"updatedAt\") SELECT i, i || '@x', now() FROM generate_series(1, 20000) AS i"
+    )
+    migrated.execute(
+        "INSERT INTO notifications (id, \"userId\", type, title, message) SELECT i, 1, 't', 't', 'm' FROM generate_series(1, 40000) AS i"
+    )
+    migrated.execute("ANALYZE")
+    assert found(migrated, "indexes", young=NOW) == []
+
+    migrated.execute('CREATE INDEX theirs_redundant ON notifications ("userId", "createdAt" DESC)')
+    migrated.execute('CREATE INDEX theirs_prefix ON notifications ("userId")')
+    migrated.execute("CREATE INDEX theirs_unused ON notifications (title)")
+    migrated.execute("CREATE INDEX theirs_partial ON notifications (\"userId\") WHERE title = 'x'")
+    with migrated.connect() as client, pytest.raises(Exception, match="could not create unique index"):
+        client.execute("CREATE UNIQUE INDEX CONCURRENTLY theirs_invalid ON notifications (type)")
+    migrated.execute("CREATE TABLE theirs (id int, whose text REFERENCES users)")
+    migrated.execute("INSERT INTO theirs SELECT i, i FROM generate_series(1, 11000) AS i; ANALYZE theirs")
+
+    assert found(migrated, "indexes") == [
+        ("indexes.invalid", "notifications.theirs_invalid"),
+        ("indexes.redundant", "notifications.theirs_prefix"),
+        ("indexes.redundant", "notifications.theirs_redundant"),
+        ("indexes.missing", "theirs.theirs_whose_fkey"),
+    ]
+    assert ("indexes.unused", "notifications.theirs_unused") in found(migrated, "indexes", young=NOW)
+    migrated.execute("CREATE INDEX ON theirs (whose); DROP INDEX theirs_invalid, theirs_prefix, theirs_redundant")
+    assert found(migrated, "indexes") == []
+
+
+def test_a_swollen_index_is_found_until_it_is_built_anew(migrated):
+    migrated.execute("CREATE TABLE swollen (id int PRIMARY KEY) WITH (autovacuum_enabled = off)")
+    migrated.execute("INSERT INTO swollen SELECT generate_series(1, 600000); ANALYZE swollen")
+    assert found(migrated, "indexes") == []
+
+    migrated.execute("DELETE FROM swollen WHERE id % 10 <> 0")
+    migrated.execute("VACUUM ANALYZE swollen")
+    assert found(migrated, "indexes") == [("indexes.bloat", "swollen.swollen_pkey")]
+    migrated.execute('REINDEX INDEX CONCURRENTLY "swollen_pkey"')
+    assert found(migrated, "indexes") == []
+
+
+def test_tables_that_vacuum_and_analyse_have_not_seen_are_found(migrated):
+    migrated.execute("CREATE TABLE busy (id int, n int) WITH (autovacuum_enabled = off)")
+    migrated.execute("INSERT INTO busy SELECT generate_series(1, 60000), 1")
+    assert wait_until(migrated, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'busy' AND n_live_tup > 0")
+    assert found(migrated, "tables") == [("tables.not_analysed", "busy")]
+
+    migrated.execute("ANALYZE busy")
+    migrated.execute("UPDATE busy SET n = 2")
+    assert wait_until(migrated, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'busy' AND n_dead_tup > 50000")
+    assert found(migrated, "tables") == [("tables.dead_rows", "busy"), ("tables.not_analysed", "busy")]
+    migrated.execute("VACUUM (ANALYZE) busy")
+    assert found(migrated, "tables") == []
+
+
+def test_a_sequence_near_its_end_is_found(migrated):
+    migrated.execute("CREATE SEQUENCE theirs AS int; SELECT setval('theirs', 1610000000)")
+    assert found(migrated, "sequences") == []
+
+    migrated.execute("SELECT setval('theirs', 1611000000)")
+    assert found(migrated, "sequences") == [("sequences.near_end", "theirs")]
+
+
+def test_blocks_that_are_not_in_memory_are_found(own_server):
+    server = own_server(shared_buffers="1MB").start().create_database()
+    server.execute("CREATE TABLE t AS SELECT i, repeat('x', 500) FROM generate_series(1, 20000) AS i")
+    assert found(of(server), "cache") == []
+    for _ in range(5):
+        server.execute("SELECT count(*) FROM t")
+
+    assert wait_until(of(server), "SELECT 1 FROM pg_stat_database WHERE datname = 'fly2any' AND blks_read > 5000")
+    assert found(of(server), "cache", least=1000) == [("cache.misses", "shared_buffers")]
+
+
+def test_a_slot_that_nobody_reads_and_a_replica_that_lags_are_found(own_server, tmp_path_factory):
+    server = own_server().start().create_database()
+    database = of(server)
+    server.execute("SELECT pg_create_physical_replication_slot('forgotten', true)")
+    standby = server.standby(tmp_path_factory.mktemp("standby"))
+    try:
+        wait_until(database, "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'")
+        server.execute("CREATE TABLE replayed ()")
+        wait_until(of(standby), "SELECT 1 FROM pg_last_xact_replay_timestamp() AS t WHERE t IS NOT NULL")
+        assert found(database, "replication") == []
+        standby.execute("SELECT pg_wal_replay_pause()")
+        server.execute("CREATE TABLE t AS SELECT generate_series(1, 200000) AS n")
+        time.sleep(0.5)
+
+        assert found(database, "replication", most=1_000_000) == [
+            ("replication.lag", "walreceiver"),
+            ("replication.slot", "forgotten"),
+        ]
+        assert found(of(standby), "replication", longest=NOW) == [("replication.lag", "this standby")]
+    finally:
+        standby.remove()
+
+
+def test_transaction_numbers_that_run_out_are_found(migrated):
+    assert found(migrated, "wraparound") == []
+    assert found(migrated, "wraparound", near=10) == [("wraparound.near", migrated.name)]
+
+
+def test_settings_that_lose_rows_are_found(own_server):
+    server = own_server(fsync="off", autovacuum="off").start().create_database()
+
+    assert found(of(server), "settings") == [("settings.wrong", "autovacuum"), ("settings.wrong", "fsync")]
+
+
+def test_an_outdated_extension_is_found_until_it_is_updated(database):
+    database.execute("CREATE EXTENSION pg_trgm VERSION '1.5'")
+
+    assert found(database, "extensions") == [("extensions.outdated", "pg_trgm")]
+    database.execute('ALTER EXTENSION "pg_trgm" UPDATE')
+    assert found(database, "extensions") == []
+
+
+def test_slow_and_heavy_queries_are_found_with_their_model_and_without_their_values(own_server):
+    server = own_server(shared_preload_libraries="pg_stat_statements").start().create_database()
+    database = of(server)
+    assert found(database, "queries") == [("queries.not_counted", "pg_stat_statements")]
+    server.execute("CREATE EXTENSION pg_stat_statements; CREATE TABLE users (id text)")
+
+    with database.connect() as client:
+        for _ in range(3):
+            client.execute("SELECT pg_sleep(0.1), 'a secret' FROM (SELECT count(*) FROM users) AS u")
+
+    with django(database) as connection:
+        connection.ensure_connection()
+        slow = [one for one in TOPICS["queries"](Reader(connection, "public"), slow=0.05, calls=3) if isinstance(one, Finding)]
+        heavy = [one for one in TOPICS["queries"](Reader(connection, "public"), calls=9, busy=0.2) if isinstance(one, Finding)]
+    assert [one.code for one in slow] == ["queries.slow"]
+    assert [one.code for one in heavy] == ["queries.heavy"]
+    assert ("on accounts.User" in slow[0].message, "secret" in slow[0].message) == (True, False)
+
+
+def test_a_topic_that_takes_too_long_fails_alone(migrated, monkeypatch):
+    monkeypatch.setattr(examining, "DEADLINE", 200)
+
+    def slow(read):
+        read("SELECT pg_catalog.pg_sleep(9)")
+        yield Figure("never", "")
+
+    with django(migrated) as connection:
+        health = examine(connection, {"slow": slow, "sequences": TOPICS["sequences"]})
+
+    assert [(topic.name, bool(topic.figures)) for topic in health.topics] == [("slow", False), ("sequences", True)]
+    assert health.topics[0].trouble.startswith("The statement took longer than its time limit")
+    assert health.exit_code == 0
+
+
+def test_a_role_that_may_only_connect_gets_a_report(migrated):
+    with migrated.role() as url:
+        report = manage("dbhealth", "--format", "json", url=url)
+
+    assert (report.returncode in (0, 4), report.stderr) == (True, "")
+    assert [topic["name"] for topic in json.loads(report.stdout)["topics"]] == list(TOPICS)
+
+
+WAIVER = '[[waiver]]\ncode = "sequences.near_end"\nwhere = "theirs"\nowner = "ana@example.com"\nuntil = {}\nreason = "bigint in May"\n'
+
+
+def test_a_waiver_holds_until_its_day_and_then_is_a_finding_itself(migrated, tmp_path):
+    migrated.execute("CREATE SEQUENCE theirs AS int; SELECT setval('theirs', 2000000000)")
+    path = tmp_path / "waivers.toml"
+    results = []
+    for day in ("2999-01-01", "2026-01-01"):
+        path.write_text(WAIVER.format(day))
+        with django(migrated) as connection:
+            health = examine(connection, {"sequences": TOPICS["sequences"]}, read_waivers(path))
+        results.append(([finding.code for finding in health.findings], len(health.waived), health.exit_code))
+
+    assert results == [([], 1, 0), (["sequences.near_end", "waiver.expired"], 0, 4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[waiver", "cannot be read as TOML"),
+        (WAIVER.format('"soon"'), "Waiver 1 in"),
+        (WAIVER.format("2999-01-01").replace("sequences.near_end", "nothing.such"), "names nothing.such, which is no code"),
+        ("waiver = 7", "Waiver 1 in"),
+        ("\xff", "cannot be read as TOML"),
+    ],
+)
+def test_a_file_of_waivers_that_is_wrong_is_said(tmp_path, text, said):
+    path = tmp_path / "waivers.toml"
+    path.write_bytes(text.encode("latin-1"))
+
+    with pytest.raises(Exception, match=said) as raised:
+        read_waivers(path)
+    assert type(raised.value).__name__ == "Refusal"
+
+
+def test_a_topic_that_there_is_not_is_said(migrated):
+    result = manage("dbhealth", "weather", url=migrated.url)
+
+    assert (
+        result.returncode,
+        result.stderr.count("\n"),
+        "There is no topic weather: there are connections, locks" in result.stderr,
+    ) == (2, 1, True)
