@@ -10,9 +10,11 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import urlencode
 
+from django.core.cache import cache
 from django.db import connection, models
 from django.utils import timezone
 
+from fly2any.database.backup.retention import Newest, read_newest
 from fly2any.database.status import Report, verify
 from fly2any.postgres.values import Beyond
 
@@ -21,6 +23,7 @@ from .counts import Count, bounded, estimates, short
 from .deadlines import TooSlow, within
 from .indexes import time_of
 
+BACKUPS_KNOWN = 300
 GROWTH = timedelta(days=30)
 SPARK_POINTS = 30
 
@@ -70,6 +73,11 @@ def read_state() -> Report | None:
             return verify(connection)
     except TooSlow:
         return None
+
+
+def read_backups() -> Newest:
+    """Return the newest backups, as known for BACKUPS_KNOWN seconds: they may be far away."""
+    return cache.get_or_set("fly2any.backups", lambda: read_newest(connection.settings_dict["NAME"]), BACKUPS_KNOWN)  # type: ignore[return-value]
 
 
 def read_tables(admins: Iterable[tuple[Any, str]]) -> dict[type[models.Model], Table]:

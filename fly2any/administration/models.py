@@ -27,6 +27,7 @@ class Access(models.Model):
         verbose_name = "access"
         verbose_name_plural = "record of access"
         default_permissions = ("view",)
+        permissions = [("view_database", "Can see the database's health and backups")]
         indexes = [
             # The admin's list, newest first.
             Index(fields=["at"], name="fly2any_accesses_at_idx"),

@@ -5,15 +5,20 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.forms import AdminAuthenticationForm
 from django.contrib.auth.signals import user_login_failed
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.validators import MaxLengthValidator
+from django.db import connection
 from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_safe
 
-from .dashboard import read_state, read_tables, read_tiles
+from fly2any.database.health.examine import examine
+from fly2any.database.health.topics import TOPICS
+from fly2any.database.health.waivers import read_waivers
+
+from .dashboard import read_backups, read_state, read_tables, read_tiles
 from .deadlines import in_time
 from .filters import BadParameter
 from .second_factor import Enrol, Leave, RecoveryCodes, Verify
@@ -45,7 +50,29 @@ class AdminSite(admin.AdminSite):
     @method_decorator(require_safe)
     def index(self, request, extra_context=None):
         tables = self.tables_of(request, self.get_app_list(request))
-        return super().index(request, {**tables, "is_first_page": True, "state": read_state(), **(extra_context or {})})
+        backups = read_backups()
+        state, sees_more = read_state(), self.may_see_database(request)
+        extra = {"state": state, "backups": backups, "trouble": list(backups.findings()), "may_see_database": sees_more}
+        return super().index(request, {**tables, "is_first_page": True, **extra, **(extra_context or {})})
+
+    def may_see_database(self, request) -> bool:
+        return request.user.has_perm("administration.view_database")
+
+    @method_decorator(require_safe)
+    def database(self, request):
+        """What `dbstatus` and `dbhealth` say, on a page."""
+        if not self.may_see_database(request):
+            raise PermissionDenied
+        state, backups = read_state(), read_backups()
+        health = examine(connection, TOPICS, read_waivers(settings.WAIVERS))
+        context = {
+            **self.each_context(request),
+            "title": "Database",
+            "health": health,
+            "backups": backups,
+            "findings": [*(state.findings if state else ()), *backups.findings(), *health.findings],
+        }
+        return TemplateResponse(request, "admin/database.html", context)
 
     @method_decorator(require_safe)
     def app_index(self, request, app_label, extra_context=None):
@@ -74,6 +101,7 @@ class AdminSite(admin.AdminSite):
             path("second-factor/leave/", Leave.as_view(site=self), name="second_factor_leave"),
             path("second-factor/new/", Enrol.as_view(site=self), name="second_factor_new"),
             path("second-factor/codes/", RecoveryCodes.as_view(site=self), name="second_factor_codes"),
+            path("database/", self.admin_view(self.database), name="database"),
             *super().get_urls(),
         ]
 

@@ -2,6 +2,7 @@
 
 import pytest
 from django.contrib.auth.models import Group, Permission
+from django.db import connection
 from django.urls import reverse
 
 from accounts.models import Account, Session, User
@@ -34,7 +35,28 @@ def test_the_groups_have_what_the_migrations_grant():
         "engagement.export_useractivity", "travel.export_pricehistory", "travel.export_pricemonitorlog",
     }  # fmt: skip
     assert {"administration.view_access", "auth.view_group", "accounts.export_user"} <= granted["Administrators"]
-    assert {name for name in granted["Administrators"] if name.startswith("administration")} == {"administration.view_access"}
+    assert {name for name in granted["Administrators"] if name.startswith("administration")} == {
+        "administration.view_access", "administration.view_database",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("role", "status"), [("Support", 403), ("Operations", 200), ("Administrators", 200), ("superuser", 200)]
+)
+def test_the_page_of_the_database_is_for_those_who_run_it(member, role, status):
+    client = member(role)
+    connection.cursor().execute('DROP INDEX "price_alerts_active_idx"; CREATE INDEX theirs ON price_alerts ("userId", id)')
+    connection.cursor().execute("CREATE INDEX theirs_too ON price_alerts (id)")
+
+    page = client.get(reverse("admin:database"))
+
+    first = client.get(reverse("admin:index")).content.decode()
+    assert (page.status_code, reverse("admin:database") in first) == (status, status == 200)
+    if status == 200:
+        codes = {finding.code for finding in page.context["findings"]}
+        assert {"index.missing", "indexes.redundant"} <= codes
+        assert "CREATE INDEX CONCURRENTLY &quot;price_alerts_active_idx&quot;" in page.content.decode()
+        assert [topic.trouble for topic in page.context["health"].topics] == [""] * 12
 
 
 @pytest.mark.parametrize("role", ["Support", "Operations", "Administrators"])

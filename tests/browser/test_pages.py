@@ -36,6 +36,7 @@ def pages():
     price, talk = PriceHistory.objects.first(), Conversation.objects.filter(messages__flight_results__isnull=False).first()
     yield reverse("admin:index")
     yield reverse("admin:app_list", args=["travel"])
+    yield reverse("admin:database")
     yield f"{reverse('admin:travel_pricehistory_route')}?origin={price.origin}&destination={price.destination}&day={price.depart_date}"
     yield f"{reverse('admin:engagement_notification_changelist')}?type=booking_cancelled"
     yield f"{reverse('admin:accounts_user_changelist')}?q=nobody-at-all"

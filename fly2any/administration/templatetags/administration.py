@@ -17,6 +17,12 @@ def contents(field):
 
 
 @register.filter
+def figure(value):
+    """Return a number with commas between its thousands."""
+    return f"{value:,}"
+
+
+@register.filter
 def moment(value):
     """Return how a figure is shown: a time as its distance from now, anything else as it is, nothing as a dash."""
     if isinstance(value, datetime):
