@@ -145,6 +145,8 @@ else:
         if schema := DATABASES["default"]["OPTIONS"].get("options"):
             DATABASES["default"]["DIRECT"]["OPTIONS"].setdefault("options", schema)
 
+# A connection of the pool is asked before it is used: the server may have ended it, as after a restore.
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DATABASES["default"]["POOL"] = pool(DATABASES["default"].get("POOL", {}))
 
 if DEVELOPMENT:

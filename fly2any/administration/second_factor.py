@@ -5,6 +5,7 @@ The ceremonies of a passkey are in `passkeys`, under `admin/second-factor/passke
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any
 
 import segno
@@ -28,8 +29,19 @@ from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from django_otp_webauthn.models import WebAuthnCredential
 
+from .passkeys import Helper
+
 RECOVERY_CODES = 10
 PENDING = "second_factor_pending"  # The key in the session of the device that waits for its first code.
+
+
+def is_name(request) -> bool:
+    """Return whether the admin is reached by a name: a passkey cannot be for an address."""
+    try:
+        ip_address(Helper(request).get_relying_party_domain())
+    except ValueError:
+        return True
+    return False
 
 
 class CodeForm(forms.Form):
@@ -123,7 +135,7 @@ class Enrol(Staff):
         request.session[PENDING] = device.pk
         picture = segno.make(device.config_url, micro=False).svg_inline(scale=4, border=2, light="#fff")
         secret = " ".join(device.config_url.partition("secret=")[2].partition("&")[0][i : i + 4] for i in range(0, 32, 4))
-        context = {"picture": mark_safe(picture), "secret": secret, "form": form or CodeForm()}  # noqa: S308  segno's own SVG.
+        context = {"picture": mark_safe(picture), "secret": secret, "form": form or CodeForm(), "by_name": is_name(request)}  # noqa: S308  segno's own SVG.
         return self.page(request, "admin/second_factor_new.html", title="Set up a second factor", **context)
 
     def post(self, request):

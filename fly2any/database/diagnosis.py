@@ -18,6 +18,10 @@ class Refusal(Exception):  # noqa: N818  It says no; nothing is broken.
     """What cannot be done, and its cure, in one sentence for the user."""
 
 
+class Unfit(Refusal):
+    """A backup that cannot be used: what is wrong is in it, and not with what it was tried with."""
+
+
 class Cause(NamedTuple):
     """What an error says, as an SQLSTATE or as a pattern in its text, and the sentence for it; groups fill its {names}."""
 
@@ -80,7 +84,7 @@ CAUSES = (
           "A parameter of POSTGRES_URL asks for what is not there ({line}): correct or remove it."),
     # Statements.
     Cause("", r'permission denied to create database',
-          "The role may not create a scratch database: ALTER ROLE … CREATEDB, or run this on the embedded server (without POSTGRES_URL)."),
+          "The role may not create databases, which this needs for a while: ALTER ROLE … CREATEDB."),
     Cause("", r'permission denied to create extension "(?P<name>[^"]*)"',
           "The role may not create the extension {name}: let an administrator of the server run CREATE EXTENSION {name} in this database, and run the command again."),
     Cause("", r'(extension "(?P<name>[^"]*)" is not available|could not open extension control file)',

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
@@ -15,26 +18,50 @@ from .catalog import read_catalog
 from .contract import Contract, grow
 from .migration_state import known_migrations
 
+SCRATCH = "fly2any_scratch_"
+LEFT_SQL = """
+    SELECT datname FROM pg_catalog.pg_database
+    WHERE pg_catalog.starts_with(datname, %s) AND pg_catalog.pg_get_userbyid(datdba) = current_user ORDER BY datname
+"""
+
 
 @contextmanager
-def scratch_database(connection) -> Iterator:
-    """Yield a connection to a new, empty database beside that of `connection`, and drop the database in the end."""
-    name = f"scratch_{secrets.token_hex(6)}"
+def scratch_database(connection, make: Callable[[Any, str], None] | None = None) -> Iterator:
+    """Yield a connection to a new, empty database beside that of `connection`, and drop the database in the end.
+
+    `make` creates it, given a connection and the name, where it must not be any database.
+    """
+    name = f"{SCRATCH}{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(4)}"
     identifier = sql.Identifier(name)
     beside = connection.copy()  # Databases are not created in a transaction, which `connection` may be in.
-    with beside.cursor() as cursor:
-        cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(identifier))
+    drop_left(beside, SCRATCH)
     # Under an alias of its own, so that transactions and migrations find it.
     options = {option: value for option, value in connection.settings_dict["OPTIONS"].items() if option != "options"}
     connections.databases[name] = {**connection.settings_dict, "NAME": name, "OPTIONS": options}
     try:
+        (make or _make)(beside, name)
         yield connections[name]
     finally:
         connections[name].close()
         del connections[name], connections.databases[name]
         with beside.cursor() as cursor:
-            cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
         beside.close()
+
+
+def _make(connection, name: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(sql.Identifier(name)))
+
+
+def drop_left(connection, prefix: str) -> None:
+    """Drop our databases that begin with `prefix` and a time a day ago or longer: a command that was killed left them."""
+    with connection.cursor() as cursor:
+        cursor.execute(LEFT_SQL, [prefix])
+        for (name,) in cursor.fetchall():
+            made = re.match(r"\d{8}T\d{6}", name[len(prefix) :])
+            if made and datetime.strptime(made[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) < datetime.now(UTC) - timedelta(days=1):
+                cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def built_contract(connection) -> Contract:

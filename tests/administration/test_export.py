@@ -31,6 +31,15 @@ def test_any_text_comes_out_as_it_is_or_with_an_apostrophe_before_a_formula(text
     assert row[header.index("name")] == (f"'{text}" if text[0] in "=+-@＝＋－＠\t\r\n" else text)
 
 
+def test_rows_are_exported_in_development_too(member, settings):
+    settings.DEBUG = True  # Django then gives out cursors of its own.
+    User.objects.create(email="ana@example.com")
+
+    header, *rows = exported(User.objects.filter(email="ana@example.com"), without=("password",))
+
+    assert [row[header.index("email")] for row in rows] == ["ana@example.com"]
+
+
 def test_secrets_are_left_out_and_nothing_else(member):
     User.objects.create(email="ana@example.com", password="$2b$10$hash")
     header, *rows = exported(User.objects.filter(email="ana@example.com"), without=("password",))

@@ -28,11 +28,15 @@ TABLES_SQL = """
 
 # The sum of the first 64 bits of each row's MD5: the same in whatever order the rows come, and for a row twice another.
 CONTENT_SQL = """
-    SELECT count(*), COALESCE(sum(('x' || left(md5("the row"::text), 16))::bit(64)::bigint), 0)::text FROM {table} AS "the row"
+    SELECT pg_catalog.count(*),
+           COALESCE(pg_catalog.sum(('x' || pg_catalog.left(pg_catalog.md5(ROW("the row".*)::text), 16))::bit(64)::bigint), 0)::text
+    FROM {table} AS "the row"
 """
 
 # How values are written as text, whatever the server, the database and the role have set.
 PINNED = {
+    "search_path": "pg_catalog",
+    "quote_all_identifiers": "off",
     "datestyle": "ISO",
     "intervalstyle": "postgres",
     "timezone": "UTC",
@@ -41,8 +45,12 @@ PINNED = {
     "xmlbinary": "base64",
     "lc_monetary": "C",
     "jit": "off",
+}
+PATIENT = {
     "statement_timeout": "0",
+    "transaction_timeout": "0",  # From PostgreSQL 17 on.
     "idle_in_transaction_session_timeout": "0",
+    "lock_timeout": "60s",  # For the tables' locks, which a running migration holds.
 }
 
 
@@ -83,7 +91,8 @@ class Manifest:
     contract: str  # The SHA-256 of contract.json.
     migrations: tuple[str, ...]
     findings: tuple[str, ...]  # Of dbstatus when it was taken, besides those about the server: "code at where".
-    roles: tuple[str, ...]  # Those that privileges were granted to.
+    owners: tuple[str, ...]  # The roles that what is in it belongs to,
+    roles: tuple[str, ...]  # and those it names besides, in privileges and policies.
     tables: dict[str, Content]  # By "schema"."name", quoted where it must be.
     verdict: Verdict | None = None
 
@@ -103,8 +112,7 @@ class Manifest:
 def read_contents(connection, show: Callable[[str, float], None]) -> dict[str, Content]:
     """Return the content of every table, in the transaction that `connection` is in; `show` hears the table and the percent."""
     with connection.cursor() as cursor:
-        for name, value in PINNED.items():
-            cursor.execute("SELECT pg_catalog.set_config(%s, %s, true)", [name, value])
+        pin(cursor, PINNED | PATIENT)
         cursor.execute(TABLES_SQL)
         tables = cursor.fetchall()
         whole, done, contents = sum(size for *_, size in tables) or 1, 0, {}
@@ -115,6 +123,13 @@ def read_contents(connection, show: Callable[[str, float], None]) -> dict[str, C
             contents[place] = Content(*cursor.fetchone())
             done += size
     return contents
+
+
+def pin(cursor, settings: dict[str, str]) -> None:
+    """Set what the server knows of `settings`, until the end of the transaction."""
+    for name, value in settings.items():
+        known = "SELECT pg_catalog.set_config(name, %s, true) FROM pg_catalog.pg_settings WHERE name = %s"
+        cursor.execute(known, [value, name])
 
 
 def file_name(database: str) -> str:
@@ -140,12 +155,30 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
             raise Refusal(f"{where} has a format that this code does not read: use the code that wrote it, or newer.")
         verdict = data["verdict"]
         data["tables"] = {name: Content(**content) for name, content in data["tables"].items()}
-        data |= {name: tuple(data[name]) for name in ("migrations", "findings", "roles")}
+        data |= {name: tuple(data[name]) for name in ("migrations", "findings", "owners", "roles")}
         data["taken"] = _time(data["taken"])
         data["verdict"] = verdict and Verdict(**{**verdict, "at": _time(verdict["at"])})
-        return Manifest(**data)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise Refusal(f"{where} is no manifest of a backup, or is damaged: take another backup.") from None
+        manifest = Manifest(**data)
+        name = where.removesuffix(".json")
+        if manifest.name != name or manifest.file not in (f"{name}.dump", f"{name}.dump.age"):
+            raise ValueError("another's manifest")  # A file of that name is deleted with it.
+        numbers = (manifest.bytes, *(content.rows for content in manifest.tables.values()))
+        hashes = tuple(content.hash for content in manifest.tables.values())
+        words = (manifest.database, manifest.code, manifest.sha256, manifest.contract, *manifest.migrations, *manifest.findings)
+        words += (*manifest.owners, *manifest.roles, *hashes, manifest.verdict.reason if manifest.verdict else "")
+        if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or not all(
+            isinstance(word, str) for word in words
+        ):
+            raise ValueError("a value of another kind")
+        if not all(re.fullmatch(r"\d{1,4}(\.\d+)?", version) for version in (manifest.server, manifest.tool)):
+            raise ValueError("no version")
+        if manifest.taken > datetime.now(UTC) + timedelta(days=1):
+            raise ValueError("taken in the future")
+        return manifest
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        raise Refusal(
+            f"{where} is no manifest of a backup, or is damaged: use another, and remove it if nobody needs it."
+        ) from None
 
 
 def _time(text: str) -> datetime:

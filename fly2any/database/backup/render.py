@@ -9,32 +9,37 @@ from datetime import UTC, datetime
 
 from .manifest import Manifest
 from .retention import hours
+from .take import Kept
 
 
 def one(manifest: Manifest, place: str) -> str:
-    """Return a backup as three lines."""
-    lines = [
-        f"Backup    {manifest.name}, {size(manifest.bytes)}{', encrypted' if manifest.file.endswith('.age') else ''}, at {place}",
+    """Return what a backup is, as two lines."""
+    number = len(manifest.findings)
+    found = f", with {number} finding{'s' if number > 1 else ''} of dbstatus" if number else ""
+    return (
+        f"Backup    {manifest.name}, {size(manifest.bytes)}{', encrypted' if manifest.file.endswith('.age') else ''}, at {place}\n"
         f"Contents  {len(manifest.tables)} tables, {manifest.rows:,} rows, of {manifest.database} on PostgreSQL {manifest.server},"
-        f" {manifest.taken:%Y-%m-%d %H:%M} UTC",
-        f"Verdict   {verdict(manifest)}",
-    ]
-    return "\n".join(lines)
+        f" {manifest.taken:%Y-%m-%d %H:%M} UTC{found}"
+    )
 
 
 def verdict(manifest: Manifest) -> str:
+    """Return the verdict as a line."""
+    return f"Verdict   {_said(manifest)}"
+
+
+def _said(manifest: Manifest) -> str:
     if manifest.verdict is None:
-        return "unverified: `manage.py dbbackup --check latest-or-its-name` restores and compares it".replace(
-            "latest-or-its-name", manifest.name
-        )
+        return f"unverified: `manage.py dbbackup --check {manifest.name}` restores and compares it"
     if not manifest.verdict.good:
         return f"BAD: {manifest.verdict.reason}"
-    return f"good: restored on PostgreSQL {manifest.verdict.server}, the rows of every table hashed and compared, dbstatus finds nothing new"
+    return f"good: restored on PostgreSQL {manifest.verdict.server} on {manifest.verdict.at:%Y-%m-%d %H:%M} UTC, the rows of every table hashed and compared, dbstatus finds nothing new"
 
 
-def many(manifests: Iterable[Manifest], place: str) -> Iterator[str]:
+def many(kept: Kept, place: str) -> Iterator[str]:
     """Yield the lines of a list, newest first."""
-    now, manifests = datetime.now(UTC), list(manifests)
+    now, manifests = datetime.now(UTC), kept.manifests
+    yield from (f"{name} belongs to no backup, or cannot be read." for name in kept.odd)
     if not manifests:
         yield f"No backup is at {place}."
         return
@@ -44,12 +49,17 @@ def many(manifests: Iterable[Manifest], place: str) -> Iterator[str]:
         yield f"  {manifest.name:<40}{hours(manifest.age(now)):>9}{size(manifest.bytes):>12}{manifest.rows:>15,}  {said}"
 
 
-def as_data(manifests: Iterable[Manifest]) -> str:
+def as_data(manifests: Iterable[Manifest], pruned: Iterable[Manifest] = ()) -> str:
     now = datetime.now(UTC)
     entries = [
         {**asdict(manifest), "state": manifest.state, "age": manifest.age(now).total_seconds()} for manifest in manifests
     ]
-    return json.dumps({"format": 1, "backups": entries}, indent=2, ensure_ascii=False, default=datetime.isoformat)
+    return json.dumps(
+        {"format": 1, "backups": entries, "pruned": [manifest.name for manifest in pruned]},
+        indent=2,
+        ensure_ascii=False,
+        default=datetime.isoformat,
+    )
 
 
 def size(number: int) -> str:

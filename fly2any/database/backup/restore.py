@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,14 +13,14 @@ from django.conf import settings
 from django.db import Error, connections, transaction
 from psycopg import sql
 
-from ..diagnosis import Refusal
+from ..diagnosis import Refusal, Unfit
 from ..migration_state import known_migrations, replaced_migrations
-from ..scratch import scratch_database
+from ..scratch import drop_left, scratch_database
 from ..status import verify
 from ..watching import Progress
 from . import tools
 from .manifest import Manifest, Verdict, as_json, differences, from_json, judged, read_contents, sha256_of
-from .sealing import ENDING, unseal
+from .sealing import ENDING, keys_in, unseal
 from .store import Store
 from .take import backups, findings_of
 
@@ -37,13 +38,24 @@ SETTINGS_SQL = """
     ORDER BY 1
 """
 GRANTS_SQL = """
-    SELECT CASE WHEN a.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee) END, a.privilege_type
+    SELECT CASE WHEN a.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee) END, a.privilege_type, a.is_grantable
     FROM pg_catalog.pg_database AS d, pg_catalog.aclexplode(d.datacl) AS a
     WHERE d.datname = pg_catalog.current_database() ORDER BY 1, 2
 """
-TERMINATE_SQL = """
-    SELECT count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity
-    WHERE datname = %s AND pid <> pg_catalog.pg_backend_pid()
+SESSIONS_SQL = """
+    SELECT pid FROM pg_catalog.pg_stat_activity WHERE datname = %s AND pid <> pg_catalog.pg_backend_pid() ORDER BY pid
+"""
+TERMINATE_SQL = "SELECT pg_catalog.pg_terminate_backend(%s)"
+# Which of these roles are not on the server, and which of the owners the role that restores may not give things to.
+MISSING_SQL = """
+    SELECT name, NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name) AS missing
+    FROM unnest(%(roles)s::text[]) AS name
+    WHERE CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name)
+               THEN name = ANY (%(owners)s) AND NOT pg_catalog.pg_has_role(name::name, 'MEMBER') ELSE true END
+    ORDER BY name
+"""
+COMMENT_SQL = """
+    SELECT pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
 """
 USED_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -54,13 +66,17 @@ USED_SQL = """
 MAINTENANCE = ("postgres", "template1")
 
 
-def find(store: Store, name: str) -> Manifest:
-    """Return the manifest of the backup `name`, of the newest good one for `latest`; raise Refusal where there is none."""
+def find(store: Store, name: str, *, of: str, good: bool) -> Manifest:
+    """Return the manifest of the backup `name`; raise Refusal where there is none.
+
+    `latest` is the newest of the database `of`, the newest good one where `good`.
+    """
     if name == "latest":
-        good = [manifest for manifest in backups(store) if manifest.state == "good"]
-        if not good:
-            raise Refusal(f"{store.place} has no backup that was proven good: run `manage.py dbbackup --verify`, or name one.")
-        return good[0]
+        for manifest in backups(store, of=of).manifests:
+            if manifest.state == "good" or not good:
+                return manifest
+        proven = " that was proven good" if good else ""
+        raise Refusal(f"{store.place} has no backup of {of}{proven}: run `manage.py dbbackup --verify`, or name one.")
     name = name.removesuffix(".json").removesuffix(ENDING).removesuffix(".dump")
     if "/" in name or f"{name}.json" not in store.names():
         raise Refusal(f"{store.place} has no backup {name}: `manage.py dbbackup --list` shows what it has.")
@@ -81,17 +97,17 @@ def opened(store: Store, manifest: Manifest, progress: Progress) -> Iterator[Pat
         size = path.stat().st_size
         if size != manifest.bytes:
             cut = "cut short" if size < manifest.bytes else "changed"
-            raise Refusal(f"{manifest.file} has {size:,} bytes and not {manifest.bytes:,}: it was {cut}; use another backup.")
+            raise Unfit(f"{manifest.file} has {size:,} bytes and not {manifest.bytes:,}: it was {cut}; use another backup.")
         progress.show(f"reading {manifest.file}", None)
         if sha256_of(path) != manifest.sha256:
-            raise Refusal(f"{manifest.file} is not what was stored (its SHA-256 differs): it is damaged; use another backup.")
+            raise Unfit(f"{manifest.file} is not what was stored (its SHA-256 differs): it is damaged; use another backup.")
         if not manifest.file.endswith(ENDING):
             yield path
             return
-        with store.workplace() as work:
+        with tempfile.TemporaryDirectory(prefix="fly2any-") as work:  # Not at the store, which may be another machine's.
             progress.show("decrypting", None)
-            unseal(path, work / "dump", settings.BACKUPS["identity_file"])
-            yield work / "dump"
+            unseal(path, Path(work, "dump"), settings.BACKUPS["identity_file"])
+            yield Path(work, "dump")
 
 
 def refuse_what_cannot_be(manifest: Manifest, connection) -> None:
@@ -127,8 +143,8 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, priv
 
     with tools.reached(connection) as (place, environment):
         connection.close()
-        arguments = ["--verbose", "--exit-on-error", "--no-owner", f"--dbname={place}"]
-        arguments += [] if privileges else ["--no-privileges"]
+        arguments = ["--verbose", "--exit-on-error", "--no-subscriptions", f"--dbname={place}"]
+        arguments += [] if privileges else ["--no-owner", "--no-privileges"]
         with tools.Running(tool.folder / "pg_restore", [*arguments, str(path)], environment, hear) as restoring:
             restoring.finish()
     with connection.cursor() as cursor:
@@ -151,16 +167,18 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
 
     Raises Refusal where it could not be tried; a backup that cannot be restored is bad, which is an answer.
     """
+    if manifest.file.endswith(ENDING):
+        keys_in(settings.BACKUPS["identity_file"])
     with connection.direct():
         connection.ensure_connection()
         _, version = tools.server_version(connection)
         refuse_what_cannot_be(manifest, connection)
         try:
-            with opened(store, manifest, progress) as path, scratch_database(connection) as scratch:
+            with opened(store, manifest, progress) as path, scratch_database(connection, make=_create) as scratch:
                 load(scratch, path, manifest, progress, privileges=False)
                 reason = compare(scratch, manifest, progress)
-        except Refusal as refusal:
-            reason = str(refusal)
+        except Unfit as unfit:
+            reason = str(unfit)
     progress.clear()
     manifest = judged(manifest, Verdict(datetime.now(UTC), version, reason))
     store.write(f"{manifest.name}.json", as_json(manifest).encode())
@@ -187,28 +205,38 @@ def beside(connection, name: str) -> Iterator:
         del connections[alias], connections.databases[alias]
 
 
-def restore_into(connection, name: str, store: Store, manifest: Manifest, progress: Progress) -> str:
-    """Restore into the database `name` of the server, made if it is not there; return what privileges were left out.
+def restore_into(connection, name: str, store: Store, manifest: Manifest, progress: Progress) -> None:
+    """Restore into the database `name` of the server, made if it is not there.
 
     Raises Refusal where it is not empty, and where what was restored is not what the backup says.
     """
     with connection.direct():
         connection.ensure_connection()
         refuse_what_cannot_be(manifest, connection)
+        _want_roles(connection, manifest)
         with opened(store, manifest, progress) as path:
-            made = _create(connection, name)
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])
+                is_there = cursor.fetchone()[0]
             try:
-                return _restore(connection, name, path, manifest, progress)
+                if not is_there:
+                    _create(connection, name)
+                _restore(connection, name, path, manifest, progress)
             except BaseException:
-                if made:
+                if not is_there:
                     with connection.cursor() as cursor:
                         cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
                 raise
 
 
-def restore_over(connection, store: Store, manifest: Manifest, progress: Progress) -> tuple[str, str]:
-    """Restore into a new database, compare it, and swap it with the one of `connection`; return the old one's new name, and
-    what privileges were left out.
+def want_name(name: str) -> None:
+    """Raise Refusal where `name` is no name for a database to restore into."""
+    if not name or len(name.encode()) > 63 or name in (*MAINTENANCE, "template0"):
+        raise Refusal(f"“{name}” is no name for a database of one's own of at most 63 bytes: give --into another.")
+
+
+def restore_over(connection, store: Store, manifest: Manifest, progress: Progress) -> str:
+    """Restore into a new database, compare it, and swap it with the one of `connection`; return the old one's new name.
 
     Until the swap, one transaction, the database is as it was and in use; the old one is kept.
     """
@@ -217,14 +245,21 @@ def restore_over(connection, store: Store, manifest: Manifest, progress: Progres
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_catalog.current_database()")
             current = cursor.fetchone()[0]
-        stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
-        new, old = f"{current[:40]}_restored_{stamp}", f"{current[:40]}_before_{stamp}"
-        left_out = restore_into(connection, new, store, manifest, progress)
+        stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        short = current.encode()[:30].decode(errors="ignore")
+        new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
+        drop_left(connection, f"{short}_restored_")
+        restore_into(connection, new, store, manifest, progress)
         with beside(connection, _maintenance(connection, current)) as elsewhere:
-            _dress(connection, elsewhere, new)
-            connection.close()
-            swap(elsewhere, current, new=new, old=old)
-    return old, left_out
+            try:
+                _dress(connection, elsewhere, new)
+                connection.close()
+                swap(elsewhere, current, new=new, old=old)
+            except BaseException:
+                with elsewhere.cursor() as cursor:
+                    cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(new)))
+                raise
+    return old
 
 
 def swap(elsewhere, current: str, *, new: str, old: str) -> None:
@@ -238,11 +273,16 @@ def swap(elsewhere, current: str, *, new: str, old: str) -> None:
     def end_sessions() -> None:
         own = elsewhere.copy()
         try:
-            with suppress(Error), own.cursor() as cursor:
+            with own.cursor() as cursor:
                 while not over.is_set():
                     for name in (current, new):
-                        cursor.execute(TERMINATE_SQL, [name])
+                        cursor.execute(SESSIONS_SQL, [name])
+                        for session in cursor.fetchall():
+                            with suppress(Error):  # Of a role that this one may not end: the rename says that it is in the way.
+                                cursor.execute(TERMINATE_SQL, session)
                     over.wait(0.2)
+        except Error:
+            pass  # The rename says what is wrong.
         finally:
             own.close()
 
@@ -258,28 +298,34 @@ def swap(elsewhere, current: str, *, new: str, old: str) -> None:
         thread.join(10)
 
 
-def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Progress) -> str:
+def _want_roles(connection, manifest: Manifest) -> None:
+    """Raise Refusal where roles of the backup are missing, or may not be given what belongs to them: nothing is left out silently."""
+    with connection.cursor() as cursor:
+        cursor.execute(MISSING_SQL, {"roles": [*manifest.owners, *manifest.roles], "owners": list(manifest.owners)})
+        rows = cursor.fetchall()
+    if missing := [f'CREATE ROLE "{name}" NOLOGIN;' for name, is_missing in rows if is_missing]:
+        raise Refusal(f"The backup names roles that this server has not: run {' '.join(missing)} and the command again.")
+    if others := [name for name, is_missing in rows if not is_missing]:
+        raise Refusal(
+            f"Part of the backup belongs to {', '.join(others)}, and this role may not give it to them:"
+            " connect as a superuser, or GRANT those roles to this one."
+        )
+
+
+def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Progress) -> None:
     with beside(connection, name) as target:
         if is_used(target):
             raise Refusal(f"The database {name} is not empty: name another, which is made, or an empty one.")
-        with target.cursor() as cursor:
-            cursor.execute("SELECT rolname FROM pg_catalog.pg_roles")
-            roles = {role for (role,) in cursor.fetchall()}
-        missing = [role for role in manifest.roles if role not in roles]
-        load(target, path, manifest, progress, privileges=not missing)
+        load(target, path, manifest, progress, privileges=True)
         if reason := compare(target, manifest, progress):
             raise Refusal(
                 f"What was restored is not what {manifest.name} says: {reason}. Nothing was replaced; use another backup."
             )
-    return ", ".join(missing)
 
 
-def _create(connection, name: str) -> bool:
-    """Make the database `name`, like that of `connection`, unless it is there; return whether it was made."""
+def _create(connection, name: str) -> None:
+    """Make the database `name`, like that of `connection`."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])
-        if cursor.fetchone()[0]:
-            return False
         cursor.execute(LIKE_SQL)
         encoding, collate, ctype, provider, locale, *_ = cursor.fetchone()
         parts = [sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))]
@@ -290,7 +336,6 @@ def _create(connection, name: str) -> bool:
             option = {"i": "ICU_LOCALE", "b": "BUILTIN_LOCALE"}[provider]
             parts.append(sql.SQL(f"LOCALE_PROVIDER {kind} {option} {{}}").format(sql.Literal(locale)))
         cursor.execute(sql.SQL(" ").join(parts))
-    return True
 
 
 def _dress(connection, elsewhere, new: str) -> None:
@@ -300,6 +345,8 @@ def _dress(connection, elsewhere, new: str) -> None:
         settings_of = cursor.fetchall()
         cursor.execute(GRANTS_SQL)
         grants = cursor.fetchall()
+        cursor.execute(COMMENT_SQL)
+        comment = cursor.fetchone()[0]
         cursor.execute(LIKE_SQL)
         *_, owner, limit, acl = cursor.fetchone()
     name = sql.Identifier(new)
@@ -317,9 +364,12 @@ def _dress(connection, elsewhere, new: str) -> None:
                 cursor.execute(sql.SQL("{} SET {} TO {}").format(whom, sql.Identifier(option), shown))
         if acl is not None:
             cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
-        for role, privilege in grants:
+        if comment is not None:
+            cursor.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(name, sql.Literal(comment)))
+        for role, privilege, may_grant in grants:
+            option = " WITH GRANT OPTION" if may_grant and role is not None else ""
             grantee = sql.SQL("PUBLIC") if role is None else sql.Identifier(role)
-            cursor.execute(sql.SQL(f"GRANT {privilege} ON DATABASE {{}} TO {{}}").format(name, grantee))
+            cursor.execute(sql.SQL(f"GRANT {privilege} ON DATABASE {{}} TO {{}}{option}").format(name, grantee))
         if limit != -1:
             cursor.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, sql.Literal(limit)))
         cursor.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, sql.Identifier(owner)))

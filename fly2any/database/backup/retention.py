@@ -31,7 +31,7 @@ class Newest:
             return
         if self.trouble:
             yield Finding(Severity.WARNING, "backup.unreadable", self.place, self.trouble, "Correct what it says.")
-        elif self.good is None:
+        if self.good is None and not (self.trouble and self.newest is None):
             yield Finding(
                 Severity.WARNING,
                 "backup.none",
@@ -39,7 +39,7 @@ class Newest:
                 "No backup was proven good by restoring it.",
                 "Run `manage.py dbbackup --verify`, every night from cron.",
             )
-        elif self.good.age(now) > limit:
+        elif self.good and self.good.age(now) > limit:
             yield Finding(
                 Severity.WARNING,
                 "backup.old",
@@ -62,31 +62,44 @@ def read_newest(database: str) -> Newest:
     place = settings.BACKUPS["location"]
     if not place or not (settings.BACKUPS["expected"] or Path(place).exists()):
         return Newest(place)
-    newest = good = None
+    newest, good, trouble = None, None, ""
     try:
         store = store_at(place)
-        names = [name for name in store.names() if name.endswith(".json") and name.startswith(f"{file_name(database)}-")]
+        there = store.names()
+        names = [name for name in there if name.endswith(".json") and name.startswith(f"{file_name(database)}-")]
         for name in sorted(names, key=lambda name: name.rpartition("-")[2], reverse=True):
-            manifest = from_json(store.read(name), where=name)
+            try:
+                manifest = from_json(store.read(name), where=name)
+            except Refusal as refusal:
+                trouble = trouble or str(refusal)
+                continue
+            if manifest.file not in there:
+                trouble = trouble or f"{manifest.file} is gone, and its manifest is there."
+                continue
             newest = newest or manifest
             if manifest.state == "good":
                 good = manifest
                 break
     except Refusal as refusal:
         return Newest(place, trouble=str(refusal))
-    return Newest(place, newest, good)
+    return Newest(place, newest, good, trouble)
 
 
 def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
-    """Return those not kept: of each of so many days, weeks and months the last good one stays, and the newest of all."""
+    """Return those not kept: of each of so many days, weeks and months the last good one stays, and the last unverified one.
+
+    What is newest of all stays too. The backups are of one database.
+    """
     by_age = sorted(manifests, key=lambda manifest: manifest.taken, reverse=True)
-    good = [manifest for manifest in by_age if manifest.state == "good"]
-    kept = {manifest.name for manifest in by_age[:1] + good[:1]}
-    for number, period in zip(settings.BACKUPS["keep"], ("%Y-%m-%d", "%G-%V", "%Y-%m"), strict=True):
-        last: dict[str, str] = {}
-        for manifest in good:
-            last.setdefault(f"{manifest.taken:{period}}", manifest.name)
-        kept.update(list(last.values())[:number])
+    kept = {manifest.name for manifest in by_age[:1]}
+    for state in ("good", "unverified"):
+        of_state = [manifest for manifest in by_age if manifest.state == state]
+        kept.update(manifest.name for manifest in of_state[:1])
+        for number, period in zip(settings.BACKUPS["keep"], ("%Y-%m-%d", "%G-%V", "%Y-%m"), strict=True):
+            last: dict[str, str] = {}
+            for manifest in of_state:
+                last.setdefault(f"{manifest.taken:{period}}", manifest.name)
+            kept.update(list(last.values())[:number])
     return [manifest for manifest in by_age if manifest.name not in kept]
 
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyrage
 
 from ..diagnosis import Refusal
 
 ENDING = ".age"
+
+
+@contextmanager
+def room_for(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pyrage.EncryptError, pyrage.DecryptError) as error:
+        if isinstance(error, OSError) or "os error" in str(error) or "No space" in str(error):
+            raise Refusal(f"{target.parent} has no room for {target.name} ({error}): make room there, or set TMPDIR.") from None
+        raise
 
 
 def seal(source: Path, target: Path, recipient: str) -> None:
@@ -19,11 +32,12 @@ def seal(source: Path, target: Path, recipient: str) -> None:
         raise Refusal(
             "BACKUP_RECIPIENT is no public key of age: make a pair with `age-keygen`, and set it to the line age1…."
         ) from None
-    pyrage.encrypt_file(str(source), str(target), [key])
+    with room_for(target):
+        pyrage.encrypt_file(str(source), str(target), [key])
 
 
-def unseal(source: Path, target: Path, identity_file: str) -> None:
-    """Decrypt a file by the key in `identity_file`; raise Refusal where it does not open it."""
+def keys_in(identity_file: str) -> list[Any]:
+    """Return the keys in `identity_file`; raise Refusal where there is none."""
     if not identity_file:
         raise Refusal("The backup is encrypted: set BACKUP_IDENTITY_FILE to the file with the key that age-keygen made.")
     try:
@@ -31,9 +45,19 @@ def unseal(source: Path, target: Path, identity_file: str) -> None:
     except (OSError, UnicodeDecodeError):
         raise Refusal("BACKUP_IDENTITY_FILE names no file that can be read: correct it.") from None
     try:
-        keys = [pyrage.x25519.Identity.from_str(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
-        pyrage.decrypt_file(str(source), str(target), keys)
+        found = [pyrage.x25519.Identity.from_str(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
     except pyrage.IdentityError:
-        raise Refusal("BACKUP_IDENTITY_FILE holds no key of age: it has a line AGE-SECRET-KEY-1….") from None
+        found = []
+    if not found:
+        raise Refusal("BACKUP_IDENTITY_FILE holds no key of age: it has a line AGE-SECRET-KEY-1….")
+    return found
+
+
+def unseal(source: Path, target: Path, identity_file: str) -> None:
+    """Decrypt a file by a key in `identity_file`; raise Refusal where none opens it."""
+    keys = keys_in(identity_file)
+    try:
+        with room_for(target):
+            pyrage.decrypt_file(str(source), str(target), keys)
     except pyrage.DecryptError:
         raise Refusal("The key in BACKUP_IDENTITY_FILE does not open this backup: it was made for another.") from None

@@ -26,6 +26,10 @@ class Store(ABC):
     def __init__(self, place: str):
         self.place = place
 
+    def make(self) -> None:
+        """Make the place, where that is ours to do."""
+        return
+
     @abstractmethod
     def names(self) -> list[str]:
         """Return the names of the files, sorted."""
@@ -60,20 +64,24 @@ class Folder(Store):
     def __init__(self, place: str):
         super().__init__(place)
         self.folder = Path(place)
+
+    def make(self):
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.mkdir(exist_ok=True, mode=0o700)  # Not those above it: of a disk that is not mounted they are missing.
         except OSError as error:
-            raise Refusal(f"{place} cannot be made or is no folder ({error.strerror}): correct BACKUP_LOCATION.") from error
+            raise Refusal(
+                f"{self.place} cannot be made or is no folder ({error.strerror}): correct BACKUP_LOCATION."
+            ) from error
 
     @contextmanager
     def explained(self) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
-            raise Refusal(f"{error.filename} is not there: `manage.py dbbackup --list` shows what is.") from error
+            raise Refusal(f"{error.filename} is not there: correct BACKUP_LOCATION, or use another backup.") from error
         except OSError as error:
             raise Refusal(
-                f"{self.place} cannot be used ({error.strerror}): correct BACKUP_LOCATION, or make room there."
+                f"{self.place} cannot be used ({error.strerror}): correct BACKUP_LOCATION, or what is in its way there."
             ) from error
 
     def names(self):
@@ -98,7 +106,15 @@ class Folder(Store):
             with path.open("rb") as file:
                 os.fsync(file.fileno())  # It is on the disk before it has its name.
             path.chmod(0o600)
-            path.replace(self.folder / name)
+            if path.parent.parent == self.folder:
+                path.replace(self.folder / name)
+            else:  # Of another disk: nobody sees half of it here either.
+                with self.workplace() as near:
+                    shutil.copyfile(path, near / name)
+                    with (near / name).open("rb") as file:
+                        os.fsync(file.fileno())
+                    (near / name).chmod(0o600)
+                    (near / name).replace(self.folder / name)
         show(size)
 
     @contextmanager
@@ -122,7 +138,7 @@ class Folder(Store):
 
     def delete(self, name):
         with self.explained():
-            (self.folder / name).unlink()
+            (self.folder / name).unlink(missing_ok=True)
 
 
 class Bucket(Store):
@@ -153,7 +169,7 @@ class Bucket(Store):
             if code in ("NoSuchKey", "404"):
                 raise Refusal(f"{self.place} has no such backup: `manage.py dbbackup --list` shows what it has.") from error
             raise Refusal(f"{self.place} refuses ({code}): correct BACKUP_LOCATION, or the rights of its key.") from error
-        except (BotoCoreError, Boto3Error) as error:
+        except (BotoCoreError, Boto3Error, ValueError) as error:
             said = str(error).splitlines()[0].rstrip(".")
             raise Refusal(f"{self.place} cannot be reached ({said}): correct BACKUP_LOCATION and AWS's settings.") from error
 
@@ -195,5 +211,9 @@ def store_at(place: str) -> Store:
     if "://" in place and not place.startswith("s3://"):
         raise Refusal(
             f"BACKUP_LOCATION is neither a folder nor s3://bucket/folder, but {place.partition('://')[0]}://…: correct it."
+        )
+    if not place.startswith(("s3://", "/")):
+        raise Refusal(
+            f"BACKUP_LOCATION is {place}, which depends on where a command is run: write it from / on, or as s3://bucket/folder."
         )
     return Bucket(place) if place.startswith("s3://") else Folder(place)

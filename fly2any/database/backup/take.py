@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
+from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 
@@ -10,24 +12,30 @@ from django.conf import settings
 from django.db import transaction
 
 from .. import contract, journal
+from ..diagnosis import Refusal
 from ..status import verify
 from ..watching import Progress
 from . import tools
-from .manifest import Manifest, as_json, file_name, from_json, read_contents, sha256_of
+from .manifest import PATIENT, Manifest, as_json, file_name, from_json, pin, read_contents, sha256_of
 from .sealing import ENDING, seal
 from .store import Store
 
-# Whom the privileges in the dump are for: the roles must be there where it is restored with them.
+# Which roles the dump names, and whether something belongs to them: they must be there where it is restored.
 ROLES_SQL = """
-    SELECT DISTINCT pg_catalog.pg_get_userbyid(a.grantee)
-    FROM (SELECT relacl AS acl, relnamespace AS place FROM pg_catalog.pg_class
-          UNION ALL SELECT nspacl, oid FROM pg_catalog.pg_namespace
-          UNION ALL SELECT defaclacl, 0 FROM pg_catalog.pg_default_acl) AS granted,
-         pg_catalog.aclexplode(granted.acl) AS a
-    WHERE a.grantee <> 0 AND granted.place NOT IN (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ~ '^pg_' OR nspname = 'information_schema')
-    ORDER BY 1
+    SELECT role, pg_catalog.bool_or(owns)
+    FROM (SELECT pg_catalog.pg_get_userbyid(d.refobjid) AS role, d.deptype = 'o' AS owns
+          FROM pg_catalog.pg_shdepend AS d
+          WHERE d.refclassid = 'pg_catalog.pg_authid'::regclass
+            AND d.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+          UNION ALL
+          SELECT pg_catalog.pg_get_userbyid(c.relowner), true  -- The server's first role is in no pg_shdepend.
+          FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+          WHERE n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS e
+                            WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')) AS named
+    WHERE role !~ '^pg_'
+    GROUP BY role ORDER BY role
 """
-LOCK_WAIT = "60s"  # For the tables' locks, which a running migration holds.
 
 
 def take(connection, store: Store, progress: Progress) -> Manifest:
@@ -35,28 +43,39 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
 
     Raises Refusal where it cannot be taken, after which nothing of it is kept.
     """
-    with connection.direct(), store.workplace() as work:
+    store.make()
+    recipient = settings.BACKUPS["recipient"]
+    # What is to be encrypted is not at the store before it is.
+    workplace = tempfile.TemporaryDirectory(prefix="fly2any-") if recipient else store.workplace()
+    with connection.direct(), workplace as folder:
+        work = Path(folder)
         path = work / "dump"
         with transaction.atomic(using=connection.alias), tools.reached(connection) as (place, environment):
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                pin(cursor, PATIENT)
                 cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.current_database(), now()")
                 snapshot, database, now = cursor.fetchone()
                 cursor.execute(ROLES_SQL)
-                roles = tuple(name for (name,) in cursor.fetchall())
+                named = cursor.fetchall()
             major, version = tools.server_version(connection)
             tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
             report = verify(connection)
-            arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={LOCK_WAIT}"]
+            arguments = [
+                "--format=custom",
+                "--verbose",
+                f"--snapshot={snapshot}",
+                f"--lock-wait-timeout={PATIENT['lock_timeout']}",
+            ]
             arguments += [f"--file={path}", f"--dbname={place}"]
             with tools.Running(tool.folder / "pg_dump", arguments, environment, lambda line: None) as dump:
                 tables = read_contents(connection, progress.show)
                 progress.show("waiting for pg_dump", None)
                 dump.finish()
         taken = now.astimezone(UTC)
-        name = f"{file_name(database)}-{taken:%Y%m%dT%H%M%SZ}"
+        name = f"{file_name(database)}-{taken:%Y%m%dT%H%M%S.%fZ}"
         file = f"{name}.dump"
-        if recipient := settings.BACKUPS["recipient"]:
+        if recipient:
             progress.show("encrypting", None)
             sealed = work / "sealed"
             seal(path, sealed, recipient)
@@ -75,7 +94,8 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
             contract=hashlib.sha256(contract.PATH.read_bytes()).hexdigest(),
             migrations=tuple(record.name for record in report.migrations.applied),
             findings=findings_of(report),
-            roles=roles,
+            owners=tuple(name for name, owns in named if owns),
+            roles=tuple(name for name, owns in named if not owns),
             tables=tables,
         )
         put(store, path, manifest, progress)
@@ -102,7 +122,31 @@ def findings_of(report) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def backups(store: Store) -> list[Manifest]:
-    """Return the manifests of what is in `store`, newest first."""
-    found = [from_json(store.read(name), where=name) for name in store.names() if name.endswith(".json")]
-    return sorted(found, key=lambda manifest: manifest.taken, reverse=True)
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is in a store: the manifests, newest first, and the names of files that belong to none or cannot be read."""
+
+    manifests: tuple[Manifest, ...]
+    odd: tuple[str, ...]
+
+
+def backups(store: Store, *, of: str = "") -> Kept:
+    """Return what is in `store`, of the database `of` where it is given."""
+    names = store.names()
+    begins = f"{file_name(of)}-" if of else ""
+    found, odd = [], []
+    for name in names:
+        if name.endswith(".json") and name.startswith(begins):
+            try:
+                manifest = from_json(store.read(name), where=name)
+            except Refusal:
+                odd.append(name)
+                continue
+            if manifest.file in names:
+                found.append(manifest)
+            else:
+                odd.append(name)
+    dumps = {manifest.file for manifest in found}
+    odd += [name for name in names if name.endswith((".dump", ".dump.age")) and name.startswith(begins) and name not in dumps]
+    of_this = [manifest for manifest in found if not of or manifest.database == of]
+    return Kept(tuple(sorted(of_this, key=lambda manifest: manifest.taken, reverse=True)), tuple(sorted(odd)))

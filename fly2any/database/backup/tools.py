@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 from fly2any.postgres.embedded import bin_folder
 
-from ..diagnosis import Refusal, without_password
+from ..diagnosis import Refusal, Unfit, without_password
 
 # Where Debian, Red Hat, Homebrew and Postgres.app put each version's own.
 FOLDERS = (
@@ -28,7 +29,17 @@ FOLDERS = (
     "/usr/local/opt/postgresql@*/bin",
     "/Applications/Postgres.app/Contents/Versions/*/bin",
 )
-PARAMETERS = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+# What pg_restore says of what is in the dump, and what of the server and the disk it works with.
+OF_THE_DUMP = re.compile(
+    r"could not execute query|COPY failed|archive|corrupt|unexpected end of file|could not (un)?compress", re.IGNORECASE
+)
+OF_THE_PLACE = re.compile(
+    r"No space left|could not extend|terminating connection|closed the connection|connection to server|canceling|permission denied|must be owner",
+    re.IGNORECASE,
+)
+# Parameters of libpq that are passwords, as it marks them.
+SECRETS = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.dispchar == b"*"} - {"password"}
+OLD = 2 * 24 * 3600  # Seconds.
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +98,16 @@ def choose(server: int, *, tls: bool, oldest: int = 0) -> Tools:
     """Return the tools nearest above the server's major version, that speak TLS where it is wanted; Refusal without any."""
     found = list(_installed())
     wanted = max(server, oldest)
-    fitting = [tools for tools in found if tools.major >= wanted and (tools.speaks_tls or not tls)]
+    # From 17 on pg_restore sets transaction_timeout, which no older server knows.
+    newest_that_serves = 16 if server < 17 else 999
+    fitting = [tools for tools in found if wanted <= tools.major <= newest_that_serves and (tools.speaks_tls or not tls)]
     if fitting:
         return min(fitting, key=lambda tools: tools.major)
     newest = max((tools.major for tools in found if tools.speaks_tls or not tls), default=None)
     here = "there is none here" if newest is None else f"the newest here is of {newest}"
     speaking = " that speaks TLS" if tls else ""
     raise Refusal(
-        f"PostgreSQL {wanted} needs a pg_dump and pg_restore of {wanted} or newer{speaking}, and {here}:"
+        f"PostgreSQL {wanted} needs a pg_dump and pg_restore of {wanted} {'or newer' if server >= 17 else 'to 16'}{speaking}, and {here}:"
         f" apt-get install postgresql-client-{wanted} (from apt.postgresql.org where Debian has no such version), or put its folder on the PATH."
     )
 
@@ -112,17 +125,39 @@ def reached(connection) -> Iterator[tuple[str, dict[str, str]]]:
     The password is in a file that only this user can read, and that is gone in the end: an argument or a variable of the
     environment can be seen in the list of processes.
     """
-    parameters = {name: value for name, value in connection.get_connection_params().items() if name in PARAMETERS}
-    password = parameters.pop("password", None)
+    connection.ensure_connection()
+    info = connection.connection.info
+    parameters = info.get_parameters()  # As libpq resolved them, from the URL and from the environment.
     parameters.pop("client_encoding", None)
+    password = info.password
+    secrets = {name: parameters.pop(name) for name in SECRETS if name in parameters}
     clean = bare_environment()
+    sweep()
     with tempfile.TemporaryDirectory(prefix="fly2any-") as folder:  # 0700
         if password:
             secret = Path(folder, "pass")
             secret.touch(mode=0o600)
             secret.write_text("*:*:*:*:" + re.sub(r"([\\:])", r"\\\1", str(password)) + "\n")
             clean["PGPASSFILE"] = str(secret)
+        if secrets:
+            service = Path(folder, "service")
+            service.touch(mode=0o600)
+            service.write_text("[fly2any]\n" + "".join(f"{name}={value}\n" for name, value in secrets.items()))
+            clean["PGSERVICEFILE"] = str(service)
+            parameters["service"] = "fly2any"
         yield make_conninfo(**parameters), clean
+
+
+def sweep() -> None:
+    """Remove the folders in which commands that were killed two days ago or longer kept passwords and dumps."""
+    for folder in Path(tempfile.gettempdir()).glob("fly2any-*"):
+        with suppress(OSError):
+            if (
+                folder.stat().st_uid == os.getuid()
+                and folder.stat().st_mtime < time.time() - OLD
+                and (folder.stat().st_mode & 0o77) == 0
+            ):
+                shutil.rmtree(folder)
 
 
 class Running:
@@ -132,7 +167,7 @@ class Running:
         self.name, self.hear = program.name, hear
         self.errors: list[str] = []
         self.process = subprocess.Popen(  # noqa: S603
-            [str(program), *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            [str(program), "--no-password", *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, errors="replace",
         )  # fmt: skip
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -166,15 +201,7 @@ class Running:
         if code:
             errors = [line for line in self.errors if re.match(r"(error|fatal):", line, re.IGNORECASE)] or self.errors
             said = errors[0].partition(":")[2].strip() if errors and ":" in errors[0] else "it gave no reason"
-            raise Refusal(
+            of_the_dump = OF_THE_DUMP.search(said) and not OF_THE_PLACE.search(said)
+            raise (Unfit if of_the_dump else Refusal)(
                 f"{self.name} ended with {code}: {without_password(said).rstrip('.')}. Correct that, and run the command again."
             )
-
-
-def has_room(folder: Path, bytes_needed: int) -> None:
-    """Raise Refusal where `folder` has not that much room."""
-    free = shutil.disk_usage(folder).free
-    if free < bytes_needed:
-        raise Refusal(
-            f"{folder} has {free / 1e6:,.0f} MB free, and {bytes_needed / 1e6:,.0f} MB are needed: make room there, or set TMPDIR to a larger disk."
-        )

@@ -1,12 +1,14 @@
 import sys
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from fly2any.database.backup import render
-from fly2any.database.backup.restore import check, find
-from fly2any.database.backup.retention import prune
+from fly2any.database.backup.restore import check as judge
+from fly2any.database.backup.restore import find
+from fly2any.database.backup.retention import prune as remove_superfluous
+from fly2any.database.backup.sealing import keys_in
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import backups, take
 from fly2any.database.terminal import Terminal
@@ -27,23 +29,28 @@ class Command(BaseCommand):
         instead.add_argument("--list", action="store_true", help="Take none, and list those there are.")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print it.")
 
-    def handle(self, *, database, verify, prune: bool, check: str, list: bool, format, **options):
-        store, progress = store_at(settings.BACKUPS["location"]), Terminal(self.stderr)
+    def handle(self, *, database, verify, prune, check, list, format, **options):
+        if verify and list:
+            raise CommandError("--list lists, and --check NAME verifies: leave --verify out.", returncode=2)
+        store, connection = store_at(settings.BACKUPS["location"]), connections[database]
+        of, say = connection.settings_dict["NAME"], self.stdout.write if format == "text" else lambda text: None
+        found = backups(store).manifests if list else (self.one(connection, store, verify, check, say),)
         if list:
-            found = backups(store)
-            self.stdout.write(render.as_data(found) if format == "json" else "\n".join(render.many(found, store.place)))
-        else:
-            found = [self.judge(connections[database], store, check, verify, progress)]
-            self.stdout.write(render.as_data(found) if format == "json" else render.one(found[0], store.place))
+            say("\n".join(render.many(backups(store), store.place)))
+        removed = remove_superfluous(store, backups(store, of=of).manifests) if prune else []
         if prune:
-            self.prune(store, format)
+            say(f"Pruned    {', '.join(manifest.name for manifest in removed) or 'nothing'}")
+        if format == "json":
+            self.stdout.write(render.as_data(found, removed))
         sys.exit(4 if not list and found[0].state == "bad" else 0)
 
-    def judge(self, connection, store, name, verify, progress):
-        manifest = find(store, name) if name else take(connection, store, progress)
-        return check(connection, store, manifest, progress) if name or verify else manifest
-
-    def prune(self, store, format):
-        removed = prune(store, backups(store))
-        if format == "text":
-            self.stdout.write(f"Pruned    {', '.join(manifest.name for manifest in removed) or 'nothing'}")
+    def one(self, connection, store, verify, name, say):
+        if verify and settings.BACKUPS["recipient"]:
+            keys_in(settings.BACKUPS["identity_file"])  # Better now than when it is taken.
+        progress = Terminal(self.stderr)
+        of = connection.settings_dict["NAME"]
+        manifest = find(store, name, of=of, good=False) if name else take(connection, store, progress)
+        say(render.one(manifest, store.place))
+        manifest = judge(connection, store, manifest, progress) if name or verify else manifest
+        say(render.verdict(manifest))
+        return manifest

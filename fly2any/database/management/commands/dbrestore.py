@@ -3,7 +3,7 @@ from django.core.management.base import BaseCommand
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from fly2any.database.backup import render
-from fly2any.database.backup.restore import find, is_used, restore_into, restore_over
+from fly2any.database.backup.restore import find, is_used, restore_into, restore_over, want_name
 from fly2any.database.backup.store import store_at
 from fly2any.database.terminal import Terminal
 
@@ -17,32 +17,32 @@ class Command(BaseCommand):
         parser.add_argument(
             "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to restore."
         )
-        parser.add_argument(
+        where = parser.add_mutually_exclusive_group()
+        where.add_argument(
             "--into", metavar="DATABASE", help="Restore into this one on the same server, made if it is not there."
         )
-        parser.add_argument("--yes", action="store_true", help="Replace the database in use; without it only an empty one is.")
+        where.add_argument("--yes", action="store_true", help="Replace the database in use; without it only an empty one is.")
 
     def handle(self, *, name, database, into, yes, **options):
         store, connection, progress = store_at(settings.BACKUPS["location"]), connections[database], Terminal(self.stderr)
-        manifest = find(store, name)
-        self.stdout.write(render.one(manifest, store.place))
-        if into:
-            left_out = restore_into(connection, into, store, manifest, progress)
-            self.stdout.write(f"Restored  into {into}, compared: every row is there.{_left_out(left_out)}")
-            return
+        manifest = find(store, name, of=connection.settings_dict["NAME"], good=True)
+        self.stdout.write(f"{render.one(manifest, store.place)}\n{render.verdict(manifest)}")
         current = connection.settings_dict["NAME"]
-        if not yes and is_used(connection):
+        if into is not None:
+            want_name(into)
+        elif is_used(connection) and not yes:
             self.stdout.write(
                 f"Nothing was changed. `manage.py dbrestore {manifest.name} --yes` restores into a new database, compares it, and swaps it with"
                 f" {current}: whatever was written since {manifest.taken:%Y-%m-%d %H:%M} UTC is then only in the old one, which is kept under another"
                 " name. --into NAME restores beside."
             )
             return
-        old, left_out = restore_over(connection, store, manifest, progress)
-        self.stdout.write(
-            f'Restored  {current}, compared: every row is there.{_left_out(left_out)}\nKept      the old one as {old}; when nobody misses it: DROP DATABASE "{old}"'
-        )
-
-
-def _left_out(roles):
-    return f" Without privileges, since these roles are not on this server: {roles}." if roles else ""
+        elif is_used(connection):
+            old = restore_over(connection, store, manifest, progress)
+            self.stdout.write(
+                f"Restored  {current}, compared: every row is there.\n"
+                f'Kept      the old one as {old}; when nobody misses it: DROP DATABASE "{old}"'
+            )
+            return
+        restore_into(connection, into or current, store, manifest, progress)
+        self.stdout.write(f"Restored  into {into or current}, compared: every row is there.")
