@@ -45,6 +45,7 @@ def test_the_commands_are_these():
         "dbhealth",
         "dbreset",
         "dbrestore",
+        "dbroles",
         "dbseed",
         "dbstatus",
         "migrate",

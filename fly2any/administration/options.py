@@ -280,7 +280,8 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
             "opts": self.opts,
             "original": row,
             "facts": [(label_for_field(name, self.model, self), self.show(name, row)) for name in self.overview],
-            "panels": [] if before else list(panels(self, request, row)),
+            # What there is before what there is not.
+            "panels": [] if before else sorted(panels(self, request, row), key=lambda panel: not panel.rows),
             "events": events[:MOST_EVENTS],
             "next_events": f"?{urlencode({'before': events[MOST_EVENTS - 1].token})}" if len(events) > MOST_EVENTS else "",
             "before": before,

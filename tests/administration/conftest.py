@@ -1,5 +1,6 @@
 """The admin over enough rows to matter: whoever signs in, and which pages there are, from the registry."""
 
+import secrets
 from datetime import date
 
 import pytest
@@ -9,6 +10,7 @@ from django.db import connection, models
 from django.urls import reverse
 
 from accounts.models import User
+from fly2any.database.roles import roles_sql
 from fly2any.database.seed import seed
 
 DAY = date(2026, 5, 1)
@@ -47,9 +49,22 @@ def filled(django_db_setup, django_db_blocker):
         connection.close()
 
 
+@pytest.fixture(scope="session")
+def app_role(django_db_setup, django_db_blocker):
+    """The role that the site and the admin run as in production, in the tests' database."""
+    prefix = f"t{secrets.token_hex(4)}"
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(roles_sql(connection, connection.introspection.table_names(), prefix=prefix))
+        yield f"{prefix}_app"
+        for end in ("migrate", "app", "read"):
+            cursor.execute(f"REASSIGN OWNED BY {prefix}_{end} TO CURRENT_USER")
+            cursor.execute(f"DROP OWNED BY {prefix}_{end}")
+        cursor.execute(f"DROP ROLE {prefix}_migrate, {prefix}_app, {prefix}_read")
+
+
 @pytest.fixture
-def member(client, db):
-    """A function that signs a member of the staff in, by the name of their group."""
+def member(client, db, app_role):
+    """A function that signs a member of the staff in, by the name of their group; from then on the test runs as the app's role."""
 
     def sign_in(role="superuser"):
         user = User.objects.create(email=f"{role.lower()}@staff.example", is_staff=True, is_superuser=role == "superuser")
@@ -57,6 +72,8 @@ def member(client, db):
             user.groups.add(Group.objects.get(name=role))
         client.force_login(user)
         client.user = user
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL ROLE {app_role}")
         return client
 
     return sign_in

@@ -44,9 +44,9 @@ def test_the_groups_have_what_the_migrations_grant():
     ("role", "status"), [("Support", 403), ("Operations", 200), ("Administrators", 200), ("superuser", 200)]
 )
 def test_the_page_of_the_database_is_for_those_who_run_it(member, role, status):
-    client = member(role)
     connection.cursor().execute('DROP INDEX "price_alerts_active_idx"; CREATE INDEX theirs ON price_alerts ("userId", id)')
     connection.cursor().execute("CREATE INDEX theirs_too ON price_alerts (id)")
+    client = member(role)
 
     page = client.get(reverse("admin:database"))
 

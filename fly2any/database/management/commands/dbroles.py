@@ -1,0 +1,23 @@
+from django.core.management.base import BaseCommand
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from fly2any.database.catalog import Table
+from fly2any.database.contract import load
+from fly2any.database.roles import roles_sql
+
+
+class Command(BaseCommand):
+    help = "Print the SQL that makes three roles: one that migrates, one for the site and the admin, one that only reads."
+    requires_system_checks = []
+
+    def add_arguments(self, parser):
+        parser.add_argument(
+            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES they are for."
+        )
+        parser.add_argument(
+            "--prefix", default="fly2any", help="What their names begin with: PREFIX_migrate, PREFIX_app, PREFIX_read."
+        )
+
+    def handle(self, *, database, prefix, **options):
+        tables = {version.object.name for version in load().versions if isinstance(version.object, Table)}
+        self.stdout.write(roles_sql(connections[database], sorted(tables), prefix=prefix))

@@ -1,0 +1,122 @@
+"""Three roles: one migrates, one runs the site and the admin, one only reads; each can what it needs, and nothing else."""
+
+import psycopg
+import pytest
+from django.contrib import admin
+
+from fly2any.database.roles import SECRETS
+from tests.conftest import manage
+
+
+def forget(database, *ends):
+    """Drop the roles; what they own goes back."""
+    for end in ends:
+        role = f"{database.name}_{end}"
+        database.execute(f"REASSIGN OWNED BY {role} TO postgres")
+        database.execute(f"DROP OWNED BY {role}")
+    for end in ends:
+        database.execute(f"DROP ROLE {database.name}_{end}")
+
+
+@pytest.fixture
+def roles(migrated):
+    """URLs of the three roles, by name."""
+    printed = manage("dbroles", "--prefix", migrated.name, url=migrated.url)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    migrated.execute(printed.stdout)
+    migrated.execute(printed.stdout)  # Again: it brings up to date.
+    ends = ("migrate", "app", "read")
+    yield {end: migrated.url.replace("//postgres", f"//{migrated.name}_{end}") for end in ends}
+    forget(migrated, *ends)
+
+
+def test_the_role_that_migrates_migrates(roles):
+    results = [
+        manage("migrate", "engagement", "0002", url=roles["migrate"]),
+        manage("migrate", url=roles["migrate"]),
+        manage("dbstatus", "--write-check", url=roles["migrate"]),
+    ]
+
+    assert [(result.returncode, result.stderr) for result in results] == [(0, "")] * 3
+
+
+def test_the_role_of_the_app_writes_rows_and_no_schema(migrated, roles):
+    status = manage("dbstatus", "--write-check", url=roles["app"])
+    seeded = manage("dbseed", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=roles["app"])
+
+    assert (status.returncode, "each of 18 tables" in status.stdout, status.stderr) == (0, True, "")
+    assert seeded.returncode == 0, seeded.stderr
+    with psycopg.connect(roles["app"], autocommit=True) as app:
+        access = "INSERT INTO fly2any_accesses (staff_id, staff_email, action, \"table\") VALUES ('s', 'e', 'opened', 't')"
+        app.execute(access)
+        for statement in (
+            "UPDATE fly2any_accesses SET staff_id = 'x'",
+            "DELETE FROM fly2any_accesses",
+            "TRUNCATE fly2any_accesses",
+            "DELETE FROM django_migrations",
+            "INSERT INTO django_migrations (app, name, applied) VALUES ('a', 'b', now())",
+            "UPDATE fly2any_migration_runs SET person = 'x'",
+            "CREATE TABLE t ()",
+            "DROP TABLE users",
+            "ALTER TABLE users ADD COLUMN c int",
+            "TRUNCATE users CASCADE",
+            "CREATE INDEX ON users (name)",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                app.execute(statement)
+    assert migrated.execute("SELECT count(*) FROM fly2any_accesses") == [(1,)]
+
+
+def test_the_role_that_reads_sees_no_secret_and_changes_nothing(migrated, roles):
+    with psycopg.connect(roles["read"], autocommit=True) as reader:
+        assert reader.execute("SELECT count(*) FROM price_history").fetchone() == (0,)
+        assert reader.execute("SELECT id, email FROM users").fetchall() == []
+        for table, columns in SECRETS.items():
+            for column in columns:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    reader.execute(f'SELECT "{column}" FROM "{table}"')
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            reader.execute("DELETE FROM users")
+        reader.execute("SET default_transaction_read_only TO off")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            reader.execute("DELETE FROM users")
+
+
+def test_who_owns_the_tables_today_goes_on(migrated):
+    owner = f"{migrated.name}_site"
+    migrated.execute(f"CREATE ROLE {owner} LOGIN")
+    tables = [name for (name,) in migrated.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    migrated.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {owner}' for name in tables))
+    sql = manage("dbroles", "--prefix", migrated.name, url=migrated.url).stdout
+    migrated.execute(sql)
+    try:
+        with psycopg.connect(migrated.url.replace("//postgres", f"//{owner}"), autocommit=True) as site:
+            site.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('1', 'a@example.com', now())")
+            site.execute("DELETE FROM users")
+        assert f'-- REVOKE "{migrated.name}_migrate" FROM "{owner}";' in sql
+    finally:
+        forget(migrated, "site", "migrate", "app", "read")
+
+
+def test_what_is_hidden_from_who_only_reads_is_what_the_admin_keeps_secret():
+    secret = {
+        (model._meta.db_table, model._meta.get_field(name).column)
+        for model, page in admin.site._registry.items()
+        for name in getattr(page, "secrets", ())
+    }
+
+    assert secret <= {(table, column) for table, columns in SECRETS.items() for column in columns}
+
+
+@pytest.mark.parametrize("prefix", ["", "pg_mine", "x" * 51])
+def test_a_prefix_that_begins_no_role_is_refused(migrated, prefix):
+    result = manage("dbroles", "--prefix", prefix, url=migrated.url)
+
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+
+
+def test_odd_names_are_quoted(migrated):
+    sql = manage("dbroles", "--prefix", """a"b'; DROP TABLE users; --""", url=migrated.url).stdout
+
+    assert """CREATE ROLE "a""b'; DROP TABLE users; --_app" LOGIN;""" in sql
+    assert """rolname = 'a"b''; DROP TABLE users; --_app')""" in sql
