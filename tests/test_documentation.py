@@ -43,6 +43,7 @@ def test_the_commands_are_these():
         "dbbackup",
         "dbcontract",
         "dbhealth",
+        "dbperson",
         "dbreset",
         "dbrestore",
         "dbroles",
