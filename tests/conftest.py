@@ -10,6 +10,8 @@ import pytest
 from django.db import connection, connections
 from hypothesis import settings
 
+from fly2any.database.contract import load
+from fly2any.database.migration_state import replaced_migrations
 from tests.servers import Database, OwnServer
 
 settings.register_profile("shared machine", deadline=None)  # Never a test that fails for being slow.
@@ -53,6 +55,11 @@ def start_manage(*arguments, url=None, stderr=subprocess.PIPE, **environment):
         stderr=stderr,
         text=True,
     )
+
+
+def recorded_migrations():
+    """How many rows django_migrations has when all are applied: of a squashed one also those that it replaces."""
+    return len(load().migrations) + sum(map(len, replaced_migrations().values()))
 
 
 @pytest.fixture

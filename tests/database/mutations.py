@@ -11,6 +11,7 @@ from fly2any.database.catalog import Check, Column, ForeignKey, Index, Key, Tabl
 CONTRACT = contracts.load()
 EXPECTED = contracts.catalog_of(CONTRACT.expected(CONTRACT.migrations))
 
+POINTING = {(key.table, name) for key in EXPECTED.foreign_keys for name in key.columns}
 OTHER_TYPE = {
     "text": "character varying(255)",
     "timestamp with time zone": "timestamp(3) without time zone",
@@ -189,6 +190,8 @@ def of_column(column: Column) -> Iterator[Mutation]:
     type_ = column.type if column.type in OTHER_TYPE else "character varying"
     if not column.identity and not named:
         other = OTHER_TYPE.get(column.type, "text")
+        if column.type == "bigint" and (column.table, column.name) in POINTING:
+            other = "integer"  # No foreign key goes from numeric to bigint.
         yield damage(
             f"{type_} made {other}",
             f"{alter} DROP DEFAULT; {alter} TYPE {other} USING {q(column.name)}::{other}"

@@ -300,7 +300,9 @@ def test_killed_after_the_record_a_second_run_goes_on_with_the_migrations(exact)
             wait_until(exact, waiting, ['CREATE INDEX CONCURRENTLY "accounts%'])
             process.kill()
             process.communicate()
-            exact.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_progress_create_index")
+            exact.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_progress_create_index WHERE datname = current_database()"
+            )
     report = plan(exact)
     assert report["kind"] == "ours"
     assert "migration accounts.0003_account_user_index" in [step["what"] for step in report["migrations"]]

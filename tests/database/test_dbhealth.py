@@ -224,7 +224,7 @@ def test_a_slot_that_nobody_reads_and_a_replica_that_lags_are_found(own_server, 
 
 def test_transaction_numbers_that_run_out_are_found(migrated):
     assert found(migrated, "wraparound") == []
-    assert found(migrated, "wraparound", near=10) == [("wraparound.near", migrated.name)]
+    assert ("wraparound.near", "transaction numbers") in found(migrated, "wraparound", near=10)
 
 
 def test_settings_that_lose_rows_are_found(own_server):

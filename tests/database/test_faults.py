@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fly2any.database.contract import load
 from tests import prisma
-from tests.conftest import manage, start_manage
+from tests.conftest import manage, recorded_migrations, start_manage
 from tests.servers import DEBIANS, DebianServer, PgBouncer, certificate, wait_until
 
 needs_debian = pytest.mark.skipif(not DEBIANS.exists(), reason="Debian's postgresql-15 is not installed")
@@ -155,7 +154,7 @@ def test_a_session_pooler_keeps_the_session_and_is_taken(pooled):
     server, pooler = pooled("session")
 
     assert manage("migrate", url=pooler.url()).returncode == 0
-    assert server.execute("SELECT count(*) FROM django_migrations") == [(len(load().migrations),)]
+    assert server.execute("SELECT count(*) FROM django_migrations") == [(recorded_migrations(),)]
 
 
 def test_a_direct_url_that_fails_is_named(own_server):

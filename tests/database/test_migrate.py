@@ -14,7 +14,7 @@ from django.core.management import call_command
 
 from fly2any.database.contract import load
 from fly2any.database.locks import MIGRATION_LOCK, without_literals
-from tests.conftest import PROJECT, django, manage, start_manage
+from tests.conftest import PROJECT, django, manage, recorded_migrations, start_manage
 from tests.servers import open_transaction, recorded, runs, wait_until
 
 ROUNDS = 20 if os.environ.get("CI") else 3
@@ -66,7 +66,7 @@ def test_eight_processes_at_once_one_applies_and_all_exit_0(database):
 
     assert ends == [0] * 8
     assert database.execute("SELECT count(*), count(DISTINCT (app, name)) FROM django_migrations") == [
-        (len(load().migrations),) * 2
+        (recorded_migrations(),) * 2
     ]
 
 
@@ -165,7 +165,8 @@ def test_a_connection_that_is_cut_in_the_middle_is_one_sentence_and_undone(migra
     environment = probe("RunSQL('CREATE TABLE probe (id int)'), RunSQL('SELECT pg_sleep(60)')")
     process = start_manage("migrate", url=migrated.url, **environment)
     (pid,) = wait_until(
-        migrated, "SELECT pid FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(60)' AND pid <> pg_backend_pid()"
+        migrated,
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(60)' AND datname = current_database() AND pid <> pg_backend_pid()",
     )
     migrated.execute("SELECT pg_terminate_backend(%s)", [pid])
     _, err = process.communicate(timeout=60)
@@ -265,7 +266,7 @@ def test_a_role_that_may_read_no_journal_gets_its_report(migrated):
         result = manage("dbstatus", url=url)
 
     assert (result.returncode, result.stderr) == (0, "")
-    assert f"  applied      {len(load().migrations)}" in result.stdout
+    assert f"  applied      {recorded_migrations()}" in result.stdout
 
 
 def test_the_direct_url_must_lead_to_the_same_place(migrated, database):
@@ -309,7 +310,10 @@ def test_the_journal_tells_every_run(migrated):
 def test_while_a_run_goes_on_dbstatus_says_so(migrated, probe):
     environment = probe("RunSQL('SELECT pg_sleep(60)')")
     process = start_manage("migrate", url=migrated.url, **environment)
-    wait_until(migrated, "SELECT pid FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(60)' AND pid <> pg_backend_pid()")
+    wait_until(
+        migrated,
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE '%%pg_sleep(60)' AND datname = current_database() AND pid <> pg_backend_pid()",
+    )
 
     status = manage("dbstatus", url=migrated.url, **environment)
     process.send_signal(signal.SIGINT)

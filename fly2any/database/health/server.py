@@ -86,7 +86,7 @@ def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | 
         yield Figure(f"age of {label}", f"{age:,} of 2,146,483,647", age)
         if age > near:
             yield Finding(
-                Severity.ERROR, "wraparound.near", row.name,
+                Severity.ERROR, "wraparound.near", label,
                 f"The oldest of its {label} is {age:,} old (limit {near:,}): at 2,146 million the server takes no more writes.",
                 "VACUUM (FREEZE) the oldest tables (`SELECT relname, age(relfrozenxid) FROM pg_class ORDER BY 2 DESC`), and end what keeps them: `manage.py dbhealth transactions`.",
             )  # fmt: skip
