@@ -1,6 +1,7 @@
 """The admin over enough rows to matter: whoever signs in, and which pages there are, from the registry."""
 
 import secrets
+from contextlib import contextmanager
 from datetime import date
 
 import pytest
@@ -53,13 +54,27 @@ def filled(django_db_setup, django_db_blocker):
 def app_role(django_db_setup, django_db_blocker):
     """The role that the site and the admin run as in production, in the tests' database."""
     prefix = f"t{secrets.token_hex(4)}"
-    with django_db_blocker.unblock(), connection.cursor() as cursor:
-        cursor.execute(roles_sql(connection, connection.introspection.table_names(), prefix=prefix))
+    with django_db_blocker.unblock():
+        with connection.cursor() as cursor:
+            cursor.execute(roles_sql(connection, connection.introspection.table_names(), prefix=prefix))
         yield f"{prefix}_app"
-        for end in ("migrate", "app", "read"):
-            cursor.execute(f"REASSIGN OWNED BY {prefix}_{end} TO CURRENT_USER")
-            cursor.execute(f"DROP OWNED BY {prefix}_{end}")
-        cursor.execute(f"DROP ROLE {prefix}_migrate, {prefix}_app, {prefix}_read")
+        connection.close()  # What the last test left of it.
+        with connection.cursor() as cursor:
+            for end in ("migrate", "app", "read"):
+                cursor.execute(f"REASSIGN OWNED BY {prefix}_{end} TO CURRENT_USER")
+                cursor.execute(f"DROP OWNED BY {prefix}_{end}")
+            cursor.execute(f"DROP ROLE {prefix}_migrate, {prefix}_app, {prefix}_read")
+
+
+@contextmanager
+def as_owner():
+    """Run what is inside as who may do anything: the app's role may not change the record of access."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_user")
+        role = cursor.fetchone()[0]
+        cursor.execute("SET LOCAL ROLE none")
+        yield
+        cursor.execute(f'SET LOCAL ROLE "{role}"')
 
 
 @pytest.fixture
