@@ -4,7 +4,8 @@ from django.contrib.auth.forms import AdminUserCreationForm
 from django.utils.html import format_html
 
 from fly2any.administration import shown
-from fly2any.administration.options import ModelAdmin, OfUser, OpenModelForm, ReadOnlyModelAdmin, SchemaForms
+from fly2any.administration.forms import OpenModelForm, SchemaForms
+from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 from fly2any.administration.search import Key, KeyWithin, Text
 
 from .models import Account, Session, User, UserPreferences, VerificationToken

@@ -9,12 +9,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from .backup.retention import Newest, hours
+from .backup.retention import Newest
 from .catalog import where
 from .contract import KINDS
 from .findings import Severity
 from .server import Server
 from .status import Group, Report
+from .units import size, span
 
 FORMAT = 1
 
@@ -155,15 +156,6 @@ def _indexes(report: Report) -> Iterator[str]:
         yield f"      {index.definition}"
 
 
-def size(number: int) -> str:
-    size = float(number)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1024 or unit == "GB":
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-
-
 def _foreign(report: Report) -> Iterator[str]:
     yield "Not ours, left alone"
     nothing = True
@@ -185,7 +177,7 @@ def _backups(newest: Newest) -> Iterator[str]:
         yield f"  none         proven good at {newest.place}"
     else:
         good = newest.good
-        yield f"  newest good  {good.name}, {hours(good.age(datetime.now(UTC)))} old, {good.rows:,} rows, at {newest.place}"
+        yield f"  newest good  {good.name}, {span(good.age(datetime.now(UTC)))} old, {good.rows:,} rows, at {newest.place}"
 
 
 def _findings(report: Report) -> Iterator[str]:

@@ -10,11 +10,12 @@ from django.db.migrations.executor import MigrationExecutor
 
 from . import contract as contracts
 from . import journal
-from .backup.retention import hours, read_newest
+from .backup.retention import read_newest
 from .catalog import quote
 from .contract import PHASE7_APPS
 from .diagnosis import Refusal
 from .migrating import Executor, home, migrating
+from .units import span
 from .watching import Progress
 
 # What hangs on our tables without being ours: DROP TABLE … CASCADE, which Django uses, would take it along.
@@ -100,9 +101,9 @@ def want_backup(connection) -> None:
         good = read_newest(cursor.fetchone()[0]).good
     limit = settings.BACKUPS["max_age"]
     if good is None or good.age(datetime.now(UTC)) > limit:
-        newest = "there is none" if good is None else f"the newest is {hours(good.age(datetime.now(UTC)))} old"
+        newest = "there is none" if good is None else f"the newest is {span(good.age(datetime.now(UTC)))} old"
         raise Refusal(
-            f"A good backup newer than {hours(limit)} is wanted before all rows go, and {newest}:"
+            f"A good backup newer than {span(limit)} is wanted before all rows go, and {newest}:"
             " run `manage.py dbbackup --verify`, or add --without-backup."
         )
 

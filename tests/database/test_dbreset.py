@@ -147,7 +147,7 @@ def test_rows_go_only_with_a_good_backup_or_without_one_by_word(migrated, tmp_pa
     assert migrated.execute("SELECT count(*) FROM users") == [(5,)]
     manage("dbbackup", "--verify", url=migrated.url, **place)
     old = manage("dbreset", "--yes", url=migrated.url, BACKUP_MAX_AGE="0", **place)
-    assert (old.returncode, "and the newest is 0 min old" in old.stderr) == (2, True)
+    assert (old.returncode, "and the newest is " in old.stderr) == (2, True)
     assert manage("dbreset", "--yes", url=migrated.url, **place).returncode == 0
 
     manage("migrate", url=migrated.url)

@@ -10,7 +10,7 @@ from typing import Any
 from ..catalog import where
 from ..contract import KINDS
 from ..locks import LOCK_TIMEOUT
-from ..render import size
+from ..units import size
 from .state import Assessment, Blocker, Kind
 from .steps import BLOCKED, Step
 

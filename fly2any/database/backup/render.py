@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from ..units import size, span
 from .manifest import Manifest
-from .retention import hours
 from .take import Kept
 
 
@@ -46,7 +46,7 @@ def many(kept: Kept, place: str) -> Iterator[str]:
     yield f"  {'backup':<40}{'age':>9}{'size':>12}{'rows':>15}  verdict"
     for manifest in manifests:
         said = manifest.state if manifest.state != "bad" else f"BAD: {manifest.verdict and manifest.verdict.reason}"
-        yield f"  {manifest.name:<40}{hours(manifest.age(now)):>9}{size(manifest.bytes):>12}{manifest.rows:>15,}  {said}"
+        yield f"  {manifest.name:<40}{span(manifest.age(now)):>9}{size(manifest.bytes):>12}{manifest.rows:>15,}  {said}"
 
 
 def as_data(manifests: Iterable[Manifest], pruned: Iterable[Manifest] = ()) -> str:
@@ -60,12 +60,3 @@ def as_data(manifests: Iterable[Manifest], pruned: Iterable[Manifest] = ()) -> s
         ensure_ascii=False,
         default=datetime.isoformat,
     )
-
-
-def size(number: int) -> str:
-    """Return a number of bytes in the unit that suits it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:,.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"
-        number /= 1000  # type: ignore[assignment]
-    return f"{number:,.1f} TB"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from django.conf import settings
 
 from ..diagnosis import Refusal
 from ..findings import Finding, Severity
+from ..units import span
 from .manifest import Manifest, file_name, from_json
 from .store import Store, store_at
 
@@ -44,7 +45,7 @@ class Newest:
                 Severity.WARNING,
                 "backup.old",
                 self.good.name,
-                f"The newest good backup is {hours(self.good.age(now))} old, and the limit is {hours(limit)}.",
+                f"The newest good backup is {span(self.good.age(now))} old, and the limit is {span(limit)}.",
                 "Run `manage.py dbbackup --verify`, and see why cron did not.",
             )
         if self.newest and self.newest.verdict and not self.newest.verdict.good:
@@ -110,8 +111,3 @@ def prune(store: Store, manifests: Iterable[Manifest]) -> list[Manifest]:
         store.delete(f"{manifest.name}.json")
         store.delete(manifest.file)
     return removed
-
-
-def hours(time: timedelta) -> str:
-    number = time.total_seconds() / 3600
-    return f"{number / 24:,.0f} days" if number >= 72 else f"{number:,.0f} h" if number >= 1 else f"{number * 60:,.0f} min"

@@ -10,8 +10,8 @@ from django.apps import apps
 from ..catalog import quote
 from ..findings import Finding, Severity
 from ..locks import without_literals
+from ..units import share, span
 from .examine import Figure, Reader
-from .units import share, span
 
 INSTALLED_SQL = """
     SELECT n.nspname AS schema FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace

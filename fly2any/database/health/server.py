@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from ..catalog import quote
 from ..findings import Finding, Severity
+from ..units import size, span
 from .examine import Figure, Reader
-from .units import size, span
 
 REPLICAS_SQL = """
     SELECT COALESCE(NULLIF(application_name, ''), client_addr::text, 'a local socket') AS name, state,

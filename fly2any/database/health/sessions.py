@@ -8,8 +8,8 @@ from datetime import timedelta
 from ..diagnosis import Refusal
 from ..findings import Finding, Severity
 from ..locks import ACTIVITY, read_activity, without_literals
+from ..units import share, span
 from .examine import Figure, Reader
-from .units import share, span
 
 CONNECTIONS_SQL = """
     SELECT count(*) AS used, count(*) FILTER (WHERE state = 'active') AS active,

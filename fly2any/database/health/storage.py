@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from ..catalog import Index, Key, quote
 from ..findings import Finding, Severity
+from ..units import share, size, span
 from .examine import Figure, Reader
-from .units import share, size, span
 
 YOUNG = timedelta(days=14)  # Statistics that are younger say nothing about what is not used.
 

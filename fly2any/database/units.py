@@ -6,11 +6,11 @@ from datetime import timedelta
 
 
 def size(number: float) -> str:
-    """Return a number of bytes in the unit that suits it."""
+    """Return a number of bytes in the unit that suits it, each 1024 of the one before, as PostgreSQL writes them."""
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(number) < 1000:
+        if abs(number) < 1024:
             return f"{number:,.0f} B" if unit == "B" else f"{number:,.1f} {unit}"
-        number /= 1000
+        number /= 1024
     return f"{number:,.1f} TB"
 
 
