@@ -1,9 +1,11 @@
 import dataclasses
 import os
 import secrets
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,8 @@ def start_manage(*arguments, url=None, stderr=subprocess.PIPE, **environment):
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
+        # A shell that runs the tests in the background has them ignore the interrupt, and their children.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -53,7 +53,7 @@ def pages():
     yield reverse("admin:accounts_user_delete", args=[User.objects.first().pk])
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 320)])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("light", 320), ("dark", 1440), ("dark", 320)])
 def test_every_page_keeps_the_policy_fits_the_width_and_is_open_to_all(browser, live_server, staff, scheme, width):
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe is not installed: make check installs it"
