@@ -39,6 +39,8 @@ OF_THE_PLACE = re.compile(
 )
 # Parameters of libpq that are passwords, as it marks them.
 SECRETS = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.dispchar == b"*"} - {"password"}
+DEFAULTS = {option.keyword.decode(): (option.compiled or b"").decode() for option in pq.Conninfo.get_defaults()}
+DEFAULTS["sslcertmode"] = "allow"  # As it is documented; compiled is another.
 OLD = 2 * 24 * 3600  # Seconds.
 
 
@@ -127,7 +129,8 @@ def reached(connection) -> Iterator[tuple[str, dict[str, str]]]:
     """
     connection.ensure_connection()
     info = connection.connection.info
-    parameters = info.get_parameters()  # As libpq resolved them, from the URL and from the environment.
+    # As libpq resolved them, from the URL and from the environment; an older libpq of pg_dump's may not know what has its default.
+    parameters = {name: value for name, value in info.get_parameters().items() if value != DEFAULTS.get(name)}
     parameters.pop("client_encoding", None)
     password = info.password
     secrets = {name: parameters.pop(name) for name in SECRETS if name in parameters}
