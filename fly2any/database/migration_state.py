@@ -63,22 +63,23 @@ class MigrationState:
             )
 
 
-def known_migrations() -> dict[str, frozenset[str]]:
+def known_migrations(loader: MigrationLoader | None = None) -> dict[str, frozenset[str]]:
     """Return the code's migrations in the order of application, each with those that it needs."""
-    graph = MigrationLoader(None).graph
+    graph = (loader or MigrationLoader(None)).graph
     order = dict.fromkeys(node for leaf in graph.leaf_nodes() for node in graph.forwards_plan(leaf))
     return {".".join(node): frozenset(".".join(parent.key) for parent in graph.node_map[node].parents) for node in order}
 
 
-def replaced_migrations() -> dict[str, frozenset[str]]:
+def replaced_migrations(loader: MigrationLoader | None = None) -> dict[str, frozenset[str]]:
     """Return the code's squashed migrations, each with those that it replaces: Django records all of them."""
-    squashed = MigrationLoader(None).replacements.items()
+    squashed = (loader or MigrationLoader(None)).replacements.items()
     return {".".join(name): frozenset(map(".".join, migration.replaces)) for name, migration in squashed}
 
 
 def read_migrations(connection, *, schema: str, recorded: bool, readable: bool) -> MigrationState:
     """Return the state of the migrations; `recorded` and `readable` say whether `schema` has a ledger, and whether it may be read."""
-    known = known_migrations()
+    loader = MigrationLoader(None)  # It reads every migration: once is enough.
+    known = known_migrations(loader)
     if recorded and not readable:
         return MigrationState(recorded, readable, (), (), (), tuple(known), ())
     applied: tuple[Applied, ...] = ()
@@ -86,7 +87,7 @@ def read_migrations(connection, *, schema: str, recorded: bool, readable: bool) 
         with connection.cursor() as cursor:
             cursor.execute(RECORDS_SQL.format(schema=quote(schema)))
             applied = tuple(Applied(*row) for row in cursor.fetchall())
-    replaced = replaced_migrations()
+    replaced = replaced_migrations(loader)
     names = {record.name for record in applied}
     names.update(name for name, parts in replaced.items() if parts <= names)
     return MigrationState(

@@ -137,9 +137,13 @@ def export(connection, person: Person) -> Iterator[str]:
 
 def count(connection, person: Person) -> dict[str, int]:
     """Return how many rows of each table are of the person, where there are any."""
+    return _count(connection, _conditions(connection, person))
+
+
+def _count(connection, conditions: dict[str, sql.Composed]) -> dict[str, int]:
     counts = {}
-    for table, condition in _conditions(connection, person).items():
-        with connection.cursor() as cursor:
+    with connection.cursor() as cursor:
+        for table, condition in conditions.items():
             cursor.execute(sql.SQL("SELECT count(*) FROM {} WHERE {}").format(sql.Identifier(table), condition))
             if number := cursor.fetchone()[0]:
                 counts[table] = number
@@ -152,15 +156,15 @@ def erase(connection, person: Person) -> Certificate:
         cursor.execute(
             f"SELECT FROM {PEOPLE} WHERE id = %s FOR UPDATE", [person.id]
         )  # What the site adds meanwhile waits, and fails.
-        counts = count(connection, person)
         conditions = _conditions(connection, person)
+        counts = _count(connection, conditions)
         for table in WITHOUT_KEY:
             if table in conditions and table not in KEPT:
                 cursor.execute(sql.SQL("DELETE FROM {} WHERE {}").format(sql.Identifier(table), conditions[table]))
         cursor.execute(f"UPDATE django_admin_log SET object_repr = '(erased)' WHERE id IN (SELECT l.id {LOG_SQL})", [person.id])
         unnamed = cursor.rowcount
         cursor.execute(f"DELETE FROM {quote(PEOPLE)} WHERE id = %s", [person.id])
-        left = {table: number for table, number in count(connection, person).items() if table not in KEPT}
+        left = {table: number for table, number in _count(connection, conditions).items() if table not in KEPT}
         if left:
             raise Refusal(
                 f"Rows of the person would stay in {', '.join(left)}: nothing was changed; `manage.py dbstatus` shows which foreign key does not cascade."

@@ -32,7 +32,6 @@ def scratch_database(connection, make: Callable[[Any, str], None] | None = None)
     `make` creates it, given a connection and the name, where it must not be any database.
     """
     name = f"{SCRATCH}{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(4)}"
-    identifier = sql.Identifier(name)
     beside = connection.copy()  # Databases are not created in a transaction, which `connection` may be in.
     drop_left(beside, SCRATCH)
     # Under an alias of its own, so that transactions and migrations find it.
@@ -44,14 +43,19 @@ def scratch_database(connection, make: Callable[[Any, str], None] | None = None)
     finally:
         connections[name].close()
         del connections[name], connections.databases[name]
-        with beside.cursor() as cursor:
-            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(identifier))
+        drop(beside, name)
         beside.close()
 
 
 def _make(connection, name: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(sql.Identifier(name)))
+
+
+def drop(connection, name: str) -> None:
+    """Drop the database `name`, if it is there, and end its sessions."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def drop_left(connection, prefix: str) -> None:
@@ -61,7 +65,7 @@ def drop_left(connection, prefix: str) -> None:
         for (name,) in cursor.fetchall():
             made = re.match(r"\d{8}T\d{6}", name[len(prefix) :])
             if made and datetime.strptime(made[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) < datetime.now(UTC) - timedelta(days=1):
-                cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+                drop(connection, name)
 
 
 def built_contract(connection) -> Contract:

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from ..diagnosis import Refusal, Unfit
 from ..migration_state import known_migrations, replaced_migrations
-from ..scratch import drop_left, scratch_database
+from ..scratch import drop, drop_left, scratch_database
 from ..status import verify
 from ..watching import Progress
 from . import tools
@@ -224,8 +224,7 @@ def restore_into(connection, name: str, store: Store, manifest: Manifest, progre
                 _restore(connection, name, path, manifest, progress)
             except BaseException:
                 if not is_there:
-                    with connection.cursor() as cursor:
-                        cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+                    drop(connection, name)
                 raise
 
 
@@ -256,8 +255,7 @@ def restore_over(connection, store: Store, manifest: Manifest, progress: Progres
                 connection.close()
                 swap(elsewhere, current, new=new, old=old)
             except BaseException:
-                with elsewhere.cursor() as cursor:
-                    cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(new)))
+                drop(elsewhere, new)
                 raise
     return old
 

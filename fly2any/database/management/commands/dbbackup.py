@@ -34,9 +34,10 @@ class Command(BaseCommand):
             raise CommandError("--list lists, and --check NAME verifies: leave --verify out.", returncode=2)
         store, connection = store_at(settings.BACKUPS["location"]), connections[database]
         of, say = connection.settings_dict["NAME"], self.stdout.write if format == "text" else lambda text: None
-        found = backups(store).manifests if list else (self.one(connection, store, verify, check, say),)
-        if list:
-            say("\n".join(render.many(backups(store), store.place)))
+        kept = backups(store) if list else None
+        found = kept.manifests if kept else (self.one(connection, store, verify, check, say),)
+        if kept:
+            say("\n".join(render.many(kept, store.place)))
         removed = remove_superfluous(store, backups(store, of=of).manifests) if prune else []
         if prune:
             say(f"Pruned    {', '.join(manifest.name for manifest in removed) or 'nothing'}")
