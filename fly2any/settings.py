@@ -60,6 +60,19 @@ def numbers(variable, default, many):
     return [int(word) for word in words]
 
 
+def days(variable):
+    """Return a variable as `table=days,table=days` as a dictionary."""
+    found = {}
+    for entry in filter(None, map(str.strip, os.environ.get(variable, "").split(","))):
+        name, equals, number = (word.strip() for word in entry.partition("="))
+        if not (name and equals and number.isdecimal() and len(number) < 6) or name in found:
+            raise ImproperlyConfigured(
+                f"{variable} is not table=days,table=days, each table once, at “{entry[:40]}”: correct it."
+            )
+        found[name] = int(number)
+    return found
+
+
 def first_url(*variables):
     """Return (variable, URL) of the first of `variables` that is set, or None."""
     for variable in variables:
@@ -248,6 +261,11 @@ BACKUPS = {
     "max_age": timedelta(hours=numbers("BACKUP_MAX_AGE", "26", 1)[0]),
     "recipient": os.environ.get("BACKUP_RECIPIENT", "").strip(),
     "identity_file": os.environ.get("BACKUP_IDENTITY_FILE", "").strip(),
+}
+
+RETENTION = {
+    "days": days("RETENTION"),  # Rows of these tables go when they are so old; of others none does.
+    "archive": os.environ.get("ARCHIVE_LOCATION", "").strip(),  # Where they are kept, as backups are: nowhere until it is said.
 }
 
 WAIVERS = BASE_DIR / "waivers.toml"  # Findings of dbhealth that somebody answers for.

@@ -43,6 +43,7 @@ def test_the_commands_are_these():
         "dbbackup",
         "dbcontract",
         "dbhealth",
+        "dbmaintain",
         "dbperson",
         "dbreset",
         "dbrestore",
@@ -72,7 +73,7 @@ def test_the_findings_page_has_each_code_and_no_other():
 
 def test_the_settings_page_has_each_variable_that_is_read():
     settings = (PROJECT / "fly2any" / "settings.py").read_text()
-    read = set(re.findall(r'(?:environ\.get|required|switch|numbers)\("([A-Z_]+)"', settings)) | {
+    read = set(re.findall(r'(?:environ\.get|required|switch|numbers|days)\("([A-Z_]+)"', settings)) | {
         "POSTGRES_URL",
         "DATABASE_URL",
     }

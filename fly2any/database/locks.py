@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 # Advisory locks. Never reuse or renumber one.
 MIGRATION_LOCK = 72707369  # Prisma's own: `prisma migrate deploy` and we exclude each other.
+MAINTENANCE_LOCK = 72707370
+NAMES = {MIGRATION_LOCK: "migration", MAINTENANCE_LOCK: "maintenance"}
 
 LOCK_TIMEOUT = 5  # Seconds that a statement waits for a lock, and the site behind it.
 PATIENCE = 300  # Seconds, in all, for the migration lock, and for each lock that is not to be had.
@@ -94,16 +96,16 @@ def read_activity(connection, statement: str, **parameters) -> tuple[Activity, .
 
 
 @contextmanager
-def migration_lock(connection, *, patience: float, waiting: Callable[[Activity], None]) -> Iterator[None]:
-    """Hold the migration lock inside; call `waiting` with each session that is found to hold it.
+def advisory_lock(connection, lock: int, *, patience: float, waiting: Callable[[Activity], None]) -> Iterator[None]:
+    """Hold the advisory lock `lock` inside; call `waiting` with each session that is found to hold it.
 
     It is polled: a session that waits inside pg_advisory_lock would wait for CREATE INDEX CONCURRENTLY, and that for it.
     Raises Refusal when it is not to be had within `patience` seconds.
     """
     deadline = time.monotonic() + patience
     told: int | None = None
-    while not _ask(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", MIGRATION_LOCK):
-        holder = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
+    while not _ask(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", lock):
+        holder = next(iter(read_activity(connection, HOLDER_SQL, lock=lock)), None)
         if holder is not None and holder.pid != told:
             waiting(holder)
             told = holder.pid
@@ -111,14 +113,14 @@ def migration_lock(connection, *, patience: float, waiting: Callable[[Activity],
             held = f" by {holder}" if holder else ""
             cure = f" (or end it: {terminate(holder.pid)})" if holder else ""
             raise Refusal(
-                f"The migration lock is held{held}, for longer than {patience:.0f} s: run the command again when that is done{cure}."
+                f"The {NAMES[lock]} lock is held{held}, for longer than {patience:.0f} s: run the command again when that is done{cure}."
             )
         time.sleep(random.uniform(0.1, 0.5))
     try:
         yield
     finally:
         with suppress(Error):  # A connection that was cut has released it.
-            _ask(connection, "SELECT pg_catalog.pg_advisory_unlock(%s)", MIGRATION_LOCK)
+            _ask(connection, "SELECT pg_catalog.pg_advisory_unlock(%s)", lock)
 
 
 def terminate(pid: int) -> str:

@@ -16,7 +16,7 @@ from . import journal
 from .catalog import Index, quote, read_catalog
 from .contract import FIRST_MIGRATIONS
 from .diagnosis import Refusal, sqlstate
-from .locks import LOCK_TIMEOUT, LOCKED_OUT, migration_lock, terminate, try_again
+from .locks import LOCK_TIMEOUT, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, terminate, try_again
 from .migration_state import read_migrations, unrecorded
 from .watching import Progress, Watcher
 
@@ -258,8 +258,9 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
         stack.enter_context(connection.direct())  # type: ignore[attr-defined]
         connection.ensure_connection()
         stack.enter_context(
-            migration_lock(
+            advisory_lock(
                 connection,
+                MIGRATION_LOCK,
                 patience=patience,
                 waiting=lambda holder: progress.say(f"Waiting for the migration lock, held by {holder} …"),
             )

@@ -13,6 +13,7 @@ from .backup.retention import Newest
 from .catalog import where
 from .contract import KINDS
 from .findings import Severity
+from .health.render import as_data, topic_lines, waived_lines
 from .server import Server
 from .status import Group, Report
 from .units import size, span
@@ -53,6 +54,12 @@ def as_json(report: Report) -> str:
         }
     if report.indexes is not None:
         data["indexes"] = [asdict(index) for index in report.indexes]
+    if report.security is not None:
+        data["security"] = {
+            name: part
+            for name, part in as_data(report.security.topics, (), report.security.waived).items()
+            if name != "findings"
+        }
     if report.write_checked is not None:
         data["write_checked"] = report.write_checked
     return json.dumps(data, indent=2, ensure_ascii=False, default=lambda value: value.isoformat())
@@ -75,6 +82,12 @@ def _lines(report: Report, verbosity: int) -> Iterator[str]:
     if report.indexes is not None:
         yield ""
         yield from _indexes(report)
+    if report.security is not None:
+        yield ""
+        yield "Security"
+        lines = list(topic_lines(report.security.topics))
+        yield from (line and f"  {line}" for line in lines[:-1])
+        yield from waived_lines(report.security.waived)
     if verbosity > 1:
         yield ""
         yield from _foreign(report)

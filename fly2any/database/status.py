@@ -24,6 +24,7 @@ from .server import Server, read_server
 
 if TYPE_CHECKING:
     from .backup.retention import Newest  # Which compares by this report.
+    from .health.examine import Health
 
 PHASE7_BEGINS = "accounts.0001_initial"
 RUNS = 10  # Runs of migrations that a report shows.
@@ -96,6 +97,7 @@ class Report:
     indexes: tuple[IndexUse, ...] | None = None
     write_checked: tuple[str, ...] | None = None  # the tables that took a row and gave it back
     backups: Newest | None = None
+    security: Health | None = None
 
     @property
     def exit_code(self) -> int:

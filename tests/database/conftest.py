@@ -1,5 +1,6 @@
 import pytest
 
+from tests.conftest import fresh, manage
 from tests.database.sites import KINDS, fill
 
 
@@ -34,3 +35,18 @@ def probe(tmp_path):
         return {"PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "probe_settings"}
 
     return write
+
+
+@pytest.fixture(scope="session")
+def seeded(_migrated_template):
+    """The name of a database with demo data, to copy."""
+    for database in fresh(_migrated_template):
+        result = manage("dbseed", "--users", "40", "--seed", "1", "--until", "2026-05-01", url=database.url)
+        assert result.returncode == 0, result.stderr
+        yield database.name
+
+
+@pytest.fixture
+def filled(server, seeded):
+    """A database with demo data of 40 people."""
+    yield from fresh(seeded)

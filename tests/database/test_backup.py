@@ -19,24 +19,8 @@ from fly2any.database.backup import tools
 from fly2any.database.backup.manifest import Manifest, Verdict
 from fly2any.database.backup.retention import superfluous
 from fly2any.database.diagnosis import Refusal
-from tests.conftest import fresh, manage, start_manage
+from tests.conftest import manage, start_manage
 from tests.servers import open_transaction
-
-SEED = ("dbseed", "--users", "40", "--seed", "1", "--until", "2026-05-01")
-
-
-@pytest.fixture(scope="module")
-def seeded(_migrated_template):
-    """The name of a database with demo data, to copy."""
-    for database in fresh(_migrated_template):
-        result = manage(*SEED, url=database.url)
-        assert result.returncode == 0, result.stderr
-        yield database.name
-
-
-@pytest.fixture
-def filled(server, seeded):
-    yield from fresh(seeded)
 
 
 @pytest.fixture

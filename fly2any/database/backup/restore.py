@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from django.conf import settings
 from django.db import Error, connections, transaction
@@ -83,9 +84,20 @@ def find(store: Store, name: str, *, of: str, good: bool) -> Manifest:
     return from_json(store.read(f"{name}.json"), where=f"{name}.json")
 
 
+class Stored(Protocol):
+    """What describes a file in a store, and what it must be."""
+
+    @property
+    def file(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+
+
 @contextmanager
-def opened(store: Store, manifest: Manifest, progress: Progress) -> Iterator[Path]:
-    """Yield the path of the dump as pg_dump wrote it; raise Refusal where the file is not the one that was stored."""
+def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]:
+    """Yield the path of the file as it was before it was sealed; raise Refusal where the file is not the one that was stored."""
     done = 0
 
     def show(size: int) -> None:

@@ -23,8 +23,8 @@ Show = Callable[[int], None]  # Hears how many bytes more went through.
 class Store(ABC):
     """A place for files by name. Every method raises Refusal where the place cannot do it."""
 
-    def __init__(self, place: str):
-        self.place = place
+    def __init__(self, place: str, variable: str):
+        self.place, self.variable = place, variable
 
     def make(self) -> None:
         """Make the place, where that is ours to do."""
@@ -61,8 +61,8 @@ class Store(ABC):
 class Folder(Store):
     """A folder of this machine, or of a disk that it mounts."""
 
-    def __init__(self, place: str):
-        super().__init__(place)
+    def __init__(self, place: str, variable: str):
+        super().__init__(place, variable)
         self.folder = Path(place)
 
     def make(self):
@@ -70,7 +70,7 @@ class Folder(Store):
             self.folder.mkdir(exist_ok=True, mode=0o700)  # Not those above it: of a disk that is not mounted they are missing.
         except OSError as error:
             raise Refusal(
-                f"{self.place} cannot be made or is no folder ({error.strerror}): correct BACKUP_LOCATION."
+                f"{self.place} cannot be made or is no folder ({error.strerror}): correct {self.variable}."
             ) from error
 
     @contextmanager
@@ -78,10 +78,10 @@ class Folder(Store):
         try:
             yield
         except FileNotFoundError as error:
-            raise Refusal(f"{error.filename} is not there: correct BACKUP_LOCATION, or use another backup.") from error
+            raise Refusal(f"{error.filename} is not there: correct {self.variable}, or use another backup.") from error
         except OSError as error:
             raise Refusal(
-                f"{self.place} cannot be used ({error.strerror}): correct BACKUP_LOCATION, or what is in its way there."
+                f"{self.place} cannot be used ({error.strerror}): correct {self.variable}, or what is in its way there."
             ) from error
 
     def names(self):
@@ -144,8 +144,8 @@ class Folder(Store):
 class Bucket(Store):
     """`s3://bucket/prefix`, reached as AWS's own tools are told: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, … or the machine's role."""
 
-    def __init__(self, place: str):
-        super().__init__(place)
+    def __init__(self, place: str, variable: str):
+        super().__init__(place, variable)
         import boto3
         from botocore.config import Config
 
@@ -153,7 +153,7 @@ class Bucket(Store):
         self.bucket, self.prefix = url.netloc, url.path.strip("/")
         self.prefix += "/" if self.prefix else ""
         if not self.bucket:
-            raise Refusal(f"{place} names no bucket: write BACKUP_LOCATION as s3://bucket/folder.")
+            raise Refusal(f"{place} names no bucket: write {self.variable} as s3://bucket/folder.")
         with self.explained():
             self.client = boto3.client("s3", config=Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 3}))
 
@@ -168,10 +168,10 @@ class Bucket(Store):
             code = error.response.get("Error", {}).get("Code", "")
             if code in ("NoSuchKey", "404"):
                 raise Refusal(f"{self.place} has no such backup: `manage.py dbbackup --list` shows what it has.") from error
-            raise Refusal(f"{self.place} refuses ({code}): correct BACKUP_LOCATION, or the rights of its key.") from error
+            raise Refusal(f"{self.place} refuses ({code}): correct {self.variable}, or the rights of its key.") from error
         except (BotoCoreError, Boto3Error, ValueError) as error:
             said = str(error).splitlines()[0].rstrip(".")
-            raise Refusal(f"{self.place} cannot be reached ({said}): correct BACKUP_LOCATION and AWS's settings.") from error
+            raise Refusal(f"{self.place} cannot be reached ({said}): correct {self.variable} and AWS's settings.") from error
 
     def names(self):
         with self.explained():
@@ -204,16 +204,16 @@ class Bucket(Store):
             self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
 
 
-def store_at(place: str) -> Store:
-    """Return the store at `place`, a folder or `s3://bucket/prefix`."""
+def store_at(place: str, variable: str = "BACKUP_LOCATION") -> Store:
+    """Return the store at `place`, a folder or `s3://bucket/prefix`, as `variable` says; raise Refusal where that says none."""
     if not place:
-        raise Refusal("BACKUP_LOCATION is not set: set it to a folder, or to s3://bucket/folder.")
+        raise Refusal(f"{variable} is not set: set it to a folder, or to s3://bucket/folder.")
     if "://" in place and not place.startswith("s3://"):
         raise Refusal(
-            f"BACKUP_LOCATION is neither a folder nor s3://bucket/folder, but {place.partition('://')[0]}://…: correct it."
+            f"{variable} is neither a folder nor s3://bucket/folder, but {place.partition('://')[0]}://…: correct it."
         )
     if not place.startswith(("s3://", "/")):
         raise Refusal(
-            f"BACKUP_LOCATION is {place}, which depends on where a command is run: write it from / on, or as s3://bucket/folder."
+            f"{variable} is {place}, which depends on where a command is run: write it from / on, or as s3://bucket/folder."
         )
-    return Bucket(place) if place.startswith("s3://") else Folder(place)
+    return Bucket(place, variable) if place.startswith("s3://") else Folder(place, variable)

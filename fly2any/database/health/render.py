@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import timedelta
+from typing import Any
 
-from .examine import Health
+from ..findings import Finding
+from .examine import Health, Topic
+from .waivers import Waiver
 
 FORMAT = 1
 
 
 def as_text(health: Health) -> str:
-    return "\n".join(_lines(health)) + "\n"
+    return "\n".join([*topic_lines(health.topics), *finding_lines(health.findings, health.waived)]) + "\n"
 
 
 def as_json(health: Health) -> str:
@@ -21,40 +24,56 @@ def as_json(health: Health) -> str:
         "format": FORMAT,
         "exit_code": health.exit_code,
         "at": health.at,
-        "topics": [
-            {"name": topic.name, "trouble": topic.trouble, "figures": [asdict(figure) for figure in topic.figures]}
-            for topic in health.topics
-        ],
-        "findings": [
-            {"severity": f.severity, "code": f.code, "where": f.where, "message": f.message, "cure": f.cure}
-            for f in health.findings
-        ],
-        "waived": [
-            {"code": f.code, "where": f.where, "owner": waiver.owner, "until": waiver.until, "reason": waiver.reason}
-            for f, waiver in health.waived
-        ],
+        **as_data(health.topics, health.findings, health.waived),
     }
     return json.dumps(
         data, indent=2, ensure_ascii=False, default=lambda v: v.total_seconds() if isinstance(v, timedelta) else v.isoformat()
     )
 
 
-def _lines(health: Health) -> Iterator[str]:
-    for topic in health.topics:
+def as_data(
+    topics: Iterable[Topic], findings: Iterable[Finding], waived: Iterable[tuple[Finding, Waiver]] = ()
+) -> dict[str, Any]:
+    """Return topics, findings and waivers as JSON has them."""
+    return {
+        "topics": [
+            {"name": topic.name, "trouble": topic.trouble, "figures": [asdict(figure) for figure in topic.figures]}
+            for topic in topics
+        ],
+        "findings": [
+            {"severity": f.severity, "code": f.code, "where": f.where, "message": f.message, "cure": f.cure} for f in findings
+        ],
+        "waived": [
+            {"code": f.code, "where": f.where, "owner": waiver.owner, "until": waiver.until, "reason": waiver.reason}
+            for f, waiver in waived
+        ],
+    }
+
+
+def topic_lines(topics: Iterable[Topic]) -> Iterator[str]:
+    for topic in topics:
         yield topic.name.capitalize()
         if topic.trouble:
             yield f"  not asked: {topic.trouble}"
         for figure in topic.figures:
             yield f"  {figure.label:<32}{figure.text}" if len(figure.label) < 32 else f"  {figure.label}\n      {figure.text}"
         yield ""
+
+
+def finding_lines(findings: Iterable[Finding], waived: Iterable[tuple[Finding, Waiver]]) -> Iterator[str]:
     yield "Findings"
-    if not health.findings:
+    findings = list(findings)
+    if not findings:
         yield "  none"
-    for finding in health.findings:
+    for finding in findings:
         yield f"  {finding.severity.upper():<8}{finding.code} at {finding.where}"
         yield f"          {finding.message}"
         first, *rest = finding.cure.splitlines()
         yield f"          cure: {first}"
         yield from (f"                {line}" for line in rest)
-    for finding, waiver in health.waived:
+    yield from waived_lines(waived)
+
+
+def waived_lines(waived: Iterable[tuple[Finding, Waiver]]) -> Iterator[str]:
+    for finding, waiver in waived:
         yield f"  waived  {finding.code} at {finding.where}, by {waiver.owner} until {waiver.until}: {waiver.reason}"

@@ -5,6 +5,9 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from fly2any.database.backup import render
 from fly2any.database.backup.restore import find, is_used, restore_into, restore_over, want_name
 from fly2any.database.backup.store import store_at
+from fly2any.database.diagnosis import Refusal
+from fly2any.database.maintenance.run import archives_of
+from fly2any.database.retention.archive import load
 from fly2any.database.terminal import Terminal
 
 
@@ -21,9 +24,13 @@ class Command(BaseCommand):
         where.add_argument(
             "--into", metavar="DATABASE", help="Restore into this one on the same server, made if it is not there."
         )
+        where.add_argument("--archive", action="store_true", help="NAME is an archive of `dbmaintain`: put its rows back.")
         where.add_argument("--yes", action="store_true", help="Replace the database in use; without it only an empty one is.")
 
-    def handle(self, *, name, database, into, yes, **options):
+    def handle(self, *, name, database, into, archive, yes, **options):
+        if archive:
+            self.put_back(connections[database], name)
+            return
         store, connection, progress = store_at(settings.BACKUPS["location"]), connections[database], Terminal(self.stderr)
         manifest = find(store, name, of=connection.settings_dict["NAME"], good=True)
         self.stdout.write(f"{render.one(manifest, store.place)}\n{render.verdict(manifest)}")
@@ -46,3 +53,12 @@ class Command(BaseCommand):
             return
         restore_into(connection, into or current, store, manifest, progress)
         self.stdout.write(f"Restored  into {into or current}, compared: every row is there.")
+
+    def put_back(self, connection, name):
+        archives = archives_of(connection)
+        if archives is None:
+            raise Refusal("ARCHIVE_LOCATION is not set: nothing is archived.")
+        archive = archives.read(name)
+        for one in load(connection, archives.store, archive, Terminal(self.stderr)):
+            left_out = f", {one.left_out:,} left out: whom they belong to is gone" if one.left_out else ""
+            self.stdout.write(f"Put back  {one.added:,} rows of {one.table}; {one.there:,} were there already{left_out}.")

@@ -2,12 +2,16 @@ import sys
 import time
 from dataclasses import replace
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 
 from fly2any.database.backup.retention import read_newest
+from fly2any.database.health.examine import examine
+from fly2any.database.health.waivers import read_waivers
 from fly2any.database.management.arguments import seconds
 from fly2any.database.render import as_json, as_text
+from fly2any.database.security import TOPICS as SECURITY
 from fly2any.database.status import verify
 from fly2any.database.write_check import check_writes
 
@@ -28,6 +32,9 @@ class Command(BaseCommand):
             "--write-check", action="store_true", help="Also create, read, update and delete a row in each table, rolled back."
         )
         parser.add_argument(
+            "--security", action="store_true", help="Also look at who may do what, what is encrypted, and who gets in."
+        )
+        parser.add_argument(
             "--wait",
             type=seconds,
             default=0,
@@ -35,7 +42,7 @@ class Command(BaseCommand):
             help="Wait this long for the database to answer with nothing pending.",
         )
 
-    def handle(self, *, database, format, indexes, write_check, wait, verbosity, **options):
+    def handle(self, *, database, format, indexes, write_check, security, wait, verbosity, **options):
         connection = connections[database]
         report, failure = self.report(connection, indexes, wait), None
         if write_check:
@@ -45,6 +52,9 @@ class Command(BaseCommand):
                 failure = error
         newest = read_newest(report.server.database)
         report = replace(report, backups=newest, findings=(*report.findings, *newest.findings()))
+        if security:
+            looked = examine(connection, SECURITY, read_waivers(settings.WAIVERS))
+            report = replace(report, security=looked, findings=(*report.findings, *looked.findings))
         self.stdout.write(as_json(report) if format == "json" else as_text(report, verbosity=verbosity))
         if failure is not None:
             raise failure

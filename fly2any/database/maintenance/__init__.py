@@ -1,0 +1,1 @@
+"""Maintenance: what is done every week, month and quarter."""

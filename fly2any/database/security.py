@@ -1,0 +1,306 @@
+"""Security as the live server has it: who may do what, what is encrypted, who gets in, and what is written down."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from django.conf import settings
+from django.core.checks import Tags, run_checks
+from django.db import Error, transaction
+
+from fly2any.postgres.url import is_local
+
+from .catalog import quote
+from .diagnosis import sqlstate
+from .findings import Finding, Severity
+from .health.examine import Figure, Question, Reader
+
+ROLE_SQL = """
+    SELECT rolname AS name, rolsuper AS superuser, rolcreaterole AS createrole, rolbypassrls AS bypassrls, rolreplication AS replication,
+           (SELECT count(*) FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE')) AS owns
+    FROM pg_catalog.pg_roles AS r WHERE rolname = current_user
+"""
+# What everybody who can connect may do, besides connecting.
+PUBLIC_SQL = """
+    SELECT 'SCHEMA ' || pg_catalog.quote_ident(n.nspname) AS place, a.privilege_type AS privilege
+    FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS a
+    WHERE n.nspname = %(schema)s AND a.grantee = 0 AND a.privilege_type = 'CREATE'
+    UNION ALL
+    SELECT 'TABLE ' || pg_catalog.quote_ident(c.relname), pg_catalog.string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace, pg_catalog.aclexplode(c.relacl) AS a
+    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'v', 'm', 'p') AND a.grantee = 0
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    GROUP BY c.relname
+    ORDER BY 1
+"""
+# Roles that can log in and write to a table of ours, besides superusers.
+WRITERS_SQL = """
+    SELECT r.rolname AS name FROM pg_catalog.pg_roles AS r
+    WHERE r.rolcanlogin AND NOT r.rolsuper AND EXISTS (
+        SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = %(schema)s AND c.relname = 'users' AND c.relkind = 'r' AND has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE, DELETE'))
+    ORDER BY r.rolname
+"""
+SETTINGS_SQL = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY (%(names)s)"
+SESSIONS_SQL = """
+    SELECT count(*) AS remote, count(*) FILTER (WHERE NOT s.ssl) AS plain
+    FROM pg_catalog.pg_stat_activity AS a JOIN pg_catalog.pg_stat_ssl AS s USING (pid)
+    WHERE a.client_addr IS NOT NULL AND NOT a.client_addr <<= '127.0.0.0/8' AND a.client_addr <> '::1'
+"""
+TLS_SQL = "SELECT s.version || ' ' || s.cipher AS tls FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl"
+ROLES_HASHES_SQL = """
+    SELECT rolname AS name FROM pg_catalog.pg_authid WHERE rolcanlogin AND rolpassword NOT LIKE 'SCRAM-SHA-256$%%' ORDER BY rolname
+"""
+# All rows of a small table, about SAMPLE of a large one.
+PASSWORDS_SQL = r"""
+    SELECT count(*) AS seen,
+           count(*) FILTER (WHERE password !~ '^\$2[aby]\$\d\d\$[./A-Za-z0-9]{{53}}$') AS foreign,
+           count(*) FILTER (WHERE password ~ '^\$2[aby]\$0\d\$[./A-Za-z0-9]{{53}}$') AS cheap
+    FROM {table} AS u {sample} WHERE password IS NOT NULL
+"""
+ROWS_SQL = "SELECT GREATEST(reltuples, 0) AS rows FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%(table)s)"
+SAMPLE = 100_000
+STAFF_SQL = """
+    SELECT count(*) AS staff, count(*) FILTER (WHERE "lastLoginAt" < now() - interval '90 days') AS idle FROM {table}
+    WHERE "isStaff" AND "isActive" AND password IS NOT NULL
+"""
+# Who gets in by a network without a secret, or from anywhere without TLS.
+RULES_SQL = """
+    SELECT line_number AS line, type, COALESCE(address, '') AS address, auth_method AS method, COALESCE(netmask, '') AS netmask
+    FROM pg_catalog.pg_hba_file_rules WHERE type <> 'local' ORDER BY line_number
+"""
+LOCAL_ADDRESSES = ("127.0.0.1", "::1", "localhost", "samehost")
+WITHOUT_SECRET = ("trust",)
+GUESSABLE = ("password", "md5")
+EVERYWHERE = ("all", "0.0.0.0", "::")  # noqa: S104  Of pg_hba.conf.
+AUDIT = ("log_connections", "log_disconnections", "log_statement", "shared_preload_libraries")
+
+
+def privileges(read: Reader) -> Iterator[Figure | Finding]:
+    """Whether the role of this connection may do more than it must, and others too."""
+    role = read.one(ROLE_SQL)
+    extra = [word for word in ("superuser", "createrole", "bypassrls", "replication") if getattr(role, word)]
+    owner = f", owner of {role.owns} tables" if role.owns else ""
+    yield Figure("this role", f"{role.name}{owner}{', ' + ', '.join(word.upper() for word in extra) if extra else ''}")
+    if extra and not read.connection.settings_dict.get("EMBEDDED"):
+        yield Finding(
+            Severity.WARNING, "security.role", role.name,
+            f"The role is {', '.join(word.upper() for word in extra)}, which neither the admin nor a migration needs.",
+            "Connect as one of the roles that `manage.py dbroles` prints.",
+        )  # fmt: skip
+    writers = [row.name for row in read(WRITERS_SQL)]
+    yield Figure("roles that write to users", ", ".join(writers) or "none but superusers", len(writers))
+    for row in read(PUBLIC_SQL):
+        yield Finding(
+            Severity.WARNING, "security.public", row.place,
+            f"Everybody who can connect has {row.privilege} on it.",
+            f"REVOKE {row.privilege} ON {row.place} FROM PUBLIC;", is_sql=True,
+        )  # fmt: skip
+
+
+def encryption(read: Reader) -> Iterator[Figure | Finding]:
+    """Whether connections are encrypted, and by what."""
+    host = read.connection.settings_dict["HOST"]
+    tls = next((row.tls for row in read(TLS_SQL)), "")
+    found = dict(read(SETTINGS_SQL, names=["ssl", "ssl_min_protocol_version"]))
+    yield Figure("this connection", tls or ("a local socket" if host.startswith("/") or not host else "not encrypted"))
+    yield Figure(
+        "the server", f"TLS {found.get('ssl', 'unknown')}, from {found.get('ssl_min_protocol_version') or 'any version'} on"
+    )
+    if found.get("ssl") == "on" and found.get("ssl_min_protocol_version") in ("", "TLSv1", "TLSv1.1"):
+        yield Finding(
+            Severity.WARNING, "security.tls_version", "ssl_min_protocol_version",
+            f"The server takes {found['ssl_min_protocol_version'] or 'any version of TLS'}, which was broken years ago.",
+            "ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1.2';\nSELECT pg_reload_conf();", is_sql=True,
+        )  # fmt: skip
+    sessions = read.one(SESSIONS_SQL)
+    yield Figure("sessions from other machines", f"{sessions.remote}, {sessions.plain} of them not encrypted", sessions.plain)
+    if sessions.plain:
+        yield Finding(
+            Severity.WARNING, "security.plain_sessions", "pg_stat_ssl",
+            f"{sessions.plain} sessions from other machines are not encrypted: passwords and rows can be read on the way.",
+            "Let pg_hba.conf have hostssl lines only, and sslmode=require in every URL.",
+        )  # fmt: skip
+    mode = read.connection.settings_dict["OPTIONS"].get("sslmode", "")
+    if host and not is_local(host) and mode not in ("verify-ca", "verify-full"):
+        yield Finding(
+            Severity.NOTE, "security.unverified", "sslmode",
+            f"sslmode is {mode or 'prefer'}: the connection is encrypted to whoever answers, the certificate is not looked at.",
+            "sslmode=verify-full with the provider's sslrootcert in the URL, where it publishes one.",
+        )  # fmt: skip
+
+
+def passwords(read: Reader) -> Iterator[Figure | Finding]:
+    """How passwords are stored, those of roles and those of people, and who of the staff has a second factor."""
+    try:
+        with transaction.atomic(using=read.connection.alias):
+            plain = [row.name for row in read(ROLES_HASHES_SQL)]
+        yield Figure("roles' passwords", "SCRAM-SHA-256" if not plain else f"{len(plain)} not SCRAM-SHA-256", len(plain))
+        for name in plain:
+            yield Finding(
+                Severity.WARNING, "security.role_password", name, "Its password is stored as MD5, which is guessed quickly.",
+                f"In psql, with password_encryption = 'scram-sha-256': \\password {name}",
+            )  # fmt: skip
+    except Error as error:
+        if sqlstate(error) != "42501":
+            raise
+        made = dict(read(SETTINGS_SQL, names=["password_encryption"])).get("password_encryption", "unknown")
+        yield Figure("roles' passwords", f"not readable by this role; new ones are stored as {made}")
+    table = quote("users")
+    found = read(ROWS_SQL, table=table)
+    if not found:
+        return
+    rows = found[0].rows
+    sample = f"TABLESAMPLE SYSTEM ({100 * SAMPLE / rows:.4f})" if rows > 2 * SAMPLE else ""
+    people = read.one(PASSWORDS_SQL.format(table=table, sample=sample))
+    yield Figure(
+        "people's passwords",
+        f"{people.seen:,} seen{', a sample' if sample else ''}, {people.foreign} not bcrypt, {people.cheap} of less than 2^10 rounds",
+    )
+    if people.foreign:
+        yield Finding(
+            Severity.ERROR, "security.password_kind", "users.password",
+            f"{people.foreign} of {people.seen:,} passwords seen are not bcrypt hashes as the site writes them: perhaps they are the passwords.",
+            "SELECT id FROM users WHERE password !~ '^\\$2[aby]\\$' shows whose; set them to NULL, and let those people ask for a new one.",
+        )  # fmt: skip
+    if people.cheap:
+        yield Finding(
+            Severity.WARNING, "security.password_cost", "users.password",
+            f"{people.cheap} of {people.seen:,} passwords seen are bcrypt of less than 2^10 rounds, which is guessed quickly.",
+            "They are stored anew with 12 when their people set them: ask those who may see much to do so.",
+        )  # fmt: skip
+    staff = read.one(STAFF_SQL.format(table=table))
+    factor = "asked for" if settings.SECOND_FACTOR else "not asked for"
+    yield Figure(
+        "staff with a password",
+        f"{staff.staff}, {staff.idle} of them not signed in for 90 days; a second factor is {factor}",
+        staff.staff,
+    )
+    if not settings.SECOND_FACTOR and not settings.DEVELOPMENT:
+        yield Finding(
+            Severity.WARNING, "security.second_factor", "SECOND_FACTOR", "The admin asks staff for a password only.",
+            "Take SECOND_FACTOR=false out of the environment.",
+        )  # fmt: skip
+    if staff.idle:
+        yield Finding(
+            Severity.NOTE, "security.idle_staff", "users.isStaff", f"{staff.idle} of the staff have not signed in for 90 days.",
+            "Take the staff status from those who left, in the admin.",
+        )  # fmt: skip
+
+
+def exposure(read: Reader) -> Iterator[Figure | Finding]:
+    """Who can reach the server, and how they are let in."""
+    found = dict(read(SETTINGS_SQL, names=["listen_addresses", "port"]))
+    listens = found.get("listen_addresses")
+    yield Figure("listens on", "not readable by this role" if listens is None else listens or "no network, a local socket only")
+    try:
+        with transaction.atomic(using=read.connection.alias):
+            rules = read(RULES_SQL)
+    except Error as error:
+        if sqlstate(error) != "42501":
+            raise
+        yield Figure(
+            "pg_hba.conf", "not readable by this role: whether the server is closed to others, ask your provider's settings"
+        )
+        return
+    yield Figure("pg_hba.conf", f"{len(rules)} lines for networks", len(rules))
+    if not listens:
+        return
+    for row in rules:
+        where, anywhere = f"pg_hba.conf line {row.line}", row.address in EVERYWHERE and row.netmask in ("", *EVERYWHERE)
+        local = row.address in LOCAL_ADDRESSES or row.address.startswith("127.")
+        from_where = "anywhere" if anywhere else row.address
+        if row.method in WITHOUT_SECRET and not local:
+            yield Finding(
+                Severity.ERROR, "security.trust", where, f"Whoever comes from {from_where} is let in without a password.",
+                "Write scram-sha-256 for trust there, and SELECT pg_reload_conf().",
+            )  # fmt: skip
+        elif row.method in GUESSABLE and not local:
+            yield Finding(
+                Severity.WARNING, "security.method", where,
+                f"Passwords from {from_where} are checked by the method {row.method}, which gives them away to who listens or has the hash.",
+                "Write scram-sha-256 there once every role's password is stored so, and SELECT pg_reload_conf().",
+            )  # fmt: skip
+        if anywhere and row.type in ("host", "hostnossl") and row.method != "reject":
+            yield Finding(
+                Severity.WARNING, "security.open", where, "It lets connections in from anywhere, and without TLS.",
+                "Name the addresses that need it, and write hostssl.",
+            )  # fmt: skip
+
+
+def audit(read: Reader) -> Iterator[Figure | Finding]:
+    """What is written down of who did what."""
+    found = dict(read(SETTINGS_SQL, names=list(AUDIT)))
+    libraries = found.get("shared_preload_libraries")
+    has_pgaudit = "pgaudit" in (libraries or "")
+    connections = found.get("log_connections", "off") not in ("off", "")
+    schema = has_pgaudit or found.get("log_statement") in ("ddl", "mod", "all")
+    yield Figure(
+        "the server's log",
+        f"connections {'on' if connections else 'off'}, changes of the schema {'on' if schema else 'off'}{', pgaudit' if has_pgaudit else ''}",
+    )
+    yield Figure(
+        "the admin", "every change, every conversation opened, every export and every sign-in is recorded in its tables"
+    )
+    if not (connections and schema):
+        missing = " and ".join(
+            word for word, on in (("who connects", connections), ("who changes the schema", schema)) if not on
+        )
+        yield Finding(
+            Severity.NOTE, "security.audit", "log_connections, log_statement", f"The server does not write down {missing}.",
+            "ALTER SYSTEM SET log_connections = on;\nALTER SYSTEM SET log_statement = 'ddl';\nSELECT pg_reload_conf();", is_sql=True,
+        )  # fmt: skip
+
+
+def secrets(read: Reader) -> Iterator[Figure | Finding]:
+    """What this process was told in secret, and Django's own checks; no secret is shown."""
+    yield Figure("SECRET_KEY", f"{len(settings.SECRET_KEY)} characters")
+    if settings.DEVELOPMENT:
+        yield Figure("environment", "development, on the embedded server: Django's checks for production are not asked")
+    else:
+        for problem in run_checks(tags=[Tags.security], include_deployment_checks=True):
+            yield Finding(
+                Severity.WARNING, "security.django", str(problem.id), " ".join(str(problem.msg).split()),
+                "manage.py check --deploy says more; docs/reference/settings.md has the variables.",
+            )  # fmt: skip
+    password = str(read.connection.settings_dict.get("PASSWORD") or "")
+    if password and _is_weak(password, read.connection.settings_dict["USER"]):
+        yield Finding(
+            Severity.WARNING, "security.weak_password", settings.DATABASE_VARIABLE,
+            "The password in it is shorter than 16 characters, or made of the user's name.",
+            "Make one with `openssl rand -base64 24`, set it with \\password in psql, and in the environment.",
+        )  # fmt: skip
+    for path in (
+        settings.BASE_DIR / ".env",
+        settings.BASE_DIR / ".secret_key",
+        Path(settings.BACKUPS["identity_file"] or "/nonexistent"),
+    ):
+        if path.is_file() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            yield Finding(
+                Severity.WARNING, "security.readable_file", path.name, "Others on this machine may read it.", f"chmod 600 {path}",
+            )  # fmt: skip
+    identity, place = settings.BACKUPS["identity_file"], settings.BACKUPS["location"]
+    if identity and place.startswith("/") and Path(place) in Path(identity).parents:
+        yield Finding(
+            Severity.WARNING, "security.key_beside", Path(identity).name, "The key that opens the backups lies with them.",
+            "Keep it on another machine, and verify backups there.",
+        )  # fmt: skip
+
+
+def _is_weak(password: str, user: str) -> bool:
+    return len(password) < 16 or (bool(user) and re.sub(r"\d+$", "", password.lower()) == user.lower())
+
+
+TOPICS: dict[str, Question] = {
+    "privileges": privileges,
+    "encryption": encryption,
+    "passwords": passwords,
+    "exposure": exposure,
+    "audit": audit,
+    "secrets": secrets,
+}

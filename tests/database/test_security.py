@@ -1,0 +1,269 @@
+"""Each weakness is made for real and found; a server that is closed has no finding, and no secret is in the report."""
+
+import json
+import os
+import re
+from datetime import date
+
+import psutil
+import pytest
+
+from fly2any.database import security
+from fly2any.database.findings import Finding
+from fly2any.database.health.examine import Reader, examine
+from fly2any.database.health.waivers import Waiver
+from tests.conftest import django, manage
+from tests.database.test_dbhealth import of
+from tests.servers import DEBIANS, DebianServer, certificate
+
+PASSWORD = "Long-enough-for-anybody-1"
+HASH = "$2b$12$" + "a" * 53
+KEY = "3uW7Xk29vLq8Tz4mBw7pRc1nHd6sYf3jGa0eUi5oKlQxWvZbNtMy"
+
+
+def looked(url, **environment):
+    """What `dbstatus --security` finds of security, as (severity, code, where); and the whole output."""
+    result = manage("dbstatus", "--security", "--format", "json", url=url, **{"SECRET_KEY": KEY, **environment})
+    assert result.returncode in (0, 4, 5), result.stderr
+    report = json.loads(result.stdout)
+    found = [(one["severity"], one["code"], one["where"]) for one in report["findings"]]
+    assert [topic["trouble"] for topic in report["security"]["topics"]] == [""] * len(security.TOPICS)
+    return [one for one in found if one[1].startswith("security.")], result.stdout
+
+
+@pytest.fixture
+def app(migrated):
+    """The URL of the role of the app, as `dbroles` makes it, with a password of its own."""
+    migrated.execute(manage("dbroles", "--prefix", migrated.name, url=migrated.url).stdout)
+    migrated.execute(f"ALTER ROLE {migrated.name}_app PASSWORD '{PASSWORD}'")
+    yield migrated.url.replace("//postgres@", f"//{migrated.name}_app:{PASSWORD}@")
+    for end in ("migrate", "app", "read"):
+        migrated.execute(f"REASSIGN OWNED BY {migrated.name}_{end} TO postgres; DROP OWNED BY {migrated.name}_{end}")
+    for end in ("migrate", "app", "read"):
+        migrated.execute(f"DROP ROLE {migrated.name}_{end}")
+
+
+AUDITED = [("note", "security.audit", "log_connections, log_statement")]
+
+
+def test_a_role_with_no_more_than_it_needs_has_no_finding(app):
+    found, output = looked(app)
+
+    assert found == AUDITED
+    assert PASSWORD not in output
+
+
+def test_a_role_that_may_do_everything_is_found(migrated):
+    assert looked(migrated.url)[0] == [("warning", "security.role", "postgres"), *AUDITED]
+
+
+def test_what_everybody_may_do_is_found_and_its_cure_works(migrated, app):
+    migrated.execute("GRANT CREATE ON SCHEMA public TO PUBLIC; GRANT SELECT, UPDATE ON users TO PUBLIC")
+    result = manage("dbstatus", "--security", "--format", "json", url=app)
+    public = [one for one in json.loads(result.stdout)["findings"] if one["code"] == "security.public"]
+    for one in public:
+        migrated.execute(one["cure"])
+
+    assert [one["where"] for one in public] == ["SCHEMA public", "TABLE users"]
+    assert looked(app)[0] == AUDITED
+
+
+@pytest.mark.parametrize(
+    ("password", "found"),
+    [
+        (HASH, []),
+        (HASH.replace("$12$", "$09$"), [("warning", "security.password_cost", "users.password")]),
+        ("pbkdf2_sha256$1$x$y", [("error", "security.password_kind", "users.password")]),
+        ("hunter2", [("error", "security.password_kind", "users.password")]),
+        (HASH + "a", [("error", "security.password_kind", "users.password")]),
+        (None, []),
+    ],
+)
+def test_how_peoples_passwords_are_stored_is_seen(migrated, app, password, found):
+    migrated.execute("INSERT INTO users (id, email, password, \"updatedAt\") VALUES ('u', 'u@b.c', %s, now())", [password])
+
+    said, output = looked(app)
+
+    assert said == [*found, *AUDITED]
+    assert password is None or password not in output
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({}, [("note", "security.idle_staff", "users.isStaff")]),
+        ({"isStaff": False}, []),
+        ({"isActive": False}, []),
+        ({"password": None}, []),
+        ({"lastLoginAt": "2100-01-01"}, []),
+    ],
+)
+def test_staff_who_are_gone_are_noted(migrated, app, change, found):
+    row = {
+        "id": "u",
+        "email": "u@b.c",
+        "updatedAt": "2020-01-01",
+        "password": HASH,
+        "isStaff": True,
+        "lastLoginAt": "2020-01-01",
+    } | change
+    columns = ", ".join(f'"{name}"' for name in row)
+    migrated.execute(f"INSERT INTO users ({columns}) VALUES ({', '.join(['%s'] * len(row))})", list(row.values()))
+
+    assert looked(app)[0] == [*found, *AUDITED]
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({"SECOND_FACTOR": "false"}, [("warning", "security.second_factor", "SECOND_FACTOR")]),
+        ({"SECURE_SSL_REDIRECT": "false"}, [("warning", "security.django", "security.W008")]),
+        (
+            {"BACKUP_LOCATION": "/nonexistent/b", "BACKUP_IDENTITY_FILE": "/nonexistent/b/key"},
+            [("warning", "security.key_beside", "key")],
+        ),
+        ({"BACKUP_LOCATION": "/nonexistent/b", "BACKUP_IDENTITY_FILE": "/nonexistent/bb/key"}, []),
+    ],
+)
+def test_what_the_environment_weakens_is_found(app, environment, found):
+    said = [one for one in looked(app, **environment)[0] if one != AUDITED[0]]
+
+    assert said == found
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "weak"),
+    [
+        ("fly2any_app", "Sixteen-letters!", False),
+        ("fly2any_app", "Fifteen-letters", True),
+        ("a_very_long_user_name", "A_very_long_user_name2026", True),
+        ("a_very_long_user_name", "A_very_long_user_name2026x", False),
+        ("fly2any_app", "", False),
+    ],
+)
+def test_a_password_that_is_guessed_is_found_and_not_shown(migrated, settings, user, password, weak):
+    with django(migrated) as connection:
+        settings.DEVELOPMENT = True
+        reader = Reader(replace_settings(connection, USER=user, PASSWORD=password), "public")
+        found = [one for one in security.secrets(reader) if isinstance(one, Finding)]
+
+    assert [one.code for one in found] == ["security.weak_password"] * weak
+    assert not password or not any(password in str(one) for one in found)
+
+
+def replace_settings(connection, **facts):
+    copy = connection.copy()
+    copy.settings_dict = {**connection.settings_dict, **facts}
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("mode", "found"), [(0o600, []), (0o640, ["security.readable_file"]), (0o604, ["security.readable_file"])]
+)
+def test_a_file_with_secrets_that_others_may_read_is_found(migrated, settings, tmp_path, mode, found):
+    settings.DEVELOPMENT, settings.BASE_DIR = True, tmp_path
+    (tmp_path / ".env").touch(mode=mode)
+    (tmp_path / ".env").chmod(mode)
+    with django(migrated) as connection:
+        answers = list(security.secrets(Reader(connection, "public")))
+
+    assert [one.code for one in answers if isinstance(one, Finding)] == found
+
+
+LINES = {
+    "host all all 10.0.0.0/8 trust": ["security.trust"],
+    "hostssl all all 10.0.0.0/8 md5": ["security.method"],
+    "hostnossl all all 10.0.0.0/8 password": ["security.method"],
+    "host all all 10.0.0.0/8 scram-sha-256": [],
+    "host all all 0.0.0.0/0 scram-sha-256": ["security.open"],
+    "host all all ::/0 scram-sha-256": ["security.open"],
+    "host all all all trust": ["security.trust", "security.open"],
+    "hostssl all all 0.0.0.0/0 scram-sha-256": [],
+    "host all all 0.0.0.0/0 reject": [],
+    "host all all 127.0.0.1/32 trust": [],
+    "host all all samehost trust": [],
+}
+
+
+def test_who_is_let_in_is_read_from_pg_hba_conf(own_server):
+    server = own_server().start().create_database()
+    server.hba(*LINES)
+
+    found, _ = looked(of(server).url)
+
+    expected = [
+        (code, f"pg_hba.conf line {number}") for number, codes in enumerate(LINES.values(), 2) for code in codes
+    ]  # The first line is of the socket.
+    exposed = [(code, where) for _, code, where in found if where.startswith("pg_hba.conf")]
+    assert exposed == expected
+
+
+def test_a_password_of_a_role_that_is_md5_is_found_and_logs_that_tell_are_enough(own_server):
+    server = own_server(log_connections="on", log_statement="ddl").start().create_database()
+    server.execute("SET password_encryption = 'md5'; CREATE ROLE old LOGIN PASSWORD 'x'")
+    server.execute("CREATE ROLE new LOGIN PASSWORD 'x'")
+
+    found, _ = looked(server.url())
+
+    assert [(code, where) for _, code, where in found if code != "security.role"] == [("security.role_password", "old")]
+
+
+def not_loopback():
+    """An address of this machine that is not its loopback, or None."""
+    for addresses in psutil.net_if_addrs().values():
+        for address in addresses:
+            if address.family.name == "AF_INET" and not address.address.startswith("127."):
+                return address.address
+    return None
+
+
+@pytest.mark.skipif(not DEBIANS.exists(), reason="postgresql-15 is not installed")
+@pytest.mark.skipif(not_loopback() is None and not os.environ.get("CI"), reason="this machine has no network")
+def test_what_is_not_encrypted_between_machines_is_found(tmp_path_factory):
+    home = tmp_path_factory.mktemp("tls")
+    authority, made, key = certificate(home, "server", "localhost")
+    server = DebianServer(home, {"ssl_min_protocol_version": "TLSv1.1", "listen_addresses": "*"})
+    files = {"ssl": "on", "ssl_cert_file": server.give(made), "ssl_key_file": server.give(key)}
+    with (server.data / "postgresql.conf").open("a") as file:
+        file.writelines(f"{name} = '{value}'\n" for name, value in files.items())
+    (server.data / "pg_hba.conf").write_text("local all all trust\nhost all all all trust\n")
+    server.start()
+    try:
+        server.execute("CREATE DATABASE fly2any", database="postgres")
+        place = f"postgresql://postgres@{not_loopback()}:{server.port}/fly2any"
+        plain, _ = looked(f"{place}?sslmode=disable")
+        encrypted, _ = looked(f"{place}?sslmode=require")
+        verified, _ = looked(f"{place}?sslmode=verify-ca&sslrootcert={authority}")
+    finally:
+        server.stop()
+
+    def of_the_wire(found):
+        return [
+            (severity, code)
+            for severity, code, where in found
+            if where in ("ssl_min_protocol_version", "pg_stat_ssl", "sslmode")
+        ]
+
+    version = ("warning", "security.tls_version")
+    assert of_the_wire(plain) == [version, ("warning", "security.plain_sessions"), ("note", "security.unverified")]
+    assert of_the_wire(encrypted) == [version, ("note", "security.unverified")]
+    assert of_the_wire(verified) == [version]
+
+
+def test_a_waiver_holds_for_security_too(migrated):
+    migrated.execute("GRANT SELECT ON users TO PUBLIC")
+    waiver = Waiver("security.public", "TABLE users", "ana@example.com", date(2100, 1, 1), "a demo")
+
+    with django(migrated) as connection:
+        reader = replace_settings(connection, EMBEDDED=None)
+        health = examine(reader, {"privileges": security.privileges}, [waiver])
+
+    assert [finding.code for finding in health.findings] == ["security.role"]
+    assert [(finding.where, by) for finding, by in health.waived] == [("TABLE users", waiver)]
+
+
+def test_the_text_has_the_same_findings(migrated, app):
+    result = manage("dbstatus", "--security", url=app)
+
+    assert re.search(r"^Security\n  Privileges\n    this role +\w+_app\n", result.stdout, re.M), result.stdout
+    assert result.stdout.count("NOTE    security.audit at log_connections, log_statement") == 1
