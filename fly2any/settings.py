@@ -191,6 +191,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "fly2any.monitoring.logged",
+    "fly2any.monitoring.monitored",
     "fly2any.administration.middleware.plain_requests",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -269,6 +271,29 @@ RETENTION = {
 }
 
 WAIVERS = BASE_DIR / "waivers.toml"  # Findings of dbhealth that somebody answers for.
+
+# Who shows it as `Authorization: Bearer …` gets the metrics; without one there are none.
+METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "").strip()
+if METRICS_TOKEN and len(METRICS_TOKEN) < 16:
+    raise ImproperlyConfigured(
+        'METRICS_TOKEN is shorter than 16 characters: set it to METRICS_TOKEN="$(openssl rand -hex 24)".'
+    )
+
+LOG_FORMAT = os.environ.get("LOG_FORMAT", "").strip().lower() or ("text" if DEBUG else "json")
+if LOG_FORMAT not in ("text", "json"):
+    raise ImproperlyConfigured("LOG_FORMAT is neither text nor json: set it to one of them.")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"text": {"()": "fly2any.monitoring.Text"}, "json": {"()": "fly2any.monitoring.Json"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "django": {"handlers": [], "propagate": True},  # Its own handlers would mail what they say.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},  # Whoever scans the net.
+        "fly2any": {"level": "WARNING" if DEBUG else "INFO"},  # runserver logs requests already.
+    },
+}
 
 # An error page shows the environment too: neither a password nor a URL that holds one.
 DEFAULT_EXCEPTION_REPORTER_FILTER = "fly2any.error_pages.ExceptionReporterFilter"

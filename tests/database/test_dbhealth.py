@@ -241,6 +241,30 @@ def test_an_outdated_extension_is_found_until_it_is_updated(database):
     assert found(database, "extensions") == []
 
 
+def test_a_query_of_our_own_is_shown_with_the_indexes_it_goes_by_and_the_tables_it_reads_whole(own_server):
+    server = own_server(shared_preload_libraries="pg_stat_statements").start().create_database()
+    database = of(server)
+    server.execute(
+        "CREATE EXTENSION pg_stat_statements; CREATE TABLE users (id text PRIMARY KEY, name text); CREATE ROLE other LOGIN SUPERUSER"
+    )
+    server.execute("INSERT INTO users SELECT n, n FROM generate_series(1, 20000) AS n; ANALYZE users")
+    with database.connect() as client:
+        client.execute("SELECT name FROM users WHERE id = '7'")
+        client.execute("SELECT id FROM users WHERE name = '7'")
+        client.execute("SET ROLE other")
+        client.execute("SELECT 1 FROM users WHERE name = '7'")
+
+    with django(database) as connection:
+        connection.ensure_connection()
+        figures = [one for one in TOPICS["queries"](Reader(connection, "public"), shown=50) if isinstance(one, Figure)]
+        planned = connection.pg_version >= 160000
+
+    said = {one.label: one.text.partition("time, ")[2] for one in figures}
+    assert said["SELECT name FROM users WHERE id = $1"] == "on accounts.User" + planned * ", by users_pkey"
+    assert said["SELECT id FROM users WHERE name = $1"] == "on accounts.User" + planned * ", reading all of users"
+    assert said["SELECT $1 FROM users WHERE name = $2"] == "on accounts.User"
+
+
 def test_slow_and_heavy_queries_are_found_with_their_model_and_without_their_values(own_server):
     server = own_server(shared_preload_libraries="pg_stat_statements").start().create_database()
     database = of(server)

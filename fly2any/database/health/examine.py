@@ -20,11 +20,18 @@ DEADLINE = 5_000  # Milliseconds for each statement of a topic.
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number of a topic, as a person reads it, and `value` as a program does (bytes, seconds, rows, a share of 1)."""
+    """A number of a topic, as a person reads it, and `value` as a program does (bytes, seconds, rows, a share of 1).
+
+    `metric` is its name for Prometheus, where it has one, and `of` what of several it is of; one that is not `shown` is for
+    programs only.
+    """
 
     label: str
     text: str
     value: Any = None
+    metric: str = ""
+    of: str = ""
+    shown: bool = True
 
 
 @dataclass(frozen=True, slots=True)

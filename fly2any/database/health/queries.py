@@ -33,7 +33,7 @@ PLANNED = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORE
 
 
 def queries(
-    read: Reader, *, slow: float = 0.5, calls: int = 20, most: float = 0.3, busy: float = 600
+    read: Reader, *, slow: float = 0.5, calls: int = 20, most: float = 0.3, busy: float = 600, shown: int = 5
 ) -> Iterator[Figure | Finding]:
     """Queries that take `slow` seconds or more on average, or more than `most` of all time once that is `busy` seconds."""
     installed = read(INSTALLED_SQL)
@@ -47,8 +47,8 @@ def queries(
         return
     rows = read(SLOWEST_SQL.format(schema=quote(installed[0].schema)))
     whole = sum(row.total for row in rows)
-    yield Figure("time in queries", span(whole), whole)
-    for row in rows[:5]:
+    yield Figure("time in queries", span(whole), whole, "query_seconds")
+    for row in rows[:shown]:
         yield Figure(
             without_literals(row.query),
             f"{row.calls:,} calls, {span(row.mean)} each, {share(row.part or 0)} of the time{_of(read, row)}",

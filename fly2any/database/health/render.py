@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -37,7 +36,11 @@ def as_data(
     """Return topics, findings and waivers as JSON has them."""
     return {
         "topics": [
-            {"name": topic.name, "trouble": topic.trouble, "figures": [asdict(figure) for figure in topic.figures]}
+            {
+                "name": topic.name,
+                "trouble": topic.trouble,
+                "figures": [{"label": one.label, "text": one.text, "value": one.value} for one in topic.figures],
+            }
             for topic in topics
         ],
         "findings": [
@@ -56,6 +59,8 @@ def topic_lines(topics: Iterable[Topic]) -> Iterator[str]:
         if topic.trouble:
             yield f"  not asked: {topic.trouble}"
         for figure in topic.figures:
+            if not figure.shown:
+                continue
             yield f"  {figure.label:<32}{figure.text}" if len(figure.label) < 32 else f"  {figure.label}\n      {figure.text}"
         yield ""
 

@@ -52,7 +52,7 @@ def replication(
     here = read.one(STANDBY_SQL)
     if here.standby:
         text = "has replayed nothing since its start" if here.behind is None else f"{span(here.behind)} behind"
-        yield Figure("this standby", text, here.behind and here.behind.total_seconds())
+        yield Figure("this standby", text, here.behind and here.behind.total_seconds(), "standby_lag_seconds")
         if here.behind and here.behind > longest:
             yield Finding(
                 Severity.WARNING, "replication.lag", "this standby",
@@ -61,9 +61,9 @@ def replication(
             )  # fmt: skip
         return
     replicas, slots = read(REPLICAS_SQL), read(SLOTS_SQL)
-    yield Figure("replicas", str(len(replicas)), len(replicas))
+    yield Figure("replicas", str(len(replicas)), len(replicas), "replicas")
     for row in replicas:
-        yield Figure(row.name, f"{row.state}, {size(row.behind or 0)} behind", row.behind)
+        yield Figure(row.name, f"{row.state}, {size(row.behind or 0)} behind", row.behind, "replica_behind_bytes", row.name)
         if (row.behind or 0) > most or (row.lag and row.lag > longest):
             yield Finding(
                 Severity.WARNING, "replication.lag", row.name,
@@ -83,7 +83,7 @@ def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | 
     """How far transaction numbers are used up; at about 2,100 million the server takes no more writes."""
     row = read.one(WRAPAROUND_SQL)
     for label, age in (("transaction numbers", row.age), ("multixact numbers", row.multi)):
-        yield Figure(f"age of {label}", f"{age:,} of 2,146,483,647", age)
+        yield Figure(f"age of {label}", f"{age:,} of 2,146,483,647", age, "transaction_age", label)
         if age > near:
             yield Finding(
                 Severity.ERROR, "wraparound.near", label,

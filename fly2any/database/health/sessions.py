@@ -48,8 +48,11 @@ SESSION_SQL = f"""
 def connections(read: Reader, *, near: float = 0.8) -> Iterator[Figure | Finding]:
     """How many connections there are, of how many."""
     row = read.one(CONNECTIONS_SQL)
-    yield Figure("connections", f"{row.used} of {row.limit}, {row.active} active", row.used)
-    yield Figure("idle in a transaction", str(row.idle_in_transaction), row.idle_in_transaction)
+    yield Figure("connections", f"{row.used} of {row.limit}, {row.active} active", row.used, "connections")
+    yield Figure("limit", str(row.limit), row.limit, "connections_limit", shown=False)
+    yield Figure(
+        "idle in a transaction", str(row.idle_in_transaction), row.idle_in_transaction, "connections_idle_in_transaction"
+    )
     if row.used > near * row.limit:
         yield Finding(
             Severity.WARNING,
@@ -63,7 +66,8 @@ def connections(read: Reader, *, near: float = 0.8) -> Iterator[Figure | Finding
 def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterator[Figure | Finding]:
     """Who waits for whom, and since when."""
     rows = read(BLOCKED_SQL)
-    yield Figure("sessions that wait for a lock", str(len({row.pid for row in rows})), len({row.pid for row in rows}))
+    waiting = len({row.pid for row in rows})
+    yield Figure("sessions that wait for a lock", str(waiting), waiting, "sessions_waiting")
     for row in rows:
         waits, held = without_literals(row.waits_for or ""), without_literals(row.query or "")
         if row.since is not None and row.since > longest:
@@ -83,7 +87,7 @@ def transactions(
     """Transactions that keep vacuum from removing dead rows, and locks from being given."""
     rows = read(LONG_SQL)
     oldest = rows[0].age if rows else timedelta()
-    yield Figure("oldest transaction", span(oldest), oldest.total_seconds())
+    yield Figure("oldest transaction", span(oldest), oldest.total_seconds(), "oldest_transaction_seconds")
     for row in rows:
         where, query = f"session {row.pid}", without_literals(row.query or "")
         whose = f"{row.application or 'unnamed'}, {row.role}: “{query}”"

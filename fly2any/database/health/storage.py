@@ -77,7 +77,9 @@ def indexes(
     age = datetime.now(UTC) - reset.since
     final = [version.object for version in read.contract.versions if version.until is None]
     contract = {thing.name for thing in final if isinstance(thing, Index | Key)}
-    yield Figure("indexes", f"{len(rows)}, {size(sum(row.bytes for row in rows))}", sum(row.bytes for row in rows))
+    yield Figure(
+        "indexes", f"{len(rows)}, {size(sum(row.bytes for row in rows))}", sum(row.bytes for row in rows), "indexes_bytes"
+    )
     since = "when statistics were last reset" if reset.known else "the server's start, or before"
     yield Figure("scans are counted since", f"{reset.since:%Y-%m-%d %H:%M} UTC, {since}", reset.since)
     for row in rows:
@@ -145,9 +147,18 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[F
     reset = read.one(RESET_SQL)
     days = max((datetime.now(UTC) - reset.since) / timedelta(days=1), 1 / 24)
     yield Figure("tables", f"{len(rows)}, {size(sum(row.bytes for row in rows))}", sum(row.bytes for row in rows))
-    for row in rows[:5]:
+    for rank, row in enumerate(rows):
         grown = f", {row.grown / days:+,.0f} rows a day" if days >= 1 else ""
-        yield Figure(row.name, f"{size(row.bytes)}, ~{max(row.live, 0):,} rows, {row.dead:,} dead{grown}", row.bytes)
+        yield Figure(
+            row.name,
+            f"{size(row.bytes)}, ~{max(row.live, 0):,} rows, {row.dead:,} dead{grown}",
+            row.bytes,
+            "table_bytes",
+            row.name,
+            shown=rank < 5,
+        )
+        yield Figure(f"{row.name}, rows", f"~{max(row.live, 0):,}", max(row.live, 0), "table_rows", row.name, shown=False)
+        yield Figure(f"{row.name}, dead rows", f"{row.dead:,}", row.dead, "table_dead_rows", row.name, shown=False)
     for row in rows:
         place = quote(row.name)
         if row.dead > many and row.dead > dead * (row.live + row.dead):
@@ -174,7 +185,7 @@ def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]
     """How near sequences are to their end."""
     rows = [row for row in read(SEQUENCES_SQL) if row.last is not None and row.step > 0]
     fullest = max((row.last / row.most for row in rows), default=0)
-    yield Figure("fullest sequence", share(fullest), fullest)
+    yield Figure("fullest sequence", share(fullest), fullest, "fullest_sequence_ratio")
     for row in rows:
         if row.last > near * row.most:
             yield Finding(
@@ -194,7 +205,12 @@ def cache(read: Reader, *, enough: float = 0.95, least: int = 1_000_000) -> Iter
             f"not enough data: {asked:,} blocks were asked for since {row.since:%Y-%m-%d}, and {least:,} are needed",
         )
         return
-    yield Figure("cache hits", f"{share(row.hit / asked)} of {asked:,} blocks since {row.since:%Y-%m-%d}", row.hit / asked)
+    yield Figure(
+        "cache hits",
+        f"{share(row.hit / asked)} of {asked:,} blocks since {row.since:%Y-%m-%d}",
+        row.hit / asked,
+        "cache_hit_ratio",
+    )
     if row.hit < enough * asked:
         yield Finding(
             Severity.WARNING, "cache.misses", "shared_buffers",

@@ -26,7 +26,9 @@ class Command(BaseCommand):
         person = find(connection, email)
         if what == "erase" and not yes:
             rows = "\n".join(as_rows(count(connection, person)))
-            self.stdout.write(f"Nothing was changed. --yes erases these rows of {email}, for good but for backups and archives:\n{rows}")
+            self.stdout.write(
+                f"Nothing was changed. --yes erases these rows of {email}, for good but for backups and archives:\n{rows}"
+            )
             return
         with self.opened(output) as write:  # Before anything is erased.
             for text in export(connection, person) if what == "export" else [erase(connection, person).as_json() + "\n"]:

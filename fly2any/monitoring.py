@@ -1,0 +1,213 @@
+"""What other machines ask this process: whether it lives, whether it can serve, its metrics; and its log."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from django.conf import settings
+from django.core.cache import cache
+from django.db import Error, connection, transaction
+from django.http import HttpRequest, HttpResponse
+from django.utils.encoding import escape_uri_path
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from pythonjsonlogger.json import JsonFormatter
+
+from fly2any.database.backup.retention import Newest, read_newest
+from fly2any.database.diagnosis import explain, without_password
+from fly2any.database.health.examine import Health, examine
+from fly2any.database.health.topics import TOPICS
+from fly2any.database.health.waivers import read_waivers
+from fly2any.database.migration_state import read_migrations
+from fly2any.database.status import Report, verify
+
+READY = 2_000  # Milliseconds for each statement.
+BACKUPS_KNOWN = 300  # Seconds: they may be far away.
+
+requests = logging.getLogger("fly2any.request")
+
+
+def monitored(get_response):
+    """Answer /health/live, /health/ready and /metrics before anything looks at the host, the scheme or a session.
+
+    A platform asks by the machine's address and without TLS, and its answer must not be a redirect or a 400.
+    """
+    pages = {"/health/live": live, "/health/ready": ready, "/metrics": metrics}
+
+    def respond(request):
+        page = pages.get(request.path_info)
+        if page is None:
+            return get_response(request)
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponse(status=405, headers={"Allow": "GET, HEAD"})
+        response = page(request)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return respond
+
+
+def live(request: HttpRequest) -> HttpResponse:
+    """The process answers; whether the database does is not asked: a restart would not mend it."""
+    return _json({"status": "ok"})
+
+
+def ready(request: HttpRequest) -> HttpResponse:
+    """The database answers, and every migration of this code is applied."""
+    checks = {"database": "ok", "migrations": "ok"}
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(
+                f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {READY}; SET LOCAL lock_timeout = {READY}"
+            )
+            cursor.execute(
+                "SELECT COALESCE(pg_catalog.current_schema(), 'public'), pg_catalog.to_regclass('django_migrations') IS NOT NULL"
+            )
+            schema, recorded = cursor.fetchone()
+            if read_migrations(connection, schema=schema, recorded=recorded, readable=True).pending:
+                checks["migrations"] = "pending"
+    except Error as error:
+        logging.getLogger("fly2any.health").warning("not ready: %s", explain(error))
+        checks = {"database": "failing", "migrations": "unknown"}
+    fine = set(checks.values()) == {"ok"}
+    return _json({"status": "ok" if fine else "failing", **checks}, status=200 if fine else 503)
+
+
+def _json(data: dict[str, str], status: int = 200) -> HttpResponse:
+    return HttpResponse(json.dumps(data), status=status, content_type="application/json")
+
+
+def metrics(request: HttpRequest) -> HttpResponse:
+    """What `dbstatus` and `dbhealth` report, as Prometheus reads it."""
+    if not settings.METRICS_TOKEN:
+        return HttpResponse("METRICS_TOKEN is not set: there are no metrics.\n", status=404, content_type="text/plain")
+    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if not hmac.compare_digest(given.encode(), settings.METRICS_TOKEN.encode()):
+        return HttpResponse(
+            "Give the METRICS_TOKEN as Authorization: Bearer ….\n",
+            status=401,
+            content_type="text/plain",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    registry = CollectorRegistry()
+    registry.register(Reports())
+    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """The reports as metrics: one collector, asked once a scrape."""
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        begun = time.monotonic()
+        try:
+            report = verify(connection)
+            health = examine(connection, TOPICS, read_waivers(settings.WAIVERS))
+            backups = cache.get_or_set("fly2any.backups", lambda: read_newest(report.server.database), BACKUPS_KNOWN)
+        except Error as error:
+            logging.getLogger("fly2any.metrics").warning("not reported: %s", explain(error))
+            yield _gauge("up", "Whether the database could be asked.", [((), 0)])
+            return
+        yield _gauge("up", "Whether the database could be asked.", [((), 1)])
+        yield from of_status(report)
+        yield from of_health(health)
+        yield from of_backups(backups)  # type: ignore[arg-type]
+        yield from _findings({"status": report, "health": health, "backups": backups})
+        yield _gauge("report_seconds", "How long it took to ask.", [((), time.monotonic() - begun)])
+
+
+def of_status(report: Report) -> Iterator[GaugeMetricFamily]:
+    yield _gauge("migrations_pending", "Migrations of this code that are not applied.", [((), len(report.migrations.pending))])
+    objects = [
+        ((group.name, kind, state), getattr(getattr(group, kind), state))
+        for group in report.groups
+        for kind in ("tables", "columns", "indexes", "foreign_keys")
+        for state in ("found", "expected")
+    ]
+    yield _gauge("schema_objects", "Objects of the contract, found as defined and expected.", objects, "group", "kind", "state")
+
+
+def of_health(health: Health) -> Iterator[GaugeMetricFamily]:
+    asked = [((topic.name,), 0 if topic.trouble else 1) for topic in health.topics]
+    yield _gauge("topic_asked", "Whether a topic of dbhealth could be asked.", asked, "topic")
+    families: dict[str, list] = {}
+    for figure in (figure for topic in health.topics for figure in topic.figures):
+        if figure.metric and figure.value is not None:
+            families.setdefault(figure.metric, []).append(((figure.of,) if figure.of else (), figure.value))
+    for name, samples in families.items():
+        yield _gauge(name, f"{name.replace('_', ' ')}, as dbhealth reports it.", samples, *(("name",) if samples[0][0] else ()))
+
+
+def of_backups(backups: Newest) -> Iterator[GaugeMetricFamily]:
+    if backups.good:
+        age = backups.good.age(datetime.now(UTC)).total_seconds()
+        yield _gauge("backup_age_seconds", "Since when the newest good backup was taken.", [((), age)])
+
+
+def _findings(reports) -> Iterator[GaugeMetricFamily]:
+    counts: dict[tuple[str, str, str], int] = {}
+    for name, report in reports.items():
+        found = report.findings() if callable(report.findings) else report.findings
+        for finding in found:
+            key = (name, str(finding.severity), finding.code)
+            counts[key] = counts.get(key, 0) + 1
+    yield _gauge("findings", "Findings, by report, severity and code.", counts.items(), "report", "severity", "code")
+
+
+def _gauge(name: str, text: str, samples: Iterable[tuple[tuple[str, ...], float]], *labels: str) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"fly2any_{name}", text, labels=labels)
+    for values, number in samples:
+        family.add_metric(values, float(number))
+    return family
+
+
+def logged(get_response):
+    """Log each request when it is answered: by its path, never by what it asks, which may be somebody's address."""
+
+    def respond(request):
+        begun = time.monotonic()
+        path = escape_uri_path(request.path)[:500]  # Without what would begin a line of its own.
+        response = get_response(request)
+        if not request.path_info.startswith(("/health/", "/metrics", "/static/")):
+            user = getattr(request, "user", None)
+            requests.info(
+                "%s %s %s", request.method, path, response.status_code,
+                extra={
+                    "method": request.method, "path": path, "status": response.status_code,
+                    "milliseconds": round(1000 * (time.monotonic() - begun)), "user_id": user.pk if user is not None and user.is_authenticated else None,
+                },
+            )  # fmt: skip
+        return response
+
+    return respond
+
+
+class Text(logging.Formatter):
+    """A line for a person, without a password."""
+
+    def __init__(self):
+        super().__init__("{asctime} {levelname} {name}: {message}", style="{")
+
+    def format(self, record):
+        return without_password(super().format(record))
+
+
+class Json(JsonFormatter):
+    """A line of JSON, without a password."""
+
+    def __init__(self):
+        names = {"asctime": "time", "levelname": "level", "name": "logger"}
+        super().__init__("{asctime} {levelname} {name} {message}", style="{", rename_fields=names, json_ensure_ascii=False)
+
+    def formatTime(self, record, datefmt=None):
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+    def format(self, record):
+        record.__dict__.pop("request", None)  # Django gives the request itself.
+        return without_password(super().format(record))

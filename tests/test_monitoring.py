@@ -1,0 +1,177 @@
+"""What a platform, Prometheus and a log collector see: the truth, in time, and no secret."""
+
+import json
+import re
+
+import pytest
+from django.db import connection
+from prometheus_client.parser import text_string_to_metric_families
+
+from fly2any.database.findings import CODES
+from tests.conftest import PROJECT, manage
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture
+def platform(client, settings):
+    """A client as a load balancer is one: another host, no TLS."""
+    settings.SECURE_SSL_REDIRECT, settings.ALLOWED_HOSTS = True, ["admin.example.com"]
+    client.defaults["HTTP_HOST"] = "10.0.0.1:8000"
+    return client
+
+
+def test_a_process_lives_without_a_database(platform):
+    answer = platform.get("/health/live")  # Without the mark for it, the tests let nobody use the database.
+
+    assert (answer.status_code, answer.json(), answer.headers["Cache-Control"]) == (200, {"status": "ok"}, "no-store")
+    assert platform.head("/health/live").status_code == 200
+    assert platform.post("/health/live").status_code == 405
+
+
+@pytest.mark.django_db
+def test_a_process_is_ready_when_all_is_applied(platform):
+    answer = platform.get("/health/ready")
+
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "database": "ok", "migrations": "ok"})
+
+
+@pytest.mark.django_db
+def test_a_process_whose_migrations_are_pending_is_not_ready(platform):
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'administration' AND name = '0003_database_page'")
+
+    answer = platform.get("/health/ready")
+
+    assert (answer.status_code, answer.json()) == (503, {"status": "failing", "database": "ok", "migrations": "pending"})
+
+
+ASK = """
+from django.test import Client
+for path in ("/health/live", "/health/ready", "/metrics"):
+    answer = Client(raise_request_exception=False).get(path, headers={"Authorization": "Bearer %s"})
+    print(answer.status_code, " ".join(answer.content.decode().split()))
+"""
+
+
+def test_without_a_server_it_lives_is_not_ready_and_says_why_in_the_log():
+    url = "postgresql://u:s3cret-of-ours@127.0.0.1:1/d"
+
+    result = manage("shell", "-v0", "-c", ASK % TOKEN, url=url, METRICS_TOKEN=TOKEN, LOG_FORMAT="json")
+
+    assert result.stdout.splitlines() == [
+        '200 {"status": "ok"}',
+        '503 {"status": "failing", "database": "failing", "migrations": "unknown"}',
+        "200 # HELP fly2any_up Whether the database could be asked. # TYPE fly2any_up gauge fly2any_up 0.0",
+    ]
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    said = "Nothing listens at 127.0.0.1, port 1: start the server, or correct host and port in POSTGRES_URL."
+    assert [(line["logger"], line["message"]) for line in lines if line["logger"].startswith("fly2any")] == [
+        ("fly2any.health", f"not ready: {said}"),
+        ("fly2any.metrics", f"not reported: {said}"),
+    ]
+    assert "s3cret" not in result.stdout + result.stderr
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("token", "headers", "status"),
+    [
+        ("", BEARER, 404),
+        ("", {"Authorization": "Bearer "}, 404),
+        (TOKEN, {}, 401),
+        (TOKEN, {"Authorization": TOKEN[:-1]}, 401),
+        (TOKEN, {"Authorization": "Bearer " + TOKEN + "é"}, 401),
+        (TOKEN, BEARER, 200),
+    ],
+)
+def test_metrics_are_for_who_has_the_token(platform, settings, token, headers, status):
+    settings.METRICS_TOKEN = token
+
+    assert platform.get("/metrics", headers=headers).status_code == status
+
+
+def sampled(client):
+    text = client.get("/metrics", headers=BEARER).content.decode()
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.mark.django_db
+def test_the_metrics_are_the_figures_of_the_reports(platform, settings):
+    settings.METRICS_TOKEN = TOKEN
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'administration' AND name = '0003_database_page'")
+        cursor.execute('DROP INDEX "price_alerts_active_idx"')
+        cursor.execute("SELECT pg_total_relation_size('users'), current_setting('max_connections')::int - 3")
+        size, limit = cursor.fetchone()
+
+    samples = sampled(platform)
+
+    assert samples["fly2any_up",] == 1
+    assert samples["fly2any_migrations_pending",] == 1
+    assert samples["fly2any_schema_objects", "travel", "indexes", "found"] == 7
+    assert samples["fly2any_schema_objects", "travel", "indexes", "expected"] == 8
+    assert samples["fly2any_findings", "index.missing", "status", "error"] == 1
+    assert samples["fly2any_table_bytes", "users"] == size
+    assert samples["fly2any_connections_limit",] == limit
+    assert samples["fly2any_topic_asked", "locks"] == 1
+    assert {key[1] for key in samples if key[0] == "fly2any_findings"} <= CODES
+
+
+@pytest.mark.django_db
+def test_each_metric_is_documented(platform, settings):
+    settings.METRICS_TOKEN = TOKEN
+    page = (PROJECT / "docs" / "reference" / "monitoring.md").read_text()
+
+    there = {name for name, *_ in sampled(platform)}
+
+    assert {name for name in there if not re.search(rf"^\| `{name}\b", page, re.M)} == set()
+
+
+LOGGED = """
+import logging
+from django.test import Client
+client = Client(HTTP_HOST="localhost", raise_request_exception=False)
+client.get("/admin/login/?q=ana@example.com", secure=True)
+client.get("/no%0Ape/", secure=True)
+client.get("/health/live")
+logging.getLogger("fly2any").warning("it says %s", "s3cret-of-ours")
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_request_is_a_line_without_what_it_asked_and_without_a_password(migrated, form):
+    url = migrated.url.replace("//postgres@", "//postgres:s3cret-of-ours@")
+
+    result = manage("shell", "-v0", "-c", LOGGED, url=url, LOG_FORMAT=form)
+
+    lines = [line for line in result.stderr.splitlines() if "fly2any" in line]
+    if form == "json":
+        entries = [json.loads(line) for line in lines]
+        assert [entry["message"] for entry in entries] == ["GET /admin/login/ 200", "GET /no%0Ape/ 404", "it says ********"]
+        assert {key: entries[0][key] for key in ("level", "method", "path", "status", "user_id")} == {
+            "level": "INFO", "method": "GET", "path": "/admin/login/", "status": 200, "user_id": None,
+        }  # fmt: skip
+    else:
+        assert [line.partition(" ")[2].partition(" ")[2] for line in lines] == [
+            "INFO fly2any.request: GET /admin/login/ 200", "INFO fly2any.request: GET /no%0Ape/ 404", "WARNING fly2any: it says ********",
+        ]  # fmt: skip
+    assert "ana@example.com" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is neither text nor json: set it to one of them."),
+        ({"METRICS_TOKEN": "short"}, 'METRICS_TOKEN is shorter than 16 characters: set it to METRICS_TOKEN="$(openssl rand -hex 24)".'),
+    ],
+)  # fmt: skip
+def test_what_is_configured_wrongly_is_one_sentence(environment, said):
+    result = manage("dbstatus", url="postgresql://u@127.0.0.1:1/d", **environment)
+
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{said}\n")
