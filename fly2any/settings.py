@@ -162,6 +162,16 @@ else:
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DATABASES["default"]["POOL"] = pool(DATABASES["default"].get("POOL", {}))
 
+DATABASE_ROUTERS = ["fly2any.administration.replica.Router"]
+if replica := first_url("POSTGRES_REPLICA_URL"):
+    DATABASES["replica"] = url.parse(replica[1], variable=replica[0])
+    DATABASES["replica"]["OPTIONS"]["connect_timeout"] = 2  # Pages wait for it, and can do without.
+    DATABASES["replica"]["POOL"] = options = pool(DATABASES["replica"]["POOL"])
+    if options:
+        options["timeout"] = 2
+    DATABASES["replica"] |= {"CONN_HEALTH_CHECKS": True, "TEST": {"MIRROR": "default"}}
+REPLICA_MAX_LAG = numbers("REPLICA_MAX_LAG", "10", 1)[0]  # Seconds.
+
 if DEVELOPMENT:
     SECRET_KEY = os.environ.get("SECRET_KEY") or development_key()
     ALLOWED_HOSTS = hosts(os.environ.get("ALLOWED_HOSTS", "")) or ["localhost", "127.0.0.1", "[::1]", "testserver"]

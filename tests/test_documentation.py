@@ -76,6 +76,7 @@ def test_the_settings_page_has_each_variable_that_is_read():
     read = set(re.findall(r'(?:environ\.get|required|switch|numbers|days)\("([A-Z_]+)"', settings)) | {
         "POSTGRES_URL",
         "DATABASE_URL",
+        "POSTGRES_REPLICA_URL",
     }
     page = (DOCS / "reference" / "settings.md").read_text()
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from django.db import connection, models
+from django.db import models
 
 from .deadlines import TooSlow, within
+from .replica import current
 
 MOST_COUNTED = 10_000  # Rows that are counted; more is shown as "10,000+".
 EXACT_DEADLINE = 1_900  # Milliseconds for a count that was asked for.
@@ -50,7 +51,7 @@ def short(number: float) -> str:
 
 def estimates(models_: Iterable[type[models.Model]]) -> dict[str, int]:
     """Return the table names of `models_` with their rows as the statistics have them, -1 where a table has none."""
-    with connection.cursor() as cursor:
+    with current().cursor() as cursor:
         cursor.execute(ESTIMATES_SQL, {"tables": [model._meta.db_table for model in models_]})
         return dict(cursor.fetchall())
 

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
-from django.db import OperationalError, connection, transaction
+from django.db import DatabaseError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponse
 from psycopg.errors import QueryCanceled
 
+from . import replica
 from .accesses import record
 
 STATEMENT = 2_000  # Milliseconds: no statement of a page that reads may take longer.
@@ -31,21 +32,34 @@ def in_time(view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest],
 
     @wraps(view)
     def timed(request, *args, **kwargs):
+        source = replica.source_of(request)
         try:
-            with transaction.atomic():
-                writes = request.method == "POST"  # Django's pages answer every other method as GET.
-                limit = f"SET LOCAL statement_timeout = {WRITING if writes else STATEMENT}"
-                with connection.cursor() as cursor:
-                    cursor.execute(limit if writes else f"SET TRANSACTION READ ONLY; {limit}")
-                response: Any = view(request, *args, **kwargs)
-                if hasattr(response, "render") and not response.is_rendered:
-                    response.render()
-            record(request)
-            return response
+            try:
+                return answer(request, source, *args, **kwargs)
+            except DatabaseError as error:
+                if source.alias != replica.REPLICA or is_timeout(error):
+                    raise
+            request.__dict__.pop("accesses", None)
+            return answer(request, replica.failed(), *args, **kwargs)
         except (OperationalError, TooSlow) as error:
             if not (isinstance(error, TooSlow) or is_timeout(error)):
                 raise
             return too_slow(request)
+
+    def answer(request, source, *args, **kwargs):
+        request.source = source
+        writes = request.method == "POST"  # Django's pages answer every other method as GET.
+        with replica.reading_from(source), transaction.atomic(using=source.alias):
+            limit = f"SET LOCAL statement_timeout = {WRITING if writes else STATEMENT}"
+            with replica.current().cursor() as cursor:
+                cursor.execute(limit if writes else f"SET TRANSACTION READ ONLY; {limit}")
+            response: Any = view(request, *args, **kwargs)
+            if hasattr(response, "render") and not response.is_rendered:
+                response.render()
+        record(request)
+        if writes:
+            replica.remember_writing(request)
+        return response
 
     return timed
 
@@ -56,6 +70,7 @@ def within(milliseconds: int = EXTRA) -> Iterator[None]:
 
     Outside a transaction there is no deadline to tighten, and it does nothing.
     """
+    connection = replica.current()
     if not connection.in_atomic_block:
         yield
         return

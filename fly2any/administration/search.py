@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import connection, models
+from django.db import models
 from django.db.models import Q
+
+from .replica import current
 
 SHORTEST_TEXT = 3  # Letters: a trigram index knows nothing shorter.
 MOST_CANDIDATES = 1_000  # Rows found by free text, before they are put in order.
@@ -31,6 +33,7 @@ VALUES_SQL = """
 def values_of(model: type[models.Model], name: str, *, most: int = 50) -> list[Any]:
     """Return the first `most` values that are in a column which leads an index, in order (a loose index scan)."""
     field: Any = model._meta.get_field(name)
+    connection = current()
     quote = connection.ops.quote_name
     with connection.cursor() as cursor:
         cursor.execute(VALUES_SQL.format(column=quote(field.column), table=quote(model._meta.db_table)), {"most": most})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from django.conf import settings
@@ -116,7 +117,8 @@ def explain(error: BaseException) -> str | None:
     sentence = _explain(error)
     if not settings.configured or isinstance(error, Refusal | EmbeddedServerError | ImproperlyConfigured):
         return sentence
-    variable = getattr(error, "database_variable", getattr(settings, "DATABASE_VARIABLE", "POSTGRES_URL"))
+    told = (getattr(one, "database_variable", None) for one in _chain(error))
+    variable = next(filter(None, told), getattr(settings, "DATABASE_VARIABLE", "POSTGRES_URL"))
     return sentence and sentence.replace("POSTGRES_URL", variable)
 
 
@@ -152,11 +154,14 @@ def without_password(text: str) -> str:
 
 def sqlstate(error: BaseException | None) -> str:
     """Return the SQLSTATE of the driver's error below `error`, "" without one."""
+    return next((state for one in _chain(error) if (state := getattr(one, "sqlstate", None))), "")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those below it."""
     while error is not None:
-        if state := getattr(error, "sqlstate", None):
-            return state
+        yield error
         error = error.__cause__ or error.__context__
-    return ""
 
 
 def _line(text: str) -> str:

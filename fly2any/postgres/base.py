@@ -27,6 +27,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.start_embedded_server()
         return super().get_connection_params()
 
+    def get_new_connection(self, conn_params):
+        try:
+            return super().get_new_connection(conn_params)
+        except Exception as error:
+            error.database_variable = self.settings_dict.get("VARIABLE")  # type: ignore[attr-defined]
+            raise
+
     def init_connection_state(self):
         super().init_connection_state()
         accept_any_time(self.connection)

@@ -1,0 +1,166 @@
+"""Lists are read from a real standby, and from the primary, with a note, when that is too far behind or gone."""
+
+import json
+
+import pytest
+
+from tests.conftest import manage
+from tests.database.test_dbhealth import of
+from tests.servers import wait_until
+
+PREPARE = """
+from accounts.models import User
+User.objects.create(id="ana", email="ana@staff.example", is_staff=True, is_superuser=True)
+"""
+# Signs in, and says of each page from where it was read, whether the row is on it, and what is noted.
+VISIT = """
+import json, re, sys, time
+from django.test import Client
+from accounts.models import User
+from fly2any.administration import replica
+client = Client(HTTP_HOST="localhost")
+client.force_login(User.objects.get(id="ana"))
+for step in json.loads(%r):
+    if step == "save":
+        answer = client.post("/admin/accounts/user/ana/change/", {"email": "ana@staff.example", "name": "Ana", "is_active": "on", "is_staff": "on", "is_superuser": "on", "_save": "1", "preferences-TOTAL_FORMS": "0", "preferences-INITIAL_FORMS": "0"}, secure=True)
+        print(json.dumps([step, answer.status_code]))
+        continue
+    if step == "pretend":
+        replica.source_of = lambda request: replica.Source("replica")
+        continue
+    begun = time.monotonic()
+    answer = client.get(step, secure=True)
+    text = answer.content.decode()
+    note = re.search(r'<li class="info">([^<]*(?:replica|standby|REPLICA)[^<]*)</li>', text)
+    print(json.dumps([answer.wsgi_request.source.alias, "late@example.com" in text, note and note[1], time.monotonic() - begun < 8]))
+"""
+LIST, OVERVIEW, FORM, FIRST = (
+    "/admin/accounts/user/", "/admin/accounts/user/ana/overview/", "/admin/accounts/user/ana/change/", "/admin/",
+)  # fmt: skip
+
+
+@pytest.fixture
+def pair(own_server, tmp_path_factory):
+    """A primary with one of the staff, and its standby."""
+    primary = own_server().start().create_database()
+    assert manage("migrate", "-v0", url=primary.url()).returncode == 0
+    result = manage("shell", "-v0", "-c", PREPARE, url=primary.url())
+    assert result.returncode == 0, result.stderr
+    standby = primary.standby(tmp_path_factory.mktemp("standby"))
+    primary.execute("UPDATE users SET name = 'Ana' WHERE id = 'ana'")
+    wait_until(of(standby), "SELECT 1 FROM users WHERE name = 'Ana'")
+    yield primary, standby
+    standby.remove()
+
+
+def visit(primary, replica, *steps, **environment):
+    result = manage(
+        "shell",
+        "-v0",
+        "-c",
+        VISIT % json.dumps(steps),
+        url=primary.url(),
+        SECOND_FACTOR="false",
+        POSTGRES_REPLICA_URL=replica,
+        **environment,
+    )
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def add_late(primary, standby):
+    """Pause the standby, and add a row that it does not have."""
+    of(standby).execute("SELECT pg_wal_replay_pause()")
+    wait_until(of(standby), "SELECT 1 WHERE pg_get_wal_replay_pause_state() = 'paused'")
+    primary.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('late', 'late@example.com', now())")
+
+
+def test_lists_are_read_from_the_replica_forms_are_not(pair):
+    primary, standby = pair
+    add_late(primary, standby)
+
+    seen = visit(primary, standby.url(), LIST, OVERVIEW, FORM, FIRST, REPLICA_MAX_LAG="3600")
+
+    assert seen == [
+        ["replica", False, None, True],
+        ["replica", False, None, True],
+        ["default", False, None, True],
+        ["default", False, None, True],
+    ]
+
+
+def test_a_replica_that_lags_is_said_and_the_primary_read(pair):
+    primary, standby = pair
+    add_late(primary, standby)
+
+    [[alias, late, note, _]] = visit(primary, standby.url(), LIST, REPLICA_MAX_LAG="0")
+
+    assert (alias, late) == ("default", True)
+    assert note.startswith("The replica is ")
+    assert note.endswith(" behind: this page is read from the primary.")
+
+
+def test_what_a_person_saved_they_see(pair):
+    primary, standby = pair
+    add_late(primary, standby)
+
+    seen = visit(primary, standby.url(), LIST, "save", LIST, REPLICA_MAX_LAG="3600")
+
+    assert seen == [["replica", False, None, True], ["save", 302], ["default", True, None, True]]
+
+
+def test_a_replica_that_has_all_is_read_however_long_nothing_was_written(pair):
+    primary, standby = pair
+    primary.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('late', 'late@example.com', now())")
+    wait_until(of(standby), "SELECT 1 FROM users WHERE id = 'late'")
+    primary.execute("SELECT pg_sleep(1.5)")
+    # Whatever else was written since is on its way.
+    wait_until(of(primary), "SELECT 1 FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()")
+
+    seen = visit(primary, standby.url(), "/admin/travel/pricehistory/", LIST, REPLICA_MAX_LAG="1")
+
+    assert ["replica", True, None, True] in seen
+
+
+def test_a_replica_that_is_gone_is_said_and_not_waited_for(pair):
+    primary, standby = pair
+    standby.stop()
+
+    seen = visit(primary, standby.url(), LIST, LIST)
+
+    note = "The replica does not answer: this page is read from the primary."
+    assert seen == [["default", False, note, True]] * 2
+
+
+def test_a_replica_that_fails_in_the_middle_is_read_from_no_more(pair):
+    primary, standby = pair
+    standby.stop()
+
+    seen = visit(primary, standby.url(), "pretend", LIST)
+
+    assert seen == [["default", False, "The replica does not answer: this page is read from the primary.", True]]
+
+
+def test_a_url_that_leads_to_the_primary_is_no_replica(pair):
+    primary, _ = pair
+
+    seen = visit(primary, primary.url(), LIST)
+
+    assert seen == [["default", False, "POSTGRES_REPLICA_URL leads to no standby: this page is read from the primary.", True]]
+
+
+def test_reports_are_asked_of_the_replica_and_their_errors_name_its_variable(pair):
+    primary, standby = pair
+
+    status = manage("dbstatus", "--database", "replica", url=primary.url(), POSTGRES_REPLICA_URL=standby.url())
+    health = manage("dbhealth", "replication", "--database", "replica", url=primary.url(), POSTGRES_REPLICA_URL=standby.url())
+    migrate = manage("migrate", "--database", "replica", url=primary.url(), POSTGRES_REPLICA_URL=standby.url())
+    standby.stop()
+    gone = manage("dbstatus", "--database", "replica", url=primary.url(), POSTGRES_REPLICA_URL=standby.url())
+
+    assert (status.returncode, ", a standby, at 127.0.0.1" in status.stdout) == (0, True), status.stdout
+    assert (health.returncode, "this standby" in health.stdout) == (0, True)
+    assert migrate.returncode == 0, migrate.stderr
+    assert (gone.returncode, gone.stderr) == (
+        2, f"Nothing listens at 127.0.0.1, port {standby.port}: start the server, or correct host and port in POSTGRES_REPLICA_URL.\n",
+    )  # fmt: skip
