@@ -17,6 +17,8 @@ from django.views.decorators.http import require_safe
 from fly2any.database.health.examine import examine
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.health.waivers import read_waivers
+from fly2any.database.retention.rules import switched_on
+from fly2any.database.security import TOPICS as SECURITY
 
 from .dashboard import read_backups, read_state, read_tables, read_tiles
 from .deadlines import in_time
@@ -60,17 +62,26 @@ class AdminSite(admin.AdminSite):
 
     @method_decorator(require_safe)
     def database(self, request):
-        """What `dbstatus` and `dbhealth` say, on a page."""
+        """What `dbstatus --security` and `dbhealth` say, and what retention is to do, on a page."""
         if not self.may_see_database(request):
             raise PermissionDenied
         state, backups = read_state(), read_backups()
-        health = examine(connection, TOPICS, read_waivers(settings.WAIVERS))
+        waivers = read_waivers(settings.WAIVERS)
+        health, security = examine(connection, TOPICS, waivers), examine(connection, SECURITY, waivers)
         context = {
             **self.each_context(request),
             "title": "Database",
-            "health": health,
+            "reports": [("Health", health), ("Security", security)],
             "backups": backups,
-            "findings": [*(state.findings if state else ()), *backups.findings(), *health.findings],
+            "retention": switched_on(settings.RETENTION["days"]),
+            "findings": [
+                *(state.findings if state else ()),
+                *backups.findings(),
+                *health.findings,
+                *(finding for finding in security.findings if finding.code != "waiver.expired"),  # It is there already.
+            ],
+            "waived": [*health.waived, *security.waived],
+            "at": health.at,
         }
         return TemplateResponse(request, "admin/database.html", context)
 
