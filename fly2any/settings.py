@@ -17,6 +17,8 @@ from django.core.exceptions import ImproperlyConfigured
 from fly2any.postgres import embedded, url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+# The same database without a pooler, as Vercel, Prisma, Neon and Railway call it.
+DIRECT_URLS = ("POSTGRES_URL_NON_POOLING", "DIRECT_URL", "DATABASE_URL_UNPOOLED", "DATABASE_UNPOOLED_URL")
 SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
 PLATFORMS_COMMIT = ("VERCEL_GIT_COMMIT_SHA", "RAILWAY_GIT_COMMIT_SHA", "RENDER_GIT_COMMIT", "SOURCE_VERSION", "GITHUB_SHA")
 
@@ -153,7 +155,7 @@ else:
     DATABASE_VARIABLE = given[0]  # As messages call it.
     DATABASES = {"default": url.parse(given[1], variable=given[0])}
     # For what needs a session of its own, where POSTGRES_URL leads through a pooler.
-    if direct := first_url("POSTGRES_URL_NON_POOLING", "DIRECT_URL"):
+    if direct := first_url(*DIRECT_URLS):
         DATABASES["default"]["DIRECT"] = url.parse(direct[1], variable=direct[0])
         if schema := DATABASES["default"]["OPTIONS"].get("options"):
             DATABASES["default"]["DIRECT"]["OPTIONS"].setdefault("options", schema)

@@ -45,7 +45,7 @@ def start_manage(*arguments, url=None, stderr=subprocess.PIPE, **environment):
     clean = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("POSTGRES_URL", "DATABASE_URL", "POSTGRES_URL_NON_POOLING", "DIRECT_URL", "DJANGO_SETTINGS_MODULE")
+        if name not in ("DJANGO_SETTINGS_MODULE", "DIRECT_URL") and not name.startswith(("POSTGRES_", "DATABASE_"))
     }
     if url is not None:
         clean |= {"POSTGRES_URL": url, "SECRET_KEY": "only for tests", "ALLOWED_HOSTS": "localhost"}

@@ -10,7 +10,14 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("POSTGRES_URL", os.environ.setdefault("DATABASE_URL", ""))
-os.environ["POSTGRES_URL_NON_POOLING"] = os.environ["DIRECT_URL"] = ""
+for name in (
+    "POSTGRES_URL_NON_POOLING",
+    "DIRECT_URL",
+    "DATABASE_URL_UNPOOLED",
+    "DATABASE_UNPOOLED_URL",
+    "POSTGRES_REPLICA_URL",
+):
+    os.environ[name] = ""
 os.environ.setdefault("SECRET_KEY", "only for tests")
 os.environ.setdefault("ALLOWED_HOSTS", "testserver,localhost,127.0.0.1")
 

@@ -52,14 +52,11 @@ def as_json(report: Report) -> str:
             "newest_good": good.name if good else "",
             "newest_good_taken": good.taken if good else "",
         }
+    data["waived"] = as_data((), (), report.waived)["waived"]
     if report.indexes is not None:
         data["indexes"] = [asdict(index) for index in report.indexes]
     if report.security is not None:
-        data["security"] = {
-            name: part
-            for name, part in as_data(report.security.topics, (), report.security.waived).items()
-            if name != "findings"
-        }
+        data["security"] = {"topics": as_data(report.security.topics, ())["topics"]}
     if report.write_checked is not None:
         data["write_checked"] = report.write_checked
     return json.dumps(data, indent=2, ensure_ascii=False, default=lambda value: value.isoformat())
@@ -87,12 +84,12 @@ def _lines(report: Report, verbosity: int) -> Iterator[str]:
         yield "Security"
         lines = list(topic_lines(report.security.topics))
         yield from (line and f"  {line}" for line in lines[:-1])
-        yield from waived_lines(report.security.waived)
     if verbosity > 1:
         yield ""
         yield from _foreign(report)
     yield ""
     yield from _findings(report)
+    yield from waived_lines(report.waived)
     if report.write_checked is not None:
         yield ""
         yield f"Write check: a row created, read, updated and deleted in each of {len(report.write_checked)} tables, and rolled back."

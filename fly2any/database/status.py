@@ -16,6 +16,7 @@ from .catalog import Catalog, Column, ForeignKey, Index, Key, Object, Table, key
 from .contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
 from .drift import compare
 from .findings import Finding, Severity
+from .health.waivers import Waiver, waive
 from .journal import Run, read_runs
 from .locks import HOLDER_SQL, LOCK_TIMEOUT, MIGRATION_LOCK, Activity, read_activity
 from .migration_state import MigrationState, read_migrations, unrecorded, unrecorded_findings
@@ -98,6 +99,7 @@ class Report:
     write_checked: tuple[str, ...] | None = None  # the tables that took a row and gave it back
     backups: Newest | None = None
     security: Health | None = None
+    waived: tuple[tuple[Finding, Waiver], ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -154,6 +156,17 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         running=running,
         indexes=indexes,
     )
+
+
+# What may be waived here: not what the contract demands, which would be drift that nobody is told of.
+WAIVABLE = ("server.", "backup.", "security.")
+
+
+def waived(report: Report, waivers: Iterable[Waiver]) -> Report:
+    """Return the report with the findings that somebody answers for put aside."""
+    fitting = [waiver for waiver in waivers if waiver.code.startswith(WAIVABLE)]
+    left, put_aside, expired = waive(report.findings, fitting)
+    return replace(report, findings=(*left, *expired), waived=tuple(put_aside))
 
 
 @contextmanager

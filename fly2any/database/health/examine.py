@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import Error, transaction
@@ -13,7 +13,7 @@ from django.db import Error, transaction
 from ..contract import Contract, load
 from ..diagnosis import Refusal, explain
 from ..findings import Finding, Severity
-from .waivers import Waiver
+from .waivers import Waiver, waive
 
 DEADLINE = 5_000  # Milliseconds for each statement of a topic.
 
@@ -96,13 +96,7 @@ def examine(connection, questions: dict[str, Question], waivers: Iterable[Waiver
         cursor.execute("SELECT COALESCE(pg_catalog.current_schema(), 'public')")
         reader = Reader(connection, cursor.fetchone()[0])
     topics = tuple(_ask(reader, name, question) for name, question in questions.items())
-    found = [finding for topic in topics for finding in topic.findings]
-    today, waived, expired = datetime.now(UTC).date(), [], []
-    for waiver in waivers:
-        if waiver.until < today:
-            expired.append(_expired(waiver, today))
-        else:
-            waived += [(finding, waiver) for finding in found if (finding.code, finding.where) == (waiver.code, waiver.where)]
+    _, waived, expired = waive([finding for topic in topics for finding in topic.findings], tuple(waivers))
     return Health(datetime.now(UTC), topics, tuple(waived), tuple(expired))
 
 
@@ -118,13 +112,3 @@ def _ask(reader: Reader, name: str, question: Question) -> Topic:
         return Topic(name, (), (), explain(error) or str(error))
     figures = tuple(answer for answer in answers if isinstance(answer, Figure))
     return Topic(name, figures, tuple(answer for answer in answers if isinstance(answer, Finding)))
-
-
-def _expired(waiver: Waiver, today: date) -> Finding:
-    return Finding(
-        Severity.WARNING,
-        "waiver.expired",
-        f"{waiver.code} at {waiver.where}",
-        f"The waiver of {waiver.owner} ended on {waiver.until}, {(today - waiver.until).days} days ago.",
-        "Mend what it waives, or give it a new end in the file of waivers.",
-    )

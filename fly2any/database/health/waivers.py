@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from ..diagnosis import Refusal
-from ..findings import CODES
+from ..findings import CODES, Finding, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +48,28 @@ def read_waivers(path: Path) -> tuple[Waiver, ...]:
             )
         waivers.append(Waiver(**entry))
     return tuple(waivers)
+
+
+def waive(
+    findings: Iterable[Finding], waivers: Iterable[Waiver]
+) -> tuple[list[Finding], list[tuple[Finding, Waiver]], list[Finding]]:
+    """Return the findings that count, those that are waived, and a finding for each waiver whose day is over."""
+    today = datetime.now(UTC).date()
+    holding = {(waiver.code, waiver.where): waiver for waiver in waivers if waiver.until >= today}
+    left, waived = [], []
+    for finding in findings:
+        if waiver := holding.get((finding.code, finding.where)):
+            waived.append((finding, waiver))
+        else:
+            left.append(finding)
+    return left, waived, [_expired(waiver, today) for waiver in waivers if waiver.until < today]
+
+
+def _expired(waiver: Waiver, today: date) -> Finding:
+    return Finding(
+        Severity.WARNING,
+        "waiver.expired",
+        f"{waiver.code} at {waiver.where}",
+        f"The waiver of {waiver.owner} ended on {waiver.until}, {(today - waiver.until).days} days ago.",
+        "Mend what it waives, or give it a new end in the file of waivers.",
+    )

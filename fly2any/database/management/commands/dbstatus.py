@@ -12,7 +12,7 @@ from fly2any.database.health.waivers import read_waivers
 from fly2any.database.management.arguments import seconds
 from fly2any.database.render import as_json, as_text
 from fly2any.database.security import TOPICS as SECURITY
-from fly2any.database.status import verify
+from fly2any.database.status import verify, waived
 from fly2any.database.write_check import check_writes
 
 
@@ -51,10 +51,9 @@ class Command(BaseCommand):
             except Error as error:
                 failure = error
         newest = read_newest(report.server.database)
-        report = replace(report, backups=newest, findings=(*report.findings, *newest.findings()))
-        if security:
-            looked = examine(connection, SECURITY, read_waivers(settings.WAIVERS))
-            report = replace(report, security=looked, findings=(*report.findings, *looked.findings))
+        looked = examine(connection, SECURITY) if security else None
+        found = (*report.findings, *newest.findings(), *(looked.findings if looked else ()))
+        report = waived(replace(report, backups=newest, security=looked, findings=found), read_waivers(settings.WAIVERS))
         self.stdout.write(as_json(report) if format == "json" else as_text(report, verbosity=verbosity))
         if failure is not None:
             raise failure

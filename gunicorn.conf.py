@@ -1,0 +1,10 @@
+"""How gunicorn serves the admin. PORT, WEB_CONCURRENCY and GUNICORN_CMD_ARGS are gunicorn's own variables, and go before this."""
+
+wsgi_app = "fly2any.wsgi"
+worker_class = "gthread"
+workers = 2
+threads = 8
+timeout = 90  # Seconds: a page that writes may take 60.
+graceful_timeout = 30
+keepalive = 75  # Longer than a proxy keeps its own, which else sends into a connection that closes.
+control_socket_disable = True

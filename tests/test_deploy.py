@@ -1,0 +1,168 @@
+"""What a deploy needs is run as it stands in its files; what cannot be run here is at least well formed."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import PROJECT, manage
+from tests.servers import free_port
+
+BIN = Path(sys.executable).parent
+UNITS = sorted((PROJECT / "deploy" / "systemd").iterdir())
+
+
+def environment(database, **more):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("POSTGRES_", "DATABASE_", "DJANGO_"))}
+    return {
+        **clean, "PATH": f"{BIN}:{os.environ['PATH']}", "POSTGRES_URL": database.url, "SECRET_KEY": "only for tests", "ALLOWED_HOSTS": "localhost",
+        "TRUST_PROXY": "true", **more,
+    }  # fmt: skip
+
+
+def procfile():
+    return dict(line.split(": ", 1) for line in (PROJECT / "Procfile").read_text().splitlines())
+
+
+def workflow():
+    return yaml.safe_load((PROJECT / ".github" / "workflows" / "deploy.yml").read_text())
+
+
+def railway():
+    return json.loads((PROJECT / "railway.json").read_text())["deploy"]
+
+
+def release_phases():
+    yield "Procfile", procfile()["release"]
+    yield "railway.json", railway()["preDeployCommand"][0]
+    yield "deploy.yml", workflow()["jobs"]["release"]["steps"][-1]["run"]
+    unit = (PROJECT / "deploy" / "systemd" / "fly2any-release.service").read_text()
+    yield "systemd", " && ".join(re.findall(r"^ExecStart=(.*)$", unit, re.M)).replace("/srv/fly2any/.venv/bin/", "")
+
+
+PHASES = dict(release_phases())
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_a_release_phase_builds_the_database_and_stops_where_it_is_not_what_it_should_be(database, name):
+    def release():
+        return subprocess.run(PHASES[name], shell=True, cwd=PROJECT, env=environment(database), capture_output=True, text=True)
+
+    first = release()
+    database.execute('DROP INDEX "price_alerts_active_idx"')
+    second = release()
+
+    assert (first.returncode, "Phase 7 in all          18/18     188/188     33/33          13/13" in first.stdout) == (0, True)
+    assert (second.returncode, "index.missing" in second.stdout) == (4, True)
+
+
+@pytest.mark.parametrize("command", {procfile()["web"], railway()["startCommand"]})
+def test_the_web_process_serves_says_that_it_is_ready_and_ends_when_told(migrated, command):
+    port = free_port()
+    web = subprocess.Popen(
+        [BIN / command], cwd=PROJECT, env=environment(migrated, PORT=str(port), GUNICORN_CMD_ARGS=f"--bind=127.0.0.1:{port}"),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+    def ask(path):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}{path}", headers={"Host": "localhost", "X-Forwarded-Proto": "https"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                ready = ask(railway()["healthcheckPath"])
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        login = ask("/admin/login/")
+        style = ask("/static/fly2any/admin.css")
+    finally:
+        web.send_signal(signal.SIGTERM)
+        said, _ = web.communicate(timeout=60)
+
+    assert ready == (200, '{"status": "ok", "database": "ok", "migrations": "ok"}')
+    assert (login[0], 'name="username"' in login[1], style[0]) == (200, True, 200)
+    assert web.returncode == 0, said
+    assert '"message": "GET /admin/login/ 200"' in said
+
+
+def test_the_workflow_is_one_and_never_cuts_off_a_run_that_migrates():
+    checked = subprocess.run(
+        [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", ".github/workflows/deploy.yml"],
+        cwd=PROJECT, capture_output=True, text=True,
+    )  # fmt: skip
+    jobs = workflow()["jobs"]
+
+    assert checked.returncode == 0, checked.stdout
+    assert jobs["test"]["steps"][-1]["run"] == ".ci/run"
+    assert os.access(PROJECT / ".ci" / "run", os.X_OK)
+    assert jobs["release"]["needs"] == "test"
+    assert jobs["release"]["concurrency"] == {"group": "release", "cancel-in-progress": False}
+    python = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["ruff"]["target-version"]
+    assert jobs["release"]["steps"][1]["with"]["python-version"].replace(".", "") == python.removeprefix("py")
+
+
+def test_the_units_are_well_formed(tmp_path):
+    for unit in UNITS:  # With a program that is there, in a place that is.
+        text = (
+            unit.read_text()
+            .replace("/srv/fly2any/.venv/bin/", f"{BIN}/")
+            .replace("WorkingDirectory=/srv/fly2any", f"WorkingDirectory={PROJECT}")
+        )
+        (tmp_path / unit.name).write_text(text.replace("User=fly2any", "User=root"))
+
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *sorted(map(str, tmp_path.iterdir()))], capture_output=True, text=True
+    )  # fmt: skip
+
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def commands_of_units():
+    for unit in UNITS:
+        for line in re.findall(r"^ExecStart(?:Pre)?=-?(.*)$", unit.read_text(), re.M):
+            words = shlex.split(line)
+            if words[1:2] == ["manage.py"]:
+                for period in ("weekly", "monthly", "quarterly") if "%i" in line else ("",):
+                    yield " ".join(words[2:]).replace("%i", period)
+
+
+@pytest.mark.parametrize("line", sorted(set(commands_of_units())))
+def test_each_command_of_a_unit_runs(migrated, tmp_path, line):
+    result = manage(*line.split(), url=migrated.url, BACKUP_LOCATION=str(tmp_path / "backups"))
+
+    assert result.returncode in (0, 4), result.stderr  # 4: the tests' role is a superuser, and no backup is there.
+    assert result.stderr == ""
+
+
+def test_each_timer_has_its_service_and_every_unit_the_same_walls():
+    services = {unit.name: unit.read_text() for unit in UNITS if unit.suffix == ".service"}
+    walls = {
+        name: frozenset(re.findall(r"^(?:NoNew|Private|Protect|Restrict|Lock|Cap|System|UMask|User).*$", text, re.M))
+        for name, text in services.items()
+    }
+    timers = {unit.stem: unit.read_text() for unit in UNITS if unit.suffix == ".timer"}
+
+    assert len(set(walls.values())) == 1
+    assert len(next(iter(walls.values()))) == 20
+    for name, text in timers.items():
+        told = re.search(r"^Unit=(.*)$", text, re.M)
+        service = re.sub(r"@\w+\.", "@.", told[1]) if told else f"{name}.service"
+        assert service in services
