@@ -55,7 +55,7 @@ def switch(variable, default):
 def numbers(variable, default, many):
     """Return the whole numbers of a variable that has `many`, with commas between."""
     words = (os.environ.get(variable, "").strip() or default).split(",")
-    if len(words) != many or not all(word.strip().isdecimal() and len(word) < 6 for word in words):
+    if len(words) != many or not all(word.strip().isdecimal() and word.isascii() and len(word) < 6 for word in words):
         raise ImproperlyConfigured(
             f"{variable} is not {'a number' if many == 1 else f'{many} numbers'} as in {default}: correct it."
         )
@@ -67,7 +67,7 @@ def days(variable):
     found = {}
     for entry in filter(None, map(str.strip, os.environ.get(variable, "").split(","))):
         name, equals, number = (word.strip() for word in entry.partition("="))
-        if not (name and equals and number.isdecimal() and len(number) < 6) or name in found:
+        if not (name and equals and number.isascii() and number.isdecimal() and len(number) < 6) or name in found:
             raise ImproperlyConfigured(
                 f"{variable} is not table=days,table=days, each table once, at “{entry[:40]}”: correct it."
             )

@@ -127,7 +127,7 @@ def _explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, InconsistentMigrationHistory):
         return f"{str(error).rstrip('.')}: correct the rows of django_migrations to what really ran; `manage.py dbstatus` lists them all."
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
         return f"The output could not be written ({error.strerror}): make room for it."
     if not isinstance(error, DatabaseError):
         return None

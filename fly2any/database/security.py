@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.core.checks import Tags, run_checks
@@ -18,11 +19,16 @@ from .diagnosis import sqlstate
 from .findings import Finding, Severity
 from .health.examine import Figure, Question, Reader
 
+# Memberships count: SET ROLE is all it takes.
 ROLE_SQL = """
-    SELECT rolname AS name, rolsuper AS superuser, rolcreaterole AS createrole, rolbypassrls AS bypassrls, rolreplication AS replication,
+    SELECT r.rolname AS name, r.rolcreaterole AS createrole, r.rolbypassrls AS bypassrls, r.rolreplication AS replication,
+           EXISTS (SELECT FROM pg_catalog.pg_roles AS s WHERE s.rolsuper AND pg_catalog.pg_has_role(r.oid, s.oid, 'MEMBER')) AS superuser,
+           ARRAY(SELECT m.rolname::text FROM pg_catalog.pg_roles AS m
+                 WHERE NOT r.rolsuper AND pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER')
+                   AND m.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files') ORDER BY 1) AS server,
            (SELECT count(*) FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
             WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE')) AS owns
-    FROM pg_catalog.pg_roles AS r WHERE rolname = current_user
+    FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user
 """
 # What everybody who can connect may do, besides connecting.
 PUBLIC_SQL = """
@@ -38,17 +44,27 @@ PUBLIC_SQL = """
     GROUP BY c.relname
     ORDER BY 1
 """
-# Roles that can log in and write to a table of ours, besides superusers.
+# Roles that can log in and write to users, also as another role or to a column only, besides superusers.
 WRITERS_SQL = """
-    SELECT r.rolname AS name FROM pg_catalog.pg_roles AS r
-    WHERE r.rolcanlogin AND NOT r.rolsuper AND EXISTS (
-        SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE n.nspname = %(schema)s AND c.relname = 'users' AND c.relkind = 'r' AND has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE, DELETE'))
-    ORDER BY r.rolname
+    SELECT l.rolname AS name FROM pg_catalog.pg_roles AS l
+    WHERE l.rolcanlogin AND NOT l.rolsuper AND EXISTS (
+        SELECT FROM pg_catalog.pg_roles AS r, pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = %(schema)s AND c.relname = 'users' AND c.relkind = 'r' AND pg_catalog.pg_has_role(l.oid, r.oid, 'MEMBER')
+          AND (pg_catalog.has_table_privilege(r.oid, c.oid, 'DELETE') OR pg_catalog.has_any_column_privilege(r.oid, c.oid, 'INSERT, UPDATE')))
+    ORDER BY l.rolname
+"""
+# The roles that Supabase's API answers as, and the tables they may use without a policy.
+API_SQL = """
+    SELECT r.rolname AS role, pg_catalog.string_agg(c.relname, ', ' ORDER BY c.relname) AS tables, count(*) AS number
+    FROM pg_catalog.pg_roles AS r, pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE r.rolname IN ('anon', 'authenticated') AND n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity
+      AND (pg_catalog.has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE') OR pg_catalog.has_table_privilege(r.oid, c.oid, 'DELETE, TRUNCATE'))
+    GROUP BY r.rolname ORDER BY r.rolname
 """
 SETTINGS_SQL = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY (%(names)s)"
+# Of others' sessions a role without pg_read_all_stats sees no address.
 SESSIONS_SQL = """
-    SELECT count(*) AS remote, count(*) FILTER (WHERE NOT s.ssl) AS plain
+    SELECT count(*) AS remote, count(*) FILTER (WHERE NOT s.ssl) AS plain, pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS all
     FROM pg_catalog.pg_stat_activity AS a JOIN pg_catalog.pg_stat_ssl AS s USING (pid)
     WHERE a.client_addr IS NOT NULL AND NOT a.client_addr <<= '127.0.0.0/8' AND a.client_addr <> '::1'
 """
@@ -56,45 +72,52 @@ TLS_SQL = "SELECT s.version || ' ' || s.cipher AS tls FROM pg_catalog.pg_stat_ss
 ROLES_HASHES_SQL = """
     SELECT rolname AS name FROM pg_catalog.pg_authid WHERE rolcanlogin AND rolpassword NOT LIKE 'SCRAM-SHA-256$%%' ORDER BY rolname
 """
-# All rows of a small table, about SAMPLE of a large one.
-PASSWORDS_SQL = r"""
-    SELECT count(*) AS seen,
-           count(*) FILTER (WHERE password !~ '^\$2[aby]\$\d\d\$[./A-Za-z0-9]{{53}}$') AS foreign,
-           count(*) FILTER (WHERE password ~ '^\$2[aby]\$0\d\$[./A-Za-z0-9]{{53}}$') AS cheap
+BCRYPT = r"^\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}$"
+# All rows of a small table, some blocks of a large one.
+PASSWORDS_SQL = """
+    SELECT count(*) AS seen, count(*) FILTER (WHERE password !~ %(bcrypt)s) AS foreign,
+           count(*) FILTER (WHERE password ~ %(bcrypt)s AND password ~ '^....0') AS cheap
     FROM {table} AS u {sample} WHERE password IS NOT NULL
 """
-ROWS_SQL = "SELECT GREATEST(reltuples, 0) AS rows FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%(table)s)"
-SAMPLE = 100_000
+SIZE_SQL = "SELECT pg_catalog.pg_relation_size(pg_catalog.to_regclass(%(table)s)) AS bytes"
+SAMPLE = 64 * 1024 * 1024  # Bytes.
 STAFF_SQL = """
-    SELECT count(*) AS staff, count(*) FILTER (WHERE "lastLoginAt" < now() - interval '90 days') AS idle FROM {table}
+    SELECT count(*) AS staff, count(*) FILTER (WHERE COALESCE("lastLoginAt", "createdAt") < now() - interval '90 days') AS idle FROM {table}
     WHERE "isStaff" AND "isActive" AND password IS NOT NULL
 """
-# Who gets in by a network without a secret, or from anywhere without TLS.
+# Who gets in over a network, line by line, as the server tries them.
 RULES_SQL = """
-    SELECT line_number AS line, type, COALESCE(address, '') AS address, auth_method AS method, COALESCE(netmask, '') AS netmask
-    FROM pg_catalog.pg_hba_file_rules WHERE type <> 'local' ORDER BY line_number
+    SELECT line_number AS line, type, COALESCE(address, '') AS address, auth_method AS method, COALESCE(netmask, '') AS netmask,
+           database = '{all}' AND user_name = '{all}' AS everybody, COALESCE(pg_catalog.array_to_string(options, ' '), '') AS options, error
+    FROM pg_catalog.pg_hba_file_rules WHERE type IS DISTINCT FROM 'local' ORDER BY line_number
 """
 LOCAL_ADDRESSES = ("127.0.0.1", "::1", "localhost", "samehost")
-WITHOUT_SECRET = ("trust",)
-GUESSABLE = ("password", "md5")
+BELIEVING = ("trust", "ident")  # Whoever comes, or what the other machine says of them.
 EVERYWHERE = ("all", "0.0.0.0", "::")  # noqa: S104  Of pg_hba.conf.
-AUDIT = ("log_connections", "log_disconnections", "log_statement", "shared_preload_libraries")
+AUDIT = ("log_connections", "log_statement", "shared_preload_libraries", "pgaudit.log")
 
 
 def privileges(read: Reader) -> Iterator[Figure | Finding]:
     """Whether the role of this connection may do more than it must, and others too."""
     role = read.one(ROLE_SQL)
-    extra = [word for word in ("superuser", "createrole", "bypassrls", "replication") if getattr(role, word)]
+    words = ("superuser", "createrole", "bypassrls", "replication")
+    extra = [word.upper() for word in words if getattr(role, word)] + role.server
     owner = f", owner of {role.owns} tables" if role.owns else ""
-    yield Figure("this role", f"{role.name}{owner}{', ' + ', '.join(word.upper() for word in extra) if extra else ''}")
+    yield Figure("this role", f"{role.name}{owner}{', ' + ', '.join(extra) if extra else ''}")
     if extra and not read.connection.settings_dict.get("EMBEDDED"):
         yield Finding(
             Severity.WARNING, "security.role", role.name,
-            f"The role is {', '.join(word.upper() for word in extra)}, which neither the admin nor a migration needs.",
+            f"The role is, or may become, {', '.join(extra)}, which neither the admin nor a migration needs.",
             "Connect as one of the roles that `manage.py dbroles` prints.",
         )  # fmt: skip
     writers = [row.name for row in read(WRITERS_SQL)]
     yield Figure("roles that write to users", ", ".join(writers) or "none but superusers", len(writers))
+    for row in read(API_SQL):
+        yield Finding(
+            Severity.ERROR, "security.api", row.role,
+            f"Supabase's API lets {'whoever has the public key' if row.role == 'anon' else 'whoever is signed in'} use {row.number} tables: {row.tables[:200]}.",
+            f'REVOKE ALL ON ALL TABLES IN SCHEMA {quote(read.schema)} FROM "{row.role}";', is_sql=True,
+        )  # fmt: skip
     for row in read(PUBLIC_SQL):
         yield Finding(
             Severity.WARNING, "security.public", row.place,
@@ -119,7 +142,10 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
             "ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1.2';\nSELECT pg_reload_conf();", is_sql=True,
         )  # fmt: skip
     sessions = read.one(SESSIONS_SQL)
-    yield Figure("sessions from other machines", f"{sessions.remote}, {sessions.plain} of them not encrypted", sessions.plain)
+    whose = "" if sessions.all else " (of this role only: others' it may not see)"
+    yield Figure(
+        "sessions from other machines", f"{sessions.remote}, {sessions.plain} of them not encrypted{whose}", sessions.plain
+    )
     if sessions.plain:
         yield Finding(
             Severity.WARNING, "security.plain_sessions", "pg_stat_ssl",
@@ -127,7 +153,7 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
             "Let pg_hba.conf have hostssl lines only, and sslmode=require in every URL.",
         )  # fmt: skip
     mode = read.connection.settings_dict["OPTIONS"].get("sslmode", "")
-    if host and not is_local(host) and mode not in ("verify-ca", "verify-full"):
+    if tls and not is_local(host) and mode not in ("verify-ca", "verify-full"):
         yield Finding(
             Severity.NOTE, "security.unverified", "sslmode",
             f"sslmode is {mode or 'prefer'}: the connection is encrypted to whoever answers, the certificate is not looked at.",
@@ -152,12 +178,11 @@ def passwords(read: Reader) -> Iterator[Figure | Finding]:
         made = dict(read(SETTINGS_SQL, names=["password_encryption"])).get("password_encryption", "unknown")
         yield Figure("roles' passwords", f"not readable by this role; new ones are stored as {made}")
     table = quote("users")
-    found = read(ROWS_SQL, table=table)
-    if not found:
+    size = read.one(SIZE_SQL, table=table).bytes
+    if size is None:
         return
-    rows = found[0].rows
-    sample = f"TABLESAMPLE SYSTEM ({100 * SAMPLE / rows:.4f})" if rows > 2 * SAMPLE else ""
-    people = read.one(PASSWORDS_SQL.format(table=table, sample=sample))
+    sample = f"TABLESAMPLE SYSTEM ({100 * SAMPLE / size:.4f})" if size > 2 * SAMPLE else ""
+    people = read.one(PASSWORDS_SQL.format(table=table, sample=sample), bcrypt=BCRYPT)
     yield Figure(
         "people's passwords",
         f"{people.seen:,} seen{', a sample' if sample else ''}, {people.foreign} not bcrypt, {people.cheap} of less than 2^10 rounds",
@@ -166,7 +191,7 @@ def passwords(read: Reader) -> Iterator[Figure | Finding]:
         yield Finding(
             Severity.ERROR, "security.password_kind", "users.password",
             f"{people.foreign} of {people.seen:,} passwords seen are not bcrypt hashes as the site writes them: perhaps they are the passwords.",
-            "SELECT id FROM users WHERE password !~ '^\\$2[aby]\\$' shows whose; set them to NULL, and let those people ask for a new one.",
+            f"SELECT id FROM users WHERE password !~ '{BCRYPT}' shows whose; set them to NULL, and let those people ask for a new one.",
         )  # fmt: skip
     if people.cheap:
         yield Finding(
@@ -195,8 +220,7 @@ def passwords(read: Reader) -> Iterator[Figure | Finding]:
 
 def exposure(read: Reader) -> Iterator[Figure | Finding]:
     """Who can reach the server, and how they are let in."""
-    found = dict(read(SETTINGS_SQL, names=["listen_addresses", "port"]))
-    listens = found.get("listen_addresses")
+    listens = dict(read(SETTINGS_SQL, names=["listen_addresses"])).get("listen_addresses")
     yield Figure("listens on", "not readable by this role" if listens is None else listens or "no network, a local socket only")
     try:
         with transaction.atomic(using=read.connection.alias):
@@ -209,24 +233,45 @@ def exposure(read: Reader) -> Iterator[Figure | Finding]:
         )
         return
     yield Figure("pg_hba.conf", f"{len(rules)} lines for networks", len(rules))
-    if not listens:
-        return
+    if listens is None or not all(address.strip() in LOCAL_ADDRESSES for address in listens.split(",") if address.strip()):
+        yield from _open_lines(rules)
+
+
+def _open_lines(rules: list[Any]) -> Iterator[Finding]:
+    """Yield what is wrong with the lines of pg_hba.conf, of which the first that fits a session counts."""
+    plain_closed = False
     for row in rules:
-        where, anywhere = f"pg_hba.conf line {row.line}", row.address in EVERYWHERE and row.netmask in ("", *EVERYWHERE)
+        where = f"pg_hba.conf line {row.line}"
+        anywhere = row.address in EVERYWHERE and row.netmask in ("", *EVERYWHERE)
         local = row.address in LOCAL_ADDRESSES or row.address.startswith("127.")
-        from_where = "anywhere" if anywhere else row.address
-        if row.method in WITHOUT_SECRET and not local:
+        come_from = "anywhere" if anywhere else f"{row.address}{f'/{row.netmask}' if row.netmask else ''}"
+        if row.error:
             yield Finding(
-                Severity.ERROR, "security.trust", where, f"Whoever comes from {from_where} is let in without a password.",
-                "Write scram-sha-256 for trust there, and SELECT pg_reload_conf().",
+                Severity.WARNING, "security.open", where, f"The server cannot read it, and keeps what it read before: {row.error}.",
+                "Correct it, and SELECT pg_reload_conf().",
             )  # fmt: skip
-        elif row.method in GUESSABLE and not local:
+        if row.method == "reject" and anywhere and row.everybody:
+            plain_closed = plain_closed or row.type in ("host", "hostnossl")
+            if row.type == "host":
+                return  # Nobody gets further.
+        if local or row.method == "reject" or row.type is None:
+            continue
+        if row.method in BELIEVING and "clientcert=" not in row.options:
             yield Finding(
-                Severity.WARNING, "security.method", where,
-                f"Passwords from {from_where} are checked by the method {row.method}, which gives them away to who listens or has the hash.",
+                Severity.ERROR, "security.trust", where, f"Whoever comes from {come_from} is let in without a password ({row.method}).",
+                f"Write scram-sha-256 for {row.method} there, and SELECT pg_reload_conf().",
+            )  # fmt: skip
+        elif row.method == "md5" or (row.method == "password" and row.type != "hostssl" and not plain_closed):
+            harm = (
+                "also takes MD5 hashes, which are guessed quickly"
+                if row.method == "md5"
+                else "sends them as they are, without TLS too"
+            )
+            yield Finding(
+                Severity.WARNING, "security.method", where, f"The method {row.method}, for {come_from}, {harm}.",
                 "Write scram-sha-256 there once every role's password is stored so, and SELECT pg_reload_conf().",
             )  # fmt: skip
-        if anywhere and row.type in ("host", "hostnossl") and row.method != "reject":
+        if anywhere and row.type in ("host", "hostnossl") and not plain_closed:
             yield Finding(
                 Severity.WARNING, "security.open", where, "It lets connections in from anywhere, and without TLS.",
                 "Name the addresses that need it, and write hostssl.",
@@ -236,14 +281,12 @@ def exposure(read: Reader) -> Iterator[Figure | Finding]:
 def audit(read: Reader) -> Iterator[Figure | Finding]:
     """What is written down of who did what."""
     found = dict(read(SETTINGS_SQL, names=list(AUDIT)))
-    libraries = found.get("shared_preload_libraries")
-    has_pgaudit = "pgaudit" in (libraries or "")
+    by_pgaudit = found.get("pgaudit.log", "none") not in ("none", "")
+    unseen = "" if "shared_preload_libraries" in found else "; whether pgaudit does more, this role may not see"
     connections = found.get("log_connections", "off") not in ("off", "")
-    schema = has_pgaudit or found.get("log_statement") in ("ddl", "mod", "all")
-    yield Figure(
-        "the server's log",
-        f"connections {'on' if connections else 'off'}, changes of the schema {'on' if schema else 'off'}{', pgaudit' if has_pgaudit else ''}",
-    )
+    schema = by_pgaudit or found.get("log_statement") in ("ddl", "mod", "all")
+    said = f"connections {'on' if connections else 'off'}, changes of the schema {'on' if schema else 'off'}"
+    yield Figure("the server's log", f"{said}{', pgaudit' if by_pgaudit else ''}{unseen}")
     yield Figure(
         "the admin", "every change, every conversation opened, every export and every sign-in is recorded in its tables"
     )
@@ -252,7 +295,7 @@ def audit(read: Reader) -> Iterator[Figure | Finding]:
             word for word, on in (("who connects", connections), ("who changes the schema", schema)) if not on
         )
         yield Finding(
-            Severity.NOTE, "security.audit", "log_connections, log_statement", f"The server does not write down {missing}.",
+            Severity.NOTE, "security.audit", "log_connections, log_statement", f"The server's log does not say {missing}{unseen}.",
             "ALTER SYSTEM SET log_connections = on;\nALTER SYSTEM SET log_statement = 'ddl';\nSELECT pg_reload_conf();", is_sql=True,
         )  # fmt: skip
 

@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 from fly2any.database.backup.store import store_at
+from fly2any.database.maintenance.run import maintain as run_of
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
-from fly2any.database.retention.sweep import _delete_archived, sweep
+from fly2any.database.retention.sweep import delete_archived, sweep
 from fly2any.database.watching import Progress
 from tests.conftest import django, manage, start_manage
 from tests.database.test_backup import rows
@@ -245,9 +246,9 @@ def test_what_changed_since_it_was_archived_stays_whole(migrated, table, meanwhi
         archive, versions = Archives(store_at(str(tmp_path)), "d").keep(connection, RULES[table], part, Progress())
 
         meanwhile(migrated)
-        removed = _delete_archived(connection, RULES[table], list(versions), versions, BEFORE)
+        removed = delete_archived(connection, RULES[table], list(versions), versions, BEFORE)
 
-    assert (archive.rows, removed) == (2, 1)
+    assert (archive.rows, removed) == (2, {"other"})
     assert migrated.execute(f"SELECT id FROM {table}") == [("goes",)]
 
 
@@ -274,17 +275,258 @@ def test_a_table_that_is_locked_is_said_and_the_others_are_swept(filled):
     assert filled.execute("SELECT count(*) FROM price_history") == [(0,)]
 
 
-def test_a_foreign_table_that_hangs_on_ours_is_in_the_way(filled):
-    filled.execute("CREATE TABLE theirs (id int, alert text REFERENCES notifications ON DELETE CASCADE)")
+IN_THE_WAY = {
+    "CREATE TABLE theirs (id int, a text REFERENCES notifications ON DELETE CASCADE)": (
+        "notifications", "notifications is what a foreign key of theirs points at, whose rows would go too: take notifications out of RETENTION, or mend that.",
+    ),
+    "CREATE TABLE theirs (id int, a text REFERENCES ai_messages ON DELETE CASCADE)": (
+        "ai_conversations", "ai_messages is what a foreign key of theirs points at, whose rows would go too: take ai_conversations out of RETENTION, or mend that.",
+    ),
+    "CREATE TABLE theirs () INHERITS (notifications)": (
+        "notifications", "notifications has rows in theirs, which inherits from it: take notifications out of RETENTION, or mend that.",
+    ),
+    "DROP TABLE price_monitor_logs; CREATE TABLE price_monitor_logs (id text) PARTITION BY LIST (id)": (
+        "price_monitor_logs", "price_monitor_logs is partitioned, or no table: take price_monitor_logs out of RETENTION, or mend that.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("made", IN_THE_WAY, ids=["a key to it", "a key to its child", "inherits", "partitioned"])
+def test_a_table_that_is_more_than_its_own_rows_is_left_alone_and_the_others_are_swept(filled, made, tmp_path):
+    table, said = IN_THE_WAY[made]
+    filled.execute(made)
     before = rows(filled)
 
-    result = maintain(filled, "weekly", RETENTION="notifications=0")
-
-    assert (result.returncode, result.stderr) == (
-        2,
-        "theirs has a foreign key to notifications, and its rows would go too: take notifications out of RETENTION, or drop that key.\n",
+    result = maintain(
+        filled, "weekly", "--format", "json", RETENTION=f"{table}=0,price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a")
     )
-    assert rows(filled) == before
+
+    report = json.loads(result.stdout)
+    failed = [(one["where"], one["message"]) for one in report["findings"] if one["code"] == "maintenance.failed"]
+    assert (result.returncode, failed) == (4, [(f"retention of {table}", said)])
+    assert [one["table"] for one in report["removed"]] == ["price_history"]
+    assert rows(filled) == {**before, "price_history": []}
+
+
+def test_a_message_that_is_being_changed_keeps_its_conversation(migrated, tmp_path):
+    put(migrated, "ai_conversations", "goes", CASES["ai_conversations"][0])
+    said_more(migrated)
+
+    with open_transaction(migrated, "UPDATE ai_messages SET content = 'v1:sealed'") as site:
+        result = swept(migrated, "ai_conversations", tmp_path)
+        site.execute("COMMIT")
+
+    assert (result.removed, result.archives, list(tmp_path.iterdir())) == (0, (), [])
+    assert migrated.execute("SELECT content FROM ai_messages") == [("v1:sealed",)]
+
+
+def test_what_stayed_and_changed_is_not_put_back_as_it_was(migrated, tmp_path):
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
+    put(migrated, "notifications", "held", CASES["notifications"][0])
+    put(migrated, "notifications", "goes", CASES["notifications"][0])
+    with open_transaction(migrated, "SELECT FROM notifications WHERE id = 'held' FOR UPDATE"):
+        first = swept(migrated, "notifications", tmp_path)
+    migrated.execute("UPDATE notifications SET title = 'newer'")
+    second = swept(migrated, "notifications", tmp_path)
+
+    put_back(migrated, tmp_path)
+
+    assert (first.removed, second.removed) == (1, 1)
+    assert migrated.execute("SELECT id, title FROM notifications ORDER BY id") == [("goes", "t"), ("held", "newer")]
+
+
+def test_a_run_that_was_killed_is_settled_by_the_next(migrated, tmp_path):
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
+    put(migrated, "notifications", "removed", CASES["notifications"][0])
+    put(migrated, "notifications", "still there", CASES["notifications"][0])
+    with django(migrated) as connection:
+        part = {"first": "(0,0)", "last": "(100,0)", "before": BEFORE}
+        Archives(store_at(str(tmp_path)), migrated.name).keep(connection, RULES["notifications"], part, Progress())
+    migrated.execute("DELETE FROM notifications WHERE id = 'removed'; UPDATE notifications SET title = 'newer'")
+
+    again = swept(migrated, "notifications", tmp_path)
+    put_back(migrated, tmp_path)
+
+    assert again.removed == 1
+    assert list(tmp_path.glob("*.ids")) == []
+    assert migrated.execute("SELECT id, title FROM notifications ORDER BY id") == [("removed", "t"), ("still there", "newer")]
+
+
+def test_a_trail_whose_person_was_gone_before_comes_back(migrated, tmp_path):
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
+    for number, person in enumerate(("u", "ghost", None)):
+        put(
+            migrated, "user_activities", f"a{number}", {**CASES["user_activities"][0], **({"userId": person} if person else {})}
+        )
+    before = rows(migrated)["user_activities"]
+    swept(migrated, "user_activities", tmp_path)
+
+    put_back(migrated, tmp_path)
+
+    assert rows(migrated)["user_activities"] == before
+
+
+@pytest.mark.parametrize("grants", [("SELECT",), ("SELECT, DELETE",)], ids=["reads", "may not lock"])
+def test_where_nothing_may_be_removed_nothing_is_archived(filled, grants, tmp_path):
+    with filled.role(f"GRANT {grants[0]} ON ALL TABLES IN SCHEMA public TO {{role}}") as url:
+        result = manage(
+            "dbmaintain",
+            "weekly",
+            "--format",
+            "json",
+            url=url,
+            RETENTION="price_history=0",
+            ARCHIVE_LOCATION=str(tmp_path / "a"),
+        )
+
+    failed = [one["message"] for one in json.loads(result.stdout)["findings"] if one["code"] == "maintenance.failed"]
+    assert (result.returncode, len(failed)) == (4, 1), result.stdout
+    assert "permission denied for table price_history" in failed[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_of_which_nothing_was_removed_is_not_kept(filled, tmp_path):
+    filled.execute(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        " CREATE TRIGGER keep BEFORE DELETE ON price_history FOR EACH ROW EXECUTE FUNCTION keep()"
+    )
+
+    result = maintain(filled, "weekly", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a"))
+
+    assert "maintenance.locked at price_history" in result.stdout
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_session_that_is_ended_in_the_middle_is_a_finding_and_the_rest_goes_on(migrated, tmp_path):
+    migrated.execute(
+        'INSERT INTO price_history (id, origin, destination, "departDate", price, provider, timestamp)'
+        " SELECT 'p' || n, 'JFK', repeat('x', 300), '2026-01-01', n, 'mock', '2020-01-01' FROM generate_series(1, 400000) AS n"
+    )
+
+    running = start_manage(
+        "dbmaintain", "weekly", url=migrated.url, RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a")
+    )
+    wait_until(
+        migrated,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%%'"
+        " AND application_name = 'fly2any'",
+    )
+    out, err = running.communicate()
+
+    assert (running.returncode, err) == (4, "")
+    assert "maintenance.failed at retention of price_history\n          The " in out
+    assert migrated.execute("SELECT count(*) FROM price_history") == [(400_000,)]
+
+
+def test_an_archive_of_another_database_is_refused(filled, migrated, tmp_path):
+    maintain(filled, "weekly", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a"))
+    [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
+
+    result = manage("dbrestore", "--archive", name, url=migrated.url, ARCHIVE_LOCATION=str(tmp_path / "a"))
+
+    assert result.returncode == 2
+    assert result.stderr.startswith(
+        f"{name} is of the database {filled.name}, and this is {migrated.name}: connect to that one"
+    )
+    assert migrated.execute("SELECT count(*) FROM price_history") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE price_history ALTER provider TYPE int USING 1",
+        "ALTER TABLE price_history ADD must text NOT NULL",
+        "ALTER TABLE price_history DROP currency",
+    ],
+)
+def test_an_archive_that_does_not_fit_the_table_any_more_is_one_sentence(filled, tmp_path, change):
+    maintain(filled, "weekly", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a"))
+    filled.execute(change)
+    [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
+
+    result = manage("dbrestore", "--archive", name, url=filled.url, ARCHIVE_LOCATION=str(tmp_path / "a"))
+
+    assert result.returncode == 2
+    assert re.fullmatch(r"\S+ (does not fit its table any more \(.*\)|has the column currency, which price_history has no more): load it with the code of \d{4}-\d\d-\d\d\.\n", result.stderr), result.stderr  # fmt: skip
+
+
+def test_a_row_that_another_has_taken_the_place_of_is_said(migrated, tmp_path):
+    put(migrated, "ai_conversations", "old", {**CASES["ai_conversations"][0], "sessionId": "s"})
+    migrated.execute(
+        "INSERT INTO ai_messages (id, \"conversationId\", role, content, timestamp) VALUES ('m', 'old', 'user', 'x', 1)"
+    )
+    swept(migrated, "ai_conversations", tmp_path)
+    put(migrated, "ai_conversations", "new", {"sessionId": "s", "updatedAt": NEW})
+    [name] = [path.stem for path in tmp_path.glob("*.json")]
+
+    result = manage("dbrestore", "--archive", name, url=migrated.url, ARCHIVE_LOCATION=str(tmp_path))
+
+    assert result.stdout.splitlines() == [
+        "Put back  0 rows of ai_conversations; 0 were there already; 1 kept out: another row has what must be unique.",
+        "Put back  0 rows of ai_messages; 0 were there already; 1 left out: their row in ai_conversations is gone.",
+    ]
+
+
+def test_what_is_restored_while_retention_is_on_is_said_to_go_again(filled, tmp_path):
+    place = {"RETENTION": "price_history=0", "ARCHIVE_LOCATION": str(tmp_path / "a")}
+    maintain(filled, "weekly", **place)
+    [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
+
+    first = manage("dbrestore", "--archive", name, url=filled.url, **place)
+    second = manage("dbrestore", "--archive", name, url=filled.url, **place)
+
+    assert first.stdout.splitlines()[-1].startswith("Retention  is on for price_history: before the next dbmaintain")
+    assert re.match(r"Put back  0 rows of price_history; [\d,]+ were there already\.\n", second.stdout)
+
+
+def test_files_that_are_no_archives_are_listed_as_such(filled, tmp_path):
+    place = {"ARCHIVE_LOCATION": str(tmp_path / "a")}
+    maintain(filled, "weekly", RETENTION="price_history=0", **place)
+    (tmp_path / "a" / "notes.json").write_text("{}")
+    (tmp_path / "a" / "half.zip").touch()
+
+    text = maintain(filled, "archives", **place)
+    data = json.loads(maintain(filled, "archives", "--format", "json", **place).stdout)
+
+    assert "  notes.json belongs to no archive, or cannot be read." in text.stdout
+    assert ([one["table"] for one in data["archives"]], data["odd"]) == (["price_history"], ["notes.json", "half.zip"])
+
+
+def test_a_waiver_holds_for_what_maintenance_finds(filled, settings, tmp_path):
+    settings.WAIVERS = tmp_path / "waivers.toml"
+    settings.RETENTION = {"days": {"price_history": 0}, "archive": ""}
+    settings.WAIVERS.write_text(
+        '[[waiver]]\ncode = "maintenance.unfinished"\nwhere = "retention of price_history"\nowner = "a"\nuntil = 2100-01-01\nreason = "b"\n'
+    )
+
+    with django(filled) as connection:
+        run = run_of(connection, "weekly", seconds=0, progress=Progress())
+
+    assert [(one.code, one.where) for one, _ in run.waived] == [("maintenance.unfinished", "retention of price_history")]
+    assert [one.code for one in run.findings if one.code.startswith("maintenance")] == []
+
+
+@pytest.mark.parametrize("seconds", ["3000000", "1e300"])
+def test_a_deadline_longer_than_the_servers_is_taken(filled, seconds):
+    result = maintain(filled, "monthly", "--deadline", seconds)
+
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+
+
+def test_a_dry_run_waits_for_nobody_for_long(filled):
+    with open_transaction(filled, "LOCK TABLE price_history IN ACCESS EXCLUSIVE MODE"):
+        result = maintain(filled, "weekly", "--dry-run", RETENTION="price_history=0")
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("Another transaction held a lock for too long")
+
+
+def test_a_dry_run_as_json(filled):
+    number = len(rows(filled)["price_history"])
+
+    data = json.loads(maintain(filled, "weekly", "--dry-run", "--format", "json", RETENTION="price_history=0").stdout)
+
+    assert [(one["table"], one["days"], one["rows"]) for one in data["would_remove"]] == [("price_history", 0, number)]
 
 
 @pytest.mark.parametrize(
@@ -296,6 +538,11 @@ def test_a_foreign_table_that_hangs_on_ours_is_in_the_way(filled):
         ({"RETENTION": "sessions=1,sessions=2"}, "RETENTION is not table=days,table=days, each table once, at “sessions=2”: correct it."),
         (
             {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "/b/", "BACKUP_LOCATION": "/b"},
+            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: give archives a folder of their own.",
+        ),
+        ({"RETENTION": "price_history=\u0663"}, "RETENTION is not table=days,table=days, each table once, at “price_history=\u0663”: correct it."),
+        (
+            {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "/tmp/../b", "BACKUP_LOCATION": "/b"},
             "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: give archives a folder of their own.",
         ),
         (
@@ -314,11 +561,13 @@ def test_where_archives_cannot_be_kept_nothing_is_removed(filled, tmp_path):
     (tmp_path / "file").touch()
     before = rows(filled)
 
-    result = maintain(filled, "weekly", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "file"))
+    result = maintain(
+        filled, "weekly", "--format", "json", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "file")
+    )
 
-    assert (result.returncode, result.stderr) == (
-        2, f"{tmp_path}/file cannot be made or is no folder (File exists): correct ARCHIVE_LOCATION.\n",
-    )  # fmt: skip
+    failed = [one["message"] for one in json.loads(result.stdout)["findings"] if one["code"] == "maintenance.failed"]
+    assert result.returncode == 4
+    assert failed == [f"{tmp_path}/file cannot be made or is no folder (File exists): correct ARCHIVE_LOCATION."]
     assert rows(filled) == before
 
 
@@ -362,11 +611,15 @@ def test_one_run_at_a_time_and_who_holds_it_is_named(migrated):
     )  # fmt: skip
 
 
+BY_HAND = "ALTER TABLE price_history SET (autovacuum_enabled = off)"
+
+
 def periods(database, period):
     return json.loads(maintain(database, period, "--format", "json").stdout)
 
 
 def test_each_period_does_what_the_one_before_does_and_more(filled):
+    filled.execute(f"{BY_HAND}; ALTER TABLE verification_tokens SET (autovacuum_enabled = off)")
     filled.execute("DELETE FROM price_history; INSERT INTO verification_tokens VALUES ('a', 'b', now())")
     wait_until(filled, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'price_history' AND n_dead_tup > 0")
 
@@ -394,8 +647,16 @@ def test_a_role_that_owns_nothing_sweeps_and_says_what_it_may_not(filled):
     assert filled.execute("SELECT count(*) FROM price_history") == [(0,)]
 
 
+def test_a_topic_that_could_not_be_asked_is_a_finding(filled):
+    with filled.role() as url:
+        result = manage("dbmaintain", "quarterly", "--format", "json", url=url)
+
+    asked = [one["where"] for one in json.loads(result.stdout)["findings"] if one["code"] == "maintenance.not_asked"]
+    assert (result.returncode, asked) == (4, ["passwords"])
+
+
 def test_a_table_that_vacuum_may_not_have_is_said(filled):
-    filled.execute("DELETE FROM price_history")
+    filled.execute(f"{BY_HAND}; DELETE FROM price_history")
     wait_until(filled, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'price_history' AND n_dead_tup > 0")
 
     with open_transaction(filled, "LOCK TABLE price_history IN SHARE UPDATE EXCLUSIVE MODE"):
@@ -410,7 +671,8 @@ def test_the_last_line_is_the_summary_and_with_v0_the_only_one(filled):
 
     result = maintain(filled, "weekly", "-v0", RETENTION="price_history=0")
     found = re.fullmatch(
-        rf"dbmaintain weekly of {filled.name}: {number:,} rows removed, no finding; .*, exit code 0\n", result.stdout
+        rf"dbmaintain weekly of {filled.name}: {number:,} rows removed, 1 table vacuumed, no finding; .*, exit code 0\n",
+        result.stdout,
     )
 
     assert (result.returncode, bool(found), result.stderr) == (0, True, ""), result.stdout

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from contextlib import contextmanager
 from datetime import date
 
 import psutil
@@ -96,6 +97,8 @@ def test_how_peoples_passwords_are_stored_is_seen(migrated, app, password, found
         ({"isActive": False}, []),
         ({"password": None}, []),
         ({"lastLoginAt": "2100-01-01"}, []),
+        ({"lastLoginAt": None, "createdAt": "2020-01-01"}, [("note", "security.idle_staff", "users.isStaff")]),
+        ({"lastLoginAt": None, "createdAt": "2100-01-01"}, []),
     ],
 )
 def test_staff_who_are_gone_are_noted(migrated, app, change, found):
@@ -142,19 +145,23 @@ def test_what_the_environment_weakens_is_found(app, environment, found):
     ],
 )
 def test_a_password_that_is_guessed_is_found_and_not_shown(migrated, settings, user, password, weak):
-    with django(migrated) as connection:
-        settings.DEVELOPMENT = True
-        reader = Reader(replace_settings(connection, USER=user, PASSWORD=password), "public")
+    settings.DEVELOPMENT = True
+    with django(migrated) as connection, with_settings(connection, USER=user, PASSWORD=password) as copy:
+        reader = Reader(copy, "public")
         found = [one for one in security.secrets(reader) if isinstance(one, Finding)]
 
     assert [one.code for one in found] == ["security.weak_password"] * weak
     assert not password or not any(password in str(one) for one in found)
 
 
-def replace_settings(connection, **facts):
+@contextmanager
+def with_settings(connection, **facts):
     copy = connection.copy()
     copy.settings_dict = {**connection.settings_dict, **facts}
-    return copy
+    try:
+        yield copy
+    finally:
+        copy.close()
 
 
 @pytest.mark.parametrize(
@@ -172,21 +179,27 @@ def test_a_file_with_secrets_that_others_may_read_is_found(migrated, settings, t
 
 LINES = {
     "host all all 10.0.0.0/8 trust": ["security.trust"],
-    "hostssl all all 10.0.0.0/8 md5": ["security.method"],
+    "host all all 10.0.0.0/8 ident": ["security.trust"],
+    "hostssl all all 10.0.0.0/8 md5": ["security.method", "security.open"],  # The embedded server has no TLS, and says so.
     "hostnossl all all 10.0.0.0/8 password": ["security.method"],
     "host all all 10.0.0.0/8 scram-sha-256": [],
     "host all all 0.0.0.0/0 scram-sha-256": ["security.open"],
     "host all all ::/0 scram-sha-256": ["security.open"],
     "host all all all trust": ["security.trust", "security.open"],
-    "hostssl all all 0.0.0.0/0 scram-sha-256": [],
-    "host all all 0.0.0.0/0 reject": [],
     "host all all 127.0.0.1/32 trust": [],
     "host all all samehost trust": [],
+    "hostnossl some all all reject": [],
+    "host all all 0.0.0.0/0 password": ["security.method", "security.open"],
+    "hostnossl all all all reject": [],
+    "host all all 0.0.0.0/0 scram-sha-256 ": [],
+    "host all all 10.0.0.0/8 password": [],
+    "host all all all reject": [],
+    "host all all 10.0.0.0/8 trust ": [],
 }
 
 
 def test_who_is_let_in_is_read_from_pg_hba_conf(own_server):
-    server = own_server().start().create_database()
+    server = own_server(listen_addresses="*").start().create_database()
     server.hba(*LINES)
 
     found, _ = looked(of(server).url)
@@ -195,7 +208,73 @@ def test_who_is_let_in_is_read_from_pg_hba_conf(own_server):
         (code, f"pg_hba.conf line {number}") for number, codes in enumerate(LINES.values(), 2) for code in codes
     ]  # The first line is of the socket.
     exposed = [(code, where) for _, code, where in found if where.startswith("pg_hba.conf")]
-    assert exposed == expected
+    assert sorted(exposed) == sorted(expected)
+
+
+def test_a_server_that_listens_to_this_machine_alone_is_not_open_whatever_its_lines_say(own_server):
+    server = own_server(listen_addresses="localhost").start().create_database()
+    server.hba("host all all all trust")
+
+    found, _ = looked(of(server).url)
+
+    assert [code for _, code, _ in found if code in ("security.trust", "security.open")] == []
+
+
+@pytest.mark.parametrize(
+    ("made", "extra"),
+    [
+        ("CREATE ROLE middle; GRANT postgres TO middle; GRANT middle TO {role}", "SUPERUSER"),
+        ("GRANT pg_execute_server_program TO {role}", "pg_execute_server_program"),
+    ],
+)
+def test_what_a_role_may_become_counts(own_server, made, extra):
+    server = own_server().start().create_database()
+    server.execute("CREATE ROLE app LOGIN")
+    server.execute(made.format(role="app"))
+
+    result = manage("dbstatus", "--security", "--format", "json", url=server.url("app"))
+
+    [one] = [one for one in json.loads(result.stdout)["findings"] if one["code"] == "security.role"]
+    assert one["message"] == f"The role is, or may become, {extra}, which neither the admin nor a migration needs."
+
+
+def test_who_writes_as_another_role_or_to_a_column_only_is_listed_and_supabases_roles_are_found(own_server):
+    server = own_server().start().create_database()
+    assert manage("migrate", "-v0", url=server.url()).returncode == 0
+    server.execute(
+        "CREATE ROLE anon NOLOGIN; CREATE ROLE authenticator LOGIN NOINHERIT; GRANT anon TO authenticator; CREATE ROLE one_column LOGIN;"
+        " CREATE ROLE reader LOGIN; GRANT SELECT ON users TO reader; GRANT UPDATE (password) ON users TO one_column; GRANT ALL ON users, accounts TO anon"
+    )
+
+    result = manage("dbstatus", "--security", "--format", "json", url=server.url())
+    report = json.loads(result.stdout)
+    [writers] = [
+        figure["text"]
+        for topic in report["security"]["topics"]
+        for figure in topic["figures"]
+        if figure["label"] == "roles that write to users"
+    ]
+    api = [one for one in report["findings"] if one["code"] == "security.api"]
+    server.execute(api[0]["cure"])
+    after = json.loads(manage("dbstatus", "--security", "--format", "json", url=server.url()).stdout)
+
+    assert writers == "authenticator, one_column"
+    assert [(one["where"], one["message"]) for one in api] == [
+        ("anon", "Supabase's API lets whoever has the public key use 2 tables: accounts, users.")
+    ]
+    assert [one for one in after["findings"] if one["code"] == "security.api"] == []
+
+
+def test_a_topic_that_could_not_be_asked_is_a_finding(own_server):
+    server = own_server().start().create_database()
+    assert manage("migrate", "-v0", url=server.url()).returncode == 0
+    server.execute("CREATE ROLE watcher LOGIN")
+
+    result = manage("dbstatus", "--security", "--format", "json", url=server.url("watcher"))
+
+    assert result.returncode == 4
+    [one] = [one for one in json.loads(result.stdout)["findings"] if one["code"] == "security.not_asked"]
+    assert (one["where"], "permission denied for table users" in one["message"]) == ("passwords", True)
 
 
 def test_a_password_of_a_role_that_is_md5_is_found_and_logs_that_tell_are_enough(own_server):
@@ -245,7 +324,7 @@ def test_what_is_not_encrypted_between_machines_is_found(tmp_path_factory):
         ]
 
     version = ("warning", "security.tls_version")
-    assert of_the_wire(plain) == [version, ("warning", "security.plain_sessions"), ("note", "security.unverified")]
+    assert of_the_wire(plain) == [version, ("warning", "security.plain_sessions")]
     assert of_the_wire(encrypted) == [version, ("note", "security.unverified")]
     assert of_the_wire(verified) == [version]
 
@@ -254,9 +333,8 @@ def test_a_waiver_holds_for_security_too(migrated):
     migrated.execute("GRANT SELECT ON users TO PUBLIC")
     waiver = Waiver("security.public", "TABLE users", "ana@example.com", date(2100, 1, 1), "a demo")
 
-    with django(migrated) as connection:
-        reader = replace_settings(connection, EMBEDDED=None)
-        health = examine(reader, {"privileges": security.privileges}, [waiver])
+    with django(migrated) as connection, with_settings(connection, EMBEDDED=None) as copy:
+        health = examine(copy, {"privileges": security.privileges}, [waiver])
 
     assert [finding.code for finding in health.findings] == ["security.role"]
     assert [(finding.where, by) for finding, by in health.waived] == [("TABLE users", waiver)]

@@ -67,7 +67,9 @@ class Folder(Store):
 
     def make(self):
         try:
-            self.folder.mkdir(exist_ok=True, mode=0o700)  # Not those above it: of a disk that is not mounted they are missing.
+            if not self.folder.is_dir():
+                self.folder.mkdir(mode=0o700)  # Not those above it: of a disk that is not mounted they are missing.
+                _sync(self.folder.parent)
         except OSError as error:
             raise Refusal(
                 f"{self.place} cannot be made or is no folder ({error.strerror}): correct {self.variable}."
@@ -108,6 +110,7 @@ class Folder(Store):
             path.chmod(0o600)
             if path.parent.parent == self.folder:
                 path.replace(self.folder / name)
+                _sync(self.folder)
             else:  # Of another disk: nobody sees half of it here either.
                 with self.workplace() as near:
                     shutil.copyfile(path, near / name)
@@ -115,6 +118,7 @@ class Folder(Store):
                         os.fsync(file.fileno())
                     (near / name).chmod(0o600)
                     (near / name).replace(self.folder / name)
+                    _sync(self.folder)
         show(size)
 
     @contextmanager
@@ -139,6 +143,15 @@ class Folder(Store):
     def delete(self, name):
         with self.explained():
             (self.folder / name).unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Let what was renamed into a folder have its name after a power cut too."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Bucket(Store):

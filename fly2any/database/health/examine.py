@@ -101,14 +101,16 @@ def examine(connection, questions: dict[str, Question], waivers: Iterable[Waiver
 
 
 def _ask(reader: Reader, name: str, question: Question) -> Topic:
+    answers, trouble = [], ""
     try:
         with transaction.atomic(using=reader.connection.alias):
             with reader.connection.cursor() as cursor:
                 cursor.execute(
                     f"SET LOCAL statement_timeout = {DEADLINE}; SET LOCAL lock_timeout = {DEADLINE}; SET LOCAL jit = off"
                 )
-            answers = list(question(reader))
+            for answer in question(reader):
+                answers.append(answer)  # One by one: what was answered before a failure counts.
     except (Error, Refusal) as error:
-        return Topic(name, (), (), explain(error) or str(error))
+        trouble = explain(error) or str(error)
     figures = tuple(answer for answer in answers if isinstance(answer, Figure))
-    return Topic(name, figures, tuple(answer for answer in answers if isinstance(answer, Finding)))
+    return Topic(name, figures, tuple(answer for answer in answers if isinstance(answer, Finding)), trouble)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
 from ..findings import Severity
 from ..health.render import as_data, finding_lines, topic_lines
-from ..retention.archive import Archive
+from ..retention.archive import Archive, Loaded
 from ..retention.rules import Due
 from ..units import size, span
 from .run import Maintenance
@@ -27,9 +27,9 @@ def as_json(run: Maintenance) -> str:
         "at": run.at,
         "seconds": round(run.seconds, 3),
         "removed": [asdict(one) for one in run.swept],
-        "vacuumed": run.vacuumed,
-        "analysed": run.analysed,
-        **as_data(run.health.topics, run.findings, run.health.waived),
+        "vacuumed": run.refreshed.vacuumed,
+        "analysed": run.refreshed.analysed,
+        **as_data(run.health.topics, run.findings, run.waived),
     }
     return json.dumps(data, indent=2, ensure_ascii=False, default=_plain)
 
@@ -42,8 +42,12 @@ def as_text(run: Maintenance, *, verbosity: int) -> str:
 def summary(run: Maintenance) -> str:
     """Return the run as one line, for a log."""
     done = [f"{sum(one.removed for one in run.swept):,} rows removed"] if run.swept else []
-    done += [f"{len(run.vacuumed)} tables vacuumed"] if run.vacuumed else []
-    done += [f"{len(run.analysed)} analysed"] if run.analysed else []
+    done += (
+        [f"{len(run.refreshed.vacuumed)} table{'s' * (len(run.refreshed.vacuumed) != 1)} vacuumed"]
+        if run.refreshed.vacuumed
+        else []
+    )
+    done += [f"{len(run.refreshed.analysed)} analysed"] if run.refreshed.analysed else []
     serious = sorted({finding.code for finding in run.findings if finding.severity is not Severity.NOTE})
     found = f"findings: {', '.join(serious)}" if serious else "no finding"
     return f"dbmaintain {run.period} of {run.database}: {', '.join([*done, found])}; {span(run.seconds)}, exit code {run.exit_code}"
@@ -61,36 +65,57 @@ def _lines(run: Maintenance) -> Iterator[str]:
             rest = "" if one.finished else "; the deadline came before the end"
             yield f"  {one.table:<22}{one.removed:>12,} {one.what} of before {one.before:%Y-%m-%d} removed{into}{rest}"
         yield ""
-    if run.vacuumed or run.analysed:
+    if run.refreshed.vacuumed or run.refreshed.analysed:
         yield "Statistics"
         yield from (
             f"  {done:<10}{', '.join(names)}"
-            for done, names in (("vacuumed", run.vacuumed), ("analysed", run.analysed))
+            for done, names in (("vacuumed", run.refreshed.vacuumed), ("analysed", run.refreshed.analysed))
             if names
         )
         yield ""
     yield from topic_lines(run.health.topics)
-    yield from finding_lines(run.findings, run.health.waived)
+    yield from finding_lines(run.findings, run.waived)
     yield ""
 
 
-def as_plan(plan: Iterable[tuple[Due, datetime, int]]) -> str:
+def as_plan(plan: list[tuple[Due, datetime, int]], form: str) -> str:
     """Return what retention would remove."""
+    if form == "json":
+        entries = [
+            {"table": due.rule.table, "days": due.days, "before": before, "rows": number} for due, before, number in plan
+        ]
+        return json.dumps({"format": FORMAT, "would_remove": entries}, indent=2, default=_plain)
     lines = [
         f"  {due.rule.table:<22}{number:>12,} {due.rule.what} of before {before:%Y-%m-%d}, {due.days} days ago"
         for due, before, number in plan
     ]
-    return "\n".join(
-        ["Nothing was changed. Retention would remove:", *lines] if lines else ["Nothing is switched on: RETENTION is not set."]
-    )
+    if not lines:
+        return "Nothing is switched on: RETENTION is not set."
+    return "\n".join(["Nothing was changed. Retention would remove:", *lines])
 
 
-def as_list(archives: Iterable[Archive], place: str) -> str:
+def as_list(archives: list[Archive], odd: list[str], place: str, form: str) -> str:
     """Return the archives, oldest first."""
+    if form == "json":
+        entries = [
+            {"name": one.name, "table": one.table, "rows": one.rows, "bytes": one.bytes, "oldest": one.oldest, "newest": one.newest, "taken": one.taken}
+            for one in archives
+        ]  # fmt: skip
+        return json.dumps({"format": FORMAT, "archives": entries, "odd": odd}, indent=2, ensure_ascii=False, default=_plain)
     lines = [
         f"  {one.name:<58}{one.rows:>12,} rows{size(one.bytes):>12}  {one.oldest[:10]} to {one.newest[:10]}" for one in archives
     ]
+    lines += [f"  {name} belongs to no archive, or cannot be read." for name in odd]
     return "\n".join([f"Archives at {place}", *(lines or ["  none"])])
+
+
+def loaded(one: Loaded, archive: Archive) -> str:
+    """Return what became of the rows of a table, as a line."""
+    hangs_on = "the person they belong to is" if one.table == archive.table else f"their row in {archive.table} is"
+    more = [f"{one.there:,} were there already"]
+    more += [f"{one.kept_out:,} kept out: another row has what must be unique"] if one.kept_out else []
+    more += [f"{one.left_out:,} left out: {hangs_on} gone"] if one.left_out else []
+    return f"Put back  {one.added:,} rows of {one.table}; {'; '.join(more)}."
 
 
 def _plain(value: Any) -> Any:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
 from django.conf import settings
 from django.db import Error
 
-from ..backup.retention import Newest, read_newest
+from ..backup.retention import read_newest
 from ..backup.store import store_at
 from ..catalog import quote
-from ..diagnosis import Refusal, sqlstate
+from ..diagnosis import Refusal, explain, sqlstate
 from ..findings import Finding, Severity
 from ..health.examine import Health, examine
 from ..health.topics import TOPICS
-from ..health.waivers import read_waivers
-from ..locks import LOCKED_OUT
+from ..health.waivers import Waiver, read_waivers, waive
+from ..locks import LOCKED_OUT, MAINTENANCE_LOCK, Activity, advisory_lock
 from ..retention.archive import Archives
 from ..retention.rules import Due, switched_on
 from ..retention.sweep import LOCK_TIMEOUT, Swept, count, sweep
@@ -26,6 +28,7 @@ from ..security import TOPICS as SECURITY
 from ..status import verify
 from ..watching import Progress
 
+LONGEST = 2_147_483  # Seconds, as many milliseconds as a time-out of the server's takes.
 # Each does what the one before does, and more.
 PERIODS = ("weekly", "monthly", "quarterly")
 LOOKED_AT = {
@@ -43,8 +46,16 @@ TABLES_SQL = """
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_stat_user_tables AS s ON s.relid = c.oid
     WHERE n.nspname = current_schema() AND c.relkind = 'r' AND c.relpersistence <> 't'
-    ORDER BY pg_catalog.pg_relation_size(c.oid), c.relname COLLATE "C"
+    ORDER BY c.relpages, c.relname COLLATE "C"
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """The tables that were vacuumed (and analysed), and those that were only analysed."""
+
+    vacuumed: list[str]
+    analysed: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +67,10 @@ class Maintenance:
     at: datetime
     seconds: float
     swept: tuple[Swept, ...]
-    vacuumed: tuple[str, ...]
-    analysed: tuple[str, ...]
+    refreshed: Refreshed
     health: Health
-    backups: Newest
     findings: tuple[Finding, ...]
+    waived: tuple[tuple[Finding, Waiver], ...]
 
     @property
     def exit_code(self) -> int:
@@ -68,38 +78,84 @@ class Maintenance:
         return 4 if any(finding.severity is not Severity.NOTE for finding in self.findings) else 0
 
 
-def maintain(connection, period: str, *, seconds: float, progress: Progress) -> Maintenance:
-    """Do what `period` asks for, and return what was done; what is not begun within `seconds` is a finding.
+def maintenance_lock(connection, *, patience: float, progress: Progress):
+    """Return the lock that lets one command at a time remove rows, or put them back."""
+    waiting = partial(_say_who, progress)
+    return advisory_lock(connection, MAINTENANCE_LOCK, patience=patience, waiting=waiting)
 
-    Raises Refusal where RETENTION is wrong or its archives have no place, and django.db.Error where the database fails.
+
+def _say_who(progress: Progress, holder: Activity) -> None:
+    progress.say(f"Waiting for the maintenance lock, held by {holder} …")
+
+
+def maintain(connection, period: str, *, seconds: float, progress: Progress) -> Maintenance:
+    """Do what `period` asks for, and return what was done; what failed, or is not begun within `seconds`, is a finding.
+
+    Raises Refusal where RETENTION or the place of archives is wrong, before anything is done, and django.db.Error where the
+    database cannot be asked any more.
     """
     begun, at = time.monotonic(), datetime.now(UTC)
-    deadline, left = begun + seconds, []
-    rules, archives = switched_on(settings.RETENTION["days"]), archives_of(connection)
-    swept = []
-    for due in rules:
-        before = due.before(at)
-        swept.append(sweep(connection, due.rule, before=before, archives=archives, deadline=deadline, progress=progress))
-    left += [_unfinished(f"retention of {one.table}") for one in swept if not one.finished]
-    left += [_locked(one.table, f"{one.skipped} of its batches were") for one in swept if one.skipped]
-    vacuumed: list[str] = []
-    analysed: list[str] = []
-    if period != "weekly":
-        left += _refresh(connection, vacuumed, analysed, deadline=deadline, progress=progress)
+    deadline = begun + min(seconds, LONGEST)
+    waivers, due, archives = read_waivers(settings.WAIVERS), switched_on(settings.RETENTION["days"]), archives_of(connection)
+    swept: list[Swept] = []
+    refreshed = Refreshed([], [])
+    found = [*_sweep_all(connection, due, swept, at=at, archives=archives, deadline=deadline, progress=progress)]
+    emptied = {one.table for one in swept if one.removed}
+    found += _refresh(connection, refreshed, emptied, whole=period != "weekly", deadline=deadline, progress=progress)
     progress.show("looking", None)
     topics = {name: TOPICS[name] for name in LOOKED_AT[period]} | (SECURITY if period == "quarterly" else {})
-    health = examine(connection, topics, read_waivers(settings.WAIVERS))
-    schema = verify(connection).findings if period == "quarterly" else ()
+    health = examine(connection, topics)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_catalog.current_database()")
         database = cursor.fetchone()[0]
     backups = read_newest(database)
+    found += [*not_asked(health), *backups.findings(), *health.findings]
+    found += verify(connection).findings if period == "quarterly" else ()
+    left, waived, expired = waive(found, waivers)
     progress.clear()
-    findings = (*left, *backups.findings(), *health.findings, *schema)
     took = time.monotonic() - begun
-    return Maintenance(
-        period, database, at, took, tuple(swept), tuple(vacuumed), tuple(analysed), health, backups, findings
-    )  # fmt: skip
+    return Maintenance(period, database, at, took, tuple(swept), refreshed, health, (*left, *expired), tuple(waived))
+
+
+def _sweep_all(
+    connection,
+    due: Iterable[Due],
+    swept: list[Swept],
+    *,
+    at: datetime,
+    archives: Archives | None,
+    deadline: float,
+    progress: Progress,
+) -> Iterator[Finding]:
+    """Sweep each table into `swept`, and yield what could not be done: one that fails does not keep the others from it."""
+    for one in due:
+        table = one.rule.table
+        try:
+            done = sweep(connection, one.rule, before=one.before(at), archives=archives, deadline=deadline, progress=progress)
+        except (Error, Refusal, OSError) as error:
+            if not connection.is_usable():
+                raise
+            progress.clear()
+            yield Finding(
+                Severity.ERROR, "maintenance.failed", f"retention of {table}", explain(error) or str(error),
+                "Mend what it says, and run the command again: nothing is lost, and what was removed before is archived if that is wanted.",
+            )  # fmt: skip
+            continue
+        swept.append(done)
+        if not done.finished:
+            yield _unfinished(f"retention of {table}")
+        if done.skipped:
+            yield _locked(table, f"{done.skipped} of its batches were")
+
+
+def not_asked(health: Health, code: str = "maintenance.not_asked") -> Iterator[Finding]:
+    """Yield a finding for each topic that could not be asked: nobody reads a report without findings to its end."""
+    for topic in health.topics:
+        if topic.trouble:
+            yield Finding(
+                Severity.WARNING, code, topic.name, f"It could not be asked: {topic.trouble}",
+                "Correct what it says, or ask as a role that may see it.",
+            )  # fmt: skip
 
 
 def archives_of(connection) -> Archives | None:
@@ -107,33 +163,43 @@ def archives_of(connection) -> Archives | None:
     place = settings.RETENTION["archive"]
     if not place:
         return None
-    if place.rstrip("/") == settings.BACKUPS["location"].rstrip("/"):
+    backups = settings.BACKUPS["location"]
+    same = (
+        Path(place).resolve() == Path(backups).resolve() if place.startswith("/") else place.rstrip("/") == backups.rstrip("/")
+    )
+    if backups and same:
         raise Refusal(
             "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: give archives a folder of their own."
         )
     return Archives(store_at(place, "ARCHIVE_LOCATION"), connection.settings_dict["NAME"])
 
 
-def planned(connection) -> Iterator[tuple[Due, datetime, int]]:
-    """Yield for each rule that is switched on from when its rows go, and how many these are."""
+def planned(connection) -> list[tuple[Due, datetime, int]]:
+    """Return for each rule that is switched on from when its rows go, and how many these are."""
     now = datetime.now(UTC)
-    for due in switched_on(settings.RETENTION["days"]):
-        yield due, due.before(now), count(connection, due.rule, due.before(now))
+    due = switched_on(settings.RETENTION["days"])
+    return [(one, one.before(now), count(connection, one.rule, one.before(now))) for one in due]
 
 
-def _refresh(connection, vacuumed: list[str], analysed: list[str], *, deadline: float, progress: Progress) -> Iterator[Finding]:
-    """Vacuum the tables with dead rows, and analyse those that changed; yield what could not be done."""
+def _refresh(
+    connection, refreshed: Refreshed, emptied: set[str], *, whole: bool, deadline: float, progress: Progress
+) -> Iterator[Finding]:
+    """Vacuum the tables with dead rows, and analyse those that changed, or only the `emptied` ones; yield what could not be done."""
     with connection.cursor() as cursor:
         cursor.execute(TABLES_SQL)
-        tables = [row for row in cursor.fetchall() if row[1] or row[2]]
-        forbidden = [name for name, *_, may in tables if not may]
+        tables = [
+            (name, dead or name in emptied, may)
+            for name, dead, changed, may in cursor.fetchall()
+            if name in emptied or (whole and (dead or changed))
+        ]
+        forbidden = [name for name, _, may in tables if not may]
         if forbidden:
             yield Finding(
                 Severity.WARNING, "maintenance.not_owner", connection.settings_dict["USER"] or "this role",
                 f"It may neither vacuum nor analyse {', '.join(forbidden[:5])}{' and more' if len(forbidden) > 5 else ''}.",
                 "Run it as the role that owns the tables (dbroles calls it fly2any_migrate), or from PostgreSQL 17 on GRANT MAINTAIN.",
             )  # fmt: skip
-        for place, (name, dead, _, may) in enumerate(tables):
+        for place, (name, dead, may) in enumerate(tables):
             remaining = int(1000 * (deadline - time.monotonic()))
             if not may:
                 continue
@@ -152,7 +218,7 @@ def _refresh(connection, vacuumed: list[str], analysed: list[str], *, deadline: 
                 else:
                     raise
             else:
-                (vacuumed if dead else analysed).append(name)
+                (refreshed.vacuumed if dead else refreshed.analysed).append(name)
             finally:
                 if not cursor.connection.closed:
                     cursor.execute("RESET lock_timeout; RESET statement_timeout")

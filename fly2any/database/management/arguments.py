@@ -17,12 +17,12 @@ def seconds(text: str) -> float:
     return number
 
 
-def add_lock_wait(parser: argparse.ArgumentParser) -> None:
-    """Add `--lock-wait`, as every command that holds the migration lock takes it."""
+def add_lock_wait(parser: argparse.ArgumentParser, lock: str = "migration") -> None:
+    """Add `--lock-wait`, as every command that holds an advisory lock takes it."""
     parser.add_argument(
         "--lock-wait",
         type=seconds,
         default=PATIENCE,
         metavar="SECONDS",
-        help=f"How long to wait for the migration lock, and in all for a lock that others hold; {PATIENCE} if not given.",
+        help=f"How long to wait for the {lock} lock, and in all for a lock that others hold; {PATIENCE} if not given.",
     )

@@ -8,17 +8,18 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DataError, IntegrityError, transaction
 
+from ..backup import tools
 from ..backup.manifest import CONTENT_SQL, PATIENT, PINNED, Content, file_name, pin, sha256_of
 from ..backup.restore import opened
-from ..backup.sealing import ENDING, seal
+from ..backup.sealing import ENDING, room_for, seal
 from ..backup.store import Store
 from ..catalog import quote
 from ..diagnosis import Refusal, Unfit
@@ -27,6 +28,7 @@ from .rules import RULES, Rule
 
 FORMAT = 1
 CHUNK = 1 << 20  # Bytes.
+IDS = ".ids"  # Of an archive whose rows are being removed: once it is known which were not, it is gone.
 HERE = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT | {"lock_timeout": "2s"}
 
 COLUMNS_SQL = """
@@ -35,8 +37,16 @@ COLUMNS_SQL = """
     ORDER BY a.attnum
 """
 VERSIONS_SQL = """
-    SELECT id, {version}, ({age})::text FROM {table} WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid AND {condition} ORDER BY id
+    SELECT id, {version}, ({age})::text FROM ONLY {table}
+    WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid AND {condition} ORDER BY id
 """
+ROWS_SQL = "SELECT {columns} FROM ONLY {table} WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid AND {condition}"
+# People who were gone before: rows without a foreign key outlive them.
+GHOSTS_SQL = """
+    SELECT DISTINCT "userId" FROM ({rows}) AS t
+    WHERE "userId" IS NOT NULL AND NOT EXISTS (SELECT FROM users AS u WHERE u.id = t."userId")
+"""
+THERE_SQL = "SELECT id FROM {table} WHERE id = ANY (%s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """Rows that were removed: `file` holds an entry for each of `parts`, parents first; `oldest` and `newest` are their times."""
+    """Rows that were removed: `file` holds an entry for each of `parts`, parents first; `oldest` and `newest` are their times.
+
+    `left` are the ids of those that in the end were not removed, `ghosts` of people who were gone before.
+    """
 
     name: str
     file: str
@@ -61,6 +74,8 @@ class Archive:
     oldest: str  # As PostgreSQL writes times, which may be any.
     newest: str
     parts: tuple[Part, ...]
+    ghosts: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
     @property
     def table(self) -> str:
@@ -73,11 +88,13 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What became of the rows of a table: put back, there already, and left out since their person or their parent is gone."""
+    """What became of the rows of a table: put back; there already; kept out by another row that has what must be unique; and
+    left out, since their person, or what they hang on, is gone."""
 
     table: str
     added: int
     there: int
+    kept_out: int
     left_out: int
 
 
@@ -94,6 +111,7 @@ class Archives:
         When it returns, the archive is at its place. Nothing is removed, and no row is locked meanwhile.
         """
         self.store.make()
+        tools.sweep()
         workplace = tempfile.TemporaryDirectory(prefix="fly2any-") if settings.BACKUPS["recipient"] else self.store.workplace()
         with workplace as folder:
             path = Path(folder, "rows.zip")
@@ -104,12 +122,16 @@ class Archives:
                 found = cursor.fetchall()
                 if not found:
                     return None, {}
-                rows = "SELECT {columns} FROM {table} WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid AND {condition}"
-                queries = {rule.table: (rows.format(columns=_listed(columns[rule.table]), **places), part)}
+                rows = ROWS_SQL.format(columns=_listed(columns[rule.table]), **places)
+                queries: dict[str, tuple[str, dict[str, Any]]] = {rule.table: (rows, part)}
                 if rule.child:
-                    theirs = f"SELECT {_listed(columns[rule.child])} FROM {quote(rule.child)} WHERE {quote(rule.child_key)} = ANY (%(ids)s)"
+                    theirs = f"SELECT {_listed(columns[rule.child])} FROM ONLY {quote(rule.child)} WHERE {quote(rule.child_key)} = ANY (%(ids)s)"
                     queries[rule.child] = (theirs, {"ids": [row[0] for row in found]})
                 contents = _write(connection, cursor, path, queries)
+                ghosts = []
+                if "userId" in columns[rule.table]:
+                    cursor.execute(GHOSTS_SQL.format(rows=rows), part)
+                    ghosts = [person for (person,) in cursor.fetchall()]
                 cursor.execute("SELECT pg_catalog.now()")
                 taken = cursor.fetchone()[0].astimezone(UTC)
             ages = [row[2] for row in found]
@@ -121,24 +143,95 @@ class Archives:
                 path, file = sealed, file + ENDING
             archive = Archive(
                 name, file, taken, self.database, path.stat().st_size, sha256_of(path), min(ages), max(ages),
-                tuple(Part(table, columns[table], content) for table, content in contents.items()),
+                tuple(Part(table, columns[table], content) for table, content in contents.items()), tuple(sorted(ghosts)),
             )  # fmt: skip
             progress.show(f"storing {file}", None)
             self.store.put(file, path, lambda size: None)
+            self.store.write(f"{name}{IDS}", json.dumps([row[0] for row in found]).encode())
             self.store.write(f"{name}.json", as_json(archive).encode())
         return archive, {row[0]: row[1] for row in found}
 
-    def names(self) -> list[str]:
-        """Return the names of the archives there are, oldest first."""
-        names = [name.removesuffix(".json") for name in self.store.names() if name.endswith(".json")]
-        return sorted(names, key=lambda name: name.rpartition("-")[2])
+    def finish(self, archive: Archive, left: list[str]) -> bool:
+        """Note which rows were not removed, and return whether the archive is kept: without a removed row it is of no use."""
+        if len(left) == archive.parts[0].content.rows:
+            for ending in (".json", archive.file.removeprefix(archive.name), IDS):
+                self.store.delete(f"{archive.name}{ending}")
+            return False
+        self.store.write(f"{archive.name}.json", as_json(replace(archive, left=tuple(left))).encode())
+        self.store.delete(f"{archive.name}{IDS}")
+        return True
+
+    def settle(self, connection, rule: Rule) -> None:
+        """Finish the archives of a run that was killed: rows that are there still were not removed."""
+        self.store.make()
+        begins = f"{file_name(self.database)}-{rule.table}-"
+        names = self.store.names()
+        for name in [name.removesuffix(IDS) for name in names if name.endswith(IDS) and name.startswith(begins)]:
+            if f"{name}.json" not in names:  # It was killed before anything was removed.
+                self.store.delete(f"{name}{IDS}")
+                continue
+            archive = self.read(name)
+            with connection.cursor() as cursor:
+                cursor.execute(THERE_SQL.format(table=quote(rule.table)), [json.loads(self.store.read(f"{name}{IDS}"))])
+                self.finish(archive, [identity for (identity,) in cursor.fetchall()])
+
+    def all(self) -> tuple[list[Archive], list[str]]:
+        """Return the archives there are, oldest first, and the names of files that are of none or cannot be read."""
+        names = self.store.names()
+        found, odd = [], []
+        for name in names:
+            if name.endswith(".json"):
+                try:
+                    found.append(from_json(self.store.read(name), where=name))
+                except Refusal:
+                    odd.append(name)
+        known = {word for one in found for word in (one.file, f"{one.name}.json", f"{one.name}{IDS}")}
+        odd += [name for name in names if name not in known and name not in odd]
+        return sorted(found, key=lambda one: one.taken), odd
 
     def read(self, name: str) -> Archive:
         """Return the archive `name`; raise Refusal where there is none."""
         name = name.removesuffix(".json").removesuffix(ENDING).removesuffix(".zip")
-        if "/" in name or name not in self.names():
+        if "/" in name or f"{name}.json" not in self.store.names():
             raise Refusal(f"{self.store.place} has no archive {name}: `manage.py dbmaintain archives` lists them.")
         return from_json(self.store.read(f"{name}.json"), where=f"{name}.json")
+
+    def load(self, connection, name: str, progress: Progress) -> tuple[Archive, list[Loaded]]:
+        """Put the rows of an archive back, all or none, and return it and what became of them.
+
+        Raises Refusal where it is damaged, of another database, or does not fit the table any more.
+        """
+        archive = self.read(name)
+        if archive.database != self.database:
+            raise Refusal(
+                f"{archive.name} is of the database {archive.database}, and this is {self.database}: connect to that one,"
+                " or, where this one took its place, correct the name in the archive's .json."
+            )
+        if f"{archive.name}{IDS}" in self.store.names():
+            self.settle(connection, RULES[archive.table])
+            archive = self.read(name)
+        loaded = []
+        try:
+            with (
+                opened(self.store, archive, progress) as path,
+                zipfile.ZipFile(path) as whole,
+                transaction.atomic(using=connection.alias),
+                connection.cursor() as cursor,
+            ):
+                pin(cursor, HERE)
+                for place, part in enumerate(archive.parts):
+                    progress.show(f"loading {part.table}", 100 * place / len(archive.parts))
+                    with whole.open(f"{part.table}.copy") as entry:
+                        loaded.append(_load(connection, cursor, archive, part, entry))
+        except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+            raise Unfit(f"{archive.file} is damaged ({error}): use another archive.") from error
+        except (DataError, IntegrityError) as error:
+            said = str(error).splitlines()[0]
+            raise Refusal(
+                f"{archive.name} does not fit its table any more ({said}): load it with the code of {archive.taken:%Y-%m-%d}."
+            ) from error
+        progress.clear()
+        return archive, loaded
 
 
 def version_of(rule: Rule) -> str:
@@ -147,10 +240,8 @@ def version_of(rule: Rule) -> str:
     if not rule.child:
         return own
     child, key, parent = quote(rule.child), quote(rule.child_key), quote(rule.table)
-    theirs = (
-        f"SELECT pg_catalog.string_agg(c.id || c.xmin::text, ',' ORDER BY c.id) FROM {child} AS c WHERE c.{key} = {parent}.id"
-    )
-    return f"{own} || COALESCE(({theirs}), '')"
+    theirs = f"SELECT pg_catalog.string_agg(c.id || '=' || c.xmin::text, ',' ORDER BY c.id) FROM {child} AS c WHERE c.{key} = {parent}.id"
+    return f"{own} || ':' || COALESCE(({theirs}), '')"
 
 
 @contextmanager
@@ -173,12 +264,13 @@ def _listed(columns: tuple[str, ...]) -> str:
 def _write(connection, cursor, path: Path, queries: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Content]:
     """Write what each query returns into an entry of the zip at `path`, and return its content."""
     contents = {}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
+    with room_for(path), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
         for table, (query, parameters) in queries.items():
             cursor.execute(CONTENT_SQL.format(table=f"({query})"), parameters)
             contents[table] = Content(*cursor.fetchone())
             with (
                 whole.open(f"{table}.copy", "w", force_zip64=True) as entry,
+                connection.wrap_database_errors,
                 connection.connection.cursor() as raw,
                 raw.copy(f"COPY ({query}) TO STDOUT", parameters) as rows,
             ):
@@ -187,58 +279,49 @@ def _write(connection, cursor, path: Path, queries: dict[str, tuple[str, dict[st
     return contents
 
 
-def load(connection, store: Store, archive: Archive, progress: Progress) -> list[Loaded]:
-    """Put the rows of an archive back, all or none, and return what became of them.
-
-    Raises Refusal where the archive is damaged, or its columns are not those of the table any more.
-    """
-    loaded = []
-    try:
-        with (
-            opened(store, archive, progress) as path,
-            zipfile.ZipFile(path) as whole,
-            transaction.atomic(using=connection.alias),
-            connection.cursor() as cursor,
-        ):
-            pin(cursor, HERE)
-            for place, part in enumerate(archive.parts):
-                progress.show(f"loading {part.table}", 100 * place / len(archive.parts))
-                with whole.open(f"{part.table}.copy") as entry:
-                    loaded.append(_load(connection, cursor, archive, part, entry))
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        raise Unfit(f"{archive.file} is damaged ({error}): use another archive.") from error
-    progress.clear()
-    return loaded
-
-
 def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
     table, columns, beside = quote(part.table), _listed(part.columns), quote(f"archived {part.table}")
     there = _columns(cursor, part.table)
     if gone := [name for name in part.columns if name not in there]:
         raise Refusal(
-            f"{archive.name} has the column {gone[0]}, which {part.table} has no more: restore it with the code of {archive.taken:%Y-%m-%d}."
+            f"{archive.name} has the column {gone[0]}, which {part.table} has no more: load it with the code of {archive.taken:%Y-%m-%d}."
         )
     cursor.execute(f"CREATE TEMPORARY TABLE {beside} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA")
-    with connection.connection.cursor() as raw, raw.copy(f"COPY {beside} ({columns}) FROM STDIN") as rows:
+    with (
+        connection.wrap_database_errors,
+        connection.connection.cursor() as raw,
+        raw.copy(f"COPY {beside} ({columns}) FROM STDIN") as rows,
+    ):
         while data := entry.read(CHUNK):
             rows.write(data)
     cursor.execute(CONTENT_SQL.format(table=f"(SELECT {columns} FROM {beside})"))
     if Content(*cursor.fetchone()) != part.content:
         raise Unfit(f"{archive.file} has other rows of {part.table} than were archived: use another archive.")
-    cursor.execute(f"DELETE FROM {beside} WHERE NOT ({_wanted(archive, part)})")
-    left_out = cursor.rowcount
+    is_parent = part.table == archive.table
+    hangs_on = "id" if is_parent else quote(RULES[archive.table].child_key)
+    cursor.execute(f"ANALYZE {beside}; DELETE FROM {beside} WHERE {hangs_on} = ANY (%s)", [list(archive.left)])
+    cursor.execute(f"SELECT count(*) FROM {beside}")
+    went = cursor.fetchone()[0]
+    missing = _missing(archive, part)
+    left_out = 0
+    if missing:
+        cursor.execute(f"DELETE FROM {beside} AS t WHERE {missing}", {"ghosts": list(archive.ghosts)})
+        left_out = cursor.rowcount
+    cursor.execute(f"DELETE FROM {beside} AS t WHERE EXISTS (SELECT FROM {table} AS o WHERE o.id = t.id)")
+    already = cursor.rowcount
     cursor.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {beside} ON CONFLICT DO NOTHING")
     added = cursor.rowcount
-    return Loaded(part.table, added, part.content.rows - left_out - added, left_out)
+    return Loaded(part.table, added, already, went - left_out - already - added, left_out)
 
 
-def _wanted(archive: Archive, part: Part) -> str:
-    """Return SQL for the rows that may come back: nothing of people who are gone, nothing whose parent is not there."""
+def _missing(archive: Archive, part: Part) -> str:
+    """Return SQL for the rows that may not come back: of people who have gone since, and those whose parent is not there."""
     if part.table != archive.table:
-        return f"{quote(RULES[archive.table].child_key)} IN (SELECT id FROM {quote(archive.table)})"
+        return f"NOT EXISTS (SELECT FROM {quote(archive.table)} AS p WHERE p.id = t.{quote(RULES[archive.table].child_key)})"
     if "userId" in part.columns:
-        return '"userId" IS NULL OR "userId" IN (SELECT id FROM users)'
-    return "true"
+        gone = 'NOT EXISTS (SELECT FROM users AS u WHERE u.id = t."userId")'
+        return f't."userId" IS NOT NULL AND t."userId" <> ALL (%(ghosts)s) AND {gone}'
+    return ""
 
 
 def as_json(archive: Archive) -> str:
@@ -252,6 +335,7 @@ def from_json(text: str | bytes, *, where: str) -> Archive:
         if data.pop("format") != FORMAT:
             raise Refusal(f"{where} has a format that this code does not read: use the code that wrote it, or newer.")
         data["taken"] = datetime.fromisoformat(data["taken"]).astimezone(UTC)
+        data |= {name: tuple(data[name]) for name in ("ghosts", "left")}
         data["parts"] = tuple(
             Part(part["table"], tuple(part["columns"]), Content(part["content"]["rows"], part["content"]["hash"]))
             for part in data["parts"]
@@ -266,12 +350,11 @@ def from_json(text: str | bytes, *, where: str) -> Archive:
         rule = RULES[archive.table]
         if tables != [name for name in (rule.table, rule.child) if name] or type(archive.bytes) is not int:
             raise ValueError("other tables than retention archives")
-        words = [archive.database, archive.sha256, archive.oldest, archive.newest]
+        words = [archive.database, archive.sha256, archive.oldest, archive.newest, *archive.ghosts, *archive.left]
         words += [word for part in archive.parts for word in (*part.columns, part.content.hash)]
-        if not all(isinstance(word, str) for word in words) or not all(
-            type(part.content.rows) is int for part in archive.parts
-        ):
-            raise ValueError("a value of another kind")
+        "".join(words).encode()  # Raises TypeError for what is no text, UnicodeError for what no file holds.
+        if not all("id" in part.columns and type(part.content.rows) is int for part in archive.parts):
+            raise ValueError("a part that is none")
         return archive
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError):
         raise Refusal(f"{where} describes no archive, or is damaged: use another, and remove it if nobody needs it.") from None

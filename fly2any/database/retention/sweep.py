@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,32 +23,47 @@ from .rules import Rule
 T = TypeVar("T")
 
 BATCH_BLOCKS = 128  # Of 8 kB, read and emptied in a transaction: some thousand rows.
-PART_BLOCKS = 4096  # And that go into one archive.
+PART_BLOCKS = 4096  # Of what goes into one archive, with what is stored beside and what hangs on it.
 BATCH_ROWS = 2_000
 LOCK_TIMEOUT = 2_000  # Milliseconds: what is locked is left to the next run.
 STATEMENT_TIMEOUT = 60_000
 PATIENCE = 10  # Seconds for a batch that is locked out.
 
-BLOCKS_SQL = """
-    SELECT pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint
-    FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%s)
+# reltuples and pg_class's pages may be old; these are what there is.
+SIZES_SQL = """
+    SELECT pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::bigint,
+           (pg_catalog.pg_table_size(c.oid) + COALESCE(pg_catalog.pg_table_size(pg_catalog.to_regclass(%(child)s)), 0))
+               / pg_catalog.current_setting('block_size')::bigint
+    FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%(table)s)
 """
-# What hangs on a table by a foreign key: of somebody else's it would be removed too, or be in the way.
-CHILDREN_SQL = """
-    SELECT k.conrelid::regclass::text FROM pg_catalog.pg_constraint AS k
-    WHERE k.contype = 'f' AND k.confrelid = pg_catalog.to_regclass(%s) AND k.conrelid <> k.confrelid AND k.conparentid = 0
+# What makes a table other than the plain one that these statements are for: rows of it that are elsewhere, or of others that go with it.
+IN_THE_WAY_SQL = """
+    SELECT 'is partitioned, or no table' FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%(table)s) AND c.relkind <> 'r'
+    UNION ALL
+    SELECT 'has rows in ' || i.inhrelid::regclass::text || ', which inherits from it' FROM pg_catalog.pg_inherits AS i
+    WHERE i.inhparent = pg_catalog.to_regclass(%(table)s)
+    UNION ALL
+    SELECT 'is what a foreign key of ' || k.conrelid::regclass::text || ' points at, whose rows would go too'
+    FROM pg_catalog.pg_constraint AS k
+    WHERE k.contype = 'f' AND k.confrelid = pg_catalog.to_regclass(%(table)s) AND k.conrelid <> k.confrelid
+      AND k.conrelid IS DISTINCT FROM pg_catalog.to_regclass(%(child)s)
     ORDER BY 1
 """
+# Raises where this role, or this server, removes nothing: better before anything is archived.
+MAY_SQL = "DELETE FROM ONLY {table} WHERE false; SELECT FROM ONLY {table} WHERE false FOR UPDATE"
 # A row that somebody else has locked is skipped; one that was changed meanwhile is looked at again, and kept if it is no longer old.
 DELETE_SQL = """
-    DELETE FROM {table}
-    WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid AND {condition}
+    DELETE FROM ONLY {table}
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid AND {condition}
                             FOR UPDATE SKIP LOCKED))
+      AND {condition}
 """
-LOCK_SQL = "SELECT id FROM {table} WHERE id = ANY (%(ids)s) AND {condition} FOR UPDATE SKIP LOCKED"
-VERSIONS_SQL = "SELECT id, {version} FROM {table} WHERE id = ANY (%(ids)s)"
-DELETE_BY_ID_SQL = "DELETE FROM {table} WHERE id = ANY (%(ids)s)"
-COUNT_SQL = "SELECT count(*) FROM {table} WHERE {condition}"
+LOCK_SQL = "SELECT id FROM ONLY {table} WHERE id = ANY (%(ids)s) AND {condition} FOR UPDATE SKIP LOCKED"
+LOCK_CHILDREN_SQL = "SELECT {key} FROM ONLY {child} WHERE {key} = ANY (%(ids)s) FOR UPDATE SKIP LOCKED"
+CHILDREN_SQL = "SELECT {key}, count(*) FROM ONLY {child} WHERE {key} = ANY (%(ids)s) GROUP BY {key}"
+VERSIONS_SQL = "SELECT id, {version} FROM ONLY {table} WHERE id = ANY (%(ids)s)"
+DELETE_BY_ID_SQL = "DELETE FROM ONLY {table} WHERE id = ANY (%(ids)s) RETURNING id"
+COUNT_SQL = "SELECT count(*) FROM ONLY {table} WHERE {condition}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,53 +79,83 @@ class Swept:
     finished: bool = True
 
 
-def blocks_of(connection, table: str) -> int | None:
-    """Return how many blocks the table has; raise Refusal where there is no such table."""
-    with _briefly(connection) as cursor:
-        cursor.execute(BLOCKS_SQL, [quote(table)])
-        if (row := cursor.fetchone()) is None:
-            raise Refusal(f"The table {table} is not there: run `manage.py migrate`.")
-        return row[0]
-
-
 def count(connection, rule: Rule, before: datetime) -> int:
     """Return how many rows are too old."""
-    with connection.cursor() as cursor:
+    with _briefly(connection) as cursor:
         cursor.execute(COUNT_SQL.format(table=quote(rule.table), condition=rule.condition), {"before": before})
         return cursor.fetchone()[0]
+
+
+def want_plain(connection, rule: Rule) -> None:
+    """Raise Refusal where more than the rule's own rows would go, or not all of them would be seen."""
+    for table, child in ((rule.table, rule.child), (rule.child, "")):
+        if table:
+            with _briefly(connection) as cursor:
+                cursor.execute(IN_THE_WAY_SQL, {"table": quote(table), "child": quote(child) if child else None})
+                if row := cursor.fetchone():
+                    raise Refusal(f"{table} {row[0]}: take {rule.table} out of RETENTION, or mend that.")
 
 
 def sweep(connection, rule: Rule, *, before: datetime, archives: Archives | None, deadline: float, progress: Progress) -> Swept:
     """Remove the rows of `rule` from before a time, into `archives` first where they are given and the rule is archived.
 
-    Begins nothing after `deadline`, a time.monotonic(). Raises Refusal where a table that is not ours hangs on this one, which
-    it removes nothing of.
+    Begins nothing after `deadline`, a time.monotonic(). Raises Refusal where the table is not as it should be, of which nothing
+    is removed then.
     """
-    _want_no_other_child(connection, rule)
-    step = PART_BLOCKS if archives and rule.archived else BATCH_BLOCKS
+    archives = archives if rule.archived else None
     removed, skipped = 0, 0
     made: list[str] = []
-    blocks = _patiently(partial(blocks_of, connection, rule.table))
+
+    def swept(*, finished: bool = True) -> Swept:
+        return Swept(rule.table, rule.what, before, removed, skipped, tuple(made), finished)
+
+    blocks, whole = _patiently(partial(_prepare, connection, rule)) or (None, 0)
     if blocks is None:
-        return Swept(rule.table, rule.what, before, skipped=1)
+        skipped = 1
+        return swept()
+    if archives:
+        archives.settle(connection, rule)
+    step = max(BATCH_BLOCKS, PART_BLOCKS * blocks // max(whole, 1)) if archives else BATCH_BLOCKS
     for first in range(0, blocks, step):
         if time.monotonic() > deadline:
-            return Swept(rule.table, rule.what, before, removed, skipped, tuple(made), finished=False)
+            return swept(finished=False)
         progress.show(f"{rule.table}, {removed:,} rows removed", 100 * first / blocks)
         part = {"first": f"({first},0)", "last": f"({min(first + step, blocks)},0)", "before": before}
-        batches: Iterable[Callable[[], int]] = [partial(_delete, connection, rule, part)]
-        if archives and rule.archived:
-            kept = _patiently(partial(archives.keep, connection, rule, part, progress))
-            archive, versions = kept or (None, {})
-            made += [archive.name] if archive else []
-            skipped += kept is None
-            batches = _by_id(connection, rule, versions, before)
-        for batch in batches:
-            number = _patiently(batch)
-            removed += number or 0
+        if archives is None:
+            number = _patiently(partial(_delete, connection, rule, part))
             skipped += number is None
+            removed += number or 0
+            continue
+        archive, versions = _patiently(partial(archives.keep, connection, rule, part, progress)) or (None, None)
+        skipped += versions is None
+        if archive is None or versions is None:
+            continue
+        gone: set[str] = set()
+        for batch in _batches(list(versions)):
+            if time.monotonic() > deadline:
+                break
+            ids = _patiently(partial(delete_archived, connection, rule, batch, versions, before))
+            skipped += ids is None
+            gone.update(ids or ())
+            progress.show(f"{rule.table}, {removed + len(gone):,} rows removed", 100 * first / blocks)
+        removed += len(gone)
+        if archives.finish(archive, [identity for identity in versions if identity not in gone]):
+            made.append(archive.name)
+        else:
+            skipped += 1
     progress.clear()
-    return Swept(rule.table, rule.what, before, removed, skipped, tuple(made))
+    return swept()
+
+
+def _prepare(connection, rule: Rule) -> tuple[int, int]:
+    """Return how many blocks the table has, and with what is stored beside and hangs on it; raise Refusal where it cannot be swept."""
+    want_plain(connection, rule)
+    with _briefly(connection) as cursor:
+        cursor.execute(SIZES_SQL, {"table": quote(rule.table), "child": quote(rule.child) if rule.child else None})
+        if (row := cursor.fetchone()) is None:
+            raise Refusal(f"The table {rule.table} is not there: run `manage.py migrate`.")
+        cursor.execute(MAY_SQL.format(table=quote(rule.table)))
+        return row
 
 
 def _patiently(action: Callable[[], T]) -> T | None:
@@ -136,30 +182,24 @@ def _delete(connection, rule: Rule, part: dict[str, Any]) -> int:
         return cursor.rowcount
 
 
-def _by_id(connection, rule: Rule, versions: dict[str, str], before: datetime) -> Iterator[Callable[[], int]]:
-    """Yield the batches that remove archived rows: those that are still what was archived."""
-    ids = list(versions)
-    for first in range(0, len(ids), BATCH_ROWS):
-        yield partial(_delete_archived, connection, rule, ids[first : first + BATCH_ROWS], versions, before)
+def _batches(ids: list[str]) -> Iterable[list[str]]:
+    return (ids[first : first + BATCH_ROWS] for first in range(0, len(ids), BATCH_ROWS))
 
 
-def _delete_archived(connection, rule: Rule, ids: list[str], versions: dict[str, str], before: datetime) -> int:
+def delete_archived(connection, rule: Rule, ids: list[str], versions: dict[str, str], before: datetime) -> set[str]:
+    """Remove those of the archived rows `ids` that are still what was archived, and return their ids."""
     table = quote(rule.table)
     with _briefly(connection) as cursor:
         cursor.execute(LOCK_SQL.format(table=table, condition=rule.condition), {"ids": ids, "before": before})
-        locked = [identity for (identity,) in cursor.fetchall()]
+        locked = {identity for (identity,) in cursor.fetchall()}
+        if rule.child:
+            places = {"child": quote(rule.child), "key": quote(rule.child_key)}
+            cursor.execute(LOCK_CHILDREN_SQL.format(**places), {"ids": list(locked)})
+            held = Counter(parent for (parent,) in cursor.fetchall())
+            cursor.execute(CHILDREN_SQL.format(**places), {"ids": list(locked)})
+            locked -= {parent for parent, number in cursor.fetchall() if number != held[parent]}  # Somebody is changing one.
         # Locked, they change no more, and nothing new can hang on them: only now is it seen whether they changed before.
-        cursor.execute(VERSIONS_SQL.format(table=table, version=version_of(rule)), {"ids": locked})
+        cursor.execute(VERSIONS_SQL.format(table=table, version=version_of(rule)), {"ids": list(locked)})
         same = [identity for identity, version in cursor.fetchall() if versions[identity] == version]
         cursor.execute(DELETE_BY_ID_SQL.format(table=table), {"ids": same})
-        return cursor.rowcount
-
-
-def _want_no_other_child(connection, rule: Rule) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(CHILDREN_SQL, [quote(rule.table)])
-        others = [name for (name,) in cursor.fetchall() if name != rule.child]
-    if others:
-        raise Refusal(
-            f"{', '.join(others)} has a foreign key to {rule.table}, and its rows would go too: take {rule.table} out of RETENTION, or drop that key."
-        )
+        return {identity for (identity,) in cursor.fetchall()}

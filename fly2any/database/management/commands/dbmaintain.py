@@ -4,9 +4,8 @@ from django.core.management.base import BaseCommand
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from fly2any.database.diagnosis import Refusal
-from fly2any.database.locks import MAINTENANCE_LOCK, advisory_lock
 from fly2any.database.maintenance import render
-from fly2any.database.maintenance.run import PERIODS, archives_of, maintain, planned
+from fly2any.database.maintenance.run import PERIODS, archives_of, maintain, maintenance_lock, planned
 from fly2any.database.management.arguments import add_lock_wait, seconds
 from fly2any.database.terminal import Terminal
 
@@ -23,7 +22,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--deadline", type=seconds, default=3600, metavar="SECONDS", help="Begin nothing new after this; 3600 if not given."
         )
-        add_lock_wait(parser)
+        add_lock_wait(parser, "maintenance")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
         parser.add_argument(
             "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to work on."
@@ -34,15 +33,14 @@ class Command(BaseCommand):
         if what == "archives":
             if (archives := archives_of(connection)) is None:
                 raise Refusal("ARCHIVE_LOCATION is not set: nothing is archived.")
-            self.stdout.write(render.as_list(map(archives.read, archives.names()), archives.store.place))
+            self.stdout.write(render.as_list(*archives.all(), archives.store.place, format))
             return
         if dry_run:
-            self.stdout.write(render.as_plan(planned(connection)))
+            self.stdout.write(render.as_plan(planned(connection), format))
             return
         with connection.direct():  # type: ignore[attr-defined]
             connection.ensure_connection()
-            waiting = lambda holder: progress.say(f"Waiting for the maintenance lock, held by {holder} …")  # noqa: E731
-            with advisory_lock(connection, MAINTENANCE_LOCK, patience=lock_wait, waiting=waiting):
+            with maintenance_lock(connection, patience=lock_wait, progress=progress):
                 run = maintain(connection, what, seconds=deadline, progress=progress)
         self.stdout.write(render.as_json(run) if format == "json" else render.as_text(run, verbosity=verbosity))
         sys.exit(run.exit_code)

@@ -6,8 +6,9 @@ from fly2any.database.backup import render
 from fly2any.database.backup.restore import find, is_used, restore_into, restore_over, want_name
 from fly2any.database.backup.store import store_at
 from fly2any.database.diagnosis import Refusal
-from fly2any.database.maintenance.run import archives_of
-from fly2any.database.retention.archive import load
+from fly2any.database.locks import PATIENCE
+from fly2any.database.maintenance import render as render_archive
+from fly2any.database.maintenance.run import archives_of, maintenance_lock
 from fly2any.database.terminal import Terminal
 
 
@@ -55,10 +56,16 @@ class Command(BaseCommand):
         self.stdout.write(f"Restored  into {into or current}, compared: every row is there.")
 
     def put_back(self, connection, name):
-        archives = archives_of(connection)
+        archives, progress = archives_of(connection), Terminal(self.stderr)
         if archives is None:
             raise Refusal("ARCHIVE_LOCATION is not set: nothing is archived.")
-        archive = archives.read(name)
-        for one in load(connection, archives.store, archive, Terminal(self.stderr)):
-            left_out = f", {one.left_out:,} left out: whom they belong to is gone" if one.left_out else ""
-            self.stdout.write(f"Put back  {one.added:,} rows of {one.table}; {one.there:,} were there already{left_out}.")
+        with connection.direct():
+            connection.ensure_connection()
+            with maintenance_lock(connection, patience=PATIENCE, progress=progress):
+                archive, loaded = archives.load(connection, name, progress)
+        for one in loaded:
+            self.stdout.write(render_archive.loaded(one, archive))
+        if archive.table in settings.RETENTION["days"]:
+            self.stdout.write(
+                f"Retention  is on for {archive.table}: before the next dbmaintain raise its days in RETENTION, or what is too old goes again."
+            )

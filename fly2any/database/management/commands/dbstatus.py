@@ -9,6 +9,7 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 from fly2any.database.backup.retention import read_newest
 from fly2any.database.health.examine import examine
 from fly2any.database.health.waivers import read_waivers
+from fly2any.database.maintenance.run import not_asked
 from fly2any.database.management.arguments import seconds
 from fly2any.database.render import as_json, as_text
 from fly2any.database.security import TOPICS as SECURITY
@@ -52,7 +53,12 @@ class Command(BaseCommand):
                 failure = error
         newest = read_newest(report.server.database)
         looked = examine(connection, SECURITY) if security else None
-        found = (*report.findings, *newest.findings(), *(looked.findings if looked else ()))
+        found = (
+            *report.findings,
+            *newest.findings(),
+            *(looked.findings if looked else ()),
+            *(not_asked(looked, "security.not_asked") if looked else ()),
+        )
         report = waived(replace(report, backups=newest, security=looked, findings=found), read_waivers(settings.WAIVERS))
         self.stdout.write(as_json(report) if format == "json" else as_text(report, verbosity=verbosity))
         if failure is not None:
