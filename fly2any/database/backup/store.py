@@ -23,7 +23,7 @@ Show = Callable[[int], None]  # Hears how many bytes more went through.
 class Store(ABC):
     """A place for files by name. Every method raises Refusal where the place cannot do it."""
 
-    def __init__(self, place: str, variable: str):
+    def __init__(self, place: str, variable: str = "BACKUP_LOCATION"):
         self.place, self.variable = place, variable
 
     def make(self) -> None:
@@ -61,7 +61,7 @@ class Store(ABC):
 class Folder(Store):
     """A folder of this machine, or of a disk that it mounts."""
 
-    def __init__(self, place: str, variable: str):
+    def __init__(self, place: str, variable: str = "BACKUP_LOCATION"):
         super().__init__(place, variable)
         self.folder = Path(place)
 
@@ -157,7 +157,7 @@ def _sync(folder: Path) -> None:
 class Bucket(Store):
     """`s3://bucket/prefix`, reached as AWS's own tools are told: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, … or the machine's role."""
 
-    def __init__(self, place: str, variable: str):
+    def __init__(self, place: str, variable: str = "BACKUP_LOCATION"):
         super().__init__(place, variable)
         import boto3
         from botocore.config import Config

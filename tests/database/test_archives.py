@@ -1,0 +1,262 @@
+"""Archives: what was removed comes back as it was, or it is said why not."""
+
+import json
+import os
+import re
+
+import pytest
+
+from fly2any.database.backup.store import store_at
+from fly2any.database.retention.archive import Archives
+from fly2any.database.retention.rules import RULES
+from fly2any.database.watching import Progress
+from tests.conftest import django, manage
+from tests.database.old_rows import BEFORE, CASES, EVERY, NEW, maintain, put, put_back, swept
+from tests.database.test_backup import rows
+from tests.servers import open_transaction
+
+ODD = [
+    ("price_monitor_logs", {"errors": "null"}), ("price_monitor_logs", {"errors": None}),
+    ("price_history", {"price": "NaN"}), ("price_history", {"price": "-Infinity"}), ("price_history", {"price": 0.1 + 0.2}),
+    ("price_history", {"origin": "a\tb\nc\\N\r", "destination": "\\.", "currency": ""}),
+    ("price_history", {"timestamp": "-infinity"}), ("price_history", {"timestamp": "0044-03-15 12:00:00+00 BC"}),
+    ("user_activities", {"eventData": '{"a": [1.0, 1e400, "\\u00e9"]}'}), ("user_activities", {"userId": "u"}),
+]  # fmt: skip
+
+
+def test_what_was_archived_comes_back_as_it_was(filled, tmp_path):
+    filled.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
+    for number, (table, values) in enumerate(ODD):
+        put(filled, table, f"odd{number}", {**CASES[table][0], **values})
+    before = rows(filled)
+
+    first = maintain(filled, "weekly", RETENTION=EVERY, ARCHIVE_LOCATION=str(tmp_path / "a"))
+    between = {table: len(rows) for table, rows in rows(filled).items()}
+    put_back(filled, tmp_path / "a")
+
+    assert first.returncode == 0, first.stdout
+    archived = [table for table, rule in RULES.items() if rule.archived]
+    assert [table for table in archived if before[table] and between[table] >= len(before[table])] == []
+    assert {table: rows for table, rows in rows(filled).items() if table in (*archived, "ai_messages")} == {
+        table: rows for table, rows in before.items() if table in (*archived, "ai_messages")
+    }
+
+
+def test_archives_are_sealed_as_backups_are(filled, tmp_path):
+    import pyrage
+
+    key = pyrage.x25519.Identity.generate()
+    (tmp_path / "key").write_text(f"{key}\n")
+    place = {"ARCHIVE_LOCATION": str(tmp_path / "a"), "BACKUP_RECIPIENT": str(key.to_public())}
+    before = rows(filled)
+
+    maintain(filled, "weekly", RETENTION="price_history=0", **place)
+    [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
+    without = manage("dbrestore", "--archive", name, url=filled.url, **place)
+    with_key = manage("dbrestore", "--archive", name, url=filled.url, **place, BACKUP_IDENTITY_FILE=str(tmp_path / "key"))
+
+    assert not (tmp_path / "a" / f"{name}.zip.age").read_bytes().startswith(b"PK")
+    assert (without.returncode, without.stderr) == (
+        2, "The backup is encrypted: set BACKUP_IDENTITY_FILE to the file with the key that age-keygen made.\n",
+    )  # fmt: skip
+    assert with_key.returncode == 0, with_key.stderr
+    assert rows(filled)["price_history"] == before["price_history"]
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "gone", "manifest", "other rows"])
+def test_a_damaged_archive_puts_nothing_back(filled, tmp_path, harm):
+    place = tmp_path / "a"
+    maintain(filled, "weekly", RETENTION="price_history=0", ARCHIVE_LOCATION=str(place))
+    [manifest] = place.glob("*.json")
+    whole = manifest.with_suffix(".zip")
+    data = json.loads(manifest.read_text())
+    if harm == "cut":
+        whole.write_bytes(whole.read_bytes()[:-10])
+    elif harm == "flipped":
+        whole.write_bytes(whole.read_bytes()[:-1] + b"?")
+    elif harm == "gone":
+        whole.unlink()
+    elif harm == "manifest":
+        manifest.write_text('{"format": 1, "name": 3}')
+    else:
+        data["parts"][0]["content"]["hash"] = "0"
+        manifest.write_text(json.dumps(data))
+    before = rows(filled)
+
+    result = manage("dbrestore", "--archive", manifest.stem, url=filled.url, ARCHIVE_LOCATION=str(place))
+
+    said = {
+        "cut": r".*zip has [\d,]+ bytes and not [\d,]+: it was cut short; use another backup\.",
+        "flipped": r".*zip is not what was stored \(its SHA-256 differs\): it is damaged; use another backup\.",
+        "gone": r".*zip is not there: correct ARCHIVE_LOCATION, or use another backup\.",
+        "manifest": r".*json describes no archive, or is damaged: use another, and remove it if nobody needs it\.",
+        "other rows": r".*zip has other rows of price_history than were archived: use another archive\.",
+    }[harm]
+    assert result.returncode == 2
+    assert re.fullmatch(said, result.stderr.strip()), result.stderr
+    assert rows(filled) == before
+
+
+def test_of_people_who_are_gone_nothing_comes_back(filled, tmp_path):
+    before = len(rows(filled)["login_history"])
+    maintain(filled, "weekly", RETENTION="login_history=0,ai_conversations=0", ARCHIVE_LOCATION=str(tmp_path / "a"))
+    filled.execute("DELETE FROM users")
+
+    put_back(filled, tmp_path / "a")
+
+    assert before > 0
+    assert filled.execute("SELECT count(*) FROM login_history") == [(0,)]
+    assert filled.execute('SELECT count(*) FROM ai_conversations WHERE "userId" IS NOT NULL') == [(0,)]
+    assert filled.execute(
+        'SELECT count(*) FROM ai_messages WHERE "conversationId" NOT IN (SELECT id FROM ai_conversations)'
+    ) == [(0,)]
+
+
+def test_what_stayed_and_changed_is_not_put_back_as_it_was(migrated, tmp_path):
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
+    put(migrated, "notifications", "held", CASES["notifications"][0])
+    put(migrated, "notifications", "goes", CASES["notifications"][0])
+    with open_transaction(migrated, "SELECT FROM notifications WHERE id = 'held' FOR UPDATE"):
+        first = swept(migrated, "notifications", tmp_path)
+    migrated.execute("UPDATE notifications SET title = 'newer'")
+    second = swept(migrated, "notifications", tmp_path)
+
+    put_back(migrated, tmp_path)
+
+    assert (first.removed, second.removed) == (1, 1)
+    assert migrated.execute("SELECT id, title FROM notifications ORDER BY id") == [("goes", "t"), ("held", "newer")]
+
+
+def test_a_run_that_was_killed_is_settled_by_the_next(migrated, tmp_path):
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
+    put(migrated, "notifications", "removed", CASES["notifications"][0])
+    put(migrated, "notifications", "still there", CASES["notifications"][0])
+    with django(migrated) as connection:
+        part = {"first": "(0,0)", "last": "(100,0)", "before": BEFORE}
+        Archives(store_at(str(tmp_path)), migrated.name).keep(connection, RULES["notifications"], part, Progress())
+    migrated.execute("DELETE FROM notifications WHERE id = 'removed'; UPDATE notifications SET title = 'newer'")
+
+    again = swept(migrated, "notifications", tmp_path)
+    put_back(migrated, tmp_path)
+
+    assert again.removed == 1
+    assert list(tmp_path.glob("*.ids")) == []
+    assert migrated.execute("SELECT id, title FROM notifications ORDER BY id") == [("removed", "t"), ("still there", "newer")]
+
+
+def test_a_trail_whose_person_was_gone_before_comes_back(migrated, tmp_path):
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
+    for number, person in enumerate(("u", "ghost", None)):
+        put(
+            migrated, "user_activities", f"a{number}", {**CASES["user_activities"][0], **({"userId": person} if person else {})}
+        )
+    before = rows(migrated)["user_activities"]
+    swept(migrated, "user_activities", tmp_path)
+
+    put_back(migrated, tmp_path)
+
+    assert rows(migrated)["user_activities"] == before
+
+
+def test_an_archive_of_which_nothing_was_removed_is_not_kept(filled, tmp_path):
+    filled.execute(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        " CREATE TRIGGER keep BEFORE DELETE ON price_history FOR EACH ROW EXECUTE FUNCTION keep()"
+    )
+
+    result = maintain(filled, "weekly", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a"))
+
+    assert "maintenance.locked at price_history" in result.stdout
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_an_archive_of_another_database_is_refused(filled, migrated, tmp_path):
+    maintain(filled, "weekly", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a"))
+    [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
+
+    result = manage("dbrestore", "--archive", name, url=migrated.url, ARCHIVE_LOCATION=str(tmp_path / "a"))
+
+    assert result.returncode == 2
+    assert result.stderr.startswith(
+        f"{name} is of the database {filled.name}, and this is {migrated.name}: connect to that one"
+    )
+    assert migrated.execute("SELECT count(*) FROM price_history") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE price_history ALTER provider TYPE int USING 1",
+        "ALTER TABLE price_history ADD must text NOT NULL",
+        "ALTER TABLE price_history DROP currency",
+    ],
+)
+def test_an_archive_that_does_not_fit_the_table_any_more_is_one_sentence(filled, tmp_path, change):
+    maintain(filled, "weekly", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a"))
+    filled.execute(change)
+    [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
+
+    result = manage("dbrestore", "--archive", name, url=filled.url, ARCHIVE_LOCATION=str(tmp_path / "a"))
+
+    assert result.returncode == 2
+    assert re.fullmatch(r"\S+ (does not fit its table any more \(.*\)|has the column currency, which price_history has no more): load it with the code of \d{4}-\d\d-\d\d\.\n", result.stderr), result.stderr  # fmt: skip
+
+
+def test_a_row_that_another_has_taken_the_place_of_is_said(migrated, tmp_path):
+    put(migrated, "ai_conversations", "old", {**CASES["ai_conversations"][0], "sessionId": "s"})
+    migrated.execute(
+        "INSERT INTO ai_messages (id, \"conversationId\", role, content, timestamp) VALUES ('m', 'old', 'user', 'x', 1)"
+    )
+    swept(migrated, "ai_conversations", tmp_path)
+    put(migrated, "ai_conversations", "new", {"sessionId": "s", "updatedAt": NEW})
+    [name] = [path.stem for path in tmp_path.glob("*.json")]
+
+    result = manage("dbrestore", "--archive", name, url=migrated.url, ARCHIVE_LOCATION=str(tmp_path))
+
+    assert result.stdout.splitlines() == [
+        "Put back  0 rows of ai_conversations; 0 were there already; 1 kept out: another row has what must be unique.",
+        "Put back  0 rows of ai_messages; 0 were there already; 1 left out: their row in ai_conversations is gone.",
+    ]
+
+
+def test_what_is_restored_while_retention_is_on_is_said_to_go_again(filled, tmp_path):
+    place = {"RETENTION": "price_history=0", "ARCHIVE_LOCATION": str(tmp_path / "a")}
+    maintain(filled, "weekly", **place)
+    [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
+
+    first = manage("dbrestore", "--archive", name, url=filled.url, **place)
+    second = manage("dbrestore", "--archive", name, url=filled.url, **place)
+
+    assert first.stdout.splitlines()[-1].startswith("Retention  is on for price_history: before the next dbmaintain")
+    assert re.match(r"Put back  0 rows of price_history; [\d,]+ were there already\.\n", second.stdout)
+
+
+def test_files_that_are_no_archives_are_listed_as_such(filled, tmp_path):
+    place = {"ARCHIVE_LOCATION": str(tmp_path / "a")}
+    maintain(filled, "weekly", RETENTION="price_history=0", **place)
+    (tmp_path / "a" / "notes.json").write_text("{}")
+    (tmp_path / "a" / "half.zip").touch()
+
+    text = maintain(filled, "archives", **place)
+    data = json.loads(maintain(filled, "archives", "--format", "json", **place).stdout)
+
+    assert "  notes.json belongs to no archive, or cannot be read." in text.stdout
+    assert ([one["table"] for one in data["archives"]], data["odd"]) == (["price_history"], ["notes.json", "half.zip"])
+
+
+def test_the_archives_are_listed_with_the_times_of_their_rows(migrated, tmp_path):
+    place = {"ARCHIVE_LOCATION": str(tmp_path / "a")}
+    put(migrated, "price_history", "a", {"timestamp": "2019-03-01 00:00+00"})
+    put(migrated, "price_history", "b", {"timestamp": "2020-05-01 00:00+00"})
+
+    none = manage("dbmaintain", "archives", url=migrated.url)
+    maintain(migrated, "weekly", RETENTION="price_history=0", **place)
+    listed = maintain(migrated, "archives", **place)
+    missing = manage("dbrestore", "--archive", "nothing", url=migrated.url, **place)
+
+    assert (none.returncode, none.stderr) == (2, "ARCHIVE_LOCATION is not set: nothing is archived.\n")
+    assert re.search(r"price_history-\S+ +2 rows +[\d.]+ \wB? +2019-03-01 to 2020-05-01", listed.stdout), listed.stdout
+    assert (missing.returncode, missing.stderr) == (
+        2, f"{tmp_path}/a has no archive nothing: `manage.py dbmaintain archives` lists them.\n",
+    )  # fmt: skip
+    assert os.stat(next((tmp_path / "a").glob("*.zip"))).st_mode & 0o77 == 0

@@ -1,0 +1,214 @@
+"""Retention: old rows go, and nothing else; nobody waits, and no row is lost."""
+
+import json
+import signal
+
+import psutil
+import pytest
+
+from fly2any.database.backup.store import store_at
+from fly2any.database.retention.archive import Archives
+from fly2any.database.retention.rules import RULES
+from fly2any.database.retention.sweep import delete_archived
+from fly2any.database.watching import Progress
+from tests.conftest import django, manage, start_manage
+from tests.database.old_rows import BEFORE, CASES, MUST, maintain, put, put_back, swept
+from tests.database.test_backup import rows
+from tests.servers import open_transaction, wait_until
+
+
+def test_every_rule_has_its_case():
+    assert CASES.keys() == RULES.keys() == MUST.keys()
+
+
+@pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
+@pytest.mark.parametrize("table", RULES)
+def test_only_what_is_old_goes(migrated, table, archived, tmp_path):
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
+    old, changes = CASES[table]
+    put(migrated, table, "goes", old)
+    for number, change in enumerate(changes):
+        put(migrated, table, f"stays{number}", {**old, **change})
+
+    result = swept(migrated, table, tmp_path / "archives" if archived else None)
+
+    key = "session_key" if table == "django_session" else "id"
+    assert sorted(value for (value,) in migrated.execute(f"SELECT {key} FROM {table}")) == [
+        f"stays{n}" for n in range(len(changes))
+    ]
+    assert (result.removed, result.finished, result.skipped) == (1, True, 0)
+    assert len(result.archives) == (1 if archived and RULES[table].archived else 0)
+
+
+def test_killed_in_the_middle_no_row_is_lost_and_the_next_run_goes_on(migrated, tmp_path):
+    migrated.execute(
+        'INSERT INTO price_history (id, origin, destination, "departDate", price, provider, timestamp)'
+        " SELECT 'p' || n, 'JFK', repeat('x', 100), '2026-01-01', n, 'mock', '2020-01-01' FROM generate_series(1, 600000) AS n"
+    )
+    held = migrated.execute("SELECT count(*), sum(price) FROM price_history")
+    settings = {"RETENTION": "price_history=0", "ARCHIVE_LOCATION": str(tmp_path / "a")}
+
+    killed = start_manage("dbmaintain", "weekly", url=migrated.url, **settings)
+    wait_until(migrated, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'price_history' AND n_tup_del > 0")
+    psutil.Process(killed.pid).send_signal(signal.SIGKILL)
+    killed.communicate()
+    wait_until(
+        migrated,
+        "SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'fly2any' AND datname = current_database())",
+    )
+    [(left,)] = migrated.execute("SELECT count(*) FROM price_history")
+    again = maintain(migrated, "weekly", **settings)
+    [(after,)] = migrated.execute("SELECT count(*) FROM price_history")
+    put_back(migrated, tmp_path / "a")
+
+    assert 0 < left < 600_000
+    assert (again.stderr, after) == ("", 0)
+    assert migrated.execute("SELECT count(*), sum(price) FROM price_history") == held
+
+
+def changed(database):
+    database.execute("UPDATE notifications SET title = 'changed' WHERE id = 'goes'")
+
+
+def said_more(database):
+    database.execute(
+        "INSERT INTO ai_messages (id, \"conversationId\", role, content, timestamp) VALUES ('late', 'goes', 'user', 'wait', 1)"
+    )
+
+
+@pytest.mark.parametrize(("table", "meanwhile"), [("notifications", changed), ("ai_conversations", said_more)])
+def test_what_changed_since_it_was_archived_stays_whole(migrated, table, meanwhile, tmp_path):
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
+    put(migrated, table, "goes", CASES[table][0])
+    put(migrated, table, "other", CASES[table][0])
+    with django(migrated) as connection:
+        part = {"first": "(0,0)", "last": "(100,0)", "before": BEFORE}
+        archive, versions = Archives(store_at(str(tmp_path)), "d").keep(connection, RULES[table], part, Progress())
+
+        meanwhile(migrated)
+        removed = delete_archived(connection, RULES[table], list(versions), versions, BEFORE)
+
+    assert (archive.rows, removed) == (2, {"other"})
+    assert migrated.execute(f"SELECT id FROM {table}") == [("goes",)]
+
+
+@pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
+def test_a_row_that_somebody_holds_is_left_alone_without_waiting(migrated, archived, tmp_path):
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
+    put(migrated, "notifications", "held", CASES["notifications"][0])
+    put(migrated, "notifications", "goes", CASES["notifications"][0])
+
+    with open_transaction(migrated, "SELECT FROM notifications WHERE id = 'held' FOR UPDATE"):
+        result = swept(migrated, "notifications", tmp_path if archived else None)
+
+    assert (result.removed, result.skipped) == (1, 0)
+    assert migrated.execute("SELECT id FROM notifications") == [("held",)]
+
+
+def test_a_table_that_is_locked_is_said_and_the_others_are_swept(filled):
+    with open_transaction(filled, "LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE"):
+        result = maintain(filled, "weekly", "--format", "json", RETENTION="price_history=0,notifications=0")
+
+    report = json.loads(result.stdout)
+    assert result.returncode == 4
+    assert ("maintenance.locked", "notifications") in {(one["code"], one["where"]) for one in report["findings"]}
+    assert filled.execute("SELECT count(*) FROM price_history") == [(0,)]
+
+
+IN_THE_WAY = {
+    "CREATE TABLE theirs (id int, a text REFERENCES notifications ON DELETE CASCADE)": (
+        "notifications", "notifications is what a foreign key of theirs points at, whose rows would go too: take notifications out of RETENTION, or mend that.",
+    ),
+    "CREATE TABLE theirs (id int, a text REFERENCES ai_messages ON DELETE CASCADE)": (
+        "ai_conversations", "ai_messages is what a foreign key of theirs points at, whose rows would go too: take ai_conversations out of RETENTION, or mend that.",
+    ),
+    "CREATE TABLE theirs () INHERITS (notifications)": (
+        "notifications", "notifications has rows in theirs, which inherits from it: take notifications out of RETENTION, or mend that.",
+    ),
+    "DROP TABLE price_monitor_logs; CREATE TABLE price_monitor_logs (id text) PARTITION BY LIST (id)": (
+        "price_monitor_logs", "price_monitor_logs is partitioned, or no table: take price_monitor_logs out of RETENTION, or mend that.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("made", IN_THE_WAY, ids=["a key to it", "a key to its child", "inherits", "partitioned"])
+def test_a_table_that_is_more_than_its_own_rows_is_left_alone_and_the_others_are_swept(filled, made, tmp_path):
+    table, said = IN_THE_WAY[made]
+    filled.execute(made)
+    before = rows(filled)
+
+    result = maintain(
+        filled, "weekly", "--format", "json", RETENTION=f"{table}=0,price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a")
+    )
+
+    report = json.loads(result.stdout)
+    failed = [(one["where"], one["message"]) for one in report["findings"] if one["code"] == "maintenance.failed"]
+    assert (result.returncode, failed) == (4, [(f"retention of {table}", said)])
+    assert [one["table"] for one in report["removed"]] == ["price_history"]
+    assert rows(filled) == {**before, "price_history": []}
+
+
+def test_a_message_that_is_being_changed_keeps_its_conversation(migrated, tmp_path):
+    put(migrated, "ai_conversations", "goes", CASES["ai_conversations"][0])
+    said_more(migrated)
+
+    with open_transaction(migrated, "UPDATE ai_messages SET content = 'v1:sealed'") as site:
+        result = swept(migrated, "ai_conversations", tmp_path)
+        site.execute("COMMIT")
+
+    assert (result.removed, result.archives, list(tmp_path.iterdir())) == (0, (), [])
+    assert migrated.execute("SELECT content FROM ai_messages") == [("v1:sealed",)]
+
+
+@pytest.mark.parametrize("grants", [("SELECT",), ("SELECT, DELETE",)], ids=["reads", "may not lock"])
+def test_where_nothing_may_be_removed_nothing_is_archived(filled, grants, tmp_path):
+    with filled.role(f"GRANT {grants[0]} ON ALL TABLES IN SCHEMA public TO {{role}}") as url:
+        result = manage(
+            "dbmaintain",
+            "weekly",
+            "--format",
+            "json",
+            url=url,
+            RETENTION="price_history=0",
+            ARCHIVE_LOCATION=str(tmp_path / "a"),
+        )
+
+    failed = [one["message"] for one in json.loads(result.stdout)["findings"] if one["code"] == "maintenance.failed"]
+    assert (result.returncode, len(failed)) == (4, 1), result.stdout
+    assert "permission denied for table price_history" in failed[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_session_that_is_ended_in_the_middle_is_a_finding_and_the_rest_goes_on(migrated, tmp_path):
+    migrated.execute(
+        'INSERT INTO price_history (id, origin, destination, "departDate", price, provider, timestamp)'
+        " SELECT 'p' || n, 'JFK', repeat('x', 300), '2026-01-01', n, 'mock', '2020-01-01' FROM generate_series(1, 400000) AS n"
+    )
+
+    running = start_manage(
+        "dbmaintain", "weekly", url=migrated.url, RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a")
+    )
+    wait_until(
+        migrated,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%%'"
+        " AND application_name = 'fly2any'",
+    )
+    out, err = running.communicate()
+
+    assert (running.returncode, err) == (4, "")
+    assert "maintenance.failed at retention of price_history\n          The " in out
+    assert migrated.execute("SELECT count(*) FROM price_history") == [(400_000,)]
+
+
+def test_where_archives_cannot_be_kept_nothing_is_removed(filled, tmp_path):
+    (tmp_path / "file").touch()
+    before = rows(filled)
+
+    result = maintain(
+        filled, "weekly", "--format", "json", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "file")
+    )
+
+    failed = [one["message"] for one in json.loads(result.stdout)["findings"] if one["code"] == "maintenance.failed"]
+    assert result.returncode == 4
+    assert failed == [f"{tmp_path}/file cannot be made or is no folder (File exists): correct ARCHIVE_LOCATION."]
+    assert rows(filled) == before

@@ -1,0 +1,93 @@
+"""The page of each command ends with what it prints: run again here, line by line. PRINT_PAGES=1 writes it into the pages."""
+
+import os
+import re
+
+import pytest
+
+from tests import prisma
+from tests.conftest import PROJECT, fresh, manage
+
+HEADING = "## As printed"
+LONGEST, WHOLE = 30, "dbstatus"  # Lines of one command, but for the page that shows all of it.
+RETENTION = "price_history=30,ai_conversations=30"
+# In this order, on one database that begins empty; a page may have several.
+STEPS = (
+    ("migrate", "migrate accounts 0001"),
+    ("migrate", "migrate -v0"),
+    ("migrate", "migrate"),
+    ("dbcontract", "dbcontract --check"),
+    ("dbseed", "dbseed --users 40 --seed 1 --until 2026-05-01"),
+    ("dbhealth", "dbhealth connections locks indexes tables"),
+    ("dbbackup", "dbbackup --verify"),
+    ("dbbackup", "dbbackup --list"),
+    ("dbstatus", "dbstatus --security"),
+    ("dbrestore", "dbrestore latest"),
+    ("dbmaintain", "dbmaintain weekly --dry-run"),
+    ("dbmaintain", "dbmaintain weekly"),
+    ("dbmaintain", "dbmaintain archives"),
+    ("dbperson", "dbperson erase ana.silva@example.com"),
+    ("dbperson", "dbperson erase ana.silva@example.com --yes"),
+    ("dbroles", "dbroles"),
+    ("dbreset", "dbreset"),
+)
+ANA = "INSERT INTO users (id, email, \"updatedAt\") VALUES ('clx0', 'ana.silva@example.com', now()); INSERT INTO user_activities (id, \"userId\", \"eventType\") VALUES ('a', 'clx0', 'search')"
+
+
+def printed(database, other, folder):
+    """What each step prints, as (page, command, lines)."""
+    places = {"BACKUP_LOCATION": str(folder / "backups"), "ARCHIVE_LOCATION": str(folder / "archive"), "RETENTION": RETENTION}
+    for page, command in (*STEPS, ("dbadopt", "dbadopt")):
+        if command.startswith("dbperson") and "--yes" not in command:
+            database.execute(ANA)
+        target = other if page == "dbadopt" else database
+        result = manage(*command.split(), url=target.url, **places)
+        assert result.returncode in (0, 4), result.stderr
+        text = (result.stderr + result.stdout).replace(target.name, "fly2any")
+        for name, place in places.items():
+            text = text.replace(
+                place,
+                {"BACKUP_LOCATION": "/var/backups/fly2any", "ARCHIVE_LOCATION": "/var/backups/fly2any-archive"}.get(
+                    name, place
+                ),
+            )
+        lines = text.rstrip().splitlines()
+        yield page, command, lines if len(lines) <= LONGEST or page == WHOLE else [*lines[:LONGEST], "…"]
+
+
+def shape(line):
+    """A line without what differs from run to run: numbers, their units, times, names of servers' and machines' own."""
+    line = re.sub(r"\b\w+@[\w.-]+", "person@host", line)
+    line = re.sub(r"code \S+", "code #", line)
+    line = re.sub(r" \(Debian[^)]*\)", "", line)
+    line = re.sub(r"^  \w+( +[\d.]+ \wB, ~)", r"  table\1", line)  # Which are the largest may differ from version to version.
+    line = re.sub(r"role \w+|, owner of", lambda found: "role r" if found[0].startswith("role") else found[0], line)
+    line = re.sub(r"[+-]?\d[\d,.:]*(?:[TZ]?\d[\d.:-]*)*Z?\b", "#", line)
+    line = re.sub(r"#(-#)+", "#", line)
+    return re.sub(r"# ?(?:ms|min|s|h|days|B|kB|MB|GB|rows?)\b", "# u", " ".join(line.split()))
+
+
+@pytest.fixture(scope="module")
+def pages(django_db_setup, django_db_blocker, tmp_path_factory):
+    with django_db_blocker.unblock():
+        for database in fresh("template0"):
+            for other in fresh("template0"):
+                other.execute(prisma.exact())
+                found = {}
+                for page, command, lines in printed(database, other, tmp_path_factory.mktemp("places")):
+                    found.setdefault(page, []).append((command, lines))
+                yield found
+
+
+@pytest.mark.parametrize("page", sorted({page for page, _ in STEPS} | {"dbadopt"}))
+def test_a_page_shows_what_its_command_prints(pages, page):
+    path = PROJECT / "docs" / "reference" / f"{page}.md"
+    text = path.read_text()
+    blocks = "\n\n".join("\n".join([f"$ python manage.py {command}", *lines]) for command, lines in pages[page])
+    if os.environ.get("PRINT_PAGES"):
+        path.write_text(f"{text.partition(HEADING)[0].rstrip()}\n\n{HEADING}\n\n```console\n{blocks}\n```\n")
+        return
+
+    shown = text.partition(HEADING)[2].strip().removeprefix("```console\n").removesuffix("\n```")
+
+    assert [shape(line) for line in shown.splitlines()] == [shape(line) for line in blocks.splitlines()]
