@@ -3,6 +3,8 @@
 import argparse
 import math
 
+from django.db import DEFAULT_DB_ALIAS, connections
+
 from fly2any.database.locks import PATIENCE
 
 
@@ -15,6 +17,13 @@ def seconds(text: str) -> float:
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError("give a number of seconds, 0 or more")
     return number
+
+
+def add_database(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add `--database`; `purpose` is what the command does with the one that is chosen."""
+    parser.add_argument(
+        "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help=f"Which of DATABASES {purpose}."
+    )
 
 
 def add_lock_wait(parser: argparse.ArgumentParser, lock: str = "migration") -> None:

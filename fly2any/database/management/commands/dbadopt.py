@@ -1,12 +1,12 @@
 import sys
 
 from django.core.management.base import BaseCommand
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 
 from fly2any.database.adoption import Kind, adopt, assess
 from fly2any.database.adoption.render import AFTERWARDS, as_json, as_text
 from fly2any.database.diagnosis import Refusal
-from fly2any.database.management.arguments import add_lock_wait
+from fly2any.database.management.arguments import add_database, add_lock_wait
 from fly2any.database.terminal import Terminal
 
 
@@ -15,9 +15,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser):
-        parser.add_argument(
-            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to adopt."
-        )
+        add_database(parser, "to adopt")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the plan.")
         parser.add_argument("--yes", action="store_true", help="Carry the plan out; without it nothing is changed.")
         parser.add_argument("--repair", action="store_true", help="With --yes: first mend what can be mended without loss.")

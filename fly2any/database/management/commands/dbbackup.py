@@ -2,7 +2,7 @@ import sys
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 
 from fly2any.database.backup import render
 from fly2any.database.backup.restore import check as judge
@@ -11,6 +11,7 @@ from fly2any.database.backup.retention import prune as remove_superfluous
 from fly2any.database.backup.sealing import keys_in
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import backups, take
+from fly2any.database.management.arguments import add_database
 from fly2any.database.terminal import Terminal
 
 
@@ -19,9 +20,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser):
-        parser.add_argument(
-            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to back up."
-        )
+        add_database(parser, "to back up")
         parser.add_argument("--verify", action="store_true", help="Restore the backup into a scratch database, and compare it.")
         parser.add_argument("--prune", action="store_true", help="Then remove those that BACKUP_KEEP does not keep.")
         instead = parser.add_mutually_exclusive_group()

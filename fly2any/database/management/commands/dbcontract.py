@@ -1,7 +1,8 @@
 from django.core.management.base import BaseCommand
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 
 from fly2any.database import contract
+from fly2any.database.management.arguments import add_database
 from fly2any.database.scratch import built_contract
 
 
@@ -10,9 +11,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser):
-        parser.add_argument(
-            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES has the server."
-        )
+        add_database(parser, "has the server")
         parser.add_argument(
             "--check", action="store_true", help="Write nothing; exit 4 if the file is not what the migrations build."
         )

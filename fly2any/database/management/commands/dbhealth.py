@@ -2,13 +2,14 @@ import sys
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 
 from fly2any.database.health.examine import examine
 from fly2any.database.health.render import as_json, as_text
 from fly2any.database.health.sessions import end
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.health.waivers import read_waivers
+from fly2any.database.management.arguments import add_database
 
 
 class Command(BaseCommand):
@@ -17,9 +18,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser):
         parser.add_argument("topics", nargs="*", metavar="TOPIC", help=f"Only these: {', '.join(TOPICS)}.")
-        parser.add_argument(
-            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to look at."
-        )
+        add_database(parser, "to look at")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
         parser.add_argument("--terminate", type=int, metavar="PID", help="End this session, instead of a report.")
         parser.add_argument("--yes", action="store_true", help="With --terminate: do it; without, the session is shown.")

@@ -1,12 +1,12 @@
 import sys
 
 from django.core.management.base import BaseCommand
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.maintenance import render
 from fly2any.database.maintenance.run import PERIODS, archives_of, maintain, maintenance_lock, planned
-from fly2any.database.management.arguments import add_lock_wait, seconds
+from fly2any.database.management.arguments import add_database, add_lock_wait, seconds
 from fly2any.database.terminal import Terminal
 
 
@@ -24,9 +24,7 @@ class Command(BaseCommand):
         )
         add_lock_wait(parser, "maintenance")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
-        parser.add_argument(
-            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to work on."
-        )
+        add_database(parser, "to work on")
 
     def handle(self, *, what, dry_run, deadline, lock_wait, format, database, verbosity, **options):
         connection, progress = connections[database], Terminal(self.stderr)

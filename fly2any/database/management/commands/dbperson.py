@@ -2,9 +2,10 @@ import os
 from contextlib import contextmanager
 
 from django.core.management.base import BaseCommand
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 
 from fly2any.database.diagnosis import Refusal
+from fly2any.database.management.arguments import add_database
 from fly2any.database.person import as_rows, count, erase, export, find
 
 
@@ -17,9 +18,7 @@ class Command(BaseCommand):
         parser.add_argument("email", metavar="EMAIL", help="The person's e-mail address.")
         parser.add_argument("--output", metavar="FILE", help="Write the export, or the certificate, into this new file.")
         parser.add_argument("--yes", action="store_true", help="With erase: do it; without, it is shown what would go.")
-        parser.add_argument(
-            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES they are in."
-        )
+        add_database(parser, "they are in")
 
     def handle(self, *, what, email, output, yes, database, **options):
         connection = connections[database]

@@ -1,9 +1,9 @@
 import sys
 
 from django.core.management.base import BaseCommand
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 
-from fly2any.database.management.arguments import add_lock_wait
+from fly2any.database.management.arguments import add_database, add_lock_wait
 from fly2any.database.reset import MOST_COUNTED, plan_reset, reset, want_backup
 from fly2any.database.terminal import Terminal
 
@@ -13,9 +13,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser):
-        parser.add_argument(
-            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to reset."
-        )
+        add_database(parser, "to reset")
         parser.add_argument("--yes", action="store_true", help="Do it; without it nothing is changed.")
         parser.add_argument("--without-backup", action="store_true", help="Do it though no good backup is new enough.")
         add_lock_wait(parser)

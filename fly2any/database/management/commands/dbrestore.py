@@ -1,6 +1,6 @@
 from django.conf import settings
 from django.core.management.base import BaseCommand
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 
 from fly2any.database.backup import render
 from fly2any.database.backup.restore import find, is_used, restore_into, restore_over, want_name
@@ -9,6 +9,7 @@ from fly2any.database.diagnosis import Refusal
 from fly2any.database.locks import PATIENCE
 from fly2any.database.maintenance import render as render_archive
 from fly2any.database.maintenance.run import archives_of, maintenance_lock
+from fly2any.database.management.arguments import add_database
 from fly2any.database.terminal import Terminal
 
 
@@ -18,9 +19,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser):
         parser.add_argument("name", metavar="NAME", help="The backup's name, or `latest` for the newest good one.")
-        parser.add_argument(
-            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to restore."
-        )
+        add_database(parser, "to restore")
         where = parser.add_mutually_exclusive_group()
         where.add_argument(
             "--into", metavar="DATABASE", help="Restore into this one on the same server, made if it is not there."

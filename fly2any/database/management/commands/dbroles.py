@@ -1,8 +1,9 @@
 from django.core.management.base import BaseCommand
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 
 from fly2any.database.catalog import Table
 from fly2any.database.contract import load
+from fly2any.database.management.arguments import add_database
 from fly2any.database.roles import roles_sql
 
 
@@ -11,9 +12,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser):
-        parser.add_argument(
-            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES they are for."
-        )
+        add_database(parser, "they are for")
         parser.add_argument(
             "--prefix", default="fly2any", help="What their names begin with: PREFIX_migrate, PREFIX_app, PREFIX_read."
         )

@@ -5,10 +5,11 @@ from datetime import UTC, date, datetime
 
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 from rich.console import Console
 from rich.progress import Progress
 
+from fly2any.database.management.arguments import add_database
 from fly2any.database.seed import DEMO_DOMAIN, RealUsersError, seed
 
 MOST_USERS = 100_000_000
@@ -34,9 +35,7 @@ class Command(BaseCommand):
     help = "Add demo data to all 18 tables: the same for the same seed; a second run adds nothing."
 
     def add_arguments(self, parser):
-        parser.add_argument(
-            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to fill."
-        )
+        add_database(parser, "to fill")
         parser.add_argument(
             "--users", type=whole_number, default=1_000, metavar="N", help="How many users; about 56 rows hang on each."
         )

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
-from django.db import DEFAULT_DB_ALIAS, Error, connections
+from django.db import Error, connections
 
 from fly2any.database.backup.retention import read_newest
 from fly2any.database.health.examine import examine
 from fly2any.database.health.waivers import read_waivers
 from fly2any.database.maintenance.run import not_asked
-from fly2any.database.management.arguments import seconds
+from fly2any.database.management.arguments import add_database, seconds
 from fly2any.database.render import as_json, as_text
 from fly2any.database.security import TOPICS as SECURITY
 from fly2any.database.status import verify, waived
@@ -22,9 +22,7 @@ class Command(BaseCommand):
     requires_system_checks = []  # Must also run on a database that is not migrated yet.
 
     def add_arguments(self, parser):
-        parser.add_argument(
-            "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="Which of DATABASES to look at."
-        )
+        add_database(parser, "to look at")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
         parser.add_argument(
             "--indexes", action="store_true", help="List each index with its definition, size, scans and last use."
