@@ -50,3 +50,9 @@ def seeded(_migrated_template):
 def filled(server, seeded):
     """A database with demo data of 40 people."""
     yield from fresh(seeded)
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Where backups are put."""
+    return str(tmp_path / "backups")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.conftest import manage
-from tests.database.test_backup import databases, rows
+from tests.database.taken import databases, rows
 
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["plain", "encrypted"])

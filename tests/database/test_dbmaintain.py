@@ -11,7 +11,7 @@ from fly2any.database.retention.rules import RULES
 from fly2any.database.watching import Progress
 from tests.conftest import django, manage
 from tests.database.old_rows import maintain
-from tests.database.test_backup import rows
+from tests.database.taken import rows
 from tests.servers import open_transaction, wait_until
 
 

@@ -13,7 +13,7 @@ from fly2any.database.retention.sweep import delete_archived
 from fly2any.database.watching import Progress
 from tests.conftest import django, manage, start_manage
 from tests.database.old_rows import BEFORE, CASES, MUST, maintain, put, put_back, swept
-from tests.database.test_backup import rows
+from tests.database.taken import rows
 from tests.servers import open_transaction, wait_until
 
 

@@ -1,0 +1,36 @@
+"""Backups as tests take them, and the rows to compare."""
+
+import json
+import os
+
+from tests.conftest import manage
+
+
+def run(database, *arguments, place, **environment):
+    return manage(*arguments, url=database.url, BACKUP_LOCATION=place, **environment)
+
+
+def the_one(place):
+    [path] = [path for path in sorted(os.listdir(place)) if path.endswith(".json")]
+    return path.removesuffix(".json")
+
+
+def change(place, **facts):
+    """Change the manifest of the one backup."""
+    path = f"{place}/{the_one(place)}.json"
+    with open(path) as file:
+        data = json.load(file)
+    with open(path, "w") as file:
+        json.dump(data | facts, file)
+    return data
+
+
+def rows(database):
+    """Every row of every table of ours, as text."""
+    tables = database.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+    return {name: sorted(database.execute(f'SELECT t::text FROM "{name}" AS t')) for (name,) in tables}
+
+
+def databases(database):
+    """The databases of this test: others run beside it."""
+    return {name for (name,) in database.execute("SELECT datname FROM pg_database") if name.startswith(database.name)}

@@ -1,0 +1,210 @@
+"""Backups at their place: in a folder or a bucket, listed, pruned, and what lies there besides."""
+
+import json
+import os
+import re
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fly2any.database.backup.manifest import Manifest, Verdict
+from fly2any.database.backup.retention import superfluous
+from tests.conftest import manage
+from tests.database.taken import change, databases, rows, run, the_one
+
+
+@pytest.fixture
+def bucket():
+    moto = pytest.importorskip("moto.server", reason="moto is not installed: make check installs it")
+    server = moto.ThreadedMotoServer(port=0)
+    server.start()
+    _, port = server.get_host_and_port()
+    import boto3
+
+    access = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret-9f3a",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+    }
+    access["AWS_DEFAULT_REGION"] = "us-east-1"
+    boto3.client(
+        "s3",
+        endpoint_url=access["AWS_ENDPOINT_URL"],
+        aws_access_key_id="key",
+        aws_secret_access_key="secret-9f3a",
+        region_name="us-east-1",
+    ).create_bucket(Bucket="fly2any")
+    yield access
+    server.stop()
+
+
+def test_backups_in_a_bucket_are_taken_proven_listed_and_restored(filled, bucket):
+    place = "s3://fly2any/nightly"
+    held = rows(filled)
+
+    taken = run(filled, "dbbackup", "--verify", place=place, **bucket)
+    filled.execute("DELETE FROM users")
+    restored = run(filled, "dbrestore", "latest", "--yes", place=place, **bucket)
+    listed = run(filled, "dbbackup", "--list", "--format", "json", place=place, **bucket)
+    status = run(filled, "dbstatus", place=place, **bucket)
+    nowhere = run(filled, "dbbackup", "--list", place="s3://another", **bucket)
+
+    assert [answer.returncode for answer in (taken, restored, listed, status)] == [0, 0, 0, 0], taken.stderr + restored.stderr
+    assert rows(filled) == held
+    assert [entry["state"] for entry in json.loads(listed.stdout)["backups"]] == ["good"]
+    assert "newest good" in status.stdout
+    assert (nowhere.returncode, "s3://another refuses (NoSuchBucket): correct BACKUP_LOCATION" in nowhere.stderr) == (2, True)
+    assert "secret-9f3a" not in "".join(answer.stdout + answer.stderr for answer in (taken, restored, listed, status, nowhere))
+    for name in databases(filled):
+        if name.startswith(f"{filled.name}_before_"):
+            filled.execute(f'DROP DATABASE "{name}"')
+
+
+def test_dbstatus_warns_where_the_newest_good_backup_is_missing_or_old(filled, place):
+    assert "none known   BACKUP_LOCATION is not set" in manage("dbstatus", url=filled.url).stdout
+    missing = run(filled, "dbstatus", place=place)
+    run(filled, "dbbackup", "--verify", place=place)
+    new = run(filled, "dbstatus", place=place)
+    taken = datetime.now(UTC) - timedelta(hours=27)
+    change(place, taken=taken.isoformat())
+    old = run(filled, "dbstatus", place=place)
+    (open(f"{place}/{the_one(place)}.json", "w")).close()
+    broken = run(filled, "dbstatus", place=place)
+
+    assert "none known" in missing.stdout
+    codes = [re.findall(r"WARNING (backup\.\w+)", answer.stdout) for answer in (missing, new, old, broken)]
+    assert codes == [["backup.unreadable"], [], ["backup.old"], ["backup.unreadable"]]
+    assert [answer.returncode for answer in (missing, new, old, broken)] == [4, 0, 4, 4]
+
+
+def backup(taken, state):
+    verdict = None if state == "unverified" else Verdict(taken, "18.6", "" if state == "good" else "cut short")
+    name = f"fly2any-{taken:%Y%m%dT%H%M%SZ}"
+    return Manifest(name, f"{name}.dump", taken, "fly2any", "18.6", "18.6", "c", 1, "", "", (), (), (), (), {}, verdict)
+
+
+NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
+TIMES = st.integers(0, 800 * 24).map(lambda hours: NOW - timedelta(hours=hours))
+
+
+@given(
+    st.lists(
+        st.tuples(TIMES, st.sampled_from(["good", "good", "bad", "unverified"])), max_size=60, unique_by=lambda pair: pair[0]
+    )
+)
+def test_what_is_pruned_is_never_the_newest_and_leaves_the_last_good_of_each_period(pairs):
+    every = sorted((backup(*pair) for pair in pairs), key=lambda one: one.taken, reverse=True)
+    removed = {one.name for one in superfluous(every)}
+    kept = [one for one in every if one.name not in removed]
+    good = [one for one in every if one.state == "good"]
+
+    assert kept[:1] == every[:1]
+    assert [one for one in kept if one.state == "good"][:1] == good[:1]
+    for period, number in (("%Y-%m-%d", 7), ("%G-%V", 4), ("%Y-%m", 12)):
+        newest_periods = sorted({f"{one.taken:{period}}" for one in good}, reverse=True)[:number]
+        last = {p: max(one.taken for one in good if f"{one.taken:{period}}" == p) for p in newest_periods}
+        assert set(last.values()) <= {one.taken for one in kept}
+    assert len(kept) <= 2 * (7 + 4 + 12) + 1
+    assert [one for one in kept if one.state == "bad"] == [one for one in every[:1] if one.state == "bad"]
+
+
+def test_pruning_removes_manifest_and_dump_together(filled, place):
+    for _ in range(2):
+        run(filled, "dbbackup", "--verify", place=place)
+        time.sleep(1.1)
+
+    pruned = run(filled, "dbbackup", "--list", "--prune", place=place)
+
+    assert (pruned.returncode, len(os.listdir(place))) == (0, 2)
+
+
+def test_another_databases_backups_are_neither_pruned_nor_restored_by_latest(filled, migrated, place):
+    run(filled, "dbbackup", "--verify", place=place)
+    pruned = run(migrated, "dbbackup", "--verify", "--prune", "--format", "json", place=place)
+    run(migrated, "dbbackup", "--verify", place=place)
+
+    latest = run(filled, "dbrestore", "latest", place=place)
+
+    assert json.loads(pruned.stdout)["pruned"] == []
+    assert f"Backup    {filled.name}-" in latest.stdout
+    assert f"of {filled.name} on PostgreSQL" in latest.stdout
+
+
+def test_what_is_damaged_or_foreign_at_the_place_is_listed_and_passed_over(filled, place, tmp_path):
+    run(filled, "dbbackup", "--verify", place=place)
+    name = the_one(place)
+    (tmp_path / "precious").write_text("kept")
+    with open(f"{place}/{name}.json") as file:
+        other = json.load(file) | {
+            "file": "../precious",
+            "verdict": {"at": "2026-01-01T00:00:00+00:00", "server": "18", "reason": "bad"},
+        }
+    for odd, text in (("other", "{}"), (f"{filled.name}-20000101T000000.000000Z", json.dumps(other))):
+        with open(f"{place}/{odd}.json", "w") as file:
+            file.write(text)
+
+    listed = run(filled, "dbbackup", "--list", "--prune", place=place)
+    latest = run(filled, "dbrestore", "latest", place=place)
+
+    assert (listed.returncode, latest.returncode) == (0, 0)
+    assert listed.stdout.startswith(
+        f"{filled.name}-20000101T000000.000000Z.json belongs to no backup, or cannot be read.\nother.json belongs"
+    )
+    assert name in latest.stdout
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+@pytest.mark.parametrize("place", ["backups", "~/backups", "ftp://host/x", "s3://"])
+def test_a_place_that_is_none_is_said(filled, place):
+    refused = run(filled, "dbbackup", place=place)
+
+    assert (refused.returncode, refused.stderr.count("\n"), "BACKUP_LOCATION" in refused.stderr) == (2, 1, True)
+    assert not os.path.exists("backups")
+
+
+def test_looking_makes_no_folder(filled, place):
+    answers = [
+        run(filled, *words, place=place).returncode for words in (["dbstatus"], ["dbbackup", "--list"], ["dbrestore", "latest"])
+    ]
+
+    assert (answers, os.path.exists(place)) == ([4, 2, 2], False)
+
+
+def test_a_dump_that_is_gone_is_no_backup(filled, place):
+    run(filled, "dbbackup", "--verify", place=place)
+    name = the_one(place)
+    os.unlink(f"{place}/{name}.dump")
+
+    checked = run(filled, "dbbackup", "--check", name, place=place)
+    listed = run(filled, "dbbackup", "--list", "--prune", place=place)
+    status = run(filled, "dbstatus", place=place)
+
+    assert (checked.returncode, f"{name}.dump is not there" in checked.stderr) == (2, True)
+    assert (listed.returncode, f"{name}.json belongs to no backup, or cannot be read." in listed.stdout) == (0, True)
+    assert (status.returncode, f"{name}.dump is gone, and its manifest is there." in status.stdout) == (4, True)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"bytes": "12"}, {"bytes": 10**400}, {"server": "x.y"}, {"server": 18}, {"tool": "zz"}, {"migrations": [1]}, {"file": 7},
+        {"name": None}, {"roles": [["x"]]}, {"taken": "0001-01-01T00:00:00+14:00"}, {"taken": "2099-01-01T00:00:00+00:00"},
+        {"tables": {"a": {"rows": "1", "hash": "1"}}}, {"verdict": {"at": "2026-01-01T00:00:00+00:00", "server": "18", "reason": None}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_manifest_edited_by_hand_is_damaged(filled, place, facts):
+    run(filled, "dbbackup", place=place)
+    name = the_one(place)
+    change(place, **facts)
+
+    answers = [
+        run(filled, *words, place=place) for words in (["dbbackup", "--check", name], ["dbstatus"], ["dbbackup", "--list"])
+    ]
+
+    assert [answer.returncode for answer in answers] == [2, 4, 0]
+    assert ["Traceback" in answer.stderr for answer in answers] == [False] * 3
+    assert "is no manifest of a backup, or is damaged" in answers[0].stderr

@@ -1,0 +1,176 @@
+"""Restoring: beside or in place, refused for a reason, and no row lost."""
+
+import time
+
+import psutil
+import psycopg
+import pytest
+
+from tests.conftest import manage, start_manage
+from tests.database.taken import change, databases, rows, run, the_one
+from tests.servers import open_transaction
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"server": "99.1"}, "is of PostgreSQL 99.1, and this server is"),
+        (
+            {"migrations": ["accounts.0001_initial", "accounts.9999_future"]},
+            "was taken by newer code, which has accounts.9999_future",
+        ),
+        ({"migrations": ["blog.0001_initial"]}, "is not of a Fly2Any database"),
+        ({"tables": 7}, "is no manifest of a backup, or is damaged"),
+        ({"format": 2}, "has a format that this code does not read"),
+    ],
+)
+def test_what_cannot_be_restored_here_is_refused_with_its_reason(filled, place, facts, said):
+    run(filled, "dbbackup", place=place)
+    change(place, **facts)
+    name = the_one(place)
+    before = databases(filled)
+
+    answers = [run(filled, *words, place=place) for words in (["dbbackup", "--check", name], ["dbrestore", name, "--yes"])]
+
+    assert [(answer.returncode, said in answer.stderr, answer.stderr.count("\n")) for answer in answers] == [(2, True, 1)] * 2
+    assert databases(filled) == before
+
+
+def test_a_restore_puts_back_every_row_and_what_the_database_is_dressed_with(filled, place):
+    filled.execute(f"ALTER DATABASE {filled.name} SET statement_timeout = '77s'")
+    filled.execute(f"ALTER DATABASE {filled.name} SET search_path = public, pg_catalog")
+    filled.execute(f"REVOKE CONNECT ON DATABASE {filled.name} FROM PUBLIC")
+    with filled.role(f"GRANT CONNECT ON DATABASE {filled.name} TO {{role}}", "GRANT SELECT ON users TO {role}") as of_role:
+        held = rows(filled)
+        assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+        filled.execute("DELETE FROM users; UPDATE price_history SET price = 1")
+
+        plan = run(filled, "dbrestore", "latest", place=place)
+        assert (plan.returncode, "Nothing was changed." in plan.stdout) == (0, True)
+        assert rows(filled)["users"] == []
+        with open_transaction(filled, "SELECT count(*) FROM price_history") as site:
+            restored = run(filled, "dbrestore", "latest", "--yes", place=place)
+            with pytest.raises(psycopg.OperationalError):
+                site.execute("SELECT 1")
+
+        assert (restored.returncode, restored.stderr) == (0, "")
+        assert rows(filled) == held
+        assert filled.execute("SHOW statement_timeout") + filled.execute("SHOW search_path") == [
+            ("77s",),
+            ("public, pg_catalog",),
+        ]
+        with psycopg.connect(of_role) as theirs:
+            assert theirs.execute("SELECT count(*) FROM users").fetchone() == (40,)
+        public = "SELECT has_database_privilege('pg_monitor', current_database(), 'CONNECT')"
+        assert filled.execute(public) == [(False,)]
+        [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]
+        assert f'DROP DATABASE "{old}"' in restored.stdout
+        filled.execute(f'DROP DATABASE "{old}"')
+    assert run(filled, "dbstatus", place=place).returncode == 0
+
+
+def test_a_restore_beside_leaves_the_database_alone_and_takes_no_used_one(filled, place):
+    run(filled, "dbbackup", "--verify", place=place)
+    beside = f"{filled.name}_beside"
+    try:
+        first = run(filled, "dbrestore", "latest", "--into", beside, place=place)
+        again = run(filled, "dbrestore", "latest", "--into", beside, place=place)
+
+        assert (first.returncode, f"into {beside}, compared: every row is there." in first.stdout) == (0, True)
+        assert (again.returncode, again.stderr) == (
+            2,
+            f"The database {beside} is not empty: name another, which is made, or an empty one.\n",
+        )
+    finally:
+        filled.execute(f"DROP DATABASE IF EXISTS {beside}")
+
+
+@pytest.mark.parametrize("moment", [0.8, 1.1, 1.4, 1.8])
+def test_a_restore_that_is_killed_leaves_the_database_in_use_as_it_was(filled, place, moment):
+    run(filled, "dbbackup", "--verify", place=place)
+    held = rows(filled)
+
+    process = start_manage("dbrestore", "latest", "--yes", url=filled.url, BACKUP_LOCATION=place)
+    time.sleep(moment)
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    process.kill()
+    process.communicate()
+
+    assert rows(filled) == held
+    assert run(filled, "dbrestore", "latest", "--yes", place=place).returncode == 0
+    assert rows(filled) == held
+    for name in databases(filled):
+        if name.startswith((f"{filled.name}_before_", f"{filled.name}_restored_")):
+            filled.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.mark.parametrize(
+    "words", [["--into", ""], ["--into", "postgres"], ["--into", "template0"], ["--into", "x" * 64], ["--into", "x", "--yes"]]
+)
+def test_where_nothing_is_to_be_restored_is_refused_in_a_sentence(filled, place, words):
+    run(filled, "dbbackup", "--verify", place=place)
+    held = rows(filled)
+
+    refused = run(filled, "dbrestore", "latest", *words, place=place)
+
+    assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
+    assert rows(filled) == held
+
+
+def test_a_restore_gives_everything_back_to_its_owner_or_says_whom_it_misses(filled, place):
+    role = f"{filled.name}_owner"
+    filled.execute(f"CREATE ROLE {role} LOGIN; CREATE ROLE {role}_reads; ALTER TABLE notifications OWNER TO {role}")
+    filled.execute(f"GRANT SELECT (email) ON users TO {role}_reads; ALTER TABLE users ENABLE ROW LEVEL SECURITY")
+    filled.execute(f"CREATE POLICY p ON users TO {role}_reads USING (true)")
+    try:
+        assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+        assert run(filled, "dbrestore", "latest", "--yes", place=place).returncode == 0
+        owners = "SELECT tableowner FROM pg_tables WHERE tablename IN ('notifications', 'users') ORDER BY tablename"
+        assert filled.execute(owners) == [(role,), ("postgres",)]
+        assert filled.execute(f"SELECT has_column_privilege('{role}_reads', 'users', 'email', 'SELECT')") == [(True,)]
+        for name in databases(filled) - {filled.name}:
+            filled.execute(f'DROP DATABASE "{name}"')
+
+        filled.execute(f"DROP POLICY p ON users; DROP OWNED BY {role}_reads; DROP ROLE {role}_reads")
+        refused = run(filled, "dbrestore", "latest", "--yes", place=place)
+        assert (refused.returncode, refused.stderr) == (
+            2,
+            f'The backup names roles that this server has not: run CREATE ROLE "{role}_reads" NOLOGIN; and the command again.\n',
+        )
+    finally:
+        filled.execute(f"REASSIGN OWNED BY {role} TO postgres; DROP ROLE {role}; DROP ROLE IF EXISTS {role}_reads")
+
+
+def test_an_owner_who_is_no_superuser_backs_up_and_restores(filled, place):
+    role = f"{filled.name}_owner"
+    filled.execute(f"CREATE ROLE {role} LOGIN CREATEDB; ALTER DATABASE {filled.name} OWNER TO {role}")
+    tables = [name for (name,) in filled.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    filled.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for name in tables))
+    url = filled.url.replace("//postgres", f"//{role}")
+    held = rows(filled)
+    try:
+        taken = manage("dbbackup", "--verify", url=url, BACKUP_LOCATION=place)
+        filled.execute("DELETE FROM users")
+        restored = manage("dbrestore", "latest", "--yes", url=url, BACKUP_LOCATION=place)
+
+        assert [(answer.returncode, answer.stderr) for answer in (taken, restored)] == [(0, ""), (0, "")]
+        assert rows(filled) == held
+        assert filled.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'") == [(role,)]
+        for name in databases(filled) - {filled.name}:
+            filled.execute(f'DROP DATABASE "{name}"')
+    finally:
+        filled.execute(
+            f"REASSIGN OWNED BY {role} TO postgres; ALTER DATABASE {filled.name} OWNER TO postgres; DROP ROLE {role}"
+        )
+
+
+def test_an_empty_database_is_restored_in_place(filled, place):
+    run(filled, "dbbackup", "--verify", place=place)
+    held = rows(filled)
+    filled.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
+    restored = run(filled, "dbrestore", "latest", place=place)
+
+    assert (restored.returncode, f"Restored  into {filled.name}, compared" in restored.stdout) == (0, True)
+    assert (rows(filled), databases(filled)) == (held, {filled.name})
