@@ -1,8 +1,10 @@
-"""How gunicorn serves the admin. PORT, WEB_CONCURRENCY and GUNICORN_CMD_ARGS are gunicorn's own variables, and go before this."""
+"""How gunicorn serves the admin. PORT and GUNICORN_CMD_ARGS are gunicorn's own variables."""
+
+import os
 
 wsgi_app = "fly2any.wsgi"
 worker_class = "gthread"
-workers = 2
+workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
 threads = 8
 timeout = 90  # Seconds: a page that writes may take 60.
 graceful_timeout = 30

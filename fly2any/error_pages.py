@@ -1,6 +1,11 @@
 import re
+import sys
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
+from django.http import HttpResponse
+from django.template.loader import render_to_string
+from django.views import defaults
 from django.views.debug import SafeExceptionReporterFilter
 
 
@@ -15,3 +20,10 @@ class ExceptionReporterFilter(SafeExceptionReporterFilter):
             (name, self.cleansed_substitute if any(secret in repr(value) for secret in secrets) else value)
             for name, value in super().get_traceback_frame_variables(request, tb_frame)
         ]
+
+
+def server_error(request):
+    """Answer for an error: with 503 where the database cannot be reached, which is nobody's fault who asks."""
+    if isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
+        return HttpResponse(render_to_string("503.html"), status=503)
+    return defaults.server_error(request)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import json
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from django.conf import settings
 from django.core.cache import cache
-from django.db import Error, connection, transaction
+from django.db import Error, connection
+from django.db.migrations.loader import MigrationLoader
 from django.http import HttpRequest, HttpResponse
 from django.utils.encoding import escape_uri_path
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -28,8 +32,10 @@ from fly2any.database.migration_state import read_migrations
 from fly2any.database.status import Report, verify
 
 READY = 2_000  # Milliseconds for each statement.
+HOME_SQL = "SELECT COALESCE(pg_catalog.current_schema(), 'public'), pg_catalog.to_regclass('django_migrations') IS NOT NULL"
 BACKUPS_KNOWN = 300  # Seconds: they may be far away.
 
+DISALLOWED = "django.security.DisallowedHost"
 requests = logging.getLogger("fly2any.request")
 
 
@@ -62,21 +68,38 @@ def ready(request: HttpRequest) -> HttpResponse:
     """The database answers, and every migration of this code is applied."""
     checks = {"database": "ok", "migrations": "ok"}
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(
-                f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {READY}; SET LOCAL lock_timeout = {READY}"
-            )
-            cursor.execute(
-                "SELECT COALESCE(pg_catalog.current_schema(), 'public'), pg_catalog.to_regclass('django_migrations') IS NOT NULL"
-            )
+        with own_connection() as probe, probe.cursor() as cursor:
+            cursor.execute(HOME_SQL)
             schema, recorded = cursor.fetchone()
-            if read_migrations(connection, schema=schema, recorded=recorded, readable=True).pending:
+            if read_migrations(probe, schema=schema, recorded=recorded, readable=True, loader=_loader()).pending:
                 checks["migrations"] = "pending"
     except Error as error:
         logging.getLogger("fly2any.health").warning("not ready: %s", explain(error))
         checks = {"database": "failing", "migrations": "unknown"}
     fine = set(checks.values()) == {"ok"}
     return _json({"status": "ok" if fine else "failing", **checks}, status=200 if fine else 503)
+
+
+@contextmanager
+def own_connection() -> Iterator[Any]:
+    """Yield a connection beside the pool, which would be waited for, that says within 2 s whether the server answers."""
+    probe = connection.copy()
+    options = {name: value for name, value in probe.settings_dict["OPTIONS"].items() if name != "pool"}
+    probe.settings_dict = {**probe.settings_dict, "OPTIONS": {**options, "connect_timeout": 2}}
+    try:
+        with probe.cursor() as cursor:
+            cursor.execute(
+                f"SET statement_timeout = {READY}; SET lock_timeout = {READY}; SET default_transaction_read_only = on"
+            )
+        yield probe
+    finally:
+        probe.close()
+
+
+@functools.cache
+def _loader() -> MigrationLoader:
+    """Return the migrations of this code, which a process reads once."""
+    return MigrationLoader(None)
 
 
 def _json(data: dict[str, str], status: int = 200) -> HttpResponse:
@@ -107,6 +130,8 @@ class Reports:
     def collect(self) -> Iterator[GaugeMetricFamily]:
         begun = time.monotonic()
         try:
+            with own_connection():  # Else the pool is waited for, longer than Prometheus waits for this.
+                pass
             report = verify(connection)
             health = examine(connection, TOPICS, read_waivers(settings.WAIVERS))
             backups = cache.get_or_set("fly2any.backups", lambda: read_newest(report.server.database), BACKUPS_KNOWN)
@@ -136,12 +161,14 @@ def of_status(report: Report) -> Iterator[GaugeMetricFamily]:
 def of_health(health: Health) -> Iterator[GaugeMetricFamily]:
     asked = [((topic.name,), 0 if topic.trouble else 1) for topic in health.topics]
     yield _gauge("topic_asked", "Whether a topic of dbhealth could be asked.", asked, "topic")
-    families: dict[str, list] = {}
+    families: dict[str, dict[tuple[str, ...], float]] = {}
     for figure in (figure for topic in health.topics for figure in topic.figures):
         if figure.metric and figure.value is not None:
-            families.setdefault(figure.metric, []).append(((figure.of,) if figure.of else (), figure.value))
+            samples, of = families.setdefault(figure.metric, {}), (figure.of,) if figure.of else ()
+            samples[of] = max(figure.value, samples.get(of, figure.value))  # Of two of one name the worse.
     for name, samples in families.items():
-        yield _gauge(name, f"{name.replace('_', ' ')}, as dbhealth reports it.", samples, *(("name",) if samples[0][0] else ()))
+        labels = ("name",) if next(iter(samples)) else ()
+        yield _gauge(name, f"{name.replace('_', ' ')}, as dbhealth reports it.", samples.items(), *labels)
 
 
 def of_backups(backups: Newest) -> Iterator[GaugeMetricFamily]:
@@ -195,6 +222,8 @@ class Text(logging.Formatter):
         super().__init__("{asctime} {levelname} {name}: {message}", style="{")
 
     def format(self, record):
+        if record.name == DISALLOWED:
+            record.exc_info = record.exc_text = None  # Its message says all.
         return without_password(super().format(record))
 
 
@@ -210,4 +239,6 @@ class Json(JsonFormatter):
 
     def format(self, record):
         record.__dict__.pop("request", None)  # Django gives the request itself.
+        if record.name == DISALLOWED:
+            record.exc_info = record.exc_text = None  # Its message says all.
         return without_password(super().format(record))

@@ -106,7 +106,8 @@ def pool(given):
     most = os.environ.get("DATABASE_POOL_MAX", "").strip() or str(default)
     if not most.isdecimal() or int(most) > 10_000:
         raise ImproperlyConfigured("DATABASE_POOL_MAX is not a number from 0 (no pool) to 10000: correct it.")
-    return {"min_size": 0, "timeout": 10, **given, "max_size": int(most)} if int(most) else None
+    # Seconds: to wait for one, and to go on trying to make one before a new request tries anew.
+    return {"min_size": 0, "timeout": 5, "reconnect_timeout": 5, **given, "max_size": int(most)} if int(most) else None
 
 
 def development_key():
@@ -302,7 +303,6 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "django": {"handlers": [], "propagate": True},  # Its own handlers would mail what they say.
-        "django.security.DisallowedHost": {"level": "CRITICAL"},  # Whoever scans the net.
         "fly2any": {"level": "WARNING" if DEBUG else "INFO"},  # runserver logs requests already.
     },
 }

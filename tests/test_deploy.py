@@ -57,9 +57,16 @@ PHASES = dict(release_phases())
 @pytest.mark.parametrize("name", PHASES)
 def test_a_release_phase_builds_the_database_and_stops_where_it_is_not_what_it_should_be(database, name):
     def release():
-        return subprocess.run(PHASES[name], shell=True, cwd=PROJECT, env=environment(database), capture_output=True, text=True)
+        return subprocess.run(
+            PHASES[name],
+            shell=True,
+            cwd=PROJECT,
+            env=environment(database, BACKUP_LOCATION="/nonexistent"),
+            capture_output=True,
+            text=True,
+        )
 
-    first = release()
+    first = release()  # With a place for backups and none there: that is not a deploy's to mend.
     database.execute('DROP INDEX "price_alerts_active_idx"')
     second = release()
 

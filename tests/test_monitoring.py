@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 
 import pytest
 from django.db import connection
@@ -37,22 +38,66 @@ def test_a_process_is_ready_when_all_is_applied(platform):
     assert (answer.status_code, answer.json()) == (200, {"status": "ok", "database": "ok", "migrations": "ok"})
 
 
-@pytest.mark.django_db
-def test_a_process_whose_migrations_are_pending_is_not_ready(platform):
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM django_migrations WHERE app = 'administration' AND name = '0003_database_page'")
-
-    answer = platform.get("/health/ready")
-
-    assert (answer.status_code, answer.json()) == (503, {"status": "failing", "database": "ok", "migrations": "pending"})
-
-
 ASK = """
 from django.test import Client
 for path in ("/health/live", "/health/ready", "/metrics"):
     answer = Client(raise_request_exception=False).get(path, headers={"Authorization": "Bearer %s"})
     print(answer.status_code, " ".join(answer.content.decode().split()))
 """
+
+
+def test_a_process_whose_migrations_are_pending_is_not_ready(migrated):
+    migrated.execute("DELETE FROM django_migrations WHERE app = 'administration' AND name = '0003_database_page'")
+
+    result = manage("shell", "-v0", "-c", ASK % TOKEN, url=migrated.url)
+
+    assert result.stdout.splitlines()[1] == '503 {"status": "failing", "database": "ok", "migrations": "pending"}'
+
+
+GUNICORN = """
+from fly2any.wsgi import application
+import time
+from django.test import Client
+for path in ("/health/ready", "/metrics", "/admin/login/"):
+    begun = time.monotonic()
+    answer = Client(HTTP_HOST="localhost", raise_request_exception=False).get(path, secure=True, headers={"Authorization": "Bearer %s"})
+    print(answer.status_code, time.monotonic() - begun < limit[path], "The database does not answer" in answer.content.decode())
+"""
+
+
+def test_a_server_that_takes_no_connection_is_said_in_time_and_not_after_the_pools_patience():
+    with socket.socket() as silent:  # It takes connections, and never says a word.
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/d"
+        script = "limit = {'/health/ready': 4, '/metrics': 4, '/admin/login/': 30}" + GUNICORN % TOKEN
+
+        result = manage("shell", "-v0", "-c", script, url=url, METRICS_TOKEN=TOKEN)
+
+    assert result.stdout.splitlines() == ["503 True False", "200 True False", "200 True False"], result.stderr
+
+
+def test_a_page_without_a_database_says_so(migrated):
+    script = (
+        "from django.test import Client; from accounts.models import User; c = Client(HTTP_HOST='localhost', raise_request_exception=False);"
+        "c.force_login(User.objects.create(email='a@b.c', is_staff=True)); from django.db import connection; connection.close();"
+        "connection.settings_dict['PORT'] = '1'; connection.settings_dict['HOST'] = '127.0.0.1'; a = c.get('/admin/', secure=True);"
+        "print(a.status_code, 'The database does not answer' in a.content.decode())"
+    )
+
+    result = manage("shell", "-v0", "-c", script, url=migrated.url, SECOND_FACTOR="false")
+
+    assert result.stdout == "503 True\n", result.stderr
+
+
+def test_a_host_that_is_not_ours_is_a_line_that_names_the_setting(migrated):
+    script = "from django.test import Client; print(Client(HTTP_HOST='other.example', raise_request_exception=False).get('/admin/').status_code)"
+
+    result = manage("shell", "-v0", "-c", script, url=migrated.url, LOG_FORMAT="text")
+
+    [line] = [line for line in result.stderr.splitlines() if "DisallowedHost" in line]
+    assert (result.stdout, "You may need to add 'other.example' to ALLOWED_HOSTS." in line) == ("400\n", True)
+    assert "Traceback" not in result.stderr
 
 
 def test_without_a_server_it_lives_is_not_ready_and_says_why_in_the_log():

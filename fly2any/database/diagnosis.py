@@ -65,6 +65,8 @@ CAUSES = (
           "The server does not let this user in from this machine: add a line to the server's pg_hba.conf."),
     Cause("", r'(too many clients already|remaining connection slots|too many connections for)',
           "The server has no connection left: end idle ones, raise max_connections, or use a connection pooler."),
+    Cause("", r"couldn't get a connection after (?P<after>[\d.]+) sec",
+          "No connection was to be had in {after} s: the server{at} does not answer, or all DATABASE_POOL_MAX connections of this process are in use; `manage.py dbstatus` says which."),
     Cause("", r'the database system is (?P<state>starting up|shutting down|in recovery mode|not yet accepting connections)',
           "The server is {state}: try again in a moment (`dbstatus --wait 60` waits for it)."),
     Cause("", r'(?P<version>PostgreSQL \d+ or later) is required \(found (?P<found>[\d.]+)\)',

@@ -87,6 +87,8 @@ CODES = frozenset(
         "cache.misses",
         "replication.lag",
         "replication.slot",
+        "replication.unreachable",
+        "replication.not_standby",
         "wraparound.near",
         "settings.wrong",
         "extensions.outdated",

@@ -112,7 +112,16 @@ def code_version() -> str:
     if settings.CODE_VERSION:
         return settings.CODE_VERSION
     with suppress(OSError, subprocess.SubprocessError):
-        command = ["git", "-C", str(settings.BASE_DIR), "rev-parse", "--short", "HEAD"]
+        command = [
+            "git",
+            "-c",
+            f"safe.directory={settings.BASE_DIR}",
+            "-C",
+            str(settings.BASE_DIR),
+            "rev-parse",
+            "--short",
+            "HEAD",
+        ]
         said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)  # noqa: S603
         return said.stdout.strip()
     return "unknown"

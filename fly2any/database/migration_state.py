@@ -76,9 +76,14 @@ def replaced_migrations(loader: MigrationLoader | None = None) -> dict[str, froz
     return {".".join(name): frozenset(map(".".join, migration.replaces)) for name, migration in squashed}
 
 
-def read_migrations(connection, *, schema: str, recorded: bool, readable: bool) -> MigrationState:
-    """Return the state of the migrations; `recorded` and `readable` say whether `schema` has a ledger, and whether it may be read."""
-    loader = MigrationLoader(None)  # It reads every migration: once is enough.
+def read_migrations(
+    connection, *, schema: str, recorded: bool, readable: bool, loader: MigrationLoader | None = None
+) -> MigrationState:
+    """Return the state of the migrations; `recorded` and `readable` say whether `schema` has a ledger, and whether it may be read.
+
+    `loader` has the migrations of the code, where they were read before.
+    """
+    loader = loader or MigrationLoader(None)  # It reads every migration: once is enough.
     known = known_migrations(loader)
     if recorded and not readable:
         return MigrationState(recorded, readable, (), (), (), tuple(known), ())

@@ -71,7 +71,7 @@ def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
 
 
 def _roles(names: Names, database: str, schema: str) -> Iterator[str]:
-    yield "-- Read this, then run it as a superuser or as the owner of the database: manage.py dbroles | psql"
+    yield "-- Read this, then run it as a superuser, or as the owner of the database with CREATEROLE: manage.py dbroles | psql -v ON_ERROR_STOP=1"
     yield "-- Passwords are not in it. Afterwards, in psql, for each role: \\password"
     yield "BEGIN;"
     for name in (names.migrate, names.app, names.read):
@@ -92,6 +92,7 @@ def _owners(names: Names, owners: list[str]) -> Iterator[str]:
 
 
 def _in_the_end(names: Names, database: str, schema: str, owners: list[str]) -> Iterator[str]:
+    yield f"-- For backups that are proven by a restore on this server: ALTER ROLE {quote(names.migrate)} CREATEDB;"
     yield "-- When every client uses one of the three:"
     yield from (f"-- REVOKE {quote(names.migrate)} FROM {quote(name)};" for name in owners)
     yield f"-- REVOKE ALL ON DATABASE {quote(database)} FROM PUBLIC;"

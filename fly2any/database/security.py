@@ -132,9 +132,9 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
     tls = next((row.tls for row in read(TLS_SQL)), "")
     found = dict(read(SETTINGS_SQL, names=["ssl", "ssl_min_protocol_version"]))
     yield Figure("this connection", tls or ("a local socket" if host.startswith("/") or not host else "not encrypted"))
-    yield Figure(
-        "the server", f"TLS {found.get('ssl', 'unknown')}, from {found.get('ssl_min_protocol_version') or 'any version'} on"
-    )
+    least = found.get("ssl_min_protocol_version")
+    oldest = "which version at least, this role may not see" if least is None else f"from {least or 'any version'} on"
+    yield Figure("the server", f"TLS {found.get('ssl', 'unknown')}, {oldest}")
     if found.get("ssl") == "on" and found.get("ssl_min_protocol_version") in ("", "TLSv1", "TLSv1.1"):
         yield Finding(
             Severity.WARNING, "security.tls_version", "ssl_min_protocol_version",

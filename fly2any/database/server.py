@@ -170,7 +170,7 @@ class Server:
                 "server.privileges",
                 self.role,
                 f"The role {self.role} does not hold {lacking}: enough for this report, not for everything else.",
-                "To migrate connect as the owner of the tables; the site needs SELECT, INSERT, UPDATE and DELETE.",
+                "As it should be for a role that `dbroles` made to serve or to read. To migrate connect as the owner of the tables; the site needs SELECT, INSERT, UPDATE and DELETE.",
             )
 
 

@@ -86,9 +86,9 @@ def test_a_damaged_archive_puts_nothing_back(filled, tmp_path, harm):
     result = manage("dbrestore", "--archive", manifest.stem, url=filled.url, ARCHIVE_LOCATION=str(place))
 
     said = {
-        "cut": r".*zip has [\d,]+ bytes and not [\d,]+: it was cut short; use another backup\.",
-        "flipped": r".*zip is not what was stored \(its SHA-256 differs\): it is damaged; use another backup\.",
-        "gone": r".*zip is not there: correct ARCHIVE_LOCATION, or use another backup\.",
+        "cut": r".*zip has [\d,]+ bytes and not [\d,]+: it was cut short; use another\.",
+        "flipped": r".*zip is not what was stored \(its SHA-256 differs\): it is damaged; use another\.",
+        "gone": r".*zip is not there: nothing was put there yet, or correct ARCHIVE_LOCATION\.",
         "manifest": r".*json describes no archive, or is damaged: use another, and remove it if nobody needs it\.",
         "other rows": r".*zip has other rows of price_history than were archived: use another archive\.",
     }[harm]

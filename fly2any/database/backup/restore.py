@@ -109,10 +109,10 @@ def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]
         size = path.stat().st_size
         if size != manifest.bytes:
             cut = "cut short" if size < manifest.bytes else "changed"
-            raise Unfit(f"{manifest.file} has {size:,} bytes and not {manifest.bytes:,}: it was {cut}; use another backup.")
+            raise Unfit(f"{manifest.file} has {size:,} bytes and not {manifest.bytes:,}: it was {cut}; use another.")
         progress.show(f"reading {manifest.file}", None)
         if sha256_of(path) != manifest.sha256:
-            raise Unfit(f"{manifest.file} is not what was stored (its SHA-256 differs): it is damaged; use another backup.")
+            raise Unfit(f"{manifest.file} is not what was stored (its SHA-256 differs): it is damaged; use another.")
         if not manifest.file.endswith(ENDING):
             yield path
             return

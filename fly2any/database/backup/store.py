@@ -80,7 +80,7 @@ class Folder(Store):
         try:
             yield
         except FileNotFoundError as error:
-            raise Refusal(f"{error.filename} is not there: correct {self.variable}, or use another backup.") from error
+            raise Refusal(f"{error.filename} is not there: nothing was put there yet, or correct {self.variable}.") from error
         except OSError as error:
             raise Refusal(
                 f"{self.place} cannot be used ({error.strerror}): correct {self.variable}, or what is in its way there."

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
-from ..findings import Finding
+from ..findings import Finding, Severity
 from .examine import Health, Topic
 from .waivers import Waiver
 
@@ -74,7 +74,8 @@ def finding_lines(findings: Iterable[Finding], waived: Iterable[tuple[Finding, W
         yield f"  {finding.severity.upper():<8}{finding.code} at {finding.where}"
         yield f"          {finding.message}"
         first, *rest = finding.cure.splitlines()
-        yield f"          cure: {first}"
+        label = "note" if finding.severity is Severity.NOTE else "cure"
+        yield f"          {label}: {first}"
         yield from (f"                {line}" for line in rest)
     yield from waived_lines(waived)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+from django.db import DEFAULT_DB_ALIAS, Error, connections
+
 from ..catalog import quote
+from ..diagnosis import explain
 from ..findings import Finding, Severity
 from ..units import size, span
 from .examine import Figure, Reader
@@ -60,9 +63,13 @@ def replication(
                 "See its log, and whether the network or its disk is too slow.",
             )  # fmt: skip
         return
+    yield from _configured(read)
     replicas, slots = read(REPLICAS_SQL), read(SLOTS_SQL)
     yield Figure("replicas", str(len(replicas)), len(replicas), "replicas")
     for row in replicas:
+        if row.state is None:
+            yield Figure(row.name, "how far it is, this role may not see: GRANT pg_monitor")
+            continue
         yield Figure(row.name, f"{row.state}, {size(row.behind or 0)} behind", row.behind, "replica_behind_bytes", row.name)
         if (row.behind or 0) > most or (row.lag and row.lag > longest):
             yield Finding(
@@ -77,6 +84,29 @@ def replication(
                 f"Nobody fetches from it, and the server keeps {size(row.kept or 0)} of WAL for it (limit {size(most)}), which fills the disk.",
                 f"Start its replica again, or SELECT pg_drop_replication_slot('{row.name}');",
             )  # fmt: skip
+
+
+def _configured(read: Reader) -> Iterator[Finding]:
+    """Yield what is wrong with the replica that POSTGRES_REPLICA_URL names, if it names one."""
+    if read.connection.alias != DEFAULT_DB_ALIAS or "replica" not in connections.settings:
+        return
+    replica = connections["replica"]
+    try:
+        with replica.cursor() as cursor:
+            cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
+            is_standby = cursor.fetchone()[0]
+    except Error as error:
+        replica.close()
+        yield Finding(
+            Severity.WARNING, "replication.unreachable", "POSTGRES_REPLICA_URL", f"The replica does not answer: {explain(error)}",
+            "Correct what it says; until then the admin's lists are read from the primary.",
+        )  # fmt: skip
+        return
+    if not is_standby:
+        yield Finding(
+            Severity.WARNING, "replication.not_standby", "POSTGRES_REPLICA_URL", "It leads to a server that is no standby, so nothing is read from there.",
+            "Correct the URL, or take it away.",
+        )  # fmt: skip
 
 
 def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | Finding]:

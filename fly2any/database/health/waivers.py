@@ -11,6 +11,23 @@ from pathlib import Path
 from ..diagnosis import Refusal
 from ..findings import CODES, Finding, Severity
 
+# What the contract demands: waived it would be drift that nobody is told of.
+NEVER = (
+    "table",
+    "column",
+    "default",
+    "primary_key",
+    "unique",
+    "check",
+    "index",
+    "trigger",
+    "foreign_key",
+    "migrations",
+    "contract",
+    "adopt",
+    "waiver",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
@@ -39,13 +56,18 @@ def read_waivers(path: Path) -> tuple[Waiver, ...]:
             or set(entry) != set(names)
             or not all(type(entry[name]) is kind for name, kind in names.items())
         ):
+            wrong = [name for name in names if not isinstance(entry, dict) or type(entry.get(name)) is not names[name]]
+            wrong += sorted(set(entry) - set(names)) if isinstance(entry, dict) else []
             raise Refusal(
-                f"Waiver {number} in {path} has not code, where, owner, until (a day) and reason, and no other: correct it."
+                f"Waiver {number} in {path} has not code, where, owner, until (a day, without quotes) and reason, and no other:"
+                f" correct {', '.join(wrong)}."
             )
         if entry["code"] not in CODES:
             raise Refusal(
                 f"Waiver {number} in {path} names {entry['code']}, which is no code: docs/reference/findings.md has them."
             )
+        if entry["code"].partition(".")[0] in NEVER:
+            raise Refusal(f"Waiver {number} in {path} names {entry['code']}, which nobody can answer for: mend what it finds.")
         waivers.append(Waiver(**entry))
     return tuple(waivers)
 

@@ -22,7 +22,7 @@ from ..health.topics import TOPICS
 from ..health.waivers import Waiver, read_waivers, waive
 from ..locks import LOCKED_OUT, MAINTENANCE_LOCK, Activity, advisory_lock
 from ..retention.archive import Archives
-from ..retention.rules import Due, switched_on
+from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import LOCK_TIMEOUT, Swept, count, sweep
 from ..security import TOPICS as SECURITY
 from ..status import verify
@@ -100,7 +100,7 @@ def maintain(connection, period: str, *, seconds: float, progress: Progress) -> 
     swept: list[Swept] = []
     refreshed = Refreshed([], [])
     found = [*_sweep_all(connection, due, swept, at=at, archives=archives, deadline=deadline, progress=progress)]
-    emptied = {one.table for one in swept if one.removed}
+    emptied = {name for one in swept if one.removed for name in (one.table, RULES[one.table].child) if name}
     found += _refresh(connection, refreshed, emptied, whole=period != "weekly", deadline=deadline, progress=progress)
     progress.show("looking", None)
     topics = {name: TOPICS[name] for name in LOOKED_AT[period]} | (SECURITY if period == "quarterly" else {})
@@ -176,6 +176,7 @@ def archives_of(connection) -> Archives | None:
 
 def planned(connection) -> list[tuple[Due, datetime, int]]:
     """Return for each rule that is switched on from when its rows go, and how many these are."""
+    archives_of(connection)  # Raises what would stop the run itself.
     now = datetime.now(UTC)
     due = switched_on(settings.RETENTION["days"])
     return [(one, one.before(now), count(connection, one.rule, one.before(now))) for one in due]
@@ -186,6 +187,8 @@ def _refresh(
 ) -> Iterator[Finding]:
     """Vacuum the tables with dead rows, and analyse those that changed, or only the `emptied` ones; yield what could not be done."""
     with connection.cursor() as cursor:
+        if connection.pg_version >= 150000:  # What this session removed is counted before a vacuum, not on top of it.
+            cursor.execute("SELECT pg_catalog.pg_stat_force_next_flush()")
         cursor.execute(TABLES_SQL)
         tables = [
             (name, dead or name in emptied, may)

@@ -13,7 +13,7 @@ from fly2any.database.maintenance.run import not_asked
 from fly2any.database.management.arguments import add_database, seconds
 from fly2any.database.render import as_json, as_text
 from fly2any.database.security import TOPICS as SECURITY
-from fly2any.database.status import verify, waived
+from fly2any.database.status import for_release, verify, waived
 from fly2any.database.write_check import check_writes
 
 
@@ -34,6 +34,11 @@ class Command(BaseCommand):
             "--security", action="store_true", help="Also look at who may do what, what is encrypted, and who gets in."
         )
         parser.add_argument(
+            "--release",
+            action="store_true",
+            help="For deploys: what is found of the server, backups and security does not count.",
+        )
+        parser.add_argument(
             "--wait",
             type=seconds,
             default=0,
@@ -41,7 +46,7 @@ class Command(BaseCommand):
             help="Wait this long for the database to answer with nothing pending.",
         )
 
-    def handle(self, *, database, format, indexes, write_check, security, wait, verbosity, **options):
+    def handle(self, *, database, format, indexes, write_check, security, release, wait, verbosity, **options):
         connection = connections[database]
         report, failure = self.report(connection, indexes, wait), None
         if write_check:
@@ -58,6 +63,7 @@ class Command(BaseCommand):
             *(not_asked(looked, "security.not_asked") if looked else ()),
         )
         report = waived(replace(report, backups=newest, security=looked, findings=found), read_waivers(settings.WAIVERS))
+        report = for_release(report) if release else report
         self.stdout.write(as_json(report) if format == "json" else as_text(report, verbosity=verbosity))
         if failure is not None:
             raise failure
