@@ -4,7 +4,7 @@ import os
 
 wsgi_app = "fly2any.wsgi"
 worker_class = "gthread"
-workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = 8
 timeout = 90  # Seconds: a page that writes may take 60.
 graceful_timeout = 30

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,15 +24,16 @@ from prometheus_client.core import GaugeMetricFamily
 from pythonjsonlogger.json import JsonFormatter
 
 from fly2any.database.backup.retention import Newest, read_newest
-from fly2any.database.diagnosis import explain, without_password
+from fly2any.database.diagnosis import Refusal, explain, sqlstate, without_password
+from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Health, examine
 from fly2any.database.health.topics import TOPICS
-from fly2any.database.health.waivers import read_waivers
+from fly2any.database.health.waivers import Waiver, read_waivers
 from fly2any.database.migration_state import read_migrations
-from fly2any.database.status import Report, verify
+from fly2any.database.status import Report, verify, waived
 
 READY = 2_000  # Milliseconds for each statement.
-HOME_SQL = "SELECT COALESCE(pg_catalog.current_schema(), 'public'), pg_catalog.to_regclass('django_migrations') IS NOT NULL"
+HOME_SQL = "SELECT COALESCE(pg_catalog.current_schema(), 'public'), pg_catalog.to_regclass('django_migrations') IS NOT NULL, pg_catalog.pg_is_in_recovery()"
 BACKUPS_KNOWN = 300  # Seconds: they may be far away.
 
 DISALLOWED = "django.security.DisallowedHost"
@@ -44,10 +45,9 @@ def monitored(get_response):
 
     A platform asks by the machine's address and without TLS, and its answer must not be a redirect or a 400.
     """
-    pages = {"/health/live": live, "/health/ready": ready, "/metrics": metrics}
 
     def respond(request):
-        page = pages.get(request.path_info)
+        page = PAGES.get(request.path_info)
         if page is None:
             return get_response(request)
         if request.method not in ("GET", "HEAD"):
@@ -70,12 +70,14 @@ def ready(request: HttpRequest) -> HttpResponse:
     try:
         with own_connection() as probe, probe.cursor() as cursor:
             cursor.execute(HOME_SQL)
-            schema, recorded = cursor.fetchone()
+            schema, recorded, only_reads = cursor.fetchone()
+            if only_reads:
+                checks["database"] = "only reads"
             if read_migrations(probe, schema=schema, recorded=recorded, readable=True, loader=_loader()).pending:
                 checks["migrations"] = "pending"
     except Error as error:
         logging.getLogger("fly2any.health").warning("not ready: %s", explain(error))
-        checks = {"database": "failing", "migrations": "unknown"}
+        checks = {"database": "ok" if sqlstate(error) == "42501" else "failing", "migrations": "unknown"}
     fine = set(checks.values()) == {"ok"}
     return _json({"status": "ok" if fine else "failing", **checks}, status=200 if fine else 503)
 
@@ -110,8 +112,8 @@ def metrics(request: HttpRequest) -> HttpResponse:
     """What `dbstatus` and `dbhealth` report, as Prometheus reads it."""
     if not settings.METRICS_TOKEN:
         return HttpResponse("METRICS_TOKEN is not set: there are no metrics.\n", status=404, content_type="text/plain")
-    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    if not hmac.compare_digest(given.encode(), settings.METRICS_TOKEN.encode()):
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), settings.METRICS_TOKEN.encode()):
         return HttpResponse(
             "Give the METRICS_TOKEN as Authorization: Bearer ….\n",
             status=401,
@@ -132,9 +134,7 @@ class Reports:
         try:
             with own_connection():  # Else the pool is waited for, longer than Prometheus waits for this.
                 pass
-            report = verify(connection)
-            health = examine(connection, TOPICS, read_waivers(settings.WAIVERS))
-            backups = cache.get_or_set("fly2any.backups", lambda: read_newest(report.server.database), BACKUPS_KNOWN)
+            report, health, backups = everything(connection)
         except Error as error:
             logging.getLogger("fly2any.metrics").warning("not reported: %s", explain(error))
             yield _gauge("up", "Whether the database could be asked.", [((), 0)])
@@ -142,8 +142,8 @@ class Reports:
         yield _gauge("up", "Whether the database could be asked.", [((), 1)])
         yield from of_status(report)
         yield from of_health(health)
-        yield from of_backups(backups)  # type: ignore[arg-type]
-        yield from _findings({"status": report, "health": health, "backups": backups})
+        yield from of_backups(backups)
+        yield from _findings({"status": report.findings, "health": health.findings})
         yield _gauge("report_seconds", "How long it took to ask.", [((), time.monotonic() - begun)])
 
 
@@ -177,11 +177,28 @@ def of_backups(backups: Newest) -> Iterator[GaugeMetricFamily]:
         yield _gauge("backup_age_seconds", "Since when the newest good backup was taken.", [((), age)])
 
 
-def _findings(reports) -> Iterator[GaugeMetricFamily]:
+def everything(connection) -> tuple[Report, Health, Newest]:
+    """Return what dbstatus, dbhealth and the backups say, less what somebody answers for."""
+    waivers = known_waivers()
+    report = verify(connection)
+    backups: Any = cache.get_or_set("fly2any.backups", lambda: read_newest(report.server.database), BACKUPS_KNOWN)
+    report = waived(replace(report, backups=backups, findings=(*report.findings, *backups.findings())), waivers)
+    return report, examine(connection, TOPICS, waivers), backups
+
+
+def known_waivers() -> tuple[Waiver, ...]:
+    """Return the waivers; of a file that cannot be read none, which the log says."""
+    try:
+        return read_waivers(settings.WAIVERS)
+    except Refusal as refusal:
+        logging.getLogger("fly2any.waivers").warning("nothing is waived: %s", refusal)
+        return ()
+
+
+def _findings(reports: dict[str, tuple[Finding, ...]]) -> Iterator[GaugeMetricFamily]:
     counts: dict[tuple[str, str, str], int] = {}
-    for name, report in reports.items():
-        found = report.findings() if callable(report.findings) else report.findings
-        for finding in found:
+    for name, findings in reports.items():
+        for finding in findings:
             key = (name, str(finding.severity), finding.code)
             counts[key] = counts.get(key, 0) + 1
     yield _gauge("findings", "Findings, by report, severity and code.", counts.items(), "report", "severity", "code")
@@ -194,6 +211,9 @@ def _gauge(name: str, text: str, samples: Iterable[tuple[tuple[str, ...], float]
     return family
 
 
+PAGES = {"/health/live": live, "/health/ready": ready, "/metrics": metrics}
+
+
 def logged(get_response):
     """Log each request when it is answered: by its path, never by what it asks, which may be somebody's address."""
 
@@ -201,13 +221,13 @@ def logged(get_response):
         begun = time.monotonic()
         path = escape_uri_path(request.path)[:500]  # Without what would begin a line of its own.
         response = get_response(request)
-        if not request.path_info.startswith(("/health/", "/metrics", "/static/")):
-            user = getattr(request, "user", None)
+        if request.path_info not in PAGES and not request.path_info.startswith("/static/"):
+            user = getattr(request, "_cached_user", None)  # Where somebody asked for it: a line is worth no query.
             requests.info(
                 "%s %s %s", request.method, path, response.status_code,
                 extra={
                     "method": request.method, "path": path, "status": response.status_code,
-                    "milliseconds": round(1000 * (time.monotonic() - begun)), "user_id": user.pk if user is not None and user.is_authenticated else None,
+                    "milliseconds": round(1000 * (time.monotonic() - begun)), "user_id": getattr(user, "pk", None),
                 },
             )  # fmt: skip
         return response
@@ -241,4 +261,10 @@ class Json(JsonFormatter):
         record.__dict__.pop("request", None)  # Django gives the request itself.
         if record.name == DISALLOWED:
             record.exc_info = record.exc_text = None  # Its message says all.
-        return without_password(super().format(record))
+        return super().format(record)
+
+    def jsonify_log_record(self, log_data):
+        # Before they are escaped, which would change how a password is written.
+        return super().jsonify_log_record(
+            {key: without_password(value) if isinstance(value, str) else value for key, value in log_data.items()}
+        )

@@ -168,11 +168,11 @@ DATABASES["default"]["POOL"] = pool(DATABASES["default"].get("POOL", {}))
 DATABASE_ROUTERS = ["fly2any.administration.replica.Router"]
 if replica := first_url("POSTGRES_REPLICA_URL"):
     DATABASES["replica"] = url.parse(replica[1], variable=replica[0])
-    DATABASES["replica"]["OPTIONS"]["connect_timeout"] = 2  # Pages wait for it, and can do without.
-    DATABASES["replica"]["POOL"] = options = pool(DATABASES["replica"]["POOL"])
-    if options:
-        options["timeout"] = 2
-    DATABASES["replica"] |= {"CONN_HEALTH_CHECKS": True, "TEST": {"MIRROR": "default"}}
+    # Pages wait for it, and can do without: each makes a connection, which says within 2 s whether the server answers.
+    DATABASES["replica"]["OPTIONS"] |= {"connect_timeout": 2, "tcp_user_timeout": 5000}
+    DATABASES["replica"] |= {"POOL": None, "TEST": {"MIRROR": "default"}}
+    if schema := DATABASES["default"]["OPTIONS"].get("options"):
+        DATABASES["replica"]["OPTIONS"].setdefault("options", schema)
 REPLICA_MAX_LAG = numbers("REPLICA_MAX_LAG", "10", 1)[0]  # Seconds.
 
 if DEVELOPMENT:
@@ -287,9 +287,9 @@ WAIVERS = BASE_DIR / "waivers.toml"  # Findings of dbhealth that somebody answer
 
 # Who shows it as `Authorization: Bearer …` gets the metrics; without one there are none.
 METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "").strip()
-if METRICS_TOKEN and len(METRICS_TOKEN) < 16:
+if METRICS_TOKEN and (len(METRICS_TOKEN) < 16 or not METRICS_TOKEN.isascii() or not METRICS_TOKEN.isprintable()):
     raise ImproperlyConfigured(
-        'METRICS_TOKEN is shorter than 16 characters: set it to METRICS_TOKEN="$(openssl rand -hex 24)".'
+        'METRICS_TOKEN is not 16 or more characters of ASCII: set it to METRICS_TOKEN="$(openssl rand -hex 24)".'
     )
 
 LOG_FORMAT = os.environ.get("LOG_FORMAT", "").strip().lower() or ("text" if DEBUG else "json")

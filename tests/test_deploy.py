@@ -110,6 +110,15 @@ def test_the_web_process_serves_says_that_it_is_ready_and_ends_when_told(migrate
     assert '"message": "GET /admin/login/ 200"' in said
 
 
+@pytest.mark.parametrize(("given", "workers"), [({}, "2"), ({"WEB_CONCURRENCY": "4"}, "4")])
+def test_the_number_of_processes_is_the_platforms(migrated, given, workers):
+    config = subprocess.run(
+        [BIN / "gunicorn", "--print-config"], cwd=PROJECT, env=environment(migrated, **given), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ).stdout  # fmt: skip
+
+    assert re.search(r"^workers\s+= (\d+)$", config, re.M)[1] == workers
+
+
 def test_the_workflow_is_one_and_never_cuts_off_a_run_that_migrates():
     checked = subprocess.run(
         [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", ".github/workflows/deploy.yml"],

@@ -5,6 +5,7 @@ import re
 import socket
 
 import pytest
+from django.core.cache import cache
 from django.db import connection
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -213,10 +214,78 @@ def test_a_request_is_a_line_without_what_it_asked_and_without_a_password(migrat
     ("environment", "said"),
     [
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is neither text nor json: set it to one of them."),
-        ({"METRICS_TOKEN": "short"}, 'METRICS_TOKEN is shorter than 16 characters: set it to METRICS_TOKEN="$(openssl rand -hex 24)".'),
+        ({"METRICS_TOKEN": "short"}, 'METRICS_TOKEN is not 16 or more characters of ASCII: set it to METRICS_TOKEN="$(openssl rand -hex 24)".'),
     ],
 )  # fmt: skip
 def test_what_is_configured_wrongly_is_one_sentence(environment, said):
     result = manage("dbstatus", url="postgresql://u@127.0.0.1:1/d", **environment)
 
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{said}\n")
+
+
+WITHIN_JSON = """
+import logging
+for text in ("it says %s", "as a URL has it: %s"):
+    logging.getLogger("fly2any").warning(text, {"it says %s": 'geh"eim%x-ours', "as a URL has it: %s": "geh%22eim%25x-ours"}[text])
+logging.getLogger("fly2any").warning("plain", extra={"status": 404, "nothing": None})
+"""
+
+
+def test_a_password_is_replaced_however_it_is_written_and_the_line_stays_json(migrated):
+    url = migrated.url.replace("//postgres@", "//postgres:geh%22eim%25x-ours@")
+
+    result = manage("shell", "-v0", "-c", WITHIN_JSON, url=url, LOG_FORMAT="json")
+
+    entries = [json.loads(line) for line in result.stderr.splitlines()]
+    assert [entry["message"] for entry in entries] == ["it says ********", "as a URL has it: ********", "plain"]
+    assert "eim" not in result.stderr
+
+
+def test_a_request_that_asks_for_nobody_asks_the_database_nothing():
+    script = (
+        "from django.test import Client; c = Client(HTTP_HOST='localhost', raise_request_exception=False); c.cookies['__Host-sessionid'] = 'x' * 32;"
+        "print(c.get('/', secure=True).status_code, c.get('/nope/', secure=True).status_code)"
+    )
+
+    result = manage("shell", "-v0", "-c", script, url="postgresql://u@127.0.0.1:1/d")
+
+    assert (result.stdout, "Traceback" in result.stderr) == ("302 404\n", False), result.stderr
+
+
+def test_a_standby_and_a_role_that_may_not_see_are_not_ready(own_server, tmp_path_factory):
+    primary = own_server().start().create_database()
+    assert manage("migrate", "-v0", url=primary.url()).returncode == 0
+    primary.execute("CREATE ROLE watcher LOGIN")
+    standby = primary.standby(tmp_path_factory.mktemp("standby"))
+    try:
+        answers = [
+            manage("shell", "-v0", "-c", ASK % TOKEN, url=url).stdout.splitlines()[1]
+            for url in (standby.url(), primary.url("watcher"))
+        ]
+    finally:
+        standby.remove()
+
+    assert answers == [
+        '503 {"status": "failing", "database": "only reads", "migrations": "ok"}',
+        '503 {"status": "failing", "database": "ok", "migrations": "unknown"}',
+    ]
+
+
+@pytest.mark.django_db
+def test_what_somebody_answers_for_is_no_metric_and_a_broken_file_waives_nothing(platform, settings, tmp_path, caplog):
+    settings.METRICS_TOKEN, settings.WAIVERS = TOKEN, tmp_path / "waivers.toml"
+    settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path / "none"), "expected": True}
+    cache.clear()
+    key = ("fly2any_findings", "backup.none", "status", "warning")
+    (tmp_path / "none").mkdir()
+    before = sampled(platform)
+    settings.WAIVERS.write_text(
+        f'[[waiver]]\ncode = "backup.none"\nwhere = "{tmp_path}/none"\nowner = "a"\nuntil = 2100-01-01\nreason = "b"\n'
+    )
+    waived = sampled(platform)
+    settings.WAIVERS.write_text("[[")
+    broken = sampled(platform)
+    cache.clear()
+
+    assert (before.get(key), waived.get(key), broken.get(key)) == (1, None, 1)
+    assert "nothing is waived" in caplog.text

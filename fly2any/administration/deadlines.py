@@ -36,11 +36,14 @@ def in_time(view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest],
         try:
             try:
                 return answer(request, source, *args, **kwargs)
+            except replica.Missing:
+                source = replica.PRIMARY
             except DatabaseError as error:
                 if source.alias != replica.REPLICA or is_timeout(error):
                     raise
+                source = replica.failed(error)
             request.__dict__.pop("accesses", None)
-            return answer(request, replica.failed(), *args, **kwargs)
+            return answer(request, source, *args, **kwargs)
         except (OperationalError, TooSlow) as error:
             if not (isinstance(error, TooSlow) or is_timeout(error)):
                 raise

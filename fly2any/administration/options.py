@@ -37,6 +37,7 @@ from .forms import SchemaForms
 from .indexes import leads, orders
 from .models import Access
 from .overview import MOST_EVENTS, page_of_row, panels, timeline
+from .replica import REPLICA, Missing, current
 from .search import Key, Probe, Related, search
 from .shown import Show
 
@@ -181,6 +182,8 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
     def overview_view(self, request, object_id):
         """The page of what hangs on a row."""
         row = self.get_object(request, unquote(object_id))
+        if row is None and current().alias == REPLICA:
+            raise Missing
         if row is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined]
         if not self.has_view_permission(request, row):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import wraps
 from urllib.parse import urlencode
 
@@ -14,11 +15,13 @@ from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_safe
 
+from fly2any.database.diagnosis import Refusal
 from fly2any.database.health.examine import examine
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.health.waivers import read_waivers
 from fly2any.database.retention.rules import switched_on
 from fly2any.database.security import TOPICS as SECURITY
+from fly2any.database.status import waived
 
 from .dashboard import read_backups, read_state, read_tables, read_tiles
 from .deadlines import in_time
@@ -66,21 +69,22 @@ class AdminSite(admin.AdminSite):
         if not self.may_see_database(request):
             raise PermissionDenied
         state, backups = read_state(), read_backups()
-        waivers = read_waivers(settings.WAIVERS)
+        try:
+            waivers = read_waivers(settings.WAIVERS)
+        except Refusal as refusal:
+            waivers = ()
+            messages.error(request, str(refusal))
         health, security = examine(connection, TOPICS, waivers), examine(connection, SECURITY, waivers)
+        if state:
+            state = waived(replace(state, findings=(*state.findings, *backups.findings())), waivers)
         context = {
             **self.each_context(request),
             "title": "Database",
             "reports": [("Health", health), ("Security", security)],
             "backups": backups,
             "retention": switched_on(settings.RETENTION["days"]),
-            "findings": [
-                *(state.findings if state else ()),
-                *backups.findings(),
-                *health.findings,
-                *(finding for finding in security.findings if finding.code != "waiver.expired"),  # It is there already.
-            ],
-            "waived": [*health.waived, *security.waived],
+            "findings": list(dict.fromkeys([*(state.findings if state else ()), *health.findings, *security.findings])),
+            "waived": [*(state.waived if state else ()), *health.waived, *security.waived],
             "at": health.at,
         }
         return TemplateResponse(request, "admin/database.html", context)

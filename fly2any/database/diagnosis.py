@@ -6,6 +6,7 @@ import errno
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
+from urllib.parse import quote
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -150,7 +151,8 @@ def without_password(text: str) -> str:
     """Return `text` with every configured password in it replaced, where it stands as a word."""
     for database in settings.DATABASES.values():
         for password in filter(None, (database.get("PASSWORD"), (database.get("DIRECT") or {}).get("PASSWORD"))):
-            text = re.sub(rf"(?<!\w){re.escape(password)}(?!\w)", "********", text)
+            for written in {password, quote(password, safe=""), quote(password)}:  # As a URL has it, too.
+                text = re.sub(rf"(?<!\w){re.escape(written)}(?!\w)", "********", text)
     return text
 
 

@@ -253,6 +253,8 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
 
     Raises Refusal when the lock is not to be had, or the connection leads through a transaction pooler.
     """
+    if alias == "replica":
+        raise Refusal("The replica gets its schema from its primary: run the command without --database replica.")
     connection = connections[alias]
     with ExitStack() as stack:
         stack.enter_context(connection.direct())  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from fly2any.database.backup.store import store_at
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
 from fly2any.database.watching import Progress
-from tests.conftest import django, manage
+from tests.conftest import django, fresh, manage
 from tests.database.old_rows import BEFORE, CASES, EVERY, NEW, maintain, put, put_back, swept
 from tests.database.taken import rows
 from tests.servers import open_transaction
@@ -260,3 +260,37 @@ def test_the_archives_are_listed_with_the_times_of_their_rows(migrated, tmp_path
         2, f"{tmp_path}/a has no archive nothing: `manage.py dbmaintain archives` lists them.\n",
     )  # fmt: skip
     assert os.stat(next((tmp_path / "a").glob("*.zip"))).st_mode & 0o77 == 0
+
+
+def test_a_copy_of_the_database_settles_nothing_of_the_originals(migrated, tmp_path):
+    put(migrated, "price_history", "removed", CASES["price_history"][0])
+    with django(migrated) as connection:
+        part = {"first": "(0,0)", "last": "(100,0)", "before": BEFORE}
+        Archives(store_at(str(tmp_path)), "the same name").keep(connection, RULES["price_history"], part, Progress())
+    migrated.execute("DELETE FROM price_history")  # And then it was killed.
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    for copy in fresh("template0"):
+        assert manage("migrate", "-v0", url=copy.url).returncode == 0
+        put(copy, "price_history", "removed", CASES["price_history"][0])
+        with django(copy) as connection:
+            Archives(store_at(str(tmp_path)), "the same name").settle(connection, RULES["price_history"])
+    after = sorted(path.name for path in tmp_path.iterdir())
+    with django(migrated) as connection:
+        Archives(store_at(str(tmp_path)), "the same name").settle(connection, RULES["price_history"])
+
+    assert after == before
+    assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".json", ".zip"]
+
+
+def test_a_damaged_list_of_ids_is_one_sentence_and_the_others_are_swept(filled, tmp_path):
+    place = {"ARCHIVE_LOCATION": str(tmp_path), "RETENTION": "price_history=0,price_monitor_logs=0"}
+    maintain(filled, "weekly", ARCHIVE_LOCATION=str(tmp_path), RETENTION="price_history=0")
+    [name] = [path.stem for path in tmp_path.glob("*.json")]
+    (tmp_path / f"{name}.ids").write_text('["a')
+
+    report = json.loads(maintain(filled, "weekly", "--format", "json", **place).stdout)
+
+    [said] = [one["message"] for one in report["findings"] if one["code"] == "maintenance.failed"]
+    assert said == f"{name}.ids is damaged: look which rows of the archive are still in the table, and remove the file."
+    assert [one["table"] for one in report["removed"]] == ["price_monitor_logs"]

@@ -2,11 +2,13 @@
 
 import json
 import signal
+import time
 
 import psutil
 import pytest
 
 from fly2any.database.backup.store import store_at
+from fly2any.database.retention import sweep as sweeping
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import delete_archived
@@ -212,3 +214,18 @@ def test_where_archives_cannot_be_kept_nothing_is_removed(filled, tmp_path):
     assert result.returncode == 4
     assert failed == [f"{tmp_path}/file cannot be made or is no folder (File exists): correct ARCHIVE_LOCATION."]
     assert rows(filled) == before
+
+
+def test_a_deadline_in_the_middle_of_a_part_is_not_the_end(migrated, monkeypatch, tmp_path):
+    for number in range(5):
+        put(migrated, "price_history", f"p{number}", CASES["price_history"][0])
+    monkeypatch.setattr(sweeping, "BATCH_ROWS", 2)
+    migrated.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN OLD; END';"
+        " CREATE TRIGGER slow BEFORE DELETE ON price_history FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+
+    result = swept(migrated, "price_history", tmp_path, deadline=time.monotonic() + 1.5)  # Over within the first batch.
+
+    assert (result.removed, result.skipped, result.finished) == (2, 0, False)
+    assert migrated.execute("SELECT count(*) FROM price_history") == [(3,)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -48,23 +49,24 @@ def queries(
     rows = read(SLOWEST_SQL.format(schema=quote(installed[0].schema)))
     whole = sum(row.total for row in rows)
     yield Figure("time in queries", span(whole), whole, "query_seconds")
-    for row in rows[:shown]:
+    of = functools.cache(lambda place: _of(read, rows[place]))  # Each is planned once.
+    for place, row in enumerate(rows[:shown]):
         yield Figure(
             without_literals(row.query),
-            f"{row.calls:,} calls, {span(row.mean)} each, {share(row.part or 0)} of the time{_of(read, row)}",
+            f"{row.calls:,} calls, {span(row.mean)} each, {share(row.part or 0)} of the time{of(place)}",
             row.mean,
         )
-    for row in rows:
+    for place, row in enumerate(rows):
         if row.calls >= calls and row.mean >= slow:
             yield Finding(
                 Severity.WARNING, "queries.slow", f"query {row.id}",
-                f"“{without_literals(row.query)}” takes {span(row.mean)} on average over {row.calls:,} calls (limit {span(slow)}){_of(read, row)}.",
+                f"“{without_literals(row.query)}” takes {span(row.mean)} on average over {row.calls:,} calls (limit {span(slow)}){of(place)}.",
                 "EXPLAIN (ANALYZE, BUFFERS) it; an index it lacks is a migration, what it need not read a shorter SELECT.",
             )  # fmt: skip
         elif whole > busy and (row.part or 0) > most:
             yield Finding(
                 Severity.NOTE, "queries.heavy", f"query {row.id}",
-                f"“{without_literals(row.query)}” takes {share(row.part)} of all time in queries (limit {share(most)}), {row.calls:,} calls of {span(row.mean)}{_of(read, row)}.",
+                f"“{without_literals(row.query)}” takes {share(row.part)} of all time in queries (limit {share(most)}), {row.calls:,} calls of {span(row.mean)}{of(place)}.",
                 "EXPLAIN (ANALYZE, BUFFERS) it, or ask it less often.",
             )  # fmt: skip
 
@@ -86,6 +88,7 @@ def _by(read: Reader, row) -> Iterator[str]:
         return
     try:
         with transaction.atomic(using=read.connection.alias), read.connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 500")
             cursor.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {row.query}")
             (plan,) = cursor.fetchone()
     except Error:

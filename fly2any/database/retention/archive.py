@@ -46,6 +46,10 @@ GHOSTS_SQL = """
     SELECT DISTINCT "userId" FROM ({rows}) AS t
     WHERE "userId" IS NOT NULL AND NOT EXISTS (SELECT FROM users AS u WHERE u.id = t."userId")
 """
+ORIGIN_SQL = """
+    SELECT c.system_identifier::text || '/' || d.oid::text
+    FROM pg_catalog.pg_control_system() AS c, pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
+"""
 THERE_SQL = "SELECT id FROM {table} WHERE id = ANY (%s)"
 
 
@@ -69,6 +73,7 @@ class Archive:
     file: str
     taken: datetime
     database: str
+    origin: str  # The cluster, and the database in it.
     bytes: int
     sha256: str
     oldest: str  # As PostgreSQL writes times, which may be any.
@@ -142,7 +147,7 @@ class Archives:
                 seal(path, sealed, settings.BACKUPS["recipient"])
                 path, file = sealed, file + ENDING
             archive = Archive(
-                name, file, taken, self.database, path.stat().st_size, sha256_of(path), min(ages), max(ages),
+                name, file, taken, self.database, origin_of(connection), path.stat().st_size, sha256_of(path), min(ages), max(ages),
                 tuple(Part(table, columns[table], content) for table, content in contents.items()), tuple(sorted(ghosts)),
             )  # fmt: skip
             progress.show(f"storing {file}", None)
@@ -157,23 +162,41 @@ class Archives:
             for ending in (".json", archive.file.removeprefix(archive.name), IDS):
                 self.store.delete(f"{archive.name}{ending}")
             return False
-        self.store.write(f"{archive.name}.json", as_json(replace(archive, left=tuple(left))).encode())
-        self.store.delete(f"{archive.name}{IDS}")
+        self._note(archive, left)
         return True
 
     def settle(self, connection, rule: Rule) -> None:
-        """Finish the archives of a run that was killed: rows that are there still were not removed."""
+        """Finish the archives of a run on this database that was killed: rows that are there still were not removed.
+
+        None is deleted: its rows may be gone from where it was made, which a copy of the database cannot know.
+        """
         self.store.make()
         begins = f"{file_name(self.database)}-{rule.table}-"
         names = self.store.names()
         for name in [name.removesuffix(IDS) for name in names if name.endswith(IDS) and name.startswith(begins)]:
             if f"{name}.json" not in names:  # It was killed before anything was removed.
-                self.store.delete(f"{name}{IDS}")
                 continue
             archive = self.read(name)
+            if (archive.database, archive.origin) != (self.database, origin_of(connection)):
+                continue
             with connection.cursor() as cursor:
-                cursor.execute(THERE_SQL.format(table=quote(rule.table)), [json.loads(self.store.read(f"{name}{IDS}"))])
-                self.finish(archive, [identity for (identity,) in cursor.fetchall()])
+                cursor.execute(THERE_SQL.format(table=quote(rule.table)), [self._ids(name)])
+                self._note(archive, [identity for (identity,) in cursor.fetchall()])
+
+    def _ids(self, name: str) -> list[str]:
+        try:
+            ids = json.loads(self.store.read(f"{name}{IDS}"))
+            if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+                raise ValueError("no list of ids")
+            return ids
+        except ValueError:
+            raise Refusal(
+                f"{name}{IDS} is damaged: look which rows of the archive are still in the table, and remove the file."
+            ) from None
+
+    def _note(self, archive: Archive, left: list[str]) -> None:
+        self.store.write(f"{archive.name}.json", as_json(replace(archive, left=tuple(left))).encode())
+        self.store.delete(f"{archive.name}{IDS}")
 
     def all(self) -> tuple[list[Archive], list[str]]:
         """Return the archives there are, oldest first, and the names of files that are of none or cannot be read."""
@@ -207,9 +230,6 @@ class Archives:
                 f"{archive.name} is of the database {archive.database}, and this is {self.database}: connect to that one,"
                 " or, where this one took its place, correct the name in the archive's .json."
             )
-        if f"{archive.name}{IDS}" in self.store.names():
-            self.settle(connection, RULES[archive.table])
-            archive = self.read(name)
         loaded = []
         try:
             with (
@@ -232,6 +252,13 @@ class Archives:
             ) from error
         progress.clear()
         return archive, loaded
+
+
+def origin_of(connection) -> str:
+    """Return what tells this database from a copy of it on another server, or beside it."""
+    with connection.cursor() as cursor:
+        cursor.execute(ORIGIN_SQL)
+        return cursor.fetchone()[0]  # Raises where a provider lets nobody ask: better than another's archive for ours.
 
 
 def version_of(rule: Rule) -> str:
@@ -350,7 +377,15 @@ def from_json(text: str | bytes, *, where: str) -> Archive:
         rule = RULES[archive.table]
         if tables != [name for name in (rule.table, rule.child) if name] or type(archive.bytes) is not int:
             raise ValueError("other tables than retention archives")
-        words = [archive.database, archive.sha256, archive.oldest, archive.newest, *archive.ghosts, *archive.left]
+        words = [
+            archive.database,
+            archive.origin,
+            archive.sha256,
+            archive.oldest,
+            archive.newest,
+            *archive.ghosts,
+            *archive.left,
+        ]
         words += [word for part in archive.parts for word in (*part.columns, part.content.hash)]
         "".join(words).encode()  # Raises TypeError for what is no text, UnicodeError for what no file holds.
         if not all("id" in part.columns and type(part.content.rows) is int for part in archive.parts):

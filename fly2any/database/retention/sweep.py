@@ -131,8 +131,9 @@ def sweep(connection, rule: Rule, *, before: datetime, archives: Archives | None
         if archive is None or versions is None:
             continue
         gone: set[str] = set()
+        in_time = True
         for batch in _batches(list(versions)):
-            if time.monotonic() > deadline:
+            if not (in_time := time.monotonic() <= deadline):
                 break
             ids = _patiently(partial(delete_archived, connection, rule, batch, versions, before))
             skipped += ids is None
@@ -141,8 +142,10 @@ def sweep(connection, rule: Rule, *, before: datetime, archives: Archives | None
         removed += len(gone)
         if archives.finish(archive, [identity for identity in versions if identity not in gone]):
             made.append(archive.name)
-        else:
+        elif in_time:
             skipped += 1
+        if not in_time:
+            return swept(finished=False)
     progress.clear()
     return swept()
 
