@@ -241,6 +241,28 @@ def test_an_outdated_extension_is_found_until_it_is_updated(database):
     assert found(database, "extensions") == []
 
 
+@pytest.mark.parametrize(
+    ("replica", "code"),
+    [
+        ("{primary}", "replication.not_standby"),
+        ("postgresql://u@127.0.0.1:1/d", "replication.unreachable"),
+        ("{standby}", None),
+    ],
+)
+def test_a_replica_that_cannot_be_read_from_is_found(own_server, tmp_path_factory, replica, code):
+    primary = own_server().start().create_database()
+    standby = primary.standby(tmp_path_factory.mktemp("standby"))
+    try:
+        url = replica.format(primary=primary.url(), standby=standby.url())
+        result = manage("dbhealth", "replication", "--format", "json", url=primary.url(), POSTGRES_REPLICA_URL=url)
+    finally:
+        standby.remove()
+
+    found = [(one["code"], one["where"]) for one in json.loads(result.stdout)["findings"]]
+    assert found == ([(code, "POSTGRES_REPLICA_URL")] if code else [])
+    assert result.returncode == (4 if code else 0)
+
+
 def test_a_query_of_our_own_is_shown_with_the_indexes_it_goes_by_and_the_tables_it_reads_whole(own_server):
     server = own_server(shared_preload_libraries="pg_stat_statements").start().create_database()
     database = of(server)
