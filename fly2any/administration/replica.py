@@ -56,13 +56,15 @@ class Missing(Exception):  # noqa: N818  Perhaps it is on the primary.
 
 
 class Router:
-    """Sends what a page reads of our tables to where it is read from; everything else to the primary."""
+    """Sends what a page reads of our tables to where it is read from, and says nothing of other databases."""
 
     def db_for_read(self, model, **hints):
-        return _alias.get() if model._meta.app_label in PHASE7_APPS else DEFAULT_DB_ALIAS
+        if model._meta.app_label in PHASE7_APPS and _alias.get() == REPLICA:
+            return REPLICA
+        return self.db_for_write(model, **hints)
 
-    def db_for_write(self, model, **hints):
-        return DEFAULT_DB_ALIAS
+    def db_for_write(self, model, instance=None, **hints):
+        return DEFAULT_DB_ALIAS if instance is not None and instance._state.db == REPLICA else None
 
     def allow_relation(self, one, other, **hints):
         return True  # They are the same rows.

@@ -4,8 +4,9 @@ import json
 import socket
 
 import pytest
+from django.db.migrations.executor import MigrationExecutor
 
-from tests.conftest import manage
+from tests.conftest import django, manage
 from tests.database.test_dbhealth import of
 from tests.servers import wait_until
 
@@ -223,3 +224,11 @@ def test_reports_are_asked_of_the_replica_and_their_errors_name_its_variable(pai
     assert (gone.returncode, gone.stderr) == (
         2, f"Nothing listens at 127.0.0.1, port {standby.port}: start the server, or correct host and port in POSTGRES_REPLICA_URL.\n",
     )  # fmt: skip
+
+
+def test_what_is_written_under_another_alias_is_written_there(database):
+    with django(database) as connection:
+        executor = MigrationExecutor(connection)
+        executor.migrate(executor.loader.graph.leaf_nodes())
+
+    assert database.execute("SELECT count(*) > 50 FROM auth_group_permissions") == [(True,)]
