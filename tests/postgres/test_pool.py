@@ -51,7 +51,7 @@ def run(program, **environment):
 def test_twenty_requests_at_once_share_three_connections(database):
     assert (
         run(SERVE, POSTGRES_URL=database.url, DATABASE_POOL_MAX="3")
-        == "100 True {'min_size': 0, 'timeout': 10, 'max_size': 3}\n"
+        == "100 True {'min_size': 0, 'timeout': 5, 'reconnect_timeout': 5, 'max_size': 3}\n"
     )
 
 
@@ -69,7 +69,7 @@ def test_twenty_requests_at_once_share_three_connections(database):
     ],
 )
 def test_how_large_a_pool_is(environment, most):
-    options = None if most is None else {"min_size": 0, "timeout": 10, "max_size": most}
+    options = None if most is None else {"min_size": 0, "timeout": 5, "reconnect_timeout": 5, "max_size": most}
 
     assert run(ASK, **environment) == f"{options}\n"
 
