@@ -1,4 +1,4 @@
-"""What other machines ask this process: whether it lives, whether it can serve, its metrics; and its log."""
+"""What other machines ask this process: whether it lives, whether it can serve, and its metrics."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
-from django.core.cache import cache
 from django.db import Error, connection
 from django.db.migrations.loader import MigrationLoader
 from django.http import HttpRequest, HttpResponse
-from django.utils.encoding import escape_uri_path
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
-from pythonjsonlogger.json import JsonFormatter
 
-from fly2any.database.backup.retention import Newest, read_newest
-from fly2any.database.diagnosis import Refusal, explain, sqlstate, without_password
+from fly2any.administration.dashboard import read_backups
+from fly2any.database.backup.retention import Newest
+from fly2any.database.diagnosis import Refusal, explain, sqlstate
 from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Health, examine
 from fly2any.database.health.topics import TOPICS
@@ -34,10 +32,6 @@ from fly2any.database.status import Report, verify, waived
 
 READY = 2_000  # Milliseconds for each statement.
 HOME_SQL = "SELECT COALESCE(pg_catalog.current_schema(), 'public'), pg_catalog.to_regclass('django_migrations') IS NOT NULL, pg_catalog.pg_is_in_recovery()"
-BACKUPS_KNOWN = 300  # Seconds: they may be far away.
-
-DISALLOWED = "django.security.DisallowedHost"
-requests = logging.getLogger("fly2any.request")
 
 
 def monitored(get_response):
@@ -181,7 +175,7 @@ def everything(connection) -> tuple[Report, Health, Newest]:
     """Return what dbstatus, dbhealth and the backups say, less what somebody answers for."""
     waivers = known_waivers()
     report = verify(connection)
-    backups: Any = cache.get_or_set("fly2any.backups", lambda: read_newest(report.server.database), BACKUPS_KNOWN)
+    backups = read_backups()
     report = waived(replace(report, backups=backups, findings=(*report.findings, *backups.findings())), waivers)
     return report, examine(connection, TOPICS, waivers), backups
 
@@ -212,59 +206,3 @@ def _gauge(name: str, text: str, samples: Iterable[tuple[tuple[str, ...], float]
 
 
 PAGES = {"/health/live": live, "/health/ready": ready, "/metrics": metrics}
-
-
-def logged(get_response):
-    """Log each request when it is answered: by its path, never by what it asks, which may be somebody's address."""
-
-    def respond(request):
-        begun = time.monotonic()
-        path = escape_uri_path(request.path)[:500]  # Without what would begin a line of its own.
-        response = get_response(request)
-        if request.path_info not in PAGES and not request.path_info.startswith("/static/"):
-            user = getattr(request, "_cached_user", None)  # Where somebody asked for it: a line is worth no query.
-            requests.info(
-                "%s %s %s", request.method, path, response.status_code,
-                extra={
-                    "method": request.method, "path": path, "status": response.status_code,
-                    "milliseconds": round(1000 * (time.monotonic() - begun)), "user_id": getattr(user, "pk", None),
-                },
-            )  # fmt: skip
-        return response
-
-    return respond
-
-
-class Text(logging.Formatter):
-    """A line for a person, without a password."""
-
-    def __init__(self):
-        super().__init__("{asctime} {levelname} {name}: {message}", style="{")
-
-    def format(self, record):
-        if record.name == DISALLOWED:
-            record.exc_info = record.exc_text = None  # Its message says all.
-        return without_password(super().format(record))
-
-
-class Json(JsonFormatter):
-    """A line of JSON, without a password."""
-
-    def __init__(self):
-        names = {"asctime": "time", "levelname": "level", "name": "logger"}
-        super().__init__("{asctime} {levelname} {name} {message}", style="{", rename_fields=names, json_ensure_ascii=False)
-
-    def formatTime(self, record, datefmt=None):
-        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-
-    def format(self, record):
-        record.__dict__.pop("request", None)  # Django gives the request itself.
-        if record.name == DISALLOWED:
-            record.exc_info = record.exc_text = None  # Its message says all.
-        return super().format(record)
-
-    def jsonify_log_record(self, log_data):
-        # Before they are escaped, which would change how a password is written.
-        return super().jsonify_log_record(
-            {key: without_password(value) if isinstance(value, str) else value for key, value in log_data.items()}
-        )

@@ -204,7 +204,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "fly2any.monitoring.logged",
+    "fly2any.logs.logged",
     "fly2any.monitoring.monitored",
     "fly2any.administration.middleware.plain_requests",
     "django.middleware.security.SecurityMiddleware",
@@ -298,7 +298,7 @@ if LOG_FORMAT not in ("text", "json"):
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"text": {"()": "fly2any.monitoring.Text"}, "json": {"()": "fly2any.monitoring.Json"}},
+    "formatters": {"text": {"()": "fly2any.logs.Text"}, "json": {"()": "fly2any.logs.Json"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {

@@ -96,8 +96,8 @@ def read_activity(connection, statement: str, **parameters) -> tuple[Activity, .
 
 
 @contextmanager
-def advisory_lock(connection, lock: int, *, patience: float, waiting: Callable[[Activity], None]) -> Iterator[None]:
-    """Hold the advisory lock `lock` inside; call `waiting` with each session that is found to hold it.
+def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the advisory lock `lock` inside; `say` is told each session that is found to hold it.
 
     It is polled: a session that waits inside pg_advisory_lock would wait for CREATE INDEX CONCURRENTLY, and that for it.
     Raises Refusal when it is not to be had within `patience` seconds.
@@ -107,7 +107,7 @@ def advisory_lock(connection, lock: int, *, patience: float, waiting: Callable[[
     while not _ask(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", lock):
         holder = next(iter(read_activity(connection, HOLDER_SQL, lock=lock)), None)
         if holder is not None and holder.pid != told:
-            waiting(holder)
+            say(f"Waiting for the {NAMES[lock]} lock, held by {holder} …")
             told = holder.pid
         if time.monotonic() >= deadline:
             held = f" by {holder}" if holder else ""

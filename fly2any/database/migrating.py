@@ -259,14 +259,7 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
     with ExitStack() as stack:
         stack.enter_context(connection.direct())  # type: ignore[attr-defined]
         connection.ensure_connection()
-        stack.enter_context(
-            advisory_lock(
-                connection,
-                MIGRATION_LOCK,
-                patience=patience,
-                waiting=lambda holder: progress.say(f"Waiting for the migration lock, held by {holder} …"),
-            )
-        )
+        stack.enter_context(advisory_lock(connection, MIGRATION_LOCK, patience=patience, say=progress.say))
         run = Run(connection, patience=patience, progress=progress)
         stack.enter_context(_session(run))
         stack.enter_context(connection.execute_wrapper(run))

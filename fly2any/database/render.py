@@ -23,6 +23,7 @@ FORMAT = 1
 
 def as_json(report: Report) -> str:
     """Return the report as a JSON object, of the shape that docs/reference/dbstatus.md gives."""
+    shared = as_data(report.security.topics if report.security else (), report.findings, report.waived)
     data: dict[str, Any] = {
         "format": FORMAT,
         "exit_code": report.exit_code,
@@ -38,10 +39,7 @@ def as_json(report: Report) -> str:
         "runs": [asdict(run) for run in report.runs],
         "running": report.running and str(report.running),
         "groups": [asdict(group) for group in report.groups],
-        "findings": [
-            {"severity": f.severity, "code": f.code, "where": f.where, "message": f.message, "cure": f.cure}
-            for f in report.findings
-        ],
+        "findings": shared["findings"],
         "foreign": {kind: [where(thing) for thing in getattr(report.foreign, kind)] for kind in KINDS},
     }
     if report.backups is not None:
@@ -52,11 +50,11 @@ def as_json(report: Report) -> str:
             "newest_good": good.name if good else "",
             "newest_good_taken": good.taken if good else "",
         }
-    data["waived"] = as_data((), (), report.waived)["waived"]
+    data["waived"] = shared["waived"]
     if report.indexes is not None:
         data["indexes"] = [asdict(index) for index in report.indexes]
     if report.security is not None:
-        data["security"] = {"topics": as_data(report.security.topics, ())["topics"]}
+        data["security"] = {"topics": shared["topics"]}
     if report.write_checked is not None:
         data["write_checked"] = report.write_checked
     return json.dumps(data, indent=2, ensure_ascii=False, default=lambda value: value.isoformat())

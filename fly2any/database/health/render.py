@@ -25,9 +25,12 @@ def as_json(health: Health) -> str:
         "at": health.at,
         **as_data(health.topics, health.findings, health.waived),
     }
-    return json.dumps(
-        data, indent=2, ensure_ascii=False, default=lambda v: v.total_seconds() if isinstance(v, timedelta) else v.isoformat()
-    )
+    return json.dumps(data, indent=2, ensure_ascii=False, default=plain)
+
+
+def plain(value: Any) -> Any:
+    """Return a time as ISO 8601, and how long something took in seconds, for JSON."""
+    return value.total_seconds() if isinstance(value, timedelta) else value.isoformat()
 
 
 def as_data(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from ..findings import Severity
-from ..health.render import as_data, finding_lines, topic_lines
+from ..health.render import as_data, finding_lines, plain, topic_lines
 from ..retention.archive import Archive, Loaded
 from ..retention.rules import Due
 from ..units import size, span
@@ -31,7 +31,7 @@ def as_json(run: Maintenance) -> str:
         "analysed": run.refreshed.analysed,
         **as_data(run.health.topics, run.findings, run.waived),
     }
-    return json.dumps(data, indent=2, ensure_ascii=False, default=_plain)
+    return json.dumps(data, indent=2, ensure_ascii=False, default=plain)
 
 
 def as_text(run: Maintenance, *, verbosity: int) -> str:
@@ -84,7 +84,7 @@ def as_plan(plan: list[tuple[Due, datetime, int]], form: str) -> str:
         entries = [
             {"table": due.rule.table, "days": due.days, "before": before, "rows": number} for due, before, number in plan
         ]
-        return json.dumps({"format": FORMAT, "would_remove": entries}, indent=2, default=_plain)
+        return json.dumps({"format": FORMAT, "would_remove": entries}, indent=2, default=plain)
     lines = [
         f"  {due.rule.table:<22}{number:>12,} {due.rule.what} of before {before:%Y-%m-%d}, {due.days} days ago"
         for due, before, number in plan
@@ -101,7 +101,7 @@ def as_list(archives: list[Archive], odd: list[str], place: str, form: str) -> s
             {"name": one.name, "table": one.table, "rows": one.rows, "bytes": one.bytes, "oldest": one.oldest, "newest": one.newest, "taken": one.taken}
             for one in archives
         ]  # fmt: skip
-        return json.dumps({"format": FORMAT, "archives": entries, "odd": odd}, indent=2, ensure_ascii=False, default=_plain)
+        return json.dumps({"format": FORMAT, "archives": entries, "odd": odd}, indent=2, ensure_ascii=False, default=plain)
     lines = [
         f"  {one.name:<58}{one.rows:>12,} rows{size(one.bytes):>12}  {one.oldest[:10]} to {one.newest[:10]}" for one in archives
     ]
@@ -116,7 +116,3 @@ def loaded(one: Loaded, archive: Archive) -> str:
     more += [f"{one.kept_out:,} kept out: another row has what must be unique"] if one.kept_out else []
     more += [f"{one.left_out:,} left out: {hangs_on} gone"] if one.left_out else []
     return f"Put back  {one.added:,} rows of {one.table}; {'; '.join(more)}."
-
-
-def _plain(value: Any) -> Any:
-    return value.total_seconds() if isinstance(value, timedelta) else value.isoformat()

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from django.conf import settings
@@ -20,7 +19,7 @@ from ..findings import Finding, Severity
 from ..health.examine import Health, examine
 from ..health.topics import TOPICS
 from ..health.waivers import Waiver, read_waivers, waive
-from ..locks import LOCKED_OUT, MAINTENANCE_LOCK, Activity, advisory_lock
+from ..locks import LOCKED_OUT
 from ..retention.archive import Archives
 from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import LOCK_TIMEOUT, Swept, count, sweep
@@ -76,16 +75,6 @@ class Maintenance:
     def exit_code(self) -> int:
         """Return 0, or 4 for findings that are more than notes."""
         return 4 if any(finding.severity is not Severity.NOTE for finding in self.findings) else 0
-
-
-def maintenance_lock(connection, *, patience: float, progress: Progress):
-    """Return the lock that lets one command at a time remove rows, or put them back."""
-    waiting = partial(_say_who, progress)
-    return advisory_lock(connection, MAINTENANCE_LOCK, patience=patience, waiting=waiting)
-
-
-def _say_who(progress: Progress, holder: Activity) -> None:
-    progress.say(f"Waiting for the maintenance lock, held by {holder} …")
 
 
 def maintain(connection, period: str, *, seconds: float, progress: Progress) -> Maintenance:

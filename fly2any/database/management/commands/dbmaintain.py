@@ -4,8 +4,9 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 
 from fly2any.database.diagnosis import Refusal
+from fly2any.database.locks import MAINTENANCE_LOCK, advisory_lock
 from fly2any.database.maintenance import render
-from fly2any.database.maintenance.run import PERIODS, archives_of, maintain, maintenance_lock, planned
+from fly2any.database.maintenance.run import PERIODS, archives_of, maintain, planned
 from fly2any.database.management.arguments import add_database, add_lock_wait, seconds
 from fly2any.database.terminal import Terminal
 
@@ -38,7 +39,7 @@ class Command(BaseCommand):
             return
         with connection.direct():  # type: ignore[attr-defined]
             connection.ensure_connection()
-            with maintenance_lock(connection, patience=lock_wait, progress=progress):
+            with advisory_lock(connection, MAINTENANCE_LOCK, patience=lock_wait, say=progress.say):
                 run = maintain(connection, what, seconds=deadline, progress=progress)
         self.stdout.write(render.as_json(run) if format == "json" else render.as_text(run, verbosity=verbosity))
         sys.exit(run.exit_code)

@@ -6,9 +6,9 @@ from fly2any.database.backup import render
 from fly2any.database.backup.restore import find, is_used, restore_into, restore_over, want_name
 from fly2any.database.backup.store import store_at
 from fly2any.database.diagnosis import Refusal
-from fly2any.database.locks import PATIENCE
+from fly2any.database.locks import MAINTENANCE_LOCK, PATIENCE, advisory_lock
 from fly2any.database.maintenance import render as render_archive
-from fly2any.database.maintenance.run import archives_of, maintenance_lock
+from fly2any.database.maintenance.run import archives_of
 from fly2any.database.management.arguments import add_database
 from fly2any.database.terminal import Terminal
 
@@ -60,7 +60,7 @@ class Command(BaseCommand):
             raise Refusal("ARCHIVE_LOCATION is not set: nothing is archived.")
         with connection.direct():
             connection.ensure_connection()
-            with maintenance_lock(connection, patience=PATIENCE, progress=progress):
+            with advisory_lock(connection, MAINTENANCE_LOCK, patience=PATIENCE, say=progress.say):
                 archive, loaded = archives.load(connection, name, progress)
         for one in loaded:
             self.stdout.write(render_archive.loaded(one, archive))

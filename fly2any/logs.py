@@ -1,0 +1,72 @@
+"""The log of this process: requests, and what anybody logs, as text or as JSON, without a password."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+
+from django.utils.encoding import escape_uri_path
+from pythonjsonlogger.json import JsonFormatter
+
+from fly2any.database.diagnosis import without_password
+
+DISALLOWED = "django.security.DisallowedHost"
+ASKED_OFTEN = ("/health/live", "/health/ready", "/metrics")  # By machines, every few seconds.
+requests = logging.getLogger("fly2any.request")
+
+
+def logged(get_response):
+    """Log each request when it is answered: by its path, never by what it asks, which may be somebody's address."""
+
+    def respond(request):
+        begun = time.monotonic()
+        path = escape_uri_path(request.path)[:500]  # Without what would begin a line of its own.
+        response = get_response(request)
+        if request.path_info not in ASKED_OFTEN and not request.path_info.startswith("/static/"):
+            user = getattr(request, "_cached_user", None)  # Where somebody asked for it: a line is worth no query.
+            requests.info(
+                "%s %s %s", request.method, path, response.status_code,
+                extra={
+                    "method": request.method, "path": path, "status": response.status_code,
+                    "milliseconds": round(1000 * (time.monotonic() - begun)), "user_id": getattr(user, "pk", None),
+                },
+            )  # fmt: skip
+        return response
+
+    return respond
+
+
+class Text(logging.Formatter):
+    """A line for a person, without a password."""
+
+    def __init__(self):
+        super().__init__("{asctime} {levelname} {name}: {message}", style="{")
+
+    def format(self, record):
+        if record.name == DISALLOWED:
+            record.exc_info = record.exc_text = None  # Its message says all.
+        return without_password(super().format(record))
+
+
+class Json(JsonFormatter):
+    """A line of JSON, without a password."""
+
+    def __init__(self):
+        names = {"asctime": "time", "levelname": "level", "name": "logger"}
+        super().__init__("{asctime} {levelname} {name} {message}", style="{", rename_fields=names, json_ensure_ascii=False)
+
+    def formatTime(self, record, datefmt=None):
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+    def format(self, record):
+        record.__dict__.pop("request", None)  # Django gives the request itself.
+        if record.name == DISALLOWED:
+            record.exc_info = record.exc_text = None  # Its message says all.
+        return super().format(record)
+
+    def jsonify_log_record(self, log_data):
+        # Before they are escaped, which would change how a password is written.
+        return super().jsonify_log_record(
+            {key: without_password(value) if isinstance(value, str) else value for key, value in log_data.items()}
+        )
