@@ -174,6 +174,13 @@ class Server:
             )
 
 
+def flush_statistics(connection) -> None:
+    """Let what this session changed be counted now, and not on top of what its next VACUUM or ANALYZE counts (PostgreSQL 15 on)."""
+    if connection.pg_version >= 150000:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_catalog.pg_stat_force_next_flush()")
+
+
 def read_server(connection, *, tables: list[str]) -> Server:
     """Return the server behind `connection`, and the privileges that its role holds on those of `tables` that exist."""
     with connection.cursor() as cursor:

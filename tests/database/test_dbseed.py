@@ -8,6 +8,7 @@ from accounts.models import User
 from fly2any.database import contract as contracts
 from fly2any.database.seed import DEMO_DOMAIN, RealUsersError, seed
 from tests.conftest import manage
+from tests.servers import wait_until
 
 TABLES = sorted(v.object.name for v in contracts.load().versions if v.is_phase7 and type(v.object).__name__ == "Table")
 DAY = date(2026, 5, 1)
@@ -148,3 +149,12 @@ def test_a_wrong_option_is_2_with_a_line_that_says_so(arguments):
 
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.splitlines()[-1].startswith("manage.py dbseed: error: argument ")
+
+
+def test_the_statistics_know_each_row_once(migrated):
+    result = manage("dbseed", "--users", "30", "--until", "2026-05-01", url=migrated.url)
+
+    assert result.returncode == 0, result.stderr
+    counted = migrated.execute("SELECT count(*) FROM notifications")
+    wait_until(migrated, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'notifications' AND n_live_tup > 0")
+    assert migrated.execute("SELECT n_live_tup FROM pg_stat_user_tables WHERE relname = 'notifications'") == counted

@@ -24,6 +24,7 @@ from ..retention.archive import Archives
 from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import LOCK_TIMEOUT, Swept, count, sweep
 from ..security import TOPICS as SECURITY
+from ..server import flush_statistics
 from ..status import verify
 from ..watching import Progress
 
@@ -175,9 +176,8 @@ def _refresh(
     connection, refreshed: Refreshed, emptied: set[str], *, whole: bool, deadline: float, progress: Progress
 ) -> Iterator[Finding]:
     """Vacuum the tables with dead rows, and analyse those that changed, or only the `emptied` ones; yield what could not be done."""
+    flush_statistics(connection)
     with connection.cursor() as cursor:
-        if connection.pg_version >= 150000:  # What this session removed is counted before a vacuum, not on top of it.
-            cursor.execute("SELECT pg_catalog.pg_stat_force_next_flush()")
         cursor.execute(TABLES_SQL)
         tables = [
             (name, dead or name in emptied, may)

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, time
 from django.apps import apps
 from django.db import transaction
 
+from ..server import flush_statistics
 from . import places
 from .statements import FUNCTIONS_SQL, ON_CONFLICT, STATEMENTS
 
@@ -51,6 +52,7 @@ def seed(
                 added[table] += cursor.rowcount
         progress(high - 1)
     if any(added.values()):
+        flush_statistics(connection)
         with connection.cursor() as cursor:
             for table in STATEMENTS:
                 cursor.execute(f"ANALYZE {table}")
