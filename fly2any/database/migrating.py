@@ -148,7 +148,8 @@ class Run:
     def builder(self, index: BuiltIndex) -> int | None:
         """Return the process that builds the index at this moment."""
         return self.ask(
-            "SELECT pid FROM pg_catalog.pg_stat_progress_create_index WHERE index_relid = pg_catalog.to_regclass(%s)",
+            "SELECT pid FROM pg_catalog.pg_stat_progress_create_index"
+            " WHERE datname = current_database() AND index_relid = pg_catalog.to_regclass(%s)",
             index.quoted,
         )
 

@@ -185,7 +185,9 @@ def test_a_deadlock_with_one_who_waits_for_the_lock_as_prisma_does_is_tried_agai
             prisma.execute("SET statement_timeout = '10s'")  # Prisma gives up after it.
             thread = threading.Thread(target=lambda: suppress_all(prisma, "SELECT pg_advisory_lock(72707369)"))
             thread.start()
-            wait_until(migrated, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory'")
+            wait_until(
+                migrated, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory' AND datname = current_database()"
+            )
     # The build now waits for who waits for its session's lock.
     _, err = process.communicate(timeout=90)
     thread.join()

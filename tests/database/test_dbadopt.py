@@ -118,7 +118,7 @@ def test_killed_while_it_waits_for_a_table_the_site_works_and_a_second_run_goes_
         process = start_manage("dbadopt", "--yes", url=exact.url)
         wait_until(
             exact,
-            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s",
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE %s",
             [f'ALTER TABLE "{table}"%'],
         )
         process.kill()
@@ -141,19 +141,17 @@ def test_killed_in_the_middle_of_a_concurrent_build_a_second_run_goes_on(exact):
     with open_transaction(exact, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM push_subscriptions LIMIT 0"):
         # An old snapshot, though of a table that this run has passed.
         process = start_manage("dbadopt", "--yes", "--lock-wait", "60", url=exact.url)
-        exact_pid = None
-        try:
-            wait_until(
-                exact, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE \"push%%'"
-            )
-        finally:
-            pass
+        wait_until(
+            exact,
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE %s",
+            ['ALTER TABLE "push%'],
+        )
     with open_transaction(exact, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT 1"):
-        (exact_pid,) = wait_until(exact, "SELECT pid FROM pg_stat_progress_create_index WHERE datname = current_database()")
+        (builder,) = wait_until(exact, "SELECT pid FROM pg_stat_progress_create_index WHERE datname = current_database()")
         wait_until(exact, invalid)
         process.kill()
         process.communicate()
-        exact.execute("SELECT pg_terminate_backend(%s, 10000)", [exact_pid])
+        exact.execute("SELECT pg_terminate_backend(%s, 10000)", [builder])
     assert exact.execute(invalid) == [(1,)]
 
     result = manage("dbadopt", "--yes", url=exact.url)

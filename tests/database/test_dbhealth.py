@@ -73,26 +73,32 @@ def test_a_healthy_database_has_no_finding(own_server):
 
 def test_who_waits_for_whom_is_found_and_the_holder_ended(migrated):
     lock = "LOCK TABLE users IN ACCESS EXCLUSIVE MODE"
-    holder = migrated.connect(application_name="the site")
-    holder.execute(f"BEGIN; {lock}")
-    with waiting(migrated, "SELECT count(*) FROM users") as waiter:
-        assert found(migrated, "locks") == []
-        assert found(migrated, "locks", longest=NOW) == [("locks.blocked", f"session {waiter}")]
-        pid = str(holder.info.backend_pid)
-        shown = manage("dbhealth", "--terminate", pid, url=migrated.url)
-        assert (shown.returncode, f"Nothing was done. --yes ends pid {pid} (the site, role postgres" in shown.stdout) == (
-            0,
-            True,
-        )
-        ended = manage("dbhealth", "--terminate", pid, "--yes", url=migrated.url)
-        assert (ended.returncode, ended.stdout.startswith(f"Ended pid {pid} ")) == (0, True)
+    with closing(migrated.connect(application_name="the site")) as holder:
+        holder.execute(f"BEGIN; {lock}")
+        with waiting(migrated, "SELECT count(*) FROM users") as waiter:
+            assert found(migrated, "locks") == []
+            assert found(migrated, "locks", longest=NOW) == [("locks.blocked", f"session {waiter}")]
+            pid = str(holder.info.backend_pid)
+            shown = manage("dbhealth", "--terminate", pid, url=migrated.url)
+            assert (shown.returncode, f"Nothing was done. --yes ends pid {pid} (the site, role postgres" in shown.stdout) == (
+                0,
+                True,
+            )
+            ended = manage("dbhealth", "--terminate", pid, "--yes", url=migrated.url)
+            assert (ended.returncode, ended.stdout.startswith(f"Ended pid {pid} ")) == (0, True)
+            assert found(migrated, "locks", longest=NOW) == []
+            again = manage("dbhealth", "--terminate", pid, "--yes", url=migrated.url)
+            assert (again.returncode, again.stderr) == (
+                2,
+                f"There is no session {pid}: it is over, or it is one of the server's own.\n",
+            )
+
+
+def test_a_wait_in_another_database_is_not_ours_to_end(database, migrated):
+    lock = "SELECT pg_advisory_lock(1)"
+    with open_transaction(database, lock), waiting(database, lock) as waiter:
+        assert found(database, "locks", longest=NOW) == [("locks.blocked", f"session {waiter}")]
         assert found(migrated, "locks", longest=NOW) == []
-        again = manage("dbhealth", "--terminate", pid, "--yes", url=migrated.url)
-        assert (again.returncode, again.stderr) == (
-            2,
-            f"There is no session {pid}: it is over, or it is one of the server's own.\n",
-        )
-    holder.close()
 
 
 def test_long_and_idle_transactions_are_found(migrated):

@@ -128,7 +128,10 @@ def test_a_table_in_use_is_waited_for_five_seconds_and_then_its_user_is_named(mi
     with open_transaction(migrated, "SELECT email FROM users WHERE email = 'secret@example.com'") as client:
         pid = client.info.backend_pid
         process = start_manage("migrate", "--lock-wait", "3", url=migrated.url, **environment)
-        wait_until(migrated, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%probe int%%'")
+        wait_until(
+            migrated,
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%probe int%%' AND datname = current_database()",
+        )
         _, err = process.communicate(timeout=60)
 
     assert process.returncode == 2

@@ -25,7 +25,7 @@ BLOCKED_SQL = """
     CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(waiting.pid)) AS blocking (pid)
     JOIN pg_catalog.pg_stat_activity AS holder ON holder.pid = blocking.pid
     LEFT JOIN (SELECT pid, min(waitstart) AS waitstart FROM pg_catalog.pg_locks WHERE NOT granted GROUP BY pid) AS l ON l.pid = waiting.pid
-    WHERE waiting.wait_event_type = 'Lock'
+    WHERE waiting.wait_event_type = 'Lock' AND waiting.datname = current_database()
     ORDER BY since DESC, waiting.pid, holder.pid
 """
 LONG_SQL = """
