@@ -77,7 +77,7 @@ def read_state() -> Report | None:
 
 def read_backups() -> Newest:
     """Return the newest backups, as known for BACKUPS_KNOWN seconds: they may be far away."""
-    return cache.get_or_set("fly2any.backups", lambda: read_newest(connection.settings_dict["NAME"]), BACKUPS_KNOWN)  # type: ignore[return-value]
+    return cache.get_or_set("fly2any.backups", lambda: read_newest(connection), BACKUPS_KNOWN)  # type: ignore[return-value]
 
 
 def read_tables(admins: Iterable[tuple[Any, str]]) -> dict[type[models.Model], Table]:

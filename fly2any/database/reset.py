@@ -96,9 +96,7 @@ def want_backup(connection) -> None:
     """Raise Refusal where rows would be lost and no good backup of the database is new enough."""
     if not any(rows for _, rows in plan_reset(connection).tables):
         return
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_catalog.current_database()")
-        good = read_newest(cursor.fetchone()[0]).good
+    good = read_newest(connection).good
     limit = settings.BACKUPS["max_age"]
     if good is None or good.age(datetime.now(UTC)) > limit:
         newest = "there is none" if good is None else f"the newest is {span(good.age(datetime.now(UTC)))} old"

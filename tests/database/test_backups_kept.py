@@ -14,6 +14,7 @@ from fly2any.database.backup.manifest import Manifest, Verdict
 from fly2any.database.backup.retention import superfluous
 from tests.conftest import manage
 from tests.database.taken import change, databases, rows, run, the_one
+from tests.servers import Database
 
 
 @pytest.fixture
@@ -133,6 +134,53 @@ def test_another_databases_backups_are_neither_pruned_nor_restored_by_latest(fil
     assert f"of {filled.name} on PostgreSQL" in latest.stdout
 
 
+def test_another_servers_backups_of_the_same_name_are_neither_pruned_nor_counted_nor_restored_by_latest(filled, place):
+    run(filled, "dbbackup", "--verify", place=place)
+    theirs = the_one(place)
+    own = change(place, cluster="7000000000000000001")["cluster"]
+
+    alone = run(filled, "dbrestore", "latest", "--yes", place=place)
+    checked = run(filled, "dbbackup", "--check", "latest", place=place)
+    status = run(filled, "dbstatus", place=place)
+    named = run(filled, "dbrestore", theirs, place=place)
+    for _ in range(2):
+        time.sleep(1.1)
+        run(filled, "dbbackup", "--verify", place=place)
+    pruned = run(filled, "dbbackup", "--list", "--prune", "--format", "json", place=place)
+    latest = run(filled, "dbrestore", "latest", place=place)
+
+    assert own == filled.execute("SELECT system_identifier::text FROM pg_control_system()")[0][0]
+    assert (alone.returncode, alone.stderr) == (
+        2,
+        f"{place} has no backup of {filled.name} on this server that was proven good: run `manage.py dbbackup --verify`,"
+        f" or name one: the newest of another server's {filled.name} is {theirs}.\n",
+    )
+    assert (checked.returncode, theirs in checked.stdout) == (0, True)
+    assert re.findall(r"WARNING (backup\.\w+)", status.stdout) == ["backup.none"]
+    assert (named.returncode, f"Origin    it is not of {filled.name} on this server, but of another.\n" in named.stdout) == (
+        0,
+        True,
+    )
+    assert [len(json.loads(pruned.stdout)[key]) for key in ("backups", "pruned")] == [3, 1]
+    assert os.path.exists(f"{place}/{theirs}.dump")
+    assert ("Origin" in latest.stdout, theirs in latest.stdout) == (False, False)
+
+
+def test_a_role_that_may_not_ask_for_the_servers_identity_takes_backups_all_the_same(own_server, tmp_path):
+    server = own_server().start().create_database()
+    server.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+    server.execute("CREATE ROLE plain LOGIN")
+    server.execute("ALTER DATABASE fly2any OWNER TO plain")
+    database = Database(host=str(server.home / "data"), port=str(server.port), user="plain", password="", name="fly2any")
+    place = str(tmp_path)
+
+    taken = run(database, "dbbackup", place=place)
+    listed = run(database, "dbrestore", "latest", place=place)
+
+    assert (taken.returncode, change(place)["cluster"]) == (0, "")
+    assert "that was proven good" in listed.stderr
+
+
 def test_what_is_damaged_or_foreign_at_the_place_is_listed_and_passed_over(filled, place, tmp_path):
     run(filled, "dbbackup", "--verify", place=place)
     name = the_one(place)
@@ -191,7 +239,7 @@ def test_a_dump_that_is_gone_is_no_backup(filled, place):
     "facts",
     [
         {"bytes": "12"}, {"bytes": 10**400}, {"server": "x.y"}, {"server": 18}, {"tool": "zz"}, {"migrations": [1]}, {"file": 7},
-        {"name": None}, {"roles": [["x"]]}, {"taken": "0001-01-01T00:00:00+14:00"}, {"taken": "2099-01-01T00:00:00+00:00"},
+        {"name": None}, {"roles": [["x"]]}, {"cluster": 7}, {"taken": "0001-01-01T00:00:00+14:00"}, {"taken": "2099-01-01T00:00:00+00:00"},
         {"tables": {"a": {"rows": "1", "hash": "1"}}}, {"verdict": {"at": "2026-01-01T00:00:00+00:00", "server": "18", "reason": None}},
     ],
     ids=str,

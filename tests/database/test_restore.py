@@ -1,5 +1,6 @@
 """Restoring: beside or in place, refused for a reason, and no row lost."""
 
+import dataclasses
 import time
 
 import psutil
@@ -174,3 +175,16 @@ def test_an_empty_database_is_restored_in_place(filled, place):
 
     assert (restored.returncode, f"Restored  into {filled.name}, compared" in restored.stdout) == (0, True)
     assert (rows(filled), databases(filled)) == (held, {filled.name})
+
+
+def test_when_the_server_is_lost_the_latest_is_restored_on_a_new_one(filled, own_server, place):
+    run(filled, "dbbackup", "--verify", place=place)
+    server = own_server().start()
+    server.execute(f"CREATE DATABASE {filled.name}", database="postgres")
+    new = dataclasses.replace(filled, host=str(server.home / "data"), port=str(server.port))
+
+    restored = run(new, "dbrestore", "latest", place=place)
+
+    assert (restored.returncode, restored.stderr) == (0, "")
+    assert f"Origin    it is not of {filled.name} on this server, but of another.\n" in restored.stdout
+    assert rows(new) == rows(filled)

@@ -33,6 +33,11 @@ CONTENT_SQL = """
     FROM {table} AS "the row"
 """
 
+CLUSTER_SQL = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
+MAY_ASK_SQL = (
+    "SELECT pg_catalog.current_database(), pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+)
+
 # How values are written as text, whatever the server, the database and the role have set.
 PINNED = {
     "search_path": "pg_catalog",
@@ -52,6 +57,14 @@ PATIENT = {
     "idle_in_transaction_session_timeout": "0",
     "lock_timeout": "60s",  # For the tables' locks, which a running migration holds.
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A database and its server's system identifier, "" where the role may not ask for it."""
+
+    database: str
+    cluster: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +108,7 @@ class Manifest:
     roles: tuple[str, ...]  # and those it names besides, in privileges and policies.
     tables: dict[str, Content]  # By "schema"."name", quoted where it must be.
     verdict: Verdict | None = None
+    cluster: str = ""  # The server's system identifier, "" where it is not known.
 
     @property
     def rows(self) -> int:
@@ -105,8 +119,22 @@ class Manifest:
         """Return good, bad, or unverified."""
         return "unverified" if self.verdict is None else "good" if self.verdict.good else "bad"
 
+    def is_of(self, origin: Origin) -> bool:
+        """Return whether it is of this database, and not of another server's of that name as far as is known."""
+        return self.database == origin.database and (not self.cluster or self.cluster == origin.cluster or not origin.cluster)
+
     def age(self, now: datetime) -> timedelta:
         return now - self.taken
+
+
+def read_origin(connection) -> Origin:
+    with connection.cursor() as cursor:
+        cursor.execute(MAY_ASK_SQL)
+        database, may_ask = cursor.fetchone()
+        if not may_ask:
+            return Origin(database, "")
+        cursor.execute(CLUSTER_SQL)
+        return Origin(database, cursor.fetchone()[0])
 
 
 def read_contents(connection, show: Callable[[str, float], None]) -> dict[str, Content]:
@@ -164,7 +192,15 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
             raise ValueError("another's manifest")  # A file of that name is deleted with it.
         numbers = (manifest.bytes, *(content.rows for content in manifest.tables.values()))
         hashes = tuple(content.hash for content in manifest.tables.values())
-        words = (manifest.database, manifest.code, manifest.sha256, manifest.contract, *manifest.migrations, *manifest.findings)
+        words = (
+            manifest.database,
+            manifest.cluster,
+            manifest.code,
+            manifest.sha256,
+            manifest.contract,
+            *manifest.migrations,
+            *manifest.findings,
+        )
         words += (*manifest.owners, *manifest.roles, *hashes, manifest.verdict.reason if manifest.verdict else "")
         if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or not all(
             isinstance(word, str) for word in words

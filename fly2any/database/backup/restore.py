@@ -20,7 +20,7 @@ from ..scratch import drop, drop_left, scratch_database
 from ..status import verify
 from ..watching import Progress
 from . import tools
-from .manifest import Manifest, Verdict, as_json, differences, from_json, judged, read_contents, sha256_of
+from .manifest import Manifest, Origin, Verdict, as_json, differences, from_json, judged, read_contents, sha256_of
 from .sealing import ENDING, keys_in, unseal
 from .store import Store
 from .take import backups, findings_of
@@ -67,17 +67,22 @@ USED_SQL = """
 MAINTENANCE = ("postgres", "template1")
 
 
-def find(store: Store, name: str, *, of: str, good: bool) -> Manifest:
+def find(store: Store, name: str, *, of: Origin, good: bool, others: bool) -> Manifest:
     """Return the manifest of the backup `name`; raise Refusal where there is none.
 
-    `latest` is the newest of the database `of`, the newest good one where `good`.
+    `latest` is the newest of the database `of`, the newest good one where `good`; where its server has none and `others`,
+    the newest of a database of that name on another.
     """
     if name == "latest":
-        for manifest in backups(store, of=of).manifests:
-            if manifest.state == "good" or not good:
-                return manifest
+        there = [one for one in backups(store).manifests if one.database == of.database and (one.state == "good" or not good)]
+        there.sort(key=lambda one: not one.is_of(of))
+        if there and (others or there[0].is_of(of)):
+            return there[0]
+        named = f"name one: the newest of another server's {of.database} is {there[0].name}" if there else "name one"
         proven = " that was proven good" if good else ""
-        raise Refusal(f"{store.place} has no backup of {of}{proven}: run `manage.py dbbackup --verify`, or name one.")
+        raise Refusal(
+            f"{store.place} has no backup of {of.database} on this server{proven}: run `manage.py dbbackup --verify`, or {named}."
+        )
     name = name.removesuffix(".json").removesuffix(ENDING).removesuffix(".dump")
     if "/" in name or f"{name}.json" not in store.names():
         raise Refusal(f"{store.place} has no backup {name}: `manage.py dbbackup --list` shows what it has.")

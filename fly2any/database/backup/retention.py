@@ -12,7 +12,7 @@ from django.conf import settings
 from ..diagnosis import Refusal
 from ..findings import Finding, Severity
 from ..units import span
-from .manifest import Manifest, file_name, from_json
+from .manifest import Manifest, file_name, from_json, read_origin
 from .store import Store, store_at
 
 
@@ -58,21 +58,23 @@ class Newest:
             )
 
 
-def read_newest(database: str) -> Newest:
-    """Return the newest backups of `database` at BACKUP_LOCATION, read from as few manifests as it takes."""
+def read_newest(connection) -> Newest:
+    """Return the newest backups of the connection's database at BACKUP_LOCATION, read from as few manifests as it takes."""
     place = settings.BACKUPS["location"]
     if not place or not (settings.BACKUPS["expected"] or Path(place).exists()):
         return Newest(place)
-    newest, good, trouble = None, None, ""
+    newest, good, trouble, origin = None, None, "", read_origin(connection)
     try:
         store = store_at(place)
         there = store.names()
-        names = [name for name in there if name.endswith(".json") and name.startswith(f"{file_name(database)}-")]
+        names = [name for name in there if name.endswith(".json") and name.startswith(f"{file_name(origin.database)}-")]
         for name in sorted(names, key=lambda name: name.rpartition("-")[2], reverse=True):
             try:
                 manifest = from_json(store.read(name), where=name)
             except Refusal as refusal:
                 trouble = trouble or str(refusal)
+                continue
+            if not manifest.is_of(origin):
                 continue
             if manifest.file not in there:
                 trouble = trouble or f"{manifest.file} is gone, and its manifest is there."

@@ -16,7 +16,7 @@ from ..diagnosis import Refusal
 from ..status import verify
 from ..watching import Progress
 from . import tools
-from .manifest import PATIENT, Manifest, as_json, file_name, from_json, pin, read_contents, sha256_of
+from .manifest import PATIENT, Manifest, Origin, as_json, file_name, from_json, pin, read_contents, read_origin, sha256_of
 from .sealing import ENDING, seal
 from .store import Store
 
@@ -54,11 +54,11 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 pin(cursor, PATIENT)
-                cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.current_database(), now()")
-                snapshot, database, now = cursor.fetchone()
+                cursor.execute("SELECT pg_catalog.pg_export_snapshot(), now()")
+                snapshot, now = cursor.fetchone()
                 cursor.execute(ROLES_SQL)
                 named = cursor.fetchall()
-            major, version = tools.server_version(connection)
+            origin, (major, version) = read_origin(connection), tools.server_version(connection)
             tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
             report = verify(connection)
             arguments = [
@@ -73,7 +73,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
                 progress.show("waiting for pg_dump", None)
                 dump.finish()
         taken = now.astimezone(UTC)
-        name = f"{file_name(database)}-{taken:%Y%m%dT%H%M%S.%fZ}"
+        name = f"{file_name(origin.database)}-{taken:%Y%m%dT%H%M%S.%fZ}"
         file = f"{name}.dump"
         if recipient:
             progress.show("encrypting", None)
@@ -85,7 +85,8 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
             name=name,
             file=file,
             taken=taken,
-            database=database,
+            database=origin.database,
+            cluster=origin.cluster,
             server=version,
             tool=tool.version,
             code=journal.code_version(),
@@ -130,10 +131,10 @@ class Kept:
     odd: tuple[str, ...]
 
 
-def backups(store: Store, *, of: str = "") -> Kept:
+def backups(store: Store, *, of: Origin | None = None) -> Kept:
     """Return what is in `store`, of the database `of` where it is given."""
     names = store.names()
-    begins = f"{file_name(of)}-" if of else ""
+    begins = f"{file_name(of.database)}-" if of else ""
     found, odd = [], []
     for name in names:
         if name.endswith(".json") and name.startswith(begins):
@@ -148,5 +149,5 @@ def backups(store: Store, *, of: str = "") -> Kept:
                 odd.append(name)
     dumps = {manifest.file for manifest in found}
     odd += [name for name in names if name.endswith((".dump", ".dump.age")) and name.startswith(begins) and name not in dumps]
-    of_this = [manifest for manifest in found if not of or manifest.database == of]
+    of_this = [manifest for manifest in found if of is None or manifest.is_of(of)]
     return Kept(tuple(sorted(of_this, key=lambda manifest: manifest.taken, reverse=True)), tuple(sorted(odd)))

@@ -95,16 +95,15 @@ def maintain(connection, period: str, *, seconds: float, progress: Progress) -> 
     progress.show("looking", None)
     topics = {name: TOPICS[name] for name in LOOKED_AT[period]} | (SECURITY if period == "quarterly" else {})
     health = examine(connection, topics)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_catalog.current_database()")
-        database = cursor.fetchone()[0]
-    backups = read_newest(database)
+    backups = read_newest(connection)
     found += [*not_asked(health), *backups.findings(), *health.findings]
     found += verify(connection).findings if period == "quarterly" else ()
     left, waived, expired = waive(found, waivers)
     progress.clear()
     took = time.monotonic() - begun
-    return Maintenance(period, database, at, took, tuple(swept), refreshed, health, (*left, *expired), tuple(waived))
+    return Maintenance(
+        period, connection.settings_dict["NAME"], at, took, tuple(swept), refreshed, health, (*left, *expired), tuple(waived)
+    )
 
 
 def _sweep_all(

@@ -5,6 +5,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from fly2any.database.backup import render
+from fly2any.database.backup.manifest import read_origin
 from fly2any.database.backup.restore import check as judge
 from fly2any.database.backup.restore import find
 from fly2any.database.backup.retention import prune as remove_superfluous
@@ -32,12 +33,12 @@ class Command(BaseCommand):
         if verify and list:
             raise CommandError("--list lists, and --check NAME verifies: leave --verify out.", returncode=2)
         store, connection = store_at(settings.BACKUPS["location"]), connections[database]
-        of, say = connection.settings_dict["NAME"], self.stdout.write if format == "text" else lambda text: None
+        say = self.stdout.write if format == "text" else lambda text: None
         kept = backups(store) if list else None
         found = kept.manifests if kept else (self.one(connection, store, verify, check, say),)
         if kept:
             say("\n".join(render.many(kept, store.place)))
-        removed = remove_superfluous(store, backups(store, of=of).manifests) if prune else []
+        removed = remove_superfluous(store, backups(store, of=read_origin(connection)).manifests) if prune else []
         if prune:
             say(f"Pruned    {', '.join(manifest.name for manifest in removed) or 'nothing'}")
         if format == "json":
@@ -48,8 +49,11 @@ class Command(BaseCommand):
         if verify and settings.BACKUPS["recipient"]:
             keys_in(settings.BACKUPS["identity_file"])  # Better now than when it is taken.
         progress = Terminal(self.stderr)
-        of = connection.settings_dict["NAME"]
-        manifest = find(store, name, of=of, good=False) if name else take(connection, store, progress)
+        manifest = (
+            find(store, name, of=read_origin(connection), good=False, others=True)
+            if name
+            else take(connection, store, progress)
+        )
         say(render.one(manifest, store.place))
         manifest = judge(connection, store, manifest, progress) if name or verify else manifest
         say(render.verdict(manifest))

@@ -3,6 +3,7 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 
 from fly2any.database.backup import render
+from fly2any.database.backup.manifest import read_origin
 from fly2any.database.backup.restore import find, is_used, restore_into, restore_over, want_name
 from fly2any.database.backup.store import store_at
 from fly2any.database.diagnosis import Refusal
@@ -32,19 +33,22 @@ class Command(BaseCommand):
             self.put_back(connections[database], name)
             return
         store, connection, progress = store_at(settings.BACKUPS["location"]), connections[database], Terminal(self.stderr)
-        manifest = find(store, name, of=connection.settings_dict["NAME"], good=True)
+        origin, used = read_origin(connection), is_used(connection)
+        manifest = find(store, name, of=origin, good=True, others=into is not None or not used)
         self.stdout.write(f"{render.one(manifest, store.place)}\n{render.verdict(manifest)}")
+        if not manifest.is_of(origin):
+            self.stdout.write(f"Origin    it is not of {origin.database} on this server, but of another.")
         current = connection.settings_dict["NAME"]
         if into is not None:
             want_name(into)
-        elif is_used(connection) and not yes:
+        elif used and not yes:
             self.stdout.write(
                 f"Nothing was changed. `manage.py dbrestore {manifest.name} --yes` restores into a new database, compares it, and swaps it with"
                 f" {current}: whatever was written since {manifest.taken:%Y-%m-%d %H:%M} UTC is then only in the old one, which is kept under another"
                 " name. --into NAME restores beside."
             )
             return
-        elif is_used(connection):
+        elif used:
             old = restore_over(connection, store, manifest, progress)
             self.stdout.write(
                 f"Restored  {current}, compared: every row is there.\n"

@@ -54,7 +54,7 @@ class Command(BaseCommand):
                 report = replace(report, write_checked=check_writes(connection))
             except Error as error:
                 failure = error
-        newest = read_newest(report.server.database)
+        newest = read_newest(connection)
         looked = examine(connection, SECURITY) if security else None
         found = (
             *report.findings,
