@@ -28,10 +28,10 @@ from fly2any.database.health.examine import Health, examine
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.health.waivers import Waiver, read_waivers
 from fly2any.database.migration_state import read_migrations
+from fly2any.database.server import read_home
 from fly2any.database.status import Report, verify, waived
 
 READY = 2_000  # Milliseconds for each statement.
-HOME_SQL = "SELECT COALESCE(pg_catalog.current_schema(), 'public'), pg_catalog.to_regclass('django_migrations') IS NOT NULL, pg_catalog.pg_is_in_recovery()"
 
 
 def monitored(get_response):
@@ -63,10 +63,10 @@ def ready(request: HttpRequest) -> HttpResponse:
     checks = {"database": "ok", "migrations": "ok"}
     try:
         with own_connection() as probe, probe.cursor() as cursor:
-            cursor.execute(HOME_SQL)
-            schema, recorded, only_reads = cursor.fetchone()
-            if only_reads:
+            cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
+            if cursor.fetchone()[0]:
                 checks["database"] = "only reads"
+            schema, recorded = read_home(probe)
             if read_migrations(probe, schema=schema, recorded=recorded, readable=True, loader=_loader()).pending:
                 checks["migrations"] = "pending"
     except Error as error:

@@ -20,7 +20,15 @@ OURS = [
 ]
 PAGE = PROJECT / "docs" / "reference" / "migrations.md"
 # From the weakest to the strongest.
-MODES = ("RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareRowExclusiveLock", "AccessExclusiveLock")
+MODES = (
+    "RowShareLock",
+    "RowExclusiveLock",
+    "ShareUpdateExclusiveLock",
+    "ShareLock",
+    "ShareRowExclusiveLock",
+    "ExclusiveLock",
+    "AccessExclusiveLock",
+)
 HELD = """
     SELECT c.relname::text, l.mode FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
     WHERE l.pid = %s AND l.granted AND c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND c.relname = ANY (%s)
@@ -30,7 +38,7 @@ HELD = """
 def strongest(database_or_client, pid, tables):
     locks = {}
     for table, mode in database_or_client.execute(HELD, [pid, tables]):
-        if mode in MODES:
+        if mode != "AccessShareLock":  # Which every reader takes.
             locks[table] = max(locks.get(table, MODES[0]), mode, key=MODES.index)
     return locks
 

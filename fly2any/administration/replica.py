@@ -156,7 +156,7 @@ def _behind(now: int, replayed: int, age: float | None) -> float | None:
     """
     if replayed >= now:
         return 0
-    reached = next((moment for position, moment in reversed(_seen) if position <= replayed), None)
+    reached = next((moment for position, moment in reversed(tuple(_seen)) if position <= replayed), None)
     known = [seconds for seconds in (age, None if reached is None else time.monotonic() - reached) if seconds is not None]
     return min(known, default=None)
 

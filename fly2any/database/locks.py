@@ -29,10 +29,12 @@ LOCKED_OUT = ("55P03", "40P01")  # lock_not_available, deadlock_detected: the st
 
 # Literals and comments, also those that are cut off.
 QUOTED = re.compile(
-    r"[eE]'(?:[^'\\]|\\.|'')*(?:'|$)|'(?:[^']|'')*(?:'|$)|\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|$)|--[^\n]*|/\*.*$|\"[^\"]*(?:\"|$)",
+    r"(?<![\w$])[eE]'(?:[^'\\]|\\.|'')*(?:'|$)|'(?:[^']|'')*(?:'|$)|\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|$)|--[^\n]*|/\*.*$|\"[^\"]*(?:\"|$)",
     re.S,
 )
 
+PREPARED = "a prepared transaction, which `SELECT gid, prepared, owner FROM pg_prepared_xacts` names"
+ROLLBACK_PREPARED = "ROLLBACK PREPARED '…' with its gid, or COMMIT PREPARED, as its owner decides."
 NUMBER = re.compile(r"(?<![\w$])\d{4,}(?:\.\d+)?")  # A telephone's, perhaps.
 
 ACTIVITY = """
@@ -49,11 +51,12 @@ HOLDER_SQL = f"""
     ORDER BY a.pid
 """
 
+# A prepared transaction has no session: its number is 0.
 BLOCKERS_SQL = f"""
-    SELECT {ACTIVITY}
-    FROM pg_catalog.pg_stat_activity AS a
-    WHERE a.pid = ANY (pg_catalog.pg_blocking_pids(%(pid)s))
-    ORDER BY a.pid
+    SELECT DISTINCT ON (blocking.pid) COALESCE(a.pid, 0), {ACTIVITY.partition(", ")[2]}
+    FROM unnest(pg_catalog.pg_blocking_pids(%(pid)s)) AS blocking (pid) LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid)
+    WHERE a.pid IS NOT NULL OR blocking.pid = 0
+    ORDER BY blocking.pid
 """
 
 
@@ -69,6 +72,8 @@ class Activity:
     query: str | None
 
     def __str__(self) -> str:
+        if not self.pid:
+            return PREPARED
         words = [self.application or "no application name", f"role {self.role}"]
         if self.state and self.age is not None:
             words.append(f"{self.state} for {self.age.total_seconds():.0f} s")
@@ -124,8 +129,8 @@ def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str]
 
 
 def terminate(pid: int) -> str:
-    """Return the command that ends the session `pid`, for psql or `manage.py dbshell`."""
-    return f"SELECT pg_terminate_backend({pid});"
+    """Return the command that ends the session `pid`, 0 for a prepared transaction, for psql or `manage.py dbshell`."""
+    return f"SELECT pg_terminate_backend({pid});" if pid else ROLLBACK_PREPARED
 
 
 def try_again(action: Callable[[], T], *, patience: float, again: Callable[[float], None]) -> T:
@@ -137,13 +142,16 @@ def try_again(action: Callable[[], T], *, patience: float, again: Callable[[floa
     begun = time.monotonic()
     pause = 0.5
     while True:
+        tried = time.monotonic()
         try:
             return action()
         except OperationalError as error:
-            left = begun + patience - time.monotonic()
+            now = time.monotonic()
+            left = begun + patience - now
             if sqlstate(error) not in LOCKED_OUT or left <= 0:
                 raise
-        wait = min(random.uniform(pause / 2, pause), left)
+        # Others get at least as long as they waited behind this try.
+        wait = min(max(random.uniform(pause / 2, pause), random.uniform(1, 1.2) * (now - tried)), left)
         again(wait)
         time.sleep(wait)
         pause = min(pause * 2, LONGEST_PAUSE)

@@ -18,6 +18,7 @@ from .contract import FIRST_MIGRATIONS
 from .diagnosis import Refusal, sqlstate
 from .locks import LOCK_TIMEOUT, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, terminate, try_again
 from .migration_state import read_migrations, unrecorded
+from .server import read_home
 from .watching import Progress, Watcher
 
 T = TypeVar("T")
@@ -36,13 +37,12 @@ INDEX_STATE_SQL = """
     WHERE i.indexrelid = pg_catalog.to_regclass(%s) AND i.indrelid = pg_catalog.to_regclass(%s)
 """
 
-HOME_SQL = """
-    SELECT COALESCE(
-               (SELECT n.nspname
-                FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                WHERE c.oid = COALESCE(pg_catalog.to_regclass('django_migrations'), pg_catalog.to_regclass('price_alerts'))),
-               current_schema()),
-           pg_catalog.to_regclass('django_migrations') IS NOT NULL
+
+# An extension that somebody else created may be in a schema which the search path does not name: Supabase's `extensions`.
+REACH_SQL = """
+    SELECT pg_catalog.set_config('search_path', current_setting('search_path') || ', ' || pg_catalog.quote_ident(n.nspname), false)
+    FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
+    WHERE e.extname = 'pg_trgm' AND n.nspname <> ALL (current_schemas(true))
 """
 
 
@@ -69,8 +69,8 @@ class Run:
             try:
                 return action()  # Its statements are patient, each by itself: what is committed cannot be run again.
             except Error as error:
-                if sqlstate(error) in LOCKED_OUT:
-                    raise self.locked_out(self.migration) from error
+                if sqlstate(error) in LOCKED_OUT:  # In a transaction that the migration itself began, which nobody runs again.
+                    raise self.locked_out(self.migration, LOCK_TIMEOUT) from error
                 raise
 
     def patiently(self, action: Callable[[], T], *, what: str) -> T:
@@ -80,22 +80,22 @@ class Run:
         except Error as error:
             if sqlstate(error) not in LOCKED_OUT:
                 raise
-            raise self.locked_out(what) from error
+            raise self.locked_out(what, self.patience) from error
 
     def again(self, what: str, pause: float) -> None:
         behind = f" for {self.watcher.blockers[0]}" if self.watcher.blockers else ""
         self.progress.say(f"{what} waited {LOCK_TIMEOUT} s{behind} and let the others pass; again in {pause:.1f} s.")
 
-    def locked_out(self, what: str) -> LockedOut:
+    def locked_out(self, what: str, seconds: float) -> LockedOut:
         blockers = self.watcher.blockers
         if not blockers:
             return LockedOut(
-                f"{what} did not get a lock within {self.patience:.0f} s: run the command again when the database is less busy."
+                f"{what} did not get a lock within {seconds:.0f} s: run the command again when the database is less busy."
             )
         names = "; ".join(map(str, blockers))
         cure = " ".join(terminate(blocker.pid) for blocker in blockers)
         return LockedOut(
-            f"{what} did not get a lock within {self.patience:.0f} s, because of {names}: run the command again when that is done,"
+            f"{what} did not get a lock within {seconds:.0f} s, because of {names}: run the command again when that is done,"
             f" or end it: {cure}"
         )
 
@@ -267,18 +267,9 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
         yield run
 
 
-def home(connection) -> tuple[str | None, bool]:
-    """Return the schema that our tables are in, or would be made in, and whether our migrations' record is there."""
-    with connection.cursor() as cursor:
-        cursor.execute(HOME_SQL)
-        return cursor.fetchone()
-
-
 def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:
     """Raise Refusal where part of a pending migration is there already, and no interrupted run of ours left it."""
-    schema, recorded = home(connection)
-    if schema is None:
-        return  # Nothing is there; the server will say what is wrong.
+    schema, recorded = read_home(connection)
     migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True)
     if not migrations.pending or migrations.too_early:  # Of which Django says what is wrong.
         return
@@ -300,6 +291,7 @@ def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:
 @contextmanager
 def _session(run: Run) -> Iterator[None]:
     run.set("lock_timeout", f"{LOCK_TIMEOUT}s")
+    run.ask(REACH_SQL)
     # What a role or a provider sets would cut long builds and long pauses short.
     endless = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
     known = [name for name in endless if run.ask("SELECT 1 FROM pg_catalog.pg_settings WHERE name = %s", name)]
@@ -309,5 +301,5 @@ def _session(run: Run) -> Iterator[None]:
         yield
     finally:
         with suppress(Error, AttributeError):  # The connection may be gone.
-            for name in ("lock_timeout", *known):
+            for name in ("lock_timeout", "search_path", *known):
                 run.execute(f"RESET {name}")

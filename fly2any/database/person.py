@@ -13,6 +13,7 @@ from psycopg import sql
 from .catalog import quote, read_catalog
 from .diagnosis import Refusal
 from .roles import SECRETS
+from .server import read_home
 from .status import snapshot
 
 FORMAT = 1
@@ -84,10 +85,13 @@ def find(connection, email: str) -> Person:
 
 def _conditions(connection, person: Person) -> dict[str, sql.Composed]:
     """Return for each table that holds rows of the person the condition for them, parents before children."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT COALESCE(pg_catalog.current_schema(), 'public')")
-        catalog = read_catalog(connection, schema=cursor.fetchone()[0])
+    schema, _ = read_home(connection)
+    catalog = read_catalog(connection, schema=schema)
     there = {table.name for table in catalog.tables}
+    if PEOPLE not in there:
+        raise Refusal(
+            f"The table {PEOPLE} is not in the schema {schema}, where our migrations are recorded: correct ?schema= in POSTGRES_URL."
+        )
     found = {PEOPLE: sql.SQL("id = {}").format(sql.Literal(person.id))}
     for table, (column, what) in WITHOUT_KEY.items():
         value = person.id if what == "id" else person.email

@@ -14,11 +14,13 @@ from .backup.retention import read_newest
 from .catalog import quote
 from .contract import PHASE7_APPS
 from .diagnosis import Refusal
-from .migrating import Executor, home, migrating
+from .migrating import Executor, migrating
+from .server import read_home
+from .status import snapshot
 from .units import span
 from .watching import Progress
 
-# What hangs on our tables without being ours: DROP TABLE … CASCADE, which Django uses, would take it along.
+# What hangs on our tables without being ours: they cannot be dropped before it is.
 HANGING_SQL = """
     SELECT c.relname AS "table", what
     FROM (
@@ -82,7 +84,7 @@ def plan_reset(connection) -> Reset:
     tables = [table.name for table in contracts.catalog_of(versions).tables]
     if not migrations:
         return Reset((), (), ())
-    schema = home(connection)[0] or "public"
+    schema = read_home(connection)[0]
     place = {"schema": schema, "tables": tables}
     with connection.cursor() as cursor:
         cursor.execute(TABLES_SQL, place)
@@ -94,7 +96,9 @@ def plan_reset(connection) -> Reset:
 
 def want_backup(connection) -> None:
     """Raise Refusal where rows would be lost and no good backup of the database is new enough."""
-    if not any(rows for _, rows in plan_reset(connection).tables):
+    with snapshot(connection):
+        plan = plan_reset(connection)
+    if not any(rows for _, rows in plan.tables):
         return
     good = read_newest(connection).good
     limit = settings.BACKUPS["max_age"]

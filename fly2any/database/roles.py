@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .catalog import quote
 from .diagnosis import Refusal
+from .server import read_home
 
 # Tables that only the role that migrates writes, and the record of access, which is only ever added to.
 LEDGERS = ("django_migrations", "fly2any_migration_runs")
@@ -60,8 +61,8 @@ def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
         raise Refusal(f"“{prefix}” is no beginning for the names of roles: 1 to 50 bytes, and not pg_.")
     names = Names(*(f"{prefix}_{end}" for end in ("migrate", "app", "read")))
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_catalog.current_database(), COALESCE(pg_catalog.current_schema(), 'public')")
-        database, schema = cursor.fetchone()
+        cursor.execute("SELECT pg_catalog.current_database()")
+        database, (schema, _) = cursor.fetchone()[0], read_home(connection)
         cursor.execute(TABLES_SQL, {"schema": schema, "tables": [*tables, *LEDGERS]})
         there = cursor.fetchall()
         cursor.execute(OWNERS_SQL, {"schema": schema, "tables": [*tables, *LEDGERS], "migrate": names.migrate})

@@ -66,7 +66,7 @@ SETTINGS_SQL = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = AN
 SESSIONS_SQL = """
     SELECT count(*) AS remote, count(*) FILTER (WHERE NOT s.ssl) AS plain, pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS all
     FROM pg_catalog.pg_stat_activity AS a JOIN pg_catalog.pg_stat_ssl AS s USING (pid)
-    WHERE a.client_addr IS NOT NULL AND NOT a.client_addr <<= '127.0.0.0/8' AND a.client_addr <> '::1'
+    WHERE a.datname = current_database() AND a.client_addr IS NOT NULL AND NOT a.client_addr <<= '127.0.0.0/8' AND a.client_addr <> '::1'
 """
 TLS_SQL = "SELECT s.version || ' ' || s.cipher AS tls FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl"
 ROLES_HASHES_SQL = """

@@ -38,10 +38,6 @@ SERVER_SQL = """
            current_setting('server_encoding') AS encoding,
            COALESCE((SELECT s.version || ' ' || s.cipher FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl), '') AS tls,
            (SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone') AS time_zone,
-           current_setting('max_connections')::int AS max_connections,
-           CASE WHEN d.datconnlimit >= 0 THEN d.datconnlimit END AS database_limit,
-           CASE WHEN r.rolconnlimit >= 0 THEN r.rolconnlimit END AS role_limit,
-           (SELECT sum(b.numbackends)::int FROM pg_catalog.pg_stat_database AS b) AS connections,
            pg_is_in_recovery() AS standby,
            COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
            COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
@@ -52,8 +48,32 @@ SERVER_SQL = """
                FROM pg_catalog.pg_class AS j JOIN pg_catalog.pg_namespace AS jn ON jn.oid = j.relnamespace
                WHERE j.relname = 'fly2any_migration_runs' AND jn.nspname = home.schema
            ), false) AS may_read_journal
-    FROM pg_catalog.pg_database AS d, pg_catalog.pg_roles AS r, home
-    WHERE d.datname = current_database() AND r.rolname = current_user
+    FROM home
+"""
+
+HOME_SQL = """
+    SELECT COALESCE(
+               (SELECT n.nspname
+                FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE c.oid = COALESCE(pg_catalog.to_regclass('django_migrations'), pg_catalog.to_regclass('price_alerts'))),
+               current_schema(), 'public'),
+           pg_catalog.to_regclass('django_migrations') IS NOT NULL
+"""
+
+# What there is a limit for, and how many clients count for it. Of others' sessions not every role sees what kind they are.
+CONNECTIONS_SQL = """
+    SELECT l.what, l."limit", l.reserved, count(s.pid)::int AS used, count(*) FILTER (WHERE s.state = 'active') AS active,
+           count(*) FILTER (WHERE s.state LIKE 'idle in transaction%%') AS idle_in_transaction
+    FROM (SELECT 'max_connections' AS what, current_setting('max_connections')::int AS "limit",
+                 current_setting('superuser_reserved_connections')::int + COALESCE(current_setting('reserved_connections', true), '0')::int AS reserved
+          UNION ALL
+          SELECT 'database ' || datname, datconnlimit, 0 FROM pg_catalog.pg_database WHERE datname = current_database() AND datconnlimit >= 0
+          UNION ALL
+          SELECT 'role ' || rolname, rolconnlimit, 0 FROM pg_catalog.pg_roles WHERE rolname = session_user AND rolconnlimit >= 0) AS l
+    LEFT JOIN pg_catalog.pg_stat_activity AS s
+           ON s.usesysid IS NOT NULL AND COALESCE(s.backend_type, 'client backend') = 'client backend'
+              AND l.what IN ('max_connections', 'database ' || s.datname, 'role ' || s.usename)
+    GROUP BY l.what, l."limit", l.reserved
 """
 
 PRIVILEGES_SQL = """
@@ -174,6 +194,13 @@ class Server:
             )
 
 
+def read_home(connection) -> tuple[str, bool]:
+    """Return the schema that our tables are in, or would be made in, and whether our migrations' record is there."""
+    with connection.cursor() as cursor:
+        cursor.execute(HOME_SQL)
+        return cursor.fetchone()
+
+
 def flush_statistics(connection) -> None:
     """Let what this session changed be counted now, and not on top of what its next VACUUM or ANALYZE counts (PostgreSQL 15 on)."""
     if connection.pg_version >= 150000:
@@ -186,13 +213,15 @@ def read_server(connection, *, tables: list[str]) -> Server:
     with connection.cursor() as cursor:
         cursor.execute(SERVER_SQL)
         row = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
-        limits = [row.pop("max_connections"), row.pop("database_limit"), row.pop("role_limit")]
+        cursor.execute(f'SELECT used, "limit" FROM ({CONNECTIONS_SQL}) AS c ORDER BY "limit", used DESC LIMIT 1')
+        connections, limit = cursor.fetchone()
         cursor.execute(PRIVILEGES_SQL, {"schema": row["schema"], "tables": tables})
         privileges = tuple(Privilege(*values) for values in cursor.fetchall())
     host = connection.settings_dict["HOST"]
     return Server(
         host="" if host.startswith("/") else host,
-        max_connections=min(limit for limit in limits if limit is not None),
+        max_connections=limit,
+        connections=connections,
         privileges=privileges,
         **row,
     )

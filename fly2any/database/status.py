@@ -177,7 +177,7 @@ def for_release(report: Report) -> Report:
 
 @contextmanager
 def snapshot(connection):
-    """Read everything inside in one read-only snapshot, with the schema's names unqualified, waiting for no lock for long."""
+    """Read everything inside in one read-only snapshot, waiting for no lock for long."""
     outermost = not connection.in_atomic_block
     with transaction.atomic(using=connection.alias):
         with connection.cursor() as cursor:

@@ -1,5 +1,7 @@
 """Each illness is made for real and found; a healthy database has no finding."""
 
+import contextlib
+import dataclasses
 import json
 import threading
 import time
@@ -119,6 +121,48 @@ def test_a_transaction_prepared_and_forgotten_is_found(own_server):
     assert found(of(server), "transactions", idle=NOW) == [("transactions.prepared", "forgotten")]
 
 
+def test_who_waits_for_a_prepared_transaction_is_told_how_it_ends(own_server):
+    server = own_server(max_prepared_transactions="2").start().create_database()
+    server.execute("CREATE TABLE t (id int)")
+    with of(server).connect() as client:
+        client.execute("BEGIN; LOCK TABLE t; PREPARE TRANSACTION 'forgotten'")
+
+    with waiting(of(server), "SELECT FROM t") as waiter, django(of(server)) as connection:
+        [finding] = [one for one in TOPICS["locks"](Reader(connection, "public"), longest=NOW) if isinstance(one, Finding)]
+
+    assert (finding.where, finding.cure) == (
+        f"session {waiter}",
+        "ROLLBACK PREPARED '…' with its gid, or COMMIT PREPARED, as its owner decides.",
+    )
+    assert " for a prepared transaction, which `SELECT gid, prepared, owner FROM pg_prepared_xacts` names." in finding.message
+
+
+def test_queries_whose_texts_the_server_lost_are_still_counted(own_server):
+    server = own_server(shared_preload_libraries="pg_stat_statements").start().create_database()
+    server.execute("CREATE EXTENSION pg_stat_statements; SELECT 1")
+    server.execute("SELECT 1")
+    (server.home / "data" / "pg_stat_tmp" / "pgss_query_texts.stat").chmod(0)
+
+    shown = manage("dbhealth", "queries", url=server.url())
+
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "a query whose text the server has lost" in shown.stdout
+
+
+def test_transaction_numbers_are_those_of_the_servers_oldest_database(own_server):
+    server = own_server().start().create_database()
+    server.execute("CREATE DATABASE another", database="postgres")
+    server.execute(
+        "SET allow_system_table_mods = on; UPDATE pg_database SET datfrozenxid = '3000000000' WHERE datname = 'another'"
+    )
+
+    with django(of(server)) as connection:
+        [finding] = [one for one in TOPICS["wraparound"](Reader(connection, "public")) if isinstance(one, Finding)]
+
+    assert (finding.code, finding.where) == ("wraparound.near", "transaction numbers")
+    assert finding.message.startswith("The oldest in the database another is 1,29")
+
+
 def test_connections_near_the_limit_are_found(own_server):
     server = own_server(max_connections="13").start().create_database()  # 3 are the superuser's.
     assert found(of(server), "connections") == []
@@ -128,6 +172,21 @@ def test_connections_near_the_limit_are_found(own_server):
     assert found(of(server), "connections") == [("connections.near_limit", "max_connections")]
     for client in clients:
         client.close()
+
+
+def test_the_limits_of_the_database_and_the_role_are_looked_at_too(own_server):
+    server = own_server().start().create_database()
+    server.execute("CREATE ROLE site LOGIN CONNECTION LIMIT 50; ALTER DATABASE fly2any CONNECTION LIMIT 10")
+    site = dataclasses.replace(of(server), user="site")
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(closing(site.connect()))
+        for _ in range(3):
+            stack.enter_context(closing(dataclasses.replace(site, name="postgres").connect()))
+
+        assert found(site, "connections") == [("connections.near_limit", "database fly2any")]
+        status = json.loads(manage("dbstatus", "--format", "json", url=server.url("site")).stdout)["server"]
+    assert (status["connections"], status["max_connections"]) == (9, 10)
 
 
 def test_indexes_that_are_ill_are_found_and_those_of_the_contract_never_proposed_for_dropping(migrated):

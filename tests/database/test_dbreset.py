@@ -5,6 +5,7 @@ import pytest
 from tests.conftest import manage
 from tests.database.sites import OURS
 from tests.prisma import PHASE7
+from tests.servers import open_transaction
 
 
 def tables(database):
@@ -118,6 +119,15 @@ def test_what_hangs_on_ours_is_found_though_another_schema_comes_first(migrated)
     result = manage("dbreset", "--yes", url=migrated.url)
 
     assert (result.returncode, "  users: view or rule: view v\n" in result.stdout) == (4, True)
+
+
+@pytest.mark.parametrize("words", [[], ["--yes"]], ids=str)
+def test_a_table_that_is_locked_is_not_waited_for_without_end(migrated, words):
+    with open_transaction(migrated, "LOCK TABLE users"):
+        result = manage("dbreset", *words, url=migrated.url)
+
+    assert (result.returncode, result.stderr.startswith("Another transaction held a lock for too long (")) == (2, True)
+    assert "users" in tables(migrated)
 
 
 def test_what_nobody_thought_of_is_refused_by_the_server(migrated):

@@ -335,6 +335,42 @@ def test_a_database_of_prisma_is_not_faked_either(database):
     assert database.execute("SELECT to_regclass('django_migrations')") == [(None,)]
 
 
+def test_pg_trgm_may_be_in_a_schema_that_the_search_path_does_not_name(database):
+    database.execute("CREATE SCHEMA extensions; CREATE EXTENSION pg_trgm SCHEMA extensions")
+    url = f"{database.url}&schema=public" if "?" in database.url else f"{database.url}?schema=public"
+
+    migrated = manage("migrate", url=url)
+
+    assert (migrated.returncode, migrated.stderr) == (0, "")
+    assert manage("dbstatus", url=url).returncode == 0
+    assert manage("dbreset", "--yes", "--without-backup", url=url).returncode == 0
+    assert manage("migrate", url=url).returncode == 0
+
+
+def test_a_transaction_that_a_migration_began_itself_says_how_long_it_really_waited(migrated, probe):
+    inner = "RunPython(lambda apps, editor: editor.execute('ALTER TABLE users ADD COLUMN probe int'), atomic=True)"
+    environment = probe(inner, atomic=False)
+    with open_transaction(migrated, "SELECT FROM users"):
+        result = manage("migrate", "--lock-wait", "60", url=migrated.url, **environment)
+
+    assert (result.returncode, " did not get a lock within 5 s, because of pid " in result.stderr) == (2, True)
+
+
+def test_a_prepared_transaction_in_the_way_is_named(own_server, probe):
+    server = own_server(max_prepared_transactions="2").start().create_database()
+    assert manage("migrate", url=server.url()).returncode == 0
+    server.execute("BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE; PREPARE TRANSACTION 'forgotten'")
+    environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int')")
+
+    result = manage("migrate", "--lock-wait", "1", url=server.url(), **environment)
+
+    assert (result.returncode, result.stderr.splitlines()[-1].partition(", because of ")[2]) == (
+        2,
+        "a prepared transaction, which `SELECT gid, prepared, owner FROM pg_prepared_xacts` names: run the command again when"
+        " that is done, or end it: ROLLBACK PREPARED '…' with its gid, or COMMIT PREPARED, as its owner decides.",
+    )
+
+
 def test_fake_initial_is_refused(database):
     result = manage("migrate", "--fake-initial", url=database.url)
 
@@ -370,6 +406,7 @@ def test_tables_of_ours_without_a_record_are_to_be_adopted(database, made):
         ("SELECT $1 /* secret /* more */ it's */ 'x'", "SELECT $1"),
         ("""SELECT "it's", 'secret', $té$secret$té$""", """SELECT "it's", '…', '…'"""),
         (r"SELECT E'a\'secret', q = 'x' WHERE phone = 491701234567 LIMIT 20", "SELECT '…', q = '…' WHERE phone = … LIMIT 20"),
+        (r"SELECT 1 WHERE name LIKE'%\' AND email='bob@x.de'", "SELECT 1 WHERE name LIKE'…' AND email='…'"),
         ("SELECT " + "a" * 200, "SELECT " + "a" * 92 + "…"),
     ],
 )

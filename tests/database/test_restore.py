@@ -166,6 +166,22 @@ def test_an_owner_who_is_no_superuser_backs_up_and_restores(filled, place):
         )
 
 
+def test_a_database_sorts_as_before_when_it_was_restored(filled, place):
+    provider = "SELECT datlocprovider, datcollate FROM pg_database WHERE datname = current_database()"
+    whole = dataclasses.replace(filled, name="postgres")
+    libc = dataclasses.replace(filled, name=f"{filled.name}_libc")
+    whole.execute(f"CREATE DATABASE {libc.name} TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C.UTF-8'")
+    try:
+        assert manage("migrate", url=libc.url).returncode == 0
+        assert run(libc, "dbbackup", "--verify", place=place).returncode == 0
+        restored = run(libc, "dbrestore", "latest", "--yes", place=place)
+
+        assert (restored.returncode, libc.execute(provider)) == (0, [("c", "C.UTF-8")])
+    finally:
+        for name in databases(libc):
+            whole.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
 def test_an_empty_database_is_restored_in_place(filled, place):
     run(filled, "dbbackup", "--verify", place=place)
     held = rows(filled)

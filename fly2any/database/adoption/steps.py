@@ -70,11 +70,12 @@ class Step:
 
 
 # From the weakest to the strongest, and what waits behind each.
-LOCKS = ("", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE")
+LOCKS = ("", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE")
 BLOCKED = {
     "": "nothing waits",
     "ROW EXCLUSIVE": "only writes to the same rows wait",
     "SHARE UPDATE EXCLUSIVE": "no read and no write waits",
+    "SHARE": "writes wait",
     "SHARE ROW EXCLUSIVE": "writes wait",
     "ACCESS EXCLUSIVE": "reads and writes wait",
 }
@@ -90,7 +91,11 @@ def lock_of(statement: str) -> str:
         return "SHARE ROW EXCLUSIVE" if adds_key else "ACCESS EXCLUSIVE"
     if re.match(r"(CREATE (UNIQUE )?INDEX|REINDEX INDEX|DROP INDEX) CONCURRENTLY|ALTER INDEX", words):
         return "SHARE UPDATE EXCLUSIVE"
-    return "ROW EXCLUSIVE" if words.startswith("UPDATE") else ""
+    if re.match("CREATE (UNIQUE )?INDEX", words):
+        return "SHARE"
+    if re.match("UPDATE|INSERT|DELETE", words):
+        return "ROW EXCLUSIVE"
+    return "" if re.match("CREATE (EXTENSION|TABLE)|COMMENT|SELECT|SET|BEGIN|COMMIT", words) else "ACCESS EXCLUSIVE"
 
 
 def read_indexed(connection, *, schema: str, tables: Iterable[str]) -> tuple[Indexed, ...]:

@@ -346,7 +346,9 @@ def _create(connection, name: str) -> None:
         parts = [sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))]
         for word, value in (("ENCODING", encoding), ("LC_COLLATE", collate), ("LC_CTYPE", ctype)):
             parts.append(sql.SQL(f"{word} {{}}").format(sql.Literal(value)))
-        if provider in ("i", "b"):
+        if provider == "c":
+            parts.append(sql.SQL("LOCALE_PROVIDER libc").format())
+        elif provider in ("i", "b"):
             kind = {"i": "icu", "b": "builtin"}[provider]
             option = {"i": "ICU_LOCALE", "b": "BUILTIN_LOCALE"}[provider]
             parts.append(sql.SQL(f"LOCALE_PROVIDER {kind} {option} {{}}").format(sql.Literal(locale)))

@@ -13,6 +13,7 @@ from django.db import Error, transaction
 from ..contract import Contract, load
 from ..diagnosis import Refusal, explain
 from ..findings import Finding, Severity
+from ..server import read_home
 from .waivers import Waiver, waive
 
 DEADLINE = 5_000  # Milliseconds for each statement of a topic.
@@ -92,9 +93,7 @@ Question = Callable[[Reader], Iterator[Figure | Finding]]
 def examine(connection, questions: dict[str, Question], waivers: Iterable[Waiver] = ()) -> Health:
     """Return the health of the database behind `connection`; raise django.db.Error only where it cannot be reached."""
     connection.ensure_connection()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT COALESCE(pg_catalog.current_schema(), 'public')")
-        reader = Reader(connection, cursor.fetchone()[0])
+    reader = Reader(connection, read_home(connection)[0])
     topics = tuple(_ask(reader, name, question) for name, question in questions.items())
     _, waived, expired = waive([finding for topic in topics for finding in topic.findings], tuple(waivers))
     return Health(datetime.now(UTC), topics, tuple(waived), tuple(expired))

@@ -21,7 +21,7 @@ INSTALLED_SQL = """
     WHERE e.extname = 'pg_stat_statements'
 """
 SLOWEST_SQL = """
-    SELECT s.queryid::text AS id, s.query, s.calls, s.mean_exec_time / 1000 AS mean, s.total_exec_time / 1000 AS total,
+    SELECT s.queryid::text AS id, COALESCE(s.query, 'a query whose text the server has lost') AS query, s.calls, s.mean_exec_time / 1000 AS mean, s.total_exec_time / 1000 AS total,
            s.total_exec_time / NULLIF(sum(s.total_exec_time) OVER (), 0) AS part,
            s.userid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user) AS own
     FROM {schema}.pg_stat_statements AS s

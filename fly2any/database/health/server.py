@@ -29,8 +29,11 @@ STANDBY_SQL = """
                 ELSE now() - pg_catalog.pg_last_xact_replay_timestamp() END AS behind
 """
 WRAPAROUND_SQL = """
-    SELECT datname AS name, pg_catalog.age(datfrozenxid) AS age, pg_catalog.mxid_age(datminmxid) AS multi
-    FROM pg_catalog.pg_database WHERE datname = current_database()
+    (SELECT 'transaction numbers' AS label, datname AS name, pg_catalog.age(datfrozenxid) AS age
+     FROM pg_catalog.pg_database ORDER BY 3 DESC, datname = current_database() DESC LIMIT 1)
+    UNION ALL
+    (SELECT 'multixact numbers', datname, pg_catalog.mxid_age(datminmxid)
+     FROM pg_catalog.pg_database ORDER BY 3 DESC, datname = current_database() DESC LIMIT 1)
 """
 SETTINGS_SQL = """
     SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY (%(names)s) ORDER BY name
@@ -110,15 +113,14 @@ def _configured(read: Reader) -> Iterator[Finding]:
 
 
 def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | Finding]:
-    """How far transaction numbers are used up; at about 2,100 million the server takes no more writes."""
-    row = read.one(WRAPAROUND_SQL)
-    for label, age in (("transaction numbers", row.age), ("multixact numbers", row.multi)):
+    """How far transaction numbers are used up, by the server's oldest database: at about 2,100 million none takes writes."""
+    for label, name, age in read(WRAPAROUND_SQL):
         yield Figure(f"age of {label}", f"{age:,} of 2,146,483,647", age, "transaction_age", label)
         if age > near:
             yield Finding(
                 Severity.ERROR, "wraparound.near", label,
-                f"The oldest of its {label} is {age:,} old (limit {near:,}): at 2,146 million the server takes no more writes.",
-                "VACUUM (FREEZE) the oldest tables (`SELECT relname, age(relfrozenxid) FROM pg_class ORDER BY 2 DESC`), and end what keeps them: `manage.py dbhealth transactions`.",
+                f"The oldest in the database {name} is {age:,} old (limit {near:,}): at 2,146 million the whole server takes no more writes.",
+                f"In {name} VACUUM (FREEZE) the oldest tables (`SELECT relname, age(relfrozenxid) FROM pg_class ORDER BY 2 DESC`), and end what keeps them: `manage.py dbhealth transactions`.",
             )  # fmt: skip
 
 

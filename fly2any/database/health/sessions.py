@@ -7,26 +7,21 @@ from datetime import timedelta
 
 from ..diagnosis import Refusal
 from ..findings import Finding, Severity
-from ..locks import ACTIVITY, read_activity, without_literals
+from ..locks import ACTIVITY, PREPARED, ROLLBACK_PREPARED, read_activity, without_literals
+from ..server import CONNECTIONS_SQL
 from ..units import share, span
 from .examine import Figure, Reader
 
-CONNECTIONS_SQL = """
-    SELECT count(*) AS used, count(*) FILTER (WHERE state = 'active') AS active,
-           count(*) FILTER (WHERE state LIKE 'idle in transaction%%') AS idle_in_transaction,
-           current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS "limit"
-    FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend'
-"""
 BLOCKED_SQL = """
-    SELECT waiting.pid, holder.pid AS by, COALESCE(holder.application_name, '') AS application, COALESCE(holder.usename, '') AS role,
+    SELECT waiting.pid, blocking.pid AS by, COALESCE(holder.application_name, '') AS application, COALESCE(holder.usename, '') AS role,
            COALESCE(holder.state, '') AS state, holder.query, waiting.query AS waits_for,
            COALESCE(now() - l.waitstart, now() - waiting.query_start) AS since
     FROM pg_catalog.pg_stat_activity AS waiting
     CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(waiting.pid)) AS blocking (pid)
-    JOIN pg_catalog.pg_stat_activity AS holder ON holder.pid = blocking.pid
+    LEFT JOIN pg_catalog.pg_stat_activity AS holder ON holder.pid = blocking.pid
     LEFT JOIN (SELECT pid, min(waitstart) AS waitstart FROM pg_catalog.pg_locks WHERE NOT granted GROUP BY pid) AS l ON l.pid = waiting.pid
     WHERE waiting.wait_event_type = 'Lock' AND waiting.datname = current_database()
-    ORDER BY since DESC, waiting.pid, holder.pid
+    ORDER BY since DESC, waiting.pid, blocking.pid
 """
 LONG_SQL = """
     SELECT pid, COALESCE(application_name, '') AS application, COALESCE(usename, '') AS role, state, query,
@@ -47,20 +42,24 @@ SESSION_SQL = f"""
 
 def connections(read: Reader, *, near: float = 0.8) -> Iterator[Figure | Finding]:
     """How many connections there are, of how many."""
-    row = read.one(CONNECTIONS_SQL)
-    yield Figure("connections", f"{row.used} of {row.limit}, {row.active} active", row.used, "connections")
-    yield Figure("limit", str(row.limit), row.limit, "connections_limit", shown=False)
-    yield Figure(
-        "idle in a transaction", str(row.idle_in_transaction), row.idle_in_transaction, "connections_idle_in_transaction"
-    )
-    if row.used > near * row.limit:
-        yield Finding(
-            Severity.WARNING,
-            "connections.near_limit",
-            "max_connections",
-            f"{row.used} of {row.limit} connections are in use, more than {share(near)}.",
-            "Find who holds them (`SELECT application_name, count(*) FROM pg_stat_activity GROUP BY 1`), use a pooler, or raise max_connections.",
-        )
+    rows = read(f"{CONNECTIONS_SQL} ORDER BY l.what = 'max_connections' DESC, l.what")
+    server = rows[0]
+    limit = server.limit - server.reserved
+    yield Figure("connections", f"{server.used} of {limit}, {server.active} active", server.used, "connections")
+    yield Figure("limit", str(limit), limit, "connections_limit", shown=False)
+    idle = server.idle_in_transaction
+    yield Figure("idle in a transaction", str(idle), idle, "connections_idle_in_transaction")
+    for row in rows[1:]:
+        yield Figure(f"of the {row.what}", f"{row.used} of {row.limit}", row.used)
+    for row in rows:
+        if row.used > near * (row.limit - row.reserved):
+            yield Finding(
+                Severity.WARNING,
+                "connections.near_limit",
+                row.what,
+                f"{row.used} of {row.limit - row.reserved} connections are in use, more than {share(near)}.",
+                "Find who holds them (`SELECT application_name, count(*) FROM pg_stat_activity GROUP BY 1`), use a pooler, or raise the limit.",
+            )
 
 
 def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterator[Figure | Finding]:
@@ -70,14 +69,14 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
     yield Figure("sessions that wait for a lock", str(waiting), waiting, "sessions_waiting")
     for row in rows:
         waits, held = without_literals(row.waits_for or ""), without_literals(row.query or "")
+        holder = f"session {row.by} ({row.application or 'unnamed'}, {row.role}, {row.state}: “{held}”)" if row.by else PREPARED
         if row.since is not None and row.since > longest:
             yield Finding(
                 Severity.ERROR,
                 "locks.blocked",
                 f"session {row.pid}",
-                f"It has waited {span(row.since)} (limit {span(longest)}) with “{waits}” for session {row.by}"
-                f" ({row.application or 'unnamed'}, {row.role}, {row.state}: “{held}”).",
-                f"manage.py dbhealth locks --terminate {row.by} --yes",
+                f"It has waited {span(row.since)} (limit {span(longest)}) with “{waits}” for {holder}.",
+                f"manage.py dbhealth locks --terminate {row.by} --yes" if row.by else ROLLBACK_PREPARED,
             )
 
 

@@ -24,7 +24,7 @@ from ..retention.archive import Archives
 from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import LOCK_TIMEOUT, Swept, count, sweep
 from ..security import TOPICS as SECURITY
-from ..server import flush_statistics
+from ..server import flush_statistics, read_home
 from ..status import verify
 from ..watching import Progress
 
@@ -45,7 +45,7 @@ TABLES_SQL = """
            OR CASE WHEN current_setting('server_version_num')::int >= 170000 THEN has_table_privilege(c.oid, 'MAINTAIN') ELSE false END AS may
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_stat_user_tables AS s ON s.relid = c.oid
-    WHERE n.nspname = current_schema() AND c.relkind = 'r' AND c.relpersistence <> 't'
+    WHERE n.nspname = %s AND c.relkind = 'r' AND c.relpersistence <> 't'
     ORDER BY c.relpages, c.relname COLLATE "C"
 """
 
@@ -177,7 +177,7 @@ def _refresh(
     """Vacuum the tables with dead rows, and analyse those that changed, or only the `emptied` ones; yield what could not be done."""
     flush_statistics(connection)
     with connection.cursor() as cursor:
-        cursor.execute(TABLES_SQL)
+        cursor.execute(TABLES_SQL, [read_home(connection)[0]])
         tables = [
             (name, dead or name in emptied, may)
             for name, dead, changed, may in cursor.fetchall()

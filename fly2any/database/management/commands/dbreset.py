@@ -5,6 +5,7 @@ from django.db import connections
 
 from fly2any.database.management.arguments import add_database, add_lock_wait
 from fly2any.database.reset import MOST_COUNTED, plan_reset, reset, want_backup
+from fly2any.database.status import snapshot
 from fly2any.database.terminal import Terminal
 
 
@@ -19,11 +20,16 @@ class Command(BaseCommand):
         add_lock_wait(parser)
 
     def handle(self, *, database, yes, without_backup, lock_wait, **options):
+        connection = connections[database]
         if yes and not without_backup:
-            want_backup(connections[database])
-        plan = reset(database, patience=lock_wait, progress=Terminal(self.stderr)) if yes else plan_reset(connections[database])
+            want_backup(connection)
+        if yes:
+            plan = reset(database, patience=lock_wait, progress=Terminal(self.stderr))
+        else:
+            with snapshot(connection):
+                plan = plan_reset(connection)
         if plan.hanging:
-            self.stdout.write("Something that is not ours hangs on our tables, and would be dropped with them:")
+            self.stdout.write("Something that is not ours hangs on our tables, so they cannot be dropped:")
             for table, what in plan.hanging:
                 self.stdout.write(f"  {table}: {what}")
             self.stdout.write("Nothing was changed. Agree with whoever made them, and drop them first.")

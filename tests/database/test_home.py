@@ -1,0 +1,75 @@
+"""Where another schema comes first in the search path, every command looks where the tables are."""
+
+import json
+
+import pytest
+
+from tests.conftest import manage
+
+
+@pytest.fixture
+def behind(migrated):
+    migrated.execute(f"CREATE SCHEMA app; ALTER DATABASE {migrated.name} SET search_path TO app, public")
+    migrated.execute(
+        "INSERT INTO users (id, email, \"updatedAt\") SELECT i, i || '@x.de', now() FROM generate_series(1, 3) AS i;"
+        "INSERT INTO verification_tokens (identifier, token, expires) VALUES ('1@x.de', 't', now());"
+        "INSERT INTO user_activities (id, \"userId\", \"eventType\") VALUES ('a', '1', 'viewed');"
+    )
+    return migrated
+
+
+def test_a_person_is_exported_and_erased_whole(behind):
+    exported = manage("dbperson", "export", "1@x.de", url=behind.url)
+    erased = manage("dbperson", "erase", "1@x.de", "--yes", url=behind.url)
+
+    held = {name: len(rows) for name, rows in json.loads(exported.stdout)["tables"].items() if rows}
+    assert held == {"users": 1, "verification_tokens": 1, "user_activities": 1}
+    assert erased.returncode == 0
+    left = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM verification_tokens), (SELECT count(*) FROM user_activities)"
+    assert behind.execute(left) == [(2, 0, 0)]
+
+
+def test_a_person_whose_table_is_not_where_ours_are_is_refused(behind):
+    behind.execute("ALTER TABLE users SET SCHEMA app")
+
+    erased = manage("dbperson", "erase", "1@x.de", "--yes", url=behind.url)
+
+    assert (erased.returncode, erased.stderr) == (
+        2,
+        "The table users is not in the schema public, where our migrations are recorded: correct ?schema= in POSTGRES_URL.\n",
+    )
+    assert behind.execute("SELECT count(*) FROM users") == [(3,)]
+
+
+def test_health_maintenance_and_roles_are_of_our_tables(behind):
+    health = json.loads(manage("dbhealth", "tables", "--format", "json", url=behind.url).stdout)
+    maintained = json.loads(manage("dbmaintain", "monthly", "--format", "json", url=behind.url).stdout)
+    roles = manage("dbroles", url=behind.url).stdout
+
+    [tables] = health["topics"]
+    assert tables["figures"][0]["label"] == "tables"
+    assert tables["figures"][0]["value"] > 18
+    assert "users" in [*maintained["vacuumed"], *maintained["analysed"]]
+    assert 'ALTER TABLE "public"."users" OWNER TO "fly2any_migrate";\n' in roles
+
+
+def test_it_is_ready(behind):
+    question = "from django.test import Client; print(Client().get('/health/ready').content.decode())"
+
+    answer = manage("shell", "-c", question, url=behind.url)
+
+    assert json.loads(answer.stdout.splitlines()[-1]) == {"status": "ok", "database": "ok", "migrations": "ok"}
+
+
+def test_the_first_page_knows_when_rows_came(behind):
+    behind.execute(
+        'INSERT INTO price_alerts (id, "userId", origin, destination, "departDate", "currentPrice", "targetPrice", "updatedAt", "createdAt")'
+        " SELECT i, '1', 'AAA', 'BBB', now(), 1, 1, now(), now() - make_interval(hours => i) FROM generate_series(1, 100) AS i; ANALYZE price_alerts"
+    )
+    question = """
+from fly2any.administration import dashboard
+from travel.models import PriceAlert
+print(len(dashboard._histograms({PriceAlert: "created_at"})["price_alerts"]))
+"""
+
+    assert manage("shell", "-c", question, url=behind.url).stdout.splitlines()[-1] == "100"
