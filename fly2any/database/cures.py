@@ -90,12 +90,16 @@ def retype(column: Column, live: Column, alter: str) -> str:
     else:
         if live.type != column.type:
             words.append(f"USING {quote(column.name)}::{column.type}")
-        statements = [f"{' '.join(words)};"]
+        # What has no zone is UTC here.
+        zone = ["SET TimeZone TO 'UTC';"] if column.type == "timestamp with time zone" and live.type != column.type else []
+        statements = [*zone, f"{' '.join(words)};"]
     if live.default is not None and live.generated is None:
         # A default is not converted by USING: it goes before, and comes back after.
         statements.insert(0, f"{alter} DROP DEFAULT;")
         if column.default is not None:
             statements.append(f"{alter} SET DEFAULT {column.default};")
+    if live.type != column.type:  # The planner forgets what it knew of the column.
+        statements.append(f"ANALYZE {quote(column.table)} ({quote(column.name)});")
     return "\n".join(statements)
 
 

@@ -67,6 +67,8 @@ CODES = frozenset(
         "adopt.computed",
         "adopt.name_taken",
         "adopt.prisma_failed",
+        "adopt.prisma_unreadable",
+        "adopt.extension",
         "adopt.not_owner",
         "connections.near_limit",
         "locks.blocked",

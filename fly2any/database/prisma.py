@@ -26,14 +26,19 @@ class PrismaMigration:
         return self.finished is None and self.rolled_back is None
 
 
+def may_read(connection, schema: str) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [f"{quote(schema)}.{LEDGER}"])
+        return cursor.fetchone()[0]
+
+
 def read_prisma(connection, *, schema: str, catalog: Catalog) -> tuple[PrismaMigration, ...]:
     """Return what Prisma recorded in `schema`, oldest first; () where there is no such record, or this role may not read it."""
     columns = {column.name for column in catalog.columns if column.table == LEDGER}
     if not columns.issuperset(["id", "migration_name", "started_at", "finished_at", "rolled_back_at"]):
         return ()
+    if not may_read(connection, schema):
+        return ()
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [f"{quote(schema)}.{LEDGER}"])
-        if not cursor.fetchone()[0]:
-            return ()
         cursor.execute(PRISMA_SQL.format(schema=quote(schema)))
         return tuple(PrismaMigration(*row) for row in cursor.fetchall())

@@ -38,6 +38,11 @@ SERVER_SQL = """
            current_setting('server_encoding') AS encoding,
            COALESCE((SELECT s.version || ' ' || s.cipher FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl), '') AS tls,
            (SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone') AS time_zone,
+           COALESCE((SELECT 'ALTER ROLE ' || quote_ident(session_user) || CASE WHEN z.setdatabase = 0 THEN '' ELSE ' IN DATABASE ' || quote_ident(current_database()) END
+                     FROM pg_catalog.pg_db_role_setting AS z JOIN pg_catalog.pg_roles AS r ON r.oid = z.setrole
+                     WHERE r.rolname = session_user AND z.setconfig::text ~* '[{,"]timezone='
+                       AND z.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+                     ORDER BY z.setdatabase DESC LIMIT 1), 'ALTER DATABASE ' || quote_ident(current_database())) AS sets_zone,
            pg_is_in_recovery() AS standby,
            COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
            COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
@@ -110,6 +115,7 @@ class Server:
     encoding: str
     tls: str  # protocol and cipher, "" without TLS
     time_zone: str
+    sets_zone: str  # The statement, without SET, by which the zone is another for this role here.
     max_connections: int
     connections: int
     standby: bool
@@ -171,7 +177,7 @@ class Server:
                 "server.time_zone",
                 self.database,
                 f"The database's time zone is {self.time_zone}: sessions other than ours read and write times in it, and the guide asks for UTC.",
-                f"ALTER DATABASE \"{self.database}\" SET timezone TO 'UTC';",
+                f"{self.sets_zone} SET timezone TO 'UTC';",
             )
         if self.max_connections < ENOUGH_CONNECTIONS:
             yield Finding(

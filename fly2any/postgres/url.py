@@ -18,17 +18,22 @@ ESCAPES = "in the user and the password write % / @ : # ? as %25 %2F %40 %3A %23
 LONGEST_NAME = 63  # Bytes.
 CONNECT_TIMEOUT = 10  # Seconds; libpq's default is to wait for ever.
 
-# Parameters of Prisma and of the providers that say nothing to libpq: about pools, prepared statements and proxies.
+# Parameters of Prisma, of node-postgres and of the providers that say nothing to libpq: about pools, prepared statements and proxies.
 NOT_LIBPQ = frozenset(
     [
         "connection_limit",
+        "max_connection_lifetime",
+        "max_idle_connection_lifetime",
         "pgbouncer",
         "pool_timeout",
         "statement_cache_size",
         "socket_timeout",
+        "ssl",
+        "single_use_connections",
         "sslaccept",
         "sslidentity",
         "supa",
+        "uselibpqcompat",
         "workaround",
     ]
 )
@@ -89,6 +94,12 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
     place |= {PLACE[key]: value for key, value in query if key in PLACE}
     options = _options([pair for pair in query if pair[0] not in PLACE], variable)
     parameters = dict(query)
+    if parameters.get("ssl") == "true":
+        options.setdefault("sslmode", "require")
+    if options.get("sslmode") == "no-verify":  # node-postgres' word.
+        options["sslmode"] = "require"
+    if "sslcert" in options and "sslkey" not in options:  # Prisma's word for the authority that vouches for the server.
+        options["sslrootcert"] = options.pop("sslcert")
     pooler = pooler_of(place["HOST"], place["PORT"], parameters)
     if not is_local(place["HOST"]):
         options.setdefault("sslmode", "require")

@@ -58,8 +58,8 @@ def everything(database):
     return catalog(database), contents(database), relations
 
 
-def plan(database, *options):
-    result = manage("dbadopt", "--format", "json", *options, url=database.url)
+def plan(database, url=None):
+    result = manage("dbadopt", "--format", "json", url=url or database.url)
     assert result.stderr == ""
     report = json.loads(result.stdout)
     assert report["exit_code"] == result.returncode

@@ -15,6 +15,9 @@ DRIFTS = {
         ("column.weaker", "users.email"), (1, ["users 9"]), False,
     ),
     "default": ('ALTER TABLE saved_searches ALTER "searchCount" DROP DEFAULT', ("default.missing", "saved_searches.searchCount"), None, True),
+    "another default": (
+        "ALTER TABLE price_alerts ALTER currency SET DEFAULT 'EUR'", ("default.different", "price_alerts.currency"), None, False,
+    ),
     "index": ('DROP INDEX "price_alerts_active_idx"', ("index.missing", "price_alerts.price_alerts_active_idx"), None, True),
     "invalid index": (
         """UPDATE pg_index SET indisvalid = false WHERE indexrelid = '"price_alerts_active_idx"'::regclass""",
@@ -34,6 +37,10 @@ DRIFTS = {
     "unique": (
         'DROP INDEX "push_subscriptions_endpoint_key"', ("unique.missing", "push_subscriptions.push_subscriptions_endpoint_key"), (0, []), True,
     ),
+    "a unique index of another name": (
+        'ALTER INDEX "push_subscriptions_endpoint_key" RENAME TO theirs',
+        ("unique.different", "push_subscriptions.push_subscriptions_endpoint_key"), None, True,
+    ),
     "duplicates": (
         f'DROP INDEX "push_subscriptions_endpoint_key"; {DUPLICATES}', ("unique.missing", "push_subscriptions.push_subscriptions_endpoint_key"),
         (2, ["push_subscriptions 3", "push_subscriptions 5"]), False,
@@ -48,6 +55,21 @@ DRIFTS = {
     "expression": (
         """CREATE INDEX by_day ON users (date_trunc('day', "createdAt"))""", ("adopt.computed", "users.by_day"), None, False,
     ),
+    "a failed build": (
+        'CREATE UNIQUE INDEX theirs ON login_history (id, "timestamp"); UPDATE pg_index SET indisvalid = false WHERE indexrelid = \'theirs\'::regclass',
+        ("adopt.computed", "login_history.theirs"), None, False,
+    ),
+    "operator class": (
+        'CREATE INDEX theirs ON login_history USING brin ("timestamp" timestamp_minmax_multi_ops)', ("adopt.computed", "login_history.theirs"), None, False,
+    ),
+    "inherited from": (
+        'CREATE TABLE base ("createdAt" timestamp(3) NOT NULL); ALTER TABLE ai_messages INHERIT base', ("adopt.in_use", "ai_messages.createdAt"), None, False,
+    ),
+    "pointed at": (
+        'CREATE UNIQUE INDEX theirs ON ai_messages ("createdAt"); CREATE TABLE points (t timestamp(3) REFERENCES ai_messages ("createdAt"))',
+        ("adopt.in_use", "ai_messages.createdAt"), None, False,
+    ),
+    "a type's name": ("CREATE TYPE auth_group AS ENUM ('a')", ("adopt.name_taken", "auth_group"), None, False),
     "name": ('ALTER TABLE users ADD "isStaff" integer', ("adopt.name_taken", "accounts.0002_staff"), None, False),
     "failed": (
         "INSERT INTO _prisma_migrations (id, checksum, migration_name) VALUES ('x', 'y', '2026_failed')",
@@ -55,7 +77,7 @@ DRIFTS = {
     ),
     "a key of another default": (
         "ALTER TABLE verification_tokens ADD id text NOT NULL DEFAULT md5(random()::text) PRIMARY KEY",
-        ("default.different", "verification_tokens.id"), None, True,
+        ("default.different", "verification_tokens.id"), None, False,
     ),
     "inheriting": ("CREATE TABLE old () INHERITS (price_monitor_logs)", ("adopt.in_use", "price_monitor_logs.executionTime"), None, False),
     "check": (
@@ -150,6 +172,77 @@ def test_what_cannot_be_counted_is_said_all_the_same(exact, done, said):
     report = plan(exact)
 
     assert said <= {(blocker["code"], blocker["where"]) for blocker in report["blockers"]}
+
+
+def test_a_cure_of_a_time_column_keeps_its_instants(exact):
+    exact.execute('CREATE DOMAIN moment AS timestamp(3); ALTER TABLE login_history ALTER "timestamp" TYPE moment')
+    exact.execute(f"ALTER DATABASE {exact.name} SET timezone TO 'America/New_York'")
+    utc = 'SELECT id, "timestamp"::text FROM login_history ORDER BY id'
+    before = exact.execute(utc)
+
+    [blocker] = plan(exact)["blockers"]
+    exact.execute(blocker["cure"])
+
+    assert (blocker["code"], blocker["where"]) == ("column.different", "login_history.timestamp")
+    after = exact.execute("SELECT id, (\"timestamp\" AT TIME ZONE 'UTC')::text FROM login_history ORDER BY id")
+    assert (len(after), after) == (len(before), before)
+    assert plan(exact)["kind"] == "exact"
+
+
+def test_what_is_in_use_comes_with_the_statement_that_shows_it(exact):
+    exact.execute('CREATE VIEW theirs AS SELECT "createdAt" FROM users')
+
+    [blocker] = plan(exact)["blockers"]
+
+    question = blocker["cure"].partition("`")[2].partition("`")[0]
+    assert exact.execute(question) == [(' SELECT "createdAt"\n   FROM users;',)]
+
+
+def test_values_that_cannot_be_of_the_type_are_counted(exact):
+    exact.execute('ALTER TABLE price_alerts ALTER "currentPrice" TYPE text')
+    exact.execute("UPDATE price_alerts SET \"currentPrice\" = 'abc' WHERE id = 'price_alerts 3'")
+
+    [blocker] = plan(exact)["blockers"]
+
+    [(can_ask,)] = exact.execute("SELECT current_setting('server_version_num')::int >= 160000")
+    found = (1, ["price_alerts 3"]) if can_ask else (None, [])
+    assert (blocker["code"], (blocker["rows"], blocker["ids"])) == ("column.different", found)
+
+
+def test_a_record_of_prismas_that_cannot_be_read_is_in_the_way(exact):
+    with exact.role("GRANT ALL ON SCHEMA public TO {role}") as url:
+        [unreadable] = [blocker for blocker in plan(exact, url)["blockers"] if blocker["code"] == "adopt.prisma_unreadable"]
+        exact.execute(unreadable["cure"])
+        assert "adopt.prisma_unreadable" not in {blocker["code"] for blocker in plan(exact, url)["blockers"]}
+        exact.execute("DROP TABLE _prisma_migrations")
+        assert any("`prisma db push` keeps none" in note for note in plan(exact, url)["notes"])
+
+
+def test_an_extension_that_this_role_cannot_create_is_in_the_way(exact):
+    exact.execute(f"REVOKE ALL ON DATABASE {exact.name} FROM PUBLIC")
+    with exact.role(f"GRANT CONNECT ON DATABASE {exact.name} TO {{role}}") as url:
+        codes = {blocker["code"] for blocker in plan(exact, url)["blockers"]}
+        exact.execute("CREATE EXTENSION pg_trgm")
+        assert (
+            "adopt.extension" in codes,
+            "adopt.extension" in {blocker["code"] for blocker in plan(exact, url)["blockers"]},
+        ) == (True, False)
+
+
+def test_what_else_is_foreign_is_listed_and_functions_over_times_are_named(exact):
+    exact.execute(
+        "CREATE TYPE mood AS ENUM ('ok'); CREATE PUBLICATION news FOR TABLE users; GRANT SELECT ON users TO pg_monitor"
+    )
+    exact.execute(
+        "CREATE FUNCTION since() RETURNS TABLE (a timestamp) LANGUAGE plpgsql AS 'BEGIN RETURN QUERY SELECT \"createdAt\" FROM users; END'"
+    )
+
+    report = plan(exact)
+
+    assert {kind: report["foreign"][kind] for kind in ("types", "functions", "publications", "grants")} == {
+        "types": ["mood"], "functions": ["since"], "publications": ["news of users"], "grants": ["pg_monitor on users"],
+    }  # fmt: skip
+    assert any(note.startswith("The function since() speaks of users and of times without zone: ") for note in report["notes"])
 
 
 def test_a_trigger_that_undoes_every_update_is_one_sentence(exact):

@@ -1,5 +1,6 @@
 """Backups: taken of one snapshot, and good only once restored and compared."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 from fly2any.database.backup import tools
 from fly2any.database.diagnosis import Refusal
 from tests.conftest import manage, start_manage
+from tests.database.sites import KINDS, fill
 from tests.database.taken import change, databases, rows, run, the_one
 
 
@@ -247,3 +249,16 @@ def open_bytes(path):
             return file.read(16)
     except OSError:
         return b""
+
+
+@pytest.mark.parametrize("kind", ["exact", "superset"])
+def test_a_database_that_prisma_made_is_backed_up_before_it_is_adopted(database, place, kind):
+    fill(database, KINDS[kind])
+
+    taken = run(database, "dbbackup", "--verify", place=place)
+    restored = run(database, "dbrestore", the_one(place), "--into", f"{database.name}_copy", place=place)
+    copy = dataclasses.replace(database, name=f"{database.name}_copy")
+
+    assert (taken.returncode, taken.stderr, restored.returncode, restored.stderr) == (0, "", 0, "")
+    assert rows(copy) == rows(database)
+    database.execute(f"DROP DATABASE {copy.name}")

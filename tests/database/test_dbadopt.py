@@ -203,6 +203,20 @@ def test_where_none_of_our_tables_is_there_is_nothing_to_adopt(database, made, k
     assert database.execute("SELECT to_regclass('django_migrations')") == [(None,)]
 
 
+def test_the_planner_knows_the_time_columns_afterwards_also_of_a_run_that_was_killed(exact):
+    columns = "SELECT tablename, attname FROM pg_stats WHERE schemaname = 'public' AND attname IN ('createdAt', 'timestamp') ORDER BY 1, 2"
+    exact.execute("ANALYZE")
+    before = exact.execute(columns)
+    exact.execute(
+        "SET TimeZone TO 'UTC'; ALTER TABLE users ALTER \"createdAt\" TYPE timestamptz"
+    )  # As by a run that was killed.
+
+    adopted(exact)
+
+    assert len(before) > 10
+    assert exact.execute(columns) == before
+
+
 def test_a_role_that_owns_nothing_is_told_so_and_changes_nothing(exact):
     exact.execute(f"DROP ROLE IF EXISTS {exact.name}_reader")
     exact.execute(f"CREATE ROLE {exact.name}_reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {exact.name}_reader")

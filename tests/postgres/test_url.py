@@ -68,6 +68,19 @@ def database(**changes):
             database(OPTIONS=OPTIONS | {"sslmode": "verify-full", "sslrootcert": "system"}),
         ),
         ("postgresql://user:secret@host:5432/db?sslaccept=accept_invalid_certs", database()),
+        (
+            "postgresql://user:secret@host:5432/db?sslaccept=strict&sslcert=ca.crt",
+            database(OPTIONS=OPTIONS | {"sslmode": "verify-full", "sslrootcert": "ca.crt"}),
+        ),
+        (
+            "postgresql://user:secret@host:5432/db?sslcert=mine.crt&sslkey=mine.key",
+            database(OPTIONS=OPTIONS | {"sslcert": "mine.crt", "sslkey": "mine.key"}),
+        ),
+        ("postgresql://user:secret@host:5432/db?uselibpqcompat=true&sslmode=no-verify&max_connection_lifetime=60", database()),
+        (
+            "postgresql://user:secret@localhost:5432/db?ssl=true",
+            database(HOST="localhost", OPTIONS=LOCAL | {"sslmode": "require"}),
+        ),
         ("  postgresql://user:secret@host:5432/db\n", database()),
     ],
 )

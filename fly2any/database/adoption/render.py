@@ -15,6 +15,7 @@ from .state import Assessment, Blocker, Kind
 from .steps import BLOCKED, Step
 
 FORMAT = 1
+OTHERS = ("types", "functions", "policies", "publications", "grants")
 IS = {
     Kind.EXACT: "exact: what Prisma's migration made, and nothing else",
     Kind.SUPERSET: "superset: all that Prisma's migration made, and more that is not ours",
@@ -55,7 +56,7 @@ def as_json(assessment: Assessment) -> str:
             for blocker in assessment.blockers
         ],
         "notes": assessment.notes,
-        "foreign": {kind: [where(thing) for thing in getattr(assessment.foreign, kind)] for kind in KINDS},
+        "foreign": _foreign(assessment),
     }
     return json.dumps(data, indent=2, ensure_ascii=False, default=lambda value: value.isoformat())
 
@@ -89,7 +90,7 @@ def _lines(assessment: Assessment) -> Iterator[str]:
         yield f"  {len(assessment.migrations)} later migrations are pending: `manage.py migrate` runs them, and so does --yes."
     if assessment.kind in (Kind.EMPTY, Kind.OURS):
         return
-    yield from _foreign(assessment)
+    yield from _left_alone(assessment)
     if assessment.blockers:
         yield ""
         yield "In the way"
@@ -148,6 +149,7 @@ def _blocker(blocker: Blocker) -> Iterator[str]:
     if blocker.repairs:
         yield "      --repair does:"
         for step in blocker.repairs:
+            yield f"        {step.lock + ' on ' + step.table + ': ' if step.lock else ''}{BLOCKED[step.lock]}"
             for statement in step.statements:
                 yield f"        {statement};"
     else:
@@ -155,10 +157,17 @@ def _blocker(blocker: Blocker) -> Iterator[str]:
             yield f"      {'cure: ' if place == 0 else '      '}{line}"
 
 
-def _foreign(assessment: Assessment) -> Iterator[str]:
+def _foreign(assessment: Assessment) -> dict[str, list[str]]:
+    """Return what is not ours, by kind."""
+    named = {kind: [where(thing) for thing in getattr(assessment.foreign, kind)] for kind in KINDS}
+    others = {kind: [name for of, name in assessment.others if of == kind] for kind in OTHERS}
+    return named | others
+
+
+def _left_alone(assessment: Assessment) -> Iterator[str]:
     parts = []
-    for kind in KINDS:
-        if things := [where(thing) for thing in getattr(assessment.foreign, kind)]:
+    for kind, things in _foreign(assessment).items():
+        if things:
             shown = ", ".join(things[:SHOWN]) + (f" and {len(things) - SHOWN} more" if len(things) > SHOWN else "")
             parts.append(f"    {kind.replace('_', ' ')}: {shown}")
     if parts:

@@ -2,96 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from django.db import DatabaseError, transaction
 
 from .. import contract as contracts
-from .. import journal
 from ..catalog import Catalog, Column, ForeignKey, Key, Object, Table, quote, read_catalog, where
 from ..contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
+from ..cures import literal
 from ..drift import compare
 from ..findings import Finding, Severity
-from ..migration_state import LEDGERS, MigrationState, read_migrations, unrecorded
+from ..migration_state import LEDGERS, read_migrations
 from ..prisma import LEDGER, PrismaMigration, read_prisma
 from ..server import Server, read_server
 from ..status import in_schema, snapshot
-from .forms import ADDED, converted, index_for, is_convertible
+from . import blockers
+from .forms import converted
 from .later import later_steps
-from .steps import Indexed, Step, conversion, is_null, read_indexed, repair
+from .steps import Step, conversion, is_null, read_indexed, read_unknown, repair
 
 FIRST = FIRST_MIGRATIONS  # These are recorded, later ones are run.
 FOREIGN = ("unique.extra", "check.extra", "index.extra", "foreign_key.extra", "trigger.extra")
 SAMPLES = 5
-PRIMARY_KEY = Key(ADDED[0], f"{ADDED[0]}_pkey", (ADDED[1],), primary=True)
 
-# What hinders a change of a column's type: views and rules, triggers, policies, publications, functions, generated columns; or
-# would change with it: checks, which would be read by the session's time zone, and inheriting tables.
-IN_USE_SQL = """
-    SELECT c.relname AS "table", a.attname AS "column", pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) AS what
-    FROM pg_catalog.pg_depend AS d
-    JOIN pg_catalog.pg_class AS c ON d.refclassid = 'pg_catalog.pg_class'::regclass AND c.oid = d.refobjid
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
-    LEFT JOIN pg_catalog.pg_attrdef AS f ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND f.oid = d.objid
-    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
-      AND d.classid IN ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_policy'::regclass,
-                        'pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_attrdef'::regclass)
-      AND (f.oid IS NULL OR f.adnum <> a.attnum)
+# What is not ours besides tables and what is on them.
+OTHERS_SQL = """
+    SELECT 'types' AS kind, t.typname::text AS name
+    FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
+    WHERE n.nspname = %(schema)s AND t.typtype IN ('e', 'd', 'r')
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
     UNION
-    SELECT c.relname, a.attname, pg_catalog.pg_describe_object('pg_catalog.pg_constraint'::regclass, k.oid, 0)
-    FROM pg_catalog.pg_constraint AS k
-    JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY (k.conkey)
-    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND k.contype IN ('c', 'x')
+    SELECT 'functions', p.proname
+    FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+    WHERE n.nspname = %(schema)s
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
     UNION
-    SELECT c.relname, a.attname, 'column ' || o.attname || ' of ' || o.attrelid::regclass || ', of the table''s row type'
-    FROM pg_catalog.pg_attribute AS o
-    JOIN pg_catalog.pg_type AS y ON y.oid = o.atttypid
-    JOIN pg_catalog.pg_class AS c ON y.oid = c.reltype OR y.typelem = c.reltype
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
-    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.reltype <> 0 AND o.attnum > 0 AND NOT o.attisdropped
+    SELECT 'policies', tablename || '.' || policyname FROM pg_catalog.pg_policies WHERE schemaname = %(schema)s
     UNION
-    SELECT c.relname, a.attname, 'the inheriting table ' || i.inhrelid::regclass
-    FROM pg_catalog.pg_inherits AS i
-    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
-    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
-    ORDER BY 1, 2, 3
-"""
-
-TAKEN_SQL = """
-    SELECT c.relname, COALESCE(t.relname, ''), pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, c.oid, 0)
+    SELECT 'publications', pubname || ' of ' || tablename
+    FROM pg_catalog.pg_publication_tables WHERE schemaname = %(schema)s AND tablename = ANY (%(tables)s)
+    UNION
+    SELECT 'grants', COALESCE(r.rolname, 'PUBLIC') || ' on ' || c.relname
     FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    LEFT JOIN pg_catalog.pg_index AS i ON i.indexrelid = c.oid
-    LEFT JOIN pg_catalog.pg_class AS t ON t.oid = i.indrelid
-    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s)
-    ORDER BY c.relname COLLATE "C"
-"""
-
-PUBLISHED_SQL = """
-    SELECT c.relname, p.pubname
-    FROM pg_catalog.pg_class AS c
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_catalog.pg_publication_tables AS pt ON pt.schemaname = n.nspname AND pt.tablename = c.relname
-    JOIN pg_catalog.pg_publication AS p ON p.pubname = pt.pubname
-    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND p.pubupdate AND c.relreplident IN ('d', 'n')
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary)
+    CROSS JOIN pg_catalog.aclexplode(c.relacl) AS a
+    LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND a.grantee <> c.relowner
     ORDER BY 1, 2
 """
 
-OWNED_SQL = """
-    SELECT c.relname, pg_catalog.pg_get_userbyid(c.relowner)
-    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')
-    ORDER BY c.relname COLLATE "C"
+# Functions that speak of a table whose time columns change, and of times without zone: they may fail afterwards.
+FUNCTIONS_SQL = r"""
+    SELECT DISTINCT p.oid::regprocedure::text, t.name
+    FROM pg_catalog.pg_proc AS p
+    JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang AND l.lanname NOT IN ('c', 'internal')
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+    JOIN unnest(%(tables)s::text[]) AS t (name) ON p.prosrc ~ ('\y' || t.name || '\y')
+    WHERE (pg_catalog.pg_get_function_result(p.oid) || ' ' || pg_catalog.pg_get_function_arguments(p.oid) || ' ' || p.prosrc)
+          ~* 'timestamp(?! with time zone)(?!tz)'
+    ORDER BY 1, 2
 """
 
 
@@ -125,6 +96,7 @@ class Assessment:
     blockers: tuple[Blocker, ...]
     notes: tuple[str, ...]
     foreign: Catalog
+    others: tuple[tuple[str, str], ...] = ()  # What else is foreign, as (kind, name).
 
     @property
     def schema(self) -> str:
@@ -162,20 +134,29 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
         pending = contracts.catalog_of(v for v in contract.versions if v.until is None and v.since not in FIRST)
         comparison = compare(expected, converted(expected, live), pending=pending)
         nulls = frozenset(place for place in MAY_BE_NULL if _has_nulls(connection, live, place))
-        steps = tuple(conversion(expected, live, indexed, nulls=nulls))
-        blockers = (
+        unknown = read_unknown(connection, schema=schema, tables=names)
+        steps = tuple(conversion(expected, live, indexed, nulls=nulls, unknown=unknown))
+        found = (
             *(_blocker(connection, finding, expected, live, schema) for finding in comparison.findings if _blocks(finding)),
-            *map(Blocker, _in_use(connection, schema, expected, live, indexed)),
-            *map(Blocker, _taken(contract, migrations, live)),
-            *map(Blocker, _name_taken(connection, schema, pending, live)),
-            *map(Blocker, _unfillable(connection, schema, steps)),
-            *map(Blocker, _failed(prisma)),
+            *map(Blocker, blockers.in_use(connection, schema, expected, live, indexed)),
+            *map(Blocker, blockers.taken(contract, migrations, live)),
+            *map(Blocker, blockers.name_taken(connection, schema, pending, live)),
+            *map(Blocker, blockers.unfillable(connection, schema, steps)),
+            *map(Blocker, blockers.failed(prisma)),
+            *map(Blocker, blockers.unreadable(connection, schema, live, server.role)),
+            *map(Blocker, blockers.extension(connection, server.role)),
             *map(Blocker, (finding for finding in server.findings() if finding.code == "server.schema")),
-            *map(Blocker, _not_ours(connection, schema, names, server)),
+            *map(Blocker, blockers.not_ours(connection, schema, names, server)),
         )
+        retyped = sorted({step.table for step in steps if any(" TYPE " in statement for statement in step.statements)})
+        with connection.cursor() as cursor:
+            cursor.execute(OTHERS_SQL, {"schema": schema, "tables": names})
+            others = tuple(cursor.fetchall())
+            cursor.execute(FUNCTIONS_SQL, {"tables": retyped})
+            functions = cursor.fetchall()
     later = later_steps(connection, [name for name in migrations.pending if name not in FIRST], live)
     foreign = comparison.foreign.where(lambda thing: thing.table not in (LEDGER, *LEDGERS))
-    kind = Kind.DRIFTED if blockers else Kind.SUPERSET if any(foreign) else Kind.EXACT
+    kind = Kind.DRIFTED if found else Kind.SUPERSET if any(foreign) else Kind.EXACT
     notes = [
         f"{finding.message} Values are read as UTC, as Prisma writes them; what raw SQL wrote by a default in another zone is off by"
         f" its hours. `dbstatus` exits 4 until: {finding.cure}"
@@ -183,6 +164,12 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
         if finding.code == "server.time_zone"
     ]
     notes += [finding.message for finding in comparison.findings if finding.code in FOREIGN]
+    notes += [
+        f"The function {function} speaks of {table} and of times without zone: see whether it still works on a copy, {table}'s are with one afterwards."
+        for function, table in functions
+    ]
+    if LEDGER not in there:
+        notes.append("Prisma has no record of migrations here (`prisma db push` keeps none), so none of them can have failed.")
     made = {(table, column) for step in steps for table, column in MAY_BE_NULL if step.table == table and step.may_fail}
     notes += [
         f"{table}.{column} is made NOT NULL; should the site store rows without it: ALTER TABLE {quote(table)} ALTER COLUMN"
@@ -193,7 +180,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
         f"{table}.{column} holds NULLs, so it stays as it is; `dbstatus` says so, and exits 0."
         for table, column in sorted(nulls)
     ]
-    return Assessment(kind, server, prisma, steps, later, FIRST, blockers, tuple(notes), foreign)
+    return Assessment(kind, server, prisma, steps, later, FIRST, found, tuple(notes), foreign, others)
 
 
 def _has_nulls(connection, live: Catalog, place: tuple[str, str]) -> bool:
@@ -212,7 +199,9 @@ def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, sch
     thing = _thing(finding, expected)
     if thing is None or not _is_there(thing, live):
         return Blocker(finding)
-    condition = _condition(finding.code, thing)
+    if _ask(connection, f"SELECT pg_catalog.row_security_active({literal(quote(thing.table))})"):
+        return Blocker(finding)  # Its rows are hidden from this role: nobody knows whether one is in the way.
+    condition = _condition(finding.code, thing, can_ask=connection.pg_version >= 160000)
     if not condition:
         return Blocker(finding, repairs=repair(finding.code, thing, cure))
     table = quote(thing.table)
@@ -248,9 +237,14 @@ def _is_there(thing: Object, live: Catalog) -> bool:
     return columns <= there
 
 
-def _condition(code: str, thing: Object) -> str:
-    """Return the condition for the rows of `t` that are in the way of a cure, "" where rows cannot be."""
+def _condition(code: str, thing: Object, *, can_ask: bool) -> str:
+    """Return the condition for the rows of `t` that are in the way of a cure, "" where rows cannot be, or nobody can tell.
+
+    `can_ask`: whether the server can say what can be read as a value of a type.
+    """
     if isinstance(thing, Column):
+        if code == "column.different" and can_ask:
+            return f"NOT pg_catalog.pg_input_is_valid(t.{quote(thing.name)}::text, {literal(thing.type)})"
         return f"t.{quote(thing.name)} IS NULL" if code == "column.weaker" else ""
     if isinstance(thing, Key) and code.endswith((".missing", ".weaker")):
         columns = ", ".join(map(quote, thing.columns))
@@ -261,125 +255,6 @@ def _condition(code: str, thing: Object) -> str:
         same = " AND ".join(f"p.{quote(b)} = t.{quote(a)}" for a, b in zip(thing.columns, thing.target_columns, strict=True))
         return f"{given} AND NOT EXISTS (SELECT FROM {quote(thing.target)} AS p WHERE {same})"
     return ""
-
-
-def _in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: tuple[Indexed, ...]) -> Iterator[Finding]:
-    """Yield a finding for everything that keeps a column from changing its type."""
-    wanted = {(column.table, column.name): column for column in expected.columns}
-    retyped = {place for c in live.columns if (place := (c.table, c.name)) in wanted and is_convertible(wanted[place], c)}
-    with connection.cursor() as cursor:
-        cursor.execute(IN_USE_SQL, {"schema": schema, "tables": sorted({table for table, _ in retyped})})
-        rows = cursor.fetchall()
-    for table, column, what in rows:
-        if (table, column) in retyped:
-            yield Finding(
-                Severity.ERROR,
-                "adopt.in_use",
-                f"{table}.{column}",
-                f"Column {column} of {table} is used by {what}, so its type cannot change.",
-                "Agree with whoever made it, drop it before the adoption, and make it again after.",
-            )
-    for entry in indexed:
-        if entry.computed and (entry.table, entry.column) in retyped:
-            yield Finding(
-                Severity.ERROR,
-                "adopt.computed",
-                f"{entry.table}.{entry.index}",
-                f"Index {entry.index} of {entry.table} is computed from {entry.column}, whose type changes: whether it still can be is not known.",
-                f"Agree with whoever made it, and drop it before the adoption: DROP INDEX CONCURRENTLY {quote(entry.index)};",
-            )
-
-
-def _taken(contract: Contract, migrations: MigrationState, live: Catalog) -> Iterator[Finding]:
-    """Yield a finding for each later migration that would fail, because what it creates is there."""
-    later = replace(migrations, pending=tuple(name for name in migrations.pending if name not in FIRST))
-    known = Contract(contract.migrations, tuple(version for version in contract.versions if version.since not in FIRST))
-    for found in unrecorded(known, later, live):
-        if found.different or not found.is_leftover:
-            there = found.different if found.is_leftover else found.there
-            places = ", ".join(thing.name if isinstance(thing, Table) else where(thing) for thing in there[:SAMPLES])
-            yield Finding(
-                Severity.ERROR,
-                "adopt.name_taken",
-                found.migration,
-                f"The migration {found.migration} would create what is there already: {places}.",
-                "Agree with whoever made it, and rename or drop it.",
-            )
-
-
-def _name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iterator[Finding]:
-    """Yield a finding for each name that an index, a key or the journal of ours will need, and something else has."""
-    tables = {table.name for table in live.tables}
-    wanted = {index.name: index.table for index in pending.indexes if index.table in tables}
-    wanted |= {PRIMARY_KEY.name: PRIMARY_KEY.table, journal.TABLE: ""}
-    with connection.cursor() as cursor:
-        cursor.execute(TAKEN_SQL, {"schema": schema, "names": list(wanted)})
-        rows = cursor.fetchall()
-    for name, table, what in rows:
-        if name == journal.TABLE:
-            taken = not (journal.is_readable(live) and Table(name) in live.tables)
-        elif name == PRIMARY_KEY.name:
-            half = [index for index in live.indexes if replace(index, valid=True, ready=True) == index_for(PRIMARY_KEY)]
-            taken = not half and PRIMARY_KEY not in live.keys
-        else:
-            taken = table != wanted[name]  # On its own table it is compared with the definition.
-        if taken:
-            yield Finding(
-                Severity.ERROR,
-                "adopt.name_taken",
-                name,
-                f"The name {name}, which the adoption needs, is that of {what}.",
-                "Agree with whoever made it, and rename or drop it.",
-            )
-
-
-def _unfillable(connection, schema: str, steps: tuple[Step, ...]) -> Iterator[Finding]:
-    """Yield a finding for each table that must be filled, and cannot, since it is published without an identity of its rows."""
-    with connection.cursor() as cursor:
-        cursor.execute(PUBLISHED_SQL, {"schema": schema, "tables": [step.table for step in steps if step.repeated]})
-        rows = cursor.fetchall()
-    for table, publication in rows:
-        yield Finding(
-            Severity.ERROR,
-            "adopt.in_use",
-            table,
-            f"Table {table} is in the publication {publication} and has neither primary key nor replica identity, so its rows cannot be filled.",
-            f"Before the adoption: ALTER TABLE {quote(table)} REPLICA IDENTITY FULL; after it: REPLICA IDENTITY DEFAULT.",
-        )
-
-
-def _failed(prisma: tuple[PrismaMigration, ...]) -> Iterator[Finding]:
-    for migration in prisma:
-        if migration.failed:
-            yield Finding(
-                Severity.ERROR,
-                "adopt.prisma_failed",
-                migration.name,
-                f"Prisma's migration {migration.name} was begun and never finished.",
-                f"In the site: npx prisma migrate resolve --rolled-back {migration.name} (or --applied, if all of it is there).",
-            )
-
-
-def _not_ours(connection, schema: str, names: list[str], server: Server) -> Iterator[Finding]:
-    with connection.cursor() as cursor:
-        cursor.execute(OWNED_SQL, {"schema": schema, "tables": names})
-        owners = cursor.fetchall()
-    if owners:
-        yield Finding(
-            Severity.ERROR,
-            "adopt.not_owner",
-            server.role,
-            f"The role {server.role} does not own {len(owners)} of the tables, {owners[0][0]} among them, which {owners[0][1]} does.",
-            f"Connect as {owners[0][1]}, or: GRANT {quote(owners[0][1])} TO {quote(server.role)};",
-        )
-    if not server.may_create:
-        yield Finding(
-            Severity.ERROR,
-            "adopt.not_owner",
-            schema,
-            f"The role {server.role} may not create tables in the schema {schema}.",
-            f"GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(server.role)};",
-        )
 
 
 def _ask(connection, question: str):

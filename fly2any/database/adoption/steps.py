@@ -13,10 +13,14 @@ from .forms import ADDED, NOT_NULL, added_columns, index_for, index_of, is_conve
 REBUILT_PER_SECOND = 25_000_000  # Bytes of index, on a small machine: benchmarks/adoption.py prints what it measured.
 BATCH = 5_000  # Rows that are filled in one transaction.
 
-# The indexes over each column, those of constraints too; `computed` where an expression or a predicate uses it.
+# The indexes over each column, those of constraints too; `trouble` where it may be that they cannot be made for another type.
 INDEXED_SQL = """
     SELECT c.relname AS "table", a.attname AS "column", x.relname AS index, pg_catalog.pg_relation_size(x.oid) AS bytes,
-           NOT a.attnum = ANY (i.indkey::int2[]) AS computed
+           CASE WHEN NOT a.attnum = ANY (i.indkey::int2[]) THEN 'is computed from it'
+                WHEN i.indisunique AND NOT i.indisvalid THEN 'is unique, and invalid: a build of it failed'
+                WHEN EXISTS (SELECT FROM unnest(i.indkey::int2[], i.indclass::oid[]) AS k (attnum, class)
+                             JOIN pg_catalog.pg_opclass AS o ON o.oid = k.class WHERE k.attnum = a.attnum AND NOT o.opcdefault)
+                THEN 'has an operator class of its own' ELSE '' END AS trouble
     FROM pg_catalog.pg_index AS i
     JOIN pg_catalog.pg_class AS x ON x.oid = i.indexrelid
     JOIN pg_catalog.pg_class AS c ON c.oid = i.indrelid
@@ -30,6 +34,15 @@ INDEXED_SQL = """
     ORDER BY c.relname COLLATE "C", x.relname COLLATE "C", a.attname COLLATE "C"
 """
 
+UNKNOWN_SQL = """
+    SELECT c.relname, a.attname
+    FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.atttypid = 'timestamptz'::regtype AND NOT a.attisdropped
+    LEFT JOIN pg_catalog.pg_stats AS s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.reltuples > 0 AND s.attname IS NULL
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
@@ -37,7 +50,7 @@ class Indexed:
     column: str
     index: str
     bytes: int
-    computed: bool
+    trouble: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +102,20 @@ def lock_of(statement: str) -> str:
             return "SHARE UPDATE EXCLUSIVE"
         adds_key = re.search(r"ADD CONSTRAINT \S+ FOREIGN KEY", words) and " DROP " not in words
         return "SHARE ROW EXCLUSIVE" if adds_key else "ACCESS EXCLUSIVE"
-    if re.match(r"(CREATE (UNIQUE )?INDEX|REINDEX INDEX|DROP INDEX) CONCURRENTLY|ALTER INDEX", words):
+    if re.match(r"(CREATE (UNIQUE )?INDEX|REINDEX INDEX|DROP INDEX) CONCURRENTLY|ALTER INDEX|ANALYZE", words):
         return "SHARE UPDATE EXCLUSIVE"
     if re.match("CREATE (UNIQUE )?INDEX", words):
         return "SHARE"
     if re.match("UPDATE|INSERT|DELETE", words):
         return "ROW EXCLUSIVE"
     return "" if re.match("CREATE (EXTENSION|TABLE)|COMMENT|SELECT|SET|BEGIN|COMMIT", words) else "ACCESS EXCLUSIVE"
+
+
+def read_unknown(connection, *, schema: str, tables: Iterable[str]) -> frozenset[tuple[str, str]]:
+    """Return which time columns of `tables` with rows the planner knows nothing of, as (table, column)."""
+    with connection.cursor() as cursor:
+        cursor.execute(UNKNOWN_SQL, {"schema": schema, "tables": list(tables)})
+        return frozenset(cursor.fetchall())
 
 
 def read_indexed(connection, *, schema: str, tables: Iterable[str]) -> tuple[Indexed, ...]:
@@ -105,10 +125,13 @@ def read_indexed(connection, *, schema: str, tables: Iterable[str]) -> tuple[Ind
         return tuple(Indexed(*row) for row in cursor.fetchall())
 
 
-def conversion(expected: Catalog, live: Catalog, indexed: Iterable[Indexed], *, nulls: frozenset) -> Iterator[Step]:
+def conversion(
+    expected: Catalog, live: Catalog, indexed: Iterable[Indexed], *, nulls: frozenset, unknown: frozenset
+) -> Iterator[Step]:
     """Yield the steps that make `live`, which has no drift, what `expected` says, table by table.
 
-    `nulls` are the (table, column) of MAY_BE_NULL in which there are NULLs: those stay as they are.
+    `nulls` are the (table, column) of MAY_BE_NULL in which there are NULLs: those stay as they are; `unknown` those whose
+    statistics an interrupted run has left to be made.
     """
     there = {(column.table, column.name): column for column in live.columns}
     added = added_columns(expected)
@@ -121,6 +144,12 @@ def conversion(expected: Catalog, live: Catalog, indexed: Iterable[Indexed], *, 
             sizes = {entry.index: entry.bytes for entry in indexed if entry.table == table.name and entry.column in names}
             yield Step(
                 table.name, _what(retyped, keys, sizes), (tuple(_convert(table.name, retyped, keys)),), sum(sizes.values())
+            )
+        if forgotten := [c for c in columns if c in retyped or (c.table, c.name) in unknown]:
+            listed = ", ".join(quote(column.name) for column in forgotten)
+            # A change of type forgets them, and autovacuum does not come for it.
+            yield Step(
+                table.name, "the planner's statistics of the time columns", ((f"ANALYZE {quote(table.name)} ({listed})",),)
             )
         required = {column.name for column in columns if _is_to_be_required(column, there, nulls)}
         for check in live.checks:
@@ -222,7 +251,12 @@ def repair(code: str, thing, cure: str) -> tuple[Step, ...]:
         use = f"ALTER TABLE {quote(thing.table)} ADD CONSTRAINT {quote(thing.name)} {word} USING INDEX {quote(thing.name)}"
         return (Step(thing.table, f"the key {thing.name}", ((build,), (use,))),)
     safe = (
-        code in ("default.missing", "default.different")
+        code == "default.missing"
+        or (
+            code == "unique.different"
+            and cure.startswith("ALTER TABLE")
+            and cure.endswith("USING INDEX " + cure.rpartition(" ")[2])
+        )
         or (verdict == "renamed" and kind in ("unique", "primary_key", "index", "foreign_key"))
         or code in ("index.missing", "foreign_key.missing", "foreign_key.weaker")
         or (code in ("index.weaker", "unique.weaker", "primary_key.weaker") and cure.startswith("REINDEX "))

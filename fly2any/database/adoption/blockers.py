@@ -1,0 +1,264 @@
+"""What is in the way of an adoption, besides what the comparison with the contract finds: each function yields findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from .. import journal
+from ..catalog import Catalog, Key, Table, quote, where
+from ..contract import FIRST_MIGRATIONS as FIRST
+from ..contract import Contract
+from ..cures import literal
+from ..findings import Finding, Severity
+from ..migration_state import MigrationState, unrecorded
+from ..prisma import LEDGER, PrismaMigration, may_read
+from ..server import Server
+from .forms import ADDED, index_for, is_convertible
+from .steps import Indexed, Step
+
+MOST_NAMED = 5
+PRIMARY_KEY = Key(ADDED[0], f"{ADDED[0]}_pkey", (ADDED[1],), primary=True)
+
+# What hinders a change of a column's type: views and rules, triggers, policies, publications, functions, generated columns; or
+# would change with it: checks, which would be read by the session's time zone, and inheriting tables.
+IN_USE_SQL = """
+    WITH ours AS (
+        SELECT c.oid, c.relname, c.reltype, a.attname, a.attnum, a.attinhcount
+        FROM pg_catalog.pg_class AS c
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
+    )
+    SELECT o.relname AS "table", o.attname AS "column", pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) AS what,
+           CASE WHEN d.classid = 'pg_catalog.pg_proc'::regclass THEN 'SELECT pg_get_functiondef(' || d.objid || ')'
+                WHEN d.classid = 'pg_catalog.pg_trigger'::regclass THEN 'SELECT pg_get_triggerdef(' || d.objid || ')'
+                WHEN r.ev_type = '1' THEN 'SELECT pg_get_viewdef(' || r.ev_class || ')'
+                WHEN r.oid IS NOT NULL THEN 'SELECT pg_get_ruledef(' || r.oid || ')'
+                ELSE '' END AS definition, '' AS cure
+    FROM pg_catalog.pg_depend AS d
+    JOIN ours AS o ON d.refclassid = 'pg_catalog.pg_class'::regclass AND o.oid = d.refobjid AND o.attnum = d.refobjsubid
+    LEFT JOIN pg_catalog.pg_attrdef AS f ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND f.oid = d.objid
+    LEFT JOIN pg_catalog.pg_rewrite AS r ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = d.objid
+    WHERE d.classid IN ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_policy'::regclass,
+                        'pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_attrdef'::regclass)
+      AND (f.oid IS NULL OR f.adnum <> o.attnum)
+    UNION
+    SELECT o.relname, o.attname, pg_catalog.pg_describe_object('pg_catalog.pg_constraint'::regclass, k.oid, 0),
+           'SELECT pg_get_constraintdef(' || k.oid || ')', ''
+    FROM pg_catalog.pg_constraint AS k
+    JOIN ours AS o ON (o.oid = k.conrelid AND o.attnum = ANY (k.conkey)) OR (o.oid = k.confrelid AND o.attnum = ANY (k.confkey))
+    WHERE k.contype IN ('c', 'x', 'f')
+    UNION
+    SELECT o.relname, o.attname, 'column ' || t.attname || ' of ' || t.attrelid::regclass || ', of the table''s row type', '',
+           'Agree with whoever made it, and before the adoption copy what it holds and drop it, or give it another type.'
+    FROM pg_catalog.pg_attribute AS t
+    JOIN pg_catalog.pg_type AS y ON y.oid = t.atttypid
+    JOIN ours AS o ON o.reltype <> 0 AND o.reltype IN (y.oid, y.typelem)
+    WHERE t.attnum > 0 AND NOT t.attisdropped
+    UNION
+    SELECT o.relname, o.attname, 'the inheriting table ' || i.inhrelid::regclass, '',
+           'Agree with whoever made it: ALTER TABLE ' || i.inhrelid::regclass || ' NO INHERIT ' || i.inhparent::regclass || ';'
+    FROM pg_catalog.pg_inherits AS i JOIN ours AS o ON o.oid = i.inhparent
+    UNION
+    SELECT o.relname, o.attname, 'the table it inherits from, ' || i.inhparent::regclass, '',
+           'Agree with whoever made it: ALTER TABLE ' || i.inhrelid::regclass || ' NO INHERIT ' || i.inhparent::regclass || ';'
+    FROM pg_catalog.pg_inherits AS i JOIN ours AS o ON o.oid = i.inhrelid AND o.attinhcount > 0
+    ORDER BY 1, 2, 3
+"""
+
+# Types whose names the tables to come will need for their row types; that of an array makes way by itself.
+TYPES_SQL = """
+    SELECT t.typname FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
+    WHERE n.nspname = %(schema)s AND t.typname = ANY (%(names)s) AND t.typrelid = 0
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_type AS e WHERE e.typarray = t.oid)
+    ORDER BY t.typname COLLATE "C"
+"""
+
+EXTENSION_SQL = """
+    SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_trgm'),
+           EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'pg_trgm'),
+           pg_catalog.has_database_privilege(current_database(), 'CREATE')
+"""
+
+TAKEN_SQL = """
+    SELECT c.relname, COALESCE(t.relname, ''), pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, c.oid, 0)
+    FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_index AS i ON i.indexrelid = c.oid
+    LEFT JOIN pg_catalog.pg_class AS t ON t.oid = i.indrelid
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s)
+    ORDER BY c.relname COLLATE "C"
+"""
+
+PUBLISHED_SQL = """
+    SELECT c.relname, p.pubname
+    FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_publication_tables AS pt ON pt.schemaname = n.nspname AND pt.tablename = c.relname
+    JOIN pg_catalog.pg_publication AS p ON p.pubname = pt.pubname
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND p.pubupdate AND c.relreplident IN ('d', 'n')
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary)
+    ORDER BY 1, 2
+"""
+
+OWNED_SQL = """
+    SELECT c.relname, pg_catalog.pg_get_userbyid(c.relowner)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')
+    ORDER BY c.relname COLLATE "C"
+"""
+
+
+def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: tuple[Indexed, ...]) -> Iterator[Finding]:
+    """Yield a finding for everything that keeps a column from changing its type."""
+    wanted = {(column.table, column.name): column for column in expected.columns}
+    retyped = {place for c in live.columns if (place := (c.table, c.name)) in wanted and is_convertible(wanted[place], c)}
+    with connection.cursor() as cursor:
+        cursor.execute(IN_USE_SQL, {"schema": schema, "tables": sorted({table for table, _ in retyped})})
+        rows = cursor.fetchall()
+    for table, column, what, definition, cure in rows:
+        if (table, column) in retyped:
+            keep = f"keep its definition (`{definition};`), " if definition else ""
+            yield Finding(
+                Severity.ERROR,
+                "adopt.in_use",
+                f"{table}.{column}",
+                f"Column {column} of {table} is used by {what}, so its type cannot change.",
+                cure or f"Agree with whoever made it, {keep}drop it before the adoption, and make it again after.",
+            )
+    for entry in indexed:
+        if entry.trouble and (entry.table, entry.column) in retyped:
+            yield Finding(
+                Severity.ERROR,
+                "adopt.computed",
+                f"{entry.table}.{entry.index}",
+                f"Index {entry.index} of {entry.table}, over {entry.column}, whose type changes, {entry.trouble}: whether it still can be made is not known.",
+                f"Agree with whoever made it, and drop it before the adoption: DROP INDEX CONCURRENTLY {quote(entry.index)};",
+            )
+
+
+def taken(contract: Contract, migrations: MigrationState, live: Catalog) -> Iterator[Finding]:
+    """Yield a finding for each later migration that would fail, because what it creates is there."""
+    later = replace(migrations, pending=tuple(name for name in migrations.pending if name not in FIRST))
+    known = Contract(contract.migrations, tuple(version for version in contract.versions if version.since not in FIRST))
+    for found in unrecorded(known, later, live):
+        if found.different or not found.is_leftover:
+            there = found.different if found.is_leftover else found.there
+            places = ", ".join(thing.name if isinstance(thing, Table) else where(thing) for thing in there[:MOST_NAMED])
+            yield Finding(
+                Severity.ERROR,
+                "adopt.name_taken",
+                found.migration,
+                f"The migration {found.migration} would create what is there already: {places}.",
+                "Agree with whoever made it, and rename or drop it.",
+            )
+
+
+def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iterator[Finding]:
+    """Yield a finding for each name that an index, a key or the journal of ours will need, and something else has."""
+    tables = {table.name for table in live.tables}
+    wanted = {index.name: index.table for index in pending.indexes if index.table in tables}
+    wanted |= {PRIMARY_KEY.name: PRIMARY_KEY.table, journal.TABLE: ""}
+    with connection.cursor() as cursor:
+        cursor.execute(TAKEN_SQL, {"schema": schema, "names": list(wanted)})
+        rows = cursor.fetchall()
+        cursor.execute(TYPES_SQL, {"schema": schema, "names": [*(table.name for table in pending.tables), journal.TABLE]})
+        types = [(name, None, f"type {name}") for (name,) in cursor.fetchall()]
+    for name, table, what in (*rows, *types):
+        if table is None:
+            taken = True
+        elif name == journal.TABLE:
+            taken = not (journal.is_readable(live) and Table(name) in live.tables)
+        elif name == PRIMARY_KEY.name:
+            half = [index for index in live.indexes if replace(index, valid=True, ready=True) == index_for(PRIMARY_KEY)]
+            taken = not half and PRIMARY_KEY not in live.keys
+        else:
+            taken = table != wanted[name]  # On its own table it is compared with the definition.
+        if taken:
+            yield Finding(
+                Severity.ERROR,
+                "adopt.name_taken",
+                name,
+                f"The name {name}, which the adoption needs, is that of {what}.",
+                "Agree with whoever made it, and rename or drop it.",
+            )
+
+
+def unfillable(connection, schema: str, steps: tuple[Step, ...]) -> Iterator[Finding]:
+    """Yield a finding for each table that must be filled, and cannot, since it is published without an identity of its rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(PUBLISHED_SQL, {"schema": schema, "tables": [step.table for step in steps if step.repeated]})
+        rows = cursor.fetchall()
+    for table, publication in rows:
+        yield Finding(
+            Severity.ERROR,
+            "adopt.in_use",
+            table,
+            f"Table {table} is in the publication {publication} and has neither primary key nor replica identity, so its rows cannot be filled.",
+            f"Before the adoption: ALTER TABLE {quote(table)} REPLICA IDENTITY FULL; after it: REPLICA IDENTITY DEFAULT.",
+        )
+
+
+def failed(prisma: tuple[PrismaMigration, ...]) -> Iterator[Finding]:
+    for migration in prisma:
+        if migration.failed:
+            yield Finding(
+                Severity.ERROR,
+                "adopt.prisma_failed",
+                migration.name,
+                f"Prisma's migration {migration.name} was begun and never finished.",
+                f"What went wrong: `SELECT logs FROM {LEDGER} WHERE migration_name = {literal(migration.name)};`. In the site: npx prisma migrate resolve --rolled-back {migration.name} (or --applied, if all of it is there).",
+            )
+
+
+def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Finding]:
+    """Yield a finding where Prisma's record is there, and this role cannot see whether a migration failed."""
+    if any(table.name == LEDGER for table in live.tables) and not may_read(connection, schema):
+        yield Finding(
+            Severity.ERROR,
+            "adopt.prisma_unreadable",
+            LEDGER,
+            f"The role {role} may not read Prisma's record, so whether a migration of Prisma's failed is not known.",
+            f"GRANT SELECT ON {LEDGER} TO {quote(role)};",
+        )
+
+
+def extension(connection, role: str) -> Iterator[Finding]:
+    """Yield a finding where a later migration needs pg_trgm, and neither is it there nor can this role create it."""
+    with connection.cursor() as cursor:
+        cursor.execute(EXTENSION_SQL)
+        missing, offered, may_create = cursor.fetchone()
+    if missing and not (offered and may_create):
+        lacks = f"the role {role} may not create it" if offered else "the server does not have it"
+        yield Finding(
+            Severity.ERROR,
+            "adopt.extension",
+            "pg_trgm",
+            f"A later migration needs the extension pg_trgm, and {lacks}.",
+            "Let an administrator of the server run in this database: CREATE EXTENSION pg_trgm;"
+            if offered
+            else "Install PostgreSQL's contrib package on the server.",
+        )
+
+
+def not_ours(connection, schema: str, names: list[str], server: Server) -> Iterator[Finding]:
+    with connection.cursor() as cursor:
+        cursor.execute(OWNED_SQL, {"schema": schema, "tables": names})
+        owners = cursor.fetchall()
+    if owners:
+        yield Finding(
+            Severity.ERROR,
+            "adopt.not_owner",
+            server.role,
+            f"The role {server.role} does not own {len(owners)} of the tables, {owners[0][0]} among them, which {owners[0][1]} does.",
+            f"Connect as {owners[0][1]}, or: GRANT {quote(owners[0][1])} TO {quote(server.role)};",
+        )
+    if not server.may_create:
+        yield Finding(
+            Severity.ERROR,
+            "adopt.not_owner",
+            schema,
+            f"The role {server.role} may not create tables in the schema {schema}.",
+            f"GRANT CREATE ON SCHEMA {quote(schema)} TO {quote(server.role)};",
+        )
