@@ -12,7 +12,7 @@ help: ## List the commands
 
 migrate: $(VENV)/ready ## Build the database, or bring it up to date, and verify it
 	@$(MANAGE) migrate
-	@$(MANAGE) dbstatus
+	@$(MANAGE) dbstatus --release
 
 test: $(VENV)/ready ## Run the tests on a throw-away server (PYTEST="-k name" passes options on)
 	@$(BIN)/python -m pytest -q -n auto $(PYTEST)

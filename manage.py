@@ -17,6 +17,22 @@ def terminate(*_):
 
 def main():
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fly2any.settings")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # Closed by the caller: `>&-`.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # Names of tables may be in any script, terminals are not.
+    signal.signal(signal.SIGTERM, terminate)  # So that what a command made for itself is removed.
+    try:
+        run()
+    except KeyboardInterrupt as interrupt:
+        sys.exit(143 if isinstance(interrupt, Terminated) else 130)
+    except BrokenPipeError:  # Who read the output has had enough: `| head -1`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(2)
+
+
+def run():
+    """Run the command; what it raises is said in a sentence, which is exit code 2."""
     try:
         from django.core.management import execute_from_command_line
     except ImportError:
@@ -25,21 +41,13 @@ def main():
         sys.exit("Django is not installed here: run `make migrate`, or `pip install -r requirements.txt`.")
     from fly2any.database.diagnosis import explain
 
-    if sys.stdout is None:  # Closed by the caller: `>&-`.
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors="backslashreplace")  # Names of tables may be in any script, terminals are not.
-    signal.signal(signal.SIGTERM, terminate)  # So that what a command made for itself is removed.
     try:
         try:
             execute_from_command_line(sys.argv)
         finally:
             sys.stdout.flush()
-    except KeyboardInterrupt as interrupt:
-        sys.exit(143 if isinstance(interrupt, Terminated) else 130)
-    except BrokenPipeError:  # Who read the output has had enough: `| head -1`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(2)
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
     except Exception as error:
         sentence = None if "--traceback" in sys.argv else explain(error)
         if sentence is None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,14 @@ NOT_ASKED = {
 }
 
 
+# What squawk lets pass: each rewrites or empties a table, or locks it for as long as it takes.
+REFUSED = re.compile(
+    r"\b(VACUUM\s+FULL|CLUSTER|LOCK\s+TABLE|TRUNCATE|SET\s+TABLESPACE|CREATE\s+(?:CONSTRAINT\s+)?TRIGGER|REFRESH\s+MATERIALIZED)\b"
+    r"|(?<!ON )\b(?:UPDATE|DELETE\s+FROM)\s(?:(?!\bWHERE\b)[^;])*(?:;|$)",
+    re.I,
+)
+
+
 def squawk():
     """Return the path of squawk, None where it is not installed."""
     return shutil.which("squawk", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -27,7 +36,8 @@ def lint(sql):
     """Return what squawk says of `sql`, "" if nothing."""
     command = [squawk(), "--reporter", "gcc", "--pg-version", "14.0", *(f"--exclude={rule}" for rule in NOT_ASKED)]
     result = subprocess.run(command, input=sql, capture_output=True, text=True)
-    return "" if result.returncode == 0 else result.stdout + result.stderr
+    refused = "".join(f"stops the site for as long as it takes: {match[0]}\n" for match in REFUSED.finditer(sql))
+    return refused + ("" if result.returncode == 0 else result.stdout + result.stderr)
 
 
 def statements(app, name):

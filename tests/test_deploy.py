@@ -14,7 +14,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.conftest import PROJECT, manage
 from tests.servers import free_port
@@ -36,6 +35,7 @@ def procfile():
 
 
 def workflow():
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: make check installs it")
     return yaml.safe_load((PROJECT / ".github" / "workflows" / "deploy.yml").read_text())
 
 
@@ -43,22 +43,25 @@ def railway():
     return json.loads((PROJECT / "railway.json").read_text())["deploy"]
 
 
-def release_phases():
-    yield "Procfile", procfile()["release"]
-    yield "railway.json", railway()["preDeployCommand"][0]
-    yield "deploy.yml", workflow()["jobs"]["release"]["steps"][-1]["run"]
-    unit = (PROJECT / "deploy" / "systemd" / "fly2any-release.service").read_text()
-    yield "systemd", " && ".join(re.findall(r"^ExecStart=(.*)$", unit, re.M)).replace("/srv/fly2any/.venv/bin/", "")
+def unit(name):
+    return (PROJECT / "deploy" / "systemd" / name).read_text()
 
 
-PHASES = dict(release_phases())
+PHASES = {
+    "Procfile": lambda: procfile()["release"],
+    "railway.json": lambda: railway()["preDeployCommand"][0],
+    "deploy.yml": lambda: workflow()["jobs"]["release"]["steps"][-1]["run"],
+    "systemd": lambda: " && ".join(re.findall(r"^ExecStart=(.*)$", unit("fly2any-release.service"), re.M)).replace(
+        "/srv/fly2any/.venv/bin/", ""
+    ),
+}
 
 
 @pytest.mark.parametrize("name", PHASES)
 def test_a_release_phase_builds_the_database_and_stops_where_it_is_not_what_it_should_be(database, name):
     def release():
         return subprocess.run(
-            PHASES[name],
+            PHASES[name](),
             shell=True,
             cwd=PROJECT,
             env=environment(database, BACKUP_LOCATION="/nonexistent"),

@@ -1,6 +1,9 @@
 """Imports go down only: engagement, ai_consultant → travel → accounts → fly2any.postgres."""
 
 import ast
+import importlib.metadata
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +49,22 @@ def test_a_room_imports_only_what_is_below_it(room):
     }
 
     assert upwards == set()
+
+
+def test_the_tests_need_nothing_but_requirements_txt():
+    """`make test` installs no more; what else a test needs it asks for itself, and skips without."""
+    pinned = {
+        re.split(r"[=\\[]", line)[0].lower().replace("_", "-")
+        for line in (PROJECT / "requirements.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    }
+    given, needed = importlib.metadata.packages_distributions(), set()
+    for path in (PROJECT / "tests").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            needed |= {name.partition(".")[0] for name in names}
+    others = {name for name in needed - sys.stdlib_module_names if not (PROJECT / name).exists()}
+
+    assert "django" in others
+    assert {name for name in others if pinned.isdisjoint(one.lower().replace("_", "-") for one in given[name])} == set()

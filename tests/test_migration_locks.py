@@ -85,7 +85,9 @@ def test_the_page_says_which_locks_a_migration_takes_and_none_rewrites_a_table(d
     found, rewritten = locks_of(database, app, name)
 
     words = {table: re.sub(r"(?<!^)(?=[A-Z])", " ", mode.removesuffix("Lock")).upper() for table, mode in found.items()}
-    said = re.search(rf"^\| `{app}\.{name}` \| ([^|]+) \|", PAGE.read_text(), re.M)[1]
+    row = re.search(rf"^\| `{app}\.{name}` \| ([^|]+) \|", PAGE.read_text(), re.M)
+    assert row, f"{PAGE.name} has no row for {app}.{name}: it takes {words or 'none'}"
+    said = row[1]
     assert said == (", ".join(f"`{table}`: {mode}" for table, mode in sorted(words.items())) or "none")
     assert rewritten == set()
 
@@ -102,6 +104,9 @@ def test_the_page_says_which_locks_a_migration_takes_and_none_rewrites_a_table(d
         ("ALTER TABLE users RENAME COLUMN name TO n;", "renaming-column"),
         ("DROP TABLE users;", "ban-drop-table"),
         ("ALTER TABLE users ADD CONSTRAINT u UNIQUE (email);", "disallowed-unique-constraint"),
+        ("VACUUM FULL users;", "stops the site for as long as it takes: VACUUM FULL"),
+        ("LOCK TABLE users;", "stops the site for as long as it takes: LOCK TABLE"),
+        ("UPDATE users SET name = '';", "stops the site for as long as it takes: UPDATE users SET name = '';"),
     ],
 )
 def test_the_linter_refuses_what_would_stop_the_site(sql, rule):

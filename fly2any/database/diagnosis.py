@@ -11,7 +11,13 @@ from urllib.parse import quote
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
-from django.db.migrations.exceptions import InconsistentMigrationHistory
+from django.db.migrations.exceptions import (
+    BadMigrationError,
+    CircularDependencyError,
+    InconsistentMigrationHistory,
+    IrreversibleError,
+    NodeNotFoundError,
+)
 
 from fly2any.postgres.embedded import EmbeddedServerError
 
@@ -130,21 +136,25 @@ def _explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, InconsistentMigrationHistory):
         return f"{str(error).rstrip('.')}: correct the rows of django_migrations to what really ran; `manage.py dbstatus` lists them all."
+    if isinstance(error, IrreversibleError):
+        return f"{str(error).rstrip('.')}: give it what undoes it (RunPython's reverse_code, RunSQL's reverse_sql), or restore a backup."
+    if isinstance(error, BadMigrationError | CircularDependencyError | NodeNotFoundError):
+        return f"{str(error).rstrip('.')}: correct the files of the migrations."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
         return f"The output could not be written ({error.strerror}): make room for it."
     if not isinstance(error, DatabaseError):
         return None
     text = without_password(str(error).strip())
     state = sqlstate(error)
-    said = _line(text) if state else text  # With an SQLSTATE the rest quotes data, which may say anything.
+    said = first_line(text) if state else text  # With an SQLSTATE the rest quotes data, which may say anything.
     for cause in CAUSES:
         match = re.search(cause.pattern, said) if cause.pattern else None
         if match or (cause.sqlstate and cause.sqlstate == state):
             return cause.sentence.format(
-                **{"line": _line(text), "at": _place(text) or _configured_place(), **(match.groupdict() if match else {})}
+                **{"line": first_line(text), "at": _place(text) or _configured_place(), **(match.groupdict() if match else {})}
             )
     code = f", SQLSTATE {state}" if state else ""
-    return f"The database refused ({type(error).__name__}{code}): {_line(text)} (--traceback shows where)."
+    return f"The database refused ({type(error).__name__}{code}): {first_line(text)} (--traceback shows where)."
 
 
 def without_password(text: str) -> str:
@@ -168,7 +178,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _line(text: str) -> str:
+def first_line(text: str) -> str:
     """Return the first line of an error's text that is not a hint, a position or a quotation, without Django's words around it."""
     text = text.removeprefix("Unable to create the django_migrations table (")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -182,7 +192,7 @@ def _place(text: str) -> str:
     if match := re.search(r"(?:failed to resolve host|host:) '(?P<host>[^']*)'(?:, port: '?(?P<port>\d+))?", text):
         return f" {match['host']}" if "resolve" in match[0] else f" at {match['host']}"
     if match := re.search(r'on socket "(?P<path>[^"]*)"', text):
-        return f" {match['path']}"
+        return f" at {match['path']}"
     return ""
 
 

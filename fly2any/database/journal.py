@@ -57,7 +57,7 @@ class Run:
 def is_readable(catalog: Catalog) -> bool:
     """Say whether the journal is in `catalog` with all its columns."""
     there = {column.name for column in catalog.columns if column.table == TABLE}
-    return there.issuperset(column.name for column in fields(Run))
+    return there.issuperset(["id", *(column.name for column in fields(Run))])
 
 
 def ensure(connection) -> None:

@@ -13,9 +13,11 @@ from django.db.migrations.executor import MigrationExecutor
 
 from . import contract as contracts
 from . import journal
-from .catalog import Index, quote, read_catalog
+from .catalog import Catalog, Index, quote, read_catalog
 from .contract import FIRST_MIGRATIONS
-from .diagnosis import Refusal, sqlstate
+from .diagnosis import Refusal, first_line, sqlstate
+from .drift import compare
+from .findings import Severity
 from .locks import LOCK_TIMEOUT, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, terminate, try_again
 from .migration_state import read_migrations, unrecorded
 from .server import read_home
@@ -27,6 +29,7 @@ T = TypeVar("T")
 # short it would leave an invalid index: it may take all the time it needs.
 NAME = r'(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>\w+))'
 TABLE = r'(?P<table>(?:"(?:[^"]|"")+"|\w+)(?:\.(?:"(?:[^"]|"")+"|\w+))?)'
+COMMENTS = re.compile(r"(?:\s+|--[^\n]*|/\*.*?\*/)*", re.S)
 CONCURRENTLY = re.compile(r"\s*(CREATE\s+(UNIQUE\s+)?INDEX|DROP\s+INDEX|REINDEX\b.*?)\s+CONCURRENTLY\b", re.I | re.S)
 CREATES_INDEX = re.compile(
     rf"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?{NAME}\s+ON\s+(?:ONLY\s+)?{TABLE}", re.I
@@ -46,6 +49,18 @@ REACH_SQL = """
 """
 
 
+HELD_SQL = """
+    SELECT 1 FROM pg_catalog.pg_locks
+    WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() AND classid = 0 AND objid = %s AND objsubid = 1 AND granted
+"""
+ENDLESS = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
+RECORD_IS_LOST = (
+    "All tables are as our migrations make them, and none is recorded: the rows of django_migrations are lost."
+    " `manage.py migrate --fake` writes them anew, and changes nothing else."
+)
+THERE_ALREADY = ("42P07", "42701", "42710")  # A relation, a column, another object of that name.
+
+
 class Run:
     """A run of migrations over one connection, which holds the migration lock."""
 
@@ -56,12 +71,19 @@ class Run:
         self.watcher = Watcher(connection, progress)
         self.session = connection.connection
         self.migration = ""
+        self.endless = [name for name in ENDLESS if self.ask("SELECT 1 FROM pg_catalog.pg_settings WHERE name = %s", name)]
 
     def migrate(self, migration, direction: str, action: Callable[[], T]) -> T:
         """Return what `action`, which applies or reverses `migration`, returns; it is run again while it is locked out."""
         self.migration = f"{migration.app_label}.{migration.name}"
         if self.connection.connection is not self.session:
             raise Refusal("The connection was replaced during the run, and the migration lock is lost: run the command again.")
+        self.settle()  # What the migration before this one set ends with it.
+        if not self.ask(HELD_SQL, MIGRATION_LOCK):
+            raise Refusal(
+                "A migration gave the migration lock up (DISCARD ALL or pg_advisory_unlock_all in it), so another run may have begun:"
+                " take that out of it, and run the command again."
+            )
         journal.ensure(self.connection)
         with journal.recorded(self.connection, self.migration, direction):
             if migration.atomic:
@@ -69,6 +91,12 @@ class Run:
             try:
                 return action()  # Its statements are patient, each by itself: what is committed cannot be run again.
             except Error as error:
+                if sqlstate(error) in THERE_ALREADY:
+                    raise Refusal(
+                        f"{self.migration} is not atomic, and what it creates is there already ({first_line(str(error))}), perhaps of a run that"
+                        " was cut short: drop it and run the command again, or, if all that the migration does is there, run"
+                        f" `manage.py migrate --fake {self.migration.replace('.', ' ')}`."
+                    ) from error
                 if sqlstate(error) in LOCKED_OUT:  # In a transaction that the migration itself began, which nobody runs again.
                     raise self.locked_out(self.migration, LOCK_TIMEOUT) from error
                 raise
@@ -103,6 +131,7 @@ class Run:
 
     def __call__(self, execute, statement, parameters, many, context) -> Any:
         text = str(statement)
+        text = text[COMMENTS.match(text).end() :]  # type: ignore[union-attr]
 
         def run():
             with self.watcher.statement(self.migration or "the run"):
@@ -170,6 +199,14 @@ class Run:
 
     def drop_index(self, index: BuiltIndex) -> None:
         self.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index.quoted}")
+
+    def settle(self) -> None:
+        """Set the session as a run needs it; what a role or a provider sets would cut long builds and long pauses short."""
+        self.set("lock_timeout", f"{LOCK_TIMEOUT}s")
+        for name in self.endless:
+            self.set(name, "0")
+        self.execute("RESET search_path")
+        self.ask(REACH_SQL)
 
     def set(self, name: str, value: str) -> None:
         self.execute(f"SET {name} TO '{value}'")
@@ -267,13 +304,24 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
         yield run
 
 
+def is_built(contract: contracts.Contract, live: Catalog) -> bool:
+    """Return whether all that our migrations make is there, as they make it."""
+    expected = contracts.catalog_of(contract.expected(contract.migrations))
+    return all(finding.severity is Severity.NOTE for finding in compare(expected, live).findings)
+
+
 def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:
     """Raise Refusal where part of a pending migration is there already, and no interrupted run of ours left it."""
     schema, recorded = read_home(connection)
     migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True)
     if not migrations.pending or migrations.too_early:  # Of which Django says what is wrong.
         return
-    found = unrecorded(contracts.load(), migrations, read_catalog(connection, schema=schema))
+    contract, live = contracts.load(), read_catalog(connection, schema=schema)
+    if not migrations.applied and is_built(contract, live):
+        if fake:
+            return
+        raise Refusal(RECORD_IS_LOST)
+    found = unrecorded(contract, migrations, live)
     if made := [one for one in found if not one.is_leftover]:
         if {record.name for record in migrations.applied}.issuperset(FIRST_MIGRATIONS):
             if fake:
@@ -290,16 +338,10 @@ def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:
 
 @contextmanager
 def _session(run: Run) -> Iterator[None]:
-    run.set("lock_timeout", f"{LOCK_TIMEOUT}s")
-    run.ask(REACH_SQL)
-    # What a role or a provider sets would cut long builds and long pauses short.
-    endless = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
-    known = [name for name in endless if run.ask("SELECT 1 FROM pg_catalog.pg_settings WHERE name = %s", name)]
-    for name in known:
-        run.set(name, "0")
+    run.settle()
     try:
         yield
     finally:
         with suppress(Error, AttributeError):  # The connection may be gone.
-            for name in ("lock_timeout", "search_path", *known):
+            for name in ("lock_timeout", "search_path", *run.endless):
                 run.execute(f"RESET {name}")

@@ -143,8 +143,8 @@ def _valid(thing: Object) -> Object:
     return replace(thing, valid=True, ready=True) if isinstance(thing, Index) else thing
 
 
-def unrecorded_findings(found: tuple[Unrecorded, ...]) -> Iterator[Finding]:
-    """Yield what `dbstatus` says of each."""
+def unrecorded_findings(found: tuple[Unrecorded, ...], *, ours: bool) -> Iterator[Finding]:
+    """Yield what `dbstatus` says of each; `ours`: the first migrations are recorded."""
     for one in found:
         if one.is_leftover and one.different:
             drops = "\n".join(f"DROP INDEX CONCURRENTLY {quote(thing.name)};" for thing in one.different)
@@ -171,6 +171,8 @@ def unrecorded_findings(found: tuple[Unrecorded, ...]) -> Iterator[Finding]:
                 "migrations.unrecorded",
                 one.migration,
                 f"The migration {one.migration} is not recorded, but what it creates is there already ({one.places}):"
-                " another tool made it, and `migrate` refuses to run.",
-                "Run `manage.py dbadopt`: it shows what it would do, and changes nothing without --yes.",
+                f" {'the record is lost, or ' if ours else ''}another tool made it, and `migrate` refuses to run.",
+                f"Drop it, or, if nothing else is found wrong with it, run `manage.py migrate --fake {one.migration.replace('.', ' ')}`."
+                if ours
+                else "Run `manage.py dbadopt`: it shows what it would do, and changes nothing without --yes.",
             )

@@ -11,9 +11,10 @@ from django.db.migrations.executor import MigrationExecutor
 from . import contract as contracts
 from . import journal
 from .backup.retention import read_newest
-from .catalog import quote
+from .catalog import quote, read_catalog
 from .contract import PHASE7_APPS
 from .diagnosis import Refusal
+from .drift import compare
 from .migrating import Executor, migrating
 from .server import read_home
 from .status import snapshot
@@ -63,6 +64,8 @@ TABLES_SQL = """
     ORDER BY c.relname COLLATE "C"
 """
 MOST_COUNTED = 1_000_000
+# Without which a migration cannot be reversed, and those before it already were.
+HINDER = ("table.missing", "table.different", "column.missing", "column.renamed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,14 @@ def plan_reset(connection) -> Reset:
         return Reset((), (), ())
     schema = read_home(connection)[0]
     place = {"schema": schema, "tables": tables}
+    applied = [f"{app}.{name}" for app, name in executor.loader.applied_migrations]
+    expected = contracts.catalog_of(version for version in contracts.load().expected(applied) if version in versions)
+    differ = [one for one in compare(expected, read_catalog(connection, schema=schema)).findings if one.code in HINDER]
+    if differ:
+        raise Refusal(
+            f"{differ[0].where} is not as our migrations made it ({differ[0].code}), so they cannot be reversed: mend what `manage.py dbstatus`"
+            " finds, and run the command again."
+        )
     with connection.cursor() as cursor:
         cursor.execute(TABLES_SQL, place)
         there = [name for (name,) in cursor.fetchall()]

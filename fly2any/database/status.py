@@ -134,7 +134,12 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
     findings = [
         *server.findings(),
         *migrations.findings(),
-        *(in_schema(finding, schema) for finding in unrecorded_findings(unrecorded(contract, migrations, actual))),
+        *(
+            in_schema(finding, schema)
+            for finding in unrecorded_findings(
+                unrecorded(contract, migrations, actual), ours=applied.issuperset(contracts.FIRST_MIGRATIONS)
+            )
+        ),
     ]
     findings += _failed(runs, migrations, running)
     if stale:

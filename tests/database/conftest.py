@@ -28,7 +28,7 @@ def probe(tmp_path):
         number = len(list(folder.glob("0*.py"))) + 1
         before = f'("probe", "{number - 1:04}_step")' if number > 1 else '("accounts", "0004_session_user_index")'
         (folder / f"{number:04}_step.py").write_text(
-            "import time\nfrom django.db import migrations\nfrom django.db.migrations import RunPython, RunSQL\n\n"
+            "import time\nfrom django.db import migrations, models\nfrom django.db.migrations import RunPython, RunSQL\n\n"
             f"class Migration(migrations.Migration):\n    atomic = {atomic}\n    dependencies = [{before}]\n"
             f"    operations = [{operations}]\n"
         )

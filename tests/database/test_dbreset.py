@@ -130,6 +130,17 @@ def test_a_table_that_is_locked_is_not_waited_for_without_end(migrated, words):
     assert "users" in tables(migrated)
 
 
+@pytest.mark.parametrize("damage", ["DROP TABLE price_history", 'ALTER TABLE users DROP COLUMN "isStaff"'])
+def test_what_cannot_be_reversed_whole_is_not_begun(migrated, damage):
+    migrated.execute(damage)
+    before = tables(migrated)
+
+    result = manage("dbreset", "--yes", "--without-backup", url=migrated.url)
+
+    assert (result.returncode, "so they cannot be reversed: mend what `manage.py dbstatus` finds" in result.stderr) == (2, True)
+    assert tables(migrated) == before
+
+
 def test_what_nobody_thought_of_is_refused_by_the_server(migrated):
     migrated.execute(
         "CREATE SEQUENCE theirs; CREATE TABLE uses (id int DEFAULT nextval('theirs')); ALTER SEQUENCE theirs OWNED BY users.\"createdAt\""

@@ -12,8 +12,10 @@ from .. import contract as contracts
 from ..catalog import Catalog, Column, ForeignKey, Key, Object, Table, quote, read_catalog, where
 from ..contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
 from ..cures import literal
+from ..diagnosis import Refusal
 from ..drift import compare
 from ..findings import Finding, Severity
+from ..migrating import RECORD_IS_LOST, is_built
 from ..migration_state import LEDGERS, read_migrations
 from ..prisma import LEDGER, PrismaMigration, read_prisma
 from ..server import Server, read_server
@@ -126,6 +128,8 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
         )
         prisma = read_prisma(connection, schema=schema, catalog=live)
         applied = {record.name for record in migrations.applied}
+        if not applied and is_built(contract, live):
+            raise Refusal(RECORD_IS_LOST)
         if applied.issuperset(FIRST) or there.isdisjoint(names):
             kind = Kind.OURS if applied.issuperset(FIRST) else Kind.EMPTY
             later = tuple(Step("", f"migration {name}", ()) for name in migrations.pending if kind is Kind.OURS)
