@@ -81,7 +81,7 @@ CAUSES = (
     Cause("", r'(server closed the connection unexpectedly|connection to server was lost|the connection is lost|SSL SYSCALL error)',
           "The connection was cut: the server ended, restarted, or the network failed; what was not committed is undone, so run the command again."),
     Cause("", r'(invalid (?!input)[a-z_]+ value|invalid connection option|invalid integer value|bad value)',
-          "A parameter of POSTGRES_URL has a value that PostgreSQL does not know: {line}"),
+          "A parameter of POSTGRES_URL has a value that PostgreSQL does not know ({line}): correct it."),
     Cause("", r'channel binding required',
           "POSTGRES_URL asks for channel binding, which needs TLS: add sslmode=require, or remove channel_binding."),
     Cause("", r'received invalid response to (SSL|GSSAPI) negotiation',

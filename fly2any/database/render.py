@@ -118,7 +118,9 @@ def _migrations(report: Report) -> Iterator[str]:
     if not state.readable:
         yield "  unknown      this role may not read django_migrations"
         return
-    last = f", the last {state.applied[-1].name} on {state.applied[-1].at:%Y-%m-%d %H:%M} UTC" if state.applied else ""
+    # The record of a squashed migration comes after all that ran.
+    ran = [migration for migration in state.applied if "_squashed_" not in migration.name]
+    last = f", the last {ran[-1].name} on {ran[-1].at:%Y-%m-%d %H:%M} UTC" if ran else ""
     yield f"  applied      {len(state.applied)}{last}"
     yield f"  pending      {len(state.pending)}"
     for migration in report.pending:

@@ -254,7 +254,10 @@ def test_the_archives_are_listed_with_the_times_of_their_rows(migrated, tmp_path
     listed = maintain(migrated, "archives", **place)
     missing = manage("dbrestore", "--archive", "nothing", url=migrated.url, **place)
 
-    assert (none.returncode, none.stderr) == (2, "ARCHIVE_LOCATION is not set: nothing is archived.\n")
+    assert (none.returncode, none.stderr) == (
+        2,
+        "ARCHIVE_LOCATION is not set, so there are no archives: set it to their folder, or s3://bucket/folder.\n",
+    )
     assert re.search(r"price_history-\S+ +2 rows +[\d.]+ \wB? +2019-03-01 to 2020-05-01", listed.stdout), listed.stdout
     assert (missing.returncode, missing.stderr) == (
         2, f"{tmp_path}/a has no archive nothing: `manage.py dbmaintain archives` lists them.\n",

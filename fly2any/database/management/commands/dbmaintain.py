@@ -31,7 +31,9 @@ class Command(BaseCommand):
         connection, progress = connections[database], Terminal(self.stderr)
         if what == "archives":
             if (archives := archives_of(connection)) is None:
-                raise Refusal("ARCHIVE_LOCATION is not set: nothing is archived.")
+                raise Refusal(
+                    "ARCHIVE_LOCATION is not set, so there are no archives: set it to their folder, or s3://bucket/folder."
+                )
             self.stdout.write(render.as_list(*archives.all(), archives.store.place, format))
             return
         if dry_run:

@@ -61,7 +61,9 @@ class Command(BaseCommand):
     def put_back(self, connection, name):
         archives, progress = archives_of(connection), Terminal(self.stderr)
         if archives is None:
-            raise Refusal("ARCHIVE_LOCATION is not set: nothing is archived.")
+            raise Refusal(
+                "ARCHIVE_LOCATION is not set, so there are no archives: set it to their folder, or s3://bucket/folder."
+            )
         with connection.direct():
             connection.ensure_connection()
             with advisory_lock(connection, MAINTENANCE_LOCK, patience=PATIENCE, say=progress.say):
