@@ -20,10 +20,10 @@ from ..scratch import drop, drop_left, scratch_database
 from ..status import verify
 from ..watching import Progress
 from . import tools
-from .manifest import Manifest, Origin, Verdict, as_json, differences, from_json, judged, read_contents, sha256_of
+from .manifest import Manifest, Verdict, as_json, differences, judged, read_contents, sha256_of
 from .sealing import ENDING, keys_in, unseal
 from .store import Store
-from .take import backups, findings_of
+from .take import findings_of
 
 # How a database was made, for one like it; daticulocale is datlocale from PostgreSQL 17 on, and to_jsonb knows both.
 LIKE_SQL = """
@@ -65,28 +65,6 @@ USED_SQL = """
                                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
 """
 MAINTENANCE = ("postgres", "template1")
-
-
-def find(store: Store, name: str, *, of: Origin, good: bool, others: bool) -> Manifest:
-    """Return the manifest of the backup `name`; raise Refusal where there is none.
-
-    `latest` is the newest of the database `of`, the newest good one where `good`; where its server has none and `others`,
-    the newest of a database of that name on another.
-    """
-    if name == "latest":
-        there = [one for one in backups(store).manifests if one.database == of.database and (one.state == "good" or not good)]
-        there.sort(key=lambda one: not one.is_of(of))
-        if there and (others or there[0].is_of(of)):
-            return there[0]
-        named = f"name one: the newest of another server's {of.database} is {there[0].name}" if there else "name one"
-        proven = " that was proven good" if good else ""
-        raise Refusal(
-            f"{store.place} has no backup of {of.database} on this server{proven}: run `manage.py dbbackup --verify`, or {named}."
-        )
-    name = name.removesuffix(".json").removesuffix(ENDING).removesuffix(".dump")
-    if "/" in name or f"{name}.json" not in store.names():
-        raise Refusal(f"{store.place} has no backup {name}: `manage.py dbbackup --list` shows what it has.")
-    return from_json(store.read(f"{name}.json"), where=f"{name}.json")
 
 
 class Stored(Protocol):

@@ -151,3 +151,25 @@ def backups(store: Store, *, of: Origin | None = None) -> Kept:
     odd += [name for name in names if name.endswith((".dump", ".dump.age")) and name.startswith(begins) and name not in dumps]
     of_this = [manifest for manifest in found if of is None or manifest.is_of(of)]
     return Kept(tuple(sorted(of_this, key=lambda manifest: manifest.taken, reverse=True)), tuple(sorted(odd)))
+
+
+def find(store: Store, name: str, *, of: Origin, good: bool, others: bool) -> Manifest:
+    """Return the manifest of the backup `name`; raise Refusal where there is none.
+
+    `latest` is the newest of the database `of`, the newest good one where `good`; where its server has none and `others`,
+    the newest of a database of that name on another.
+    """
+    if name == "latest":
+        there = [one for one in backups(store).manifests if one.database == of.database and (one.state == "good" or not good)]
+        there.sort(key=lambda one: not one.is_of(of))
+        if there and (others or there[0].is_of(of)):
+            return there[0]
+        named = f"name one: the newest of another server's {of.database} is {there[0].name}" if there else "name one"
+        proven = " that was proven good" if good else ""
+        raise Refusal(
+            f"{store.place} has no backup of {of.database} on this server{proven}: run `manage.py dbbackup --verify`, or {named}."
+        )
+    name = name.removesuffix(".json").removesuffix(ENDING).removesuffix(".dump")
+    if "/" in name or f"{name}.json" not in store.names():
+        raise Refusal(f"{store.place} has no backup {name}: `manage.py dbbackup --list` shows what it has.")
+    return from_json(store.read(f"{name}.json"), where=f"{name}.json")

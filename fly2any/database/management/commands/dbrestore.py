@@ -4,8 +4,9 @@ from django.db import connections
 
 from fly2any.database.backup import render
 from fly2any.database.backup.manifest import read_origin
-from fly2any.database.backup.restore import find, is_used, restore_into, restore_over, want_name
+from fly2any.database.backup.restore import is_used, restore_into, restore_over, want_name
 from fly2any.database.backup.store import store_at
+from fly2any.database.backup.take import find
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.locks import MAINTENANCE_LOCK, PATIENCE, advisory_lock
 from fly2any.database.maintenance import render as render_archive

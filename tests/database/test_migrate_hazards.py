@@ -1,0 +1,159 @@
+"""What a migration or a server may hold ready for a run of `migrate`, and that nothing comes of it but a sentence."""
+
+import re
+import time
+
+import pytest
+
+from tests.conftest import manage, start_manage
+from tests.servers import open_transaction, wait_until
+
+
+def test_pg_trgm_may_be_in_a_schema_that_the_search_path_does_not_name(database):
+    database.execute("CREATE SCHEMA extensions; CREATE EXTENSION pg_trgm SCHEMA extensions")
+    url = f"{database.url}&schema=public" if "?" in database.url else f"{database.url}?schema=public"
+
+    migrated = manage("migrate", url=url)
+
+    assert (migrated.returncode, migrated.stderr) == (0, "")
+    assert manage("dbstatus", url=url).returncode == 0
+    assert manage("dbreset", "--yes", "--without-backup", url=url).returncode == 0
+    assert manage("migrate", url=url).returncode == 0
+
+
+def test_a_transaction_that_a_migration_began_itself_says_how_long_it_really_waited(migrated, probe):
+    inner = "RunPython(lambda apps, editor: editor.execute('ALTER TABLE users ADD COLUMN probe int'), atomic=True)"
+    environment = probe(inner, atomic=False)
+    with open_transaction(migrated, "SELECT FROM users"):
+        result = manage("migrate", "--lock-wait", "60", url=migrated.url, **environment)
+
+    assert (result.returncode, " did not get a lock within 5 s, because of pid " in result.stderr) == (2, True)
+
+
+def test_a_prepared_transaction_in_the_way_is_named(own_server, probe):
+    server = own_server(max_prepared_transactions="2").start().create_database()
+    assert manage("migrate", url=server.url()).returncode == 0
+    server.execute("BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE; PREPARE TRANSACTION 'forgotten'")
+    environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int')")
+
+    result = manage("migrate", "--lock-wait", "1", url=server.url(), **environment)
+
+    assert (result.returncode, result.stderr.splitlines()[-1].partition(", because of ")[2]) == (
+        2,
+        "a prepared transaction, which `SELECT gid, prepared, owner FROM pg_prepared_xacts` names: run the command again when"
+        " that is done, or end it: ROLLBACK PREPARED '…' with its gid, or COMMIT PREPARED, as its owner decides.",
+    )
+
+
+@pytest.mark.parametrize("comment", ["/* list of\nsessions */ ", "-- a list\n  "], ids=["block", "line"])
+def test_a_comment_before_a_concurrent_build_changes_nothing(migrated, probe, comment):
+    environment = probe(
+        f"RunSQL({comment + 'CREATE INDEX CONCURRENTLY IF NOT EXISTS zz_idx ON sessions (expires)'!r})", atomic=False
+    )
+    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
+        process = start_manage("migrate", url=migrated.url, **environment)
+        wait_until(
+            migrated,
+            "SELECT 1 FROM pg_stat_progress_create_index WHERE datname = current_database() AND phase LIKE 'waiting%%'",
+        )
+        time.sleep(6)  # Longer than a lock is waited for.
+    _, err = process.communicate(timeout=60)
+
+    assert (process.returncode, err.count("\n")) == (0, 1), err  # Whom it waited for.
+    assert migrated.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'zz_idx'::regclass") == [(True,)]
+
+
+def test_what_a_migration_sets_ends_with_it(migrated, probe):
+    probe("RunSQL('SET lock_timeout = 0')")
+    environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int')")
+    with open_transaction(migrated, "SELECT FROM users"):
+        begun = time.monotonic()
+        result = manage("migrate", "--lock-wait", "1", url=migrated.url, **environment)
+        took = time.monotonic() - begun
+
+    assert (result.returncode, "did not get a lock within 1 s" in result.stderr) == (2, True)
+    assert took < 30
+
+
+def test_a_migration_that_gives_the_lock_up_ends_the_run(migrated, probe):
+    probe("RunSQL('DISCARD ALL')", atomic=False)
+    environment = probe("RunSQL('CREATE TABLE probe_two ()')")
+
+    result = manage("migrate", url=migrated.url, **environment)
+
+    assert (result.returncode, result.stderr) == (
+        2,
+        "A migration gave the migration lock up (DISCARD ALL or pg_advisory_unlock_all in it), so another run may have begun:"
+        " take that out of it, and run the command again.\n",
+    )
+    assert migrated.execute("SELECT to_regclass('probe_two')") == [(None,)]
+
+
+def test_half_of_a_migration_that_is_not_atomic_is_said_with_what_to_do(migrated, probe):
+    environment = probe("RunSQL('CREATE TABLE probe_one ()'), migrations.RunPython(lambda apps, editor: 1 / 0)", atomic=False)
+    first = manage("migrate", url=migrated.url, **environment)
+    second = manage("migrate", url=migrated.url, **environment)
+
+    assert first.returncode == 1
+    assert second.returncode == 2
+    assert re.fullmatch(
+        r"probe\.(\w+) is not atomic, and what it creates is there already \(relation \"probe_one\" already exists\), perhaps of a run that was"
+        r" cut short: drop it and run the command again, or, if all that the migration does is there, run `manage\.py migrate --fake probe \1`\.\n",
+        second.stderr,
+    )
+
+
+def test_a_role_whose_sessions_are_ended_when_idle_migrates_all_the_same(own_server, probe):
+    server = own_server().start().create_database()
+    server.execute(
+        "ALTER ROLE postgres SET idle_in_transaction_session_timeout = '500ms'; ALTER ROLE postgres SET idle_session_timeout = '500ms'"
+    )
+    environment = probe("RunPython(lambda apps, editor: time.sleep(1.5))")
+
+    result = manage("migrate", url=server.url(), **environment)
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_change_of_a_model_is_tried_again_whole_and_told_once(migrated, probe):
+    environment = probe("migrations.CreateModel('thing', [('id', models.BigAutoField(primary_key=True))])")
+    assert manage("migrate", url=migrated.url, **environment).returncode == 0
+    probe("migrations.AddField('thing', 'probe', models.IntegerField(null=True))")
+    with open_transaction(migrated, "SELECT FROM probe_thing"):
+        process = start_manage("migrate", url=migrated.url, **environment)
+        wait_until(
+            migrated,
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%probe%%' AND datname = current_database()",
+        )
+        time.sleep(6)
+    out, err = process.communicate(timeout=60)
+
+    assert (process.returncode, out.count("Applying ")) == (0, 1), err
+    assert "again in " in err
+
+
+def test_a_record_that_is_lost_is_written_anew(migrated):
+    migrated.execute("DELETE FROM django_migrations")
+    said = "All tables are as our migrations make them, and none is recorded: the rows of django_migrations are lost."
+
+    answers = [manage(*words, url=migrated.url) for words in (["migrate"], ["dbadopt"], ["dbadopt", "--yes"])]
+    faked = manage("migrate", "--fake", url=migrated.url)
+
+    assert [(answer.returncode, answer.stderr.startswith(said)) for answer in answers] == [(2, True)] * 3
+    assert (faked.returncode, manage("dbstatus", url=migrated.url).returncode) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("operation", "said"),
+    [
+        ("RunPython(lambda apps, editor: None)", "is not reversible: give it what undoes it"),
+        ("RunSQL('SELECT 1')", "is not reversible: give it what undoes it"),
+    ],
+)
+def test_what_cannot_be_undone_is_said_in_a_sentence(migrated, probe, operation, said):
+    environment = probe(operation)
+    assert manage("migrate", url=migrated.url, **environment).returncode == 0
+
+    result = manage("migrate", "probe", "zero", url=migrated.url, **environment)
+
+    assert (result.returncode, said in result.stderr, result.stderr.count("\n")) == (2, True, 1)
