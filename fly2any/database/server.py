@@ -10,6 +10,10 @@ from fly2any.postgres.url import is_local
 from .findings import Finding, Severity
 
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
+UTC = (
+    *("UTC", "Etc/UTC", "GMT", "Etc/GMT", "UCT", "Etc/UCT"),
+    *("Zulu", "Etc/Zulu", "Universal", "Etc/Universal"),
+)
 
 # The schema is that of the migration ledger if the search path leads to one, or of a table of ours, else where new tables are made, else the first
 # that exists, whether or not the role may use it. reset_val is what the server or the role sets: Django sets the session to UTC.
@@ -160,18 +164,7 @@ class Server:
                 "The connection is not encrypted, and the server is not on this machine.",
                 "Add sslmode=require to POSTGRES_URL; on your own server switch ssl on first.",
             )
-        if self.time_zone not in (
-            "UTC",
-            "Etc/UTC",
-            "GMT",
-            "Etc/GMT",
-            "UCT",
-            "Etc/UCT",
-            "Zulu",
-            "Etc/Zulu",
-            "Universal",
-            "Etc/Universal",
-        ):
+        if self.time_zone not in UTC:
             yield Finding(
                 Severity.WARNING,
                 "server.time_zone",

@@ -62,11 +62,28 @@ def test_times_mean_the_same_instants_in_a_database_of_another_time_zone(exact, 
     before = contents(exact), files(exact)
     exact.execute(f"ALTER DATABASE {exact.name} SET timezone TO '{zone}'")
 
+    refused = manage("dbadopt", "--yes", "--repair", url=exact.url)
+    [blocker] = plan(exact)["blockers"]
+    exact.execute(blocker["cure"])
     result = manage("dbadopt", "--yes", url=exact.url)
 
+    assert (refused.returncode, blocker["code"], blocker["where"]) == (4, "server.time_zone", exact.name)
     assert result.returncode == 0
     assert (contents(exact), files(exact)) == before
-    assert "server.time_zone" in manage("dbstatus", url=exact.url).stdout
+    assert manage("dbstatus", url=exact.url).returncode == 0
+
+
+def test_the_time_zone_of_the_sites_role_is_looked_at_too(exact):
+    with exact.role(
+        "ALTER ROLE {role} SET timezone TO 'Asia/Kolkata'",
+        f"ALTER ROLE {{role}} IN DATABASE {exact.name} SET timezone TO 'UTC'",
+    ):
+        [blocker] = plan(exact)["blockers"]
+        exact.execute(blocker["cure"])
+        cured = plan(exact)
+
+    assert (blocker["code"], blocker["where"]) == ("server.time_zone", f"{exact.name}_role")
+    assert cured["kind"] == "exact"
 
 
 def test_a_million_rows_are_not_rewritten(database):

@@ -13,7 +13,7 @@ from ..cures import literal
 from ..findings import Finding, Severity
 from ..migration_state import MigrationState, unrecorded
 from ..prisma import LEDGER, PrismaMigration, may_read
-from ..server import Server
+from ..server import UTC, Server
 from .forms import ADDED, index_for, is_convertible
 from .steps import Indexed, Step
 
@@ -73,6 +73,16 @@ TYPES_SQL = """
     WHERE n.nspname = %(schema)s AND t.typname = ANY (%(names)s) AND t.typrelid = 0
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_type AS e WHERE e.typarray = t.oid)
     ORDER BY t.typname COLLATE "C"
+"""
+
+# The zones of other roles; that of this one, and of the database, is known of the session.
+ZONES_SQL = """
+    SELECT r.rolname, pg_catalog.split_part(c, '=', 2),
+           'ALTER ROLE ' || quote_ident(r.rolname) || CASE WHEN z.setdatabase = 0 THEN '' ELSE ' IN DATABASE ' || quote_ident(current_database()) END
+    FROM pg_catalog.pg_db_role_setting AS z JOIN pg_catalog.pg_roles AS r ON r.oid = z.setrole CROSS JOIN LATERAL unnest(z.setconfig) AS c
+    WHERE lower(c) LIKE 'timezone=%%' AND pg_catalog.split_part(c, '=', 2) <> ALL (%(utc)s) AND r.rolname <> session_user
+      AND z.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+    ORDER BY 1, 2
 """
 
 EXTENSION_SQL = """
@@ -239,6 +249,27 @@ def extension(connection, role: str) -> Iterator[Finding]:
             "Let an administrator of the server run in this database: CREATE EXTENSION pg_trgm;"
             if offered
             else "Install PostgreSQL's contrib package on the server.",
+        )
+
+
+def zones(connection, server: Server) -> Iterator[Finding]:
+    """Yield a finding for the database, and for each role, whose sessions are not at UTC."""
+    with connection.cursor() as cursor:
+        cursor.execute(ZONES_SQL, {"utc": list(UTC)})
+        roles = cursor.fetchall()
+    mine = [finding for finding in server.findings() if finding.code == "server.time_zone"]
+    whose = [(one.where, f"The time zone of {server.database} is {server.time_zone}", one.cure) for one in mine]
+    whose += [
+        (role, f"The time zone of the role {role} is {zone}", f"{alter} SET timezone TO 'UTC';") for role, zone, alter in roles
+    ]
+    for place, what, cure in whose:
+        yield Finding(
+            Severity.ERROR,
+            "server.time_zone",
+            place,
+            f"{what}: Prisma's client with a driver adapter (the only way from its version 7 on) sends times as its session's,"
+            " so that after the adoption they would be off by hours.",
+            f"{cure}\n-- Then let the site's clients connect anew.",
         )
 
 

@@ -149,6 +149,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
             *map(Blocker, blockers.failed(prisma)),
             *map(Blocker, blockers.unreadable(connection, schema, live, server.role)),
             *map(Blocker, blockers.extension(connection, server.role)),
+            *map(Blocker, blockers.zones(connection, server)),
             *map(Blocker, (finding for finding in server.findings() if finding.code == "server.schema")),
             *map(Blocker, blockers.not_ours(connection, schema, names, server)),
         )
@@ -161,13 +162,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
     later = later_steps(connection, [name for name in migrations.pending if name not in FIRST], live)
     foreign = comparison.foreign.where(lambda thing: thing.table not in (LEDGER, *LEDGERS))
     kind = Kind.DRIFTED if found else Kind.SUPERSET if any(foreign) else Kind.EXACT
-    notes = [
-        f"{finding.message} Values are read as UTC, as Prisma writes them; what raw SQL wrote by a default in another zone is off by"
-        f" its hours. `dbstatus` exits 4 until: {finding.cure}"
-        for finding in server.findings()
-        if finding.code == "server.time_zone"
-    ]
-    notes += [finding.message for finding in comparison.findings if finding.code in FOREIGN]
+    notes = [finding.message for finding in comparison.findings if finding.code in FOREIGN]
     notes += [
         f"The function {function} speaks of {table} and of times without zone: see whether it still works on a copy, {table}'s are with one afterwards."
         for function, table in functions
