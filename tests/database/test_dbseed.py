@@ -151,6 +151,15 @@ def test_a_wrong_option_is_2_with_a_line_that_says_so(arguments):
     assert result.stderr.splitlines()[-1].startswith("manage.py dbseed: error: argument ")
 
 
+def test_production_is_filled_only_with_yes():
+    result = manage("dbseed", url="postgresql://u:secret@db.example.com/fly2any")
+
+    assert (result.returncode, result.stderr) == (
+        2,
+        "fly2any at db.example.com is production, since DEBUG is off: give --yes if demo data shall be in it all the same.\n",
+    )
+
+
 def test_the_statistics_know_each_row_once(migrated):
     result = manage("dbseed", "--users", "30", "--until", "2026-05-01", url=migrated.url)
 

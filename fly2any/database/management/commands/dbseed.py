@@ -3,14 +3,17 @@ import secrets
 import sys
 from datetime import UTC, date, datetime
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand
 from django.db import connections
 from rich.console import Console
 from rich.progress import Progress
 
+from fly2any.database.diagnosis import Refusal
 from fly2any.database.management.arguments import add_database
 from fly2any.database.seed import DEMO_DOMAIN, RealUsersError, seed
+from fly2any.postgres.url import is_local
 
 MOST_USERS = 100_000_000
 
@@ -46,9 +49,14 @@ class Command(BaseCommand):
         parser.add_argument(
             "--admin", action="store_true", help="Also make a demo administrator, whose password is shown once."
         )
-        parser.add_argument("--yes", action="store_true", help="Also where the database holds real users.")
+        parser.add_argument("--yes", action="store_true", help="Also in production, and where the database holds real users.")
 
     def handle(self, *, database, users, seed: int, until, admin, yes, **options):
+        place = connections[database].settings_dict
+        if not (yes or settings.DEBUG or is_local(place["HOST"])):
+            raise Refusal(
+                f"{place['NAME']} at {place['HOST']} is production, since DEBUG is off: give --yes if demo data shall be in it all the same."
+            )
         added = self.seed(connections[database], users, seed, until or datetime.now(UTC).date(), yes)
         for table, number in added.items():
             self.stdout.write(f"  {table:<20}{number:>12,} rows added")
