@@ -91,7 +91,7 @@ class Run:
             try:
                 return action()  # Its statements are patient, each by itself: what is committed cannot be run again.
             except Error as error:
-                if sqlstate(error) in THERE_ALREADY:
+                if sqlstate(error) in THERE_ALREADY and self.migration not in contracts.load().migrations:
                     raise Refusal(
                         f"{self.migration} is not atomic, and what it creates is there already ({first_line(str(error))}), perhaps of a run that"
                         " was cut short: drop it and run the command again, or, if all that the migration does is there, run"

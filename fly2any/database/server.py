@@ -15,60 +15,6 @@ UTC = (
     *("Zulu", "Etc/Zulu", "Universal", "Etc/Universal"),
 )
 
-# The schema is that of the migration ledger if the search path leads to one, or of a table of ours, else where new tables are made, else the first
-# that exists, whether or not the role may use it. reset_val is what the server or the role sets: Django sets the session to UTC.
-SERVER_SQL = """
-    WITH path AS (
-        SELECT n.oid, n.nspname, p.place
-        FROM unnest(string_to_array(current_setting('search_path'), ',')) WITH ORDINALITY AS p (name, place)
-        JOIN pg_catalog.pg_namespace AS n
-          ON n.nspname = CASE trim(p.name) WHEN '"$user"' THEN current_user::text
-                                           ELSE replace(trim(BOTH '"' FROM trim(p.name)), '""', '"') END
-    ), ledger AS (
-        SELECT c.oid, path.nspname
-        FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid AND c.relname = 'django_migrations'
-        ORDER BY path.place LIMIT 1
-    ), home AS (
-        SELECT COALESCE((SELECT nspname FROM ledger), (
-                   SELECT n.nspname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                   WHERE c.oid = pg_catalog.to_regclass('price_alerts')
-               ), current_schema(), (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema
-    )
-    SELECT current_setting('server_version') AS version,
-           current_database() AS database,
-           current_user AS role,
-           home.schema,
-           current_schema() AS creates_in,
-           current_setting('server_encoding') AS encoding,
-           COALESCE((SELECT s.version || ' ' || s.cipher FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl), '') AS tls,
-           (SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone') AS time_zone,
-           COALESCE((SELECT 'ALTER ROLE ' || quote_ident(session_user) || CASE WHEN z.setdatabase = 0 THEN '' ELSE ' IN DATABASE ' || quote_ident(current_database()) END
-                     FROM pg_catalog.pg_db_role_setting AS z JOIN pg_catalog.pg_roles AS r ON r.oid = z.setrole
-                     WHERE r.rolname = session_user AND z.setconfig::text ~* '[{,"]timezone='
-                       AND z.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
-                     ORDER BY z.setdatabase DESC LIMIT 1), 'ALTER DATABASE ' || quote_ident(current_database())) AS sets_zone,
-           pg_is_in_recovery() AS standby,
-           COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
-           COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
-           COALESCE((SELECT has_schema_privilege(home.schema, 'USAGE') AND has_table_privilege(ledger.oid, 'SELECT') FROM ledger), true)
-               AS may_read_migrations,
-           has_schema_privilege(home.schema, 'USAGE') AND COALESCE((
-               SELECT has_table_privilege(j.oid, 'SELECT')
-               FROM pg_catalog.pg_class AS j JOIN pg_catalog.pg_namespace AS jn ON jn.oid = j.relnamespace
-               WHERE j.relname = 'fly2any_migration_runs' AND jn.nspname = home.schema
-           ), false) AS may_read_journal
-    FROM home
-"""
-
-HOME_SQL = """
-    SELECT COALESCE(
-               (SELECT n.nspname
-                FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                WHERE c.oid = COALESCE(pg_catalog.to_regclass('django_migrations'), pg_catalog.to_regclass('price_alerts'))),
-               current_schema(), 'public'),
-           pg_catalog.to_regclass('django_migrations') IS NOT NULL
-"""
-
 # What there is a limit for, and how many clients count for it. Of others' sessions not every role sees what kind they are.
 CONNECTIONS_SQL = """
     SELECT l.what, l."limit", l.reserved, count(s.pid)::int AS used, count(*) FILTER (WHERE s.state = 'active') AS active,
@@ -96,6 +42,62 @@ PRIVILEGES_SQL = """
     WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
     GROUP BY p.name, p.place
     ORDER BY p.place
+"""
+
+# The schema is that of the migration ledger if the search path leads to one, or of a table of ours, else where new tables are made, else the first
+# that exists, whether or not the role may use it. reset_val is what the server or the role sets: Django sets the session to UTC.
+SERVER_SQL = f"""
+    WITH path AS (
+        SELECT n.oid, n.nspname, p.place
+        FROM unnest(string_to_array(current_setting('search_path'), ',')) WITH ORDINALITY AS p (name, place)
+        JOIN pg_catalog.pg_namespace AS n
+          ON n.nspname = CASE trim(p.name) WHEN '"$user"' THEN current_user::text
+                                           ELSE replace(trim(BOTH '"' FROM trim(p.name)), '""', '"') END
+    ), ledger AS (
+        SELECT c.oid, path.nspname
+        FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid AND c.relname = 'django_migrations'
+        ORDER BY path.place LIMIT 1
+    ), home AS (
+        SELECT COALESCE((SELECT nspname FROM ledger), (
+                   SELECT n.nspname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                   WHERE c.oid = pg_catalog.to_regclass('price_alerts')
+               ), current_schema(), (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema
+    )
+    SELECT current_setting('server_version') AS version,
+           current_database() AS database,
+           current_user AS role,
+           home.schema,
+           current_schema() AS creates_in,
+           current_setting('server_encoding') AS encoding,
+           COALESCE((SELECT s.version || ' ' || s.cipher FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl), '') AS tls,
+           (SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone') AS time_zone,
+           COALESCE((SELECT 'ALTER ROLE ' || quote_ident(session_user) || CASE WHEN z.setdatabase = 0 THEN '' ELSE ' IN DATABASE ' || quote_ident(current_database()) END
+                     FROM pg_catalog.pg_db_role_setting AS z JOIN pg_catalog.pg_roles AS r ON r.oid = z.setrole
+                     WHERE r.rolname = session_user AND z.setconfig::text ~* '[{{,"]timezone='
+                       AND z.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+                     ORDER BY z.setdatabase DESC LIMIT 1), 'ALTER DATABASE ' || quote_ident(current_database())) AS sets_zone,
+           pg_is_in_recovery() AS standby,
+           COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
+           COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
+           COALESCE((SELECT has_schema_privilege(home.schema, 'USAGE') AND has_table_privilege(ledger.oid, 'SELECT') FROM ledger), true)
+               AS may_read_migrations,
+           has_schema_privilege(home.schema, 'USAGE') AND COALESCE((
+               SELECT has_table_privilege(j.oid, 'SELECT')
+               FROM pg_catalog.pg_class AS j JOIN pg_catalog.pg_namespace AS jn ON jn.oid = j.relnamespace
+               WHERE j.relname = 'fly2any_migration_runs' AND jn.nspname = home.schema
+           ), false) AS may_read_journal,
+           fullest."limit" AS max_connections,
+           fullest.used AS connections
+    FROM home, (SELECT * FROM ({CONNECTIONS_SQL}) AS c ORDER BY c."limit", c.used DESC LIMIT 1) AS fullest
+"""
+
+HOME_SQL = """
+    SELECT COALESCE(
+               (SELECT n.nspname
+                FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE c.oid = COALESCE(pg_catalog.to_regclass('django_migrations'), pg_catalog.to_regclass('price_alerts'))),
+               current_schema(), 'public'),
+           pg_catalog.to_regclass('django_migrations') IS NOT NULL
 """
 
 
@@ -212,15 +214,11 @@ def read_server(connection, *, tables: list[str]) -> Server:
     with connection.cursor() as cursor:
         cursor.execute(SERVER_SQL)
         row = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
-        cursor.execute(f'SELECT used, "limit" FROM ({CONNECTIONS_SQL}) AS c ORDER BY "limit", used DESC LIMIT 1')
-        connections, limit = cursor.fetchone()
         cursor.execute(PRIVILEGES_SQL, {"schema": row["schema"], "tables": tables})
         privileges = tuple(Privilege(*values) for values in cursor.fetchall())
     host = connection.settings_dict["HOST"]
     return Server(
         host="" if host.startswith("/") else host,
-        max_connections=limit,
-        connections=connections,
         privileges=privileges,
         **row,
     )

@@ -20,7 +20,7 @@ from tests.servers import open_transaction
             {"migrations": ["accounts.0001_initial", "accounts.9999_future"]},
             "was taken by newer code, which has accounts.9999_future",
         ),
-        ({"migrations": ["blog.0001_initial"]}, "is not of a Fly2Any database"),
+        ({"migrations": ["blog.0001_initial"], "tables": {}}, "is not of a Fly2Any database"),
         ({"tables": 7}, "is no manifest of a backup, or is damaged"),
         ({"format": 2}, "has a format that this code does not read"),
     ],
