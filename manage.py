@@ -46,7 +46,7 @@ def run():
             execute_from_command_line(sys.argv)
         finally:
             sys.stdout.flush()
-    except (KeyboardInterrupt, BrokenPipeError):
+    except BrokenPipeError:
         raise
     except Exception as error:
         sentence = None if "--traceback" in sys.argv else explain(error)

@@ -67,7 +67,7 @@ def ready(request: HttpRequest) -> HttpResponse:
             if cursor.fetchone()[0]:
                 checks["database"] = "only reads"
             schema, recorded = read_home(probe)
-            if read_migrations(probe, schema=schema, recorded=recorded, readable=True, loader=_loader()).pending:
+            if read_migrations(probe, schema=schema or "public", recorded=recorded, readable=True, loader=_loader()).pending:
                 checks["migrations"] = "pending"
     except Error as error:
         logging.getLogger("fly2any.health").warning("not ready: %s", explain(error))

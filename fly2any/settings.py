@@ -19,7 +19,10 @@ from fly2any.postgres import embedded, url
 BASE_DIR = Path(__file__).resolve().parent.parent
 # The same database without a pooler, as Vercel, Prisma, Neon and Railway call it.
 DIRECT_URLS = ("POSTGRES_URL_NON_POOLING", "DIRECT_URL", "DATABASE_URL_UNPOOLED", "DATABASE_UNPOOLED_URL")
-LIKE_A_URL, URL_BEGINS = re.compile(r"(POSTGRES|PG|DATABASE|DB).*(UR[IL]|DSN)"), tuple(f"{scheme}://" for scheme in url.SCHEMES)
+LIKE_A_URL, URL_BEGINS = (
+    re.compile(r"(POSTGRES|POSTGRESQL|PG|DATABASE|DB)(_\w+)?_?(URL|URI|DSN)"),
+    tuple(f"{scheme}://" for scheme in url.SCHEMES),
+)
 SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
 PLATFORMS_COMMIT = ("VERCEL_GIT_COMMIT_SHA", "RAILWAY_GIT_COMMIT_SHA", "RENDER_GIT_COMMIT", "SOURCE_VERSION", "GITHUB_SHA")
 
@@ -145,9 +148,9 @@ def hosts(text):
 read_env_file(BASE_DIR / ".env")
 given = first_url("POSTGRES_URL", "DATABASE_URL")
 if not given and (
-    others := sorted(name for name, value in os.environ.items() if LIKE_A_URL.search(name) and value.startswith(URL_BEGINS))
+    others := sorted(name for name, value in os.environ.items() if LIKE_A_URL.fullmatch(name) and value.startswith(URL_BEGINS))
 ):
-    raise ImproperlyConfigured(f"{others[0]} is set, and nothing reads it: call it POSTGRES_URL, or unset it.")
+    raise ImproperlyConfigured(f"{others[0]} is set, and neither POSTGRES_URL nor DATABASE_URL: set one of these, or unset it.")
 DEVELOPMENT = given is None
 DEBUG = switch("DEBUG", DEVELOPMENT)
 SERVERLESS = any(map(os.environ.get, SERVERLESS_MARKS))

@@ -21,10 +21,21 @@ NOT_ASKED = {
 
 # What squawk lets pass: each rewrites or empties a table, or locks it for as long as it takes.
 REFUSED = re.compile(
-    r"\b(VACUUM\s+FULL|CLUSTER|LOCK\s+TABLE|TRUNCATE|SET\s+TABLESPACE|CREATE\s+(?:CONSTRAINT\s+)?TRIGGER|REFRESH\s+MATERIALIZED)\b"
-    r"|(?<!ON )\b(?:UPDATE|DELETE\s+FROM)\s(?:(?!\bWHERE\b)[^;])*(?:;|$)",
-    re.I,
+    r"(CLUSTER|LOCK|TRUNCATE|REFRESH\s+MATERIALIZED|CREATE\s+(OR\s+REPLACE\s+)?(CONSTRAINT\s+)?TRIGGER)\b"
+    r"|ALTER\b.*\bSET\s+TABLESPACE\b|(UPDATE|DELETE)\b(?!.*\bWHERE\b)",
+    re.I | re.S,
 )
+NOT_CODE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.S)
+
+
+def refused(sql):
+    """Return the statements of `sql` that stop the site."""
+    for statement in NOT_CODE.sub("''", sql).split(";"):
+        bare = " ".join(statement.replace("''", " ").split())
+        while (inner := re.sub(r"\([^()]*\)", " ", bare)) != bare:  # A WHERE inside is another's.
+            bare = inner
+        if REFUSED.match(bare) or re.match(r"\s*VACUUM\b.*\bFULL\b", statement, re.I | re.S):
+            yield " ".join(statement.split())
 
 
 def squawk():
@@ -36,8 +47,9 @@ def lint(sql):
     """Return what squawk says of `sql`, "" if nothing."""
     command = [squawk(), "--reporter", "gcc", "--pg-version", "14.0", *(f"--exclude={rule}" for rule in NOT_ASKED)]
     result = subprocess.run(command, input=sql, capture_output=True, text=True)
-    refused = "".join(f"stops the site for as long as it takes: {match[0]}\n" for match in REFUSED.finditer(sql))
-    return refused + ("" if result.returncode == 0 else result.stdout + result.stderr)
+    return "".join(f"stops the site for as long as it takes: {statement}\n" for statement in refused(sql)) + (
+        "" if result.returncode == 0 else result.stdout + result.stderr
+    )
 
 
 def statements(app, name):

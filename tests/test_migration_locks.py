@@ -106,7 +106,10 @@ def test_the_page_says_which_locks_a_migration_takes_and_none_rewrites_a_table(d
         ("ALTER TABLE users ADD CONSTRAINT u UNIQUE (email);", "disallowed-unique-constraint"),
         ("VACUUM FULL users;", "stops the site for as long as it takes: VACUUM FULL"),
         ("LOCK TABLE users;", "stops the site for as long as it takes: LOCK TABLE"),
-        ("UPDATE users SET name = '';", "stops the site for as long as it takes: UPDATE users SET name = '';"),
+        ("LOCK users;", "stops the site for as long as it takes: LOCK users"),
+        ("VACUUM (VERBOSE, FULL) users;", "stops the site for as long as it takes: VACUUM (VERBOSE, FULL) users"),
+        ("UPDATE users SET name = ';x';", "stops the site for as long as it takes: UPDATE users SET name ="),
+        ("UPDATE users SET name = (SELECT 'x' WHERE true);", "stops the site for as long as it takes: UPDATE users"),
     ],
 )
 def test_the_linter_refuses_what_would_stop_the_site(sql, rule):
@@ -118,6 +121,7 @@ def test_the_linter_lets_pass_what_our_way_of_migrating_makes_safe():
     assert (
         lint(
             'CREATE INDEX CONCURRENTLY "i" ON "users" ("email"); ALTER TABLE users ADD COLUMN c boolean DEFAULT false NOT NULL;'
+            "-- TRUNCATE users;\nGRANT SELECT, UPDATE ON users TO r; UPDATE users SET name = 'a;b' WHERE id = 'x';"
         )
         == ""
     )

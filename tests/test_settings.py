@@ -116,11 +116,11 @@ def test_a_reader_that_stops_early_is_no_traceback(url, reader):
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("variable", ["POSTGRES_URI", "POSTGRES_PRISMA_URL", "DATABASE_DSN"])
+@pytest.mark.parametrize("variable", ["POSTGRES_URI", "POSTGRES_PRISMA_URL", "DATABASE_DSN", "PG_URL"])
 def test_a_url_under_a_name_that_nothing_reads_is_not_passed_over(variable):
     result = manage("dbstatus", **{variable: "postgresql://user:secret@db.example.com/fly2any"})
 
     assert (result.returncode, result.stderr) == (
         2,
-        f"{variable} is set, and nothing reads it: call it POSTGRES_URL, or unset it.\n",
+        f"{variable} is set, and neither POSTGRES_URL nor DATABASE_URL: set one of these, or unset it.\n",
     )

@@ -38,7 +38,7 @@ ROLLBACK_PREPARED = "ROLLBACK PREPARED '…' with its gid, or COMMIT PREPARED, a
 NUMBER = re.compile(r"(?<![\w$])\d{4,}(?:\.\d+)?")  # A telephone's, perhaps.
 
 ACTIVITY = """
-    a.pid, a.application_name AS application, a.usename AS role, a.state,
+    COALESCE(a.pid, 0) AS pid, a.application_name AS application, a.usename AS role, a.state,
     now() - COALESCE(CASE WHEN a.state LIKE 'idle in%%' THEN a.state_change END, a.xact_start, a.backend_start) AS age,
     left(a.query, 500) AS query
 """
@@ -53,7 +53,7 @@ HOLDER_SQL = f"""
 
 # A prepared transaction has no session: its number is 0.
 BLOCKERS_SQL = f"""
-    SELECT DISTINCT ON (blocking.pid) COALESCE(a.pid, 0), {ACTIVITY.partition(", ")[2]}
+    SELECT DISTINCT ON (blocking.pid) {ACTIVITY}
     FROM unnest(pg_catalog.pg_blocking_pids(%(pid)s)) AS blocking (pid) LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid)
     WHERE a.pid IS NOT NULL OR blocking.pid = 0
     ORDER BY blocking.pid
@@ -151,7 +151,7 @@ def try_again(action: Callable[[], T], *, patience: float, again: Callable[[floa
             if sqlstate(error) not in LOCKED_OUT or left <= 0:
                 raise
         # Others get at least as long as they waited behind this try.
-        wait = min(max(random.uniform(pause / 2, pause), random.uniform(1, 1.2) * (now - tried)), left)
+        wait = min(max(random.uniform(pause / 2, pause), random.uniform(1, 1.2) * min(now - tried, LOCK_TIMEOUT)), left)
         again(wait)
         time.sleep(wait)
         pause = min(pause * 2, LONGEST_PAUSE)

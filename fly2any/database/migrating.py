@@ -41,9 +41,8 @@ INDEX_STATE_SQL = """
 """
 
 
-# An extension that somebody else created may be in a schema which the search path does not name: Supabase's `extensions`.
 REACH_SQL = """
-    SELECT pg_catalog.set_config('search_path', current_setting('search_path') || ', ' || pg_catalog.quote_ident(n.nspname), false)
+    SELECT current_setting('search_path') || ', ' || pg_catalog.quote_ident(n.nspname)
     FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
     WHERE e.extname = 'pg_trgm' AND n.nspname <> ALL (current_schemas(true))
 """
@@ -53,6 +52,7 @@ HELD_SQL = """
     SELECT 1 FROM pg_catalog.pg_locks
     WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() AND classid = 0 AND objid = %s AND objsubid = 1 AND granted
 """
+OPERATOR_CLASS = "gin_trgm_ops"
 ENDLESS = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
 RECORD_IS_LOST = (
     "All tables are as our migrations make them, and none is recorded: the rows of django_migrations are lost."
@@ -91,7 +91,11 @@ class Run:
             try:
                 return action()  # Its statements are patient, each by itself: what is committed cannot be run again.
             except Error as error:
-                if sqlstate(error) in THERE_ALREADY and self.migration not in contracts.load().migrations:
+                if (
+                    direction == "forwards"
+                    and sqlstate(error) in THERE_ALREADY
+                    and self.migration not in contracts.load().migrations
+                ):
                     raise Refusal(
                         f"{self.migration} is not atomic, and what it creates is there already ({first_line(str(error))}), perhaps of a run that"
                         " was cut short: drop it and run the command again, or, if all that the migration does is there, run"
@@ -134,7 +138,7 @@ class Run:
         text = text[COMMENTS.match(text).end() :]  # type: ignore[union-attr]
 
         def run():
-            with self.watcher.statement(self.migration or "the run"):
+            with self.watcher.statement(self.migration or "the run"), self.reaching(text):
                 return execute(statement, parameters, many, context)
 
         if CONCURRENTLY.match(text):
@@ -142,6 +146,24 @@ class Run:
         if self.connection.in_atomic_block:  # Then the whole migration is undone, and run again.
             return run()
         return self.patiently(run, what=self.migration or "the run")
+
+    @contextmanager
+    def reaching(self, text: str) -> Iterator[None]:
+        """Let the one statement that names pg_trgm's operator class find it where no schema of the search path has it.
+
+        Whoever created the extension may have put it elsewhere: Supabase into `extensions`.
+        """
+        path = self.ask(REACH_SQL) if OPERATOR_CLASS in text else None
+        if path is None:
+            yield
+            return
+        before = self.ask("SELECT current_setting('search_path')")
+        self.ask("SELECT pg_catalog.set_config('search_path', %s, false)", path)
+        try:
+            yield
+        finally:
+            with suppress(Error):  # Of a transaction that failed: the server undoes it.
+                self.ask("SELECT pg_catalog.set_config('search_path', %s, false)", before)
 
     def concurrently(self, text: str, run: Callable[[], T]) -> T | None:
         index = BuiltIndex.of(text)
@@ -206,7 +228,6 @@ class Run:
         for name in self.endless:
             self.set(name, "0")
         self.execute("RESET search_path")
-        self.ask(REACH_SQL)
 
     def set(self, name: str, value: str) -> None:
         self.execute(f"SET {name} TO '{value}'")
@@ -313,6 +334,8 @@ def is_built(contract: contracts.Contract, live: Catalog) -> bool:
 def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:
     """Raise Refusal where part of a pending migration is there already, and no interrupted run of ours left it."""
     schema, recorded = read_home(connection)
+    if schema is None:
+        return  # The server will say what is wrong.
     migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True)
     if not migrations.pending or migrations.too_early:  # Of which Django says what is wrong.
         return

@@ -85,7 +85,7 @@ def find(connection, email: str) -> Person:
 
 def _conditions(connection, person: Person) -> dict[str, sql.Composed]:
     """Return for each table that holds rows of the person the condition for them, parents before children."""
-    schema, _ = read_home(connection)
+    schema = read_home(connection)[0] or "public"
     catalog = read_catalog(connection, schema=schema)
     there = {table.name for table in catalog.tables}
     if PEOPLE not in there:

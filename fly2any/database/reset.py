@@ -87,7 +87,7 @@ def plan_reset(connection) -> Reset:
     tables = [table.name for table in contracts.catalog_of(versions).tables]
     if not migrations:
         return Reset((), (), ())
-    schema = read_home(connection)[0]
+    schema = read_home(connection)[0] or "public"
     place = {"schema": schema, "tables": tables}
     applied = [f"{app}.{name}" for app, name in executor.loader.applied_migrations]
     expected = contracts.catalog_of(version for version in contracts.load().expected(applied) if version in versions)

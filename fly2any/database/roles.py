@@ -62,7 +62,7 @@ def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
     names = Names(*(f"{prefix}_{end}" for end in ("migrate", "app", "read")))
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_catalog.current_database()")
-        database, (schema, _) = cursor.fetchone()[0], read_home(connection)
+        database, schema = cursor.fetchone()[0], read_home(connection)[0] or "public"
         cursor.execute(TABLES_SQL, {"schema": schema, "tables": [*tables, *LEDGERS]})
         there = cursor.fetchall()
         cursor.execute(OWNERS_SQL, {"schema": schema, "tables": [*tables, *LEDGERS], "migrate": names.migrate})

@@ -96,7 +96,7 @@ HOME_SQL = """
                (SELECT n.nspname
                 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
                 WHERE c.oid = COALESCE(pg_catalog.to_regclass('django_migrations'), pg_catalog.to_regclass('price_alerts'))),
-               current_schema(), 'public'),
+               current_schema()),
            pg_catalog.to_regclass('django_migrations') IS NOT NULL
 """
 
@@ -195,8 +195,8 @@ class Server:
             )
 
 
-def read_home(connection) -> tuple[str, bool]:
-    """Return the schema that our tables are in, or would be made in, and whether our migrations' record is there."""
+def read_home(connection) -> tuple[str | None, bool]:
+    """Return the schema that our tables are in, or would be made in, None without one, and whether our migrations' record is there."""
     with connection.cursor() as cursor:
         cursor.execute(HOME_SQL)
         return cursor.fetchone()

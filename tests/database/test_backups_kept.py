@@ -177,8 +177,15 @@ def test_a_role_that_may_not_ask_for_the_servers_identity_takes_backups_all_the_
     taken = run(database, "dbbackup", place=place)
     listed = run(database, "dbrestore", "latest", place=place)
 
-    assert (taken.returncode, change(place)["cluster"]) == (0, "")
-    assert "that was proven good" in listed.stderr
+    theirs = change(place, cluster="7000000000000000001")["name"]
+    for _ in range(2):
+        time.sleep(1.1)
+        run(database, "dbbackup", place=place)
+    pruned = run(database, "dbbackup", "--list", "--prune", "--format", "json", place=place)
+
+    assert (taken.returncode, "that was proven good" in listed.stderr) == (0, True)
+    assert [entry["cluster"] for entry in json.loads(pruned.stdout)["backups"]] == ["", "", "7000000000000000001"]
+    assert theirs not in json.loads(pruned.stdout)["pruned"]
 
 
 def test_what_is_damaged_or_foreign_at_the_place_is_listed_and_passed_over(filled, place, tmp_path):

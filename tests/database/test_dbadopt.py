@@ -73,17 +73,37 @@ def test_times_mean_the_same_instants_in_a_database_of_another_time_zone(exact, 
     assert manage("dbstatus", url=exact.url).returncode == 0
 
 
-def test_the_time_zone_of_the_sites_role_is_looked_at_too(exact):
-    with exact.role(
-        "ALTER ROLE {role} SET timezone TO 'Asia/Kolkata'",
-        f"ALTER ROLE {{role}} IN DATABASE {exact.name} SET timezone TO 'UTC'",
-    ):
-        [blocker] = plan(exact)["blockers"]
-        exact.execute(blocker["cure"])
+WRITES = "GRANT INSERT ON users TO {role}"
+KOLKATA = "ALTER ROLE {role} SET timezone TO 'Asia/Kolkata'"
+
+
+@pytest.mark.parametrize(
+    ("grants", "blocked"),
+    [
+        ((WRITES, KOLKATA), True),
+        ((WRITES, "ALTER ROLE {role} IN DATABASE {name} SET timezone TO 'Asia/Kolkata'"), True),
+        ((WRITES, KOLKATA, "ALTER ROLE {role} IN DATABASE {name} SET timezone TO 'UTC'"), False),
+        ((WRITES, KOLKATA, "ALTER ROLE {role} NOLOGIN"), False),
+        ((KOLKATA,), False),
+    ],
+)
+def test_the_time_zone_of_the_sites_role_is_looked_at_too(exact, grants, blocked):
+    with exact.role(*(grant.replace("{name}", exact.name) for grant in grants)):
+        found = plan(exact)["blockers"]
+        for blocker in found:
+            exact.execute(blocker["cure"])
         cured = plan(exact)
 
-    assert (blocker["code"], blocker["where"]) == ("server.time_zone", f"{exact.name}_role")
+    assert [(blocker["code"], blocker["where"]) for blocker in found] == [("server.time_zone", f"{exact.name}_role")] * blocked
     assert cured["kind"] == "exact"
+
+
+def test_the_databases_time_zone_is_seen_by_a_role_that_has_its_own(exact):
+    exact.execute(f"ALTER DATABASE {exact.name} SET timezone TO 'America/New_York'")
+    with exact.role("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}", "ALTER ROLE {role} SET timezone TO 'UTC'") as url:
+        codes = [(blocker["code"], blocker["where"]) for blocker in plan(exact, url)["blockers"]]
+
+    assert ("server.time_zone", exact.name) in codes
 
 
 def test_a_million_rows_are_not_rewritten(database):

@@ -151,12 +151,12 @@ def test_a_wrong_option_is_2_with_a_line_that_says_so(arguments):
     assert result.stderr.splitlines()[-1].startswith("manage.py dbseed: error: argument ")
 
 
-def test_production_is_filled_only_with_yes():
+def test_production_is_filled_only_when_it_is_named():
     result = manage("dbseed", url="postgresql://u:secret@db.example.com/fly2any")
 
     assert (result.returncode, result.stderr) == (
         2,
-        "fly2any at db.example.com is production, since DEBUG is off: give --yes if demo data shall be in it all the same.\n",
+        "fly2any at db.example.com is production, since DEBUG is off: give --production if demo data shall be in it all the same.\n",
     )
 
 

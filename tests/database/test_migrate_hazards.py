@@ -21,6 +21,24 @@ def test_pg_trgm_may_be_in_a_schema_that_the_search_path_does_not_name(database)
     assert manage("migrate", url=url).returncode == 0
 
 
+def test_a_run_stays_in_the_schema_that_is_asked_for(migrated):
+    """Also where pg_trgm, which a run must find, is in another that has tables of ours."""
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('1', 'p@x.de', now()); CREATE SCHEMA b")
+    url = f"{migrated.url}&schema=b"
+
+    reset = manage("dbreset", "--yes", url=url)
+    gone = manage("migrate", url=f"{migrated.url}&schema=typo")
+    built = manage("migrate", url=url)
+
+    assert (reset.returncode, reset.stdout) == (0, "None of our migrations is recorded here: there is nothing to reset.\n")
+    assert (gone.returncode, gone.stderr.startswith("The search path names no schema that exists")) == (2, True)
+    assert (built.returncode, built.stderr) == (0, "")
+    tables = "SELECT count(*) FILTER (WHERE schemaname = 'public') - count(*) FILTER (WHERE schemaname = 'b') FROM pg_tables"
+    assert migrated.execute(tables) == [(0,)]
+    assert migrated.execute("SELECT id FROM public.users") == [("1",)]
+    assert manage("dbstatus", url=url).returncode == 0
+
+
 def test_a_transaction_that_a_migration_began_itself_says_how_long_it_really_waited(migrated, probe):
     inner = "RunPython(lambda apps, editor: editor.execute('ALTER TABLE users ADD COLUMN probe int'), atomic=True)"
     environment = probe(inner, atomic=False)
@@ -141,6 +159,15 @@ def test_a_record_that_is_lost_is_written_anew(migrated):
 
     assert [(answer.returncode, answer.stderr.startswith(said)) for answer in answers] == [(2, True)] * 3
     assert (faked.returncode, manage("dbstatus", url=migrated.url).returncode) == (0, 0)
+
+
+def test_a_record_that_this_role_may_not_read_is_not_called_lost(migrated):
+    with migrated.role(
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}", "REVOKE ALL ON django_migrations FROM {role}"
+    ) as url:
+        plan = manage("dbadopt", url=url)
+
+    assert "are lost" not in plan.stderr + plan.stdout
 
 
 @pytest.mark.parametrize(

@@ -75,14 +75,29 @@ TYPES_SQL = """
     ORDER BY t.typname COLLATE "C"
 """
 
-# The zones of other roles; that of this one, and of the database, is known of the session.
+# The zone that a session of each role that writes to our tables begins with, by where it is set; what postgresql.conf says is not seen here.
 ZONES_SQL = """
-    SELECT r.rolname, pg_catalog.split_part(c, '=', 2),
-           'ALTER ROLE ' || quote_ident(r.rolname) || CASE WHEN z.setdatabase = 0 THEN '' ELSE ' IN DATABASE ' || quote_ident(current_database()) END
-    FROM pg_catalog.pg_db_role_setting AS z JOIN pg_catalog.pg_roles AS r ON r.oid = z.setrole CROSS JOIN LATERAL unnest(z.setconfig) AS c
-    WHERE lower(c) LIKE 'timezone=%%' AND pg_catalog.split_part(c, '=', 2) <> ALL (%(utc)s) AND r.rolname <> session_user
-      AND z.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
-    ORDER BY 1, 2
+    WITH setting AS (
+        SELECT z.setrole AS role, z.setdatabase <> 0 AS here, pg_catalog.split_part(c, '=', 2) AS zone
+        FROM pg_catalog.pg_db_role_setting AS z CROSS JOIN LATERAL unnest(z.setconfig) AS c
+        WHERE lower(c) LIKE 'timezone=%%'
+          AND z.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+    ), effective AS (
+        SELECT DISTINCT ON (r.oid) r.rolname, s.zone, s.role <> 0 AS own, s.here
+        FROM pg_catalog.pg_roles AS r JOIN setting AS s ON s.role IN (0, r.oid)
+        WHERE r.rolcanlogin AND pg_catalog.has_database_privilege(r.oid, current_database(), 'CONNECT')
+          AND EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                      WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.relkind = 'r'
+                        AND pg_catalog.has_table_privilege(r.oid, c.oid, 'INSERT, UPDATE'))
+        ORDER BY r.oid, s.role <> 0 DESC, s.here DESC
+    )
+    SELECT DISTINCT CASE WHEN own THEN rolname WHEN here THEN current_database() ELSE 'ALL' END,
+           CASE WHEN own THEN 'the role ' || rolname WHEN here THEN current_database() ELSE 'all roles' END, zone,
+           CASE WHEN here AND NOT own THEN 'ALTER DATABASE ' || quote_ident(current_database())
+                ELSE 'ALTER ROLE ' || CASE WHEN own THEN quote_ident(rolname) ELSE 'ALL' END
+                     || CASE WHEN here THEN ' IN DATABASE ' || quote_ident(current_database()) ELSE '' END END
+    FROM effective WHERE zone <> ALL (%(utc)s)
+    ORDER BY 1
 """
 
 EXTENSION_SQL = """
@@ -252,16 +267,17 @@ def extension(connection, role: str) -> Iterator[Finding]:
         )
 
 
-def zones(connection, server: Server) -> Iterator[Finding]:
-    """Yield a finding for the database, and for each role, whose sessions are not at UTC."""
+def zones(connection, schema: str, names: list[str], server: Server) -> Iterator[Finding]:
+    """Yield a finding for the database, and for each role that writes to our tables, whose sessions are not at UTC."""
     with connection.cursor() as cursor:
-        cursor.execute(ZONES_SQL, {"utc": list(UTC)})
-        roles = cursor.fetchall()
-    mine = [finding for finding in server.findings() if finding.code == "server.time_zone"]
-    whose = [(one.where, f"The time zone of {server.database} is {server.time_zone}", one.cure) for one in mine]
-    whose += [
-        (role, f"The time zone of the role {role} is {zone}", f"{alter} SET timezone TO 'UTC';") for role, zone, alter in roles
-    ]
+        cursor.execute(ZONES_SQL, {"utc": list(UTC), "schema": schema, "tables": names})
+        whose = [
+            (place, f"The time zone of {what} is {zone}", f"{alter} SET timezone TO 'UTC';")
+            for place, what, zone, alter in cursor.fetchall()
+        ]
+    for one in server.findings():  # Of this session, whoever set it.
+        if one.code == "server.time_zone" and one.cure not in {cure for _, _, cure in whose}:
+            whose.append((one.where, f"The time zone of {server.database} is {server.time_zone}", one.cure))
     for place, what, cure in whose:
         yield Finding(
             Severity.ERROR,

@@ -62,8 +62,8 @@ FUNCTIONS_SQL = r"""
     JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang AND l.lanname NOT IN ('c', 'internal')
     JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace AND n.nspname NOT IN ('pg_catalog', 'information_schema')
     JOIN unnest(%(tables)s::text[]) AS t (name) ON p.prosrc ~ ('\y' || t.name || '\y')
-    WHERE (pg_catalog.pg_get_function_result(p.oid) || ' ' || pg_catalog.pg_get_function_arguments(p.oid) || ' ' || p.prosrc)
-          ~* 'timestamp(?! with time zone)(?!tz)'
+    WHERE concat_ws(' ', pg_catalog.pg_get_function_result(p.oid), pg_catalog.pg_get_function_arguments(p.oid), p.prosrc)
+          ~* '(?<!")\mtimestamp\M(?!\s*(\(\d\))?\s*with time zone)'
     ORDER BY 1, 2
 """
 
@@ -128,7 +128,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
         )
         prisma = read_prisma(connection, schema=schema, catalog=live)
         applied = {record.name for record in migrations.applied}
-        if not applied and is_built(contract, live):
+        if migrations.readable and not applied and is_built(contract, live):
             raise Refusal(RECORD_IS_LOST)
         if applied.issuperset(FIRST) or there.isdisjoint(names):
             kind = Kind.OURS if applied.issuperset(FIRST) else Kind.EMPTY
@@ -149,7 +149,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
             *map(Blocker, blockers.failed(prisma)),
             *map(Blocker, blockers.unreadable(connection, schema, live, server.role)),
             *map(Blocker, blockers.extension(connection, server.role)),
-            *map(Blocker, blockers.zones(connection, server)),
+            *map(Blocker, blockers.zones(connection, schema, names, server)),
             *map(Blocker, (finding for finding in server.findings() if finding.code == "server.schema")),
             *map(Blocker, blockers.not_ours(connection, schema, names, server)),
         )

@@ -252,11 +252,7 @@ def repair(code: str, thing, cure: str) -> tuple[Step, ...]:
         return (Step(thing.table, f"the key {thing.name}", ((build,), (use,))),)
     safe = (
         code == "default.missing"
-        or (
-            code == "unique.different"
-            and cure.startswith("ALTER TABLE")
-            and cure.endswith("USING INDEX " + cure.rpartition(" ")[2])
-        )
+        or (code == "unique.different" and re.fullmatch(r"ALTER TABLE .* USING INDEX \S+", cure) is not None)
         or (verdict == "renamed" and kind in ("unique", "primary_key", "index", "foreign_key"))
         or code in ("index.missing", "foreign_key.missing", "foreign_key.weaker")
         or (code in ("index.weaker", "unique.weaker", "primary_key.weaker") and cure.startswith("REINDEX "))

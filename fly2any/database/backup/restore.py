@@ -326,7 +326,7 @@ def _create(connection, name: str) -> None:
         for word, value in (("ENCODING", encoding), ("LC_COLLATE", collate), ("LC_CTYPE", ctype)):
             parts.append(sql.SQL(f"{word} {{}}").format(sql.Literal(value)))
         if provider == "c":
-            parts.append(sql.SQL("LOCALE_PROVIDER libc").format())
+            parts.append(sql.Composed([sql.SQL("LOCALE_PROVIDER libc")]))
         elif provider in ("i", "b"):
             kind = {"i": "icu", "b": "builtin"}[provider]
             option = {"i": "ICU_LOCALE", "b": "BUILTIN_LOCALE"}[provider]

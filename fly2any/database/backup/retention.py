@@ -12,8 +12,9 @@ from django.conf import settings
 from ..diagnosis import Refusal
 from ..findings import Finding, Severity
 from ..units import span
-from .manifest import Manifest, file_name, from_json, read_origin
+from .manifest import Manifest, Origin, file_name, from_json, read_origin
 from .store import Store, store_at
+from .take import backups
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +107,12 @@ def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
     return [manifest for manifest in by_age if manifest.name not in kept]
 
 
-def prune(store: Store, manifests: Iterable[Manifest]) -> list[Manifest]:
-    """Remove what is superfluous, the manifest first: a dump without one is none; return what was removed."""
-    removed = superfluous(manifests)
+def prune(store: Store, origin: Origin) -> list[Manifest]:
+    """Remove what is superfluous of the database `origin`, the manifest first: a dump without one is none; return what was removed.
+
+    What may be another server's stays, also where this role may not ask whose it is.
+    """
+    removed = superfluous(one for one in backups(store, of=origin).manifests if one.cluster in ("", origin.cluster))
     for manifest in removed:
         store.delete(f"{manifest.name}.json")
         store.delete(manifest.file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from pathlib import Path
 
@@ -160,14 +160,14 @@ def find(store: Store, name: str, *, of: Origin, good: bool, others: bool) -> Ma
     the newest of a database of that name on another.
     """
     if name == "latest":
-        there = [one for one in backups(store).manifests if one.database == of.database and (one.state == "good" or not good)]
+        there = [one for one in backups(store, of=replace(of, cluster="")).manifests if one.state == "good" or not good]
         there.sort(key=lambda one: not one.is_of(of))
         if there and (others or there[0].is_of(of)):
             return there[0]
         named = f"name one: the newest of another server's {of.database} is {there[0].name}" if there else "name one"
         proven = " that was proven good" if good else ""
         raise Refusal(
-            f"{store.place} has no backup of {of.database} on this server{proven}: run `manage.py dbbackup --verify`, or {named}."
+            f"{store.place} has no backup of {of.database}{'' if others else ' on this server'}{proven}: run `manage.py dbbackup --verify`, or {named}."
         )
     name = name.removesuffix(".json").removesuffix(ENDING).removesuffix(".dump")
     if "/" in name or f"{name}.json" not in store.names():

@@ -93,7 +93,7 @@ Question = Callable[[Reader], Iterator[Figure | Finding]]
 def examine(connection, questions: dict[str, Question], waivers: Iterable[Waiver] = ()) -> Health:
     """Return the health of the database behind `connection`; raise django.db.Error only where it cannot be reached."""
     connection.ensure_connection()
-    reader = Reader(connection, read_home(connection)[0])
+    reader = Reader(connection, read_home(connection)[0] or "public")
     topics = tuple(_ask(reader, name, question) for name, question in questions.items())
     _, waived, expired = waive([finding for topic in topics for finding in topic.findings], tuple(waivers))
     return Health(datetime.now(UTC), topics, tuple(waived), tuple(expired))

@@ -20,7 +20,7 @@ BLOCKED_SQL = """
     CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(waiting.pid)) AS blocking (pid)
     LEFT JOIN pg_catalog.pg_stat_activity AS holder ON holder.pid = blocking.pid
     LEFT JOIN (SELECT pid, min(waitstart) AS waitstart FROM pg_catalog.pg_locks WHERE NOT granted GROUP BY pid) AS l ON l.pid = waiting.pid
-    WHERE waiting.wait_event_type = 'Lock' AND waiting.datname = current_database()
+    WHERE waiting.wait_event_type = 'Lock' AND waiting.datname = current_database() AND (holder.pid IS NOT NULL OR blocking.pid = 0)
     ORDER BY since DESC, waiting.pid, blocking.pid
 """
 LONG_SQL = """

@@ -177,7 +177,7 @@ def _refresh(
     """Vacuum the tables with dead rows, and analyse those that changed, or only the `emptied` ones; yield what could not be done."""
     flush_statistics(connection)
     with connection.cursor() as cursor:
-        cursor.execute(TABLES_SQL, [read_home(connection)[0]])
+        cursor.execute(TABLES_SQL, [read_home(connection)[0] or "public"])
         tables = [
             (name, dead or name in emptied, may)
             for name, dead, changed, may in cursor.fetchall()

@@ -37,7 +37,7 @@ class Command(BaseCommand):
         found = kept.manifests if kept else (self.one(connection, store, verify, check, say),)
         if kept:
             say("\n".join(render.many(kept, store.place)))
-        removed = remove_superfluous(store, backups(store, of=read_origin(connection)).manifests) if prune else []
+        removed = remove_superfluous(store, read_origin(connection)) if prune else []
         if prune:
             say(f"Pruned    {', '.join(manifest.name for manifest in removed) or 'nothing'}")
         if format == "json":

@@ -49,13 +49,14 @@ class Command(BaseCommand):
         parser.add_argument(
             "--admin", action="store_true", help="Also make a demo administrator, whose password is shown once."
         )
-        parser.add_argument("--yes", action="store_true", help="Also in production, and where the database holds real users.")
+        parser.add_argument("--yes", action="store_true", help="Also where the database holds real users.")
+        parser.add_argument("--production", action="store_true", help="Also on another machine's server with DEBUG off.")
 
-    def handle(self, *, database, users, seed: int, until, admin, yes, **options):
+    def handle(self, *, database, users, seed: int, until, admin, yes, production, **options):
         place = connections[database].settings_dict
-        if not (yes or settings.DEBUG or is_local(place["HOST"])):
+        if not (production or settings.DEBUG or is_local(place["HOST"])):
             raise Refusal(
-                f"{place['NAME']} at {place['HOST']} is production, since DEBUG is off: give --yes if demo data shall be in it all the same."
+                f"{place['NAME']} at {place['HOST']} is production, since DEBUG is off: give --production if demo data shall be in it all the same."
             )
         added = self.seed(connections[database], users, seed, until or datetime.now(UTC).date(), yes)
         for table, number in added.items():
