@@ -123,11 +123,11 @@ def test_the_number_of_processes_is_the_platforms(migrated, given, workers):
 
 
 def test_the_workflow_is_one_and_never_cuts_off_a_run_that_migrates():
+    jobs = workflow()["jobs"]
     checked = subprocess.run(
         [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", ".github/workflows/deploy.yml"],
         cwd=PROJECT, capture_output=True, text=True,
     )  # fmt: skip
-    jobs = workflow()["jobs"]
 
     assert checked.returncode == 0, checked.stdout
     assert jobs["test"]["steps"][-1]["run"] == ".ci/run"
