@@ -95,7 +95,7 @@ def _join(home: Path, settings: Mapping[str, str], database: str) -> int:
         try:
             fcntl.flock(clients, fcntl.LOCK_SH)  # Waits while a supervisor is stopping the server.
             deadline = time.monotonic() + PATIENCE
-            while not (ready(home) and alive(home)):
+            while not (ready(home) and alive(home) and status(home) == "ready"):  # It may be recovering from a crash.
                 if not supervised(home):
                     _start_supervisor(home, settings, database)
                     break
