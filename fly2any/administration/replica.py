@@ -17,7 +17,8 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.http import HttpRequest
 
 from fly2any.database.contract import PHASE7_APPS
-from fly2any.database.diagnosis import explain, sqlstate
+from fly2any.database.diagnosis import explain
+from fly2any.database.server import Origin, read_origin
 from fly2any.database.units import span
 
 REPLICA = "replica"
@@ -26,8 +27,6 @@ SILENT = 30  # Seconds for which a replica that does not answer is not asked aga
 MOMENT = 0.1  # Seconds that a replica is given for what was committed just now.
 WRITTEN = "written"  # In the session: where the log of the primary was when its person last changed something.
 
-CLUSTER_SQL = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
-NAME_SQL = "SELECT pg_catalog.current_database()"
 PRIMARY_SQL = "SELECT pg_catalog.pg_current_wal_insert_lsn()::text"
 REPLICA_SQL = """
     SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn()::text,
@@ -96,7 +95,7 @@ def source_of(request: HttpRequest) -> Source:
     if cache.get("fly2any.replica.silent"):
         return _primary("The replica does not answer")
     try:
-        place, (position,) = _place(DEFAULT_DB_ALIAS), _ask(DEFAULT_DB_ALIAS, PRIMARY_SQL)
+        origin, (position,) = _origin(DEFAULT_DB_ALIAS), _ask(DEFAULT_DB_ALIAS, PRIMARY_SQL)
     except Error as error:
         _log.warning("the replica is not read: the primary does not say where its log is: %s", explain(error))
         return PRIMARY
@@ -107,7 +106,7 @@ def source_of(request: HttpRequest) -> Source:
         is_standby, replayed, age = _ask(REPLICA, REPLICA_SQL)
         if not is_standby:
             return _primary("POSTGRES_REPLICA_URL leads to no standby")
-        if _place(REPLICA) != place:
+        if _origin(REPLICA) != origin:
             return _primary("POSTGRES_REPLICA_URL leads to another database")
         behind = _behind(now, _number(replayed), age)
         if behind is None or behind > settings.REPLICA_MAX_LAG:
@@ -130,16 +129,9 @@ def _ask(alias: str, statement: str) -> tuple:
 
 
 @functools.cache
-def _place(alias: str) -> str:
-    """Return which database an alias leads to, on a primary and its standby the same; a process asks once."""
-    (name,) = _ask(alias, NAME_SQL)
-    try:
-        (cluster,) = _ask(alias, CLUSTER_SQL)
-    except Error as error:
-        if sqlstate(error) != "42501":
-            raise
-        return name  # Where a provider lets nobody ask.
-    return f"{cluster}/{name}"
+def _origin(alias: str) -> Origin:
+    """Return whose database an alias leads to, on a primary and its standby the same; a process asks once."""
+    return read_origin(connections[alias])
 
 
 def _number(position: str | None) -> int:

@@ -13,7 +13,7 @@ from psycopg import sql
 from .catalog import quote, read_catalog
 from .diagnosis import Refusal
 from .roles import SECRETS
-from .server import read_home
+from .server import read_schema
 from .status import snapshot
 
 FORMAT = 1
@@ -85,7 +85,7 @@ def find(connection, email: str) -> Person:
 
 def _conditions(connection, person: Person) -> dict[str, sql.Composed]:
     """Return for each table that holds rows of the person the condition for them, parents before children."""
-    schema = read_home(connection)[0] or "public"
+    schema = read_schema(connection)
     catalog = read_catalog(connection, schema=schema)
     there = {table.name for table in catalog.tables}
     if PEOPLE not in there:

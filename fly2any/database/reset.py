@@ -16,7 +16,7 @@ from .contract import PHASE7_APPS
 from .diagnosis import Refusal
 from .drift import compare
 from .migrating import Executor, migrating
-from .server import read_home
+from .server import read_schema
 from .status import snapshot
 from .units import span
 from .watching import Progress
@@ -87,7 +87,7 @@ def plan_reset(connection) -> Reset:
     tables = [table.name for table in contracts.catalog_of(versions).tables]
     if not migrations:
         return Reset((), (), ())
-    schema = read_home(connection)[0] or "public"
+    schema = read_schema(connection)
     place = {"schema": schema, "tables": tables}
     applied = [f"{app}.{name}" for app, name in executor.loader.applied_migrations]
     expected = contracts.catalog_of(version for version in contracts.load().expected(applied) if version in versions)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .catalog import quote
 from .diagnosis import Refusal
-from .server import read_home
+from .server import read_schema
 
 # Tables that only the role that migrates writes, and the record of access, which is only ever added to.
 LEDGERS = ("django_migrations", "fly2any_migration_runs")
@@ -62,7 +62,7 @@ def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
     names = Names(*(f"{prefix}_{end}" for end in ("migrate", "app", "read")))
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_catalog.current_database()")
-        database, schema = cursor.fetchone()[0], read_home(connection)[0] or "public"
+        database, schema = cursor.fetchone()[0], read_schema(connection)
         cursor.execute(TABLES_SQL, {"schema": schema, "tables": [*tables, *LEDGERS]})
         there = cursor.fetchall()
         cursor.execute(OWNERS_SQL, {"schema": schema, "tables": [*tables, *LEDGERS], "migrate": names.migrate})

@@ -100,6 +100,19 @@ HOME_SQL = """
            pg_catalog.to_regclass('django_migrations') IS NOT NULL
 """
 
+CLUSTER_SQL = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
+MAY_ASK_SQL = (
+    "SELECT pg_catalog.current_database(), pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A database and its server's system identifier, "" where the role may not ask for it."""
+
+    database: str
+    cluster: str
+
 
 @dataclass(frozen=True, slots=True)
 class Privilege:
@@ -200,6 +213,22 @@ def read_home(connection) -> tuple[str | None, bool]:
     with connection.cursor() as cursor:
         cursor.execute(HOME_SQL)
         return cursor.fetchone()
+
+
+def read_origin(connection) -> Origin:
+    """Return whose database it is; a physical copy of a server has the same identity."""
+    with connection.cursor() as cursor:
+        cursor.execute(MAY_ASK_SQL)
+        database, may_ask = cursor.fetchone()
+        if not may_ask:
+            return Origin(database, "")
+        cursor.execute(CLUSTER_SQL)
+        return Origin(database, cursor.fetchone()[0])
+
+
+def read_schema(connection) -> str:
+    """Return the schema that our tables are in, or would be made in."""
+    return read_home(connection)[0] or "public"
 
 
 def flush_statistics(connection) -> None:

@@ -98,9 +98,8 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
         options.setdefault("sslmode", "require")
     if options.get("sslmode") == "no-verify":  # node-postgres' word.
         options["sslmode"] = "require"
-    if (
-        "sslcert" in options and "sslkey" not in options and "sslrootcert" not in options
-    ):  # Prisma's word for the authority that vouches for the server.
+    # Alone it is Prisma's word for the authority that vouches for the server.
+    if "sslcert" in options and options.keys().isdisjoint(["sslkey", "sslrootcert"]):
         options["sslrootcert"] = options.pop("sslcert")
     pooler = pooler_of(place["HOST"], place["PORT"], parameters)
     if not is_local(place["HOST"]):

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..catalog import quote
 from ..diagnosis import Refusal
+from ..server import Origin
 
 FORMAT = 1
 
@@ -33,11 +34,6 @@ CONTENT_SQL = """
     FROM {table} AS "the row"
 """
 
-CLUSTER_SQL = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
-MAY_ASK_SQL = (
-    "SELECT pg_catalog.current_database(), pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
-)
-
 # How values are written as text, whatever the server, the database and the role have set.
 PINNED = {
     "search_path": "pg_catalog",
@@ -57,14 +53,6 @@ PATIENT = {
     "idle_in_transaction_session_timeout": "0",
     "lock_timeout": "60s",  # For the tables' locks, which a running migration holds.
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """A database and its server's system identifier, "" where the role may not ask for it."""
-
-    database: str
-    cluster: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +113,6 @@ class Manifest:
 
     def age(self, now: datetime) -> timedelta:
         return now - self.taken
-
-
-def read_origin(connection) -> Origin:
-    with connection.cursor() as cursor:
-        cursor.execute(MAY_ASK_SQL)
-        database, may_ask = cursor.fetchone()
-        if not may_ask:
-            return Origin(database, "")
-        cursor.execute(CLUSTER_SQL)
-        return Origin(database, cursor.fetchone()[0])
 
 
 def read_contents(connection, show: Callable[[str, float], None]) -> dict[str, Content]:

@@ -322,11 +322,11 @@ def _create(connection, name: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(LIKE_SQL)
         encoding, collate, ctype, provider, locale, *_ = cursor.fetchone()
-        parts = [sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))]
+        parts: list[sql.Composable] = [sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))]
         for word, value in (("ENCODING", encoding), ("LC_COLLATE", collate), ("LC_CTYPE", ctype)):
             parts.append(sql.SQL(f"{word} {{}}").format(sql.Literal(value)))
         if provider == "c":
-            parts.append(sql.Composed([sql.SQL("LOCALE_PROVIDER libc")]))
+            parts.append(sql.SQL("LOCALE_PROVIDER libc"))
         elif provider in ("i", "b"):
             kind = {"i": "icu", "b": "builtin"}[provider]
             option = {"i": "ICU_LOCALE", "b": "BUILTIN_LOCALE"}[provider]

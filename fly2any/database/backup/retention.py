@@ -11,8 +11,9 @@ from django.conf import settings
 
 from ..diagnosis import Refusal
 from ..findings import Finding, Severity
+from ..server import Origin, read_origin
 from ..units import span
-from .manifest import Manifest, Origin, file_name, from_json, read_origin
+from .manifest import Manifest, file_name, from_json
 from .store import Store, store_at
 from .take import backups
 

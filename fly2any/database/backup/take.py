@@ -13,10 +13,11 @@ from django.db import transaction
 
 from .. import contract, journal
 from ..diagnosis import Refusal
+from ..server import Origin, read_origin
 from ..status import verify
 from ..watching import Progress
 from . import tools
-from .manifest import PATIENT, Manifest, Origin, as_json, file_name, from_json, pin, read_contents, read_origin, sha256_of
+from .manifest import PATIENT, Manifest, as_json, file_name, from_json, pin, read_contents, sha256_of
 from .sealing import ENDING, seal
 from .store import Store
 

@@ -13,7 +13,7 @@ from django.db import Error, transaction
 from ..contract import Contract, load
 from ..diagnosis import Refusal, explain
 from ..findings import Finding, Severity
-from ..server import read_home
+from ..server import read_schema
 from .waivers import Waiver, waive
 
 DEADLINE = 5_000  # Milliseconds for each statement of a topic.
@@ -93,7 +93,7 @@ Question = Callable[[Reader], Iterator[Figure | Finding]]
 def examine(connection, questions: dict[str, Question], waivers: Iterable[Waiver] = ()) -> Health:
     """Return the health of the database behind `connection`; raise django.db.Error only where it cannot be reached."""
     connection.ensure_connection()
-    reader = Reader(connection, read_home(connection)[0] or "public")
+    reader = Reader(connection, read_schema(connection))
     topics = tuple(_ask(reader, name, question) for name, question in questions.items())
     _, waived, expired = waive([finding for topic in topics for finding in topic.findings], tuple(waivers))
     return Health(datetime.now(UTC), topics, tuple(waived), tuple(expired))

@@ -24,7 +24,7 @@ from ..retention.archive import Archives
 from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import LOCK_TIMEOUT, Swept, count, sweep
 from ..security import TOPICS as SECURITY
-from ..server import flush_statistics, read_home
+from ..server import flush_statistics, read_schema
 from ..status import verify
 from ..watching import Progress
 
@@ -177,7 +177,7 @@ def _refresh(
     """Vacuum the tables with dead rows, and analyse those that changed, or only the `emptied` ones; yield what could not be done."""
     flush_statistics(connection)
     with connection.cursor() as cursor:
-        cursor.execute(TABLES_SQL, [read_home(connection)[0] or "public"])
+        cursor.execute(TABLES_SQL, [read_schema(connection)])
         tables = [
             (name, dead or name in emptied, may)
             for name, dead, changed, may in cursor.fetchall()

@@ -3,7 +3,6 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 
 from fly2any.database.backup import render
-from fly2any.database.backup.manifest import read_origin
 from fly2any.database.backup.restore import is_used, restore_into, restore_over, want_name
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import find
@@ -12,6 +11,7 @@ from fly2any.database.locks import MAINTENANCE_LOCK, PATIENCE, advisory_lock
 from fly2any.database.maintenance import render as render_archive
 from fly2any.database.maintenance.run import archives_of
 from fly2any.database.management.arguments import add_database
+from fly2any.database.server import read_origin
 from fly2any.database.terminal import Terminal
 
 
