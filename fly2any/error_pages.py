@@ -10,11 +10,13 @@ from django.views.debug import SafeExceptionReporterFilter
 
 
 class ExceptionReporterFilter(SafeExceptionReporterFilter):
-    """Django's filter, which also hides URLs (POSTGRES_URL holds the password) and variables in which a password stands."""
+    """Django's filter, which also hides URLs (POSTGRES_URL holds the password), variables in which a password stands, and those of the driver."""
 
     hidden_settings = re.compile(f"{SafeExceptionReporterFilter.hidden_settings.pattern}|URL|DSN", re.IGNORECASE)
 
     def get_traceback_frame_variables(self, request, tb_frame):
+        if tb_frame.f_globals.get("__name__", "").startswith(("django.db.", "psycopg", "fly2any.postgres.")):
+            return []  # Statements, and the values that go with them.
         secrets = {password for database in settings.DATABASES.values() if (password := database.get("PASSWORD"))}
         return [
             (name, self.cleansed_substitute if any(secret in repr(value) for secret in secrets) else value)

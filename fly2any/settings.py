@@ -311,6 +311,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "django": {"handlers": [], "propagate": True},  # Its own handlers would mail what they say.
+        "django.db.backends": {"level": "INFO"},  # Below it are statements with their values.
         "fly2any": {"level": "WARNING" if DEBUG else "INFO"},  # runserver logs requests already.
     },
 }

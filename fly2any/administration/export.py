@@ -27,7 +27,11 @@ def rows_as_csv(rows: models.QuerySet, *, without: tuple[str, ...]) -> Iterator[
     connection = connections[rows.db]
     connection.ensure_connection()
     chunk = bytearray()
-    with connection.connection.cursor() as cursor, cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT csv)", parameters) as copy:
+    with (
+        connection.wrap_database_errors,
+        connection.connection.cursor() as cursor,
+        cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT csv)", parameters) as copy,
+    ):
         for data in copy:
             chunk += data
             if len(chunk) >= CHUNK:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.postgresql import base
+from django.utils.functional import cached_property
 
 from . import embedded, pooler
 from .client import DatabaseClient
+from .errors import DatabaseErrorWrapper
 from .schema import DatabaseSchemaEditor
 from .values import accept_any_time
 
@@ -22,6 +24,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     SchemaEditorClass = DatabaseSchemaEditor
     client_class = DatabaseClient
+
+    @cached_property
+    def wrap_database_errors(self):
+        return DatabaseErrorWrapper(self)
 
     def get_connection_params(self):
         self.start_embedded_server()

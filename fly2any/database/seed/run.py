@@ -66,7 +66,7 @@ def _prepare(cursor, seed: int) -> int:
     number = cursor.fetchone()[0]
     if not number:
         rows = [(n, r.origin, r.destination, r.city, r.country, r.kilometres) for n, r in enumerate(places.routes())]
-        with cursor.copy("COPY seed_routes FROM STDIN") as copy:
+        with cursor.db.wrap_database_errors, cursor.copy("COPY seed_routes FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
         cursor.execute("ANALYZE seed_routes")
