@@ -29,6 +29,7 @@ from fly2any.database.health.topics import TOPICS
 from fly2any.database.health.waivers import Waiver, read_waivers
 from fly2any.database.migration_state import read_migrations
 from fly2any.database.server import read_home
+from fly2any.database.sql import time_limits
 from fly2any.database.status import Report, verify, waived
 
 READY = 2_000  # Milliseconds for each statement.
@@ -78,16 +79,16 @@ def ready(request: HttpRequest) -> HttpResponse:
 
 @contextmanager
 def own_connection() -> Iterator[Any]:
-    """Yield a connection beside the pool, which would be waited for, that says within 2 s whether the server answers."""
+    """Yield a connection beside the pool, which would be waited for, that says within 2 s whether the server answers.
+
+    It is in a read-only transaction.
+    """
     probe = connection.copy()
     options = {name: value for name, value in probe.settings_dict["OPTIONS"].items() if name != "pool"}
     probe.settings_dict = {**probe.settings_dict, "OPTIONS": {**options, "connect_timeout": 2}}
     try:
-        with probe.cursor() as cursor:
-            cursor.execute(
-                f"SET statement_timeout = {READY}; SET lock_timeout = {READY}; SET default_transaction_read_only = on"
-            )
-        yield probe
+        with time_limits(probe, lock=READY, statement=READY, read_only=True):
+            yield probe
     finally:
         probe.close()
 

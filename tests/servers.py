@@ -240,13 +240,13 @@ class DebianServer:
 class PgBouncer:
     """PgBouncer in front of a server on a TCP port."""
 
-    def __init__(self, home, port, mode):
+    def __init__(self, home, port, mode, *, size=20, ignored="options,extra_float_digits"):
         self.port = free_port()
         settings = home / "pgbouncer.ini"
         settings.write_text(
             f"[databases]\n* = host=127.0.0.1 port={port} user={SUPERUSER}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\n"
-            f"unix_socket_dir =\nauth_type = any\npool_mode = {mode}\nmax_client_conn = 100\ndefault_pool_size = 20\n"
-            "ignore_startup_parameters = options,extra_float_digits\n"
+            f"unix_socket_dir =\nauth_type = any\npool_mode = {mode}\nmax_client_conn = 100\ndefault_pool_size = {size}\n"
+            f"ignore_startup_parameters = {ignored}\n"
         )
         let_through(home)
         program = next(path for path in ("/usr/sbin/pgbouncer", "/usr/bin/pgbouncer") if os.path.exists(path))

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django.db import transaction
-
 from . import contract as contracts
 from . import journal
 from .catalog import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, quote, read_catalog
@@ -22,6 +20,7 @@ from .locks import HOLDER_SQL, LOCK_TIMEOUT, MIGRATION_LOCK, Activity, read_acti
 from .migration_state import MigrationState, read_migrations, unrecorded, unrecorded_findings
 from .prisma import PrismaMigration, read_prisma
 from .server import Server, read_server
+from .sql import time_limits
 
 if TYPE_CHECKING:
     from .backup.retention import Newest  # Which compares by this report.
@@ -183,12 +182,7 @@ def for_release(report: Report) -> Report:
 @contextmanager
 def snapshot(connection):
     """Read everything inside in one read-only snapshot, waiting for no lock for long."""
-    outermost = not connection.in_atomic_block
-    with transaction.atomic(using=connection.alias):
-        with connection.cursor() as cursor:
-            if outermost:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
+    with time_limits(connection, lock=LOCK_TIMEOUT * 1000, snapshot=True):
         yield
 
 

@@ -11,8 +11,7 @@ from django.db import Error, models, transaction
 from django.utils import timezone
 
 from .contract import PHASE7_APPS
-
-TIMEOUTS_SQL = "SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '30s'"
+from .sql import time_limits
 
 
 def check_writes(connection) -> tuple[str, ...]:
@@ -21,9 +20,7 @@ def check_writes(connection) -> tuple[str, ...]:
     Nothing stays: everything happens in one transaction, which is rolled back.
     """
     done = []
-    with transaction.atomic(using=connection.alias):
-        with connection.cursor() as cursor:
-            cursor.execute(TIMEOUTS_SQL)
+    with time_limits(connection, lock=5_000, statement=30_000):
         for model in _models():
             try:
                 _round_trip(model, connection.alias)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 CURE = (
-    "set POSTGRES_URL_NON_POOLING or DIRECT_URL to the database's direct URL{hint}; the migration lock needs a session,"
-    " which such a pooler does not keep"
+    "set POSTGRES_URL_NON_POOLING or DIRECT_URL to the database's direct URL{hint}; this needs a session of its"
+    " own, which such a pooler does not keep"
 )
 
 

@@ -120,7 +120,7 @@ def pooled(own_server, tmp_path):
 
 REASON = (
     "POSTGRES_URL leads through a transaction pooler: set POSTGRES_URL_NON_POOLING or DIRECT_URL to the database's direct URL"
-    " (the server's own host and port); the migration lock needs a session, which such a pooler does not keep."
+    " (the server's own host and port); this needs a session of its own, which such a pooler does not keep."
 )
 
 
@@ -172,7 +172,7 @@ def test_a_direct_url_through_a_pooler_is_refused(own_server):
 
     assert refused(result) == (
         "DIRECT_URL leads through Neon's transaction pooler: set POSTGRES_URL_NON_POOLING or DIRECT_URL to the database's direct URL"
-        " (the same without -pooler in the host); the migration lock needs a session, which such a pooler does not keep."
+        " (the same without -pooler in the host); this needs a session of its own, which such a pooler does not keep."
     )
 
 

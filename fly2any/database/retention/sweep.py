@@ -11,11 +11,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from django.db import Error, transaction
+from django.db import Error
 
 from ..catalog import quote
 from ..diagnosis import Refusal, sqlstate
 from ..locks import LOCKED_OUT, try_again
+from ..sql import time_limits
 from ..watching import Progress
 from .archive import Archives, version_of
 from .rules import Rule
@@ -174,8 +175,7 @@ def _patiently(action: Callable[[], T]) -> T | None:
 @contextmanager
 def _briefly(connection) -> Iterator[Any]:
     """Yield a cursor in a transaction that waits for no lock for long."""
-    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-        cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT}")
+    with time_limits(connection, lock=LOCK_TIMEOUT, statement=STATEMENT_TIMEOUT), connection.cursor() as cursor:
         yield cursor
 
 

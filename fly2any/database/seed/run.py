@@ -8,7 +8,7 @@ from django.db import transaction
 
 from ..server import flush_statistics
 from . import places
-from .statements import FUNCTIONS_SQL, ON_CONFLICT, STATEMENTS
+from .statements import CLEAR_SQL, FUNCTIONS_SQL, ON_CONFLICT, STATEMENTS
 
 DEMO_DOMAIN = "@demo.fly2any.example"  # RFC 2606: nobody's.
 CHUNK = 5_000  # Users in one transaction.
@@ -50,6 +50,7 @@ def seed(
             for table, statement in STATEMENTS.items():
                 cursor.execute(statement + ON_CONFLICT[table], {**values, "low": low, "high": high})
                 added[table] += cursor.rowcount
+            cursor.execute(CLEAR_SQL)
         progress(high - 1)
     if any(added.values()):
         flush_statistics(connection)
@@ -60,18 +61,14 @@ def seed(
 
 
 def _prepare(cursor, seed: int) -> int:
-    """Make the functions and the routes of this session; return the number of routes."""
+    """Make the functions and the routes of this transaction; return the number of routes."""
     cursor.execute(FUNCTIONS_SQL.format(seed=int(seed)))
-    cursor.execute("SELECT count(*) FROM seed_routes")
-    number = cursor.fetchone()[0]
-    if not number:
-        rows = [(n, r.origin, r.destination, r.city, r.country, r.kilometres) for n, r in enumerate(places.routes())]
-        with cursor.db.wrap_database_errors, cursor.copy("COPY seed_routes FROM STDIN") as copy:
-            for row in rows:
-                copy.write_row(row)
-        cursor.execute("ANALYZE seed_routes")
-        number = len(rows)
-    return number
+    rows = [(n, r.origin, r.destination, r.city, r.country, r.kilometres) for n, r in enumerate(places.routes())]
+    with cursor.db.wrap_database_errors, cursor.copy("COPY pg_temp.seed_routes FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
+    cursor.execute("ANALYZE pg_temp.seed_routes")
+    return len(rows)
 
 
 def _choices() -> dict[str, list[str]]:

@@ -26,8 +26,13 @@ FUNCTIONS_SQL = """
     CREATE OR REPLACE FUNCTION pg_temp.price(kilometres double precision, lead_days double precision, luck double precision)
         RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
         $$ SELECT round(((45 + 0.075 * kilometres) * (0.85 + 1.1 * exp(-lead_days / 14)) * (0.9 + 0.2 * luck))::numeric, 2)::double precision $$;
-    CREATE TEMPORARY TABLE IF NOT EXISTS seed_routes (
+    CREATE TEMPORARY TABLE seed_routes (
         number int PRIMARY KEY, origin text, destination text, city text, country text, kilometres double precision)
+"""
+# A pooler gives the session to another client after the transaction.
+CLEAR_SQL = """
+    DROP TABLE pg_temp.seed_routes;
+    DROP FUNCTION pg_temp.dice, pg_temp.pick, pg_temp.make_id, pg_temp.joined, pg_temp.moment, pg_temp.price
 """
 
 # Rows of a user come from here: {many} is their number, an expression over u.n; r is the route of row k.

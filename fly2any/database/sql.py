@@ -1,0 +1,110 @@
+"""Transactions whose settings end with them: time limits, read-only snapshots, and a search path without other roles' functions.
+
+A setting of the session would stay with the server connection behind a transaction pooler, and reach another client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connections, transaction
+from psycopg.pq import TransactionStatus
+
+# PostgreSQL prefers a function of any schema in the path to its own where the types of the arguments fit better. Only
+# superusers create functions in the first of these schemas, and PostgreSQL never looks for functions in the second.
+PINNED = "pg_catalog, pg_temp"
+
+
+@contextmanager
+def time_limits(
+    connection, *, lock: int | None = None, statement: int | None = None, read_only: bool = False, snapshot: bool = False
+) -> Iterator[None]:
+    """Run the block in one transaction that waits `lock` milliseconds for a lock and `statement` for a statement, at most.
+
+    `snapshot` is read-only and REPEATABLE READ. Inside another transaction the limits end with the block, and whether it
+    only reads is for that transaction to say.
+    """
+    limits = {"lock_timeout": lock, "statement_timeout": statement}
+    settings = {name: f"{milliseconds}ms" for name, milliseconds in limits.items() if milliseconds is not None}
+    nested = _in_transaction(connection)
+    with _transaction(connection):
+        if not nested and (snapshot or read_only):
+            isolation = "ISOLATION LEVEL REPEATABLE READ, " if snapshot else ""
+            _execute(connection, f"SET TRANSACTION {isolation}READ ONLY")
+        with _set(connection, settings, restored=nested):
+            yield
+
+
+@contextmanager
+def pinned(connection, *, lock: int | None = None, statement: int | None = None, read_only: bool = True) -> Iterator[str]:
+    """Run the block in a transaction with PINNED as the search path; yield the search path that it replaces.
+
+    Inside, tables of ours are named with their schema. Blocks may be nested.
+    """
+    asked = vars(connection).get("asked_path")
+    if asked is not None and lock is statement is None:
+        yield asked
+        return
+    nested = _in_transaction(connection)
+    with time_limits(connection, lock=lock, statement=statement, read_only=read_only):
+        if asked is not None:
+            yield asked
+            return
+        (connection.asked_path,) = _execute(connection, "SHOW search_path")
+        try:
+            with _set(connection, {"search_path": PINNED}, restored=nested):
+                yield connection.asked_path
+        finally:
+            del connection.asked_path
+
+
+@contextmanager
+def _transaction(connection) -> Iterator[None]:
+    """Run the block in a transaction, or in a savepoint of the one there is."""
+    if connection in connections.all(initialized_only=True):
+        with transaction.atomic(using=connection.alias):
+            yield
+        return
+    if _in_transaction(connection):
+        yield
+        return
+    connection.set_autocommit(False)  # A copy of a connection, which atomic() cannot find by its alias.
+    try:
+        yield
+        connection.commit()
+    finally:
+        if connection.connection and not connection.connection.closed:
+            connection.rollback()
+            connection.set_autocommit(True)
+
+
+def _in_transaction(connection) -> bool:
+    connection.ensure_connection()
+    return connection.in_atomic_block or not connection.get_autocommit()
+
+
+@contextmanager
+def _set(connection, settings: dict[str, str], *, restored: bool) -> Iterator[None]:
+    """Set `settings` for the block, or until the end of the transaction. A transaction that fails undoes them itself."""
+    before = None
+    if settings and restored:
+        before = _execute(connection, f"SELECT {', '.join(['pg_catalog.current_setting(%s)'] * len(settings))}", *settings)
+    if settings:
+        _set_local(connection, settings)
+    yield
+    if before and connection.connection.info.transaction_status == TransactionStatus.INTRANS:
+        _set_local(connection, dict(zip(settings, before, strict=True)))
+
+
+def _set_local(connection, settings: dict[str, str]) -> None:
+    calls = ", ".join(["pg_catalog.set_config(%s, %s, true)"] * len(settings))
+    _execute(connection, f"SELECT {calls}", *(part for setting in settings.items() for part in setting))
+
+
+def _execute(connection, statement: str, *parameters: str) -> Any:
+    """Run a statement, which execute wrappers do not see, and return its row, None without one."""
+    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+        cursor.execute(statement, parameters or None)
+        return cursor.fetchone() if cursor.description else None
