@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from benchmarks.measure import rounds, seconds, show
 from fly2any.database.adoption import assess
 from fly2any.database.adoption.steps import REBUILT_PER_SECOND
+from fly2any.database.locks import LOCK_TIMEOUT
 from fly2any.database.scratch import scratch_database
 from tests import prisma
 from tests.servers import Database
@@ -86,7 +87,7 @@ def under_a_writer():
             f"    {len(writer.errors)} errors, the longest wait {writer.longest[0]:.2f} s (before the adoption {quiet:.2f} s), on {writer.longest[1]};"
         )
         print(
-            f"    the limit is the timeout of 5 s and the longest rebuild, {rebuild:.2f} s: {writer.longest[0] / (5 + rebuild):.2f} ×"
+            f"    the limit is the timeout of {LOCK_TIMEOUT} s and the longest rebuild, {rebuild:.2f} s: {writer.longest[0] / (LOCK_TIMEOUT + rebuild):.2f} ×"
         )
 
 

@@ -22,10 +22,11 @@ MIGRATION_LOCK = 72707369  # Prisma's own: `prisma migrate deploy` and we exclud
 MAINTENANCE_LOCK = 72707370
 NAMES = {MIGRATION_LOCK: "migration", MAINTENANCE_LOCK: "maintenance"}
 
-LOCK_TIMEOUT = 5  # Seconds that a statement waits for a lock, and the site behind it.
+LOCK_TIMEOUT = 2  # Seconds that a statement waits for a lock, and the site behind it: Prisma's transactions end after 5.
 PATIENCE = 300  # Seconds, in all, for the migration lock, and for each lock that is not to be had.
-LONGEST_PAUSE = 15
-LOCKED_OUT = ("55P03", "40P01")  # lock_not_available, deadlock_detected: the statement had no effect.
+LONGEST_PAUSE = 6
+DEADLOCK = "40P01"
+LOCKED_OUT = ("55P03", DEADLOCK)  # lock_not_available, deadlock_detected: the statement had no effect.
 
 # Literals and comments, also those that are cut off.
 QUOTED = re.compile(
@@ -40,14 +41,29 @@ NUMBER = re.compile(r"(?<![\w$])\d{4,}(?:\.\d+)?")  # A telephone's, perhaps.
 ACTIVITY = """
     COALESCE(a.pid, 0) AS pid, a.application_name AS application, a.usename AS role, a.state,
     now() - COALESCE(CASE WHEN a.state LIKE 'idle in%%' THEN a.state_change END, a.xact_start, a.backend_start) AS age,
-    left(a.query, 500) AS query
+    NULLIF(left(a.query, 500), '<insufficient privilege>') AS query
+"""
+
+ON_LOCK = """
+    FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+      AND l.classid = 0 AND l.objid = %(lock)s AND l.objsubid = 1
 """
 
 HOLDER_SQL = f"""
     SELECT {ACTIVITY}
-    FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
-    WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-      AND l.classid = 0 AND l.objid = %(lock)s AND l.objsubid = 1 AND l.granted
+    {ON_LOCK} AND l.granted
+    ORDER BY a.pid
+"""
+
+# Prisma's CLI gives up after 10 s, but its backend goes on to wait inside pg_advisory_lock.
+CANCEL_WAITERS_SQL = f"""
+    SELECT CASE WHEN (pg_catalog.pg_has_role(a.usesysid, 'USAGE') OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))
+                     AND (SELECT pg_catalog.bool_or(rolsuper AND rolname = current_user) OR NOT pg_catalog.bool_or(rolsuper AND oid = a.usesysid)
+                          FROM pg_catalog.pg_roles)
+                THEN pg_catalog.pg_cancel_backend(a.pid) ELSE false END,
+           {ACTIVITY}
+    {ON_LOCK} AND NOT l.granted AND (%(blocked)s::integer IS NULL OR a.pid = ANY (pg_catalog.pg_blocking_pids(%(blocked)s)))
     ORDER BY a.pid
 """
 
@@ -100,6 +116,16 @@ def read_activity(connection, statement: str, **parameters) -> tuple[Activity, .
         return tuple(Activity(*row) for row in cursor.fetchall())
 
 
+def cancel_waiters(cursor, lock: int, *, blocked: int | None = None) -> tuple[tuple[Activity, ...], tuple[Activity, ...]]:
+    """Cancel the statements that wait for the advisory lock `lock`; return those cancelled, and those this role may not cancel.
+
+    `blocked`: only those that the session of this process id waits for.
+    """
+    cursor.execute(CANCEL_WAITERS_SQL, {"lock": lock, "blocked": blocked})
+    waiting = [(cancelled, Activity(*row)) for cancelled, *row in cursor.fetchall()]
+    return tuple(one for cancelled, one in waiting if cancelled), tuple(one for cancelled, one in waiting if not cancelled)
+
+
 @contextmanager
 def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the advisory lock `lock` inside; `say` is told each session that is found to hold it.
@@ -133,11 +159,11 @@ def terminate(pid: int) -> str:
     return f"SELECT pg_terminate_backend({pid});" if pid else ROLLBACK_PREPARED
 
 
-def try_again(action: Callable[[], T], *, patience: float, again: Callable[[float], None]) -> T:
+def try_again(action: Callable[[], T], *, patience: float, again: Callable[[OperationalError, float], None]) -> T:
     """Return what `action` returns, running it again, after ever longer pauses, while it is locked out.
 
-    `action` must undo what it did when it raises. `again` is told the coming pause in seconds. Raises the last error
-    once `patience` seconds are over.
+    `action` must undo what it did when it raises. `again` is told the error and the coming pause in seconds. Raises the last
+    error once `patience` seconds are over.
     """
     begun = time.monotonic()
     pause = 0.5
@@ -150,9 +176,9 @@ def try_again(action: Callable[[], T], *, patience: float, again: Callable[[floa
             left = begun + patience - now
             if sqlstate(error) not in LOCKED_OUT or left <= 0:
                 raise
-        # Others get at least as long as they waited behind this try.
-        wait = min(max(random.uniform(pause / 2, pause), random.uniform(1, 1.2) * min(now - tried, LOCK_TIMEOUT)), left)
-        again(wait)
+            # Others get at least as long as they waited behind this try.
+            wait = min(max(random.uniform(pause / 2, pause), random.uniform(1, 1.2) * min(now - tried, LOCK_TIMEOUT)), left)
+            again(error, wait)
         time.sleep(wait)
         pause = min(pause * 2, LONGEST_PAUSE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from .contract import FIRST_MIGRATIONS
 from .diagnosis import Refusal, first_line, sqlstate
 from .drift import compare
 from .findings import Severity
-from .locks import LOCK_TIMEOUT, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, terminate, try_again
+from .locks import DEADLOCK, LOCK_TIMEOUT, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, cancel_waiters, terminate, try_again
 from .migration_state import read_migrations, unrecorded
 from .server import read_home
-from .watching import Progress, Watcher
+from .watching import Progress, Watcher, say_cancelled
 
 T = TypeVar("T")
 
@@ -102,21 +103,44 @@ class Run:
                         f" `manage.py migrate --fake {self.migration.replace('.', ' ')}`."
                     ) from error
                 if sqlstate(error) in LOCKED_OUT:  # In a transaction that the migration itself began, which nobody runs again.
-                    raise self.locked_out(self.migration, LOCK_TIMEOUT) from error
+                    raise self.locked_out(self.migration, self.watcher.seconds) from error
                 raise
 
     def patiently(self, action: Callable[[], T], *, what: str) -> T:
         """Return what `action` returns, run again while it is locked out; raise Refusal, naming the blockers, in the end."""
+        begun = time.monotonic()
         try:
-            return try_again(action, patience=self.patience, again=lambda pause: self.again(what, pause))
+            return try_again(action, patience=self.patience, again=lambda error, pause: self.again(what, error, pause))
         except Error as error:
             if sqlstate(error) not in LOCKED_OUT:
                 raise
-            raise self.locked_out(what, self.patience) from error
+            raise self.locked_out(what, time.monotonic() - begun) from error
 
-    def again(self, what: str, pause: float) -> None:
+    def again(self, what: str, error: Error, pause: float) -> None:
         behind = f" for {self.watcher.blockers[0]}" if self.watcher.blockers else ""
-        self.progress.say(f"{what} waited {LOCK_TIMEOUT} s{behind} and let the others pass; again in {pause:.1f} s.")
+        if sqlstate(error) == DEADLOCK:
+            self.cancel_waiters()
+            self.progress.say(
+                f"{what} met a deadlock{behind.replace(' for', ' with', 1)} and was undone; again in {pause:.1f} s."
+            )
+        else:
+            seconds = self.watcher.seconds
+            self.progress.say(f"{what} waited {seconds:.0f} s{behind} and let the others pass; again in {pause:.1f} s.")
+
+    def cancel_waiters(self) -> None:
+        """Cancel the waits for the lock of this run; raise LockedOut for one that this role may not cancel.
+
+        What waits inside pg_advisory_lock has a snapshot, for whose end a concurrent build waits.
+        """
+        with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
+            cancelled, left = cancel_waiters(cursor, MIGRATION_LOCK)
+        say_cancelled(self.progress, cancelled)
+        if left:
+            raise LockedOut(
+                f"The session of {left[0]} waits for the migration lock that this run holds, the run would wait for it, and the role"
+                f" {self.ask('SELECT current_user')} may not cancel it: as {left[0].role} or a superuser run"
+                f" SELECT pg_cancel_backend({left[0].pid}); or let it finish, then run the command again."
+            )
 
     def locked_out(self, what: str, seconds: float) -> LockedOut:
         blockers = self.watcher.blockers
@@ -137,11 +161,13 @@ class Run:
         text = str(statement)
         text = text[COMMENTS.match(text).end() :]  # type: ignore[union-attr]
 
+        concurrent = CONCURRENTLY.match(text) is not None
+
         def run():
-            with self.watcher.statement(self.migration or "the run"), self.reaching(text):
+            with self.watcher.statement(self.migration or "the run", concurrent=concurrent), self.reaching(text):
                 return execute(statement, parameters, many, context)
 
-        if CONCURRENTLY.match(text):
+        if concurrent:
             return self.concurrently(text, run)
         if self.connection.in_atomic_block:  # Then the whole migration is undone, and run again.
             return run()
@@ -189,6 +215,7 @@ class Run:
 
     def untimed(self, action: Callable[[], T]) -> T:
         """Return what `action` returns, which may wait for locks as long as it needs."""
+        self.cancel_waiters()
         self.set("lock_timeout", "0")
         try:
             return action()

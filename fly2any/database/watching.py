@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from django.db import Error
 
-from .locks import BLOCKERS_SQL, LOCK_TIMEOUT, Activity, read_activity, terminate
+from .locks import BLOCKERS_SQL, LOCK_TIMEOUT, MIGRATION_LOCK, Activity, cancel_waiters, read_activity, terminate
 
 PROGRESS_SQL = """
     SELECT p.phase, p.blocks_done, p.blocks_total, p.tuples_done, p.tuples_total, p.lockers_done, p.lockers_total
@@ -55,8 +56,19 @@ class Build:
     percent: float
 
 
+def say_cancelled(progress: Progress, waiters: tuple[Activity, ...]) -> None:
+    for one in waiters:
+        progress.say(
+            f"Cancelled {one}, which waited for the migration lock while this run would have waited for it:"
+            " start that command again after this run."
+        )
+
+
 class Watcher:
-    """Sees, over a connection of its own, who blocks a session's statement, and how far its index build is."""
+    """Sees, over a connection of its own, who blocks a statement of a run, and how far its index build is.
+
+    A session that waits for the run's migration lock and blocks it would block it for ever, so its statement is cancelled.
+    """
 
     def __init__(self, connection, progress: Progress):
         self.connection = connection
@@ -65,28 +77,33 @@ class Watcher:
             cursor.execute("SELECT pg_catalog.pg_backend_pid()")  # A pooler tells a number of its own.
             self.pid = cursor.fetchone()[0]
         self.blockers: tuple[Activity, ...] = ()  # Those seen last.
+        self.seconds = 0.0  # How long the last statement took.
 
     @contextmanager
-    def statement(self, what: str) -> Iterator[None]:
-        """Watch the statement that runs inside."""
+    def statement(self, what: str, *, concurrent: bool = False) -> Iterator[None]:
+        """Watch the statement that runs inside; a `concurrent` one will wait for every session that waits for its run's lock."""
         self.blockers = ()
+        begun = time.monotonic()
         over = threading.Event()
-        thread = threading.Thread(target=self._watch, args=[what, over], daemon=True)
+        thread = threading.Thread(target=self._watch, args=[what, None if concurrent else self.pid, over], daemon=True)
         try:
             thread.start()
             yield
         finally:
             over.set()
+            self.seconds = time.monotonic() - begun
             if thread.ident:
                 thread.join(timeout=0.1)  # It may be connecting: what has the lock does not wait for it.
             self.progress.clear()
 
-    def _watch(self, what: str, over: threading.Event) -> None:
+    def _watch(self, what: str, blocked: int | None, over: threading.Event) -> None:
         if over.wait(0.5):  # Most statements are over before anybody need look.
             return
         own, told, waited = self.connection.copy(), False, 0.5
         try:
             while True:
+                with own.cursor() as cursor:
+                    say_cancelled(self.progress, cancel_waiters(cursor, MIGRATION_LOCK, blocked=blocked)[0])
                 build = read_build(own, self.pid)
                 if blockers := read_activity(own, BLOCKERS_SQL, pid=self.pid):
                     self.blockers = blockers

@@ -11,6 +11,7 @@ from django.db import Error, models, transaction
 from django.utils import timezone
 
 from .contract import PHASE7_APPS
+from .locks import LOCK_TIMEOUT
 from .sql import time_limits
 
 
@@ -20,7 +21,7 @@ def check_writes(connection) -> tuple[str, ...]:
     Nothing stays: everything happens in one transaction, which is rolled back.
     """
     done = []
-    with time_limits(connection, lock=5_000, statement=30_000):
+    with time_limits(connection, lock=1000 * LOCK_TIMEOUT, statement=30_000):
         for model in _models():
             try:
                 _round_trip(model, connection.alias)

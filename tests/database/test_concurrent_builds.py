@@ -176,26 +176,6 @@ def test_a_connection_that_is_cut_during_a_build_is_one_sentence(migrated, probe
     assert migrated.execute(VALID_SQL) == [(True,)]
 
 
-def test_a_deadlock_with_one_who_waits_for_the_lock_as_prisma_does_is_tried_again(migrated, probe):
-    environment = probe(INDEX.format(""), atomic=False)
-    with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
-        process = start_manage("migrate", url=migrated.url, **environment)
-        wait_until(migrated, BUILDING_SQL)
-        with migrated.connect() as prisma:
-            prisma.execute("SET statement_timeout = '10s'")  # Prisma gives up after it.
-            thread = threading.Thread(target=lambda: suppress_all(prisma, "SELECT pg_advisory_lock(72707369)"))
-            thread.start()
-            wait_until(
-                migrated, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory' AND datname = current_database()"
-            )
-    # The build now waits for who waits for its session's lock.
-    _, err = process.communicate(timeout=90)
-    thread.join()
-
-    assert process.returncode == 0, err
-    assert migrated.execute(VALID_SQL) == [(True,)]
-
-
 def suppress_all(client, statement):
     with contextlib.suppress(psycopg.Error):
         client.execute(statement)

@@ -19,10 +19,10 @@ from ..findings import Finding, Severity
 from ..health.examine import Health, examine
 from ..health.topics import TOPICS
 from ..health.waivers import Waiver, read_waivers, waive
-from ..locks import LOCKED_OUT
+from ..locks import LOCK_TIMEOUT, LOCKED_OUT
 from ..retention.archive import Archives
 from ..retention.rules import RULES, Due, switched_on
-from ..retention.sweep import LOCK_TIMEOUT, Swept, count, sweep
+from ..retention.sweep import Swept, count, sweep
 from ..security import TOPICS as SECURITY
 from ..server import flush_statistics, read_schema
 from ..status import verify
@@ -198,7 +198,7 @@ def _refresh(
                 yield _unfinished(f"vacuum and analyse from {name} on")
                 return
             progress.show(f"{'vacuum' if dead else 'analyse'} {name}", 100 * place / len(tables))
-            cursor.execute(f"SET lock_timeout = {LOCK_TIMEOUT}; SET statement_timeout = {remaining}")
+            cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}s'; SET statement_timeout = {remaining}")
             try:
                 cursor.execute(f"{'VACUUM (ANALYZE)' if dead else 'ANALYZE'} {quote(name)}")
             except Error as error:

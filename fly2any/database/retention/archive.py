@@ -23,13 +23,14 @@ from ..backup.sealing import ENDING, room_for, seal
 from ..backup.store import Store
 from ..catalog import quote
 from ..diagnosis import Refusal, Unfit
+from ..locks import LOCK_TIMEOUT
 from ..watching import Progress
 from .rules import RULES, Rule
 
 FORMAT = 1
 CHUNK = 1 << 20  # Bytes.
 IDS = ".ids"  # Of an archive whose rows are being removed: once it is known which were not, it is gone.
-HERE = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT | {"lock_timeout": "2s"}
+HERE = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT | {"lock_timeout": f"{LOCK_TIMEOUT}s"}
 
 COLUMNS_SQL = """
     SELECT a.attname FROM pg_catalog.pg_attribute AS a

@@ -15,7 +15,7 @@ from django.db import Error
 
 from ..catalog import quote
 from ..diagnosis import Refusal, sqlstate
-from ..locks import LOCKED_OUT, try_again
+from ..locks import LOCK_TIMEOUT, LOCKED_OUT, try_again
 from ..sql import time_limits
 from ..watching import Progress
 from .archive import Archives, version_of
@@ -26,7 +26,6 @@ T = TypeVar("T")
 BATCH_BLOCKS = 128  # Of 8 kB, read and emptied in a transaction: some thousand rows.
 PART_BLOCKS = 4096  # Of what goes into one archive, with what is stored beside and what hangs on it.
 BATCH_ROWS = 2_000
-LOCK_TIMEOUT = 2_000  # Milliseconds: what is locked is left to the next run.
 STATEMENT_TIMEOUT = 60_000
 PATIENCE = 10  # Seconds for a batch that is locked out.
 
@@ -165,7 +164,7 @@ def _prepare(connection, rule: Rule) -> tuple[int, int]:
 def _patiently(action: Callable[[], T]) -> T | None:
     """Return what `action` returns, run again while it is locked out, None where it still is in the end."""
     try:
-        return try_again(action, patience=PATIENCE, again=lambda pause: None)
+        return try_again(action, patience=PATIENCE, again=lambda error, pause: None)
     except Error as error:
         if sqlstate(error) not in LOCKED_OUT:
             raise
@@ -175,7 +174,7 @@ def _patiently(action: Callable[[], T]) -> T | None:
 @contextmanager
 def _briefly(connection) -> Iterator[Any]:
     """Yield a cursor in a transaction that waits for no lock for long."""
-    with time_limits(connection, lock=LOCK_TIMEOUT, statement=STATEMENT_TIMEOUT), connection.cursor() as cursor:
+    with time_limits(connection, lock=1000 * LOCK_TIMEOUT, statement=STATEMENT_TIMEOUT), connection.cursor() as cursor:
         yield cursor
 
 

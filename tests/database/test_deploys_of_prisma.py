@@ -1,0 +1,166 @@
+"""`prisma migrate deploy` beside a run of ours: its backend waits in pg_advisory_lock, which the run holds, long after its client gave up."""
+
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from fly2any.database.locks import MIGRATION_LOCK
+from fly2any.database.migrating import LockedOut, migrating
+from fly2any.database.watching import Progress
+from tests.conftest import django
+from tests.servers import open_transaction, wait_until
+
+BUILD = "CREATE INDEX CONCURRENTLY probe_idx ON users (name)"
+VALID_SQL = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('probe_idx')"
+WAITING_SQL = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'advisory' AND datname = current_database()"
+BUILDING_SQL = "SELECT 1 FROM pg_stat_progress_create_index WHERE datname = current_database()"
+SNAPSHOT = ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users")
+
+
+class Told(Progress):
+    def __init__(self):
+        self.sentences = []
+
+    def say(self, sentence):
+        self.sentences.append(sentence)
+
+
+class Deploy:
+    """A session that waits for the migration lock as Prisma's does: without a time limit."""
+
+    def __init__(self, database, *before):
+        self.client = database.connect(application_name="prisma")
+        self.pid = self.client.info.backend_pid
+        self.end = None
+        for statement in before:
+            self.client.execute(statement)
+        self.thread = threading.Thread(target=self.wait)
+        self.thread.start()
+        wait_until(database, WAITING_SQL + " AND pid = %s", [self.pid])
+
+    def wait(self):
+        try:
+            self.client.execute(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
+            self.end = "locked"
+        except psycopg.Error as error:
+            self.end = error.sqlstate
+
+    def ended(self):
+        """Return how its wait ended: "locked", or by which SQLSTATE."""
+        self.thread.join(timeout=60)
+        return self.end
+
+
+@pytest.fixture
+def deploy(migrated):
+    """A function that starts such a session on the migrated database."""
+    started = []
+
+    def start(*before):
+        started.append(Deploy(migrated, *before))
+        return started[-1]
+
+    yield start
+    for one in started:
+        migrated.execute("SELECT pg_terminate_backend(%s)", [one.pid])
+        one.thread.join(timeout=60)
+        one.client.close()
+
+
+@contextmanager
+def running(database, role=None):
+    """A run over `database`, with what it told."""
+    told = Told()
+    with django(database) as opened:
+        opened.settings_dict["USER"] = role or database.user
+        with migrating(opened.alias, patience=20, progress=told) as run:
+            yield run, told.sentences
+
+
+def build(run):
+    with run.connection.cursor() as cursor:
+        cursor.execute(BUILD)
+
+
+def cancelled(database, pid):
+    return [
+        f"Cancelled pid {pid} (prisma, role {database.user}, active for … s: SELECT pg_advisory_lock(…)), which waited for the"
+        " migration lock while this run would have waited for it: start that command again after this run."
+    ]
+
+
+def timeless(told):
+    return [re.sub(r"active for \d+ s", "active for … s", sentence) for sentence in told]
+
+
+def test_a_deploy_that_waits_before_a_concurrent_build_is_cancelled_and_told(migrated, deploy):
+    with running(migrated) as (run, told):
+        waiting = deploy()
+        build(run)
+
+    assert waiting.ended() == "57014"
+    assert timeless(told) == cancelled(migrated, waiting.pid)
+    assert migrated.execute(VALID_SQL) == [(True,)]
+
+
+def test_a_deploy_that_comes_during_a_concurrent_build_is_cancelled_before_the_build_is_lost(migrated, deploy):
+    with running(migrated) as (run, told), open_transaction(migrated, *SNAPSHOT) as client, ThreadPoolExecutor() as pool:
+
+        def come():
+            wait_until(migrated, BUILDING_SQL)
+            waiting = deploy()
+            end = waiting.ended()
+            client.execute("COMMIT")  # The build waits for it until here.
+            return waiting, end
+
+        coming = pool.submit(come)
+        build(run)
+        waiting, end = coming.result()
+
+    assert end == "57014"
+    assert timeless(told) == cancelled(migrated, waiting.pid)
+    assert migrated.execute(VALID_SQL) == [(True,)]
+
+
+def test_a_deploy_that_keeps_a_table_is_cancelled_where_a_run_waits_for_the_table(migrated, deploy):
+    with running(migrated) as (run, told), run.connection.cursor() as cursor:
+        waiting = deploy("BEGIN", "LOCK TABLE users IN ROW EXCLUSIVE MODE")
+        cursor.execute("ALTER TABLE users ADD COLUMN probe integer")
+
+    assert waiting.ended() == "57014"
+    assert timeless(told) == cancelled(migrated, waiting.pid)
+
+
+def test_a_deploy_that_keeps_nobody_waiting_gets_the_lock_after_the_run(migrated, deploy):
+    with running(migrated) as (run, told), run.connection.cursor() as cursor:
+        waiting = deploy()
+        cursor.execute("ALTER TABLE users ADD COLUMN probe integer")
+        cursor.execute("SELECT pg_sleep(1.2)")
+
+    assert waiting.ended() == "locked"
+    assert told == []
+
+
+def test_a_deploy_that_this_role_may_not_cancel_is_named_at_once(migrated, deploy):
+    owner = f"{migrated.name}_owner"
+    migrated.execute(f"CREATE ROLE {owner} LOGIN; GRANT CREATE ON SCHEMA public TO {owner}; ALTER TABLE users OWNER TO {owner}")
+    try:
+        with running(migrated, role=owner) as (run, told):
+            waiting = deploy()
+            with pytest.raises(LockedOut) as refused:
+                build(run)
+
+        assert waiting.ended() == "locked"
+        assert str(refused.value) == (
+            f"The session of pid {waiting.pid} (prisma, role {migrated.user}) waits for the migration lock that this run holds, the run would wait"
+            f" for it, and the role {owner} may not cancel it: as {migrated.user} or a superuser run SELECT pg_cancel_backend({waiting.pid});"
+            " or let it finish, then run the command again."
+        )
+        assert told == []
+        assert migrated.execute(VALID_SQL) == []
+    finally:
+        migrated.execute(f"REASSIGN OWNED BY {owner} TO CURRENT_USER; DROP OWNED BY {owner}; DROP ROLE {owner}")
