@@ -30,8 +30,9 @@ FIRST_MIGRATIONS = tuple(f"{app}.0001_initial" for app in PHASE7_APPS)  # They b
 # Deviation D2, which the first migration of accounts adds to the 188 columns of Phase 7.
 NOT_PHASE7 = frozenset([("verification_tokens", "id"), ("verification_tokens", "verification_tokens_pkey")])
 
-# The site's later schema allows NULL here: said, but no fault of the database.
-MAY_BE_NULL = frozenset([("wishlist_items", "flightData")])
+# The site's later schema stores other products too, which have no flight. Where it has the second column of that table, it inserts
+# rows without the first one; elsewhere a column that may be NULL is noted.
+MAY_BE_NULL = {("wishlist_items", "flightData"): "productType"}
 
 
 @dataclass(frozen=True, slots=True)

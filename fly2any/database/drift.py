@@ -155,9 +155,25 @@ class _Comparing:
                     cures.add_column(column),
                 )
         for column in self.expected.columns:
-            if (other := live.get((column.table, column.name))) is not None and other != column:
+            if (other := live.get((column.table, column.name))) is None:
+                continue
+            if (column.table, MAY_BE_NULL.get((column.table, column.name))) in live:
+                self.left_out_by_the_site(column, other)
+                other = replace(other, nullable=column.nullable)
+            if other != column:
                 self.bad.add(column)
                 self.column_state(column, other)
+
+    def left_out_by_the_site(self, column: Column, live: Column) -> None:
+        if not live.nullable:
+            leaves_out = f"the site's inserts with {MAY_BE_NULL[column.table, column.name]} may leave it out, and then fail"
+            self.add(
+                "column.different",
+                column,
+                f"Column {column.name} of {column.table} may not be NULL; {leaves_out}.",
+                f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} DROP NOT NULL;",
+                Severity.NOTE,
+            )
 
     def column_state(self, column: Column, live: Column) -> None:
         alter = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"

@@ -158,3 +158,23 @@ def test_the_timeline_goes_on_over_times_that_tie(client, ana, time):
         url = page["next_events"]
 
     assert (sorted(seen), url) == (sorted(str(one) for one in Notification.objects.all()), "")
+
+
+@pytest.fixture
+def hotel(ana):
+    """A wish for a hotel, as the site's later schema stores it: without a flight."""
+    sql('ALTER TABLE wishlist_items ALTER "flightData" DROP NOT NULL')
+    item = WishlistItem.objects.create(user=ana, flight_data={})
+    sql('UPDATE wishlist_items SET "flightData" = NULL')
+    return item
+
+
+def test_a_wish_without_a_flight_is_shown_and_kept(client, ana, hotel):
+    open_everything(client, hotel, ana)
+    wish = WishlistItem.objects.get()
+    wish.notes = "changed"
+    wish.save()
+
+    assert wish.flight_data is None
+    assert sql('SELECT "flightData", notes FROM wishlist_items') == [(None, "changed")]
+    assert hotel.pk in client.get(address(WishlistItem)).content.decode()

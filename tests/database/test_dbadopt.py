@@ -200,31 +200,66 @@ def test_killed_in_the_middle_of_a_concurrent_build_a_second_run_goes_on(exact):
     assert is_as_migrated(exact)
 
 
-def test_nulls_in_flight_data_stay_and_are_said(database):
-    fill(database, KINDS["superset"])
-    database.execute("""UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 7'""")
+MAY_BE_NULL = 'ALTER TABLE wishlist_items ALTER "flightData" DROP NOT NULL'
+IS_NOT_NULL = """SELECT attnotnull FROM pg_attribute WHERE attrelid = 'wishlist_items'::regclass AND attname = 'flightData'"""
 
-    assert plan(database)["notes"] == [
+
+def test_where_the_site_stores_hotels_too_flight_data_stays_nullable_and_is_no_drift(database):
+    fill(database, KINDS["superset"])
+    hotel = """
+        INSERT INTO wishlist_items (id, "userId", "productType", "hotelData", "updatedAt")
+        VALUES (%s, 'users 1', 'hotel', '{}', now())
+    """
+
+    notes = plan(database)["notes"]
+    adopted(database)
+    database.execute(hotel, ["hotel 1"])
+    status = json.loads(manage("dbstatus", "--write-check", "--format", "json", url=database.url).stdout)
+
+    assert notes == ["wishlist_items.flightData stays as it is: where productType is, the site stores rows without it."]
+    assert (database.execute(IS_NOT_NULL), status["exit_code"], status["findings"]) == ([(False,)], 0, [])
+    assert [(g["columns"]["found"], g["columns"]["expected"]) for g in status["groups"] if g["name"] == "Phase 7 in all"] == [
+        (188, 188)
+    ]
+
+
+def test_flight_data_that_an_earlier_adoption_made_not_null_is_noted_with_its_cure(database):
+    fill(database, KINDS["superset"])
+    database.execute('ALTER TABLE wishlist_items ALTER "flightData" SET NOT NULL')
+    adopted(database)
+
+    found = json.loads(manage("dbstatus", "--format", "json", url=database.url).stdout)["findings"]
+    database.execute(found[0]["cure"])
+
+    assert [(f["severity"], f["code"], f["where"]) for f in found] == [
+        ("note", "column.different", "wishlist_items.flightData")
+    ]
+    assert database.execute(IS_NOT_NULL) == [(False,)]
+
+
+def test_nulls_in_flight_data_stay_and_are_said(exact):
+    exact.execute(MAY_BE_NULL)
+    exact.execute("""UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 7'""")
+
+    assert plan(exact)["notes"] == [
         "wishlist_items.flightData holds NULLs, so it stays as it is; `dbstatus` says so, and exits 0."
     ]
-    adopted(database)
+    adopted(exact)
 
-    status = manage("dbstatus", url=database.url)
+    status = manage("dbstatus", url=exact.url)
     assert status.returncode == 0
     assert "NOTE    column.weaker at wishlist_items.flightData" in status.stdout
-    assert database.execute("SELECT conname FROM pg_constraint WHERE conname LIKE 'adopting%'") == []
+    assert exact.execute("SELECT conname FROM pg_constraint WHERE conname LIKE 'adopting%'") == []
 
 
-def test_flight_data_without_nulls_is_made_not_null(database):
-    fill(database, KINDS["superset"])
+def test_flight_data_without_nulls_is_made_not_null(exact):
+    exact.execute(MAY_BE_NULL)
 
-    adopted(database)
+    adopted(exact)
 
-    status = manage("dbstatus", url=database.url)
+    status = manage("dbstatus", url=exact.url)
     assert "column.weaker" not in status.stdout
-    assert database.execute(
-        "SELECT attnotnull FROM pg_attribute WHERE attrelid = 'wishlist_items'::regclass AND attname = 'flightData'"
-    ) == [(True,)]
+    assert exact.execute(IS_NOT_NULL) == [(True,)]
 
 
 @pytest.mark.parametrize(("made", "kind"), [("", "empty"), ("CREATE TABLE theirs (id int)", "empty")])
@@ -380,17 +415,17 @@ def test_a_row_that_somebody_keeps_is_waited_for_and_its_keeper_named(exact):
     assert is_as_migrated(exact)
 
 
-def test_a_check_that_a_killed_run_left_is_dropped_though_nulls_came(database):
-    fill(database, KINDS["superset"])
-    database.execute("""UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 7'""")
-    database.execute(
+def test_a_check_that_a_killed_run_left_is_dropped_though_nulls_came(exact):
+    exact.execute(MAY_BE_NULL)
+    exact.execute("""UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 7'""")
+    exact.execute(
         """ALTER TABLE wishlist_items ADD CONSTRAINT "adopting_not_null_flightData" CHECK ("flightData" IS NOT NULL) NOT VALID"""
     )
 
-    adopted(database)
+    adopted(exact)
 
-    assert database.execute("SELECT conname FROM pg_constraint WHERE conname LIKE 'adopting%'") == []
-    assert manage("dbstatus", url=database.url).returncode == 0
+    assert exact.execute("SELECT conname FROM pg_constraint WHERE conname LIKE 'adopting%'") == []
+    assert manage("dbstatus", url=exact.url).returncode == 0
 
 
 def test_it_adopts_the_schema_that_the_url_names(database):

@@ -137,9 +137,10 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
         indexed = read_indexed(connection, schema=schema, tables=names)
         pending = contracts.catalog_of(v for v in contract.versions if v.until is None and v.since not in FIRST)
         comparison = compare(expected, converted(expected, live), pending=pending)
-        nulls = frozenset(place for place in MAY_BE_NULL if _has_nulls(connection, live, place))
+        left_out = frozenset(place for place in MAY_BE_NULL if _is_left_out(live, place))
+        nulls = frozenset(place for place in MAY_BE_NULL if place not in left_out and _has_nulls(connection, live, place))
         unknown = read_unknown(connection, schema=schema, tables=names)
-        steps = tuple(conversion(expected, live, indexed, nulls=nulls, unknown=unknown))
+        steps = tuple(conversion(expected, live, indexed, nulls=nulls | left_out, unknown=unknown))
         found = (
             *(_blocker(connection, finding, expected, live, schema) for finding in comparison.findings if _blocks(finding)),
             *map(Blocker, blockers.in_use(connection, schema, expected, live, indexed)),
@@ -176,10 +177,20 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
         for table, column in sorted(made)
     ]
     notes += [
+        f"{table}.{column} stays as it is: where {MAY_BE_NULL[table, column]} is, the site stores rows without it."
+        for table, column in sorted(left_out)
+    ]
+    notes += [
         f"{table}.{column} holds NULLs, so it stays as it is; `dbstatus` says so, and exits 0."
         for table, column in sorted(nulls)
     ]
     return Assessment(kind, server, prisma, steps, later, FIRST, found, tuple(notes), foreign, others)
+
+
+def _is_left_out(live: Catalog, place: tuple[str, str]) -> bool:
+    """Say whether the site's later schema is there, whose inserts leave the column `place` out."""
+    there = {(column.table, column.name) for column in live.columns}
+    return {place, (place[0], MAY_BE_NULL[place])} <= there
 
 
 def _has_nulls(connection, live: Catalog, place: tuple[str, str]) -> bool:

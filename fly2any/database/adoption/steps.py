@@ -130,7 +130,7 @@ def conversion(
 ) -> Iterator[Step]:
     """Yield the steps that make `live`, which has no drift, what `expected` says, table by table.
 
-    `nulls` are the (table, column) of MAY_BE_NULL in which there are NULLs: those stay as they are; `unknown` those whose
+    `nulls` are the (table, column) of MAY_BE_NULL that stay as they are; `unknown` those whose
     statistics an interrupted run has left to be made.
     """
     there = {(column.table, column.name): column for column in live.columns}
