@@ -260,8 +260,8 @@ class PgBouncer:
             assert self.process.poll() is None
             time.sleep(0.05)
 
-    def url(self, parameters=""):
-        return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/fly2any{parameters}"
+    def url(self, parameters="", database="fly2any"):
+        return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/{database}{parameters}"
 
     def remove(self):
         self.process.terminate()

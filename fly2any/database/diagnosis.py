@@ -20,6 +20,7 @@ from django.db.migrations.exceptions import (
 )
 
 from fly2any.postgres.embedded import EmbeddedServerError
+from fly2any.postgres.search_path import SearchPathError
 
 
 class Refusal(Exception):  # noqa: N818  It says no; nothing is broken.
@@ -28,6 +29,9 @@ class Refusal(Exception):  # noqa: N818  It says no; nothing is broken.
 
 class Unfit(Refusal):
     """A backup that cannot be used: what is wrong is in it, and not with what it was tried with."""
+
+
+NO_SCHEMA = "The search path names no schema that exists: correct ?schema= in POSTGRES_URL, or create the schema."
 
 
 class Cause(NamedTuple):
@@ -82,6 +86,8 @@ CAUSES = (
           "The connection was cut: the server ended, restarted, or the network failed; what was not committed is undone, so run the command again."),
     Cause("", r'(invalid (?!input)[a-z_]+ value|invalid connection option|invalid integer value|bad value)',
           "A parameter of POSTGRES_URL has a value that PostgreSQL does not know ({line}): correct it."),
+    Cause("", r'unsupported startup parameter',
+          "A connection pooler{at} refuses the parameter options (or schema) of POSTGRES_URL: add pgbouncer=true, and what schema= asks for is verified instead; leave other options out."),
     Cause("", r'channel binding required',
           "POSTGRES_URL asks for channel binding, which needs TLS: add sslmode=require, or remove channel_binding."),
     Cause("", r'received invalid response to (SSL|GSSAPI) negotiation',
@@ -109,7 +115,7 @@ CAUSES = (
     Cause("42710", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what, and what to do."),
     Cause("42P01", "", "A table is not there ({line}): run `manage.py migrate`; if it says that nothing is pending, `manage.py dbstatus`."),
     Cause("42703", "", "A column is not there ({line}): run `manage.py migrate`; if it says that nothing is pending, `manage.py dbstatus`."),
-    Cause("3F000", "", "The search path names no schema that exists: correct ?schema= in POSTGRES_URL, or create the schema."),
+    Cause("3F000", "", NO_SCHEMA),
     Cause("22P05", "", "The database's encoding cannot hold this ({line}): create the database with ENCODING 'UTF8'."),
     Cause("53100", "", "The server's disk is full ({line}): make room there, and run the command again."),
     Cause("53300", "", "The server has no connection left: end idle ones, raise max_connections, or use a connection pooler."),
@@ -124,7 +130,7 @@ CAUSES = (
 def explain(error: BaseException) -> str | None:
     """Return the sentence for `error`, without any password, or None for an error that is a fault of the program."""
     sentence = _explain(error)
-    if not settings.configured or isinstance(error, Refusal | EmbeddedServerError | ImproperlyConfigured):
+    if not settings.configured or isinstance(error, Refusal | EmbeddedServerError | ImproperlyConfigured | SearchPathError):
         return sentence
     told = (getattr(one, "database_variable", None) for one in _chain(error))
     variable = next(filter(None, told), getattr(settings, "DATABASE_VARIABLE", "POSTGRES_URL"))
@@ -132,7 +138,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def _explain(error: BaseException) -> str | None:
-    if isinstance(error, Refusal | EmbeddedServerError | ImproperlyConfigured):
+    if isinstance(error, Refusal | EmbeddedServerError | ImproperlyConfigured | SearchPathError):
         return str(error)
     if isinstance(error, InconsistentMigrationHistory):
         return f"{str(error).rstrip('.')}: correct the rows of django_migrations to what really ran; `manage.py dbstatus` lists them all."

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fly2any.postgres.search_path import SearchPathError
 from fly2any.postgres.url import is_local
 
+from .diagnosis import NO_SCHEMA
 from .findings import Finding, Severity
 
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
@@ -227,8 +229,10 @@ def read_origin(connection) -> Origin:
 
 
 def read_schema(connection) -> str:
-    """Return the schema that our tables are in, or would be made in."""
-    return read_home(connection)[0] or "public"
+    """Return the schema that our tables are in, or would be made in; raise SearchPathError without one."""
+    if (schema := read_home(connection)[0]) is None:
+        raise SearchPathError(NO_SCHEMA.replace("POSTGRES_URL", connection.settings_dict.get("VARIABLE", "POSTGRES_URL")))
+    return schema
 
 
 def flush_statistics(connection) -> None:

@@ -116,7 +116,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
     final = [version for version in contract.versions if version.until is None]
     with snapshot(connection):
         server = read_server(connection, tables=[version.object.name for version in final if isinstance(version.object, Table)])
-        schema = server.schema or "public"
+        schema = server.schema or ""
         actual = read_catalog(connection, schema=schema)
         recorded = any(table.name == "django_migrations" for table in actual.tables)
         migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)

@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.postgresql import base
 from django.utils.functional import cached_property
 
-from . import embedded, pooler
+from . import embedded, pooler, search_path
 from .client import DatabaseClient
 from .errors import DatabaseErrorWrapper
 from .schema import DatabaseSchemaEditor
@@ -31,7 +31,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def get_connection_params(self):
         self.start_embedded_server()
-        return super().get_connection_params()
+        parameters = super().get_connection_params()
+        if self.settings_dict.get("POOLER") and "options" in parameters:  # Poolers refuse search_path there.
+            parameters["options"], _ = search_path.split(parameters["options"])
+        return parameters
 
     def get_new_connection(self, conn_params):
         try:
@@ -41,11 +44,24 @@ class DatabaseWrapper(base.DatabaseWrapper):
             raise
 
     def init_connection_state(self):
-        super().init_connection_state()
+        try:
+            super().init_connection_state()
+        except search_path.SearchPathError:
+            self.close()  # Django would go on with it.
+            raise
         accept_any_time(self.connection)
         if not self.connection.info.parameter_status("DateStyle").startswith("ISO"):  # psycopg reads no other.
             with self.connection.cursor() as cursor:
                 cursor.execute("SET datestyle TO ISO")
+
+    def _configure_connection(self, connection):  # Also of psycopg's pool.
+        commit = super()._configure_connection(connection)  # type: ignore[misc]
+        place = self.settings_dict
+        if path := search_path.split(place["OPTIONS"].get("options", ""))[1]:
+            variable = place.get("VARIABLE", "POSTGRES_URL")
+            search_path.require(connection, path, variable=variable, user=place["USER"], database=place["NAME"])
+            commit = True
+        return commit
 
     def start_embedded_server(self):
         """Start the embedded server unless it runs or this connection is to another server."""

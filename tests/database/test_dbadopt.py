@@ -435,3 +435,13 @@ def test_it_adopts_the_schema_that_the_url_names(database):
     assert manage("dbadopt", "--yes", url=url).returncode == 0
     assert manage("dbstatus", url=url).returncode == 0
     assert database.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
+
+
+def test_a_schema_that_is_not_there_is_said_and_nothing_else(exact):
+    for command in (("dbadopt",), ("dbadopt", "--yes"), ("dbhealth",), ("dbroles",)):
+        result = manage(*command, url=f"{exact.url}&schema=nowhere")
+        assert (result.returncode, result.stdout, result.stderr) == (
+            2,
+            "",
+            "The search path names no schema that exists: correct ?schema= in POSTGRES_URL, or create the schema.\n",
+        ), command

@@ -177,3 +177,65 @@ def test_no_command_and_no_page_leaves_anything_in_the_servers_session(pooler, b
     assert {
         what: result for what, result in refused.items() if not str(result).startswith(f"{through} transaction pooler: ")
     } == {}
+
+
+@pytest.fixture
+def other(server):
+    """A database with our tables in the schema app, and none in public."""
+    server.execute("CREATE DATABASE other", database="postgres")
+    server.execute("CREATE SCHEMA app", database="other")
+    assert manage("migrate", url=server.url(database="other", parameters="?schema=app")).returncode == 0
+    yield server
+    server.execute("DROP DATABASE other WITH (FORCE)", database="postgres")
+
+
+TABLES = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+IGNORED = (
+    "POSTGRES_URL asks for the schema app, and the pooler that it leads through does not pass that on: connections are in"
+    ' the schema public; run ALTER ROLE "postgres" IN DATABASE "other" SET search_path TO "app"; and let the pooler reconnect,'
+    " or set the variable to the database's direct URL.\n"
+)
+
+
+@pytest.mark.parametrize("parameters", ["?schema=app&pgbouncer=true", "?schema=app", "?options=-c%20search_path%3Dapp"])
+def test_no_command_works_in_another_schema_than_was_asked_for(other, pooler, parameters):
+    url = pooler().url(parameters, database="other")
+
+    refused = manage("dbstatus", url=url)
+    assert (refused.returncode, refused.stdout, refused.stderr) == (2, "", IGNORED)
+    assert manage("migrate", url=url).returncode == 2
+    assert other.execute(TABLES, database="other") == [(0,)]
+
+
+def test_what_the_role_sets_serves_the_schema_that_is_asked_for(other, pooler):
+    other.execute('ALTER ROLE "postgres" IN DATABASE "other" SET search_path TO "app"', database="other")
+    url = pooler().url("?schema=app&pgbouncer=true", database="other")
+
+    status = json.loads(manage("dbstatus", "--format", "json", url=url).stdout)
+
+    assert (status["server"]["schema"], status["server"]["creates_in"]) == ("app", "app")
+    assert manage("dbseed", "--users", "3", url=url).returncode == 0
+    assert other.execute("SELECT count(*) FROM app.users", database="other") == [(3,)]
+
+
+def test_a_pooler_that_refuses_options_serves_a_schema_that_is_there_anyway(server, pooler):
+    one = pooler(ignored="extra_float_digits")
+
+    refused = manage("dbstatus", url=one.url("?schema=public"))
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        f"A connection pooler at 127.0.0.1, port {one.port} refuses the parameter options (or schema) of POSTGRES_URL:"
+        " add pgbouncer=true, and what schema= asks for is verified instead;"
+        " leave other options out.\n"
+    )
+    status = json.loads(manage("dbstatus", "--format", "json", url=one.url("?pgbouncer=true&schema=public")).stdout)
+    assert status["server"]["schema"] == "public"
+
+
+def test_a_page_through_a_pooler_that_ignores_the_schema_is_refused(other, pooler):
+    script = "from django.test import Client; answer = Client().get('/health/ready'); print(answer.status_code, answer.content.decode())"
+
+    asked = manage("shell", "-v0", "-c", script, url=pooler().url("?schema=app", database="other"))
+
+    assert asked.stdout == '503 {"status": "failing", "database": "failing", "migrations": "unknown"}\n'
+    assert "asks for the schema app" in asked.stderr

@@ -12,7 +12,7 @@ from .. import contract as contracts
 from ..catalog import Catalog, Column, ForeignKey, Key, Object, Table, quote, read_catalog, where
 from ..contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
 from ..cures import literal
-from ..diagnosis import Refusal
+from ..diagnosis import NO_SCHEMA, Refusal
 from ..drift import compare
 from ..findings import Finding, Severity
 from ..migrating import RECORD_IS_LOST, is_built
@@ -120,7 +120,8 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
     names = [table.name for table in expected.tables]
     with snapshot(connection):
         server = read_server(connection, tables=names)
-        schema = server.schema or "public"
+        if (schema := server.schema) is None:
+            raise Refusal(NO_SCHEMA)
         live = read_catalog(connection, schema=schema)
         there = {table.name for table in live.tables}
         migrations = read_migrations(
