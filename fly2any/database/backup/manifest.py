@@ -5,62 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ..catalog import quote
 from ..diagnosis import Refusal
 from ..server import Origin
+from .contents import BY_COPY, BY_SELECT, Content
 
-FORMAT = 1
-
-# Every table whose rows are in a dump: not those that an extension brings, which it makes anew.
-TABLES_SQL = """
-    SELECT n.nspname AS schema, c.relname AS name, pg_catalog.pg_table_size(c.oid) AS bytes
-    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
-                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
-    ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
-"""
-
-# The sum of the first 64 bits of each row's MD5: the same in whatever order the rows come, and for a row twice another.
-CONTENT_SQL = """
-    SELECT pg_catalog.count(*),
-           COALESCE(pg_catalog.sum(('x' || pg_catalog.left(pg_catalog.md5(ROW("the row".*)::text), 16))::bit(64)::bigint), 0)::text
-    FROM {table} AS "the row"
-"""
-
-# How values are written as text, whatever the server, the database and the role have set.
-PINNED = {
-    "search_path": "pg_catalog",
-    "quote_all_identifiers": "off",
-    "datestyle": "ISO",
-    "intervalstyle": "postgres",
-    "timezone": "UTC",
-    "extra_float_digits": "1",
-    "bytea_output": "hex",
-    "xmlbinary": "base64",
-    "lc_monetary": "C",
-    "jit": "off",
-}
-PATIENT = {
-    "statement_timeout": "0",
-    "transaction_timeout": "0",  # From PostgreSQL 17 on.
-    "idle_in_transaction_session_timeout": "0",
-    "lock_timeout": "60s",  # For the tables' locks, which a running migration holds.
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """The number of a table's rows, and a hash of them all that does not depend on their order."""
-
-    rows: int
-    hash: str
+FORMAT = 2
+READ = (1, FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +52,7 @@ class Manifest:
     tables: dict[str, Content]  # By "schema"."name", quoted where it must be.
     verdict: Verdict | None = None
     cluster: str = ""  # The server's system identifier, "" where it is not known.
+    hashing: int = BY_SELECT  # How the tables' hashes were made.
 
     @property
     def rows(self) -> int:
@@ -113,29 +69,6 @@ class Manifest:
 
     def age(self, now: datetime) -> timedelta:
         return now - self.taken
-
-
-def read_contents(connection, show: Callable[[str, float], None]) -> dict[str, Content]:
-    """Return the content of every table, in the transaction that `connection` is in; `show` hears the table and the percent."""
-    with connection.cursor() as cursor:
-        pin(cursor, PINNED | PATIENT)
-        cursor.execute(TABLES_SQL)
-        tables = cursor.fetchall()
-        whole, done, contents = sum(size for *_, size in tables) or 1, 0, {}
-        for schema, name, size in tables:
-            place = f"{quote(schema)}.{quote(name)}"
-            show(f"hashing {name}", 100 * done / whole)
-            cursor.execute(CONTENT_SQL.format(table=place))
-            contents[place] = Content(*cursor.fetchone())
-            done += size
-    return contents
-
-
-def pin(cursor, settings: dict[str, str]) -> None:
-    """Set what the server knows of `settings`, until the end of the transaction."""
-    for name, value in settings.items():
-        known = "SELECT pg_catalog.set_config(name, %s, true) FROM pg_catalog.pg_settings WHERE name = %s"
-        cursor.execute(known, [value, name])
 
 
 def file_name(database: str) -> str:
@@ -157,7 +90,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
     """Return the manifest; raise Refusal where `text`, of the file `where`, is none."""
     try:
         data: dict[str, Any] = json.loads(text)
-        if data.pop("format") != FORMAT:
+        if data.pop("format") not in READ:
             raise Refusal(f"{where} has a format that this code does not read: use the code that wrote it, or newer.")
         verdict = data["verdict"]
         data["tables"] = {name: Content(**content) for name, content in data["tables"].items()}
@@ -184,6 +117,8 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
             isinstance(word, str) for word in words
         ):
             raise ValueError("a value of another kind")
+        if manifest.hashing not in (BY_SELECT, BY_COPY):
+            raise ValueError("no hash of ours")
         if not all(re.fullmatch(r"\d{1,4}(\.\d+)?", version) for version in (manifest.server, manifest.tool)):
             raise ValueError("no version")
         if manifest.taken > datetime.now(UTC) + timedelta(days=1):
@@ -201,16 +136,3 @@ def _time(text: str) -> datetime:
 
 def judged(manifest: Manifest, verdict: Verdict) -> Manifest:
     return replace(manifest, verdict=verdict)
-
-
-def differences(expected: dict[str, Content], found: dict[str, Content]) -> list[str]:
-    """Return a clause for each table that is not as the manifest says."""
-    said = [f"{name} is missing" for name in expected if name not in found]
-    said += [f"{name} is not of the backup" for name in found if name not in expected]
-    for name, content in expected.items():
-        there = found.get(name, content)
-        if there.rows != content.rows:
-            said.append(f"{name} has {there.rows:,} rows and not {content.rows:,}")
-        elif there != content:
-            said.append(f"{name} has other rows")
-    return said

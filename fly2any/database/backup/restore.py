@@ -20,7 +20,8 @@ from ..scratch import drop, drop_left, scratch_database
 from ..status import verify
 from ..watching import Progress
 from . import tools
-from .manifest import Manifest, Verdict, as_json, differences, judged, read_contents, sha256_of
+from .contents import differences, read_contents
+from .manifest import Manifest, Verdict, as_json, judged, sha256_of
 from .sealing import ENDING, keys_in, unseal
 from .store import Store
 from .take import findings_of
@@ -150,7 +151,7 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, priv
 def compare(connection, manifest: Manifest, progress: Progress) -> str:
     """Return what in the database of `connection` is not as in the backup, "" where it is all the same."""
     with transaction.atomic(using=connection.alias):
-        found = read_contents(connection, progress.show)
+        found = read_contents(connection, progress.show, how=manifest.hashing)
     different = differences(manifest.tables, found)
     report = verify(connection)
     different += [f"dbstatus finds {finding}" for finding in findings_of(report) if finding not in manifest.findings]

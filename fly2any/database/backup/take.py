@@ -17,7 +17,8 @@ from ..server import Origin, read_origin
 from ..status import verify
 from ..watching import Progress
 from . import tools
-from .manifest import PATIENT, Manifest, as_json, file_name, from_json, pin, read_contents, sha256_of
+from .contents import BY_COPY, PATIENT, pin, read_contents
+from .manifest import Manifest, as_json, file_name, from_json, sha256_of
 from .sealing import ENDING, seal
 from .store import Store
 
@@ -99,6 +100,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
             owners=tuple(name for name, owns in named if owns),
             roles=tuple(name for name, owns in named if not owns),
             tables=tables,
+            hashing=BY_COPY,
         )
         put(store, path, manifest, progress)
     progress.clear()

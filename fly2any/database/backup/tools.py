@@ -196,6 +196,8 @@ class Running:
                 self.process.kill()
         self.process.wait()
         self.reader.join(10)
+        if self.process.stderr and not self.reader.is_alive():
+            self.process.stderr.close()
 
     def finish(self) -> None:
         """Wait for the end; raise Refusal with what it said, where it failed."""

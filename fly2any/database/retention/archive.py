@@ -17,7 +17,8 @@ from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
 
 from ..backup import tools
-from ..backup.manifest import CONTENT_SQL, PATIENT, PINNED, Content, file_name, pin, sha256_of
+from ..backup.contents import CONTENT_SQL, PATIENT, PINNED, Content, pin
+from ..backup.manifest import file_name, sha256_of
 from ..backup.restore import opened
 from ..backup.sealing import ENDING, room_for, seal
 from ..backup.store import Store

@@ -1,0 +1,116 @@
+"""What the tables of a database hold: the number of rows of each, and a hash that two databases are compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from ..catalog import quote
+
+# Every table whose rows are in a dump: not those that an extension brings, which it makes anew. Columns by name: those
+# of a table that inherits may be restored in another order. Generated columns are computed anew, and in no dump.
+TABLES_SQL = """
+    SELECT n.nspname AS schema, c.relname AS name, pg_catalog.pg_table_size(c.oid) AS bytes,
+           ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
+                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+                 ORDER BY a.attname COLLATE "C") AS columns
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
+"""
+
+# COPY of a table runs none of the code that belongs to it. A SELECT does: the planner evaluates immutable functions of
+# index expressions, whoever owns them, as the role that reads.
+BY_COPY = 2
+# Manifests until 2026-11 have the sum of the first 64 bits of each row's MD5, computed by the server.
+BY_SELECT = 1
+CONTENT_SQL = """
+    SELECT pg_catalog.count(*),
+           COALESCE(pg_catalog.sum(('x' || pg_catalog.left(pg_catalog.md5(ROW("the row".*)::text), 16))::bit(64)::bigint), 0)::text
+    FROM {table} AS "the row"
+"""
+
+# How values are written as text, whatever the server, the database and the role have set.
+PINNED = {
+    "search_path": "pg_catalog",
+    "quote_all_identifiers": "off",
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "xmlbinary": "base64",
+    "lc_monetary": "C",
+    "jit": "off",
+    "row_security": "off",  # A policy that hides rows is an error, and never a smaller number.
+}
+PATIENT = {
+    "statement_timeout": "0",
+    "transaction_timeout": "0",  # From PostgreSQL 17 on.
+    "idle_in_transaction_session_timeout": "0",
+    "lock_timeout": "60s",  # For the tables' locks, which a running migration holds.
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The number of a table's rows, and a hash of them all that does not depend on their order."""
+
+    rows: int
+    hash: str
+
+
+def read_contents(connection, show: Callable[[str, float], None], *, how: int = BY_COPY) -> dict[str, Content]:
+    """Return the content of every table, in the transaction that `connection` is in; `show` hears the table and the percent.
+
+    `how` is BY_COPY or BY_SELECT. Raises django.db.Error where a table cannot be read.
+    """
+    with connection.cursor() as cursor:
+        pin(cursor, PINNED | PATIENT)
+        cursor.execute(TABLES_SQL)
+        tables = cursor.fetchall()
+        whole, done, contents = sum(size for _, _, size, _ in tables) or 1, 0, {}
+        for schema, name, size, columns in tables:
+            place = f"{quote(schema)}.{quote(name)}"
+            show(f"hashing {name}", 100 * done / whole)
+            if how == BY_COPY:
+                contents[place] = _copied(connection, cursor, place, columns)
+            else:
+                cursor.execute(CONTENT_SQL.format(table=place))
+                contents[place] = Content(*cursor.fetchone())
+            done += size
+    return contents
+
+
+def _copied(connection, cursor, place: str, columns: list[str]) -> Content:
+    """Return the content of a table: the sum of 64 bits of each row's BLAKE2, a row being what COPY writes."""
+    rows = total = 0
+    listed = f" ({', '.join(map(quote, columns))})" if columns else ""
+    with connection.wrap_database_errors, cursor.copy(f"COPY {place}{listed} TO STDOUT") as copy:
+        for row in copy:
+            rows += 1
+            total += int.from_bytes(blake2b(row, digest_size=8).digest())
+    return Content(rows, str(total))
+
+
+def pin(cursor, settings: dict[str, str]) -> None:
+    """Set what the server knows of `settings`, until the end of the transaction."""
+    for name, value in settings.items():
+        known = "SELECT pg_catalog.set_config(name, %s, true) FROM pg_catalog.pg_settings WHERE name = %s"
+        cursor.execute(known, [value, name])
+
+
+def differences(expected: dict[str, Content], found: dict[str, Content]) -> list[str]:
+    """Return a clause for each table that is not as the manifest says."""
+    said = [f"{name} is missing" for name in expected if name not in found]
+    said += [f"{name} is not of the backup" for name in found if name not in expected]
+    for name, content in expected.items():
+        there = found.get(name, content)
+        if there.rows != content.rows:
+            said.append(f"{name} has {there.rows:,} rows and not {content.rows:,}")
+        elif there != content:
+            said.append(f"{name} has other rows")
+    return said

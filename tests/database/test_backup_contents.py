@@ -1,0 +1,98 @@
+"""Hashing what the tables hold: as COPY reads them, running nobody's code."""
+
+import dataclasses
+
+import pytest
+from django.db import transaction
+
+from fly2any.database.backup.contents import BY_COPY, BY_SELECT, read_contents
+from fly2any.database.backup.restore import compare
+from fly2any.database.backup.store import Folder
+from fly2any.database.backup.take import backups, take
+from fly2any.database.watching import Progress
+from tests.conftest import django
+
+# The index's function is evaluated by the planner of any SELECT, as the role that selects.
+BAIT = """
+    CREATE TABLE armed ();
+    CREATE FUNCTION trap(int) RETURNS int IMMUTABLE LANGUAGE plpgsql
+        AS $$ BEGIN IF EXISTS (SELECT FROM public.armed) THEN RAISE 'ran as %', current_user; END IF; RETURN $1; END $$;
+    CREATE TABLE bait (id int);
+    CREATE INDEX ON bait (trap(7), id);
+    INSERT INTO bait VALUES (1);
+    INSERT INTO armed DEFAULT VALUES
+"""
+
+
+def contents(connection, **options):
+    with transaction.atomic(using=connection.alias):
+        found = read_contents(connection, lambda table, percent: None, **options)
+    return {name.replace('"', "").removeprefix("public."): content for name, content in found.items()}
+
+
+def test_taking_a_backup_runs_no_code_of_the_tables(migrated, place):
+    migrated.execute(BAIT)
+
+    with django(migrated) as connection:
+        manifest = take(connection, Folder(place), Progress())
+
+    assert manifest.tables['"public"."bait"'].rows == 1
+
+
+def test_a_function_that_relies_on_the_search_path_stops_no_backup(migrated, place):
+    migrated.execute("CREATE FUNCTION plain(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT lower($1) || 'x' $$")
+    make = "CREATE OR REPLACE FUNCTION folded(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT {}plain($1) $$"
+    migrated.execute(make.format("public."))
+    migrated.execute("CREATE TABLE words (word text); CREATE INDEX ON words (folded(word)); INSERT INTO words VALUES ('Ä')")
+    migrated.execute(make.format(""))  # From PostgreSQL 17 on an index is built with another search path.
+
+    with django(migrated) as connection:
+        take(connection, Folder(place), Progress())
+
+    assert len(backups(Folder(place)).manifests) == 1
+
+
+def test_a_hash_does_not_depend_on_the_order_of_rows_and_columns(database):
+    database.execute("CREATE TABLE a (x int, y text); INSERT INTO a VALUES (1, 'one'), (2, NULL), (2, NULL)")
+    database.execute("CREATE TABLE b (y text, x int, gone int, made int GENERATED ALWAYS AS (x + 1) STORED)")
+    database.execute("ALTER TABLE b DROP gone; INSERT INTO b (x, y) VALUES (2, NULL), (1, 'one'), (2, NULL)")
+    database.execute("CREATE TABLE c (x int, y text); INSERT INTO c VALUES (1, 'one'), (2, NULL)")
+    database.execute("CREATE TABLE none (); INSERT INTO none DEFAULT VALUES")
+
+    with django(database) as connection:
+        found = contents(connection)
+
+    assert found["a"] == found["b"]
+    assert (found["a"].rows, found["c"].rows, found["none"].rows) == (3, 2, 1)
+    assert found["a"].hash != found["c"].hash
+
+
+def test_a_manifest_of_before_is_compared_as_it_was_hashed(filled, place):
+    with django(filled) as connection:
+        manifest = take(connection, Folder(place), Progress())
+        with transaction.atomic(using=connection.alias):
+            before = read_contents(connection, lambda table, percent: None, how=BY_SELECT)
+        old = dataclasses.replace(manifest, tables=before, hashing=BY_SELECT)
+
+        assert before.keys() == manifest.tables.keys()
+        assert (before != manifest.tables, manifest.hashing) == (True, BY_COPY)
+        assert compare(connection, old, Progress()) == compare(connection, manifest, Progress()) == ""
+
+
+def test_rows_that_a_policy_hides_are_an_error_and_not_fewer(database):
+    database.execute("CREATE TABLE t (x int); INSERT INTO t VALUES (1); ALTER TABLE t ENABLE ROW LEVEL SECURITY")
+    with database.role("GRANT SELECT ON t TO {role}", f"GRANT CONNECT ON DATABASE {database.name} TO {{role}}") as url:
+        role = url.split("//")[1].split("@")[0]
+        with django(dataclasses.replace(database, user=role)) as connection:
+            connection.settings_dict["USER"] = role
+            with pytest.raises(Exception, match="row-level security") as refused:
+                contents(connection)
+
+    assert refused.value.__cause__.sqlstate == "42501"
+
+
+def test_a_row_whose_text_is_longer_than_a_gigabyte_with_its_quotes_is_hashed(database):
+    database.execute("CREATE TABLE big (t text); INSERT INTO big VALUES (repeat('\"', 540000000))")
+
+    with django(database) as connection:
+        assert contents(connection)["big"].rows == 1
