@@ -1,12 +1,8 @@
 import dataclasses
 import os
 import secrets
-import signal
 import subprocess
-import sys
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 
 import pytest
 from django.db import connection, connections
@@ -14,12 +10,14 @@ from hypothesis import settings
 
 from fly2any.database.contract import load
 from fly2any.database.migration_state import replaced_migrations
+from tests import commands
 from tests.servers import Database, OwnServer
 
 settings.register_profile("shared machine", deadline=None)  # Never a test that fails for being slow.
 settings.load_profile("shared machine")
 
-PROJECT = Path(__file__).resolve().parent.parent
+
+PROJECT = commands.PROJECT
 
 
 def pytest_sessionfinish(session):
@@ -49,16 +47,9 @@ def start_manage(*arguments, url=None, stderr=subprocess.PIPE, **environment):
     }
     if url is not None:
         clean |= {"POSTGRES_URL": url, "SECRET_KEY": "only for tests", "ALLOWED_HOSTS": "localhost"}
-    return subprocess.Popen(
-        [sys.executable, "manage.py", *arguments],
-        cwd=PROJECT,
-        env={**clean, **environment},
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        # A shell that runs the tests in the background has them ignore the interrupt, and their children.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    # In a fork some packages' settings lack their defaults, which `shell` may ask for.
+    fresh = url is None or arguments[0] == "shell" or any(name.startswith(commands.READ_AT_START) for name in environment)
+    return commands.start(arguments, {**clean, **environment}, fresh=fresh, stderr=stderr)
 
 
 def recorded_migrations():
