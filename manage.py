@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Run one of the project's commands: `python manage.py help`."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -31,6 +32,19 @@ def main():
         sys.exit(2)
 
 
+def refuse_other_encodings(arguments):
+    """Exit with a sentence where an argument, also the name of a file, is not UTF-8: no database here could hold it."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(argument).decode(errors="backslashreplace")
+            sys.stderr.write(
+                f"The argument {shown} is not UTF-8: write it in UTF-8; a file with such a name must be renamed first.\n"
+            )
+            sys.exit(2)
+
+
 def run():
     """Run the command; what it raises is said in a sentence, which is exit code 2."""
     try:
@@ -39,9 +53,16 @@ def run():
         if (Path(__file__).resolve().parent / ".venv" / "ready").exists():
             sys.exit("This Python has no Django, and the project's own has: run `. .venv/bin/activate` first.")
         sys.exit("Django is not installed here: run `make migrate`, or `pip install -r requirements.txt`.")
+    from django.conf import settings
+    from django.core.exceptions import ImproperlyConfigured
+
     from fly2any.database.diagnosis import explain
 
     try:
+        refuse_other_encodings(sys.argv)
+        with contextlib.suppress(ImproperlyConfigured):  # The command says what is wrong, or, as help, does without.
+            if settings.URLS_NOT_USED:
+                sys.stderr.write(f"{settings.URLS_NOT_USED}\n")
         try:
             execute_from_command_line(sys.argv)
         finally:

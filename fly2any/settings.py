@@ -19,10 +19,9 @@ from fly2any.postgres import embedded, url
 BASE_DIR = Path(__file__).resolve().parent.parent
 # The same database without a pooler, as Vercel, Prisma, Neon and Railway call it.
 DIRECT_URLS = ("POSTGRES_URL_NON_POOLING", "DIRECT_URL", "DATABASE_URL_UNPOOLED", "DATABASE_UNPOOLED_URL")
-LIKE_A_URL, URL_BEGINS = (
-    re.compile(r"(POSTGRES|POSTGRESQL|PG|DATABASE|DB)(_\w+)?_?(URL|URI|DSN)"),
-    tuple(f"{scheme}://" for scheme in url.SCHEMES),
-)
+# A database of PostgreSQL, as Prisma, JDBC and SQLAlchemy also write it; some files of variables keep the quotes.
+LIKE_A_URL = re.compile(r"""\s*["']?[\w.+:-]*postgres(ql)?(\+\w+)?://""", re.I)
+OF_OTHER_DATABASES = re.compile(r"(\w+_)?(SHADOW|TEST)(_\w+)?")  # As Prisma's SHADOW_DATABASE_URL: never the site's own.
 SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
 PLATFORMS_COMMIT = ("VERCEL_GIT_COMMIT_SHA", "RAILWAY_GIT_COMMIT_SHA", "RENDER_GIT_COMMIT", "SOURCE_VERSION", "GITHUB_SHA")
 
@@ -87,6 +86,23 @@ def first_url(*variables):
     return None
 
 
+def not_used(used, variables):
+    """Return the sentence that names those of `variables` whose URL is not that of the database `used`, "" without one."""
+    names = []
+    for name in variables:
+        try:
+            same = url.is_same_database(used, url.parse(os.environ[name], variable=name))
+        except ImproperlyConfigured:  # Whatever it leads to, this project could not use it.
+            same = False
+        if not same and not OF_OTHER_DATABASES.fullmatch(name):
+            names.append(name)
+    if not names:
+        return ""
+    where = f'database "{used["NAME"]}" at {used["HOST"] or "the local socket"}, port {used["PORT"] or 5432}'
+    many = len(names) > 1
+    return f"{used['VARIABLE']} is used: {where}. {', '.join(names)} {'differ' if many else 'differs'} and {'are' if many else 'is'} not used."
+
+
 def embedded_database(home, **settings):
     """Return the DATABASES entry of the embedded server in the folder `home`, with `settings` of postgresql.conf."""
     home = home.resolve()
@@ -145,18 +161,31 @@ def hosts(text):
     return [host.strip() for host in text.split(",") if host.strip()]
 
 
+def refuse_other_encodings(*variables):
+    """Raise ImproperlyConfigured for the first of `variables` that is not UTF-8: no database, log or page could hold it."""
+    for variable in variables:
+        try:
+            os.environ.get(variable, "").encode()
+        except UnicodeEncodeError:
+            raise ImproperlyConfigured(f"{variable} is not UTF-8: write it in UTF-8.") from None
+
+
 read_env_file(BASE_DIR / ".env")
+refuse_other_encodings("SECRET_KEY", "ALLOWED_HOSTS", "CODE_VERSION", *PLATFORMS_COMMIT, "RETENTION", "ARCHIVE_LOCATION")
+refuse_other_encodings("BACKUP_LOCATION", "BACKUP_RECIPIENT", "BACKUP_IDENTITY_FILE")
 given = first_url("POSTGRES_URL", "DATABASE_URL")
-if not given and (
-    others := sorted(name for name, value in os.environ.items() if LIKE_A_URL.fullmatch(name) and value.startswith(URL_BEGINS))
-):
-    raise ImproperlyConfigured(f"{others[0]} is set, and neither POSTGRES_URL nor DATABASE_URL: set one of these, or unset it.")
+others = sorted(name for name, value in os.environ.items() if LIKE_A_URL.match(value))
+if not given and others:
+    raise ImproperlyConfigured(
+        f"{others[0]} is set, and neither POSTGRES_URL nor DATABASE_URL: set POSTGRES_URL to the URL of the database, or unset {others[0]}."
+    )
 DEVELOPMENT = given is None
 DEBUG = switch("DEBUG", DEVELOPMENT)
 SERVERLESS = any(map(os.environ.get, SERVERLESS_MARKS))
 # The version of this code, for the journal of migrations: as the platform tells it, else git is asked.
 CODE_VERSION = os.environ.get("CODE_VERSION") or next(filter(None, map(os.environ.get, PLATFORMS_COMMIT)), "")
 
+URLS_NOT_USED = ""  # A sentence, where a variable names another database than ours.
 if given is None:
     DATABASES = {"default": embedded_database(BASE_DIR / ".postgres")}
     DATABASE_VARIABLE = "POSTGRES_URL"
@@ -168,6 +197,9 @@ else:
         DATABASES["default"]["DIRECT"] = url.parse(direct[1], variable=direct[0])
         if schema := DATABASES["default"]["OPTIONS"].get("options"):
             DATABASES["default"]["DIRECT"]["OPTIONS"].setdefault("options", schema)
+    # Where the direct URL leads is compared when it is used.
+    read = {given[0], "POSTGRES_REPLICA_URL", *(direct or ())[:1]}
+    URLS_NOT_USED = not_used(DATABASES["default"], [name for name in others if name not in read])
 
 # A connection of the pool is asked before it is used: the server may have ended it, as after a restore.
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True

@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from fly2any.database.contract import load
 from fly2any.database.migration_state import replaced_migrations
+from fly2any.settings import LIKE_A_URL
 from tests import commands
 from tests.servers import Database, OwnServer
 
@@ -43,7 +44,9 @@ def start_manage(*arguments, url=None, stderr=subprocess.PIPE, **environment):
     clean = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("DJANGO_SETTINGS_MODULE", "DIRECT_URL") and not name.startswith(("POSTGRES_", "DATABASE_"))
+        if name not in ("DJANGO_SETTINGS_MODULE", "DIRECT_URL")
+        and not name.startswith(("POSTGRES_", "DATABASE_"))
+        and not LIKE_A_URL.match(value)
     }
     if url is not None:
         clean |= {"POSTGRES_URL": url, "SECRET_KEY": "only for tests", "ALLOWED_HOSTS": "localhost"}

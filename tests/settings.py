@@ -10,14 +10,10 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("POSTGRES_URL", os.environ.setdefault("DATABASE_URL", ""))
-for name in (
-    "POSTGRES_URL_NON_POOLING",
-    "DIRECT_URL",
-    "DATABASE_URL_UNPOOLED",
-    "DATABASE_UNPOOLED_URL",
-    "POSTGRES_REPLICA_URL",
-):
-    os.environ[name] = ""
+of_others = [name for name, value in os.environ.items() if "postgres" in value.partition("://")[0].lower() and "://" in value]
+for name in ("POSTGRES_URL_NON_POOLING", "DIRECT_URL", "POSTGRES_REPLICA_URL", *of_others):
+    if name not in ("POSTGRES_URL", "DATABASE_URL"):
+        os.environ[name] = ""  # No test reads another database than the one it was given.
 os.environ.setdefault("SECRET_KEY", "only for tests")
 os.environ.setdefault("ALLOWED_HOSTS", "testserver,localhost,127.0.0.1")
 

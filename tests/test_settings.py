@@ -1,14 +1,16 @@
 import os
+import runpy
 import subprocess
 import sys
 
 import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connection
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
-from fly2any.settings import hosts, read_env_file, switch
+from fly2any.settings import LIKE_A_URL, hosts, read_env_file, switch
 from tests.conftest import PROJECT, manage
 
 
@@ -116,11 +118,125 @@ def test_a_reader_that_stops_early_is_no_traceback(url, reader):
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("variable", ["POSTGRES_URI", "POSTGRES_PRISMA_URL", "DATABASE_DSN", "PG_URL"])
-def test_a_url_under_a_name_that_nothing_reads_is_not_passed_over(variable):
-    result = manage("dbstatus", **{variable: "postgresql://user:secret@db.example.com/fly2any"})
+OF_THE_SITE = [
+    "DATABASE_DSN",
+    "DATABASE_URL_UNPOOLED",
+    "DIRECT_URL",
+    "NEON_DATABASE_URL",
+    "POSTGRES_PRISMA_URL",
+    "POSTGRES_REPLICA_URL",
+    "POSTGRES_URL_NO_SSL",
+    "STORAGE_POSTGRES_URL",
+    "SUPABASE_POSTGRES_PRISMA_URL",
+    "SUPABASE_POSTGRES_URL",
+    "SiteDatabase",
+]
 
-    assert (result.returncode, result.stderr) == (
-        2,
-        f"{variable} is set, and neither POSTGRES_URL nor DATABASE_URL: set one of these, or unset it.\n",
+
+def read_settings(monkeypatch, **variables):
+    """Return fly2any.settings as a process with these variables reads them, and no other URL of a database."""
+    for name, value in os.environ.items():
+        if name in ("POSTGRES_URL", "DATABASE_URL") or LIKE_A_URL.match(value):
+            monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return runpy.run_path(str(PROJECT / "fly2any" / "settings.py"))
+
+
+@pytest.mark.parametrize("variable", OF_THE_SITE)
+def test_a_url_under_a_name_that_nothing_reads_is_not_passed_over(monkeypatch, variable):
+    with pytest.raises(ImproperlyConfigured) as error:
+        read_settings(monkeypatch, **{variable: "postgresql://user:secret@db.example.com/fly2any"})
+
+    assert str(error.value) == (
+        f"{variable} is set, and neither POSTGRES_URL nor DATABASE_URL:"
+        f" set POSTGRES_URL to the URL of the database, or unset {variable}."
     )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgres://u:secret@h/d",
+        '"postgresql://u:secret@h/d"',
+        " POSTGRESQL://u:secret@h/d",
+        "prisma+postgres://accelerate.prisma-data.net/?api_key=secret",
+        "postgresql+psycopg://u:secret@h/d",
+        "jdbc:postgresql://h/d",
+    ],
+)
+def test_a_url_of_postgresql_is_known_however_it_is_written(monkeypatch, value):
+    with pytest.raises(ImproperlyConfigured, match=r"^NEON is set, ") as error:
+        read_settings(monkeypatch, NEON=value)
+
+    assert "secret" not in str(error.value)
+
+
+def test_every_command_refuses_a_url_that_only_the_site_reads():
+    result = manage("dbadopt", NEON_DATABASE_URL="postgresql://user:secret@db.example.com/fly2any")
+
+    assert (result.returncode, result.stdout, result.stderr) == (
+        2,
+        "",
+        "NEON_DATABASE_URL is set, and neither POSTGRES_URL nor DATABASE_URL:"
+        " set POSTGRES_URL to the URL of the database, or unset NEON_DATABASE_URL.\n",
+    )
+
+
+def test_a_command_says_which_url_is_used_where_another_leads_elsewhere(url):
+    result = manage("dbstatus", url=url, NEON_DATABASE_URL="postgresql://user:secret@db.example.com/fly2any")
+
+    database = connection.settings_dict
+    assert result.stderr == (
+        f'POSTGRES_URL is used: database "{database["NAME"]}" at {database["HOST"]}, port 5432.'
+        " NEON_DATABASE_URL differs and is not used.\n"
+    )
+
+
+OURS = {"SECRET_KEY": "x", "ALLOWED_HOSTS": "x", "POSTGRES_URL": "postgresql://u:secret@db.example.com/fly2any"}
+
+
+@pytest.mark.parametrize(
+    ("others", "sentence"),
+    [
+        ({"POSTGRES_PRISMA_URL": "postgresql://u:secret@db.example.com:5432/fly2any?pgbouncer=true&connection_limit=1"}, ""),
+        ({"POSTGRES_URL_NO_SSL": "postgres://u:secret@DB.example.com/fly2any"}, ""),
+        ({"POOLED": "postgres://u:secret@db.example.com:6432/fly2any?pgbouncer=true"}, ""),
+        ({"DIRECT_URL": "postgres://u:secret@other.example.com/fly2any"}, ""),
+        ({"POSTGRES_REPLICA_URL": "postgres://u:secret@other.example.com/fly2any"}, ""),
+        ({"SHADOW_DATABASE_URL": "postgres://u:secret@db.example.com/shadow"}, ""),
+        ({"DATABASE_URL": "postgres://u:secret@db.example.com:5433/fly2any"}, "DATABASE_URL differs and is not used."),
+        ({"B": "postgres://u:secret@h/fly2any", "A": "postgres://db.example.com/d"}, "A, B differ and are not used."),
+        ({"OTHER": "postgres://u:secret@db.example.com/fly2any?unknown=1"}, "OTHER differs and is not used."),
+    ],
+)
+def test_a_url_that_names_another_database_than_ours_is_named(monkeypatch, others, sentence):
+    said = read_settings(monkeypatch, **OURS, **others)["URLS_NOT_USED"]
+
+    where = 'POSTGRES_URL is used: database "fly2any" at db.example.com, port 5432. '
+    assert said == (f"{where}{sentence}" if sentence else "")
+
+
+@pytest.mark.parametrize("variable", ["ARCHIVE_LOCATION", "BACKUP_LOCATION", "CODE_VERSION", "RETENTION"])
+def test_a_variable_that_is_not_utf_8_is_refused(monkeypatch, variable):
+    with pytest.raises(ImproperlyConfigured, match=rf"^{variable} is not UTF-8: write it in UTF-8\.$"):
+        read_settings(monkeypatch, **{variable: os.fsdecode(b"caf\xe9")})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dbroles", "--prefix", b"caf\xe9"],
+        ["dbperson", "export", b"caf\xe9@example.com"],
+        ["migrate", b"caf\xe9"],
+        ["dbstatus", b"--database=caf\xe9"],
+        [b"caf\xe9"],
+    ],
+    ids=str,
+)
+def test_an_argument_that_is_not_utf_8_is_refused(words):
+    result = manage(*words)
+
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "caf\\xe9" in result.stderr
+    assert result.stderr.endswith(" is not UTF-8: write it in UTF-8; a file with such a name must be renamed first.\n")

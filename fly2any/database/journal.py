@@ -101,9 +101,10 @@ def read_runs(connection, *, schema: str, limit: int) -> tuple[Run, ...]:
 def person() -> str:
     """Return who runs this, as user@host."""
     try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
+        user = getpass.getuser().encode(errors="backslashreplace").decode()  # Of $USER, which may be of any encoding.
     except (KeyError, OSError):  # A container's user may have no name.
-        return f"unknown@{socket.gethostname()}"
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
 
 
 @functools.cache

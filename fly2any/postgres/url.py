@@ -10,11 +10,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 from psycopg import pq
 
-from .pooler import pooler_of
+from .pooler import NEON, pooler_of
 
 SCHEMES = ("postgresql", "postgres")
 EXAMPLE = "postgresql://user:password@host:5432/database?sslmode=require"
-ESCAPES = "in the user and the password write % / @ : # ? as %25 %2F %40 %3A %23 %3F"
+ESCAPES = "in the user and the password write % / @ : # ? [ ] as %25 %2F %40 %3A %23 %3F %5B %5D"
 LONGEST_NAME = 63  # Bytes.
 CONNECT_TIMEOUT = 10  # Seconds; libpq's default is to wait for ever.
 
@@ -67,7 +67,7 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
             raise InvalidURL(f"{variable} names several hosts: give the one that takes writes.")
         port = parts.port
     except ValueError as error:
-        raise InvalidURL(f"{variable} is malformed ({_reason(error)}): write it as {EXAMPLE}; {ESCAPES}.") from None
+        raise InvalidURL(f"{variable} is malformed ({_reason(error, url)}): write it as {EXAMPLE}; {ESCAPES}.") from None
     if parts.scheme not in SCHEMES:
         raise InvalidURL(_wrong_scheme(parts.scheme, variable))
     if "@" in parts.query:  # A ? in the password: what follows it is the password's rest.
@@ -79,7 +79,8 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
             _decode(_host(parts.netloc)).encode("idna")  # Raises UnicodeError for a name that no host can have.
         user, password = _decode(parts.username or ""), _decode(parts.password or "")
         host, name = _decode(_host(parts.netloc)), _decode(parts.path.lstrip("/"))
-        query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query), errors="strict")
+        given = "&".join(filter(None, parts.query.split("&")))  # An & too many says nothing.
+        query = parse_qsl(given, keep_blank_values=True, strict_parsing=bool(given), errors="strict")
     except UnicodeError:
         raise InvalidURL(
             f"{variable} is malformed (its host, or an escape, is not well-formed): write it as {EXAMPLE}."
@@ -128,6 +129,31 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
         },
         "VARIABLE": variable,
     }
+
+
+def is_same_database(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Say whether two DATABASES entries name one database of one server, directly, through its pooler or by a second route of its provider."""
+    if one["NAME"] != other["NAME"]:
+        return False
+    if _server(one) == _server(other):
+        return True
+    pooled = bool(one["POOLER"] or other["POOLER"])  # PgBouncer beside the server: another port, the same user.
+    return pooled and all(one[key] == other[key] for key in ("HOST", "USER", "PASSWORD"))
+
+
+def _server(database: dict[str, Any]) -> tuple[str, ...]:
+    """Return what is the same for every route to a server."""
+    host, user = database["HOST"].lower(), database["USER"]
+    first, _, rest = host.partition(".")
+    if host.endswith(".pooler.supabase.com"):
+        return "supabase", user.partition(".")[2]
+    if match := re.fullmatch(r"db\.(\w+)\.supabase\.co", host):
+        return "supabase", match[1]
+    if host.endswith((".railway.internal", ".rlwy.net")):  # Inside Railway and from outside: no host or port tells which.
+        return "railway", user, database["PASSWORD"]
+    if host.endswith(NEON):
+        return f"{first.removesuffix('-pooler')}.{rest}", database["PORT"] or "5432"
+    return "localhost" if host in ("127.0.0.1", "::1") else host, database["PORT"] or "5432"
 
 
 def is_local(host: str) -> bool:
@@ -187,6 +213,8 @@ def _wrong_scheme(scheme: str, variable: str) -> str:
     return f"{variable} has the scheme {scheme!r}, but this project runs on PostgreSQL only: write it as {EXAMPLE}."
 
 
-def _reason(error: ValueError) -> str:
+def _reason(error: ValueError, url: str) -> str:
     """Return urlsplit's reason without the part of the URL that it quotes, which may hold the password."""
+    if re.search(r"[\[\]]", url.partition("//")[2].rpartition("@")[0]):
+        return "its user or password contains [ or ]"
     return "its port is not a number from 0 to 65535" if "ort" in str(error) else "its host is not well-formed"

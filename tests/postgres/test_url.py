@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fly2any.postgres.url import InvalidURL, is_local, parse
+from fly2any.postgres.url import InvalidURL, is_local, is_same_database, parse
 
 LOCAL = {"connect_timeout": 10, "application_name": "fly2any"}
 OPTIONS = LOCAL | {"sslmode": "require"}
@@ -82,6 +82,14 @@ def database(**changes):
             database(HOST="localhost", OPTIONS=LOCAL | {"sslmode": "require"}),
         ),
         ("  postgresql://user:secret@host:5432/db\n", database()),
+        ("postgresql://user:secret@host:5432/db?", database()),
+        ("postgresql://user:secret@host:5432/db?&", database()),
+        ("postgresql://user:secret@host:5432/db?sslmode=require&", database()),
+        (
+            "postgresql://user:secret@host:5432/db?&sslmode=require&&connect_timeout=10&",
+            database(OPTIONS=OPTIONS | {"connect_timeout": "10"}),
+        ),
+        ("postgresql://user:%5Bs%5D@host:5432/db", database(PASSWORD="[s]")),
     ],
 )
 def test_a_url_is_read_as_prisma_and_the_providers_write_it(url, expected):
@@ -128,6 +136,9 @@ def test_the_providers_urls_are_recognised(url, pooler):
         ("postgresql://user:sec#ret@host/db", "write"),
         ("postgresql://user:secret%zz@host/db", "write % / @"),
         ("postgresql://user:secret@[::1/db", "its host is not well-formed"),
+        ("postgresql://user:secr[et@host/db", "its user or password contains [ or ]"),
+        ("postgresql://user:sec]ret@host/db", "# ? [ ] as %25 %2F %40 %3A %23 %3F %5B %5D."),
+        ("postgresql://user:[secret]@host/db", "its user or password contains [ or ]"),
         ("postgresql://user:secret@host/db?sslmod=require", "the parameter 'sslmod'"),
         ("postgresql://user:secret@host/db?sslmode", "not well-formed"),
         ("postgresql://user:secret@host/d%00b", "zero byte"),
@@ -188,3 +199,29 @@ def test_any_text_is_a_database_or_one_sentence(text):
 )
 def test_a_host_is_local_or_not(host, local):
     assert is_local(host) is local
+
+
+DIRECT = "postgresql://u:p@ep-cool-name-123.eu-central-1.aws.neon.tech/db?sslmode=require"
+SUPABASE = "postgresql://postgres:p@db.ref.supabase.co:5432/postgres"
+RAILWAY = "postgresql://postgres:p@postgres.railway.internal:5432/railway"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (DIRECT, "postgresql://u:p@ep-cool-name-123-pooler.eu-central-1.aws.neon.tech/db", True),
+        (DIRECT, "postgresql://u:p@ep-other-name-456-pooler.eu-central-1.aws.neon.tech/db", False),
+        (DIRECT, DIRECT.replace("/db", "/other"), False),
+        (SUPABASE, "postgresql://postgres.ref:p@aws-0-eu-central-1.pooler.supabase.com:6543/postgres?pgbouncer=true", True),
+        (SUPABASE, "postgresql://postgres.ref2:p@aws-0-eu-central-1.pooler.supabase.com:6543/postgres?pgbouncer=true", False),
+        (RAILWAY, "postgresql://postgres:p@roundhouse.proxy.rlwy.net:12345/railway", True),
+        (RAILWAY, "postgresql://postgres:p2@roundhouse.proxy.rlwy.net:12345/railway", False),
+        ("postgresql://u:p@localhost/db", "postgresql://u2:p2@127.0.0.1:5432/db?schema=other", True),
+        ("postgresql://u:p@localhost/db", "postgresql://u:p@localhost:5433/db", False),
+        ("postgresql://u:p@localhost/db", "postgresql://u:p@localhost:6432/db?pgbouncer=true", True),
+        ("postgresql://u:p@one/db", "postgresql://u:p@two/db", False),
+    ],
+)
+def test_two_urls_of_one_database_are_known_as_such(one, other, same):
+    assert is_same_database(parse(one), parse(other)) is same
+    assert is_same_database(parse(other), parse(one)) is same
