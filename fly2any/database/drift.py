@@ -5,6 +5,7 @@ A cure that is SQL makes its difference disappear; in the order of the findings 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -13,6 +14,11 @@ from . import cures, foreign
 from .catalog import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, quote, where
 from .contract import MAY_BE_NULL
 from .findings import Finding, Severity
+
+# The time at which a row is made, which a column that may not be NULL holds anyway.
+THIS_MOMENT = re.compile(
+    r"(CURRENT_TIMESTAMP|LOCALTIMESTAMP)(\(\d\))?|(now|transaction_timestamp|statement_timestamp|clock_timestamp)\(\)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +211,14 @@ class _Comparing:
         if live.default == default:
             return
         if default is None:
+            harmless = not column.nullable and column.type.startswith("timestamp") and THIS_MOMENT.fullmatch(live.default or "")
             self.add(
                 "default.extra",
                 column,
-                f"{what} has the default {live.default}, and should have none.",
+                f"{what} has the default {live.default}, and should have none"
+                + ("; it is harmless: only an insert without a value uses it." if harmless else "."),
                 f"{alter} DROP DEFAULT;",
-                Severity.WARNING,
+                Severity.NOTE if harmless else Severity.WARNING,
             )
         elif live.default is None:
             self.add(

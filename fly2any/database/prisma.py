@@ -22,6 +22,11 @@ class PrismaMigration:
     rolled_back: datetime | None
 
     @property
+    def applied(self) -> bool:
+        """Say whether it holds; one that was marked as rolled back after it had finished does not."""
+        return self.finished is not None and self.rolled_back is None
+
+    @property
     def failed(self) -> bool:
         return self.finished is None and self.rolled_back is None
 

@@ -145,7 +145,11 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         findings.append(_stale(stale))
     first = next((record for record in migrations.applied if record.name == PHASE7_BEGINS), None)
     if first and any(finding.severity is Severity.ERROR for finding in comparison.findings):
-        findings += [_by_prisma(migration) for migration in prisma if migration.finished and migration.finished > first.at]
+        findings += [
+            _by_prisma(migration)
+            for migration in prisma
+            if migration.applied and migration.finished and migration.finished > first.at
+        ]
     if applied.isdisjoint(stale):  # Else what the schema should be is not known.
         findings += [in_schema(finding, schema) for finding in comparison.findings]
     return Report(

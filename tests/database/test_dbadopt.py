@@ -1,5 +1,6 @@
 """Adoption of databases that Prisma made, by the command, on a real server."""
 
+import contextlib
 import json
 import re
 
@@ -7,8 +8,9 @@ import psycopg
 import pytest
 
 from fly2any.database import contract as contracts
-from fly2any.database.adoption import assess
+from fly2any.database.adoption import adopt, assess
 from fly2any.database.adoption.steps import LOCKS, lock_of
+from fly2any.database.watching import Progress
 from tests import prisma
 from tests.conftest import PROJECT, django, manage, start_manage
 from tests.database.sites import KINDS, OURS, adopted, catalog, contents, everything, files, fill, is_as_migrated, plan
@@ -332,12 +334,79 @@ def test_a_client_with_prepared_statements_fails_until_its_connection_is_ended(e
 
         ask()
         ask()
-        adopted(exact, *(["--end-idle"] if end_idle else []))
+        assert manage("dbadopt", "--yes", *(["--end-idle"] if end_idle else []), url=exact.url).returncode == 0
         ask()
         ask()
 
     expected = [] if end_idle else [(statement, "cached plan must not change result type") for statement in statements] * 2
     assert errors == expected
+
+
+def test_idle_connections_are_ended_after_the_steps_that_change_a_type_and_no_others(exact):
+    clients, ended, said = [], [], []
+
+    def done(step, seconds):
+        """Looks whether the client that was there since the step before was ended after that."""
+        if clients:
+            before, client = clients[-1]
+            with contextlib.suppress(psycopg.OperationalError), client:
+                client.execute("SELECT 1")
+                ended.append((before, False))
+            if client.broken:
+                ended.append((before, True))
+        clients.append((step, exact.connect(application_name="the site")))
+
+    progress = Progress()
+    progress.say = said.append
+    with django(exact) as opened:
+        assessment = adopt(opened.alias, patience=60, progress=progress, repair=False, end_idle=True, done=done)
+    clients[-1][1].close()
+
+    retyped = [step for step in assessment.steps if any(" TYPE " in statement for statement in step.statements)]
+    assert [step for step, was in ended if was] == [step for step in retyped if step in dict(ended)]
+    assert (len(ended), len(retyped)) == (len(assessment.steps) - 1, 17)
+    assert said == [f"Ended {len(retyped)} idle connections of other clients."]
+
+
+def test_a_default_of_the_current_time_is_noted_and_adopted(exact):
+    exact.execute('ALTER TABLE users ALTER "updatedAt" SET DEFAULT CURRENT_TIMESTAMP')
+    sentence = (
+        "Column updatedAt of users has the default CURRENT_TIMESTAMP, and should have none; it is harmless: only an insert"
+        " without a value uses it."
+    )
+
+    notes = plan(exact)["notes"]
+    adopted(exact)
+    status = json.loads(manage("dbstatus", "--format", "json", url=exact.url).stdout)
+
+    assert notes == [sentence]
+    assert (status["exit_code"], [(f["severity"], f["code"], f["message"]) for f in status["findings"]]) == (
+        0,
+        [("note", "default.extra", sentence)],
+    )
+
+
+ROLLED_BACK = """
+    INSERT INTO _prisma_migrations (id, checksum, finished_at, rolled_back_at, migration_name)
+    VALUES ('z', 'z', now(), now(), '2027_rolled_back')
+"""
+
+
+def test_a_migration_of_prismas_that_finished_and_was_rolled_back_is_not_applied(exact):
+    exact.execute(ROLLED_BACK)
+
+    report, text = plan(exact), manage("dbadopt", url=exact.url).stdout
+    adopted(exact)
+    exact.execute(ROLLED_BACK.replace("'z'", "'y'"))
+    exact.execute('DROP INDEX "notifications_userId_createdAt_idx"')
+    status = json.loads(manage("dbstatus", "--format", "json", url=exact.url).stdout)
+
+    assert [(m["name"], m["applied"], m["failed"]) for m in report["prisma"]] == [
+        (prisma.MIGRATION, True, False),
+        ("2027_rolled_back", False, False),
+    ]
+    assert f"  Prisma's own record: 1 applied, the last {prisma.MIGRATION}.\n" in text
+    assert [finding["code"] for finding in status["findings"]] == ["index.missing"]
 
 
 @pytest.mark.parametrize("mended", [True, False])

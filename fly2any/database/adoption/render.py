@@ -38,7 +38,9 @@ def as_json(assessment: Assessment) -> str:
         "kind": assessment.kind,
         "database": assessment.server.database,
         "schema": assessment.schema,
-        "prisma": [asdict(migration) | {"failed": migration.failed} for migration in assessment.prisma],
+        "prisma": [
+            asdict(migration) | {"applied": migration.applied, "failed": migration.failed} for migration in assessment.prisma
+        ],
         "steps": list(map(_step, assessment.steps)),
         "records": assessment.recorded,
         "migrations": list(map(_step, assessment.migrations)),
@@ -83,7 +85,7 @@ def _lines(assessment: Assessment) -> Iterator[str]:
     yield f"Database {server.database}, schema {assessment.schema}, PostgreSQL {server.version}, role {server.role}"
     yield f"  It is {IS[assessment.kind]}."
     if assessment.prisma:
-        done = [migration for migration in assessment.prisma if migration.finished]
+        done = [migration for migration in assessment.prisma if migration.applied]
         last = f", the last {done[-1].name}" if done else ""
         yield f"  Prisma's own record: {len(done)} applied{last}."
     if assessment.migrations and assessment.kind is Kind.OURS:
@@ -117,7 +119,9 @@ def _worth_knowing(assessment: Assessment) -> Iterator[str]:
     if longest is not None:
         yield f"  The longest lock is held for {_seconds(longest)}, on {longest.table}: the estimate is {size(longest.index_bytes)} of index at 25 MB/s."
     yield "  A client that keeps prepared statements gets `cached plan must not change result type` after its table's conversion, until it prepares"
-    yield "  them anew (Prisma's engine after one error each); --end-idle ends idle connections after each step, and their pools connect anew."
+    yield "  them anew (Prisma's engine, to version 6, after one error each; Prisma 7 with a driver adapter keeps none unless told to). The cure is a rolling"
+    yield "  restart of the site after the adoption. --end-idle instead ends idle connections after each step that changes a type; a Node process may"
+    yield "  exit when its connection is ended (SQLSTATE 57P01, unhandled)."
     for note in assessment.notes:
         yield f"  {note}"
     if assessment.blockers:

@@ -18,7 +18,7 @@ from .steps import Step
 
 CHECK_VIOLATION = "23514"
 
-# The site's clients keep prepared statements, which fail once after a column's type has changed. Their pools connect anew.
+# A client's prepared statements fail after a column's type has changed, until it prepares them anew: on a new connection.
 END_IDLE_SQL = """
     SELECT count(*) FILTER (WHERE pg_catalog.pg_terminate_backend(a.pid))
     FROM pg_catalog.pg_stat_activity AS a
@@ -32,7 +32,7 @@ def adopt(
 ) -> Assessment:
     """Convert the database `alias`, record our first migrations, run the later ones, and return what there was to do.
 
-    `done` is told each step and its seconds. With blockers (after the repairs, if `repair`) nothing further is changed.
+    `done` is told each step and its seconds; `end_idle`: end other clients' idle connections after each that changes a type. With blockers (after the repairs, if `repair`) nothing further is changed.
     """
     with migrating(alias, patience=patience, progress=progress) as run:
         connection = run.connection
@@ -44,10 +44,13 @@ def adopt(
         if assessment.kind in (Kind.EMPTY, Kind.DRIFTED):
             return assessment
         if assessment.kind is not Kind.OURS:  # Else an earlier run has come so far.
+            ended = 0
             for step in assessment.steps:
                 _timed(run, step, done)
-                if end_idle:
-                    _ask(connection, END_IDLE_SQL)
+                if end_idle and step.retypes:
+                    ended += _ask(connection, END_IDLE_SQL)
+            if end_idle:
+                progress.say(f"Ended {ended} idle {'connection' if ended == 1 else 'connections'} of other clients.")
             _record(run)
     call_command("migrate", database=alias, lock_wait=patience, verbosity=0, interactive=False)
     return assessment

@@ -155,7 +155,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
             *map(Blocker, (finding for finding in server.findings() if finding.code == "server.schema")),
             *map(Blocker, blockers.not_ours(connection, schema, names, server)),
         )
-        retyped = sorted({step.table for step in steps if any(" TYPE " in statement for statement in step.statements)})
+        retyped = sorted({step.table for step in steps if step.retypes})
         with connection.cursor() as cursor:
             cursor.execute(OTHERS_SQL, {"schema": schema, "tables": names})
             others = tuple(cursor.fetchall())
@@ -164,7 +164,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
     later = later_steps(connection, [name for name in migrations.pending if name not in FIRST], live)
     foreign = comparison.foreign.where(lambda thing: thing.table not in (LEDGER, *LEDGERS))
     kind = Kind.DRIFTED if found else Kind.SUPERSET if any(foreign) else Kind.EXACT
-    notes = [finding.message for finding in comparison.findings if finding.code in FOREIGN]
+    notes = [finding.message for finding in comparison.findings if _is_noted(finding)]
     notes += [
         f"The function {function} speaks of {table} and of times without zone: see whether it still works on a copy, {table}'s are with one afterwards."
         for function, table in functions
@@ -198,6 +198,10 @@ def _has_nulls(connection, live: Catalog, place: tuple[str, str]) -> bool:
     column = next((c for c in live.columns if (c.table, c.name) == place), None)
     is_table = any(table.name == place[0] and table.kind == "table" for table in live.tables)
     return column is not None and is_table and column.nullable and _ask(connection, is_null(column))
+
+
+def _is_noted(finding: Finding) -> bool:
+    return finding.code in FOREIGN or (finding.code, finding.severity) == ("default.extra", Severity.NOTE)
 
 
 def _blocks(finding: Finding) -> bool:

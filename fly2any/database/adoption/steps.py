@@ -78,6 +78,11 @@ class Step:
         return max(map(lock_of, self.statements), key=LOCKS.index, default="")
 
     @property
+    def retypes(self) -> bool:
+        """Say whether it changes the type of a column, which breaks the plans that other clients keep."""
+        return any(statement.startswith("ALTER TABLE ") and " TYPE " in statement for statement in self.statements)
+
+    @property
     def seconds(self) -> float:
         return self.index_bytes / REBUILT_PER_SECOND
 

@@ -20,7 +20,10 @@ class Command(BaseCommand):
         parser.add_argument("--yes", action="store_true", help="Carry the plan out; without it nothing is changed.")
         parser.add_argument("--repair", action="store_true", help="With --yes: first mend what can be mended without loss.")
         parser.add_argument(
-            "--end-idle", action="store_true", help="With --yes: end other clients' idle connections after each step."
+            "--end-idle",
+            action="store_true",
+            help="With --yes: end other clients' idle connections after each step that changes a column's type. A Node process may exit"
+            " when its connection is ended (57P01, unhandled): prefer a rolling restart of the site after the adoption.",
         )
         add_lock_wait(parser)
 
