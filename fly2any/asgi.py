@@ -1,10 +1,12 @@
 import os
 
-from django.core.asgi import get_asgi_application
+import django
 
+from fly2any.handlers import ASGIHandler
 from fly2any.postgres.pool import serve_from_pools
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fly2any.settings")
 
-application = get_asgi_application()
+django.setup(set_prefix=False)
+application = ASGIHandler()
 serve_from_pools()

@@ -249,6 +249,7 @@ MIDDLEWARE = [
     "fly2any.administration.middleware.plain_requests",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "fly2any.administration.deadlines.limited",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -292,6 +293,7 @@ AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # What is not tried is not counted, and nobody is kept out by it.
 AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code"]  # Masked in its records, as the password is.
 AXES_USERNAME_FORM_FIELD = "username"
 AXES_CLIENT_IP_CALLABLE = "fly2any.administration.accesses.network_of"
@@ -355,6 +357,10 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = True
 USE_TZ = True
+
+# Bytes of a request: a larger one is refused before it is read. No form has a field for a file.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
+FILE_UPLOAD_HANDLERS = ["fly2any.administration.middleware.NoUploads"]
 
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True  # From where they lie: a deploy gathers nothing.

@@ -1,10 +1,12 @@
 import os
 
-from django.core.wsgi import get_wsgi_application
+import django
 
+from fly2any.handlers import WSGIHandler
 from fly2any.postgres.pool import serve_from_pools
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fly2any.settings")
 
-application = get_wsgi_application()
+django.setup(set_prefix=False)
+application = WSGIHandler()
 serve_from_pools()

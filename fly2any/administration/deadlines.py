@@ -1,15 +1,17 @@
-"""Pages that end: each runs in a transaction in which no statement may take long; one that only reads, in a read-only one."""
+"""Pages that end: no statement of a request may take long, from the first on, and one that only reads is in a read-only transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any
 
-from django.db import DatabaseError, OperationalError, transaction
+from django.db import DatabaseError, OperationalError, connections, transaction
 from django.http import HttpRequest, HttpResponse
+from psycopg import ServerCursor
 from psycopg.errors import QueryCanceled
+from psycopg.pq import TransactionStatus
 
 from . import replica
 from .accesses import record
@@ -25,6 +27,33 @@ class TooSlow(Exception):  # noqa: N818  Nothing is broken: the answer would com
 
 def is_timeout(error: BaseException) -> bool:
     return isinstance(error, OperationalError) and isinstance(error.__cause__, QueryCanceled)
+
+
+def limited(get_response):
+    """Give each statement of a request STATEMENT from the first on: those that find its session and its user, too."""
+
+    def respond(request):
+        with ExitStack() as stack:
+            for alias in connections:
+                stack.enter_context(connections[alias].execute_wrapper(_limit))
+            return get_response(request)
+
+    return respond
+
+
+def _limit(execute, sql, parameters, many, context):
+    """Execute a statement, with a limit for its transaction if it begins one.
+
+    The limit is in the same message, which PostgreSQL takes for one transaction: it costs no round trip, and a pooler's next
+    client does not get it.
+    """
+    cursor = context["cursor"]
+    begins = context["connection"].connection.info.transaction_status == TransactionStatus.IDLE
+    if not begins or many or not isinstance(sql, str) or isinstance(cursor.cursor, ServerCursor):
+        return execute(sql, parameters, many, context)
+    result = execute(f"SET LOCAL statement_timeout = {STATEMENT}; {sql}", parameters, many, context)
+    cursor.nextset()  # From the answer to SET to that of the statement.
+    return result
 
 
 def in_time(view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest], HttpResponse]) -> Callable[..., HttpResponse]:

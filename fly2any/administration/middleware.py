@@ -2,21 +2,71 @@
 
 import codecs
 
-from django.http import HttpResponseBadRequest
+from django.conf import settings
+from django.core.files.uploadhandler import FileUploadHandler
+from django.http import HttpResponse
+
+from fly2any.handlers import TOO_LARGE
+
+
+class FileRefused(Exception):  # noqa: N818  Nothing is broken: the admin has no field for a file.
+    """A form that has a file in it."""
+
+
+class NoUploads(FileUploadHandler):
+    """Refuse a file before a byte of it is kept."""
+
+    def new_file(self, *args, **kwargs):
+        raise FileRefused
+
+    def receive_data_chunk(self, raw_data, start):
+        raise FileRefused
+
+    def file_complete(self, file_size):
+        raise FileRefused
 
 
 def plain_requests(get_response):
-    """Refuse a request that is in another encoding than UTF-8, or has a NUL in a header.
+    """Refuse a request that is too large, has a file, is in another encoding than UTF-8, or has a NUL in a header.
 
     Django decodes an address and a form as the request says, which yields text that no table takes: a failed sign-in with such
     text would be counted nowhere.
     """
 
     def respond(request):
-        if codecs.lookup(request.encoding or "utf-8").name != "utf-8":
-            return HttpResponseBadRequest("The request is not in UTF-8: send it so.", content_type="text/plain")
-        if any("\0" in value for name, value in request.META.items() if name.startswith("HTTP_")):
-            return HttpResponseBadRequest("A header has a character that no text has.", content_type="text/plain")
-        return get_response(request)
+        return refusal(request) or get_response(request)
 
     return respond
+
+
+def refusal(request) -> HttpResponse | None:
+    """Return the answer to a request that is not taken, None for one that is."""
+    if not is_utf8(request.content_params.get("charset", "utf-8")):
+        return _refuse(400, "The request is not in UTF-8: send it so.")
+    if any("\0" in value for name, value in request.META.items() if name.startswith("HTTP_")):
+        return _refuse(400, "A header has a character that no text has.")
+    if "HTTP_TRANSFER_ENCODING" in request.META:
+        return _refuse(411, "The request does not tell its length: send it with a Content-Length.")
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not length.isdigit() or int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        return _refuse(413, TOO_LARGE)
+    if request.content_type == "multipart/form-data":  # Read here: later the check of CSRF would answer for what it has.
+        try:
+            _ = request.POST
+        except FileRefused:
+            return _refuse(413, "The admin takes no files: send the form without.")
+        except (LookupError, ValueError):
+            return _refuse(400, "A part of the form cannot be read: send it as a browser does.")
+    return None
+
+
+def is_utf8(charset: str) -> bool:
+    """Return whether `charset` is a name of UTF-8; there are encodings that are none of text, as hex."""
+    try:
+        return codecs.lookup(charset).name == "utf-8"
+    except (LookupError, ValueError):
+        return False
+
+
+def _refuse(status: int, sentence: str) -> HttpResponse:
+    return HttpResponse(f"{sentence.rstrip()}\n", status=status, content_type="text/plain")

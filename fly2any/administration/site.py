@@ -23,6 +23,7 @@ from fly2any.database.retention.rules import switched_on
 from fly2any.database.security import TOPICS as SECURITY
 from fly2any.database.status import waived
 
+from .backends import in_turn
 from .dashboard import read_backups, read_state, read_tables, read_tiles
 from .deadlines import in_time
 from .filters import BadParameter
@@ -125,7 +126,8 @@ class AdminSite(admin.AdminSite):
         if request.user.is_active and request.user.is_staff and not self.has_permission(request):
             wanted = urlencode({"next": request.GET.get("next", "")})
             return HttpResponseRedirect(f"{reverse('admin:second_factor', current_app=self.name)}?{wanted}")
-        return super().login(request, extra_context)
+        login = super().login
+        return (in_turn(login) if request.method == "POST" else login)(request, extra_context)
 
     def admin_view(self, view, cacheable=False):
         return super().admin_view(_explained(in_time(view, self.too_slow)), cacheable)

@@ -1,5 +1,6 @@
 """A database that is kept busy: pages and actions end with a sentence, and change nothing."""
 
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -10,6 +11,7 @@ from django.urls import reverse
 from accounts.models import User
 from engagement.models import Notification
 from fly2any.administration import changelist, deadlines
+from fly2any.administration.backends import SIGN_IN, TURN_SQL
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST = "admin:engagement_notification_changelist"
@@ -123,3 +125,45 @@ def test_a_bad_address_is_a_sentence_above_the_list_without_it(staff, address):
     page = answer.content.decode()
     assert (answer.status_code, answer.request["QUERY_STRING"], page.count('class="error"')) == (200, "", 1)
     assert len(page) < 100_000
+
+
+@pytest.mark.parametrize("table", ["django_session", "users"])
+def test_time_is_limited_from_the_first_query_of_a_request_on(staff, table):
+    staff.raise_request_exception = False
+    with busy(table):
+        begun = time.monotonic()
+        page = staff.get(reverse(LIST))
+
+    assert (page.status_code, "The database does not answer" in page.content.decode()) == (503, True)
+    assert time.monotonic() - begun < 5
+
+
+def test_a_sign_in_that_waits_for_its_record_ends(client, monkeypatch):
+    monkeypatch.setattr(deadlines, "STATEMENT", 200)
+    client.raise_request_exception = False
+    with busy("axes_accessattempt"):
+        page = client.post(reverse("admin:login"), {"username": "a@example.com", "password": "p"})
+
+    assert page.status_code == 503
+
+
+def test_the_limit_of_a_request_is_not_left_on_its_connection(staff):
+    staff.get(reverse(LIST))
+    staff.post(reverse("admin:login"), {"username": "a@example.com", "password": "p"})
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() == ("0",)
+
+
+def test_a_sign_in_that_does_not_get_its_turn_is_told_to_come_again(client, monkeypatch):
+    monkeypatch.setattr(deadlines, "STATEMENT", 200)
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute(TURN_SQL, [SIGN_IN, "a@example.com 127.0.0.1"])
+            page = client.post(reverse("admin:login"), {"username": " a@example.com", "password": "p"})
+    finally:
+        other.close()
+
+    assert (page.status_code, page.content) == (429, b"Too many sign-ins for this address at once: try again in a moment.\n")

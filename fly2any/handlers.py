@@ -1,0 +1,58 @@
+"""Django's handlers and requests, where a client could make an error of ours or fill the disk before any middleware runs."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core.handlers import asgi, wsgi
+from django.http import HttpResponse
+
+TOO_LARGE = "The request is larger than 2.5 MB, the most that the admin takes: send less.\n"
+
+
+class AnyContentType:
+    """A request whose Content-Type cannot be read: `plain_requests` refuses it for the charset, which is no encoding of text."""
+
+    content_type: str | None
+    content_params: dict[str, str] | None
+
+    def _set_content_type_params(self, meta):
+        try:
+            super()._set_content_type_params(meta)  # type: ignore[misc]
+        except (LookupError, ValueError):
+            self.content_type, self.content_params, self._encoding = "", {"charset": ""}, None
+
+
+class WSGIRequest(AnyContentType, wsgi.WSGIRequest):
+    pass
+
+
+class WSGIHandler(wsgi.WSGIHandler):
+    request_class = WSGIRequest
+
+
+class ASGIRequest(AnyContentType, asgi.ASGIRequest):
+    pass
+
+
+class ASGIHandler(asgi.ASGIHandler):
+    """Django's, which would write a body of any size to the disk before anything looks at it."""
+
+    request_class = ASGIRequest
+
+    async def handle(self, scope, receive, send):
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            await self.send_response(HttpResponse(TOO_LARGE, status=413, content_type="text/plain"), send)
+            return
+        await super().handle(scope, receive, send)
+
+    async def read_body(self, receive):
+        size = 0
+
+        async def receive_so_much():
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            return message if size <= settings.DATA_UPLOAD_MAX_MEMORY_SIZE else {"type": "http.disconnect"}
+
+        return await super().read_body(receive_so_much)

@@ -1,0 +1,330 @@
+"""Who has not signed in takes no disk, no memory and no thread of ours: a real gunicorn, and clients that are slow or send much."""
+
+import asyncio
+import io
+import re
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+
+import bcrypt
+import pytest
+from django.test import RequestFactory
+
+from fly2any import handlers
+from fly2any.worker import ARRIVAL, CONTINUE, Frame, frame
+from tests.conftest import PROJECT, fresh
+from tests.servers import free_port
+from tests.test_deploy import BIN, environment
+
+SLOW = 20  # Clients: more than there are threads.
+MB = 1024 * 1024
+
+
+class Web:
+    """gunicorn with one process of eight threads, as it is configured."""
+
+    def __init__(self, database, folder):
+        self.port, self.database = free_port(), database
+        self.log = (folder / "log").open("w+")
+        arguments = f"--bind=127.0.0.1:{self.port} --workers=1"
+        self.process = subprocess.Popen(
+            [BIN / "gunicorn"], cwd=PROJECT, stdout=self.log, stderr=subprocess.STDOUT,
+            env=environment(database, GUNICORN_CMD_ARGS=arguments, TMPDIR=str(folder), SECOND_FACTOR="false"),
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while True:
+            with suppress(OSError):
+                if self.ask("/health/live")[0] == 200:
+                    return
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def ask(self, path, data=None, headers=(), timeout=30):
+        """Return the status and the text of an answer."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", data=data, headers={"Host": "localhost", "X-Forwarded-Proto": "https", **dict(headers)}
+        )  # fmt: skip
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def connect(self, sent, receive=None):
+        """Return a socket that has sent `sent`, with a receive buffer of so many bytes."""
+        client = socket.socket()
+        if receive:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+        client.connect(("127.0.0.1", self.port))
+        client.sendall(sent)
+        return client
+
+    @contextmanager
+    def clients(self, sent, number=SLOW, receive=None):
+        """Clients that have sent `sent` and say no more, with a receive buffer of so many bytes."""
+        with ExitStack() as stack:
+            for _ in range(number):
+                stack.enter_context(client := self.connect(sent, receive))
+            time.sleep(0.5)
+            yield client
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(60)
+        self.log.close()
+
+
+@pytest.fixture(scope="module")
+def web(django_db_setup, django_db_blocker, _migrated_template, tmp_path_factory):
+    with django_db_blocker.unblock():
+        for database in fresh(_migrated_template):
+            server = Web(database, tmp_path_factory.mktemp("web"))
+            yield server
+            server.stop()
+
+
+def head(path="/admin/login/", *lines, method="POST"):
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", "X-Forwarded-Proto: https", *lines, "", ""]).encode()
+
+
+FORM = "Content-Type: application/x-www-form-urlencoded"
+DAWDLING = {
+    "the body": head("/admin/login/", FORM, "Content-Length: 1000") + b"username=",
+    "the head": head("/admin/login/", FORM)[:-2],
+    "anything": b"",
+    "a body of no told length": head("/admin/login/", FORM, "Transfer-Encoding: chunked") + b"5\r\n",
+    "what it was asked for": head("/admin/login/", FORM, "Expect: 100-continue", "Content-Length: 1000"),
+    "a body too large": head("/admin/login/", FORM, f"Content-Length: {600 * MB}") + b"username=",
+}
+
+
+def answers_in_time(web):
+    begun = time.monotonic()
+    return [web.ask("/health/live")[0], web.ask("/admin/login/")[0]] == [200, 200] and time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("what", DAWDLING)
+def test_clients_that_do_not_send_keep_no_thread(web, what):
+    with web.clients(DAWDLING[what]):
+        assert answers_in_time(web)
+
+
+def test_clients_that_do_not_read_keep_no_thread(web):
+    with web.clients(head("/static/admin/js/vendor/jquery/jquery.js", method="GET"), receive=4096):
+        assert answers_in_time(web)
+
+
+def test_clients_that_do_not_close_keep_no_thread_and_do_not_stop_the_main_loop(web):
+    with web.clients(head("/nope/", "Connection: close", method="GET")):
+        assert answers_in_time(web)
+
+
+def test_a_process_full_of_idle_connections_takes_new_ones(web):
+    with web.clients(b"", number=510):
+        assert answers_in_time(web)
+
+
+def test_a_request_that_does_not_arrive_is_ended(web):
+    with web.clients(DAWDLING["the body"], number=1) as client:
+        client.settimeout(ARRIVAL + 10)
+        said = client.recv(1000)
+
+    assert said.startswith(b"HTTP/1.1 408 ")
+
+
+def whole(client):
+    """Return the statuses of the answers that a connection brings, until it is closed."""
+    client.settimeout(30)
+    said = b""
+    while data := client.recv(65536):
+        said += data
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", said)]
+
+
+def test_a_request_in_pieces_and_several_at_once_are_answered(web):
+    body = b"username=a@example.com&password=p"
+    post = head("/admin/login/", FORM, f"Content-Length: {len(body)}") + body
+    last = head("/health/live", "Connection: close", method="GET")
+    with web.connect(b"") as client:
+        for place in range(0, len(post), 40):
+            client.sendall(post[place : place + 40])
+            time.sleep(0.01)
+        client.sendall(post + head("/health/live", method="GET") + last)
+        answers = whole(client)
+
+    assert answers == [TAKEN, TAKEN, 200, 200]
+
+
+def test_a_client_that_asks_first_is_told_to_send(web):
+    with web.connect(head("/admin/login/", FORM, "Expect: 100-continue", "Content-Length: 4", "Connection: close")) as client:
+        client.settimeout(10)
+        told = client.recv(1000)
+        client.sendall(b"a=bc")
+        answers = whole(client)
+
+    assert (told, answers[-1]) == (CONTINUE, TAKEN)
+
+
+REFUSED = {
+    "600 MB": (["Content-Type: multipart/form-data; boundary=B", f"Content-Length: {600 * MB}"], b"--B\r\n", 413),
+    "one byte too many": ([FORM, "Content-Length: 2621441"], b"a=", 413),
+    "no told length": ([FORM, "Transfer-Encoding: chunked"], b"5\r\na=bcd\r\n", 411),
+    "two lengths": ([FORM, "Content-Length: 1", "Content-Length: 2"], b"a=", 400),
+    "a head without end": ([f"X-{n}: {'a' * 4000}" for n in range(20)], b"", 431),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_too_large_is_refused_before_it_is_received(web, what):
+    lines, body, status = REFUSED[what]
+    begun = time.monotonic()
+    with web.connect(head("/admin/login/", *lines)[: -2 if status == 431 else None] + body) as client:
+        answers = whole(client)
+
+    assert (answers, time.monotonic() - begun < 5) == ([status], True)
+
+
+LARGEST = 1000
+
+
+@pytest.mark.parametrize(
+    ("received", "found"),
+    [
+        (b"", None),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n", None),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET", Frame(27)),
+        (b"\r\nGET / HTTP/1.1\r\n\r\n", Frame(20)),
+        (b"POST / HTTP/1.1\r\ncontent-LENGTH:  1000 \r\n\r\n", Frame(1043)),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n", Frame(41, is_read=False)),
+        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", Frame(39, is_read=False)),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", Frame(57, is_read=False)),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", Frame(47, is_read=False)),
+        (b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n", Frame(64, is_awaited=True)),
+    ],
+)
+def test_where_a_request_ends(received, found):
+    assert frame(received, LARGEST) == found
+
+
+STAFF = """
+    INSERT INTO users (id, email, password, "isStaff", "isSuperuser", "updatedAt") VALUES (%s, %s, %s, true, true, now())
+"""
+
+
+def test_of_sixteen_guesses_at_once_no_more_are_tried_than_of_sixteen_in_a_row(web):
+    email = "boss@example.com"
+    web.database.execute(STAFF, ["boss", email, bcrypt.hashpw(b"right", bcrypt.gensalt(10)).decode()])
+    page = urllib.request.Request(
+        f"http://127.0.0.1:{web.port}/admin/login/", headers={"Host": "localhost", "X-Forwarded-Proto": "https"}
+    )
+    with urllib.request.urlopen(page) as shown:
+        cookie = shown.headers["Set-Cookie"].partition(";")[0]
+        token = re.search('name="csrfmiddlewaretoken" value="(.*?)"', shown.read().decode())[1]
+
+    def guess(password):
+        data = urllib.parse.urlencode({"username": email, "password": password, "csrfmiddlewaretoken": token}).encode()
+        return web.ask("/admin/login/", data, {"Cookie": cookie, "Referer": "https://localhost/", "User-Agent": password})[0]
+
+    with ThreadPoolExecutor(16) as threads:
+        answers = sorted(threads.map(guess, [f"wrong {n}" for n in range(16)]))
+
+    assert answers == [200] * 4 + [429] * 12  # The fifth closes it.
+    assert guess("right") == 429
+    assert web.database.execute("SELECT sum(failures_since_start)::int FROM axes_accessattempt") == [(5,)]
+
+
+class Unread(io.BytesIO):
+    """A body that was not to be read."""
+
+    def read(self, *_):
+        raise AssertionError("it was read")
+
+
+def answer(body=b"", *, method="POST", path="/admin/login/", **environ):
+    """Return status and text of the answer of the application, as a server would ask it."""
+    environ = RequestFactory().generic(method, path, body).environ | environ
+    said = []
+    text = b"".join(handlers.WSGIHandler()(environ, lambda status, headers: said.append(int(status[:3])))).decode()
+    return said[0], text
+
+
+FILE = b'--B\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nabc\r\n--B--\r\n'
+FIELD = b'--B\r\nContent-Disposition: form-data; name="f"%s\r\n\r\nabc\r\n--B--\r\n'
+TAKEN = 403  # By the check of CSRF, which there is no cookie for.
+MULTIPART = "multipart/form-data; boundary=B"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/admin/login/", "/admin/", "/nope/", "/admin/second-factor/passkey/registration/begin/"])
+def test_a_body_too_large_is_a_sentence_on_every_page_and_is_not_read(path):
+    environ = {"CONTENT_LENGTH": "2621441", "CONTENT_TYPE": MULTIPART, "wsgi.input": Unread()}
+
+    assert answer(path=path, **environ) == (413, handlers.TOO_LARGE)
+
+
+@pytest.mark.django_db
+def test_a_file_is_refused_and_a_form_of_the_same_kind_is_not():
+    assert answer(FILE, CONTENT_TYPE=MULTIPART) == (413, "The admin takes no files: send the form without.\n")
+    assert answer(FIELD % b"", CONTENT_TYPE=MULTIPART)[0] == TAKEN
+    assert answer(FIELD % b'; filename=""', CONTENT_TYPE=MULTIPART)[0] == TAKEN
+
+
+CHARSETS = [
+    "text/plain; charset=hex", "text/plain; charset=rot13", "text/plain; charset=zip", "text/plain; charset=undefined", "text/plain; charset=nope",
+    "text/plain; charset=", "text/plain; charset=utf-7", "text/plain; charset*=hex''%41", "text/plain; charset*=nope''%41", "text/plain; boundary*=nope''a",
+]  # fmt: skip
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("charset", CHARSETS)
+def test_a_charset_that_is_not_utf_8_is_a_sentence(method, charset):
+    for path in ("/admin/login/?next=%41", "/nope/"):
+        assert answer(method=method, path=path, CONTENT_TYPE=charset) == (400, "The request is not in UTF-8: send it so.\n")
+    assert answer(method="GET", path="/health/live", CONTENT_TYPE=charset)[0] == 200
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("odd", [b"; filename*=hex''%41", b"; filename*=nope''a", b"; x*=rot13''%41"])
+def test_a_part_in_no_encoding_of_text_is_no_fault_of_ours(odd):
+    assert answer(FIELD % odd, CONTENT_TYPE=MULTIPART)[0] in (TAKEN, 400, 413)
+
+
+@pytest.mark.parametrize("name", ["utf-8", "UTF8", "u8", '"utf-8"'])
+@pytest.mark.django_db
+def test_a_name_of_utf_8_is_taken(name):
+    assert answer(b"a=b", CONTENT_TYPE=f"application/x-www-form-urlencoded; charset={name}")[0] == TAKEN
+
+
+def ask_asgi(*bodies, headers=()):
+    """Return the statuses that the ASGI application sends for a request that comes in these pieces."""
+    messages = [{"type": "http.request", "body": body, "more_body": n < len(bodies)} for n, body in enumerate(bodies, 1)]
+    sent = []
+
+    async def receive():
+        return messages.pop(0) if messages else await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/nope/", "query_string": b"", "headers": [(b"host", b"localhost"), *headers],
+        "http_version": "1.1", "scheme": "http", "server": ("localhost", 80), "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+    asyncio.run(handlers.ASGIHandler()(scope, receive, send))
+    return [message["status"] for message in sent if message["type"] == "http.response.start"]
+
+
+def test_under_asgi_a_large_body_is_not_kept_either():
+    piece = b"a" * MB
+
+    assert ask_asgi(piece, headers=[(b"content-length", str(600 * MB).encode())]) == [413]
+    assert ask_asgi(*[piece] * 3) == []  # Without a told length it is ended.
+    assert ask_asgi(b"a=b", headers=[(b"content-type", b"text/plain; charset=hex")]) == [400]
