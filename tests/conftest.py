@@ -104,7 +104,7 @@ def fresh(template):
 @contextmanager
 def django(database):
     """A Django connection to a database of a test's own."""
-    place = {"NAME": database.name, "HOST": database.host, "PORT": database.port}
+    place = {"NAME": database.name, "HOST": database.host, "PORT": database.port, "USER": database.user}
     connections.databases[database.name] = {**connection.settings_dict, **place}
     try:
         yield connections[database.name]

@@ -1,12 +1,13 @@
-import os
-from contextlib import contextmanager
+import sys
+from pathlib import Path
 
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-from fly2any.database.diagnosis import Refusal
 from fly2any.database.management.arguments import add_database
-from fly2any.database.person import as_rows, count, erase, export, find
+from fly2any.database.person import File, Stream, erase, export, find, plan, write_new
+from fly2any.database.person.render import plan_as_text
+from fly2any.database.terminal import Terminal
 
 
 class Command(BaseCommand):
@@ -16,33 +17,40 @@ class Command(BaseCommand):
     def add_arguments(self, parser):
         parser.add_argument("what", choices=["export", "erase"], help="Whether to give it out, or to erase it.")
         parser.add_argument("email", metavar="EMAIL", help="The person's e-mail address.")
-        parser.add_argument("--output", metavar="FILE", help="Write the export, or the certificate, into this new file.")
+        parser.add_argument(
+            "--output", metavar="FILE", type=Path, help="Write the export, or the certificate, into this new file."
+        )
         parser.add_argument("--yes", action="store_true", help="With erase: do it; without, it is shown what would go.")
+        parser.add_argument(
+            "--no-search",
+            action="store_true",
+            help="With erase: do not search the database for what remains; the certificate says so.",
+        )
         add_database(parser, "they are in")
 
-    def handle(self, *, what, email, output, yes, database, **options):
+    def handle(self, *, what, email, output, yes, no_search, database, **options):
         connection = connections[database]
+        progress = Terminal(self.stderr)
         person = find(connection, email)
-        if what == "erase" and not yes:
-            rows = "\n".join(as_rows(count(connection, person)))
-            self.stdout.write(
-                f"Nothing was changed. --yes erases these rows of {email}, for good but for backups and archives:\n{rows}"
-            )
-            return
-        with self.opened(output) as write:  # Before anything is erased.
-            for text in export(connection, person) if what == "export" else [erase(connection, person).as_json() + "\n"]:
-                write(text)
+        if what == "export":
+            self.export(connection, person, output)
+        elif not yes:
+            planned = plan(connection, person, searched=not no_search, progress=progress)
+            planned.require()
+            self.stdout.write(plan_as_text(planned), ending="")
+        else:
+            keeper = File(output) if output else Stream(self.stdout)
+            certificate = erase(connection, person, keeper, searched=not no_search, progress=progress)
+            if not certificate.is_whole:
+                self.stderr.write(
+                    "The person was erased. The certificate lists what remains or was not searched: check those places."
+                )
+                sys.exit(4)
 
-    @contextmanager
-    def opened(self, output):
-        if output is None:
-            yield lambda text: self.stdout.write(text, ending="")
+    def export(self, connection, person, output):
+        texts = export(connection, person)
+        if output:
+            write_new(output, lambda stream: stream.writelines(texts))
             return
-        try:
-            file = os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
-        except FileExistsError:
-            raise Refusal(f"{output} is there already: name a new file.") from None
-        except OSError as error:
-            raise Refusal(f"{output} cannot be written ({error.strerror}): name another file.") from error
-        with file:
-            yield file.write
+        for text in texts:
+            self.stdout.write(text, ending="")

@@ -1,0 +1,9 @@
+"""A person's rights: everything that is held about somebody, and its erasure (GDPR, articles 15, 17 and 20)."""
+
+from .erase import Certificate, Keeper, erase
+from .export import export
+from .keeping import File, Stream, write_new
+from .people import Person, find
+from .plan import Plan, plan
+
+__all__ = ["Certificate", "File", "Keeper", "Person", "Plan", "Stream", "erase", "export", "find", "plan", "write_new"]

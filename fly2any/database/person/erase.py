@@ -1,0 +1,228 @@
+"""The erasure of a person, in one transaction, and its certificate."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Protocol
+
+from django.db import Error, IntegrityError, transaction
+
+from ..diagnosis import Refusal, sqlstate
+from ..locks import try_again
+from ..sql import time_limits
+from ..watching import Progress
+from . import own
+from .people import Person
+from .plan import NOT_SEARCHED, RECORD, Change, Reach, people_rows, reach, reasons
+from .search import Found, Place, Unsearched, search, statistics
+from .tables import Tables, read_tables
+from .trace import AT, Rows, counted, referring, rows_of
+from .transactions import TABLE_LOCK_TIMEOUT, UNHURRIED_SQL, writing
+
+FORMAT = 2
+PATIENCE = 60  # Seconds, in all, for the tables that no foreign key guards.
+BEYOND = (
+    "backups and archives from before",
+    "the logs of the server, the site and the admin",
+    "replicas and other databases",
+    "what is compressed or encoded in a column",
+)
+NOW_SQL = "SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_current_xact_id()::pg_catalog.text"
+LOST = ("", "08", "57")  # Classes of SQLSTATE that do not say whether a COMMIT took place.
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What an erasure removed, changed and cleared, in rows by table; what remains, and why; and what was not searched."""
+
+    at: datetime
+    transaction: str  # pg_xact_status() says of it whether it was committed.
+    person: str  # The id: nothing else of them is in it.
+    removed: dict[str, int]
+    changed: tuple[Change, ...]
+    cleared: dict[str, int]
+    remaining: tuple[Place, ...]
+    unsearched: tuple[Unsearched, ...]
+    beyond: tuple[str, ...] = BEYOND
+
+    @property
+    def rows(self) -> int:
+        return sum(self.removed.values())
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything was searched and nothing of them is left but the id in the record of access."""
+        remaining = [place for place in self.remaining if place.holds != "similar" and place.reason != RECORD]
+        return not (self.changed or self.unsearched or remaining)
+
+    def as_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, default=datetime.isoformat)
+
+
+class Keeper(Protocol):
+    """Where a certificate is kept."""
+
+    def keep(self, certificate: Certificate) -> None:
+        """Write it as pending, and return when it cannot be lost."""
+
+    def confirm(self) -> None:
+        """Say in it that the erasure was committed."""
+
+    def discard(self) -> None:
+        """Take it back: nothing was erased."""
+
+
+def erase(
+    connection, person: Person, keeper: Keeper, *, searched: bool = True, progress: Progress | None = None
+) -> Certificate:
+    """Remove the person and every row of theirs in one transaction; return its certificate, which `keeper` has before it commits.
+
+    Raises Refusal where other people would go, a foreign key forbids it or rows would stay: nothing is changed then.
+    """
+    committing = False
+    try:
+        with writing(connection):
+            certificate = _erase(connection, person, searched, progress or Progress())
+            keeper.keep(certificate)
+            committing = True
+    except BaseException as error:
+        if committing and not (isinstance(error, Error) and sqlstate(error)[:2] not in LOST):
+            raise Refusal(
+                "The connection was lost while the erasure was committed. Whether it was is answered by:"
+                f" SELECT pg_xact_status('{certificate.transaction}'); its certificate says “pending”."
+            ) from error
+        keeper.discard()
+        raise
+    keeper.confirm()
+    return certificate
+
+
+def _erase(connection, person: Person, searched: bool, progress: Progress) -> Certificate:
+    tables = read_tables(connection)
+    with connection.cursor() as cursor:
+        found = _require(tables, reach(cursor, tables, person, lock=True))
+        if not people_rows(cursor, tables, person, lock=False):
+            raise Refusal("The person was removed meanwhile: nothing was changed.")
+        changed = found.changed(tables)
+        done = [_remove(connection, cursor, tables, person, found)]
+        places = Found((), (NOT_SEARCHED,))
+        if searched:
+            cursor.execute(UNHURRIED_SQL)
+            places = search(connection, tables, person, progress, reasons(tables, found), rows_of())
+            places = Found((*places.places, *_refresh_statistics(connection, tables, person)), places.unsearched)
+        progress.show("waiting for the tables that no foreign key guards", None)
+        _lock(connection, tables)
+        progress.clear()
+        found = _require(tables, reach(cursor, tables, person, lock=True))  # What was added meanwhile.
+        done.append(_remove(connection, cursor, tables, person, found))
+        cursor.execute(NOW_SQL)
+        at, number = cursor.fetchone()
+    removed, cleared = _added(one[0] for one in done), _added(one[1] for one in done)
+    return Certificate(at, number, person.id, removed, changed, cleared, places.places, places.unsearched)
+
+
+def _require(tables: Tables, found: Reach) -> Reach:
+    if sentences := found.obstacles(tables):
+        raise Refusal(f"Nothing was changed. {' '.join(sentences)}")
+    return found
+
+
+def _remove(connection, cursor, tables: Tables, person: Person, found: Reach) -> tuple[dict[str, int], dict[str, int]]:
+    """Remove and clear what was found; return how many rows of each table; raise Refusal where one of them stays."""
+    own.clear(cursor, tables, person, found.cleared)
+    _delete(connection, cursor, tables, found.trace.removed)
+    with _refused():
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    left = people_rows(cursor, tables, person, lock=False)
+    for link, keys in found.trace.asked:
+        for oid, places in referring(cursor, tables, link, keys, lock=False).items():
+            left[oid] |= places
+    for oid, places in _still_there(cursor, tables, found.trace.removed).items():
+        left[oid] |= places
+    if names := sorted(counted(tables, left)):
+        raise Refusal(
+            f"Rows of the person would stay in {', '.join(names)}, where a trigger or a disabled foreign key keeps them: nothing was changed."
+        )
+    return counted(tables, found.trace.removed), counted(tables, found.cleared)
+
+
+def _delete(connection, cursor, tables: Tables, removed: Rows) -> None:
+    """Delete rows, those that refer to others first; what this role may not delete itself is left to the foreign keys."""
+    todo = [oid for oid in reversed(removed) if removed[oid] and tables.tables[oid].may_delete]
+    while todo:
+        stuck = []
+        for oid in todo:
+            try:
+                with transaction.atomic(using=connection.alias):
+                    cursor.execute(f"DELETE FROM {tables.tables[oid].rows_sql} AS c WHERE {AT}", [sorted(removed[oid])])
+            except IntegrityError as error:  # A row that is deleted later still refers to it.
+                stuck.append((oid, error))
+        if len(stuck) == len(todo):
+            with _refused():
+                raise stuck[0][1]
+        todo = [oid for oid, _ in stuck]
+
+
+def _still_there(cursor, tables: Tables, removed: Rows) -> Rows:
+    found = rows_of()
+    for oid, places in removed.items():
+        cursor.execute(f"SELECT c.ctid::pg_catalog.text FROM {tables.tables[oid].rows_sql} AS c WHERE {AT}", [sorted(places)])
+        found[oid] |= {place for (place,) in cursor.fetchall()}
+    return found
+
+
+class _refused:  # noqa: N801  A context manager without state.
+    """Turn what a constraint refuses into a sentence that names it."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, IntegrityError):
+            diag = getattr(error.__cause__, "diag", None)
+            where = f"{diag.schema_name}.{diag.table_name}" if diag else "a table"
+            raise Refusal(
+                f"Nothing was changed. The constraint {diag.constraint_name if diag else '?'} of {where} refuses the erasure:"
+                " change the action of that key, or remove those rows first."
+            ) from error
+
+
+def _lock(connection, tables: Tables) -> None:
+    """Let nobody add to the tables that know a person without a foreign key, until the end of the transaction."""
+    there = [table for name in own.WITHOUT_KEY if (table := tables.own(name)) and (table.may_update or table.may_delete)]
+    if not there:
+        return
+
+    def attempt():
+        with time_limits(connection, lock=TABLE_LOCK_TIMEOUT), connection.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {', '.join(table.sql for table in there)} IN SHARE ROW EXCLUSIVE MODE", [])
+
+    try_again(attempt, patience=PATIENCE, again=lambda error, pause: None)
+
+
+def _refresh_statistics(connection, tables: Tables, person: Person) -> list[Place]:
+    """Sample the tables anew whose statistics hold the person's address or id, and return where they stand still."""
+    for table in {table.oid: table for table, _ in statistics(connection, tables, person)}.values():
+        with suppress(Error), transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            cursor.execute(f"ANALYZE {table.sql}", [])
+    return [
+        Place(
+            tables.label(table.oid),
+            column,
+            "statistics",
+            1,
+            f"the planner's statistics are a sample of before: ANALYZE {table.sql}",
+        )
+        for table, column in statistics(connection, tables, person)
+    ]
+
+
+def _added(counts) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for one in counts:
+        for name, count in one.items():
+            total[name] = total.get(name, 0) + count
+    return total

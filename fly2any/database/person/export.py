@@ -1,0 +1,61 @@
+"""Everything that is held about a person, as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from ..roles import SECRETS
+from .people import Person
+from .plan import reach
+from .tables import Tables, quoted, read_tables
+from .trace import AT, Rows, rows_of
+from .transactions import reading
+
+FORMAT = 1
+
+
+def export(connection, person: Person) -> Iterator[str]:
+    """Yield every row that an erasure removes, changes or clears as one JSON text, of one snapshot; secrets are left out."""
+    with reading(connection):
+        with connection.cursor() as cursor:
+            tables = read_tables(connection)
+            found = reach(cursor, tables, person, lock=False)
+        rows = rows_of()
+        for part in (found.trace.removed, *found.trace.changed.values(), found.cleared):
+            for oid, places in part.items():
+                rows[oid] |= places
+        head = {"format": FORMAT, "at": datetime.now(UTC).isoformat(), "person": asdict(person)}
+        yield json.dumps(head, ensure_ascii=False)[:-1] + ', "tables": {'
+        for place, (name, parts) in enumerate(_by_name(tables, rows).items()):
+            yield f"{',' if place else ''}\n{json.dumps(name)}: ["
+            first = True
+            for oid, places in parts:
+                for text in _rows(connection, tables, oid, places):
+                    yield ("" if first else ",\n") + text
+                    first = False
+            yield "]"
+        yield "\n}}\n"
+
+
+def _by_name(tables: Tables, rows: Rows) -> dict[str, list[tuple[int, set[str]]]]:
+    found: dict[str, list[tuple[int, set[str]]]] = {}
+    for oid, places in rows.items():
+        found.setdefault(tables.label(oid), []).append((oid, places))
+    return found
+
+
+def _rows(connection, tables: Tables, oid: int, places: set[str]) -> Iterator[str]:
+    """Yield rows of a table as JSON, many at a time."""
+    table = tables.tables[oid]
+    hidden = SECRETS.get(tables.label(oid), ())
+    columns = ", ".join(f"c.{quoted(column.name)}" for column in tables.columns[oid] if column.name not in hidden)
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(
+            f"SELECT pg_catalog.row_to_json(r)::pg_catalog.text FROM (SELECT {columns} FROM {table.rows_sql} AS c WHERE {AT}) AS r",
+            [sorted(places)],
+        )
+        while rows := cursor.fetchmany(1000):
+            yield ",\n".join(row for (row,) in rows)

@@ -1,0 +1,156 @@
+"""Where the certificate of an erasure is kept: written before the erasure commits, and confirmed when it has."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..diagnosis import Refusal
+from .erase import Certificate
+
+STATE = '  "state": "{}"'
+PENDING, COMMITTED, ROLLED_BACK = STATE.format("pending"), STATE.format("committed"), STATE.format("rolled back")
+UNCONFIRMED = "The person was erased, but that could not be written into the certificate ({reason}): correct “pending” in it to “committed”. The transaction is {number}."
+
+
+def _without_end(certificate: Certificate) -> str:
+    """Return a certificate as JSON, all but what says its state."""
+    return certificate.as_json().removesuffix("\n}") + ",\n"
+
+
+class File:
+    """A new file: it is whole at any time, says “pending”, and becomes “committed” in its place, which needs no room.
+
+    Raises Refusal where the file is there or its folder cannot be written.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.place: int | None = None
+        self.number = ""
+        self.part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        if os.path.lexists(path):
+            raise Refusal(f"{path} is there already: name a new file.")
+        with _explained(path):
+            os.close(os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+    def keep(self, certificate: Certificate) -> None:
+        """Write it whole and to the disk, under another name first."""
+        text = _without_end(certificate)
+        self.number = certificate.transaction
+        content = f"{text}{PENDING.ljust(len(COMMITTED))}\n}}\n".encode()
+        with self.part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(self.part, self.path)
+        except FileExistsError:
+            raise Refusal(f"{self.path} is there already: name a new file.") from None
+        except OSError:  # A file system without links.
+            if os.path.lexists(self.path):
+                raise Refusal(f"{self.path} is there already: name a new file.") from None
+            self.part.rename(self.path)
+        self.place = len(text.encode())
+        self.part.unlink(missing_ok=True)
+        _sync_folder(self.path.parent)
+
+    def confirm(self) -> None:
+        """Overwrite the state."""
+        try:
+            with self.path.open("r+b") as file:
+                file.seek(self.place or 0)
+                file.write(COMMITTED.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise Refusal(UNCONFIRMED.format(reason=error.strerror, number=self.number)) from error
+
+    def discard(self) -> None:
+        """Remove the file."""
+        with suppress(OSError):
+            self.part.unlink(missing_ok=True)
+        if self.place is not None:
+            with suppress(OSError):
+                self.path.unlink()
+
+
+class Stream:
+    """A stream: all but the state, which ends the JSON, is written before the erasure commits."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream  # A TextIO, or Django's wrapper of one.
+        self.begun = False
+        self.number = ""
+
+    def keep(self, certificate: Certificate) -> None:
+        """Write it, unfinished."""
+        self.number = certificate.transaction
+        self._write(_without_end(certificate))
+        self.begun = True
+
+    def confirm(self) -> None:
+        """Finish it."""
+        try:
+            self._write(f"{COMMITTED}\n}}\n")
+        except OSError as error:
+            raise Refusal(
+                f"The person was erased, but the end of the certificate could not be written ({error.strerror}). The transaction is {self.number}."
+            ) from error
+
+    def discard(self) -> None:
+        """Finish it as one of an erasure that did not take place."""
+        if self.begun:
+            with suppress(OSError):
+                self._write(f"{ROLLED_BACK}\n}}\n")
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
+        with suppress(OSError, ValueError):  # A stream without a descriptor.
+            number = self.stream.fileno()
+            if stat.S_ISREG(os.fstat(number).st_mode):
+                os.fsync(number)
+
+
+class _explained:  # noqa: N801
+    """Turn what a file system refuses into a sentence."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, OSError):
+            raise Refusal(f"{self.path} cannot be written ({error.strerror}): name another file.") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def write_new(path: Path, write: Callable[[TextIO], None]) -> None:
+    """Write a new file that only this user can read, whole or not at all; raise Refusal where it is there."""
+    file = File(path)
+    try:
+        with file.part.open("w", encoding="utf-8") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.link(file.part, path)
+    except FileExistsError:
+        raise Refusal(f"{path} is there already: name a new file.") from None
+    finally:
+        file.part.unlink(missing_ok=True)
+    _sync_folder(path.parent)

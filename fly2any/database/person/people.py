@@ -1,0 +1,47 @@
+"""A person, by their e-mail address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..diagnosis import Refusal
+from .tables import read_tables
+from .transactions import reading
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    id: str
+    email: str | None
+
+
+def find(connection, email: str) -> Person:
+    """Return the person with this e-mail address, in upper or lower case; raise Refusal for nobody, several, and for staff."""
+    try:
+        email.encode()
+    except UnicodeEncodeError:
+        raise Refusal("The e-mail address is not valid UTF-8: check the terminal's encoding.") from None
+    if "\0" in email:
+        raise Refusal("An e-mail address has no NUL: correct it.")
+    with reading(connection), connection.cursor() as cursor:
+        people = read_tables(connection)
+        table = people.require(people.people.oid, "which holds the people")
+        cursor.execute(
+            f'SELECT id, email, "isStaff" OR "isSuperuser" FROM {table.sql}'
+            " WHERE pg_catalog.lower(email) OPERATOR(pg_catalog.=) pg_catalog.lower(%s) ORDER BY id",
+            [email],
+        )
+        found = cursor.fetchall()
+    if not found:
+        raise Refusal(f"Nobody has the e-mail address {email}: correct it, or look in the admin.")
+    if len(found) > 1:
+        exact = [row for row in found if row[1] == email]
+        if len(exact) != 1:
+            raise Refusal(
+                f"{len(found)} people have the e-mail address {email}, written differently: give it as one of them has it."
+            )
+        found = exact
+    identity, address, is_staff = found[0]
+    if is_staff:
+        raise Refusal(f"{email} is one of the staff: take that from them in the admin first.")
+    return Person(identity, address)

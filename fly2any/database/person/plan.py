@@ -1,0 +1,128 @@
+"""What an erasure would do to a database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..diagnosis import Refusal
+from ..watching import Progress
+from . import own
+from .people import Person
+from .search import Found, Place, Unsearched, search
+from .tables import ACTIONS, Tables, read_tables
+from .trace import Rows, Trace, counted, follow, number, obstacles, places_of, rows_of
+from .transactions import UNHURRIED_SQL, reading
+
+RECORD = "the record of access keeps the id, which names nobody by itself"
+NOT_SEARCHED = Unsearched("the database", "not searched, as was asked for")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Rows that stay because their foreign key only clears the reference."""
+
+    table: str
+    constraint: str
+    action: str
+    columns: tuple[str, ...]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an erasure removes, changes and clears, in rows by table; what it leaves; and the sentences why it cannot be done."""
+
+    person: Person
+    removed: dict[str, int]
+    changed: tuple[Change, ...]
+    cleared: dict[str, int]
+    remaining: tuple[Place, ...]
+    unsearched: tuple[Unsearched, ...]
+    obstacles: tuple[str, ...]
+
+    def require(self) -> None:
+        """Raise Refusal where the erasure cannot be done."""
+        if self.obstacles:
+            raise Refusal(f"Nothing was changed. {' '.join(self.obstacles)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Rows that an erasure reaches: those it follows, and those of ours that it clears."""
+
+    trace: Trace
+    cleared: Rows
+
+    def changed(self, tables: Tables) -> tuple[Change, ...]:
+        """Return what the foreign keys that keep rows change."""
+        return tuple(
+            Change(tables.label(link.table), link.name, ACTIONS[link.action], link.sets, count)
+            for link, rows in self.trace.changed.items()
+            if (count := number(self.trace.left(rows)))
+        )
+
+    def obstacles(self, tables: Tables) -> tuple[str, ...]:
+        """Return the sentences why the person cannot be erased."""
+        return (*obstacles(tables, self.trace), *_privileges(tables, self.cleared))
+
+
+def reach(cursor, tables: Tables, person: Person, *, lock: bool) -> Reach:
+    """Return what an erasure reaches; with `lock` those rows stay as they are until the end of the transaction."""
+    roots = people_rows(cursor, tables, person, lock=lock)
+    for oid, places in own.removed_rows(cursor, tables, person, lock=lock).items():
+        roots[oid] |= places
+    trace = follow(cursor, tables, roots, lock=lock)
+    cleared = own.cleared_rows(cursor, tables, person, lock=lock)
+    return Reach(trace, trace.left(cleared))
+
+
+def people_rows(cursor, tables: Tables, person: Person, *, lock: bool) -> Rows:
+    """Return the person's own row; of a table that inherits from the people, too."""
+    found = rows_of()
+    for table in tables.tables.values():
+        if table.kind == "r" and tables.is_of_people(table.oid):
+            tables.require(table.oid, "which holds the people")
+            rows = places_of(cursor, table, "c.id OPERATOR(pg_catalog.=) %s", [person.id], lock=lock)
+            for oid, places in rows.items():
+                found[oid] |= places
+    return found
+
+
+def _privileges(tables: Tables, cleared: Rows):
+    for oid, places in cleared.items():
+        if places and not tables.tables[oid].may_update:
+            yield (
+                f"The role {tables.role} may not clear the address in {tables.label(oid)}: connect as the owner of the tables."
+            )
+
+
+def plan(connection, person: Person, *, searched: bool = True, progress: Progress | None = None) -> Plan:
+    """Return what an erasure of the person would do, of one snapshot; without `searched`, not where else the address stands."""
+    with reading(connection), connection.cursor() as cursor:
+        tables = read_tables(connection)
+        found = reach(cursor, tables, person, lock=False)
+        places = Found((), (NOT_SEARCHED,))
+        if searched:
+            cursor.execute(UNHURRIED_SQL)
+            places = search(connection, tables, person, progress or Progress(), reasons(tables, found), found.trace.removed)
+        changed, cleared = found.changed(tables), counted(tables, found.cleared)
+        emptied = {(one.table, column) for one in changed for column in one.columns}
+        remaining = tuple(
+            place
+            for place in places.places
+            if (place.table, place.column) not in emptied and not (place.holds == "address" and place.table in cleared)
+        )
+        removed = counted(tables, found.trace.removed)
+        return Plan(person, removed, changed, cleared, remaining, places.unsearched, found.obstacles(tables))
+
+
+def reasons(tables: Tables, found: Reach) -> dict[tuple[int, str], str]:
+    """Return why the address or the id stays in what is known, by a table's oid and column, "" for all of them."""
+    known = {}
+    for link, rows in found.trace.changed.items():
+        for oid in (link.table, *rows):
+            known[oid, ""] = f"the foreign key {link.name} keeps the row (ON DELETE {ACTIONS[link.action]})"
+    if (accesses := tables.own(own.ACCESSES)) is not None:
+        for column in ("person_id", "row_id", "staff_id"):
+            known[accesses.oid, column] = RECORD
+    return known

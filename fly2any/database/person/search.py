@@ -1,0 +1,177 @@
+"""Where a person's address or id stands in a database: every column of every table that this role may read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import Error, transaction
+
+from ..diagnosis import first_line
+from ..sql import pinned
+from ..watching import Progress
+from .people import Person
+from .tables import Column, Table, Tables, quoted
+from .trace import AT, Rows
+from .words import Pattern, Words, words
+
+SEARCHED = ("S", "U", "C", "X", "Z", "V")  # pg_type.typcategory; the others hold numbers, times and the like.
+LARGE = 32 << 20  # Bytes: a text above is compared as it is and in upper and lower case, which takes no memory.
+KINDS = {"m": "materialized view", "f": "foreign table"}
+
+STATISTICS_SQL = """
+    SELECT s.schemaname::text, s.tablename::text, s.attname::text,
+           COALESCE((SELECT i.indrelid FROM pg_catalog.pg_index AS i WHERE i.indexrelid = c.oid), c.oid)::bigint
+    FROM pg_catalog.pg_stats AS s
+    JOIN pg_catalog.pg_namespace AS n ON n.nspname = s.schemaname
+    JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = s.tablename
+    WHERE concat_ws(' ', s.most_common_vals::text, s.histogram_bounds::text, s.most_common_elems::text) ~* %s
+    ORDER BY s.schemaname COLLATE "C", s.tablename COLLATE "C", s.attname COLLATE "C"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A column in which the person's address or id stands, in how many rows; `similar` where it is part of a longer word."""
+
+    table: str
+    column: str
+    holds: str  # "address", "id" or "similar"
+    rows: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsearched:
+    """What was not searched, and why."""
+
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    places: tuple[Place, ...]
+    unsearched: tuple[Unsearched, ...]
+
+
+def search(
+    connection, tables: Tables, person: Person, progress: Progress, reasons: dict[tuple[int, str], str], without: Rows
+) -> Found:
+    """Return where the person's address and id stand, except in the rows `without`.
+
+    `reasons` says of a table's oid and column ("" for all) why they stand there. It must run inside a transaction.
+    """
+    wanted = words(person.id, person.email)
+    places: dict[tuple[str, str, str, str], int] = {}
+    unsearched: list[Unsearched] = []
+    whole = sum(table.pages + 1 for table in tables.tables.values())
+    done = 0
+    for table in tables.tables.values():
+        progress.show(f"searching {table.schema}.{table.name}", 100 * done / whole)
+        done += table.pages + 1
+        if table.kind == "p":  # Its partitions have the rows.
+            continue
+        label = tables.label(table.oid)
+        columns = [column for column in tables.columns.get(table.oid, ()) if column.category in SEARCHED]
+        if reason := _unreadable(table, columns):
+            unsearched.append(Unsearched(label, reason))
+            continue
+        unsearched += [Unsearched(f"{label}.{one.name}", "no privilege to read it") for one in columns if not one.may_read]
+        seen = Searched(connection, table, without.get(table.oid, set()))
+        for column, counts in seen.columns([one for one in columns if one.may_read], wanted):
+            if isinstance(counts, str):
+                unsearched.append(Unsearched(f"{label}.{column.name}", counts))
+                continue
+            reason = reasons.get((table.oid, column.name)) or reasons.get((table.oid, "")) or _reason(table)
+            for holds, rows in counts.items():
+                key = (label, column.name, holds, reason)
+                places[key] = places.get(key, 0) + rows
+    progress.clear()
+    return Found(
+        tuple(Place(table, column, holds, rows, reason) for (table, column, holds, reason), rows in places.items() if rows),
+        tuple(dict.fromkeys(unsearched)),
+    )
+
+
+def _unreadable(table: Table, columns: list[Column]) -> str:
+    if not columns:
+        return ""
+    if table.kind == "f":
+        return "a foreign table: its rows are on another server"
+    if table.hidden:
+        return "row-level security hides rows of it from this role"
+    return "" if any(column.may_read for column in columns) else "no privilege to read it"
+
+
+def _reason(table: Table) -> str:
+    if table.kind == "m":
+        return "a materialized view holds the rows of before: REFRESH MATERIALIZED VIEW"
+    return "no rule of this project removes it: check these rows"
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A table that is searched, but for the rows `without`."""
+
+    connection: Any
+    table: Table
+    without: set[str]
+
+    def columns(self, columns: list[Column], wanted: Words) -> Iterator[tuple[Column, dict[str, int] | str]]:
+        """Yield each column that holds something with its counts, or with the reason why it could not be searched."""
+        if not columns:
+            return
+        try:
+            hits = self.count([(column, wanted.any) for column in columns])
+        except Error as error:
+            if len(columns) == 1:
+                yield columns[0], f"PostgreSQL cannot search it: {first_line(str(error))}"
+                return
+            for column in columns:
+                yield from self.columns([column], wanted)
+            return
+        for column in (column for column, rows in zip(columns, hits, strict=True) if rows):
+            address, within = 0, 0
+            if wanted.address and wanted.within:
+                address, within = self.count([(column, wanted.address), (column, wanted.within)])
+            [by_id] = self.count([(column, wanted.id)])
+            yield column, {"address": address, "similar": within - address, "id": by_id}
+
+    def count(self, wanted: list[tuple[Column, Pattern]]) -> tuple[int, ...]:
+        """Return in how many rows each pattern is in its column, of one scan."""
+        conditions = [holds(column, pattern) for column, pattern in wanted]
+        counts = ", ".join(f"pg_catalog.count(*) FILTER (WHERE {condition})" for condition, _ in conditions)
+        parameters = [value for _, values in conditions for value in values]
+        left = f" WHERE NOT {AT}" if self.without else ""
+        with transaction.atomic(using=self.connection.alias), self.connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT {counts} FROM {self.table.rows_sql} AS c{left}",
+                [*parameters, *([sorted(self.without)] if self.without else [])],
+            )
+            return cursor.fetchone()
+
+
+def holds(column: Column, pattern: Pattern) -> tuple[str, list]:
+    """Return the condition that a column of the table `c` holds what a pattern describes, and its parameters."""
+    text = f'({as_text(column)} COLLATE pg_catalog."default")'
+    matches, values = f"{text} OPERATOR(pg_catalog.~*) %s", [list(pattern.plain), pattern.text]
+    if column.type.endswith("[]") or column.category == "C":  # Bytes inside are written as digits.
+        matches = f"({matches} OR {text} OPERATOR(pg_catalog.~*) %s)"
+        values.append(pattern.digits)
+    large = f"pg_catalog.octet_length({text}) OPERATOR(pg_catalog.>) {LARGE}"
+    return f"CASE WHEN {large} THEN {text} OPERATOR(pg_catalog.~~) ANY (%s::pg_catalog.text[]) ELSE {matches} END", values
+
+
+def as_text(column: Column) -> str:
+    """Return a column of the table `c` as text."""
+    name = f"c.{quoted(column.name)}"
+    return f"pg_catalog.encode({name}, 'escape')" if column.base == "bytea" else f"{name}::pg_catalog.text"
+
+
+def statistics(connection, tables: Tables, person: Person) -> list[tuple[Table, str]]:
+    """Return the tables, and their columns, whose planner's statistics hold the person's address or id: samples of the rows."""
+    with pinned(connection), connection.cursor() as cursor:
+        cursor.execute(STATISTICS_SQL, [words(person.id, person.email).any.text])
+        return [(tables.tables[oid], column) for *_, column, oid in cursor.fetchall() if oid in tables.tables]

@@ -1,0 +1,150 @@
+"""The rows that hang on a person, along foreign keys and their actions, as the database itself would go."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .tables import ACTIONS, KEEPING, STOPPING, Link, Table, Tables, quoted
+
+AT = "c.ctid OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[]::pg_catalog.tid[])"
+
+Rows = dict[int, set[str]]  # Of a table's oid, a partition's own, the places of rows in it (ctid).
+
+
+def rows_of() -> Rows:
+    return defaultdict(set)
+
+
+@dataclass(slots=True)
+class Trace:
+    """What a deletion would reach: rows that go; rows that stay and lose their reference; rows that stop it; other people.
+
+    `asked` are the keys by which rows were found, so that it can be asked again when they are gone.
+    """
+
+    removed: Rows = field(default_factory=rows_of)
+    changed: dict[Link, Rows] = field(default_factory=lambda: defaultdict(rows_of))
+    stopping: dict[Link, Rows] = field(default_factory=lambda: defaultdict(rows_of))
+    others: dict[Link, Rows] = field(default_factory=lambda: defaultdict(rows_of))
+    asked: list[tuple[Link, list[list[str]]]] = field(default_factory=list)
+
+    def left(self, rows: Rows) -> Rows:
+        """Return those of `rows` that do not go."""
+        return {oid: left for oid, places in rows.items() if (left := places - self.removed.get(oid, set()))}
+
+
+def follow(cursor, tables: Tables, roots: Rows, *, lock: bool) -> Trace:
+    """Return what hangs on the rows `roots`, which are among what goes; with `lock` every row that is found stays as it is.
+
+    A locked row also keeps others from adding rows that refer to it. Raises Refusal where rows may be hidden.
+    """
+    trace = Trace()
+    todo = list(roots.items())
+    for oid, places in todo:
+        trace.removed[oid] |= places
+    while todo:
+        oid, places = todo.pop(0)
+        lineage = tables.lineage(oid)
+        for link in (one for one in tables.links if one.target in lineage):
+            tables.require(link.table, f"whose foreign key {link.name} refers to {tables.label(oid)}")
+            keys = _keys(cursor, tables.tables[oid], places, link)
+            if not keys:
+                continue
+            trace.asked.append((link, keys))
+            for child, found in referring(cursor, tables, link, keys, lock=lock).items():
+                if link.action in KEEPING:
+                    trace.changed[link][child] |= found
+                elif link.action in STOPPING:
+                    trace.stopping[link][child] |= found
+                elif new := found - trace.removed[child]:
+                    if tables.is_of_people(child):
+                        trace.others[link][child] |= new
+                    else:
+                        trace.removed[child] |= new
+                        todo.append((child, new))
+    return trace
+
+
+def _keys(cursor, table: Table, places: set[str], link: Link) -> list[list[str]]:
+    """Return the values that `link` may refer to, a list for each of its columns; [] where there are none."""
+    names = [quoted(name) for name in link.keys]
+    values = ", ".join(f"{name}::pg_catalog.text" for name in names)
+    known = " AND ".join(f"{name} IS NOT NULL" for name in names)
+    cursor.execute(
+        f"SELECT DISTINCT {values} FROM {table.rows_sql} AS c WHERE {AT} AND {known}",
+        [sorted(places)],
+    )
+    return [list(column) for column in zip(*cursor.fetchall(), strict=True)]
+
+
+def referring(cursor, tables: Tables, link: Link, keys: list[list[str]], *, lock: bool) -> Rows:
+    """Return the rows that refer by `link` to one of `keys`."""
+    table = tables.tables[link.table]
+    marks = ", ".join(["pg_catalog.unnest(%s::pg_catalog.text[])"] * len(keys))
+    names = ", ".join(f"k{place}" for place in range(len(keys)))
+    pairs = zip(link.columns, link.types, link.operators, strict=True)
+    if len(keys) == 1:  # An index serves this one.
+        column, kind, operator = next(pairs)
+        condition = f"c.{quoted(column)} {operator} ANY (%s::pg_catalog.text[]::{kind}[])"
+    else:
+        same = (f"k.k{at}::{kind} {operator} c.{quoted(column)}" for at, (column, kind, operator) in enumerate(pairs))
+        condition = f"EXISTS (SELECT FROM ROWS FROM ({marks}) AS k ({names}) WHERE {' AND '.join(same)})"
+    return places_of(cursor, table, condition, keys, lock=lock)
+
+
+def places_of(cursor, table: Table, condition: str, parameters: list, *, lock: bool) -> Rows:
+    """Return the rows of a table, as `c`, that a condition holds for."""
+    for_update = " FOR UPDATE" if lock and table.may_update else ""
+    cursor.execute(
+        f"SELECT c.tableoid::pg_catalog.int8, c.ctid::pg_catalog.text FROM {table.rows_sql} AS c WHERE {condition}{for_update}",
+        parameters,
+    )
+    found = rows_of()
+    for oid, place in cursor.fetchall():
+        found[oid].add(place)
+    return found
+
+
+def counted(tables: Tables, rows: Rows) -> dict[str, int]:
+    """Return how many rows there are of each table, by its name."""
+    counts: dict[str, int] = {}
+    for oid, places in rows.items():
+        if places:
+            counts[tables.label(oid)] = counts.get(tables.label(oid), 0) + len(places)
+    return counts
+
+
+def number(rows: Rows) -> int:
+    return sum(map(len, rows.values()))
+
+
+def obstacles(tables: Tables, trace: Trace) -> Iterator[str]:
+    """Yield a sentence for each foreign key because of which the person cannot be erased."""
+    for link, rows in trace.others.items():
+        if other := number(trace.left(rows)):
+            yield (
+                f"The foreign key {link.name} of {tables.label(link.table)} (ON DELETE CASCADE) would delete {of(other, 'other person', 'other people')}:"
+                " change its action, or clear that reference."
+            )
+    for link, rows in trace.stopping.items():
+        if kept := number(trace.left(rows)):
+            yield (
+                f"{of(kept, 'row', 'rows')} of {tables.label(link.table)} refer to them by the foreign key {link.name}"
+                f" (ON DELETE {ACTIONS[link.action]}): remove or change those rows first."
+            )
+    for link, rows in trace.changed.items():
+        columns = {column.name: column for column in tables.columns[link.table]}
+        required = [
+            name for name in link.sets if columns[name].not_null and (link.action == "n" or not columns[name].has_default)
+        ]
+        if required and (kept := number(trace.left(rows))):
+            yield (
+                f"The foreign key {link.name} (ON DELETE {ACTIONS[link.action]}) would clear {tables.label(link.table)}.{required[0]},"
+                f" which is NOT NULL, in {of(kept, 'row', 'rows')}: change its action."
+            )
+
+
+def of(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"

@@ -1,0 +1,34 @@
+"""The transactions that a person's rows are read and removed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import transaction
+
+from ..sql import time_limits
+
+# PostgreSQL then raises where a policy would hide rows from this role.
+WHOLE_SQL = "SET LOCAL row_security = off; SET LOCAL bytea_output = 'hex'"
+UNHURRIED_SQL = "SET LOCAL statement_timeout = 0"  # A search reads the whole database.
+LOCK_TIMEOUT = 5_000  # Milliseconds.
+TABLE_LOCK_TIMEOUT = 500  # Less than deadlock_timeout, so that a session which waits for this one is not chosen to fail.
+
+
+@contextmanager
+def reading(connection) -> Iterator[None]:
+    """Read everything inside in one read-only snapshot, all rows or an error."""
+    with time_limits(connection, lock=LOCK_TIMEOUT, snapshot=True), connection.cursor() as cursor:
+        cursor.execute(WHOLE_SQL)
+        yield
+
+
+@contextmanager
+def writing(connection) -> Iterator[None]:
+    """Change rows inside in a transaction whose statements see what others committed meanwhile, all rows or an error."""
+    with transaction.atomic(using=connection.alias, durable=True), connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        cursor.execute(WHOLE_SQL)
+        with time_limits(connection, lock=LOCK_TIMEOUT):
+            yield

@@ -1,0 +1,77 @@
+"""How a person's address and id are found in text, as PostgreSQL's regular expressions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# Characters of an id: a short one is a word of its own in many texts, so it counts only as a whole value; a long one counts anywhere.
+SHORT, LONG = 8, 16
+# What an address or an id may begin after: nothing, what cannot belong to it, or a character that is written as an escape.
+BEFORE = r"(^|[^[:alnum:]._%-]|\\+[nrtbf]|\\[0-7]{3}|\\+u[0-9a-f]{4}|%[0-9a-f]{2}|&#?[[:alnum:]]+;)"
+AFTER = r"(?![[:alnum:]_-]|\.[[:alnum:]])"
+BEFORE_ID = BEFORE.replace("._%-", "_-")
+AFTER_ID = r"(?![[:alnum:]_-])"
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A text as ~* finds it, as ~* finds it in bytes that are written as digits, and as LIKE finds it in what is too long for ~*."""
+
+    text: str
+    digits: str
+    plain: tuple[str, ...]
+
+    def __or__(self, other: Pattern) -> Pattern:
+        return Pattern(f"(?:{self.text})|(?:{other.text})", f"{self.digits}|{other.digits}", self.plain + other.plain)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a person is known by: `address` by itself, `within` also as a part of a longer word, which may be another's address."""
+
+    address: Pattern | None
+    within: Pattern | None
+    id: Pattern
+
+    @property
+    def any(self) -> Pattern:
+        return self.within | self.id if self.within else self.id
+
+
+def words(identity: str, email: str | None) -> Words:
+    """Return the patterns for an id and an e-mail address, in upper or lower case and with the escapes of JSON, URLs and HTML."""
+    if len(identity) < SHORT:
+        by_id = f'(^|[{{,"]){_plain(identity)}($|[}},"])'
+    else:
+        by_id = _plain(identity) if len(identity) >= LONG else f"{BEFORE_ID}{_plain(identity)}{AFTER_ID}"
+    if not email:
+        return Words(None, None, _pattern(by_id, identity))
+    core = "".join(map(_letter, email))
+    return Words(_pattern(f"{BEFORE}{core}{AFTER}", email), _pattern(core, email), _pattern(by_id, identity))
+
+
+def _pattern(text: str, word: str) -> Pattern:
+    digits = "".join(f"(?:{letter.lower().encode().hex()}|{letter.upper().encode().hex()})" for letter in word)
+    forms = dict.fromkeys((word, word.lower(), word.upper()))
+    return Pattern(text, digits, tuple("%" + re.sub(r"([%_\\])", r"\\\1", form) + "%" for form in forms))
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isalnum() or not letter.isascii() else f"\\{letter}" for letter in text)
+
+
+def _letter(letter: str) -> str:
+    """Return the pattern for one character of an address."""
+    if letter.isascii() and letter.isalnum():
+        return letter
+    forms = [_plain(letter)]
+    for one in sorted({letter, letter.lower(), letter.upper()}):
+        units = one.encode("utf-16-be").hex()
+        forms.append("".join(rf"\\+u{units[at : at + 4]}" for at in range(0, len(units), 4)))
+        forms.append("".join(f"%(?:25)*{byte:02x}" for byte in one.encode()))
+        forms.append("".join(f"={byte:02x}" for byte in one.encode()))
+        forms.extend(f"&#0*(?:{ord(part)}|x0*{ord(part):x});" for part in one if len(one) == 1)
+    if letter == "@":
+        forms.append("&commat;")
+    return f"(?:{'|'.join(dict.fromkeys(forms))})"

@@ -1,0 +1,357 @@
+"""An erasure on databases that others made: it says what it did, or refuses and changes nothing."""
+
+import dataclasses
+import json
+import threading
+
+import pytest
+from django.core import signing
+from django.db import Error
+
+from fly2any.database.diagnosis import Refusal
+from fly2any.database.person import File, erase, find
+from tests.conftest import django
+from tests.database.people import ANA, BOB, EMAIL, erased, exported, mentions, planned, refused
+from tests.servers import wait_until
+
+
+@pytest.fixture
+def two(migrated):
+    """Two people, who have nothing."""
+    for identity, email in ((ANA, EMAIL), (BOB, "bob@example.com")):
+        migrated.execute('INSERT INTO users (id, email, "updatedAt") VALUES (%s, %s, now())', [identity, email])
+    return migrated
+
+
+def test_keys_of_other_schemas_of_several_columns_and_to_the_address_are_followed(two):
+    two.execute(
+        "CREATE SCHEMA crm;"
+        "ALTER TABLE users ADD CONSTRAINT both_key UNIQUE (id, email);"
+        "CREATE TABLE crm.leads (id int PRIMARY KEY, email text REFERENCES users (email) ON UPDATE CASCADE ON DELETE CASCADE);"
+        "CREATE TABLE crm.deals (who text, mail text, no int UNIQUE, FOREIGN KEY (who, mail) REFERENCES users (id, email) ON DELETE CASCADE);"
+        "CREATE TABLE crm.lines (a int, b int REFERENCES crm.deals (no) ON DELETE CASCADE) PARTITION BY RANGE (a);"
+        "CREATE TABLE crm.lines_1 PARTITION OF crm.lines FOR VALUES FROM (0) TO (10);"
+        'CREATE TABLE "100% odd" ("%s" text REFERENCES users ON DELETE CASCADE, loop int UNIQUE, "to" int REFERENCES "100% odd" (loop) ON DELETE CASCADE);'
+        f"INSERT INTO crm.leads VALUES (1, '{EMAIL}'), (2, 'bob@example.com');"
+        f"INSERT INTO crm.deals VALUES ('{ANA}', '{EMAIL}', 1), ('{BOB}', 'bob@example.com', 2), ('{BOB}', NULL, 3);"
+        "INSERT INTO crm.lines VALUES (1, 1), (2, 1), (3, 2);"
+        f"INSERT INTO \"100% odd\" VALUES ('{ANA}', 1, 2), (NULL, 2, 1), ('{BOB}', 3, 3)"
+    )
+    expected = {"users": 1, "crm.leads": 1, "crm.deals": 1, "crm.lines": 2, "100% odd": 2}
+
+    given, foreseen = exported(two), planned(two)
+    certificate = erased(two)
+
+    assert {name: len(rows) for name, rows in given.items()} == foreseen.removed == certificate["removed"] == expected
+    assert two.execute(
+        "SELECT (SELECT count(*) FROM crm.leads), (SELECT count(*) FROM crm.deals), (SELECT count(*) FROM crm.lines)"
+    ) == [(1, 2, 1)]
+    assert (mentions(two, EMAIL), mentions(two, ANA), certificate["remaining"]) == ({}, {}, [])
+
+
+def test_rows_whose_reference_is_only_cleared_are_not_said_to_be_removed(two):
+    two.execute(
+        "CREATE TABLE reviews (id int, who text REFERENCES users ON DELETE SET NULL, body text);"
+        "CREATE TABLE visits (id int, who text DEFAULT 'u-beta' REFERENCES users ON DELETE SET DEFAULT, body text);"
+        f"INSERT INTO reviews VALUES (1, '{ANA}', 'write to {EMAIL.upper()}'), (2, '{BOB}', 'fine');"
+        f"INSERT INTO visits VALUES (1, '{ANA}', 'came');"
+    )
+
+    given, foreseen = exported(two), planned(two)
+    certificate = erased(two)
+
+    assert certificate["removed"] == foreseen.removed == {"users": 1}
+    assert certificate["changed"] == [
+        {"table": "reviews", "constraint": "reviews_who_fkey", "action": "SET NULL", "columns": ["who"], "rows": 1},
+        {"table": "visits", "constraint": "visits_who_fkey", "action": "SET DEFAULT", "columns": ["who"], "rows": 1},
+    ]
+    remaining = {
+        "table": "reviews",
+        "column": "body",
+        "holds": "address",
+        "rows": 1,
+        "reason": "the foreign key reviews_who_fkey keeps the row (ON DELETE SET NULL)",
+    }
+    assert certificate["remaining"] == [remaining]
+    assert [one.column for one in foreseen.remaining] == ["body"]
+    assert [len(given[name]) for name in ("reviews", "visits")] == [1, 1]
+    assert two.execute("SELECT id, who FROM reviews ORDER BY id") == [(1, None), (2, BOB)]
+
+
+def test_an_erasure_that_would_delete_other_people_is_refused(two):
+    two.execute(
+        "CREATE TABLE teams (id int PRIMARY KEY, owner text REFERENCES users ON DELETE CASCADE);"
+        "ALTER TABLE users ADD invited_by text REFERENCES users ON DELETE CASCADE, ADD team int REFERENCES teams ON DELETE CASCADE;"
+        f"INSERT INTO teams VALUES (1, '{ANA}');"
+        f"UPDATE users SET invited_by = '{ANA}', team = 1"
+    )
+
+    assert refused(two) == (
+        "Nothing was changed. The foreign key users_invited_by_fkey of users (ON DELETE CASCADE) would delete 1 other person:"
+        " change its action, or clear that reference. The foreign key users_team_fkey of users (ON DELETE CASCADE) would delete"
+        " 1 other person: change its action, or clear that reference."
+    )
+
+
+@pytest.mark.parametrize("action", ["RESTRICT", "NO ACTION", "NO ACTION DEFERRABLE INITIALLY DEFERRED"])
+def test_a_key_that_forbids_the_erasure_is_said_beforehand(two, action):
+    two.execute(
+        f"CREATE TABLE invoices (who text CONSTRAINT invoices_who_fkey REFERENCES users ON DELETE {action});"
+        f"INSERT INTO invoices VALUES ('{ANA}'), ('{ANA}')"
+    )
+
+    assert refused(two) == (
+        "Nothing was changed. 2 rows of invoices refer to them by the foreign key invoices_who_fkey"
+        f" (ON DELETE {action.partition(' DEFERRABLE')[0]}): remove or change those rows first."
+    )
+
+
+def test_a_key_that_cannot_clear_its_column_is_said_beforehand(two):
+    two.execute(
+        "CREATE TABLE notes (who text NOT NULL REFERENCES users ON DELETE SET NULL);" + f"INSERT INTO notes VALUES ('{ANA}')"
+    )
+
+    assert refused(two) == (
+        "Nothing was changed. The foreign key notes_who_fkey (ON DELETE SET NULL) would clear notes.who, which is NOT NULL, in"
+        " 1 row: change its action."
+    )
+
+
+def test_a_default_that_nobody_has_is_refused_without_a_value_of_the_row(two):
+    two.execute(
+        "CREATE TABLE notes (who text DEFAULT 'nobody' REFERENCES users ON DELETE SET DEFAULT);"
+        f"INSERT INTO notes VALUES ('{ANA}')"
+    )
+
+    with pytest.raises(Refusal) as refusal:
+        erased(two)
+
+    assert str(refusal.value) == (
+        "Nothing was changed. The constraint notes_who_fkey of public.notes refuses the erasure:"
+        " change the action of that key, or remove those rows first."
+    )
+
+
+def test_rows_that_go_anyway_do_not_forbid_the_erasure(two):
+    two.execute(
+        "CREATE TABLE a_trips (id int PRIMARY KEY, who text REFERENCES users ON DELETE CASCADE);"
+        "CREATE TABLE b_stops (trip int REFERENCES a_trips ON DELETE RESTRICT, who text REFERENCES users ON DELETE CASCADE);"
+        "CREATE TABLE _stays (trip int REFERENCES a_trips ON DELETE RESTRICT, who text REFERENCES users ON DELETE CASCADE);"
+        f"INSERT INTO a_trips VALUES (1, '{ANA}'); INSERT INTO b_stops VALUES (1, '{ANA}'); INSERT INTO _stays VALUES (1, '{ANA}')"
+    )
+
+    assert planned(two, searched=False).obstacles == ()
+    assert erased(two)["removed"] == {"users": 1, "a_trips": 1, "b_stops": 1, "_stays": 1}
+
+
+def test_a_trigger_that_keeps_rows_stops_the_erasure(two):
+    two.execute(
+        "CREATE TABLE notes (who text REFERENCES users ON DELETE CASCADE);"
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        "CREATE TRIGGER keep BEFORE DELETE ON notes FOR EACH ROW EXECUTE FUNCTION keep();"
+        f"INSERT INTO notes VALUES ('{ANA}')"
+    )
+
+    with pytest.raises(Refusal, match="Rows of the person would stay in notes, where a trigger"):
+        erased(two)
+
+    assert two.execute("SELECT count(*) FROM users") == [(2,)]
+
+
+def test_rows_that_row_security_hides_are_not_taken_for_none(two):
+    two.execute(
+        "CREATE TABLE notes (who text REFERENCES users ON DELETE CASCADE);"
+        "ALTER TABLE notes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;"
+        f"INSERT INTO notes VALUES ('{ANA}')"
+    )
+    grants = ("GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}", "ALTER TABLE notes OWNER TO {role}")
+    sentence = (
+        f"Row-level security hides rows of notes from the role {two.name}_role: connect as a superuser or a role with BYPASSRLS,"
+        " or as the table's owner after ALTER TABLE … NO FORCE ROW LEVEL SECURITY."
+    )
+
+    said = []
+    with two.role(*grants) as url:
+        ours = dataclasses.replace(two, user=f"{two.name}_role")
+        for act in (erased, planned, exported):
+            with pytest.raises(Refusal) as refusal:
+                act(ours)
+            said.append(str(refusal.value))
+        two.execute("ALTER TABLE users ENABLE ROW LEVEL SECURITY")
+        with pytest.raises(Refusal) as refusal:
+            exported(ours)
+        two.execute(f"ALTER TABLE notes OWNER TO {two.user}")
+    assert url
+    assert said == [sentence] * 3
+    assert str(refusal.value) == sentence.replace("of notes", "of users")
+    assert two.execute("SELECT count(*) FROM users") == [(2,)]
+
+
+def test_a_row_that_commits_meanwhile_into_a_table_without_a_key_goes_too(two):
+    insert = f"INSERT INTO user_activities (id, \"userId\", \"eventType\") VALUES ('late', '{ANA}', 'search')"
+    waits = (
+        "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'user_activities'::regclass AND mode = 'ShareRowExclusiveLock'"
+    )
+    with two.connect() as site:
+        site.execute("BEGIN")
+        site.execute(insert)
+        result = []
+        thread = threading.Thread(target=lambda: result.append(erased(two, searched=False)))
+        thread.start()
+        wait_until(two, waits)
+        site.execute("COMMIT")
+        thread.join()
+
+    assert [one["removed"] for one in result] == [{"users": 1, "user_activities": 1}]
+    assert mentions(two, ANA) == {}
+
+
+def test_the_address_goes_from_the_logs_of_guesses_of_accesses_and_of_the_admin(two):
+    staff = '(at, staff_id, staff_email, action, "table", row_id, query)'
+    two.execute(
+        "INSERT INTO axes_accessattempt (user_agent, ip_address, username, http_accept, path_info, attempt_time, get_data, post_data, failures_since_start)"
+        " VALUES ('x', '192.0.2.1', 'bob', 'x', '/admin/', now(), 'next=/%3Fq%3DANA.SILVA%2540example.com', '', 1),"
+        " ('x', '192.0.2.2', 'bob', 'x', '/admin/', now(), '', '', 1);"
+        f"INSERT INTO fly2any_accesses {staff} VALUES (now(), 's1', '{EMAIL}', 'opened', 'users', '{ANA}', NULL),"
+        " (now(), 's2', 's@example.com', 'exported', 'users', NULL, 'q=ana.silva%40example.com&e=susana.silva@example.com');"
+        "INSERT INTO django_admin_log (action_time, object_repr, action_flag, change_message, user_id, object_id)"
+        " VALUES (now(), 'x', 2, '[{\"changed\": {\"object\": \"ana.silva\\u0040example.com\"}}]', 'u-beta', '7')"
+    )
+    given = exported(two)
+
+    certificate = erased(two)
+
+    assert certificate["removed"] == {"users": 1, "axes_accessattempt": 1}
+    assert certificate["cleared"] == {"fly2any_accesses": 2, "django_admin_log": 1}
+    assert [len(given[name]) for name in ("axes_accessattempt", "fly2any_accesses", "django_admin_log")] == [1, 2, 1]
+    assert two.execute("SELECT staff_email, row_id, query FROM fly2any_accesses ORDER BY staff_id") == [
+        ("(erased)", ANA, None),
+        ("s@example.com", None, "q=(erased)&e=susana.silva@example.com"),
+    ]
+    assert two.execute("SELECT change_message FROM django_admin_log") == [('[{"changed": {"object": "(erased)"}}]',)]
+    assert two.execute("SELECT count(*) FROM axes_accessattempt") == [(1,)]
+    assert [(place["table"], place["column"], place["holds"]) for place in certificate["remaining"]] == [
+        ("fly2any_accesses", "row_id", "id"),
+        ("fly2any_accesses", "query", "similar"),
+    ]
+
+
+def test_sessions_of_the_admin_go_with_the_person(two):
+    with django(two) as connection:
+        for number, identity in enumerate((ANA, BOB)):
+            data = signing.dumps(
+                {"_auth_user_id": identity, "pad": "x" * 500 * number},
+                salt="django.contrib.sessions.SessionStore",
+                compress=True,
+            )
+            two.execute("INSERT INTO django_session VALUES (%s, %s, now())", [f"key{number}", data])
+        del connection
+
+    assert erased(two)["removed"] == {"users": 1, "django_session": 1}
+    assert two.execute("SELECT session_key FROM django_session") == [("key1",)]
+
+
+def test_every_kind_of_column_of_every_schema_is_searched(two):
+    two.execute(
+        "CREATE SCHEMA crm; CREATE EXTENSION IF NOT EXISTS citext SCHEMA public; CREATE DOMAIN crm.mail AS varchar(80);"
+        "CREATE TYPE crm.contact AS (mail text, raw bytea);"
+        "CREATE TABLE crm.everything (a varchar(99), b citext, c json, d jsonb, e text[], f bytea, g crm.mail, h crm.contact, i text,"
+        ' j "char", k bytea[], l text COLLATE "C", m char(60), n int, o timestamp, p inet);'
+        "INSERT INTO crm.everything (a) VALUES ('[Ana.Silva@example.com]');"
+        "INSERT INTO crm.everything (b) VALUES ('mailto:ANA.silva@EXAMPLE.com');"
+        'INSERT INTO crm.everything (c) VALUES (\'{"m": "ana\\u002esilva\\u0040example.com"}\');'
+        'INSERT INTO crm.everything (d) VALUES (\'{"m": ["ana.silva\\u0040example.com"]}\');'
+        "INSERT INTO crm.everything (e) VALUES ('{\"x\", ana.silva@example.com}');"
+        "INSERT INTO crm.everything (f) VALUES ('\\x00ff' || 'Ana.silva@example.com'::bytea || '\\xff');"
+        "INSERT INTO crm.everything (g) VALUES ('ana.silva@example.com');"
+        "INSERT INTO crm.everything (h) VALUES (ROW('x', 'ANA.silva@example.com'::bytea));"
+        "INSERT INTO crm.everything (i) VALUES ('<a>ana.silva&#64;example.com</a>');"
+        "INSERT INTO crm.everything (k) VALUES (ARRAY['x'::bytea, 'ana.silva@example.com']);"
+        "INSERT INTO crm.everything (l) VALUES (repeat('x', 40000000) || ' ana.silva@example.com');"
+        "INSERT INTO crm.everything (m) VALUES ('ana.silva@example.com.br');"
+        "CREATE MATERIALIZED VIEW crm.copy AS SELECT email FROM users;"
+    )
+
+    certificate = erased(two)
+
+    found = {(place["table"], place["column"]): (place["holds"], place["rows"]) for place in certificate["remaining"]}
+    assert found == {
+        **{("crm.everything", column): ("address", 1) for column in "abcdefghikl"},
+        ("crm.everything", "m"): ("similar", 1),
+        ("crm.copy", "email"): ("address", 1),
+    }
+    assert certificate["unsearched"] == []
+    assert {place["reason"] for place in certificate["remaining"] if place["table"] == "crm.copy"} == {
+        "a materialized view holds the rows of before: REFRESH MATERIALIZED VIEW"
+    }
+
+
+def test_what_cannot_be_searched_is_named(two):
+    two.execute(
+        "CREATE SCHEMA crm; CREATE TABLE crm.secret (a text); CREATE TABLE hidden (a text); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY;"
+        "CREATE TABLE partly (a text, b text)"
+    )
+    with two.role(
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
+        "REVOKE SELECT ON partly FROM {role}",
+        "GRANT SELECT (a) ON partly TO {role}",
+    ):
+        certificate = erased(dataclasses.replace(two, user=f"{two.name}_role"))
+
+    assert certificate["unsearched"] == [
+        {"place": "crm.secret", "reason": "no privilege to read it"},
+        {"place": "hidden", "reason": "row-level security hides rows of it from this role"},
+        {"place": "partly.b", "reason": "no privilege to read it"},
+    ]
+    assert certificate["removed"] == {"users": 1}
+
+
+def test_an_erasure_without_a_search_says_so(two):
+    assert erased(two, searched=False)["unsearched"] == [{"place": "the database", "reason": "not searched, as was asked for"}]
+
+
+def test_the_planners_statistics_no_longer_show_the_address(two):
+    two.execute("ANALYZE users")
+    shown = "SELECT count(*) FROM pg_stats WHERE histogram_bounds::text ILIKE %s"
+    assert two.execute(shown, ["%silva@example%"]) != [(0,)]
+
+    certificate = erased(two)
+
+    assert two.execute(shown, ["%silva@example%"]) == [(0,)]
+    assert certificate["remaining"] == []
+
+
+def test_a_commit_that_fails_leaves_no_certificate(two, tmp_path):
+    two.execute(
+        "CREATE TABLE late (at text);"
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;"
+        "CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO late VALUES (OLD.id); RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();"
+        "CREATE CONSTRAINT TRIGGER later AFTER DELETE ON users DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION later();"
+    )
+    with django(two) as connection:
+        person = find(connection, EMAIL)
+        with pytest.raises(Error):
+            erase(connection, person, File(tmp_path / "certificate.json"))
+
+    assert list(tmp_path.iterdir()) == []
+    assert two.execute("SELECT count(*) FROM users") == [(2,)]
+
+
+def test_a_connection_that_is_cut_during_the_commit_leaves_a_pending_certificate(two, tmp_path):
+    path = tmp_path / "certificate.json"
+
+    class Cut(File):
+        def keep(self, certificate):
+            super().keep(certificate)
+            two.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'erasing'")
+
+    with django(two) as connection:
+        person = find(connection, EMAIL)
+        with connection.cursor() as cursor:
+            cursor.execute("SET application_name = 'erasing'")
+        with pytest.raises(Refusal, match="Whether it was is answered by: SELECT pg_xact_status"):
+            erase(connection, person, Cut(path))
+
+    assert json.loads(path.read_text())["state"] == "pending"
+    assert two.execute("SELECT count(*) FROM users") == [(2,)]
