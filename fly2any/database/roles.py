@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .catalog import quote
 from .diagnosis import Refusal
+from .prisma import LEDGER as PRISMAS_LEDGER
 from .server import read_schema
 
 # Tables that only the role that migrates writes, and the record of access, which is only ever added to.
@@ -33,12 +35,36 @@ TABLES_SQL = """
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.relname = ANY (%(tables)s)
     ORDER BY c.relname COLLATE "C"
 """
-OWNERS_SQL = """
-    SELECT DISTINCT r.rolname
+# What else is in the database: the tables, views and sequences of the site and of others. What extensions made is theirs to grant,
+# and the sequence of a column belongs to who owns the table.
+RELATIONS_SQL = """
+    SELECT n.nspname AS schema, c.relname AS name, c.relkind AS kind, pg_catalog.pg_get_userbyid(c.relowner) AS owner,
+           pg_catalog.pg_has_role(c.relowner, 'USAGE') AS is_ours_to_grant, c.relrowsecurity AS is_filtered,
+           COALESCE(o.relname, c.relname) = ANY (%(tables)s) AND n.nspname = %(schema)s AS is_known,
+           COALESCE(o.relname, '') = ANY (%(ledgers)s) AS is_of_ledger
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
-    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.relname = ANY (%(tables)s)
-      AND r.rolname <> %(migrate)s AND NOT r.rolsuper
+    LEFT JOIN pg_catalog.pg_depend AS d ON c.relkind = 'S' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+        AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
+    LEFT JOIN pg_catalog.pg_class AS o ON o.oid = d.refobjid
+    WHERE n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS e
+                      WHERE e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.objid = c.oid AND e.deptype = 'e')
+    ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
+"""
+SCHEMAS_SQL = """
+    SELECT n.nspname AS schema, pg_catalog.pg_get_userbyid(n.nspowner) AS owner, pg_catalog.pg_has_role(n.nspowner, 'USAGE') AS is_ours_to_grant
+    FROM pg_catalog.pg_namespace AS n
+    WHERE n.nspname NOT IN ('information_schema', %(schema)s) AND n.nspname !~ '^pg_'
+    ORDER BY n.nspname COLLATE "C"
+"""
+# Who owns our tables, and who runs what is printed without being a superuser: a member of the owner-to-be gives them to it.
+OWNERS_SQL = """
+    SELECT r.rolname, COALESCE(t.owns, false)
+    FROM pg_catalog.pg_roles AS r LEFT JOIN (
+        SELECT DISTINCT c.relowner, true AS owns
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.relname = ANY (%(tables)s)) AS t ON t.relowner = r.oid
+    WHERE (t.owns OR r.rolname = current_user AND r.rolcreaterole) AND NOT r.rolsuper AND r.rolname <> ALL (%(roles)s)
     ORDER BY r.rolname
 """
 
@@ -52,6 +78,25 @@ class Names:
     read: str
 
 
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table, view or sequence of the database."""
+
+    schema: str
+    name: str
+    kind: str  # of pg_class
+    owner: str
+    is_ours_to_grant: bool  # by the role of the connection
+    is_filtered: bool  # by row-level security
+    is_known: bool  # to our migrations
+    is_of_ledger: bool  # a sequence of a table that only the role that migrates writes
+
+    @property
+    def place(self) -> str:
+        """Return how a GRANT names it."""
+        return f"{'SEQUENCE ' if self.kind == 'S' else ''}{quote(self.schema)}.{quote(self.name)}"
+
+
 def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
     """Return the SQL that makes the roles of `prefix`, or brings them up to date, for those of `tables` that exist.
 
@@ -63,12 +108,32 @@ def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_catalog.current_database()")
         database, schema = cursor.fetchone()[0], read_schema(connection)
-        cursor.execute(TABLES_SQL, {"schema": schema, "tables": [*tables, *LEDGERS]})
+        place = {"schema": schema, "tables": [*tables, *LEDGERS], "ledgers": list(LEDGERS)}
+        cursor.execute(TABLES_SQL, place)
         there = cursor.fetchall()
-        cursor.execute(OWNERS_SQL, {"schema": schema, "tables": [*tables, *LEDGERS], "migrate": names.migrate})
-        owners = [name for (name,) in cursor.fetchall()]
-    lines = [*_roles(names, database, schema), *_owners(names, owners), *_tables(names, schema, there), *_later(names, schema)]
-    return "\n".join([*lines, "COMMIT;", *_in_the_end(names, database, schema, owners), ""])
+        cursor.execute(OWNERS_SQL, {**place, "roles": [names.migrate, names.app, names.read]})
+        owners = dict(cursor.fetchall())
+        cursor.execute(RELATIONS_SQL, place)
+        relations = [Relation(*row) for row in cursor.fetchall()]
+        cursor.execute(SCHEMAS_SQL, place)
+        schemas = cursor.fetchall()
+    makers = dict(sorted((one.owner, one.is_ours_to_grant) for one in relations if one.owner != names.migrate))
+    lines = [
+        *_roles(names, database, schema),
+        *_owners(names, owners),
+        *_tables(names, schema, there),
+        *_sequences(names, relations),
+        *_of_the_site(names, schema, [one for one in relations if not one.is_known]),
+        *_other_schemas(names, schemas),
+        *_later(names, schema, makers),
+    ]
+    lines += ["COMMIT;", *_in_the_end(names, database, schema, owners)]
+    return "".join(f"{_whole(line)}\n" for line in lines)
+
+
+def _whole(line: str) -> str:
+    """Return a line as it is, a comment with no end before its end: a name may contain line breaks."""
+    return re.sub(r"[\r\n]+", "\n-- ", line) if line.startswith("--") else line
 
 
 def _roles(names: Names, database: str, schema: str) -> Iterator[str]:
@@ -76,7 +141,10 @@ def _roles(names: Names, database: str, schema: str) -> Iterator[str]:
     yield "-- Passwords are not in it. Afterwards, in psql, for each role: \\password"
     yield "BEGIN;"
     for name in (names.migrate, names.app, names.read):
-        yield f"DO $do$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {_literal(name)}) THEN CREATE ROLE {quote(name)} LOGIN; END IF; END $do$;"
+        tag = "$do$"
+        while tag in name:
+            tag = f"$do{tag[1:]}"
+        yield f"DO {tag} BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {_literal(name)}) THEN CREATE ROLE {quote(name)} LOGIN; END IF; END {tag};"
     everybody = ", ".join(map(quote, (names.migrate, names.app, names.read)))
     yield f"GRANT CONNECT ON DATABASE {quote(database)} TO {everybody};"
     yield f"GRANT CREATE, TEMPORARY ON DATABASE {quote(database)} TO {quote(names.migrate)};  -- Extensions."
@@ -87,12 +155,13 @@ def _roles(names: Names, database: str, schema: str) -> Iterator[str]:
     yield f"ALTER ROLE {quote(names.read)} SET statement_timeout TO '5min';"
 
 
-def _owners(names: Names, owners: list[str]) -> Iterator[str]:
-    for name in owners:
-        yield f"GRANT {quote(names.migrate)} TO {quote(name)};  -- It owns the tables today, and goes on as before."
+def _owners(names: Names, owners: dict[str, bool]) -> Iterator[str]:
+    for name, owns in owners.items():
+        why = "It owns the tables today, and goes on as before." if owns else "It runs this."
+        yield f"GRANT {quote(names.migrate)} TO {quote(name)};  -- {why}"
 
 
-def _in_the_end(names: Names, database: str, schema: str, owners: list[str]) -> Iterator[str]:
+def _in_the_end(names: Names, database: str, schema: str, owners: dict[str, bool]) -> Iterator[str]:
     yield f"-- For backups that are proven by a restore on this server: ALTER ROLE {quote(names.migrate)} CREATEDB;"
     yield "-- When every client uses one of the three:"
     yield from (f"-- REVOKE {quote(names.migrate)} FROM {quote(name)};" for name in owners)
@@ -113,14 +182,65 @@ def _tables(names: Names, schema: str, tables: list[tuple[str, list[str]]]) -> I
             yield f"GRANT SELECT ({shown}) ON {place} TO {read};"
         else:
             yield f"GRANT SELECT ON {place} TO {read};"
-    yield f"GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {quote(schema)} TO {app};"
 
 
-def _later(names: Names, schema: str) -> Iterator[str]:
-    yield "-- What later migrations make. A new table's secrets: run this command again."
-    default = f"ALTER DEFAULT PRIVILEGES FOR ROLE {quote(names.migrate)} IN SCHEMA {quote(schema)}"
-    yield f"{default} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {quote(names.app)};"
-    yield f"{default} GRANT USAGE, SELECT ON SEQUENCES TO {quote(names.app)};"
+def _sequences(names: Names, relations: list[Relation]) -> Iterator[str]:
+    for one in relations:
+        if one.kind == "S" and one.is_known and not one.is_of_ledger:
+            yield f"GRANT USAGE, SELECT ON {one.place} TO {quote(names.app)};"
+
+
+def _of_the_site(names: Names, schema: str, relations: list[Relation]) -> Iterator[str]:
+    """Yield what the site works with besides our tables, and what a backup reads; each goes on belonging to whom it belongs."""
+    if not relations:
+        return
+    yield f"-- What else is here, for the site ({quote(names.app)}, in the schema {quote(schema)} only) and for backups ({quote(names.migrate)})."
+    yield f"-- It keeps its owner, who goes on changing it. {quote(names.read)} gets nothing of it: which of its columns are secret, you know."
+    for one in relations:
+        if one.schema == schema:
+            yield _grant(one, _of_the_app(one), names.app)
+        if one.kind in ("r", "p", "S"):  # Of the others a dump has the definition only.
+            yield _grant(one, "SELECT", names.migrate)
+        if one.is_filtered:
+            yield f"-- {one.place} has row-level security: policies decide which rows these roles see, and a backup by {quote(names.migrate)} needs BYPASSRLS."
+
+
+def _of_the_app(relation: Relation) -> str:
+    if relation.kind == "S":
+        return "USAGE, SELECT"
+    return "SELECT" if relation.kind == "m" or relation.name == PRISMAS_LEDGER else "SELECT, INSERT, UPDATE, DELETE"
+
+
+def _grant(relation: Relation, privileges: str, role: str) -> str:
+    return _if_may(relation.owner, relation.is_ours_to_grant, f"GRANT {privileges} ON {relation.place} TO {quote(role)};")
+
+
+def _if_may(owner: str, is_ours: bool, statement: str) -> str:
+    """Return a statement that only `owner` may run: where this role is not one, as a comment, for the rest to succeed."""
+    return (
+        statement if is_ours else f"-- Left out, for this role is not a member of {quote(owner)}, who may run it: {statement}"
+    )
+
+
+def _other_schemas(names: Names, schemas: list[tuple[str, str, bool]]) -> Iterator[str]:
+    for schema, owner, is_ours_to_grant in schemas:
+        yield _if_may(owner, is_ours_to_grant, f"GRANT USAGE ON SCHEMA {quote(schema)} TO {quote(names.migrate)};")
+
+
+def _later(names: Names, schema: str, makers: dict[str, bool]) -> Iterator[str]:
+    yield "-- What is made later, by migrations and by those who own something here. Run this command again after each migration:"
+    yield f"-- it hides a new table's secrets from {quote(names.read)}, and lets {quote(names.app)} only read a new ledger and only add to a new record."
+    migrate, app = quote(names.migrate), quote(names.app)
+    for maker, is_ours in {names.migrate: True, **makers}.items():
+        granted = [
+            f"IN SCHEMA {quote(schema)} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {app};",
+            f"IN SCHEMA {quote(schema)} GRANT USAGE, SELECT ON SEQUENCES TO {app};",
+        ]
+        if maker != names.migrate:  # In any schema: a backup reads them all.
+            granted += [
+                f"GRANT {what} TO {migrate};" for what in ("SELECT ON TABLES", "SELECT ON SEQUENCES", "USAGE ON SCHEMAS")
+            ]
+        yield from (_if_may(maker, is_ours, f"ALTER DEFAULT PRIVILEGES FOR ROLE {quote(maker)} {grant}") for grant in granted)
 
 
 def _literal(text: str) -> str:
