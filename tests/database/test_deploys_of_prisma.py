@@ -8,17 +8,19 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from fly2any.database.adoption import adopt
 from fly2any.database.locks import MIGRATION_LOCK
 from fly2any.database.migrating import LockedOut, migrating
 from fly2any.database.watching import Progress
 from tests.conftest import django
+from tests.database.sites import KINDS, fill, is_as_migrated
 from tests.servers import open_transaction, wait_until
 
 BUILD = "CREATE INDEX CONCURRENTLY probe_idx ON users (name)"
 VALID_SQL = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('probe_idx')"
 WAITING_SQL = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'advisory' AND datname = current_database()"
 BUILDING_SQL = "SELECT 1 FROM pg_stat_progress_create_index WHERE datname = current_database()"
-SNAPSHOT = ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users")
+WRITE = "LOCK TABLE users IN ROW EXCLUSIVE MODE"  # A build waits for its end before it reads the table.
 
 
 class Told(Progress):
@@ -56,17 +58,17 @@ class Deploy:
 
 
 @pytest.fixture
-def deploy(migrated):
-    """A function that starts such a session on the migrated database."""
+def deploy(database):
+    """A function that starts such a session."""
     started = []
 
-    def start(*before):
-        started.append(Deploy(migrated, *before))
+    def start(*before, on=database):
+        started.append(Deploy(on, *before))
         return started[-1]
 
     yield start
     for one in started:
-        migrated.execute("SELECT pg_terminate_backend(%s)", [one.pid])
+        database.execute("SELECT pg_terminate_backend(%s)", [one.pid])
         one.thread.join(timeout=60)
         one.client.close()
 
@@ -99,7 +101,7 @@ def timeless(told):
 
 def test_a_deploy_that_waits_before_a_concurrent_build_is_cancelled_and_told(migrated, deploy):
     with running(migrated) as (run, told):
-        waiting = deploy()
+        waiting = deploy(on=migrated)
         build(run)
 
     assert waiting.ended() == "57014"
@@ -108,13 +110,13 @@ def test_a_deploy_that_waits_before_a_concurrent_build_is_cancelled_and_told(mig
 
 
 def test_a_deploy_that_comes_during_a_concurrent_build_is_cancelled_before_the_build_is_lost(migrated, deploy):
-    with running(migrated) as (run, told), open_transaction(migrated, *SNAPSHOT) as client, ThreadPoolExecutor() as pool:
+    with running(migrated) as (run, told), open_transaction(migrated, WRITE) as client, ThreadPoolExecutor() as pool:
 
         def come():
             wait_until(migrated, BUILDING_SQL)
-            waiting = deploy()
+            waiting = deploy(on=migrated)
             end = waiting.ended()
-            client.execute("COMMIT")  # The build waits for it until here.
+            client.execute("COMMIT")  # Until here the build waits for it.
             return waiting, end
 
         coming = pool.submit(come)
@@ -128,16 +130,44 @@ def test_a_deploy_that_comes_during_a_concurrent_build_is_cancelled_before_the_b
 
 def test_a_deploy_that_keeps_a_table_is_cancelled_where_a_run_waits_for_the_table(migrated, deploy):
     with running(migrated) as (run, told), run.connection.cursor() as cursor:
-        waiting = deploy("BEGIN", "LOCK TABLE users IN ROW EXCLUSIVE MODE")
+        waiting = deploy("BEGIN", WRITE, on=migrated)
         cursor.execute("ALTER TABLE users ADD COLUMN probe integer")
 
     assert waiting.ended() == "57014"
     assert timeless(told) == cancelled(migrated, waiting.pid)
 
 
+def test_a_deploy_that_a_deadlock_finds_first_is_cancelled_too(migrated, deploy):
+    with running(migrated) as (run, told), run.connection.cursor() as cursor:
+        waiting = deploy("SET deadlock_timeout = '10ms'", "BEGIN", WRITE, on=migrated)
+        run.execute("SET deadlock_timeout = '10ms'")
+        cursor.execute("ALTER TABLE users ADD COLUMN probe integer")
+
+    assert waiting.ended() == "57014"
+    [first, second] = timeless(told)
+    assert [first] == cancelled(migrated, waiting.pid)
+    assert re.fullmatch(r"the run met a deadlock and was undone; again in \d\.\d s\.", second)
+
+
+def test_a_deploy_that_waits_during_an_adoption_is_cancelled_before_its_concurrent_build(database, deploy):
+    fill(database, KINDS["exact"])
+    waiting, told = [], Told()
+
+    def done(step, seconds):
+        if not waiting:
+            waiting.append(deploy())
+
+    with django(database) as opened:
+        adopt(opened.alias, patience=20, progress=told, repair=False, end_idle=False, done=done)
+
+    assert waiting[0].ended() == "57014"
+    assert timeless(told.sentences) == cancelled(database, waiting[0].pid)
+    assert is_as_migrated(database)
+
+
 def test_a_deploy_that_keeps_nobody_waiting_gets_the_lock_after_the_run(migrated, deploy):
     with running(migrated) as (run, told), run.connection.cursor() as cursor:
-        waiting = deploy()
+        waiting = deploy(on=migrated)
         cursor.execute("ALTER TABLE users ADD COLUMN probe integer")
         cursor.execute("SELECT pg_sleep(1.2)")
 
@@ -145,22 +175,52 @@ def test_a_deploy_that_keeps_nobody_waiting_gets_the_lock_after_the_run(migrated
     assert told == []
 
 
-def test_a_deploy_that_this_role_may_not_cancel_is_named_at_once(migrated, deploy):
-    owner = f"{migrated.name}_owner"
-    migrated.execute(f"CREATE ROLE {owner} LOGIN; GRANT CREATE ON SCHEMA public TO {owner}; ALTER TABLE users OWNER TO {owner}")
-    try:
-        with running(migrated, role=owner) as (run, told):
-            waiting = deploy()
-            with pytest.raises(LockedOut) as refused:
-                build(run)
+@pytest.fixture
+def owner(migrated):
+    """A role that owns the table and may cancel nobody else's session."""
+    role = f"{migrated.name}_owner"
+    migrated.execute(f"CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}; ALTER TABLE users OWNER TO {role}")
+    yield role
+    migrated.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}")
 
-        assert waiting.ended() == "locked"
-        assert str(refused.value) == (
-            f"The session of pid {waiting.pid} (prisma, role {migrated.user}) waits for the migration lock that this run holds, the run would wait"
-            f" for it, and the role {owner} may not cancel it: as {migrated.user} or a superuser run SELECT pg_cancel_backend({waiting.pid});"
-            " or let it finish, then run the command again."
-        )
-        assert told == []
-        assert migrated.execute(VALID_SQL) == []
-    finally:
-        migrated.execute(f"REASSIGN OWNED BY {owner} TO CURRENT_USER; DROP OWNED BY {owner}; DROP ROLE {owner}")
+
+def may_not_cancel(database, role, pid):
+    return (
+        f"The session of pid {pid} (prisma, role {database.user}) waits for the migration lock that this run holds, the run would"
+        f" wait for it, and the role {role} may not cancel it: as {database.user} or a superuser run SELECT"
+        f" pg_cancel_backend({pid}); or let it finish, then run the command again."
+    )
+
+
+def test_a_deploy_that_this_role_may_not_cancel_is_named_before_a_build(migrated, owner, deploy):
+    with running(migrated, role=owner) as (run, told):
+        waiting = deploy(on=migrated)
+        with pytest.raises(LockedOut) as refused:
+            build(run)
+
+    assert waiting.ended() == "locked"
+    assert (str(refused.value), told) == (may_not_cancel(migrated, owner, waiting.pid), [])
+    assert migrated.execute(VALID_SQL) == []
+
+
+def test_a_build_that_is_lost_to_a_deploy_that_this_role_may_not_cancel_is_given_up_at_once(migrated, owner, deploy):
+    with (
+        running(migrated, role=owner) as (run, told),
+        open_transaction(migrated, WRITE) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+
+        def come():
+            wait_until(migrated, BUILDING_SQL)
+            waiting = deploy("SET deadlock_timeout = '10ms'", on=migrated)  # It looks once, before there is a deadlock.
+            client.execute("SELECT pg_sleep(0.2); COMMIT")
+            return waiting
+
+        coming = pool.submit(come)
+        with pytest.raises(LockedOut) as refused:
+            build(run)
+
+    waiting = coming.result()
+    assert waiting.ended() == "locked"
+    assert (str(refused.value), told) == (may_not_cancel(migrated, owner, waiting.pid), [])
+    assert migrated.execute(VALID_SQL) == []
