@@ -6,7 +6,8 @@ from pathlib import Path
 
 from benchmarks.measure import migrated_database, rounds, seconds, show
 from fly2any.database.backup import tools
-from fly2any.database.backup.restore import check, load
+from fly2any.database.backup.proof import check
+from fly2any.database.backup.restore import load
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
 from fly2any.database.scratch import scratch_database
@@ -27,7 +28,7 @@ def run():
 
         def bare_restore():
             with scratch_database(connection) as scratch:
-                load(scratch, Path(folder, manifest.file), manifest, quiet, privileges=False)
+                load(scratch, Path(folder, manifest.file), manifest, quiet)
 
         sides = rounds(
             ROUNDS,

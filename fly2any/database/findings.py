@@ -98,6 +98,7 @@ CODES = frozenset(
         "backup.none",
         "backup.old",
         "backup.bad",
+        "backup.unverified",
         "backup.unreadable",
         "server.schema",
         "server.encoding",

@@ -162,7 +162,7 @@ def _owners(names: Names, owners: dict[str, bool]) -> Iterator[str]:
 
 
 def _in_the_end(names: Names, database: str, schema: str, owners: dict[str, bool]) -> Iterator[str]:
-    yield f"-- For backups that are proven by a restore on this server: ALTER ROLE {quote(names.migrate)} CREATEDB;"
+    yield f"-- For dbrestore, which makes a database: ALTER ROLE {quote(names.migrate)} CREATEDB;"
     yield "-- When every client uses one of the three:"
     yield from (f"-- REVOKE {quote(names.migrate)} FROM {quote(name)};" for name in owners)
     yield f"-- REVOKE ALL ON DATABASE {quote(database)} FROM PUBLIC;"

@@ -16,6 +16,13 @@ class SearchPathError(OperationalError):
     """A connection that would read and write in another schema than was asked for; the message says so, and the cure."""
 
 
+def option(schema: str) -> str:
+    """Return the startup option by which the search path is one schema, its name taken literally, as Prisma does."""
+    path = '"' + schema.replace('"', '""') + '"'
+    escaped = path.replace("\\", "\\\\").replace(" ", "\\ ")
+    return f"-c search_path={escaped}"
+
+
 def split(options: str) -> tuple[str, str | None]:
     """Return the startup options without search_path, and the search path that they set, None without one."""
     words = WORD.findall(options)

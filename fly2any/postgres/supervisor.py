@@ -71,11 +71,13 @@ def _keep_until_unused(server: Server) -> int:
 class Server:
     """The server in a folder, run as a user that PostgreSQL accepts."""
 
-    def __init__(self, home: Path, settings: Mapping[str, str]):
+    LOCALE: tuple[str, ...] = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+
+    def __init__(self, home: Path, settings: Mapping[str, str], *, folder: Path | None = None):
         self.home = home
         self.data = home / "data"
         self.settings = settings
-        self.bin = bin_folder()
+        self.bin = folder or bin_folder()
         self.owner = _owner(home)
         self.prefix = _as_server_user(self.bin / "postgres", home, self.owner) if os.geteuid() == 0 else []
         self.process: subprocess.Popen | None = None
@@ -106,8 +108,7 @@ class Server:
         self._give(unfinished)
         with open(self.home / "log", "a") as log:
             initdb = self.run(
-                log, "initdb", "-D", str(unfinished), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8",
-                "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
+                log, "initdb", "-D", str(unfinished), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", *self.LOCALE,
             )  # fmt: skip
             initdb.communicate(timeout=120)
         if initdb.returncode:
@@ -174,7 +175,8 @@ class Server:
             os.chown(folder, *self.owner)
 
     def _check_version(self) -> None:
-        wheel = subprocess.check_output([str(self.bin / "postgres"), "--version"], text=True, cwd="/").split()[-1]
+        said = subprocess.check_output([str(self.bin / "postgres"), "--version"], text=True, cwd="/")
+        wheel = said.partition(")")[2].split()[0]  # What packagers add comes after it.
         found = (self.data / "PG_VERSION").read_text().strip()
         if wheel.split(".")[0] != found:
             raise EmbeddedServerError(

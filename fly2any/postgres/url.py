@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 from psycopg import pq
 
+from . import search_path
 from .pooler import NEON, pooler_of
 
 SCHEMES = ("postgresql", "postgres")
@@ -184,10 +185,7 @@ def _options(query: list[tuple[str, str]], variable: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in query:
         if name == "schema":
-            # One name, taken literally, as Prisma does; then escaped once more for the options of a connection.
-            path = '"' + value.replace('"', '""') + '"'
-            path = path.replace("\\", "\\\\").replace(" ", "\\ ")
-            options["options"] = f"{options.get('options', '')} -c search_path={path}".strip()
+            options["options"] = f"{options.get('options', '')} {search_path.option(value)}".strip()
         elif name == "options":
             options["options"] = f"{value} {options.get('options', '')}".strip()
         elif name in LIBPQ:

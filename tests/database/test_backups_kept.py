@@ -1,5 +1,6 @@
 """Backups at their place: in a folder or a bucket, listed, pruned, and what lies there besides."""
 
+import dataclasses
 import json
 import os
 import re
@@ -7,12 +8,18 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fly2any.database.backup.manifest import Manifest, Verdict
-from fly2any.database.backup.retention import superfluous
-from tests.conftest import manage
+from fly2any.database.backup.manifest import Manifest, Verdict, as_json, judged
+from fly2any.database.backup.retention import Newest, superfluous
+from fly2any.database.backup.store import store_at
+from fly2any.database.backup.take import backups, take
+from fly2any.database.watching import Progress
+from tests.conftest import django, manage
 from tests.database.taken import change, databases, rows, run, the_one
 from tests.servers import Database
 
@@ -108,8 +115,9 @@ def test_what_is_pruned_is_never_the_newest_and_leaves_the_last_good_of_each_per
         newest_periods = sorted({f"{one.taken:{period}}" for one in good}, reverse=True)[:number]
         last = {p: max(one.taken for one in good if f"{one.taken:{period}}" == p) for p in newest_periods}
         assert set(last.values()) <= {one.taken for one in kept}
-    assert len(kept) <= 2 * (7 + 4 + 12) + 1
-    assert [one for one in kept if one.state == "bad"] == [one for one in every[:1] if one.state == "bad"]
+    assert len([one for one in kept if one.state != "bad" or good]) <= 2 * (7 + 4 + 12) + 1
+    bad = [one for one in every if one.state == "bad"]
+    assert [one for one in kept if one.state == "bad"] == [one for one in bad if one in every[:1] or not good]
 
 
 def test_pruning_removes_manifest_and_dump_together(filled, place):
@@ -120,6 +128,37 @@ def test_pruning_removes_manifest_and_dump_together(filled, place):
     pruned = run(filled, "dbbackup", "--list", "--prune", place=place)
 
     assert (pruned.returncode, len(os.listdir(place))) == (0, 2)
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("bad", 4), ("unverified", 2), ("good", 0)])
+def test_a_run_that_proves_no_backup_prunes_nothing(filled, tmp_path, monkeypatch, capsys, outcome, code):
+    told = {**settings.BACKUPS, "location": str(tmp_path), "keep": (1, 0, 0)}
+    verdict = Verdict(datetime.now(UTC), "18.6", "" if outcome == "good" else "a reason", outcome)
+    monkeypatch.setattr(
+        "fly2any.database.management.commands.dbbackup.judge",
+        lambda connection, store, manifest, progress: judged(manifest, verdict),
+    )
+    with override_settings(BACKUPS=told), django(filled) as connection:
+        store = store_at(str(tmp_path))
+        for _ in range(2):
+            manifest = take(connection, store, Progress())
+            store.write(f"{manifest.name}.json", as_json(judged(manifest, Verdict(NOW, "18.6", "", "good"))).encode())
+        with pytest.raises(SystemExit) as ended:
+            call_command("dbbackup", database=connection.alias, verify=True, prune=True)
+
+    assert (ended.value.code, len(backups(store).manifests)) == (code, 2 if outcome == "good" else 3)
+    nothing = "Pruned    nothing, as this backup was not proven good\n"
+    assert (nothing in capsys.readouterr().out) == (outcome != "good")
+
+
+def test_a_backup_that_could_not_be_verified_is_a_finding():
+    newest = dataclasses.replace(backup(NOW, "good"), verdict=Verdict(NOW, "", "the disk is full", "unverified"))
+    place = Newest("/backups", newest, backup(NOW - timedelta(hours=1), "good"))
+
+    with override_settings(BACKUPS={**settings.BACKUPS, "expected": True}):
+        found = [(one.code, one.where, one.message) for one in place.findings(NOW)]
+
+    assert found == [("backup.unverified", newest.name, "The newest backup could not be verified: the disk is full.")]
 
 
 def test_another_databases_backups_are_neither_pruned_nor_restored_by_latest(filled, migrated, place):

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from ..catalog import quote
 from ..diagnosis import Refusal
 from ..server import Origin
 from .contents import BY_COPY, BY_SELECT, Content
@@ -18,17 +19,22 @@ FORMAT = 2
 READ = (1, FORMAT)
 
 
+STATES = ("good", "bad", "unverified")
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of restoring a backup: `reason` says what was wrong, "" where it is good."""
+    """What came of restoring a backup: `reason` says what was wrong, or why it could not be tried, "" where it is good."""
 
     at: datetime
     server: str
     reason: str
+    outcome: str = ""  # One of STATES; manifests until 2026-11 have none.
+    left_out: tuple[str, ...] = ()  # What was not tried of a good one, as only a superuser creates it.
 
     @property
-    def good(self) -> bool:
-        return not self.reason
+    def state(self) -> str:
+        return self.outcome or ("bad" if self.reason else "good")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +66,8 @@ class Manifest:
 
     @property
     def state(self) -> str:
-        """Return good, bad, or unverified."""
-        return "unverified" if self.verdict is None else "good" if self.verdict.good else "bad"
+        """Return good, bad, or unverified, which it also is where it could not be tried."""
+        return self.verdict.state if self.verdict else "unverified"
 
     def is_of(self, origin: Origin) -> bool:
         """Return whether it is of this database, and not of another server's of that name as far as is known."""
@@ -96,7 +102,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         data["tables"] = {name: Content(**content) for name, content in data["tables"].items()}
         data |= {name: tuple(data[name]) for name in ("migrations", "findings", "owners", "roles")}
         data["taken"] = _time(data["taken"])
-        data["verdict"] = verdict and Verdict(**{**verdict, "at": _time(verdict["at"])})
+        data["verdict"] = verdict and _verdict(verdict)
         manifest = Manifest(**data)
         name = where.removesuffix(".json")
         if manifest.name != name or manifest.file not in (f"{name}.dump", f"{name}.dump.age"):
@@ -112,7 +118,8 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
             *manifest.migrations,
             *manifest.findings,
         )
-        words += (*manifest.owners, *manifest.roles, *hashes, manifest.verdict.reason if manifest.verdict else "")
+        words += (*manifest.owners, *manifest.roles, *hashes)
+        words += (manifest.verdict.reason, *manifest.verdict.left_out) if manifest.verdict else ()
         if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or not all(
             isinstance(word, str) for word in words
         ):
@@ -130,9 +137,25 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         ) from None
 
 
+def _verdict(data: dict[str, Any]) -> Verdict:
+    verdict = Verdict(**{**data, "at": _time(data["at"]), "left_out": tuple(data.get("left_out", ()))})
+    if verdict.state not in STATES:
+        raise ValueError("no verdict of ours")
+    return verdict
+
+
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def judged(manifest: Manifest, verdict: Verdict) -> Manifest:
     return replace(manifest, verdict=verdict)
+
+
+def home_of(manifest: Manifest) -> str | None:
+    """Return the schema of our tables in a backup, None where it has none of them; of several the one with our migrations."""
+    for table in ("django_migrations", "price_alerts"):
+        end = f".{quote(table)}"
+        if schemas := sorted(name.removesuffix(end) for name in manifest.tables if name.endswith(end)):
+            return min(schemas, key=lambda schema: (schema != quote("public"), schema))[1:-1].replace('""', '"')
+    return None

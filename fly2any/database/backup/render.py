@@ -29,11 +29,16 @@ def verdict(manifest: Manifest) -> str:
 
 
 def _said(manifest: Manifest) -> str:
-    if manifest.verdict is None:
+    verdict = manifest.verdict
+    if verdict is None:
         return f"unverified: `manage.py dbbackup --check {manifest.name}` restores and compares it"
-    if not manifest.verdict.good:
-        return f"BAD: {manifest.verdict.reason}"
-    return f"good: restored on PostgreSQL {manifest.verdict.server} on {manifest.verdict.at:%Y-%m-%d %H:%M} UTC, the rows of every table hashed and compared, dbstatus finds nothing new"
+    if verdict.state != "good":
+        return f"{'BAD' if verdict.state == 'bad' else 'not verified'}: {verdict.reason}"
+    not_tried = f"; not tried: {', '.join(verdict.left_out)}" if verdict.left_out else ""
+    return (
+        f"good: restored on PostgreSQL {verdict.server} on {verdict.at:%Y-%m-%d %H:%M} UTC, the rows of every table hashed"
+        f" and compared, dbstatus finds nothing new{not_tried}"
+    )
 
 
 def many(kept: Kept, place: str) -> Iterator[str]:
@@ -45,7 +50,8 @@ def many(kept: Kept, place: str) -> Iterator[str]:
         return
     yield f"  {'backup':<40}{'age':>9}{'size':>12}{'rows':>15}  verdict"
     for manifest in manifests:
-        said = manifest.state if manifest.state != "bad" else f"BAD: {manifest.verdict and manifest.verdict.reason}"
+        judged = manifest.verdict and manifest.state != "good"
+        said = _said(manifest) if judged else manifest.state
         yield f"  {manifest.name:<40}{span(manifest.age(now)):>9}{size(manifest.bytes):>12}{manifest.rows:>15,}  {said}"
 
 

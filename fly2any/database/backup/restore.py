@@ -1,4 +1,4 @@
-"""Restoring: into a scratch database to prove a backup, into a new one to use it, and in place of the one that is there."""
+"""Restoring: into a new database, and in place of the one that is there."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from psycopg import sql
 
 from ..diagnosis import Refusal, Unfit
 from ..migration_state import known_migrations, replaced_migrations
-from ..scratch import drop, drop_left, scratch_database
+from ..scratch import drop, drop_left
 from ..status import verify
 from ..watching import Progress
 from . import tools
 from .contents import differences, read_contents
-from .manifest import Manifest, Verdict, as_json, judged, sha256_of
-from .sealing import ENDING, keys_in, unseal
+from .manifest import Manifest, sha256_of
+from .sealing import ENDING, unseal
 from .store import Store
 from .take import findings_of
 
@@ -122,7 +122,7 @@ def refuse_what_cannot_be(manifest: Manifest, connection) -> None:
         raise Refusal(f"{manifest.name} was taken by newer code, which has {newer[0]}: deploy that code first.")
 
 
-def load(connection, path: Path, manifest: Manifest, progress: Progress, *, privileges: bool) -> None:
+def load(connection, path: Path, manifest: Manifest, progress: Progress) -> None:
     """Restore the dump at `path` into the empty database of `connection`; raise Refusal where pg_restore cannot."""
     connection.ensure_connection()
     major, _ = tools.server_version(connection)
@@ -141,7 +141,6 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, priv
     with tools.reached(connection) as (place, environment):
         connection.close()
         arguments = ["--verbose", "--exit-on-error", "--no-subscriptions", f"--dbname={place}"]
-        arguments += [] if privileges else ["--no-owner", "--no-privileges"]
         with tools.Running(tool.folder / "pg_restore", [*arguments, str(path)], environment, hear) as restoring:
             restoring.finish()
     with connection.cursor() as cursor:
@@ -157,29 +156,6 @@ def compare(connection, manifest: Manifest, progress: Progress) -> str:
     different += [f"dbstatus finds {finding}" for finding in findings_of(report) if finding not in manifest.findings]
     progress.clear()
     return "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
-
-
-def check(connection, store: Store, manifest: Manifest, progress: Progress) -> Manifest:
-    """Restore a backup into a scratch database, compare it, and return the manifest with the verdict, which is stored.
-
-    Raises Refusal where it could not be tried; a backup that cannot be restored is bad, which is an answer.
-    """
-    if manifest.file.endswith(ENDING):
-        keys_in(settings.BACKUPS["identity_file"])
-    with connection.direct():
-        connection.ensure_connection()
-        _, version = tools.server_version(connection)
-        refuse_what_cannot_be(manifest, connection)
-        try:
-            with opened(store, manifest, progress) as path, scratch_database(connection, make=_create) as scratch:
-                load(scratch, path, manifest, progress, privileges=False)
-                reason = compare(scratch, manifest, progress)
-        except Unfit as unfit:
-            reason = str(unfit)
-    progress.clear()
-    manifest = judged(manifest, Verdict(datetime.now(UTC), version, reason))
-    store.write(f"{manifest.name}.json", as_json(manifest).encode())
-    return manifest
 
 
 def is_used(connection) -> bool:
@@ -311,7 +287,7 @@ def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Pr
     with beside(connection, name) as target:
         if is_used(target):
             raise Refusal(f"The database {name} is not empty: name another, which is made, or an empty one.")
-        load(target, path, manifest, progress, privileges=True)
+        load(target, path, manifest, progress)
         if reason := compare(target, manifest, progress):
             raise Refusal(
                 f"What was restored is not what {manifest.name} says: {reason}. Nothing was replaced; use another backup."
@@ -320,19 +296,26 @@ def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Pr
 
 def _create(connection, name: str) -> None:
     """Make the database `name`, like that of `connection`."""
+    statement = creation(connection, name)
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def creation(connection, name: str) -> sql.Composed:
+    """Return the statement that makes the database `name`, like that of `connection`."""
     with connection.cursor() as cursor:
         cursor.execute(LIKE_SQL)
         encoding, collate, ctype, provider, locale, *_ = cursor.fetchone()
-        parts: list[sql.Composable] = [sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))]
-        for word, value in (("ENCODING", encoding), ("LC_COLLATE", collate), ("LC_CTYPE", ctype)):
-            parts.append(sql.SQL(f"{word} {{}}").format(sql.Literal(value)))
-        if provider == "c":
-            parts.append(sql.SQL("LOCALE_PROVIDER libc"))
-        elif provider in ("i", "b"):
-            kind = {"i": "icu", "b": "builtin"}[provider]
-            option = {"i": "ICU_LOCALE", "b": "BUILTIN_LOCALE"}[provider]
-            parts.append(sql.SQL(f"LOCALE_PROVIDER {kind} {option} {{}}").format(sql.Literal(locale)))
-        cursor.execute(sql.SQL(" ").join(parts))
+    parts: list[sql.Composable] = [sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))]
+    for word, value in (("ENCODING", encoding), ("LC_COLLATE", collate), ("LC_CTYPE", ctype)):
+        parts.append(sql.SQL(f"{word} {{}}").format(sql.Literal(value)))
+    if provider == "c":
+        parts.append(sql.SQL("LOCALE_PROVIDER libc"))
+    elif provider in ("i", "b"):
+        kind = {"i": "icu", "b": "builtin"}[provider]
+        option = {"i": "ICU_LOCALE", "b": "BUILTIN_LOCALE"}[provider]
+        parts.append(sql.SQL(f"LOCALE_PROVIDER {kind} {option} {{}}").format(sql.Literal(locale)))
+    return sql.SQL(" ").join(parts)
 
 
 def _dress(connection, elsewhere, new: str) -> None:

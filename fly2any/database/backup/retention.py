@@ -50,12 +50,21 @@ class Newest:
                 f"The newest good backup is {span(self.good.age(now))} old, and the limit is {span(limit)}.",
                 "Run `manage.py dbbackup --verify`, and see why cron did not.",
             )
-        if self.newest and self.newest.verdict and not self.newest.verdict.good:
+        verdict = self.newest and self.newest.verdict
+        if self.newest and verdict and verdict.state == "unverified":
+            yield Finding(
+                Severity.WARNING,
+                "backup.unverified",
+                self.newest.name,
+                f"The newest backup could not be verified: {verdict.reason.rstrip('.')}.",
+                f"Correct that, and run `manage.py dbbackup --check {self.newest.name}`.",
+            )
+        if self.newest and verdict and verdict.state == "bad":
             yield Finding(
                 Severity.WARNING,
                 "backup.bad",
                 self.newest.name,
-                f"The newest backup cannot be used: {self.newest.verdict.reason.rstrip('.')}.",
+                f"The newest backup cannot be used: {verdict.reason.rstrip('.')}.",
                 "Run `manage.py dbbackup --verify` again, and mend what it says.",
             )
 
@@ -93,7 +102,7 @@ def read_newest(connection) -> Newest:
 def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
     """Return those not kept: of each of so many days, weeks and months the last good one stays, and the last unverified one.
 
-    What is newest of all stays too. The backups are of one database.
+    What is newest of all stays too, and where none is good those that were found bad. The backups are of one database.
     """
     by_age = sorted(manifests, key=lambda manifest: manifest.taken, reverse=True)
     kept = {manifest.name for manifest in by_age[:1]}
@@ -105,6 +114,8 @@ def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
             for manifest in of_state:
                 last.setdefault(f"{manifest.taken:{period}}", manifest.name)
             kept.update(list(last.values())[:number])
+    if all(manifest.state != "good" for manifest in by_age):
+        kept.update(manifest.name for manifest in by_age if manifest.state == "bad")
     return [manifest for manifest in by_age if manifest.name not in kept]
 
 

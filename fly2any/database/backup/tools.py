@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 from fly2any.postgres.embedded import bin_folder
 
-from ..diagnosis import Refusal, Unfit, without_password
+from ..diagnosis import Refusal, without_password
 
 # Where Debian, Red Hat, Homebrew and Postgres.app put each version's own.
 FOLDERS = (
@@ -28,14 +28,6 @@ FOLDERS = (
     "/opt/homebrew/opt/postgresql@*/bin",
     "/usr/local/opt/postgresql@*/bin",
     "/Applications/Postgres.app/Contents/Versions/*/bin",
-)
-# What pg_restore says of what is in the dump, and what of the server and the disk it works with.
-OF_THE_DUMP = re.compile(
-    r"could not execute query|COPY failed|archive|corrupt|unexpected end of file|could not (un)?compress", re.IGNORECASE
-)
-OF_THE_PLACE = re.compile(
-    r"No space left|could not extend|terminating connection|closed the connection|connection to server|canceling|permission denied|must be owner",
-    re.IGNORECASE,
 )
 # Parameters of libpq that are passwords, as it marks them.
 SECRETS = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.dispchar == b"*"} - {"password"}
@@ -57,22 +49,26 @@ class Tools:
 
     @property
     def speaks_tls(self) -> bool:
-        return self.folder != _embedded()
+        return self.folder != embedded_folder()
 
 
-def _embedded() -> Path | None:
+def embedded_folder() -> Path | None:
+    """Return the folder of the embedded server's programs, None where they are not installed."""
     try:
         return bin_folder()
     except Exception:
         return None
 
 
+def package_folders() -> list[Path]:
+    """Return the folders of programs that packages of PostgreSQL have put on this machine."""
+    return [folder for pattern in FOLDERS for folder in sorted(Path("/").glob(pattern.lstrip("/")))]
+
+
 def _installed() -> Iterator[Tools]:
     """Yield what is installed: on the PATH, where packages put it, and the embedded server's own."""
-    folders = [Path(folder) for folder in os.get_exec_path()]
-    for pattern in FOLDERS:
-        folders += sorted(Path("/").glob(pattern.lstrip("/")))
-    if embedded := _embedded():
+    folders = [*map(Path, os.get_exec_path()), *package_folders()]
+    if embedded := embedded_folder():
         folders.append(embedded)
     for folder in dict.fromkeys(folders):
         if (folder / "pg_dump").exists() and (folder / "pg_restore").exists():
@@ -178,11 +174,10 @@ class Running:
 
     def _read(self) -> None:
         for line in self.process.stderr or ():
-            said = line.strip().removeprefix(f"{self.name}: ")
+            said = line.rstrip("\n").removeprefix(f"{self.name}: ").lstrip()
             if re.match(r"(error|fatal|detail|hint|warning):", said, re.IGNORECASE) or not line.startswith(self.name):
                 self.errors = [*self.errors, said][-50:]
-            else:
-                self.hear(said)
+            self.hear(said)
 
     def __enter__(self) -> Running:
         return self
@@ -199,14 +194,17 @@ class Running:
         if self.process.stderr and not self.reader.is_alive():
             self.process.stderr.close()
 
-    def finish(self) -> None:
-        """Wait for the end; raise Refusal with what it said, where it failed."""
+    def wait(self) -> int:
+        """Wait for the end, and return the exit code."""
         code = self.process.wait()
         self.reader.join(10)
-        if code:
+        return code
+
+    def finish(self) -> None:
+        """Wait for the end; raise Refusal with what it said, where it failed."""
+        if code := self.wait():
             errors = [line for line in self.errors if re.match(r"(error|fatal):", line, re.IGNORECASE)] or self.errors
             said = errors[0].partition(":")[2].strip() if errors and ":" in errors[0] else "it gave no reason"
-            of_the_dump = OF_THE_DUMP.search(said) and not OF_THE_PLACE.search(said)
-            raise (Unfit if of_the_dump else Refusal)(
+            raise Refusal(
                 f"{self.name} ended with {code}: {without_password(said).rstrip('.')}. Correct that, and run the command again."
             )

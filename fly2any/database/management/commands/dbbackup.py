@@ -5,7 +5,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from fly2any.database.backup import render
-from fly2any.database.backup.restore import check as judge
+from fly2any.database.backup.proof import check as judge
 from fly2any.database.backup.retention import prune as remove_superfluous
 from fly2any.database.backup.sealing import keys_in
 from fly2any.database.backup.store import store_at
@@ -21,7 +21,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser):
         add_database(parser, "to back up")
-        parser.add_argument("--verify", action="store_true", help="Restore the backup into a scratch database, and compare it.")
+        parser.add_argument("--verify", action="store_true", help="Restore the backup on a server of its own, and compare it.")
         parser.add_argument("--prune", action="store_true", help="Then remove those that BACKUP_KEEP does not keep.")
         instead = parser.add_mutually_exclusive_group()
         instead.add_argument("--check", metavar="NAME", help="Take none, and verify this one.")
@@ -37,12 +37,14 @@ class Command(BaseCommand):
         found = kept.manifests if kept else (self.one(connection, store, verify, check, say),)
         if kept:
             say("\n".join(render.many(kept, store.place)))
-        removed = remove_superfluous(store, read_origin(connection)) if prune else []
+        unproven = (verify or check) and found[0].state != "good"
+        removed = remove_superfluous(store, read_origin(connection)) if prune and not unproven else []
         if prune:
-            say(f"Pruned    {', '.join(manifest.name for manifest in removed) or 'nothing'}")
+            nothing = "nothing, as this backup was not proven good" if unproven else "nothing"
+            say(f"Pruned    {', '.join(manifest.name for manifest in removed) or nothing}")
         if format == "json":
             self.stdout.write(render.as_data(found, removed))
-        sys.exit(4 if not list and found[0].state == "bad" else 0)
+        sys.exit(4 if unproven and found[0].state == "bad" else 2 if unproven else 0)
 
     def one(self, connection, store, verify, name, say):
         if verify and settings.BACKUPS["recipient"]:

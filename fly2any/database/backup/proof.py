@@ -1,0 +1,198 @@
+"""Proving a backup: restored on a server of its own, compared with its manifest, and judged good, bad or not verified.
+
+Bad is what has other rows than it should, or cannot be read or restored for what is in it. Whatever may be for want of a
+privilege, a role, an extension, a locale or room says nothing of the backup: then it is not verified, with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import zip_longest
+from pathlib import Path
+
+import psycopg
+from django.conf import settings
+from django.db import Error, transaction
+from psycopg import sql
+
+from fly2any.postgres.embedded import EmbeddedServerError
+
+from ..diagnosis import Refusal, Unfit, explain
+from ..status import verify
+from ..watching import Progress
+from . import tools
+from .contents import BY_COPY, differences, read_contents
+from .manifest import Manifest, Verdict, as_json, home_of, judged
+from .restore import creation, opened, refuse_what_cannot_be
+from .sealing import ENDING, keys_in
+from .store import Store
+from .take import findings_of
+from .trial import DATABASE, STATEMENTS, Trial, programs, trial
+
+# insufficient_privilege, feature_not_supported and undefined_file: what only a superuser creates, and extensions that are
+# not on this machine.
+BEYOND = ("42501", "0A000", "58P01")
+OF_THE_MACHINE = ("COLLATION ", "SECURITY LABEL ")
+# Classes of data exceptions, violated constraints, and rules of syntax and access.
+OF_THE_DUMP = ("22", "23", "42")
+UNDEFINED_OBJECT = "42704"  # A role, a type or a collation that is not here.
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An entry of the dump's table of contents, "TABLE users", that could not be restored, and the SQLSTATE."""
+
+    what: str
+    state: str
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.state})"
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a trial restore found: what failed, tables whose rows differ, and tables and objects that are not as they were."""
+
+    failures: tuple[Failure, ...]
+    changed: tuple[str, ...]
+    absent: tuple[str, ...]
+
+    def left_out(self) -> list[Failure]:
+        return [one for one in self.failures if one.state in BEYOND or one.what.startswith(OF_THE_MACHINE)]
+
+    def others(self) -> list[Failure]:
+        """Return the failures that are no consequence of the server's being another, comments on what was left out aside."""
+        left_out = {one.what for one in self.left_out()}
+        return [one for one in self.failures if one.what not in left_out and one.what.removeprefix("COMMENT ") not in left_out]
+
+
+def check(connection, store: Store, manifest: Manifest, progress: Progress) -> Manifest:
+    """Restore a backup on a server of its own, compare it, and return the manifest with the verdict, which is stored.
+
+    A backup that was good stays good at the store where it could not be tried now. Raises Refusal where it cannot be read.
+    """
+    if manifest.file.endswith(ENDING):
+        keys_in(settings.BACKUPS["identity_file"])
+    with connection.direct():
+        connection.ensure_connection()
+        refuse_what_cannot_be(manifest, connection)
+        like = creation(connection, DATABASE)
+        _, version = tools.server_version(connection)
+    try:
+        with opened(store, manifest, progress) as path:
+            verdict = judge(path, manifest, like, progress)
+    except Unfit as unfit:
+        verdict = Verdict(datetime.now(UTC), version, str(unfit), "bad")
+    progress.clear()
+    tried = judged(manifest, verdict)
+    if verdict.state != "unverified" or manifest.state != "good":
+        store.write(f"{manifest.name}.json", as_json(tried).encode())
+    return tried
+
+
+def judge(path: Path, manifest: Manifest, like: sql.Composed, progress: Progress) -> Verdict:
+    """Return the verdict over the dump at `path`; `like` is the statement that makes a database like the original."""
+    server, tool = (int(version.partition(".")[0]) for version in (manifest.server, manifest.tool))
+    version = ""
+    try:
+        folder, major = programs(server, oldest=tool)
+        restoring = tools.choose(major, tls=False, oldest=tool).folder / "pg_restore"
+        if (listed := _read(restoring, path, "--list")) is None:
+            return Verdict(datetime.now(UTC), "", "pg_restore cannot read the dump.", "bad")
+        progress.show("starting a server for the trial restore", None)
+        with trial(
+            folder,
+            [like, *_plainer(major)],
+            server=server,
+            schema=home_of(manifest),
+            roles=(*manifest.owners, *manifest.roles),
+            statements=f" EXTENSION - {STATEMENTS} " in listed,
+        ) as its:
+            version = its.version
+            found, code = _try(its, restoring, path, manifest, progress)
+        readable = code == 0 or not (found.changed or found.absent) or _read(restoring, path, "--file=/dev/null") is not None
+        reason, state = decided(found, readable=readable, ended=code, unlike=its.unlike, by_copy=manifest.hashing == BY_COPY)
+        left_out = tuple(map(str, found.left_out())) if state == "good" else ()
+        return Verdict(datetime.now(UTC), version, reason, state, left_out)
+    except (Refusal, EmbeddedServerError, Error, OSError, subprocess.SubprocessError) as error:
+        return Verdict(datetime.now(UTC), version, explain(error) or type(error).__name__, "unverified")
+    except psycopg.Error as error:
+        said = error.diag.message_primary or type(error).__name__
+        return Verdict(datetime.now(UTC), version, f"the server for the trial restore refused: {said}", "unverified")
+
+
+def decided(found: Findings, *, readable: bool, ended: int, unlike: tuple[str, ...], by_copy: bool) -> tuple[str, str]:
+    """Return the reason and the state that follow from what was found; `ended` is pg_restore's exit code."""
+    left_out, others = found.left_out(), found.others()
+    foreign = [*(f"{one} was left out" for one in left_out), *(f"it was tried with {one}" for one in unlike)]
+    if not readable:
+        return "pg_restore cannot read the dump to its end.", "bad"
+    if unknown := [one for one in others if not one.state.startswith(OF_THE_DUMP) or one.state == UNDEFINED_OBJECT]:
+        return _clauses([*(f"{one} could not be restored here" for one in unknown), *foreign]), "unverified"
+    if found.changed and (by_copy or not unlike) and not others:
+        return _clauses(found.changed), "bad"
+    wrong = [*(f"{one} cannot be restored" for one in others), *found.changed, *found.absent]
+    if wrong:
+        return _clauses([*wrong, *foreign]), "unverified" if foreign else "bad"
+    if ended and not left_out:
+        return f"pg_restore ended with {ended} and did not say why.", "unverified"
+    return "", "good"
+
+
+def _try(its: Trial, program: Path, path: Path, manifest: Manifest, progress: Progress) -> tuple[Findings, int]:
+    """Restore the dump and compare it; return what was found, and pg_restore's exit code."""
+    entries: list[str] = []
+    left, done = len(manifest.tables) or 1, 0
+
+    def hear(line: str) -> None:
+        nonlocal done
+        if line.startswith("processing data for table"):
+            table = line.rpartition(".")[2].rstrip('"')
+            progress.show(f"restoring {table}", 100 * done / left)
+            done += 1
+        elif match := re.match(r"from TOC entry \d+; \d+ \d+ (.*) [^ ]*$", line):
+            entries.append("".join(letter if letter.isprintable() else "?" for letter in match[1]))
+
+    options = ["--verbose", "--no-owner", "--no-privileges", "--no-subscriptions", "--no-tablespaces"]
+    options += ["--no-data-for-failed-tables"]
+    # The connection stays open: what is restored may change the password of its role.
+    with (
+        tools.reached(its.connection) as (place, environment),
+        tools.Running(program, [*options, f"--dbname={place}", str(path)], environment, hear) as restoring,
+    ):
+        code = restoring.wait()
+    failures = [Failure(what or "an object", state or "?????") for what, state in zip_longest(entries, its.server.states())]
+    failures = [one for one in failures if one.what != f"COMMENT EXTENSION {STATEMENTS}"]  # Its owner is a superuser.
+    with transaction.atomic(using=its.connection.alias):
+        found = read_contents(its.connection, progress.show, how=manifest.hashing)
+    both = {name: content for name, content in manifest.tables.items() if name in found}
+    changed = differences(both, {name: found[name] for name in both})
+    absent = [one for one in differences(manifest.tables, found) if one not in changed]
+    absent += [f"dbstatus finds {one}" for one in findings_of(verify(its.connection)) if one not in manifest.findings]
+    return Findings(tuple(failures), tuple(changed), tuple(absent)), code
+
+
+def _read(program: Path, path: Path, option: str) -> str | None:
+    """Return what pg_restore prints, given a dump and no server, None where it cannot read the dump."""
+    done = subprocess.run(  # noqa: S603
+        [program, option, path], capture_output=True, text=True, errors="replace", env=tools.bare_environment()
+    )
+    return done.stdout if done.returncode == 0 else None
+
+
+def _plainer(major: int) -> Iterator[sql.Composed]:
+    """Yield statements that make a database whose locale this machine has, where it has not the original's."""
+    make = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE ").format(sql.Identifier(DATABASE))
+    if major >= 17:
+        yield make + sql.SQL("'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'")
+    yield make + sql.SQL("'C.UTF-8'")
+    yield make + sql.SQL("'C'")
+
+
+def _clauses(said: list[str] | tuple[str, ...]) -> str:
+    return "; ".join(said[:SHOWN]) + (f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else "")

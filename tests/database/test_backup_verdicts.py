@@ -1,0 +1,220 @@
+"""Verdicts over a backup: good, bad or not verified, and other roles' code that runs where it can do nothing."""
+
+import dataclasses
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from fly2any.database.backup.contents import Content
+from fly2any.database.backup.manifest import Verdict, from_json
+from fly2any.database.backup.proof import Failure, Findings, check, decided
+from fly2any.database.backup.store import Folder
+from fly2any.database.backup.take import backups, take
+from fly2any.database.watching import Progress
+from tests.conftest import django
+from tests.servers import let_through
+
+# Code of a role that may create things in one schema: as a superuser it makes a file, as any other it changes its password.
+HOSTILE = """
+    CREATE FUNCTION evil.act() RETURNS void LANGUAGE plpgsql AS $f$
+    DECLARE attempt text;
+    BEGIN
+        FOREACH attempt IN ARRAY ARRAY[
+            'RESET SESSION AUTHORIZATION', 'RESET ROLE', 'SET ROLE postgres',
+            'COPY (SELECT 1) TO PROGRAM ''touch {file}''', 'COPY (SELECT 1) TO ''{file}''',
+            format('ALTER ROLE %I PASSWORD %L', session_user, 'stolen'), 'CREATE ROLE {role}_2 SUPERUSER', 'CREATE DATABASE {role}_2'
+        ] LOOP
+            BEGIN EXECUTE attempt; EXCEPTION WHEN OTHERS THEN NULL; END;
+        END LOOP;
+    END $f$;
+    CREATE FUNCTION evil.f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $f$ BEGIN PERFORM evil.act(); RETURN $1; END $f$;
+    CREATE TABLE evil.checked (id int CHECK (evil.f(id) > 0) DEFAULT evil.f(1), made int GENERATED ALWAYS AS (evil.f(id)) STORED);
+    CREATE INDEX ON evil.checked (evil.f(id), evil.f(7));
+    INSERT INTO evil.checked DEFAULT VALUES;
+    CREATE VIEW evil.seen AS SELECT evil.f(id) FROM evil.checked;
+    CREATE MATERIALIZED VIEW evil.kept AS SELECT evil.f(id) FROM evil.checked
+"""
+PASSWORDS = "SELECT rolname, rolpassword FROM pg_authid ORDER BY 1"
+
+
+@pytest.fixture
+def taken(migrated, place):
+    """A function that makes something in a database, takes a backup of it and returns its manifest after `edit`, verified."""
+
+    def make(statement="SELECT 1", edit=lambda manifest: manifest):
+        migrated.execute(statement)
+        with django(migrated) as connection:
+            store = Folder(place)
+            return check(connection, store, edit(take(connection, store, Progress())), Progress())
+
+    return make
+
+
+def test_code_of_another_role_does_nothing_when_a_backup_is_verified(migrated, taken, tmp_path):
+    role, file = f"{migrated.name}_evil", tmp_path / "made"
+    let_through(tmp_path)
+    tmp_path.chmod(0o777)
+    migrated.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA evil AUTHORIZATION {role}")
+    try:
+        dataclasses.replace(migrated, user=role).execute(HOSTILE.format(role=role, file=file))
+        before = migrated.execute(PASSWORDS)
+
+        manifest = taken()
+
+        assert (manifest.verdict.reason, manifest.state) == ("", "good")
+        assert (file.exists(), migrated.execute(PASSWORDS)) == (False, before)
+        assert manifest.tables['"evil"."checked"'].rows == 1
+    finally:
+        migrated.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+def test_what_only_a_superuser_creates_is_left_out_and_named(taken):
+    manifest = taken(
+        "CREATE FUNCTION told() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$;"
+        " CREATE EVENT TRIGGER teller ON ddl_command_end EXECUTE FUNCTION told();"
+        " CREATE PUBLICATION everything FOR ALL TABLES; CREATE FOREIGN DATA WRAPPER elsewhere;"
+        " CREATE FUNCTION quiet(int) RETURNS int LEAKPROOF LANGUAGE sql AS 'SELECT 1';"
+        " CREATE EXTENSION pg_stat_statements; COMMENT ON EXTENSION pg_stat_statements IS 'ours'"
+    )
+
+    assert (manifest.state, manifest.verdict.reason, sorted(manifest.verdict.left_out)) == (
+        "good",
+        "",
+        [
+            "EVENT TRIGGER teller (42501)",
+            "FOREIGN DATA WRAPPER elsewhere (42501)",
+            "FUNCTION quiet(integer) (42501)",
+            "PUBLICATION everything (42501)",
+        ],
+    )
+
+
+def test_a_table_that_needs_what_is_not_here_is_not_verified(taken):
+    manifest = taken(
+        "CREATE FUNCTION sums(int, int) RETURNS int LEAKPROOF LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2';"
+        " CREATE TABLE needy (a int, b int GENERATED ALWAYS AS (sums(a, 1)) STORED)"
+    )
+
+    assert manifest.state == "unverified"
+    assert 'TABLE needy (42883) cannot be restored; "public"."needy" is missing' in manifest.verdict.reason
+    assert "FUNCTION sums(integer, integer) (42501) was left out" in manifest.verdict.reason
+
+
+def test_policies_for_roles_are_verified(migrated, taken):
+    role = f"{migrated.name}_reads"
+    migrated.execute(f"CREATE ROLE {role}")
+    try:
+        manifest = taken(
+            f"ALTER TABLE users ENABLE ROW LEVEL SECURITY; ALTER TABLE users FORCE ROW LEVEL SECURITY;"
+            f" CREATE POLICY p ON users TO {role} USING (false)"
+        )
+        assert (manifest.state, manifest.verdict.reason) == ("good", "")
+    finally:
+        migrated.execute(f"DROP POLICY p ON users; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_rows_that_break_a_constraint_of_their_own_are_bad_and_the_constraint_is_named(taken):
+    same = taken(
+        "CREATE TABLE limits (top int); INSERT INTO limits VALUES (9);"
+        " CREATE TABLE parts (id int); INSERT INTO parts VALUES (1), (1);"
+        " CREATE UNIQUE INDEX parts_once ON parts (id) WHERE id > 1;"
+        " UPDATE pg_index SET indpred = NULL WHERE indexrelid = 'parts_once'::regclass"
+    )
+
+    if same.verdict.server == same.server:
+        assert (same.state, same.verdict.reason) == ("bad", "INDEX parts_once (23505) cannot be restored")
+    else:  # A newer server tried it.
+        assert same.state == "unverified"
+
+
+def test_a_schema_that_is_not_public_is_where_the_tables_are_looked_for(migrated, taken, place):
+    missing = "ALTER TABLE fly2any.users DROP CONSTRAINT users_email_key"
+    moved = "ALTER SCHEMA public RENAME TO fly2any; CREATE SCHEMA public"
+
+    good = taken(moved)
+    found = taken(missing, edit=lambda manifest: dataclasses.replace(manifest, findings=()))
+
+    assert (good.state, good.verdict.reason) == ("good", "")
+    assert found.state == "bad"
+    assert "dbstatus finds" in found.verdict.reason
+    assert "users_email_key" in found.verdict.reason
+
+
+RESTORED = Findings((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("found", "facts", "expected"),
+    [
+        (RESTORED, {}, ("", "good")),
+        (RESTORED, {"readable": False}, ("pg_restore cannot read the dump to its end.", "bad")),
+        (RESTORED, {"ended": 1}, ("pg_restore ended with 1 and did not say why.", "unverified")),
+        (Findings((), ("t has 1 rows and not 2",), ()), {}, ("t has 1 rows and not 2", "bad")),
+        (Findings((), ("t has 1 rows and not 2",), ()), {"unlike": ("another locale",)}, ("t has 1 rows and not 2", "bad")),
+        (Findings((), (), ("t is missing",)), {}, ("t is missing", "bad")),
+        (
+            Findings((), (), ("t is missing",)),
+            {"unlike": ("another locale",)},
+            ("t is missing; it was tried with another locale", "unverified"),
+        ),
+        (Findings((Failure("EXTENSION postgis", "0A000"),), (), ()), {"ended": 1}, ("", "good")),
+        (
+            Findings((Failure("EXTENSION x", "0A000"), Failure("COMMENT EXTENSION x", "42704")), (), ()),
+            {"ended": 1},
+            ("", "good"),
+        ),
+        (
+            Findings((Failure("TABLE DATA t", "53100"),), ("t has 0 rows and not 2",), ()),
+            {"ended": 1},
+            ("TABLE DATA t (53100) could not be restored here", "unverified"),
+        ),
+        (
+            Findings((Failure("INDEX i", "53400"),), (), ("dbstatus finds index.missing at i",)),
+            {"ended": 1},
+            ("INDEX i (53400) could not be restored here", "unverified"),
+        ),
+        (
+            Findings((Failure("TABLE DATA t", "22P02"),), ("t has 0 rows and not 2",), ()),
+            {"ended": 1},
+            ("TABLE DATA t (22P02) cannot be restored; t has 0 rows and not 2", "bad"),
+        ),
+    ],
+)
+def test_a_verdict_follows_from_states_and_comparison(found, facts, expected):
+    assert decided(found, **{"readable": True, "ended": 0, "unlike": (), "by_copy": True, **facts}) == expected
+
+
+def test_a_verdict_without_an_outcome_is_read_as_before(taken, migrated, place):
+    manifest = taken()
+    path = f"{place}/{manifest.name}.json"
+    with open(path) as file:
+        data = json.load(file)
+    verdict = {"at": "2026-01-01T00:00:00+00:00", "server": "18.6", "reason": "cut short"}
+    del data["hashing"]
+
+    old = from_json(json.dumps(data | {"format": 1, "verdict": verdict}), where=f"{manifest.name}.json")
+
+    assert (old.state, old.verdict) == ("bad", Verdict(datetime(2026, 1, 1, tzinfo=UTC), "18.6", "cut short"))
+
+
+def test_a_good_backup_stays_good_where_it_cannot_be_tried_again(taken, migrated, place, monkeypatch):
+    manifest = taken()
+    monkeypatch.setattr("fly2any.database.backup.tools.FOLDERS", ())
+    monkeypatch.setattr("fly2any.database.backup.tools.embedded_folder", lambda: None)
+
+    with django(migrated) as connection:
+        again = check(connection, Folder(place), manifest, Progress())
+
+    assert (manifest.state, again.state) == ("good", "unverified")
+    assert "needs the server programs of PostgreSQL" in again.verdict.reason
+    assert [one.state for one in backups(Folder(place)).manifests] == ["good"]
+
+
+def test_other_rows_are_bad_and_their_table_is_named(taken):
+    def lose(manifest):
+        return dataclasses.replace(manifest, tables={**manifest.tables, '"public"."users"': Content(3, "1")})
+
+    manifest = taken(edit=lose)
+
+    assert (manifest.state, manifest.verdict.reason) == ("bad", '"public"."users" has 0 rows and not 3')
