@@ -10,7 +10,7 @@ from django.db.models.functions import Upper
 from fly2any.administration.permissions import PERMISSIONS
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp, random_text_id
-from fly2any.postgres.fields import TextIdField
+from fly2any.postgres.fields import DateTimeField, TextIdField
 from fly2any.postgres.indexes import Index
 
 from . import passwords
@@ -24,23 +24,23 @@ class User(AbstractBaseUser, PermissionsMixin):
     id = TextIdField()
     name = models.TextField(null=True, blank=True)
     email = models.TextField("e-mail", unique=True, validators=[validate_email])
-    email_verified = models.DateTimeField("e-mail verified", db_column="emailVerified", null=True, blank=True)
+    email_verified = DateTimeField("e-mail verified", db_column="emailVerified", null=True, blank=True)
     image = models.TextField(null=True, blank=True)
     # bcrypt as the site writes it; NULL for people who only sign in by OAuth.
     password = models.TextField(null=True, blank=True)  # type: ignore[assignment]
     first_name = models.TextField(db_column="firstName", null=True, blank=True)
     last_name = models.TextField(db_column="lastName", null=True, blank=True)
     phone = models.TextField(null=True, blank=True)
-    date_of_birth = models.DateTimeField(db_column="dateOfBirth", null=True, blank=True)
+    date_of_birth = DateTimeField(db_column="dateOfBirth", null=True, blank=True)
     gender = models.TextField(null=True, blank=True, choices=Gender)
     country = models.TextField(null=True, blank=True)
     timezone = models.TextField(null=True, blank=True)
     bio = models.TextField(null=True, blank=True)
     avatar_url = models.TextField("avatar URL", db_column="avatarUrl", null=True, blank=True)
     profile_completed = models.BooleanField(db_column="profileCompleted", default=False, db_default=False)
-    created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
-    updated_at = models.DateTimeField(db_column="updatedAt", auto_now=True)
-    last_login = models.DateTimeField(db_column="lastLoginAt", null=True, blank=True)
+    created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+    updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
+    last_login = DateTimeField(db_column="lastLoginAt", null=True, blank=True)
     is_staff = models.BooleanField("staff", db_column="isStaff", default=False, db_default=False)
     is_superuser = models.BooleanField("administrator", db_column="isSuperuser", default=False, db_default=False)
     is_active = models.BooleanField("active", db_column="isActive", default=True, db_default=True)
@@ -135,7 +135,7 @@ class Session(models.Model):
     # Unique: SessionQuerySet.by_token.
     session_token = models.TextField(db_column="sessionToken", unique=True)
     user = models.ForeignKey(User, DB_CASCADE, db_column="userId", db_index=False, related_name="sessions")
-    expires = models.DateTimeField()
+    expires = DateTimeField()
 
     objects = SessionQuerySet.as_manager()
 
@@ -157,7 +157,7 @@ class VerificationToken(models.Model):
 
     identifier = models.TextField()
     token = models.TextField(unique=True)
-    expires = models.DateTimeField()
+    expires = DateTimeField()
     # Last, where a database that Prisma made gets it too (deviation D2).
     id = TextIdField(db_default=random_text_id())
 
@@ -190,8 +190,8 @@ class UserPreferences(models.Model):
     currency = models.TextField(choices=Currency, default=Currency.USD, db_default="USD")
     language = models.TextField(choices=Language, default=Language.ENGLISH, db_default="en")
     theme = models.TextField(choices=Theme, default=Theme.LIGHT, db_default="light")
-    created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
-    updated_at = models.DateTimeField(db_column="updatedAt", auto_now=True)
+    created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+    updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
 
     objects = UserPreferencesQuerySet.as_manager()
 

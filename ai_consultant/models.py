@@ -4,7 +4,7 @@ from django.db import models
 from fly2any.administration.permissions import PERMISSIONS
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
-from fly2any.postgres.fields import JSONField, TextIdField
+from fly2any.postgres.fields import DateTimeField, JSONField, TextIdField
 from fly2any.postgres.indexes import Index
 
 from .choices import Role, Status, Team
@@ -31,8 +31,8 @@ class Conversation(models.Model):
     conversation_context = JSONField(db_column="conversationContext", null=True, blank=True)
     search_history = JSONField(db_column="searchHistory", null=True, blank=True)
     metadata = JSONField()
-    created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
-    updated_at = models.DateTimeField(db_column="updatedAt", auto_now=True)
+    created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+    updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
 
     objects = ConversationQuerySet.as_manager()
 
@@ -69,7 +69,7 @@ class Message(models.Model):
     flight_results = JSONField(db_column="flightResults", null=True, blank=True)
     hotel_results = JSONField(db_column="hotelResults", null=True, blank=True)
     timestamp = models.BigIntegerField("timestamp (epoch ms)")
-    created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+    created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
 
     objects = MessageQuerySet.as_manager()
 

@@ -4,7 +4,7 @@ from django.db import models
 from fly2any.administration.permissions import PERMISSIONS
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
-from fly2any.postgres.fields import JSONField, TextIdField
+from fly2any.postgres.fields import DateTimeField, JSONField, TextIdField
 from fly2any.postgres.indexes import Index
 
 from .choices import EventType, NotificationType, Priority
@@ -29,8 +29,8 @@ class WishlistItem(models.Model):
     notes = models.TextField(null=True, blank=True)
     target_price = models.FloatField(db_column="targetPrice", null=True, blank=True)
     notify_on_drop = models.BooleanField(db_column="notifyOnDrop", default=True, db_default=True)
-    created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
-    updated_at = models.DateTimeField(db_column="updatedAt", auto_now=True)
+    created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+    updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
 
     objects = WishlistItemQuerySet.as_manager()
 
@@ -63,8 +63,8 @@ class Notification(models.Model):
     read = models.BooleanField(default=False, db_default=False)
     action_url = models.TextField("action URL", db_column="actionUrl", null=True, blank=True)
     metadata = JSONField(null=True, blank=True)
-    created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
-    read_at = models.DateTimeField(db_column="readAt", null=True, blank=True)
+    created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+    read_at = DateTimeField(db_column="readAt", null=True, blank=True)
 
     objects = NotificationQuerySet.as_manager()
 
@@ -96,7 +96,7 @@ class PushSubscription(models.Model):
     p256dh = models.TextField()
     auth = models.TextField()
     user_agent = models.TextField(db_column="userAgent", null=True, blank=True)
-    created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+    created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
 
     objects = PushSubscriptionQuerySet.as_manager()
 
@@ -131,7 +131,7 @@ class UserActivity(models.Model):
     ip_address = models.TextField("IP address", db_column="ipAddress", null=True, blank=True)
     user_agent = models.TextField(db_column="userAgent", null=True, blank=True)
     referrer = models.TextField(null=True, blank=True)
-    created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+    created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
 
     objects = UserActivityQuerySet.as_manager()
 
@@ -166,8 +166,8 @@ class UserSession(models.Model):
     os = models.TextField("operating system", null=True, blank=True)
     location = models.TextField(null=True, blank=True)
     ip_address = models.TextField("IP address", db_column="ipAddress", null=True, blank=True)
-    last_active = models.DateTimeField(db_column="lastActive", db_default=CurrentTimestamp())
-    created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+    last_active = DateTimeField(db_column="lastActive", db_default=CurrentTimestamp())
+    created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
 
     objects = UserSessionQuerySet.as_manager()
 
@@ -199,7 +199,7 @@ class LoginHistory(models.Model):
     location = models.TextField(null=True, blank=True)
     ip_address = models.TextField("IP address", db_column="ipAddress", null=True, blank=True)
     success = models.BooleanField(default=True, db_default=True)
-    timestamp = models.DateTimeField(db_default=CurrentTimestamp())
+    timestamp = DateTimeField(db_default=CurrentTimestamp())
 
     objects = LoginHistoryQuerySet.as_manager()
 

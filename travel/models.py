@@ -4,7 +4,7 @@ from django.db import models
 from fly2any.administration.permissions import PERMISSIONS
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
-from fly2any.postgres.fields import JSONField, TextIdField
+from fly2any.postgres.fields import DateTimeField, JSONField, TextIdField
 from fly2any.postgres.indexes import Index
 
 from .choices import CabinClass, Provider, Trigger
@@ -35,9 +35,9 @@ class SavedSearch(models.Model):
     cabin_class = models.TextField(db_column="cabinClass", choices=CabinClass, default=CabinClass.ECONOMY, db_default="economy")
     filters = JSONField(null=True, blank=True)
     search_count = models.IntegerField(db_column="searchCount", default=1, db_default=1)
-    last_searched = models.DateTimeField(db_column="lastSearched", db_default=CurrentTimestamp())
-    created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
-    updated_at = models.DateTimeField(db_column="updatedAt", auto_now=True)
+    last_searched = DateTimeField(db_column="lastSearched", db_default=CurrentTimestamp())
+    created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+    updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
 
     objects = SavedSearchQuerySet.as_manager()
 
@@ -72,12 +72,12 @@ class PriceAlert(models.Model):
     currency = models.TextField(default="USD", db_default="USD")
     active = models.BooleanField(default=True, db_default=True)
     triggered = models.BooleanField(default=False, db_default=False)
-    last_checked = models.DateTimeField(db_column="lastChecked", db_default=CurrentTimestamp())
-    triggered_at = models.DateTimeField(db_column="triggeredAt", null=True, blank=True)
-    last_notified_at = models.DateTimeField(db_column="lastNotifiedAt", null=True, blank=True)
+    last_checked = DateTimeField(db_column="lastChecked", db_default=CurrentTimestamp())
+    triggered_at = DateTimeField(db_column="triggeredAt", null=True, blank=True)
+    last_notified_at = DateTimeField(db_column="lastNotifiedAt", null=True, blank=True)
     notification_count = models.IntegerField(db_column="notificationCount", default=0, db_default=0)
-    created_at = models.DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
-    updated_at = models.DateTimeField(db_column="updatedAt", auto_now=True)
+    created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+    updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
 
     objects = PriceAlertQuerySet.as_manager()
 
@@ -115,7 +115,7 @@ class RecentSearch(models.Model):
     original_price = models.FloatField(db_column="originalPrice", null=True, blank=True)
     depart_date = models.TextField(db_column="departDate", null=True, blank=True)
     return_date = models.TextField(db_column="returnDate", null=True, blank=True)
-    viewed_at = models.DateTimeField(db_column="viewedAt", db_default=CurrentTimestamp())
+    viewed_at = DateTimeField(db_column="viewedAt", db_default=CurrentTimestamp())
 
     objects = RecentSearchQuerySet.as_manager()
 
@@ -143,7 +143,7 @@ class PriceHistory(models.Model):
     price = models.FloatField()
     currency = models.TextField(default="USD", db_default="USD")
     provider = models.TextField(choices=Provider)
-    timestamp = models.DateTimeField(db_default=CurrentTimestamp())
+    timestamp = DateTimeField(db_default=CurrentTimestamp())
 
     objects = PriceHistoryQuerySet.as_manager()
 
@@ -167,7 +167,7 @@ class PriceMonitorLog(models.Model):
     """A run of the price monitor. `errors` is JSON null on a clean run, else a list of {alertId, error}."""
 
     id = TextIdField()
-    execution_time = models.DateTimeField(db_column="executionTime", db_default=CurrentTimestamp())
+    execution_time = DateTimeField(db_column="executionTime", db_default=CurrentTimestamp())
     alerts_checked = models.IntegerField(db_column="alertsChecked")
     alerts_triggered = models.IntegerField(db_column="alertsTriggered")
     alerts_failed = models.IntegerField(db_column="alertsFailed")

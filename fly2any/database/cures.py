@@ -29,6 +29,9 @@ def put_aside(table: Table) -> str:
 
 def add_column(column: Column) -> str:
     alter = f"ALTER TABLE {quote(column.table)}"
+    if column.default == "CURRENT_TIMESTAMP":  # Rows that are there get milliseconds: Prisma would not find them by more.
+        filled = replace(column, default="date_trunc('milliseconds', CURRENT_TIMESTAMP)")
+        return f"{alter} ADD COLUMN {filled.sql()};\n{alter} ALTER COLUMN {quote(column.name)} SET DEFAULT {column.default};"
     if column.can_be_left_out:
         return f"{alter} ADD COLUMN {column.sql()};"
     return f"{alter} ADD COLUMN {replace(column, nullable=True).sql()};\n{require(column)}"

@@ -1,13 +1,16 @@
 """Fields of the Fly2Any schema. Migrations import this path: it is frozen."""
 
 import json
+from datetime import datetime
 from decimal import Decimal
 
 import uuid_utils
 from django.db import models
+from django.db.models.expressions import DatabaseDefault
 from psycopg.types.json import Jsonb
 
-from .values import Unreadable, is_deep
+from .expressions import CurrentTimestamp
+from .values import Beyond, Unreadable, is_deep
 
 
 def new_id() -> str:
@@ -37,6 +40,39 @@ class TextIdField(models.TextField):
 
     def get_internal_type(self):
         return "TextField"
+
+
+class DateTimeField(models.DateTimeField):
+    """Django's, that writes milliseconds: Prisma sends and compares no more, so that it would not find a row by a time with microseconds.
+
+    Migrations know it as Django's own: the column is the same.
+    """
+
+    def deconstruct(self):
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django.db.models.DateTimeField", args, kwargs
+
+    def pre_save(self, model_instance, add):
+        value = super().pre_save(model_instance, add)
+        if isinstance(value, DatabaseDefault) and isinstance(self.db_default, CurrentTimestamp):
+            return _MillisecondsOf(CurrentTimestamp())
+        if (shorter := _in_milliseconds(value)) is not value:
+            setattr(model_instance, self.attname, shorter)  # As it is read back.
+        return shorter
+
+    def get_db_prep_save(self, value, connection):
+        return super().get_db_prep_save(_in_milliseconds(value), connection)
+
+
+class _MillisecondsOf(models.Func):
+    template = "pg_catalog.date_trunc('milliseconds', %(expressions)s)"
+    output_field = models.DateTimeField()
+
+
+def _in_milliseconds(value):
+    if not isinstance(value, datetime) or isinstance(value, Beyond) or not value.microsecond % 1000:
+        return value
+    return value.replace(microsecond=value.microsecond // 1000 * 1000)
 
 
 def _exactly(text: str) -> float:

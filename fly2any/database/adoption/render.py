@@ -122,6 +122,9 @@ def _worth_knowing(assessment: Assessment) -> Iterator[str]:
     yield "  them anew (Prisma's engine, to version 6, after one error each; Prisma 7 with a driver adapter keeps none unless told to). The cure is a rolling"
     yield "  restart of the site after the adoption. --end-idle instead ends idle connections after each step that changes a type; a Node process may"
     yield "  exit when its connection is ended (SQLSTATE 57P01, unhandled)."
+    yield "  The times of the converted columns may have microseconds, where they were rounded to milliseconds. Prisma and this project write milliseconds;"
+    yield "  a row that raw SQL gives CURRENT_TIMESTAMP, or leaves to the column's default, is not found by an equality of Prisma's, and always is newer"
+    yield "  than its own time as Prisma has it. Write date_trunc('milliseconds', CURRENT_TIMESTAMP) there."
     for note in assessment.notes:
         yield f"  {note}"
     if assessment.blockers:
