@@ -168,7 +168,10 @@ class Server:
         if self.process is not None:
             self.process.wait()
         if (folder := socket_folder(self.home)) != self.data:
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # One with anything else in it stays.
+                for socket in folder.glob(".s.PGSQL.*"):
+                    socket.unlink()
+                folder.rmdir()
 
     def _give(self, folder: Path) -> None:
         if os.geteuid() == 0:

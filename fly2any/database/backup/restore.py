@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from .manifest import Manifest, sha256_of
 from .sealing import ENDING, unseal
 from .store import Store
 from .take import findings_of
+from .workfolder import work_folder
 
 # How a database was made, for one like it; daticulocale is datlocale from PostgreSQL 17 on, and to_jsonb knows both.
 LIKE_SQL = """
@@ -100,10 +100,10 @@ def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]
         if not manifest.file.endswith(ENDING):
             yield path
             return
-        with tempfile.TemporaryDirectory(prefix="fly2any-") as work:  # Not at the store, which may be another machine's.
+        with work_folder("a decrypted backup") as work:  # Not at the store, which may be another machine's.
             progress.show("decrypting", None)
-            unseal(path, Path(work, "dump"), settings.BACKUPS["identity_file"])
-            yield Path(work, "dump")
+            unseal(path, work / "dump", settings.BACKUPS["identity_file"])
+            yield work / "dump"
 
 
 def refuse_what_cannot_be(manifest: Manifest, connection) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..diagnosis import Refusal
+from .workfolder import work_folder
 
 WORK = ".taking-"
-OLD = 2 * 24 * 3600  # Seconds.
 
 Show = Callable[[int], None]  # Hears how many bytes more went through.
 
@@ -47,8 +45,8 @@ class Store(ABC):
     @contextmanager
     def workplace(self) -> Iterator[Path]:
         """Yield a folder to make files in, removed in the end."""
-        with tempfile.TemporaryDirectory(prefix="fly2any-") as folder:  # 0700, as all that tempfile makes.
-            yield Path(folder)
+        with work_folder("a backup or an archive") as folder:
+            yield folder
 
     @abstractmethod
     def local(self, name: str, show: Show):
@@ -123,15 +121,10 @@ class Folder(Store):
 
     @contextmanager
     def workplace(self):
-        with self.explained():
-            for left in self.folder.glob(f"{WORK}*"):  # By one that was killed.
-                if left.stat().st_mtime < time.time() - OLD:
-                    shutil.rmtree(left, ignore_errors=True)
-            folder = tempfile.mkdtemp(prefix=WORK, dir=self.folder)
-        try:
-            yield Path(folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with ExitStack() as stack:
+            with self.explained():
+                folder = stack.enter_context(work_folder("a backup or an archive", beside=self.folder, prefix=WORK))
+            yield folder
 
     @contextmanager
     def local(self, name, show):
@@ -206,8 +199,8 @@ class Bucket(Store):
 
     @contextmanager
     def local(self, name, show):
-        with tempfile.TemporaryDirectory(prefix="fly2any-") as folder:
-            path = Path(folder, "dump")
+        with work_folder("what was fetched") as folder:
+            path = folder / "dump"
             with self.explained():
                 self.client.download_file(self.bucket, self.prefix + name, str(path), Callback=show)
             yield path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from dataclasses import dataclass, replace
 from datetime import UTC
 from pathlib import Path
@@ -21,6 +20,7 @@ from .contents import BY_COPY, PATIENT, pin, read_contents
 from .manifest import Manifest, as_json, file_name, from_json, sha256_of
 from .sealing import ENDING, seal
 from .store import Store
+from .workfolder import work_folder
 
 # Which roles the dump names, and whether something belongs to them: they must be there where it is restored.
 ROLES_SQL = """
@@ -48,9 +48,8 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
     store.make()
     recipient = settings.BACKUPS["recipient"]
     # What is to be encrypted is not at the store before it is.
-    workplace = tempfile.TemporaryDirectory(prefix="fly2any-") if recipient else store.workplace()
-    with connection.direct(), workplace as folder:
-        work = Path(folder)
+    workplace = work_folder("a backup to encrypt") if recipient else store.workplace()
+    with connection.direct(), workplace as work:
         path = work / "dump"
         with transaction.atomic(using=connection.alias), tools.reached(connection) as (place, environment):
             with connection.cursor() as cursor:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from fly2any.postgres.embedded import bin_folder
 
 from ..diagnosis import Refusal, without_password
+from .workfolder import work_folder
 
 # Where Debian, Red Hat, Homebrew and Postgres.app put each version's own.
 FOLDERS = (
@@ -33,7 +31,6 @@ FOLDERS = (
 SECRETS = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.dispchar == b"*"} - {"password"}
 DEFAULTS = {option.keyword.decode(): (option.compiled or b"").decode() for option in pq.Conninfo.get_defaults()}
 DEFAULTS["sslcertmode"] = "allow"  # As it is documented; compiled is another.
-OLD = 2 * 24 * 3600  # Seconds.
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +128,7 @@ def reached(connection) -> Iterator[tuple[str, dict[str, str]]]:
     password = info.password
     secrets = {name: parameters.pop(name) for name in SECRETS if name in parameters}
     clean = bare_environment()
-    sweep()
-    with tempfile.TemporaryDirectory(prefix="fly2any-") as folder:  # 0700
+    with work_folder("passwords for pg_dump and pg_restore") as folder:
         if password:
             secret = Path(folder, "pass")
             secret.touch(mode=0o600)
@@ -145,18 +141,6 @@ def reached(connection) -> Iterator[tuple[str, dict[str, str]]]:
             clean["PGSERVICEFILE"] = str(service)
             parameters["service"] = "fly2any"
         yield make_conninfo(**parameters), clean
-
-
-def sweep() -> None:
-    """Remove the folders in which commands that were killed two days ago or longer kept passwords and dumps."""
-    for folder in Path(tempfile.gettempdir()).glob("fly2any-*"):
-        with suppress(OSError):
-            if (
-                folder.stat().st_uid == os.getuid()
-                and folder.stat().st_mtime < time.time() - OLD
-                and (folder.stat().st_mode & 0o77) == 0
-            ):
-                shutil.rmtree(folder)
 
 
 class Running:

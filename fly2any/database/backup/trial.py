@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from fly2any.postgres.supervisor import Server
 
 from ..diagnosis import Refusal
 from . import tools
+from .workfolder import work_folder
 
 ROLE = DATABASE = "trial"
 SETTINGS = {
@@ -141,8 +141,8 @@ def trial(
     of, `schema` where the connection looks for our tables, `roles` are those that the dump names, `statements` says whether
     pg_stat_statements is in it. Raises EmbeddedServerError, OSError or psycopg.Error where there can be none.
     """
-    with tempfile.TemporaryDirectory(prefix="fly2any-") as folder_of_it:
-        home = Path(folder_of_it).resolve()
+    with work_folder("the server of a trial restore") as folder_of_it:
+        home = folder_of_it.resolve()
         if os.geteuid() == 0:
             home.chmod(0o711)  # The server runs as another user; its data is closed to everybody else.
         (home / "log").touch(mode=0o600)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,12 +15,12 @@ from typing import Any
 from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
 
-from ..backup import tools
 from ..backup.contents import CONTENT_SQL, PATIENT, PINNED, Content, pin
 from ..backup.manifest import file_name, sha256_of
 from ..backup.restore import opened
 from ..backup.sealing import ENDING, room_for, seal
 from ..backup.store import Store
+from ..backup.workfolder import work_folder
 from ..catalog import quote
 from ..diagnosis import Refusal, Unfit
 from ..locks import LOCK_TIMEOUT
@@ -118,8 +117,7 @@ class Archives:
         When it returns, the archive is at its place. Nothing is removed, and no row is locked meanwhile.
         """
         self.store.make()
-        tools.sweep()
-        workplace = tempfile.TemporaryDirectory(prefix="fly2any-") if settings.BACKUPS["recipient"] else self.store.workplace()
+        workplace = work_folder("an archive to encrypt") if settings.BACKUPS["recipient"] else self.store.workplace()
         with workplace as folder:
             path = Path(folder, "rows.zip")
             with _snapshot(connection) as cursor:

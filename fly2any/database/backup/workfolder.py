@@ -1,0 +1,113 @@
+"""Folders for work in progress, marked when they are made: only what carries the mark is ever removed by a later command."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from django.conf import settings
+
+MARK = ".fly2any-work-folder"
+FIRST_LINE = "Work in progress of a Fly2Any command. Removed by a later one when the process that made it has ended.\n"
+PREFIX = "fly2any-"
+OLD = 2 * 24 * 3600  # Seconds, for what another machine made: its processes cannot be seen from here.
+
+
+@contextmanager
+def work_folder(purpose: str, *, beside: Path | None = None, prefix: str = PREFIX) -> Iterator[Path]:
+    """Yield a new folder that only this user can read, in `beside` or the folder for temporary files; removed in the end.
+
+    While the block runs the mark in it is locked (flock), which ends with the process, however that ends.
+    """
+    parent = beside or Path(tempfile.gettempdir())
+    sweep(parent, prefix)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        descriptor = os.open(folder / MARK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            with suppress(OSError):  # A disk without locks: nothing in it is swept, since no lock can be had there.
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            facts = {"purpose": purpose, "folder": folder.name, "machine": socket.gethostname(), "pid": os.getpid()}
+            os.write(descriptor, f"{FIRST_LINE}{json.dumps(facts)}\n".encode())
+            yield folder
+        finally:
+            os.close(descriptor)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(parent: Path, prefix: str = PREFIX) -> list[str]:
+    """Remove what processes that have ended left in `parent`, and return the names of those folders.
+
+    A folder is removed where it is this user's, closed to others, and holds the mark that work_folder() wrote into this very
+    folder, which no process has locked. One with a configured location in it stays, as does what a symbolic link names.
+    """
+    removed: list[str] = []
+    with suppress(OSError), os.scandir(parent) as entries:
+        found = [entry.name for entry in entries if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False)]
+        kept = _configured()
+        for name in sorted(found):
+            path = parent.resolve() / name
+            if any(path == place or path in place.parents for place in kept):
+                continue
+            with suppress(OSError, ValueError, TypeError, KeyError), _abandoned(path) as abandoned:
+                if abandoned:
+                    shutil.rmtree(path)
+                    removed.append(name)
+    return removed
+
+
+@contextmanager
+def _abandoned(path: Path) -> Iterator[bool]:
+    """Yield whether a process that has ended left the folder; raises where it is no work folder, or its process runs."""
+    with _opened(path, os.O_RDONLY | os.O_DIRECTORY) as folder:
+        own = os.fstat(folder)
+        if own.st_uid != os.geteuid() or own.st_mode & 0o066:
+            yield False
+            return
+        with _opened(MARK, os.O_RDWR, folder) as mark:
+            status = os.fstat(mark)
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Raises where the process runs, or the disk has no locks.
+            first, _, rest = os.read(mark, 4096).decode().partition("\n")
+            facts = json.loads(rest)
+            ours = (
+                stat.S_ISREG(status.st_mode)
+                and (status.st_uid, status.st_nlink) == (os.geteuid(), 1)
+                and f"{first}\n" == FIRST_LINE
+                and facts["folder"] == path.name
+            )
+            here = facts["machine"] == socket.gethostname()
+            yield ours and (here or _now(path.parent) - status.st_mtime > OLD)
+
+
+@contextmanager
+def _opened(path: Path | str, flags: int, folder: int | None = None) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _now(folder: Path) -> float:
+    """Return the time by the clock that stamps files in `folder`, which may be another machine's, in seconds."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"now")
+        file.flush()
+        return os.fstat(file.fileno()).st_mtime
+
+
+def _configured() -> list[Path]:
+    """Return the places that settings name, which no command removes."""
+    places = [settings.BACKUPS["location"], settings.RETENTION["archive"], settings.BACKUPS["identity_file"]]
+    places += [str(home["HOME"]) for one in settings.DATABASES.values() if (home := one.get("EMBEDDED"))]
+    places += [str(settings.BASE_DIR), tempfile.gettempdir(), os.environ.get("HOME", "")]
+    return [Path(place).resolve() for place in places if place.startswith("/")]
