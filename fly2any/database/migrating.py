@@ -295,11 +295,18 @@ class LockedOut(Refusal):
 
 
 class Executor(MigrationExecutor):
-    """Django's executor, whose steps are those of a Run."""
+    """Django's executor, whose steps are those of a Run; `guard` may refuse what is planned, given the loader and the plan."""
 
-    def __init__(self, connection, progress_callback=None, *, run: Run):
+    def __init__(self, connection, progress_callback=None, *, run: Run, guard: Callable[..., None] | None = None):
         super().__init__(connection, progress_callback)
         self.run = run
+        self.guard = guard
+
+    def migration_plan(self, targets, clean_start=False):
+        plan = super().migration_plan(targets, clean_start)
+        if self.guard and not clean_start:  # A clean start is the order of all migrations, and no plan.
+            self.guard(self.connection, self.loader, plan)
+        return plan
 
     def apply_migration(self, state, migration, fake=False, fake_initial=False):
         apply = super().apply_migration

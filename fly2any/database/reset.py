@@ -109,14 +109,18 @@ def want_backup(connection) -> None:
     """Raise Refusal where rows would be lost and no good backup of the database is new enough."""
     with snapshot(connection):
         plan = plan_reset(connection)
-    if not any(rows for _, rows in plan.tables):
-        return
+    if any(rows for _, rows in plan.tables):
+        require_backup(connection)
+
+
+def require_backup(connection) -> None:
+    """Raise Refusal where no good backup of the database is new enough."""
     good = read_newest(connection).good
     limit = settings.BACKUPS["max_age"]
     if good is None or good.age(datetime.now(UTC)) > limit:
         newest = "there is none" if good is None else f"the newest is {span(good.age(datetime.now(UTC)))} old"
         raise Refusal(
-            f"A good backup newer than {span(limit)} is wanted before all rows go, and {newest}:"
+            f"A good backup newer than {span(limit)} is wanted before rows go, and {newest}:"
             " run `manage.py dbbackup --verify`, or add --without-backup."
         )
 

@@ -4,7 +4,7 @@ from functools import partial
 from django.core.management.commands import migrate
 from django.db import Error, connections
 
-from fly2any.database import journal
+from fly2any.database import journal, losses
 from fly2any.database.diagnosis import Refusal, sqlstate
 from fly2any.database.management.arguments import add_lock_wait
 from fly2any.database.migrating import Executor, migrating, refuse_what_another_tool_made
@@ -17,8 +17,12 @@ class Command(migrate.Command):
     def add_arguments(self, parser):
         super().add_arguments(parser)
         add_lock_wait(parser)
+        parser.add_argument(
+            "--yes", action="store_true", help="Reverse migrations though tables or columns with rows are dropped."
+        )
+        parser.add_argument("--without-backup", action="store_true", help="Do so though no good backup is new enough.")
 
-    def handle(self, *args, database, lock_wait, **options):
+    def handle(self, *args, database, lock_wait, yes=False, without_backup=False, **options):
         if options["fake_initial"]:
             raise Refusal(
                 "--fake-initial believes in a table because of its name: run `manage.py dbadopt`, which looks at all of it first."
@@ -26,10 +30,19 @@ class Command(migrate.Command):
         if options["plan"] or options["check_unapplied"]:
             super().handle(*args, database=database, **options)
             return
-        with migrating(database, patience=lock_wait, progress=Terminal(self.stderr)) as run:
+        progress = Terminal(self.stderr)
+        asked = partial(losses.guard, yes=yes, without_backup=without_backup, say=progress.say)
+        with migrating(database, patience=lock_wait, progress=progress) as run:
             refuse_what_another_tool_made(connections[database], fake=options["fake"])
-            with executed_by(partial(Executor, run=run)):
+            with executed_by(partial(Executor, run=run, guard=None if options["fake"] else asked)):
                 super().handle(*args, database=database, **options)
+            if (
+                run.ask("SELECT pg_catalog.current_setting('transaction_read_only')") == "on"
+            ):  # Whoever had to write has failed.
+                progress.say(
+                    "The database only reads (a standby, or default_transaction_read_only is on): nothing was pending, and nothing could"
+                    " have been changed."
+                )
             with suppress_where_nothing_may_be_made():
                 journal.ensure(connections[database])
 

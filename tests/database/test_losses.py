@@ -1,0 +1,142 @@
+"""Reversing migrations where rows would go: planned, refused, and done when asked for twice."""
+
+import pytest
+from django.db.migrations.executor import MigrationExecutor
+
+from fly2any.database.diagnosis import Refusal
+from fly2any.database.losses import Loss, guard, read_losses
+from tests.conftest import django, manage
+
+
+def losses(database, *targets, environment=None):
+    with django(database) as connection:
+        executor = MigrationExecutor(connection)
+        return read_losses(connection, executor.loader, executor.migration_plan(list(targets)))
+
+
+def tables(database):
+    return database.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")[0][0]
+
+
+def test_tables_with_rows_go_only_when_asked_for_with_a_good_backup(filled, place):
+    before = tables(filled)
+    back = ("migrate", "travel", "zero")
+
+    refused = manage(*back, url=filled.url)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("Reversing ")
+    assert "table price_history (" in refused.stderr
+    assert refused.stderr.endswith(
+        ", so nothing was changed: take a backup (`manage.py dbbackup --verify`), then run the command again with --yes.\n"
+    )
+    without = manage(*back, "--yes", url=filled.url, BACKUP_LOCATION=place)
+    assert (without.returncode, without.stdout, without.stderr) == (
+        2,
+        "",
+        "A good backup newer than 26 h is wanted before rows go, and there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
+    )
+    assert tables(filled) == before
+
+    done = manage(*back, "--yes", "--without-backup", url=filled.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert filled.execute("SELECT to_regclass('price_history')") == [(None,)]
+    assert manage("migrate", url=filled.url).returncode == 0
+
+
+def test_columns_and_tables_with_rows_are_planned_with_their_numbers(migrated):
+    migrated.execute("""INSERT INTO users (id, email, "updatedAt") VALUES ('a', 'a', now()), ('b', 'b', now())""")
+    migrated.execute("""INSERT INTO price_alerts (id, "userId", origin, destination, "departDate", "targetPrice", "currentPrice", "updatedAt")
+                        VALUES ('p', 'a', 'x', 'y', 'z', 1, 2, now())""")
+
+    found = losses(migrated, ("travel", None))
+    assert [(loss.table, loss.column, loss.rows) for loss in found if loss.table == "price_alerts"] == [("price_alerts", "", 1)]
+    assert all(loss.backwards for loss in found)
+    staff = [loss for loss in losses(migrated, ("accounts", "0001_initial")) if loss.table == "users"]
+    assert Loss(staff[0].migration, True, "users", "isStaff", 2) in staff
+    assert "lastLoginAt" not in {loss.column for loss in staff}
+
+
+def test_empty_tables_and_columns_go_without_a_question(migrated):
+    assert losses(migrated, ("travel", None)) == []
+    assert manage("migrate", "travel", "zero", url=migrated.url).returncode == 0
+
+
+def test_rows_that_a_policy_hides_from_the_owner_count(migrated):
+    migrated.execute(
+        """INSERT INTO price_history (id, origin, destination, "departDate", price, provider) VALUES ('a', 'a', 'b', 'c', 1, 'p')"""
+    )
+    owner = f"{migrated.name}_owner"
+    migrated.execute(f"CREATE ROLE {owner} LOGIN; ALTER TABLE price_history OWNER TO {owner}")
+    migrated.execute("ALTER TABLE price_history ENABLE ROW LEVEL SECURITY; ALTER TABLE price_history FORCE ROW LEVEL SECURITY")
+    migrated.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {owner}")
+    try:
+        with django(migrated) as connection:
+            connection.settings_dict = {**connection.settings_dict, "USER": owner}
+            executor = MigrationExecutor(connection)
+            with pytest.raises(Exception, match="row-level security"):
+                read_losses(connection, executor.loader, executor.migration_plan([("travel", None)]))
+    finally:
+        migrated.execute(f"REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner}; DROP ROLE {owner}")
+
+
+CREATES = (
+    """migrations.CreateModel("Thing", [("id", models.AutoField(primary_key=True)), ("word", models.TextField(null=True))])"""
+)
+
+
+@pytest.mark.parametrize(
+    ("operation", "lost"),
+    [
+        (CREATES, "table probe_thing (2 rows)"),
+        (f"migrations.SeparateDatabaseAndState([{CREATES}], [{CREATES}])", "table probe_thing (2 rows)"),
+        ("RunSQL('CREATE TABLE probe_thing (word text)', 'DROP TABLE probe_thing')", "table probe_thing (2 rows)"),
+        (
+            "RunSQL('CREATE TABLE probe_thing (word text)', ['DELETE FROM users', 'DROP TABLE probe_thing'])",
+            "SQL of probe.0001_step (rows that cannot be counted)",
+        ),
+    ],
+    ids=["model", "separate", "sql", "more sql"],
+)
+def test_a_migration_of_any_kind_is_not_reversed_over_rows(migrated, probe, operation, lost):
+    environment = probe(operation)
+    assert manage("migrate", "-v0", url=migrated.url, **environment).returncode == 0
+    migrated.execute("INSERT INTO probe_thing (word) VALUES ('a'), (NULL)")
+
+    refused = manage("migrate", "probe", "zero", url=migrated.url, **environment)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"Reversing probe.0001_step drops {lost}, so nothing was changed: ")
+
+    faked = manage("migrate", "probe", "zero", "--fake", url=migrated.url, **environment)
+    assert (faked.returncode, faked.stderr) == (0, "")
+    assert migrated.execute("SELECT count(*) FROM probe_thing") == [(2,)]
+
+
+def test_what_a_migration_drops_as_it_is_applied_is_said(migrated, probe):
+    probe(CREATES)
+    environment = probe('migrations.RemoveField("thing", "word")')
+    assert manage("migrate", "probe", "0001", "-v0", url=migrated.url, **environment).returncode == 0
+    migrated.execute("INSERT INTO probe_thing (word) VALUES ('a'), (NULL)")
+
+    result = manage("migrate", "-v0", url=migrated.url, **environment)
+
+    assert (result.returncode, result.stderr) == (0, "probe.0002_step drops the column probe_thing.word (1 row).\n")
+
+
+def test_where_nothing_is_pending_a_database_that_only_reads_says_so(migrated):
+    migrated.execute(f"ALTER DATABASE {migrated.name} SET default_transaction_read_only TO on")
+
+    result = manage("migrate", url=migrated.url)
+
+    assert (result.returncode, result.stderr) == (
+        0,
+        "The database only reads (a standby, or default_transaction_read_only is on): nothing was pending, and nothing could have been changed.\n",
+    )
+
+
+def test_it_is_refused_before_anything_is_reversed(filled):
+    with django(filled) as connection:
+        executor = MigrationExecutor(connection)
+        plan = executor.migration_plan([("travel", None)])
+        with pytest.raises(Refusal, match=r"^Reversing \d migrations from .* to travel\.0001_initial drops "):
+            guard(connection, executor.loader, plan, yes=False, without_backup=True, say=print)
+        guard(connection, executor.loader, plan, yes=True, without_backup=True, say=print)
