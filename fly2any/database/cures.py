@@ -5,6 +5,7 @@ They spare a database in use: indexes are made CONCURRENTLY, foreign keys and ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -40,7 +41,7 @@ def add_column(column: Column) -> str:
 def require(column: Column) -> str:
     """Return what makes a column NOT NULL, with the query for the rows that are in the way."""
     table, name = quote(column.table), quote(column.name)
-    return f"-- Fill first: SELECT * FROM {table} WHERE {name} IS NULL\nALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL;"
+    return f"{_comment(f'Fill first: SELECT * FROM {table} WHERE {name} IS NULL')}\nALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL;"
 
 
 def mend_identity(column: Column, live: Column) -> str:
@@ -59,6 +60,11 @@ def mend_identity(column: Column, live: Column) -> str:
 def literal(text: str) -> str:
     """Return `text` as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def _comment(text: str) -> str:
+    """Return `text` as a comment of one line: a name with a line break in it would end it."""
+    return "-- " + re.sub(r"[\r\n]+", " ", text)
 
 
 def mend_key(key: Key, live: Key | None, hanging: Iterable[ForeignKey]) -> str:
@@ -111,7 +117,7 @@ def add(thing: Key | Check | ForeignKey) -> str:
     if isinstance(thing, Key):
         columns = ", ".join(map(quote, thing.columns))
         query = f"SELECT {columns} FROM {quote(thing.table)} GROUP BY {columns} HAVING count(*) > 1"
-        return f"-- Remove duplicates first: {query}\n{alter} ADD {thing.sql()};"
+        return f"{_comment(f'Remove duplicates first: {query}')}\n{alter} ADD {thing.sql()};"
     # In two steps, so that the table is not locked against writes while its rows are checked.
     return f"{alter} ADD {thing.sql()} NOT VALID;\n{validate(thing)}"
 
@@ -125,10 +131,10 @@ def validate(thing: Check | ForeignKey) -> str:
         query = (
             f"SELECT * FROM {table} AS c WHERE {given} AND NOT EXISTS (SELECT FROM {quote(thing.target)} AS p WHERE {there})"
         )
-        hint = f"-- Remove orphans first: {query}"
+        hint = f"Remove orphans first: {query}"
     else:
-        hint = f"-- Mend first: SELECT * FROM {table} WHERE NOT {thing.expression.removeprefix('CHECK ')}"
-    return f"{hint}\nALTER TABLE {table} VALIDATE CONSTRAINT {quote(thing.name)};"
+        hint = f"Mend first: SELECT * FROM {table} WHERE NOT {thing.expression.removeprefix('CHECK ')}"
+    return f"{_comment(hint)}\nALTER TABLE {table} VALIDATE CONSTRAINT {quote(thing.name)};"
 
 
 def drop(thing: Object) -> str:

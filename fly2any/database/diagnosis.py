@@ -102,7 +102,7 @@ CAUSES = (
     Cause("", r'permission denied to create database',
           "The role may not create databases, which this needs for a while: ALTER ROLE … CREATEDB."),
     Cause("", r'permission denied to create extension "(?P<name>[^"]*)"',
-          "The role may not create the extension {name}: let an administrator of the server run CREATE EXTENSION {name} in this database, and run the command again."),
+          'The role may not create the extension {name}: let an administrator of the server run CREATE EXTENSION "{name}" in this database, and run the command again.'),
     Cause("", r'(extension "(?P<name>[^"]*)" is not available|could not open extension control file)',
           "The server lacks an extension ({line}): install PostgreSQL's contrib package there, and run the command again."),
     Cause("42501", "", "The role may not do this ({line}): connect as the owner of the tables, or GRANT it the privilege (for migrations CREATE on the schema)."),

@@ -170,7 +170,7 @@ def passwords(read: Reader) -> Iterator[Figure | Finding]:
         for name in plain:
             yield Finding(
                 Severity.WARNING, "security.role_password", name, "Its password is stored as MD5, which is guessed quickly.",
-                f"In psql, with password_encryption = 'scram-sha-256': \\password {name}",
+                f"In psql, with password_encryption = 'scram-sha-256': \\password {quote(name)}",
             )  # fmt: skip
     except Error as error:
         if sqlstate(error) != "42501":

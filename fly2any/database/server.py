@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fly2any.postgres.search_path import SearchPathError
 from fly2any.postgres.url import is_local
 
+from .catalog import quote
 from .diagnosis import NO_SCHEMA
 from .findings import Finding, Severity
 
@@ -155,7 +156,7 @@ class Server:
                 self.database,
                 "The search path names no schema that exists, so no table can be found.",
                 "Correct ?schema= in POSTGRES_URL, create the schema, or: "
-                + f'ALTER ROLE "{self.role}" SET search_path TO public;',
+                + f"ALTER ROLE {quote(self.role)} SET search_path TO public;",
             )
         elif self.creates_in not in (None, self.schema):
             yield Finding(

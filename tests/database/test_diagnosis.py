@@ -189,7 +189,7 @@ def test_a_role_that_may_not_create_the_extension_and_goes_on_when_somebody_has(
         verified = manage("dbstatus", url=url)
 
     assert sentence == (
-        "The role may not create the extension pg_trgm: let an administrator of the server run CREATE EXTENSION pg_trgm in this"
+        'The role may not create the extension pg_trgm: let an administrator of the server run CREATE EXTENSION "pg_trgm" in this'
         " database, and run the command again."
     )
     assert (again.returncode, again.stderr) == (0, "")

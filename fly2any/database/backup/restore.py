@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import Error, connections, transaction
 from psycopg import sql
 
+from ..catalog import quote
 from ..diagnosis import Refusal, Unfit
 from ..migration_state import known_migrations, replaced_migrations
 from ..scratch import drop, drop_left
@@ -274,7 +275,7 @@ def _want_roles(connection, manifest: Manifest) -> None:
     with connection.cursor() as cursor:
         cursor.execute(MISSING_SQL, {"roles": [*manifest.owners, *manifest.roles], "owners": list(manifest.owners)})
         rows = cursor.fetchall()
-    if missing := [f'CREATE ROLE "{name}" NOLOGIN;' for name, is_missing in rows if is_missing]:
+    if missing := [f"CREATE ROLE {quote(name)} NOLOGIN;" for name, is_missing in rows if is_missing]:
         raise Refusal(f"The backup names roles that this server has not: run {' '.join(missing)} and the command again.")
     if others := [name for name, is_missing in rows if not is_missing]:
         raise Refusal(

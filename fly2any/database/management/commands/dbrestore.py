@@ -6,6 +6,7 @@ from fly2any.database.backup import render
 from fly2any.database.backup.restore import is_used, restore_into, restore_over, want_name
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import find
+from fly2any.database.catalog import quote
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.locks import MAINTENANCE_LOCK, PATIENCE, advisory_lock
 from fly2any.database.maintenance import render as render_archive
@@ -53,7 +54,7 @@ class Command(BaseCommand):
             old = restore_over(connection, store, manifest, progress)
             self.stdout.write(
                 f"Restored  {current}, compared: every row is there.\n"
-                f'Kept      the old one as {old}; when nobody misses it: DROP DATABASE "{old}"'
+                f"Kept      the old one as {old}; when nobody misses it: DROP DATABASE {quote(old)}"
             )
             return
         restore_into(connection, into or current, store, manifest, progress)
