@@ -1,26 +1,32 @@
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.forms import AdminUserCreationForm
+from django.contrib.auth.forms import AdminPasswordChangeForm, AdminUserCreationForm
 from django.utils.html import format_html
 
 from fly2any.administration import shown
-from fly2any.administration.forms import OpenModelForm, SchemaForms
+from fly2any.administration.forms import OpenModelForm, SchemaForms, WritesPassword
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
+from fly2any.administration.saving import SavedInline
 from fly2any.administration.search import Key, KeyWithin, Text
 
 from .models import Account, Session, User, UserPreferences, VerificationToken
 
 
-class PreferencesInline(SchemaForms, admin.StackedInline):
+class PreferencesInline(SavedInline, SchemaForms, admin.StackedInline):
     model = UserPreferences
     can_delete = False
     classes = ["collapse"]
+
+
+class PasswordForm(WritesPassword, AdminPasswordChangeForm):
+    pass
 
 
 @admin.register(User)
 class UserAdmin(ModelAdmin, DjangoUserAdmin):
     form = OpenModelForm
     add_form = AdminUserCreationForm
+    change_password_form = PasswordForm
     list_display = ["email", "name", "country", "is_staff", "is_active", "created_at", "last_login"]
     list_filter = ["is_staff", "is_active", "created_at"]
     search = (Key("id"), Key("email"), Text("email", "name"))

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from datetime import time
 
 from django import forms
 from django.contrib.admin.options import BaseModelAdmin
-from django.contrib.admin.widgets import AdminTextInputWidget
+from django.contrib.admin.widgets import (
+    AdminSplitDateTime,
+    AdminTextareaWidget,
+    AdminTextInputWidget,
+    BaseAdminDateWidget,
+    BaseAdminTimeWidget,
+)
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.forms import SimpleArrayField
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.forms.fields import InvalidJSONInput
@@ -15,6 +25,10 @@ from django.utils import timezone
 from django.utils.choices import flatten_choices
 
 from fly2any.postgres.values import is_deep
+
+from .edits import EditForm
+
+PLAIN = re.compile(r"[^\s,\[\"](?:[^,\r\n]*[^\s,])?")  # An element that stays itself between commas.
 
 
 class OpenSelect(forms.Select):
@@ -24,7 +38,7 @@ class OpenSelect(forms.Select):
         groups = super().optgroups(name, value, attrs)
         known = {str(choice) for choice, _ in flatten_choices(self.choices)}
         for other in value:
-            if other and other not in known:
+            if other not in known:
                 groups.append((None, [self.create_option(name, other, other, True, len(groups))], len(groups)))
         return groups
 
@@ -33,7 +47,9 @@ NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # Not after a backslash that is it
 
 
 class JSONFormField(forms.JSONField):
-    """JSON that PostgreSQL takes, and that can be shown again."""
+    """JSON that PostgreSQL takes, and that can be shown again; an empty array or object is a value."""
+
+    empty_values = [None, ""]
 
     def bound_data(self, data, initial):
         try:
@@ -64,17 +80,70 @@ class OpenChoiceField(forms.TypedChoiceField):
         return True
 
 
-class OpenModelForm(forms.ModelForm):
+class ArrayFormField(SimpleArrayField):
+    """An array as text between commas, and as JSON where that would not say what its elements are."""
+
+    def __init__(self, base_field, **kwargs):
+        base_field.strip = False  # Blanks in JSON are meant.
+        super().__init__(base_field, **kwargs)
+
+    def prepare_value(self, value):
+        if isinstance(value, list) and not all(isinstance(one, str) and PLAIN.fullmatch(one) for one in value):
+            return json.dumps(value, ensure_ascii=False)
+        return super().prepare_value(value)
+
+    def to_python(self, value):
+        if not value:
+            return []
+        if isinstance(value, list) or not value.lstrip().startswith("["):
+            return super().to_python([one.strip() for one in value.split(self.delimiter)] if isinstance(value, str) else value)
+        try:
+            read = json.loads(value)
+        except (ValueError, RecursionError):
+            read = None
+        if not isinstance(read, list) or not all(isinstance(one, str | None) for one in read):
+            raise ValidationError("Enter values between commas, or a JSON array of texts.")
+        return read
+
+
+class TimeInput(BaseAdminTimeWidget):
+    """Django's, that shows the fraction of a second where there is one."""
+
+    def format_value(self, value):
+        return value.isoformat() if isinstance(value, time) and value.microsecond else super().format_value(value)
+
+
+class DateTimeInput(AdminSplitDateTime):
+    supports_microseconds = True
+
+    def __init__(self, attrs=None):
+        forms.MultiWidget.__init__(self, [BaseAdminDateWidget, TimeInput], attrs)
+
+
+class OpenModelForm(EditForm):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for name in self.watched:
+            value, field = self.initial.get(name), self.fields[name]
+            if isinstance(value, str) and re.search(r"[\r\n]", value) and type(field.widget) is AdminTextInputWidget:
+                field.widget = AdminTextareaWidget(field.widget.attrs)  # An input of one line drops them.
+            if isinstance(value, float) and not math.isfinite(value):
+                field.widget = AdminTextInputWidget(field.widget.attrs)  # Browsers send no NaN from an input of numbers.
+
     def _get_validation_exclusions(self):
         chosen = {field.name for field in self._meta.model._meta.fields if field.choices}
-        return super()._get_validation_exclusions() | chosen  # type: ignore[misc]
+        return super()._get_validation_exclusions() | chosen
 
 
 class SchemaForms(BaseModelAdmin):
     """How the schema's columns are edited: text in one line but for `long_texts`, empty is NULL, choices are open."""
 
     form = OpenModelForm
-    formfield_overrides = {models.JSONField: {"form_class": JSONFormField}}
+    formfield_overrides = {
+        models.JSONField: {"form_class": JSONFormField},
+        ArrayField: {"form_class": ArrayFormField},
+        models.DateTimeField: {"form_class": forms.SplitDateTimeField, "widget": DateTimeInput},
+    }
     long_texts: tuple[str, ...] = ()
 
     def formfield_for_manytomany(self, db_field, request, **kwargs):
@@ -95,3 +164,13 @@ class SchemaForms(BaseModelAdmin):
         if field and isinstance(db_field, models.TextField) and db_field.null:
             field.empty_value = None  # type: ignore[attr-defined]  # The schema's empty is NULL.
         return field
+
+
+class WritesPassword:
+    """A form for a new password, which leaves every other column as it is."""
+
+    def set_password_and_save(self, user, *arguments, commit=True, **options):
+        user = super().set_password_and_save(user, *arguments, commit=False, **options)  # type: ignore[misc]
+        if commit:
+            user.save(update_fields=["password", "updated_at"])
+        return user

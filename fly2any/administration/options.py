@@ -38,11 +38,12 @@ from .indexes import leads, orders
 from .models import Access
 from .overview import MOST_EVENTS, page_of_row, panels, timeline
 from .replica import REPLICA, Missing, current
+from .saving import SavedForms
 from .search import Key, Probe, Related, search
 from .shown import Show
 
 
-class ModelAdmin(SchemaForms, admin.ModelAdmin):
+class ModelAdmin(SavedForms, SchemaForms, admin.ModelAdmin):
     """A page of the admin over a table that may be large, and may hold secrets.
 
     `secrets` names the fields of which only a fingerprint is shown, `written_by_machines` those that a form would put back
@@ -240,7 +241,7 @@ class ModelAdmin(SchemaForms, admin.ModelAdmin):
 
     def changelist_view(self, request, extra_context=None):
         extra = {"may_export": self.has_export_permission(request), "findable": self.findable}
-        return super().changelist_view(request, {**extra, **(extra_context or {})})
+        return self.or_message(request, super().changelist_view, {**extra, **(extra_context or {})})
 
     def get_changelist_instance(self, request):
         try:

@@ -4,11 +4,12 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import admin, messages
-from django.contrib.admin.forms import AdminAuthenticationForm
+from django.contrib.admin.forms import AdminAuthenticationForm, AdminPasswordChangeForm
 from django.contrib.auth.signals import user_login_failed
+from django.contrib.auth.views import PasswordChangeView
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.validators import MaxLengthValidator
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -27,6 +28,8 @@ from .backends import in_turn
 from .dashboard import read_backups, read_state, read_tables, read_tiles
 from .deadlines import in_time
 from .filters import BadParameter
+from .forms import WritesPassword
+from .refusals import in_one_sentence, is_refusal
 from .second_factor import Enrol, Leave, RecoveryCodes, Verify
 
 
@@ -44,6 +47,10 @@ class SignInForm(AdminAuthenticationForm):
             credentials = {"username": self.cleaned_data["username"]}
             user_login_failed.send(sender=type(self).__module__, credentials=credentials, request=self.request)
             raise
+
+
+class OwnPasswordForm(WritesPassword, AdminPasswordChangeForm):
+    pass
 
 
 class AdminSite(admin.AdminSite):
@@ -129,8 +136,38 @@ class AdminSite(admin.AdminSite):
         login = super().login
         return (in_turn(login) if request.method == "POST" else login)(request, extra_context)
 
+    def password_change(self, request, extra_context=None):
+        """Django's page, whose form leaves every other column of the user as it is."""
+        context = {**self.each_context(request), **(extra_context or {})}
+        done = reverse("admin:password_change_done", current_app=self.name)
+        request.current_app = self.name
+        return PasswordChangeView.as_view(
+            form_class=OwnPasswordForm,
+            success_url=done,
+            extra_context=context,
+            template_name=self.password_change_template or "registration/password_change_form.html",
+        )(request)
+
     def admin_view(self, view, cacheable=False):
-        return super().admin_view(_explained(in_time(view, self.too_slow)), cacheable)
+        return super().admin_view(_explained(self.or_refused(in_time(view, self.too_slow))), cacheable)
+
+    def or_refused(self, view):
+        """Return `view` with what the database refuses said on the page before, or, of a page that only reads, in its place."""
+
+        @wraps(view)
+        def answered(request, *args, **kwargs):
+            try:
+                return view(request, *args, **kwargs)
+            except DatabaseError as error:
+                if not is_refusal(error):
+                    raise
+                sentence = in_one_sentence(error)
+            if request.method == "POST":
+                raise BadParameter(sentence)
+            context = {**self.each_context(request), "title": "The database refused this page", "sentence": sentence}
+            return TemplateResponse(request, "admin/refused.html", context, status=503).render()
+
+        return answered
 
     def too_slow(self, request) -> HttpResponse:
         """Answer for a page that the database did not fill in time."""

@@ -86,8 +86,10 @@ def _exactly(text: str) -> float:
 class JSONField(models.JSONField):
     """Django's, that reads what Python cannot as `Unreadable`, and writes that back as it was.
 
-    Migrations know it as Django's own: the column is the same.
+    Migrations know it as Django's own: the column is the same. An empty array or object is a value, also where none may be missing.
     """
+
+    empty_values = [None, ""]
 
     def deconstruct(self):
         name, _, args, kwargs = super().deconstruct()

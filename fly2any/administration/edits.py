@@ -1,0 +1,212 @@
+"""Which fields of a form a person changed, relative to what the form displayed, and what another client changed meanwhile.
+
+A form carries two keyed digests of each field: of the stored value, and of what a browser sends when nobody touches the field.
+No value is added to the page. A field that was not displayed, or not touched, is neither validated nor written.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import Any
+
+from django import forms
+from django.contrib.admin.widgets import ForeignKeyRawIdWidget, RelatedFieldWidgetWrapper
+from django.db import models
+from django.db.models.functions import Cast
+from django.forms.boundfield import BoundField
+from django.utils.choices import flatten_choices
+from django.utils.crypto import constant_time_compare, salted_hmac
+from django.utils.html import format_html
+
+STORED = "stored_"  # Before the name of a field: the attribute with its text in the database, bit for bit.
+LONGEST = 300  # Characters of a value in a message.
+
+
+def with_stored_text(rows: models.QuerySet) -> models.QuerySet:
+    """Return `rows` with the text of each editable column, read in the same statement as its value."""
+    fields = [field for field in rows.model._meta.local_concrete_fields if field.editable]
+    return rows.annotate(**{STORED + field.name: Cast(field.name, models.TextField()) for field in fields})
+
+
+def _widget(field: forms.Field) -> Any:
+    widget: Any = field.widget
+    return widget.widget if isinstance(widget, RelatedFieldWidgetWrapper) else widget
+
+
+def _text(value: Any, widget: Any) -> str:
+    """Return a value with the line ends that browsers send in place of every kind; an input of one line drops them."""
+    end = "" if isinstance(widget, ForeignKeyRawIdWidget) else "\n"
+    return "" if value is None else str(value).replace("\r\n", "\n").replace("\r", "\n").replace("\n", end)
+
+
+def untouched(field: forms.Field, initial: Any) -> list[str]:
+    """Return what a browser sends for a field that displays `initial`."""
+    widget, value = _widget(field), field.prepare_value(initial)
+    if isinstance(widget, forms.CheckboxInput):
+        return [str(widget.check_test(value))]
+    if isinstance(widget, forms.MultiWidget):
+        pairs = zip(widget.widgets, widget.decompress(value) or (), strict=True)
+        return [_text(part.format_value(one), part) for part, one in pairs]
+    formatted = widget.format_value(value)
+    if not isinstance(widget, forms.widgets.ChoiceWidget):
+        return [_text(formatted, widget)]
+    chosen = [_text(one, widget) for one in formatted]
+    return sorted(chosen) if widget.allow_multiple_selected else chosen[:1] or [""]
+
+
+def submitted(field: forms.Field, data: Any) -> list[str]:
+    """Return what a browser sent for a field, comparable to `untouched`."""
+    widget = _widget(field)
+    if isinstance(widget, forms.widgets.ChoiceWidget) and widget.allow_multiple_selected:
+        return sorted(_text(one, widget) for one in data or ())
+    return [_text(one, widget) for one in (data if isinstance(data, list | tuple) else [data])]
+
+
+class DisplayedField(BoundField):
+    """A field of an `EditForm`, which is rendered with its two digests."""
+
+    form: Any
+
+    def __str__(self):
+        html = super().__str__()
+        if self.name not in self.form.watched:
+            return html
+        mark = ".".join(self.form.mark_of(self.name))
+        return html + format_html('<input type="hidden" name="{}" value="{}">', self.form.mark_name(self.name), mark)
+
+    __html__ = __str__
+
+    def _has_changed(self):
+        form = self.form
+        if self.name not in form.watched:
+            return super()._has_changed()  # type: ignore[misc]
+        if form.marks and self.name not in form.marks:
+            return False  # It was not displayed.
+        sent = submitted(self.field, self.data)
+        if form.marks:
+            same = constant_time_compare(form.marks[self.name][1], form.digest(self.name, "sent", sent))
+        else:
+            same = sent == untouched(self.field, self.initial)
+        return not same and super()._has_changed()  # type: ignore[misc]
+
+    def value(self):
+        if self.form.marks and self.name in self.form.watched and self.name not in self.form.marks:
+            return self.field.prepare_value(self.initial)  # It was not displayed, so nothing was sent for it.
+        return super().value()
+
+    def readable(self, sent: list[str]) -> str:
+        """Return what was sent, or would be, as a message shows it."""
+        choices: Any = getattr(_widget(self.field), "choices", ())
+        known: dict[Any, Any] = dict(flatten_choices(choices)) if choices else {}
+        labels = {str(value): str(label) for value, label in known.items()}
+        if isinstance(_widget(self.field), forms.CheckboxInput):
+            labels = {"True": "yes", "False": "no"}
+        between = " " if isinstance(_widget(self.field), forms.MultiWidget) else ", "
+        text = between.join(labels.get(one, one) for one in sent)
+        return (text if len(text) <= LONGEST else f"{text[:LONGEST]}…") or "nothing"
+
+
+class EditForm(forms.ModelForm):
+    """A form that writes the fields a person changed, and refuses those that another client changed meanwhile.
+
+    That needs rows read by `with_stored_text`, and locked where the form is saved. Of a form that was sent without its digests
+    (not by a browser), what differs from the stored row is what was changed.
+    """
+
+    bound_field_class = DisplayedField
+
+    @cached_property
+    def watched(self) -> set[str]:
+        """Return the names of the fields of a stored row: none of a row that is added."""
+        if self.instance._state.adding:
+            return set()
+        many = {field.name for field in self.instance._meta.many_to_many}
+        return {name for name in self.fields if name in many or STORED + name in self.instance.__dict__}
+
+    def mark_name(self, name: str) -> str:
+        return f"shown-{self.add_prefix(name)}"
+
+    @cached_property
+    def marks(self) -> dict[str, tuple[str, str]]:
+        """Return the digests that were sent: of the stored value and of the untouched field."""
+        if not self.is_bound:
+            return {}
+        options = self.instance._meta
+        names = [field.name for field in (*options.local_fields, *options.many_to_many)]
+        sent = {name: self.data[self.mark_name(name)] for name in names if self.mark_name(name) in self.data}
+        return {name: tuple(f"{mark}.".split(".")[:2]) for name, mark in sent.items()}  # type: ignore[misc]
+
+    def digest(self, name: str, kind: str, value: Any) -> str:
+        text = json.dumps([self.instance._meta.label, str(self.instance.pk), name, kind, value])
+        return salted_hmac("fly2any.administration.edits", text, algorithm="sha256").hexdigest()[:32]
+
+    def mark_of(self, name: str) -> tuple[str, str]:
+        """Return the digests to render: those that were sent, so that displayed stays displayed, but for a refused change."""
+        if name in self.marks and name not in self.conflicts:
+            return self.marks[name]
+        return self._stored(name), self.digest(name, "sent", untouched(self.fields[name], self[name].initial))
+
+    def _stored(self, name: str) -> str:
+        own = self.instance.__dict__
+        return self.digest(
+            name, "stored", own[STORED + name] if STORED + name in own else untouched(self.fields[name], self.initial[name])
+        )
+
+    @cached_property
+    def conflicts(self) -> list[str]:
+        """Return the fields that both the person and another client changed."""
+        changed = [name for name in self.changed_data if name in self.watched and name in self.marks]
+        return [name for name in changed if not constant_time_compare(self.marks[name][0], self._stored(name))]
+
+    @cached_property
+    def _kept(self) -> set[str]:
+        return self.watched - set(self.changed_data)
+
+    def _clean_fields(self):
+        fields = self.fields
+        self.fields = {name: field for name, field in fields.items() if name not in self._kept}
+        try:
+            super()._clean_fields()  # type: ignore[misc]
+        finally:
+            self.fields = fields
+        for name in self.changed_data:
+            value, before = self.cleaned_data.get(name), self.initial.get(name)
+            if isinstance(value, str) and not (isinstance(before, str) and "\r\n" in before):
+                self.cleaned_data[name] = value.replace("\r\n", "\n")
+        for name in self.conflicts:
+            field: Any = self[name]
+            theirs, ours = (
+                field.readable(untouched(field.field, field.initial)),
+                field.readable(submitted(field.field, field.data)),
+            )
+            self.add_error(
+                name,
+                f"Another client changed this to “{theirs}” after you opened the form; you entered “{ours}”. Save again to replace it.",
+            )
+        for name in self.marks:
+            if name not in self.fields:
+                label = self.instance._meta.get_field(name).verbose_name
+                self.add_error(
+                    None, f"The {label} can no longer be edited here, and stays as it is. Save again to save the rest."
+                )
+
+    def _get_validation_exclusions(self):
+        return super()._get_validation_exclusions() | self._kept  # type: ignore[misc]
+
+    def write(self) -> None:
+        """Write the row: a new one, or the changed columns of a stored one, with the time of its last change; none, no write."""
+        if self.instance._state.adding or not self.watched:
+            self.instance.save()
+            return
+        changed = {*self.changed_data} & {field.name for field in self.instance._meta.local_concrete_fields}
+        if changed:
+            times = [field.name for field in self.instance._meta.local_fields if getattr(field, "auto_now", False)]
+            self.instance.save(update_fields=[*changed, *times])
+
+    def save(self, commit=True):
+        super().save(commit=False)
+        if commit:
+            self.write()
+            self._save_m2m()  # type: ignore[attr-defined]
+        return self.instance

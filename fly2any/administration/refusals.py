@@ -1,0 +1,136 @@
+"""What the database refuses → a sentence for the person, without a value of the row, and the columns it is about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import DatabaseError, DataError, Error, IntegrityError, connection, models, transaction
+
+from fly2any.database.diagnosis import sqlstate
+
+AGAIN = "Save again in a moment."
+SENTENCES = {
+    "22001": "A value is too long for its column: shorten it.",
+    "22003": "A number is out of the range of its column: enter a smaller one.",
+    "25006": "The database is read-only at the moment: nothing was saved. Try again when it accepts writes.",
+    "40001": f"Another transaction changed the same rows: nothing was saved. {AGAIN}",
+    "40P01": f"Another transaction waited for the same rows: nothing was saved. {AGAIN}",
+    "42501": "The admin's database role may not write this: grant it the privilege, or ask an administrator.",
+    "55P03": f"Another transaction holds a lock on this: nothing was saved. {AGAIN}",
+    "57014": f"The database took too long: nothing was saved. {AGAIN}",
+}
+KINDS = {
+    "23502": "{what} must have a value.",
+    "23503": "Rows of other tables refer to this, or {what} refers to a row that does not exist.",
+    "23001": "Rows of other tables still refer to this, and the database keeps them ({constraint}).",
+    "23505": "Another row has the same value of {what}.",
+    "23514": "The constraint {constraint} does not allow this value of {what}.",
+    "23P01": "The constraint {constraint} does not allow this value of {what} beside the other rows.",
+}
+REFUSED = (
+    "22",
+    "23",
+    "25",
+    "40",
+    "44",
+    "53",
+    "54",
+    "55",
+    "P0",
+)  # Classes of SQLSTATE: of the statement, not of the connection.
+
+COLUMNS_OF_A_CONSTRAINT = """
+    SELECT a.attname
+    FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(%(table)s) AND a.attnum OPERATOR(pg_catalog.=) ANY (COALESCE(
+        (SELECT c.conkey FROM pg_catalog.pg_constraint c WHERE c.conrelid OPERATOR(pg_catalog.=) a.attrelid AND c.conname OPERATOR(pg_catalog.=) %(name)s),
+        (SELECT i.indkey::pg_catalog.int2[] FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class n ON n.oid OPERATOR(pg_catalog.=) i.indexrelid
+         WHERE i.indrelid OPERATOR(pg_catalog.=) a.attrelid AND n.relname OPERATOR(pg_catalog.=) %(name)s)))
+    ORDER BY a.attnum
+"""
+# What a trigger says may quote the row, unless its function has it word for word.
+FUNCTIONS_THAT_SAY = """
+    SELECT 1 FROM pg_catalog.pg_proc WHERE pg_catalog.strpos(prosrc, pg_catalog.quote_literal(%s)) OPERATOR(pg_catalog.>) 0 LIMIT 1
+"""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether the database refused a statement, and goes on: not where the connection or the schema is broken."""
+    state = sqlstate(error)
+    if state:
+        return state in SENTENCES or state.startswith(REFUSED)
+    return isinstance(error, IntegrityError | DataError) or type(error) is DatabaseError  # A row that save() did not find.
+
+
+def refusal(error: Error, model: type[models.Model] | None = None) -> ValidationError:
+    """Return the sentences for what the database refused of `model`, for one of its fields where that one is known."""
+    state, diagnostics = sqlstate(error), getattr(error.__cause__, "diag", None)
+    if state == "P0001" and diagnostics and (said := _said_by_a_trigger(diagnostics.message_primary or "")):
+        return ValidationError(said)
+    if state in SENTENCES:
+        return ValidationError(SENTENCES[state])
+    fields = _fields(diagnostics, model) if diagnostics else []
+    what = ", ".join(str(field.verbose_name) for field in fields) or "a column"
+    constraint = (diagnostics and diagnostics.constraint_name) or "of the database"
+    if state in KINDS:
+        sentence = KINDS[state].format(what=what, constraint=constraint)
+        sentence = sentence[0].upper() + sentence[1:]
+    elif state.startswith("P0"):
+        sentence = f"A trigger of the database refused this (SQLSTATE {state}): the server's log says why."
+    elif type(error) is DatabaseError:
+        sentence = "The database did not write the row: a trigger or a policy of its table skipped it."
+    elif isinstance(error, IntegrityError) and not state:
+        sentence = "Rows of other tables still refer to this."
+    else:
+        code = f" (SQLSTATE {state})" if state else ""
+        of_a_value = not state or state.startswith("22")
+        sentence = f"The database refused this{code}: nothing was saved. The server's log says why."
+        if of_a_value:
+            sentence = f"The database refused this: a value is one that its column does not take{code}."
+    return ValidationError({fields[0].name: sentence} if len(fields) == 1 else sentence)
+
+
+def in_one_sentence(error: Error, model: type[models.Model] | None = None) -> str:
+    return " ".join(refusal(error, model).messages)
+
+
+def _fields(diagnostics: Any, model: type[models.Model] | None) -> list[Any]:
+    """Return the fields of `model` that the server's error names, itself or by a constraint."""
+    if model is None or diagnostics.table_name != model._meta.db_table:
+        return []
+    columns = [diagnostics.column_name] if diagnostics.column_name else []
+    if not columns and diagnostics.constraint_name:
+        quote = connection.ops.quote_name
+        table = f"{quote(diagnostics.schema_name)}.{quote(diagnostics.table_name)}"
+        columns = [name for (name,) in _ask(COLUMNS_OF_A_CONSTRAINT, {"table": table, "name": diagnostics.constraint_name})]
+    return [field for field in model._meta.local_fields if field.column in columns]
+
+
+def _said_by_a_trigger(message: str) -> str:
+    return message if message and _ask(FUNCTIONS_THAT_SAY, [message]) else ""
+
+
+def _ask(statement: str, parameters: Any) -> list[tuple]:
+    """Return the rows of a question about the refusal, none where it cannot be answered: the refusal is said all the same."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            return cursor.fetchall()
+    except Error:
+        return []
+
+
+class Refused:
+    """A form, once more, that has in it what the database refused: of a class made for that one request."""
+
+    refused: ValidationError
+
+    def _post_clean(self):
+        super()._post_clean()  # type: ignore[misc]
+        for name, errors in getattr(self.refused, "error_dict", {None: self.refused}).items():
+            self.add_error(name if name in self.fields else None, errors)  # type: ignore[attr-defined]
+
+
+def with_refusal(form: type, error: ValidationError) -> type:
+    return type(form.__name__, (Refused, form), {"refused": error})

@@ -1,0 +1,107 @@
+"""How the admin saves: rows locked, the columns that a person changed, and what the database refuses as a message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.contrib import messages
+from django.db import DatabaseError, connection, models, transaction
+from django.http import HttpRequest, HttpResponseRedirect
+
+from . import deadlines
+from .edits import EditForm, with_stored_text
+from .refusals import in_one_sentence, is_refusal, refusal, with_refusal
+
+
+def _saves(request: HttpRequest) -> bool:
+    return request.method == "POST" and not hasattr(request, "refused")
+
+
+def _for_a_form(request: HttpRequest, rows: models.QuerySet) -> models.QuerySet:
+    """Return `rows` with the text of their columns, and locked where a form of them is saved."""
+    rows = with_stored_text(rows)
+    return rows.select_for_update(of=("self",), no_key=True) if _saves(request) else rows
+
+
+@contextmanager
+def _checked(request: HttpRequest) -> Iterator[None]:
+    """Undo what is inside, and its messages, where the database refuses it, at the latest by a deferred constraint at the end."""
+    if request.method != "POST":
+        yield
+        return
+    queue = request._messages._queued_messages  # type: ignore[attr-defined]
+    before = len(queue)
+    try:
+        with transaction.atomic():
+            yield
+            connection.check_constraints()
+    except DatabaseError:
+        del queue[before:]  # It says that it was done.
+        raise
+
+
+class SavedInline:
+    """An inline whose rows are saved as those of `SavedForms`."""
+
+    def get_queryset(self, request):
+        rows = super().get_queryset(request)  # type: ignore[misc]
+        return _for_a_form(request, rows) if self.has_change_permission(request) else rows  # type: ignore[attr-defined]
+
+
+class SavedForms:
+    """Forms that write what a person changed, of rows locked while they are saved, and that say what the database refused."""
+
+    def get_object(self, request, object_id, from_field=None):
+        """Return the row as forms need it: with the text of its columns, and locked where a form of it is saved."""
+        row = super().get_object(request, object_id, from_field)  # type: ignore[misc]
+        if row is None or not self.has_change_permission(request, row):  # type: ignore[attr-defined]
+            return row
+        return _for_a_form(request, self.get_queryset(request).filter(pk=row.pk)).first()  # type: ignore[attr-defined]
+
+    def get_form(self, request, obj=None, change=False, **kwargs):
+        form = super().get_form(request, obj, change=change, **kwargs)  # type: ignore[misc]
+        return with_refusal(form, request.refused) if hasattr(request, "refused") else form
+
+    def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
+        """Show the form once more, with what the database refused, where it refused to save it."""
+        view = super().changeform_view  # type: ignore[misc]
+        try:
+            with _checked(request):
+                return view(request, object_id, form_url, extra_context)
+        except DatabaseError as error:
+            if request.method != "POST" or not is_refusal(error):
+                raise
+            request.refused = refusal(error, self.model)  # type: ignore[attr-defined]
+        return view(request, object_id, form_url, extra_context)
+
+    def delete_view(self, request, object_id, extra_context=None):
+        return self.or_message(request, super().delete_view, object_id, extra_context)  # type: ignore[misc]
+
+    def or_message(self, request, view, *arguments):
+        """Answer with `view`, or lead back to the page with what the database refused."""
+        try:
+            with _checked(request):
+                return view(request, *arguments)
+        except DatabaseError as error:
+            if request.method != "POST" or deadlines.is_timeout(error) or not is_refusal(error):
+                raise
+            sentence = in_one_sentence(error, self.model)  # type: ignore[attr-defined]
+        messages.error(request, sentence)
+        return HttpResponseRedirect(request.get_full_path())
+
+    def save_model(self, request, obj, form, change):
+        if change and isinstance(form, EditForm):
+            form.write()
+        else:
+            super().save_model(request, obj, form, change)  # type: ignore[misc]
+
+    def log_change(self, request, obj, message):
+        """Log a change, and nothing where nothing was changed."""
+        request.unchanged = not message
+        return super().log_change(request, obj, message) if message else None  # type: ignore[misc]
+
+    def message_user(self, request, message, level=messages.INFO, *arguments, **options):
+        if getattr(request, "unchanged", False) and level == messages.SUCCESS:
+            message, level = "No changes to save.", messages.INFO
+        super().message_user(request, message, level, *arguments, **options)  # type: ignore[misc]

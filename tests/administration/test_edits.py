@@ -1,0 +1,309 @@
+"""A form writes what its person changed, bit for bit, and nothing that it did not show."""
+
+import pytest
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group
+from django.db import connection, models
+
+from accounts import passwords
+from accounts.models import User, UserPreferences
+from engagement.models import Notification, WishlistItem
+from fly2any.administration.options import ReadOnlyModelAdmin
+from tests.administration.conftest import address
+from tests.administration.html_form import controls
+from travel.models import PriceAlert, SavedSearch
+
+pytestmark = pytest.mark.django_db
+EDITABLE = [
+    model for model, page in admin.site._registry.items() if not isinstance(page, ReadOnlyModelAdmin) and model is not Group
+]
+TEXTS = [
+    "",
+    " ",
+    "  two \t blanks ",
+    "a\nb",
+    "a\r\nb\rc",
+    "\nfirst",
+    "last\n",
+    "<b>\"&amp;'</b>",
+    "ünï 漢字 🛫",
+    "\x01\x7f",
+    "None",
+    "{}",
+]
+ODD = {
+    models.TextField: TEXTS,
+    models.DateTimeField: [
+        "2026-01-02 03:04:05.678+00", "2026-01-02 03:04:05.678901+00", "0001-01-01 00:00:00+00",
+        "9999-12-31 23:59:59.999+00", "2026-01-02 23:59:59.9+00", "infinity", "0044-03-15 00:00:00+00 BC",
+    ],
+    models.FloatField: ["NaN", "Infinity", "-Infinity", "-0", "0.1", "1e300", "5e-324", "123456789012345680"],
+    models.IntegerField: ["-2147483648", "0", "2147483647"],
+    models.BooleanField: ["true", "false"],
+    models.JSONField: [
+        "null", "[]", "{}", '""', "0", "1.0", "1.10", "false", '{"b": 1, "a": [null, 1e3]}', "12345678901234567890123",
+        "0.1234567890123456789", '"a\\r\\nb"', '{"é": " <&> "}',
+    ],
+    "array": ["{}", "{NULL,AA}", '{"A,B"}', '{"","x "}', '{"[1]"}', '{None}', '{"\\"q\\"","a\\nb"}', "{{A},{B}}", "{AA,BB}"],
+}  # fmt: skip
+
+
+def sql(statement, *parameters):
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall() if cursor.description else None
+
+
+def odd_values(field):
+    """Return odd values for a column, as SQL reads them; None where NULL may be in it."""
+    if isinstance(field, models.ForeignKey) or not field.editable or field.unique:
+        return []
+    kind = "array" if field.get_internal_type() == "ArrayField" else field.get_internal_type()
+    values = next((texts for key, texts in ODD.items() if key == kind or getattr(key, "__name__", "") == kind), [])
+    return [*values, *([None] if field.null else [])]
+
+
+def rows_of(model):
+    """Return the whole row as the server has it, with the transaction that wrote it, for every row."""
+    return sql(f'SELECT t::text, t.ctid::text, t.xmin::text, t.cmin::text FROM "{model._meta.db_table}" t ORDER BY 1')
+
+
+@pytest.fixture
+def ana():
+    return User.objects.create(email="ana@example.com")
+
+
+@pytest.fixture
+def make(ana):
+    """A function that makes a row of a model."""
+    trip = {"user": ana, "origin": "GRU", "destination": "LIS", "depart_date": "2026-07-01"}
+    made = {
+        User: lambda: ana,
+        UserPreferences: lambda: UserPreferences.objects.create(user=ana),
+        SavedSearch: lambda: SavedSearch.objects.create(name="n", **trip),
+        PriceAlert: lambda: PriceAlert.objects.create(current_price=500, target_price=400, **trip),
+        WishlistItem: lambda: WishlistItem.objects.create(user=ana, flight_data={"origin": "GRU"}),
+        Notification: lambda: Notification.objects.create(user=ana, type="t", title="t", message="m"),
+    }
+    return lambda model: made[model]()
+
+
+@pytest.fixture
+def staff(client, monkeypatch):
+    monkeypatch.setattr(passwords, "ROUNDS", 4)
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+    return client
+
+
+def form_of(staff, row):
+    """Open the form of a row: where it is sent, and what a browser sends that nobody touched."""
+    url = address(type(row), "change", row.pk)
+    return url, controls(staff.get(url), f"{type(row)._meta.model_name}_form")
+
+
+def test_every_table_with_a_form_has_a_row_made_for_it(make):
+    assert [type(make(model)) for model in EDITABLE] == EDITABLE
+
+
+@pytest.mark.parametrize("model", EDITABLE, ids=lambda model: model._meta.db_table)
+def test_saving_a_form_that_nobody_touched_writes_nothing_whatever_the_row_holds(model, make, staff):
+    row = make(model)
+    columns = {field: odd_values(field) for field in model._meta.local_fields}
+    rounds = max(len(values) for values in columns.values())
+    for number in range(rounds):
+        odd = {field.column: values[number % len(values)] for field, values in columns.items() if values}
+        places = ", ".join(f'"{column}" = %s' for column in odd)
+        sql(f'UPDATE "{model._meta.db_table}" SET {places} WHERE id = %s', *odd.values(), row.pk)
+        before = rows_of(model)
+
+        url, sent = form_of(staff, row)
+        answer = staff.post(url, sent)
+
+        assert (answer.status_code, rows_of(model)) == (302, before), odd
+    assert LogEntry.objects.count() == 0
+    assert "No changes to save." in staff.get(address(model)).content.decode()
+
+
+@pytest.mark.parametrize("model", EDITABLE, ids=lambda model: model._meta.db_table)
+def test_a_change_of_one_field_keeps_every_other_and_what_another_client_wrote_meanwhile(model, make, staff):
+    row = make(model)
+    changed = {
+        User: "bio", UserPreferences: "home_airport", SavedSearch: "name", PriceAlert: "currency", WishlistItem: "notes",
+        Notification: "message",
+    }[model]  # fmt: skip
+    url, sent = form_of(staff, row)
+    odd = {field: values[2 % len(values)] for field in model._meta.local_fields if (values := odd_values(field))}
+    places = ", ".join(f'"{field.column}" = %s' for field in odd if field.name != changed)
+    sql(
+        f'UPDATE "{model._meta.db_table}" SET {places} WHERE id = %s',
+        *(value for field, value in odd.items() if field.name != changed), row.pk,
+    )  # fmt: skip
+    columns = [field.column for field in model._meta.local_fields if not getattr(field, "auto_now", False)]
+    texts = ", ".join(f'"{column}"::text' for column in columns)
+    [before] = sql(f'SELECT {texts} FROM "{model._meta.db_table}" WHERE id = %s', row.pk)
+
+    assert staff.post(url, {**sent, changed: "by staff"}).status_code == 302
+
+    [after] = sql(f'SELECT {texts} FROM "{model._meta.db_table}" WHERE id = %s', row.pk)
+    expected = dict(zip(columns, before, strict=True)) | {model._meta.get_field(changed).column: "by staff"}
+    assert dict(zip(columns, after, strict=True)) == expected
+    assert LogEntry.objects.get().get_change_message() == f"Changed {model._meta.get_field(changed).verbose_name.capitalize()}."
+
+
+def test_a_field_that_another_client_changed_meanwhile_is_refused_with_both_values_and_then_replaced(ana, staff):
+    url, sent = form_of(staff, ana)
+    sql("UPDATE users SET phone = %s, bio = %s", "+55 11 1", "theirs")
+
+    page = staff.post(url, {**sent, "phone": "+351 2", "country": "PT"})
+
+    assert page.status_code == 200
+    [message] = page.context["adminform"].form.errors["phone"]
+    assert message == (
+        "Another client changed this to “+55 11 1” after you opened the form; you entered “+351 2”. Save again to replace it."
+    )
+    assert sql("SELECT phone, country, bio FROM users WHERE id = %s", ana.pk) == [("+55 11 1", None, "theirs")]
+
+    assert staff.post(url, controls(page, "user_form")).status_code == 302
+    assert sql("SELECT phone, country, bio FROM users WHERE id = %s", ana.pk) == [("+351 2", "PT", "theirs")]
+
+
+@pytest.mark.parametrize(("name", "column", "theirs", "ours"), [
+    ("email_notifications", "emailNotifications", False, None),
+    ("currency", "currency", "EUR", "BRL"),
+    ("preferred_airlines", "preferredAirlines", ["AA"], "BB"),
+    ("home_airport", "homeAirport", "", "LIS"),
+])  # fmt: skip
+def test_every_kind_of_field_is_compared(make, staff, name, column, theirs, ours):
+    row = make(UserPreferences)
+    url, sent = form_of(staff, row)
+    sql(f'UPDATE user_preferences SET "{column}" = %s', theirs)
+
+    unchanged = staff.post(url, sent)
+    changed = {key: value for key, value in {**sent, name: ours}.items() if value is not None}
+    page = staff.post(url, changed)
+
+    assert unchanged.status_code == 302
+    if name == "email_notifications":  # Both switched it off.
+        assert page.status_code == 302
+    else:
+        assert (page.status_code, list(page.context["adminform"].form.errors)) == (200, [name])
+    assert sql(f'SELECT "{column}" FROM user_preferences WHERE id = %s', row.pk) == [(theirs,)]
+
+
+def test_preferences_on_the_page_of_a_user_are_compared_too(make, ana, staff):
+    row = make(UserPreferences)
+    url, sent = form_of(staff, ana)
+    sql("""UPDATE user_preferences SET theme = 'dark', currency = 'EUR'""")
+
+    page = staff.post(url, {**sent, "preferences-0-theme": "system"})
+    assert (page.status_code, "Another client changed this to" in page.content.decode()) == (200, True)
+    assert staff.post(url, {**sent, "preferences-0-home_airport": "LIS"}).status_code == 302
+
+    assert sql('SELECT theme, currency, "homeAirport" FROM user_preferences WHERE id = %s', row.pk) == [("dark", "EUR", "LIS")]
+
+
+def test_a_field_that_the_form_showed_to_be_read_is_not_emptied_when_it_can_be_edited_meanwhile(ana, staff):
+    sql("""UPDATE users SET "dateOfBirth" = 'infinity' WHERE id = %s""", ana.pk)
+    url, sent = form_of(staff, ana)
+    sql("""UPDATE users SET "dateOfBirth" = '1990-01-02' WHERE id = %s""", ana.pk)
+
+    assert staff.post(url, {**sent, "name": "Ana"}).status_code == 302
+
+    assert sql('SELECT "dateOfBirth"::date::text, name FROM users WHERE id = %s', ana.pk) == [("1990-01-02", "Ana")]
+
+
+def test_a_field_that_can_no_longer_be_edited_is_said(ana, staff):
+    url, sent = form_of(staff, ana)
+    sql("""UPDATE users SET "dateOfBirth" = 'infinity' WHERE id = %s""", ana.pk)
+
+    page = staff.post(url, {**sent, "date_of_birth_0": "1990-01-02", "date_of_birth_1": "00:00", "name": "Ana"})
+    again = staff.post(url, controls(page, "user_form"))
+
+    assert page.context["adminform"].form.non_field_errors() == [
+        "The date of birth can no longer be edited here, and stays as it is. Save again to save the rest."
+    ]
+    assert again.status_code == 302
+    assert sql('SELECT "dateOfBirth"::text, name FROM users WHERE id = %s', ana.pk) == [("infinity", "Ana")]
+
+
+def test_the_marks_of_a_form_hold_for_its_row_alone_and_show_no_value(ana, make, staff):
+    _, sent = form_of(staff, ana)
+    other = User.objects.create(email="bob@example.com")
+    _, others = form_of(staff, other)
+
+    assert {name for name in sent if name.startswith("shown-")} == {f"shown-{name}" for name in (
+        "email", "email_verified", "name", "first_name", "last_name", "phone", "date_of_birth", "gender", "country", "timezone",
+        "bio", "image", "avatar_url", "profile_completed", "is_active", "is_staff", "is_superuser", "groups", "user_permissions",
+    )}  # fmt: skip
+    assert all(sent[name] != others[name] for name in sent if name.startswith("shown-"))
+
+
+@pytest.mark.parametrize(("name", "sent", "stored"), [
+    ("preferredAirlines", '["A,B", "AA", " x"]', ["A,B", "AA", " x"]),
+    ("preferredAirlines", "AA, BB", ["AA", "BB"]),
+])  # fmt: skip
+def test_an_array_with_commas_is_edited_as_json(make, staff, name, sent, stored):
+    row = make(UserPreferences)
+    sql("""UPDATE user_preferences SET "preferredAirlines" = '{"A,B"}'""")
+    url, form = form_of(staff, row)
+
+    assert form["preferred_airlines"] == ['["A,B"]']
+    assert staff.post(url, {**form, "preferred_airlines": sent}).status_code == 302
+    assert sql('SELECT "preferredAirlines" FROM user_preferences WHERE id = %s', row.pk) == [(stored,)]
+
+
+@pytest.mark.parametrize("json", ["[]", "{}"])
+def test_empty_json_is_a_value(make, staff, json):
+    url, sent = form_of(staff, make(WishlistItem))
+
+    assert staff.post(url, {**sent, "flight_data": json}).status_code == 302
+    assert sql('SELECT "flightData"::text FROM wishlist_items') == [(json,)]
+
+
+def test_lines_are_written_as_the_row_had_them(make, staff):
+    row = make(Notification)
+    for stored, expected in (("a\nb", "a\nb\nc"), ("a\r\nb", "a\r\nb\r\nc")):
+        sql("UPDATE notifications SET message = %s", stored)
+        url, sent = form_of(staff, row)
+        staff.post(url, {**sent, "message": f"{sent['message'][0]}\r\nc"})
+        assert sql("SELECT message FROM notifications") == [(expected,)]
+
+
+def test_groups_and_permissions_of_a_user_are_written_when_they_are_changed(ana, staff):
+    group, other = Group.objects.create(name="a"), Group.objects.create(name="b")
+    url, sent = form_of(staff, ana)
+    ana.groups.add(other)
+
+    assert staff.post(url, {**sent, "name": "Ana"}).status_code == 302
+    assert list(ana.groups.all()) == [other]
+    page = staff.post(url, {**sent, "groups": [group.pk]})
+    assert list(page.context["adminform"].form.errors) == ["groups"]
+    assert staff.post(url, controls(page, "user_form")).status_code == 302
+    assert list(ana.groups.all()) == [group]
+
+
+def test_a_new_password_writes_the_password_and_the_time_of_the_change_alone(ana, staff):
+    staff.get(address(User, "change", ana.pk))
+    [(before,)] = sql("""SELECT pg_catalog.to_jsonb(u) - 'password' - 'updatedAt' FROM users u WHERE id = %s""", ana.pk)
+    url = f"{address(User, 'change', ana.pk).removesuffix('change/')}password/"
+
+    with_fields = []
+
+    def note(instance, update_fields, **others):
+        with_fields.append(update_fields)
+
+    models.signals.post_save.connect(note, sender=User)
+    try:
+        new = {"password1": "a-long-password-9", "password2": "a-long-password-9"}
+        assert staff.post(url, new).status_code == 302
+    finally:
+        models.signals.post_save.disconnect(note, sender=User)
+
+    assert with_fields == [frozenset({"password", "updated_at"})]
+    assert sql("""SELECT pg_catalog.to_jsonb(u) - 'password' - 'updatedAt' FROM users u WHERE id = %s""", ana.pk) == [(before,)]
+    assert User.objects.get(pk=ana.pk).check_password("a-long-password-9")
+
+
+def test_no_list_of_the_admin_writes_rows_from_its_cells():
+    assert [model for model, page in admin.site._registry.items() if page.list_editable] == []
