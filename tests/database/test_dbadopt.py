@@ -365,7 +365,8 @@ def test_idle_connections_are_ended_after_the_steps_that_change_a_type_and_no_ot
     retyped = [step for step in assessment.steps if any(" TYPE " in statement for statement in step.statements)]
     assert [step for step, was in ended if was] == [step for step in retyped if step in dict(ended)]
     assert (len(ended), len(retyped)) == (len(assessment.steps) - 1, 17)
-    assert said == [f"Ended {len(retyped)} idle connections of other clients."]
+    (number,) = re.fullmatch(r"Ended (\d+) idle connections of other clients\.", "\n".join(said)).groups()
+    assert int(number) >= len(retyped)  # One that this test has just closed may still be there.
 
 
 def test_a_default_of_the_current_time_is_noted_and_adopted(exact):
