@@ -178,3 +178,15 @@ def test_a_wish_without_a_flight_is_shown_and_kept(client, ana, hotel):
     assert wish.flight_data is None
     assert sql('SELECT "flightData", notes FROM wishlist_items') == [(None, "changed")]
     assert hotel.pk in client.get(address(WishlistItem)).content.decode()
+
+
+def test_another_value_of_a_wish_without_a_flight_is_saved(client, ana, hotel):
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+    page = address(WishlistItem, "change", hotel.pk)
+    form = client.get(page).context["adminform"].form
+    shown = form["flight_data"].value()
+
+    answer = client.post(page, {"user": ana.pk, "flight_data": shown, "notify_on_drop": "on", "notes": "changed"})
+
+    assert answer.status_code == 302, answer.context["adminform"].form.errors
+    assert sql('SELECT "flightData", notes FROM wishlist_items') == [(None, "changed")]
