@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
@@ -168,7 +167,7 @@ def of_health(health: Health) -> Iterator[GaugeMetricFamily]:
 
 def of_backups(backups: Newest) -> Iterator[GaugeMetricFamily]:
     if backups.good:
-        age = backups.good.age(datetime.now(UTC)).total_seconds()
+        age = backups.good.age(backups.now()).total_seconds()
         yield _gauge("backup_age_seconds", "Since when the newest good backup was taken.", [((), age)])
 
 

@@ -101,6 +101,7 @@ CODES = frozenset(
         "backup.unverified",
         "backup.unreadable",
         "server.schema",
+        "server.clock",
         "server.encoding",
         "maintenance.unfinished",
         "maintenance.locked",

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from .backup.retention import Newest
@@ -187,7 +186,7 @@ def _backups(newest: Newest) -> Iterator[str]:
         yield f"  none         proven good at {newest.place}"
     else:
         good = newest.good
-        yield f"  newest good  {good.name}, {span(good.age(datetime.now(UTC)))} old, {good.rows:,} rows, at {newest.place}"
+        yield f"  newest good  {good.name}, {span(good.age(newest.now()))} old, {good.rows:,} rows, at {newest.place}"
 
 
 def _findings(report: Report) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from django.conf import settings
 from django.db.migrations.executor import MigrationExecutor
@@ -12,6 +11,7 @@ from . import contract as contracts
 from . import journal
 from .backup.retention import read_newest
 from .catalog import quote, read_catalog
+from .clock import server_time
 from .contract import PHASE7_APPS
 from .diagnosis import Refusal
 from .drift import compare
@@ -115,10 +115,10 @@ def want_backup(connection) -> None:
 
 def require_backup(connection) -> None:
     """Raise Refusal where no good backup of the database is new enough."""
-    good = read_newest(connection).good
+    good, now = read_newest(connection).good, server_time(connection)
     limit = settings.BACKUPS["max_age"]
-    if good is None or good.age(datetime.now(UTC)) > limit:
-        newest = "there is none" if good is None else f"the newest is {span(good.age(datetime.now(UTC)))} old"
+    if good is None or good.age(now) > limit:
+        newest = "there is none" if good is None else f"the newest is {span(good.age(now))} old"
         raise Refusal(
             f"A good backup newer than {span(limit)} is wanted before rows go, and {newest}:"
             " run `manage.py dbbackup --verify`, or add --without-backup."

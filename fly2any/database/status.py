@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import contract as contracts
 from . import journal
 from .catalog import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, quote, read_catalog
+from .clock import read_clock
 from .contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
 from .drift import compare
 from .findings import Finding, Severity
@@ -116,6 +117,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
     final = [version for version in contract.versions if version.until is None]
     with snapshot(connection):
         server = read_server(connection, tables=[version.object.name for version in final if isinstance(version.object, Table)])
+        clock = read_clock(connection)
         schema = server.schema or ""
         actual = read_catalog(connection, schema=schema)
         recorded = any(table.name == "django_migrations" for table in actual.tables)
@@ -132,6 +134,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
     comparison = compare(contracts.catalog_of(expected), actual, pending=pending)
     findings = [
         *server.findings(),
+        *clock.findings(),
         *migrations.findings(),
         *(
             in_schema(finding, schema)

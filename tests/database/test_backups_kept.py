@@ -285,7 +285,7 @@ def test_a_dump_that_is_gone_is_no_backup(filled, place):
     "facts",
     [
         {"bytes": "12"}, {"bytes": 10**400}, {"server": "x.y"}, {"server": 18}, {"tool": "zz"}, {"migrations": [1]}, {"file": 7},
-        {"name": None}, {"roles": [["x"]]}, {"cluster": 7}, {"taken": "0001-01-01T00:00:00+14:00"}, {"taken": "2099-01-01T00:00:00+00:00"},
+        {"name": None}, {"roles": [["x"]]}, {"cluster": 7}, {"taken": "0001-01-01T00:00:00+14:00"},
         {"tables": {"a": {"rows": "1", "hash": "1"}}}, {"verdict": {"at": "2026-01-01T00:00:00+00:00", "server": "18", "reason": None}},
     ],
     ids=str,

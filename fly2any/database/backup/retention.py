@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from django.conf import settings
 
+from ..clock import Clock, read_clock, server_time
 from ..diagnosis import Refusal
 from ..findings import Finding, Severity
-from ..server import Origin, read_origin
+from ..server import read_origin
 from ..units import span
 from .manifest import Manifest, file_name, from_json
 from .store import Store, store_at
 from .take import backups
+
+SOON = timedelta(days=1)  # Of what is from later on, the clock was wrong.
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +29,15 @@ class Newest:
     newest: Manifest | None = None
     good: Manifest | None = None
     trouble: str = ""
+    clock: Clock | None = None
+
+    def now(self) -> datetime:
+        """Return the time by the server's clock, this machine's where the server was not asked."""
+        return self.clock.now() if self.clock else datetime.now(UTC)
 
     def findings(self, now: datetime | None = None) -> Iterator[Finding]:
         """Yield what is wrong with the backups, where BACKUP_LOCATION says that there should be some."""
-        now, limit = now or datetime.now(UTC), settings.BACKUPS["max_age"]
+        now, limit = now or self.now(), settings.BACKUPS["max_age"]
         if not settings.BACKUPS["expected"]:
             return
         if self.trouble:
@@ -74,7 +82,7 @@ def read_newest(connection) -> Newest:
     place = settings.BACKUPS["location"]
     if not place or not (settings.BACKUPS["expected"] or Path(place).exists()):
         return Newest(place)
-    newest, good, trouble, origin = None, None, "", read_origin(connection)
+    newest, good, trouble, origin, clock = None, None, "", read_origin(connection), read_clock(connection)
     try:
         store = store_at(place)
         there = store.names()
@@ -87,6 +95,9 @@ def read_newest(connection) -> Newest:
                 continue
             if not manifest.is_of(origin):
                 continue
+            if manifest.taken > clock.server + SOON:
+                trouble = trouble or f"{name} was taken in the future, by the server's clock: look at it."
+                continue
             if manifest.file not in there:
                 trouble = trouble or f"{manifest.file} is gone, and its manifest is there."
                 continue
@@ -95,8 +106,8 @@ def read_newest(connection) -> Newest:
                 good = manifest
                 break
     except Refusal as refusal:
-        return Newest(place, trouble=str(refusal))
-    return Newest(place, newest, good, trouble)
+        return Newest(place, trouble=str(refusal), clock=clock)
+    return Newest(place, newest, good, trouble, clock)
 
 
 def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
@@ -119,12 +130,15 @@ def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
     return [manifest for manifest in by_age if manifest.name not in kept]
 
 
-def prune(store: Store, origin: Origin) -> list[Manifest]:
-    """Remove what is superfluous of the database `origin`, the manifest first: a dump without one is none; return what was removed.
+def prune(store: Store, connection) -> list[Manifest]:
+    """Remove what is superfluous of the connection's database, the manifest first: a dump without one is none; return what was removed.
 
-    What may be another server's stays, also where this role may not ask whose it is.
+    What may be another server's stays, also where this role may not ask whose it is, and what was taken in the future by the
+    server's clock. Raises Refusal where this machine's differs.
     """
-    removed = superfluous(one for one in backups(store, of=origin).manifests if one.cluster in ("", origin.cluster))
+    origin, now = read_origin(connection), server_time(connection)
+    there = (one for one in backups(store, of=origin).manifests if one.cluster in ("", origin.cluster))
+    removed = superfluous(one for one in there if one.taken <= now + SOON)
     for manifest in removed:
         store.delete(f"{manifest.name}.json")
         store.delete(manifest.file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from ..catalog import Index, Key, quote
 from ..findings import Finding, Severity
@@ -14,7 +14,7 @@ YOUNG = timedelta(days=14)  # Statistics that are younger say nothing about what
 
 RESET_SQL = """
     SELECT COALESCE(s.stats_reset, pg_catalog.pg_postmaster_start_time()) AS since, s.stats_reset IS NOT NULL AS known,
-           s.blks_hit AS hit, s.blks_read AS read
+           pg_catalog.now() - COALESCE(s.stats_reset, pg_catalog.pg_postmaster_start_time()) AS age, s.blks_hit AS hit, s.blks_read AS read
     FROM pg_catalog.pg_stat_database AS s WHERE s.datname = current_database()
 """
 INDEXES_SQL = """
@@ -74,7 +74,7 @@ def indexes(
     """
     rows = read(INDEXES_SQL)
     reset = read.one(RESET_SQL)
-    age = datetime.now(UTC) - reset.since
+    age = reset.age
     final = [version.object for version in read.contract.versions if version.until is None]
     contract = {thing.name for thing in final if isinstance(thing, Index | Key)}
     yield Figure(
@@ -145,7 +145,7 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[F
     """The size of the tables, and whether vacuum and analyse come by."""
     rows = read(TABLES_SQL)
     reset = read.one(RESET_SQL)
-    days = max((datetime.now(UTC) - reset.since) / timedelta(days=1), 1 / 24)
+    days = max(reset.age / timedelta(days=1), 1 / 24)
     yield Figure("tables", f"{len(rows)}, {size(sum(row.bytes for row in rows))}", sum(row.bytes for row in rows))
     for rank, row in enumerate(rows):
         grown = f", {row.grown / days:+,.0f} rows a day" if days >= 1 else ""

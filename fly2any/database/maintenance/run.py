@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from django.conf import settings
@@ -14,6 +14,7 @@ from django.db import Error
 from ..backup.retention import read_newest
 from ..backup.store import store_at
 from ..catalog import quote
+from ..clock import server_time
 from ..diagnosis import Refusal, explain, sqlstate
 from ..findings import Finding, Severity
 from ..health.examine import Health, examine
@@ -81,10 +82,10 @@ class Maintenance:
 def maintain(connection, period: str, *, seconds: float, progress: Progress) -> Maintenance:
     """Do what `period` asks for, and return what was done; what failed, or is not begun within `seconds`, is a finding.
 
-    Raises Refusal where RETENTION or the place of archives is wrong, before anything is done, and django.db.Error where the
+    The server's clock says what is old. Raises Refusal where RETENTION, the place of archives or a clock is wrong, before anything is done, and django.db.Error where the
     database cannot be asked any more.
     """
-    begun, at = time.monotonic(), datetime.now(UTC)
+    begun, at = time.monotonic(), server_time(connection)
     deadline = begun + min(seconds, LONGEST)
     waivers, due, archives = read_waivers(settings.WAIVERS), switched_on(settings.RETENTION["days"]), archives_of(connection)
     swept: list[Swept] = []
@@ -166,7 +167,7 @@ def archives_of(connection) -> Archives | None:
 def planned(connection) -> list[tuple[Due, datetime, int]]:
     """Return for each rule that is switched on from when its rows go, and how many these are."""
     archives_of(connection)  # Raises what would stop the run itself.
-    now = datetime.now(UTC)
+    now = server_time(connection)
     due = switched_on(settings.RETENTION["days"])
     return [(one, one.before(now), count(connection, one.rule, one.before(now))) for one in due]
 

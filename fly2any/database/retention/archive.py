@@ -140,7 +140,7 @@ class Archives:
                 cursor.execute("SELECT pg_catalog.now()")
                 taken = cursor.fetchone()[0].astimezone(UTC)
             ages = [row[2] for row in found]
-            name = f"{file_name(self.database)}-{rule.table}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+            name = f"{file_name(self.database)}-{rule.table}-{taken:%Y%m%dT%H%M%S.%fZ}"
             file = f"{name}.zip"
             if settings.BACKUPS["recipient"]:
                 sealed = Path(folder, "sealed")

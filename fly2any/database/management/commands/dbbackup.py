@@ -38,7 +38,7 @@ class Command(BaseCommand):
         if kept:
             say("\n".join(render.many(kept, store.place)))
         unproven = (verify or check) and found[0].state != "good"
-        removed = remove_superfluous(store, read_origin(connection)) if prune and not unproven else []
+        removed = remove_superfluous(store, connection) if prune and not unproven else []
         if prune:
             nothing = "nothing, as this backup was not proven good" if unproven else "nothing"
             say(f"Pruned    {', '.join(manifest.name for manifest in removed) or nothing}")

@@ -1,0 +1,68 @@
+"""The database server's clock, which decides what is old."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from .diagnosis import Refusal
+from .findings import Finding, Severity
+from .units import span
+
+LIMIT = timedelta(minutes=5)
+CLOCK_SQL = "SELECT pg_catalog.clock_timestamp()"
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The time of the database server and that of this machine, read at the same moment."""
+
+    server: datetime
+    client: datetime
+
+    @property
+    def agrees(self) -> bool:
+        return abs(self.client - self.server) <= LIMIT
+
+    @property
+    def difference(self) -> str:
+        return (
+            f"The clock of the database server ({self.server:%Y-%m-%d %H:%M:%S} UTC) and that of this machine"
+            f" ({self.client:%Y-%m-%d %H:%M:%S} UTC) differ by {span(abs(self.client - self.server))} (limit {span(LIMIT)})"
+        )
+
+    def now(self) -> datetime:
+        """Return the server's time now, without asking again."""
+        return datetime.now(UTC) - (self.client - self.server)
+
+    def findings(self) -> Iterator[Finding]:
+        if not self.agrees:
+            yield Finding(
+                Severity.WARNING,
+                "server.clock",
+                "clock",
+                f"{self.difference}.",
+                "Correct the clock that is wrong (`timedatectl set-ntp true`): until then nothing is removed for its age.",
+            )
+
+
+def read_clock(connection) -> Clock:
+    """Return the two clocks as they were halfway through the question."""
+    connection.ensure_connection()
+    with connection.cursor() as cursor:
+        before = datetime.now(UTC)
+        cursor.execute(CLOCK_SQL)
+        server = cursor.fetchone()[0].astimezone(UTC)
+        return Clock(server, before + (datetime.now(UTC) - before) / 2)
+
+
+def server_time(connection) -> datetime:
+    """Return the server's time; raise Refusal where this machine's differs by more than LIMIT: one of the two is wrong."""
+    clock = read_clock(connection)
+    if not clock.agrees:
+        raise Refusal(
+            f"{clock.difference}, and time decides what is old: correct the clock that is wrong (`timedatectl set-ntp true`),"
+            " and run the command again."
+        )
+    return clock.server

@@ -1,0 +1,176 @@
+"""The server's clock decides what is old; with another clock on this machine nothing is removed."""
+
+import re
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.core.management import call_command
+
+from fly2any.database.backup.manifest import Manifest, Verdict, as_json
+from fly2any.database.backup.retention import prune, read_newest
+from fly2any.database.backup.store import store_at
+from fly2any.database.diagnosis import Refusal
+from fly2any.database.health.examine import examine
+from fly2any.database.health.topics import TOPICS
+from fly2any.database.maintenance.run import maintain, planned
+from fly2any.database.reset import want_backup
+from fly2any.database.retention.rules import RULES
+from fly2any.database.server import read_origin
+from fly2any.database.status import verify
+from fly2any.database.watching import Progress
+from tests.conftest import django
+
+DIFFER = re.compile(
+    r"The clock of the database server \(\d{4}-[-\d: ]+ UTC\) and that of this machine \(\d{4}-[-\d: ]+ UTC\) differ by"
+)
+
+
+@pytest.fixture
+def client_clock(monkeypatch):
+    """A function that shifts the clock of this process, and not the server's."""
+
+    def shift(by):
+        class Shifted(datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return datetime.now(tz) + by
+
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + by.total_seconds())
+        for name, module in list(sys.modules.items()):
+            if name.startswith("fly2any.database") and vars(module).get("datetime") is datetime:
+                monkeypatch.setattr(module, "datetime", Shifted)
+
+    return shift
+
+
+def backup(connection, taken):
+    origin = read_origin(connection)
+    name = f"{origin.database}-{taken:%Y%m%dT%H%M%S.%fZ}"
+    verdict = Verdict(taken, "18.6", "")
+    return Manifest(
+        name,
+        f"{name}.dump",
+        taken,
+        origin.database,
+        "18.6",
+        "18.6",
+        "c",
+        1,
+        "",
+        "",
+        (),
+        (),
+        (),
+        (),
+        {},
+        verdict,
+        origin.cluster,
+    )
+
+
+def keep(place, *manifests):
+    place.mkdir(exist_ok=True)
+    for manifest in manifests:
+        (place / manifest.file).write_text("x")
+        (place / f"{manifest.name}.json").write_text(as_json(manifest))
+
+
+@pytest.fixture
+def with_backups(settings, tmp_path):
+    settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path / "b"), "expected": True, "keep": (1, 0, 0)}
+    return tmp_path / "b"
+
+
+SHIFTS = [timedelta(days=1461), timedelta(minutes=-6)]
+
+
+@pytest.mark.parametrize("by", SHIFTS, ids=["four years ahead", "six minutes behind"])
+def test_retention_refuses_while_the_clocks_differ(filled, settings, client_clock, by):
+    settings.RETENTION = {**settings.RETENTION, "days": {"price_history": 365}}
+    held = filled.execute("SELECT count(*) FROM price_history")
+    client_clock(by)
+
+    with django(filled) as connection:
+        with pytest.raises(Refusal, match=DIFFER):
+            maintain(connection, "weekly", seconds=60, progress=Progress())
+        with pytest.raises(Refusal, match=DIFFER):
+            planned(connection)
+
+    assert filled.execute("SELECT count(*) FROM price_history") == held
+
+
+def test_retention_counts_days_from_the_servers_time(filled, settings, client_clock):
+    settings.RETENTION = {**settings.RETENTION, "days": {"price_history": 365}}
+    client_clock(timedelta(minutes=4))
+
+    with django(filled) as connection:
+        [(due, before, _)] = planned(connection)
+
+    assert due.rule is RULES["price_history"]
+    assert abs(before - (datetime.now(UTC) - timedelta(days=365))) < timedelta(minutes=2)
+
+
+def test_nothing_is_pruned_while_the_clocks_differ(migrated, with_backups, client_clock):
+    now = datetime.now(UTC)
+    with django(migrated) as connection:
+        keep(with_backups, *(backup(connection, now - timedelta(days=days)) for days in (1, 2, 3)))
+        client_clock(timedelta(days=365))
+
+        with pytest.raises(Refusal, match=DIFFER):
+            prune(store_at(str(with_backups)), connection)
+
+    assert len(list(with_backups.glob("*.dump"))) == 3
+
+
+def test_the_age_of_a_backup_is_by_the_servers_clock(migrated, with_backups, client_clock):
+    with django(migrated) as connection:
+        keep(with_backups, backup(connection, datetime.now(UTC) - timedelta(hours=1)))
+        client_clock(timedelta(days=-400))
+        newest = read_newest(connection)
+
+    assert timedelta(0) < newest.good.age(newest.now()) - timedelta(hours=1) < timedelta(minutes=2)
+    assert list(newest.findings()) == []
+
+
+def test_a_backup_of_the_future_is_neither_the_newest_nor_pruned(migrated, with_backups):
+    now = datetime.now(UTC)
+    with django(migrated) as connection:
+        future, here = backup(connection, now + timedelta(days=30)), backup(connection, now - timedelta(hours=1))
+        keep(with_backups, future, here)
+        newest = read_newest(connection)
+
+        assert newest.newest == newest.good == here
+        assert newest.trouble == f"{future.name}.json was taken in the future, by the server's clock: look at it."
+        assert prune(store_at(str(with_backups)), connection) == []
+
+
+def test_a_reset_wants_a_backup_that_is_new_by_the_servers_clock(filled, with_backups, client_clock):
+    with django(filled) as connection:
+        keep(with_backups, backup(connection, datetime.now(UTC) - timedelta(days=30)))
+        client_clock(timedelta(days=-30))
+
+        with pytest.raises(Refusal, match=DIFFER):
+            want_backup(connection)
+
+
+def test_reports_say_that_the_clocks_differ(migrated, client_clock):
+    client_clock(timedelta(hours=2))
+
+    with django(migrated) as connection:
+        [finding] = [one for one in verify(connection).findings if one.code == "server.clock"]
+        before = examine(connection, {"indexes": TOPICS["indexes"]})
+
+    assert DIFFER.match(finding.message)
+    assert "by 2 h" in finding.message
+    assert [topic.trouble for topic in before.topics] == [""]
+
+
+def test_the_command_ends_with_2(migrated, client_clock, settings):
+    settings.RETENTION = {**settings.RETENTION, "days": {"price_history": 365}}
+    client_clock(timedelta(days=1461))
+
+    with django(migrated), pytest.raises(Refusal, match=DIFFER):
+        call_command("dbmaintain", "weekly", "--database", migrated.name)
