@@ -59,14 +59,17 @@ def is_transaction_pooler(connection, *, tries: int = 10) -> bool:
         second.close()
 
 
+# Two servers may hold databases of the same name and number, but did not start in the same microsecond.
 PLACE_SQL = """
     SELECT current_database() || ' (number ' || d.oid || '), schema ' || COALESCE(current_schema(), 'none')
+           || ', of the server that started at '
+           || pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.pg_postmaster_start_time()), 'YYYY-MM-DD HH24:MI:SS.US')
     FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()
 """
 
 
 def place(connection) -> str:
-    """Return which database and schema `connection` leads to; the number tells databases of one name apart."""
+    """Return which database and schema of which server `connection` leads to."""
     with connection.cursor() as cursor:
         cursor.execute(PLACE_SQL)
         return cursor.fetchone()[0]

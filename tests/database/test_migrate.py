@@ -277,11 +277,23 @@ def test_the_direct_url_must_lead_to_the_same_place(migrated, database):
 
     assert result.returncode == 2
     assert re.fullmatch(
-        rf"DIRECT_URL leads to the database {database.name} \(number \d+\), schema public,"
-        rf" and POSTGRES_URL to {migrated.name} \(number \d+\), schema public: correct one of them\.\n",
+        rf"DIRECT_URL leads to the database {database.name} \(number \d+\), schema public, of the server that started at [-0-9 :.]+,"
+        rf" and POSTGRES_URL to {migrated.name} \(number \d+\), schema public, of the server that started at [-0-9 :.]+:"
+        r" correct one of them\.\n",
         result.stderr,
     )
     assert database.execute("SELECT to_regclass('django_migrations')") == [(None,)]
+
+
+def test_the_direct_url_of_another_server_is_refused_though_the_database_has_the_same_name_and_number(own_server):
+    one, other = (own_server().start().create_database() for _ in range(2))
+    number = "SELECT oid FROM pg_database WHERE datname = current_database()"
+    assert one.execute(number) == other.execute(number)
+
+    result = manage("migrate", url=one.url(), DIRECT_URL=other.url())
+
+    assert (result.returncode, result.stderr.startswith("DIRECT_URL leads to the database fly2any (number ")) == (2, True)
+    assert other.execute("SELECT to_regclass('django_migrations')") == [(None,)]
 
 
 def test_the_direct_url_takes_the_schema_of_the_other(database):
