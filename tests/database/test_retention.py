@@ -1,17 +1,20 @@
 """Retention: old rows go, and nothing else; nobody waits, and no row is lost."""
 
+import dataclasses
 import json
 import signal
 import time
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from django.db import Error
 
 from fly2any.database.backup.store import store_at
 from fly2any.database.retention import sweep as sweeping
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
-from fly2any.database.retention.sweep import delete_archived
+from fly2any.database.retention.sweep import count, delete_archived
 from fly2any.database.watching import Progress
 from tests.conftest import django, manage, start_manage
 from tests.database.old_rows import BEFORE, CASES, MUST, maintain, put, put_back, swept
@@ -229,3 +232,27 @@ def test_a_deadline_in_the_middle_of_a_part_is_not_the_end(migrated, monkeypatch
 
     assert (result.removed, result.skipped, result.finished) == (2, 0, False)
     assert migrated.execute("SELECT count(*) FROM price_history") == [(3,)]
+
+
+HIDES = "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; ALTER TABLE {table} FORCE ROW LEVEL SECURITY; ALTER TABLE {table} OWNER TO {{role}}"
+
+
+# Unarchived, a conversation's messages go by the key's cascade, which no policy holds up.
+@pytest.mark.parametrize(("hidden", "archived"), [("price_history", False), ("price_history", True), ("ai_messages", True)])
+def test_rows_that_a_policy_hides_are_an_error_and_not_none(migrated, hidden, archived, tmp_path):
+    table = "price_history" if hidden == "price_history" else "ai_conversations"
+    put(migrated, table, "goes", CASES[table][0])
+    grants = ("GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}", HIDES.format(table=hidden))
+
+    with migrated.role(*grants) as url:
+        role = dataclasses.replace(migrated, user=urlsplit(url).username)
+        try:
+            with pytest.raises(Error, match=f'row-level security policy for table "{hidden}"'):
+                swept(role, table, tmp_path if archived else None)
+            if hidden == table:
+                with pytest.raises(Error, match="row-level security policy"), django(role) as connection:
+                    count(connection, RULES[table], BEFORE)
+        finally:
+            migrated.execute(f"ALTER TABLE {hidden} OWNER TO CURRENT_USER")
+
+    assert migrated.execute(f"SELECT count(*) FROM {table}") == [(1,)]

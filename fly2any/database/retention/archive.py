@@ -179,9 +179,10 @@ class Archives:
             archive = self.read(name)
             if (archive.database, archive.origin) != (self.database, origin_of(connection)):
                 continue
-            with connection.cursor() as cursor:
+            with _snapshot(connection) as cursor:  # Which a row that a policy hides would be an error for, and not gone.
                 cursor.execute(THERE_SQL.format(table=quote(rule.table)), [self._ids(name)])
-                self._note(archive, [identity for (identity,) in cursor.fetchall()])
+                there = [identity for (identity,) in cursor.fetchall()]
+            self._note(archive, there)
 
     def _ids(self, name: str) -> list[str]:
         try:
