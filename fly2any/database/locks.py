@@ -47,7 +47,7 @@ ACTIVITY = """
 ON_LOCK = """
     FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
     WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-      AND l.classid = 0 AND l.objid = %(lock)s AND l.objsubid = 1
+      AND l.classid = 0::oid AND l.objid = %(lock)s::oid AND l.objsubid = 1::smallint
 """
 
 HOLDER_SQL = f"""
