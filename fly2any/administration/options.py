@@ -46,8 +46,8 @@ from .shown import Show
 class ModelAdmin(SavedForms, SchemaForms, admin.ModelAdmin):
     """A page of the admin over a table that may be large, and may hold secrets.
 
-    `secrets` names the fields of which only a fingerprint is shown, `written_by_machines` those that a form would put back
-    to what they were when it was opened, `search` the lookups of the search, in the order in which
+    `secrets` names the fields of which only a fingerprint is shown, `written_by_machines` those that forms show
+    and do not offer to change, `search` the lookups of the search, in the order in which
     they are tried, and `shown` how fields are shown where their type does not say it. `figures` stand on the first page, and
     so does the time of the newest row, where `newest` labels it. With `overview`, the fields of its facts, a row has a page
     of what hangs on it. `deletion` is the word for deleting rows where there is a better one. `computed_from` names the JSON that a column

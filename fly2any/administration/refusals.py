@@ -9,7 +9,7 @@ from django.db import DatabaseError, DataError, Error, IntegrityError, connectio
 
 from fly2any.database.diagnosis import sqlstate
 
-AGAIN = "Save again in a moment."
+AGAIN = "Try again in a moment."
 SENTENCES = {
     "22001": "A value is too long for its column: shorten it.",
     "22003": "A number is out of the range of its column: enter a smaller one.",

@@ -13,6 +13,8 @@ from . import deadlines
 from .edits import EditForm, with_stored_text
 from .refusals import in_one_sentence, is_refusal, refusal, with_refusal
 
+LOCK = 5_000  # Milliseconds that a page which writes waits for a lock: whoever waits holds locks too.
+
 
 def _saves(request: HttpRequest) -> bool:
     return request.method == "POST" and not hasattr(request, "refused")
@@ -34,6 +36,8 @@ def _checked(request: HttpRequest) -> Iterator[None]:
     before = len(queue)
     try:
         with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL lock_timeout = {LOCK}")
             yield
             connection.check_constraints()
     except DatabaseError:

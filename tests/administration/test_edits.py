@@ -1,9 +1,12 @@
 """A form writes what its person changed, bit for bit, and nothing that it did not show."""
 
+import threading
+import time
+
 import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.db import connection, models
 
 from accounts import passwords
@@ -307,3 +310,59 @@ def test_a_new_password_writes_the_password_and_the_time_of_the_change_alone(ana
 
 def test_no_list_of_the_admin_writes_rows_from_its_cells():
     assert [model for model, page in admin.site._registry.items() if page.list_editable] == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_change_that_another_client_commits_while_the_form_is_saved_is_seen(ana, staff):
+    url, sent = form_of(staff, ana)
+    written = threading.Event()
+
+    def write():
+        site, watcher = connection.copy(), connection.copy()
+        try:
+            site.cursor().execute("BEGIN; UPDATE users SET phone = 'theirs', bio = 'theirs'")
+            written.set()
+            with watcher.cursor() as cursor:
+                for _ in range(600):
+                    cursor.execute("SELECT 1 FROM pg_catalog.pg_locks WHERE NOT granted")
+                    if cursor.fetchone():
+                        break
+                    time.sleep(0.05)
+            site.cursor().execute("COMMIT")
+        finally:
+            site.close()
+            watcher.close()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    written.wait(30)
+    page = staff.post(url, {**sent, "phone": "ours"})
+    thread.join()
+
+    assert list(page.context["adminform"].form.errors) == ["phone"]
+    assert sql("SELECT phone, bio FROM users WHERE id = %s", ana.pk) == [("theirs", "theirs")]
+
+
+def test_a_row_that_is_deleted_meanwhile_is_said(make, ana, staff):
+    preferences = make(UserPreferences)
+    url, sent = form_of(staff, ana)
+    preferences.delete()
+
+    gone = staff.post(url, {**sent, "preferences-0-theme": "dark"})
+    ana.delete()
+    nobody = staff.post(url, sent, follow=True)
+
+    assert (gone.status_code, UserPreferences.objects.filter(user_id=ana.pk).count()) == (200, 0)
+    assert (nobody.status_code, "Perhaps it was deleted?" in nobody.content.decode()) == (200, True)
+
+
+def test_permissions_of_a_group_are_compared_too(staff):
+    group = Group.objects.create(name="g")
+    one, two = Permission.objects.order_by("pk")[:2]
+    url, sent = form_of(staff, group)
+    group.permissions.add(one)
+
+    assert staff.post(url, {**sent, "name": "other"}).status_code == 302
+    assert list(group.permissions.all()) == [one]
+    page = staff.post(url, {**sent, "permissions": [two.pk], "name": "other"})
+    assert list(page.context["adminform"].form.errors) == ["permissions"]

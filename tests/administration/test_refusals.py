@@ -117,9 +117,9 @@ def test_a_constraint_is_a_message_at_its_field(staff, notice, kind):
     ("RAISE EXCEPTION 'not %', NEW.message;", "A trigger of the database refused this (SQLSTATE P0001): the server's log says why."),
     ("RETURN NULL;", "The database did not write the row: a trigger or a policy of its table skipped it."),
     ("PERFORM 1 / 0;", "The database refused this: a value is one that its column does not take (SQLSTATE 22012)."),
-    ("RAISE EXCEPTION USING ERRCODE = '40001';", "Another transaction changed the same rows: nothing was saved. Save again in a moment."),
-    ("RAISE EXCEPTION USING ERRCODE = '40P01';", "Another transaction waited for the same rows: nothing was saved. Save again in a moment."),
-    ("RAISE EXCEPTION USING ERRCODE = '55P03';", "Another transaction holds a lock on this: nothing was saved. Save again in a moment."),
+    ("RAISE EXCEPTION USING ERRCODE = '40001';", "Another transaction changed the same rows: nothing was saved. Try again in a moment."),
+    ("RAISE EXCEPTION USING ERRCODE = '40P01';", "Another transaction waited for the same rows: nothing was saved. Try again in a moment."),
+    ("RAISE EXCEPTION USING ERRCODE = '55P03';", "Another transaction holds a lock on this: nothing was saved. Try again in a moment."),
     ("RAISE EXCEPTION USING ERRCODE = '53100';", "The database refused this (SQLSTATE 53100): nothing was saved. The server's log says why."),
 ])  # fmt: skip
 def test_what_a_trigger_raises_is_a_message_without_the_values_it_quotes(staff, notice, body, expected):
@@ -250,10 +250,28 @@ def test_a_read_only_database_is_a_message_on_every_page_that_writes(staff, ana,
     assert (read.status_code, sentence in read.content.decode(), history.status_code) == (503, True, 200)
 
 
-def test_a_form_whose_row_stays_locked_is_a_message(staff, notice, monkeypatch):
+def test_a_form_that_takes_too_long_to_save_is_a_message(staff, notice, monkeypatch):
     refuse_with("notifications", "PERFORM pg_catalog.pg_sleep(5); RETURN NEW;")
     monkeypatch.setattr("fly2any.administration.deadlines.WRITING", 100)
 
     _, errors = saved(staff, notice, title="x")
 
-    assert errors == {"__all__": ["The database took too long: nothing was saved. Save again in a moment."]}
+    assert errors == {"__all__": ["The database took too long: nothing was saved. Try again in a moment."]}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_that_another_session_keeps_locked_is_a_message_on_forms_deletions_and_actions(staff, notice, monkeypatch):
+    monkeypatch.setattr("fly2any.administration.saving.LOCK", 100)
+    sentence = "Another transaction holds a lock on this: nothing was saved. Try again in a moment."
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN; SELECT FROM notifications FOR UPDATE")
+        _, errors = saved(staff, notice, title="x")
+        staff.post(address(Notification, "delete", notice.pk), {"post": "yes"})
+        page = staff.post(address(Notification), {"action": "mark_read", "_selected_action": notice.pk})
+    finally:
+        other.close()
+
+    assert (errors, said(page)) == ({"__all__": [sentence]}, [sentence] * 2)
+    assert sql("SELECT title, read FROM notifications") == [("t", False)]
