@@ -1,5 +1,6 @@
 import os
 import runpy
+import socket
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from django.db import connection
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
+from fly2any.database.journal import person
 from fly2any.settings import LIKE_A_URL, hosts, read_env_file, switch
 from tests.conftest import PROJECT, manage
 
@@ -240,3 +242,9 @@ def test_an_argument_that_is_not_utf_8_is_refused(words):
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert "caf\\xe9" in result.stderr
     assert result.stderr.endswith(" is not UTF-8: write it in UTF-8; a file with such a name must be renamed first.\n")
+
+
+def test_who_runs_a_migration_is_recorded_whatever_encoding_the_name_has(monkeypatch):
+    monkeypatch.setenv("LOGNAME", os.fsdecode(b"caf\xe9"))
+
+    assert person() == f"caf\\udce9@{socket.gethostname()}"
