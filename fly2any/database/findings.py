@@ -102,6 +102,7 @@ CODES = frozenset(
         "backup.unreadable",
         "server.schema",
         "server.clock",
+        "server.leftover",
         "server.encoding",
         "maintenance.unfinished",
         "maintenance.locked",

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from psycopg import sql
 
-from . import journal
+from . import journal, leftovers
 from .catalog import read_catalog
 from .contract import Contract, grow
 from .migration_state import known_migrations
 
 SCRATCH = "fly2any_scratch_"
-LEFT_SQL = """
-    SELECT datname FROM pg_catalog.pg_database
-    WHERE pg_catalog.starts_with(datname, %s) AND pg_catalog.pg_get_userbyid(datdba) = current_user ORDER BY datname
-"""
 
 
 @contextmanager
@@ -33,12 +28,13 @@ def scratch_database(connection, make: Callable[[Any, str], None] | None = None)
     """
     name = f"{SCRATCH}{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(4)}"
     beside = connection.copy()  # Databases are not created in a transaction, which `connection` may be in.
-    drop_left(beside, SCRATCH)
+    leftovers.drop_left(beside, leftovers.SCRATCH)
     # Under an alias of its own, so that transactions and migrations find it.
     options = {option: value for option, value in connection.settings_dict["OPTIONS"].items() if option != "options"}
     connections.databases[name] = {**connection.settings_dict, "NAME": name, "OPTIONS": options}
     try:
         (make or _make)(beside, name)
+        leftovers.mark(beside, name, leftovers.SCRATCH)
         yield connections[name]
     finally:
         connections[name].close()
@@ -56,16 +52,6 @@ def drop(connection, name: str) -> None:
     """Drop the database `name`, if it is there, and end its sessions."""
     with connection.cursor() as cursor:
         cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-def drop_left(connection, prefix: str) -> None:
-    """Drop our databases that begin with `prefix` and a time a day ago or longer: a command that was killed left them."""
-    with connection.cursor() as cursor:
-        cursor.execute(LEFT_SQL, [prefix])
-        for (name,) in cursor.fetchall():
-            made = re.match(r"\d{8}T\d{6}", name[len(prefix) :])
-            if made and datetime.strptime(made[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) < datetime.now(UTC) - timedelta(days=1):
-                drop(connection, name)
 
 
 def built_contract(connection) -> Contract:

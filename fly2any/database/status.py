@@ -17,6 +17,7 @@ from .drift import compare
 from .findings import Finding, Severity
 from .health.waivers import Waiver, waive
 from .journal import Run, read_runs
+from .leftovers import read_leftovers
 from .locks import HOLDER_SQL, LOCK_TIMEOUT, MIGRATION_LOCK, Activity, read_activity
 from .migration_state import MigrationState, read_migrations, unrecorded, unrecorded_findings
 from .prisma import PrismaMigration, read_prisma
@@ -117,7 +118,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
     final = [version for version in contract.versions if version.until is None]
     with snapshot(connection):
         server = read_server(connection, tables=[version.object.name for version in final if isinstance(version.object, Table)])
-        clock = read_clock(connection)
+        clock, left = read_clock(connection), tuple(read_leftovers(connection))
         schema = server.schema or ""
         actual = read_catalog(connection, schema=schema)
         recorded = any(table.name == "django_migrations" for table in actual.tables)
@@ -135,6 +136,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
     findings = [
         *server.findings(),
         *clock.findings(),
+        *(one.finding for one in left),
         *migrations.findings(),
         *(
             in_schema(finding, schema)

@@ -15,8 +15,9 @@ from psycopg import sql
 
 from ..catalog import quote
 from ..diagnosis import Refusal, Unfit
+from ..leftovers import BEFORE, INTO, RESTORE, comment, drop_left, mark
 from ..migration_state import known_migrations, replaced_migrations
-from ..scratch import drop, drop_left
+from ..scratch import drop
 from ..status import verify
 from ..watching import Progress
 from . import tools
@@ -179,8 +180,8 @@ def beside(connection, name: str) -> Iterator:
         del connections[alias], connections.databases[alias]
 
 
-def restore_into(connection, name: str, store: Store, manifest: Manifest, progress: Progress) -> None:
-    """Restore into the database `name` of the server, made if it is not there.
+def restore_into(connection, name: str, store: Store, manifest: Manifest, progress: Progress, *, purpose: str = INTO) -> None:
+    """Restore into the database `name` of the server, made and marked if it is not there; the mark of --into ends with it.
 
     Raises Refusal where it is not empty, and where what was restored is not what the backup says.
     """
@@ -192,10 +193,14 @@ def restore_into(connection, name: str, store: Store, manifest: Manifest, progre
             with connection.cursor() as cursor:
                 cursor.execute("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])
                 is_there = cursor.fetchone()[0]
+            if not is_there:
+                _create(connection, name)  # Raises where somebody else made it meanwhile: theirs is not dropped.
             try:
                 if not is_there:
-                    _create(connection, name)
+                    mark(connection, name, purpose)
                 _restore(connection, name, path, manifest, progress)
+                if not is_there and purpose == INTO:
+                    comment(connection, name, None)
             except BaseException:
                 if not is_there:
                     drop(connection, name)
@@ -218,24 +223,28 @@ def restore_over(connection, store: Store, manifest: Manifest, progress: Progres
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_catalog.current_database()")
             current = cursor.fetchone()[0]
+            cursor.execute(COMMENT_SQL)
+            said = cursor.fetchone()[0]
         stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
         short = current.encode()[:30].decode(errors="ignore")
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
-        drop_left(connection, f"{short}_restored_")
-        restore_into(connection, new, store, manifest, progress)
+        drop_left(connection, RESTORE)
+        restore_into(connection, new, store, manifest, progress, purpose=RESTORE)
         with beside(connection, _maintenance(connection, current)) as elsewhere:
             try:
                 _dress(connection, elsewhere, new)
                 connection.close()
-                swap(elsewhere, current, new=new, old=old)
+                swap(elsewhere, current, new=new, old=old, said=said)
             except BaseException:
                 drop(elsewhere, new)
                 raise
     return old
 
 
-def swap(elsewhere, current: str, *, new: str, old: str) -> None:
+def swap(elsewhere, current: str, *, new: str, old: str, said: str | None) -> None:
     """Rename `current` to `old` and `new` to `current`, in one transaction; sessions of both are ended.
+
+    The old one is marked as such, and its comment `said` goes to the new one.
 
     A rename first locks the database against new sessions, then waits up to 5 s for those there are: another connection ends
     them meanwhile. Where it fails, or is killed, nothing has changed.
@@ -265,6 +274,8 @@ def swap(elsewhere, current: str, *, new: str, old: str) -> None:
         with transaction.atomic(using=elsewhere.alias), elsewhere.cursor() as cursor:
             cursor.execute(rename(sql.Identifier(current), sql.Identifier(old)))
             cursor.execute(rename(sql.Identifier(new), sql.Identifier(current)))
+            mark(elsewhere, old, BEFORE, of=current)
+            comment(elsewhere, current, said)
     finally:
         over.set()
         thread.join(10)
@@ -326,8 +337,6 @@ def _dress(connection, elsewhere, new: str) -> None:
         settings_of = cursor.fetchall()
         cursor.execute(GRANTS_SQL)
         grants = cursor.fetchall()
-        cursor.execute(COMMENT_SQL)
-        comment = cursor.fetchone()[0]
         cursor.execute(LIKE_SQL)
         *_, owner, limit, acl = cursor.fetchone()
     name = sql.Identifier(new)
@@ -345,8 +354,6 @@ def _dress(connection, elsewhere, new: str) -> None:
                 cursor.execute(sql.SQL("{} SET {} TO {}").format(whom, sql.Identifier(option), shown))
         if acl is not None:
             cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
-        if comment is not None:
-            cursor.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(name, sql.Literal(comment)))
         for role, privilege, may_grant in grants:
             option = " WITH GRANT OPTION" if may_grant and role is not None else ""
             grantee = sql.SQL("PUBLIC") if role is None else sql.Identifier(role)

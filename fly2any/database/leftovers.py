@@ -1,0 +1,130 @@
+"""Databases that our commands made beside another: marked with a comment, listed, and dropped only by that mark."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.db import Error
+from psycopg import sql
+
+from .catalog import quote
+from .diagnosis import sqlstate
+from .findings import Finding, Severity
+
+MARK = "fly2any: "  # Before the JSON of a mark.
+SCRATCH, RESTORE, INTO, BEFORE = "scratch", "restore", "into", "before"
+WHAT = {
+    SCRATCH: "a scratch database of a command that did not end",
+    RESTORE: "of a restore that did not end",
+    INTO: "of a restore with --into that did not end: not all rows may be there",
+    BEFORE: "the database as it was before a restore replaced it",
+}
+GRACE = timedelta(hours=1)  # A command that works in one has moments without a session in it.
+OLD = timedelta(days=1)
+IN_USE = "55006"
+FACTS_SQL = "SELECT pg_catalog.current_database(), pg_catalog.clock_timestamp()"
+# Comments and sessions of other databases are there for every role to see.
+DATABASES_SQL = """
+    SELECT d.datname, pg_catalog.shobj_description(d.oid, 'pg_database'), pg_catalog.pg_get_userbyid(d.datdba) = current_user,
+           EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS s WHERE s.datid = d.oid), pg_catalog.clock_timestamp()
+    FROM pg_catalog.pg_database AS d WHERE NOT d.datistemplate AND d.datname <> pg_catalog.current_database()
+    ORDER BY d.datname COLLATE "C"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A database that a command made beside `of`, when by the server's clock; without a mark its `purpose` is ""."""
+
+    name: str
+    purpose: str
+    made: datetime | None
+    owned: bool  # by the role that asks
+    used: bool
+    age: timedelta
+
+    @property
+    def finding(self) -> Finding:
+        named = quote(self.name)
+        if not self.purpose:
+            return Finding(
+                Severity.NOTE, "server.leftover", self.name,
+                "It is named like a database of a restore, and carries no mark of ours.",
+                f"Look what it is; if nobody needs it: DROP DATABASE {named};",
+            )  # fmt: skip
+        whose = "" if self.owned else " as its owner"
+        return Finding(
+            Severity.NOTE if self.purpose == BEFORE else Severity.WARNING, "server.leftover", self.name,
+            f"It is {WHAT[self.purpose]}{f', of {self.made:%Y-%m-%d %H:%M} UTC' if self.made else ''}.",
+            f"DROP DATABASE {named};" if not whose else f"If nobody needs it,{whose}: DROP DATABASE {named};",
+            is_sql=not whose,
+        )  # fmt: skip
+
+
+def mark(connection, name: str, purpose: str, *, of: str = "") -> None:
+    """Mark the database `name` as made for `purpose` beside the database `of`, by default the connection's."""
+    with connection.cursor() as cursor:
+        cursor.execute(FACTS_SQL)
+        current, now = cursor.fetchone()
+        facts = {"purpose": purpose, "name": name, "of": of or current, "made": now.astimezone(UTC).isoformat()}
+        comment(connection, name, MARK + json.dumps(facts))
+
+
+def comment(connection, name: str, text: str | None) -> None:
+    """Set the comment of the database `name`, or remove it."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), sql.Literal(text)))
+
+
+def read_leftovers(connection) -> Iterator[Leftover]:
+    """Yield the databases made beside the connection's that no running command works in, by name."""
+    for one in _marked(connection):
+        if one.purpose in ("", BEFORE) or (not one.used and one.age > GRACE):
+            yield one
+
+
+def drop_left(connection, purpose: str) -> list[str]:
+    """Drop databases marked for `purpose` a day ago or longer, by the server's clock, that are ours and not in use; return their names."""
+    dropped = []
+    for one in list(_marked(connection)):
+        if one.purpose == purpose and one.owned and not one.used and one.age > OLD:
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(one.name)))
+            except Error as error:
+                if sqlstate(error) != IN_USE:  # Somebody has connected since.
+                    raise
+            else:
+                dropped.append(one.name)
+    return dropped
+
+
+def _marked(connection) -> Iterator[Leftover]:
+    with connection.cursor() as cursor:
+        cursor.execute(FACTS_SQL)
+        current = cursor.fetchone()[0]
+        cursor.execute(DATABASES_SQL)
+        rows = cursor.fetchall()
+    short = current.encode()[:30].decode(errors="ignore")
+    for name, text, owned, used, now in rows:
+        facts = _facts(text)
+        if facts.get("name") == name and facts.get("of") == current:
+            made = datetime.fromisoformat(facts["made"])
+            yield Leftover(name, facts["purpose"], made, owned, used, now - made)
+        elif not facts and re.fullmatch(rf"{re.escape(short)}_(restored|before)_\d{{8}}T\d{{6,12}}", name):
+            yield Leftover(name, "", None, owned, used, timedelta(0))
+
+
+def _facts(text: str | None) -> dict[str, str]:
+    """Return what a mark says, {} where `text` is none."""
+    try:
+        facts = json.loads((text or "").removeprefix(MARK)) if (text or "").startswith(MARK) else {}
+        if facts["purpose"] in WHAT and datetime.fromisoformat(facts["made"]).tzinfo:
+            return facts
+    except (ValueError, TypeError, KeyError):
+        pass
+    return {}

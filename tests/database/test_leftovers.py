@@ -1,0 +1,123 @@
+"""Databases made beside another: marked, listed, and dropped by the mark only."""
+
+import dataclasses
+import json
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db.utils import ProgrammingError
+
+from fly2any.database.backup import restore
+from fly2any.database.leftovers import MARK, drop_left, read_leftovers
+from fly2any.database.scratch import scratch_database
+from fly2any.database.status import verify
+from fly2any.database.watching import Progress
+from tests.conftest import django
+from tests.database.taken import databases
+
+LONG_AGO = datetime.now(UTC) - timedelta(days=3)
+
+
+@pytest.fixture
+def beside(database):
+    """A function that makes a database beside, with the comment of a mark; all are dropped in the end."""
+
+    def make(name, purpose="scratch", made=LONG_AGO, /, **facts):
+        name = name if name.startswith("fly2any_") else f"{database.name}{name}"
+        database.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+        made_for.append(name)
+        if purpose:
+            text = MARK + json.dumps({"purpose": purpose, "name": name, "of": database.name, "made": made.isoformat(), **facts})
+            database.execute(f"COMMENT ON DATABASE \"{name}\" IS '{text}'")
+        return name
+
+    made_for = []
+    yield make
+    for name in made_for:
+        database.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def test_only_what_is_marked_old_and_unused_is_dropped(database, beside):
+    goes = beside("_a")
+    stays = {
+        beside("_of_another", of="another"),
+        beside("_renamed", name="else"),
+        beside("_young", "scratch", datetime.now(UTC)),
+        beside("_before", "before"),
+        beside("_restored_20200101T000000", None),
+    }
+    unmarked = beside(f"fly2any_scratch_20200101T000000_{database.name[-6:]}", None)
+    used = beside("_used")
+
+    with database.connect(), django(database) as connection, django(_named(database, used)) as session:
+        session.ensure_connection()
+        dropped = drop_left(connection, "scratch")
+        there = {name for (name,) in database.execute("SELECT datname FROM pg_database")}
+
+    assert dropped == [goes]
+    assert stays | {unmarked, used} <= there
+
+
+def _named(database, name):
+    return dataclasses.replace(database, name=name)
+
+
+def test_dbstatus_lists_what_is_left_with_its_cure(database, beside):
+    killed, before = beside("_killed", "restore"), beside("_old", "before")
+    named = beside("_before_20200101T000000000000", None)
+    beside("_young", "scratch", datetime.now(UTC))
+
+    with django(database) as connection:
+        found = [one for one in verify(connection).findings if one.code == "server.leftover"]
+
+    when = f"{LONG_AGO:%Y-%m-%d %H:%M} UTC"
+    assert sorted((one.where, str(one.severity), one.message, one.cure) for one in found) == sorted(
+        [
+            (killed, "warning", f"It is of a restore that did not end, of {when}.", f'DROP DATABASE "{killed}";'),
+            (before, "note", f"It is the database as it was before a restore replaced it, of {when}.", f'DROP DATABASE "{before}";'),
+            (
+                named, "note", "It is named like a database of a restore, and carries no mark of ours.",
+                f'Look what it is; if nobody needs it: DROP DATABASE "{named}";',
+            ),
+        ]
+    )  # fmt: skip
+
+
+def test_a_scratch_database_is_marked_and_gone_in_the_end(database):
+    with django(database) as connection, scratch_database(connection) as scratch:
+        name = scratch.settings_dict["NAME"]
+        [(text,)] = database.execute("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s", [name])
+        facts = json.loads(text.removeprefix(MARK))
+
+    assert (facts["purpose"], facts["name"], facts["of"]) == ("scratch", name, database.name)
+    assert database.execute("SELECT datname FROM pg_database WHERE datname = %s", [name]) == []
+
+
+def test_a_swap_marks_the_old_database_and_keeps_its_comment_on_the_new_one(database, beside):
+    new, old = beside("_new", "restore"), f"{database.name}_was"
+    with django(_named(database, "postgres")) as elsewhere:
+        restore.swap(elsewhere, database.name, new=new, old=old, said="the site's")
+        comments = dict(
+            database.execute("SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database WHERE NOT datistemplate")
+        )
+    with django(database) as connection:
+        [left] = read_leftovers(connection)
+    database.execute(f'COMMENT ON DATABASE "{database.name}" IS NULL')
+    _named(database, "postgres").execute(f'DROP DATABASE "{old}"')
+
+    assert comments[database.name] == "the site's"
+    assert (left.name, left.purpose) == (old, "before")
+
+
+def test_a_database_that_somebody_else_makes_meanwhile_is_not_dropped(database, beside, monkeypatch):
+    create = restore._create
+    monkeypatch.setattr(restore, "opened", lambda *_: nullcontext("no file"))
+    monkeypatch.setattr(restore, "refuse_what_cannot_be", lambda *_: None)
+    monkeypatch.setattr(restore, "_want_roles", lambda *_: None)
+    monkeypatch.setattr(restore, "_create", lambda connection, name: (beside("_theirs", None), create(connection, name)))
+
+    with django(database) as connection, pytest.raises(ProgrammingError, match="already exists"):
+        restore.restore_into(connection, f"{database.name}_theirs", None, None, Progress())
+
+    assert f"{database.name}_theirs" in databases(database)
