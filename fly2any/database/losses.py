@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.migrations import operations
@@ -16,7 +16,9 @@ from .reset import MOST_COUNTED, require_backup
 from .sql import time_limits
 
 # Of RunSQL only this is known: the rest of its text is the server's to understand.
-DROPS_TABLE = re.compile(r'\s*DROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?"?(?P<table>\w+)"?\s*(?:CASCADE|RESTRICT)?\s*;?\s*', re.I)
+DROPS_TABLE = re.compile(
+    r'\s*DROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:"(?P<quoted>\w+)"|(?P<plain>\w+))\s*(?:CASCADE|RESTRICT)?\s*;?\s*', re.I
+)
 TAKES_AWAY = re.compile(
     r"\b(DROP\s+(TABLE|COLUMN|SCHEMA|OWNED)|TRUNCATE|DELETE\s+FROM|ALTER\s+TABLE\b[^;]*\bDROP\s+(?!CONSTRAINT|NOT|DEFAULT|IDENTITY|EXPRESSION))\b",
     re.I,
@@ -38,6 +40,7 @@ class Loss:
     table: str  # "" for SQL of the migration's own
     column: str  # "" for the whole table
     rows: int | None = None  # that have a value there, MOST_COUNTED at most; None where they cannot be counted
+    is_of_sql: bool = False  # then its name is a guess
 
     def __str__(self) -> str:
         what = f"column {self.table}.{self.column}" if self.column else f"table {self.table}"
@@ -59,9 +62,9 @@ def read_losses(connection, loader, plan: list[tuple[Migration, bool]]) -> list[
         for loss in found:
             if loss.column and loss.table in dropped:
                 continue
-            rows = _count(cursor, loss, missing=None if renames else 0) if loss.table else None
+            rows = _count(cursor, loss, missing=None if renames or loss.is_of_sql else 0) if loss.table else None
             if rows != 0:
-                lost.append(Loss(loss.migration, loss.backwards, loss.table, loss.column, rows))
+                lost.append(replace(loss, rows=rows))
     return lost
 
 
@@ -131,7 +134,8 @@ def _of_migration(connection, loader, migration: Migration, backwards: bool) -> 
                 continue
             if isinstance(one, operations.RunSQL):
                 match = DROPS_TABLE.fullmatch(_text(one, backwards))
-                yield Loss(name, backwards, match["table"] if match else "", "")
+                table = (match["quoted"] or match["plain"].lower()) if match else ""
+                yield Loss(name, backwards, table, "", is_of_sql=True)
             else:
                 there = inside.clone() if backwards else before  # A clone: rendered, it would be copied with each step.
                 yield from (Loss(name, backwards, *place) for place in _places(connection, there, migration.app_label, one))

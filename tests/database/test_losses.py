@@ -90,12 +90,17 @@ CREATES = (
         (CREATES, "table probe_thing (2 rows)"),
         (f"migrations.SeparateDatabaseAndState([{CREATES}], [{CREATES}])", "table probe_thing (2 rows)"),
         ("RunSQL('CREATE TABLE probe_thing (word text)', 'DROP TABLE probe_thing')", "table probe_thing (2 rows)"),
+        ("RunSQL('CREATE TABLE probe_thing (word text)', 'DROP TABLE Probe_Thing;')", "table probe_thing (2 rows)"),
+        (
+            """RunSQL('CREATE TABLE probe_thing (word text)', 'DROP TABLE "Probe_Thing"')""",
+            "table Probe_Thing (rows that cannot be counted)",
+        ),
         (
             "RunSQL('CREATE TABLE probe_thing (word text)', ['DELETE FROM users', 'DROP TABLE probe_thing'])",
             "SQL of probe.0001_step (rows that cannot be counted)",
         ),
     ],
-    ids=["model", "separate", "sql", "more sql"],
+    ids=["model", "separate", "sql", "unquoted", "not there", "more sql"],
 )
 def test_a_migration_of_any_kind_is_not_reversed_over_rows(migrated, probe, operation, lost):
     environment = probe(operation)
