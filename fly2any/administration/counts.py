@@ -18,7 +18,7 @@ EXACT_DEADLINE = 1_900  # Milliseconds for a count that was asked for.
 ESTIMATES_SQL = """
     SELECT cls.relname AS "table", cls.reltuples::bigint AS rows
     FROM pg_catalog.pg_class AS cls
-    WHERE cls.oid = ANY (SELECT pg_catalog.to_regclass(pg_catalog.quote_ident(name)) FROM unnest(%(tables)s::text[]) AS name)
+    WHERE cls.oid = ANY (SELECT pg_catalog.to_regclass(pg_catalog.quote_ident(name))::oid FROM pg_catalog.unnest(%(tables)s::text[]) AS name)
     ORDER BY cls.relname
 """
 

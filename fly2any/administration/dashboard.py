@@ -32,7 +32,7 @@ HISTOGRAMS_SQL = """
     SELECT st.tablename AS "table", st.histogram_bounds::text::timestamptz[] AS bounds
     FROM pg_catalog.pg_stats AS st
     JOIN unnest(%(tables)s::text[], %(columns)s::text[]) AS asked (name, time) ON st.tablename = asked.name AND st.attname = asked.time
-    JOIN pg_catalog.pg_class AS c ON c.oid = to_regclass(quote_ident(asked.name))
+    JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(pg_catalog.quote_ident(asked.name))::oid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = st.schemaname
     WHERE st.histogram_bounds IS NOT NULL
     ORDER BY st.tablename

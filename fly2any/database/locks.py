@@ -14,6 +14,7 @@ from typing import TypeVar
 from django.db import Error, OperationalError
 
 from .diagnosis import Refusal, sqlstate
+from .sql import catalogue
 
 T = TypeVar("T")
 
@@ -111,7 +112,7 @@ def _shown(match: re.Match[str]) -> str:
 
 def read_activity(connection, statement: str, **parameters) -> tuple[Activity, ...]:
     """Return the sessions that HOLDER_SQL or BLOCKERS_SQL lists."""
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(statement, parameters)
         return tuple(Activity(*row) for row in cursor.fetchall())
 

@@ -36,9 +36,10 @@ CREATES_INDEX = re.compile(
     rf"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?{NAME}\s+ON\s+(?:ONLY\s+)?{TABLE}", re.I
 )
 
+# In the search path of the run: what PostgreSQL's own operators take without a conversion, nobody can plant a better match for.
 INDEX_STATE_SQL = """
     SELECT i.indisvalid FROM pg_catalog.pg_index AS i
-    WHERE i.indexrelid = pg_catalog.to_regclass(%s) AND i.indrelid = pg_catalog.to_regclass(%s)
+    WHERE i.indexrelid = pg_catalog.to_regclass(%s)::oid AND i.indrelid = pg_catalog.to_regclass(%s)::oid
 """
 
 
@@ -51,7 +52,7 @@ REACH_SQL = """
 
 HELD_SQL = """
     SELECT 1 FROM pg_catalog.pg_locks
-    WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() AND classid = 0 AND objid = %s AND objsubid = 1 AND granted
+    WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() AND classid = 0::oid AND objid = %s::oid AND objsubid = 1 AND granted
 """
 OPERATOR_CLASS = "gin_trgm_ops"
 ENDLESS = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
@@ -227,7 +228,7 @@ class Run:
         """Return the process that builds the index at this moment."""
         return self.ask(
             "SELECT pid FROM pg_catalog.pg_stat_progress_create_index"
-            " WHERE datname = current_database() AND index_relid = pg_catalog.to_regclass(%s)",
+            " WHERE datname = current_database() AND index_relid = pg_catalog.to_regclass(%s)::oid",
             index.quoted,
         )
 
@@ -243,7 +244,7 @@ class Run:
             if version.since == self.migration and isinstance(version.object, Index) and version.object.name == index.name
         ]
         schema = self.ask("SELECT n.nspname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
-                          " WHERE c.oid = pg_catalog.to_regclass(%s)", index.table)  # fmt: skip
+                          " WHERE c.oid = pg_catalog.to_regclass(%s)::oid", index.table)  # fmt: skip
         return bool(wanted) and wanted[0] in read_catalog(self.connection, schema=schema).indexes
 
     def drop_index(self, index: BuiltIndex) -> None:

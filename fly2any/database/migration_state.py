@@ -12,6 +12,7 @@ from . import journal
 from .catalog import Catalog, Index, Object, Table, key_of, quote, where
 from .contract import Contract
 from .findings import Finding, Severity
+from .sql import catalogue
 
 LEDGERS = ("django_migrations", journal.TABLE)  # Made when they are first needed, whatever is recorded.
 
@@ -89,7 +90,7 @@ def read_migrations(
         return MigrationState(recorded, readable, (), (), (), tuple(known), ())
     applied: tuple[Applied, ...] = ()
     if recorded:
-        with connection.cursor() as cursor:
+        with catalogue(connection) as cursor:
             cursor.execute(RECORDS_SQL.format(schema=quote(schema)))
             applied = tuple(Applied(*row) for row in cursor.fetchall())
     replaced = replaced_migrations(loader)

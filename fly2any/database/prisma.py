@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from .catalog import Catalog, quote
+from .sql import catalogue
 
 LEDGER = "_prisma_migrations"
 
@@ -32,7 +33,7 @@ class PrismaMigration:
 
 
 def may_read(connection, schema: str) -> bool:
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute("SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [f"{quote(schema)}.{LEDGER}"])
         return cursor.fetchone()[0]
 
@@ -44,6 +45,6 @@ def read_prisma(connection, *, schema: str, catalog: Catalog) -> tuple[PrismaMig
         return ()
     if not may_read(connection, schema):
         return ()
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(PRISMA_SQL.format(schema=quote(schema)))
         return tuple(PrismaMigration(*row) for row in cursor.fetchall())

@@ -10,13 +10,14 @@ from django.db.migrations.executor import MigrationExecutor
 from . import contract as contracts
 from . import journal
 from .backup.retention import read_newest
-from .catalog import quote, read_catalog
+from .catalog import quote, read_catalog, relative
 from .clock import server_time
 from .contract import PHASE7_APPS
 from .diagnosis import Refusal
 from .drift import compare
 from .migrating import Executor, migrating
 from .server import read_schema
+from .sql import catalogue
 from .status import snapshot
 from .units import span
 from .watching import Progress
@@ -97,12 +98,12 @@ def plan_reset(connection) -> Reset:
             f"{differ[0].where} is not as our migrations made it ({differ[0].code}), so they cannot be reversed: mend what `manage.py dbstatus`"
             " finds, and run the command again."
         )
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(TABLES_SQL, place)
         there = [name for (name,) in cursor.fetchall()]
         rows = tuple((name, _count(cursor, schema, name)) for name in there)
         cursor.execute(HANGING_SQL, place)
-        return Reset(migrations, rows, tuple(cursor.fetchall()))
+        return Reset(migrations, rows, tuple((table, relative(what, schema)) for table, what in cursor.fetchall()))
 
 
 def want_backup(connection) -> None:

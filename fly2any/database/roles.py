@@ -10,6 +10,7 @@ from .catalog import quote
 from .diagnosis import Refusal
 from .prisma import LEDGER as PRISMAS_LEDGER
 from .server import read_schema
+from .sql import catalogue
 
 # Tables that only the role that migrates writes, and the record of access, which is only ever added to.
 LEDGERS = ("django_migrations", "fly2any_migration_runs")
@@ -105,7 +106,7 @@ def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
     if not prefix or len(prefix.encode()) > 50 or prefix.startswith("pg_") or "\0" in prefix:
         raise Refusal(f"“{prefix}” is no beginning for the names of roles: 1 to 50 bytes, and not pg_.")
     names = Names(*(f"{prefix}_{end}" for end in ("migrate", "app", "read")))
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute("SELECT pg_catalog.current_database()")
         database, schema = cursor.fetchone()[0], read_schema(connection)
         place = {"schema": schema, "tables": [*tables, *LEDGERS], "ledgers": list(LEDGERS)}

@@ -177,7 +177,7 @@ def passwords(read: Reader) -> Iterator[Figure | Finding]:
             raise
         made = dict(read(SETTINGS_SQL, names=["password_encryption"])).get("password_encryption", "unknown")
         yield Figure("roles' passwords", f"not readable by this role; new ones are stored as {made}")
-    table = quote("users")
+    table = f"{quote(read.schema)}.{quote('users')}"
     size = read.one(SIZE_SQL, table=table).bytes
     if size is None:
         return

@@ -11,6 +11,7 @@ from fly2any.postgres.url import is_local
 from .catalog import quote
 from .diagnosis import NO_SCHEMA
 from .findings import Finding, Severity
+from .sql import catalogue, pinned
 
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
 UTC = (
@@ -49,28 +50,32 @@ PRIVILEGES_SQL = """
 
 # The schema is that of the migration ledger if the search path leads to one, or of a table of ours, else where new tables are made, else the first
 # that exists, whether or not the role may use it. reset_val is what the server or the role sets: Django sets the session to UTC.
-SERVER_SQL = f"""
+PATH_SQL = """
     WITH path AS (
-        SELECT n.oid, n.nspname, p.place
-        FROM unnest(string_to_array(current_setting('search_path'), ',')) WITH ORDINALITY AS p (name, place)
+        SELECT n.oid, n.nspname, p.place, pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS usable
+        FROM pg_catalog.unnest(pg_catalog.string_to_array(%(path)s, ',')) WITH ORDINALITY AS p (name, place)
         JOIN pg_catalog.pg_namespace AS n
           ON n.nspname = CASE trim(p.name) WHEN '"$user"' THEN current_user::text
                                            ELSE replace(trim(BOTH '"' FROM trim(p.name)), '""', '"') END
-    ), ledger AS (
+    )
+"""
+SERVER_SQL = f"""
+    {PATH_SQL}, ledger AS (
         SELECT c.oid, path.nspname
         FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid AND c.relname = 'django_migrations'
         ORDER BY path.place LIMIT 1
     ), home AS (
         SELECT COALESCE((SELECT nspname FROM ledger), (
-                   SELECT n.nspname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                   WHERE c.oid = pg_catalog.to_regclass('price_alerts')
-               ), current_schema(), (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema
+                   SELECT path.nspname FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid
+                   WHERE c.relname = 'price_alerts' AND path.usable ORDER BY path.place LIMIT 1
+               ), (SELECT nspname FROM path WHERE usable ORDER BY place LIMIT 1),
+                  (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema
     )
     SELECT current_setting('server_version') AS version,
            current_database() AS database,
            current_user AS role,
            home.schema,
-           current_schema() AS creates_in,
+           (SELECT nspname FROM path WHERE usable ORDER BY place LIMIT 1) AS creates_in,
            current_setting('server_encoding') AS encoding,
            COALESCE((SELECT s.version || ' ' || s.cipher FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl), '') AS tls,
            (SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone') AS time_zone,
@@ -94,13 +99,15 @@ SERVER_SQL = f"""
     FROM home, (SELECT * FROM ({CONNECTIONS_SQL}) AS c ORDER BY c."limit", c.used DESC LIMIT 1) AS fullest
 """
 
-HOME_SQL = """
-    SELECT COALESCE(
-               (SELECT n.nspname
-                FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                WHERE c.oid = COALESCE(pg_catalog.to_regclass('django_migrations'), pg_catalog.to_regclass('price_alerts'))),
-               current_schema()),
-           pg_catalog.to_regclass('django_migrations') IS NOT NULL
+HOME_SQL = f"""
+    {PATH_SQL}, known AS (
+        SELECT c.relname, path.nspname, path.place
+        FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid
+        WHERE path.usable AND c.relname IN ('django_migrations', 'price_alerts')
+    )
+    SELECT COALESCE((SELECT nspname FROM known ORDER BY relname, place LIMIT 1),
+                    (SELECT nspname FROM path WHERE usable ORDER BY place LIMIT 1)),
+           EXISTS (SELECT FROM known WHERE relname = 'django_migrations')
 """
 
 CLUSTER_SQL = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
@@ -213,14 +220,14 @@ class Server:
 
 def read_home(connection) -> tuple[str | None, bool]:
     """Return the schema that our tables are in, or would be made in, None without one, and whether our migrations' record is there."""
-    with connection.cursor() as cursor:
-        cursor.execute(HOME_SQL)
+    with pinned(connection) as path, connection.cursor() as cursor:
+        cursor.execute(HOME_SQL, {"path": path})
         return cursor.fetchone()
 
 
 def read_origin(connection) -> Origin:
     """Return whose database it is; a physical copy of a server has the same identity."""
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(MAY_ASK_SQL)
         database, may_ask = cursor.fetchone()
         if not may_ask:
@@ -245,8 +252,8 @@ def flush_statistics(connection) -> None:
 
 def read_server(connection, *, tables: list[str]) -> Server:
     """Return the server behind `connection`, and the privileges that its role holds on those of `tables` that exist."""
-    with connection.cursor() as cursor:
-        cursor.execute(SERVER_SQL)
+    with pinned(connection) as path, connection.cursor() as cursor:
+        cursor.execute(SERVER_SQL, {"path": path})
         row = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
         cursor.execute(PRIVILEGES_SQL, {"schema": row["schema"], "tables": tables})
         privileges = tuple(Privilege(*values) for values in cursor.fetchall())

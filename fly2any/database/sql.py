@@ -43,7 +43,7 @@ def pinned(connection, *, lock: int | None = None, statement: int | None = None,
 
     Inside, tables of ours are named with their schema. Blocks may be nested.
     """
-    asked = vars(connection).get("asked_path")
+    asked = getattr(connection, "asked_path", None)
     if asked is not None and lock is statement is None:
         yield asked
         return
@@ -58,6 +58,22 @@ def pinned(connection, *, lock: int | None = None, statement: int | None = None,
                 yield connection.asked_path
         finally:
             del connection.asked_path
+
+
+@contextmanager
+def unpinned(connection, *, lock: int, statement: int) -> Iterator[None]:
+    """Run the block in a transaction with the search path that `pinned` replaced: for a query of somebody's own."""
+    asked = getattr(connection, "asked_path", None)
+    settings = {} if asked is None else {"search_path": asked}
+    with time_limits(connection, lock=lock, statement=statement), _set(connection, settings, restored=True):
+        yield
+
+
+@contextmanager
+def catalogue(connection) -> Iterator[Any]:
+    """Yield a cursor for questions to the catalogue, whose functions and operators are PostgreSQL's own."""
+    with pinned(connection), connection.cursor() as cursor:
+        yield cursor
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from .locks import HOLDER_SQL, LOCK_TIMEOUT, MIGRATION_LOCK, Activity, read_acti
 from .migration_state import MigrationState, read_migrations, unrecorded, unrecorded_findings
 from .prisma import PrismaMigration, read_prisma
 from .server import Server, read_server
-from .sql import time_limits
+from .sql import pinned, time_limits
 
 if TYPE_CHECKING:
     from .backup.retention import Newest  # Which compares by this report.
@@ -116,7 +116,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
     """
     contract = contract or contracts.load()
     final = [version for version in contract.versions if version.until is None]
-    with snapshot(connection):
+    with snapshot(connection), pinned(connection):
         server = read_server(connection, tables=[version.object.name for version in final if isinstance(version.object, Table)])
         clock, left = read_clock(connection), tuple(read_leftovers(connection))
         schema = server.schema or ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from django.db import Error
 
 from .locks import BLOCKERS_SQL, LOCK_TIMEOUT, MIGRATION_LOCK, Activity, cancel_waiters, read_activity, terminate
+from .sql import catalogue
 
 PROGRESS_SQL = """
     SELECT p.phase, p.blocks_done, p.blocks_total, p.tuples_done, p.tuples_total, p.lockers_done, p.lockers_total
@@ -73,7 +74,7 @@ class Watcher:
     def __init__(self, connection, progress: Progress):
         self.connection = connection
         self.progress = progress
-        with connection.cursor() as cursor:
+        with catalogue(connection) as cursor:
             cursor.execute("SELECT pg_catalog.pg_backend_pid()")  # A pooler tells a number of its own.
             self.pid = cursor.fetchone()[0]
         self.blockers: tuple[Activity, ...] = ()  # Those seen last.
@@ -125,7 +126,7 @@ class Watcher:
 
 def read_build(connection, pid: int) -> Build | None:
     """Return how far the index build of the session `pid` is, None if it builds none."""
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(PROGRESS_SQL, {"pid": pid})
         row = cursor.fetchone()
     if row is None:

@@ -11,6 +11,7 @@ from django.utils.functional import cached_property
 from . import embedded, pooler, search_path
 from .client import DatabaseClient
 from .errors import DatabaseErrorWrapper
+from .introspection import DatabaseIntrospection
 from .schema import DatabaseSchemaEditor
 from .values import accept_any_time
 
@@ -24,6 +25,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     SchemaEditorClass = DatabaseSchemaEditor
     client_class = DatabaseClient
+    introspection_class = DatabaseIntrospection
 
     @cached_property
     def wrap_database_errors(self):

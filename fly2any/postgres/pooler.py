@@ -61,7 +61,7 @@ def is_transaction_pooler(connection, *, tries: int = 10) -> bool:
 
 # Two servers may hold databases of the same name and number, but did not start in the same microsecond.
 PLACE_SQL = """
-    SELECT current_database() || ' (number ' || d.oid || '), schema ' || COALESCE(current_schema(), 'none')
+    SELECT current_database()::text || ' (number ' || d.oid::text || '), schema ' || COALESCE(current_schema()::text, 'none')
            || ', of the server that started at '
            || pg_catalog.to_char(pg_catalog.timezone('UTC', pg_catalog.pg_postmaster_start_time()), 'YYYY-MM-DD HH24:MI:SS.US')
     FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()

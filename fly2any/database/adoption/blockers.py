@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from .. import journal
-from ..catalog import Catalog, Key, Table, quote, where
+from ..catalog import Catalog, Key, Table, quote, relative, where
 from ..contract import FIRST_MIGRATIONS as FIRST
 from ..contract import Contract
 from ..cures import literal
@@ -14,6 +14,7 @@ from ..findings import Finding, Severity
 from ..migration_state import MigrationState, unrecorded
 from ..prisma import LEDGER, PrismaMigration, may_read
 from ..server import UTC, Server
+from ..sql import catalogue
 from .forms import ADDED, index_for, is_convertible
 from .steps import Indexed, Step
 
@@ -139,9 +140,9 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
     """Yield a finding for everything that keeps a column from changing its type."""
     wanted = {(column.table, column.name): column for column in expected.columns}
     retyped = {place for c in live.columns if (place := (c.table, c.name)) in wanted and is_convertible(wanted[place], c)}
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(IN_USE_SQL, {"schema": schema, "tables": sorted({table for table, _ in retyped})})
-        rows = cursor.fetchall()
+        rows = [tuple(text and relative(text, schema) for text in row) for row in cursor.fetchall()]
     for table, column, what, definition, cure in rows:
         if (table, column) in retyped:
             keep = f"keep its definition (`{definition};`), " if definition else ""
@@ -185,9 +186,9 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
     tables = {table.name for table in live.tables}
     wanted = {index.name: index.table for index in pending.indexes if index.table in tables}
     wanted |= {PRIMARY_KEY.name: PRIMARY_KEY.table, journal.TABLE: ""}
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(TAKEN_SQL, {"schema": schema, "names": list(wanted)})
-        rows = cursor.fetchall()
+        rows = [(name, table, relative(what, schema)) for name, table, what in cursor.fetchall()]
         cursor.execute(TYPES_SQL, {"schema": schema, "names": [*(table.name for table in pending.tables), journal.TABLE]})
         types = [(name, None, f"type {name}") for (name,) in cursor.fetchall()]
     for name, table, what in (*rows, *types):
@@ -212,7 +213,7 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
 
 def unfillable(connection, schema: str, steps: tuple[Step, ...]) -> Iterator[Finding]:
     """Yield a finding for each table that must be filled, and cannot, since it is published without an identity of its rows."""
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(PUBLISHED_SQL, {"schema": schema, "tables": [step.table for step in steps if step.repeated]})
         rows = cursor.fetchall()
     for table, publication in rows:
@@ -251,7 +252,7 @@ def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Fi
 
 def extension(connection, role: str) -> Iterator[Finding]:
     """Yield a finding where a later migration needs pg_trgm, and neither is it there nor can this role create it."""
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(EXTENSION_SQL)
         missing, offered, may_create = cursor.fetchone()
     if missing and not (offered and may_create):
@@ -269,7 +270,7 @@ def extension(connection, role: str) -> Iterator[Finding]:
 
 def zones(connection, schema: str, names: list[str], server: Server) -> Iterator[Finding]:
     """Yield a finding for the database, and for each role that writes to our tables, whose sessions are not at UTC."""
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(ZONES_SQL, {"utc": list(UTC), "schema": schema, "tables": names})
         whose = [
             (place, f"The time zone of {what} is {zone}", f"{alter} SET timezone TO 'UTC';")
@@ -290,7 +291,7 @@ def zones(connection, schema: str, names: list[str], server: Server) -> Iterator
 
 
 def not_ours(connection, schema: str, names: list[str], server: Server) -> Iterator[Finding]:
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(OWNED_SQL, {"schema": schema, "tables": names})
         owners = cursor.fetchall()
     if owners:

@@ -12,6 +12,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from .. import journal
 from ..diagnosis import Refusal, sqlstate
 from ..migrating import Executor, Run, migrating
+from ..sql import pinned
 from ..watching import Progress
 from .state import FIRST, Assessment, Kind, assess
 from .steps import Step
@@ -48,7 +49,8 @@ def adopt(
             for step in assessment.steps:
                 _timed(run, step, done)
                 if end_idle and step.retypes:
-                    ended += _ask(connection, END_IDLE_SQL)
+                    with pinned(connection):
+                        ended += _ask(connection, END_IDLE_SQL)
             if end_idle:
                 progress.say(f"Ended {ended} idle {'connection' if ended == 1 else 'connections'} of other clients.")
             _record(run)

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import DatabaseError, transaction
 
 from .. import contract as contracts
-from ..catalog import Catalog, Column, ForeignKey, Key, Object, Table, quote, read_catalog, where
+from ..catalog import Catalog, Column, ForeignKey, Key, Object, Table, quote, read_catalog, relative, where
 from ..contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
 from ..cures import literal
 from ..diagnosis import NO_SCHEMA, Refusal
@@ -19,6 +19,7 @@ from ..migrating import RECORD_IS_LOST, is_built
 from ..migration_state import LEDGERS, read_migrations
 from ..prisma import LEDGER, PrismaMigration, read_prisma
 from ..server import Server, read_server
+from ..sql import catalogue
 from ..status import in_schema, snapshot
 from . import blockers
 from .forms import converted
@@ -156,11 +157,11 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
             *map(Blocker, blockers.not_ours(connection, schema, names, server)),
         )
         retyped = sorted({step.table for step in steps if step.retypes})
-        with connection.cursor() as cursor:
+        with catalogue(connection) as cursor:
             cursor.execute(OTHERS_SQL, {"schema": schema, "tables": names})
             others = tuple(cursor.fetchall())
             cursor.execute(FUNCTIONS_SQL, {"tables": retyped})
-            functions = cursor.fetchall()
+            functions = [(relative(function, schema), table) for function, table in cursor.fetchall()]
     later = later_steps(connection, [name for name in migrations.pending if name not in FIRST], live)
     foreign = comparison.foreign.where(lambda thing: thing.table not in (LEDGER, *LEDGERS))
     kind = Kind.DRIFTED if found else Kind.SUPERSET if any(foreign) else Kind.EXACT

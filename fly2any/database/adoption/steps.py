@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..catalog import Catalog, Check, Column, Key, quote
 from ..contract import MAY_BE_NULL
+from ..sql import catalogue
 from .forms import ADDED, NOT_NULL, added_columns, index_for, index_of, is_convertible, is_ours
 
 REBUILT_PER_SECOND = 25_000_000  # Bytes of index, on a small machine: benchmarks/adoption.py prints what it measured.
@@ -118,14 +119,14 @@ def lock_of(statement: str) -> str:
 
 def read_unknown(connection, *, schema: str, tables: Iterable[str]) -> frozenset[tuple[str, str]]:
     """Return which time columns of `tables` with rows the planner knows nothing of, as (table, column)."""
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(UNKNOWN_SQL, {"schema": schema, "tables": list(tables)})
         return frozenset(cursor.fetchall())
 
 
 def read_indexed(connection, *, schema: str, tables: Iterable[str]) -> tuple[Indexed, ...]:
     """Return which indexes are over which columns of `tables`."""
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(INDEXED_SQL, {"schema": schema, "tables": list(tables)})
         return tuple(Indexed(*row) for row in cursor.fetchall())
 

@@ -18,6 +18,7 @@ from ..diagnosis import Refusal, Unfit
 from ..leftovers import BEFORE, INTO, RESTORE, comment, drop_left, mark
 from ..migration_state import known_migrations, replaced_migrations
 from ..scratch import drop
+from ..sql import catalogue
 from ..status import verify
 from ..watching import Progress
 from . import tools
@@ -30,8 +31,8 @@ from .workfolder import work_folder
 
 # How a database was made, for one like it; daticulocale is datlocale from PostgreSQL 17 on, and to_jsonb knows both.
 LIKE_SQL = """
-    SELECT pg_catalog.pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, to_jsonb(d) ->> 'datlocprovider',
-           COALESCE(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
+    SELECT pg_catalog.pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, pg_catalog.to_jsonb(d) ->> 'datlocprovider',
+           COALESCE(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale'),
            pg_catalog.pg_get_userbyid(d.datdba), d.datconnlimit, d.datacl::text
     FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
 """
@@ -162,7 +163,7 @@ def compare(connection, manifest: Manifest, progress: Progress) -> str:
 
 def is_used(connection) -> bool:
     """Return whether the database has tables, views or sequences of anybody's."""
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(USED_SQL)
         return cursor.fetchone()[0]
 
@@ -283,7 +284,7 @@ def swap(elsewhere, current: str, *, new: str, old: str, said: str | None) -> No
 
 def _want_roles(connection, manifest: Manifest) -> None:
     """Raise Refusal where roles of the backup are missing, or may not be given what belongs to them: nothing is left out silently."""
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(MISSING_SQL, {"roles": [*manifest.owners, *manifest.roles], "owners": list(manifest.owners)})
         rows = cursor.fetchall()
     if missing := [f"CREATE ROLE {quote(name)} NOLOGIN;" for name, is_missing in rows if is_missing]:
@@ -332,7 +333,7 @@ def creation(connection, name: str) -> sql.Composed:
 
 def _dress(connection, elsewhere, new: str) -> None:
     """Give the database `new` what that of `connection` has besides its content: settings, privileges, owner, limit."""
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(SETTINGS_SQL)
         settings_of = cursor.fetchall()
         cursor.execute(GRANTS_SQL)

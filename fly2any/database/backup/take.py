@@ -13,6 +13,7 @@ from django.db import transaction
 from .. import contract, journal
 from ..diagnosis import Refusal
 from ..server import Origin, read_origin
+from ..sql import catalogue
 from ..status import verify
 from ..watching import Progress
 from . import tools
@@ -57,6 +58,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
                 pin(cursor, PATIENT)
                 cursor.execute("SELECT pg_catalog.pg_export_snapshot(), now()")
                 snapshot, now = cursor.fetchone()
+            with catalogue(connection) as cursor:
                 cursor.execute(ROLES_SQL)
                 named = cursor.fetchall()
             origin, (major, version) = read_origin(connection), tools.server_version(connection)

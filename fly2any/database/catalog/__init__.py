@@ -1,7 +1,7 @@
 """The live catalogue as plain values."""
 
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, key_of, quote, where
-from .read import read_catalog
+from .read import read_catalog, relative
 
 __all__ = [
     "Catalog",
@@ -15,5 +15,6 @@ __all__ = [
     "key_of",
     "quote",
     "read_catalog",
+    "relative",
     "where",
 ]

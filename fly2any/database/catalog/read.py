@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from django.db import transaction
-
-from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Table
+from ..sql import pinned
+from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Table, quote
 
 T = TypeVar("T")
 
@@ -124,8 +124,8 @@ ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "
 
 
 def read_catalog(connection, *, schema: str) -> Catalog:
-    """Return the catalogue of `schema`, which should be in the search path: other schemas' names are spelled with theirs."""
-    with transaction.atomic(using=connection.alias):
+    """Return the catalogue of `schema`: names of other schemas are spelled with theirs."""
+    with pinned(connection):
         with connection.cursor() as cursor:
             # For statements of this shape compiling takes PostgreSQL a hundred times as long as running them.
             cursor.execute("SET LOCAL jit = off; SET LOCAL quote_all_identifiers = off")
@@ -145,9 +145,29 @@ def _rows(connection, statement: str, schema: str) -> Iterable[dict[str, Any]]:
         cursor.execute(statement, {"schema": schema})
         names = [column.name for column in cursor.description]
         return [
-            {name: tuple(value) if isinstance(value, list) else value for name, value in zip(names, row, strict=True)}
-            for row in cursor.fetchall()
+            {name: _spelled(name, value, schema) for name, value in zip(names, row, strict=True)} for row in cursor.fetchall()
         ]
+
+
+def _spelled(name: str, value: Any, schema: str) -> Any:
+    if isinstance(value, list):
+        return tuple(value if name != "columns" else (relative(one, schema) for one in value))
+    return relative(value, schema) if name in ("type", "default", "generated", "expression", "predicate") and value else value
+
+
+def relative(text: str, schema: str) -> str:
+    """Return what PostgreSQL spelled with the schema of each name as it would inside `schema`."""
+
+    def shortened(match: re.Match[str]) -> str:
+        if match["kept"] is not None:
+            return match["kept"]
+        return "'" if match["constant"] is not None else ""
+
+    names = "|".join(re.escape(name) for name in dict.fromkeys([quote(schema), schema]))
+    place = rf"(?:{names})\."
+    # A constant of the type regclass, any other, a name, and last what a name begins with.
+    pattern = rf"""(?P<constant>'{place}(?=(?:[^']|'')*'::regclass))|(?P<kept>'(?:[^']|'')*')|(?<![\w$".]){place}|(?P<name>"(?:[^"]|"")*")"""
+    return re.sub(pattern, lambda match: match["name"] or shortened(match), text)
 
 
 def _objects(kind: Callable[..., T], rows: Iterable[dict[str, Any]]) -> tuple[T, ...]:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import Error, transaction
+from django.db import Error
 
 from ..contract import Contract, load
 from ..diagnosis import Refusal, explain
 from ..findings import Finding, Severity
 from ..server import read_schema
+from ..sql import catalogue, pinned
 from .waivers import Waiver, waive
 
 DEADLINE = 5_000  # Milliseconds for each statement of a topic.
@@ -78,7 +79,7 @@ class Reader:
 
     def __call__(self, sql: str, **parameters: Any) -> list[Any]:
         """Return the rows of `sql` as tuples with names."""
-        with self.connection.cursor() as cursor:
+        with catalogue(self.connection) as cursor:
             cursor.execute(sql, {"schema": self.schema, **parameters})
             Row = namedtuple("Row", [column.name for column in cursor.description])  # type: ignore[misc]
             return [Row(*row) for row in cursor.fetchall()]
@@ -102,11 +103,9 @@ def examine(connection, questions: dict[str, Question], waivers: Iterable[Waiver
 def _ask(reader: Reader, name: str, question: Question) -> Topic:
     answers, trouble = [], ""
     try:
-        with transaction.atomic(using=reader.connection.alias):
+        with pinned(reader.connection, lock=DEADLINE, statement=DEADLINE):
             with reader.connection.cursor() as cursor:
-                cursor.execute(
-                    f"SET LOCAL statement_timeout = {DEADLINE}; SET LOCAL lock_timeout = {DEADLINE}; SET LOCAL jit = off"
-                )
+                cursor.execute("SET LOCAL jit = off")
             for answer in question(reader):
                 answers.append(answer)  # One by one: what was answered before a failure counts.
     except (Error, Refusal) as error:

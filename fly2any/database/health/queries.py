@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.apps import apps
-from django.db import Error, transaction
+from django.db import Error
 
 from ..catalog import quote
 from ..findings import Finding, Severity
 from ..locks import without_literals
+from ..sql import unpinned
 from ..units import share, span
 from .examine import Figure, Reader
 
@@ -87,8 +88,7 @@ def _by(read: Reader, row) -> Iterator[str]:
     if not row.own or not PLANNED.match(row.query) or read.connection.pg_version < 160000:
         return
     try:
-        with transaction.atomic(using=read.connection.alias), read.connection.cursor() as cursor:
-            cursor.execute("SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 500")
+        with unpinned(read.connection, lock=100, statement=500), read.connection.cursor() as cursor:
             cursor.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {row.query}")
             (plan,) = cursor.fetchone()
     except Error:

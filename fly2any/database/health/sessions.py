@@ -9,6 +9,7 @@ from ..diagnosis import Refusal
 from ..findings import Finding, Severity
 from ..locks import ACTIVITY, PREPARED, ROLLBACK_PREPARED, read_activity, without_literals
 from ..server import CONNECTIONS_SQL
+from ..sql import catalogue
 from ..units import share, span
 from .examine import Figure, Reader
 
@@ -125,7 +126,7 @@ def end(connection, pid: int, *, really: bool) -> str:
         raise Refusal(f"There is no session {pid}: it is over, or it is one of the server's own.")
     if not really:
         return f"Nothing was done. --yes ends {found[0]}: its transaction is undone."
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(TERMINATE_SQL, {"pid": pid})
         if not cursor.fetchone()[0]:
             raise Refusal(

@@ -26,6 +26,7 @@ from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import Swept, count, sweep
 from ..security import TOPICS as SECURITY
 from ..server import flush_statistics, read_schema
+from ..sql import catalogue
 from ..status import verify
 from ..watching import Progress
 
@@ -177,11 +178,13 @@ def _refresh(
 ) -> Iterator[Finding]:
     """Vacuum the tables with dead rows, and analyse those that changed, or only the `emptied` ones; yield what could not be done."""
     flush_statistics(connection)
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(TABLES_SQL, [read_schema(connection)])
+        listed = cursor.fetchall()
+    with connection.cursor() as cursor:
         tables = [
             (name, dead or name in emptied, may)
-            for name, dead, changed, may in cursor.fetchall()
+            for name, dead, changed, may in listed
             if name in emptied or (whole and (dead or changed))
         ]
         forbidden = [name for name, _, may in tables if not may]

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 
 from django.apps import apps
-from django.db import transaction
 
-from ..server import flush_statistics
+from ..catalog import quote
+from ..server import flush_statistics, read_schema
+from ..sql import pinned
 from . import places
 from .statements import CLEAR_SQL, FUNCTIONS_SQL, ON_CONFLICT, STATEMENTS
 
@@ -43,12 +44,15 @@ def seed(
             )
     values = {"seed": str(seed), "until": datetime.combine(until, time(), UTC), "domain": DEMO_DOMAIN, **_choices()}
     added = dict.fromkeys(STATEMENTS, 0)
+    schema = quote(read_schema(connection)).replace("%", "%%")
     for low in range(1, users + 1, CHUNK):
         high = min(low + CHUNK, users + 1)
-        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        with pinned(connection, read_only=False), connection.cursor() as cursor:
             values["routes"] = _prepare(cursor, seed)
             for table, statement in STATEMENTS.items():
-                cursor.execute(statement + ON_CONFLICT[table], {**values, "low": low, "high": high})
+                cursor.execute(
+                    statement.replace("INTO ", f"INTO {schema}.", 1) + ON_CONFLICT[table], {**values, "low": low, "high": high}
+                )
                 added[table] += cursor.rowcount
             cursor.execute(CLEAR_SQL)
         progress(high - 1)
