@@ -171,7 +171,16 @@ def refuse_other_encodings(*variables):
 
 
 read_env_file(BASE_DIR / ".env")
-refuse_other_encodings("SECRET_KEY", "ALLOWED_HOSTS", "CODE_VERSION", *PLATFORMS_COMMIT, "RETENTION", "ARCHIVE_LOCATION")
+refuse_other_encodings(
+    "SECRET_KEY",
+    "SECRET_KEY_FALLBACKS",
+    "BACKUP_SIGNING_KEY",
+    "ALLOWED_HOSTS",
+    "CODE_VERSION",
+    *PLATFORMS_COMMIT,
+    "RETENTION",
+    "ARCHIVE_LOCATION",
+)
 refuse_other_encodings("BACKUP_LOCATION", "BACKUP_RECIPIENT", "BACKUP_IDENTITY_FILE")
 given = first_url("POSTGRES_URL", "DATABASE_URL")
 others = sorted(name for name, value in os.environ.items() if LIKE_A_URL.match(value))
@@ -221,6 +230,7 @@ if DEVELOPMENT:
 else:
     SECRET_KEY = required("SECRET_KEY", 'SECRET_KEY="$(openssl rand -base64 48)"')
     ALLOWED_HOSTS = hosts(required("ALLOWED_HOSTS", "ALLOWED_HOSTS=admin.example.com"))
+SECRET_KEY_FALLBACKS = hosts(os.environ.get("SECRET_KEY_FALLBACKS", ""))  # Older ones, still good for what they signed.
 
 INSTALLED_APPS = [
     "fly2any.administration.apps.AdministrationConfig",
@@ -317,6 +327,8 @@ BACKUPS = {
     "keep": numbers("BACKUP_KEEP", "7,4,12", 3),  # The last good ones of so many days, weeks and months.
     "max_age": timedelta(hours=numbers("BACKUP_MAX_AGE", "26", 1)[0]),
     "recipient": os.environ.get("BACKUP_RECIPIENT", "").strip(),
+    # The first signs, each of them verifies.
+    "signing_keys": hosts(os.environ.get("BACKUP_SIGNING_KEY", "")) or [SECRET_KEY, *SECRET_KEY_FALLBACKS],
     "identity_file": os.environ.get("BACKUP_IDENTITY_FILE", "").strip(),
 }
 

@@ -22,6 +22,8 @@ from django.db.migrations.exceptions import (
 from fly2any.postgres.embedded import EmbeddedServerError
 from fly2any.postgres.search_path import SearchPathError
 
+from .printable import printable
+
 
 class Refusal(Exception):  # noqa: N818  It says no; nothing is broken.
     """What cannot be done, and its cure, in one sentence for the user."""
@@ -129,7 +131,7 @@ CAUSES = (
 
 def explain(error: BaseException) -> str | None:
     """Return the sentence for `error`, without any password, or None for an error that is a fault of the program."""
-    sentence = _explain(error)
+    sentence = printable(said) if (said := _explain(error)) else said
     if not settings.configured or isinstance(error, Refusal | EmbeddedServerError | ImproperlyConfigured | SearchPathError):
         return sentence
     told = (getattr(one, "database_variable", None) for one in _chain(error))

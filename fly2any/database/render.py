@@ -13,6 +13,7 @@ from .catalog import where
 from .contract import KINDS
 from .findings import Severity
 from .health.render import as_data, topic_lines, waived_lines
+from .printable import printable
 from .server import Server
 from .status import Group, Report
 from .units import size, span
@@ -61,7 +62,7 @@ def as_json(report: Report) -> str:
 
 def as_text(report: Report, *, verbosity: int = 1) -> str:
     """Return the report for a person; with `verbosity` 2 or more what is foreign is listed too."""
-    return "\n".join(_lines(report, verbosity)).rstrip() + "\n"
+    return printable("\n".join(_lines(report, verbosity)).rstrip() + "\n")
 
 
 def _lines(report: Report, verbosity: int) -> Iterator[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 
+from .printable import printable
 from .watching import Progress
 
 
@@ -21,7 +23,7 @@ class Terminal(Progress):
 
     def say(self, sentence):
         self.clear()
-        self.stderr.write(sentence)
+        self.stderr.write(printable(sentence))
 
     def show(self, what, percent):
         if not sys.stderr.isatty():
@@ -34,7 +36,10 @@ class Terminal(Progress):
             self.bar.add_task("", total=None)
             self.bar.start()
         self.bar.update(
-            self.bar.task_ids[0], description=what, completed=percent or 0, total=100 if percent is not None else None
+            self.bar.task_ids[0],
+            description=escape(printable(what)),
+            completed=percent or 0,
+            total=100 if percent is not None else None,
         )
 
     def clear(self):

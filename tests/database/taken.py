@@ -3,7 +3,11 @@
 import json
 import os
 
+from fly2any.database.backup.manifest import PURPOSE
+from fly2any.database.backup.signing import signature
 from tests.conftest import manage
+
+KEY = "only for tests"  # The SECRET_KEY of commands in tests.
 
 
 def run(database, *arguments, place, **environment):
@@ -15,13 +19,16 @@ def the_one(place):
     return path.removesuffix(".json")
 
 
-def change(place, **facts):
-    """Change the manifest of the one backup."""
+def change(place, /, *, signed=True, **facts):
+    """Change the manifest of the one backup, and sign it as a command would, or leave it unsigned."""
     path = f"{place}/{the_one(place)}.json"
     with open(path) as file:
         data = json.load(file)
+    changed = {key: value for key, value in (data | facts).items() if key != "signature"}
+    if signed:
+        changed["signature"] = signature(changed, purpose=PURPOSE, key=KEY)
     with open(path, "w") as file:
-        json.dump(data | facts, file)
+        json.dump(changed, file)
     return data
 
 

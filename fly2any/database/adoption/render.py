@@ -10,6 +10,7 @@ from typing import Any
 from ..catalog import where
 from ..contract import KINDS
 from ..locks import LOCK_TIMEOUT
+from ..printable import printable
 from ..units import size
 from .state import Assessment, Blocker, Kind
 from .steps import BLOCKED, Step
@@ -77,7 +78,7 @@ def _step(step: Step) -> dict[str, Any]:
 
 def as_text(assessment: Assessment) -> str:
     """Return the assessment for a person."""
-    return "\n".join(_lines(assessment)).rstrip() + "\n"
+    return printable("\n".join(_lines(assessment)).rstrip() + "\n")
 
 
 def _lines(assessment: Assessment) -> Iterator[str]:

@@ -14,7 +14,9 @@ from ..catalog import quote
 from ..diagnosis import Refusal
 from ..server import Origin
 from .contents import BY_COPY, BY_SELECT, Content
+from .signing import SIGNED, signature, signed_as
 
+PURPOSE = "backup.manifest"
 FORMAT = 2
 READ = (1, FORMAT)
 
@@ -59,6 +61,7 @@ class Manifest:
     verdict: Verdict | None = None
     cluster: str = ""  # The server's system identifier, "" where it is not known.
     hashing: int = BY_SELECT  # How the tables' hashes were made.
+    signed: str = SIGNED  # Or why the file it was read from is not known to be ours.
 
     @property
     def rows(self) -> int:
@@ -88,7 +91,11 @@ def sha256_of(path: Path) -> str:
 
 
 def as_json(manifest: Manifest) -> str:
+    """Return the manifest's file, signed; what was read without a good signature stays without one."""
     data = {"format": FORMAT, **asdict(manifest)}
+    del data["signed"]
+    if manifest.signed == SIGNED:
+        data["signature"] = signature(json.loads(json.dumps(data, default=datetime.isoformat)), purpose=PURPOSE)
     return json.dumps(data, indent=1, ensure_ascii=False, default=datetime.isoformat)
 
 
@@ -96,6 +103,8 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
     """Return the manifest; raise Refusal where `text`, of the file `where`, is none."""
     try:
         data: dict[str, Any] = json.loads(text)
+        given = data.pop("signature", None)
+        signed = signed_as(data, given, purpose=PURPOSE)
         if data.pop("format") not in READ:
             raise Refusal(f"{where} has a format that this code does not read: use the code that wrote it, or newer.")
         verdict = data["verdict"]
@@ -103,6 +112,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         data |= {name: tuple(data[name]) for name in ("migrations", "findings", "owners", "roles")}
         data["taken"] = _time(data["taken"])
         data["verdict"] = verdict and _verdict(verdict)
+        data["signed"] = signed
         manifest = Manifest(**data)
         name = where.removesuffix(".json")
         if manifest.name != name or manifest.file not in (f"{name}.dump", f"{name}.dump.age"):

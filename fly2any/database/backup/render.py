@@ -7,13 +7,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from ..printable import printable
 from ..units import size, span
 from .manifest import Manifest
+from .signing import SIGNED
 from .take import Kept
 
 
 def one(manifest: Manifest, place: str) -> str:
     """Return what a backup is, as two lines."""
+    return printable(_one(manifest, place))
+
+
+def _one(manifest: Manifest, place: str) -> str:
     number = len(manifest.findings)
     found = f", with {number} finding{'s' if number > 1 else ''} of dbstatus" if number else ""
     return (
@@ -25,7 +31,7 @@ def one(manifest: Manifest, place: str) -> str:
 
 def verdict(manifest: Manifest) -> str:
     """Return the verdict as a line."""
-    return f"Verdict   {_said(manifest)}"
+    return printable(f"Verdict   {_said(manifest)}")
 
 
 def _said(manifest: Manifest) -> str:
@@ -43,6 +49,10 @@ def _said(manifest: Manifest) -> str:
 
 def many(kept: Kept, place: str) -> Iterator[str]:
     """Yield the lines of a list, newest first."""
+    yield from map(printable, _many(kept, place))
+
+
+def _many(kept: Kept, place: str) -> Iterator[str]:
     now, manifests = datetime.now(UTC), kept.manifests
     yield from (f"{name} belongs to no backup, or cannot be read." for name in kept.odd)
     if not manifests:
@@ -52,6 +62,7 @@ def many(kept: Kept, place: str) -> Iterator[str]:
     for manifest in manifests:
         judged = manifest.verdict and manifest.state != "good"
         said = _said(manifest) if judged else manifest.state
+        said = said if manifest.signed == SIGNED else f"{manifest.signed}; {said}"
         yield f"  {manifest.name:<40}{span(manifest.age(now)):>9}{size(manifest.bytes):>12}{manifest.rows:>15,}  {said}"
 
 
@@ -60,9 +71,10 @@ def as_data(manifests: Iterable[Manifest], pruned: Iterable[Manifest] = ()) -> s
     entries = [
         {**asdict(manifest), "state": manifest.state, "age": manifest.age(now).total_seconds()} for manifest in manifests
     ]
-    return json.dumps(
+    text = json.dumps(
         {"format": 1, "backups": entries, "pruned": [manifest.name for manifest in pruned]},
         indent=2,
         ensure_ascii=False,
         default=datetime.isoformat,
     )
+    return printable(text)

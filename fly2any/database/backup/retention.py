@@ -15,6 +15,7 @@ from ..findings import Finding, Severity
 from ..server import read_origin
 from ..units import span
 from .manifest import Manifest, file_name, from_json
+from .signing import SIGNED
 from .store import Store, store_at
 from .take import backups
 
@@ -30,6 +31,7 @@ class Newest:
     good: Manifest | None = None
     trouble: str = ""
     clock: Clock | None = None
+    unsigned: int = 0  # Newer than the good one, without a good signature.
 
     def now(self) -> datetime:
         """Return the time by the server's clock, this machine's where the server was not asked."""
@@ -42,12 +44,13 @@ class Newest:
             return
         if self.trouble:
             yield Finding(Severity.WARNING, "backup.unreadable", self.place, self.trouble, "Correct what it says.")
+        unsigned = f" ({self.unsigned} without a good signature do not count)" if self.unsigned else ""
         if self.good is None and not (self.trouble and self.newest is None):
             yield Finding(
                 Severity.WARNING,
                 "backup.none",
                 self.place,
-                "No backup was proven good by restoring it.",
+                f"No backup was proven good by restoring it{unsigned}.",
                 "Run `manage.py dbbackup --verify`, every night from cron.",
             )
         elif self.good and self.good.age(now) > limit:
@@ -80,6 +83,7 @@ class Newest:
 def read_newest(connection) -> Newest:
     """Return the newest backups of the connection's database at BACKUP_LOCATION, read from as few manifests as it takes."""
     place = settings.BACKUPS["location"]
+    unsigned = 0
     if not place or not (settings.BACKUPS["expected"] or Path(place).exists()):
         return Newest(place)
     newest, good, trouble, origin, clock = None, None, "", read_origin(connection), read_clock(connection)
@@ -95,6 +99,9 @@ def read_newest(connection) -> Newest:
                 continue
             if not manifest.is_of(origin):
                 continue
+            if manifest.signed != SIGNED:
+                unsigned += 1
+                continue
             if manifest.taken > clock.server + SOON:
                 trouble = trouble or f"{name} was taken in the future, by the server's clock: look at it."
                 continue
@@ -107,7 +114,7 @@ def read_newest(connection) -> Newest:
                 break
     except Refusal as refusal:
         return Newest(place, trouble=str(refusal), clock=clock)
-    return Newest(place, newest, good, trouble, clock)
+    return Newest(place, newest, good, trouble, clock, unsigned)
 
 
 def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
@@ -134,11 +141,11 @@ def prune(store: Store, connection) -> list[Manifest]:
     """Remove what is superfluous of the connection's database, the manifest first: a dump without one is none; return what was removed.
 
     What may be another server's stays, also where this role may not ask whose it is, and what was taken in the future by the
-    server's clock. Raises Refusal where this machine's differs.
+    server's clock, and what has no good signature, which keeps nothing else from staying either. Raises Refusal where this machine's differs.
     """
     origin, now = read_origin(connection), server_time(connection)
     there = (one for one in backups(store, of=origin).manifests if one.cluster in ("", origin.cluster))
-    removed = superfluous(one for one in there if one.taken <= now + SOON)
+    removed = superfluous(one for one in there if one.taken <= now + SOON and one.signed == SIGNED)
     for manifest in removed:
         store.delete(f"{manifest.name}.json")
         store.delete(manifest.file)

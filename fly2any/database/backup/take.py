@@ -20,6 +20,7 @@ from . import tools
 from .contents import BY_COPY, PATIENT, pin, read_contents
 from .manifest import Manifest, as_json, file_name, from_json, sha256_of
 from .sealing import ENDING, seal
+from .signing import SIGNED
 from .store import Store
 from .workfolder import work_folder
 
@@ -157,14 +158,15 @@ def backups(store: Store, *, of: Origin | None = None) -> Kept:
     return Kept(tuple(sorted(of_this, key=lambda manifest: manifest.taken, reverse=True)), tuple(sorted(odd)))
 
 
-def find(store: Store, name: str, *, of: Origin, good: bool, others: bool) -> Manifest:
+def find(store: Store, name: str, *, of: Origin, good: bool, others: bool, unsigned: bool = False) -> Manifest:
     """Return the manifest of the backup `name`; raise Refusal where there is none.
 
     `latest` is the newest of the database `of`, the newest good one where `good`; where its server has none and `others`,
-    the newest of a database of that name on another.
+    the newest of a database of that name on another. One without a good signature must be named, and allowed by `unsigned`.
     """
     if name == "latest":
-        there = [one for one in backups(store, of=replace(of, cluster="")).manifests if one.state == "good" or not good]
+        every = backups(store, of=replace(of, cluster="")).manifests
+        there = [one for one in every if one.signed == SIGNED and (one.state == "good" or not good)]
         there.sort(key=lambda one: not one.is_of(of))
         if there and (others or there[0].is_of(of)):
             return there[0]
@@ -176,4 +178,9 @@ def find(store: Store, name: str, *, of: Origin, good: bool, others: bool) -> Ma
     name = name.removesuffix(".json").removesuffix(ENDING).removesuffix(".dump")
     if "/" in name or f"{name}.json" not in store.names():
         raise Refusal(f"{store.place} has no backup {name}: `manage.py dbbackup --list` shows what it has.")
-    return from_json(store.read(f"{name}.json"), where=f"{name}.json")
+    manifest = from_json(store.read(f"{name}.json"), where=f"{name}.json")
+    if manifest.signed != SIGNED and not unsigned:
+        raise Refusal(
+            f"{name}.json is not signed with a key of this installation ({manifest.signed}): if you know where it is from, add --unsigned."
+        )
+    return manifest

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from ..findings import Finding, Severity
+from ..printable import printable
 from .examine import Health, Topic
 from .waivers import Waiver
 
@@ -15,7 +16,7 @@ FORMAT = 1
 
 
 def as_text(health: Health) -> str:
-    return "\n".join([*topic_lines(health.topics), *finding_lines(health.findings, health.waived)]) + "\n"
+    return printable("\n".join([*topic_lines(health.topics), *finding_lines(health.findings, health.waived)]) + "\n")
 
 
 def as_json(health: Health) -> str:

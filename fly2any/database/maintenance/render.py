@@ -10,6 +10,7 @@ from typing import Any
 
 from ..findings import Severity
 from ..health.render import as_data, finding_lines, plain, topic_lines
+from ..printable import printable
 from ..retention.archive import Archive, Loaded
 from ..retention.rules import Due
 from ..units import size, span
@@ -36,7 +37,7 @@ def as_json(run: Maintenance) -> str:
 
 def as_text(run: Maintenance, *, verbosity: int) -> str:
     """Return the report, its last line the summary, which is all of it with `verbosity` 0."""
-    return "\n".join([*(_lines(run) if verbosity else ()), summary(run)]) + "\n"
+    return printable("\n".join([*(_lines(run) if verbosity else ()), summary(run)]) + "\n")
 
 
 def summary(run: Maintenance) -> str:
@@ -101,12 +102,14 @@ def as_list(archives: list[Archive], odd: list[str], place: str, form: str) -> s
             {"name": one.name, "table": one.table, "rows": one.rows, "bytes": one.bytes, "oldest": one.oldest, "newest": one.newest, "taken": one.taken}
             for one in archives
         ]  # fmt: skip
-        return json.dumps({"format": FORMAT, "archives": entries, "odd": odd}, indent=2, ensure_ascii=False, default=plain)
+        return printable(
+            json.dumps({"format": FORMAT, "archives": entries, "odd": odd}, indent=2, ensure_ascii=False, default=plain)
+        )
     lines = [
         f"  {one.name:<58}{one.rows:>12,} rows{size(one.bytes):>12}  {one.oldest[:10]} to {one.newest[:10]}" for one in archives
     ]
     lines += [f"  {name} belongs to no archive, or cannot be read." for name in odd]
-    return "\n".join([f"Archives at {place}", *(lines or ["  none"])])
+    return printable("\n".join([f"Archives at {place}", *(lines or ["  none"])]))
 
 
 def loaded(one: Loaded, archive: Archive) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..printable import printable
 from .plan import Plan
 
 
 def plan_as_text(plan: Plan) -> str:
     """Return what an erasure removes, changes, clears and leaves, in rows."""
-    return "\n".join(_lines(plan)) + "\n"
+    return printable("\n".join(_lines(plan)) + "\n")
 
 
 def _lines(plan: Plan) -> Iterator[str]:

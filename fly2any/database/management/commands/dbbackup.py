@@ -51,7 +51,7 @@ class Command(BaseCommand):
             keys_in(settings.BACKUPS["identity_file"])  # Better now than when it is taken.
         progress = Terminal(self.stderr)
         manifest = (
-            find(store, name, of=read_origin(connection), good=False, others=True)
+            find(store, name, of=read_origin(connection), good=False, others=True, unsigned=True)
             if name
             else take(connection, store, progress)
         )

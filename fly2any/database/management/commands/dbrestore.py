@@ -29,14 +29,17 @@ class Command(BaseCommand):
         )
         where.add_argument("--archive", action="store_true", help="NAME is an archive of `dbmaintain`: put its rows back.")
         where.add_argument("--yes", action="store_true", help="Replace the database in use; without it only an empty one is.")
+        parser.add_argument(
+            "--unsigned", action="store_true", help="Allow a backup that NAME names and no key of this installation signed."
+        )
 
-    def handle(self, *, name, database, into, archive, yes, **options):
+    def handle(self, *, name, database, into, archive, yes, unsigned, **options):
         if archive:
             self.put_back(connections[database], name)
             return
         store, connection, progress = store_at(settings.BACKUPS["location"]), connections[database], Terminal(self.stderr)
         origin, used = read_origin(connection), is_used(connection)
-        manifest = find(store, name, of=origin, good=True, others=into is not None or not used)
+        manifest = find(store, name, of=origin, good=True, others=into is not None or not used, unsigned=unsigned)
         self.stdout.write(f"{render.one(manifest, store.place)}\n{render.verdict(manifest)}")
         if not manifest.is_of(origin):
             self.stdout.write(f"Origin    it is not of {origin.database} on this server, but of another.")

@@ -1,0 +1,19 @@
+"""Text from files, databases and other machines, as it may reach a terminal."""
+
+import re
+
+# Control characters besides the end of a line and the tab, among them what begins an escape sequence; what reverses or
+# hides the text beside it; surrogates, for bytes that are not UTF-8. Lines of Unicode's own, which would forge one of ours.
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with each character that a terminal would obey, or not show, as \uXXXX, which JSON reads back."""
+    return UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[first : first + 4]}" for first in range(0, len(units), 4))

@@ -1,0 +1,108 @@
+"""Backups whose manifests this installation did not write: listed, never chosen, never counted, never pruned."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fly2any.database.backup.manifest import Manifest, Verdict, as_json, from_json
+from fly2any.database.backup.render import many
+from fly2any.database.backup.retention import prune, read_newest
+from fly2any.database.backup.store import store_at
+from fly2any.database.backup.take import backups, find
+from fly2any.database.diagnosis import Refusal
+from fly2any.database.server import read_origin
+from tests.conftest import django
+
+
+@pytest.fixture
+def place(settings, tmp_path):
+    settings.BACKUPS = {
+        **settings.BACKUPS, "location": str(tmp_path), "expected": True, "keep": (1, 0, 0), "signing_keys": ["new", "old"],
+    }  # fmt: skip
+    return tmp_path
+
+
+def keep(place, origin, hours, spoil=None):
+    taken = datetime.now(UTC) - timedelta(hours=hours)
+    name = f"{origin.database}-{taken:%Y%m%dT%H%M%S.%fZ}"
+    manifest = Manifest(
+        name, f"{name}.dump", taken, origin.database, "18.6", "18.6", "c", 1, "", "", (), (), (), (), {},
+        Verdict(taken, "18.6", "", "good"), origin.cluster,
+    )  # fmt: skip
+    data = json.loads(as_json(manifest))
+    (place / f"{name}.json").write_text(json.dumps(spoil(data) if spoil else data))
+    (place / f"{name}.dump").write_text("x")
+    return name
+
+
+def unsigned(data):
+    del data["signature"]
+    return data
+
+
+def forged(data):
+    return {**data, "sha256": "another"}
+
+
+def as_text(data):
+    return {**data, "signature": 7}
+
+
+SPOILED = {unsigned: "unsigned", forged: "signature does not match", as_text: "signature does not match"}
+
+
+@pytest.mark.parametrize("spoil", SPOILED, ids=lambda spoil: spoil.__name__)
+def test_what_is_not_signed_is_never_chosen_counted_or_pruned(server, place, database, spoil):
+    with django(database) as connection:
+        origin, store = read_origin(connection), store_at(str(place))
+        theirs, ours = keep(place, origin, 1, spoil), keep(place, origin, 2)
+        old = keep(place, origin, 400, spoil)
+
+        newest = read_newest(connection)
+        latest = find(store, "latest", of=origin, good=True, others=True)
+        listed = "\n".join(many(backups(store), "here"))
+        pruned = prune(store, connection)
+
+    assert (newest.good.name, latest.name, pruned) == (ours, ours, [])
+    assert newest.unsigned == 1
+    assert f"{SPOILED[spoil]}; good" in next(line for line in listed.splitlines() if theirs in line)
+    assert (place / f"{old}.dump").exists()
+
+
+def test_forged_ones_prune_nothing_of_ours(database, place):
+    with django(database) as connection:
+        origin, store = read_origin(connection), store_at(str(place))
+        ours = keep(place, origin, 72)
+        for hours in (1, 25, 49):
+            keep(place, origin, hours, forged)
+
+        assert prune(store, connection) == []
+        assert (place / f"{ours}.dump").exists()
+
+
+def test_an_unsigned_one_is_restored_only_when_named_and_allowed(database, place):
+    with django(database) as connection:
+        origin, store = read_origin(connection), store_at(str(place))
+        name = keep(place, origin, 1, unsigned)
+
+        with pytest.raises(Refusal, match=r"is not signed with a key of this installation \(unsigned\).*add --unsigned"):
+            find(store, name, of=origin, good=True, others=True)
+        found = find(store, name, of=origin, good=True, others=True, unsigned=True)
+        with pytest.raises(Refusal, match="has no backup of"):
+            find(store, "latest", of=origin, good=True, others=True, unsigned=True)
+
+    assert found.name == name
+    assert "signature" not in json.loads(as_json(found))  # Judging it does not sign it.
+
+
+def test_what_an_older_key_signed_stays_signed(database, place, settings):
+    with django(database) as connection:
+        name = keep(place, read_origin(connection), 1)
+    text = (place / f"{name}.json").read_text()
+
+    def state(*keys):
+        settings.BACKUPS = {**settings.BACKUPS, "signing_keys": keys}
+        return from_json(text, where=f"{name}.json").signed
+
+    assert [state("newer", "new"), state("newer")] == ["signed", "signature does not match"]
