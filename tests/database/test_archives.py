@@ -6,13 +6,15 @@ import re
 
 import pytest
 
+from fly2any.database.backup.signing import signature
 from fly2any.database.backup.store import store_at
-from fly2any.database.retention.archive import Archives
+from fly2any.database.diagnosis import Refusal
+from fly2any.database.retention.archive import PURPOSE, Archives
 from fly2any.database.retention.rules import RULES
 from fly2any.database.watching import Progress
 from tests.conftest import django, fresh, manage
 from tests.database.old_rows import BEFORE, CASES, EVERY, NEW, maintain, put, put_back, swept
-from tests.database.taken import rows
+from tests.database.taken import KEY, rows
 from tests.servers import open_transaction
 
 ODD = [
@@ -80,7 +82,8 @@ def test_a_damaged_archive_puts_nothing_back(filled, tmp_path, harm):
         manifest.write_text('{"format": 1, "name": 3}')
     else:
         data["parts"][0]["content"]["hash"] = "0"
-        manifest.write_text(json.dumps(data))
+        del data["signature"]
+        manifest.write_text(json.dumps(data | {"signature": signature(data, purpose=PURPOSE, key=KEY)}))
     before = rows(filled)
 
     result = manage("dbrestore", "--archive", manifest.stem, url=filled.url, ARCHIVE_LOCATION=str(place))
@@ -297,3 +300,21 @@ def test_a_damaged_list_of_ids_is_one_sentence_and_the_others_are_swept(filled, 
     [said] = [one["message"] for one in report["findings"] if one["code"] == "maintenance.failed"]
     assert said == f"{name}.ids is damaged: look which rows of the archive are still in the table, and remove the file."
     assert [one["table"] for one in report["removed"]] == ["price_monitor_logs"]
+
+
+def test_an_archive_that_is_not_signed_is_put_back_only_when_that_is_allowed(migrated, tmp_path):
+    put(migrated, "price_history", "goes", CASES["price_history"][0])
+    held = rows(migrated)["price_history"]
+    swept(migrated, "price_history", tmp_path)
+    [description] = tmp_path.glob("*.json")
+    data = json.loads(description.read_text())
+    description.write_text(json.dumps({**data, "ghosts": ["nobody"]}))
+
+    with django(migrated) as connection:
+        archives = Archives(store_at(str(tmp_path)), migrated.name)
+        with pytest.raises(Refusal, match=r"is not signed with a key of this installation \(signature does not match\)"):
+            archives.load(connection, description.stem, Progress())
+        none = rows(migrated)["price_history"]
+        archives.load(connection, description.stem, Progress(), unsigned=True)
+
+    assert (none, rows(migrated)["price_history"]) == ([], held)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from ..backup.signing import SIGNED
 from ..findings import Severity
 from ..health.render import as_data, finding_lines, plain, topic_lines
 from ..printable import printable
@@ -99,14 +100,15 @@ def as_list(archives: list[Archive], odd: list[str], place: str, form: str) -> s
     """Return the archives, oldest first."""
     if form == "json":
         entries = [
-            {"name": one.name, "table": one.table, "rows": one.rows, "bytes": one.bytes, "oldest": one.oldest, "newest": one.newest, "taken": one.taken}
+            {"name": one.name, "table": one.table, "rows": one.rows, "bytes": one.bytes, "oldest": one.oldest, "newest": one.newest, "taken": one.taken, "signed": one.signed}
             for one in archives
         ]  # fmt: skip
         return printable(
             json.dumps({"format": FORMAT, "archives": entries, "odd": odd}, indent=2, ensure_ascii=False, default=plain)
         )
     lines = [
-        f"  {one.name:<58}{one.rows:>12,} rows{size(one.bytes):>12}  {one.oldest[:10]} to {one.newest[:10]}" for one in archives
+        f"  {one.name:<58}{one.rows:>12,} rows{size(one.bytes):>12}  {one.oldest[:10]} to {one.newest[:10]}{'' if one.signed == SIGNED else f'  {one.signed}'}"
+        for one in archives
     ]
     lines += [f"  {name} belongs to no archive, or cannot be read." for name in odd]
     return printable("\n".join([f"Archives at {place}", *(lines or ["  none"])]))

@@ -19,6 +19,7 @@ from ..backup.contents import CONTENT_SQL, PATIENT, PINNED, Content, pin
 from ..backup.manifest import file_name, sha256_of
 from ..backup.restore import opened
 from ..backup.sealing import ENDING, room_for, seal
+from ..backup.signing import SIGNED, signature, signed_as
 from ..backup.store import Store
 from ..backup.workfolder import work_folder
 from ..catalog import quote
@@ -27,6 +28,7 @@ from ..locks import LOCK_TIMEOUT
 from ..watching import Progress
 from .rules import RULES, Rule
 
+PURPOSE = "retention.archive"
 FORMAT = 1
 CHUNK = 1 << 20  # Bytes.
 IDS = ".ids"  # Of an archive whose rows are being removed: once it is known which were not, it is gone.
@@ -82,6 +84,7 @@ class Archive:
     parts: tuple[Part, ...]
     ghosts: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    signed: str = SIGNED  # Or why the file it was read from is not known to be ours.
 
     @property
     def table(self) -> str:
@@ -177,7 +180,7 @@ class Archives:
             if f"{name}.json" not in names:  # It was killed before anything was removed.
                 continue
             archive = self.read(name)
-            if (archive.database, archive.origin) != (self.database, origin_of(connection)):
+            if archive.signed != SIGNED or (archive.database, archive.origin) != (self.database, origin_of(connection)):
                 continue
             with _snapshot(connection) as cursor:  # Which a row that a policy hides would be an error for, and not gone.
                 cursor.execute(THERE_SQL.format(table=quote(rule.table)), [self._ids(name)])
@@ -220,16 +223,20 @@ class Archives:
             raise Refusal(f"{self.store.place} has no archive {name}: `manage.py dbmaintain archives` lists them.")
         return from_json(self.store.read(f"{name}.json"), where=f"{name}.json")
 
-    def load(self, connection, name: str, progress: Progress) -> tuple[Archive, list[Loaded]]:
+    def load(self, connection, name: str, progress: Progress, *, unsigned: bool = False) -> tuple[Archive, list[Loaded]]:
         """Put the rows of an archive back, all or none, and return it and what became of them.
 
-        Raises Refusal where it is damaged, of another database, or does not fit the table any more.
+        Raises Refusal where it is damaged, of another database, not signed and not allowed by `unsigned`, or does not fit the table any more.
         """
         archive = self.read(name)
         if archive.database != self.database:
             raise Refusal(
                 f"{archive.name} is of the database {archive.database}, and this is {self.database}: connect to that one,"
-                " or, where this one took its place, correct the name in the archive's .json."
+                " or, where this one took its place, correct the name in the archive's .json and add --unsigned."
+            )
+        if archive.signed != SIGNED and not unsigned:
+            raise Refusal(
+                f"{archive.name}.json is not signed with a key of this installation ({archive.signed}): if you know where it is from, add --unsigned."
             )
         loaded = []
         try:
@@ -353,13 +360,20 @@ def _missing(archive: Archive, part: Part) -> str:
 
 
 def as_json(archive: Archive) -> str:
-    return json.dumps({"format": FORMAT, **asdict(archive)}, indent=1, ensure_ascii=False, default=datetime.isoformat)
+    """Return the archive's file, signed; what was read without a good signature stays without one."""
+    data = {"format": FORMAT, **asdict(archive)}
+    del data["signed"]
+    if archive.signed == SIGNED:
+        data["signature"] = signature(json.loads(json.dumps(data, default=datetime.isoformat)), purpose=PURPOSE)
+    return json.dumps(data, indent=1, ensure_ascii=False, default=datetime.isoformat)
 
 
 def from_json(text: str | bytes, *, where: str) -> Archive:
     """Return what the file `where` describes; raise Refusal where `text` is not of an archive."""
     try:
         data: dict[str, Any] = json.loads(text)
+        given = data.pop("signature", None)
+        signed = signed_as(data, given, purpose=PURPOSE)
         if data.pop("format") != FORMAT:
             raise Refusal(f"{where} has a format that this code does not read: use the code that wrote it, or newer.")
         data["taken"] = datetime.fromisoformat(data["taken"]).astimezone(UTC)
@@ -368,6 +382,7 @@ def from_json(text: str | bytes, *, where: str) -> Archive:
             Part(part["table"], tuple(part["columns"]), Content(part["content"]["rows"], part["content"]["hash"]))
             for part in data["parts"]
         )
+        data["signed"] = signed
         archive = Archive(**data)
         if archive.name != where.removesuffix(".json") or archive.file not in (
             f"{archive.name}.zip",

@@ -30,12 +30,14 @@ class Command(BaseCommand):
         where.add_argument("--archive", action="store_true", help="NAME is an archive of `dbmaintain`: put its rows back.")
         where.add_argument("--yes", action="store_true", help="Replace the database in use; without it only an empty one is.")
         parser.add_argument(
-            "--unsigned", action="store_true", help="Allow a backup that NAME names and no key of this installation signed."
+            "--unsigned",
+            action="store_true",
+            help="Allow a backup or archive that NAME names and no key of this installation signed.",
         )
 
     def handle(self, *, name, database, into, archive, yes, unsigned, **options):
         if archive:
-            self.put_back(connections[database], name)
+            self.put_back(connections[database], name, unsigned)
             return
         store, connection, progress = store_at(settings.BACKUPS["location"]), connections[database], Terminal(self.stderr)
         origin, used = read_origin(connection), is_used(connection)
@@ -63,7 +65,7 @@ class Command(BaseCommand):
         restore_into(connection, into or current, store, manifest, progress)
         self.stdout.write(f"Restored  into {into or current}, compared: every row is there.")
 
-    def put_back(self, connection, name):
+    def put_back(self, connection, name, unsigned):
         archives, progress = archives_of(connection), Terminal(self.stderr)
         if archives is None:
             raise Refusal(
@@ -72,7 +74,7 @@ class Command(BaseCommand):
         with connection.direct():
             connection.ensure_connection()
             with advisory_lock(connection, MAINTENANCE_LOCK, patience=PATIENCE, say=progress.say):
-                archive, loaded = archives.load(connection, name, progress)
+                archive, loaded = archives.load(connection, name, progress, unsigned=unsigned)
         for one in loaded:
             self.stdout.write(render_archive.loaded(one, archive))
         if archive.table in settings.RETENTION["days"]:
