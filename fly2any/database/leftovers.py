@@ -30,7 +30,8 @@ FACTS_SQL = "SELECT pg_catalog.current_database(), pg_catalog.clock_timestamp()"
 # Comments and sessions of other databases are there for every role to see.
 DATABASES_SQL = """
     SELECT d.datname, pg_catalog.shobj_description(d.oid, 'pg_database'), pg_catalog.pg_get_userbyid(d.datdba) = current_user,
-           EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS s WHERE s.datid = d.oid), pg_catalog.clock_timestamp()
+           EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS s WHERE s.datid = d.oid), pg_catalog.clock_timestamp(),
+           pg_catalog.current_database()
     FROM pg_catalog.pg_database AS d WHERE NOT d.datistemplate AND d.datname <> pg_catalog.current_database()
     ORDER BY d.datname COLLATE "C"
 """
@@ -105,12 +106,10 @@ def drop_left(connection, purpose: str) -> list[str]:
 
 def _marked(connection) -> Iterator[Leftover]:
     with connection.cursor() as cursor:
-        cursor.execute(FACTS_SQL)
-        current = cursor.fetchone()[0]
         cursor.execute(DATABASES_SQL)
         rows = cursor.fetchall()
-    short = current.encode()[:30].decode(errors="ignore")
-    for name, text, owned, used, now in rows:
+    for name, text, owned, used, now, current in rows:
+        short = current.encode()[:30].decode(errors="ignore")
         facts = _facts(text)
         if facts.get("name") == name and facts.get("of") == current:
             made = datetime.fromisoformat(facts["made"])
