@@ -9,7 +9,7 @@ import pytest
 from django.db.utils import ProgrammingError
 
 from fly2any.database.backup import restore
-from fly2any.database.leftovers import MARK, drop_left, read_leftovers
+from fly2any.database.leftovers import MARK, drop_left
 from fly2any.database.scratch import scratch_database
 from fly2any.database.status import verify
 from fly2any.database.watching import Progress
@@ -92,22 +92,6 @@ def test_a_scratch_database_is_marked_and_gone_in_the_end(database):
 
     assert (facts["purpose"], facts["name"], facts["of"]) == ("scratch", name, database.name)
     assert database.execute("SELECT datname FROM pg_database WHERE datname = %s", [name]) == []
-
-
-def test_a_swap_marks_the_old_database_and_keeps_its_comment_on_the_new_one(database, beside):
-    new, old = beside("_new", "restore"), f"{database.name}_was"
-    with django(_named(database, "postgres")) as elsewhere:
-        restore.swap(elsewhere, database.name, new=new, old=old, said="the site's")
-        comments = dict(
-            database.execute("SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database WHERE NOT datistemplate")
-        )
-    with django(database) as connection:
-        [left] = read_leftovers(connection)
-    database.execute(f'COMMENT ON DATABASE "{database.name}" IS NULL')
-    _named(database, "postgres").execute(f'DROP DATABASE "{old}"')
-
-    assert comments[database.name] == "the site's"
-    assert (left.name, left.purpose) == (old, "before")
 
 
 def test_a_database_that_somebody_else_makes_meanwhile_is_not_dropped(database, beside, monkeypatch):
