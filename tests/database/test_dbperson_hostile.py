@@ -1,6 +1,7 @@
 """An erasure on databases that others made: it says what it did, or refuses and changes nothing."""
 
 import dataclasses
+import io
 import json
 import threading
 
@@ -9,7 +10,7 @@ from django.core import signing
 from django.db import Error
 
 from fly2any.database.diagnosis import Refusal
-from fly2any.database.person import File, erase, find
+from fly2any.database.person import File, Stream, erase, find
 from tests.conftest import django
 from tests.database.people import ANA, BOB, EMAIL, erased, exported, mentions, planned, refused
 from tests.servers import wait_until
@@ -236,6 +237,44 @@ def test_the_address_goes_from_the_logs_of_guesses_of_accesses_and_of_the_admin(
     ]
 
 
+def test_the_admins_log_no_longer_shows_what_rows_of_theirs_were_called(two):
+    two.execute(
+        f"INSERT INTO ai_conversations (id, \"sessionId\", \"userId\", metadata, \"updatedAt\") VALUES ('c1', 's1', '{ANA}', '{{}}', now()), ('c2', 's2', '{BOB}', '{{}}', now());"
+        "INSERT INTO django_content_type (app_label, model) VALUES ('ai_consultant', 'conversation') ON CONFLICT DO NOTHING;"
+        "INSERT INTO django_admin_log (action_time, object_repr, action_flag, change_message, user_id, object_id, content_type_id)"
+        " SELECT now(), repr, 2, message, 'u-beta', object, t.id FROM django_content_type AS t,"
+        " (VALUES ('c1', 'My divorce', '[{\"added\": {\"object\": \"Dear \\\"Ana\\\"\", \"name\": \"m\"}}]'), ('c2', 'Lisbon', '')) AS v (object, repr, message)"
+        " WHERE t.model = 'conversation'"
+    )
+
+    certificate = erased(two)
+
+    assert certificate["cleared"] == {"django_admin_log": 1}
+    assert two.execute("SELECT object_id, object_repr, change_message FROM django_admin_log ORDER BY object_id") == [
+        ("c1", "(erased)", '[{"added": {"object": "(erased)", "name": "m"}}]'),
+        ("c2", "Lisbon", ""),
+    ]
+
+
+def test_a_person_whose_address_changes_meanwhile_is_not_erased(two):
+    with django(two) as connection:
+        person = find(connection, EMAIL)
+        two.execute("UPDATE users SET email = 'ana@new.example' WHERE id = %s", [ANA])
+        with pytest.raises(Refusal, match="The person was changed meanwhile: nothing was erased; run the command again"):
+            erase(connection, person, Stream(io.StringIO()))
+
+    assert two.execute("SELECT count(*) FROM users") == [(2,)]
+
+
+def test_people_in_a_table_that_inherits_are_others(two):
+    two.execute(
+        "CREATE TABLE guests (host text REFERENCES users ON DELETE CASCADE) INHERITS (users);"
+        f"INSERT INTO guests (id, email, \"updatedAt\", host) VALUES ('guest', 'g@example.com', now(), '{ANA}')"
+    )
+
+    assert "The foreign key guests_host_fkey of guests (ON DELETE CASCADE) would delete 1 other person" in refused(two)
+
+
 def test_sessions_of_the_admin_go_with_the_person(two):
     with django(two) as connection:
         for number, identity in enumerate((ANA, BOB)):
@@ -289,12 +328,14 @@ def test_every_kind_of_column_of_every_schema_is_searched(two):
 def test_what_cannot_be_searched_is_named(two):
     two.execute(
         "CREATE SCHEMA crm; CREATE TABLE crm.secret (a text); CREATE TABLE hidden (a text); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY;"
-        "CREATE TABLE partly (a text, b text)"
+        "CREATE TABLE partly (a text, b text); SELECT lo_create(0)"
     )
     with two.role(
         "GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
         "REVOKE SELECT ON partly FROM {role}",
         "GRANT SELECT (a) ON partly TO {role}",
+        "REVOKE UPDATE, DELETE, TRUNCATE ON fly2any_accesses FROM {role}",
+        "DO $$ BEGIN IF current_setting('server_version_num')::int >= 170000 THEN REVOKE MAINTAIN ON fly2any_accesses FROM {role}; END IF; END $$",
     ):
         certificate = erased(dataclasses.replace(two, user=f"{two.name}_role"))
 
@@ -302,6 +343,8 @@ def test_what_cannot_be_searched_is_named(two):
         {"place": "crm.secret", "reason": "no privilege to read it"},
         {"place": "hidden", "reason": "row-level security hides rows of it from this role"},
         {"place": "partly.b", "reason": "no privilege to read it"},
+        {"place": "large objects", "reason": "they are no columns"},
+        {"place": "fly2any_accesses", "reason": "rows that were added meanwhile: this role may not lock it"},
     ]
     assert certificate["removed"] == {"users": 1}
 

@@ -101,11 +101,14 @@ def erase(
 
 
 def _erase(connection, person: Person, searched: bool, progress: Progress) -> Certificate:
-    tables = read_tables(connection)
     with connection.cursor() as cursor:
+        cursor.execute(
+            f"LOCK TABLE {read_tables(connection).people.sql} IN ROW EXCLUSIVE MODE", []
+        )  # Now nobody adds a foreign key.
+        tables = read_tables(connection)
         found = _require(tables, reach(cursor, tables, person, lock=True))
-        if not people_rows(cursor, tables, person, lock=False):
-            raise Refusal("The person was removed meanwhile: nothing was changed.")
+        if not _is_as_found(cursor, tables, person):
+            raise Refusal("The person was changed meanwhile: nothing was erased; run the command again.")
         changed = found.changed(tables)
         done = [_remove(connection, cursor, tables, person, found)]
         places = Found((), (NOT_SEARCHED,))
@@ -114,14 +117,22 @@ def _erase(connection, person: Person, searched: bool, progress: Progress) -> Ce
             places = search(connection, tables, person, progress, reasons(tables, found), rows_of())
             places = Found((*places.places, *_refresh_statistics(connection, tables, person)), places.unsearched)
         progress.show("waiting for the tables that no foreign key guards", None)
-        _lock(connection, tables)
+        unguarded = _lock(connection, tables)
         progress.clear()
         found = _require(tables, reach(cursor, tables, person, lock=True))  # What was added meanwhile.
         done.append(_remove(connection, cursor, tables, person, found))
         cursor.execute(NOW_SQL)
         at, number = cursor.fetchone()
     removed, cleared = _added(one[0] for one in done), _added(one[1] for one in done)
-    return Certificate(at, number, person.id, removed, changed, cleared, places.places, places.unsearched)
+    return Certificate(at, number, person.id, removed, changed, cleared, places.places, (*places.unsearched, *unguarded))
+
+
+def _is_as_found(cursor, tables: Tables, person: Person) -> bool:
+    """Return whether the person has the address by which rows are searched, and is none of the staff."""
+    cursor.execute(
+        f'SELECT email, "isStaff" OR "isSuperuser" FROM {tables.people.sql} WHERE id OPERATOR(pg_catalog.=) %s', [person.id]
+    )
+    return cursor.fetchall() == [(person.email, False)]
 
 
 def _require(tables: Tables, found: Reach) -> Reach:
@@ -132,7 +143,7 @@ def _require(tables: Tables, found: Reach) -> Reach:
 
 def _remove(connection, cursor, tables: Tables, person: Person, found: Reach) -> tuple[dict[str, int], dict[str, int]]:
     """Remove and clear what was found; return how many rows of each table; raise Refusal where one of them stays."""
-    own.clear(cursor, tables, person, found.cleared)
+    own.clear(cursor, tables, person, found.cleared, found.named)
     _delete(connection, cursor, tables, found.trace.removed)
     with _refused():
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -190,17 +201,22 @@ class _refused:  # noqa: N801  A context manager without state.
             ) from error
 
 
-def _lock(connection, tables: Tables) -> None:
-    """Let nobody add to the tables that know a person without a foreign key, until the end of the transaction."""
-    there = [table for name in own.WITHOUT_KEY if (table := tables.own(name)) and (table.may_update or table.may_delete)]
-    if not there:
-        return
+def _lock(connection, tables: Tables) -> list[Unsearched]:
+    """Let nobody add to the tables that know a person without a foreign key until the end; return those that this role cannot lock."""
+    there = [table for name in own.WITHOUT_KEY if (table := tables.own(name))]
+    lockable = [table for table in there if table.may_update or table.may_delete]
 
     def attempt():
         with time_limits(connection, lock=TABLE_LOCK_TIMEOUT), connection.cursor() as cursor:
-            cursor.execute(f"LOCK TABLE {', '.join(table.sql for table in there)} IN SHARE ROW EXCLUSIVE MODE", [])
+            cursor.execute(f"LOCK TABLE {', '.join(table.sql for table in lockable)} IN SHARE ROW EXCLUSIVE MODE", [])
 
-    try_again(attempt, patience=PATIENCE, again=lambda error, pause: None)
+    if lockable:
+        try_again(attempt, patience=PATIENCE, again=lambda error, pause: None)
+    return [
+        Unsearched(table.name, "rows that were added meanwhile: this role may not lock it")
+        for table in there
+        if table not in lockable
+    ]
 
 
 def _refresh_statistics(connection, tables: Tables, person: Person) -> list[Place]:

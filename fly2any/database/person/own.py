@@ -7,10 +7,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 
+from django.apps import apps
+
 from ..diagnosis import Refusal
 from .people import Person
 from .search import SEARCHED, as_text, holds
-from .tables import Column, Table, Tables, quoted
+from .tables import PEOPLE, Column, Table, Tables, quoted
 from .trace import AT, Rows, places_of, rows_of
 from .words import Words, words
 
@@ -24,11 +26,8 @@ CLEARED = (LOG, ACCESSES)  # What the staff did: it outlives the person, without
 ERASED = "(erased)"
 WITHOUT_KEY = (ACTIVITIES, *MENTIONED, SESSIONS, *CLEARED)
 
-# The admin's log names rows by what they are called: a person by their address, also by one of before.
-NAMED = """
-    c.object_id OPERATOR(pg_catalog.=) %s AND c.content_type_id IN (
-        SELECT t.id FROM {types} AS t WHERE t.app_label OPERATOR(pg_catalog.=) 'accounts' AND t.model OPERATOR(pg_catalog.=) 'user')
-"""
+# What a change of several rows at once says of each: its name.
+OBJECT = r'"object": "([^"\\]|\\.)*"'
 
 
 def removed_rows(cursor, tables: Tables, person: Person, *, lock: bool) -> Rows:
@@ -84,40 +83,66 @@ def _is_of(text: str, person: Person) -> bool:
     return f'"{person.id}"' in text or bool(person.email and person.email.lower() in text.lower())
 
 
-def cleared_rows(cursor, tables: Tables, person: Person, *, lock: bool) -> Rows:
-    """Return the rows of ours that stay and from which the address is to be cleared."""
+def cleared_rows(cursor, tables: Tables, person: Person, removed: Rows, *, lock: bool) -> tuple[Rows, set[str]]:
+    """Return the rows of ours that stay and from which the address is to be cleared, and those of the admin's log that name `removed`.
+
+    The log names rows by what they are called: a person by their address, also by one of before, a conversation by its title.
+    """
     found = rows_of()
+    named: set[str] = set()
     wanted = words(person.id, person.email)
     for name in CLEARED:
         if table := _known(tables, name):
             condition, parameters = mentions(tables, table, wanted)
-            if name == LOG and (types := tables.own("django_content_type")):
-                named = NAMED.format(types=types.sql) + " AND c.object_repr OPERATOR(pg_catalog.<>) %s"
-                condition = f"{condition} OR {named}" if condition else named
-                parameters = [*parameters, person.id, ERASED]
             if condition:
                 for oid, places in places_of(cursor, table, condition, parameters, lock=lock).items():
                     found[oid] |= places
-    return found
+    if log := tables.own(LOG):
+        for condition, parameters in _naming(tables, person, removed):
+            named |= places_of(cursor, log, condition, parameters, lock=lock)[log.oid]
+        found[log.oid] |= named
+    return found, named
 
 
-def clear(cursor, tables: Tables, person: Person, rows: Rows) -> None:
-    """Replace the address in `rows`, and what the admin's log calls the person."""
+def _naming(tables: Tables, person: Person, removed: Rows) -> Iterator[tuple[str, list]]:
+    """Yield conditions for the entries of the admin's log that are about the person or a row that goes with them."""
+    if not (types := tables.own("django_content_type")):
+        return
+    is_type = (
+        f"c.object_repr OPERATOR(pg_catalog.<>) %s AND c.content_type_id IN (SELECT t.id FROM {types.sql} AS t"
+        " WHERE t.app_label OPERATOR(pg_catalog.=) %s AND t.model OPERATOR(pg_catalog.=) %s)"
+    )
+    for model in apps.get_models():
+        key = model._meta.pk.column if model._meta.pk else None
+        if not key or not (table := tables.own(model._meta.db_table)):
+            continue
+        values = [ERASED, model._meta.app_label, model._meta.model_name]
+        if table.name == PEOPLE:  # Also when the row is gone.
+            yield f"{is_type} AND c.object_id OPERATOR(pg_catalog.=) %s", [*values, person.id]
+        elif places := removed.get(table.oid):
+            keys = f"SELECT c.{quoted(key)}::pg_catalog.text FROM {table.rows_sql} AS c WHERE {AT}"
+            yield f"{is_type} AND c.object_id OPERATOR(pg_catalog.=) ANY ({keys})", [*values, sorted(places)]
+
+
+def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -> None:
+    """Replace the address in `rows`, and in those that are `named` what the admin's log calls a row."""
     pattern = words(person.id, person.email).address
     for oid, places in rows.items():
         table = tables.tables[oid]
         changes, parameters = [], []
         for column in texts(tables, table):
             text, values = as_text(column), []
-            if pattern:
-                text, values = f"pg_catalog.regexp_replace({text}, %s, %s, 'gi')", [pattern.text, rf"\1{ERASED}"]
-            text += f"::{column.type}"  # Which cuts what became too long.
-            if table.name == LOG and column.name == "object_repr" and (types := tables.own("django_content_type")):
+            if table.name == LOG and column.name == "object_repr":
+                text, values = f"CASE WHEN {AT} THEN %s ELSE {text} END", [sorted(named), ERASED]
+            if table.name == LOG and column.name == "change_message":
+                replaced = f"pg_catalog.regexp_replace({text}, %s, %s, 'g')"
                 text, values = (
-                    f"CASE WHEN {NAMED.format(types=types.sql)} THEN %s ELSE {text} END",
-                    [person.id, ERASED, *values],
+                    f"CASE WHEN {AT} THEN {replaced} ELSE {text} END",
+                    [sorted(named), OBJECT, f'"object": "{ERASED}"'],
                 )
-            changes.append(f"{quoted(column.name)} = {text}")
+            if pattern:
+                text, values = f"pg_catalog.regexp_replace({text}, %s, %s, 'gi')", [*values, pattern.text, rf"\1{ERASED}"]
+            changes.append(f"{quoted(column.name)} = {text}::{column.type}")  # Which cuts what became too long.
             parameters += values
         cursor.execute(f"UPDATE {table.sql} AS c SET {', '.join(changes)} WHERE {AT}", [*parameters, sorted(places)])
         if cursor.rowcount != len(places):

@@ -52,6 +52,7 @@ class Reach:
 
     trace: Trace
     cleared: Rows
+    named: set[str]  # Of those, entries of the admin's log that name a row which goes.
 
     def changed(self, tables: Tables) -> tuple[Change, ...]:
         """Return what the foreign keys that keep rows change."""
@@ -72,8 +73,8 @@ def reach(cursor, tables: Tables, person: Person, *, lock: bool) -> Reach:
     for oid, places in own.removed_rows(cursor, tables, person, lock=lock).items():
         roots[oid] |= places
     trace = follow(cursor, tables, roots, lock=lock)
-    cleared = own.cleared_rows(cursor, tables, person, lock=lock)
-    return Reach(trace, trace.left(cleared))
+    cleared, named = own.cleared_rows(cursor, tables, person, trace.removed, lock=lock)
+    return Reach(trace, trace.left(cleared), named)
 
 
 def people_rows(cursor, tables: Tables, person: Person, *, lock: bool) -> Rows:

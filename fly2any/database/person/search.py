@@ -89,10 +89,18 @@ def search(
                 key = (label, column.name, holds, reason)
                 places[key] = places.get(key, 0) + rows
     progress.clear()
+    if _has_large_objects(connection):
+        unsearched.append(Unsearched("large objects", "they are no columns"))
     return Found(
         tuple(Place(table, column, holds, rows, reason) for (table, column, holds, reason), rows in places.items() if rows),
         tuple(dict.fromkeys(unsearched)),
     )
+
+
+def _has_large_objects(connection) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)")
+        return cursor.fetchone()[0]
 
 
 def _unreadable(table: Table, columns: list[Column]) -> str:
@@ -155,13 +163,22 @@ class Searched:
 
 def holds(column: Column, pattern: Pattern) -> tuple[str, list]:
     """Return the condition that a column of the table `c` holds what a pattern describes, and its parameters."""
-    text = f'({as_text(column)} COLLATE pg_catalog."default")'
-    matches, values = f"{text} OPERATOR(pg_catalog.~*) %s", [list(pattern.plain), pattern.text]
-    if column.type.endswith("[]") or column.category == "C":  # Bytes inside are written as digits.
-        matches = f"({matches} OR {text} OPERATOR(pg_catalog.~*) %s)"
-        values.append(pattern.digits)
+    plain = as_text(column)
+    text = f'({plain} COLLATE pg_catalog."default")'
     large = f"pg_catalog.octet_length({text}) OPERATOR(pg_catalog.>) {LARGE}"
-    return f"CASE WHEN {large} THEN {text} OPERATOR(pg_catalog.~~) ANY (%s::pg_catalog.text[]) ELSE {matches} END", values
+    may = f'pg_catalog.lower({plain} COLLATE pg_catalog."C") OPERATOR(pg_catalog.~~) ANY (%s::pg_catalog.text[])'
+    cases = f"WHEN {large} THEN {text} OPERATOR(pg_catalog.~~) ANY (%s::pg_catalog.text[])"
+    values = [list(pattern.plain)]
+    if column.type.endswith("[]") or column.category == "C":  # Bytes inside are written as digits.
+        cases += (
+            rf" WHEN {text} OPERATOR(pg_catalog.~~) '%%\\\\x%%' THEN {text} OPERATOR(pg_catalog.~*) ANY (%s::pg_catalog.text[])"
+        )
+        values.append([pattern.text, pattern.digits])
+    return f"CASE {cases} WHEN {may} THEN {text} OPERATOR(pg_catalog.~*) %s ELSE false END", [
+        *values,
+        list(pattern.parts),
+        pattern.text,
+    ]
 
 
 def as_text(column: Column) -> str:

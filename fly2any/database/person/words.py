@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 # Characters of an id: a short one is a word of its own in many texts, so it counts only as a whole value; a long one counts anywhere.
 SHORT, LONG = 8, 16
+ENOUGH = 3
 # What an address or an id may begin after: nothing, what cannot belong to it, or a character that is written as an escape.
 BEFORE = r"(^|[^[:alnum:]._%-]|\\+[nrtbf]|\\[0-7]{3}|\\+u[0-9a-f]{4}|%[0-9a-f]{2}|&#?[[:alnum:]]+;)"
 AFTER = r"(?![[:alnum:]_-]|\.[[:alnum:]])"
@@ -16,14 +17,19 @@ AFTER_ID = r"(?![[:alnum:]_-])"
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A text as ~* finds it, as ~* finds it in bytes that are written as digits, and as LIKE finds it in what is too long for ~*."""
+    """A text as ~* finds it, as ~* finds it in bytes that are written as digits, and as LIKE finds it in what is too long for ~*.
+
+    `parts` are for LIKE, in lower case: what ~* finds has one of them. LIKE takes a twentieth of the time.
+    """
 
     text: str
     digits: str
     plain: tuple[str, ...]
+    parts: tuple[str, ...]
 
     def __or__(self, other: Pattern) -> Pattern:
-        return Pattern(f"(?:{self.text})|(?:{other.text})", f"{self.digits}|{other.digits}", self.plain + other.plain)
+        text, digits = f"(?:{self.text})|(?:{other.text})", f"{self.digits}|{other.digits}"
+        return Pattern(text, digits, self.plain + other.plain, self.parts + other.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,14 @@ def words(identity: str, email: str | None) -> Words:
 def _pattern(text: str, word: str) -> Pattern:
     digits = "".join(f"(?:{letter.lower().encode().hex()}|{letter.upper().encode().hex()})" for letter in word)
     forms = dict.fromkeys((word, word.lower(), word.upper()))
-    return Pattern(text, digits, tuple("%" + re.sub(r"([%_\\])", r"\\\1", form) + "%" for form in forms))
+    plain = tuple("%" + re.sub(r"([%_\\])", r"\\\1", form) + "%" for form in forms)
+    return Pattern(text, digits, plain, (f"%{_longest(word)}%",))
+
+
+def _longest(word: str) -> str:
+    """Return the longest run of a word that no escape changes, rather of what is before the @: many share what follows."""
+    runs = [max(re.findall("[a-z0-9]+", part), key=len, default="") for part in (word.partition("@")[0].lower(), word.lower())]
+    return runs[0] if len(runs[0]) > ENOUGH else runs[1]
 
 
 def _plain(text: str) -> str:
