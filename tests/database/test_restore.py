@@ -182,15 +182,69 @@ def test_a_database_sorts_as_before_when_it_was_restored(filled, place):
             whole.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-def test_an_empty_database_is_restored_in_place(filled, place):
+def test_an_empty_database_is_replaced_without_yes_and_kept_like_any_other(filled, place):
     run(filled, "dbbackup", "--verify", place=place)
     held = rows(filled)
     filled.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
 
     restored = run(filled, "dbrestore", "latest", place=place)
 
-    assert (restored.returncode, f"Restored  into {filled.name}, compared" in restored.stdout) == (0, True)
-    assert (rows(filled), databases(filled)) == (held, {filled.name})
+    assert (restored.returncode, f"Restored  {filled.name}, compared" in restored.stdout) == (0, True)
+    [old] = databases(filled) - {filled.name}
+    assert (rows(filled), old.startswith(f"{filled.name}_before_")) == (held, True)
+    filled.execute(f'DROP DATABASE "{old}"')
+
+
+def test_a_restore_that_fails_leaves_an_empty_database_empty(filled, place):
+    run(filled, "dbbackup", "--verify", place=place)
+    change(place, tables={"public.users": {"rows": 1, "hash": "1"}})
+    filled.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
+    restored = run(filled, "dbrestore", "latest", place=place)
+
+    assert (restored.returncode, "Nothing was replaced" in restored.stderr) == (2, True)
+    assert (rows(filled), databases(filled)) == ({}, {filled.name})
+
+
+def test_a_database_in_a_schema_of_its_own_is_restored_and_compared_there(filled, place):
+    filled.execute("ALTER SCHEMA public RENAME TO fly2any; CREATE SCHEMA public")
+    url = f"{filled.url}&schema=fly2any"
+    backup = manage("dbbackup", "--verify", url=url, BACKUP_LOCATION=place)
+    filled.execute("DELETE FROM fly2any.users")
+
+    restored = manage("dbrestore", "latest", "--yes", url=url, BACKUP_LOCATION=place)
+
+    assert (backup.returncode, restored.returncode, restored.stderr) == (0, 0, "")
+    assert filled.execute("SELECT count(*) FROM fly2any.users") == [(40,)]
+    for old in databases(filled) - {filled.name}:
+        filled.execute(f'DROP DATABASE "{old}"')
+
+
+def test_what_is_bound_to_the_database_is_said_before_it_is_replaced(own_server, filled, place):
+    server = own_server(max_prepared_transactions="2", wal_level="logical").start()
+    server.execute("CREATE DATABASE fly2any_bound", database="postgres")
+    bound = dataclasses.replace(filled, host=str(server.home / "data"), port=str(server.port), name="fly2any_bound")
+    assert manage("migrate", url=bound.url).returncode == 0
+    assert run(bound, "dbbackup", "--verify", place=place).returncode == 0
+    bound.execute("SELECT pg_create_logical_replication_slot('feed', 'pgoutput')")
+    bound.execute("BEGIN; DELETE FROM users; PREPARE TRANSACTION 'half'")
+
+    plan = run(bound, "dbrestore", "latest", place=place)
+    refused = run(bound, "dbrestore", "latest", "--yes", place=place)
+    bound.execute("ROLLBACK PREPARED 'half'")
+    done = run(bound, "dbrestore", "latest", "--yes", place=place)
+
+    notes = [line for line in plan.stdout.splitlines() if line.startswith("Note")]
+    assert notes == [
+        "Note      Prepared transactions prevent the swap until they end (half).",
+        "Note      Replication slots stay with the old database (feed): their consumers have to start anew.",
+    ]
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "Prepared transactions keep \"fly2any_bound\" from being replaced: commit them, or run ROLLBACK PREPARED 'half'; in it."
+        " Nothing was changed.\n",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_when_the_server_is_lost_the_latest_is_restored_on_a_new_one(filled, own_server, place):

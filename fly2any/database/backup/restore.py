@@ -13,6 +13,8 @@ from django.conf import settings
 from django.db import Error, connections, transaction
 from psycopg import sql
 
+from fly2any.postgres import search_path
+
 from ..catalog import quote
 from ..diagnosis import Refusal, Unfit
 from ..leftovers import BEFORE, INTO, RESTORE, comment, drop_left, mark
@@ -22,8 +24,9 @@ from ..sql import catalogue
 from ..status import verify
 from ..watching import Progress
 from . import tools
+from .attached import read_attached
 from .contents import differences, read_contents
-from .manifest import Manifest, sha256_of
+from .manifest import Manifest, home_of, sha256_of
 from .sealing import ENDING, unseal
 from .store import Store
 from .take import findings_of
@@ -169,10 +172,12 @@ def is_used(connection) -> bool:
 
 
 @contextmanager
-def beside(connection, name: str) -> Iterator:
-    """Yield a connection to the database `name` of the same server."""
+def beside(connection, name: str, *, schema: str | None = None) -> Iterator:
+    """Yield a connection to the database `name` of the same server, in `schema` where it is given."""
     alias = f"beside_{name}"
     options = {option: value for option, value in connection.settings_dict["OPTIONS"].items() if option != "options"}
+    if schema:
+        options["options"] = search_path.option(schema)
     connections.databases[alias] = {**connection.settings_dict, "NAME": name, "OPTIONS": options, "DIRECT": None}
     try:
         yield connections[alias]
@@ -217,13 +222,15 @@ def want_name(name: str) -> None:
 def restore_over(connection, store: Store, manifest: Manifest, progress: Progress) -> str:
     """Restore into a new database, compare it, and swap it with the one of `connection`; return the old one's new name.
 
-    Until the swap, one transaction, the database is as it was and in use; the old one is kept.
+    Until the swap, one transaction, the database is as it was and in use; the old one is kept. Raises Refusal, with nothing
+    changed, where prepared transactions, a role or the backup itself forbid it.
     """
     with connection.direct():
         connection.ensure_connection()
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_catalog.current_database()")
             current = cursor.fetchone()[0]
+            read_attached(connection).require_no_prepared(current)
             cursor.execute(COMMENT_SQL)
             said = cursor.fetchone()[0]
         stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
@@ -297,7 +304,7 @@ def _want_roles(connection, manifest: Manifest) -> None:
 
 
 def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Progress) -> None:
-    with beside(connection, name) as target:
+    with beside(connection, name, schema=home_of(manifest)) as target:
         if is_used(target):
             raise Refusal(f"The database {name} is not empty: name another, which is made, or an empty one.")
         load(target, path, manifest, progress)

@@ -3,6 +3,7 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 
 from fly2any.database.backup import render
+from fly2any.database.backup.attached import read_attached
 from fly2any.database.backup.restore import is_used, restore_into, restore_over, want_name
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import find
@@ -48,22 +49,23 @@ class Command(BaseCommand):
         current = connection.settings_dict["NAME"]
         if into is not None:
             want_name(into)
-        elif used and not yes:
+            restore_into(connection, into, store, manifest, progress)
+            self.stdout.write(f"Restored  into {into}, compared: every row is there.")
+            return
+        for note in read_attached(connection).notes():
+            self.stdout.write(f"Note      {note}")
+        if used and not yes:
             self.stdout.write(
                 f"Nothing was changed. `manage.py dbrestore {manifest.name} --yes` restores into a new database, compares it, and swaps it with"
                 f" {current}: whatever was written since {manifest.taken:%Y-%m-%d %H:%M} UTC is then only in the old one, which is kept under another"
                 " name. --into NAME restores beside."
             )
             return
-        elif used:
-            old = restore_over(connection, store, manifest, progress)
-            self.stdout.write(
-                f"Restored  {current}, compared: every row is there.\n"
-                f"Kept      the old one as {old}; when nobody misses it: DROP DATABASE {quote(old)}"
-            )
-            return
-        restore_into(connection, into or current, store, manifest, progress)
-        self.stdout.write(f"Restored  into {into or current}, compared: every row is there.")
+        old = restore_over(connection, store, manifest, progress)
+        self.stdout.write(
+            f"Restored  {current}, compared: every row is there.\n"
+            f"Kept      the old one as {old}; when nobody misses it: DROP DATABASE {quote(old)}"
+        )
 
     def put_back(self, connection, name, unsigned):
         archives, progress = archives_of(connection), Terminal(self.stderr)

@@ -1,0 +1,69 @@
+"""What is bound to one database of a server and is in no dump: a database that takes its place does not have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..catalog import quote
+from ..cures import literal
+from ..diagnosis import Refusal
+from ..sql import catalogue
+
+ATTACHED_SQL = """
+    SELECT ARRAY(SELECT x.gid::text FROM pg_catalog.pg_prepared_xacts AS x
+                 WHERE x.database = pg_catalog.current_database() ORDER BY x.gid),
+           ARRAY(SELECT s.slot_name::text FROM pg_catalog.pg_replication_slots AS s
+                 WHERE s.database = pg_catalog.current_database() ORDER BY s.slot_name),
+           ARRAY(SELECT s.subname::text FROM pg_catalog.pg_subscription AS s JOIN pg_catalog.pg_database AS d ON d.oid = s.subdbid
+                 WHERE d.datname = pg_catalog.current_database() ORDER BY s.subname),
+           ARRAY(SELECT DISTINCT t.spcname::text FROM pg_catalog.pg_tablespace AS t
+                 WHERE t.oid IN (SELECT c.reltablespace FROM pg_catalog.pg_class AS c)
+                    OR t.oid = (SELECT d.dattablespace FROM pg_catalog.pg_database AS d
+                                WHERE d.datname = pg_catalog.current_database() AND t.spcname <> 'pg_default') ORDER BY 1)
+"""
+SHARED = "pg_global"  # Of the server's own catalogue.
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Names of prepared transactions, replication slots, subscriptions and tablespaces of a database."""
+
+    prepared: tuple[str, ...]
+    slots: tuple[str, ...]
+    subscriptions: tuple[str, ...]
+    tablespaces: tuple[str, ...]
+
+    def notes(self) -> list[str]:
+        """Return a sentence for each kind that a database in place of this one does not have."""
+        said = []
+        if self.prepared:
+            said.append(f"Prepared transactions prevent the swap until they end ({', '.join(self.prepared)}).")
+        if self.slots:
+            said.append(
+                f"Replication slots stay with the old database ({', '.join(self.slots)}): their consumers have to start anew."
+            )
+        if self.subscriptions:
+            said.append(f"Subscriptions are not restored ({', '.join(self.subscriptions)}): create them again.")
+        if self.tablespaces:
+            said.append(
+                f"Tablespaces hold parts of this database ({', '.join(self.tablespaces)}): the copy needs room there and in"
+                " the default tablespace."
+            )
+        return said
+
+    def require_no_prepared(self, database: str) -> None:
+        """Raise Refusal where a prepared transaction keeps the database from being renamed."""
+        if self.prepared:
+            ends = " ".join(f"ROLLBACK PREPARED {literal(gid)};" for gid in self.prepared)
+            raise Refusal(
+                f"Prepared transactions keep {quote(database)} from being replaced: commit them, or run {ends} in it."
+                " Nothing was changed."
+            )
+
+
+def read_attached(connection) -> Attached:
+    """Return what is bound to the database of `connection`."""
+    with catalogue(connection) as cursor:
+        cursor.execute(ATTACHED_SQL)
+        prepared, slots, subscriptions, tablespaces = cursor.fetchone()
+    return Attached(tuple(prepared), tuple(slots), tuple(subscriptions), tuple(name for name in tablespaces if name != SHARED))
