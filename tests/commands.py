@@ -62,6 +62,10 @@ class Forked:
         for_err.close()
         self.pid = self._process.pid
 
+    def __del__(self):
+        for file in self._files().values():  # Of a test that did not want to know what it wrote.
+            file.close()
+
     @property
     def returncode(self):
         return self._process.exitcode

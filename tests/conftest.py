@@ -35,6 +35,7 @@ def manage(*arguments, url=None, timeout=120, **environment):
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.kill()
+        process.communicate()
         raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
