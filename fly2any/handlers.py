@@ -41,7 +41,7 @@ class ASGIHandler(asgi.ASGIHandler):
 
     async def handle(self, scope, receive, send):
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        if not length.isdigit() or len(length) > 18 or int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
             await self.send_response(HttpResponse(TOO_LARGE, status=413, content_type="text/plain"), send)
             return
         await super().handle(scope, receive, send)

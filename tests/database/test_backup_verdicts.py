@@ -90,6 +90,12 @@ def test_what_only_a_superuser_creates_is_left_out_and_named(taken):
     )
 
 
+def test_the_extension_that_the_embedded_server_brings_keeps_no_backup_from_being_good(taken):
+    manifest = taken("CREATE EXTENSION pg_stat_statements")
+
+    assert (manifest.state, manifest.verdict.reason, manifest.verdict.left_out) == ("good", "", ())
+
+
 def test_a_table_that_needs_what_is_not_here_is_not_verified(taken):
     manifest = taken(
         "CREATE FUNCTION sums(int, int) RETURNS int LEAKPROOF LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2';"

@@ -302,3 +302,9 @@ def test_a_manifest_edited_by_hand_is_damaged(filled, place, facts):
     assert [answer.returncode for answer in answers] == [2, 4, 0]
     assert ["Traceback" in answer.stderr for answer in answers] == [False] * 3
     assert "is no manifest of a backup, or is damaged" in answers[0].stderr
+
+
+def test_pruning_goes_with_a_verdict(filled, place):
+    refused = run(filled, "dbbackup", "--prune", place=place)
+
+    assert (refused.returncode, "add --verify" in refused.stderr, os.path.exists(place)) == (2, True, False)

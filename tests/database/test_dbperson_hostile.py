@@ -293,9 +293,9 @@ def test_sessions_of_the_admin_go_with_the_person(two):
 def test_every_kind_of_column_of_every_schema_is_searched(two):
     two.execute(
         "CREATE SCHEMA crm; CREATE EXTENSION IF NOT EXISTS citext SCHEMA public; CREATE DOMAIN crm.mail AS varchar(80);"
-        "CREATE TYPE crm.contact AS (mail text, raw bytea);"
+        "CREATE TYPE crm.contact AS (mail text, raw bytea); CREATE TYPE crm.names AS RANGE (subtype = text);"
         "CREATE TABLE crm.everything (a varchar(99), b citext, c json, d jsonb, e text[], f bytea, g crm.mail, h crm.contact, i text,"
-        ' j "char", k bytea[], l text COLLATE "C", m char(60), n int, o timestamp, p inet);'
+        ' j "char", k bytea[], l text COLLATE "C", m char(60), n int, o timestamp, p inet, q crm.names);'
         "INSERT INTO crm.everything (a) VALUES ('[Ana.Silva@example.com]');"
         "INSERT INTO crm.everything (b) VALUES ('mailto:ANA.silva@EXAMPLE.com');"
         'INSERT INTO crm.everything (c) VALUES (\'{"m": "ana\\u002esilva\\u0040example.com"}\');'
@@ -306,7 +306,8 @@ def test_every_kind_of_column_of_every_schema_is_searched(two):
         "INSERT INTO crm.everything (h) VALUES (ROW('x', 'ANA.silva@example.com'::bytea));"
         "INSERT INTO crm.everything (i) VALUES ('<a>ana.silva&#64;example.com</a>');"
         "INSERT INTO crm.everything (k) VALUES (ARRAY['x'::bytea, 'ana.silva@example.com']);"
-        "INSERT INTO crm.everything (l) VALUES (repeat('x', 40000000) || ' ana.silva@example.com');"
+        "INSERT INTO crm.everything (l) VALUES (repeat('x', 40000000) || ' Ana.SILVA@example.com');"
+        "INSERT INTO crm.everything (q) VALUES ('[ana.silva@example.com,zzz]');"
         "INSERT INTO crm.everything (m) VALUES ('ana.silva@example.com.br');"
         "CREATE MATERIALIZED VIEW crm.copy AS SELECT email FROM users;"
     )
@@ -315,7 +316,7 @@ def test_every_kind_of_column_of_every_schema_is_searched(two):
 
     found = {(place["table"], place["column"]): (place["holds"], place["rows"]) for place in certificate["remaining"]}
     assert found == {
-        **{("crm.everything", column): ("address", 1) for column in "abcdefghikl"},
+        **{("crm.everything", column): ("address", 1) for column in "abcdefghiklq"},
         ("crm.everything", "m"): ("similar", 1),
         ("crm.copy", "email"): ("address", 1),
     }

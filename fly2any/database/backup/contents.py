@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from .. import sql
 from ..catalog import quote
 
 # Every table whose rows are in a dump: not those that an extension brings, which it makes anew. Columns by name: those
@@ -35,7 +36,7 @@ CONTENT_SQL = """
 
 # How values are written as text, whatever the server, the database and the role have set.
 PINNED = {
-    "search_path": "pg_catalog",
+    "search_path": sql.PINNED,
     "quote_all_identifiers": "off",
     "datestyle": "ISO",
     "intervalstyle": "postgres",

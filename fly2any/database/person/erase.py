@@ -28,7 +28,8 @@ BEYOND = (
     "backups and archives from before",
     "the logs of the server, the site and the admin",
     "replicas and other databases",
-    "what is compressed or encoded in a column",
+    "what is compressed or encoded in a column, letters and digits written as escapes too",
+    "in values above 32 MB, what is written with escapes",
 )
 NOW_SQL = "SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_current_xact_id()::pg_catalog.text"
 LOST = ("", "08", "57")  # Classes of SQLSTATE that do not say whether a COMMIT took place.

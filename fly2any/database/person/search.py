@@ -16,8 +16,8 @@ from .tables import Column, Table, Tables, quoted
 from .trace import AT, Rows
 from .words import Pattern, Words, words
 
-SEARCHED = ("S", "U", "C", "X", "Z", "V")  # pg_type.typcategory; the others hold numbers, times and the like.
-LARGE = 32 << 20  # Bytes: a text above is compared as it is and in upper and lower case, which takes no memory.
+SEARCHED = ("S", "U", "C", "R", "X", "Z", "V")  # pg_type.typcategory; the others hold numbers, times and the like.
+LARGE = 32 << 20  # Bytes: in a text above, which ~* has no memory for, no escapes are found.
 KINDS = {"m": "materialized view", "f": "foreign table"}
 
 STATISTICS_SQL = """
@@ -167,7 +167,7 @@ def holds(column: Column, pattern: Pattern) -> tuple[str, list]:
     text = f'({plain} COLLATE pg_catalog."default")'
     large = f"pg_catalog.octet_length({text}) OPERATOR(pg_catalog.>) {LARGE}"
     may = f'pg_catalog.lower({plain} COLLATE pg_catalog."C") OPERATOR(pg_catalog.~~) ANY (%s::pg_catalog.text[])'
-    cases = f"WHEN {large} THEN {text} OPERATOR(pg_catalog.~~) ANY (%s::pg_catalog.text[])"
+    cases = f"WHEN {large} THEN {may}"
     values = [list(pattern.plain)]
     if column.type.endswith("[]") or column.category == "C":  # Bytes inside are written as digits.
         cases += (

@@ -17,7 +17,8 @@ AFTER_ID = r"(?![[:alnum:]_-])"
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A text as ~* finds it, as ~* finds it in bytes that are written as digits, and as LIKE finds it in what is too long for ~*.
+    """A text as ~* finds it, as ~* finds it in bytes that are written as digits, and as LIKE finds it, in lower case, in
+    what is too long for ~*.
 
     `parts` are for LIKE, in lower case: what ~* finds has one of them. LIKE takes a twentieth of the time.
     """
@@ -59,9 +60,14 @@ def words(identity: str, email: str | None) -> Words:
 
 def _pattern(text: str, word: str) -> Pattern:
     digits = "".join(f"(?:{letter.lower().encode().hex()}|{letter.upper().encode().hex()})" for letter in word)
-    forms = dict.fromkeys((word, word.lower(), word.upper()))
+    forms = dict.fromkeys(_lower(form) for form in (word, word.lower(), word.upper()))
     plain = tuple("%" + re.sub(r"([%_\\])", r"\\\1", form) + "%" for form in forms)
     return Pattern(text, digits, plain, (f"%{_longest(word)}%",))
+
+
+def _lower(text: str) -> str:
+    """Return `text` as lower() writes it in the collation "C", which knows the letters of ASCII only."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in text)
 
 
 def _longest(word: str) -> str:

@@ -31,6 +31,8 @@ class Command(BaseCommand):
     def handle(self, *, database, verify, prune, check, list, format, **options):
         if verify and list:
             raise CommandError("--list lists, and --check NAME verifies: leave --verify out.", returncode=2)
+        if prune and not (verify or check or list):
+            raise CommandError("--prune removes nothing after a backup that was not verified: add --verify.", returncode=2)
         store, connection = store_at(settings.BACKUPS["location"]), connections[database]
         say = self.stdout.write if format == "text" else lambda text: None
         kept = backups(store) if list else None
