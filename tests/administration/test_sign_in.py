@@ -1,10 +1,12 @@
 """Signing in: guessing is closed out, and in production nobody comes in without a second factor."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from axes.models import AccessAttempt
 from django.urls import reverse
+from django.utils import timezone
 from django_otp.oath import totp
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
@@ -291,3 +293,12 @@ def test_removing_a_device_removes_those_that_wait_too(client, boss):
     client.post(reverse("admin:otp_totp_totpdevice_delete", args=[device.pk]), {"post": "yes"})
 
     assert list(TOTPDevice.objects.values_list("user", flat=True)) == [boss.pk]
+
+
+def test_the_record_of_old_guesses_goes_at_the_next_sign_in_of_anyone(client, boss):
+    client.post(reverse(SIGN_IN), {"username": "other@example.com", "password": "wrong"})
+    AccessAttempt.objects.update(attempt_time=timezone.now() - timedelta(minutes=16))
+
+    sign_in(client, boss)
+
+    assert AccessAttempt.objects.count() == 0

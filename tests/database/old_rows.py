@@ -27,6 +27,7 @@ CASES = {
     "user_sessions": ({"lastActive": OLD}, [{"lastActive": NEW}]),
     "verification_tokens": ({"expires": OLD}, [{"expires": NEW}]),
     "django_session": ({"expire_date": OLD}, [{"expire_date": NEW}]),
+    "axes_accessattempt": ({"attempt_time": OLD}, [{"attempt_time": NEW}]),
 }  # fmt: skip
 MUST = {
     "price_history": {"origin": "JFK", "destination": "LIS", "departDate": "2026-02-01", "price": 1, "provider": "mock"},
@@ -40,12 +41,23 @@ MUST = {
     "user_sessions": {"userId": "u", "token": None},
     "verification_tokens": {"identifier": "a@b.c", "token": None},
     "django_session": {"session_data": "x"},
+    "axes_accessattempt": {
+        "user_agent": "",
+        "http_accept": "",
+        "path_info": "",
+        "get_data": "",
+        "post_data": "",
+        "failures_since_start": 1,
+    },
 }
+
+
+KEYS = {"django_session": "session_key", "axes_accessattempt": "username"}  # Where "id" is none, or no text.
 
 
 def put(database, table, key, values):
     """Insert a row whose unique columns hold its key."""
-    name = "session_key" if table == "django_session" else "id"
+    name = KEYS.get(table, "id")
     row = {name: key, **{column: value if value is not None else key for column, value in MUST[table].items()}, **values}
     columns = ", ".join(f'"{column}"' for column in row)
     database.execute(f'INSERT INTO "{table}" ({columns}) VALUES ({", ".join(["%s"] * len(row))})', list(row.values()))

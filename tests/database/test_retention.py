@@ -17,7 +17,7 @@ from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import count, delete_archived
 from fly2any.database.watching import Progress
 from tests.conftest import django, manage, start_manage
-from tests.database.old_rows import BEFORE, CASES, MUST, maintain, put, put_back, swept
+from tests.database.old_rows import BEFORE, CASES, KEYS, MUST, maintain, put, put_back, swept
 from tests.database.taken import rows
 from tests.servers import open_transaction, wait_until
 
@@ -37,7 +37,7 @@ def test_only_what_is_old_goes(migrated, table, archived, tmp_path):
 
     result = swept(migrated, table, tmp_path / "archives" if archived else None)
 
-    key = "session_key" if table == "django_session" else "id"
+    key = KEYS.get(table, "id")
     assert sorted(value for (value,) in migrated.execute(f"SELECT {key} FROM {table}")) == [
         f"stays{n}" for n in range(len(changes))
     ]

@@ -44,6 +44,10 @@ RULES = {
         Rule("user_sessions", "devices not used any more", '"lastActive"', archived=False),
         Rule("verification_tokens", "expired tokens", "expires", archived=False),
         Rule("django_session", "expired sessions of the admin", "expire_date", archived=False),
+        Rule(
+            "axes_accessattempt", "failed sign-ins to the admin", "attempt_time", archived=False,
+            child="axes_accessattemptexpiration", child_key="access_attempt_id",
+        ),
     )
 }  # fmt: skip
 
