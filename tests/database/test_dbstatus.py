@@ -341,7 +341,7 @@ def test_the_report_is_read_in_one_read_only_snapshot_that_waits_for_no_lock_for
         cursor.execute(
             "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), current_setting('lock_timeout')"
         )
-        assert cursor.fetchone() == ("repeatable read", "on", "5s")
+        assert cursor.fetchone() == ("repeatable read", "on", "2s")
 
 
 @pytest.mark.django_db

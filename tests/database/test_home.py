@@ -24,7 +24,7 @@ def test_a_person_is_exported_and_erased_whole(behind):
 
     held = {name: len(rows) for name, rows in json.loads(exported.stdout)["tables"].items() if rows}
     assert held == {"users": 1, "verification_tokens": 1, "user_activities": 1}
-    assert erased.returncode == 0
+    assert (erased.returncode, json.loads(erased.stdout)["remaining"]) == (0, [])
     left = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM verification_tokens), (SELECT count(*) FROM user_activities)"
     assert behind.execute(left) == [(2, 0, 0)]
 
