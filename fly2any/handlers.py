@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.handlers import asgi, wsgi
 from django.http import HttpResponse
 
-TOO_LARGE = "The request is larger than 2.5 MB, the most that the admin takes: send less.\n"
+TOO_LARGE = "The request exceeds the limit of 2.5 MB. Send a smaller one.\n"
 
 
 class AnyContentType:

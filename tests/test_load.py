@@ -271,7 +271,10 @@ def test_a_body_too_large_is_a_sentence_on_every_page_and_is_not_read(path):
 
 @pytest.mark.django_db
 def test_a_file_is_refused_and_a_form_of_the_same_kind_is_not():
-    assert answer(FILE, CONTENT_TYPE=MULTIPART) == (413, "The admin takes no files: send the form without.\n")
+    assert answer(FILE, CONTENT_TYPE=MULTIPART) == (
+        413,
+        "The admin does not accept file uploads. Send the form without a file.\n",
+    )
     assert answer(FIELD % b"", CONTENT_TYPE=MULTIPART)[0] == TAKEN
     assert answer(FIELD % b'; filename=""', CONTENT_TYPE=MULTIPART)[0] == TAKEN
 
@@ -287,7 +290,10 @@ CHARSETS = [
 @pytest.mark.parametrize("charset", CHARSETS)
 def test_a_charset_that_is_not_utf_8_is_a_sentence(method, charset):
     for path in ("/admin/login/?next=%41", "/nope/"):
-        assert answer(method=method, path=path, CONTENT_TYPE=charset) == (400, "The request is not in UTF-8: send it so.\n")
+        assert answer(method=method, path=path, CONTENT_TYPE=charset) == (
+            400,
+            "The request is not encoded in UTF-8. Send it as UTF-8.\n",
+        )
     assert answer(method="GET", path="/health/live", CONTENT_TYPE=charset)[0] == 200
 
 

@@ -42,11 +42,11 @@ def plain_requests(get_response):
 def refusal(request) -> HttpResponse | None:
     """Return the answer to a request that is not taken, None for one that is."""
     if not is_utf8(request.content_params.get("charset", "utf-8")):
-        return _refuse(400, "The request is not in UTF-8: send it so.")
+        return _refuse(400, "The request is not encoded in UTF-8. Send it as UTF-8.")
     if any("\0" in value for name, value in request.META.items() if name.startswith("HTTP_")):
-        return _refuse(400, "A header has a character that no text has.")
+        return _refuse(400, "A request header contains a NUL character.")
     if "HTTP_TRANSFER_ENCODING" in request.META:
-        return _refuse(411, "The request does not tell its length: send it with a Content-Length.")
+        return _refuse(411, "The request has no Content-Length header. Add it.")
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not length.isdigit() or int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
         return _refuse(413, TOO_LARGE)
@@ -54,7 +54,7 @@ def refusal(request) -> HttpResponse | None:
         try:
             _ = request.POST
         except FileRefused:
-            return _refuse(413, "The admin takes no files: send the form without.")
+            return _refuse(413, "The admin does not accept file uploads. Send the form without a file.")
         except (LookupError, ValueError):
             return _refuse(400, "A part of the form cannot be read: send it as a browser does.")
     return None

@@ -85,9 +85,9 @@ def refusal(error: Error, model: type[models.Model] | None = None) -> Validation
     else:
         code = f" (SQLSTATE {state})" if state else ""
         of_a_value = not state or state.startswith("22")
-        sentence = f"The database refused this{code}: nothing was saved. The server's log says why."
+        sentence = f"The database rejected this{code}: nothing was saved. The server's log says why."
         if of_a_value:
-            sentence = f"The database refused this: a value is one that its column does not take{code}."
+            sentence = f"The database rejected a value that is not valid for its column{code}."
     return ValidationError({fields[0].name: sentence} if len(fields) == 1 else sentence)
 
 

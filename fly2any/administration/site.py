@@ -164,7 +164,7 @@ class AdminSite(admin.AdminSite):
                 sentence = in_one_sentence(error)
             if request.method == "POST":
                 raise BadParameter(sentence)
-            context = {**self.each_context(request), "title": "The database refused this page", "sentence": sentence}
+            context = {**self.each_context(request), "title": "The database rejected this request", "sentence": sentence}
             return TemplateResponse(request, "admin/refused.html", context, status=503).render()
 
         return answered

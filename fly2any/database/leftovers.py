@@ -54,14 +54,14 @@ class Leftover:
         if not self.purpose:
             return Finding(
                 Severity.NOTE, "server.leftover", self.name,
-                "It is named like a database of a restore, and carries no mark of ours.",
-                f"Look what it is; if nobody needs it: DROP DATABASE {named};",
+                "Its name looks like a restore's, but it has no mark of this project.",
+                f"Check what it holds. If it is not needed: DROP DATABASE {named};",
             )  # fmt: skip
         whose = "" if self.owned else " as its owner"
         return Finding(
             Severity.NOTE if self.purpose == BEFORE else Severity.WARNING, "server.leftover", self.name,
             f"It is {WHAT[self.purpose]}{f', of {self.made:%Y-%m-%d %H:%M} UTC' if self.made else ''}.",
-            f"DROP DATABASE {named};" if not whose else f"If nobody needs it,{whose}: DROP DATABASE {named};",
+            f"DROP DATABASE {named};" if not whose else f"If it is not needed,{whose}: DROP DATABASE {named};",
             is_sql=not whose,
         )  # fmt: skip
 

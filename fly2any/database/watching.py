@@ -60,8 +60,8 @@ class Build:
 def say_cancelled(progress: Progress, waiters: tuple[Activity, ...]) -> None:
     for one in waiters:
         progress.say(
-            f"Cancelled {one}, which waited for the migration lock while this run would have waited for it:"
-            " start that command again after this run."
+            f"Cancelled {one}: it waited for the migration lock and would have blocked this run."
+            " Start that command again after this run."
         )
 
 

@@ -48,7 +48,7 @@ def require(connection, path: str, *, variable: str, user: str, database: str) -
         return
     asked, found = ", ".join(wanted), f"the schema {schema}" if schema else "no schema"
     raise SearchPathError(
-        f"{variable} asks for the schema {asked}, and the pooler that it leads through does not pass that on: connections are in"
+        f"{variable} asks for the schema {asked}, but its pooler drops the setting: connections are in"
         f" {found}; run ALTER ROLE {_quoted([user])} IN DATABASE {_quoted([database])} SET search_path TO {_quoted(wanted)};"
         " and let the pooler reconnect, or set the variable to the database's direct URL."
     )

@@ -116,11 +116,11 @@ def test_a_constraint_is_a_message_at_its_field(staff, notice, kind):
     ("RAISE EXCEPTION 'Alerts are frozen: it''s an audit.';", "Alerts are frozen: it's an audit."),
     ("RAISE EXCEPTION 'not %', NEW.message;", "A trigger of the database refused this (SQLSTATE P0001): the server's log says why."),
     ("RETURN NULL;", "The database did not write the row: a trigger or a policy of its table skipped it."),
-    ("PERFORM 1 / 0;", "The database refused this: a value is one that its column does not take (SQLSTATE 22012)."),
+    ("PERFORM 1 / 0;", "The database rejected a value that is not valid for its column (SQLSTATE 22012)."),
     ("RAISE EXCEPTION USING ERRCODE = '40001';", "Another transaction changed the same rows: nothing was saved. Try again in a moment."),
     ("RAISE EXCEPTION USING ERRCODE = '40P01';", "Another transaction waited for the same rows: nothing was saved. Try again in a moment."),
     ("RAISE EXCEPTION USING ERRCODE = '55P03';", "Another transaction holds a lock on this: nothing was saved. Try again in a moment."),
-    ("RAISE EXCEPTION USING ERRCODE = '53100';", "The database refused this (SQLSTATE 53100): nothing was saved. The server's log says why."),
+    ("RAISE EXCEPTION USING ERRCODE = '53100';", "The database rejected this (SQLSTATE 53100): nothing was saved. The server's log says why."),
 ])  # fmt: skip
 def test_what_a_trigger_raises_is_a_message_without_the_values_it_quotes(staff, notice, body, expected):
     refuse_with("notifications", body)

@@ -147,7 +147,7 @@ def test_a_run_that_proves_no_backup_prunes_nothing(filled, tmp_path, monkeypatc
             call_command("dbbackup", database=connection.alias, verify=True, prune=True)
 
     assert (ended.value.code, len(backups(store).manifests)) == (code, 2 if outcome == "good" else 3)
-    nothing = "Pruned    nothing, as this backup was not proven good\n"
+    nothing = "Pruned    nothing, as this backup is not verified as good\n"
     assert (nothing in capsys.readouterr().out) == (outcome != "good")
 
 

@@ -69,7 +69,7 @@ def test_an_erasure_removes_every_row_of_a_person_and_no_other(migrated, people)
     }
     assert [place.table for place in foreseen.remaining] == ["auth_group", "fly2any_accesses"]
     assert mentions(migrated, BOB) == before
-    with pytest.raises(Refusal, match=f"Nobody has the e-mail address {EMAIL}: correct it, or look in the admin"):
+    with pytest.raises(Refusal, match=f"No person has the e-mail address {EMAIL}: check the spelling, or search in the admin"):
         erased(migrated)
 
 
@@ -88,8 +88,8 @@ def test_staff_nobody_several_and_bytes_that_are_no_text_are_refused(migrated, p
     migrated.execute("UPDATE users SET \"isStaff\" = true WHERE id = 'u-beta'")
     migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('ana2', 'ana.silva@example.com', now())")
     refusals = {
-        "bob@example.com": "bob@example.com is one of the staff: take that from them in the admin first.",
-        "x": "Nobody has the e-mail address x: correct it, or look in the admin.",
+        "bob@example.com": "bob@example.com is a staff account: remove its staff status in the admin first.",
+        "x": "No person has the e-mail address x: check the spelling, or search in the admin.",
         "ANA.SILVA@example.com": "2 people have the e-mail address ANA.SILVA@example.com, written differently: give it as one of them has it.",
         "\udcff@example.com": "The e-mail address is not valid UTF-8: check the terminal's encoding.",
         "x\0@example.com": "An e-mail address has no NUL: correct it.",

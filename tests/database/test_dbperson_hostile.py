@@ -394,7 +394,7 @@ def test_a_connection_that_is_cut_during_the_commit_leaves_a_pending_certificate
         person = find(connection, EMAIL)
         with connection.cursor() as cursor:
             cursor.execute("SET application_name = 'erasing'")
-        with pytest.raises(Refusal, match="Whether it was is answered by: SELECT pg_xact_status"):
+        with pytest.raises(Refusal, match="To see whether the erasure was committed, run SELECT pg_xact_status"):
             erase(connection, person, Cut(path))
 
     assert json.loads(path.read_text())["state"] == "pending"

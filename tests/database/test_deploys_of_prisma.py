@@ -90,8 +90,8 @@ def build(run):
 
 def cancelled(database, pid):
     return [
-        f"Cancelled pid {pid} (prisma, role {database.user}, active for … s: SELECT pg_advisory_lock(…)), which waited for the"
-        " migration lock while this run would have waited for it: start that command again after this run."
+        f"Cancelled pid {pid} (prisma, role {database.user}, active for … s: SELECT pg_advisory_lock(…)): it waited for the"
+        " migration lock and would have blocked this run. Start that command again after this run."
     ]
 
 

@@ -77,8 +77,8 @@ def test_dbstatus_lists_what_is_left_with_its_cure(database, beside):
             (killed, "warning", f"It is of a restore that did not end, of {when}.", f'DROP DATABASE "{killed}";'),
             (before, "note", f"It is the database as it was before a restore replaced it, of {when}.", f'DROP DATABASE "{before}";'),
             (
-                named, "note", "It is named like a database of a restore, and carries no mark of ours.",
-                f'Look what it is; if nobody needs it: DROP DATABASE "{named}";',
+                named, "note", "Its name looks like a restore's, but it has no mark of this project.",
+                f'Check what it holds. If it is not needed: DROP DATABASE "{named}";',
             ),
         ]
     )  # fmt: skip

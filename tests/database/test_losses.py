@@ -134,7 +134,7 @@ def test_where_nothing_is_pending_a_database_that_only_reads_says_so(migrated):
 
     assert (result.returncode, result.stderr) == (
         0,
-        "The database only reads (a standby, or default_transaction_read_only is on): nothing was pending, and nothing could have been changed.\n",
+        "The database only reads (a standby, or default_transaction_read_only is on): no migrations are pending.\n",
     )
 
 

@@ -120,7 +120,7 @@ def other(server):
 
 TABLES = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
 IGNORED = (
-    "POSTGRES_URL asks for the schema app, and the pooler that it leads through does not pass that on: connections are in"
+    "POSTGRES_URL asks for the schema app, but its pooler drops the setting: connections are in"
     ' the schema public; run ALTER ROLE "postgres" IN DATABASE "other" SET search_path TO "app"; and let the pooler reconnect,'
     " or set the variable to the database's direct URL.\n"
 )

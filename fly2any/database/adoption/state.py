@@ -179,7 +179,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
         for table, column in sorted(made)
     ]
     notes += [
-        f"{table}.{column} stays as it is: where {MAY_BE_NULL[table, column]} is, the site stores rows without it."
+        f"{table}.{column} stays nullable: the table has {MAY_BE_NULL[table, column]}, so the site stores rows without it."
         for table, column in sorted(left_out)
     ]
     notes += [

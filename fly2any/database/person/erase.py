@@ -92,7 +92,7 @@ def erase(
     except BaseException as error:
         if committing and not (isinstance(error, Error) and sqlstate(error)[:2] not in LOST):
             raise Refusal(
-                "The connection was lost while the erasure was committed. Whether it was is answered by:"
+                "The connection was lost during the commit. To see whether the erasure was committed, run"
                 f" SELECT pg_xact_status('{certificate.transaction}'); its certificate says “pending”."
             ) from error
         keeper.discard()

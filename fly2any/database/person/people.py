@@ -33,7 +33,7 @@ def find(connection, email: str) -> Person:
         )
         found = cursor.fetchall()
     if not found:
-        raise Refusal(f"Nobody has the e-mail address {email}: correct it, or look in the admin.")
+        raise Refusal(f"No person has the e-mail address {email}: check the spelling, or search in the admin.")
     if len(found) > 1:
         exact = [row for row in found if row[1] == email]
         if len(exact) != 1:
@@ -43,5 +43,5 @@ def find(connection, email: str) -> Person:
         found = exact
     identity, address, is_staff = found[0]
     if is_staff:
-        raise Refusal(f"{email} is one of the staff: take that from them in the admin first.")
+        raise Refusal(f"{email} is a staff account: remove its staff status in the admin first.")
     return Person(identity, address)

@@ -42,7 +42,7 @@ class Command(BaseCommand):
         unproven = (verify or check) and found[0].state != "good"
         removed = remove_superfluous(store, connection) if prune and not unproven else []
         if prune:
-            nothing = "nothing, as this backup was not proven good" if unproven else "nothing"
+            nothing = "nothing, as this backup is not verified as good" if unproven else "nothing"
             say(f"Pruned    {', '.join(manifest.name for manifest in removed) or nothing}")
         if format == "json":
             self.stdout.write(render.as_data(found, removed))

@@ -64,7 +64,7 @@ class Command(BaseCommand):
         old = restore_over(connection, store, manifest, progress)
         self.stdout.write(
             f"Restored  {current}, compared: every row is there.\n"
-            f"Kept      the old one as {old}; when nobody misses it: DROP DATABASE {quote(old)}"
+            f"Kept      the old database as {old}. When it is no longer needed: DROP DATABASE {quote(old)}"
         )
 
     def put_back(self, connection, name, unsigned):

@@ -18,9 +18,9 @@ class Command(migrate.Command):
         super().add_arguments(parser)
         add_lock_wait(parser)
         parser.add_argument(
-            "--yes", action="store_true", help="Reverse migrations though tables or columns with rows are dropped."
+            "--yes", action="store_true", help="Reverse migrations even if they drop tables or columns with rows."
         )
-        parser.add_argument("--without-backup", action="store_true", help="Do so though no good backup is new enough.")
+        parser.add_argument("--without-backup", action="store_true", help="Proceed even if there is no recent good backup.")
 
     def handle(self, *args, database, lock_wait, yes=False, without_backup=False, **options):
         if options["fake_initial"]:
@@ -40,8 +40,7 @@ class Command(migrate.Command):
                 run.ask("SELECT pg_catalog.current_setting('transaction_read_only')") == "on"
             ):  # Whoever had to write has failed.
                 progress.say(
-                    "The database only reads (a standby, or default_transaction_read_only is on): nothing was pending, and nothing could"
-                    " have been changed."
+                    "The database only reads (a standby, or default_transaction_read_only is on): no migrations are pending."
                 )
             with suppress_where_nothing_may_be_made():
                 journal.ensure(connections[database])
