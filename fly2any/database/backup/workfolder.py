@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import socket
 import stat
@@ -29,8 +30,9 @@ def work_folder(purpose: str, *, beside: Path | None = None, prefix: str = PREFI
     """
     parent = beside or Path(tempfile.gettempdir())
     sweep(parent, prefix)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    folder = parent / f"{prefix}{secrets.token_hex(6)}"  # Known before it is made: an interrupt in between leaves nothing.
     try:
+        folder.mkdir(mode=0o700)
         descriptor = os.open(folder / MARK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             with suppress(OSError):  # A disk without locks: nothing in it is swept, since no lock can be had there.

@@ -188,7 +188,14 @@ def as_text(column: Column) -> str:
 
 
 def statistics(connection, tables: Tables, person: Person) -> list[tuple[Table, str]]:
-    """Return the tables, and their columns, whose planner's statistics hold the person's address or id: samples of the rows."""
+    """Return the tables, and their columns, whose planner's statistics hold the person's address or id: samples of the rows.
+
+    Not of columns of numbers and times, where a short id may be a value; an expression of an index counts.
+    """
     with pinned(connection), connection.cursor() as cursor:
         cursor.execute(STATISTICS_SQL, [words(person.id, person.email).any.text])
-        return [(tables.tables[oid], column) for *_, column, oid in cursor.fetchall() if oid in tables.tables]
+        found = [(column, oid) for *_, column, oid in cursor.fetchall() if oid in tables.tables]
+    numbers = {
+        (oid, column.name) for _, oid in found for column in tables.columns.get(oid, ()) if column.category not in SEARCHED
+    }
+    return [(tables.tables[oid], column) for column, oid in found if (oid, column) not in numbers]
