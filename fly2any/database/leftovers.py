@@ -97,7 +97,7 @@ def drop_left(connection, purpose: str) -> list[str]:
                 with connection.cursor() as cursor:
                     cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(one.name)))
             except Error as error:
-                if sqlstate(error) != IN_USE:  # Somebody has connected since.
+                if sqlstate(error) != IN_USE:  # A client has connected since.
                     raise
             else:
                 dropped.append(one.name)

@@ -200,7 +200,7 @@ def restore_into(connection, name: str, store: Store, manifest: Manifest, progre
                 cursor.execute("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])
                 is_there = cursor.fetchone()[0]
             if not is_there:
-                _create(connection, name)  # Raises where somebody else made it meanwhile: theirs is not dropped.
+                _create(connection, name)  # Raises if another client has created it meanwhile; that one is not dropped.
             try:
                 if not is_there:
                     mark(connection, name, purpose)

@@ -61,7 +61,7 @@ class TrialServer(Server):
         super().__init__(home, SETTINGS, folder=folder)
 
     def close_to_superusers(self) -> None:
-        """Let nobody in but ROLE, to DATABASE, by its password."""
+        """Admit only ROLE, to DATABASE, with its password."""
         (self.data / "pg_hba.conf").write_text(f"local {DATABASE} {ROLE} scram-sha-256\n")
         deadline = time.monotonic() + 30
         with psycopg.connect(**self.place(), autocommit=True) as connection:

@@ -38,7 +38,7 @@ class Command(migrate.Command):
                 super().handle(*args, database=database, **options)
             if (
                 run.ask("SELECT pg_catalog.current_setting('transaction_read_only')") == "on"
-            ):  # Whoever had to write has failed.
+            ):  # A run with something to write has failed by now.
                 progress.say(
                     "The database only reads (a standby, or default_transaction_read_only is on): no migrations are pending."
                 )
