@@ -38,6 +38,7 @@ class Deploy:
         self.client = database.connect(application_name="prisma")
         self.pid = self.client.info.backend_pid
         self.end = None
+        self.client.execute("SET deadlock_timeout = '10min'")  # How its wait ends is for the run to decide.
         for statement in before:
             self.client.execute(statement)
         self.thread = threading.Thread(target=self.wait)
@@ -139,7 +140,7 @@ def test_a_deploy_that_keeps_a_table_is_cancelled_where_a_run_waits_for_the_tabl
 
 def test_a_deploy_that_a_deadlock_finds_first_is_cancelled_too(migrated, deploy):
     with running(migrated) as (run, told), run.connection.cursor() as cursor:
-        waiting = deploy("SET deadlock_timeout = '10ms'", "BEGIN", WRITE, on=migrated)
+        waiting = deploy("BEGIN", WRITE, on=migrated)
         run.execute("SET deadlock_timeout = '10ms'")
         cursor.execute("ALTER TABLE users ADD COLUMN probe integer")
 
