@@ -326,6 +326,7 @@ BACKUPS = {
     "expected": bool(os.environ.get("BACKUP_LOCATION", "").strip()),  # Whether dbstatus warns where no good one is new enough.
     "keep": numbers("BACKUP_KEEP", "7,4,12", 3),  # The last good ones of so many days, weeks and months.
     "max_age": timedelta(hours=numbers("BACKUP_MAX_AGE", "26", 1)[0]),
+    "verify_timeout": numbers("BACKUP_VERIFY_TIMEOUT", "21600", 1)[0],  # Seconds for a trial restore; 0 for no limit.
     "recipient": os.environ.get("BACKUP_RECIPIENT", "").strip(),
     # The first signs, each of them verifies.
     "signing_keys": hosts(os.environ.get("BACKUP_SIGNING_KEY", "")) or [SECRET_KEY, *SECRET_KEY_FALLBACKS],

@@ -69,6 +69,40 @@ def test_code_of_another_role_does_nothing_when_a_backup_is_verified(migrated, t
         migrated.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
 
 
+HANGS = """
+    CREATE TABLE patient (id int); INSERT INTO patient VALUES (1);
+    CREATE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $f$
+    BEGIN
+        IF current_database() = 'trial' THEN
+            LOOP
+                BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN NULL; END;
+            END LOOP;
+        END IF;
+        RETURN $1;
+    END $f$;
+"""
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "ALTER TABLE patient ADD CONSTRAINT slowly CHECK (slow(id) > 0)",
+        "CREATE INDEX slowly ON patient (slow(id))",
+        "CREATE MATERIALIZED VIEW slowly AS SELECT slow(id) FROM patient",
+    ],
+    ids=["check", "index", "materialised view"],
+)
+def test_code_that_never_ends_makes_a_backup_not_verified_within_the_time_limit(taken, settings, where):
+    settings.BACKUPS = {**settings.BACKUPS, "verify_timeout": 2}
+
+    manifest = taken(f"{HANGS}; {where}")
+
+    assert (manifest.state, manifest.verdict.reason) == (
+        "unverified",
+        "The trial restore did not finish within 2 s: find what waits in the backup, or raise BACKUP_VERIFY_TIMEOUT.",
+    )
+
+
 def test_what_only_a_superuser_creates_is_left_out_and_named(taken):
     manifest = taken(
         "CREATE FUNCTION told() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$;"

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from django.conf import settings
 from django.db import connections
 from psycopg import sql
 
@@ -90,6 +93,11 @@ class TrialServer(Server):
         """Forget the errors until now."""
         self.heard = len((self.home / "log").read_text(errors="replace"))
 
+    def kill(self) -> None:
+        """End the server at once, whatever its sessions do; its data are lost."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGQUIT)
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -139,7 +147,8 @@ def trial(
 
     It is made by the first of the statements `like` that the server can run; `server` is the major version that the dump is
     of, `schema` where the connection looks for our tables, `roles` are those that the dump names, `statements` says whether
-    pg_stat_statements is in it. Raises EmbeddedServerError, OSError or psycopg.Error where there can be none.
+    pg_stat_statements is in it. Raises EmbeddedServerError, OSError or psycopg.Error where there can be none, and Refusal
+    where the block takes longer than BACKUP_VERIFY_TIMEOUT.
     """
     with work_folder("the server of a trial restore") as folder_of_it:
         home = folder_of_it.resolve()
@@ -166,12 +175,45 @@ def trial(
             major, version = tools.server_version(connection)
             if major != server:
                 unlike = (*unlike, f"PostgreSQL {version}")
-            yield Trial(its, connection, version, unlike)
+            with _limited(its, settings.BACKUPS["verify_timeout"]):
+                yield Trial(its, connection, version, unlike)
         finally:
             if alias in connections.databases:
                 connections[alias].close()
                 del connections[alias], connections.databases[alias]
             its.stop()
+
+
+@contextmanager
+def _limited(its: TrialServer, seconds: int) -> Iterator[None]:
+    """Run the block; after `seconds` end the server, which ends whatever waits for it, and raise Refusal. 0 is no limit.
+
+    No setting of the server limits it: the dump itself sets statement_timeout, and so may a function in it.
+    """
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        its.kill()
+
+    timer = threading.Timer(seconds, expire)
+    timer.daemon = True
+    if seconds:
+        timer.start()
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        if not expired.is_set():
+            raise
+        failure = error
+    finally:
+        timer.cancel()
+    if expired.is_set():
+        raise Refusal(
+            f"The trial restore did not finish within {seconds:,} s: find what waits in the backup, or raise"
+            " BACKUP_VERIFY_TIMEOUT."
+        ) from failure
 
 
 def _prepare(
