@@ -4,10 +4,11 @@ from axes.backends import AxesStandaloneBackend
 from django.db import OperationalError, connection, transaction
 from django.http import HttpResponse
 
+from fly2any.database.locks import SIGN_IN_LOCK
+
 from .accesses import network_of
 from .deadlines import is_timeout
 
-SIGN_IN = 14_102  # The first half of our advisory locks' keys for sign-ins.
 TURN_SQL = "SELECT pg_catalog.pg_advisory_xact_lock(%s, pg_catalog.hashtext(%s))"
 
 
@@ -33,7 +34,7 @@ def wait_for_turn(request, username) -> None:
     """
     try:
         with connection.cursor() as cursor:
-            cursor.execute(TURN_SQL, [SIGN_IN, f"{username} {network_of(request)}"])
+            cursor.execute(TURN_SQL, [SIGN_IN_LOCK, f"{username} {network_of(request)}"])
     except OperationalError as error:
         if is_timeout(error):
             raise Crowd from error

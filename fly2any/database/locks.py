@@ -18,9 +18,10 @@ from .sql import catalogue
 
 T = TypeVar("T")
 
-# Advisory locks. Never reuse or renumber one.
+# The keys of all advisory locks that this project takes. Never reuse or renumber one.
 MIGRATION_LOCK = 72707369  # Prisma's own: `prisma migrate deploy` and we exclude each other.
 MAINTENANCE_LOCK = 72707370
+SIGN_IN_LOCK = 14_102  # The first of two keys; the second is a hash of the address and the network.
 NAMES = {MIGRATION_LOCK: "migration", MAINTENANCE_LOCK: "maintenance"}
 
 LOCK_TIMEOUT = 2  # Seconds that a statement waits for a lock, and the site behind it: Prisma's transactions end after 5.

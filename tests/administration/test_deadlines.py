@@ -11,7 +11,8 @@ from django.urls import reverse
 from accounts.models import User
 from engagement.models import Notification
 from fly2any.administration import changelist, deadlines
-from fly2any.administration.backends import SIGN_IN, TURN_SQL
+from fly2any.administration.backends import TURN_SQL
+from fly2any.database.locks import SIGN_IN_LOCK
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST = "admin:engagement_notification_changelist"
@@ -161,7 +162,7 @@ def test_a_sign_in_that_does_not_get_its_turn_is_told_to_come_again(client, monk
     try:
         with other.cursor() as cursor:
             cursor.execute("BEGIN")
-            cursor.execute(TURN_SQL, [SIGN_IN, "a@example.com 127.0.0.1"])
+            cursor.execute(TURN_SQL, [SIGN_IN_LOCK, "a@example.com 127.0.0.1"])
             page = client.post(reverse("admin:login"), {"username": " a@example.com", "password": "p"})
     finally:
         other.close()
