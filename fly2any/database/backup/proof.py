@@ -27,7 +27,7 @@ from ..watching import Progress
 from . import tools
 from .contents import BY_COPY, differences, read_contents
 from .manifest import Manifest, Verdict, as_json, home_of, judged
-from .restore import creation, opened, refuse_what_cannot_be
+from .restore import creation, opened, refuse_what_cannot_be, shown
 from .sealing import ENDING, keys_in
 from .store import Store
 from .take import findings_of
@@ -147,15 +147,11 @@ def decided(found: Findings, *, readable: bool, ended: int, unlike: tuple[str, .
 def _try(its: Trial, program: Path, path: Path, manifest: Manifest, progress: Progress) -> tuple[Findings, int]:
     """Restore the dump and compare it; return what was found, and pg_restore's exit code."""
     entries: list[str] = []
-    left, done = len(manifest.tables) or 1, 0
+    show = shown(progress, manifest)
 
     def hear(line: str) -> None:
-        nonlocal done
-        if line.startswith("processing data for table"):
-            table = line.rpartition(".")[2].rstrip('"')
-            progress.show(f"restoring {table}", 100 * done / left)
-            done += 1
-        elif match := re.match(r"from TOC entry \d+; \d+ \d+ (.*) [^ ]*$", line):
+        show(line)
+        if match := re.match(r"from TOC entry \d+; \d+ \d+ (.*) [^ ]*$", line):
             entries.append("".join(letter if letter.isprintable() else "?" for letter in match[1]))
 
     options = ["--verbose", "--no-owner", "--no-privileges", "--no-subscriptions", "--no-tablespaces"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -128,26 +128,32 @@ def refuse_what_cannot_be(manifest: Manifest, connection) -> None:
         raise Refusal(f"{manifest.name} was taken by newer code, which has {newer[0]}: deploy that code first.")
 
 
+def shown(progress: Progress, manifest: Manifest) -> Callable[[str], None]:
+    """Return a function that hears what pg_restore says and shows the table that it restores."""
+    whole, done = len(manifest.tables) or 1, 0
+
+    def hear(line: str) -> None:
+        nonlocal done
+        if line.startswith("processing data for table"):
+            table = line.rpartition(".")[2].rstrip('"')
+            progress.show(f"restoring {table}", 100 * done / whole)
+            done += 1
+
+    return hear
+
+
 def load(connection, path: Path, manifest: Manifest, progress: Progress) -> None:
     """Restore the dump at `path` into the empty database of `connection`; raise Refusal where pg_restore cannot."""
     connection.ensure_connection()
     major, _ = tools.server_version(connection)
     tls = connection.connection.pgconn.ssl_in_use
     tool = tools.choose(major, tls=tls, oldest=int(manifest.tool.partition(".")[0]))
-    left = len(manifest.tables) or 1
-    done = 0
-
-    def hear(line: str) -> None:
-        nonlocal done
-        if line.startswith("processing data for table"):
-            table = line.rpartition(".")[2].rstrip('"')
-            progress.show(f"restoring {table}", 100 * done / left)
-            done += 1
-
     with tools.reached(connection) as (place, environment):
         connection.close()
         arguments = ["--verbose", "--exit-on-error", "--no-subscriptions", f"--dbname={place}"]
-        with tools.Running(tool.folder / "pg_restore", [*arguments, str(path)], environment, hear) as restoring:
+        with tools.Running(
+            tool.folder / "pg_restore", [*arguments, str(path)], environment, shown(progress, manifest)
+        ) as restoring:
             restoring.finish()
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
