@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
 
+from fly2any.database.backup import tools
 from fly2any.database.backup.contents import Content
 from fly2any.database.backup.manifest import Verdict, from_json
-from fly2any.database.backup.proof import Failure, Findings, check, decided
+from fly2any.database.backup.proof import Failure, Findings, check, decided, unknown_failures
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import backups, take
 from fly2any.database.watching import Progress
@@ -189,7 +191,13 @@ RESTORED = Findings((), (), ())
     [
         (RESTORED, {}, ("", "good")),
         (RESTORED, {"readable": False}, ("pg_restore cannot read the dump to its end.", "bad")),
-        (RESTORED, {"ended": 1}, ("pg_restore ended with 1 and did not say why.", "unverified")),
+        (Findings((), (), (), "it counted 1"), {}, ("it counted 1", "unverified")),
+        (
+            Findings((), ("t has 1 rows and not 2",), (), "it counted 1"),
+            {},
+            ("t has 1 rows and not 2; it counted 1", "unverified"),
+        ),
+        (Findings((Failure("EXTENSION x", "0A000"),), (), (), "it counted 2"), {}, ("it counted 2", "unverified")),
         (Findings((), ("t has 1 rows and not 2",), ()), {}, ("t has 1 rows and not 2", "bad")),
         (Findings((), ("t has 1 rows and not 2",), ()), {"unlike": ("another locale",)}, ("t has 1 rows and not 2", "bad")),
         (Findings((), (), ("t is missing",)), {}, ("t is missing", "bad")),
@@ -198,31 +206,77 @@ RESTORED = Findings((), (), ())
             {"unlike": ("another locale",)},
             ("t is missing; it was tried with another locale", "unverified"),
         ),
-        (Findings((Failure("EXTENSION postgis", "0A000"),), (), ()), {"ended": 1}, ("", "good")),
+        (Findings((Failure("EXTENSION postgis", "0A000"),), (), ()), {}, ("", "good")),
         (
             Findings((Failure("EXTENSION x", "0A000"), Failure("COMMENT EXTENSION x", "42704")), (), ()),
-            {"ended": 1},
+            {},
             ("", "good"),
         ),
         (
             Findings((Failure("TABLE DATA t", "53100"),), ("t has 0 rows and not 2",), ()),
-            {"ended": 1},
+            {},
             ("TABLE DATA t (53100) could not be restored here", "unverified"),
         ),
         (
             Findings((Failure("INDEX i", "53400"),), (), ("dbstatus finds index.missing at i",)),
-            {"ended": 1},
+            {},
             ("INDEX i (53400) could not be restored here", "unverified"),
         ),
         (
             Findings((Failure("TABLE DATA t", "22P02"),), ("t has 0 rows and not 2",), ()),
-            {"ended": 1},
+            {},
             ("TABLE DATA t (22P02) cannot be restored; t has 0 rows and not 2", "bad"),
         ),
     ],
 )
 def test_a_verdict_follows_from_states_and_comparison(found, facts, expected):
-    assert decided(found, **{"readable": True, "ended": 0, "unlike": (), "by_copy": True, **facts}) == expected
+    assert decided(found, **{"readable": True, "unlike": (), "by_copy": True, **facts}) == expected
+
+
+COUNTS = "warning: errors ignored on restore: "
+
+
+@pytest.mark.parametrize(
+    ("code", "last", "named", "logged", "expected"),
+    [
+        (0, "finished", 0, 0, ""),
+        (1, f"{COUNTS}2", 2, 2, ""),
+        (1, f"{COUNTS}2", 1, 1, "pg_restore counted 2 failures, named 1, and the server logged 1"),
+        (1, f"{COUNTS}2", 1, 2, "pg_restore counted 2 failures, named 1, and the server logged 2"),
+        (1, "error: server closed the connection", 1, 1, "pg_restore ended with 1 and did not say why"),
+        (0, "finished", 0, 1, "pg_restore counted 0 failures, named 0, and the server logged 1"),
+    ],
+)
+def test_failures_are_known_where_pg_restore_counts_no_others(code, last, named, logged, expected):
+    assert unknown_failures(code, last, named=named, logged=logged) == expected
+
+
+@pytest.mark.parametrize(
+    "left_out",
+    ["SELECT 1", "CREATE FUNCTION quiet(int) RETURNS int LEAKPROOF LANGUAGE sql AS 'SELECT 1'"],
+    ids=["a comment", "a comment and a function"],
+)
+def test_a_failure_that_pg_restore_counts_and_does_not_name_keeps_a_backup_from_being_good(
+    taken, tmp_path, monkeypatch, left_out
+):
+    choose = tools.choose
+
+    def counting_one_more(server, **wanted):
+        real = choose(server, **wanted)
+        for program in ("pg_dump", "pg_restore"):
+            script = tmp_path / program
+            script.write_text(
+                f'#!/bin/bash\n"{real.folder / program}" "$@" 2> >(awk \'/errors ignored/ {{$NF += 1}} {{print}}\' >&2)\n'
+            )
+            script.chmod(0o755)
+        return tools.Tools(tmp_path, real.version)
+
+    monkeypatch.setattr(tools, "choose", counting_one_more)
+
+    manifest = taken(f"CREATE EXTENSION pg_stat_statements; COMMENT ON EXTENSION pg_stat_statements IS 'ours'; {left_out}")
+
+    assert manifest.state == "unverified"
+    assert re.fullmatch(r"pg_restore counted \d+ failures, named \d+, and the server logged \d+", manifest.verdict.reason)
 
 
 def test_a_verdict_without_an_outcome_is_read_as_before(taken, migrated, place):

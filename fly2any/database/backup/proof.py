@@ -54,6 +54,9 @@ class Failure:
         return f"{self.what} ({self.state})"
 
 
+COMMENT = Failure(f"COMMENT EXTENSION {STATEMENTS}", "42501")  # The owner of the extension is a superuser.
+
+
 @dataclass(frozen=True, slots=True)
 class Findings:
     """What a trial restore found: what failed, tables whose rows differ, and tables and objects that are not as they were."""
@@ -61,6 +64,7 @@ class Findings:
     failures: tuple[Failure, ...]
     changed: tuple[str, ...]
     absent: tuple[str, ...]
+    unknown: str = ""  # How pg_restore's own count of failures differs from those that are known.
 
     def left_out(self) -> list[Failure]:
         return [one for one in self.failures if one.state in BEYOND or one.what.startswith(OF_THE_MACHINE)]
@@ -116,7 +120,7 @@ def judge(path: Path, manifest: Manifest, like: sql.Composed, progress: Progress
             version = its.version
             found, code = _try(its, restoring, path, manifest, progress)
         readable = code == 0 or not (found.changed or found.absent) or _read(restoring, path, "--file=/dev/null") is not None
-        reason, state = decided(found, readable=readable, ended=code, unlike=its.unlike, by_copy=manifest.hashing == BY_COPY)
+        reason, state = decided(found, readable=readable, unlike=its.unlike, by_copy=manifest.hashing == BY_COPY)
         left_out = tuple(map(str, found.left_out())) if state == "good" else ()
         return Verdict(datetime.now(UTC), version, reason, state, left_out)
     except (Refusal, EmbeddedServerError, Error, OSError, subprocess.SubprocessError) as error:
@@ -126,30 +130,46 @@ def judge(path: Path, manifest: Manifest, like: sql.Composed, progress: Progress
         return Verdict(datetime.now(UTC), version, f"the server for the trial restore refused: {said}", "unverified")
 
 
-def decided(found: Findings, *, readable: bool, ended: int, unlike: tuple[str, ...], by_copy: bool) -> tuple[str, str]:
-    """Return the reason and the state that follow from what was found; `ended` is pg_restore's exit code."""
+def decided(found: Findings, *, readable: bool, unlike: tuple[str, ...], by_copy: bool) -> tuple[str, str]:
+    """Return the reason and the state that follow from what was found."""
     left_out, others = found.left_out(), found.others()
     foreign = [*(f"{one} was left out" for one in left_out), *(f"it was tried with {one}" for one in unlike)]
+    foreign += [found.unknown] if found.unknown else []
     if not readable:
         return "pg_restore cannot read the dump to its end.", "bad"
     if unknown := [one for one in others if not one.state.startswith(OF_THE_DUMP) or one.state == UNDEFINED_OBJECT]:
         return _clauses([*(f"{one} could not be restored here" for one in unknown), *foreign]), "unverified"
-    if found.changed and (by_copy or not unlike) and not others:
+    if found.changed and (by_copy or not unlike) and not others and not found.unknown:
         return _clauses(found.changed), "bad"
     wrong = [*(f"{one} cannot be restored" for one in others), *found.changed, *found.absent]
     if wrong:
         return _clauses([*wrong, *foreign]), "unverified" if foreign else "bad"
-    if ended and not left_out:
-        return f"pg_restore ended with {ended} and did not say why.", "unverified"
-    return "", "good"
+    return (found.unknown, "unverified") if found.unknown else ("", "good")
+
+
+def unknown_failures(code: int, last: str, *, named: int, logged: int) -> str:
+    """Return how the failures that are known are fewer or more than those that pg_restore counts, "" where they are the same.
+
+    `code` is its exit code and `last` its last line, which has the count; it named `named` entries, and the server logged
+    `logged` errors. Only where all three are the same does an error belong to the entry at its place.
+    """
+    match = re.fullmatch(r"warning: errors ignored on restore: (\d+)", last)
+    if code and not match:
+        return f"pg_restore ended with {code} and did not say why"
+    counted = int(match[1]) if match else 0
+    if named == logged == counted:
+        return ""
+    return f"pg_restore counted {counted} failures, named {named}, and the server logged {logged}"
 
 
 def _try(its: Trial, program: Path, path: Path, manifest: Manifest, progress: Progress) -> tuple[Findings, int]:
     """Restore the dump and compare it; return what was found, and pg_restore's exit code."""
     entries: list[str] = []
-    show = shown(progress, manifest)
+    show, last = shown(progress, manifest), ""
 
     def hear(line: str) -> None:
+        nonlocal last
+        last = line
         show(line)
         if match := re.match(r"from TOC entry \d+; \d+ \d+ (.*) [^ ]*$", line):
             entries.append("".join(letter if letter.isprintable() else "?" for letter in match[1]))
@@ -162,17 +182,17 @@ def _try(its: Trial, program: Path, path: Path, manifest: Manifest, progress: Pr
         tools.Running(program, [*options, f"--dbname={place}", str(path)], environment, hear) as restoring,
     ):
         code = restoring.wait()
-    failed = [Failure(what or "an object", state or "?????") for what, state in zip_longest(entries, its.server.states())]
-    failures = [one for one in failed if one.what != f"COMMENT EXTENSION {STATEMENTS}"]  # Its owner is a superuser.
-    if failed and not failures:
-        code = 0
+    states = its.server.states()
+    unknown = unknown_failures(code, last, named=len(entries), logged=len(states))
+    failed = [Failure(what or "an object", state or "?????") for what, state in zip_longest(entries, states)]
+    failures = [one for one in failed if one != COMMENT]
     with transaction.atomic(using=its.connection.alias):
         found = read_contents(its.connection, progress.show, how=manifest.hashing)
     both = {name: content for name, content in manifest.tables.items() if name in found}
     changed = differences(both, {name: found[name] for name in both})
     absent = [one for one in differences(manifest.tables, found) if one not in changed]
     absent += [f"dbstatus finds {one}" for one in findings_of(verify(its.connection)) if one not in manifest.findings]
-    return Findings(tuple(failures), tuple(changed), tuple(absent)), code
+    return Findings(tuple(failures), tuple(changed), tuple(absent), unknown), code
 
 
 def _read(program: Path, path: Path, option: str) -> str | None:
