@@ -23,18 +23,14 @@ OF_DJANGO = {
     "--force-color",
     "--skip-checks",
 }
-# `migrate` is Django's, with one option of ours.
-OF_DJANGOS_MIGRATE = {
-    "--noinput",
-    "--no-input",
-    "--database",
-    "--fake",
-    "--fake-initial",
-    "--plan",
-    "--run-syncdb",
-    "--check",
-    "--prune",
-}
+# Django's commands, with options of ours.
+OF_DJANGOS_COMMAND = {
+    "flush": {"--noinput", "--no-input", "--database"},
+    "loaddata": {"--app", "--database", "--exclude", "--format", "--ignorenonexistent"},
+    "migrate": {
+        "--noinput", "--no-input", "--database", "--fake", "--fake-initial", "--plan", "--run-syncdb", "--check", "--prune"
+    },
+}  # fmt: skip
 
 
 def test_the_commands_are_these():
@@ -50,6 +46,8 @@ def test_the_commands_are_these():
         "dbroles",
         "dbseed",
         "dbstatus",
+        "flush",
+        "loaddata",
         "migrate",
     ]
 
@@ -58,7 +56,7 @@ def test_the_commands_are_these():
 def test_a_command_has_a_page_with_each_of_its_options(command):
     parser = load_command_class("fly2any.database", command).create_parser("manage.py", command)
     options = {word for action in parser._actions for word in action.option_strings if word.startswith("--")} - OF_DJANGO
-    options -= OF_DJANGOS_MIGRATE if command == "migrate" else set()
+    options -= OF_DJANGOS_COMMAND.get(command, set())
     page = (DOCS / "reference" / f"{command}.md").read_text()
 
     assert {option for option in options if not re.search(rf"^\| `{option}\b", page, re.M)} == set()

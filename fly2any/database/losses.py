@@ -1,9 +1,9 @@
-"""What a run of migrations takes away: the tables and columns that it drops, with their rows."""
+"""What a command takes away, with its number of rows: the tables and columns that migrations drop, and what Django's commands empty."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,9 +33,9 @@ PLACE_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What one migration takes away."""
+    """What one migration, or one command, takes away."""
 
-    migration: str  # app.name
+    migration: str  # app.name, "" of a command
     backwards: bool
     table: str  # "" for SQL of the migration's own
     column: str  # "" for the whole table
@@ -68,6 +68,14 @@ def read_losses(connection, loader, plan: list[tuple[Migration, bool]]) -> list[
     return lost
 
 
+def read_rows(connection, tables: Iterable[str]) -> list[Loss]:
+    """Return the rows of `tables`, as what a command takes away that empties them; nothing of an empty one."""
+    with time_limits(connection, read_only=True), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL row_security TO off")
+        found = [Loss("", False, table, "") for table in sorted(tables)]
+        return [replace(loss, rows=rows) for loss in found if (rows := _count(cursor, loss, missing=0))]
+
+
 def guard(
     connection, loader, plan: list[tuple[Migration, bool]], *, yes: bool, without_backup: bool, say: Callable[[str], Any]
 ) -> None:
@@ -80,12 +88,16 @@ def guard(
         if not loss.backwards:
             say(f"{loss.migration} drops the {loss}." if loss.table else f"{loss.migration} has SQL that drops or deletes.")
     lost = [loss for loss in losses if loss.backwards]
-    if not lost:
-        return
+    if lost:
+        want_consent(connection, f"Reversing {_named(plan)} drops", lost, yes=yes, without_backup=without_backup)
+
+
+def want_consent(connection, doing: str, lost: Sequence[object], *, yes: bool, without_backup: bool) -> None:
+    """Raise Refusal unless `yes`, and there is a good backup or none is wanted; `doing` is the beginning of its sentence."""
     if not yes:
         names = ", ".join(map(str, lost[:20])) + (f", and {len(lost) - 20} more" if len(lost) > 20 else "")
         raise Refusal(
-            f"Reversing {_named(plan)} drops {names}, so nothing was changed: take a backup (`manage.py dbbackup --verify`),"
+            f"{doing} {names}, so nothing was changed: take a backup (`manage.py dbbackup --verify`),"
             " then run the command again with --yes."
         )
     if not without_backup:

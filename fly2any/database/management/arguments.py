@@ -35,3 +35,9 @@ def add_lock_wait(parser: argparse.ArgumentParser, lock: str = "migration") -> N
         metavar="SECONDS",
         help=f"How long to wait for the {lock} lock, and in all for a lock that others hold; {PATIENCE} if not given.",
     )
+
+
+def add_consent(parser: argparse.ArgumentParser, doing: str) -> None:
+    """Add `--yes` and `--without-backup`; `doing` is what the command does only with `--yes`."""
+    parser.add_argument("--yes", action="store_true", help=f"{doing}.")
+    parser.add_argument("--without-backup", action="store_true", help="Proceed even if there is no recent good backup.")

@@ -6,7 +6,7 @@ from django.db import Error, connections
 
 from fly2any.database import journal, losses
 from fly2any.database.diagnosis import Refusal, sqlstate
-from fly2any.database.management.arguments import add_lock_wait
+from fly2any.database.management.arguments import add_consent, add_lock_wait
 from fly2any.database.migrating import Executor, migrating, refuse_what_another_tool_made
 from fly2any.database.terminal import Terminal
 
@@ -17,10 +17,7 @@ class Command(migrate.Command):
     def add_arguments(self, parser):
         super().add_arguments(parser)
         add_lock_wait(parser)
-        parser.add_argument(
-            "--yes", action="store_true", help="Reverse migrations even if they drop tables or columns with rows."
-        )
-        parser.add_argument("--without-backup", action="store_true", help="Proceed even if there is no recent good backup.")
+        add_consent(parser, "Reverse migrations even if they drop tables or columns with rows")
 
     def handle(self, *args, database, lock_wait, yes=False, without_backup=False, **options):
         if options["fake_initial"]:

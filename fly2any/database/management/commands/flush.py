@@ -1,0 +1,31 @@
+from django.core.management.base import CommandError
+from django.core.management.commands import flush
+from django.db import connections
+
+from fly2any.database.locks import LOCK_TIMEOUT
+from fly2any.database.losses import read_rows, want_consent
+from fly2any.database.management.arguments import add_consent
+from fly2any.database.sql import time_limits
+
+
+class Command(flush.Command):
+    help = "Delete all rows of all tables that belong to models, including rows that migrations inserted."
+
+    def add_arguments(self, parser):
+        super().add_arguments(parser)
+        add_consent(parser, "Delete rows even if there are any")
+
+    def handle(self, *, yes=False, without_backup=False, **options):
+        if "inhibit_post_migrate" in options:  # Only Django's test cases pass it, to clear their test database.
+            super().handle(**options)
+            return
+        connection = connections[options["database"]]
+        tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
+        if lost := read_rows(connection, tables):
+            want_consent(connection, "flush empties", lost, yes=yes, without_backup=without_backup)
+        try:
+            with time_limits(connection, lock=LOCK_TIMEOUT * 1000):
+                super().handle(**options | {"interactive": False})
+        except CommandError as error:
+            raise (error.__cause__ or error) from None  # Django's own sentence guesses at what the server said.
+        self.stdout.write(f"Emptied {len(tables)} tables." if tables else "No tables of our models found: nothing was changed.")

@@ -1,0 +1,40 @@
+from collections import Counter
+
+from django.core.management.commands import loaddata
+from django.db import connections
+
+from fly2any.database.losses import Loss, want_consent
+from fly2any.database.management.arguments import add_consent
+
+
+class Command(loaddata.Command):
+    help = "Load fixtures; rows that exist are overwritten only with --yes."
+
+    def add_arguments(self, parser):
+        super().add_arguments(parser)
+        add_consent(parser, "Overwrite existing rows")
+
+    def handle(self, *fixtures, yes=False, without_backup=False, **options):
+        self.consent = {"yes": yes, "without_backup": without_backup}
+        super().handle(*fixtures, **options)
+
+    def loaddata(self, fixture_labels):
+        """Load all fixtures; raise Refusal, which rolls that back, where rows were overwritten without consent."""
+        self.loaded: set[tuple] = set()
+        self.overwritten: Counter[str] = Counter()
+        super().loaddata(fixture_labels)
+        lost = [Loss("", False, table, "", rows) for table, rows in sorted(self.overwritten.items())]
+        if lost:
+            want_consent(connections[self.using], "Loading the fixtures overwrites rows of", lost, **self.consent)
+
+    def save_obj(self, obj):
+        row = obj.object
+        key = (type(row), row.pk)
+        rows = type(row)._base_manager.using(self.using)
+        exists = row.pk is not None and key not in self.loaded and rows.filter(pk=row.pk).exists()
+        saved = super().save_obj(obj)
+        if saved:
+            self.loaded.add(key)
+            if exists:
+                self.overwritten[row._meta.db_table] += 1
+        return saved

@@ -1,0 +1,107 @@
+"""Django's own commands that delete or overwrite rows ask for what `dbreset` and a destructive reversal ask for."""
+
+import io
+import json
+
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import OperationalError
+
+from fly2any.database.diagnosis import Refusal
+from tests.conftest import django, manage
+from tests.servers import open_transaction
+
+USER = """INSERT INTO users (id, email, "updatedAt") VALUES ('a', 'a@example.com', now())"""
+EMAILS = "SELECT email FROM users ORDER BY id"
+GO_ON = ", so nothing was changed: take a backup (`manage.py dbbackup --verify`), then run the command again with --yes."
+NO_BACKUP = (
+    "A good backup newer than 26 h is wanted before rows go, and there is none:"
+    " run `manage.py dbbackup --verify`, or add --without-backup."
+)
+
+
+@pytest.fixture
+def used(migrated):
+    migrated.execute(USER)
+    return migrated
+
+
+@pytest.fixture(autouse=True)
+def no_backups(tmp_path, monkeypatch):
+    monkeypatch.setitem(settings.BACKUPS, "location", str(tmp_path / "backups"))
+
+
+def call(database, *arguments, **options):
+    """Run a command on `database` in this process, and return what it prints."""
+    out = io.StringIO()
+    with django(database) as connection:
+        call_command(*arguments, database=connection.alias, stdout=out, **options)
+    return out.getvalue()
+
+
+def fixture(folder, email, identifier="a"):
+    file = folder / "users.json"
+    moment = "2026-01-01T00:00:00Z"
+    row = {"model": "accounts.user", "pk": identifier, "fields": {"email": email, "created_at": moment, "updated_at": moment}}
+    file.write_text(json.dumps([row]))
+    return str(file)
+
+
+def test_flush_without_input_deletes_nothing_and_names_what_it_would_delete(used):
+    result = manage("flush", "--no-input", url=used.url)
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("flush empties table auth_group (")
+    assert ", table users (1 row)" in result.stderr
+    assert result.stderr.endswith(f"{GO_ON}\n")
+    assert used.execute(EMAILS) == [("a@example.com",)]
+
+
+def test_flush_with_yes_wants_a_good_backup(used):
+    with pytest.raises(Refusal) as refused:
+        call(used, "flush", interactive=False, yes=True)
+
+    assert str(refused.value) == NO_BACKUP
+    assert used.execute(EMAILS) == [("a@example.com",)]
+
+
+def test_flush_empties_the_tables_and_keeps_the_migrations(used):
+    recorded = used.execute("SELECT count(*) FROM django_migrations")
+
+    said = call(used, "flush", yes=True, without_backup=True)
+
+    assert said.startswith("Emptied ")
+    assert used.execute("SELECT count(*) FROM users") == [(0,)]
+    assert used.execute("SELECT count(*) > 0 FROM auth_permission") == [(True,)]  # Made anew, as after `migrate`.
+    assert used.execute("SELECT count(*) FROM django_migrations") == recorded
+
+
+def test_flush_waits_for_no_lock_for_long(used):
+    with open_transaction(used, "SELECT FROM users"), pytest.raises(OperationalError, match="lock timeout"):
+        call(used, "flush", yes=True, without_backup=True)
+
+    assert used.execute(EMAILS) == [("a@example.com",)]
+
+
+def test_fixtures_overwrite_no_row_without_yes(used, tmp_path):
+    file = fixture(tmp_path, "b@example.com")
+
+    with pytest.raises(Refusal) as refused:
+        call(used, "loaddata", file)
+    assert str(refused.value) == f"Loading the fixtures overwrites rows of table users (1 row){GO_ON}"
+    with pytest.raises(Refusal) as refused:
+        call(used, "loaddata", file, yes=True)
+    assert str(refused.value) == NO_BACKUP
+    assert used.execute(EMAILS) == [("a@example.com",)]
+
+    call(used, "loaddata", file, yes=True, without_backup=True)
+    assert used.execute(EMAILS) == [("b@example.com",)]
+
+
+def test_fixtures_of_new_rows_are_loaded_without_a_question(used, tmp_path):
+    file = fixture(tmp_path, "b@example.com", "b")
+
+    call(used, "loaddata", file, file)  # Twice: a row of the fixtures themselves may be overwritten.
+
+    assert used.execute(EMAILS) == [("a@example.com",), ("b@example.com",)]
