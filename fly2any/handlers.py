@@ -6,6 +6,8 @@ from django.conf import settings
 from django.core.handlers import asgi, wsgi
 from django.http import HttpResponse
 
+from fly2any.content_length import body_length
+
 TOO_LARGE = "The request exceeds the limit of 2.5 MB. Send a smaller one.\n"
 
 
@@ -40,8 +42,8 @@ class ASGIHandler(asgi.ASGIHandler):
     request_class = ASGIRequest
 
     async def handle(self, scope, receive, send):
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or len(length) > 18 or int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+        if body_length(lengths, largest=settings.DATA_UPLOAD_MAX_MEMORY_SIZE) is None:
             await self.send_response(HttpResponse(TOO_LARGE, status=413, content_type="text/plain"), send)
             return
         await super().handle(scope, receive, send)

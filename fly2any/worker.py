@@ -1,7 +1,7 @@
 """gunicorn's worker with threads, in which a request gets a thread once it has arrived whole.
 
 In gunicorn's own a thread waits for the rest of a request without end: as many slow clients as there are threads stop a process.
-Here the main loop, which waits for all connections at once, receives them. TLS is the proxy's.
+Here the main loop, which waits for all connections at once, receives them. TLS is the proxy's. docs/adr/0016 weighs this.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import NamedTuple
 from django.conf import settings
 from gunicorn import util  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
+
+from fly2any.content_length import body_length
 
 ARRIVAL = 20  # Seconds that a request may take to arrive.
 STALLED = 20  # Seconds that a client may take no byte of an answer, which a thread writes.
@@ -42,9 +44,9 @@ class Frame(NamedTuple):
 
 
 def frame(received: bytes | bytearray, largest: int) -> Frame | None:
-    """Return the frame of a request whose body may have `largest` bytes, None while its head has not arrived.
+    """Return the frame of a request whose body may have `largest` bytes, None until its head has arrived.
 
-    A head that is malformed is a frame without a body: gunicorn's parser says so to the client.
+    A malformed head is a frame without a body: gunicorn's parser answers the client.
     """
     end = received.find(b"\r\n\r\n")
     if end < 0:
@@ -54,16 +56,15 @@ def frame(received: bytes | bytearray, largest: int) -> Frame | None:
         name, _, value = line.partition(b":")
         match name.strip().lower():
             case b"content-length":
-                lengths.append(value.strip())
+                lengths.append(value)
             case b"transfer-encoding":
                 return Frame(end + 4, is_read=False)
             case b"expect":
                 is_awaited = True
-    if not lengths:
-        return Frame(end + 4)
-    if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > 18 or int(lengths[0]) > largest:
+    length = body_length(lengths, largest=largest)
+    if length is None:
         return Frame(end + 4, is_read=False)
-    return Frame(end + 4 + int(lengths[0]), is_awaited=is_awaited)
+    return Frame(end + 4 + length, is_awaited=is_awaited)
 
 
 class Connection(TConn):

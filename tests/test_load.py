@@ -270,6 +270,12 @@ def test_a_body_too_large_is_a_sentence_on_every_page_and_is_not_read(path):
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("length", ["9" * 5000, "²", "-1", "1, 1"])
+def test_a_length_that_is_no_number_is_refused_as_one_too_large_is(length):
+    assert answer(CONTENT_LENGTH=length) == (413, handlers.TOO_LARGE)
+
+
+@pytest.mark.django_db
 def test_a_file_is_refused_and_a_form_of_the_same_kind_is_not():
     assert answer(FILE, CONTENT_TYPE=MULTIPART) == (
         413,
@@ -332,5 +338,6 @@ def test_under_asgi_a_large_body_is_not_kept_either():
     piece = b"a" * MB
 
     assert ask_asgi(piece, headers=[(b"content-length", str(600 * MB).encode())]) == [413]
+    assert ask_asgi(b"a", headers=[(b"content-length", b"1")] * 2) == [413]  # Repeated, as under WSGI.
     assert ask_asgi(*[piece] * 3) == []  # Without a told length it is ended.
     assert ask_asgi(b"a=b", headers=[(b"content-type", b"text/plain; charset=hex")]) == [400]

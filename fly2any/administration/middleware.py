@@ -6,6 +6,7 @@ from django.conf import settings
 from django.core.files.uploadhandler import FileUploadHandler
 from django.http import HttpResponse
 
+from fly2any.content_length import body_length
 from fly2any.handlers import TOO_LARGE
 
 
@@ -47,8 +48,8 @@ def refusal(request) -> HttpResponse | None:
         return _refuse(400, "A request header contains a NUL character.")
     if "HTTP_TRANSFER_ENCODING" in request.META:
         return _refuse(411, "The request has no Content-Length header. Add it.")
-    length = request.META.get("CONTENT_LENGTH") or "0"
-    if not length.isdigit() or int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+    length = request.META.get("CONTENT_LENGTH", "").encode()
+    if body_length([length] if length else [], largest=settings.DATA_UPLOAD_MAX_MEMORY_SIZE) is None:
         return _refuse(413, TOO_LARGE)
     if request.content_type == "multipart/form-data":  # Read here: later the check of CSRF would answer for what it has.
         try:
