@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 
 import pytest
 
@@ -42,6 +43,50 @@ def test_what_was_archived_comes_back_as_it_was(filled, tmp_path):
     assert {table: rows for table, rows in rows(filled).items() if table in (*archived, "ai_messages")} == {
         table: rows for table, rows in before.items() if table in (*archived, "ai_messages")
     }
+
+
+def test_a_row_whose_text_is_longer_than_a_gigabyte_with_its_quotes_is_archived_and_comes_back(migrated, tmp_path):
+    put(migrated, "price_history", "big", CASES["price_history"][0])
+    migrated.execute("UPDATE price_history SET currency = repeat('\"', 540000000)")
+
+    removed = swept(migrated, "price_history", tmp_path, deadline=time.monotonic() + 600).removed
+    with django(migrated) as connection:
+        [name] = [path.stem for path in tmp_path.glob("*.json")]
+        _, [loaded] = Archives(store_at(str(tmp_path)), migrated.name).load(connection, name, Progress())
+
+    assert (removed, loaded.added) == (1, 1)
+    assert migrated.execute("SELECT id, length(currency) FROM price_history") == [("big", 540000000)]
+
+
+OLD_HASHES = """
+    SELECT count(*), COALESCE(sum(('x' || left(md5(ROW(t.*)::text), 16))::bit(64)::bigint), 0)::text FROM {table} AS t
+"""
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["as it was", "with another hash"])
+def test_an_archive_of_before_is_compared_as_it_was_hashed(migrated, tmp_path, changed):
+    for number, (table, values) in enumerate(ODD):
+        if table == "price_history":
+            put(migrated, table, f"odd{number}", {**CASES[table][0], **values})
+    held = rows(migrated)["price_history"]
+    with migrated.connect(options="-c TimeZone=UTC") as client:
+        [(number, total)] = client.execute(OLD_HASHES.format(table="price_history")).fetchall()
+    swept(migrated, "price_history", tmp_path)
+    [description] = tmp_path.glob("*.json")
+    data = json.loads(description.read_text()) | {"format": 1}
+    del data["signature"], data["hashing"]
+    data["parts"][0]["content"] = {"rows": number, "hash": f"1{total}" if changed else total}
+    description.write_text(json.dumps(data | {"signature": signature(data, purpose=PURPOSE, key=KEY)}))
+
+    with django(migrated) as connection:
+        archives = Archives(store_at(str(tmp_path)), migrated.name)
+        if changed:
+            with pytest.raises(Refusal, match="has other rows of price_history than were archived"):
+                archives.load(connection, description.stem, Progress())
+        else:
+            archives.load(connection, description.stem, Progress())
+
+    assert rows(migrated)["price_history"] == ([] if changed else held)
 
 
 def test_archives_are_sealed_as_backups_are(filled, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
+
+from psycopg.abc import Buffer
 
 from .. import sql
 from ..catalog import quote
@@ -87,14 +89,18 @@ def read_contents(connection, show: Callable[[str, float], None], *, how: int = 
 
 
 def _copied(connection, cursor, place: str, columns: list[str]) -> Content:
-    """Return the content of a table: the sum of 64 bits of each row's BLAKE2, a row being what COPY writes."""
-    rows = total = 0
     listed = f" ({', '.join(map(quote, columns))})" if columns else ""
-    with connection.wrap_database_errors, cursor.copy(f"COPY {place}{listed} TO STDOUT") as copy:
-        for row in copy:
-            rows += 1
-            total += int.from_bytes(blake2b(row, digest_size=8).digest())
-    return Content(rows, str(total))
+    with connection.wrap_database_errors, cursor.copy(f"COPY {place}{listed} TO STDOUT") as rows:
+        return content_of(rows)
+
+
+def content_of(rows: Iterable[Buffer]) -> Content:
+    """Return the content of rows as COPY writes them, one by one: their number, and the sum of 64 bits of each one's BLAKE2."""
+    number = total = 0
+    for row in rows:
+        number += 1
+        total += int.from_bytes(blake2b(row, digest_size=8).digest())
+    return Content(number, str(total))
 
 
 def pin(cursor, settings: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from typing import Any
 from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
 
-from ..backup.contents import CONTENT_SQL, PATIENT, PINNED, Content, pin
+from ..backup.contents import BY_COPY, BY_SELECT, CONTENT_SQL, PATIENT, PINNED, Content, content_of, pin
 from ..backup.manifest import file_name, sha256_of
 from ..backup.restore import opened
 from ..backup.sealing import ENDING, room_for, seal
@@ -29,7 +29,8 @@ from ..watching import Progress
 from .rules import RULES, Rule
 
 PURPOSE = "retention.archive"
-FORMAT = 1
+FORMAT = 2
+READ = (1, FORMAT)
 CHUNK = 1 << 20  # Bytes.
 IDS = ".ids"  # Of an archive whose rows are being removed: once it is known which were not, it is gone.
 HERE = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT | {"lock_timeout": f"{LOCK_TIMEOUT}s"}
@@ -84,6 +85,7 @@ class Archive:
     parts: tuple[Part, ...]
     ghosts: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    hashing: int = BY_SELECT  # How the hashes of the parts were made, as those of backups.
     signed: str = SIGNED  # Or why the file it was read from is not known to be ours.
 
     @property
@@ -135,7 +137,7 @@ class Archives:
                 if rule.child:
                     theirs = f"SELECT {_listed(columns[rule.child])} FROM ONLY {quote(rule.child)} WHERE {quote(rule.child_key)} = ANY (%(ids)s)"
                     queries[rule.child] = (theirs, {"ids": [row[0] for row in found]})
-                contents = _write(connection, cursor, path, queries)
+                contents = _write(connection, path, queries)
                 ghosts = []
                 if "userId" in columns[rule.table]:
                     cursor.execute(GHOSTS_SQL.format(rows=rows), part)
@@ -152,6 +154,7 @@ class Archives:
             archive = Archive(
                 name, file, taken, self.database, origin_of(connection), path.stat().st_size, sha256_of(path), min(ages), max(ages),
                 tuple(Part(table, columns[table], content) for table, content in contents.items()), tuple(sorted(ghosts)),
+                hashing=BY_COPY,
             )  # fmt: skip
             progress.show(f"storing {file}", None)
             self.store.put(file, path, lambda size: None)
@@ -296,22 +299,39 @@ def _listed(columns: tuple[str, ...]) -> str:
     return ", ".join(map(quote, columns))
 
 
-def _write(connection, cursor, path: Path, queries: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Content]:
+def _write(connection, path: Path, queries: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Content]:
     """Write what each query returns into an entry of the zip at `path`, and return its content."""
     contents = {}
     with room_for(path), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
         for table, (query, parameters) in queries.items():
-            cursor.execute(CONTENT_SQL.format(table=f"({query})"), parameters)
-            contents[table] = Content(*cursor.fetchone())
             with (
                 whole.open(f"{table}.copy", "w", force_zip64=True) as entry,
                 connection.wrap_database_errors,
                 connection.connection.cursor() as raw,
                 raw.copy(f"COPY ({query}) TO STDOUT", parameters) as rows,
             ):
-                for data in rows:
-                    entry.write(data)
+                contents[table] = content_of(_written(rows, entry))
     return contents
+
+
+def _written(rows: Iterable[Any], entry) -> Iterator[Any]:
+    """Yield the rows, each once it is written."""
+    for row in rows:
+        entry.write(row)
+        yield row
+
+
+def _content(connection, cursor, query: str, hashing: int) -> Content:
+    """Return the content of what a query returns, hashed as the archive's rows were."""
+    if hashing == BY_SELECT:
+        cursor.execute(CONTENT_SQL.format(table=f"({query})"))
+        return Content(*cursor.fetchone())
+    with (
+        connection.wrap_database_errors,
+        connection.connection.cursor() as raw,
+        raw.copy(f"COPY ({query}) TO STDOUT") as rows,
+    ):
+        return content_of(rows)
 
 
 def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
@@ -329,8 +349,7 @@ def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
     ):
         while data := entry.read(CHUNK):
             rows.write(data)
-    cursor.execute(CONTENT_SQL.format(table=f"(SELECT {columns} FROM {beside})"))
-    if Content(*cursor.fetchone()) != part.content:
+    if _content(connection, cursor, f"SELECT {columns} FROM {beside}", archive.hashing) != part.content:
         raise Unfit(f"{archive.file} has other rows of {part.table} than were archived: use another archive.")
     is_parent = part.table == archive.table
     hangs_on = "id" if is_parent else quote(RULES[archive.table].child_key)
@@ -374,7 +393,7 @@ def from_json(text: str | bytes, *, where: str) -> Archive:
         data: dict[str, Any] = json.loads(text)
         given = data.pop("signature", None)
         signed = signed_as(data, given, purpose=PURPOSE)
-        if data.pop("format") != FORMAT:
+        if data.pop("format") not in READ:
             raise Refusal(f"{where} has a format that this code does not read: use the code that wrote it, or newer.")
         data["taken"] = datetime.fromisoformat(data["taken"]).astimezone(UTC)
         data |= {name: tuple(data[name]) for name in ("ghosts", "left")}
@@ -404,6 +423,8 @@ def from_json(text: str | bytes, *, where: str) -> Archive:
         ]
         words += [word for part in archive.parts for word in (*part.columns, part.content.hash)]
         "".join(words).encode()  # Raises TypeError for what is no text, UnicodeError for what no file holds.
+        if archive.hashing not in (BY_SELECT, BY_COPY):
+            raise ValueError("no hash of ours")
         if not all("id" in part.columns and type(part.content.rows) is int for part in archive.parts):
             raise ValueError("a part that is none")
         return archive
