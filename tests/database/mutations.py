@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from fly2any.database import contract as contracts
 from fly2any.database.catalog import Check, Column, ForeignKey, Index, Key, Table
@@ -11,7 +13,7 @@ from fly2any.database.catalog import Check, Column, ForeignKey, Index, Key, Tabl
 CONTRACT = contracts.load()
 EXPECTED = contracts.catalog_of(CONTRACT.expected(CONTRACT.migrations))
 
-POINTING = {(key.table, name) for key in EXPECTED.foreign_keys for name in key.columns}
+POINTING = {(key.table, name): key.target for key in EXPECTED.foreign_keys for name in key.columns}
 OTHER_TYPE = {
     "text": "character varying(255)",
     "timestamp with time zone": "timestamp(3) without time zone",
@@ -36,7 +38,7 @@ OTHER_DEFAULT = {
     "smallint": "7",
 }
 
-TRIGGER_SQL = "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+TRIGGER_SQL = "CREATE OR REPLACE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,32 @@ class Mutation:
     sql: str
     found: frozenset[tuple[str, str]]  # code and where of every finding
     since: int = 0  # the major version of PostgreSQL that can do this damage
+    reads: str = ""  # a table that is not damaged and must be whole
+
+    @property
+    def table(self) -> str:
+        return re.match(r"\w+", self.name)[0]
+
+    @cached_property
+    def damages(self) -> frozenset[str]:
+        """The tables that are not whole while it lasts."""
+        return frozenset([self.table, *(where.partition(".")[0] for _, where in self.found)])
+
+
+def rounds(all_of_them: Iterable[Mutation]) -> list[list[Mutation]]:
+    """Put mutations of different tables together: two readings of the catalogue then serve all of a round."""
+    made: list[tuple[list[Mutation], set[str], set[str]]] = []
+    for mutation in all_of_them:
+        for together, damaged, read in made:
+            if not (mutation.damages & (damaged | read) or mutation.reads in damaged):
+                break
+        else:
+            together, damaged, read = [], set(), set()
+            made.append((together, damaged, read))
+        together.append(mutation)
+        damaged |= mutation.damages
+        read.add(mutation.reads)
+    return [together for together, _, _ in made]
 
 
 def q(name: str) -> str:
@@ -81,23 +109,30 @@ def hanging_on(column: Column) -> list:
 
 
 def mutations() -> Iterator[Mutation]:
-    for table in EXPECTED.tables:
-        yield from of_table(table)
-    for column in EXPECTED.columns:
-        yield from of_column(column)
-    for key in EXPECTED.keys:
-        yield from of_key(key)
-    for check in EXPECTED.checks:
-        yield from of_check(check)
-    for index in EXPECTED.indexes:
-        yield from of_index(index)
-    for fk in EXPECTED.foreign_keys:
-        yield from of_foreign_key(fk)
+    for make, things in (
+        (of_table, EXPECTED.tables),
+        (of_column, EXPECTED.columns),
+        (of_key, EXPECTED.keys),
+        (of_check, EXPECTED.checks),
+        (of_index, EXPECTED.indexes),
+        (of_foreign_key, EXPECTED.foreign_keys),
+    ):
+        for thing in things:
+            yield from map(with_names_of_its_own, make(thing))
+
+
+def with_names_of_its_own(mutation: Mutation) -> Mutation:
+    """What it makes or renames carries its table's name: indexes of two tables cannot have the same."""
+
+    def own(text):
+        return re.sub(r"\b(theirs|moved)", rf"\1_{mutation.table}", text)
+
+    return replace(mutation, sql=own(mutation.sql), found=frozenset((code, own(where)) for code, where in mutation.found))
 
 
 def of_table(table: Table) -> Iterator[Mutation]:
-    def damage(name, sql, *found):
-        return Mutation(f"{table.name}: {name}", sql, frozenset(found))
+    def damage(name, sql, *found, **options):
+        return Mutation(f"{table.name}: {name}", sql, frozenset(found), **options)
 
     t = q(table.name)
     fks = [fk for fk in EXPECTED.foreign_keys if table.name in (fk.table, fk.target)]
@@ -137,7 +172,7 @@ def of_table(table: Table) -> Iterator[Mutation]:
     ]
     if table.name == "user_activities":  # The trail that is to survive its user.
         sql = f'ALTER TABLE {t} ADD CONSTRAINT theirs FOREIGN KEY ("userId") REFERENCES users ON DELETE CASCADE'
-        yield damage("a foreign foreign key in the way", sql, ("foreign_key.extra", "user_activities.theirs"))
+        yield damage("a foreign foreign key in the way", sql, ("foreign_key.extra", "user_activities.theirs"), reads="users")
     for column in spare[:1]:
         sql = f"CREATE UNIQUE INDEX theirs ON {t} ({q(column)})"
         yield damage("a foreign unique index in the way", sql, ("unique.extra", f"{table.name}.theirs"))
@@ -197,6 +232,7 @@ def of_column(column: Column) -> Iterator[Mutation]:
             f"{alter} DROP DEFAULT; {alter} TYPE {other} USING {q(column.name)}::{other}"
             + (f"; {alter} SET DEFAULT {default_for(column, other)}" if column.default else ""),
             ("column.different", at(column)),
+            reads=POINTING.get((column.table, column.name), ""),
         )
     if column.type.startswith(("text", "character")):
         yield damage("collation", f'{alter} TYPE {column.type} COLLATE "C"', ("column.different", at(column)))
@@ -380,7 +416,7 @@ def of_foreign_key(fk: ForeignKey) -> Iterator[Mutation]:
         return f"{drop}; {alter} ADD {replace(fk, **changes).sql()}{suffix}"
 
     def damage(title, sql, code, **options):
-        return Mutation(f"{here}: {title}", sql, frozenset([(f"foreign_key.{code}", here)]), **options)
+        return Mutation(f"{here}: {title}", sql, frozenset([(f"foreign_key.{code}", here)]), reads=fk.target, **options)
 
     yield damage("dropped", drop, "missing")
     yield damage("renamed", f"{alter} RENAME CONSTRAINT {name} TO moved", "renamed")

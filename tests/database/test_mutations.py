@@ -1,15 +1,17 @@
 """The mutation matrix: every kind of damage to every object is found, by the right code, and its cure works."""
 
+from pprint import pformat
+
 import pytest
-from django.db import ProgrammingError, connection, transaction
+from django.db import DatabaseError, ProgrammingError, connection, transaction
 
 from fly2any.database.catalog import read_catalog
 from fly2any.database.drift import compare
 from fly2any.database.findings import Severity
 from fly2any.database.foreign import AGREE
-from tests.database.mutations import EXPECTED, Mutation, mutations
+from tests.database.mutations import EXPECTED, Mutation, mutations, rounds
 
-MUTATIONS = tuple(mutations())
+ROUNDS = rounds(mutations())
 # What `migrate` fills: damage such as a new NOT NULL column needs empty tables.
 EMPTY_SQL = """
     DELETE FROM auth_group; DELETE FROM auth_permission; DELETE FROM django_content_type; DELETE FROM django_migrations;
@@ -32,21 +34,42 @@ def test_the_undamaged_database_has_no_finding():
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_damage_is_found_and_its_cure_works(mutation: Mutation):
-    if connection.pg_version < mutation.since * 10_000:
-        with pytest.raises(ProgrammingError), transaction.atomic():
-            run(mutation.sql)  # This version of PostgreSQL has no such damage.
-        return
+@pytest.mark.parametrize("together", ROUNDS, ids=lambda together: f"{len(together)} damages")
+def test_damages_are_found_and_their_cures_work(together: list[Mutation], record_property):
+    record_property("damages", len(together))
     run(EMPTY_SQL)
-    run(mutation.sql)
+    for mutation in filter(is_too_new, together):
+        with pytest.raises(ProgrammingError), transaction.atomic():
+            run(mutation.sql)
+    possible = [mutation for mutation in together if not is_too_new(mutation)]
 
-    found = drift()
+    wrong = what_is_wrong(possible)
 
-    assert {(finding.code, finding.where) for finding in found} == mutation.found
-    assert len(found) == len(mutation.found)
-    for finding in found:
-        cure = finding.cure.removeprefix(AGREE)
-        if finding.is_sql or cure != finding.cure:
-            run(cure.replace(" CONCURRENTLY", ""))
-    assert [finding for finding in drift() if finding.severity is not Severity.NOTE] == []
+    if wrong:
+        alone = {mutation.name: wrong for mutation in possible if (wrong := what_is_wrong([mutation]))}
+        pytest.fail(pformat(alone or {f"none alone, but together {[mutation.name for mutation in possible]}": wrong}))
+
+
+def is_too_new(mutation):
+    """Whether this version of PostgreSQL has no such damage."""
+    return connection.pg_version < mutation.since * 10_000
+
+
+def what_is_wrong(together):
+    """Do the damage of `together`, compare what is found, cure it, compare again, and undo all; return what was not as expected."""
+    expected = sorted(place for mutation in together for place in mutation.found)
+    try:
+        with transaction.atomic():
+            for mutation in together:
+                run(mutation.sql)
+            findings = drift()
+            for finding in findings:
+                cure = finding.cure.removeprefix(AGREE)
+                if finding.is_sql or cure != finding.cure:
+                    run(cure.replace(" CONCURRENTLY", ""))
+            left = [finding for finding in drift() if finding.severity is not Severity.NOTE]
+            transaction.set_rollback(True)
+    except DatabaseError as error:
+        return str(error)
+    found = sorted((finding.code, finding.where) for finding in findings)
+    return {} if (found, left) == (expected, []) else {"expected": expected, "found": found, "left after the cures": left}
