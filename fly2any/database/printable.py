@@ -14,6 +14,11 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(_escaped, text)
 
 
+def one_line(text: str) -> str:
+    r"""Return `text` as printable() does, with ends of lines and tabs as \uXXXX too: for a name or a value within a line."""
+    return printable(text).replace("\n", "\\u000a").replace("\t", "\\u0009")
+
+
 def _escaped(match: re.Match[str]) -> str:
     units = match[0].encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[first : first + 4]}" for first in range(0, len(units), 4))

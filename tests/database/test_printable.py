@@ -1,14 +1,17 @@
 """Nothing that a terminal would obey is printed."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
 from fly2any.database.backup import render
+from fly2any.database.backup.manifest import Manifest, Verdict, as_json, from_json
 from fly2any.database.backup.take import Kept
 from fly2any.database.diagnosis import Refusal, explain
 from fly2any.database.maintenance.render import as_list
 from fly2any.database.printable import printable
+from fly2any.database.retention.archive import from_json as describing
 
 HOSTILE = "a\x1b]0;title\x07\x9b31m\u202egpj.\u2066\r\x00\udcffb"
 SHOWN = r"a\u001b]0;title\u0007\u009b31m\u202egpj.\u2066\u000d\u0000\udcffb"
@@ -28,3 +31,39 @@ def test_names_of_files_and_sentences_are_printed_so():
     assert f"  {SHOWN} belongs to no archive" in as_list([], [HOSTILE], "here", "text")
     assert explain(Refusal(HOSTILE)) == SHOWN
     assert json.loads(as_list([], ["a\x9b\u202e"], "here", "json"))["odd"] == ["a\x9b\u202e"]
+
+
+FORGED = "a.dump\nVerdict   good\tb"
+ON_ONE_LINE = r"a.dump\u000aVerdict   good\u0009b"
+
+
+def test_a_name_of_a_file_is_on_one_line():
+    unknown = Manifest(
+        "n", "n.dump", datetime(2026, 11, 1, tzinfo=UTC), FORGED, "18.6", "18.6", "c", 1, "", "", (), (), (), (), {},
+        Verdict(datetime(2026, 11, 1, tzinfo=UTC), "18.6", FORGED, "bad"), signed="unsigned",
+    )  # fmt: skip
+
+    assert next(render.many(Kept((), (FORGED,)), "here")) == f"{ON_ONE_LINE} belongs to no backup, or cannot be read."
+    assert (
+        as_list([], [FORGED], "here", "text") == f"Archives at here\n  {ON_ONE_LINE} belongs to no archive, or cannot be read."
+    )
+    assert render.verdict(unknown) == f"Verdict   BAD: {ON_ONE_LINE}"
+    assert [line.partition(" ")[0] for line in render.one(unknown, "here").split("\n")] == ["Backup", "Contents"]
+
+
+@pytest.mark.parametrize("read", [from_json, describing], ids=["backup", "archive"])
+def test_a_file_whose_name_has_more_than_a_line_is_refused_in_one(read):
+    with pytest.raises(Refusal) as refused:
+        read(json.dumps({"format": 1}), where=f"{FORGED}.json")
+
+    assert str(refused.value).startswith(f"{ON_ONE_LINE}.json ")
+
+
+def test_a_manifest_whose_name_has_more_than_a_line_is_none():
+    taken = datetime(2026, 11, 1, tzinfo=UTC)
+    odd = Manifest(
+        FORGED, f"{FORGED}.dump", taken, "fly2any", "18.6", "18.6", "c", 1, "", "", (), (), (), (), {},
+    )  # fmt: skip
+
+    with pytest.raises(Refusal, match="is no manifest of a backup, or is damaged"):
+        from_json(as_json(odd), where=f"{FORGED}.json")

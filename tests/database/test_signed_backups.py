@@ -1,6 +1,7 @@
 """Backups whose manifests this installation did not write: listed, never chosen, never counted, never pruned."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,8 +11,10 @@ from fly2any.database.backup.render import many
 from fly2any.database.backup.retention import prune, read_newest
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import backups, find
+from fly2any.database.clock import read_clock
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.server import read_origin
+from fly2any.database.watching import Progress
 from tests.conftest import django
 
 
@@ -49,6 +52,12 @@ def as_text(data):
     return {**data, "signature": 7}
 
 
+def chosen(connection, origin, progress=None):
+    return {
+        "of": origin, "good": True, "others": True, "now": read_clock(connection).now(), "progress": progress or Progress(),
+    }  # fmt: skip
+
+
 SPOILED = {unsigned: "unsigned", forged: "signature does not match", as_text: "signature does not match"}
 
 
@@ -60,7 +69,7 @@ def test_what_is_not_signed_is_never_chosen_counted_or_pruned(server, place, dat
         old = keep(place, origin, 400, spoil)
 
         newest = read_newest(connection)
-        latest = find(store, "latest", of=origin, good=True, others=True)
+        latest = find(store, "latest", **chosen(connection, origin))
         listed = "\n".join(many(backups(store), "here"))
         pruned = prune(store, connection)
 
@@ -87,13 +96,44 @@ def test_an_unsigned_one_is_restored_only_when_named_and_allowed(database, place
         name = keep(place, origin, 1, unsigned)
 
         with pytest.raises(Refusal, match=r"is not signed with a key of this installation \(unsigned\).*add --unsigned"):
-            find(store, name, of=origin, good=True, others=True)
-        found = find(store, name, of=origin, good=True, others=True, unsigned=True)
+            find(store, name, **chosen(connection, origin))
+        found = find(store, name, **chosen(connection, origin), unsigned=True)
         with pytest.raises(Refusal, match="has no backup of"):
-            find(store, "latest", of=origin, good=True, others=True, unsigned=True)
+            find(store, "latest", **chosen(connection, origin), unsigned=True)
 
     assert found.name == name
     assert "signature" not in json.loads(as_json(found))  # Judging it does not sign it.
+
+
+class Told(Progress):
+    def __init__(self):
+        self.sentences = []
+
+    def say(self, sentence):
+        self.sentences.append(sentence)
+
+
+def test_latest_is_none_of_the_future_which_is_said(database, place):
+    told = Told()
+    with django(database) as connection:
+        origin, store = read_origin(connection), store_at(str(place))
+        old, soon = keep(place, origin, 1), keep(place, origin, -4 / 60)
+        future = keep(place, origin, -6 / 60)
+        latest = find(store, "latest", **chosen(connection, origin, told))
+        newest, named = read_newest(connection), find(store, future, **chosen(connection, origin))
+
+        (place / f"{soon}.json").unlink()
+        (place / f"{old}.json").unlink()
+        with pytest.raises(Refusal, match="has no backup of"):
+            find(store, "latest", **chosen(connection, origin))
+
+    assert (latest.name, newest.good.name, named.name) == (soon, soon, future)
+    [said] = told.sentences
+    assert re.fullmatch(
+        rf"{future} is not `latest`: it was taken in the future by the server's clock \(\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC\)\."
+        r" Correct the clock that is wrong, or name the backup\.",
+        said,
+    )
 
 
 def test_what_an_older_key_signed_stays_signed(database, place, settings):

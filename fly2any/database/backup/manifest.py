@@ -12,6 +12,7 @@ from typing import Any
 
 from ..catalog import quote
 from ..diagnosis import Refusal
+from ..printable import one_line
 from ..server import Origin
 from .contents import BY_COPY, BY_SELECT, Content
 from .signing import SIGNED, signature, signed_as
@@ -106,7 +107,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         given = data.pop("signature", None)
         signed = signed_as(data, given, purpose=PURPOSE)
         if data.pop("format") not in READ:
-            raise Refusal(f"{where} has a format that this code does not read: use the code that wrote it, or newer.")
+            raise Refusal(f"{one_line(where)} has a format that this code does not read: use the code that wrote it, or newer.")
         verdict = data["verdict"]
         data["tables"] = {name: Content(**content) for name, content in data["tables"].items()}
         data |= {name: tuple(data[name]) for name in ("migrations", "findings", "owners", "roles")}
@@ -115,7 +116,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         data["signed"] = signed
         manifest = Manifest(**data)
         name = where.removesuffix(".json")
-        if manifest.name != name or manifest.file not in (f"{name}.dump", f"{name}.dump.age"):
+        if manifest.name != name or name != one_line(name) or manifest.file not in (f"{name}.dump", f"{name}.dump.age"):
             raise ValueError("another's manifest")  # A file of that name is deleted with it.
         numbers = (manifest.bytes, *(content.rows for content in manifest.tables.values()))
         hashes = tuple(content.hash for content in manifest.tables.values())
@@ -141,7 +142,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         return manifest
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise Refusal(
-            f"{where} is no manifest of a backup, or is damaged: use another, and remove it if nobody needs it."
+            f"{one_line(where)} is no manifest of a backup, or is damaged: use another, and remove it if nobody needs it."
         ) from None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from ..printable import printable
+from ..printable import one_line, printable
 from ..units import size, span
 from .manifest import Manifest
 from .signing import SIGNED
@@ -16,22 +16,22 @@ from .take import Kept
 
 def one(manifest: Manifest, place: str) -> str:
     """Return what a backup is, as two lines."""
-    return printable(_one(manifest, place))
+    return "\n".join(map(one_line, _one(manifest, place)))
 
 
-def _one(manifest: Manifest, place: str) -> str:
+def _one(manifest: Manifest, place: str) -> tuple[str, str]:
     number = len(manifest.findings)
     found = f", with {number} finding{'s' if number > 1 else ''} of dbstatus" if number else ""
     return (
-        f"Backup    {manifest.name}, {size(manifest.bytes)}{', encrypted' if manifest.file.endswith('.age') else ''}, at {place}\n"
+        f"Backup    {manifest.name}, {size(manifest.bytes)}{', encrypted' if manifest.file.endswith('.age') else ''}, at {place}",
         f"Contents  {len(manifest.tables)} tables, {manifest.rows:,} rows, of {manifest.database} on PostgreSQL {manifest.server},"
-        f" {manifest.taken:%Y-%m-%d %H:%M} UTC{found}"
+        f" {manifest.taken:%Y-%m-%d %H:%M} UTC{found}",
     )
 
 
 def verdict(manifest: Manifest) -> str:
     """Return the verdict as a line."""
-    return printable(f"Verdict   {_said(manifest)}")
+    return one_line(f"Verdict   {_said(manifest)}")
 
 
 def _said(manifest: Manifest) -> str:
@@ -49,7 +49,7 @@ def _said(manifest: Manifest) -> str:
 
 def many(kept: Kept, place: str) -> Iterator[str]:
     """Yield the lines of a list, newest first."""
-    yield from map(printable, _many(kept, place))
+    yield from map(one_line, _many(kept, place))
 
 
 def _many(kept: Kept, place: str) -> Iterator[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from django.conf import settings
 
-from ..clock import Clock, read_clock, server_time
+from ..clock import LIMIT, Clock, read_clock, server_time
 from ..diagnosis import Refusal
 from ..findings import Finding, Severity
 from ..server import read_origin
@@ -18,8 +18,6 @@ from .manifest import Manifest, file_name, from_json
 from .signing import SIGNED
 from .store import Store, store_at
 from .take import backups
-
-SOON = timedelta(days=1)  # Of what is from later on, the clock was wrong.
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ def read_newest(connection) -> Newest:
             if manifest.signed != SIGNED:
                 unsigned += 1
                 continue
-            if manifest.taken > clock.server + SOON:
+            if manifest.taken > clock.server + LIMIT:
                 trouble = trouble or f"{name} was taken in the future, by the server's clock: look at it."
                 continue
             if manifest.file not in there:
@@ -145,7 +143,7 @@ def prune(store: Store, connection) -> list[Manifest]:
     """
     origin, now = read_origin(connection), server_time(connection)
     there = (one for one in backups(store, of=origin).manifests if one.cluster in ("", origin.cluster))
-    removed = superfluous(one for one in there if one.taken <= now + SOON and one.signed == SIGNED)
+    removed = superfluous(one for one in there if one.taken <= now + LIMIT and one.signed == SIGNED)
     for manifest in removed:
         store.delete(f"{manifest.name}.json")
         store.delete(manifest.file)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
 
 from .. import contract, journal
+from ..clock import LIMIT
 from ..diagnosis import Refusal
 from ..server import Origin, read_origin
 from ..sql import catalogue
@@ -158,15 +159,25 @@ def backups(store: Store, *, of: Origin | None = None) -> Kept:
     return Kept(tuple(sorted(of_this, key=lambda manifest: manifest.taken, reverse=True)), tuple(sorted(odd)))
 
 
-def find(store: Store, name: str, *, of: Origin, good: bool, others: bool, unsigned: bool = False) -> Manifest:
+def find(
+    store: Store, name: str, *, of: Origin, good: bool, others: bool, now: datetime, progress: Progress, unsigned: bool = False
+) -> Manifest:
     """Return the manifest of the backup `name`; raise Refusal where there is none.
 
     `latest` is the newest of the database `of`, the newest good one where `good`; where its server has none and `others`,
     the newest of a database of that name on another. One without a good signature must be named, and allowed by `unsigned`.
+    `now` is the server's time; one from later on must be named too, and `progress` is told of it.
     """
     if name == "latest":
         every = backups(store, of=replace(of, cluster="")).manifests
-        there = [one for one in every if one.signed == SIGNED and (one.state == "good" or not good)]
+        signed = [one for one in every if one.signed == SIGNED and (one.state == "good" or not good)]
+        for one in signed:
+            if one.taken > now + LIMIT:
+                progress.say(
+                    f"{one.name} is not `latest`: it was taken in the future by the server's clock ({now:%Y-%m-%d %H:%M:%S} UTC)."
+                    " Correct the clock that is wrong, or name the backup."
+                )
+        there = [one for one in signed if one.taken <= now + LIMIT]
         there.sort(key=lambda one: not one.is_of(of))
         if there and (others or there[0].is_of(of)):
             return there[0]

@@ -11,7 +11,7 @@ from typing import Any
 from ..backup.signing import SIGNED
 from ..findings import Severity
 from ..health.render import as_data, finding_lines, plain, topic_lines
-from ..printable import printable
+from ..printable import one_line, printable
 from ..retention.archive import Archive, Loaded
 from ..retention.rules import Due
 from ..units import size, span
@@ -111,7 +111,7 @@ def as_list(archives: list[Archive], odd: list[str], place: str, form: str) -> s
         for one in archives
     ]
     lines += [f"  {name} belongs to no archive, or cannot be read." for name in odd]
-    return printable("\n".join([f"Archives at {place}", *(lines or ["  none"])]))
+    return "\n".join(map(one_line, [f"Archives at {place}", *(lines or ["  none"])]))
 
 
 def loaded(one: Loaded, archive: Archive) -> str:

@@ -25,6 +25,7 @@ from ..backup.workfolder import work_folder
 from ..catalog import quote
 from ..diagnosis import Refusal, Unfit
 from ..locks import LOCK_TIMEOUT
+from ..printable import one_line
 from ..watching import Progress
 from .rules import RULES, Rule
 
@@ -394,7 +395,7 @@ def from_json(text: str | bytes, *, where: str) -> Archive:
         given = data.pop("signature", None)
         signed = signed_as(data, given, purpose=PURPOSE)
         if data.pop("format") not in READ:
-            raise Refusal(f"{where} has a format that this code does not read: use the code that wrote it, or newer.")
+            raise Refusal(f"{one_line(where)} has a format that this code does not read: use the code that wrote it, or newer.")
         data["taken"] = datetime.fromisoformat(data["taken"]).astimezone(UTC)
         data |= {name: tuple(data[name]) for name in ("ghosts", "left")}
         data["parts"] = tuple(
@@ -403,9 +404,14 @@ def from_json(text: str | bytes, *, where: str) -> Archive:
         )
         data["signed"] = signed
         archive = Archive(**data)
-        if archive.name != where.removesuffix(".json") or archive.file not in (
-            f"{archive.name}.zip",
-            f"{archive.name}.zip.age",
+        if (
+            archive.name != where.removesuffix(".json")
+            or where != one_line(where)
+            or archive.file
+            not in (
+                f"{archive.name}.zip",
+                f"{archive.name}.zip.age",
+            )
         ):
             raise ValueError("another's description")
         tables = [part.table for part in archive.parts]
@@ -429,4 +435,6 @@ def from_json(text: str | bytes, *, where: str) -> Archive:
             raise ValueError("a part that is none")
         return archive
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError):
-        raise Refusal(f"{where} describes no archive, or is damaged: use another, and remove it if nobody needs it.") from None
+        raise Refusal(
+            f"{one_line(where)} describes no archive, or is damaged: use another, and remove it if nobody needs it."
+        ) from None

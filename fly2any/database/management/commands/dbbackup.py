@@ -10,6 +10,7 @@ from fly2any.database.backup.retention import prune as remove_superfluous
 from fly2any.database.backup.sealing import keys_in
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import backups, find, take
+from fly2any.database.clock import read_clock
 from fly2any.database.management.arguments import add_database
 from fly2any.database.server import read_origin
 from fly2any.database.terminal import Terminal
@@ -53,7 +54,16 @@ class Command(BaseCommand):
             keys_in(settings.BACKUPS["identity_file"])  # Better now than when it is taken.
         progress = Terminal(self.stderr)
         manifest = (
-            find(store, name, of=read_origin(connection), good=False, others=True, unsigned=True)
+            find(
+                store,
+                name,
+                of=read_origin(connection),
+                good=False,
+                others=True,
+                now=read_clock(connection).now(),
+                progress=progress,
+                unsigned=True,
+            )
             if name
             else take(connection, store, progress)
         )

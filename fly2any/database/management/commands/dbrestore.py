@@ -8,6 +8,7 @@ from fly2any.database.backup.restore import is_used, restore_into, restore_over,
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import find
 from fly2any.database.catalog import quote
+from fly2any.database.clock import read_clock
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.locks import MAINTENANCE_LOCK, PATIENCE, advisory_lock
 from fly2any.database.maintenance import render as render_archive
@@ -42,7 +43,10 @@ class Command(BaseCommand):
             return
         store, connection, progress = store_at(settings.BACKUPS["location"]), connections[database], Terminal(self.stderr)
         origin, used = read_origin(connection), is_used(connection)
-        manifest = find(store, name, of=origin, good=True, others=into is not None or not used, unsigned=unsigned)
+        manifest = find(
+            store, name, of=origin, good=True, others=into is not None or not used,
+            now=read_clock(connection).now(), progress=progress, unsigned=unsigned,
+        )  # fmt: skip
         self.stdout.write(f"{render.one(manifest, store.place)}\n{render.verdict(manifest)}")
         if not manifest.is_of(origin):
             self.stdout.write(f"Origin    it is not of {origin.database} on this server, but of another.")
