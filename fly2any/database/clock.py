@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from .diagnosis import Refusal
+from .diagnosis import Refusal, explain
 from .findings import Finding, Severity
 from .units import span
 
@@ -55,6 +55,16 @@ def read_clock(connection) -> Clock:
         cursor.execute(CLOCK_SQL)
         server = cursor.fetchone()[0].astimezone(UTC)
         return Clock(server, before + (datetime.now(UTC) - before) / 2)
+
+
+def time_or_own(connection) -> tuple[datetime, str]:
+    """Return the server's time and "", or this machine's and why the server cannot be asked."""
+    try:
+        return read_clock(connection).now(), ""
+    except Exception as error:
+        if (reason := explain(error)) is None:
+            raise
+        return datetime.now(UTC), reason
 
 
 def server_time(connection) -> datetime:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from . import contract as contracts
 from . import journal
 from .catalog import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, quote, read_catalog
-from .clock import read_clock
+from .clock import Clock, read_clock
 from .contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
 from .drift import compare
 from .findings import Finding, Severity
@@ -101,6 +101,7 @@ class Report:
     backups: Newest | None = None
     security: Health | None = None
     waived: tuple[tuple[Finding, Waiver], ...] = ()
+    clock: Clock | None = None
 
     @property
     def exit_code(self) -> int:
@@ -168,6 +169,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         runs=runs,
         running=running,
         indexes=indexes,
+        clock=clock,
     )
 
 
@@ -178,7 +180,8 @@ WAIVABLE = ("server.", "backup.", "security.")
 def waived(report: Report, waivers: Iterable[Waiver]) -> Report:
     """Return the report with the findings that somebody answers for put aside."""
     fitting = [waiver for waiver in waivers if waiver.code.startswith(WAIVABLE)]
-    left, put_aside, expired = waive(report.findings, fitting)
+    now = report.clock.now() if report.clock else datetime.now(UTC)
+    left, put_aside, expired = waive(report.findings, fitting, now.date())
     return replace(report, findings=(*left, *expired), waived=tuple(put_aside))
 
 

@@ -1,5 +1,8 @@
 """The server's clock decides what is old; with another clock on this machine nothing is removed."""
 
+import dataclasses
+import json
+import os
 import re
 import sys
 import time
@@ -9,16 +12,20 @@ import pytest
 from django.core.management import call_command
 
 from fly2any.database.backup.manifest import Manifest, Verdict, as_json
+from fly2any.database.backup.proof import check
+from fly2any.database.backup.restore import stamp_of
 from fly2any.database.backup.retention import prune, read_newest
 from fly2any.database.backup.store import store_at
+from fly2any.database.backup.take import take
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.health.examine import examine
 from fly2any.database.health.topics import TOPICS
+from fly2any.database.health.waivers import Waiver
 from fly2any.database.maintenance.run import maintain, planned
 from fly2any.database.reset import want_backup
 from fly2any.database.retention.rules import RULES
 from fly2any.database.server import read_origin
-from fly2any.database.status import verify
+from fly2any.database.status import verify, waived
 from fly2any.database.watching import Progress
 from tests.conftest import django
 
@@ -174,3 +181,60 @@ def test_the_command_ends_with_2(migrated, client_clock, settings):
 
     with django(migrated), pytest.raises(Refusal, match=DIFFER):
         call_command("dbmaintain", "weekly", "--database", migrated.name)
+
+
+def test_the_ages_in_the_list_are_by_the_servers_clock(migrated, with_backups, client_clock, capsys):
+    with django(migrated) as connection:
+        keep(with_backups, backup(connection, datetime.now(UTC) - timedelta(hours=5)))
+        client_clock(timedelta(days=-400))
+
+        answers = []
+        for form in ("text", "json"):
+            with pytest.raises(SystemExit):
+                call_command("dbbackup", "--list", "--format", form, database=connection.alias)
+            answers.append(capsys.readouterr())
+
+    text, data = answers
+    assert re.search(r" 5 h ", text.out)
+    assert timedelta(hours=5) <= timedelta(seconds=json.loads(data.out)["backups"][0]["age"]) < timedelta(hours=5, minutes=2)
+    assert text.err + data.err == ""
+
+
+def test_a_list_without_a_server_says_that_its_ages_are_by_this_machines_clock(migrated, with_backups, capsys):
+    with django(migrated) as connection:
+        keep(with_backups, backup(connection, datetime.now(UTC) - timedelta(hours=5)))
+    with django(dataclasses.replace(migrated, host="/nowhere")) as connection, pytest.raises(SystemExit) as ended:
+        call_command("dbbackup", "--list", database=connection.alias)
+
+    said = capsys.readouterr()
+    assert (ended.value.code, re.search(r" 5 h ", said.out) is not None) == (0, True)
+    assert re.fullmatch(r"Ages are by this machine's clock, as the server cannot be asked: [^\n]+\n", said.err)
+
+
+def test_a_verdict_and_the_names_of_databases_are_by_the_servers_clock(migrated, with_backups, client_clock):
+    before = datetime.now(UTC)
+    client_clock(timedelta(days=-400))
+    with django(migrated) as connection:
+        store = store_at(str(with_backups))
+        manifest = check(connection, store, take(connection, store, Progress()), Progress())
+        os.truncate(with_backups / manifest.file, 100)
+        bad = check(connection, store, manifest, Progress())
+        stamp = stamp_of(connection)
+
+    after = datetime.now(UTC)
+    assert (manifest.state, bad.state) == ("good", "bad")
+    assert before <= manifest.verdict.at <= bad.verdict.at <= datetime.strptime(f"{stamp}Z", "%Y%m%dT%H%M%S%f%z") <= after
+
+
+@pytest.mark.parametrize(("by", "until", "expired"), [(-400, -1, True), (400, 1, False)], ids=["behind", "ahead"])
+def test_waivers_end_by_the_servers_clock(migrated, client_clock, by, until, expired):
+    today = datetime.now(UTC).date()
+    waiver = Waiver("server.time_zone", "x", "ana@example.com", today + timedelta(days=until), "a demo")
+    client_clock(timedelta(days=by))
+
+    with django(migrated) as connection:
+        health = examine(connection, {}, [waiver])
+        status = waived(verify(connection), [waiver])
+
+    assert health.at.date() in (today, today + timedelta(days=1))
+    assert ["waiver.expired" in [one.code for one in report.findings] for report in (health, status)] == [expired, expired]

@@ -13,6 +13,7 @@ from fly2any.database.maintenance.render import as_list
 from fly2any.database.printable import printable
 from fly2any.database.retention.archive import from_json as describing
 
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
 HOSTILE = "a\x1b]0;title\x07\x9b31m\u202egpj.\u2066\r\x00\udcffb"
 SHOWN = r"a\u001b]0;title\u0007\u009b31m\u202egpj.\u2066\u000d\u0000\udcffb"
 
@@ -27,7 +28,7 @@ def test_what_a_terminal_would_obey_is_escaped(text, shown):
 
 
 def test_names_of_files_and_sentences_are_printed_so():
-    assert next(render.many(Kept((), (HOSTILE,)), "here")) == f"{SHOWN} belongs to no backup, or cannot be read."
+    assert next(render.many(Kept((), (HOSTILE,)), "here", NOW)) == f"{SHOWN} belongs to no backup, or cannot be read."
     assert f"  {SHOWN} belongs to no archive" in as_list([], [HOSTILE], "here", "text")
     assert explain(Refusal(HOSTILE)) == SHOWN
     assert json.loads(as_list([], ["a\x9b\u202e"], "here", "json"))["odd"] == ["a\x9b\u202e"]
@@ -39,11 +40,11 @@ ON_ONE_LINE = r"a.dump\u000aVerdict   good\u0009b"
 
 def test_a_name_of_a_file_is_on_one_line():
     unknown = Manifest(
-        "n", "n.dump", datetime(2026, 11, 1, tzinfo=UTC), FORGED, "18.6", "18.6", "c", 1, "", "", (), (), (), (), {},
-        Verdict(datetime(2026, 11, 1, tzinfo=UTC), "18.6", FORGED, "bad"), signed="unsigned",
+        "n", "n.dump", NOW, FORGED, "18.6", "18.6", "c", 1, "", "", (), (), (), (), {},
+        Verdict(NOW, "18.6", FORGED, "bad"), signed="unsigned",
     )  # fmt: skip
 
-    assert next(render.many(Kept((), (FORGED,)), "here")) == f"{ON_ONE_LINE} belongs to no backup, or cannot be read."
+    assert next(render.many(Kept((), (FORGED,)), "here", NOW)) == f"{ON_ONE_LINE} belongs to no backup, or cannot be read."
     assert (
         as_list([], [FORGED], "here", "text") == f"Archives at here\n  {ON_ONE_LINE} belongs to no archive, or cannot be read."
     )
@@ -60,9 +61,8 @@ def test_a_file_whose_name_has_more_than_a_line_is_refused_in_one(read):
 
 
 def test_a_manifest_whose_name_has_more_than_a_line_is_none():
-    taken = datetime(2026, 11, 1, tzinfo=UTC)
     odd = Manifest(
-        FORGED, f"{FORGED}.dump", taken, "fly2any", "18.6", "18.6", "c", 1, "", "", (), (), (), (), {},
+        FORGED, f"{FORGED}.dump", NOW, "fly2any", "18.6", "18.6", "c", 1, "", "", (), (), (), (), {},
     )  # fmt: skip
 
     with pytest.raises(Refusal, match="is no manifest of a backup, or is damaged"):

@@ -70,7 +70,7 @@ def test_what_is_not_signed_is_never_chosen_counted_or_pruned(server, place, dat
 
         newest = read_newest(connection)
         latest = find(store, "latest", **chosen(connection, origin))
-        listed = "\n".join(many(backups(store), "here"))
+        listed = "\n".join(many(backups(store), "here", datetime.now(UTC)))
         pruned = prune(store, connection)
 
     assert (newest.good.name, latest.name, pruned) == (ours, ours, [])

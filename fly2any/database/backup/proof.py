@@ -10,7 +10,6 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from psycopg import sql
 
 from fly2any.postgres.embedded import EmbeddedServerError
 
+from ..clock import Clock, read_clock
 from ..diagnosis import Refusal, Unfit, explain
 from ..status import verify
 from ..watching import Progress
@@ -85,13 +85,13 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
     with connection.direct():
         connection.ensure_connection()
         refuse_what_cannot_be(manifest, connection)
-        like = creation(connection, DATABASE)
+        like, clock = creation(connection, DATABASE), read_clock(connection)
         _, version = tools.server_version(connection)
     try:
         with opened(store, manifest, progress) as path:
-            verdict = judge(path, manifest, like, progress)
+            verdict = judge(path, manifest, like, clock, progress)
     except Unfit as unfit:
-        verdict = Verdict(datetime.now(UTC), version, str(unfit), "bad")
+        verdict = Verdict(clock.now(), version, str(unfit), "bad")
     progress.clear()
     tried = judged(manifest, verdict)
     if verdict.state != "unverified" or manifest.state != "good":
@@ -99,15 +99,15 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
     return tried
 
 
-def judge(path: Path, manifest: Manifest, like: sql.Composed, progress: Progress) -> Verdict:
-    """Return the verdict over the dump at `path`; `like` is the statement that makes a database like the original."""
+def judge(path: Path, manifest: Manifest, like: sql.Composed, clock: Clock, progress: Progress) -> Verdict:
+    """Return the verdict over the dump at `path`, dated by `clock`; `like` makes a database like the original."""
     server, tool = (int(version.partition(".")[0]) for version in (manifest.server, manifest.tool))
     version = ""
     try:
         folder, major = programs(server, oldest=tool)
         restoring = tools.choose(major, tls=False, oldest=tool).folder / "pg_restore"
         if (listed := _read(restoring, path, "--list")) is None:
-            return Verdict(datetime.now(UTC), "", "pg_restore cannot read the dump.", "bad")
+            return Verdict(clock.now(), "", "pg_restore cannot read the dump.", "bad")
         progress.show("starting a server for the trial restore", None)
         with trial(
             folder,
@@ -122,12 +122,12 @@ def judge(path: Path, manifest: Manifest, like: sql.Composed, progress: Progress
         readable = code == 0 or not (found.changed or found.absent) or _read(restoring, path, "--file=/dev/null") is not None
         reason, state = decided(found, readable=readable, unlike=its.unlike, by_copy=manifest.hashing == BY_COPY)
         left_out = tuple(map(str, found.left_out())) if state == "good" else ()
-        return Verdict(datetime.now(UTC), version, reason, state, left_out)
+        return Verdict(clock.now(), version, reason, state, left_out)
     except (Refusal, EmbeddedServerError, Error, OSError, subprocess.SubprocessError) as error:
-        return Verdict(datetime.now(UTC), version, explain(error) or type(error).__name__, "unverified")
+        return Verdict(clock.now(), version, explain(error) or type(error).__name__, "unverified")
     except psycopg.Error as error:
         said = error.diag.message_primary or type(error).__name__
-        return Verdict(datetime.now(UTC), version, f"the server for the trial restore refused: {said}", "unverified")
+        return Verdict(clock.now(), version, f"the server for the trial restore refused: {said}", "unverified")
 
 
 def decided(found: Findings, *, readable: bool, unlike: tuple[str, ...], by_copy: bool) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 
 from ..printable import one_line, printable
 from ..units import size, span
@@ -47,13 +47,13 @@ def _said(manifest: Manifest) -> str:
     )
 
 
-def many(kept: Kept, place: str) -> Iterator[str]:
-    """Yield the lines of a list, newest first."""
-    yield from map(one_line, _many(kept, place))
+def many(kept: Kept, place: str, now: datetime) -> Iterator[str]:
+    """Yield the lines of a list, newest first; ages are until `now`."""
+    yield from map(one_line, _many(kept, place, now))
 
 
-def _many(kept: Kept, place: str) -> Iterator[str]:
-    now, manifests = datetime.now(UTC), kept.manifests
+def _many(kept: Kept, place: str, now: datetime) -> Iterator[str]:
+    manifests = kept.manifests
     yield from (f"{name} belongs to no backup, or cannot be read." for name in kept.odd)
     if not manifests:
         yield f"No backup is at {place}."
@@ -66,8 +66,8 @@ def _many(kept: Kept, place: str) -> Iterator[str]:
         yield f"  {manifest.name:<40}{span(manifest.age(now)):>9}{size(manifest.bytes):>12}{manifest.rows:>15,}  {said}"
 
 
-def as_data(manifests: Iterable[Manifest], pruned: Iterable[Manifest] = ()) -> str:
-    now = datetime.now(UTC)
+def as_data(manifests: Iterable[Manifest], pruned: Iterable[Manifest], now: datetime) -> str:
+    """Return backups as JSON; ages are in seconds until `now`."""
     entries = [
         {**asdict(manifest), "state": manifest.state, "age": manifest.age(now).total_seconds()} for manifest in manifests
     ]

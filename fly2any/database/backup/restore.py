@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from psycopg import sql
 from fly2any.postgres import search_path
 
 from ..catalog import quote
+from ..clock import read_clock
 from ..diagnosis import Refusal, Unfit
 from ..leftovers import BEFORE, INTO, RESTORE, comment, drop_left, mark
 from ..migration_state import known_migrations, replaced_migrations
@@ -239,7 +239,7 @@ def restore_over(connection, store: Store, manifest: Manifest, progress: Progres
             read_attached(connection).require_no_prepared(current)
             cursor.execute(COMMENT_SQL)
             said = cursor.fetchone()[0]
-        stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        stamp = stamp_of(connection)
         short = current.encode()[:30].decode(errors="ignore")
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
         drop_left(connection, RESTORE)
@@ -253,6 +253,11 @@ def restore_over(connection, store: Store, manifest: Manifest, progress: Progres
                 drop(elsewhere, new)
                 raise
     return old
+
+
+def stamp_of(connection) -> str:
+    """Return the server's time as the names of databases have it."""
+    return f"{read_clock(connection).now():%Y%m%dT%H%M%S%f}"
 
 
 def swap(elsewhere, current: str, *, new: str, old: str, said: str | None) -> None:

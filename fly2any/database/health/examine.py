@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.db import Error
 
+from ..clock import read_clock
 from ..contract import Contract, load
 from ..diagnosis import Refusal, explain
 from ..findings import Finding, Severity
@@ -94,10 +95,10 @@ Question = Callable[[Reader], Iterator[Figure | Finding]]
 def examine(connection, questions: dict[str, Question], waivers: Iterable[Waiver] = ()) -> Health:
     """Return the health of the database behind `connection`; raise django.db.Error only where it cannot be reached."""
     connection.ensure_connection()
-    reader = Reader(connection, read_schema(connection))
+    reader, at = Reader(connection, read_schema(connection)), read_clock(connection).now()
     topics = tuple(_ask(reader, name, question) for name, question in questions.items())
-    _, waived, expired = waive([finding for topic in topics for finding in topic.findings], tuple(waivers))
-    return Health(datetime.now(UTC), topics, tuple(waived), tuple(expired))
+    _, waived, expired = waive([finding for topic in topics for finding in topic.findings], tuple(waivers), at.date())
+    return Health(at, topics, tuple(waived), tuple(expired))
 
 
 def _ask(reader: Reader, name: str, question: Question) -> Topic:

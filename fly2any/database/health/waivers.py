@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
 from ..diagnosis import Refusal
@@ -73,10 +73,9 @@ def read_waivers(path: Path) -> tuple[Waiver, ...]:
 
 
 def waive(
-    findings: Iterable[Finding], waivers: Iterable[Waiver]
+    findings: Iterable[Finding], waivers: Iterable[Waiver], today: date
 ) -> tuple[list[Finding], list[tuple[Finding, Waiver]], list[Finding]]:
-    """Return the findings that count, those that are waived, and a finding for each waiver whose day is over."""
-    today = datetime.now(UTC).date()
+    """Return the findings that count, those that are waived, and a finding for each waiver whose day is before `today`."""
     holding = {(waiver.code, waiver.where): waiver for waiver in waivers if waiver.until >= today}
     left, waived = [], []
     for finding in findings:

@@ -100,7 +100,7 @@ def maintain(connection, period: str, *, seconds: float, progress: Progress) -> 
     backups = read_newest(connection)
     found += [*not_asked(health), *backups.findings(), *health.findings]
     found += verify(connection).findings if period == "quarterly" else ()
-    left, waived, expired = waive(found, waivers)
+    left, waived, expired = waive(found, waivers, at.date())
     progress.clear()
     took = time.monotonic() - begun
     return Maintenance(

@@ -10,7 +10,7 @@ from fly2any.database.backup.retention import prune as remove_superfluous
 from fly2any.database.backup.sealing import keys_in
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import backups, find, take
-from fly2any.database.clock import read_clock
+from fly2any.database.clock import read_clock, time_or_own
 from fly2any.database.management.arguments import add_database
 from fly2any.database.server import read_origin
 from fly2any.database.terminal import Terminal
@@ -39,15 +39,22 @@ class Command(BaseCommand):
         kept = backups(store) if list else None
         found = kept.manifests if kept else (self.one(connection, store, verify, check, say),)
         if kept:
-            say("\n".join(render.many(kept, store.place)))
+            now = self.now(connection)
+            say("\n".join(render.many(kept, store.place, now)))
         unproven = (verify or check) and found[0].state != "good"
         removed = remove_superfluous(store, connection) if prune and not unproven else []
         if prune:
             nothing = "nothing, as this backup is not verified as good" if unproven else "nothing"
             say(f"Pruned    {', '.join(manifest.name for manifest in removed) or nothing}")
         if format == "json":
-            self.stdout.write(render.as_data(found, removed))
+            self.stdout.write(render.as_data(found, removed, now if kept else self.now(connection)))
         sys.exit(4 if unproven and found[0].state == "bad" else 2 if unproven else 0)
+
+    def now(self, connection):
+        now, reason = time_or_own(connection)
+        if reason:
+            Terminal(self.stderr).say(f"Ages are by this machine's clock, as the server cannot be asked: {reason}")
+        return now
 
     def one(self, connection, store, verify, name, say):
         if verify and settings.BACKUPS["recipient"]:
