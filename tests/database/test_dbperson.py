@@ -11,7 +11,7 @@ import pytest
 
 from fly2any.database.catalog import read_catalog
 from fly2any.database.diagnosis import Refusal
-from fly2any.database.person import File, Stream, erase, find
+from fly2any.database.person import File, Stream, erase, find, write_new
 from tests.conftest import django, manage
 from tests.database.people import ANA, BOB, CANARY, EMAIL, erased, fill, mentions, planned
 
@@ -142,14 +142,47 @@ def test_a_full_disk_stops_the_erasure_and_leaves_no_certificate(migrated, peopl
         keeper = File(tmp_path / "certificate.json")
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
         try:
-            with pytest.raises(OSError) as full:  # noqa: PT011  Which one is asserted.
+            with pytest.raises(Refusal) as full:
                 erase(connection, person, keeper)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    assert full.value.errno == errno.EFBIG
+    assert str(full.value) == f"{tmp_path}/certificate.json cannot be written (File too large): name another file."
     assert list(tmp_path.iterdir()) == []
     assert migrated.execute("SELECT count(*) FROM users") == [(2,)]
+
+
+def test_an_export_that_does_not_fit_on_the_disk_is_a_sentence_and_leaves_no_file(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+    try:
+        with pytest.raises(Refusal) as full:
+            write_new(tmp_path / "export.json", lambda stream: stream.write("x" * 100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert str(full.value) == f"{tmp_path}/export.json cannot be written (File too large): name another file."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_new_and_whole_on_a_file_system_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "export.json"
+
+    def beside(stream):
+        (tmp_path / "taken.json").write_text("another's")
+        stream.write("ours")
+
+    write_new(path, lambda stream: stream.write("whole"))
+    with pytest.raises(Refusal) as taken:
+        write_new(tmp_path / "taken.json", beside)
+
+    assert str(taken.value) == f"{tmp_path}/taken.json is there already: name a new file."
+    assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"export.json": "whole", "taken.json": "another's"}
+    assert f"{path.stat().st_mode & 0o777:o}" == "600"
 
 
 def test_a_full_output_stops_the_erasure(migrated, people):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..diagnosis import Refusal
+from ..durable import sync
 from .workfolder import work_folder
 
 WORK = ".taking-"
@@ -67,7 +67,7 @@ class Folder(Store):
         try:
             if not self.folder.is_dir():
                 self.folder.mkdir(mode=0o700)  # Not those above it: of a disk that is not mounted they are missing.
-                _sync(self.folder.parent)
+                sync(self.folder.parent)
         except OSError as error:
             raise Refusal(
                 f"{self.place} cannot be made or is no folder ({error.strerror}): correct {self.variable}."
@@ -103,20 +103,18 @@ class Folder(Store):
     def put(self, name, path, show):
         size = path.stat().st_size
         with self.explained():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())  # It is on the disk before it has its name.
+            sync(path)  # It is on the disk before it has its name.
             path.chmod(0o600)
             if path.parent.parent == self.folder:
                 path.replace(self.folder / name)
-                _sync(self.folder)
+                sync(self.folder)
             else:  # Of another disk: nobody sees half of it here either.
                 with self.workplace() as near:
                     shutil.copyfile(path, near / name)
-                    with (near / name).open("rb") as file:
-                        os.fsync(file.fileno())
+                    sync(near / name)
                     (near / name).chmod(0o600)
                     (near / name).replace(self.folder / name)
-                    _sync(self.folder)
+                    sync(self.folder)
         show(size)
 
     @contextmanager
@@ -136,15 +134,6 @@ class Folder(Store):
     def delete(self, name):
         with self.explained():
             (self.folder / name).unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    """Let what was renamed into a folder have its name after a power cut too."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Bucket(Store):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from ..diagnosis import Refusal
+from ..durable import name_new
 from .erase import Certificate
 
 STATE = '  "state": "{}"'
@@ -44,21 +45,10 @@ class File:
         text = _without_end(certificate)
         self.number = certificate.transaction
         content = f"{text}{PENDING.ljust(len(COMMITTED))}\n}}\n".encode()
-        with self.part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(self.part, self.path)
-        except FileExistsError:
-            raise Refusal(f"{self.path} is there already: name a new file.") from None
-        except OSError:  # A file system without links.
-            if os.path.lexists(self.path):
-                raise Refusal(f"{self.path} is there already: name a new file.") from None
-            self.part.rename(self.path)
+        with _explained(self.path):
+            self.part.write_bytes(content)
+            name_new(self.part, self.path)
         self.place = len(text.encode())
-        self.part.unlink(missing_ok=True)
-        _sync_folder(self.path.parent)
 
     def confirm(self) -> None:
         """Overwrite the state."""
@@ -118,39 +108,24 @@ class Stream:
                 os.fsync(number)
 
 
-class _explained:  # noqa: N801
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     """Turn what a file system refuses into a sentence."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, OSError):
-            raise Refusal(f"{self.path} cannot be written ({error.strerror}): name another file.") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+        yield
+    except FileExistsError:
+        raise Refusal(f"{path} is there already: name a new file.") from None
+    except OSError as error:
+        raise Refusal(f"{path} cannot be written ({error.strerror}): name another file.") from error
 
 
 def write_new(path: Path, write: Callable[[TextIO], None]) -> None:
-    """Write a new file that only this user can read, whole or not at all; raise Refusal where it is there."""
+    """Write a new file that only this user can read, whole or not at all; raise Refusal where it cannot be written."""
     file = File(path)
     try:
-        with file.part.open("w", encoding="utf-8") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.link(file.part, path)
-    except FileExistsError:
-        raise Refusal(f"{path} is there already: name a new file.") from None
+        with _explained(path):
+            with file.part.open("w", encoding="utf-8") as stream:
+                write(stream)
+            name_new(file.part, path)
     finally:
         file.part.unlink(missing_ok=True)
-    _sync_folder(path.parent)
