@@ -103,15 +103,20 @@ def _in_transaction(connection) -> bool:
 
 @contextmanager
 def _set(connection, settings: dict[str, str], *, restored: bool) -> Iterator[None]:
-    """Set `settings` for the block, or until the end of the transaction. A transaction that fails undoes them itself."""
+    """Set `settings` for the block, or until the end of the transaction. A transaction that fails undoes them itself.
+
+    One that goes on after an error of ours in the block does not: a copy of a connection has no savepoint around it.
+    """
     before = None
     if settings and restored:
         before = _execute(connection, f"SELECT {', '.join(['pg_catalog.current_setting(%s)'] * len(settings))}", *settings)
     if settings:
         _set_local(connection, settings)
-    yield
-    if before and connection.connection.info.transaction_status == TransactionStatus.INTRANS:
-        _set_local(connection, dict(zip(settings, before, strict=True)))
+    try:
+        yield
+    finally:
+        if before and connection.connection and connection.connection.info.transaction_status == TransactionStatus.INTRANS:
+            _set_local(connection, dict(zip(settings, before, strict=True)))
 
 
 def _set_local(connection, settings: dict[str, str]) -> None:

@@ -202,6 +202,7 @@ def _refresh(
                 yield _unfinished(f"vacuum and analyse from {name} on")
                 return
             progress.show(f"{'vacuum' if dead else 'analyse'} {name}", 100 * place / len(tables))
+            # Of the session, since VACUUM runs in no transaction: dbmaintain's connection is direct, and keeps its session.
             cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}s'; SET statement_timeout = {remaining}")
             try:
                 cursor.execute(f"{'VACUUM (ANALYZE)' if dead else 'ANALYZE'} {quote(name)}")
