@@ -113,6 +113,7 @@ CODES = frozenset(
         "security.api",
         "security.role",
         "security.public",
+        "security.ledger",
         "security.tls_version",
         "security.plain_sessions",
         "security.unverified",

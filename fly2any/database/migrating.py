@@ -19,6 +19,7 @@ from .contract import FIRST_MIGRATIONS
 from .diagnosis import Refusal, first_line, sqlstate
 from .drift import compare
 from .findings import Severity
+from .ledgers import protect
 from .locks import DEADLOCK, LOCK_TIMEOUT, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, cancel_waiters, terminate, try_again
 from .migration_state import read_migrations, unrecorded
 from .server import read_home
@@ -354,6 +355,7 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
         stack.enter_context(connection.direct())  # type: ignore[attr-defined]
         connection.ensure_connection()
         stack.enter_context(advisory_lock(connection, MIGRATION_LOCK, patience=patience, say=progress.say))
+        stack.callback(protect, connection)  # Before the lock is released, and also after a run that failed.
         run = Run(connection, patience=patience, progress=progress)
         stack.enter_context(_session(run))
         stack.enter_context(connection.execute_wrapper(run))

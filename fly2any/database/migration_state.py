@@ -8,13 +8,11 @@ from datetime import datetime
 
 from django.db.migrations.loader import MigrationLoader
 
-from . import journal
 from .catalog import Catalog, Index, Object, Table, key_of, quote, where
 from .contract import Contract
 from .findings import Finding, Severity
+from .ledgers import LEDGERS
 from .sql import catalogue
-
-LEDGERS = ("django_migrations", journal.TABLE)  # Made when they are first needed, whatever is recorded.
 
 RECORDS_SQL = """
     SELECT app || '.' || name AS name, applied FROM {schema}.django_migrations ORDER BY id

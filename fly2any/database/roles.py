@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 from .catalog import quote
 from .diagnosis import Refusal
+from .ledgers import APPEND_ONLY, LEDGERS
 from .prisma import LEDGER as PRISMAS_LEDGER
 from .server import read_schema
 from .sql import catalogue
 
-# Tables that only the role that migrates writes, and the record of access, which is only ever added to.
-LEDGERS = ("django_migrations", "fly2any_migration_runs")
-APPEND_ONLY = ("fly2any_accesses",)
 # What nobody reads who only reads: tokens, hashes and keys. A test compares it with what the admin keeps secret.
 SECRETS = {
     "users": ("password",),
@@ -187,8 +185,11 @@ def _tables(names: Names, schema: str, tables: list[tuple[str, list[str]]]) -> I
 
 def _sequences(names: Names, relations: list[Relation]) -> Iterator[str]:
     for one in relations:
-        if one.kind == "S" and one.is_known and not one.is_of_ledger:
-            yield f"GRANT USAGE, SELECT ON {one.place} TO {quote(names.app)};"
+        if one.kind == "S" and one.is_known:
+            if one.is_of_ledger:  # Default privileges may have given it.
+                yield f"REVOKE ALL ON {one.place} FROM {quote(names.app)};"
+            else:
+                yield f"GRANT USAGE, SELECT ON {one.place} TO {quote(names.app)};"
 
 
 def _of_the_site(names: Names, schema: str, relations: list[Relation]) -> Iterator[str]:
@@ -199,6 +200,10 @@ def _of_the_site(names: Names, schema: str, relations: list[Relation]) -> Iterat
     yield f"-- It keeps its owner, who goes on changing it. {quote(names.read)} gets nothing of it: which of its columns are secret, you know."
     for one in relations:
         if one.schema == schema:
+            if one.name == PRISMAS_LEDGER:  # Default privileges may have given more.
+                yield _if_may(
+                    one.owner, one.is_ours_to_grant, f"REVOKE INSERT, UPDATE, DELETE ON {one.place} FROM {quote(names.app)};"
+                )
             yield _grant(one, _of_the_app(one), names.app)
         if one.kind in ("r", "p", "S"):  # Of the others a dump has the definition only.
             yield _grant(one, "SELECT", names.migrate)

@@ -18,6 +18,7 @@ from .catalog import quote
 from .diagnosis import sqlstate
 from .findings import Finding, Severity
 from .health.examine import Figure, Question, Reader
+from .ledgers import read_excess
 
 # Memberships count: SET ROLE is all it takes.
 ROLE_SQL = """
@@ -112,6 +113,12 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
         )  # fmt: skip
     writers = [row.name for row in read(WRITERS_SQL)]
     yield Figure("roles that write to users", ", ".join(writers) or "none but superusers", len(writers))
+    for excess in read_excess(read.connection, schema=read.schema):
+        yield Finding(
+            Severity.WARNING, "security.ledger", excess.name,
+            f"The role {excess.role} has {excess.privileges} on it by default privileges: it may change the record of what happened.",
+            excess.revoke(read.schema), is_sql=True,
+        )  # fmt: skip
     for row in read(API_SQL):
         yield Finding(
             Severity.ERROR, "security.api", row.role,

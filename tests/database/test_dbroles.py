@@ -4,8 +4,10 @@ import psycopg
 import pytest
 from django.contrib import admin
 
-from fly2any.database.roles import SECRETS
-from tests.conftest import manage
+from fly2any.database import security
+from fly2any.database.health.examine import examine
+from fly2any.database.roles import SECRETS, roles_sql
+from tests.conftest import django, manage
 
 
 def forget(database, *ends):
@@ -120,3 +122,74 @@ def test_odd_names_are_quoted(migrated):
 
     assert """CREATE ROLE "a""b'; DROP TABLE users; --_app" LOGIN;""" in sql
     assert """rolname = 'a"b''; DROP TABLE users; --_app')""" in sql
+
+
+LEDGER = """CREATE TABLE _prisma_migrations (id text PRIMARY KEY, migration_name text NOT NULL, started_at timestamptz NOT NULL DEFAULT now(),
+            finished_at timestamptz, rolled_back_at timestamptz)"""
+OF_APP = """
+    SELECT c.relname::text, array_agg(a.privilege_type ORDER BY a.privilege_type) FROM pg_class AS c, aclexplode(c.relacl) AS a
+    WHERE a.grantee = %s::regrole AND c.relname IN
+        ('_prisma_migrations', 'django_migrations', 'fly2any_migration_runs', 'fly2any_migration_runs_id_seq', 'fly2any_accesses')
+    GROUP BY 1 ORDER BY 1
+"""
+RIGHT = [
+    ("_prisma_migrations", ["SELECT"]),
+    ("django_migrations", ["SELECT"]),
+    ("fly2any_accesses", ["INSERT", "SELECT"]),
+    ("fly2any_migration_runs", ["SELECT"]),
+    ("fly2any_migration_runs_id_seq", ["SELECT"]),
+]
+
+
+def migrates(database):
+    return database.url.replace("//postgres", f"//{database.name}_migrate")
+
+
+@pytest.fixture
+def early(database):
+    """A database whose roles were made while it was empty; the role that migrates then made Prisma's ledger."""
+    with django(database) as connection:
+        database.execute(roles_sql(connection, [], prefix=database.name))
+    with psycopg.connect(migrates(database), autocommit=True) as migrate:
+        migrate.execute(LEDGER)
+    yield database
+    forget(database, "migrate", "app", "read")
+
+
+def of_app(database):
+    return database.execute(OF_APP, [f"{database.name}_app"])
+
+
+def test_a_run_leaves_no_ledger_that_the_app_may_write(early):
+    assert of_app(early) == [("_prisma_migrations", ["DELETE", "INSERT", "SELECT", "UPDATE"])]
+
+    assert manage("migrate", "-v0", url=migrates(early)).returncode == 0
+
+    assert of_app(early) == RIGHT
+
+
+def test_a_ledger_that_the_app_may_write_is_found_and_its_cure_works(early):
+    early.execute("CREATE TABLE users ()")
+
+    def found():
+        with django(early) as connection:
+            health = examine(connection, {"privileges": security.privileges})
+        assert health.topics[0].trouble == ""
+        return [finding for finding in health.findings if finding.code == "security.ledger"]
+
+    [one] = found()
+    early.execute(one.cure)
+
+    assert (one.where, one.message) == (
+        "_prisma_migrations",
+        f"The role {early.name}_app has DELETE, INSERT, UPDATE on it by default privileges: it may change the record of what happened.",
+    )
+    assert found() == []
+
+
+def test_dbroles_itself_takes_back_what_default_privileges_gave(early):
+    with django(early) as connection:
+        printed = roles_sql(connection, [], prefix=early.name)
+    early.execute(printed)
+
+    assert of_app(early) == [("_prisma_migrations", ["SELECT"])]

@@ -15,8 +15,9 @@ from ..cures import literal
 from ..diagnosis import NO_SCHEMA, Refusal
 from ..drift import compare
 from ..findings import Finding, Severity
+from ..ledgers import LEDGERS
 from ..migrating import RECORD_IS_LOST, is_built
-from ..migration_state import LEDGERS, read_migrations
+from ..migration_state import read_migrations
 from ..prisma import LEDGER, PrismaMigration, read_prisma
 from ..server import Server, read_server
 from ..sql import catalogue

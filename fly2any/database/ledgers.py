@@ -1,0 +1,73 @@
+"""The tables that the role of the site may read, or add to, but not change, and what it may do with them all the same.
+
+Default privileges let it write to every table that is made after `dbroles` ran, these among them.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from django.db import Error
+
+from . import journal
+from .catalog import quote
+from .locks import LOCK_TIMEOUT
+from .prisma import LEDGER as PRISMAS_LEDGER
+from .server import read_schema
+from .sql import catalogue, time_limits
+
+# Only the role that migrates writes them. They are created when they are first needed, whatever is recorded.
+LEDGERS = ("django_migrations", journal.TABLE)
+APPEND_ONLY = ("fly2any_accesses",)  # The record of access.
+
+# What a role PREFIX_app, of those that `dbroles` makes, may do too much. The sequence of a column counts as its table.
+EXCESS_SQL = f"""
+    SELECT c.relname AS name, c.relkind AS kind, r.rolname AS role,
+           pg_catalog.string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type) AS privileges,
+           pg_catalog.pg_has_role(c.relowner, 'USAGE') AS is_ours_to_revoke
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_depend AS d ON c.relkind = 'S' AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+        AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
+    LEFT JOIN pg_catalog.pg_class AS o ON o.oid = d.refobjid
+    CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a
+    JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee
+    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'S') AND r.rolname ~ '_app$'
+      AND EXISTS (SELECT FROM pg_catalog.pg_roles AS m WHERE m.rolname = pg_catalog.regexp_replace(r.rolname, '_app$', '_migrate'))
+      AND (COALESCE(o.relname, c.relname) IN ({", ".join(f"'{name}'" for name in (*LEDGERS, PRISMAS_LEDGER))})
+               AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'USAGE')
+           OR c.relname IN ({", ".join(f"'{name}'" for name in APPEND_ONLY)}) AND a.privilege_type IN ('UPDATE', 'DELETE', 'TRUNCATE'))
+    GROUP BY c.relname, c.relkind, c.relowner, r.rolname
+    ORDER BY c.relname COLLATE "C", r.rolname COLLATE "C"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """Privileges of the site's role on a ledger, or on the record of access, that `dbroles` does not give it."""
+
+    name: str
+    kind: str  # of pg_class
+    role: str
+    privileges: str
+    is_ours_to_revoke: bool  # by the role of the connection
+
+    def revoke(self, schema: str) -> str:
+        place = f"{'SEQUENCE ' if self.kind == 'S' else ''}{quote(schema)}.{quote(self.name)}"
+        return f"REVOKE {self.privileges} ON {place} FROM {quote(self.role)};"
+
+
+def read_excess(connection, *, schema: str) -> list[Excess]:
+    with catalogue(connection) as cursor:
+        cursor.execute(EXCESS_SQL, {"schema": schema})
+        return [Excess(*row) for row in cursor.fetchall()]
+
+
+def protect(connection) -> None:
+    """Revoke what the site's role may do too much, where the role of the connection may; dbstatus reports the rest."""
+    with suppress(Error), time_limits(connection, lock=LOCK_TIMEOUT * 1000):
+        schema = read_schema(connection)
+        for one in read_excess(connection, schema=schema):
+            if one.is_ours_to_revoke:
+                with connection.cursor() as cursor:
+                    cursor.execute(one.revoke(schema))
