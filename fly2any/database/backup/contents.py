@@ -26,7 +26,7 @@ TABLES_SQL = """
 """
 
 # COPY of a table runs none of the code that belongs to it. A SELECT does: the planner evaluates immutable functions of
-# index expressions, whoever owns them, as the role that reads.
+# index expressions with the privileges of the role that reads, even if another role owns them.
 BY_COPY = 2
 # Manifests until 2026-11 have the sum of the first 64 bits of each row's MD5, computed by the server.
 BY_SELECT = 1

@@ -1,6 +1,6 @@
 """A server of its own to try a restore on, thrown away afterwards: what a dump runs there can do nothing elsewhere.
 
-Functions in checks, defaults, indexes and generated columns run when a dump is restored, whoever wrote them. Here they run
+Restoring a dump runs the functions in its checks, defaults, indexes and generated columns, even untrusted ones. Here they run
 as a role that owns one database and nothing else, cannot become another, and knows no way to another server.
 """
 
