@@ -54,7 +54,7 @@ def monitored(get_response):
 
 
 def live(request: HttpRequest) -> HttpResponse:
-    """The process answers; whether the database does is not asked: a restart would not mend it."""
+    """The process answers; whether the database does is not asked: a restart would not fix it."""
     return _json({"status": "ok"})
 
 
@@ -172,7 +172,7 @@ def of_backups(backups: Newest) -> Iterator[GaugeMetricFamily]:
 
 
 def everything(connection) -> tuple[Report, Health, Newest]:
-    """Return what dbstatus, dbhealth and the backups say, less what somebody answers for."""
+    """Return what dbstatus, dbhealth and the backups say, less what is waived."""
     waivers = known_waivers()
     report = verify(connection)
     backups = read_backups()

@@ -139,7 +139,7 @@ def development_key():
             fresh.touch(mode=0o600)
             fresh.write_text(secrets.token_urlsafe(50))
             with contextlib.suppress(FileExistsError):
-                path.hardlink_to(fresh)  # Whoever is first wins; a reader never sees half a key.
+                path.hardlink_to(fresh)  # The first process wins; a reader never sees half a key.
             fresh.unlink()
         return path.read_text()
     except OSError as error:
@@ -303,7 +303,7 @@ AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
-AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # What is not tried is not counted, and nobody is kept out by it.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # An attempt that is not tried is not counted, so it keeps no one out.
 AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code"]  # Masked in its records, as the password is.
 AXES_USERNAME_FORM_FIELD = "username"
 AXES_CLIENT_IP_CALLABLE = "fly2any.administration.accesses.network_of"
@@ -338,7 +338,7 @@ RETENTION = {
     "archive": os.environ.get("ARCHIVE_LOCATION", "").strip(),  # Where they are kept, as backups are: nowhere until it is said.
 }
 
-WAIVERS = BASE_DIR / "waivers.toml"  # Findings of dbhealth that somebody answers for.
+WAIVERS = BASE_DIR / "waivers.toml"  # Findings that a named person accepts until a date.
 
 # Who shows it as `Authorization: Bearer …` gets the metrics; without one there are none.
 METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "").strip()
@@ -390,7 +390,7 @@ CONTENT_SECURITY_POLICY = {
         "object-src": ["'none'"],
     }
 }
-SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"  # Nobody comes to the admin signed in from another site.
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"  # A link on another site opens the admin signed out.
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 TRUST_PROXY = switch("TRUST_PROXY", False)

@@ -14,7 +14,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 NOT_ASKED = {
     "require-lock-timeout": "our migrate sets it on every statement",
     "require-statement-timeout": "a build may take its time; a lock may not",
-    "prefer-robust-stmts": "our migrate mends what an interrupted run leaves",
+    "prefer-robust-stmts": "our migrate repairs what an interrupted run leaves",
     "prefer-bigint-over-int": "the guide's types, and Django's own keys",
 }
 

@@ -50,7 +50,7 @@ class DeviceAdmin(ReadOnlyModelAdmin):
         return request.user.is_superuser
 
     def delete_queryset(self, request, queryset):
-        """Remove the recovery codes too of whoever has no device left, and so sets up both anew."""
+        """Remove the recovery codes too of a user without a device: both are then set up again."""
         people = list(queryset.values_list("user", flat=True))
         with transaction.atomic():
             super().delete_queryset(request, queryset)

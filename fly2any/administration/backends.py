@@ -17,7 +17,7 @@ class Crowd(Exception):  # noqa: N818  Nothing is broken: others are at it.
 
 
 class LockoutBackend(AxesStandaloneBackend):
-    """Refuse who guessed too often; without a request, as in a shell, nobody is there to be refused."""
+    """Refuse a client that guessed too often; without a request, as in a shell, there is none."""
 
     def authenticate(self, request, username=None, password=None, **kwargs):
         if request is None:

@@ -1,4 +1,4 @@
-"""What the database refuses → a sentence for the person, without a value of the row, and the columns it is about."""
+"""Turns an error of the database into a sentence without values of the row, and into the form fields that it is about."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SENTENCES = {
     "25006": "The database is read-only at the moment: nothing was saved. Try again when it accepts writes.",
     "40001": f"Another transaction changed the same rows: nothing was saved. {AGAIN}",
     "40P01": f"Another transaction waited for the same rows: nothing was saved. {AGAIN}",
-    "42501": "The admin's database role may not write this: grant it the privilege, or ask an administrator.",
+    "42501": "The admin's database role lacks the privilege to write this. Ask an administrator to grant it.",
     "55P03": f"Another transaction holds a lock on this: nothing was saved. {AGAIN}",
     "57014": f"The database took too long: nothing was saved. {AGAIN}",
 }
@@ -49,14 +49,14 @@ COLUMNS_OF_A_CONSTRAINT = """
          WHERE i.indrelid OPERATOR(pg_catalog.=) a.attrelid AND n.relname OPERATOR(pg_catalog.=) %(name)s)))
     ORDER BY a.attnum
 """
-# What a trigger says may quote the row, unless its function has it word for word.
+# A trigger's message may quote the row: it is shown only if a function contains it literally.
 FUNCTIONS_THAT_SAY = """
     SELECT 1 FROM pg_catalog.pg_proc WHERE pg_catalog.strpos(prosrc, pg_catalog.quote_literal(%s)) OPERATOR(pg_catalog.>) 0 LIMIT 1
 """
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether the database refused a statement, and goes on: not where the connection or the schema is broken."""
+    """Return whether the database refused only this statement: not if the connection or the schema is broken."""
     state = sqlstate(error)
     if state:
         return state in SENTENCES or state.startswith(REFUSED)
@@ -64,7 +64,7 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def refusal(error: Error, model: type[models.Model] | None = None) -> ValidationError:
-    """Return the sentences for what the database refused of `model`, for one of its fields where that one is known."""
+    """Return why the database refused to write a row of `model`, as an error of the field if one is known."""
     state, diagnostics = sqlstate(error), getattr(error.__cause__, "diag", None)
     if state == "P0001" and diagnostics and (said := _said_by_a_trigger(diagnostics.message_primary or "")):
         return ValidationError(said)
@@ -112,7 +112,7 @@ def _said_by_a_trigger(message: str) -> str:
 
 
 def _ask(statement: str, parameters: Any) -> list[tuple]:
-    """Return the rows of a question about the refusal, none where it cannot be answered: the refusal is said all the same."""
+    """Return the rows of a query about the refusal, none if it fails: the refusal is shown without them."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(statement, parameters)
@@ -122,7 +122,7 @@ def _ask(statement: str, parameters: Any) -> list[tuple]:
 
 
 class Refused:
-    """A form, once more, that has in it what the database refused: of a class made for that one request."""
+    """A form that is shown again with the refusal as an error; its class is made for one request."""
 
     refused: ValidationError
 

@@ -13,7 +13,7 @@ from . import deadlines
 from .edits import EditForm, with_stored_text
 from .refusals import in_one_sentence, is_refusal, refusal, with_refusal
 
-LOCK = 5_000  # Milliseconds that a page which writes waits for a lock: whoever waits holds locks too.
+LOCK = 5_000  # Milliseconds that a page which writes waits for a lock: a page that waits holds locks too.
 
 
 def _saves(request: HttpRequest) -> bool:

@@ -80,7 +80,7 @@ class Staff(View):
 
 
 class Leave(Staff):
-    """Sign out whoever has not shown a second factor: the admin's own page for it asks for one."""
+    """Sign out a user who has not shown a second factor: the admin's own page asks for one."""
 
     def post(self, request):
         sign_out(request)
@@ -126,7 +126,7 @@ class Enrol(Staff):
 
     def dispatch(self, request, *args, **kwargs):
         if request.user.is_authenticated and has_factor(request.user) and not request.user.is_verified():
-            return HttpResponseRedirect(reverse("admin:second_factor"))  # Nobody adds a device who has not shown the first.
+            return HttpResponseRedirect(reverse("admin:second_factor"))  # A second device needs the first one.
         return super().dispatch(request, *args, **kwargs)
 
     def unconfirmed(self, request):

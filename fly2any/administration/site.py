@@ -177,7 +177,7 @@ class AdminSite(admin.AdminSite):
 
 
 def _explained(view):
-    """Return `view` with what the address says wrongly said in a sentence, above the page without it."""
+    """Return `view`, which shows the page without a parameter that it cannot use, with a message that says so."""
 
     @wraps(view)
     def explained(request, *args, **kwargs):
@@ -185,7 +185,7 @@ def _explained(view):
             if "\0" in request.path:
                 raise Http404
             if any("\0" in value for fields in (request.GET, request.POST) for _, values in fields.lists() for value in values):
-                raise BadParameter("What was sent has a character that no text has: this is the page without it.")
+                raise BadParameter("The request contained a NUL character, which was ignored.")
             return view(request, *args, **kwargs)
         except BadParameter as error:
             messages.error(request, str(error))

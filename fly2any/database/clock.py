@@ -72,7 +72,7 @@ def server_time(connection) -> datetime:
     clock = read_clock(connection)
     if not clock.agrees:
         raise Refusal(
-            f"{clock.difference}, and time decides what is old: correct the clock that is wrong (`timedatectl set-ntp true`),"
-            " and run the command again."
+            f"{clock.difference}, so the age of backups and rows is not known: correct the clock that is wrong"
+            " (`timedatectl set-ntp true`), then run the command again."
         )
     return clock.server

@@ -44,7 +44,7 @@ def require(column: Column) -> str:
     return f"{_comment(f'Fill first: SELECT * FROM {table} WHERE {name} IS NULL')}\nALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL;"
 
 
-def mend_identity(column: Column, live: Column) -> str:
+def repair_identity(column: Column, live: Column) -> str:
     alter = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"
     if column.identity is None:
         return f"{alter} DROP IDENTITY;"
@@ -67,7 +67,7 @@ def _comment(text: str) -> str:
     return "-- " + re.sub(r"[\r\n]+", " ", text)
 
 
-def mend_key(key: Key, live: Key | None, hanging: Iterable[ForeignKey]) -> str:
+def repair_key(key: Key, live: Key | None, hanging: Iterable[ForeignKey]) -> str:
     """Return what makes `key`; `hanging` are the foreign keys that point at `live`, and must go and come with it."""
     if live is None:
         return add(key)
@@ -133,7 +133,7 @@ def validate(thing: Check | ForeignKey) -> str:
         )
         hint = f"Remove orphans first: {query}"
     else:
-        hint = f"Mend first: SELECT * FROM {table} WHERE NOT {thing.expression.removeprefix('CHECK ')}"
+        hint = f"Fix these rows first: SELECT * FROM {table} WHERE NOT {thing.expression.removeprefix('CHECK ')}"
     return f"{_comment(hint)}\nALTER TABLE {table} VALIDATE CONSTRAINT {quote(thing.name)};"
 
 
@@ -151,7 +151,7 @@ def rename(thing: Object, name: str) -> str:
     return f"ALTER TABLE {quote(thing.table)} RENAME CONSTRAINT {quote(thing.name)} TO {quote(name)};"
 
 
-def mend_check(thing: Check, live: Check | None) -> str:
+def repair_check(thing: Check, live: Check | None) -> str:
     if live is None:
         return add(thing)
     if replace(live, valid=True) == thing:
@@ -159,13 +159,13 @@ def mend_check(thing: Check, live: Check | None) -> str:
     return f"{drop(live)}\n{add(thing)}"
 
 
-def mend_foreign_key(fk: ForeignKey, live: ForeignKey | None) -> str:
+def repair_foreign_key(fk: ForeignKey, live: ForeignKey | None) -> str:
     if live is not None and replace(live, valid=True) == fk:
         return validate(fk)
     return add(fk) if live is None else f"{drop(live)}\n{add(fk)}"
 
 
-def mend_index(index: Index, live: Index | None) -> str:
+def repair_index(index: Index, live: Index | None) -> str:
     if live is None:
         return f"{index.sql()};"
     if replace(live, valid=True, ready=True) == index:

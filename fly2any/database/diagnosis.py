@@ -121,11 +121,11 @@ CAUSES = (
     Cause("22P05", "", "The database's encoding cannot hold this ({line}): create the database with ENCODING 'UTF8'."),
     Cause("53100", "", "The server's disk is full ({line}): make room there, and run the command again."),
     Cause("53300", "", "The server has no connection left: end idle ones, raise max_connections, or use a connection pooler."),
-    Cause("2BP01", "", "Something else hangs on what this drops ({line}): drop that first, or ask whoever made it."),
+    Cause("2BP01", "", "Something else hangs on what this drops ({line}): drop that first, or ask its owner."),
     Cause("57P05", "", "The server ended the connection because it was idle for too long: raise idle_session_timeout, and run the command again."),
     Cause("25P03", "", "The server ended the connection because its transaction was idle for too long: raise idle_in_transaction_session_timeout, and run the command again."),
     Cause("25P04", "", "The server ended the transaction because it took too long: raise transaction_timeout, and run the command again."),
-    Cause("57P01", "", "The server ended the connection: it was shut down or restarted, or somebody ended it; what was not committed is undone, so run the command again."),
+    Cause("57P01", "", "The server ended the connection: it was shut down or restarted, or the session was terminated; what was not committed is undone, so run the command again."),
 )  # fmt: skip
 
 

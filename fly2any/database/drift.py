@@ -46,14 +46,14 @@ class _Comparing:
         self.tables()
         self.columns()
         self.named(self.expected.keys, self.actual.keys, _kind_of_key, _key_difference, self.key_cure)
-        self.named(self.expected.checks, self.actual.checks, lambda _: "check", _check_difference, cures.mend_check)
-        self.named(self.expected.indexes, self.actual.indexes, lambda _: "index", _index_difference, cures.mend_index)
+        self.named(self.expected.checks, self.actual.checks, lambda _: "check", _check_difference, cures.repair_check)
+        self.named(self.expected.indexes, self.actual.indexes, lambda _: "index", _index_difference, cures.repair_index)
         self.named(
             self.expected.foreign_keys,
             self.actual.foreign_keys,
             lambda _: "foreign_key",
             _foreign_key_difference,
-            cures.mend_foreign_key,
+            cures.repair_foreign_key,
         )
         known = {(type(thing), thing.table, thing.name) for thing in (*self.expected, *self.pending)}
         ours = {thing.name for thing in (*self.expected.tables, *self.pending.tables)}
@@ -129,7 +129,7 @@ class _Comparing:
                     "table.different",
                     table.name,
                     f"Table {table.name} has row-level security switched on, which {who}.",
-                    f"Add policies for the roles that use it, or give them BYPASSRLS; where nobody else may connect: ALTER TABLE {quote(table.name)} DISABLE ROW LEVEL SECURITY;",
+                    f"Add policies for the roles that use it, or give them BYPASSRLS; if no other role may connect: ALTER TABLE {quote(table.name)} DISABLE ROW LEVEL SECURITY;",
                 )
             )
 
@@ -195,7 +195,7 @@ class _Comparing:
             self.add("column.different", column, f"{what} is generated as ({live.generated}).", f"{alter} DROP EXPRESSION;")
         if live.identity != column.identity:
             is_, should = live.identity or "by nothing", column.identity or "by nothing"
-            cure = cures.mend_identity(column, live)
+            cure = cures.repair_identity(column, live)
             self.add("column.different", column, f"{what} is generated {is_}, not {should}.", cure)
             live = replace(live, default=default)  # The cure drops it.
         if live.nullable and not column.nullable:
@@ -325,7 +325,7 @@ class _Comparing:
     def key_cure(self, key: Key, live: Key | None) -> str:
         columns = live.columns if live else None
         hanging = [fk for fk in self.actual.foreign_keys if fk.target == key.table and fk.target_columns == columns]
-        return cures.mend_key(key, live, hanging)
+        return cures.repair_key(key, live, hanging)
 
 
 # The order in which cures run: a key before the foreign keys that point at it.

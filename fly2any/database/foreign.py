@@ -68,4 +68,4 @@ def _finding(code: str, thing: Object, message: str, cure: str, severity: Severi
 
 
 # What is foreign is somebody's: never a cure to paste without asking.
-AGREE = "Agree with whoever made it, then run: "
+AGREE = "Agree with its owner, then run: "

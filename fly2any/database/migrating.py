@@ -104,7 +104,7 @@ class Run:
                         " was cut short: drop it and run the command again, or, if all that the migration does is there, run"
                         f" `manage.py migrate --fake {self.migration.replace('.', ' ')}`."
                     ) from error
-                if sqlstate(error) in LOCKED_OUT:  # In a transaction that the migration itself began, which nobody runs again.
+                if sqlstate(error) in LOCKED_OUT:  # In a transaction that the migration itself began, which is not retried.
                     raise self.locked_out(self.migration, self.watcher.seconds) from error
                 raise
 
@@ -139,9 +139,9 @@ class Run:
         say_cancelled(self.progress, cancelled)
         if left:
             raise LockedOut(
-                f"The session of {left[0]} waits for the migration lock that this run holds, the run would wait for it, and the role"
-                f" {self.ask('SELECT current_user')} may not cancel it: as {left[0].role} or a superuser run"
-                f" SELECT pg_cancel_backend({left[0].pid}); or let it finish, then run the command again."
+                f"The session of {left[0]} waits for the migration lock that this run holds, and the run would in turn wait for that"
+                f" session. The role {self.ask('SELECT current_user')} may not cancel it. As {left[0].role} or a superuser, run"
+                f" SELECT pg_cancel_backend({left[0].pid}); or wait until it ends. Then run the command again."
             )
 
     def locked_out(self, what: str, seconds: float) -> LockedOut:
@@ -179,7 +179,7 @@ class Run:
     def reaching(self, text: str) -> Iterator[None]:
         """Let the one statement that names pg_trgm's operator class find it where no schema of the search path has it.
 
-        Whoever created the extension may have put it elsewhere: Supabase into `extensions`.
+        The extension may be in another schema: Supabase puts it into `extensions`.
         """
         path = self.ask(REACH_SQL) if OPERATOR_CLASS in text else None
         if path is None:
@@ -261,7 +261,7 @@ class Run:
     def set(self, name: str, value: str) -> None:
         self.execute(f"SET {name} TO '{value}'")
 
-    # The run's own statements, which nobody need watch.
+    # The run's own statements, which are not watched.
 
     def execute(self, statement: str) -> None:
         with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:

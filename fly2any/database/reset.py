@@ -95,7 +95,7 @@ def plan_reset(connection) -> Reset:
     differ = [one for one in compare(expected, read_catalog(connection, schema=schema)).findings if one.code in HINDER]
     if differ:
         raise Refusal(
-            f"{differ[0].where} is not as our migrations made it ({differ[0].code}), so they cannot be reversed: mend what `manage.py dbstatus`"
+            f"{differ[0].where} is not as our migrations made it ({differ[0].code}), so they cannot be reversed: fix what `manage.py dbstatus`"
             " finds, and run the command again."
         )
     with catalogue(connection) as cursor:

@@ -13,7 +13,7 @@ from .prisma import LEDGER as PRISMAS_LEDGER
 from .server import read_schema
 from .sql import catalogue
 
-# What nobody reads who only reads: tokens, hashes and keys. A test compares it with what the admin keeps secret.
+# Columns that the role PREFIX_read cannot read: tokens, hashes and keys. A test compares it with what the admin keeps secret.
 SECRETS = {
     "users": ("password",),
     "accounts": ("refresh_token", "access_token", "id_token", "session_state"),
@@ -156,13 +156,13 @@ def _roles(names: Names, database: str, schema: str) -> Iterator[str]:
 
 def _owners(names: Names, owners: dict[str, bool]) -> Iterator[str]:
     for name, owns in owners.items():
-        why = "It owns the tables today, and goes on as before." if owns else "It runs this."
+        why = "It owns the tables today, and keeps its access." if owns else "It runs this."
         yield f"GRANT {quote(names.migrate)} TO {quote(name)};  -- {why}"
 
 
 def _in_the_end(names: Names, database: str, schema: str, owners: dict[str, bool]) -> Iterator[str]:
     yield f"-- For dbrestore, which makes a database: ALTER ROLE {quote(names.migrate)} CREATEDB;"
-    yield "-- When every client uses one of the three:"
+    yield "-- Once every client uses one of the three roles:"
     yield from (f"-- REVOKE {quote(names.migrate)} FROM {quote(name)};" for name in owners)
     yield f"-- REVOKE ALL ON DATABASE {quote(database)} FROM PUBLIC;"
     yield f"-- REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC;"
@@ -196,8 +196,8 @@ def _of_the_site(names: Names, schema: str, relations: list[Relation]) -> Iterat
     """Yield what the site works with besides our tables, and what a backup reads; each goes on belonging to whom it belongs."""
     if not relations:
         return
-    yield f"-- What else is here, for the site ({quote(names.app)}, in the schema {quote(schema)} only) and for backups ({quote(names.migrate)})."
-    yield f"-- It keeps its owner, who goes on changing it. {quote(names.read)} gets nothing of it: which of its columns are secret, you know."
+    yield f"-- Other objects in this database: {quote(names.app)} may use those in the schema {quote(schema)}, {quote(names.migrate)} may read all for backups."
+    yield f"-- Their owners stay the same. {quote(names.read)} gets no privileges on them: grant it SELECT on those that hold no secrets."
     for one in relations:
         if one.schema == schema:
             if one.name == PRISMAS_LEDGER:  # Default privileges may have given more.
@@ -223,9 +223,7 @@ def _grant(relation: Relation, privileges: str, role: str) -> str:
 
 def _if_may(owner: str, is_ours: bool, statement: str) -> str:
     """Return a statement that only `owner` may run: where this role is not one, as a comment, for the rest to succeed."""
-    return (
-        statement if is_ours else f"-- Left out, for this role is not a member of {quote(owner)}, who may run it: {statement}"
-    )
+    return statement if is_ours else f"-- Left out: only a member of {quote(owner)} may run it: {statement}"
 
 
 def _other_schemas(names: Names, schemas: list[tuple[str, str, bool]]) -> Iterator[str]:
@@ -234,8 +232,8 @@ def _other_schemas(names: Names, schemas: list[tuple[str, str, bool]]) -> Iterat
 
 
 def _later(names: Names, schema: str, makers: dict[str, bool]) -> Iterator[str]:
-    yield "-- What is made later, by migrations and by those who own something here. Run this command again after each migration:"
-    yield f"-- it hides a new table's secrets from {quote(names.read)}, and lets {quote(names.app)} only read a new ledger and only add to a new record."
+    yield "-- Objects created later, by migrations and by the owners of other objects. Run this command again after each migration:"
+    yield f"-- it hides the secret columns of new tables from {quote(names.read)}."
     migrate, app = quote(names.migrate), quote(names.app)
     for maker, is_ours in {names.migrate: True, **makers}.items():
         granted = [

@@ -93,7 +93,7 @@ RULES_SQL = """
     FROM pg_catalog.pg_hba_file_rules WHERE type IS DISTINCT FROM 'local' ORDER BY line_number
 """
 LOCAL_ADDRESSES = ("127.0.0.1", "::1", "localhost", "samehost")
-BELIEVING = ("trust", "ident")  # Whoever comes, or what the other machine says of them.
+BELIEVING = ("trust", "ident")  # No check, or only what the client's machine claims.
 EVERYWHERE = ("all", "0.0.0.0", "::")  # noqa: S104  Of pg_hba.conf.
 AUDIT = ("log_connections", "log_statement", "shared_preload_libraries", "pgaudit.log")
 
@@ -122,7 +122,7 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
     for row in read(API_SQL):
         yield Finding(
             Severity.ERROR, "security.api", row.role,
-            f"Supabase's API lets {'whoever has the public key' if row.role == 'anon' else 'whoever is signed in'} use {row.number} tables: {row.tables[:200]}.",
+            f"Supabase's API lets {'any holder of the public key' if row.role == 'anon' else 'any signed-in user'} use {row.number} tables: {row.tables[:200]}.",
             f'REVOKE ALL ON ALL TABLES IN SCHEMA {quote(read.schema)} FROM "{row.role}";', is_sql=True,
         )  # fmt: skip
     for row in read(PUBLIC_SQL):
@@ -163,7 +163,7 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
     if tls and not is_local(host) and mode not in ("verify-ca", "verify-full"):
         yield Finding(
             Severity.NOTE, "security.unverified", "sslmode",
-            f"sslmode is {mode or 'prefer'}: the connection is encrypted to whoever answers, the certificate is not looked at.",
+            f"sslmode is {mode or 'prefer'}: the connection is encrypted, but the server's certificate is not verified.",
             "sslmode=verify-full with the provider's sslrootcert in the URL, where it publishes one.",
         )  # fmt: skip
 
@@ -260,12 +260,12 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
         if row.method == "reject" and anywhere and row.everybody:
             plain_closed = plain_closed or row.type in ("host", "hostnossl")
             if row.type == "host":
-                return  # Nobody gets further.
+                return  # Later lines are never reached.
         if local or row.method == "reject" or row.type is None:
             continue
         if row.method in BELIEVING and "clientcert=" not in row.options:
             yield Finding(
-                Severity.ERROR, "security.trust", where, f"Whoever comes from {come_from} is let in without a password ({row.method}).",
+                Severity.ERROR, "security.trust", where, f"Clients from {come_from} are let in without a password ({row.method}).",
                 f"Write scram-sha-256 for {row.method} there, and SELECT pg_reload_conf().",
             )  # fmt: skip
         elif row.method == "md5" or (row.method == "password" and row.type != "hostssl" and not plain_closed):

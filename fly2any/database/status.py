@@ -173,12 +173,12 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
     )
 
 
-# What may be waived here: not what the contract demands, which would be drift that nobody is told of.
+# What may be waived here: not what the contract demands: a waiver would hide drift.
 WAIVABLE = ("server.", "backup.", "security.")
 
 
 def waived(report: Report, waivers: Iterable[Waiver]) -> Report:
-    """Return the report with the findings that somebody answers for put aside."""
+    """Return the report with the waived findings put aside."""
     fitting = [waiver for waiver in waivers if waiver.code.startswith(WAIVABLE)]
     now = report.clock.now() if report.clock else datetime.now(UTC)
     left, put_aside, expired = waive(report.findings, fitting, now.date())
@@ -186,7 +186,7 @@ def waived(report: Report, waivers: Iterable[Waiver]) -> Report:
 
 
 def for_release(report: Report) -> Report:
-    """Return the report with what is waivable as notes: a deploy is not what mends it, and may be what does."""
+    """Return the report with what is waivable as notes: they do not stop a deploy, which cannot fix some of them and fixes others."""
     noted = (replace(f, severity=Severity.NOTE) if f.code.startswith(WAIVABLE) else f for f in report.findings)
     return replace(report, findings=tuple(noted))
 
@@ -218,7 +218,7 @@ def _failed(runs: tuple[Run, ...], migrations: MigrationState, running: Activity
             "migrations.failed",
             name,
             f"The last run of {name}, on {run.started:%Y-%m-%d %H:%M} UTC by {run.person}, {ended}",
-            "Mend what it says, and run `manage.py migrate`: it goes on from there.",
+            "Fix the cause, then run `manage.py migrate` again; it resumes where it stopped.",
         )
 
 

@@ -187,9 +187,9 @@ def owner(migrated):
 
 def may_not_cancel(database, role, pid):
     return (
-        f"The session of pid {pid} (prisma, role {database.user}) waits for the migration lock that this run holds, the run would"
-        f" wait for it, and the role {role} may not cancel it: as {database.user} or a superuser run SELECT"
-        f" pg_cancel_backend({pid}); or let it finish, then run the command again."
+        f"The session of pid {pid} (prisma, role {database.user}) waits for the migration lock that this run holds, and the run would"
+        f" in turn wait for that session. The role {role} may not cancel it. As {database.user} or a superuser, run"
+        f" SELECT pg_cancel_backend({pid}); or wait until it ends. Then run the command again."
     )
 
 

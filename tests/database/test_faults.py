@@ -262,7 +262,7 @@ def test_a_connection_that_is_cut_in_the_middle_of_an_adoption_is_gone_on_with(d
 
     assert (process.returncode, err) == (
         2,
-        "The server ended the connection: it was shut down or restarted, or somebody ended it;"
+        "The server ended the connection: it was shut down or restarted, or the session was terminated;"
         " what was not committed is undone, so run the command again.\n",
     )
     assert manage("dbadopt", "--yes", url=database.url).returncode == 0

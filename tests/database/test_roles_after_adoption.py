@@ -150,7 +150,7 @@ def test_what_this_role_cannot_grant_is_named_and_the_rest_succeeds(database, ro
         sql = roles_sql(connection, [], prefix=database.name)
 
     place, theirs = '"public"."of\n-- others"', '"postgres"'
-    left_out = f"-- Left out, for this role is not a member of {theirs}, who may run it:"
+    left_out = f"-- Left out: only a member of {theirs} may run it:"
     assert f'{left_out} GRANT SELECT, INSERT, UPDATE, DELETE ON {place} TO "{app.name}";\n' in sql
     assert f'{left_out} GRANT USAGE ON SCHEMA "others" TO "{roles["migrate"].name}";\n' in sql
     assert f"-- {place} has row-level security: " in sql

@@ -260,7 +260,7 @@ def test_who_writes_as_another_role_or_to_a_column_only_is_listed_and_supabases_
 
     assert writers == "authenticator, one_column"
     assert [(one["where"], one["message"]) for one in api] == [
-        ("anon", "Supabase's API lets whoever has the public key use 2 tables: accounts, users.")
+        ("anon", "Supabase's API lets any holder of the public key use 2 tables: accounts, users.")
     ]
     assert [one for one in after["findings"] if one["code"] == "security.api"] == []
 

@@ -1,4 +1,4 @@
-"""What is in the way of an adoption, besides what the comparison with the contract finds: each function yields findings."""
+"""Blockers of an adoption, besides those that the comparison with the contract finds: each function yields findings."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ IN_USE_SQL = """
     WHERE k.contype IN ('c', 'x', 'f')
     UNION
     SELECT o.relname, o.attname, 'column ' || t.attname || ' of ' || t.attrelid::regclass || ', of the table''s row type', '',
-           'Agree with whoever made it, and before the adoption copy what it holds and drop it, or give it another type.'
+           'Agree with its owner. Before the adoption, copy its values and drop it, or change its type.'
     FROM pg_catalog.pg_attribute AS t
     JOIN pg_catalog.pg_type AS y ON y.oid = t.atttypid
     JOIN ours AS o ON o.reltype <> 0 AND o.reltype IN (y.oid, y.typelem)
     WHERE t.attnum > 0 AND NOT t.attisdropped
     UNION
     SELECT o.relname, o.attname, 'the inheriting table ' || i.inhrelid::regclass, '',
-           'Agree with whoever made it: ALTER TABLE ' || i.inhrelid::regclass || ' NO INHERIT ' || i.inhparent::regclass || ';'
+           'Agree with its owner: ALTER TABLE ' || i.inhrelid::regclass || ' NO INHERIT ' || i.inhparent::regclass || ';'
     FROM pg_catalog.pg_inherits AS i JOIN ours AS o ON o.oid = i.inhparent
     UNION
     SELECT o.relname, o.attname, 'the table it inherits from, ' || i.inhparent::regclass, '',
-           'Agree with whoever made it: ALTER TABLE ' || i.inhrelid::regclass || ' NO INHERIT ' || i.inhparent::regclass || ';'
+           'Agree with its owner: ALTER TABLE ' || i.inhrelid::regclass || ' NO INHERIT ' || i.inhparent::regclass || ';'
     FROM pg_catalog.pg_inherits AS i JOIN ours AS o ON o.oid = i.inhrelid AND o.attinhcount > 0
     ORDER BY 1, 2, 3
 """
@@ -151,7 +151,7 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
                 "adopt.in_use",
                 f"{table}.{column}",
                 f"Column {column} of {table} is used by {what}, so its type cannot change.",
-                cure or f"Agree with whoever made it, {keep}drop it before the adoption, and make it again after.",
+                cure or f"Agree with its owner, {keep}drop it before the adoption, and create it again after.",
             )
     for entry in indexed:
         if entry.trouble and (entry.table, entry.column) in retyped:
@@ -160,7 +160,7 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
                 "adopt.computed",
                 f"{entry.table}.{entry.index}",
                 f"Index {entry.index} of {entry.table}, over {entry.column}, whose type changes, {entry.trouble}: whether it still can be made is not known.",
-                f"Agree with whoever made it, and drop it before the adoption: DROP INDEX CONCURRENTLY {quote(entry.index)};",
+                f"Agree with its owner, and drop it before the adoption: DROP INDEX CONCURRENTLY {quote(entry.index)};",
             )
 
 
@@ -177,7 +177,7 @@ def taken(contract: Contract, migrations: MigrationState, live: Catalog) -> Iter
                 "adopt.name_taken",
                 found.migration,
                 f"The migration {found.migration} would create what is there already: {places}.",
-                "Agree with whoever made it, and rename or drop it.",
+                "Agree with its owner, and rename or drop it.",
             )
 
 
@@ -207,7 +207,7 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
                 "adopt.name_taken",
                 name,
                 f"The name {name}, which the adoption needs, is that of {what}.",
-                "Agree with whoever made it, and rename or drop it.",
+                "Agree with its owner, and rename or drop it.",
             )
 
 

@@ -20,7 +20,7 @@ OTHERS = ("types", "functions", "policies", "publications", "grants")
 IS = {
     Kind.EXACT: "exact: what Prisma's migration made, and nothing else",
     Kind.SUPERSET: "superset: all that Prisma's migration made, and more that is not ours",
-    Kind.DRIFTED: "drifted: something is in the way of an adoption",
+    Kind.DRIFTED: "drifted: there are blockers",
     Kind.EMPTY: "empty: none of our tables is here, so there is nothing to adopt; run `manage.py migrate`",
     Kind.OURS: "ours: our migrations are recorded here, so there is nothing to adopt",
 }
@@ -96,12 +96,12 @@ def _lines(assessment: Assessment) -> Iterator[str]:
     yield from _left_alone(assessment)
     if assessment.blockers:
         yield ""
-        yield "In the way"
+        yield "Blockers"
         for blocker in assessment.blockers:
             yield from _blocker(blocker)
     yield ""
-    yield "Steps, in a session at UTC, each in transactions of its own; no table is rewritten, and no lock waited for longer than"
-    yield f"{LOCK_TIMEOUT} s: then the others go first, and it tries again"
+    yield "Steps: each runs in its own transactions, in a session with the time zone UTC. No table is rewritten. A step that does"
+    yield f"not get a lock within {LOCK_TIMEOUT} s lets the other sessions go first, and is retried."
     for number, step in enumerate(assessment.steps, 1):
         yield from _a_step(f"{number:>4}", step)
     yield f"{len(assessment.steps) + 1:>4}  {len(assessment.recorded)} migrations recorded, when the catalogue is what they build: {', '.join(assessment.recorded)}"
@@ -119,19 +119,19 @@ def _worth_knowing(assessment: Assessment) -> Iterator[str]:
     yield "Worth knowing"
     if longest is not None:
         yield f"  The longest lock is held for {_seconds(longest)}, on {longest.table}: the estimate is {size(longest.index_bytes)} of index at 25 MB/s."
-    yield "  A client that keeps prepared statements gets `cached plan must not change result type` after its table's conversion, until it prepares"
-    yield "  them anew (Prisma's engine, to version 6, after one error each; Prisma 7 with a driver adapter keeps none unless told to). The cure is a rolling"
-    yield "  restart of the site after the adoption. --end-idle instead ends idle connections after each step that changes a type; a Node process may"
-    yield "  exit when its connection is ended (SQLSTATE 57P01, unhandled)."
-    yield "  The times of the converted columns may have microseconds, where they were rounded to milliseconds. Prisma and this project write milliseconds;"
-    yield "  a row that raw SQL gives CURRENT_TIMESTAMP, or leaves to the column's default, is not found by an equality of Prisma's, and always is newer"
-    yield "  than its own time as Prisma has it. Write date_trunc('milliseconds', CURRENT_TIMESTAMP) there."
+    yield "  Prepared statements: after a table is converted, a client that cached statements on it gets `cached plan must not change result type`"
+    yield "  until it prepares them again. Prisma's engine up to version 6 does so after one error each; Prisma 7 with a driver adapter caches none by"
+    yield "  default. Restart the site's processes one by one after the adoption. --end-idle instead terminates idle connections after each step that"
+    yield "  changes a type; a Node process may exit when its connection is terminated (SQLSTATE 57P01, unhandled)."
+    yield "  Microseconds: the converted columns store microseconds; before, they rounded to milliseconds. Prisma and this project write milliseconds."
+    yield "  If raw SQL writes CURRENT_TIMESTAMP, or uses the column's default, Prisma reads the time cut to milliseconds: comparing the row with that"
+    yield "  time finds it newer, never equal. Write date_trunc('milliseconds', CURRENT_TIMESTAMP) instead."
     for note in assessment.notes:
         yield f"  {note}"
     if assessment.blockers:
-        mended = sum(bool(blocker.repairs) for blocker in assessment.blockers)
+        repaired = sum(bool(blocker.repairs) for blocker in assessment.blockers)
         yield ""
-        yield f"It cannot be adopted as it is: of {len(assessment.blockers)} in the way (above) --yes --repair mends {mended}, and the others are yours to mend first."
+        yield f"Not ready: {len(assessment.blockers)} {'blocker' if len(assessment.blockers) == 1 else 'blockers'}. `--repair` fixes {repaired}; fix the other {len(assessment.blockers) - repaired} first."
 
 
 def _a_step(number: str, step: Step) -> Iterator[str]:
@@ -150,10 +150,10 @@ def _blocker(blocker: Blocker) -> Iterator[str]:
     if blocker.rows is not None:
         ids = f": {', '.join(blocker.ids)}{', …' if blocker.rows > len(blocker.ids) else ''}" if blocker.ids else ""
         if blocker.rows:
-            yield f"      {blocker.rows:,} {'row has' if blocker.rows == 1 else 'rows have'} to be mended first{ids}"
+            yield f"      {blocker.rows:,} {'row has' if blocker.rows == 1 else 'rows have'} to be fixed first{ids}"
             yield f"        {blocker.query}"
         else:
-            yield "      No row is in the way."
+            yield "      No row blocks it."
     if blocker.repairs:
         yield "      --repair does:"
         for step in blocker.repairs:

@@ -68,7 +68,7 @@ def _timed(run: Run, step: Step, done: Callable[[Step, float], None]) -> None:
                 break
             if changed == [0] and _ask(run.connection, step.repeated):
                 raise Refusal(
-                    f"The rows of {step.table} cannot be filled ({step.what}): a trigger or rule of somebody's undoes the update."
+                    f"The rows of {step.table} cannot be filled ({step.what}): an unmanaged trigger or rule undoes the update."
                     " Disable it for the adoption, then run `manage.py dbadopt` again."
                 )
     except IntegrityError as error:
@@ -98,7 +98,7 @@ def _record(run: Run) -> None:
     left = assess(run.connection)
     # Of a table that nobody ever analysed nothing was lost: autovacuum knows of its rows.
     if left.blockers or any(not statement.startswith("ANALYZE ") for step in left.steps for statement in step.statements):
-        raise Refusal("Somebody changed the schema during the adoption: run `manage.py dbadopt` again.")
+        raise Refusal("The schema was changed during the adoption: run `manage.py dbadopt` again.")
     journal.ensure(run.connection)
     executor = Executor(run.connection, run=run)
     graph = executor.loader.graph

@@ -1,4 +1,4 @@
-"""What kind of database it is, what adoption would do with it, and what is in its way."""
+"""What kind of database it is, what adoption would do with it, and its blockers."""
 
 from __future__ import annotations
 
@@ -211,13 +211,13 @@ def _blocks(finding: Finding) -> bool:
 
 
 def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, schema: str) -> Blocker:
-    """Return the finding with the rows that are in the way of its cure, and with what --repair would do if there are none."""
+    """Return the finding with the rows that block its cure, and with what --repair would do if there are none."""
     cure, finding = finding.cure, in_schema(finding, schema)
     thing = _thing(finding, expected)
     if thing is None or not _is_there(thing, live):
         return Blocker(finding)
     if _ask(connection, f"SELECT pg_catalog.row_security_active({literal(quote(thing.table))})"):
-        return Blocker(finding)  # Its rows are hidden from this role: nobody knows whether one is in the way.
+        return Blocker(finding)  # This role cannot see its rows.
     condition = _condition(finding.code, thing, can_ask=connection.pg_version >= 160000)
     if not condition:
         return Blocker(finding, repairs=repair(finding.code, thing, cure))
@@ -255,7 +255,7 @@ def _is_there(thing: Object, live: Catalog) -> bool:
 
 
 def _condition(code: str, thing: Object, *, can_ask: bool) -> str:
-    """Return the condition for the rows of `t` that are in the way of a cure, "" where rows cannot be, or nobody can tell.
+    """Return the condition for the rows of `t` that block a cure, "" if none can, or if that cannot be queried.
 
     `can_ask`: whether the server can say what can be read as a value of a type.
     """

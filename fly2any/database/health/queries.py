@@ -43,7 +43,7 @@ def queries(
         yield Figure("queries", "not counted: the extension pg_stat_statements is not installed")
         yield Finding(
             Severity.NOTE, "queries.not_counted", "pg_stat_statements",
-            "Nobody counts how long queries take.",
+            "Query statistics are not collected (pg_stat_statements is missing).",
             "Add pg_stat_statements to shared_preload_libraries, restart, and CREATE EXTENSION pg_stat_statements.",
         )  # fmt: skip
         return

@@ -84,7 +84,7 @@ def replication(
         if not row.active and (row.status == "lost" or (row.kept or 0) > most):
             yield Finding(
                 Severity.ERROR, "replication.slot", row.name,
-                f"Nobody fetches from it, and the server keeps {size(row.kept or 0)} of WAL for it (limit {size(most)}), which fills the disk.",
+                f"No client reads from it, and the server keeps {size(row.kept or 0)} of WAL for it (limit {size(most)}), which fills the disk.",
                 f"Start its replica again, or SELECT pg_drop_replication_slot('{row.name}');",
             )  # fmt: skip
 

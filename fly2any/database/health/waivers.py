@@ -1,4 +1,4 @@
-"""Waivers: findings that somebody answers for, until a day."""
+"""Waivers: findings that a named person accepts until a date."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from ..diagnosis import Refusal
 from ..findings import CODES, Finding, Severity
 
-# What the contract demands: waived it would be drift that nobody is told of.
+# What the contract demands: a waiver would hide drift.
 NEVER = (
     "table",
     "column",
@@ -67,7 +67,7 @@ def read_waivers(path: Path) -> tuple[Waiver, ...]:
                 f"Waiver {number} in {path} names {entry['code']}, which is no code: docs/reference/findings.md has them."
             )
         if entry["code"].partition(".")[0] in NEVER:
-            raise Refusal(f"Waiver {number} in {path} names {entry['code']}, which nobody can answer for: mend what it finds.")
+            raise Refusal(f"Waiver {number} in {path} names {entry['code']}, which cannot be waived: fix what it finds.")
         waivers.append(Waiver(**entry))
     return tuple(waivers)
 
@@ -92,5 +92,5 @@ def _expired(waiver: Waiver, today: date) -> Finding:
         "waiver.expired",
         f"{waiver.code} at {waiver.where}",
         f"The waiver of {waiver.owner} ended on {waiver.until}, {(today - waiver.until).days} days ago.",
-        "Mend what it waives, or give it a new end in the file of waivers.",
+        "Fix what it waives, or give it a new end date in the file of waivers.",
     )

@@ -129,7 +129,7 @@ def _sweep_all(
             progress.clear()
             yield Finding(
                 Severity.ERROR, "maintenance.failed", f"retention of {table}", explain(error) or str(error),
-                "Mend what it says, and run the command again: nothing is lost, and what was removed before is archived if that is wanted.",
+                "Fix the cause, then run the command again. No row is lost: removed rows are in the archive, if one is configured.",
             )  # fmt: skip
             continue
         swept.append(done)

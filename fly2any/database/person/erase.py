@@ -231,7 +231,7 @@ def _refresh_statistics(connection, tables: Tables, person: Person) -> list[Plac
             column,
             "statistics",
             1,
-            f"the planner's statistics are a sample of before: ANALYZE {table.sql}",
+            f"the planner's statistics may still hold sampled values: ANALYZE {table.sql}",
         )
         for table, column in statistics(connection, tables, person)
     ]

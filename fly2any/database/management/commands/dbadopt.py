@@ -18,7 +18,7 @@ class Command(BaseCommand):
         add_database(parser, "to adopt")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the plan.")
         parser.add_argument("--yes", action="store_true", help="Carry the plan out; without it nothing is changed.")
-        parser.add_argument("--repair", action="store_true", help="With --yes: first mend what can be mended without loss.")
+        parser.add_argument("--repair", action="store_true", help="With --yes: first repair what can be repaired without loss.")
         parser.add_argument(
             "--end-idle",
             action="store_true",
