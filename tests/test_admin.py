@@ -50,8 +50,6 @@ def rows(django_db_setup, django_db_blocker):
         connection.close()
 
 
-
-
 def test_all_18_tables_are_in_the_admin_under_their_four_groups(staff):
     assert {model for model in admin.site._registry if model._meta.app_label in PHASE7_APPS} == set(MODELS)
     assert len(MODELS) == 18

@@ -63,7 +63,7 @@ def rounds(all_of_them: Iterable[Mutation]) -> list[list[Mutation]]:
     """Put mutations of different tables together: two readings of the catalogue then serve all of a round."""
     made: list[tuple[list[Mutation], set[str], set[str]]] = []
     for mutation in all_of_them:
-        for together, damaged, read in made:
+        for together, damaged, read in made:  # noqa: B007  Those at which it stops are used below.
             if not (mutation.damages & (damaged | read) or mutation.reads in damaged):
                 break
         else:
