@@ -1,11 +1,14 @@
 """Hashing what the tables hold: as COPY reads them, running nobody's code."""
 
 import dataclasses
+from contextlib import suppress
 
 import pytest
 from django.db import transaction
+from psycopg import OperationalError
+from psycopg.errors import DivisionByZero
 
-from fly2any.database.backup.contents import BY_COPY, BY_SELECT, read_contents
+from fly2any.database.backup.contents import BY_COPY, BY_SELECT, read_contents, rows_of
 from fly2any.database.backup.restore import compare
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import backups, take
@@ -77,6 +80,49 @@ def test_a_manifest_of_before_is_compared_as_it_was_hashed(filled, place):
         assert before.keys() == manifest.tables.keys()
         assert (before != manifest.tables, manifest.hashing) == (True, BY_COPY)
         assert compare(connection, old, Progress()) == compare(connection, manifest, Progress()) == ""
+
+
+MANY = "SELECT repeat(chr(97 + i % 26), i % 5000) FROM generate_series(1, 20000) AS i"
+
+
+def test_rows_of_a_copy_are_those_that_the_driver_reads_and_the_connection_is_free_again(database):
+    with database.connect() as client, client.cursor() as cursor:
+        with cursor.copy(f"COPY ({MANY}) TO STDOUT") as copy:
+            usual = [bytes(row) for row in copy]
+        with cursor.copy(f"COPY ({MANY}) TO STDOUT") as copy:
+            found = [bytes(row) for row in rows_of(copy)]
+        after = cursor.execute("SELECT 1").fetchall()
+
+    assert found == usual
+    assert (len(found), after) == (20000, [(1,)])
+
+
+def test_an_error_in_the_middle_of_a_copy_is_raised_and_the_connection_is_free_again(database):
+    with database.connect() as client, client.cursor() as cursor:
+        seen = []
+        with (
+            pytest.raises(DivisionByZero),
+            cursor.copy("COPY (SELECT 1 / (5 - i) FROM generate_series(1, 9) AS i) TO STDOUT") as copy,
+        ):
+            seen.extend(rows_of(copy))
+
+        assert [bytes(row) for row in seen] == [b"0\n", b"0\n", b"0\n", b"1\n"]
+        assert cursor.execute("SELECT 1").fetchall() == [(1,)]
+
+
+def test_a_copy_that_is_left_early_or_cut_ends(database):
+    with database.connect() as client, client.cursor() as cursor:
+        with suppress(ZeroDivisionError), cursor.copy(f"COPY ({MANY}) TO STDOUT") as copy:
+            next(rows_of(copy))
+            raise ZeroDivisionError
+        after = cursor.execute("SELECT 1").fetchall()
+        with (
+            pytest.raises(OperationalError),
+            cursor.copy("COPY (SELECT pg_terminate_backend(pg_backend_pid())) TO STDOUT") as copy,
+        ):
+            list(rows_of(copy))
+
+    assert after == [(1,)]
 
 
 def test_rows_that_a_policy_hides_are_an_error_and_not_fewer(database):

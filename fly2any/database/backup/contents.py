@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import select
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from psycopg import Copy
 from psycopg.abc import Buffer
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
 
 from .. import sql
 from ..catalog import quote
@@ -90,16 +94,41 @@ def read_contents(connection, show: Callable[[str, float], None], *, how: int = 
 
 def _copied(connection, cursor, place: str, columns: list[str]) -> Content:
     listed = f" ({', '.join(map(quote, columns))})" if columns else ""
-    with connection.wrap_database_errors, cursor.copy(f"COPY {place}{listed} TO STDOUT") as rows:
-        return content_of(rows)
+    with connection.wrap_database_errors, cursor.copy(f"COPY {place}{listed} TO STDOUT") as copy:
+        return content_of(rows_of(copy))
+
+
+def rows_of(copy: Copy) -> Iterator[memoryview]:
+    """Yield the rows that a COPY TO STDOUT sends, as they are; raise psycopg.Error where the server stops.
+
+    Iterating over `copy` gives the same in more than twice the time: it runs a generator and waits for the socket once a row.
+    """
+    server, poll = copy.connection.pgconn, select.poll()
+    poll.register(server.socket, select.POLLIN)
+    while True:
+        size, row = server.get_copy_data(1)
+        if size > 0:
+            yield row
+        elif size == 0:  # No whole row is here.
+            poll.poll()
+            server.consume_input()
+        else:
+            break
+    failure = None
+    while (result := server.get_result()) is not None:
+        if result.status != ExecStatus.COMMAND_OK:
+            failure = failure or error_from_result(result)
+    if failure:
+        raise failure
 
 
 def content_of(rows: Iterable[Buffer]) -> Content:
     """Return the content of rows as COPY writes them, one by one: their number, and the sum of 64 bits of each one's BLAKE2."""
     number = total = 0
+    as_number = int.from_bytes
     for row in rows:
         number += 1
-        total += int.from_bytes(blake2b(row, digest_size=8).digest())
+        total += as_number(blake2b(row, digest_size=8).digest())
     return Content(number, str(total))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
 
-from ..backup.contents import BY_COPY, BY_SELECT, CONTENT_SQL, PATIENT, PINNED, Content, content_of, pin
+from ..backup.contents import BY_COPY, BY_SELECT, CONTENT_SQL, PATIENT, PINNED, Content, content_of, pin, rows_of
 from ..backup.manifest import file_name, sha256_of
 from ..backup.restore import opened
 from ..backup.sealing import ENDING, room_for, seal
@@ -309,9 +309,9 @@ def _write(connection, path: Path, queries: dict[str, tuple[str, dict[str, Any]]
                 whole.open(f"{table}.copy", "w", force_zip64=True) as entry,
                 connection.wrap_database_errors,
                 connection.connection.cursor() as raw,
-                raw.copy(f"COPY ({query}) TO STDOUT", parameters) as rows,
+                raw.copy(f"COPY ({query}) TO STDOUT", parameters) as copy,
             ):
-                contents[table] = content_of(_written(rows, entry))
+                contents[table] = content_of(_written(rows_of(copy), entry))
     return contents
 
 
@@ -330,9 +330,9 @@ def _content(connection, cursor, query: str, hashing: int) -> Content:
     with (
         connection.wrap_database_errors,
         connection.connection.cursor() as raw,
-        raw.copy(f"COPY ({query}) TO STDOUT") as rows,
+        raw.copy(f"COPY ({query}) TO STDOUT") as copy,
     ):
-        return content_of(rows)
+        return content_of(rows_of(copy))
 
 
 def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
