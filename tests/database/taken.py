@@ -5,9 +5,20 @@ import os
 
 from fly2any.database.backup.manifest import PURPOSE
 from fly2any.database.backup.signing import signature
+from fly2any.database.watching import Progress
 from tests.conftest import manage
 
 KEY = "only for tests"  # The SECRET_KEY of commands in tests.
+
+
+class Told(Progress):
+    """Keeps the sentences that it is told."""
+
+    def __init__(self):
+        self.sentences = []
+
+    def say(self, sentence):
+        self.sentences.append(sentence)
 
 
 def run(database, *arguments, place, **environment):

@@ -8,8 +8,10 @@ import psutil
 import psycopg
 import pytest
 
-from tests.conftest import manage, start_manage
-from tests.database.taken import change, databases, rows, run, the_one
+from fly2any.database.backup.properties import copy_properties, literals
+from fly2any.database.backup.restore import beside
+from tests.conftest import django, manage, start_manage
+from tests.database.taken import Told, change, databases, rows, run, the_one
 from tests.servers import open_transaction
 
 
@@ -260,3 +262,57 @@ def test_when_the_server_is_lost_the_latest_is_restored_on_a_new_one(filled, own
     assert (restored.returncode, restored.stderr) == (0, "")
     assert f"Origin    it is not of {filled.name} on this server, but of another.\n" in restored.stdout
     assert rows(new) == rows(filled)
+
+
+def test_settings_are_copied_as_values_and_run_no_sql_of_the_role_that_made_them(migrated):
+    role, new = f"{migrated.name}_mallory", f"{migrated.name}_new"
+    migrated.execute(f"CREATE ROLE {role} LOGIN")
+    migrated.execute(f"CREATE DATABASE {new} TEMPLATE template0")
+    theirs = dataclasses.replace(migrated, user=role)
+    hostile = f"x;ALTER/**/ROLE/**/{role}/**/SUPERUSER"
+    kept = f"""SELECT s.setconfig FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = s.setdatabase
+               WHERE d.datname = '{new}' ORDER BY s.setrole"""
+    try:
+        theirs.execute(
+            f"SELECT set_config('search_path', '{hostile}', false), set_config('local_preload_libraries', '\"; {hostile}', false);"
+            f"ALTER ROLE {role} IN DATABASE {migrated.name} SET search_path FROM CURRENT;"
+            f"ALTER ROLE {role} IN DATABASE {migrated.name} SET local_preload_libraries FROM CURRENT"
+        )
+        migrated.execute(
+            f"""ALTER DATABASE {migrated.name} SET search_path = "$user", public, "a "", b";
+                ALTER DATABASE {migrated.name} SET DateStyle = 'ISO, DMY'; ALTER DATABASE {migrated.name} SET "my.own" = 'it''s; \\ so'"""
+        )
+        told = Told()
+        with django(migrated) as connection, beside(connection, "postgres") as elsewhere:
+            copy_properties(connection, elsewhere, new, told)
+
+        assert migrated.execute(f"SELECT rolsuper FROM pg_roles WHERE rolname = '{role}'") == [(False,)]
+        assert migrated.execute(kept) == [
+            (['search_path="$user", public, "a "", b"', "DateStyle=ISO, DMY", "my.own=it's; \\ so"],),
+            ([f'search_path="{hostile.lower()}"'],),
+        ]
+        assert told.sentences == [
+            f"The setting local_preload_libraries of the role {role} is not a valid list and was not copied: ALTER … SET it again."
+        ]
+    finally:
+        migrated.execute(f"DROP DATABASE {new}")
+        migrated.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("public", "'public'"),
+        ('"$user", Public', "'$user', 'public'"),
+        ('""', "''"),
+        ("", "''"),
+        ("a b", None),
+        ("a,", None),
+        ('"a', None),
+        ("x;DROP/**/ROLE/**/r", "'x;drop/**/role/**/r'"),
+    ],
+)
+def test_a_list_is_read_as_postgresql_reads_it(value, expected):
+    shown = literals("search_path", value)
+
+    assert (shown and shown.as_string(None)) == expected

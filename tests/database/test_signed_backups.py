@@ -16,6 +16,7 @@ from fly2any.database.diagnosis import Refusal
 from fly2any.database.server import read_origin
 from fly2any.database.watching import Progress
 from tests.conftest import django
+from tests.database.taken import Told
 
 
 @pytest.fixture
@@ -103,14 +104,6 @@ def test_an_unsigned_one_is_restored_only_when_named_and_allowed(database, place
 
     assert found.name == name
     assert "signature" not in json.loads(as_json(found))  # Judging it does not sign it.
-
-
-class Told(Progress):
-    def __init__(self):
-        self.sentences = []
-
-    def say(self, sentence):
-        self.sentences.append(sentence)
 
 
 def test_latest_is_none_of_the_future_which_is_said(database, place):

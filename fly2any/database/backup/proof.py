@@ -27,7 +27,8 @@ from ..watching import Progress
 from . import tools
 from .contents import BY_COPY, differences, read_contents
 from .manifest import Manifest, Verdict, as_json, home_of, judged
-from .restore import creation, opened, refuse_what_cannot_be, shown
+from .properties import creation
+from .restore import opened, refuse_what_cannot_be, shown
 from .sealing import ENDING, keys_in
 from .store import Store
 from .take import findings_of

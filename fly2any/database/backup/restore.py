@@ -27,29 +27,12 @@ from . import tools
 from .attached import read_attached
 from .contents import differences, read_contents
 from .manifest import Manifest, home_of, sha256_of
+from .properties import copy_properties, creation
 from .sealing import ENDING, unseal
 from .store import Store
 from .take import findings_of
 from .workfolder import work_folder
 
-# How a database was made, for one like it; daticulocale is datlocale from PostgreSQL 17 on, and to_jsonb knows both.
-LIKE_SQL = """
-    SELECT pg_catalog.pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, pg_catalog.to_jsonb(d) ->> 'datlocprovider',
-           COALESCE(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale'),
-           pg_catalog.pg_get_userbyid(d.datdba), d.datconnlimit, d.datacl::text
-    FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
-"""
-SETTINGS_SQL = """
-    SELECT COALESCE(r.rolname, ''), s.setconfig
-    FROM pg_catalog.pg_db_role_setting AS s LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
-    WHERE s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-    ORDER BY 1
-"""
-GRANTS_SQL = """
-    SELECT CASE WHEN a.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee) END, a.privilege_type, a.is_grantable
-    FROM pg_catalog.pg_database AS d, pg_catalog.aclexplode(d.datacl) AS a
-    WHERE d.datname = pg_catalog.current_database() ORDER BY 1, 2
-"""
 SESSIONS_SQL = """
     SELECT pid FROM pg_catalog.pg_stat_activity WHERE datname = %s AND pid <> pg_catalog.pg_backend_pid() ORDER BY pid
 """
@@ -246,7 +229,7 @@ def restore_over(connection, store: Store, manifest: Manifest, progress: Progres
         restore_into(connection, new, store, manifest, progress, purpose=RESTORE)
         with beside(connection, _maintenance(connection, current)) as elsewhere:
             try:
-                _dress(connection, elsewhere, new)
+                copy_properties(connection, elsewhere, new, progress)
                 connection.close()
                 swap(elsewhere, current, new=new, old=old, said=said)
             except BaseException:
@@ -330,59 +313,6 @@ def _create(connection, name: str) -> None:
     statement = creation(connection, name)
     with connection.cursor() as cursor:
         cursor.execute(statement)
-
-
-def creation(connection, name: str) -> sql.Composed:
-    """Return the statement that makes the database `name`, like that of `connection`."""
-    with connection.cursor() as cursor:
-        cursor.execute(LIKE_SQL)
-        encoding, collate, ctype, provider, locale, *_ = cursor.fetchone()
-    parts: list[sql.Composable] = [sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))]
-    for word, value in (("ENCODING", encoding), ("LC_COLLATE", collate), ("LC_CTYPE", ctype)):
-        parts.append(sql.SQL(f"{word} {{}}").format(sql.Literal(value)))
-    if provider == "c":
-        parts.append(sql.SQL("LOCALE_PROVIDER libc"))
-    elif provider in ("i", "b"):
-        kind = {"i": "icu", "b": "builtin"}[provider]
-        option = {"i": "ICU_LOCALE", "b": "BUILTIN_LOCALE"}[provider]
-        parts.append(sql.SQL(f"LOCALE_PROVIDER {kind} {option} {{}}").format(sql.Literal(locale)))
-    return sql.SQL(" ").join(parts)
-
-
-def _dress(connection, elsewhere, new: str) -> None:
-    """Give the database `new` what that of `connection` has besides its content: settings, privileges, owner, limit."""
-    with catalogue(connection) as cursor:
-        cursor.execute(SETTINGS_SQL)
-        settings_of = cursor.fetchall()
-        cursor.execute(GRANTS_SQL)
-        grants = cursor.fetchall()
-        cursor.execute(LIKE_SQL)
-        *_, owner, limit, acl = cursor.fetchone()
-    name = sql.Identifier(new)
-    with elsewhere.cursor() as cursor:
-        for role, lines in settings_of:
-            for line in lines:
-                option, _, value = line.partition("=")
-                whom: sql.Composable = (
-                    sql.SQL("ALTER ROLE {} IN DATABASE {}").format(sql.Identifier(role), name)
-                    if role
-                    else sql.SQL("ALTER DATABASE {}").format(name)
-                )
-                # Lists, as of search_path, are stored as they are written.
-                shown: sql.Composable = sql.SQL(value) if option in LISTS else sql.Literal(value)
-                cursor.execute(sql.SQL("{} SET {} TO {}").format(whom, sql.Identifier(option), shown))
-        if acl is not None:
-            cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
-        for role, privilege, may_grant in grants:
-            option = " WITH GRANT OPTION" if may_grant and role is not None else ""
-            grantee = sql.SQL("PUBLIC") if role is None else sql.Identifier(role)
-            cursor.execute(sql.SQL(f"GRANT {privilege} ON DATABASE {{}} TO {{}}{option}").format(name, grantee))
-        if limit != -1:
-            cursor.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, sql.Literal(limit)))
-        cursor.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, sql.Identifier(owner)))
-
-
-LISTS = ("search_path", "session_preload_libraries", "local_preload_libraries", "temp_tablespaces", "DateStyle")
 
 
 def _maintenance(connection, current: str) -> str:

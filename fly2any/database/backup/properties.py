@@ -1,0 +1,105 @@
+"""What a database has besides its content: encoding and locale, settings, privileges, owner and limit."""
+
+from __future__ import annotations
+
+import re
+
+from psycopg import sql
+
+from ..sql import catalogue
+from ..watching import Progress
+
+# How a database was made, for one like it; daticulocale is datlocale from PostgreSQL 17 on, and to_jsonb knows both.
+LIKE_SQL = """
+    SELECT pg_catalog.pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, pg_catalog.to_jsonb(d) ->> 'datlocprovider',
+           COALESCE(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale'),
+           pg_catalog.pg_get_userbyid(d.datdba), d.datconnlimit, d.datacl::text
+    FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
+"""
+SETTINGS_SQL = """
+    SELECT COALESCE(r.rolname, ''), s.setconfig
+    FROM pg_catalog.pg_db_role_setting AS s LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
+    WHERE s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+    ORDER BY 1
+"""
+GRANTS_SQL = """
+    SELECT CASE WHEN a.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee) END, a.privilege_type, a.is_grantable
+    FROM pg_catalog.pg_database AS d, pg_catalog.aclexplode(d.datacl) AS a
+    WHERE d.datname = pg_catalog.current_database() ORDER BY 1, 2
+"""
+# Settings that are lists, stored as they are written: each element is quoted where it must be.
+NAMES = ("search_path", "temp_tablespaces")  # Their elements are identifiers: without quotes in lower case.
+LISTS = (*NAMES, "session_preload_libraries", "local_preload_libraries")
+BLANK = r"[ \t\n\r\f\v]*"
+ELEMENT = re.compile(rf'{BLANK}(?:"((?:[^"]|"")*)"|([^ \t\n\r\f\v,"][^ \t\n\r\f\v,]*)){BLANK}(,|\Z)')
+
+
+def creation(connection, name: str) -> sql.Composed:
+    """Return the statement that makes the database `name`, like that of `connection`."""
+    with catalogue(connection) as cursor:
+        cursor.execute(LIKE_SQL)
+        encoding, collate, ctype, provider, locale, *_ = cursor.fetchone()
+    parts: list[sql.Composable] = [sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))]
+    for word, value in (("ENCODING", encoding), ("LC_COLLATE", collate), ("LC_CTYPE", ctype)):
+        parts.append(sql.SQL(f"{word} {{}}").format(sql.Literal(value)))
+    if provider == "c":
+        parts.append(sql.SQL("LOCALE_PROVIDER libc"))
+    elif provider in ("i", "b"):
+        kind = {"i": "icu", "b": "builtin"}[provider]
+        option = {"i": "ICU_LOCALE", "b": "BUILTIN_LOCALE"}[provider]
+        parts.append(sql.SQL(f"LOCALE_PROVIDER {kind} {option} {{}}").format(sql.Literal(locale)))
+    return sql.SQL(" ").join(parts)
+
+
+def copy_properties(connection, elsewhere, new: str, progress: Progress) -> None:
+    """Give the database `new` what that of `connection` has besides its content, over `elsewhere`, a connection to another.
+
+    A setting that PostgreSQL itself ignores, as it is no list, is left out, and `progress` is told.
+    """
+    with catalogue(connection) as cursor:
+        cursor.execute(SETTINGS_SQL)
+        settings_of = cursor.fetchall()
+        cursor.execute(GRANTS_SQL)
+        grants = cursor.fetchall()
+        cursor.execute(LIKE_SQL)
+        *_, owner, limit, acl = cursor.fetchone()
+    name = sql.Identifier(new)
+    with elsewhere.cursor() as cursor:
+        for role, lines in settings_of:
+            whom = sql.SQL("ALTER ROLE {} IN DATABASE {}").format(sql.Identifier(role), name)
+            for line in lines:
+                option, _, value = line.partition("=")
+                if (shown := literals(option, value)) is None:
+                    of = f" of the role {role}" if role else ""
+                    progress.say(f"The setting {option}{of} is not a valid list and was not copied: ALTER … SET it again.")
+                    continue
+                alter = whom if role else sql.SQL("ALTER DATABASE {}").format(name)
+                cursor.execute(sql.SQL("{} SET {} TO {}").format(alter, sql.Identifier(option), shown))
+        if acl is not None:
+            cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
+        for role, privilege, may_grant in grants:
+            option = " WITH GRANT OPTION" if may_grant and role is not None else ""
+            grantee = sql.SQL("PUBLIC") if role is None else sql.Identifier(role)
+            cursor.execute(sql.SQL(f"GRANT {privilege} ON DATABASE {{}} TO {{}}{option}").format(name, grantee))
+        if limit != -1:
+            cursor.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, sql.Literal(limit)))
+        cursor.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, sql.Identifier(owner)))
+
+
+def literals(option: str, value: str) -> sql.Composable | None:
+    """Return the value of a setting as literals; None where it is of LISTS and PostgreSQL cannot read it as one.
+
+    Any role may store any text in a setting of its own, so none of it becomes part of a statement.
+    """
+    if option not in LISTS or not value.strip(" \t\n\r\f\v"):
+        return sql.Literal(value)
+    elements, place, more = [], 0, ","
+    while more:
+        if not (match := ELEMENT.match(value, place)):
+            return None
+        quoted, plain, more = match.groups()
+        if plain and option in NAMES:
+            plain = plain.encode().lower().decode()  # ASCII, as PostgreSQL does.
+        elements.append(sql.Literal(quoted.replace('""', '"') if quoted is not None else plain))
+        place = match.end()
+    return sql.SQL(", ").join(elements)
