@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import datetime
 from typing import Protocol
 
-from django.db import Error, IntegrityError, transaction
+from django.db import Error, transaction
 
 from ..diagnosis import Refusal, sqlstate
 from ..locks import try_again
@@ -16,10 +16,11 @@ from ..sql import time_limits
 from ..watching import Progress
 from . import own
 from .people import Person
-from .plan import NOT_SEARCHED, RECORD, Change, Reach, people_rows, reach, reasons
+from .plan import NOT_SEARCHED, RECORD, Change, Reach, reach, reasons
+from .remove import remove
 from .search import Found, Place, Unsearched, search, statistics
 from .tables import Tables, read_tables
-from .trace import AT, Rows, counted, referring, rows_of
+from .trace import rows_of
 from .transactions import TABLE_LOCK_TIMEOUT, UNHURRIED_SQL, writing
 
 FORMAT = 2
@@ -31,6 +32,7 @@ BEYOND = (
     "what is compressed or encoded in a column, letters and digits written as escapes too",
     "in values above 32 MB, what is written with escapes",
 )
+WRITTEN = "a trigger or a rule wrote these rows during the erasure: check whether they are about the person"
 NOW_SQL = "SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_current_xact_id()::pg_catalog.text"
 LOST = ("", "08", "57")  # Classes of SQLSTATE that do not say whether a COMMIT took place.
 
@@ -103,15 +105,12 @@ def erase(
 
 def _erase(connection, person: Person, searched: bool, progress: Progress) -> Certificate:
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"LOCK TABLE {read_tables(connection).people.sql} IN ROW EXCLUSIVE MODE", []
-        )  # Now nobody adds a foreign key.
-        tables = read_tables(connection)
+        tables = _read_locked(connection, cursor)
         found = _require(tables, reach(cursor, tables, person, lock=True))
         if not _is_as_found(cursor, tables, person):
             raise Refusal("The person was changed meanwhile: nothing was erased; run the command again.")
         changed = found.changed(tables)
-        done = [_remove(connection, cursor, tables, person, found)]
+        done = [remove(connection, cursor, tables, person, found)]
         places = Found((), (NOT_SEARCHED,))
         if searched:
             cursor.execute(UNHURRIED_SQL)
@@ -121,11 +120,25 @@ def _erase(connection, person: Person, searched: bool, progress: Progress) -> Ce
         unguarded = _lock(connection, tables)
         progress.clear()
         found = _require(tables, reach(cursor, tables, person, lock=True))  # What was added meanwhile.
-        done.append(_remove(connection, cursor, tables, person, found))
+        done.append(remove(connection, cursor, tables, person, found))
         cursor.execute(NOW_SQL)
         at, number = cursor.fetchone()
-    removed, cleared = _added(one[0] for one in done), _added(one[1] for one in done)
-    return Certificate(at, number, person.id, removed, changed, cleared, places.places, (*places.unsearched, *unguarded))
+    removed, cleared, written = (_added(counts) for counts in zip(*map(astuple, done), strict=True))
+    remaining = (*places.places, *(Place(table, "", "written", rows, WRITTEN) for table, rows in written.items()))
+    return Certificate(at, number, person.id, removed, changed, cleared, remaining, (*places.unsearched, *unguarded))
+
+
+def _read_locked(connection, cursor) -> Tables:
+    """Return the tables when nobody can add a foreign key to the people, nor a trigger to a table of another role that refers to ours."""
+    before = read_tables(connection)
+    others = before.of_others()
+    lockable = [oid for oid in others if before.tables[oid].may_update or before.tables[oid].may_delete]
+    names = ", ".join([before.people.sql, *(others[oid] for oid in lockable)])
+    cursor.execute(f"LOCK TABLE {names} IN ROW EXCLUSIVE MODE", [])
+    tables = read_tables(connection)
+    if tables.of_others() != others:
+        raise Refusal("Tables that refer to ours were changed meanwhile: nothing was erased; run the command again.")
+    return tables
 
 
 def _is_as_found(cursor, tables: Tables, person: Person) -> bool:
@@ -140,66 +153,6 @@ def _require(tables: Tables, found: Reach) -> Reach:
     if sentences := found.obstacles(tables):
         raise Refusal(f"Nothing was changed. {' '.join(sentences)}")
     return found
-
-
-def _remove(connection, cursor, tables: Tables, person: Person, found: Reach) -> tuple[dict[str, int], dict[str, int]]:
-    """Remove and clear what was found; return how many rows of each table; raise Refusal where one of them stays."""
-    own.clear(cursor, tables, person, found.cleared, found.named)
-    _delete(connection, cursor, tables, found.trace.removed)
-    with _refused():
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    left = people_rows(cursor, tables, person, lock=False)
-    for link, keys in found.trace.asked:
-        for oid, places in referring(cursor, tables, link, keys, lock=False).items():
-            left[oid] |= places
-    for oid, places in _still_there(cursor, tables, found.trace.removed).items():
-        left[oid] |= places
-    if names := sorted(counted(tables, left)):
-        raise Refusal(
-            f"Rows of the person would stay in {', '.join(names)}, where a trigger or a disabled foreign key keeps them: nothing was changed."
-        )
-    return counted(tables, found.trace.removed), counted(tables, found.cleared)
-
-
-def _delete(connection, cursor, tables: Tables, removed: Rows) -> None:
-    """Delete rows, those that refer to others first; what this role may not delete itself is left to the foreign keys."""
-    todo = [oid for oid in reversed(removed) if removed[oid] and tables.tables[oid].may_delete]
-    while todo:
-        stuck = []
-        for oid in todo:
-            try:
-                with transaction.atomic(using=connection.alias):
-                    cursor.execute(f"DELETE FROM {tables.tables[oid].rows_sql} AS c WHERE {AT}", [sorted(removed[oid])])
-            except IntegrityError as error:  # A row that is deleted later still refers to it.
-                stuck.append((oid, error))
-        if len(stuck) == len(todo):
-            with _refused():
-                raise stuck[0][1]
-        todo = [oid for oid, _ in stuck]
-
-
-def _still_there(cursor, tables: Tables, removed: Rows) -> Rows:
-    found = rows_of()
-    for oid, places in removed.items():
-        cursor.execute(f"SELECT c.ctid::pg_catalog.text FROM {tables.tables[oid].rows_sql} AS c WHERE {AT}", [sorted(places)])
-        found[oid] |= {place for (place,) in cursor.fetchall()}
-    return found
-
-
-class _refused:  # noqa: N801  A context manager without state.
-    """Turn what a constraint refuses into a sentence that names it."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, IntegrityError):
-            diag = getattr(error.__cause__, "diag", None)
-            where = f"{diag.schema_name}.{diag.table_name}" if diag else "a table"
-            raise Refusal(
-                f"Nothing was changed. The constraint {diag.constraint_name if diag else '?'} of {where} refuses the erasure:"
-                " change the action of that key, or remove those rows first."
-            ) from error
 
 
 def _lock(connection, tables: Tables) -> list[Unsearched]:

@@ -8,9 +8,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from ..roles import SECRETS
+from .copied import copied, fields
 from .people import Person
 from .plan import reach
-from .tables import Tables, quoted, read_tables
+from .search import as_written
+from .tables import Column, Tables, quoted, read_tables
 from .trace import AT, Rows, rows_of
 from .transactions import reading
 
@@ -51,7 +53,13 @@ def _rows(connection, tables: Tables, oid: int, places: set[str]) -> Iterator[st
     """Yield rows of a table as JSON, many at a time."""
     table = tables.tables[oid]
     hidden = SECRETS.get(tables.label(oid), ())
-    columns = ", ".join(f"c.{quoted(column.name)}" for column in tables.columns[oid] if column.name not in hidden)
+    if not table.is_ours:
+        names = [column.name for column in copied(tables, oid)]
+        for place in sorted(places):
+            row = dict(zip(names, fields(place), strict=True))
+            yield json.dumps({name: value for name, value in row.items() if name not in hidden}, ensure_ascii=False)
+        return
+    columns = ", ".join(_as_json(column) for column in tables.columns[oid] if column.name not in hidden)
     with connection.chunked_cursor() as cursor:
         cursor.execute(
             f"SELECT pg_catalog.row_to_json(r)::pg_catalog.text FROM (SELECT {columns} FROM {table.rows_sql} AS c WHERE {AT}) AS r",
@@ -59,3 +67,9 @@ def _rows(connection, tables: Tables, oid: int, places: set[str]) -> Iterator[st
         )
         while rows := cursor.fetchmany(1000):
             yield ",\n".join(row for (row,) in rows)
+
+
+def _as_json(column: Column) -> str:
+    """Return a column as row_to_json() may take it: of a type that others made it would call the owner's cast to json."""
+    name = quoted(column.name)
+    return f"c.{name}" if column.leaf else f"{as_written(f'c.{name}')} AS {name}"

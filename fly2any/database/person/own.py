@@ -11,7 +11,7 @@ from django.apps import apps
 
 from ..diagnosis import Refusal
 from .people import Person
-from .search import SEARCHED, as_text, holds
+from .search import as_text, as_written, holds
 from .tables import PEOPLE, Column, Table, Tables, quoted
 from .trace import AT, Rows, places_of, rows_of
 from .words import Words, words
@@ -67,7 +67,7 @@ def mentions(tables: Tables, table: Table, wanted: Words) -> tuple[str, list]:
 
 
 def texts(tables: Tables, table: Table) -> list[Column]:
-    return [column for column in tables.columns[table.oid] if column.category in SEARCHED]
+    return [column for column in tables.columns[table.oid] if column.is_searched]
 
 
 def decoded(data: str) -> str:
@@ -120,7 +120,7 @@ def _naming(tables: Tables, person: Person, removed: Rows) -> Iterator[tuple[str
         if table.name == PEOPLE:  # Also when the row is gone.
             yield f"{is_type} AND c.object_id OPERATOR(pg_catalog.=) %s", [*values, person.id]
         elif places := removed.get(table.oid):
-            keys = f"SELECT c.{quoted(key)}::pg_catalog.text FROM {table.rows_sql} AS c WHERE {AT}"
+            keys = f"SELECT {as_written(f'c.{quoted(key)}')} FROM {table.rows_sql} AS c WHERE {AT}"
             yield f"{is_type} AND c.object_id OPERATOR(pg_catalog.=) ANY ({keys})", [*values, sorted(places)]
 
 

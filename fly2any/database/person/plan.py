@@ -82,6 +82,7 @@ def people_rows(cursor, tables: Tables, person: Person, *, lock: bool) -> Rows:
     found = rows_of()
     for table in tables.tables.values():
         if table.kind == "r" and tables.is_of_people(table.oid):
+            tables.require_own(table.oid)
             tables.require(table.oid, "which holds the people")
             rows = places_of(cursor, table, "c.id OPERATOR(pg_catalog.=) %s", [person.id], lock=lock)
             for oid, places in rows.items():

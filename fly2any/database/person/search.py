@@ -11,12 +11,12 @@ from django.db import Error, transaction
 from ..diagnosis import first_line
 from ..sql import pinned
 from ..watching import Progress
+from . import copied
 from .people import Person
 from .tables import Column, Table, Tables, quoted
 from .trace import AT, Rows
 from .words import Pattern, Words, words
 
-SEARCHED = ("S", "U", "C", "R", "X", "Z", "V")  # pg_type.typcategory; the others hold numbers, times and the like.
 LARGE = 32 << 20  # Bytes: in a text above, which ~* has no memory for, no escapes are found.
 KINDS = {"m": "materialized view", "f": "foreign table"}
 
@@ -74,13 +74,14 @@ def search(
         if table.kind == "p":  # Its partitions have the rows.
             continue
         label = tables.label(table.oid)
-        columns = [column for column in tables.columns.get(table.oid, ()) if column.category in SEARCHED]
+        columns = [column for column in tables.columns.get(table.oid, ()) if column.is_searched]
         if reason := _unreadable(table, columns):
             unsearched.append(Unsearched(label, reason))
             continue
-        unsearched += [Unsearched(f"{label}.{one.name}", "no privilege to read it") for one in columns if not one.may_read]
-        seen = Searched(connection, table, without.get(table.oid, set()))
-        for column, counts in seen.columns([one for one in columns if one.may_read], wanted):
+        barred = [(one, reason) for one in columns if (reason := _barred(table, one))]
+        unsearched += [Unsearched(f"{label}.{one.name}", reason) for one, reason in barred]
+        seen = Searched(connection, tables, table, without.get(table.oid, set()))
+        for column, counts in seen.columns([one for one in columns if not _barred(table, one)], wanted):
             if isinstance(counts, str):
                 unsearched.append(Unsearched(f"{label}.{column.name}", counts))
                 continue
@@ -113,6 +114,12 @@ def _unreadable(table: Table, columns: list[Column]) -> str:
     return "" if any(column.may_read for column in columns) else "no privilege to read it"
 
 
+def _barred(table: Table, column: Column) -> str:
+    if not column.may_read:
+        return "no privilege to read it"
+    return f"a generated column of a table of the role {table.stranger}" if column.is_generated and not table.is_ours else ""
+
+
 def _reason(table: Table) -> str:
     if table.kind == "m":
         return "a materialized view holds the rows of before: REFRESH MATERIALIZED VIEW"
@@ -124,6 +131,7 @@ class Searched:
     """A table that is searched, but for the rows `without`."""
 
     connection: Any
+    tables: Tables
     table: Table
     without: set[str]
 
@@ -132,7 +140,7 @@ class Searched:
         if not columns:
             return
         try:
-            hits = self.count([(column, wanted.any) for column in columns])
+            found = self.counts(columns, wanted) if self.table.is_ours else self.counts_of_others(columns, wanted)
         except Error as error:
             if len(columns) == 1:
                 yield columns[0], f"PostgreSQL cannot search it: {first_line(str(error))}"
@@ -140,12 +148,26 @@ class Searched:
             for column in columns:
                 yield from self.columns([column], wanted)
             return
+        yield from found.items()
+
+    def counts(self, columns: list[Column], wanted: Words) -> dict[Column, dict[str, int] | str]:
+        """Return what a table of ours holds, in the columns that hold something."""
+        hits = self.count([(column, wanted.any) for column in columns])
+        found: dict[Column, dict[str, int] | str] = {}
         for column in (column for column, rows in zip(columns, hits, strict=True) if rows):
             address, within = 0, 0
             if wanted.address and wanted.within:
                 address, within = self.count([(column, wanted.address), (column, wanted.within)])
             [by_id] = self.count([(column, wanted.id)])
-            yield column, {"address": address, "similar": within - address, "id": by_id}
+            found[column] = {"address": address, "similar": within - address, "id": by_id}
+        return found
+
+    def counts_of_others(self, columns: list[Column], wanted: Words) -> dict[Column, dict[str, int] | str]:
+        """Return the same of a table of another role. Rows are told apart by all of their columns."""
+        whole = copied.copied(self.tables, self.table.oid) if self.without else columns
+        with transaction.atomic(using=self.connection.alias), self.connection.cursor() as cursor:
+            found = copied.search(cursor, self.table, whole, wanted, self.without)
+        return {column: found[column.name] for column in columns if column.name in found}
 
     def count(self, wanted: list[tuple[Column, Pattern]]) -> tuple[int, ...]:
         """Return in how many rows each pattern is in its column, of one scan."""
@@ -169,7 +191,7 @@ def holds(column: Column, pattern: Pattern) -> tuple[str, list]:
     may = f'pg_catalog.lower({plain} COLLATE pg_catalog."C") OPERATOR(pg_catalog.~~) ANY (%s::pg_catalog.text[])'
     cases = f"WHEN {large} THEN {may}"
     values = [list(pattern.plain)]
-    if column.type.endswith("[]") or column.category == "C":  # Bytes inside are written as digits.
+    if not column.is_plain:  # Bytes inside are written as digits.
         cases += (
             rf" WHEN {text} OPERATOR(pg_catalog.~~) '%%\\\\x%%' THEN {text} OPERATOR(pg_catalog.~*) ANY (%s::pg_catalog.text[])"
         )
@@ -182,9 +204,16 @@ def holds(column: Column, pattern: Pattern) -> tuple[str, list]:
 
 
 def as_text(column: Column) -> str:
-    """Return a column of the table `c` as text."""
+    """Return a column of the table `c`, one of ours, as text."""
     name = f"c.{quoted(column.name)}"
-    return f"pg_catalog.encode({name}, 'escape')" if column.base == "bytea" else f"{name}::pg_catalog.text"
+    if column.base == "bytea":
+        return f"pg_catalog.encode({name}, 'escape')"
+    return f"{name}::pg_catalog.text" if column.base in ("text", "varchar") else as_written(name)
+
+
+def as_written(value: str) -> str:
+    """Return a value as its type writes it. A cast to text is a function of whoever owns the type."""
+    return f"CASE WHEN {value} IS NULL THEN NULL ELSE pg_catalog.concat({value}) END"
 
 
 def statistics(connection, tables: Tables, person: Person) -> list[tuple[Table, str]]:
@@ -195,7 +224,5 @@ def statistics(connection, tables: Tables, person: Person) -> list[tuple[Table, 
     with pinned(connection), connection.cursor() as cursor:
         cursor.execute(STATISTICS_SQL, [words(person.id, person.email).any.text])
         found = [(column, oid) for *_, column, oid in cursor.fetchall() if oid in tables.tables]
-    numbers = {
-        (oid, column.name) for _, oid in found for column in tables.columns.get(oid, ()) if column.category not in SEARCHED
-    }
+    numbers = {(oid, column.name) for _, oid in found for column in tables.columns.get(oid, ()) if not column.is_searched}
     return [(tables.tables[oid], column) for column, oid in found if (oid, column) not in numbers]

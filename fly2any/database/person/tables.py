@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..catalog import quote
 from ..diagnosis import Refusal
@@ -16,30 +16,75 @@ ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT",
 KEEPING = ("n", "d")
 STOPPING = ("r", "a")
 
+# Numbers, times and the like, in which no address is. Every other type is searched, also what others made.
+UNSEARCHED = (
+    *("bool", "int2", "int4", "int8", "float4", "float8", "numeric", "money", "oid", "date", "time", "timetz", "timestamp"),
+    *("timestamptz", "interval", "inet", "cidr", "point", "line", "lseg", "box", "path", "polygon", "circle"),
+)
+LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Equal values are written alike.
+
+# `stranger` is a role whose code a SELECT, an UPDATE or a DELETE runs as the role that runs the statement: who owns the
+# table, its schema (and can put another table into its place) or the function of a trigger. Not strangers are superusers,
+# the role of the connection, and the owners of the users and of their schema.
+# `fires`: until PostgreSQL 18 an AFTER trigger runs as the role of the outer statement, also if a foreign key's action
+# caused it; BEFORE triggers run as the table's owner.
 TABLES_SQL = """
+    WITH schemas AS (
+        SELECT n.oid, n.nspname, CASE WHEN pg_get_userbyid(n.nspowner) = 'pg_database_owner'
+            THEN (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) ELSE n.nspowner END AS owner
+        FROM pg_catalog.pg_namespace AS n
+    ), trusted AS (
+        SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolsuper OR r.rolname = current_user
+        UNION SELECT n.owner FROM schemas AS n WHERE n.nspname = %(schema)s
+        UNION SELECT c.relowner FROM pg_catalog.pg_class AS c JOIN schemas AS n ON n.oid = c.relnamespace
+              WHERE n.nspname = %(schema)s AND c.relname = %(people)s AND c.relkind IN ('r', 'p')
+    ), triggers AS (
+        SELECT t.tgrelid, p.proowner,
+               t.tgtype & 66 = 0 AND (p.pronamespace <> 'pg_catalog'::regnamespace OR p.proname NOT LIKE 'RI\\_FKey\\_%%') AS is_after
+        FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
+        WHERE t.tgenabled <> 'D' AND t.tgtype & 24 <> 0
+    )
     SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relpages::bigint,
            CASE WHEN c.relispartition THEN (SELECT i.inhparent::bigint FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid) END,
            ARRAY(SELECT i.inhparent::bigint FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid),
            has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'),
            has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'UPDATE'),
            has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'DELETE'),
-           row_security_active(c.oid)
-    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+           row_security_active(c.oid),
+           (SELECT pg_get_userbyid(o.owner)::text
+            FROM (SELECT 1, c.relowner UNION ALL SELECT 2, n.owner
+                  UNION ALL SELECT 3, t.proowner FROM triggers AS t WHERE t.tgrelid = c.oid) AS o (place, owner)
+            WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY o.place, o.owner LIMIT 1),
+           current_setting('server_version_num')::integer < 180000
+               AND EXISTS (SELECT FROM triggers AS t WHERE t.tgrelid = c.oid AND t.is_after)
+    FROM pg_catalog.pg_class AS c JOIN schemas AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'm', 'f') AND c.relpersistence <> 't'
-      AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%%'
     ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
 """
 
-# A domain is searched as what it is made of, an array by its elements. confdelsetcols is new in PostgreSQL 15.
+# What domains and arrays are made of, however deep. confdelsetcols, below, is new in PostgreSQL 15.
 COLUMNS_SQL = """
-    SELECT a.attrelid::bigint, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef,
-           CASE WHEN b.typcategory = 'A' THEN COALESCE(e.typcategory, 'A') ELSE b.typcategory END::text,
-           b.typname::text, has_schema_privilege(c.relnamespace, 'USAGE') AND has_column_privilege(a.attrelid, a.attnum, 'SELECT')
-    FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
-    JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
-    JOIN pg_catalog.pg_type AS b ON b.oid = CASE WHEN t.typbasetype = 0 THEN t.oid ELSE t.typbasetype END
-    LEFT JOIN pg_catalog.pg_type AS e ON e.oid = b.typelem AND e.typtype <> 'd'
-    WHERE c.relkind IN ('r', 'p', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY (%s::oid[])
+    WITH RECURSIVE columns AS (
+        SELECT a.*, c.relnamespace FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+        WHERE c.relkind IN ('r', 'p', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY (%s::oid[])
+    ), below AS (
+        SELECT DISTINCT a.atttypid AS type, a.atttypid AS at, 0 AS depth, false AS is_element FROM columns AS a
+        UNION ALL
+        SELECT b.type, CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.typelem END, b.depth + 1, b.is_element OR t.typtype <> 'd'
+        FROM below AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.at
+        WHERE t.typtype = 'd' OR t.typelem <> 0 AND t.typsubscript = 'pg_catalog.array_subscript_handler'::regproc
+    ), kinds AS (
+        SELECT b.type, (array_agg(t.name ORDER BY b.depth DESC) FILTER (WHERE NOT b.is_element))[1] AS base,
+               (array_agg(t.name ORDER BY b.depth DESC))[1] AS leaf
+        FROM below AS b JOIN (SELECT t.oid, CASE t.typnamespace WHEN 'pg_catalog'::regnamespace THEN t.typname::text ELSE '' END AS name
+                              FROM pg_catalog.pg_type AS t) AS t ON t.oid = b.at
+        GROUP BY b.type
+    )
+    SELECT a.attrelid::bigint, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef, a.attgenerated <> '',
+           k.base, k.leaf, COALESCE((SELECT o.collisdeterministic FROM pg_catalog.pg_collation AS o WHERE o.oid = a.attcollation), true),
+           has_schema_privilege(a.relnamespace, 'USAGE') AND has_column_privilege(a.attrelid, a.attnum, 'SELECT')
+    FROM columns AS a JOIN kinds AS k ON k.type = a.atttypid
     ORDER BY a.attrelid, a.attnum
 """
 
@@ -82,6 +127,13 @@ class Table:
     may_update: bool
     may_delete: bool
     hidden: bool
+    stranger: str | None
+    fires: bool
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether no other role's code runs in a statement about the table. One that is not ours is only read, by COPY."""
+        return self.stranger is None
 
     @property
     def sql(self) -> str:
@@ -96,15 +148,31 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; `category` is pg_type's, of an array that of its elements."""
+    """A column; `base` is the type below its domains, `leaf` that below its arrays too: "" where it is not PostgreSQL's own."""
 
     name: str
     type: str
     not_null: bool
     has_default: bool
-    category: str
+    is_generated: bool
     base: str
+    leaf: str
+    is_deterministic: bool
     may_read: bool
+
+    @property
+    def is_searched(self) -> bool:
+        return self.leaf not in UNSEARCHED
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its values are one value of a type of PostgreSQL's own, in which no bytes are written as digits."""
+        return self.base == self.leaf != ""
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether equal values are written alike."""
+        return self.base in LITERAL and self.is_deterministic
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +206,9 @@ class Tables:
         return next(table for table in self.tables.values() if (table.schema, table.name) == (self.schema, PEOPLE))
 
     def own(self, name: str) -> Table | None:
-        """Return the table of ours with this name, None where there is none."""
-        return next((one for one in self.tables.values() if (one.schema, one.name) == (self.schema, name)), None)
+        """Return the table of ours with this name, None where there is none; raise Refusal where it is not only ours."""
+        found = next((one for one in self.tables.values() if (one.schema, one.name) == (self.schema, name)), None)
+        return found and self.require_own(found.oid)
 
     def label(self, oid: int) -> str:
         """Return what a table is called in a report: a partition by its table, without the schema that ours are in."""
@@ -151,6 +220,22 @@ class Tables:
         found = [oid]
         while (above := self.tables[found[-1]].partition_of) is not None:
             found.append(above)
+        return found
+
+    def parts(self, oid: int) -> list[Table]:
+        """Return the tables that have the rows of a table: its partitions, or itself."""
+        return [one for one in self.tables.values() if one.kind != "p" and oid in self.lineage(one.oid)]
+
+    def of_others(self) -> dict[int, str]:
+        """Return the tables of other roles that refer to ours, also over each other, as SQL by oid."""
+        found: dict[int, str] = {}
+        todo = [one.oid for one in self.tables.values() if one.is_ours]
+        while todo:
+            target = todo.pop()
+            for link in self.links:
+                if link.target == target and link.table not in found and not self.tables[link.table].is_ours:
+                    found[link.table] = self.tables[link.table].sql
+                    todo.append(link.table)
         return found
 
     def is_of_people(self, oid: int) -> bool:
@@ -177,6 +262,37 @@ class Tables:
             raise Refusal(f"The role {self.role} may not read {self.label(oid)}, {why}: connect as a role that may.")
         return table
 
+    def require_own(self, oid: int) -> Table:
+        """Return a table in whose statements no other role's code runs; raise Refusal otherwise."""
+        table = self.tables[oid]
+        if not table.is_ours:
+            raise Refusal(
+                f"The role {table.stranger} owns {self.label(oid)}, its schema or the function of a trigger on it, and its code would"
+                f" run as {self.role}: make the owner of {PEOPLE} its owner."
+            )
+        return table
+
+    def require_followed(self, link: Link) -> None:
+        """Raise Refusal where a foreign key of another role's table cannot be followed, or would run that role's code as ours."""
+        table = self.tables[link.table]
+        if table.is_ours:
+            return
+        parts = [self.require(part.oid, f"whose foreign key is {link.name}") for part in self.parts(table.oid)]
+        if link.action not in STOPPING and any(one.fires for one in (table, *parts)):
+            raise Refusal(
+                f"Nothing was changed. The foreign key {link.name} (ON DELETE {ACTIONS[link.action]}) would fire an AFTER trigger of"
+                f" {self.label(table.oid)}, which belongs to the role {table.stranger}, and before PostgreSQL 18 its code would run as"
+                f" {self.role}: drop the trigger, or make the owner of {PEOPLE} the owner of the table."
+            )
+        columns = [one for one in self.columns[link.table] if one.name in link.columns]
+        keys = [one for one in self.columns[link.target] if one.name in link.keys]
+        if unfit := [one for one in (*columns, *keys) if not one.is_literal or (one in columns and one.is_generated)]:
+            raise Refusal(
+                f"Nothing was changed. The rows that refer by the foreign key {link.name} cannot be counted: {self.label(table.oid)} belongs"
+                f" to the role {table.stranger}, so it is only read by COPY, and {unfit[0].name} of the type {unfit[0].type} cannot be"
+                f" compared as text: make the owner of {PEOPLE} the owner of the table."
+            )
+
 
 def read_tables(connection) -> Tables:
     """Return the tables and foreign keys of the database; raise Refusal where our users are not among them.
@@ -187,7 +303,7 @@ def read_tables(connection) -> Tables:
     with pinned(connection), connection.cursor() as cursor:
         cursor.execute("SELECT current_user::text")
         role = cursor.fetchone()[0]
-        cursor.execute(TABLES_SQL)
+        cursor.execute(TABLES_SQL, {"schema": schema, "people": PEOPLE})
         tables = {row[0]: Table(*row) for row in cursor.fetchall()}
         cursor.execute(COLUMNS_SQL, [list(tables)])
         columns: dict[int, list[Column]] = {}
@@ -196,6 +312,10 @@ def read_tables(connection) -> Tables:
         cursor.execute(LINKS_SQL)
         links = tuple(_link(row) for row in cursor.fetchall() if row[2] in tables and row[3] in tables)
     found = Tables(role, schema, tables, {oid: tuple(some) for oid, some in columns.items()}, links)
+    strangers = {found.lineage(oid)[-1]: table.stranger for oid, table in tables.items() if table.stranger}
+    for oid, table in tables.items():  # A partition is another role's if one beside it is.
+        if stranger := strangers.get(found.lineage(oid)[-1]):
+            tables[oid] = replace(table, stranger=table.stranger or stranger)
     if found.own(PEOPLE) is None:
         raise Refusal(
             f"The table {PEOPLE} is not in the schema {schema}, where our migrations are recorded: correct ?schema= in POSTGRES_URL."

@@ -6,11 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from . import copied
 from .tables import ACTIONS, KEEPING, STOPPING, Link, Table, Tables, quoted
 
 AT = "c.ctid OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[]::pg_catalog.tid[])"
 
-Rows = dict[int, set[str]]  # Of a table's oid, a partition's own, the places of rows in it (ctid).
+# Of a table's oid, a partition's own, the places of rows in it: ctid, or of a table of another role what copied.py makes.
+Rows = dict[int, set[str]]
 
 
 def rows_of() -> Rows:
@@ -49,7 +51,8 @@ def follow(cursor, tables: Tables, roots: Rows, *, lock: bool) -> Trace:
         lineage = tables.lineage(oid)
         for link in (one for one in tables.links if one.target in lineage):
             tables.require(link.table, f"whose foreign key {link.name} refers to {tables.label(oid)}")
-            keys = _keys(cursor, tables.tables[oid], places, link)
+            tables.require_followed(link)
+            keys = _keys(cursor, tables, oid, places, link)
             if not keys:
                 continue
             trace.asked.append((link, keys))
@@ -67,11 +70,14 @@ def follow(cursor, tables: Tables, roots: Rows, *, lock: bool) -> Trace:
     return trace
 
 
-def _keys(cursor, table: Table, places: set[str], link: Link) -> list[list[str]]:
+def _keys(cursor, tables: Tables, oid: int, places: set[str], link: Link) -> list[list[str]]:
     """Return the values that `link` may refer to, a list for each of its columns; [] where there are none."""
+    table = tables.tables[oid]
+    if not table.is_ours:
+        return copied.keys_of(tables, oid, places, link)
     names = [quoted(name) for name in link.keys]
-    values = ", ".join(f"{name}::pg_catalog.text" for name in names)
-    known = " AND ".join(f"{name} IS NOT NULL" for name in names)
+    values = ", ".join(f"pg_catalog.concat(c.{name})" for name in names)  # Not a cast: see search.as_written().
+    known = " AND ".join(f"c.{name} IS NOT NULL" for name in names)
     cursor.execute(
         f"SELECT DISTINCT {values} FROM {table.rows_sql} AS c WHERE {AT} AND {known}",
         [sorted(places)],
@@ -82,20 +88,30 @@ def _keys(cursor, table: Table, places: set[str], link: Link) -> list[list[str]]
 def referring(cursor, tables: Tables, link: Link, keys: list[list[str]], *, lock: bool) -> Rows:
     """Return the rows that refer by `link` to one of `keys`."""
     table = tables.tables[link.table]
-    marks = ", ".join(["pg_catalog.unnest(%s::pg_catalog.text[])"] * len(keys))
-    names = ", ".join(f"k{place}" for place in range(len(keys)))
-    pairs = zip(link.columns, link.types, link.operators, strict=True)
+    if not table.is_ours:
+        return copied.referring(cursor, tables, link, keys)
+    kinds, operators = ([part.replace("%", "%%") for part in parts] for parts in (link.types, link.operators))
+    pairs = list(zip(link.columns, kinds, operators, strict=True))
+    arrays = [_array(values) for values in keys]  # As a literal of their type: a cast is a function of whoever owns the type.
     if len(keys) == 1:  # An index serves this one.
-        column, kind, operator = next(pairs)
-        condition = f"c.{quoted(column)} {operator} ANY (%s::pg_catalog.text[]::{kind}[])"
+        [(column, kind, operator)] = pairs
+        condition = f"c.{quoted(column)} {operator} ANY (%s::{kind}[])"
     else:
-        same = (f"k.k{at}::{kind} {operator} c.{quoted(column)}" for at, (column, kind, operator) in enumerate(pairs))
+        marks = ", ".join(f"pg_catalog.unnest(%s::{kind}[])" for _, kind, _ in pairs)
+        names = ", ".join(f"k{place}" for place in range(len(keys)))
+        same = (f"k.k{at} {operator} c.{quoted(column)}" for at, (column, _, operator) in enumerate(pairs))
         condition = f"EXISTS (SELECT FROM ROWS FROM ({marks}) AS k ({names}) WHERE {' AND '.join(same)})"
-    return places_of(cursor, table, condition, keys, lock=lock)
+    return places_of(cursor, table, condition, arrays, lock=lock)
+
+
+def _array(values: list[str]) -> str:
+    """Return an array as PostgreSQL reads one."""
+    written = (value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
+    return "{" + ",".join(f'"{value}"' for value in written) + "}"
 
 
 def places_of(cursor, table: Table, condition: str, parameters: list, *, lock: bool) -> Rows:
-    """Return the rows of a table, as `c`, that a condition holds for."""
+    """Return the rows of a table of ours, as `c`, that a condition holds for."""
     for_update = " FOR UPDATE" if lock and table.may_update else ""
     cursor.execute(
         f"SELECT c.tableoid::pg_catalog.int8, c.ctid::pg_catalog.text FROM {table.rows_sql} AS c WHERE {condition}{for_update}",

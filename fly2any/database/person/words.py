@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 # Characters of an id: a short one is a word of its own in many texts, so it counts only as a whole value; a long one counts anywhere.
 SHORT, LONG = 8, 16
@@ -27,6 +28,15 @@ class Pattern:
     digits: str
     plain: tuple[str, ...]
     parts: tuple[str, ...]
+
+    @property
+    def compiled(self) -> re.Pattern[str]:
+        """`text` for Python, which finds what ~* finds."""
+        return _compiled(self.text)
+
+    @property
+    def compiled_digits(self) -> re.Pattern[str]:
+        return _compiled(self.digits)
 
     def __or__(self, other: Pattern) -> Pattern:
         text, digits = f"(?:{self.text})|(?:{other.text})", f"{self.digits}|{other.digits}"
@@ -58,8 +68,18 @@ def words(identity: str, email: str | None) -> Words:
     return Words(_pattern(f"{BEFORE}{core}{AFTER}", email), _pattern(core, email), _pattern(by_id, identity))
 
 
+@cache
+def _compiled(text: str) -> re.Pattern[str]:
+    return re.compile(text.replace("[[:alnum:]]", r"[^\W_]").replace("[:alnum:]", r"\w"), re.IGNORECASE)
+
+
+def as_digits(word: str) -> str:
+    """Return the pattern for a word in bytes that are written as digits."""
+    return "".join(f"(?:{letter.lower().encode().hex()}|{letter.upper().encode().hex()})" for letter in word)
+
+
 def _pattern(text: str, word: str) -> Pattern:
-    digits = "".join(f"(?:{letter.lower().encode().hex()}|{letter.upper().encode().hex()})" for letter in word)
+    digits = as_digits(word)
     forms = dict.fromkeys(_lower(form) for form in (word, word.lower(), word.upper()))
     plain = tuple("%" + re.sub(r"([%_\\])", r"\\\1", form) + "%" for form in forms)
     return Pattern(text, digits, plain, (f"%{_longest(word)}%",))

@@ -1,0 +1,128 @@
+"""Tables of other roles, read by COPY, which runs none of their code: it writes every value as its type does.
+
+A SELECT would run their casts and, while it is planned, the functions in their index expressions, as the role that reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from ..catalog import quote
+from .tables import Column, Link, Table, Tables
+from .words import Pattern, Words, as_digits
+
+ESCAPES = {"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
+ESCAPED = {written: letter for letter, written in ESCAPES.items()}
+NULL = "\\N"
+BYTES = b"\\x"  # Before bytes that are written as digits.
+
+
+def copied(tables: Tables, oid: int) -> list[Column]:
+    """Return the columns of a table that COPY can write and this role may read."""
+    return [column for column in tables.columns.get(oid, ()) if column.may_read and not column.is_generated]
+
+
+def lines(cursor, table: Table, columns: Sequence[Column]) -> Iterator[bytes]:
+    """Yield each row of a table as a line of COPY; raise django.db.Error where it cannot be read."""
+    listed = ", ".join(quote(column.name) for column in columns)
+    statement = f"COPY {quote(table.schema)}.{quote(table.name)} ({listed}) TO STDOUT"
+    with cursor.db.wrap_database_errors, cursor.copy(statement) as copy:
+        for row in copy:
+            yield bytes(row)
+
+
+def fields(place: str) -> list[str | None]:
+    """Return the values of a row's place."""
+    values = place.rpartition("\n")[0].split("\t")
+    return [None if value == NULL else _unescaped(value) for value in values]
+
+
+def referring(cursor, tables: Tables, link: Link, keys: list[list[str]]) -> dict[int, set[str]]:
+    """Return the rows that refer by `link` to one of `keys`, by the oid of the table that has them."""
+    wanted = {tuple(_escaped(value).encode() for value in key) for key in zip(*keys, strict=True)}
+    return {
+        table.oid: _places(cursor, table, copied(tables, table.oid), link.columns, wanted) for table in tables.parts(link.table)
+    }
+
+
+def keys_of(tables: Tables, oid: int, places: set[str], link: Link) -> list[list[str]]:
+    """Return the values that `link` may refer to in rows of a table, a list for each of its columns."""
+    at = _positions(copied(tables, oid), link.keys)
+    values = {tuple(row[one] for one in at) for row in map(fields, places)}
+    known = sorted(tuple(map(str, key)) for key in values if None not in key)
+    return [list(column) for column in zip(*known, strict=True)]
+
+
+def _positions(columns: list[Column], names: Sequence[str]) -> list[int]:
+    numbers = {column.name: number for number, column in enumerate(columns)}
+    return [numbers[name] for name in names]
+
+
+def _places(cursor, table: Table, columns: list[Column], names: Sequence[str], wanted: set[tuple[bytes, ...]]) -> set[str]:
+    """Return the rows that have in the columns `names` what is wanted: each by what is in it and a number, as several may be alike."""
+    at = _positions(columns, names)
+    seen: Counter[bytes] = Counter()
+    for line in lines(cursor, table, columns):
+        values = line[:-1].split(b"\t")
+        if tuple(values[one] for one in at) in wanted:
+            seen[line] += 1
+    return {_place(line, number) for line, count in seen.items() for number in range(count)}
+
+
+def _place(line: bytes, number: int) -> str:
+    return f"{line.decode(errors='replace')}{number}"
+
+
+def search(cursor, table: Table, columns: list[Column], wanted: Words, without: set[str]) -> dict[str, dict[str, int]]:
+    """Return in how many rows of a table, but for those `without`, the address and the id stand, by column."""
+    may_hold = _prefilter(wanted.any)
+    found: dict[str, dict[str, int]] = {}
+    seen: Counter[bytes] = Counter()
+    for line in lines(cursor, table, columns):
+        if not may_hold(line):
+            continue
+        place = _place(line, seen[line])
+        seen[line] += 1
+        if place in without:
+            continue
+        for column, value in zip(columns, fields(place), strict=True):
+            if value is None or not column.is_searched:
+                continue
+            counts = found.setdefault(column.name, {"address": 0, "similar": 0, "id": 0})
+            if wanted.address and holds(column, value, wanted.address):
+                counts["address"] += 1
+            elif wanted.within and holds(column, value, wanted.within):
+                counts["similar"] += 1
+            counts["id"] += holds(column, value, wanted.id)
+    return found
+
+
+def _prefilter(pattern: Pattern) -> Callable[[bytes], bool]:
+    """Return whether a line may hold what a pattern describes: most do not, and are not taken apart."""
+    parts = [part.strip("%").encode() for part in pattern.parts]
+    digits = re.compile("|".join(as_digits(part.decode()) for part in parts).encode())
+
+    def may_hold(line: bytes) -> bool:
+        lower = line.lower()
+        return any(part in lower for part in parts) or (BYTES in lower and digits.search(lower) is not None)
+
+    return may_hold
+
+
+def holds(column: Column, value: str, pattern: Pattern) -> bool:
+    """Return whether a value of a column holds what a pattern describes."""
+    if column.base == "bytea":
+        value = bytes.fromhex(value.removeprefix("\\x")).decode(errors="replace")
+    if pattern.compiled.search(value):
+        return True
+    return not column.is_plain and "\\x" in value and pattern.compiled_digits.search(value) is not None
+
+
+def _escaped(text: str) -> str:
+    return "".join(ESCAPES.get(letter, letter) for letter in text)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\.", lambda found: ESCAPED.get(found[0], found[0]), text) if "\\" in text else text

@@ -1,0 +1,144 @@
+"""The removal of a person's rows, as the server counts what it does to each table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from django.db import IntegrityError, transaction
+
+from ..diagnosis import Refusal
+from ..sql import catalogue
+from . import own
+from .people import Person
+from .plan import Reach, people_rows
+from .tables import Tables
+from .trace import AT, Rows, counted, of, referring, rows_of
+
+# What this session did to rows, also by triggers, rules and foreign keys. It counts what was rolled back to a savepoint, too.
+COUNTS_SQL = """
+    SELECT s.relid::bigint, s.schemaname::text, s.relname::text, s.n_tup_ins + s.n_tup_upd, s.n_tup_del
+    FROM pg_catalog.pg_stat_xact_user_tables AS s WHERE s.n_tup_ins + s.n_tup_upd + s.n_tup_del > 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Rows by table: those that are gone; those that were cleared; and those that neither the erasure nor a foreign key wrote."""
+
+    removed: dict[str, int]
+    cleared: dict[str, int]
+    written: dict[str, int]
+
+
+@dataclass(slots=True)
+class Counts:
+    """Rows written and deleted, by what a report calls their table."""
+
+    written: Counter[str]
+    deleted: Counter[str]
+
+    def since(self, before: Counts) -> Counts:
+        return Counts(self.written - before.written, self.deleted - before.deleted)
+
+
+def remove(connection, cursor, tables: Tables, person: Person, found: Reach) -> Removal:
+    """Remove and clear what was found; raise Refusal where a row of it stays, or a row of another person goes."""
+    before = _counts(connection, tables)
+    own.clear(cursor, tables, person, found.cleared, found.named)
+    in_vain = _delete(connection, cursor, tables, found.trace.removed)
+    with _refused():
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    done = _counts(connection, tables).since(before).since(in_vain)
+    expected, cleared = counted(tables, found.trace.removed), counted(tables, found.cleared)
+    kept = {name for name, count in expected.items() if done.deleted[name] < count}
+    if names := sorted(kept.union(counted(tables, _left(cursor, tables, person, found)))):
+        raise Refusal(
+            f"Rows of the person would stay in {', '.join(names)}, where a trigger or a disabled foreign key keeps them: nothing was changed."
+        )
+    people = {tables.label(oid) for oid in tables.tables if tables.is_of_people(oid)}
+    if others := sum(max(done.deleted[name] - expected.get(name, 0), 0) for name in people):
+        raise Refusal(f"A trigger would delete {of(others, 'other person', 'other people')}: nothing was changed.")
+    ours = Counter(cleared)
+    for rows in found.trace.changed.values():
+        ours.update(counted(tables, rows))
+    removed = {name: done.deleted[name] for name in [*expected, *sorted(done.deleted - Counter(expected))]}
+    return Removal(removed, cleared, dict(sorted((done.written - ours).items())))
+
+
+def _counts(connection, tables: Tables) -> Counts:
+    counts = Counts(Counter(), Counter())
+    with catalogue(connection) as cursor:
+        cursor.execute("SHOW track_counts")
+        if cursor.fetchone() != ("on",):
+            raise Refusal("track_counts is off, so PostgreSQL does not count what an erasure removes: turn it on.")
+        cursor.execute(COUNTS_SQL)
+        for oid, schema, name, written, deleted in cursor.fetchall():
+            label = tables.label(oid) if oid in tables.tables else f"{schema}.{name}"
+            counts.written[label] += written
+            counts.deleted[label] += deleted
+    return counts
+
+
+def _delete(connection, cursor, tables: Tables, removed: Rows) -> Counts:
+    """Delete rows, those that refer to others first; return what was rolled back of it.
+
+    Rows that this role may not delete itself, and those of other roles' tables, are left to the foreign keys.
+    """
+    in_vain = Counts(Counter(), Counter())
+    todo = [oid for oid in reversed(removed) if removed[oid] and tables.tables[oid].is_ours and tables.tables[oid].may_delete]
+    while todo:
+        stuck = []
+        for oid in todo:
+            before = _counts(connection, tables)
+            try:
+                with transaction.atomic(using=connection.alias):
+                    cursor.execute(f"DELETE FROM {tables.tables[oid].rows_sql} AS c WHERE {AT}", [sorted(removed[oid])])
+            except IntegrityError as error:  # A row that is deleted later still refers to it.
+                stuck.append((oid, error))
+                failed = _counts(connection, tables).since(before)
+                in_vain.written.update(failed.written)
+                in_vain.deleted.update(failed.deleted)
+        if len(stuck) == len(todo):
+            with _refused():
+                raise stuck[0][1]
+        todo = [oid for oid, _ in stuck]
+    return in_vain
+
+
+def _left(cursor, tables: Tables, person: Person, found: Reach) -> Rows:
+    """Return the rows of what was found that are still there, or still refer to it."""
+    left = people_rows(cursor, tables, person, lock=False)
+    for link, keys in found.trace.asked:
+        for oid, places in referring(cursor, tables, link, keys, lock=False).items():
+            left[oid] |= places
+    for oid, places in _still_there(cursor, tables, found.trace.removed).items():
+        left[oid] |= places
+    return left
+
+
+def _still_there(cursor, tables: Tables, removed: Rows) -> Rows:
+    found = rows_of()
+    for oid, places in removed.items():
+        if tables.tables[oid].is_ours:
+            cursor.execute(
+                f"SELECT c.ctid::pg_catalog.text FROM {tables.tables[oid].rows_sql} AS c WHERE {AT}", [sorted(places)]
+            )
+            found[oid] |= {place for (place,) in cursor.fetchall()}
+    return found
+
+
+class _refused:  # noqa: N801  A context manager without state.
+    """Turn what a constraint refuses into a sentence that names it."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, IntegrityError):
+            diag = getattr(error.__cause__, "diag", None)
+            where = f"{diag.schema_name}.{diag.table_name}" if diag else "a table"
+            raise Refusal(
+                f"Nothing was changed. The constraint {diag.constraint_name if diag else '?'} of {where} refuses the erasure:"
+                " change the action of that key, or remove those rows first."
+            ) from error

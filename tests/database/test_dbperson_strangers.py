@@ -1,0 +1,221 @@
+"""A person in a database in which other roles have tables, types, triggers and rules: none of their code runs as the erasure's role."""
+
+import io
+import json
+from contextlib import contextmanager
+
+import pytest
+
+from fly2any.database.diagnosis import Refusal
+from fly2any.database.person import Stream, erase, export, find, plan
+from tests.conftest import django
+from tests.database.people import ANA, BOB, EMAIL, erased, exported, planned, refused
+
+
+def says(result, kind=""):
+    """The body of a function that says as which role it runs."""
+    return f"LANGUAGE plpgsql {kind} AS $$ BEGIN RAISE WARNING 'ran as %', current_user; RETURN {result}; END $$"
+
+
+@pytest.fixture
+def two(migrated):
+    """Two people, who have nothing."""
+    for identity, email in ((ANA, EMAIL), (BOB, "bob@example.com")):
+        migrated.execute('INSERT INTO users (id, email, "updatedAt") VALUES (%s, %s, now())', [identity, email])
+    return migrated
+
+
+@contextmanager
+def stranger(database, *statements):
+    """A role that has a schema of its own, `mal`, and may refer to users; it runs these statements."""
+    with database.role(
+        "CREATE SCHEMA mal AUTHORIZATION {role}",
+        "GRANT REFERENCES ON users TO {role}",
+        "GRANT USAGE ON SCHEMA public TO {role}",
+    ):
+        role = f"{database.name}_role"
+        with database.connect() as client:
+            client.execute(f"SET ROLE {role}")
+            for statement in statements:
+                client.execute(statement)
+        yield role
+
+
+@contextmanager
+def heard(database):
+    """A connection, and what code that it ran has said."""
+    with django(database) as connection:
+        connection.ensure_connection()
+        said = []
+        connection.connection.add_notice_handler(lambda diag: said.append(diag.message_primary))
+        yield connection, said
+
+
+def test_no_code_of_another_role_runs_as_ours(two):
+    statements = (
+        "CREATE TYPE mal.pair AS (a text)",
+        "CREATE FUNCTION mal.as_text(mal.pair) RETURNS text " + says("'x'"),
+        "CREATE CAST (mal.pair AS text) WITH FUNCTION mal.as_text(mal.pair)",
+        "CREATE TABLE mal.pairs (c mal.pair)",
+        f"INSERT INTO mal.pairs VALUES (ROW('{EMAIL}'))",
+        "CREATE FUNCTION mal.constant(int) RETURNS int " + says("1", "IMMUTABLE"),
+        "CREATE TABLE mal.planned (a text)",
+        "CREATE INDEX ON mal.planned ((mal.constant(1))) WHERE mal.constant(2) = 1",
+        f"INSERT INTO mal.planned VALUES ('{EMAIL}')",
+        "CREATE TYPE mal.kind AS ENUM ('k')",
+        "CREATE FUNCTION mal.as_json(mal.kind) RETURNS json " + says("'1'"),
+        "CREATE CAST (mal.kind AS json) WITH FUNCTION mal.as_json(mal.kind)",
+        "CREATE TABLE mal.child (u text REFERENCES users ON DELETE CASCADE, kind mal.kind, id int PRIMARY KEY)",
+        "CREATE TABLE mal.below (child int REFERENCES mal.child ON DELETE CASCADE, note text)",
+        "CREATE FUNCTION mal.seen() RETURNS trigger " + says("OLD"),
+        "CREATE TRIGGER seen BEFORE DELETE ON mal.child FOR EACH ROW EXECUTE FUNCTION mal.seen()",
+        "CREATE FUNCTION mal.rule() RETURNS int " + says("1"),
+        "CREATE RULE ruled AS ON DELETE TO mal.below DO ALSO SELECT mal.rule()",
+        f"INSERT INTO mal.child VALUES ('{ANA}', 'k', 1), ('{BOB}', 'k', 2), (NULL, 'k', 3)",
+        "INSERT INTO mal.below VALUES (1, 'a\tb\\\\c'), (1, NULL), (1, NULL), (2, 'x')",
+    )
+    with stranger(two, *statements) as role, heard(two) as (connection, said):
+        two.execute(
+            f"ALTER TABLE users ADD kind mal.kind DEFAULT 'k', ADD pair mal.pair; GRANT USAGE ON SCHEMA mal TO {two.user}"
+        )
+        said.clear()
+        person = find(connection, EMAIL)
+        foreseen = plan(connection, person)
+        given = json.loads("".join(export(connection, person)))["tables"]
+        assert said == []
+        paper = io.StringIO()
+        erase(connection, person, Stream(paper))
+        certificate = json.loads(paper.getvalue())
+        two.execute("ALTER TABLE users DROP kind, DROP pair; DROP CAST (mal.pair AS text); DROP CAST (mal.kind AS json)")
+
+    assert set(said) == {f"ran as {role}"}
+    assert foreseen.removed == certificate["removed"] == {"users": 1, "mal.child": 1, "mal.below": 3}
+    assert given["mal.child"] == [{"u": ANA, "kind": "k", "id": "1"}]
+    assert sorted(given["mal.below"], key=str) == [{"child": "1", "note": "a\tb\\\\c"}, *([{"child": "1", "note": None}] * 2)]
+    assert [(one["table"], one["column"], one["holds"], one["rows"]) for one in certificate["remaining"]] == [
+        ("mal.pairs", "c", "address", 1),
+        ("mal.planned", "a", "address", 1),
+    ]
+    assert [one.table for one in foreseen.remaining] == ["mal.pairs", "mal.planned"]
+    assert certificate["unsearched"] == []
+
+
+def test_an_after_trigger_of_another_role_does_not_run_as_ours(two):
+    """Before PostgreSQL 18 it would, also where a foreign key's action fires it."""
+    statements = (
+        "CREATE TABLE mal.child (u text REFERENCES users ON DELETE CASCADE)",
+        "CREATE FUNCTION mal.seen() RETURNS trigger " + says("NULL"),
+        "CREATE TRIGGER seen AFTER DELETE ON mal.child EXECUTE FUNCTION mal.seen()",
+        f"INSERT INTO mal.child VALUES ('{ANA}')",
+    )
+    [(version,)] = two.execute("SELECT current_setting('server_version_num')::int")
+    with stranger(two, *statements) as role:
+        if version < 180000:
+            assert refused(two) == (
+                "Nothing was changed. The foreign key child_u_fkey (ON DELETE CASCADE) would fire an AFTER trigger of mal.child, which"
+                f" belongs to the role {role}, and before PostgreSQL 18 its code would run as {two.user}: drop the trigger, or make the"
+                " owner of users the owner of the table."
+            )
+            return
+        with heard(two) as (connection, said):
+            erase(connection, find(connection, EMAIL), Stream(io.StringIO()))
+        assert said == [f"ran as {role}"]
+
+
+@pytest.mark.parametrize("function", ["UPDATE mal.child SET u = NULL WHERE u = OLD.u; RETURN NULL", "RETURN NULL"])
+def test_rows_that_a_trigger_of_another_role_keeps_stop_the_erasure(two, function):
+    statements = (
+        "CREATE TABLE mal.child (u text REFERENCES users ON DELETE CASCADE, phone text)",
+        f"CREATE FUNCTION mal.soft() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {function}; END $$",
+        "CREATE TRIGGER soft BEFORE DELETE ON mal.child FOR EACH ROW EXECUTE FUNCTION mal.soft()",
+        f"INSERT INTO mal.child VALUES ('{ANA}', '+49 170 123456')",
+    )
+    with (
+        stranger(two, *statements),
+        pytest.raises(Refusal, match=r"Rows of the person would stay in mal\.child, where a trigger"),
+    ):
+        erased(two)
+
+    assert two.execute("SELECT count(*) FROM users") == [(2,)]
+
+
+def test_keys_of_other_roles_tables_forbid_and_clear_as_others_do(two):
+    statements = (
+        "CREATE TABLE mal.parts (u text REFERENCES users ON DELETE SET NULL, body text, at int) PARTITION BY RANGE (at)",
+        "CREATE TABLE mal.parts_1 PARTITION OF mal.parts FOR VALUES FROM (0) TO (9)",
+        f"INSERT INTO mal.parts VALUES ('{ANA}', 'of {EMAIL}', 1), ('{BOB}', '', 2)",
+    )
+    with stranger(two, *statements) as role:
+        certificate = erased(two)
+        two.execute('INSERT INTO users (id, email, "updatedAt") VALUES (%s, %s, now())', [ANA, EMAIL])
+        two.execute(
+            f"SET ROLE {role}; CREATE TABLE mal.invoices (u text REFERENCES users ON DELETE RESTRICT);"
+            f"INSERT INTO mal.invoices VALUES ('{ANA}')"
+        )
+        sentence = refused(two)
+
+    assert [(one["table"], one["action"], one["rows"]) for one in certificate["changed"]] == [("mal.parts", "SET NULL", 1)]
+    assert [(one["table"], one["column"], one["reason"]) for one in certificate["remaining"]] == [
+        ("mal.parts", "body", "the foreign key parts_u_fkey keeps the row (ON DELETE SET NULL)")
+    ]
+    assert sentence == (
+        "Nothing was changed. 1 row of mal.invoices refer to them by the foreign key invoices_u_fkey (ON DELETE RESTRICT): remove or"
+        " change those rows first."
+    )
+
+
+def test_what_cannot_be_followed_or_searched_without_a_roles_code_is_said(two):
+    two.execute("ALTER TABLE users ADD number numeric UNIQUE")
+    with stranger(two, "CREATE TABLE mal.child (n numeric REFERENCES users (number) ON DELETE CASCADE)") as role:
+        assert refused(two) == (
+            "Nothing was changed. The rows that refer by the foreign key child_n_fkey cannot be counted: mal.child belongs to the role"
+            f" {role}, so it is only read by COPY, and n of the type numeric cannot be compared as text: make the owner of users the"
+            " owner of the table."
+        )
+        two.execute(
+            f"DROP TABLE mal.child; SET ROLE {role}; CREATE TABLE mal.made (a text, b text GENERATED ALWAYS AS (a || '') STORED);"
+            f"INSERT INTO mal.made VALUES ('{EMAIL}')"
+        )
+        certificate = erased(two)
+
+    assert certificate["unsearched"] == [{"place": "mal.made.b", "reason": f"a generated column of a table of the role {role}"}]
+    assert [(one["column"], one["rows"]) for one in certificate["remaining"]] == [("a", 1)]
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        "CREATE TRIGGER seen BEFORE DELETE ON users FOR EACH ROW EXECUTE FUNCTION mal.seen()",
+        "RESET ROLE; ALTER TABLE user_activities OWNER TO {role}",
+    ],
+)
+def test_a_table_of_ours_that_runs_another_roles_code_is_refused(two, taken):
+    with stranger(two, "CREATE FUNCTION mal.seen() RETURNS trigger " + says("OLD")) as role:
+        two.execute(f"GRANT TRIGGER ON users TO {role}; SET ROLE {role}; {taken.format(role=role)}")
+        table = "user_activities" if "activities" in taken else "users"
+        for act in (erased, planned, exported):
+            with pytest.raises(Refusal) as refusal:
+                act(two)
+            assert str(refusal.value) == (
+                f"The role {role} owns {table}, its schema or the function of a trigger on it, and its code would run as {two.user}:"
+                " make the owner of users its owner."
+            )
+        two.execute(f"DROP TRIGGER IF EXISTS seen ON users; ALTER TABLE user_activities OWNER TO {two.user}")
+
+
+def test_a_table_in_the_schema_of_another_role_is_read_as_that_roles(two):
+    """Who owns the schema may put another table into its place at any moment."""
+    with stranger(two, "CREATE TYPE mal.kind AS ENUM ('k')"):
+        two.execute(f"CREATE TABLE mal.ours (a text, k mal.kind); INSERT INTO mal.ours VALUES ('{EMAIL}', 'k')")
+        with heard(two) as (connection, _), connection.execute_wrapper(_no_select_of("mal")):
+            certificate = plan(connection, find(connection, EMAIL))
+        two.execute("DROP TABLE mal.ours")
+    assert [(one.table, one.column) for one in certificate.remaining] == [("mal.ours", "a")]
+
+
+def _no_select_of(schema):
+    def execute(run, sql, *rest):
+        assert f'"{schema}".' not in sql
+        return run(sql, *rest)
+
+    return execute
