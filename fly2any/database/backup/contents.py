@@ -110,7 +110,7 @@ def rows_of(copy: Copy) -> Iterator[memoryview]:
         if size > 0:
             yield row
         elif size == 0:  # No whole row is here.
-            poll.poll()
+            poll.poll(100)  # Milliseconds: TLS may hold the last bytes, of which the socket knows nothing.
             server.consume_input()
         else:
             break
