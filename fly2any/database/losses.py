@@ -1,29 +1,23 @@
-"""What a command takes away, with its number of rows: the tables and columns that migrations drop, and what Django's commands empty."""
+"""What a command takes away, with its number of rows, and the consent that it needs for that."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from django.conf import settings
 from django.db.migrations import operations
 from django.db.migrations.migration import Migration
 
+from .backup.retention import read_newest
 from .catalog import quote
+from .clock import server_time
 from .diagnosis import Refusal
-from .reset import MOST_COUNTED, require_backup
 from .sql import time_limits
+from .units import span
 
-# Of RunSQL only this is known: the rest of its text is the server's to understand.
-DROPS_TABLE = re.compile(
-    r'\s*DROP\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:"(?P<quoted>\w+)"|(?P<plain>\w+))\s*(?:CASCADE|RESTRICT)?\s*;?\s*', re.I
-)
-TAKES_AWAY = re.compile(
-    r"\b(DROP\s+(TABLE|COLUMN|SCHEMA|OWNED)|TRUNCATE|DELETE\s+FROM|ALTER\s+TABLE\b[^;]*\bDROP\s+(?!CONSTRAINT|NOT|DEFAULT|IDENTITY|EXPRESSION))\b",
-    re.I,
-)
-RENAMES = (operations.RenameModel, operations.RenameField, operations.AlterModelTable)
+MOST_COUNTED = 1_000_000
 PLACE_SQL = """
     SELECT pg_catalog.to_regclass(%(table)s) IS NOT NULL AND (%(column)s::text IS NULL OR EXISTS (
         SELECT FROM pg_catalog.pg_attribute AS a
@@ -33,75 +27,102 @@ PLACE_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What one migration, or one command, takes away."""
+    """What a command, or a migration, takes away."""
 
-    migration: str  # app.name, "" of a command
-    backwards: bool
-    table: str  # "" for SQL of the migration's own
-    column: str  # "" for the whole table
+    table: str  # "" where only `doing` says what it is
+    column: str = ""  # "" for the whole table
     rows: int | None = None  # that have a value there, MOST_COUNTED at most; None where they cannot be counted
-    is_of_sql: bool = False  # then its name is a guess
+    doing: str = "drops"
+    migration: str = ""  # app.name
+    backwards: bool = False
 
     def __str__(self) -> str:
         what = f"column {self.table}.{self.column}" if self.column else f"table {self.table}"
         many = "rows that cannot be counted" if self.rows is None else f"{self.rows:,} row{'s' if self.rows != 1 else ''}"
         more = " or more" if self.rows == MOST_COUNTED else ""
-        return f"{what if self.table else 'SQL of ' + self.migration} ({many}{more})"
+        return f"{what} ({many}{more})" if self.table else "what cannot be known"
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.doing} {self}" if self.table else self.doing
+
+
+class Consent:
+    """Whether a command may take rows away: with `yes`, and a good backup or `without_backup`; asked for once."""
+
+    def __init__(self, connection, *, yes: bool, without_backup: bool, is_reset: bool = False):
+        self.connection, self.yes, self.without_backup = connection, yes, without_backup
+        self.is_reset = is_reset  # Then what is dropped is always counted, and only that is asked about.
+        self.given = False
+        self.lost: list[Loss] = []
+
+    def ask(self, doing: str, lost: Sequence[Loss], so: str) -> None:
+        """Raise Refusal unless consent is given; `doing` is the beginning of its sentence, `so` says what did not happen."""
+        if not self.given:
+            sentences = [loss.sentence for loss in lost]
+            want_consent(self.connection, doing, sentences, yes=self.yes, without_backup=self.without_backup, so=so)
+            self.given = True
 
 
 def read_losses(connection, loader, plan: list[tuple[Migration, bool]]) -> list[Loss]:
-    """Return what the migrations of `plan`, each with whether it is reversed, take away, of which some row is there."""
+    """Return what operations of `plan`, each migration with whether it is reversed, drop by name, of which some row is there.
+
+    What SQL and functions drop, or under another name, is not known before it is done: see reversing.py.
+    """
     found = [loss for migration, backwards in plan for loss in _of_migration(connection, loader, migration, backwards)]
     if not found:
         return []
     dropped = {loss.table for loss in found if not loss.column}
-    renames = any(isinstance(operation, RENAMES) for migration, _ in plan for operation in _flat(migration.operations))
-    lost = []
-    with time_limits(connection, read_only=True), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL row_security TO off")  # Rows that a policy hides would count as none.
-        for loss in found:
-            if loss.column and loss.table in dropped:
-                continue
-            rows = _count(cursor, loss, missing=None if renames or loss.is_of_sql else 0) if loss.table else None
-            if rows != 0:
-                lost.append(replace(loss, rows=rows))
-    return lost
+    return [loss for loss in _with_rows(connection, found) if not loss.column or loss.table not in dropped]
 
 
 def read_rows(connection, tables: Iterable[str]) -> list[Loss]:
     """Return the rows of `tables`, as what a command takes away that empties them; nothing of an empty one."""
+    return _with_rows(connection, [Loss(table, doing="empties") for table in sorted(tables)])
+
+
+def _with_rows(connection, found: list[Loss]) -> list[Loss]:
     with time_limits(connection, read_only=True), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL row_security TO off")
-        found = [Loss("", False, table, "") for table in sorted(tables)]
-        return [replace(loss, rows=rows) for loss in found if (rows := _count(cursor, loss, missing=0))]
+        cursor.execute("SET LOCAL row_security TO off")  # Rows that a policy hides would count as none.
+        return [replace(loss, rows=rows) for loss in found if (rows := _count(cursor, loss))]
 
 
-def guard(
-    connection, loader, plan: list[tuple[Migration, bool]], *, yes: bool, without_backup: bool, say: Callable[[str], Any]
-) -> None:
-    """Raise Refusal where a migration that is reversed takes rows away, unless `yes` and there is a good backup, or none is wanted.
+def guard(connection, loader, plan: list[tuple[Migration, bool]], *, consent: Consent, say: Callable[[str], Any]) -> None:
+    """Ask for consent, before anything is reversed, where it is known that rows would be dropped.
 
     What migrations take away as they are applied is only said: who wrote them wanted that.
     """
     losses = read_losses(connection, loader, plan)
     for loss in losses:
         if not loss.backwards:
-            say(f"{loss.migration} drops the {loss}." if loss.table else f"{loss.migration} has SQL that drops or deletes.")
-    lost = [loss for loss in losses if loss.backwards]
-    if lost:
-        want_consent(connection, f"Reversing {_named(plan)} drops", lost, yes=yes, without_backup=without_backup)
+            say(f"{loss.migration} drops the {loss}.")
+    if lost := [loss for loss in losses if loss.backwards]:
+        consent.ask(f"Reversing {_named(plan)}", lost, "nothing was changed")
 
 
-def want_consent(connection, doing: str, lost: Sequence[object], *, yes: bool, without_backup: bool) -> None:
+def want_consent(
+    connection, doing: str, lost: Sequence[object], *, yes: bool, without_backup: bool, so: str = "nothing was changed"
+) -> None:
     """Raise Refusal unless `yes`, and there is a good backup or none is wanted; `doing` is the beginning of its sentence."""
     if not yes:
         names = ", ".join(map(str, lost[:20])) + (f", and {len(lost) - 20} more" if len(lost) > 20 else "")
         raise Refusal(
-            f"{doing} {names}, so nothing was changed: take a backup (`manage.py dbbackup --verify`),"
-            " then run the command again with --yes."
+            f"{doing} {names}, so {so}: take a backup (`manage.py dbbackup --verify`), then run the command again with --yes."
         )
     if not without_backup:
         require_backup(connection)
+
+
+def require_backup(connection) -> None:
+    """Raise Refusal where no good backup of the database is new enough."""
+    good, now = read_newest(connection).good, server_time(connection)
+    limit = settings.BACKUPS["max_age"]
+    if good is None or good.age(now) > limit:
+        newest = "there is none" if good is None else f"the newest is {span(good.age(now))} old"
+        raise Refusal(
+            f"A good backup newer than {span(limit)} is wanted before rows go, and {newest}:"
+            " run `manage.py dbbackup --verify`, or add --without-backup."
+        )
 
 
 def _named(plan: list[tuple[Migration, bool]]) -> str:
@@ -119,17 +140,8 @@ def _flat(given: Iterable[Any]) -> Iterator[Any]:
 
 
 def _takes_away(operation: Any, backwards: bool) -> bool:
-    if isinstance(operation, operations.RunSQL):
-        return bool(TAKES_AWAY.search(_text(operation, backwards)))
     undone = (operations.CreateModel, operations.AddField) if backwards else (operations.DeleteModel, operations.RemoveField)
     return isinstance(operation, undone)
-
-
-def _text(operation: Any, backwards: bool) -> str:
-    statements = operation.reverse_sql if backwards else operation.sql
-    if not isinstance(statements, list | tuple):
-        return statements or ""
-    return ";\n".join(one if isinstance(one, str) else one[0] for one in statements)
 
 
 def _of_migration(connection, loader, migration: Migration, backwards: bool) -> Iterator[Loss]:
@@ -144,13 +156,9 @@ def _of_migration(connection, loader, migration: Migration, backwards: bool) -> 
             one.state_forwards(migration.app_label, inside)
             if not _takes_away(one, backwards):
                 continue
-            if isinstance(one, operations.RunSQL):
-                match = DROPS_TABLE.fullmatch(_text(one, backwards))
-                table = (match["quoted"] or match["plain"].lower()) if match else ""
-                yield Loss(name, backwards, table, "", is_of_sql=True)
-            else:
-                there = inside.clone() if backwards else before  # A clone: rendered, it would be copied with each step.
-                yield from (Loss(name, backwards, *place) for place in _places(connection, there, migration.app_label, one))
+            there = inside.clone() if backwards else before  # A clone: rendered, it would be copied with each step.
+            for table, column in _places(connection, there, migration.app_label, one):
+                yield Loss(table, column, migration=name, backwards=backwards)
         operation.state_forwards(migration.app_label, state)
 
 
@@ -171,10 +179,10 @@ def _places(connection, state, app: str, operation: Any) -> Iterator[tuple[str, 
             yield model._meta.db_table, field.column
 
 
-def _count(cursor, loss: Loss, *, missing: int | None) -> int | None:
+def _count(cursor, loss: Loss) -> int:
     cursor.execute(PLACE_SQL, {"table": quote(loss.table), "column": loss.column or None})
     if not cursor.fetchone()[0]:
-        return missing
+        return 0
     having = f"WHERE {quote(loss.column)} IS NOT NULL" if loss.column else ""
     cursor.execute(f"SELECT pg_catalog.count(*) FROM (SELECT FROM {quote(loss.table)} {having} LIMIT {MOST_COUNTED}) AS rows")
     return cursor.fetchone()[0]

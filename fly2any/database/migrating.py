@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from django.db import Error, connections
@@ -21,7 +22,9 @@ from .drift import compare
 from .findings import Severity
 from .ledgers import protect
 from .locks import DEADLOCK, LOCK_TIMEOUT, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, cancel_waiters, terminate, try_again
+from .losses import Consent
 from .migration_state import read_migrations, unrecorded
+from .reversing import Reversal
 from .server import read_home
 from .watching import Progress, Watcher, say_cancelled
 
@@ -74,10 +77,14 @@ class Run:
         self.watcher = Watcher(connection, progress)
         self.session = connection.connection
         self.migration = ""
+        self.reversal: Reversal | None = None  # Of the migration that is being reversed.
         self.endless = [name for name in ENDLESS if self.ask("SELECT 1 FROM pg_catalog.pg_settings WHERE name = %s", name)]
 
-    def migrate(self, migration, direction: str, action: Callable[[], T]) -> T:
-        """Return what `action`, which applies or reverses `migration`, returns; it is run again while it is locked out."""
+    def migrate(self, migration, direction: str, action: Callable[[], T], *, consent: Consent | None = None) -> T:
+        """Return what `action`, which applies or reverses `migration`, returns; it is run again while it is locked out.
+
+        With `consent` it is a reversal, which takes rows away only with that.
+        """
         self.migration = f"{migration.app_label}.{migration.name}"
         if self.connection.connection is not self.session:
             raise Refusal("The connection was replaced during the run, and the migration lock is lost: run the command again.")
@@ -88,9 +95,10 @@ class Run:
                 " take that out of it, and run the command again."
             )
         journal.ensure(self.connection)
-        with journal.recorded(self.connection, self.migration, direction):
+        with journal.recorded(self.connection, self.migration, direction), self.reversing(consent):
             if migration.atomic:
-                return self.patiently(action, what=self.migration)
+                once = partial(self.reversal.transaction, action) if self.reversal else action
+                return self.patiently(once, what=self.migration)
             try:
                 return action()  # Its statements are patient, each by itself: what is committed cannot be run again.
             except Error as error:
@@ -107,6 +115,14 @@ class Run:
                 if sqlstate(error) in LOCKED_OUT:  # In a transaction that the migration itself began, which is not retried.
                     raise self.locked_out(self.migration, self.watcher.seconds) from error
                 raise
+
+    @contextmanager
+    def reversing(self, consent: Consent | None) -> Iterator[None]:
+        self.reversal = Reversal(self.connection, self.migration, consent, self.watched) if consent else None
+        try:
+            yield
+        finally:
+            self.reversal = None
 
     def patiently(self, action: Callable[[], T], *, what: str) -> T:
         """Return what `action` returns, run again while it is locked out; raise Refusal, naming the blockers, in the end."""
@@ -164,16 +180,22 @@ class Run:
         text = text[COMMENTS.match(text).end() :]  # type: ignore[union-attr]
 
         concurrent = CONCURRENTLY.match(text) is not None
+        rows = list(parameters) if many else parameters  # It may be run again.
 
         def run():
-            with self.watcher.statement(self.migration or "the run", concurrent=concurrent), self.reaching(text):
-                return execute(statement, parameters, many, context)
+            with self.watched(concurrent=concurrent), self.reaching(text):
+                return execute(statement, rows, many, context)
 
         if concurrent:
             return self.concurrently(text, run)
+        once = partial(self.reversal.statement, text, run) if self.reversal else run
         if self.connection.in_atomic_block:  # Then the whole migration is undone, and run again.
-            return run()
-        return self.patiently(run, what=self.migration or "the run")
+            return once()
+        return self.patiently(once, what=self.migration or "the run")
+
+    def watched(self, *, concurrent: bool = False) -> AbstractContextManager[None]:
+        """Return the context of a statement that may wait for a lock."""
+        return self.watcher.statement(self.migration or "the run", concurrent=concurrent)
 
     @contextmanager
     def reaching(self, text: str) -> Iterator[None]:
@@ -297,11 +319,15 @@ class LockedOut(Refusal):
 
 
 class Executor(MigrationExecutor):
-    """Django's executor, whose steps are those of a Run; `guard` may refuse what is planned, given the loader and the plan."""
+    """Django's executor, whose steps are those of a Run; reversals take rows away only with `consent`.
 
-    def __init__(self, connection, progress_callback=None, *, run: Run, guard: Callable[..., None] | None = None):
+    `guard` may refuse what is planned, given the loader and the plan.
+    """
+
+    def __init__(self, connection, progress_callback=None, *, run: Run, consent: Consent | None = None, guard=None):
         super().__init__(connection, progress_callback)
         self.run = run
+        self.consent = consent
         self.guard = guard
 
     def migration_plan(self, targets, clean_start=False):
@@ -322,7 +348,10 @@ class Executor(MigrationExecutor):
         unapply = super().unapply_migration
         with self.telling_once():
             return self.run.migrate(
-                migration, "faked" if fake else "backwards", lambda: unapply(state.clone(), migration, fake)
+                migration,
+                "faked" if fake else "backwards",
+                lambda: unapply(state.clone(), migration, fake),
+                consent=None if fake else self.consent,
             )
 
     @contextmanager

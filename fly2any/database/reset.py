@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.db.migrations.executor import MigrationExecutor
 
 from . import contract as contracts
 from . import journal
-from .backup.retention import read_newest
 from .catalog import quote, read_catalog, relative
-from .clock import server_time
 from .contract import PHASE7_APPS
 from .diagnosis import Refusal
 from .drift import compare
+from .losses import MOST_COUNTED, Consent, Loss
 from .migrating import Executor, migrating
 from .server import read_schema
 from .sql import catalogue
 from .status import snapshot
-from .units import span
 from .watching import Progress
 
 # What hangs on our tables without being ours: they cannot be dropped before it is.
@@ -64,7 +62,6 @@ TABLES_SQL = """
     WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND c.relname = ANY (%(tables)s)
     ORDER BY c.relname COLLATE "C"
 """
-MOST_COUNTED = 1_000_000
 # Without which a migration cannot be reversed, and those before it already were.
 HINDER = ("table.missing", "table.different", "column.missing", "column.renamed")
 
@@ -106,40 +103,34 @@ def plan_reset(connection) -> Reset:
         return Reset(migrations, rows, tuple((table, relative(what, schema)) for table, what in cursor.fetchall()))
 
 
-def want_backup(connection) -> None:
-    """Raise Refusal where rows would be lost and no good backup of the database is new enough."""
-    with snapshot(connection), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL row_security TO off")  # Rows that a policy hides would count as none.
-        plan = plan_reset(connection)
-    if any(rows for _, rows in plan.tables):
-        require_backup(connection)
-
-
-def require_backup(connection) -> None:
-    """Raise Refusal where no good backup of the database is new enough."""
-    good, now = read_newest(connection).good, server_time(connection)
-    limit = settings.BACKUPS["max_age"]
-    if good is None or good.age(now) > limit:
-        newest = "there is none" if good is None else f"the newest is {span(good.age(now))} old"
-        raise Refusal(
-            f"A good backup newer than {span(limit)} is wanted before rows go, and {newest}:"
-            " run `manage.py dbbackup --verify`, or add --without-backup."
-        )
-
-
 def _count(cursor, schema: str, table: str) -> int:
     cursor.execute(f"SELECT count(*) FROM (SELECT FROM {quote(schema)}.{quote(table)} LIMIT {MOST_COUNTED}) AS rows")
     return cursor.fetchone()[0]
 
 
-def reset(alias: str, *, patience: float, progress: Progress) -> Reset:
+def reset(alias: str, *, consent: Consent, patience: float, progress: Progress) -> Reset:
     """Reverse the migrations of the four apps, and those of Django's that need them; return what was taken away.
 
-    Changes nothing where something hangs on our tables.
+    Changes nothing where something hangs on our tables. Raises Refusal where rows would be lost without `consent`.
     """
     with migrating(alias, patience=patience, progress=progress) as run:
-        plan = plan_reset(run.connection)
-        if plan.migrations and not plan.hanging:
-            journal.ensure(run.connection)
-            Executor(run.connection, run=run).migrate([(app, None) for app in PHASE7_APPS])
-        return plan
+        with snapshot(run.connection), run.connection.cursor() as cursor:
+            cursor.execute("SET LOCAL row_security TO off")  # Rows that a policy hides would count as none.
+            plan = plan_reset(run.connection)
+        if not plan.migrations or plan.hanging:
+            return plan
+        if lost := [Loss(table, rows=rows) for table, rows in plan.tables if rows]:
+            consent.ask("Resetting", lost, "nothing was changed")
+        journal.ensure(run.connection)
+        Executor(run.connection, run=run, consent=consent).migrate([(app, None) for app in PHASE7_APPS])
+        counted = {loss.table: loss.rows for loss in consent.lost if loss.rows is not None}
+        return replace(plan, tables=tuple((table, counted.get(table, rows)) for table, rows in plan.tables))
+
+
+def refuse_a_test_database(command: str) -> None:
+    """Raise Refusal where the server is not the embedded one: Django's test database replaces one that has its name there."""
+    if not settings.DEVELOPMENT:
+        raise Refusal(
+            f"{command} creates a database test_… on the server of POSTGRES_URL, and drops an existing database of that name:"
+            " unset POSTGRES_URL to use the embedded server."
+        )

@@ -17,7 +17,7 @@ def test_a_writer_that_never_stops_sees_no_error(database, kind):
     with Writer(database, "a") as first, Writer(database, "b") as second:
         plan = manage("dbadopt", url=database.url)
         adoption = manage("dbadopt", "--yes", url=database.url)
-        back = manage("migrate", "travel", "0001", url=database.url)
+        back = manage("migrate", "travel", "0001", "--yes", "--without-backup", url=database.url)
         again = manage("migrate", url=database.url)
 
     assert [done.returncode for done in (plan, adoption, back, again)] == [0, 0, 0, 0], adoption.stdout + adoption.stderr

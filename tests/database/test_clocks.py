@@ -21,8 +21,8 @@ from fly2any.database.diagnosis import Refusal
 from fly2any.database.health.examine import examine
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.health.waivers import Waiver
+from fly2any.database.losses import require_backup
 from fly2any.database.maintenance.run import maintain, planned
-from fly2any.database.reset import want_backup
 from fly2any.database.retention.rules import RULES
 from fly2any.database.server import read_origin
 from fly2any.database.status import verify, waived
@@ -160,7 +160,7 @@ def test_a_reset_wants_a_backup_that_is_new_by_the_servers_clock(filled, with_ba
         client_clock(timedelta(days=-30))
 
         with pytest.raises(Refusal, match=DIFFER):
-            want_backup(connection)
+            require_backup(connection)
 
 
 def test_reports_say_that_the_clocks_differ(migrated, client_clock):

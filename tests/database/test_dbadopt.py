@@ -53,7 +53,7 @@ def test_an_adopted_database_is_as_a_migrated_one_and_no_row_or_file_changed(sit
 def test_an_adopted_database_migrates_further_and_back_like_a_fresh_one(exact):
     adopted(exact)
 
-    assert manage("migrate", "travel", "0001", url=exact.url).returncode == 0
+    assert manage("migrate", "travel", "0001", "--yes", "--without-backup", url=exact.url).returncode == 0
     assert manage("dbstatus", url=exact.url).returncode == 1
     assert manage("migrate", url=exact.url).returncode == 0
     assert is_as_migrated(exact)

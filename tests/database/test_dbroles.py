@@ -34,7 +34,7 @@ def roles(migrated):
 
 def test_the_role_that_migrates_migrates(roles):
     results = [
-        manage("migrate", "engagement", "0002", url=roles["migrate"]),
+        manage("migrate", "engagement", "0002", "--yes", "--without-backup", url=roles["migrate"]),
         manage("migrate", url=roles["migrate"]),
         manage("dbstatus", "--write-check", url=roles["migrate"]),
     ]

@@ -304,7 +304,7 @@ def test_the_direct_url_takes_the_schema_of_the_other(database):
 
 
 def test_the_journal_tells_every_run(migrated):
-    assert manage("migrate", "engagement", "0005", url=migrated.url).returncode == 0
+    assert manage("migrate", "engagement", "0005", "--yes", "--without-backup", url=migrated.url).returncode == 0
 
     name = migrated.execute(
         "SELECT migration, direction, error, person, code FROM fly2any_migration_runs ORDER BY id DESC LIMIT 1"

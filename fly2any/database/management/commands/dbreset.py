@@ -3,8 +3,9 @@ import sys
 from django.core.management.base import BaseCommand
 from django.db import connections
 
+from fly2any.database.losses import MOST_COUNTED, Consent
 from fly2any.database.management.arguments import add_database, add_lock_wait
-from fly2any.database.reset import MOST_COUNTED, plan_reset, reset, want_backup
+from fly2any.database.reset import plan_reset, reset
 from fly2any.database.status import snapshot
 from fly2any.database.terminal import Terminal
 
@@ -21,10 +22,9 @@ class Command(BaseCommand):
 
     def handle(self, *, database, yes, without_backup, lock_wait, **options):
         connection = connections[database]
-        if yes and not without_backup:
-            want_backup(connection)
         if yes:
-            plan = reset(database, patience=lock_wait, progress=Terminal(self.stderr))
+            consent = Consent(connection, yes=True, without_backup=without_backup, is_reset=True)
+            plan = reset(database, consent=consent, patience=lock_wait, progress=Terminal(self.stderr))
         else:
             with snapshot(connection):
                 plan = plan_reset(connection)

@@ -23,7 +23,7 @@ class Command(loaddata.Command):
         self.loaded: set[tuple] = set()
         self.overwritten: Counter[str] = Counter()
         super().loaddata(fixture_labels)
-        lost = [Loss("", False, table, "", rows) for table, rows in sorted(self.overwritten.items())]
+        lost = [Loss(table, rows=rows) for table, rows in sorted(self.overwritten.items())]
         if lost:
             want_consent(connections[self.using], "Loading the fixtures overwrites rows of", lost, **self.consent)
 

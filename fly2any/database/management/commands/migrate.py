@@ -17,7 +17,7 @@ class Command(migrate.Command):
     def add_arguments(self, parser):
         super().add_arguments(parser)
         add_lock_wait(parser)
-        add_consent(parser, "Reverse migrations even if they drop tables or columns with rows")
+        add_consent(parser, "Reverse migrations even if that takes rows away")
 
     def handle(self, *args, database, lock_wait, yes=False, without_backup=False, **options):
         if options["fake_initial"]:
@@ -28,16 +28,17 @@ class Command(migrate.Command):
             super().handle(*args, database=database, **options)
             return
         progress = Terminal(self.stderr)
-        asked = partial(losses.guard, yes=yes, without_backup=without_backup, say=progress.say)
+        consent = losses.Consent(connections[database], yes=yes, without_backup=without_backup)
+        asked = partial(losses.guard, consent=consent, say=progress.say)
         with migrating(database, patience=lock_wait, progress=progress) as run:
             refuse_what_another_tool_made(connections[database], fake=options["fake"])
-            with executed_by(partial(Executor, run=run, guard=None if options["fake"] else asked)):
+            with executed_by(partial(Executor, run=run, consent=consent, guard=None if options["fake"] else asked)):
                 super().handle(*args, database=database, **options)
             if (
                 run.ask("SELECT pg_catalog.current_setting('transaction_read_only')") == "on"
             ):  # A run with something to write has failed by now.
                 progress.say(
-                    "The database only reads (a standby, or default_transaction_read_only is on): no migrations are pending."
+                    "The database only reads (a standby, or default_transaction_read_only is on): there was nothing to do."
                 )
             with suppress_where_nothing_may_be_made():
                 journal.ensure(connections[database])

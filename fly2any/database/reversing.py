@@ -1,0 +1,242 @@
+"""Reversals, which take rows away only with consent: what a migration drops is seen in its transaction, before that is committed.
+
+The catalogue is compared by the numbers of tables and columns, so neither their names nor the kind of an operation matter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from django.db import Error, transaction
+
+from .catalog import quote
+from .diagnosis import Refusal, sqlstate
+from .locks import LOCK_TIMEOUT
+from .losses import MOST_COUNTED, Consent, Loss
+
+T = TypeVar("T")
+
+# Counts of deleted and changed rows may include earlier transactions: only differences between them mean something.
+TABLES_SQL = """
+    SELECT c.oid, n.nspname, c.relname, n.nspname = current_schema(), c.relfilenode,
+           pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid), pg_catalog.pg_stat_get_xact_tuples_updated(c.oid)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+    ORDER BY c.oid
+"""
+COLUMNS_SQL = """
+    SELECT a.attrelid, a.attnum, a.attname
+    FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+    WHERE c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+    ORDER BY a.attrelid, a.attnum
+"""
+# What other sessions drop meanwhile, this one has not locked.
+LOCKED_SQL = """
+    SELECT l.relation FROM pg_catalog.pg_locks AS l
+    WHERE l.pid = pg_catalog.pg_backend_pid() AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation IS NOT NULL
+    ORDER BY l.relation
+"""
+# To read another role's table would be to run what its indexes call.
+COUNTABLE_SQL = """
+    SELECT n.nspname, c.relname,
+           (n.nspname = current_schema() OR pg_catalog.pg_get_userbyid(c.relowner) = current_user)
+           AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_table_privilege(c.oid, 'DELETE')
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.oid = %s::pg_catalog.oid
+"""
+XACT_SQL = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text"
+SETTING_SQL = "SELECT pg_catalog.current_setting(%s)"
+SET_SQL = "SELECT pg_catalog.set_config(%s, %s, true)"
+# Rows that a policy hides are an error; the site waits while rows are counted.
+COUNTING = {"row_security": "off", "statement_timeout": f"{LOCK_TIMEOUT}s"}
+TOO_LONG = "57014"
+LEDGER = "django_migrations"  # A row of it goes with each reversal.
+
+LITERALS = re.compile(r"""[eE]'(?:[^'\\]|\\.)*'|'[^']*'|"[^"]*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?\*/""", re.S)
+CONTROLS = re.compile(
+    r"(?:^|;)\s*(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:\w+\s+)?TO\b))\b", re.I
+)
+SAVEPOINT = re.compile(r"\s*(?:SAVEPOINT|RELEASE|ROLLBACK\s+(?:\w+\s+)?TO)\b[^;]*;?\s*", re.I)
+OUTSIDE = ("25001", "2D000")  # Cannot run inside a transaction block; a procedure ends its transaction.
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A table that is dropped, or rewritten or emptied, or a column that is dropped; `number` is 0 of a whole table."""
+
+    oid: int
+    number: int
+    doing: str
+    table: str
+    column: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The tables and columns at a moment of a transaction."""
+
+    xact: str
+    tables: dict[int, tuple[str, int, int, int]]  # its name, its file, and the rows deleted and changed
+    columns: dict[tuple[int, int], str]
+
+    def taken(self, after: State, locked: set[int]) -> Iterator[Taken]:
+        """Yield what is there in this state and not in `after`, of the tables in `locked`."""
+        for oid, (name, file, _, _) in self.tables.items():
+            if oid in locked and oid not in after.tables:
+                yield Taken(oid, 0, "drops", name)
+            elif oid in locked and after.tables[oid][1] != file:
+                yield Taken(oid, 0, "rewrites or empties", name)
+        for (oid, number), column in self.columns.items():
+            if oid in locked and oid in self.tables and oid in after.tables and (oid, number) not in after.columns:
+                yield Taken(oid, number, "drops", self.tables[oid][0], column)
+
+    def written(self, after: State) -> Iterator[Loss]:
+        """Yield the rows of tables that stay which were deleted or changed between this state and `after`."""
+        for oid in self.tables.keys() & after.tables.keys():
+            name, _, *before = self.tables[oid]
+            for doing, earlier, later in zip(("deletes", "changes"), before, after.tables[oid][2:], strict=True):
+                if later > earlier and name != LEDGER:
+                    yield Loss(name, rows=later - earlier, doing=f"{doing} rows of")
+
+
+class UncountedError(Exception):
+    """A run took away what was not counted before it; its transaction is rolled back."""
+
+    def __init__(self, taken: frozenset[Taken], written: list[Loss]):
+        self.taken, self.written = taken, written
+
+
+class LossError(Exception):
+    """A run would lose rows without consent; its transaction is rolled back."""
+
+    def __init__(self, lost: list[Loss]):
+        self.lost = lost
+
+
+class Reversal:
+    """The reversal of one migration; `watched` is what a statement that may wait for a lock runs in."""
+
+    def __init__(self, connection, migration: str, consent: Consent, watched: Callable[[], AbstractContextManager]):
+        self.connection, self.migration, self.consent, self.watched = connection, migration, consent, watched
+        self.compared = False  # Whether a transaction is open whose states are compared.
+
+    def transaction(self, action: Callable[[], T]) -> T:
+        """Return what `action` returns, run in a transaction. Raises Refusal where rows would be lost without consent.
+
+        A first run shows what it takes away and is rolled back; the next one locks that and counts the rows first.
+        """
+        expected, written = frozenset[Taken](), list[Loss]()
+        while self.consent.is_reset or not self.consent.given:
+            try:
+                return self._once(action, expected, written)
+            except UncountedError as error:
+                expected, written = expected | error.taken, error.written
+            except LossError as error:
+                if self.consent.given:  # What cannot be counted goes all the same.
+                    break
+                self._ask(error.lost)
+        return action()
+
+    def statement(self, text: str, action: Callable[[], T]) -> T:
+        """Return what `action` returns, which runs the statement `text`."""
+        if self.consent.given or (self.connection.in_atomic_block and SAVEPOINT.fullmatch(text)):
+            return action()
+        if CONTROLS.search(LITERALS.sub("", text)):
+            self._ask([Loss("", doing="begins or ends a transaction itself, which hides what it drops")])
+            return action()
+        if self.compared:
+            return action()
+        try:
+            return self.transaction(action)
+        except Error as error:
+            if self.connection.in_atomic_block or sqlstate(error) not in OUTSIDE:
+                raise
+        self._ask([Loss("", doing="runs SQL outside a transaction, which hides what it drops")])
+        return action()
+
+    def _ask(self, lost: list[Loss]) -> None:
+        self.consent.ask(f"Reversing {self.migration}", lost, "it was not reversed")
+
+    def _once(self, action: Callable[[], T], expected: frozenset[Taken], written: list[Loss]) -> T:
+        outer, self.compared = self.compared, True
+        try:
+            with transaction.atomic(using=self.connection.alias):
+                lost = [*self._counted(expected), *written]
+                if lost and not self.consent.given:
+                    raise LossError(lost)
+                before = self._read()
+                result = action()
+                after = self._read()
+                if after.xact != before.xact:
+                    raise Refusal(
+                        f"{self.migration} ended its own transaction, so what it drops was not seen in time: compare the tables"
+                        " with a backup."
+                    )
+                taken = frozenset(before.taken(after, {oid for (oid,) in self._rows(LOCKED_SQL)}))
+                written = [] if self.consent.is_reset else sorted(before.written(after), key=str)
+                if written or not taken <= expected:
+                    raise UncountedError(taken, written)
+            self.consent.lost += lost
+            return result
+        finally:
+            self.compared = outer
+
+    def _read(self) -> State:
+        return State(
+            self._rows(XACT_SQL)[0][0],
+            {
+                oid: (table if ours else f"{schema}.{table}", file, deleted or 0, changed or 0)
+                for oid, schema, table, ours, file, deleted, changed in self._rows(TABLES_SQL)
+            },
+            {(oid, number): name for oid, number, name in self._rows(COLUMNS_SQL)},
+        )
+
+    def _counted(self, expected: Iterable[Taken]) -> Iterator[Loss]:
+        """Lock what is expected to go, and yield that of which there are rows, or may be."""
+        if not expected:
+            return
+        with self._settings(COUNTING):
+            for one in sorted(expected, key=lambda one: (one.oid, one.number)):
+                rows = self._count(one)
+                if rows != 0:
+                    yield Loss(one.table, one.column, rows, one.doing)
+
+    def _count(self, one: Taken) -> int | None:
+        found = self._rows(COUNTABLE_SQL, one.oid)
+        if not found:
+            return 0
+        schema, table, countable = found[0]
+        if not countable:
+            return None
+        place = f"ONLY {quote(schema)}.{quote(table)}"
+        having = f" WHERE {quote(one.column)} IS NOT NULL" if one.column else ""
+        with self.watched():
+            self._run(f"LOCK TABLE {place} IN ACCESS EXCLUSIVE MODE")
+        try:
+            return self._rows(f"SELECT pg_catalog.count(*) FROM (SELECT FROM {place}{having} LIMIT {MOST_COUNTED}) AS rows")[0][
+                0
+            ]
+        except Error as error:
+            if sqlstate(error) != TOO_LONG:
+                raise
+        raise LossError([Loss(one.table, one.column, None, one.doing)])  # The transaction has failed: no more can be counted.
+
+    @contextmanager
+    def _settings(self, settings: dict[str, str]) -> Iterator[None]:
+        before = {name: self._rows(SETTING_SQL, name)[0][0] for name in settings}
+        for name, value in settings.items():
+            self._run(SET_SQL, name, value)
+        yield
+        for name, value in before.items():
+            self._run(SET_SQL, name, value)
+
+    def _rows(self, question: str, *parameters: Any) -> list[tuple]:
+        return self._run(question, *parameters).fetchall()
+
+    def _run(self, statement: str, *parameters: Any) -> Any:
+        with self.connection.wrap_database_errors:
+            return self.connection.connection.execute(statement, parameters or None)
