@@ -10,12 +10,15 @@ from django.conf import settings
 from django.db.migrations import operations
 from django.db.migrations.migration import Migration
 
+from .backup.restore import fetched
 from .backup.retention import read_newest
+from .backup.store import store_at
 from .catalog import quote
 from .clock import server_time
-from .diagnosis import Refusal
+from .diagnosis import Refusal, Unfit
 from .sql import time_limits
 from .units import span
+from .watching import Progress
 
 MOST_COUNTED = 1_000_000
 PLACE_SQL = """
@@ -114,7 +117,7 @@ def want_consent(
 
 
 def require_backup(connection) -> None:
-    """Raise Refusal where no good backup of the database is new enough."""
+    """Raise Refusal where no good backup of the database is new enough, or its file is not the one that was stored."""
     good, now = read_newest(connection).good, server_time(connection)
     limit = settings.BACKUPS["max_age"]
     if good is None or good.age(now) > limit:
@@ -123,6 +126,14 @@ def require_backup(connection) -> None:
             f"A good backup newer than {span(limit)} is wanted before rows go, and {newest}:"
             " run `manage.py dbbackup --verify`, or add --without-backup."
         )
+    try:
+        with fetched(store_at(settings.BACKUPS["location"]), good, Progress()):
+            pass
+    except Unfit as error:
+        raise Refusal(
+            f"A good backup is wanted before rows go, and the newest cannot be used ({str(error).rstrip('.')}):"
+            " run `manage.py dbbackup --verify`, or add --without-backup."
+        ) from error
 
 
 def _named(plan: list[tuple[Migration, bool]]) -> str:

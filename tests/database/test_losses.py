@@ -1,13 +1,17 @@
 """Reversing migrations where rows would go: planned, refused, and done when asked for twice."""
 
+import hashlib
 import re
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from django.db.migrations.executor import MigrationExecutor
 
 from fly2any.database.diagnosis import Refusal
-from fly2any.database.losses import Consent, Loss, guard, read_losses
+from fly2any.database.losses import Consent, Loss, guard, read_losses, require_backup
 from tests.conftest import django, manage
+from tests.database.test_clocks import backup, keep
 
 
 def losses(database, *targets, environment=None):
@@ -142,3 +146,19 @@ def test_it_is_refused_before_anything_is_reversed(filled):
         with pytest.raises(Refusal, match=r"^Reversing \d migrations from .* to travel\.0001_initial drops "):
             guard(connection, executor.loader, plan, consent=Consent(connection, yes=False, without_backup=True), say=print)
         guard(connection, executor.loader, plan, consent=Consent(connection, yes=True, without_backup=True), say=print)
+
+
+def test_a_good_backup_whose_file_changed_is_none(database, settings, tmp_path):
+    settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path / "b"), "expected": True}
+    with django(database) as connection:
+        good = replace(backup(connection, datetime.now(UTC)), sha256=hashlib.sha256(b"x").hexdigest())
+        keep(tmp_path / "b", good)
+        require_backup(connection)
+
+        for content, what in (
+            ("", "has 0 bytes and not 1: it was cut short"),
+            ("y", "is not what was stored (its SHA-256 differs)"),
+        ):
+            (tmp_path / "b" / good.file).write_text(content)
+            with pytest.raises(Refusal, match=rf"the newest cannot be used \({re.escape(good.file)} {re.escape(what)}"):
+                require_backup(connection)

@@ -69,8 +69,8 @@ class Stored(Protocol):
 
 
 @contextmanager
-def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]:
-    """Yield the path of the file as it was before it was sealed; raise Refusal where the file is not the one that was stored."""
+def fetched(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]:
+    """Yield the path of the file as it is stored; raise Refusal where it is not the one that was stored."""
     done = 0
 
     def show(size: int) -> None:
@@ -86,6 +86,13 @@ def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]
         progress.show(f"reading {manifest.file}", None)
         if sha256_of(path) != manifest.sha256:
             raise Unfit(f"{manifest.file} is not what was stored (its SHA-256 differs): it is damaged; use another.")
+        yield path
+
+
+@contextmanager
+def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]:
+    """Yield the path of the file as it was before it was sealed; raise Refusal where the file is not the one that was stored."""
+    with fetched(store, manifest, progress) as path:
         if not manifest.file.endswith(ENDING):
             yield path
             return
