@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.db import Error
 from psycopg import sql
@@ -112,18 +113,18 @@ def _marked(connection) -> Iterator[Leftover]:
         short = current.encode()[:30].decode(errors="ignore")
         facts = _facts(text)
         if facts.get("name") == name and facts.get("of") == current:
-            made = datetime.fromisoformat(facts["made"])
+            made = facts["made"]
             yield Leftover(name, facts["purpose"], made, owned, used, now - made)
         elif not facts and re.fullmatch(rf"{re.escape(short)}_(restored|before)_\d{{8}}T\d{{6,12}}", name):
             yield Leftover(name, "", None, owned, used, timedelta(0))
 
 
-def _facts(text: str | None) -> dict[str, str]:
-    """Return what a mark says, {} where `text` is none."""
+def _facts(text: str | None) -> dict[str, Any]:
+    """Return what a mark says, {} where `text` is none: every role may comment on databases of its own."""
     try:
         facts = json.loads((text or "").removeprefix(MARK)) if (text or "").startswith(MARK) else {}
-        if facts["purpose"] in WHAT and datetime.fromisoformat(facts["made"]).tzinfo:
-            return facts
-    except (ValueError, TypeError, KeyError):
+        if facts["purpose"] in WHAT and (made := datetime.fromisoformat(facts["made"])).tzinfo:
+            return {**facts, "made": made.astimezone(UTC)}
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         pass
     return {}

@@ -28,7 +28,7 @@ def beside(database):
         database.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
         made_for.append(name)
         if purpose:
-            text = MARK + json.dumps({"purpose": purpose, "name": name, "of": database.name, "made": made.isoformat(), **facts})
+            text = MARK + json.dumps({"purpose": purpose, "name": name, "of": database.name, "made": made.isoformat()} | facts)
             database.execute(f"COMMENT ON DATABASE \"{name}\" IS '{text}'")
         return name
 
@@ -105,3 +105,16 @@ def test_a_database_that_somebody_else_makes_meanwhile_is_not_dropped(database, 
         restore.restore_into(connection, f"{database.name}_theirs", None, None, Progress())
 
     assert f"{database.name}_theirs" in databases(database)
+
+
+def test_what_any_role_may_write_into_a_comment_stops_nothing(database, beside):
+    comments = ["[" * 2000, json.dumps({"purpose": ["scratch"]}), "9" * 5000]
+    names = [beside(f"_{number}", None) for number in range(len(comments))]
+    for name, comment in zip(names, comments, strict=True):
+        database.execute(f"COMMENT ON DATABASE \"{name}\" IS '{MARK}{comment}'")
+    dates = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
+    names += [beside(f"_of_{made[:4]}", made=made) for made in dates]
+
+    with django(database) as connection:
+        assert drop_left(connection, "scratch") == []
+        assert [one.where for one in verify(connection).findings if one.code == "server.leftover"] == []
