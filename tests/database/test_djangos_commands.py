@@ -105,3 +105,16 @@ def test_fixtures_of_new_rows_are_loaded_without_a_question(used, tmp_path):
     call(used, "loaddata", file, file)  # Twice: a row of the fixtures themselves may be overwritten.
 
     assert used.execute(EMAILS) == [("a@example.com",), ("b@example.com",)]
+
+
+@pytest.mark.parametrize("command", ["test", "testserver"])
+def test_no_test_database_is_made_on_a_server_of_others(database, command, monkeypatch):
+    monkeypatch.setattr(settings, "DEVELOPMENT", False)
+
+    with pytest.raises(Refusal) as refused:
+        call_command(command, interactive=False)
+
+    assert str(refused.value) == (
+        f"{command} creates a database test_… on the server of POSTGRES_URL, and drops an existing database of that name:"
+        " unset POSTGRES_URL to use the embedded server."
+    )
