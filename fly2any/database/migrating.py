@@ -15,17 +15,12 @@ from django.db.migrations.executor import MigrationExecutor
 
 from . import contract as contracts
 from . import journal
-from .catalog import Catalog, Index, quote, read_catalog
-from .contract import FIRST_MIGRATIONS
+from .catalog import Index, quote, read_catalog
 from .diagnosis import Refusal, first_line, sqlstate
-from .drift import compare
-from .findings import Severity
 from .ledgers import protect
 from .locks import DEADLOCK, LOCK_TIMEOUT, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, cancel_waiters, terminate, try_again
 from .losses import Consent
-from .migration_state import read_migrations, unrecorded
 from .reversing import Reversal
-from .server import read_home
 from .watching import Progress, Watcher, say_cancelled
 
 T = TypeVar("T")
@@ -60,10 +55,6 @@ HELD_SQL = """
 """
 OPERATOR_CLASS = "gin_trgm_ops"
 ENDLESS = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
-RECORD_IS_LOST = (
-    "All tables are as our migrations make them, and none is recorded: the rows of django_migrations are lost."
-    " `manage.py migrate --fake` writes them anew, and changes nothing else."
-)
 THERE_ALREADY = ("42P07", "42701", "42710")  # A relation, a column, another object of that name.
 
 
@@ -389,40 +380,6 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
         stack.enter_context(_session(run))
         stack.enter_context(connection.execute_wrapper(run))
         yield run
-
-
-def is_built(contract: contracts.Contract, live: Catalog) -> bool:
-    """Return whether all that our migrations make is there, as they make it."""
-    expected = contracts.catalog_of(contract.expected(contract.migrations))
-    return all(finding.severity is Severity.NOTE for finding in compare(expected, live).findings)
-
-
-def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:
-    """Raise Refusal where part of a pending migration is there already, and no interrupted run of ours left it."""
-    schema, recorded = read_home(connection)
-    if schema is None:
-        return  # The server will say what is wrong.
-    migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True)
-    if not migrations.pending or migrations.too_early:  # Of which Django says what is wrong.
-        return
-    contract, live = contracts.load(), read_catalog(connection, schema=schema)
-    if not migrations.applied and is_built(contract, live):
-        if fake:
-            return
-        raise Refusal(RECORD_IS_LOST)
-    found = unrecorded(contract, migrations, live)
-    if made := [one for one in found if not one.is_leftover]:
-        if {record.name for record in migrations.applied}.issuperset(FIRST_MIGRATIONS):
-            if fake:
-                return
-            raise Refusal(
-                f"{made[0].migration} is not recorded, but what it creates is there already ({made[0].places}): drop it, or, if"
-                f" `manage.py dbstatus` finds nothing else wrong with it, run `manage.py migrate --fake {made[0].migration.replace('.', ' ')}`."
-            )
-        raise Refusal(
-            f"{made[0].migration} is not recorded, but what it creates is there already ({made[0].places}): another tool made"
-            " this database, so adopt it with `manage.py dbadopt`, which shows its plan and changes nothing without --yes."
-        )
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from ..diagnosis import NO_SCHEMA, Refusal
 from ..drift import compare
 from ..findings import Finding, Severity
 from ..ledgers import LEDGERS
-from ..migrating import RECORD_IS_LOST, is_built
 from ..migration_state import read_migrations
+from ..other_tools import RECORD_IS_LOST, is_built
 from ..prisma import LEDGER, PrismaMigration, read_prisma
 from ..server import Server, read_server
 from ..sql import catalogue

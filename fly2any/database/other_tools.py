@@ -1,0 +1,51 @@
+"""Refuses to migrate a database whose tables another tool made, such as Prisma: `dbadopt` takes over those."""
+
+from __future__ import annotations
+
+from . import contract as contracts
+from .catalog import Catalog, read_catalog
+from .contract import FIRST_MIGRATIONS
+from .diagnosis import Refusal
+from .drift import compare
+from .findings import Severity
+from .migration_state import read_migrations, unrecorded
+from .server import read_home
+
+RECORD_IS_LOST = (
+    "All tables are as our migrations make them, and none is recorded: the rows of django_migrations are lost."
+    " `manage.py migrate --fake` writes them anew, and changes nothing else."
+)
+
+
+def is_built(contract: contracts.Contract, live: Catalog) -> bool:
+    """Return whether all that our migrations make is there, as they make it."""
+    expected = contracts.catalog_of(contract.expected(contract.migrations))
+    return all(finding.severity is Severity.NOTE for finding in compare(expected, live).findings)
+
+
+def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:
+    """Raise Refusal where part of a pending migration is there already, and no interrupted run of ours left it."""
+    schema, recorded = read_home(connection)
+    if schema is None:
+        return  # The server will say what is wrong.
+    migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True)
+    if not migrations.pending or migrations.too_early:  # Of which Django says what is wrong.
+        return
+    contract, live = contracts.load(), read_catalog(connection, schema=schema)
+    if not migrations.applied and is_built(contract, live):
+        if fake:
+            return
+        raise Refusal(RECORD_IS_LOST)
+    found = unrecorded(contract, migrations, live)
+    if made := [one for one in found if not one.is_leftover]:
+        if {record.name for record in migrations.applied}.issuperset(FIRST_MIGRATIONS):
+            if fake:
+                return
+            raise Refusal(
+                f"{made[0].migration} is not recorded, but what it creates is there already ({made[0].places}): drop it, or, if"
+                f" `manage.py dbstatus` finds nothing else wrong with it, run `manage.py migrate --fake {made[0].migration.replace('.', ' ')}`."
+            )
+        raise Refusal(
+            f"{made[0].migration} is not recorded, but what it creates is there already ({made[0].places}): another tool made"
+            " this database, so adopt it with `manage.py dbadopt`, which shows its plan and changes nothing without --yes."
+        )

@@ -1,0 +1,142 @@
+"""Adoptions that are killed, that wait for other sessions, or that run at the same time."""
+
+import pytest
+
+from tests import prisma
+from tests.conftest import manage, start_manage
+from tests.database.sites import adopted, contents, is_as_migrated, plan
+from tests.servers import open_transaction, wait_until
+
+
+@pytest.mark.parametrize("table", ["accounts", "notifications", "users", "verification_tokens", "wishlist_items"])
+def test_killed_while_it_waits_for_a_table_the_site_works_and_a_second_run_goes_on(exact, table):
+    before = contents(exact)
+    with open_transaction(exact, f"SELECT FROM {table}"):
+        process = start_manage("dbadopt", "--yes", url=exact.url)
+        wait_until(
+            exact,
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE %s",
+            [f'ALTER TABLE "{table}"%'],
+        )
+        process.kill()
+        process.communicate()
+    assert contents(exact) == before
+    exact.execute(
+        "BEGIN; " + "".join(prisma.fill(name, 1, first=10_001) for name in ("users", table) if table != "users") + "ROLLBACK"
+    )
+    assert manage("migrate", url=exact.url).returncode == 2
+
+    adopted(exact)
+
+    assert contents(exact) == before
+    assert is_as_migrated(exact)
+
+
+def test_killed_in_the_middle_of_a_concurrent_build_a_second_run_goes_on(exact):
+    before = contents(exact)
+    invalid = "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('verification_tokens_pkey') AND NOT indisvalid"
+    with open_transaction(exact, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM push_subscriptions LIMIT 0"):
+        # An old snapshot, though of a table that this run has passed.
+        process = start_manage("dbadopt", "--yes", "--lock-wait", "60", url=exact.url)
+        wait_until(
+            exact,
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE %s",
+            ['ALTER TABLE "push%'],
+        )
+    with open_transaction(exact, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT 1"):
+        (builder,) = wait_until(exact, "SELECT pid FROM pg_stat_progress_create_index WHERE datname = current_database()")
+        wait_until(exact, invalid)
+        process.kill()
+        process.communicate()
+        exact.execute("SELECT pg_terminate_backend(%s, 10000)", [builder])
+    assert exact.execute(invalid) == [(1,)]
+
+    result = manage("dbadopt", "--yes", url=exact.url)
+
+    assert result.returncode == 0
+    assert (
+        result.stderr == "The index verification_tokens_pkey was left invalid by an earlier build: dropped, and built anew.\n"
+    )
+    assert contents(exact) == before
+    assert is_as_migrated(exact)
+
+
+def test_the_planner_knows_the_time_columns_afterwards_also_of_a_run_that_was_killed(exact):
+    columns = "SELECT tablename, attname FROM pg_stats WHERE schemaname = 'public' AND attname IN ('createdAt', 'timestamp') ORDER BY 1, 2"
+    exact.execute("ANALYZE")
+    before = exact.execute(columns)
+    exact.execute(
+        "SET TimeZone TO 'UTC'; ALTER TABLE users ALTER \"createdAt\" TYPE timestamptz"
+    )  # As by a run that was killed.
+
+    adopted(exact)
+
+    assert len(before) > 10
+    assert exact.execute(columns) == before
+
+
+def test_two_adoptions_at_once_one_adopts_and_both_succeed(exact):
+    processes = [start_manage("dbadopt", "--yes", url=exact.url) for _ in range(2)]
+    ends = [(process.communicate(timeout=120), process.returncode)[1] for process in processes]
+
+    assert ends == [0, 0]
+    assert is_as_migrated(exact)
+
+
+def test_killed_after_the_record_a_second_run_goes_on_with_the_migrations(exact):
+    snapshot = ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM _prisma_migrations")
+    waiting = (
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE %s AND wait_event = 'virtualxid' AND datname = current_database()"
+    )
+    with open_transaction(exact, *snapshot) as first:
+        process = start_manage("dbadopt", "--yes", url=exact.url)
+        wait_until(exact, waiting, ["CREATE UNIQUE INDEX CONCURRENTLY %"])
+        # The build has noted whom it waits for: a snapshot from now on holds up the next build only.
+        with open_transaction(exact, *snapshot):
+            first.execute("COMMIT")
+            wait_until(exact, waiting, ['CREATE INDEX CONCURRENTLY "accounts%'])
+            process.kill()
+            process.communicate()
+            exact.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_progress_create_index WHERE datname = current_database()"
+            )
+    report = plan(exact)
+    assert report["kind"] == "ours"
+    assert "migration accounts.0003_account_user_index" in [step["what"] for step in report["migrations"]]
+
+    result = manage("dbadopt", "--yes", url=exact.url)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert is_as_migrated(exact)
+
+
+def test_a_row_that_somebody_keeps_is_waited_for_and_its_keeper_named(exact):
+    with open_transaction(exact, "SELECT FROM verification_tokens WHERE identifier = 'identifier 3' FOR UPDATE") as client:
+        # The row alone: the table's own conversion comes first, and needs it all.
+        client.execute("COMMIT")
+        exact.execute(
+            "ALTER TABLE verification_tokens ADD COLUMN id text, ALTER COLUMN id SET DEFAULT gen_random_uuid()::text, ALTER COLUMN expires TYPE timestamptz"
+        )
+        for name in ("verification_tokens_identifier_token_key", "verification_tokens_token_key"):
+            exact.execute(f"ALTER TABLE verification_tokens ADD CONSTRAINT {name} UNIQUE USING INDEX {name}")
+        client.execute("BEGIN; SELECT FROM verification_tokens WHERE identifier = 'identifier 3' FOR UPDATE")
+        result = manage("dbadopt", "--yes", "--lock-wait", "1", url=exact.url)
+        pid = client.info.backend_pid
+
+    assert result.returncode == 2
+    assert f"because of pid {pid} (the site" in result.stderr
+    assert manage("dbadopt", "--yes", url=exact.url).returncode == 0
+    assert is_as_migrated(exact)
+
+
+def test_a_check_that_a_killed_run_left_is_dropped_though_nulls_came(exact):
+    exact.execute('ALTER TABLE wishlist_items ALTER "flightData" DROP NOT NULL')
+    exact.execute("""UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 7'""")
+    exact.execute(
+        """ALTER TABLE wishlist_items ADD CONSTRAINT "adopting_not_null_flightData" CHECK ("flightData" IS NOT NULL) NOT VALID"""
+    )
+
+    adopted(exact)
+
+    assert exact.execute("SELECT conname FROM pg_constraint WHERE conname LIKE 'adopting%'") == []
+    assert manage("dbstatus", url=exact.url).returncode == 0
