@@ -16,6 +16,22 @@ from .schema import DatabaseSchemaEditor
 from .values import accept_any_time
 
 
+def in_a_transaction(execute, statement, parameters, many, context):
+    """Run a statement in a transaction where its search path must be set with each: where it leads through a pooler."""
+    connection = context["connection"]
+    if not connection.get_autocommit() or not hasattr(connection.connection, "transaction_path"):
+        return execute(statement, parameters, many, context)
+    connection.set_autocommit(False)
+    try:
+        result = execute(statement, parameters, many, context)
+        connection.commit()
+        return result
+    finally:
+        if connection.connection and not connection.connection.closed:
+            connection.rollback()
+            connection.set_autocommit(True)
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection that starts the embedded server, where DATABASES has an `EMBEDDED` entry, when it is needed.
 
@@ -26,6 +42,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
     SchemaEditorClass = DatabaseSchemaEditor
     client_class = DatabaseClient
     introspection_class = DatabaseIntrospection
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.execute_wrappers.append(in_a_transaction)
 
     @cached_property
     def wrap_database_errors(self):
@@ -61,9 +81,21 @@ class DatabaseWrapper(base.DatabaseWrapper):
         place = self.settings_dict
         if path := search_path.split(place["OPTIONS"].get("options", ""))[1]:
             variable = place.get("VARIABLE", "POSTGRES_URL")
-            search_path.require(connection, path, variable=variable, user=place["USER"], database=place["NAME"])
+            kept = search_path.require(connection, path, variable=variable, user=place["USER"], database=place["NAME"])
+            if place.get("POOLER") or not kept:  # Another transaction may get a server connection with another path.
+                connection.transaction_path = search_path.local(path)
             commit = True
         return commit
+
+    def _set_autocommit(self, autocommit):
+        super()._set_autocommit(autocommit)  # type: ignore[misc]
+        if not autocommit and (statement := getattr(self.connection, "transaction_path", None)):
+            try:
+                with self.connection.cursor() as cursor, self.wrap_database_errors:
+                    cursor.execute(statement)
+            except BaseException:
+                self.close()
+                raise
 
     def start_embedded_server(self):
         """Start the embedded server unless it runs or this connection is to another server."""

@@ -6,7 +6,10 @@ import re
 
 from django.db.utils import OperationalError
 
-STATE_SQL = "SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema()"
+STATE_SQL = """
+    SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema(),
+           (SELECT s.source FROM pg_catalog.pg_settings AS s WHERE s.name = 'search_path')
+"""
 WORD = re.compile(r"(?:\\.|[^\\\s])+", re.S)
 SETTING = re.compile(r"(?:-c|--)(?P<name>[^=]+)=(?P<value>.*)", re.S)
 NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*))\s*(?:,|$)')
@@ -39,19 +42,28 @@ def split(options: str) -> tuple[str, str | None]:
     return " ".join(kept), path
 
 
-def require(connection, path: str, *, variable: str, user: str, database: str) -> None:
-    """Raise SearchPathError where the psycopg connection has another search path than `path`, and leads to another schema."""
+def require(connection, path: str, *, variable: str, user: str, database: str) -> bool:
+    """Return whether the psycopg connection itself has the search path `path`, which then holds for all its transactions.
+
+    Raises SearchPathError where it leads to another schema.
+    """
     with connection.cursor() as cursor:
-        here, schema = cursor.execute(STATE_SQL).fetchone()
+        here, schema, source = cursor.execute(STATE_SQL).fetchone()
     wanted = _names(path)
     if _names(here) == wanted or [schema] == wanted:
-        return
+        return source == "client"
     asked, found = ", ".join(wanted), f"the schema {schema}" if schema else "no schema"
     raise SearchPathError(
         f"{variable} asks for the schema {asked}, but its pooler drops the setting: connections are in"
         f" {found}; run ALTER ROLE {_quoted([user])} IN DATABASE {_quoted([database])} SET search_path TO {_quoted(wanted)};"
-        " and let the pooler reconnect, or set the variable to the database's direct URL."
+        " and let the pooler reconnect (RECONNECT in PgBouncer's console), or set the variable to the database's direct URL."
     )
+
+
+def local(path: str) -> str:
+    """Return the statement that sets the search path of a transaction, and lets its isolation level be set after it."""
+    names = _quoted(_names(path))
+    return f"SET LOCAL search_path TO {names}" if names else "SET LOCAL search_path TO ''"
 
 
 def _names(path: str) -> list[str]:

@@ -3,7 +3,9 @@
 import json
 import shutil
 
+import psycopg
 import pytest
+from django.db import DatabaseError, connection, connections, transaction
 
 from tests.conftest import manage
 from tests.database.driven import COMMANDS, TOKEN, drive, lines
@@ -121,8 +123,8 @@ def other(server):
 TABLES = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
 IGNORED = (
     "POSTGRES_URL asks for the schema app, but its pooler drops the setting: connections are in"
-    ' the schema public; run ALTER ROLE "postgres" IN DATABASE "other" SET search_path TO "app"; and let the pooler reconnect,'
-    " or set the variable to the database's direct URL.\n"
+    ' the schema public; run ALTER ROLE "postgres" IN DATABASE "other" SET search_path TO "app"; and let the pooler reconnect'
+    " (RECONNECT in PgBouncer's console), or set the variable to the database's direct URL.\n"
 )
 
 
@@ -168,3 +170,39 @@ def test_a_page_through_a_pooler_that_ignores_the_schema_is_refused(other, poole
 
     assert asked.stdout == '503 {"status": "failing", "database": "failing", "migrations": "unknown"}\n'
     assert "asks for the schema app" in asked.stderr
+
+
+def test_each_transaction_works_in_the_schema_that_was_asked_for(own_server, tmp_path, django_db_setup, django_db_blocker):
+    """Whatever the server connection it gets was left with: here by another client of the same pooler."""
+    server = own_server().start().create_database()
+    server.execute("CREATE TABLE things (word text); CREATE SCHEMA app; CREATE TABLE app.things (word text)")
+    server.execute("ALTER ROLE postgres IN DATABASE fly2any SET search_path TO app")
+    one = PgBouncer(tmp_path, server.port, "transaction", size=1)
+    options = {**connection.settings_dict["OPTIONS"], "options": "-c search_path=app"}
+    connections.databases["pooled"] = {
+        **connection.settings_dict, "NAME": "fly2any", "HOST": "127.0.0.1", "PORT": str(one.port), "USER": "postgres",
+        "OPTIONS": options, "POOLER": "PgBouncer", "POOL": None, "DIRECT": None,
+    }  # fmt: skip
+    try:
+        with django_db_blocker.unblock():
+            pooled = connections["pooled"]
+            pooled.ensure_connection()
+            with psycopg.connect(one.url(), autocommit=True) as client:
+                client.execute("SET search_path TO public")
+            with pooled.cursor() as cursor:
+                cursor.execute("INSERT INTO things VALUES ('alone')")
+                cursor.executemany("INSERT INTO things VALUES (%s)", [["many"]])
+                with transaction.atomic(using="pooled"):
+                    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                    cursor.execute("INSERT INTO things VALUES ('together')")
+                with pytest.raises(DatabaseError):
+                    cursor.execute("INSERT INTO nothing VALUES (1)")
+                cursor.execute("SELECT word FROM things")
+                words = cursor.fetchall()
+            pooled.close()
+    finally:
+        del connections["pooled"], connections.databases["pooled"]
+        one.remove()
+
+    assert words == server.execute("SELECT word FROM app.things") == [("alone",), ("many",), ("together",)]
+    assert server.execute("SELECT count(*) FROM public.things") == [(0,)]
