@@ -10,7 +10,7 @@ import pytest
 from fly2any.database.backup import tools
 from fly2any.database.backup.contents import Content
 from fly2any.database.backup.manifest import Verdict, from_json
-from fly2any.database.backup.proof import Failure, Findings, check, decided, unknown_failures
+from fly2any.database.backup.proof import Failure, Findings, check, decided, unknown_failures, without_owner
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import backups, take
 from fly2any.database.watching import Progress
@@ -126,6 +126,65 @@ def test_what_only_a_superuser_creates_is_left_out_and_named(taken):
     )
 
 
+def test_what_needs_what_is_left_out_is_left_out_too(migrated, taken):
+    manifest = taken(
+        "CREATE EXTENSION dblink; CREATE FUNCTION quiet(int) RETURNS int LEAKPROOF LANGUAGE sql AS 'SELECT 1';"
+        " CREATE VIEW seen AS SELECT quiet(1); CREATE VIEW again AS SELECT * FROM seen; COMMENT ON VIEW again IS 'ours';"
+        " CREATE SERVER far FOREIGN DATA WRAPPER dblink_fdw; CREATE USER MAPPING FOR CURRENT_USER SERVER far;"
+        " CREATE FOREIGN TABLE abroad (a int) SERVER far;"
+        " CREATE OPERATOR CLASS own FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=,"
+        " OPERATOR 5 >, FUNCTION 1 btint4cmp(int, int); CREATE TABLE plain (a int); CREATE INDEX by_own ON plain (a own)"
+    )
+
+    assert (manifest.state, manifest.verdict.reason) == ("good", "")
+    assert {one.rpartition(" (")[0] for one in manifest.verdict.left_out} >= {
+        "EXTENSION dblink",
+        "COMMENT EXTENSION dblink",
+        "FUNCTION quiet(integer)",
+        "VIEW seen",
+        "VIEW again",
+        "COMMENT VIEW again",
+        "SERVER far",
+        f"USER MAPPING USER MAPPING {migrated.user} SERVER far",
+        "FOREIGN TABLE abroad",
+        "OPERATOR CLASS own",
+        "INDEX by_own",
+    }
+
+
+RAISES = """
+    CREATE FUNCTION picky(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $f$
+    BEGIN
+        IF current_database() = 'trial' THEN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END IF;
+        RETURN $1;
+    END $f$;
+    CREATE TABLE picked (id int); INSERT INTO picked VALUES (1);
+"""
+
+
+@pytest.mark.parametrize("state", ["42501", "0A000", "58P01"])
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("ALTER TABLE picked ADD CHECK (picky(id) > 0)", "TABLE DATA picked"),
+        ("CREATE INDEX by_picky ON picked (picky(id))", "INDEX by_picky"),
+    ],
+    ids=["rows", "an index"],
+)
+def test_code_that_claims_to_want_a_privilege_makes_a_backup_neither_good_nor_bad(taken, state, where, what):
+    manifest = taken(f"{RAISES.format(state=state)}; {where}")
+
+    assert (manifest.state, manifest.verdict.reason) == ("unverified", f"{what} ({state}) could not be restored here")
+
+
+def test_an_entry_is_named_without_its_owner():
+    owners = ("role", "my role", "other")
+
+    named = [without_owner(f"TABLE users {owner}", owners) for owner in (*owners, "(no owner)", "unknown", "")]
+
+    assert named == ["TABLE users"] * 6
+
+
 def test_the_extension_that_the_embedded_server_brings_keeps_no_backup_from_being_good(taken):
     manifest = taken("CREATE EXTENSION pg_stat_statements")
 
@@ -138,9 +197,10 @@ def test_a_table_that_needs_what_is_not_here_is_not_verified(taken):
         " CREATE TABLE needy (a int, b int GENERATED ALWAYS AS (sums(a, 1)) STORED)"
     )
 
-    assert manifest.state == "unverified"
-    assert 'TABLE needy (42883) cannot be restored; "public"."needy" is missing' in manifest.verdict.reason
-    assert "FUNCTION sums(integer, integer) (42501) was left out" in manifest.verdict.reason
+    assert (manifest.state, manifest.verdict.reason) == (
+        "unverified",
+        '"public"."needy" is missing; FUNCTION sums(integer, integer) (42501) was left out; TABLE needy (42883) was left out',
+    )
 
 
 def test_policies_for_roles_are_verified(migrated, taken):
@@ -208,9 +268,34 @@ RESTORED = Findings((), (), ())
         ),
         (Findings((Failure("EXTENSION postgis", "0A000"),), (), ()), {}, ("", "good")),
         (
-            Findings((Failure("EXTENSION x", "0A000"), Failure("COMMENT EXTENSION x", "42704")), (), ()),
+            Findings((Failure("EXTENSION x", "0A000", 7), Failure("COMMENT EXTENSION x", "42704", 8, (7,))), (), ()),
             {},
             ("", "good"),
+        ),
+        (
+            Findings(
+                (Failure("FUNCTION f()", "42501", 7), Failure("VIEW w", "42P01", 9, (8,)), Failure("VIEW v", "42883", 8, (7,))),
+                (),
+                (),
+            ),
+            {},
+            ("", "good"),
+        ),
+        (
+            Findings((Failure("FUNCTION f()", "42501", 7), Failure("INDEX i", "23505", 8, (7,))), (), ()),
+            {},
+            ("INDEX i (23505) cannot be restored; FUNCTION f() (42501) was left out", "unverified"),
+        ),
+        (
+            Findings((Failure("TABLE DATA t", "42501"),), ("t has 0 rows and not 2",), ()),
+            {},
+            ("TABLE DATA t (42501) could not be restored here", "unverified"),
+        ),
+        (Findings((Failure("INDEX i", "0A000"),), (), ()), {}, ("INDEX i (0A000) could not be restored here", "unverified")),
+        (
+            Findings((Failure("CONSTRAINT c", "58P01"),), (), ()),
+            {},
+            ("CONSTRAINT c (58P01) could not be restored here", "unverified"),
         ),
         (
             Findings((Failure("TABLE DATA t", "53100"),), ("t has 0 rows and not 2",), ()),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -34,28 +34,49 @@ from .store import Store
 from .take import findings_of
 from .trial import DATABASE, STATEMENTS, Trial, programs, trial
 
-# insufficient_privilege, feature_not_supported and undefined_file: what only a superuser creates, and extensions that are
-# not on this machine.
+# What only a superuser creates, by the beginning of its entry in the dump.
+SUPERUSERS = tuple(
+    f"{kind} "
+    for kind in (
+        "ACCESS METHOD", "AGGREGATE", "CAST", "EVENT TRIGGER", "EXTENSION", "FOREIGN DATA WRAPPER", "FUNCTION", "OPERATOR CLASS",
+        "OPERATOR FAMILY", "PROCEDURAL LANGUAGE", "PROCEDURE", "PUBLICATION", "SERVER", "SHELL TYPE", "TEXT SEARCH PARSER",
+        "TEXT SEARCH TEMPLATE", "TRANSFORM", "TYPE",
+    )
+)  # fmt: skip
+# insufficient_privilege, and feature_not_supported and undefined_file of extensions that are not on this machine.
 BEYOND = ("42501", "0A000", "58P01")
-OF_THE_MACHINE = ("COLLATION ", "SECURITY LABEL ")
+OF_THE_MACHINE = ("COLLATION ", "SECURITY LABEL ", "USER MAPPING ")
+UNDEFINED_OBJECT = "42704"  # A role, a type or a collation that is not here.
+# The states of what needs something that is not there: an object, a function, a table or a schema.
+MISSING = (UNDEFINED_OBJECT, "42883", "42P01", "3F000")
 # Classes of data exceptions, violated constraints, and rules of syntax and access.
 OF_THE_DUMP = ("22", "23", "42")
-UNDEFINED_OBJECT = "42704"  # A role, a type or a collation that is not here.
+ELSEWHERE = (UNDEFINED_OBJECT, *BEYOND)  # What may be otherwise where the backup is restored.
 SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An entry of the dump's table of contents, "TABLE users", that could not be restored, and the SQLSTATE."""
+    """An entry of the dump's table of contents, "TABLE users", that could not be restored, and the SQLSTATE.
+
+    `entry` is its number in the dump, and `needs` are those of the entries that it depends on.
+    """
 
     what: str
     state: str
+    entry: int = 0
+    needs: tuple[int, ...] = ()
+
+    @property
+    def is_beyond(self) -> bool:
+        """Return whether the server is the cause. The state alone does not say: code of any role in the dump raises any."""
+        return self.what.startswith(OF_THE_MACHINE) or (self.what.startswith(SUPERUSERS) and self.state in BEYOND)
 
     def __str__(self) -> str:
         return f"{self.what} ({self.state})"
 
 
-COMMENT = Failure(f"COMMENT EXTENSION {STATEMENTS}", "42501")  # The owner of the extension is a superuser.
+COMMENT = (f"COMMENT EXTENSION {STATEMENTS}", "42501")  # The owner of the extension is a superuser.
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +89,19 @@ class Findings:
     unknown: str = ""  # How pg_restore's own count of failures differs from those that are known.
 
     def left_out(self) -> list[Failure]:
-        return [one for one in self.failures if one.state in BEYOND or one.what.startswith(OF_THE_MACHINE)]
+        """Return the failures for which the server is the cause, and those of what depends on such an object."""
+        left = [one for one in self.failures if one.is_beyond]
+        while more := [one for one in self.failures if one not in left and _follows(one, left)]:
+            left += more
+        return [one for one in self.failures if one in left]
 
     def others(self) -> list[Failure]:
-        """Return the failures that are no consequence of the server's being another, comments on what was left out aside."""
-        left_out = {one.what for one in self.left_out()}
-        return [one for one in self.failures if one.what not in left_out and one.what.removeprefix("COMMENT ") not in left_out]
+        left_out = self.left_out()
+        return [one for one in self.failures if one not in left_out]
+
+
+def _follows(failure: Failure, left: list[Failure]) -> bool:
+    return failure.state in MISSING and any(one.entry in failure.needs for one in left)
 
 
 def check(connection, store: Store, manifest: Manifest, progress: Progress) -> Manifest:
@@ -107,7 +135,7 @@ def judge(path: Path, manifest: Manifest, like: sql.Composed, clock: Clock, prog
     try:
         folder, major = programs(server, oldest=tool)
         restoring = tools.choose(major, tls=False, oldest=tool).folder / "pg_restore"
-        if (listed := _read(restoring, path, "--list")) is None:
+        if (listed := _read(restoring, path, "--list", "--verbose")) is None:
             return Verdict(clock.now(), "", "pg_restore cannot read the dump.", "bad")
         progress.show("starting a server for the trial restore", None)
         with trial(
@@ -119,7 +147,7 @@ def judge(path: Path, manifest: Manifest, like: sql.Composed, clock: Clock, prog
             statements=f" EXTENSION - {STATEMENTS} " in listed,
         ) as its:
             version = its.version
-            found, code = _try(its, restoring, path, manifest, progress)
+            found, code = _try(its, restoring, path, manifest, needs_in(listed), progress)
         readable = code == 0 or not (found.changed or found.absent) or _read(restoring, path, "--file=/dev/null") is not None
         reason, state = decided(found, readable=readable, unlike=its.unlike, by_copy=manifest.hashing == BY_COPY)
         left_out = tuple(map(str, found.left_out())) if state == "good" else ()
@@ -138,7 +166,7 @@ def decided(found: Findings, *, readable: bool, unlike: tuple[str, ...], by_copy
     foreign += [found.unknown] if found.unknown else []
     if not readable:
         return "pg_restore cannot read the dump to its end.", "bad"
-    if unknown := [one for one in others if not one.state.startswith(OF_THE_DUMP) or one.state == UNDEFINED_OBJECT]:
+    if unknown := [one for one in others if not one.state.startswith(OF_THE_DUMP) or one.state in ELSEWHERE]:
         return _clauses([*(f"{one} could not be restored here" for one in unknown), *foreign]), "unverified"
     if found.changed and (by_copy or not unlike) and not others and not found.unknown:
         return _clauses(found.changed), "bad"
@@ -163,17 +191,37 @@ def unknown_failures(code: int, last: str, *, named: int, logged: int) -> str:
     return f"pg_restore counted {counted} failures, named {named}, and the server logged {logged}"
 
 
-def _try(its: Trial, program: Path, path: Path, manifest: Manifest, progress: Progress) -> tuple[Findings, int]:
+def needs_in(listed: str) -> dict[int, tuple[int, ...]]:
+    """Return the numbers of the entries that each entry depends on, as `pg_restore --list --verbose` prints them."""
+    needs, entry = {}, 0
+    for line in listed.split("\n"):
+        if match := re.match(r"(\d+); \d+ \d+ ", line):
+            entry = int(match[1])
+        elif line.startswith(";\tdepends on:"):
+            needs[entry] = tuple(map(int, line.partition(":")[2].split()))
+    return needs
+
+
+def without_owner(entry: str, owners: Iterable[str]) -> str:
+    """Return an entry as pg_restore prints it, "TABLE users my role", without its owner, which may be one of `owners`."""
+    entry = "".join(letter if letter.isprintable() else "?" for letter in entry)
+    ends = [f" {owner}" for owner in ("(no owner)", *sorted(owners, key=len, reverse=True)) if entry.endswith(f" {owner}")]
+    return entry.removesuffix(ends[0]) if ends else entry.rpartition(" ")[0]
+
+
+def _try(
+    its: Trial, program: Path, path: Path, manifest: Manifest, needs: dict[int, tuple[int, ...]], progress: Progress
+) -> tuple[Findings, int]:
     """Restore the dump and compare it; return what was found, and pg_restore's exit code."""
-    entries: list[str] = []
+    entries: list[tuple[int, str]] = []
     show, last = shown(progress, manifest), ""
 
     def hear(line: str) -> None:
         nonlocal last
         last = line
         show(line)
-        if match := re.match(r"from TOC entry \d+; \d+ \d+ (.*) [^ ]*$", line):
-            entries.append("".join(letter if letter.isprintable() else "?" for letter in match[1]))
+        if match := re.match(r"from TOC entry (\d+); \d+ \d+ (.*)", line):
+            entries.append((int(match[1]), without_owner(match[2], manifest.owners)))
 
     options = ["--verbose", "--no-owner", "--no-privileges", "--no-subscriptions", "--no-tablespaces"]
     options += ["--no-data-for-failed-tables"]
@@ -185,8 +233,11 @@ def _try(its: Trial, program: Path, path: Path, manifest: Manifest, progress: Pr
         code = restoring.wait()
     states = its.server.states()
     unknown = unknown_failures(code, last, named=len(entries), logged=len(states))
-    failed = [Failure(what or "an object", state or "?????") for what, state in zip_longest(entries, states)]
-    failures = [one for one in failed if one != COMMENT]
+    failed = []
+    for named, state in zip_longest(entries, states):
+        entry, what = named or (0, "an object")
+        failed.append(Failure(what, state or "?????", entry, needs.get(entry, ())))
+    failures = [one for one in failed if (one.what, one.state) != COMMENT]
     with transaction.atomic(using=its.connection.alias):
         found = read_contents(its.connection, progress.show, how=manifest.hashing)
     both = {name: content for name, content in manifest.tables.items() if name in found}
@@ -196,10 +247,10 @@ def _try(its: Trial, program: Path, path: Path, manifest: Manifest, progress: Pr
     return Findings(tuple(failures), tuple(changed), tuple(absent), unknown), code
 
 
-def _read(program: Path, path: Path, option: str) -> str | None:
+def _read(program: Path, path: Path, *options: str) -> str | None:
     """Return what pg_restore prints, given a dump and no server, None where it cannot read the dump."""
     done = subprocess.run(  # noqa: S603
-        [program, option, path], capture_output=True, text=True, errors="replace", env=tools.bare_environment()
+        [program, *options, path], capture_output=True, text=True, errors="replace", env=tools.bare_environment()
     )
     return done.stdout if done.returncode == 0 else None
 
