@@ -11,7 +11,7 @@ from fly2any.database.backup.take import Kept
 from fly2any.database.diagnosis import Refusal, explain
 from fly2any.database.maintenance.render import as_list
 from fly2any.database.printable import printable
-from fly2any.database.retention.archive import from_json as describing
+from fly2any.database.retention.description import from_json as describing
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 HOSTILE = "a\x1b]0;title\x07\x9b31m\u202egpj.\u2066\r\x00\udcffb"

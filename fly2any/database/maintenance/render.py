@@ -12,7 +12,8 @@ from ..backup.signing import SIGNED
 from ..findings import Severity
 from ..health.render import as_data, finding_lines, plain, topic_lines
 from ..printable import one_line, printable
-from ..retention.archive import Archive, Loaded
+from ..retention.archive import Loaded
+from ..retention.description import Archive
 from ..retention.rules import Due
 from ..units import size, span
 from .run import Maintenance

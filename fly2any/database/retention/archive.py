@@ -7,8 +7,8 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,16 @@ from ..backup.contents import BY_COPY, BY_SELECT, CONTENT_SQL, PATIENT, PINNED, 
 from ..backup.manifest import file_name, sha256_of
 from ..backup.restore import opened
 from ..backup.sealing import ENDING, room_for, seal
-from ..backup.signing import SIGNED, signature, signed_as
+from ..backup.signing import SIGNED
 from ..backup.store import Store
 from ..backup.workfolder import work_folder
 from ..catalog import quote
 from ..diagnosis import Refusal, Unfit
 from ..locks import LOCK_TIMEOUT
-from ..printable import one_line
 from ..watching import Progress
+from .description import Archive, Part, as_json, from_json
 from .rules import RULES, Rule
 
-PURPOSE = "retention.archive"
-FORMAT = 2
-READ = (1, FORMAT)
 CHUNK = 1 << 20  # Bytes.
 IDS = ".ids"  # Of an archive whose rows are being removed: once it is known which were not, it is gone.
 HERE = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT | {"lock_timeout": f"{LOCK_TIMEOUT}s"}
@@ -56,46 +53,6 @@ ORIGIN_SQL = """
     FROM pg_catalog.pg_control_system() AS c, pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
 """
 THERE_SQL = "SELECT id FROM {table} WHERE id = ANY (%s)"
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The rows of one table in an archive: their columns, their number and a hash of them."""
-
-    table: str
-    columns: tuple[str, ...]
-    content: Content
-
-
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """Rows that were removed: `file` holds an entry for each of `parts`, parents first; `oldest` and `newest` are their times.
-
-    `left` are the ids of those that in the end were not removed, `ghosts` of people who were gone before.
-    """
-
-    name: str
-    file: str
-    taken: datetime
-    database: str
-    origin: str  # The cluster, and the database in it.
-    bytes: int
-    sha256: str
-    oldest: str  # As PostgreSQL writes times, which may be any.
-    newest: str
-    parts: tuple[Part, ...]
-    ghosts: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-    hashing: int = BY_SELECT  # How the hashes of the parts were made, as those of backups.
-    signed: str = SIGNED  # Or why the file it was read from is not known to be ours.
-
-    @property
-    def table(self) -> str:
-        return self.parts[0].table
-
-    @property
-    def rows(self) -> int:
-        return sum(part.content.rows for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,64 +334,3 @@ def _missing(archive: Archive, part: Part) -> str:
         gone = 'NOT EXISTS (SELECT FROM users AS u WHERE u.id = t."userId")'
         return f't."userId" IS NOT NULL AND t."userId" <> ALL (%(ghosts)s) AND {gone}'
     return ""
-
-
-def as_json(archive: Archive) -> str:
-    """Return the archive's file, signed; what was read without a good signature stays without one."""
-    data = {"format": FORMAT, **asdict(archive)}
-    del data["signed"]
-    if archive.signed == SIGNED:
-        data["signature"] = signature(json.loads(json.dumps(data, default=datetime.isoformat)), purpose=PURPOSE)
-    return json.dumps(data, indent=1, ensure_ascii=False, default=datetime.isoformat)
-
-
-def from_json(text: str | bytes, *, where: str) -> Archive:
-    """Return what the file `where` describes; raise Refusal where `text` is not of an archive."""
-    try:
-        data: dict[str, Any] = json.loads(text)
-        given = data.pop("signature", None)
-        signed = signed_as(data, given, purpose=PURPOSE)
-        if data.pop("format") not in READ:
-            raise Refusal(f"{one_line(where)} has a format that this code does not read: use the code that wrote it, or newer.")
-        data["taken"] = datetime.fromisoformat(data["taken"]).astimezone(UTC)
-        data |= {name: tuple(data[name]) for name in ("ghosts", "left")}
-        data["parts"] = tuple(
-            Part(part["table"], tuple(part["columns"]), Content(part["content"]["rows"], part["content"]["hash"]))
-            for part in data["parts"]
-        )
-        data["signed"] = signed
-        archive = Archive(**data)
-        if (
-            archive.name != where.removesuffix(".json")
-            or where != one_line(where)
-            or archive.file
-            not in (
-                f"{archive.name}.zip",
-                f"{archive.name}.zip.age",
-            )
-        ):
-            raise ValueError("another's description")
-        tables = [part.table for part in archive.parts]
-        rule = RULES[archive.table]
-        if tables != [name for name in (rule.table, rule.child) if name] or type(archive.bytes) is not int:
-            raise ValueError("other tables than retention archives")
-        words = [
-            archive.database,
-            archive.origin,
-            archive.sha256,
-            archive.oldest,
-            archive.newest,
-            *archive.ghosts,
-            *archive.left,
-        ]
-        words += [word for part in archive.parts for word in (*part.columns, part.content.hash)]
-        "".join(words).encode()  # Raises TypeError for what is no text, UnicodeError for what no file holds.
-        if archive.hashing not in (BY_SELECT, BY_COPY):
-            raise ValueError("no hash of ours")
-        if not all("id" in part.columns and type(part.content.rows) is int for part in archive.parts):
-            raise ValueError("a part that is none")
-        return archive
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError):
-        raise Refusal(
-            f"{one_line(where)} describes no archive, or is damaged: use another, and remove it if nobody needs it."
-        ) from None
