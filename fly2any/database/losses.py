@@ -16,6 +16,7 @@ from .backup.store import store_at
 from .catalog import quote
 from .clock import server_time
 from .diagnosis import Refusal, Unfit
+from .server import read_origin
 from .sql import time_limits
 from .units import span
 from .watching import Progress
@@ -119,6 +120,8 @@ def want_consent(
 def require_backup(connection) -> None:
     """Raise Refusal where no good backup of the database is new enough, or its file is not the one that was stored."""
     good, now = read_newest(connection).good, server_time(connection)
+    if good and not good.is_of_the_same(read_origin(connection)):
+        good = None  # Of a database that had this name before: what is here is not in it.
     limit = settings.BACKUPS["max_age"]
     if good is None or good.age(now) > limit:
         newest = "there is none" if good is None else f"the newest is {span(good.age(now))} old"

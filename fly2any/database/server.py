@@ -111,17 +111,22 @@ HOME_SQL = f"""
 """
 
 CLUSTER_SQL = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
-MAY_ASK_SQL = (
-    "SELECT pg_catalog.current_database(), pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
-)
+MAY_ASK_SQL = """
+    SELECT d.datname, d.oid::bigint, pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')
+    FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A database and its server's system identifier, "" where the role may not ask for it."""
+    """A database, its server's system identifier, "" where the role may not ask for it, and its oid there.
+
+    A database that is dropped and created again, or restored, has another oid.
+    """
 
     database: str
     cluster: str
+    oid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +234,11 @@ def read_origin(connection) -> Origin:
     """Return whose database it is; a physical copy of a server has the same identity."""
     with catalogue(connection) as cursor:
         cursor.execute(MAY_ASK_SQL)
-        database, may_ask = cursor.fetchone()
+        database, oid, may_ask = cursor.fetchone()
         if not may_ask:
-            return Origin(database, "")
+            return Origin(database, "", oid)
         cursor.execute(CLUSTER_SQL)
-        return Origin(database, cursor.fetchone()[0])
+        return Origin(database, cursor.fetchone()[0], oid)
 
 
 def read_schema(connection) -> str:

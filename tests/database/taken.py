@@ -1,9 +1,10 @@
 """Backups as tests take them, and the rows to compare."""
 
+import dataclasses
 import json
 import os
 
-from fly2any.database.backup.manifest import PURPOSE
+from fly2any.database.backup.manifest import PURPOSE, Manifest, Verdict, as_json
 from fly2any.database.backup.signing import signature
 from fly2any.database.watching import Progress
 from tests.conftest import manage
@@ -23,6 +24,25 @@ class Told(Progress):
 
 def run(database, *arguments, place, **environment):
     return manage(*arguments, url=database.url, BACKUP_LOCATION=place, **environment)
+
+
+def described(origin, taken, *, state="good", **facts):
+    """The manifest of a backup of `origin`, taken at that time, that holds nothing."""
+    name = f"{origin.database}-{taken:%Y%m%dT%H%M%S.%fZ}"
+    verdict = None if state == "unverified" else Verdict(taken, "18.6", "" if state == "good" else "cut short")
+    manifest = Manifest(
+        name, f"{name}.dump", taken, origin.database, "18.6", "18.6", "c", 1, "", "", (), (), (), (), {}, verdict,
+        origin.cluster, oid=origin.oid,
+    )  # fmt: skip
+    return dataclasses.replace(manifest, **facts)
+
+
+def keep(place, *manifests):
+    """Keep backups in the folder `place`, as a command would."""
+    place.mkdir(exist_ok=True)
+    for manifest in manifests:
+        (place / manifest.file).write_text("x")
+        (place / f"{manifest.name}.json").write_text(as_json(manifest))
 
 
 def the_one(place):

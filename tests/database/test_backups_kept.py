@@ -1,6 +1,7 @@
 """Backups at their place: in a folder or a bucket, listed, pruned, and what lies there besides."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -14,13 +15,17 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fly2any.database.backup.manifest import Manifest, Verdict, as_json, judged
-from fly2any.database.backup.retention import Newest, superfluous
+from fly2any.database.backup.manifest import Verdict, as_json, judged
+from fly2any.database.backup.retention import Newest, prune, superfluous
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import backups, take
+from fly2any.database.clock import read_clock
+from fly2any.database.diagnosis import Refusal
+from fly2any.database.losses import require_backup
+from fly2any.database.server import Origin, read_origin
 from fly2any.database.watching import Progress
 from tests.conftest import django, manage
-from tests.database.taken import change, databases, rows, run, the_one
+from tests.database.taken import change, databases, described, keep, rows, run, the_one
 from tests.servers import Database
 
 
@@ -89,9 +94,7 @@ def test_dbstatus_warns_where_the_newest_good_backup_is_missing_or_old(filled, p
 
 
 def backup(taken, state):
-    verdict = None if state == "unverified" else Verdict(taken, "18.6", "" if state == "good" else "cut short")
-    name = f"fly2any-{taken:%Y%m%dT%H%M%SZ}"
-    return Manifest(name, f"{name}.dump", taken, "fly2any", "18.6", "18.6", "c", 1, "", "", (), (), (), (), {}, verdict)
+    return described(Origin("fly2any", "", 0), taken, state=state)
 
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
@@ -118,6 +121,35 @@ def test_what_is_pruned_is_never_the_newest_and_leaves_the_last_good_of_each_per
     assert len([one for one in kept if one.state != "bad" or good]) <= 2 * (7 + 4 + 12) + 1
     bad = [one for one in every if one.state == "bad"]
     assert [one for one in kept if one.state == "bad"] == [one for one in bad if one in every[:1] or not good]
+
+
+def test_pruning_spares_what_is_of_a_database_that_had_the_name_before(migrated, tmp_path, settings):
+    settings.BACKUPS = {**settings.BACKUPS, "keep": (1, 0, 0)}
+    with django(migrated) as connection:
+        now, own = read_clock(connection).now(), read_origin(connection)
+        before = dataclasses.replace(own, oid=own.oid - 1)
+        unknown, of_none = dataclasses.replace(own, oid=0), dataclasses.replace(own, oid=0, cluster="")
+        every = {
+            hours: described(origin, now - timedelta(hours=hours))
+            for hours, origin in enumerate((own, own, before, before, unknown, unknown, of_none, of_none))
+        }
+        keep(tmp_path, *every.values())
+
+        removed = prune(store_at(str(tmp_path)), connection)
+
+    assert own.oid == migrated.execute("SELECT oid::int FROM pg_database WHERE datname = current_database()")[0][0]
+    assert removed == [every[1], every[5]]
+
+
+def test_a_reset_wants_a_backup_of_this_database_and_not_of_one_that_had_the_name_before(migrated, tmp_path, settings):
+    settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path), "expected": True}
+    with django(migrated) as connection:
+        now, own = read_clock(connection).now(), read_origin(connection)
+        keep(tmp_path, described(dataclasses.replace(own, oid=own.oid - 1), now - timedelta(hours=1)))
+        with pytest.raises(Refusal, match="and there is none"):
+            require_backup(connection)
+        keep(tmp_path, described(own, now, sha256=hashlib.sha256(b"x").hexdigest()))
+        require_backup(connection)
 
 
 def test_pruning_removes_manifest_and_dump_together(filled, place):

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.core.management import call_command
 
-from fly2any.database.backup.manifest import Manifest, Verdict, as_json
 from fly2any.database.backup.proof import check
 from fly2any.database.backup.restore import stamp_of
 from fly2any.database.backup.retention import prune, read_newest
@@ -28,6 +27,7 @@ from fly2any.database.server import read_origin
 from fly2any.database.status import verify, waived
 from fly2any.database.watching import Progress
 from tests.conftest import django
+from tests.database.taken import described, keep
 
 DIFFER = re.compile(
     r"The clock of the database server \(\d{4}-[-\d: ]+ UTC\) and that of this machine \(\d{4}-[-\d: ]+ UTC\) differ by"
@@ -54,35 +54,7 @@ def client_clock(monkeypatch):
 
 
 def backup(connection, taken):
-    origin = read_origin(connection)
-    name = f"{origin.database}-{taken:%Y%m%dT%H%M%S.%fZ}"
-    verdict = Verdict(taken, "18.6", "")
-    return Manifest(
-        name,
-        f"{name}.dump",
-        taken,
-        origin.database,
-        "18.6",
-        "18.6",
-        "c",
-        1,
-        "",
-        "",
-        (),
-        (),
-        (),
-        (),
-        {},
-        verdict,
-        origin.cluster,
-    )
-
-
-def keep(place, *manifests):
-    place.mkdir(exist_ok=True)
-    for manifest in manifests:
-        (place / manifest.file).write_text("x")
-        (place / f"{manifest.name}.json").write_text(as_json(manifest))
+    return described(read_origin(connection), taken)
 
 
 @pytest.fixture

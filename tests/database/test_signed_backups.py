@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fly2any.database.backup.manifest import Manifest, Verdict, as_json, from_json
+from fly2any.database.backup.manifest import as_json, from_json
 from fly2any.database.backup.render import many
 from fly2any.database.backup.retention import prune, read_newest
 from fly2any.database.backup.store import store_at
@@ -16,7 +16,7 @@ from fly2any.database.diagnosis import Refusal
 from fly2any.database.server import read_origin
 from fly2any.database.watching import Progress
 from tests.conftest import django
-from tests.database.taken import Told
+from tests.database.taken import Told, described
 
 
 @pytest.fixture
@@ -29,15 +29,11 @@ def place(settings, tmp_path):
 
 def keep(place, origin, hours, spoil=None):
     taken = datetime.now(UTC) - timedelta(hours=hours)
-    name = f"{origin.database}-{taken:%Y%m%dT%H%M%S.%fZ}"
-    manifest = Manifest(
-        name, f"{name}.dump", taken, origin.database, "18.6", "18.6", "c", 1, "", "", (), (), (), (), {},
-        Verdict(taken, "18.6", "", "good"), origin.cluster,
-    )  # fmt: skip
+    manifest = described(origin, taken)
     data = json.loads(as_json(manifest))
-    (place / f"{name}.json").write_text(json.dumps(spoil(data) if spoil else data))
-    (place / f"{name}.dump").write_text("x")
-    return name
+    (place / f"{manifest.name}.json").write_text(json.dumps(spoil(data) if spoil else data))
+    (place / manifest.file).write_text("x")
+    return manifest.name
 
 
 def unsigned(data):

@@ -62,6 +62,7 @@ class Manifest:
     verdict: Verdict | None = None
     cluster: str = ""  # The server's system identifier, "" where it is not known.
     hashing: int = BY_SELECT  # How the tables' hashes were made.
+    oid: int = 0  # Of the database on its server, 0 in manifests until 2026-11.
     signed: str = SIGNED  # Or why the file it was read from is not known to be ours.
 
     @property
@@ -76,6 +77,10 @@ class Manifest:
     def is_of(self, origin: Origin) -> bool:
         """Return whether it is of this database, and not of another server's of that name as far as is known."""
         return self.database == origin.database and (not self.cluster or self.cluster == origin.cluster or not origin.cluster)
+
+    def is_of_the_same(self, origin: Origin) -> bool:
+        """Return whether it is of this database as far as is known, and not of one that had its name before."""
+        return self.is_of(origin) and self.oid in (0, origin.oid)
 
     def age(self, now: datetime) -> timedelta:
         return now - self.taken
@@ -118,7 +123,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         name = where.removesuffix(".json")
         if manifest.name != name or name != one_line(name) or manifest.file not in (f"{name}.dump", f"{name}.dump.age"):
             raise ValueError("another's manifest")  # A file of that name is deleted with it.
-        numbers = (manifest.bytes, *(content.rows for content in manifest.tables.values()))
+        numbers = (manifest.bytes, manifest.oid, *(content.rows for content in manifest.tables.values()))
         hashes = tuple(content.hash for content in manifest.tables.values())
         words = (
             manifest.database,

@@ -138,12 +138,17 @@ def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
 def prune(store: Store, connection) -> list[Manifest]:
     """Remove what is superfluous of the connection's database, the manifest first: a dump without one is none; return what was removed.
 
-    What may be another server's stays, also where this role may not ask whose it is, and what was taken in the future by the
-    server's clock, and what has no good signature, which keeps nothing else from staying either. Raises Refusal where this machine's differs.
+    What may be another server's stays, and what is of a database that had this name before: it may be all that is left of its
+    rows. So does what was taken in the future by the server's clock, and what has no good signature. None of these counts for
+    the others. Raises Refusal where this machine's clock differs.
     """
     origin, now = read_origin(connection), server_time(connection)
-    there = (one for one in backups(store, of=origin).manifests if one.cluster in ("", origin.cluster))
-    removed = superfluous(one for one in there if one.taken <= now + LIMIT and one.signed == SIGNED)
+    by_identity: dict[tuple[str, int], list[Manifest]] = {}
+    for one in backups(store, of=origin).manifests:
+        known = one.cluster == origin.cluster and one.is_of_the_same(origin)
+        if known and one.taken <= now + LIMIT and one.signed == SIGNED:
+            by_identity.setdefault((one.cluster, one.oid), []).append(one)
+    removed = [manifest for manifests in by_identity.values() for manifest in superfluous(manifests)]
     for manifest in removed:
         store.delete(f"{manifest.name}.json")
         store.delete(manifest.file)

@@ -58,7 +58,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 pin(cursor, PATIENT)
-                cursor.execute("SELECT pg_catalog.pg_export_snapshot(), now()")
+                cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.now()")
                 snapshot, now = cursor.fetchone()
             with catalogue(connection) as cursor:
                 cursor.execute(ROLES_SQL)
@@ -92,6 +92,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
             taken=taken,
             database=origin.database,
             cluster=origin.cluster,
+            oid=origin.oid,
             server=version,
             tool=tool.version,
             code=journal.code_version(),
