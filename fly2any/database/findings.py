@@ -56,6 +56,7 @@ CODES = frozenset(
         "migrations.unrecorded",
         "migrations.out_of_order",
         "migrations.unreadable",
+        "migrations.untrusted",
         "migrations.failed",
         "migrations.by_prisma",
         "server.tls",

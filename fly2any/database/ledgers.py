@@ -5,13 +5,15 @@ Default privileges let it write to every table that is made after `dbroles` ran,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from django.db import Error
 
 from . import journal
-from .catalog import quote
+from .catalog import Catalog, quote
+from .findings import Finding, Severity
 from .locks import LOCK_TIMEOUT
 from .prisma import LEDGER as PRISMAS_LEDGER
 from .server import read_schema
@@ -71,3 +73,16 @@ def protect(connection) -> None:
             if one.is_ours_to_revoke:
                 with connection.cursor() as cursor:
                     cursor.execute(one.revoke(schema))
+
+
+def untrusted_findings(catalog: Catalog) -> Iterator[Finding]:
+    """Yield what has the name of a record of migrations and is another role's."""
+    for table in catalog.tables:
+        if table.name in (PRISMAS_LEDGER, *LEDGERS) and not table.trusted:
+            yield Finding(
+                Severity.WARNING if table.name == PRISMAS_LEDGER else Severity.ERROR,
+                "migrations.untrusted",
+                table.name,
+                f"The {table.kind} {table.name} belongs to the role {table.owner}, whose code would run as whoever reads it: it was not read.",
+                f"Drop it, or, if it is the record: ALTER TABLE {quote(table.name)} OWNER TO the owner of the other tables.",
+            )

@@ -33,17 +33,18 @@ class PrismaMigration:
 
 
 def may_read(connection, schema: str) -> bool:
+    """Say whether this role may read Prisma's record."""
     with catalogue(connection) as cursor:
         cursor.execute("SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [f"{quote(schema)}.{LEDGER}"])
         return cursor.fetchone()[0]
 
 
 def read_prisma(connection, *, schema: str, catalog: Catalog) -> tuple[PrismaMigration, ...]:
-    """Return what Prisma recorded in `schema`, oldest first; () where there is no such record, or this role may not read it."""
+    """Return what Prisma recorded in `schema`, oldest first; () where there is none that this role may read, and trusts."""
     columns = {column.name for column in catalog.columns if column.table == LEDGER}
     if not columns.issuperset(["id", "migration_name", "started_at", "finished_at", "rolled_back_at"]):
         return ()
-    if not may_read(connection, schema):
+    if not all(table.trusted for table in catalog.tables if table.name == LEDGER) or not may_read(connection, schema):
         return ()
     with catalogue(connection) as cursor:
         cursor.execute(PRISMA_SQL.format(schema=quote(schema)))

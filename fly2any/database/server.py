@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fly2any.postgres.search_path import SearchPathError
 from fly2any.postgres.url import is_local
 
-from .catalog import quote
+from .catalog import TRUSTED_SQL, quote
 from .diagnosis import NO_SCHEMA
 from .findings import Finding, Severity
 from .sql import catalogue, pinned
@@ -62,7 +62,7 @@ PATH_SQL = """
 SERVER_SQL = f"""
     {PATH_SQL}, ledger AS (
         SELECT c.oid, path.nspname
-        FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid AND c.relname = 'django_migrations'
+        FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid AND c.relname = 'django_migrations' AND {TRUSTED_SQL}
         ORDER BY path.place LIMIT 1
     ), home AS (
         SELECT COALESCE((SELECT nspname FROM ledger), (
@@ -90,9 +90,9 @@ SERVER_SQL = f"""
            COALESCE((SELECT has_schema_privilege(home.schema, 'USAGE') AND has_table_privilege(ledger.oid, 'SELECT') FROM ledger), true)
                AS may_read_migrations,
            has_schema_privilege(home.schema, 'USAGE') AND COALESCE((
-               SELECT has_table_privilege(j.oid, 'SELECT')
-               FROM pg_catalog.pg_class AS j JOIN pg_catalog.pg_namespace AS jn ON jn.oid = j.relnamespace
-               WHERE j.relname = 'fly2any_migration_runs' AND jn.nspname = home.schema
+               SELECT has_table_privilege(c.oid, 'SELECT')
+               FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS jn ON jn.oid = c.relnamespace
+               WHERE c.relname = 'fly2any_migration_runs' AND jn.nspname = home.schema AND {TRUSTED_SQL}
            ), false) AS may_read_journal,
            fullest."limit" AS max_connections,
            fullest.used AS connections
@@ -101,14 +101,20 @@ SERVER_SQL = f"""
 
 HOME_SQL = f"""
     {PATH_SQL}, known AS (
-        SELECT c.relname, path.nspname, path.place
+        SELECT c.relname, path.nspname, path.place, pg_catalog.pg_get_userbyid(c.relowner) AS owner, {TRUSTED_SQL} AS trusted
         FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid
-        WHERE path.usable AND c.relname IN ('django_migrations', 'price_alerts')
+        WHERE path.usable AND c.relname IN ('django_migrations', 'price_alerts') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     )
-    SELECT COALESCE((SELECT nspname FROM known ORDER BY relname, place LIMIT 1),
+    SELECT COALESCE((SELECT nspname FROM known WHERE trusted ORDER BY relname, place LIMIT 1),
                     (SELECT nspname FROM path WHERE usable ORDER BY place LIMIT 1)),
-           EXISTS (SELECT FROM known WHERE relname = 'django_migrations')
+           EXISTS (SELECT FROM known WHERE relname = 'django_migrations' AND trusted),
+           (SELECT owner FROM known WHERE relname = 'django_migrations' AND NOT trusted LIMIT 1)
 """
+
+STRANGE = (
+    "{name} is not a table of a role that owns ours, but of {owner}, and is not read: drop it, or, if it is the record, ALTER TABLE"
+    " {name} OWNER TO the owner of the other tables."
+)
 
 CLUSTER_SQL = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 MAY_ASK_SQL = """
@@ -224,10 +230,16 @@ class Server:
 
 
 def read_home(connection) -> tuple[str | None, bool]:
-    """Return the schema that our tables are in, or would be made in, None without one, and whether our migrations' record is there."""
+    """Return the schema that our tables are in, or would be made in, None without one, and whether our migrations' record is there.
+
+    Raises SearchPathError where what has the record's name is another role's, whose code would run as whoever reads it.
+    """
     with pinned(connection) as path, connection.cursor() as cursor:
         cursor.execute(HOME_SQL, {"path": path})
-        return cursor.fetchone()
+        schema, recorded, stranger = cursor.fetchone()
+    if stranger is not None:
+        raise SearchPathError(STRANGE.format(name="django_migrations", owner=stranger))
+    return schema, recorded
 
 
 def read_origin(connection) -> Origin:

@@ -17,6 +17,7 @@ from .drift import compare
 from .findings import Finding, Severity
 from .health.waivers import Waiver, waive
 from .journal import Run, read_runs
+from .ledgers import untrusted_findings
 from .leftovers import read_leftovers
 from .locks import HOLDER_SQL, LOCK_TIMEOUT, MIGRATION_LOCK, Activity, read_activity
 from .migration_state import MigrationState, read_migrations, unrecorded, unrecorded_findings
@@ -122,7 +123,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         clock, left = read_clock(connection), tuple(read_leftovers(connection))
         schema = server.schema or ""
         actual = read_catalog(connection, schema=schema)
-        recorded = any(table.name == "django_migrations" for table in actual.tables)
+        recorded = any(table.name == "django_migrations" and table.trusted for table in actual.tables)
         migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)
         journalled = journal.is_readable(actual) and server.may_read_journal
         runs = read_runs(connection, schema=schema, limit=RUNS) if journalled else ()
@@ -139,6 +140,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         *clock.findings(),
         *(one.finding for one in left),
         *migrations.findings(),
+        *untrusted_findings(actual),
         *(
             in_schema(finding, schema)
             for finding in unrecorded_findings(

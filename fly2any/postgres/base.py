@@ -12,6 +12,7 @@ from . import embedded, pooler, search_path
 from .client import DatabaseClient
 from .errors import DatabaseErrorWrapper
 from .introspection import DatabaseIntrospection
+from .operations import DatabaseOperations
 from .schema import DatabaseSchemaEditor
 from .values import accept_any_time
 
@@ -42,6 +43,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     SchemaEditorClass = DatabaseSchemaEditor
     client_class = DatabaseClient
     introspection_class = DatabaseIntrospection
+    ops_class = DatabaseOperations
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
@@ -77,15 +79,14 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 cursor.execute("SET datestyle TO ISO")
 
     def _configure_connection(self, connection):  # Also of psycopg's pool.
-        commit = super()._configure_connection(connection)  # type: ignore[misc]
         place = self.settings_dict
-        if path := search_path.split(place["OPTIONS"].get("options", ""))[1]:
-            variable = place.get("VARIABLE", "POSTGRES_URL")
-            kept = search_path.require(connection, path, variable=variable, user=place["USER"], database=place["NAME"])
-            if place.get("POOLER") or not kept:  # Another transaction may get a server connection with another path.
-                connection.transaction_path = search_path.local(path)
-            commit = True
-        return commit
+        _, path = search_path.split(place["OPTIONS"].get("options", ""))
+        variable = place.get("VARIABLE", "POSTGRES_URL")
+        kept = search_path.require(connection, path, variable=variable, user=place["USER"], database=place["NAME"])
+        if path and (place.get("POOLER") or not kept):  # Another transaction may get a server connection with another path.
+            connection.transaction_path = search_path.local(path)
+        super()._configure_connection(connection)  # type: ignore[misc]
+        return True  # There is a transaction to end.
 
     def _set_autocommit(self, autocommit):
         super()._set_autocommit(autocommit)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The search path that a connection asks for in its startup options, which a pooler may refuse or leave out."""
+"""The search path of a connection: the one it asks for in its startup options, and none that puts other roles' code before ours."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import re
 
 from django.db.utils import OperationalError
 
+# The last column: who owns the schema that "$user" stands for, unless that role could do anything here anyway. Each name is
+# qualified, and each operator: where pg_catalog is last in the path, others' would be taken.
 STATE_SQL = """
-    SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema(),
-           (SELECT s.source FROM pg_catalog.pg_settings AS s WHERE s.name = 'search_path')
+    SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema(), CURRENT_USER,
+           (SELECT s.source FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'search_path'),
+           (SELECT o.rolname
+            FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS o ON o.oid OPERATOR(pg_catalog.=) n.nspowner
+            WHERE n.nspname OPERATOR(pg_catalog.=) CURRENT_USER AND NOT o.rolsuper AND o.rolname OPERATOR(pg_catalog.<>) CURRENT_USER
+              AND NOT EXISTS (SELECT FROM pg_catalog.pg_database AS d WHERE d.datdba OPERATOR(pg_catalog.=) n.nspowner
+                              AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
 """
 WORD = re.compile(r"(?:\\.|[^\\\s])+", re.S)
 SETTING = re.compile(r"(?:-c|--)(?P<name>[^=]+)=(?P<value>.*)", re.S)
@@ -16,7 +23,7 @@ NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*))\s*(?:,|$)')
 
 
 class SearchPathError(OperationalError):
-    """A connection that would read and write in another schema than was asked for; the message says so, and the cure."""
+    """A connection that would read and write in another schema than was asked for, or run another role's code; the message says the cure."""
 
 
 def option(schema: str) -> str:
@@ -42,22 +49,35 @@ def split(options: str) -> tuple[str, str | None]:
     return " ".join(kept), path
 
 
-def require(connection, path: str, *, variable: str, user: str, database: str) -> bool:
+def require(connection, path: str | None, *, variable: str, user: str, database: str) -> bool:
     """Return whether the psycopg connection itself has the search path `path`, which then holds for all its transactions.
 
-    Raises SearchPathError where it leads to another schema.
+    Raises SearchPathError where it leads to another schema, or takes another role's code for PostgreSQL's.
     """
     with connection.cursor() as cursor:
-        here, schema, source = cursor.execute(STATE_SQL).fetchone()
-    wanted = _names(path)
-    if _names(here) == wanted or [schema] == wanted:
-        return source == "client"
-    asked, found = ", ".join(wanted), f"the schema {schema}" if schema else "no schema"
-    raise SearchPathError(
-        f"{variable} asks for the schema {asked}, but its pooler drops the setting: connections are in"
-        f" {found}; run ALTER ROLE {_quoted([user])} IN DATABASE {_quoted([database])} SET search_path TO {_quoted(wanted)};"
-        " and let the pooler reconnect (RECONNECT in PgBouncer's console), or set the variable to the database's direct URL."
-    )
+        here, schema, role, source, stranger = cursor.execute(STATE_SQL).fetchone()
+    names = _names(here)
+    wanted = names if path is None else _names(path)
+    if names != wanted and [schema] != wanted:
+        found = f"the schema {schema}" if schema else "no schema"
+        raise SearchPathError(
+            f"{variable} asks for the schema {', '.join(wanted)}, but its pooler drops the setting: connections are in"
+            f" {found}; run ALTER ROLE {_quoted([user])} IN DATABASE {_quoted([database])} SET search_path TO {_quoted(wanted)};"
+            " and let the pooler reconnect (RECONNECT in PgBouncer's console), or set the variable to the database's direct URL."
+        )
+    if "pg_catalog" in names[1:]:
+        raise SearchPathError(
+            f"The search path of {role} is {here}: what another role creates there would be taken for PostgreSQL's own; leave"
+            " pg_catalog out of it, which is then searched first, where it is set (ALTER DATABASE, ALTER ROLE or the URL)."
+        )
+    if "$user" in names and stranger is not None:
+        others = [name for name in names if name != "$user"] or ["public"]
+        raise SearchPathError(
+            f"The schema {_quoted([role])} belongs to the role {stranger}, and {role} searches it because of its name: run"
+            f" ALTER ROLE {_quoted([role])} IN DATABASE {_quoted([database])} SET search_path TO {_quoted(others)};"
+            f" or ALTER SCHEMA {_quoted([role])} OWNER TO {_quoted([role])}; if it is meant to be there."
+        )
+    return source == "client"
 
 
 def local(path: str) -> str:

@@ -15,7 +15,7 @@ from ..cures import literal
 from ..diagnosis import NO_SCHEMA, Refusal
 from ..drift import compare
 from ..findings import Finding, Severity
-from ..ledgers import LEDGERS
+from ..ledgers import LEDGERS, untrusted_findings
 from ..migration_state import read_migrations
 from ..other_tools import RECORD_IS_LOST, is_built
 from ..prisma import LEDGER, PrismaMigration, read_prisma
@@ -126,8 +126,9 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
             raise Refusal(NO_SCHEMA)
         live = read_catalog(connection, schema=schema)
         there = {table.name for table in live.tables}
+        trusted = {table.name for table in live.tables if table.trusted}
         migrations = read_migrations(
-            connection, schema=schema, recorded="django_migrations" in there, readable=server.may_read_migrations
+            connection, schema=schema, recorded="django_migrations" in trusted, readable=server.may_read_migrations
         )
         prisma = read_prisma(connection, schema=schema, catalog=live)
         applied = {record.name for record in migrations.applied}
@@ -151,6 +152,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
             *map(Blocker, blockers.name_taken(connection, schema, pending, live)),
             *map(Blocker, blockers.unfillable(connection, schema, steps)),
             *map(Blocker, blockers.failed(prisma)),
+            *map(Blocker, untrusted_findings(live)),
             *map(Blocker, blockers.unreadable(connection, schema, live, server.role)),
             *map(Blocker, blockers.extension(connection, server.role)),
             *map(Blocker, blockers.zones(connection, schema, names, server)),

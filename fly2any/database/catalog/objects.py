@@ -25,6 +25,8 @@ class Table:
     # Facts that are not compared: columns that were dropped, triggers and rules of anybody's.
     dropped_columns: int = field(default=0, compare=False)
     triggers: tuple[str, ...] = field(default=(), compare=False)
+    owner: str = field(default="", compare=False)
+    trusted: bool = field(default=True, compare=False)  # a table whose owner's code may run as whoever reads it
 
     @property
     def name(self) -> str:

@@ -11,7 +11,18 @@ from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Table, quot
 
 T = TypeVar("T")
 
-TABLES_SQL = """
+# Whether a relation `c` is a table of the current role, of a superuser, or of who owns the database, its schema or the table
+# users: to read any other may run its owner's code, in a view, a policy or an index, as whoever reads.
+TRUSTED_SQL = """(c.relkind = 'r' AND EXISTS (
+               SELECT FROM pg_catalog.pg_roles AS o
+               WHERE o.oid = c.relowner
+                 AND (o.rolsuper OR o.rolname = current_user
+                      OR o.oid IN (SELECT s.nspowner FROM pg_catalog.pg_namespace AS s WHERE s.oid = c.relnamespace
+                                   UNION ALL SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()
+                                   UNION ALL SELECT u.relowner FROM pg_catalog.pg_class AS u
+                                             WHERE u.relnamespace = c.relnamespace AND u.relname = 'users' AND u.relkind = 'r'))))"""
+
+TABLES_SQL = f"""
     SELECT c.relname AS "table",
            CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view'
                           WHEN 'm' THEN 'materialized view' ELSE 'foreign table' END AS kind,
@@ -23,7 +34,9 @@ TABLES_SQL = """
                  UNION ALL
                  SELECT r.rulename::text FROM pg_catalog.pg_rewrite AS r
                  WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D'
-                 ORDER BY 1) AS triggers
+                 ORDER BY 1) AS triggers,
+           pg_catalog.pg_get_userbyid(c.relowner)::text AS owner,
+           {TRUSTED_SQL} AS trusted
     FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
