@@ -23,6 +23,12 @@ if not os.environ["POSTGRES_URL"] and "FLY2ANY_TEST_SERVER" not in os.environ:
     os.environ["FLY2ANY_TEST_SERVER"] = tempfile.mkdtemp(prefix="fly2any-test-")
     atexit.register(shutil.rmtree, os.environ["FLY2ANY_TEST_SERVER"], ignore_errors=True)
 
+if "PYTEST_DEBUG_TEMPROOT" not in os.environ:
+    # Not in the folder of all of this user's runs: each that begins would close it to the user that the servers run as.
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.mkdtemp(prefix="fly2any-pytest-")
+    os.chmod(os.environ["PYTEST_DEBUG_TEMPROOT"], 0o711)
+    atexit.register(shutil.rmtree, os.environ["PYTEST_DEBUG_TEMPROOT"], ignore_errors=True)
+
 from fly2any.settings import *
 from fly2any.settings import BACKUPS, DEVELOPMENT, embedded_database
 
