@@ -117,6 +117,7 @@ def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
         cursor.execute(SCHEMAS_SQL, place)
         schemas = cursor.fetchall()
     makers = dict(sorted((one.owner, one.is_ours_to_grant) for one in relations if one.owner != names.migrate))
+    others = sorted({one.owner for one in relations if not one.is_known} - {names.migrate})
     lines = [
         *_roles(names, database, schema),
         *_owners(names, owners),
@@ -126,7 +127,7 @@ def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
         *_other_schemas(names, schemas),
         *_later(names, schema, makers),
     ]
-    lines += ["COMMIT;", *_in_the_end(names, database, schema, owners)]
+    lines += ["COMMIT;", *_in_the_end(names, database, schema, owners, others)]
     return "".join(f"{_whole(line)}\n" for line in lines)
 
 
@@ -160,8 +161,12 @@ def _owners(names: Names, owners: dict[str, bool]) -> Iterator[str]:
         yield f"GRANT {quote(names.migrate)} TO {quote(name)};  -- {why}"
 
 
-def _in_the_end(names: Names, database: str, schema: str, owners: dict[str, bool]) -> Iterator[str]:
-    yield f"-- For dbrestore, which makes a database: ALTER ROLE {quote(names.migrate)} CREATEDB;"
+def _in_the_end(names: Names, database: str, schema: str, owners: dict[str, bool], others: list[str]) -> Iterator[str]:
+    if others:  # The objects of a backup are given back to their owners.
+        members = ", ".join(map(quote, (names.migrate, *others)))
+        yield f"-- For dbrestore: a superuser, or the owner of the database, if it has CREATEDB and is, or is a member of, each of {members}."
+    else:
+        yield f"-- For dbrestore, which makes a database: ALTER ROLE {quote(names.migrate)} CREATEDB;"
     yield "-- Once every client uses one of the three roles:"
     yield from (f"-- REVOKE {quote(names.migrate)} FROM {quote(name)};" for name in owners)
     yield f"-- REVOKE ALL ON DATABASE {quote(database)} FROM PUBLIC;"

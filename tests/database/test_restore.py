@@ -148,10 +148,13 @@ def test_a_restore_gives_everything_back_to_its_owner_or_says_whom_it_misses(fil
 
 
 def test_an_owner_who_is_no_superuser_backs_up_and_restores(filled, place):
-    role = f"{filled.name}_owner"
+    """Also what belongs to another role of which it is a member, as the role that migrates is made by dbroles."""
+    role, other = f"{filled.name}_owner", f"{filled.name}_migrate"
     filled.execute(f"CREATE ROLE {role} LOGIN CREATEDB; ALTER DATABASE {filled.name} OWNER TO {role}")
+    filled.execute(f"CREATE ROLE {other}; GRANT {other} TO {role}; GRANT CREATE ON SCHEMA public TO {other}")
     tables = [name for (name,) in filled.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
     filled.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for name in tables))
+    filled.execute(f"ALTER TABLE users OWNER TO {other}")
     url = filled.url.replace("//postgres", f"//{role}")
     held = rows(filled)
     try:
@@ -161,12 +164,15 @@ def test_an_owner_who_is_no_superuser_backs_up_and_restores(filled, place):
 
         assert [(answer.returncode, answer.stderr) for answer in (taken, restored)] == [(0, ""), (0, "")]
         assert rows(filled) == held
-        assert filled.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'") == [(role,)]
+        owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public' ORDER BY tableowner"
+        assert filled.execute(owners) == [(other,), (role,)]
+        assert filled.execute(f"SELECT has_schema_privilege('{other}', 'public', 'CREATE')") == [(True,)]
         for name in databases(filled) - {filled.name}:
             filled.execute(f'DROP DATABASE "{name}"')
     finally:
         filled.execute(
-            f"REASSIGN OWNED BY {role} TO postgres; ALTER DATABASE {filled.name} OWNER TO postgres; DROP ROLE {role}"
+            f"REASSIGN OWNED BY {role}, {other} TO postgres; ALTER DATABASE {filled.name} OWNER TO postgres;"
+            f"DROP OWNED BY {other}; DROP ROLE {role}, {other}"
         )
 
 

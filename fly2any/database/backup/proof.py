@@ -135,7 +135,7 @@ def judge(path: Path, manifest: Manifest, like: sql.Composed, clock: Clock, prog
     try:
         folder, major = programs(server, oldest=tool)
         restoring = tools.choose(major, tls=False, oldest=tool).folder / "pg_restore"
-        if (listed := _read(restoring, path, "--list", "--verbose")) is None:
+        if (listed := tools.read(restoring, path, "--list", "--verbose")) is None:
             return Verdict(clock.now(), "", "pg_restore cannot read the dump.", "bad")
         progress.show("starting a server for the trial restore", None)
         with trial(
@@ -148,7 +148,9 @@ def judge(path: Path, manifest: Manifest, like: sql.Composed, clock: Clock, prog
         ) as its:
             version = its.version
             found, code = _try(its, restoring, path, manifest, needs_in(listed), progress)
-        readable = code == 0 or not (found.changed or found.absent) or _read(restoring, path, "--file=/dev/null") is not None
+        readable = (
+            code == 0 or not (found.changed or found.absent) or tools.read(restoring, path, "--file=/dev/null") is not None
+        )
         reason, state = decided(found, readable=readable, unlike=its.unlike, by_copy=manifest.hashing == BY_COPY)
         left_out = tuple(map(str, found.left_out())) if state == "good" else ()
         return Verdict(clock.now(), version, reason, state, left_out)
@@ -245,14 +247,6 @@ def _try(
     absent = [one for one in differences(manifest.tables, found) if one not in changed]
     absent += [f"dbstatus finds {one}" for one in findings_of(verify(its.connection)) if one not in manifest.findings]
     return Findings(tuple(failures), tuple(changed), tuple(absent), unknown), code
-
-
-def _read(program: Path, path: Path, *options: str) -> str | None:
-    """Return what pg_restore prints, given a dump and no server, None where it cannot read the dump."""
-    done = subprocess.run(  # noqa: S603
-        [program, *options, path], capture_output=True, text=True, errors="replace", env=tools.bare_environment()
-    )
-    return done.stdout if done.returncode == 0 else None
 
 
 def _plainer(major: int) -> Iterator[sql.Composed]:

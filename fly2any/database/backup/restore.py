@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +55,8 @@ USED_SQL = """
                      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
 """
+# As pg_restore lists them: a schema, and the privileges on one.
+OF_SCHEMA = re.compile(r"\d+; \d+ \d+ (SCHEMA -|ACL - SCHEMA) ")
 MAINTENANCE = ("postgres", "template1")
 
 
@@ -138,15 +141,33 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress) -> None
     major, _ = tools.server_version(connection)
     tls = connection.connection.pgconn.ssl_in_use
     tool = tools.choose(major, tls=tls, oldest=int(manifest.tool.partition(".")[0]))
-    with tools.reached(connection) as (place, environment):
+    with tools.reached(connection) as (place, environment), work_folder("lists of a backup's contents") as work:
         connection.close()
         arguments = ["--verbose", "--exit-on-error", "--no-subscriptions", f"--dbname={place}"]
-        with tools.Running(
-            tool.folder / "pg_restore", [*arguments, str(path)], environment, shown(progress, manifest)
-        ) as restoring:
-            restoring.finish()
+        for contents in _in_order(tool.folder / "pg_restore", path, work):
+            with tools.Running(
+                tool.folder / "pg_restore",
+                [*arguments, f"--use-list={contents}", str(path)],
+                environment,
+                shown(progress, manifest),
+            ) as restoring:
+                restoring.finish()
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
+
+
+def _in_order(program: Path, path: Path, work: Path) -> Iterator[Path]:
+    """Yield the parts of the dump's contents as files in `work`: first the schemas and their privileges, then the rest.
+
+    pg_restore grants privileges last, but a role that is to own a table must be allowed to create in its schema.
+    """
+    if (listed := tools.read(program, path, "--list")) is None:
+        raise Unfit("pg_restore cannot read the dump: it is damaged; use another.")
+    lines = listed.splitlines()
+    for name, first in (("schemas", True), ("rest", False)):
+        if part := [line for line in lines if (OF_SCHEMA.match(line) is not None) is first]:
+            (work / name).write_text("\n".join(part))
+            yield work / name
 
 
 def compare(connection, manifest: Manifest, progress: Progress) -> str:

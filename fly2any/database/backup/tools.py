@@ -143,6 +143,14 @@ def reached(connection) -> Iterator[tuple[str, dict[str, str]]]:
         yield make_conninfo(**parameters), clean
 
 
+def read(program: Path, path: Path, *options: str) -> str | None:
+    """Return what pg_restore prints, given a dump and no server, None where it cannot read the dump."""
+    done = subprocess.run(  # noqa: S603
+        [program, *options, path], capture_output=True, text=True, errors="replace", env=bare_environment()
+    )
+    return done.stdout if done.returncode == 0 else None
+
+
 class Running:
     """A pg_dump or pg_restore that runs; leaving it early ends the process."""
 
