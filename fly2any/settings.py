@@ -19,8 +19,8 @@ from fly2any.postgres import embedded, url
 BASE_DIR = Path(__file__).resolve().parent.parent
 # The same database without a pooler, as Vercel, Prisma, Neon and Railway call it.
 DIRECT_URLS = ("POSTGRES_URL_NON_POOLING", "DIRECT_URL", "DATABASE_URL_UNPOOLED", "DATABASE_UNPOOLED_URL")
-# A database of PostgreSQL, as Prisma, JDBC and SQLAlchemy also write it; some files of variables keep the quotes.
-LIKE_A_URL = re.compile(r"""\s*["']?[\w.+:-]*postgres(ql)?(\+\w+)?://""", re.I)
+# A database of PostgreSQL, as Prisma, JDBC, SQLAlchemy and Neon's console also write it; some files keep the quotes.
+LIKE_A_URL = re.compile(r"""\s*(psql\s+)?["']?[\w.+:-]*(postgres(ql)?|pgsql|postgis)(\+\w+)?://""", re.I)
 OF_OTHER_DATABASES = re.compile(r"(\w+_)?(SHADOW|TEST)(_\w+)?")  # As Prisma's SHADOW_DATABASE_URL: never the site's own.
 SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
 PLATFORMS_COMMIT = ("VERCEL_GIT_COMMIT_SHA", "RAILWAY_GIT_COMMIT_SHA", "RENDER_GIT_COMMIT", "SOURCE_VERSION", "GITHUB_SHA")
@@ -182,11 +182,13 @@ refuse_other_encodings(
     "ARCHIVE_LOCATION",
 )
 refuse_other_encodings("BACKUP_LOCATION", "BACKUP_RECIPIENT", "BACKUP_IDENTITY_FILE")
+for name in url.LIBPQS_PLACE:
+    os.environ.pop(name, None)
 given = first_url("POSTGRES_URL", "DATABASE_URL")
 others = sorted(name for name, value in os.environ.items() if LIKE_A_URL.match(value))
-if not given and others:
+if not given and (found := [*others, *filter(os.environ.get, ["POSTGRES_HOST"])]):  # Vercel's, beside the URL.
     raise ImproperlyConfigured(
-        f"{others[0]} is set, and neither POSTGRES_URL nor DATABASE_URL: set POSTGRES_URL to the URL of the database, or unset {others[0]}."
+        f"{found[0]} is set, and neither POSTGRES_URL nor DATABASE_URL: set POSTGRES_URL to the URL of the database, or unset {found[0]}."
     )
 DEVELOPMENT = given is None
 DEBUG = switch("DEBUG", DEVELOPMENT)

@@ -165,6 +165,9 @@ def test_a_url_under_a_name_that_nothing_reads_is_not_passed_over(monkeypatch, v
         "prisma+postgres://accelerate.prisma-data.net/?api_key=secret",
         "postgresql+psycopg://u:secret@h/d",
         "jdbc:postgresql://h/d",
+        "psql 'postgresql://u:secret@h/d'",
+        "pgsql://u:secret@h/d",
+        "postgis://u:secret@h/d",
     ],
 )
 def test_a_url_of_postgresql_is_known_however_it_is_written(monkeypatch, value):
@@ -172,6 +175,18 @@ def test_a_url_of_postgresql_is_known_however_it_is_written(monkeypatch, value):
         read_settings(monkeypatch, NEON=value)
 
     assert "secret" not in str(error.value)
+
+
+def test_a_host_without_a_url_is_not_passed_over(monkeypatch):
+    with pytest.raises(ImproperlyConfigured, match=r"^POSTGRES_HOST is set, and neither POSTGRES_URL nor DATABASE_URL: "):
+        read_settings(monkeypatch, POSTGRES_HOST="db.example.com")
+
+
+def test_libpqs_own_variables_do_not_decide_which_database_it_is(url):
+    own = {"PGPORT": "1", "PGHOSTADDR": "192.0.2.1", "PGOPTIONS": "-c search_path=nowhere", "PGSERVICE": "other"}
+    result = manage("migrate", "--check", url=url, **own, PGTARGETSESSIONATTRS="standby")
+
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_every_command_refuses_a_url_that_only_the_site_reads():

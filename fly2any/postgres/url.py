@@ -49,6 +49,9 @@ POOL = {"connection_limit": "max_size", "pool_timeout": "timeout"}  # Prisma's p
 NOT_HERE = frozenset(["service", "replication", "client_encoding"])  # They would lead elsewhere, or to what Django cannot use.
 LIBPQ = frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults()) - PLACE.keys() - NOT_HERE
 
+# libpq's own variables that decide which database a connection reaches, and in which state, where the URL does not say.
+LIBPQS_PLACE = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGOPTIONS", "PGSERVICE", "PGTARGETSESSIONATTRS")
+
 
 class InvalidURL(ImproperlyConfigured):
     """A database URL that cannot be used; the message never contains the password."""
