@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -55,6 +55,7 @@ HELD_SQL = """
 """
 OPERATOR_CLASS = "gin_trgm_ops"
 ENDLESS = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
+SHORTEST_WAIT = 0.1  # Seconds: most transactions of the site are over by then.
 THERE_ALREADY = ("42P07", "42701", "42710")  # A relation, a column, another object of that name.
 
 
@@ -69,6 +70,8 @@ class Run:
         self.session = connection.connection
         self.migration = ""
         self.reversal: Reversal | None = None  # Of the migration that is being reversed.
+        self.waited = 0.0  # Seconds for locks, in this attempt of an atomic migration before the statement that runs.
+        self.attempting = False
         self.endless = [name for name in ENDLESS if self.ask("SELECT 1 FROM pg_catalog.pg_settings WHERE name = %s", name)]
 
     def migrate(self, migration, direction: str, action: Callable[[], T], *, consent: Consent | None = None) -> T:
@@ -79,6 +82,7 @@ class Run:
         self.migration = f"{migration.app_label}.{migration.name}"
         if self.connection.connection is not self.session:
             raise Refusal("The connection was replaced during the run, and the migration lock is lost: run the command again.")
+        self.waited = 0.0
         self.settle()  # What the migration before this one set ends with it.
         if not self.ask(HELD_SQL, MIGRATION_LOCK):
             raise Refusal(
@@ -89,7 +93,7 @@ class Run:
         with journal.recorded(self.connection, self.migration, direction), self.reversing(consent):
             if migration.atomic:
                 once = partial(self.reversal.transaction, action) if self.reversal else action
-                return self.patiently(once, what=self.migration)
+                return self.patiently(partial(self.attempt, once), what=self.migration)
             try:
                 return action()  # Its statements are patient, each by itself: what is committed cannot be run again.
             except Error as error:
@@ -106,6 +110,14 @@ class Run:
                 if sqlstate(error) in LOCKED_OUT:  # In a transaction that the migration itself began, which is not retried.
                     raise self.locked_out(self.migration, self.watcher.seconds) from error
                 raise
+
+    def attempt(self, action: Callable[[], T]) -> T:
+        """Return what `action` returns, which waits for all its locks together about as long as a statement may for one."""
+        self.waited, self.attempting = 0.0, True
+        try:
+            return action()
+        finally:
+            self.attempting = False
 
     @contextmanager
     def reversing(self, consent: Consent | None) -> Iterator[None]:
@@ -133,7 +145,7 @@ class Run:
                 f"{what} met a deadlock{behind.replace(' for', ' with', 1)} and was undone; again in {pause:.1f} s."
             )
         else:
-            seconds = self.watcher.seconds
+            seconds = self.waited + self.watcher.seconds
             self.progress.say(f"{what} waited {seconds:.0f} s{behind} and let the others pass; again in {pause:.1f} s.")
 
     def cancel_waiters(self) -> None:
@@ -184,9 +196,18 @@ class Run:
             return once()
         return self.patiently(once, what=self.migration or "the run")
 
-    def watched(self, *, concurrent: bool = False) -> AbstractContextManager[None]:
-        """Return the context of a statement that may wait for a lock."""
-        return self.watcher.statement(self.migration or "the run", concurrent=concurrent)
+    @contextmanager
+    def watched(self, *, concurrent: bool = False) -> Iterator[None]:
+        """Watch the statement inside, which may wait for a lock; one that waited leaves less time to the next of its attempt.
+
+        The site waits for the locks that are held already.
+        """
+        with self.watcher.statement(self.migration or "the run", concurrent=concurrent):
+            yield
+        if self.attempting and self.watcher.blockers:
+            self.waited += self.watcher.seconds
+            left = max(LOCK_TIMEOUT - self.waited, SHORTEST_WAIT)
+            self.execute(f"SET LOCAL lock_timeout TO '{left * 1000:.0f}ms'")
 
     @contextmanager
     def reaching(self, text: str) -> Iterator[None]:

@@ -1,0 +1,62 @@
+"""How long one attempt to get the locks of a migration keeps the site waiting."""
+
+import threading
+import time
+from contextlib import ExitStack
+
+from django.db.migrations import Migration, RunSQL
+from django.db.migrations.state import ProjectState
+
+from fly2any.database.migrating import Executor, migrating
+from tests.conftest import django
+from tests.database.test_deploys_of_prisma import Told
+from tests.servers import open_transaction, wait_until
+
+TABLES = ("one", "two", "three", "four")
+WAITS = """
+    SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock' AND relation = %s::regclass
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+def test_an_attempt_waits_for_all_its_locks_about_as_long_as_a_statement_for_one(database):
+    for table in TABLES:
+        database.execute(f"CREATE TABLE {table} ()")
+    migration = Migration("0001", "probe")
+    migration.operations = [RunSQL(f"ALTER TABLE {table} ADD word text") for table in TABLES]
+    longest, over = 0.0, threading.Event()
+
+    def read():
+        nonlocal longest
+        with database.connect() as client:
+            while not over.is_set():
+                begun = time.monotonic()
+                client.execute("SELECT FROM one")
+                longest = max(longest, time.monotonic() - begun)
+                time.sleep(0.05)
+
+    def let_go(sessions):
+        for table, session in zip(TABLES, sessions, strict=True):
+            wait_until(database, WAITS, [table])
+            time.sleep(1.5)
+            session.execute("COMMIT")
+
+    told = Told()
+    with ExitStack() as stack, django(database) as connection:
+        sessions = [stack.enter_context(open_transaction(database, f"SELECT FROM {table}")) for table in TABLES]
+        threads = [threading.Thread(target=read), threading.Thread(target=let_go, args=[sessions])]
+        with migrating(connection.alias, patience=60, progress=told) as run:
+            executor = Executor(run.connection, run=run)
+            executor.recorder.ensure_schema()
+            for thread in threads:
+                thread.start()
+            executor.apply_migration(ProjectState(), migration)
+        over.set()
+        for thread in threads:
+            thread.join()
+
+    assert longest < 4  # All together they were held for 6 s.
+    assert [sentence.partition(" waited ")[0] for sentence in told.sentences if " waited " in sentence][:1] == ["probe.0001"]
+    assert database.execute("SELECT count(*) FROM pg_attribute WHERE attname = 'word' AND attrelid = 'four'::regclass") == [
+        (1,)
+    ]
