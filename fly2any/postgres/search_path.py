@@ -29,8 +29,7 @@ class SearchPathError(OperationalError):
 def option(schema: str) -> str:
     """Return the startup option by which the search path is one schema, its name taken literally, as Prisma does."""
     path = '"' + schema.replace('"', '""') + '"'
-    escaped = path.replace("\\", "\\\\").replace(" ", "\\ ")
-    return f"-c search_path={escaped}"
+    return "-c search_path=" + re.sub(r"([\s\\])", r"\\\1", path)
 
 
 def split(options: str) -> tuple[str, str | None]:

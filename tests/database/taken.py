@@ -1,6 +1,7 @@
 """Backups as tests take them, and the rows to compare."""
 
 import dataclasses
+import hashlib
 import json
 import os
 
@@ -9,6 +10,7 @@ from fly2any.database.backup.signing import signature
 from fly2any.database.watching import Progress
 from tests.conftest import manage
 
+X = hashlib.sha256(b"x").hexdigest()
 KEY = "only for tests"  # The SECRET_KEY of commands in tests.
 
 
@@ -31,7 +33,7 @@ def described(origin, taken, *, state="good", **facts):
     name = f"{origin.database}-{taken:%Y%m%dT%H%M%S.%fZ}"
     verdict = None if state == "unverified" else Verdict(taken, "18.6", "" if state == "good" else "cut short")
     manifest = Manifest(
-        name, f"{name}.dump", taken, origin.database, "18.6", "18.6", "c", 1, "", "", (), (), (), (), {}, verdict,
+        name, f"{name}.dump", taken, origin.database, "18.6", "18.6", "c", 1, X, "", (), (), (), (), {}, verdict,
         origin.cluster, oid=origin.oid,
     )  # fmt: skip
     return dataclasses.replace(manifest, **facts)

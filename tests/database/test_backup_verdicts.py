@@ -232,12 +232,16 @@ def test_rows_that_break_a_constraint_of_their_own_are_bad_and_the_constraint_is
 
 def test_a_schema_that_is_not_public_is_where_the_tables_are_looked_for(migrated, taken, place):
     missing = "ALTER TABLE fly2any.users DROP CONSTRAINT users_email_key"
-    moved = "ALTER SCHEMA public RENAME TO fly2any; CREATE SCHEMA public"
+    moved = (
+        "ALTER SCHEMA public RENAME TO fly2any; CREATE SCHEMA public; CREATE TABLE public.django_migrations AS"
+        " SELECT 1 AS id, 'shop'::text AS app, '0001_initial'::text AS name, now() AS applied;"
+        f" ALTER DATABASE {migrated.name} SET search_path = fly2any"
+    )
 
     good = taken(moved)
     found = taken(missing, edit=lambda manifest: dataclasses.replace(manifest, findings=()))
 
-    assert (good.state, good.verdict.reason) == ("good", "")
+    assert (good.schema, good.state, good.verdict.reason) == ("fly2any", "good", "")
     assert found.state == "bad"
     assert "dbstatus finds" in found.verdict.reason
     assert "users_email_key" in found.verdict.reason

@@ -1,7 +1,6 @@
 """Backups at their place: in a folder or a bucket, listed, pruned, and what lies there besides."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -16,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fly2any.database.backup.manifest import Verdict, as_json, judged
-from fly2any.database.backup.retention import Newest, prune, superfluous
+from fly2any.database.backup.retention import Newest, prune, read_newest, superfluous
 from fly2any.database.backup.store import store_at
-from fly2any.database.backup.take import backups, take
+from fly2any.database.backup.take import backups, find, take
 from fly2any.database.clock import read_clock
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.losses import require_backup
@@ -135,10 +134,41 @@ def test_pruning_spares_what_is_of_a_database_that_had_the_name_before(migrated,
         }
         keep(tmp_path, *every.values())
 
-        removed = prune(store_at(str(tmp_path)), connection)
+        removed = prune(store_at(str(tmp_path)), connection, Progress())
 
     assert own.oid == migrated.execute("SELECT oid::int FROM pg_database WHERE datname = current_database()")[0][0]
     assert removed == [every[1], every[5]]
+
+
+def test_a_good_backup_whose_file_is_cut_short_is_none(migrated, tmp_path, settings):
+    settings.BACKUPS = {**settings.BACKUPS, "keep": (1, 0, 0), "location": str(tmp_path), "expected": True}
+    with django(migrated) as connection:
+        now, own, store = read_clock(connection).now(), read_origin(connection), store_at(str(tmp_path))
+        newest, older, oldest = (described(own, now - timedelta(hours=hours)) for hours in (1, 2, 3))
+        keep(tmp_path, newest, older, oldest)
+        (tmp_path / newest.file).write_text("")
+
+        state = read_newest(connection)
+        latest = find(store, "latest", of=own, good=True, others=False, now=now, progress=Progress())
+        removed = prune(store, connection, Progress())
+
+    assert (state.good, state.trouble) == (older, f"{newest.file} has 0 bytes and not 1: it was cut short or changed.")
+    assert (latest, removed, backups(store).odd) == (older, [oldest], (newest.file, f"{newest.name}.json"))
+
+
+def test_nothing_is_pruned_for_a_good_backup_whose_file_changed(migrated, tmp_path, settings):
+    settings.BACKUPS = {**settings.BACKUPS, "keep": (1, 0, 0)}
+    with django(migrated) as connection:
+        now, own, store = read_clock(connection).now(), read_origin(connection), store_at(str(tmp_path))
+        newest, older = (described(own, now - timedelta(hours=hours)) for hours in (1, 2))
+        keep(tmp_path, newest, older)
+        (tmp_path / newest.file).write_text("y")
+
+        with pytest.raises(Refusal, match=r"^Nothing was removed, as the newest good backup cannot be used: .* it is damaged"):
+            prune(store, connection, Progress())
+        assert prune(store, connection, Progress(), proven=older.name) == []
+
+    assert backups(store).manifests == (newest, older)
 
 
 def test_a_reset_wants_a_backup_of_this_database_and_not_of_one_that_had_the_name_before(migrated, tmp_path, settings):
@@ -148,7 +178,7 @@ def test_a_reset_wants_a_backup_of_this_database_and_not_of_one_that_had_the_nam
         keep(tmp_path, described(dataclasses.replace(own, oid=own.oid - 1), now - timedelta(hours=1)))
         with pytest.raises(Refusal, match="and there is none"):
             require_backup(connection)
-        keep(tmp_path, described(own, now, sha256=hashlib.sha256(b"x").hexdigest()))
+        keep(tmp_path, described(own, now))
         require_backup(connection)
 
 

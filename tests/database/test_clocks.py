@@ -99,7 +99,7 @@ def test_nothing_is_pruned_while_the_clocks_differ(migrated, with_backups, clien
         client_clock(timedelta(days=365))
 
         with pytest.raises(Refusal, match=DIFFER):
-            prune(store_at(str(with_backups)), connection)
+            prune(store_at(str(with_backups)), connection, Progress())
 
     assert len(list(with_backups.glob("*.dump"))) == 3
 
@@ -123,7 +123,7 @@ def test_a_backup_of_the_future_is_neither_the_newest_nor_pruned(migrated, with_
 
         assert newest.newest == newest.good == here
         assert newest.trouble == f"{future.name}.json was taken in the future, by the server's clock: look at it."
-        assert prune(store_at(str(with_backups)), connection) == []
+        assert prune(store_at(str(with_backups)), connection, Progress()) == []
 
 
 def test_a_reset_wants_a_backup_that_is_new_by_the_servers_clock(filled, with_backups, client_clock):

@@ -68,7 +68,7 @@ def test_what_is_not_signed_is_never_chosen_counted_or_pruned(server, place, dat
         newest = read_newest(connection)
         latest = find(store, "latest", **chosen(connection, origin))
         listed = "\n".join(many(backups(store), "here", datetime.now(UTC)))
-        pruned = prune(store, connection)
+        pruned = prune(store, connection, Progress())
 
     assert (newest.good.name, latest.name, pruned) == (ours, ours, [])
     assert newest.unsigned == 1
@@ -83,7 +83,7 @@ def test_forged_ones_prune_nothing_of_ours(database, place):
         for hours in (1, 25, 49):
             keep(place, origin, hours, forged)
 
-        assert prune(store, connection) == []
+        assert prune(store, connection, Progress()) == []
         assert (place / f"{ours}.dump").exists()
 
 

@@ -63,6 +63,8 @@ class Manifest:
     cluster: str = ""  # The server's system identifier, "" where it is not known.
     hashing: int = BY_SELECT  # How the tables' hashes were made.
     oid: int = 0  # Of the database on its server, 0 in manifests until 2026-11.
+    trusted: tuple[str, ...] = ()  # The owners of the database and of `users`.
+    schema: str = ""  # Where our tables are; manifests until 2026-11 do not say.
     signed: str = SIGNED  # Or why the file it was read from is not known to be ours.
 
     @property
@@ -116,6 +118,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         verdict = data["verdict"]
         data["tables"] = {name: Content(**content) for name, content in data["tables"].items()}
         data |= {name: tuple(data[name]) for name in ("migrations", "findings", "owners", "roles")}
+        data["trusted"] = tuple(data.get("trusted", ()))
         data["taken"] = _time(data["taken"])
         data["verdict"] = verdict and _verdict(verdict)
         data["signed"] = signed
@@ -128,13 +131,14 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         words = (
             manifest.database,
             manifest.cluster,
+            manifest.schema,
             manifest.code,
             manifest.sha256,
             manifest.contract,
             *manifest.migrations,
             *manifest.findings,
         )
-        words += (*manifest.owners, *manifest.roles, *hashes)
+        words += (*manifest.owners, *manifest.roles, *manifest.trusted, *hashes)
         words += (manifest.verdict.reason, *manifest.verdict.left_out) if manifest.verdict else ()
         if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or not all(
             isinstance(word, str) for word in words
@@ -167,7 +171,9 @@ def judged(manifest: Manifest, verdict: Verdict) -> Manifest:
 
 
 def home_of(manifest: Manifest) -> str | None:
-    """Return the schema of our tables in a backup, None where it has none of them; of several the one with our migrations."""
+    """Return the schema of our tables in a backup, None where it has none of them; where it does not say, it is guessed."""
+    if manifest.schema:
+        return manifest.schema
     for table in ("django_migrations", "price_alerts"):
         end = f".{quote(table)}"
         if schemas := sorted(name.removesuffix(end) for name in manifest.tables if name.endswith(end)):

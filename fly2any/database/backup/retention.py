@@ -10,11 +10,13 @@ from pathlib import Path
 from django.conf import settings
 
 from ..clock import LIMIT, Clock, read_clock, server_time
-from ..diagnosis import Refusal
+from ..diagnosis import Refusal, Unfit
 from ..findings import Finding, Severity
 from ..server import read_origin
 from ..units import span
+from ..watching import Progress
 from .manifest import Manifest, file_name, from_json
+from .restore import fetched
 from .signing import SIGNED
 from .store import Store, store_at
 from .take import backups
@@ -87,7 +89,7 @@ def read_newest(connection) -> Newest:
     newest, good, trouble, origin, clock = None, None, "", read_origin(connection), read_clock(connection)
     try:
         store = store_at(place)
-        there = store.names()
+        there = store.sizes()
         names = [name for name in there if name.endswith(".json") and name.startswith(f"{file_name(origin.database)}-")]
         for name in sorted(names, key=lambda name: name.rpartition("-")[2], reverse=True):
             try:
@@ -103,8 +105,10 @@ def read_newest(connection) -> Newest:
             if manifest.taken > clock.server + LIMIT:
                 trouble = trouble or f"{name} was taken in the future, by the server's clock: look at it."
                 continue
-            if manifest.file not in there:
-                trouble = trouble or f"{manifest.file} is gone, and its manifest is there."
+            if (size := there.get(manifest.file)) != manifest.bytes:
+                gone = f"{manifest.file} is gone, and its manifest is there."
+                cut = f"{manifest.file} has {size or 0:,} bytes and not {manifest.bytes:,}: it was cut short or changed."
+                trouble = trouble or (gone if size is None else cut)
                 continue
             newest = newest or manifest
             if manifest.state == "good":
@@ -135,21 +139,37 @@ def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
     return [manifest for manifest in by_age if manifest.name not in kept]
 
 
-def prune(store: Store, connection) -> list[Manifest]:
+def prune(store: Store, connection, progress: Progress, *, proven: str = "") -> list[Manifest]:
     """Remove what is superfluous of the connection's database, the manifest first: a dump without one is none; return what was removed.
 
+    The backup `proven`, which was just verified, stays, and of the others the newest good one that stays is read beforehand.
     What may be another server's stays, and what is of a database that had this name before: it may be all that is left of its
     rows. So does what was taken in the future by the server's clock, and what has no good signature. None of these counts for
-    the others. Raises Refusal where this machine's clock differs.
+    the others. Raises Refusal where this machine's clock differs, and where the newest good one that stays is damaged.
     """
     origin, now = read_origin(connection), server_time(connection)
-    by_identity: dict[tuple[str, int], list[Manifest]] = {}
+    by_oid: dict[int, list[Manifest]] = {}
     for one in backups(store, of=origin).manifests:
         known = one.cluster == origin.cluster and one.is_of_the_same(origin)
         if known and one.taken <= now + LIMIT and one.signed == SIGNED:
-            by_identity.setdefault((one.cluster, one.oid), []).append(one)
-    removed = [manifest for manifests in by_identity.values() for manifest in superfluous(manifests)]
+            by_oid.setdefault(one.oid, []).append(one)
+    removed: list[Manifest] = []
+    for manifests in by_oid.values():
+        outdated = [one for one in superfluous(manifests) if one.name != proven]
+        stays = next((one for one in manifests if one.state == "good" and one not in outdated), None)
+        if outdated and stays and stays.name != proven:
+            _read(store, stays, progress)
+        removed += outdated
     for manifest in removed:
         store.delete(f"{manifest.name}.json")
         store.delete(manifest.file)
     return removed
+
+
+def _read(store: Store, manifest: Manifest, progress: Progress) -> None:
+    """Read the file of a backup; raise Refusal where it is not the one that was stored."""
+    try:
+        with fetched(store, manifest, progress):
+            progress.clear()
+    except Unfit as error:
+        raise Refusal(f"Nothing was removed, as the newest good backup cannot be used: {error}") from error

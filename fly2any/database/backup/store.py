@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -29,8 +30,12 @@ class Store(ABC):
         return
 
     @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of the files in bytes, by name."""
+
     def names(self) -> list[str]:
         """Return the names of the files, sorted."""
+        return sorted(self.sizes())
 
     @abstractmethod
     def read(self, name: str) -> bytes: ...
@@ -84,9 +89,10 @@ class Folder(Store):
                 f"{self.place} cannot be used ({error.strerror}): correct {self.variable}, or what is in its way there."
             ) from error
 
-    def names(self):
-        with self.explained():
-            return sorted(path.name for path in self.folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    def sizes(self):
+        with self.explained(), os.scandir(self.folder) as entries:
+            files = [entry for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+            return {entry.name: entry.stat().st_size for entry in files}
 
     def read(self, name):
         with self.explained():
@@ -168,11 +174,11 @@ class Bucket(Store):
             said = str(error).splitlines()[0].rstrip(".")
             raise Refusal(f"{self.place} cannot be reached ({said}): correct {self.variable} and AWS's settings.") from error
 
-    def names(self):
+    def sizes(self):
         with self.explained():
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
-            keys = [entry["Key"].removeprefix(self.prefix) for page in pages for entry in page.get("Contents", ())]
-            return sorted(key for key in keys if "/" not in key)
+            found = {e["Key"].removeprefix(self.prefix): e["Size"] for page in pages for e in page.get("Contents", ())}
+            return {name: size for name, size in found.items() if "/" not in name}
 
     def read(self, name):
         with self.explained():

@@ -13,7 +13,7 @@ from django.db import transaction
 from .. import contract, journal
 from ..clock import LIMIT
 from ..diagnosis import Refusal
-from ..server import Origin, read_origin
+from ..server import Origin, read_home, read_origin
 from ..sql import catalogue
 from ..status import verify
 from ..watching import Progress
@@ -41,6 +41,15 @@ ROLES_SQL = """
     WHERE role !~ '^pg_'
     GROUP BY role ORDER BY role
 """
+TRUSTED_SQL = """
+    SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database AS d
+    WHERE d.datname = pg_catalog.current_database()
+    UNION
+    SELECT pg_catalog.pg_get_userbyid(c.relowner)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %s AND c.relname = 'users' AND c.relkind = 'r'
+    ORDER BY 1
+"""
 
 
 def take(connection, store: Store, progress: Progress) -> Manifest:
@@ -63,6 +72,9 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
             with catalogue(connection) as cursor:
                 cursor.execute(ROLES_SQL)
                 named = cursor.fetchall()
+                schema = read_home(connection)[0] or ""
+                cursor.execute(TRUSTED_SQL, [schema])
+                trusted = tuple(name for (name,) in cursor.fetchall())
             origin, (major, version) = read_origin(connection), tools.server_version(connection)
             tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
             report = verify(connection)
@@ -93,6 +105,8 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
             database=origin.database,
             cluster=origin.cluster,
             oid=origin.oid,
+            trusted=trusted,
+            schema=schema,
             server=version,
             tool=tool.version,
             code=journal.code_version(),
@@ -139,8 +153,9 @@ class Kept:
 
 
 def backups(store: Store, *, of: Origin | None = None) -> Kept:
-    """Return what is in `store`, of the database `of` where it is given."""
-    names = store.names()
+    """Return what is in `store`, of the database `of` where it is given. A file of another size than was stored is none."""
+    sizes = store.sizes()
+    names = sorted(sizes)
     begins = f"{file_name(of.database)}-" if of else ""
     found, odd = [], []
     for name in names:
@@ -150,7 +165,7 @@ def backups(store: Store, *, of: Origin | None = None) -> Kept:
             except Refusal:
                 odd.append(name)
                 continue
-            if manifest.file in names:
+            if sizes.get(manifest.file) == manifest.bytes:
                 found.append(manifest)
             else:
                 odd.append(name)

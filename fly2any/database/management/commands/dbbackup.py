@@ -42,7 +42,10 @@ class Command(BaseCommand):
             now = self.now(connection)
             say("\n".join(render.many(kept, store.place, now)))
         unproven = (verify or check) and found[0].state != "good"
-        removed = remove_superfluous(store, connection) if prune and not unproven else []
+        removed = []
+        if prune and not unproven:
+            proven = "" if kept else found[0].name
+            removed = remove_superfluous(store, connection, Terminal(self.stderr), proven=proven)
         if prune:
             nothing = "nothing, as this backup is not verified as good" if unproven else "nothing"
             say(f"Pruned    {', '.join(manifest.name for manifest in removed) or nothing}")
