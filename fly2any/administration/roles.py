@@ -16,7 +16,7 @@ ADMINISTRATORS = "Administrators"
 def grant(app_label: str, grants: Mapping[str, Iterable[str]]) -> migrations.RunPython:
     """Return the operation that gives groups permissions of an app: group → code names, such as `view_user`.
 
-    The permissions are made here, since Django makes them only when all migrations have run. Undone, the groups lose them,
+    The permissions are made here, since Django makes them only when all migrations have run. Undone, the groups lose these,
     and a group with neither permissions nor people goes.
     """
 
@@ -33,9 +33,10 @@ def grant(app_label: str, grants: Mapping[str, Iterable[str]]) -> migrations.Run
 
     def backwards(apps, editor):
         groups = apps.get_model("auth", "Group").objects.using(editor.connection.alias)
-        for name in grants:
+        for name, codenames in grants.items():
             for group in groups.filter(name=name):
-                group.permissions.remove(*group.permissions.filter(content_type__app_label=app_label))
+                given = group.permissions.filter(content_type__app_label=app_label, codename__in=codenames)
+                group.permissions.remove(*given)  # Not those that people have given it since.
                 if not group.permissions.exists() and not group.user_set.exists():
                     group.delete()
 

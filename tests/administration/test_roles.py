@@ -1,6 +1,9 @@
 """What each group of the staff may do, tried by somebody who wants more."""
 
+from importlib import import_module
+
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import Group, Permission
 from django.db import connection
 from django.urls import reverse
@@ -258,3 +261,15 @@ def test_rows_of_price_history_are_opened_from_their_list(member):
     price = PriceHistory.objects.create(origin="GRU", destination="LIS", depart_date="2026-07-01", price=1, provider="mock")
 
     assert f'href="{address(PriceHistory, "change", price.pk)}' in member("Support").get(address(PriceHistory)).content.decode()
+
+
+def test_undone_a_migration_takes_only_the_permissions_that_it_granted():
+    support = Group.objects.get(name="Support")
+    support.permissions.add(Permission.objects.get(codename="delete_pricealert"))
+    [operation] = import_module("travel.migrations.0004_roles").Migration.operations
+
+    with connection.schema_editor() as editor:
+        operation.reverse_code(apps, editor)
+
+    of_travel = support.permissions.filter(content_type__app_label="travel")
+    assert list(of_travel.values_list("codename", flat=True)) == ["delete_pricealert"]
