@@ -155,7 +155,7 @@ def test_a_client_with_prepared_statements_fails_until_its_connection_is_ended(e
     assert errors == expected
 
 
-def test_idle_connections_are_ended_after_the_steps_that_change_a_type_and_no_others(exact):
+def test_idle_connections_are_ended_once_after_the_last_step_that_changes_a_type(exact):
     clients, ended, said = [], [], []
 
     def done(step, seconds):
@@ -176,10 +176,10 @@ def test_idle_connections_are_ended_after_the_steps_that_change_a_type_and_no_ot
     clients[-1][1].close()
 
     retyped = [step for step in assessment.steps if any(" TYPE " in statement for statement in step.statements)]
-    assert [step for step, was in ended if was] == [step for step in retyped if step in dict(ended)]
+    assert [step for step, was in ended if was] == retyped[-1:]
     assert (len(ended), len(retyped)) == (len(assessment.steps) - 1, 17)
-    (number,) = re.fullmatch(r"Ended (\d+) idle connections of other clients\.", "\n".join(said)).groups()
-    assert int(number) >= len(retyped)  # One that this test has just closed may still be there.
+    (number,) = re.fullmatch(r"Ended (\d+) idle connections? of other clients\.", "\n".join(said)).groups()
+    assert int(number) in (1, 2)  # One that this test has just closed may still be there.
 
 
 ROLLED_BACK = """

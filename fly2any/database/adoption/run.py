@@ -33,7 +33,8 @@ def adopt(
 ) -> Assessment:
     """Convert the database `alias`, record our first migrations, run the later ones, and return what there was to do.
 
-    `done` is told each step and its seconds; `end_idle`: end other clients' idle connections after each that changes a type. With blockers (after the repairs, if `repair`) nothing further is changed.
+    `done` is told each step and its seconds. With `end_idle`, other clients' idle connections are terminated once, after the
+    last step that changes a type. With blockers (after the repairs, if `repair`) nothing further is changed.
     """
     with migrating(alias, patience=patience, progress=progress) as run:
         connection = run.connection
@@ -45,12 +46,12 @@ def adopt(
         if assessment.kind in (Kind.EMPTY, Kind.DRIFTED):
             return assessment
         if assessment.kind is not Kind.OURS:  # Else an earlier run has come so far.
-            ended = 0
-            for step in assessment.steps:
+            ended, last = 0, max((number for number, step in enumerate(assessment.steps) if step.retypes), default=None)
+            for number, step in enumerate(assessment.steps):
                 _timed(run, step, done)
-                if end_idle and step.retypes:
+                if end_idle and number == last:  # Once: clients connect again, and would be ended after each.
                     with pinned(connection):
-                        ended += _ask(connection, END_IDLE_SQL)
+                        ended = _ask(connection, END_IDLE_SQL)
             if end_idle:
                 progress.say(f"Ended {ended} idle {'connection' if ended == 1 else 'connections'} of other clients.")
             _record(run)

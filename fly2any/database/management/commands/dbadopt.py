@@ -22,7 +22,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--end-idle",
             action="store_true",
-            help="With --yes: end other clients' idle connections after each step that changes a column's type. A Node process may exit"
+            help="With --yes: end other clients' idle connections once, after the last step that changes a column's type. A Node process may exit"
             " when its connection is ended (57P01, unhandled): prefer a rolling restart of the site after the adoption.",
         )
         add_lock_wait(parser)
