@@ -339,19 +339,71 @@ def test_people_in_a_table_that_inherits_are_others(two):
     assert "The foreign key guests_host_fkey of guests (ON DELETE CASCADE) would delete 1 other person" in refused(two)
 
 
-def test_sessions_of_the_admin_go_with_the_person(two):
-    with django(two) as connection:
-        for number, identity in enumerate((ANA, BOB)):
+def test_sessions_of_the_admin_go_with_the_person_and_with_their_address(two):
+    pages = ["", "q=ana.silva%40example.com", "q=juana.silva@example.com", "q=ana.silva@example.com.br", f'"{ANA}"']
+    with django(two):
+        for number, page in enumerate(pages):
             data = signing.dumps(
-                {"_auth_user_id": identity, "pad": "x" * 500 * number},
+                {"_auth_user_id": BOB if number else ANA, "page": page, "pad": "x" * 500 * (number % 2)},
                 salt="django.contrib.sessions.SessionStore",
                 compress=True,
             )
             two.execute("INSERT INTO django_session VALUES (%s, %s, now())", [f"key{number}", data])
-        del connection
 
-    assert erased(two)["removed"] == {"users": 1, "django_session": 1}
-    assert two.execute("SELECT session_key FROM django_session") == [("key1",)]
+    assert erased(two)["removed"] == {"users": 1, "django_session": 2}
+    assert two.execute("SELECT session_key FROM django_session ORDER BY 1") == [("key2",), ("key3",), ("key4",)]
+
+
+def test_an_export_gives_out_nobody_elses_address_from_the_logs(two):
+    message = '[{"changed": {"object": "carol@example.com"}}, {"changed": {"object": "ana.silva@example.com"}}]'
+    two.execute(
+        "INSERT INTO django_admin_log (action_time, object_repr, action_flag, change_message, user_id)"
+        " VALUES (now(), 'carol@example.com', 2, %s, %s)",
+        [message, BOB],
+    )
+    two.execute(
+        'INSERT INTO fly2any_accesses (at, staff_id, staff_email, action, "table", person_id, query)'
+        " VALUES (now(), %s, 'bob@example.com', 'opened', 'users', %s, 'q=carol@example.com,ana.silva@example.com')",
+        [BOB, ANA],
+    )
+
+    given = exported(two)
+
+    assert [len(given[name]) for name in ("django_admin_log", "fly2any_accesses")] == [1, 1]
+    assert ("carol" in str(given), "bob@" in str(given), BOB in str(given)) == (False, False, False)
+    assert given["fly2any_accesses"][0]["person_id"] == ANA
+
+
+def test_generated_columns_of_the_logs_are_cleared_with_what_they_are_made_of(two):
+    two.execute(
+        "ALTER TABLE fly2any_accesses ADD lowered text GENERATED ALWAYS AS (lower(query)) STORED;"
+        'INSERT INTO fly2any_accesses (at, staff_id, staff_email, action, "table", query)'
+        f" VALUES (now(), '{BOB}', 'bob@example.com', 'opened', 'users', 'q={EMAIL}')"
+    )
+
+    certificate = erased(two)
+
+    assert (certificate["cleared"], certificate["remaining"]) == ({"fly2any_accesses": 1}, [])
+    assert two.execute("SELECT query, lowered FROM fly2any_accesses") == [("q=(erased)", "q=(erased)")]
+
+
+def test_an_address_with_quotes_is_found_as_json_arrays_and_html_write_it(two):
+    email = """"ana'&b"@example.com"""
+    two.execute("UPDATE users SET email = %s WHERE id = %s", [email, ANA])
+    two.execute("CREATE TYPE pair AS (a text, b int); CREATE TABLE raw (a text, b jsonb, c text[], d pair, e text, f text)")
+    two.execute(
+        "INSERT INTO raw VALUES (%(email)s, pg_catalog.to_jsonb(%(email)s::text), ARRAY[%(email)s::text], ROW(%(email)s, 1), %(html)s, %(sql)s)",
+        {"email": email, "html": "&quot;ana&apos;&amp;b&quot;@example.com", "sql": email.replace("'", "''")},
+    )
+
+    assert [one["column"] for one in erased(two, email)["remaining"] if one["holds"] == "address"] == [
+        "a",
+        "b",
+        "c",
+        "d",
+        "e",
+        "f",
+    ]
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
@@ -441,6 +493,82 @@ def test_the_planners_statistics_no_longer_show_the_address(two):
 
     assert two.execute(shown, ["%silva@example%"]) == [(0,)]
     assert certificate["remaining"] == []
+
+
+def test_statistics_of_several_columns_are_searched(two):
+    two.execute(
+        "CREATE TABLE pairs (a text, b text); CREATE STATISTICS pair (mcv) ON a, b FROM pairs;"
+        f"INSERT INTO pairs SELECT '{EMAIL}', i % 2 FROM generate_series(1, 50) AS i; ANALYZE pairs; DELETE FROM pairs"
+    )
+
+    remaining = erased(two)["remaining"]
+
+    assert {(one["table"], one["column"], one["holds"]) for one in remaining} == {
+        ("pairs", "a", "statistics"),
+        ("pairs", "pair", "statistics"),
+    }
+
+
+def test_the_commit_is_on_the_disk_before_the_certificate_says_committed(two):
+    two.execute(f"ALTER DATABASE {two.name} SET synchronous_commit = off")
+    seen = []
+
+    class Watched(Stream):
+        def keep(self, certificate):
+            super().keep(certificate)
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW synchronous_commit")
+                seen.append(cursor.fetchone())
+
+    with django(two) as connection:
+        erase(connection, find(connection, EMAIL), Watched(io.StringIO()))
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW synchronous_commit")
+            seen.append(cursor.fetchone())
+
+    assert seen == [("on",), ("off",)]
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_words_that_only_end_with_the_address_are_others(two, is_ours):
+    """Marks before the address are a part of the word after a letter, and quotes otherwise."""
+    others = ["o'{}", "team+{}", "x/{}", "team%2B{}", "o\\u0027{}", "j.{}", "a|{}", "é{}"]
+    theirs = ["'{}'", "q={}", "(+{})", "a;{}", "%27{}", "=%27{}", "a%20{}", "\\n{}", "mailto://{}", "{{{}}}", "a, '{}'"]
+    two.execute("CREATE TABLE notes (a text)")
+    for text in (*others, *theirs):
+        two.execute("INSERT INTO notes VALUES (%s)", [text.format("ana.silva@example.com")])
+        two.execute(
+            "INSERT INTO verification_tokens (identifier, token, expires) VALUES (%s, %s, now())",
+            [text.format("ana.silva@example.com"), text],
+        )
+
+    with two.role(*([] if is_ours else ["ALTER TABLE notes OWNER TO {role}"])):
+        certificate = erased(two)
+
+    counts = {(one["table"], one["holds"]): one["rows"] for one in certificate["remaining"]}
+    assert counts == {
+        ("notes", "address"): len(theirs),
+        ("notes", "similar"): len(others),
+        ("verification_tokens", "similar"): len(others),
+    }
+    assert certificate["removed"] == {"users": 1, "verification_tokens": len(theirs)}
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_an_address_that_is_not_ascii_is_found_in_bytes(two, is_ours):
+    two.execute("UPDATE users SET email = 'josé@exämple.com' WHERE id = %s", [ANA])
+    two.execute("CREATE TABLE raw (a bytea, b bytea[])")
+    two.execute(
+        "INSERT INTO raw VALUES (convert_to('x JOSÉ@exämple.com', 'utf8'), ARRAY[convert_to('josé@exämple.com', 'utf8')])"
+    )
+
+    with two.role(*([] if is_ours else ["ALTER TABLE raw OWNER TO {role}"])):
+        certificate = erased(two, "josé@exämple.com")
+
+    assert [(one["column"], one["holds"], one["rows"]) for one in certificate["remaining"]] == [
+        ("a", "address", 1),
+        ("b", "address", 1),
+    ]
 
 
 def test_a_commit_that_fails_leaves_no_certificate(two, tmp_path):

@@ -29,7 +29,10 @@ BEYOND = (
     "backups and archives from before",
     "the logs of the server, the site and the admin",
     "replicas and other databases",
+    "what others write into tables that no foreign key connects with the person after the search began",
+    "comments, defaults, labels, partition bounds and other definitions",
     "what is compressed or encoded in a column, letters and digits written as escapes too",
+    "letters with accents as two characters, in Latin-1, in Punycode or as named entities",
     "in values above 32 MB, what is written with escapes",
 )
 WRITTEN = "a trigger or a rule wrote these rows during the erasure: check whether they are about the person"
@@ -49,6 +52,7 @@ class Certificate:
     cleared: dict[str, int]
     remaining: tuple[Place, ...]
     unsearched: tuple[Unsearched, ...]
+    search_began: datetime | None
     beyond: tuple[str, ...] = BEYOND
 
     @property
@@ -111,9 +115,11 @@ def _erase(connection, person: Person, searched: bool, progress: Progress) -> Ce
             raise Refusal("The person was changed meanwhile: nothing was erased; run the command again.")
         changed = found.changed(tables)
         done = [remove(connection, cursor, tables, person, found)]
-        places = Found((), (NOT_SEARCHED,))
+        places, began = Found((), (NOT_SEARCHED,)), None
         if searched:
             cursor.execute(UNHURRIED_SQL)
+            cursor.execute(NOW_SQL)
+            began, _ = cursor.fetchone()
             places = search(connection, tables, person, progress, reasons(tables, found), rows_of())
             places = Found((*places.places, *_refresh_statistics(connection, tables, person)), places.unsearched)
         progress.show("waiting for the tables that no foreign key guards", None)
@@ -125,7 +131,8 @@ def _erase(connection, person: Person, searched: bool, progress: Progress) -> Ce
         at, number = cursor.fetchone()
     removed, cleared, written = (_added(counts) for counts in zip(*map(astuple, done), strict=True))
     remaining = (*places.places, *(Place(table, "", "written", rows, WRITTEN) for table, rows in written.items()))
-    return Certificate(at, number, person.id, removed, changed, cleared, remaining, (*places.unsearched, *unguarded))
+    unsearched = (*places.unsearched, *unguarded)
+    return Certificate(at, number, person.id, removed, changed, cleared, remaining, unsearched, began)
 
 
 def _read_locked(connection, cursor) -> Tables:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -49,7 +50,7 @@ def _removals(cursor, tables: Tables, person: Person) -> Iterator[tuple[Table, s
             yield table, *mentions(tables, table, wanted)
     if table := _known(tables, SESSIONS):
         cursor.execute(f"SELECT session_key, session_data FROM {table.sql}", [])
-        keys = [key for key, data in cursor.fetchall() if _is_of(decoded(data), person)]
+        keys = [key for key, data in cursor.fetchall() if _is_of(decoded(data), person, wanted)]
         yield table, "c.session_key OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[])" if keys else "", [keys]
 
 
@@ -79,8 +80,14 @@ def decoded(data: str) -> str:
     return ""
 
 
-def _is_of(text: str, person: Person) -> bool:
-    return f'"{person.id}"' in text or bool(person.email and person.email.lower() in text.lower())
+def _is_of(text: str, person: Person, wanted: Words) -> bool:
+    """Return whether a session is the person's, or has their address in it, in an address of a page perhaps."""
+    if wanted.address and wanted.address.compiled.search(text):
+        return True
+    with suppress(ValueError, RecursionError):
+        held = json.loads(text)
+        return isinstance(held, dict) and held.get("_auth_user_id") == person.id
+    return False
 
 
 def cleared_rows(cursor, tables: Tables, person: Person, removed: Rows, *, lock: bool) -> tuple[Rows, set[str]]:
@@ -130,7 +137,7 @@ def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -
     for oid, places in rows.items():
         table = tables.tables[oid]
         changes, parameters = [], []
-        for column in texts(tables, table):
+        for column in (column for column in texts(tables, table) if not column.is_generated):
             text, values = as_text(column), []
             if table.name == LOG and column.name == "object_repr":
                 text, values = f"CASE WHEN {AT} THEN %s ELSE {text} END", [sorted(named), ERASED]
@@ -142,7 +149,9 @@ def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -
                 )
             if pattern:
                 text, values = f"pg_catalog.regexp_replace({text}, %s, %s, 'gi')", [*values, pattern.text, rf"\1{ERASED}"]
-            changes.append(f"{quoted(column.name)} = {text}::{column.type}")  # Which cuts what became too long.
+            changes.append(
+                f"{quoted(column.name)} = {text}::{column.sql_type.replace('%', '%%')}"
+            )  # Which cuts what became too long.
             parameters += values
         cursor.execute(f"UPDATE {table.sql} AS c SET {', '.join(changes)} WHERE {AT}", [*parameters, sorted(places)])
         if cursor.rowcount != len(places):

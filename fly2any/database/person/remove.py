@@ -44,11 +44,13 @@ class Counts:
 
 def remove(connection, cursor, tables: Tables, person: Person, found: Reach) -> Removal:
     """Remove and clear what was found; raise Refusal where a row of it stays, or a row of another person goes."""
-    before = _counts(connection, tables)
+    before, settings = _counts(connection, tables), _settings(cursor)
     own.clear(cursor, tables, person, found.cleared, found.named)
     in_vain = _delete(connection, cursor, tables, found.trace.removed)
     with _refused():
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    if any(not tables.tables[link.table].is_ours for link, _ in found.trace.asked):
+        _require_settings(settings, _settings(cursor))
     done = _counts(connection, tables).since(before).since(in_vain)
     expected, cleared = counted(tables, found.trace.removed), counted(tables, found.cleared)
     kept = {name for name, count in expected.items() if done.deleted[name] < count}
@@ -64,6 +66,17 @@ def remove(connection, cursor, tables: Tables, person: Person, found: Reach) -> 
         ours.update(counted(tables, rows))
     removed = {name: done.deleted[name] for name in [*expected, *sorted(done.deleted - Counter(expected))]}
     return Removal(removed, cleared, dict(sorted((done.written - ours).items())))
+
+
+def _settings(cursor) -> dict[str, str]:
+    cursor.execute("SELECT s.name, s.setting FROM pg_catalog.pg_settings AS s")
+    return dict(cursor.fetchall())
+
+
+def _require_settings(before: dict[str, str], after: dict[str, str]) -> None:
+    """Raise Refusal where a setting changed: what is asked next could have another meaning, and a pooler hands the session on."""
+    if changed := sorted(name for name, value in before.items() if after.get(name) != value):
+        raise Refusal(f"A trigger of another role's table changed the session's {', '.join(changed)}: nothing was changed.")
 
 
 def _counts(connection, tables: Tables) -> Counts:

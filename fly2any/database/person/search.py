@@ -21,13 +21,18 @@ LARGE = 32 << 20  # Bytes: in a text above, which ~* has no memory for, no escap
 KINDS = {"m": "materialized view", "f": "foreign table"}
 
 STATISTICS_SQL = """
-    SELECT s.schemaname::text, s.tablename::text, s.attname::text,
+    SELECT s.schema::text, s.relation::text, s.column::text,
            COALESCE((SELECT i.indrelid FROM pg_catalog.pg_index AS i WHERE i.indexrelid = c.oid), c.oid)::bigint
-    FROM pg_catalog.pg_stats AS s
-    JOIN pg_catalog.pg_namespace AS n ON n.nspname = s.schemaname
-    JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = s.tablename
-    WHERE concat_ws(' ', s.most_common_vals::text, s.histogram_bounds::text, s.most_common_elems::text) ~* %s
-    ORDER BY s.schemaname COLLATE "C", s.tablename COLLATE "C", s.attname COLLATE "C"
+    FROM (
+        SELECT schemaname, tablename, attname, most_common_vals::text, histogram_bounds::text, most_common_elems::text FROM pg_catalog.pg_stats
+        UNION ALL SELECT schemaname, tablename, statistics_name, most_common_vals::text, NULL, NULL FROM pg_catalog.pg_stats_ext
+        UNION ALL SELECT schemaname, tablename, statistics_name, most_common_vals::text, histogram_bounds::text, most_common_elems::text
+                  FROM pg_catalog.pg_stats_ext_exprs
+    ) AS s (schema, relation, "column", common, bounds, elements)
+    JOIN pg_catalog.pg_namespace AS n ON n.nspname = s.schema
+    JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = s.relation
+    WHERE concat_ws(' ', s.common, s.bounds, s.elements) ~* %s
+    ORDER BY s.schema COLLATE "C", s.relation COLLATE "C", s.column COLLATE "C"
 """
 
 

@@ -26,8 +26,9 @@ LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Equal values ar
 # `stranger` is a role whose code a SELECT, an UPDATE or a DELETE runs as the role that runs the statement: who owns the
 # table, its schema (and can put another table into its place) or the function of a trigger. Not strangers are superusers,
 # the role of the connection, and the owners of the users and of their schema.
-# `fires`: until PostgreSQL 18 an AFTER trigger runs as the role of the outer statement, also if a foreign key's action
-# caused it; BEFORE triggers run as the table's owner.
+# `acts` and `checks`: the table has code that a foreign key runs as the table's owner when it looks for rows or deletes some,
+# and when it updates some. Before PostgreSQL 18 that is no protection: an AFTER trigger runs as the role of the outer
+# statement, and any code can write into a table whose deferred trigger does.
 TABLES_SQL = """
     WITH schemas AS (
         SELECT n.oid, n.nspname, CASE WHEN pg_get_userbyid(n.nspowner) = 'pg_database_owner'
@@ -39,8 +40,7 @@ TABLES_SQL = """
         UNION SELECT c.relowner FROM pg_catalog.pg_class AS c JOIN schemas AS n ON n.oid = c.relnamespace
               WHERE n.nspname = %(schema)s AND c.relname = %(people)s AND c.relkind IN ('r', 'p')
     ), triggers AS (
-        SELECT t.tgrelid, p.proowner,
-               t.tgtype & 66 = 0 AND (p.pronamespace <> 'pg_catalog'::regnamespace OR p.proname NOT LIKE 'RI\\_FKey\\_%%') AS is_after
+        SELECT t.tgrelid, p.proowner, p.pronamespace <> 'pg_catalog'::regnamespace OR p.proname NOT LIKE 'RI\\_FKey\\_%%' AS is_own
         FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
         WHERE t.tgenabled <> 'D' AND t.tgtype & 24 <> 0
     )
@@ -56,7 +56,14 @@ TABLES_SQL = """
                   UNION ALL SELECT 3, t.proowner FROM triggers AS t WHERE t.tgrelid = c.oid) AS o (place, owner)
             WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY o.place, o.owner LIMIT 1),
            current_setting('server_version_num')::integer < 180000
-               AND EXISTS (SELECT FROM triggers AS t WHERE t.tgrelid = c.oid AND t.is_after)
+               AND (c.relhasrules OR EXISTS (SELECT FROM triggers AS t WHERE t.tgrelid = c.oid AND t.is_own)
+                    OR EXISTS (SELECT FROM pg_catalog.pg_index AS i
+                               WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))),
+           current_setting('server_version_num')::integer < 180000
+               AND (EXISTS (SELECT FROM pg_catalog.pg_constraint AS k
+                            WHERE k.conrelid = c.oid AND (k.contype = 'c' OR k.contype = 'f' AND k.confdeltype = 'd'))
+                    OR EXISTS (SELECT FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+                               WHERE a.attrelid = c.oid AND (a.attgenerated <> '' OR t.typtype = 'd')))
     FROM pg_catalog.pg_class AS c JOIN schemas AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'm', 'f') AND c.relpersistence <> 't'
       AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%%'
@@ -82,9 +89,11 @@ COLUMNS_SQL = """
         GROUP BY b.type
     )
     SELECT a.attrelid::bigint, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef, a.attgenerated <> '',
+           format('%%I.%%I%%s', n.nspname, t.typname, substring(format_type(a.atttypid, a.atttypmod) FROM '\\(\\d+\\)$')),
            k.base, k.leaf, COALESCE((SELECT o.collisdeterministic FROM pg_catalog.pg_collation AS o WHERE o.oid = a.attcollation), true),
            has_schema_privilege(a.relnamespace, 'USAGE') AND has_column_privilege(a.attrelid, a.attnum, 'SELECT')
-    FROM columns AS a JOIN kinds AS k ON k.type = a.atttypid
+    FROM columns AS a JOIN kinds AS k ON k.type = a.atttypid JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
     ORDER BY a.attrelid, a.attnum
 """
 
@@ -94,8 +103,9 @@ LINKS_SQL = """
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number ORDER BY u.place),
            ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS u (number, place)
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.confrelid AND a.attnum = u.number ORDER BY u.place),
-           ARRAY(SELECT format_type(a.atttypid, a.atttypmod) FROM unnest(k.confkey) WITH ORDINALITY AS u (number, place)
-                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.confrelid AND a.attnum = u.number ORDER BY u.place),
+           ARRAY(SELECT format('%I.%I', n.nspname, t.typname) FROM unnest(k.confkey) WITH ORDINALITY AS u (number, place)
+                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.confrelid AND a.attnum = u.number
+                 JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace ORDER BY u.place),
            ARRAY(SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname) FROM unnest(k.conpfeqop) WITH ORDINALITY AS u (operator, place)
                  JOIN pg_catalog.pg_operator AS o ON o.oid = u.operator JOIN pg_catalog.pg_namespace AS n ON n.oid = o.oprnamespace
                  ORDER BY u.place),
@@ -128,7 +138,8 @@ class Table:
     may_delete: bool
     hidden: bool
     stranger: str | None
-    fires: bool
+    acts: bool
+    checks: bool
 
     @property
     def is_ours(self) -> bool:
@@ -148,13 +159,17 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; `base` is the type below its domains, `leaf` that below its arrays too: "" where it is not PostgreSQL's own."""
+    """A column; `base` is the type below its domains, `leaf` that below its arrays too: "" where it is not PostgreSQL's own.
+
+    `sql_type` names its schema: PostgreSQL looks for others in the session's temporary schema first.
+    """
 
     name: str
     type: str
     not_null: bool
     has_default: bool
     is_generated: bool
+    sql_type: str
     base: str
     leaf: str
     is_deterministic: bool
@@ -278,11 +293,11 @@ class Tables:
         if table.is_ours:
             return
         parts = [self.require(part.oid, f"whose foreign key is {link.name}") for part in self.parts(table.oid)]
-        if link.action not in STOPPING and any(one.fires for one in (table, *parts)):
+        if any(one.acts or (link.action in KEEPING and one.checks) for one in (table, *parts)):
             raise Refusal(
-                f"Nothing was changed. The foreign key {link.name} (ON DELETE {ACTIONS[link.action]}) would fire an AFTER trigger of"
-                f" {self.label(table.oid)}, which belongs to the role {table.stranger}, and before PostgreSQL 18 its code would run as"
-                f" {self.role}: drop the trigger, or make the owner of {PEOPLE} the owner of the table."
+                f"Nothing was changed. The foreign key {link.name} (ON DELETE {ACTIONS[link.action]}) would run a trigger, a rule or an"
+                f" expression of {self.label(table.oid)}, which belongs to the role {table.stranger}, and before PostgreSQL 18 that code can"
+                f" run as {self.role}: drop it, or make the owner of {PEOPLE} the owner of the table."
             )
         columns = [one for one in self.columns[link.table] if one.name in link.columns]
         keys = [one for one in self.columns[link.target] if one.name in link.keys]

@@ -11,6 +11,11 @@ from ..sql import time_limits
 
 # PostgreSQL then raises where a policy would hide rows from this role.
 WHOLE_SQL = "SET LOCAL row_security = off; SET LOCAL bytea_output = 'hex'"
+# A commit that returns before it is on the disk would make the certificate untrue after a crash.
+DURABLE_SQL = """
+    SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+    WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
+"""
 UNHURRIED_SQL = "SET LOCAL statement_timeout = 0"  # A search reads the whole database.
 LOCK_TIMEOUT = 5_000  # Milliseconds.
 TABLE_LOCK_TIMEOUT = 500  # Less than deadlock_timeout, so that a session which waits for this one is not chosen to fail.
@@ -30,5 +35,6 @@ def writing(connection) -> Iterator[None]:
     with transaction.atomic(using=connection.alias, durable=True), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         cursor.execute(WHOLE_SQL)
+        cursor.execute(DURABLE_SQL)
         with time_limits(connection, lock=LOCK_TIMEOUT):
             yield

@@ -9,10 +9,26 @@ from functools import cache
 # Characters of an id: a short one is a word of its own in many texts, so it counts only as a whole value; a long one counts anywhere.
 SHORT, LONG = 8, 16
 ENOUGH = 3
-# What an address or an id may begin after: nothing, what cannot belong to it, or a character that is written as an escape.
-BEFORE = r"(^|[^[:alnum:]._%-]|\\+[nrtbf]|\\[0-7]{3}|\\+u[0-9a-f]{4}|%[0-9a-f]{2}|&#?[[:alnum:]]+;)"
+# How else JSON, arrays, composites, SQL and HTML write a character.
+NAMED = {
+    "@": ("&commat;",),
+    '"': (r'\\+"', '""', "&quot;"),
+    "\\": (r"\\+",),
+    "'": ("''", "&apos;"),
+    "&": ("&amp;",),
+    "<": ("&lt;",),
+    ">": ("&gt;",),
+}
+# What else than letters and digits may be in an address before the @. "=" may, but is what separates a name from its value.
+MARKS = "!#$&'*+/?^`{|}~"
+HEX = "|".join(f"{ord(mark):02x}" for mark in f"{MARKS}._%-")
+ESCAPES = r"\\+u[0-9a-f]{4}|%[0-9a-f]{2}|&#?[[:alnum:]]+;"
+ENDS = rf"\\+[nrtbf]|\\+[0-7]{{3}}|\\+u(?!00(?:{HEX}))[0-9a-f]{{4}}|%(?!{HEX})[0-9a-f]{{2}}|&#?[[:alnum:]]+;"
+# What an address may begin after: nothing, or what cannot belong to it, also written as an escape. Marks may stand in between,
+# as quotes do; after a letter they are a part of the word, as in o'brien.
+BEFORE = rf"((?:^|[^[:alnum:]{MARKS}._%-]|{ENDS})(?:[{MARKS}]|{ESCAPES})*)"
 AFTER = r"(?![[:alnum:]_-]|\.[[:alnum:]])"
-BEFORE_ID = BEFORE.replace("._%-", "_-")
+BEFORE_ID = rf"(^|[^[:alnum:]_-]|\\+[nrtbf]|\\[0-7]{{3}}|{ESCAPES})"
 AFTER_ID = r"(?![[:alnum:]_-])"
 
 
@@ -110,7 +126,7 @@ def _letter(letter: str) -> str:
         forms.append("".join(rf"\\+u{units[at : at + 4]}" for at in range(0, len(units), 4)))
         forms.append("".join(f"%(?:25)*{byte:02x}" for byte in one.encode()))
         forms.append("".join(f"={byte:02x}" for byte in one.encode()))
+        forms.append("".join(rf"\\+{byte:03o}" for byte in one.encode() if byte > 127))  # As encode(…, 'escape') writes bytes.
         forms.extend(f"&#0*(?:{ord(part)}|x0*{ord(part):x});" for part in one if len(one) == 1)
-    if letter == "@":
-        forms.append("&commat;")
-    return f"(?:{'|'.join(dict.fromkeys(forms))})"
+    forms += NAMED.get(letter, ())
+    return f"(?:{'|'.join(filter(None, dict.fromkeys(forms)))})"
