@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
+# It takes most of a minute: pip shows what it does where somebody watches.
+INSTALL = $(BIN)/python -m pip install $$([ -t 1 ] || echo --quiet) --disable-pip-version-check --no-warn-script-location
 
 .PHONY: help migrate test admin check bench
 .DEFAULT_GOAL := help
@@ -14,8 +16,8 @@ migrate: $(VENV)/ready ## Build the database, or bring it up to date, and verify
 	@$(MANAGE) migrate
 	@$(MANAGE) dbstatus --release
 
-test: $(VENV)/ready ## Run the tests on a throw-away server (PYTEST="-k name" passes options on)
-	@$(BIN)/python -m pytest -q -n auto $(PYTEST)
+test: $(VENV)/ready ## Run the tests, but for the slow ones, on a throw-away server (PYTEST="-k name" passes options on)
+	@$(BIN)/python -m pytest -q -n auto -m "not slow" $(PYTEST)
 
 admin: $(VENV)/ready ## Add demo data and an administrator, and serve the admin (ADDRESS=0.0.0.0:8080)
 	@DJANGO_SETTINGS_MODULE=fly2any.settings $(BIN)/python -c 'import sys; from django.conf import settings; sys.exit(None if settings.DEBUG \
@@ -24,7 +26,7 @@ admin: $(VENV)/ready ## Add demo data and an administrator, and serve the admin 
 	@$(MANAGE) dbseed --admin $(SEED)
 	@$(MANAGE) runserver $(ADDRESS)
 
-check: $(VENV)/ready-dev ## Everything that CI runs: linters, types, migrations, deployment, tests
+check: $(VENV)/ready-dev ## Everything that CI runs: linters, types, migrations, deployment, all tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -35,7 +37,7 @@ check: $(VENV)/ready-dev ## Everything that CI runs: linters, types, migrations,
 	@env POSTGRES_URL= DATABASE_URL= $(MANAGE) dbcontract --check
 	@env POSTGRES_URL=postgresql://nobody@localhost/nothing SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
 		ALLOWED_HOSTS=admin.example.com $(MANAGE) check --deploy --fail-level WARNING
-	@$(MAKE) --no-print-directory test
+	@$(BIN)/python -m pytest -q -n auto $(PYTEST)
 
 bench: $(VENV)/ready-dev ## Measure against a peer or the limit (BENCH=seed runs one)
 	@$(BIN)/python -m benchmarks $(BENCH)
@@ -49,9 +51,9 @@ $(VENV)/ready: requirements.txt
 		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; } 2>/dev/null \
 		|| { if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
 			else echo "$(PYTHON) has neither ensurepip nor pip: apt-get install python3-venv (or your system's like), then run make again."; fi >&2; exit 2; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location -r requirements.txt
+	@$(INSTALL) -r requirements.txt
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready requirements-dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
