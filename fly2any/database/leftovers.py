@@ -15,6 +15,7 @@ from psycopg import sql
 from .catalog import quote
 from .diagnosis import sqlstate
 from .findings import Finding, Severity
+from .sql import catalogue
 
 MARK = "fly2any: "  # Before the JSON of a mark.
 SCRATCH, RESTORE, INTO, BEFORE = "scratch", "restore", "into", "before"
@@ -106,7 +107,7 @@ def drop_left(connection, purpose: str) -> list[str]:
 
 
 def _marked(connection) -> Iterator[Leftover]:
-    with connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(DATABASES_SQL)
         rows = cursor.fetchall()
     for name, text, owned, used, now, current in rows:

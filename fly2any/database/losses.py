@@ -25,7 +25,7 @@ MOST_COUNTED = 1_000_000
 PLACE_SQL = """
     SELECT pg_catalog.to_regclass(%(table)s) IS NOT NULL AND (%(column)s::text IS NULL OR EXISTS (
         SELECT FROM pg_catalog.pg_attribute AS a
-        WHERE a.attrelid = pg_catalog.to_regclass(%(table)s) AND a.attname = %(column)s::text AND NOT a.attisdropped))
+        WHERE a.attrelid = pg_catalog.to_regclass(%(table)s)::oid AND a.attname = %(column)s::text AND NOT a.attisdropped))
 """
 
 

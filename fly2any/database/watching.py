@@ -103,7 +103,7 @@ class Watcher:
         own, told, waited = self.connection.copy(), False, 0.5
         try:
             while True:
-                with own.cursor() as cursor:
+                with catalogue(own) as cursor:
                     say_cancelled(self.progress, cancel_waiters(cursor, MIGRATION_LOCK, blocked=blocked)[0])
                 build = read_build(own, self.pid)
                 if blockers := read_activity(own, BLOCKERS_SQL, pid=self.pid):

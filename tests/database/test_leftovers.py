@@ -95,11 +95,12 @@ def test_a_scratch_database_is_marked_and_gone_in_the_end(database):
 
 
 def test_a_database_that_somebody_else_makes_meanwhile_is_not_dropped(database, beside, monkeypatch):
-    create = restore._create
+    create = restore.create
     monkeypatch.setattr(restore, "opened", lambda *_: nullcontext("no file"))
     monkeypatch.setattr(restore, "refuse_what_cannot_be", lambda *_: None)
     monkeypatch.setattr(restore, "_want_roles", lambda *_: None)
-    monkeypatch.setattr(restore, "_create", lambda connection, name: (beside("_theirs", None), create(connection, name)))
+    monkeypatch.setattr(restore, "_require_trust", lambda *_: None)
+    monkeypatch.setattr(restore, "create", lambda connection, name: (beside("_theirs", None), create(connection, name)))
 
     with django(database) as connection, pytest.raises(ProgrammingError, match="already exists"):
         restore.restore_into(connection, f"{database.name}_theirs", None, None, Progress())

@@ -30,7 +30,9 @@ NEAR = {
 }
 # Those of COMMANDS in between, and what else needs a session.
 SESSIONS = """
-    dbbackup
+    dbbackup --verify
+    dbrestore latest --into copied
+    dbrestore latest --yes
     STEPS
     migrate
     dbadopt
@@ -156,7 +158,8 @@ def test_no_command_and_no_page_calls_what_another_role_planted(planted, tmp_pat
     begun = log.stat().st_size
 
     ran = manage("shell", "-v0", "-c", drive(SESSIONS.replace("STEPS", COMMANDS)), url=planted.url(), timeout=600, METRICS_TOKEN=TOKEN,
-                 BACKUP_LOCATION=str(tmp_path / "backups"), ARCHIVE_LOCATION=str(tmp_path / "archive"))  # fmt: skip
+                 BACKUP_LOCATION=str(tmp_path / "backups"), ARCHIVE_LOCATION=str(tmp_path / "archive"),
+                 RETENTION="price_history=1,ai_conversations=1,recent_searches=1,axes_accessattempt=1")  # fmt: skip
 
     said = log.read_text()[begun:]
     assert ran.returncode == 0, ran.stderr

@@ -8,8 +8,12 @@ import psutil
 import psycopg
 import pytest
 
-from fly2any.database.backup.properties import copy_properties, literals
-from fly2any.database.backup.restore import beside
+from fly2any.database.backup.properties import copy_grants, copy_properties, create, literals
+from fly2any.database.backup.restore import beside, dropped_where_it_fails, restore_into, want_name
+from fly2any.database.backup.store import store_at
+from fly2any.database.backup.take import take
+from fly2any.database.diagnosis import Refusal
+from fly2any.database.watching import Progress
 from tests.conftest import django, manage, start_manage
 from tests.database.taken import Told, change, databases, rows, run, the_one
 from tests.servers import open_transaction
@@ -130,7 +134,7 @@ def test_a_restore_gives_everything_back_to_its_owner_or_says_whom_it_misses(fil
     filled.execute(f"CREATE POLICY p ON users TO {role}_reads USING (true)")
     try:
         assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
-        assert run(filled, "dbrestore", "latest", "--yes", place=place).returncode == 0
+        assert run(filled, "dbrestore", "latest", "--yes", "--trust", role, place=place).returncode == 0
         owners = "SELECT tableowner FROM pg_tables WHERE tablename IN ('notifications', 'users') ORDER BY tablename"
         assert filled.execute(owners) == [(role,), ("postgres",)]
         assert filled.execute(f"SELECT has_column_privilege('{role}_reads', 'users', 'email', 'SELECT')") == [(True,)]
@@ -268,6 +272,62 @@ def test_when_the_server_is_lost_the_latest_is_restored_on_a_new_one(filled, own
     assert (restored.returncode, restored.stderr) == (0, "")
     assert f"Origin    it is not of {filled.name} on this server, but of another.\n" in restored.stdout
     assert rows(new) == rows(filled)
+
+
+def test_code_of_others_runs_as_the_role_that_restores_only_where_that_trusts_them(migrated, place):
+    role, name = f"{migrated.name}_mallory", f"{migrated.name}_copy"
+    migrated.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA mal AUTHORIZATION {role}; CREATE ROLE {role}_trusted")
+    migrated.execute(f"REVOKE CONNECT ON DATABASE {migrated.name} FROM PUBLIC; ALTER TABLE users OWNER TO {role}_trusted")
+    datacl = "SELECT ARRAY(SELECT a::text FROM unnest(datacl) AS a ORDER BY 1) FROM pg_database WHERE datname = %s"
+    try:
+        migrated.execute(
+            "CREATE FUNCTION mal.is_fine(int) RETURNS bool LANGUAGE sql AS 'SELECT true';"
+            f" CREATE TABLE mal.checked (a int CHECK (mal.is_fine(a))); INSERT INTO mal.checked VALUES (1);"
+            f" ALTER FUNCTION mal.is_fine(int) OWNER TO {role}"
+        )
+        with django(migrated) as connection:
+            store = store_at(place)
+            manifest = take(connection, store, Progress())
+            with pytest.raises(Refusal, match=rf"^Code of {role} in .* would run as this role .* add --trust {role}\.$"):
+                restore_into(connection, name, store, manifest, Progress())
+            assert name not in databases(migrated)
+
+            restore_into(connection, name, store, manifest, Progress(), trust=[role])
+            with pytest.raises(Refusal, match="is the database in use: leave --into out"):
+                want_name(connection, migrated.name)
+
+        assert migrated.execute(datacl, [name]) == migrated.execute(datacl, [migrated.name])
+    finally:
+        migrated.execute(f"DROP DATABASE IF EXISTS {name}")
+        migrated.execute(
+            f"REASSIGN OWNED BY {role}_trusted TO postgres; DROP OWNED BY {role} CASCADE; DROP ROLE {role}, {role}_trusted"
+        )
+
+
+def test_a_database_that_is_being_restored_lets_no_other_role_in(migrated):
+    name = f"{migrated.name}_copy"
+    try:
+        with django(migrated) as connection:
+            create(connection, name)
+            public = f"SELECT has_database_privilege('pg_monitor', '{name}', 'CONNECT')"
+            closed = migrated.execute(public)
+            copy_grants(connection, name)
+        assert (closed, migrated.execute(public)) == ([(False,)], [(True,)])
+    finally:
+        migrated.execute(f"DROP DATABASE IF EXISTS {name}")
+
+
+def test_why_a_restore_failed_is_said_although_the_database_cannot_be_dropped(migrated):
+    told = Told()
+    with (
+        django(migrated) as connection,
+        pytest.raises(Refusal, match=r"^the reason$"),
+        dropped_where_it_fails(connection, migrated.name, told),
+    ):
+        raise Refusal("the reason")
+
+    [sentence] = told.sentences
+    assert sentence.startswith(f"The unfinished database {migrated.name} could not be dropped (")
 
 
 def test_settings_are_copied_as_values_and_run_no_sql_of_the_role_that_made_them(migrated):

@@ -13,7 +13,7 @@ from ..watching import Progress
 LIKE_SQL = """
     SELECT pg_catalog.pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, pg_catalog.to_jsonb(d) ->> 'datlocprovider',
            COALESCE(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale'),
-           pg_catalog.pg_get_userbyid(d.datdba), d.datconnlimit, d.datacl::text
+           pg_catalog.pg_get_userbyid(d.datdba), d.datconnlimit
     FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
 """
 SETTINGS_SQL = """
@@ -24,7 +24,7 @@ SETTINGS_SQL = """
 """
 GRANTS_SQL = """
     SELECT CASE WHEN a.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee) END, a.privilege_type, a.is_grantable
-    FROM pg_catalog.pg_database AS d, pg_catalog.aclexplode(d.datacl) AS a
+    FROM pg_catalog.pg_database AS d, pg_catalog.aclexplode(COALESCE(d.datacl, pg_catalog.acldefault('d', d.datdba))) AS a
     WHERE d.datname = pg_catalog.current_database() ORDER BY 1, 2
 """
 # Settings that are lists, stored as they are written: each element is quoted where it must be.
@@ -51,18 +51,37 @@ def creation(connection, name: str) -> sql.Composed:
     return sql.SQL(" ").join(parts)
 
 
+def create(connection, name: str) -> None:
+    """Create the database `name`, like that of `connection`, closed to other roles until copy_grants()."""
+    statement = creation(connection, name)
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
+
+
+def copy_grants(connection, name: str) -> None:
+    """Give roles the privileges on the database `name` that they have on that of `connection`."""
+    with catalogue(connection) as cursor:
+        cursor.execute(GRANTS_SQL)
+        grants = cursor.fetchall()
+    with connection.cursor() as cursor:
+        for role, privilege, may_grant in grants:
+            option = " WITH GRANT OPTION" if may_grant and role is not None else ""
+            grantee = sql.SQL("PUBLIC") if role is None else sql.Identifier(role)
+            statement = sql.SQL(f"GRANT {privilege} ON DATABASE {{}} TO {{}}{option}")
+            cursor.execute(statement.format(sql.Identifier(name), grantee))
+
+
 def copy_properties(connection, elsewhere, new: str, progress: Progress) -> None:
-    """Give the database `new` what that of `connection` has besides its content, over `elsewhere`, a connection to another.
+    """Give the database `new` the settings, the limit and the owner of that of `connection`, over `elsewhere`, a connection to another.
 
     A setting that PostgreSQL itself ignores, as it is no list, is left out, and `progress` is told.
     """
     with catalogue(connection) as cursor:
         cursor.execute(SETTINGS_SQL)
         settings_of = cursor.fetchall()
-        cursor.execute(GRANTS_SQL)
-        grants = cursor.fetchall()
         cursor.execute(LIKE_SQL)
-        *_, owner, limit, acl = cursor.fetchone()
+        *_, owner, limit = cursor.fetchone()
     name = sql.Identifier(new)
     with elsewhere.cursor() as cursor:
         for role, lines in settings_of:
@@ -75,12 +94,6 @@ def copy_properties(connection, elsewhere, new: str, progress: Progress) -> None
                     continue
                 alter = whom if role else sql.SQL("ALTER DATABASE {}").format(name)
                 cursor.execute(sql.SQL("{} SET {} TO {}").format(alter, sql.Identifier(option), shown))
-        if acl is not None:
-            cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
-        for role, privilege, may_grant in grants:
-            option = " WITH GRANT OPTION" if may_grant and role is not None else ""
-            grantee = sql.SQL("PUBLIC") if role is None else sql.Identifier(role)
-            cursor.execute(sql.SQL(f"GRANT {privilege} ON DATABASE {{}} TO {{}}{option}").format(name, grantee))
         if limit != -1:
             cursor.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, sql.Literal(limit)))
         cursor.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, sql.Identifier(owner)))

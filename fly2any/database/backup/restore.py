@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -17,10 +18,11 @@ from fly2any.postgres import search_path
 
 from ..catalog import quote
 from ..clock import read_clock
-from ..diagnosis import Refusal, Unfit
+from ..diagnosis import Refusal, Unfit, explain
 from ..leftovers import BEFORE, INTO, RESTORE, comment, drop_left, mark
 from ..migration_state import known_migrations, replaced_migrations
 from ..scratch import drop
+from ..server import read_origin
 from ..sql import catalogue
 from ..status import verify
 from ..watching import Progress
@@ -28,14 +30,15 @@ from . import tools
 from .attached import read_attached
 from .contents import differences, read_contents
 from .manifest import Manifest, home_of, sha256_of
-from .properties import copy_properties, creation
+from .properties import copy_grants, copy_properties, create
 from .sealing import ENDING, unseal
+from .signing import SIGNED
 from .store import Store
 from .take import findings_of
 from .workfolder import work_folder
 
 SESSIONS_SQL = """
-    SELECT pid FROM pg_catalog.pg_stat_activity WHERE datname = %s AND pid <> pg_catalog.pg_backend_pid() ORDER BY pid
+    SELECT pid FROM pg_catalog.pg_stat_activity WHERE datname = ANY (%s) AND pid <> pg_catalog.pg_backend_pid() ORDER BY pid
 """
 TERMINATE_SQL = "SELECT pg_catalog.pg_terminate_backend(%s)"
 # Which of these roles are not on the server, and which of the owners the role that restores may not give things to.
@@ -46,8 +49,14 @@ MISSING_SQL = """
                THEN name = ANY (%(owners)s) AND NOT pg_catalog.pg_has_role(name::name, 'MEMBER') ELSE true END
     ORDER BY name
 """
+# Whose code a restore runs as the role that restores, which has more privileges: not of superusers, who have all anyway.
+OTHERS_SQL = """
+    SELECT rolname FROM pg_catalog.pg_roles
+    WHERE rolname = ANY (%s) AND NOT rolsuper AND rolname NOT IN (current_user, session_user) ORDER BY rolname COLLATE "C"
+"""
 COMMENT_SQL = """
-    SELECT pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+    SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
+    WHERE datname = pg_catalog.current_database()
 """
 USED_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -203,7 +212,16 @@ def beside(connection, name: str, *, schema: str | None = None) -> Iterator:
         del connections[alias], connections.databases[alias]
 
 
-def restore_into(connection, name: str, store: Store, manifest: Manifest, progress: Progress, *, purpose: str = INTO) -> None:
+def restore_into(
+    connection,
+    name: str,
+    store: Store,
+    manifest: Manifest,
+    progress: Progress,
+    *,
+    trust: Sequence[str] = (),
+    purpose: str = INTO,
+) -> None:
     """Restore into the database `name` of the server, made and marked if it is not there; the mark of --into ends with it.
 
     Raises Refusal where it is not empty, and where what was restored is not what the backup says.
@@ -212,31 +230,47 @@ def restore_into(connection, name: str, store: Store, manifest: Manifest, progre
         connection.ensure_connection()
         refuse_what_cannot_be(manifest, connection)
         _want_roles(connection, manifest)
+        _require_trust(connection, manifest, trust)
         with opened(store, manifest, progress) as path:
-            with connection.cursor() as cursor:
+            with catalogue(connection) as cursor:
                 cursor.execute("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])
                 is_there = cursor.fetchone()[0]
-            if not is_there:
-                _create(connection, name)  # Raises if another client has created it meanwhile; that one is not dropped.
-            try:
-                if not is_there:
-                    mark(connection, name, purpose)
+            if is_there:
                 _restore(connection, name, path, manifest, progress)
-                if not is_there and purpose == INTO:
+                return
+            create(connection, name)  # Raises if another client has created it meanwhile; that one is not dropped.
+            with dropped_where_it_fails(connection, name, progress):
+                mark(connection, name, purpose)
+                _restore(connection, name, path, manifest, progress)
+                copy_grants(connection, name)
+                if purpose == INTO:
                     comment(connection, name, None)
-            except BaseException:
-                if not is_there:
-                    drop(connection, name)
-                raise
 
 
-def want_name(name: str) -> None:
-    """Raise Refusal where `name` is no name for a database to restore into."""
+@contextmanager
+def dropped_where_it_fails(connection, name: str, progress: Progress) -> Iterator[None]:
+    """Run the block; where it raises, drop the database `name`, or tell `progress` that it is left."""
+    try:
+        yield
+    except BaseException:
+        try:
+            drop(connection, name)
+        except Error as error:
+            progress.say(
+                f"The unfinished database {name} could not be dropped ({explain(error)}); `manage.py dbstatus` lists it."
+            )
+        raise
+
+
+def want_name(connection, name: str) -> None:
+    """Raise Refusal where `name` is no name for a database to restore into beside that of `connection`."""
+    if name == read_origin(connection).database:
+        raise Refusal(f"{name} is the database in use: leave --into out to restore over it, or name another.")
     if not name or len(name.encode()) > 63 or name in (*MAINTENANCE, "template0"):
         raise Refusal(f"“{name}” is no name for a database of one's own of at most 63 bytes: give --into another.")
 
 
-def restore_over(connection, store: Store, manifest: Manifest, progress: Progress) -> str:
+def restore_over(connection, store: Store, manifest: Manifest, progress: Progress, *, trust: Sequence[str] = ()) -> str:
     """Restore into a new database, compare it, and swap it with the one of `connection`; return the old one's new name.
 
     Until the swap, one transaction, the database is as it was and in use; the old one is kept. Raises Refusal, with nothing
@@ -244,25 +278,22 @@ def restore_over(connection, store: Store, manifest: Manifest, progress: Progres
     """
     with connection.direct():
         connection.ensure_connection()
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.current_database()")
-            current = cursor.fetchone()[0]
-            read_attached(connection).require_no_prepared(current)
+        with catalogue(connection) as cursor:
             cursor.execute(COMMENT_SQL)
-            said = cursor.fetchone()[0]
+            current, said = cursor.fetchone()
+        read_attached(connection).require_no_prepared(current)
         stamp = stamp_of(connection)
         short = current.encode()[:30].decode(errors="ignore")
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
         drop_left(connection, RESTORE)
-        restore_into(connection, new, store, manifest, progress, purpose=RESTORE)
-        with beside(connection, _maintenance(connection, current)) as elsewhere:
-            try:
-                copy_properties(connection, elsewhere, new, progress)
-                connection.close()
-                swap(elsewhere, current, new=new, old=old, said=said)
-            except BaseException:
-                drop(elsewhere, new)
-                raise
+        restore_into(connection, new, store, manifest, progress, trust=trust, purpose=RESTORE)
+        with (
+            beside(connection, _maintenance(connection, current)) as elsewhere,
+            dropped_where_it_fails(elsewhere, new, progress),
+        ):
+            copy_properties(connection, elsewhere, new, progress)
+            connection.close()
+            swap(elsewhere, current, new=new, old=old, said=said)
     return old
 
 
@@ -284,14 +315,14 @@ def swap(elsewhere, current: str, *, new: str, old: str, said: str | None) -> No
     def end_sessions() -> None:
         own = elsewhere.copy()
         try:
-            with own.cursor() as cursor:
-                while not over.is_set():
-                    for name in (current, new):
-                        cursor.execute(SESSIONS_SQL, [name])
-                        for session in cursor.fetchall():
-                            with suppress(Error):  # Of a role that this one may not end: the rename says that it is in the way.
-                                cursor.execute(TERMINATE_SQL, session)
-                    over.wait(0.2)
+            while not over.is_set():
+                with catalogue(own) as cursor:
+                    cursor.execute(SESSIONS_SQL, [[current, new]])
+                    sessions = cursor.fetchall()
+                for session in sessions:
+                    with suppress(Error), own.cursor() as cursor:  # Of a role that this one may not end: the rename says so.
+                        cursor.execute(TERMINATE_SQL, session)
+                over.wait(0.2)
         except Error:
             pass  # The rename says what is wrong.
         finally:
@@ -325,6 +356,23 @@ def _want_roles(connection, manifest: Manifest) -> None:
         )
 
 
+def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None:
+    """Raise Refusal where code of roles would run as this one that are neither in `trust` nor those whose database it was.
+
+    A restore runs functions in checks, for example, as the role that restores. Nothing is asked of an unsigned backup, which
+    somebody trusted as a whole.
+    """
+    with catalogue(connection) as cursor:
+        cursor.execute(OTHERS_SQL, [list(manifest.owners)])
+        others = [name for (name,) in cursor.fetchall() if name not in (*manifest.trusted, *trust)]
+    if others and manifest.signed == SIGNED:
+        options = " ".join(f"--trust {shlex.quote(name)}" for name in others)
+        raise Refusal(
+            f"Code of {', '.join(others)} in {manifest.name} would run as this role while it is restored:"
+            f" look at it with `dbbackup --check`, which runs it apart, and if you trust it, add {options}."
+        )
+
+
 def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Progress) -> None:
     with beside(connection, name, schema=home_of(manifest)) as target:
         if is_used(target):
@@ -334,13 +382,6 @@ def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Pr
             raise Refusal(
                 f"What was restored is not what {manifest.name} says: {reason}. Nothing was replaced; use another backup."
             )
-
-
-def _create(connection, name: str) -> None:
-    """Make the database `name`, like that of `connection`."""
-    statement = creation(connection, name)
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
 
 
 def _maintenance(connection, current: str) -> str:

@@ -35,7 +35,7 @@ HERE = {name: value for name, value in PINNED.items() if name != "search_path"} 
 
 COLUMNS_SQL = """
     SELECT a.attname FROM pg_catalog.pg_attribute AS a
-    WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+    WHERE a.attrelid = pg_catalog.to_regclass(%s)::oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
     ORDER BY a.attnum
 """
 VERSIONS_SQL = """

@@ -34,19 +34,19 @@ SIZES_SQL = """
     SELECT pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::bigint,
            (pg_catalog.pg_table_size(c.oid) + COALESCE(pg_catalog.pg_table_size(pg_catalog.to_regclass(%(child)s)), 0))
                / pg_catalog.current_setting('block_size')::bigint
-    FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%(table)s)
+    FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%(table)s)::oid
 """
 # What makes a table other than the plain one that these statements are for: rows of it that are elsewhere, or of others that go with it.
 IN_THE_WAY_SQL = """
-    SELECT 'is partitioned, or no table' FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%(table)s) AND c.relkind <> 'r'
+    SELECT 'is partitioned, or no table' FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%(table)s)::oid AND c.relkind <> 'r'
     UNION ALL
     SELECT 'has rows in ' || i.inhrelid::regclass::text || ', which inherits from it' FROM pg_catalog.pg_inherits AS i
-    WHERE i.inhparent = pg_catalog.to_regclass(%(table)s)
+    WHERE i.inhparent = pg_catalog.to_regclass(%(table)s)::oid
     UNION ALL
     SELECT 'is what a foreign key of ' || k.conrelid::regclass::text || ' points at, whose rows would go too'
     FROM pg_catalog.pg_constraint AS k
-    WHERE k.contype = 'f' AND k.confrelid = pg_catalog.to_regclass(%(table)s) AND k.conrelid <> k.confrelid
-      AND k.conrelid IS DISTINCT FROM pg_catalog.to_regclass(%(child)s)
+    WHERE k.contype = 'f' AND k.confrelid = pg_catalog.to_regclass(%(table)s)::oid AND k.conrelid <> k.confrelid
+      AND k.conrelid IS DISTINCT FROM pg_catalog.to_regclass(%(child)s)::oid
     ORDER BY 1
 """
 # Raises where this role, or this server, removes nothing: better before anything is archived.

@@ -37,7 +37,15 @@ class Command(BaseCommand):
             help="Allow a backup or archive that NAME names and no key of this installation signed.",
         )
 
-    def handle(self, *, name, database, into, archive, yes, unsigned, **options):
+        parser.add_argument(
+            "--trust",
+            metavar="ROLE",
+            action="append",
+            default=[],
+            help="Restore although code that belongs to this role runs as the role that restores; may be repeated.",
+        )
+
+    def handle(self, *, name, database, into, archive, yes, unsigned, trust, **options):
         if archive:
             self.put_back(connections[database], name, unsigned)
             return
@@ -52,8 +60,8 @@ class Command(BaseCommand):
             self.stdout.write(f"Origin    it is not of {origin.database} on this server, but of another.")
         current = connection.settings_dict["NAME"]
         if into is not None:
-            want_name(into)
-            restore_into(connection, into, store, manifest, progress)
+            want_name(connection, into)
+            restore_into(connection, into, store, manifest, progress, trust=trust)
             self.stdout.write(f"Restored  into {into}, compared: every row is there.")
             return
         for note in read_attached(connection).notes():
@@ -65,7 +73,7 @@ class Command(BaseCommand):
                 " name. --into NAME restores beside."
             )
             return
-        old = restore_over(connection, store, manifest, progress)
+        old = restore_over(connection, store, manifest, progress, trust=trust)
         self.stdout.write(
             f"Restored  {current}, compared: every row is there.\n"
             f"Kept      the old database as {old}. When it is no longer needed: DROP DATABASE {quote(old)}"
