@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 
 import pytest
 from django.conf import settings
@@ -10,7 +11,7 @@ from django.db import OperationalError
 
 from fly2any.database.diagnosis import Refusal
 from tests.conftest import django, manage
-from tests.servers import open_transaction
+from tests.servers import open_transaction, wait_until
 
 USER = """INSERT INTO users (id, email, "updatedAt") VALUES ('a', 'a@example.com', now())"""
 EMAILS = "SELECT email FROM users ORDER BY id"
@@ -82,6 +83,26 @@ def test_flush_waits_for_no_lock_for_long(used):
         call(used, "flush", yes=True, without_backup=True)
 
     assert used.execute(EMAILS) == [("a@example.com",)]
+
+
+def test_rows_that_are_committed_while_flush_waits_for_its_locks_stay(database):
+    database.execute("CREATE TABLE users (id text, email text)")  # The only table of a model that is there.
+
+    def commit(site):
+        wait_until(database, "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass")
+        site.execute("COMMIT")
+
+    with open_transaction(database, "INSERT INTO users VALUES ('a', 'a@example.com')") as site:
+        thread = threading.Thread(target=commit, args=[site])
+        thread.start()
+        with pytest.raises(Refusal) as refused:
+            call(database, "flush")
+        thread.join()
+
+    assert str(refused.value) == (
+        "Rows were written meanwhile (table users (1 row)), so nothing was changed: run the command again."
+    )
+    assert database.execute(EMAILS) == [("a@example.com",)]
 
 
 def test_fixtures_overwrite_no_row_without_yes(used, tmp_path):

@@ -13,7 +13,7 @@ from tests.database.taken import keep
 from tests.database.test_clocks import backup
 
 
-def losses(database, *targets, environment=None):
+def losses(database, *targets):
     with django(database) as connection:
         executor = MigrationExecutor(connection)
         return read_losses(connection, executor.loader, executor.migration_plan(list(targets)))

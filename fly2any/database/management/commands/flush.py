@@ -2,6 +2,8 @@ from django.core.management.base import CommandError
 from django.core.management.commands import flush
 from django.db import connections
 
+from fly2any.database.catalog import quote
+from fly2any.database.diagnosis import Refusal
 from fly2any.database.locks import LOCK_TIMEOUT
 from fly2any.database.losses import read_rows, want_consent
 from fly2any.database.management.arguments import add_consent
@@ -25,7 +27,19 @@ class Command(flush.Command):
             want_consent(connection, "flush empties", lost, yes=yes, without_backup=without_backup)
         try:
             with time_limits(connection, lock=LOCK_TIMEOUT * 1000):
+                if tables and not lost:
+                    self.require_empty(connection, tables)
                 super().handle(**options | {"interactive": False})
         except CommandError as error:
             raise (error.__cause__ or error) from None  # Django's own sentence guesses at what the server said.
         self.stdout.write(f"Emptied {len(tables)} tables." if tables else "No tables of our models found: nothing was changed.")
+
+    def require_empty(self, connection, tables):
+        """Lock the tables; raise Refusal where one has rows by now."""
+        with connection.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {', '.join(map(quote, sorted(tables)))} IN ACCESS EXCLUSIVE MODE")
+            if lost := read_rows(connection, tables):
+                raise Refusal(
+                    f"Rows were written meanwhile ({', '.join(map(str, lost))}), so nothing was changed: run the command again."
+                )
+            cursor.execute("SET LOCAL row_security TO DEFAULT")
