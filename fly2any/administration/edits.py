@@ -12,7 +12,7 @@ from typing import Any
 
 from django import forms
 from django.contrib.admin.widgets import ForeignKeyRawIdWidget, RelatedFieldWidgetWrapper
-from django.db import models
+from django.db import DatabaseError, models
 from django.db.models.functions import Cast
 from django.forms.boundfield import BoundField
 from django.utils.choices import flatten_choices
@@ -27,6 +27,12 @@ def with_stored_text(rows: models.QuerySet) -> models.QuerySet:
     """Return `rows` with the text of each editable column, read in the same statement as its value."""
     fields = [field for field in rows.model._meta.local_concrete_fields if field.editable]
     return rows.annotate(**{STORED + field.name: Cast(field.name, models.TextField()) for field in fields})
+
+
+def require_row(row: models.Model) -> None:
+    """Raise DatabaseError unless the row that was added is in its table: a trigger or a policy may skip it silently."""
+    if not type(row)._base_manager.filter(pk=row.pk).exists():
+        raise DatabaseError("The row was not added.")
 
 
 def _widget(field: forms.Field) -> Any:
@@ -196,8 +202,9 @@ class EditForm(forms.ModelForm):
 
     def write(self) -> None:
         """Write the row: a new one, or the changed columns of a stored one, with the time of its last change; none, no write."""
-        if self.instance._state.adding or not self.watched:
+        if self.instance._state.adding:
             self.instance.save()
+            require_row(self.instance)
             return
         changed = {*self.changed_data} & {field.name for field in self.instance._meta.local_concrete_fields}
         if changed:

@@ -28,6 +28,10 @@ KINDS = {
     "23514": "The constraint {constraint} does not allow this value of {what}.",
     "23P01": "The constraint {constraint} does not allow this value of {what} beside the other rows.",
 }
+SKIPPED = (
+    "The database did not write or delete every row: nothing was saved. A trigger or a policy of the table skipped a row, "
+    "or another client deleted it first."
+)
 REFUSED = (
     "22",
     "23",
@@ -79,7 +83,7 @@ def refusal(error: Error, model: type[models.Model] | None = None) -> Validation
     elif state.startswith("P0"):
         sentence = f"A trigger of the database refused this (SQLSTATE {state}): the server's log says why."
     elif type(error) is DatabaseError:
-        sentence = "The database did not write the row: a trigger or a policy of its table skipped it."
+        sentence = SKIPPED
     elif isinstance(error, IntegrityError) and not state:
         sentence = "Rows of other tables still refer to this."
     else:

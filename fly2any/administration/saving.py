@@ -10,7 +10,7 @@ from django.db import DatabaseError, connection, models, transaction
 from django.http import HttpRequest, HttpResponseRedirect
 
 from . import deadlines
-from .edits import EditForm, with_stored_text
+from .edits import EditForm, require_row, with_stored_text
 from .refusals import in_one_sentence, is_refusal, refusal, with_refusal
 
 LOCK = 5_000  # Milliseconds that a page which writes waits for a lock: a page that waits holds locks too.
@@ -43,6 +43,15 @@ def _checked(request: HttpRequest) -> Iterator[None]:
     except DatabaseError:
         del queue[before:]  # It says that it was done.
         raise
+
+
+def delete_rows(rows: models.QuerySet) -> None:
+    """Delete `rows`; raise DatabaseError unless the database deleted each of them, which a trigger or a policy may prevent silently."""
+    keys = [*rows.values_list("pk", flat=True)]
+    deleted = rows.delete()[1].get(rows.model._meta.label, 0)
+    kept = max(len(keys) - deleted, rows.model._base_manager.filter(pk__in=keys).count())
+    if kept:
+        raise DatabaseError(f"{kept} of {len(keys)} rows were not deleted.")
 
 
 class SavedInline:
@@ -95,10 +104,17 @@ class SavedForms:
         return HttpResponseRedirect(request.get_full_path())
 
     def save_model(self, request, obj, form, change):
-        if change and isinstance(form, EditForm):
+        if isinstance(form, EditForm):
             form.write()
         else:
             super().save_model(request, obj, form, change)  # type: ignore[misc]
+            require_row(obj)
+
+    def delete_model(self, request, obj):
+        delete_rows(type(obj)._base_manager.filter(pk=obj.pk))
+
+    def delete_queryset(self, request, queryset):
+        delete_rows(queryset)
 
     def log_change(self, request, obj, message):
         """Log a change, and nothing where nothing was changed."""

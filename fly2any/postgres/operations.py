@@ -1,5 +1,6 @@
-"""How the ORM compares: with operators that are PostgreSQL's own, whatever another role created in the search path."""
+"""Where the ORM's statements differ from Django's: operators are PostgreSQL's own, and a row that was skipped is no success."""
 
+from django.db import DatabaseError
 from django.db.backends.postgresql import operations
 
 VARYING = {"CharField", "EmailField", "FileField", "FilePathField", "SlugField", "URLField"}
@@ -15,3 +16,10 @@ class DatabaseOperations(operations.DatabaseOperations):
         if lookup_type in COMPARED and internal_type in VARYING:
             return "%s::text"
         return super().lookup_cast(lookup_type, internal_type)
+
+    def fetch_returned_insert_columns(self, cursor, returning_params):
+        """Return the values of the inserted row; raise DatabaseError where a trigger or a rule skipped it."""
+        row = super().fetch_returned_insert_columns(cursor, returning_params)  # type: ignore[misc]
+        if row is None:
+            raise DatabaseError("The row was not added: a trigger or a rule of its table skipped it.")
+        return row

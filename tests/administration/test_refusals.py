@@ -23,9 +23,9 @@ def sql(statement, *parameters):
         return cursor.fetchall() if cursor.description else None
 
 
-def refuse_with(table, body, event="INSERT OR UPDATE OR DELETE"):
-    sql(f"CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$")
-    sql(f"CREATE TRIGGER refuse BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION public.refuse()")
+def refuse_with(table, body, event="INSERT OR UPDATE OR DELETE", when="BEFORE"):
+    sql(f"CREATE OR REPLACE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$")
+    sql(f"CREATE TRIGGER refuse {when} {event} ON {table} FOR EACH ROW EXECUTE FUNCTION public.refuse()")
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_constraint_is_a_message_at_its_field(staff, notice, kind):
 @pytest.mark.parametrize(("body", "expected"), [
     ("RAISE EXCEPTION 'Alerts are frozen: it''s an audit.';", "Alerts are frozen: it's an audit."),
     ("RAISE EXCEPTION 'not %', NEW.message;", "A trigger of the database refused this (SQLSTATE P0001): the server's log says why."),
-    ("RETURN NULL;", "The database did not write the row: a trigger or a policy of its table skipped it."),
+    ("RETURN NULL;", "The database did not write or delete every row: nothing was saved. A trigger or a policy of the table skipped a row, or another client deleted it first."),
     ("PERFORM 1 / 0;", "The database rejected a value that is not valid for its column (SQLSTATE 22012)."),
     ("RAISE EXCEPTION USING ERRCODE = '40001';", "Another transaction changed the same rows: nothing was saved. Try again in a moment."),
     ("RAISE EXCEPTION USING ERRCODE = '40P01';", "Another transaction waited for the same rows: nothing was saved. Try again in a moment."),
@@ -275,3 +275,56 @@ def test_a_row_that_another_session_keeps_locked_is_a_message_on_forms_deletions
 
     assert (errors, said(page)) == ({"__all__": [sentence]}, [sentence] * 2)
     assert sql("SELECT title, read FROM notifications") == [("t", False)]
+
+
+SKIPPED = (
+    "The database did not write or delete every row: nothing was saved. A trigger or a policy of the table skipped a row, "
+    "or another client deleted it first."
+)
+
+
+def alert_of(user):
+    return PriceAlert.objects.create(
+        user=user, origin="GRU", destination="LIS", depart_date="2026-07-01", current_price=5, target_price=4
+    )
+
+
+@pytest.mark.parametrize("when", ["BEFORE", "AFTER"])
+def test_a_deletion_that_the_database_skips_is_no_success(staff, ana, when):
+    alert = alert_of(ana)
+    body = {"BEFORE": "RETURN NULL;", "AFTER": "INSERT INTO price_alerts SELECT OLD.*; RETURN NULL;"}[when]
+    refuse_with("price_alerts", body, "DELETE", when)
+
+    one = staff.post(address(PriceAlert, "delete", alert.pk), {"post": "yes"})
+    several = staff.post(address(PriceAlert), {"action": "delete_selected", "_selected_action": alert.pk, "post": "yes"})
+
+    assert (one.status_code, several.status_code, said(several)) == (302, 302, [SKIPPED] * 2)
+    assert (PriceAlert.objects.count(), LogEntry.objects.count()) == (1, 0)
+
+
+def test_a_deletion_that_a_policy_hides_is_no_success(staff, ana):
+    alert = alert_of(ana)
+    sql("CREATE ROLE sees")
+    sql("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO sees")
+    sql("ALTER TABLE price_alerts ENABLE ROW LEVEL SECURITY")
+    sql("CREATE POLICY sees ON price_alerts FOR SELECT USING (true)")
+    sql("SET LOCAL ROLE sees")
+
+    page = staff.post(address(PriceAlert), {"action": "delete_selected", "_selected_action": alert.pk, "post": "yes"})
+
+    assert (page.status_code, said(page), PriceAlert.objects.count()) == (302, [SKIPPED], 1)
+
+
+def test_a_row_that_the_database_does_not_add_is_no_success(staff, ana):
+    refuse_with("price_alerts", "RETURN NULL;", "INSERT")
+    refuse_with("users", "RETURN NULL;", "INSERT")
+    values = {"origin": "GRU", "destination": "LIS", "depart_date": "2026-07-01", "current_price": 5, "target_price": 4}
+    url = address(PriceAlert, "add")
+
+    added = [
+        staff.post(url, {**controls(staff.get(url), "pricealert_form"), "user": ana.pk, **values}),
+        staff.post(address(User, "add"), {"email": "x@example.com", "usable_password": "false"}),
+    ]
+
+    assert [(page.status_code, page.context["adminform"].form.non_field_errors()) for page in added] == [(200, [SKIPPED])] * 2
+    assert (PriceAlert.objects.count(), User.objects.count(), LogEntry.objects.count()) == (0, 2, 0)
