@@ -1,5 +1,6 @@
 """Django's PostgreSQL backend, where the Fly2Any schema and its embedded server need it to differ."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,17 @@ from .operations import DatabaseOperations
 from .schema import DatabaseSchemaEditor
 from .values import accept_any_time
 
+OF_NO_SCHEMA = re.compile(r"\s*(CREATE|DROP)\s+DATABASE\b", re.I)  # It cannot run in a transaction.
+
 
 def in_a_transaction(execute, statement, parameters, many, context):
     """Run a statement in a transaction where its search path must be set with each: where it leads through a pooler."""
     connection = context["connection"]
-    if not connection.get_autocommit() or not hasattr(connection.connection, "transaction_path"):
+    if (
+        not connection.get_autocommit()
+        or not hasattr(connection.connection, "transaction_path")
+        or OF_NO_SCHEMA.match(str(statement))
+    ):
         return execute(statement, parameters, many, context)
     connection.set_autocommit(False)
     try:
@@ -83,7 +90,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         _, path = search_path.split(place["OPTIONS"].get("options", ""))
         variable = place.get("VARIABLE", "POSTGRES_URL")
         kept = search_path.require(connection, path, variable=variable, user=place["USER"], database=place["NAME"])
-        if path and (place.get("POOLER") or not kept):  # Another transaction may get a server connection with another path.
+        # Another transaction may get a server connection with another path, unless it is known to keep its session.
+        if path and not place.get("KEEPS_SESSION") and (place.get("POOLER") or not kept):
             connection.transaction_path = search_path.local(path)
         super()._configure_connection(connection)  # type: ignore[misc]
         return True  # There is a transaction to end.
@@ -121,6 +129,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 raise ImproperlyConfigured(
                     f"{settings['VARIABLE']} leads to the database {there}, and {configured['VARIABLE']} to {usual}: correct one of them."
                 )
+            self.settings_dict = {**self.settings_dict, "KEEPS_SESSION": True}  # For copies too.
+            vars(self.connection).pop("transaction_path", None)
             yield
         except Exception as error:
             if settings and self.settings_dict is not configured:
@@ -129,4 +139,4 @@ class DatabaseWrapper(base.DatabaseWrapper):
         finally:
             if settings:
                 self.close()
-                self.settings_dict = configured
+            self.settings_dict = configured

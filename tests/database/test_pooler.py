@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
@@ -172,24 +173,40 @@ def test_a_page_through_a_pooler_that_ignores_the_schema_is_refused(other, poole
     assert "asks for the schema app" in asked.stderr
 
 
-def test_each_transaction_works_in_the_schema_that_was_asked_for(own_server, tmp_path, django_db_setup, django_db_blocker):
-    """Whatever the server connection it gets was left with: here by another client of the same pooler."""
+@contextmanager
+def in_the_schema_app(pooler, mark):
+    """A connection to the schema app through `pooler`, which its URL names where `mark` is set."""
+    options = {**connection.settings_dict["OPTIONS"], "options": "-c search_path=app"}
+    connections.databases["pooled"] = {
+        **connection.settings_dict, "NAME": "fly2any", "HOST": "127.0.0.1", "PORT": str(pooler.port), "USER": "postgres",
+        "OPTIONS": options, "POOLER": mark, "POOL": None, "DIRECT": None,
+    }  # fmt: skip
+    try:
+        yield connections["pooled"]
+        connections["pooled"].close()
+    finally:
+        del connections["pooled"], connections.databases["pooled"]
+
+
+@pytest.fixture
+def with_app(own_server):
+    """A server with a table in the schema app, which its role works in, and one of that name in public."""
     server = own_server().start().create_database()
     server.execute("CREATE TABLE things (word text); CREATE SCHEMA app; CREATE TABLE app.things (word text)")
     server.execute("ALTER ROLE postgres IN DATABASE fly2any SET search_path TO app")
-    one = PgBouncer(tmp_path, server.port, "transaction", size=1)
-    options = {**connection.settings_dict["OPTIONS"], "options": "-c search_path=app"}
-    connections.databases["pooled"] = {
-        **connection.settings_dict, "NAME": "fly2any", "HOST": "127.0.0.1", "PORT": str(one.port), "USER": "postgres",
-        "OPTIONS": options, "POOLER": "PgBouncer", "POOL": None, "DIRECT": None,
-    }  # fmt: skip
+    return server
+
+
+def test_each_transaction_works_in_the_schema_that_was_asked_for(with_app, tmp_path, django_db_setup, django_db_blocker):
+    """Whatever the server connection it gets was left with: here by another client of the same pooler."""
+    one = PgBouncer(tmp_path, with_app.port, "transaction", size=1)
     try:
-        with django_db_blocker.unblock():
-            pooled = connections["pooled"]
+        with django_db_blocker.unblock(), in_the_schema_app(one, "PgBouncer") as pooled:
             pooled.ensure_connection()
             with psycopg.connect(one.url(), autocommit=True) as client:
                 client.execute("SET search_path TO public")
             with pooled.cursor() as cursor:
+                cursor.execute("CREATE DATABASE beside TEMPLATE template0")
                 cursor.execute("INSERT INTO things VALUES ('alone')")
                 cursor.executemany("INSERT INTO things VALUES (%s)", [["many"]])
                 with transaction.atomic(using="pooled"):
@@ -199,10 +216,25 @@ def test_each_transaction_works_in_the_schema_that_was_asked_for(own_server, tmp
                     cursor.execute("INSERT INTO nothing VALUES (1)")
                 cursor.execute("SELECT word FROM things")
                 words = cursor.fetchall()
-            pooled.close()
     finally:
-        del connections["pooled"], connections.databases["pooled"]
         one.remove()
 
-    assert words == server.execute("SELECT word FROM app.things") == [("alone",), ("many",), ("together",)]
-    assert server.execute("SELECT count(*) FROM public.things") == [(0,)]
+    assert words == with_app.execute("SELECT word FROM app.things") == [("alone",), ("many",), ("together",)]
+    assert with_app.execute("SELECT count(*) FROM public.things") == [(0,)]
+
+
+def test_a_pooler_that_keeps_sessions_takes_what_cannot_run_in_a_transaction(
+    with_app, tmp_path, django_db_setup, django_db_blocker
+):
+    one = PgBouncer(tmp_path, with_app.port, "session")
+    try:
+        with django_db_blocker.unblock(), in_the_schema_app(one, "") as pooled, pooled.direct(), pooled.cursor() as cursor:
+            cursor.execute("CREATE INDEX CONCURRENTLY words ON things (word)")
+            with closing(pooled.copy()) as other, other.cursor() as beside:
+                beside.execute("VACUUM things")
+    finally:
+        one.remove()
+
+    assert with_app.execute("SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = 'app.words'::regclass") == [
+        ("things",)
+    ]
