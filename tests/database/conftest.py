@@ -1,6 +1,7 @@
 import pytest
 
 from tests.conftest import fresh, manage
+from tests.database.people import ANA, BOB, EMAIL
 from tests.database.sites import KINDS, fill
 
 
@@ -56,3 +57,11 @@ def filled(server, seeded):
 def place(tmp_path):
     """Where backups are put."""
     return str(tmp_path / "backups")
+
+
+@pytest.fixture
+def two(migrated):
+    """Two people, who have nothing."""
+    for identity, email in ((ANA, EMAIL), (BOB, "bob@example.com")):
+        migrated.execute('INSERT INTO users (id, email, "updatedAt") VALUES (%s, %s, now())', [identity, email])
+    return migrated

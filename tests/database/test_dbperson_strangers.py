@@ -17,14 +17,6 @@ def says(result, kind=""):
     return f"LANGUAGE plpgsql {kind} AS $$ BEGIN RAISE WARNING 'ran as %', current_user; RETURN {result}; END $$"
 
 
-@pytest.fixture
-def two(migrated):
-    """Two people, who have nothing."""
-    for identity, email in ((ANA, EMAIL), (BOB, "bob@example.com")):
-        migrated.execute('INSERT INTO users (id, email, "updatedAt") VALUES (%s, %s, now())', [identity, email])
-    return migrated
-
-
 @contextmanager
 def stranger(database, *statements):
     """A role that has a schema of its own, `mal`, and may refer to users; it runs these statements."""

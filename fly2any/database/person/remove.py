@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from django.db import IntegrityError, transaction
@@ -141,17 +143,15 @@ def _still_there(cursor, tables: Tables, removed: Rows) -> Rows:
     return found
 
 
-class _refused:  # noqa: N801  A context manager without state.
+@contextmanager
+def _refused() -> Iterator[None]:
     """Turn what a constraint refuses into a sentence that names it."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, IntegrityError):
-            diag = getattr(error.__cause__, "diag", None)
-            where = f"{diag.schema_name}.{diag.table_name}" if diag else "a table"
-            raise Refusal(
-                f"Nothing was changed. The constraint {diag.constraint_name if diag else '?'} of {where} refuses the erasure:"
-                " change the action of that key, or remove those rows first."
-            ) from error
+    try:
+        yield
+    except IntegrityError as error:
+        diag = getattr(error.__cause__, "diag", None)
+        where = f"{diag.schema_name}.{diag.table_name}" if diag else "a table"
+        raise Refusal(
+            f"Nothing was changed. The constraint {diag.constraint_name if diag else '?'} of {where} refuses the erasure:"
+            " change the action of that key, or remove those rows first."
+        ) from error

@@ -1,0 +1,171 @@
+"""Where an erasure finds the address and the id of a person, in whatever way a column holds them."""
+
+import dataclasses
+
+import pytest
+
+from tests.database.people import ANA, EMAIL, erased
+
+
+def test_an_address_with_quotes_is_found_as_json_arrays_and_html_write_it(two):
+    email = """"ana'&b"@example.com"""
+    two.execute("UPDATE users SET email = %s WHERE id = %s", [email, ANA])
+    two.execute("CREATE TYPE pair AS (a text, b int); CREATE TABLE raw (a text, b jsonb, c text[], d pair, e text, f text)")
+    two.execute(
+        "INSERT INTO raw VALUES (%(email)s, pg_catalog.to_jsonb(%(email)s::text), ARRAY[%(email)s::text], ROW(%(email)s, 1), %(html)s, %(sql)s)",
+        {"email": email, "html": "&quot;ana&apos;&amp;b&quot;@example.com", "sql": email.replace("'", "''")},
+    )
+
+    assert [one["column"] for one in erased(two, email)["remaining"] if one["holds"] == "address"] == [
+        "a",
+        "b",
+        "c",
+        "d",
+        "e",
+        "f",
+    ]
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_every_kind_of_column_of_every_schema_is_searched(two, is_ours):
+    """In the same way where the table belongs to another role, and is searched on this side."""
+    two.execute(
+        "CREATE SCHEMA crm; CREATE EXTENSION IF NOT EXISTS citext SCHEMA public; CREATE DOMAIN crm.mail AS varchar(80);"
+        "CREATE TYPE crm.contact AS (mail text, raw bytea); CREATE TYPE crm.names AS RANGE (subtype = text);"
+        "CREATE DOMAIN crm.mails AS crm.mail[]; CREATE DOMAIN crm.mails2 AS crm.mails; CREATE DOMAIN crm.raw AS bytea;"
+        "CREATE DOMAIN crm.raw2 AS crm.raw; CREATE DOMAIN crm.raws AS bytea[]; CREATE DOMAIN crm.doc AS jsonb;"
+        "CREATE TYPE crm.kind AS ENUM ('ana.silva@example.com');"
+        "CREATE TABLE crm.everything (a varchar(99), b citext, c json, d jsonb, e text[], f bytea, g crm.mail, h crm.contact, i text,"
+        ' j "char", k bytea[], l text COLLATE "C", m char(60), n int, o timestamp, p inet, q crm.names, r crm.mail[], s crm.doc[],'
+        " t crm.mails2, u crm.raw2, v crm.raws, w crm.raw[], x crm.kind, y crm.kind[], z crm.contact[]);"
+        "INSERT INTO crm.everything (a) VALUES ('[Ana.Silva@example.com]');"
+        "INSERT INTO crm.everything (b) VALUES ('mailto:ANA.silva@EXAMPLE.com');"
+        'INSERT INTO crm.everything (c) VALUES (\'{"m": "ana\\u002esilva\\u0040example.com"}\');'
+        'INSERT INTO crm.everything (d) VALUES (\'{"m": ["ana.silva\\u0040example.com"]}\');'
+        "INSERT INTO crm.everything (e) VALUES ('{\"x\", ana.silva@example.com}');"
+        "INSERT INTO crm.everything (f) VALUES ('\\x00ff' || 'Ana.silva@example.com'::bytea || '\\xff');"
+        "INSERT INTO crm.everything (g) VALUES ('ana.silva@example.com');"
+        "INSERT INTO crm.everything (h) VALUES (ROW('x', 'ANA.silva@example.com'::bytea));"
+        "INSERT INTO crm.everything (i) VALUES ('<a>ana.silva&#64;example.com</a>');"
+        "INSERT INTO crm.everything (k) VALUES (ARRAY['x'::bytea, 'ana.silva@example.com']);"
+        "INSERT INTO crm.everything (l) VALUES (repeat('x', 40000000) || ' Ana.SILVA@example.com');"
+        "INSERT INTO crm.everything (q) VALUES ('[ana.silva@example.com,zzz]');"
+        "INSERT INTO crm.everything (r, t, x, y) VALUES ('{ana.silva@example.com}', '{Ana.silva@example.com}', 'ana.silva@example.com', '{ana.silva@example.com}');"
+        'INSERT INTO crm.everything (s) VALUES (ARRAY[\'{"m": "ana.silva\\u0040example.com"}\']::crm.doc[]);'
+        "INSERT INTO crm.everything (u, v) VALUES ('ana.silva@example.com', ARRAY['x'::bytea, 'ana.silva@example.com']);"
+        "INSERT INTO crm.everything (w, z) VALUES (ARRAY['ana.silva@example.com'::bytea]::crm.raw[], ARRAY[ROW('x', 'ana.silva@example.com')::crm.contact]);"
+        "INSERT INTO crm.everything (m) VALUES ('ana.silva@example.com.br');"
+        "CREATE MATERIALIZED VIEW crm.copy AS SELECT email FROM users;"
+    )
+
+    if is_ours:
+        certificate = erased(two)
+    else:
+        with two.role("ALTER TABLE crm.everything OWNER TO {role}"):
+            certificate = erased(two)
+
+    found = {(place["table"], place["column"]): (place["holds"], place["rows"]) for place in certificate["remaining"]}
+    assert found == {
+        **{("crm.everything", column): ("address", 1) for column in "abcdefghiklqrstuvwxyz"},
+        ("crm.everything", "m"): ("similar", 1),
+        ("crm.copy", "email"): ("address", 1),
+    }
+    assert certificate["unsearched"] == []
+    assert {place["reason"] for place in certificate["remaining"] if place["table"] == "crm.copy"} == {
+        "a materialized view holds the rows of before: REFRESH MATERIALIZED VIEW"
+    }
+
+
+def test_what_cannot_be_searched_is_named(two):
+    two.execute(
+        "CREATE SCHEMA crm; CREATE TABLE crm.secret (a text); CREATE TABLE hidden (a text); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY;"
+        "CREATE TABLE partly (a text, b text); SELECT lo_create(0)"
+    )
+    with two.role(
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
+        "REVOKE SELECT ON partly FROM {role}",
+        "GRANT SELECT (a) ON partly TO {role}",
+        "REVOKE UPDATE, DELETE, TRUNCATE ON fly2any_accesses FROM {role}",
+        "DO $$ BEGIN IF current_setting('server_version_num')::int >= 170000 THEN REVOKE MAINTAIN ON fly2any_accesses FROM {role}; END IF; END $$",
+    ):
+        certificate = erased(dataclasses.replace(two, user=f"{two.name}_role"))
+
+    assert certificate["unsearched"] == [
+        {"place": "crm.secret", "reason": "no privilege to read it"},
+        {"place": "hidden", "reason": "row-level security hides rows of it from this role"},
+        {"place": "partly.b", "reason": "no privilege to read it"},
+        {"place": "large objects", "reason": "they are no columns"},
+        {"place": "fly2any_accesses", "reason": "rows that were added meanwhile: this role may not lock it"},
+    ]
+    assert certificate["removed"] == {"users": 1}
+
+
+def test_an_erasure_without_a_search_says_so(two):
+    assert erased(two, searched=False)["unsearched"] == [{"place": "the database", "reason": "not searched, as was asked for"}]
+
+
+def test_the_planners_statistics_no_longer_show_the_address(two):
+    two.execute("ANALYZE users")
+    shown = "SELECT count(*) FROM pg_stats WHERE histogram_bounds::text ILIKE %s"
+    assert two.execute(shown, ["%silva@example%"]) != [(0,)]
+
+    certificate = erased(two)
+
+    assert two.execute(shown, ["%silva@example%"]) == [(0,)]
+    assert certificate["remaining"] == []
+
+
+def test_statistics_of_several_columns_are_searched(two):
+    two.execute(
+        "CREATE TABLE pairs (a text, b text); CREATE STATISTICS pair (mcv) ON a, b FROM pairs;"
+        f"INSERT INTO pairs SELECT '{EMAIL}', i % 2 FROM generate_series(1, 50) AS i; ANALYZE pairs; DELETE FROM pairs"
+    )
+
+    remaining = erased(two)["remaining"]
+
+    assert {(one["table"], one["column"], one["holds"]) for one in remaining} == {
+        ("pairs", "a", "statistics"),
+        ("pairs", "pair", "statistics"),
+    }
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_words_that_only_end_with_the_address_are_others(two, is_ours):
+    """Marks before the address are a part of the word after a letter, and quotes otherwise."""
+    others = ["o'{}", "team+{}", "x/{}", "team%2B{}", "o\\u0027{}", "j.{}", "a|{}", "é{}"]
+    theirs = ["'{}'", "q={}", "(+{})", "a;{}", "%27{}", "=%27{}", "a%20{}", "\\n{}", "mailto://{}", "{{{}}}", "a, '{}'"]
+    two.execute("CREATE TABLE notes (a text)")
+    for text in (*others, *theirs):
+        two.execute("INSERT INTO notes VALUES (%s)", [text.format("ana.silva@example.com")])
+        two.execute(
+            "INSERT INTO verification_tokens (identifier, token, expires) VALUES (%s, %s, now())",
+            [text.format("ana.silva@example.com"), text],
+        )
+
+    with two.role(*([] if is_ours else ["ALTER TABLE notes OWNER TO {role}"])):
+        certificate = erased(two)
+
+    counts = {(one["table"], one["holds"]): one["rows"] for one in certificate["remaining"]}
+    assert counts == {
+        ("notes", "address"): len(theirs),
+        ("notes", "similar"): len(others),
+        ("verification_tokens", "similar"): len(others),
+    }
+    assert certificate["removed"] == {"users": 1, "verification_tokens": len(theirs)}
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_an_address_that_is_not_ascii_is_found_in_bytes(two, is_ours):
+    two.execute("UPDATE users SET email = 'josé@exämple.com' WHERE id = %s", [ANA])
+    two.execute("CREATE TABLE raw (a bytea, b bytea[])")
+    two.execute(
+        "INSERT INTO raw VALUES (convert_to('x JOSÉ@exämple.com', 'utf8'), ARRAY[convert_to('josé@exämple.com', 'utf8')])"
+    )
+
+    with two.role(*([] if is_ours else ["ALTER TABLE raw OWNER TO {role}"])):
+        certificate = erased(two, "josé@exämple.com")
+
+    assert [(one["column"], one["holds"], one["rows"]) for one in certificate["remaining"]] == [
+        ("a", "address", 1),
+        ("b", "address", 1),
+    ]
