@@ -104,7 +104,7 @@ def test_a_lock_that_comes_free_is_waited_for(database):
 
 def test_neither_the_lock_nor_a_setting_stays_with_the_session(migrated):
     with django(migrated) as opened:
-        call_command("migrate", "engagement", "0005", database=opened.alias, verbosity=0)
+        call_command("migrate", "engagement", "0005", database=opened.alias, verbosity=0, yes=True, without_backup=True)
         call_command("migrate", database=opened.alias, verbosity=0)
 
         with opened.cursor() as cursor:
