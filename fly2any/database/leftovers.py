@@ -20,10 +20,10 @@ from .sql import catalogue
 MARK = "fly2any: "  # Before the JSON of a mark.
 SCRATCH, RESTORE, INTO, BEFORE = "scratch", "restore", "into", "before"
 WHAT = {
-    SCRATCH: "a scratch database of a command that did not end",
-    RESTORE: "of a restore that did not end",
-    INTO: "of a restore with --into that did not end: not all rows may be there",
-    BEFORE: "the database as it was before a restore replaced it",
+    SCRATCH: "Left by a command that did not finish, created",
+    RESTORE: "Left by a restore that did not finish, created",
+    INTO: "Left by a restore with --into that did not finish, so rows may be missing, created",
+    BEFORE: "The database before a restore replaced it, kept since",
 }
 GRACE = timedelta(hours=1)  # A command that works in one has moments without a session in it.
 OLD = timedelta(days=1)
@@ -62,7 +62,7 @@ class Leftover:
         whose = "" if self.owned else " as its owner"
         return Finding(
             Severity.NOTE if self.purpose == BEFORE else Severity.WARNING, "server.leftover", self.name,
-            f"It is {WHAT[self.purpose]}{f', of {self.made:%Y-%m-%d %H:%M} UTC' if self.made else ''}.",
+            f"{WHAT[self.purpose]} {self.made:%Y-%m-%d %H:%M} UTC.",
             f"DROP DATABASE {named};" if not whose else f"If it is not needed,{whose}: DROP DATABASE {named};",
             is_sql=not whose,
         )  # fmt: skip

@@ -181,13 +181,12 @@ def _backups(newest: Newest) -> Iterator[str]:
     yield "Backups"
     if not newest.place:
         yield "  none known   BACKUP_LOCATION is not set"
+    elif good := newest.good:
+        yield f"  newest good  {good.name}, {span(good.age(newest.now()))} old, {good.rows:,} rows, at {newest.place}"
     elif newest.trouble:
         yield f"  none known   {newest.trouble}"
-    elif newest.good is None:
-        yield f"  none         proven good at {newest.place}"
     else:
-        good = newest.good
-        yield f"  newest good  {good.name}, {span(good.age(newest.now()))} old, {good.rows:,} rows, at {newest.place}"
+        yield f"  none         proven good at {newest.place}"
 
 
 def _findings(report: Report) -> Iterator[str]:

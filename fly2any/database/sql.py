@@ -62,7 +62,7 @@ def pinned(connection, *, lock: int | None = None, statement: int | None = None,
 
 @contextmanager
 def unpinned(connection, *, lock: int, statement: int) -> Iterator[None]:
-    """Run the block in a transaction with the search path that `pinned` replaced: for a query of somebody's own."""
+    """Run the block in a transaction with the search path that `pinned` replaced: for a query that the user supplied."""
     asked = getattr(connection, "asked_path", None)
     settings = {} if asked is None else {"search_path": asked}
     with time_limits(connection, lock=lock, statement=statement), _set(connection, settings, restored=True):

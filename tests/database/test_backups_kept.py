@@ -15,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fly2any.database.backup.manifest import Verdict, as_json, judged
+from fly2any.database.backup.render import many
 from fly2any.database.backup.retention import Newest, prune, read_newest, superfluous
 from fly2any.database.backup.store import store_at
-from fly2any.database.backup.take import backups, find, take
-from fly2any.database.clock import read_clock
+from fly2any.database.backup.take import Kept, backups, find, take
+from fly2any.database.clock import Clock, read_clock
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.losses import require_backup
+from fly2any.database.render import _backups
 from fly2any.database.server import Origin, read_origin
 from fly2any.database.watching import Progress
 from tests.conftest import django, manage
@@ -211,6 +213,15 @@ def test_a_run_that_proves_no_backup_prunes_nothing(filled, tmp_path, monkeypatc
     assert (ended.value.code, len(backups(store).manifests)) == (code, 2 if outcome == "good" else 3)
     nothing = "Pruned    nothing, as this backup is not verified as good\n"
     assert (nothing in capsys.readouterr().out) == (outcome != "good")
+
+
+def test_a_good_backup_is_shown_beside_what_is_wrong_with_others():
+    good = backup(NOW, "good")
+    newest = Newest("/backups", good, good, "b.json was taken in the future", Clock(NOW, NOW))
+
+    assert [line[:13] for line in _backups(newest)] == ["Backups", "  newest good"]
+    [_, line] = many(Kept((backup(NOW + timedelta(days=365), "good"),), ()), "/backups", NOW)
+    assert line.split()[1:3] == ["in", "future"]
 
 
 def test_a_backup_that_could_not_be_verified_is_a_finding():

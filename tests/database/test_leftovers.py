@@ -74,8 +74,8 @@ def test_dbstatus_lists_what_is_left_with_its_cure(database, beside):
     when = f"{LONG_AGO:%Y-%m-%d %H:%M} UTC"
     assert sorted((one.where, str(one.severity), one.message, one.cure) for one in found) == sorted(
         [
-            (killed, "warning", f"It is of a restore that did not end, of {when}.", f'DROP DATABASE "{killed}";'),
-            (before, "note", f"It is the database as it was before a restore replaced it, of {when}.", f'DROP DATABASE "{before}";'),
+            (killed, "warning", f"Left by a restore that did not finish, created {when}.", f'DROP DATABASE "{killed}";'),
+            (before, "note", f"The database before a restore replaced it, kept since {when}.", f'DROP DATABASE "{before}";'),
             (
                 named, "note", "Its name looks like a restore's, but it has no mark of this project.",
                 f'Check what it holds. If it is not needed: DROP DATABASE "{named}";',

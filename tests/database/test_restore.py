@@ -251,7 +251,7 @@ def test_what_is_bound_to_the_database_is_said_before_it_is_replaced(own_server,
     notes = [line for line in plan.stdout.splitlines() if line.startswith("Note")]
     assert notes == [
         "Note      Prepared transactions prevent the swap until they end (half).",
-        "Note      Replication slots stay with the old database (feed): their consumers have to start anew.",
+        "Note      Replication slots stay with the old database (feed): recreate the slots, and let their consumers resynchronize.",
     ]
     assert (refused.returncode, refused.stderr) == (
         2,

@@ -122,16 +122,16 @@ def test_a_table_that_is_locked_is_said_and_the_others_are_swept(filled):
 
 IN_THE_WAY = {
     "CREATE TABLE theirs (id int, a text REFERENCES notifications ON DELETE CASCADE)": (
-        "notifications", "notifications is what a foreign key of theirs points at, whose rows would go too: take notifications out of RETENTION, or mend that.",
+        "notifications", "notifications is what a foreign key of theirs points at, whose rows would go too: take notifications out of RETENTION, or fix that.",
     ),
     "CREATE TABLE theirs (id int, a text REFERENCES ai_messages ON DELETE CASCADE)": (
-        "ai_conversations", "ai_messages is what a foreign key of theirs points at, whose rows would go too: take ai_conversations out of RETENTION, or mend that.",
+        "ai_conversations", "ai_messages is what a foreign key of theirs points at, whose rows would go too: take ai_conversations out of RETENTION, or fix that.",
     ),
     "CREATE TABLE theirs () INHERITS (notifications)": (
-        "notifications", "notifications has rows in theirs, which inherits from it: take notifications out of RETENTION, or mend that.",
+        "notifications", "notifications has rows in theirs, which inherits from it: take notifications out of RETENTION, or fix that.",
     ),
     "DROP TABLE price_monitor_logs; CREATE TABLE price_monitor_logs (id text) PARTITION BY LIST (id)": (
-        "price_monitor_logs", "price_monitor_logs is partitioned, or no table: take price_monitor_logs out of RETENTION, or mend that.",
+        "price_monitor_logs", "price_monitor_logs is partitioned, or no table: take price_monitor_logs out of RETENTION, or fix that.",
     ),
 }  # fmt: skip
 

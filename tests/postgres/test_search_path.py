@@ -2,7 +2,7 @@
 
 import pytest
 
-from fly2any.postgres.search_path import _names, split
+from fly2any.postgres.search_path import _names, option, split
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,12 @@ from fly2any.postgres.search_path import _names, split
 )
 def test_the_search_path_is_taken_out_of_the_options(options, expected):
     assert split(options) == expected
+
+
+def test_a_schema_of_any_name_is_one_option():
+    name = 'a\t-c b\n\v"\\ c'
+
+    assert split(f"-c jit=off {option(name)}") == ("-c jit=off", '"a\t-c b\n\v""\\ c"')
 
 
 @pytest.mark.parametrize(

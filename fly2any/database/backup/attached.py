@@ -40,13 +40,13 @@ class Attached:
             said.append(f"Prepared transactions prevent the swap until they end ({', '.join(self.prepared)}).")
         if self.slots:
             said.append(
-                f"Replication slots stay with the old database ({', '.join(self.slots)}): their consumers have to start anew."
+                f"Replication slots stay with the old database ({', '.join(self.slots)}): recreate the slots, and let their consumers resynchronize."
             )
         if self.subscriptions:
             said.append(f"Subscriptions are not restored ({', '.join(self.subscriptions)}): create them again.")
         if self.tablespaces:
             said.append(
-                f"Tablespaces hold parts of this database ({', '.join(self.tablespaces)}): the copy needs room there and in"
+                f"Tablespaces hold parts of this database ({', '.join(self.tablespaces)}): the copy needs space there and in"
                 " the default tablespace."
             )
         return said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -60,6 +60,9 @@ PATIENT = {
     "idle_in_transaction_session_timeout": "0",
     "lock_timeout": "60s",  # For the tables' locks, which a running migration holds.
 }
+
+
+SHOWN = 5  # Clauses of a reason.
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,11 @@ def pin(cursor, settings: dict[str, str]) -> None:
     for name, value in settings.items():
         known = "SELECT pg_catalog.set_config(name, %s, true) FROM pg_catalog.pg_settings WHERE name = %s"
         cursor.execute(known, [value, name])
+
+
+def clauses(said: Sequence[str]) -> str:
+    """Return the first of the clauses that say what is wrong as one, and how many more there are."""
+    return "; ".join(said[:SHOWN]) + (f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
 
 
 def differences(expected: dict[str, Content], found: dict[str, Content]) -> list[str]:

@@ -25,7 +25,7 @@ from ..diagnosis import Refusal, Unfit, explain
 from ..status import verify
 from ..watching import Progress
 from . import tools
-from .contents import BY_COPY, differences, read_contents
+from .contents import BY_COPY, clauses, differences, read_contents
 from .manifest import Manifest, Verdict, as_json, home_of, judged
 from .properties import creation
 from .restore import opened, refuse_what_cannot_be, shown
@@ -52,7 +52,6 @@ MISSING = (UNDEFINED_OBJECT, "42883", "42P01", "3F000")
 # Classes of data exceptions, violated constraints, and rules of syntax and access.
 OF_THE_DUMP = ("22", "23", "42")
 ELSEWHERE = (UNDEFINED_OBJECT, *BEYOND)  # What may be otherwise where the backup is restored.
-SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +168,12 @@ def decided(found: Findings, *, readable: bool, unlike: tuple[str, ...], by_copy
     if not readable:
         return "pg_restore cannot read the dump to its end.", "bad"
     if unknown := [one for one in others if not one.state.startswith(OF_THE_DUMP) or one.state in ELSEWHERE]:
-        return _clauses([*(f"{one} could not be restored here" for one in unknown), *foreign]), "unverified"
+        return clauses([*(f"{one} could not be restored here" for one in unknown), *foreign]), "unverified"
     if found.changed and (by_copy or not unlike) and not others and not found.unknown:
-        return _clauses(found.changed), "bad"
+        return clauses(found.changed), "bad"
     wrong = [*(f"{one} cannot be restored" for one in others), *found.changed, *found.absent]
     if wrong:
-        return _clauses([*wrong, *foreign]), "unverified" if foreign else "bad"
+        return clauses([*wrong, *foreign]), "unverified" if foreign else "bad"
     return (found.unknown, "unverified") if found.unknown else ("", "good")
 
 
@@ -256,7 +255,3 @@ def _plainer(major: int) -> Iterator[sql.Composed]:
         yield make + sql.SQL("'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'")
     yield make + sql.SQL("'C.UTF-8'")
     yield make + sql.SQL("'C'")
-
-
-def _clauses(said: list[str] | tuple[str, ...]) -> str:
-    return "; ".join(said[:SHOWN]) + (f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else "")

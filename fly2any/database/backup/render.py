@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ..printable import one_line, printable
 from ..units import size, span
@@ -63,7 +63,9 @@ def _many(kept: Kept, place: str, now: datetime) -> Iterator[str]:
         judged = manifest.verdict and manifest.state != "good"
         said = _said(manifest) if judged else manifest.state
         said = said if manifest.signed == SIGNED else f"{manifest.signed}; {said}"
-        yield f"  {manifest.name:<40}{span(manifest.age(now)):>9}{size(manifest.bytes):>12}{manifest.rows:>15,}  {said}"
+        age = manifest.age(now)
+        shown = span(age) if age >= timedelta(0) else "in future"
+        yield f"  {manifest.name:<40}{shown:>9}{size(manifest.bytes):>12}{manifest.rows:>15,}  {said}"
 
 
 def as_data(manifests: Iterable[Manifest], pruned: Iterable[Manifest], now: datetime) -> str:

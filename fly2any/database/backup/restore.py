@@ -28,7 +28,7 @@ from ..status import verify
 from ..watching import Progress
 from . import tools
 from .attached import read_attached
-from .contents import differences, read_contents
+from .contents import clauses, differences, read_contents
 from .manifest import Manifest, home_of, sha256_of
 from .properties import copy_grants, copy_properties, create
 from .sealing import ENDING, unseal
@@ -187,7 +187,7 @@ def compare(connection, manifest: Manifest, progress: Progress) -> str:
     report = verify(connection)
     different += [f"dbstatus finds {finding}" for finding in findings_of(report) if finding not in manifest.findings]
     progress.clear()
-    return "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
+    return clauses(different)
 
 
 def is_used(connection) -> bool:

@@ -76,7 +76,7 @@ class Newest:
                 "backup.bad",
                 self.newest.name,
                 f"The newest backup cannot be used: {verdict.reason.rstrip('.')}.",
-                "Run `manage.py dbbackup --verify` again, and mend what it says.",
+                "Run `manage.py dbbackup --verify` again, and fix the reported cause.",
             )
 
 

@@ -93,7 +93,7 @@ def want_plain(connection, rule: Rule) -> None:
             with _briefly(connection) as cursor:
                 cursor.execute(IN_THE_WAY_SQL, {"table": quote(table), "child": quote(child) if child else None})
                 if row := cursor.fetchone():
-                    raise Refusal(f"{table} {row[0]}: take {rule.table} out of RETENTION, or mend that.")
+                    raise Refusal(f"{table} {row[0]}: take {rule.table} out of RETENTION, or fix that.")
 
 
 def sweep(connection, rule: Rule, *, before: datetime, archives: Archives | None, deadline: float, progress: Progress) -> Swept:
