@@ -46,7 +46,7 @@ def test_what_cannot_be_restored_here_is_refused_with_its_reason(filled, place, 
 
 def test_a_restore_puts_back_every_row_and_what_the_database_is_dressed_with(filled, place):
     filled.execute(f"ALTER DATABASE {filled.name} SET statement_timeout = '77s'")
-    filled.execute(f"ALTER DATABASE {filled.name} SET search_path = public, pg_catalog")
+    filled.execute(f"ALTER DATABASE {filled.name} SET search_path = public, other")
     filled.execute(f"REVOKE CONNECT ON DATABASE {filled.name} FROM PUBLIC")
     with filled.role(f"GRANT CONNECT ON DATABASE {filled.name} TO {{role}}", "GRANT SELECT ON users TO {role}") as of_role:
         held = rows(filled)
@@ -65,7 +65,7 @@ def test_a_restore_puts_back_every_row_and_what_the_database_is_dressed_with(fil
         assert rows(filled) == held
         assert filled.execute("SHOW statement_timeout") + filled.execute("SHOW search_path") == [
             ("77s",),
-            ("public, pg_catalog",),
+            ("public, other",),
         ]
         with psycopg.connect(of_role) as theirs:
             assert theirs.execute("SELECT count(*) FROM users").fetchone() == (40,)

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -63,66 +64,74 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
     workplace = work_folder("a backup to encrypt") if recipient else store.workplace()
     with connection.direct(), workplace as work:
         path = work / "dump"
-        with transaction.atomic(using=connection.alias), tools.reached(connection) as (place, environment):
-            with connection.cursor() as cursor:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                pin(cursor, PATIENT)
-                cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.now()")
-                snapshot, now = cursor.fetchone()
-            with catalogue(connection) as cursor:
-                cursor.execute(ROLES_SQL)
-                named = cursor.fetchall()
-                schema = read_home(connection)[0] or ""
-                cursor.execute(TRUSTED_SQL, [schema])
-                trusted = tuple(name for (name,) in cursor.fetchall())
-            origin, (major, version) = read_origin(connection), tools.server_version(connection)
-            tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
-            report = verify(connection)
-            arguments = [
-                "--format=custom",
-                "--verbose",
-                f"--snapshot={snapshot}",
-                f"--lock-wait-timeout={PATIENT['lock_timeout']}",
-            ]
-            arguments += [f"--file={path}", f"--dbname={place}"]
-            with tools.Running(tool.folder / "pg_dump", arguments, environment, lambda line: None) as dump:
-                tables = read_contents(connection, progress.show)
-                progress.show("waiting for pg_dump", None)
-                dump.finish()
-        taken = now.astimezone(UTC)
-        name = f"{file_name(origin.database)}-{taken:%Y%m%dT%H%M%S.%fZ}"
-        file = f"{name}.dump"
+        manifest = _dump(connection, path, progress)
+        file = manifest.file
         if recipient:
             progress.show("encrypting", None)
             sealed = work / "sealed"
             seal(path, sealed, recipient)
             path.unlink()
             path, file = sealed, file + ENDING
-        manifest = Manifest(
-            name=name,
-            file=file,
-            taken=taken,
-            database=origin.database,
-            cluster=origin.cluster,
-            oid=origin.oid,
-            trusted=trusted,
-            schema=schema,
-            server=version,
-            tool=tool.version,
-            code=journal.code_version(),
-            bytes=path.stat().st_size,
-            sha256=sha256_of(path),
-            contract=hashlib.sha256(contract.PATH.read_bytes()).hexdigest(),
-            migrations=tuple(record.name for record in report.migrations.applied),
-            findings=findings_of(report),
-            owners=tuple(name for name, owns in named if owns),
-            roles=tuple(name for name, owns in named if not owns),
-            tables=tables,
-            hashing=BY_COPY,
-        )
+        manifest = replace(manifest, file=file, bytes=path.stat().st_size, sha256=sha256_of(path))
         put(store, path, manifest, progress)
     progress.clear()
     return manifest
+
+
+def _dump(connection, path: Path, progress: Progress) -> Manifest:
+    """Dump the database to `path` and hash it meanwhile; return the manifest, without the file's size and hash."""
+    with transaction.atomic(using=connection.alias), tools.reached(connection) as (place, environment):
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            pin(cursor, PATIENT)
+            cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.now()")
+            snapshot, now = cursor.fetchone()
+        origin, (major, version), roles = read_origin(connection), tools.server_version(connection), _roles(connection)
+        tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
+        report = verify(connection)
+        arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={PATIENT['lock_timeout']}"]
+        arguments += [f"--file={path}", f"--dbname={place}"]
+        with tools.Running(tool.folder / "pg_dump", arguments, environment, lambda line: None) as dump:
+            tables = read_contents(connection, progress.show)
+            progress.show("waiting for pg_dump", None)
+            dump.finish()
+    taken = now.astimezone(UTC)
+    name = f"{file_name(origin.database)}-{taken:%Y%m%dT%H%M%S.%fZ}"
+    return Manifest(
+        name=name,
+        file=f"{name}.dump",
+        taken=taken,
+        database=origin.database,
+        cluster=origin.cluster,
+        oid=origin.oid,
+        server=version,
+        tool=tool.version,
+        code=journal.code_version(),
+        bytes=0,
+        sha256="",
+        contract=hashlib.sha256(contract.PATH.read_bytes()).hexdigest(),
+        migrations=tuple(record.name for record in report.migrations.applied),
+        findings=findings_of(report),
+        tables=tables,
+        hashing=BY_COPY,
+        **roles,
+    )
+
+
+def _roles(connection) -> dict[str, Any]:
+    """Return whom the database and what is in it belong to, whom it names besides, and the schema of our tables."""
+    schema = read_home(connection)[0] or ""
+    with catalogue(connection) as cursor:
+        cursor.execute(ROLES_SQL)
+        named = cursor.fetchall()
+        cursor.execute(TRUSTED_SQL, [schema])
+        trusted = tuple(name for (name,) in cursor.fetchall())
+    return {
+        "owners": tuple(name for name, owns in named if owns),
+        "roles": tuple(name for name, owns in named if not owns),
+        "trusted": trusted,
+        "schema": schema,
+    }
 
 
 def put(store: Store, path: Path, manifest: Manifest, progress: Progress) -> None:
