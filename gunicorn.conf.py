@@ -3,11 +3,12 @@
 import os
 
 wsgi_app = "fly2any.wsgi"
-worker_class = "fly2any.worker.Worker"  # gthread's, in which slow clients keep no thread.
+worker_class = "fly2any.worker.Worker"  # gthread's, in which no client keeps a thread.
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = 8
 worker_connections = 500  # In each process, below the 1,024 files that one may usually have open.
 timeout = 90  # Seconds: a page that writes may take 60.
 graceful_timeout = 30
 keepalive = 75  # Longer than a proxy keeps its own, which else sends into a connection that closes.
+sendfile = False  # A thread writes to memory; the main loop sends.
 control_socket_disable = True

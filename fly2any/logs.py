@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from datetime import UTC, datetime
 
@@ -35,6 +36,17 @@ def logged(get_response):
         return response
 
     return respond
+
+
+class Unquoted(logging.Filter):
+    """gunicorn's log without what a client sent: it quotes malformed requests, and addresses with their query."""
+
+    def filter(self, record):
+        record.msg = re.sub(r"^(Invalid request from ip=\S+ [\w ]*).*", r"\1", str(record.msg), flags=re.DOTALL)
+        if record.msg.startswith("Error handling request") and record.args:
+            *method, address = record.args
+            record.args = (*method, str(address).partition("?")[0])
+        return True
 
 
 class Text(logging.Formatter):

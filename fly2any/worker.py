@@ -1,38 +1,55 @@
-"""gunicorn's worker with threads, in which a request gets a thread once it has arrived whole.
+"""gunicorn's worker with threads, in which no thread reads from a client or writes to one.
 
-In gunicorn's own a thread waits for the rest of a request without end: as many slow clients as there are threads stop a process.
-Here the main loop, which waits for all connections at once, receives them. TLS is the proxy's. docs/adr/0016 weighs this.
+In gunicorn's own a thread waits for the rest of a request, and for a client to take its answer, without end: as many slow clients
+as there are threads stop a process. Here the main loop, which waits for all connections at once, receives each request whole and
+sends each answer; a thread turns one into the other in memory. TLS is the proxy's. docs/adr/0016 weighs this.
 """
 
 from __future__ import annotations
 
 import errno
+import re
 import selectors
 import socket
-import struct
+import threading
 import time
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
 from django.conf import settings
-from gunicorn import util  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
 from fly2any.content_length import body_length
+from fly2any.logs import Unquoted
 
 ARRIVAL = 20  # Seconds that a request may take to arrive.
-STALLED = 20  # Seconds that a client may take no byte of an answer, which a thread writes.
+TAKING = 60  # Seconds that a client may take for an answer; for each UNSENT of a longer one.
+STALLED = 20  # Seconds that a client may take nothing of what is sent.
 LINGER = 2  # Seconds that a client has to read the end of an answer before its connection is closed.
 LONGEST_HEAD = 64 * 1024  # Bytes of the request line and the headers.
-HELD = 64 * 1024 * 1024  # Bytes of requests that have not arrived whole, in a process.
+HELD = 64 * 1024 * 1024  # Bytes of requests, from their arrival until they are answered, and as many of answers, in a process.
+UNSENT = 1024 * 1024  # Bytes of an answer, past which its thread waits for the client: a page fits.
+WAITING = 100  # Requests that wait for a thread.
 READ = 256 * 1024  # Bytes that are received at once.
-SEND_BUFFER = 1024 * 1024  # Bytes; the system may allow less. A page fits, so that no thread waits for who reads slowly.
+SEND_BUFFER = 64 * 1024  # Bytes that the system keeps of an answer; it may double them.
 LINGERING = 100  # Connections.
 
-TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+LIVE = re.compile(rb"(GET|HEAD) /health/live HTTP/1\.")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def _answer(status: str, length: int = 0) -> bytes:
+    return (
+        f"HTTP/1.1 {status}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+ALIVE = b'{"status": "ok"}'
+TOO_SLOW, TOO_LONG, BUSY = map(
+    _answer, ("408 Request Timeout", "431 Request Header Fields Too Large", "503 Service Unavailable")
+)
 
 
 class Frame(NamedTuple):
@@ -51,8 +68,9 @@ def frame(received: bytes | bytearray, largest: int) -> Frame | None:
     end = received.find(b"\r\n\r\n")
     if end < 0:
         return None
+    first, *lines = bytes(received[:end]).split(b"\r\n")
     lengths, is_awaited = [], False
-    for line in bytes(received[:end]).split(b"\r\n")[1:]:
+    for line in lines:
         name, _, value = line.partition(b":")
         match name.strip().lower():
             case b"content-length":
@@ -60,26 +78,83 @@ def frame(received: bytes | bytearray, largest: int) -> Frame | None:
             case b"transfer-encoding":
                 return Frame(end + 4, is_read=False)
             case b"expect":
-                is_awaited = True
+                is_awaited = first.endswith(b"HTTP/1.1")  # A client of HTTP/1.0 does not know that answer.
     length = body_length(lengths, largest=largest)
     if length is None:
         return Frame(end + 4, is_read=False)
     return Frame(end + 4 + length, is_awaited=is_awaited)
 
 
-class Connection(TConn):
-    """A connection, with what has arrived of its request."""
+class Answer:
+    """What a thread has in place of the socket: nothing is left to read, and what it writes waits for the main loop."""
 
-    def __init__(self, worker, *place):
-        super().__init__(worker.cfg, *place)
-        self.worker = worker
+    def __init__(self, sock: socket.socket, written):
+        self.fileno = sock.fileno
+        self.written = written  # Called when there is something to send.
+        self.unsent = bytearray()
+        self.is_open = True
+        self.changed = threading.Condition()
+
+    def recv(self, size):
+        return b""
+
+    def send(self, data):
+        return len(data)  # gunicorn's "100 Continue", which the main loop has sent where it was due.
+
+    def sendall(self, data):
+        with self.changed:
+            self.changed.wait_for(lambda: len(self.unsent) < UNSENT or not self.is_open, TAKING)
+            if not self.is_open or len(self.unsent) >= UNSENT:
+                raise BrokenPipeError(errno.EPIPE, "The client does not take the answer.")
+            self.unsent += data
+            if len(self.unsent) == len(data):
+                self.written()
+
+    def send_to(self, sock):
+        """Send what the system takes, and return how many bytes that were."""
+        with self.changed:
+            sent = sock.send(self.unsent) if self.unsent else 0
+            del self.unsent[:sent]
+            self.changed.notify_all()
+        return sent
+
+    def end(self):
+        with self.changed:
+            self.is_open, self.written = False, None  # Nor a cycle, which would keep the bytes of a request.
+            self.unsent.clear()
+            self.changed.notify_all()
+
+    def shutdown(self, how):
+        raise OSError(errno.ENOTCONN, "The main loop closes it.")
+
+    def gettimeout(self):
+        return None
+
+    def setblocking(self, _):
+        pass
+
+    settimeout = setblocking
+
+    def close(self):
+        pass
+
+
+class Connection(TConn):
+    """A connection, with what has arrived of its request and what is to be sent of its answer."""
+
+    def __init__(self, worker, sock, *place):
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED * 1000)
+        super().__init__(worker.cfg, Answer(sock, lambda: worker.method_queue.defer(worker.send, self)), *place)
+        self.socket, self.worker = sock, worker
         self.received = bytearray()
         self.frame: Frame | None = None
-        self.ends = 0.0
-        stalled = struct.pack("@ll", STALLED, 0)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, stalled)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, stalled)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        self.since = self.ends = 0.0  # When it began to be waited for, and when it is no longer.
+        self.size = 0  # Bytes of the request that a thread has.
+        self.taken = 0  # Bytes of the answer, of the last UNSENT.
+        self.finished = None  # The thread's result.
 
     def init(self):
         super().init()
@@ -87,25 +162,41 @@ class Connection(TConn):
             self.parser.unreader.unread(bytes(self.received))
             self.received.clear()
 
+    def wait(self, seconds):
+        self.since = time.monotonic()
+        self.ends = self.since + seconds
+
     def close(self, graceful=False):
+        self.sock.end()
         if graceful:
             self.worker.linger(self)  # gunicorn's own would stop the main loop for up to two seconds.
         else:
-            util.close(self.sock)
+            self.socket.close()
 
 
 class Worker(ThreadWorker):
+    @classmethod
+    def check_config(cls, cfg, log):
+        if cfg.is_ssl:
+            raise RuntimeError("fly2any.worker speaks no TLS: remove certfile and keyfile, and let the proxy speak it.")
+        super().check_config(cfg, log)
+
     def init_process(self):
-        self.arriving: dict[Connection, None] = {}  # Oldest first, as in `lingering`.
+        self.arriving: dict[Connection, None] = {}  # Oldest first, as in the others.
+        self.sending: dict[Connection, None] = {}
         self.lingering: dict[Connection, None] = {}
         self.held = 0
+        self.working = 0  # Requests that have a thread or wait for one.
+        self.log.error_log.addFilter(Unquoted())
         super().init_process()
 
     def accept(self, listener):
         try:
             client, address = listener.accept()
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self.make_room()
+            elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                 raise
             return
         self.nr_conns += 1
@@ -114,26 +205,33 @@ class Worker(ThreadWorker):
         self.enqueue_req(Connection(self, client, address, listener.getsockname()))
 
     def make_room(self):
-        """Close the connection that has waited longest, so that a full process goes on taking new ones."""
-        if self.arriving:
-            self.drop(next(iter(self.arriving)))
-        elif self.keepalived_conns:
-            oldest = self.keepalived_conns.popleft()
-            self.poller.unregister(oldest.sock)
-            self.nr_conns -= 1
-            oldest.close()
+        """Close the connection that has been waited for longest, so that a full process goes on taking new ones."""
+        oldest = [next(iter(those)) for those in (self.arriving, self.sending, self.keepalived_conns) if those]
+        match min(oldest, key=lambda conn: conn.since, default=None):
+            case None:
+                return
+            case conn if conn in self.arriving:
+                self.drop(conn)
+            case conn if conn in self.sending:
+                self.cut(conn)
+            case conn:
+                self.keepalived_conns.popleft()
+                self.poller.unregister(conn.sock)
+                self.nr_conns -= 1
+                conn.close()
+
+    def on_client_socket_readable(self, conn, client):
+        if conn in self.keepalived_conns:  # Not closed since the poller told of it.
+            super().on_client_socket_readable(conn, client)
 
     def enqueue_req(self, conn):
         """Receive the request, and give it a thread when it has arrived whole."""
-        if self.cfg.is_ssl:
-            super().enqueue_req(conn)
-            return
         if conn.parser:  # What was read of this request behind the one before.
             conn.received += conn.parser.unreader.take_buffered()
-        conn.frame, conn.ends = None, time.monotonic() + ARRIVAL
+        conn.frame = None
+        conn.wait(ARRIVAL)
         self.held += len(conn.received)
         self.arriving[conn] = None
-        conn.sock.setblocking(False)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_arriving, conn))
         if not self.has_arrived(conn):
             self.on_arriving(conn, conn.sock)
@@ -143,7 +241,7 @@ class Worker(ThreadWorker):
         if conn not in self.arriving:
             return  # Closed since the poller told of it.
         try:
-            data = conn.sock.recv(READ)
+            data = conn.socket.recv(READ)
         except BlockingIOError:
             return
         except OSError:
@@ -154,7 +252,7 @@ class Worker(ThreadWorker):
         conn.received += data
         self.held += len(data)
         if not self.has_arrived(conn) and self.held > HELD:
-            self.make_room()
+            self.drop(next(iter(self.arriving)), BUSY)
 
     def has_arrived(self, conn):
         """Give the request a thread if it has arrived whole, and return whether this connection is done with here."""
@@ -166,13 +264,27 @@ class Worker(ThreadWorker):
                 return conn not in self.arriving
             if conn.frame.is_awaited and len(conn.received) < conn.frame.size:
                 with suppress(OSError):
-                    conn.sock.send(CONTINUE)
+                    conn.socket.send(CONTINUE)
         if len(conn.received) < conn.frame.size:
             return False
+        if answer := self.without_thread(conn):
+            self.drop(conn, answer)
+            return True
+        conn.size = len(conn.received)
+        self.held += conn.size  # Until it is answered.
         self.forget(conn)
+        self.working += 1
         conn.data_ready = True
         super().enqueue_req(conn)
         return True
+
+    def without_thread(self, conn):
+        """Return the answer to a request for which there is no thread, b"" where it gets one or may wait for one."""
+        if self.working < self.cfg.threads:
+            return b""
+        if live := LIVE.match(conn.received):
+            return _answer("200 OK", len(ALIVE)) + (ALIVE if live[1] == b"GET" else b"")
+        return BUSY if self.working >= self.cfg.threads + WAITING else b""
 
     def forget(self, conn):
         del self.arriving[conn]
@@ -180,12 +292,13 @@ class Worker(ThreadWorker):
         self.poller.unregister(conn.sock)
 
     def drop(self, conn, answer=b""):
-        """Close a connection whose request does not arrive."""
+        """Close a connection whose request does not arrive, or gets no thread."""
         self.forget(conn)
         self.nr_conns -= 1
+        conn.received.clear()
         if answer:
             with suppress(OSError):
-                conn.sock.send(answer)
+                conn.socket.send(answer)
         conn.close(graceful=bool(answer))
 
     def handle_request(self, req, conn):
@@ -193,14 +306,67 @@ class Worker(ThreadWorker):
             req.force_close()  # The rest of it is not received.
         return super().handle_request(req, conn)
 
+    def finish_request(self, conn, fs):
+        """Go on with a connection once its answer is sent."""
+        self.working -= 1
+        self.held -= conn.size
+        conn.finished = fs
+        self.send(conn)
+
+    def send(self, conn, _=None):
+        """Send what there is of an answer, and wait for the client where it does not take all."""
+        try:
+            sent = conn.sock.send_to(conn.socket)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.cut(conn)
+            return
+        conn.taken += sent
+        if conn.sock.unsent:
+            if conn not in self.sending:
+                conn.taken = 0
+                conn.wait(TAKING)
+                self.sending[conn] = None
+                self.poller.register(conn.sock, selectors.EVENT_WRITE, partial(self.on_writable, conn))
+                if sum(len(one.sock.unsent) for one in self.sending) > HELD:
+                    self.cut(next(iter(self.sending)))
+            elif conn.taken >= UNSENT:
+                conn.taken -= UNSENT
+                conn.ends = time.monotonic() + TAKING
+            return
+        if conn in self.sending:
+            del self.sending[conn]
+            self.poller.unregister(conn.sock)
+        if conn.finished:
+            finished, conn.finished = conn.finished, None
+            if conn.sock.is_open:
+                super().finish_request(conn, finished)
+                conn.since = time.monotonic()
+            else:
+                self.nr_conns -= 1
+
+    def on_writable(self, conn, _):
+        if conn in self.sending:  # Not closed since the poller told of it.
+            self.send(conn)
+
+    def cut(self, conn):
+        """Close a connection whose client does not take the answer, which its thread may still write."""
+        if conn in self.sending:
+            del self.sending[conn]
+            self.poller.unregister(conn.sock)
+        conn.close()
+        if conn.finished:
+            conn.finished = None
+            self.nr_conns -= 1
+
     def linger(self, conn):
         """Close a connection once its client has read the answer: closed with bytes unread, it would lose the answer's end."""
         try:
-            conn.sock.shutdown(socket.SHUT_WR)
-            conn.sock.setblocking(False)
+            conn.socket.shutdown(socket.SHUT_WR)
             if len(self.lingering) < LINGERING:
                 self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_lingering, conn))
-                conn.ends = time.monotonic() + LINGER
+                conn.wait(LINGER)
                 self.lingering[conn] = None
                 return
         except OSError:
@@ -211,7 +377,7 @@ class Worker(ThreadWorker):
         if conn not in self.lingering:
             return
         try:
-            is_over = not conn.sock.recv(READ)
+            is_over = not conn.socket.recv(READ)
         except OSError as error:
             is_over = not isinstance(error, BlockingIOError)
         if is_over:
@@ -228,5 +394,7 @@ class Worker(ThreadWorker):
         now = time.monotonic()
         for conn in [conn for conn in self.arriving if conn.ends <= now or not (self.alive or conn.received)]:
             self.drop(conn, TOO_SLOW if conn.received else b"")
+        for conn in [conn for conn in self.sending if conn.ends <= now]:
+            self.cut(conn)
         for conn in [conn for conn in self.lingering if conn.ends <= now]:
             self.let_go(conn)

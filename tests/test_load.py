@@ -3,6 +3,8 @@
 import asyncio
 import io
 import re
+import select
+import selectors
 import socket
 import subprocess
 import time
@@ -13,11 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 import bcrypt
+import psycopg
 import pytest
 from django.test import RequestFactory
+from gunicorn.config import Config
 
 from fly2any import handlers
-from fly2any.worker import ARRIVAL, CONTINUE, Frame, frame
+from fly2any.worker import ARRIVAL, BUSY, CONTINUE, STALLED, UNSENT, WAITING, Connection, Frame, Worker, frame
 from tests.conftest import PROJECT, fresh
 from tests.servers import free_port
 from tests.test_deploy import BIN, environment
@@ -101,6 +105,10 @@ DAWDLING = {
     "anything": b"",
     "a body of no told length": head("/admin/login/", FORM, "Transfer-Encoding: chunked") + b"5\r\n",
     "what it was asked for": head("/admin/login/", FORM, "Expect: 100-continue", "Content-Length: 1000"),
+    "a length in many digits": head(
+        "/admin/login/", "Content-Type: multipart/form-data; boundary=B", f"Content-Length: {'0' * 20}999"
+    )
+    + b"--B\r\n",
     "a body too large": head("/admin/login/", FORM, f"Content-Length: {600 * MB}") + b"username=",
 }
 
@@ -121,6 +129,48 @@ def test_clients_that_do_not_read_keep_no_thread(web):
         assert answers_in_time(web)
 
 
+def test_clients_that_ask_for_much_at_once_and_do_not_read_keep_no_thread(web):
+    with web.clients(head("/static/admin/js/vendor/xregexp/xregexp.js", method="GET") * 30, receive=4096):
+        assert answers_in_time(web)
+
+
+@contextmanager
+def busy(web, number, body=b""):
+    """Have `number` requests wait for the database, until the second of what is yielded is called."""
+    lines = ["Cookie: __Host-sessionid=abcdefghijklmnopqrstuvwxyz012345", "Connection: close", f"Content-Length: {len(body)}"]
+    sent = head("/admin/second-factor/", *lines, method="GET") + body
+    with psycopg.connect(web.database.url) as other, ExitStack() as stack:
+        other.execute("LOCK django_session")
+        clients = [stack.enter_context(web.connect(b"")) for _ in range(number)]
+        with ThreadPoolExecutor(number) as threads:
+            for client in clients:
+                threads.submit(client.sendall, sent)
+        yield clients, other.rollback
+
+
+def test_while_all_threads_wait_the_process_says_that_it_lives(web):
+    web.ask("/admin/login/")  # So that everything is imported.
+    with busy(web, 48):  # For twelve seconds.
+        time.sleep(0.5)
+        begun = time.monotonic()
+        said = web.ask("/health/live")
+        took = time.monotonic() - begun
+
+    assert (said, took < 5) == ((200, '{"status": "ok"}'), True)
+
+
+@pytest.mark.parametrize(("number", "body"), [(8 + WAITING + 20, b""), (60, b"a" * 2_600_000)], ids=["many", "large"])
+def test_what_waits_for_a_thread_is_bounded(web, number, body):
+    with busy(web, number, body) as (clients, release), ThreadPoolExecutor(number) as threads:
+        deadline = time.monotonic() + 20
+        while len(select.select(clients, [], [], 1)[0]) < 20 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        release()
+        refused = list(threads.map(lambda client: everything(client) == BUSY, clients))
+
+    assert (len(refused), refused.count(True) >= 20) == (number, True)
+
+
 def test_clients_that_do_not_close_keep_no_thread_and_do_not_stop_the_main_loop(web):
     with web.clients(head("/nope/", "Connection: close", method="GET")):
         assert answers_in_time(web)
@@ -139,13 +189,18 @@ def test_a_request_that_does_not_arrive_is_ended(web):
     assert said.startswith(b"HTTP/1.1 408 ")
 
 
-def whole(client):
-    """Return the statuses of the answers that a connection brings, until it is closed."""
+def everything(client):
+    """Return what a connection brings, until it is closed."""
     client.settimeout(30)
     said = b""
     while data := client.recv(65536):
         said += data
-    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", said)]
+    return said
+
+
+def whole(client):
+    """Return the statuses of the answers that a connection brings, until it is closed."""
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", everything(client))]
 
 
 def test_a_request_in_pieces_and_several_at_once_are_answered(web):
@@ -162,6 +217,16 @@ def test_a_request_in_pieces_and_several_at_once_are_answered(web):
     assert answers == [TAKEN, TAKEN, 200, 200]
 
 
+def test_what_a_malformed_request_says_is_not_in_the_log(web):
+    for sent in (head("/admin/x?token=SECRET\xff", method="GET"), head("/admin/", "Authorization Bearer SECRET", method="GET")):
+        with web.connect(sent) as client:
+            assert whole(client) == [400]
+    web.log.seek(0)
+    log = web.log.read()
+
+    assert ("SECRET" in log, log.count("Invalid request from ip=127.0.0.1: Invalid HTTP ")) == (False, 2)
+
+
 def test_a_client_that_asks_first_is_told_to_send(web):
     with web.connect(head("/admin/login/", FORM, "Expect: 100-continue", "Content-Length: 4", "Connection: close")) as client:
         client.settimeout(10)
@@ -169,7 +234,7 @@ def test_a_client_that_asks_first_is_told_to_send(web):
         client.sendall(b"a=bc")
         answers = whole(client)
 
-    assert (told, answers[-1]) == (CONTINUE, TAKEN)
+    assert (told, answers) == (CONTINUE, [TAKEN])
 
 
 REFUSED = {
@@ -207,10 +272,79 @@ LARGEST = 1000
         (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", Frame(57, is_read=False)),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", Frame(47, is_read=False)),
         (b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n", Frame(64, is_awaited=True)),
+        (b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n", Frame(64)),
     ],
 )
 def test_where_a_request_ends(received, found):
     assert frame(received, LARGEST) == found
+
+
+@pytest.fixture
+def main_loop():
+    """A worker as its main loop has it, and a connection with the client's end."""
+    worker = Worker(0, 0, [], None, 1, Config(), None)
+    worker.arriving, worker.sending, worker.lingering, worker.held, worker.working = {}, {}, {}, 0, 0
+    worker.method_queue.init()
+    with (
+        selectors.DefaultSelector() as worker.poller,
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        connection = Connection(worker, server.accept()[0], ("", 0), ("", 0))
+        worker.nr_conns = 1
+        yield worker, connection, client
+        connection.close()
+    worker.method_queue.close()
+    worker.tmp.close()
+
+
+def test_an_event_of_a_connection_that_was_closed_to_make_room_is_passed_over(main_loop):
+    worker, connection, _ = main_loop
+    worker.keepalived_conns.append(connection)
+    worker.poller.register(connection.sock, selectors.EVENT_READ)
+
+    worker.make_room()
+    worker.on_client_socket_readable(connection, connection.sock)  # Of the same round of the poller.
+
+    assert (worker.nr_conns, [*worker.keepalived_conns], connection.socket.fileno()) == (0, [], -1)
+
+
+def test_an_answer_that_is_not_taken_in_time_is_given_up_and_its_thread_with_it(main_loop):
+    worker, connection, _ = main_loop
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(lambda: [connection.sock.sendall(b"a" * MB) for _ in range(20)])
+        while not worker.sending or len(connection.sock.unsent) < UNSENT:
+            worker.method_queue.run_callbacks(None)
+        worker.murder_pending()
+        waits = not writing.done()
+        connection.ends = 0
+        worker.murder_pending()
+
+    assert waits
+    assert isinstance(writing.exception(), BrokenPipeError)
+    assert (worker.sending, connection.socket.fileno(), len(worker.poller.get_map())) == ({}, -1, 0)
+
+
+def test_the_system_keeps_little_of_an_answer_and_not_for_long(main_loop):
+    _, connection, _ = main_loop
+
+    assert connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * 64 * 1024
+    assert connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == STALLED * 1000
+
+
+def test_a_thread_has_nothing_to_read(main_loop):
+    _, connection, client = main_loop
+    client.sendall(b"a")
+
+    assert connection.sock.recv(1) == b""
+
+
+def test_tls_is_refused():
+    config = Config()
+    config.set("certfile", "a")
+
+    with pytest.raises(RuntimeError, match="speaks no TLS"):
+        Worker.check_config(config, None)
 
 
 STAFF = """

@@ -17,7 +17,6 @@ from django.forms import BaseForm, BaseModelForm, CheckboxInput, MultiWidget, Wi
 from django.forms.boundfield import BoundField
 from django.test import RequestFactory
 from django.utils import choices
-from gunicorn import util
 from gunicorn.config import Config
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import Unreader
@@ -61,16 +60,18 @@ GUNICORNS = {
     (ThreadWorker, "init_process"): "(self)",
     (ThreadWorker, "accept"): "(self, listener)",
     (ThreadWorker, "enqueue_req"): "(self, conn)",
+    (ThreadWorker, "check_config"): "(cfg, log)",
+    (ThreadWorker, "on_client_socket_readable"): "(self, conn, client)",
     (ThreadWorker, "handle_request"): "(self, req, conn)",
+    (ThreadWorker, "finish_request"): "(self, conn, fs)",
     (ThreadWorker, "murder_pending"): "(self)",
     (Unreader, "unread"): "(self, data)",
     (Unreader, "take_buffered"): "(self)",
     (Request, "force_close"): "(self)",
-    (util, "close"): "(sock)",
 }
 # Attributes, which only an instance has.
 OF_CONNECTION = ("cfg", "sock", "parser", "data_ready")
-OF_WORKER = ("cfg", "alive", "poller", "nr_conns", "worker_connections", "keepalived_conns")
+OF_WORKER = ("cfg", "alive", "poller", "nr_conns", "worker_connections", "keepalived_conns", "method_queue")
 
 FILES = ("worker.py", "handlers.py", "administration/edits.py", "administration/saving.py", "administration/refusals.py")
 OF_AN_INSTANCE = {"_encoding", "_messages", "_queued_messages"}
