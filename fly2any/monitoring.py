@@ -6,14 +6,16 @@ import functools
 import hmac
 import json
 import logging
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
-from django.db import Error, connection
+from django.db import Error, OperationalError, connection
 from django.db.migrations.loader import MigrationLoader
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -32,6 +34,7 @@ from fly2any.database.sql import time_limits
 from fly2any.database.status import Report, verify, waived
 
 READY = 2_000  # Milliseconds for each statement.
+PATIENCE = 4  # Seconds for all of them, and the connection.
 
 
 def monitored(get_response):
@@ -60,20 +63,56 @@ def live(request: HttpRequest) -> HttpResponse:
 
 def ready(request: HttpRequest) -> HttpResponse:
     """The database answers, and every migration of this code is applied."""
-    checks = {"database": "ok", "migrations": "ok"}
     try:
-        with own_connection() as probe, probe.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
-            if cursor.fetchone()[0]:
-                checks["database"] = "only reads"
-            schema, recorded = read_home(probe)
-            if read_migrations(probe, schema=schema or "public", recorded=recorded, readable=True, loader=_loader()).pending:
-                checks["migrations"] = "pending"
+        _loader()  # Before the clock runs: it reads many files, once.
+        checks = READINESS.answer()
     except Error as error:
         logging.getLogger("fly2any.health").warning("not ready: %s", explain(error))
         checks = {"database": "ok" if sqlstate(error) == "42501" else "failing", "migrations": "unknown"}
     fine = set(checks.values()) == {"ok"}
     return _json({"status": "ok" if fine else "failing", **checks}, status=200 if fine else 503)
+
+
+class Question:
+    """A question to the database that is asked at most once at a time, in a thread of its own.
+
+    Through a pooler it may wait for minutes, where no limit of the server reaches it: who asks does not wait with it.
+    """
+
+    def __init__(self, ask: Callable[[], Any]):
+        self.ask, self.lock = ask, threading.Lock()
+        self.asked: Future[Any] | None = None
+        self.ends = 0.0
+
+    def answer(self) -> Any:
+        """Return what the question yields; raise the error that it raised, or OperationalError where it took PATIENCE."""
+        with self.lock:
+            if self.asked is None or self.asked.done():
+                self.asked, self.ends = Future(), time.monotonic() + PATIENCE
+                threading.Thread(target=self._run, args=(self.asked,), daemon=True).start()
+            asked, left = self.asked, self.ends - time.monotonic()
+        try:
+            return asked.result(max(left, 0))
+        except TimeoutError:
+            raise OperationalError("timeout expired") from None
+
+    def _run(self, asked: Future[Any]) -> None:
+        try:
+            asked.set_result(self.ask())
+        except BaseException as error:  # For those who wait.
+            asked.set_exception(error)
+
+
+def read_readiness() -> dict[str, str]:
+    checks = {"database": "ok", "migrations": "ok"}
+    with own_connection() as probe, probe.cursor() as cursor:
+        cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
+        if cursor.fetchone()[0]:
+            checks["database"] = "only reads"
+        schema, recorded = read_home(probe)
+        if read_migrations(probe, schema=schema or "public", recorded=recorded, readable=True, loader=_loader()).pending:
+            checks["migrations"] = "pending"
+    return checks
 
 
 @contextmanager
@@ -126,8 +165,7 @@ class Reports:
     def collect(self) -> Iterator[GaugeMetricFamily]:
         begun = time.monotonic()
         try:
-            with own_connection():  # Else the pool is waited for, longer than Prometheus waits for this.
-                pass
+            READINESS.answer()  # Else the pool is waited for, longer than Prometheus waits for this.
             report, health, backups = everything(connection)
         except Error as error:
             logging.getLogger("fly2any.metrics").warning("not reported: %s", explain(error))
@@ -205,4 +243,5 @@ def _gauge(name: str, text: str, samples: Iterable[tuple[tuple[str, ...], float]
     return family
 
 
+READINESS = Question(read_readiness)
 PAGES = {"/health/live": live, "/health/ready": ready, "/metrics": metrics}

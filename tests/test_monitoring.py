@@ -2,15 +2,21 @@
 
 import json
 import re
+import shutil
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from django.core.cache import cache
-from django.db import connection
+from django.db import OperationalError, connection, connections
 from prometheus_client.parser import text_string_to_metric_families
 
+from fly2any import monitoring
 from fly2any.database.findings import CODES
 from tests.conftest import PROJECT, manage
+from tests.servers import PgBouncer
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -76,6 +82,41 @@ def test_a_server_that_takes_no_connection_is_said_in_time_and_not_after_the_poo
         result = manage("shell", "-v0", "-c", script, url=url, METRICS_TOKEN=TOKEN)
 
     assert result.stdout.splitlines() == ["503 True False", "200 True False", "200 True False"], result.stderr
+
+
+@pytest.mark.skipif(not shutil.which("pgbouncer", path="/usr/sbin:/usr/bin"), reason="pgbouncer is not installed")
+def test_a_pooler_that_lets_wait_is_said_in_time_and_asked_once(
+    own_server, tmp_path, monkeypatch, django_db_setup, django_db_blocker
+):
+    server = own_server().start().create_database()
+    pooler = PgBouncer(tmp_path, server.port, "transaction", size=1)
+    connections.databases["pooled"] = {
+        **connection.settings_dict, "NAME": "fly2any", "HOST": "127.0.0.1", "PORT": str(pooler.port), "USER": "postgres",
+        "POOLER": "PgBouncer", "POOL": None, "DIRECT": None, "EMBEDDED": None,
+    }  # fmt: skip
+    monkeypatch.setattr(monitoring, "connection", connections["pooled"])
+    question = monitoring.Question(monitoring.read_readiness)
+    monitoring._loader()
+    try:
+        with django_db_blocker.unblock():
+            before = question.answer()
+            with psycopg.connect(pooler.url()) as other, ThreadPoolExecutor(10) as threads:
+                other.execute("SELECT 1")  # In a transaction, with the one connection to the server.
+                begun = time.monotonic()
+                errors = [asked.exception() for asked in [threads.submit(question.answer) for _ in range(10)]]
+                took, waiting = time.monotonic() - begun, question.asked
+                with pytest.raises(OperationalError):
+                    question.answer()
+                asked_once = question.asked is waiting
+            waiting.result(30)
+            after = question.answer()
+    finally:
+        pooler.remove()
+        del connections["pooled"], connections.databases["pooled"]
+
+    assert (before, after) == ({"database": "ok", "migrations": "pending"},) * 2
+    assert {type(error) for error in errors} == {OperationalError}
+    assert (took < monitoring.PATIENCE + 3, asked_once) == (True, True)
 
 
 def test_a_page_without_a_database_says_so(migrated):
