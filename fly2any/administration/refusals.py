@@ -28,14 +28,18 @@ KINDS = {
     "23514": "The constraint {constraint} does not allow this value of {what}.",
     "23P01": "The constraint {constraint} does not allow this value of {what} beside the other rows.",
 }
+VALUES = ("22", "53")  # Classes that say enough about a statement inside a trigger.
 SKIPPED = (
     "The database did not write or delete every row: nothing was saved. A trigger or a policy of the table skipped a row, "
     "or another client deleted it first."
 )
 REFUSED = (
+    "09",
     "22",
     "23",
     "25",
+    "27",
+    "39",
     "40",
     "44",
     "53",
@@ -60,17 +64,21 @@ FUNCTIONS_THAT_SAY = """
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether the database refused only this statement: not if the connection or the schema is broken."""
-    state = sqlstate(error)
+    """Return whether the database refused only this statement: not if the connection or the schema is broken.
+
+    A function or trigger may raise any SQLSTATE, so what comes from one is a refusal by where it comes from.
+    """
+    state, diagnostics = sqlstate(error), getattr(error.__cause__, "diag", None)
     if state:
-        return state in SENTENCES or state.startswith(REFUSED)
+        from_a_function = diagnostics is not None and diagnostics.severity_nonlocalized == "ERROR" and bool(diagnostics.context)
+        return state in SENTENCES or state.startswith(REFUSED) or from_a_function
     return isinstance(error, IntegrityError | DataError) or type(error) is DatabaseError  # A row that save() did not find.
 
 
 def refusal(error: Error, model: type[models.Model] | None = None) -> ValidationError:
     """Return why the database refused to write a row of `model`, as an error of the field if one is known."""
     state, diagnostics = sqlstate(error), getattr(error.__cause__, "diag", None)
-    if state == "P0001" and diagnostics and (said := _said_by_a_trigger(diagnostics.message_primary or "")):
+    if diagnostics and diagnostics.context and (said := _said_by_a_function(diagnostics.message_primary or "", state)):
         return ValidationError(said)
     if state in SENTENCES:
         return ValidationError(SENTENCES[state])
@@ -80,7 +88,7 @@ def refusal(error: Error, model: type[models.Model] | None = None) -> Validation
     if state in KINDS:
         sentence = KINDS[state].format(what=what, constraint=constraint)
         sentence = sentence[0].upper() + sentence[1:]
-    elif state.startswith("P0"):
+    elif diagnostics and diagnostics.context and not state.startswith(VALUES):
         sentence = f"A trigger of the database refused this (SQLSTATE {state}): the server's log says why."
     elif type(error) is DatabaseError:
         sentence = SKIPPED
@@ -111,8 +119,8 @@ def _fields(diagnostics: Any, model: type[models.Model] | None) -> list[Any]:
     return [field for field in model._meta.local_fields if field.column in columns]
 
 
-def _said_by_a_trigger(message: str) -> str:
-    return message if message and _ask(FUNCTIONS_THAT_SAY, [message]) else ""
+def _said_by_a_function(message: str, state: str) -> str:
+    return message if message not in ("", state) and _ask(FUNCTIONS_THAT_SAY, [message]) else ""
 
 
 def _ask(statement: str, parameters: Any) -> list[tuple]:

@@ -10,6 +10,8 @@ from django.db import utils
 # Of this class of SQLSTATEs the primary message quotes a value, but for these, which quote an encoding or a setting.
 DATA_EXCEPTION = "22"
 WITHOUT_VALUE = ("22021", "22023", "22P05")
+# Where the languages of functions raise what a function says, which may quote a row.
+RAISED_IN = ("pl_exec.c", "plpy_elog.c", "plperl.c", "pltcl.c")
 QUOTED = re.compile(r'["«»„“”‚‘「].*["«»“”‘’」]', re.DOTALL)  # In the quotation marks of the server's language.
 
 
@@ -27,11 +29,13 @@ class DatabaseErrorWrapper(utils.DatabaseErrorWrapper):
 
 
 def public_text(error: psycopg.Error) -> str:
-    """Return the primary message of a server's error, without a value that it quotes; any other error's text as it is."""
+    """Return the primary message of a server's error, without a value that it or a function quotes; any other error's text as it is."""
     message = error.diag.message_primary
     if message is None:  # The driver's own error, or a connection that failed.
         return str(error)
     state = error.sqlstate or ""
+    if (error.diag.source_file or "").rpartition("/")[2] in RAISED_IN:
+        return f"A function or trigger of the database raised SQLSTATE {state}."
     if state.startswith(DATA_EXCEPTION) and state not in WITHOUT_VALUE:
         return QUOTED.sub('"…"', message)
     return message

@@ -3,7 +3,7 @@
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.messages import get_messages
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from accounts import passwords
 from accounts.models import User
@@ -129,6 +129,59 @@ def test_what_a_trigger_raises_is_a_message_without_the_values_it_quotes(staff, 
 
     assert errors == {"__all__": [expected]}
     assert page.content.decode().count(SECRET) == 1
+
+
+STATES = [
+    "00001",
+    "01000",
+    "02000",
+    "03000",
+    "08006",
+    "0A000",
+    "20000",
+    "26000",
+    "28000",
+    "39004",
+    "42P01",
+    "57P01",
+    "58030",
+    "F0000",
+    "HV000",
+    "XX000",
+    "U0001",
+    "ABCDE",
+]
+
+
+def test_whatever_sqlstate_a_trigger_raises_is_a_message_and_what_it_says_is_in_no_log(staff, notice, caplog):
+    refuse_with("notifications", "RAISE EXCEPTION USING ERRCODE = NEW.title, MESSAGE = 'not ' || NEW.message;")
+
+    told = {state: saved(staff, notice, title=state)[1] for state in STATES}
+
+    said = "A trigger of the database refused this (SQLSTATE {}): the server's log says why."
+    assert told == {state: {"__all__": [said.format(state)]} for state in STATES}
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(("body", "state"), [
+    ("CASE WHEN false THEN END CASE;", "20000"),
+    ("NEW.title := (SELECT i FROM generate_series(1, 2) i);", "21000"),
+    ("UPDATE notifications SET read = NOT read WHERE id = NEW.id; RETURN NEW;", "27000"),
+    ("PERFORM 1 FROM dropped;", "42P01"),
+])  # fmt: skip
+def test_a_trigger_that_fails_is_a_message(staff, notice, body, state):
+    refuse_with("notifications", body, "UPDATE OF title")
+
+    _, errors = saved(staff, notice, title="x")
+
+    assert [f"SQLSTATE {state}" in " ".join(errors["__all__"])] == [True]
+
+
+def test_what_a_function_raises_is_in_no_error_of_ours(db):
+    with pytest.raises(DatabaseError) as error:
+        sql(f"DO $$ BEGIN RAISE EXCEPTION 'not {SECRET}'; END $$")
+
+    assert str(error.value) == "A function or trigger of the database raised SQLSTATE P0001."
 
 
 def test_a_number_that_is_out_of_range_is_a_message(staff, ana):
