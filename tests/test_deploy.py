@@ -57,6 +57,7 @@ PHASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PHASES)
 def test_a_release_phase_builds_the_database_and_stops_where_it_is_not_what_it_should_be(database, name):
     def release():
@@ -77,6 +78,7 @@ def test_a_release_phase_builds_the_database_and_stops_where_it_is_not_what_it_s
     assert (second.returncode, "index.missing" in second.stdout) == (4, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", {procfile()["web"], railway()["startCommand"]})
 def test_the_web_process_serves_says_that_it_is_ready_and_ends_when_told(migrated, command):
     port = free_port()
@@ -113,6 +115,7 @@ def test_the_web_process_serves_says_that_it_is_ready_and_ends_when_told(migrate
     assert '"message": "GET /admin/login/ 200"' in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "workers"), [({}, "2"), ({"WEB_CONCURRENCY": "4"}, "4")])
 def test_the_number_of_processes_is_the_platforms(migrated, given, workers):
     config = subprocess.run(

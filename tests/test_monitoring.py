@@ -53,6 +53,7 @@ for path in ("/health/live", "/health/ready", "/metrics"):
 """
 
 
+@pytest.mark.slow
 def test_a_process_whose_migrations_are_pending_is_not_ready(migrated):
     migrated.execute("DELETE FROM django_migrations WHERE app = 'administration' AND name = '0003_database_page'")
 
@@ -72,6 +73,7 @@ for path in ("/health/ready", "/metrics", "/admin/login/"):
 """
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_no_connection_is_said_in_time_and_not_after_the_pools_patience():
     with socket.socket() as silent:  # It takes connections, and never says a word.
         silent.bind(("127.0.0.1", 0))
@@ -119,6 +121,7 @@ def test_a_pooler_that_lets_wait_is_said_in_time_and_asked_once(
     assert (took < monitoring.PATIENCE + 3, asked_once) == (True, True)
 
 
+@pytest.mark.slow
 def test_a_page_without_a_database_says_so(migrated):
     script = (
         "from django.test import Client; from accounts.models import User; c = Client(HTTP_HOST='localhost', raise_request_exception=False);"
@@ -132,6 +135,7 @@ def test_a_page_without_a_database_says_so(migrated):
     assert result.stdout == "503 True\n", result.stderr
 
 
+@pytest.mark.slow
 def test_a_host_that_is_not_ours_is_a_line_that_names_the_setting(migrated):
     script = "from django.test import Client; print(Client(HTTP_HOST='other.example', raise_request_exception=False).get('/admin/').status_code)"
 
@@ -231,6 +235,7 @@ logging.getLogger("fly2any").warning("it says %s", "s3cret-of-ours")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_a_request_is_a_line_without_what_it_asked_and_without_a_password(migrated, form):
     url = migrated.url.replace("//postgres@", "//postgres:s3cret-of-ours@")
@@ -272,6 +277,7 @@ logging.getLogger("fly2any").warning("plain", extra={"status": 404, "nothing": N
 """
 
 
+@pytest.mark.slow
 def test_a_password_is_replaced_however_it_is_written_and_the_line_stays_json(migrated):
     url = migrated.url.replace("//postgres@", "//postgres:geh%22eim%25x-ours@")
 
@@ -282,6 +288,7 @@ def test_a_password_is_replaced_however_it_is_written_and_the_line_stays_json(mi
     assert "eim" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_request_that_asks_for_nobody_asks_the_database_nothing():
     script = (
         "from django.test import Client; c = Client(HTTP_HOST='localhost', raise_request_exception=False); c.cookies['__Host-sessionid'] = 'x' * 32;"
@@ -293,6 +300,7 @@ def test_a_request_that_asks_for_nobody_asks_the_database_nothing():
     assert (result.stdout, "Traceback" in result.stderr) == ("302 404\n", False), result.stderr
 
 
+@pytest.mark.slow
 def test_a_standby_and_a_role_that_may_not_see_are_not_ready(own_server, tmp_path_factory):
     primary = own_server().start().create_database()
     assert manage("migrate", "-v0", url=primary.url()).returncode == 0

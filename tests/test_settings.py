@@ -74,6 +74,7 @@ def test_hosts_are_separated_by_commas_and_blanks():
     assert hosts("a.example.com, b.example.com,") == ["a.example.com", "b.example.com"]
 
 
+@pytest.mark.slow
 def test_a_sentence_names_the_variable_that_was_used():
     result = manage("migrate", POSTGRES_URL="", DATABASE_URL="postgresql://u@127.0.0.1:1/d", SECRET_KEY="x", ALLOWED_HOSTS="x")
 
@@ -104,6 +105,7 @@ def test_an_error_page_shows_no_variable_with_a_password(rf, monkeypatch):
     assert "-".join(["s3cret", "word"]) not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", ["head -1", "true"])
 def test_a_reader_that_stops_early_is_no_traceback(url, reader):
     command = f"{sys.executable} manage.py dbstatus | {reader}"

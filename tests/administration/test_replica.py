@@ -90,6 +90,7 @@ def add_late(primary, standby):
     primary.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('late', 'late@example.com', now())")
 
 
+@pytest.mark.slow
 def test_lists_are_read_from_the_replica_forms_are_not(pair):
     primary, standby = pair
     add_late(primary, standby)
@@ -104,6 +105,7 @@ def test_lists_are_read_from_the_replica_forms_are_not(pair):
     ]
 
 
+@pytest.mark.slow
 def test_a_replica_that_lags_is_said_and_the_primary_read(pair):
     primary, standby = pair
     add_late(primary, standby)
@@ -115,6 +117,7 @@ def test_a_replica_that_lags_is_said_and_the_primary_read(pair):
     assert note.endswith(" behind: this page is read from the primary.")
 
 
+@pytest.mark.slow
 def test_what_a_person_saved_they_see(pair):
     primary, standby = pair
     add_late(primary, standby)
@@ -124,6 +127,7 @@ def test_what_a_person_saved_they_see(pair):
     assert seen == [["replica", False, None, True], ["save", 302], ["default", True, None, True]]
 
 
+@pytest.mark.slow
 def test_a_replica_that_has_all_is_read_however_long_nothing_was_written(pair):
     primary, standby = pair
     primary.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('late', 'late@example.com', now())")
@@ -135,6 +139,7 @@ def test_a_replica_that_has_all_is_read_however_long_nothing_was_written(pair):
     assert seen == [["replica", True, None, True]]
 
 
+@pytest.mark.slow
 def test_the_primarys_own_tables_and_slow_lists_keep_their_deadline(pair):
     primary, standby = pair
 
@@ -144,6 +149,7 @@ def test_the_primarys_own_tables_and_slow_lists_keep_their_deadline(pair):
     assert seen[1] == ["replica", 503]
 
 
+@pytest.mark.slow
 def test_a_row_that_the_replica_does_not_have_yet_is_shown_from_the_primary(pair):
     primary, standby = pair
     add_late(primary, standby)
@@ -153,6 +159,7 @@ def test_a_row_that_the_replica_does_not_have_yet_is_shown_from_the_primary(pair
     assert seen == [["default", True, None, True]]
 
 
+@pytest.mark.slow
 def test_a_standby_of_another_database_is_not_read(pair):
     primary, standby = pair
     primary.execute("CREATE DATABASE staging TEMPLATE template0", database="postgres")
@@ -165,6 +172,7 @@ def test_a_standby_of_another_database_is_not_read(pair):
     ]
 
 
+@pytest.mark.slow
 def test_a_replica_that_says_nothing_is_waited_for_once(pair):
     primary, _ = pair
     with socket.socket() as silent:  # It takes connections, and never says a word.
@@ -180,6 +188,7 @@ def test_a_replica_that_says_nothing_is_waited_for_once(pair):
     assert "the replica is not read for 30 s: The server at 127.0.0.1, port" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_replica_that_is_gone_is_said_and_not_waited_for(pair):
     primary, standby = pair
     standby.stop()
@@ -190,6 +199,7 @@ def test_a_replica_that_is_gone_is_said_and_not_waited_for(pair):
     assert seen == [["default", False, note, True]] * 2
 
 
+@pytest.mark.slow
 def test_a_replica_that_fails_in_the_middle_is_read_from_no_more(pair):
     primary, standby = pair
     standby.stop()
@@ -199,6 +209,7 @@ def test_a_replica_that_fails_in_the_middle_is_read_from_no_more(pair):
     assert seen == [["default", False, "The replica does not answer: this page is read from the primary.", True]]
 
 
+@pytest.mark.slow
 def test_a_url_that_leads_to_the_primary_is_no_replica(pair):
     primary, _ = pair
 
@@ -207,6 +218,7 @@ def test_a_url_that_leads_to_the_primary_is_no_replica(pair):
     assert seen == [["default", False, "POSTGRES_REPLICA_URL leads to no standby: this page is read from the primary.", True]]
 
 
+@pytest.mark.slow
 def test_reports_are_asked_of_the_replica_and_their_errors_name_its_variable(pair):
     primary, standby = pair
 
@@ -226,6 +238,7 @@ def test_reports_are_asked_of_the_replica_and_their_errors_name_its_variable(pai
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_is_written_under_another_alias_is_written_there(database):
     with django(database) as connection:
         executor = MigrationExecutor(connection)

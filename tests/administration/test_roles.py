@@ -177,6 +177,7 @@ def test_the_record_of_access_is_read_and_nothing_else(member):
     assert list(Access.objects.values_list("pk", "table")) == [(access.pk, "t")]
 
 
+@pytest.mark.slow
 def test_signing_in_and_failing_to_is_in_the_login_history(client):
     staff = User.objects.create_superuser("boss@example.com", "a-long-password-1")
     agent = (

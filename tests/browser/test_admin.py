@@ -12,6 +12,7 @@ from tests.database.test_dbseed import DAY
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+@pytest.mark.slow
 def test_staff_sign_in_by_email_and_browse(browser, live_server, monkeypatch):
     monkeypatch.setattr(passwords, "ROUNDS", 4)
     seed(connection, users=80, seed=1, until=DAY)

@@ -53,6 +53,7 @@ def pages():
     yield reverse("admin:accounts_user_delete", args=[User.objects.first().pk])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("light", 320), ("dark", 1440), ("dark", 320)])
 def test_every_page_keeps_the_policy_fits_the_width_and_is_open_to_all(browser, live_server, staff, scheme, width):
     axe = pytest.importorskip(
@@ -71,7 +72,9 @@ def test_every_page_keeps_the_policy_fits_the_width_and_is_open_to_all(browser, 
         assert (response.status, page.url) == (200, live_server.url + url)
         assert complaints == [], url
         assert page.evaluate("document.documentElement.scrollWidth") <= width, url
-        found = axe.run(page, options={"preload": False, "runOnly": RULES, "resultTypes": ["violations"]}).response["violations"]
+        found = axe.run(page, options={"preload": False, "runOnly": RULES, "resultTypes": ["violations"]}).response[
+            "violations"
+        ]
         assert [(rule["id"], rule["nodes"][0]["html"], rule["nodes"][0]["failureSummary"]) for rule in found] == [], url
     policy = page.goto(f"{live_server.url}{reverse('admin:index')}").headers["content-security-policy"]
     assert set(policy.split("; ")) == {
@@ -79,6 +82,7 @@ def test_every_page_keeps_the_policy_fits_the_width_and_is_open_to_all(browser, 
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_without_script_everything_a_person_needs_works(browser, live_server, staff):
     page = browser.new_context(java_script_enabled=False, viewport={"width": 1440, "height": 900}).new_page()
     page.goto(f"{live_server.url}/admin/engagement/notification/")
@@ -107,6 +111,7 @@ def test_without_script_everything_a_person_needs_works(browser, live_server, st
     assert page.locator(".timeline li").count() > 1
 
 
+@pytest.mark.slow
 def test_the_keyboard_reaches_search_filters_and_pages_in_the_order_they_are_seen(browser, live_server, staff):
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": staff, "url": live_server.url}])

@@ -31,6 +31,7 @@ def key(page):
     return next(cookie["value"] for cookie in page.context.cookies() if cookie["name"] == "sessionid")
 
 
+@pytest.mark.slow
 def test_staff_make_a_passkey_and_sign_in_with_it(browser, live_server, settings, monkeypatch):
     settings.SECOND_FACTOR = True
     monkeypatch.setattr(passwords, "ROUNDS", 4)

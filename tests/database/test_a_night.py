@@ -8,6 +8,7 @@ from tests.conftest import manage
 from tests.database.taken import databases, rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sealed", [False, True], ids=["plain", "encrypted"])
 def test_what_is_damaged_at_night_is_found_and_undone(migrated, tmp_path, sealed):
     import pyrage

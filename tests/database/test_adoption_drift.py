@@ -102,6 +102,7 @@ DRIFTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drift", DRIFTS)
 def test_drift_is_refused_with_its_rows_and_repaired_where_nothing_is_lost(exact, drift):
     done, found, rows, mended = DRIFTS[drift]
@@ -126,6 +127,7 @@ def test_drift_is_refused_with_its_rows_and_repaired_where_nothing_is_lost(exact
     assert is_as_migrated(exact) if mended else everything(exact) == before
 
 
+@pytest.mark.slow
 def test_all_that_is_in_the_way_is_said_at_once(exact):
     exact.execute('DROP TABLE price_alerts; CREATE TABLE price_alerts (id text PRIMARY KEY, "isActive" boolean)')
     exact.execute("""DROP TABLE saved_searches; CREATE TABLE saved_searches (id text PRIMARY KEY, "searchParams" jsonb)""")
@@ -151,6 +153,7 @@ def test_all_that_is_in_the_way_is_said_at_once(exact):
     assert catalog(exact).columns == before.columns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("done", "said"),
     [
@@ -176,6 +179,7 @@ def test_what_cannot_be_counted_is_said_all_the_same(exact, done, said):
     assert said <= {(blocker["code"], blocker["where"]) for blocker in report["blockers"]}
 
 
+@pytest.mark.slow
 def test_a_cure_of_a_time_column_keeps_its_instants(exact):
     exact.execute('CREATE DOMAIN moment AS timestamp(3); ALTER TABLE login_history ALTER "timestamp" TYPE moment')
     exact.execute(f"ALTER DATABASE {exact.name} SET timezone TO 'America/New_York'")
@@ -192,6 +196,7 @@ def test_a_cure_of_a_time_column_keeps_its_instants(exact):
     assert plan(exact)["kind"] == "exact"
 
 
+@pytest.mark.slow
 def test_what_is_in_use_comes_with_the_statement_that_shows_it(exact):
     exact.execute('CREATE VIEW theirs AS SELECT "createdAt" FROM users')
 
@@ -202,6 +207,7 @@ def test_what_is_in_use_comes_with_the_statement_that_shows_it(exact):
     assert re.fullmatch(r'\s*SELECT (users\.)?"createdAt"\s+FROM users;', definition)
 
 
+@pytest.mark.slow
 def test_values_that_cannot_be_of_the_type_are_counted(exact):
     exact.execute('ALTER TABLE price_alerts ALTER "currentPrice" TYPE text')
     exact.execute("UPDATE price_alerts SET \"currentPrice\" = 'abc' WHERE id = 'price_alerts 3'")
@@ -213,6 +219,7 @@ def test_values_that_cannot_be_of_the_type_are_counted(exact):
     assert (blocker["code"], (blocker["rows"], blocker["ids"])) == ("column.different", found)
 
 
+@pytest.mark.slow
 def test_a_record_of_prismas_that_cannot_be_read_is_in_the_way(exact):
     with exact.role("GRANT ALL ON SCHEMA public TO {role}") as url:
         [unreadable] = [blocker for blocker in plan(exact, url)["blockers"] if blocker["code"] == "adopt.prisma_unreadable"]
@@ -222,6 +229,7 @@ def test_a_record_of_prismas_that_cannot_be_read_is_in_the_way(exact):
         assert any("`prisma db push` keeps none" in note for note in plan(exact, url)["notes"])
 
 
+@pytest.mark.slow
 def test_an_extension_that_this_role_cannot_create_is_in_the_way(exact):
     exact.execute(f"REVOKE ALL ON DATABASE {exact.name} FROM PUBLIC")
     with exact.role(f"GRANT CONNECT ON DATABASE {exact.name} TO {{role}}") as url:
@@ -233,6 +241,7 @@ def test_an_extension_that_this_role_cannot_create_is_in_the_way(exact):
         ) == (True, False)
 
 
+@pytest.mark.slow
 def test_what_else_is_foreign_is_listed_and_functions_over_times_are_named(exact):
     exact.execute(
         "CREATE TYPE mood AS ENUM ('ok'); CREATE PUBLICATION news FOR TABLE users; GRANT SELECT ON users TO pg_monitor"
@@ -249,6 +258,7 @@ def test_what_else_is_foreign_is_listed_and_functions_over_times_are_named(exact
     assert any(note.startswith("The function since() speaks of users and of times without zone: ") for note in report["notes"])
 
 
+@pytest.mark.slow
 def test_a_trigger_that_undoes_every_update_is_one_sentence(exact):
     exact.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
     exact.execute("CREATE TRIGGER no BEFORE UPDATE ON verification_tokens FOR EACH ROW EXECUTE FUNCTION no()")
@@ -262,6 +272,7 @@ def test_a_trigger_that_undoes_every_update_is_one_sentence(exact):
     assert is_as_migrated(exact)
 
 
+@pytest.mark.slow
 def test_tables_behind_another_schema_of_the_search_path_are_found_and_not_built_anew(exact):
     exact.execute(f"CREATE SCHEMA app; ALTER DATABASE {exact.name} SET search_path TO app, public")
 
@@ -273,6 +284,7 @@ def test_tables_behind_another_schema_of_the_search_path_are_found_and_not_built
     assert exact.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'app'::regnamespace") == [(0,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["datestyle TO 'German'", "quote_all_identifiers TO on"])
 def test_settings_of_a_role_or_database_change_nothing(exact, setting):
     exact.execute(f"ALTER DATABASE {exact.name} SET {setting}")
@@ -282,6 +294,7 @@ def test_settings_of_a_role_or_database_change_nothing(exact, setting):
     assert is_as_migrated(exact)
 
 
+@pytest.mark.slow
 def test_names_of_any_script_are_shown_on_any_terminal(exact):
     exact.execute('CREATE TABLE "täble✈" (id int)')
 

@@ -28,6 +28,7 @@ ODD = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_was_archived_comes_back_as_it_was(filled, tmp_path):
     filled.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
     for number, (table, values) in enumerate(ODD):
@@ -46,6 +47,7 @@ def test_what_was_archived_comes_back_as_it_was(filled, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_row_whose_text_is_longer_than_a_gigabyte_with_its_quotes_is_archived_and_comes_back(migrated, tmp_path):
     put(migrated, "price_history", "big", CASES["price_history"][0])
     migrated.execute("UPDATE price_history SET currency = repeat('\"', 540000000)")
@@ -314,6 +316,7 @@ def test_the_archives_are_listed_with_the_times_of_their_rows(migrated, tmp_path
     assert os.stat(next((tmp_path / "a").glob("*.zip"))).st_mode & 0o77 == 0
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_database_settles_nothing_of_the_originals(migrated, tmp_path):
     put(migrated, "price_history", "removed", CASES["price_history"][0])
     with django(migrated) as connection:

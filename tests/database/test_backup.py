@@ -42,6 +42,7 @@ def test_a_backup_is_proven_by_restoring_it_and_comparing_every_row(filled, plac
     assert databases(filled) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
@@ -73,6 +74,7 @@ def _flip(path):
         file.write(bytes([byte[0] ^ 1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "said"),
     [
@@ -111,6 +113,7 @@ def test_a_backup_that_is_killed_or_fails_leaves_nothing_that_looks_like_one(fil
     )
 
 
+@pytest.mark.slow
 def test_a_backup_beside_writers_is_of_one_moment(filled, place):
     write = (
         "import psycopg, sys\nwith psycopg.connect(sys.argv[1], autocommit=True) as c:\n    n = 0\n    while True:\n        n += 1\n"
@@ -134,6 +137,7 @@ def test_a_backup_beside_writers_is_of_one_moment(filled, place):
     assert of["users"] > 40
 
 
+@pytest.mark.slow
 def test_encrypted_backups_hold_nothing_readable_and_open_with_their_key_alone(filled, place, tmp_path):
     import pyrage
 
@@ -158,6 +162,7 @@ def test_encrypted_backups_hold_nothing_readable_and_open_with_their_key_alone(f
     assert (odd.returncode, "BACKUP_RECIPIENT is no public key of age" in odd.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_the_password_is_in_no_list_of_processes(own_server, place):
     server = own_server().start().create_database()
     server.execute("CREATE ROLE owner LOGIN SUPERUSER PASSWORD 'se:cr\\et-77'")
@@ -193,6 +198,7 @@ def test_tools_that_cannot_serve_are_said_with_the_package_that_can():
     assert tools.choose(14, tls=False).major >= 14
 
 
+@pytest.mark.slow
 def test_a_key_that_is_missing_says_nothing_of_the_backup(filled, place, tmp_path):
     import pyrage
 
@@ -213,6 +219,7 @@ def test_a_key_that_is_missing_says_nothing_of_the_backup(filled, place, tmp_pat
     assert [entry["state"] for entry in listed["backups"]] == ["good"]
 
 
+@pytest.mark.slow
 def test_rows_are_hashed_whatever_the_database_calls_its_functions_and_columns(filled, place):
     filled.execute("CREATE FUNCTION md5(text) RETURNS text LANGUAGE sql AS $$ SELECT repeat('0', 32) $$")
     filled.execute(f"ALTER DATABASE {filled.name} SET search_path = public, pg_catalog")
@@ -228,6 +235,7 @@ def test_rows_are_hashed_whatever_the_database_calls_its_functions_and_columns(f
     assert [answer.returncode for answer in (first, second)] == [0, 0]
 
 
+@pytest.mark.slow
 def test_what_is_encrypted_is_never_in_clear_at_the_place(filled, place):
     import pyrage
 
@@ -251,6 +259,7 @@ def open_bytes(path):
         return b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exact", "superset"])
 def test_a_database_that_prisma_made_is_backed_up_before_it_is_adopted(database, place, kind):
     fill(database, KINDS[kind])

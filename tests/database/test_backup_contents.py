@@ -137,6 +137,7 @@ def test_rows_that_a_policy_hides_are_an_error_and_not_fewer(database):
     assert refused.value.__cause__.sqlstate == "42501"
 
 
+@pytest.mark.slow
 def test_a_row_whose_text_is_longer_than_a_gigabyte_with_its_quotes_is_hashed(database):
     database.execute("CREATE TABLE big (t text); INSERT INTO big VALUES (repeat('\"', 540000000))")
 

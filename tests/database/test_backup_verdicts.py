@@ -53,6 +53,7 @@ def taken(migrated, place):
     return make
 
 
+@pytest.mark.slow
 def test_code_of_another_role_does_nothing_when_a_backup_is_verified(migrated, taken, tmp_path):
     role, file = f"{migrated.name}_evil", tmp_path / "made"
     let_through(tmp_path)
@@ -85,6 +86,7 @@ HANGS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "where",
     [
@@ -105,6 +107,7 @@ def test_code_that_never_ends_makes_a_backup_not_verified_within_the_time_limit(
     )
 
 
+@pytest.mark.slow
 def test_what_only_a_superuser_creates_is_left_out_and_named(taken):
     manifest = taken(
         "CREATE FUNCTION told() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$;"
@@ -185,12 +188,14 @@ def test_an_entry_is_named_without_its_owner():
     assert named == ["TABLE users"] * 6
 
 
+@pytest.mark.slow
 def test_the_extension_that_the_embedded_server_brings_keeps_no_backup_from_being_good(taken):
     manifest = taken("CREATE EXTENSION pg_stat_statements")
 
     assert (manifest.state, manifest.verdict.reason, manifest.verdict.left_out) == ("good", "", ())
 
 
+@pytest.mark.slow
 def test_a_table_that_needs_what_is_not_here_is_not_verified(taken):
     manifest = taken(
         "CREATE FUNCTION sums(int, int) RETURNS int LEAKPROOF LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2';"
@@ -203,6 +208,7 @@ def test_a_table_that_needs_what_is_not_here_is_not_verified(taken):
     )
 
 
+@pytest.mark.slow
 def test_policies_for_roles_are_verified(migrated, taken):
     role = f"{migrated.name}_reads"
     migrated.execute(f"CREATE ROLE {role}")
@@ -216,6 +222,7 @@ def test_policies_for_roles_are_verified(migrated, taken):
         migrated.execute(f"DROP POLICY p ON users; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+@pytest.mark.slow
 def test_rows_that_break_a_constraint_of_their_own_are_bad_and_the_constraint_is_named(taken):
     same = taken(
         "CREATE TABLE limits (top int); INSERT INTO limits VALUES (9);"
@@ -230,6 +237,7 @@ def test_rows_that_break_a_constraint_of_their_own_are_bad_and_the_constraint_is
         assert same.state == "unverified"
 
 
+@pytest.mark.slow
 def test_a_schema_that_is_not_public_is_where_the_tables_are_looked_for(migrated, taken, place):
     missing = "ALTER TABLE fly2any.users DROP CONSTRAINT users_email_key"
     moved = (
@@ -340,6 +348,7 @@ def test_failures_are_known_where_pg_restore_counts_no_others(code, last, named,
     assert unknown_failures(code, last, named=named, logged=logged) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "left_out",
     ["SELECT 1", "CREATE FUNCTION quiet(int) RETURNS int LEAKPROOF LANGUAGE sql AS 'SELECT 1'"],
@@ -368,6 +377,7 @@ def test_a_failure_that_pg_restore_counts_and_does_not_name_keeps_a_backup_from_
     assert re.fullmatch(r"pg_restore counted \d+ failures, named \d+, and the server logged \d+", manifest.verdict.reason)
 
 
+@pytest.mark.slow
 def test_a_verdict_without_an_outcome_is_read_as_before(taken, migrated, place):
     manifest = taken()
     path = f"{place}/{manifest.name}.json"
@@ -381,6 +391,7 @@ def test_a_verdict_without_an_outcome_is_read_as_before(taken, migrated, place):
     assert (old.state, old.verdict) == ("bad", Verdict(datetime(2026, 1, 1, tzinfo=UTC), "18.6", "cut short"))
 
 
+@pytest.mark.slow
 def test_a_good_backup_stays_good_where_it_cannot_be_tried_again(taken, migrated, place, monkeypatch):
     manifest = taken()
     monkeypatch.setattr("fly2any.database.backup.tools.FOLDERS", ())
@@ -394,6 +405,7 @@ def test_a_good_backup_stays_good_where_it_cannot_be_tried_again(taken, migrated
     assert [one.state for one in backups(Folder(place)).manifests] == ["good"]
 
 
+@pytest.mark.slow
 def test_other_rows_are_bad_and_their_table_is_named(taken):
     def lose(manifest):
         return dataclasses.replace(manifest, tables={**manifest.tables, '"public"."users"': Content(3, "1")})

@@ -55,6 +55,7 @@ def bucket():
     server.stop()
 
 
+@pytest.mark.slow
 def test_backups_in_a_bucket_are_taken_proven_listed_and_restored(filled, bucket):
     place = "s3://fly2any/nightly"
     held = rows(filled)
@@ -77,6 +78,7 @@ def test_backups_in_a_bucket_are_taken_proven_listed_and_restored(filled, bucket
             filled.execute(f'DROP DATABASE "{name}"')
 
 
+@pytest.mark.slow
 def test_dbstatus_warns_where_the_newest_good_backup_is_missing_or_old(filled, place):
     assert "none known   BACKUP_LOCATION is not set" in manage("dbstatus", url=filled.url).stdout
     missing = run(filled, "dbstatus", place=place)
@@ -184,6 +186,7 @@ def test_a_reset_wants_a_backup_of_this_database_and_not_of_one_that_had_the_nam
         require_backup(connection)
 
 
+@pytest.mark.slow
 def test_pruning_removes_manifest_and_dump_together(filled, place):
     for _ in range(2):
         run(filled, "dbbackup", "--verify", place=place)
@@ -194,6 +197,7 @@ def test_pruning_removes_manifest_and_dump_together(filled, place):
     assert (pruned.returncode, len(os.listdir(place))) == (0, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("outcome", "code"), [("bad", 4), ("unverified", 2), ("good", 0)])
 def test_a_run_that_proves_no_backup_prunes_nothing(filled, tmp_path, monkeypatch, capsys, outcome, code):
     told = {**settings.BACKUPS, "location": str(tmp_path), "keep": (1, 0, 0)}
@@ -234,6 +238,7 @@ def test_a_backup_that_could_not_be_verified_is_a_finding():
     assert found == [("backup.unverified", newest.name, "The newest backup could not be verified: the disk is full.")]
 
 
+@pytest.mark.slow
 def test_another_databases_backups_are_neither_pruned_nor_restored_by_latest(filled, migrated, place):
     run(filled, "dbbackup", "--verify", place=place)
     pruned = run(migrated, "dbbackup", "--verify", "--prune", "--format", "json", place=place)
@@ -246,6 +251,7 @@ def test_another_databases_backups_are_neither_pruned_nor_restored_by_latest(fil
     assert f"of {filled.name} on PostgreSQL" in latest.stdout
 
 
+@pytest.mark.slow
 def test_another_servers_backups_of_the_same_name_are_neither_pruned_nor_counted_nor_restored_by_latest(filled, place):
     run(filled, "dbbackup", "--verify", place=place)
     theirs = the_one(place)
@@ -278,6 +284,7 @@ def test_another_servers_backups_of_the_same_name_are_neither_pruned_nor_counted
     assert ("Origin" in latest.stdout, theirs in latest.stdout) == (False, False)
 
 
+@pytest.mark.slow
 def test_a_role_that_may_not_ask_for_the_servers_identity_takes_backups_all_the_same(own_server, tmp_path):
     server = own_server().start().create_database()
     server.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
@@ -300,6 +307,7 @@ def test_a_role_that_may_not_ask_for_the_servers_identity_takes_backups_all_the_
     assert theirs not in json.loads(pruned.stdout)["pruned"]
 
 
+@pytest.mark.slow
 def test_what_is_damaged_or_foreign_at_the_place_is_listed_and_passed_over(filled, place, tmp_path):
     run(filled, "dbbackup", "--verify", place=place)
     name = the_one(place)
@@ -340,6 +348,7 @@ def test_looking_makes_no_folder(filled, place):
     assert (answers, os.path.exists(place)) == ([4, 2, 2], False)
 
 
+@pytest.mark.slow
 def test_a_dump_that_is_gone_is_no_backup(filled, place):
     run(filled, "dbbackup", "--verify", place=place)
     name = the_one(place)
@@ -354,6 +363,7 @@ def test_a_dump_that_is_gone_is_no_backup(filled, place):
     assert (status.returncode, f"{name}.dump is gone, and its manifest is there." in status.stdout) == (4, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "facts",
     [

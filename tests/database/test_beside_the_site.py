@@ -10,6 +10,7 @@ from tests.servers import open_transaction, wait_until
 from tests.writer import Writer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_writer_that_never_stops_sees_no_error(database, kind):
     fill(database, KINDS[kind])
@@ -31,6 +32,7 @@ def test_a_writer_that_never_stops_sees_no_error(database, kind):
     assert database.execute("SELECT count(*), count(DISTINCT id) FROM verification_tokens WHERE id IS NULL") == [(0, 0)]
 
 
+@pytest.mark.slow
 def test_while_another_client_keeps_a_table_the_site_waits_for_no_longer_than_the_timeout(database):
     fill(database, KINDS["exact"])
 
@@ -50,6 +52,7 @@ def test_while_another_client_keeps_a_table_the_site_waits_for_no_longer_than_th
     assert is_as_migrated(database)
 
 
+@pytest.mark.slow
 def test_a_row_that_becomes_null_in_between_leaves_flight_data_as_it_is_and_the_site_unharmed(database):
     fill(database, KINDS["exact"])
     database.execute('ALTER TABLE wishlist_items ALTER "flightData" DROP NOT NULL')

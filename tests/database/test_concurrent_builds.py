@@ -18,6 +18,7 @@ VALID_SQL = """SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('"
 BUILDING_SQL = "SELECT pid FROM pg_stat_progress_create_index WHERE datname = current_database()"
 
 
+@pytest.mark.slow
 def test_a_concurrent_build_outwaits_an_old_snapshot_and_says_for_whom(migrated, probe):
     environment = probe(INDEX.format(""), atomic=False)
     migrated.execute("ALTER ROLE CURRENT_USER IN DATABASE " + migrated.name + " SET statement_timeout = '3s'")
@@ -35,6 +36,7 @@ def test_a_concurrent_build_outwaits_an_old_snapshot_and_says_for_whom(migrated,
     assert migrated.execute(VALID_SQL) == [(True,)]
 
 
+@pytest.mark.slow
 def test_a_concurrent_build_that_fails_leaves_no_index(migrated, probe):
     environment = probe("RunSQL('CREATE UNIQUE INDEX CONCURRENTLY \"Probe_idx\" ON users (name)')", atomic=False)
     migrated.execute(
@@ -50,6 +52,7 @@ def test_a_concurrent_build_that_fails_leaves_no_index(migrated, probe):
     assert migrated.execute(VALID_SQL) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_concurrent_build_that_is_stopped_ends_at_once_and_the_next_run_mends_it(migrated, probe, sent):
     environment = probe(INDEX.format(""), atomic=False)
@@ -67,6 +70,7 @@ def test_a_concurrent_build_that_is_stopped_ends_at_once_and_the_next_run_mends_
     assert migrated.execute(VALID_SQL) == [(True,)]
 
 
+@pytest.mark.slow
 def test_a_concurrent_build_whose_command_and_server_process_are_killed_is_mended_by_the_next_run(migrated, probe):
     environment = probe(INDEX.format(""), atomic=False)
     with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
@@ -93,6 +97,7 @@ def test_a_concurrent_build_whose_command_and_server_process_are_killed_is_mende
     assert recorded(migrated, "probe") == ["0001_step"]
 
 
+@pytest.mark.slow
 def test_a_build_that_the_server_finished_after_its_command_was_killed_is_kept(migrated):
     migrated.execute("DELETE FROM django_migrations WHERE app = 'engagement' AND name >= '0004'")
     status = manage("dbstatus", url=migrated.url)
@@ -141,6 +146,7 @@ def test_an_invalid_index_of_another_table_is_not_ours_to_drop(migrated):
     ) == [("theirs",)]
 
 
+@pytest.mark.slow
 def test_an_index_that_somebody_builds_at_this_moment_is_left_to_them(migrated, probe):
     environment = probe(INDEX.format(""), atomic=False)
     snapshot = ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users")
@@ -160,6 +166,7 @@ def test_an_index_that_somebody_builds_at_this_moment_is_left_to_them(migrated, 
     assert result.stderr == f"The index Probe_idx is being built by pid {pid}: run the command again when that is done.\n"
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_cut_during_a_build_is_one_sentence(migrated, probe):
     environment = probe(INDEX.format(""), atomic=False)
     with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
@@ -181,6 +188,7 @@ def suppress_all(client, statement):
         client.execute(statement)
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_how_far_a_build_is(migrated, probe):
     environment = probe(INDEX.format(""), atomic=False)
     terminal, theirs = pty.openpty()

@@ -79,6 +79,7 @@ def test_every_foreign_key_to_users_cascades_in_the_database():
     assert {fk.on_delete for fk in catalog_of(FINAL).foreign_keys if fk.target == "users"} == {"CASCADE"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_every_migration_can_be_reversed_and_applied_again():
     with scratch_database(connection) as scratch:
@@ -102,6 +103,7 @@ def test_every_migration_can_be_reversed_and_applied_again():
         assert read_catalog(scratch, schema="public") == forward
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 @pytest.mark.parametrize("app", contracts.PHASE7_APPS)
 def test_each_migration_of_ours_goes_back_to_where_it_came_from(app):

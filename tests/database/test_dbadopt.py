@@ -49,6 +49,7 @@ def test_an_adopted_database_is_as_a_migrated_one_and_no_row_or_file_changed(sit
     ]
 
 
+@pytest.mark.slow
 def test_an_adopted_database_migrates_further_and_back_like_a_fresh_one(exact):
     adopted(exact)
 
@@ -58,6 +59,7 @@ def test_an_adopted_database_migrates_further_and_back_like_a_fresh_one(exact):
     assert is_as_migrated(exact)
 
 
+@pytest.mark.slow
 def test_a_million_rows_are_not_rewritten(database):
     database.execute(KINDS["exact"])
     database.execute(prisma.fill("price_history", 1_000_000))
@@ -72,6 +74,7 @@ def test_a_million_rows_are_not_rewritten(database):
     assert is_as_migrated(database)
 
 
+@pytest.mark.slow
 def test_the_locks_of_the_plan_are_those_that_are_taken(site):
     held = """
         SELECT c.relname::text, l.mode FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
@@ -126,6 +129,7 @@ def test_a_role_that_owns_nothing_is_told_so_and_changes_nothing(exact):
         exact.execute(f"DROP OWNED BY {exact.name}_reader; DROP ROLE {exact.name}_reader")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end_idle", [False, True])
 def test_a_client_with_prepared_statements_fails_until_its_connection_is_ended(exact, end_idle):
     """psycopg never prepares anew; its pool looks at a connection before it gives it away."""
@@ -188,6 +192,7 @@ ROLLED_BACK = """
 """
 
 
+@pytest.mark.slow
 def test_a_migration_of_prismas_that_finished_and_was_rolled_back_is_not_applied(exact):
     exact.execute(ROLLED_BACK)
 
@@ -219,6 +224,7 @@ def test_json_has_the_documented_shape(exact, mended):
         assert report[name][0].keys() == shown[name][0].keys()
 
 
+@pytest.mark.slow
 def test_what_prisma_drops_after_the_adoption_is_said_to_be_its_doing(exact):
     adopted(exact)
     ran = "INSERT INTO _prisma_migrations (id, checksum, finished_at, migration_name) VALUES ('z', 'z', now(), '2027_more')"
@@ -234,6 +240,7 @@ def test_what_prisma_drops_after_the_adoption_is_said_to_be_its_doing(exact):
     ]
 
 
+@pytest.mark.slow
 def test_it_adopts_the_schema_that_the_url_names(database):
     database.execute('CREATE SCHEMA "My site"; SET search_path TO "My site"; ' + KINDS["exact"])
     url = f"{database.url}&schema=My%20site"

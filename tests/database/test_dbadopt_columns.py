@@ -8,6 +8,7 @@ from tests.conftest import manage
 from tests.database.sites import KINDS, adopted, contents, files, fill, plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata"])
 def test_times_mean_the_same_instants_in_a_database_of_another_time_zone(exact, zone):
     before = contents(exact), files(exact)
@@ -30,6 +31,7 @@ WRITES = "GRANT INSERT ON users TO {role}"
 KOLKATA = "ALTER ROLE {role} SET timezone TO 'Asia/Kolkata'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("grants", "blocked"),
     [
@@ -65,6 +67,7 @@ MAY_BE_NULL = 'ALTER TABLE wishlist_items ALTER "flightData" DROP NOT NULL'
 IS_NOT_NULL = """SELECT attnotnull FROM pg_attribute WHERE attrelid = 'wishlist_items'::regclass AND attname = 'flightData'"""
 
 
+@pytest.mark.slow
 def test_where_the_site_stores_hotels_too_flight_data_stays_nullable_and_is_no_drift(database):
     fill(database, KINDS["superset"])
     hotel = """
@@ -84,6 +87,7 @@ def test_where_the_site_stores_hotels_too_flight_data_stays_nullable_and_is_no_d
     ]
 
 
+@pytest.mark.slow
 def test_flight_data_that_an_earlier_adoption_made_not_null_is_noted_with_its_cure(database):
     fill(database, KINDS["superset"])
     database.execute('ALTER TABLE wishlist_items ALTER "flightData" SET NOT NULL')
@@ -98,6 +102,7 @@ def test_flight_data_that_an_earlier_adoption_made_not_null_is_noted_with_its_cu
     assert database.execute(IS_NOT_NULL) == [(False,)]
 
 
+@pytest.mark.slow
 def test_nulls_in_flight_data_stay_and_are_said(exact):
     exact.execute(MAY_BE_NULL)
     exact.execute("""UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 7'""")
@@ -113,6 +118,7 @@ def test_nulls_in_flight_data_stay_and_are_said(exact):
     assert exact.execute("SELECT conname FROM pg_constraint WHERE conname LIKE 'adopting%'") == []
 
 
+@pytest.mark.slow
 def test_flight_data_without_nulls_is_made_not_null(exact):
     exact.execute(MAY_BE_NULL)
 
@@ -123,6 +129,7 @@ def test_flight_data_without_nulls_is_made_not_null(exact):
     assert exact.execute(IS_NOT_NULL) == [(True,)]
 
 
+@pytest.mark.slow
 def test_a_default_of_the_current_time_is_noted_and_adopted(exact):
     exact.execute('ALTER TABLE users ALTER "updatedAt" SET DEFAULT CURRENT_TIMESTAMP')
     sentence = (

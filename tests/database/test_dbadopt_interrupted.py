@@ -8,6 +8,7 @@ from tests.database.sites import adopted, contents, is_as_migrated, plan
 from tests.servers import open_transaction, wait_until
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["accounts", "notifications", "users", "verification_tokens", "wishlist_items"])
 def test_killed_while_it_waits_for_a_table_the_site_works_and_a_second_run_goes_on(exact, table):
     before = contents(exact)
@@ -32,6 +33,7 @@ def test_killed_while_it_waits_for_a_table_the_site_works_and_a_second_run_goes_
     assert is_as_migrated(exact)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_a_concurrent_build_a_second_run_goes_on(exact):
     before = contents(exact)
     invalid = "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('verification_tokens_pkey') AND NOT indisvalid"
@@ -61,6 +63,7 @@ def test_killed_in_the_middle_of_a_concurrent_build_a_second_run_goes_on(exact):
     assert is_as_migrated(exact)
 
 
+@pytest.mark.slow
 def test_the_planner_knows_the_time_columns_afterwards_also_of_a_run_that_was_killed(exact):
     columns = "SELECT tablename, attname FROM pg_stats WHERE schemaname = 'public' AND attname IN ('createdAt', 'timestamp') ORDER BY 1, 2"
     exact.execute("ANALYZE")
@@ -75,6 +78,7 @@ def test_the_planner_knows_the_time_columns_afterwards_also_of_a_run_that_was_ki
     assert exact.execute(columns) == before
 
 
+@pytest.mark.slow
 def test_two_adoptions_at_once_one_adopts_and_both_succeed(exact):
     processes = [start_manage("dbadopt", "--yes", url=exact.url) for _ in range(2)]
     ends = [(process.communicate(timeout=120), process.returncode)[1] for process in processes]
@@ -83,6 +87,7 @@ def test_two_adoptions_at_once_one_adopts_and_both_succeed(exact):
     assert is_as_migrated(exact)
 
 
+@pytest.mark.slow
 def test_killed_after_the_record_a_second_run_goes_on_with_the_migrations(exact):
     snapshot = ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM _prisma_migrations")
     waiting = (
@@ -110,6 +115,7 @@ def test_killed_after_the_record_a_second_run_goes_on_with_the_migrations(exact)
     assert is_as_migrated(exact)
 
 
+@pytest.mark.slow
 def test_a_row_that_somebody_keeps_is_waited_for_and_its_keeper_named(exact):
     with open_transaction(exact, "SELECT FROM verification_tokens WHERE identifier = 'identifier 3' FOR UPDATE") as client:
         # The row alone: the table's own conversion comes first, and needs it all.
@@ -129,6 +135,7 @@ def test_a_row_that_somebody_keeps_is_waited_for_and_its_keeper_named(exact):
     assert is_as_migrated(exact)
 
 
+@pytest.mark.slow
 def test_a_check_that_a_killed_run_left_is_dropped_though_nulls_came(exact):
     exact.execute('ALTER TABLE wishlist_items ALTER "flightData" DROP NOT NULL')
     exact.execute("""UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 7'""")

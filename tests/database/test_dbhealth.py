@@ -56,6 +56,7 @@ def waiting(database, statement):
         thread.join(10)
 
 
+@pytest.mark.slow
 def test_a_healthy_database_has_no_finding(own_server):
     server = (
         own_server(fsync="on", full_page_writes="on", shared_preload_libraries="pg_stat_statements").start().create_database()
@@ -219,6 +220,7 @@ def test_indexes_that_are_ill_are_found_and_those_of_the_contract_never_proposed
     assert found(migrated, "indexes") == []
 
 
+@pytest.mark.slow
 def test_a_swollen_index_is_found_until_it_is_built_anew(migrated):
     migrated.execute("CREATE TABLE swollen (id int PRIMARY KEY) WITH (autovacuum_enabled = off)")
     migrated.execute("INSERT INTO swollen SELECT generate_series(1, 600000); ANALYZE swollen")
@@ -306,6 +308,7 @@ def test_an_outdated_extension_is_found_until_it_is_updated(database):
     assert found(database, "extensions") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("replica", "code"),
     [

@@ -156,6 +156,7 @@ def test_a_role_that_owns_nothing_sweeps_and_says_what_it_may_not(filled):
     assert filled.execute("SELECT count(*) FROM price_history") == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_topic_that_could_not_be_asked_is_a_finding(filled):
     with filled.role() as url:
         result = manage("dbmaintain", "quarterly", "--format", "json", url=url)

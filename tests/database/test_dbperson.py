@@ -49,6 +49,7 @@ def test_everything_about_a_person_is_given_out_without_secrets_and_nobody_elses
     assert [one.name for one in tmp_path.iterdir()] == ["ana.json"]
 
 
+@pytest.mark.slow
 def test_an_erasure_removes_every_row_of_a_person_and_no_other(migrated, people):
     before = mentions(migrated, BOB)
     foreseen = planned(migrated)

@@ -26,6 +26,7 @@ def test_an_address_with_quotes_is_found_as_json_arrays_and_html_write_it(two):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_every_kind_of_column_of_every_schema_is_searched(two, is_ours):
     """In the same way where the table belongs to another role, and is searched on this side."""

@@ -30,6 +30,7 @@ def test_without_yes_it_shows_what_would_go_and_changes_nothing(migrated):
     assert migrated.execute("SELECT count(*) FROM users") == [(1,)]
 
 
+@pytest.mark.slow
 def test_the_four_apps_go_and_everything_else_stays(migrated):
     migrated.execute("CREATE TABLE theirs (id int PRIMARY KEY); INSERT INTO theirs VALUES (1)")
     before = tables(migrated)
@@ -141,6 +142,7 @@ def test_what_cannot_be_reversed_whole_is_not_begun(migrated, damage):
     assert tables(migrated) == before
 
 
+@pytest.mark.slow
 def test_what_nobody_thought_of_is_refused_by_the_server(migrated):
     migrated.execute(
         "CREATE SEQUENCE theirs; CREATE TABLE uses (id int DEFAULT nextval('theirs')); ALTER SEQUENCE theirs OWNED BY users.\"createdAt\""
@@ -156,6 +158,7 @@ def test_what_nobody_thought_of_is_refused_by_the_server(migrated):
     assert tables(migrated) == before
 
 
+@pytest.mark.slow
 def test_rows_go_only_with_a_good_backup_or_without_one_by_word(migrated, tmp_path):
     place = {"BACKUP_LOCATION": str(tmp_path / "backups")}
     manage("dbseed", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=migrated.url)

@@ -32,6 +32,7 @@ def roles(migrated):
     forget(migrated, *ends)
 
 
+@pytest.mark.slow
 def test_the_role_that_migrates_migrates(roles):
     results = [
         manage("migrate", "engagement", "0002", "--yes", "--without-backup", url=roles["migrate"]),

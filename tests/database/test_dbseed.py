@@ -111,6 +111,7 @@ def test_it_is_refused_among_real_users_unless_told():
     assert seed(connection, users=10, seed=1, until=DAY, among_real_users=True)["users"] == 5
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_added_and_shows_the_password_once(own_server):
     server = own_server().start().create_database()
     assert manage("migrate", url=server.url()).returncode == 0

@@ -175,6 +175,7 @@ def test_tables_that_no_migration_made_are_not_to_be_migrated():
     assert report.migrations.pending == CONTRACT.migrations
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_an_empty_database_is_all_pending_and_nothing_is_wrong(own_server):
     server = own_server().start().create_database()
@@ -267,6 +268,7 @@ def test_the_write_check_writes_to_every_table_and_leaves_nothing():
                 assert cursor.fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_the_write_check_names_the_table_that_refuses(url, own_server):
     server = own_server().start().create_database()
     assert manage("migrate", url=server.url()).returncode == 0

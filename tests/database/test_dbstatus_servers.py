@@ -25,6 +25,7 @@ def migrated(tmp_path_factory):
     server.remove()
 
 
+@pytest.mark.slow
 def test_a_role_that_may_only_read_the_catalogue_gets_the_whole_report(migrated):
     result = manage("dbstatus", "--format", "json", url=migrated.url("watcher"))
 
@@ -54,6 +55,7 @@ def test_it_works_on_a_hot_standby(migrated, tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_another_schema_is_verified_there(own_server):
     server = own_server().start().create_database()
     server.execute("CREATE SCHEMA other")
@@ -73,6 +75,7 @@ def test_another_schema_is_verified_there(own_server):
     assert manage("dbstatus", url=url).returncode == 0
 
 
+@pytest.mark.slow
 def test_what_the_guide_asks_of_a_server_is_found(own_server):
     server = own_server(max_connections="30").start().create_database()
     server.execute("ALTER DATABASE fly2any SET timezone TO 'America/Sao_Paulo'")
@@ -91,6 +94,7 @@ def test_what_the_guide_asks_of_a_server_is_found(own_server):
     assert [f["code"] for f in report["findings"]] == ["server.connections"]
 
 
+@pytest.mark.slow
 def test_wait_waits_for_a_server_to_come_up(own_server):
     server = own_server().start().create_database()
     assert manage("migrate", url=server.url()).returncode == 0
@@ -111,6 +115,7 @@ def test_wait_waits_for_a_server_to_come_up(own_server):
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_wait_gives_up_in_the_end(own_server):
     server = own_server().start().create_database()
     begun = time.monotonic()
@@ -121,6 +126,7 @@ def test_wait_gives_up_in_the_end(own_server):
     assert time.monotonic() - begun >= 2
 
 
+@pytest.mark.slow
 def test_a_role_without_any_right_on_the_schema_gets_the_whole_report(own_server):
     server = own_server().start().create_database()
     assert manage("migrate", url=server.url()).returncode == 0
@@ -137,6 +143,7 @@ def test_a_role_without_any_right_on_the_schema_gets_the_whole_report(own_server
     )
 
 
+@pytest.mark.slow
 def test_a_schema_that_does_not_exist_is_said(own_server):
     server = own_server().start().create_database()
 
@@ -149,6 +156,7 @@ def test_a_schema_that_does_not_exist_is_said(own_server):
     )
 
 
+@pytest.mark.slow
 def test_another_encoding_is_an_error(own_server):
     server = own_server().start()
     server.execute(
@@ -160,6 +168,7 @@ def test_another_encoding_is_an_error(own_server):
     assert [(f["code"], f["where"]) for f in report["findings"]] == [("server.encoding", "fly2any")]
 
 
+@pytest.mark.slow
 def test_an_inconsistent_history_is_one_sentence(own_server):
     server = own_server().start().create_database()
     assert manage("migrate", url=server.url()).returncode == 0

@@ -150,6 +150,7 @@ def test_a_deploy_that_a_deadlock_finds_first_is_cancelled_too(migrated, deploy)
     assert re.fullmatch(r"the run met a deadlock and was undone; again in \d\.\d s\.", second)
 
 
+@pytest.mark.slow
 def test_a_deploy_that_waits_during_an_adoption_is_cancelled_before_its_concurrent_build(database, deploy):
     fill(database, KINDS["exact"])
     waiting, told = [], Told()

@@ -181,6 +181,7 @@ def test_production_without_its_settings(missing, sentence):
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{sentence}\n")
 
 
+@pytest.mark.slow
 def test_a_role_that_may_not_create_the_extension_and_goes_on_when_somebody_has(database):
     with database.role("GRANT CREATE ON SCHEMA public TO {role}") as url:
         sentence = refused(url)

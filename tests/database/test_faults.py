@@ -47,6 +47,7 @@ def refused(result):
     return sentence
 
 
+@pytest.mark.slow
 @needs_debian
 @pytest.mark.parametrize("parameters", ["", "&sslmode=require", "&sslmode=verify-full&sslrootcert={authority}"])
 def test_over_tls_it_migrates_and_says_how(encrypted, parameters):
@@ -89,6 +90,7 @@ def test_a_certificate_of_another_host_is_refused(encrypted):
     assert refused(manage("migrate", url=url)).startswith("The server's certificate is not the one expected at 127.0.0.1, port")
 
 
+@pytest.mark.slow
 def test_a_distant_server_without_tls_is_refused_unless_told(own_server):
     server = own_server().start().create_database()
     url = f"postgresql://postgres@{HOST}:{server.port}/fly2any?hostaddr=127.0.0.1"
@@ -124,6 +126,7 @@ REASON = (
 )
 
 
+@pytest.mark.slow
 @needs_pgbouncer
 def test_a_transaction_pooler_is_found_out_and_refused(pooled):
     server, pooler = pooled("transaction")
@@ -136,6 +139,7 @@ def test_a_transaction_pooler_is_found_out_and_refused(pooled):
     assert server.execute("SELECT to_regclass('django_migrations')") == [(None,)]
 
 
+@pytest.mark.slow
 @needs_pgbouncer
 @pytest.mark.parametrize("variable", ["POSTGRES_URL_NON_POOLING", "DIRECT_URL"])
 def test_with_a_direct_url_it_migrates_past_the_pooler_and_works_through_it(pooled, variable):
@@ -149,6 +153,7 @@ def test_with_a_direct_url_it_migrates_past_the_pooler_and_works_through_it(pool
     assert server.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
 
 
+@pytest.mark.slow
 @needs_pgbouncer
 def test_a_session_pooler_keeps_the_session_and_is_taken(pooled):
     server, pooler = pooled("session")
@@ -157,6 +162,7 @@ def test_a_session_pooler_keeps_the_session_and_is_taken(pooled):
     assert server.execute("SELECT count(*) FROM django_migrations") == [(recorded_migrations(),)]
 
 
+@pytest.mark.slow
 def test_a_direct_url_that_fails_is_named(own_server):
     server = own_server().start().create_database()
 
@@ -176,6 +182,7 @@ def test_a_direct_url_through_a_pooler_is_refused(own_server):
     )
 
 
+@pytest.mark.slow
 def test_a_standby_is_neither_migrated_nor_adopted(own_server, tmp_path):
     server = own_server(wal_level="replica", max_wal_senders="4").start().create_database()
     server.execute(prisma.exact())
@@ -202,6 +209,7 @@ def mounted(folder):
     return subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_the_middle_of_an_adoption_is_one_sentence_and_gone_on_with(own_server, tmp_path_factory):
     """On a disk of 24 MB; where none may be mounted, the server's limit for the files of a sort is what is reached."""
     server = own_server(maintenance_work_mem="1MB", max_parallel_maintenance_workers="0")
@@ -250,6 +258,7 @@ def test_a_full_disk_in_the_middle_of_an_adoption_is_one_sentence_and_gone_on_wi
             subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_cut_in_the_middle_of_an_adoption_is_gone_on_with(database):
     database.execute(prisma.exact() + "".join(prisma.fill(table, 50) for table in prisma.PHASE7))
     with database.connect() as client:

@@ -54,6 +54,7 @@ def test_health_maintenance_and_roles_are_of_our_tables(behind):
     assert 'ALTER TABLE "public"."users" OWNER TO "fly2any_migrate";\n' in roles
 
 
+@pytest.mark.slow
 def test_it_is_ready(behind):
     question = "from django.test import Client; print(Client().get('/health/ready').content.decode())"
 

@@ -23,6 +23,7 @@ def tables(database):
     return database.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")[0][0]
 
 
+@pytest.mark.slow
 def test_tables_with_rows_go_only_when_asked_for_with_a_good_backup(filled, place):
     before = tables(filled)
     back = ("migrate", "travel", "zero")
@@ -90,6 +91,7 @@ CREATES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operation", "lost"),
     [
@@ -116,6 +118,7 @@ def test_a_migration_of_any_kind_is_not_reversed_over_rows(migrated, probe, oper
     assert migrated.execute("SELECT count(*) FROM probe_thing") == [(2,)]
 
 
+@pytest.mark.slow
 def test_what_a_migration_drops_as_it_is_applied_is_said(migrated, probe):
     probe(CREATES)
     environment = probe('migrations.RemoveField("thing", "word")')

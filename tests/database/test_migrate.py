@@ -40,6 +40,7 @@ RACE = """
 """
 
 
+@pytest.mark.slow
 def test_of_eight_runs_at_once_one_applies_and_all_succeed(database, probe):
     environment = probe('RunSQL("CREATE TABLE probe_runs (id int)")')
     probe('RunPython(lambda apps, editor: (time.sleep(0.1), editor.execute("INSERT INTO probe_runs VALUES (1)")))')
@@ -60,6 +61,7 @@ def test_of_eight_runs_at_once_one_applies_and_all_succeed(database, probe):
         ) == [(1,)]
 
 
+@pytest.mark.slow
 def test_eight_processes_at_once_one_applies_and_all_exit_0(database):
     processes = [start_manage("migrate", url=database.url) for _ in range(8)]
     ends = [(process.communicate(timeout=120), process.returncode)[1] for process in processes]
@@ -91,6 +93,7 @@ def test_who_holds_the_migration_lock_is_named_and_the_end_of_patience_is_one_se
     assert database.execute("SELECT to_regclass('django_migrations')") == [(None,)]
 
 
+@pytest.mark.slow
 def test_a_lock_that_comes_free_is_waited_for(database):
     with database.connect() as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
@@ -114,6 +117,7 @@ def test_neither_the_lock_nor_a_setting_stays_with_the_session(migrated):
             assert {name for name, same in cursor.fetchall() if not same} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operation", "atomic"),
     [
@@ -146,6 +150,7 @@ def test_a_table_in_use_is_waited_for_and_then_its_user_is_named(migrated, probe
     assert recorded(migrated, "probe") == []
 
 
+@pytest.mark.slow
 def test_while_it_waits_the_site_is_let_through_and_then_it_goes_on(migrated, probe):
     environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int'), RunPython(lambda apps, editor: None)")
     with open_transaction(migrated, "SELECT FROM users"):
@@ -164,6 +169,7 @@ def test_while_it_waits_the_site_is_let_through_and_then_it_goes_on(migrated, pr
     assert [(name, ended, error) for name, _, ended, error in runs(migrated, "probe")] == [("probe.0001_step", True, None)]
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_cut_in_the_middle_is_one_sentence_and_undone(migrated, probe):
     environment = probe("RunSQL('CREATE TABLE probe (id int)'), RunSQL('SELECT pg_sleep(60)')")
     process = start_manage("migrate", url=migrated.url, **environment)
@@ -183,6 +189,7 @@ def test_a_connection_that_is_cut_in_the_middle_is_one_sentence_and_undone(migra
     assert runs(migrated, "probe") == [("probe.0001_step", "forwards", True, sentence)]
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_a_fresh_database_is_gone_on_with(database):
     for step in (3, 14, 20, 26):  # Migrations that are there when it is killed.
         process = start_manage("migrate", url=database.url)
@@ -198,6 +205,7 @@ def test_a_run_killed_in_the_middle_of_a_fresh_database_is_gone_on_with(database
     assert manage("dbstatus", url=database.url).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_its_connection_does_not_go_on_without_the_lock(migrated, probe):
     environment = probe("RunPython(lambda apps, editor: editor.connection.close())", atomic=False)
     probe("RunSQL('CREATE TABLE probe (id int)')")
@@ -211,6 +219,7 @@ def test_a_run_that_loses_its_connection_does_not_go_on_without_the_lock(migrate
     assert migrated.execute("SELECT to_regclass('probe')") == [(None,)]
 
 
+@pytest.mark.slow
 def test_interrupted_at_any_moment_it_ends(migrated, probe):
     """Each statement has a thread that watches it: none may keep the process."""
     environment = probe("RunPython(lambda apps, editor: [editor.execute('SELECT 1') for _ in range(100_000)])")
@@ -227,6 +236,7 @@ def test_interrupted_at_any_moment_it_ends(migrated, probe):
     assert recorded(migrated, "probe") == []
 
 
+@pytest.mark.slow
 def test_what_a_migration_that_is_not_atomic_has_committed_is_not_run_again(migrated, probe):
     environment = probe(
         "RunSQL('CREATE TABLE probe (id int)'), RunSQL('INSERT INTO probe VALUES (1)'),"
@@ -285,6 +295,7 @@ def test_the_direct_url_must_lead_to_the_same_place(migrated, database):
     assert database.execute("SELECT to_regclass('django_migrations')") == [(None,)]
 
 
+@pytest.mark.slow
 def test_the_direct_url_of_another_server_is_refused_though_the_database_has_the_same_name_and_number(own_server):
     one, other = (own_server().start().create_database() for _ in range(2))
     number = "SELECT oid FROM pg_database WHERE datname = current_database()"
@@ -296,6 +307,7 @@ def test_the_direct_url_of_another_server_is_refused_though_the_database_has_the
     assert other.execute("SELECT to_regclass('django_migrations')") == [(None,)]
 
 
+@pytest.mark.slow
 def test_the_direct_url_takes_the_schema_of_the_other(database):
     database.execute("CREATE SCHEMA site")
 
@@ -322,6 +334,7 @@ def test_the_journal_tells_every_run(migrated):
     )
 
 
+@pytest.mark.slow
 def test_while_a_run_goes_on_dbstatus_says_so(migrated, probe):
     environment = probe("RunSQL('SELECT pg_sleep(60)')")
     process = start_manage("migrate", url=migrated.url, **environment)

@@ -10,6 +10,7 @@ from tests.conftest import manage, start_manage
 from tests.servers import open_transaction, wait_until
 
 
+@pytest.mark.slow
 def test_pg_trgm_may_be_in_a_schema_that_the_search_path_does_not_name(database):
     database.execute("CREATE SCHEMA extensions; CREATE EXTENSION pg_trgm SCHEMA extensions")
     url = f"{database.url}&schema=public" if "?" in database.url else f"{database.url}?schema=public"
@@ -22,6 +23,7 @@ def test_pg_trgm_may_be_in_a_schema_that_the_search_path_does_not_name(database)
     assert manage("migrate", url=url).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_run_stays_in_the_schema_that_is_asked_for(migrated):
     """Also where pg_trgm, which a run must find, is in another that has tables of ours."""
     migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('1', 'p@x.de', now()); CREATE SCHEMA b")
@@ -40,6 +42,7 @@ def test_a_run_stays_in_the_schema_that_is_asked_for(migrated):
     assert manage("dbstatus", url=url).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_transaction_that_a_migration_began_itself_says_how_long_it_really_waited(migrated, probe):
     inner = "RunPython(lambda apps, editor: editor.execute('ALTER TABLE users ADD COLUMN probe int'), atomic=True)"
     environment = probe(inner, atomic=False)
@@ -49,6 +52,7 @@ def test_a_transaction_that_a_migration_began_itself_says_how_long_it_really_wai
     assert (result.returncode, " did not get a lock within 2 s, because of pid " in result.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_prepared_transaction_in_the_way_is_named(own_server, probe):
     server = own_server(max_prepared_transactions="2").start().create_database()
     assert manage("migrate", url=server.url()).returncode == 0
@@ -64,6 +68,7 @@ def test_a_prepared_transaction_in_the_way_is_named(own_server, probe):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comment", ["/* list of\nsessions */ ", "-- a list\n  "], ids=["block", "line"])
 def test_a_comment_before_a_concurrent_build_changes_nothing(migrated, probe, comment):
     environment = probe(
@@ -82,6 +87,7 @@ def test_a_comment_before_a_concurrent_build_changes_nothing(migrated, probe, co
     assert migrated.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'zz_idx'::regclass") == [(True,)]
 
 
+@pytest.mark.slow
 def test_what_a_migration_sets_ends_with_it(migrated, probe):
     probe("RunSQL('SET lock_timeout = 0')")
     environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int')")
@@ -94,6 +100,7 @@ def test_what_a_migration_sets_ends_with_it(migrated, probe):
     assert took < 30
 
 
+@pytest.mark.slow
 def test_a_migration_that_gives_the_lock_up_ends_the_run(migrated, probe):
     probe("RunSQL('DISCARD ALL')", atomic=False)
     environment = probe("RunSQL('CREATE TABLE probe_two ()')")
@@ -108,6 +115,7 @@ def test_a_migration_that_gives_the_lock_up_ends_the_run(migrated, probe):
     assert migrated.execute("SELECT to_regclass('probe_two')") == [(None,)]
 
 
+@pytest.mark.slow
 def test_half_of_a_migration_that_is_not_atomic_is_said_with_what_to_do(migrated, probe):
     environment = probe("RunSQL('CREATE TABLE probe_one ()'), migrations.RunPython(lambda apps, editor: 1 / 0)", atomic=False)
     first = manage("migrate", url=migrated.url, **environment)
@@ -122,6 +130,7 @@ def test_half_of_a_migration_that_is_not_atomic_is_said_with_what_to_do(migrated
     )
 
 
+@pytest.mark.slow
 def test_a_role_whose_sessions_are_ended_when_idle_migrates_all_the_same(own_server, probe):
     server = own_server().start().create_database()
     server.execute(
@@ -134,6 +143,7 @@ def test_a_role_whose_sessions_are_ended_when_idle_migrates_all_the_same(own_ser
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_change_of_a_model_is_tried_again_whole_and_told_once(migrated, probe):
     environment = probe("migrations.CreateModel('thing', [('id', models.BigAutoField(primary_key=True))])")
     assert manage("migrate", url=migrated.url, **environment).returncode == 0
@@ -151,6 +161,7 @@ def test_a_change_of_a_model_is_tried_again_whole_and_told_once(migrated, probe)
     assert "again in " in err
 
 
+@pytest.mark.slow
 def test_a_record_that_is_lost_is_written_anew(migrated):
     migrated.execute("DELETE FROM django_migrations")
     said = "All tables are as our migrations make them, and none is recorded: the rows of django_migrations are lost."
@@ -171,6 +182,7 @@ def test_a_record_that_this_role_may_not_read_is_not_called_lost(migrated):
     assert "are lost" not in plan.stderr + plan.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operation", "said"),
     [

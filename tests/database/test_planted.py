@@ -40,7 +40,7 @@ SESSIONS = """
     dbmaintain weekly
     dbmaintain quarterly
     dbcontract --check
-    migrate travel 0001
+    migrate travel 0001 --yes --without-backup
     migrate
     dbreset --yes --without-backup
     migrate
@@ -153,6 +153,7 @@ def planted(tmp_path_factory):
         server.remove()
 
 
+@pytest.mark.slow
 def test_no_command_and_no_page_calls_what_another_role_planted(planted, tmp_path):
     log = planted.home / "log"
     begun = log.stat().st_size

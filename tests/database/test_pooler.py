@@ -94,6 +94,7 @@ def pooler(server, tmp_path):
         one.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters", ["?pgbouncer=true", ""])
 def test_no_command_and_no_page_leaves_anything_in_the_servers_session(pooler, backups, tmp_path, parameters):
     ran = manage("shell", "-v0", "-c", WATCH + drive(COMMANDS + REFUSED) + "print(json.dumps(leaks))", url=pooler().url(parameters),
@@ -129,6 +130,7 @@ IGNORED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters", ["?schema=app&pgbouncer=true", "?schema=app", "?options=-c%20search_path%3Dapp"])
 def test_no_command_works_in_another_schema_than_was_asked_for(other, pooler, parameters):
     url = pooler().url(parameters, database="other")
@@ -139,6 +141,7 @@ def test_no_command_works_in_another_schema_than_was_asked_for(other, pooler, pa
     assert other.execute(TABLES, database="other") == [(0,)]
 
 
+@pytest.mark.slow
 def test_what_the_role_sets_serves_the_schema_that_is_asked_for(other, pooler):
     other.execute('ALTER ROLE "postgres" IN DATABASE "other" SET search_path TO "app"', database="other")
     url = pooler().url("?schema=app&pgbouncer=true", database="other")
@@ -164,6 +167,7 @@ def test_a_pooler_that_refuses_options_serves_a_schema_that_is_there_anyway(serv
     assert status["server"]["schema"] == "public"
 
 
+@pytest.mark.slow
 def test_a_page_through_a_pooler_that_ignores_the_schema_is_refused(other, pooler):
     script = "from django.test import Client; answer = Client().get('/health/ready'); print(answer.status_code, answer.content.decode())"
 

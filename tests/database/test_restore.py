@@ -44,6 +44,7 @@ def test_what_cannot_be_restored_here_is_refused_with_its_reason(filled, place, 
     assert databases(filled) == before
 
 
+@pytest.mark.slow
 def test_a_restore_puts_back_every_row_and_what_the_database_is_dressed_with(filled, place):
     filled.execute(f"ALTER DATABASE {filled.name} SET statement_timeout = '77s'")
     filled.execute(f"ALTER DATABASE {filled.name} SET search_path = public, other")
@@ -77,6 +78,7 @@ def test_a_restore_puts_back_every_row_and_what_the_database_is_dressed_with(fil
     assert run(filled, "dbstatus", place=place).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_restore_beside_leaves_the_database_alone_and_takes_no_used_one(filled, place):
     run(filled, "dbbackup", "--verify", place=place)
     beside = f"{filled.name}_beside"
@@ -93,6 +95,7 @@ def test_a_restore_beside_leaves_the_database_alone_and_takes_no_used_one(filled
         filled.execute(f"DROP DATABASE IF EXISTS {beside}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [0.2, 0.4, 0.7, 1.1])
 def test_a_restore_that_is_killed_leaves_the_database_in_use_as_it_was(filled, place, moment):
     run(filled, "dbbackup", "--verify", place=place)
@@ -114,6 +117,7 @@ def test_a_restore_that_is_killed_leaves_the_database_in_use_as_it_was(filled, p
             filled.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["--into", ""], ["--into", "postgres"], ["--into", "template0"], ["--into", "x" * 64], ["--into", "x", "--yes"]]
 )
@@ -127,6 +131,7 @@ def test_where_nothing_is_to_be_restored_is_refused_in_a_sentence(filled, place,
     assert rows(filled) == held
 
 
+@pytest.mark.slow
 def test_a_restore_gives_everything_back_to_its_owner_or_says_whom_it_misses(filled, place):
     role = f"{filled.name}_owner"
     filled.execute(f"CREATE ROLE {role} LOGIN; CREATE ROLE {role}_reads; ALTER TABLE notifications OWNER TO {role}")
@@ -151,6 +156,7 @@ def test_a_restore_gives_everything_back_to_its_owner_or_says_whom_it_misses(fil
         filled.execute(f"REASSIGN OWNED BY {role} TO postgres; DROP ROLE {role}; DROP ROLE IF EXISTS {role}_reads")
 
 
+@pytest.mark.slow
 def test_an_owner_who_is_no_superuser_backs_up_and_restores(filled, place):
     """Also what belongs to another role of which it is a member, as the role that migrates is made by dbroles."""
     role, other = f"{filled.name}_owner", f"{filled.name}_migrate"
@@ -180,6 +186,7 @@ def test_an_owner_who_is_no_superuser_backs_up_and_restores(filled, place):
         )
 
 
+@pytest.mark.slow
 def test_a_database_sorts_as_before_when_it_was_restored(filled, place):
     provider = "SELECT datlocprovider, datcollate FROM pg_database WHERE datname = current_database()"
     whole = dataclasses.replace(filled, name="postgres")
@@ -196,6 +203,7 @@ def test_a_database_sorts_as_before_when_it_was_restored(filled, place):
             whole.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+@pytest.mark.slow
 def test_an_empty_database_is_replaced_without_yes_and_kept_like_any_other(filled, place):
     run(filled, "dbbackup", "--verify", place=place)
     held = rows(filled)
@@ -209,6 +217,7 @@ def test_an_empty_database_is_replaced_without_yes_and_kept_like_any_other(fille
     filled.execute(f'DROP DATABASE "{old}"')
 
 
+@pytest.mark.slow
 def test_a_restore_that_fails_leaves_an_empty_database_empty(filled, place):
     run(filled, "dbbackup", "--verify", place=place)
     change(place, tables={"public.users": {"rows": 1, "hash": "1"}})
@@ -220,6 +229,7 @@ def test_a_restore_that_fails_leaves_an_empty_database_empty(filled, place):
     assert (rows(filled), databases(filled)) == ({}, {filled.name})
 
 
+@pytest.mark.slow
 def test_a_database_in_a_schema_of_its_own_is_restored_and_compared_there(filled, place):
     filled.execute("ALTER SCHEMA public RENAME TO fly2any; CREATE SCHEMA public")
     url = f"{filled.url}&schema=fly2any"
@@ -234,6 +244,7 @@ def test_a_database_in_a_schema_of_its_own_is_restored_and_compared_there(filled
         filled.execute(f'DROP DATABASE "{old}"')
 
 
+@pytest.mark.slow
 def test_what_is_bound_to_the_database_is_said_before_it_is_replaced(own_server, filled, place):
     server = own_server(max_prepared_transactions="2", wal_level="logical").start()
     server.execute("CREATE DATABASE fly2any_bound", database="postgres")
@@ -261,6 +272,7 @@ def test_what_is_bound_to_the_database_is_said_before_it_is_replaced(own_server,
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_when_the_server_is_lost_the_latest_is_restored_on_a_new_one(filled, own_server, place):
     run(filled, "dbbackup", "--verify", place=place)
     server = own_server().start()

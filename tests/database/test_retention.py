@@ -45,6 +45,7 @@ def test_only_what_is_old_goes(migrated, table, archived, tmp_path):
     assert len(result.archives) == (1 if archived and RULES[table].archived else 0)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_no_row_is_lost_and_the_next_run_goes_on(migrated, tmp_path):
     migrated.execute(
         'INSERT INTO price_history (id, origin, destination, "departDate", price, provider, timestamp)'
@@ -184,6 +185,7 @@ def test_where_nothing_may_be_removed_nothing_is_archived(filled, grants, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_session_that_is_ended_in_the_middle_is_a_finding_and_the_rest_goes_on(migrated, tmp_path):
     migrated.execute(
         'INSERT INTO price_history (id, origin, destination, "departDate", price, provider, timestamp)'

@@ -72,6 +72,7 @@ def roles_of(database):
         return roles_sql(connection, sorted(OURS), prefix=database.name)
 
 
+@pytest.mark.slow
 def test_after_adoption_each_role_does_its_work(database, roles, tmp_path):
     site, migrate, app, read = roles["site"], roles["migrate"], roles["app"], roles["read"]
     fill(site, prisma.superset())

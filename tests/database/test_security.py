@@ -58,6 +58,7 @@ def test_a_role_that_may_do_everything_is_found(migrated):
     assert looked(migrated.url)[0] == [("warning", "security.role", "postgres"), *AUDITED]
 
 
+@pytest.mark.slow
 def test_what_everybody_may_do_is_found_and_its_cure_works(migrated, app):
     migrated.execute("GRANT CREATE ON SCHEMA public TO PUBLIC; GRANT SELECT, UPDATE ON users TO PUBLIC")
     result = manage("dbstatus", "--security", "--format", "json", url=app)
@@ -220,6 +221,7 @@ def test_a_server_that_listens_to_this_machine_alone_is_not_open_whatever_its_li
     assert [code for _, code, _ in found if code in ("security.trust", "security.open")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made", "extra"),
     [
@@ -238,6 +240,7 @@ def test_what_a_role_may_become_counts(own_server, made, extra):
     assert one["message"] == f"The role is, or may become, {extra}, which neither the admin nor a migration needs."
 
 
+@pytest.mark.slow
 def test_who_writes_as_another_role_or_to_a_column_only_is_listed_and_supabases_roles_are_found(own_server):
     server = own_server().start().create_database()
     assert manage("migrate", "-v0", url=server.url()).returncode == 0
@@ -265,6 +268,7 @@ def test_who_writes_as_another_role_or_to_a_column_only_is_listed_and_supabases_
     assert [one for one in after["findings"] if one["code"] == "security.api"] == []
 
 
+@pytest.mark.slow
 def test_a_topic_that_could_not_be_asked_is_a_finding(own_server):
     server = own_server().start().create_database()
     assert manage("migrate", "-v0", url=server.url()).returncode == 0
@@ -277,6 +281,7 @@ def test_a_topic_that_could_not_be_asked_is_a_finding(own_server):
     assert (one["where"], "permission denied for table users" in one["message"]) == ("passwords", True)
 
 
+@pytest.mark.slow
 def test_a_password_of_a_role_that_is_md5_is_found_and_logs_that_tell_are_enough(own_server):
     server = own_server(log_connections="on", log_statement="ddl").start().create_database()
     server.execute("SET password_encryption = 'md5'; CREATE ROLE old LOGIN PASSWORD 'x'")
@@ -296,6 +301,7 @@ def not_loopback():
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DEBIANS.exists(), reason="postgresql-15 is not installed")
 @pytest.mark.skipif(not_loopback() is None and not os.environ.get("CI"), reason="this machine has no network")
 def test_what_is_not_encrypted_between_machines_is_found(tmp_path_factory):

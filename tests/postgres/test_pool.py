@@ -48,6 +48,7 @@ def run(program, **environment):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_twenty_requests_at_once_share_three_connections(database):
     assert (
         run(SERVE, POSTGRES_URL=database.url, DATABASE_POOL_MAX="3")
