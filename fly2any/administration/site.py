@@ -120,10 +120,14 @@ class AdminSite(admin.AdminSite):
 
     def get_urls(self):
         return [
-            path("second-factor/", Verify.as_view(site=self), name="second_factor"),
-            path("second-factor/leave/", Leave.as_view(site=self), name="second_factor_leave"),
-            path("second-factor/new/", Enrol.as_view(site=self), name="second_factor_new"),
-            path("second-factor/codes/", RecoveryCodes.as_view(site=self), name="second_factor_codes"),
+            path("second-factor/", self.or_refused(Verify.as_view(site=self), in_place=True), name="second_factor"),
+            path("second-factor/leave/", self.or_refused(Leave.as_view(site=self), in_place=True), name="second_factor_leave"),
+            path("second-factor/new/", self.or_refused(Enrol.as_view(site=self), in_place=True), name="second_factor_new"),
+            path(
+                "second-factor/codes/",
+                self.or_refused(RecoveryCodes.as_view(site=self), in_place=True),
+                name="second_factor_codes",
+            ),
             path("database/", self.admin_view(self.database), name="database"),
             *super().get_urls(),
         ]
@@ -134,7 +138,8 @@ class AdminSite(admin.AdminSite):
             wanted = urlencode({"next": request.GET.get("next", "")})
             return HttpResponseRedirect(f"{reverse('admin:second_factor', current_app=self.name)}?{wanted}")
         login = super().login
-        return (in_turn(login) if request.method == "POST" else login)(request, extra_context)
+        view = in_turn(login) if request.method == "POST" else login
+        return self.or_refused(view, in_place=True)(request, extra_context)
 
     def password_change(self, request, extra_context=None):
         """Django's page, whose form leaves every other column of the user as it is."""
@@ -151,8 +156,11 @@ class AdminSite(admin.AdminSite):
     def admin_view(self, view, cacheable=False):
         return super().admin_view(_explained(self.or_refused(in_time(view, self.too_slow))), cacheable)
 
-    def or_refused(self, view):
-        """Return `view` with what the database refuses said on the page before, or, of a page that only reads, in its place."""
+    def or_refused(self, view, *, in_place=False):
+        """Return `view` with what the database refuses said on the page before, or, of a page that only reads, in its place.
+
+        `in_place` says it there in any case: a message for the page before is kept in a session, which is a write too.
+        """
 
         @wraps(view)
         def answered(request, *args, **kwargs):
@@ -162,7 +170,7 @@ class AdminSite(admin.AdminSite):
                 if not is_refusal(error):
                     raise
                 sentence = in_one_sentence(error)
-            if request.method == "POST":
+            if request.method == "POST" and not in_place:
                 raise BadParameter(sentence)
             context = {**self.each_context(request), "title": "The database rejected this request", "sentence": sentence}
             return TemplateResponse(request, "admin/refused.html", context, status=503).render()

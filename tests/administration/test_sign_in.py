@@ -5,6 +5,8 @@ from datetime import timedelta
 
 import pytest
 from axes.models import AccessAttempt
+from django.db import connection
+from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from django_otp.oath import totp
@@ -302,3 +304,23 @@ def test_the_record_of_old_guesses_goes_at_the_next_sign_in_of_anyone(client, bo
     sign_in(client, boss)
 
     assert AccessAttempt.objects.count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_while_the_database_only_reads_signing_in_says_so(client, boss):
+    waiting = Client()
+    waiting.force_login(boss)
+    connection.cursor().execute("SET default_transaction_read_only = on")
+    try:
+        pages = [
+            client.post(reverse(SIGN_IN), {"username": boss.email, "password": PASSWORD}),
+            client.post(reverse(SIGN_IN), {"username": boss.email, "password": "wrong"}),
+            waiting.get(reverse(ENROL)),
+            waiting.post(reverse("admin:second_factor_leave")),
+        ]
+    finally:
+        connection.cursor().execute("SET default_transaction_read_only = off")
+
+    assert [(page.status_code, "The database is read-only at the moment" in page.content.decode()) for page in pages] == [
+        (503, True)
+    ] * 4
