@@ -24,6 +24,7 @@ from django.forms.fields import InvalidJSONInput
 from django.utils import timezone
 from django.utils.choices import flatten_choices
 
+from fly2any.postgres.fields import exactly
 from fly2any.postgres.values import is_deep
 
 from .edits import EditForm
@@ -46,6 +47,13 @@ class OpenSelect(forms.Select):
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # Not after a backslash that is itself escaped.
 
 
+def distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of JSON; raise ValueError where a name is repeated, so that a value would be lost."""
+    if len(read := dict(pairs)) < len(pairs):
+        raise ValueError("A name is repeated.")
+    return read
+
+
 class JSONFormField(forms.JSONField):
     """JSON that PostgreSQL takes, and that can be shown again; an empty array or object is a value."""
 
@@ -62,12 +70,17 @@ class JSONFormField(forms.JSONField):
     def to_python(self, value):
         try:
             read = super().to_python(value)
+            if isinstance(value, str) and value:
+                json.loads(value, parse_float=exactly, object_pairs_hook=distinct)
             written = json.dumps(read, allow_nan=False, ensure_ascii=False)
             written.encode()
         except (ValueError, RecursionError):
             read, written = None, "\0"
         if "\0" in written or NUL.search(written) or is_deep(written):
-            raise ValidationError("The database takes no such JSON: no NaN, no NUL, no half characters, 200 levels at most.")
+            raise ValidationError(
+                "The database takes no such JSON: no NaN, no NUL, no half characters, no name twice in an object, "
+                "no number of more digits than a float keeps, 200 levels at most."
+            )
         return read
 
 
@@ -99,6 +112,7 @@ class ArrayFormField(SimpleArrayField):
             return super().to_python([one.strip() for one in value.split(self.delimiter)] if isinstance(value, str) else value)
         try:
             read = json.loads(value)
+            json.dumps(read, ensure_ascii=False).encode()  # Half characters are no text.
         except (ValueError, RecursionError):
             read = None
         if not isinstance(read, list) or not all(isinstance(one, str | None) for one in read):

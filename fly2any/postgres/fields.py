@@ -75,7 +75,7 @@ def _in_milliseconds(value):
     return value.replace(microsecond=value.microsecond // 1000 * 1000)
 
 
-def _exactly(text: str) -> float:
+def exactly(text: str) -> float:
     """Return the number; raise ValueError where Python's float is another, so that saving would change it."""
     number = float(text)
     if Decimal(repr(number)) != Decimal(text):
@@ -101,7 +101,7 @@ class JSONField(models.JSONField):
         if is_deep(value):
             return Unreadable(value)
         try:
-            return json.loads(value, cls=self.decoder, parse_float=_exactly)
+            return json.loads(value, cls=self.decoder, parse_float=exactly)
         except (ValueError, RecursionError):
             return Unreadable(value)
 

@@ -257,6 +257,15 @@ def test_an_array_with_commas_is_edited_as_json(make, staff, name, sent, stored)
     assert sql('SELECT "preferredAirlines" FROM user_preferences WHERE id = %s', row.pk) == [(stored,)]
 
 
+@pytest.mark.parametrize("sent", ['["\\ud800"]', "AA,,BB", '["AA", null]'])
+def test_an_array_that_no_column_takes_or_that_lacks_an_element_is_a_message(make, staff, sent):
+    url, form = form_of(staff, make(UserPreferences))
+
+    page = staff.post(url, {**form, "preferred_airlines": sent})
+
+    assert (page.status_code, [*page.context["adminform"].form.errors]) == (200, ["preferred_airlines"])
+
+
 @pytest.mark.parametrize("json", ["[]", "{}"])
 def test_empty_json_is_a_value(make, staff, json):
     url, sent = form_of(staff, make(WishlistItem))

@@ -101,7 +101,19 @@ def test_saving_a_row_writes_back_what_python_does_not_have(ana):
 
 
 @pytest.mark.parametrize(
-    "json", ['{"a": NaN}', "[Infinity]", "[1e400]", '{"a": "\\u0000"}', '{"a": "\\ud800"}', "9" * 5000, "[" * 100_000]
+    "json",
+    [
+        '{"a": NaN}',
+        "[Infinity]",
+        "[1e400]",
+        '{"a": "\\u0000"}',
+        '{"a": "\\ud800"}',
+        '{"a": 0.12345678901234567890123}',
+        "[1e-400]",
+        '{"a": 1, "a": 2}',
+        "9" * 5000,
+        "[" * 100_000,
+    ],
 )
 def test_a_form_takes_no_json_that_the_database_does_not_take(client, ana, json):
     notice = Notification.objects.create(user=ana, type="t", title="t", message="m", metadata={"a": 1})
