@@ -2,6 +2,8 @@ from dataclasses import replace
 from functools import wraps
 from urllib.parse import urlencode
 
+from axes.handlers.proxy import AxesProxyHandler
+from axes.helpers import get_lockout_response
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.forms import AdminAuthenticationForm, AdminPasswordChangeForm
@@ -24,7 +26,7 @@ from fly2any.database.retention.rules import switched_on
 from fly2any.database.security import TOPICS as SECURITY
 from fly2any.database.status import waived
 
-from .backends import in_turn
+from .backends import in_turn, wait_for_turn
 from .dashboard import read_backups, read_state, read_tables, read_tiles
 from .deadlines import in_time
 from .filters import BadParameter
@@ -51,6 +53,28 @@ class SignInForm(AdminAuthenticationForm):
 
 class OwnPasswordForm(WritesPassword, AdminPasswordChangeForm):
     pass
+
+
+class OwnPassword(PasswordChangeView):
+    """Change one's own password: the old one can be guessed as seldom as at the sign-in, and is counted apart."""
+
+    form_class = OwnPasswordForm
+
+    def guessed(self):
+        name = self.request.user.get_username()
+        return {"username": f"{name} (old password)", "email": name}
+
+    @method_decorator(in_turn)
+    def post(self, request, *args, **kwargs):
+        wait_for_turn(request, self.guessed()["username"])
+        if not AxesProxyHandler.is_allowed(request, self.guessed()):
+            return get_lockout_response(request, credentials=self.guessed())
+        return super().post(request, *args, **kwargs)
+
+    def form_invalid(self, form):
+        if "old_password" in form.errors:
+            user_login_failed.send(sender=__name__, credentials=self.guessed(), request=self.request)
+        return super().form_invalid(form)
 
 
 class AdminSite(admin.AdminSite):
@@ -146,8 +170,7 @@ class AdminSite(admin.AdminSite):
         context = {**self.each_context(request), **(extra_context or {})}
         done = reverse("admin:password_change_done", current_app=self.name)
         request.current_app = self.name
-        return PasswordChangeView.as_view(
-            form_class=OwnPasswordForm,
+        return OwnPassword.as_view(
             success_url=done,
             extra_context=context,
             template_name=self.password_change_template or "registration/password_change_form.html",

@@ -324,3 +324,18 @@ def test_while_the_database_only_reads_signing_in_says_so(client, boss):
     assert [(page.status_code, "The database is read-only at the moment" in page.content.decode()) for page in pages] == [
         (503, True)
     ] * 4
+
+
+def test_five_wrong_old_passwords_close_the_page_that_changes_it(client, boss, settings):
+    settings.SECOND_FACTOR = False
+    client.force_login(boss)
+    new = {"new_password1": "another-long-password-1", "new_password2": "another-long-password-1"}
+
+    statuses = [
+        client.post(reverse("admin:password_change"), {"old_password": old, **new}).status_code
+        for old in (*(f"wrong {n}" for n in range(5)), PASSWORD)
+    ]
+
+    assert statuses == [200] * 4 + [429] * 2
+    boss.refresh_from_db()
+    assert boss.check_password(PASSWORD)
