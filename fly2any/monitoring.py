@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
-from django.db import Error, OperationalError, connection
+from django.db import Error, OperationalError, connection, connections
 from django.db.migrations.loader import MigrationLoader
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -98,9 +98,14 @@ class Question:
 
     def _run(self, asked: Future[Any]) -> None:
         try:
-            asked.set_result(self.ask())
+            try:
+                result = self.ask()
+            finally:
+                connections.close_all()  # Of this thread: django.contrib.postgres asks for types by the alias, on another one.
         except BaseException as error:  # For those who wait.
             asked.set_exception(error)
+        else:
+            asked.set_result(result)
 
 
 def read_readiness() -> dict[str, str]:

@@ -166,6 +166,7 @@ def commands_of_units():
                     yield " ".join(words[2:]).replace("%i", period)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", sorted(set(commands_of_units())))
 def test_each_command_of_a_unit_runs(migrated, tmp_path, line):
     result = manage(*line.split(), url=migrated.url, BACKUP_LOCATION=str(tmp_path / "backups"))

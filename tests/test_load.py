@@ -181,6 +181,7 @@ def test_a_process_full_of_idle_connections_takes_new_ones(web):
         assert answers_in_time(web)
 
 
+@pytest.mark.slow
 def test_a_request_that_does_not_arrive_is_ended(web):
     with web.clients(DAWDLING["the body"], number=1) as client:
         client.settimeout(ARRIVAL + 10)

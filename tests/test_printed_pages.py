@@ -79,6 +79,7 @@ def pages(django_db_setup, django_db_blocker, tmp_path_factory):
                 yield found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted({page for page, _ in STEPS} | {"dbadopt"}))
 def test_a_page_shows_what_its_command_prints(pages, page):
     path = PROJECT / "docs" / "reference" / f"{page}.md"

@@ -210,6 +210,7 @@ def nodes(plan):
         yield from nodes(below)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_the_sites_questions_are_answered_by_their_index(question, rows, django_db_blocker):
     ask, index, ordered = QUESTIONS[question]

@@ -66,6 +66,7 @@ OLD_HASHES = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [False, True], ids=["as it was", "with another hash"])
 def test_an_archive_of_before_is_compared_as_it_was_hashed(migrated, tmp_path, changed):
     for number, (table, values) in enumerate(ODD):

@@ -129,6 +129,7 @@ def test_what_only_a_superuser_creates_is_left_out_and_named(taken):
     )
 
 
+@pytest.mark.slow
 def test_what_needs_what_is_left_out_is_left_out_too(migrated, taken):
     manifest = taken(
         "CREATE EXTENSION dblink; CREATE FUNCTION quiet(int) RETURNS int LEAKPROOF LANGUAGE sql AS 'SELECT 1';"
@@ -165,6 +166,7 @@ RAISES = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["42501", "0A000", "58P01"])
 @pytest.mark.parametrize(
     ("where", "what"),

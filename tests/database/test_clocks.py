@@ -183,6 +183,7 @@ def test_a_list_without_a_server_says_that_its_ages_are_by_this_machines_clock(m
     assert re.fullmatch(r"Ages are by this machine's clock, as the server cannot be asked: [^\n]+\n", said.err)
 
 
+@pytest.mark.slow
 def test_a_verdict_and_the_names_of_databases_are_by_the_servers_clock(migrated, with_backups, client_clock):
     before = datetime.now(UTC)
     client_clock(timedelta(days=-400))

@@ -159,6 +159,7 @@ def test_a_client_with_prepared_statements_fails_until_its_connection_is_ended(e
     assert errors == expected
 
 
+@pytest.mark.slow
 def test_idle_connections_are_ended_once_after_the_last_step_that_changes_a_type(exact):
     clients, ended, said = [], [], []
 

@@ -74,6 +74,7 @@ def test_a_healthy_database_has_no_finding(own_server):
     assert (report["findings"], report["exit_code"]) == ([], 0)
 
 
+@pytest.mark.slow
 def test_who_waits_for_whom_is_found_and_the_holder_ended(migrated):
     lock = "LOCK TABLE users IN ACCESS EXCLUSIVE MODE"
     with closing(migrated.connect(application_name="the site")) as holder:
@@ -266,6 +267,7 @@ def test_blocks_that_are_not_in_memory_are_found(own_server):
     assert found(of(server), "cache", least=1000) == [("cache.misses", "shared_buffers")]
 
 
+@pytest.mark.slow
 def test_a_slot_that_nobody_reads_and_a_replica_that_lags_are_found(own_server, tmp_path_factory):
     server = own_server().start().create_database()
     database = of(server)

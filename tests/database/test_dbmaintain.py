@@ -165,6 +165,7 @@ def test_a_topic_that_could_not_be_asked_is_a_finding(filled):
     assert (result.returncode, asked) == (4, ["passwords"])
 
 
+@pytest.mark.slow
 def test_a_table_that_vacuum_may_not_have_is_said(filled):
     filled.execute(f"{BY_HAND}; DELETE FROM price_history")
     wait_until(filled, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'price_history' AND n_dead_tup > 0")

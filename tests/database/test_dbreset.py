@@ -122,6 +122,7 @@ def test_what_hangs_on_ours_is_found_though_another_schema_comes_first(migrated)
     assert (result.returncode, "  users: view or rule: view v\n" in result.stdout) == (4, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["--yes"]], ids=str)
 def test_a_table_that_is_locked_is_not_waited_for_without_end(migrated, words):
     with open_transaction(migrated, "LOCK TABLE users"):

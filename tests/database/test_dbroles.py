@@ -161,6 +161,7 @@ def of_app(database):
     return database.execute(OF_APP, [f"{database.name}_app"])
 
 
+@pytest.mark.slow
 def test_a_run_leaves_no_ledger_that_the_app_may_write(early):
     assert of_app(early) == [("_prisma_migrations", ["DELETE", "INSERT", "SELECT", "UPDATE"])]
 

@@ -38,6 +38,7 @@ def test_a_role_that_may_only_read_the_catalogue_gets_the_whole_report(migrated)
     ]
 
 
+@pytest.mark.slow
 def test_it_works_on_a_hot_standby(migrated, tmp_path_factory):
     standby = migrated.standby(tmp_path_factory.mktemp("standby"))
     try:

@@ -4,6 +4,7 @@ import threading
 import time
 from contextlib import ExitStack
 
+import pytest
 from django.db.migrations import Migration, RunSQL
 from django.db.migrations.state import ProjectState
 
@@ -19,6 +20,7 @@ WAITS = """
 """
 
 
+@pytest.mark.slow
 def test_an_attempt_waits_for_all_its_locks_about_as_long_as_a_statement_for_one(database):
     for table in TABLES:
         database.execute(f"CREATE TABLE {table} ()")

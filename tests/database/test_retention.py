@@ -111,6 +111,7 @@ def test_a_row_that_somebody_holds_is_left_alone_without_waiting(migrated, archi
     assert migrated.execute("SELECT id FROM notifications") == [("held",)]
 
 
+@pytest.mark.slow
 def test_a_table_that_is_locked_is_said_and_the_others_are_swept(filled):
     with open_transaction(filled, "LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE"):
         result = maintain(filled, "weekly", "--format", "json", RETENTION="price_history=0,notifications=0")

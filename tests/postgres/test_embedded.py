@@ -159,6 +159,7 @@ def test_a_stale_pid_file_is_no_obstacle(home, stale):
     assert ask(home) == "1"
 
 
+@pytest.mark.slow
 def test_a_creation_that_was_killed_is_begun_anew(home):
     (home / "data.unfinished").mkdir()
     (home / "data.unfinished" / "PG_VERSION").write_text("18\n")
