@@ -107,7 +107,7 @@ def _migrated_template(django_db_setup, django_db_blocker):
 
 def fresh(template):
     """Yield a copy of a database, and drop it in the end."""
-    connection.ensure_connection()
+    connection.start_embedded_server()
     name = f"fresh_{secrets.token_hex(6)}"
     place = connection.settings_dict
     whole = Database(
