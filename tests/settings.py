@@ -25,7 +25,7 @@ if not os.environ["POSTGRES_URL"] and "FLY2ANY_TEST_SERVER" not in os.environ:
 
 if "PYTEST_DEBUG_TEMPROOT" not in os.environ:
     # Not in the folder of all of this user's runs: each that begins would close it to the user that the servers run as.
-    os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.mkdtemp(prefix="fly2any-pytest-")
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.mkdtemp(prefix="t-")
     os.chmod(os.environ["PYTEST_DEBUG_TEMPROOT"], 0o711)
     atexit.register(shutil.rmtree, os.environ["PYTEST_DEBUG_TEMPROOT"], ignore_errors=True)
 
