@@ -5,6 +5,7 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
+import pytest_django.fixtures
 from django.db import connection, connections
 from hypothesis import settings
 
@@ -17,6 +18,11 @@ from tests.servers import Database, OwnServer
 settings.register_profile("shared machine", deadline=None)  # Never a test that fails for being slow.
 settings.load_profile("shared machine")
 
+
+# pytest-django makes a test database only where a selected test has the mark django_db; without one `connection` would lead to
+# the database of POSTGRES_URL itself.
+assert pytest_django.fixtures._get_databases_for_setup
+pytest_django.fixtures._get_databases_for_setup = lambda items: ({"default"}, set())
 
 PROJECT = commands.PROJECT
 NOT_INSTALLED = {"browser", "bucket"}  # Fixtures of what requirements.txt does not install.
