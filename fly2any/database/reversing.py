@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from django.db import Error, transaction
 
-from .catalog import quote
+from .catalog import TRUSTED_SQL, quote
 from .diagnosis import Refusal, sqlstate
 from .locks import LOCK_TIMEOUT
 from .losses import MOST_COUNTED, Consent, Loss
@@ -41,10 +41,9 @@ LOCKED_SQL = """
     ORDER BY l.relation
 """
 # To read another role's table would be to run what its indexes call.
-COUNTABLE_SQL = """
+COUNTABLE_SQL = f"""
     SELECT n.nspname, c.relname,
-           (n.nspname = current_schema() OR pg_catalog.pg_get_userbyid(c.relowner) = current_user)
-           AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_table_privilege(c.oid, 'DELETE')
+           {TRUSTED_SQL} AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_table_privilege(c.oid, 'DELETE')
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = %s::pg_catalog.oid
 """

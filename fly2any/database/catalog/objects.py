@@ -26,7 +26,7 @@ class Table:
     dropped_columns: int = field(default=0, compare=False)
     triggers: tuple[str, ...] = field(default=(), compare=False)
     owner: str = field(default="", compare=False)
-    trusted: bool = field(default=True, compare=False)  # a table whose owner's code may run as whoever reads it
+    trusted: bool = field(default=True, compare=False)  # reading it runs no code of other roles
 
     @property
     def name(self) -> str:

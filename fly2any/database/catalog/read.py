@@ -11,16 +11,18 @@ from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Table, quot
 
 T = TypeVar("T")
 
-# Whether a relation `c` is a table of the current role, of a superuser, or of who owns the database, its schema or the table
-# users: to read any other may run its owner's code, in a view, a policy or an index, as whoever reads.
-TRUSTED_SQL = """(c.relkind = 'r' AND EXISTS (
-               SELECT FROM pg_catalog.pg_roles AS o
-               WHERE o.oid = c.relowner
-                 AND (o.rolsuper OR o.rolname = current_user
-                      OR o.oid IN (SELECT s.nspowner FROM pg_catalog.pg_namespace AS s WHERE s.oid = c.relnamespace
-                                   UNION ALL SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()
-                                   UNION ALL SELECT u.relowner FROM pg_catalog.pg_class AS u
-                                             WHERE u.relnamespace = c.relnamespace AND u.relname = 'users' AND u.relkind = 'r'))))"""
+# The roles whose code may run as the role of the connection: that one, superusers, and the owners of the schema with the given
+# oid and of its table users.
+TRUSTED_ROLES_SQL = """
+    SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolsuper OR r.rolname = current_user
+    UNION ALL SELECT CASE WHEN pg_catalog.pg_get_userbyid(n.nspowner) = 'pg_database_owner'
+                          THEN (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) ELSE n.nspowner END
+              FROM pg_catalog.pg_namespace AS n WHERE n.oid = {schema}
+    UNION ALL SELECT u.relowner FROM pg_catalog.pg_class AS u
+              WHERE u.relnamespace = {schema} AND u.relname = 'users' AND u.relkind IN ('r', 'p')
+"""
+# Whether the relation `c` is a table of such a role: reading any other may run its owner's code, in a view, a policy or an index.
+TRUSTED_SQL = f"(c.relkind IN ('r', 'p') AND c.relowner IN ({TRUSTED_ROLES_SQL.format(schema='c.relnamespace')}))"
 
 TABLES_SQL = f"""
     SELECT c.relname AS "table",

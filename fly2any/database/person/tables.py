@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..catalog import quote
+from ..catalog import TRUSTED_ROLES_SQL, quote
 from ..diagnosis import Refusal
 from ..server import read_schema
 from ..sql import pinned
@@ -29,16 +29,13 @@ LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Equal values ar
 # `acts` and `checks`: the table has code that a foreign key runs as the table's owner when it looks for rows or deletes some,
 # and when it updates some. Before PostgreSQL 18 that is no protection: an AFTER trigger runs as the role of the outer
 # statement, and any code can write into a table whose deferred trigger does.
-TABLES_SQL = """
+TABLES_SQL = f"""
     WITH schemas AS (
         SELECT n.oid, n.nspname, CASE WHEN pg_get_userbyid(n.nspowner) = 'pg_database_owner'
             THEN (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) ELSE n.nspowner END AS owner
         FROM pg_catalog.pg_namespace AS n
     ), trusted AS (
-        SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolsuper OR r.rolname = current_user
-        UNION SELECT n.owner FROM schemas AS n WHERE n.nspname = %(schema)s
-        UNION SELECT c.relowner FROM pg_catalog.pg_class AS c JOIN schemas AS n ON n.oid = c.relnamespace
-              WHERE n.nspname = %(schema)s AND c.relname = %(people)s AND c.relkind IN ('r', 'p')
+        {TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)")}
     ), triggers AS (
         SELECT t.tgrelid, p.proowner, p.pronamespace <> 'pg_catalog'::regnamespace OR p.proname NOT LIKE 'RI\\_FKey\\_%%' AS is_own
         FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
@@ -318,7 +315,7 @@ def read_tables(connection) -> Tables:
     with pinned(connection), connection.cursor() as cursor:
         cursor.execute("SELECT current_user::text")
         role = cursor.fetchone()[0]
-        cursor.execute(TABLES_SQL, {"schema": schema, "people": PEOPLE})
+        cursor.execute(TABLES_SQL, {"schema": schema})
         tables = {row[0]: Table(*row) for row in cursor.fetchall()}
         cursor.execute(COLUMNS_SQL, [list(tables)])
         columns: dict[int, list[Column]] = {}
