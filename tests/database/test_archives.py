@@ -141,7 +141,7 @@ def test_a_damaged_archive_puts_nothing_back(filled, tmp_path, harm):
         "cut": r".*zip has [\d,]+ bytes and not [\d,]+: it was cut short; use another\.",
         "flipped": r".*zip is not what was stored \(its SHA-256 differs\): it is damaged; use another\.",
         "gone": r".*zip is not there: nothing was put there yet, or correct ARCHIVE_LOCATION\.",
-        "manifest": r".*json describes no archive, or is damaged: use another, and remove it if nobody needs it\.",
+        "manifest": r".*json describes no archive, or is damaged: use another, and remove it if it is not needed\.",
         "other rows": r".*zip has other rows of price_history than were archived: use another archive\.",
     }[harm]
     assert result.returncode == 2

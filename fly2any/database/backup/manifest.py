@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from ..catalog import quote
 from ..diagnosis import Refusal
 from ..printable import one_line
 from ..server import Origin
+from . import signing
 from .contents import BY_COPY, BY_SELECT, Content
-from .signing import SIGNED, signature, signed_as
+from .signing import SIGNED
 
 PURPOSE = "backup.manifest"
 FORMAT = 2
@@ -100,28 +100,19 @@ def sha256_of(path: Path) -> str:
 
 def as_json(manifest: Manifest) -> str:
     """Return the manifest's file, signed; what was read without a good signature stays without one."""
-    data = {"format": FORMAT, **asdict(manifest)}
-    del data["signed"]
-    if manifest.signed == SIGNED:
-        data["signature"] = signature(json.loads(json.dumps(data, default=datetime.isoformat)), purpose=PURPOSE)
-    return json.dumps(data, indent=1, ensure_ascii=False, default=datetime.isoformat)
+    return signing.as_json(manifest, number=FORMAT, purpose=PURPOSE)
 
 
 def from_json(text: str | bytes, *, where: str) -> Manifest:
     """Return the manifest; raise Refusal where `text`, of the file `where`, is none."""
     try:
-        data: dict[str, Any] = json.loads(text)
-        given = data.pop("signature", None)
-        signed = signed_as(data, given, purpose=PURPOSE)
-        if data.pop("format") not in READ:
-            raise Refusal(f"{one_line(where)} has a format that this code does not read: use the code that wrote it, or newer.")
+        data = signing.read_json(text, where=where, numbers=READ, purpose=PURPOSE)
         verdict = data["verdict"]
         data["tables"] = {name: Content(**content) for name, content in data["tables"].items()}
         data |= {name: tuple(data[name]) for name in ("migrations", "findings", "owners", "roles")}
         data["trusted"] = tuple(data.get("trusted", ()))
         data["taken"] = _time(data["taken"])
         data["verdict"] = verdict and _verdict(verdict)
-        data["signed"] = signed
         manifest = Manifest(**data)
         name = where.removesuffix(".json")
         if manifest.name != name or name != one_line(name) or manifest.file not in (f"{name}.dump", f"{name}.dump.age"):
@@ -151,7 +142,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         return manifest
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise Refusal(
-            f"{one_line(where)} is no manifest of a backup, or is damaged: use another, and remove it if nobody needs it."
+            f"{one_line(where)} is no manifest of a backup, or is damaged: use another, and remove it if it is not needed."
         ) from None
 
 

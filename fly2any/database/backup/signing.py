@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 from django.utils.crypto import constant_time_compare, salted_hmac
+
+from ..diagnosis import Refusal
+from ..printable import one_line
 
 SIGNED, UNSIGNED, MISMATCH = "signed", "unsigned", "signature does not match"
 
@@ -25,3 +31,25 @@ def signed_as(data: dict[str, Any], given: object, *, purpose: str) -> str:
     keys = settings.BACKUPS["signing_keys"]
     fits = [constant_time_compare(str(given), signature(data, purpose=purpose, key=key)) for key in keys]
     return SIGNED if any(fits) else MISMATCH
+
+
+def as_json(record: Any, *, number: int, purpose: str) -> str:
+    """Return a dataclass as the text of its file, of format `number` and signed; `record.signed` other than SIGNED stays unsigned."""
+    data = {"format": number, **asdict(record)}
+    del data["signed"]
+    if record.signed == SIGNED:
+        data["signature"] = signature(json.loads(json.dumps(data, default=datetime.isoformat)), purpose=purpose)
+    return json.dumps(data, indent=1, ensure_ascii=False, default=datetime.isoformat)
+
+
+def read_json(text: str | bytes, *, where: str, numbers: Collection[int], purpose: str) -> dict[str, Any]:
+    """Return what such a text holds, with `signed`, and without the format; raise Refusal where that is not one of `numbers`.
+
+    Raises ValueError, TypeError, KeyError, AttributeError, OverflowError or RecursionError for any other text.
+    """
+    data: dict[str, Any] = json.loads(text)
+    given = data.pop("signature", None)
+    signed = signed_as(data, given, purpose=purpose)
+    if data.pop("format") not in numbers:
+        raise Refusal(f"{one_line(where)} has a format that this code does not read: use the code that wrote it, or newer.")
+    return data | {"signed": signed}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
+from ..backup import signing
 from ..backup.contents import BY_COPY, BY_SELECT, Content
-from ..backup.signing import SIGNED, signature, signed_as
+from ..backup.signing import SIGNED
 from ..diagnosis import Refusal
 from ..printable import one_line
 from .rules import RULES
@@ -60,28 +59,19 @@ class Archive:
 
 def as_json(archive: Archive) -> str:
     """Return the archive's file, signed; what was read without a good signature stays without one."""
-    data = {"format": FORMAT, **asdict(archive)}
-    del data["signed"]
-    if archive.signed == SIGNED:
-        data["signature"] = signature(json.loads(json.dumps(data, default=datetime.isoformat)), purpose=PURPOSE)
-    return json.dumps(data, indent=1, ensure_ascii=False, default=datetime.isoformat)
+    return signing.as_json(archive, number=FORMAT, purpose=PURPOSE)
 
 
 def from_json(text: str | bytes, *, where: str) -> Archive:
     """Return what the file `where` describes; raise Refusal where `text` is not of an archive."""
     try:
-        data: dict[str, Any] = json.loads(text)
-        given = data.pop("signature", None)
-        signed = signed_as(data, given, purpose=PURPOSE)
-        if data.pop("format") not in READ:
-            raise Refusal(f"{one_line(where)} has a format that this code does not read: use the code that wrote it, or newer.")
+        data = signing.read_json(text, where=where, numbers=READ, purpose=PURPOSE)
         data["taken"] = datetime.fromisoformat(data["taken"]).astimezone(UTC)
         data |= {name: tuple(data[name]) for name in ("ghosts", "left")}
         data["parts"] = tuple(
             Part(part["table"], tuple(part["columns"]), Content(part["content"]["rows"], part["content"]["hash"]))
             for part in data["parts"]
         )
-        data["signed"] = signed
         archive = Archive(**data)
         if (
             archive.name != where.removesuffix(".json")
@@ -115,5 +105,5 @@ def from_json(text: str | bytes, *, where: str) -> Archive:
         return archive
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError):
         raise Refusal(
-            f"{one_line(where)} describes no archive, or is damaged: use another, and remove it if nobody needs it."
+            f"{one_line(where)} describes no archive, or is damaged: use another, and remove it if it is not needed."
         ) from None
