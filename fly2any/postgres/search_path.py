@@ -10,13 +10,13 @@ from django.db.utils import OperationalError
 # qualified, and each operator: where pg_catalog is last in the path, others' would be taken.
 STATE_SQL = """
     SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema(), CURRENT_USER,
-           (SELECT s.source FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'search_path'),
            (SELECT o.rolname
             FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS o ON o.oid OPERATOR(pg_catalog.=) n.nspowner
             WHERE n.nspname OPERATOR(pg_catalog.=) CURRENT_USER AND NOT o.rolsuper AND o.rolname OPERATOR(pg_catalog.<>) CURRENT_USER
               AND NOT EXISTS (SELECT FROM pg_catalog.pg_database AS d WHERE d.datdba OPERATOR(pg_catalog.=) n.nspowner
                               AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
 """
+SOURCE_SQL = "SELECT s.source FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'search_path'"
 WORD = re.compile(r"(?:\\.|[^\\\s])+", re.S)
 SETTING = re.compile(r"(?:-c|--)(?P<name>[^=]+)=(?P<value>.*)", re.S)
 NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*))\s*(?:,|$)')
@@ -49,12 +49,12 @@ def split(options: str) -> tuple[str, str | None]:
 
 
 def require(connection, path: str | None, *, variable: str, user: str, database: str) -> bool:
-    """Return whether the psycopg connection itself has the search path `path`, which then holds for all its transactions.
+    """Return whether the search path of the psycopg connection holds for all its transactions: `path`, or any without one.
 
     Raises SearchPathError where it leads to another schema, or takes another role's code for PostgreSQL's.
     """
     with connection.cursor() as cursor:
-        here, schema, role, source, stranger = cursor.execute(STATE_SQL).fetchone()
+        here, schema, role, stranger = cursor.execute(STATE_SQL).fetchone()
     names = _names(here)
     wanted = names if path is None else _names(path)
     if names != wanted and [schema] != wanted:
@@ -76,7 +76,10 @@ def require(connection, path: str | None, *, variable: str, user: str, database:
             f" ALTER ROLE {_quoted([role])} IN DATABASE {_quoted([database])} SET search_path TO {_quoted(others)};"
             f" or ALTER SCHEMA {_quoted([role])} OWNER TO {_quoted([role])}; if it is meant to be there."
         )
-    return source == "client"
+    if path is None:
+        return True
+    with connection.cursor() as cursor:
+        return cursor.execute(SOURCE_SQL).fetchone()[0] == "client"
 
 
 def local(path: str) -> str:
