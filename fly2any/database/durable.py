@@ -24,7 +24,7 @@ def name_new(part: Path, path: Path) -> None:
         os.link(part, path)
     except FileExistsError:
         raise
-    except OSError:  # A file system without hard links: taking the name first replaces nobody's file.
+    except OSError:  # Without hard links: taking the name first replaces no other file.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with _removed_on_failure(path):
             part.replace(path)

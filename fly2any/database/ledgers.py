@@ -76,13 +76,13 @@ def protect(connection) -> None:
 
 
 def untrusted_findings(catalog: Catalog) -> Iterator[Finding]:
-    """Yield what has the name of a record of migrations and is another role's."""
+    """Yield the relations that are named as a record of migrations and belong to another role."""
     for table in catalog.tables:
         if table.name in (PRISMAS_LEDGER, *LEDGERS) and not table.trusted:
             yield Finding(
                 Severity.WARNING if table.name == PRISMAS_LEDGER else Severity.ERROR,
                 "migrations.untrusted",
                 table.name,
-                f"The {table.kind} {table.name} belongs to the role {table.owner}, whose code would run as whoever reads it: it was not read.",
+                f"The {table.kind} {table.name} belongs to the role {table.owner}, whose code would run with the privileges of the role that reads it: it was not read.",
                 f"Drop it, or, if it is the record: ALTER TABLE {quote(table.name)} OWNER TO the owner of the other tables.",
             )

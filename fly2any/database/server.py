@@ -111,11 +111,6 @@ HOME_SQL = f"""
            (SELECT owner FROM known WHERE relname = 'django_migrations' AND NOT trusted LIMIT 1)
 """
 
-STRANGE = (
-    "{name} is not a table of a role that owns ours, but of {owner}, and is not read: drop it, or, if it is the record, ALTER TABLE"
-    " {name} OWNER TO the owner of the other tables."
-)
-
 CLUSTER_SQL = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 MAY_ASK_SQL = """
     SELECT d.datname, d.oid::bigint, pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')
@@ -232,13 +227,16 @@ class Server:
 def read_home(connection) -> tuple[str | None, bool]:
     """Return the schema that our tables are in, or would be made in, None without one, and whether our migrations' record is there.
 
-    Raises SearchPathError where what has the record's name is another role's, whose code would run as whoever reads it.
+    Raises SearchPathError where a relation of that name belongs to another role: reading it could run that role's code.
     """
     with pinned(connection) as path, connection.cursor() as cursor:
         cursor.execute(HOME_SQL, {"path": path})
         schema, recorded, stranger = cursor.fetchone()
     if stranger is not None:
-        raise SearchPathError(STRANGE.format(name="django_migrations", owner=stranger))
+        raise SearchPathError(
+            f"django_migrations belongs to the role {stranger}, which owns none of our tables, so it is not read: drop it, or, if it"
+            " is the record, give it to the owner of the other tables (ALTER TABLE django_migrations OWNER TO …)."
+        )
     return schema, recorded
 
 

@@ -66,7 +66,7 @@ def test_a_record_of_prismas_that_another_role_made_is_said_and_not_read(migrate
         (
             "warning",
             "_prisma_migrations",
-            f"The {kind} _prisma_migrations belongs to the role {role}, whose code would run as whoever reads it: it was not read.",
+            f"The {kind} _prisma_migrations belongs to the role {role}, whose code would run with the privileges of the role that reads it: it was not read.",
         )
     ]
 
@@ -77,7 +77,9 @@ def test_a_record_of_ours_that_another_role_made_is_said_and_not_read(database, 
     assert [where for _, where, _ in untrusted(database)] == ["django_migrations"]
     with (
         django(database) as opened,
-        pytest.raises(SearchPathError, match=f"django_migrations is not a table of a role that owns ours, but of {stranger}"),
+        pytest.raises(
+            SearchPathError, match=f"django_migrations belongs to the role {stranger}, which owns none of our tables"
+        ),
     ):
         read_home(opened)
 

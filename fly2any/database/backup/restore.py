@@ -359,8 +359,8 @@ def _want_roles(connection, manifest: Manifest) -> None:
 def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None:
     """Raise Refusal where code of roles would run as this one that are neither in `trust` nor those whose database it was.
 
-    A restore runs functions in checks, for example, as the role that restores. Nothing is asked of an unsigned backup, which
-    somebody trusted as a whole.
+    A restore runs functions in checks, for example, as the role that restores. An unsigned backup is
+    not checked: it was trusted as a whole with --unsigned.
     """
     with catalogue(connection) as cursor:
         cursor.execute(OTHERS_SQL, [list(manifest.owners)])

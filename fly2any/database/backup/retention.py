@@ -24,7 +24,7 @@ from .take import backups
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """The newest backup at a place, and the newest good one; `trouble` says why nobody knows."""
+    """The newest backup at a place, and the newest good one; `trouble` says what kept others from being read."""
 
     place: str
     newest: Manifest | None = None

@@ -136,7 +136,7 @@ def _erase(connection, person: Person, searched: bool, progress: Progress) -> Ce
 
 
 def _read_locked(connection, cursor) -> Tables:
-    """Return the tables when nobody can add a foreign key to the people, nor a trigger to a table of another role that refers to ours."""
+    """Lock out new foreign keys to the people, and new triggers on other roles' tables that refer to ours; return the tables as they are then."""
     before = read_tables(connection)
     others = before.of_others()
     lockable = [oid for oid in others if before.tables[oid].may_update or before.tables[oid].may_delete]

@@ -217,7 +217,7 @@ def as_text(column: Column) -> str:
 
 
 def as_written(value: str) -> str:
-    """Return a value as its type writes it. A cast to text is a function of whoever owns the type."""
+    """Return a value as its type writes it. A cast to text may be a function of the type's owner."""
     return f"CASE WHEN {value} IS NULL THEN NULL ELSE pg_catalog.concat({value}) END"
 
 

@@ -92,7 +92,7 @@ def referring(cursor, tables: Tables, link: Link, keys: list[list[str]], *, lock
         return copied.referring(cursor, tables, link, keys)
     kinds, operators = ([part.replace("%", "%%") for part in parts] for parts in (link.types, link.operators))
     pairs = list(zip(link.columns, kinds, operators, strict=True))
-    arrays = [_array(values) for values in keys]  # As a literal of their type: a cast is a function of whoever owns the type.
+    arrays = [_array(values) for values in keys]  # As a literal of their type: a cast may be a function of the type's owner.
     if len(keys) == 1:  # An index serves this one.
         [(column, kind, operator)] = pairs
         condition = f"c.{quoted(column)} {operator} ANY (%s::{kind}[])"
