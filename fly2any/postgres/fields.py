@@ -9,7 +9,6 @@ from django.db import models
 from django.db.models.expressions import DatabaseDefault
 from psycopg.types.json import Jsonb
 
-from .expressions import CurrentTimestamp
 from .values import Beyond, Unreadable, is_deep
 
 
@@ -54,18 +53,20 @@ class DateTimeField(models.DateTimeField):
 
     def pre_save(self, model_instance, add):
         value = super().pre_save(model_instance, add)
-        if isinstance(value, DatabaseDefault) and isinstance(self.db_default, CurrentTimestamp):
-            return _MillisecondsOf(CurrentTimestamp())
         if (shorter := _in_milliseconds(value)) is not value:
             setattr(model_instance, self.attname, shorter)  # As it is read back.
         return shorter
 
     def get_db_prep_save(self, value, connection):
+        if isinstance(value, DatabaseDefault):
+            [value] = value.get_source_expressions()  # "DEFAULT" could not be truncated.
+        if hasattr(value, "as_sql"):
+            return _MillisecondsOf(value)
         return super().get_db_prep_save(_in_milliseconds(value), connection)
 
 
 class _MillisecondsOf(models.Func):
-    template = "pg_catalog.date_trunc('milliseconds', %(expressions)s)"
+    template = "pg_catalog.date_trunc('milliseconds', (%(expressions)s)::pg_catalog.timestamptz)"
     output_field = models.DateTimeField()
 
 

@@ -5,7 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.apps import apps
 from django.contrib.auth.models import update_last_login
+from django.core.serializers import deserialize
 from django.db import connection, models
+from django.db.models import Case, F, Value, When
+from django.db.models.functions import Now
 
 from accounts.models import Session, User
 from engagement.actions import mark_read
@@ -13,7 +16,7 @@ from engagement.models import Notification
 from fly2any.database.contract import catalog_of, load
 from fly2any.database.cures import add_column
 from fly2any.postgres.fields import DateTimeField
-from travel.models import PriceHistory, SavedSearch
+from travel.models import PriceAlert, PriceHistory, SavedSearch
 
 pytestmark = pytest.mark.django_db
 PRECISE = datetime(2026, 5, 1, 12, 30, 15, 123_999, tzinfo=UTC)
@@ -63,6 +66,43 @@ def test_rows_written_many_at_once_and_by_actions_are_found_too():
 
     assert (found(Notification, "created_at"), found(Notification, "read_at"), found(Session, "expires")) == (3, 3, 1)
     assert Session.objects.get().expires == IN_MILLISECONDS + timedelta(hours=1)
+
+
+def test_times_that_the_database_computes_are_found_too():
+    user = User.objects.create(email="a@example.com")
+    trip = {"user": user, "origin": "GRU", "destination": "LIS", "depart_date": "2026-07-01"}
+    alert = PriceAlert.objects.create(current_price=500, target_price=400, **trip)
+    written = [
+        Value(PRECISE),
+        Value("2026-05-01 12:30:15.123999+00"),
+        Now(),
+        F("last_checked") + timedelta(microseconds=123),
+        Case(When(origin="GRU", then=Value(PRECISE))),
+    ]
+
+    times = []
+    for value in written:
+        PriceAlert.objects.update(last_checked=value)
+        times.append(found(PriceAlert, "last_checked"))
+    alert.last_checked = Now()
+    alert.save()
+    times.append(found(PriceAlert, "last_checked"))
+    PriceAlert.objects.create(current_price=5, target_price=4, last_checked=Now(), **trip)
+    times.append(found(PriceAlert, "last_checked"))
+    User.objects.update(email_verified=Value(None))
+
+    assert (times, User.objects.get().email_verified) == ([1, 1, 1, 1, 1, 1, 2], None)
+
+
+def test_a_row_that_is_loaded_without_its_time_gets_one_that_is_found():
+    row = {"model": "accounts.user", "pk": "u", "fields": {"email": "a@example.com", "updated_at": "2026-05-01T00:00:00Z"}}
+    found_by = []
+    for _ in range(2):  # Inserted, then updated.
+        [loaded] = deserialize("python", [row])
+        loaded.save()
+        found_by.append(found(User, "created_at"))
+
+    assert (found_by, User.objects.count()) == ([1, 1], 1)
 
 
 def test_a_poll_for_what_is_newer_than_the_last_one_ends():
