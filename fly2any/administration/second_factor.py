@@ -29,7 +29,7 @@ from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from django_otp_webauthn.models import WebAuthnCredential
 
-from .backends import in_turn, wait_for_turn
+from .backends import in_turn, take_turn
 from .passkeys import Helper
 
 RECOVERY_CODES = 10
@@ -105,7 +105,7 @@ class Verify(Staff):
     def post(self, request):
         # Counted apart from passwords, which a right one would set back.
         guessed = {"username": f"{request.user.get_username()} (code)", "email": request.user.get_username()}
-        wait_for_turn(request, guessed["username"])
+        take_turn(request, guessed["username"])
         if not AxesProxyHandler.is_allowed(request, guessed):
             return get_lockout_response(request, credentials=guessed)
         form = CodeForm(request.POST)

@@ -26,7 +26,7 @@ from fly2any.database.retention.rules import switched_on
 from fly2any.database.security import TOPICS as SECURITY
 from fly2any.database.status import waived
 
-from .backends import in_turn, wait_for_turn
+from .backends import in_turn, take_turn
 from .dashboard import read_backups, read_state, read_tables, read_tiles
 from .deadlines import in_time
 from .filters import BadParameter
@@ -66,7 +66,7 @@ class OwnPassword(PasswordChangeView):
 
     @method_decorator(in_turn)
     def post(self, request, *args, **kwargs):
-        wait_for_turn(request, self.guessed()["username"])
+        take_turn(request, self.guessed()["username"])
         if not AxesProxyHandler.is_allowed(request, self.guessed()):
             return get_lockout_response(request, credentials=self.guessed())
         return super().post(request, *args, **kwargs)

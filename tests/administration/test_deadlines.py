@@ -1,16 +1,17 @@
 """A database that is kept busy: pages and actions end with a sentence, and change nothing."""
 
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from threading import Thread
 
 import pytest
 from django.contrib.auth.models import Group
-from django.db import connection
+from django.db import connection, connections
 from django.urls import reverse
 
 from accounts.models import User
 from engagement.models import Notification
-from fly2any.administration import changelist, deadlines
+from fly2any.administration import backends, changelist, deadlines
 from fly2any.administration.backends import TURN_SQL
 from fly2any.database.locks import SIGN_IN_LOCK
 
@@ -156,15 +157,67 @@ def test_the_limit_of_a_request_is_not_left_on_its_connection(staff):
         assert cursor.fetchone() == ("0",)
 
 
-def test_a_sign_in_that_does_not_get_its_turn_is_told_to_come_again(client, monkeypatch):
-    monkeypatch.setattr(deadlines, "STATEMENT", 200)
-    other = connection.copy()
+NO_TURN = (429, "2", b"Too many sign-ins at once: try again in a moment.\n")
+IN_TRANSACTION_SQL = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND backend_type = 'client backend' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
+"""
+
+
+def guess(client, **more):
+    """Try to sign in, and return what the answer says."""
+    page = client.post(reverse("admin:login"), {"username": " a@example.com", "password": "p"}, **more)
+    return page.status_code, page.headers.get("Retry-After"), page.content
+
+
+def test_a_sign_in_that_waits_for_its_turn_is_in_no_transaction(client):
+    """Behind a pooler a transaction keeps a server connection, of which the site has few."""
+    other, watching, answers, seen = connection.copy(), connection.copy(), [], []
+
+    def wait():
+        answers.append(guess(client))
+        connections.close_all()
+
+    waiting = Thread(target=wait)
     try:
         with other.cursor() as cursor:
             cursor.execute("BEGIN")
             cursor.execute(TURN_SQL, [SIGN_IN_LOCK, "a@example.com 127.0.0.1"])
-            page = client.post(reverse("admin:login"), {"username": " a@example.com", "password": "p"})
+            waiting.start()
+            while waiting.is_alive():
+                with watching.cursor() as watcher:
+                    watcher.execute(IN_TRANSACTION_SQL)
+                    seen.append(watcher.fetchone()[0])
+                waiting.join(0.02)
     finally:
         other.close()
+        watching.close()
 
-    assert (page.status_code, page.content) == (429, b"Too many sign-ins for this address at once: try again in a moment.\n")
+    assert answers == [NO_TURN]
+    assert seen.count(1) > len(seen) / 2  # The other's own.
+
+
+def test_sign_ins_of_one_network_leave_a_place_for_others_and_all_leave_threads(client):
+    with ExitStack() as stack:
+        for _ in range(backends.OF_ONE_NETWORK):
+            stack.enter_context(backends.places.place("127.0.0.1"))
+        begun = time.monotonic()
+        answers = [guess(client)]
+        took = time.monotonic() - begun
+        answers.append(guess(client, REMOTE_ADDR="192.0.2.1"))
+        for number in range(backends.PLACES - backends.OF_ONE_NETWORK):
+            stack.enter_context(backends.places.place(f"192.0.2.{number}"))
+        answers.append(guess(client, REMOTE_ADDR="198.51.100.1"))
+
+    assert ([status for status, *_ in answers], answers[0], took < 1) == ([429, 200, 429], NO_TURN, True)
+    assert backends.places.taken == {}
+
+
+def test_no_more_sign_ins_than_two_are_tried_at_a_time(client, monkeypatch):
+    monkeypatch.setattr(backends, "PATIENCE", 0.2)
+    with backends.places.turn(1):
+        one = guess(client)
+        with backends.places.turn(1):
+            answers = [one[0], guess(client)]
+
+    assert answers == [200, NO_TURN]
