@@ -1,8 +1,10 @@
 import dataclasses
+import fcntl
 import os
 import secrets
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import pytest_django.fixtures
@@ -136,13 +138,47 @@ def django(database):
         del connections[database.name], connections.databases[database.name]
 
 
+def made_once(name, make):
+    """Return a folder that `make` fills, for whichever of a run's workers comes first."""
+    root = Path(os.environ["PYTEST_DEBUG_TEMPROOT"])
+    folder = root / name
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unfinished = root / f"{name}.unfinished"
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
+def make_empty(home):
+    OwnServer(home, {})
+
+
+def make_migrated(home):
+    server = OwnServer(home, {}, template=made_once("empty-server", make_empty)).start().create_database()
+    try:
+        result = manage("migrate", url=server.url())
+        assert result.returncode == 0, result.stderr
+    finally:
+        server.stop()
+
+
+def start_server(home, migrated=False, **settings):
+    """Start a server, with an empty database or with one to which every migration was applied."""
+    if migrated:
+        return OwnServer(home, settings, template=made_once("migrated-server", make_migrated)).start()
+    return OwnServer(home, settings, template=made_once("empty-server", make_empty)).start().create_database()
+
+
 @pytest.fixture
 def own_server(tmp_path_factory):
-    """A function that starts a server with settings of its own, stopped and removed after the test."""
+    """A function that starts a server with settings of its own, as `start_server` does, stopped and removed after the test."""
     servers = []
 
-    def start(**settings):
-        servers.append(OwnServer(tmp_path_factory.mktemp("server"), settings))
+    def start(**options):
+        servers.append(start_server(tmp_path_factory.mktemp("server"), **options))
         return servers[-1]
 
     yield start

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import getpass
 import os
 import shutil
 import signal
@@ -107,14 +106,20 @@ def runs(database, app):
 
 
 class OwnServer:
-    """A server on a port of its own, with a database `fly2any`."""
+    """A server on a port of its own, with a database `fly2any`; its data are those of `template`, or made by initdb."""
 
-    def __init__(self, home, settings):
+    def __init__(self, home, settings, template=None):
         let_through(home)
         self.home = home.resolve()
         self.port = free_port()
-        self.server = Server(self.home, {"listen_addresses": "127.0.0.1", "port": str(self.port), "fsync": "off", **settings})
-        self.server.create()
+        self.server = self.make({"listen_addresses": "127.0.0.1", "port": str(self.port), "fsync": "off", **settings})
+        if template is None:
+            self.server.create()
+        else:
+            subprocess.run(["cp", "-a", template / "data", self.home], check=True)
+
+    def make(self, settings):
+        return Server(self.home, settings)
 
     def start(self):
         self.server.start()
@@ -186,55 +191,23 @@ def certificate(folder, name, host):
     return authority, made, key
 
 
-class DebianServer:
+class DebiansPrograms(Server):
+    LOCALE = ("--locale=C.UTF-8",)
+
+
+class DebianServer(OwnServer):
     """Debian's PostgreSQL 15, with TLS: the embedded one is built without."""
 
-    def __init__(self, home, settings):
-        self.home, self.port = home.resolve(), free_port()
-        self.data = self.home / "data"
-        self.data.mkdir(mode=0o700)
-        self.user = "postgres" if os.getuid() == 0 else getpass.getuser()
-        let_through(home)
-        if os.getuid() == 0:
-            shutil.chown(self.data, "postgres", "postgres")
-        self.run("initdb", "-D", self.data, "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
-        lines = {
-            "listen_addresses": "127.0.0.1",
-            "port": self.port,
-            "unix_socket_directories": self.data,
-            "fsync": "off",
-            **settings,
-        }
-        with (self.data / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = '{value}'\n" for name, value in lines.items())
-
-    def run(self, program, *arguments):
-        before = ["runuser", "-u", self.user, "--"] if os.getuid() == 0 else []
-        subprocess.run([*before, DEBIANS / program, *map(str, arguments)], check=True, capture_output=True, cwd="/")
+    def make(self, settings):
+        return DebiansPrograms(self.home, settings, folder=DEBIANS)
 
     def give(self, path):
         """Put a file among the server's own, and return where."""
-        to = self.data / path.name
+        to = self.home / "data" / path.name
         shutil.copy(path, to)
         to.chmod(0o600)
-        if os.getuid() == 0:
-            shutil.chown(to, "postgres", "postgres")
-        return to
-
-    def start(self):
-        self.run("pg_ctl", "-D", self.data, "-w", "-l", self.data / "log", "start")
-        return self
-
-    def stop(self):
-        with contextlib.suppress(subprocess.CalledProcessError):
-            self.run("pg_ctl", "-D", self.data, "-m", "immediate", "stop")
-
-    def execute(self, statement, database="fly2any"):
-        with psycopg.connect(
-            host=str(self.data), port=self.port, user=SUPERUSER, dbname=database, autocommit=True
-        ) as connection:
-            cursor = connection.execute(statement)
-            return cursor.fetchall() if cursor.description else None
+        shutil.chown(to, *_owner(self.home / "data"))
+        return str(to)
 
 
 class PgBouncer:
@@ -250,8 +223,9 @@ class PgBouncer:
         )
         let_through(home)
         program = next(path for path in ("/usr/sbin/pgbouncer", "/usr/bin/pgbouncer") if os.path.exists(path))
-        before = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
-        self.process = subprocess.Popen([*before, program, str(settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        user = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
+        words = ["setpriv", "--pdeathsig=KILL", *user, program, str(settings)]  # It ends with the tests, however they end.
+        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):

@@ -25,7 +25,7 @@ def already_exists(database, own_server):
 
 
 def tls_required(database, own_server):
-    server = own_server().start().create_database()
+    server = own_server()
     server.hba("hostssl all all 127.0.0.1/32 trust")
     return manage("migrate", url=server.url(parameters="?sslmode=disable"))
 

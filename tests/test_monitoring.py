@@ -90,7 +90,7 @@ def test_a_server_that_takes_no_connection_is_said_in_time_and_not_after_the_poo
 def test_a_pooler_that_lets_wait_is_said_in_time_and_asked_once(
     own_server, tmp_path, monkeypatch, django_db_setup, django_db_blocker
 ):
-    server = own_server().start().create_database()
+    server = own_server()
     pooler = PgBouncer(tmp_path, server.port, "transaction", size=1)
     connections.databases["pooled"] = {
         **connection.settings_dict, "NAME": "fly2any", "HOST": "127.0.0.1", "PORT": str(pooler.port), "USER": "postgres",
@@ -302,8 +302,7 @@ def test_a_request_that_asks_for_nobody_asks_the_database_nothing():
 
 @pytest.mark.slow
 def test_a_standby_and_a_role_that_may_not_see_are_not_ready(own_server, tmp_path_factory):
-    primary = own_server().start().create_database()
-    assert manage("migrate", "-v0", url=primary.url()).returncode == 0
+    primary = own_server(migrated=True)
     primary.execute("CREATE ROLE watcher LOGIN")
     standby = primary.standby(tmp_path_factory.mktemp("standby"))
     try:

@@ -55,8 +55,7 @@ LIST, OVERVIEW, FORM, FIRST = (
 @pytest.fixture
 def pair(own_server, tmp_path_factory):
     """A primary with one of the staff, and its standby."""
-    primary = own_server().start().create_database()
-    assert manage("migrate", "-v0", url=primary.url()).returncode == 0
+    primary = own_server(migrated=True)
     result = manage("shell", "-v0", "-c", PREPARE, url=primary.url())
     assert result.returncode == 0, result.stderr
     standby = primary.standby(tmp_path_factory.mktemp("standby"))

@@ -19,7 +19,9 @@ from travel.models import PriceHistory
 pytestmark = pytest.mark.django_db(transaction=True)
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 # Django's styles fade from one colour to the other.
-SETTLED = "new Promise(requestAnimationFrame).then(() => Promise.all(document.getAnimations().map(a => a.finished))).then(() => null)"
+SETTLED = (
+    "new Promise(requestAnimationFrame).then(() => Promise.all(document.getAnimations().map(a => a.finished))).then(() => null)"
+)
 COLOR_RULES = ["color-contrast", "link-in-text-block"]  # All that another color scheme can change.
 
 

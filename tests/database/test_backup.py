@@ -14,7 +14,7 @@ import pytest
 
 from fly2any.database.backup import tools
 from fly2any.database.diagnosis import Refusal
-from tests.conftest import manage, start_manage
+from tests.conftest import start_manage
 from tests.database.sites import KINDS, fill
 from tests.database.taken import change, databases, rows, run, the_one
 
@@ -169,11 +169,10 @@ def test_encrypted_backups_hold_nothing_readable_and_open_with_their_key_alone(f
 
 @pytest.mark.slow
 def test_the_password_is_in_no_list_of_processes(own_server, place):
-    server = own_server().start().create_database()
+    server = own_server(migrated=True)
     server.execute("CREATE ROLE owner LOGIN SUPERUSER PASSWORD 'se:cr\\et-77'")
     server.hba("host all all 127.0.0.1/32 scram-sha-256")
     url = server.url(user="owner", password="se%3Acr%5Cet-77")
-    assert manage("migrate", url=url).returncode == 0
 
     process = start_manage("dbbackup", "--verify", url=url, BACKUP_LOCATION=place)
     seen, tools_seen = [], set()

@@ -286,7 +286,7 @@ def test_another_servers_backups_of_the_same_name_are_neither_pruned_nor_counted
 
 @pytest.mark.slow
 def test_a_role_that_may_not_ask_for_the_servers_identity_takes_backups_all_the_same(own_server, tmp_path):
-    server = own_server().start().create_database()
+    server = own_server()
     server.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
     server.execute("CREATE ROLE plain LOGIN")
     server.execute("ALTER DATABASE fly2any OWNER TO plain")

@@ -58,12 +58,9 @@ def waiting(database, statement):
 
 @pytest.mark.slow
 def test_a_healthy_database_has_no_finding(own_server):
-    server = (
-        own_server(fsync="on", full_page_writes="on", shared_preload_libraries="pg_stat_statements").start().create_database()
-    )
+    server = own_server(migrated=True, fsync="on", full_page_writes="on", shared_preload_libraries="pg_stat_statements")
     server.execute("CREATE EXTENSION pg_stat_statements")
-    for words in (["migrate"], ["dbseed", "--users", "200", "--seed", "1", "--until", "2026-05-01"]):
-        assert manage(*words, url=server.url()).returncode == 0
+    assert manage("dbseed", "--users", "200", "--seed", "1", "--until", "2026-05-01", url=server.url()).returncode == 0
 
     text = manage("dbhealth", url=server.url())
     as_json = manage("dbhealth", "--format", "json", url=server.url())
@@ -114,7 +111,7 @@ def test_long_and_idle_transactions_are_found(migrated):
 
 
 def test_a_transaction_prepared_and_forgotten_is_found(own_server):
-    server = own_server(max_prepared_transactions="2").start().create_database()
+    server = own_server(max_prepared_transactions="2")
     server.execute("CREATE TABLE t (id int)")
     with of(server).connect() as client:
         client.execute("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'forgotten'")
@@ -124,7 +121,7 @@ def test_a_transaction_prepared_and_forgotten_is_found(own_server):
 
 
 def test_who_waits_for_a_prepared_transaction_is_told_how_it_ends(own_server):
-    server = own_server(max_prepared_transactions="2").start().create_database()
+    server = own_server(max_prepared_transactions="2")
     server.execute("CREATE TABLE t (id int)")
     with of(server).connect() as client:
         client.execute("BEGIN; LOCK TABLE t; PREPARE TRANSACTION 'forgotten'")
@@ -140,7 +137,7 @@ def test_who_waits_for_a_prepared_transaction_is_told_how_it_ends(own_server):
 
 
 def test_queries_whose_texts_the_server_lost_are_still_counted(own_server):
-    server = own_server(shared_preload_libraries="pg_stat_statements").start().create_database()
+    server = own_server(shared_preload_libraries="pg_stat_statements")
     server.execute("CREATE EXTENSION pg_stat_statements; SELECT 1")
     server.execute("SELECT 1")
     (server.home / "data" / "pg_stat_tmp" / "pgss_query_texts.stat").chmod(0)
@@ -152,7 +149,7 @@ def test_queries_whose_texts_the_server_lost_are_still_counted(own_server):
 
 
 def test_transaction_numbers_are_those_of_the_servers_oldest_database(own_server):
-    server = own_server().start().create_database()
+    server = own_server()
     server.execute("CREATE DATABASE another", database="postgres")
     server.execute(
         "SET allow_system_table_mods = on; UPDATE pg_database SET datfrozenxid = '3000000000' WHERE datname = 'another'"
@@ -166,7 +163,7 @@ def test_transaction_numbers_are_those_of_the_servers_oldest_database(own_server
 
 
 def test_connections_near_the_limit_are_found(own_server):
-    server = own_server(max_connections="13").start().create_database()  # 3 are the superuser's.
+    server = own_server(max_connections="13")  # 3 are the superuser's.
     assert found(of(server), "connections") == []
 
     clients = [of(server).connect() for _ in range(8)]
@@ -177,7 +174,7 @@ def test_connections_near_the_limit_are_found(own_server):
 
 
 def test_the_limits_of_the_database_and_the_role_are_looked_at_too(own_server):
-    server = own_server().start().create_database()
+    server = own_server()
     server.execute("CREATE ROLE site LOGIN CONNECTION LIMIT 50; ALTER DATABASE fly2any CONNECTION LIMIT 10")
     site = dataclasses.replace(of(server), user="site")
     with contextlib.ExitStack() as stack:
@@ -257,7 +254,7 @@ def test_a_sequence_near_its_end_is_found(migrated):
 
 
 def test_blocks_that_are_not_in_memory_are_found(own_server):
-    server = own_server(shared_buffers="1MB").start().create_database()
+    server = own_server(shared_buffers="1MB")
     server.execute("CREATE TABLE t AS SELECT i, repeat('x', 500) FROM generate_series(1, 20000) AS i")
     assert found(of(server), "cache") == []
     for _ in range(5):
@@ -269,7 +266,7 @@ def test_blocks_that_are_not_in_memory_are_found(own_server):
 
 @pytest.mark.slow
 def test_a_slot_that_nobody_reads_and_a_replica_that_lags_are_found(own_server, tmp_path_factory):
-    server = own_server().start().create_database()
+    server = own_server()
     database = of(server)
     server.execute("SELECT pg_create_physical_replication_slot('forgotten', true)")
     standby = server.standby(tmp_path_factory.mktemp("standby"))
@@ -297,7 +294,7 @@ def test_transaction_numbers_that_run_out_are_found(migrated):
 
 
 def test_settings_that_lose_rows_are_found(own_server):
-    server = own_server(fsync="off", autovacuum="off").start().create_database()
+    server = own_server(fsync="off", autovacuum="off")
 
     assert found(of(server), "settings") == [("settings.wrong", "autovacuum"), ("settings.wrong", "fsync")]
 
@@ -320,7 +317,7 @@ def test_an_outdated_extension_is_found_until_it_is_updated(database):
     ],
 )
 def test_a_replica_that_cannot_be_read_from_is_found(own_server, tmp_path_factory, replica, code):
-    primary = own_server().start().create_database()
+    primary = own_server()
     standby = primary.standby(tmp_path_factory.mktemp("standby"))
     try:
         url = replica.format(primary=primary.url(), standby=standby.url())
@@ -334,7 +331,7 @@ def test_a_replica_that_cannot_be_read_from_is_found(own_server, tmp_path_factor
 
 
 def test_a_query_of_our_own_is_shown_with_the_indexes_it_goes_by_and_the_tables_it_reads_whole(own_server):
-    server = own_server(shared_preload_libraries="pg_stat_statements").start().create_database()
+    server = own_server(shared_preload_libraries="pg_stat_statements")
     database = of(server)
     server.execute(
         "CREATE EXTENSION pg_stat_statements; CREATE TABLE users (id text PRIMARY KEY, name text); CREATE ROLE other LOGIN SUPERUSER"
@@ -358,7 +355,7 @@ def test_a_query_of_our_own_is_shown_with_the_indexes_it_goes_by_and_the_tables_
 
 
 def test_slow_and_heavy_queries_are_found_with_their_model_and_without_their_values(own_server):
-    server = own_server(shared_preload_libraries="pg_stat_statements").start().create_database()
+    server = own_server(shared_preload_libraries="pg_stat_statements")
     database = of(server)
     assert found(database, "queries") == [("queries.not_counted", "pg_stat_statements")]
     server.execute("CREATE EXTENSION pg_stat_statements; CREATE TABLE users (id text)")

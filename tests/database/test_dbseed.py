@@ -113,8 +113,7 @@ def test_it_is_refused_among_real_users_unless_told():
 
 @pytest.mark.slow
 def test_the_command_says_what_it_added_and_shows_the_password_once(own_server):
-    server = own_server().start().create_database()
-    assert manage("migrate", url=server.url()).returncode == 0
+    server = own_server(migrated=True)
 
     first = manage("dbseed", "--users", "10", "--admin", url=server.url())
     second = manage("dbseed", "--users", "10", "--admin", url=server.url())

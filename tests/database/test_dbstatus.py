@@ -178,7 +178,7 @@ def test_tables_that_no_migration_made_are_not_to_be_migrated():
 @pytest.mark.slow
 @pytest.mark.django_db
 def test_an_empty_database_is_all_pending_and_nothing_is_wrong(own_server):
-    server = own_server().start().create_database()
+    server = own_server()
 
     result = manage("dbstatus", "--format", "json", url=server.url())
 
@@ -270,8 +270,7 @@ def test_the_write_check_writes_to_every_table_and_leaves_nothing():
 
 @pytest.mark.slow
 def test_the_write_check_names_the_table_that_refuses(url, own_server):
-    server = own_server().start().create_database()
-    assert manage("migrate", url=server.url()).returncode == 0
+    server = own_server(migrated=True)
     server.execute("ALTER TABLE wishlist_items ADD CONSTRAINT never CHECK (false)")
 
     result = manage("dbstatus", "--write-check", url=server.url())

@@ -8,18 +8,13 @@ from dataclasses import replace
 import pytest
 
 from fly2any.database.server import Server
-from tests.conftest import manage
+from tests.conftest import manage, start_server
 
 
 @pytest.fixture(scope="module")
 def migrated(tmp_path_factory):
     """A server with a migrated database, and a role that may read the catalogue and nothing else."""
-    from tests.servers import OwnServer
-
-    server = (
-        OwnServer(tmp_path_factory.mktemp("server"), {"wal_level": "replica", "max_wal_senders": "4"}).start().create_database()
-    )
-    assert manage("migrate", url=server.url()).returncode == 0
+    server = start_server(tmp_path_factory.mktemp("server"), migrated=True, wal_level="replica", max_wal_senders="4")
     server.execute("CREATE ROLE watcher LOGIN")
     yield server
     server.remove()
@@ -58,7 +53,7 @@ def test_it_works_on_a_hot_standby(migrated, tmp_path_factory):
 
 @pytest.mark.slow
 def test_another_schema_is_verified_there(own_server):
-    server = own_server().start().create_database()
+    server = own_server()
     server.execute("CREATE SCHEMA other")
     url = server.url(parameters="?schema=other")
 
@@ -78,9 +73,8 @@ def test_another_schema_is_verified_there(own_server):
 
 @pytest.mark.slow
 def test_what_the_guide_asks_of_a_server_is_found(own_server):
-    server = own_server(max_connections="30").start().create_database()
+    server = own_server(migrated=True, max_connections="30")
     server.execute("ALTER DATABASE fly2any SET timezone TO 'America/Sao_Paulo'")
-    assert manage("migrate", url=server.url()).returncode == 0
 
     result = manage("dbstatus", "--format", "json", url=server.url())
 
@@ -97,8 +91,7 @@ def test_what_the_guide_asks_of_a_server_is_found(own_server):
 
 @pytest.mark.slow
 def test_wait_waits_for_a_server_to_come_up(own_server):
-    server = own_server().start().create_database()
-    assert manage("migrate", url=server.url()).returncode == 0
+    server = own_server(migrated=True)
     server.stop()
     done = threading.Event()
 
@@ -118,7 +111,7 @@ def test_wait_waits_for_a_server_to_come_up(own_server):
 
 @pytest.mark.slow
 def test_wait_gives_up_in_the_end(own_server):
-    server = own_server().start().create_database()
+    server = own_server()
     begun = time.monotonic()
 
     result = manage("dbstatus", "--wait", "2", url=server.url())
@@ -129,8 +122,7 @@ def test_wait_gives_up_in_the_end(own_server):
 
 @pytest.mark.slow
 def test_a_role_without_any_right_on_the_schema_gets_the_whole_report(own_server):
-    server = own_server().start().create_database()
-    assert manage("migrate", url=server.url()).returncode == 0
+    server = own_server(migrated=True)
     server.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
     server.execute("CREATE ROLE watcher LOGIN")
 
@@ -146,7 +138,7 @@ def test_a_role_without_any_right_on_the_schema_gets_the_whole_report(own_server
 
 @pytest.mark.slow
 def test_a_schema_that_does_not_exist_is_said(own_server):
-    server = own_server().start().create_database()
+    server = own_server()
 
     result = manage("dbstatus", url=server.url(parameters="?schema=Typo"))
 
@@ -159,7 +151,8 @@ def test_a_schema_that_does_not_exist_is_said(own_server):
 
 @pytest.mark.slow
 def test_another_encoding_is_an_error(own_server):
-    server = own_server().start()
+    server = own_server()
+    server.execute("DROP DATABASE fly2any", database="postgres")
     server.execute(
         "CREATE DATABASE fly2any ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0", database="postgres"
     )
@@ -171,8 +164,7 @@ def test_another_encoding_is_an_error(own_server):
 
 @pytest.mark.slow
 def test_an_inconsistent_history_is_one_sentence(own_server):
-    server = own_server().start().create_database()
-    assert manage("migrate", url=server.url()).returncode == 0
+    server = own_server(migrated=True)
     server.execute("DELETE FROM django_migrations WHERE app = 'accounts'")
 
     result = manage("migrate", url=server.url())

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tests.conftest import manage
+from tests.conftest import manage, start_server
 from tests.servers import free_port
 
 PASSWORD = "hunter2-Zx9"
@@ -14,9 +14,7 @@ PASSWORD = "hunter2-Zx9"
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory):
     """A server that asks for passwords, without TLS, with a role that may do nothing."""
-    from tests.servers import OwnServer
-
-    server = OwnServer(tmp_path_factory.mktemp("server"), {"max_connections": "20"}).start().create_database()
+    server = start_server(tmp_path_factory.mktemp("server"), max_connections="20")
     server.hba(
         "host all rejected 127.0.0.1/32 reject",
         "host all all 127.0.0.1/32 scram-sha-256",
@@ -144,7 +142,7 @@ def speak_as_postgresql_13(listener):
 
 
 def test_too_many_connections(own_server):
-    server = own_server(max_connections="4", superuser_reserved_connections="1", max_wal_senders="0").start().create_database()
+    server = own_server(max_connections="4", superuser_reserved_connections="1", max_wal_senders="0")
     server.execute("CREATE ROLE app LOGIN")
     server.execute("ALTER ROLE app CONNECTION LIMIT 0")
 

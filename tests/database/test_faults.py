@@ -26,15 +26,12 @@ def encrypted(tmp_path_factory):
     authority, made, key = certificate(folder, "right", HOST)
     other, *_ = certificate(folder, "wrong", HOST)
     server = DebianServer(folder, {"ssl": "on"})
-    for name, path in (("ssl_cert_file", made), ("ssl_key_file", key)):
-        with (server.data / "postgresql.conf").open("a") as file:
-            file.write(f"{name} = '{server.give(path)}'\n")
-    hba = server.data / "pg_hba.conf"
-    hba.write_text("local all all trust\nhostssl all all 127.0.0.1/32 trust\n")
-    server.start().execute("CREATE DATABASE fly2any", database="postgres")
+    server.server.settings |= {"ssl_cert_file": server.give(made), "ssl_key_file": server.give(key)}
+    server.hba("hostssl all all 127.0.0.1/32 trust")
+    server.start().create_database()
     server.authority, server.other = authority, other
     yield server
-    server.stop()
+    server.remove()
 
 
 def at(server, parameters, host=HOST):
@@ -92,7 +89,7 @@ def test_a_certificate_of_another_host_is_refused(encrypted):
 
 @pytest.mark.slow
 def test_a_distant_server_without_tls_is_refused_unless_told(own_server):
-    server = own_server().start().create_database()
+    server = own_server()
     url = f"postgresql://postgres@{HOST}:{server.port}/fly2any?hostaddr=127.0.0.1"
 
     assert refused(manage("migrate", url=url)) == (
@@ -106,7 +103,7 @@ def test_a_distant_server_without_tls_is_refused_unless_told(own_server):
 @pytest.fixture
 def pooled(own_server, tmp_path):
     """A function that puts PgBouncer in front of a server."""
-    server = own_server().start().create_database()
+    server = own_server()
     poolers = []
 
     def start(mode):
@@ -164,7 +161,7 @@ def test_a_session_pooler_keeps_the_session_and_is_taken(pooled):
 
 @pytest.mark.slow
 def test_a_direct_url_that_fails_is_named(own_server):
-    server = own_server().start().create_database()
+    server = own_server()
 
     result = manage("migrate", url=server.url(), DIRECT_URL="postgresql://u:hunter2@127.0.0.1:1/d")
 
@@ -172,7 +169,7 @@ def test_a_direct_url_that_fails_is_named(own_server):
 
 
 def test_a_direct_url_through_a_pooler_is_refused(own_server):
-    server = own_server().start().create_database()
+    server = own_server()
 
     result = manage("migrate", url=server.url(), DIRECT_URL="postgresql://u@ep-a-1-pooler.eu.aws.neon.tech/d")
 
@@ -184,7 +181,7 @@ def test_a_direct_url_through_a_pooler_is_refused(own_server):
 
 @pytest.mark.slow
 def test_a_standby_is_neither_migrated_nor_adopted(own_server, tmp_path):
-    server = own_server(wal_level="replica", max_wal_senders="4").start().create_database()
+    server = own_server(wal_level="replica", max_wal_senders="4")
     server.execute(prisma.exact())
     standby = server.standby(tmp_path)
     sentence = "The database only reads (a standby, or default_transaction_read_only is on): give POSTGRES_URL of the primary."
@@ -213,7 +210,6 @@ def mounted(folder):
 def test_a_full_disk_in_the_middle_of_an_adoption_is_one_sentence_and_gone_on_with(own_server, tmp_path_factory):
     """On a disk of 24 MB; where none may be mounted, the server's limit for the files of a sort is what is reached."""
     server = own_server(maintenance_work_mem="1MB", max_parallel_maintenance_workers="0")
-    server = server.start().create_database()
     server.execute(prisma.exact())
     disk = tmp_path_factory.mktemp("disk")
     small = mounted(disk)

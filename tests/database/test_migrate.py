@@ -15,7 +15,7 @@ from django.core.management import call_command
 from fly2any.database.contract import load
 from fly2any.database.locks import LOCK_TIMEOUT, MIGRATION_LOCK, without_literals
 from tests.conftest import PROJECT, django, manage, recorded_migrations, start_manage
-from tests.servers import open_transaction, recorded, runs, wait_until
+from tests.servers import OwnServer, open_transaction, recorded, runs, wait_until
 
 ROUNDS = 20 if os.environ.get("CI") else 3
 
@@ -296,15 +296,20 @@ def test_the_direct_url_must_lead_to_the_same_place(migrated, database):
 
 
 @pytest.mark.slow
-def test_the_direct_url_of_another_server_is_refused_though_the_database_has_the_same_name_and_number(own_server):
-    one, other = (own_server().start().create_database() for _ in range(2))
+def test_the_direct_url_of_another_server_is_refused_though_the_database_has_the_same_name_and_number(
+    own_server, tmp_path_factory
+):
+    one, other = own_server(), OwnServer(tmp_path_factory.mktemp("server"), {})
     number = "SELECT oid FROM pg_database WHERE datname = current_database()"
-    assert one.execute(number) == other.execute(number)
+    try:
+        assert one.execute(number) == other.start().create_database().execute(number)
 
-    result = manage("migrate", url=one.url(), DIRECT_URL=other.url())
+        result = manage("migrate", url=one.url(), DIRECT_URL=other.url())
 
-    assert (result.returncode, result.stderr.startswith("DIRECT_URL leads to the database fly2any (number ")) == (2, True)
-    assert other.execute("SELECT to_regclass('django_migrations')") == [(None,)]
+        assert (result.returncode, result.stderr.startswith("DIRECT_URL leads to the database fly2any (number ")) == (2, True)
+        assert other.execute("SELECT to_regclass('django_migrations')") == [(None,)]
+    finally:
+        other.remove()
 
 
 @pytest.mark.slow

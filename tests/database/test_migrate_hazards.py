@@ -54,8 +54,7 @@ def test_a_transaction_that_a_migration_began_itself_says_how_long_it_really_wai
 
 @pytest.mark.slow
 def test_a_prepared_transaction_in_the_way_is_named(own_server, probe):
-    server = own_server(max_prepared_transactions="2").start().create_database()
-    assert manage("migrate", url=server.url()).returncode == 0
+    server = own_server(migrated=True, max_prepared_transactions="2")
     server.execute("BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE; PREPARE TRANSACTION 'forgotten'")
     environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int')")
 
@@ -132,7 +131,7 @@ def test_half_of_a_migration_that_is_not_atomic_is_said_with_what_to_do(migrated
 
 @pytest.mark.slow
 def test_a_role_whose_sessions_are_ended_when_idle_migrates_all_the_same(own_server, probe):
-    server = own_server().start().create_database()
+    server = own_server()
     server.execute(
         "ALTER ROLE postgres SET idle_in_transaction_session_timeout = '500ms'; ALTER ROLE postgres SET idle_session_timeout = '500ms'"
     )

@@ -8,9 +8,8 @@ from pathlib import Path
 import django.db.backends.postgresql
 import pytest
 
-from tests.conftest import PROJECT, manage
+from tests.conftest import PROJECT, manage, start_server
 from tests.database.driven import COMMANDS, TOKEN, drive
-from tests.servers import OwnServer
 
 # What the arguments of a call may be where PostgreSQL's own function takes this type: each is converted, so an exact match wins.
 NEAR = {
@@ -136,10 +135,8 @@ def look_alikes(server):
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
     """A server with demo data where another role planted look-alikes in both schemas of the search path."""
-    server = OwnServer(tmp_path_factory.mktemp("server"), {"lc_messages": "C"})
+    server = start_server(tmp_path_factory.mktemp("server"), migrated=True, lc_messages="C")
     try:
-        server.start().create_database()
-        assert manage("migrate", url=server.url()).returncode == 0
         assert manage("dbseed", "--users", "20", url=server.url()).returncode == 0
         server.execute("""UPDATE users SET "isStaff" = true, "isSuperuser" = true WHERE id = (SELECT min(id) FROM users);
                           CREATE SCHEMA postgres; ALTER DATABASE fly2any SET search_path TO public, "$user" """)

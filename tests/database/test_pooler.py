@@ -8,9 +8,9 @@ import psycopg
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
 
-from tests.conftest import manage
+from tests.conftest import manage, start_server
 from tests.database.driven import COMMANDS, TOKEN, drive, lines
-from tests.servers import OwnServer, PgBouncer
+from tests.servers import PgBouncer
 
 pytestmark = pytest.mark.skipif(not shutil.which("pgbouncer", path="/usr/sbin:/usr/bin"), reason="pgbouncer is not installed")
 
@@ -66,12 +66,9 @@ def backups(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, backups):
     """A server with demo data, whose time zone and dates are not those that Django works with."""
-    server = OwnServer(
-        tmp_path_factory.mktemp("server"), {"timezone": "America/New_York", "datestyle": "German, DMY", "lc_messages": "C"}
-    )
+    home = tmp_path_factory.mktemp("server")
+    server = start_server(home, migrated=True, timezone="America/New_York", datestyle="German, DMY", lc_messages="C")
     try:
-        server.start().create_database()
-        assert manage("migrate", url=server.url()).returncode == 0
         assert manage("dbseed", "--users", "20", url=server.url()).returncode == 0
         assert manage("dbbackup", "--verify", url=server.url(), BACKUP_LOCATION=str(backups)).returncode == 0
         server.execute("""UPDATE users SET "isStaff" = true, "isSuperuser" = true WHERE id = (SELECT min(id) FROM users)""")
@@ -195,7 +192,7 @@ def in_the_schema_app(pooler, mark):
 @pytest.fixture
 def with_app(own_server):
     """A server with a table in the schema app, which its role works in, and one of that name in public."""
-    server = own_server().start().create_database()
+    server = own_server()
     server.execute("CREATE TABLE things (word text); CREATE SCHEMA app; CREATE TABLE app.things (word text)")
     server.execute("ALTER ROLE postgres IN DATABASE fly2any SET search_path TO app")
     return server

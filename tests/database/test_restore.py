@@ -246,7 +246,7 @@ def test_a_database_in_a_schema_of_its_own_is_restored_and_compared_there(filled
 
 @pytest.mark.slow
 def test_what_is_bound_to_the_database_is_said_before_it_is_replaced(own_server, filled, place):
-    server = own_server(max_prepared_transactions="2", wal_level="logical").start()
+    server = own_server(max_prepared_transactions="2", wal_level="logical")
     server.execute("CREATE DATABASE fly2any_bound", database="postgres")
     bound = dataclasses.replace(filled, host=str(server.home / "data"), port=str(server.port), name="fly2any_bound")
     assert manage("migrate", url=bound.url).returncode == 0
@@ -275,7 +275,7 @@ def test_what_is_bound_to_the_database_is_said_before_it_is_replaced(own_server,
 @pytest.mark.slow
 def test_when_the_server_is_lost_the_latest_is_restored_on_a_new_one(filled, own_server, place):
     run(filled, "dbbackup", "--verify", place=place)
-    server = own_server().start()
+    server = own_server()
     server.execute(f"CREATE DATABASE {filled.name}", database="postgres")
     new = dataclasses.replace(filled, host=str(server.home / "data"), port=str(server.port))
 

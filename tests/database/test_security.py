@@ -200,7 +200,7 @@ LINES = {
 
 
 def test_who_is_let_in_is_read_from_pg_hba_conf(own_server):
-    server = own_server(listen_addresses="*").start().create_database()
+    server = own_server(listen_addresses="*")
     server.hba(*LINES)
 
     found, _ = looked(of(server).url)
@@ -213,7 +213,7 @@ def test_who_is_let_in_is_read_from_pg_hba_conf(own_server):
 
 
 def test_a_server_that_listens_to_this_machine_alone_is_not_open_whatever_its_lines_say(own_server):
-    server = own_server(listen_addresses="localhost").start().create_database()
+    server = own_server(listen_addresses="localhost")
     server.hba("host all all all trust")
 
     found, _ = looked(of(server).url)
@@ -230,7 +230,7 @@ def test_a_server_that_listens_to_this_machine_alone_is_not_open_whatever_its_li
     ],
 )
 def test_what_a_role_may_become_counts(own_server, made, extra):
-    server = own_server().start().create_database()
+    server = own_server()
     server.execute("CREATE ROLE app LOGIN")
     server.execute(made.format(role="app"))
 
@@ -242,8 +242,7 @@ def test_what_a_role_may_become_counts(own_server, made, extra):
 
 @pytest.mark.slow
 def test_who_writes_as_another_role_or_to_a_column_only_is_listed_and_supabases_roles_are_found(own_server):
-    server = own_server().start().create_database()
-    assert manage("migrate", "-v0", url=server.url()).returncode == 0
+    server = own_server(migrated=True)
     server.execute(
         "CREATE ROLE anon NOLOGIN; CREATE ROLE authenticator LOGIN NOINHERIT; GRANT anon TO authenticator; CREATE ROLE one_column LOGIN;"
         " CREATE ROLE reader LOGIN; GRANT SELECT ON users TO reader; GRANT UPDATE (password) ON users TO one_column; GRANT ALL ON users, accounts TO anon"
@@ -270,8 +269,7 @@ def test_who_writes_as_another_role_or_to_a_column_only_is_listed_and_supabases_
 
 @pytest.mark.slow
 def test_a_topic_that_could_not_be_asked_is_a_finding(own_server):
-    server = own_server().start().create_database()
-    assert manage("migrate", "-v0", url=server.url()).returncode == 0
+    server = own_server(migrated=True)
     server.execute("CREATE ROLE watcher LOGIN")
 
     result = manage("dbstatus", "--security", "--format", "json", url=server.url("watcher"))
@@ -283,7 +281,7 @@ def test_a_topic_that_could_not_be_asked_is_a_finding(own_server):
 
 @pytest.mark.slow
 def test_a_password_of_a_role_that_is_md5_is_found_and_logs_that_tell_are_enough(own_server):
-    server = own_server(log_connections="on", log_statement="ddl").start().create_database()
+    server = own_server(log_connections="on", log_statement="ddl")
     server.execute("SET password_encryption = 'md5'; CREATE ROLE old LOGIN PASSWORD 'x'")
     server.execute("CREATE ROLE new LOGIN PASSWORD 'x'")
 
@@ -307,20 +305,17 @@ def not_loopback():
 def test_what_is_not_encrypted_between_machines_is_found(tmp_path_factory):
     home = tmp_path_factory.mktemp("tls")
     authority, made, key = certificate(home, "server", "localhost")
-    server = DebianServer(home, {"ssl_min_protocol_version": "TLSv1.1", "listen_addresses": "*"})
-    files = {"ssl": "on", "ssl_cert_file": server.give(made), "ssl_key_file": server.give(key)}
-    with (server.data / "postgresql.conf").open("a") as file:
-        file.writelines(f"{name} = '{value}'\n" for name, value in files.items())
-    (server.data / "pg_hba.conf").write_text("local all all trust\nhost all all all trust\n")
-    server.start()
+    server = DebianServer(home, {"ssl": "on", "ssl_min_protocol_version": "TLSv1.1", "listen_addresses": "*"})
+    server.server.settings |= {"ssl_cert_file": server.give(made), "ssl_key_file": server.give(key)}
+    server.hba("host all all all trust")
     try:
-        server.execute("CREATE DATABASE fly2any", database="postgres")
+        server.start().create_database()
         place = f"postgresql://postgres@{not_loopback()}:{server.port}/fly2any"
         plain, _ = looked(f"{place}?sslmode=disable")
         encrypted, _ = looked(f"{place}?sslmode=require")
         verified, _ = looked(f"{place}?sslmode=verify-ca&sslrootcert={authority}")
     finally:
-        server.stop()
+        server.remove()
 
     def of_the_wire(found):
         return [
