@@ -13,14 +13,21 @@ from typing import Any
 from django import forms
 from django.contrib.admin.widgets import ForeignKeyRawIdWidget, RelatedFieldWidgetWrapper
 from django.db import DatabaseError, models
+from django.db.models.base import ModelState
 from django.db.models.functions import Cast
 from django.forms.boundfield import BoundField
+from django.forms.models import BaseInlineFormSet
+from django.forms.utils import ErrorDict
 from django.utils.choices import flatten_choices
 from django.utils.crypto import constant_time_compare, salted_hmac
 from django.utils.html import format_html
 
 STORED = "stored_"  # Before the name of a field: the attribute with its text in the database, bit for bit.
 LONGEST = 300  # Characters of a value in a message.
+GONE = (
+    "Another client deleted this row after you opened the form, so your changes to it cannot be saved. "
+    "Open the form again, or undo these changes."
+)
 
 
 def with_stored_text(rows: models.QuerySet) -> models.QuerySet:
@@ -94,7 +101,7 @@ class DisplayedField(BoundField):
             same = constant_time_compare(form.marks[self.name][1], form.digest(self.name, "sent", sent))
         else:
             same = sent == untouched(self.field, self.initial)
-        return not same and super()._has_changed()  # type: ignore[misc]
+        return not same and (form.is_gone or super()._has_changed())  # type: ignore[misc]
 
     def value(self):
         if self.form.marks and self.name in self.form.watched and self.name not in self.form.marks:
@@ -113,6 +120,27 @@ class DisplayedField(BoundField):
         return (text if len(text) <= LONGEST else f"{text[:LONGEST]}…") or "nothing"
 
 
+class Gone(ModelState):
+    """The state of a row that a form displayed, and that is no longer there."""
+
+
+class EditFormSet(BaseInlineFormSet):
+    """Forms of rows, of which another client may have deleted some since they were displayed."""
+
+    def _existing_object(self, pk):
+        row = super()._existing_object(pk)  # type: ignore[misc]
+        if row is None:
+            row = self.model(pk=pk)  # type: ignore[misc]
+            row._state = Gone()
+        return row
+
+    def get_queryset(self):
+        """Return the rows of the forms that were sent, which the page goes by, where they are known."""
+        if self.is_bound and "forms" in self.__dict__:
+            return [form.instance for form in self.initial_forms]
+        return super().get_queryset()
+
+
 class EditForm(forms.ModelForm):
     """A form that writes the fields a person changed, and refuses those that another client changed meanwhile.
 
@@ -122,9 +150,16 @@ class EditForm(forms.ModelForm):
 
     bound_field_class = DisplayedField
 
+    @property
+    def is_gone(self) -> bool:
+        """Return whether the row was deleted after the form was displayed."""
+        return isinstance(self.instance._state, Gone)
+
     @cached_property
     def watched(self) -> set[str]:
         """Return the names of the fields of a stored row: none of a row that is added."""
+        if self.is_gone:
+            return {*self.marks} & {*self.fields}
         if self.instance._state.adding:
             return set()
         many = {field.name for field in self.instance._meta.many_to_many}
@@ -162,12 +197,23 @@ class EditForm(forms.ModelForm):
     @cached_property
     def conflicts(self) -> list[str]:
         """Return the fields that both the person and another client changed."""
+        if self.is_gone:
+            return []
         changed = [name for name in self.changed_data if name in self.watched and name in self.marks]
         return [name for name in changed if not constant_time_compare(self.marks[name][0], self._stored(name))]
 
     @cached_property
     def _kept(self) -> set[str]:
         return self.watched - set(self.changed_data)
+
+    def full_clean(self):
+        """Take the form of a row that is gone as one that asks for nothing, unless a field was changed."""
+        if not self.is_gone:
+            super().full_clean()
+            return
+        self._errors, self.cleaned_data = ErrorDict(renderer=self.renderer), {}
+        if not self.marks or self.watched & {*self.changed_data}:
+            self.add_error(None, GONE)
 
     def _clean_fields(self):
         fields = self.fields

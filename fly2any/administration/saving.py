@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.contrib import messages
+from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connection, models, transaction
 from django.http import HttpRequest, HttpResponseRedirect
 
 from . import deadlines
-from .edits import EditForm, require_row, with_stored_text
+from .edits import EditForm, EditFormSet, require_row, with_stored_text
 from .refusals import in_one_sentence, is_refusal, refusal, with_refusal
 
+NUL = "A NUL character was removed from this form: PostgreSQL stores none in a text. Check what you entered, then save again."
 LOCK = 5_000  # Milliseconds that a page which writes waits for a lock: a page that waits holds locks too.
 
 
@@ -45,6 +47,18 @@ def _checked(request: HttpRequest) -> Iterator[None]:
         raise
 
 
+def _refuse_nul(request: HttpRequest) -> None:
+    """Remove NUL characters from a form that was sent, and let it be shown again with a message: no field takes them."""
+    odd = {name: values for name, values in request.POST.lists() if any("\0" in value for value in values)}
+    if not odd:
+        return
+    sent = request.POST.copy()
+    for name, values in odd.items():
+        sent.setlist(name, [value.replace("\0", "") for value in values])
+    request.POST = sent  # type: ignore[assignment]
+    request.refused = ValidationError(NUL)  # type: ignore[attr-defined]
+
+
 def delete_rows(rows: models.QuerySet) -> None:
     """Delete `rows`; raise DatabaseError unless the database deleted each of them, which a trigger or a policy may prevent silently."""
     keys = [*rows.values_list("pk", flat=True)]
@@ -56,6 +70,8 @@ def delete_rows(rows: models.QuerySet) -> None:
 
 class SavedInline:
     """An inline whose rows are saved as those of `SavedForms`."""
+
+    formset = EditFormSet
 
     def get_queryset(self, request):
         rows = super().get_queryset(request)  # type: ignore[misc]
@@ -79,6 +95,7 @@ class SavedForms:
     def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
         """Show the form once more, with what the database refused, where it refused to save it."""
         view = super().changeform_view  # type: ignore[misc]
+        _refuse_nul(request)
         try:
             with _checked(request):
                 return view(request, object_id, form_url, extra_context)

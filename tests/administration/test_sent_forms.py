@@ -1,0 +1,108 @@
+"""A form that cannot be saved as it was sent is shown again with what was entered."""
+
+import pytest
+
+from accounts import passwords
+from accounts.models import User, UserPreferences
+from engagement.models import WishlistItem
+from tests.administration.conftest import address
+from tests.administration.html_form import controls
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def ana():
+    return User.objects.create(email="ana@example.com")
+
+
+@pytest.fixture
+def staff(client, monkeypatch):
+    monkeypatch.setattr(passwords, "ROUNDS", 4)
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+    return client
+
+
+@pytest.fixture
+def opened(ana, staff):
+    """The form of a user with preferences: where it is sent, and what a browser sends that nobody touched."""
+    UserPreferences.objects.create(id="shown", user=ana, home_airport="GRU")
+    url = address(User, "change", ana.pk)
+    return url, controls(staff.get(url), "user_form")
+
+
+def errors_of(page):
+    forms = [
+        page.context["adminform"].form,
+        *(form for inline in page.context["inline_admin_formsets"] for form in inline.formset),
+    ]
+    return {f"{form.prefix or ''}:{name}": list(errors) for form in forms for name, errors in form.errors.items()}
+
+
+def saved(ana):
+    travellers = UserPreferences.objects.exclude(user__email="staff@example.com")
+    return User.objects.values_list("bio").get(pk=ana.pk) + tuple(travellers.values_list("id", "home_airport"))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_preferences_that_another_client_deleted_do_not_keep_the_user_from_being_saved(ana, staff, opened, replaced):
+    url, sent = opened
+    UserPreferences.objects.all().delete()
+    if replaced:
+        UserPreferences.objects.create(id="theirs", user=ana, home_airport="LIS")
+
+    answer = staff.post(url, {**sent, "bio": "by staff"})
+
+    assert (answer.status_code, saved(ana)) == (302, ("by staff", *([("theirs", "LIS")] if replaced else [])))
+
+
+def test_a_change_of_preferences_that_are_gone_is_refused_until_it_is_undone(ana, staff, opened):
+    url, sent = opened
+    UserPreferences.objects.all().delete()
+
+    page = staff.post(url, {**sent, "bio": "by staff", "preferences-0-home_airport": "LIS"})
+    refused, kept, again = errors_of(page), saved(ana), controls(page, "user_form")
+    assert "Another client deleted this row" in page.content.decode()
+    undone = staff.post(url, {**again, "preferences-0-home_airport": "GRU"})
+
+    assert refused == {
+        "preferences-0:__all__": [
+            "Another client deleted this row after you opened the form, so your changes to it cannot be saved. "
+            "Open the form again, or undo these changes."
+        ]
+    }
+    assert (kept, again["preferences-0-home_airport"]) == ((None,), ["LIS"])
+    assert (undone.status_code, saved(ana)) == (302, ("by staff",))
+
+
+def test_the_id_of_another_users_preferences_is_none_of_this_users(ana, staff, opened):
+    url, sent = opened
+    UserPreferences.objects.create(id="bobs", user=User.objects.create(email="bob@example.com"), home_airport="MAD")
+
+    page = staff.post(url, {**sent, "preferences-0-id": "bobs", "preferences-0-home_airport": "LIS"})
+
+    assert (page.status_code, list(errors_of(page))) == (200, ["preferences-0:__all__"])
+    assert set(saved(ana)) == {None, ("shown", "GRU"), ("bobs", "MAD")}
+
+
+@pytest.mark.parametrize("name", ["bio", "name", "gender", "preferences-0-home_airport", "preferences-0-preferred_airlines"])
+def test_a_nul_is_removed_with_a_message_and_what_was_entered_stays(ana, staff, opened, name):
+    url, sent = opened
+
+    page = staff.post(url, {**sent, "country": "PT", name: "a\0b"})
+    again = controls(page, "user_form")
+
+    assert errors_of(page) == {
+        ":__all__": [
+            "A NUL character was removed from this form: PostgreSQL stores none in a text. Check what you entered, then save again."
+        ]
+    }
+    assert (page.status_code, again["country"], again[name], saved(ana)) == (200, ["PT"], ["ab"], (None, ("shown", "GRU")))
+    assert staff.post(url, again).status_code == 302
+
+
+def test_a_nul_in_a_new_row_is_a_message_too(ana, staff):
+    page = staff.post(address(WishlistItem, "add"), {"user": f"{ana.pk}\0", "flight_data": "{}", "notes": "kept"})
+
+    assert (page.status_code, list(errors_of(page)), WishlistItem.objects.count()) == (200, [":__all__"], 0)
+    assert controls(page, "wishlistitem_form")["notes"] == ["kept"]
