@@ -246,6 +246,10 @@ class EditForm(forms.ModelForm):
     def _get_validation_exclusions(self):
         return super()._get_validation_exclusions() | self._kept  # type: ignore[misc]
 
+    def is_multipart(self):
+        """Return True: a browser sends the letters as they are, and not each byte of them as three."""
+        return True
+
     def write(self) -> None:
         """Write the row: a new one, or the changed columns of a stored one, with the time of its last change; none, no write."""
         if self.instance._state.adding:

@@ -1,4 +1,7 @@
-"""A form that cannot be saved as it was sent is shown again with what was entered."""
+"""A form that cannot be saved as it was sent is shown again with what was entered, and a long text is sent as it is."""
+
+import re
+from urllib.parse import urlencode
 
 import pytest
 
@@ -106,3 +109,20 @@ def test_a_nul_in_a_new_row_is_a_message_too(ana, staff):
 
     assert (page.status_code, list(errors_of(page)), WishlistItem.objects.count()) == (200, [":__all__"], 0)
     assert controls(page, "wishlistitem_form")["notes"] == ["kept"]
+
+
+def test_a_long_text_of_other_letters_than_latin_can_be_saved(ana, staff):
+    item = WishlistItem.objects.create(user=ana, flight_data={}, notes="漢" * 600_000)
+    url = address(WishlistItem, "change", item.pk)
+    page = staff.get(url)
+    sent = {**controls(page, "wishlistitem_form"), "target_price": "120"}
+    form = re.search("<form [^>]*wishlistitem_form[^>]*>", page.content.decode())[0]
+
+    if "multipart/form-data" in form:
+        answer = staff.post(url, sent)
+    else:
+        answer = staff.post(url, urlencode(sent, doseq=True), content_type="application/x-www-form-urlencoded")
+
+    assert answer.status_code == 302
+    item.refresh_from_db()
+    assert (item.target_price, item.notes == "漢" * 600_000) == (120, True)
