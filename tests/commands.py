@@ -4,6 +4,7 @@ What a fork cannot show as a fresh interpreter would (another PYTHONPATH, anothe
 """
 
 import atexit
+import ctypes
 import multiprocessing
 import os
 import runpy
@@ -16,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 
+LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 PROJECT = Path(__file__).resolve().parent.parent
 # What the interpreter or an import reads once, before it could be changed.
 READ_AT_START = ("PYTHON", "DJANGO_SETTINGS_MODULE", "LC_", "LANG", "PATH", "HOME", "DEBUG")
@@ -31,14 +33,16 @@ def start(arguments, environment, *, fresh, stderr=subprocess.PIPE):
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            # A shell that runs the tests in the background has them ignore the interrupt, and their children.
-            preexec_fn=default_interrupt,
+            preexec_fn=as_ours,
         )
     return Forked(arguments, environment, stderr)
 
 
-def default_interrupt():
+def as_ours():
+    """Heed the interrupt, which a shell that runs the tests in the background has them ignore; and end with who started us."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @cache
@@ -119,6 +123,7 @@ def _run(arguments, environment, out, err):
         end.close()
     sys.stdout = os.fdopen(1, "w", encoding="utf-8")
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", buffering=1, errors="backslashreplace")
+    Thread(target=_end_with_the_tests, daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(PROJECT)
     os.environ.clear()
@@ -131,6 +136,11 @@ def _run(arguments, environment, out, err):
     finally:
         atexit._run_exitfuncs()
         sys.stdout.flush()
+
+
+def _end_with_the_tests():
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _forget_settings():

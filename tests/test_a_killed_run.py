@@ -1,0 +1,68 @@
+"""What a run of the tests leaves behind that is killed: no server, no pooler, no command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from tests.conftest import PROJECT
+
+WAITS = """
+import time
+from pathlib import Path
+from tests.conftest import start_manage
+from tests.servers import PgBouncer
+
+def test_waits(url, own_server, tmp_path):
+    server = own_server()
+    pooler = PgBouncer(tmp_path, server.port, "transaction")
+    waiting = start_manage("dbstatus", "--wait", "600", url="postgresql://u@127.0.0.1:1/d")
+    Path({begun!r}).touch()
+    time.sleep(600)
+"""
+
+
+def belonging(run, folder):
+    """The command lines of the processes that came of a run: of its session, or at work in its temporary folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            if process.status() != psutil.STATUS_ZOMBIE and (os.getsid(process.pid) == run.pid or folder in line):
+                found.append(line)
+        except (psutil.Error, ProcessLookupError):
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/usr/sbin/pgbouncer"), reason="pgbouncer is not installed")
+def test_a_run_that_is_killed_leaves_no_process(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    folder.chmod(0o711)
+    begun, test = folder / "begun", folder / "test_waits.py"
+    test.write_text(WAITS.format(begun=str(begun)))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("FLY2ANY_", "PYTEST_"))}
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", "--rootdir", str(PROJECT), str(test)],
+        cwd=PROJECT, env=environment | {"TMPDIR": str(folder)}, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not begun.exists():
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    there = belonging(run, str(folder))
+
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+
+    for word in ("supervisor", "pgbouncer", "forkserver", "postgres -D"):
+        assert any(word in line for line in there), (word, there)
+    while left := belonging(run, str(folder)):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
