@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from django.db import connections, models
 from django.db.models import Func, TextField
 
+from fly2any.database.sql import time_limits
+
 CHUNK = 64 * 1024  # Bytes that are sent at once.
+LONGEST = 900_000  # Milliseconds that an export may take, with the client that receives it.
 
 
 class Harmless(Func):
@@ -25,9 +28,11 @@ def rows_as_csv(rows: models.QuerySet, *, without: tuple[str, ...]) -> Iterator[
     sql, parameters = plain.query.get_compiler(rows.db, elide_empty=False).as_sql()
     yield (",".join(field.attname for field in fields) + "\r\n").encode()
     connection = connections[rows.db]
-    connection.ensure_connection()
     chunk = bytearray()
     with (
+        time_limits(
+            connection, statement=LONGEST, read_only=True
+        ),  # Begun by Django, which sets the schema where that is needed.
         connection.wrap_database_errors,
         connection.connection.cursor() as cursor,
         cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT csv)", parameters) as copy,

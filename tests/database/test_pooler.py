@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
 
+from accounts.models import Session
+from fly2any.administration.export import rows_as_csv
 from tests.conftest import manage, start_server
 from tests.database.driven import COMMANDS, TOKEN, drive, lines
 from tests.servers import PgBouncer
@@ -222,6 +224,28 @@ def test_each_transaction_works_in_the_schema_that_was_asked_for(with_app, tmp_p
 
     assert words == with_app.execute("SELECT word FROM app.things") == [("alone",), ("many",), ("together",)]
     assert with_app.execute("SELECT count(*) FROM public.things") == [(0,)]
+
+
+SESSIONS = """CREATE TABLE {0}.sessions (id text, "sessionToken" text, "userId" text, expires timestamptz);
+              INSERT INTO {0}.sessions (id) VALUES ('of {0}')"""
+
+
+def test_an_export_reads_the_schema_that_was_asked_for(with_app, tmp_path, django_db_setup, django_db_blocker):
+    for schema in ("app", "public"):
+        with_app.execute(SESSIONS.format(schema))
+    one = PgBouncer(tmp_path, with_app.port, "transaction", size=1)
+    try:
+        with django_db_blocker.unblock(), in_the_schema_app(one, "PgBouncer") as pooled:
+            pooled.ensure_connection()
+            with psycopg.connect(one.url(), autocommit=True) as client:
+                client.execute("SET search_path TO public")
+            exported = b"".join(rows_as_csv(Session.objects.using("pooled").all(), without=("session_token",)))
+            with psycopg.connect(one.url(), autocommit=True) as client:
+                left = client.execute("SELECT current_setting('statement_timeout')").fetchone()
+    finally:
+        one.remove()
+
+    assert (exported, left) == (b"id,user_id,expires\r\nof app,,\n", ("0",))
 
 
 def test_a_pooler_that_keeps_sessions_takes_what_cannot_run_in_a_transaction(
