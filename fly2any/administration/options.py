@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 from urllib.parse import urlencode
@@ -23,13 +22,12 @@ from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.views.decorators.http import require_POST, require_safe
 
-from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.values import Beyond, Unreadable
 
 from . import deadlines, filters, shown
 from .accesses import note, record
+from .cascade import carried_along
 from .changelist import ChangeList
-from .counts import Count, bounded
 from .dashboard import Figure
 from .export import rows_as_csv
 from .filters import BadParameter
@@ -299,27 +297,16 @@ class ModelAdmin(SavedForms, SchemaForms, admin.ModelAdmin):
         return lookup in offered or any(lookup == name + suffix for name, suffixes in keys.items() for suffix in suffixes)
 
     def get_deleted_objects(self, objs, request):
-        """Add to Django's answer what the database will delete by cascade, counted and not fetched."""
+        """Add to Django's answer what the database will delete and change along with it, counted and not fetched."""
         to_delete, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
-        pks = [obj.pk for obj in objs]
-        cascade = {name: str(count) for name, count in _cascade(self.model, pks)}
-        return to_delete, {**counts, **cascade}, perms_needed, protected
+        carried = carried_along(self.model, [obj.pk for obj in objs])
+        return to_delete, {**counts, **{name: str(count) for name, count in carried.items()}}, perms_needed, protected
 
 
 def _parameters(item) -> list[str]:
     """Return the names in the address that a filter of `list_filter` takes."""
     name, kind = item
     return [f"{name}__{part}" for part in ("within", "from", "until")] if kind is filters.TimeFilter else [name]
-
-
-def _cascade(model: type[models.Model], keys) -> Iterator[tuple[str, Count]]:
-    """Yield the name and the number of the rows of each table that the database deletes with `keys`."""
-    for relation in model._meta.related_objects:
-        if relation.on_delete is DB_CASCADE:
-            rows = relation.related_model._base_manager.filter(**{f"{relation.field.name}__in": keys})
-            if (count := bounded(rows)).number != 0:
-                yield str(relation.related_model._meta.verbose_name_plural), count
-                yield from _cascade(relation.related_model, rows.values("pk"))
 
 
 class ReadOnlyModelAdmin(ModelAdmin):

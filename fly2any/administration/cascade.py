@@ -1,0 +1,132 @@
+"""What the database deletes and changes with some rows: along the foreign keys of all schemas, of Django's models or not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from django.apps import apps
+from django.db import models
+
+from fly2any.database.person.tables import Link, Tables, quoted, read_tables
+from fly2any.database.person.trace import AT, Rows, places_of, rows_of
+
+from .counts import MOST_COUNTED, Count
+from .deadlines import TooSlow, within
+from .replica import current
+
+DELETES = "c"
+CHANGES = {"n": "{columns} set to NULL", "d": "{columns} set to its default"}
+
+REFERRING_SQL = """
+    SELECT c.tableoid::pg_catalog.int8, c.ctid::pg_catalog.text FROM {child} AS c
+    WHERE EXISTS (SELECT FROM {parent} AS p WHERE {at} AND {same})
+    LIMIT {most}
+"""
+
+
+def carried_along(model: type[models.Model], keys: Sequence) -> dict[str, Count]:
+    """Return the numbers of rows that a deletion of the rows `keys` of `model` deletes or changes, by what they are called.
+
+    A number is unknown where this role may not see the rows, where another role's code could run to find them, or where
+    that takes too long. It must run inside a transaction.
+    """
+    tables = read_tables(current())
+    found = next(
+        (one for one in tables.tables.values() if (one.schema, one.name) == (tables.schema, model._meta.db_table)), None
+    )
+    if found is None:
+        return {}
+    with current().cursor() as cursor:
+        key = quoted(str(model._meta.pk.column))
+        roots = places_of(cursor, found, f"c.{key} OPERATOR(pg_catalog.=) ANY (%s)", [list(keys)], lock=False)
+    return Cascade(tables).of(roots)
+
+
+class Cascade:
+    """The rows that are known to go or to change, and the tables of which there may be more."""
+
+    def __init__(self, tables: Tables):
+        self.tables = tables
+        self.rows: dict[str, Rows] = defaultdict(rows_of)  # By what is done to them.
+        self.more: set[str] = set()
+        options = (model._meta for model in apps.get_models(include_auto_created=True))
+        self.names = {one.db_table: str(one.verbose_name_plural) for one in options}
+
+    def of(self, roots: Rows) -> dict[str, Count]:
+        todo = list(roots.items())
+        gone = rows_of()
+        while todo:
+            oid, places = todo.pop()
+            new = places - gone[oid]
+            gone[oid] |= new
+            for link in self.links_to(oid) if new else ():
+                rows = self.referring(oid, new, link)
+                if rows is None or sum(map(len, rows.values())) > MOST_COUNTED:
+                    self.more |= {self.label(link), *self.beyond(link)}
+                for child, found in (rows or {}).items():
+                    self.rows[self.label(link)][child] |= found
+                    if link.action == DELETES:
+                        todo.append((child, found))
+        for oid, places in roots.items():
+            if label := next((label for label, rows in self.rows.items() if label == self.name(oid)), None):
+                self.rows[label][oid] |= places  # Of a table that refers to itself.
+        return {label: self.count(label) for label in sorted({*self.rows, *self.more})}
+
+    def count(self, label: str) -> Count:
+        number = sum(map(len, self.rows[label].values()))
+        if label in self.more and not number:
+            return Count(None)
+        return Count(min(number, MOST_COUNTED), more=label in self.more or number > MOST_COUNTED)
+
+    def links_to(self, oid: int) -> Iterable[Link]:
+        """Return the foreign keys by which rows go or change with those of a table."""
+        lineage = self.tables.lineage(oid)
+        return [link for link in self.tables.links if link.target in lineage and link.action in (DELETES, *CHANGES)]
+
+    def beyond(self, link: Link) -> set[str]:
+        """Return the labels of what may go or change with rows that `link` finds."""
+        found: set[str] = set()
+        todo, seen = [link], {link}
+        while todo:
+            one = todo.pop()
+            further = [other for other in self.links_to(one.table) if other not in seen] if one.action == DELETES else []
+            seen |= {*further}
+            todo += further
+            found |= {self.label(other) for other in further}
+        return found
+
+    def name(self, oid: int) -> str:
+        table = self.tables.tables[self.tables.lineage(oid)[-1]]
+        known = self.names.get(table.name) if table.schema == self.tables.schema else None
+        return known or f"rows of {self.tables.label(oid)}"
+
+    def label(self, link: Link) -> str:
+        if link.action == DELETES:
+            return self.name(link.table)
+        return f"{self.name(link.table)}, {CHANGES[link.action].format(columns=', '.join(link.sets))}"
+
+    def referring(self, oid: int, places: set[str], link: Link) -> Rows | None:
+        """Return the rows that refer by `link` to rows of a table, a few of very many; None where that is unknown."""
+        parts = [self.tables.tables[link.table], *self.tables.parts(link.table)]
+        if any(one.hidden or not one.may_read or not one.is_ours for one in parts):
+            return None
+        pairs = zip(link.keys, link.operators, link.columns, strict=True)
+        statement = REFERRING_SQL.format(
+            child=parts[0].rows_sql,
+            parent=self.tables.tables[oid].rows_sql,
+            at=AT.replace("c.ctid", "p.ctid"),
+            same=" AND ".join(
+                f"p.{quoted(key)} {operator.replace('%', '%%')} c.{quoted(column)}" for key, operator, column in pairs
+            ),
+            most=MOST_COUNTED + 1,
+        )
+        found = rows_of()
+        try:
+            with within(), current().cursor() as cursor:
+                cursor.execute(statement, [sorted(places)])
+                for child, place in cursor.fetchall():
+                    found[child].add(place)
+        except TooSlow:
+            return None
+        return found

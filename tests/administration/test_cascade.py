@@ -1,0 +1,96 @@
+"""The page of a deletion names what the database deletes and changes with a row, in whatever table it is."""
+
+import pytest
+from django.db import connection
+
+from accounts.models import User
+from engagement.models import Notification
+from fly2any.administration import cascade
+from tests.administration.conftest import address
+
+pytestmark = pytest.mark.django_db
+SITE = """
+    CREATE SCHEMA site;
+    CREATE TABLE site.bookings (
+        id int, year int, "userId" text REFERENCES public.users ON DELETE CASCADE, payer text REFERENCES public.users ON DELETE CASCADE,
+        PRIMARY KEY (id, year)
+    );
+    CREATE TABLE site.bills (booking int, year int, FOREIGN KEY (booking, year) REFERENCES site.bookings ON DELETE CASCADE);
+    CREATE TABLE trip_1 (id int, "userId" text REFERENCES users ON DELETE CASCADE) PARTITION BY RANGE (id);
+    CREATE TABLE trip_1_low PARTITION OF trip_1 FOR VALUES FROM (0) TO (3);
+    CREATE TABLE trip_1_high PARTITION OF trip_1 FOR VALUES FROM (3) TO (9);
+    CREATE TABLE offers (id int, buyer text REFERENCES users ON DELETE SET NULL);
+    ALTER TABLE users ADD referrer text REFERENCES users ON DELETE CASCADE;
+"""
+ROWS = """
+    INSERT INTO site.bookings SELECT g, 2026, 'ana', CASE WHEN g > 2 THEN 'ana' END FROM generate_series(1, 4) g;
+    INSERT INTO site.bills SELECT 1 + g % 4, 2026 FROM generate_series(1, 7) g;
+    INSERT INTO trip_1 SELECT g, CASE WHEN g < 6 THEN 'ana' ELSE 'bob' END FROM generate_series(1, 8) g;
+    INSERT INTO offers VALUES (1, 'ana'), (2, 'dan'), (3, NULL);
+    UPDATE users SET referrer = 'ana' WHERE id = 'cid';
+    UPDATE users SET referrer = 'cid' WHERE id = 'dan';
+    UPDATE users SET referrer = 'dan' WHERE id = 'ana';
+"""
+
+
+def sql(statement):
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+@pytest.fixture
+def superset():
+    """People, and tables of the site beside ours, which refer to them."""
+    for name in ("ana", "bob", "cid", "dan"):
+        User.objects.create(id=name, email=f"{name}@example.com")
+    Notification.objects.bulk_create(
+        Notification(user_id=name, type="promotion", title="t", message="m") for name in ("ana", "ana", "bob")
+    )
+    sql(SITE)
+    sql(ROWS)
+
+
+@pytest.fixture
+def staff(client):
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+    return client
+
+
+def named(client, model, key):
+    return {str(name): str(count) for name, count in client.get(address(model, "delete", key)).context["model_count"]}
+
+
+def test_rows_of_every_table_that_go_or_change_are_counted_once(staff, superset):
+    assert named(staff, User, "ana") == {
+        "users": "3",  # Other people too.
+        "notifications": "2",
+        "rows of site.bookings": "4",
+        "rows of site.bills": "7",
+        "rows of trip_1": "5",
+        "rows of offers, buyer set to NULL": "2",
+    }
+    assert named(staff, User, "bob") == {"users": "1", "notifications": "1", "rows of trip_1": "3"}
+
+
+def test_an_action_on_several_rows_names_them_too(staff, superset):
+    page = staff.post(address(User), {"action": "delete_selected", "_selected_action": ["ana", "bob"]})
+
+    counts = {str(name): str(count) for name, count in page.context["model_count"]}
+    assert (counts["users"], counts["notifications"], counts["rows of trip_1"]) == ("4", "3", "8")
+
+
+def test_rows_that_may_not_be_seen_or_are_too_many_are_not_left_out(member, superset, monkeypatch):
+    monkeypatch.setattr(cascade, "MOST_COUNTED", 1)
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE ROLE t_hidden")
+        cursor.execute("ALTER TABLE trip_1_low ENABLE ROW LEVEL SECURITY; ALTER TABLE offers OWNER TO t_hidden")
+    client = member("superuser")
+
+    assert named(client, User, "ana") == {
+        "users": "1+",
+        "notifications": "1+",
+        "rows of site.bookings": "not computed",
+        "rows of site.bills": "not computed",
+        "rows of trip_1": "not computed",
+        "rows of offers, buyer set to NULL": "not computed",
+    }
