@@ -22,7 +22,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import GaugeMetricFamily
 
 from fly2any.administration.dashboard import read_backups
-from fly2any.database.backup.retention import Newest
+from fly2any.database.backup.inventory import Newest
 from fly2any.database.diagnosis import Refusal, explain, sqlstate
 from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Health, examine

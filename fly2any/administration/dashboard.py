@@ -14,7 +14,7 @@ from django.core.cache import cache
 from django.db import connection, models
 from django.utils import timezone
 
-from fly2any.database.backup.retention import Newest, read_newest
+from fly2any.database.backup.inventory import Newest, read_newest
 from fly2any.database.status import Report, verify
 from fly2any.postgres.values import Beyond
 

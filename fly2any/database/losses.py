@@ -10,9 +10,8 @@ from django.conf import settings
 from django.db.migrations import operations
 from django.db.migrations.migration import Migration
 
-from .backup.restore import fetched
-from .backup.retention import read_newest
-from .backup.store import store_at
+from .backup.inventory import read_newest
+from .backup.store import fetched, store_at
 from .catalog import quote
 from .clock import server_time
 from .diagnosis import Refusal, Unfit

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from .backup.retention import Newest
+from .backup.inventory import Newest
 from .catalog import where
 from .contract import KINDS
 from .findings import Severity

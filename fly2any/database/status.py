@@ -26,7 +26,7 @@ from .server import Server, read_server
 from .sql import pinned, time_limits
 
 if TYPE_CHECKING:
-    from .backup.retention import Newest  # Which compares by this report.
+    from .backup.inventory import Newest
     from .health.examine import Health
 
 PHASE7_BEGINS = "accounts.0001_initial"

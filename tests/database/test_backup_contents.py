@@ -9,9 +9,10 @@ from psycopg import OperationalError
 from psycopg.errors import DivisionByZero
 
 from fly2any.database.backup.contents import BY_COPY, BY_SELECT, read_contents, rows_of
+from fly2any.database.backup.inventory import backups
 from fly2any.database.backup.restore import compare
 from fly2any.database.backup.store import Folder
-from fly2any.database.backup.take import backups, take
+from fly2any.database.backup.take import take
 from fly2any.database.watching import Progress
 from tests.conftest import django
 

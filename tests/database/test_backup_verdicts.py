@@ -9,10 +9,11 @@ import pytest
 
 from fly2any.database.backup import tools
 from fly2any.database.backup.contents import Content
+from fly2any.database.backup.inventory import backups
 from fly2any.database.backup.manifest import Verdict, from_json
 from fly2any.database.backup.proof import Failure, Findings, check, decided, unknown_failures, without_owner
 from fly2any.database.backup.store import Folder
-from fly2any.database.backup.take import backups, take
+from fly2any.database.backup.take import take
 from fly2any.database.watching import Progress
 from tests.conftest import django
 from tests.servers import let_through

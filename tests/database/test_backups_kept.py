@@ -14,11 +14,12 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fly2any.database.backup.inventory import Kept, Newest, backups, find, read_newest
 from fly2any.database.backup.manifest import Verdict, as_json, judged
 from fly2any.database.backup.render import many
-from fly2any.database.backup.retention import Newest, prune, read_newest, superfluous
+from fly2any.database.backup.retention import prune, superfluous
 from fly2any.database.backup.store import store_at
-from fly2any.database.backup.take import Kept, backups, find, take
+from fly2any.database.backup.take import take
 from fly2any.database.clock import Clock, read_clock
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.losses import require_backup

@@ -11,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.core.management import call_command
 
+from fly2any.database.backup.inventory import read_newest
 from fly2any.database.backup.proof import check
 from fly2any.database.backup.restore import stamp_of
-from fly2any.database.backup.retention import prune, read_newest
+from fly2any.database.backup.retention import prune
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.diagnosis import Refusal

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from fly2any.database.backup.inventory import backups, find, read_newest
 from fly2any.database.backup.manifest import as_json, from_json
 from fly2any.database.backup.render import many
-from fly2any.database.backup.retention import prune, read_newest
+from fly2any.database.backup.retention import prune
 from fly2any.database.backup.store import store_at
-from fly2any.database.backup.take import backups, find
 from fly2any.database.clock import read_clock
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.server import read_origin

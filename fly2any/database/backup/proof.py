@@ -28,9 +28,9 @@ from . import tools
 from .contents import BY_COPY, clauses, differences, read_contents
 from .manifest import Manifest, Verdict, as_json, home_of, judged
 from .properties import creation
-from .restore import opened, refuse_what_cannot_be, shown
+from .restore import refuse_what_cannot_be, shown
 from .sealing import ENDING, keys_in
-from .store import Store
+from .store import Store, opened
 from .take import findings_of
 from .trial import DATABASE, STATEMENTS, Trial, programs, trial
 

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 
 from ..printable import one_line, printable
 from ..units import size, span
+from .inventory import Kept
 from .manifest import Manifest
 from .signing import SIGNED
-from .take import Kept
 
 
 def one(manifest: Manifest, place: str) -> str:

@@ -8,9 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
 
-from django.conf import settings
 from django.db import Error, connections, transaction
 from psycopg import sql
 
@@ -29,11 +27,10 @@ from ..watching import Progress
 from . import tools
 from .attached import read_attached
 from .contents import clauses, differences, read_contents
-from .manifest import Manifest, home_of, sha256_of
+from .manifest import Manifest, home_of
 from .properties import copy_grants, copy_properties, create
-from .sealing import ENDING, unseal
 from .signing import SIGNED
-from .store import Store
+from .store import Store, opened
 from .take import findings_of
 from .workfolder import work_folder
 
@@ -67,51 +64,6 @@ USED_SQL = """
 # As pg_restore lists them: a schema, and the privileges on one.
 OF_SCHEMA = re.compile(r"\d+; \d+ \d+ (SCHEMA -|ACL - SCHEMA) ")
 MAINTENANCE = ("postgres", "template1")
-
-
-class Stored(Protocol):
-    """What describes a file in a store, and what it must be."""
-
-    @property
-    def file(self) -> str: ...
-    @property
-    def bytes(self) -> int: ...
-    @property
-    def sha256(self) -> str: ...
-
-
-@contextmanager
-def fetched(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]:
-    """Yield the path of the file as it is stored; raise Refusal where it is not the one that was stored."""
-    done = 0
-
-    def show(size: int) -> None:
-        nonlocal done
-        done += size
-        progress.show(f"fetching {manifest.file}", 100 * done / max(manifest.bytes, 1))
-
-    with store.local(manifest.file, show) as path:
-        size = path.stat().st_size
-        if size != manifest.bytes:
-            cut = "cut short" if size < manifest.bytes else "changed"
-            raise Unfit(f"{manifest.file} has {size:,} bytes and not {manifest.bytes:,}: it was {cut}; use another.")
-        progress.show(f"reading {manifest.file}", None)
-        if sha256_of(path) != manifest.sha256:
-            raise Unfit(f"{manifest.file} is not what was stored (its SHA-256 differs): it is damaged; use another.")
-        yield path
-
-
-@contextmanager
-def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]:
-    """Yield the path of the file as it was before it was sealed; raise Refusal where the file is not the one that was stored."""
-    with fetched(store, manifest, progress) as path:
-        if not manifest.file.endswith(ENDING):
-            yield path
-            return
-        with work_folder("a decrypted backup") as work:  # Not at the store, which may be another machine's.
-            progress.show("decrypting", None)
-            unseal(path, work / "dump", settings.BACKUPS["identity_file"])
-            yield work / "dump"
 
 
 def refuse_what_cannot_be(manifest: Manifest, connection) -> None:

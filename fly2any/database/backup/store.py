@@ -8,10 +8,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
-from ..diagnosis import Refusal
+from django.conf import settings
+
+from ..diagnosis import Refusal, Unfit
 from ..durable import sync
+from ..watching import Progress
+from .manifest import sha256_of
+from .sealing import ENDING, unseal
 from .workfolder import work_folder
 
 WORK = ".taking-"
@@ -218,3 +224,48 @@ def store_at(place: str, variable: str = "BACKUP_LOCATION") -> Store:
             f"{variable} is {place}, which depends on where a command is run: write it from / on, or as s3://bucket/folder."
         )
     return Bucket(place, variable) if place.startswith("s3://") else Folder(place, variable)
+
+
+class Stored(Protocol):
+    """What describes a file in a store, and what it must be."""
+
+    @property
+    def file(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+@contextmanager
+def fetched(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]:
+    """Yield the path of the file as it is stored; raise Refusal where it is not the one that was stored."""
+    done = 0
+
+    def show(size: int) -> None:
+        nonlocal done
+        done += size
+        progress.show(f"fetching {manifest.file}", 100 * done / max(manifest.bytes, 1))
+
+    with store.local(manifest.file, show) as path:
+        size = path.stat().st_size
+        if size != manifest.bytes:
+            cut = "cut short" if size < manifest.bytes else "changed"
+            raise Unfit(f"{manifest.file} has {size:,} bytes and not {manifest.bytes:,}: it was {cut}; use another.")
+        progress.show(f"reading {manifest.file}", None)
+        if sha256_of(path) != manifest.sha256:
+            raise Unfit(f"{manifest.file} is not what was stored (its SHA-256 differs): it is damaged; use another.")
+        yield path
+
+
+@contextmanager
+def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]:
+    """Yield the path of the file as it was before it was sealed; raise Refusal where the file is not the one that was stored."""
+    with fetched(store, manifest, progress) as path:
+        if not manifest.file.endswith(ENDING):
+            yield path
+            return
+        with work_folder("a decrypted backup") as work:  # Not at the store, which may be another machine's.
+            progress.show("decrypting", None)
+            unseal(path, work / "dump", settings.BACKUPS["identity_file"])
+            yield work / "dump"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,14 @@ from django.conf import settings
 from django.db import transaction
 
 from .. import contract, journal
-from ..clock import LIMIT
-from ..diagnosis import Refusal
-from ..server import Origin, read_home, read_origin
+from ..server import read_home, read_origin
 from ..sql import catalogue
 from ..status import verify
 from ..watching import Progress
 from . import tools
 from .contents import BY_COPY, PATIENT, pin, read_contents
-from .manifest import Manifest, as_json, file_name, from_json, sha256_of
+from .manifest import Manifest, as_json, file_name, sha256_of
 from .sealing import ENDING, seal
-from .signing import SIGNED
 from .store import Store
 from .workfolder import work_folder
 
@@ -151,72 +148,3 @@ def findings_of(report) -> tuple[str, ...]:
     """Return what `dbstatus` finds, besides what it says of the server and of backups, as "code at where"."""
     found = {f"{f.code} at {f.where}" for f in report.findings if not f.code.startswith(("server.", "backup."))}
     return tuple(sorted(found))
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What is in a store: the manifests, newest first, and the names of files that belong to none or cannot be read."""
-
-    manifests: tuple[Manifest, ...]
-    odd: tuple[str, ...]
-
-
-def backups(store: Store, *, of: Origin | None = None) -> Kept:
-    """Return what is in `store`, of the database `of` where it is given. A file of another size than was stored is none."""
-    sizes = store.sizes()
-    names = sorted(sizes)
-    begins = f"{file_name(of.database)}-" if of else ""
-    found, odd = [], []
-    for name in names:
-        if name.endswith(".json") and name.startswith(begins):
-            try:
-                manifest = from_json(store.read(name), where=name)
-            except Refusal:
-                odd.append(name)
-                continue
-            if sizes.get(manifest.file) == manifest.bytes:
-                found.append(manifest)
-            else:
-                odd.append(name)
-    dumps = {manifest.file for manifest in found}
-    odd += [name for name in names if name.endswith((".dump", ".dump.age")) and name.startswith(begins) and name not in dumps]
-    of_this = [manifest for manifest in found if of is None or manifest.is_of(of)]
-    return Kept(tuple(sorted(of_this, key=lambda manifest: manifest.taken, reverse=True)), tuple(sorted(odd)))
-
-
-def find(
-    store: Store, name: str, *, of: Origin, good: bool, others: bool, now: datetime, progress: Progress, unsigned: bool = False
-) -> Manifest:
-    """Return the manifest of the backup `name`; raise Refusal where there is none.
-
-    `latest` is the newest of the database `of`, the newest good one where `good`; where its server has none and `others`,
-    the newest of a database of that name on another. One without a good signature must be named, and allowed by `unsigned`.
-    `now` is the server's time; one from later on must be named too, and `progress` is told of it.
-    """
-    if name == "latest":
-        every = backups(store, of=replace(of, cluster="")).manifests
-        signed = [one for one in every if one.signed == SIGNED and (one.state == "good" or not good)]
-        for one in signed:
-            if one.taken > now + LIMIT:
-                progress.say(
-                    f"{one.name} is not `latest`: it was taken in the future by the server's clock ({now:%Y-%m-%d %H:%M:%S} UTC)."
-                    " Correct the clock that is wrong, or name the backup."
-                )
-        there = [one for one in signed if one.taken <= now + LIMIT]
-        there.sort(key=lambda one: not one.is_of(of))
-        if there and (others or there[0].is_of(of)):
-            return there[0]
-        named = f"name one: the newest of another server's {of.database} is {there[0].name}" if there else "name one"
-        proven = " that was proven good" if good else ""
-        raise Refusal(
-            f"{store.place} has no backup of {of.database}{'' if others else ' on this server'}{proven}: run `manage.py dbbackup --verify`, or {named}."
-        )
-    name = name.removesuffix(".json").removesuffix(ENDING).removesuffix(".dump")
-    if "/" in name or f"{name}.json" not in store.names():
-        raise Refusal(f"{store.place} has no backup {name}: `manage.py dbbackup --list` shows what it has.")
-    manifest = from_json(store.read(f"{name}.json"), where=f"{name}.json")
-    if manifest.signed != SIGNED and not unsigned:
-        raise Refusal(
-            f"{name}.json is not signed with a key of this installation ({manifest.signed}): if you know where it is from, add --unsigned."
-        )
-    return manifest

@@ -113,3 +113,13 @@ def _ask(reader: Reader, name: str, question: Question) -> Topic:
         trouble = explain(error) or str(error)
     figures = tuple(answer for answer in answers if isinstance(answer, Figure))
     return Topic(name, figures, tuple(answer for answer in answers if isinstance(answer, Finding)), trouble)
+
+
+def not_asked(health: Health, code: str = "maintenance.not_asked") -> Iterator[Finding]:
+    """Yield a finding for each topic that could not be asked: nobody reads a report without findings to its end."""
+    for topic in health.topics:
+        if topic.trouble:
+            yield Finding(
+                Severity.WARNING, code, topic.name, f"It could not be asked: {topic.trouble}",
+                "Correct what it says, or ask as a role that may see it.",
+            )  # fmt: skip

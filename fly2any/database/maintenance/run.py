@@ -11,13 +11,13 @@ from pathlib import Path
 from django.conf import settings
 from django.db import Error
 
-from ..backup.retention import read_newest
+from ..backup.inventory import read_newest
 from ..backup.store import store_at
 from ..catalog import quote
 from ..clock import server_time
 from ..diagnosis import Refusal, explain, sqlstate
 from ..findings import Finding, Severity
-from ..health.examine import Health, examine
+from ..health.examine import Health, examine, not_asked
 from ..health.topics import TOPICS
 from ..health.waivers import Waiver, read_waivers, waive
 from ..locks import LOCK_TIMEOUT, LOCKED_OUT
@@ -137,16 +137,6 @@ def _sweep_all(
             yield _unfinished(f"retention of {table}")
         if done.skipped:
             yield _locked(table, f"{done.skipped} of its batches were")
-
-
-def not_asked(health: Health, code: str = "maintenance.not_asked") -> Iterator[Finding]:
-    """Yield a finding for each topic that could not be asked: nobody reads a report without findings to its end."""
-    for topic in health.topics:
-        if topic.trouble:
-            yield Finding(
-                Severity.WARNING, code, topic.name, f"It could not be asked: {topic.trouble}",
-                "Correct what it says, or ask as a role that may see it.",
-            )  # fmt: skip
 
 
 def archives_of(connection) -> Archives | None:

@@ -17,10 +17,9 @@ from django.db import DataError, IntegrityError, transaction
 
 from ..backup.contents import BY_COPY, BY_SELECT, CONTENT_SQL, PATIENT, PINNED, Content, content_of, pin, rows_of
 from ..backup.manifest import file_name, sha256_of
-from ..backup.restore import opened
 from ..backup.sealing import ENDING, room_for, seal
 from ..backup.signing import SIGNED
-from ..backup.store import Store
+from ..backup.store import Store, opened
 from ..backup.workfolder import work_folder
 from ..catalog import quote
 from ..diagnosis import Refusal, Unfit

@@ -5,11 +5,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
 from fly2any.database.backup import render
+from fly2any.database.backup.inventory import backups, find
 from fly2any.database.backup.proof import check as judge
 from fly2any.database.backup.retention import prune as remove_superfluous
 from fly2any.database.backup.sealing import keys_in
 from fly2any.database.backup.store import store_at
-from fly2any.database.backup.take import backups, find, take
+from fly2any.database.backup.take import take
 from fly2any.database.clock import read_clock, time_or_own
 from fly2any.database.management.arguments import add_database
 from fly2any.database.server import read_origin

@@ -4,9 +4,9 @@ from django.db import connections
 
 from fly2any.database.backup import render
 from fly2any.database.backup.attached import read_attached
+from fly2any.database.backup.inventory import find
 from fly2any.database.backup.restore import is_used, restore_into, restore_over, want_name
 from fly2any.database.backup.store import store_at
-from fly2any.database.backup.take import find
 from fly2any.database.catalog import quote
 from fly2any.database.clock import read_clock
 from fly2any.database.diagnosis import Refusal
