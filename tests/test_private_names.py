@@ -13,7 +13,7 @@ from django.contrib.admin import ModelAdmin, site, widgets
 from django.contrib.messages.middleware import MessageMiddleware
 from django.core.handlers import asgi, wsgi
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.forms import BaseForm, BaseModelForm, CheckboxInput, MultiWidget, Widget
+from django.forms import BaseForm, BaseModelForm, BaseModelFormSet, CheckboxInput, MultiWidget, Widget
 from django.forms.boundfield import BoundField
 from django.test import RequestFactory
 from django.utils import choices
@@ -35,6 +35,8 @@ DJANGOS = {
     (BoundField, "_has_changed"): "(self)",
     (BoundField, "value"): "(self)",
     (BaseForm, "_clean_fields"): "(self)",
+    (BaseForm, "full_clean"): "(self)",
+    (BaseModelFormSet, "_existing_object"): "(self, pk)",
     (BaseModelForm, "_get_validation_exclusions"): "(self)",
     (BaseModelForm, "_post_clean"): "(self)",
     (BaseModelForm, "_save_m2m"): "(self)",
@@ -74,7 +76,7 @@ OF_CONNECTION = ("cfg", "sock", "parser", "data_ready")
 OF_WORKER = ("cfg", "alive", "poller", "nr_conns", "worker_connections", "keepalived_conns", "method_queue")
 
 FILES = ("worker.py", "handlers.py", "administration/edits.py", "administration/saving.py", "administration/refusals.py")
-OF_AN_INSTANCE = {"_encoding", "_messages", "_queued_messages"}
+OF_AN_INSTANCE = {"_errors", "_encoding", "_messages", "_queued_messages"}
 PROMISED = {"_base_manager", "_meta", "_state", "__str__"}  # By the documentation.
 
 
