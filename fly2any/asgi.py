@@ -1,6 +1,8 @@
 import os
+from importlib import import_module
 
 import django
+from django.conf import settings
 
 from fly2any.handlers import ASGIHandler
 from fly2any.postgres.pool import serve_from_pools
@@ -9,4 +11,5 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fly2any.settings")
 
 django.setup(set_prefix=False)
 application = ASGIHandler()
+import_module(settings.ROOT_URLCONF)  # Not by the first request.
 serve_from_pools()

@@ -2,6 +2,8 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+admin.autodiscover()
+
 handler500 = "fly2any.error_pages.server_error"
 
 urlpatterns = [

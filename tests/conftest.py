@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_django.fixtures
+from django.contrib import admin
 from django.db import connection, connections
 from hypothesis import settings
 
@@ -16,6 +17,8 @@ from fly2any.database.migration_state import replaced_migrations
 from fly2any.settings import LIKE_A_URL
 from tests import commands
 from tests.servers import Database, OwnServer
+
+admin.autodiscover()  # As the URLconf does: what is generated from the registry is generated before any page is asked for.
 
 settings.register_profile("shared machine", deadline=None)  # Never a test that fails for being slow.
 settings.load_profile("shared machine")

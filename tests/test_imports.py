@@ -2,7 +2,9 @@
 
 import ast
 import importlib.metadata
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -68,3 +70,22 @@ def test_the_tests_need_nothing_but_requirements_txt():
 
     assert "django" in others
     assert {name for name in others if pinned.isdisjoint(one.lower().replace("_", "-") for one in given[name])} == set()
+
+
+ONLY_WHERE_NEEDED = {
+    "boto3", "cryptography", "fly2any.administration.site", "fly2any.database.backup.restore", "fly2any.database.security", "gunicorn", "OpenSSL",
+    "prometheus_client", "rich", "segno", "webauthn.registration", "whitenoise",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["dbstatus"], ["migrate"]])
+def test_a_command_imports_nothing_that_only_pages_or_other_commands_need(url, words):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "manage.py", *words],
+        cwd=PROJECT, env={**os.environ, "POSTGRES_URL": url, "DJANGO_SETTINGS_MODULE": "fly2any.settings"}, capture_output=True, text=True,
+    )  # fmt: skip
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+
+    assert done.returncode == 0, done.stdout
+    assert {"django.db", "fly2any.database.diagnosis"} <= imported
+    assert imported & ONLY_WHERE_NEEDED == set()

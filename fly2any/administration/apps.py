@@ -1,6 +1,12 @@
 from django.apps import AppConfig
 from django.apps import apps as registry
-from django.contrib.admin import apps
+from django.contrib.admin import apps, autodiscover
+from django.contrib.admin.checks import check_admin_app, check_dependencies
+from django.core import checks
+
+from .deferred import defer
+
+defer("webauthn", "webauthn.helpers")  # Before django-otp-webauthn, whose app comes later, is imported.
 
 
 class AdministrationConfig(AppConfig):
@@ -14,5 +20,17 @@ class AdministrationConfig(AppConfig):
         registry.get_app_config("django_otp_webauthn").verbose_name = "Second factor: passkeys"
 
 
-class AdminConfig(apps.AdminConfig):
+class AdminConfig(apps.SimpleAdminConfig):
+    """The admin, whose pages are found where they are needed: by the URLconf and by the check of them, not by each command."""
+
     default_site = "fly2any.administration.site.AdminSite"
+
+    def ready(self):
+        checks.register(check_dependencies, checks.Tags.admin)
+        checks.register(check_pages, checks.Tags.admin)
+
+
+def check_pages(app_configs, **options):
+    """Check the ModelAdmins of all apps."""
+    autodiscover()
+    return check_admin_app(app_configs, **options)

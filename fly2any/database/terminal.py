@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import sys
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
-from rich.table import Column
+from typing import Any
 
 from .printable import printable
 from .watching import Progress
@@ -19,7 +14,7 @@ class Terminal(Progress):
 
     def __init__(self, stderr):
         self.stderr = stderr
-        self.bar: Bar | None = None
+        self.bar: Any = None  # rich's, whose import is for who has a terminal.
 
     def say(self, sentence):
         self.clear()
@@ -28,13 +23,11 @@ class Terminal(Progress):
     def show(self, what, percent):
         if not sys.stderr.isatty():
             return
+        from rich.markup import escape
+
         if self.bar is None:
             sys.stderr.write("\n")  # The line that Django began says "Applying …", and waits for its OK.
-            what_column = TextColumn("  {task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
-            columns = (what_column, BarColumn(bar_width=20), TaskProgressColumn(), TimeElapsedColumn())
-            self.bar = Bar(*columns, console=Console(stderr=True), transient=True, expand=True)
-            self.bar.add_task("", total=None)
-            self.bar.start()
+            self.bar = begun()
         self.bar.update(
             self.bar.task_ids[0],
             description=escape(printable(what)),
@@ -46,3 +39,17 @@ class Terminal(Progress):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+def begun():
+    """Return a bar of rich's with one task."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+
+    what = TextColumn("  {task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    columns = (what, BarColumn(bar_width=20), TaskProgressColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, expand=True)
+    bar.add_task("", total=None)
+    bar.start()
+    return bar

@@ -68,6 +68,7 @@ for path in ("/health/live", "/health/ready", "/metrics"):
 client.force_login(User.objects.filter(is_superuser=True).get(), backend="django.contrib.auth.backends.ModelBackend")
 get(reverse("admin:index"))
 get(reverse("admin:database"))
+admin.autodiscover()
 for model in admin.site._registry:
     place = (model._meta.app_label, model._meta.model_name)
     get(reverse("admin:%s_%s_changelist" % place))

@@ -423,3 +423,20 @@ def test_a_non_atomic_migration_of_ours_does_one_thing():
         if "atomic = False" in text:
             operations = re.search(r"operations = \[\n(.*)\n    \]", text, re.S)[1]
             assert len(re.findall(r"^        \w", operations, re.M)) == 1, Path(path).name
+
+
+def test_models_are_checked_before_a_migration_and_pages_are_not(migrated, probe, tmp_path):
+    environment = probe("RunSQL('SELECT 1')")
+    settings = tmp_path / "probe_settings.py"
+    settings.write_text(settings.read_text() + 'ROOT_URLCONF = "nowhere"\nTEMPLATES = []\n')
+
+    migrated_so = manage("migrate", url=migrated.url, **environment)
+    checked = manage("check", url=migrated.url, **environment)
+    (tmp_path / "probe" / "models.py").write_text(
+        'from django.db import models\n\nclass Odd(models.Model):\n    class Meta:\n        managed, ordering = False, ["nothing"]\n'
+    )
+    refused = manage("migrate", url=migrated.url, **environment)
+
+    assert (migrated_so.returncode, migrated_so.stderr) == (0, "")
+    assert checked.returncode == 1
+    assert (refused.returncode, "probe.Odd: (models.E015)" in refused.stderr) == (1, True)

@@ -28,6 +28,7 @@ from accounts.models import User
 user = User.objects.create_superuser(email="staff@example.com", password="A-long-enough-1")
 client = Client(SERVER_NAME="localhost")
 client.force_login(user)
+admin.autodiscover()
 for model in admin.site._registry:
     page = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
     print(client.get(page, secure=True).status_code)

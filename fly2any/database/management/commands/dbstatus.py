@@ -6,13 +6,11 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import Error, connections
 
-from fly2any.database.backup.retention import read_newest
-from fly2any.database.health.examine import examine
+from fly2any.database.backup.inventory import read_newest
+from fly2any.database.health.examine import examine, not_asked
 from fly2any.database.health.waivers import read_waivers
-from fly2any.database.maintenance.run import not_asked
 from fly2any.database.management.arguments import add_database, seconds
 from fly2any.database.render import as_json, as_text
-from fly2any.database.security import TOPICS as SECURITY
 from fly2any.database.status import for_release, verify, waived
 from fly2any.database.write_check import check_writes
 
@@ -55,7 +53,7 @@ class Command(BaseCommand):
             except Error as error:
                 failure = error
         newest = read_newest(connection)
-        looked = examine(connection, SECURITY) if security else None
+        looked = self.look_at_security(connection) if security else None
         found = (
             *report.findings,
             *newest.findings(),
@@ -68,6 +66,11 @@ class Command(BaseCommand):
         if failure is not None:
             raise failure
         sys.exit(report.exit_code)
+
+    def look_at_security(self, connection):
+        from fly2any.database.security import TOPICS
+
+        return examine(connection, TOPICS)
 
     def report(self, connection, indexes, wait):
         deadline = time.monotonic() + wait

@@ -1,6 +1,8 @@
 from contextlib import contextmanager
 from functools import partial
 
+from django.core.checks import Tags
+from django.core.checks.registry import registry
 from django.core.management.commands import migrate
 from django.db import Error, connections
 
@@ -11,6 +13,8 @@ from fly2any.database.migrating import Executor, migrating
 from fly2any.database.other_tools import refuse_what_another_tool_made
 from fly2any.database.terminal import Terminal
 
+OF_PAGES = {Tags.admin, Tags.templates, Tags.urls}
+
 
 class Command(migrate.Command):
     help = "Apply or reverse migrations: one run at a time, no lock waited for long, every run in the journal."
@@ -19,6 +23,10 @@ class Command(migrate.Command):
         super().add_arguments(parser)
         add_lock_wait(parser)
         add_consent(parser, "Reverse migrations even if that takes rows away")
+
+    def check(self, app_configs=None, tags=None, *args, **options):
+        """Check what migrations depend on; the pages, whose import takes longer than all else, are for `manage.py check`."""
+        super().check(app_configs, tags or sorted(registry.tags_available() - OF_PAGES), *args, **options)
 
     def handle(self, *args, database, lock_wait, yes=False, without_backup=False, **options):
         if options["fake_initial"]:
