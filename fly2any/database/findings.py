@@ -47,6 +47,7 @@ CODES = frozenset(
         "index.weaker",
         "index.extra",
         "trigger.extra",
+        "trigger.untrusted",
         "foreign_key.missing",
         "foreign_key.renamed",
         "foreign_key.different",

@@ -21,6 +21,7 @@ from .ledgers import protect
 from .locks import DEADLOCK, LOCK_TIMEOUT, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, cancel_waiters, terminate, try_again
 from .losses import Consent
 from .reversing import Reversal
+from .strangers import refuse_strangers
 from .watching import Progress, Watcher, say_cancelled
 
 T = TypeVar("T")
@@ -396,6 +397,7 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
         stack.enter_context(connection.direct())  # type: ignore[attr-defined]
         connection.ensure_connection()
         stack.enter_context(advisory_lock(connection, MIGRATION_LOCK, patience=patience, say=progress.say))
+        refuse_strangers(connection)
         stack.callback(protect, connection)  # Before the lock is released, and also after a run that failed.
         run = Run(connection, patience=patience, progress=progress)
         stack.enter_context(_session(run))

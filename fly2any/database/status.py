@@ -24,6 +24,7 @@ from .migration_state import MigrationState, read_migrations, unrecorded, unreco
 from .prisma import PrismaMigration, read_prisma
 from .server import Server, read_server
 from .sql import pinned, time_limits
+from .strangers import read_strangers
 
 if TYPE_CHECKING:
     from .backup.inventory import Newest
@@ -130,6 +131,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         prisma = read_prisma(connection, schema=schema, catalog=actual)
         running = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
+        strangers = tuple(read_strangers(connection, schema=schema))
     applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
     stale = [name for name in migrations.known if name not in contract.migrations]
     expected = contract.expected(applied)
@@ -141,6 +143,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         *(one.finding for one in left),
         *migrations.findings(),
         *untrusted_findings(actual),
+        *(one.finding for one in strangers),
         *(
             in_schema(finding, schema)
             for finding in unrecorded_findings(

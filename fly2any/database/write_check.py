@@ -13,6 +13,7 @@ from django.utils import timezone
 from .contract import PHASE7_APPS
 from .locks import LOCK_TIMEOUT
 from .sql import time_limits
+from .strangers import refuse_strangers
 
 
 def check_writes(connection) -> tuple[str, ...]:
@@ -22,6 +23,7 @@ def check_writes(connection) -> tuple[str, ...]:
     """
     done = []
     with time_limits(connection, lock=1000 * LOCK_TIMEOUT, statement=30_000):
+        refuse_strangers(connection, [model._meta.db_table for model in _models()], deletes=True)
         for model in _models():
             try:
                 _round_trip(model, connection.alias)

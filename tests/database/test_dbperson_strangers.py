@@ -234,18 +234,24 @@ def test_what_cannot_be_followed_or_searched_without_a_roles_code_is_said(two):
     "taken",
     [
         "CREATE TRIGGER seen BEFORE DELETE ON users FOR EACH ROW EXECUTE FUNCTION mal.seen()",
+        "CREATE TRIGGER seen BEFORE DELETE ON users FOR EACH ROW WHEN (mal.asked(OLD.id))"
+        " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
         "RESET ROLE; ALTER TABLE user_activities OWNER TO {role}",
     ],
 )
 def test_a_table_of_ours_that_runs_another_roles_code_is_refused(two, taken):
-    with stranger(two, "CREATE FUNCTION mal.seen() RETURNS trigger " + says("OLD")) as role:
+    functions = (
+        "CREATE FUNCTION mal.seen() RETURNS trigger " + says("OLD"),
+        "CREATE FUNCTION mal.asked(text) RETURNS bool " + says("true"),
+    )
+    with stranger(two, *functions) as role:
         two.execute(f"GRANT TRIGGER ON users TO {role}; SET ROLE {role}; {taken.format(role=role)}")
         table = "user_activities" if "activities" in taken else "users"
         for act in (erased, planned, exported):
             with pytest.raises(Refusal) as refusal:
                 act(two)
             assert str(refusal.value) == (
-                f"The role {role} owns {table}, its schema or the function of a trigger on it, and its code would run as {two.user}:"
+                f"The role {role} owns {table}, its schema or what a trigger on it calls, and its code would run as {two.user}:"
                 " make the owner of users its owner."
             )
         two.execute(f"DROP TRIGGER IF EXISTS seen ON users; ALTER TABLE user_activities OWNER TO {two.user}")

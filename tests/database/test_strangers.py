@@ -1,9 +1,25 @@
 """What another role puts where ours is looked for: its code runs as nobody but itself."""
 
-import pytest
+import io
+import json
+import time
+from datetime import UTC, date, datetime
 
+import pytest
+from django.core.management import call_command
+from django.db import Error
+
+from fly2any.database import journal
+from fly2any.database.adoption import adopt, assess
+from fly2any.database.diagnosis import Refusal
+from fly2any.database.migrating import migrating
+from fly2any.database.retention.rules import RULES
+from fly2any.database.retention.sweep import sweep
+from fly2any.database.seed import seed
 from fly2any.database.server import read_home
 from fly2any.database.status import verify
+from fly2any.database.watching import Progress
+from fly2any.database.write_check import check_writes
 from fly2any.postgres.search_path import SearchPathError
 from tests.conftest import django
 
@@ -37,7 +53,7 @@ def stranger_of():
 
     yield make
     for database, role in made:
-        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        database.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
 
 
 @pytest.fixture
@@ -107,3 +123,128 @@ def test_a_search_path_that_puts_pg_catalog_last_is_refused(database):
         f"The search path of {database.user} is public, pg_catalog: what another role creates there would be taken for PostgreSQL's own;"
         " leave pg_catalog out of it, which is then searched first, where it is set (ALTER DATABASE, ALTER ROLE or the URL)."
     )
+
+
+RUNS = """
+    CREATE FUNCTION public.ran() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'ran as %', current_user; END $$;
+    CREATE FUNCTION public.asked(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE 'ran as %', current_user; END $$;
+    ALTER FUNCTION public.ran() OWNER TO {role}; ALTER FUNCTION public.asked(text) OWNER TO {role};
+    GRANT TRIGGER ON ALL TABLES IN SCHEMA public TO {role}; SET ROLE {role};
+"""
+EVERY_ROW = "CREATE TRIGGER zz BEFORE INSERT OR UPDATE OR DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION public.ran()"
+TRUNCATED = "CREATE TRIGGER zz BEFORE TRUNCATE ON {table} EXECUTE FUNCTION public.ran()"
+WHEN = """
+    CREATE TRIGGER zz BEFORE UPDATE ON {table} FOR EACH ROW WHEN (public.asked(OLD::text))
+    EXECUTE FUNCTION suppress_redundant_updates_trigger()
+"""
+
+
+def migrates(connection, folder):
+    with migrating(connection.alias, patience=1, progress=Progress()) as run:
+        journal.ensure(run.connection)
+        with journal.recorded(run.connection, "travel.0001_initial", "faked"):
+            pass
+
+
+def sweeps(connection, folder):
+    now = datetime.now(UTC)
+    sweep(
+        connection, RULES["verification_tokens"], before=now, archives=None, deadline=time.monotonic() + 60, progress=Progress()
+    )
+
+
+def loads(connection, folder):
+    place = folder / "rows.json"
+    place.write_text(json.dumps([{"model": "auth.group", "fields": {"name": "group"}}]))
+    call_command("loaddata", str(place), database=connection.alias, verbosity=0)
+
+
+ACTS = {
+    "migrate": (migrates, "fly2any_migration_runs", EVERY_ROW),
+    "migrate, a condition": (migrates, "fly2any_migration_runs", WHEN),
+    "dbstatus --write-check": (lambda connection, folder: check_writes(connection), "price_alerts", EVERY_ROW),
+    "dbmaintain": (sweeps, "verification_tokens", EVERY_ROW),
+    "dbseed": (lambda connection, folder: seed(connection, users=1, seed=1, until=date(2026, 5, 1)), "users", EVERY_ROW),
+    "loaddata": (loads, "auth_group", EVERY_ROW),
+    "flush": (
+        lambda connection, folder: call_command(
+            "flush", database=connection.alias, yes=True, without_backup=True, verbosity=0, stdout=io.StringIO()
+        ),
+        "auth_group",
+        TRUNCATED,
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ACTS)
+def test_no_trigger_of_another_role_runs_as_the_role_that_writes(migrated, stranger_of, tmp_path, command):
+    act, table, trigger = ACTS[command]
+    role = stranger_of(migrated)
+    migrated.execute("INSERT INTO verification_tokens (identifier, token, expires) VALUES ('a', 'b', '2026-01-01')")
+    migrated.execute(RUNS.format(role=role) + trigger.format(table=table))
+
+    with django(migrated) as connection, pytest.raises(Refusal) as refused:
+        act(connection, tmp_path)
+
+    assert str(refused.value).endswith(
+        f"Nothing was changed. Trigger zz of {table} runs code of the role {role} with the privileges of the role that writes to"
+        f" {table}. {cure(role, table)}"
+    )
+
+
+def cure(role, table):
+    return (
+        f'DROP TRIGGER "zz" ON "public"."{table}"; REVOKE TRIGGER ON "public"."{table}" FROM "{role}", PUBLIC; or, if it is needed,'
+        " make the owner of the table the owner of what it calls."
+    )
+
+
+def test_a_trigger_of_another_role_is_found_and_one_of_the_owner_is_not(migrated, stranger_of):
+    role = stranger_of(migrated)
+    migrated.execute(
+        "CREATE FUNCTION public.own() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+        "CREATE TRIGGER own BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION public.own();"
+        + RUNS.format(role=role)
+        + WHEN.format(table="users")
+    )
+
+    with django(migrated) as connection:
+        found = verify(connection).findings
+
+    assert [(one.severity.value, one.where, one.message, one.cure) for one in found if one.code == "trigger.untrusted"] == [
+        (
+            "error",
+            "users",
+            f"Trigger zz of users runs code of the role {role} with the privileges of the role that writes to users.",
+            cure(role, "users"),
+        )
+    ]
+
+
+def test_a_database_with_a_trigger_of_another_role_is_not_adopted(exact, stranger_of):
+    role = stranger_of(exact)
+    exact.execute(RUNS.format(role=role) + EVERY_ROW.format(table="verification_tokens"))
+
+    with django(exact) as connection:
+        blockers = [one.finding.where for one in assess(connection).blockers if one.finding.code == "trigger.untrusted"]
+        with pytest.raises(Refusal, match=f"Trigger zz of verification_tokens runs code of the role {role}"):
+            adopt(
+                connection.alias, patience=1, progress=Progress(), repair=True, end_idle=False, done=lambda step, seconds: None
+            )
+
+    assert blockers == ["verification_tokens"]
+
+
+def test_before_postgresql_18_nor_does_one_of_a_table_whose_foreign_key_refers_to_ours(migrated, stranger_of):
+    role = stranger_of(migrated)
+    migrated.execute(
+        f"GRANT REFERENCES ON users TO {role};{RUNS.format(role=role)}"
+        "CREATE TABLE public.theirs (u text REFERENCES users ON DELETE CASCADE);"
+        "CREATE TRIGGER zz AFTER DELETE ON public.theirs EXECUTE FUNCTION public.ran()"
+    )
+
+    with django(migrated) as connection:
+        found = [one.where for one in verify(connection).findings if one.code == "trigger.untrusted"]
+        assert found == (["users"] if connection.pg_version < 180000 else [])
+        with pytest.raises(Refusal if connection.pg_version < 180000 else Error):
+            check_writes(connection)

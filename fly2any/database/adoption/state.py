@@ -22,6 +22,7 @@ from ..prisma import LEDGER, PrismaMigration, read_prisma
 from ..server import Server, read_server
 from ..sql import catalogue
 from ..status import in_schema, snapshot
+from ..strangers import read_strangers
 from . import blockers
 from .forms import converted
 from .later import later_steps
@@ -153,6 +154,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
             *map(Blocker, blockers.unfillable(connection, schema, steps)),
             *map(Blocker, blockers.failed(prisma)),
             *map(Blocker, untrusted_findings(live)),
+            *(Blocker(one.finding) for one in read_strangers(connection, schema=schema, deletes=False)),
             *map(Blocker, blockers.unreadable(connection, schema, live, server.role)),
             *map(Blocker, blockers.extension(connection, server.role)),
             *map(Blocker, blockers.zones(connection, schema, names, server)),

@@ -8,6 +8,7 @@ from ..catalog import TRUSTED_ROLES_SQL, quote
 from ..diagnosis import Refusal
 from ..server import read_schema
 from ..sql import pinned
+from ..strangers import ACTS_SQL, TRIGGER_OWNERS_SQL
 
 PEOPLE = "users"
 
@@ -24,7 +25,7 @@ UNSEARCHED = (
 LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Equal values are written alike.
 
 # `stranger` is a role whose code a SELECT, an UPDATE or a DELETE runs as the role that runs the statement: who owns the
-# table, its schema (and can put another table into its place) or the function of a trigger. Not strangers are superusers,
+# table, its schema (and can put another table into its place) or what a trigger calls. Not strangers are superusers,
 # the role of the connection, and the owners of the users and of their schema.
 # `acts` and `checks`: the table has code that a foreign key runs as the table's owner when it looks for rows or deletes some,
 # and when it updates some. Before PostgreSQL 18 that is no protection: an AFTER trigger runs as the role of the outer
@@ -36,10 +37,6 @@ TABLES_SQL = f"""
         FROM pg_catalog.pg_namespace AS n
     ), trusted AS (
         {TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)")}
-    ), triggers AS (
-        SELECT t.tgrelid, p.proowner, p.pronamespace <> 'pg_catalog'::regnamespace OR p.proname NOT LIKE 'RI\\_FKey\\_%%' AS is_own
-        FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
-        WHERE t.tgenabled <> 'D' AND t.tgtype & 24 <> 0
     )
     SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relpages::bigint,
            CASE WHEN c.relispartition THEN (SELECT i.inhparent::bigint FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid) END,
@@ -50,12 +47,11 @@ TABLES_SQL = f"""
            row_security_active(c.oid),
            (SELECT pg_get_userbyid(o.owner)::text
             FROM (SELECT 1, c.relowner UNION ALL SELECT 2, n.owner
-                  UNION ALL SELECT 3, t.proowner FROM triggers AS t WHERE t.tgrelid = c.oid) AS o (place, owner)
+                  UNION ALL SELECT 3, w.owner FROM pg_catalog.pg_trigger AS t,
+                      LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS w (owner)
+                  WHERE t.tgrelid = c.oid AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0) AS o (place, owner)
             WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY o.place, o.owner LIMIT 1),
-           current_setting('server_version_num')::integer < 180000
-               AND (c.relhasrules OR EXISTS (SELECT FROM triggers AS t WHERE t.tgrelid = c.oid AND t.is_own)
-                    OR EXISTS (SELECT FROM pg_catalog.pg_index AS i
-                               WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))),
+           current_setting('server_version_num')::integer < 180000 AND {ACTS_SQL},
            current_setting('server_version_num')::integer < 180000
                AND (EXISTS (SELECT FROM pg_catalog.pg_constraint AS k
                             WHERE k.conrelid = c.oid AND (k.contype = 'c' OR k.contype = 'f' AND k.confdeltype = 'd'))
@@ -279,7 +275,7 @@ class Tables:
         table = self.tables[oid]
         if not table.is_ours:
             raise Refusal(
-                f"The role {table.stranger} owns {self.label(oid)}, its schema or the function of a trigger on it, and its code would"
+                f"The role {table.stranger} owns {self.label(oid)}, its schema or what a trigger on it calls, and its code would"
                 f" run as {self.role}: make the owner of {PEOPLE} its owner."
             )
         return table

@@ -17,6 +17,7 @@ from ..catalog import quote
 from ..diagnosis import Refusal, sqlstate
 from ..locks import LOCK_TIMEOUT, LOCKED_OUT, try_again
 from ..sql import time_limits
+from ..strangers import refuse_strangers
 from ..watching import Progress
 from .archive import Archives, version_of
 from .rules import Rule
@@ -154,6 +155,7 @@ def _prepare(connection, rule: Rule) -> tuple[int, int]:
     """Return how many blocks the table has, and with what is stored beside and hangs on it; raise Refusal where it cannot be swept."""
     want_plain(connection, rule)
     with _briefly(connection) as cursor:
+        _refuse_strangers(connection, rule)
         cursor.execute(SIZES_SQL, {"table": quote(rule.table), "child": quote(rule.child) if rule.child else None})
         if (row := cursor.fetchone()) is None:
             raise Refusal(f"The table {rule.table} is not there: run `manage.py migrate`.")
@@ -181,8 +183,13 @@ def _briefly(connection) -> Iterator[Any]:
 
 def _delete(connection, rule: Rule, part: dict[str, Any]) -> int:
     with _briefly(connection) as cursor:
+        _refuse_strangers(connection, rule)
         cursor.execute(DELETE_SQL.format(table=quote(rule.table), condition=rule.condition), part)
         return cursor.rowcount
+
+
+def _refuse_strangers(connection, rule: Rule) -> None:
+    refuse_strangers(connection, [table for table in (rule.table, rule.child) if table], deletes=True)
 
 
 def _batches(ids: list[str]) -> Iterable[list[str]]:
@@ -193,6 +200,7 @@ def delete_archived(connection, rule: Rule, ids: list[str], versions: dict[str, 
     """Remove those of the archived rows `ids` that are still what was archived, and return their ids."""
     table = quote(rule.table)
     with _briefly(connection) as cursor:
+        _refuse_strangers(connection, rule)
         cursor.execute(LOCK_SQL.format(table=table, condition=rule.condition), {"ids": ids, "before": before})
         locked = {identity for (identity,) in cursor.fetchall()}
         if rule.child:

@@ -8,6 +8,7 @@ from django.apps import apps
 from ..catalog import quote
 from ..server import flush_statistics, read_schema
 from ..sql import pinned
+from ..strangers import refuse_strangers
 from . import places
 from .statements import CLEAR_SQL, FUNCTIONS_SQL, ON_CONFLICT, STATEMENTS
 
@@ -48,6 +49,7 @@ def seed(
     for low in range(1, users + 1, CHUNK):
         high = min(low + CHUNK, users + 1)
         with pinned(connection, read_only=False), connection.cursor() as cursor:
+            refuse_strangers(connection, STATEMENTS)
             values["routes"] = _prepare(cursor, seed)
             for table, statement in STATEMENTS.items():
                 cursor.execute(

@@ -8,6 +8,7 @@ from fly2any.database.locks import LOCK_TIMEOUT
 from fly2any.database.losses import read_rows, want_consent
 from fly2any.database.management.arguments import add_consent
 from fly2any.database.sql import time_limits
+from fly2any.database.strangers import refuse_strangers
 
 
 class Command(flush.Command):
@@ -27,6 +28,7 @@ class Command(flush.Command):
             want_consent(connection, "flush empties", lost, yes=yes, without_backup=without_backup)
         try:
             with time_limits(connection, lock=LOCK_TIMEOUT * 1000):
+                refuse_strangers(connection, tables)
                 if tables and not lost:
                     self.require_empty(connection, tables)
                 super().handle(**options | {"interactive": False})

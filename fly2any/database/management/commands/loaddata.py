@@ -5,6 +5,7 @@ from django.db import connections
 
 from fly2any.database.losses import Loss, want_consent
 from fly2any.database.management.arguments import add_consent
+from fly2any.database.strangers import refuse_strangers
 
 
 class Command(loaddata.Command):
@@ -21,6 +22,7 @@ class Command(loaddata.Command):
     def loaddata(self, fixture_labels):
         """Load all fixtures; raise Refusal, which rolls that back, where rows were overwritten without consent."""
         self.loaded: set[tuple] = set()
+        self.models: set[type] = set()
         self.overwritten: Counter[str] = Counter()
         super().loaddata(fixture_labels)
         lost = [Loss(table, rows=rows) for table, rows in sorted(self.overwritten.items())]
@@ -29,6 +31,7 @@ class Command(loaddata.Command):
 
     def save_obj(self, obj):
         row = obj.object
+        self.refuse_strangers(row._meta)
         key = (type(row), row.pk)
         rows = type(row)._base_manager.using(self.using)
         exists = row.pk is not None and key not in self.loaded and rows.filter(pk=row.pk).exists()
@@ -38,3 +41,9 @@ class Command(loaddata.Command):
             if exists:
                 self.overwritten[row._meta.db_table] += 1
         return saved
+
+    def refuse_strangers(self, meta):
+        if meta.model not in self.models:
+            self.models.add(meta.model)
+            tables = {meta.db_table, *(field.m2m_db_table() for field in meta.local_many_to_many)}
+            refuse_strangers(connections[self.using], tables)

@@ -1,0 +1,114 @@
+"""Code of other roles that a write to our tables would run with the privileges of the role that writes.
+
+A role needs only TRIGGER on a table to add a trigger. The schema's owner and the owner of `users` are trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from .catalog import TRUSTED_ROLES_SQL, quote
+from .diagnosis import Refusal
+from .findings import Finding, Severity
+from .server import read_home
+from .sql import catalogue
+
+# The owners of the functions, operators and types that the trigger with the oid {trigger} uses, its WHEN included; nothing is
+# recorded of PostgreSQL's own, nor of what belongs to the first superuser.
+TRIGGER_OWNERS_SQL = """
+    SELECT o.refobjid FROM pg_catalog.pg_depend AS d
+    JOIN pg_catalog.pg_shdepend AS o ON o.classid = d.refclassid AND o.objid = d.refobjid AND o.deptype = 'o'
+        AND o.dbid = (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database())
+    WHERE d.classid = 'pg_catalog.pg_trigger'::regclass AND d.objid = {trigger} AND d.refclassid <> 'pg_catalog.pg_class'::regclass
+"""
+# Whether the table `c` has code that a foreign key runs when it looks for rows or deletes some.
+ACTS_SQL = """
+    (c.relhasrules
+     OR EXISTS (SELECT FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
+                WHERE t.tgrelid = c.oid AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0
+                  AND (p.pronamespace <> 'pg_catalog'::regnamespace OR p.proname NOT LIKE 'RI\\_FKey\\_%%'))
+     OR EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)))
+"""
+TRIGGERS_SQL = f"""
+    WITH home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
+    trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")})
+    SELECT DISTINCT c.relname::text, t.tgname::text, pg_catalog.pg_get_userbyid(s.owner)::text
+    FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid,
+         LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner)
+    WHERE c.relnamespace = (SELECT oid FROM home) AND c.relowner IN (SELECT oid FROM trusted)
+      AND (%(tables)s::text[] IS NULL OR c.relname = ANY (%(tables)s::text[]))
+      AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND s.owner NOT IN (SELECT oid FROM trusted)
+    ORDER BY 1, 2, 3
+"""
+# Before PostgreSQL 18 an AFTER trigger runs as the role of the outer statement also where a foreign key's action caused it.
+REFERRING_SQL = f"""
+    WITH home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
+    trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")})
+    SELECT DISTINCT f.relname::text, n.nspname::text, c.relname::text, pg_catalog.pg_get_userbyid(c.relowner)::text
+    FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_catalog.pg_class AS f ON f.oid = k.confrelid
+    WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
+      AND f.relnamespace = (SELECT oid FROM home) AND f.relowner IN (SELECT oid FROM trusted)
+      AND c.relowner NOT IN (SELECT oid FROM trusted) AND {ACTS_SQL}
+    ORDER BY 1, 2, 3, 4
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A trigger of one of our tables, or a table that refers to one, that runs code of another role."""
+
+    table: str
+    what: str
+    role: str
+    cure: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.what} runs code of the role {self.role} with the privileges of the role that writes to {self.table}"
+
+    @property
+    def finding(self) -> Finding:
+        return Finding(Severity.ERROR, "trigger.untrusted", self.table, f"{self.sentence}.", self.cure)
+
+
+def read_strangers(connection, *, schema: str, tables: Iterable[str] | None = None, deletes: bool = True) -> Iterator[Stranger]:
+    """Yield what runs code of other roles in a write to `tables`, or to all of `schema`; `deletes`: rows or keys of them go."""
+    place = {"schema": schema, "tables": None if tables is None else list(tables)}
+    with catalogue(connection) as cursor:
+        cursor.execute(TRIGGERS_SQL, place)
+        triggers = cursor.fetchall()
+        referring = []
+        if deletes and connection.pg_version < 180000:
+            cursor.execute(REFERRING_SQL, place)
+            referring = cursor.fetchall()
+    for table, name, role in triggers:
+        at = f"{quote(schema)}.{quote(table)}"
+        cure = (
+            f"DROP TRIGGER {quote(name)} ON {at}; REVOKE TRIGGER ON {at} FROM {quote(role)}, PUBLIC; or, if it is needed, make the"
+            " owner of the table the owner of what it calls."
+        )
+        yield Stranger(table, f"Trigger {name} of {table}", role, cure)
+    for table, other_schema, other, role in referring:
+        at = f"{quote(other_schema)}.{quote(other)}"
+        cure = f"Agree with its owner, and drop the foreign key, or make the owner of {table} the owner of {at}."
+        yield Stranger(table, f"Table {other_schema}.{other}, whose foreign key refers to {table},", role, cure)
+
+
+def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes: bool = False) -> None:
+    """Raise Refusal where a write to `tables`, or to any of our schema, would run code of another role.
+
+    In a transaction, `tables` are locked: no trigger can be added to them before it ends.
+    """
+    if (schema := read_home(connection)[0]) is None:
+        return
+    if tables is not None:
+        tables = sorted(tables)
+        if tables and connection.in_atomic_block:
+            with connection.cursor() as cursor:
+                places = ", ".join(f"{quote(schema)}.{quote(table)}" for table in tables)
+                cursor.execute(f"LOCK TABLE {places} IN ROW EXCLUSIVE MODE")
+    if found := list(read_strangers(connection, schema=schema, tables=tables, deletes=deletes)):
+        more = f" `manage.py dbstatus` lists {len(found) - 1} more." if len(found) > 1 else ""
+        raise Refusal(f"Nothing was changed. {found[0].sentence}. {found[0].cure}{more}")
