@@ -8,6 +8,7 @@ from tests.prisma import PARENTS, PHASE7
 
 # What Prisma's client gives: the id, updatedAt, and what has no default; the database adds the rest.
 VALUES = {"text": "new {column} {number}", "integer": 1, "bigint": 1_700_000_000_000, "double precision": 99.5, "boolean": True}
+PAUSE = 0.002  # Seconds between two statements: what is tried beside it needs the processor too.
 TIME = "2026-11-22T10:20:30.456"
 
 
@@ -80,3 +81,4 @@ class Writer(threading.Thread):
         except Exception as error:
             self.errors.append(f"{table}: {type(error).__name__}: {error}")
         self.waits.append((time.monotonic() - begun, table))
+        time.sleep(PAUSE)

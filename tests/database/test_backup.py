@@ -121,7 +121,7 @@ def test_a_backup_that_is_killed_or_fails_leaves_nothing_that_looks_like_one(fil
 @pytest.mark.slow
 def test_a_backup_beside_writers_is_of_one_moment(filled, place):
     write = (
-        "import psycopg, sys\nwith psycopg.connect(sys.argv[1], autocommit=True) as c:\n    n = 0\n    while True:\n        n += 1\n"
+        "import psycopg, sys, time\nwith psycopg.connect(sys.argv[1], autocommit=True) as c:\n    n = 0\n    while True:\n        n += 1\n        time.sleep(0.002)\n"
         "        c.execute(\"WITH u AS (INSERT INTO users (id, email, \\\"updatedAt\\\") VALUES ('w' || %(n)s, 'w' || %(n)s || '@x', now()) RETURNING id)"
         ' INSERT INTO user_activities (id, \\"userId\\", \\"eventType\\") SELECT id, id, \'e\' FROM u", {\'n\': n})\n'
     )

@@ -60,9 +60,9 @@ def test_an_adopted_database_migrates_further_and_back_like_a_fresh_one(exact):
 
 
 @pytest.mark.slow
-def test_a_million_rows_are_not_rewritten(database):
+def test_a_large_table_is_not_rewritten(database):
     database.execute(KINDS["exact"])
-    database.execute(prisma.fill("price_history", 1_000_000))
+    database.execute(prisma.fill("price_history", 200_000))
     before = contents(database), files(database)
     (size,) = database.execute("""SELECT pg_relation_size('"price_history_timestamp_idx"')""")[0]
     step, _ = (step for step in plan(database)["steps"] if step["table"] == "price_history")

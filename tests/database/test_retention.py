@@ -2,11 +2,9 @@
 
 import dataclasses
 import json
-import signal
 import time
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 from django.db import Error
 
@@ -49,14 +47,14 @@ def test_only_what_is_old_goes(migrated, table, archived, tmp_path):
 def test_killed_in_the_middle_no_row_is_lost_and_the_next_run_goes_on(migrated, tmp_path):
     migrated.execute(
         'INSERT INTO price_history (id, origin, destination, "departDate", price, provider, timestamp)'
-        " SELECT 'p' || n, 'JFK', repeat('x', 100), '2026-01-01', n, 'mock', '2020-01-01' FROM generate_series(1, 600000) AS n"
+        " SELECT 'p' || n, 'JFK', repeat('x', 100), '2026-01-01', n, 'mock', '2020-01-01' FROM generate_series(1, 200000) AS n"
     )
     held = migrated.execute("SELECT count(*), sum(price) FROM price_history")
     settings = {"RETENTION": "price_history=0", "ARCHIVE_LOCATION": str(tmp_path / "a")}
 
     killed = start_manage("dbmaintain", "weekly", url=migrated.url, **settings)
-    wait_until(migrated, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'price_history' AND n_tup_del > 0")
-    psutil.Process(killed.pid).send_signal(signal.SIGKILL)
+    wait_until(migrated, "SELECT 1 FROM price_history HAVING count(*) < 200000")
+    killed.kill()
     killed.communicate()
     wait_until(
         migrated,
@@ -67,7 +65,7 @@ def test_killed_in_the_middle_no_row_is_lost_and_the_next_run_goes_on(migrated, 
     [(after,)] = migrated.execute("SELECT count(*) FROM price_history")
     put_back(migrated, tmp_path / "a")
 
-    assert 0 < left < 600_000
+    assert 0 < left < 200_000
     assert (again.stderr, after) == ("", 0)
     assert migrated.execute("SELECT count(*), sum(price) FROM price_history") == held
 
