@@ -32,6 +32,7 @@ from fly2any.database.migration_state import read_migrations
 from fly2any.database.server import read_home
 from fly2any.database.sql import time_limits
 from fly2any.database.status import Report, verify, waived
+from fly2any.postgres.patience import at_most
 
 READY = 2_000  # Milliseconds for each statement.
 PATIENCE = 4  # Seconds for all of them, and the connection.
@@ -99,7 +100,8 @@ class Question:
     def _run(self, asked: Future[Any]) -> None:
         try:
             try:
-                result = self.ask()
+                with at_most(2 * PATIENCE):  # Then it is asked anew.
+                    result = self.ask()
             finally:
                 connections.close_all()  # Of this thread: django.contrib.postgres asks for types by the alias, on another one.
         except BaseException as error:  # For those who wait.

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -240,6 +241,44 @@ class PgBouncer:
     def remove(self):
         self.process.terminate()
         self.process.wait()
+
+
+class Relay:
+    """A proxy in front of a server, which can forget the connections that exist, as a host or a NAT that goes without a word."""
+
+    def __init__(self, port):
+        self.to, self.forgotten = port, threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.held = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client = self.listener.accept()[0]
+                server = socket.create_connection(("127.0.0.1", self.to))
+                self.held += [client, server]
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._pump, args=(*pair, self.forgotten), daemon=True).start()
+
+    def _pump(self, one, other, forgotten):
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                if forgotten.is_set():
+                    return  # Neither passed on nor closed.
+                other.sendall(data)
+            if not forgotten.is_set():
+                other.shutdown(socket.SHUT_WR)
+
+    def forget(self):
+        """Say no more on the connections that exist; new ones work."""
+        self.forgotten.set()
+        self.forgotten = threading.Event()
+
+    def remove(self):
+        for one in (self.listener, *self.held):
+            one.close()
 
 
 def _owner(path):

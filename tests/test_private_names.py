@@ -1,4 +1,4 @@
-"""The names of Django and gunicorn that their documentation does not promise, and that our code relies on.
+"""The names of Django, gunicorn and psycopg that their documentation does not promise, and that our code relies on.
 
 An upgrade that renames one, or gives it other parameters, fails here with its name.
 """
@@ -21,6 +21,7 @@ from gunicorn.config import Config
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import Unreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
+from psycopg import Connection
 
 from accounts.models import User
 from tests.conftest import PROJECT
@@ -54,6 +55,7 @@ DJANGOS = {
     (ModelAdmin, "log_change"): "(self, request, obj, message)",
     (ModelAdmin, "message_user"): "(self, request, message, level=20, extra_tags='', fail_silently=False)",
     (BaseDatabaseWrapper, "check_constraints"): "(self, table_names=None)",
+    (Connection, "wait"): "(self, gen: 'PQGen[RV]', interval: 'float' = 0.1, timeout: 'float | None' = None) -> 'RV'",
 }  # fmt: skip
 GUNICORNS = {
     (TConn, "__init__"): "(self, cfg, sock, client, server)",

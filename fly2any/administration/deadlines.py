@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -13,11 +13,14 @@ from psycopg import ServerCursor
 from psycopg.errors import QueryCanceled
 from psycopg.pq import TransactionStatus
 
+from fly2any.postgres.patience import at_most
+
 from . import replica
 from .accesses import record
 
 STATEMENT = 2_000  # Milliseconds: no statement of a page that reads may take longer.
 WRITING = 60_000  # Nor of one that writes: a deletion takes with it what hangs on the row.
+GRACE = 4  # Seconds beyond that after which a server that says nothing is given up.
 EXTRA = 400  # Milliseconds for a figure that the page can do without.
 
 
@@ -34,6 +37,7 @@ def limited(get_response):
 
     def respond(request):
         with ExitStack() as stack:
+            stack.enter_context(at_most(STATEMENT / 1000 + GRACE))
             for alias in connections:
                 stack.enter_context(connections[alias].execute_wrapper(_limit))
             return get_response(request)
@@ -81,7 +85,8 @@ def in_time(view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest],
     def answer(request, source, *args, **kwargs):
         request.source = source
         writes = request.method == "POST"  # Django's pages answer every other method as GET.
-        with replica.reading_from(source), transaction.atomic(using=source.alias):
+        patience = at_most(WRITING / 1000 + GRACE) if writes else nullcontext()
+        with patience, replica.reading_from(source), transaction.atomic(using=source.alias):
             limit = f"SET LOCAL statement_timeout = {WRITING if writes else STATEMENT}"
             with replica.current().cursor() as cursor:
                 cursor.execute(limit if writes else f"SET TRANSACTION READ ONLY; {limit}")

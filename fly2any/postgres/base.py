@@ -14,6 +14,7 @@ from .client import DatabaseClient
 from .errors import DatabaseErrorWrapper
 from .introspection import DatabaseIntrospection
 from .operations import DatabaseOperations
+from .patience import limit_waits
 from .schema import DatabaseSchemaEditor
 from .values import accept_any_time
 
@@ -94,6 +95,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if path and not place.get("KEEPS_SESSION") and (place.get("POOLER") or not kept):
             connection.transaction_path = search_path.local(path)
         super()._configure_connection(connection)  # type: ignore[misc]
+        limit_waits(connection)
         return True  # There is a transaction to end.
 
     def _set_autocommit(self, autocommit):

@@ -1,0 +1,56 @@
+"""How long a client waits for the server: whose host went, or whose pooler hangs, it would wait without end.
+
+No limit of the server's reaches it then, and TCP keeps a connection for hours, or for as long as a proxy acknowledges it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from psycopg import Connection, OperationalError
+from psycopg.pq import TransactionStatus
+
+_usual: float | None = None
+_here: ContextVar[float | None] = ContextVar("seconds", default=None)
+
+
+def never_more_than(seconds: float) -> None:
+    """Let this process wait `seconds` at most for each answer of a server, but for what `at_most` says.
+
+    Past them the connection is closed, and psycopg's OperationalError is raised.
+    """
+    global _usual
+    _usual = seconds
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Wait `seconds` at most for each answer inside: longer than a statement may take there."""
+    token = _here.set(seconds)
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+def limit_waits(connection: Connection) -> None:
+    """Let a psycopg connection wait no longer than this module says."""
+    itself: Any = weakref.ref(connection)  # No cycle: a connection that is dropped is closed at once.
+    usual = type(connection).wait
+
+    def wait(gen, *arguments, **options):
+        connection = itself()
+        try:
+            return usual(connection, gen, *arguments, **{"timeout": _here.get() or _usual, **options})
+        except OperationalError:
+            if (
+                connection.info.transaction_status == TransactionStatus.ACTIVE
+            ):  # The answer may still come, to another question.
+                connection.close()
+            raise
+
+    connection.wait = wait  # type: ignore[method-assign]
