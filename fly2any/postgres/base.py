@@ -70,10 +70,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def get_new_connection(self, conn_params):
         try:
-            return super().get_new_connection(conn_params)
+            connection = super().get_new_connection(conn_params)
         except Exception as error:
             error.database_variable = self.settings_dict.get("VARIABLE")  # type: ignore[attr-defined]
             raise
+        # Each BEGIN names it: what is looked at behind a lock must be seen as it is by then, whatever a role's default is.
+        connection.isolation_level = self.isolation_level
+        return connection
 
     def init_connection_state(self):
         try:

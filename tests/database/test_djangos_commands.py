@@ -85,8 +85,10 @@ def test_flush_waits_for_no_lock_for_long(used):
     assert used.execute(EMAILS) == [("a@example.com",)]
 
 
-def test_rows_that_are_committed_while_flush_waits_for_its_locks_stay(database):
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+def test_rows_that_are_committed_while_flush_waits_for_its_locks_stay(database, isolation):
     database.execute("CREATE TABLE users (id text, email text)")  # The only table of a model that is there.
+    database.execute(f"ALTER DATABASE {database.name} SET default_transaction_isolation TO '{isolation}'")
 
     def commit(site):
         wait_until(database, "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass")

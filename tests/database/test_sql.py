@@ -3,6 +3,7 @@
 from contextlib import suppress
 
 import pytest
+from django.db import transaction
 
 from fly2any.database.sql import pinned, time_limits, unpinned
 from tests.conftest import django
@@ -39,3 +40,13 @@ def test_a_block_that_fails_within_a_transaction_that_goes_on_leaves_no_setting(
 
     assert during[1:] == ("100ms", "200ms")
     assert after == before
+
+
+def test_transactions_see_what_others_commit_whatever_the_databases_default_is(database):
+    database.execute(f"ALTER DATABASE {database.name} SET default_transaction_isolation TO 'repeatable read'")
+    with django(database) as connection, connection.cursor() as cursor, transaction.atomic(using=connection.alias):
+        cursor.execute("SELECT current_setting('transaction_isolation')")
+        isolation = cursor.fetchone()
+        with time_limits(connection, lock=1):
+            cursor.execute("SELECT current_setting('transaction_isolation')")
+            assert isolation == cursor.fetchone() == ("read committed",)
