@@ -286,6 +286,50 @@ def test_when_the_server_is_lost_the_latest_is_restored_on_a_new_one(filled, own
     assert rows(new) == rows(filled)
 
 
+@pytest.fixture
+def empty(migrated):
+    """An empty database beside that of a test, as an administrator makes it."""
+    name = f"{migrated.name}_empty"
+    migrated.execute(f"CREATE DATABASE {name}")
+    migrated.execute(f"ALTER DATABASE {name} SET statement_timeout = '77s'")
+    yield dataclasses.replace(migrated, name=name)
+    for name in databases(migrated) - {migrated.name}:
+        migrated.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.mark.slow
+def test_an_empty_database_that_is_there_is_replaced_by_what_was_restored_beside_it(migrated, empty, place):
+    migrated.execute(f"""COMMENT ON DATABASE {empty.name} IS 'fly2any: {{"purpose": "into"}}'""")
+    with django(migrated) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        kept = restore_into(connection, empty.name, store, manifest, Progress())
+        with pytest.raises(Refusal, match=rf"^The database {empty.name} is not empty: name another"):
+            restore_into(connection, empty.name, store, manifest, Progress())
+
+    assert (rows(empty), rows(dataclasses.replace(empty, name=kept))) == (rows(migrated), {})
+    assert empty.execute("SHOW statement_timeout") == [("77s",)]
+    about = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
+    assert empty.execute(about) == [(None,)]
+    assert databases(migrated) == {migrated.name, empty.name, kept}
+
+
+@pytest.mark.slow
+def test_where_a_restore_fails_half_way_an_empty_database_that_is_there_stays_empty(migrated, empty, place):
+    migrated.execute(
+        "CREATE FUNCTION picky(int) RETURNS bool LANGUAGE plpgsql AS $f$"
+        f" BEGIN RETURN current_database() = '{migrated.name}'; END $f$;"
+        " CREATE TABLE picked (id int CHECK (picky(id))); INSERT INTO picked VALUES (1)"
+    )
+    with django(migrated) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        with pytest.raises(Refusal, match='violates check constraint "picked_id_check"'):
+            restore_into(connection, empty.name, store, manifest, Progress())
+
+    assert (rows(empty), databases(migrated)) == ({}, {migrated.name, empty.name})
+
+
 def test_code_of_others_runs_as_the_role_that_restores_only_where_that_trusts_them(migrated, place):
     role, name = f"{migrated.name}_mallory", f"{migrated.name}_copy"
     migrated.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA mal AUTHORIZATION {role}; CREATE ROLE {role}_trusted")

@@ -17,7 +17,7 @@ from fly2any.postgres import search_path
 from ..catalog import quote
 from ..clock import read_clock
 from ..diagnosis import Refusal, Unfit, explain
-from ..leftovers import BEFORE, INTO, RESTORE, comment, drop_left, mark
+from ..leftovers import BEFORE, INTO, MARK, RESTORE, comment, drop_left, mark
 from ..migration_state import known_migrations, replaced_migrations
 from ..scratch import drop
 from ..server import read_origin
@@ -165,38 +165,45 @@ def beside(connection, name: str, *, schema: str | None = None) -> Iterator:
 
 
 def restore_into(
-    connection,
-    name: str,
-    store: Store,
-    manifest: Manifest,
-    progress: Progress,
-    *,
-    trust: Sequence[str] = (),
-    purpose: str = INTO,
-) -> None:
-    """Restore into the database `name` of the server, made and marked if it is not there; the mark of --into ends with it.
+    connection, name: str, store: Store, manifest: Manifest, progress: Progress, *, trust: Sequence[str] = ()
+) -> str | None:
+    """Restore into the database `name` of the server, which is made if it is not there.
 
-    Raises Refusal where it is not empty, and where what was restored is not what the backup says.
+    An empty one that is there is replaced, as by restore_over(); return its new name. Raises Refusal, with nothing
+    changed, where it is not empty, and where what was restored is not what the backup says.
     """
     with connection.direct():
-        connection.ensure_connection()
-        refuse_what_cannot_be(manifest, connection)
-        _want_roles(connection, manifest)
-        _require_trust(connection, manifest, trust)
-        with opened(store, manifest, progress) as path:
-            with catalogue(connection) as cursor:
-                cursor.execute("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])
-                is_there = cursor.fetchone()[0]
-            if is_there:
-                _restore(connection, name, path, manifest, progress)
-                return
-            create(connection, name)  # Raises if another client has created it meanwhile; that one is not dropped.
-            with dropped_where_it_fails(connection, name, progress):
-                mark(connection, name, purpose)
-                _restore(connection, name, path, manifest, progress)
-                copy_grants(connection, name)
-                if purpose == INTO:
-                    comment(connection, name, None)
+        with catalogue(connection) as cursor:
+            cursor.execute("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])
+            is_there = cursor.fetchone()[0]
+        if not is_there:
+            _restore_new(connection, name, store, manifest, progress, trust=trust, purpose=INTO)
+            return None
+        with beside(connection, name) as target:
+            if is_used(target):
+                raise Refusal(f"The database {name} is not empty: name another, which is made, or an empty one.")
+            return restore_over(target, store, manifest, progress, trust=trust)
+
+
+def _restore_new(
+    connection, name: str, store: Store, manifest: Manifest, progress: Progress, *, trust: Sequence[str], purpose: str
+) -> None:
+    """Make the database `name`, marked for `purpose`, and restore into it; the mark of --into ends with it.
+
+    Raises Refusal where what was restored is not what the backup says, and drops it then.
+    """
+    connection.ensure_connection()
+    refuse_what_cannot_be(manifest, connection)
+    _want_roles(connection, manifest)
+    _require_trust(connection, manifest, trust)
+    with opened(store, manifest, progress) as path:
+        create(connection, name)  # Raises if another client has created it meanwhile; that one is not dropped.
+        with dropped_where_it_fails(connection, name, progress):
+            mark(connection, name, purpose)
+            _restore(connection, name, path, manifest, progress)
+            copy_grants(connection, name)
+            if purpose == INTO:
+                comment(connection, name, None)
 
 
 @contextmanager
@@ -233,12 +240,14 @@ def restore_over(connection, store: Store, manifest: Manifest, progress: Progres
         with catalogue(connection) as cursor:
             cursor.execute(COMMENT_SQL)
             current, said = cursor.fetchone()
+        if said and said.startswith(MARK):  # Of a restore with --into that did not finish: this one does.
+            said = None
         read_attached(connection).require_no_prepared(current)
         stamp = stamp_of(connection)
         short = current.encode()[:30].decode(errors="ignore")
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
         drop_left(connection, RESTORE)
-        restore_into(connection, new, store, manifest, progress, trust=trust, purpose=RESTORE)
+        _restore_new(connection, new, store, manifest, progress, trust=trust, purpose=RESTORE)
         with (
             beside(connection, _maintenance(connection, current)) as elsewhere,
             dropped_where_it_fails(elsewhere, new, progress),
@@ -327,8 +336,6 @@ def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None
 
 def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Progress) -> None:
     with beside(connection, name, schema=home_of(manifest)) as target:
-        if is_used(target):
-            raise Refusal(f"The database {name} is not empty: name another, which is made, or an empty one.")
         load(target, path, manifest, progress)
         if reason := compare(target, manifest, progress):
             raise Refusal(

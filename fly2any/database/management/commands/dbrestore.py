@@ -61,8 +61,9 @@ class Command(BaseCommand):
         current = connection.settings_dict["NAME"]
         if into is not None:
             want_name(connection, into)
-            restore_into(connection, into, store, manifest, progress, trust=trust)
+            old = restore_into(connection, into, store, manifest, progress, trust=trust)
             self.stdout.write(f"Restored  into {into}, compared: every row is there.")
+            self.say_kept("the empty database", old)
             return
         for note in read_attached(connection).notes():
             self.stdout.write(f"Note      {note}")
@@ -74,10 +75,12 @@ class Command(BaseCommand):
             )
             return
         old = restore_over(connection, store, manifest, progress, trust=trust)
-        self.stdout.write(
-            f"Restored  {current}, compared: every row is there.\n"
-            f"Kept      the old database as {old}. When it is no longer needed: DROP DATABASE {quote(old)}"
-        )
+        self.stdout.write(f"Restored  {current}, compared: every row is there.")
+        self.say_kept("the old database", old)
+
+    def say_kept(self, what, old):
+        if old:
+            self.stdout.write(f"Kept      {what} as {old}. When it is no longer needed: DROP DATABASE {quote(old)}")
 
     def put_back(self, connection, name, unsigned):
         archives, progress = archives_of(connection), Terminal(self.stderr)
