@@ -215,8 +215,7 @@ def _explained(view):
         try:
             if "\0" in request.path:
                 raise Http404
-            is_form = request.resolver_match.url_name.endswith(("_add", "_change"))  # It says so, and keeps what was entered.
-            queries = (request.GET,) if is_form else (request.GET, request.POST)
+            queries = (request.GET,) if _is_form(request) else (request.GET, request.POST)
             if any("\0" in value for fields in queries for _, values in fields.lists() for value in values):
                 raise BadParameter("The request contained a NUL character, which was ignored.")
             return view(request, *args, **kwargs)
@@ -226,3 +225,8 @@ def _explained(view):
             return HttpResponseRedirect("../" if takes_only_post else request.path)
 
     return explained
+
+
+def _is_form(request) -> bool:
+    """Return whether a page is a form, which says itself that it takes no NUL, and keeps what was entered."""
+    return (request.resolver_match.url_name or "").endswith(("_add", "_change"))

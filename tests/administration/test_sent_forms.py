@@ -104,6 +104,15 @@ def test_a_nul_is_removed_with_a_message_and_what_was_entered_stays(ana, staff, 
     assert staff.post(url, again).status_code == 302
 
 
+def test_an_address_without_a_name_is_answered(ana, staff):
+    old = staff.get(f"/admin/accounts/user/{ana.pk}/")  # Django's own, for links.
+    unknown = [
+        staff.get(f"/admin/{path}").status_code for path in ("nope/", "accounts/nope/", f"accounts/user/{ana.pk}/chnage/")
+    ]
+
+    assert (old.status_code, old.headers["Location"], unknown) == (302, address(User, "change", ana.pk), [404, 404, 302])
+
+
 def test_a_nul_in_a_new_row_is_a_message_too(ana, staff):
     page = staff.post(address(WishlistItem, "add"), {"user": f"{ana.pk}\0", "flight_data": "{}", "notes": "kept"})
 
