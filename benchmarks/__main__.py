@@ -8,7 +8,7 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
 
 import django
 
-BENCHMARKS = ("migrate", "status", "deletion", "seed", "adoption", "admin", "load", "backup", "partition")
+BENCHMARKS = ("startup", "migrate", "status", "deletion", "seed", "adoption", "admin", "load", "backup", "partition")
 
 
 def main():
