@@ -75,7 +75,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             error.database_variable = self.settings_dict.get("VARIABLE")  # type: ignore[attr-defined]
             raise
         # Each BEGIN names it: what is looked at behind a lock must be seen as it is by then, whatever a role's default is.
-        connection.isolation_level = self.isolation_level
+        connection.isolation_level = self.isolation_level  # type: ignore[attr-defined]
         return connection
 
     def init_connection_state(self):

@@ -2,8 +2,10 @@
 
 import pytest
 
+from fly2any.database.adoption import adopt, assess
+from fly2any.database.watching import Progress
 from tests import prisma
-from tests.conftest import manage, start_manage
+from tests.conftest import django, manage, start_manage
 from tests.database.sites import adopted, contents, is_as_migrated, plan
 from tests.servers import open_transaction, wait_until
 
@@ -147,3 +149,38 @@ def test_a_check_that_a_killed_run_left_is_dropped_though_nulls_came(exact):
 
     assert exact.execute("SELECT conname FROM pg_constraint WHERE conname LIKE 'adopting%'") == []
     assert manage("dbstatus", url=exact.url).returncode == 0
+
+
+@pytest.mark.slow
+def test_after_each_step_what_is_left_is_the_rest_of_the_plan(exact):
+    planned, left = [], []
+
+    def is_looked_at(step):  # What changes no more than rows is repeated where there are none to change.
+        return step.table == "verification_tokens" and "statistics" not in step.what and not step.repeated
+
+    def steps(assessment):
+        return [step.what for step in assessment.steps if is_looked_at(step)]
+
+    def done(step, seconds):
+        if is_looked_at(step):
+            again = assess(connection)
+            left.append((steps(again), again.blockers))
+
+    with django(exact) as connection:
+        planned += steps(assess(connection))
+        adopt(connection.alias, patience=10, progress=Progress(), repair=False, end_idle=False, done=done)
+
+    assert left == [(planned[number:], ()) for number in range(1, len(planned) + 1)]
+
+
+@pytest.mark.slow
+def test_a_unique_constraint_that_stands_for_the_primary_key_is_replaced(exact):
+    """Of a run of an earlier version that was cut short."""
+    exact.execute(
+        "ALTER TABLE verification_tokens ADD id text NOT NULL DEFAULT gen_random_uuid()::text,"
+        " ADD CONSTRAINT verification_tokens_pkey UNIQUE (id)"
+    )
+
+    adopted(exact)
+
+    assert is_as_migrated(exact)

@@ -198,7 +198,7 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
             taken = not (journal.is_readable(live) and Table(name) in live.tables)
         elif name == PRIMARY_KEY.name:
             half = [index for index in live.indexes if replace(index, valid=True, ready=True) == index_for(PRIMARY_KEY)]
-            taken = not half and PRIMARY_KEY not in live.keys
+            taken = not half and {PRIMARY_KEY, replace(PRIMARY_KEY, primary=False)}.isdisjoint(live.keys)
         else:
             taken = table != wanted[name]  # On its own table it is compared with the definition.
         if taken:

@@ -56,7 +56,7 @@ def converted(expected: Catalog, live: Catalog) -> Catalog:
     keys, indexes = list(live.keys), list(live.indexes)
     for key in expected.keys:
         if index_of(key, live) is not None or _is_half_made(key, live, added.values(), tables):
-            keys.append(key)
+            keys = [*(other for other in keys if other != replace(key, primary=False)), key]
             made = index_for(key)
             indexes = [other for other in indexes if replace(other, valid=True, ready=True) != made]
     checks = tuple(check for check in live.checks if not is_ours(check))

@@ -144,7 +144,7 @@ def conversion(
     for table in expected.tables:
         columns = [column for column in expected.columns if column.table == table.name]
         retyped = [c for c in columns if (c.table, c.name) in there and is_convertible(c, there[c.table, c.name])]
-        keys = [key for key in expected.keys if key.table == table.name and index_of(key, live)]
+        keys = [key for key in expected.keys if key.table == table.name and not key.primary and index_of(key, live)]
         if retyped or keys:
             names = {column.name for column in retyped}
             sizes = {entry.index: entry.bytes for entry in indexed if entry.table == table.name and entry.column in names}
@@ -219,6 +219,12 @@ def add_column(column: Column, now: Column | None, live: Catalog) -> Iterator[St
         yield require(column)
     if not any(key.table == table and key.primary for key in live.keys):
         key = f"{table}_pkey"
+        if Key(table, key, (name,)) in live.keys:
+            yield Step(
+                table,
+                f"a unique constraint {key} that an interrupted run left is dropped",
+                ((f"{alter} DROP CONSTRAINT {quote(key)}",),),
+            )
         if index_for(Key(table, key, (name,), primary=True)) not in live.indexes:
             build = f"CREATE UNIQUE INDEX CONCURRENTLY {quote(key)} ON {quote(table)} ({quote(name)})"
             yield Step(table, f"the index of the primary key {key}", ((build,),))
