@@ -183,6 +183,34 @@ def test_code_that_claims_to_want_a_privilege_makes_a_backup_neither_good_nor_ba
     assert (manifest.state, manifest.verdict.reason) == ("unverified", f"{what} ({state}) could not be restored here")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [
+        ("RAISE EXCEPTION 'no' USING ERRCODE = '22012'", "TABLE DATA checked (22012) cannot be restored"),
+        ("DELETE FROM public.precious", '"public"."precious" has 0 rows and not 1'),
+    ],
+    ids=["an error", "other rows"],
+)
+def test_code_of_another_role_makes_no_backup_bad(migrated, taken, act, reason):
+    role = f"{migrated.name}_mallory"
+    migrated.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA zal AUTHORIZATION {role}")
+    migrated.execute("CREATE TABLE precious (id int); INSERT INTO precious VALUES (1)")
+    try:
+        dataclasses.replace(migrated, user=role).execute(
+            f"""CREATE FUNCTION zal.act(int) RETURNS bool LANGUAGE plpgsql AS $f$
+                BEGIN IF current_database() = 'trial' THEN {act}; END IF; RETURN true; END $f$;
+                CREATE TABLE zal.checked (id int CHECK (zal.act(id))); INSERT INTO zal.checked VALUES (1)"""
+        )
+        manifest = taken()
+    finally:
+        migrated.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+    assert manifest.state == "unverified"
+    assert manifest.verdict.reason.startswith(reason)
+    assert manifest.verdict.reason.endswith(f"; code of {role} may have run in the trial restore")
+
+
 def test_an_entry_is_named_without_its_owner():
     owners = ("role", "my role", "other")
 
@@ -327,10 +355,22 @@ RESTORED = Findings((), (), ())
             {},
             ("TABLE DATA t (22P02) cannot be restored; t has 0 rows and not 2", "bad"),
         ),
+        (
+            Findings((), ("t has 1 rows and not 2",), ()),
+            {"strangers": ("mallory",)},
+            ("t has 1 rows and not 2; code of mallory may have run in the trial restore", "unverified"),
+        ),
+        (
+            Findings((), (), ("1", "2", "3", "4", "5", "6")),
+            {"strangers": ("mallory", "bob")},
+            ("1; 2; 3; 4; 5; and 1 more; code of mallory, bob may have run in the trial restore", "unverified"),
+        ),
+        (RESTORED, {"strangers": ("mallory",), "readable": False}, ("pg_restore cannot read the dump to its end.", "bad")),
+        (RESTORED, {"strangers": ("mallory",)}, ("", "good")),
     ],
 )
 def test_a_verdict_follows_from_states_and_comparison(found, facts, expected):
-    assert decided(found, **{"readable": True, "unlike": (), "by_copy": True, **facts}) == expected
+    assert decided(found, **{"readable": True, "unlike": (), "by_copy": True, "strangers": (), **facts}) == expected
 
 
 COUNTS = "warning: errors ignored on restore: "

@@ -1,14 +1,15 @@
 """Proving a backup: restored on a server of its own, compared with its manifest, and judged good, bad or not verified.
 
 Bad is what has other rows than it should, or cannot be read or restored for what is in it. Whatever may be for want of a
-privilege, a role, an extension, a locale or room says nothing of the backup: then it is not verified, with the reason.
+privilege, a role, an extension, a locale or room, or the doing of another role's code that a restore runs, says nothing of
+the backup: then it is not verified, with the reason.
 """
 
 from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -28,7 +29,7 @@ from . import tools
 from .contents import BY_COPY, clauses, differences, read_contents
 from .manifest import Manifest, Verdict, as_json, home_of, judged
 from .properties import creation
-from .restore import refuse_what_cannot_be, shown
+from .restore import refuse_what_cannot_be, shown, untrusted
 from .sealing import ENDING, keys_in
 from .store import Store, opened
 from .take import findings_of
@@ -113,11 +114,11 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
     with connection.direct():
         connection.ensure_connection()
         refuse_what_cannot_be(manifest, connection)
-        like, clock = creation(connection, DATABASE), read_clock(connection)
+        like, clock, others = creation(connection, DATABASE), read_clock(connection), untrusted(connection, manifest)
         _, version = tools.server_version(connection)
     try:
         with opened(store, manifest, progress) as path:
-            verdict = judge(path, manifest, like, clock, progress)
+            verdict = judge(path, manifest, like, others, clock, progress)
     except Unfit as unfit:
         verdict = Verdict(clock.now(), version, str(unfit), "bad")
     progress.clear()
@@ -127,8 +128,13 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
     return tried
 
 
-def judge(path: Path, manifest: Manifest, like: sql.Composed, clock: Clock, progress: Progress) -> Verdict:
-    """Return the verdict over the dump at `path`, dated by `clock`; `like` makes a database like the original."""
+def judge(
+    path: Path, manifest: Manifest, like: sql.Composed, strangers: Sequence[str], clock: Clock, progress: Progress
+) -> Verdict:
+    """Return the verdict over the dump at `path`, dated by `clock`.
+
+    `like` makes a database like the original, and `strangers` are the roles in the dump whose code may do anything to the trial.
+    """
     server, tool = (int(version.partition(".")[0]) for version in (manifest.server, manifest.tool))
     version = ""
     try:
@@ -150,7 +156,8 @@ def judge(path: Path, manifest: Manifest, like: sql.Composed, clock: Clock, prog
         readable = (
             code == 0 or not (found.changed or found.absent) or tools.read(restoring, path, "--file=/dev/null") is not None
         )
-        reason, state = decided(found, readable=readable, unlike=its.unlike, by_copy=manifest.hashing == BY_COPY)
+        by_copy = manifest.hashing == BY_COPY
+        reason, state = decided(found, readable=readable, unlike=its.unlike, by_copy=by_copy, strangers=strangers)
         left_out = tuple(map(str, found.left_out())) if state == "good" else ()
         return Verdict(clock.now(), version, reason, state, left_out)
     except (Refusal, EmbeddedServerError, Error, OSError, subprocess.SubprocessError) as error:
@@ -160,21 +167,29 @@ def judge(path: Path, manifest: Manifest, like: sql.Composed, clock: Clock, prog
         return Verdict(clock.now(), version, f"the server for the trial restore refused: {said}", "unverified")
 
 
-def decided(found: Findings, *, readable: bool, unlike: tuple[str, ...], by_copy: bool) -> tuple[str, str]:
-    """Return the reason and the state that follow from what was found."""
+def decided(
+    found: Findings, *, readable: bool, unlike: tuple[str, ...], by_copy: bool, strangers: Sequence[str]
+) -> tuple[str, str]:
+    """Return the reason and the state that follow from what was found, where code of `strangers` ran."""
     left_out, others = found.left_out(), found.others()
     foreign = [*(f"{one} was left out" for one in left_out), *(f"it was tried with {one}" for one in unlike)]
+    foreign += [f"code of {', '.join(strangers)} may have run in the trial restore"] if strangers else []
     foreign += [found.unknown] if found.unknown else []
     if not readable:
         return "pg_restore cannot read the dump to its end.", "bad"
     if unknown := [one for one in others if not one.state.startswith(OF_THE_DUMP) or one.state in ELSEWHERE]:
-        return clauses([*(f"{one} could not be restored here" for one in unknown), *foreign]), "unverified"
-    if found.changed and (by_copy or not unlike) and not others and not found.unknown:
+        return _said([f"{one} could not be restored here" for one in unknown], foreign), "unverified"
+    if found.changed and (by_copy or not unlike) and not others and not found.unknown and not strangers:
         return clauses(found.changed), "bad"
     wrong = [*(f"{one} cannot be restored" for one in others), *found.changed, *found.absent]
     if wrong:
-        return clauses([*wrong, *foreign]), "unverified" if foreign else "bad"
+        return _said(wrong, foreign), "unverified" if foreign else "bad"
     return (found.unknown, "unverified") if found.unknown else ("", "good")
+
+
+def _said(wrong: list[str], foreign: list[str]) -> str:
+    """Return what is wrong, and what else may be its cause, however much is wrong."""
+    return "; ".join(clauses(part) for part in (wrong, foreign) if part)
 
 
 def unknown_failures(code: int, last: str, *, named: int, logged: int) -> str:

@@ -48,8 +48,9 @@ MISSING_SQL = """
 """
 # Whose code a restore runs as the role that restores, which has more privileges: not of superusers, who have all anyway.
 OTHERS_SQL = """
-    SELECT rolname FROM pg_catalog.pg_roles
-    WHERE rolname = ANY (%s) AND NOT rolsuper AND rolname NOT IN (current_user, session_user) ORDER BY rolname COLLATE "C"
+    SELECT name FROM unnest(%s::text[]) AS name
+    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name AND (rolsuper OR rolname IN (current_user, session_user)))
+    ORDER BY name COLLATE "C"
 """
 COMMENT_SQL = """
     SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
@@ -317,15 +318,20 @@ def _want_roles(connection, manifest: Manifest) -> None:
         )
 
 
+def untrusted(connection, manifest: Manifest) -> list[str]:
+    """Return the roles whose code a restore runs as another: neither superusers, nor this one, nor those whose database it was."""
+    with catalogue(connection) as cursor:
+        cursor.execute(OTHERS_SQL, [list(manifest.owners)])
+        return [name for (name,) in cursor.fetchall() if name not in manifest.trusted]
+
+
 def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None:
-    """Raise Refusal where code of roles would run as this one that are neither in `trust` nor those whose database it was.
+    """Raise Refusal where code of roles would run as this one that are neither trusted nor in `trust`.
 
     A restore runs functions in checks, for example, as the role that restores. An unsigned backup is
     not checked: it was trusted as a whole with --unsigned.
     """
-    with catalogue(connection) as cursor:
-        cursor.execute(OTHERS_SQL, [list(manifest.owners)])
-        others = [name for (name,) in cursor.fetchall() if name not in (*manifest.trusted, *trust)]
+    others = [name for name in untrusted(connection, manifest) if name not in trust]
     if others and manifest.signed == SIGNED:
         options = " ".join(f"--trust {shlex.quote(name)}" for name in others)
         raise Refusal(
