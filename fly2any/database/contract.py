@@ -53,6 +53,10 @@ class Version:
         first = self.app in PHASE7_APPS and self.since.endswith(".0001_initial")
         return first and (self.object.table, self.object.name) not in NOT_PHASE7
 
+    def holds(self, applied: Collection[str]) -> bool:
+        """Say whether a database has it to which the migrations in `applied` were applied, and no others."""
+        return self.since in applied and self.until not in applied
+
 
 @dataclass(frozen=True, slots=True)
 class Contract:
@@ -61,7 +65,7 @@ class Contract:
 
     def expected(self, applied: Collection[str]) -> tuple[Version, ...]:
         """Return what a database must have to which the migrations in `applied` were applied, and no others."""
-        return tuple(version for version in self.versions if version.since in applied and version.until not in applied)
+        return tuple(version for version in self.versions if version.holds(applied))
 
 
 def catalog_of(versions: Iterable[Version]) -> Catalog:

@@ -88,7 +88,7 @@ def plan_reset(connection) -> Reset:
     schema = read_schema(connection)
     place = {"schema": schema, "tables": tables}
     applied = [f"{app}.{name}" for app, name in executor.loader.applied_migrations]
-    expected = contracts.catalog_of(version for version in contracts.load().expected(applied) if version in versions)
+    expected = contracts.catalog_of(version for version in contracts.load().expected(applied) if version.app in apps)
     differ = [one for one in compare(expected, read_catalog(connection, schema=schema)).findings if one.code in HINDER]
     if differ:
         raise Refusal(

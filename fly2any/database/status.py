@@ -135,7 +135,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
     applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
     stale = [name for name in migrations.known if name not in contract.migrations]
     expected = contract.expected(applied)
-    pending = contracts.catalog_of(version for version in contract.versions if version not in expected)
+    pending = contracts.catalog_of(version for version in contract.versions if not version.holds(applied))
     comparison = compare(contracts.catalog_of(expected), actual, pending=pending)
     findings = [
         *server.findings(),
