@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,25 @@ def test_a_room_imports_only_what_is_below_it(room):
     }
 
     assert upwards == set()
+
+
+def modules_of_the_database():
+    """What each module of fly2any.database imports of the others when it is imported."""
+    folder = PROJECT / "fly2any" / "database"
+    names = {
+        ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in folder.rglob("*.py")
+    }
+    return {
+        name: {module for module in imported(path) if module in names and not f"{name}.".startswith(f"{module}.")}
+        for name, path in names.items()
+    }
+
+
+def test_no_module_of_the_database_is_imported_by_what_it_imports():
+    order = [*TopologicalSorter(modules_of_the_database()).static_order()]  # It raises CycleError.
+
+    assert "fly2any.database.status" in order
 
 
 def test_the_tests_need_nothing_but_requirements_txt():
