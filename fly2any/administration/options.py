@@ -14,7 +14,7 @@ from django.contrib.admin.utils import label_for_field, unquote
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models
-from django.http import HttpResponseRedirect, StreamingHttpResponse
+from django.http import FileResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, path
 from django.utils.choices import flatten_choices
@@ -29,7 +29,7 @@ from .accesses import note, record
 from .cascade import carried_along
 from .changelist import ChangeList
 from .dashboard import Figure
-from .export import rows_as_csv
+from .export import rows_as_csv, spooled
 from .filters import BadParameter
 from .forms import SchemaForms
 from .indexes import leads, orders
@@ -169,9 +169,9 @@ class ModelAdmin(SavedForms, SchemaForms, admin.ModelAdmin):
             return HttpResponseRedirect("../")
         note(request, Access.Action.EXPORTED, self.model, query=request.GET.urlencode())
         record(request)
-        response = StreamingHttpResponse(rows_as_csv(rows, without=self.secrets), content_type="text/csv; charset=utf-8")
-        response["Content-Disposition"] = f'attachment; filename="{self.opts.db_table}.csv"'
-        return response
+        export = spooled(rows_as_csv(rows, without=self.secrets))
+        name, length = f"{self.opts.db_table}.csv", {"Content-Length": str(export.size)}
+        return FileResponse(export, as_attachment=True, filename=name, content_type="text/csv; charset=utf-8", headers=length)
 
     @method_decorator(require_safe)
     def history_view(self, request, object_id, extra_context=None):

@@ -2,13 +2,18 @@
 
 import csv
 import io
+from functools import partial
+from pathlib import Path
 
 import pytest
+from django.db import connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.pq import TransactionStatus
 
 from accounts.models import User
 from engagement.models import Notification
+from fly2any.administration import export
 from fly2any.administration.export import rows_as_csv
 from fly2any.administration.models import Access
 from tests.administration.conftest import address
@@ -73,3 +78,43 @@ def test_nothing_found_is_exported_as_a_header(member):
     assert b"".join(response.streaming_content).decode().splitlines() == [
         ",".join(field.attname for field in User._meta.local_fields if field.name != "password")
     ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_reads_an_export_slowly_keeps_no_transaction(client):
+    client.force_login(User.objects.create_superuser("boss@example.com"))
+    User.objects.bulk_create(User(email=f"{number}@example.com", name="a" * 100_000) for number in range(5))
+
+    response = client.post(address(User, "export"))
+    next(iter(response))
+
+    assert connection.connection is None or connection.connection.info.transaction_status == TransactionStatus.IDLE
+    assert int(response.headers["Content-Length"]) > 500_000
+    response.close()
+
+
+def test_few_exports_at_a_time_leave_threads_to_other_pages(member):
+    client = member("Administrators")
+    sent = [client.post(address(User, "export")) for _ in range(export.AT_ONCE)]
+
+    refused = client.post(address(User, "export"), follow=True)
+    assert b"".join(sent.pop().streaming_content)
+    sent.append(client.post(address(User, "export")))
+
+    assert (refused.redirect_chain, sent[-1].status_code) == ([("../", 302)], 200)
+    assert "Other exports are still being sent" in refused.content.decode()
+    assert all(b"".join(one.streaming_content) for one in sent)
+    assert Access.objects.filter(action="exported").count() == export.AT_ONCE + 1
+
+
+@pytest.mark.parametrize("largest", [10, 10_000], ids=["too large", "a full disk"])
+def test_an_export_that_does_not_fit_is_a_message_and_keeps_no_place(member, monkeypatch, largest):
+    client = member("Administrators")
+    monkeypatch.setattr(export, "LARGEST", largest)
+    monkeypatch.setattr(export.tempfile, "TemporaryFile", partial(Path("/dev/full").open, "wb", buffering=0))
+
+    pages = [client.post(address(User, "export"), follow=True).content.decode() for _ in range(export.AT_ONCE + 1)]
+
+    sentence = "The export exceeds 1 GB" if largest == 10 else "No space left on device"
+    assert [sentence in page for page in pages] == [True] * len(pages)
+    assert Access.objects.filter(action="exported").count() == 0
