@@ -135,7 +135,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
             isinstance(word, str) for word in words
         ):
             raise ValueError("a value of another kind")
-        if manifest.hashing not in (BY_SELECT, BY_COPY):
+        if manifest.hashing not in (BY_SELECT, BY_COPY) or not all(re.fullmatch(r"-?[0-9]{1,40}", one) for one in hashes):
             raise ValueError("no hash of ours")
         if not all(re.fullmatch(r"\d{1,4}(\.\d+)?", version) for version in (manifest.server, manifest.tool)):
             raise ValueError("no version")

@@ -26,7 +26,7 @@ from ..diagnosis import Refusal, Unfit, explain
 from ..status import verify
 from ..watching import Progress
 from . import tools
-from .contents import BY_COPY, clauses, differences, read_contents
+from .contents import BY_COPY, clauses, differences, read_contents, read_hashed
 from .manifest import Manifest, Verdict, as_json, home_of, judged
 from .properties import creation
 from .restore import refuse_what_cannot_be, shown, untrusted
@@ -257,8 +257,9 @@ def _try(
     with transaction.atomic(using=its.connection.alias):
         found = read_contents(its.connection, progress.show, how=manifest.hashing)
     both = {name: content for name, content in manifest.tables.items() if name in found}
-    changed = differences(both, {name: found[name] for name in both})
-    absent = [one for one in differences(manifest.tables, found) if one not in changed]
+    hashed = read_hashed(its.connection)
+    changed = differences(both, {name: found[name] for name in both}, hashed)
+    absent = [one for one in differences(manifest.tables, found, hashed) if one not in changed]
     absent += [f"dbstatus finds {one}" for one in findings_of(verify(its.connection)) if one not in manifest.findings]
     return Findings(tuple(failures), tuple(changed), tuple(absent), unknown), code
 

@@ -26,7 +26,7 @@ from ..status import verify
 from ..watching import Progress
 from . import tools
 from .attached import read_attached
-from .contents import clauses, differences, read_contents
+from .contents import clauses, differences, read_contents, read_hashed
 from .manifest import Manifest, home_of
 from .properties import copy_grants, copy_properties, create
 from .signing import SIGNED
@@ -136,7 +136,7 @@ def compare(connection, manifest: Manifest, progress: Progress) -> str:
     """Return what in the database of `connection` is not as in the backup, "" where it is all the same."""
     with transaction.atomic(using=connection.alias):
         found = read_contents(connection, progress.show, how=manifest.hashing)
-    different = differences(manifest.tables, found)
+    different = differences(manifest.tables, found, read_hashed(connection))
     report = verify(connection)
     different += [f"dbstatus finds {finding}" for finding in findings_of(report) if finding not in manifest.findings]
     progress.clear()
