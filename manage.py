@@ -50,7 +50,7 @@ def refuse_other_encodings(arguments):
 def run():
     """Run the command; what it raises is said in a sentence, which is exit code 2."""
     try:
-        from django.core.management import execute_from_command_line
+        import django  # noqa: F401
     except ImportError:
         if (Path(__file__).resolve().parent / ".venv" / "ready").exists():
             sys.exit("This Python has no Django, and the project's own has: run `. .venv/bin/activate` first.")
@@ -59,6 +59,7 @@ def run():
     from django.core.exceptions import ImproperlyConfigured
 
     from fly2any.database.diagnosis import explain
+    from fly2any.database.management.utility import Utility
 
     try:
         refuse_other_encodings(sys.argv)
@@ -66,7 +67,7 @@ def run():
             if settings.URLS_NOT_USED:
                 sys.stderr.write(f"{settings.URLS_NOT_USED}\n")
         try:
-            execute_from_command_line(sys.argv)
+            Utility(sys.argv).execute()
         finally:
             sys.stdout.flush()
     except BrokenPipeError:

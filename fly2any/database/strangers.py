@@ -5,6 +5,7 @@ A role needs only TRIGGER on a table to add a trigger. The schema's owner and th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -53,6 +54,8 @@ REFERRING_SQL = f"""
       AND c.relowner NOT IN (SELECT oid FROM trusted) AND {ACTS_SQL}
     ORDER BY 1, 2, 3, 4
 """
+
+WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|TRUNCATE|MERGE|COPY)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,3 +115,17 @@ def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes
     if found := list(read_strangers(connection, schema=schema, tables=tables, deletes=deletes)):
         more = f" `manage.py dbstatus` lists {len(found) - 1} more." if len(found) > 1 else ""
         raise Refusal(f"Nothing was changed. {found[0].sentence}. {found[0].cure}{more}")
+
+
+def refuse_before_writes(connection) -> None:
+    """Have `connection` raise Refusal at the first statement that would run code of another role: for commands that are Django's."""
+    asked = set()
+
+    def ask(execute, statement, parameters, many, context):
+        written = WRITES.match(statement) if isinstance(statement, str) else None
+        if written and (kind := written[1].upper()) not in asked:
+            asked.add(kind)
+            refuse_strangers(connection, deletes=kind in ("DELETE", "UPDATE"))
+        return execute(statement, parameters, many, context)
+
+    connection.execute_wrappers.append(ask)

@@ -6,22 +6,27 @@ import time
 from datetime import UTC, date, datetime
 
 import pytest
+from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.db import Error
 
 from fly2any.database import journal
 from fly2any.database.adoption import adopt, assess
+from fly2any.database.backup.store import store_at
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.migrating import migrating
+from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import sweep
 from fly2any.database.seed import seed
 from fly2any.database.server import read_home
 from fly2any.database.status import verify
+from fly2any.database.strangers import refuse_before_writes
 from fly2any.database.watching import Progress
 from fly2any.database.write_check import check_writes
 from fly2any.postgres.search_path import SearchPathError
-from tests.conftest import django
+from tests.conftest import django, manage
+from tests.database.old_rows import CASES, put, swept
 
 HARMLESS = "CREATE FUNCTION public.caught() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'a' $$"
 ARMED = """
@@ -189,6 +194,49 @@ def test_no_trigger_of_another_role_runs_as_the_role_that_writes(migrated, stran
     assert str(refused.value).endswith(
         f"Nothing was changed. Trigger zz of {table} runs code of the role {role} with the privileges of the role that writes to"
         f" {table}. {cure(role, table)}"
+    )
+
+
+def test_no_trigger_of_another_role_runs_while_archived_rows_are_put_back(migrated, stranger_of, tmp_path):
+    role = stranger_of(migrated)
+    put(migrated, "price_history", "old", CASES["price_history"][0])
+    swept(migrated, "price_history", tmp_path)
+    migrated.execute(RUNS.format(role=role) + EVERY_ROW.format(table="price_history"))
+
+    with django(migrated) as connection:
+        archives = Archives(store_at(str(tmp_path)), migrated.name)
+        [name] = [path.stem for path in tmp_path.glob("*.json")]
+        with pytest.raises(Refusal, match=rf"^Nothing was changed\. Trigger zz of price_history runs code of the role {role} "):
+            archives.load(connection, name, Progress())
+
+
+def test_before_a_command_of_djangos_writes_it_is_asked_whose_code_would_run(migrated, stranger_of):
+    role = stranger_of(migrated)
+    migrated.execute(RUNS.format(role=role) + EVERY_ROW.format(table="auth_group"))
+
+    with django(migrated) as connection:
+        refuse_before_writes(connection)
+        groups = Group.objects.using(connection.alias)
+        assert groups.count() == 3
+        with pytest.raises(Refusal, match=rf"^Nothing was changed\. Trigger zz of auth_group runs code of the role {role} "):
+            groups.create(name="another")
+
+
+@pytest.mark.parametrize(
+    ("words", "table"),
+    [(["createsuperuser", "--noinput", "--email", "a@example.com"], "users"), (["clearsessions"], "django_session")],
+)
+def test_no_trigger_of_another_role_runs_in_a_command_of_djangos(migrated, stranger_of, words, table):
+    role = stranger_of(migrated)
+    trigger = f"CREATE TRIGGER zz BEFORE INSERT OR DELETE ON {table} EXECUTE FUNCTION public.ran()"
+    migrated.execute(RUNS.format(role=role) + trigger)
+
+    refused = manage(*words, url=migrated.url)
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        f"Nothing was changed. Trigger zz of {table} runs code of the role {role} with the privileges of the role that writes to"
+        f" {table}. {cure(role, table)}\n"
     )
 
 

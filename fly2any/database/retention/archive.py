@@ -24,6 +24,7 @@ from ..backup.workfolder import work_folder
 from ..catalog import quote
 from ..diagnosis import Refusal, Unfit
 from ..locks import LOCK_TIMEOUT
+from ..strangers import refuse_strangers
 from ..watching import Progress
 from .description import Archive, Part, as_json, from_json
 from .rules import RULES, Rule
@@ -207,6 +208,7 @@ class Archives:
                 connection.cursor() as cursor,
             ):
                 pin(cursor, HERE)
+                refuse_strangers(connection, [part.table for part in archive.parts])
                 for place, part in enumerate(archive.parts):
                     progress.show(f"loading {part.table}", 100 * place / len(archive.parts))
                     with whole.open(f"{part.table}.copy") as entry:
