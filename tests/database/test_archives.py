@@ -61,6 +61,18 @@ def test_a_row_whose_text_is_longer_than_a_gigabyte_with_its_quotes_is_archived_
     assert migrated.execute("SELECT id, length(currency) FROM price_history") == [("big", 540000000)]
 
 
+def test_rows_with_a_column_that_is_always_an_identity_come_back(migrated, tmp_path):
+    put(migrated, "price_history", "first", CASES["price_history"][0])
+    migrated.execute("ALTER TABLE price_history ADD COLUMN seq int GENERATED ALWAYS AS IDENTITY (START 7)")
+
+    swept(migrated, "price_history", tmp_path)
+    with django(migrated) as connection:
+        [name] = [path.stem for path in tmp_path.glob("*.json")]
+        Archives(store_at(str(tmp_path)), migrated.name).load(connection, name, Progress())
+
+    assert migrated.execute("SELECT id, seq FROM price_history") == [("first", 7)]
+
+
 OLD_HASHES = """
     SELECT count(*), COALESCE(sum(('x' || left(md5(ROW(t.*)::text), 16))::bit(64)::bigint), 0)::text FROM {table} AS t
 """

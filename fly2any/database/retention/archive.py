@@ -322,7 +322,8 @@ def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
         left_out = cursor.rowcount
     cursor.execute(f"DELETE FROM {beside} AS t WHERE EXISTS (SELECT FROM {table} AS o WHERE o.id = t.id)")
     already = cursor.rowcount
-    cursor.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {beside} ON CONFLICT DO NOTHING")
+    overriding = "OVERRIDING SYSTEM VALUE"  # Of a column that is always an identity, as the site may have added.
+    cursor.execute(f"INSERT INTO {table} ({columns}) {overriding} SELECT {columns} FROM {beside} ON CONFLICT DO NOTHING")
     added = cursor.rowcount
     return Loaded(part.table, added, already, went - left_out - already - added, left_out)
 
