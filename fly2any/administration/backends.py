@@ -1,13 +1,18 @@
-"""Signing in takes turns: few at a time in a process, one at a time for an address and a network."""
+"""Signing in takes turns: few at a time in a process, one at a time for an address and a network.
+
+A browser in which staff have signed in before has turns of its own: others, however many, do not keep it out.
+"""
 
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
-from threading import BoundedSemaphore, Lock
+from threading import Lock
 
 from axes.backends import AxesStandaloneBackend
+from django.conf import settings
+from django.core import signing
 from django.db import connection, transaction
 from django.http import HttpResponse
 
@@ -16,11 +21,11 @@ from fly2any.database.locks import SIGN_IN_LOCK
 from .accesses import network_of
 
 TURN_SQL = "SELECT pg_catalog.pg_try_advisory_xact_lock(%s, pg_catalog.hashtext(%s))"
-AT_ONCE = 2  # Sign-ins of a process that have a transaction, and so a server connection of a pooler, while a hash is computed.
-PLACES = 5  # Sign-ins of a process that are tried or wait: fewer than its threads, which other pages need.
-OF_ONE_NETWORK = 3  # Of these; one client must not keep everybody else from signing in.
 PATIENCE = 2.0  # Seconds that a sign-in waits.
 PAUSE = 0.05  # Seconds until it tries again.
+DEVICE = "__Host-device" if settings.SESSION_COOKIE_SECURE else "device"
+DEVICE_SALT = "fly2any.administration.device"
+REMEMBERED = 365 * 24 * 3600  # Seconds.
 
 
 class Crowd(Exception):  # noqa: N818  Nothing is broken: others are at it.
@@ -28,38 +33,66 @@ class Crowd(Exception):  # noqa: N818  Nothing is broken: others are at it.
 
 
 class Places:
-    """The places for sign-ins in a process."""
+    """Places for sign-ins in a process, `number` in all and `each` for one client; one at a time has its turn.
 
-    def __init__(self) -> None:
-        self.changing, self.taken = Lock(), Counter[str | None]()
-        self.turns = BoundedSemaphore(AT_ONCE)
+    A turn has a transaction, and so a server connection of a pooler, while a hash is computed.
+    """
+
+    def __init__(self, number: int, *, each: int) -> None:
+        self.number, self.each = number, each
+        self.changing, self.turn, self.taken = Lock(), Lock(), Counter[str]()
 
     @contextmanager
-    def place(self, network: str | None) -> Iterator[None]:
-        """Hold one of the places; raise Crowd where none is free for `network`."""
+    def place(self, client: str) -> Iterator[None]:
+        """Hold one of the places; raise Crowd where none is free for `client`."""
         with self.changing:
-            if self.taken.total() >= PLACES or self.taken[network] >= OF_ONE_NETWORK:
+            if self.taken.total() >= self.number or self.taken[client] >= self.each:
                 raise Crowd
-            self.taken[network] += 1
+            self.taken[client] += 1
         try:
             yield
         finally:
             with self.changing:
-                self.taken.subtract([network])
+                self.taken.subtract([client])
                 self.taken += Counter()  # Without those that have none.
 
     @contextmanager
-    def turn(self, seconds: float) -> Iterator[None]:
-        """Wait for one of the turns, which are fewer; raise Crowd where none comes in `seconds`."""
-        if not self.turns.acquire(timeout=seconds):
+    def turn_within(self, seconds: float) -> Iterator[None]:
+        """Wait for the turn; raise Crowd where it does not come in `seconds`."""
+        if not self.turn.acquire(timeout=seconds):
             raise Crowd
         try:
             yield
         finally:
-            self.turns.release()
+            self.turn.release()
 
 
-places = Places()
+# Together fewer than a process has threads: other pages need some.
+strangers = Places(3, each=2)  # By network.
+known = Places(2, each=1)  # By user.
+
+
+def place_for(request) -> tuple[Places, str]:
+    """Return the places that a request may take one of, and as whom: as a user where one has signed in in this browser."""
+    if user := request.user.pk or user_of_device(request):
+        return known, str(user)
+    return strangers, str(network_of(request))
+
+
+def user_of_device(request) -> str | None:
+    """Return who has signed in in this browser, by its cookie, None where that is missing, forged or old."""
+    try:
+        return signing.loads(request.COOKIES.get(DEVICE, ""), salt=DEVICE_SALT, max_age=REMEMBERED)
+    except signing.BadSignature:
+        return None
+
+
+def remember_device(request, response) -> None:
+    """Let a browser in which somebody has just signed in be known by a cookie, which says who and opens nothing."""
+    response.set_cookie(
+        DEVICE, signing.dumps(request.user.pk, salt=DEVICE_SALT), max_age=REMEMBERED,
+        secure=settings.SESSION_COOKIE_SECURE, httponly=True, samesite="Strict",
+    )  # fmt: skip
 
 
 class LockoutBackend(AxesStandaloneBackend):
@@ -94,9 +127,10 @@ def in_turn(view):
     def answer(request, *args, **kwargs):
         ends = time.monotonic() + PATIENCE
         try:
-            with places.place(network_of(request)):
+            places, client = place_for(request)
+            with places.place(client):
                 while (left := ends - time.monotonic()) > 0:
-                    with places.turn(left), suppress(Crowd), transaction.atomic():
+                    with places.turn_within(left), suppress(Crowd), transaction.atomic():
                         return view(request, *args, **kwargs)
                     time.sleep(PAUSE)
                 raise Crowd

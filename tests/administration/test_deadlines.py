@@ -7,8 +7,10 @@ from threading import Thread
 import pytest
 from django.contrib.auth.models import Group
 from django.db import connection, connections
+from django.test import Client
 from django.urls import reverse
 
+from accounts import passwords
 from accounts.models import User
 from engagement.models import Notification
 from fly2any.administration import backends, changelist, deadlines
@@ -198,26 +200,50 @@ def test_a_sign_in_that_waits_for_its_turn_is_in_no_transaction(client):
 
 
 def test_sign_ins_of_one_network_leave_a_place_for_others_and_all_leave_threads(client):
+    strangers = backends.strangers
     with ExitStack() as stack:
-        for _ in range(backends.OF_ONE_NETWORK):
-            stack.enter_context(backends.places.place("127.0.0.1"))
+        for _ in range(strangers.each):
+            stack.enter_context(strangers.place("127.0.0.1"))
         begun = time.monotonic()
         answers = [guess(client)]
         took = time.monotonic() - begun
         answers.append(guess(client, REMOTE_ADDR="192.0.2.1"))
-        for number in range(backends.PLACES - backends.OF_ONE_NETWORK):
-            stack.enter_context(backends.places.place(f"192.0.2.{number}"))
+        for number in range(strangers.number - strangers.each):
+            stack.enter_context(strangers.place(f"192.0.2.{number}"))
         answers.append(guess(client, REMOTE_ADDR="198.51.100.1"))
 
     assert ([status for status, *_ in answers], answers[0], took < 1) == ([429, 200, 429], NO_TURN, True)
-    assert backends.places.taken == {}
+    assert strangers.taken == {}
 
 
-def test_no_more_sign_ins_than_two_are_tried_at_a_time(client, monkeypatch):
+def test_who_has_signed_in_in_a_browser_before_is_let_in_although_strangers_take_every_place(client, monkeypatch, settings):
+    settings.SECOND_FACTOR = False
+    monkeypatch.setattr(passwords, "ROUNDS", 4)
+    User.objects.create_superuser("boss@example.com", "a-long-password-1")
+
+    def sign_in(client):
+        sent = {"username": "boss@example.com", "password": "a-long-password-1"}
+        return client.post(f"{reverse('admin:login')}?next=/admin/", sent)
+
+    first = sign_in(client)
+    client.post(reverse("admin:logout"))
+    forged = Client()
+    forged.cookies[backends.DEVICE] = f"{first.cookies[backends.DEVICE].value[:-1]}?"
+    with ExitStack() as stack:
+        for number in range(backends.strangers.number):
+            stack.enter_context(backends.strangers.place(f"192.0.2.{number}"))
+        stack.enter_context(backends.strangers.turn_within(1))
+        statuses = [sign_in(one).status_code for one in (Client(), forged, client)]
+
+    cookie = first.cookies[backends.DEVICE]
+    assert (statuses, cookie["httponly"], cookie["samesite"]) == ([429, 429, 302], True, "Strict")
+    assert backends.DEVICE not in Client().post(reverse("admin:login"), {"username": "a@example.com", "password": "p"}).cookies
+
+
+def test_one_sign_in_of_strangers_is_tried_at_a_time(client, monkeypatch):
     monkeypatch.setattr(backends, "PATIENCE", 0.2)
-    with backends.places.turn(1):
-        one = guess(client)
-        with backends.places.turn(1):
-            answers = [one[0], guess(client)]
+    one = guess(client)
+    with backends.strangers.turn_within(1):
+        answers = [one[0], guess(client)]
 
     assert answers == [200, NO_TURN]
