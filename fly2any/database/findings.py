@@ -47,7 +47,7 @@ CODES = frozenset(
         "index.weaker",
         "index.extra",
         "trigger.extra",
-        "trigger.untrusted",
+        "tables.untrusted",
         "foreign_key.missing",
         "foreign_key.renamed",
         "foreign_key.different",

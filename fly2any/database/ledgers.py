@@ -84,5 +84,6 @@ def untrusted_findings(catalog: Catalog) -> Iterator[Finding]:
                 "migrations.untrusted",
                 table.name,
                 f"The {table.kind} {table.name} belongs to the role {table.owner}, whose code would run with the privileges of the role that reads it: it was not read.",
-                f"Drop it, or, if it is the record: ALTER TABLE {quote(table.name)} OWNER TO the owner of the other tables.",
+                f"Drop it, or, if it is the record: ALTER TABLE {quote(table.name)} OWNER TO the owner of the other tables;"
+                f" if all of them belong to {table.owner}: GRANT CREATE ON DATABASE … TO {quote(table.owner)}.",
             )

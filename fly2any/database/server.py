@@ -48,7 +48,7 @@ PRIVILEGES_SQL = """
     ORDER BY p.place
 """
 
-# The schema is that of the migration ledger if the search path leads to one, or of a table of ours, else where new tables are made, else the first
+# The schema is the first with the migration ledger or a table of ours that other roles did not make, else where new tables are made, else the first
 # that exists, whether or not the role may use it. reset_val is what the server or the role sets: Django sets the session to UTC.
 PATH_SQL = """
     WITH path AS (
@@ -59,17 +59,22 @@ PATH_SQL = """
                                            ELSE replace(trim(BOTH '"' FROM trim(p.name)), '""', '"') END
     )
 """
-SERVER_SQL = f"""
-    {PATH_SQL}, ledger AS (
-        SELECT c.oid, path.nspname
-        FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid AND c.relname = 'django_migrations' AND {TRUSTED_SQL}
-        ORDER BY path.place LIMIT 1
+HOME_CTES = f"""
+    {PATH_SQL}, known AS (
+        SELECT c.oid, c.relname, path.nspname, path.place, path.usable, pg_catalog.pg_get_userbyid(c.relowner) AS owner, {TRUSTED_SQL} AS trusted
+        FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid
+        WHERE c.relname IN ('django_migrations', 'price_alerts') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     ), home AS (
-        SELECT COALESCE((SELECT nspname FROM ledger), (
-                   SELECT path.nspname FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid
-                   WHERE c.relname = 'price_alerts' AND path.usable ORDER BY path.place LIMIT 1
-               ), (SELECT nspname FROM path WHERE usable ORDER BY place LIMIT 1),
-                  (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema
+        SELECT COALESCE((SELECT nspname FROM known WHERE trusted ORDER BY usable DESC, place LIMIT 1),
+                        (SELECT nspname FROM known WHERE usable AND relname = 'price_alerts' ORDER BY place LIMIT 1),
+                        (SELECT nspname FROM path WHERE usable ORDER BY place LIMIT 1),
+                        (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema
+    )
+"""
+SERVER_SQL = f"""
+    {HOME_CTES}, ledger AS (
+        SELECT known.oid FROM known JOIN home ON home.schema = known.nspname WHERE known.relname = 'django_migrations' AND known.trusted
+        LIMIT 1
     )
     SELECT current_setting('server_version') AS version,
            current_database() AS database,
@@ -99,16 +104,16 @@ SERVER_SQL = f"""
     FROM home, (SELECT * FROM ({CONNECTIONS_SQL}) AS c ORDER BY c."limit", c.used DESC LIMIT 1) AS fullest
 """
 
+# The owner of the first record of migrations in the path, which Django reads, if it is another role's.
 HOME_SQL = f"""
-    {PATH_SQL}, known AS (
-        SELECT c.relname, path.nspname, path.place, pg_catalog.pg_get_userbyid(c.relowner) AS owner, {TRUSTED_SQL} AS trusted
-        FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid
-        WHERE path.usable AND c.relname IN ('django_migrations', 'price_alerts') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-    )
-    SELECT COALESCE((SELECT nspname FROM known WHERE trusted ORDER BY relname, place LIMIT 1),
+    {HOME_CTES}
+    SELECT COALESCE((SELECT nspname FROM path WHERE usable AND nspname = home.schema LIMIT 1),
                     (SELECT nspname FROM path WHERE usable ORDER BY place LIMIT 1)),
-           EXISTS (SELECT FROM known WHERE relname = 'django_migrations' AND trusted),
-           (SELECT owner FROM known WHERE relname = 'django_migrations' AND NOT trusted LIMIT 1)
+           EXISTS (SELECT FROM known WHERE relname = 'django_migrations' AND trusted AND nspname = home.schema),
+           (SELECT CASE WHEN NOT first.trusted THEN first.owner END
+            FROM (SELECT * FROM known WHERE relname = 'django_migrations' AND usable ORDER BY place LIMIT 1) AS first),
+           current_database()::text
+    FROM home
 """
 
 CLUSTER_SQL = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
@@ -231,11 +236,12 @@ def read_home(connection) -> tuple[str | None, bool]:
     """
     with pinned(connection) as path, connection.cursor() as cursor:
         cursor.execute(HOME_SQL, {"path": path})
-        schema, recorded, stranger = cursor.fetchone()
+        schema, recorded, stranger, database = cursor.fetchone()
     if stranger is not None:
         raise SearchPathError(
-            f"django_migrations belongs to the role {stranger}, which owns none of our tables, so it is not read: drop it, or, if it"
-            " is the record, give it to the owner of the other tables (ALTER TABLE django_migrations OWNER TO …)."
+            f"django_migrations belongs to the role {stranger}, which may be another tenant's, so it is not read: drop it, or, if it"
+            f" is the record, give it to the owner of the other tables (ALTER TABLE django_migrations OWNER TO …); if all of them"
+            f" belong to {stranger}: GRANT CREATE ON DATABASE {quote(database)} TO {quote(stranger)};"
         )
     return schema, recorded
 

@@ -1,6 +1,6 @@
 """Code of other roles that a write to our tables would run with the privileges of the role that writes.
 
-A role needs only TRIGGER on a table to add a trigger. The schema's owner and the owner of `users` are trusted.
+A role needs only TRIGGER on a table to add a trigger. Which roles are trusted: see TRUSTED_ROLES_SQL.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from . import contract as contracts
 from .catalog import TRUSTED_ROLES_SQL, quote
 from .diagnosis import Refusal
 from .findings import Finding, Severity
+from .ledgers import LEDGERS
 from .server import read_home
 from .sql import catalogue
 
@@ -31,28 +33,31 @@ ACTS_SQL = """
                   AND (p.pronamespace <> 'pg_catalog'::regnamespace OR p.proname NOT LIKE 'RI\\_FKey\\_%%'))
      OR EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)))
 """
-TRIGGERS_SQL = f"""
-    WITH home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
-    trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")})
-    SELECT DISTINCT c.relname::text, t.tgname::text, pg_catalog.pg_get_userbyid(s.owner)::text
-    FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid,
-         LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner)
-    WHERE c.relnamespace = (SELECT oid FROM home) AND c.relowner IN (SELECT oid FROM trusted)
-      AND (%(tables)s::text[] IS NULL OR c.relname = ANY (%(tables)s::text[]))
-      AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND s.owner NOT IN (SELECT oid FROM trusted)
-    ORDER BY 1, 2, 3
-"""
 # Before PostgreSQL 18 an AFTER trigger runs as the role of the outer statement also where a foreign key's action caused it.
-REFERRING_SQL = f"""
+STRANGERS_SQL = f"""
     WITH home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
-    trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")})
-    SELECT DISTINCT f.relname::text, n.nspname::text, c.relname::text, pg_catalog.pg_get_userbyid(c.relowner)::text
-    FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_catalog.pg_class AS f ON f.oid = k.confrelid
-    WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
-      AND f.relnamespace = (SELECT oid FROM home) AND f.relowner IN (SELECT oid FROM trusted)
+    trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")}), ours AS (
+        SELECT c.oid, c.relname, c.relowner, c.relowner IN (SELECT oid FROM trusted) AS trusted
+        FROM pg_catalog.pg_class AS c WHERE c.relnamespace = (SELECT oid FROM home) AND c.relkind IN ('r', 'p')
+    )
+    SELECT 'owner' AS kind, pg_catalog.min(o.relname::text COLLATE "C"), pg_catalog.quote_ident(current_database()), count(*)::int,
+           pg_catalog.pg_get_userbyid(o.relowner)::text
+    FROM ours AS o WHERE NOT o.trusted AND o.relname = ANY (%(tables)s::text[]) GROUP BY o.relowner
+    UNION
+    SELECT 'trigger', o.relname::text, t.tgname::text, 1, pg_catalog.pg_get_userbyid(s.owner)::text
+    FROM pg_catalog.pg_trigger AS t JOIN ours AS o ON o.oid = t.tgrelid,
+         LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner)
+    WHERE o.trusted AND (%(all)s OR o.relname = ANY (%(tables)s::text[]))
+      AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND s.owner NOT IN (SELECT oid FROM trusted)
+    UNION
+    SELECT 'reference', o.relname::text, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), 1,
+           pg_catalog.pg_get_userbyid(c.relowner)::text
+    FROM pg_catalog.pg_constraint AS k JOIN ours AS o ON o.oid = k.confrelid JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE %(deletes)s AND current_setting('server_version_num')::int < 180000 AND k.contype = 'f' AND o.trusted
+      AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
       AND c.relowner NOT IN (SELECT oid FROM trusted) AND {ACTS_SQL}
-    ORDER BY 1, 2, 3, 4
+    ORDER BY 1, 2, 3, 5
 """
 
 WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|TRUNCATE|MERGE|COPY)\b", re.IGNORECASE)
@@ -60,7 +65,7 @@ WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|TRUNCATE|MERGE|COPY)\b", re.IGNOR
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """A trigger of one of our tables, or a table that refers to one, that runs code of another role."""
+    """A table of ours, a trigger of one, or a table that refers to one, that runs code of another role."""
 
     table: str
     what: str
@@ -73,30 +78,38 @@ class Stranger:
 
     @property
     def finding(self) -> Finding:
-        return Finding(Severity.ERROR, "trigger.untrusted", self.table, f"{self.sentence}.", self.cure)
+        return Finding(Severity.ERROR, "tables.untrusted", self.table, f"{self.sentence}.", self.cure)
+
+
+def our_tables() -> list[str]:
+    """Return the names of the tables that our migrations create."""
+    return [*(thing.name for thing in contracts.catalog_of(contracts.load().versions).tables), *LEDGERS]
 
 
 def read_strangers(connection, *, schema: str, tables: Iterable[str] | None = None, deletes: bool = True) -> Iterator[Stranger]:
     """Yield what runs code of other roles in a write to `tables`, or to all of `schema`; `deletes`: rows or keys of them go."""
-    place = {"schema": schema, "tables": None if tables is None else list(tables)}
+    names = our_tables() if tables is None else list(tables)
     with catalogue(connection) as cursor:
-        cursor.execute(TRIGGERS_SQL, place)
-        triggers = cursor.fetchall()
-        referring = []
-        if deletes and connection.pg_version < 180000:
-            cursor.execute(REFERRING_SQL, place)
-            referring = cursor.fetchall()
-    for table, name, role in triggers:
+        cursor.execute(STRANGERS_SQL, {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes})
+        rows = cursor.fetchall()
+    for kind, table, name, number, role in rows:
         at = f"{quote(schema)}.{quote(table)}"
-        cure = (
-            f"DROP TRIGGER {quote(name)} ON {at}; REVOKE TRIGGER ON {at} FROM {quote(role)}, PUBLIC; or, if it is needed, make the"
-            " owner of the table the owner of what it calls."
-        )
-        yield Stranger(table, f"Trigger {name} of {table}", role, cure)
-    for table, other_schema, other, role in referring:
-        at = f"{quote(other_schema)}.{quote(other)}"
-        cure = f"Agree with its owner, and drop the foreign key, or make the owner of {table} the owner of {at}."
-        yield Stranger(table, f"Table {other_schema}.{other}, whose foreign key refers to {table},", role, cure)
+        if kind == "owner":
+            what = f"Table {table}{f' and {number - 1} others' if number > 1 else ''}, of another owner than the schema's,"
+            cure = (
+                f"If the site created them: GRANT CREATE ON DATABASE {name} TO {quote(role)}; otherwise drop them, or make the"
+                f" site's role their owner. REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC keeps other roles from creating any."
+            )
+        elif kind == "trigger":
+            what = f"Trigger {name} of {table}"
+            cure = (
+                f"DROP TRIGGER {quote(name)} ON {at}; REVOKE TRIGGER ON {at} FROM {quote(role)}, PUBLIC; or, if it is needed, make"
+                " the owner of the table the owner of what it calls."
+            )
+        else:
+            what = f"Table {name}, whose foreign key refers to {table},"
+            cure = f"Agree with its owner, and drop the foreign key, or make the owner of {table} the owner of {name}."
+        yield Stranger(table, what, role, cure)
 
 
 def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes: bool = False) -> None:

@@ -99,7 +99,7 @@ def test_a_record_of_ours_that_another_role_made_is_said_and_not_read(database, 
     with (
         django(database) as opened,
         pytest.raises(
-            SearchPathError, match=f"django_migrations belongs to the role {stranger}, which owns none of our tables"
+            SearchPathError, match=f"django_migrations belongs to the role {stranger}, which may be another tenant's"
         ),
     ):
         read_home(opened)
@@ -259,7 +259,7 @@ def test_a_trigger_of_another_role_is_found_and_one_of_the_owner_is_not(migrated
     with django(migrated) as connection:
         found = verify(connection).findings
 
-    assert [(one.severity.value, one.where, one.message, one.cure) for one in found if one.code == "trigger.untrusted"] == [
+    assert [(one.severity.value, one.where, one.message, one.cure) for one in found if one.code == "tables.untrusted"] == [
         (
             "error",
             "users",
@@ -274,7 +274,7 @@ def test_a_database_with_a_trigger_of_another_role_is_not_adopted(exact, strange
     exact.execute(RUNS.format(role=role) + EVERY_ROW.format(table="verification_tokens"))
 
     with django(exact) as connection:
-        blockers = [one.finding.where for one in assess(connection).blockers if one.finding.code == "trigger.untrusted"]
+        blockers = [one.finding.where for one in assess(connection).blockers if one.finding.code == "tables.untrusted"]
         with pytest.raises(Refusal, match=f"Trigger zz of verification_tokens runs code of the role {role}"):
             adopt(
                 connection.alias, patience=1, progress=Progress(), repair=True, end_idle=False, done=lambda step, seconds: None
@@ -292,7 +292,44 @@ def test_before_postgresql_18_nor_does_one_of_a_table_whose_foreign_key_refers_t
     )
 
     with django(migrated) as connection:
-        found = [one.where for one in verify(connection).findings if one.code == "trigger.untrusted"]
+        found = [one.where for one in verify(connection).findings if one.code == "tables.untrusted"]
         assert found == (["users"] if connection.pg_version < 180000 else [])
         with pytest.raises(Refusal if connection.pg_version < 180000 else Error):
             check_writes(connection)
+
+
+SQUATTED = f"""
+    CREATE SCHEMA app; CREATE TABLE app.price_alerts (id text); SET ROLE {{role}};
+    CREATE TABLE public.users (id text); CREATE TABLE public.price_alerts (id text);
+    CREATE TABLE public.django_migrations (id bigint, app varchar(255), name varchar(255), applied timestamptz);
+    CREATE INDEX ON public.django_migrations ((app || public.caught())); {ARMED}
+"""
+
+
+@pytest.mark.parametrize("path", ["public", "app, public"])
+def test_who_creates_users_first_is_not_trusted_where_others_may_create_tables_too(database, stranger_of, path):
+    role = stranger_of(database)
+    database.execute(f"GRANT CREATE ON SCHEMA public TO PUBLIC; {SQUATTED.format(role=role)}")
+    database.execute(f"ALTER DATABASE {database.name} SET search_path TO {path}")
+
+    with django(database) as connection:
+        with pytest.raises(SearchPathError, match=f"django_migrations belongs to the role {role}"):
+            read_home(connection)
+        report = verify(connection)
+        assert report.server.schema == path.partition(",")[0]
+        assert [one.where for one in report.findings if one.code == "tables.untrusted"] == (
+            ["django_migrations"] if path == "public" else []
+        )
+
+
+def test_the_owner_of_the_tables_is_trusted_where_no_other_role_may_create_any(migrated, stranger_of):
+    role = stranger_of(migrated)
+    tables = [name for (name,) in migrated.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    migrated.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for name in tables))
+    with django(migrated) as connection:
+        assert read_home(connection) == ("public", True)
+        migrated.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        with pytest.raises(SearchPathError, match=f"django_migrations belongs to the role {role}"):
+            read_home(connection)
+        migrated.execute(f"GRANT CREATE ON DATABASE {migrated.name} TO {role}")
+        assert read_home(connection) == ("public", True)
