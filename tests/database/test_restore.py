@@ -8,8 +8,10 @@ import psutil
 import psycopg
 import pytest
 
+from fly2any.database.backup.proof import check
 from fly2any.database.backup.properties import copy_grants, copy_properties, create, literals
 from fly2any.database.backup.restore import beside, dropped_where_it_fails, restore_into, want_name
+from fly2any.database.backup.retention import prune
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.diagnosis import Refusal
@@ -328,6 +330,22 @@ def test_where_a_restore_fails_half_way_an_empty_database_that_is_there_stays_em
             restore_into(connection, empty.name, store, manifest, Progress())
 
     assert (rows(empty), databases(migrated)) == ({}, {migrated.name, empty.name})
+
+
+@pytest.mark.slow
+def test_a_server_that_ends_idle_connections_stops_neither_a_trial_nor_a_restore(migrated, place):
+    name = f"{migrated.name}_copy"
+    migrated.execute(f"ALTER DATABASE {migrated.name} SET idle_session_timeout = '1s'")
+    try:
+        with django(migrated) as connection:
+            store = store_at(place)
+            manifest = check(connection, store, take(connection, store, Progress()), Progress())
+            pruned = prune(store, connection, Progress())
+            restore_into(connection, name, store, manifest, Progress())
+
+        assert (manifest.state, pruned, name in databases(migrated)) == ("good", [], True)
+    finally:
+        migrated.execute(f"DROP DATABASE IF EXISTS {name}")
 
 
 def test_code_of_others_runs_as_the_role_that_restores_only_where_that_trusts_them(migrated, place):

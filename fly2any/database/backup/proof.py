@@ -116,6 +116,7 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
         refuse_what_cannot_be(manifest, connection)
         like, clock, others = creation(connection, DATABASE), read_clock(connection), untrusted(connection, manifest)
         _, version = tools.server_version(connection)
+    connection.close()  # Servers and poolers end a connection that is idle for as long as a restore takes.
     try:
         with opened(store, manifest, progress) as path:
             verdict = judge(path, manifest, like, others, clock, progress)

@@ -196,10 +196,12 @@ def _restore_new(
     connection.ensure_connection()
     refuse_what_cannot_be(manifest, connection)
     _want_roles(connection, manifest)
+    connection.close()  # A server or a pooler ends one that is idle for as long as this takes.
     _require_trust(connection, manifest, trust)
     with opened(store, manifest, progress) as path:
         create(connection, name)  # Raises if another client has created it meanwhile; that one is not dropped.
         with dropped_where_it_fails(connection, name, progress):
+            connection.close()
             mark(connection, name, purpose)
             _restore(connection, name, path, manifest, progress)
             copy_grants(connection, name)

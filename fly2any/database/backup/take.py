@@ -65,6 +65,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
         file = manifest.file
         if recipient:
             progress.show("encrypting", None)
+        connection.close()  # It would be idle while the file is stored.
             sealed = work / "sealed"
             seal(path, sealed, recipient)
             path.unlink()
