@@ -269,6 +269,16 @@ def test_rows_that_break_a_constraint_of_their_own_are_bad_and_the_constraint_is
 
 
 @pytest.mark.slow
+def test_an_index_that_was_invalid_when_a_backup_was_taken_does_not_make_it_bad(migrated, taken):
+    """pg_dump leaves it out."""
+    name = "price_history_origin_destination_departDate_idx"
+    manifest = taken(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '\"{name}\"'::regclass")
+
+    assert (manifest.state, manifest.verdict.reason) == ("good", "")
+    assert f"index.weaker at price_history.{name}" in manifest.findings
+
+
+@pytest.mark.slow
 def test_a_schema_that_is_not_public_is_where_the_tables_are_looked_for(migrated, taken, place):
     missing = "ALTER TABLE fly2any.users DROP CONSTRAINT users_email_key"
     moved = (

@@ -32,7 +32,7 @@ from .properties import creation
 from .restore import refuse_what_cannot_be, shown, untrusted
 from .sealing import ENDING, keys_in
 from .store import Store, opened
-from .take import findings_of
+from .take import new_findings
 from .trial import DATABASE, STATEMENTS, Trial, programs, trial
 
 # What only a superuser creates, by the beginning of its entry in the dump.
@@ -261,7 +261,7 @@ def _try(
     hashed = read_hashed(its.connection)
     changed = differences(both, {name: found[name] for name in both}, hashed)
     absent = [one for one in differences(manifest.tables, found, hashed) if one not in changed]
-    absent += [f"dbstatus finds {one}" for one in findings_of(verify(its.connection)) if one not in manifest.findings]
+    absent += new_findings(verify(its.connection), manifest)
     return Findings(tuple(failures), tuple(changed), tuple(absent), unknown), code
 
 

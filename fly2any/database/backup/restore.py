@@ -31,7 +31,7 @@ from .manifest import Manifest, home_of
 from .properties import copy_grants, copy_properties, create
 from .signing import SIGNED
 from .store import Store, opened
-from .take import findings_of
+from .take import new_findings
 from .workfolder import work_folder
 
 SESSIONS_SQL = """
@@ -137,8 +137,7 @@ def compare(connection, manifest: Manifest, progress: Progress) -> str:
     with transaction.atomic(using=connection.alias):
         found = read_contents(connection, progress.show, how=manifest.hashing)
     different = differences(manifest.tables, found, read_hashed(connection))
-    report = verify(connection)
-    different += [f"dbstatus finds {finding}" for finding in findings_of(report) if finding not in manifest.findings]
+    different += new_findings(verify(connection), manifest)
     progress.clear()
     return clauses(different)
 
@@ -196,13 +195,13 @@ def _restore_new(
     connection.ensure_connection()
     refuse_what_cannot_be(manifest, connection)
     _want_roles(connection, manifest)
-    connection.close()  # A server or a pooler ends one that is idle for as long as this takes.
     _require_trust(connection, manifest, trust)
+    connection.close()  # A server or a pooler ends one that is idle for as long as this takes.
     with opened(store, manifest, progress) as path:
         create(connection, name)  # Raises if another client has created it meanwhile; that one is not dropped.
         with dropped_where_it_fails(connection, name, progress):
-            connection.close()
             mark(connection, name, purpose)
+            connection.close()
             _restore(connection, name, path, manifest, progress)
             copy_grants(connection, name)
             if purpose == INTO:
