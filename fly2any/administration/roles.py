@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from django.contrib.auth.management import create_permissions
-from django.contrib.contenttypes.management import create_contenttypes
-from django.db import migrations
+from django.db import migrations, router
 
 SUPPORT = "Support"
 OPERATIONS = "Operations"
 ADMINISTRATORS = "Administrators"
+
+
+class Grant(migrations.RunPython):
+    """A RunPython that asks for each model it needs, so that not all of them are rendered."""
+
+    def database_forwards(self, app_label, schema_editor, from_state, to_state):
+        if router.allow_migrate(schema_editor.connection.alias, app_label):
+            self.code(from_state.apps, schema_editor)
 
 
 def grant(app_label: str, grants: Mapping[str, Iterable[str]]) -> migrations.RunPython:
@@ -23,9 +30,8 @@ def grant(app_label: str, grants: Mapping[str, Iterable[str]]) -> migrations.Run
     def forwards(apps, editor):
         using = editor.connection.alias
         config = apps.get_app_config(app_label)
-        config.models_module = True  # Of the migrations' state: there to be asked for by the two functions.
-        create_contenttypes(config, verbosity=0, using=using, apps=apps)
-        create_permissions(config, verbosity=0, using=using, apps=apps)
+        config.models_module = True  # Of the migrations' state: there to be asked for by the function.
+        create_permissions(config, verbosity=0, using=using, apps=apps)  # And the content types.
         permissions = apps.get_model("auth", "Permission").objects.using(using).filter(content_type__app_label=app_label)
         for name, codenames in grants.items():
             group, _ = apps.get_model("auth", "Group").objects.using(using).get_or_create(name=name)
@@ -40,7 +46,7 @@ def grant(app_label: str, grants: Mapping[str, Iterable[str]]) -> migrations.Run
                 if not group.permissions.exists() and not group.user_set.exists():
                     group.delete()
 
-    return migrations.RunPython(forwards, backwards)
+    return Grant(forwards, backwards)
 
 
 def codenames(actions: str, models: str) -> list[str]:

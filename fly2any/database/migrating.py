@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from django.db import Error, connections
-from django.db.migrations.executor import MigrationExecutor
 
 from . import contract as contracts
 from . import journal
@@ -329,59 +328,6 @@ class BuiltIndex:
 
 class LockedOut(Refusal):
     """A lock was not to be had for longer than anybody wants to wait; the message names who held it."""
-
-
-class Executor(MigrationExecutor):
-    """Django's executor, whose steps are those of a Run; reversals take rows away only with `consent`.
-
-    `guard` may refuse what is planned, given the loader and the plan.
-    """
-
-    def __init__(self, connection, progress_callback=None, *, run: Run, consent: Consent | None = None, guard=None):
-        super().__init__(connection, progress_callback)
-        self.run = run
-        self.consent = consent
-        self.guard = guard
-
-    def migration_plan(self, targets, clean_start=False):
-        plan = super().migration_plan(targets, clean_start)
-        if self.guard and not clean_start:  # A clean start is the order of all migrations, and no plan.
-            self.guard(self.connection, self.loader, plan)
-        return plan
-
-    def apply_migration(self, state, migration, fake=False, fake_initial=False):
-        apply = super().apply_migration
-        # A migration changes the state it is given, also when it fails.
-        with self.telling_once():
-            return self.run.migrate(
-                migration, "faked" if fake else "forwards", lambda: apply(state.clone(), migration, fake, fake_initial)
-            )
-
-    def unapply_migration(self, state, migration, fake=False):
-        unapply = super().unapply_migration
-        with self.telling_once():
-            return self.run.migrate(
-                migration,
-                "faked" if fake else "backwards",
-                lambda: unapply(state.clone(), migration, fake),
-                consent=None if fake else self.consent,
-            )
-
-    @contextmanager
-    def telling_once(self) -> Iterator[None]:
-        """Tell the begin of a migration once, however often it is run again."""
-        tell, told = self.progress_callback, set()
-
-        def once(action, *arguments):
-            if tell and action not in told:
-                told.add(action)
-                tell(action, *arguments)
-
-        self.progress_callback = once
-        try:
-            yield
-        finally:
-            self.progress_callback = tell
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from .catalog import quote, read_catalog, relative
 from .contract import PHASE7_APPS
 from .diagnosis import Refusal
 from .drift import compare
+from .executor import Executor
 from .losses import MOST_COUNTED, Consent, Loss
-from .migrating import Executor, migrating
+from .migrating import migrating
 from .server import read_schema
 from .sql import catalogue
 from .status import snapshot

@@ -8,7 +8,8 @@ import pytest
 from django.db.migrations import Migration, RunSQL
 from django.db.migrations.state import ProjectState
 
-from fly2any.database.migrating import Executor, migrating
+from fly2any.database.executor import Executor
+from fly2any.database.migrating import migrating
 from tests.conftest import django
 from tests.database.test_deploys_of_prisma import Told
 from tests.servers import open_transaction, wait_until

@@ -9,8 +9,9 @@ from django.db.migrations import AddField, AlterField, AlterModelTable, CreateMo
 from django.db.migrations.state import ProjectState
 
 from fly2any.database.diagnosis import Refusal
+from fly2any.database.executor import Executor
 from fly2any.database.losses import Consent, Loss
-from fly2any.database.migrating import Executor, migrating
+from fly2any.database.migrating import migrating
 from fly2any.database.watching import Progress
 from tests.conftest import django
 from tests.servers import open_transaction, wait_until

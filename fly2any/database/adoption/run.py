@@ -11,7 +11,8 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from .. import journal
 from ..diagnosis import Refusal, sqlstate
-from ..migrating import Executor, Run, migrating
+from ..executor import Executor
+from ..migrating import Run, migrating
 from ..sql import pinned
 from ..watching import Progress
 from .state import FIRST, Assessment, Kind, assess

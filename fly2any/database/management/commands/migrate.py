@@ -8,8 +8,9 @@ from django.db import Error, connections
 
 from fly2any.database import journal, losses
 from fly2any.database.diagnosis import Refusal, sqlstate
+from fly2any.database.executor import Executor
 from fly2any.database.management.arguments import add_consent, add_lock_wait
-from fly2any.database.migrating import Executor, migrating
+from fly2any.database.migrating import migrating
 from fly2any.database.other_tools import refuse_what_another_tool_made
 from fly2any.database.terminal import Terminal
 

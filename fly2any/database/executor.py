@@ -1,0 +1,76 @@
+"""Django's executor of migrations, whose steps are those of a run, and which renders no model that no operation asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db.migrations.executor import MigrationExecutor
+
+from .losses import Consent
+from .migrating import Run
+from .states import LazyState
+
+
+class Executor(MigrationExecutor):
+    """Django's executor, whose steps are those of a Run; reversals take rows away only with `consent`.
+
+    `guard` may refuse what is planned, given the loader and the plan.
+    """
+
+    def __init__(self, connection, progress_callback=None, *, run: Run, consent: Consent | None = None, guard=None):
+        super().__init__(connection, progress_callback)
+        self.run = run
+        self.consent = consent
+        self.guard = guard
+
+    def migration_plan(self, targets, clean_start=False):
+        plan = super().migration_plan(targets, clean_start)
+        if self.guard and not clean_start:  # A clean start is the order of all migrations, and no plan.
+            self.guard(self.connection, self.loader, plan)
+        return plan
+
+    def _create_project_state(self, with_applied_migrations=False):
+        state = super()._create_project_state(with_applied_migrations)  # type: ignore[misc]
+        return LazyState(state.models, state.real_apps)
+
+    def _migrate_all_forwards(self, state, plan, full_plan, fake, fake_initial):
+        wanted = {migration for migration, _ in plan}
+        for migration, _ in full_plan:  # Django renders all models here.
+            if migration in wanted:
+                state = self.apply_migration(state, migration, fake=fake, fake_initial=fake_initial)
+        return state
+
+    def apply_migration(self, state, migration, fake=False, fake_initial=False):
+        apply = super().apply_migration
+        # A migration changes the state it is given, also when it fails.
+        with self.telling_once():
+            return self.run.migrate(
+                migration, "faked" if fake else "forwards", lambda: apply(state.clone(), migration, fake, fake_initial)
+            )
+
+    def unapply_migration(self, state, migration, fake=False):
+        unapply = super().unapply_migration
+        with self.telling_once():
+            return self.run.migrate(
+                migration,
+                "faked" if fake else "backwards",
+                lambda: unapply(state.clone(), migration, fake),
+                consent=None if fake else self.consent,
+            )
+
+    @contextmanager
+    def telling_once(self) -> Iterator[None]:
+        """Tell the begin of a migration once, however often it is run again."""
+        tell, told = self.progress_callback, set()
+
+        def once(action, *arguments):
+            if tell and action not in told:
+                told.add(action)
+                tell(action, *arguments)
+
+        self.progress_callback = once
+        try:
+            yield
+        finally:
+            self.progress_callback = tell
