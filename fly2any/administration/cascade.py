@@ -9,7 +9,7 @@ from django.apps import apps
 from django.db import models
 
 from fly2any.database.person.tables import Link, Tables, quoted, read_tables
-from fly2any.database.person.trace import AT, Rows, places_of, rows_of
+from fly2any.database.person.trace import AT, Rows, keys_of, places_of, referring, rows_of
 
 from .counts import MOST_COUNTED, Count
 from .deadlines import TooSlow, within
@@ -25,36 +25,34 @@ REFERRING_SQL = """
 """
 
 
-def carried_along(model: type[models.Model], keys: Sequence) -> dict[str, Count]:
-    """Return the numbers of rows that a deletion of the rows `keys` of `model` deletes or changes, by what they are called.
-
-    A number is unknown where this role may not see the rows, where another role's code could run to find them, or where
-    that takes too long. It must run inside a transaction.
-    """
+def cascade_of(model: type[models.Model], keys: Sequence) -> Cascade:
+    """Return what a deletion of the rows `keys` of `model` deletes or changes. It must run inside a transaction."""
     tables = read_tables(current())
     found = next(
         (one for one in tables.tables.values() if (one.schema, one.name) == (tables.schema, model._meta.db_table)), None
     )
     if found is None:
-        return {}
+        return Cascade(tables, {})
     with current().cursor() as cursor:
         key = quoted(str(model._meta.pk.column))
         roots = places_of(cursor, found, f"c.{key} OPERATOR(pg_catalog.=) ANY (%s)", [list(keys)], lock=False)
-    return Cascade(tables).of(roots)
+    return Cascade(tables, roots)
 
 
 class Cascade:
-    """The rows that are known to go or to change, and the tables of which there may be more."""
+    """The rows that are known to go or to change with some rows, and the tables of which there may be more."""
 
-    def __init__(self, tables: Tables):
-        self.tables = tables
+    def __init__(self, tables: Tables, roots: Rows):
+        self.tables, self.roots = tables, roots
         self.rows: dict[str, Rows] = defaultdict(rows_of)  # By what is done to them.
         self.more: set[str] = set()
+        self.followed: list[tuple[int, set[str], Link]] = []  # The foreign keys, and the rows by which they found some.
         options = (model._meta for model in apps.get_models(include_auto_created=True))
         self.names = {one.db_table: str(one.verbose_name_plural) for one in options}
+        self._follow()
 
-    def of(self, roots: Rows) -> dict[str, Count]:
-        todo = list(roots.items())
+    def _follow(self) -> None:
+        todo = list(self.roots.items())
         gone = rows_of()
         while todo:
             oid, places = todo.pop()
@@ -64,14 +62,33 @@ class Cascade:
                 rows = self.referring(oid, new, link)
                 if rows is None or sum(map(len, rows.values())) > MOST_COUNTED:
                     self.more |= {self.label(link), *self.beyond(link)}
+                if rows:
+                    self.followed.append((oid, new, link))
                 for child, found in (rows or {}).items():
                     self.rows[self.label(link)][child] |= found
                     if link.action == DELETES:
                         todo.append((child, found))
-        for oid, places in roots.items():
-            if label := next((label for label, rows in self.rows.items() if label == self.name(oid)), None):
-                self.rows[label][oid] |= places  # Of a table that refers to itself.
+        for oid, places in self.roots.items():
+            if self.name(oid) in self.rows:
+                self.rows[self.name(oid)][oid] |= places  # Of a table that refers to itself.
+
+    def counts(self) -> dict[str, Count]:
+        """Return the numbers of rows by what they are called.
+
+        A number is unknown where this role may not see the rows, where another role's code could run to find them, or where
+        that takes too long.
+        """
         return {label: self.count(label) for label in sorted({*self.rows, *self.more})}
+
+    def references(self) -> list[tuple[Link, list[list[str]]]]:
+        """Return the foreign keys that found rows, with the values that they found: when the rows are gone, none may have them."""
+        with current().cursor() as cursor:
+            return [(link, keys_of(cursor, self.tables, oid, places, link)) for oid, places, link in self.followed]
+
+    def are_left(self, references: list[tuple[Link, list[list[str]]]]) -> bool:
+        """Return whether rows still refer to rows that are gone: a trigger or a policy kept them from being deleted or changed."""
+        with current().cursor() as cursor:
+            return any(any(referring(cursor, self.tables, *one, lock=False).values()) for one in references)
 
     def count(self, label: str) -> Count:
         number = sum(map(len, self.rows[label].values()))

@@ -26,7 +26,7 @@ from fly2any.postgres.values import Beyond, Unreadable
 
 from . import deadlines, filters, shown
 from .accesses import note, record
-from .cascade import carried_along
+from .cascade import cascade_of
 from .changelist import ChangeList
 from .dashboard import Figure
 from .export import rows_as_csv, spooled
@@ -299,7 +299,7 @@ class ModelAdmin(SavedForms, SchemaForms, admin.ModelAdmin):
     def get_deleted_objects(self, objs, request):
         """Add to Django's answer what the database will delete and change along with it, counted and not fetched."""
         to_delete, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
-        carried = carried_along(self.model, [obj.pk for obj in objs])
+        carried = cascade_of(self.model, [obj.pk for obj in objs]).counts()
         return to_delete, {**counts, **{name: str(count) for name, count in carried.items()}}, perms_needed, protected
 
 

@@ -11,6 +11,7 @@ from django.db import DatabaseError, connection, models, transaction
 from django.http import HttpRequest, HttpResponseRedirect
 
 from . import deadlines
+from .cascade import cascade_of
 from .edits import EditForm, EditFormSet, require_row, with_stored_text
 from .refusals import in_one_sentence, is_refusal, refusal, with_refusal
 
@@ -60,12 +61,19 @@ def _refuse_nul(request: HttpRequest) -> None:
 
 
 def delete_rows(rows: models.QuerySet) -> None:
-    """Delete `rows`; raise DatabaseError unless the database deleted each of them, which a trigger or a policy may prevent silently."""
+    """Delete `rows`; raise DatabaseError unless the database deleted each of them, and what hangs on them.
+
+    A trigger or a policy may prevent either silently.
+    """
     keys = [*rows.values_list("pk", flat=True)]
+    cascade = cascade_of(rows.model, keys)
+    references = cascade.references()
     deleted = rows.delete()[1].get(rows.model._meta.label, 0)
     kept = max(len(keys) - deleted, rows.model._base_manager.filter(pk__in=keys).count())
     if kept:
         raise DatabaseError(f"{kept} of {len(keys)} rows were not deleted.")
+    if cascade.are_left(references):
+        raise DatabaseError("Rows still refer to rows that were deleted.")
 
 
 class SavedInline:

@@ -1,6 +1,7 @@
 """The page of a deletion names what the database deletes and changes with a row, in whatever table it is."""
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.db import connection
 
 from accounts.models import User
@@ -94,3 +95,31 @@ def test_rows_that_may_not_be_seen_or_are_too_many_are_not_left_out(member, supe
         "rows of trip_1": "not computed",
         "rows of offers, buyer set to NULL": "not computed",
     }
+
+
+@pytest.mark.parametrize(
+    ("table", "event", "body"),
+    [
+        ("notifications", "DELETE", "RETURN NULL;"),
+        ("site.bills", "DELETE", "UPDATE site.bills SET note = 'deleted' WHERE booking = OLD.booking; RETURN NULL;"),
+        ("offers", "UPDATE", "RETURN OLD;"),
+    ],
+)
+def test_a_deletion_that_leaves_rows_which_refer_to_what_is_gone_is_no_success(staff, superset, table, event, body):
+    sql("ALTER TABLE site.bills ADD note text")
+    sql(f"CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$")
+    sql(f"CREATE TRIGGER keep BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION keep()")
+
+    page = staff.post(address(User, "delete", "ana"), {"post": "yes"}, follow=True)
+
+    assert [message.level_tag for message in page.context["messages"]] == ["error"]
+    assert (User.objects.filter(pk="ana").exists(), LogEntry.objects.count()) == (True, 0)
+
+
+def test_a_deletion_that_takes_all_along_is_a_success(staff, superset):
+    staff.post(address(User, "delete", "ana"), {"post": "yes"})
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM users WHERE id IN ('ana', 'bob', 'cid', 'dan') UNION ALL SELECT coalesce(buyer, 'none') FROM offers ORDER BY 1")
+        assert cursor.fetchall() == [("bob",), *[("none",)] * 3]
+    assert LogEntry.objects.count() == 1

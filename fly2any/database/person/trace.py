@@ -52,7 +52,7 @@ def follow(cursor, tables: Tables, roots: Rows, *, lock: bool) -> Trace:
         for link in (one for one in tables.links if one.target in lineage):
             tables.require(link.table, f"whose foreign key {link.name} refers to {tables.label(oid)}")
             tables.require_followed(link)
-            keys = _keys(cursor, tables, oid, places, link)
+            keys = keys_of(cursor, tables, oid, places, link)
             if not keys:
                 continue
             trace.asked.append((link, keys))
@@ -70,7 +70,7 @@ def follow(cursor, tables: Tables, roots: Rows, *, lock: bool) -> Trace:
     return trace
 
 
-def _keys(cursor, tables: Tables, oid: int, places: set[str], link: Link) -> list[list[str]]:
+def keys_of(cursor, tables: Tables, oid: int, places: set[str], link: Link) -> list[list[str]]:
     """Return the values that `link` may refer to, a list for each of its columns; [] where there are none."""
     table = tables.tables[oid]
     if not table.is_ours:
