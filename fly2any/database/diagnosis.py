@@ -180,8 +180,10 @@ def sqlstate(error: BaseException | None) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those below it."""
-    while error is not None:
+    """Yield an error and those below it, each once: an error that was raised again can be below itself."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 

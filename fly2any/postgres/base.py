@@ -8,6 +8,7 @@ from pathlib import Path
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.postgresql import base
 from django.utils.functional import cached_property
+from psycopg.sql import Composable
 
 from . import embedded, pooler, search_path
 from .client import DatabaseClient
@@ -27,7 +28,7 @@ def in_a_transaction(execute, statement, parameters, many, context):
     if (
         not connection.get_autocommit()
         or not hasattr(connection.connection, "transaction_path")
-        or OF_NO_SCHEMA.match(str(statement))
+        or OF_NO_SCHEMA.match(statement.as_string(None) if isinstance(statement, Composable) else str(statement))
     ):
         return execute(statement, parameters, many, context)
     connection.set_autocommit(False)

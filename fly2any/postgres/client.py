@@ -4,15 +4,21 @@ from . import embedded
 
 
 class DatabaseClient(client.DatabaseClient):
-    """`dbshell`, for the embedded server too: it is started first, and its own psql is used."""
+    """`dbshell`, in the schema of ?schema=, over the direct connection, since what psql sets must not reach other clients.
+
+    The embedded server is started first, and its own psql is used.
+    """
 
     @classmethod
     def settings_to_cmd_args_env(cls, settings_dict, parameters):
         arguments, environment = super().settings_to_cmd_args_env(settings_dict, parameters)
         if settings_dict.get("EMBEDDED"):
             arguments[0] = str(embedded.bin_folder() / arguments[0])
+        if options := settings_dict["OPTIONS"].get("options"):
+            environment = {**(environment or {}), "PGOPTIONS": options}
         return arguments, environment
 
     def runshell(self, parameters):
         self.connection.start_embedded_server()  # type: ignore[attr-defined]
-        super().runshell(parameters)
+        with self.connection.direct():  # type: ignore[attr-defined]
+            super().runshell(parameters)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import threading
 
 import pytest
@@ -83,6 +84,28 @@ def test_flush_waits_for_no_lock_for_long(used):
         call(used, "flush", yes=True, without_backup=True)
 
     assert used.execute(EMAILS) == [("a@example.com",)]
+
+
+def test_flush_that_is_refused_says_why(used):
+    used.execute("CREATE TABLE theirs (u text REFERENCES users)")
+
+    result = manage("flush", "--yes", "--without-backup", url=used.url, timeout=30)
+
+    assert (result.returncode, result.stdout, result.stderr) == (
+        2,
+        "",
+        "The database refused (NotSupportedError, SQLSTATE 0A000): cannot truncate a table referenced in a foreign key constraint"
+        " (--traceback shows where).\n",
+    )
+
+
+@pytest.mark.skipif(not shutil.which("psql"), reason="psql is not installed")
+def test_dbshell_works_in_the_schema_that_was_asked_for(used):
+    used.execute("CREATE SCHEMA app; CREATE TABLE app.users ()")
+
+    result = manage("dbshell", "--", "-Atc", "SELECT current_schema(), count(*) FROM users", url=f"{used.url}&schema=app")
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "app|0\n", "")
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])

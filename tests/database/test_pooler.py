@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 import psycopg
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
+from psycopg import sql
 
 from accounts.models import Session
 from fly2any.administration.export import rows_as_csv
@@ -27,6 +28,7 @@ REFUSED = """
     dbrestore latest --yes
     dbmaintain weekly
     dbreset --yes --without-backup
+    dbshell
 """
 
 # What of the server connection another client sees, looked at after each command and each page.
@@ -210,6 +212,7 @@ def test_each_transaction_works_in_the_schema_that_was_asked_for(with_app, tmp_p
                 client.execute("SET search_path TO public")
             with pooled.cursor() as cursor:
                 cursor.execute("CREATE DATABASE beside TEMPLATE template0")
+                cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier("beside")))
                 cursor.execute("INSERT INTO things VALUES ('alone')")
                 cursor.executemany("INSERT INTO things VALUES (%s)", [["many"]])
                 with transaction.atomic(using="pooled"):

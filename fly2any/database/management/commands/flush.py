@@ -33,7 +33,9 @@ class Command(flush.Command):
                     self.require_empty(connection, tables)
                 super().handle(**options | {"interactive": False})
         except CommandError as error:
-            raise (error.__cause__ or error) from None  # Django's own sentence guesses at what the server said.
+            if (cause := error.__cause__) is None:
+                raise
+            raise cause from cause.__cause__  # Django's own sentence guesses at what the server said.
         self.stdout.write(f"Emptied {len(tables)} tables." if tables else "No tables of our models found: nothing was changed.")
 
     def require_empty(self, connection, tables):
