@@ -13,8 +13,10 @@ from fly2any.database.backup.inventory import backups
 from fly2any.database.backup.restore import compare
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
+from fly2any.database.locks import MIGRATION_LOCK
 from fly2any.database.watching import Progress
 from tests.conftest import django
+from tests.servers import open_transaction
 
 # The index's function is evaluated by the planner of any SELECT, as the role that selects.
 BAIT = """
@@ -76,6 +78,36 @@ def test_rows_that_lie_in_other_partitions_of_a_table_that_is_partitioned_by_an_
         fewer = compare(connection, manifest, Progress())
 
     assert (same, fewer) == ("", '"public"."moods" has 19 rows and not 20')
+
+
+def test_what_a_backup_is_compared_by_does_not_depend_on_who_is_connected(migrated, place):
+    """As when it is taken while a migration runs: nobody holds its lock in the restored database."""
+    migrated.execute(
+        "DELETE FROM django_migrations WHERE name = '0004_roles';"
+        " INSERT INTO fly2any_migration_runs (migration, direction, started, person, code)"
+        " VALUES ('travel.0004_roles', 'forwards', now(), '', '')"
+    )
+    with django(migrated) as connection:
+        with open_transaction(migrated, f"SELECT pg_advisory_lock({MIGRATION_LOCK})"):
+            manifest = take(connection, Folder(place), Progress())
+        later = compare(connection, manifest, Progress())
+        migrated.execute('DROP INDEX "price_history_origin_destination_departDate_idx"')
+        without = compare(connection, manifest, Progress())
+
+    assert (manifest.findings, later) == ((), "")
+    assert without == "dbstatus finds index.missing at price_history.price_history_origin_destination_departDate_idx"
+
+
+def test_a_column_that_is_missing_may_be_taken_for_renamed_after_a_restore(migrated, place):
+    """The gap that a dropped column leaves is no more."""
+    migrated.execute("ALTER TABLE price_history DROP COLUMN provider, ADD COLUMN provider2 text NOT NULL")
+    with django(migrated) as connection:
+        manifest = take(connection, Folder(place), Progress())
+        migrated.execute("CREATE TABLE copy (LIKE price_history INCLUDING ALL)")
+        migrated.execute("DROP TABLE price_history; ALTER TABLE copy RENAME TO price_history")
+        found = compare(connection, manifest, Progress())
+
+    assert ("column.missing at price_history.provider" in manifest.findings, "column" in found) == (True, False)
 
 
 def test_a_hash_does_not_depend_on_the_order_of_rows_and_columns(database):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
@@ -50,7 +49,8 @@ TRUSTED_SQL = """
     ORDER BY 1
 """
 
-INDEX = re.compile(r"(index|unique|primary_key)\.weaker at ")
+# How the codes of findings about what the dump contains begin.
+OBJECTS = tuple(f"{kind}." for kind in ("table", "column", "default", "primary_key", "unique", "check", "index", "foreign_key"))
 
 
 def take(connection, store: Store, progress: Progress) -> Manifest:
@@ -155,12 +155,14 @@ def findings_of(report) -> tuple[str, ...]:
 
 
 def new_findings(report, manifest: Manifest) -> list[str]:
-    """Return as clauses what `dbstatus` finds in a restored database that the backup's had not, or had in another way.
+    """Return as clauses what `dbstatus` finds wrong with an object of a restored database with which nothing was wrong in the backup's.
 
-    pg_dump leaves out an invalid index, as a build that runs or was interrupted leaves it: what was weaker is then missing.
+    An object may be wrong in another way: pg_dump leaves out an invalid index, as a build that runs or was interrupted leaves it,
+    so that it is missing. Only objects count: the rest depends on who is connected, and on what belongs to whom.
     """
-    known = {
-        *manifest.findings,
-        *(one.replace(".weaker at ", ".missing at ", 1) for one in manifest.findings if INDEX.match(one)),
-    }
-    return [f"dbstatus finds {one}" for one in findings_of(report) if one not in known]
+    known = {one.partition(" at ")[2] for one in manifest.findings if one.startswith(OBJECTS)}
+    return [
+        f"dbstatus finds {one}"
+        for one in findings_of(report)
+        if one.startswith(OBJECTS) and one.partition(" at ")[2] not in known
+    ]
