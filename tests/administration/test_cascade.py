@@ -120,6 +120,8 @@ def test_a_deletion_that_takes_all_along_is_a_success(staff, superset):
     staff.post(address(User, "delete", "ana"), {"post": "yes"})
 
     with connection.cursor() as cursor:
-        cursor.execute("SELECT id FROM users WHERE id IN ('ana', 'bob', 'cid', 'dan') UNION ALL SELECT coalesce(buyer, 'none') FROM offers ORDER BY 1")
+        cursor.execute(
+            "SELECT id FROM users WHERE id IN ('ana', 'bob', 'cid', 'dan') UNION ALL SELECT coalesce(buyer, 'none') FROM offers ORDER BY 1"
+        )
         assert cursor.fetchall() == [("bob",), *[("none",)] * 3]
     assert LogEntry.objects.count() == 1

@@ -309,11 +309,33 @@ def test_an_empty_database_that_is_there_is_replaced_by_what_was_restored_beside
         with pytest.raises(Refusal, match=rf"^The database {empty.name} is not empty: name another"):
             restore_into(connection, empty.name, store, manifest, Progress())
 
-    assert (rows(empty), rows(dataclasses.replace(empty, name=kept))) == (rows(migrated), {})
+    assert (rows(empty), rows(dataclasses.replace(empty, name=kept.name)), kept.filled) == (rows(migrated), {}, False)
     assert empty.execute("SHOW statement_timeout") == [("77s",)]
     about = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
     assert empty.execute(about) == [(None,)]
-    assert databases(migrated) == {migrated.name, empty.name, kept}
+    assert databases(migrated) == {migrated.name, empty.name, kept.name}
+
+
+class Meanwhile(Progress):
+    """Has another client create a table in a database as soon as something is restored."""
+
+    def __init__(self, database):
+        self.database = database
+
+    def show(self, what, percent):
+        if what.startswith("restoring"):
+            self.database.execute("CREATE TABLE IF NOT EXISTS orders AS SELECT 1 AS id")
+
+
+@pytest.mark.slow
+def test_an_empty_database_that_is_used_during_the_restore_is_not_replaced(migrated, empty, place):
+    with django(migrated) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        with pytest.raises(Refusal, match=rf"^{empty.name} is no longer empty: tables were created in it during the restore"):
+            restore_into(connection, empty.name, store, manifest, Meanwhile(empty))
+
+    assert (rows(empty), databases(migrated)) == ({"orders": [("(1)",)]}, {migrated.name, empty.name})
 
 
 @pytest.mark.slow

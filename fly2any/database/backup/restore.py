@@ -7,6 +7,7 @@ import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from django.db import Error, connections, transaction
@@ -149,6 +150,14 @@ def is_used(connection) -> bool:
         return cursor.fetchone()[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The database that a restore replaced, by its new name; `filled` where it was to be empty and is not any more."""
+
+    name: str
+    filled: bool
+
+
 @contextmanager
 def beside(connection, name: str, *, schema: str | None = None) -> Iterator:
     """Yield a connection to the database `name` of the same server, in `schema` where it is given."""
@@ -166,11 +175,11 @@ def beside(connection, name: str, *, schema: str | None = None) -> Iterator:
 
 def restore_into(
     connection, name: str, store: Store, manifest: Manifest, progress: Progress, *, trust: Sequence[str] = ()
-) -> str | None:
+) -> Kept | None:
     """Restore into the database `name` of the server, which is made if it is not there.
 
-    An empty one that is there is replaced, as by restore_over(); return its new name. Raises Refusal, with nothing
-    changed, where it is not empty, and where what was restored is not what the backup says.
+    An empty one that is there is replaced, as by restore_over(), and returned. Raises Refusal, with nothing changed, where
+    it is not empty, and where what was restored is not what the backup says.
     """
     with connection.direct():
         with catalogue(connection) as cursor:
@@ -182,7 +191,7 @@ def restore_into(
         with beside(connection, name) as target:
             if is_used(target):
                 raise Refusal(f"The database {name} is not empty: name another, which is made, or an empty one.")
-            return restore_over(target, store, manifest, progress, trust=trust)
+            return restore_over(target, store, manifest, progress, empty=True, trust=trust)
 
 
 def _restore_new(
@@ -231,11 +240,13 @@ def want_name(connection, name: str) -> None:
         raise Refusal(f"“{name}” is no name for a database of one's own of at most 63 bytes: give --into another.")
 
 
-def restore_over(connection, store: Store, manifest: Manifest, progress: Progress, *, trust: Sequence[str] = ()) -> str:
-    """Restore into a new database, compare it, and swap it with the one of `connection`; return the old one's new name.
+def restore_over(
+    connection, store: Store, manifest: Manifest, progress: Progress, *, empty: bool, trust: Sequence[str] = ()
+) -> Kept:
+    """Restore into a new database, compare it, and swap it with the one of `connection`; return the old one, which is kept.
 
-    Until the swap, one transaction, the database is as it was and in use; the old one is kept. Raises Refusal, with nothing
-    changed, where prepared transactions, a role or the backup itself forbid it.
+    Until the swap, one transaction, the database is as it was and in use. Raises Refusal, with nothing changed, where
+    prepared transactions, a role or the backup itself forbid it, or where it is to be `empty` and is not any more.
     """
     with connection.direct():
         connection.ensure_connection()
@@ -255,9 +266,16 @@ def restore_over(connection, store: Store, manifest: Manifest, progress: Progres
             dropped_where_it_fails(elsewhere, new, progress),
         ):
             copy_properties(connection, elsewhere, new, progress)
+            if empty and is_used(connection):
+                raise Refusal(
+                    f"{current} is no longer empty: tables were created in it during the restore, and nothing was replaced."
+                )
             connection.close()
             swap(elsewhere, current, new=new, old=old, said=said)
-    return old
+        filled = False
+        with suppress(Error), beside(connection, old) as kept:  # Between the question and the swap, too.
+            filled = empty and is_used(kept)
+    return Kept(old, filled)
 
 
 def stamp_of(connection) -> str:

@@ -61,9 +61,10 @@ class Command(BaseCommand):
         current = connection.settings_dict["NAME"]
         if into is not None:
             want_name(connection, into)
-            old = restore_into(connection, into, store, manifest, progress, trust=trust)
+            kept = restore_into(connection, into, store, manifest, progress, trust=trust)
             self.stdout.write(f"Restored  into {into}, compared: every row is there.")
-            self.say_kept("the empty database", old)
+            if kept:
+                self.say_kept("the empty database", kept)
             return
         for note in read_attached(connection).notes():
             self.stdout.write(f"Note      {note}")
@@ -74,13 +75,17 @@ class Command(BaseCommand):
                 " name. --into NAME restores beside."
             )
             return
-        old = restore_over(connection, store, manifest, progress, trust=trust)
+        kept = restore_over(connection, store, manifest, progress, empty=not yes, trust=trust)
         self.stdout.write(f"Restored  {current}, compared: every row is there.")
-        self.say_kept("the old database", old)
+        self.say_kept("the old database", kept)
 
-    def say_kept(self, what, old):
-        if old:
-            self.stdout.write(f"Kept      {what} as {old}. When it is no longer needed: DROP DATABASE {quote(old)}")
+    def say_kept(self, what, kept):
+        if kept.filled:
+            self.stdout.write(
+                f"Kept      the database as {kept.name}. It was empty, and tables were created in it during the restore."
+            )
+        else:
+            self.stdout.write(f"Kept      {what} as {kept.name}. When it is no longer needed: DROP DATABASE {quote(kept.name)}")
 
     def put_back(self, connection, name, unsigned):
         archives, progress = archives_of(connection), Terminal(self.stderr)
