@@ -13,7 +13,8 @@ from .steps import Step
 
 def later_steps(connection, migrations: Iterable[str], live: Catalog) -> tuple[Step, ...]:
     """Return a step for each of `migrations`, with those of its statements that lock a table of `live`."""
-    loader = MigrationLoader(connection, replace_migrations=False)
+    loader = MigrationLoader(None, replace_migrations=False)  # Which are pending is known: the record is not read.
+    loader.connection = connection
     tables = {table.name for table in live.tables}
     steps = []
     for name in migrations:
