@@ -35,6 +35,10 @@ JOURNAL_SQL = f"""
     )
 """
 
+THERE_SQL = f"""
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass('{TABLE}')::oid AND relkind IN ('r', 'p'))
+"""
+
 RUNS_SQL = """
     SELECT migration, direction, started, finished, error, person, code
     FROM {schema}.fly2any_migration_runs ORDER BY id DESC LIMIT %(limit)s
@@ -62,7 +66,7 @@ def is_readable(catalog: Catalog) -> bool:
 
 def ensure(connection) -> None:
     """Create the journal where it is not there yet."""
-    if TABLE not in connection.introspection.table_names():
+    if not _execute(connection, THERE_SQL):
         _execute(connection, JOURNAL_SQL)
 
 

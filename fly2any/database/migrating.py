@@ -53,6 +53,9 @@ HELD_SQL = """
     SELECT 1 FROM pg_catalog.pg_locks
     WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() AND classid = 0::oid AND objid = %s::oid AND objsubid = 1 AND granted
 """
+KNOWN_SQL = """
+    SELECT COALESCE(pg_catalog.array_agg(name ORDER BY name), '{}') FROM pg_catalog.pg_settings WHERE name = ANY (%s::text[])
+"""
 OPERATOR_CLASS = "gin_trgm_ops"
 ENDLESS = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
 SHORTEST_WAIT = 0.1  # Seconds: most transactions of the site are over by then.
@@ -72,7 +75,7 @@ class Run:
         self.reversal: Reversal | None = None  # Of the migration that is being reversed.
         self.waited = 0.0  # Seconds for locks, in this attempt of an atomic migration before the statement that runs.
         self.attempting = False
-        self.endless = [name for name in ENDLESS if self.ask("SELECT 1 FROM pg_catalog.pg_settings WHERE name = %s", name)]
+        self.endless = self.ask(KNOWN_SQL, [*ENDLESS])
 
     def migrate(self, migration, direction: str, action: Callable[[], T], *, consent: Consent | None = None) -> T:
         """Return what `action`, which applies or reverses `migration`, returns; it is run again while it is locked out.
@@ -287,10 +290,8 @@ class Run:
 
     def settle(self) -> None:
         """Set the session as a run needs it; what a role or a provider sets would cut long builds and long pauses short."""
-        self.set("lock_timeout", f"{LOCK_TIMEOUT}s")
-        for name in self.endless:
-            self.set(name, "0")
-        self.execute("RESET search_path")
+        limits = "".join(f"SET {name} TO '0'; " for name in self.endless)
+        self.execute(f"SET lock_timeout TO '{LOCK_TIMEOUT}s'; {limits}RESET search_path")
 
     def set(self, name: str, value: str) -> None:
         self.execute(f"SET {name} TO '{value}'")
@@ -358,5 +359,4 @@ def _session(run: Run) -> Iterator[None]:
         yield
     finally:
         with suppress(Error, AttributeError):  # The connection may be gone.
-            for name in ("lock_timeout", "search_path", *run.endless):
-                run.execute(f"RESET {name}")
+            run.execute("; ".join(f"RESET {name}" for name in ("lock_timeout", "search_path", *run.endless)))
