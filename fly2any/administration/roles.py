@@ -15,6 +15,8 @@ ADMINISTRATORS = "Administrators"
 class Grant(migrations.RunPython):
     """A RunPython that asks for each model it needs, so that not all of them are rendered."""
 
+    asks_for_what_it_needs = True
+
     def database_forwards(self, app_label, schema_editor, from_state, to_state):
         if router.allow_migrate(schema_editor.connection.alias, app_label):
             self.code(from_state.apps, schema_editor)

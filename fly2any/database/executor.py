@@ -43,10 +43,11 @@ class Executor(MigrationExecutor):
 
     def apply_migration(self, state, migration, fake=False, fake_initial=False):
         apply = super().apply_migration
-        # A migration changes the state it is given, also when it fails.
         with self.telling_once():
             return self.run.migrate(
-                migration, "faked" if fake else "forwards", lambda: apply(state.clone(), migration, fake, fake_initial)
+                migration,
+                "faked" if fake else "forwards",
+                lambda: apply(state.prepared_for(migration), migration, fake, fake_initial),
             )
 
     def unapply_migration(self, state, migration, fake=False):
@@ -55,7 +56,7 @@ class Executor(MigrationExecutor):
             return self.run.migrate(
                 migration,
                 "faked" if fake else "backwards",
-                lambda: unapply(state.clone(), migration, fake),
+                lambda: unapply(state.prepared_for(migration), migration, fake),
                 consent=None if fake else self.consent,
             )
 

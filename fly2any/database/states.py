@@ -1,8 +1,8 @@
 """The models between migrations, rendered when an operation asks for one.
 
 Django renders all models before the first migration and, with each change, all that are related to the changed one, which in a
-schema around users is nearly all: most of a run on an empty database. An operation asks for one model and needs those that its
-foreign keys lead to. What may ask for any, such as RunPython, gets all of them rendered, as from Django.
+schema around users is nearly all: most of a run on an empty database. Django's operations ask for one model and need those that its
+foreign keys lead to. RunPython and operations that are not known get all of them rendered, as from Django.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from collections.abc import Iterable, Iterator
 from django.apps import apps as registry
 from django.apps.registry import Apps
 from django.core.checks.model_checks import _check_lazy_references  # type: ignore[attr-defined]
+from django.db.migrations.migration import Migration
+from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import AppConfigStub, ModelState, ProjectState, StateApps
 from django.db.migrations.utils import resolve_relation
 from django.utils.functional import cached_property
 
+DJANGOS = ("django.db.migrations.operations.", "django.contrib.postgres.operations")
 Key = tuple[str, str]  # The label of an app, and the name of a model in lower case.
 
 
 class LazyApps(StateApps):
     """The models of a state. One is rendered, with those that it needs, when it is asked for; all are when all are."""
 
-    unrendered: dict[Key, ModelState] = {}
-    detached = False
-
     def __init__(self, real_apps: set[str], models: dict[Key, ModelState]):
-        super().__init__([], {})
+        self.unrendered: dict[Key, ModelState] = {}
+        self.postponed: dict[Key, list[Key]] = {}  # Of rendered models, where their many-to-many fields lead to.
+        self.detached = False
+        super().__init__([], {})  # Which looks at these already.
         self.real_models = [  # Of apps without migrations: as from Django.
             ModelState.from_model(model, exclude_rels=True)
             for label in real_apps
@@ -66,26 +69,41 @@ class LazyApps(StateApps):
 
     def render_all(self) -> None:
         """Render what is not rendered yet; raise ValueError where a field leads to a model that is not there."""
-        self.render([*self.unrendered])
+        self.render([*self.unrendered, *self.postponed])
         if errors := _check_lazy_references(self):
             raise ValueError("\n".join(error.msg for error in errors))
 
     def render(self, keys: Iterable[Key]) -> None:
-        """Render the models `keys` and those that they need, as far as they are not rendered."""
-        states, waiting = [], [*keys]
+        """Render the models `keys` and those that they need, as far as they are not rendered.
+
+        The many-to-many fields of a model that another refers to wait until it is asked for itself.
+        """
+        asked, states = set(keys), []
+        waiting = [*asked, *(key for model in asked for key in self.postponed.pop(model, ()))]
         while waiting:
-            if state := self.unrendered.pop(waiting.pop(), None):
+            key = waiting.pop()
+            if state := self.unrendered.pop(key, None):
                 states.append(state)
-                waiting += needed(state)
+                waiting += referred(state, many=False)
+                if many := [*referred(state, many=True)]:
+                    if key in asked:
+                        waiting += many
+                    else:
+                        self.postponed[key] = many
         self.render_multiple(states)
 
 
 class LazyState(ProjectState):
     """A state whose models are rendered anew after it changed, as far as somebody asks for them."""
 
+    is_whole = False  # Whether all models are rendered at once, for operations that are not known.
+
     @cached_property
     def apps(self) -> LazyApps:
-        return LazyApps(self.real_apps, self.models)
+        apps = LazyApps(self.real_apps, self.models)
+        if self.is_whole:
+            apps.render_all()
+        return apps
 
     def clear_delayed_apps_cache(self):
         """Render all models: Django calls it before what may ask for any of them."""
@@ -101,21 +119,37 @@ class LazyState(ProjectState):
         self.__dict__.pop("apps", None)
         super().remove_model(app_label, model_name)
 
+    def prepared_for(self, migration: Migration) -> LazyState:
+        """Return a copy to apply or reverse `migration` on, which changes it, also when it fails."""
+        copy = self.clone()
+        copy.is_whole = not all(map(asks_for_what_it_needs, migration.operations))
+        if copy.is_whole:
+            copy.clear_delayed_apps_cache()
+        return copy
+
     def clone(self):
         clone = LazyState({key: state.clone() for key, state in self.models.items()}, self.real_apps)
+        clone.is_whole = self.is_whole
         if "apps" in self.__dict__:  # Both have them until one changes.
             self.apps.detach()
             clone.__dict__["apps"] = self.apps
         return clone
 
 
-def needed(state: ModelState) -> Iterator[Key]:
-    """Yield the models without which that of `state` cannot be rendered: those that it refers to, and those it is made from."""
+def referred(state: ModelState, *, many: bool) -> Iterator[Key]:
+    """Yield the models that the fields of `state` refer to, many-to-many fields or the others, and those it is made from."""
     place = state.app_label, state.name_lower
     for field in state.fields.values():
-        if remote := field.remote_field:
+        if (remote := field.remote_field) and bool(field.many_to_many) is many:
             for model in filter(None, (remote.model, getattr(remote, "through", None))):
                 yield resolve_relation(model, *place)
-    for base in state.bases:
+    for base in () if many else state.bases:
         if isinstance(base, str) or hasattr(base, "_meta"):
             yield resolve_relation(base, *place)
+
+
+def asks_for_what_it_needs(operation: Operation) -> bool:
+    """Say whether an operation is known to ask for each model that it needs: Django's do, others may follow any relation."""
+    inner = getattr(operation, "database_operations", [])  # Of SeparateDatabaseAndState.
+    known = type(operation).__module__.startswith(DJANGOS) or getattr(operation, "asks_for_what_it_needs", False)
+    return known and all(map(asks_for_what_it_needs, inner))

@@ -6,10 +6,10 @@ from contextlib import ExitStack
 
 import pytest
 from django.db.migrations import Migration, RunSQL
-from django.db.migrations.state import ProjectState
 
 from fly2any.database.executor import Executor
 from fly2any.database.migrating import migrating
+from fly2any.database.states import LazyState
 from tests.conftest import django
 from tests.database.test_deploys_of_prisma import Told
 from tests.servers import open_transaction, wait_until
@@ -53,7 +53,7 @@ def test_an_attempt_waits_for_all_its_locks_about_as_long_as_a_statement_for_one
             executor.recorder.ensure_schema()
             for thread in threads:
                 thread.start()
-            executor.apply_migration(ProjectState(), migration)
+            executor.apply_migration(LazyState(), migration)
         over.set()
         for thread in threads:
             thread.join()

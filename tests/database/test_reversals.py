@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import pytest
 from django.db import models
 from django.db.migrations import AddField, AlterField, AlterModelTable, CreateModel, Migration, RenameField, RunPython, RunSQL
-from django.db.migrations.state import ProjectState
 
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.executor import Executor
 from fly2any.database.losses import Consent, Loss
 from fly2any.database.migrating import migrating
+from fly2any.database.states import LazyState
 from fly2any.database.watching import Progress
 from tests.conftest import django
 from tests.servers import open_transaction, wait_until
@@ -51,7 +51,7 @@ class Probe:
         self.executor = Executor(run.connection, run=run, consent=consent)
         self.executor.recorder.ensure_schema()
         self.applied = []
-        state = ProjectState()
+        state = LazyState()
         for number, operation in enumerate(operations, start=1):
             migration = Migration(f"{number:04}", "probe")
             migration.operations, migration.atomic = [operation], atomic

@@ -3,7 +3,9 @@
 import pytest
 from django.db import models
 from django.db.migrations.loader import MigrationLoader
-from django.db.migrations.operations import AddField, CreateModel, DeleteModel
+from django.db.migrations.migration import Migration
+from django.db.migrations.operations import AddField, CreateModel, DeleteModel, SeparateDatabaseAndState
+from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ModelState, ProjectState
 
 from fly2any.database.states import LazyState
@@ -93,6 +95,48 @@ def test_what_asks_for_all_gets_reverse_relations_too(state):
 
     assert hasattr(user, "accounts")
     assert state.apps.unrendered == {}
+
+
+def test_what_many_to_many_fields_lead_to_waits_until_their_model_is_asked_for(state):
+    account = state.apps.get_model("accounts", "Account")
+    alone = rendered(state.apps)
+
+    user = state.apps.get_model("accounts", "User")
+
+    assert alone == {"accounts.account", "accounts.user", "accounts.user_groups", "accounts.user_user_permissions"}
+    assert rendered(state.apps) - alone == {
+        "auth.group",
+        "auth.permission",
+        "auth.group_permissions",
+        "contenttypes.contenttype",
+    }
+    assert account._meta.get_field("user").related_model is user
+    assert user._meta.get_field("groups").related_model is state.apps.get_model("auth", "Group")
+
+
+class Unknown(Operation):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("operation", "some"),
+    [
+        (AddField("Account", "motto", models.TextField()), True),
+        (SeparateDatabaseAndState(database_operations=[AddField("Account", "motto", models.TextField())]), True),
+        (Unknown(), False),
+        (SeparateDatabaseAndState(database_operations=[Unknown()]), False),
+    ],
+)
+def test_an_operation_that_is_not_djangos_finds_all_models_rendered(state, operation, some):
+    _ = state.apps
+    migration = Migration("0001", "accounts")
+    migration.operations = [operation]
+
+    prepared = state.prepared_for(migration)
+
+    assert bool(prepared.apps.unrendered) is bool(prepared.clone().apps.unrendered) is some
+    prepared.reload_model("accounts", "account")
+    assert bool(prepared.apps.unrendered) is some
 
 
 def test_a_field_that_leads_nowhere_is_an_error_as_from_django(state):
