@@ -19,6 +19,7 @@ from .migrating import migrating
 from .server import read_schema
 from .sql import catalogue
 from .status import snapshot
+from .strangers import refuse_strangers
 from .watching import Progress
 
 # What hangs on our tables without being ours: they cannot be dropped before it is.
@@ -86,6 +87,7 @@ def plan_reset(connection) -> Reset:
     tables = [table.name for table in contracts.catalog_of(versions).tables]
     if not migrations:
         return Reset((), (), ())
+    refuse_strangers(connection, tables, reads=True)
     schema = read_schema(connection)
     place = {"schema": schema, "tables": tables}
     applied = [f"{app}.{name}" for app, name in executor.loader.applied_migrations]

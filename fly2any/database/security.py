@@ -14,7 +14,7 @@ from django.db import Error, transaction
 
 from fly2any.postgres.url import is_local
 
-from .catalog import quote
+from .catalog import TRUSTED_SQL, quote
 from .diagnosis import sqlstate
 from .findings import Finding, Severity
 from .health.examine import Figure, Question, Reader
@@ -80,7 +80,11 @@ PASSWORDS_SQL = """
            count(*) FILTER (WHERE password ~ %(bcrypt)s AND password ~ '^....0') AS cheap
     FROM {table} AS u {sample} WHERE password IS NOT NULL
 """
-SIZE_SQL = "SELECT pg_catalog.pg_relation_size(pg_catalog.to_regclass(%(table)s)) AS bytes"
+# NULL also where another role made the table: it is not read.
+SIZE_SQL = f"""
+    SELECT (SELECT pg_catalog.pg_relation_size(c.oid) FROM pg_catalog.pg_class AS c
+            WHERE c.oid = pg_catalog.to_regclass(%(table)s)::oid AND {TRUSTED_SQL}) AS bytes
+"""
 SAMPLE = 64 * 1024 * 1024  # Bytes.
 STAFF_SQL = """
     SELECT count(*) AS staff, count(*) FILTER (WHERE COALESCE("lastLoginAt", "createdAt") < now() - interval '90 days') AS idle FROM {table}

@@ -38,7 +38,7 @@ STRANGERS_SQL = f"""
     WITH home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
     trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")}), ours AS (
         SELECT c.oid, c.relname, c.relowner, c.relowner IN (SELECT oid FROM trusted) AS trusted
-        FROM pg_catalog.pg_class AS c WHERE c.relnamespace = (SELECT oid FROM home) AND c.relkind IN ('r', 'p')
+        FROM pg_catalog.pg_class AS c WHERE c.relnamespace = (SELECT oid FROM home) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     )
     SELECT 'owner' AS kind, pg_catalog.min(o.relname::text COLLATE "C"), pg_catalog.quote_ident(current_database()), count(*)::int,
            pg_catalog.pg_get_userbyid(o.relowner)::text
@@ -112,16 +112,16 @@ def read_strangers(connection, *, schema: str, tables: Iterable[str] | None = No
         yield Stranger(table, what, role, cure)
 
 
-def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes: bool = False) -> None:
+def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes: bool = False, reads: bool = False) -> None:
     """Raise Refusal where a write to `tables`, or to any of our schema, would run code of another role.
 
-    In a transaction, `tables` are locked: no trigger can be added to them before it ends.
+    In a transaction, `tables` are locked: no trigger can be added to them before it ends. Not so for one that only `reads`.
     """
     if (schema := read_home(connection)[0]) is None:
         return
     if tables is not None:
         tables = sorted(tables)
-        if tables and connection.in_atomic_block:
+        if tables and connection.in_atomic_block and not reads:
             with connection.cursor() as cursor:
                 places = ", ".join(f"{quote(schema)}.{quote(table)}" for table in tables)
                 cursor.execute(f"LOCK TABLE {places} IN ROW EXCLUSIVE MODE")

@@ -14,10 +14,12 @@ from fly2any.database import journal
 from fly2any.database.adoption import adopt, assess
 from fly2any.database.backup.store import store_at
 from fly2any.database.diagnosis import Refusal
+from fly2any.database.health.examine import examine
 from fly2any.database.migrating import migrating
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
-from fly2any.database.retention.sweep import sweep
+from fly2any.database.retention.sweep import count, sweep
+from fly2any.database.security import TOPICS as SECURITY
 from fly2any.database.seed import seed
 from fly2any.database.server import read_home
 from fly2any.database.status import verify
@@ -370,3 +372,54 @@ def test_no_command_reads_a_record_of_migrations_that_another_role_made(exact, s
         assert "migrations.untrusted" in out.getvalue()
     else:
         assert str(stopped.value).startswith(f"django_migrations belongs to the role {role}, which may be another tenant's")
+
+
+def test_an_adoption_reads_no_table_that_another_role_made(exact, stranger_of):
+    role = stranger_of(exact)
+    exact.execute(
+        f'DROP TABLE recent_searches; SET ROLE {role}; CREATE TABLE public.recent_searches (id text, "airportCode" int);'
+        f" CREATE INDEX ON public.recent_searches ((id || public.caught())); {ARMED}"
+    )
+
+    with django(exact) as connection:
+        blockers = assess(connection).blockers
+        with pytest.raises(Refusal, match="Table recent_searches, of another owner than the schema's"):
+            adopt(connection.alias, patience=1, progress=Progress(), repair=True, end_idle=False, done=print)
+
+    assert [one.finding.where for one in blockers if one.finding.code == "tables.untrusted"] == ["recent_searches"]
+    assert {one.rows for one in blockers if one.finding.where.startswith("recent_searches")} == {None}
+
+
+READERS = {
+    "dbreset": lambda connection: call_command("dbreset", database=connection.alias),
+    "flush": lambda connection: call_command("flush", database=connection.alias),
+    "dbseed": lambda connection: seed(connection, users=1, seed=1, until=date(2026, 5, 1)),
+    "dbmaintain --dry-run": lambda connection: count(connection, RULES["recent_searches"], datetime.now(UTC)),
+}
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_no_command_counts_rows_of_a_table_that_another_role_made(migrated, stranger_of, command):
+    role = stranger_of(migrated)
+    migrated.execute(
+        f"CREATE INDEX ON recent_searches ((id || public.caught())); ALTER TABLE recent_searches OWNER TO {role}; {ARMED}"
+    )
+
+    with (
+        django(migrated) as connection,
+        pytest.raises(Refusal, match="Table recent_searches, of another owner than the schema's"),
+    ):
+        READERS[command](connection)
+
+
+def test_passwords_in_a_table_that_another_role_made_are_not_looked_at(database, stranger_of):
+    role = stranger_of(database)
+    database.execute(
+        f"GRANT CREATE ON SCHEMA public TO PUBLIC; SET ROLE {role}; CREATE TABLE public.users (id text, password text);"
+        f" CREATE INDEX ON public.users ((id || public.caught())); {ARMED}"
+    )
+
+    with django(database) as connection:
+        (topic,) = examine(connection, {"passwords": SECURITY["passwords"]}).topics
+
+    assert (topic.trouble, [figure.label for figure in topic.figures]) == ("", ["roles' passwords"])

@@ -202,7 +202,7 @@ def _is_left_out(live: Catalog, place: tuple[str, str]) -> bool:
 
 def _has_nulls(connection, live: Catalog, place: tuple[str, str]) -> bool:
     column = next((c for c in live.columns if (c.table, c.name) == place), None)
-    is_table = any(table.name == place[0] and table.kind == "table" for table in live.tables)
+    is_table = any(table.name == place[0] and table.kind == "table" and table.trusted for table in live.tables)
     return column is not None and is_table and column.nullable and _ask(connection, is_null(column))
 
 
@@ -218,7 +218,7 @@ def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, sch
     """Return the finding with the rows that block its cure, and with what --repair would do if there are none."""
     cure, finding = finding.cure, in_schema(finding, schema)
     thing = _thing(finding, expected)
-    if thing is None or not _is_there(thing, live):
+    if thing is None or not _is_there(thing, live) or not _is_trusted(thing, live):
         return Blocker(finding)
     if _ask(connection, f"SELECT pg_catalog.row_security_active({literal(quote(thing.table))})"):
         return Blocker(finding)  # This role cannot see its rows.
@@ -256,6 +256,12 @@ def _is_there(thing: Object, live: Catalog) -> bool:
     if isinstance(thing, ForeignKey):
         columns |= {(thing.target, name) for name in thing.target_columns}
     return columns <= there
+
+
+def _is_trusted(thing: Object, live: Catalog) -> bool:
+    """Say whether a query of the tables that `thing` is about runs no code of other roles."""
+    names = {thing.table, thing.target} if isinstance(thing, ForeignKey) else {thing.table}
+    return all(table.trusted for table in live.tables if table.name in names)
 
 
 def _condition(code: str, thing: Object, *, can_ask: bool) -> str:

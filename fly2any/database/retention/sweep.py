@@ -82,6 +82,7 @@ class Swept:
 
 def count(connection, rule: Rule, before: datetime) -> int:
     """Return how many rows are too old."""
+    refuse_strangers(connection, [rule.table], reads=True)
     with _briefly(connection) as cursor:
         cursor.execute(COUNT_SQL.format(table=quote(rule.table), condition=rule.condition), {"before": before})
         return cursor.fetchone()[0]

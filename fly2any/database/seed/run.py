@@ -37,6 +37,7 @@ def seed(
     one transaction: after an interruption a second run adds what is missing. Raises RealUsersError, having written nothing,
     where there are real users and `among_real_users` is false.
     """
+    refuse_strangers(connection, STATEMENTS)
     with connection.cursor() as cursor:
         cursor.execute(REAL_USERS_SQL, {"pattern": f"%{DEMO_DOMAIN}"})
         if cursor.fetchone()[0] and not among_real_users:

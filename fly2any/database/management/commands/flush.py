@@ -24,6 +24,7 @@ class Command(flush.Command):
             return
         connection = connections[options["database"]]
         tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
+        refuse_strangers(connection, tables, reads=True)
         if lost := read_rows(connection, tables):
             want_consent(connection, "flush empties", lost, yes=yes, without_backup=without_backup)
         try:
