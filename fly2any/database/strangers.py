@@ -33,30 +33,47 @@ ACTS_SQL = """
                   AND (p.pronamespace <> 'pg_catalog'::regnamespace OR p.proname NOT LIKE 'RI\\_FKey\\_%%'))
      OR EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)))
 """
-# Before PostgreSQL 18 an AFTER trigger runs as the role of the outer statement also where a foreign key's action caused it.
+# What a foreign key's action deletes from or updates runs its triggers as its owner, and before PostgreSQL 18 its AFTER triggers
+# as the role of the outer statement.
 STRANGERS_SQL = f"""
-    WITH home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
+    WITH RECURSIVE home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
     trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")}), ours AS (
         SELECT c.oid, c.relname, c.relowner, c.relowner IN (SELECT oid FROM trusted) AS trusted
         FROM pg_catalog.pg_class AS c WHERE c.relnamespace = (SELECT oid FROM home) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    ), written AS (
+        SELECT o.oid, o.relname::text FROM ours AS o WHERE o.trusted AND (%(all)s OR o.relname = ANY (%(tables)s::text[]))
+    ), reached AS (
+        SELECT w.oid, w.relname AS origin FROM written AS w WHERE %(deletes)s
+        UNION
+        SELECT n.oid, r.origin FROM reached AS r, LATERAL (
+            SELECT k.conrelid FROM pg_catalog.pg_constraint AS k
+            WHERE k.confrelid = r.oid AND k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
+            UNION ALL
+            SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS p ON p.oid = i.inhrelid AND p.relispartition
+            WHERE i.inhparent = r.oid) AS n (oid)
+    ), beyond AS (
+        SELECT c.*, r.origin, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS place
+        FROM reached AS r JOIN pg_catalog.pg_class AS c ON c.oid = r.oid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE r.oid NOT IN (SELECT oid FROM written)
     )
     SELECT 'owner' AS kind, pg_catalog.min(o.relname::text COLLATE "C"), pg_catalog.quote_ident(current_database()), count(*)::int,
            pg_catalog.pg_get_userbyid(o.relowner)::text
     FROM ours AS o WHERE NOT o.trusted AND o.relname = ANY (%(tables)s::text[]) GROUP BY o.relowner
     UNION
-    SELECT 'trigger', o.relname::text, t.tgname::text, 1, pg_catalog.pg_get_userbyid(s.owner)::text
-    FROM pg_catalog.pg_trigger AS t JOIN ours AS o ON o.oid = t.tgrelid,
+    SELECT 'trigger', w.relname, t.tgname::text, 1, pg_catalog.pg_get_userbyid(s.owner)::text
+    FROM pg_catalog.pg_trigger AS t JOIN written AS w ON w.oid = t.tgrelid,
          LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner)
-    WHERE o.trusted AND (%(all)s OR o.relname = ANY (%(tables)s::text[]))
-      AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND s.owner NOT IN (SELECT oid FROM trusted)
+    WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND s.owner NOT IN (SELECT oid FROM trusted)
     UNION
-    SELECT 'reference', o.relname::text, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), 1,
-           pg_catalog.pg_get_userbyid(c.relowner)::text
-    FROM pg_catalog.pg_constraint AS k JOIN ours AS o ON o.oid = k.confrelid JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE %(deletes)s AND current_setting('server_version_num')::int < 180000 AND k.contype = 'f' AND o.trusted
-      AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
-      AND c.relowner NOT IN (SELECT oid FROM trusted) AND {ACTS_SQL}
+    SELECT 'planted', c.origin, pg_catalog.quote_ident(t.tgname) || ' ON ' || c.place, 1, pg_catalog.pg_get_userbyid(s.owner)::text
+    FROM beyond AS c JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = c.oid,
+         LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS s (owner)
+    WHERE c.relowner IN (SELECT oid FROM trusted) AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0
+      AND s.owner NOT IN (SELECT oid FROM trusted)
+    UNION
+    SELECT 'reference', c.origin, c.place, 1, pg_catalog.pg_get_userbyid(c.relowner)::text
+    FROM beyond AS c
+    WHERE current_setting('server_version_num')::int < 180000 AND c.relowner NOT IN (SELECT oid FROM trusted) AND {ACTS_SQL}
     ORDER BY 1, 2, 3, 5
 """
 
@@ -106,6 +123,9 @@ def read_strangers(connection, *, schema: str, tables: Iterable[str] | None = No
                 f"DROP TRIGGER {quote(name)} ON {at}; REVOKE TRIGGER ON {at} FROM {quote(role)}, PUBLIC; or, if it is needed, make"
                 " the owner of the table the owner of what it calls."
             )
+        elif kind == "planted":
+            what = f"Trigger {name}, whose foreign key leads to {table},"
+            cure = f"DROP TRIGGER {name}; REVOKE TRIGGER ON that table FROM {quote(role)}, PUBLIC; or, if it is needed, make the owner of the table the owner of what it calls."
         else:
             what = f"Table {name}, whose foreign key refers to {table},"
             cure = f"Agree with its owner, and drop the foreign key, or make the owner of {table} the owner of {name}."

@@ -5,9 +5,11 @@ import json
 from contextlib import contextmanager
 
 import pytest
+from psycopg.errors import LockNotAvailable
 
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.person import Stream, erase, export, find, plan
+from fly2any.database.watching import Progress
 from tests.conftest import django
 from tests.database.people import ANA, BOB, EMAIL, erased, exported, planned, refused
 
@@ -255,6 +257,54 @@ def test_a_table_of_ours_that_runs_another_roles_code_is_refused(two, taken):
                 " make the owner of users its owner."
             )
         two.execute(f"DROP TRIGGER IF EXISTS seen ON users; ALTER TABLE user_activities OWNER TO {two.user}")
+
+
+@pytest.mark.parametrize("event", ["FOR EACH ROW", "FOR EACH STATEMENT"])
+def test_a_trigger_of_another_role_on_a_table_of_the_site_does_not_run_as_its_owner(two, event):
+    """As which the action of a foreign key runs it, from PostgreSQL 18 on."""
+    two.execute("CREATE SCHEMA site; CREATE TABLE site.bookings (u text REFERENCES users ON DELETE CASCADE)")
+    two.execute("CREATE TABLE site.places (u text REFERENCES users)")
+    planted = "CREATE TRIGGER seen BEFORE DELETE ON site.{} {} EXECUTE FUNCTION mal.seen()"
+    with stranger(two, "CREATE FUNCTION mal.seen() RETURNS trigger " + says("OLD")) as role:
+        two.execute(
+            f"GRANT USAGE ON SCHEMA site TO {role}; GRANT TRIGGER ON ALL TABLES IN SCHEMA site TO {role}; SET ROLE {role};"
+            + planted.format("bookings", event)
+        )
+        for act in (erased, planned):
+            with pytest.raises(Refusal) as refusal:
+                act(two)
+            assert str(refusal.value) == (
+                "Nothing was changed. The foreign key bookings_u_fkey (ON DELETE CASCADE) would run a trigger of site.bookings as the"
+                f" owner of that table, and the trigger calls code of the role {role}: drop it, and REVOKE TRIGGER ON"
+                f' "site"."bookings" FROM "{role}", PUBLIC;'
+            )
+        two.execute("DROP TRIGGER seen ON site.bookings")
+        if not is_before_18(two):  # NO ACTION runs no trigger, but before PostgreSQL 18 other code.
+            two.execute(f"SET ROLE {role}; {planted.format('places', event)}")
+            with heard(two) as (connection, said):
+                erase(connection, find(connection, EMAIL), Stream(io.StringIO()))
+            assert said == []
+        two.execute("DROP SCHEMA site CASCADE")
+
+
+def test_no_trigger_is_added_to_what_an_erasure_writes_to_while_it_runs(two):
+    two.execute("CREATE TABLE bookings (u text REFERENCES users ON DELETE CASCADE)")
+    add = "SET lock_timeout = '100ms'; CREATE TRIGGER seen BEFORE DELETE ON {} EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+
+    class Watching(Progress):
+        refused = 0
+
+        def show(self, what, percent):
+            for table in ("bookings", "users", "django_session", "accounts") if not self.refused else ():
+                with pytest.raises(LockNotAvailable):
+                    two.execute(add.format(table))
+                self.refused += 1
+
+    watching = Watching()
+    with django(two) as connection:
+        erase(connection, find(connection, EMAIL), Stream(io.StringIO()), progress=watching)
+
+    assert watching.refused == 4
 
 
 def test_a_table_in_the_schema_of_another_role_is_read_as_that_roles(two):

@@ -285,6 +285,34 @@ def test_a_database_with_a_trigger_of_another_role_is_not_adopted(exact, strange
     assert blockers == ["verification_tokens"]
 
 
+def test_nor_does_one_on_a_table_of_the_site_that_a_foreign_keys_action_deletes_from(migrated, stranger_of):
+    role = stranger_of(migrated)
+    migrated.execute(
+        "CREATE SCHEMA site; CREATE TABLE site.bookings (id int PRIMARY KEY, u text REFERENCES users ON DELETE CASCADE);"
+        "CREATE TABLE site.seats (id int REFERENCES site.bookings ON DELETE CASCADE) PARTITION BY LIST (id);"
+        f"CREATE TABLE site.seat PARTITION OF site.seats DEFAULT; GRANT USAGE ON SCHEMA site TO {role}; GRANT TRIGGER ON site.seat TO {role};"
+        + RUNS.format(role=role)
+        + "CREATE TRIGGER zz BEFORE DELETE ON site.seat EXECUTE FUNCTION public.ran()"
+    )
+
+    with django(migrated) as connection:
+        found = [(one.where, one.message) for one in verify(connection).findings if one.code == "tables.untrusted"]
+        with pytest.raises(
+            Refusal, match=r"^Nothing was changed\. Trigger zz ON site\.seat, whose foreign key leads to users, runs"
+        ):
+            check_writes(connection)
+        sweeps(connection, None)  # It deletes other rows.
+    migrated.execute("DROP SCHEMA site CASCADE")
+
+    assert found == [
+        (
+            "users",
+            f"Trigger zz ON site.seat, whose foreign key leads to users, runs code of the role {role} with the privileges of the role"
+            " that writes to users.",
+        )
+    ]
+
+
 def test_before_postgresql_18_nor_does_one_of_a_table_whose_foreign_key_refers_to_ours(migrated, stranger_of):
     role = stranger_of(migrated)
     migrated.execute(

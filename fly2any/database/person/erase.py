@@ -19,7 +19,7 @@ from .people import Person
 from .plan import NOT_SEARCHED, RECORD, Change, Reach, reach, reasons
 from .remove import remove
 from .search import Found, Place, Unsearched, search, statistics
-from .tables import Tables, read_tables
+from .tables import PEOPLE, Tables, read_tables
 from .trace import rows_of
 from .transactions import TABLE_LOCK_TIMEOUT, UNHURRIED_SQL, writing
 
@@ -136,14 +136,12 @@ def _erase(connection, person: Person, searched: bool, progress: Progress) -> Ce
 
 
 def _read_locked(connection, cursor) -> Tables:
-    """Lock out new foreign keys to the people, and new triggers on other roles' tables that refer to ours; return the tables as they are then."""
-    before = read_tables(connection)
-    others = before.of_others()
-    lockable = [oid for oid in others if before.tables[oid].may_update or before.tables[oid].may_delete]
-    names = ", ".join([before.people.sql, *(others[oid] for oid in lockable)])
+    """Lock out new foreign keys to the people, and new triggers on what an erasure writes to; return the tables as they are then."""
+    before = read_tables(connection).reached(own.WITHOUT_KEY)
+    names = ", ".join(table.sql for table in before.values() if table.may_update or table.may_delete or table.name == PEOPLE)
     cursor.execute(f"LOCK TABLE {names} IN ROW EXCLUSIVE MODE", [])
     tables = read_tables(connection)
-    if tables.of_others() != others:
+    if tables.reached(own.WITHOUT_KEY).keys() - before:
         raise Refusal("Tables that refer to ours were changed meanwhile: nothing was erased; run the command again.")
     return tables
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..catalog import TRUSTED_ROLES_SQL, quote
@@ -27,9 +28,15 @@ LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Equal values ar
 # `stranger` is a role whose code a SELECT, an UPDATE or a DELETE runs as the role that runs the statement: who owns the
 # table, its schema (and can put another table into its place) or what a trigger calls. Not strangers are superusers,
 # the role of the connection, and the owners of the users and of their schema.
-# `acts` and `checks`: the table has code that a foreign key runs as the table's owner when it looks for rows or deletes some,
+# `planter` is a role whose code a trigger runs as the owner of the table, who is none of them, also where a foreign key's action
+# causes it. `acts` and `checks`: the table has code that a foreign key runs as the table's owner when it looks for rows or deletes some,
 # and when it updates some. Before PostgreSQL 18 that is no protection: an AFTER trigger runs as the role of the outer
 # statement, and any code can write into a table whose deferred trigger does.
+PLANTER_SQL = f"""
+    SELECT pg_get_userbyid(min(w.owner))::text
+    FROM pg_catalog.pg_trigger AS t, LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS w (owner)
+    WHERE t.tgrelid = {{table}} AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0 AND w.owner NOT IN (SELECT oid FROM trusted)
+"""
 TABLES_SQL = f"""
     WITH schemas AS (
         SELECT n.oid, n.nspname, CASE WHEN pg_get_userbyid(n.nspowner) = 'pg_database_owner'
@@ -51,6 +58,7 @@ TABLES_SQL = f"""
                       LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS w (owner)
                   WHERE t.tgrelid = c.oid AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0) AS o (place, owner)
             WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY o.place, o.owner LIMIT 1),
+           CASE WHEN c.relowner IN (SELECT oid FROM trusted) THEN ({PLANTER_SQL.format(table="c.oid")}) END,
            current_setting('server_version_num')::integer < 180000 AND {ACTS_SQL},
            current_setting('server_version_num')::integer < 180000
                AND (EXISTS (SELECT FROM pg_catalog.pg_constraint AS k
@@ -131,6 +139,7 @@ class Table:
     may_delete: bool
     hidden: bool
     stranger: str | None
+    planter: str | None
     acts: bool
     checks: bool
 
@@ -234,16 +243,19 @@ class Tables:
         """Return the tables that have the rows of a table: its partitions, or itself."""
         return [one for one in self.tables.values() if one.kind != "p" and oid in self.lineage(one.oid)]
 
-    def of_others(self) -> dict[int, str]:
-        """Return the tables of other roles that refer to ours, also over each other, as SQL by oid."""
-        found: dict[int, str] = {}
-        todo = [one.oid for one in self.tables.values() if one.is_ours]
+    def reached(self, names: Iterable[str]) -> dict[int, Table]:
+        """Return the people's tables, those of ours with these names, and all that refer to them, also over each other, by oid."""
+        todo = [
+            one.oid
+            for one in self.tables.values()
+            if self.is_of_people(one.oid) or (one.schema == self.schema and one.name in names)
+        ]
+        found: dict[int, Table] = {}
         while todo:
-            target = todo.pop()
-            for link in self.links:
-                if link.target == target and link.table not in found and not self.tables[link.table].is_ours:
-                    found[link.table] = self.tables[link.table].sql
-                    todo.append(link.table)
+            oid = todo.pop()
+            if oid not in found:
+                found[oid] = self.tables[oid]
+                todo += [link.table for link in self.links if link.target == oid]
         return found
 
     def is_of_people(self, oid: int) -> bool:
@@ -286,6 +298,12 @@ class Tables:
         if table.is_ours:
             return
         parts = [self.require(part.oid, f"whose foreign key is {link.name}") for part in self.parts(table.oid)]
+        if link.action not in STOPPING and (planter := next((one.planter for one in (table, *parts) if one.planter), None)):
+            raise Refusal(
+                f"Nothing was changed. The foreign key {link.name} (ON DELETE {ACTIONS[link.action]}) would run a trigger of"
+                f" {self.label(table.oid)} as the owner of that table, and the trigger calls code of the role {planter}: drop it, and"
+                f" REVOKE TRIGGER ON {quote(table.schema)}.{quote(table.name)} FROM {quote(planter)}, PUBLIC;"
+            )
         if any(one.acts or (link.action in KEEPING and one.checks) for one in (table, *parts)):
             raise Refusal(
                 f"Nothing was changed. The foreign key {link.name} (ON DELETE {ACTIONS[link.action]}) would run a trigger, a rule or an"
