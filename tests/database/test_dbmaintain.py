@@ -187,3 +187,20 @@ def test_the_last_line_is_the_summary_and_with_v0_the_only_one(filled):
     )
 
     assert (result.returncode, bool(found), result.stderr) == (0, True, ""), result.stdout
+
+
+def test_a_table_that_cannot_be_analysed_does_not_keep_the_others_from_it(migrated):
+    migrated.execute(
+        "CREATE FUNCTION norm(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1'; CREATE TABLE a_note (t text);"
+        " CREATE INDEX ON a_note (norm(t)); INSERT INTO a_note VALUES ('x'); CREATE TABLE z_note AS SELECT 1 AS one;"
+        " CREATE OR REPLACE FUNCTION norm(text) RETURNS text LANGUAGE plpgsql IMMUTABLE"
+        " AS $$ BEGIN RAISE 'no' USING ERRCODE = '42883'; END $$"
+    )
+
+    with django(migrated) as connection:
+        run = run_of(connection, "monthly", seconds=600, progress=Progress())
+
+    assert [(one.severity.value, one.where) for one in run.findings if one.code == "maintenance.failed"] == [
+        ("warning", "analyse of a_note")
+    ]
+    assert "z_note" in run.refreshed.analysed

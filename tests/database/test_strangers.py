@@ -409,11 +409,16 @@ def test_an_adoption_reads_no_table_that_another_role_made(exact, stranger_of):
         f" CREATE INDEX ON public.recent_searches ((id || public.caught())); {ARMED}"
     )
 
+    exact.execute(ARMED.replace("RAISE 'hijacked as %', current_user", "RAISE WARNING 'hijacked'; RETURN 'a'"))
+    said = []
     with django(exact) as connection:
+        connection.ensure_connection()
+        connection.connection.add_notice_handler(lambda diag: said.append(diag.message_primary))
         blockers = assess(connection).blockers
         with pytest.raises(Refusal, match="Table recent_searches, of another owner than the schema's"):
             adopt(connection.alias, patience=1, progress=Progress(), repair=True, end_idle=False, done=print)
 
+    assert said == []
     assert [one.finding.where for one in blockers if one.finding.code == "tables.untrusted"] == ["recent_searches"]
     assert {one.rows for one in blockers if one.finding.where.startswith("recent_searches")} == {None}
 

@@ -201,8 +201,13 @@ def _refresh(
                     yield _locked(name, "it was")
                 elif sqlstate(error) == "57014":
                     yield _unfinished(f"{'vacuum' if dead else 'analyse'} of {name}")
-                else:
+                elif not connection.is_usable():
                     raise
+                else:
+                    yield Finding(
+                        Severity.WARNING, "maintenance.failed", f"{'vacuum' if dead else 'analyse'} of {name}",
+                        explain(error) or str(error), "Fix the cause, then run the command again.",
+                    )  # fmt: skip
             else:
                 (refreshed.vacuumed if dead else refreshed.analysed).append(name)
             finally:
