@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ from .counts import Count, bounded, exact, of_table
 from .deadlines import TooSlow, within
 from .filters import BadParameter, TimeFilter
 from .indexes import best_path, orders
+from .light import large, light, settled
 from .paging import Order, Page, page_of
 from .search import Found, search
 
@@ -100,10 +102,13 @@ class ChangeList(main.ChangeList):
 
     @property
     def unshown(self) -> list[str]:
-        """Return the columns that may be large and that the list does not show."""
+        """Return the columns that may be large and that the list does not show, also of the rows that it names by a link."""
         shown = {self.get_ordering_field(name) for name in self.list_display} | {*self.model_admin.computed_from}  # type: ignore[attr-defined]
+        names = self.list_select_related if isinstance(self.list_select_related, list | tuple) else ()
+        related: list[Any] = [self.opts.get_field(name) for name in names]
         return [
-            field.name for field in self.opts.local_fields if isinstance(field, models.JSONField) and field.name not in shown
+            *(field.name for field in large(self.model) if isinstance(field, models.JSONField) and field.name not in shown),
+            *(f"{link.name}__{field.name}" for link in related for field in large(link.related_model)),
         ]
 
     @cached_property
@@ -171,9 +176,15 @@ class ChangeList(main.ChangeList):
             try:
                 with within(LONGEST_LOOK) if may_shrink else nullcontext():
                     full = not self.is_windowed
-                    return rows, page_of(
-                        rows, self.order, size=self.list_per_page, after=self.after, before=self.before, full=full
+                    page = page_of(
+                        light(rows, self.model_admin),
+                        self.order,
+                        size=self.list_per_page,
+                        after=self.after,
+                        before=self.before,
+                        full=full,
                     )
+                    return rows, replace(page, rows=settled(page.rows))
             except TooSlow:
                 if not may_shrink:
                     raise

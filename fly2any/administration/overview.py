@@ -18,6 +18,7 @@ from django.urls import reverse
 
 from .counts import Count, bounded
 from .indexes import time_within
+from .light import light, settled
 from .paging import value_of
 from .shown import beginning
 
@@ -82,7 +83,8 @@ def panels(admin: Any, request, row: models.Model) -> Iterator[Panel]:
     """Yield a panel for each relation, with its newest rows where an index has them by time."""
     for relation in relations(admin, request):
         rows = relation.model._base_manager.filter(**{relation.key: row.pk})
-        shown = list(rows.order_by(f"-{relation.time}" if relation.time else "-pk")[: MOST_ROWS + 1])
+        newest = light(rows, relation.admin).order_by(f"-{relation.time}" if relation.time else "-pk")
+        shown = settled(list(newest[: MOST_ROWS + 1]))
         columns = [
             name for name in relation.admin.get_list_display(request) if name not in (relation.key, f"{relation.key}_link")
         ][:MOST_COLUMNS]
@@ -123,7 +125,7 @@ def _events(relation: Relation, row: models.Model, before: str) -> Iterator[Even
         elif table == their_table:
             earlier |= Q(**{time: moment, "pk__lt": pk})
         rows = rows.filter(Q(**{f"{time}__lte": moment}) & earlier)
-    for found in rows.order_by(f"-{time}", "-pk")[: MOST_EVENTS + 1]:
+    for found in settled(list(light(rows, relation.admin).order_by(f"-{time}", "-pk")[: MOST_EVENTS + 1])):
         at = getattr(found, time)
         url = page_of_row(found)
         yield Event(at, str(relation.model._meta.verbose_name), beginning(found), url, f"{at.isoformat()}~{table}~{found.pk}")
