@@ -335,6 +335,11 @@ BACKUPS = {
     "identity_file": os.environ.get("BACKUP_IDENTITY_FILE", "").strip(),
 }
 
+# Milliseconds that a statement of a migration or of maintenance waits for a lock, and the site behind it.
+LOCK_TIMEOUT = numbers("LOCK_TIMEOUT", "2000", 1)[0]
+if LOCK_TIMEOUT == 0:
+    raise ImproperlyConfigured("LOCK_TIMEOUT is 0, which would wait without end: set it to milliseconds, or unset it.")
+
 RETENTION = {
     "days": days("RETENTION"),  # Rows of these tables go when they are so old; of others none does.
     "archive": os.environ.get("ARCHIVE_LOCATION", "").strip(),  # Where they are kept, as backups are: nowhere until it is said.

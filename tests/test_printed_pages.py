@@ -41,7 +41,7 @@ def printed(database, other, folder):
         if command.startswith("dbperson") and "--yes" not in command:
             database.execute(ANA)
         target = other if page == "dbadopt" else database
-        result = manage(*command.split(), url=target.url, **places)
+        result = manage(*command.split(), url=target.url, LOCK_TIMEOUT="", **places)
         assert result.returncode in (0, 4), result.stderr
         text = (result.stderr + result.stdout).replace(target.name, "fly2any")
         for name, place in places.items():

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.db import Error
 
 from . import journal
 from .catalog import Catalog, quote
 from .findings import Finding, Severity
-from .locks import LOCK_TIMEOUT
 from .prisma import LEDGER as PRISMAS_LEDGER
 from .server import read_schema
 from .sql import catalogue, time_limits
@@ -67,7 +67,7 @@ def read_excess(connection, *, schema: str) -> list[Excess]:
 
 def protect(connection) -> None:
     """Revoke what the site's role may do too much, where the role of the connection may; dbstatus reports the rest."""
-    with suppress(Error), time_limits(connection, lock=LOCK_TIMEOUT * 1000):
+    with suppress(Error), time_limits(connection, lock=settings.LOCK_TIMEOUT):
         schema = read_schema(connection)
         for one in read_excess(connection, schema=schema):
             if one.is_ours_to_revoke:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+from django.conf import settings
 from django.db import Error, OperationalError
 
 from .diagnosis import Refusal, sqlstate
@@ -24,9 +25,7 @@ MAINTENANCE_LOCK = 72707370
 SIGN_IN_LOCK = 14_102  # The first of two keys; the second is a hash of the address and the network.
 NAMES = {MIGRATION_LOCK: "migration", MAINTENANCE_LOCK: "maintenance"}
 
-LOCK_TIMEOUT = 2  # Seconds that a statement waits for a lock, and the site behind it: Prisma's transactions end after 5.
 PATIENCE = 300  # Seconds, in all, for the migration lock, and for each lock that is not to be had.
-LONGEST_PAUSE = 6
 DEADLOCK = "40P01"
 LOCKED_OUT = ("55P03", DEADLOCK)  # lock_not_available, deadlock_detected: the statement had no effect.
 
@@ -168,7 +167,8 @@ def try_again(action: Callable[[], T], *, patience: float, again: Callable[[Oper
     error once `patience` seconds are over.
     """
     begun = time.monotonic()
-    pause = 0.5
+    timeout = settings.LOCK_TIMEOUT / 1000
+    pause = timeout / 4
     while True:
         tried = time.monotonic()
         try:
@@ -179,10 +179,10 @@ def try_again(action: Callable[[], T], *, patience: float, again: Callable[[Oper
             if sqlstate(error) not in LOCKED_OUT or left <= 0:
                 raise
             # Others get at least as long as they waited behind this try.
-            wait = min(max(random.uniform(pause / 2, pause), random.uniform(1, 1.2) * min(now - tried, LOCK_TIMEOUT)), left)
+            wait = min(max(random.uniform(pause / 2, pause), random.uniform(1, 1.2) * min(now - tried, timeout)), left)
             again(error, wait)
         time.sleep(wait)
-        pause = min(pause * 2, LONGEST_PAUSE)
+        pause = min(pause * 2, 3 * timeout)
 
 
 def _ask(connection, statement: str, *parameters):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.db import Error, connections
 
 from . import contract as contracts
@@ -17,10 +18,11 @@ from . import journal
 from .catalog import Index, quote, read_catalog
 from .diagnosis import Refusal, first_line, sqlstate
 from .ledgers import protect
-from .locks import DEADLOCK, LOCK_TIMEOUT, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, cancel_waiters, terminate, try_again
+from .locks import DEADLOCK, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, cancel_waiters, terminate, try_again
 from .losses import Consent
 from .reversing import Reversal
 from .strangers import refuse_strangers
+from .units import span
 from .watching import Progress, Watcher, say_cancelled
 
 T = TypeVar("T")
@@ -149,7 +151,7 @@ class Run:
             )
         else:
             seconds = self.waited + self.watcher.seconds
-            self.progress.say(f"{what} waited {seconds:.0f} s{behind} and let the others pass; again in {pause:.1f} s.")
+            self.progress.say(f"{what} waited {span(seconds)}{behind} and let the others pass; again in {pause:.1f} s.")
 
     def cancel_waiters(self) -> None:
         """Cancel the waits for the lock of this run; raise LockedOut for one that this role may not cancel.
@@ -170,12 +172,12 @@ class Run:
         blockers = self.watcher.blockers
         if not blockers:
             return LockedOut(
-                f"{what} did not get a lock within {seconds:.0f} s: run the command again when the database is less busy."
+                f"{what} did not get a lock within {span(seconds)}: run the command again when the database is less busy."
             )
         names = "; ".join(map(str, blockers))
         cure = " ".join(terminate(blocker.pid) for blocker in blockers)
         return LockedOut(
-            f"{what} did not get a lock within {seconds:.0f} s, because of {names}: run the command again when that is done,"
+            f"{what} did not get a lock within {span(seconds)}, because of {names}: run the command again when that is done,"
             f" or end it: {cure}"
         )
 
@@ -209,7 +211,7 @@ class Run:
             yield
         if self.attempting and self.watcher.blockers:
             self.waited += self.watcher.seconds
-            left = max(LOCK_TIMEOUT - self.waited, SHORTEST_WAIT)
+            left = max(settings.LOCK_TIMEOUT / 1000 - self.waited, SHORTEST_WAIT)
             self.execute(f"SET LOCAL lock_timeout TO '{left * 1000:.0f}ms'")
 
     @contextmanager
@@ -260,7 +262,7 @@ class Run:
             return action()
         finally:
             with suppress(Error):
-                self.set("lock_timeout", f"{LOCK_TIMEOUT}s")
+                self.set("lock_timeout", f"{settings.LOCK_TIMEOUT}ms")
 
     def builder(self, index: BuiltIndex) -> int | None:
         """Return the process that builds the index at this moment."""
@@ -291,7 +293,7 @@ class Run:
     def settle(self) -> None:
         """Set the session as a run needs it; what a role or a provider sets would cut long builds and long pauses short."""
         limits = "".join(f"SET {name} TO '0'; " for name in self.endless)
-        self.execute(f"SET lock_timeout TO '{LOCK_TIMEOUT}s'; {limits}RESET search_path")
+        self.execute(f"SET lock_timeout TO '{settings.LOCK_TIMEOUT}ms'; {limits}RESET search_path")
 
     def set(self, name: str, value: str) -> None:
         self.execute(f"SET {name} TO '{value}'")

@@ -15,7 +15,6 @@ from django.db import Error, transaction
 
 from .catalog import TRUSTED_SQL, quote
 from .diagnosis import Refusal, sqlstate
-from .locks import LOCK_TIMEOUT
 from .losses import MOST_COUNTED, Consent, Loss
 
 T = TypeVar("T")
@@ -51,7 +50,7 @@ XACT_SQL = "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text"
 SETTING_SQL = "SELECT pg_catalog.current_setting(%s)"
 SET_SQL = "SELECT pg_catalog.set_config(%s, %s, true)"
 # Rows that a policy hides are an error; the site waits while rows are counted.
-COUNTING = {"row_security": "off", "statement_timeout": f"{LOCK_TIMEOUT}s"}
+COUNTING = {"row_security": "off", "statement_timeout": "2s"}
 TOO_LONG = "57014"
 LEDGER = "django_migrations"  # A row of it goes with each reversal.
 

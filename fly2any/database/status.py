@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
+
 from . import contract as contracts
 from . import journal
 from .catalog import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, quote, read_catalog
@@ -19,7 +21,7 @@ from .health.waivers import Waiver, waive
 from .journal import Run, read_runs
 from .ledgers import untrusted_findings
 from .leftovers import read_leftovers
-from .locks import HOLDER_SQL, LOCK_TIMEOUT, MIGRATION_LOCK, Activity, read_activity
+from .locks import HOLDER_SQL, MIGRATION_LOCK, Activity, read_activity
 from .migration_state import MigrationState, read_migrations, unrecorded, unrecorded_findings
 from .prisma import PrismaMigration, read_prisma
 from .server import Server, read_server
@@ -199,7 +201,7 @@ def for_release(report: Report) -> Report:
 @contextmanager
 def snapshot(connection):
     """Read everything inside in one read-only snapshot, waiting for no lock for long."""
-    with time_limits(connection, lock=LOCK_TIMEOUT * 1000, snapshot=True):
+    with time_limits(connection, lock=settings.LOCK_TIMEOUT, snapshot=True):
         yield
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.db import Error
 
-from .locks import BLOCKERS_SQL, LOCK_TIMEOUT, MIGRATION_LOCK, Activity, cancel_waiters, read_activity, terminate
+from .locks import BLOCKERS_SQL, MIGRATION_LOCK, Activity, cancel_waiters, read_activity, terminate
 from .sql import catalogue
 
 PROGRESS_SQL = """
@@ -98,9 +99,10 @@ class Watcher:
             self.progress.clear()
 
     def _watch(self, what: str, blocked: int | None, over: threading.Event) -> None:
-        if over.wait(0.5):  # Most statements are over before anybody need look.
+        pause = min(0.5, settings.LOCK_TIMEOUT / 4000)
+        if over.wait(pause):  # Most statements are over before anybody need look.
             return
-        own, told, waited = self.connection.copy(), False, 0.5
+        own, told, waited = self.connection.copy(), False, pause
         try:
             while True:
                 with catalogue(own) as cursor:
@@ -112,12 +114,12 @@ class Watcher:
                     return
                 behind = f", waiting for {blockers[0]}" if blockers else ""
                 self.progress.show(f"{what}{': ' + build.phase if build else ''}{behind}", build.percent if build else None)
-                if blockers and waited > LOCK_TIMEOUT and not told:
+                if blockers and 1000 * waited > settings.LOCK_TIMEOUT and not told:
                     told = True
                     self.progress.say(f"Waiting for {blockers[0]}; to end it: {terminate(blockers[0].pid)}")
-                if over.wait(0.5):
+                if over.wait(pause):
                     return
-                waited = waited + 0.5 if blockers else 0
+                waited = waited + pause if blockers else 0
         except Error:  # No connection left, or no longer a server: the statement itself will say so.
             pass
         finally:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.apps import apps
+from django.conf import settings
 from django.db import Error, models, transaction
 from django.utils import timezone
 
 from .contract import PHASE7_APPS
-from .locks import LOCK_TIMEOUT
 from .sql import time_limits
 from .strangers import refuse_strangers
 
@@ -22,7 +22,7 @@ def check_writes(connection) -> tuple[str, ...]:
     Nothing stays: everything happens in one transaction, which is rolled back.
     """
     done = []
-    with time_limits(connection, lock=1000 * LOCK_TIMEOUT, statement=30_000):
+    with time_limits(connection, lock=settings.LOCK_TIMEOUT, statement=30_000):
         refuse_strangers(connection, [model._meta.db_table for model in _models()], deletes=True)
         for model in _models():
             try:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from fly2any.database.locks import LOCK_TIMEOUT
 from tests import prisma
 from tests.conftest import manage, start_manage
 from tests.database.sites import KINDS, fill, is_as_migrated
@@ -38,7 +37,7 @@ def test_while_another_client_keeps_a_table_the_site_waits_for_no_longer_than_th
 
     with open_transaction(database, "SELECT FROM notifications") as client, Writer(database) as writer:
         pid = client.info.backend_pid
-        result = manage("dbadopt", "--yes", "--lock-wait", "4", url=database.url)
+        result = manage("dbadopt", "--yes", "--lock-wait", "4", url=database.url, LOCK_TIMEOUT="")
 
     assert result.returncode == 2
     assert f"because of pid {pid} (the site, role {database.user}, idle in transaction" in result.stderr
@@ -47,7 +46,7 @@ def test_while_another_client_keeps_a_table_the_site_waits_for_no_longer_than_th
     )
     assert writer.errors == []
     assert writer.rounds >= 3
-    assert writer.longest[0] < LOCK_TIMEOUT + 2  # The timeout, and what a busy machine adds.
+    assert writer.longest[0] < 4  # The timeout, and what a busy machine adds.
     assert manage("dbadopt", "--yes", url=database.url).returncode == 0
     assert is_as_migrated(database)
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
@@ -350,7 +351,7 @@ def test_the_report_is_read_in_one_read_only_snapshot_that_waits_for_no_lock_for
         cursor.execute(
             "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), current_setting('lock_timeout')"
         )
-        assert cursor.fetchone() == ("repeatable read", "on", "2s")
+        assert cursor.fetchone() == ("repeatable read", "on", f"{settings.LOCK_TIMEOUT}ms")
 
 
 @pytest.mark.django_db

@@ -205,7 +205,8 @@ def test_a_deploy_that_this_role_may_not_cancel_is_named_before_a_build(migrated
     assert migrated.execute(VALID_SQL) == []
 
 
-def test_a_build_that_is_lost_to_a_deploy_that_this_role_may_not_cancel_is_given_up_at_once(migrated, owner, deploy):
+def test_a_build_that_is_lost_to_a_deploy_that_this_role_may_not_cancel_is_given_up_at_once(migrated, owner, deploy, settings):
+    settings.LOCK_TIMEOUT = 2000  # After which it would say whom it waits for.
     with (
         running(migrated, role=owner) as (run, told),
         open_transaction(migrated, WRITE) as client,

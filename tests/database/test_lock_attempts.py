@@ -22,7 +22,8 @@ WAITS = """
 
 
 @pytest.mark.slow
-def test_an_attempt_waits_for_all_its_locks_about_as_long_as_a_statement_for_one(database):
+def test_an_attempt_waits_for_all_its_locks_about_as_long_as_a_statement_for_one(database, settings):
+    settings.LOCK_TIMEOUT = 2000
     for table in TABLES:
         database.execute(f"CREATE TABLE {table} ()")
     migration = Migration("0001", "probe")

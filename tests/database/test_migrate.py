@@ -13,7 +13,7 @@ import pytest
 from django.core.management import call_command
 
 from fly2any.database.contract import load
-from fly2any.database.locks import LOCK_TIMEOUT, MIGRATION_LOCK, without_literals
+from fly2any.database.locks import MIGRATION_LOCK, without_literals
 from tests.conftest import PROJECT, django, manage, recorded_migrations, start_manage
 from tests.servers import OwnServer, open_transaction, recorded, runs, wait_until
 
@@ -139,9 +139,9 @@ def test_a_table_in_use_is_waited_for_and_then_its_user_is_named(migrated, probe
         _, err = process.communicate(timeout=60)
 
     assert process.returncode == 2
-    (sentence,) = err.splitlines()
+    sentence = err.splitlines()[-1]
     assert re.fullmatch(
-        rf"probe\.0001_step did not get a lock within [23] s, because of pid {pid} \(the site, role {migrated.user}, "
+        rf"probe\.0001_step did not get a lock within \d+ m?s, because of pid {pid} \(the site, role {migrated.user}, "
         r"idle in transaction for \d+ s: SELECT email FROM users WHERE email = '…'\): run the command again when that is done, "
         rf"or end it: SELECT pg_terminate_backend\({pid}\);",
         sentence,
@@ -154,7 +154,7 @@ def test_a_table_in_use_is_waited_for_and_then_its_user_is_named(migrated, probe
 def test_while_it_waits_the_site_is_let_through_and_then_it_goes_on(migrated, probe):
     environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int'), RunPython(lambda apps, editor: None)")
     with open_transaction(migrated, "SELECT FROM users"):
-        process = start_manage("migrate", url=migrated.url, **environment)
+        process = start_manage("migrate", url=migrated.url, LOCK_TIMEOUT="", **environment)
         told = process.stderr.readline()
         begun = time.monotonic()
         migrated.execute("SELECT FROM users")
@@ -164,7 +164,7 @@ def test_while_it_waits_the_site_is_let_through_and_then_it_goes_on(migrated, pr
     assert re.fullmatch(
         r"probe\.0001_step waited 2 s for pid \d+ \(the site, .*\) and let the others pass; again in \d\.\d s\.\n", told
     )
-    assert longest < LOCK_TIMEOUT + 2  # The timeout, and what a busy machine adds.
+    assert longest < 4  # The timeout, and what a busy machine adds.
     assert process.returncode == 0
     assert [(name, ended, error) for name, _, ended, error in runs(migrated, "probe")] == [("probe.0001_step", True, None)]
 

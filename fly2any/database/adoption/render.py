@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from django.conf import settings
+
 from ..catalog import where
 from ..contract import KINDS
-from ..locks import LOCK_TIMEOUT
 from ..printable import printable
-from ..units import size
+from ..units import size, span
 from .state import Assessment, Blocker, Kind
 from .steps import BLOCKED, Step
 
@@ -101,7 +102,7 @@ def _lines(assessment: Assessment) -> Iterator[str]:
             yield from _blocker(blocker)
     yield ""
     yield "Steps: each runs in its own transactions, in a session with the time zone UTC. No table is rewritten. A step that does"
-    yield f"not get a lock within {LOCK_TIMEOUT} s lets the other sessions go first, and is retried."
+    yield f"not get a lock within {span(settings.LOCK_TIMEOUT / 1000)} lets the other sessions go first, and is retried."
     for number, step in enumerate(assessment.steps, 1):
         yield from _a_step(f"{number:>4}", step)
     yield f"{len(assessment.steps) + 1:>4}  {len(assessment.recorded)} migrations recorded, when the catalogue is what they build: {', '.join(assessment.recorded)}"

@@ -20,7 +20,7 @@ from ..findings import Finding, Severity
 from ..health.examine import Health, examine, not_asked
 from ..health.topics import TOPICS
 from ..health.waivers import Waiver, read_waivers, waive
-from ..locks import LOCK_TIMEOUT, LOCKED_OUT
+from ..locks import LOCKED_OUT
 from ..retention.archive import Archives
 from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import Swept, count, sweep
@@ -193,7 +193,7 @@ def _refresh(
                 return
             progress.show(f"{'vacuum' if dead else 'analyse'} {name}", 100 * place / len(tables))
             # Of the session, since VACUUM runs in no transaction: dbmaintain's connection is direct, and keeps its session.
-            cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}s'; SET statement_timeout = {remaining}")
+            cursor.execute(f"SET lock_timeout = '{settings.LOCK_TIMEOUT}ms'; SET statement_timeout = {remaining}")
             try:
                 cursor.execute(f"{'VACUUM (ANALYZE)' if dead else 'ANALYZE'} {quote(name)}")
             except Error as error:

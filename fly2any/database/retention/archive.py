@@ -23,7 +23,6 @@ from ..backup.store import Store, opened
 from ..backup.workfolder import work_folder
 from ..catalog import quote
 from ..diagnosis import Refusal, Unfit
-from ..locks import LOCK_TIMEOUT
 from ..strangers import refuse_strangers
 from ..watching import Progress
 from .description import Archive, Part, as_json, from_json
@@ -31,7 +30,7 @@ from .rules import RULES, Rule
 
 CHUNK = 1 << 20  # Bytes.
 IDS = ".ids"  # Of an archive whose rows are being removed: once it is known which were not, it is gone.
-HERE = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT | {"lock_timeout": f"{LOCK_TIMEOUT}s"}
+HERE = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT
 
 COLUMNS_SQL = """
     SELECT a.attname FROM pg_catalog.pg_attribute AS a
@@ -207,7 +206,7 @@ class Archives:
                 transaction.atomic(using=connection.alias),
                 connection.cursor() as cursor,
             ):
-                pin(cursor, HERE)
+                pin(cursor, {**HERE, "lock_timeout": f"{settings.LOCK_TIMEOUT}ms"})
                 refuse_strangers(connection, [part.table for part in archive.parts])
                 for place, part in enumerate(archive.parts):
                     progress.show(f"loading {part.table}", 100 * place / len(archive.parts))
@@ -245,7 +244,7 @@ def version_of(rule: Rule) -> str:
 def _snapshot(connection) -> Iterator[Any]:
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        pin(cursor, HERE)
+        pin(cursor, {**HERE, "lock_timeout": f"{settings.LOCK_TIMEOUT}ms"})
         yield cursor
 
 

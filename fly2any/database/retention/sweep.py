@@ -11,11 +11,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.db import Error
 
 from ..catalog import quote
 from ..diagnosis import Refusal, sqlstate
-from ..locks import LOCK_TIMEOUT, LOCKED_OUT, try_again
+from ..locks import LOCKED_OUT, try_again
 from ..sql import time_limits
 from ..strangers import refuse_strangers
 from ..watching import Progress
@@ -177,7 +178,7 @@ def _patiently(action: Callable[[], T]) -> T | None:
 @contextmanager
 def _briefly(connection) -> Iterator[Any]:
     """Yield a cursor in a transaction that waits for no lock for long, and in which a policy that hides rows is an error."""
-    with time_limits(connection, lock=1000 * LOCK_TIMEOUT, statement=STATEMENT_TIMEOUT), connection.cursor() as cursor:
+    with time_limits(connection, lock=settings.LOCK_TIMEOUT, statement=STATEMENT_TIMEOUT), connection.cursor() as cursor:
         cursor.execute("SET LOCAL row_security TO off")
         yield cursor
 

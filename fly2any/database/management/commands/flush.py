@@ -1,10 +1,10 @@
+from django.conf import settings
 from django.core.management.base import CommandError
 from django.core.management.commands import flush
 from django.db import connections
 
 from fly2any.database.catalog import quote
 from fly2any.database.diagnosis import Refusal
-from fly2any.database.locks import LOCK_TIMEOUT
 from fly2any.database.losses import read_rows, want_consent
 from fly2any.database.management.arguments import add_consent
 from fly2any.database.sql import time_limits
@@ -28,7 +28,7 @@ class Command(flush.Command):
         if lost := read_rows(connection, tables):
             want_consent(connection, "flush empties", lost, yes=yes, without_backup=without_backup)
         try:
-            with time_limits(connection, lock=LOCK_TIMEOUT * 1000):
+            with time_limits(connection, lock=settings.LOCK_TIMEOUT):
                 refuse_strangers(connection, tables)
                 if tables and not lost:
                     self.require_empty(connection, tables)
