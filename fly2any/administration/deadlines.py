@@ -40,9 +40,20 @@ def limited(get_response):
             stack.enter_context(at_most(STATEMENT / 1000 + GRACE))
             for alias in connections:
                 stack.enter_context(connections[alias].execute_wrapper(_limit))
+                stack.enter_context(_limited_from_the_first(connections[alias]))
             return get_response(request)
 
     return respond
+
+
+@contextmanager
+def _limited_from_the_first(connection: Any) -> Iterator[None]:
+    """Limit also transactions whose first statement sets their search path: `_limit` comes after it."""
+    connection.transaction_limit = f"SET LOCAL statement_timeout = {STATEMENT}"
+    try:
+        yield
+    finally:
+        del connection.transaction_limit
 
 
 def _limit(execute, sql, parameters, many, context):

@@ -49,6 +49,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     `DIRECT` is the entry for what needs a session of its own, where the rest goes through a pooler.
     """
 
+    transaction_limit = ""  # A statement that limits a transaction which sets its search path first.
+
     SchemaEditorClass = DatabaseSchemaEditor
     client_class = DatabaseClient
     introspection_class = DatabaseIntrospection
@@ -107,7 +109,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if not autocommit and (statement := getattr(self.connection, "transaction_path", None)):
             try:
                 with self.connection.cursor() as cursor, self.wrap_database_errors:
-                    cursor.execute(statement)
+                    cursor.execute("; ".join(filter(None, [statement, self.transaction_limit])))
             except BaseException:
                 self.close()
                 raise

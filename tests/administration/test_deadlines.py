@@ -6,7 +6,7 @@ from threading import Thread
 
 import pytest
 from django.contrib.auth.models import Group
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.test import Client
 from django.urls import reverse
 
@@ -247,3 +247,28 @@ def test_one_sign_in_of_strangers_is_tried_at_a_time(client, monkeypatch):
         answers = [one[0], guess(client)]
 
     assert answers == [200, NO_TURN]
+
+
+def test_every_statement_of_a_request_is_limited_where_transactions_set_their_search_path_too():
+    """As through a pooler that drops ?schema=, before the page: the session and the user are looked up outside its transaction."""
+    limits = []
+
+    def ask(_=None):
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW statement_timeout")
+            limits.append(cursor.fetchone()[0])
+
+    def page(_):
+        ask()
+        with transaction.atomic():
+            ask()
+
+    connection.ensure_connection()
+    connection.connection.transaction_path = "SET LOCAL search_path TO public"
+    try:
+        deadlines.limited(page)(None)
+        ask()
+    finally:
+        del connection.connection.transaction_path
+
+    assert limits == ["2s", "2s", "0"]
