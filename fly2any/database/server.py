@@ -125,14 +125,16 @@ MAY_ASK_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A database, its server's system identifier, "" where the role may not ask for it, and its oid there.
+    """A database, its server's system identifier, "" where the role may not ask for it, its oid there, and the server's address.
 
-    A database that is dropped and created again, or restored, has another oid.
+    A database that is dropped and created again, or restored, has another oid. A physical copy of a server differs in its
+    address alone, which is "" for the embedded one.
     """
 
     database: str
     cluster: str
     oid: int
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,14 +249,17 @@ def read_home(connection) -> tuple[str | None, bool]:
 
 
 def read_origin(connection) -> Origin:
-    """Return whose database it is; a physical copy of a server has the same identity."""
+    """Return whose database it is; a physical copy of a server has the same identity at another address."""
+    facts = connection.settings_dict
+    direct = facts.get("DIRECT") or facts
+    place = "" if facts.get("EMBEDDED") else f"{direct['HOST']}:{direct['PORT'] or 5432}"
     with catalogue(connection) as cursor:
         cursor.execute(MAY_ASK_SQL)
         database, oid, may_ask = cursor.fetchone()
         if not may_ask:
-            return Origin(database, "", oid)
+            return Origin(database, "", oid, place)
         cursor.execute(CLUSTER_SQL)
-        return Origin(database, cursor.fetchone()[0], oid)
+        return Origin(database, cursor.fetchone()[0], oid, place)
 
 
 def read_schema(connection) -> str:

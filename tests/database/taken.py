@@ -34,7 +34,7 @@ def described(origin, taken, *, state="good", **facts):
     verdict = None if state == "unverified" else Verdict(taken, "18.6", "" if state == "good" else "cut short")
     manifest = Manifest(
         name, f"{name}.dump", taken, origin.database, "18.6", "18.6", "c", 1, X, "", (), (), (), (), {}, verdict,
-        origin.cluster, oid=origin.oid,
+        origin.cluster, oid=origin.oid, place=origin.place,
     )  # fmt: skip
     return dataclasses.replace(manifest, **facts)
 

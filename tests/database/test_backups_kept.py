@@ -27,7 +27,7 @@ from fly2any.database.render import _backups
 from fly2any.database.server import Origin, read_origin
 from fly2any.database.watching import Progress
 from tests.conftest import django, manage
-from tests.database.taken import change, databases, described, keep, rows, run, the_one
+from tests.database.taken import Told, change, databases, described, keep, rows, run, the_one
 from tests.servers import Database
 
 
@@ -143,6 +143,29 @@ def test_pruning_spares_what_is_of_a_database_that_had_the_name_before(migrated,
 
     assert own.oid == migrated.execute("SELECT oid::int FROM pg_database WHERE datname = current_database()")[0][0]
     assert removed == [every[1], every[5]]
+
+
+def test_a_copy_of_the_server_neither_prunes_nor_replaces_what_was_taken_of_it(migrated, tmp_path, settings):
+    settings.BACKUPS = {**settings.BACKUPS, "keep": (1, 0, 0)}
+    told, store = Told(), store_at(str(tmp_path))
+    with django(migrated) as connection:
+        connection.ensure_connection()
+        connection.settings_dict = {**connection.settings_dict, "EMBEDDED": None}
+        now, own = read_clock(connection).now(), read_origin(connection)
+        copy = dataclasses.replace(own, place="copy:5432")
+        theirs, ours, old = (
+            described(origin, now - timedelta(minutes=minutes)) for minutes, origin in enumerate((copy, own, copy))
+        )
+        keep(tmp_path, theirs, ours, old)
+
+        removed = prune(store, connection, Progress())
+        latest = find(store, "latest", of=own, good=True, others=False, now=now, progress=told)
+
+    assert (own.place, removed, latest) == (f"{migrated.host}:{migrated.port or 5432}", [], ours)
+    assert told.sentences == [
+        f"{theirs.name} is newer, and is not `latest`: it was taken of the server at copy:5432, which may be a copy of this one."
+        " If it is this one by another name, name the backup."
+    ]
 
 
 def test_a_good_backup_whose_file_is_cut_short_is_none(migrated, tmp_path, settings):

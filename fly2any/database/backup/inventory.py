@@ -57,8 +57,8 @@ def find(
 ) -> Manifest:
     """Return the manifest of the backup `name`; raise Refusal where there is none.
 
-    `latest` is the newest of the database `of`, the newest good one where `good`; where its server has none and `others`,
-    the newest of a database of that name on another. One without a good signature must be named, and allowed by `unsigned`.
+    `latest` is the newest of the database `of`, the newest good one where `good`, one taken at its server's address before those of a copy
+    of the server; where its server has none and `others`, the newest of a database of that name on another. One without a good signature must be named, and allowed by `unsigned`.
     `now` is the server's time; one from later on must be named too, and `progress` is told of it.
     """
     if name == "latest":
@@ -71,7 +71,14 @@ def find(
                     " Correct the clock that is wrong, or name the backup."
                 )
         there = [one for one in signed if one.taken <= now + LIMIT]
-        there.sort(key=lambda one: not one.is_of(of))
+        there.sort(key=lambda one: (not one.is_of(of), one.is_of(of) and one.place not in ("", of.place)))
+        for one in there[1:]:
+            if one.is_of(of) and one.place not in ("", of.place) and one.taken > there[0].taken:
+                progress.say(
+                    f"{one.name} is newer, and is not `latest`: it was taken of the server at {one.place}, which may be a copy of this one."
+                    " If it is this one by another name, name the backup."
+                )
+                break
         if there and (others or there[0].is_of(of)):
             return there[0]
         named = f"name one: the newest of another server's {of.database} is {there[0].name}" if there else "name one"

@@ -65,6 +65,7 @@ class Manifest:
     oid: int = 0  # Of the database on its server, 0 in manifests until 2026-11.
     trusted: tuple[str, ...] = ()  # The owners of the database and of `users`.
     schema: str = ""  # Where our tables are; manifests until 2026-11 do not say.
+    place: str = ""  # The server's address; manifests until 2026-11 do not say, nor those of an embedded server.
     signed: str = SIGNED  # Or why the file it was read from is not known to be ours.
 
     @property
@@ -81,8 +82,8 @@ class Manifest:
         return self.database == origin.database and (not self.cluster or self.cluster == origin.cluster or not origin.cluster)
 
     def is_of_the_same(self, origin: Origin) -> bool:
-        """Return whether it is of this database as far as is known, and not of one that had its name before."""
-        return self.is_of(origin) and self.oid in (0, origin.oid)
+        """Return whether it is of this database as far as is known, and not of one that had its name before, or of a copy of it."""
+        return self.is_of(origin) and self.oid in (0, origin.oid) and self.place in ("", origin.place)
 
     def age(self, now: datetime) -> timedelta:
         return now - self.taken
@@ -123,6 +124,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
             manifest.database,
             manifest.cluster,
             manifest.schema,
+            manifest.place,
             manifest.code,
             manifest.sha256,
             manifest.contract,

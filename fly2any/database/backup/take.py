@@ -105,6 +105,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
         database=origin.database,
         cluster=origin.cluster,
         oid=origin.oid,
+        place=origin.place,
         server=version,
         tool=tool.version,
         code=journal.code_version(),
