@@ -93,6 +93,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 cursor.execute("SET datestyle TO ISO")
 
     def _configure_connection(self, connection):  # Also of psycopg's pool.
+        limit_waits(connection)
         place = self.settings_dict
         _, path = search_path.split(place["OPTIONS"].get("options", ""))
         variable = place.get("VARIABLE", "POSTGRES_URL")
@@ -101,7 +102,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if path and not place.get("KEEPS_SESSION") and (place.get("POOLER") or not kept):
             connection.transaction_path = search_path.local(path)
         super()._configure_connection(connection)  # type: ignore[misc]
-        limit_waits(connection)
         return True  # There is a transaction to end.
 
     def _set_autocommit(self, autocommit):

@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import OperationalError
+
+from .patience import at_most
+
+SECOND_CONNECTION = 5  # Seconds to wait for one: a session pooler without a free connection lets its clients wait.
 CURE = (
     "set POSTGRES_URL_NON_POOLING or DIRECT_URL to the database's direct URL{hint}; this needs a session of its"
     " own, which such a pooler does not keep"
@@ -38,7 +43,17 @@ def keeps_no_session(connection) -> str:
     variable = connection.settings_dict.get("VARIABLE", "POSTGRES_URL")
     if pooler := connection.settings_dict.get("POOLER", ""):
         return f"{variable} leads through {pooler}'s transaction pooler: {CURE.format(hint=HINTS[pooler])}."
-    if is_transaction_pooler(connection):
+    try:
+        shared = is_transaction_pooler(connection)
+    except OperationalError as error:
+        if not connection.is_usable():
+            raise
+        return (
+            f"{variable} leads through a pooler from which no second connection was to be had within {SECOND_CONNECTION} s"
+            f" ({str(error).strip().splitlines()[0]}): raise its pool size, or set POSTGRES_URL_NON_POOLING or DIRECT_URL to the"
+            " database's direct URL."
+        )
+    if shared:
         return f"{variable} leads through a transaction pooler: {CURE.format(hint=HINTS['PgBouncer'])}."
     return ""
 
@@ -54,6 +69,8 @@ def is_transaction_pooler(connection, *, tries: int = 10) -> bool:
     second = connection.copy()
     try:
         first = _server(connection)
+        with at_most(SECOND_CONNECTION):
+            second.ensure_connection()
         return any(_server(second) == first or _server(connection) != first for _ in range(tries))
     finally:
         second.close()

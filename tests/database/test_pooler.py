@@ -193,6 +193,20 @@ def in_the_schema_app(pooler, mark):
         del connections["pooled"], connections.databases["pooled"]
 
 
+@pytest.mark.slow
+def test_a_session_pooler_without_a_second_connection_is_refused_in_time(server, tmp_path):
+    one = PgBouncer(tmp_path, server.port, "session", size=1)
+    try:
+        refused = manage("migrate", url=one.url(), timeout=60)
+    finally:
+        one.remove()
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(
+        "POSTGRES_URL leads through a pooler from which no second connection was to be had within 5 s ("
+    )
+
+
 @pytest.fixture
 def with_app(own_server):
     """A server with a table in the schema app, which its role works in, and one of that name in public."""
