@@ -349,6 +349,7 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
         refuse_strangers(connection)
         stack.callback(protect, connection)  # Before the lock is released, and also after a run that failed.
         run = Run(connection, patience=patience, progress=progress)
+        stack.enter_context(run.watcher.running())
         stack.enter_context(_session(run))
         stack.enter_context(connection.execute_wrapper(run))
         yield run

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.conf import settings
 from django.db import Error
@@ -58,6 +58,17 @@ class Build:
     percent: float
 
 
+@dataclass(eq=False, slots=True)
+class Statement:
+    """A statement that runs; `blocked` is the process whose blockers are cancelled where they wait for the migration lock."""
+
+    what: str
+    blocked: int | None  # None for whoever waits for the lock.
+    begun: float = field(default_factory=time.monotonic)
+    over: threading.Event = field(default_factory=threading.Event)
+    thread: threading.Thread | None = None  # That watches it.
+
+
 def say_cancelled(progress: Progress, waiters: tuple[Activity, ...]) -> None:
     for one in waiters:
         progress.say(
@@ -80,29 +91,48 @@ class Watcher:
             self.pid = cursor.fetchone()[0]
         self.blockers: tuple[Activity, ...] = ()  # Those seen last.
         self.seconds = 0.0  # How long the last statement took.
+        self.current: Statement | None = None
+        self.pause = min(0.5, settings.LOCK_TIMEOUT / 4000)  # Seconds: most statements are over before anybody need look.
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Look after the statements inside: one thread for all, since most are over before a thread of their own has begun."""
+        ended = threading.Event()
+        thread = threading.Thread(target=self._look, args=[ended], daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     @contextmanager
     def statement(self, what: str, *, concurrent: bool = False) -> Iterator[None]:
         """Watch the statement that runs inside; a `concurrent` one will wait for every session that waits for its run's lock."""
         self.blockers = ()
-        begun = time.monotonic()
-        over = threading.Event()
-        thread = threading.Thread(target=self._watch, args=[what, None if concurrent else self.pid, over], daemon=True)
+        self.current = one = Statement(what, None if concurrent else self.pid)
         try:
-            thread.start()
             yield
         finally:
-            over.set()
-            self.seconds = time.monotonic() - begun
-            if thread.ident:
-                thread.join(timeout=0.1)  # It may be connecting: what has the lock does not wait for it.
+            one.over.set()
+            self.current = None
+            self.seconds = time.monotonic() - one.begun
+            if one.thread:
+                one.thread.join(timeout=0.1)  # It may be connecting: what has the lock does not wait for it.
             self.progress.clear()
 
+    def _look(self, ended: threading.Event) -> None:
+        while not ended.wait(self.pause / 5):
+            one = self.current
+            if one and one.thread is None and time.monotonic() - one.begun >= self.pause:
+                thread = threading.Thread(target=self._watch, args=[one.what, one.blocked, one.over], daemon=True)
+                thread.start()
+                one.thread = thread  # Which may be waited for now.
+
     def _watch(self, what: str, blocked: int | None, over: threading.Event) -> None:
-        pause = min(0.5, settings.LOCK_TIMEOUT / 4000)
-        if over.wait(pause):  # Most statements are over before anybody need look.
+        if over.is_set():
             return
-        own, told, waited = self.connection.copy(), False, pause
+        own, told, waited = self.connection.copy(), False, self.pause
         try:
             while True:
                 with catalogue(own) as cursor:
@@ -117,9 +147,9 @@ class Watcher:
                 if blockers and 1000 * waited > settings.LOCK_TIMEOUT and not told:
                     told = True
                     self.progress.say(f"Waiting for {blockers[0]}; to end it: {terminate(blockers[0].pid)}")
-                if over.wait(pause):
+                if over.wait(self.pause):
                     return
-                waited = waited + pause if blockers else 0
+                waited = waited + self.pause if blockers else 0
         except Error:  # No connection left, or no longer a server: the statement itself will say so.
             pass
         finally:

@@ -10,6 +10,7 @@ from django.db.migrations import Migration, RunSQL
 from fly2any.database.executor import Executor
 from fly2any.database.migrating import migrating
 from fly2any.database.states import LazyState
+from fly2any.database.watching import Progress
 from tests.conftest import django
 from tests.database.test_deploys_of_prisma import Told
 from tests.servers import open_transaction, wait_until
@@ -64,3 +65,21 @@ def test_an_attempt_waits_for_all_its_locks_about_as_long_as_a_statement_for_one
     assert database.execute("SELECT count(*) FROM pg_attribute WHERE attname = 'word' AND attrelid = 'four'::regclass") == [
         (1,)
     ]
+
+
+def test_one_thread_looks_after_all_statements_of_a_run_and_ends_with_it(database):
+    with django(database) as connection:
+        before = threading.active_count()
+        with migrating(connection.alias, patience=1, progress=Progress()) as run:
+            for _ in range(20):
+                run.connection.cursor().execute("SELECT 1")
+            during = threading.active_count()
+            with run.watcher.statement("a long one"):
+                while run.watcher.current.thread is None:
+                    time.sleep(0.05)
+
+    deadline = time.monotonic() + 30
+    while threading.active_count() > before:  # What watched the long one closes its connection.
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert during - before == 1
