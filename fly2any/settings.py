@@ -20,7 +20,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 # The same database without a pooler, as Vercel, Prisma, Neon and Railway call it.
 DIRECT_URLS = ("POSTGRES_URL_NON_POOLING", "DIRECT_URL", "DATABASE_URL_UNPOOLED", "DATABASE_UNPOOLED_URL")
 # A database of PostgreSQL, as Prisma, JDBC, SQLAlchemy and Neon's console also write it; some files keep the quotes.
-LIKE_A_URL = re.compile(r"""\s*(psql\s+)?["']?[\w.+:-]*(postgres(ql)?|pgsql|postgis)(\+\w+)?://""", re.I)
+LIKE_A_URL = re.compile(r"""\s*(psql\s+(-\S+\s+)*)?["']?[\w.+:-]*(postgres(ql)?|pgsql|postgis|prisma)(\+\w+)?://""", re.I)
 OF_OTHER_DATABASES = re.compile(r"(\w+_)?(SHADOW|TEST)(_\w+)?")  # As Prisma's SHADOW_DATABASE_URL: never the site's own.
 SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
 PLATFORMS_COMMIT = ("VERCEL_GIT_COMMIT_SHA", "RAILWAY_GIT_COMMIT_SHA", "RENDER_GIT_COMMIT", "SOURCE_VERSION", "GITHUB_SHA")
@@ -39,6 +39,11 @@ def read_env_file(path):
     for number, line in enumerate(lines, 1):
         if line.strip() and not line.lstrip().startswith("#") and not re.match(r"\s*(export\s+)?[A-Za-z_]\w*\s*=", line):
             raise ImproperlyConfigured(f"Line {number} of {path} is not NAME=value: correct it.")
+        name, _, value = line.strip().removeprefix("export ").partition("=")
+        if os.environ.get(name.strip()) == "" and LIKE_A_URL.match(value):  # It would be the embedded server, in silence.
+            raise ImproperlyConfigured(
+                f"{name.strip()} is empty in the environment and set in {path}: unset it in the environment, or remove it from the file."
+            )
     environ.Env.read_env(io.StringIO("\n".join(re.sub(r"^\s*((?:export\s+)?\w+)\s*=\s*", r"\1=", line) for line in lines)))
 
 

@@ -49,6 +49,18 @@ def test_a_line_that_is_none_is_refused_and_never_shown(env_file, line, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_url_of_the_file_that_is_empty_in_the_environment_is_refused(env_file, monkeypatch):
+    monkeypatch.setenv("POSTGRES_URL", "")
+    env_file.write_text('export POSTGRES_URL = "postgresql://u:s3cret@h/d"\n')
+
+    with pytest.raises(ImproperlyConfigured) as error:
+        read_env_file(env_file)
+
+    assert str(error.value) == (
+        f"POSTGRES_URL is empty in the environment and set in {env_file}: unset it in the environment, or remove it from the file."
+    )
+
+
 def test_a_file_in_another_encoding_is_one_sentence(env_file):
     env_file.write_bytes("OTHER=é".encode("latin-1"))
 
@@ -168,6 +180,8 @@ def test_a_url_under_a_name_that_nothing_reads_is_not_passed_over(monkeypatch, v
         "postgresql+psycopg://u:secret@h/d",
         "jdbc:postgresql://h/d",
         "psql 'postgresql://u:secret@h/d'",
+        "psql -d postgresql://u:secret@h/d",
+        "prisma://accelerate.prisma-data.net/?api_key=secret",
         "pgsql://u:secret@h/d",
         "postgis://u:secret@h/d",
     ],
