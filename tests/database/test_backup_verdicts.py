@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import re
+import shutil
 from datetime import UTC, datetime
 
 import pytest
 
-from fly2any.database.backup import tools
+from fly2any.database.backup import tools, trial
 from fly2any.database.backup.contents import Content
 from fly2any.database.backup.inventory import backups
 from fly2any.database.backup.manifest import Verdict, from_json
@@ -106,6 +107,30 @@ def test_code_that_never_ends_makes_a_backup_not_verified_within_the_time_limit(
         "unverified",
         "The trial restore did not finish within 2 s: find what waits in the backup, or raise BACKUP_VERIFY_TIMEOUT.",
     )
+
+
+FILLS = """
+    CREATE TABLE filled (id int); INSERT INTO filled VALUES (1);
+    CREATE FUNCTION fills(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $f$
+    BEGIN
+        IF current_database() = 'trial' THEN PERFORM count(*) FROM generate_series(1, 1000000000); END IF;
+        RETURN $1;
+    END $f$;
+    CREATE INDEX filling ON filled (fills(id))
+"""
+
+
+@pytest.mark.slow
+def test_code_that_fills_the_disk_makes_a_backup_not_verified_before_it_is_full(taken, settings, tmp_path, monkeypatch):
+    settings.BACKUPS = {**settings.BACKUPS, "verify_timeout": 90}
+    free = shutil.disk_usage(tmp_path).free
+    monkeypatch.setattr(trial, "SPARE", 1 - 300e6 / free)
+
+    manifest = taken(FILLS)
+
+    assert manifest.state == "unverified"
+    assert manifest.verdict.reason.startswith("The trial restore left less than ")
+    assert shutil.disk_usage(tmp_path).free > free - 2e9
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import threading
@@ -50,6 +51,14 @@ SETTINGS = {
     "log_min_messages": "error",
     "log_min_error_statement": "panic",
 }
+SPARE = 0.1  # Of what is free on the disk: others use it too.
+TOO_LONG = (
+    "The trial restore did not finish within {seconds:,} s: find what waits in the backup, or raise BACKUP_VERIFY_TIMEOUT."
+)
+TOO_LARGE = (
+    "The trial restore left less than {share:.0%} of the free disk space in TMPDIR: make room, or find what fills it in the"
+    " backup."
+)
 LOGGED = re.compile(r"^([0-9A-Z]{5}) (?:ERROR|FATAL|PANIC):  ", re.MULTILINE)
 # Holds no rows, and the views that monitor by it are restored: created beforehand, as only a superuser may create it.
 STATEMENTS = "pg_stat_statements"
@@ -148,7 +157,7 @@ def trial(
     It is made by the first of the statements `like` that the server can run; `server` is the major version that the dump is
     of, `schema` where the connection looks for our tables, `roles` are those that the dump names, `statements` says whether
     pg_stat_statements is in it. Raises EmbeddedServerError, OSError or psycopg.Error where there can be none, and Refusal
-    where the block takes longer than BACKUP_VERIFY_TIMEOUT.
+    where the block takes longer than BACKUP_VERIFY_TIMEOUT or most of the disk.
     """
     with work_folder("the server of a trial restore") as folder_of_it:
         home = folder_of_it.resolve()
@@ -186,34 +195,40 @@ def trial(
 
 @contextmanager
 def _limited(its: TrialServer, seconds: int) -> Iterator[None]:
-    """Run the block; after `seconds` end the server, which ends whatever waits for it, and raise Refusal. 0 is no limit.
+    """Run the block; end the server, which ends whatever waits for it, and raise Refusal after `seconds`, 0 is no limit, or
+    where the disk has less than SPARE of what was free left.
 
-    No setting of the server limits it: the dump itself sets statement_timeout, and so may a function in it.
+    No setting of the server limits either: the dump itself sets statement_timeout, as may a function in it, and such a
+    function fills a disk by temporary files or by tables.
     """
-    expired = threading.Event()
+    over, reasons = threading.Event(), []
+    ends, room = time.monotonic() + (seconds or float("inf")), shutil.disk_usage(its.home).free * SPARE
 
-    def expire() -> None:
-        expired.set()
-        its.kill()
+    def watch() -> None:
+        while not over.wait(0.2):
+            if time.monotonic() > ends:
+                reasons.append(TOO_LONG.format(seconds=seconds))
+            elif shutil.disk_usage(its.home).free < room:
+                reasons.append(TOO_LARGE.format(share=SPARE))
+            else:
+                continue
+            its.kill()
+            return
 
-    timer = threading.Timer(seconds, expire)
-    timer.daemon = True
-    if seconds:
-        timer.start()
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
     failure = None
     try:
         yield
     except Exception as error:
-        if not expired.is_set():
-            raise
         failure = error
     finally:
-        timer.cancel()
-    if expired.is_set():
-        raise Refusal(
-            f"The trial restore did not finish within {seconds:,} s: find what waits in the backup, or raise"
-            " BACKUP_VERIFY_TIMEOUT."
-        ) from failure
+        over.set()
+        thread.join()
+    if reasons:
+        raise Refusal(reasons[0]) from failure
+    if failure:
+        raise failure
 
 
 def _prepare(
