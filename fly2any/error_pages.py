@@ -8,6 +8,10 @@ from django.template.loader import render_to_string
 from django.views import defaults
 from django.views.debug import SafeExceptionReporterFilter
 
+from fly2any.database.diagnosis import sqlstate
+
+READ_ONLY = "25006"
+
 
 class ExceptionReporterFilter(SafeExceptionReporterFilter):
     """Django's filter, which also hides URLs (POSTGRES_URL holds the password), variables in which a password stands, and those of the driver."""
@@ -25,7 +29,9 @@ class ExceptionReporterFilter(SafeExceptionReporterFilter):
 
 
 def server_error(request):
-    """Answer for an error: with 503 where the database cannot be reached, which is nobody's fault who asks."""
-    if isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
-        return HttpResponse(render_to_string("503.html"), status=503)
+    """Answer for an error: with 503 where the database cannot be reached or only reads, which is nobody's fault who asks."""
+    error = sys.exc_info()[1]
+    only_reads = sqlstate(error) == READ_ONLY
+    if only_reads or isinstance(error, OperationalError | InterfaceError):
+        return HttpResponse(render_to_string("503.html", {"only_reads": only_reads}), status=503)
     return defaults.server_error(request)

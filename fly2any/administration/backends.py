@@ -12,8 +12,9 @@ from threading import Lock
 
 from axes.backends import AxesStandaloneBackend
 from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
 from django.core import signing
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.http import HttpResponse
 
 from fly2any.database.locks import SIGN_IN_LOCK
@@ -137,5 +138,21 @@ def in_turn(view):
         except Crowd:
             sentence = "Too many sign-ins at once: try again in a moment.\n"
             return HttpResponse(sentence, status=429, content_type="text/plain", headers={"Retry-After": "2"})
+
+    return answer
+
+
+def signing_out(view):
+    """Return `view`, which ends a session: where the database refuses that, the browser is signed out all the same."""
+
+    @wraps(view)
+    def answer(request, *args, **kwargs):
+        try:
+            with transaction.atomic():
+                return view(request, *args, **kwargs)
+        except DatabaseError:
+            request.session = type(request.session)()  # An empty one, for which Django deletes the cookie.
+            request.user, request.signed_out = AnonymousUser(), True
+            raise
 
     return answer

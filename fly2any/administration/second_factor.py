@@ -29,7 +29,7 @@ from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from django_otp_webauthn.models import WebAuthnCredential
 
-from .backends import in_turn, take_turn
+from .backends import in_turn, signing_out, take_turn
 from .passkeys import Helper
 
 RECOVERY_CODES = 10
@@ -82,6 +82,7 @@ class Staff(View):
 class Leave(Staff):
     """Sign out a user who has not shown a second factor: the admin's own page asks for one."""
 
+    @method_decorator(signing_out)
     def post(self, request):
         sign_out(request)
         return HttpResponseRedirect(reverse("admin:login"))

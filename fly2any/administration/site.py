@@ -26,7 +26,7 @@ from fly2any.database.retention.rules import switched_on
 from fly2any.database.security import TOPICS as SECURITY
 from fly2any.database.status import waived
 
-from .backends import in_turn, remember_device, take_turn
+from .backends import in_turn, remember_device, signing_out, take_turn
 from .dashboard import read_backups, read_state, read_tables, read_tiles
 from .deadlines import in_time
 from .filters import BadParameter
@@ -167,6 +167,9 @@ class AdminSite(admin.AdminSite):
         if request.method == "POST" and request.user.is_authenticated:
             remember_device(request, response)
         return response
+
+    def logout(self, request, extra_context=None):
+        return self.or_refused(signing_out(super().logout), in_place=True)(request, extra_context)
 
     def password_change(self, request, extra_context=None):
         """Django's page, whose form leaves every other column of the user as it is."""

@@ -180,12 +180,14 @@ def sqlstate(error: BaseException | None) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those below it, each once: an error that was raised again can be below itself."""
-    seen = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
+    """Yield an error and those below it, each once: an error that was raised again can be its own cause."""
+    todo, seen = [error], set()
+    while todo:
+        error = todo.pop()
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            yield error
+            todo += [error.__context__, error.__cause__]
 
 
 def first_line(text: str) -> str:

@@ -326,6 +326,27 @@ def test_while_the_database_only_reads_signing_in_says_so(client, boss):
     ] * 4
 
 
+@pytest.mark.django_db(transaction=True)
+def test_while_the_database_only_reads_signing_out_ends_in_this_browser_and_passkeys_say_so(client, boss, settings):
+    settings.SECOND_FACTOR = False
+    leaving, passkeys = Client(), Client(raise_request_exception=False)
+    for one in (client, leaving, passkeys):
+        one.force_login(boss)
+    connection.cursor().execute("SET default_transaction_read_only = on")
+    try:
+        pages = [client.post(reverse("admin:logout")), leaving.post(reverse("admin:second_factor_leave"))]
+        signed_in = [one.get(reverse(INDEX)).status_code for one in (client, leaving, passkeys)]
+        passkey = passkeys.post(reverse("otp_webauthn:credential-registration-begin"))
+    finally:
+        connection.cursor().execute("SET default_transaction_read_only = off")
+
+    assert [(page.status_code, "You are signed out in this browser" in page.content.decode()) for page in pages] == [
+        (503, True)
+    ] * 2
+    assert (signed_in, passkey.status_code) == ([302, 302, 200], 503)
+    assert "The database is read-only at the moment" in passkey.content.decode()
+
+
 def test_five_wrong_old_passwords_close_the_page_that_changes_it(client, boss, settings):
     settings.SECOND_FACTOR = False
     client.force_login(boss)
