@@ -49,6 +49,21 @@ class Unquoted(logging.Filter):
         return True
 
 
+class Unasked(logging.Filter):
+    """Django's security log without what a client asked for: a query in a Referer, or the name of a filter, may be an address."""
+
+    def filter(self, record):
+        kind = record.name.removeprefix("django.security.")
+        if kind == record.name or record.name == DISALLOWED:
+            return True
+        if kind == "csrf":
+            record.msg, record.args = re.sub(r"\?\S*", "", record.getMessage()), ()
+        else:  # Of a request that is refused: the logger has the name of the error, which quotes what it refused.
+            record.msg, record.args = f"Refused with {kind}.", ()
+            record.exc_info = record.exc_text = None
+        return True
+
+
 class Text(logging.Formatter):
     """A line for a person, without a password."""
 

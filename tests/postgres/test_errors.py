@@ -7,12 +7,12 @@ import traceback
 
 import pytest
 from django.db import DatabaseError, connection, transaction
-from django.test import RequestFactory
+from django.test import Client, RequestFactory
 from django.views.debug import ExceptionReporter, technical_500_response
 
 from accounts.models import User
 from fly2any.database.diagnosis import explain
-from fly2any.logs import Json, Text
+from fly2any.logs import Json, Text, Unasked
 from fly2any.postgres.errors import QUOTED
 
 pytestmark = pytest.mark.django_db
@@ -112,3 +112,26 @@ def test_the_page_of_an_error_in_development_shows_neither_row_nor_parameters(se
     assert {
         tuple(frame["vars"]) for frame in frames if "/django/db/" in frame["filename"] or "/psycopg/" in frame["filename"]
     } == {()}
+
+
+def test_what_a_refused_request_asked_for_is_not_in_the_log(caplog, settings):
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies["csrftoken"] = "a" * 32
+    strict.post("/admin/login/", secure=True, headers={"referer": f"https://testserver:9/admin/accounts/user/?q={SECRET}"})
+    boss = Client()
+    boss.force_login(User.objects.create_superuser("boss@example.com"))
+    boss.get("/admin/accounts/user/", {"_to_field": SECRET})
+    boss.get("/admin/accounts/user/", {f"password__{SECRET}": "1"})
+
+    kept = Unasked()
+    lines = [
+        Text().format(record) for record in caplog.records if record.name.startswith("django.security") and kept.filter(record)
+    ]
+
+    assert [line.partition("django.security.")[2] for line in lines] == [
+        "csrf: Forbidden (Referer checking failed - https://testserver:9/admin/accounts/user/ does not match any trusted origins.):"
+        " /admin/login/",
+        "DisallowedModelAdminToField: Refused with DisallowedModelAdminToField.",
+        "DisallowedModelAdminLookup: Refused with DisallowedModelAdminLookup.",
+    ]
+    assert settings.LOGGING["handlers"]["stderr"]["filters"] == ["unasked"]
