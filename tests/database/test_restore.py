@@ -316,6 +316,24 @@ def test_an_empty_database_that_is_there_is_replaced_by_what_was_restored_beside
     assert databases(migrated) == {migrated.name, empty.name, kept.name}
 
 
+@pytest.mark.slow
+def test_a_database_that_only_reads_by_default_is_restored_and_stays_so(migrated, empty, place):
+    whole = dataclasses.replace(migrated, name="postgres")
+    with django(migrated) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        connection.close()
+        try:
+            for name in (migrated.name, empty.name):
+                whole.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+            restore_into(connection, empty.name, store, manifest, Progress())
+        finally:
+            whole.execute(f"ALTER DATABASE {migrated.name} RESET default_transaction_read_only")
+
+    assert empty.execute("SHOW default_transaction_read_only") == [("on",)]
+    assert rows(empty) == rows(migrated)
+
+
 class Meanwhile(Progress):
     """Has another client create a table in a database as soon as something is restored."""
 

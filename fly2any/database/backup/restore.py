@@ -207,14 +207,22 @@ def _restore_new(
     _require_trust(connection, manifest, trust)
     connection.close()  # A server or a pooler ends one that is idle for as long as this takes.
     with opened(store, manifest, progress) as path:
+        _let_write(connection)
         create(connection, name)  # Raises if another client has created it meanwhile; that one is not dropped.
         with dropped_where_it_fails(connection, name, progress):
             mark(connection, name, purpose)
             connection.close()
             _restore(connection, name, path, manifest, progress)
+            _let_write(connection)
             copy_grants(connection, name)
             if purpose == INTO:
                 comment(connection, name, None)
+
+
+def _let_write(connection) -> None:
+    """Let the session write although its database only reads by default, as an operator may have it before a restore."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only TO off")
 
 
 @contextmanager
@@ -224,6 +232,7 @@ def dropped_where_it_fails(connection, name: str, progress: Progress) -> Iterato
         yield
     except BaseException:
         try:
+            _let_write(connection)
             drop(connection, name)
         except Error as error:
             progress.say(
@@ -259,6 +268,7 @@ def restore_over(
         stamp = stamp_of(connection)
         short = current.encode()[:30].decode(errors="ignore")
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
+        _let_write(connection)
         drop_left(connection, RESTORE)
         _restore_new(connection, new, store, manifest, progress, trust=trust, purpose=RESTORE)
         with (
