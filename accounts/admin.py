@@ -1,4 +1,5 @@
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm, AdminUserCreationForm
 from django.utils.html import format_html
@@ -10,6 +11,11 @@ from fly2any.administration.saving import SavedInline
 from fly2any.administration.search import Key, KeyWithin, Text
 
 from .models import Account, Session, User, UserPreferences, VerificationToken
+
+KEPT = (
+    "The history of the rows that {email} changed here. Clear “active” and “staff status” instead; "
+    "manage.py dbperson erase removes the person with this history."
+)
 
 
 class PreferencesInline(SavedInline, SchemaForms, admin.StackedInline):
@@ -95,6 +101,13 @@ class UserAdmin(ModelAdmin, DjangoUserAdmin):
 
     def has_delete_permission(self, request, obj=None):
         return super().has_delete_permission(request, obj) and _is_below(obj, request.user)
+
+    def get_deleted_objects(self, objs, request):
+        """Keep staff who changed rows: with them the history of these rows would go, of who changed what."""
+        to_delete, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
+        changed = LogEntry.objects.filter(user__in=[user.pk for user in objs]).order_by("user__email")
+        kept = [KEPT.format(email=email) for email in changed.values_list("user__email", flat=True).distinct()]
+        return to_delete, counts, perms_needed, [*protected, *kept]
 
     def get_inlines(self, request, obj):
         return super().get_inlines(request, obj) if obj else []

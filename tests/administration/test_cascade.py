@@ -125,3 +125,18 @@ def test_a_deletion_that_takes_all_along_is_a_success(staff, superset):
         )
         assert cursor.fetchall() == [("bob",), *[("none",)] * 3]
     assert LogEntry.objects.count() == 1
+
+
+def test_staff_who_changed_rows_are_kept_for_the_history_of_these_rows(staff):
+    worker = User.objects.create(email="worker@example.com", is_staff=True)
+    idle = User.objects.create(email="idle@example.com", is_staff=True)
+    LogEntry.objects.create(user=worker, object_repr="a search", action_flag=2)
+    sent = {"action": "delete_selected", "_selected_action": [worker.pk, idle.pk], "post": "yes"}
+
+    pages = [staff.post(address(User, "delete", worker.pk), {"post": "yes"}), staff.post(address(User), sent)]
+    staff.post(address(User, "delete", idle.pk), {"post": "yes"})
+
+    sentence = "The history of the rows that worker@example.com changed here."
+    assert [(page.status_code, sentence in page.content.decode()) for page in pages] == [(200, True)] * 2
+    assert set(User.objects.values_list("email", flat=True)) == {"staff@example.com", "worker@example.com"}
+    assert LogEntry.objects.filter(user=worker).count() == 1
