@@ -109,3 +109,12 @@ def test_a_command_imports_nothing_that_only_pages_or_other_commands_need(url, w
     assert done.returncode == 0, done.stdout
     assert {"django.db", "fly2any.database.diagnosis"} <= imported
     assert imported & ONLY_WHERE_NEEDED == set()
+
+
+def test_garbage_is_looked_for_once_a_command_is_imported_and_not_among_what_is(url):
+    done = subprocess.run(
+        [sys.executable, "manage.py", "shell", "-v0", "-c", "import gc; print(gc.isenabled(), gc.get_freeze_count() > 50_000)"],
+        cwd=PROJECT, env={**os.environ, "POSTGRES_URL": url, "DJANGO_SETTINGS_MODULE": "fly2any.settings"}, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.stdout == "True True\n", done.stderr

@@ -1,5 +1,7 @@
 """How manage.py runs a command."""
 
+import gc
+
 from django.core.management import ManagementUtility
 from django.core.management.base import BaseCommand
 
@@ -9,6 +11,8 @@ class Utility(ManagementUtility):
 
     def fetch_command(self, subcommand: str) -> BaseCommand:
         command = super().fetch_command(subcommand)
+        gc.freeze()  # What is imported stays: garbage is looked for among the rest.
+        gc.enable()
         if not type(command).__module__.startswith("fly2any."):  # Ours ask themselves, for the tables that they write to.
             from django.db import connections
 
