@@ -45,6 +45,18 @@ def test_taking_a_backup_runs_no_code_of_the_tables(migrated, place):
     assert manifest.tables['"public"."bait"'].rows == 1
 
 
+def test_whoever_may_have_created_users_before_the_site_is_not_trusted_by_a_restore(migrated, place):
+    role = f"{migrated.name}_mallory"
+    migrated.execute(f"CREATE ROLE {role}; ALTER TABLE users OWNER TO {role}")
+    with django(migrated) as connection:
+        only = take(connection, Folder(place), Progress()).trusted
+        migrated.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        anybody = take(connection, Folder(place), Progress()).trusted
+    migrated.execute(f"REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}")
+
+    assert (only, anybody) == ((role, "postgres"), ("postgres",))
+
+
 def test_a_function_that_relies_on_the_search_path_stops_no_backup(migrated, place):
     migrated.execute("CREATE FUNCTION plain(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT lower($1) || 'x' $$")
     make = "CREATE OR REPLACE FUNCTION folded(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT {}plain($1) $$"

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import transaction
 
 from .. import contract, journal
+from ..catalog import TRUSTED_SQL
 from ..server import read_home, read_origin
 from ..sql import catalogue
 from ..status import verify
@@ -39,13 +40,13 @@ ROLES_SQL = """
     WHERE role !~ '^pg_'
     GROUP BY role ORDER BY role
 """
-TRUSTED_SQL = """
+TRUSTED_OWNERS_SQL = f"""
     SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database AS d
     WHERE d.datname = pg_catalog.current_database()
     UNION
     SELECT pg_catalog.pg_get_userbyid(c.relowner)
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = %s AND c.relname = 'users' AND c.relkind = 'r'
+    WHERE n.nspname = %s AND c.relname = 'users' AND {TRUSTED_SQL}
     ORDER BY 1
 """
 
@@ -126,7 +127,7 @@ def _roles(connection) -> dict[str, Any]:
     with catalogue(connection) as cursor:
         cursor.execute(ROLES_SQL)
         named = cursor.fetchall()
-        cursor.execute(TRUSTED_SQL, [schema])
+        cursor.execute(TRUSTED_OWNERS_SQL, [schema])
         trusted = tuple(name for (name,) in cursor.fetchall())
     return {
         "owners": tuple(name for name, owns in named if owns),
