@@ -11,6 +11,7 @@ from django.db import Error
 
 from fly2any.database.diagnosis import Refusal
 from fly2any.database.person import File, Stream, erase, find
+from fly2any.database.person.transactions import reading, writing
 from tests.conftest import django
 from tests.database.people import ANA, BOB, EMAIL, erased, exported, mentions, planned, refused
 from tests.servers import wait_until
@@ -433,3 +434,14 @@ def test_a_connection_that_is_cut_during_the_commit_leaves_a_pending_certificate
 
     assert json.loads(path.read_text())["state"] == "pending"
     assert two.execute("SELECT count(*) FROM users") == [(2,)]
+
+
+@pytest.mark.parametrize("transaction", [reading, writing])
+def test_no_limit_of_the_role_ends_a_transaction_that_reads_the_whole_database(two, transaction):
+    limit = "SELECT setting FROM pg_settings WHERE name = 'transaction_timeout'"
+    known = two.execute(limit) != []  # From PostgreSQL 17 on.
+    if known:
+        two.execute(f"ALTER DATABASE {two.name} SET transaction_timeout = '1min'")
+    with django(two) as connection, transaction(connection), connection.cursor() as cursor:
+        cursor.execute(limit)
+        assert cursor.fetchall() == ([("0",)] if known else [])

@@ -16,6 +16,10 @@ DURABLE_SQL = """
     SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
     WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
 """
+# From PostgreSQL 17 on; a search reads the whole database.
+ENDLESS_SQL = """
+    SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'transaction_timeout'
+"""
 UNHURRIED_SQL = "SET LOCAL statement_timeout = 0"  # A search reads the whole database.
 LOCK_TIMEOUT = 5_000  # Milliseconds.
 TABLE_LOCK_TIMEOUT = 500  # Less than deadlock_timeout, so that a session which waits for this one is not chosen to fail.
@@ -26,6 +30,7 @@ def reading(connection) -> Iterator[None]:
     """Read everything inside in one read-only snapshot, all rows or an error."""
     with time_limits(connection, lock=LOCK_TIMEOUT, snapshot=True), connection.cursor() as cursor:
         cursor.execute(WHOLE_SQL)
+        cursor.execute(ENDLESS_SQL)
         yield
 
 
@@ -35,6 +40,7 @@ def writing(connection) -> Iterator[None]:
     with transaction.atomic(using=connection.alias, durable=True), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         cursor.execute(WHOLE_SQL)
+        cursor.execute(ENDLESS_SQL)
         cursor.execute(DURABLE_SQL)
         with time_limits(connection, lock=LOCK_TIMEOUT):
             yield
