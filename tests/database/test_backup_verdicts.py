@@ -134,6 +134,18 @@ def test_code_that_fills_the_disk_makes_a_backup_not_verified_before_it_is_full(
 
 
 @pytest.mark.slow
+def test_why_there_is_no_server_for_a_trial_is_said_in_the_verdict(taken, monkeypatch):
+    monkeypatch.setattr(trial.TrialServer, "LOCALE", ("--locale=none_such",))
+
+    manifest = taken()
+
+    assert manifest.state == "unverified"
+    assert manifest.verdict.reason == (
+        'The server for the trial restore could not be started: initdb: error: invalid locale name "none_such".'
+    )
+
+
+@pytest.mark.slow
 def test_what_only_a_superuser_creates_is_left_out_and_named(taken):
     manifest = taken(
         "CREATE FUNCTION told() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$;"

@@ -30,6 +30,7 @@ from fly2any.postgres.embedded import SUPERUSER, EmbeddedServerError, socket_fol
 from fly2any.postgres.supervisor import Server
 
 from ..diagnosis import Refusal
+from ..printable import one_line
 from . import tools
 from .workfolder import work_folder
 
@@ -59,6 +60,7 @@ TOO_LARGE = (
     "The trial restore left less than {share:.0%} of the free disk space in TMPDIR: make room, or find what fills it in the"
     " backup."
 )
+FAILED = re.compile(r"\b(error|FATAL|PANIC): ")
 LOGGED = re.compile(r"^([0-9A-Z]{5}) (?:ERROR|FATAL|PANIC):  ", re.MULTILINE)
 # Holds no rows, and the views that monitor by it are restored: created beforehand, as only a superuser may create it.
 STATEMENTS = "pg_stat_statements"
@@ -167,8 +169,7 @@ def trial(
         its = TrialServer(home, folder)
         alias = f"{DATABASE}_{secrets.token_hex(4)}"
         try:
-            its.create()
-            its.start()
+            _started(its)
             password = secrets.token_urlsafe(32)
             unlike = _prepare(its, like, password, roles, statements=statements)
             its.close_to_superusers()
@@ -191,6 +192,18 @@ def trial(
                 connections[alias].close()
                 del connections[alias], connections.databases[alias]
             its.stop()
+
+
+def _started(its: TrialServer) -> None:
+    """Create and start the server; raise Refusal with the last error in its log, which does not outlive the command, where it cannot."""
+    try:
+        its.create()
+        its.start()
+    except EmbeddedServerError as error:
+        lines = (its.home / "log").read_text(errors="replace").strip().splitlines()
+        errors = [line for line in lines if FAILED.search(line)] or lines[-1:]
+        said = f": {one_line(errors[-1])[:200].rstrip('.')}" if errors else ""
+        raise Refusal(f"The server for the trial restore could not be started{said}.") from error
 
 
 @contextmanager
