@@ -2,13 +2,15 @@
 
 from django.utils import timezone
 
+from fly2any.administration.updates import update_each
+
 from .devices import describe
 from .models import LoginHistory
 
 
 def mark_read(*, notifications):
-    """Mark those of `notifications` read that are not, and return their number."""
-    return notifications.filter(read=False).update(read=True, read_at=timezone.now())
+    """Mark those of `notifications` read that are not, and return them."""
+    return update_each(notifications.filter(read=False), read=True, read_at=timezone.now())
 
 
 def record_sign_in(*, user, agent, address, success):

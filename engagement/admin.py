@@ -41,7 +41,7 @@ class NotificationAdmin(OfUser, ModelAdmin):
 
     @admin.action(description="Mark read", permissions=["change"])
     def mark_read(self, request, notifications):
-        self.message_user(request, f"{mark_read(notifications=notifications)} marked read.")
+        self.log_action(request, mark_read(notifications=notifications), "marked read")
 
 
 @admin.register(PushSubscription)

@@ -68,11 +68,11 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
 
     @admin.action(description="Pause", permissions=["change"])
     def pause(self, request, alerts):
-        self.message_user(request, f"{pause(alerts=alerts)} paused.")
+        self.log_action(request, pause(alerts=alerts), "paused")
 
     @admin.action(description="Re-arm", permissions=["change"])
     def rearm(self, request, alerts):
-        self.message_user(request, f"{rearm(alerts=alerts)} re-armed.")
+        self.log_action(request, rearm(alerts=alerts), "re-armed")
 
 
 @admin.register(RecentSearch)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.contrib import messages
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connection, models, transaction
 from django.http import HttpRequest, HttpResponseRedirect
@@ -145,6 +146,11 @@ class SavedForms:
         """Log a change, and nothing where nothing was changed."""
         request.unchanged = not message
         return super().log_change(request, obj, message) if message else None  # type: ignore[misc]
+
+    def log_action(self, request, rows, done: str) -> None:
+        """Log what an action did to `rows`, in the history of each, and say how many they are."""
+        LogEntry.objects.log_actions(request.user.pk, rows, CHANGE, f"{done[0].upper()}{done[1:]}.")
+        self.message_user(request, f"{len(rows)} {done}.")
 
     def message_user(self, request, message, level=messages.INFO, *arguments, **options):
         if getattr(request, "unchanged", False) and level == messages.SUCCESS:

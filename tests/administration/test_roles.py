@@ -4,6 +4,7 @@ from importlib import import_module
 
 import pytest
 from django.apps import apps
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import Group, Permission
 from django.db import connection
 from django.urls import reverse
@@ -126,6 +127,9 @@ def test_actions_do_what_they_say_to_the_rows_chosen(member, person):
         (alerts[0].pk, True, False),
         (alerts[1].pk, False, False),
     ]
+    history = LogEntry.objects.order_by("pk").values_list("object_id", "action_flag", "change_message")
+    expected = [(notices[0].pk, "Marked read."), *((alert.pk, "Paused.") for alert in alerts), (alerts[0].pk, "Re-armed.")]
+    assert sorted(history) == sorted((pk, CHANGE, message) for pk, message in expected)
     everything = act(Notification, "mark_read", notices[:1], select_across="1")
     assert "not the whole table" in everything.content.decode()
     assert Notification.objects.filter(read=False).count() == 1

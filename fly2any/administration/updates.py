@@ -1,0 +1,17 @@
+"""Updates of several rows that are known one by one, for the history of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import DatabaseError, models, transaction
+
+
+def update_each(rows: models.QuerySet, **values: Any) -> list[Any]:
+    """Update `rows`, and return them as they were; raise DatabaseError unless the database wrote each of them."""
+    with transaction.atomic():
+        found = [*rows.select_for_update(of=("self",), no_key=True)]
+        written = rows.model._base_manager.filter(pk__in=[row.pk for row in found]).update(**values)
+        if written < len(found):
+            raise DatabaseError(f"{len(found) - written} of {len(found)} rows were not written.")
+    return found
