@@ -15,7 +15,9 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 
 from django.conf import settings
-from django.db import Error
+from django.db import Error, transaction
+
+from fly2any.postgres.schema import revoke_trigger
 
 from .catalog import Catalog, quote
 from .diagnosis import explain
@@ -67,7 +69,9 @@ def is_readable(catalog: Catalog) -> bool:
 def ensure(connection) -> None:
     """Create the journal where it is not there yet."""
     if not _execute(connection, THERE_SQL):
-        _execute(connection, JOURNAL_SQL)
+        with transaction.atomic(using=connection.alias):
+            _execute(connection, JOURNAL_SQL)
+            revoke_trigger(connection, TABLE)
 
 
 @contextmanager

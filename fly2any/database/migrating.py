@@ -21,7 +21,7 @@ from .ledgers import protect
 from .locks import DEADLOCK, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, cancel_waiters, terminate, try_again
 from .losses import Consent
 from .reversing import Reversal
-from .strangers import refuse_strangers
+from .strangers import keep_strangers_out
 from .units import span
 from .watching import Progress, Watcher, say_cancelled
 
@@ -346,11 +346,11 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
         stack.enter_context(connection.direct())  # type: ignore[attr-defined]
         connection.ensure_connection()
         stack.enter_context(advisory_lock(connection, MIGRATION_LOCK, patience=patience, say=progress.say))
-        refuse_strangers(connection)
         stack.callback(protect, connection)  # Before the lock is released, and also after a run that failed.
         run = Run(connection, patience=patience, progress=progress)
         stack.enter_context(run.watcher.running())
         stack.enter_context(_session(run))
+        run.patiently(partial(keep_strangers_out, connection), what="the run")
         stack.enter_context(connection.execute_wrapper(run))
         yield run
 

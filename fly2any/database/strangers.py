@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+
+from django.db import Error, transaction
+
+from fly2any.postgres.schema import revoke_trigger
 
 from . import contract as contracts
 from .catalog import TRUSTED_ROLES_SQL, quote
@@ -80,6 +85,17 @@ STRANGERS_SQL = f"""
 WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|TRUNCATE|MERGE|COPY)\b", re.IGNORECASE)
 
 
+# The tables that this role may write to, which it may lock, and whether others may create triggers on them.
+WRITTEN_SQL = """
+    SELECT c.relname::text, EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) AS a
+                                    WHERE a.privilege_type = 'TRIGGER' AND a.grantee <> c.relowner)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s::text[]) AND c.relkind IN ('r', 'p')
+      AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')
+    ORDER BY c.relname COLLATE "C"
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Stranger:
     """A table of ours, a trigger of one, or a table that refers to one, that runs code of another role."""
@@ -148,6 +164,24 @@ def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes
     if found := list(read_strangers(connection, schema=schema, tables=tables, deletes=deletes)):
         more = f" `manage.py dbstatus` lists {len(found) - 1} more." if len(found) > 1 else ""
         raise Refusal(f"Nothing was changed. {found[0].sentence}. {found[0].cure}{more}")
+
+
+def keep_strangers_out(connection) -> None:
+    """Let only their owners create triggers on our tables, then raise Refusal where one runs code of another role.
+
+    The tables are locked in between: a trigger whose transaction is still open is waited for.
+    """
+    if (schema := read_home(connection)[0]) is None:
+        return
+    with catalogue(connection) as cursor:
+        cursor.execute(WRITTEN_SQL, {"schema": schema, "tables": our_tables()})
+        tables = dict(cursor.fetchall())
+    with suppress(Error), transaction.atomic(using=connection.alias):  # Of a database that only reads, which is not written to.
+        for table in (table for table, is_open in tables.items() if is_open):
+            revoke_trigger(connection, f"{quote(schema)}.{quote(table)}")
+    with transaction.atomic(using=connection.alias):
+        refuse_strangers(connection, tables)
+    refuse_strangers(connection)
 
 
 def refuse_before_writes(connection) -> None:

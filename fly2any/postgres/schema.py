@@ -11,6 +11,24 @@ LONGEST_NAME = 63  # NAMEDATALEN - 1: PostgreSQL would cut a longer one silently
 CASCADES = " ON DELETE CASCADE ON UPDATE CASCADE"
 
 
+# Whom the privileges of a table let create triggers on it, besides its owner.
+TRIGGER_SQL = """
+    SELECT pg_catalog.string_agg(DISTINCT CASE WHEN a.grantee = 0::pg_catalog.oid THEN 'PUBLIC'
+        ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END, ', ')
+    FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a
+    WHERE c.oid = pg_catalog.to_regclass(%s)::pg_catalog.oid AND a.privilege_type = 'TRIGGER' AND a.grantee <> c.relowner
+      AND pg_catalog.pg_has_role(c.relowner, 'USAGE')
+"""
+
+
+def revoke_trigger(connection, table: str) -> None:
+    """Let no role but its owner create triggers on `table`, a quoted name: they would run with the rights of whoever writes."""
+    with connection.cursor() as cursor:
+        cursor.execute(TRIGGER_SQL, [table])
+        if roles := cursor.fetchone()[0]:
+            cursor.execute(f"REVOKE TRIGGER ON {table} FROM {roles} CASCADE")
+
+
 class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     """DDL with the names and the foreign keys that Prisma gave the Fly2Any schema.
 
@@ -34,6 +52,11 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     sql_create_column_inline_fk = None  # type: ignore[assignment]
     # By name, SET CONSTRAINTS fails on a foreign key that is not deferrable.
     sql_delete_fk = "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE %(table)s DROP CONSTRAINT %(name)s"
+
+    def create_model(self, model):
+        super().create_model(model)
+        if not self.collect_sql:  # Default privileges may have given it.
+            revoke_trigger(self.connection, self.quote_name(model._meta.db_table))
 
     def _create_fk_sql(self, model, field, suffix):
         statement = super()._create_fk_sql(model, field, suffix)  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 import time
 from datetime import UTC, date, datetime
 
@@ -9,6 +10,8 @@ import pytest
 from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.db import Error
+from django.db.migrations.recorder import MigrationRecorder
+from psycopg.errors import InsufficientPrivilege
 
 from fly2any.database import journal
 from fly2any.database.adoption import adopt, assess
@@ -29,6 +32,7 @@ from fly2any.database.write_check import check_writes
 from fly2any.postgres.search_path import SearchPathError
 from tests.conftest import django, manage
 from tests.database.old_rows import CASES, put, swept
+from tests.servers import open_transaction
 
 HARMLESS = "CREATE FUNCTION public.caught() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'a' $$"
 ARMED = """
@@ -456,3 +460,37 @@ def test_passwords_in_a_table_that_another_role_made_are_not_looked_at(database,
         (topic,) = examine(connection, {"passwords": SECURITY["passwords"]}).topics
 
     assert (topic.trouble, [figure.label for figure in topic.figures]) == ("", ["roles' passwords"])
+
+
+def test_a_run_of_migrations_lets_no_other_role_add_triggers(migrated, stranger_of):
+    role = stranger_of(migrated)
+    migrated.execute(RUNS.format(role=role) + "RESET ROLE; DROP TABLE fly2any_migration_runs")
+    migrated.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {role}, PUBLIC")
+
+    with (
+        django(migrated) as connection,
+        open_transaction(migrated, f"SET ROLE {role}; {EVERY_ROW.format(table='django_migrations')}") as open_,
+    ):
+        thread = threading.Thread(target=lambda: (time.sleep(0.5), open_.execute("COMMIT")))
+        thread.start()
+        with pytest.raises(Refusal, match=r"^Nothing was changed\. Trigger zz of django_migrations runs code"):
+            migrates(connection, None)
+        thread.join()
+    migrated.execute("DROP TRIGGER zz ON django_migrations")
+    with django(migrated) as connection:
+        migrates(connection, None)
+
+    for table in ("django_migrations", "fly2any_migration_runs", "users"):
+        with pytest.raises(InsufficientPrivilege):
+            migrated.execute(f"SET ROLE {role}; {EVERY_ROW.format(table=table).replace('zz', 'late')}")
+
+
+def test_a_table_that_a_migration_makes_lets_no_other_role_create_triggers(database, stranger_of):
+    role = stranger_of(database)
+    database.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {role}, PUBLIC")
+
+    with django(database) as connection:
+        MigrationRecorder(connection).ensure_schema()
+
+    may = f"SELECT has_table_privilege('{role}', 'django_migrations', 'TRIGGER'), has_table_privilege('{role}', 'django_migrations', 'SELECT')"
+    assert database.execute(may) == [(False, True)]
