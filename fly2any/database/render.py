@@ -13,7 +13,7 @@ from .catalog import where
 from .contract import KINDS
 from .findings import Severity
 from .health.render import as_data, topic_lines, waived_lines
-from .printable import printable
+from .printable import one_line, printable
 from .server import Server
 from .status import Group, Report
 from .units import size, span
@@ -195,8 +195,8 @@ def _findings(report: Report) -> Iterator[str]:
         applied = "" if not report.migrations.pending else " so far"
         yield f"  none: the database is what the migrations{applied} build"
     for finding in report.findings:
-        yield f"  {finding.severity.upper():<8}{finding.code} at {finding.where}"
-        yield f"          {finding.message}"
+        yield f"  {finding.severity.upper():<8}{finding.code} at {one_line(finding.where)}"
+        yield f"          {one_line(finding.message)}"
         label = "note" if finding.severity is Severity.NOTE else "cure"
         for place, line in enumerate(finding.cure.splitlines()):
             yield f"          {label + ':' if not place else '     '} {line}"

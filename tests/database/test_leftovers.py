@@ -10,6 +10,7 @@ from django.db.utils import ProgrammingError
 
 from fly2any.database.backup import restore
 from fly2any.database.leftovers import MARK, drop_left
+from fly2any.database.render import as_text
 from fly2any.database.scratch import scratch_database
 from fly2any.database.status import verify
 from fly2any.database.watching import Progress
@@ -106,6 +107,17 @@ def test_a_database_that_somebody_else_makes_meanwhile_is_not_dropped(database, 
         restore.restore_into(connection, f"{database.name}_theirs", None, None, Progress())
 
     assert f"{database.name}_theirs" in databases(database)
+
+
+def test_a_database_whose_name_has_lines_forges_none_of_a_report(database, beside):
+    name = beside("_x\n  ERROR   table.missing at users\nx")
+
+    with django(database) as connection:
+        lines = as_text(verify(connection)).splitlines()
+
+    assert [line for line in lines if line.startswith("  ERROR   table.missing")] == []
+    shown = name.replace("\n", "\\u000a")
+    assert f"  WARNING server.leftover at {shown}" in lines
 
 
 def test_what_any_role_may_write_into_a_comment_stops_nothing(database, beside):

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from ..findings import Finding, Severity
-from ..printable import printable
+from ..printable import one_line, printable
 from .examine import Health, Topic
 from .waivers import Waiver
 
@@ -75,8 +75,8 @@ def finding_lines(findings: Iterable[Finding], waived: Iterable[tuple[Finding, W
     if not findings:
         yield "  none"
     for finding in findings:
-        yield f"  {finding.severity.upper():<8}{finding.code} at {finding.where}"
-        yield f"          {finding.message}"
+        yield f"  {finding.severity.upper():<8}{finding.code} at {one_line(finding.where)}"
+        yield f"          {one_line(finding.message)}"
         first, *rest = finding.cure.splitlines()
         label = "note" if finding.severity is Severity.NOTE else "cure"
         yield f"          {label}: {first}"
