@@ -68,7 +68,8 @@ def plan(database, url=None):
 
 
 def adopted(database, *options):
-    result = manage("dbadopt", "--yes", *options, url=database.url)
+    # A timeout below deadlock_timeout would not have an autovacuum make way.
+    result = manage("dbadopt", "--yes", *options, url=database.url, LOCK_TIMEOUT="")
     assert (result.returncode, result.stderr) == (0, ""), result.stdout
     return result.stdout
 
