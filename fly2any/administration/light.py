@@ -10,18 +10,23 @@ from typing import Any
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Case, F, Func, When
-from django.db.models.functions import Left
+from django.db.models.functions import Cast, Left
 from django.db.models.lookups import LessThanOrEqual
 
 from .indexes import leads
 
 BEGINNING = 1_000  # Characters of a text.
-LARGEST = 16 * 1024  # Bytes of a JSON value or an array, as they are stored; a larger one is as if it were missing.
+LARGEST = 16 * 1024  # Bytes of a JSON value or an array; a larger one is as if it were missing.
 SHORT = "short_"  # Before the name of a field: the attribute with what is shown of it.
 
 
 class StoredSize(Func):
     function = "pg_catalog.pg_column_size"
+    output_field = models.IntegerField()
+
+
+class Size(Func):
+    function = "pg_catalog.octet_length"
     output_field = models.IntegerField()
 
 
@@ -46,8 +51,10 @@ def light(rows: models.QuerySet, admin: Any) -> models.QuerySet:
         if isinstance(field, models.TextField):
             short[SHORT + field.name] = Left(field.name, BEGINNING, output_field=models.TextField(null=True))
         elif field.name in shown:
-            small = LessThanOrEqual(StoredSize(F(field.name)), LARGEST)
-            short[SHORT + field.name] = Case(When(small, then=F(field.name)), output_field=field)
+            text = Cast(field.name, models.TextField())
+            small = LessThanOrEqual(StoredSize(F(field.name)), LARGEST)  # Compressed, and so not all of it is read.
+            brief = Case(When(LessThanOrEqual(Size(text), LARGEST), then=F(field.name)), output_field=field)
+            short[SHORT + field.name] = Case(When(small, then=brief), output_field=field)
     return rows.defer(*(field.name for field in fields)).annotate(**short)
 
 
