@@ -10,6 +10,7 @@ from django.contrib.auth.models import Group
 from django.db import connection, models
 from django.urls import reverse
 
+from accounts import passwords
 from accounts.models import User
 from fly2any.database.roles import roles_sql
 from fly2any.database.seed import seed
@@ -92,6 +93,14 @@ def member(client, db, app_role):
         return client
 
     return sign_in
+
+
+@pytest.fixture
+def staff(client, monkeypatch):
+    """A superuser of the admin who is signed in; hashing a password takes no time."""
+    monkeypatch.setattr(passwords, "ROUNDS", 4)
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+    return client
 
 
 def lists_of(client, model):

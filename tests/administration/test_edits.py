@@ -10,7 +10,6 @@ from django.contrib.auth.models import Group, Permission
 from django.db import connection, models
 from django.urls import reverse
 
-from accounts import passwords
 from accounts.models import User, UserPreferences
 from engagement.models import Notification, WishlistItem
 from fly2any.administration.options import ReadOnlyModelAdmin
@@ -91,13 +90,6 @@ def make(ana):
         Notification: lambda: Notification.objects.create(user=ana, type="t", title="t", message="m"),
     }
     return lambda model: made[model]()
-
-
-@pytest.fixture
-def staff(client, monkeypatch):
-    monkeypatch.setattr(passwords, "ROUNDS", 4)
-    client.force_login(User.objects.create_superuser("staff@example.com"))
-    return client
 
 
 def form_of(staff, row):

@@ -5,7 +5,6 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.messages import get_messages
 from django.db import DatabaseError, connection
 
-from accounts import passwords
 from accounts.models import User
 from ai_consultant.models import Conversation
 from engagement.models import Notification
@@ -26,13 +25,6 @@ def sql(statement, *parameters):
 def refuse_with(table, body, event="INSERT OR UPDATE OR DELETE", when="BEFORE"):
     sql(f"CREATE OR REPLACE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$")
     sql(f"CREATE TRIGGER refuse {when} {event} ON {table} FOR EACH ROW EXECUTE FUNCTION public.refuse()")
-
-
-@pytest.fixture
-def staff(client, monkeypatch):
-    monkeypatch.setattr(passwords, "ROUNDS", 4)
-    client.force_login(User.objects.create_superuser("staff@example.com"))
-    return client
 
 
 @pytest.fixture

@@ -287,7 +287,7 @@ def test_policies_for_roles_are_verified(migrated, taken):
         )
         assert (manifest.state, manifest.verdict.reason) == ("good", "")
     finally:
-        migrated.execute(f"DROP POLICY p ON users; DROP OWNED BY {role}; DROP ROLE {role}")
+        migrated.execute(f"DROP POLICY IF EXISTS p ON users; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 @pytest.mark.slow

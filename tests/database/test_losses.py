@@ -83,7 +83,7 @@ def test_rows_that_a_policy_hides_from_the_owner_count(migrated):
             with pytest.raises(Exception, match="row-level security"):
                 read_losses(connection, executor.loader, executor.migration_plan([("travel", None)]))
     finally:
-        migrated.execute(f"REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner}; DROP ROLE {owner}")
+        migrated.execute(f"REASSIGN OWNED BY {owner} TO CURRENT_USER; DROP OWNED BY {owner}; DROP ROLE {owner}")
 
 
 CREATES = (
