@@ -30,6 +30,7 @@ from fly2any.database.watching import Progress
 from tests.conftest import django
 from tests.database.taken import described, keep
 
+A_MOMENT = timedelta(seconds=1)  # By which this machine may misjudge the server's clock.
 DIFFER = re.compile(
     r"The clock of the database server \(\d{4}-[-\d: ]+ UTC\) and that of this machine \(\d{4}-[-\d: ]+ UTC\) differ by"
 )
@@ -185,9 +186,6 @@ def test_a_list_without_a_server_says_that_its_ages_are_by_this_machines_clock(m
 
 
 @pytest.mark.slow
-A_MOMENT = timedelta(seconds=1)  # By which this machine may misjudge the server's clock.
-
-
 def test_a_verdict_and_the_names_of_databases_are_by_the_servers_clock(migrated, with_backups, client_clock):
     before = datetime.now(UTC)
     client_clock(timedelta(days=-400))
@@ -200,7 +198,13 @@ def test_a_verdict_and_the_names_of_databases_are_by_the_servers_clock(migrated,
 
     after = datetime.now(UTC)
     assert (manifest.state, bad.state) == ("good", "bad")
-    assert before <= manifest.verdict.at <= bad.verdict.at <= datetime.strptime(f"{stamp}Z", "%Y%m%dT%H%M%S%f%z") <= after + A_MOMENT
+    assert (
+        before
+        <= manifest.verdict.at
+        <= bad.verdict.at
+        <= datetime.strptime(f"{stamp}Z", "%Y%m%dT%H%M%S%f%z")
+        <= after + A_MOMENT
+    )
 
 
 @pytest.mark.parametrize(("by", "until", "expired"), [(-400, -1, True), (400, 1, False)], ids=["behind", "ahead"])
