@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -171,27 +172,33 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
     foreign = comparison.foreign.where(lambda thing: thing.table not in (LEDGER, *LEDGERS))
     kind = Kind.DRIFTED if found else Kind.SUPERSET if any(foreign) else Kind.EXACT
     notes = [finding.message for finding in comparison.findings if _is_noted(finding)]
-    notes += [
-        f"The function {function} speaks of {table} and of times without zone: see whether it still works on a copy, {table}'s are with one afterwards."
-        for function, table in functions
-    ]
+    notes += _about_functions(functions)
     if LEDGER not in there:
         notes.append("Prisma has no record of migrations here (`prisma db push` keeps none), so none of them can have failed.")
-    made = {(table, column) for step in steps for table, column in MAY_BE_NULL if step.table == table and step.may_fail}
-    notes += [
-        f"{table}.{column} is made NOT NULL; should the site store rows without it: ALTER TABLE {quote(table)} ALTER COLUMN"
-        f" {quote(column)} DROP NOT NULL, which `dbstatus` notes, and exits 0."
-        for table, column in sorted(made)
-    ]
-    notes += [
-        f"{table}.{column} stays nullable: the table has {MAY_BE_NULL[table, column]}, so the site stores rows without it."
-        for table, column in sorted(left_out)
-    ]
-    notes += [
-        f"{table}.{column} holds NULLs, so it stays as it is; `dbstatus` says so, and exits 0."
-        for table, column in sorted(nulls)
-    ]
+    notes += _about_nulls(steps, left_out, nulls)
     return Assessment(kind, server, prisma, steps, later, FIRST, found, tuple(notes), foreign, others)
+
+
+def _about_functions(functions: list[tuple[str, str]]) -> Iterator[str]:
+    for function, table in functions:
+        yield (
+            f"The function {function} speaks of {table} and of times without zone: see whether it still works on a copy, {table}'s"
+            " are with one afterwards."
+        )
+
+
+def _about_nulls(steps: tuple[Step, ...], left_out: frozenset, nulls: frozenset) -> Iterator[str]:
+    """Yield what becomes of the columns of MAY_BE_NULL."""
+    made = {(table, column) for step in steps for table, column in MAY_BE_NULL if step.table == table and step.may_fail}
+    for table, column in sorted(made):
+        yield (
+            f"{table}.{column} is made NOT NULL; should the site store rows without it: ALTER TABLE {quote(table)} ALTER COLUMN"
+            f" {quote(column)} DROP NOT NULL, which `dbstatus` notes, and exits 0."
+        )
+    for table, column in sorted(left_out):
+        yield f"{table}.{column} stays nullable: the table has {MAY_BE_NULL[table, column]}, so the site stores rows without it."
+    for table, column in sorted(nulls):
+        yield f"{table}.{column} holds NULLs, so it stays as it is; `dbstatus` says so, and exits 0."
 
 
 def _is_left_out(live: Catalog, place: tuple[str, str]) -> bool:
