@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -41,14 +43,15 @@ def belonging(run, folder):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/usr/sbin/pgbouncer"), reason="pgbouncer is not installed")
-def test_a_run_that_is_killed_leaves_no_process(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("killed")
+def test_a_run_that_is_killed_leaves_no_process():
+    folder = Path(tempfile.mkdtemp(prefix="k-", dir=os.environ["PYTEST_DEBUG_TEMPROOT"]))  # Short, for sockets are in it.
     folder.chmod(0o711)
     begun, test = folder / "begun", folder / "test_waits.py"
     test.write_text(WAITS.format(begun=str(begun)))
+    (folder / "conftest.py").write_text("from tests.conftest import *\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("FLY2ANY_", "PYTEST_"))}
     run = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", "--rootdir", str(PROJECT), str(test)],
+        [sys.executable, "-m", "pytest", "-q", "-c", "pyproject.toml", "-p", "no:cacheprovider", str(test)],
         cwd=PROJECT, env=environment | {"TMPDIR": str(folder)}, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 120

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.core.cache import cache
@@ -131,7 +131,7 @@ def _ask(alias: str, statement: str) -> tuple:
 @functools.cache
 def _origin(alias: str) -> Origin:
     """Return whose database an alias leads to, on a primary and its standby the same; a process asks once."""
-    return read_origin(connections[alias])
+    return replace(read_origin(connections[alias]), place="")
 
 
 def _number(position: str | None) -> int:

@@ -116,6 +116,10 @@ class Run:
                     raise self.locked_out(self.migration, self.watcher.seconds) from error
                 raise
 
+    def keep_strangers_out(self) -> None:
+        with self.watched():
+            keep_strangers_out(self.connection)
+
     def attempt(self, action: Callable[[], T]) -> T:
         """Return what `action` returns, which waits for all its locks together about as long as a statement may for one."""
         self.waited, self.attempting = 0.0, True
@@ -350,7 +354,7 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
         run = Run(connection, patience=patience, progress=progress)
         stack.enter_context(run.watcher.running())
         stack.enter_context(_session(run))
-        run.patiently(partial(keep_strangers_out, connection), what="the run")
+        run.patiently(run.keep_strangers_out, what="the run")
         stack.enter_context(connection.execute_wrapper(run))
         yield run
 
