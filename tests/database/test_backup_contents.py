@@ -8,7 +8,7 @@ from django.db import transaction
 from psycopg import OperationalError
 from psycopg.errors import DivisionByZero
 
-from fly2any.database.backup.contents import BY_COPY, BY_SELECT, read_contents, rows_of
+from fly2any.database.backup.contents import BY_COPY, BY_SELECT, Content, differences, read_contents, rows_of
 from fly2any.database.backup.inventory import backups
 from fly2any.database.backup.restore import compare
 from fly2any.database.backup.store import Folder
@@ -34,6 +34,16 @@ def contents(connection, **options):
     with transaction.atomic(using=connection.alias):
         found = read_contents(connection, lambda table, percent: None, **options)
     return {name.replace('"', "").removeprefix("public."): content for name, content in found.items()}
+
+
+def test_each_way_in_which_tables_differ_is_a_clause():
+    expected = {"same": Content(2, "5"), "changed": Content(2, "5"), "fewer": Content(2, "5"), "gone": Content(0, "0")}
+    found = {"same": Content(2, "5"), "changed": Content(2, "6"), "fewer": Content(1, "5"), "new": Content(0, "0")}
+
+    assert differences(expected, found, {}) == [
+        "gone is missing", "new is not of the backup", "changed has other rows", "fewer has 1 rows and not 2",
+    ]  # fmt: skip
+    assert differences(expected, expected, {}) == []
 
 
 def test_taking_a_backup_runs_no_code_of_the_tables(migrated, place):
