@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 from django.db import Error, transaction
@@ -16,7 +15,7 @@ from fly2any.postgres.schema import revoke_trigger
 
 from . import contract as contracts
 from .catalog import TRUSTED_ROLES_SQL, quote
-from .diagnosis import Refusal
+from .diagnosis import Refusal, sqlstate
 from .findings import Finding, Severity
 from .ledgers import LEDGERS
 from .server import read_home
@@ -82,6 +81,7 @@ STRANGERS_SQL = f"""
     ORDER BY 1, 2, 3, 5
 """
 
+READ_ONLY = "25006"
 WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|TRUNCATE|MERGE|COPY)\b", re.IGNORECASE)
 
 
@@ -176,9 +176,13 @@ def keep_strangers_out(connection) -> None:
     with catalogue(connection) as cursor:
         cursor.execute(WRITTEN_SQL, {"schema": schema, "tables": our_tables()})
         tables = dict(cursor.fetchall())
-    with suppress(Error), transaction.atomic(using=connection.alias):  # Of a database that only reads, which is not written to.
-        for table in (table for table, is_open in tables.items() if is_open):
-            revoke_trigger(connection, f"{quote(schema)}.{quote(table)}")
+    try:
+        with transaction.atomic(using=connection.alias):
+            for table in (table for table, is_open in tables.items() if is_open):
+                revoke_trigger(connection, f"{quote(schema)}.{quote(table)}")
+    except Error as error:
+        if sqlstate(error) != READ_ONLY:  # Nothing will be written to such a database.
+            raise
     with transaction.atomic(using=connection.alias):
         refuse_strangers(connection, tables)
     refuse_strangers(connection)
