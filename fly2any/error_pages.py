@@ -29,7 +29,7 @@ class ExceptionReporterFilter(SafeExceptionReporterFilter):
 
 
 def server_error(request):
-    """Answer for an error: with 503 where the database cannot be reached or only reads, which is nobody's fault who asks."""
+    """Answer an error: with 503 where the database is unreachable or read-only, which is not the client's fault."""
     error = sys.exc_info()[1]
     only_reads = sqlstate(error) == READ_ONLY
     if only_reads or isinstance(error, OperationalError | InterfaceError):

@@ -89,7 +89,7 @@ def user_of_device(request) -> str | None:
 
 
 def remember_device(request, response) -> None:
-    """Let a browser in which somebody has just signed in be known by a cookie, which says who and opens nothing."""
+    """Set a signed cookie that names who has just signed in with this browser. It gives no access."""
     response.set_cookie(
         DEVICE, signing.dumps(request.user.pk, salt=DEVICE_SALT), max_age=REMEMBERED,
         secure=settings.SESSION_COOKIE_SECURE, httponly=True, samesite="Strict",

@@ -94,7 +94,7 @@ class LazyApps(StateApps):
 
 
 class LazyState(ProjectState):
-    """A state whose models are rendered anew after it changed, as far as somebody asks for them."""
+    """A state that drops its rendered models when it changes; they are rendered again when they are asked for."""
 
     is_whole = False  # Whether all models are rendered at once, for operations that are not known.
 

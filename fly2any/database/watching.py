@@ -63,7 +63,7 @@ class Statement:
     """A statement that runs; `blocked` is the process whose blockers are cancelled where they wait for the migration lock."""
 
     what: str
-    blocked: int | None  # None for whoever waits for the lock.
+    blocked: int | None  # None: any session that waits for the lock.
     begun: float = field(default_factory=time.monotonic)
     over: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None  # That watches it.

@@ -49,7 +49,7 @@ def keeps_no_session(connection) -> str:
         if not connection.is_usable():
             raise
         return (
-            f"{variable} leads through a pooler from which no second connection was to be had within {SECOND_CONNECTION} s"
+            f"{variable} leads through a pooler that gave no second connection within {SECOND_CONNECTION} s"
             f" ({str(error).strip().splitlines()[0]}): raise its pool size, or set POSTGRES_URL_NON_POOLING or DIRECT_URL to the"
             " database's direct URL."
         )

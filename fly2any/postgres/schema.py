@@ -22,7 +22,7 @@ TRIGGER_SQL = """
 
 
 def revoke_trigger(connection, table: str) -> None:
-    """Let no role but its owner create triggers on `table`, a quoted name: they would run with the rights of whoever writes."""
+    """Revoke TRIGGER on `table`, a quoted name, from all but its owner: their code would run as the role that writes."""
     with connection.cursor() as cursor:
         cursor.execute(TRIGGER_SQL, [table])
         if roles := cursor.fetchone()[0]:

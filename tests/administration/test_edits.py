@@ -93,7 +93,7 @@ def make(ana):
 
 
 def form_of(staff, row):
-    """Open the form of a row: where it is sent, and what a browser sends that nobody touched."""
+    """Open the form of a row: where it is sent, and what a browser sends if nothing on it was touched."""
     url = address(type(row), "change", row.pk)
     return url, controls(staff.get(url), f"{type(row)._meta.model_name}_form")
 

@@ -28,7 +28,7 @@ def staff(client, monkeypatch):
 
 @pytest.fixture
 def opened(ana, staff):
-    """The form of a user with preferences: where it is sent, and what a browser sends that nobody touched."""
+    """The form of a user with preferences: where it is sent, and what a browser sends if nothing on it was touched."""
     UserPreferences.objects.create(id="shown", user=ana, home_airport="GRU")
     url = address(User, "change", ana.pk)
     return url, controls(staff.get(url), "user_form")

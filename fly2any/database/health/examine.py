@@ -116,7 +116,7 @@ def _ask(reader: Reader, name: str, question: Question) -> Topic:
 
 
 def not_asked(health: Health, code: str = "maintenance.not_asked") -> Iterator[Finding]:
-    """Yield a finding for each topic that could not be asked: nobody reads a report without findings to its end."""
+    """Yield a finding for each topic that could not be asked: without one, a report with no findings would look complete."""
     for topic in health.topics:
         if topic.trouble:
             yield Finding(
