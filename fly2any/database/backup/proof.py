@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -27,13 +27,16 @@ from ..status import verify
 from ..watching import Progress
 from . import tools
 from .contents import BY_COPY, clauses, differences, read_contents, read_hashed
+from .entries import NOTHING, Apart, Entry, apart, chosen, entries_in, without_owner
 from .manifest import Manifest, Verdict, as_json, home_of, judged
+from .owners import untrusted
 from .properties import creation
-from .restore import refuse_what_cannot_be, shown, untrusted
+from .restore import refuse_what_cannot_be, shown
 from .sealing import ENDING, keys_in
 from .store import Store, opened
 from .take import new_findings
 from .trial import DATABASE, STATEMENTS, Trial, programs, trial
+from .workfolder import work_folder
 
 # What only a superuser creates, by the beginning of its entry in the dump.
 SUPERUSERS = tuple(
@@ -135,27 +138,64 @@ def judge(
     """Return the verdict over the dump at `path`, dated by `clock`.
 
     `like` makes a database like the original, and `strangers` are the roles in the dump whose code may do anything to the trial.
+    Where that keeps the backup from being verified, it is tried again without what belongs to them.
     """
     server, tool = (int(version.partition(".")[0]) for version in (manifest.server, manifest.tool))
-    version = ""
     try:
         folder, major = programs(server, oldest=tool)
         restoring = tools.choose(major, tls=False, oldest=tool).folder / "pg_restore"
         if (listed := tools.read(restoring, path, "--list", "--verbose")) is None:
             return Verdict(clock.now(), "", "pg_restore cannot read the dump.", "bad")
+    except (Refusal, EmbeddedServerError, OSError, subprocess.SubprocessError) as error:
+        return Verdict(clock.now(), "", explain(error) or type(error).__name__, "unverified")
+    subject = _Subject(path, manifest, folder, restoring, [like, *_plainer(major)], tuple(entries_in(listed)))
+    verdict = _judged(subject, strangers, NOTHING, clock, progress)
+    if verdict.state != "unverified" or not strangers:
+        return verdict
+    try:
+        without = apart(subject.entries, manifest, strangers)
+    except Refusal:
+        return verdict
+    second = _judged(subject, (), without, clock, progress)
+    if second.state != "good":
+        return verdict
+    left_out = (
+        f"what belongs to {', '.join(strangers)} ({without}), with which it is not verified ({verdict.reason.rstrip('.')})"
+    )
+    return replace(second, left_out=(*second.left_out, left_out))
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A dump, the folder of the server programs and the pg_restore to try it with, statements that make a database for it, and its entries."""
+
+    path: Path
+    manifest: Manifest
+    folder: Path
+    restoring: Path
+    like: list[sql.Composed]
+    entries: tuple[Entry, ...]
+
+
+def _judged(subject: _Subject, strangers: Sequence[str], without: Apart, clock: Clock, progress: Progress) -> Verdict:
+    """Return the verdict over a trial restore that leaves `without` out."""
+    manifest, version = subject.manifest, ""
+    try:
         progress.show("starting a server for the trial restore", None)
         with trial(
-            folder,
-            [like, *_plainer(major)],
-            server=server,
+            subject.folder,
+            subject.like,
+            server=int(manifest.server.partition(".")[0]),
             schema=home_of(manifest),
             roles=(*manifest.owners, *manifest.roles),
-            statements=f" EXTENSION - {STATEMENTS} " in listed,
+            statements=any(one.text.startswith(f"EXTENSION - {STATEMENTS} ") for one in subject.entries),
         ) as its:
             version = its.version
-            found, code = _try(its, restoring, path, manifest, needs_in(listed), progress)
+            found, code = _try(its, subject, without, progress)
         readable = (
-            code == 0 or not (found.changed or found.absent) or tools.read(restoring, path, "--file=/dev/null") is not None
+            code == 0
+            or not (found.changed or found.absent)
+            or tools.read(subject.restoring, subject.path, "--file=/dev/null") is not None
         )
         by_copy = manifest.hashing == BY_COPY
         reason, state = decided(found, readable=readable, unlike=its.unlike, by_copy=by_copy, strangers=strangers)
@@ -208,29 +248,10 @@ def unknown_failures(code: int, last: str, *, named: int, logged: int) -> str:
     return f"pg_restore counted {counted} failures, named {named}, and the server logged {logged}"
 
 
-def needs_in(listed: str) -> dict[int, tuple[int, ...]]:
-    """Return the numbers of the entries that each entry depends on, as `pg_restore --list --verbose` prints them."""
-    needs, entry = {}, 0
-    for line in listed.split("\n"):
-        if match := re.match(r"(\d+); \d+ \d+ ", line):
-            entry = int(match[1])
-        elif line.startswith(";\tdepends on:"):
-            needs[entry] = tuple(map(int, line.partition(":")[2].split()))
-    return needs
-
-
-def without_owner(entry: str, owners: Iterable[str]) -> str:
-    """Return an entry as pg_restore prints it, "TABLE users my role", without its owner, which may be one of `owners`."""
-    entry = "".join(letter if letter.isprintable() else "?" for letter in entry)
-    ends = [f" {owner}" for owner in ("(no owner)", *sorted(owners, key=len, reverse=True)) if entry.endswith(f" {owner}")]
-    return entry.removesuffix(ends[0]) if ends else entry.rpartition(" ")[0]
-
-
-def _try(
-    its: Trial, program: Path, path: Path, manifest: Manifest, needs: dict[int, tuple[int, ...]], progress: Progress
-) -> tuple[Findings, int]:
+def _try(its: Trial, subject: _Subject, without: Apart, progress: Progress) -> tuple[Findings, int]:
     """Restore the dump and compare it; return what was found, and pg_restore's exit code."""
-    entries: list[tuple[int, str]] = []
+    manifest = subject.manifest
+    failing: list[tuple[int, str]] = []
     show, last = shown(progress, manifest), ""
 
     def hear(line: str) -> None:
@@ -238,29 +259,34 @@ def _try(
         last = line
         show(line)
         if match := re.match(r"from TOC entry (\d+); \d+ \d+ (.*)", line):
-            entries.append((int(match[1]), without_owner(match[2], manifest.owners)))
+            failing.append((int(match[1]), without_owner(match[2], manifest.owners)))
 
     options = ["--verbose", "--no-owner", "--no-privileges", "--no-subscriptions", "--no-tablespaces"]
     options += ["--no-data-for-failed-tables"]
     # The connection stays open: what is restored may change the password of its role.
     with (
         tools.reached(its.connection) as (place, environment),
-        tools.Running(program, [*options, f"--dbname={place}", str(path)], environment, hear) as restoring,
+        work_folder("the list of a backup's contents") as work,
     ):
-        code = restoring.wait()
+        options.append(f"--dbname={place}")
+        if without.entries:
+            options.append(f"--use-list={chosen(subject.entries, without, work)}")
+        with tools.Running(subject.restoring, [*options, str(subject.path)], environment, hear) as restoring:
+            code = restoring.wait()
     states = its.server.states()
-    unknown = unknown_failures(code, last, named=len(entries), logged=len(states))
-    failed = []
-    for named, state in zip_longest(entries, states):
+    unknown = unknown_failures(code, last, named=len(failing), logged=len(states))
+    failed, needs = [], {one.number: one.needs for one in subject.entries}
+    for named, state in zip_longest(failing, states):
         entry, what = named or (0, "an object")
         failed.append(Failure(what, state or "?????", entry, needs.get(entry, ())))
     failures = [one for one in failed if (one.what, one.state) != COMMENT]
     with transaction.atomic(using=its.connection.alias):
         found = read_contents(its.connection, progress.show, how=manifest.hashing)
-    both = {name: content for name, content in manifest.tables.items() if name in found}
+    expected = without.rest(manifest.tables)
+    both = {name: content for name, content in expected.items() if name in found}
     hashed = read_hashed(its.connection)
     changed = differences(both, {name: found[name] for name in both}, hashed)
-    absent = [one for one in differences(manifest.tables, found, hashed) if one not in changed]
+    absent = [one for one in differences(expected, found, hashed) if one not in changed]
     absent += new_findings(verify(its.connection), manifest)
     return Findings(tuple(failures), tuple(changed), tuple(absent), unknown), code
 

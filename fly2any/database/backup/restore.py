@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +13,6 @@ from psycopg import sql
 
 from fly2any.postgres import search_path
 
-from ..catalog import quote
 from ..clock import read_clock
 from ..diagnosis import Refusal, Unfit, explain
 from ..leftovers import BEFORE, INTO, MARK, RESTORE, comment, drop_left, mark
@@ -28,9 +25,10 @@ from ..watching import Progress
 from . import tools
 from .attached import read_attached
 from .contents import clauses, differences, read_contents, read_hashed
+from .entries import NOTHING, Apart, apart, entries_in, in_order
 from .manifest import Manifest, home_of
+from .owners import require_owners
 from .properties import copy_grants, copy_properties, create
-from .signing import SIGNED
 from .store import Store, opened
 from .take import new_findings
 from .workfolder import work_folder
@@ -39,20 +37,6 @@ SESSIONS_SQL = """
     SELECT pid FROM pg_catalog.pg_stat_activity WHERE datname = ANY (%s) AND pid <> pg_catalog.pg_backend_pid() ORDER BY pid
 """
 TERMINATE_SQL = "SELECT pg_catalog.pg_terminate_backend(%s)"
-# Which of these roles are not on the server, and which of the owners the role that restores may not give things to.
-MISSING_SQL = """
-    SELECT name, NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name) AS missing
-    FROM unnest(%(roles)s::text[]) AS name
-    WHERE CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name)
-               THEN name = ANY (%(owners)s) AND NOT pg_catalog.pg_has_role(name::name, 'MEMBER') ELSE true END
-    ORDER BY name
-"""
-# Whose code a restore runs as the role that restores, which has more privileges: not of superusers, who have all anyway.
-OTHERS_SQL = """
-    SELECT name FROM unnest(%s::text[]) AS name
-    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name AND (rolsuper OR rolname IN (current_user, session_user)))
-    ORDER BY name COLLATE "C"
-"""
 COMMENT_SQL = """
     SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
     WHERE datname = pg_catalog.current_database()
@@ -63,8 +47,6 @@ USED_SQL = """
                      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
 """
-# As pg_restore lists them: a schema, and the privileges on one.
-OF_SCHEMA = re.compile(r"\d+; \d+ \d+ (SCHEMA -|ACL - SCHEMA) ")
 MAINTENANCE = ("postgres", "template1")
 
 
@@ -98,16 +80,23 @@ def shown(progress: Progress, manifest: Manifest) -> Callable[[str], None]:
     return hear
 
 
-def load(connection, path: Path, manifest: Manifest, progress: Progress) -> None:
-    """Restore the dump at `path` into the empty database of `connection`; raise Refusal where pg_restore cannot."""
+def load(connection, path: Path, manifest: Manifest, progress: Progress, *, without: Sequence[str] = ()) -> Apart:
+    """Restore the dump at `path` into the empty database of `connection`, and return what was left out as it belongs to `without`.
+
+    Raises Refusal where pg_restore cannot.
+    """
     connection.ensure_connection()
     major, _ = tools.server_version(connection)
     tls = connection.connection.pgconn.ssl_in_use
     tool = tools.choose(major, tls=tls, oldest=int(manifest.tool.partition(".")[0]))
     with tools.reached(connection) as (place, environment), work_folder("lists of a backup's contents") as work:
         connection.close()
+        if (listed := tools.read(tool.folder / "pg_restore", path, "--list", "--verbose")) is None:
+            raise Unfit("pg_restore cannot read the dump: it is damaged; use another.")
+        entries = tuple(entries_in(listed))
+        left_out = apart(entries, manifest, without)
         arguments = ["--verbose", "--exit-on-error", "--no-subscriptions", f"--dbname={place}"]
-        for contents in _in_order(tool.folder / "pg_restore", path, work):
+        for contents in in_order(entries, left_out, work):
             with tools.Running(
                 tool.folder / "pg_restore",
                 [*arguments, f"--use-list={contents}", str(path)],
@@ -117,27 +106,14 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress) -> None
                 restoring.finish()
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
+    return left_out
 
 
-def _in_order(program: Path, path: Path, work: Path) -> Iterator[Path]:
-    """Yield the parts of the dump's contents as files in `work`: first the schemas and their privileges, then the rest.
-
-    pg_restore grants privileges last, but a role that is to own a table must be allowed to create in its schema.
-    """
-    if (listed := tools.read(program, path, "--list")) is None:
-        raise Unfit("pg_restore cannot read the dump: it is damaged; use another.")
-    lines = listed.splitlines()
-    for name, first in (("schemas", True), ("rest", False)):
-        if part := [line for line in lines if (OF_SCHEMA.match(line) is not None) is first]:
-            (work / name).write_text("\n".join(part))
-            yield work / name
-
-
-def compare(connection, manifest: Manifest, progress: Progress) -> str:
-    """Return what in the database of `connection` is not as in the backup, "" where it is all the same."""
+def compare(connection, manifest: Manifest, progress: Progress, left_out: Apart = NOTHING) -> str:
+    """Return what in the database of `connection` is not as in the rest of the backup, "" where it is all the same."""
     with transaction.atomic(using=connection.alias):
         found = read_contents(connection, progress.show, how=manifest.hashing)
-    different = differences(manifest.tables, found, read_hashed(connection))
+    different = differences(left_out.rest(manifest.tables), found, read_hashed(connection))
     different += new_findings(verify(connection), manifest)
     progress.clear()
     return clauses(different)
@@ -174,7 +150,14 @@ def beside(connection, name: str, *, schema: str | None = None) -> Iterator:
 
 
 def restore_into(
-    connection, name: str, store: Store, manifest: Manifest, progress: Progress, *, trust: Sequence[str] = ()
+    connection,
+    name: str,
+    store: Store,
+    manifest: Manifest,
+    progress: Progress,
+    *,
+    trust: Sequence[str] = (),
+    without: Sequence[str] = (),
 ) -> Kept | None:
     """Restore into the database `name` of the server, which is made if it is not there.
 
@@ -186,25 +169,34 @@ def restore_into(
             cursor.execute("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])
             is_there = cursor.fetchone()[0]
         if not is_there:
-            _restore_new(connection, name, store, manifest, progress, trust=trust, purpose=INTO)
+            _restore_new(connection, name, store, manifest, progress, trust=trust, without=without, purpose=INTO)
             return None
         with beside(connection, name) as target:
             if is_used(target):
                 raise Refusal(f"The database {name} is not empty: name another, which is made, or an empty one.")
-            return restore_over(target, store, manifest, progress, empty=True, trust=trust)
+            return restore_over(target, store, manifest, progress, empty=True, trust=trust, without=without)
 
 
 def _restore_new(
-    connection, name: str, store: Store, manifest: Manifest, progress: Progress, *, trust: Sequence[str], purpose: str
+    connection,
+    name: str,
+    store: Store,
+    manifest: Manifest,
+    progress: Progress,
+    *,
+    trust: Sequence[str],
+    without: Sequence[str],
+    purpose: str,
 ) -> None:
     """Make the database `name`, marked for `purpose`, and restore into it; the mark of --into ends with it.
+
+    What belongs to the roles `without` is left out, and `progress` is told of it.
 
     Raises Refusal where what was restored is not what the backup says, and drops it then.
     """
     connection.ensure_connection()
     refuse_what_cannot_be(manifest, connection)
-    _want_roles(connection, manifest)
-    _require_trust(connection, manifest, trust)
+    require_owners(connection, manifest, trust=trust, without=without)
     connection.close()  # A server or a pooler ends one that is idle for as long as this takes.
     with opened(store, manifest, progress) as path:
         _let_write(connection)
@@ -212,7 +204,7 @@ def _restore_new(
         with dropped_where_it_fails(connection, name, progress):
             mark(connection, name, purpose)
             connection.close()
-            _restore(connection, name, path, manifest, progress)
+            _restore(connection, name, path, manifest, progress, without)
             _let_write(connection)
             copy_grants(connection, name)
             if purpose == INTO:
@@ -250,7 +242,14 @@ def want_name(connection, name: str) -> None:
 
 
 def restore_over(
-    connection, store: Store, manifest: Manifest, progress: Progress, *, empty: bool, trust: Sequence[str] = ()
+    connection,
+    store: Store,
+    manifest: Manifest,
+    progress: Progress,
+    *,
+    empty: bool,
+    trust: Sequence[str] = (),
+    without: Sequence[str] = (),
 ) -> Kept:
     """Restore into a new database, compare it, and swap it with the one of `connection`; return the old one, which is kept.
 
@@ -270,7 +269,7 @@ def restore_over(
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
         _let_write(connection)
         drop_left(connection, RESTORE)
-        _restore_new(connection, new, store, manifest, progress, trust=trust, purpose=RESTORE)
+        _restore_new(connection, new, store, manifest, progress, trust=trust, without=without, purpose=RESTORE)
         with (
             beside(connection, _maintenance(connection, current)) as elsewhere,
             dropped_where_it_fails(elsewhere, new, progress),
@@ -333,49 +332,15 @@ def swap(elsewhere, current: str, *, new: str, old: str, said: str | None) -> No
         thread.join(10)
 
 
-def _want_roles(connection, manifest: Manifest) -> None:
-    """Raise Refusal where roles of the backup are missing, or may not be given what belongs to them: nothing is left out silently."""
-    with catalogue(connection) as cursor:
-        cursor.execute(MISSING_SQL, {"roles": [*manifest.owners, *manifest.roles], "owners": list(manifest.owners)})
-        rows = cursor.fetchall()
-    if missing := [f"CREATE ROLE {quote(name)} NOLOGIN;" for name, is_missing in rows if is_missing]:
-        raise Refusal(f"The backup names roles that this server has not: run {' '.join(missing)} and the command again.")
-    if others := [name for name, is_missing in rows if not is_missing]:
-        raise Refusal(
-            f"Part of the backup belongs to {', '.join(others)}, and this role may not give it to them:"
-            " connect as a superuser, or GRANT those roles to this one."
-        )
-
-
-def untrusted(connection, manifest: Manifest) -> list[str]:
-    """Return the roles whose code a restore runs as another: neither superusers, nor this one, nor those whose database it was."""
-    with catalogue(connection) as cursor:
-        cursor.execute(OTHERS_SQL, [list(manifest.owners)])
-        return [name for (name,) in cursor.fetchall() if name not in manifest.trusted]
-
-
-def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None:
-    """Raise Refusal where code of roles would run as this one that are neither trusted nor in `trust`.
-
-    A restore runs functions in checks, for example, as the role that restores. An unsigned backup is
-    not checked: it was trusted as a whole with --unsigned.
-    """
-    others = [name for name in untrusted(connection, manifest) if name not in trust]
-    if others and manifest.signed == SIGNED:
-        options = " ".join(f"--trust {shlex.quote(name)}" for name in others)
-        raise Refusal(
-            f"Code of {', '.join(others)} in {manifest.name} would run as this role while it is restored:"
-            f" look at it with `dbbackup --check`, which runs it apart, and if you trust it, add {options}."
-        )
-
-
-def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Progress) -> None:
+def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Progress, without: Sequence[str]) -> None:
     with beside(connection, name, schema=home_of(manifest)) as target:
-        load(target, path, manifest, progress)
-        if reason := compare(target, manifest, progress):
+        left_out = load(target, path, manifest, progress, without=without)
+        if reason := compare(target, manifest, progress, left_out):
             raise Refusal(
                 f"What was restored is not what {manifest.name} says: {reason}. Nothing was replaced; use another backup."
             )
+    if without:
+        progress.say(f"Left out, as it belongs to {', '.join(without)} or depends on what does: {left_out}.")
 
 
 def _maintenance(connection, current: str) -> str:

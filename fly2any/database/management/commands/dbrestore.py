@@ -44,8 +44,15 @@ class Command(BaseCommand):
             default=[],
             help="Restore although code that belongs to this role runs as the role that restores; may be repeated.",
         )
+        parser.add_argument(
+            "--without",
+            metavar="ROLE",
+            action="append",
+            default=[],
+            help="Leave out what belongs to this role, and what depends on it; may be repeated.",
+        )
 
-    def handle(self, *, name, database, into, archive, yes, unsigned, trust, **options):
+    def handle(self, *, name, database, into, archive, yes, unsigned, trust, without, **options):
         if archive:
             self.put_back(connections[database], name, unsigned)
             return
@@ -59,10 +66,11 @@ class Command(BaseCommand):
         if not manifest.is_of(origin):
             self.stdout.write(f"Origin    it is not of {origin.database} on this server, but of another.")
         current = connection.settings_dict["NAME"]
+        less, of = (f" without what belongs to {', '.join(without)}", " of the rest") if without else ("", "")
         if into is not None:
             want_name(connection, into)
-            kept = restore_into(connection, into, store, manifest, progress, trust=trust)
-            self.stdout.write(f"Restored  into {into}, compared: every row is there.")
+            kept = restore_into(connection, into, store, manifest, progress, trust=trust, without=without)
+            self.stdout.write(f"Restored  into {into}{less}, compared: every row{of} is there.")
             if kept:
                 self.say_kept("the empty database", kept)
             return
@@ -75,8 +83,8 @@ class Command(BaseCommand):
                 " name. --into NAME restores beside."
             )
             return
-        kept = restore_over(connection, store, manifest, progress, empty=not yes, trust=trust)
-        self.stdout.write(f"Restored  {current}, compared: every row is there.")
+        kept = restore_over(connection, store, manifest, progress, empty=not yes, trust=trust, without=without)
+        self.stdout.write(f"Restored  {current}{less}, compared: every row{of} is there.")
         self.say_kept("the old database", kept)
 
     def say_kept(self, what, kept):

@@ -1,0 +1,142 @@
+"""The entries of a dump's table of contents, and which of them a restore leaves out with the objects of other roles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..diagnosis import Refusal
+from ..strangers import our_tables
+from .contents import Content
+from .manifest import Manifest, home_of
+
+ENTRY = re.compile(r"(\d+); \d+ \d+ (.*)")
+# A schema, and the privileges on one.
+OF_SCHEMA = re.compile(r"(SCHEMA -|ACL - SCHEMA) ")
+WITH_ROWS = re.compile(r"TABLE( DATA)? ")
+# Before version 17, pg_dump puts the data of all large objects into one entry; they have no code.
+LARGE_OBJECT = "BLOB - "
+MINOR = re.compile(r"(TABLE DATA|ACL|COMMENT|SEQUENCE SET|DEFAULT ACL) ")
+TABLE = re.compile(r'"((?:[^"]|"")*)"\."((?:[^"]|"")*)"')
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry: its number, its text as `pg_restore --list` prints it, `TABLE public users owner`, and those it depends on."""
+
+    number: int
+    text: str
+    needs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """What a restore leaves out: the entries with their owners, by number, and the tables by their names in the manifest."""
+
+    entries: dict[int, str]
+    tables: frozenset[str]
+
+    def rest(self, tables: dict[str, Content]) -> dict[str, Content]:
+        """Return the tables that are restored."""
+        return {name: content for name, content in tables.items() if name not in self.tables}
+
+    def __str__(self) -> str:
+        named = [text for text in self.entries.values() if not MINOR.match(text)] or list(self.entries.values())
+        return ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if len(named) > SHOWN else "")
+
+
+NOTHING = Apart({}, frozenset())
+
+
+def entries_in(listed: str) -> Iterator[Entry]:
+    """Yield the entries that `pg_restore --list --verbose` prints."""
+    entry = None
+    for line in listed.split("\n"):  # A name may have any of the characters that str.splitlines() splits at.
+        if match := ENTRY.match(line):
+            if entry:
+                yield entry
+            entry = Entry(int(match[1]), match[2])
+        elif entry and line.startswith(";\tdepends on:"):
+            entry = replace(entry, needs=tuple(map(int, line.partition(":")[2].split())))
+    if entry:
+        yield entry
+
+
+def without_owner(entry: str, owners: Iterable[str]) -> str:
+    """Return an entry as pg_restore prints it, "TABLE users my role", without its owner, which may be one of `owners`."""
+    entry = "".join(letter if letter.isprintable() else "?" for letter in entry)
+    ends = [f" {owner}" for owner in ("(no owner)", *sorted(owners, key=len, reverse=True)) if entry.endswith(f" {owner}")]
+    return entry.removesuffix(ends[0]) if ends else entry.rpartition(" ")[0]
+
+
+def apart(entries: Sequence[Entry], manifest: Manifest, roles: Collection[str]) -> Apart:
+    """Return what belongs to `roles`, and what depends on it, as the dump records it.
+
+    Raises Refusal where that is a table of ours or of another role: its rows are never left out.
+    """
+    if not roles:
+        return NOTHING
+    left = {one.number for one in entries if _belongs(one, roles, manifest.owners)}
+    while more := {one.number for one in entries if one.number not in left and left.intersection(one.needs)}:
+        left |= more
+    ours = {f"{_plain(home_of(manifest) or '')} {table}" for table in our_tables()}
+    owners = [_plain(owner) for owner in manifest.owners]
+    texts = {one.number: without_owner(_plain(one.text), owners) for one in entries if one.number in left}
+    for one in entries:
+        if one.number in left and (with_rows := WITH_ROWS.match(one.text)):
+            name = texts[one.number].removeprefix(with_rows[0])
+            if name in ours or not _belongs(one, roles, manifest.owners):
+                raise Refusal(
+                    f"Table {name.replace(' ', '.', 1)} cannot be left out with what belongs to {', '.join(roles)}: it is a table of"
+                    " Fly2Any, or of another role. Restore the backup with --trust instead."
+                )
+    tables = frozenset(name for name in manifest.tables if f"TABLE DATA {_plain_name(name)}" in texts.values())
+    return Apart(texts, tables)
+
+
+def _belongs(entry: Entry, roles: Collection[str], owners: Iterable[str]) -> bool:
+    """Return whether the entry belongs to one of `roles`; raise Refusal where names of `owners` make that uncertain."""
+    if entry.text.startswith(LARGE_OBJECT):
+        return False
+    fitting = {owner for owner in owners if _plain(entry.text).endswith(f" {_plain(owner)}")}
+    if fitting - set(roles) and fitting & set(roles):
+        raise Refusal(
+            f"What belongs to {' and what to '.join(sorted(fitting))} cannot be told apart, as one name ends with the other:"
+            " restore the backup with --trust instead."
+        )
+    return bool(fitting) and not fitting - set(roles)
+
+
+def _plain(text: str) -> str:
+    """Return `text` with what a listing may print otherwise, for want of an encoding or of a line, as "?"."""
+    return re.sub(r"[^ -~]+", "?", re.sub(r"[\r\n]", " ", text))
+
+
+def _plain_name(name: str) -> str:
+    """Return the name of a table in a manifest, "schema"."name", as a listing has it: schema name."""
+    match = TABLE.fullmatch(name)
+    return _plain(" ".join(part.replace('""', '"') for part in match.groups())) if match else ""
+
+
+def chosen(entries: Sequence[Entry], left_out: Apart, work: Path) -> Path:
+    """Return a list for pg_restore, as a file in `work`, of all that is not left out."""
+    return _listed([one.number for one in entries if one.number not in left_out.entries], work / "chosen")
+
+
+def in_order(entries: Sequence[Entry], left_out: Apart, work: Path) -> Iterator[Path]:
+    """Yield lists for pg_restore, as files in `work`: first the schemas and their privileges, then the rest.
+
+    pg_restore grants privileges last, but a role that is to own a table must be allowed to create in its schema.
+    """
+    kept = [one for one in entries if one.number not in left_out.entries]
+    for name, first in (("schemas", True), ("rest", False)):
+        if part := [one.number for one in kept if (OF_SCHEMA.match(one.text) is not None) is first]:
+            yield _listed(part, work / name)
+
+
+def _listed(numbers: Iterable[int], path: Path) -> Path:
+    path.write_text("".join(f"{number};\n" for number in numbers))
+    return path

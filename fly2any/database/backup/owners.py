@@ -1,0 +1,81 @@
+"""To whom the objects of a backup belong: whether this server has these roles, and whether their code may run in a restore."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from ..catalog import quote
+from ..diagnosis import Refusal
+from ..sql import catalogue
+from .manifest import Manifest
+from .signing import SIGNED
+
+# Which of these roles are not on the server, and which of the owners the role that restores may not give things to.
+MISSING_SQL = """
+    SELECT name, NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name) AS missing
+    FROM unnest(%(roles)s::text[]) AS name
+    WHERE CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name)
+               THEN name = ANY (%(owners)s) AND NOT pg_catalog.pg_has_role(name::name, 'MEMBER') ELSE true END
+    ORDER BY name
+"""
+# Whose code a restore runs as the role that restores, which has more privileges: not of superusers, who have all anyway.
+OTHERS_SQL = """
+    SELECT name FROM unnest(%s::text[]) AS name
+    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name AND (rolsuper OR rolname IN (current_user, session_user)))
+    ORDER BY name COLLATE "C"
+"""
+
+
+def require_owners(connection, manifest: Manifest, *, trust: Sequence[str], without: Sequence[str]) -> None:
+    """Raise Refusal where roles of the backup are missing, or their code would run and is neither trusted nor left out.
+
+    `trust` are roles whose code may run, and `without` those whose objects are left out.
+    """
+    if strange := [name for name in without if name not in manifest.owners]:
+        raise Refusal(f"Nothing in {manifest.name} belongs to {strange[0]}: leave --without {shlex.quote(strange[0])} out.")
+    _require_roles(connection, manifest, without)
+    _require_trust(connection, manifest, [*trust, *without])
+
+
+def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> None:
+    """Raise Refusal where roles of the backup are missing, or may not be given what belongs to them: nothing is left out silently.
+
+    The roles `without` are given nothing, but privileges may name them.
+    """
+    owners = [name for name in manifest.owners if name not in without]
+    with catalogue(connection) as cursor:
+        cursor.execute(MISSING_SQL, {"roles": [*manifest.owners, *manifest.roles], "owners": owners})
+        rows = cursor.fetchall()
+    if missing := [f"CREATE ROLE {quote(name)} NOLOGIN;" for name, is_missing in rows if is_missing]:
+        raise Refusal(f"The backup names roles that this server has not: run {' '.join(missing)} and the command again.")
+    if others := [name for name, is_missing in rows if not is_missing]:
+        raise Refusal(
+            f"Part of the backup belongs to {', '.join(others)}, and this role may not give it to them:"
+            " connect as a superuser, or GRANT those roles to this one."
+        )
+
+
+def untrusted(connection, manifest: Manifest) -> list[str]:
+    """Return the roles whose code a restore runs as another: neither superusers, nor this one, nor those whose database it was."""
+    with catalogue(connection) as cursor:
+        cursor.execute(OTHERS_SQL, [list(manifest.owners)])
+        return [name for (name,) in cursor.fetchall() if name not in manifest.trusted]
+
+
+def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None:
+    """Raise Refusal where code of roles would run as this one that are neither trusted nor in `trust`.
+
+    A restore runs functions in checks, for example, as the role that restores. An unsigned backup is
+    not checked: it was trusted as a whole with --unsigned.
+    """
+    others = [name for name in untrusted(connection, manifest) if name not in trust]
+    if others and manifest.signed == SIGNED:
+        trusting, leaving = (
+            " ".join(f"{option} {shlex.quote(name)}" for name in others) for option in ("--trust", "--without")
+        )
+        raise Refusal(
+            f"Code of {', '.join(others)} in {manifest.name} would run as this role while it is restored:"
+            f" leave its objects out with {leaving}, or look at it with `dbbackup --check`, which runs it apart,"
+            f" and if you trust it, add {trusting}."
+        )

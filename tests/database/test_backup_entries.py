@@ -1,0 +1,85 @@
+"""Objects of other roles that keep a backup from being verified or restored, and are left out by their owner."""
+
+import dataclasses
+
+import pytest
+
+from fly2any.database.backup.proof import check
+from fly2any.database.backup.restore import restore_into
+from fly2any.database.backup.store import store_at
+from fly2any.database.backup.take import take
+from fly2any.database.diagnosis import Refusal
+from fly2any.database.watching import Progress
+from tests.conftest import django
+from tests.database.taken import Told, databases
+
+# Rows that break a check of their own, in tables whose names are not printed as they are, and code on a table of ours.
+HOSTILE = """
+    CREATE FUNCTION public.fx(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+    CREATE TABLE public.mm (a int CHECK (public.fx(a))); INSERT INTO public.mm VALUES (1);
+    CREATE TABLE public.{lines} (LIKE public.mm INCLUDING ALL); INSERT INTO public.{lines} VALUES (1);
+    CREATE TABLE public."a""."".""b é" (LIKE public.mm INCLUDING ALL); INSERT INTO public."a""."".""b é" VALUES (1);
+    CREATE FUNCTION public.tf() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN RETURN NEW; END $f$;
+    CREATE TRIGGER zz BEFORE INSERT ON public.users FOR EACH ROW EXECUTE FUNCTION public.tf();
+    CREATE OR REPLACE FUNCTION public.fx(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false';
+    SELECT lo_create(0);
+""".replace("{lines}", '"x\\n\\u2028;\\v7; 0 0 TABLE é"')
+COUNT = "SELECT count(*) FROM {}"
+
+
+@pytest.fixture
+def mallory(migrated):
+    """A role that may create in `public`, and triggers on `users`."""
+    role = f"{migrated.name}_mallory"
+    migrated.execute(f"CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}; GRANT TRIGGER ON users TO {role}")
+    yield role
+    migrated.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+@pytest.mark.slow
+def test_objects_of_another_role_keep_no_backup_from_being_verified_or_restored(migrated, mallory, place):
+    name = f"{migrated.name}_copy"
+    migrated.execute("CREATE TABLE trips (id int); INSERT INTO trips VALUES (1), (2)")
+    dataclasses.replace(migrated, user=mallory).execute(HOSTILE)
+    try:
+        with django(migrated) as connection:
+            store, told = store_at(place), Told()
+            manifest = check(connection, store, take(connection, store, Progress()), Progress())
+            with pytest.raises(Refusal, match=rf"if you trust it, add --trust {mallory}\.$") as refused:
+                restore_into(connection, name, store, manifest, told)
+            restore_into(connection, name, store, manifest, told, without=[mallory])
+
+        assert (manifest.state, manifest.verdict.reason) == ("good", "")
+        assert f": leave its objects out with --without {mallory}, or look " in str(refused.value)
+        [left_out] = manifest.verdict.left_out
+        assert left_out.startswith(f"what belongs to {mallory} (FUNCTION public fx(integer), ")
+        assert left_out.endswith(f"; code of {mallory} may have run in the trial restore)")
+        assert [sentence.partition(": ")[0] for sentence in told.sentences] == [
+            f"Left out, as it belongs to {mallory} or depends on what does"
+        ]
+        copy = dataclasses.replace(migrated, name=name)
+        assert copy.execute(COUNT.format("trips")) == [(2,)]
+        owners = "SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        assert (copy.execute(owners), copy.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal")) == (
+            [("postgres",)],
+            [],
+        )
+    finally:
+        migrated.execute(f"DROP DATABASE IF EXISTS {name}")
+
+
+def test_what_is_not_another_roles_alone_is_not_left_out(migrated, mallory, place):
+    made = f"CREATE TYPE mood AS ENUM ('a'); ALTER TYPE mood OWNER TO {mallory}; CREATE TABLE moods (mood mood)"
+    copy, store = f"{migrated.name}_copy", store_at(place)
+    with django(migrated) as connection:
+        for statement, table in (
+            (made, "moods"),
+            (f"DROP TABLE moods; ALTER TABLE price_history OWNER TO {mallory}", "price_history"),
+        ):
+            migrated.execute(statement)
+            manifest = take(connection, store, Progress())
+            with pytest.raises(Refusal, match=rf"^Table public\.{table} cannot be left out with what belongs to {mallory}: "):
+                restore_into(connection, copy, store, manifest, Progress(), without=[mallory])
+        with pytest.raises(Refusal, match=r"^Nothing in .* belongs to nobody: leave --without nobody out\.$"):
+            restore_into(connection, copy, store, manifest, Progress(), without=["nobody"])
+    assert copy not in databases(migrated)
