@@ -14,6 +14,7 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fly2any.database.backup import tools
 from fly2any.database.backup.inventory import Kept, Newest, backups, find, read_newest
 from fly2any.database.backup.manifest import Verdict, as_json, judged
 from fly2any.database.backup.render import many
@@ -182,6 +183,49 @@ def test_a_good_backup_whose_file_is_cut_short_is_none(migrated, tmp_path, setti
 
     assert (state.good, state.trouble) == (older, f"{newest.file} has 0 bytes and not 1: it was cut short or changed.")
     assert (latest, removed, backups(store).odd) == (older, [oldest], (newest.file, f"{newest.name}.json"))
+
+
+def test_a_manifest_that_cannot_be_read_now_is_not_taken_for_none(migrated, tmp_path):
+    with django(migrated) as connection:
+        now, own, store = read_clock(connection).now(), read_origin(connection), store_at(str(tmp_path))
+        newest, older = (described(own, now - timedelta(hours=hours)) for hours in (1, 2))
+        keep(tmp_path, newest, older)
+        manifest = tmp_path / f"{newest.name}.json"
+        manifest.unlink()
+        manifest.symlink_to("/proc/self/mem")  # A file whose reading is an input/output error.
+        refused = pytest.raises(Refusal, match=rf"^{re.escape(str(manifest))} cannot be used \(Input/output error\): ")
+
+        with refused:
+            find(store, "latest", of=own, good=True, others=False, now=now, progress=Progress())
+        with refused:
+            backups(store)
+        with refused:
+            prune(store, connection, Progress())
+
+
+def test_what_is_newer_than_the_latest_and_damaged_is_named(migrated, tmp_path):
+    told = Told()
+    with django(migrated) as connection:
+        now, own = read_clock(connection).now(), read_origin(connection)
+        newest, older = (described(own, now - timedelta(hours=hours)) for hours in (1, 2))
+        keep(tmp_path, newest, older)
+        (tmp_path / newest.file).write_text("")
+        (tmp_path / f"{older.name}.dump.age").touch()
+
+        latest = find(store_at(str(tmp_path)), "latest", of=own, good=True, others=False, now=now, progress=told)
+
+    assert latest == older
+    assert told.sentences == [
+        f"{name} is newer, and is passed over: it belongs to no backup, or is damaged."
+        for name in (newest.file, f"{newest.name}.json")
+    ]
+
+
+def test_a_folder_of_the_path_that_cannot_be_looked_into_is_passed_over(monkeypatch):
+    usable = tools.choose(15, tls=False)
+    monkeypatch.setenv("PATH", f"/{'x' * 300}:{os.environ['PATH']}")
+
+    assert tools.choose(15, tls=False) == usable
 
 
 def test_nothing_is_pruned_for_a_good_backup_whose_file_changed(migrated, tmp_path, settings):

@@ -18,7 +18,7 @@ from ..watching import Progress
 from .manifest import Manifest, file_name, from_json
 from .sealing import ENDING
 from .signing import SIGNED
-from .store import Store, store_at
+from .store import Gone, Store, store_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,10 @@ class Kept:
 
 
 def backups(store: Store, *, of: Origin | None = None) -> Kept:
-    """Return what is in `store`, of the database `of` where it is given. A file of another size than was stored is none."""
+    """Return what is in `store`, of the database `of` where it is given. A file of another size than was stored is none.
+
+    Raises Refusal where a manifest cannot be read now, which says nothing of what it is.
+    """
     sizes = store.sizes()
     names = sorted(sizes)
     begins = f"{file_name(of.database)}-" if of else ""
@@ -38,7 +41,11 @@ def backups(store: Store, *, of: Origin | None = None) -> Kept:
     for name in names:
         if name.endswith(".json") and name.startswith(begins):
             try:
-                manifest = from_json(store.read(name), where=name)
+                text = store.read(name)
+            except Gone:  # Pruned meanwhile.
+                continue
+            try:
+                manifest = from_json(text, where=name)
             except Refusal:
                 odd.append(name)
                 continue
@@ -62,8 +69,8 @@ def find(
     `now` is the server's time; one from later on must be named too, and `progress` is told of it.
     """
     if name == "latest":
-        every = backups(store, of=replace(of, cluster="")).manifests
-        signed = [one for one in every if one.signed == SIGNED and (one.state == "good" or not good)]
+        kept = backups(store, of=replace(of, cluster=""))
+        signed = [one for one in kept.manifests if one.signed == SIGNED and (one.state == "good" or not good)]
         for one in signed:
             if one.taken > now + LIMIT:
                 progress.say(
@@ -80,6 +87,8 @@ def find(
                 )
                 break
         if there and (others or there[0].is_of(of)):
+            for odd in [odd for odd in kept.odd if odd[: len(there[0].name)] > there[0].name]:
+                progress.say(f"{odd} is newer, and is passed over: it belongs to no backup, or is damaged.")
             return there[0]
         named = f"name one: the newest of another server's {of.database} is {there[0].name}" if there else "name one"
         proven = " that was proven good" if good else ""

@@ -22,6 +22,11 @@ from .workfolder import work_folder
 
 WORK = ".taking-"
 
+
+class Gone(Refusal):
+    """A file that is not there."""
+
+
 Show = Callable[[int], None]  # Hears how many bytes more went through.
 
 
@@ -85,14 +90,14 @@ class Folder(Store):
             ) from error
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def explained(self, name: str = "") -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
-            raise Refusal(f"{error.filename} is not there: nothing was put there yet, or correct {self.variable}.") from error
+            raise Gone(f"{error.filename} is not there: nothing was put there yet, or correct {self.variable}.") from error
         except OSError as error:
             raise Refusal(
-                f"{self.place} cannot be used ({error.strerror}): correct {self.variable}, or what is in its way there."
+                f"{self.folder / name if name else self.place} cannot be used ({error.strerror}): correct {self.variable}, or what is in its way there."
             ) from error
 
     def sizes(self):
@@ -101,7 +106,7 @@ class Folder(Store):
             return {entry.name: entry.stat().st_size for entry in files}
 
     def read(self, name):
-        with self.explained():
+        with self.explained(name):
             return (self.folder / name).read_bytes()
 
     def write(self, name, content):
@@ -165,20 +170,21 @@ class Bucket(Store):
             self.client = boto3.client("s3", config=Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 3}))
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def explained(self, name: str = "") -> Iterator[None]:
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
+        place = f"{self.place.rstrip('/')}/{name}" if name else self.place
         try:
             yield
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             if code in ("NoSuchKey", "404"):
-                raise Refusal(f"{self.place} has no such backup: `manage.py dbbackup --list` shows what it has.") from error
-            raise Refusal(f"{self.place} refuses ({code}): correct {self.variable}, or the rights of its key.") from error
+                raise Gone(f"{self.place} has no such backup: `manage.py dbbackup --list` shows what it has.") from error
+            raise Refusal(f"{place} refuses ({code}): correct {self.variable}, or the rights of its key.") from error
         except (BotoCoreError, Boto3Error, ValueError) as error:
             said = str(error).splitlines()[0].rstrip(".")
-            raise Refusal(f"{self.place} cannot be reached ({said}): correct {self.variable} and AWS's settings.") from error
+            raise Refusal(f"{place} cannot be reached ({said}): correct {self.variable} and AWS's settings.") from error
 
     def sizes(self):
         with self.explained():
@@ -187,11 +193,11 @@ class Bucket(Store):
             return {name: size for name, size in found.items() if "/" not in name}
 
     def read(self, name):
-        with self.explained():
+        with self.explained(name):
             return self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read()
 
     def write(self, name, content):
-        with self.explained():
+        with self.explained(name):
             self.client.put_object(Bucket=self.bucket, Key=self.prefix + name, Body=content)
 
     def put(self, name, path, show):
@@ -202,7 +208,7 @@ class Bucket(Store):
     def local(self, name, show):
         with work_folder("what was fetched") as folder:
             path = folder / "dump"
-            with self.explained():
+            with self.explained(name):
                 self.client.download_file(self.bucket, self.prefix + name, str(path), Callback=show)
             yield path
 

@@ -62,13 +62,18 @@ def package_folders() -> list[Path]:
     return [folder for pattern in FOLDERS for folder in sorted(Path("/").glob(pattern.lstrip("/")))]
 
 
+def has(folder: Path, *programs: str) -> bool:
+    """Return whether this user may run the programs in a folder; one of the PATH may be closed to it."""
+    return all(os.access(folder / program, os.X_OK) for program in programs)
+
+
 def _installed() -> Iterator[Tools]:
     """Yield what is installed: on the PATH, where packages put it, and the embedded server's own."""
     folders = [*map(Path, os.get_exec_path()), *package_folders()]
     if embedded := embedded_folder():
         folders.append(embedded)
     for folder in dict.fromkeys(folders):
-        if (folder / "pg_dump").exists() and (folder / "pg_restore").exists():
+        if has(folder, "pg_dump", "pg_restore"):
             # Debian's /usr/bin/pg_dump is a wrapper that runs the version of the default cluster.
             with suppress(OSError, subprocess.SubprocessError):
                 said = subprocess.run(  # noqa: S603

@@ -128,7 +128,7 @@ def programs(server: int, *, oldest: int) -> tuple[Path, int]:
     found = []
     embedded = tools.embedded_folder()
     for folder in [*tools.package_folders(), *([embedded] if embedded else [])]:
-        if not all((folder / program).exists() for program in ("initdb", "postgres")):
+        if not tools.has(folder, "initdb", "postgres"):
             continue
         said = subprocess.run(  # noqa: S603
             [folder / "postgres", "--version"],

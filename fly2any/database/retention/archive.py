@@ -19,7 +19,7 @@ from ..backup.contents import BY_COPY, BY_SELECT, CONTENT_SQL, PATIENT, PINNED, 
 from ..backup.manifest import file_name, sha256_of
 from ..backup.sealing import ENDING, room_for, seal
 from ..backup.signing import SIGNED
-from ..backup.store import Store, opened
+from ..backup.store import Gone, Store, opened
 from ..backup.workfolder import work_folder
 from ..catalog import quote
 from ..diagnosis import Refusal, Unfit
@@ -163,13 +163,20 @@ class Archives:
         self.store.delete(f"{archive.name}{IDS}")
 
     def all(self) -> tuple[list[Archive], list[str]]:
-        """Return the archives there are, oldest first, and the names of files that are of none or cannot be read."""
+        """Return the archives there are, oldest first, and the names of files that are of none or are damaged.
+
+        Raises Refusal where a description cannot be read now.
+        """
         names = self.store.names()
         found, odd = [], []
         for name in names:
             if name.endswith(".json"):
                 try:
-                    found.append(from_json(self.store.read(name), where=name))
+                    text = self.store.read(name)
+                except Gone:
+                    continue
+                try:
+                    found.append(from_json(text, where=name))
                 except Refusal:
                     odd.append(name)
         known = {word for one in found for word in (one.file, f"{one.name}.json", f"{one.name}{IDS}")}
