@@ -22,6 +22,7 @@ from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.views.decorators.http import require_POST, require_safe
 
+from fly2any.database.diagnosis import Refusal
 from fly2any.postgres.values import Beyond, Unreadable
 
 from . import deadlines, filters, shown
@@ -299,7 +300,11 @@ class ModelAdmin(SavedForms, SchemaForms, admin.ModelAdmin):
     def get_deleted_objects(self, objs, request):
         """Add to Django's answer what the database will delete and change along with it, counted and not fetched."""
         to_delete, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
-        carried = cascade_of(self.model, [obj.pk for obj in objs]).counts()
+        try:
+            carried = cascade_of(self.model, [obj.pk for obj in objs]).counts()
+        except Refusal as refusal:  # The page shows what keeps the rows from being deleted.
+            carried = {}
+            self.message_user(request, str(refusal), messages.ERROR)
         return to_delete, {**counts, **{name: str(count) for name, count in carried.items()}}, perms_needed, protected
 
 

@@ -11,6 +11,9 @@ from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connection, models, transaction
 from django.http import HttpRequest, HttpResponseRedirect
 
+from fly2any.database.diagnosis import Refusal
+from fly2any.database.strangers import refuse_strangers
+
 from . import deadlines
 from .cascade import cascade_of
 from .edits import EditForm, EditFormSet, require_row, with_stored_text
@@ -32,7 +35,7 @@ def _for_a_form(request: HttpRequest, rows: models.QuerySet) -> models.QuerySet:
 
 @contextmanager
 def _checked(request: HttpRequest) -> Iterator[None]:
-    """Undo what is inside, and its messages, where the database refuses it, at the latest by a deferred constraint at the end."""
+    """Undo what is inside, and its messages, where it is refused, by the database at the latest by a deferred constraint at the end."""
     if request.method != "POST":
         yield
         return
@@ -44,7 +47,7 @@ def _checked(request: HttpRequest) -> Iterator[None]:
                 cursor.execute(f"SET LOCAL lock_timeout = {LOCK}")
             yield
             connection.check_constraints()
-    except DatabaseError:
+    except (DatabaseError, Refusal):
         del queue[before:]  # It says that it was done.
         raise
 
@@ -64,8 +67,9 @@ def _refuse_nul(request: HttpRequest) -> None:
 def delete_rows(rows: models.QuerySet) -> None:
     """Delete `rows`; raise DatabaseError unless the database deleted each of them, and what hangs on them.
 
-    A trigger or a policy may prevent either silently.
+    A trigger or a policy may prevent either silently. Raises Refusal where it would run code of another role.
     """
+    refuse_strangers(connection, [rows.model._meta.db_table], deletes=True)
     keys = [*rows.values_list("pk", flat=True)]
     cascade = cascade_of(rows.model, keys)
     references = cascade.references()
@@ -122,6 +126,10 @@ class SavedForms:
         try:
             with _checked(request):
                 return view(request, *arguments)
+        except Refusal as error:
+            if request.method != "POST":
+                raise
+            sentence = str(error)
         except DatabaseError as error:
             if request.method != "POST" or deadlines.is_timeout(error) or not is_refusal(error):
                 raise

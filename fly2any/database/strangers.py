@@ -37,9 +37,8 @@ ACTS_SQL = """
                   AND (p.pronamespace <> 'pg_catalog'::regnamespace OR p.proname NOT LIKE 'RI\\_FKey\\_%%'))
      OR EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)))
 """
-# What a foreign key's action deletes from or updates runs its triggers as its owner, and before PostgreSQL 18 its AFTER triggers
-# as the role of the outer statement.
-STRANGERS_SQL = f"""
+# The tables that are written to, and those `beyond` from which foreign keys' actions delete, or which they update.
+TABLES_SQL = f"""
     WITH RECURSIVE home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
     trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")}), ours AS (
         SELECT c.oid, c.relname, c.relowner, c.relowner IN (SELECT oid FROM trusted) AS trusted
@@ -60,6 +59,10 @@ STRANGERS_SQL = f"""
         FROM reached AS r JOIN pg_catalog.pg_class AS c ON c.oid = r.oid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         WHERE r.oid NOT IN (SELECT oid FROM written)
     )
+"""
+# What a foreign key's action deletes from or updates runs its triggers as its owner, and before PostgreSQL 18 its AFTER triggers
+# as the role of the outer statement.
+STRANGERS_SQL = f"""{TABLES_SQL}
     SELECT 'owner' AS kind, pg_catalog.min(o.relname::text COLLATE "C"), pg_catalog.quote_ident(current_database()), count(*)::int,
            pg_catalog.pg_get_userbyid(o.relowner)::text
     FROM ours AS o WHERE NOT o.trusted AND o.relname = ANY (%(tables)s::text[]) GROUP BY o.relowner
@@ -79,6 +82,12 @@ STRANGERS_SQL = f"""
     FROM beyond AS c
     WHERE current_setting('server_version_num')::int < 180000 AND c.relowner NOT IN (SELECT oid FROM trusted) AND {ACTS_SQL}
     ORDER BY 1, 2, 3, 5
+"""
+# Those beyond that this role may lock: no trigger is added to them, nor a foreign key that leads further, before the lock ends.
+BEYOND_SQL = f"""{TABLES_SQL}
+    SELECT DISTINCT c.place FROM beyond AS c
+    WHERE c.relkind IN ('r', 'p') AND has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'UPDATE, DELETE')
+    ORDER BY 1
 """
 
 READ_ONLY = "25006"
@@ -151,19 +160,28 @@ def read_strangers(connection, *, schema: str, tables: Iterable[str] | None = No
 def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes: bool = False, reads: bool = False) -> None:
     """Raise Refusal where a write to `tables`, or to any of our schema, would run code of another role.
 
-    In a transaction, `tables` are locked: no trigger can be added to them before it ends. Not so for one that only `reads`.
+    In a transaction, `tables` are locked, with `deletes` also what foreign keys lead to: no trigger can be added to them before
+    it ends. Not so for one that only `reads`.
     """
     if (schema := read_home(connection)[0]) is None:
         return
     if tables is not None:
         tables = sorted(tables)
         if tables and connection.in_atomic_block and not reads:
-            with connection.cursor() as cursor:
-                places = ", ".join(f"{quote(schema)}.{quote(table)}" for table in tables)
-                cursor.execute(f"LOCK TABLE {places} IN ROW EXCLUSIVE MODE")
+            _lock(connection, [f"{quote(schema)}.{quote(table)}" for table in tables])
+            with catalogue(connection) as cursor:
+                cursor.execute(BEYOND_SQL, {"schema": schema, "tables": tables, "all": False, "deletes": deletes})
+                beyond = [place for (place,) in cursor.fetchall()]
+            _lock(connection, beyond)
     if found := list(read_strangers(connection, schema=schema, tables=tables, deletes=deletes)):
         more = f" `manage.py dbstatus` lists {len(found) - 1} more." if len(found) > 1 else ""
         raise Refusal(f"Nothing was changed. {found[0].sentence}. {found[0].cure}{more}")
+
+
+def _lock(connection, places: list[str]) -> None:
+    if places:
+        with connection.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {', '.join(places)} IN ROW EXCLUSIVE MODE")
 
 
 def keep_strangers_out(connection) -> None:

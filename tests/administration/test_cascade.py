@@ -116,6 +116,28 @@ def test_a_deletion_that_leaves_rows_which_refer_to_what_is_gone_is_no_success(s
     assert (User.objects.filter(pk="ana").exists(), LogEntry.objects.count()) == (True, 0)
 
 
+@pytest.mark.parametrize("table", ["users", "notifications", "site.bills"])
+def test_a_deletion_runs_no_trigger_of_another_role(staff, superset, table):
+    sql("CREATE ROLE t_mallory; CREATE SCHEMA mal AUTHORIZATION t_mallory")
+    sql(f"GRANT TRIGGER ON {table} TO t_mallory; GRANT USAGE ON SCHEMA site TO t_mallory; SET LOCAL ROLE t_mallory")
+    sql(
+        "CREATE FUNCTION mal.ran() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'ran as %', current_user; END $$"
+    )
+    sql(f"CREATE TRIGGER zz BEFORE DELETE ON {table} EXECUTE FUNCTION mal.ran()")
+    sql("RESET ROLE")
+
+    page = staff.post(address(User, "delete", "ana"), {"post": "yes"}, follow=True)
+    several = staff.post(address(User), {"action": "delete_selected", "_selected_action": ["ana"], "post": "yes"}, follow=True)
+
+    for answer in (page, several):
+        message, *_ = answer.context["messages"]  # The page that follows says, too, what keeps it from counting.
+        assert message.level_tag == "error"
+        assert message.message.startswith("Nothing was changed. Trigger zz")
+        assert " runs code of the role t_mallory with the privileges of the role that writes to users. " in message.message
+    assert staff.get(address(User, "delete", "ana")).status_code == 200
+    assert (User.objects.filter(pk="ana").exists(), LogEntry.objects.count()) == (True, 0)
+
+
 def test_a_deletion_that_takes_all_along_is_a_success(staff, superset):
     staff.post(address(User, "delete", "ana"), {"post": "yes"})
 

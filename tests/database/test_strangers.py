@@ -9,9 +9,9 @@ from datetime import UTC, date, datetime
 import pytest
 from django.contrib.auth.models import Group
 from django.core.management import call_command
-from django.db import Error
+from django.db import Error, transaction
 from django.db.migrations.recorder import MigrationRecorder
-from psycopg.errors import InsufficientPrivilege
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 
 from fly2any.database import journal
 from fly2any.database.adoption import adopt, assess
@@ -26,7 +26,7 @@ from fly2any.database.security import TOPICS as SECURITY
 from fly2any.database.seed import seed
 from fly2any.database.server import read_home
 from fly2any.database.status import verify
-from fly2any.database.strangers import refuse_before_writes
+from fly2any.database.strangers import refuse_before_writes, refuse_strangers
 from fly2any.database.watching import Progress
 from fly2any.database.write_check import check_writes
 from fly2any.postgres.search_path import SearchPathError
@@ -214,6 +214,24 @@ def test_no_trigger_of_another_role_runs_while_archived_rows_are_put_back(migrat
         [name] = [path.stem for path in tmp_path.glob("*.json")]
         with pytest.raises(Refusal, match=rf"^Nothing was changed\. Trigger zz of price_history runs code of the role {role} "):
             archives.load(connection, name, Progress())
+
+
+def test_no_trigger_is_added_to_what_foreign_keys_lead_to_while_rows_are_deleted(migrated, stranger_of):
+    role = stranger_of(migrated)
+    migrated.execute(
+        "CREATE SCHEMA site; CREATE TABLE site.bookings (id int PRIMARY KEY, buyer text REFERENCES users ON DELETE CASCADE);"
+        "CREATE TABLE site.bills (booking int REFERENCES site.bookings ON DELETE CASCADE);"
+        f"GRANT USAGE ON SCHEMA site TO {role}; GRANT TRIGGER ON sessions, site.bookings, site.bills TO {role};"
+        f"CREATE FUNCTION public.ran() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'; ALTER FUNCTION public.ran() OWNER TO {role}"
+    )
+
+    with django(migrated) as connection, transaction.atomic(using=connection.alias):
+        refuse_strangers(connection, ["users"], deletes=True)
+        for table in ("sessions", "site.bookings", "site.bills"):
+            with migrated.connect() as client:
+                client.execute(f"SET lock_timeout = '100ms'; SET ROLE {role}")
+                with pytest.raises(LockNotAvailable):
+                    client.execute(f"CREATE TRIGGER zz BEFORE DELETE ON {table} EXECUTE FUNCTION public.ran()")
 
 
 def test_before_a_command_of_djangos_writes_it_is_asked_whose_code_would_run(migrated, stranger_of):
