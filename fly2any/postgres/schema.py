@@ -1,16 +1,24 @@
+from itertools import chain, count
+
 from django.db.backends.ddl_references import IndexName, Statement
 from django.db.backends.postgresql import schema
-from django.db.backends.utils import truncate_name
+from django.db.backends.utils import split_identifier, truncate_name
 from django.db.models import CASCADE
 
 from .deletion import DB_CASCADE
 
 LONGEST_NAME = 63  # NAMEDATALEN - 1: PostgreSQL would cut a longer one silently.
-
-
 CASCADES = " ON DELETE CASCADE ON UPDATE CASCADE"
+HASHED = {"_key": "_uniq", "_fkey": "_fk"}  # How the name with a hash ends that Django gives such a constraint.
 
 
+# An index shares its name with no other relation of the schema, a constraint with no other of its table.
+TAKEN_SQL = """
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS t JOIN pg_catalog.pg_class AS other USING (relnamespace)
+                   WHERE t.oid = pg_catalog.to_regclass(%(table)s)::pg_catalog.oid AND other.relname = %(name)s::pg_catalog.name)
+        OR EXISTS (SELECT FROM pg_catalog.pg_constraint AS c
+                   WHERE c.conrelid = pg_catalog.to_regclass(%(table)s)::pg_catalog.oid AND c.conname = %(name)s::pg_catalog.name)
+"""
 # Whom the privileges of a table let create triggers on it, besides its owner.
 TRIGGER_SQL = """
     SELECT pg_catalog.string_agg(DISTINCT CASE WHEN a.grantee = 0::pg_catalog.oid THEN 'PUBLIC'
@@ -32,7 +40,9 @@ def revoke_trigger(connection, table: str) -> None:
 class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     """DDL with the names and the foreign keys that Prisma gave the Fly2Any schema.
 
-    - Constraints are named `<table>_<columns>_key` and `<table>_<columns>_fkey`.
+    - Constraints are named `<table>_<columns>_key` and `<table>_<columns>_fkey`. If the database already has an object of
+      that name, such as one that a renamed model or field left behind, or two of unique_together would have the same, the
+      constraint gets Django's name with a hash; an index or constraint whose hashed name exists gets a number after it. `sqlmigrate` knows only the names that it prints.
     - A DB_CASCADE foreign key is ON DELETE CASCADE ON UPDATE CASCADE and not deferrable.
     - A foreign key of Django's own tables with CASCADE cascades in the database too, since the site deletes users by a
       bare DELETE; it stays deferrable, as Django's fixtures and tests expect.
@@ -43,15 +53,16 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     sql_delete_table = "DROP TABLE %(table)s"
     sql_delete_column = "ALTER TABLE %(table)s DROP COLUMN %(column)s"
     # As in Django's sql_delete_fk: rows changed before in this transaction have checks outstanding.
-    sql_create_fk = (
-        "SET CONSTRAINTS ALL IMMEDIATE; "
-        "ALTER TABLE %(table)s ADD CONSTRAINT %(name)s FOREIGN KEY (%(column)s) "
-        "REFERENCES %(to_table)s (%(to_column)s)%(actions)s%(deferrable)s"
-    )
-    # Without the inline form AddField adds its foreign key by sql_create_fk, with the actions above.
+    sql_create_fk = f"SET CONSTRAINTS ALL IMMEDIATE; {schema.DatabaseSchemaEditor.sql_create_fk}"
+    # Without the inline form AddField adds its foreign key by sql_create_fk, with its actions.
     sql_create_column_inline_fk = None  # type: ignore[assignment]
     # By name, SET CONSTRAINTS fails on a foreign key that is not deferrable.
     sql_delete_fk = "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE %(table)s DROP CONSTRAINT %(name)s"
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        # Names that PostgreSQL gives, of constraints in the definition of a column.
+        self.inline_names: set[str] = set()
 
     def create_model(self, model):
         super().create_model(model)
@@ -62,8 +73,9 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
         statement = super()._create_fk_sql(model, field, suffix)  # type: ignore[misc]
         on_delete = field.remote_field.on_delete
         actions = CASCADES if on_delete in (CASCADE, DB_CASCADE) else ""
-        deferrable = "" if on_delete is DB_CASCADE else statement.parts["deferrable"]
-        return Statement(statement.template, **{**statement.parts, "actions": actions, "deferrable": deferrable})
+        # In the place of a part that Django's template has, so that other code can fill the template in too.
+        deferrable = actions + ("" if on_delete is DB_CASCADE else statement.parts["deferrable"])
+        return Statement(statement.template, **{**statement.parts, "deferrable": deferrable})
 
     def _field_should_be_altered(self, old_field, new_field, ignore=None):
         # Elsewhere in Django on_delete changes nothing in the database; here these two change the constraint.
@@ -72,16 +84,68 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
         return changed or super()._field_should_be_altered(old_field, new_field, ignore)  # type: ignore[misc]
 
     def _fk_constraint_name(self, model, field, suffix):
-        return IndexName(model._meta.db_table, [field.column], "fkey", self._quoted_constraint_name)
+        return IndexName(model._meta.db_table, [field.column], "_fkey", self._quoted_constraint_name)
 
     def _unique_constraint_name(self, table, columns, quote=True):
-        return IndexName(table, columns, "key", self._quoted_constraint_name if quote else self._constraint_name)
+        if quote:
+            return IndexName(table, columns, "_key", self._quoted_constraint_name)
+        # Asked for only where columns have two constraints: which of them unique_together made, the other being the column's own.
+        return self._create_index_name(table, columns, "_uniq")  # type: ignore[attr-defined]
+
+    def _create_unique_sql(self, model, fields, name=None, **options):
+        statement = super()._create_unique_sql(model, fields, name, **options)  # type: ignore[misc]
+        get_field = model._meta.get_field
+        together = ["_".join(get_field(each).column for each in names) for names in model._meta.unique_together]
+        if name is None and together.count("_".join(field.column for field in fields)) > 1:
+            # Django takes them in the order of a set, which differs from process to process, so none has the plain name.
+            asked = statement.parts["name"]
+            statement.parts["name"] = IndexName(asked.table, asked.columns, "_uniq", self._quoted_index_name)
+        return statement
 
     def _quoted_constraint_name(self, table, columns, suffix):
-        return self.quote_name(self._constraint_name(table, columns, suffix))
+        hashed = self._create_index_name(table, columns, HASHED[suffix])  # type: ignore[attr-defined]
+        return self.quote_name(self._free_name(table, self._plain_name(table, columns, suffix), hashed))
 
-    def _constraint_name(self, table, columns, suffix):
-        return truncate_name("_".join([table.strip('"'), *columns, suffix]), LONGEST_NAME)
+    def _plain_name(self, table, columns, suffix):
+        return truncate_name("_".join([split_identifier(table)[1], *columns]) + suffix, LONGEST_NAME)
+
+    def _create_index_sql(self, model, *, name=None, **options):
+        statement = super()._create_index_sql(model, name=name, **options)  # type: ignore[misc]
+        if name is None:
+            asked = statement.parts["name"]
+            statement.parts["name"] = IndexName(asked.table, asked.columns, asked.suffix, self._quoted_index_name)
+        return statement
+
+    def _quoted_index_name(self, table, columns, suffix):
+        hashed = self._create_index_name(table, columns, suffix)  # type: ignore[attr-defined]
+        return self.quote_name(self._free_name(table, hashed))
+
+    def _create_primary_key_sql(self, model, field):
+        statement = super()._create_primary_key_sql(model, field)  # type: ignore[misc]
+        statement.parts["name"] = self._quoted_index_name(model._meta.db_table, [field.column], "_pk")
+        return statement
+
+    def _create_check_sql(self, model, name, check):
+        if name not in {constraint.name for constraint in model._meta.constraints}:  # A column's own, which Django named.
+            name = self._free_name(model._meta.db_table, name)
+        return super()._create_check_sql(model, name, check)  # type: ignore[misc]
+
+    def _free_name(self, table: str, *names: str) -> str:
+        """Return the first of the names that an index or a constraint of `table` can be given; the last one with a number else."""
+        numbered = (truncate_name(f"{names[-1]}_{number}", LONGEST_NAME) for number in count(2))
+        return next(name for name in chain(names, numbered) if not self._is_taken(table, name))
+
+    def _is_taken(self, table: str, name: str) -> bool:
+        if self.collect_sql:
+            return name in self.inline_names or any(self.quote_name(name) in statement for statement in self.collected_sql)
+        with self.connection.cursor() as cursor:
+            cursor.execute(TAKEN_SQL, {"table": self.quote_name(table), "name": name})
+            return cursor.fetchone()[0]
+
+    def column_sql(self, model, field, include_default=False):
+        if field.unique and field.column:
+            self.inline_names.add(self._plain_name(model._meta.db_table, [field.column], "_key"))
+        return super().column_sql(model, field, include_default)
 
     def _create_like_index_sql(self, model, field):
         return None

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from django.db import connection, models
+from django.db import connection, migrations, models
+from django.db.migrations.state import ProjectState
 from django.test.utils import isolate_apps
 
 from fly2any.database.catalog import Catalog, ForeignKey, Index, Key, read_catalog
@@ -122,3 +123,164 @@ def test_changing_what_happens_on_delete_changes_the_constraint(child):
     assert live("children").foreign_keys == (
         ForeignKey("children", "children_userId_fkey", ("userId",), "users", ("id",), deferrable=True, deferred=True),
     )
+
+
+def collected(*operations, collect_sql=True):
+    """Return the statements of operations of an app `fleet` that has no other; `collect_sql=False` runs them."""
+    state, statements = ProjectState(), []
+    for operation in operations:
+        new = state.clone()
+        operation.state_forwards("fleet", new)
+        with connection.schema_editor(collect_sql=collect_sql) as editor:
+            operation.database_forwards("fleet", editor, state, new)
+        state = new
+        statements += getattr(editor, "collected_sql", [])
+    return statements
+
+
+def applied(*operations):
+    collected(*operations, collect_sql=False)
+
+
+def table(name, *fields, **options):
+    return migrations.CreateModel(
+        name, [("id", models.IntegerField(primary_key=True)), *fields], {"db_table": name.lower(), **options}
+    )
+
+
+def names(table, *, schema="public"):
+    """Return the names of a table's constraints and indexes, but for those of NOT NULL."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT conname FROM pg_constraint WHERE conrelid = to_regclass(%(table)s) AND contype <> 'n'"
+            " UNION SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = to_regclass(%(table)s)",
+            {"table": f'"{schema}"."{table}"'},
+        )
+        return sorted({name.rpartition(".")[2] for (name,) in cursor.fetchall()})
+
+
+def key(to, **options):
+    return models.ForeignKey(f"fleet.{to}", models.CASCADE, **options)
+
+
+def test_a_table_in_another_schema_has_the_names_of_one_in_the_search_path():
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA hangar")
+    applied(
+        table("Plane"),
+        table(
+            "Part",
+            ("plane", key("plane")),
+            ("code", models.TextField()),
+            db_table='hangar"."part',
+            unique_together={("plane", "code")},
+        ),
+    )
+
+    assert names("part", schema="hangar") == [
+        "part_pkey",
+        "part_plane_id_0ef2555f",
+        "part_plane_id_code_key",
+        "part_plane_id_fkey",
+    ]
+
+
+def test_a_column_that_is_unique_twice_has_two_constraints_and_loses_the_one_of_unique_together():
+    create = table("Plane", ("code", models.TextField(unique=True)), unique_together={("code",)})
+
+    applied(create)
+    assert names("plane") == ["plane_code_b74b29d0_uniq", "plane_code_key", "plane_pkey"]
+
+    connection.cursor().execute("DROP TABLE plane")
+    applied(create, migrations.AlterUniqueTogether("plane", set()))
+    assert names("plane") == ["plane_code_key", "plane_pkey"]
+
+
+def test_columns_whose_names_join_alike_have_two_constraints():
+    columns = [(name, models.IntegerField()) for name in ("a", "a_b", "b_c", "c")]
+
+    applied(table("Plane", *columns, unique_together={("a", "b_c"), ("a_b", "c")}))
+
+    assert live("plane").keys == (
+        Key("plane", "plane_a_b_c_52d06188_uniq", ("a", "b_c")),
+        Key("plane", "plane_a_b_c_a31e8cf0_uniq", ("a_b", "c")),
+        Key("plane", "plane_pkey", ("id",), primary=True),
+    )
+
+
+def test_a_field_may_have_the_name_of_one_that_was_renamed():
+    positive = migrations.AlterField("part", "size", models.PositiveIntegerField(default=1))
+
+    applied(
+        table("Plane"),
+        table("Part", ("plane", key("plane")), ("size", models.IntegerField())),
+        positive,
+        migrations.RenameField("part", "plane", "former"),
+        migrations.RenameField("part", "size", "weight"),
+        migrations.AddField("part", "plane", key("plane", default=1, related_name="+")),
+        migrations.AddField("part", "size", models.IntegerField(default=1)),
+        positive,
+    )
+
+    assert names("part") == [
+        "part_former_id_fkey",
+        "part_pkey",
+        "part_plane_id_0ef2555f",
+        "part_plane_id_0ef2555f_2",
+        "part_plane_id_fkey",
+        "part_size_2a0f20c1_check",
+        "part_size_2a0f20c1_check_2",
+    ]
+
+
+def test_a_model_may_have_the_name_of_one_that_was_renamed():
+    part = migrations.CreateModel(
+        "Part",
+        [
+            ("id", models.IntegerField(primary_key=True)),
+            ("code", models.TextField(unique=True)),
+            ("plane", key("plane", related_name="+")),
+            ("planes", models.ManyToManyField("fleet.plane", related_name="+")),
+        ],
+        {"unique_together": {("code", "plane")}},
+    )
+
+    applied(table("Plane"), part, migrations.RenameModel("Part", "Piece"), part)
+
+    assert names("fleet_part") == [
+        "fleet_part_code_key1",
+        "fleet_part_code_plane_id_abf5cd0f_uniq",
+        "fleet_part_pkey1",
+        "fleet_part_plane_id_42d39f1e_2",
+        "fleet_part_plane_id_fkey",
+    ]
+    assert names("fleet_part_planes") == [
+        "fleet_part_planes_part_id_5ccaf8c3_2",
+        "fleet_part_planes_part_id_fkey",
+        "fleet_part_planes_part_id_plane_id_e81e7649_uniq",
+        "fleet_part_planes_pkey1",
+        "fleet_part_planes_plane_id_c06a379c_2",
+        "fleet_part_planes_plane_id_fkey",
+    ]
+
+
+def test_other_code_can_fill_in_the_template_of_a_foreign_key():
+    applied(table("Plane"), table("Part", ("plane_id", models.IntegerField())))
+    with connection.schema_editor() as editor:
+        parts = {"table": "part", "name": "part_plane", "column": "plane_id", "to_table": "plane", "to_column": "id"}
+        editor.execute(editor.sql_create_fk % {**parts, "deferrable": ""})
+
+    assert live("part").foreign_keys == (ForeignKey("part", "part_plane", ("plane_id",), "plane", ("id",)),)
+
+
+def test_statements_that_are_only_collected_have_the_names_of_those_that_run():
+    create = table("Plane", ("code", models.TextField(unique=True)), unique_together={("code",)})
+
+    first = collected(create)
+    applied(create)
+    again = collected(create)
+
+    assert first == again
+    assert [statement for statement in first if "uniq" in statement] == [
+        'ALTER TABLE "plane" ADD CONSTRAINT "plane_code_b74b29d0_uniq" UNIQUE ("code");'
+    ]
