@@ -6,11 +6,11 @@ MANAGE := $(BIN)/python manage.py
 # It takes most of a minute: pip shows what it does where somebody watches.
 INSTALL = $(BIN)/python -m pip install $$([ -t 1 ] || echo --quiet) --disable-pip-version-check --no-warn-script-location
 
-.PHONY: help migrate test admin check bench
+.PHONY: help migrate test admin check bench django-suite
 .DEFAULT_GOAL := help
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 migrate: $(VENV)/ready ## Build the database, or bring it up to date, and verify it
 	@$(MANAGE) migrate
@@ -41,6 +41,9 @@ check: $(VENV)/ready-dev ## Everything that CI runs: linters, types, migrations,
 
 bench: $(VENV)/ready-dev ## Measure against a peer or the limit (BENCH=seed runs one)
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+django-suite: $(VENV)/ready ## Run Django's own tests of a backend on fly2any.postgres (SUITE="--all --stock" runs all, and on Django's too)
+	@$(BIN)/python -m lanes.django_suite $(SUITE)
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

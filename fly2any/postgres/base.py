@@ -13,6 +13,7 @@ from psycopg.sql import Composable
 from . import embedded, pooler, search_path
 from .client import DatabaseClient
 from .errors import DatabaseErrorWrapper
+from .features import DatabaseFeatures
 from .introspection import DatabaseIntrospection
 from .operations import DatabaseOperations
 from .patience import limit_waits
@@ -53,6 +54,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     SchemaEditorClass = DatabaseSchemaEditor
     client_class = DatabaseClient
+    features_class = DatabaseFeatures
     introspection_class = DatabaseIntrospection
     ops_class = DatabaseOperations
 

@@ -1,0 +1,50 @@
+"""A server of each supported version of PostgreSQL, started in a temporary folder."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fly2any.postgres.embedded import bin_folder
+from fly2any.postgres.supervisor import Server
+
+from .packages import POSTGRESQL, UnavailableError, postgresql
+
+DEBIAN = Path("/usr/lib/postgresql")
+EMBEDDED = 18
+VERSIONS = (14, 15, 16, 17, 18)
+SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class Older(Server):
+    """A server of a version without the builtin locale provider, or of Debian's."""
+
+    LOCALE = ("--locale=C.UTF-8",)
+
+
+def programs(major: int) -> Path:
+    """Return the folder of a version's server programs; raise UnavailableError where there is none."""
+    if major == EMBEDDED:
+        return bin_folder()
+    debians = DEBIAN / str(major) / "bin"
+    if (debians / "postgres").exists():
+        return debians
+    if major in POSTGRESQL:
+        return postgresql(major)
+    raise UnavailableError(f"PostgreSQL {major} is not installed (apt-get install postgresql-{major})")
+
+
+@contextmanager
+def running(major: int) -> Iterator[str]:
+    """Yield the folder of the socket of a new server, whose superuser is `postgres`; raise UnavailableError where there is none."""
+    folder = programs(major)
+    with tempfile.TemporaryDirectory(prefix="lane-") as name:
+        home = Path(name).resolve()
+        home.chmod(0o711)  # As root the server runs as another user.
+        server = (Server if major == EMBEDDED else Older)(home, SETTINGS, folder=folder)
+        try:
+            server.create()
+            server.start()
+            yield str(home / "data")
+        finally:
+            server.stop()

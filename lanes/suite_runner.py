@@ -1,0 +1,23 @@
+"""Django's test runner, which also writes what happened as JSON."""
+
+import json
+import os
+from pathlib import Path
+
+from django.test.runner import DiscoverRunner
+
+
+class Runner(DiscoverRunner):
+    def suite_result(self, suite, result, **options):
+        failed = [*result.failures, *result.errors, *((test, "") for test in result.unexpectedSuccesses)]
+        Path(os.environ["SUITE_RESULT"]).write_text(
+            json.dumps(
+                {
+                    "ran": result.testsRun,
+                    "expected": len(result.expectedFailures),
+                    "failed": sorted({str(test) for test, _ in failed}),
+                    "skipped": sorted((str(test), reason) for test, reason in result.skipped),
+                }
+            )
+        )
+        return super().suite_result(suite, result, **options)
