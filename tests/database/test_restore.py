@@ -261,7 +261,8 @@ def test_what_is_bound_to_the_database_is_said_before_it_is_replaced(own_server,
     bound.execute("ROLLBACK PREPARED 'half'")
     done = run(bound, "dbrestore", "latest", "--yes", place=place)
 
-    notes = [line for line in plan.stdout.splitlines() if line.startswith("Note")]
+    *notes, room = [line for line in plan.stdout.splitlines() if line.startswith("Note")]
+    assert room.startswith("Note      The restored database takes about ")
     assert notes == [
         "Note      Prepared transactions prevent the swap until they end (half).",
         "Note      Replication slots stay with the old database (feed): recreate the slots, and let their consumers resynchronize.",
@@ -442,6 +443,22 @@ def test_why_a_restore_failed_is_said_although_the_database_cannot_be_dropped(mi
 
     [sentence] = told.sentences
     assert sentence.startswith(f"The unfinished database {migrated.name} could not be dropped (")
+    assert sentence.endswith(f'): DROP DATABASE "{migrated.name}";')
+
+
+def test_a_restore_that_would_fill_the_servers_disk_is_refused(migrated, place):
+    with django(migrated) as connection:
+        manifest = take(connection, store_at(place), Progress())
+        larger = dataclasses.replace(manifest, size=2**60)
+        with pytest.raises(
+            Refusal, match=r"takes about 1,048,576\.0 TB on the server's disk, and .* are free there: make room in /"
+        ):
+            restore_into(connection, f"{migrated.name}_copy", store_at(place), larger, Progress())
+        with migrated.connect() as client:
+            [(size,)] = client.execute("SELECT pg_database_size(current_database())").fetchall()
+
+    assert manifest.size == pytest.approx(size, rel=0.2)
+    assert f"{migrated.name}_copy" not in databases(migrated)
 
 
 def test_settings_are_copied_as_values_and_run_no_sql_of_the_role_that_made_them(migrated):

@@ -66,6 +66,7 @@ class Manifest:
     trusted: tuple[str, ...] = ()  # The owners of the database and of `users`.
     schema: str = ""  # Where our tables are; manifests until 2026-11 do not say.
     place: str = ""  # The server's address; manifests until 2026-11 do not say, nor those of an embedded server.
+    size: int = 0  # Of the database on its server, in bytes; manifests until 2026-11 do not say.
     signed: str = SIGNED  # Or why the file it was read from is not known to be ours.
 
     @property
@@ -118,7 +119,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         name = where.removesuffix(".json")
         if manifest.name != name or name != one_line(name) or manifest.file not in (f"{name}.dump", f"{name}.dump.age"):
             raise ValueError("another's manifest")  # A file of that name is deleted with it.
-        numbers = (manifest.bytes, manifest.oid, *(content.rows for content in manifest.tables.values()))
+        numbers = (manifest.bytes, manifest.oid, manifest.size, *(content.rows for content in manifest.tables.values()))
         hashes = tuple(content.hash for content in manifest.tables.values())
         words = (
             manifest.database,

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from fly2any.postgres import search_path
 
+from ..catalog import quote
 from ..clock import read_clock
 from ..diagnosis import Refusal, Unfit, explain
 from ..leftovers import BEFORE, INTO, MARK, RESTORE, comment, drop_left, mark
@@ -29,6 +30,7 @@ from .entries import NOTHING, Apart, apart, entries_in, in_order
 from .manifest import Manifest, home_of
 from .owners import require_owners
 from .properties import copy_grants, copy_properties, create
+from .room import require_room
 from .store import Store, opened
 from .take import new_findings
 from .workfolder import work_folder
@@ -197,6 +199,7 @@ def _restore_new(
     connection.ensure_connection()
     refuse_what_cannot_be(manifest, connection)
     require_owners(connection, manifest, trust=trust, without=without)
+    require_room(connection, manifest)
     connection.close()  # A server or a pooler ends one that is idle for as long as this takes.
     with opened(store, manifest, progress) as path:
         _let_write(connection)
@@ -228,7 +231,7 @@ def dropped_where_it_fails(connection, name: str, progress: Progress) -> Iterato
             drop(connection, name)
         except Error as error:
             progress.say(
-                f"The unfinished database {name} could not be dropped ({explain(error)}); `manage.py dbstatus` lists it."
+                f"The unfinished database {name} could not be dropped ({explain(error)}): DROP DATABASE {quote(name)};"
             )
         raise
 

@@ -88,6 +88,8 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             pin(cursor, PATIENT)
             cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.now()")
             snapshot, now = cursor.fetchone()
+            cursor.execute("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
+            size = cursor.fetchone()[0]
         origin, (major, version), roles = read_origin(connection), tools.server_version(connection), _roles(connection)
         tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
         report = verify(connection)
@@ -117,6 +119,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
         findings=findings_of(report),
         tables=tables,
         hashing=BY_COPY,
+        size=size,
         **roles,
     )
 

@@ -6,6 +6,7 @@ from fly2any.database.backup import render
 from fly2any.database.backup.attached import read_attached
 from fly2any.database.backup.inventory import find
 from fly2any.database.backup.restore import is_used, restore_into, restore_over, want_name
+from fly2any.database.backup.room import note as room_note
 from fly2any.database.backup.store import store_at
 from fly2any.database.catalog import quote
 from fly2any.database.clock import read_clock
@@ -74,7 +75,7 @@ class Command(BaseCommand):
             if kept:
                 self.say_kept("the empty database", kept)
             return
-        for note in read_attached(connection).notes():
+        for note in filter(None, (*read_attached(connection).notes(), room_note(manifest))):
             self.stdout.write(f"Note      {note}")
         if used and not yes:
             self.stdout.write(

@@ -1,0 +1,45 @@
+"""The room on the server's disk that a restored database takes: a full disk stops a PostgreSQL server."""
+
+from __future__ import annotations
+
+import shutil
+
+from ..diagnosis import Refusal
+from ..sql import catalogue
+from ..units import size
+from .manifest import Manifest
+
+SPARE = 0.1  # Of what the database took: for the write-ahead log, and for others.
+# Which superusers and few others may ask.
+FOLDER_SQL = """
+    SELECT CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
+                THEN pg_catalog.current_setting('data_directory') ELSE '' END
+"""
+
+
+def note(manifest: Manifest) -> str:
+    """Return how much room a restore takes, "" where the backup does not say."""
+    if not manifest.size:
+        return ""
+    return (
+        f"The restored database takes about {size(manifest.size)} on the server's disk, beside the one in use. Check that it is free:"
+        " a full disk stops the server."
+    )
+
+
+def require_room(connection, manifest: Manifest) -> None:
+    """Raise Refusal where the server is on this machine, and its disk has no room for the database of the backup."""
+    if not connection.connection.info.host.startswith("/"):  # By a socket: it is.
+        return
+    with catalogue(connection) as cursor:
+        cursor.execute(FOLDER_SQL)
+        folder = cursor.fetchone()[0]
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:  # A folder of a container, whose socket is shared.
+        return
+    if manifest.size * (1 + SPARE) > free:
+        raise Refusal(
+            f"{manifest.name} takes about {size(manifest.size)} on the server's disk, and {size(free)} are free there: make room"
+            f" in {folder}. Nothing was changed."
+        )
