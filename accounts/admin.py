@@ -4,7 +4,7 @@ from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm, AdminUserCreationForm
 from django.utils.html import format_html
 
-from fly2any.administration import shown
+from fly2any.administration import formats
 from fly2any.administration.forms import OpenModelForm, SchemaForms, WritesPassword
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 from fly2any.administration.saving import SavedInline
@@ -126,7 +126,7 @@ class AccountAdmin(OfUser, ReadOnlyModelAdmin):
     search = (*OfUser.search, KeyWithin("provider", "provider_account_id"))
     search_help_text = "An id, the user's e-mail address or id, or the account at the provider."
     ordering = ["-pk"]
-    shown = {"expires_at": shown.epoch(unit=1)}
+    shown = {"expires_at": formats.epoch(unit=1)}
     secrets = ("refresh_token", "access_token", "id_token", "session_state")
 
     def has_delete_permission(self, request, obj=None):

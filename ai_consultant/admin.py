@@ -1,9 +1,10 @@
 from django.contrib import admin
 
 from fly2any.administration.accesses import note
+from fly2any.administration.columns import link_to
 from fly2any.administration.filters import BadParameter
 from fly2any.administration.models import Access
-from fly2any.administration.options import OfUser, ReadOnlyModelAdmin, link_to
+from fly2any.administration.options import OfUser, ReadOnlyModelAdmin
 from fly2any.administration.search import Key, Related
 
 from .chat import TIME, content, read_chat

@@ -10,13 +10,13 @@ from typing import Any
 
 from django.utils.html import format_html
 
-from fly2any.administration import shown
+from fly2any.administration import formats
 from fly2any.administration.paging import Order, page_of
 
 from .models import Conversation, Message
 
 CIPHERTEXT = re.compile(r"v1:[0-9a-f]+:[0-9a-f]+:[0-9a-f]*", re.IGNORECASE)
-TIME = shown.epoch(unit=0.001)
+TIME = formats.epoch(unit=0.001)
 MOST_TURNS = 100  # Of a page.
 MOST_CARDS = 20  # Of a message; the rest is on the page of the message.
 
@@ -50,7 +50,7 @@ def content(value: str, message: Any = None) -> str:
         return format_html(
             '<span class="chip warn">Encrypted</span> <span class="quiet">{} characters</span>', f"{len(value):,}"
         )
-    return shown.text(value)
+    return formats.text(value)
 
 
 def read_chat(conversation: Conversation, *, after: str | None = None, before: str | None = None) -> Chat:

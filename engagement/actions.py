@@ -8,7 +8,7 @@ from .devices import describe
 from .models import LoginHistory
 
 
-def mark_read(*, notifications):
+def mark_notifications_read(*, notifications):
     """Mark those of `notifications` read that are not, and return them."""
     return update_each(notifications.filter(read=False), read=True, read_at=timezone.now())
 

@@ -1,20 +1,20 @@
 from django.contrib import admin
 from django.db.models import Q
 
-from fly2any.administration import shown
+from fly2any.administration import formats
 from fly2any.administration.dashboard import Figure
 from fly2any.administration.filters import start_of_day
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 
 from . import devices
-from .actions import mark_read
+from .actions import mark_notifications_read
 from .models import LoginHistory, Notification, PushSubscription, UserActivity, UserSession, WishlistItem
 
 
 @admin.register(WishlistItem)
 class WishlistItemAdmin(OfUser, ModelAdmin):
     list_display = ["__str__", "user_link", "target_price", "notify_on_drop", "created_at"]
-    shown = {"target_price": shown.number}
+    shown = {"target_price": formats.number}
     computed_from = ("flight_data",)
     list_filter = ["notify_on_drop"]
     ordering = ["-pk"]
@@ -41,7 +41,7 @@ class NotificationAdmin(OfUser, ModelAdmin):
 
     @admin.action(description="Mark read", permissions=["change"])
     def mark_read(self, request, notifications):
-        self.log_action(request, mark_read(notifications=notifications), "marked read")
+        self.log_action(request, mark_notifications_read(notifications=notifications), "marked read")
 
 
 @admin.register(PushSubscription)

@@ -9,18 +9,18 @@ from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.views.decorators.http import require_safe
 
-from fly2any.administration import shown
+from fly2any.administration import formats
 from fly2any.administration.dashboard import Figure
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 from fly2any.administration.search import Key, Route
 
-from .actions import pause, rearm
+from .actions import pause_alerts, rearm_alerts
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
 from .prices import departures, read_prices
 
 
 def route(row):
-    return shown.beginning(f"{row.origin}\u00a0→\u00a0{row.destination}")
+    return formats.beginning(f"{row.origin}\u00a0→\u00a0{row.destination}")
 
 
 @admin.display(description="route")
@@ -64,15 +64,15 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
     ordering = ["-pk"]
     readonly_fields = ["id", "created_at", "updated_at"]
 
-    shown = {"current_price": shown.money(), "target_price": shown.money()}
+    shown = {"current_price": formats.money(), "target_price": formats.money()}
 
     @admin.action(description="Pause", permissions=["change"])
     def pause(self, request, alerts):
-        self.log_action(request, pause(alerts=alerts), "paused")
+        self.log_action(request, pause_alerts(alerts=alerts), "paused")
 
     @admin.action(description="Re-arm", permissions=["change"])
     def rearm(self, request, alerts):
-        self.log_action(request, rearm(alerts=alerts), "re-armed")
+        self.log_action(request, rearm_alerts(alerts=alerts), "re-armed")
 
 
 @admin.register(RecentSearch)
@@ -87,7 +87,7 @@ class PriceHistoryAdmin(ReadOnlyModelAdmin):
     list_filter = ["timestamp", "provider"]
     search = (Route(), Key("id"))
     search_help_text = "A route, GRU-LIS, an airport of departure, GRU, or an id."
-    shown = {"price": shown.money()}
+    shown = {"price": formats.money()}
     ordering = ["-timestamp"]
     list_display_links = ["timestamp"]
 
@@ -124,4 +124,4 @@ class PriceMonitorLogAdmin(ReadOnlyModelAdmin):
     search = (Key("id"),)
     search_help_text = "An id."
     ordering = ["-execution_time"]
-    shown = {"duration": shown.with_unit("ms")}
+    shown = {"duration": formats.with_unit("ms")}

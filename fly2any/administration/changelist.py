@@ -15,7 +15,7 @@ from django.core.exceptions import ValidationError
 from django.db import DataError, models
 from django.utils.text import capfirst
 
-from . import shown
+from . import formats
 from .counts import Count, bounded, exact, of_table
 from .deadlines import TooSlow, within
 from .filters import BadParameter, TimeFilter
@@ -239,7 +239,7 @@ class ChangeList(main.ChangeList):
 
     @property
     def looked_until_shown(self) -> str:
-        return shown.moment(self.looked_until) if isinstance(self.looked_until, datetime) else ""
+        return formats.moment(self.looked_until) if isinstance(self.looked_until, datetime) else ""
 
     # The addresses of the other pages, and of the exact count.
 

@@ -11,13 +11,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from threading import BoundedSemaphore
 
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db import connections, models
 from django.db.models import Func, TextField
+from django.http import FileResponse, HttpResponseRedirect
+from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_POST
 
 from fly2any.database.sql import time_limits
 
+from .accesses import note, record
 from .deadlines import WRITING
 from .filters import BadParameter
+from .models import Access
 
 CHUNK = 64 * 1024  # Bytes that are sent at once.
 LARGEST = 1024**3  # Bytes of an export.
@@ -91,3 +99,39 @@ def rows_as_csv(rows: models.QuerySet, *, without: tuple[str, ...]) -> Iterator[
                 yield bytes(chunk)
                 chunk.clear()
     yield bytes(chunk)
+
+
+class ExportMixin(admin.ModelAdmin):
+    """Sends the rows of a list, as it is filtered, as CSV to those with the permission; each export is recorded.
+
+    The fields named in `secrets` are left out.
+    """
+
+    secrets: tuple[str, ...] = ()
+
+    def get_urls(self):
+        name = f"{self.opts.app_label}_{self.opts.model_name}_export"
+        return [path("export/", self.admin_site.admin_view(self.export_view), name=name), *super().get_urls()]
+
+    def has_export_permission(self, request) -> bool:
+        return request.user.has_perm(f"{self.opts.app_label}.export_{self.opts.model_name}")
+
+    @method_decorator(require_POST)
+    def export_view(self, request):
+        """Send the rows of the list, as it is filtered, as CSV."""
+        if not (self.has_view_permission(request) and self.has_export_permission(request)):
+            raise PermissionDenied
+        try:
+            rows = self.get_changelist_instance(request).queryset
+        except BadParameter as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return HttpResponseRedirect("../")
+        note(request, Access.Action.EXPORTED, self.model, query=request.GET.urlencode())
+        record(request)
+        export = spooled(rows_as_csv(rows, without=self.secrets))
+        name, length = f"{self.opts.db_table}.csv", {"Content-Length": str(export.size)}
+        return FileResponse(export, as_attachment=True, filename=name, content_type="text/csv; charset=utf-8", headers=length)
+
+    def changelist_view(self, request, extra_context=None):
+        extra = {"may_export": self.has_export_permission(request)}
+        return super().changelist_view(request, {**extra, **(extra_context or {})})

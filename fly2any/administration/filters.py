@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.choices import flatten_choices
 from django.utils.dateparse import parse_date, parse_datetime
 
-from . import shown
+from . import formats
 from .search import values_of
 
 
@@ -129,7 +129,7 @@ class TimeFilter(Filter):
         except ValueError:
             moment = None
         if moment is None:
-            raise BadParameter(f"“{shown.beginning(text)}” is no day: write it as {timezone.now():%Y-%m-%d}.")
+            raise BadParameter(f"“{formats.beginning(text)}” is no day: write it as {timezone.now():%Y-%m-%d}.")
         return moment.replace(tzinfo=moment.tzinfo or UTC)
 
     @property

@@ -17,10 +17,10 @@ from django.db.models import Q
 from django.urls import reverse
 
 from .counts import Count, bounded
+from .formats import beginning
 from .indexes import time_within
 from .light import light, settled
 from .paging import value_of
-from .shown import beginning
 
 MOST_ROWS = 10  # Of a panel.
 MOST_COLUMNS = 5

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from accounts.models import Account, Session, User, VerificationToken
 from ai_consultant.models import Conversation, Message
 from engagement.models import LoginHistory, Notification, UserActivity
-from fly2any.administration import deadlines, shown
+from fly2any.administration import deadlines, formats
 from fly2any.administration.counts import Count, bounded, exact, of_table, short
 from fly2any.administration.deadlines import TooSlow, within
 from fly2any.administration.indexes import best_path, orders, time_of, time_within
@@ -218,19 +218,19 @@ def test_the_timeline_is_every_event_once_though_moments_tie(rf, monkeypatch):
 
 def test_values_are_shown_for_people():
     now = timezone.now()
-    assert shown.age(now - timedelta(days=3, hours=2)) == "3\xa0days ago"
-    assert shown.age(now + timedelta(hours=5, minutes=1)) == "in 5\xa0hours"
-    assert shown.age(now) == "now"
-    assert shown.when(MOMENT).startswith('<time datetime="2026-05-01T00:00:00+00:00" title="2026-05-01 00:00:00 UTC">')
-    assert "2026-05-01 00:00:00 UTC" in shown.epoch(unit=0.001)(1_777_593_600_000, None)
-    assert shown.epoch(unit=1)(2**62, None) == f"{2**62:,}"
-    assert shown.money()(1234.5, Notification()) == '<span class="number">1,234.50</span>\xa0'
-    assert shown.fingerprint("a") != shown.fingerprint("b")
-    assert len(shown.fingerprint("a")) == 8
-    assert shown.tree({"startedAt": 1_777_593_600_000}).count("2026-05-01 00:00:00 UTC") == 1
-    assert "297 more" not in shown.tree(list(range(10)))
-    assert "… 700 more" in shown.tree(list(range(1000)))
-    assert "8,000 more characters" in shown.tree("x" * 10_000)
+    assert formats.age(now - timedelta(days=3, hours=2)) == "3\xa0days ago"
+    assert formats.age(now + timedelta(hours=5, minutes=1)) == "in 5\xa0hours"
+    assert formats.age(now) == "now"
+    assert formats.when(MOMENT).startswith('<time datetime="2026-05-01T00:00:00+00:00" title="2026-05-01 00:00:00 UTC">')
+    assert "2026-05-01 00:00:00 UTC" in formats.epoch(unit=0.001)(1_777_593_600_000, None)
+    assert formats.epoch(unit=1)(2**62, None) == f"{2**62:,}"
+    assert formats.money()(1234.5, Notification()) == '<span class="number">1,234.50</span>\xa0'
+    assert formats.fingerprint("a") != formats.fingerprint("b")
+    assert len(formats.fingerprint("a")) == 8
+    assert formats.tree({"startedAt": 1_777_593_600_000}).count("2026-05-01 00:00:00 UTC") == 1
+    assert "297 more" not in formats.tree(list(range(10)))
+    assert "… 700 more" in formats.tree(list(range(1000)))
+    assert "8,000 more characters" in formats.tree("x" * 10_000)
 
 
 @pytest.mark.django_db

@@ -11,7 +11,7 @@ from django.db.models import Case, F, Value, When
 from django.db.models.functions import Now
 
 from accounts.models import Session, User
-from engagement.actions import mark_read
+from engagement.actions import mark_notifications_read
 from engagement.models import Notification
 from fly2any.database.contract import catalog_of, load
 from fly2any.database.cures import add_column
@@ -57,7 +57,7 @@ def test_rows_written_many_at_once_and_by_actions_are_found_too():
     user = User.objects.create(email="a@example.com")
     Notification.objects.bulk_create(Notification(user=user, type="promotion", title="t", message="m") for _ in range(3))
     notices = list(Notification.objects.all())
-    mark_read(notifications=Notification.objects.filter(pk=notices[0].pk))
+    mark_notifications_read(notifications=Notification.objects.filter(pk=notices[0].pk))
     Session.objects.create(session_token="t", user=user, expires=PRECISE)
     Session.objects.update(expires=PRECISE + timedelta(hours=1))
     for notice in notices:

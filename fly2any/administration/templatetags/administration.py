@@ -2,7 +2,7 @@ from datetime import datetime
 
 from django import template
 
-from fly2any.administration.shown import NOTHING, when
+from fly2any.administration.formats import NOTHING, when
 
 register = template.Library()
 

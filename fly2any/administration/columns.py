@@ -1,0 +1,128 @@
+"""How an admin page shows the fields of its rows: the columns of a list, and the values of a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.urls import NoReverseMatch
+from django.utils.choices import flatten_choices
+from django.utils.html import format_html
+
+from . import formats
+from .formats import Show
+from .overview import page_of_row
+
+
+class ColumnsMixin(admin.ModelAdmin):
+    """Shows each field by its type, in lists and on the page of a row.
+
+    `shown` maps the name of a field to its format where its type does not determine it. `secrets` are shown as fingerprints.
+    `computed_from` names the JSON fields from which a column of the list is computed: a list fetches no other JSON that it
+    does not show.
+    """
+
+    secrets: tuple[str, ...] = ()
+    shown: dict[str, Show] = {}
+    computed_from: tuple[str, ...] = ()
+
+    def __init__(self, model, admin_site):
+        super().__init__(model, admin_site)
+        self.columns: dict[Any, Any] = {field.name: self._column(field) for field in self.opts.local_fields}
+
+    def show(self, name: str, row, *, in_list: bool = False):
+        """Return how the value of the field `name` of `row` is shown, None for what Django's admin shows well."""
+        field: Any = self.opts.get_field(name)
+        value = getattr(row, field.attname)
+        if name in self.secrets:
+            return formats.secret(value) if value else formats.NOTHING
+        if value is None or value == "":
+            return formats.NOTHING
+        if name in self.shown:
+            return self.shown[name](value, row)
+        if isinstance(field, models.DateTimeField):
+            return formats.when(value) if in_list else formats.when_in_full(value)
+        if isinstance(field, models.JSONField):
+            return formats.tree(value)
+        if isinstance(field, ArrayField):
+            return formats.chips(value)
+        if field.choices:
+            labels: dict[Any, Any] = dict(flatten_choices(field.choices))
+            return formats.choice({str(key): str(label) for key, label in labels.items()})(value, row)
+        if isinstance(field, models.TextField):
+            return formats.cell(value) if in_list else formats.text(value)
+        if isinstance(field, models.IntegerField | models.FloatField):
+            return formats.number(value)
+        return formats.yes_no(value) if isinstance(value, bool) else None
+
+    def show_readonly(self, name: str, row):
+        """Return how `name` is shown on the page of `row`, None where it is no column or Django's admin shows it well."""
+        return self.show(name, row) if name in self.columns else None
+
+    def _column(self, field):
+        if isinstance(field, models.ForeignKey):
+            return field.name
+
+        def column(row):
+            return self.show(field.name, row, in_list=True)
+
+        column.__name__ = field.name
+        return admin.display(description=field.verbose_name, ordering=field.name)(column)
+
+    def cell(self, name, row):
+        """Return what the column `name` of the list shows of `row`."""
+        if callable(name):
+            return name(row)
+        if name == "__str__":
+            return formats.beginning(row)
+        return getattr(self, name)(row) if hasattr(self, name) else getattr(row, name)
+
+    def action_checkbox(self, obj):
+        """Django's, with the beginning of what the row is called: the name of a row may be a megabyte."""
+        box = forms.CheckboxInput(
+            {"class": "action-select", "aria-label": f"Select {formats.beginning(obj)}"}, lambda value: False
+        )
+        return box.render(ACTION_CHECKBOX_NAME, str(obj.pk))
+
+    def get_list_display(self, request):
+        return [self.columns.get(name, name) for name in super().get_list_display(request)]
+
+    def get_list_display_links(self, request, list_display):
+        links = super().get_list_display_links(request, list_display)
+        return links and [self.columns.get(name, name) for name in links]
+
+
+def link_to(name: str, description: str | None = None):
+    """Return a list column that links to the object of the foreign key `name`, or shows the bare key where it names nobody."""
+
+    @admin.display(description=description or name.replace("_", " "), empty_value="–")
+    def column(self, obj):
+        field = obj._meta.get_field(name)
+        key = getattr(obj, field.attname)
+        if key is None:
+            return None
+        try:
+            other = getattr(obj, name)
+        except field.related_model.DoesNotExist:
+            other = None
+        if other is None:
+            return formats.beginning(key)
+        try:
+            url = _address_of(other)
+        except NoReverseMatch:
+            return formats.beginning(other)
+        return format_html('<a href="{}">{}</a>', url, formats.beginning(other))
+
+    return column
+
+
+def _address_of(row: models.Model) -> str:
+    """Return the address of the overview of `row`, or of its page where it has none; raise NoReverseMatch without either."""
+    try:
+        return page_of_row(row, "overview")
+    except NoReverseMatch:
+        return page_of_row(row)

@@ -1,0 +1,64 @@
+"""The overview page of a row that others hang on."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from django.contrib.admin.utils import label_for_field, unquote
+from django.core.exceptions import PermissionDenied
+from django.template.response import TemplateResponse
+from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_safe
+
+from .columns import ColumnsMixin
+from .filters import BadParameter
+from .overview import MOST_EVENTS, page_of_row, panels, timeline
+from .replica import REPLICA, Missing, current
+
+
+class OverviewMixin(ColumnsMixin):
+    """Gives each row a page with its facts, the fields named in `overview`, its related rows and one timeline of them."""
+
+    overview: tuple[str, ...] = ()
+
+    def get_urls(self):
+        name = f"{self.opts.app_label}_{self.opts.model_name}_overview"
+        view = self.admin_site.admin_view(self.overview_view)
+        ours = [path("<path:object_id>/overview/", view, name=name)] if self.overview else []
+        return ours + super().get_urls()
+
+    @method_decorator(require_safe)
+    def overview_view(self, request, object_id):
+        """The page of what hangs on a row."""
+        row = self.get_object(request, unquote(object_id))
+        if row is None and current().alias == REPLICA:
+            raise Missing
+        if row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined]
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        before = request.GET.get("before", "")
+        try:
+            events = timeline(self, request, row, before=before)
+        except (ValueError, OverflowError):
+            raise BadParameter("The address names no place on this timeline.") from None
+        context = {
+            **self.admin_site.each_context(request),
+            "title": str(row),
+            "opts": self.opts,
+            "original": row,
+            "facts": [(label_for_field(name, self.model, self), self.show(name, row)) for name in self.overview],
+            # What there is before what there is not.
+            "panels": [] if before else sorted(panels(self, request, row), key=lambda panel: not panel.rows),
+            "events": events[:MOST_EVENTS],
+            "next_events": f"?{urlencode({'before': events[MOST_EVENTS - 1].token})}" if len(events) > MOST_EVENTS else "",
+            "before": before,
+            "change_url": page_of_row(row),
+        }
+        return TemplateResponse(request, "admin/overview.html", context)
+
+    def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
+        if self.overview and obj:
+            context["overview_url"] = page_of_row(obj, "overview")
+        return super().render_change_form(request, context, add, change, form_url, obj)

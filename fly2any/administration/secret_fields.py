@@ -1,0 +1,56 @@
+"""Secrets of a row: shown as fingerprints, in no form, and found only by sending the whole secret."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpResponseRedirect
+from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_POST
+
+from .columns import ColumnsMixin
+from .overview import page_of_row
+
+
+class SecretsMixin(ColumnsMixin):
+    """Keeps the fields named in `secrets` out of every form and shows their fingerprints instead.
+
+    Where a unique index leads to a secret, the list has a form to find its row; the secret is sent by POST.
+    """
+
+    def get_urls(self):
+        name = f"{self.opts.app_label}_{self.opts.model_name}_find"
+        ours = [path("find/", self.admin_site.admin_view(self.find_view), name=name)] if self.findable else []
+        return ours + super().get_urls()
+
+    @property
+    def findable(self) -> list[str]:
+        """Return the secrets by which a row can be found: those that a unique index leads to."""
+        unique = {field.name for field in self.opts.local_fields if field.unique}
+        return [name for name in self.secrets if name in unique]
+
+    @method_decorator(require_POST)
+    def find_view(self, request):
+        """Lead to the row that has the secret that was sent; by POST, so that it is in no address and no log."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        secret = request.POST.get("secret", "").strip()
+        for name in self.findable if secret else ():
+            if row := self.get_queryset(request).filter(**{name: secret}).only("pk").first():
+                return HttpResponseRedirect(page_of_row(row))
+        self.message_user(request, f"No {self.opts.verbose_name} has this secret.", messages.WARNING)
+        return HttpResponseRedirect("../")
+
+    def changelist_view(self, request, extra_context=None):
+        return super().changelist_view(request, {"findable": self.findable, **(extra_context or {})})
+
+    def get_exclude(self, request, obj=None):
+        return [*(super().get_exclude(request, obj) or ()), *self.secrets]
+
+    def get_readonly_fields(self, request, obj=None):
+        return [*super().get_readonly_fields(request, obj), *(self.columns[name] for name in self.secrets)]
+
+    def get_fields(self, request, obj=None):
+        hidden = () if obj else {*self.readonly_fields, *(self.columns[name] for name in self.secrets)}
+        return [name for name in super().get_fields(request, obj) if name not in hidden]
