@@ -166,6 +166,17 @@ def hosts(text):
     return [host.strip() for host in text.split(",") if host.strip()]
 
 
+def keys(variable):
+    """Return the keys in `variable`, separated by commas. Pieces of one key that has commas are short, and easy to guess."""
+    found = hosts(os.environ.get(variable, ""))
+    if any(len(key) < 32 for key in found):
+        raise ImproperlyConfigured(
+            f"{variable} has a key of fewer than 32 characters, or one with a comma, which separates keys: use keys of"
+            " `openssl rand -base64 48`. A key with a comma cannot be named here: what it signed is no longer accepted."
+        )
+    return found
+
+
 def refuse_other_encodings(*variables):
     """Raise ImproperlyConfigured for the first of `variables` that is not UTF-8: no database, log or page could hold it."""
     for variable in variables:
@@ -237,7 +248,7 @@ if DEVELOPMENT:
 else:
     SECRET_KEY = required("SECRET_KEY", 'SECRET_KEY="$(openssl rand -base64 48)"')
     ALLOWED_HOSTS = hosts(required("ALLOWED_HOSTS", "ALLOWED_HOSTS=admin.example.com"))
-SECRET_KEY_FALLBACKS = hosts(os.environ.get("SECRET_KEY_FALLBACKS", ""))  # Older ones, still good for what they signed.
+SECRET_KEY_FALLBACKS = keys("SECRET_KEY_FALLBACKS")  # Older ones, still good for what they signed.
 
 INSTALLED_APPS = [
     "fly2any.administration.apps.AdministrationConfig",
@@ -336,7 +347,7 @@ BACKUPS = {
     "verify_timeout": numbers("BACKUP_VERIFY_TIMEOUT", "21600", 1)[0],  # Seconds for a trial restore; 0 for no limit.
     "recipient": os.environ.get("BACKUP_RECIPIENT", "").strip(),
     # The first signs, each of them verifies.
-    "signing_keys": hosts(os.environ.get("BACKUP_SIGNING_KEY", "")) or [SECRET_KEY, *SECRET_KEY_FALLBACKS],
+    "signing_keys": keys("BACKUP_SIGNING_KEY") or [SECRET_KEY, *SECRET_KEY_FALLBACKS],
     "identity_file": os.environ.get("BACKUP_IDENTITY_FILE", "").strip(),
 }
 

@@ -12,7 +12,7 @@ from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
 from fly2any.database.journal import person
-from fly2any.settings import LIKE_A_URL, hosts, read_env_file, switch
+from fly2any.settings import LIKE_A_URL, hosts, keys, read_env_file, switch
 from tests.conftest import PROJECT, manage
 
 
@@ -84,6 +84,18 @@ def test_a_switch_that_is_neither_is_refused(monkeypatch):
 
 def test_hosts_are_separated_by_commas_and_blanks():
     assert hosts("a.example.com, b.example.com,") == ["a.example.com", "b.example.com"]
+
+
+def test_no_piece_of_a_key_is_a_key(monkeypatch):
+    one, other = "a" * 32, "b" * 64
+    monkeypatch.setenv("BACKUP_SIGNING_KEY", f"{one},{other}")
+    assert keys("BACKUP_SIGNING_KEY") == [one, other]
+
+    monkeypatch.setenv("BACKUP_SIGNING_KEY", "correct horse, battery")
+    with pytest.raises(
+        ImproperlyConfigured, match=r"^BACKUP_SIGNING_KEY has a key of fewer than 32 characters, or one with a comma"
+    ):
+        keys("BACKUP_SIGNING_KEY")
 
 
 @pytest.mark.slow
