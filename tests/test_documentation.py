@@ -26,6 +26,7 @@ OF_DJANGO = {
 # Django's commands, with options of ours.
 OF_DJANGOS_COMMAND = {
     "flush": {"--noinput", "--no-input", "--database"},
+    "inspectdb": {"--database", "--include-partitions", "--include-views"},
     "loaddata": {"--app", "--database", "--exclude", "--format", "--ignorenonexistent"},
     "migrate": {
         "--noinput", "--no-input", "--database", "--fake", "--fake-initial", "--plan", "--run-syncdb", "--check", "--prune"
@@ -47,6 +48,7 @@ def test_the_commands_are_these():
         "dbseed",
         "dbstatus",
         "flush",
+        "inspectdb",
         "loaddata",
         "migrate",
         "test",
@@ -73,7 +75,7 @@ def test_the_findings_page_has_each_code_and_no_other():
 
 def test_the_settings_page_has_each_variable_that_is_read():
     settings = (PROJECT / "fly2any" / "settings.py").read_text()
-    read = set(re.findall(r'(?:environ\.get|required|switch|numbers|days)\("([A-Z_]+)"', settings)) | {
+    read = set(re.findall(r'(?:environ\.get|required|switch|numbers|days|keys)\("([A-Z_]+)"', settings)) | {
         "POSTGRES_URL",
         "DATABASE_URL",
         "POSTGRES_REPLICA_URL",

@@ -155,6 +155,14 @@ def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str]
             _ask(connection, "SELECT pg_catalog.pg_advisory_unlock(%s)", lock)
 
 
+def hold(connection, lock: int) -> None:
+    """Hold the advisory lock `lock` until the transaction ends; raise Refusal where another session holds it."""
+    if not _ask(connection, "SELECT pg_catalog.pg_try_advisory_xact_lock(%s)", lock):
+        holder = next(iter(read_activity(connection, HOLDER_SQL, lock=lock)), None)
+        held = f" by {holder}" if holder else ""
+        raise Refusal(f"Nothing was changed. The {NAMES[lock]} lock is held{held}: run the command again when that is done.")
+
+
 def terminate(pid: int) -> str:
     """Return the command that ends the session `pid`, 0 for a prepared transaction, for psql or `manage.py dbshell`."""
     return f"SELECT pg_terminate_backend({pid});" if pid else ROLLBACK_PREPARED

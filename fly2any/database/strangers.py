@@ -14,7 +14,7 @@ from django.db import Error, transaction
 from fly2any.postgres.schema import revoke_trigger
 
 from . import contract as contracts
-from .catalog import TRUSTED_ROLES_SQL, quote
+from .catalog import TRUSTED_ROLES_SQL, TRUSTED_SQL, quote
 from .diagnosis import Refusal, sqlstate
 from .findings import Finding, Severity
 from .ledgers import LEDGERS
@@ -89,6 +89,10 @@ BEYOND_SQL = f"""{TABLES_SQL}
     WHERE c.relkind IN ('r', 'p') AND has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'UPDATE, DELETE')
     ORDER BY 1
 """
+READABLE_SQL = f"""
+    SELECT c.relname::text FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %s AND {TRUSTED_SQL}
+"""
 
 READ_ONLY = "25006"
 WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|TRUNCATE|MERGE|COPY)\b", re.IGNORECASE)
@@ -155,6 +159,13 @@ def read_strangers(connection, *, schema: str, tables: Iterable[str] | None = No
             what = f"Table {name}, whose foreign key refers to {table},"
             cure = f"Agree with its owner, and drop the foreign key, or make the owner of {table} the owner of {name}."
         yield Stranger(table, what, role, cure)
+
+
+def read_readable(connection, *, schema: str) -> set[str]:
+    """Return the names of the tables in `schema` that can be read without running code of another role."""
+    with catalogue(connection) as cursor:
+        cursor.execute(READABLE_SQL, [schema])
+        return {name for (name,) in cursor.fetchall()}
 
 
 def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes: bool = False, reads: bool = False) -> None:

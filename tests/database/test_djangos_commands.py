@@ -86,6 +86,22 @@ def test_flush_waits_for_no_lock_for_long(used):
     assert used.execute(EMAILS) == [("a@example.com",)]
 
 
+def test_flush_and_loaddata_do_not_run_beside_migrations(used, tmp_path):
+    file = fixture(tmp_path, "b@example.com", identifier="b")
+    for words, options in ((["flush"], {"yes": True, "without_backup": True}), (["loaddata", file], {})):
+        with (
+            open_transaction(used, "SELECT pg_advisory_lock(72707369)"),
+            pytest.raises(
+                Refusal, match=r"^Nothing was changed\. The migration lock is held by pid \d+ .*: run the command again when"
+            ),
+        ):
+            call(used, *words, **options)
+
+    assert used.execute(EMAILS) == [("a@example.com",)]
+    call(used, "loaddata", file)
+    assert used.execute(EMAILS) == [("a@example.com",), ("b@example.com",)]
+
+
 def test_flush_that_is_refused_says_why(used):
     used.execute("CREATE TABLE theirs (u text REFERENCES users)")
 

@@ -234,6 +234,20 @@ def test_no_trigger_is_added_to_what_foreign_keys_lead_to_while_rows_are_deleted
                     client.execute(f"CREATE TRIGGER zz BEFORE DELETE ON {table} EXECUTE FUNCTION public.ran()")
 
 
+def test_inspectdb_reads_no_view_of_another_role(migrated, stranger_of):
+    role = stranger_of(migrated)
+    migrated.execute(f"{ARMED}; CREATE VIEW trap AS SELECT public.caught() AS c; ALTER VIEW trap OWNER TO {role}")
+    migrated.execute(f"CREATE TABLE planted (a text); ALTER TABLE planted OWNER TO {role}")
+    out = io.StringIO()
+
+    with django(migrated) as connection:
+        call_command("inspectdb", "users", "trap", "planted", include_views=True, database=connection.alias, stdout=out)
+
+    lines = out.getvalue().splitlines()
+    assert [line for line in lines if line.startswith("class ") and "Meta" not in line] == ["class Users(models.Model):"]
+    assert lines[-2:] == [f"# Not read, as code of another role could run: '{name}'" for name in ("trap", "planted")]
+
+
 def test_before_a_command_of_djangos_writes_it_is_asked_whose_code_would_run(migrated, stranger_of):
     role = stranger_of(migrated)
     migrated.execute(RUNS.format(role=role) + EVERY_ROW.format(table="auth_group"))

@@ -5,6 +5,7 @@ from django.db import connections
 
 from fly2any.database.catalog import quote
 from fly2any.database.diagnosis import Refusal
+from fly2any.database.locks import MIGRATION_LOCK, hold
 from fly2any.database.losses import read_rows, want_consent
 from fly2any.database.management.arguments import add_consent
 from fly2any.database.sql import time_limits
@@ -29,6 +30,7 @@ class Command(flush.Command):
             want_consent(connection, "flush empties", lost, yes=yes, without_backup=without_backup)
         try:
             with time_limits(connection, lock=settings.LOCK_TIMEOUT):
+                hold(connection, MIGRATION_LOCK)
                 refuse_strangers(connection, tables)
                 if tables and not lost:
                     self.require_empty(connection, tables)

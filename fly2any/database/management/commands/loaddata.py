@@ -3,6 +3,7 @@ from collections import Counter
 from django.core.management.commands import loaddata
 from django.db import connections
 
+from fly2any.database.locks import MIGRATION_LOCK, hold
 from fly2any.database.losses import Loss, want_consent
 from fly2any.database.management.arguments import add_consent
 from fly2any.database.strangers import refuse_strangers
@@ -20,7 +21,11 @@ class Command(loaddata.Command):
         super().handle(*fixtures, **options)
 
     def loaddata(self, fixture_labels):
-        """Load all fixtures; raise Refusal, which rolls that back, where rows were overwritten without consent."""
+        """Load all fixtures; raise Refusal, which rolls that back, where rows were overwritten without consent.
+
+        A run of migrations may be changing the tables: then it is refused, too.
+        """
+        hold(connections[self.using], MIGRATION_LOCK)
         self.loaded: set[tuple] = set()
         self.models: set[type] = set()
         self.overwritten: Counter[str] = Counter()

@@ -1,0 +1,23 @@
+from django.core.management.commands import inspectdb
+from django.db import connections
+
+from fly2any.database.server import read_schema
+from fly2any.database.strangers import read_readable
+
+
+class Command(inspectdb.Command):
+    help = "Print models of the database's tables; of tables that other roles made, and of views, only their names."
+
+    def handle_inspection(self, options):
+        connection = connections[options["database"]]
+        tables = read_readable(connection, schema=read_schema(connection))
+        passed_over = []
+
+        def is_readable(table):
+            if table not in tables:
+                passed_over.append(table)
+            return table in tables
+
+        yield from super().handle_inspection(options | {"table_name_filter": is_readable})
+        for table in passed_over:
+            yield f"# Not read, as code of another role could run: {table!r}"
