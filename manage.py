@@ -58,7 +58,7 @@ def run():
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
 
-    from fly2any.database.diagnosis import explain
+    from fly2any.database.errors import explain
     from fly2any.database.management.utility import Utility
 
     try:

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from benchmarks.measure import rounds, seconds, show
 from fly2any.database.adoption import assess
 from fly2any.database.adoption.steps import REBUILT_PER_SECOND
-from fly2any.database.locks import LOCK_TIMEOUT
+from fly2any.database.migration.lock import LOCK_TIMEOUT
 from fly2any.database.scratch import scratch_database
 from tests import prisma
 from tests.servers import Database

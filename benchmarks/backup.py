@@ -10,9 +10,9 @@ from fly2any.database.backup.proof import check
 from fly2any.database.backup.restore import load
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
+from fly2any.database.progress import Progress
 from fly2any.database.scratch import scratch_database
 from fly2any.database.seed import seed
-from fly2any.database.watching import Progress
 
 USERS, ROUNDS = 20_000, 3
 

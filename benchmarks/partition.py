@@ -5,9 +5,9 @@ from statistics import median
 from time import monotonic
 
 from benchmarks.measure import migrated_database, seconds, show
+from fly2any.database.progress import Progress
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import sweep
-from fly2any.database.watching import Progress
 
 MONTHS, ROWS = 12, 250_000  # A month.
 

@@ -7,7 +7,7 @@ from django.db import connection
 
 from benchmarks.measure import migrated_database, rounds, seconds, show
 from fly2any.database.seed import seed
-from fly2any.database.status import verify
+from fly2any.database.verification import verify
 
 USERS = 178_000  # 10 million rows in all; made on the first run, which takes some minutes, and kept.
 DAY = date(2026, 5, 1)

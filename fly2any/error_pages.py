@@ -8,7 +8,7 @@ from django.template.loader import render_to_string
 from django.views import defaults
 from django.views.debug import SafeExceptionReporterFilter
 
-from fly2any.database.diagnosis import sqlstate
+from fly2any.database.errors import sqlstate
 
 READ_ONLY = "25006"
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from django.utils.encoding import escape_uri_path
 from pythonjsonlogger.json import JsonFormatter
 
-from fly2any.database.diagnosis import without_password
+from fly2any.database.errors import without_password
 
 DISALLOWED = "django.security.DisallowedHost"
 ASKED_OFTEN = ("/health/live", "/health/ready", "/metrics")  # By machines, every few seconds.

@@ -23,15 +23,15 @@ from prometheus_client.core import GaugeMetricFamily
 
 from fly2any.administration.dashboard import read_backups
 from fly2any.database.backup.inventory import Newest
-from fly2any.database.diagnosis import Refusal, explain, sqlstate
+from fly2any.database.errors import Refusal, explain, sqlstate
 from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Health, examine
 from fly2any.database.health.topics import TOPICS
-from fly2any.database.health.waivers import Waiver, read_waivers
-from fly2any.database.migration_state import read_migrations
+from fly2any.database.migration.state import read_migrations
+from fly2any.database.report.waivers import Waiver, read_waivers
 from fly2any.database.server import read_home
 from fly2any.database.sql import time_limits
-from fly2any.database.status import Report, verify, waived
+from fly2any.database.verification import Report, verify, waived
 from fly2any.postgres.patience import at_most
 
 READY = 2_000  # Milliseconds for each statement.

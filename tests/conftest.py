@@ -12,8 +12,8 @@ from django.contrib import admin
 from django.db import connection, connections
 from hypothesis import settings
 
-from fly2any.database.contract import load
-from fly2any.database.migration_state import replaced_migrations
+from fly2any.database.migration.state import replaced_migrations
+from fly2any.database.schema.contract import load
 from fly2any.settings import LIKE_A_URL
 from tests import commands
 from tests.servers import Database, OwnServer

@@ -10,7 +10,7 @@ from accounts.models import Account, Session, User, UserPreferences, Verificatio
 from ai_consultant.models import Conversation, Message
 from engagement.models import Notification, PushSubscription, UserActivity, UserSession
 from fly2any.administration.counts import MOST_COUNTED
-from fly2any.database.contract import PHASE7_APPS
+from fly2any.database.schema.contract import PHASE7_APPS
 from fly2any.database.seed import seed
 from tests.database.test_dbseed import DAY
 from travel.models import PriceAlert

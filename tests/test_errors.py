@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from fly2any.database.diagnosis import CAUSES
+from fly2any.database.errors import CAUSES
 from tests import prisma
 from tests.conftest import PROJECT, manage
 from tests.servers import free_port

@@ -70,7 +70,7 @@ def modules_of_the_database():
 def test_no_module_of_the_database_is_imported_by_what_it_imports():
     order = [*TopologicalSorter(modules_of_the_database()).static_order()]  # It raises CycleError.
 
-    assert "fly2any.database.status" in order
+    assert "fly2any.database.verification" in order
 
 
 def test_the_tests_need_nothing_but_requirements_txt():
@@ -93,7 +93,7 @@ def test_the_tests_need_nothing_but_requirements_txt():
 
 
 ONLY_WHERE_NEEDED = {
-    "boto3", "cryptography", "fly2any.administration.site", "fly2any.database.backup.restore", "fly2any.database.security", "gunicorn", "OpenSSL",
+    "boto3", "cryptography", "fly2any.administration.site", "fly2any.database.backup.restore", "fly2any.database.health.security", "gunicorn", "OpenSSL",
     "prometheus_client", "rich", "segno", "webauthn.registration", "whitenoise",
 }  # fmt: skip
 
@@ -107,7 +107,7 @@ def test_a_command_imports_nothing_that_only_pages_or_other_commands_need(url, w
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
     assert done.returncode == 0, done.stdout
-    assert {"django.db", "fly2any.database.diagnosis"} <= imported
+    assert {"django.db", "fly2any.database.errors"} <= imported
     assert imported & ONLY_WHERE_NEEDED == set()
 
 

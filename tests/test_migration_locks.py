@@ -7,7 +7,7 @@ import pytest
 from django.db import transaction
 from django.db.migrations.executor import MigrationExecutor
 
-from fly2any.database.contract import PHASE7_APPS
+from fly2any.database.schema.contract import PHASE7_APPS
 from tests.conftest import PROJECT, django
 from tests.lint_migrations import lint, squawk, statements
 from tests.servers import open_transaction, wait_until

@@ -11,7 +11,7 @@ from django.db import connection
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
-from fly2any.database.journal import person
+from fly2any.database.migration.journal import person
 from fly2any.settings import LIKE_A_URL, hosts, keys, read_env_file, switch
 from tests.conftest import PROJECT, manage
 

@@ -17,7 +17,7 @@ from django.core import signing
 from django.db import DatabaseError, connection, transaction
 from django.http import HttpResponse
 
-from fly2any.database.locks import SIGN_IN_LOCK
+from fly2any.database.migration.lock import SIGN_IN_LOCK
 
 from .accesses import network_of
 

@@ -15,7 +15,7 @@ from django.db import connection, models
 from django.utils import timezone
 
 from fly2any.database.backup.inventory import Newest, read_newest
-from fly2any.database.status import Report, verify
+from fly2any.database.verification import Report, verify
 from fly2any.postgres.values import Beyond
 
 from . import charts

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
 
 from .cascade import cascade_of
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, DataError, Error, IntegrityError, connection, models, transaction
 
-from fly2any.database.diagnosis import sqlstate
+from fly2any.database.errors import sqlstate
 
 AGAIN = "Try again in a moment."
 SENTENCES = {

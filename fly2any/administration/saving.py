@@ -11,8 +11,8 @@ from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connection, models, transaction
 from django.http import HttpRequest, HttpResponseRedirect
 
-from fly2any.database.diagnosis import Refusal
-from fly2any.database.strangers import refuse_strangers
+from fly2any.database.errors import Refusal
+from fly2any.database.schema.strangers import refuse_strangers
 
 from . import deadlines
 from .cascade import cascade_of

@@ -18,13 +18,13 @@ from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_safe
 
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
 from fly2any.database.health.examine import examine
+from fly2any.database.health.security import TOPICS as SECURITY
 from fly2any.database.health.topics import TOPICS
-from fly2any.database.health.waivers import read_waivers
+from fly2any.database.report.waivers import read_waivers
 from fly2any.database.retention.rules import switched_on
-from fly2any.database.security import TOPICS as SECURITY
-from fly2any.database.status import waived
+from fly2any.database.verification import waived
 
 from .backends import in_turn, remember_device, signing_out, take_turn
 from .dashboard import read_backups, read_state, read_tables, read_tiles

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from .diagnosis import Refusal, explain
+from .errors import Refusal, explain
 from .findings import Finding, Severity
 from .units import span
 

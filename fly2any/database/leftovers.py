@@ -12,10 +12,9 @@ from typing import Any
 from django.db import Error
 from psycopg import sql
 
-from .catalog import quote
-from .diagnosis import sqlstate
+from .errors import sqlstate
 from .findings import Finding, Severity
-from .sql import catalogue
+from .sql import catalogue, quote
 
 MARK = "fly2any: "  # Before the JSON of a mark.
 SCRATCH, RESTORE, INTO, BEFORE = "scratch", "restore", "into", "before"

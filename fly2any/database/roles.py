@@ -6,12 +6,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .catalog import quote
-from .diagnosis import Refusal
-from .ledgers import APPEND_ONLY, LEDGERS
-from .prisma import LEDGER as PRISMAS_LEDGER
+from .errors import Refusal
+from .schema.ledgers import APPEND_ONLY, LEDGERS, PRISMAS_LEDGER
 from .server import read_schema
-from .sql import catalogue
+from .sql import catalogue, quote
 
 # Columns that the role PREFIX_read cannot read: tokens, hashes and keys. A test compares it with what the admin keeps secret.
 SECRETS = {

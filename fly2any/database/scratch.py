@@ -12,10 +12,11 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from psycopg import sql
 
-from . import journal, leftovers
-from .catalog import read_catalog
-from .contract import Contract, grow
-from .migration_state import known_migrations
+from . import leftovers
+from .migration import journal
+from .migration.state import known_migrations
+from .schema import read_catalog
+from .schema.contract import Contract, grow
 
 SCRATCH = "fly2any_scratch_"
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from fly2any.postgres.search_path import SearchPathError
 from fly2any.postgres.url import is_local
 
-from .catalog import TRUSTED_SQL, quote
-from .diagnosis import NO_SCHEMA
+from .errors import NO_SCHEMA
 from .findings import Finding, Severity
-from .sql import catalogue, pinned
+from .sql import TRUSTED_SQL, catalogue, pinned, quote
 
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
 UTC = (

@@ -1,4 +1,4 @@
-"""Transactions whose settings end with them: time limits, read-only snapshots, and a search path without other roles' functions.
+"""Identifiers and literals, and transactions whose settings end with them: time limits, snapshots, a search path of PostgreSQL's own.
 
 A setting of the session would stay with the server connection behind a transaction pooler, and reach another client.
 """
@@ -9,12 +9,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django.conf import settings
 from django.db import connections, transaction
 from psycopg.pq import TransactionStatus
+from psycopg.sql import Identifier
 
 # PostgreSQL prefers a function of any schema in the path to its own where the types of the arguments fit better. Only
 # superusers create functions in the first of these schemas, and PostgreSQL never looks for functions in the second.
 PINNED = "pg_catalog, pg_temp"
+
+
+# The roles whose code may run as the role of the connection: that one, superusers, and the owners of the schema with the given
+# oid and of its table users. Any role that may create tables there can create a table users before the site does, so its owner
+# must be allowed to create schemas in this database too, be a role that this one (no superuser) is a member of, or be the only
+# role, besides those that may create schemas, that may create tables there; then this one may not either, or is a superuser.
+TRUSTED_ROLES_SQL = """
+    SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolsuper OR r.rolname = current_user
+    UNION ALL SELECT CASE WHEN pg_catalog.pg_get_userbyid(n.nspowner) = 'pg_database_owner'
+                          THEN (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) ELSE n.nspowner END
+              FROM pg_catalog.pg_namespace AS n WHERE n.oid = {schema}
+    UNION ALL SELECT u.relowner
+              FROM pg_catalog.pg_class AS u JOIN pg_catalog.pg_namespace AS n ON n.oid = u.relnamespace
+              JOIN pg_catalog.pg_roles AS r ON r.rolname = current_user
+              WHERE u.relnamespace = {schema} AND u.relname = 'users' AND u.relkind IN ('r', 'p')
+                AND (pg_catalog.has_database_privilege(u.relowner, current_database(), 'CREATE')
+                     OR NOT r.rolsuper AND pg_catalog.pg_has_role(u.relowner, 'USAGE')
+                     OR (r.rolsuper OR NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')) AND NOT EXISTS (
+                         SELECT FROM pg_catalog.aclexplode(n.nspacl) AS a
+                         WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner AND a.grantee <> u.relowner
+                           AND (a.grantee = 0 OR NOT pg_catalog.has_database_privilege(a.grantee, current_database(), 'CREATE'))))
+"""
+# Whether the relation `c` is a table of such a role: reading any other may run its owner's code, in a view, a policy or an index.
+TRUSTED_SQL = f"(c.relkind IN ('r', 'p') AND c.relowner IN ({TRUSTED_ROLES_SQL.format(schema='c.relnamespace')}))"
+
+
+def quote(name: str) -> str:
+    """Return `name` as an SQL identifier."""
+    return Identifier(name).as_string(None)
+
+
+def literal(text: str) -> str:
+    """Return `text` as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 @contextmanager
@@ -27,14 +63,21 @@ def time_limits(
     only reads is for that transaction to say.
     """
     limits = {"lock_timeout": lock, "statement_timeout": statement}
-    settings = {name: f"{milliseconds}ms" for name, milliseconds in limits.items() if milliseconds is not None}
+    wanted = {name: f"{milliseconds}ms" for name, milliseconds in limits.items() if milliseconds is not None}
     nested = _in_transaction(connection)
     with _transaction(connection):
         if not nested and (snapshot or read_only):
             isolation = "ISOLATION LEVEL REPEATABLE READ, " if snapshot else ""
             _execute(connection, f"SET TRANSACTION {isolation}READ ONLY")
-        with _set(connection, settings, restored=nested):
+        with _set(connection, wanted, restored=nested):
             yield
+
+
+@contextmanager
+def snapshot(connection):
+    """Read everything inside in one read-only snapshot, waiting for no lock for long."""
+    with time_limits(connection, lock=settings.LOCK_TIMEOUT, snapshot=True):
+        yield
 
 
 @contextmanager
@@ -64,8 +107,8 @@ def pinned(connection, *, lock: int | None = None, statement: int | None = None,
 def unpinned(connection, *, lock: int, statement: int) -> Iterator[None]:
     """Run the block in a transaction with the search path that `pinned` replaced: for a query that the user supplied."""
     asked = getattr(connection, "asked_path", None)
-    settings = {} if asked is None else {"search_path": asked}
-    with time_limits(connection, lock=lock, statement=statement), _set(connection, settings, restored=True):
+    wanted = {} if asked is None else {"search_path": asked}
+    with time_limits(connection, lock=lock, statement=statement), _set(connection, wanted, restored=True):
         yield
 
 
@@ -102,26 +145,26 @@ def _in_transaction(connection) -> bool:
 
 
 @contextmanager
-def _set(connection, settings: dict[str, str], *, restored: bool) -> Iterator[None]:
-    """Set `settings` for the block, or until the end of the transaction. A transaction that fails undoes them itself.
+def _set(connection, wanted: dict[str, str], *, restored: bool) -> Iterator[None]:
+    """Set `wanted` for the block, or until the end of the transaction. A transaction that fails undoes them itself.
 
     One that goes on after an error of ours in the block does not: a copy of a connection has no savepoint around it.
     """
     before = None
-    if settings and restored:
-        before = _execute(connection, f"SELECT {', '.join(['pg_catalog.current_setting(%s)'] * len(settings))}", *settings)
-    if settings:
-        _set_local(connection, settings)
+    if wanted and restored:
+        before = _execute(connection, f"SELECT {', '.join(['pg_catalog.current_setting(%s)'] * len(wanted))}", *wanted)
+    if wanted:
+        _set_local(connection, wanted)
     try:
         yield
     finally:
         if before and connection.connection and connection.connection.info.transaction_status == TransactionStatus.INTRANS:
-            _set_local(connection, dict(zip(settings, before, strict=True)))
+            _set_local(connection, dict(zip(wanted, before, strict=True)))
 
 
-def _set_local(connection, settings: dict[str, str]) -> None:
-    calls = ", ".join(["pg_catalog.set_config(%s, %s, true)"] * len(settings))
-    _execute(connection, f"SELECT {calls}", *(part for setting in settings.items() for part in setting))
+def _set_local(connection, wanted: dict[str, str]) -> None:
+    calls = ", ".join(["pg_catalog.set_config(%s, %s, true)"] * len(wanted))
+    _execute(connection, f"SELECT {calls}", *(part for setting in wanted.items() for part in setting))
 
 
 def _execute(connection, statement: str, *parameters: str) -> Any:

@@ -11,9 +11,9 @@ from django.conf import settings
 from django.db import Error, models, transaction
 from django.utils import timezone
 
-from .contract import PHASE7_APPS
+from .schema.contract import PHASE7_APPS
+from .schema.strangers import refuse_strangers
 from .sql import time_limits
-from .strangers import refuse_strangers
 
 
 def check_writes(connection) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from fly2any.database import contract as contracts
-from fly2any.database.catalog import Check, Column, ForeignKey, Index, Key, Table
+from fly2any.database.schema import Check, Column, ForeignKey, Index, Key, Table
+from fly2any.database.schema import contract as contracts
 
 CONTRACT = contracts.load()
 EXPECTED = contracts.catalog_of(CONTRACT.expected(CONTRACT.migrations))

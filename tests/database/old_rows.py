@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fly2any.database.backup.store import store_at
+from fly2any.database.progress import Progress
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import sweep
-from fly2any.database.watching import Progress
 from tests.conftest import django, manage
 
 EVERY = ",".join(f"{table}=0" for table in RULES)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
 from fly2any.database.person import Stream, erase, export, find, plan
 from fly2any.database.roles import SECRETS
 from tests.conftest import django

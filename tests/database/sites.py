@@ -3,9 +3,9 @@
 import json
 from dataclasses import replace
 
-from fly2any.database import contract as contracts
-from fly2any.database.catalog import read_catalog
-from fly2any.database.contract import MAY_BE_NULL, catalog_of
+from fly2any.database.schema import contract as contracts
+from fly2any.database.schema import read_catalog
+from fly2any.database.schema.contract import MAY_BE_NULL, catalog_of
 from tests import prisma
 from tests.conftest import django, manage
 

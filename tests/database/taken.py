@@ -7,7 +7,7 @@ import os
 
 from fly2any.database.backup.manifest import PURPOSE, Manifest, Verdict, as_json
 from fly2any.database.backup.signing import signature
-from fly2any.database.watching import Progress
+from fly2any.database.progress import Progress
 from tests.conftest import manage
 
 X = hashlib.sha256(b"x").hexdigest()

@@ -2,7 +2,7 @@
 
 import re
 
-from fly2any.database import locks
+from fly2any.database.migration import lock as locks
 from tests.test_imports import LAYERS, PROJECT
 
 TAKES = re.compile(r"pg_(?:try_)?advisory_(?:xact_)?(?:un)?lock(?:_shared)?\((?!%s)")

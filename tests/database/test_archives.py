@@ -9,11 +9,11 @@ import pytest
 
 from fly2any.database.backup.signing import signature
 from fly2any.database.backup.store import store_at
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
+from fly2any.database.progress import Progress
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.description import PURPOSE
 from fly2any.database.retention.rules import RULES
-from fly2any.database.watching import Progress
 from tests.conftest import django, fresh, manage
 from tests.database.old_rows import BEFORE, CASES, EVERY, NEW, maintain, put, put_back, swept
 from tests.database.taken import KEY, rows

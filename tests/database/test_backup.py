@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from fly2any.database.backup import tools
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
 from tests.conftest import start_manage
 from tests.database.sites import KINDS, fill
 from tests.database.taken import change, databases, rows, run, the_one

@@ -13,8 +13,8 @@ from fly2any.database.backup.inventory import backups
 from fly2any.database.backup.restore import compare
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
-from fly2any.database.locks import MIGRATION_LOCK
-from fly2any.database.watching import Progress
+from fly2any.database.migration.lock import MIGRATION_LOCK
+from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.servers import open_transaction
 

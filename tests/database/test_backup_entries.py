@@ -8,8 +8,8 @@ from fly2any.database.backup.proof import check
 from fly2any.database.backup.restore import restore_into
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
-from fly2any.database.diagnosis import Refusal
-from fly2any.database.watching import Progress
+from fly2any.database.errors import Refusal
+from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.database.taken import Told, databases
 

@@ -16,7 +16,7 @@ from fly2any.database.backup.manifest import Verdict, from_json
 from fly2any.database.backup.proof import Failure, Findings, check, decided, unknown_failures
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
-from fly2any.database.watching import Progress
+from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.servers import let_through
 

@@ -18,15 +18,15 @@ from fly2any.database.backup import tools
 from fly2any.database.backup.inventory import Kept, Newest, backups, find, read_newest
 from fly2any.database.backup.manifest import Verdict, as_json, judged
 from fly2any.database.backup.render import many
+from fly2any.database.backup.required import require_backup
 from fly2any.database.backup.retention import prune, superfluous
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.clock import Clock, read_clock
-from fly2any.database.diagnosis import Refusal
-from fly2any.database.losses import require_backup
-from fly2any.database.render import _backups
+from fly2any.database.errors import Refusal
+from fly2any.database.progress import Progress
+from fly2any.database.report.render import _backups
 from fly2any.database.server import Origin, read_origin
-from fly2any.database.watching import Progress
 from tests.conftest import django, manage
 from tests.database.taken import Told, change, databases, described, keep, rows, run, the_one
 from tests.servers import Database

@@ -13,20 +13,20 @@ from django.core.management import call_command
 
 from fly2any.database.backup.inventory import read_newest
 from fly2any.database.backup.proof import check
+from fly2any.database.backup.required import require_backup
 from fly2any.database.backup.restore import stamp_of
 from fly2any.database.backup.retention import prune
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
 from fly2any.database.health.examine import examine
 from fly2any.database.health.topics import TOPICS
-from fly2any.database.health.waivers import Waiver
-from fly2any.database.losses import require_backup
 from fly2any.database.maintenance.run import maintain, planned
+from fly2any.database.progress import Progress
+from fly2any.database.report.waivers import Waiver
 from fly2any.database.retention.rules import RULES
 from fly2any.database.server import read_origin
-from fly2any.database.status import verify, waived
-from fly2any.database.watching import Progress
+from fly2any.database.verification import verify, waived
 from tests.conftest import django
 from tests.database.taken import described, keep
 

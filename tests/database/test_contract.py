@@ -7,9 +7,9 @@ import pytest
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from fly2any.database import contract as contracts
-from fly2any.database.catalog import Catalog, Column, Table, read_catalog
-from fly2any.database.contract import Contract, Version, catalog_of, grow
+from fly2any.database.schema import Catalog, Column, Table, read_catalog
+from fly2any.database.schema import contract as contracts
+from fly2any.database.schema.contract import Contract, Version, catalog_of, grow
 from fly2any.database.scratch import built_contract, scratch_database
 
 PHASE7 = json.loads((Path(__file__).parent.parent / "phase7.json").read_text())

@@ -7,10 +7,10 @@ import re
 import psycopg
 import pytest
 
-from fly2any.database import contract as contracts
 from fly2any.database.adoption import adopt, assess
 from fly2any.database.adoption.steps import LOCKS, lock_of
-from fly2any.database.watching import Progress
+from fly2any.database.progress import Progress
+from fly2any.database.schema import contract as contracts
 from tests import prisma
 from tests.conftest import PROJECT, django, manage
 from tests.database.sites import KINDS, OURS, adopted, catalog, contents, everything, files, is_as_migrated, plan

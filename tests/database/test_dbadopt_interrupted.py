@@ -3,7 +3,7 @@
 import pytest
 
 from fly2any.database.adoption import adopt, assess
-from fly2any.database.watching import Progress
+from fly2any.database.progress import Progress
 from tests import prisma
 from tests.conftest import django, manage, start_manage
 from tests.database.sites import adopted, contents, is_as_migrated, plan

@@ -14,7 +14,7 @@ from fly2any.database.findings import Finding
 from fly2any.database.health import examine as examining
 from fly2any.database.health.examine import Figure, Reader, examine
 from fly2any.database.health.topics import TOPICS
-from fly2any.database.health.waivers import read_waivers
+from fly2any.database.report.waivers import read_waivers
 from tests.conftest import django, manage
 from tests.servers import Database, open_transaction, wait_until
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fly2any.database.maintenance.run import maintain as run_of
+from fly2any.database.progress import Progress
 from fly2any.database.retention.rules import RULES
-from fly2any.database.watching import Progress
 from tests.conftest import django, manage
 from tests.database.old_rows import maintain
 from tests.database.taken import rows

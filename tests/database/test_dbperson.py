@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fly2any.database.catalog import read_catalog
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
 from fly2any.database.person import File, Stream, erase, find, write_new
+from fly2any.database.schema import read_catalog
 from tests.conftest import django, manage
 from tests.database.people import ANA, BOB, CANARY, EMAIL, erased, fill, mentions, planned
 

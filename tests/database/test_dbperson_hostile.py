@@ -9,7 +9,7 @@ import pytest
 from django.core import signing
 from django.db import Error
 
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
 from fly2any.database.person import File, Stream, erase, find
 from fly2any.database.person.transactions import reading, writing
 from tests.conftest import django

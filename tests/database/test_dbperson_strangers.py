@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import pytest
 from psycopg.errors import LockNotAvailable
 
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
 from fly2any.database.person import Stream, erase, export, find, plan
-from fly2any.database.watching import Progress
+from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.database.people import ANA, BOB, EMAIL, erased, exported, planned, refused
 

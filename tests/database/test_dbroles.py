@@ -4,7 +4,7 @@ import psycopg
 import pytest
 from django.contrib import admin
 
-from fly2any.database import security
+from fly2any.database.health import security
 from fly2any.database.health.examine import examine
 from fly2any.database.roles import SECRETS, roles_sql
 from tests.conftest import django, manage

@@ -5,7 +5,7 @@ import pytest
 from django.db import connection
 
 from accounts.models import User
-from fly2any.database import contract as contracts
+from fly2any.database.schema import contract as contracts
 from fly2any.database.seed import DEMO_DOMAIN, RealUsersError, seed
 from tests.conftest import manage
 from tests.servers import wait_until

@@ -12,10 +12,11 @@ from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.test.utils import CaptureQueriesContext
 
-from fly2any.database import contract as contracts
-from fly2any.database.contract import Contract
 from fly2any.database.findings import CODES
-from fly2any.database.status import Count, Group, snapshot, verify
+from fly2any.database.schema import contract as contracts
+from fly2any.database.schema.contract import Contract
+from fly2any.database.sql import snapshot
+from fly2any.database.verification import Count, Group, verify
 from tests.conftest import manage
 from tests.database.mutations import EXPECTED, mutations
 

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from fly2any.database.adoption import adopt
-from fly2any.database.locks import MIGRATION_LOCK
-from fly2any.database.migrating import LockedOut, migrating
-from fly2any.database.watching import Progress
+from fly2any.database.migration.lock import MIGRATION_LOCK
+from fly2any.database.migration.run import LockedOut, migrating
+from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.database.sites import KINDS, fill, is_as_migrated
 from tests.servers import open_transaction, wait_until

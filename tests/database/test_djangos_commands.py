@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import OperationalError
 
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
 from tests.conftest import django, manage
 from tests.servers import open_transaction, wait_until
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fly2any.database.catalog import Catalog, Column, Index, Table
-from fly2any.database.drift import compare
+from fly2any.database.schema import Catalog, Column, Index, Table
+from fly2any.database.schema.drift import compare
 from tests.database.mutations import EXPECTED, at, kind
 
 NAMED = (*EXPECTED.keys, *EXPECTED.checks, *EXPECTED.indexes, *EXPECTED.foreign_keys)

@@ -10,10 +10,10 @@ from django.db.utils import ProgrammingError
 
 from fly2any.database.backup import restore
 from fly2any.database.leftovers import MARK, drop_left
-from fly2any.database.render import as_text
+from fly2any.database.progress import Progress
+from fly2any.database.report.render import as_text
 from fly2any.database.scratch import scratch_database
-from fly2any.database.status import verify
-from fly2any.database.watching import Progress
+from fly2any.database.verification import verify
 from tests.conftest import django
 from tests.database.taken import databases
 

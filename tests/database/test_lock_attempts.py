@@ -7,10 +7,10 @@ from contextlib import ExitStack
 import pytest
 from django.db.migrations import Migration, RunSQL
 
-from fly2any.database.executor import Executor
-from fly2any.database.migrating import migrating
-from fly2any.database.states import LazyState
-from fly2any.database.watching import Progress
+from fly2any.database.migration.executor import Executor
+from fly2any.database.migration.models import LazyState
+from fly2any.database.migration.run import migrating
+from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.database.test_deploys_of_prisma import Told
 from tests.servers import open_transaction, wait_until

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import pytest
 from django.db.migrations.executor import MigrationExecutor
 
-from fly2any.database.diagnosis import Refusal
-from fly2any.database.losses import Consent, Loss, guard, read_losses, require_backup
+from fly2any.database.backup.required import require_backup
+from fly2any.database.errors import Refusal
+from fly2any.database.migration.losses import Consent, Loss, guard, read_losses
 from tests.conftest import django, manage
 from tests.database.taken import keep
 from tests.database.test_clocks import backup
@@ -146,8 +147,8 @@ def test_it_is_refused_before_anything_is_reversed(filled):
         executor = MigrationExecutor(connection)
         plan = executor.migration_plan([("travel", None)])
         with pytest.raises(Refusal, match=r"^Reversing \d migrations from .* to travel\.0001_initial drops "):
-            guard(connection, executor.loader, plan, consent=Consent(connection, yes=False, without_backup=True), say=print)
-        guard(connection, executor.loader, plan, consent=Consent(connection, yes=True, without_backup=True), say=print)
+            guard(connection, executor.loader, plan, consent=Consent(connection, yes=False, require_backup=None), say=print)
+        guard(connection, executor.loader, plan, consent=Consent(connection, yes=True, require_backup=None), say=print)
 
 
 def test_a_good_backup_whose_file_changed_is_none(database, settings, tmp_path):

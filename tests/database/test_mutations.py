@@ -5,10 +5,10 @@ from pprint import pformat
 import pytest
 from django.db import DatabaseError, ProgrammingError, connection, transaction
 
-from fly2any.database.catalog import read_catalog
-from fly2any.database.drift import compare
 from fly2any.database.findings import Severity
-from fly2any.database.foreign import AGREE
+from fly2any.database.schema import read_catalog
+from fly2any.database.schema.drift import compare
+from fly2any.database.schema.foreign import AGREE
 from tests.database.mutations import EXPECTED, Mutation, mutations, rounds
 
 ROUNDS = rounds(mutations())

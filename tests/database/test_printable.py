@@ -8,7 +8,7 @@ import pytest
 from fly2any.database.backup import render
 from fly2any.database.backup.inventory import Kept
 from fly2any.database.backup.manifest import Manifest, Verdict, as_json, from_json
-from fly2any.database.diagnosis import Refusal, explain
+from fly2any.database.errors import Refusal, explain
 from fly2any.database.maintenance.render import as_list
 from fly2any.database.printable import printable
 from fly2any.database.retention.description import from_json as describing

@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 from django.db import transaction
 
-from fly2any.database import cures, security
 from fly2any.database.backup.restore import _want_roles
-from fly2any.database.catalog import Check, ForeignKey, Key, quote
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
 from fly2any.database.findings import Finding
+from fly2any.database.health import security
 from fly2any.database.health.examine import Reader
+from fly2any.database.schema import Check, ForeignKey, Key, cures
 from fly2any.database.server import read_server
+from fly2any.database.sql import quote
 from tests.conftest import django
 
 ODD = "My \"Role'"

@@ -14,8 +14,8 @@ from fly2any.database.backup.restore import beside, dropped_where_it_fails, rest
 from fly2any.database.backup.retention import prune
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
-from fly2any.database.diagnosis import Refusal
-from fly2any.database.watching import Progress
+from fly2any.database.errors import Refusal
+from fly2any.database.progress import Progress
 from tests.conftest import django, manage, start_manage
 from tests.database.taken import Told, change, databases, rows, run, the_one
 from tests.servers import open_transaction

@@ -9,11 +9,11 @@ import pytest
 from django.db import Error
 
 from fly2any.database.backup.store import store_at
+from fly2any.database.progress import Progress
 from fly2any.database.retention import sweep as sweeping
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import count, delete_archived
-from fly2any.database.watching import Progress
 from tests.conftest import django, manage, start_manage
 from tests.database.old_rows import BEFORE, CASES, KEYS, MUST, maintain, put, put_back, swept
 from tests.database.taken import rows

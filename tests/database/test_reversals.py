@@ -7,12 +7,13 @@ import pytest
 from django.db import models
 from django.db.migrations import AddField, AlterField, AlterModelTable, CreateModel, Migration, RenameField, RunPython, RunSQL
 
-from fly2any.database.diagnosis import Refusal
-from fly2any.database.executor import Executor
-from fly2any.database.losses import Consent, Loss
-from fly2any.database.migrating import migrating
-from fly2any.database.states import LazyState
-from fly2any.database.watching import Progress
+from fly2any.database.backup.required import require_backup
+from fly2any.database.errors import Refusal
+from fly2any.database.migration.executor import Executor
+from fly2any.database.migration.losses import Consent, Loss
+from fly2any.database.migration.models import LazyState
+from fly2any.database.migration.run import migrating
+from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.servers import open_transaction, wait_until
 
@@ -67,7 +68,7 @@ class Probe:
 @contextmanager
 def probing(database, *operations, atomic=True, **consent):
     with django(database) as connection:
-        agreed = Consent(connection, **{"yes": False, "without_backup": True, **consent})
+        agreed = Consent(connection, **{"yes": False, "require_backup": None, **consent})
         with migrating(connection.alias, patience=20, progress=Progress()) as run:
             yield Probe(run, agreed, operations, atomic)
 
@@ -200,7 +201,7 @@ def test_with_consent_rows_go(database):
 
 def test_consent_without_a_backup_is_none(database, settings, tmp_path):
     settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path / "backups")}
-    with probing(database, thing(), yes=True, without_backup=False) as probe:
+    with probing(database, thing(), yes=True, require_backup=require_backup) as probe:
         database.execute(ROW)
         with pytest.raises(Refusal, match="A good backup newer than 26 h is wanted before rows go, and there is none"):
             probe.reverse()

@@ -9,10 +9,10 @@ from datetime import date
 import psutil
 import pytest
 
-from fly2any.database import security
 from fly2any.database.findings import Finding
+from fly2any.database.health import security
 from fly2any.database.health.examine import Reader, examine
-from fly2any.database.health.waivers import Waiver
+from fly2any.database.report.waivers import Waiver
 from tests.conftest import django, manage
 from tests.database.test_dbhealth import of
 from tests.servers import DEBIANS, DebianServer, certificate

@@ -12,9 +12,9 @@ from fly2any.database.backup.render import many
 from fly2any.database.backup.retention import prune
 from fly2any.database.backup.store import store_at
 from fly2any.database.clock import read_clock
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
+from fly2any.database.progress import Progress
 from fly2any.database.server import read_origin
-from fly2any.database.watching import Progress
 from tests.conftest import django
 from tests.database.taken import Told, described
 

@@ -13,21 +13,21 @@ from django.db import Error, transaction
 from django.db.migrations.recorder import MigrationRecorder
 from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 
-from fly2any.database import journal
 from fly2any.database.adoption import adopt, assess
 from fly2any.database.backup.store import store_at
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
 from fly2any.database.health.examine import examine
-from fly2any.database.migrating import migrating
+from fly2any.database.health.security import TOPICS as SECURITY
+from fly2any.database.migration import journal
+from fly2any.database.migration.run import migrating
+from fly2any.database.progress import Progress
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import count, sweep
-from fly2any.database.security import TOPICS as SECURITY
+from fly2any.database.schema.strangers import refuse_before_writes, refuse_strangers
 from fly2any.database.seed import seed
 from fly2any.database.server import read_home
-from fly2any.database.status import verify
-from fly2any.database.strangers import refuse_before_writes, refuse_strangers
-from fly2any.database.watching import Progress
+from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes
 from fly2any.postgres.search_path import SearchPathError
 from tests.conftest import django, manage

@@ -6,9 +6,9 @@ from datetime import date
 import pytest
 
 from fly2any.database.findings import Finding, Severity
-from fly2any.database.health.waivers import Waiver
-from fly2any.database.render import as_text
-from fly2any.database.status import verify, waived
+from fly2any.database.report.render import as_text
+from fly2any.database.report.waivers import Waiver
+from fly2any.database.verification import verify, waived
 from tests.conftest import django
 
 

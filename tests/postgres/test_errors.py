@@ -11,7 +11,7 @@ from django.test import Client, RequestFactory
 from django.views.debug import ExceptionReporter, technical_500_response
 
 from accounts.models import User
-from fly2any.database.diagnosis import explain
+from fly2any.database.errors import explain
 from fly2any.logs import Json, Text, Unasked
 from fly2any.postgres.errors import QUOTED
 

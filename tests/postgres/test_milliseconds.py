@@ -13,8 +13,8 @@ from django.db.models.functions import Now
 from accounts.models import Session, User
 from engagement.actions import mark_notifications_read
 from engagement.models import Notification
-from fly2any.database.contract import catalog_of, load
-from fly2any.database.cures import add_column
+from fly2any.database.schema.contract import catalog_of, load
+from fly2any.database.schema.cures import add_column
 from fly2any.postgres.fields import DateTimeField
 from travel.models import PriceAlert, PriceHistory, SavedSearch
 

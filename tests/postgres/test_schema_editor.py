@@ -7,7 +7,7 @@ from django.db import connection, migrations, models
 from django.db.migrations.state import ProjectState
 from django.test.utils import isolate_apps
 
-from fly2any.database.catalog import Catalog, ForeignKey, Index, Key, read_catalog
+from fly2any.database.schema import Catalog, ForeignKey, Index, Key, read_catalog
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.fields import TextIdField
 from fly2any.postgres.indexes import Index as NamedIndex

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .. import journal
-from ..catalog import Catalog, Key, Table, quote, relative, where
-from ..contract import FIRST_MIGRATIONS as FIRST
-from ..contract import Contract
-from ..cures import literal
 from ..findings import Finding, Severity
-from ..migration_state import MigrationState, unrecorded
-from ..prisma import LEDGER, PrismaMigration, may_read
+from ..migration import journal
+from ..migration.prisma import PrismaMigration, may_read
+from ..migration.state import MigrationState, unrecorded
+from ..schema import Catalog, Key, Table, relative, where
+from ..schema.contract import FIRST_MIGRATIONS as FIRST
+from ..schema.contract import Contract
+from ..schema.ledgers import JOURNAL, PRISMAS_LEDGER
 from ..server import UTC, Server
-from ..sql import catalogue
+from ..sql import catalogue, literal, quote
 from .forms import ADDED, index_for, is_convertible
 from .steps import Indexed, Step
 
@@ -185,16 +185,16 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
     """Yield a finding for each name that an index, a key or the journal of ours will need, and something else has."""
     tables = {table.name for table in live.tables}
     wanted = {index.name: index.table for index in pending.indexes if index.table in tables}
-    wanted |= {PRIMARY_KEY.name: PRIMARY_KEY.table, journal.TABLE: ""}
+    wanted |= {PRIMARY_KEY.name: PRIMARY_KEY.table, JOURNAL: ""}
     with catalogue(connection) as cursor:
         cursor.execute(TAKEN_SQL, {"schema": schema, "names": list(wanted)})
         rows = [(name, table, relative(what, schema)) for name, table, what in cursor.fetchall()]
-        cursor.execute(TYPES_SQL, {"schema": schema, "names": [*(table.name for table in pending.tables), journal.TABLE]})
+        cursor.execute(TYPES_SQL, {"schema": schema, "names": [*(table.name for table in pending.tables), JOURNAL]})
         types = [(name, None, f"type {name}") for (name,) in cursor.fetchall()]
     for name, table, what in (*rows, *types):
         if table is None:
             taken = True
-        elif name == journal.TABLE:
+        elif name == JOURNAL:
             taken = not (journal.is_readable(live) and Table(name) in live.tables)
         elif name == PRIMARY_KEY.name:
             half = [index for index in live.indexes if replace(index, valid=True, ready=True) == index_for(PRIMARY_KEY)]
@@ -234,19 +234,19 @@ def failed(prisma: tuple[PrismaMigration, ...]) -> Iterator[Finding]:
                 "adopt.prisma_failed",
                 migration.name,
                 f"Prisma's migration {migration.name} was begun and never finished.",
-                f"What went wrong: `SELECT logs FROM {LEDGER} WHERE migration_name = {literal(migration.name)};`. In the site: npx prisma migrate resolve --rolled-back {migration.name} (or --applied, if all of it is there).",
+                f"What went wrong: `SELECT logs FROM {PRISMAS_LEDGER} WHERE migration_name = {literal(migration.name)};`. In the site: npx prisma migrate resolve --rolled-back {migration.name} (or --applied, if all of it is there).",
             )
 
 
 def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Finding]:
     """Yield a finding where Prisma's record is there, and this role cannot see whether a migration failed."""
-    if any(table.name == LEDGER for table in live.tables) and not may_read(connection, schema):
+    if any(table.name == PRISMAS_LEDGER for table in live.tables) and not may_read(connection, schema):
         yield Finding(
             Severity.ERROR,
             "adopt.prisma_unreadable",
-            LEDGER,
+            PRISMAS_LEDGER,
             f"The role {role} may not read Prisma's record, so whether a migration of Prisma's failed is not known.",
-            f"GRANT SELECT ON {LEDGER} TO {quote(role)};",
+            f"GRANT SELECT ON {PRISMAS_LEDGER} TO {quote(role)};",
         )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from ..catalog import Catalog, Check, Column, Index, Key
-from ..contract import MAY_BE_NULL
+from ..schema import Catalog, Check, Column, Index, Key
+from ..schema.contract import MAY_BE_NULL
 
 TIME = "timestamp with time zone"
 PRISMAS_TIME = re.compile(r"timestamp(\(\d\))? (with|without) time zone")

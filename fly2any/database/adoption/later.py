@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from django.db.migrations.loader import MigrationLoader
 
-from ..catalog import Catalog
+from ..schema import Catalog
 from .steps import Step
 
 

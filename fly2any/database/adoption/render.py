@@ -9,9 +9,9 @@ from typing import Any
 
 from django.conf import settings
 
-from ..catalog import where
-from ..contract import KINDS
 from ..printable import printable
+from ..schema import where
+from ..schema.contract import KINDS
 from ..units import size, span
 from .state import Assessment, Blocker, Kind
 from .steps import BLOCKED, Step

@@ -9,12 +9,12 @@ from django.core.management import call_command
 from django.db import IntegrityError, transaction
 from django.db.migrations.recorder import MigrationRecorder
 
-from .. import journal
-from ..diagnosis import Refusal, sqlstate
-from ..executor import Executor
-from ..migrating import Run, migrating
+from ..errors import Refusal, sqlstate
+from ..migration import journal
+from ..migration.executor import Executor
+from ..migration.run import Run, migrating
+from ..progress import Progress
 from ..sql import pinned
-from ..watching import Progress
 from .state import FIRST, Assessment, Kind, assess
 from .steps import Step
 

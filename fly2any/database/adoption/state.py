@@ -9,21 +9,20 @@ from typing import Any
 
 from django.db import DatabaseError, transaction
 
-from .. import contract as contracts
-from ..catalog import Catalog, Column, ForeignKey, Key, Object, Table, quote, read_catalog, relative, where
-from ..contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
-from ..cures import literal
-from ..diagnosis import NO_SCHEMA, Refusal
-from ..drift import compare
+from ..errors import NO_SCHEMA, Refusal
 from ..findings import Finding, Severity
-from ..ledgers import LEDGERS, untrusted_findings
-from ..migration_state import read_migrations
-from ..other_tools import RECORD_IS_LOST, is_built
-from ..prisma import LEDGER, PrismaMigration, read_prisma
+from ..migration.other_tools import RECORD_IS_LOST, is_built
+from ..migration.prisma import PrismaMigration, read_prisma
+from ..migration.state import read_migrations
+from ..schema import Catalog, Column, ForeignKey, Key, Object, Table, read_catalog, relative, where
+from ..schema import contract as contracts
+from ..schema.contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
+from ..schema.drift import compare
+from ..schema.ledgers import LEDGERS, PRISMAS_LEDGER, untrusted_findings
+from ..schema.strangers import read_strangers
 from ..server import Server, read_server
-from ..sql import catalogue
-from ..status import in_schema, snapshot
-from ..strangers import read_strangers
+from ..sql import catalogue, literal, quote, snapshot
+from ..verification import in_schema
 from . import blockers
 from .forms import converted
 from .later import later_steps
@@ -169,11 +168,11 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
             cursor.execute(FUNCTIONS_SQL, {"tables": retyped})
             functions = [(relative(function, schema), table) for function, table in cursor.fetchall()]
     later = later_steps(connection, [name for name in migrations.pending if name not in FIRST], live)
-    foreign = comparison.foreign.where(lambda thing: thing.table not in (LEDGER, *LEDGERS))
+    foreign = comparison.foreign.where(lambda thing: thing.table not in (PRISMAS_LEDGER, *LEDGERS))
     kind = Kind.DRIFTED if found else Kind.SUPERSET if any(foreign) else Kind.EXACT
     notes = [finding.message for finding in comparison.findings if _is_noted(finding)]
     notes += _about_functions(functions)
-    if LEDGER not in there:
+    if PRISMAS_LEDGER not in there:
         notes.append("Prisma has no record of migrations here (`prisma db push` keeps none), so none of them can have failed.")
     notes += _about_nulls(steps, left_out, nulls)
     return Assessment(kind, server, prisma, steps, later, FIRST, found, tuple(notes), foreign, others)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..catalog import Catalog, Check, Column, Key, quote
-from ..contract import MAY_BE_NULL
-from ..sql import catalogue
+from ..schema import Catalog, Check, Column, Key
+from ..schema.contract import MAY_BE_NULL
+from ..sql import catalogue, quote
 from .forms import ADDED, NOT_NULL, added_columns, index_for, index_of, is_convertible, is_ours
 
 REBUILT_PER_SECOND = 25_000_000  # Bytes of index, on a small machine: benchmarks/adoption.py prints what it measured.

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..catalog import quote
-from ..cures import literal
-from ..diagnosis import Refusal
-from ..sql import catalogue
+from ..errors import Refusal
+from ..sql import catalogue, literal, quote
 
 ATTACHED_SQL = """
     SELECT ARRAY(SELECT x.gid::text FROM pg_catalog.pg_prepared_xacts AS x

@@ -13,7 +13,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 
 from .. import sql
-from ..catalog import quote
+from ..sql import quote
 
 # Every table whose rows are in a dump: not those that an extension brings, which it makes anew. Columns by name: those
 # of a table that inherits may be restored in another order. Generated columns are computed anew, and in no dump.

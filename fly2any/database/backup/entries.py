@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..diagnosis import Refusal
-from ..strangers import our_tables
+from ..errors import Refusal
+from ..schema.strangers import our_tables
 from .contents import Content
 from .manifest import Manifest, home_of
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from django.conf import settings
 
 from ..clock import LIMIT, Clock, read_clock
-from ..diagnosis import Refusal
+from ..errors import Refusal
 from ..findings import Finding, Severity
+from ..progress import Progress
 from ..server import Origin, read_origin
 from ..units import span
-from ..watching import Progress
 from .manifest import Manifest, file_name, from_json
 from .sealing import ENDING
 from .signing import SIGNED

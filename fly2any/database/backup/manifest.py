@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ..catalog import quote
-from ..diagnosis import Refusal
+from ..errors import Refusal
 from ..printable import one_line
 from ..server import Origin
+from ..sql import quote
 from . import signing
 from .contents import BY_COPY, BY_SELECT, Content
 from .signing import SIGNED

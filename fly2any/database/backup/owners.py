@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from ..catalog import quote
-from ..diagnosis import Refusal
-from ..sql import catalogue
+from ..errors import Refusal
+from ..sql import catalogue, quote
 from .manifest import Manifest
 from .signing import SIGNED
 

@@ -22,9 +22,9 @@ from psycopg import sql
 from fly2any.postgres.embedded import EmbeddedServerError
 
 from ..clock import Clock, read_clock
-from ..diagnosis import Refusal, Unfit, explain
-from ..status import verify
-from ..watching import Progress
+from ..errors import Refusal, Unfit, explain
+from ..progress import Progress
+from ..verification import verify
 from . import tools
 from .contents import BY_COPY, clauses, differences, read_contents, read_hashed
 from .entries import NOTHING, Apart, Entry, apart, chosen, entries_in, without_owner

@@ -6,8 +6,8 @@ import re
 
 from psycopg import sql
 
+from ..progress import Progress
 from ..sql import catalogue
-from ..watching import Progress
 
 # How a database was made, for one like it; daticulocale is datlocale from PostgreSQL 17 on, and to_jsonb knows both.
 LIKE_SQL = """

@@ -13,16 +13,15 @@ from psycopg import sql
 
 from fly2any.postgres import search_path
 
-from ..catalog import quote
 from ..clock import read_clock
-from ..diagnosis import Refusal, Unfit, explain
+from ..errors import Refusal, Unfit, explain
 from ..leftovers import BEFORE, INTO, MARK, RESTORE, comment, drop_left, mark
-from ..migration_state import known_migrations, replaced_migrations
+from ..migration.state import known_migrations, replaced_migrations
+from ..progress import Progress
 from ..scratch import drop
 from ..server import read_origin
-from ..sql import catalogue
-from ..status import verify
-from ..watching import Progress
+from ..sql import catalogue, quote
+from ..verification import verify
 from . import tools
 from .attached import read_attached
 from .contents import clauses, differences, read_contents, read_hashed

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from django.conf import settings
 
 from ..clock import LIMIT, server_time
-from ..diagnosis import Refusal, Unfit
+from ..errors import Refusal, Unfit
+from ..progress import Progress
 from ..server import read_origin
-from ..watching import Progress
 from .inventory import backups
 from .manifest import Manifest
 from .signing import SIGNED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from ..diagnosis import Refusal
+from ..errors import Refusal
 from ..sql import catalogue
 from ..units import size
 from .manifest import Manifest

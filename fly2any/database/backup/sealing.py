@@ -9,7 +9,7 @@ from typing import Any
 
 import pyrage
 
-from ..diagnosis import Refusal
+from ..errors import Refusal
 
 ENDING = ".age"
 

@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.crypto import constant_time_compare, salted_hmac
 
-from ..diagnosis import Refusal
+from ..errors import Refusal
 from ..printable import one_line
 
 SIGNED, UNSIGNED, MISMATCH = "signed", "unsigned", "signature does not match"

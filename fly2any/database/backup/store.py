@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
-from ..diagnosis import Refusal, Unfit
 from ..durable import sync
-from ..watching import Progress
+from ..errors import Refusal, Unfit
+from ..progress import Progress
 from .manifest import sha256_of
 from .sealing import ENDING, unseal
 from .workfolder import work_folder

@@ -11,12 +11,12 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 
-from .. import contract, journal
-from ..catalog import TRUSTED_SQL
+from ..migration import journal
+from ..progress import Progress
+from ..schema import contract
 from ..server import read_home, read_origin
-from ..sql import catalogue
-from ..status import verify
-from ..watching import Progress
+from ..sql import TRUSTED_SQL, catalogue
+from ..verification import verify
 from . import tools
 from .contents import BY_COPY, PATIENT, pin, read_contents
 from .manifest import Manifest, as_json, file_name, sha256_of

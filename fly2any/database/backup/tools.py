@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from fly2any.postgres.embedded import bin_folder
 
-from ..diagnosis import Refusal, without_password
+from ..errors import Refusal, without_password
 from .workfolder import work_folder
 
 # Where Debian, Red Hat, Homebrew and Postgres.app put each version's own.

@@ -29,7 +29,7 @@ from fly2any.postgres import search_path
 from fly2any.postgres.embedded import SUPERUSER, EmbeddedServerError, socket_folder
 from fly2any.postgres.supervisor import Server
 
-from ..diagnosis import Refusal
+from ..errors import Refusal
 from ..printable import one_line
 from . import tools
 from .workfolder import work_folder

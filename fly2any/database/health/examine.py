@@ -11,12 +11,12 @@ from typing import Any
 from django.db import Error
 
 from ..clock import read_clock
-from ..contract import Contract, load
-from ..diagnosis import Refusal, explain
+from ..errors import Refusal, explain
 from ..findings import Finding, Severity
+from ..report.waivers import Waiver, waive
+from ..schema.contract import Contract, load
 from ..server import read_schema
 from ..sql import catalogue, pinned
-from .waivers import Waiver, waive
 
 DEADLINE = 5_000  # Milliseconds for each statement of a topic.
 

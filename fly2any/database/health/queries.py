@@ -10,10 +10,9 @@ from typing import Any
 from django.apps import apps
 from django.db import Error
 
-from ..catalog import quote
 from ..findings import Finding, Severity
-from ..locks import without_literals
-from ..sql import unpinned
+from ..migration.lock import without_literals
+from ..sql import quote, unpinned
 from ..units import share, span
 from .examine import Figure, Reader
 

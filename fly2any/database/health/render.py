@@ -9,8 +9,8 @@ from typing import Any
 
 from ..findings import Finding, Severity
 from ..printable import one_line, printable
+from ..report.waivers import Waiver
 from .examine import Health, Topic
-from .waivers import Waiver
 
 FORMAT = 1
 

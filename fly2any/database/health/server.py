@@ -7,9 +7,9 @@ from datetime import timedelta
 
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 
-from ..catalog import quote
-from ..diagnosis import explain
+from ..errors import explain
 from ..findings import Finding, Severity
+from ..sql import quote
 from ..units import size, span
 from .examine import Figure, Reader
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from ..diagnosis import Refusal
+from ..errors import Refusal
 from ..findings import Finding, Severity
-from ..locks import ACTIVITY, PREPARED, ROLLBACK_PREPARED, read_activity, without_literals
+from ..migration.lock import ACTIVITY, PREPARED, ROLLBACK_PREPARED, read_activity, without_literals
 from ..server import CONNECTIONS_SQL
 from ..sql import catalogue
 from ..units import share, span

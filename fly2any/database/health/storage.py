@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from ..catalog import Index, Key, quote
 from ..findings import Finding, Severity
+from ..schema import Index, Key
+from ..sql import quote
 from ..units import share, size, span
 from .examine import Figure, Reader
 

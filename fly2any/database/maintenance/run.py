@@ -13,22 +13,21 @@ from django.db import Error
 
 from ..backup.inventory import read_newest
 from ..backup.store import store_at
-from ..catalog import quote
 from ..clock import server_time
-from ..diagnosis import Refusal, explain, sqlstate
+from ..errors import Refusal, explain, sqlstate
 from ..findings import Finding, Severity
 from ..health.examine import Health, examine, not_asked
+from ..health.security import TOPICS as SECURITY
 from ..health.topics import TOPICS
-from ..health.waivers import Waiver, read_waivers, waive
-from ..locks import LOCKED_OUT
+from ..migration.lock import LOCKED_OUT
+from ..progress import Progress
+from ..report.waivers import Waiver, read_waivers, waive
 from ..retention.archive import Archives
 from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import Swept, count, sweep
-from ..security import TOPICS as SECURITY
 from ..server import flush_statistics, read_schema
-from ..sql import catalogue
-from ..status import verify
-from ..watching import Progress
+from ..sql import catalogue, quote
+from ..verification import verify
 
 LONGEST = 2_147_483  # Seconds, as many milliseconds as a time-out of the server's takes.
 # Each does what the one before does, and more.

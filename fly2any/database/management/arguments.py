@@ -5,7 +5,7 @@ import math
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from fly2any.database.locks import PATIENCE
+from fly2any.database.migration.lock import PATIENCE
 
 
 def seconds(text: str) -> float:

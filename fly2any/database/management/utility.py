@@ -16,7 +16,7 @@ class Utility(ManagementUtility):
         if not type(command).__module__.startswith("fly2any."):  # Ours ask themselves, for the tables that they write to.
             from django.db import connections
 
-            from fly2any.database.strangers import refuse_before_writes
+            from fly2any.database.schema.strangers import refuse_before_writes
 
             for connection in connections.all():
                 refuse_before_writes(connection)

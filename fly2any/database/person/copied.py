@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from ..catalog import quote
+from ..sql import quote
 from .tables import Column, Link, Table, Tables
 from .words import Pattern, Words, as_digits
 

@@ -10,10 +10,10 @@ from typing import Protocol
 
 from django.db import Error, transaction
 
-from ..diagnosis import Refusal, sqlstate
-from ..locks import try_again
+from ..errors import Refusal, sqlstate
+from ..migration.lock import try_again
+from ..progress import Progress
 from ..sql import time_limits
-from ..watching import Progress
 from . import own
 from .people import Person
 from .plan import NOT_SEARCHED, RECORD, Change, Reach, reach, reasons

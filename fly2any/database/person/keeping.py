@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..diagnosis import Refusal
 from ..durable import name_new
+from ..errors import Refusal
 from .erase import Certificate
 
 STATE = '  "state": "{}"'

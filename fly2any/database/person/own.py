@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from django.apps import apps
 
-from ..diagnosis import Refusal
+from ..errors import Refusal
 from .people import Person
 from .search import as_text, as_written, holds
 from .tables import PEOPLE, Column, Table, Tables, quoted

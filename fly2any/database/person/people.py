@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..diagnosis import Refusal
+from ..errors import Refusal
 from .tables import read_tables
 from .transactions import reading
 

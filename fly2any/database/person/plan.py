@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..diagnosis import Refusal
-from ..watching import Progress
+from ..errors import Refusal
+from ..progress import Progress
 from . import own
 from .people import Person
 from .search import Found, Place, Unsearched, search

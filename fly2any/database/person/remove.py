@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from django.db import IntegrityError, transaction
 
-from ..diagnosis import Refusal
+from ..errors import Refusal
 from ..sql import catalogue
 from . import own
 from .people import Person

@@ -8,9 +8,9 @@ from typing import Any
 
 from django.db import Error, transaction
 
-from ..diagnosis import first_line
+from ..errors import first_line
+from ..progress import Progress
 from ..sql import pinned
-from ..watching import Progress
 from . import copied
 from .people import Person
 from .tables import Column, Table, Tables, quoted

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ..catalog import TRUSTED_ROLES_SQL, quote
-from ..diagnosis import Refusal
+from ..errors import Refusal
+from ..schema.strangers import ACTS_SQL, TRIGGER_OWNERS_SQL
 from ..server import read_schema
-from ..sql import pinned
-from ..strangers import ACTS_SQL, TRIGGER_OWNERS_SQL
+from ..sql import TRUSTED_ROLES_SQL, pinned, quote
 
 PEOPLE = "users"
 

@@ -21,10 +21,10 @@ from ..backup.sealing import ENDING, room_for, seal
 from ..backup.signing import SIGNED
 from ..backup.store import Gone, Store, opened
 from ..backup.workfolder import work_folder
-from ..catalog import quote
-from ..diagnosis import Refusal, Unfit
-from ..strangers import refuse_strangers
-from ..watching import Progress
+from ..errors import Refusal, Unfit
+from ..progress import Progress
+from ..schema.strangers import refuse_strangers
+from ..sql import quote
 from .description import Archive, Part, as_json, from_json
 from .rules import RULES, Rule
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from ..backup import signing
 from ..backup.contents import BY_COPY, BY_SELECT, Content
 from ..backup.signing import SIGNED
-from ..diagnosis import Refusal
+from ..errors import Refusal
 from ..printable import one_line
 from .rules import RULES
 

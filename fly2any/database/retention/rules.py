@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ..diagnosis import Refusal
+from ..errors import Refusal
 
 
 @dataclass(frozen=True, slots=True)

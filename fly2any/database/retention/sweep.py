@@ -14,12 +14,11 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.db import Error
 
-from ..catalog import quote
-from ..diagnosis import Refusal, sqlstate
-from ..locks import LOCKED_OUT, try_again
-from ..sql import time_limits
-from ..strangers import refuse_strangers
-from ..watching import Progress
+from ..errors import Refusal, sqlstate
+from ..migration.lock import LOCKED_OUT, try_again
+from ..progress import Progress
+from ..schema.strangers import refuse_strangers
+from ..sql import quote, time_limits
 from .archive import Archives, version_of
 from .rules import Rule
 

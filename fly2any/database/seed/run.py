@@ -5,10 +5,9 @@ from datetime import UTC, date, datetime, time
 
 from django.apps import apps
 
-from ..catalog import quote
+from ..schema.strangers import refuse_strangers
 from ..server import flush_statistics, read_schema
-from ..sql import pinned
-from ..strangers import refuse_strangers
+from ..sql import pinned, quote
 from . import places
 from .statements import CLEAR_SQL, FUNCTIONS_SQL, ON_CONFLICT, STATEMENTS
 

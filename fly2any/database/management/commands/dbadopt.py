@@ -5,9 +5,9 @@ from django.db import connections
 
 from fly2any.database.adoption import Kind, adopt, assess
 from fly2any.database.adoption.render import AFTERWARDS, as_json, as_text
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_database, add_lock_wait
-from fly2any.database.terminal import Terminal
+from fly2any.database.progress import Terminal
 
 
 class Command(BaseCommand):

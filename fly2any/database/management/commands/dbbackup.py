@@ -13,8 +13,8 @@ from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.clock import read_clock, time_or_own
 from fly2any.database.management.arguments import add_database
+from fly2any.database.progress import Terminal
 from fly2any.database.server import read_origin
-from fly2any.database.terminal import Terminal
 
 
 class Command(BaseCommand):

@@ -1,8 +1,8 @@
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-from fly2any.database import contract
 from fly2any.database.management.arguments import add_database
+from fly2any.database.schema import contract
 from fly2any.database.scratch import built_contract
 
 

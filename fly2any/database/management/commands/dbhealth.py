@@ -8,8 +8,8 @@ from fly2any.database.health.examine import examine
 from fly2any.database.health.render import as_json, as_text
 from fly2any.database.health.sessions import end
 from fly2any.database.health.topics import TOPICS
-from fly2any.database.health.waivers import read_waivers
 from fly2any.database.management.arguments import add_database
+from fly2any.database.report.waivers import read_waivers
 
 
 class Command(BaseCommand):

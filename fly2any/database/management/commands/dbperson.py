@@ -7,7 +7,7 @@ from django.db import connections
 from fly2any.database.management.arguments import add_database
 from fly2any.database.person import File, Stream, erase, export, find, plan, write_new
 from fly2any.database.person.render import plan_as_text
-from fly2any.database.terminal import Terminal
+from fly2any.database.progress import Terminal
 
 
 class Command(BaseCommand):

@@ -3,11 +3,12 @@ import sys
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-from fly2any.database.losses import MOST_COUNTED, Consent
+from fly2any.database.backup.required import backup_required
 from fly2any.database.management.arguments import add_database, add_lock_wait
-from fly2any.database.reset import plan_reset, reset
-from fly2any.database.status import snapshot
-from fly2any.database.terminal import Terminal
+from fly2any.database.migration.losses import MOST_COUNTED, Consent
+from fly2any.database.migration.reset import plan_reset, reset
+from fly2any.database.progress import Terminal
+from fly2any.database.sql import snapshot
 
 
 class Command(BaseCommand):
@@ -23,7 +24,9 @@ class Command(BaseCommand):
     def handle(self, *, database, yes, without_backup, lock_wait, **options):
         connection = connections[database]
         if yes:
-            consent = Consent(connection, yes=True, without_backup=without_backup, is_reset=True)
+            consent = Consent(
+                connection, yes=True, require_backup=backup_required(without_backup=without_backup), is_reset=True
+            )
             plan = reset(database, consent=consent, patience=lock_wait, progress=Terminal(self.stderr))
         else:
             with snapshot(connection):

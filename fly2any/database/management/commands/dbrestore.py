@@ -8,15 +8,15 @@ from fly2any.database.backup.inventory import find
 from fly2any.database.backup.restore import is_used, restore_into, restore_over, want_name
 from fly2any.database.backup.room import note as room_note
 from fly2any.database.backup.store import store_at
-from fly2any.database.catalog import quote
 from fly2any.database.clock import read_clock
-from fly2any.database.diagnosis import Refusal
-from fly2any.database.locks import MAINTENANCE_LOCK, PATIENCE, advisory_lock
+from fly2any.database.errors import Refusal
 from fly2any.database.maintenance import render as render_archive
 from fly2any.database.maintenance.run import archives_of
 from fly2any.database.management.arguments import add_database
+from fly2any.database.migration.lock import MAINTENANCE_LOCK, PATIENCE, advisory_lock
+from fly2any.database.progress import Terminal
 from fly2any.database.server import read_origin
-from fly2any.database.terminal import Terminal
+from fly2any.database.sql import quote
 
 
 class Command(BaseCommand):

@@ -1,10 +1,10 @@
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-from fly2any.database.catalog import Table
-from fly2any.database.contract import load
 from fly2any.database.management.arguments import add_database
 from fly2any.database.roles import roles_sql
+from fly2any.database.schema import Table
+from fly2any.database.schema.contract import load
 
 
 class Command(BaseCommand):

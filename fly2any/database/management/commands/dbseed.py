@@ -10,7 +10,7 @@ from django.db import connections
 from rich.console import Console
 from rich.progress import Progress
 
-from fly2any.database.diagnosis import Refusal
+from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_database
 from fly2any.database.seed import DEMO_DOMAIN, RealUsersError, seed
 from fly2any.postgres.url import is_local

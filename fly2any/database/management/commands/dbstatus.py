@@ -8,10 +8,10 @@ from django.db import Error, connections
 
 from fly2any.database.backup.inventory import read_newest
 from fly2any.database.health.examine import examine, not_asked
-from fly2any.database.health.waivers import read_waivers
 from fly2any.database.management.arguments import add_database, seconds
-from fly2any.database.render import as_json, as_text
-from fly2any.database.status import for_release, verify, waived
+from fly2any.database.report.render import as_json, as_text
+from fly2any.database.report.waivers import read_waivers
+from fly2any.database.verification import for_release, verify, waived
 from fly2any.database.write_check import check_writes
 
 
@@ -68,7 +68,7 @@ class Command(BaseCommand):
         sys.exit(report.exit_code)
 
     def look_at_security(self, connection):
-        from fly2any.database.security import TOPICS
+        from fly2any.database.health.security import TOPICS
 
         return examine(connection, TOPICS)
 

@@ -3,13 +3,13 @@ from django.core.management.base import CommandError
 from django.core.management.commands import flush
 from django.db import connections
 
-from fly2any.database.catalog import quote
-from fly2any.database.diagnosis import Refusal
-from fly2any.database.locks import MIGRATION_LOCK, hold
-from fly2any.database.losses import read_rows, want_consent
+from fly2any.database.backup.required import backup_required
+from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_consent
-from fly2any.database.sql import time_limits
-from fly2any.database.strangers import refuse_strangers
+from fly2any.database.migration.lock import MIGRATION_LOCK, hold
+from fly2any.database.migration.losses import read_rows, want_consent
+from fly2any.database.schema.strangers import refuse_strangers
+from fly2any.database.sql import quote, time_limits
 
 
 class Command(flush.Command):
@@ -27,7 +27,9 @@ class Command(flush.Command):
         tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
         refuse_strangers(connection, tables, reads=True)
         if lost := read_rows(connection, tables):
-            want_consent(connection, "flush empties", lost, yes=yes, without_backup=without_backup)
+            want_consent(
+                connection, "flush empties", lost, yes=yes, require_backup=backup_required(without_backup=without_backup)
+            )
         try:
             with time_limits(connection, lock=settings.LOCK_TIMEOUT):
                 hold(connection, MIGRATION_LOCK)

@@ -1,8 +1,8 @@
 from django.core.management.commands import inspectdb
 from django.db import connections
 
+from fly2any.database.schema.strangers import read_readable
 from fly2any.database.server import read_schema
-from fly2any.database.strangers import read_readable
 
 
 class Command(inspectdb.Command):

@@ -3,10 +3,11 @@ from collections import Counter
 from django.core.management.commands import loaddata
 from django.db import connections
 
-from fly2any.database.locks import MIGRATION_LOCK, hold
-from fly2any.database.losses import Loss, want_consent
+from fly2any.database.backup.required import backup_required
 from fly2any.database.management.arguments import add_consent
-from fly2any.database.strangers import refuse_strangers
+from fly2any.database.migration.lock import MIGRATION_LOCK, hold
+from fly2any.database.migration.losses import Loss, want_consent
+from fly2any.database.schema.strangers import refuse_strangers
 
 
 class Command(loaddata.Command):
@@ -17,7 +18,7 @@ class Command(loaddata.Command):
         add_consent(parser, "Overwrite existing rows")
 
     def handle(self, *fixtures, yes=False, without_backup=False, **options):
-        self.consent = {"yes": yes, "without_backup": without_backup}
+        self.consent = {"yes": yes, "require_backup": backup_required(without_backup=without_backup)}
         super().handle(*fixtures, **options)
 
     def loaddata(self, fixture_labels):

@@ -6,13 +6,14 @@ from django.core.checks.registry import registry
 from django.core.management.commands import migrate
 from django.db import Error, connections
 
-from fly2any.database import journal, losses
-from fly2any.database.diagnosis import Refusal, sqlstate
-from fly2any.database.executor import Executor
+from fly2any.database.backup.required import backup_required
+from fly2any.database.errors import Refusal, sqlstate
 from fly2any.database.management.arguments import add_consent, add_lock_wait
-from fly2any.database.migrating import migrating
-from fly2any.database.other_tools import refuse_what_another_tool_made
-from fly2any.database.terminal import Terminal
+from fly2any.database.migration import journal, losses
+from fly2any.database.migration.executor import Executor
+from fly2any.database.migration.other_tools import refuse_what_another_tool_made
+from fly2any.database.migration.run import migrating
+from fly2any.database.progress import Terminal
 
 OF_PAGES = {Tags.admin, Tags.templates, Tags.urls}
 
@@ -38,7 +39,7 @@ class Command(migrate.Command):
             super().handle(*args, database=database, **options)
             return
         progress = Terminal(self.stderr)
-        consent = losses.Consent(connections[database], yes=yes, without_backup=without_backup)
+        consent = losses.Consent(connections[database], yes=yes, require_backup=backup_required(without_backup=without_backup))
         asked = partial(losses.guard, consent=consent, say=progress.say)
         with migrating(database, patience=lock_wait, progress=progress) as run:
             refuse_what_another_tool_made(connections[database], fake=options["fake"])

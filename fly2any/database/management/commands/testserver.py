@@ -1,6 +1,6 @@
 from django.core.management.commands import testserver
 
-from fly2any.database.reset import refuse_a_test_database
+from fly2any.database.migration.reset import refuse_a_test_database
 
 
 class Command(testserver.Command):

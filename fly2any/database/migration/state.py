@@ -8,11 +8,11 @@ from datetime import datetime
 
 from django.db.migrations.loader import MigrationLoader
 
-from .catalog import Catalog, Index, Object, Table, key_of, quote, where
-from .contract import Contract
-from .findings import Finding, Severity
-from .ledgers import LEDGERS
-from .sql import catalogue
+from ..findings import Finding, Severity
+from ..schema import Catalog, Index, Object, Table, key_of, where
+from ..schema.contract import Contract
+from ..schema.ledgers import LEDGERS
+from ..sql import catalogue, quote
 
 RECORDS_SQL = """
     SELECT app || '.' || name AS name, applied FROM {schema}.django_migrations ORDER BY id

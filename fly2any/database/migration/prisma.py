@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from .catalog import Catalog, quote
-from .sql import catalogue
-
-LEDGER = "_prisma_migrations"
+from ..schema import Catalog
+from ..schema.ledgers import PRISMAS_LEDGER
+from ..sql import catalogue, quote
 
 PRISMA_SQL = """
     SELECT migration_name AS name, finished_at AS finished, rolled_back_at AS rolled_back
@@ -35,16 +34,16 @@ class PrismaMigration:
 def may_read(connection, schema: str) -> bool:
     """Say whether this role may read Prisma's record."""
     with catalogue(connection) as cursor:
-        cursor.execute("SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [f"{quote(schema)}.{LEDGER}"])
+        cursor.execute("SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [f"{quote(schema)}.{PRISMAS_LEDGER}"])
         return cursor.fetchone()[0]
 
 
 def read_prisma(connection, *, schema: str, catalog: Catalog) -> tuple[PrismaMigration, ...]:
     """Return what Prisma recorded in `schema`, oldest first; () where there is none that this role may read, and trusts."""
-    columns = {column.name for column in catalog.columns if column.table == LEDGER}
+    columns = {column.name for column in catalog.columns if column.table == PRISMAS_LEDGER}
     if not columns.issuperset(["id", "migration_name", "started_at", "finished_at", "rolled_back_at"]):
         return ()
-    if not all(table.trusted for table in catalog.tables if table.name == LEDGER) or not may_read(connection, schema):
+    if not all(table.trusted for table in catalog.tables if table.name == PRISMAS_LEDGER) or not may_read(connection, schema):
         return ()
     with catalogue(connection) as cursor:
         cursor.execute(PRISMA_SQL.format(schema=quote(schema)))

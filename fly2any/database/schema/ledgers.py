@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.db import Error
 
-from . import journal
-from .catalog import Catalog, quote
-from .findings import Finding, Severity
-from .prisma import LEDGER as PRISMAS_LEDGER
-from .server import read_schema
-from .sql import catalogue, time_limits
+from ..findings import Finding, Severity
+from ..server import read_schema
+from ..sql import catalogue, quote, time_limits
+from .objects import Catalog
 
 # Only the role that migrates writes them. They are created when they are first needed, whatever is recorded.
-LEDGERS = ("django_migrations", journal.TABLE)
+JOURNAL = "fly2any_migration_runs"
+LEDGERS = ("django_migrations", JOURNAL)
+PRISMAS_LEDGER = "_prisma_migrations"
 APPEND_ONLY = ("fly2any_accesses",)  # The record of access.
 
 # What a role PREFIX_app, of those that `dbroles` makes, may do too much. The sequence of a column counts as its table.

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ..findings import Finding, Severity
+from ..sql import quote
 from . import cures, foreign
-from .catalog import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, quote, where
 from .contract import MAY_BE_NULL
-from .findings import Finding, Severity
+from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, where
 
 # The time at which a row is made, which a column that may not be NULL holds anyway.
 THIS_MOMENT = re.compile(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from . import contract as contracts
-from .catalog import Catalog, read_catalog
-from .contract import FIRST_MIGRATIONS
-from .diagnosis import Refusal
-from .drift import compare
-from .findings import Severity
-from .migration_state import read_migrations, unrecorded
-from .server import read_home
+from ..errors import Refusal
+from ..findings import Severity
+from ..schema import Catalog, read_catalog
+from ..schema import contract as contracts
+from ..schema.contract import FIRST_MIGRATIONS
+from ..schema.drift import compare
+from ..server import read_home
+from .state import read_migrations, unrecorded
 
 RECORD_IS_LOST = (
     "All tables are as our migrations make them, and none is recorded: the rows of django_migrations are lost."

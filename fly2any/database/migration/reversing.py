@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from django.db import Error, transaction
 
-from .catalog import TRUSTED_SQL, quote
-from .diagnosis import Refusal, sqlstate
+from ..errors import Refusal, sqlstate
+from ..sql import TRUSTED_SQL, quote
 from .losses import MOST_COUNTED, Consent, Loss
 
 T = TypeVar("T")

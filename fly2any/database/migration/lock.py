@@ -14,8 +14,8 @@ from typing import TypeVar
 from django.conf import settings
 from django.db import Error, OperationalError
 
-from .diagnosis import Refusal, sqlstate
-from .sql import catalogue
+from ..errors import Refusal, sqlstate
+from ..sql import catalogue
 
 T = TypeVar("T")
 

@@ -6,19 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.conf import settings
 from django.db.migrations import operations
 from django.db.migrations.migration import Migration
 
-from .backup.inventory import read_newest
-from .backup.store import fetched, store_at
-from .catalog import quote
-from .clock import server_time
-from .diagnosis import Refusal, Unfit
-from .server import read_origin
-from .sql import time_limits
-from .units import span
-from .watching import Progress
+from ..errors import Refusal
+from ..sql import quote, time_limits
+
+# Raises Refusal where the database of a connection has no good backup that is new enough.
+RequireBackup = Callable[[Any], None]
 
 MOST_COUNTED = 1_000_000
 PLACE_SQL = """
@@ -51,10 +46,10 @@ class Loss:
 
 
 class Consent:
-    """Whether a command may take rows away: with `yes`, and a good backup or `without_backup`; asked for once."""
+    """Whether a command may take rows away: with `yes`, and after `require_backup`, where it is given; asked for once."""
 
-    def __init__(self, connection, *, yes: bool, without_backup: bool, is_reset: bool = False):
-        self.connection, self.yes, self.without_backup = connection, yes, without_backup
+    def __init__(self, connection, *, yes: bool, require_backup: RequireBackup | None, is_reset: bool = False):
+        self.connection, self.yes, self.require_backup = connection, yes, require_backup
         self.is_reset = is_reset  # Then what is dropped is always counted, and only that is asked about.
         self.given = False
         self.lost: list[Loss] = []
@@ -63,7 +58,7 @@ class Consent:
         """Raise Refusal unless consent is given; `doing` is the beginning of its sentence, `so` says what did not happen."""
         if not self.given:
             sentences = [loss.sentence for loss in lost]
-            want_consent(self.connection, doing, sentences, yes=self.yes, without_backup=self.without_backup, so=so)
+            want_consent(self.connection, doing, sentences, yes=self.yes, require_backup=self.require_backup, so=so)
             self.given = True
 
 
@@ -104,38 +99,22 @@ def guard(connection, loader, plan: list[tuple[Migration, bool]], *, consent: Co
 
 
 def want_consent(
-    connection, doing: str, lost: Sequence[object], *, yes: bool, without_backup: bool, so: str = "nothing was changed"
+    connection,
+    doing: str,
+    lost: Sequence[object],
+    *,
+    yes: bool,
+    require_backup: RequireBackup | None,
+    so: str = "nothing was changed",
 ) -> None:
-    """Raise Refusal unless `yes`, and there is a good backup or none is wanted; `doing` is the beginning of its sentence."""
+    """Raise Refusal unless `yes`, or what `require_backup` raises; `doing` is the beginning of the sentence."""
     if not yes:
         names = ", ".join(map(str, lost[:20])) + (f", and {len(lost) - 20} more" if len(lost) > 20 else "")
         raise Refusal(
             f"{doing} {names}, so {so}: take a backup (`manage.py dbbackup --verify`), then run the command again with --yes."
         )
-    if not without_backup:
+    if require_backup:
         require_backup(connection)
-
-
-def require_backup(connection) -> None:
-    """Raise Refusal where no good backup of the database is new enough, or its file is not the one that was stored."""
-    good, now = read_newest(connection).good, server_time(connection)
-    if good and not good.is_of_the_same(read_origin(connection)):
-        good = None  # Of a database that had this name before: what is here is not in it.
-    limit = settings.BACKUPS["max_age"]
-    if good is None or good.age(now) > limit:
-        newest = "there is none" if good is None else f"the newest is {span(good.age(now))} old"
-        raise Refusal(
-            f"A good backup newer than {span(limit)} is wanted before rows go, and {newest}:"
-            " run `manage.py dbbackup --verify`, or add --without-backup."
-        )
-    try:
-        with fetched(store_at(settings.BACKUPS["location"]), good, Progress()):
-            pass
-    except Unfit as error:
-        raise Refusal(
-            f"A good backup is wanted before rows go, and the newest cannot be used ({str(error).rstrip('.')}):"
-            " run `manage.py dbbackup --verify`, or add --without-backup."
-        ) from error
 
 
 def _named(plan: list[tuple[Migration, bool]]) -> str:

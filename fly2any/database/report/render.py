@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from .backup.inventory import Newest
-from .catalog import where
-from .contract import KINDS
-from .findings import Severity
-from .health.render import as_data, topic_lines, waived_lines
-from .printable import one_line, printable
-from .server import Server
-from .status import Group, Report
-from .units import size, span
+from ..backup.inventory import Newest
+from ..findings import Severity
+from ..health.render import as_data, topic_lines, waived_lines
+from ..printable import one_line, printable
+from ..schema import where
+from ..schema.contract import KINDS
+from ..server import Server
+from ..units import size, span
+from ..verification import Group, Report
 
 FORMAT = 1
 

@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from .catalog import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, quote
+from ..sql import literal, quote
+from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
 
 ALTER_WORDS = {"view": "VIEW", "materialized view": "MATERIALIZED VIEW", "foreign table": "FOREIGN TABLE"}
 
@@ -55,11 +56,6 @@ def repair_identity(column: Column, live: Column) -> str:
     sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
     largest = f"SELECT max({quote(column.name)}) FROM {quote(column.table)}"
     return "\n".join([*statements, f"SELECT setval({sequence}, COALESCE(({largest}), 0) + 1, false);"])
-
-
-def literal(text: str) -> str:
-    """Return `text` as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _comment(text: str) -> str:

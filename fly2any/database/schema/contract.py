@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .catalog import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
+from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
 
 PATH = Path(__file__).with_name("contract.json")
 FORMAT = 1

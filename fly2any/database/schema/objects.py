@@ -6,12 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from psycopg import sql
-
-
-def quote(name: str) -> str:
-    """Return `name` as an SQL identifier."""
-    return sql.Identifier(name).as_string(None)
+from ..sql import quote
 
 
 @dataclass(frozen=True, slots=True)

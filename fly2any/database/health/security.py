@@ -14,11 +14,11 @@ from django.db import Error, transaction
 
 from fly2any.postgres.url import is_local
 
-from .catalog import TRUSTED_SQL, quote
-from .diagnosis import sqlstate
-from .findings import Finding, Severity
-from .health.examine import Figure, Question, Reader
-from .ledgers import read_excess
+from ..errors import sqlstate
+from ..findings import Finding, Severity
+from ..schema.ledgers import read_excess
+from ..sql import TRUSTED_SQL, quote
+from .examine import Figure, Question, Reader
 
 # Memberships count: SET ROLE is all it takes.
 ROLE_SQL = """

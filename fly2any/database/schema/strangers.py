@@ -13,13 +13,12 @@ from django.db import Error, transaction
 
 from fly2any.postgres.schema import revoke_trigger
 
+from ..errors import Refusal, sqlstate
+from ..findings import Finding, Severity
+from ..server import read_home
+from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, catalogue, quote
 from . import contract as contracts
-from .catalog import TRUSTED_ROLES_SQL, TRUSTED_SQL, quote
-from .diagnosis import Refusal, sqlstate
-from .findings import Finding, Severity
 from .ledgers import LEDGERS
-from .server import read_home
-from .sql import catalogue
 
 # The owners of the functions, operators and types that the trigger with the oid {trigger} uses, its WHEN included; nothing is
 # recorded of PostgreSQL's own, nor of what belongs to the first superuser.

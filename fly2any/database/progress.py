@@ -6,7 +6,19 @@ import sys
 from typing import Any
 
 from .printable import printable
-from .watching import Progress
+
+
+class Progress:
+    """What is told while a run goes on; this one tells nobody."""
+
+    def say(self, sentence: str) -> None:
+        """Tell something worth a line."""
+
+    def show(self, what: str, percent: float | None) -> None:
+        """Show how far a statement is; `percent` is None where nobody knows."""
+
+    def clear(self) -> None:
+        """The statement is over."""
 
 
 class Terminal(Progress):

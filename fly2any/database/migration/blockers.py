@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from django.conf import settings
 from django.db import Error
 
-from .locks import BLOCKERS_SQL, MIGRATION_LOCK, Activity, cancel_waiters, read_activity, terminate
-from .sql import catalogue
+from ..progress import Progress
+from ..sql import catalogue
+from .lock import BLOCKERS_SQL, MIGRATION_LOCK, Activity, cancel_waiters, read_activity, terminate
 
 PROGRESS_SQL = """
     SELECT p.phase, p.blocks_done, p.blocks_total, p.tuples_done, p.tuples_total, p.lockers_done, p.lockers_total
@@ -35,19 +36,6 @@ PHASES = (
     ("index validation: scanning table", 85),
     ("waiting for old snapshots", 99),
 )
-
-
-class Progress:
-    """What is told while a run goes on; this one tells nobody."""
-
-    def say(self, sentence: str) -> None:
-        """Tell something worth a line."""
-
-    def show(self, what: str, percent: float | None) -> None:
-        """Show how far a statement is; `percent` is None where nobody knows."""
-
-    def clear(self) -> None:
-        """The statement is over."""
 
 
 @dataclass(frozen=True, slots=True)

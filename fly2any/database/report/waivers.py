@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from ..diagnosis import Refusal
+from ..errors import Refusal
 from ..findings import CODES, Finding, Severity
 
 # What the contract demands: a waiver would hide drift.

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from django.conf import settings
-
-from . import contract as contracts
-from . import journal
-from .catalog import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, quote, read_catalog
 from .clock import Clock, read_clock
-from .contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
-from .drift import compare
 from .findings import Finding, Severity
-from .health.waivers import Waiver, waive
-from .journal import Run, read_runs
-from .ledgers import untrusted_findings
 from .leftovers import read_leftovers
-from .locks import HOLDER_SQL, MIGRATION_LOCK, Activity, read_activity
-from .migration_state import MigrationState, read_migrations, unrecorded, unrecorded_findings
-from .prisma import PrismaMigration, read_prisma
+from .migration import journal
+from .migration.journal import Run, read_runs
+from .migration.lock import HOLDER_SQL, MIGRATION_LOCK, Activity, read_activity
+from .migration.prisma import PrismaMigration, read_prisma
+from .migration.state import MigrationState, read_migrations, unrecorded, unrecorded_findings
+from .report.waivers import Waiver, waive
+from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog
+from .schema import contract as contracts
+from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
+from .schema.drift import compare
+from .schema.ledgers import untrusted_findings
+from .schema.strangers import read_strangers
 from .server import Server, read_server
-from .sql import pinned, time_limits
-from .strangers import read_strangers
+from .sql import pinned, quote, snapshot
 
 if TYPE_CHECKING:
     from .backup.inventory import Newest
@@ -196,13 +193,6 @@ def for_release(report: Report) -> Report:
     """Return the report with what is waivable as notes: they do not stop a deploy, which cannot fix some of them and fixes others."""
     noted = (replace(f, severity=Severity.NOTE) if f.code.startswith(WAIVABLE) else f for f in report.findings)
     return replace(report, findings=tuple(noted))
-
-
-@contextmanager
-def snapshot(connection):
-    """Read everything inside in one read-only snapshot, waiting for no lock for long."""
-    with time_limits(connection, lock=settings.LOCK_TIMEOUT, snapshot=True):
-        yield
 
 
 def read_index_use(connection, *, schema: str) -> tuple[IndexUse, ...]:

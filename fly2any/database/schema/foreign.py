@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..findings import Finding, Severity
+from ..sql import quote
 from . import cures
-from .catalog import Catalog, Index, Key, Object, Table, quote, where
-from .findings import Finding, Severity
+from .objects import Catalog, Index, Key, Object, Table, where
 
 
 def in_the_way(expected: Catalog, foreign: Catalog, live_tables: tuple[Table, ...]) -> Iterator[Finding]:

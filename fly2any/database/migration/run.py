@@ -13,17 +13,19 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.db import Error, connections
 
-from . import contract as contracts
+from ..errors import Refusal, first_line, sqlstate
+from ..progress import Progress
+from ..schema import Index, read_catalog
+from ..schema import contract as contracts
+from ..schema.ledgers import protect
+from ..schema.strangers import keep_strangers_out
+from ..sql import quote
+from ..units import span
 from . import journal
-from .catalog import Index, quote, read_catalog
-from .diagnosis import Refusal, first_line, sqlstate
-from .ledgers import protect
-from .locks import DEADLOCK, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, cancel_waiters, terminate, try_again
+from .blockers import Watcher, say_cancelled
+from .lock import DEADLOCK, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, cancel_waiters, terminate, try_again
 from .losses import Consent
 from .reversing import Reversal
-from .strangers import keep_strangers_out
-from .units import span
-from .watching import Progress, Watcher, say_cancelled
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from django.db.migrations.executor import MigrationExecutor
 
 from .losses import Consent
-from .migrating import Run
-from .states import LazyState
+from .models import LazyState
+from .run import Run
 
 
 class Executor(MigrationExecutor):

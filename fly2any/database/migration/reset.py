@@ -7,20 +7,19 @@ from dataclasses import dataclass, replace
 from django.conf import settings
 from django.db.migrations.executor import MigrationExecutor
 
-from . import contract as contracts
+from ..errors import Refusal
+from ..progress import Progress
+from ..schema import contract as contracts
+from ..schema import read_catalog, relative
+from ..schema.contract import PHASE7_APPS
+from ..schema.drift import compare
+from ..schema.strangers import refuse_strangers
+from ..server import read_schema
+from ..sql import catalogue, quote, snapshot
 from . import journal
-from .catalog import quote, read_catalog, relative
-from .contract import PHASE7_APPS
-from .diagnosis import Refusal
-from .drift import compare
 from .executor import Executor
 from .losses import MOST_COUNTED, Consent, Loss
-from .migrating import migrating
-from .server import read_schema
-from .sql import catalogue
-from .status import snapshot
-from .strangers import refuse_strangers
-from .watching import Progress
+from .run import migrating
 
 # What hangs on our tables without being ours: they cannot be dropped before it is.
 HANGING_SQL = """

@@ -1,0 +1,40 @@
+"""The good backup that is wanted before rows go."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from ..clock import server_time
+from ..errors import Refusal, Unfit
+from ..progress import Progress
+from ..server import read_origin
+from ..units import span
+from .inventory import read_newest
+from .store import fetched, store_at
+
+
+def backup_required(*, without_backup: bool):
+    """Return `require_backup`, None `without_backup`: what a command that takes rows away asks for."""
+    return None if without_backup else require_backup
+
+
+def require_backup(connection) -> None:
+    """Raise Refusal where no good backup of the database is new enough, or its file is not the one that was stored."""
+    good, now = read_newest(connection).good, server_time(connection)
+    if good and not good.is_of_the_same(read_origin(connection)):
+        good = None  # Of a database that had this name before: what is here is not in it.
+    limit = settings.BACKUPS["max_age"]
+    if good is None or good.age(now) > limit:
+        newest = "there is none" if good is None else f"the newest is {span(good.age(now))} old"
+        raise Refusal(
+            f"A good backup newer than {span(limit)} is wanted before rows go, and {newest}:"
+            " run `manage.py dbbackup --verify`, or add --without-backup."
+        )
+    try:
+        with fetched(store_at(settings.BACKUPS["location"]), good, Progress()):
+            pass
+    except Unfit as error:
+        raise Refusal(
+            f"A good backup is wanted before rows go, and the newest cannot be used ({str(error).rstrip('.')}):"
+            " run `manage.py dbbackup --verify`, or add --without-backup."
+        ) from error

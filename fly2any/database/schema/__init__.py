@@ -1,0 +1,19 @@
+"""The live catalogue as plain values."""
+
+from .catalog import read_catalog, relative
+from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, key_of, where
+
+__all__ = [
+    "Catalog",
+    "Check",
+    "Column",
+    "ForeignKey",
+    "Index",
+    "Key",
+    "Object",
+    "Table",
+    "key_of",
+    "read_catalog",
+    "relative",
+    "where",
+]
