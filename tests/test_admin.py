@@ -1,4 +1,4 @@
-"""The admin over all 18 tables: each page opens, nothing secret is on it, and no lookup asks for it."""
+"""The admin over all 18 tables: what a person does there, beyond what the conformance kit proves of every table."""
 
 import pytest
 from django.apps import apps
@@ -6,9 +6,9 @@ from django.contrib import admin
 from django.db import connection
 from django.urls import reverse
 
-from accounts.models import Account, Session, User, UserPreferences, VerificationToken
+from accounts.models import User, UserPreferences
 from ai_consultant.models import Conversation, Message
-from engagement.models import Notification, PushSubscription, UserActivity, UserSession
+from engagement.models import Notification, UserActivity
 from fly2any.administration.counts import MOST_COUNTED
 from fly2any.database.schema.contract import PHASE7_APPS
 from fly2any.database.seed import seed
@@ -16,13 +16,7 @@ from tests.database.test_dbseed import DAY
 from travel.models import PriceAlert
 
 MODELS = [model for app in PHASE7_APPS for model in apps.get_app_config(app).get_models()]
-CANARY = "canary-9f3a"
 THE_STAFF = {User: {"email": "staff@demo.fly2any.example"}}
-SECRETS = [
-    (User, "password"), (Account, "refresh_token"), (Account, "access_token"), (Account, "id_token"), (Account, "session_state"),
-    (Session, "session_token"), (VerificationToken, "token"), (PushSubscription, "endpoint"), (PushSubscription, "p256dh"),
-    (PushSubscription, "auth"), (UserSession, "token"),
-]  # fmt: skip
 
 
 @pytest.fixture
@@ -40,9 +34,6 @@ def page(model, name, *arguments):
 def rows(django_db_setup, django_db_blocker):
     with django_db_blocker.unblock():
         seed(connection, users=60, seed=1, until=DAY)
-        for model, field in SECRETS:
-            for number, row in enumerate(model.objects.order_by("pk")):
-                model.objects.filter(pk=row.pk).update(**{field: f"{CANARY}-{field}-{number}"})
         yield
         with connection.cursor() as cursor:
             tables = ", ".join(connection.ops.quote_name(model._meta.db_table) for model in MODELS)
@@ -56,38 +47,6 @@ def test_all_18_tables_are_in_the_admin_under_their_four_groups(staff):
     text = staff.get(reverse("admin:index")).content.decode()
     for app in PHASE7_APPS:
         assert f"/admin/{app}/" in text
-
-
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.db_table)
-def test_every_list_and_detail_page_opens_and_shows_no_secret(model, staff, rows, django_assert_max_num_queries):
-    row = model.objects.exclude(**THE_STAFF.get(model, {})).first()
-
-    with django_assert_max_num_queries(12):
-        listing = staff.get(page(model, "changelist"))
-    detail = staff.get(page(model, "change", row.pk))
-
-    assert (listing.status_code, detail.status_code) == (200, 200)
-    assert str(row) in detail.content.decode() or row.pk in detail.content.decode()
-    assert CANARY not in listing.content.decode() + detail.content.decode()
-
-
-@pytest.mark.parametrize(
-    "model", [model for model in MODELS if admin.site._registry[model].search], ids=lambda model: model._meta.db_table
-)
-def test_a_search_finds_a_row_by_its_id(model, staff, rows):
-    row = model.objects.order_by("pk").last()
-
-    found = staff.get(page(model, "changelist"), {"q": row.pk}).context["cl"].result_list
-
-    assert list(found) == [row]
-
-
-@pytest.mark.parametrize(("model", "field"), SECRETS, ids=lambda value: getattr(value, "__name__", value))
-def test_no_lookup_asks_for_a_secret(model, field, staff, rows):
-    for lookup in (field, f"{field}__startswith", "user__password__startswith"):
-        response = staff.get(page(model, "changelist"), {lookup: CANARY})
-        # Django's answer to a lookup that is not allowed: a bad request.
-        assert response.status_code == 400
 
 
 def test_rows_of_a_user_are_reached_by_a_link(staff, rows):
@@ -118,28 +77,6 @@ def test_deleting_a_user_says_what_goes_with_it_and_does_it(staff, rows):
     assert f"<li>Messages: {said}</li>" in asked
     assert not User.objects.filter(pk=user.pk).exists()
     assert not Notification.objects.filter(user_id=user.pk).exists()
-
-
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.db_table)
-def test_odd_values_are_shown_and_never_an_error(model, staff, rows):
-    row = model.objects.exclude(**THE_STAFF.get(model, {})).first()
-    odd = {
-        field.name: {
-            "JSONField": None,
-            "BooleanField": True,
-            "DateTimeField": "1066-10-14T00:00:00Z",
-            "FloatField": float("nan"),
-        }.get(field.get_internal_type(), -1 if "Integer" in field.get_internal_type() else f"‮{field.name} <b>&")
-        for field in model._meta.local_fields
-        if not (field.primary_key or field.remote_field or field.unique or field.get_internal_type() == "ArrayField")
-    }
-    odd = {name: ([None] if value is None and not model._meta.get_field(name).null else value) for name, value in odd.items()}
-    model.objects.filter(pk=row.pk).update(**odd)
-
-    for url in (page(model, "changelist"), page(model, "change", row.pk)):
-        response = staff.get(url)
-        assert response.status_code == 200
-        assert "<b>&" not in response.content.decode()
 
 
 def test_a_value_that_no_choice_names_stays_when_something_else_is_changed(staff):

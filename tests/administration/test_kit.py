@@ -51,6 +51,9 @@ def test_every_list_is_few_queries_and_none_reads_a_large_table_to_its_end(model
         large = {name for (name,) in cursor.fetchall()}
     addresses = lists_of(client, model)
     assert len(addresses) > 2
+    row = others(model, client).order_by("pk").last()
+    if row is not None and admin.site._registry[model].search:
+        assert list(client.get(address(model), {"q": row.pk}).context["cl"].result_list) == [row]
 
     for url in addresses:
         with CaptureQueriesContext(connection) as captured:
