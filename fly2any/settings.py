@@ -315,7 +315,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "accounts.passwords.LongestPasswordValidator"},
 ]
 
-AUTHENTICATION_BACKENDS = ["fly2any.administration.backends.LockoutBackend", "django.contrib.auth.backends.ModelBackend"]
+AUTHENTICATION_BACKENDS = ["fly2any.administration.backends.LockoutBackend", "fly2any.administration.backends.PasswordBackend"]
 # Five wrong passwords for an address from one place close it there for a quarter of an hour.
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)

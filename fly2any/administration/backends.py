@@ -7,13 +7,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import wraps
 from threading import Lock
 
 from axes.backends import AxesStandaloneBackend
+from axes.handlers.proxy import AxesProxyHandler
 from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.models import AnonymousUser
 from django.core import signing
+from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connection, transaction
 from django.http import HttpResponse
 
@@ -21,6 +27,7 @@ from fly2any.database.migration.lock import SIGN_IN_LOCK
 
 from .accesses import network_of
 
+User = get_user_model()
 TURN_SQL = "SELECT pg_catalog.pg_try_advisory_xact_lock(%s, pg_catalog.hashtext(%s))"
 PATIENCE = 2.0  # Seconds that a sign-in waits.
 PAUSE = 0.05  # Seconds until it tries again.
@@ -34,10 +41,7 @@ class Crowd(Exception):  # noqa: N818  Nothing is broken: others are at it.
 
 
 class Places:
-    """Places for sign-ins in a process, `number` in all and `each` for one client; one at a time has its turn.
-
-    A turn has a transaction, and so a server connection of a pooler, while a hash is computed.
-    """
+    """Places for sign-ins in a process, `number` in all and `each` for one client; one at a time has its turn, and computes a hash."""
 
     def __init__(self, number: int, *, each: int) -> None:
         self.number, self.each = number, each
@@ -106,6 +110,47 @@ class LockoutBackend(AxesStandaloneBackend):
         return super().authenticate(request, username, password, **kwargs)
 
 
+class PasswordBackend(ModelBackend):
+    """Django's, which takes what verify() computed before the transaction of the sign-in began."""
+
+    def authenticate(self, request, username=None, password=None, **kwargs):
+        verified = getattr(request, "verified", None)
+        if verified is None or (verified.username, verified.password) != (username, password):
+            return super().authenticate(request, username, password, **kwargs)
+        user = User._default_manager.filter(**{User.USERNAME_FIELD: username}).first()
+        if (user.password if user else None) != verified.hash:  # It was changed meanwhile.
+            return super().authenticate(request, username, password, **kwargs)
+        return user if verified.is_right and self.user_can_authenticate(user) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a user sent to sign in, whether it is right, and the stored hash that it was compared with, None of nobody."""
+
+    username: str
+    password: str = field(repr=False)
+    hash: str | None = field(repr=False)
+    is_right: bool
+
+
+def verify(request, form: type[AuthenticationForm]) -> None:
+    """Compute the hash of the password that `request` sends, while no transaction keeps a pooler's server connection.
+
+    Whether it may be tried at all is asked here so that a client which is locked out has no hash computed, and again inside
+    the transaction, whose answer counts.
+    """
+    sent = form(request, data=request.POST)
+    try:
+        username, password = (sent.fields[name].clean(sent[name].data) for name in ("username", "password"))
+    except ValidationError:
+        return
+    if not AxesProxyHandler.is_allowed(request, {"username": username}):
+        return
+    user = User._default_manager.filter(**{User.USERNAME_FIELD: username}).first()
+    is_right = user.check_password(password) if user else bool(User().set_password(password))  # As long for nobody.
+    request.verified = Verified(username, password, user.password if user else None, is_right)
+
+
 def take_turn(request, username) -> None:
     """Keep others from signing `username` in from the same place until the transaction ends; raise Crowd where one is at it.
 
@@ -118,18 +163,22 @@ def take_turn(request, username) -> None:
             raise Crowd
 
 
-def in_turn(view):
+def in_turn(view, *, before=lambda request: None):
     """Return `view`, which takes its turn in a transaction; without a turn that ends, and is begun anew.
+
+    `before` is called once, in the turn and before the transaction.
 
     Who waits holds no server connection of a pooler: the site needs them. The answer is 429 where no turn comes.
     """
 
     @wraps(view)
     def answer(request, *args, **kwargs):
-        ends = time.monotonic() + PATIENCE
         try:
             places, client = place_for(request)
             with places.place(client):
+                with places.turn_within(PATIENCE):
+                    before(request)
+                ends = time.monotonic() + PATIENCE
                 while (left := ends - time.monotonic()) > 0:
                     with places.turn_within(left), suppress(Crowd), transaction.atomic():
                         return view(request, *args, **kwargs)

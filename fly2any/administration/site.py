@@ -1,5 +1,5 @@
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from urllib.parse import urlencode
 
 from axes.handlers.proxy import AxesProxyHandler
@@ -26,7 +26,7 @@ from fly2any.database.report.waivers import read_waivers
 from fly2any.database.retention.rules import switched_on
 from fly2any.database.verification import waived
 
-from .backends import in_turn, remember_device, signing_out, take_turn
+from .backends import in_turn, remember_device, signing_out, take_turn, verify
 from .dashboard import read_backups, read_state, read_tables, read_tiles
 from .deadlines import in_time
 from .filters import BadParameter
@@ -162,7 +162,7 @@ class AdminSite(admin.AdminSite):
             wanted = urlencode({"next": request.GET.get("next", "")})
             return HttpResponseRedirect(f"{reverse('admin:second_factor', current_app=self.name)}?{wanted}")
         login = super().login
-        view = in_turn(login) if request.method == "POST" else login
+        view = in_turn(login, before=partial(verify, form=self.login_form)) if request.method == "POST" else login
         response = self.or_refused(view, in_place=True)(request, extra_context)
         if request.method == "POST" and request.user.is_authenticated:
             remember_device(request, response)

@@ -199,6 +199,28 @@ def test_a_sign_in_that_waits_for_its_turn_is_in_no_transaction(client):
     assert seen.count(1) > len(seen) / 2  # The other's own.
 
 
+def test_a_passwords_hash_is_computed_in_no_transaction(client, monkeypatch, settings):
+    settings.SECOND_FACTOR = False
+    monkeypatch.setattr(passwords, "ROUNDS", 4)
+    boss = User.objects.create_superuser("a@example.com", "p")
+    real, seen, statuses = passwords.verify, [], []
+
+    def verify(password, stored):
+        seen.append(connection.in_atomic_block)
+        return real(password, stored)
+
+    monkeypatch.setattr(passwords, "verify", verify)
+    statuses += [guess(client)[0], guess(client)[0]]
+    for name in ("A@example.com", "nobody@example.com"):
+        statuses.append(client.post(reverse("admin:login"), {"username": name, "password": "p"}).status_code)
+    boss.set_password("other")
+    boss.save()
+    statuses += [guess(Client())[0] for _ in range(6)]
+
+    assert statuses == [302, 302, 200, 200, *[200] * 4, 429, 429]
+    assert seen == [False] * len(seen)
+
+
 def test_sign_ins_of_one_network_leave_a_place_for_others_and_all_leave_threads(client):
     strangers = backends.strangers
     with ExitStack() as stack:

@@ -65,7 +65,7 @@ def get(path):
 
 for path in ("/health/live", "/health/ready", "/metrics"):
     get(path)
-client.force_login(User.objects.filter(is_superuser=True).get(), backend="django.contrib.auth.backends.ModelBackend")
+client.force_login(User.objects.filter(is_superuser=True).get(), backend="fly2any.administration.backends.PasswordBackend")
 get(reverse("admin:index"))
 get(reverse("admin:database"))
 admin.autodiscover()
