@@ -6,7 +6,7 @@ import os
 from django.apps import apps
 from django.db import models
 
-from fly2any.database.contract import PHASE7_APPS
+from fly2any.database.schema.contract import PHASE7_APPS
 from tests.commands import PROJECT
 
 PAGE = PROJECT / "docs" / "reference" / "querysets.md"
