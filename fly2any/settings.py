@@ -1,254 +1,83 @@
-"""Settings of the Fly2Any database. The environment (and `.env`) is read here and nowhere else.
+"""Django's settings of the Fly2Any database. Environment variables and `.env` are read here and nowhere else.
 
-Without POSTGRES_URL or DATABASE_URL the project is in development: embedded server, DEBUG, a key of its own making.
+docs/reference/settings.md lists the variables. Without POSTGRES_URL or DATABASE_URL the project is in development: embedded
+server, DEBUG, a key of its own making.
 """
 
-import contextlib
-import io
 import os
-import re
-import secrets
 from datetime import timedelta
 from pathlib import Path
 
-import environ
-from django.core.exceptions import ImproperlyConfigured
-
-from fly2any.postgres import embedded, url
+from fly2any.environment import Env, kept_key
+from fly2any.postgres.url import LIBPQS_PLACE, embedded_database
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-# The same database without a pooler, as Vercel, Prisma, Neon and Railway call it.
-DIRECT_URLS = ("POSTGRES_URL_NON_POOLING", "DIRECT_URL", "DATABASE_URL_UNPOOLED", "DATABASE_UNPOOLED_URL")
-# A database of PostgreSQL, as Prisma, JDBC, SQLAlchemy and Neon's console also write it; some files keep the quotes.
-LIKE_A_URL = re.compile(r"""\s*(psql\s+(-\S+\s+)*)?["']?[\w.+:-]*(postgres(ql)?|pgsql|postgis|prisma)(\+\w+)?://""", re.I)
-OF_OTHER_DATABASES = re.compile(r"(\w+_)?(SHADOW|TEST)(_\w+)?")  # As Prisma's SHADOW_DATABASE_URL: never the site's own.
-SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
-PLATFORMS_COMMIT = ("VERCEL_GIT_COMMIT_SHA", "RAILWAY_GIT_COMMIT_SHA", "RENDER_GIT_COMMIT", "SOURCE_VERSION", "GITHUB_SHA")
 
-
-def read_env_file(path):
-    """Put the lines of `.env` into the environment, which wins; refuse what is not `NAME=value` without showing it."""
-    if not path.is_file():
-        return
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ImproperlyConfigured(f"{path} is not UTF-8: save it as UTF-8.") from None
-    except PermissionError:
-        raise ImproperlyConfigured(f"{path} may not be read: run the command as its owner.") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip() and not line.lstrip().startswith("#") and not re.match(r"\s*(export\s+)?[A-Za-z_]\w*\s*=", line):
-            raise ImproperlyConfigured(f"Line {number} of {path} is not NAME=value: correct it.")
-        name, _, value = line.strip().removeprefix("export ").partition("=")
-        if os.environ.get(name.strip()) == "" and LIKE_A_URL.match(value):  # It would be the embedded server, in silence.
-            raise ImproperlyConfigured(
-                f"{name.strip()} is empty in the environment and set in {path}: unset it in the environment, or remove it from the file."
-            )
-    environ.Env.read_env(io.StringIO("\n".join(re.sub(r"^\s*((?:export\s+)?\w+)\s*=\s*", r"\1=", line) for line in lines)))
-
-
-def switch(variable, default):
-    """Return a variable that is on or off."""
-    word = os.environ.get(variable, "").strip().lower()
-    words = {
-        "": default,
-        **dict.fromkeys(["1", "true", "yes", "on"], True),
-        **dict.fromkeys(["0", "false", "no", "off"], False),
-    }
-    if word not in words:
-        raise ImproperlyConfigured(f"{variable} is neither true nor false: set it to one of them.")
-    return words[word]
-
-
-def numbers(variable, default, many):
-    """Return the whole numbers of a variable that has `many`, with commas between."""
-    words = (os.environ.get(variable, "").strip() or default).split(",")
-    if len(words) != many or not all(word.strip().isdecimal() and word.isascii() and len(word) < 6 for word in words):
-        raise ImproperlyConfigured(
-            f"{variable} is not {'a number' if many == 1 else f'{many} numbers'} as in {default}: correct it."
-        )
-    return [int(word) for word in words]
-
-
-def days(variable):
-    """Return a variable as `table=days,table=days` as a dictionary."""
-    found = {}
-    for entry in filter(None, map(str.strip, os.environ.get(variable, "").split(","))):
-        name, equals, number = (word.strip() for word in entry.partition("="))
-        if not (name and equals and number.isascii() and number.isdecimal() and len(number) < 6) or name in found:
-            raise ImproperlyConfigured(
-                f"{variable} is not table=days,table=days, each table once, at “{entry[:40]}”: correct it."
-            )
-        found[name] = int(number)
-    return found
-
-
-def first_url(*variables):
-    """Return (variable, URL) of the first of `variables` that is set, or None."""
-    for variable in variables:
-        if value := os.environ.get(variable, "").strip():
-            return variable, value
-    return None
-
-
-def not_used(used, variables):
-    """Return the sentence that names those of `variables` whose URL is not that of the database `used`, "" without one."""
-    names = []
-    for name in variables:
-        try:
-            same = url.is_same_database(used, url.parse(os.environ[name], variable=name))
-        except ImproperlyConfigured:  # Whatever it leads to, this project could not use it.
-            same = False
-        if not same and not OF_OTHER_DATABASES.fullmatch(name):
-            names.append(name)
-    if not names:
-        return ""
-    where = f'database "{used["NAME"]}" at {used["HOST"] or "the local socket"}, port {used["PORT"] or 5432}'
-    many = len(names) > 1
-    return f"{used['VARIABLE']} is used: {where}. {', '.join(names)} {'differ' if many else 'differs'} and {'are' if many else 'is'} not used."
-
-
-def embedded_database(home, **settings):
-    """Return the DATABASES entry of the embedded server in the folder `home`, with `settings` of postgresql.conf."""
-    home = home.resolve()
-    return {
-        "ENGINE": "fly2any.postgres",
-        "NAME": "fly2any",
-        "USER": embedded.SUPERUSER,
-        "HOST": str(embedded.socket_folder(home)),
-        "OPTIONS": {"connect_timeout": url.CONNECT_TIMEOUT, "application_name": "fly2any"},
-        "EMBEDDED": {"HOME": home, "NAME": "fly2any", "SETTINGS": settings},
-    }
-
-
-def pool(given):
-    """Return the options of psycopg's pool for the processes that serve pages, None for no pool.
-
-    `given` are Prisma's parameters in the URL, which DATABASE_POOL_MAX overrides. A serverless function serves one request
-    at a time and is frozen in between: a pool would only keep connections from others.
-    """
-    default = 0 if SERVERLESS else given.get("max_size", 5 if DEVELOPMENT else 10)
-    most = os.environ.get("DATABASE_POOL_MAX", "").strip() or str(default)
-    if not most.isdecimal() or int(most) > 10_000:
-        raise ImproperlyConfigured("DATABASE_POOL_MAX is not a number from 0 (no pool) to 10000: correct it.")
-    # Seconds: to wait for one, and to go on trying to make one before a new request tries anew.
-    return {"min_size": 0, "timeout": 5, "reconnect_timeout": 5, **given, "max_size": int(most)} if int(most) else None
-
-
-def development_key():
-    """Return the key in `.secret_key`, made on first use: sessions outlive a restart, and no key is in the repository."""
-    path = BASE_DIR / ".secret_key"
-    try:
-        if not path.exists():
-            fresh = path.with_name(f".secret_key.{secrets.token_hex(8)}")
-            fresh.touch(mode=0o600)
-            fresh.write_text(secrets.token_urlsafe(50))
-            with contextlib.suppress(FileExistsError):
-                path.hardlink_to(fresh)  # The first process wins; a reader never sees half a key.
-            fresh.unlink()
-        return path.read_text()
-    except OSError as error:
-        raise ImproperlyConfigured(
-            f"{path} cannot be read or made ({error.strerror}): run the command as the project's owner, or set SECRET_KEY."
-        ) from error
-
-
-def required(variable, example):
-    value = os.environ.get(variable, "").strip()
-    if not value:
-        raise ImproperlyConfigured(
-            f"{variable} is not set, and with {given[0]} this is production: set it, for example {example}."
-        )
-    return value
-
-
-def hosts(text):
-    return [host.strip() for host in text.split(",") if host.strip()]
-
-
-def keys(variable):
-    """Return the keys in `variable`, separated by commas. Pieces of one key that has commas are short, and easy to guess."""
-    found = hosts(os.environ.get(variable, ""))
-    if any(len(key) < 32 for key in found):
-        raise ImproperlyConfigured(
-            f"{variable} has a key of fewer than 32 characters, or one with a comma, which separates keys: use keys of"
-            " `openssl rand -base64 48`. A key with a comma cannot be named here: what it signed is no longer accepted."
-        )
-    return found
-
-
-def refuse_other_encodings(*variables):
-    """Raise ImproperlyConfigured for the first of `variables` that is not UTF-8: no database, log or page could hold it."""
-    for variable in variables:
-        try:
-            os.environ.get(variable, "").encode()
-        except UnicodeEncodeError:
-            raise ImproperlyConfigured(f"{variable} is not UTF-8: write it in UTF-8.") from None
-
-
-read_env_file(BASE_DIR / ".env")
-refuse_other_encodings(
-    "SECRET_KEY",
-    "SECRET_KEY_FALLBACKS",
-    "BACKUP_SIGNING_KEY",
-    "ALLOWED_HOSTS",
-    "CODE_VERSION",
-    *PLATFORMS_COMMIT,
-    "RETENTION",
-    "ARCHIVE_LOCATION",
-)
-refuse_other_encodings("BACKUP_LOCATION", "BACKUP_RECIPIENT", "BACKUP_IDENTITY_FILE")
-for name in url.LIBPQS_PLACE:
+env = Env()
+env.read_file(BASE_DIR / ".env")
+for name in LIBPQS_PLACE:
     os.environ.pop(name, None)
-given = first_url("POSTGRES_URL", "DATABASE_URL")
-others = sorted(name for name, value in os.environ.items() if LIKE_A_URL.match(value))
-if not given and (found := [*others, *filter(os.environ.get, ["POSTGRES_HOST"])]):  # Vercel's, beside the URL.
-    raise ImproperlyConfigured(
-        f"{found[0]} is set, and neither POSTGRES_URL nor DATABASE_URL: set POSTGRES_URL to the URL of the database, or unset {found[0]}."
-    )
-DEVELOPMENT = given is None
-DEBUG = switch("DEBUG", DEVELOPMENT)
-SERVERLESS = any(map(os.environ.get, SERVERLESS_MARKS))
-# The version of this code, for the journal of migrations: as the platform tells it, else git is asked.
-CODE_VERSION = os.environ.get("CODE_VERSION") or next(filter(None, map(os.environ.get, PLATFORMS_COMMIT)), "")
 
-URLS_NOT_USED = ""  # A sentence, where a variable names another database than ours.
-if given is None:
-    DATABASES = {"default": embedded_database(BASE_DIR / ".postgres")}
-    DATABASE_VARIABLE = "POSTGRES_URL"
+DATABASE_VARIABLE = env.first("POSTGRES_URL", "DATABASE_URL")  # As messages call it.
+DEVELOPMENT = DATABASE_VARIABLE not in env
+DEBUG = env.bool("DEBUG", default=DEVELOPMENT)
+SERVERLESS = "VERCEL" in env or "AWS_LAMBDA_FUNCTION_NAME" in env
+# The version of this code, for the journal of migrations: as the platform tells it, else git is asked.
+CODE_VERSION = env.str(
+    env.first(
+        "CODE_VERSION",
+        "VERCEL_GIT_COMMIT_SHA",
+        "RAILWAY_GIT_COMMIT_SHA",
+        "RENDER_GIT_COMMIT",
+        "SOURCE_VERSION",
+        "GITHUB_SHA",
+    ),
+    default="",
+)
+
+# The same database without a pooler, as Vercel, Prisma, Neon and Railway call it.
+DIRECT_VARIABLE = env.first("POSTGRES_URL_NON_POOLING", "DIRECT_URL", "DATABASE_URL_UNPOOLED", "DATABASE_UNPOOLED_URL")
+DATABASES = {"default": env.db(DATABASE_VARIABLE) or embedded_database(BASE_DIR / ".postgres")}
+if DEVELOPMENT:
+    env.refuse_urls()
+    URLS_NOT_USED = ""
 else:
-    DATABASE_VARIABLE = given[0]  # As messages call it.
-    DATABASES = {"default": url.parse(given[1], variable=given[0])}
-    # For what needs a session of its own, where POSTGRES_URL leads through a pooler.
-    if direct := first_url(*DIRECT_URLS):
-        DATABASES["default"]["DIRECT"] = url.parse(direct[1], variable=direct[0])
-        if schema := DATABASES["default"]["OPTIONS"].get("options"):
-            DATABASES["default"]["DIRECT"]["OPTIONS"].setdefault("options", schema)
     # Where the direct URL leads is compared when it is used.
-    read = {given[0], "POSTGRES_REPLICA_URL", *(direct or ())[:1]}
-    URLS_NOT_USED = not_used(DATABASES["default"], [name for name in others if name not in read])
+    URLS_NOT_USED = env.urls_not_used(DATABASES["default"], DATABASE_VARIABLE, DIRECT_VARIABLE, "POSTGRES_REPLICA_URL")
+    if direct := env.db(DIRECT_VARIABLE):
+        DATABASES["default"]["DIRECT"] = direct
+if replica := env.db("POSTGRES_REPLICA_URL"):
+    # Pages wait for it, and can do without: each makes a connection, which says within 2 s whether the server answers.
+    replica["OPTIONS"] |= {"connect_timeout": 2, "tcp_user_timeout": 5000}
+    DATABASES["replica"] = {**replica, "POOL": None, "TEST": {"MIRROR": "default"}}
+if schema := DATABASES["default"]["OPTIONS"].get("options"):
+    for database in filter(None, [DATABASES["default"].get("DIRECT"), DATABASES.get("replica")]):
+        database["OPTIONS"].setdefault("options", schema)
+DATABASE_ROUTERS = ["fly2any.administration.replica.Router"]
+REPLICA_MAX_LAG = env.int("REPLICA_MAX_LAG", default=10)  # Seconds.
 
 # A connection of the pool is asked before it is used: the server may have ended it, as after a restore.
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
-DATABASES["default"]["POOL"] = pool(DATABASES["default"].get("POOL", {}))
-
-DATABASE_ROUTERS = ["fly2any.administration.replica.Router"]
-if replica := first_url("POSTGRES_REPLICA_URL"):
-    DATABASES["replica"] = url.parse(replica[1], variable=replica[0])
-    # Pages wait for it, and can do without: each makes a connection, which says within 2 s whether the server answers.
-    DATABASES["replica"]["OPTIONS"] |= {"connect_timeout": 2, "tcp_user_timeout": 5000}
-    DATABASES["replica"] |= {"POOL": None, "TEST": {"MIRROR": "default"}}
-    if schema := DATABASES["default"]["OPTIONS"].get("options"):
-        DATABASES["replica"]["OPTIONS"].setdefault("options", schema)
-REPLICA_MAX_LAG = numbers("REPLICA_MAX_LAG", "10", 1)[0]  # Seconds.
+# psycopg's pool, for the processes that serve pages. A serverless function serves one request at a time and is frozen in
+# between: a pool would only keep connections from others.
+POOL = DATABASES["default"].get("POOL", {})  # From Prisma's parameters in the URL.
+POOL_MAX = env.int(
+    "DATABASE_POOL_MAX",
+    default=0 if SERVERLESS else POOL.get("max_size", 5 if DEVELOPMENT else 10),
+    most=10_000,
+    zero="0 (no pool)",
+)
+# Seconds: to wait for a connection, and to go on trying to make one before a new request tries anew.
+POOL = {"min_size": 0, "timeout": 5, "reconnect_timeout": 5, **POOL, "max_size": POOL_MAX}
+DATABASES["default"]["POOL"] = POOL if POOL_MAX else None
 
 if DEVELOPMENT:
-    SECRET_KEY = os.environ.get("SECRET_KEY") or development_key()
-    ALLOWED_HOSTS = hosts(os.environ.get("ALLOWED_HOSTS", "")) or ["localhost", "127.0.0.1", "[::1]", "testserver"]
+    SECRET_KEY = env.str("SECRET_KEY", default="") or kept_key(BASE_DIR / ".secret_key")
+    ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", "testserver"])
 else:
-    SECRET_KEY = required("SECRET_KEY", 'SECRET_KEY="$(openssl rand -base64 48)"')
-    ALLOWED_HOSTS = hosts(required("ALLOWED_HOSTS", "ALLOWED_HOSTS=admin.example.com"))
-SECRET_KEY_FALLBACKS = keys("SECRET_KEY_FALLBACKS")  # Older ones, still good for what they signed.
+    SECRET_KEY = env.str("SECRET_KEY", example='SECRET_KEY="$(openssl rand -base64 48)"')
+    ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", example="ALLOWED_HOSTS=admin.example.com")
+SECRET_KEY_FALLBACKS = env.keys("SECRET_KEY_FALLBACKS", default=[])  # Older ones, still good for what they signed.
 
 INSTALLED_APPS = [
     "fly2any.administration.apps.AdministrationConfig",
@@ -336,43 +165,37 @@ SILENCED_SYSTEM_CHECKS = ["otp_webauthn.E010", "otp_webauthn.E030"]
 OTP_WEBAUTHN_HELPER_CLASS = "fly2any.administration.passkeys.Helper"
 LOGIN_REDIRECT_URL = "admin:index"
 # Whether the admin asks staff for a second factor, which they set up at their first sign-in.
-SECOND_FACTOR = switch("SECOND_FACTOR", not DEBUG)
+SECOND_FACTOR = env.bool("SECOND_FACTOR", default=not DEBUG)
 
 BACKUPS = {
     # A folder, or s3://bucket/folder; in production nowhere until it is said.
-    "location": os.environ.get("BACKUP_LOCATION", "").strip() or (str(BASE_DIR / "backups") if DEVELOPMENT else ""),
-    "expected": bool(os.environ.get("BACKUP_LOCATION", "").strip()),  # Whether dbstatus warns where no good one is new enough.
-    "keep": numbers("BACKUP_KEEP", "7,4,12", 3),  # The last good ones of so many days, weeks and months.
-    "max_age": timedelta(hours=numbers("BACKUP_MAX_AGE", "26", 1)[0]),
-    "verify_timeout": numbers("BACKUP_VERIFY_TIMEOUT", "21600", 1)[0],  # Seconds for a trial restore; 0 for no limit.
-    "recipient": os.environ.get("BACKUP_RECIPIENT", "").strip(),
+    "location": env.str("BACKUP_LOCATION", default=str(BASE_DIR / "backups") if DEVELOPMENT else ""),
+    "expected": "BACKUP_LOCATION" in env,  # Whether dbstatus warns where no good one is new enough.
+    "keep": env.list(
+        "BACKUP_KEEP", cast=int, default=[7, 4, 12], length=3
+    ),  # The last good ones of so many days, weeks and months.
+    "max_age": timedelta(hours=env.int("BACKUP_MAX_AGE", default=26)),
+    "verify_timeout": env.int("BACKUP_VERIFY_TIMEOUT", default=21_600),  # Seconds for a trial restore; 0 for no limit.
+    "recipient": env.str("BACKUP_RECIPIENT", default=""),
     # The first signs, each of them verifies.
-    "signing_keys": keys("BACKUP_SIGNING_KEY") or [SECRET_KEY, *SECRET_KEY_FALLBACKS],
-    "identity_file": os.environ.get("BACKUP_IDENTITY_FILE", "").strip(),
+    "signing_keys": env.keys("BACKUP_SIGNING_KEY", default=[SECRET_KEY, *SECRET_KEY_FALLBACKS]),
+    "identity_file": env.str("BACKUP_IDENTITY_FILE", default=""),
 }
 
-# Milliseconds that a statement of a migration or of maintenance waits for a lock, and the site behind it.
-LOCK_TIMEOUT = numbers("LOCK_TIMEOUT", "2000", 1)[0]
-if LOCK_TIMEOUT == 0:
-    raise ImproperlyConfigured("LOCK_TIMEOUT is 0, which would wait without end: set it to milliseconds, or unset it.")
+# Milliseconds that a statement of a migration or of maintenance waits for a lock, and the site behind it; 0 would be no limit.
+LOCK_TIMEOUT = env.int("LOCK_TIMEOUT", default=2000, least=1)
 
 RETENTION = {
-    "days": days("RETENTION"),  # Rows of these tables go when they are so old; of others none does.
-    "archive": os.environ.get("ARCHIVE_LOCATION", "").strip(),  # Where they are kept, as backups are: nowhere until it is said.
+    "days": env.dict("RETENTION", default={}),  # Rows of these tables go when they are so old; of others none does.
+    "archive": env.str("ARCHIVE_LOCATION", default=""),  # Where they are kept, as backups are: nowhere until it is said.
 }
 
 WAIVERS = BASE_DIR / "waivers.toml"  # Findings that a named person accepts until a date.
 
 # Who shows it as `Authorization: Bearer …` gets the metrics; without one there are none.
-METRICS_TOKEN = os.environ.get("METRICS_TOKEN", "").strip()
-if METRICS_TOKEN and (len(METRICS_TOKEN) < 16 or not METRICS_TOKEN.isascii() or not METRICS_TOKEN.isprintable()):
-    raise ImproperlyConfigured(
-        'METRICS_TOKEN is not 16 or more characters of ASCII: set it to METRICS_TOKEN="$(openssl rand -hex 24)".'
-    )
+METRICS_TOKEN = env.token("METRICS_TOKEN", default="")
 
-LOG_FORMAT = os.environ.get("LOG_FORMAT", "").strip().lower() or ("text" if DEBUG else "json")
-if LOG_FORMAT not in ("text", "json"):
-    raise ImproperlyConfigured("LOG_FORMAT is neither text nor json: set it to one of them.")
+LOG_FORMAT = env.str("LOG_FORMAT", default="text" if DEBUG else "json", choices=["text", "json"])
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -417,11 +240,11 @@ CONTENT_SECURITY_POLICY = {
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"  # A link on another site opens the admin signed out.
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-TRUST_PROXY = switch("TRUST_PROXY", False)
+TRUST_PROXY = env.bool("TRUST_PROXY", default=False)
 
 if not DEBUG:
     SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-sessionid", "__Host-csrftoken"
-    SECURE_SSL_REDIRECT = switch("SECURE_SSL_REDIRECT", True)
+    SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=True)
     if TRUST_PROXY:
         SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_HSTS_SECONDS = 31_536_000

@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from fly2any.database.migration.state import replaced_migrations
 from fly2any.database.schema.contract import load
-from fly2any.settings import LIKE_A_URL
+from fly2any.environment import LIKE_A_URL
 from tests import commands
 from tests.servers import Database, OwnServer
 

@@ -12,7 +12,7 @@ from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 
 from fly2any.database.migration.journal import person
-from fly2any.settings import LIKE_A_URL, hosts, keys, read_env_file, switch
+from fly2any.environment import LIKE_A_URL, Env
 from tests.conftest import PROJECT, manage
 
 
@@ -30,7 +30,7 @@ def test_an_env_file_is_read_and_the_environment_wins(env_file):
         '\ufeff# A comment\nexport POSTGRES_URL = postgresql://u:$3cret@h/d\n\nOTHER=from the file\nQUOTED="a b"\n'
     )
 
-    read_env_file(env_file)
+    Env().read_file(env_file)
 
     assert os.environ["POSTGRES_URL"] == "postgresql://u:$3cret@h/d"
     assert (os.environ["OTHER"], os.environ["QUOTED"]) == ("from the environment", "a b")
@@ -43,7 +43,7 @@ def test_a_line_that_is_none_is_refused_and_never_shown(env_file, line, capfd):
     env_file.write_text(f"OTHER=1\n{line}\n")
 
     with pytest.raises(ImproperlyConfigured) as error:
-        read_env_file(env_file)
+        Env().read_file(env_file)
 
     assert str(error.value) == f"Line 2 of {env_file} is not NAME=value: correct it."
     assert capfd.readouterr() == ("", "")
@@ -54,7 +54,7 @@ def test_a_url_of_the_file_that_is_empty_in_the_environment_is_refused(env_file,
     env_file.write_text('export POSTGRES_URL = "postgresql://u:s3cret@h/d"\n')
 
     with pytest.raises(ImproperlyConfigured) as error:
-        read_env_file(env_file)
+        Env().read_file(env_file)
 
     assert str(error.value) == (
         f"POSTGRES_URL is empty in the environment and set in {env_file}: unset it in the environment, or remove it from the file."
@@ -65,37 +65,27 @@ def test_a_file_in_another_encoding_is_one_sentence(env_file):
     env_file.write_bytes("OTHER=é".encode("latin-1"))
 
     with pytest.raises(ImproperlyConfigured, match=r"is not UTF-8: save it as UTF-8\.$"):
-        read_env_file(env_file)
+        Env().read_file(env_file)
 
 
 @pytest.mark.parametrize(("word", "value"), [("", None), ("true", True), (" ON ", True), ("0", False), ("No", False)])
 def test_a_switch_is_on_or_off(monkeypatch, word, value):
     monkeypatch.setenv("DEBUG", word)
 
-    assert switch("DEBUG", None) is value
+    assert Env().bool("DEBUG", default=None) is value
 
 
 def test_a_switch_that_is_neither_is_refused(monkeypatch):
     monkeypatch.setenv("DEBUG", "maybe")
 
     with pytest.raises(ImproperlyConfigured, match=r"^DEBUG is neither true nor false: set it to one of them\.$"):
-        switch("DEBUG", False)
+        Env().bool("DEBUG", default=False)
 
 
-def test_hosts_are_separated_by_commas_and_blanks():
-    assert hosts("a.example.com, b.example.com,") == ["a.example.com", "b.example.com"]
+def test_hosts_are_separated_by_commas_and_blanks(monkeypatch):
+    monkeypatch.setenv("ALLOWED_HOSTS", "a.example.com, b.example.com,")
 
-
-def test_no_piece_of_a_key_is_a_key(monkeypatch):
-    one, other = "a" * 32, "b" * 64
-    monkeypatch.setenv("BACKUP_SIGNING_KEY", f"{one},{other}")
-    assert keys("BACKUP_SIGNING_KEY") == [one, other]
-
-    monkeypatch.setenv("BACKUP_SIGNING_KEY", "correct horse, battery")
-    with pytest.raises(
-        ImproperlyConfigured, match=r"^BACKUP_SIGNING_KEY has a key of fewer than 32 characters, or one with a comma"
-    ):
-        keys("BACKUP_SIGNING_KEY")
+    assert Env().list("ALLOWED_HOSTS") == ["a.example.com", "b.example.com"]
 
 
 @pytest.mark.slow

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from psycopg import pq
 
-from . import search_path
+from . import embedded, search_path
 from .pooler import NEON, pooler_of
 
 SCHEMES = ("postgresql", "postgres")
@@ -132,6 +133,19 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
             name: _number(parameters[word], word, variable) for word, name in POOL.items() if parameters.get(word, "0") != "0"
         },
         "VARIABLE": variable,
+    }
+
+
+def embedded_database(home: Path, **settings: str) -> dict[str, Any]:
+    """Return the DATABASES entry of the embedded server in the folder `home`, with `settings` of postgresql.conf."""
+    home = home.resolve()
+    return {
+        "ENGINE": "fly2any.postgres",
+        "NAME": "fly2any",
+        "USER": embedded.SUPERUSER,
+        "HOST": str(embedded.socket_folder(home)),
+        "OPTIONS": {"connect_timeout": CONNECT_TIMEOUT, "application_name": "fly2any"},
+        "EMBEDDED": {"HOME": home, "NAME": "fly2any", "SETTINGS": settings},
     }
 
 
