@@ -7,6 +7,7 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 from fly2any.database.findings import CODES
+from fly2any.database.health.topics import TOPICS
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
@@ -71,6 +72,24 @@ def test_the_findings_page_has_each_code_and_no_other():
     page = (DOCS / "reference" / "findings.md").read_text()
 
     assert set(re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \|", page, re.M)) == CODES
+
+
+def test_the_guides_page_names_only_commands_options_and_topics_that_exist():
+    page = (DOCS / "reference" / "guide.md").read_text()
+    named = {words.split()[0]: set() for words in re.findall(r"manage\.py ([a-z]+)", page)}
+    for command, words in re.findall(r"manage\.py ([a-z]+)([^`&]*)", page):
+        named[command] |= set(re.findall(r"--[a-z-]+", words))
+    unknown = {}
+    for command, options in named.items():
+        app = get_commands().get(command)
+        parser = app and load_command_class(app, command).create_parser("manage.py", command)
+        known = {word for action in parser._actions for word in action.option_strings} if parser else set()
+        if not parser or options - known:
+            unknown[command] = options - known
+
+    assert "dbadopt" in named
+    assert unknown == {}
+    assert set(re.findall(r"manage\.py dbhealth ([a-z]+)", page)) <= set(TOPICS)
 
 
 def test_the_readme_names_each_make_target():
