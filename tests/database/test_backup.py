@@ -194,12 +194,32 @@ def test_the_password_is_in_no_list_of_processes(own_server, place):
     assert "et-77" not in out
 
 
-def test_tools_that_cannot_serve_are_said_with_the_package_that_can():
-    with pytest.raises(
-        Refusal, match=r"^PostgreSQL 97 needs a pg_dump and pg_restore of 97 or newer that speaks TLS.*postgresql-client-97"
-    ):
-        tools.choose(97, tls=True)
-    assert tools.choose(14, tls=False).major >= 14
+def test_tools_that_cannot_serve_are_said_with_the_packages_that_can(monkeypatch):
+    monkeypatch.setattr(tools, "_installed", lambda: iter([tools.Tools(tools.embedded_folder(), "18.6")]))
+    tls, plain = " that speak TLS, and this machine has none", ", and this machine has 18"
+    cures = (
+        "run `apt-get install postgresql-client-{0}` (Debian, Ubuntu; from apt.postgresql.org if the system does not have it) or"
+        " `brew install postgresql@{0}` (macOS), or put their folder on the PATH."
+    )
+
+    said = {}
+    for server, options in {
+        97: {"tls": False},
+        16: {"tls": True},
+        15: {"tls": False, "newest": 16},
+        14: {"tls": False, "oldest": 99},
+    }.items():
+        with pytest.raises(Refusal) as refused:
+            tools.choose(server, **options)
+        said[server] = str(refused.value)
+
+    assert said == {
+        97: f"PostgreSQL 97 needs pg_dump and pg_restore of version 97 or later{plain}: {cures.format(97)}",
+        16: f"PostgreSQL 16 needs pg_dump and pg_restore of version 16 or later{tls}: {cures.format(16)}",
+        15: f"PostgreSQL 15 needs pg_dump and pg_restore of version 15 to 16{plain}: {cures.format(15)}",
+        14: f"PostgreSQL 14 needs pg_dump and pg_restore of version 99 or later{plain}: {cures.format(99)}",
+    }
+    assert [tools.choose(server, tls=False).major for server in (14, 15, 16, 17, 18)] == [18] * 5
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import psutil
 import psycopg
 import pytest
 
+from fly2any.database.backup import tools
 from fly2any.database.backup.proof import check
 from fly2any.database.backup.properties import copy_grants, copy_properties, create, literals
 from fly2any.database.backup.restore import beside, dropped_where_it_fails, restore_into, want_name
@@ -355,6 +356,61 @@ def test_an_empty_database_that_is_used_during_the_restore_is_not_replaced(migra
             restore_into(connection, empty.name, store, manifest, Meanwhile(empty))
 
     assert (rows(empty), databases(migrated)) == ({"orders": [("(1)",)]}, {migrated.name, empty.name})
+
+
+@pytest.fixture
+def newest_tools(monkeypatch):
+    """Only the embedded server's tools, which are newer than the server of POSTGRES_URL."""
+    monkeypatch.setattr(tools, "package_folders", list)
+    monkeypatch.setattr("os.get_exec_path", list)
+
+
+def has_internal_options(database):
+    """Return whether the server's release writes an option that the embedded server's pg_dump does not know."""
+    [(found,)] = database.execute("SELECT EXISTS (SELECT FROM pg_attribute WHERE attoptions::text LIKE '%pg_attver=%')")
+    return found
+
+
+@pytest.mark.slow
+def test_the_embedded_servers_tools_back_up_and_restore_an_older_server_or_say_what_they_do_not_know(
+    filled, place, newest_tools
+):
+    held, into = rows(filled), f"{filled.name}_into"
+    with django(filled) as connection:
+        store = store_at(place)
+        if has_internal_options(filled):
+            with pytest.raises(
+                Refusal, match=r"^pg_dump 18\.\d+ does not know an internal option of PostgreSQL .* \(pg_attver\)"
+            ):
+                take(connection, store, Progress())
+            assert list(store.names()) == []
+            return
+        try:
+            manifest = check(connection, store, take(connection, store, Progress()), Progress())
+            restore_into(connection, into, store, manifest, Progress())
+
+            assert manifest.tool.startswith("18.")
+            assert (manifest.state, manifest.verdict.reason) == ("good", "")
+            assert rows(dataclasses.replace(filled, name=into)) == held
+        finally:
+            filled.execute(f"DROP DATABASE IF EXISTS {into}")
+
+
+@pytest.mark.slow
+def test_the_embedded_servers_tools_restore_nothing_where_a_statement_fails_on_an_older_server(migrated, empty, place, request):
+    migrated.execute(
+        "CREATE FUNCTION picky(int) RETURNS bool LANGUAGE plpgsql AS $f$ BEGIN"
+        f" IF current_database() <> '{migrated.name}' THEN RAISE E'no\nCommand was: SET transaction_timeout = 0;'; END IF;"
+        " RETURN true; END $f$; CREATE TABLE picked (id int CHECK (picky(id))); INSERT INTO picked VALUES (1)"
+    )
+    with django(migrated) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        request.getfixturevalue("newest_tools")
+        with pytest.raises(Refusal, match=r'^pg_restore ended with -?\d+: COPY failed for table "picked": ERROR:  no'):
+            restore_into(connection, empty.name, store, manifest, Progress())
+
+    assert (rows(empty), databases(migrated)) == ({}, {migrated.name, empty.name})
 
 
 @pytest.mark.slow

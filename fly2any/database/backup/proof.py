@@ -143,7 +143,8 @@ def judge(
     server, tool = (int(version.partition(".")[0]) for version in (manifest.server, manifest.tool))
     try:
         folder, major = programs(server, oldest=tool)
-        restoring = tools.choose(major, tls=False, oldest=tool).folder / "pg_restore"
+        # The trial counts each failure, so its pg_restore must send nothing that the server does not know.
+        restoring = tools.choose(major, tls=False, oldest=tool, newest=999 if major >= 17 else 16).folder / "pg_restore"
         if (listed := tools.read(restoring, path, "--list", "--verbose")) is None:
             return Verdict(clock.now(), "", "pg_restore cannot read the dump.", "bad")
     except (Refusal, EmbeddedServerError, OSError, subprocess.SubprocessError) as error:

@@ -96,13 +96,10 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, with
             raise Unfit("pg_restore cannot read the dump: it is damaged; use another.")
         entries = tuple(entries_in(listed))
         left_out = apart(entries, manifest, without)
-        arguments = ["--verbose", "--exit-on-error", "--no-subscriptions", f"--dbname={place}"]
+        arguments = ["--verbose", "--no-subscriptions", f"--dbname={place}"]
         for contents in in_order(entries, left_out, work):
-            with tools.Running(
-                tool.folder / "pg_restore",
-                [*arguments, f"--use-list={contents}", str(path)],
-                environment,
-                shown(progress, manifest),
+            with tools.restoring(
+                tool, major, [*arguments, f"--use-list={contents}", str(path)], environment, shown(progress, manifest)
             ) as restoring:
                 restoring.finish()
     with connection.cursor() as cursor:

@@ -99,6 +99,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             tables = read_contents(connection, progress.show)
             progress.show("waiting for pg_dump", None)
             dump.finish()
+    tools.require_portable(tool, path, version)
     taken = now.astimezone(UTC)
     name = f"{file_name(origin.database)}-{taken:%Y%m%dT%H%M%S.%fZ}"
     return Manifest(

@@ -30,6 +30,14 @@ FOLDERS = (
 # Parameters of libpq that are passwords, as it marks them.
 SECRETS = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.dispchar == b"*"} - {"password"}
 DEFAULTS = {option.keyword.decode(): (option.compiled or b"").decode() for option in pq.Conninfo.get_defaults()}
+# The statement at which a pg_restore of 17 or later fails on an older server, which has no such setting.
+UNKNOWN_BEFORE_17 = "Command was: SET transaction_timeout = 0;"
+# An internal option of columns that a release of PostgreSQL (15.20 is one) writes, its pg_dump leaves out, and no other release accepts.
+INTERNAL = re.compile(r"^ALTER TABLE ONLY .* SET \(.*\bpg_attver=", re.MULTILINE)
+CURE = (
+    "run `apt-get install postgresql-client-{0}` (Debian, Ubuntu; from apt.postgresql.org if the system does not have it) or"
+    " `brew install postgresql@{0}` (macOS), or put their folder on the PATH."
+)
 DEFAULTS["sslcertmode"] = "allow"  # As it is documented; compiled is another.
 
 
@@ -94,21 +102,22 @@ def bare_environment() -> dict[str, str]:
     return {**{name: os.environ[name] for name in needed if name in os.environ}, "LC_ALL": "C.UTF-8"}
 
 
-def choose(server: int, *, tls: bool, oldest: int = 0) -> Tools:
-    """Return the tools nearest above the server's major version, that speak TLS where it is wanted; Refusal without any."""
-    found = list(_installed())
+def choose(server: int, *, tls: bool, oldest: int = 0, newest: int = 999) -> Tools:
+    """Return the tools nearest above the server's major version, that speak TLS where it is wanted.
+
+    They are of the major version `oldest` at least and `newest` at most. Raises Refusal if this machine has none.
+    """
+    usable = [tools for tools in _installed() if tools.speaks_tls or not tls]
     wanted = max(server, oldest)
-    # From 17 on pg_restore sets transaction_timeout, which no older server knows.
-    newest_that_serves = 16 if server < 17 else 999
-    fitting = [tools for tools in found if wanted <= tools.major <= newest_that_serves and (tools.speaks_tls or not tls)]
-    if fitting:
+    if fitting := [tools for tools in usable if wanted <= tools.major <= newest]:
         return min(fitting, key=lambda tools: tools.major)
-    newest = max((tools.major for tools in found if tools.speaks_tls or not tls), default=None)
-    here = "there is none here" if newest is None else f"the newest here is of {newest}"
-    speaking = " that speaks TLS" if tls else ""
+    here = "this machine has none"
+    if usable:
+        here = f"this machine has {', '.join(str(major) for major in sorted({tools.major for tools in usable}))}"
+    speaking = " that speak TLS" if tls else ""
+    versions = f"{wanted} or later" if newest == 999 else f"{wanted} to {newest}"
     raise Refusal(
-        f"PostgreSQL {wanted} needs a pg_dump and pg_restore of {wanted} {'or newer' if server >= 17 else 'to 16'}{speaking}, and {here}:"
-        f" apt-get install postgresql-client-{wanted} (from apt.postgresql.org where Debian has no such version), or put its folder on the PATH."
+        f"PostgreSQL {server} needs pg_dump and pg_restore of version {versions}{speaking}, and {here}: {CURE.format(wanted)}"
     )
 
 
@@ -156,12 +165,26 @@ def read(program: Path, path: Path, *options: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+def require_portable(tool: Tools, path: Path, version: str) -> None:
+    """Raise Refusal if the dump of a server of `version` has what no other server accepts, since its pg_dump is of an earlier release."""
+    script = read(tool.folder / "pg_restore", path, "--schema-only", "--file=-")
+    if script is not None and INTERNAL.search(script):
+        raise Refusal(
+            f"pg_dump {tool.version} does not know an internal option of PostgreSQL {version} (pg_attver), and no other server"
+            f" accepts its dump: {CURE.format(version.partition('.')[0])}"
+        )
+
+
 class Running:
     """A pg_dump or pg_restore that runs; leaving it early ends the process."""
 
-    def __init__(self, program: Path, arguments: list[str], environment: dict[str, str], hear: Callable[[str], None]):
-        self.name, self.hear = program.name, hear
+    def __init__(
+        self, program: Path, arguments: list[str], environment: dict[str, str], hear: Callable[[str], None], *, passes: str = ""
+    ):
+        """Start it. If `passes` is a statement, it must not end at errors itself: the first error is passed over if it is of that statement."""
+        self.name, self.hear, self.passes = program.name, hear, passes
         self.errors: list[str] = []
+        self.passed = False
         self.process = subprocess.Popen(  # noqa: S603
             [str(program), "--no-password", *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, errors="replace",
@@ -172,9 +195,17 @@ class Running:
     def _read(self) -> None:
         for line in self.process.stderr or ():
             said = line.rstrip("\n").removeprefix(f"{self.name}: ").lstrip()
-            if re.match(r"(error|fatal|detail|hint|warning):", said, re.IGNORECASE) or not line.startswith(self.name):
+            own = line.startswith(self.name)
+            if re.match(r"(error|fatal|detail|hint|warning):", said, re.IGNORECASE) or not own:
                 self.errors = [*self.errors, said][-50:]
+            elif self.passes and self.failures():
+                self.process.terminate()
+            if self.passes and said == self.passes and len(self.errors) == 2 and not self.passed:
+                self.passed, self.errors = True, []
             self.hear(said)
+
+    def failures(self) -> list[str]:
+        return [line for line in self.errors if re.match(r"(error|fatal):", line, re.IGNORECASE)]
 
     def __enter__(self) -> Running:
         return self
@@ -199,9 +230,21 @@ class Running:
 
     def finish(self) -> None:
         """Wait for the end; raise Refusal with what it said, where it failed."""
-        if code := self.wait():
-            errors = [line for line in self.errors if re.match(r"(error|fatal):", line, re.IGNORECASE)] or self.errors
-            said = errors[0].partition(":")[2].strip() if errors and ":" in errors[0] else "it gave no reason"
-            raise Refusal(
-                f"{self.name} ended with {code}: {without_password(said).rstrip('.')}. Correct that, and run the command again."
-            )
+        code = self.wait()
+        if code == 0 or (self.passed and not self.failures() and "warning: errors ignored on restore: 1" in self.errors):
+            return
+        errors = self.failures() or self.errors
+        said = errors[0].partition(":")[2].strip() if errors and ":" in errors[0] else "it gave no reason"
+        raise Refusal(
+            f"{self.name} ended with {code}: {without_password(said).rstrip('.')}. Correct that, and run the command again."
+        )
+
+
+def restoring(
+    tool: Tools, server: int, arguments: list[str], environment: dict[str, str], hear: Callable[[str], None]
+) -> Running:
+    """Start a pg_restore into a server of that major version, which ends at the first error."""
+    program = tool.folder / "pg_restore"
+    if tool.major >= 17 > server:
+        return Running(program, arguments, environment, hear, passes=UNKNOWN_BEFORE_17)
+    return Running(program, ["--exit-on-error", *arguments], environment, hear)
