@@ -13,7 +13,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.person import File, Stream, erase, find, write_new
 from fly2any.database.schema import read_catalog
 from tests.conftest import django, manage
-from tests.database.people import ANA, BOB, CANARY, EMAIL, erased, fill, mentions, planned
+from tests.database.people import ANA, BOB, CANARY, EMAIL, erased, exported, fill, mentions, planned
 
 
 @pytest.fixture
@@ -216,3 +216,24 @@ def test_a_certificate_says_committed_only_after_the_commit(migrated, people, tm
     assert migrated.execute("SELECT pg_xact_status(%s::text::xid8)", [certificate.transaction]) == [("committed",)]
     assert [one.name for one in tmp_path.iterdir()] == ["certificate.json"]
     assert f"{path.stat().st_mode & 0o777:o}" == "600"
+
+
+def test_rows_of_an_address_that_differs_in_case_alone_are_another_persons(migrated):
+    for identity, email in (("cl_upper_case_0001", "Ann@example.com"), ("cl_lower_case_0001", "ann@example.com")):
+        migrated.execute('INSERT INTO users (id, email, "updatedAt") VALUES (%s, %s, now())', [identity, email])
+        migrated.execute(
+            "INSERT INTO verification_tokens (identifier, token, expires) VALUES (%s, %s, now())", [email, f"t{email}"]
+        )
+    migrated.execute(
+        "INSERT INTO django_admin_log (action_time, user_id, object_repr, action_flag, change_message)"
+        " VALUES (now(), 'cl_lower_case_0001', 'ann@example.com and Ann@example.com', 2, '')"
+    )
+
+    tables = exported(migrated, "Ann@example.com")
+    certificate = erased(migrated, "Ann@example.com")
+
+    assert [row["identifier"] for row in tables["verification_tokens"]] == ["Ann@example.com"]
+    assert certificate["removed"]["verification_tokens"] == 1
+    assert migrated.execute("SELECT identifier FROM verification_tokens") == [("ann@example.com",)]
+    assert migrated.execute("SELECT object_repr FROM django_admin_log") == [("ann@example.com and (erased)",)]
+    assert migrated.execute("SELECT email FROM users") == [("ann@example.com",)]

@@ -47,7 +47,7 @@ def _removals(cursor, tables: Tables, person: Person) -> Iterator[tuple[Table, s
         yield table, 'c."userId" OPERATOR(pg_catalog.=) %s', [person.id]
     for name in MENTIONED:
         if table := _known(tables, name):
-            yield table, *mentions(tables, table, wanted)
+            yield table, *mentions(tables, table, person)
     if table := _known(tables, SESSIONS):
         cursor.execute(f"SELECT session_key, session_data FROM {table.sql}", [])
         keys = [key for key, data in cursor.fetchall() if _is_of(decoded(data), person, wanted)]
@@ -59,11 +59,20 @@ def _known(tables: Tables, name: str) -> Table | None:
     return table and tables.require(table.oid, "which knows people without a foreign key")
 
 
-def mentions(tables: Tables, table: Table, wanted: Words) -> tuple[str, list]:
-    """Return the condition for rows of a table that have the address anywhere, "" for a person without one."""
-    if wanted.address is None:
+def mentions(tables: Tables, table: Table, person: Person) -> tuple[str, list]:
+    """Return the condition for rows of a table that have the address anywhere, "" for a person without one.
+
+    Of a person with a twin it is the address as it is written: the rows of others are named, and stay.
+    """
+    if (address := words(person.id, person.email).address) is None:
         return "", []
-    conditions = [holds(column, wanted.address) for column in texts(tables, table)]
+    conditions = [holds(column, address) for column in texts(tables, table)]
+    if person.has_twin:
+        as_it_is = "({}) AND pg_catalog.strpos({}, %s) OPERATOR(pg_catalog.>) 0"
+        conditions = [
+            (as_it_is.format(condition, as_text(column)), [*values, person.email])
+            for (condition, values), column in zip(conditions, texts(tables, table), strict=True)
+        ]
     return " OR ".join(f"({condition})" for condition, _ in conditions), [value for _, values in conditions for value in values]
 
 
@@ -82,7 +91,7 @@ def decoded(data: str) -> str:
 
 def _is_of(text: str, person: Person, wanted: Words) -> bool:
     """Return whether a session is the person's, or has their address in it, in an address of a page perhaps."""
-    if wanted.address and wanted.address.compiled.search(text):
+    if wanted.address and wanted.address.compiled.search(text) and (not person.has_twin or str(person.email) in text):
         return True
     with suppress(ValueError, RecursionError):
         held = json.loads(text)
@@ -97,10 +106,9 @@ def cleared_rows(cursor, tables: Tables, person: Person, removed: Rows, *, lock:
     """
     found = rows_of()
     named: set[str] = set()
-    wanted = words(person.id, person.email)
     for name in CLEARED:
         if table := _known(tables, name):
-            condition, parameters = mentions(tables, table, wanted)
+            condition, parameters = mentions(tables, table, person)
             if condition:
                 for oid, places in places_of(cursor, table, condition, parameters, lock=lock).items():
                     found[oid] |= places
@@ -148,7 +156,8 @@ def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -
                     [sorted(named), OBJECT, f'"object": "{ERASED}"'],
                 )
             if pattern:
-                text, values = f"pg_catalog.regexp_replace({text}, %s, %s, 'gi')", [*values, pattern.text, rf"\1{ERASED}"]
+                flags = "g" if person.has_twin else "gi"
+                text, values = f"pg_catalog.regexp_replace({text}, %s, %s, '{flags}')", [*values, pattern.text, rf"\1{ERASED}"]
             changes.append(
                 f"{quoted(column.name)} = {text}::{column.sql_type.replace('%', '%%')}"
             )  # Which cuts what became too long.

@@ -11,8 +11,11 @@ from .transactions import reading
 
 @dataclass(frozen=True, slots=True)
 class Person:
+    """`has_twin`: the address of another person differs in upper and lower case alone."""
+
     id: str
     email: str | None
+    has_twin: bool = False
 
 
 def find(connection, email: str) -> Person:
@@ -34,7 +37,8 @@ def find(connection, email: str) -> Person:
         found = cursor.fetchall()
     if not found:
         raise Refusal(f"No person has the e-mail address {email}: check the spelling, or search in the admin.")
-    if len(found) > 1:
+    number = len(found)
+    if number > 1:
         exact = [row for row in found if row[1] == email]
         if len(exact) != 1:
             raise Refusal(
@@ -44,4 +48,4 @@ def find(connection, email: str) -> Person:
     identity, address, is_staff = found[0]
     if is_staff:
         raise Refusal(f"{email} is a staff account: remove its staff status in the admin first.")
-    return Person(identity, address)
+    return Person(identity, address, has_twin=number > 1)
