@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 from ..roles import SECRETS
@@ -35,7 +34,7 @@ def export(connection, person: Person) -> Iterator[str]:
         for part in (found.trace.removed, *found.trace.changed.values(), found.cleared):
             for oid, places in part.items():
                 rows[oid] |= places
-        head = {"format": FORMAT, "at": datetime.now(UTC).isoformat(), "person": asdict(person)}
+        head = {"format": FORMAT, "at": datetime.now(UTC).isoformat(), "person": {"id": person.id, "email": person.email}}
         yield json.dumps(head, ensure_ascii=False)[:-1] + ', "tables": {'
         for place, (name, parts) in enumerate(_by_name(tables, rows).items()):
             yield f"{',' if place else ''}\n{json.dumps(name)}: ["
