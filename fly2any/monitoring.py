@@ -8,10 +8,11 @@ import json
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
@@ -23,15 +24,16 @@ from prometheus_client.core import GaugeMetricFamily
 
 from fly2any.administration.dashboard import read_backups
 from fly2any.database.backup.inventory import Newest
-from fly2any.database.errors import Refusal, explain, sqlstate
+from fly2any.database.errors import explain, sqlstate
 from fly2any.database.findings import Finding
-from fly2any.database.health.examine import Health, examine
+from fly2any.database.health.examine import Topic
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.migration.state import read_migrations
-from fly2any.database.report.waivers import Waiver, read_waivers
+from fly2any.database.report.collect import Report, collect
+from fly2any.database.report.waivers import known_waivers
 from fly2any.database.server import read_home
 from fly2any.database.sql import time_limits
-from fly2any.database.verification import Report, verify, waived
+from fly2any.database.verification import Verification, verify
 from fly2any.postgres.patience import at_most
 
 READY = 2_000  # Milliseconds for each statement.
@@ -173,35 +175,38 @@ class Reports:
         begun = time.monotonic()
         try:
             READINESS.answer()  # Else the pool is waited for, longer than Prometheus waits for this.
-            report, health, backups = everything(connection)
+            report = read_report(connection)
         except Error as error:
             logging.getLogger("fly2any.metrics").warning("not reported: %s", explain(error))
             yield _gauge("up", "Whether the database could be asked.", [((), 0)])
             return
         yield _gauge("up", "Whether the database could be asked.", [((), 1)])
-        yield from of_status(report)
-        yield from of_health(health)
-        yield from of_backups(backups)
-        yield from _findings({"status": report.findings, "health": health.findings})
+        if report.verification:
+            yield from of_verification(report.verification)
+        yield from of_health(report.health)
+        if report.backups:
+            yield from of_backups(report.backups)
+        yield _findings(report.findings)
         yield _gauge("report_seconds", "How long it took to ask.", [((), time.monotonic() - begun)])
 
 
-def of_status(report: Report) -> Iterator[GaugeMetricFamily]:
-    yield _gauge("migrations_pending", "Migrations of this code that are not applied.", [((), len(report.migrations.pending))])
+def of_verification(verified: Verification) -> Iterator[GaugeMetricFamily]:
+    pending = len(verified.migrations.pending)
+    yield _gauge("migrations_pending", "Migrations of this code that are not applied.", [((), pending)])
     objects = [
         ((group.name, kind, state), getattr(getattr(group, kind), state))
-        for group in report.groups
+        for group in verified.groups
         for kind in ("tables", "columns", "indexes", "foreign_keys")
         for state in ("found", "expected")
     ]
     yield _gauge("schema_objects", "Objects of the contract, found as defined and expected.", objects, "group", "kind", "state")
 
 
-def of_health(health: Health) -> Iterator[GaugeMetricFamily]:
-    asked = [((topic.name,), 0 if topic.trouble else 1) for topic in health.topics]
+def of_health(topics: tuple[Topic, ...]) -> Iterator[GaugeMetricFamily]:
+    asked = [((topic.name,), 0 if topic.trouble else 1) for topic in topics]
     yield _gauge("topic_asked", "Whether a topic of dbhealth could be asked.", asked, "topic")
     families: dict[str, dict[tuple[str, ...], float]] = {}
-    for figure in (figure for topic in health.topics for figure in topic.figures):
+    for figure in (figure for topic in topics for figure in topic.figures):
         if figure.metric and figure.value is not None:
             samples, of = families.setdefault(figure.metric, {}), (figure.of,) if figure.of else ()
             samples[of] = max(figure.value, samples.get(of, figure.value))  # Of two of one name the worse.
@@ -216,31 +221,14 @@ def of_backups(backups: Newest) -> Iterator[GaugeMetricFamily]:
         yield _gauge("backup_age_seconds", "Since when the newest good backup was taken.", [((), age)])
 
 
-def everything(connection) -> tuple[Report, Health, Newest]:
-    """Return what dbstatus, dbhealth and the backups say, less what is waived."""
-    waivers = known_waivers()
-    report = verify(connection)
-    backups = read_backups()
-    report = waived(replace(report, backups=backups, findings=(*report.findings, *backups.findings())), waivers)
-    return report, examine(connection, TOPICS, waivers), backups
+def read_report(connection) -> Report:
+    """Return what dbstatus and dbhealth say, backups as they are known to the pages of the admin."""
+    return collect(connection, verification=verify(connection), backups=read_backups(), health=TOPICS, waivers=known_waivers())
 
 
-def known_waivers() -> tuple[Waiver, ...]:
-    """Return the waivers; of a file that cannot be read none, which the log says."""
-    try:
-        return read_waivers(settings.WAIVERS)
-    except Refusal as refusal:
-        logging.getLogger("fly2any.waivers").warning("nothing is waived: %s", refusal)
-        return ()
-
-
-def _findings(reports: dict[str, tuple[Finding, ...]]) -> Iterator[GaugeMetricFamily]:
-    counts: dict[tuple[str, str, str], int] = {}
-    for name, findings in reports.items():
-        for finding in findings:
-            key = (name, str(finding.severity), finding.code)
-            counts[key] = counts.get(key, 0) + 1
-    yield _gauge("findings", "Findings, by report, severity and code.", counts.items(), "report", "severity", "code")
+def _findings(findings: Iterable[Finding]) -> GaugeMetricFamily:
+    counts = Counter((str(finding.severity), finding.code) for finding in findings)
+    return _gauge("findings", "Findings, by severity and code.", counts.items(), "severity", "code")
 
 
 def _gauge(name: str, text: str, samples: Iterable[tuple[tuple[str, ...], float]], *labels: str) -> GaugeMetricFamily:

@@ -67,6 +67,21 @@ def modules_of_the_database():
     }
 
 
+def part_of(module):
+    """The package, or the module, of fly2any.database that `module` is in."""
+    return module.split(".")[2] if module.count(".") > 1 else ""
+
+
+def test_each_package_of_the_database_is_entered_from_above_only():
+    parts = {}
+    for name, needs in modules_of_the_database().items():
+        parts.setdefault(part_of(name), set()).update({part_of(one) for one in needs} - {part_of(name), ""})
+
+    order = [*TopologicalSorter(parts).static_order()]  # It raises CycleError.
+
+    assert order.index("schema") < order.index("migration") < order.index("verification") < order.index("report")
+
+
 def test_no_module_of_the_database_is_imported_by_what_it_imports():
     order = [*TopologicalSorter(modules_of_the_database()).static_order()]  # It raises CycleError.
 

@@ -15,7 +15,7 @@ from django.db import connection, models
 from django.utils import timezone
 
 from fly2any.database.backup.inventory import Newest, read_newest
-from fly2any.database.verification import Report, verify
+from fly2any.database.verification import Verification, verify
 from fly2any.postgres.values import Beyond
 
 from . import charts
@@ -68,8 +68,8 @@ class Table:
     spark: str = ""
 
 
-def read_state() -> Report | None:
-    """Return the report of `dbstatus`, None where the server took too long."""
+def read_verification() -> Verification | None:
+    """Return what `dbstatus` verifies, None where the server took too long."""
     try:
         with within():
             return verify(connection)

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from functools import partial, wraps
 from urllib.parse import urlencode
 
@@ -19,15 +18,14 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_safe
 
 from fly2any.database.errors import Refusal
-from fly2any.database.health.examine import examine
 from fly2any.database.health.security import TOPICS as SECURITY
 from fly2any.database.health.topics import TOPICS
-from fly2any.database.report.waivers import read_waivers
+from fly2any.database.report.collect import collect
+from fly2any.database.report.waivers import Waiver, read_waivers
 from fly2any.database.retention.rules import switched_on
-from fly2any.database.verification import waived
 
 from .backends import in_turn, remember_device, signing_out, take_turn, verify
-from .dashboard import read_backups, read_state, read_tables, read_tiles
+from .dashboard import read_backups, read_tables, read_tiles, read_verification
 from .deadlines import in_time
 from .filters import BadParameter
 from .forms import WritesPassword
@@ -87,9 +85,8 @@ class AdminSite(admin.AdminSite):
     @method_decorator(require_safe)
     def index(self, request, extra_context=None):
         tables = self.tables_of(request, self.get_app_list(request))
-        backups = read_backups()
-        state, sees_more = read_state(), self.may_see_database(request)
-        extra = {"state": state, "backups": backups, "trouble": list(backups.findings()), "may_see_database": sees_more}
+        report = collect(connection, verification=read_verification(), backups=read_backups(), waivers=self.waivers(request))
+        extra = {"report": report, "may_see_database": self.may_see_database(request)}
         return super().index(request, {**tables, "is_first_page": True, **extra, **(extra_context or {})})
 
     def may_see_database(self, request) -> bool:
@@ -100,26 +97,31 @@ class AdminSite(admin.AdminSite):
         """What `dbstatus --security` and `dbhealth` say, and what retention is to do, on a page."""
         if not self.may_see_database(request):
             raise PermissionDenied
-        state, backups = read_state(), read_backups()
-        try:
-            waivers = read_waivers(settings.WAIVERS)
-        except Refusal as refusal:
-            waivers = ()
-            messages.error(request, str(refusal))
-        health, security = examine(connection, TOPICS, waivers), examine(connection, SECURITY, waivers)
-        if state:
-            state = waived(replace(state, findings=(*state.findings, *backups.findings())), waivers)
+        report = collect(
+            connection,
+            verification=read_verification(),
+            backups=read_backups(),
+            health=TOPICS,
+            security=SECURITY,
+            waivers=self.waivers(request),
+        )
         context = {
             **self.each_context(request),
             "title": "Database",
-            "reports": [("Health", health), ("Security", security)],
-            "backups": backups,
+            "report": report,
+            "topics": [("Health", report.health), ("Security", report.security)],
             "retention": switched_on(settings.RETENTION["days"]),
-            "findings": list(dict.fromkeys([*(state.findings if state else ()), *health.findings, *security.findings])),
-            "waived": [*(state.waived if state else ()), *health.waived, *security.waived],
-            "at": health.at,
         }
         return TemplateResponse(request, "admin/database.html", context)
+
+    def waivers(self, request) -> tuple[Waiver, ...]:
+        """Return the waivers; of a file that cannot be read none, which the page says to who may see the Database page."""
+        try:
+            return read_waivers(settings.WAIVERS)
+        except Refusal as refusal:
+            if self.may_see_database(request):
+                messages.error(request, str(refusal))
+            return ()
 
     @method_decorator(require_safe)
     def app_index(self, request, app_label, extra_context=None):

@@ -110,7 +110,7 @@ CODES = frozenset(
         "maintenance.locked",
         "maintenance.not_owner",
         "maintenance.failed",
-        "maintenance.not_asked",
+        "health.not_asked",
         "security.not_asked",
         "security.api",
         "security.role",

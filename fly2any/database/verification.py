@@ -1,10 +1,10 @@
-"""The status of a database: one report, which `dbstatus` prints as text or JSON."""
+"""The live database against the contract and the record of migrations: what differs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .clock import Clock, read_clock
@@ -15,7 +15,6 @@ from .migration.journal import Run, read_runs
 from .migration.lock import HOLDER_SQL, MIGRATION_LOCK, Activity, read_activity
 from .migration.prisma import PrismaMigration, read_prisma
 from .migration.state import MigrationState, read_migrations, unrecorded, unrecorded_findings
-from .report.waivers import Waiver, waive
 from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog
 from .schema import contract as contracts
 from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
@@ -26,8 +25,7 @@ from .server import Server, read_server
 from .sql import pinned, quote, snapshot
 
 if TYPE_CHECKING:
-    from .backup.inventory import Newest
-    from .health.examine import Health
+    pass
 
 PHASE7_BEGINS = "accounts.0001_initial"
 RUNS = 10  # Runs of migrations that a report shows.
@@ -87,9 +85,11 @@ class IndexUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    alias: str
+class Verification:
+    """What the database is, and where it differs from what the migrations that are applied build."""
+
     server: Server
+    clock: Clock
     migrations: MigrationState
     pending: tuple[Pending, ...]
     groups: tuple[Group, ...]
@@ -98,21 +98,10 @@ class Report:
     runs: tuple[Run, ...] = ()  # of migrations, newest first
     running: Activity | None = None  # the session that holds the migration lock
     indexes: tuple[IndexUse, ...] | None = None
-    write_checked: tuple[str, ...] | None = None  # the tables that took a row and gave it back
-    backups: Newest | None = None
-    security: Health | None = None
-    waived: tuple[tuple[Finding, Waiver], ...] = ()
-    clock: Clock | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """Return 0, 1 (migrations pending), 4 (findings), or 5 (both)."""
-        serious = any(finding.severity is not Severity.NOTE for finding in self.findings)
-        return (1 if self.migrations.pending else 0) + (4 if serious else 0)
 
 
-def verify(connection, *, with_indexes: bool = False, contract: Contract | None = None) -> Report:
-    """Return the status of the database behind `connection`, read in one snapshot and without writing.
+def verify(connection, *, with_indexes: bool = False, contract: Contract | None = None) -> Verification:
+    """Return how the database behind `connection` is, read in one snapshot and without writing.
 
     Raises django.db.Error where the database cannot be reached or read.
     """
@@ -162,8 +151,7 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         ]
     if applied.isdisjoint(stale):  # Else what the schema should be is not known.
         findings += [in_schema(finding, schema) for finding in comparison.findings]
-    return Report(
-        alias=connection.alias,
+    return Verification(
         server=server,
         migrations=migrations,
         pending=tuple(_pending(name, final) for name in migrations.pending),
@@ -175,24 +163,6 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         indexes=indexes,
         clock=clock,
     )
-
-
-# What may be waived here: not what the contract demands: a waiver would hide drift.
-WAIVABLE = ("server.", "backup.", "security.")
-
-
-def waived(report: Report, waivers: Iterable[Waiver]) -> Report:
-    """Return the report with the waived findings put aside."""
-    fitting = [waiver for waiver in waivers if waiver.code.startswith(WAIVABLE)]
-    now = report.clock.now() if report.clock else datetime.now(UTC)
-    left, put_aside, expired = waive(report.findings, fitting, now.date())
-    return replace(report, findings=(*left, *expired), waived=tuple(put_aside))
-
-
-def for_release(report: Report) -> Report:
-    """Return the report with what is waivable as notes: they do not stop a deploy, which cannot fix some of them and fixes others."""
-    noted = (replace(f, severity=Severity.NOTE) if f.code.startswith(WAIVABLE) else f for f in report.findings)
-    return replace(report, findings=tuple(noted))
 
 
 def read_index_use(connection, *, schema: str) -> tuple[IndexUse, ...]:

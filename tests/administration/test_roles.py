@@ -57,10 +57,10 @@ def test_the_page_of_the_database_is_for_those_who_run_it(member, role, status):
     first = client.get(reverse("admin:index")).content.decode()
     assert (page.status_code, reverse("admin:database") in first) == (status, status == 200)
     if status == 200:
-        codes = {finding.code for finding in page.context["findings"]}
+        codes = {finding.code for finding in page.context["report"].findings}
         assert {"index.missing", "indexes.redundant"} <= codes
         assert "CREATE INDEX CONCURRENTLY &quot;price_alerts_active_idx&quot;" in page.content.decode()
-        assert [[topic.trouble for topic in report.topics] for _, report in page.context["reports"]] == [[""] * 12, [""] * 6]
+        assert [[topic.trouble for topic in asked] for _, asked in page.context["topics"]] == [[""] * 12, [""] * 6]
 
 
 @pytest.mark.parametrize("role", ["Support", "Operations", "Administrators"])

@@ -34,7 +34,7 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from accounts.models import User
-from fly2any.database.diagnosis import explain
+from fly2any.database.errors import explain
 
 results = {}
 

@@ -25,7 +25,7 @@ from fly2any.database.backup.take import take
 from fly2any.database.clock import Clock, read_clock
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
-from fly2any.database.report.render import _backups
+from fly2any.database.report.text import _backups
 from fly2any.database.server import Origin, read_origin
 from tests.conftest import django, manage
 from tests.database.taken import Told, change, databases, described, keep, rows, run, the_one

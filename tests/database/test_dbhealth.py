@@ -12,8 +12,9 @@ import pytest
 
 from fly2any.database.findings import Finding
 from fly2any.database.health import examine as examining
-from fly2any.database.health.examine import Figure, Reader, examine
+from fly2any.database.health.examine import Figure, Reader
 from fly2any.database.health.topics import TOPICS
+from fly2any.database.report.collect import collect
 from fly2any.database.report.waivers import read_waivers
 from tests.conftest import django, manage
 from tests.servers import Database, open_transaction, wait_until
@@ -381,11 +382,14 @@ def test_a_topic_that_takes_too_long_fails_alone(migrated, monkeypatch):
         yield Figure("never", "")
 
     with django(migrated) as connection:
-        health = examine(connection, {"slow": slow, "sequences": TOPICS["sequences"]})
+        report = collect(connection, health={"slow": slow, "sequences": TOPICS["sequences"]})
 
-    assert [(topic.name, bool(topic.figures)) for topic in health.topics] == [("slow", False), ("sequences", True)]
-    assert health.topics[0].trouble.startswith("The statement took longer than its time limit")
-    assert health.exit_code == 0
+    assert [(topic.name, bool(topic.figures)) for topic in report.health] == [("slow", False), ("sequences", True)]
+    assert report.health[0].trouble.startswith("The statement took longer than its time limit")
+    assert ([(finding.code, finding.where) for finding in report.findings], report.exit_code) == (
+        [("health.not_asked", "slow")],
+        4,
+    )
 
 
 def test_a_role_that_may_only_connect_gets_a_report(migrated):
@@ -406,8 +410,8 @@ def test_a_waiver_holds_until_its_day_and_then_is_a_finding_itself(migrated, tmp
     for day in ("2999-01-01", "2026-01-01"):
         path.write_text(WAIVER.format(day))
         with django(migrated) as connection:
-            health = examine(connection, {"sequences": TOPICS["sequences"]}, read_waivers(path))
-        results.append(([finding.code for finding in health.findings], len(health.waived), health.exit_code))
+            report = collect(connection, health={"sequences": TOPICS["sequences"]}, waivers=read_waivers(path))
+        results.append(([finding.code for finding in report.findings], len(report.waived), report.exit_code))
 
     assert results == [([], 1, 0), (["sequences.near_end", "waiver.expired"], 0, 4)]
 

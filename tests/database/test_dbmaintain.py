@@ -25,8 +25,8 @@ def test_a_waiver_holds_for_what_maintenance_finds(filled, settings, tmp_path):
     with django(filled) as connection:
         run = run_of(connection, "weekly", seconds=0, progress=Progress())
 
-    assert [(one.code, one.where) for one, _ in run.waived] == [("maintenance.unfinished", "retention of price_history")]
-    assert [one.code for one in run.findings if one.code.startswith("maintenance")] == []
+    assert [(one.code, one.where) for one, _ in run.report.waived] == [("maintenance.unfinished", "retention of price_history")]
+    assert [one.code for one in run.report.findings if one.code.startswith("maintenance")] == []
 
 
 @pytest.mark.parametrize("seconds", ["3000000", "1e300"])
@@ -161,7 +161,7 @@ def test_a_topic_that_could_not_be_asked_is_a_finding(filled):
     with filled.role() as url:
         result = manage("dbmaintain", "quarterly", "--format", "json", url=url)
 
-    asked = [one["where"] for one in json.loads(result.stdout)["findings"] if one["code"] == "maintenance.not_asked"]
+    asked = [one["where"] for one in json.loads(result.stdout)["findings"] if one["code"] == "health.not_asked"]
     assert (result.returncode, asked) == (4, ["passwords"])
 
 
@@ -200,7 +200,7 @@ def test_a_table_that_cannot_be_analysed_does_not_keep_the_others_from_it(migrat
     with django(migrated) as connection:
         run = run_of(connection, "monthly", seconds=600, progress=Progress())
 
-    assert [(one.severity.value, one.where) for one in run.findings if one.code == "maintenance.failed"] == [
+    assert [(one.severity.value, one.where) for one in run.report.findings if one.code == "maintenance.failed"] == [
         ("warning", "analyse of a_note")
     ]
     assert "z_note" in run.refreshed.analysed

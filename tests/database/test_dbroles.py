@@ -175,9 +175,9 @@ def test_a_ledger_that_the_app_may_write_is_found_and_its_cure_works(early):
 
     def found():
         with django(early) as connection:
-            health = examine(connection, {"privileges": security.privileges})
-        assert health.topics[0].trouble == ""
-        return [finding for finding in health.findings if finding.code == "security.ledger"]
+            (privileges,) = examine(connection, {"privileges": security.privileges})
+        assert privileges.trouble == ""
+        return [finding for finding in privileges.findings if finding.code == "security.ledger"]
 
     [one] = found()
     early.execute(one.cure)

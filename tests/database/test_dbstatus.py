@@ -13,6 +13,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test.utils import CaptureQueriesContext
 
 from fly2any.database.findings import CODES
+from fly2any.database.report.collect import collect
 from fly2any.database.schema import contract as contracts
 from fly2any.database.schema.contract import Contract
 from fly2any.database.sql import snapshot
@@ -45,7 +46,7 @@ def found(report):
 def test_a_migrated_database_is_all_there_and_the_guides_figures_add_up():
     report = verify(connection)
 
-    assert report.exit_code == 0
+    assert collect(connection, verification=report).exit_code == 0
     assert found(report) == []
     assert report.groups[:6] == (
         Group("accounts", Count(5, 5), Count(52, 52), Count(6, 6), Count(3, 3)),
@@ -143,7 +144,7 @@ def test_a_migration_that_the_code_does_not_know_is_a_finding():
 
     assert report.migrations.unknown == ("travel.0099_from_another_branch",)
     assert found(report) == [("migrations.unknown", "travel.0099_from_another_branch")]
-    assert report.exit_code == 4
+    assert collect(connection, verification=report).exit_code == 4
 
 
 @pytest.mark.django_db
@@ -173,7 +174,7 @@ def test_tables_that_no_migration_made_are_not_to_be_migrated():
     report = verify(connection)
 
     assert ("migrations.unrecorded", "travel.0001_initial") in found(report)
-    assert report.exit_code == 5
+    assert collect(connection, verification=report).exit_code == 5
     assert report.migrations.pending == CONTRACT.migrations
 
 
@@ -327,7 +328,7 @@ def test_a_migration_that_the_contract_does_not_know_is_said_and_nothing_is_gues
 
     stale = ("contract.stale", "contract.json")
     assert found(report) == [stale] if applied else [stale, ("index.missing", "price_alerts.price_alerts_active_idx")]
-    assert report.exit_code == (4 if applied else 5)
+    assert collect(connection, verification=report).exit_code == (4 if applied else 5)
 
 
 SCHEMA = {"table", "column", "default", "primary_key", "unique", "check", "index", "trigger", "foreign_key"}
@@ -338,7 +339,7 @@ def test_every_code_has_a_test_that_gets_it():
     by_mutation = {code for mutation in mutations() for code, _ in mutation.found}
     by_name = set(
         re.findall(
-            r"\b(?:migrations|server|contract|adopt|backup|maintenance|security|waiver|connections|locks|transactions|queries|indexes|tables|sequences|cache|replication|wraparound|settings|extensions)\.[a-z_]+",
+            r"\b(?:migrations|server|contract|adopt|backup|maintenance|health|security|waiver|connections|locks|transactions|queries|indexes|tables|sequences|cache|replication|wraparound|settings|extensions)\.[a-z_]+",
             " ".join(path.read_text() for path in Path(__file__).parent.glob("*.py")),
         )
     )

@@ -11,7 +11,8 @@ from django.db.utils import ProgrammingError
 from fly2any.database.backup import restore
 from fly2any.database.leftovers import MARK, drop_left
 from fly2any.database.progress import Progress
-from fly2any.database.report.render import as_text
+from fly2any.database.report.collect import collect
+from fly2any.database.report.text import status_as_text
 from fly2any.database.scratch import scratch_database
 from fly2any.database.verification import verify
 from tests.conftest import django
@@ -99,8 +100,8 @@ def test_a_database_that_somebody_else_makes_meanwhile_is_not_dropped(database, 
     create = restore.create
     monkeypatch.setattr(restore, "opened", lambda *_: nullcontext("no file"))
     monkeypatch.setattr(restore, "refuse_what_cannot_be", lambda *_: None)
-    monkeypatch.setattr(restore, "_want_roles", lambda *_: None)
-    monkeypatch.setattr(restore, "_require_trust", lambda *_: None)
+    monkeypatch.setattr(restore, "require_owners", lambda *_, **__: None)
+    monkeypatch.setattr(restore, "require_room", lambda *_: None)
     monkeypatch.setattr(restore, "create", lambda connection, name: (beside("_theirs", None), create(connection, name)))
 
     with django(database) as connection, pytest.raises(ProgrammingError, match="already exists"):
@@ -113,7 +114,7 @@ def test_a_database_whose_name_has_lines_forges_none_of_a_report(database, besid
     name = beside("_x\n  ERROR   table.missing at users\nx")
 
     with django(database) as connection:
-        lines = as_text(verify(connection)).splitlines()
+        lines = status_as_text(collect(connection, verification=verify(connection))).splitlines()
 
     assert [line for line in lines if line.startswith("  ERROR   table.missing")] == []
     shown = name.replace("\n", "\\u000a")

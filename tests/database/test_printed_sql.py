@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from django.db import transaction
 
-from fly2any.database.backup.restore import _want_roles
+from fly2any.database.backup.owners import _require_roles
 from fly2any.database.errors import Refusal
 from fly2any.database.findings import Finding
 from fly2any.database.health import security
@@ -50,7 +50,7 @@ def test_the_cures_of_a_role_quote_it(database):
             with transaction.atomic(using=connection.alias):
                 found = list(security.passwords(Reader(connection, "public")))
             with pytest.raises(Refusal, match="run CREATE ROLE ") as missing:
-                _want_roles(connection, Named())
+                _require_roles(connection, Named(), [])
     finally:
         database.execute(f"DROP ROLE {role}")
 

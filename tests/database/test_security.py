@@ -11,7 +11,8 @@ import pytest
 
 from fly2any.database.findings import Finding
 from fly2any.database.health import security
-from fly2any.database.health.examine import Reader, examine
+from fly2any.database.health.examine import Reader
+from fly2any.database.report.collect import collect
 from fly2any.database.report.waivers import Waiver
 from tests.conftest import django, manage
 from tests.database.test_dbhealth import of
@@ -335,10 +336,10 @@ def test_a_waiver_holds_for_security_too(migrated):
     waiver = Waiver("security.public", "TABLE users", "ana@example.com", date(2100, 1, 1), "a demo")
 
     with django(migrated) as connection, with_settings(connection, EMBEDDED=None) as copy:
-        health = examine(copy, {"privileges": security.privileges}, [waiver])
+        report = collect(copy, security={"privileges": security.privileges}, waivers=[waiver])
 
-    assert [finding.code for finding in health.findings] == ["security.role"]
-    assert [(finding.where, by) for finding, by in health.waived] == [("TABLE users", waiver)]
+    assert [finding.code for finding in report.findings] == ["security.role"]
+    assert [(finding.where, by) for finding, by in report.waived] == [("TABLE users", waiver)]
 
 
 def test_the_text_has_the_same_findings(migrated, app):

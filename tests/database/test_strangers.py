@@ -489,7 +489,7 @@ def test_passwords_in_a_table_that_another_role_made_are_not_looked_at(database,
     )
 
     with django(database) as connection:
-        (topic,) = examine(connection, {"passwords": SECURITY["passwords"]}).topics
+        (topic,) = examine(connection, {"passwords": SECURITY["passwords"]})
 
     assert (topic.trouble, [figure.label for figure in topic.figures]) == ("", ["roles' passwords"])
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from django.db import Error
 
-from ..clock import read_clock
 from ..errors import Refusal, explain
-from ..findings import Finding, Severity
-from ..report.waivers import Waiver, waive
+from ..findings import Finding
 from ..schema.contract import Contract, load
 from ..server import read_schema
 from ..sql import catalogue, pinned
@@ -47,29 +44,6 @@ class Topic:
     trouble: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
-    """The topics that were asked, and the waivers that held for a finding."""
-
-    at: datetime
-    topics: tuple[Topic, ...]
-    waived: tuple[tuple[Finding, Waiver], ...] = ()
-    expired: tuple[Finding, ...] = ()
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        waived = {finding for finding, _ in self.waived}
-        found = [finding for topic in self.topics for finding in topic.findings if finding not in waived]
-        return (*found, *self.expired)
-
-    @property
-    def exit_code(self) -> int:
-        """Return 0, 4 for findings that are more than notes, or 2 where no topic could be asked."""
-        if self.topics and all(topic.trouble for topic in self.topics):
-            return 2
-        return 4 if any(finding.severity is not Severity.NOTE for finding in self.findings) else 0
-
-
 @dataclass(frozen=True)
 class Reader:
     """Asks the catalogue: what a topic is given."""
@@ -92,13 +66,13 @@ class Reader:
 Question = Callable[[Reader], Iterator[Figure | Finding]]
 
 
-def examine(connection, questions: dict[str, Question], waivers: Iterable[Waiver] = ()) -> Health:
-    """Return the health of the database behind `connection`; raise django.db.Error only where it cannot be reached."""
+def examine(connection, questions: dict[str, Question]) -> tuple[Topic, ...]:
+    """Return the answer to each of `questions`; raise django.db.Error only where the database cannot be reached."""
+    if not questions:
+        return ()
     connection.ensure_connection()
-    reader, at = Reader(connection, read_schema(connection)), read_clock(connection).now()
-    topics = tuple(_ask(reader, name, question) for name, question in questions.items())
-    _, waived, expired = waive([finding for topic in topics for finding in topic.findings], tuple(waivers), at.date())
-    return Health(at, topics, tuple(waived), tuple(expired))
+    reader = Reader(connection, read_schema(connection))
+    return tuple(_ask(reader, name, question) for name, question in questions.items())
 
 
 def _ask(reader: Reader, name: str, question: Question) -> Topic:
@@ -113,13 +87,3 @@ def _ask(reader: Reader, name: str, question: Question) -> Topic:
         trouble = explain(error) or str(error)
     figures = tuple(answer for answer in answers if isinstance(answer, Figure))
     return Topic(name, figures, tuple(answer for answer in answers if isinstance(answer, Finding)), trouble)
-
-
-def not_asked(health: Health, code: str = "maintenance.not_asked") -> Iterator[Finding]:
-    """Yield a finding for each topic that could not be asked: without one, a report with no findings would look complete."""
-    for topic in health.topics:
-        if topic.trouble:
-            yield Finding(
-                Severity.WARNING, code, topic.name, f"It could not be asked: {topic.trouble}",
-                "Correct what it says, or ask as a role that may see it.",
-            )  # fmt: skip

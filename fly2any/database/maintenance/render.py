@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
@@ -10,20 +9,18 @@ from typing import Any
 
 from ..backup.signing import SIGNED
 from ..findings import Severity
-from ..health.render import as_data, finding_lines, plain, topic_lines
 from ..printable import one_line, printable
+from ..report.data import dumped, of_findings, of_topics, of_waived
+from ..report.text import finding_lines, topic_lines
 from ..retention.archive import Loaded
 from ..retention.description import Archive
 from ..retention.rules import Due
 from ..units import size, span
 from .run import Maintenance
 
-FORMAT = 1
-
 
 def as_json(run: Maintenance) -> str:
     data: dict[str, Any] = {
-        "format": FORMAT,
         "exit_code": run.exit_code,
         "period": run.period,
         "database": run.database,
@@ -32,9 +29,11 @@ def as_json(run: Maintenance) -> str:
         "removed": [asdict(one) for one in run.swept],
         "vacuumed": run.refreshed.vacuumed,
         "analysed": run.refreshed.analysed,
-        **as_data(run.health.topics, run.findings, run.waived),
+        "topics": of_topics(run.topics),
+        "findings": of_findings(run.report.findings),
+        "waived": of_waived(run.report.waived),
     }
-    return json.dumps(data, indent=2, ensure_ascii=False, default=plain)
+    return dumped(data)
 
 
 def as_text(run: Maintenance, *, verbosity: int) -> str:
@@ -51,8 +50,8 @@ def summary(run: Maintenance) -> str:
         else []
     )
     done += [f"{len(run.refreshed.analysed)} analysed"] if run.refreshed.analysed else []
-    serious = sorted({finding.code for finding in run.findings if finding.severity is not Severity.NOTE})
-    found = f"findings: {', '.join(serious)}" if serious else "no finding"
+    codes = sorted({finding.code for finding in run.report.findings if finding.severity is not Severity.NOTE})
+    found = f"findings: {', '.join(codes)}" if codes else "no finding"
     return f"dbmaintain {run.period} of {run.database}: {', '.join([*done, found])}; {span(run.seconds)}, exit code {run.exit_code}"
 
 
@@ -76,8 +75,8 @@ def _lines(run: Maintenance) -> Iterator[str]:
             if names
         )
         yield ""
-    yield from topic_lines(run.health.topics)
-    yield from finding_lines(run.findings, run.waived)
+    yield from topic_lines(run.topics)
+    yield from finding_lines(run.report.findings, run.report.waived)
     yield ""
 
 
@@ -87,7 +86,7 @@ def as_plan(plan: list[tuple[Due, datetime, int]], form: str) -> str:
         entries = [
             {"table": due.rule.table, "days": due.days, "before": before, "rows": number} for due, before, number in plan
         ]
-        return json.dumps({"format": FORMAT, "would_remove": entries}, indent=2, default=plain)
+        return dumped({"would_remove": entries})
     lines = [
         f"  {due.rule.table:<22}{number:>12,} {due.rule.what} of before {before:%Y-%m-%d}, {due.days} days ago"
         for due, before, number in plan
@@ -104,9 +103,7 @@ def as_list(archives: list[Archive], odd: list[str], place: str, form: str) -> s
             {"name": one.name, "table": one.table, "rows": one.rows, "bytes": one.bytes, "oldest": one.oldest, "newest": one.newest, "taken": one.taken, "signed": one.signed}
             for one in archives
         ]  # fmt: skip
-        return printable(
-            json.dumps({"format": FORMAT, "archives": entries, "odd": odd}, indent=2, ensure_ascii=False, default=plain)
-        )
+        return printable(dumped({"archives": entries, "odd": odd}))
     lines = [
         f"  {one.name:<58}{one.rows:>12,} rows{size(one.bytes):>12}  {one.oldest[:10]} to {one.newest[:10]}{'' if one.signed == SIGNED else f'  {one.signed}'}"
         for one in archives

@@ -16,12 +16,13 @@ from ..backup.store import store_at
 from ..clock import server_time
 from ..errors import Refusal, explain, sqlstate
 from ..findings import Finding, Severity
-from ..health.examine import Health, examine, not_asked
+from ..health.examine import Topic
 from ..health.security import TOPICS as SECURITY
 from ..health.topics import TOPICS
 from ..migration.lock import LOCKED_OUT
 from ..progress import Progress
-from ..report.waivers import Waiver, read_waivers, waive
+from ..report.collect import Report, collect, serious
+from ..report.waivers import read_waivers
 from ..retention.archive import Archives
 from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import Swept, count, sweep
@@ -69,14 +70,16 @@ class Maintenance:
     seconds: float
     swept: tuple[Swept, ...]
     refreshed: Refreshed
-    health: Health
-    findings: tuple[Finding, ...]
-    waived: tuple[tuple[Finding, Waiver], ...]
+    report: Report
+
+    @property
+    def topics(self) -> tuple[Topic, ...]:
+        return (*self.report.health, *self.report.security)
 
     @property
     def exit_code(self) -> int:
         """Return 0, or 4 for findings that are more than notes."""
-        return 4 if any(finding.severity is not Severity.NOTE for finding in self.findings) else 0
+        return 4 if serious(self.report.findings) else 0
 
 
 def maintain(connection, period: str, *, seconds: float, progress: Progress) -> Maintenance:
@@ -94,17 +97,18 @@ def maintain(connection, period: str, *, seconds: float, progress: Progress) -> 
     emptied = {name for one in swept if one.removed for name in (one.table, RULES[one.table].child) if name}
     found += _refresh(connection, refreshed, emptied, whole=period != "weekly", deadline=deadline, progress=progress)
     progress.show("looking", None)
-    topics = {name: TOPICS[name] for name in LOOKED_AT[period]} | (SECURITY if period == "quarterly" else {})
-    health = examine(connection, topics)
-    backups = read_newest(connection)
-    found += [*not_asked(health), *backups.findings(), *health.findings]
-    found += verify(connection).findings if period == "quarterly" else ()
-    left, waived, expired = waive(found, waivers, at.date())
+    report = collect(
+        connection,
+        verification=verify(connection),
+        backups=read_newest(connection),
+        health={name: TOPICS[name] for name in LOOKED_AT[period]},
+        security=SECURITY if period == "quarterly" else None,
+        found=found,
+        waivers=waivers,
+    )
     progress.clear()
     took = time.monotonic() - begun
-    return Maintenance(
-        period, connection.settings_dict["NAME"], at, took, tuple(swept), refreshed, health, (*left, *expired), tuple(waived)
-    )
+    return Maintenance(period, connection.settings_dict["NAME"], at, took, tuple(swept), refreshed, report)
 
 
 def _sweep_all(

@@ -206,8 +206,10 @@ def keep_strangers_out(connection) -> None:
         tables = dict(cursor.fetchall())
     try:
         with transaction.atomic(using=connection.alias):
-            for table in (table for table, is_open in tables.items() if is_open):
-                revoke_trigger(connection, f"{quote(schema)}.{quote(table)}")
+            places = [f"{quote(schema)}.{quote(table)}" for table, is_open in tables.items() if is_open]
+            _lock(connection, places)  # REVOKE fails where a trigger is being created: both change the table's row in pg_class.
+            for place in places:
+                revoke_trigger(connection, place)
     except Error as error:
         if sqlstate(error) != READ_ONLY:  # Nothing will be written to such a database.
             raise

@@ -4,12 +4,15 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 
-from fly2any.database.health.examine import examine
-from fly2any.database.health.render import as_json, as_text
+from fly2any.database.backup.inventory import read_newest
 from fly2any.database.health.sessions import end
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.management.arguments import add_database
+from fly2any.database.report.collect import collect
+from fly2any.database.report.data import health_as_json
+from fly2any.database.report.text import health_as_text
 from fly2any.database.report.waivers import read_waivers
+from fly2any.database.verification import verify
 
 
 class Command(BaseCommand):
@@ -29,7 +32,13 @@ class Command(BaseCommand):
         if terminate is not None:
             self.stdout.write(end(connections[database], terminate, really=yes))
             return
-        chosen = {name: TOPICS[name] for name in topics} or TOPICS
-        health = examine(connections[database], chosen, read_waivers(settings.WAIVERS))
-        self.stdout.write(as_json(health) if format == "json" else as_text(health))
-        sys.exit(health.exit_code)
+        connection = connections[database]
+        report = collect(
+            connection,
+            verification=None if topics else verify(connection),
+            backups=None if topics else read_newest(connection),
+            health={name: TOPICS[name] for name in topics} or TOPICS,
+            waivers=read_waivers(settings.WAIVERS),
+        )
+        self.stdout.write(health_as_json(report) if format == "json" else health_as_text(report))
+        sys.exit(report.exit_code)

@@ -7,11 +7,12 @@ from django.core.management.base import BaseCommand
 from django.db import Error, connections
 
 from fly2any.database.backup.inventory import read_newest
-from fly2any.database.health.examine import examine, not_asked
 from fly2any.database.management.arguments import add_database, seconds
-from fly2any.database.report.render import as_json, as_text
+from fly2any.database.report.collect import collect
+from fly2any.database.report.data import status_as_json
+from fly2any.database.report.text import status_as_text
 from fly2any.database.report.waivers import read_waivers
-from fly2any.database.verification import for_release, verify, waived
+from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes
 
 
@@ -46,40 +47,39 @@ class Command(BaseCommand):
 
     def handle(self, *, database, format, indexes, write_check, security, release, wait, verbosity, **options):
         connection = connections[database]
-        report, failure = self.report(connection, indexes, wait), None
+        verification, checked, failure = self.verify(connection, indexes, wait), None, None
         if write_check:
             try:
-                report = replace(report, write_checked=check_writes(connection))
+                checked = check_writes(connection)
             except Error as error:
                 failure = error
-        newest = read_newest(connection)
-        looked = self.look_at_security(connection) if security else None
-        found = (
-            *report.findings,
-            *newest.findings(),
-            *(looked.findings if looked else ()),
-            *(not_asked(looked, "security.not_asked") if looked else ()),
+        report = collect(
+            connection,
+            verification=verification,
+            backups=read_newest(connection),
+            security=self.topics_of_security() if security else None,
+            waivers=read_waivers(settings.WAIVERS),
+            release=release,
         )
-        report = waived(replace(report, backups=newest, security=looked, findings=found), read_waivers(settings.WAIVERS))
-        report = for_release(report) if release else report
-        self.stdout.write(as_json(report) if format == "json" else as_text(report, verbosity=verbosity))
+        report = replace(report, write_checked=checked)
+        self.stdout.write(status_as_json(report) if format == "json" else status_as_text(report, verbosity=verbosity))
         if failure is not None:
             raise failure
         sys.exit(report.exit_code)
 
-    def look_at_security(self, connection):
+    def topics_of_security(self):
         from fly2any.database.health.security import TOPICS
 
-        return examine(connection, TOPICS)
+        return TOPICS
 
-    def report(self, connection, indexes, wait):
+    def verify(self, connection, indexes, wait):
         deadline = time.monotonic() + wait
         while True:
             left = deadline - time.monotonic()
             try:
-                report = verify(connection, with_indexes=indexes)
-                if left <= 0 or report.exit_code & 1 == 0:
-                    return report
+                verification = verify(connection, with_indexes=indexes)
+                if left <= 0 or not verification.migrations.pending:
+                    return verification
             except Error:
                 if left <= 0:
                     raise

@@ -1,0 +1,90 @@
+"""The one report of a database: what is found, less what is waived, and how serious it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from ..backup.inventory import Newest
+from ..clock import read_clock
+from ..findings import Finding, Severity
+from ..health.examine import Question, Topic, examine
+from ..verification import Verification
+from .waivers import Waiver, waive
+
+# What a deploy cannot fix, or fixes itself: with `release` it is a note.
+NOT_OF_A_RELEASE = ("server.", "backup.", "security.")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was asked of a database, and the findings that count; `verification` and `backups` are None where they were not wanted."""
+
+    alias: str
+    at: datetime  # by the server's clock
+    verification: Verification | None
+    backups: Newest | None
+    health: tuple[Topic, ...]
+    security: tuple[Topic, ...]
+    findings: tuple[Finding, ...]
+    waived: tuple[tuple[Finding, Waiver], ...]
+    write_checked: tuple[str, ...] | None = None  # the tables that took a row and gave it back
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0, 4 (findings), and of health 2 where no topic answered; without health 1 (migrations pending) or 5 (both) too."""
+        found = 4 if serious(self.findings) else 0
+        if self.health:
+            return 2 if all(topic.trouble for topic in self.health) else found
+        pending = self.verification is not None and self.verification.migrations.pending
+        return found + 1 if pending else found
+
+
+def serious(findings: Iterable[Finding]) -> bool:
+    """Say whether some finding is more than a note."""
+    return any(finding.severity is not Severity.NOTE for finding in findings)
+
+
+def collect(
+    connection,
+    *,
+    verification: Verification | None = None,
+    backups: Newest | None = None,
+    health: dict[str, Question] | None = None,
+    security: dict[str, Question] | None = None,
+    found: Iterable[Finding] = (),
+    waivers: Iterable[Waiver] = (),
+    release: bool = False,
+) -> Report:
+    """Return the report of what is given, and of the topics `health` and `security`, which are asked here.
+
+    `found` is what the caller found itself. `release`: what is found of the server, of backups and of security does not
+    count. Raises django.db.Error where the database cannot be reached.
+    """
+    topics, guards = examine(connection, health or {}), examine(connection, security or {})
+    at = verification.clock.now() if verification else read_clock(connection).now()
+    everything = [
+        *found,
+        *(verification.findings if verification else ()),
+        *(backups.findings() if backups else ()),
+        *_of_topics(topics, "health.not_asked"),
+        *_of_topics(guards, "security.not_asked"),
+    ]
+    left, waived, expired = waive(dict.fromkeys(everything), tuple(waivers), at.date())
+    counting = (*left, *expired)
+    if release:
+        noted = (replace(f, severity=Severity.NOTE) if f.code.startswith(NOT_OF_A_RELEASE) else f for f in counting)
+        counting = tuple(noted)
+    return Report(connection.alias, at, verification, backups, topics, guards, counting, tuple(waived))
+
+
+def _of_topics(topics: Iterable[Topic], code: str) -> Iterator[Finding]:
+    """Yield what topics found, and which could not be asked: without that, a report with no findings would look complete."""
+    for topic in topics:
+        yield from topic.findings
+        if topic.trouble:
+            yield Finding(
+                Severity.WARNING, code, topic.name, f"It could not be asked: {topic.trouble}",
+                "Correct what it says, or ask as a role that may see it.",
+            )  # fmt: skip

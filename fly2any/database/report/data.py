@@ -1,0 +1,110 @@
+"""The report as JSON, of the shapes that docs/reference has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from ..backup.inventory import Newest
+from ..findings import Finding
+from ..health.examine import Topic
+from ..schema import where
+from ..schema.contract import KINDS
+from ..verification import Verification
+from .collect import Report
+from .waivers import Waiver
+
+FORMAT = 1
+
+
+def dumped(data: dict[str, Any]) -> str:
+    """Return `data` as JSON, a time in ISO 8601 and how long something took in seconds."""
+    return json.dumps({"format": FORMAT, **data}, indent=2, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.total_seconds() if isinstance(value, timedelta) else value.isoformat()
+
+
+def health_as_json(report: Report) -> str:
+    """Return what `dbhealth` prints."""
+    return dumped(
+        {
+            "exit_code": report.exit_code,
+            "at": report.at,
+            "topics": of_topics(report.health),
+            "findings": of_findings(report.findings),
+            "waived": of_waived(report.waived),
+        }
+    )
+
+
+def status_as_json(report: Report) -> str:
+    """Return what `dbstatus` prints."""
+    data: dict[str, Any] = {"exit_code": report.exit_code, "database": report.alias}
+    if report.verification:
+        data |= _of_verification(report.verification)
+    data["findings"] = of_findings(report.findings)
+    if report.backups:
+        data["backups"] = _of_backups(report.backups)
+    data["waived"] = of_waived(report.waived)
+    if report.security:
+        data["security"] = {"topics": of_topics(report.security)}
+    if report.write_checked is not None:
+        data["write_checked"] = report.write_checked
+    return dumped(data)
+
+
+def of_topics(topics: Iterable[Topic]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": topic.name,
+            "trouble": topic.trouble,
+            "figures": [{"label": one.label, "text": one.text, "value": one.value} for one in topic.figures],
+        }
+        for topic in topics
+    ]
+
+
+def of_findings(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    return [{"severity": f.severity, "code": f.code, "where": f.where, "message": f.message, "cure": f.cure} for f in findings]
+
+
+def of_waived(waived: Iterable[tuple[Finding, Waiver]]) -> list[dict[str, Any]]:
+    return [
+        {"code": f.code, "where": f.where, "owner": waiver.owner, "until": waiver.until, "reason": waiver.reason}
+        for f, waiver in waived
+    ]
+
+
+def _of_verification(verified: Verification) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "server": asdict(verified.server),
+        "migrations": {
+            "recorded": verified.migrations.recorded,
+            "readable": verified.migrations.readable,
+            "applied": [asdict(record) for record in verified.migrations.applied],
+            "pending": [asdict(migration) for migration in verified.pending],
+            "unknown": verified.migrations.unknown,
+        },
+        "runs": [asdict(run) for run in verified.runs],
+        "running": verified.running and str(verified.running),
+        "groups": [asdict(group) for group in verified.groups],
+        "foreign": {kind: [where(thing) for thing in getattr(verified.foreign, kind)] for kind in KINDS},
+    }
+    if verified.indexes is not None:
+        data["indexes"] = [asdict(index) for index in verified.indexes]
+    return data
+
+
+def _of_backups(backups: Newest) -> dict[str, Any]:
+    good, newest = backups.good, backups.newest
+    return {
+        "place": backups.place,
+        "newest": newest.name if newest else "",
+        "newest_good": good.name if good else "",
+        "newest_good_taken": good.taken if good else "",
+    }
