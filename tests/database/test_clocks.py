@@ -9,7 +9,9 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.core.management import call_command
+from django.utils import timezone
 
 from fly2any.database.backup.inventory import read_newest
 from fly2any.database.backup.proof import check
@@ -26,6 +28,7 @@ from fly2any.database.progress import Progress
 from fly2any.database.report.collect import collect
 from fly2any.database.report.waivers import Waiver
 from fly2any.database.retention.rules import RULES
+from fly2any.database.schema.strangers import refuse_before_writes
 from fly2any.database.server import read_origin
 from fly2any.database.verification import verify
 from tests.conftest import django
@@ -127,6 +130,17 @@ def test_a_backup_of_the_future_is_neither_the_newest_nor_pruned(migrated, with_
         assert newest.newest == newest.good == here
         assert newest.trouble == f"{future.name}.json was taken in the future, by the server's clock: look at it."
         assert prune(store_at(str(with_backups)), connection, Progress()) == []
+
+
+def test_commands_of_djangos_delete_nothing_while_the_clocks_differ(migrated, client_clock):
+    migrated.execute("INSERT INTO django_session VALUES ('key', 'data', now() + interval '1 day')")
+    with django(migrated) as connection:
+        refuse_before_writes(connection)
+        sessions = Session.objects.using(connection.alias)
+        client_clock(timedelta(days=1461))
+        with pytest.raises(Refusal, match=DIFFER):
+            sessions.filter(expire_date__lt=timezone.now()).delete()
+        assert sessions.count() == 1
 
 
 def test_a_reset_wants_a_backup_that_is_new_by_the_servers_clock(filled, with_backups, client_clock):

@@ -13,6 +13,7 @@ from django.db import Error, transaction
 
 from fly2any.postgres.schema import revoke_trigger
 
+from ..clock import server_time
 from ..errors import Refusal, sqlstate
 from ..findings import Finding, Severity
 from ..server import read_home
@@ -219,7 +220,10 @@ def keep_strangers_out(connection) -> None:
 
 
 def refuse_before_writes(connection) -> None:
-    """Have `connection` raise Refusal at the first statement that would run code of another role: for commands that are Django's."""
+    """Have `connection` raise Refusal at the first statement that would run code of another role: for commands that are Django's.
+
+    So does a DELETE while this machine's clock is wrong: some delete what is old.
+    """
     asked = set()
 
     def ask(execute, statement, parameters, many, context):
@@ -227,6 +231,8 @@ def refuse_before_writes(connection) -> None:
         if written and (kind := written[1].upper()) not in asked:
             asked.add(kind)
             refuse_strangers(connection, deletes=kind in ("DELETE", "UPDATE"))
+            if kind == "DELETE":
+                server_time(connection)
         return execute(statement, parameters, many, context)
 
     connection.execute_wrappers.append(ask)
