@@ -17,7 +17,7 @@ STEPS = (
     ("migrate", "migrate -v0"),
     ("migrate", "migrate"),
     ("dbcontract", "dbcontract --check"),
-    ("dbseed", "dbseed --users 40 --seed 1 --until 2026-05-01"),
+    ("dbseed", "dbseed --production --users 40 --seed 1 --until 2026-05-01"),
     ("dbhealth", "dbhealth connections locks indexes tables"),
     ("dbbackup", "dbbackup --verify"),
     ("dbbackup", "dbbackup --list"),

@@ -42,7 +42,7 @@ def probe(tmp_path):
 def seeded(_migrated_template):
     """The name of a database with demo data, to copy."""
     for database in fresh(_migrated_template):
-        result = manage("dbseed", "--users", "40", "--seed", "1", "--until", "2026-05-01", url=database.url)
+        result = manage("dbseed", "--production", "--users", "40", "--seed", "1", "--until", "2026-05-01", url=database.url)
         assert result.returncode == 0, result.stderr
         yield database.name
 

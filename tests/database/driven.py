@@ -12,7 +12,7 @@ COMMANDS = """
     dbperson erase EMAIL
     dbperson erase EMAIL --yes
     dbroles
-    dbseed --users 5 --yes
+    dbseed --users 5 --yes --production
     dbreset
     dbbackup --list
     migrate --plan

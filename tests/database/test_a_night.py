@@ -27,7 +27,7 @@ def test_what_is_damaged_at_night_is_found_and_undone(migrated, tmp_path, sealed
     def codes(*words):
         return {finding["code"] for finding in json.loads(run(*words, "--format", "json").stdout)["findings"]}
 
-    assert run("dbseed", "--users", "60", "--seed", "1", "--until", "2026-05-01").returncode == 0
+    assert run("dbseed", "--production", "--users", "60", "--seed", "1", "--until", "2026-05-01").returncode == 0
     usual = codes("dbhealth")
     held = rows(migrated)
     assert run("dbbackup", "--verify", "--prune").returncode == 0

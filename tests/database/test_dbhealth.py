@@ -61,7 +61,10 @@ def waiting(database, statement):
 def test_a_healthy_database_has_no_finding(own_server):
     server = own_server(migrated=True, fsync="on", full_page_writes="on", shared_preload_libraries="pg_stat_statements")
     server.execute("CREATE EXTENSION pg_stat_statements")
-    assert manage("dbseed", "--users", "200", "--seed", "1", "--until", "2026-05-01", url=server.url()).returncode == 0
+    assert (
+        manage("dbseed", "--production", "--users", "200", "--seed", "1", "--until", "2026-05-01", url=server.url()).returncode
+        == 0
+    )
 
     text = manage("dbhealth", url=server.url())
     as_json = manage("dbhealth", "--format", "json", url=server.url())

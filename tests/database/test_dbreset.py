@@ -168,7 +168,7 @@ def test_what_nobody_thought_of_is_refused_by_the_server(migrated):
 @pytest.mark.slow
 def test_rows_go_only_with_a_good_backup_or_without_one_by_word(migrated, tmp_path):
     place = {"BACKUP_LOCATION": str(tmp_path / "backups")}
-    manage("dbseed", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=migrated.url)
+    manage("dbseed", "--production", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=migrated.url)
 
     refused = manage("dbreset", "--yes", url=migrated.url, **place)
     assert (refused.returncode, refused.stderr) == (
@@ -182,5 +182,5 @@ def test_rows_go_only_with_a_good_backup_or_without_one_by_word(migrated, tmp_pa
     assert manage("dbreset", "--yes", url=migrated.url, **place).returncode == 0
 
     manage("migrate", url=migrated.url)
-    manage("dbseed", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=migrated.url)
+    manage("dbseed", "--production", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=migrated.url)
     assert manage("dbreset", "--yes", "--without-backup", url=migrated.url).returncode == 0

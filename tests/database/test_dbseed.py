@@ -115,10 +115,10 @@ def test_it_is_refused_among_real_users_unless_told():
 def test_the_command_says_what_it_added_and_shows_the_password_once(own_server):
     server = own_server(migrated=True)
 
-    first = manage("dbseed", "--users", "10", "--admin", url=server.url())
-    second = manage("dbseed", "--users", "10", "--admin", url=server.url())
+    first = manage("dbseed", "--production", "--users", "10", "--admin", url=server.url())
+    second = manage("dbseed", "--production", "--users", "10", "--admin", url=server.url())
     server.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('x', 'real@example.com', now())")
-    third = manage("dbseed", "--users", "20", url=server.url())
+    third = manage("dbseed", "--production", "--users", "20", url=server.url())
 
     assert (first.returncode, first.stderr) == (0, "")
     assert "  users                         10 rows added\n" in first.stdout
@@ -151,17 +151,28 @@ def test_a_wrong_option_is_2_with_a_line_that_says_so(arguments):
     assert result.stderr.splitlines()[-1].startswith("manage.py dbseed: error: argument ")
 
 
-def test_production_is_filled_only_when_it_is_named():
-    result = manage("dbseed", url="postgresql://u:secret@db.example.com/fly2any")
+@pytest.mark.parametrize("host", ["db.example.com", "localhost", "127.0.0.1"])
+def test_production_is_filled_only_when_it_is_named(host):
+    result = manage("dbseed", url=f"postgresql://u:secret@{host}/fly2any")
 
-    assert (result.returncode, result.stderr) == (
+    assert (result.returncode, result.stdout, result.stderr) == (
         2,
-        "fly2any at db.example.com is production, since DEBUG is off: give --production if demo data shall be in it all the same.\n",
+        "",
+        f"Database fly2any at {host} is in production (DEBUG is off):"
+        " give --production to add demo data to it, or set DEBUG=true where it is a developer's.\n",
     )
 
 
+def test_a_production_database_on_a_socket_stays_empty_without_the_option(migrated):
+    refused = manage("dbseed", "--users", "1", url=migrated.url)
+    rows = migrated.execute("SELECT count(*) FROM users")
+    filled = manage("dbseed", "--users", "1", url=migrated.url, DEBUG="true")
+
+    assert (refused.returncode, rows, filled.returncode) == (2, [(0,)], 0)
+
+
 def test_the_statistics_know_each_row_once(migrated):
-    result = manage("dbseed", "--users", "30", "--until", "2026-05-01", url=migrated.url)
+    result = manage("dbseed", "--production", "--users", "30", "--until", "2026-05-01", url=migrated.url)
 
     assert result.returncode == 0, result.stderr
     counted = migrated.execute("SELECT count(*) FROM notifications")

@@ -152,7 +152,7 @@ def test_too_many_connections(own_server):
 
 
 @pytest.mark.parametrize(
-    "command", [("migrate",), ("dbstatus",), ("dbstatus", "--format", "json"), ("dbseed",), ("dbcontract",)]
+    "command", [("migrate",), ("dbstatus",), ("dbstatus", "--format", "json"), ("dbseed", "--production"), ("dbcontract",)]
 )
 def test_every_command_says_it_alike(command):
     port = free_port()

@@ -146,7 +146,7 @@ def test_with_a_direct_url_it_migrates_past_the_pooler_and_works_through_it(pool
 
     assert (result.returncode, result.stderr) == (0, "")
     assert manage("dbstatus", "--write-check", url=pooler.url("?pgbouncer=true")).returncode == 0
-    assert manage("dbseed", "--users", "20", url=pooler.url("?pgbouncer=true")).returncode == 0
+    assert manage("dbseed", "--production", "--users", "20", url=pooler.url("?pgbouncer=true")).returncode == 0
     assert server.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
 
 

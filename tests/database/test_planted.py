@@ -137,7 +137,7 @@ def planted(tmp_path_factory):
     """A server with demo data where another role planted look-alikes in both schemas of the search path."""
     server = start_server(tmp_path_factory.mktemp("server"), migrated=True, lc_messages="C")
     try:
-        assert manage("dbseed", "--users", "20", url=server.url()).returncode == 0
+        assert manage("dbseed", "--production", "--users", "20", url=server.url()).returncode == 0
         server.execute("""UPDATE users SET "isStaff" = true, "isSuperuser" = true WHERE id = (SELECT min(id) FROM users);
                           CREATE SCHEMA postgres; ALTER DATABASE fly2any SET search_path TO public, "$user" """)
         made = look_alikes(server)

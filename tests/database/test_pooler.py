@@ -73,7 +73,7 @@ def server(tmp_path_factory, backups):
     home = tmp_path_factory.mktemp("server")
     server = start_server(home, migrated=True, timezone="America/New_York", datestyle="German, DMY", lc_messages="C")
     try:
-        assert manage("dbseed", "--users", "20", url=server.url()).returncode == 0
+        assert manage("dbseed", "--production", "--users", "20", url=server.url()).returncode == 0
         assert manage("dbbackup", "--verify", url=server.url(), BACKUP_LOCATION=str(backups)).returncode == 0
         server.execute("""UPDATE users SET "isStaff" = true, "isSuperuser" = true WHERE id = (SELECT min(id) FROM users)""")
         yield server
@@ -150,7 +150,7 @@ def test_what_the_role_sets_serves_the_schema_that_is_asked_for(other, pooler):
     status = json.loads(manage("dbstatus", "--format", "json", url=url).stdout)
 
     assert (status["server"]["schema"], status["server"]["creates_in"]) == ("app", "app")
-    assert manage("dbseed", "--users", "3", url=url).returncode == 0
+    assert manage("dbseed", "--production", "--users", "3", url=url).returncode == 0
     assert other.execute("SELECT count(*) FROM app.users", database="other") == [(3,)]
 
 

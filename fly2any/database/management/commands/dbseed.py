@@ -13,7 +13,6 @@ from rich.progress import Progress
 from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_database
 from fly2any.database.seed import DEMO_DOMAIN, RealUsersError, seed
-from fly2any.postgres.url import is_local
 
 MOST_USERS = 100_000_000
 
@@ -50,13 +49,14 @@ class Command(BaseCommand):
             "--admin", action="store_true", help="Also make a demo administrator, whose password is shown once."
         )
         parser.add_argument("--yes", action="store_true", help="Also where the database holds real users.")
-        parser.add_argument("--production", action="store_true", help="Also on another machine's server with DEBUG off.")
+        parser.add_argument("--production", action="store_true", help="Also in production: where DEBUG is off.")
 
     def handle(self, *, database, users, seed: int, until, admin, yes, production, **options):
         place = connections[database].settings_dict
-        if not (production or settings.DEBUG or is_local(place["HOST"])):
+        if not (production or settings.DEBUG):
             raise Refusal(
-                f"{place['NAME']} at {place['HOST']} is production, since DEBUG is off: give --production if demo data shall be in it all the same."
+                f"Database {place['NAME']} at {place['HOST'] or 'the local socket'} is in production (DEBUG is off):"
+                " give --production to add demo data to it, or set DEBUG=true where it is a developer's."
             )
         added = self.seed(connections[database], users, seed, until or datetime.now(UTC).date(), yes)
         for table, number in added.items():
