@@ -262,7 +262,11 @@ def test_before_a_command_of_djangos_writes_it_is_asked_whose_code_would_run(mig
 
 @pytest.mark.parametrize(
     ("words", "table"),
-    [(["createsuperuser", "--noinput", "--email", "a@example.com"], "users"), (["clearsessions"], "django_session")],
+    [
+        (["createsuperuser", "--noinput", "--email", "a@example.com"], "users"),
+        (["dbstaff", "a@example.com", "--role", "support"], "users_groups"),
+        (["clearsessions"], "django_session"),
+    ],
 )
 def test_no_trigger_of_another_role_runs_in_a_command_of_djangos(migrated, stranger_of, words, table):
     role = stranger_of(migrated)

@@ -1,0 +1,45 @@
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
+
+from fly2any.administration.staff import ROLES, appoint, dismiss, read_staff
+from fly2any.database.management.arguments import add_database
+
+
+class Command(BaseCommand):
+    help = "List the staff of the admin, give a person a role, or take it away."
+    requires_system_checks = []
+
+    def add_arguments(self, parser):
+        parser.add_argument("email", nargs="?", metavar="EMAIL", help="The person's e-mail address.")
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("--role", choices=ROLES, help="Give the person this role; create the person if there is none.")
+        what.add_argument("--remove", action="store_true", help="Take the person's role and access to the admin away.")
+        what.add_argument("--list", action="store_true", help="List the staff with their roles.")
+        add_database(parser, "they are in")
+
+    def handle(self, *, email, role, remove, database, **options):
+        if bool(email) == options["list"]:
+            raise CommandError("Give an EMAIL with --role and --remove, and none with --list.")
+        connection = connections[database]
+        if role:
+            self.stdout.write(sentence(appoint(connection, email, role), role))
+        elif remove:
+            self.stdout.write(f"{dismiss(connection, email)} is no longer staff. The account on the site stays.")
+        else:
+            self.list(read_staff(connection))
+
+    def list(self, staff):
+        for member in staff:
+            signed_in = f"last sign-in {member.last_login:%Y-%m-%d}" if member.last_login else "never signed in"
+            state = signed_in if member.is_active else "inactive"
+            self.stdout.write(f"  {member.email:<40} {', '.join(member.roles) or 'no role':<16} {state}")
+        if not staff:
+            self.stdout.write("No staff. Appoint one with `manage.py dbstaff EMAIL --role administrator`.")
+
+
+def sentence(done, role):
+    """Return what `appoint` did, with the password if there is a new one."""
+    started = f"{done.email} was created with the role {role}." if done.is_new else f"{done.email} has the role {role} now."
+    if done.password is None:
+        return f"{started} The password stays."
+    return f"{started} One-time password: {done.password} (shown only now; change it after the first sign-in)."

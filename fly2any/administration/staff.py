@@ -1,0 +1,145 @@
+"""Who may sign in to the admin, and in which role: changed from the command line, by whoever may write to the database."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from fly2any.database.errors import Refusal
+from fly2any.database.schema.strangers import refuse_strangers
+
+from .roles import ADMINISTRATORS, OPERATIONS, SUPPORT
+
+ADMINISTRATOR = "administrator"
+GROUPS = {"support": SUPPORT, "operations": OPERATIONS}  # An administrator may do everything and needs no group.
+ROLES = (*GROUPS, ADMINISTRATOR)
+# Groups of which a member has one: who gets a role loses the others.
+EXCLUSIVE = (*GROUPS.values(), ADMINISTRATORS)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A person who may sign in to the admin, as `read_staff` lists them."""
+
+    email: str
+    roles: tuple[str, ...]  # "administrator", or the names of the groups in lower case.
+    is_active: bool
+    last_login: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Appointment:
+    """What `appoint` did; `password` is the new one, None where the person keeps theirs."""
+
+    email: str
+    is_new: bool
+    password: str | None
+
+
+def appoint(connection, email: str, role: str) -> Appointment:
+    """Give the person with this e-mail address one of ROLES instead of any other; create the person if there is none.
+
+    A person without a password gets a random one. Raises Refusal for an address that is none or that several people have
+    in different case, and where the last administrator would lose that role.
+    """
+    with transaction.atomic(using=connection.alias):
+        user = _find(connection, email)
+        if is_new := user is None:
+            user = _new(email)
+        elif role != ADMINISTRATOR:
+            _keep_one_administrator(connection, user)
+        password = None
+        if not user.has_usable_password():
+            password = secrets.token_urlsafe(12)
+            user.set_password(password)
+        user.is_active = user.is_staff = True
+        user.is_superuser = role == ADMINISTRATOR
+        user.save(using=connection.alias)
+        _leave_groups(connection, user)
+        if role in GROUPS:
+            user.groups.add(Group.objects.using(connection.alias).get(name=GROUPS[role]))
+    return Appointment(user.email, is_new, password)
+
+
+def dismiss(connection, email: str) -> str:
+    """Take the person's roles and access to the admin away; their account on the site stays. Return the address.
+
+    Raises Refusal where there is no such member of the staff, and for the last administrator.
+    """
+    with transaction.atomic(using=connection.alias):
+        user = _find(connection, email)
+        if user is None or not (user.is_staff or user.is_superuser):
+            raise Refusal(f"{email} is not staff: `manage.py dbstaff --list` lists the staff.")
+        _keep_one_administrator(connection, user)
+        user.is_staff = user.is_superuser = False
+        user.save(using=connection.alias)
+        _leave_groups(connection, user)
+        user.user_permissions.clear()
+    return user.email
+
+
+def read_staff(connection) -> list[Member]:
+    """Return the staff, by e-mail address."""
+    people = get_user_model()._default_manager.using(connection.alias).filter(is_staff=True)
+    return [
+        Member(user.email, tuple(_roles(user)), user.is_active, user.last_login)
+        for user in people.prefetch_related("groups").order_by("email")
+    ]
+
+
+def _roles(user: Any) -> Iterator[str]:
+    if user.is_superuser:
+        yield ADMINISTRATOR
+    yield from sorted(group.name.lower() for group in user.groups.all())
+
+
+def _find(connection, email: str) -> Any:
+    """Return the person with this address, locked, or None; lock the tables against other roles' triggers first."""
+    model = get_user_model()
+    tables = [model, model.groups.through, model.user_permissions.through]
+    refuse_strangers(connection, [table._meta.db_table for table in tables])
+    people = list(
+        model._default_manager.using(connection.alias).select_for_update().filter(email__iexact=email).order_by("email")[:2]
+    )
+    exact = [user for user in people if user.email == email]
+    if len(people) > 1 and not exact:
+        raise Refusal(f"Several people have the address {email} in different case: write it as one of them does.")
+    return next(iter(exact or people), None)
+
+
+def _new(email: str) -> Any:
+    model = get_user_model()
+    user = model(email=model._default_manager.normalize_email(email))
+    try:
+        model._meta.get_field("email").clean(user.email, user)
+    except ValidationError as error:
+        raise Refusal(f"{email!r} is not an e-mail address: correct it.") from error
+    return user
+
+
+def _keep_one_administrator(connection, user: Any) -> None:
+    """Raise Refusal if `user` is the last administrator who can sign in. Locks them all: of two at once, one waits."""
+    administrators = (
+        get_user_model()
+        ._default_manager.using(connection.alias)
+        .select_for_update()
+        .filter(is_staff=True, is_superuser=True, is_active=True)
+        .order_by("pk")
+    )
+    if [one.pk for one in administrators] == [user.pk]:
+        raise Refusal(
+            f"{user.email} is the last administrator: appoint another one first,"
+            " with `manage.py dbstaff EMAIL --role administrator`."
+        )
+
+
+def _leave_groups(connection, user: Any) -> None:
+    user.groups.remove(*Group.objects.using(connection.alias).filter(name__in=EXCLUSIVE))

@@ -1,0 +1,162 @@
+"""Who may sign in to the admin, changed from the command line."""
+
+import threading
+
+import pytest
+from django.contrib.auth.models import Group
+from django.core.management import CommandError, call_command
+from django.db import connection, connections
+
+from accounts.models import User
+from fly2any.administration.staff import Appointment, Member, appoint, dismiss, read_staff
+from fly2any.database.errors import Refusal
+
+pytestmark = pytest.mark.django_db
+EMAIL = "ana@example.com"
+LAST = f"{EMAIL} is the last administrator: appoint another one first, with `manage.py dbstaff EMAIL --role administrator`."
+
+
+def state(email=EMAIL):
+    user = User.objects.get(email=email)
+    return user.is_active, user.is_staff, user.is_superuser, sorted(group.name for group in user.groups.all())
+
+
+def run(capsys, *words):
+    call_command("dbstaff", *words)
+    return capsys.readouterr().out
+
+
+def test_a_new_person_gets_the_role_and_a_password_that_works(capsys):
+    printed = run(capsys, EMAIL, "--role", "administrator")
+
+    password = printed.split("One-time password: ")[1].split()[0]
+    assert printed == (
+        f"{EMAIL} was created with the role administrator."
+        f" One-time password: {password} (shown only now; change it after the first sign-in).\n"
+    )
+    assert state() == (True, True, True, [])
+    assert User.objects.get(email=EMAIL).check_password(password)
+
+
+def test_a_user_of_the_site_is_promoted_and_keeps_the_password(capsys):
+    User.objects.create_user(EMAIL, "a password of the site", name="Ana", is_active=False)
+
+    assert run(capsys, EMAIL.upper(), "--role", "support") == f"{EMAIL} has the role support now. The password stays.\n"
+    assert state() == (True, True, False, ["Support"])
+    assert User.objects.get(email=EMAIL).check_password("a password of the site")
+
+
+def test_a_user_who_signs_in_by_oauth_gets_a_password():
+    User.objects.create_user(EMAIL)
+
+    done = appoint(connection, EMAIL, "operations")
+
+    assert done == Appointment(EMAIL, False, done.password)
+    assert User.objects.get(email=EMAIL).check_password(done.password)
+
+
+def test_a_role_replaces_another_and_other_groups_stay():
+    appoint(connection, "other@example.com", "administrator")
+    appoint(connection, EMAIL, "administrator")
+    User.objects.get(email=EMAIL).groups.add(Group.objects.create(name="Night shift"), Group.objects.get(name="Administrators"))
+
+    appoint(connection, EMAIL, "operations")
+
+    assert state() == (True, True, False, ["Night shift", "Operations"])
+
+
+def test_a_removed_member_stays_a_user_of_the_site(capsys):
+    appoint(connection, EMAIL, "support")
+
+    assert run(capsys, EMAIL, "--remove") == f"{EMAIL} is no longer staff. The account on the site stays.\n"
+    assert state() == (True, False, False, [])
+
+
+@pytest.mark.parametrize("change", [lambda: dismiss(connection, EMAIL), lambda: appoint(connection, EMAIL, "support")])
+def test_the_last_administrator_who_can_sign_in_keeps_the_role(change):
+    appoint(connection, EMAIL, "administrator")
+    User.objects.create_superuser("inactive@example.com", is_active=False)
+
+    with pytest.raises(Refusal) as error:
+        change()
+
+    assert str(error.value) == LAST
+    assert state() == (True, True, True, [])
+
+
+def test_the_staff_is_listed_with_roles(capsys):
+    assert run(capsys, "--list") == "No staff. Appoint one with `manage.py dbstaff EMAIL --role administrator`.\n"
+    appoint(connection, EMAIL, "administrator")
+    appoint(connection, "bob@example.com", "support")
+    User.objects.create_user("cy@example.com", is_staff=True, is_active=False)
+    User.objects.create_user("of.the.site@example.com")
+
+    assert read_staff(connection) == [
+        Member(EMAIL, ("administrator",), True, None),
+        Member("bob@example.com", ("support",), True, None),
+        Member("cy@example.com", (), False, None),
+    ]
+    assert [line.split() for line in run(capsys, "--list").splitlines()] == [
+        [EMAIL, "administrator", "never", "signed", "in"],
+        ["bob@example.com", "support", "never", "signed", "in"],
+        ["cy@example.com", "no", "role", "inactive"],
+    ]
+
+
+def test_addresses_that_differ_in_case_are_told_apart():
+    for email in ("Ana@example.com", EMAIL):
+        User.objects.create_user(email)
+
+    assert appoint(connection, EMAIL, "support").email == EMAIL
+    with pytest.raises(Refusal, match=r"^Several people have the address ANA@EXAMPLE\.COM in different case: "):
+        appoint(connection, "ANA@EXAMPLE.COM", "support")
+    with pytest.raises(Refusal, match=r"^'ana' is not an e-mail address: correct it\.$"):
+        appoint(connection, "ana", "support")
+    with pytest.raises(Refusal, match=r"^nobody@example\.com is not staff: "):
+        dismiss(connection, "nobody@example.com")
+
+
+@pytest.mark.parametrize(
+    "words", [[EMAIL], ["--role", "support"], [EMAIL, "--list"], [EMAIL, "--role", "x"], [EMAIL, "--remove", "--list"]]
+)
+def test_words_that_do_not_go_together_are_refused(words):
+    with pytest.raises(CommandError):
+        call_command("dbstaff", *words)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_administrators_cannot_remove_each_other_at_once():
+    emails = (EMAIL, "bob@example.com")
+    for email in emails:
+        appoint(connection, email, "administrator")
+    begin, outcomes = threading.Barrier(2), []
+
+    def remove(email):
+        begin.wait()
+        try:
+            outcomes.append(dismiss(connections["default"], email))
+        except Refusal:
+            outcomes.append("refused")
+        finally:
+            connections["default"].close()
+
+    threads = [threading.Thread(target=remove, args=[email]) for email in emails]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert outcomes.count("refused") == 1
+    assert User.objects.filter(is_superuser=True).count() == 1
+
+
+def test_createsuperuser_points_to_the_command_for_an_existing_person():
+    User.objects.create_user(EMAIL)
+
+    with pytest.raises(CommandError) as error:
+        call_command("createsuperuser", "--noinput", "--email", EMAIL)
+
+    assert str(error.value) == (
+        "Error: That e-mail is already taken."
+        f" Run `manage.py dbstaff {EMAIL} --role administrator` to make this person an administrator."
+    )
