@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import admin, messages
 
 from fly2any.database.errors import Refusal
@@ -16,12 +14,10 @@ class DeletePreviewMixin(admin.ModelAdmin):
 
     deletion = ""
 
-    def get_actions(self, request):
-        actions: dict[str, Any] = super().get_actions(request)
-        if self.deletion and "delete_selected" in actions:
-            function, name, _ = actions["delete_selected"]
-            actions["delete_selected"] = (function, name, self.deletion)
-        return actions
+    def _get_action_description(self, function, name):  # For the actions of every version of Django.
+        if name == "delete_selected" and self.deletion:
+            return self.deletion
+        return super()._get_action_description(function, name)  # type: ignore[misc]
 
     def get_deleted_objects(self, objs, request):
         """Add to Django's answer what the database will delete and change along with it, counted and not fetched."""

@@ -49,7 +49,7 @@ class ModelAdmin(SavedForms, SchemaForms, SecretsMixin, ExportMixin, LookupsMixi
         odd = [field.name for field in fields if isinstance(getattr(obj, field.attname), Beyond | Unreadable)]
         return [*super().get_readonly_fields(request, obj), *machines, *odd]
 
-    def response_action(self, request, queryset, *args):
+    def response_action(self, request, queryset, *args, **options):
         if request.POST.get("select_across", "0") not in ("", "0"):
             self.message_user(
                 request, "An action takes the rows that are selected on the page, not the whole table.", messages.ERROR
@@ -60,7 +60,7 @@ class ModelAdmin(SavedForms, SchemaForms, SecretsMixin, ExportMixin, LookupsMixi
                 self.opts.pk.to_python(key)
             except ValidationError:
                 raise BadParameter("What was selected is no row of this list.") from None
-        return super().response_action(request, queryset, *args)
+        return super().response_action(request, queryset, *args, **options)
 
 
 class ReadOnlyModelAdmin(ModelAdmin):

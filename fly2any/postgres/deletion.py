@@ -1,13 +1,15 @@
 """What happens to a row's children when it is deleted. Migrations import this path: it is frozen."""
 
+try:
+    from django.db.models import DB_CASCADE as DB_CASCADE  # From Django 6.1 on.
+except ImportError:
 
-def DB_CASCADE(collector, field, sub_objs, using):
-    """Leave the children to the database's ON DELETE CASCADE: not one of them is fetched.
+    def DB_CASCADE(collector, field, sub_objs, using):  # type: ignore[misc]
+        """Leave the children to the database's ON DELETE CASCADE: not one of them is fetched.
 
-    Named like Django 6.1's, which will replace it by a change of import. As there, no signal is sent for the children.
-    What QuerySet.delete() deletes itself, the parents, it still fetches: Django 5.2 spares that only without any relation.
-    """
+        As with Django 6.1's, no signal is sent for the children.
+        What QuerySet.delete() deletes itself, the parents, it still fetches: Django 5.2 spares that only without any relation.
+        """
 
-
-# Django evaluates `sub_objs`, which would fetch them, only for a function without this mark.
-DB_CASCADE.lazy_sub_objs = True  # type: ignore[attr-defined]
+    # Django evaluates `sub_objs`, which would fetch them, only for a function without this mark.
+    DB_CASCADE.lazy_sub_objs = True  # type: ignore[attr-defined]

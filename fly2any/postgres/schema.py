@@ -72,10 +72,12 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     def _create_fk_sql(self, model, field, suffix):
         statement = super()._create_fk_sql(model, field, suffix)  # type: ignore[misc]
         on_delete = field.remote_field.on_delete
-        actions = CASCADES if on_delete in (CASCADE, DB_CASCADE) else ""
-        # In the place of a part that Django's template has, so that other code can fill the template in too.
-        deferrable = actions + ("" if on_delete is DB_CASCADE else statement.parts["deferrable"])
-        return Statement(statement.template, **{**statement.parts, "deferrable": deferrable})
+        parts = {**statement.parts}
+        if on_delete in (CASCADE, DB_CASCADE):
+            # In the place of parts that Django's template has, so that other code can fill the template in too.
+            parts["on_delete_db"] = ""  # From Django 6.1 on: it is in CASCADES.
+            parts["deferrable"] = CASCADES + ("" if on_delete is DB_CASCADE else parts["deferrable"])
+        return Statement(statement.template, **parts)
 
     def _field_should_be_altered(self, old_field, new_field, ignore=None):
         # Elsewhere in Django on_delete changes nothing in the database; here these two change the constraint.
