@@ -12,6 +12,8 @@ from fly2any.database.health.topics import TOPICS
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+# In the changelog a change is one line, so that lines which two commits append merge.
+WRAPPED = [page for page in PAGES if page.name != "CHANGELOG.md"]
 COMMANDS = {name: app for name, app in sorted(get_commands().items()) if app.startswith("fly2any.")}
 WITHOUT_PAGE = {"createsuperuser", "test", "testserver"}  # As Django's, but for a sentence or a guard.
 OF_DJANGO = {
@@ -101,6 +103,14 @@ def test_the_readme_names_each_make_target():
 
     assert targets == ["help", "migrate", "test", "admin", "check", "bench"]
     assert [target for target in targets if not re.search(rf"`(make )?{target}`|make {target}", readme)] == []
+
+
+@pytest.mark.parametrize("page", WRAPPED, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_a_line_of_prose_has_at_most_100_characters(page):
+    prose = re.sub(r"^\s*(?:\d+\. )?```.*?```$", "", page.read_text(), flags=re.M | re.S)
+    lines = [line for line in prose.splitlines() if not re.match(r"\s*(\||!\[|\[[^]]+\]\(\S+\)\S*$)", line)]
+
+    assert [line for line in lines if len(line) > 100] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
