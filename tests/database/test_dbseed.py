@@ -123,9 +123,13 @@ def test_the_command_says_what_it_added_and_shows_the_password_once(own_server):
     assert (first.returncode, first.stderr) == (0, "")
     assert "  users                         10 rows added\n" in first.stdout
     assert f"Sign in as admin{DEMO_DOMAIN} with the password " in first.stdout
+    for role in ("support", "operations"):
+        assert f"{role}{DEMO_DOMAIN} was created with the role {role}. One-time password: " in first.stdout
     assert second.stdout.endswith(
         "0 rows added in all.\n"
         f"The demo administrator admin{DEMO_DOMAIN} exists; `manage.py changepassword admin{DEMO_DOMAIN}` sets another password.\n"
+        f"support{DEMO_DOMAIN} has the role support now. The password stays.\n"
+        f"operations{DEMO_DOMAIN} has the role operations now. The password stays.\n"
     )
     assert (third.returncode, third.stdout) == (2, "")
     assert third.stderr == (

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.management import call_command
 from django.core.management.base import BaseCommand
 from django.db import connections
 from rich.console import Console
@@ -46,7 +47,7 @@ class Command(BaseCommand):
             "--until", type=day, metavar="YYYY-MM-DD", help="The day on which the data ends; today if not given."
         )
         parser.add_argument(
-            "--admin", action="store_true", help="Also make a demo administrator, whose password is shown once."
+            "--admin", action="store_true", help="Also make demo staff, one of each role, whose passwords are shown once."
         )
         parser.add_argument("--yes", action="store_true", help="Also where the database holds real users.")
         parser.add_argument("--production", action="store_true", help="Also in production: where DEBUG is off.")
@@ -64,6 +65,8 @@ class Command(BaseCommand):
         self.stdout.write(f"{sum(added.values()):,} rows added in all.")
         if admin:
             self.make_administrator(database)
+            for role in ("support", "operations"):
+                call_command("dbstaff", f"{role}{DEMO_DOMAIN}", role=role, database=database, stdout=self.stdout)
 
     def seed(self, connection, users, number, until, yes):
         # On a terminal only: Rich would otherwise write to a file too.
