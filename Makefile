@@ -6,7 +6,7 @@ MANAGE := $(BIN)/python manage.py
 # It takes most of a minute: pip shows what it does where somebody watches.
 INSTALL = $(BIN)/python -m pip install $$([ -t 1 ] || echo --quiet) --disable-pip-version-check --no-warn-script-location
 
-.PHONY: help migrate test admin check bench django-suite
+.PHONY: help migrate test admin check bench django-suite lanes
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -44,6 +44,9 @@ bench: $(VENV)/ready-dev ## Measure against a peer or the limit (BENCH=seed runs
 
 django-suite: $(VENV)/ready ## Run Django's own tests of a backend on fly2any.postgres (SUITE="--all --stock" runs all, and on Django's too)
 	@$(BIN)/python -m lanes.django_suite $(SUITE)
+
+lanes: $(VENV)/ready ## Run the tests on other versions of Python, Django and PostgreSQL, as far as they are here (LANES=pg17 runs one)
+	@$(BIN)/python -m lanes $(LANES)
 
 $(VENV)/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

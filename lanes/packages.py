@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+PROJECT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fly2any-lanes"
 # The source packages of Django, which have its test suite: sha256 as `pip hash` prints it.
 DJANGO = {
@@ -93,3 +96,40 @@ def _fetch(archive: Path, words: list[str], algorithm, digest: bytes) -> None:
     if algorithm(archive.read_bytes()).digest() != digest:
         archive.unlink()
         raise UnavailableError(f"{archive.name} is not the package that was pinned: its hash differs")
+
+
+def environment(python: str, django: str) -> Path:
+    """Return the Python of an environment with what requirements.txt pins, but this Django; raise UnavailableError without such a Python.
+
+    It is made once for each content of requirements.txt.
+    """
+    if sys.version.startswith(f"{python}.") and importlib.metadata.version("Django") == django:
+        return Path(sys.executable)
+    pinned = re.sub(r"^Django==\S+", f"Django=={django}", (PROJECT / "requirements.txt").read_text(), flags=re.MULTILINE)
+    folder = CACHE / f"python{python}-django{django}-{hashlib.sha256(pinned.encode()).hexdigest()[:12]}"
+    if not folder.exists():
+        interpreter = _interpreter(python)
+        CACHE.mkdir(parents=True, exist_ok=True)
+        try:
+            subprocess.run([interpreter, "-m", "venv", folder], check=True, capture_output=True, text=True)
+            (folder / "requirements.txt").write_text(pinned)
+            words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", folder / "requirements.txt"]
+            subprocess.run([folder / "bin" / "python", *words], check=True, capture_output=True, text=True)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if not isinstance(error, subprocess.CalledProcessError):
+                raise
+            reason = (error.stderr.strip() or "no reason given").splitlines()[-1]
+            raise UnavailableError(f"Django {django} could not be installed for Python {python}: {reason}") from error
+    return folder / "bin" / "python"
+
+
+def _interpreter(python: str) -> Path:
+    """Return an interpreter of a version: pyenv's newest, or that on the PATH."""
+    versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    found = sorted(versions.glob(f"{python}.*/bin/python"), key=lambda path: int(path.parts[-3].rpartition(".")[2]))
+    if found:
+        return found[-1]
+    if place := shutil.which(f"python{python}"):
+        return Path(place)
+    raise UnavailableError(f"Python {python} is not installed")

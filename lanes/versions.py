@@ -1,0 +1,35 @@
+"""The lanes: which versions of Python, Django and PostgreSQL run which tests together."""
+
+from dataclasses import dataclass
+
+WHOLE = ("tests",)
+# What the version of PostgreSQL can change: catalogue, migrations, adoption, backups, the SQL of the engine and of the admin's lists.
+OF_THE_SERVER = (
+    "tests/database", "tests/postgres", "tests/administration/test_kit.py", "tests/test_deletion.py", "tests/test_migration_locks.py",
+    "tests/test_queries.py",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Versions, and the tests that run on them: those of `make test`."""
+
+    name: str
+    python: str
+    django: str
+    postgresql: int
+    tests: tuple[str, ...]
+
+
+# Each version runs the whole suite in one lane at least. Django 6 needs Python 3.12, Django 6.1 PostgreSQL 15.
+LANES = (
+    Lane("py311-dj52-pg18", "3.11", "5.2.19", 18, WHOLE),
+    Lane("py311-dj52-pg14", "3.11", "5.2.19", 14, WHOLE),
+    Lane("py312-dj60-pg17", "3.12", "6.0.10", 17, WHOLE),
+    Lane("py313-dj61-pg16", "3.13", "6.1.3", 16, WHOLE),
+    Lane("py313-dj52-pg15", "3.13", "5.2.19", 15, WHOLE),
+    Lane("pg14", "3.11", "5.2.19", 14, OF_THE_SERVER),
+    Lane("pg15", "3.11", "5.2.19", 15, OF_THE_SERVER),
+    Lane("pg16", "3.11", "5.2.19", 16, OF_THE_SERVER),
+    Lane("pg17", "3.11", "5.2.19", 17, OF_THE_SERVER),
+)
