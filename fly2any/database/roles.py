@@ -165,6 +165,7 @@ def _in_the_end(names: Names, database: str, schema: str, owners: dict[str, bool
         yield f"-- For dbrestore: a superuser, or the owner of the database, if it has CREATEDB and is, or is a member of, each of {members}."
     else:
         yield f"-- For dbrestore, which makes a database: ALTER ROLE {quote(names.migrate)} CREATEDB;"
+    yield f"-- For dbbackup, also of what other roles make later, as a superuser: GRANT pg_read_all_data TO {quote(names.migrate)}; ALTER ROLE {quote(names.migrate)} BYPASSRLS;"
     yield "-- Once every client uses one of the three roles:"
     yield from (f"-- REVOKE {quote(names.migrate)} FROM {quote(name)};" for name in owners)
     yield f"-- REVOKE ALL ON DATABASE {quote(database)} FROM PUBLIC;"

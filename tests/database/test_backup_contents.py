@@ -4,18 +4,21 @@ import dataclasses
 from contextlib import suppress
 
 import pytest
+from django.db import Error as DatabaseError
 from django.db import transaction
 from psycopg import OperationalError
 from psycopg.errors import DivisionByZero
 
-from fly2any.database.backup.contents import BY_COPY, BY_SELECT, Content, differences, read_contents, rows_of
+from fly2any.database.backup.contents import BY_COPY, BY_SELECT, PATIENT, Content, differences, read_contents, rows_of
 from fly2any.database.backup.inventory import backups
 from fly2any.database.backup.restore import compare
-from fly2any.database.backup.store import Folder
+from fly2any.database.backup.store import Folder, store_at
 from fly2any.database.backup.take import take
+from fly2any.database.errors import Refusal
 from fly2any.database.migration.lock import MIGRATION_LOCK
 from fly2any.database.progress import Progress
 from tests.conftest import django
+from tests.database.taken import Told
 from tests.servers import open_transaction
 
 # The index's function is evaluated by the planner of any SELECT, as the role that selects.
@@ -220,3 +223,40 @@ def test_a_row_whose_text_is_longer_than_a_gigabyte_with_its_quotes_is_hashed(da
 
     with django(database) as connection:
         assert contents(connection)["big"].rows == 1
+
+
+@pytest.mark.slow
+def test_who_holds_a_lock_that_a_backup_waits_for_is_named(migrated, place, monkeypatch):
+    monkeypatch.setitem(PATIENT, "lock_timeout", "4s")
+    migrated.execute("CREATE TABLE mine (a int)")
+    told = Told()
+    with open_transaction(migrated, "LOCK TABLE mine IN ACCESS EXCLUSIVE MODE") as holder, django(migrated) as connection:
+        pid = holder.info.backend_pid
+        with pytest.raises((DatabaseError, Refusal)):
+            take(connection, store_at(place), told)
+
+    [sentence] = told.sentences
+    assert sentence.startswith(f"Waiting for a lock, held by pid {pid} (")
+    assert sentence.endswith(f"; to end it: SELECT pg_terminate_backend({pid});")
+
+
+def test_what_other_roles_made_and_a_backup_cannot_read_is_named_with_the_cure(migrated, place):
+    with migrated.role("GRANT USAGE ON SCHEMA public TO {role}", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+                       "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {role}") as url:  # fmt: skip
+        role = f"{migrated.name}_role"
+        migrated.execute(
+            "CREATE SCHEMA m; CREATE TABLE m.secret (a int); CREATE SEQUENCE m.s; CREATE TABLE filtered (a int);"
+            f"ALTER TABLE filtered ENABLE ROW LEVEL SECURITY; GRANT SELECT ON filtered TO {role}"
+        )
+        with django(dataclasses.replace(migrated, user=role)) as connection:
+            with pytest.raises(Refusal) as refused:
+                take(connection, store_at(place), Progress())
+            migrated.execute(f"GRANT pg_read_all_data TO {role}; ALTER ROLE {role} BYPASSRLS")
+            connection.close()
+            assert "m.s" not in take(connection, store_at(place), Progress()).tables
+
+    assert url
+    assert str(refused.value) == (
+        f"The role {role} cannot read 3 tables and sequences, so no backup was taken: m.s of postgres, m.secret of postgres,"
+        f' public.filtered of postgres. As a superuser: GRANT pg_read_all_data TO "{role}"; ALTER ROLE "{role}" BYPASSRLS;'
+    )

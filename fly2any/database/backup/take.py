@@ -11,17 +11,19 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 
+from ..errors import Refusal
 from ..migration import journal
 from ..progress import Progress
 from ..schema import contract
 from ..server import read_home, read_origin
-from ..sql import TRUSTED_SQL, catalogue
+from ..sql import TRUSTED_SQL, catalogue, quote
 from ..verification import verify
 from . import tools
 from .contents import BY_COPY, PATIENT, pin, read_contents
 from .manifest import Manifest, as_json, file_name, sha256_of
 from .sealing import ENDING, seal
 from .store import Store
+from .waiting import lock_holders_named
 from .workfolder import work_folder
 
 # Which roles the dump names, and whether something belongs to them: they must be there where it is restored.
@@ -49,6 +51,22 @@ TRUSTED_OWNERS_SQL = f"""
     WHERE n.nspname = %s AND c.relname = 'users' AND {TRUSTED_SQL}
     ORDER BY 1
 """
+
+# What pg_dump reads, and this role may not, or not all of it: a policy of row-level security hides rows.
+UNREADABLE_SQL = """
+    SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), pg_catalog.pg_get_userbyid(c.relowner)::text,
+           current_user::text, c.relkind = 'r' AND pg_catalog.row_security_active(c.oid)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+      AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+               AND CASE c.relkind WHEN 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT')
+                                  ELSE pg_catalog.has_table_privilege(c.oid, 'SELECT') END
+               AND NOT (c.relkind = 'r' AND pg_catalog.row_security_active(c.oid)))
+    ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
+"""
+SHOWN = 5
 
 # How the codes of findings about what the dump contains begin.
 OBJECTS = tuple(f"{kind}." for kind in ("table", "column", "default", "primary_key", "unique", "check", "index", "foreign_key"))
@@ -90,12 +108,16 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             snapshot, now = cursor.fetchone()
             cursor.execute("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
             size = cursor.fetchone()[0]
+        _require_readable(connection)
         origin, (major, version), roles = read_origin(connection), tools.server_version(connection), _roles(connection)
         tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
         report = verify(connection)
         arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={PATIENT['lock_timeout']}"]
         arguments += [f"--file={path}", f"--dbname={place}"]
-        with tools.Running(tool.folder / "pg_dump", arguments, environment, lambda line: None) as dump:
+        with (
+            lock_holders_named(connection, progress),
+            tools.Running(tool.folder / "pg_dump", arguments, environment, lambda line: None) as dump,
+        ):
             tables = read_contents(connection, progress.show)
             progress.show("waiting for pg_dump", None)
             dump.finish()
@@ -122,6 +144,23 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
         hashing=BY_COPY,
         size=size,
         **roles,
+    )
+
+
+def _require_readable(connection) -> None:
+    """Raise Refusal where tables or sequences cannot be read: a backup has all of them."""
+    with catalogue(connection) as cursor:
+        cursor.execute(UNREADABLE_SQL)
+        rows = cursor.fetchall()
+    if not rows:
+        return
+    named = ", ".join(f"{name} of {owner}" for name, owner, *_ in rows[:SHOWN])
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    role = rows[0][2]
+    bypass = f" ALTER ROLE {quote(role)} BYPASSRLS;" if any(hidden for *_, hidden in rows) else ""
+    raise Refusal(
+        f"The role {role} cannot read {len(rows)} tables and sequences, so no backup was taken: {named}{more}."
+        f" As a superuser: GRANT pg_read_all_data TO {quote(role)};{bypass}"
     )
 
 

@@ -1,0 +1,52 @@
+"""Who holds the locks that a backup waits for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import Error
+
+from ..migration.lock import BLOCKERS_SQL, read_activity, terminate
+from ..progress import Progress
+from ..sql import catalogue
+
+PAUSE = 2.0  # Seconds between two looks.
+# The session of the command, and those of its pg_dump.
+WAITING_SQL = """
+    SELECT a.pid FROM pg_catalog.pg_stat_activity AS a
+    WHERE a.wait_event_type = 'Lock' AND a.datname = pg_catalog.current_database()
+      AND (a.pid = %s OR a.application_name = 'pg_dump' AND a.usename = current_user)
+    ORDER BY a.pid
+"""
+
+
+@contextmanager
+def lock_holders_named(connection, progress: Progress) -> Iterator[None]:
+    """Run the block, and tell `progress` once of each session that keeps it, or its pg_dump, from a lock."""
+    over, pid = threading.Event(), connection.connection.info.backend_pid
+
+    def watch() -> None:
+        own, told = connection.copy(), set[int]()
+        try:
+            while not over.wait(PAUSE):
+                with catalogue(own) as cursor:
+                    cursor.execute(WAITING_SQL, [pid])
+                    waiting = [found for (found,) in cursor.fetchall()]
+                for one in {holder for found in waiting for holder in read_activity(own, BLOCKERS_SQL, pid=found)}:
+                    if one.pid not in told:
+                        told.add(one.pid)
+                        progress.say(f"Waiting for a lock, held by {one}; to end it: {terminate(one.pid)}")
+        except Error:  # No connection left: the command itself says what is wrong.
+            pass
+        finally:
+            own.close()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(10)
