@@ -18,6 +18,7 @@ RESET_SQL = """
            pg_catalog.now() - COALESCE(s.stats_reset, pg_catalog.pg_postmaster_start_time()) AS age, s.blks_hit AS hit, s.blks_read AS read
     FROM pg_catalog.pg_stat_database AS s WHERE s.datname = current_database()
 """
+# `building`: a role without pg_read_all_stats does not see what another role builds, only the lock on its table.
 INDEXES_SQL = """
     SELECT c.relname AS "table", i.relname AS name, pg_catalog.pg_relation_size(i.oid) AS bytes, COALESCE(u.idx_scan, 0) AS scans,
            x.indisunique AS "unique", x.indisprimary AS "primary", x.indisvalid AS valid,
@@ -26,6 +27,14 @@ INDEXES_SQL = """
            am.amname AS method, x.indpred IS NOT NULL OR x.indexprs IS NOT NULL AS special,
            (SELECT array_agg(k.attnum::int ORDER BY k.place) FROM unnest(x.indkey) WITH ORDINALITY AS k (attnum, place)
             WHERE k.place <= x.indnkeyatts) AS columns,
+           ARRAY(SELECT k.attnum::int FROM unnest(x.indkey) WITH ORDINALITY AS k (attnum, place)
+                 WHERE k.place > x.indnkeyatts ORDER BY 1) AS included,
+           NOT x.indisvalid AND EXISTS (
+               SELECT FROM pg_catalog.pg_stat_progress_create_index AS b
+               LEFT JOIN pg_catalog.pg_locks AS l ON b.relid IS NULL AND l.pid = b.pid AND l.relation = c.oid AND l.database = b.datid
+                   AND l.mode = 'ShareUpdateExclusiveLock'
+               WHERE b.datname = current_database()
+                 AND (b.index_relid = i.oid OR l.pid IS NOT NULL OR b.relid = c.oid AND i.relname ~ '_cc(new|old)[0-9]*$')) AS building,
            x.indoption::int[] AS options, x.indclass::oid[]::text[] AS classes, x.indcollation::oid[]::text[] AS collations,
            (SELECT sum(s.avg_width)::float FROM pg_catalog.pg_stats AS s JOIN pg_catalog.pg_attribute AS a ON a.attname = s.attname
             WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND a.attrelid = c.oid AND a.attnum = ANY (x.indkey)) AS width
@@ -38,6 +47,7 @@ INDEXES_SQL = """
     WHERE n.nspname = %(schema)s AND c.relkind = 'r'
     ORDER BY c.relname COLLATE "C", i.relname COLLATE "C"
 """
+# Checks of a foreign key compare with "=", never with NULL: an index over the rows that are not NULL serves them too.
 FOREIGN_KEYS_SQL = """
     SELECT c.relname AS "table", k.conname AS name, c.reltuples AS rows,
            (SELECT array_agg(a.attname ORDER BY f.place) FROM unnest(k.conkey) WITH ORDINALITY AS f (attnum, place)
@@ -47,7 +57,13 @@ FOREIGN_KEYS_SQL = """
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE k.contype = 'f' AND n.nspname = %(schema)s
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS x
-                      WHERE x.indrelid = c.oid AND x.indisvalid AND x.indpred IS NULL
+                      JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
+                      JOIN pg_catalog.pg_am AS am ON am.oid = i.relam AND am.amname IN ('btree', 'hash')
+                      CROSS JOIN LATERAL (
+                          SELECT '(' || pg_catalog.quote_ident(a.attname) || ' IS NOT NULL)' AS test
+                          FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum = ANY (k.conkey)) AS given
+                      WHERE x.indrelid = c.oid AND x.indisvalid AND x.indnkeyatts >= array_length(k.conkey, 1)
+                        AND (x.indpred IS NULL OR pg_catalog.pg_get_expr(x.indpred, x.indrelid) = given.test)
                         AND (x.indkey::int2[])[0:array_length(k.conkey, 1) - 1] @> k.conkey)
     ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
 """
@@ -60,9 +76,27 @@ TABLES_SQL = """
     WHERE s.schemaname = %(schema)s
     ORDER BY bytes DESC, s.relname COLLATE "C"
 """
+# `limit` is where inserts begin to fail: the end of the sequence, or of the type of a column that takes its values from it.
 SEQUENCES_SQL = """
-    SELECT sequencename AS name, last_value AS last, max_value AS most, increment_by AS step
-    FROM pg_catalog.pg_sequences WHERE schemaname = %(schema)s AND NOT cycle ORDER BY sequencename COLLATE "C"
+    SELECT c.relname AS name, s.seqincrement AS step, columns.type,
+           CASE WHEN s.seqincrement > 0 THEN LEAST(s.seqmax, columns.most) ELSE GREATEST(s.seqmin, -columns.most - 1) END AS "limit",
+           CASE WHEN s.seqincrement > 0 THEN s.seqmin ELSE s.seqmax END AS origin,
+           pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT') AS readable,
+           CASE WHEN pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT') THEN pg_catalog.pg_sequence_last_value(c.oid) END AS last
+    FROM pg_catalog.pg_sequence AS s
+    JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN LATERAL (
+        SELECT pg_catalog.format_type(a.atttypid, NULL) AS type, (2::numeric ^ (8 * a.attlen - 1) - 1)::bigint AS most
+        FROM pg_catalog.pg_depend AS d
+        LEFT JOIN pg_catalog.pg_attrdef AS f ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND f.oid = d.objid
+        JOIN pg_catalog.pg_attribute AS a
+          ON a.attrelid = COALESCE(f.adrelid, d.refobjid) AND a.attnum = COALESCE(f.adnum::int, d.refobjsubid)
+        WHERE a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
+          AND (f.oid IS NOT NULL AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid
+               OR d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i'))
+        ORDER BY a.attlen LIMIT 1) AS columns ON true
+    WHERE n.nspname = %(schema)s AND NOT s.seqcycle ORDER BY c.relname COLLATE "C"
 """
 
 
@@ -85,6 +119,9 @@ def indexes(
     yield Figure("scans are counted since", f"{reset.since:%Y-%m-%d %H:%M} UTC, {since}", reset.since)
     for row in rows:
         where = f"{row.table}.{row.name}"
+        if row.building:
+            yield Figure("being built", where)
+            continue
         if not row.valid:
             yield Finding(
                 Severity.ERROR, "indexes.invalid", where,
@@ -127,7 +164,10 @@ def indexes(
 
 
 def _contained_in(row, rows):
-    """Return an index that serves all that `row` does: its columns come first there, in the same order and with the same operators."""
+    """Return an index that serves all that `row` does.
+
+    The columns of `row` come first there, in the same order and with the same operators, and those that `row` includes are in it.
+    """
     number = len(row.columns)
     for other in rows:
         if other is row or other.table != row.table or row.special or other.special or {row.method, other.method} != {"btree"}:
@@ -136,8 +176,9 @@ def _contained_in(row, rows):
             getattr(other, part)[:number] == getattr(row, part)[:number]
             for part in ("columns", "options", "classes", "collations")
         )
-        longer = len(other.columns) > number or other.unique or other.name < row.name
-        if other.valid and same and longer and 0 not in row.columns:
+        covered = set(row.included) <= {*other.columns, *other.included}
+        longer = len(other.columns) > number or len(other.included) > len(row.included) or other.unique or other.name < row.name
+        if other.valid and same and covered and longer and 0 not in row.columns:
             return other
     return None
 
@@ -183,15 +224,20 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[F
 
 
 def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]:
-    """How near sequences are to their end."""
-    rows = [row for row in read(SEQUENCES_SQL) if row.last is not None and row.step > 0]
-    fullest = max((row.last / row.most for row in rows), default=0)
+    """How near sequences are to the last value that the column takes, ascending or descending."""
+    found = read(SEQUENCES_SQL)
+    hidden = [row.name for row in found if not row.readable]
+    rows = [(row, (row.last - row.origin) / ((row.limit - row.origin) or 1)) for row in found if row.last is not None]
+    fullest = max((used for _, used in rows), default=0)
     yield Figure("fullest sequence", share(fullest), fullest, "fullest_sequence_ratio")
-    for row in rows:
-        if row.last > near * row.most:
+    if hidden:
+        yield Figure("not readable by this role", ", ".join(hidden), len(hidden))
+    for row, used in rows:
+        if used > near:
+            kind = f" feeds a column of type {row.type} and" if row.type else ""
             yield Finding(
                 Severity.ERROR, "sequences.near_end", row.name,
-                f"It is at {row.last:,} of {row.most:,}, {share(row.last / row.most)} (limit {share(near)}): after that every insert fails.",
+                f"It{kind} is at {row.last:,} of {row.limit:,}, {share(used)} (limit {share(near)}): after that every insert fails.",
                 "Give its column the type bigint by a migration, and the sequence with it (ALTER SEQUENCE … AS bigint).",
             )  # fmt: skip
 

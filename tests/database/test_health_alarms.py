@@ -1,0 +1,92 @@
+"""What health reports of indexes and sequences is so: no false alarm, and none left out."""
+
+from contextlib import closing
+
+import pytest
+
+from fly2any.database.health.examine import Reader
+from fly2any.database.health.topics import TOPICS
+from tests.conftest import django
+from tests.database.test_dbhealth import found
+from tests.servers import open_transaction, wait_until
+
+pytestmark = pytest.mark.usefixtures("server")
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide", "redundant"),
+    [
+        ("(a)", "(a, b)", ["narrow"]),
+        ("(a)", "(a) INCLUDE (b)", ["narrow"]),
+        ("(a) INCLUDE (b)", "(a, b)", ["narrow"]),
+        ("(a) INCLUDE (b)", "(a, c)", []),
+        ("(a) INCLUDE (b)", "(a) INCLUDE (c)", []),
+        ("(a) INCLUDE (b)", "(a) INCLUDE (b, c)", ["narrow"]),
+        ("(a text_pattern_ops)", "(a, b)", []),
+        ("(a text_pattern_ops)", "(a text_pattern_ops, b)", ["narrow"]),
+        ('(a COLLATE "C")', '(a COLLATE "POSIX", b)', []),
+        ("(a)", "(a, b) WHERE b IS NOT NULL", []),
+    ],
+)
+def test_an_index_is_redundant_only_where_another_serves_all_that_it_serves(database, narrow, wide, redundant):
+    database.execute("CREATE TABLE t (a text, b text, c text)")
+    database.execute(f"CREATE INDEX narrow ON t {narrow}; CREATE INDEX wide ON t {wide}")
+
+    assert found(database, "indexes") == [("indexes.redundant", f"t.{name}") for name in redundant]
+
+
+@pytest.mark.parametrize(
+    ("index", "serves"),
+    [
+        ("(one, two)", True),
+        ("(two, one)", True),
+        ("(one, two) WHERE one IS NOT NULL", True),
+        ("(one, two, n) WHERE two IS NOT NULL", True),
+        ("(one) INCLUDE (two)", False),
+        ("(one, two) WHERE n IS NOT NULL", False),
+        ("(one, two) WHERE n > 1", False),
+        ("USING brin (one, two)", False),
+    ],
+)
+def test_a_foreign_key_is_served_by_the_indexes_that_its_checks_can_use(database, index, serves):
+    database.execute("CREATE TABLE parent (one int, two int, PRIMARY KEY (one, two))")
+    database.execute("CREATE TABLE t (one int, two int, n int, CONSTRAINT k FOREIGN KEY (one, two) REFERENCES parent)")
+    database.execute(f"INSERT INTO t SELECT NULL, 1, i FROM generate_series(1, 100) AS i; CREATE INDEX ON t {index}; ANALYZE t")
+
+    assert found(database, "indexes", many=10) == ([] if serves else [("indexes.missing", "t.k")])
+
+
+def test_an_index_that_is_being_built_is_not_invalid(database):
+    database.execute("CREATE TABLE t (a int)")
+    with open_transaction(database, "INSERT INTO t VALUES (1)") as writer, closing(database.connect()) as builder:
+        builder.pgconn.send_query(b"CREATE INDEX CONCURRENTLY built ON t (a)")
+        wait_until(database, "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('built') AND NOT indisvalid")
+        building = found(database, "indexes")
+        with django(database) as connection:
+            figures = [(one.label, one.text) for one in TOPICS["indexes"](Reader(connection, "public"))]
+        writer.rollback()
+        wait_until(database, "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('built') AND indisvalid")
+
+    assert building == []
+    assert ("being built", "t.built") in figures
+    assert found(database, "indexes") == []
+
+
+@pytest.mark.parametrize(
+    ("made", "filled", "near"),
+    [
+        ("CREATE SEQUENCE s; CREATE TABLE t (a int DEFAULT nextval('s'))", 2_000_000_000, ["s"]),
+        ("CREATE SEQUENCE s; CREATE TABLE t (a bigint DEFAULT nextval('s'))", 2_000_000_000, []),
+        ("CREATE TABLE t (a smallint); CREATE SEQUENCE s OWNED BY t.a", 30_000, ["s"]),
+        ("CREATE SEQUENCE s AS int INCREMENT -1", -2_000_000_000, ["s"]),
+        ("CREATE SEQUENCE s AS int INCREMENT -1", -1_000, []),
+        ("CREATE SEQUENCE s INCREMENT -1; CREATE TABLE t (a smallint DEFAULT nextval('s'))", -30_000, ["s"]),
+        ("CREATE SEQUENCE s INCREMENT -1 MINVALUE 1 MAXVALUE 1000", 10, ["s"]),
+        ("CREATE SEQUENCE s INCREMENT -1 MINVALUE 1 MAXVALUE 1000", 990, []),
+        ("CREATE SEQUENCE s AS int CYCLE", 2_000_000_000, []),
+    ],
+)
+def test_a_sequence_is_judged_by_the_type_of_its_column_and_its_direction(database, made, filled, near):
+    database.execute(f"{made}; SELECT setval('s', {filled})")
+
+    assert found(database, "sequences") == [("sequences.near_end", name) for name in near]
