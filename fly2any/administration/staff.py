@@ -51,11 +51,12 @@ def appoint(connection, email: str, role: str) -> Appointment:
     in different case, and where the last administrator would lose that role.
     """
     with transaction.atomic(using=connection.alias):
+        administrators = _lock_administrators(connection)
         user = _find(connection, email)
         if is_new := user is None:
             user = _new(email)
         elif role != ADMINISTRATOR:
-            _keep_one_administrator(connection, user)
+            _keep_one(administrators, user)
         password = None
         if not user.has_usable_password():
             password = secrets.token_urlsafe(12)
@@ -75,10 +76,11 @@ def dismiss(connection, email: str) -> str:
     Raises Refusal where there is no such member of the staff, and for the last administrator.
     """
     with transaction.atomic(using=connection.alias):
+        administrators = _lock_administrators(connection)
         user = _find(connection, email)
         if user is None or not (user.is_staff or user.is_superuser):
             raise Refusal(f"{email} is not staff: `manage.py dbstaff --list` lists the staff.")
-        _keep_one_administrator(connection, user)
+        _keep_one(administrators, user)
         user.is_staff = user.is_superuser = False
         user.save(using=connection.alias)
         _leave_groups(connection, user)
@@ -101,11 +103,21 @@ def _roles(user: Any) -> Iterator[str]:
     yield from sorted(group.name.lower() for group in user.groups.all())
 
 
-def _find(connection, email: str) -> Any:
-    """Return the person with this address, locked, or None; lock the tables against other roles' triggers first."""
+def _lock_administrators(connection) -> list[str]:
+    """Return the ids of the administrators who can sign in, in order, and lock them: of two changes at once, one waits.
+
+    It comes before the lock of the person: two that lock each other's administrators would be a deadlock.
+    """
     model = get_user_model()
     tables = [model, model.groups.through, model.user_permissions.through]
     refuse_strangers(connection, [table._meta.db_table for table in tables])
+    locked = model._default_manager.using(connection.alias).select_for_update().order_by("pk")
+    return list(locked.filter(is_staff=True, is_superuser=True, is_active=True).values_list("pk", flat=True))
+
+
+def _find(connection, email: str) -> Any:
+    """Return the person with this address, locked, or None."""
+    model = get_user_model()
     people = list(
         model._default_manager.using(connection.alias).select_for_update().filter(email__iexact=email).order_by("email")[:2]
     )
@@ -125,16 +137,9 @@ def _new(email: str) -> Any:
     return user
 
 
-def _keep_one_administrator(connection, user: Any) -> None:
-    """Raise Refusal if `user` is the last administrator who can sign in. Locks them all: of two at once, one waits."""
-    administrators = (
-        get_user_model()
-        ._default_manager.using(connection.alias)
-        .select_for_update()
-        .filter(is_staff=True, is_superuser=True, is_active=True)
-        .order_by("pk")
-    )
-    if [one.pk for one in administrators] == [user.pk]:
+def _keep_one(administrators: list[str], user: Any) -> None:
+    """Raise Refusal if `user` is the only one of the `administrators`."""
+    if administrators == [user.pk]:
         raise Refusal(
             f"{user.email} is the last administrator: appoint another one first,"
             " with `manage.py dbstaff EMAIL --role administrator`."

@@ -135,8 +135,8 @@ def test_two_administrators_cannot_remove_each_other_at_once():
         begin.wait()
         try:
             outcomes.append(dismiss(connections["default"], email))
-        except Refusal:
-            outcomes.append("refused")
+        except Exception as error:  # A deadlock would be another.
+            outcomes.append(type(error).__name__)
         finally:
             connections["default"].close()
 
@@ -146,7 +146,7 @@ def test_two_administrators_cannot_remove_each_other_at_once():
     for thread in threads:
         thread.join()
 
-    assert outcomes.count("refused") == 1
+    assert sorted(outcomes) in (["Refusal", EMAIL], ["Refusal", emails[1]])
     assert User.objects.filter(is_superuser=True).count() == 1
 
 
