@@ -27,7 +27,8 @@ SECRETS = {
 TABLES_SQL = """
     SELECT c.relname AS name,
            (SELECT array_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute AS a
-            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
+           pg_catalog.pg_get_userbyid(c.relowner)::text AS owner
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.relname = ANY (%(tables)s)
     ORDER BY c.relname COLLATE "C"
@@ -138,6 +139,7 @@ def _roles(names: Names, database: str, schema: str) -> Iterator[str]:
     yield "-- Read this, then run it as a superuser, or as the owner of the database with CREATEROLE: manage.py dbroles | psql -v ON_ERROR_STOP=1"
     yield "-- Passwords are not in it. Afterwards, in psql, for each role: \\password"
     yield "BEGIN;"
+    yield "SET LOCAL lock_timeout TO '2s';  -- The site waits behind what waits: where this fails, nothing was changed; run it again."
     for name in (names.migrate, names.app, names.read):
         tag = "$do$"
         while tag in name:
@@ -172,11 +174,12 @@ def _in_the_end(names: Names, database: str, schema: str, owners: dict[str, bool
     yield f"-- REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC;"
 
 
-def _tables(names: Names, schema: str, tables: list[tuple[str, list[str]]]) -> Iterator[str]:
+def _tables(names: Names, schema: str, tables: list[tuple[str, list[str], str]]) -> Iterator[str]:
     migrate, app, read = map(quote, (names.migrate, names.app, names.read))
-    for name, columns in tables:
+    for name, columns, owner in tables:
         place = f"{quote(schema)}.{quote(name)}"
-        yield f"ALTER TABLE {place} OWNER TO {migrate};"
+        if owner != names.migrate:  # It would lock the table for nothing.
+            yield f"ALTER TABLE {place} OWNER TO {migrate};"
         yield f"REVOKE ALL ON {place} FROM {app}, {read};"
         may = "SELECT" if name in LEDGERS else "SELECT, INSERT" if name in APPEND_ONLY else "SELECT, INSERT, UPDATE, DELETE"
         yield f"GRANT {may} ON {place} TO {app};"
