@@ -14,7 +14,7 @@ from psycopg import sql
 
 from .errors import sqlstate
 from .findings import Finding, Severity
-from .sql import catalogue, quote
+from .sql import fetch_all, quote
 
 MARK = "fly2any: "  # Before the JSON of a mark.
 SCRATCH, RESTORE, INTO, BEFORE = "scratch", "restore", "into", "before"
@@ -106,9 +106,7 @@ def drop_left(connection, purpose: str) -> list[str]:
 
 
 def _marked(connection) -> Iterator[Leftover]:
-    with catalogue(connection) as cursor:
-        cursor.execute(DATABASES_SQL)
-        rows = cursor.fetchall()
+    rows = fetch_all(connection, DATABASES_SQL)
     for name, text, owned, used, now, current in rows:
         short = current.encode()[:30].decode(errors="ignore")
         facts = _facts(text)

@@ -10,7 +10,7 @@ from fly2any.postgres.url import is_local
 
 from .errors import NO_SCHEMA
 from .findings import Finding, Severity
-from .sql import TRUSTED_SQL, catalogue, pinned, quote
+from .sql import TRUSTED_SQL, ask, catalogue, pinned, quote
 
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
 UTC = (
@@ -271,8 +271,7 @@ def read_schema(connection) -> str:
 def flush_statistics(connection) -> None:
     """Let what this session changed be counted now, and not on top of what its next VACUUM or ANALYZE counts (PostgreSQL 15 on)."""
     if connection.pg_version >= 150000:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.pg_stat_force_next_flush()")
+        ask(connection, "SELECT pg_catalog.pg_stat_force_next_flush()")
 
 
 def read_server(connection, *, tables: list[str]) -> Server:

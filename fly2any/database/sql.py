@@ -12,7 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.db import connections, transaction
 from psycopg.pq import TransactionStatus
-from psycopg.sql import Identifier
+from psycopg.sql import Composable, Identifier
 
 # PostgreSQL prefers a function of any schema in the path to its own where the types of the arguments fit better. Only
 # superusers create functions in the first of these schemas, and PostgreSQL never looks for functions in the second.
@@ -117,6 +117,35 @@ def catalogue(connection) -> Iterator[Any]:
     """Yield a cursor for questions to the catalogue, whose functions and operators are PostgreSQL's own."""
     with pinned(connection), connection.cursor() as cursor:
         yield cursor
+
+
+def ask(connection, question: str, parameters: Any = None) -> Any:
+    """Return the first value of the first row of a statement, asked with the search path as it is; None without a row."""
+    with connection.cursor() as cursor:
+        cursor.execute(question, parameters)
+        row = cursor.fetchone()
+    return row and row[0]
+
+
+def execute(connection, statement: str | Composable, parameters: Any = None) -> int:
+    """Run a statement, with the search path as it is, and return how many rows it changed."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.rowcount
+
+
+def fetch_all(connection, question: str, parameters: Any = None) -> list[Any]:
+    """Return the rows of a question to the catalogue, whose functions and operators are PostgreSQL's own."""
+    with catalogue(connection) as cursor:
+        cursor.execute(question, parameters)
+        return cursor.fetchall()
+
+
+def fetch_one(connection, question: str, parameters: Any = None) -> Any:
+    """Return the first row of such a question, None without one."""
+    with catalogue(connection) as cursor:
+        cursor.execute(question, parameters)
+        return cursor.fetchone()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ..schema.contract import FIRST_MIGRATIONS as FIRST
 from ..schema.contract import Contract
 from ..schema.ledgers import JOURNAL, PRISMAS_LEDGER
 from ..server import UTC, Server
-from ..sql import catalogue, literal, quote
+from ..sql import catalogue, fetch_all, fetch_one, literal, quote
 from .forms import ADDED, index_for, is_convertible
 from .steps import Indexed, Step
 
@@ -140,9 +140,10 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
     """Yield a finding for everything that keeps a column from changing its type."""
     wanted = {(column.table, column.name): column for column in expected.columns}
     retyped = {place for c in live.columns if (place := (c.table, c.name)) in wanted and is_convertible(wanted[place], c)}
-    with catalogue(connection) as cursor:
-        cursor.execute(IN_USE_SQL, {"schema": schema, "tables": sorted({table for table, _ in retyped})})
-        rows = [tuple(text and relative(text, schema) for text in row) for row in cursor.fetchall()]
+    rows = [
+        tuple(text and relative(text, schema) for text in row)
+        for row in fetch_all(connection, IN_USE_SQL, {"schema": schema, "tables": sorted({table for table, _ in retyped})})
+    ]
     for table, column, what, definition, cure in rows:
         if (table, column) in retyped:
             keep = f"keep its definition (`{definition};`), " if definition else ""
@@ -213,9 +214,7 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
 
 def unfillable(connection, schema: str, steps: tuple[Step, ...]) -> Iterator[Finding]:
     """Yield a finding for each table that must be filled, and cannot, since it is published without an identity of its rows."""
-    with catalogue(connection) as cursor:
-        cursor.execute(PUBLISHED_SQL, {"schema": schema, "tables": [step.table for step in steps if step.repeated]})
-        rows = cursor.fetchall()
+    rows = fetch_all(connection, PUBLISHED_SQL, {"schema": schema, "tables": [step.table for step in steps if step.repeated]})
     for table, publication in rows:
         yield Finding(
             Severity.ERROR,
@@ -252,9 +251,7 @@ def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Fi
 
 def extension(connection, role: str) -> Iterator[Finding]:
     """Yield a finding where a later migration needs pg_trgm, and neither is it there nor can this role create it."""
-    with catalogue(connection) as cursor:
-        cursor.execute(EXTENSION_SQL)
-        missing, offered, may_create = cursor.fetchone()
+    missing, offered, may_create = fetch_one(connection, EXTENSION_SQL)
     if missing and not (offered and may_create):
         lacks = f"the role {role} may not create it" if offered else "the server does not have it"
         yield Finding(
@@ -270,12 +267,10 @@ def extension(connection, role: str) -> Iterator[Finding]:
 
 def zones(connection, schema: str, names: list[str], server: Server) -> Iterator[Finding]:
     """Yield a finding for the database, and for each role that writes to our tables, whose sessions are not at UTC."""
-    with catalogue(connection) as cursor:
-        cursor.execute(ZONES_SQL, {"utc": list(UTC), "schema": schema, "tables": names})
-        whose = [
-            (place, f"The time zone of {what} is {zone}", f"{alter} SET timezone TO 'UTC';")
-            for place, what, zone, alter in cursor.fetchall()
-        ]
+    whose = [
+        (place, f"The time zone of {what} is {zone}", f"{alter} SET timezone TO 'UTC';")
+        for place, what, zone, alter in fetch_all(connection, ZONES_SQL, {"utc": list(UTC), "schema": schema, "tables": names})
+    ]
     for one in server.findings():  # Of this session, whoever set it.
         if one.code == "server.time_zone" and one.cure not in {cure for _, _, cure in whose}:
             whose.append((one.where, f"The time zone of {server.database} is {server.time_zone}", one.cure))
@@ -291,9 +286,7 @@ def zones(connection, schema: str, names: list[str], server: Server) -> Iterator
 
 
 def not_ours(connection, schema: str, names: list[str], server: Server) -> Iterator[Finding]:
-    with catalogue(connection) as cursor:
-        cursor.execute(OWNED_SQL, {"schema": schema, "tables": names})
-        owners = cursor.fetchall()
+    owners = fetch_all(connection, OWNED_SQL, {"schema": schema, "tables": names})
     if owners:
         yield Finding(
             Severity.ERROR,

@@ -14,7 +14,7 @@ from ..migration import journal
 from ..migration.executor import Executor
 from ..migration.run import Run, migrating
 from ..progress import Progress
-from ..sql import pinned
+from ..sql import ask, execute, pinned
 from .state import FIRST, Assessment, Kind, assess
 from .steps import Step
 
@@ -52,7 +52,7 @@ def adopt(
                 _timed(run, step, done)
                 if end_idle and number == last:  # Once: clients connect again, and would be ended after each.
                     with pinned(connection):
-                        ended = _ask(connection, END_IDLE_SQL)
+                        ended = ask(connection, END_IDLE_SQL)
             if end_idle:
                 progress.say(f"Ended {ended} idle {'connection' if ended == 1 else 'connections'} of other clients.")
             _record(run)
@@ -64,11 +64,11 @@ def _timed(run: Run, step: Step, done: Callable[[Step, float], None]) -> None:
     begun = time.monotonic()
     run.migration = f"{step.table}: {step.what}"
     try:
-        while not step.repeated or _ask(run.connection, step.repeated):
+        while not step.repeated or ask(run.connection, step.repeated):
             changed = [_transact(run, step, statements) for statements in step.transactions]
             if not step.repeated:
                 break
-            if changed == [0] and _ask(run.connection, step.repeated):
+            if changed == [0] and ask(run.connection, step.repeated):
                 raise Refusal(
                     f"The rows of {step.table} cannot be filled ({step.what}): an unmanaged trigger or rule undoes the update."
                     " Disable it for the adoption, then run `manage.py dbadopt` again."
@@ -88,10 +88,10 @@ def _transact(run: Run, step: Step, statements: tuple[str, ...]) -> int:
 
     def once():
         with transaction.atomic(using=run.connection.alias):
-            return [_execute(run.connection, statement) for statement in statements][-1]
+            return [execute(run.connection, statement) for statement in statements][-1]
 
     if any(" CONCURRENTLY " in statement for statement in statements):
-        return [_execute(run.connection, statement) for statement in statements][-1]
+        return [execute(run.connection, statement) for statement in statements][-1]
     return run.patiently(once, what=f"{step.table} ({step.what})")
 
 
@@ -113,15 +113,3 @@ def _record(run: Run) -> None:
         for app, name in first:
             with journal.recorded(run.connection, f"{app}.{name}", "adopted"):
                 recorder.record_applied(app, name)
-
-
-def _ask(connection, question: str):
-    with connection.cursor() as cursor:
-        cursor.execute(question)
-        return cursor.fetchone()[0]
-
-
-def _execute(connection, statement: str) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-        return cursor.rowcount

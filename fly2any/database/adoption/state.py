@@ -21,7 +21,7 @@ from ..schema.drift import compare
 from ..schema.ledgers import LEDGERS, PRISMAS_LEDGER, untrusted_findings
 from ..schema.strangers import read_strangers
 from ..server import Server, read_server
-from ..sql import catalogue, literal, quote, snapshot
+from ..sql import ask, catalogue, literal, quote, snapshot
 from ..verification import in_schema
 from . import blockers
 from .forms import converted
@@ -209,7 +209,7 @@ def _is_left_out(live: Catalog, place: tuple[str, str]) -> bool:
 def _has_nulls(connection, live: Catalog, place: tuple[str, str]) -> bool:
     column = next((c for c in live.columns if (c.table, c.name) == place), None)
     is_table = any(table.name == place[0] and table.kind == "table" and table.trusted for table in live.tables)
-    return column is not None and is_table and column.nullable and _ask(connection, is_null(column))
+    return column is not None and is_table and column.nullable and ask(connection, is_null(column))
 
 
 def _is_noted(finding: Finding) -> bool:
@@ -226,7 +226,7 @@ def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, sch
     thing = _thing(finding, expected)
     if thing is None or not _is_there(thing, live) or not _is_trusted(thing, live):
         return Blocker(finding)
-    if _ask(connection, f"SELECT pg_catalog.row_security_active({literal(quote(thing.table))})"):
+    if ask(connection, f"SELECT pg_catalog.row_security_active({literal(quote(thing.table))})"):
         return Blocker(finding)  # This role cannot see its rows.
     condition = _condition(finding.code, thing, can_ask=connection.pg_version >= 160000)
     if not condition:
@@ -237,8 +237,8 @@ def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, sch
     query = f"SELECT {key} FROM {table} AS t WHERE {condition}"
     try:
         with transaction.atomic(using=connection.alias):
-            rows = _ask(connection, f"SELECT count(*) FROM {table} AS t WHERE {condition}")
-            ids = _column(connection, f"{query} ORDER BY 1 LIMIT {SAMPLES}") if rows else ()
+            rows = ask(connection, f"SELECT count(*) FROM {table} AS t WHERE {condition}")
+            ids = _samples(connection, query) if rows else ()
     except DatabaseError:  # Columns of types that cannot be compared, for one.
         return Blocker(finding)
     there = "" if schema == "public" else f"SET search_path TO {quote(schema)}; "
@@ -290,11 +290,7 @@ def _condition(code: str, thing: Object, *, can_ask: bool) -> str:
     return ""
 
 
-def _ask(connection, question: str):
-    return _column(connection, question)[0]
-
-
-def _column(connection, question: str) -> tuple:
+def _samples(connection, query: str) -> tuple:
     with connection.cursor() as cursor:
-        cursor.execute(question)
-        return tuple(row[0] for row in cursor.fetchall())
+        cursor.execute(f"{query} ORDER BY 1 LIMIT {SAMPLES}")
+        return tuple(value for (value,) in cursor.fetchall())

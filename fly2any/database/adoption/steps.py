@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..schema import Catalog, Check, Column, Key
 from ..schema.contract import MAY_BE_NULL
-from ..sql import catalogue, quote
+from ..sql import fetch_all, quote
 from .forms import ADDED, NOT_NULL, added_columns, index_for, index_of, is_convertible, is_ours
 
 REBUILT_PER_SECOND = 25_000_000  # Bytes of index, on a small machine: benchmarks/adoption.py prints what it measured.
@@ -119,16 +119,12 @@ def lock_of(statement: str) -> str:
 
 def read_unknown(connection, *, schema: str, tables: Iterable[str]) -> frozenset[tuple[str, str]]:
     """Return which time columns of `tables` with rows the planner knows nothing of, as (table, column)."""
-    with catalogue(connection) as cursor:
-        cursor.execute(UNKNOWN_SQL, {"schema": schema, "tables": list(tables)})
-        return frozenset(cursor.fetchall())
+    return frozenset(fetch_all(connection, UNKNOWN_SQL, {"schema": schema, "tables": list(tables)}))
 
 
 def read_indexed(connection, *, schema: str, tables: Iterable[str]) -> tuple[Indexed, ...]:
     """Return which indexes are over which columns of `tables`."""
-    with catalogue(connection) as cursor:
-        cursor.execute(INDEXED_SQL, {"schema": schema, "tables": list(tables)})
-        return tuple(Indexed(*row) for row in cursor.fetchall())
+    return tuple(Indexed(*row) for row in fetch_all(connection, INDEXED_SQL, {"schema": schema, "tables": list(tables)}))
 
 
 def conversion(

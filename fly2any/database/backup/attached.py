@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import Refusal
-from ..sql import catalogue, literal, quote
+from ..sql import fetch_one, literal, quote
 
 ATTACHED_SQL = """
     SELECT ARRAY(SELECT x.gid::text FROM pg_catalog.pg_prepared_xacts AS x
@@ -61,7 +61,5 @@ class Attached:
 
 def read_attached(connection) -> Attached:
     """Return what is bound to the database of `connection`."""
-    with catalogue(connection) as cursor:
-        cursor.execute(ATTACHED_SQL)
-        prepared, slots, subscriptions, tablespaces = cursor.fetchone()
+    prepared, slots, subscriptions, tablespaces = fetch_one(connection, ATTACHED_SQL)
     return Attached(tuple(prepared), tuple(slots), tuple(subscriptions), tuple(name for name in tablespaces if name != SHARED))

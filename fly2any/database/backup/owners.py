@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from ..errors import Refusal
-from ..sql import catalogue, quote
+from ..sql import fetch_all, quote
 from .manifest import Manifest
 from .signing import SIGNED
 
@@ -43,9 +43,7 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
     The roles `without` are given nothing, but privileges may name them.
     """
     owners = [name for name in manifest.owners if name not in without]
-    with catalogue(connection) as cursor:
-        cursor.execute(MISSING_SQL, {"roles": [*manifest.owners, *manifest.roles], "owners": owners})
-        rows = cursor.fetchall()
+    rows = fetch_all(connection, MISSING_SQL, {"roles": [*manifest.owners, *manifest.roles], "owners": owners})
     if missing := [f"CREATE ROLE {quote(name)} NOLOGIN;" for name, is_missing in rows if is_missing]:
         raise Refusal(f"The backup names roles that this server has not: run {' '.join(missing)} and the command again.")
     if others := [name for name, is_missing in rows if not is_missing]:
@@ -57,9 +55,7 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
 
 def untrusted(connection, manifest: Manifest) -> list[str]:
     """Return the roles whose code a restore runs as another: neither superusers, nor this one, nor those whose database it was."""
-    with catalogue(connection) as cursor:
-        cursor.execute(OTHERS_SQL, [list(manifest.owners)])
-        return [name for (name,) in cursor.fetchall() if name not in manifest.trusted]
+    return [name for (name,) in fetch_all(connection, OTHERS_SQL, [list(manifest.owners)]) if name not in manifest.trusted]
 
 
 def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import re
 from psycopg import sql
 
 from ..progress import Progress
-from ..sql import catalogue
+from ..sql import catalogue, fetch_all, fetch_one
 
 # How a database was made, for one like it; daticulocale is datlocale from PostgreSQL 17 on, and to_jsonb knows both.
 LIKE_SQL = """
@@ -36,9 +36,7 @@ ELEMENT = re.compile(rf'{BLANK}(?:"((?:[^"]|"")*)"|([^ \t\n\r\f\v,"][^ \t\n\r\f\
 
 def creation(connection, name: str) -> sql.Composed:
     """Return the statement that makes the database `name`, like that of `connection`."""
-    with catalogue(connection) as cursor:
-        cursor.execute(LIKE_SQL)
-        encoding, collate, ctype, provider, locale, *_ = cursor.fetchone()
+    encoding, collate, ctype, provider, locale, *_ = fetch_one(connection, LIKE_SQL)
     parts: list[sql.Composable] = [sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))]
     for word, value in (("ENCODING", encoding), ("LC_COLLATE", collate), ("LC_CTYPE", ctype)):
         parts.append(sql.SQL(f"{word} {{}}").format(sql.Literal(value)))
@@ -61,9 +59,7 @@ def create(connection, name: str) -> None:
 
 def copy_grants(connection, name: str) -> None:
     """Give roles the privileges on the database `name` that they have on that of `connection`."""
-    with catalogue(connection) as cursor:
-        cursor.execute(GRANTS_SQL)
-        grants = cursor.fetchall()
+    grants = fetch_all(connection, GRANTS_SQL)
     with connection.cursor() as cursor:
         for role, privilege, may_grant in grants:
             option = " WITH GRANT OPTION" if may_grant and role is not None else ""

@@ -20,7 +20,7 @@ from ..migration.state import known_migrations, replaced_migrations
 from ..progress import Progress
 from ..scratch import drop
 from ..server import read_origin
-from ..sql import catalogue, quote
+from ..sql import execute, fetch_all, fetch_one, quote
 from ..verification import verify
 from . import tools
 from .attached import read_attached
@@ -102,8 +102,7 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, with
                 tool, major, [*arguments, f"--use-list={contents}", str(path)], environment, shown(progress, manifest)
             ) as restoring:
                 restoring.finish()
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
+    execute(connection, "ANALYZE")
     return left_out
 
 
@@ -119,9 +118,7 @@ def compare(connection, manifest: Manifest, progress: Progress, left_out: Apart 
 
 def is_used(connection) -> bool:
     """Return whether the database has tables, views or sequences of anybody's."""
-    with catalogue(connection) as cursor:
-        cursor.execute(USED_SQL)
-        return cursor.fetchone()[0]
+    return fetch_one(connection, USED_SQL)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +160,7 @@ def restore_into(
     it is not empty, and where what was restored is not what the backup says.
     """
     with connection.direct():
-        with catalogue(connection) as cursor:
-            cursor.execute("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])
-            is_there = cursor.fetchone()[0]
+        is_there = fetch_one(connection, "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])[0]
         if not is_there:
             _restore_new(connection, name, store, manifest, progress, trust=trust, without=without, purpose=INTO)
             return None
@@ -212,8 +207,7 @@ def _restore_new(
 
 def _let_write(connection) -> None:
     """Let the session write although its database only reads by default, as an operator may have it before a restore."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET default_transaction_read_only TO off")
+    execute(connection, "SET default_transaction_read_only TO off")
 
 
 @contextmanager
@@ -257,9 +251,7 @@ def restore_over(
     """
     with connection.direct():
         connection.ensure_connection()
-        with catalogue(connection) as cursor:
-            cursor.execute(COMMENT_SQL)
-            current, said = cursor.fetchone()
+        current, said = fetch_one(connection, COMMENT_SQL)
         if said and said.startswith(MARK):  # Of a restore with --into that did not finish: this one does.
             said = None
         read_attached(connection).require_no_prepared(current)
@@ -305,9 +297,7 @@ def swap(elsewhere, current: str, *, new: str, old: str, said: str | None) -> No
         own = elsewhere.copy()
         try:
             while not over.is_set():
-                with catalogue(own) as cursor:
-                    cursor.execute(SESSIONS_SQL, [[current, new]])
-                    sessions = cursor.fetchall()
+                sessions = fetch_all(own, SESSIONS_SQL, [[current, new]])
                 for session in sessions:
                     with suppress(Error), own.cursor() as cursor:  # Of a role that this one may not end: the rename says so.
                         cursor.execute(TERMINATE_SQL, session)

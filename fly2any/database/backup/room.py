@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from ..errors import Refusal
-from ..sql import catalogue
+from ..sql import fetch_one
 from ..units import size
 from .manifest import Manifest
 
@@ -31,9 +31,7 @@ def require_room(connection, manifest: Manifest) -> None:
     """Raise Refusal where the server is on this machine, and its disk has no room for the database of the backup."""
     if not connection.connection.info.host.startswith("/"):  # By a socket: it is.
         return
-    with catalogue(connection) as cursor:
-        cursor.execute(FOLDER_SQL)
-        folder = cursor.fetchone()[0]
+    folder = fetch_one(connection, FOLDER_SQL)[0]
     try:
         free = shutil.disk_usage(folder).free
     except OSError:  # A folder of a container, whose socket is shared.

@@ -9,7 +9,7 @@ from ..errors import Refusal
 from ..findings import Finding, Severity
 from ..migration.lock import ACTIVITY, PREPARED, ROLLBACK_PREPARED, read_activity, without_literals
 from ..server import CONNECTIONS_SQL
-from ..sql import catalogue
+from ..sql import fetch_one
 from ..units import share, span
 from .examine import Figure, Reader
 
@@ -126,10 +126,6 @@ def end(connection, pid: int, *, really: bool) -> str:
         raise Refusal(f"There is no session {pid}: it is over, or it is one of the server's own.")
     if not really:
         return f"Nothing was done. --yes ends {found[0]}: its transaction is undone."
-    with catalogue(connection) as cursor:
-        cursor.execute(TERMINATE_SQL, {"pid": pid})
-        if not cursor.fetchone()[0]:
-            raise Refusal(
-                f"The session {pid} was told to end and has not within 5 s: look again with `manage.py dbhealth locks`."
-            )
+    if not fetch_one(connection, TERMINATE_SQL, {"pid": pid})[0]:
+        raise Refusal(f"The session {pid} was told to end and has not within 5 s: look again with `manage.py dbhealth locks`.")
     return f"Ended {found[0]}: its transaction is undone."

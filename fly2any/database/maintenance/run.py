@@ -27,7 +27,7 @@ from ..retention.archive import Archives
 from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import Swept, count, sweep
 from ..server import flush_statistics, read_schema
-from ..sql import catalogue, quote
+from ..sql import fetch_all, quote
 from ..verification import verify
 
 LONGEST = 2_147_483  # Seconds, as many milliseconds as a time-out of the server's takes.
@@ -171,9 +171,7 @@ def _refresh(
 ) -> Iterator[Finding]:
     """Vacuum the tables with dead rows, and analyse those that changed, or only the `emptied` ones; yield what could not be done."""
     flush_statistics(connection)
-    with catalogue(connection) as cursor:
-        cursor.execute(TABLES_SQL, [read_schema(connection)])
-        listed = cursor.fetchall()
+    listed = fetch_all(connection, TABLES_SQL, [read_schema(connection)])
     with connection.cursor() as cursor:
         tables = [
             (name, dead or name in emptied, may)

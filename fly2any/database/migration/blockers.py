@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import Error
 
 from ..progress import Progress
-from ..sql import catalogue
+from ..sql import catalogue, fetch_one
 from .lock import BLOCKERS_SQL, MIGRATION_LOCK, Activity, cancel_waiters, read_activity, terminate
 
 PROGRESS_SQL = """
@@ -146,9 +146,7 @@ class Watcher:
 
 def read_build(connection, pid: int) -> Build | None:
     """Return how far the index build of the session `pid` is, None if it builds none."""
-    with catalogue(connection) as cursor:
-        cursor.execute(PROGRESS_SQL, {"pid": pid})
-        row = cursor.fetchone()
+    row = fetch_one(connection, PROGRESS_SQL, {"pid": pid})
     if row is None:
         return None
     phase, *numbers = row

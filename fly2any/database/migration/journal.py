@@ -22,7 +22,7 @@ from fly2any.postgres.schema import revoke_trigger
 from ..errors import explain
 from ..schema import Catalog
 from ..schema.ledgers import JOURNAL
-from ..sql import quote
+from ..sql import ask, execute, quote
 
 JOURNAL_SQL = f"""
     CREATE TABLE {JOURNAL} (
@@ -68,22 +68,19 @@ def is_readable(catalog: Catalog) -> bool:
 
 def ensure(connection) -> None:
     """Create the journal where it is not there yet."""
-    if not _execute(connection, THERE_SQL):
+    if not ask(connection, THERE_SQL):
         with transaction.atomic(using=connection.alias):
-            _execute(connection, JOURNAL_SQL)
+            execute(connection, JOURNAL_SQL)
             revoke_trigger(connection, JOURNAL)
 
 
 @contextmanager
 def recorded(connection, migration: str, direction: str) -> Iterator[None]:
     """Record what happens inside as a run of `migration`; the record outlives a transaction that is undone."""
-    number = _execute(
+    number = ask(
         connection,
         f"INSERT INTO {JOURNAL} (migration, direction, person, code) VALUES (%s, %s, %s, %s) RETURNING id",
-        migration,
-        direction,
-        person(),
-        code_version(),
+        [migration, direction, person(), code_version()],
     )
     try:
         yield
@@ -137,10 +134,4 @@ def code_version() -> str:
 
 
 def _finish(connection, number: int, error: str | None) -> None:
-    _execute(connection, f"UPDATE {JOURNAL} SET finished = clock_timestamp(), error = %s WHERE id = %s", error, number)
-
-
-def _execute(connection, statement: str, *parameters):
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters or None)
-        return cursor.fetchone()[0] if cursor.description else None
+    execute(connection, f"UPDATE {JOURNAL} SET finished = clock_timestamp(), error = %s WHERE id = %s", [error, number])

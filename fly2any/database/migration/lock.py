@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import Error, OperationalError
 
 from ..errors import Refusal, sqlstate
-from ..sql import catalogue
+from ..sql import ask, fetch_all
 
 T = TypeVar("T")
 
@@ -112,9 +112,7 @@ def _shown(match: re.Match[str]) -> str:
 
 def read_activity(connection, statement: str, **parameters) -> tuple[Activity, ...]:
     """Return the sessions that HOLDER_SQL or BLOCKERS_SQL lists."""
-    with catalogue(connection) as cursor:
-        cursor.execute(statement, parameters)
-        return tuple(Activity(*row) for row in cursor.fetchall())
+    return tuple(Activity(*row) for row in fetch_all(connection, statement, parameters))
 
 
 def cancel_waiters(cursor, lock: int, *, blocked: int | None = None) -> tuple[tuple[Activity, ...], tuple[Activity, ...]]:
@@ -136,7 +134,7 @@ def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str]
     """
     deadline = time.monotonic() + patience
     told: int | None = None
-    while not _ask(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", lock):
+    while not ask(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", [lock]):
         holder = next(iter(read_activity(connection, HOLDER_SQL, lock=lock)), None)
         if holder is not None and holder.pid != told:
             say(f"Waiting for the {NAMES[lock]} lock, held by {holder} …")
@@ -152,12 +150,12 @@ def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str]
         yield
     finally:
         with suppress(Error):  # A connection that was cut has released it.
-            _ask(connection, "SELECT pg_catalog.pg_advisory_unlock(%s)", lock)
+            ask(connection, "SELECT pg_catalog.pg_advisory_unlock(%s)", [lock])
 
 
 def hold(connection, lock: int) -> None:
     """Hold the advisory lock `lock` until the transaction ends; raise Refusal where another session holds it."""
-    if not _ask(connection, "SELECT pg_catalog.pg_try_advisory_xact_lock(%s)", lock):
+    if not ask(connection, "SELECT pg_catalog.pg_try_advisory_xact_lock(%s)", [lock]):
         holder = next(iter(read_activity(connection, HOLDER_SQL, lock=lock)), None)
         held = f" by {holder}" if holder else ""
         raise Refusal(f"Nothing was changed. The {NAMES[lock]} lock is held{held}: run the command again when that is done.")
@@ -191,9 +189,3 @@ def try_again(action: Callable[[], T], *, patience: float, again: Callable[[Oper
             again(error, wait)
         time.sleep(wait)
         pause = min(pause * 2, 3 * timeout)
-
-
-def _ask(connection, statement: str, *parameters):
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchone()[0]

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from ..schema import Catalog
 from ..schema.ledgers import PRISMAS_LEDGER
-from ..sql import catalogue, quote
+from ..sql import fetch_all, fetch_one, quote
 
 PRISMA_SQL = """
     SELECT migration_name AS name, finished_at AS finished, rolled_back_at AS rolled_back
@@ -33,9 +33,9 @@ class PrismaMigration:
 
 def may_read(connection, schema: str) -> bool:
     """Say whether this role may read Prisma's record."""
-    with catalogue(connection) as cursor:
-        cursor.execute("SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [f"{quote(schema)}.{PRISMAS_LEDGER}"])
-        return cursor.fetchone()[0]
+    return fetch_one(connection, "SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [f"{quote(schema)}.{PRISMAS_LEDGER}"])[
+        0
+    ]
 
 
 def read_prisma(connection, *, schema: str, catalog: Catalog) -> tuple[PrismaMigration, ...]:
@@ -45,6 +45,4 @@ def read_prisma(connection, *, schema: str, catalog: Catalog) -> tuple[PrismaMig
         return ()
     if not all(table.trusted for table in catalog.tables if table.name == PRISMAS_LEDGER) or not may_read(connection, schema):
         return ()
-    with catalogue(connection) as cursor:
-        cursor.execute(PRISMA_SQL.format(schema=quote(schema)))
-        return tuple(PrismaMigration(*row) for row in cursor.fetchall())
+    return tuple(PrismaMigration(*row) for row in fetch_all(connection, PRISMA_SQL.format(schema=quote(schema))))

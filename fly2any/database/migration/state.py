@@ -12,7 +12,7 @@ from ..findings import Finding, Severity
 from ..schema import Catalog, Index, Object, Table, key_of, where
 from ..schema.contract import Contract
 from ..schema.ledgers import LEDGERS
-from ..sql import catalogue, quote
+from ..sql import fetch_all, quote
 
 RECORDS_SQL = """
     SELECT app || '.' || name AS name, applied FROM {schema}.django_migrations ORDER BY id
@@ -88,9 +88,7 @@ def read_migrations(
         return MigrationState(recorded, readable, (), (), (), tuple(known), ())
     applied: tuple[Applied, ...] = ()
     if recorded:
-        with catalogue(connection) as cursor:
-            cursor.execute(RECORDS_SQL.format(schema=quote(schema)))
-            applied = tuple(Applied(*row) for row in cursor.fetchall())
+        applied = tuple(Applied(*row) for row in fetch_all(connection, RECORDS_SQL.format(schema=quote(schema))))
     replaced = replaced_migrations(loader)
     names = {record.name for record in applied}
     names.update(name for name, parts in replaced.items() if parts <= names)

@@ -24,7 +24,7 @@ from ..backup.workfolder import work_folder
 from ..errors import Refusal, Unfit
 from ..progress import Progress
 from ..schema.strangers import refuse_strangers
-from ..sql import quote
+from ..sql import ask, quote
 from .description import Archive, Part, as_json, from_json
 from .rules import RULES, Rule
 
@@ -232,9 +232,7 @@ class Archives:
 
 def origin_of(connection) -> str:
     """Return what tells this database from a copy of it on another server, or beside it."""
-    with connection.cursor() as cursor:
-        cursor.execute(ORIGIN_SQL)
-        return cursor.fetchone()[0]  # Raises where a provider lets nobody ask: better than another's archive for ours.
+    return ask(connection, ORIGIN_SQL)  # Raises where a provider lets nobody ask: better than another's archive for ours.
 
 
 def version_of(rule: Rule) -> str:

@@ -14,7 +14,7 @@ from django.db import Error
 
 from ..findings import Finding, Severity
 from ..server import read_schema
-from ..sql import catalogue, quote, time_limits
+from ..sql import execute, fetch_all, quote, time_limits
 from .objects import Catalog
 
 # Only the role that migrates writes them. They are created when they are first needed, whatever is recorded.
@@ -60,9 +60,7 @@ class Excess:
 
 
 def read_excess(connection, *, schema: str) -> list[Excess]:
-    with catalogue(connection) as cursor:
-        cursor.execute(EXCESS_SQL, {"schema": schema})
-        return [Excess(*row) for row in cursor.fetchall()]
+    return [Excess(*row) for row in fetch_all(connection, EXCESS_SQL, {"schema": schema})]
 
 
 def protect(connection) -> None:
@@ -71,8 +69,7 @@ def protect(connection) -> None:
         schema = read_schema(connection)
         for one in read_excess(connection, schema=schema):
             if one.is_ours_to_revoke:
-                with connection.cursor() as cursor:
-                    cursor.execute(one.revoke(schema))
+                execute(connection, one.revoke(schema))
 
 
 def untrusted_findings(catalog: Catalog) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from ..clock import server_time
 from ..errors import Refusal, sqlstate
 from ..findings import Finding, Severity
 from ..server import read_home
-from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, catalogue, quote
+from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, quote
 from . import contract as contracts
 from .ledgers import LEDGERS
 
@@ -135,9 +135,7 @@ def our_tables() -> list[str]:
 def read_strangers(connection, *, schema: str, tables: Iterable[str] | None = None, deletes: bool = True) -> Iterator[Stranger]:
     """Yield what runs code of other roles in a write to `tables`, or to all of `schema`; `deletes`: rows or keys of them go."""
     names = our_tables() if tables is None else list(tables)
-    with catalogue(connection) as cursor:
-        cursor.execute(STRANGERS_SQL, {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes})
-        rows = cursor.fetchall()
+    rows = fetch_all(connection, STRANGERS_SQL, {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes})
     for kind, table, name, number, role in rows:
         at = f"{quote(schema)}.{quote(table)}"
         if kind == "owner":
@@ -163,9 +161,7 @@ def read_strangers(connection, *, schema: str, tables: Iterable[str] | None = No
 
 def read_readable(connection, *, schema: str) -> set[str]:
     """Return the names of the tables in `schema` that can be read without running code of another role."""
-    with catalogue(connection) as cursor:
-        cursor.execute(READABLE_SQL, [schema])
-        return {name for (name,) in cursor.fetchall()}
+    return {name for (name,) in fetch_all(connection, READABLE_SQL, [schema])}
 
 
 def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes: bool = False, reads: bool = False) -> None:
@@ -180,9 +176,12 @@ def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes
         tables = sorted(tables)
         if tables and connection.in_atomic_block and not reads:
             _lock(connection, [f"{quote(schema)}.{quote(table)}" for table in tables])
-            with catalogue(connection) as cursor:
-                cursor.execute(BEYOND_SQL, {"schema": schema, "tables": tables, "all": False, "deletes": deletes})
-                beyond = [place for (place,) in cursor.fetchall()]
+            beyond = [
+                place
+                for (place,) in fetch_all(
+                    connection, BEYOND_SQL, {"schema": schema, "tables": tables, "all": False, "deletes": deletes}
+                )
+            ]
             _lock(connection, beyond)
     if found := list(read_strangers(connection, schema=schema, tables=tables, deletes=deletes)):
         more = f" `manage.py dbstatus` lists {len(found) - 1} more." if len(found) > 1 else ""
@@ -191,8 +190,7 @@ def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes
 
 def _lock(connection, places: list[str]) -> None:
     if places:
-        with connection.cursor() as cursor:
-            cursor.execute(f"LOCK TABLE {', '.join(places)} IN ROW EXCLUSIVE MODE")
+        execute(connection, f"LOCK TABLE {', '.join(places)} IN ROW EXCLUSIVE MODE")
 
 
 def keep_strangers_out(connection) -> None:
@@ -202,9 +200,7 @@ def keep_strangers_out(connection) -> None:
     """
     if (schema := read_home(connection)[0]) is None:
         return
-    with catalogue(connection) as cursor:
-        cursor.execute(WRITTEN_SQL, {"schema": schema, "tables": our_tables()})
-        tables = dict(cursor.fetchall())
+    tables = dict(fetch_all(connection, WRITTEN_SQL, {"schema": schema, "tables": our_tables()}))
     try:
         with transaction.atomic(using=connection.alias):
             places = [f"{quote(schema)}.{quote(table)}" for table, is_open in tables.items() if is_open]
