@@ -3,10 +3,17 @@
 from dataclasses import dataclass
 
 WHOLE = ("tests",)
-# What the version of PostgreSQL can change: catalogue, migrations, adoption, backups, the SQL of the engine and of the admin's lists.
+# What the version of PostgreSQL can change: catalogue, contract, drift, migrations, adoption, privileges, backups and the engine.
 OF_THE_SERVER = (
-    "tests/database", "tests/postgres", "tests/administration/test_kit.py", "tests/test_deletion.py", "tests/test_migration_locks.py",
-    "tests/test_queries.py",
+    "tests/postgres", "tests/test_deletion.py", "tests/test_migration_locks.py", "tests/test_queries.py",
+    *(
+        f"tests/database/test_{name}.py"
+        for name in (
+            "mutations", "contract", "drift", "sql", "states", "home", "dbstatus", "dbhealth", "security", "strangers", "dbroles",
+            "migrate", "reversals", "losses", "concurrent_builds", "dbadopt", "dbadopt_columns", "dbseed", "dbperson", "backup",
+            "backup_contents", "backup_entries", "backup_verdicts", "restore",
+        )
+    ),
 )  # fmt: skip
 
 
