@@ -12,7 +12,7 @@ from typing import Any
 from django.db import Error
 from psycopg import sql
 
-from .errors import sqlstate
+from .errors import Refusal, sqlstate
 from .findings import Finding, Severity
 from .sql import fetch_all, quote
 
@@ -35,6 +35,12 @@ DATABASES_SQL = """
            pg_catalog.current_database()
     FROM pg_catalog.pg_database AS d WHERE NOT d.datistemplate AND d.datname <> pg_catalog.current_database()
     ORDER BY d.datname COLLATE "C"
+"""
+# The databases of those who may restore this one: any role may mark a database of its own.
+TRUSTED_SQL = """
+    SELECT d.datname FROM pg_catalog.pg_database AS d JOIN pg_catalog.pg_roles AS r ON r.oid = d.datdba
+    WHERE r.rolsuper OR r.rolname = current_user
+       OR r.oid = (SELECT c.datdba FROM pg_catalog.pg_database AS c WHERE c.datname = pg_catalog.current_database())
 """
 
 
@@ -103,6 +109,19 @@ def drop_left(connection, purpose: str) -> list[str]:
             else:
                 dropped.append(one.name)
     return dropped
+
+
+def refuse_beside_a_restore(connection) -> None:
+    """Raise Refusal while a restore is to replace the connection's database: what is written now would only be in the old one."""
+    with catalogue(connection) as cursor:
+        cursor.execute(TRUSTED_SQL)
+        trusted = {name for (name,) in cursor.fetchall()}
+    for one in _marked(connection):
+        if one.purpose == RESTORE and one.name in trusted and (one.used or one.age < GRACE):
+            raise Refusal(
+                f"Nothing was changed. A restore of this database is running, into {one.name}, and will replace it: run the command"
+                f" again when it is done. If none is running: DROP DATABASE {quote(one.name)};"
+            )
 
 
 def _marked(connection) -> Iterator[Leftover]:

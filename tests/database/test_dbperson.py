@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fly2any.database.errors import Refusal
+from fly2any.database.leftovers import RESTORE, mark
 from fly2any.database.person import File, Stream, erase, find, write_new
 from fly2any.database.schema import read_catalog
 from tests.conftest import django, manage
@@ -237,3 +238,21 @@ def test_rows_of_an_address_that_differs_in_case_alone_are_another_persons(migra
     assert migrated.execute("SELECT identifier FROM verification_tokens") == [("ann@example.com",)]
     assert migrated.execute("SELECT object_repr FROM django_admin_log") == [("ann@example.com and (erased)",)]
     assert migrated.execute("SELECT email FROM users") == [("ann@example.com",)]
+
+
+def test_nobody_is_erased_while_a_restore_is_to_replace_the_database(two):
+    restored = f"{two.name}_restored_1"
+    two.execute(f"CREATE ROLE {two.name}_other")
+    two.execute(f"CREATE DATABASE {restored}")
+    try:
+        with django(two) as connection:
+            mark(connection, restored, RESTORE)
+        with pytest.raises(
+            Refusal, match=rf"^Nothing was changed\. A restore of this database is running, into {restored}, and will "
+        ):
+            erased(two)
+        two.execute(f"ALTER DATABASE {restored} OWNER TO {two.name}_other")
+        assert erased(two)["removed"]["users"] == 1  # Any role may mark a database of its own.
+    finally:
+        two.execute(f"DROP DATABASE {restored}")
+        two.execute(f"DROP ROLE {two.name}_other")

@@ -11,6 +11,7 @@ from typing import Protocol
 from django.db import Error, transaction
 
 from ..errors import Refusal, sqlstate
+from ..leftovers import refuse_beside_a_restore
 from ..migration.lock import try_again
 from ..progress import Progress
 from ..sql import time_limits
@@ -87,12 +88,15 @@ def erase(
 ) -> Certificate:
     """Remove the person and every row of theirs in one transaction; return its certificate, which `keeper` has before it commits.
 
-    Raises Refusal where other people would go, a foreign key forbids it or rows would stay: nothing is changed then.
+    Raises Refusal where other people would go, a foreign key forbids it or rows would stay, and while a restore is to replace the
+    database: nothing is changed then.
     """
     committing = False
     try:
         with writing(connection):
+            refuse_beside_a_restore(connection)
             certificate = _erase(connection, person, searched, progress or Progress())
+            refuse_beside_a_restore(connection)  # The search takes long.
             keeper.keep(certificate)
             committing = True
     except BaseException as error:

@@ -87,6 +87,10 @@ class Command(BaseCommand):
         kept = restore_over(connection, store, manifest, progress, empty=not yes, trust=trust, without=without)
         self.stdout.write(f"Restored  {current}{less}, compared: every row{of} is there.")
         self.say_kept("the old database", kept)
+        if used:
+            self.stdout.write(
+                f"Erasures  since {manifest.taken:%Y-%m-%d %H:%M} UTC are not in it: run `dbperson erase` for each again."
+            )
 
     def say_kept(self, what, kept):
         if kept.filled:
