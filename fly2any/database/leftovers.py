@@ -113,9 +113,7 @@ def drop_left(connection, purpose: str) -> list[str]:
 
 def refuse_beside_a_restore(connection) -> None:
     """Raise Refusal while a restore is to replace the connection's database: what is written now would only be in the old one."""
-    with catalogue(connection) as cursor:
-        cursor.execute(TRUSTED_SQL)
-        trusted = {name for (name,) in cursor.fetchall()}
+    trusted = {name for (name,) in fetch_all(connection, TRUSTED_SQL)}
     for one in _marked(connection):
         if one.purpose == RESTORE and one.name in trusted and (one.used or one.age < GRACE):
             raise Refusal(
