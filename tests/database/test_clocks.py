@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.contrib.sessions.models import Session
 from django.core.management import call_command
+from django.db import Error
 from django.utils import timezone
 
 from fly2any.database.backup.inventory import read_newest
@@ -233,3 +234,21 @@ def test_waivers_end_by_the_servers_clock(migrated, client_clock, by, until, exp
 
     assert report.at.date() in (today, today + timedelta(days=1))
     assert ("waiver.expired" in [one.code for one in report.findings]) is expired
+
+
+def test_a_run_whose_session_is_ended_removes_nothing_more(filled, settings):
+    settings.RETENTION = {**settings.RETENTION, "days": {"price_history": 1, "user_activities": 1}, "archive": ""}
+    filled.execute("ALTER TABLE price_history ADD x int; UPDATE price_history SET x = 1")
+    held = filled.execute("SELECT count(*) FROM user_activities")
+
+    class Ended(Progress):
+        def show(self, what, percent):
+            if what.startswith("price_history"):
+                filled.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+
+    with django(filled) as connection, pytest.raises((Refusal, Error)):
+        maintain(connection, "weekly", seconds=60, progress=Ended())
+
+    assert filled.execute("SELECT count(*) FROM user_activities") == held

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import Error
@@ -82,12 +83,36 @@ class Maintenance:
         return 4 if serious(self.report.findings) else 0
 
 
+class LostSession(Refusal):
+    """The session that holds the maintenance lock has ended."""
+
+
 def maintain(connection, period: str, *, seconds: float, progress: Progress) -> Maintenance:
     """Do what `period` asks for, and return what was done; what failed, or is not begun within `seconds`, is a finding.
 
     The server's clock says what is old. Raises Refusal where RETENTION, the place of archives or a clock is wrong, before anything is done, and django.db.Error where the
     database cannot be asked any more.
     """
+    with connection.execute_wrapper(_in_one_session(connection)):
+        return _maintain(connection, period, seconds=seconds, progress=progress)
+
+
+def _in_one_session(connection) -> Callable[..., Any]:
+    """Return a wrapper that raises LostSession once the session was replaced: the lock was its, and the database may be another."""
+    connection.ensure_connection()
+    session = connection.connection
+
+    def execute_in_it(execute, *arguments):
+        if connection.connection is not session:
+            raise LostSession(
+                "The session was ended during the run, and its lock with it: nothing was removed after that. Run the command again."
+            )
+        return execute(*arguments)
+
+    return execute_in_it
+
+
+def _maintain(connection, period: str, *, seconds: float, progress: Progress) -> Maintenance:
     begun, at = time.monotonic(), server_time(connection)
     deadline = begun + min(seconds, LONGEST)
     waivers, due, archives = read_waivers(settings.WAIVERS), switched_on(settings.RETENTION["days"]), archives_of(connection)
@@ -126,6 +151,8 @@ def _sweep_all(
         table = one.rule.table
         try:
             done = sweep(connection, one.rule, before=one.before(at), archives=archives, deadline=deadline, progress=progress)
+        except LostSession:
+            raise
         except (Error, Refusal, OSError) as error:
             if not connection.is_usable():
                 raise
