@@ -20,6 +20,7 @@ from .schema import contract as contracts
 from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
 from .schema.drift import compare
 from .schema.ledgers import untrusted_findings
+from .schema.live import Live
 from .schema.strangers import read_strangers
 from .server import Server, read_server
 from .sql import pinned, quote, snapshot
@@ -120,11 +121,11 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         running = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
         strangers = tuple(read_strangers(connection, schema=schema))
-    applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
-    stale = [name for name in migrations.known if name not in contract.migrations]
-    expected = contract.expected(applied)
-    pending = contracts.catalog_of(version for version in contract.versions if not version.holds(applied))
-    comparison = compare(contracts.catalog_of(expected), actual, pending=pending)
+        applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
+        stale = [name for name in migrations.known if name not in contract.migrations]
+        expected = contract.expected(applied)
+        pending = contracts.catalog_of(version for version in contract.versions if not version.holds(applied))
+        comparison = compare(contracts.catalog_of(expected), actual, pending=pending, live=Live(connection, schema))
     findings = [
         *server.findings(),
         *clock.findings(),

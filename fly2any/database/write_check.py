@@ -8,7 +8,7 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.db import Error, models, transaction
+from django.db import Error, connections, models, transaction
 from django.utils import timezone
 
 from .schema.contract import PHASE7_APPS
@@ -51,21 +51,34 @@ def _round_trip(model: type[models.Model], alias: str) -> None:
     wrong = [field.name for field in model._meta.local_fields if values[field.attname] != getattr(made, field.attname)]
     if wrong:
         raise Error(f"what was read is not what was written, in {', '.join(wrong)}")
-    fields = [field for field in model._meta.local_fields if not field.primary_key and not field.remote_field]
-    if rows.filter(pk=made.pk).update(**{field.name: _value(field) for field in fields}) != 1:
+    others = [_make(model, alias), _make(model, alias, optional=False)]
+    changed = {field.name: _given(field, alias) for field in model._meta.local_fields if not field.primary_key}
+    if rows.filter(pk=made.pk).update(**changed) != 1:
         raise Error("the row could not be updated")
+    connections[alias].check_constraints()  # What was put off to the end of the transaction happens now.
     if made.delete()[0] < 1 or rows.filter(pk=made.pk).exists():
         raise Error("the row could not be deleted")
+    for other in others:
+        for parent in _parents(other):
+            if type(parent)._base_manager.using(alias).filter(pk=parent.pk)._raw_delete(alias) != 1:
+                raise Error("the row that it refers to could not be deleted")
+    connections[alias].check_constraints()
 
 
-def _make(model: type[models.Model], alias: str) -> models.Model:
-    values: dict[str, Any] = {}
-    for field in model._meta.local_fields:
-        if isinstance(field, models.ForeignKey):
-            values[field.name] = _make(field.related_model, alias)
-        elif not field.primary_key:
-            values[field.name] = _value(field)
-    return model._base_manager.using(alias).create(**values)
+def _make(model: type[models.Model], alias: str, *, optional: bool = True) -> models.Model:
+    """Create a row, with or without what may be NULL."""
+    fields = [field for field in model._meta.local_fields if not field.primary_key and (optional or not field.null)]
+    return model._base_manager.using(alias).create(**{field.name: _given(field, alias) for field in fields})
+
+
+def _given(field: models.Field, alias: str) -> Any:
+    return _make(field.related_model, alias) if isinstance(field, models.ForeignKey) else _value(field)
+
+
+def _parents(row: models.Model) -> Iterator[models.Model]:
+    for field in row._meta.local_fields:
+        if isinstance(field, models.ForeignKey) and (parent := getattr(row, field.name)) is not None:
+            yield parent
 
 
 def _value(field: models.Field) -> Any:

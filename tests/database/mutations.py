@@ -187,6 +187,7 @@ def of_table(table: Table) -> Iterator[Mutation]:
         ("index.extra", f"{table.name}.theirs"),
     )
     primary = next(key for key in EXPECTED.keys if key.table == table.name and key.primary)
+    yield from of_writes(table, primary, first)
     yield damage(
         "what is foreign and harmless",
         f"""CREATE TABLE theirs (id text PRIMARY KEY, ours {column_type(table.name, primary.columns[0])} REFERENCES {t} ON DELETE SET NULL);
@@ -194,6 +195,46 @@ def of_table(table: Table) -> Iterator[Mutation]:
             CREATE INDEX theirs_idx ON {t} (theirs_b); CREATE INDEX theirs_too_idx ON {t} ({q(first)});
             CREATE UNIQUE INDEX theirs_wider_idx ON {t} ({columns(primary.columns)}, theirs_b);
             CREATE TYPE theirs_type AS ENUM ('a')""",
+    )
+
+
+def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
+    """Unmanaged objects that make an INSERT, UPDATE or DELETE of ours fail, and their harmless siblings."""
+    t, here, key = q(table.name), f"{table.name}.theirs", q(primary.columns[0])
+    type_ = column_type(table.name, primary.columns[0])
+    for name, sql, *found in (
+        ("a check of NULL, not validated", "ADD theirs text, ADD CONSTRAINT theirs_c CHECK (theirs IS NOT NULL) NOT VALID", ("check.extra", f"{here}_c")),
+        ("a check of a default", "ADD theirs int DEFAULT 1, ADD CONSTRAINT theirs_c CHECK (theirs > 1) NOT VALID", ("check.extra", f"{here}_c")),
+        ("a check that mixes columns", f"ADD theirs text, ADD CONSTRAINT theirs_c CHECK (theirs IS NOT NULL OR {key}::text <> 'a')", ("check.extra", f"{here}_c")),
+        ("a check of an update", f"ADD theirs text, ADD CONSTRAINT theirs_c CHECK (theirs IS NULL OR theirs <> {key}::text)", ("check.extra", f"{here}_c")),
+        ("a default of NULL", "ADD theirs text NOT NULL DEFAULT nullif('a', 'a')", ("column.extra", here)),
+        ("a default that raises", "ADD theirs int, ALTER theirs SET DEFAULT 1 / 0", ("column.extra", here)),
+        ("a generated column that raises", f"ADD theirs int GENERATED ALWAYS AS (length({key}::text) / 0) STORED", ("column.extra", here)),
+        ("a generated column that may be NULL", f"ADD theirs text GENERATED ALWAYS AS (nullif({key}::text, 'a')) STORED NOT NULL", ("column.extra", here)),
+        ("one NULL for all", "ADD theirs text, ADD CONSTRAINT theirs_c UNIQUE NULLS NOT DISTINCT (theirs)", ("unique.extra", f"{here}_c")),
+        ("one default for all", "ADD theirs int DEFAULT 1, ADD CONSTRAINT theirs_c UNIQUE (theirs)", ("unique.extra", f"{here}_c")),
+        ("rows without identity", f"REPLICA IDENTITY NOTHING; CREATE PUBLICATION theirs FOR TABLE {t}", ("table.unidentified", table.name)),
+        ("a default that is refused", "ADD theirs int DEFAULT 1, ADD CONSTRAINT theirs_c FOREIGN KEY (theirs) REFERENCES theirs_to", ("foreign_key.extra", f"{here}_c")),
+        ("a domain", "ADD theirs theirs_required", ("column.extra", here)),
+        ("a domain of a domain", "ADD theirs theirs_long", ("column.extra", here)),
+    ):  # fmt: skip
+        made = "CREATE TABLE theirs_to (id int PRIMARY KEY); CREATE DOMAIN theirs_required AS text NOT NULL;"
+        made += " CREATE DOMAIN theirs_default AS text DEFAULT ''; CREATE DOMAIN theirs_long AS theirs_default CHECK (length(VALUE) > 1);"
+        yield Mutation(f"{table.name}: {name}", f"{made} ALTER TABLE {t} {sql}", frozenset(found))
+    yield Mutation(
+        f"{table.name}: kept by a key of another table",
+        f"CREATE TABLE theirs (ours {type_} REFERENCES {t} ON DELETE RESTRICT)",
+        frozenset([("foreign_key.extra", "theirs.theirs_ours_fkey")]),
+    )
+    yield Mutation(
+        f"{table.name}: the same, said otherwise",
+        f"""ALTER TABLE {t} ADD CONSTRAINT theirs_a CHECK ({q(required)} IS NOT NULL), ADD theirs_b text,
+                ADD CONSTRAINT theirs_c CHECK (theirs_b IS NULL OR length(theirs_b) > 2), ADD theirs_d text UNIQUE,
+                ADD CONSTRAINT theirs_e CHECK ({q(required)} IS NOT NULL AND (theirs_b IS NULL OR true)), ADD theirs_g uuid UNIQUE DEFAULT gen_random_uuid();
+            CREATE UNIQUE INDEX theirs_h ON {t} ({key}, lower(theirs_b));
+            CREATE UNIQUE INDEX theirs_i ON {t} ({q(required)}) WHERE theirs_b IS NOT NULL;
+            CREATE UNIQUE INDEX theirs_j ON {t} (lower(theirs_b))""",
+        frozenset(),
     )
 
 
@@ -257,8 +298,11 @@ def of_column(column: Column) -> Iterator[Mutation]:
             ("default.extra", at(column)),
         )
     else:
+        same = {"CURRENT_TIMESTAMP": "now()"}.get(column.default, f"({column.default}::{column.type})::{column.type}")
+        yield damage("default said otherwise", f"{alter} SET DEFAULT {same}")
         yield damage("default dropped", f"{alter} DROP DEFAULT", ("default.missing", at(column)))
-        yield damage("default changed", f"{alter} SET DEFAULT {OTHER_DEFAULT[column.type]}", ("default.different", at(column)))
+        other = "true" if column.default == "false" else OTHER_DEFAULT[column.type]
+        yield damage("default changed", f"{alter} SET DEFAULT {other}", ("default.different", at(column)))
 
 
 quote_default = "'other'"
@@ -299,6 +343,9 @@ def of_key(key: Key) -> Iterator[Mutation]:
             f"{drop}; {alter} ADD CONSTRAINT {name} {word} ({columns(key.columns)}) DEFERRABLE",
             (f"{what}.different", here),
         )
+        if not key.primary:
+            sql = f"{drop}; {alter} ADD CONSTRAINT {name} UNIQUE ({columns(key.columns)}) DEFERRABLE INITIALLY DEFERRED"
+            yield damage("deferred", sql, (f"{what}.different", here))
         wider = next(
             column.name
             for column in EXPECTED.columns
@@ -358,6 +405,8 @@ def of_check(check: Check) -> Iterator[Mutation]:
         ("not validated", f"{drop}; {alter} ADD {check.sql()} NOT VALID", "weaker"),
     ):
         yield Mutation(f"{here}: {title}", sql, frozenset([(f"check.{code}", here)]))
+    sql = f"{drop}; {alter} ADD {check.sql()} NOT ENFORCED"
+    yield Mutation(f"{here}: not enforced", sql, frozenset([("check.weaker", here)]), since=18)
 
 
 def of_index(index: Index) -> Iterator[Mutation]:
@@ -424,6 +473,7 @@ def of_foreign_key(fk: ForeignKey) -> Iterator[Mutation]:
         for action in ("NO ACTION", "RESTRICT", "SET NULL", "SET DEFAULT", "CASCADE"):
             if action != getattr(fk, event):
                 yield damage(f"{event} {action}", again(**{event: action}), "different")
+    yield Mutation(f"{here}: twice", f"{alter} ADD {replace(fk, name='theirs').sql()}", frozenset(), reads=fk.target)
     yield damage("deferrable", again(deferrable=not fk.deferrable, deferred=False), "different")
     yield damage("other deferral", again(deferrable=True, deferred=not fk.deferred), "different")
     yield damage("not validated", again(" NOT VALID"), "weaker")

@@ -9,6 +9,7 @@ from fly2any.database.findings import Severity
 from fly2any.database.schema import read_catalog
 from fly2any.database.schema.drift import compare
 from fly2any.database.schema.foreign import AGREE
+from fly2any.database.schema.live import Live
 from tests.database.mutations import EXPECTED, Mutation, mutations, rounds
 
 ROUNDS = rounds(mutations())
@@ -20,7 +21,7 @@ EMPTY_SQL = """
 
 
 def drift():
-    return compare(EXPECTED, read_catalog(connection, schema="public")).findings
+    return compare(EXPECTED, read_catalog(connection, schema="public"), live=Live(connection, "public")).findings
 
 
 def run(sql):

@@ -1,12 +1,13 @@
 """The live catalogue as plain values."""
 
 from .catalog import read_catalog, relative
-from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, key_of, where
+from .objects import Catalog, Check, Column, Domain, ForeignKey, Index, Key, Object, Table, key_of, where
 
 __all__ = [
     "Catalog",
     "Check",
     "Column",
+    "Domain",
     "ForeignKey",
     "Index",
     "Key",

@@ -1,4 +1,4 @@
-"""The live catalogue of a schema, in four queries whatever the number of tables or rows."""
+"""The live catalogue of a schema, in one query whatever the number of tables or rows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,33 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from ..sql import TRUSTED_SQL, pinned, quote
-from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Table
+from .objects import Catalog, Check, Column, Domain, ForeignKey, Index, Key, Table
 
 T = TypeVar("T")
+
+# The publications that send the updates and deletes of the table `c`, which PostgreSQL refuses where rows have no identity.
+PUBLICATIONS_SQL = """
+    ARRAY(SELECT p.pubname::text FROM pg_catalog.pg_publication AS p
+          WHERE (p.pubupdate OR p.pubdelete) AND (p.puballtables
+                 OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel AS r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)
+                 OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace AS s WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace))
+          ORDER BY 1)
+"""
+# The foreign keys to the table `c` that keep a row from being deleted: table, name and definition.
+REFERENCES_SQL = """
+    ARRAY(SELECT ARRAY[k.conrelid::regclass::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid)]
+          FROM pg_catalog.pg_constraint AS k
+          WHERE k.confrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0 AND k.confdeltype IN ('a', 'r')
+            AND COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true)
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgconstraint = k.oid AND t.tgrelid = c.oid AND t.tgenabled IN ('D', 'R'))
+          ORDER BY 1)
+"""
+# Whether the expression of an object calls nothing but PostgreSQL's own functions and operators: of those nothing is recorded.
+OWN_SQL = """
+    NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS own
+                WHERE own.classid = 'pg_catalog.{kind}'::regclass AND own.objid = {oid} AND own.refobjid <> {besides}
+                  AND own.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass, 'pg_catalog.pg_type'::regclass))
+"""
 
 TABLES_SQL = f"""
     SELECT c.relname AS "table",
@@ -25,7 +49,12 @@ TABLES_SQL = f"""
                  WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D'
                  ORDER BY 1) AS triggers,
            pg_catalog.pg_get_userbyid(c.relowner)::text AS owner,
-           {TRUSTED_SQL} AS trusted
+           {TRUSTED_SQL} AS trusted,
+           pg_catalog.has_table_privilege(c.oid, 'SELECT') AS readable,
+           CASE WHEN c.relkind = 'r' AND (c.relreplident = 'n' OR c.relreplident = 'i' AND NOT EXISTS (
+                         SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indislive))
+                THEN {PUBLICATIONS_SQL} ELSE ARRAY[]::text[] END AS unidentified,
+           {REFERENCES_SQL} AS kept_by
     FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -34,8 +63,26 @@ TABLES_SQL = f"""
     ORDER BY c.relname COLLATE "C"
 """
 
+# What a domain asks of its values, those below it included. A condition that calls other functions is NULL.
+DOMAIN_SQL = f"""
+    WITH RECURSIVE below AS (
+        SELECT t.oid, t.typbasetype, t.typtypmod, t.typnotnull, t.typdefault, 0 AS depth
+        UNION ALL
+        SELECT b.oid, b.typbasetype, b.typtypmod, b.typnotnull, b.typdefault, below.depth + 1
+        FROM below JOIN pg_catalog.pg_type AS b ON b.oid = below.typbasetype AND b.typtype = 'd'
+    )
+    SELECT pg_catalog.jsonb_build_object(
+        'type', (SELECT pg_catalog.format_type(typbasetype, typtypmod) FROM below ORDER BY depth DESC LIMIT 1),
+        'default', (SELECT typdefault FROM below WHERE typdefault IS NOT NULL ORDER BY depth LIMIT 1),
+        'required', (SELECT bool_or(typnotnull) FROM below),
+        'conditions', ARRAY(SELECT CASE WHEN {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="k.contypid")}
+                                        THEN pg_catalog.pg_get_constraintdef(k.oid) END
+                            FROM below JOIN pg_catalog.pg_constraint AS k ON k.contypid = below.oid AND k.contype = 'c'
+                            ORDER BY k.conname COLLATE "C"))
+"""
+
 # From PostgreSQL 18 on a NOT NULL can be NOT VALID: older rows may still be NULL.
-COLUMNS_SQL = """
+COLUMNS_SQL = f"""
     SELECT c.relname AS "table", a.attname AS name,
            pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
            NOT a.attnotnull OR EXISTS (
@@ -45,7 +92,10 @@ COLUMNS_SQL = """
            CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS "default",
            CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' END AS identity,
            CASE WHEN a.attgenerated <> '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS generated,
-           CASE WHEN a.attcollation <> t.typcollation THEN co.collname END AS collation
+           a.attgenerated = 'v' AS virtual,
+           CASE WHEN a.attcollation <> t.typcollation THEN co.collname END AS collation,
+           d.oid IS NULL OR {OWN_SQL.format(kind="pg_attrdef", oid="d.oid", besides="0")} AS own,
+           CASE WHEN t.typtype = 'd' THEN ({DOMAIN_SQL}) END AS domain
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -58,7 +108,7 @@ COLUMNS_SQL = """
 
 # to_jsonb reaches a column of a catalogue that older versions do not have: conenforced is new in PostgreSQL 18,
 # indnullsnotdistinct in 15. A foreign key whose triggers are disabled is as good as none.
-CONSTRAINTS_SQL = """
+CONSTRAINTS_SQL = f"""
     SELECT c.relname AS "table", k.conname AS name, k.contype AS type,
            ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS u (number, place)
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number
@@ -68,7 +118,7 @@ CONSTRAINTS_SQL = """
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.confrelid AND a.attnum = u.number
                  ORDER BY u.place) AS target_columns,
            k.confdeltype AS on_delete, k.confupdtype AS on_update,
-           k.condeferrable AS deferrable, k.condeferred AS deferred, k.convalidated AS valid,
+           k.condeferrable AS deferrable, k.condeferred AS deferred, k.convalidated AS valid, k.confmatchtype = 'f' AS "full",
            COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true) AND NOT EXISTS (
                SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgconstraint = k.oid AND t.tgenabled IN ('D', 'R')
            ) AS enforced,
@@ -78,7 +128,8 @@ CONSTRAINTS_SQL = """
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number
                  WHERE u.place > i.indnkeyatts ORDER BY u.place) AS include,
            NOT COALESCE((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_distinct,
-           COALESCE(i.indisvalid AND i.indisready, true) AS index_valid
+           COALESCE(i.indisvalid AND i.indisready, true) AS index_valid,
+           {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="0")} AS own
     FROM pg_catalog.pg_constraint AS k
     JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -88,7 +139,7 @@ CONSTRAINTS_SQL = """
     ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
 """
 
-INDEXES_SQL = """
+INDEXES_SQL = f"""
     SELECT c.relname AS "table", x.relname AS name, am.amname AS method,
            ARRAY(SELECT COALESCE(a.attname::text, pg_catalog.pg_get_indexdef(i.indexrelid, place, true))
                  FROM generate_series(1, i.indnkeyatts) AS place
@@ -111,7 +162,12 @@ INDEXES_SQL = """
            pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS predicate,
            i.indisunique AS unique,
            NOT COALESCE((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_distinct,
-           i.indisvalid AS valid, i.indisready AND i.indislive AS ready
+           i.indisvalid AS valid, i.indisready AND i.indislive AS ready,
+           ARRAY(SELECT DISTINCT a.attname::text FROM pg_catalog.pg_depend AS d
+                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+                 WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = i.indexrelid AND d.refobjid = i.indrelid
+                   AND d.refclassid = 'pg_catalog.pg_class'::regclass ORDER BY 1) AS uses,
+           {OWN_SQL.format(kind="pg_class", oid="i.indexrelid", besides="0")} AS own
     FROM pg_catalog.pg_index AS i
     JOIN pg_catalog.pg_class AS x ON x.oid = i.indexrelid
     JOIN pg_catalog.pg_class AS c ON c.oid = i.indrelid
@@ -122,36 +178,38 @@ INDEXES_SQL = """
     ORDER BY c.relname COLLATE "C", x.relname COLLATE "C"
 """
 
+CATALOG_SQL = f"""
+    SELECT (SELECT pg_catalog.json_agg(x) FROM ({TABLES_SQL}) AS x), (SELECT pg_catalog.json_agg(x) FROM ({COLUMNS_SQL}) AS x),
+           (SELECT pg_catalog.json_agg(x) FROM ({CONSTRAINTS_SQL}) AS x), (SELECT pg_catalog.json_agg(x) FROM ({INDEXES_SQL}) AS x)
+"""
+
 ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
 def read_catalog(connection, *, schema: str) -> Catalog:
     """Return the catalogue of `schema`: names of other schemas are spelled with theirs."""
-    with pinned(connection):
-        with connection.cursor() as cursor:
-            # For statements of this shape compiling takes PostgreSQL a hundred times as long as running them.
-            cursor.execute("SET LOCAL jit = off; SET LOCAL quote_all_identifiers = off")
-        constraints = list(_rows(connection, CONSTRAINTS_SQL, schema))
-        return Catalog(
-            tables=_objects(Table, _rows(connection, TABLES_SQL, schema)),
-            columns=_objects(Column, _rows(connection, COLUMNS_SQL, schema)),
-            keys=tuple(_key(row) for row in constraints if row["type"] in "pu"),
-            checks=tuple(_check(row) for row in constraints if row["type"] in "cx"),
-            foreign_keys=tuple(_foreign_key(row) for row in constraints if row["type"] == "f"),
-            indexes=_objects(Index, _rows(connection, INDEXES_SQL, schema)),
-        )
+    with pinned(connection), connection.cursor() as cursor:
+        # For statements of this shape compiling takes PostgreSQL a hundred times as long as running them.
+        cursor.execute("SET LOCAL jit = off; SET LOCAL quote_all_identifiers = off")
+        cursor.execute(CATALOG_SQL, {"schema": schema})
+        tables, columns, constraints, indexes = (_spelled_rows(rows or (), schema) for rows in cursor.fetchone())
+    return Catalog(
+        tables=_objects(Table, tables),
+        columns=tuple(_column(row) for row in columns),
+        keys=tuple(_key(row) for row in constraints if row["type"] in "pu"),
+        checks=tuple(_check(row) for row in constraints if row["type"] in "cx"),
+        foreign_keys=tuple(_foreign_key(row) for row in constraints if row["type"] == "f"),
+        indexes=_objects(Index, indexes),
+    )
 
 
-def _rows(connection, statement: str, schema: str) -> Iterable[dict[str, Any]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, {"schema": schema})
-        names = [column.name for column in cursor.description]
-        return [
-            {name: _spelled(name, value, schema) for name, value in zip(names, row, strict=True)} for row in cursor.fetchall()
-        ]
+def _spelled_rows(rows: Iterable[dict[str, Any]], schema: str) -> list[dict[str, Any]]:
+    return [{name: _spelled(name, value, schema) for name, value in row.items()} for row in rows]
 
 
 def _spelled(name: str, value: Any, schema: str) -> Any:
+    if name == "kept_by":
+        return tuple((relative(table, schema), key, relative(definition, schema)) for table, key, definition in value)
     if isinstance(value, list):
         return tuple(value if name != "columns" else (relative(one, schema) for one in value))
     return relative(value, schema) if name in ("type", "default", "generated", "expression", "predicate") and value else value
@@ -176,6 +234,12 @@ def _objects(kind: Callable[..., T], rows: Iterable[dict[str, Any]]) -> tuple[T,
     return tuple(kind(**row) for row in rows)
 
 
+def _column(row: dict[str, Any]) -> Column:
+    if row["domain"] is not None:
+        row["domain"] = Domain(**{**row["domain"], "conditions": tuple(row["domain"]["conditions"])})
+    return Column(**row)
+
+
 def _key(row: dict[str, Any]) -> Key:
     return Key(
         row["table"],
@@ -183,6 +247,7 @@ def _key(row: dict[str, Any]) -> Key:
         row["columns"],
         primary=row["type"] == "p",
         deferrable=row["deferrable"],
+        deferred=row["deferred"],
         nulls_distinct=row["nulls_distinct"],
         include=row["include"],
         valid=row["index_valid"],
@@ -190,7 +255,15 @@ def _key(row: dict[str, Any]) -> Key:
 
 
 def _check(row: dict[str, Any]) -> Check:
-    return Check(row["table"], row["name"], row["columns"], row["expression"], valid=row["valid"] and row["enforced"])
+    return Check(
+        row["table"],
+        row["name"],
+        row["columns"],
+        row["expression"],
+        valid=row["valid"] or not row["enforced"],
+        enforced=row["enforced"],
+        own=row["own"],
+    )
 
 
 def _foreign_key(row: dict[str, Any]) -> ForeignKey:
@@ -206,4 +279,5 @@ def _foreign_key(row: dict[str, Any]) -> ForeignKey:
         deferred=row["deferred"],
         valid=row["valid"],
         enforced=row["enforced"],
+        full=row["full"],
     )

@@ -14,6 +14,7 @@ from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures, foreign
 from .contract import MAY_BE_NULL
+from .live import Live, taken_values, with_spelling_of
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, where
 
 # The time at which a row is made, which a column that may not be NULL holds anyway.
@@ -29,13 +30,17 @@ class Comparison:
     foreign: Catalog  # what the contract does not know: left alone
 
 
-def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = None) -> Comparison:
-    """Return how `actual` differs from `expected`; what is in `pending` may be there already, and is not foreign."""
-    return _Comparing(expected, actual, pending or Catalog()).result()
+def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = None, live: Live | None = None) -> Comparison:
+    """Return how `actual` differs from `expected`; what is in `pending` may be there already, and is not foreign.
+
+    `live` is the server `actual` was read from; without it expressions are compared as they are written.
+    """
+    return _Comparing(expected, actual, pending or Catalog(), live).result()
 
 
 class _Comparing:
-    def __init__(self, expected: Catalog, actual: Catalog, pending: Catalog):
+    def __init__(self, expected: Catalog, actual: Catalog, pending: Catalog, live: Live | None):
+        self.live = live
         self.expected = expected
         self.pending = pending
         self.actual = actual
@@ -44,7 +49,11 @@ class _Comparing:
         self.claimed: set[Object] = set()  # Of the live catalogue: ours, though perhaps under another name.
 
     def result(self) -> Comparison:
+        if self.live is not None:
+            self.findings += taken_values(self.expected, self.actual, self.live)
         self.tables()
+        if self.live is not None:
+            self.actual = with_spelling_of(self.expected, self.actual, self.live)
         self.columns()
         self.named(self.expected.keys, self.actual.keys, _kind_of_key, _key_difference, self.key_cure)
         self.named(self.expected.checks, self.actual.checks, lambda _: "check", _check_difference, cures.repair_check)
@@ -65,7 +74,7 @@ class _Comparing:
                 and (isinstance(thing, Table) or thing.table in ours)
             )
         )
-        self.findings += foreign.in_the_way(self.expected, others, self.actual.tables)
+        self.findings += foreign.in_the_way(self.expected, others, self.actual, self.live)
         order = {name: place for place, name in enumerate(ORDER)}
         findings = sorted(
             self.findings, key=lambda finding: (order[finding.code.partition(".")[0]], finding.where, finding.code)
@@ -352,7 +361,7 @@ def _type(column: Column) -> str:
 
 
 def _changed(expected: Any, live: Any) -> list[str]:
-    return [field.name for field in fields(expected) if getattr(expected, field.name) != getattr(live, field.name)]
+    return [f.name for f in fields(expected) if f.compare and getattr(expected, f.name) != getattr(live, f.name)]
 
 
 def _key_difference(key: Key, live: Key) -> tuple[str, str]:
@@ -363,6 +372,8 @@ def _key_difference(key: Key, live: Key) -> tuple[str, str]:
 
 
 def _check_difference(check: Check, live: Check) -> tuple[str, str]:
+    if _changed(check, live) == ["enforced"]:
+        return "weaker", "is NOT ENFORCED: rows may break it"
     if _changed(check, live) == ["valid"]:
         return "weaker", "is not validated: older rows may break it"
     return "different", f"is {live.expression}, not {check.expression}"

@@ -1,72 +1,303 @@
-"""What is not ours, where it stops our writes or could: the only case in which it is a finding."""
+"""Unmanaged objects on our tables that make our writes fail, or could: the only case in which they are findings.
+
+Our INSERT leaves out unmanaged columns, so their defaults or NULL are stored; our UPDATE keeps what they hold.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
-from .objects import Catalog, Index, Key, Object, Table, where
+from .live import Live, Rows
+from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, where
+
+CONSTANT = re.compile(r"(?:'(?:[^']|'')*'(?:::[\w \"]+)?|\(?-?[\d.]+\)?(?:::\w+)?|true|false)")
+DISTINCT = re.compile(
+    r"\b(nextval|gen_random_uuid|uuidv7|uuid_generate_v\w+|random)\("
+)  # Defaults that differ from row to row.
+# What is foreign is somebody's: never a cure to paste without asking.
+AGREE = "Agree with its owner, then run: "
+TRY = "`manage.py dbstatus --write-check` tries it; see what it does with \\d+ in psql."
 
 
-def in_the_way(expected: Catalog, foreign: Catalog, live_tables: tuple[Table, ...]) -> Iterator[Finding]:
-    """Yield a finding for each foreign object on a table of ours that refuses, or may change, what the contract allows."""
-    ours: dict[str, set[str]] = {}
-    for column in expected.columns:
-        ours.setdefault(column.table, set()).add(column.name)
-    yield from _columns(foreign, ours)
-    yield from _uniques(expected, foreign, ours)
-    for index in foreign.indexes:
-        if index.table in ours and not (index.valid and index.ready):
-            message = f"Index {index.name} of {index.table} is not ours and invalid: no query uses it, every write pays for it."
-            yield _finding("index.extra", index, message, cures.drop(index))
-    for check in foreign.checks:
-        if check.table in ours and set(check.columns) <= ours[check.table]:
-            message = f"Constraint {check.name} of {check.table}, {check.expression}, is not ours, and refuses rows that the contract allows."
-            yield _finding("check.extra", check, message, cures.drop(check))
-    for fk in foreign.foreign_keys:
-        if fk.table in ours and set(fk.columns) <= ours[fk.table]:
-            message = f"Foreign key {fk.name} of {fk.table} is not ours, and refuses or deletes rows that the contract allows."
-            yield _finding("foreign_key.extra", fk, message, cures.drop(fk))
-    for table in live_tables:
-        if table.name in ours:
-            for name in table.triggers:
+def in_the_way(expected: Catalog, foreign: Catalog, actual: Catalog, live: Live | None = None) -> Iterator[Finding]:
+    """Yield a finding for each unmanaged object on a table of ours that refuses, or may change, what the contract allows.
+
+    Without `live` nothing is proved: what only the server can tell is found wherever it touches a column of ours.
+    """
+    yield from _Obstacles(expected, foreign, actual, live).findings()
+
+
+@dataclass(frozen=True, slots=True)
+class _Obstacles:
+    expected: Catalog
+    foreign: Catalog
+    actual: Catalog
+    live: Live | None
+
+    def findings(self) -> Iterator[Finding]:
+        ours = {column.table for column in self.expected.columns}
+        for table in self.actual.tables:
+            if table.name in ours:
+                yield from self.of_table(table)
+        of_ours = self.foreign.where(lambda thing: thing.table in ours)
+        for column in of_ours.columns:
+            yield from self.of_column(column)
+        uniques: list[Key | Index] = [*of_ours.keys, *(index for index in of_ours.indexes if index.unique)]
+        for unique in uniques:
+            yield from self.of_unique(unique)
+        for index in of_ours.indexes:
+            yield from self.of_index(index)
+        for check in of_ours.checks:
+            yield from self.of_check(check)
+        for fk in of_ours.foreign_keys:
+            yield from self.of_foreign_key(fk)
+
+    # What is asked of several kinds.
+
+    def managed(self, table: str) -> dict[str, Column]:
+        return {column.name: column for column in self.expected.columns if column.table == table}
+
+    def rows(self, table: str, names: Iterable[str], *, inserted: bool) -> Rows:
+        """Return the rows that our INSERT stores, or those that may be there."""
+        managed, used = self.managed(table), set(names)
+        columns = tuple(column for column in self.actual.columns if column.table == table and column.name in used)
+        return Rows(columns, frozenset(used - managed.keys()) if inserted else frozenset())
+
+    def never(self, thing: Check | Index | Column, condition: str, rows: Rows) -> bool:
+        trusted = any(table.trusted for table in self.actual.tables if table.name == thing.table)
+        return self.live is not None and thing.own and trusted and self.live.never(condition, rows)
+
+    def stored(self, table: str, name: str) -> Column | None:
+        """Return an unmanaged column by its name."""
+        return next((column for column in self.foreign.columns if (column.table, column.name) == (table, name)), None)
+
+    def is_null(self, table: str, name: str) -> bool:
+        """Say whether our INSERT stores NULL in a column."""
+        column = self.stored(table, name)
+        return column is not None and column.filled is None and column.identity is None and column.generated is None
+
+    # One kind each.
+
+    def of_table(self, table: Table) -> Iterator[Finding]:
+        if table.unidentified:
+            message = f"Table {table.name} is published ({', '.join(table.unidentified)}) without a replica identity, so every UPDATE and DELETE fails."
+            cure = f"ALTER TABLE {quote(table.name)} REPLICA IDENTITY DEFAULT;"
+            yield Finding(Severity.ERROR, "table.unidentified", table.name, message, cure, is_sql=True)
+        ours = {one.name for one in self.expected.tables}  # Whose foreign keys are compared themselves.
+        for place, name, definition in table.kept_by:
+            bare = place.strip('"')
+            renamed = "." not in place and all(bare != other.name for other in self.actual.tables)
+            if bare in ours or renamed:
+                continue
+            message = f"Foreign key {name} of {place} is unmanaged, and keeps the rows of {table.name} that it refers to from being deleted."
+            without = re.sub(r" ON DELETE (RESTRICT|NO ACTION)", "", definition)
+            kept = re.sub(r"^(FOREIGN KEY \(.*?\) REFERENCES .*?\(.*?\))", r"\1 ON DELETE CASCADE", without)
+            cure = f"ALTER TABLE {place} DROP CONSTRAINT {quote(name)}, ADD CONSTRAINT {quote(name)} {kept};"
+            yield Finding(Severity.WARNING, "foreign_key.extra", f"{bare}.{name}", message, f"{AGREE}{cure}")
+        for name in table.triggers:
+            message = (
+                f"Trigger or rule {name} of {table.name} is unmanaged and was not tried; it may change or refuse what we write."
+            )
+            yield Finding(Severity.NOTE, "trigger.extra", f"{table.name}.{name}", message, TRY)
+
+    def of_column(self, column: Column) -> Iterator[Finding]:
+        alter = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"
+        title = f"Column {column.name} of {column.table} is unmanaged"
+        domain = column.domain
+        if not column.can_be_left_out:
+            if domain and domain.required and column.nullable:
+                yield _finding("column.extra", column, f"{title}, and its type {column.type} is NOT NULL without a default, so every INSERT fails.",
+                               f"{alter} TYPE {domain.type};", Severity.ERROR)  # fmt: skip
+                return
+            message = f"{title}, NOT NULL and without a default, so every INSERT fails."
+            yield _finding("column.extra", column, message, f"{alter} DROP NOT NULL;", Severity.ERROR)
+            return
+        if column.generated is not None:
+            yield from self.of_generated(column)
+            return
+        rows = Rows((column,), frozenset([column.name]))
+        simple = column.filled is None or CONSTANT.fullmatch(column.filled)
+        if not simple and column.identity is None:
+            if self.trusts(column) and self.live is not None and self.live.fails(column.filled or "NULL", Rows(())):
+                yield _finding("column.extra", column, f"{title}, and its default {column.filled} raises an error, so every INSERT fails.",
+                               f"{alter} DROP DEFAULT;{self.no_longer_required(column)}", Severity.ERROR)  # fmt: skip
+                return
+            if not column.nullable and self.never(column, f"{quote(column.name)} IS NOT NULL", rows):
+                yield _finding("column.extra", column, f"{title}, NOT NULL, and its default is NULL, so every INSERT fails.",
+                               f"{alter} DROP NOT NULL;", Severity.ERROR)  # fmt: skip
+                return
+        for condition in domain.conditions if domain else ():
+            value = replace(column, name="value", default=column.filled)
+            value_rows = Rows((value,), frozenset(["value"]))
+            body = (condition or "").removeprefix("CHECK ")
+            if body and self.never(column, f"{body} IS NOT FALSE", value_rows):
+                message = f"{title}, and its type {column.type} refuses {column.filled or 'NULL'}, which every INSERT stores."
+                yield _finding(
+                    "column.extra", column, message, f"{alter} TYPE {domain.type if domain else ''};", Severity.ERROR
+                )
+                return
+            if not body or not self.never(column, f"NOT {body}", value_rows):
                 yield Finding(
                     Severity.NOTE,
-                    "trigger.extra",
-                    f"{table.name}.{name}",
-                    f"Trigger or rule {name} of {table.name} is not ours, and may change or refuse what we write.",
-                    "See what it does (\\d+ in psql); `manage.py dbstatus --write-check` tells whether a row goes in and out.",
+                    "column.extra",
+                    where(column),
+                    f"{title}, and its type {column.type} has conditions that were not tried.",
+                    TRY,
                 )
 
+    def trusts(self, column: Column) -> bool:
+        return column.own and any(table.trusted for table in self.actual.tables if table.name == column.table)
 
-def _columns(foreign: Catalog, ours: dict[str, set[str]]) -> Iterator[Finding]:
-    for column in foreign.columns:
-        if column.table in ours and not column.can_be_left_out:
-            message = f"Column {column.name} of {column.table} is not ours, NOT NULL and without a default, so every insert of ours fails."
-            cure = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} DROP NOT NULL;"
-            yield _finding("column.extra", column, message, cure, Severity.ERROR)
+    def no_longer_required(self, column: Column) -> str:
+        return (
+            "" if column.nullable else f"\nALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} DROP NOT NULL;"
+        )
 
+    def of_generated(self, column: Column) -> Iterator[Finding]:
+        title = f"Generated column {column.name} of {column.table} is unmanaged"
+        drop = f"ALTER TABLE {quote(column.table)} DROP COLUMN {quote(column.name)};"
+        rows = self.rows(column.table, [c.name for c in self.actual.columns if c.name != column.name], inserted=False)
+        expression = column.generated or ""
+        if not column.virtual and self.trusts(column) and self.live is not None and self.live.fails(expression, rows):
+            yield _finding(
+                "column.extra",
+                column,
+                f"{title}, and its expression {expression} raises an error, so every write fails.",
+                drop,
+                Severity.ERROR,
+            )
+        elif not column.nullable and not self.never(column, f"({expression}) IS NULL", rows):
+            yield _finding("column.extra", column, f"{title} and NOT NULL, and {expression} may be NULL where the contract allows it.",
+                           f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} DROP NOT NULL;")  # fmt: skip
+        elif not column.virtual:
+            yield Finding(
+                Severity.NOTE,
+                "column.extra",
+                where(column),
+                f"{title} and was not tried: a write fails where {expression} raises an error.",
+                TRY,
+            )
 
-def _uniques(expected: Catalog, foreign: Catalog, ours: dict[str, set[str]]) -> Iterator[Finding]:
-    keys = [(key.table, set(key.columns)) for key in expected.keys]
-    things: list[Key | Index] = [*foreign.keys, *(index for index in foreign.indexes if index.unique)]
-    for thing in things:
-        if thing.table not in ours:
-            continue
-        # An expression counts as ours; a key of fewer columns, which is ours, implies a wider one.
-        plain = {column for column in thing.columns if column.isidentifier()}
-        implied = any(table == thing.table and columns <= set(thing.columns) for table, columns in keys)
-        if plain <= ours[thing.table] and not implied:
-            kind = "Unique constraint" if isinstance(thing, Key) else "Unique index"
-            message = f"{kind} {thing.name} of {thing.table} is not ours, and refuses rows that the contract allows."
-            yield _finding("unique.extra", thing, message, cures.drop(thing))
+    def of_check(self, check: Check) -> Iterator[Finding]:
+        managed = set(check.columns) & self.managed(check.table).keys()
+        if not check.enforced or (not managed and not check.columns and self.live is None):
+            return
+        title = f"Constraint {check.name} of {check.table}, {check.expression}, is unmanaged"
+        if not check.expression.startswith("CHECK "):  # An exclusion: NULL conflicts with nothing.
+            if not any(self.is_null(check.table, name) for name in check.columns):
+                yield _finding("check.extra", check, f"{title}, and refuses rows that the contract allows.", cures.drop(check))
+            return
+        body = check.expression.removeprefix("CHECK ")
+        if any(c.table == check.table and c.expression == check.expression for c in self.expected.checks):
+            return
+        inserted = self.rows(check.table, check.columns, inserted=True)
+        if self.never(check, f"{body} IS NOT FALSE", inserted):
+            yield _finding(
+                "check.extra", check, f"{title}, and refuses every row that we INSERT.", cures.drop(check), Severity.ERROR
+            )
+        elif managed and not self.never(check, f"NOT {body}", self.rows(check.table, check.columns, inserted=False)):
+            yield _finding("check.extra", check, f"{title}, and refuses rows that the contract allows.", cures.drop(check))
+        elif not managed and not self.never(check, f"NOT {body}", inserted):
+            yield Finding(
+                Severity.NOTE, "check.extra", where(check), f"{title}, and was not tried with what our INSERT stores.", TRY
+            )
+
+    def of_unique(self, thing: Key | Index) -> Iterator[Finding]:
+        managed = self.managed(thing.table)
+        names = [name for name in thing.columns if name in managed or self.stored(thing.table, name)]
+        computed = [name for name in thing.columns if name not in names]
+        if self.is_implied(thing, names) or any(self.differs(thing.table, name) for name in names):
+            return
+        uses = set(thing.uses) if isinstance(thing, Index) and thing.uses else set(names)
+        rows = self.rows(thing.table, uses, inserted=True)
+        if thing.nulls_distinct and any(self.is_null(thing.table, name) for name in names):
+            return
+        if isinstance(thing, Index):
+            if thing.nulls_distinct and any(self.never(thing, f"({one}) IS NOT NULL", rows) for one in computed):
+                return
+            if thing.predicate and not uses <= managed.keys() and self.never(thing, thing.predicate, rows):
+                return
+        kind = "Unique constraint" if isinstance(thing, Key) else "Unique index"
+        title = f"{kind} {thing.name} of {thing.table} is unmanaged"
+        if not uses & managed.keys():
+            yield _finding(
+                "unique.extra", thing, f"{title}, and refuses the second row that we INSERT.", cures.drop(thing), Severity.ERROR
+            )
+        else:
+            yield _finding("unique.extra", thing, f"{title}, and refuses rows that the contract allows.", cures.drop(thing))
+
+    def is_implied(self, thing: Key | Index, names: list[str]) -> bool:
+        """Say whether a key of ours refuses already what `thing` refuses."""
+        managed = self.managed(thing.table)
+        return any(
+            key.table == thing.table
+            and set(key.columns) <= set(names)
+            and (thing.nulls_distinct or not any(managed[name].nullable for name in key.columns))
+            for key in self.expected.keys
+        )
+
+    def differs(self, table: str, name: str) -> bool:
+        """Say whether each row of ours gets another value in an unmanaged column."""
+        column = self.stored(table, name)
+        return column is not None and (column.identity is not None or bool(DISTINCT.search(column.filled or "")))
+
+    def of_index(self, index: Index) -> Iterator[Finding]:
+        if not (index.valid and index.ready):
+            message = (
+                f"Index {index.name} of {index.table} is unmanaged and invalid: no query uses it, every write pays for it."
+            )
+            yield _finding("index.extra", index, message, cures.drop(index))
+
+    def has_twin(self, fk: ForeignKey) -> bool:
+        """Say whether a foreign key of ours is the same but for its name."""
+        return any(
+            replace(fk, name=ours.name, deferrable=ours.deferrable, deferred=ours.deferred) == ours
+            for ours in self.expected.foreign_keys
+        )
+
+    def of_foreign_key(self, fk: ForeignKey) -> Iterator[Finding]:
+        unmanaged = [name for name in fk.columns if name not in self.managed(fk.table)]
+        title = f"Foreign key {fk.name} of {fk.table} is unmanaged"
+        if not fk.enforced or self.has_twin(fk):
+            return
+        if not unmanaged:
+            yield _finding(
+                "foreign_key.extra", fk, f"{title}, and refuses or deletes rows that the contract allows.", cures.drop(fk)
+            )
+            return
+        nulls = [name for name in unmanaged if self.is_null(fk.table, name)]
+        if nulls and (not fk.full or len(nulls) == len(fk.columns)):
+            return
+        if nulls:
+            yield _finding(
+                "foreign_key.extra",
+                fk,
+                f"{title} and MATCH FULL, so every INSERT fails: it stores NULL in {', '.join(nulls)}.",
+                cures.drop(fk),
+                Severity.ERROR,
+            )
+            return
+        fills = {
+            target: column.filled or ""
+            for name, target in zip(fk.columns, fk.target_columns, strict=True)
+            if (column := self.stored(fk.table, name))
+        }
+        trusted = any(table.name == fk.target and table.trusted and table.readable for table in self.actual.tables)
+        known = trusted and len(fills) == len(fk.columns) and all(CONSTANT.fullmatch(value) for value in fills.values())
+        there = self.live.has_row(fk.target, fills) if self.live is not None and known else None
+        if there is False:
+            message = f"{title}, and {fk.target} has no row for {', '.join(fills.values())}, which every INSERT stores."
+            yield _finding("foreign_key.extra", fk, message, cures.drop(fk), Severity.ERROR)
+        elif there is None:
+            yield Finding(
+                Severity.NOTE, "foreign_key.extra", where(fk), f"{title}, and was not tried with what our INSERT stores.", TRY
+            )
 
 
 def _finding(code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.WARNING) -> Finding:
     return Finding(severity, code, where(thing), message, f"{AGREE}{cure}")
-
-
-# What is foreign is somebody's: never a cure to paste without asking.
-AGREE = "Agree with its owner, then run: "

@@ -22,10 +22,27 @@ class Table:
     triggers: tuple[str, ...] = field(default=(), compare=False)
     owner: str = field(default="", compare=False)
     trusted: bool = field(default=True, compare=False)  # reading it runs no code of other roles
+    readable: bool = field(default=True, compare=False)  # by this role
+    unidentified: tuple[str, ...] = field(
+        default=(), compare=False
+    )  # publications that need an identity of rows it does not give
+    kept_by: tuple[tuple[str, str, str], ...] = field(
+        default=(), compare=False
+    )  # foreign keys that keep rows: table, name, definition
 
     @property
     def name(self) -> str:
         return self.table
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """What the type of a column, and the domains below it, ask of a value."""
+
+    type: str  # below all domains
+    default: str | None = None
+    required: bool = False  # NOT NULL
+    conditions: tuple[str | None, ...] = ()  # CHECK (… VALUE …); None where it calls functions that are not PostgreSQL's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +55,28 @@ class Column:
     identity: str | None = None  # always, by default
     generated: str | None = None  # the expression
     collation: str | None = None  # where it is not the type's own
+    virtual: bool = False  # generated when it is read, and not stored
+    # Facts that are not compared.
+    own: bool = field(default=True, compare=False)  # its default or expression calls nothing but PostgreSQL's own functions
+    domain: Domain | None = field(default=None, compare=False)
+
+    @property
+    def filled(self) -> str | None:
+        """Return the expression that an INSERT without the column stores; None for NULL."""
+        return self.default if self.default is not None or self.domain is None else self.domain.default
 
     @property
     def can_be_left_out(self) -> bool:
         """Say whether an INSERT that does not name the column succeeds."""
-        return self.nullable or self.default is not None or self.identity is not None or self.generated is not None
+        required = not self.nullable or (self.domain is not None and self.domain.required)
+        return not required or self.filled is not None or self.identity is not None or self.generated is not None
 
     def sql(self) -> str:
         words = [quote(self.name), self.type]
         if self.collation:
             words.append(f"COLLATE {quote(self.collation)}")
         if self.generated:
-            words.append(f"GENERATED ALWAYS AS ({self.generated}) STORED")
+            words.append(f"GENERATED ALWAYS AS ({self.generated}) {'VIRTUAL' if self.virtual else 'STORED'}")
         if self.identity:
             words.append(f"GENERATED {self.identity.upper()} AS IDENTITY")
         if self.default is not None:
@@ -68,6 +95,7 @@ class Key:
     columns: tuple[str, ...]
     primary: bool = False
     deferrable: bool = False
+    deferred: bool = False
     nulls_distinct: bool = True
     include: tuple[str, ...] = ()
     valid: bool = True
@@ -75,7 +103,7 @@ class Key:
     def sql(self) -> str:
         kind = "PRIMARY KEY" if self.primary else "UNIQUE" if self.nulls_distinct else "UNIQUE NULLS NOT DISTINCT"
         include = f" INCLUDE ({_list(self.include)})" if self.include else ""
-        deferrable = " DEFERRABLE" if self.deferrable else ""
+        deferrable = _deferral(self) if self.deferrable else ""
         return f"CONSTRAINT {quote(self.name)} {kind} ({_list(self.columns)}){include}{deferrable}"
 
 
@@ -86,9 +114,11 @@ class Check:
     columns: tuple[str, ...]
     expression: str  # CHECK (…), or EXCLUDE …, which the contract has none of
     valid: bool = True
+    enforced: bool = True
+    own: bool = field(default=True, compare=False)  # it calls nothing but PostgreSQL's own functions
 
     def sql(self) -> str:
-        return f"CONSTRAINT {quote(self.name)} {self.expression}"
+        return f"CONSTRAINT {quote(self.name)} {self.expression}{'' if self.enforced else ' NOT ENFORCED'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +134,7 @@ class ForeignKey:
     deferred: bool = False
     valid: bool = True  # False: made NOT VALID, older rows were never looked at
     enforced: bool = True  # False: NOT ENFORCED, or its triggers are disabled
+    full: bool = field(default=False, compare=False)  # MATCH FULL: all columns are NULL, or none
 
     def sql(self) -> str:
         words = [f"CONSTRAINT {quote(self.name)} FOREIGN KEY ({_list(self.columns)})"]
@@ -113,9 +144,7 @@ class ForeignKey:
             for event, action in (("DELETE", self.on_delete), ("UPDATE", self.on_update))
             if action != "NO ACTION"
         ]
-        if self.deferrable:
-            words.append(f"DEFERRABLE INITIALLY {'DEFERRED' if self.deferred else 'IMMEDIATE'}")
-        return " ".join(words)
+        return " ".join(words) + (_deferral(self) if self.deferrable else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +162,8 @@ class Index:
     nulls_distinct: bool = True
     valid: bool = True
     ready: bool = True
+    uses: tuple[str, ...] = field(default=(), compare=False)  # columns, those in expressions and the predicate included
+    own: bool = field(default=True, compare=False)  # its expressions call nothing but PostgreSQL's own functions
 
     def sql(self) -> str:
         columns = ", ".join(
@@ -223,6 +254,10 @@ class Catalog:
     def _each(self, change: Callable[[Iterable[Any]], Iterable[Any]]) -> Catalog:
         kinds: dict[str, Any] = {kind.name: tuple(change(getattr(self, kind.name))) for kind in fields(self)}
         return Catalog(**kinds)
+
+
+def _deferral(thing: Key | ForeignKey) -> str:
+    return f" DEFERRABLE INITIALLY {'DEFERRED' if thing.deferred else 'IMMEDIATE'}"
 
 
 def _list(columns: Iterable[str]) -> str:

@@ -1,0 +1,180 @@
+"""What only the server can say of expressions while a catalogue is compared: PostgreSQL's planner proves it, and runs no statement.
+
+The planner evaluates immutable functions of constants. So only expressions are shown to it that call nothing but
+PostgreSQL's own functions: the code of other roles never runs here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from django.db import DataError, Error
+
+from ..findings import Finding, Severity
+from ..sql import pinned, quote
+from .cures import literal
+from .objects import Catalog, Check, Column, Index, where
+
+NOW = re.compile(r"\b(?:now|transaction_timestamp)\(\)")
+NEVER = "false"  # The filter of a plan that reads no row.
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a table for which something is to be proved."""
+
+    columns: tuple[Column, ...]  # those that the expression uses
+    filled: frozenset[str] = frozenset()  # of these, those that an INSERT of ours leaves out
+
+    def sql(self) -> str:
+        free = [column for column in self.columns if not self._is_known(column)]
+        known = [column for column in self.columns if self._is_known(column)]
+        rows = "(VALUES (0), (1)) AS v (fly2any)"
+        if free:
+            nulls = ", ".join(f"NULL::{_type(column)}" for column in free)
+            rows = f"(VALUES ({nulls}), ({nulls})) AS v ({', '.join(quote(column.name) for column in free)})"
+        fills = "".join(f", ({column.filled or 'NULL'})::{_type(column)} AS {quote(column.name)}" for column in known)
+        return f"(SELECT v.*{fills} FROM {rows}) AS r"
+
+    def given(self) -> str:
+        """Return what is true of every row: the columns that are NOT NULL."""
+        return "".join(
+            f" AND {quote(column.name)} IS NOT NULL"
+            for column in self.columns
+            if not column.nullable and not self._is_known(column)
+        )
+
+    def _is_known(self, column: Column) -> bool:
+        unknown = column.identity is not None or column.generated is not None or not column.own
+        return column.name in self.filled and not unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The server behind a connection, in whose schema the compared catalogue is."""
+
+    connection: Any
+    schema: str
+
+    def never(self, condition: str, rows: Rows) -> bool:
+        """Say whether the planner proves that `condition` is true of none of `rows`; False where it cannot tell."""
+        plan = self._explain(f"SELECT FROM {rows.sql()} WHERE ({condition}){rows.given()}")
+        return isinstance(plan, dict) and plan.get("One-Time Filter") == NEVER
+
+    def fails(self, expression: str, rows: Rows) -> bool:
+        """Say whether `expression` raises an error whatever the row is."""
+        return self._explain(f"SELECT ({expression}) FROM {rows.sql()}") is DataError
+
+    def same(self, one: str, other: str, rows: Rows) -> bool:
+        """Say whether two expressions are the same once constants are folded and casts without effect are gone."""
+        plan = self._explain(f"SELECT ({one}), ({other}) FROM {rows.sql()}")
+        if not isinstance(plan, dict):
+            return False
+        first, second = (NOW.sub("CURRENT_TIMESTAMP", text).strip("()") for text in plan["Output"])
+        return first == second
+
+    def has_row(self, table: str, values: dict[str, str]) -> bool | None:
+        """Say whether `table` has a row with the constants `values`; None where it cannot be asked."""
+        wanted = " AND ".join(f"{quote(name)} = ({value})" for name, value in values.items())
+        row = self._ask(f"SELECT EXISTS (SELECT FROM {quote(self.schema)}.{quote(table)} WHERE {wanted})")
+        return row[0] if isinstance(row, tuple) else None
+
+    def sequences(self, columns: Iterable[Column]) -> Iterator[tuple[Column, int, int]]:
+        """Yield the identity columns of keys whose sequence gives a value next that is taken: column, next and largest value."""
+        asked = list(columns)
+        parts = [
+            f"SELECT {place}, COALESCE(pg_catalog.pg_sequence_last_value(s.seqrelid) + s.seqincrement, s.seqstart),"
+            f" (SELECT pg_catalog.max({quote(c.name)}) FROM {quote(self.schema)}.{quote(c.table)}), s.seqincrement"
+            f" FROM pg_catalog.pg_sequence AS s WHERE s.seqrelid ="
+            f" pg_catalog.pg_get_serial_sequence('{quote(self.schema)}.{quote(c.table)}', '{c.name}')::regclass"
+            for place, c in enumerate(asked)
+        ]
+        rows = self._ask(" UNION ALL ".join(parts), every=True) if parts else ()
+        for place, following, largest, increment in rows if isinstance(rows, list) else ():
+            if largest is not None and following is not None and increment > 0 and following <= largest:
+                yield asked[place], following, largest
+
+    def _explain(self, statement: str) -> Any:
+        row = self._ask(f"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) {statement}")
+        if not isinstance(row, tuple):
+            return row
+        plan = json.loads(row[0]) if isinstance(row[0], str) else row[0]
+        return plan[0]["Plan"]
+
+    def _ask(self, statement: str, *, every: bool = False) -> Any:
+        """Return the row, or all rows; DataError where evaluating fails, None where the server refuses for another reason."""
+        with pinned(self.connection), self.connection.cursor() as cursor:
+            cursor.execute("SAVEPOINT fly2any_live")
+            try:
+                cursor.execute("SET LOCAL constraint_exclusion = on")
+                cursor.execute(statement)
+                return cursor.fetchall() if every else cursor.fetchone()
+            except DataError:
+                return DataError
+            except Error:
+                return None
+            finally:
+                cursor.execute("ROLLBACK TO SAVEPOINT fly2any_live")
+                cursor.execute("RELEASE SAVEPOINT fly2any_live")
+
+
+def _type(column: Column) -> str:
+    return column.domain.type if column.domain else column.type
+
+
+EXPRESSIONS: dict[type, tuple[str, ...]] = {Column: ("default", "generated"), Check: ("expression",), Index: ("predicate",)}
+
+
+def with_spelling_of(expected: Catalog, actual: Catalog, live: Live) -> Catalog:
+    """Return `actual` with the expressions of `expected` where the server finds that both mean the same."""
+    wanted = {(type(thing), thing.table, thing.name): thing for thing in expected if type(thing) in EXPRESSIONS}
+    trusted = {table.name for table in actual.tables if table.trusted}
+    columns: dict[str, tuple[Column, ...]] = {
+        table: tuple(column for column in actual.columns if column.table == table) for table in trusted
+    }
+
+    def spelled(thing: Any) -> Any:
+        other = wanted.get((type(thing), thing.table, thing.name))
+        if other is None or thing == other or not thing.own or thing.table not in trusted:
+            return thing
+        for name in EXPRESSIONS[type(thing)]:
+            mine, theirs = getattr(other, name), getattr(thing, name)
+            if mine and theirs and mine != theirs:
+                used = () if name == "default" else columns[thing.table]
+                if live.same(mine.removeprefix("CHECK "), theirs.removeprefix("CHECK "), Rows(used)):
+                    thing = replace(thing, **{name: mine})
+        return thing
+
+    return replace(
+        actual,
+        columns=tuple(spelled(one) for one in actual.columns),
+        checks=tuple(spelled(one) for one in actual.checks),
+        indexes=tuple(spelled(one) for one in actual.indexes),
+    )
+
+
+def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Finding]:
+    """Yield a finding for each identity column of `expected` whose sequence gives a value that is taken."""
+    keys = {(key.table, key.columns) for key in actual.keys if key.valid}
+    readable = {table.name for table in actual.tables if table.trusted and table.readable and table.row_security != "active"}
+    identities = {(column.table, column.name) for column in expected.columns if column.identity}
+    asked = [
+        column
+        for column in actual.columns
+        if column.identity and (column.table, column.name) in identities and (column.table, (column.name,)) in keys
+        if column.table in readable
+    ]
+    for column, following, largest in live.sequences(asked):
+        sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
+        yield Finding(
+            Severity.ERROR,
+            "column.sequence",
+            where(column),
+            f"The sequence of column {column.name} of {column.table} gives {following} next, and {largest} is taken: an INSERT fails.",
+            f"SELECT setval({sequence}, (SELECT max({quote(column.name)}) FROM {quote(column.table)}));",
+            is_sql=True,
+        )

@@ -1,0 +1,101 @@
+"""What makes our writes fail is found: from the catalogue, or by trying."""
+
+import pytest
+from django.db import Error, connection
+
+from fly2any.database.schema import read_catalog
+from fly2any.database.schema.drift import compare
+from fly2any.database.schema.live import Live
+from fly2any.database.verification import verify
+from fly2any.database.write_check import check_writes
+from tests.database.mutations import EXPECTED
+
+RAISES = """CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this'; END $$"""
+
+
+def run(*statements):
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def found():
+    return [(finding.severity, finding.code, finding.where) for finding in verify(connection).findings]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("table", [column.table for column in EXPECTED.columns if column.identity])
+def test_a_sequence_behind_its_column_is_found_and_its_cure_works(table):
+    type_of = {c.name: c.type for c in EXPECTED.columns if c.table == table and not c.nullable and c.default is None}
+    made = {
+        "timestamp with time zone": "now()",
+        "boolean": "false",
+        "jsonb": "'{}'",
+        "inet": "'::1'",
+        "bytea": "'a'",
+        "uuid": "gen_random_uuid()",
+    }
+    values = {name: made.get(type_, "'1'") for name, type_ in type_of.items() if name != "id"}
+    names = ", ".join(f'"{name}"' for name in ("id", *values))
+    run(
+        "SET session_replication_role = replica",
+        f'INSERT INTO "{table}" ({names}) VALUES ({", ".join(["900001", *values.values()])})',
+        f"SELECT setval(pg_get_serial_sequence('\"{table}\"', 'id'), 900000)",
+        "SET session_replication_role = origin",
+    )
+
+    (finding,) = compare(EXPECTED, read_catalog(connection, schema="public"), live=Live(connection, "public")).findings
+
+    assert (finding.severity, finding.code, finding.where) == ("error", "column.sequence", f"{table}.id")
+    assert finding.message == f"The sequence of column id of {table} gives 900001 next, and 900001 is taken: an INSERT fails."
+    run(finding.cure)
+    assert compare(EXPECTED, read_catalog(connection, schema="public"), live=Live(connection, "public")).findings == ()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("done", "refusal"),
+    [
+        ("CREATE TRIGGER theirs BEFORE UPDATE OF \"userId\" ON price_alerts FOR EACH ROW EXECUTE FUNCTION theirs()", "price_alerts: A function or trigger"),
+        ("CREATE TRIGGER theirs BEFORE INSERT ON price_alerts FOR EACH ROW WHEN (NEW.\"returnDate\" IS NULL) EXECUTE FUNCTION theirs()", "price_alerts: A function or trigger"),
+        ("CREATE CONSTRAINT TRIGGER theirs AFTER DELETE ON ai_messages DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION theirs()", "ai_messages: A function or trigger"),
+        ("ALTER TABLE price_alerts ADD theirs text, ADD UNIQUE NULLS NOT DISTINCT (theirs)", "price_alerts: duplicate key value"),
+        ("ALTER TABLE price_alerts ADD theirs text GENERATED ALWAYS AS (length(id) / 0) STORED", "price_alerts: division by zero"),
+    ],
+)  # fmt: skip
+def test_the_write_check_tries_every_column_optional_rows_and_deferred_triggers(done, refusal):
+    run(RAISES, done)
+
+    with pytest.raises(Error, match=f"^The write check failed at the table {refusal}"):
+        check_writes(connection)
+
+
+@pytest.mark.django_db
+def test_a_check_of_another_role_is_reported_and_its_function_never_runs():
+    run(
+        "CREATE ROLE theirs",
+        "CREATE SCHEMA theirs AUTHORIZATION theirs",
+        "CREATE SEQUENCE theirs.ran",
+        """CREATE FUNCTION theirs.check(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM nextval('theirs.ran'); RAISE 'it ran'; END $$""",
+        "ALTER FUNCTION theirs.check OWNER TO theirs",
+        "ALTER TABLE users ADD theirs text, ADD CONSTRAINT theirs CHECK (theirs.check('a')) NOT VALID",
+        "ALTER TABLE users ADD theirs_b text, ADD CONSTRAINT theirs_b CHECK (theirs.check(theirs_b)) NOT VALID",
+    )
+
+    assert [where for _, code, where in found() if code == "check.extra"] == ["users.theirs", "users.theirs_b"]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT is_called FROM theirs.ran")
+        assert cursor.fetchone() == (False,)
+
+
+@pytest.mark.django_db
+def test_a_trigger_is_a_note_that_says_it_was_not_tried():
+    run(RAISES, "CREATE TRIGGER theirs BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION theirs()")
+
+    (finding,) = verify(connection).findings
+
+    assert (
+        finding.message
+        == "Trigger or rule theirs of users is unmanaged and was not tried; it may change or refuse what we write."
+    )
