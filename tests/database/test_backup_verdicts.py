@@ -16,6 +16,7 @@ from fly2any.database.backup.manifest import Verdict, from_json
 from fly2any.database.backup.proof import Failure, Findings, check, decided, unknown_failures
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
+from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.servers import let_through
@@ -510,3 +511,19 @@ def test_other_rows_are_bad_and_their_table_is_named(taken):
     manifest = taken(edit=lose)
 
     assert (manifest.state, manifest.verdict.reason) == ("bad", '"public"."users" has 0 rows and not 3')
+
+
+def test_a_dump_that_cannot_be_opened_now_is_not_taken_for_damaged(tmp_path):
+    program = tools.choose(15, tls=False).folder / "pg_restore"
+    (tmp_path / "damaged").write_text("no dump")
+    killed = tmp_path / "killed"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+
+    assert tools.read(program, tmp_path / "damaged", "--list") is None
+    with pytest.raises(
+        Refusal, match=r"^The dump cannot be opened now \(No such file or directory\): run the command again\.$"
+    ):
+        tools.read(program, tmp_path / "gone", "--list")
+    with pytest.raises(Refusal, match=r"^pg_restore was ended by signal 9 while it read the dump: run the command again\.$"):
+        tools.read(killed, tmp_path / "damaged", "--list")

@@ -158,11 +158,22 @@ def reached(connection) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def read(program: Path, path: Path, *options: str) -> str | None:
-    """Return what pg_restore prints, given a dump and no server, None where it cannot read the dump."""
+    """Return what pg_restore prints, given a dump and no server, None where it cannot read what is in the dump.
+
+    Raises Refusal where it was ended, or where the file cannot be opened now: neither says anything about the dump.
+    """
     done = subprocess.run(  # noqa: S603
         [program, *options, path], capture_output=True, text=True, errors="replace", env=bare_environment()
     )
-    return done.stdout if done.returncode == 0 else None
+    if done.returncode == 0:
+        return done.stdout
+    if done.returncode < 0:
+        raise Refusal(f"pg_restore was ended by signal {-done.returncode} while it read the dump: run the command again.")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise Refusal(f"The dump cannot be opened now ({error.strerror}): run the command again.") from error
+    return None
 
 
 def require_portable(tool: Tools, path: Path, version: str) -> None:
