@@ -161,7 +161,7 @@ def test_a_topic_that_could_not_be_asked_is_a_finding(filled):
     with filled.role() as url:
         result = manage("dbmaintain", "quarterly", "--format", "json", url=url)
 
-    asked = [one["where"] for one in json.loads(result.stdout)["findings"] if one["code"] == "health.not_asked"]
+    asked = [one["where"] for one in json.loads(result.stdout)["findings"] if one["code"] == "security.not_asked"]
     assert (result.returncode, asked) == (4, ["passwords"])
 
 
