@@ -18,6 +18,8 @@ from ..errors import sqlstate
 from ..findings import Finding, Severity
 from ..schema.ledgers import read_excess
 from ..sql import TRUSTED_SQL, quote
+from .access import ownership, readers
+from .code import code
 from .examine import Figure, Question, Reader
 
 # Memberships count: SET ROLE is all it takes.
@@ -352,6 +354,9 @@ def _is_weak(password: str, user: str) -> bool:
 
 TOPICS: dict[str, Question] = {
     "privileges": privileges,
+    "readers": readers,
+    "ownership": ownership,
+    "code": code,
     "encryption": encryption,
     "passwords": passwords,
     "exposure": exposure,

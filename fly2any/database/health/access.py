@@ -1,0 +1,175 @@
+"""Who can reach secrets and change tables by other ways than the privileges on the tables themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..findings import Finding, Severity
+from ..roles import SECRETS
+from ..server import PATH_SQL
+from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, quote
+from .examine import Figure, Reader
+
+# The secret columns that exist. Parameters: schema, secret_tables and secret_columns, one of each a column.
+PRIVATE_SQL = """
+    WITH RECURSIVE secret AS (
+        SELECT c.oid AS relation, c.relname, c.relowner, a.attnum, a.attname
+        FROM unnest(%(secret_tables)s::text[], %(secret_columns)s::text[]) AS s (relname, attname)
+        JOIN pg_catalog.pg_class AS c ON c.relname = s.relname AND c.relkind IN ('r', 'p')
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = %(schema)s
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attname = s.attname AND NOT a.attisdropped
+    )
+"""
+COLUMNS = {
+    "secret_tables": [table for table, columns in SECRETS.items() for _ in columns],
+    "secret_columns": [column for columns in SECRETS.values() for column in columns],
+}
+# Memberships count, also those without INHERIT: SET ROLE is all it takes.
+READERS_SQL = f"""
+    {PRIVATE_SQL}
+    SELECT l.rolname AS name, pg_catalog.string_agg(DISTINCT s.relname, ', ' ORDER BY s.relname) AS tables
+    FROM pg_catalog.pg_roles AS l CROSS JOIN secret AS s
+    WHERE l.rolcanlogin AND NOT l.rolsuper AND EXISTS (
+        SELECT FROM pg_catalog.pg_roles AS r
+        WHERE pg_catalog.pg_has_role(l.oid, r.oid, 'MEMBER') AND pg_catalog.has_column_privilege(r.oid, s.relation, s.attnum, 'SELECT'))
+    GROUP BY l.rolname ORDER BY l.rolname COLLATE "C"
+"""
+COLUMN_GRANTS_SQL = f"""
+    {PRIVATE_SQL}
+    SELECT s.relname || '.' || s.attname AS place, s.relname, s.attname,
+           CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) END AS role,
+           pg_catalog.string_agg(g.privilege_type, ', ' ORDER BY g.privilege_type) AS privileges
+    FROM secret AS s JOIN pg_catalog.pg_attribute AS a ON a.attrelid = s.relation AND a.attnum = s.attnum
+    CROSS JOIN LATERAL pg_catalog.aclexplode(a.attacl) AS g
+    WHERE g.grantee <> s.relowner
+    GROUP BY s.relname, s.attname, g.grantee ORDER BY 1, 4
+"""
+# Views over a secret column or a whole row of its table, and views over those, granted to a role that may not read the secret itself.
+VIEWS_SQL = f"""
+    {PRIVATE_SQL}, leak AS (
+        SELECT r.ev_class AS view, s.relation, s.attnum
+        FROM secret AS s JOIN pg_catalog.pg_depend AS d ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = s.relation
+            AND d.classid = 'pg_catalog.pg_rewrite'::regclass
+        JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid AND r.ev_class <> s.relation
+        WHERE d.refobjsubid = s.attnum OR r.ev_action::text ~ ':varattno 0 '
+        UNION
+        SELECT r.ev_class, l.relation, l.attnum
+        FROM leak AS l JOIN pg_catalog.pg_depend AS d ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = l.view
+            AND d.classid = 'pg_catalog.pg_rewrite'::regclass
+        JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid AND r.ev_class <> l.view
+    ), granted AS (
+        SELECT c.oid, a.grantee FROM pg_catalog.pg_class AS c, pg_catalog.aclexplode(c.relacl) AS a
+        WHERE a.privilege_type = 'SELECT' AND a.grantee <> c.relowner
+        UNION SELECT b.attrelid, a.grantee FROM pg_catalog.pg_attribute AS b, pg_catalog.aclexplode(b.attacl) AS a
+        WHERE a.privilege_type = 'SELECT'
+    )
+    SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS place,
+           CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END AS kind,
+           pg_catalog.string_agg(DISTINCT s.relname || '.' || s.attname, ', ') AS secrets,
+           pg_catalog.string_agg(DISTINCT CASE WHEN g.grantee = 0 THEN 'PUBLIC'
+                                               ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) END, ', ') AS roles
+    FROM leak AS l JOIN pg_catalog.pg_class AS c ON c.oid = l.view AND c.relkind IN ('v', 'm')
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN secret AS s ON s.relation = l.relation AND s.attnum = l.attnum
+    JOIN granted AS g ON g.oid = c.oid
+    WHERE g.grantee = 0 OR NOT pg_catalog.has_column_privilege(g.grantee, l.relation, l.attnum, 'SELECT')
+    GROUP BY n.nspname, c.relname, c.relkind ORDER BY 1
+"""
+OWNERS_SQL = f"""
+    SELECT c.relname AS name, pg_catalog.pg_get_userbyid(c.relowner) AS owner
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p') AND NOT {TRUSTED_SQL}
+    ORDER BY c.relname COLLATE "C"
+"""
+CHILDREN_SQL = """
+    SELECT pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS child, p.relname AS parent,
+           pg_catalog.pg_get_userbyid(c.relowner) AS owner
+    FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS p ON p.oid = i.inhparent AND p.relkind = 'r'
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = p.relnamespace
+    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace AS cn ON cn.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND p.relname = ANY (%(tables)s) ORDER BY 1
+"""
+PUBLICATIONS_SQL = """
+    SELECT p.pubname AS name FROM pg_catalog.pg_publication AS p WHERE p.puballtables ORDER BY p.pubname COLLATE "C"
+"""
+# PostgreSQL itself gives PUBLIC functions and types, so that only those of tables, sequences and schemas say anything.
+DEFAULTS_SQL = """
+    SELECT pg_catalog.pg_get_userbyid(d.defaclrole) AS role, COALESCE(n.nspname, '') AS schema,
+           CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' ELSE 'SCHEMAS' END AS kind,
+           pg_catalog.string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type) AS privileges
+    FROM pg_catalog.pg_default_acl AS d LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = d.defaclnamespace
+    CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) AS a
+    WHERE a.grantee = 0 AND d.defaclobjtype IN ('r', 'S', 'n') AND COALESCE(n.nspname, %(schema)s) = %(schema)s
+    GROUP BY d.defaclrole, n.nspname, d.defaclobjtype ORDER BY 1, 2, 3
+"""
+RESET_PATH_SQL = "SELECT s.reset_val AS path FROM pg_catalog.pg_settings AS s WHERE s.name = 'search_path'"
+# Of the schema of our tables, PUBLIC is the question of security.public.
+CREATORS_SQL = f"""
+    {PATH_SQL}, places AS (SELECT oid FROM path UNION SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
+    SELECT n.nspname AS schema, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END AS role
+    FROM places AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.oid
+    CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) AS a LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee
+    WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner AND (a.grantee <> 0 OR n.nspname <> %(schema)s)
+      AND (a.grantee = 0 OR NOT pg_catalog.has_database_privilege(a.grantee, current_database(), 'CREATE'))
+      AND a.grantee NOT IN ({TRUSTED_ROLES_SQL.format(schema="n.oid")})
+    ORDER BY 1, 2
+"""
+
+
+def readers(read: Reader) -> Iterator[Figure | Finding]:
+    """Who can read secrets: passwords, tokens and keys, however the right was obtained."""
+    found = read(READERS_SQL, **COLUMNS)
+    listed = "; ".join(f"{row.name} ({row.tables})" for row in found)
+    yield Figure("roles that read secrets", listed or "none but superusers", len(found))
+    for row in read(COLUMN_GRANTS_SQL, **COLUMNS):
+        privileges = ", ".join(f"{one} ({quote(row.attname)})" for one in row.privileges.split(", "))
+        yield Finding(
+            Severity.WARNING, "security.column", row.place,
+            f"{row.role} has {row.privileges} on this secret column by a grant on the column, which the table's own privileges do not show.",
+            f"REVOKE {privileges} ON {quote(read.schema)}.{quote(row.relname)} FROM {row.role};", is_sql=True,
+        )  # fmt: skip
+    for row in read(VIEWS_SQL, **COLUMNS):
+        yield Finding(
+            Severity.WARNING, "security.view", row.place,
+            f"The {row.kind} reads the secrets {row.secrets}, and {row.roles} may select from it without a right to read them.",
+            f"REVOKE SELECT ON {row.place} FROM {row.roles};", is_sql=True,
+        )  # fmt: skip
+    for row in read(PUBLICATIONS_SQL):
+        yield Finding(
+            Severity.WARNING, "security.publication", row.name,
+            "The publication is FOR ALL TABLES: every subscriber receives all secrets, and those of tables that do not exist yet.",
+            f"Create a publication of the tables that the subscriber needs, move it there, then: DROP PUBLICATION {quote(row.name)};",
+        )  # fmt: skip
+
+
+def ownership(read: Reader) -> Iterator[Figure | Finding]:
+    """Who owns our tables, what inherits from them, and what other roles may create beside them."""
+    tables = sorted({version.object.table for version in read.contract.versions if hasattr(version.object, "table")})
+    strangers = read(OWNERS_SQL, tables=tables)
+    yield Figure("tables of other roles", ", ".join(row.name for row in strangers) or "none", len(strangers))
+    for row in strangers:
+        yield Finding(
+            Severity.ERROR, "security.owner", row.name,
+            f"It belongs to {row.owner}, which owns neither the schema nor the other tables: {row.owner} reads and changes it, and its triggers.",
+            f"ALTER TABLE {quote(read.schema)}.{quote(row.name)} OWNER TO the owner of the table users.",
+        )  # fmt: skip
+    for row in read(CHILDREN_SQL, tables=tables):
+        yield Finding(
+            Severity.WARNING, "security.child", row.child,
+            f"It inherits from {row.parent} and belongs to {row.owner}: queries on {row.parent} return its rows, to which no key of {row.parent} applies.",
+            f"ALTER TABLE {row.child} NO INHERIT {quote(read.schema)}.{quote(row.parent)};", is_sql=True,
+        )  # fmt: skip
+    for row in read(DEFAULTS_SQL):
+        place = f" IN SCHEMA {quote(row.schema)}" if row.schema else ""
+        yield Finding(
+            Severity.WARNING, "security.default_privileges", row.role,
+            f"Every role that can connect gets {row.privileges} on {row.kind.lower()} that {row.role} creates.",
+            f"ALTER DEFAULT PRIVILEGES FOR ROLE {quote(row.role)}{place} REVOKE {row.privileges} ON {row.kind} FROM PUBLIC;", is_sql=True,
+        )  # fmt: skip
+    path = read.one(RESET_PATH_SQL).path
+    for row in read(CREATORS_SQL, path=path):
+        yield Finding(
+            Severity.WARNING, "security.create", f"SCHEMA {row.schema}",
+            f"{row.role} may create objects in this schema of the search path, and so stand in for tables and functions of ours.",
+            f"REVOKE CREATE ON SCHEMA {quote(row.schema)} FROM {row.role};", is_sql=True,
+        )  # fmt: skip

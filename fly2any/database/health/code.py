@@ -1,0 +1,91 @@
+"""Code in the database that runs with other privileges than its caller's, or keeps other code from running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..findings import Finding, Severity
+from ..sql import quote
+from .access import COLUMNS, PRIVATE_SQL
+from .examine import Figure, Reader
+
+REPLICATION_ROLE_SQL = """
+    SELECT COALESCE(d.datname, '') AS database, COALESCE(r.rolname, '') AS role, pg_catalog.split_part(c.setting, '=', 2) AS value
+    FROM pg_catalog.pg_db_role_setting AS s
+    CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (setting)
+    LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
+    WHERE c.setting ~* '^session_replication_role=' AND pg_catalog.lower(pg_catalog.split_part(c.setting, '=', 2)) <> 'origin'
+      AND COALESCE(d.datname, current_database()) = current_database()
+    ORDER BY 1, 2
+"""
+# Functions that others may call and that read a table with secrets as their owner: by what PostgreSQL knows of the body, else by its text.
+DEFINERS_SQL = f"""
+    {PRIVATE_SQL}
+    SELECT p.oid::regprocedure::text AS place, pg_catalog.pg_get_userbyid(p.proowner) AS owner,
+           pg_catalog.string_agg(DISTINCT s.relname, ', ') AS tables,
+           pg_catalog.string_agg(DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC'
+                                               ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END, ', ') AS roles
+    FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+    CROSS JOIN LATERAL pg_catalog.aclexplode(COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS a
+    JOIN secret AS s ON pg_catalog.has_column_privilege(p.proowner, s.relation, s.attnum, 'SELECT')
+        AND (p.prosrc ~ ('\\m' || pg_catalog.regexp_replace(s.relname, '\\W', '\\\\\\&', 'g') || '\\M')
+             OR EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid
+                        AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = s.relation))
+    WHERE p.prosecdef AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype) AND a.privilege_type = 'EXECUTE'
+      AND a.grantee <> p.proowner AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+      AND (a.grantee = 0 OR NOT pg_catalog.has_column_privilege(a.grantee, s.relation, s.attnum, 'SELECT'))
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                      WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+    GROUP BY p.oid, p.proowner ORDER BY 1
+"""
+EVENT_TRIGGERS_SQL = """
+    SELECT e.evtname AS name, e.evtevent AS event, p.oid::regprocedure::text AS function, r.rolname AS owner, r.rolsuper AS of_superuser
+    FROM pg_catalog.pg_event_trigger AS e JOIN pg_catalog.pg_proc AS p ON p.oid = e.evtfoid JOIN pg_catalog.pg_roles AS r ON r.oid = p.proowner
+    WHERE e.evtenabled <> 'D' ORDER BY e.evtname COLLATE "C"
+"""
+TRIGGERS_SQL = f"""
+    {PRIVATE_SQL}
+    SELECT DISTINCT s.relname || '.' || t.tgname AS place, s.relname, p.oid::regprocedure::text AS function,
+           pg_catalog.pg_get_userbyid(p.proowner) AS owner
+    FROM secret AS s JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = s.relation AND NOT t.tgisinternal
+    JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
+    ORDER BY 1
+"""
+
+
+def code(read: Reader) -> Iterator[Figure | Finding]:
+    """Whether code of others sees secrets or runs with each change, and whether triggers and foreign keys run at all."""
+    yield from _replication_role(read)
+    definers = read(DEFINERS_SQL, **COLUMNS)
+    yield Figure("functions that show secrets", str(len(definers)), len(definers))
+    for row in definers:
+        yield Finding(
+            Severity.WARNING, "security.definer", row.place,
+            f"The function runs as its owner {row.owner} (SECURITY DEFINER) and reads {row.tables}; {row.roles} may call it without a right to read its secrets.",
+            f"REVOKE EXECUTE ON FUNCTION {row.place} FROM {row.roles};", is_sql=True,
+        )  # fmt: skip
+    for row in read(EVENT_TRIGGERS_SQL):
+        yield Finding(
+            Severity.NOTE if row.of_superuser else Severity.WARNING, "security.event_trigger", row.name,
+            f"The event trigger runs {row.function}, which {row.owner} owns, as the role that changes the schema ({row.event}).",
+            f"If it is not needed, as a superuser: DROP EVENT TRIGGER {quote(row.name)};",
+        )  # fmt: skip
+    for row in read(TRIGGERS_SQL, **COLUMNS):
+        yield Finding(
+            Severity.NOTE, "security.trigger", row.place,
+            f"The trigger gives the function {row.function}, which {row.owner} owns, rows with secrets of {row.relname}.",
+            "Read the function; drop the trigger if nobody needs it.",
+        )  # fmt: skip
+
+
+def _replication_role(read: Reader) -> Iterator[Finding]:
+    for row in read(REPLICATION_ROLE_SQL):
+        scope = " IN DATABASE " if row.role else "DATABASE "
+        parts = [("ROLE ", row.role), (scope, row.database)]
+        where = "".join(word + name for word, name in parts if name) or "ROLE ALL"
+        place = "".join(word + quote(name) for word, name in parts if name) or "ROLE ALL"
+        yield Finding(
+            Severity.ERROR, "security.replication_role", where,
+            f"Its sessions begin with session_replication_role = {row.value}: no trigger runs, and no foreign key is checked.",
+            f"ALTER {place} RESET session_replication_role;", is_sql=True,
+        )  # fmt: skip

@@ -1,0 +1,146 @@
+"""Each way around the privileges of a table is made for real, found, and gone after its cure."""
+
+import pytest
+
+from fly2any.database.findings import Finding
+from fly2any.database.health.examine import Reader
+from fly2any.database.health.security import TOPICS
+from tests.conftest import django
+
+pytestmark = pytest.mark.usefixtures("server")
+ASKED = ("readers", "ownership", "code")
+
+
+def asked(database):
+    """The findings of these topics, and their figures by label."""
+    with django(database) as connection:
+        connection.ensure_connection()
+        answers = [one for topic in ASKED for one in TOPICS[topic](Reader(connection, "public"))]
+    findings = [one for one in answers if isinstance(one, Finding)]
+    return findings, {one.label: one.text for one in answers if not isinstance(one, Finding)}
+
+
+@pytest.fixture
+def stranger(migrated):
+    """A role that may do nothing."""
+    name = f"{migrated.name}_stranger"
+    migrated.execute(f"CREATE ROLE {name} LOGIN")
+    yield name
+    migrated.execute(f"REASSIGN OWNED BY {name} TO postgres; DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+WEAKNESSES = {
+    "database": ("ALTER DATABASE {db} SET session_replication_role = replica", "error", "replication_role", "DATABASE {db}"),
+    "role": ("ALTER ROLE {role} SET session_replication_role = 'local'", "error", "replication_role", "ROLE {role}"),
+    "role in database": (
+        "ALTER ROLE {role} IN DATABASE {db} SET session_replication_role = replica",
+        *("error", "replication_role", "ROLE {role} IN DATABASE {db}"),
+    ),
+    "definer": (
+        "CREATE FUNCTION f() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT password FROM public.users LIMIT 1'",
+        *("warning", "definer", "public.f()"),
+    ),
+    "definer, parsed body": (
+        "CREATE FUNCTION f(t text) RETURNS text LANGUAGE sql SECURITY DEFINER RETURN (SELECT password FROM users WHERE email = t)",
+        *("warning", "definer", "public.f(text)"),
+    ),
+    "view": ("CREATE VIEW v AS SELECT password FROM users; GRANT SELECT ON v TO {role}", "warning", "view", "public.v"),
+    "whole row": ("CREATE VIEW v AS SELECT u FROM users AS u; GRANT SELECT ON v TO {role}", "warning", "view", "public.v"),
+    "view of a view": (
+        "CREATE VIEW inner_view AS SELECT password AS p FROM users; CREATE VIEW v AS SELECT p FROM inner_view; GRANT SELECT ON v TO {role}",
+        *("warning", "view", "public.v"),
+    ),
+    "materialized view": (
+        "CREATE MATERIALIZED VIEW v AS SELECT access_token FROM accounts; GRANT SELECT ON v TO PUBLIC",
+        *("warning", "view", "public.v"),
+    ),
+    "column": ("GRANT SELECT (password), UPDATE (password) ON users TO {role}", "warning", "column", "users.password"),
+    "owner": ("ALTER TABLE accounts OWNER TO {role}", "error", "owner", "accounts"),
+    "event trigger": (
+        "CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; ALTER FUNCTION f() OWNER TO {role};"
+        " CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f()",
+        *("warning", "event_trigger", "e"),
+    ),
+    "superuser's event trigger": (
+        "CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+        " CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f()",
+        *("note", "event_trigger", "e"),
+    ),
+    "publication": ("CREATE PUBLICATION p FOR ALL TABLES", "warning", "publication", "p"),
+    "child": ("CREATE TABLE child () INHERITS (users)", "warning", "child", "public.child"),
+    "default privileges": (
+        "ALTER DEFAULT PRIVILEGES FOR ROLE {role} IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC",
+        *("warning", "default_privileges", "{role}"),
+    ),
+    "create": ("GRANT CREATE ON SCHEMA public TO {role}", "warning", "create", "SCHEMA public"),
+    "trigger": (
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+        " CREATE TRIGGER t BEFORE UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION f()",
+        *("note", "trigger", "sessions.t"),
+    ),
+}
+BY_HAND = {
+    "owner": "ALTER TABLE accounts OWNER TO postgres",
+    "event_trigger": "DROP EVENT TRIGGER e",
+    "publication": "DROP PUBLICATION p",
+    "trigger": "DROP TRIGGER t ON sessions",
+}
+
+
+def test_a_healthy_database_has_none(migrated, stranger):
+    findings, figures = asked(migrated)
+
+    assert findings == []
+    assert stranger not in figures["roles that read secrets"]
+
+
+@pytest.mark.parametrize("made", WEAKNESSES)
+def test_a_weakness_is_found_and_gone_after_its_cure(migrated, stranger, made):
+    statements, severity, code, where = WEAKNESSES[made]
+    names = {"role": stranger, "db": migrated.name}
+    migrated.execute(statements.format(**names))
+
+    findings, _ = asked(migrated)
+    for one in findings:
+        migrated.execute(one.cure if one.is_sql else BY_HAND[code])
+    after, _ = asked(migrated)
+
+    assert [(str(one.severity), one.code, one.where) for one in findings] == [
+        (severity, f"security.{code}", where.format(**names))
+    ]
+    assert after == []
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        "CREATE VIEW v AS SELECT id, email FROM users; GRANT SELECT ON v TO {role}",
+        "CREATE VIEW v AS SELECT password FROM users",
+        "GRANT SELECT ON users TO {role}; CREATE VIEW v AS SELECT password FROM users; GRANT SELECT ON v TO {role}",
+        "CREATE FUNCTION f() RETURNS text LANGUAGE sql AS 'SELECT password FROM public.users'",
+        "CREATE FUNCTION f() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT password FROM public.users';"
+        " REVOKE ALL ON FUNCTION f() FROM PUBLIC",
+        "ALTER ROLE {role} SET session_replication_role = origin",
+        "CREATE PUBLICATION p FOR TABLE airports",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE {role} GRANT SELECT ON TABLES TO postgres",
+        "GRANT SELECT (id, email) ON users TO {role}",
+    ],
+)
+def test_what_gives_no_secret_away_is_not_found(migrated, stranger, harmless):
+    migrated.execute(harmless.replace("airports", "price_alerts").format(role=stranger))
+
+    assert asked(migrated)[0] == []
+
+
+def test_everyone_who_can_read_a_secret_is_listed(migrated, stranger):
+    middle = f"{migrated.name}_middle"
+    migrated.execute(f"CREATE ROLE {middle}; GRANT {middle} TO {stranger}; ALTER ROLE {stranger} NOINHERIT")
+    try:
+        for grant, tables in (
+            ("GRANT SELECT (password) ON users TO {}", "users"),
+            ("GRANT SELECT ON accounts TO {}", "accounts, users"),
+        ):
+            migrated.execute(grant.format(middle))
+            assert f"{stranger} ({tables})" in asked(migrated)[1]["roles that read secrets"].split("; ")
+    finally:
+        migrated.execute(f"DROP OWNED BY {middle}; DROP ROLE {middle}")
