@@ -42,7 +42,7 @@ def test_what_is_damaged_at_night_is_found_and_undone(migrated, tmp_path, sealed
     )
 
     assert codes("dbstatus") == {"index.missing", "foreign_key.missing"}
-    assert codes("dbhealth") - usual == {"indexes.redundant"}
+    assert codes("dbhealth") - usual == {"index.missing", "foreign_key.missing", "indexes.redundant"}
     assert run("dbstatus").returncode == 4
     restored = run("dbrestore", "latest", "--yes")
     assert (restored.returncode, "compared: every row is there." in restored.stdout) == (0, True)

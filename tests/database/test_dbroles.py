@@ -47,7 +47,7 @@ def test_the_role_of_the_app_writes_rows_and_no_schema(migrated, roles):
     status = manage("dbstatus", "--write-check", url=roles["app"])
     seeded = manage("dbseed", "--production", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=roles["app"])
 
-    assert (status.returncode, "each of 18 tables" in status.stdout, status.stderr) == (0, True, "")
+    assert (status.returncode, "each of 18 tables" in status.stdout, status.stderr) == (0, True, ""), status.stdout
     assert seeded.returncode == 0, seeded.stderr
     with psycopg.connect(roles["app"], autocommit=True) as app:
         access = "INSERT INTO fly2any_accesses (staff_id, staff_email, action, \"table\") VALUES ('s', 'e', 'opened', 't')"

@@ -91,6 +91,7 @@ class Live:
             f" (SELECT pg_catalog.max({quote(c.name)}) FROM {quote(self.schema)}.{quote(c.table)}), s.seqincrement"
             f" FROM pg_catalog.pg_sequence AS s WHERE s.seqrelid ="
             f" pg_catalog.pg_get_serial_sequence('{quote(self.schema)}.{quote(c.table)}', '{c.name}')::regclass"
+            " AND pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')"  # Whoever may not use it sees no last value.
             for place, c in enumerate(asked)
         ]
         rows = self._ask(" UNION ALL ".join(parts), every=True) if parts else ()
