@@ -14,7 +14,7 @@ from .models import LoginHistory, Notification, PushSubscription, UserActivity, 
 @admin.register(WishlistItem)
 class WishlistItemAdmin(OfUser, ModelAdmin):
     list_display = ["__str__", "user_link", "target_price", "notify_on_drop", "created_at"]
-    shown = {"target_price": formats.number}
+    shown = {"target_price": formats.money()}
     computed_from = ("flight_data",)
     list_filter = ["notify_on_drop"]
     ordering = ["-pk"]

@@ -32,7 +32,7 @@ def route_link(price):
 
 @admin.register(SavedSearch)
 class SavedSearchAdmin(OfUser, ModelAdmin):
-    list_display = ["name", "user_link", "origin", "destination", "depart_date", "return_date", "search_count", "last_searched"]
+    list_display = ["name", "user_link", route, "depart_date", "return_date", "search_count", "last_searched"]
     list_filter = ["cabin_class"]
     written_by_machines = ("search_count", "last_searched")
     ordering = ["-pk"]
@@ -47,7 +47,6 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
         "user_link",
         "current_price",
         "target_price",
-        "currency",
         "active",
         "triggered",
         "last_checked",
@@ -79,6 +78,7 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
 class RecentSearchAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["city", "country", "airport_code", "user_link", "price", "viewed_at"]
     ordering = ["-pk"]
+    shown = {"price": formats.money()}
 
 
 @admin.register(PriceHistory)

@@ -21,6 +21,7 @@ from .deadlines import TooSlow, within
 from .filters import BadParameter, TimeFilter
 from .indexes import best_path, orders
 from .light import large, light, settled
+from .overview import best_page
 from .paging import Order, Page, page_of
 from .search import Found, search
 
@@ -223,6 +224,37 @@ class ChangeList(main.ChangeList):
         if self.narrowed:
             return bounded(rows)
         return of_table(self.model)
+
+    def url_for_result(self, result):
+        """Return where the first column leads: the overview of a row where it has one, else its page."""
+        return best_page(result)
+
+    @property
+    def stated_order(self) -> str:
+        """Return the order of the list in words."""
+        name = str(self.order.field.verbose_name)
+        if isinstance(self.order.field, models.DateTimeField):
+            return f"{'Newest' if self.order.descending else 'Oldest'} first, by {name}"
+        return f"By {name}, {'descending' if self.order.descending else 'ascending'}"
+
+    @property
+    def chips(self) -> list[tuple[str, str, str]]:
+        """Return what narrows the list but for the search: (label, value, address of the list without it)."""
+        specs: list[Any] = self.filter_specs
+        found = [
+            (str(spec.title), spec.chosen, self.get_query_string(dict.fromkeys(spec.expected_parameters())))
+            for spec in specs
+            if spec.chosen
+        ]
+        of_specs = {name for spec in specs for name in spec.expected_parameters()}
+        params: dict[str, Any] = self.filter_params
+        for name, values in params.items():
+            if name not in of_specs and name not in self.OURS:
+                value = values[-1] if isinstance(values, list) else values
+                field = next((field for field in self.opts.local_fields if name.partition("__")[0] == field.name), None)
+                label = str(field.verbose_name) if field else name
+                found.append((label, formats.beginning(value), self.get_query_string({name: None})))
+        return found
 
     @property
     def what_would_be_here(self) -> str:

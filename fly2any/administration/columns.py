@@ -15,7 +15,7 @@ from django.utils.html import format_html
 
 from . import formats
 from .formats import Show
-from .overview import page_of_row
+from .overview import best_page
 
 
 class ColumnsMixin(admin.ModelAdmin):
@@ -33,6 +33,7 @@ class ColumnsMixin(admin.ModelAdmin):
     def __init__(self, model, admin_site):
         super().__init__(model, admin_site)
         self.columns: dict[Any, Any] = {field.name: self._column(field) for field in self.opts.local_fields}
+        self.columns["__str__"] = self._name_column()
 
     def show(self, name: str, row, *, in_list: bool = False):
         """Return how the value of the field `name` of `row` is shown, None for what Django's admin shows well."""
@@ -53,6 +54,8 @@ class ColumnsMixin(admin.ModelAdmin):
         if field.choices:
             labels: dict[Any, Any] = dict(flatten_choices(field.choices))
             return formats.choice({str(key): str(label) for key, label in labels.items()})(value, row)
+        if isinstance(field, models.TextField) and in_list and (field.primary_key or name.endswith("_id")):
+            return formats.identifier(value)
         if isinstance(field, models.TextField):
             return formats.cell(value) if in_list else formats.text(value)
         if isinstance(field, models.IntegerField | models.FloatField):
@@ -73,12 +76,24 @@ class ColumnsMixin(admin.ModelAdmin):
         column.__name__ = field.name
         return admin.display(description=field.verbose_name, ordering=field.name)(column)
 
+    def _name_column(self):
+        @admin.display(description=self.opts.verbose_name)
+        def column(row):
+            return formats.cell(row)
+
+        column.__name__ = "__str__"
+        return column
+
+    @property
+    def numeric_columns(self) -> set[str]:
+        """Return the fields whose values are numbers, which a list aligns on the right."""
+        numeric = models.IntegerField | models.FloatField
+        return {field.name for field in self.opts.local_fields if isinstance(field, numeric) and not field.choices}
+
     def cell(self, name, row):
         """Return what the column `name` of the list shows of `row`."""
         if callable(name):
             return name(row)
-        if name == "__str__":
-            return formats.beginning(row)
         return getattr(self, name)(row) if hasattr(self, name) else getattr(row, name)
 
     def action_checkbox(self, obj):
@@ -110,19 +125,11 @@ def link_to(name: str, description: str | None = None):
         except field.related_model.DoesNotExist:
             other = None
         if other is None:
-            return formats.beginning(key)
+            return formats.identifier(key)
         try:
-            url = _address_of(other)
+            url = best_page(other)
         except NoReverseMatch:
-            return formats.beginning(other)
-        return format_html('<a href="{}">{}</a>', url, formats.beginning(other))
+            return formats.cell(other)
+        return format_html('<a href="{}">{}</a>', url, formats.cell(other))
 
     return column
-
-
-def _address_of(row: models.Model) -> str:
-    """Return the address of the overview of `row`, or of its page where it has none; raise NoReverseMatch without either."""
-    try:
-        return page_of_row(row, "overview")
-    except NoReverseMatch:
-        return page_of_row(row)

@@ -31,6 +31,11 @@ class Filter(FieldListFilter):
     def equal(self) -> dict[str, Any]:
         return {}
 
+    @property
+    def chosen(self) -> str:
+        """Return what was chosen, as the list says it; empty where nothing was."""
+        return ""
+
     def queryset(self, request, queryset):
         return queryset.filter(**self.equal)
 
@@ -51,6 +56,16 @@ class ValueFilter(Filter):
         if isinstance(self.field, models.BooleanField):
             return {self.field_path: value == "1"} if value in ("0", "1") else {}
         return {self.field_path: value}
+
+    @property
+    def chosen(self):
+        value = self.given.get(self.field_path)
+        if value is None or (isinstance(self.field, models.BooleanField) and value not in ("0", "1")):
+            return ""
+        if isinstance(self.field, models.BooleanField):
+            return "Yes" if value == "1" else "No"
+        pairs: Any = flatten_choices(self.field.choices or ())
+        return formats.beginning({str(key): str(label) for key, label in pairs}.get(value, value)) or "(empty)"
 
     def lookups(self) -> list[tuple[str, str]]:
         if isinstance(self.field, models.BooleanField):
@@ -92,7 +107,7 @@ class IndexedValueFilter(ValueFilter):
 
 
 class TimeFilter(Filter):
-    """Rows of a range of time: one that ends now, or from and until (without it) a day or a moment, UTC."""
+    """Rows of a range of time, UTC: one that ends now, or from a day or moment until a day (with it) or a moment (without it)."""
 
     template = "admin/time_filter.html"
     PRESETS = {
@@ -116,17 +131,22 @@ class TimeFilter(Filter):
             return start_of_day(), None
         if length := self.PRESETS.get(self.value("within"), ("", None))[1]:
             return now - length, None
-        return self.moment("from"), self.moment("until")
+        return self.moment("from"), self.moment("until", after=True)
 
-    def moment(self, name: str) -> datetime | None:
-        """Return the moment that was given as `YYYY-MM-DD` or as an ISO time, UTC where it names no zone."""
+    def moment(self, name: str, *, after: bool = False) -> datetime | None:
+        """Return the moment that was given as an ISO time, or the begin of the day `YYYY-MM-DD`, or what comes `after` the day.
+
+        It is in UTC where it names no zone.
+        """
         text = self.value(name)
         if not text:
             return None
         try:
             day = parse_date(text)
             moment = datetime(day.year, day.month, day.day, tzinfo=UTC) if day else parse_datetime(text)
-        except ValueError:
+            if day and moment and after:
+                moment += timedelta(days=1)
+        except (ValueError, OverflowError):
             moment = None
         if moment is None:
             raise BadParameter(f"“{formats.beginning(text)}” is no day: write it as {timezone.now():%Y-%m-%d}.")
@@ -143,6 +163,13 @@ class TimeFilter(Filter):
     def _day(self, name: str) -> str:
         moment = self.moment(name)
         return f"{moment:%Y-%m-%d}" if moment else ""
+
+    @property
+    def chosen(self):
+        if preset := self.PRESETS.get(self.value("within")):
+            return preset[0]
+        ends = (("from", self.shown_from), ("to", self.shown_until))
+        return " ".join(f"{word} {day}" for word, day in ends if day)
 
     @property
     def active(self) -> bool:

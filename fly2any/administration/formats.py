@@ -18,6 +18,7 @@ from fly2any.postgres.values import Beyond, Unreadable
 
 NOTHING = SafeString('<span class="nothing" aria-label="empty">–</span>')
 LONGEST_CELL = 80  # Characters of a text in a list.
+NEVER_CUT = 20  # Characters of a text that every column is wide enough for.
 LONGEST_TEXT = 20_000  # Characters of a text on a page of its own.
 MOST_ITEMS = 300  # Of a JSON value, in all; the rest is counted.
 LONGEST_LEAF = 2_000
@@ -65,19 +66,21 @@ def epoch(*, unit: float) -> Show:
     return show
 
 
+def amount(value: float, currency: str | None = None) -> str:
+    """Show an amount of money with two decimals, and with its currency where that is known."""
+    if not math.isfinite(value):
+        return str(value)
+    unit = f"\u00a0{currency}" if currency else ""
+    return format_html('<span class="number">{}{}</span>', f"{value:,.2f}", unit)
+
+
 def money(currency: str = "currency") -> Show:
     """Return how a price is shown, in the currency that another field of the row names."""
-
-    def show(value, row):
-        if not math.isfinite(value):
-            return str(value)
-        return format_html('<span class="number">{}</span>\u00a0{}', f"{value:,.2f}", getattr(row, currency, None) or "")
-
-    return show
+    return lambda value, row: amount(value, getattr(row, currency, None))
 
 
 def with_unit(unit: str) -> Show:
-    return lambda value, row: format_html('<span class="number">{}</span>\u00a0{}', f"{value:,}", unit)
+    return lambda value, row: format_html('<span class="number">{}\u00a0{}</span>', f"{value:,}", unit)
 
 
 def number(value: float, row: Any = None) -> str:
@@ -85,8 +88,23 @@ def number(value: float, row: Any = None) -> str:
 
 
 def cell(value: Any, row: Any = None) -> str:
-    """Show a text in a list: its beginning."""
-    return format_html("<bdi>{}</bdi>", beginning(value))
+    """Show a text in a list, in one line: an e-mail address cut in its middle, any other text at its end.
+
+    The style sheet cuts what is wider than its column; the whole remains in the page, to select and as a title.
+    """
+    text = beginning(value)
+    name, at, domain = text.partition("@")
+    if at and domain and " " not in text:
+        html = '<bdi class="email" title="{0}"><span class="cut">{1}</span><span class="cut">@{2}</span></bdi>'
+        return format_html(html, text, name, domain)
+    if len(text) <= NEVER_CUT:
+        return format_html("<bdi>{}</bdi>", text)
+    return format_html('<bdi class="cut" title="{0}">{0}</bdi>', text)
+
+
+def identifier(value: Any, row: Any = None) -> str:
+    """Show an id in a list: its beginning, with the whole to select and as a title."""
+    return format_html('<bdi class="cut id" title="{0}">{0}</bdi>', beginning(value))
 
 
 def beginning(value: Any) -> str:

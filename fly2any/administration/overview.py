@@ -14,7 +14,7 @@ from django.contrib.admin.utils import label_for_field, quote
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 
 from .counts import Count, bounded
 from .formats import beginning
@@ -63,6 +63,14 @@ class Event:
 def page_of_row(row: models.Model, name: str = "change") -> str:
     """Return the address of a page of `row` in the admin; raise NoReverseMatch where there is none."""
     return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_{name}", args=[quote(row.pk)])
+
+
+def best_page(row: models.Model) -> str:
+    """Return the address of the overview of `row`, or of its page where it has none; raise NoReverseMatch without either."""
+    try:
+        return page_of_row(row, "overview")
+    except NoReverseMatch:
+        return page_of_row(row)
 
 
 def _list_of(model: type[models.Model]) -> str:

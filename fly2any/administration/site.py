@@ -23,6 +23,7 @@ from fly2any.database.health.topics import TOPICS
 from fly2any.database.report.collect import collect
 from fly2any.database.report.waivers import Waiver, read_waivers
 from fly2any.database.retention.rules import switched_on
+from fly2any.database.schema.contract import PHASE7_APPS
 
 from .backends import in_turn, remember_device, signing_out, take_turn, verify
 from .dashboard import read_backups, read_tables, read_tiles, read_verification
@@ -31,6 +32,8 @@ from .filters import BadParameter
 from .forms import WritesPassword
 from .refusals import in_one_sentence, is_refusal
 from .second_factor import Enrol, Leave, RecoveryCodes, Verify
+
+PLACES = {app: place for place, app in enumerate(PHASE7_APPS)}
 
 
 class SignInForm(AdminAuthenticationForm):
@@ -81,6 +84,11 @@ class AdminSite(admin.AdminSite):
     index_title = "Data"
     site_url = None  # The site is not here.
     login_form = SignInForm
+
+    def get_app_list(self, request, app_label=None):
+        """Return the groups in one order everywhere: those of the data in the order of the apps, then those of the admin."""
+        apps = super().get_app_list(request, app_label)
+        return sorted(apps, key=lambda app: PLACES.get(app["app_label"], len(PLACES)))
 
     @method_decorator(require_safe)
     def index(self, request, extra_context=None):

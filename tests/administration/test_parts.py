@@ -224,7 +224,13 @@ def test_values_are_shown_for_people():
     assert formats.when(MOMENT).startswith('<time datetime="2026-05-01T00:00:00+00:00" title="2026-05-01 00:00:00 UTC">')
     assert "2026-05-01 00:00:00 UTC" in formats.epoch(unit=0.001)(1_777_593_600_000, None)
     assert formats.epoch(unit=1)(2**62, None) == f"{2**62:,}"
-    assert formats.money()(1234.5, Notification()) == '<span class="number">1,234.50</span>\xa0'
+    assert formats.money()(1234.5, Notification()) == '<span class="number">1,234.50</span>'
+    assert formats.money()(1234.5, PriceAlert(currency="USD")) == '<span class="number">1,234.50\xa0USD</span>'
+    assert formats.cell("Short") == "<bdi>Short</bdi>"
+    assert formats.cell("ana@example.com") == (
+        '<bdi class="email" title="ana@example.com"><span class="cut">ana</span><span class="cut">@example.com</span></bdi>'
+    )
+    assert formats.identifier("a<b") == '<bdi class="cut id" title="a&lt;b">a&lt;b</bdi>'
     assert formats.fingerprint("a") != formats.fingerprint("b")
     assert len(formats.fingerprint("a")) == 8
     assert formats.tree({"startedAt": 1_777_593_600_000}).count("2026-05-01 00:00:00 UTC") == 1
@@ -253,6 +259,10 @@ def test_a_range_of_time_is_a_preset_or_days_and_anything_else_is_a_sentence(mem
     until = f"{now - timedelta(days=10):%Y-%m-%d}"
     assert ids(timestamp__until=until) == ["d20", "d200"]
     assert ids(timestamp__from=f"{now - timedelta(days=100):%Y-%m-%d}", timestamp__until=until) == ["d20"]
+    # Both days belong to the range; a moment ends it.
+    second, twentieth = (f"{now - timedelta(days=days):%Y-%m-%d}" for days in (2, 20))
+    assert ids(timestamp__from=twentieth, timestamp__until=second) == ["d2", "d20"]
+    assert ids(timestamp__from=twentieth, timestamp__until=f"{second}T00:00:00Z") == ["d20"]
     for bad in ("yesterday", "2026-13-01"):
         said = client.get(address(LoginHistory), {"timestamp__from": bad}, follow=True).content.decode()
         assert "is no day: write it as" in said

@@ -29,8 +29,8 @@ def test_staff_sign_in_by_email_and_browse(browser, live_server, monkeypatch):
     follow(page, "[type=submit]")
     assert page.text_content("#site-name").strip() == "Fly2Any database"
     assert page.locator("#content .groups h2").all_text_contents() == [
-        "Accounts", "Administration", "AI consultant", "Authentication and Authorization", "Engagement",
-        "Second factor: apps", "Second factor: passkeys", "Travel",
+        "Accounts", "Travel", "Engagement", "AI consultant",
+        "Administration", "Authentication and Authorization", "Second factor: apps", "Second factor: passkeys",
     ]  # fmt: skip
 
     follow(page, "#content .rows >> text=Notifications")

@@ -2,7 +2,7 @@ from datetime import datetime
 
 from django import template
 
-from fly2any.administration.formats import NOTHING, when
+from fly2any.administration.formats import NOTHING, amount, when
 
 register = template.Library()
 
@@ -20,6 +20,20 @@ def contents(field):
 def figure(value):
     """Return a number with commas between its thousands."""
     return f"{value:,}"
+
+
+@register.filter
+def money(value, currency):
+    """Return an amount of money as every page shows it."""
+    return amount(value, currency)
+
+
+@register.filter
+def header_class(header, cl):
+    """Return the classes of the header of a list's column, with that of numbers where the column is one of them."""
+    names = header.get("class_attrib", "").removeprefix(' class="').removesuffix('"').split()
+    numbers = {f"column-{name}" for name in cl.model_admin.numeric_columns}
+    return " ".join([*names, *(["numbers"] if numbers & {*names} else [])])
 
 
 @register.filter

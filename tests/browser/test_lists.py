@@ -1,0 +1,107 @@
+"""Every list of the admin in a real Chromium, measured: what fits, what is cut, and what wraps."""
+
+import pytest
+from django.conf import settings
+from django.contrib import admin
+from django.db import connection
+from django.test import Client
+from django.urls import reverse
+
+from accounts.models import User
+from fly2any.administration.models import Access
+from fly2any.database.seed import seed
+from tests.database.test_dbseed import DAY
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LONG = "a-person-with-a-rather-long-address.and-two-names"
+# What is wrong with a list: cells that are cut without a sign, or that wrap; a table that scrolls without a sign.
+FAULTS = """() => {
+    const list = document.querySelector('.results'), found = [], style = element => getComputedStyle(element);
+    const scrolls = list.scrollWidth > list.clientWidth;
+    for (const element of list.querySelectorAll('th, td, th *, td *')) {
+        const hides = style(element).overflowX !== 'visible' && style(element).display !== 'inline';
+        const said = style(element).textOverflow === 'ellipsis' && element.closest('[title]');
+        if (hides && element.scrollWidth > element.clientWidth + 1 && !said) found.push('cut: ' + element.outerHTML);
+        if (element.matches('time, .number, .cut, .chip') && element.getClientRects().length > 1) found.push('wraps: ' + element.outerHTML);
+    }
+    for (const row of list.querySelectorAll('tr'))
+        if (row.getBoundingClientRect().height > 44) found.push('more than a line: ' + row.outerHTML);
+    const first = list.querySelector('tbody tr > :not(.action-checkbox)');
+    if (style(first).position !== 'sticky' || style(first).backgroundColor === 'rgba(0, 0, 0, 0)') found.push('first column is not pinned');
+    if (style(list.querySelector('thead th')).position !== 'sticky') found.push('header is not pinned');
+    if (scrolls && !style(list).backgroundImage.includes('gradient')) found.push('scrolls without a sign');
+    if (innerWidth >= 1440 && scrolls) found.push(`does not fit: ${list.scrollWidth} of ${list.clientWidth} px`);
+    if (document.documentElement.scrollWidth > innerWidth) found.push('the page scrolls sideways');
+    for (const number of list.querySelectorAll('td > .number'))
+        if (style(number.parentElement).textAlign !== 'right') found.push('not on the right: ' + number.outerHTML);
+    return found;
+}"""
+
+
+@pytest.fixture
+def page(browser, live_server):
+    seed(connection, users=80, seed=1, until=DAY)
+    for number, user in enumerate(User.objects.order_by("pk")[:40]):
+        User.objects.filter(pk=user.pk).update(email=f"{LONG}{number}@travel.a-rather-long-domain.example", name=LONG)
+    Access.objects.create(
+        staff_id="s", staff_email=f"{LONG}@example.com", action="opened", table="ai_conversations", person_id="p" * 25
+    )
+    client = Client()
+    client.force_login(User.objects.create_superuser("staff@demo.fly2any.example"))
+    context = browser.new_context(base_url=live_server.url)
+    context.add_cookies(
+        [
+            {
+                "name": settings.SESSION_COOKIE_NAME,
+                "value": client.cookies[settings.SESSION_COOKIE_NAME].value,
+                "url": live_server.url,
+            }
+        ]
+    )
+    return context.new_page()
+
+
+@pytest.mark.slow
+def test_every_list_fits_and_cuts_nothing_without_a_sign(page):
+    models = [model for model in admin.site._registry if model._base_manager.exists()]
+    assert len(models) >= 20
+    for width in (1440, 1024, 375):
+        page.set_viewport_size({"width": width, "height": 900})
+        for model in models:
+            page.goto(reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"))
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                assert page.evaluate(FAULTS) == [], (model._meta.label, width, scheme)
+
+
+@pytest.mark.slow
+def test_filters_are_a_bar_above_the_list_with_what_is_chosen_as_chips(page):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto("/admin/engagement/notification/?type=promotion&created_at__from=2026-04-01&created_at__until=2026-04-20")
+    assert page.locator("#changelist-filter").bounding_box()["y"] < page.locator("#result_list").bounding_box()["y"]
+    assert page.locator("#filters-open").is_visible() is False
+    chips = page.locator(".filter-chips .chip")
+    assert [" ".join(text.split()) for text in chips.all_text_contents()] == [
+        "Created at: from 2026-04-01 to 2026-04-20 ✕(remove)",
+        "Type: Promotion ✕(remove)",
+    ]
+    with page.expect_navigation():
+        chips.first.click()
+    assert page.url.endswith("/admin/engagement/notification/?type=promotion")
+
+    page.set_viewport_size({"width": 1000, "height": 900})
+    assert page.locator("#changelist-filter").is_visible() is False
+    page.locator("label[for=filters-open]").click()
+    assert page.locator("#changelist-filter").is_visible() is True
+
+
+@pytest.mark.slow
+def test_the_navigation_folds_and_remembers_it(page):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto("/admin/travel/pricealert/")
+    wide = page.locator(".results").bounding_box()["width"]
+    page.click("#toggle-nav-sidebar")
+    page.wait_for_function("width => document.querySelector('.results').clientWidth > width + 150", arg=wide)
+    page.goto("/admin/accounts/user/")
+
+    assert page.locator("#nav-sidebar").is_visible() is False
