@@ -55,6 +55,7 @@ CODES = frozenset(
         "foreign_key.different",
         "foreign_key.weaker",
         "foreign_key.extra",
+        "foreign_key.restricts",
         "migrations.unknown",
         "migrations.unrecorded",
         "migrations.out_of_order",

@@ -224,7 +224,7 @@ def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
     yield Mutation(
         f"{table.name}: kept by a key of another table",
         f"CREATE TABLE theirs (ours {type_} REFERENCES {t} ON DELETE RESTRICT)",
-        frozenset([("foreign_key.extra", "theirs.theirs_ours_fkey")]),
+        frozenset([("foreign_key.restricts", "theirs.theirs_ours_fkey")]),
     )
     yield Mutation(
         f"{table.name}: the same, said otherwise",

@@ -7,7 +7,7 @@ import pytest
 
 from fly2any.database.findings import Finding, Severity
 from fly2any.database.report.collect import collect
-from fly2any.database.report.waivers import Waiver
+from fly2any.database.report.waivers import Waiver, read_waivers
 from fly2any.database.verification import verify
 from tests.conftest import django, manage
 from tests.database.driven import TOKEN
@@ -116,3 +116,23 @@ def test_a_release_is_not_stopped_by_what_it_cannot_mend(migrated, release):
     severity = {finding.code: finding.severity for finding in report.findings}
     assert (severity["security.role"], severity["index.missing"]) == ("note" if release else "warning", "error")
     assert report.exit_code == 4
+
+
+@pytest.mark.parametrize("release", [False, True])
+def test_a_key_of_the_sites_own_table_may_be_waived_and_stops_no_deploy(migrated, tmp_path, release):
+    migrated.execute("CREATE TABLE trips (id int PRIMARY KEY, person text REFERENCES users ON DELETE RESTRICT)")
+    path = tmp_path / "waivers.toml"
+    path.write_text(
+        '[[waiver]]\ncode = "foreign_key.restricts"\nwhere = "trips.trips_person_fkey"\nowner = "a"\nuntil = 2999-01-01\nreason = "b"\n'
+    )
+
+    with django(migrated) as connection:
+        verified = verify(connection)
+        report = collect(connection, verification=verified, release=release)
+        waived = collect(connection, verification=verified, waivers=read_waivers(path))
+
+    [(code, severity)] = [(finding.code, finding.severity) for finding in report.findings]
+    assert (code, severity, report.exit_code) == (
+        ("foreign_key.restricts", "note", 0) if release else ("foreign_key.restricts", "warning", 4)
+    )
+    assert ([one.code for one, _ in waived.waived], waived.exit_code) == (["foreign_key.restricts"], 0)

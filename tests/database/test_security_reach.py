@@ -30,60 +30,75 @@ def stranger(migrated):
 
 
 WEAKNESSES = {
-    "database": ("ALTER DATABASE {db} SET session_replication_role = replica", "error", "replication_role", "DATABASE {db}"),
-    "role": ("ALTER ROLE {role} SET session_replication_role = 'local'", "error", "replication_role", "ROLE {role}"),
+    "database": (
+        "ALTER DATABASE {db} SET session_replication_role = replica",
+        "error",
+        "security.replication_role",
+        "DATABASE {db}",
+    ),
+    "role": ("ALTER ROLE {role} SET session_replication_role = 'local'", "error", "security.replication_role", "ROLE {role}"),
     "role in database": (
         "ALTER ROLE {role} IN DATABASE {db} SET session_replication_role = replica",
-        *("error", "replication_role", "ROLE {role} IN DATABASE {db}"),
+        *("error", "security.replication_role", "ROLE {role} IN DATABASE {db}"),
     ),
     "definer": (
         "CREATE FUNCTION f() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT password FROM public.users LIMIT 1'",
-        *("warning", "definer", "public.f()"),
+        *("warning", "security.definer", "public.f()"),
     ),
     "definer, parsed body": (
         "CREATE FUNCTION f(t text) RETURNS text LANGUAGE sql SECURITY DEFINER RETURN (SELECT password FROM users WHERE email = t)",
-        *("warning", "definer", "public.f(text)"),
+        *("warning", "security.definer", "public.f(text)"),
     ),
-    "view": ("CREATE VIEW v AS SELECT password FROM users; GRANT SELECT ON v TO {role}", "warning", "view", "public.v"),
-    "whole row": ("CREATE VIEW v AS SELECT u FROM users AS u; GRANT SELECT ON v TO {role}", "warning", "view", "public.v"),
+    "view": (
+        "CREATE VIEW v AS SELECT password FROM users; GRANT SELECT ON v TO {role}",
+        "warning",
+        "security.view",
+        "public.v",
+    ),
+    "whole row": (
+        "CREATE VIEW v AS SELECT u FROM users AS u; GRANT SELECT ON v TO {role}",
+        "warning",
+        "security.view",
+        "public.v",
+    ),
     "view of a view": (
         "CREATE VIEW inner_view AS SELECT password AS p FROM users; CREATE VIEW v AS SELECT p FROM inner_view; GRANT SELECT ON v TO {role}",
-        *("warning", "view", "public.v"),
+        *("warning", "security.view", "public.v"),
     ),
     "materialized view": (
         "CREATE MATERIALIZED VIEW v AS SELECT access_token FROM accounts; GRANT SELECT ON v TO PUBLIC",
-        *("warning", "view", "public.v"),
+        *("warning", "security.view", "public.v"),
     ),
-    "column": ("GRANT SELECT (password), UPDATE (password) ON users TO {role}", "warning", "column", "users.password"),
-    "owner": ("ALTER TABLE accounts OWNER TO {role}", "error", "owner", "accounts"),
+    "column": ("GRANT SELECT (password), UPDATE (password) ON users TO {role}", "warning", "security.column", "users.password"),
+    "owner": ("ALTER TABLE accounts OWNER TO {role}", "error", "security.owner", "accounts"),
     "event trigger": (
         "CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; ALTER FUNCTION f() OWNER TO {role};"
         " CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f()",
-        *("warning", "event_trigger", "e"),
+        *("warning", "security.event_trigger", "e"),
     ),
     "superuser's event trigger": (
         "CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
         " CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f()",
-        *("note", "event_trigger", "e"),
+        *("note", "security.event_trigger", "e"),
     ),
-    "publication": ("CREATE PUBLICATION p FOR ALL TABLES", "warning", "publication", "p"),
-    "child": ("CREATE TABLE child () INHERITS (users)", "warning", "child", "public.child"),
+    "publication": ("CREATE PUBLICATION p FOR ALL TABLES", "warning", "security.publication", "p"),
+    "child": ("CREATE TABLE child () INHERITS (users)", "warning", "security.child", "public.child"),
     "default privileges": (
         "ALTER DEFAULT PRIVILEGES FOR ROLE {role} IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC",
-        *("warning", "default_privileges", "{role}"),
+        *("warning", "security.default_privileges", "{role}"),
     ),
-    "create": ("GRANT CREATE ON SCHEMA public TO {role}", "warning", "create", "SCHEMA public"),
+    "create": ("GRANT CREATE ON SCHEMA public TO {role}", "warning", "security.create", "SCHEMA public"),
     "trigger": (
         "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
         " CREATE TRIGGER t BEFORE UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION f()",
-        *("note", "trigger", "sessions.t"),
+        *("note", "security.trigger", "sessions.t"),
     ),
 }
 BY_HAND = {
-    "owner": "ALTER TABLE accounts OWNER TO postgres",
-    "event_trigger": "DROP EVENT TRIGGER e",
-    "publication": "DROP PUBLICATION p",
-    "trigger": "DROP TRIGGER t ON sessions",
+    "security.owner": "ALTER TABLE accounts OWNER TO postgres",
+    "security.event_trigger": "DROP EVENT TRIGGER e",
+    "security.publication": "DROP PUBLICATION p",
+    "security.trigger": "DROP TRIGGER t ON sessions",
 }
 
 
@@ -105,9 +120,7 @@ def test_a_weakness_is_found_and_gone_after_its_cure(migrated, stranger, made):
         migrated.execute(one.cure if one.is_sql else BY_HAND[code])
     after, _ = asked(migrated)
 
-    assert [(str(one.severity), one.code, one.where) for one in findings] == [
-        (severity, f"security.{code}", where.format(**names))
-    ]
+    assert [(str(one.severity), one.code, one.where) for one in findings] == [(severity, code, where.format(**names))]
     assert after == []
 
 

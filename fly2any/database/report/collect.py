@@ -13,8 +13,8 @@ from ..health.examine import Question, Topic, examine
 from ..verification import Verification
 from .waivers import Waiver, waive
 
-# What a deploy cannot fix, or fixes itself: with `release` it is a note.
-NOT_OF_A_RELEASE = ("server.", "backup.", "security.")
+# What a deploy cannot fix, or fixes itself, and the keys of the site's own tables: with `release` it is a note.
+NOT_OF_A_RELEASE = ("server.", "backup.", "security.", "foreign_key.restricts")
 
 
 @dataclass(frozen=True, slots=True)

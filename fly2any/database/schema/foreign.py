@@ -98,7 +98,7 @@ class _Obstacles:
             without = re.sub(r" ON DELETE (RESTRICT|NO ACTION)", "", definition)
             kept = re.sub(r"^(FOREIGN KEY \(.*?\) REFERENCES .*?\(.*?\))", r"\1 ON DELETE CASCADE", without)
             cure = f"ALTER TABLE {place} DROP CONSTRAINT {quote(name)}, ADD CONSTRAINT {quote(name)} {kept};"
-            yield Finding(Severity.WARNING, "foreign_key.extra", f"{bare}.{name}", message, f"{AGREE}{cure}")
+            yield Finding(Severity.WARNING, "foreign_key.restricts", f"{bare}.{name}", message, f"{AGREE}{cure}")
         for name in table.triggers:
             message = (
                 f"Trigger or rule {name} of {table.name} is unmanaged and was not tried; it may change or refuse what we write."
