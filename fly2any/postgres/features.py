@@ -30,6 +30,10 @@ DIFFERENCES = {
     "Each connection has a wrapper for what a pooler does with its search path.": {
         "backends.base.test_base.ExecuteWrapperTests.test_wrapper_connection_specific",
     },
+    "dbshell asks the server whether a pooler shares its connection.": {
+        "dbshell.test_postgresql.PostgreSqlDbshellCommandTestCase.test_sigint_handler",
+        "dbshell.tests.DbshellCommandTestCase.test_command_missing",
+    },
 }
 
 
