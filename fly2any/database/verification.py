@@ -11,8 +11,9 @@ from .clock import Clock, read_clock
 from .findings import Finding, Severity
 from .leftovers import read_leftovers
 from .migration import journal
+from .migration.activity import HOLDER_SQL, Activity, read_activity
 from .migration.journal import Run, read_runs
-from .migration.lock import HOLDER_SQL, MIGRATION_LOCK, Activity, read_activity
+from .migration.lock import MIGRATION_LOCK
 from .migration.prisma import PrismaMigration, read_prisma
 from .migration.state import MigrationState, read_migrations, unrecorded, unrecorded_findings
 from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog

@@ -62,7 +62,10 @@ def test_the_page_of_the_database_is_for_those_who_run_it(member, role, status):
         codes = {finding.code for finding in page.context["report"].findings}
         assert {"index.missing", "indexes.redundant"} <= codes
         assert "CREATE INDEX CONCURRENTLY &quot;price_alerts_active_idx&quot;" in page.content.decode()
-        assert [[topic.trouble for topic in asked] for _, asked in page.context["topics"]] == [[""] * len(TOPICS), [""] * len(SECURITY)]
+        assert [[topic.trouble for topic in asked] for _, asked in page.context["topics"]] == [
+            [""] * len(TOPICS),
+            [""] * len(SECURITY),
+        ]
 
 
 @pytest.mark.parametrize("role", ["Support", "Operations", "Administrators"])

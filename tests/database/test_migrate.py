@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
-from fly2any.database.migration.lock import MIGRATION_LOCK, without_literals
+from fly2any.database.migration.lock import MIGRATION_LOCK
+from fly2any.database.redaction import without_literals
 from fly2any.database.schema.contract import load
 from tests.conftest import PROJECT, django, manage, recorded_migrations, start_manage
 from tests.servers import OwnServer, open_transaction, recorded, runs, wait_until

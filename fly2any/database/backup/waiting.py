@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from django.db import Error
 
-from ..migration.lock import BLOCKERS_SQL, read_activity, terminate
+from ..migration.activity import BLOCKERS_SQL, read_activity, terminate
 from ..progress import Progress
 from ..sql import catalogue
 

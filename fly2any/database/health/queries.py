@@ -11,7 +11,7 @@ from django.apps import apps
 from django.db import Error
 
 from ..findings import Finding, Severity
-from ..migration.lock import without_literals
+from ..redaction import without_literals
 from ..sql import quote, unpinned
 from ..units import share, span
 from .examine import Figure, Reader

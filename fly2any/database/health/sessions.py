@@ -7,7 +7,8 @@ from datetime import timedelta
 
 from ..errors import Refusal
 from ..findings import Finding, Severity
-from ..migration.lock import ACTIVITY, PREPARED, ROLLBACK_PREPARED, read_activity, without_literals
+from ..migration.activity import ACTIVITY, PREPARED, ROLLBACK_PREPARED, read_activity
+from ..redaction import without_literals
 from ..server import CONNECTIONS_SQL
 from ..sql import fetch_one
 from ..units import share, span

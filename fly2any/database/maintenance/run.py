@@ -20,7 +20,7 @@ from ..findings import Finding, Severity
 from ..health.examine import Topic
 from ..health.security import TOPICS as SECURITY
 from ..health.topics import TOPICS
-from ..migration.lock import LOCKED_OUT
+from ..migration.retry import LOCKED_OUT
 from ..progress import Progress
 from ..report.collect import Report, collect, serious
 from ..report.waivers import read_waivers

@@ -22,9 +22,11 @@ from ..schema.strangers import keep_strangers_out
 from ..sql import quote
 from ..units import span
 from . import journal
+from .activity import cancel_waiters, terminate
 from .blockers import Watcher, say_cancelled
-from .lock import DEADLOCK, LOCKED_OUT, MIGRATION_LOCK, advisory_lock, cancel_waiters, terminate, try_again
+from .lock import MIGRATION_LOCK, advisory_lock
 from .losses import Consent
+from .retry import DEADLOCK, LOCKED_OUT, try_again
 from .reversing import Reversal
 
 T = TypeVar("T")

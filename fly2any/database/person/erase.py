@@ -12,7 +12,7 @@ from django.db import Error, transaction
 
 from ..errors import Refusal, sqlstate
 from ..leftovers import refuse_beside_a_restore
-from ..migration.lock import try_again
+from ..migration.retry import try_again
 from ..progress import Progress
 from ..sql import time_limits
 from . import own

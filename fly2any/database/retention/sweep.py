@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import Error
 
 from ..errors import Refusal, sqlstate
-from ..migration.lock import LOCKED_OUT, try_again
+from ..migration.retry import LOCKED_OUT, try_again
 from ..progress import Progress
 from ..schema.strangers import refuse_strangers
 from ..sql import quote, time_limits

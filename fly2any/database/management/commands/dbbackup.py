@@ -1,7 +1,7 @@
 import sys
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 from django.db import connections
 
 from fly2any.database.backup import render
@@ -12,6 +12,7 @@ from fly2any.database.backup.sealing import keys_in
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.clock import read_clock, time_or_own
+from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_database
 from fly2any.database.progress import Terminal
 from fly2any.database.server import read_origin
@@ -32,9 +33,9 @@ class Command(BaseCommand):
 
     def handle(self, *, database, verify, prune, check, list, format, **options):
         if verify and list:
-            raise CommandError("--list lists, and --check NAME verifies: leave --verify out.", returncode=2)
+            raise Refusal("--list lists, and --check NAME verifies: leave --verify out.")
         if prune and not (verify or check or list):
-            raise CommandError("--prune removes nothing after a backup that was not verified: add --verify.", returncode=2)
+            raise Refusal("--prune removes nothing after a backup that was not verified: add --verify.")
         store, connection = store_at(settings.BACKUPS["location"]), connections[database]
         say = self.stdout.write if format == "text" else lambda text: None
         kept = backups(store) if list else None

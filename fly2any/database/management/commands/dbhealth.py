@@ -1,10 +1,11 @@
 import sys
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 from django.db import connections
 
 from fly2any.database.backup.inventory import read_newest
+from fly2any.database.errors import Refusal
 from fly2any.database.health.sessions import end
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.management.arguments import add_database
@@ -28,7 +29,7 @@ class Command(BaseCommand):
 
     def handle(self, *, topics, database, format, terminate: int, yes, **options):
         if unknown := [name for name in topics if name not in TOPICS]:
-            raise CommandError(f"There is no topic {unknown[0]}: there are {', '.join(TOPICS)}.", returncode=2)
+            raise Refusal(f"There is no topic {unknown[0]}: there are {', '.join(TOPICS)}.")
         if terminate is not None:
             self.stdout.write(end(connections[database], terminate, really=yes))
             return

@@ -1,0 +1,90 @@
+"""What sessions do: who holds an advisory lock, who waits for it, and who blocks whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from ..redaction import without_literals
+from ..sql import fetch_all
+
+PREPARED = "a prepared transaction, which `SELECT gid, prepared, owner FROM pg_prepared_xacts` names"
+ROLLBACK_PREPARED = "ROLLBACK PREPARED '…' with its gid, or COMMIT PREPARED, as its owner decides."
+
+ACTIVITY = """
+    COALESCE(a.pid, 0) AS pid, a.application_name AS application, a.usename AS role, a.state,
+    now() - COALESCE(CASE WHEN a.state LIKE 'idle in%%' THEN a.state_change END, a.xact_start, a.backend_start) AS age,
+    NULLIF(left(a.query, 500), '<insufficient privilege>') AS query
+"""
+
+ON_LOCK = """
+    FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+      AND l.classid = 0::oid AND l.objid = %(lock)s::oid AND l.objsubid = 1::smallint
+"""
+
+HOLDER_SQL = f"""
+    SELECT {ACTIVITY}
+    {ON_LOCK} AND l.granted
+    ORDER BY a.pid
+"""
+
+# Prisma's CLI gives up after 10 s, but its backend goes on to wait inside pg_advisory_lock.
+CANCEL_WAITERS_SQL = f"""
+    SELECT CASE WHEN (pg_catalog.pg_has_role(a.usesysid, 'USAGE') OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))
+                     AND (SELECT pg_catalog.bool_or(rolsuper AND rolname = current_user) OR NOT pg_catalog.bool_or(rolsuper AND oid = a.usesysid)
+                          FROM pg_catalog.pg_roles)
+                THEN pg_catalog.pg_cancel_backend(a.pid) ELSE false END,
+           {ACTIVITY}
+    {ON_LOCK} AND NOT l.granted AND (%(blocked)s::integer IS NULL OR a.pid = ANY (pg_catalog.pg_blocking_pids(%(blocked)s)))
+    ORDER BY a.pid
+"""
+
+# A prepared transaction has no session: its number is 0.
+BLOCKERS_SQL = f"""
+    SELECT DISTINCT ON (blocking.pid) {ACTIVITY}
+    FROM unnest(pg_catalog.pg_blocking_pids(%(pid)s)) AS blocking (pid) LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid)
+    WHERE a.pid IS NOT NULL OR blocking.pid = 0
+    ORDER BY blocking.pid
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What a session does; `age` is that of its state, its transaction or itself; None where this role may not see it."""
+
+    pid: int
+    application: str | None
+    role: str | None
+    state: str | None
+    age: timedelta | None
+    query: str | None
+
+    def __str__(self) -> str:
+        if not self.pid:
+            return PREPARED
+        words = [self.application or "no application name", f"role {self.role}"]
+        if self.state and self.age is not None:
+            words.append(f"{self.state} for {self.age.total_seconds():.0f} s")
+        query = without_literals(self.query or "")
+        return f"pid {self.pid} ({', '.join(words)}{': ' + query if query else ''})"
+
+
+def read_activity(connection, statement: str, **parameters) -> tuple[Activity, ...]:
+    """Return the sessions that HOLDER_SQL or BLOCKERS_SQL lists."""
+    return tuple(Activity(*row) for row in fetch_all(connection, statement, parameters))
+
+
+def cancel_waiters(cursor, lock: int, *, blocked: int | None = None) -> tuple[tuple[Activity, ...], tuple[Activity, ...]]:
+    """Cancel the statements that wait for the advisory lock `lock`; return those cancelled, and those this role may not cancel.
+
+    `blocked`: only those that the session of this process id waits for.
+    """
+    cursor.execute(CANCEL_WAITERS_SQL, {"lock": lock, "blocked": blocked})
+    waiting = [(cancelled, Activity(*row)) for cancelled, *row in cursor.fetchall()]
+    return tuple(one for cancelled, one in waiting if cancelled), tuple(one for cancelled, one in waiting if not cancelled)
+
+
+def terminate(pid: int) -> str:
+    """Return the command that ends the session `pid`, 0 for a prepared transaction, for psql or `manage.py dbshell`."""
+    return f"SELECT pg_terminate_backend({pid});" if pid else ROLLBACK_PREPARED

@@ -1,0 +1,43 @@
+"""Trying again what a lock kept from running."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from django.conf import settings
+from django.db import OperationalError
+
+from ..errors import sqlstate
+
+T = TypeVar("T")
+
+DEADLOCK = "40P01"
+LOCKED_OUT = ("55P03", DEADLOCK)  # lock_not_available, deadlock_detected: the statement had no effect.
+
+
+def try_again(action: Callable[[], T], *, patience: float, again: Callable[[OperationalError, float], None]) -> T:
+    """Return what `action` returns, running it again, after ever longer pauses, while it is locked out.
+
+    `action` must undo what it did when it raises. `again` is told the error and the coming pause in seconds. Raises the last
+    error once `patience` seconds are over.
+    """
+    begun = time.monotonic()
+    timeout = settings.LOCK_TIMEOUT / 1000
+    pause = timeout / 4
+    while True:
+        tried = time.monotonic()
+        try:
+            return action()
+        except OperationalError as error:
+            now = time.monotonic()
+            left = begun + patience - now
+            if sqlstate(error) not in LOCKED_OUT or left <= 0:
+                raise
+            # Others get at least as long as they waited behind this try.
+            wait = min(max(random.uniform(pause / 2, pause), random.uniform(1, 1.2) * min(now - tried, timeout)), left)
+            again(error, wait)
+        time.sleep(wait)
+        pause = min(pause * 2, 3 * timeout)

@@ -1,0 +1,25 @@
+"""Queries as they may be shown: without what may be anybody's data."""
+
+from __future__ import annotations
+
+import re
+
+# Literals and comments, also those that are cut off.
+QUOTED = re.compile(
+    r"(?<![\w$])[eE]'(?:[^'\\]|\\.|'')*(?:'|$)|'(?:[^']|'')*(?:'|$)|\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|$)|--[^\n]*|/\*.*$|\"[^\"]*(?:\"|$)",
+    re.S,
+)
+
+NUMBER = re.compile(r"(?<![\w$])\d{4,}(?:\.\d+)?")  # A telephone's, perhaps.
+
+
+def without_literals(query: str) -> str:
+    """Return the beginning of a query, in one line, without what stands in quotes: it may be anybody's data."""
+    query = " ".join(QUOTED.sub(_shown, query).split())
+    query = NUMBER.sub("…", query)
+    return query if len(query) <= 100 else f"{query[:99]}…"
+
+
+def _shown(match: re.Match[str]) -> str:
+    # A comment may hold another: it ends what is shown.
+    return {'"': match[0], "-": " ", "/": " "}.get(match[0][0], "'…'")
