@@ -29,11 +29,11 @@ from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Topic
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.migration.state import read_migrations
-from fly2any.database.report.collect import Report, collect
+from fly2any.database.report.collect import Report, collect, verify_or_say
 from fly2any.database.report.waivers import known_waivers
 from fly2any.database.server import read_home
 from fly2any.database.sql import time_limits
-from fly2any.database.verification import Verification, verify
+from fly2any.database.verification import Verification
 from fly2any.postgres.patience import at_most
 
 READY = 2_000  # Milliseconds for each statement.
@@ -223,7 +223,15 @@ def of_backups(backups: Newest) -> Iterator[GaugeMetricFamily]:
 
 def read_report(connection) -> Report:
     """Return what dbstatus and dbhealth say, backups as they are known to the pages of the admin."""
-    return collect(connection, verification=verify(connection), backups=read_backups(), health=TOPICS, waivers=known_waivers())
+    verification, found = verify_or_say(connection)
+    return collect(
+        connection,
+        verification=verification,
+        backups=read_backups(),
+        health=TOPICS,
+        found=found,
+        waivers=known_waivers(),
+    )
 
 
 def _findings(findings: Iterable[Finding]) -> GaugeMetricFamily:

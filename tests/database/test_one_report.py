@@ -11,6 +11,7 @@ from fly2any.database.report.waivers import Waiver, read_waivers
 from fly2any.database.verification import verify
 from tests.conftest import django, manage
 from tests.database.driven import TOKEN
+from tests.servers import open_transaction
 
 WAIVERS = """
 [[waiver]]
@@ -136,3 +137,14 @@ def test_a_key_of_the_sites_own_table_may_be_waived_and_stops_no_deploy(migrated
         ("foreign_key.restricts", "note", 0) if release else ("foreign_key.restricts", "warning", 4)
     )
     assert ([one.code for one, _ in waived.waived], waived.exit_code) == (["foreign_key.restricts"], 0)
+
+
+def test_a_table_that_is_locked_keeps_nobody_from_the_rest_of_the_report(migrated):
+    with open_transaction(migrated, "LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE"):
+        asked = manage("dbhealth", "--format", "json", url=migrated.url)
+        status = manage("dbstatus", url=migrated.url)
+
+    report = json.loads(asked.stdout)
+    assert ["health.not_asked", "schema"] in [[one["code"], one["where"]] for one in report["findings"]]
+    assert "transactions" in [topic["name"] for topic in report["topics"]]
+    assert (asked.returncode, status.returncode, status.stderr.startswith("Another transaction held a lock")) == (4, 2, True)

@@ -22,14 +22,13 @@ from ..health.security import TOPICS as SECURITY
 from ..health.topics import TOPICS
 from ..migration.retry import LOCKED_OUT
 from ..progress import Progress
-from ..report.collect import Report, collect, serious
+from ..report.collect import Report, collect, serious, verify_or_say
 from ..report.waivers import read_waivers
 from ..retention.archive import Archives
 from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import Swept, count, sweep
 from ..server import flush_statistics, read_schema
 from ..sql import fetch_all, quote
-from ..verification import verify
 
 LONGEST = 2_147_483  # Seconds, as many milliseconds as a time-out of the server's takes.
 # Each does what the one before does, and more.
@@ -122,13 +121,14 @@ def _maintain(connection, period: str, *, seconds: float, progress: Progress) ->
     emptied = {name for one in swept if one.removed for name in (one.table, RULES[one.table].child) if name}
     found += _refresh(connection, refreshed, emptied, whole=period != "weekly", deadline=deadline, progress=progress)
     progress.show("looking", None)
+    verification, trouble = verify_or_say(connection)
     report = collect(
         connection,
-        verification=verify(connection),
+        verification=verification,
         backups=read_newest(connection),
         health={name: TOPICS[name] for name in LOOKED_AT[period]},
         security=SECURITY if period == "quarterly" else None,
-        found=found,
+        found=[*found, *trouble],
         waivers=waivers,
     )
     progress.clear()

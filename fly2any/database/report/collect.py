@@ -6,11 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from django.db import Error
+
 from ..backup.inventory import Newest
 from ..clock import read_clock
+from ..errors import explain
 from ..findings import Finding, Severity
 from ..health.examine import Question, Topic, examine
-from ..verification import Verification
+from ..verification import Verification, verify
 from .waivers import Waiver, waive
 
 # What a deploy cannot fix, or fixes itself, and the keys of the site's own tables: with `release` it is a note.
@@ -79,12 +82,28 @@ def collect(
     return Report(connection.alias, at, verification, backups, topics, guards, counting, tuple(waived))
 
 
+def verify_or_say(connection) -> tuple[Verification | None, tuple[Finding, ...]]:
+    """Return the verification, or why the schema cannot be compared now, as where a table is locked: the rest is asked all the same."""
+    connection.ensure_connection()
+    try:
+        return verify(connection), ()
+    except Error as error:
+        return None, (_not_asked("health.not_asked", "schema", explain(error) or str(error)),)
+
+
 def _of_topics(topics: Iterable[Topic], code: str) -> Iterator[Finding]:
     """Yield what topics found, and which could not be asked: without that, a report with no findings would look complete."""
     for topic in topics:
         yield from topic.findings
         if topic.trouble:
-            yield Finding(
-                Severity.WARNING, code, topic.name, f"It could not be asked: {topic.trouble}",
-                "Correct what it says, or ask as a role that may see it.",
-            )  # fmt: skip
+            yield _not_asked(code, topic.name, topic.trouble)
+
+
+def _not_asked(code: str, where: str, why: str) -> Finding:
+    return Finding(
+        Severity.WARNING,
+        code,
+        where,
+        f"It could not be asked: {why}",
+        "Correct what it says, or ask as a role that may see it.",
+    )

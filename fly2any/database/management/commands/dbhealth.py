@@ -9,11 +9,10 @@ from fly2any.database.errors import Refusal
 from fly2any.database.health.sessions import end
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.management.arguments import add_database
-from fly2any.database.report.collect import collect
+from fly2any.database.report.collect import collect, verify_or_say
 from fly2any.database.report.data import health_as_json
 from fly2any.database.report.text import health_as_text
 from fly2any.database.report.waivers import read_waivers
-from fly2any.database.verification import verify
 
 
 class Command(BaseCommand):
@@ -34,10 +33,12 @@ class Command(BaseCommand):
             self.stdout.write(end(connections[database], terminate, really=yes))
             return
         connection = connections[database]
+        verification, found = (None, ()) if topics else verify_or_say(connection)
         report = collect(
             connection,
-            verification=None if topics else verify(connection),
+            verification=verification,
             backups=None if topics else read_newest(connection),
+            found=found,
             health={name: TOPICS[name] for name in topics} or TOPICS,
             waivers=read_waivers(settings.WAIVERS),
         )
