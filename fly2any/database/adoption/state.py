@@ -29,7 +29,7 @@ from .later import later_steps
 from .steps import Step, conversion, is_null, read_indexed, read_unknown, repair
 
 FIRST = FIRST_MIGRATIONS  # These are recorded, later ones are run.
-FOREIGN = ("unique.extra", "check.extra", "index.extra", "foreign_key.extra", "trigger.extra")
+FOREIGN = ("unique.extra", "check.extra", "index.extra", "foreign_key.extra", "foreign_key.restricts", "trigger.extra")
 SAMPLES = 5
 
 # What is not ours besides tables and what is on them.
