@@ -10,7 +10,7 @@ from django.db import Error
 
 from ..migration.activity import BLOCKERS_SQL, read_activity, terminate
 from ..progress import Progress
-from ..sql import catalogue
+from ..sql import fetch_all
 
 PAUSE = 2.0  # Seconds between two looks.
 # The session of the command, and those of its pg_dump.
@@ -31,9 +31,7 @@ def lock_holders_named(connection, progress: Progress) -> Iterator[None]:
         own, told = connection.copy(), set[int]()
         try:
             while not over.wait(PAUSE):
-                with catalogue(own) as cursor:
-                    cursor.execute(WAITING_SQL, [pid])
-                    waiting = [found for (found,) in cursor.fetchall()]
+                waiting = [found for (found,) in fetch_all(own, WAITING_SQL, [pid])]
                 for one in {holder for found in waiting for holder in read_activity(own, BLOCKERS_SQL, pid=found)}:
                     if one.pid not in told:
                         told.add(one.pid)

@@ -15,8 +15,7 @@ from typing import Any
 from django.db import DataError, Error
 
 from ..findings import Finding, Severity
-from ..sql import pinned, quote
-from .cures import literal
+from ..sql import literal, pinned, quote
 from .objects import Catalog, Check, Column, Index, where
 
 NOW = re.compile(r"\b(?:now|transaction_timestamp)\(\)")
