@@ -15,12 +15,14 @@ from django.db import connection, models
 from django.utils import timezone
 
 from fly2any.database.backup.inventory import Newest, read_newest
-from fly2any.database.verification import Verification, verify
+from fly2any.database.findings import Finding
+from fly2any.database.report.collect import verify_or_say
+from fly2any.database.verification import Verification
 from fly2any.postgres.values import Beyond
 
 from . import charts
 from .counts import Count, bounded, estimates, short
-from .deadlines import TooSlow, within
+from .deadlines import within
 from .indexes import time_of
 
 BACKUPS_KNOWN = 300
@@ -68,13 +70,10 @@ class Table:
     spark: str = ""
 
 
-def read_verification() -> Verification | None:
-    """Return what `dbstatus` verifies, None where the server took too long."""
-    try:
-        with within():
-            return verify(connection)
-    except TooSlow:
-        return None
+def read_verification() -> tuple[Verification | None, tuple[Finding, ...]]:
+    """Return what `dbstatus` verifies, within the deadline of a page; where it cannot be had, a finding says why."""
+    with within():
+        return verify_or_say(connection)
 
 
 def read_backups() -> Newest:

@@ -93,7 +93,10 @@ class AdminSite(admin.AdminSite):
     @method_decorator(require_safe)
     def index(self, request, extra_context=None):
         tables = self.tables_of(request, self.get_app_list(request))
-        report = collect(connection, verification=read_verification(), backups=read_backups(), waivers=self.waivers(request))
+        verification, found = read_verification()
+        report = collect(
+            connection, verification=verification, found=found, backups=read_backups(), waivers=self.waivers(request)
+        )
         extra = {"report": report, "may_see_database": self.may_see_database(request)}
         return super().index(request, {**tables, "is_first_page": True, **extra, **(extra_context or {})})
 
@@ -105,9 +108,11 @@ class AdminSite(admin.AdminSite):
         """What `dbstatus --security` and `dbhealth` say, and what retention is to do, on a page."""
         if not self.may_see_database(request):
             raise PermissionDenied
+        verification, found = read_verification()
         report = collect(
             connection,
-            verification=read_verification(),
+            verification=verification,
+            found=found,
             backups=read_backups(),
             health=TOPICS,
             security=SECURITY,

@@ -139,11 +139,22 @@ def test_a_key_of_the_sites_own_table_may_be_waived_and_stops_no_deploy(migrated
     assert ([one.code for one, _ in waived.waived], waived.exit_code) == (["foreign_key.restricts"], 0)
 
 
+OF_THE_PAGES = """
+from django.db import transaction
+from fly2any.administration.dashboard import read_verification
+with transaction.atomic():
+    verification, found = read_verification()
+    print(verification, [f"{one.code} at {one.where}" for one in found])
+"""
+
+
 def test_a_table_that_is_locked_keeps_nobody_from_the_rest_of_the_report(migrated):
     with open_transaction(migrated, "LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE"):
         asked = manage("dbhealth", "--format", "json", url=migrated.url)
         status = manage("dbstatus", url=migrated.url)
+        page = manage("shell", "-v0", "-c", OF_THE_PAGES, url=migrated.url)
 
+    assert (page.returncode, page.stdout) == (0, "None ['health.not_asked at schema']\n"), page.stderr
     report = json.loads(asked.stdout)
     assert ["health.not_asked", "schema"] in [[one["code"], one["where"]] for one in report["findings"]]
     assert "transactions" in [topic["name"] for topic in report["topics"]]
