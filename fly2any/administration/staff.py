@@ -14,6 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from fly2any.database.errors import Refusal
+from fly2any.database.leftovers import refuse_beside_a_restore
 from fly2any.database.schema.strangers import refuse_strangers
 
 from .roles import ADMINISTRATORS, OPERATIONS, SUPPORT
@@ -110,6 +111,7 @@ def _lock_administrators(connection) -> list[str]:
     """
     model = get_user_model()
     tables = [model, model.groups.through, model.user_permissions.through]
+    refuse_beside_a_restore(connection)
     refuse_strangers(connection, [table._meta.db_table for table in tables])
     locked = model._default_manager.using(connection.alias).select_for_update().order_by("pk")
     return list(locked.filter(is_staff=True, is_superuser=True, is_active=True).values_list("pk", flat=True))

@@ -28,19 +28,15 @@ GRACE = timedelta(hours=1)  # A command that works in one has moments without a 
 OLD = timedelta(days=1)
 IN_USE = "55006"
 FACTS_SQL = "SELECT pg_catalog.current_database(), pg_catalog.clock_timestamp()"
-# Comments and sessions of other databases are there for every role to see.
+# Comments and sessions of other databases are there for every role to see; any role may mark a database of its own.
 DATABASES_SQL = """
-    SELECT d.datname, pg_catalog.shobj_description(d.oid, 'pg_database'), pg_catalog.pg_get_userbyid(d.datdba) = current_user,
-           EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS s WHERE s.datid = d.oid), pg_catalog.clock_timestamp(),
-           pg_catalog.current_database()
-    FROM pg_catalog.pg_database AS d WHERE NOT d.datistemplate AND d.datname <> pg_catalog.current_database()
+    SELECT d.datname, pg_catalog.shobj_description(d.oid, 'pg_database'), r.rolname = current_user,
+           r.rolsuper OR r.rolname = current_user OR r.oid = c.datdba,
+           EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS s WHERE s.datid = d.oid), pg_catalog.clock_timestamp(), c.datname
+    FROM pg_catalog.pg_database AS d JOIN pg_catalog.pg_roles AS r ON r.oid = d.datdba
+    JOIN pg_catalog.pg_database AS c ON c.datname = pg_catalog.current_database()
+    WHERE NOT d.datistemplate AND d.oid <> c.oid
     ORDER BY d.datname COLLATE "C"
-"""
-# The databases of those who may restore this one: any role may mark a database of its own.
-TRUSTED_SQL = """
-    SELECT d.datname FROM pg_catalog.pg_database AS d JOIN pg_catalog.pg_roles AS r ON r.oid = d.datdba
-    WHERE r.rolsuper OR r.rolname = current_user
-       OR r.oid = (SELECT c.datdba FROM pg_catalog.pg_database AS c WHERE c.datname = pg_catalog.current_database())
 """
 
 
@@ -52,6 +48,7 @@ class Leftover:
     purpose: str
     made: datetime | None
     owned: bool  # by the role that asks
+    trusted: bool  # of a role that may restore `of`
     used: bool
     age: timedelta
 
@@ -113,9 +110,8 @@ def drop_left(connection, purpose: str) -> list[str]:
 
 def refuse_beside_a_restore(connection) -> None:
     """Raise Refusal while a restore is to replace the connection's database: what is written now would only be in the old one."""
-    trusted = {name for (name,) in fetch_all(connection, TRUSTED_SQL)}
     for one in _marked(connection):
-        if one.purpose == RESTORE and one.name in trusted and (one.used or one.age < GRACE):
+        if one.purpose == RESTORE and one.trusted and (one.used or one.age < GRACE):
             raise Refusal(
                 f"Nothing was changed. A restore of this database is running, into {one.name}, and will replace it: run the command"
                 f" again when it is done. If none is running: DROP DATABASE {quote(one.name)};"
@@ -124,14 +120,14 @@ def refuse_beside_a_restore(connection) -> None:
 
 def _marked(connection) -> Iterator[Leftover]:
     rows = fetch_all(connection, DATABASES_SQL)
-    for name, text, owned, used, now, current in rows:
+    for name, text, owned, trusted, used, now, current in rows:
         short = current.encode()[:30].decode(errors="ignore")
         facts = _facts(text)
         if facts.get("name") == name and facts.get("of") == current:
             made = facts["made"]
-            yield Leftover(name, facts["purpose"], made, owned, used, now - made)
+            yield Leftover(name, facts["purpose"], made, owned, trusted, used, now - made)
         elif not facts and re.fullmatch(rf"{re.escape(short)}_(restored|before)_\d{{8}}T\d{{6,12}}", name):
-            yield Leftover(name, "", None, owned, used, timedelta(0))
+            yield Leftover(name, "", None, owned, trusted, used, timedelta(0))
 
 
 def _facts(text: str | None) -> dict[str, Any]:

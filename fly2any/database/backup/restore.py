@@ -16,6 +16,7 @@ from fly2any.postgres import search_path
 from ..clock import read_clock
 from ..errors import Refusal, Unfit, explain
 from ..leftovers import BEFORE, INTO, MARK, RESTORE, comment, drop_left, mark
+from ..migration.lock import PATIENCE, wait_for_writers
 from ..migration.state import known_migrations, replaced_migrations
 from ..progress import Progress
 from ..scratch import drop
@@ -197,6 +198,8 @@ def _restore_new(
         create(connection, name)  # Raises if another client has created it meanwhile; that one is not dropped.
         with dropped_where_it_fails(connection, name, progress):
             mark(connection, name, purpose)
+            if purpose == RESTORE:
+                wait_for_writers(connection, patience=PATIENCE, say=progress.say)
             connection.close()
             _restore(connection, name, path, manifest, progress, without)
             _let_write(connection)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from django.db import Error
 
 from ..errors import Refusal
+from ..leftovers import refuse_beside_a_restore
 from ..sql import ask
 from .activity import HOLDER_SQL, read_activity, terminate
 
@@ -24,10 +25,30 @@ PATIENCE = 300  # Seconds, in all, for the migration lock, and for each lock tha
 
 @contextmanager
 def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the advisory lock `lock` inside; `say` is told each session that is found to hold it.
+    """Hold the advisory lock `lock` inside, in order to write; `say` is told each session that is found to hold it.
+
+    Raises Refusal when it is not to be had within `patience` seconds, and while a restore is to replace the database.
+    """
+    with _held(connection, lock, patience=patience, say=say):
+        refuse_beside_a_restore(connection)
+        yield
+
+
+def wait_for_writers(connection, *, patience: float, say: Callable[[str], None]) -> None:
+    """Return when no run that took a lock before a restore was marked is at work: later ones see the mark, and refuse.
+
+    Raises Refusal where one takes longer than `patience` seconds.
+    """
+    for lock in NAMES:
+        with _held(connection, lock, patience=patience, say=say):
+            pass
+
+
+@contextmanager
+def _held(connection, lock: int, *, patience: float, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold an advisory lock.
 
     It is polled: a session that waits inside pg_advisory_lock would wait for CREATE INDEX CONCURRENTLY, and that for it.
-    Raises Refusal when it is not to be had within `patience` seconds.
     """
     deadline = time.monotonic() + patience
     told: int | None = None
@@ -51,8 +72,12 @@ def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str]
 
 
 def hold(connection, lock: int) -> None:
-    """Hold the advisory lock `lock` until the transaction ends; raise Refusal where another session holds it."""
+    """Hold the advisory lock `lock` until the transaction ends, in order to write.
+
+    Raises Refusal where another session holds it, and while a restore is to replace the database.
+    """
     if not ask(connection, "SELECT pg_catalog.pg_try_advisory_xact_lock(%s)", [lock]):
         holder = next(iter(read_activity(connection, HOLDER_SQL, lock=lock)), None)
         held = f" by {holder}" if holder else ""
         raise Refusal(f"Nothing was changed. The {NAMES[lock]} lock is held{held}: run the command again when that is done.")
+    refuse_beside_a_restore(connection)

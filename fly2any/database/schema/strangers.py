@@ -16,6 +16,7 @@ from fly2any.postgres.schema import revoke_trigger
 from ..clock import server_time
 from ..errors import Refusal, sqlstate
 from ..findings import Finding, Severity
+from ..leftovers import refuse_beside_a_restore
 from ..server import read_home
 from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, quote
 from . import contract as contracts
@@ -218,13 +219,16 @@ def keep_strangers_out(connection) -> None:
 def refuse_before_writes(connection) -> None:
     """Have `connection` raise Refusal at the first statement that would run code of another role: for commands that are Django's.
 
-    So does a DELETE while this machine's clock is wrong: some delete what is old.
+    So does any that writes while a restore is to replace the database, and a DELETE while this machine's clock is wrong: some
+    delete what is old.
     """
-    asked = set()
+    asked: set[str] = set()
 
     def ask(execute, statement, parameters, many, context):
         written = WRITES.match(statement) if isinstance(statement, str) else None
         if written and (kind := written[1].upper()) not in asked:
+            if not asked:
+                refuse_beside_a_restore(connection)
             asked.add(kind)
             refuse_strangers(connection, deletes=kind in ("DELETE", "UPDATE"))
             if kind == "DELETE":

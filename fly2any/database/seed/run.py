@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, time
 
 from django.apps import apps
 
+from ..leftovers import refuse_beside_a_restore
 from ..schema.strangers import refuse_strangers
 from ..server import flush_statistics, read_schema
 from ..sql import pinned, quote
@@ -36,6 +37,7 @@ def seed(
     one transaction: after an interruption a second run adds what is missing. Raises RealUsersError, having written nothing,
     where there are real users and `among_real_users` is false.
     """
+    refuse_beside_a_restore(connection)
     refuse_strangers(connection, STATEMENTS)
     with connection.cursor() as cursor:
         cursor.execute(REAL_USERS_SQL, {"pattern": f"%{DEMO_DOMAIN}"})
