@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .clock import Clock, read_clock
 from .findings import Finding, Severity
@@ -15,19 +15,16 @@ from .migration.activity import HOLDER_SQL, Activity, read_activity
 from .migration.journal import Run, read_runs
 from .migration.lock import MIGRATION_LOCK
 from .migration.prisma import PrismaMigration, read_prisma
-from .migration.state import MigrationState, read_migrations, unrecorded, unrecorded_findings
+from .migration.state import MigrationState, Unrecorded, read_migrations, unrecorded, unrecorded_findings
 from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog
 from .schema import contract as contracts
 from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
-from .schema.drift import compare
+from .schema.drift import Comparison, compare
 from .schema.ledgers import untrusted_findings
 from .schema.live import Live
 from .schema.strangers import read_strangers
 from .server import Server, read_server
 from .sql import pinned, quote, snapshot
-
-if TYPE_CHECKING:
-    pass
 
 PHASE7_BEGINS = "accounts.0001_initial"
 RUNS = 10  # Runs of migrations that a report shows.
@@ -127,30 +124,13 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         expected = contract.expected(applied)
         pending = contracts.catalog_of(version for version in contract.versions if not version.holds(applied))
         comparison = compare(contracts.catalog_of(expected), actual, pending=pending, live=Live(connection, schema))
-    findings = [
-        *server.findings(),
-        *clock.findings(),
-        *(one.finding for one in left),
-        *migrations.findings(),
-        *untrusted_findings(actual),
-        *(one.finding for one in strangers),
-        *(
-            in_schema(finding, schema)
-            for finding in unrecorded_findings(
-                unrecorded(contract, migrations, actual), ours=applied.issuperset(contracts.FIRST_MIGRATIONS)
-            )
-        ),
-    ]
+    findings = [*server.findings(), *clock.findings(), *(one.finding for one in left), *migrations.findings()]
+    findings += [*untrusted_findings(actual), *(one.finding for one in strangers)]
+    findings += _of_records(unrecorded(contract, migrations, actual), applied, schema)
     findings += _failed(runs, migrations, running)
     if stale:
         findings.append(_stale(stale))
-    first = next((record for record in migrations.applied if record.name == PHASE7_BEGINS), None)
-    if first and any(finding.severity is Severity.ERROR for finding in comparison.findings):
-        findings += [
-            _by_prisma(migration)
-            for migration in prisma
-            if migration.applied and migration.finished and migration.finished > first.at
-        ]
+    findings += _of_prisma(prisma, migrations, comparison)
     if applied.isdisjoint(stale):  # Else what the schema should be is not known.
         findings += [in_schema(finding, schema) for finding in comparison.findings]
     return Verification(
@@ -189,6 +169,20 @@ def _failed(runs: tuple[Run, ...], migrations: MigrationState, running: Activity
             f"The last run of {name}, on {run.started:%Y-%m-%d %H:%M} UTC by {run.person}, {ended}",
             "Fix the cause, then run `manage.py migrate` again; it resumes where it stopped.",
         )
+
+
+def _of_records(found: tuple[Unrecorded, ...], applied: set[str], schema: str) -> Iterable[Finding]:
+    ours = applied.issuperset(contracts.FIRST_MIGRATIONS)
+    return (in_schema(finding, schema) for finding in unrecorded_findings(found, ours=ours))
+
+
+def _of_prisma(prisma: Iterable[PrismaMigration], migrations: MigrationState, comparison: Comparison) -> Iterable[Finding]:
+    """Yield a finding for each migration of Prisma that ran after our first one, where something is wrong."""
+    first = next((record for record in migrations.applied if record.name == PHASE7_BEGINS), None)
+    if first and any(finding.severity is Severity.ERROR for finding in comparison.findings):
+        for migration in prisma:
+            if migration.applied and migration.finished and migration.finished > first.at:
+                yield _by_prisma(migration)
 
 
 def _by_prisma(migration: PrismaMigration) -> Finding:

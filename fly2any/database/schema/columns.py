@@ -1,0 +1,153 @@
+"""Which columns of the contract are there, and as it says: one question a function."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from ..findings import Severity
+from ..sql import quote
+from . import cures
+from .comparing import Comparing
+from .contract import MAY_BE_NULL
+from .objects import Column
+
+# The time at which a row is made, which a column that may not be NULL holds anyway.
+THIS_MOMENT = re.compile(
+    r"(CURRENT_TIMESTAMP|LOCALTIMESTAMP)(\(\d\))?|(now|transaction_timestamp|statement_timestamp|clock_timestamp)\(\)"
+)
+
+
+def compare_columns(to: Comparing) -> None:
+    live = {(column.table, column.name): column for column in to.actual.columns}
+    _missing(to, live)
+    for column in to.expected.columns:
+        if (other := live.get((column.table, column.name))) is None:
+            continue
+        if (column.table, MAY_BE_NULL.get((column.table, column.name))) in live:
+            _left_out_by_the_site(to, column, other)
+            other = replace(other, nullable=column.nullable)
+        if other != column:
+            to.bad.add(column)
+            _state(to, column, other)
+
+
+def _missing(to: Comparing, live: dict[tuple[str, str], Column]) -> None:
+    ours = {(column.table, column.name) for column in to.expected.columns}
+    expected = {table.name for table in to.expected.tables}
+    tables = {table.name: table for table in to.actual.tables if table.name in expected}
+    missing = [c for c in to.expected.columns if (c.table, c.name) not in live and c.table in tables]
+    for column in missing:
+        twins = [other for other in missing if replace(other, name=column.name) == column]
+        same = [other for key, other in live.items() if key not in ours and replace(other, name=column.name) == column]
+        to.bad.add(column)
+        # A dropped column leaves a gap; where there is one, ours was dropped, and its twin is somebody's own.
+        if len(twins) == len(same) == 1 and not tables[column.table].dropped_columns:
+            to.add(
+                "column.renamed",
+                column,
+                f"Column {column.name} of {column.table} is missing, and {same[0].name} has its definition:"
+                " it was probably renamed; look at its values before you name it back.",
+                f"ALTER TABLE {quote(column.table)} RENAME COLUMN {quote(same[0].name)} TO {quote(column.name)};",
+            )
+            to.actual = to.actual.renamed_column(column.table, same[0].name, column.name)
+        else:
+            to.add(
+                "column.missing",
+                column,
+                f"Column {column.name} of {column.table} is missing, and its values with it: restore them from a backup, or add it empty.",
+                cures.add_column(column),
+            )
+
+
+def _left_out_by_the_site(to: Comparing, column: Column, live: Column) -> None:
+    if not live.nullable:
+        leaves_out = f"the site's inserts with {MAY_BE_NULL[column.table, column.name]} may leave it out, and then fail"
+        to.add(
+            "column.different",
+            column,
+            f"Column {column.name} of {column.table} may not be NULL; {leaves_out}.",
+            f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} DROP NOT NULL;",
+            Severity.NOTE,
+        )
+
+
+def _state(to: Comparing, column: Column, live: Column) -> None:
+    """Ask each question of `live` as the cure of the one before leaves it."""
+    for question in (_type, _generated, _identity, _required, _default):
+        live = question(to, column, live)
+
+
+def _type(to: Comparing, column: Column, live: Column) -> Column:
+    if (live.type, live.collation) == (column.type, column.collation):
+        return live
+    message = f"{_what(column)} is {_typed(live)}, not {_typed(column)}."
+    to.add("column.different", column, message, cures.retype(column, live, _alter(column)))
+    set_anew = live.default is not None and column.default is not None
+    return replace(live, default=column.default if set_anew else live.default)
+
+
+def _generated(to: Comparing, column: Column, live: Column) -> Column:
+    if live.generated != column.generated:
+        message = f"{_what(column)} is generated as ({live.generated})."
+        to.add("column.different", column, message, f"{_alter(column)} DROP EXPRESSION;")
+    return live
+
+
+def _identity(to: Comparing, column: Column, live: Column) -> Column:
+    if live.identity == column.identity:
+        return live
+    is_, should = live.identity or "by nothing", column.identity or "by nothing"
+    to.add(
+        "column.different", column, f"{_what(column)} is generated {is_}, not {should}.", cures.repair_identity(column, live)
+    )
+    return replace(live, default=column.default)  # The cure drops it.
+
+
+def _required(to: Comparing, column: Column, live: Column) -> Column:
+    what = _what(column)
+    if live.nullable and not column.nullable:
+        if (column.table, column.name) in MAY_BE_NULL:
+            message, severity = f"{what} may be NULL, as in the site's later schema.", Severity.NOTE
+        else:
+            message, severity = f"{what} may be NULL.", Severity.ERROR
+        to.add("column.weaker", column, message, cures.require(column), severity)
+    elif column.nullable and not live.nullable:
+        message = f"{what} may not be NULL, so writes without it fail."
+        to.add("column.different", column, message, f"{_alter(column)} DROP NOT NULL;")
+    return live
+
+
+def _default(to: Comparing, column: Column, live: Column) -> Column:
+    what, wanted, found = _what(column), column.default, live.default
+    if found == wanted:
+        return live
+    if wanted is None:
+        harmless = not column.nullable and column.type.startswith("timestamp") and THIS_MOMENT.fullmatch(found or "")
+        why = "; it is harmless: only an insert without a value uses it." if harmless else "."
+        to.add(
+            "default.extra",
+            column,
+            f"{what} has the default {found}, and should have none{why}",
+            f"{_alter(column)} DROP DEFAULT;",
+            Severity.NOTE if harmless else Severity.WARNING,
+        )
+    elif found is None:
+        message = f"{what} has no default: the site's inserts, which leave it to the database, fail or write NULL."
+        to.add("default.missing", column, message, f"{_alter(column)} SET DEFAULT {wanted};")
+    else:
+        message = f"{what} has the default {found}, not {wanted}."
+        to.add("default.different", column, message, f"{_alter(column)} SET DEFAULT {wanted};")
+    return live
+
+
+def _what(column: Column) -> str:
+    return f"Column {column.name} of {column.table}"
+
+
+def _alter(column: Column) -> str:
+    return f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"
+
+
+def _typed(column: Column) -> str:
+    return f"{column.type} with the collation {column.collation}" if column.collation else column.type

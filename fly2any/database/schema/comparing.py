@@ -1,0 +1,30 @@
+"""What a comparison of a catalogue with the contract knows while it goes on, and what it has found."""
+
+from __future__ import annotations
+
+from ..findings import Finding, Severity
+from .live import Live
+from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, where
+
+TITLES = {Check: "Check", ForeignKey: "Foreign key", Index: "Index", Column: "Column", Table: "Table"}
+
+
+class Comparing:
+    """What is renamed gets its name back in `actual`, so that what hangs on it is not reported too."""
+
+    def __init__(self, expected: Catalog, actual: Catalog, pending: Catalog, live: Live | None):
+        self.live = live
+        self.expected = expected
+        self.pending = pending
+        self.actual = actual
+        self.findings: list[Finding] = []
+        self.bad: set[Object] = set()  # Of the contract: missing, or not as it should be.
+        self.claimed: set[Object] = set()  # Of the live catalogue: ours, though perhaps under another name.
+
+    def add(self, code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.ERROR) -> None:
+        self.findings.append(Finding(severity, code, where(thing), message, cure, is_sql=True))
+
+
+def title(thing: Object) -> str:
+    kind = ("Primary key" if thing.primary else "Unique constraint") if isinstance(thing, Key) else TITLES[type(thing)]
+    return f"{kind} {thing.name}" if isinstance(thing, Table) else f"{kind} {thing.name} of {thing.table}"

@@ -1,0 +1,155 @@
+"""Which constraints and indexes of the contract are there, and as it says: by name first, then by definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from typing import Any
+
+from ..findings import Severity
+from ..sql import quote
+from . import cures
+from .comparing import Comparing, title
+from .objects import Check, ForeignKey, Index, Key, Object
+
+
+def compare_named(to: Comparing) -> None:
+    """Compare keys, checks, indexes and foreign keys."""
+
+    def key_cure(key: Key, live: Key | None) -> str:
+        columns = live.columns if live else None
+        hanging = [fk for fk in to.actual.foreign_keys if fk.target == key.table and fk.target_columns == columns]
+        return cures.repair_key(key, live, hanging)
+
+    _compare(to, to.expected.keys, to.actual.keys, _key_difference, key_cure)
+    _compare(to, to.expected.checks, to.actual.checks, _check_difference, cures.repair_check)
+    _compare(to, to.expected.indexes, to.actual.indexes, _index_difference, cures.repair_index)
+    _compare(to, to.expected.foreign_keys, to.actual.foreign_keys, _foreign_key_difference, cures.repair_foreign_key)
+
+
+def _compare(
+    to: Comparing,
+    expected: Iterable[Any],
+    actual: Iterable[Any],
+    difference: Callable[[Any, Any], tuple[str, str]],
+    cure: Callable[[Any, Any], str],
+) -> None:
+    live = {(thing.table, thing.name): thing for thing in actual}
+    ours = {(thing.table, thing.name) for thing in expected}
+    for thing in expected:
+        kind, what = _kind(thing), title(thing)
+        other = live.get((thing.table, thing.name))
+        if other == thing:
+            continue
+        to.bad.add(thing)
+        if other is not None:
+            verdict, how = difference(thing, other)
+            to.add(f"{kind}.{verdict}", thing, f"{what} {how}.", cure(thing, other))
+        elif twin := _twin(to, thing, [o for key, o in live.items() if key not in ours]):
+            to.claimed.add(twin)
+            message = f"{what} is there under the name {twin.name}."
+            to.add(f"{kind}.renamed", thing, message, cures.rename(twin, thing.name), Severity.WARNING)
+        elif isinstance(thing, Key) and (index := _index_for(to, thing)):
+            to.claimed.add(index)
+            use = _free_name(to, thing, besides=index) + cures.use_index(thing, index)
+            to.add(f"{kind}.different", thing, f"{what} is a unique index ({index.name}), not a constraint.", use)
+        else:
+            message = f"{what} is missing{_name_taken(to, thing)}."
+            to.add(f"{kind}.missing", thing, message, _free_name(to, thing) + cure(thing, None))
+
+
+def _twin(to: Comparing, thing: Any, others: Iterable[Any]) -> Any:
+    """Return what is the same as `thing` but for its name."""
+    return next((other for other in others if other not in to.claimed and replace(other, name=thing.name) == thing), None)
+
+
+def _index_for(to: Comparing, key: Key) -> Index | None:
+    """Return the unique index that ADD CONSTRAINT … USING INDEX can make the constraint of."""
+    return next(
+        (
+            index
+            for index in to.actual.indexes
+            if index.table == key.table
+            and index.columns == key.columns
+            and (index.unique, index.valid, index.ready, index.predicate, index.method) == (True, True, True, None, "btree")
+            and not any(index.options)
+            and (index.include, index.nulls_distinct) == (key.include, key.nulls_distinct)
+        ),
+        None,
+    )
+
+
+def _taken_by(to: Comparing, thing: Object) -> Any:
+    """Return what has the name of `thing`: indexes and tables share one room of names, the constraints of a table another."""
+    constraints: tuple[Any, ...] = (*to.actual.keys, *to.actual.checks, *to.actual.foreign_keys)
+    near = next((other for other in constraints if (other.table, other.name) == (thing.table, thing.name)), None)
+    if near is not None or isinstance(thing, Check | ForeignKey):
+        return near
+    relations: tuple[Any, ...] = (*to.actual.indexes, *to.actual.keys, *to.actual.tables)
+    return next((other for other in relations if other.name == thing.name), None)
+
+
+def _name_taken(to: Comparing, thing: Object) -> str:
+    other = _taken_by(to, thing)
+    return f", and {title(other).lower()} has its name" if other else ""
+
+
+def _free_name(to: Comparing, thing: Object, besides: Object | None = None) -> str:
+    other = _taken_by(to, thing)
+    if other is None or other == besides:
+        return ""
+    to.claimed.add(other)
+    return cures.free_name(other, thing) + "\n"
+
+
+def _kind(thing: Object) -> str:
+    if isinstance(thing, Key):
+        return "primary_key" if thing.primary else "unique"
+    return {Check: "check", Index: "index", ForeignKey: "foreign_key"}[type(thing)]
+
+
+def _changed(expected: Any, live: Any) -> list[str]:
+    return [f.name for f in fields(expected) if f.compare and getattr(expected, f.name) != getattr(live, f.name)]
+
+
+def _key_difference(key: Key, live: Key) -> tuple[str, str]:
+    if _changed(key, live) == ["valid"]:
+        return "weaker", "has an invalid index, which lets duplicates in"
+    wider = set(key.columns) < set(live.columns)
+    return "weaker" if wider else "different", f"is {_body(live)}, not {_body(key)}"
+
+
+def _check_difference(check: Check, live: Check) -> tuple[str, str]:
+    if _changed(check, live) == ["enforced"]:
+        return "weaker", "is NOT ENFORCED: rows may break it"
+    if _changed(check, live) == ["valid"]:
+        return "weaker", "is not validated: older rows may break it"
+    return "different", f"is {live.expression}, not {check.expression}"
+
+
+def _foreign_key_difference(fk: ForeignKey, live: ForeignKey) -> tuple[str, str]:
+    changed = _changed(fk, live)
+    if "enforced" in changed:
+        return "weaker", "is not enforced (NOT ENFORCED, or its triggers are disabled): orphans get in"
+    if changed == ["valid"]:
+        return "weaker", "is not validated: older rows may be orphans"
+    return "different", f"is {_body(live)}, not {_body(fk)}"
+
+
+def _index_difference(index: Index, live: Index) -> tuple[str, str]:
+    changed = _changed(index, live)
+    if set(changed) <= {"valid", "ready"}:
+        return "weaker", "is invalid: no query uses it, every write pays for it"
+    if changed == ["predicate"] and index.predicate is None:
+        return "weaker", f"covers only the rows WHERE {live.predicate}"
+    if changed == ["unique"] and index.unique:
+        return "weaker", "is not unique"
+    return "different", f"is {_definition(live)}, not {_definition(index)}"
+
+
+def _body(thing: Key | ForeignKey) -> str:
+    return thing.sql().partition(f"CONSTRAINT {quote(thing.name)} ")[2] + ("" if thing.valid else " NOT VALID")
+
+
+def _definition(index: Index) -> str:
+    return index.sql().replace(" CONCURRENTLY", "").removeprefix("CREATE ")

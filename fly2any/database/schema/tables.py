@@ -1,0 +1,76 @@
+"""Which tables of the contract are there, and as it says."""
+
+from __future__ import annotations
+
+from ..findings import Finding, Severity
+from ..sql import quote
+from . import cures
+from .comparing import Comparing
+from .objects import Catalog, ForeignKey, Table
+
+
+def compare_tables(to: Comparing) -> None:
+    live = {table.name: table for table in to.actual.tables}
+    for table in to.expected.tables:
+        if table.name not in live:
+            if (other := _renamed(to, table)) is None:
+                _missing(to, table, None)
+                continue
+            to.bad.add(table)
+            to.add(
+                "table.renamed",
+                table,
+                f"Table {table.name} is missing, and {other} has all its columns: it was probably renamed.",
+                f"ALTER TABLE {quote(other)} RENAME TO {quote(table.name)};",
+            )
+            to.actual = to.actual.renamed_table(other, table.name)
+            live = {table.name: table for table in to.actual.tables}
+        if live[table.name].kind != table.kind:
+            _missing(to, table, live[table.name])
+        else:
+            _state(to, table, live[table.name])
+
+
+def _renamed(to: Comparing, table: Table) -> str | None:
+    """Return the only table of others that has all columns of `table`."""
+    wanted, ours = _shape(to.expected, table.name), {table.name for table in to.expected.tables}
+    same = [other.name for other in to.actual.tables if other.name not in ours and _shape(to.actual, other.name) == wanted]
+    return same[0] if len(same) == 1 else None
+
+
+def _missing(to: Comparing, table: Table, live: Table | None) -> None:
+    to.bad.update(thing for thing in to.expected if thing.table == table.name)
+    create = cures.create_table(table, to.expected)
+    if live is None:
+        message = f"Table {table.name} is missing, and its rows with it: restore it from a backup, or create it empty."
+        to.add("table.missing", table, message, create)
+    else:
+        message = f"{table.name} is a {live.kind}, not a table: put it aside, then restore the table from a backup, or create it empty."
+        to.add("table.different", table, message, f"{cures.put_aside(live)}\n{create}")
+    # Its own foreign keys, and those of other tables, are findings of their own: they come last.
+    to.expected = to.expected.where(lambda thing: thing.table != table.name or isinstance(thing, ForeignKey))
+    to.actual = to.actual.where(lambda thing: thing.table != table.name)
+
+
+def _state(to: Comparing, table: Table, live: Table) -> None:
+    if live.logged != table.logged:
+        to.bad.add(table)
+        message = f"Table {table.name} is UNLOGGED: it is emptied by a crash."
+        to.add("table.weaker", table, message, f"ALTER TABLE {quote(table.name)} SET LOGGED;")
+    if live.row_security is not None:
+        if hidden := live.row_security == "active":
+            to.bad.add(table)
+        who = "hides rows from this role and refuses its writes" if hidden else "does not bind this role, but others"
+        to.findings.append(
+            Finding(
+                Severity.ERROR if hidden else Severity.NOTE,
+                "table.different",
+                table.name,
+                f"Table {table.name} has row-level security switched on, which {who}.",
+                f"Add policies for the roles that use it, or give them BYPASSRLS; if no other role may connect: ALTER TABLE {quote(table.name)} DISABLE ROW LEVEL SECURITY;",
+            )
+        )
+
+
+def _shape(catalog: Catalog, table: str) -> frozenset[tuple[str, str]]:
+    return frozenset((column.name, column.type) for column in catalog.columns if column.table == table)
