@@ -1,8 +1,22 @@
 """Writes over more than one row, or with an effect outside."""
 
+from django.utils import timezone
+
+from fly2any.administration.updates import update_each
+
 from .models import UserPreferences
 
 
 def ensure_preferences(*, user, using):
     """Give `user` the default preferences, unless there are some: signing in on two machines at once makes one row."""
     UserPreferences.objects.using(using).bulk_create([UserPreferences(user=user)], ignore_conflicts=True)
+
+
+def deactivate(users):
+    """Close the admin to `users`, and return those that it was open to."""
+    return update_each(users.filter(is_active=True), is_active=False, updated_at=timezone.now())
+
+
+def reactivate(users):
+    """Undo `deactivate`, and return those that were deactivated."""
+    return update_each(users.filter(is_active=False), is_active=True, updated_at=timezone.now())

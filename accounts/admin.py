@@ -2,19 +2,46 @@ from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm, AdminUserCreationForm
+from django.contrib.sessions.models import Session as AdminSession
+from django.utils import timezone
 from django.utils.html import format_html
 
 from fly2any.administration import formats
 from fly2any.administration.forms import OpenModelForm, SchemaForms, WritesPassword
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
-from fly2any.administration.saving import SavedInline
+from fly2any.administration.person_page import PersonMixin
+from fly2any.administration.saving import SavedInline, remove_rows
 from fly2any.administration.search import Key, KeyWithin, Text
+from fly2any.administration.steps import Action, Step
 
+from .actions import deactivate, reactivate
 from .models import Account, Session, User, UserPreferences, VerificationToken
 
 KEPT = (
     "The history of the rows that {email} changed here. Clear “active” and “staff status” instead; "
     "manage.py dbperson erase removes the person with this history."
+)
+
+NOT_THE_SITE = "The site does not read this column: it closes the admin, and not the site, to them."
+SIGN_OUT = Action(
+    "sign-out",
+    "Sign out everywhere",
+    "Sign out of",
+    "revoked",
+    "The site also signs people in with a signed cookie (JWT), which no row here revokes: it is good until it expires.",
+)
+DEACTIVATE = Action("deactivate", "Deactivate", "Deactivate", "deactivated", NOT_THE_SITE)
+REACTIVATE = Action("reactivate", "Reactivate", "Reactivate", "reactivated", NOT_THE_SITE)
+UNLINK = Action(
+    "unlink",
+    "Unlink an account",
+    "Unlink",
+    "unlinked",
+    "Without a password and without another linked account the person can no longer sign in to the site.",
+    chooses=True,
+)
+CLEAR_TOKENS = Action(
+    "clear-tokens", "Clear verification tokens", "Delete", "deleted", "Links in e-mails sent so far stop working."
 )
 
 
@@ -29,7 +56,7 @@ class PasswordForm(WritesPassword, AdminPasswordChangeForm):
 
 
 @admin.register(User)
-class UserAdmin(ModelAdmin, DjangoUserAdmin):
+class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
     form = OpenModelForm
     add_form = AdminUserCreationForm
     change_password_form = PasswordForm
@@ -56,6 +83,25 @@ class UserAdmin(ModelAdmin, DjangoUserAdmin):
     readonly_fields = ["id", "password_state", "created_at", "updated_at", "last_login"]
     filter_horizontal = []
     inlines = [PreferencesInline]
+    overview_steps = (
+        Step(
+            DEACTIVATE,
+            User,
+            "change",
+            lambda request, user: User.objects.filter(pk=user.pk, is_active=True),
+            deactivate,
+            allows=lambda request, user: user.pk != request.user.pk,
+            remain=True,
+        ),
+        Step(
+            REACTIVATE,
+            User,
+            "change",
+            lambda request, user: User.objects.filter(pk=user.pk, is_active=False),
+            reactivate,
+            remain=True,
+        ),
+    )
     fieldsets = [
         (None, {"fields": ["id", "email", "email_verified", "name", "first_name", "last_name", "password_state"]}),
         (
@@ -84,6 +130,9 @@ class UserAdmin(ModelAdmin, DjangoUserAdmin):
         if field and db_field.name == "user_permissions":
             field.queryset = field.queryset.select_related("content_type")  # Their names need it, one query each else.
         return field
+
+    def overview_actions(self, request, row):
+        return [*super().overview_actions(request, row), *self.person_actions(request, row)]
 
     @admin.display(description="password")
     def password_state(self, user):
@@ -118,6 +167,15 @@ def _is_below(user, staff):
     return user is None or user == staff or staff.is_superuser or not (user.is_staff or user.is_superuser)
 
 
+def sessions_of_admin(request, user):
+    """Return the sessions of the admin that a member of the staff has, but for the one of this browser."""
+    if not user.is_staff:
+        return AdminSession.objects.none()
+    valid = AdminSession.objects.filter(expire_date__gt=timezone.now()).exclude(pk=request.session.session_key)
+    keys = [session.pk for session in valid if session.get_decoded().get("_auth_user_id") == user.pk]
+    return AdminSession.objects.filter(pk__in=keys)
+
+
 @admin.register(Account)
 class AccountAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["provider", "provider_account_id", "user_link", "type", "scope"]
@@ -128,6 +186,16 @@ class AccountAdmin(OfUser, ReadOnlyModelAdmin):
     ordering = ["-pk"]
     shown = {"expires_at": formats.epoch(unit=1)}
     secrets = ("refresh_token", "access_token", "id_token", "session_state")
+    overview_steps = (
+        Step(
+            UNLINK,
+            User,
+            "delete",
+            lambda request, user: Account.objects.of_user(user.pk).order_by("pk"),
+            remove_rows,
+            allows=lambda request, user: _is_below(user, request.user),
+        ),
+    )
 
     def has_delete_permission(self, request, obj=None):
         return super().has_delete_permission(request, obj) and _is_below(obj and obj.user, request.user)
@@ -139,6 +207,10 @@ class SessionAdmin(OfUser, ReadOnlyModelAdmin):
     deletion = "Revoke"
     ordering = ["-pk"]
     secrets = ("session_token",)
+    overview_steps = (
+        Step(SIGN_OUT, User, "delete", lambda request, user: Session.objects.of_user(user.pk), remove_rows),
+        Step(SIGN_OUT, User, "delete", sessions_of_admin, remove_rows, nouns=("admin session", "admin sessions")),
+    )
 
 
 @admin.register(VerificationToken)
@@ -148,6 +220,15 @@ class VerificationTokenAdmin(ReadOnlyModelAdmin):
     search_help_text = "An id, or a whole e-mail address."
     ordering = ["identifier"]
     secrets = ("token",)
+    overview_steps = (
+        Step(
+            CLEAR_TOKENS,
+            User,
+            "delete",
+            lambda request, user: VerificationToken.objects.filter(identifier=user.email),
+            remove_rows,
+        ),
+    )
 
 
 @admin.register(UserPreferences)

@@ -1,10 +1,14 @@
 from django.contrib import admin
 from django.db.models import Q
 
+from accounts.admin import SIGN_OUT
+from accounts.models import User
 from fly2any.administration import formats
 from fly2any.administration.dashboard import Figure
 from fly2any.administration.filters import start_of_day
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
+from fly2any.administration.saving import remove_rows
+from fly2any.administration.steps import Step
 
 from . import devices
 from .actions import mark_notifications_read
@@ -66,6 +70,9 @@ class UserSessionAdmin(OfUser, ReadOnlyModelAdmin):
     deletion = "Revoke"
     ordering = ["-pk"]
     secrets = ("token",)
+    overview_steps = (
+        Step(SIGN_OUT, User, "delete", lambda request, user: UserSession.objects.filter(user=user.pk), remove_rows),
+    )
 
 
 @admin.register(LoginHistory)

@@ -9,14 +9,18 @@ from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.views.decorators.http import require_safe
 
+from accounts.models import User
 from fly2any.administration import formats
 from fly2any.administration.dashboard import Figure
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 from fly2any.administration.search import Key, Route
+from fly2any.administration.steps import Action, Step
 
 from .actions import pause_alerts, rearm_alerts
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
 from .prices import departures, read_prices
+
+PAUSE_ALERTS = Action("pause-alerts", "Pause alerts", "Pause", "paused", "The price monitor does not check a paused alert.")
 
 
 def route(row):
@@ -64,6 +68,16 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
     readonly_fields = ["id", "created_at", "updated_at"]
 
     shown = {"current_price": formats.money(), "target_price": formats.money()}
+    overview_steps = (
+        Step(
+            PAUSE_ALERTS,
+            User,
+            "change",
+            lambda request, user: PriceAlert.objects.active_of_user(user.pk),
+            lambda alerts: pause_alerts(alerts=alerts),
+            remain=True,
+        ),
+    )
 
     @admin.action(description="Pause", permissions=["change"])
     def pause(self, request, alerts):

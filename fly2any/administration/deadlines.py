@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
-from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, OperationalError, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from psycopg import ServerCursor
 from psycopg.errors import QueryCanceled
@@ -56,6 +56,19 @@ def _limited_from_the_first(connection: Any) -> Iterator[None]:
         del connection.transaction_limit
 
 
+@contextmanager
+def unhurried() -> Iterator[None]:
+    """Give each statement of the transactions that begin inside WRITING milliseconds. No transaction may be open."""
+    connection: Any = connections[DEFAULT_DB_ALIAS]
+    before = connection.transaction_limit
+    connection.transaction_limit = f"SET LOCAL statement_timeout = {WRITING}"
+    try:
+        with at_most(WRITING / 1000 + GRACE):
+            yield
+    finally:
+        connection.transaction_limit = before
+
+
 def _limit(execute, sql, parameters, many, context):
     """Execute a statement, with a limit for its transaction if it begins one.
 
@@ -66,7 +79,7 @@ def _limit(execute, sql, parameters, many, context):
     begins = context["connection"].connection.info.transaction_status == TransactionStatus.IDLE
     if not begins or many or not isinstance(sql, str) or isinstance(cursor.cursor, ServerCursor):
         return execute(sql, parameters, many, context)
-    result = execute(f"SET LOCAL statement_timeout = {STATEMENT}; {sql}", parameters, many, context)
+    result = execute(f"{context['connection'].transaction_limit}; {sql}", parameters, many, context)
     cursor.nextset()  # From the answer to SET to that of the statement.
     return result
 

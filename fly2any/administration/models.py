@@ -27,7 +27,11 @@ class Access(models.Model):
         verbose_name = "access"
         verbose_name_plural = "record of access"
         default_permissions = ("view",)
-        permissions = [("view_database", "Can see the database's health and backups")]
+        permissions = [
+            ("view_database", "Can see the database's health and backups"),
+            ("export_person", "Can export everything about a person"),
+            ("erase_person", "Can erase a person"),
+        ]
         indexes = [
             # The admin's list, newest first.
             Index(fields=["at"], name="fly2any_accesses_at_idx"),

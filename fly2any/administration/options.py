@@ -21,9 +21,12 @@ from .overview_page import OverviewMixin
 from .saving import SavedForms
 from .search import Key, Related
 from .secret_fields import SecretsMixin
+from .steps import StepsMixin
 
 
-class ModelAdmin(SavedForms, SchemaForms, SecretsMixin, ExportMixin, LookupsMixin, OverviewMixin, DeletePreviewMixin):
+class ModelAdmin(
+    SavedForms, SchemaForms, SecretsMixin, ExportMixin, LookupsMixin, StepsMixin, OverviewMixin, DeletePreviewMixin
+):
     """A page of the admin over a table that may be large and may hold secrets.
 
     `written_by_machines` names the fields that forms show and do not offer to change. `figures` stand on the first page, and

@@ -15,6 +15,7 @@ from .columns import ColumnsMixin
 from .filters import BadParameter
 from .overview import MOST_EVENTS, page_of_row, panels, timeline
 from .replica import REPLICA, Missing, current
+from .steps import actions_of
 
 
 class OverviewMixin(ColumnsMixin):
@@ -54,9 +55,14 @@ class OverviewMixin(ColumnsMixin):
             "events": events[:MOST_EVENTS],
             "next_events": f"?{urlencode({'before': events[MOST_EVENTS - 1].token})}" if len(events) > MOST_EVENTS else "",
             "before": before,
+            "actions": self.overview_actions(request, row),
             "change_url": page_of_row(row),
         }
         return TemplateResponse(request, "admin/overview.html", context)
+
+    def overview_actions(self, request, row) -> list[tuple[str, str]]:
+        """Return the labels and addresses of what the user may do on the overview of `row`."""
+        return [(action.label, f"{action.name}/") for action in actions_of(self, request, row)]
 
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
         if self.overview and obj:

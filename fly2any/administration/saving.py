@@ -81,6 +81,13 @@ def delete_rows(rows: models.QuerySet) -> None:
         raise DatabaseError("Rows still refer to rows that were deleted.")
 
 
+def remove_rows(rows: models.QuerySet) -> list[models.Model]:
+    """Delete `rows` as delete_rows does, and return them as they were."""
+    found = [*rows]
+    delete_rows(rows.model._base_manager.filter(pk__in=[row.pk for row in found]))
+    return found
+
+
 class SavedInline:
     """An inline whose rows are saved as those of `SavedForms`."""
 

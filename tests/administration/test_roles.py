@@ -42,7 +42,7 @@ def test_the_groups_have_what_the_migrations_grant():
     }  # fmt: skip
     assert {"administration.view_access", "auth.view_group", "accounts.export_user"} <= granted["Administrators"]
     assert {name for name in granted["Administrators"] if name.startswith("administration")} == {
-        "administration.view_access", "administration.view_database",
+        "administration.view_access", "administration.view_database", "administration.export_person", "administration.erase_person",
     }  # fmt: skip
 
 

@@ -1,0 +1,159 @@
+"""Giving out what is held about a person, and erasing them: what `dbperson` does, with its certificate in the admin's log."""
+
+from __future__ import annotations
+
+import json
+
+from django.contrib import admin, messages
+from django.contrib.admin.models import DELETION, LogEntry
+from django.contrib.admin.utils import unquote
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import PermissionDenied
+from django.db import connection
+from django.http import Http404, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_http_methods, require_safe
+
+from fly2any.database.errors import Refusal
+from fly2any.database.person import Certificate, Person, erase, export, find, plan
+from fly2any.database.person.own import ERASED
+
+from .accesses import note, record
+from .deadlines import unhurried
+from .export import spooled
+from .models import Access
+from .overview import page_of_row
+
+EXPORT, ERASE = "administration.export_person", "administration.erase_person"
+
+
+class LogKeeper:
+    """Keeps the certificate of an erasure in the admin's log: an entry of the transaction that erases, which commits or not with it."""
+
+    def __init__(self, staff_id: str, content_type: ContentType) -> None:
+        self.entry = LogEntry(user_id=staff_id, content_type=content_type, object_repr=ERASED, action_flag=DELETION)
+
+    def keep(self, certificate: Certificate) -> None:
+        self.entry.object_id = certificate.person
+        self.entry.change_message = certificate.as_json()
+        self.entry.save()
+
+    def confirm(self) -> None:
+        pass
+
+    def discard(self) -> None:
+        pass
+
+
+class PersonMixin(admin.ModelAdmin):
+    """Pages over a person: everything that is held about them as JSON, and their erasure."""
+
+    def get_urls(self):
+        place = f"{self.opts.app_label}_{self.opts.model_name}"
+        wrap = self.admin_site.unhurried_view  # type: ignore[attr-defined]
+        return [
+            path("<path:object_id>/overview/give-out/", wrap(self.give_out_view), name=f"{place}_give_out"),
+            path("<path:object_id>/overview/erase/", wrap(self.erase_view), name=f"{place}_erase"),
+            path("erased/<int:number>/", self.admin_site.admin_view(self.erased_view), name=f"{place}_erased"),
+            *super().get_urls(),
+        ]
+
+    def person_actions(self, request, row) -> list[tuple[str, str]]:
+        """Return the labels and addresses of what the user may do here: nothing to staff, whose rights dbperson refuses."""
+        if row.is_staff or row.is_superuser:
+            return []
+        known = [(EXPORT, "Export everything", "give-out/"), (ERASE, "Erase", "erase/")]
+        return [(label, url) for permission, label, url in known if self._may(request, permission, row)]
+
+    def _may(self, request, permission: str, row) -> bool:
+        return request.user.has_perm(permission) and self.has_view_permission(request, row)
+
+    def _person(self, request, object_id: str, permission: str) -> Person:
+        """Return the person of a page; raise PermissionDenied, Http404 for nobody, and Refusal for staff."""
+        row = self.get_queryset(request).filter(pk=unquote(object_id)).first()
+        if row is None:
+            raise Http404
+        if not self._may(request, permission, row):
+            raise PermissionDenied
+        person = find(connection, row.email)
+        if person.id != row.pk:
+            raise Refusal("Another person has this e-mail address in different case: run manage.py dbperson.")
+        return person
+
+    @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
+    def give_out_view(self, request, object_id):
+        """Say what an export is, and by POST send everything that is held about a person, without secrets, as JSON."""
+        try:
+            person = self._person(request, object_id, EXPORT)
+            if request.method != "POST":
+                return self._page(request, "admin/give_out.html", person, "Export everything about")
+            note(request, Access.Action.EXPORTED, self.model, row_id=person.id, person_id=person.id)
+            record(request)
+            with unhurried():
+                held = spooled(text.encode() for text in export(connection, person))
+        except Refusal as refusal:
+            messages.error(request, str(refusal))
+            return HttpResponseRedirect(self._overview(unquote(object_id)))
+        headers = {"Content-Length": str(held.size), "Content-Disposition": 'attachment; filename="person.json"'}
+        return StreamingHttpResponse(iter(lambda: held.read(65_536), b""), content_type="application/json", headers=headers)
+
+    @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
+    def erase_view(self, request, object_id):
+        """Show what an erasure removes, and by POST, with the e-mail address typed, erase the person."""
+        try:
+            person = self._person(request, object_id, ERASE)
+            wrong = ""
+            if request.method == "POST":
+                if request.POST.get("email", "").strip().lower() == str(person.email).lower():
+                    return self._erase(request, person)
+                wrong = "This is not the e-mail address of this person: nothing was erased."
+            with unhurried():
+                planned = plan(connection, person, searched=False)
+        except Refusal as refusal:
+            messages.error(request, str(refusal))
+            return HttpResponseRedirect(self._overview(unquote(object_id)))
+        return self._page(request, "admin/erase.html", person, "Erase", plan=planned, wrong=wrong)
+
+    def _erase(self, request, person: Person):
+        keeper = LogKeeper(request.user.pk, ContentType.objects.get_for_model(self.model))
+        with unhurried():
+            erase(connection, person, keeper, searched=False)
+        messages.success(request, "The person was erased. This is the certificate.")
+        place = f"admin:{self.opts.app_label}_{self.opts.model_name}_erased"
+        return HttpResponseRedirect(reverse(place, args=[keeper.entry.pk]))
+
+    @method_decorator(require_safe)
+    def erased_view(self, request, number):
+        """Show the certificate of an erasure, or send it as a file."""
+        if not request.user.has_perm(ERASE):
+            raise PermissionDenied
+        entry = LogEntry.objects.filter(pk=number, action_flag=DELETION, object_repr=ERASED).first()
+        if entry is None or not entry.change_message.startswith('{\n  "format"'):
+            raise Http404
+        if "download" in request.GET:
+            name = {"Content-Disposition": 'attachment; filename="certificate.json"'}
+            return HttpResponse(entry.change_message, content_type="application/json", headers=name)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Certificate of erasure",
+            "opts": self.opts,
+            "entry": entry,
+            "certificate": json.loads(entry.change_message),
+        }
+        return TemplateResponse(request, "admin/erased.html", context)
+
+    def _page(self, request, template: str, person: Person, verb: str, **more):
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{verb} {person.email}",
+            "opts": self.opts,
+            "person": person,
+            "overview_url": self._overview(person.id),
+            **more,
+        }
+        return TemplateResponse(request, template, context)
+
+    def _overview(self, key: str) -> str:
+        return page_of_row(self.model(pk=key), "overview")

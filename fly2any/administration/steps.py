@@ -1,0 +1,149 @@
+"""What staff do from the overview of a row: each action is confirmed with the number of rows, then done, logged and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db import models
+from django.http import Http404, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_http_methods
+
+from .counts import Count, bounded
+from .formats import beginning
+from .overview import page_of_row
+
+MOST_CHOICES = 50  # Rows that a page lets staff choose among.
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An action of an overview: `label` is its button there, `verb` the one that does it, `done` what it did.
+
+    `note` says what it does not do. Of an action that `chooses`, staff choose the rows.
+    """
+
+    name: str
+    label: str
+    verb: str
+    done: str
+    note: str = ""
+    chooses: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an action does to rows of one table, those of the row whose overview it is, a row of the model `of`.
+
+    The ModelAdmin that has the step asks for `permission`; `allows` asks (request, row) for more. `do` returns the rows as
+    they were; those that `remain` get an entry in their history. `nouns` is what one of them and several are called, where
+    that is not what their model says.
+    """
+
+    action: Action
+    of: type[models.Model]
+    permission: str
+    rows: Callable[[Any, Any], models.QuerySet]
+    do: Callable[[models.QuerySet], Sequence[models.Model]]
+    allows: Callable[[Any, Any], bool] = lambda request, row: True
+    remain: bool = False
+    nouns: tuple[str, str] | None = None
+
+    def counted(self, count: Count, model: type[models.Model]) -> str:
+        """Return how many rows in words."""
+        one, many = self.nouns or (str(model._meta.verbose_name), str(model._meta.verbose_name_plural))
+        return f"{count} {one if count.number == 1 and count.is_exact else many}"
+
+
+def steps_of(owner: Any, request, row: models.Model) -> Iterator[tuple[Step, models.QuerySet]]:
+    """Yield the steps that the user may take from the overview of `row`, with the rows that they concern."""
+    for other in owner.admin_site._registry.values():
+        for step in getattr(other, "overview_steps", ()):
+            may = getattr(other, f"has_{step.permission}_permission")
+            permitted = step.of is owner.model and (may(request, row) if other is owner else may(request))
+            if permitted and step.allows(request, row):
+                yield step, step.rows(request, row)
+
+
+def actions_of(owner: Any, request, row: models.Model) -> list[Action]:
+    """Return the actions that the user may take from the overview of `row`, and that would do something."""
+    return list(dict.fromkeys(step.action for step, rows in steps_of(owner, request, row) if rows.exists()))
+
+
+class StepsMixin(admin.ModelAdmin):
+    """Offers on the overview of a row the actions that any ModelAdmin of the site has in `overview_steps`."""
+
+    overview_steps: tuple[Step, ...] = ()
+
+    def get_urls(self):
+        name = f"{self.opts.app_label}_{self.opts.model_name}_act"
+        view = self.admin_site.admin_view(self.act_view)
+        ours = [path("<path:object_id>/overview/<slug:name>/", view, name=name)] if getattr(self, "overview", ()) else []
+        return ours + super().get_urls()
+
+    @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
+    def act_view(self, request, object_id, name):
+        """Ask whether to do what an action of the overview does, and by POST do it."""
+        return self.or_message(request, self._act, object_id, name)  # type: ignore[attr-defined]
+
+    def _act(self, request, object_id, name):
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined]
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        known = {
+            step.action.name: step.action
+            for other in self.admin_site._registry.values()
+            for step in getattr(other, "overview_steps", ())
+        }
+        if name not in known:
+            raise Http404
+        steps = [(step, rows) for step, rows in steps_of(self, request, row) if step.action.name == name]
+        if not steps:
+            raise PermissionDenied
+        if request.method == "POST":
+            return self._do(request, row, known[name], steps)
+        return self._confirm(request, row, known[name], steps)
+
+    def _confirm(self, request, row, action, steps):
+        counts = [(step, rows, bounded(rows)) for step, rows in steps]
+        concerned = [step.counted(count, rows.model) for step, rows, count in counts if count.number != 0]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{action.label}: {beginning(row)}",
+            "opts": self.opts,
+            "original": row,
+            "action": action,
+            "concerned": concerned,
+            "choices": [one for _, rows, _ in counts for one in rows[:MOST_CHOICES]] if action.chooses else [],
+            "button": action.verb if action.chooses else f"{action.verb} {' and '.join(concerned)}",
+            "overview_url": page_of_row(row, "overview"),
+        }
+        return TemplateResponse(request, "admin/confirm.html", context)
+
+    def _do(self, request, row, action, steps):
+        results = []
+        for step, rows in steps:
+            chosen = rows.filter(pk__in=request.POST.getlist("chosen")) if action.chooses else rows
+            done = step.do(chosen)
+            if step.remain and done:
+                LogEntry.objects.log_actions(request.user.pk, done, CHANGE, f"{action.done[0].upper()}{action.done[1:]}.")
+            if done:
+                results.append(step.counted(Count(len(done)), rows.model))
+        if results:
+            sentence = f"{' and '.join(results)} {action.done}."
+            if not any(step.remain and rows.model is type(row) for step, rows in steps):
+                LogEntry.objects.log_actions(request.user.pk, [row], CHANGE, f"{action.label}: {sentence}", single_object=True)
+            messages.success(request, sentence[0].upper() + sentence[1:])
+        else:
+            messages.info(request, "Nothing was chosen." if action.chooses else "There was nothing to do.")
+        return HttpResponseRedirect(reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_overview", args=[row.pk]))

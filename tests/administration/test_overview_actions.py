@@ -1,0 +1,232 @@
+"""What staff do from the overview of a person: asked with a count, done, logged and reported, and offered to who may."""
+
+import json
+import re
+
+import pytest
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.contrib.sessions.models import Session as AdminSession
+from django.db import connection
+from django.test import Client
+from django.urls import reverse
+
+from accounts.models import Account, Session, User, VerificationToken
+from ai_consultant.models import Conversation, Message
+from engagement.models import UserActivity, UserSession
+from fly2any.administration.models import Access
+from tests.administration.conftest import address
+from travel.models import PriceAlert
+
+pytestmark = pytest.mark.django_db
+EMAIL = "ana@example.com"
+
+
+@pytest.fixture
+def person():
+    user = User.objects.create(email=EMAIL, password="$2b$10$hash")
+    for number in range(2):
+        UserSession.objects.create(user=user, token=f"t{number}")
+        Account.objects.create(user=user, type="oauth", provider="google", provider_account_id=str(number))
+        PriceAlert.objects.create(
+            user=user, origin="GRU", destination="LIS", depart_date="2026-07-01", current_price=1, target_price=1, active=number
+        )
+    Session.objects.create(user=user, session_token="secret-token", expires="2030-01-01T00:00:00Z")
+    VerificationToken.objects.create(identifier=EMAIL, token="secret", expires="2030-01-01T00:00:00Z")
+    return user
+
+
+def overview(user, action=""):
+    return address(User, "overview", user.pk) + (f"{action}/" if action else "")
+
+
+def offered(client, user):
+    """The labels of what the overview offers to do."""
+    tools = re.search(r'<ul class="object-tools">(.*?)</ul>', client.get(overview(user)).content.decode(), re.S)[1]
+    return re.findall(r'<a href="[^"]+">([^<]+)</a>', tools)
+
+
+@pytest.mark.parametrize(
+    ("role", "labels"),
+    [
+        ("Support", ["Unlink an account", "Sign out everywhere", "Pause alerts"]),
+        ("Operations", []),
+        (
+            "Administrators",
+            [
+                "Deactivate",
+                "Unlink an account",
+                "Sign out everywhere",
+                "Clear verification tokens",
+                "Pause alerts",
+                "Export everything",
+                "Erase",
+            ],
+        ),
+    ],
+)
+def test_a_role_is_offered_what_it_may_do_and_the_rest_is_refused(role, labels, member, person):
+    client = member(role)
+    actions = {
+        "Deactivate": "deactivate", "Unlink an account": "unlink", "Sign out everywhere": "sign-out", "Pause alerts": "pause-alerts",
+        "Clear verification tokens": "clear-tokens", "Export everything": "give-out", "Erase": "erase",
+    }  # fmt: skip
+
+    assert offered(client, person) == [*labels, "Details"]
+    for label, action in actions.items():
+        expected = 200 if label in labels else 403
+        assert client.get(overview(person, action)).status_code == expected, label
+        if expected == 403:
+            assert client.post(overview(person, action), {"email": EMAIL}).status_code == 403, label
+    assert client.get(overview(person, "none")).status_code == 404
+
+
+def test_signing_out_everywhere_asks_with_the_numbers_and_reports_them(member, person):
+    other = User.objects.create(email="bob@example.com")
+    UserSession.objects.create(user=other, token="bob")
+    client = member("Support")
+
+    asked = client.get(overview(person, "sign-out")).content.decode()
+    done = client.post(overview(person, "sign-out"), follow=True).content.decode()
+
+    assert "Sign out of 1 NextAuth session and 2 signed-in devices</button>" in asked
+    assert "signed cookie (JWT), which no row here revokes" in asked
+    assert "1 NextAuth session and 2 signed-in devices revoked." in done
+    assert (Session.objects.count(), list(UserSession.objects.values_list("token", flat=True))) == (0, ["bob"])
+    assert list(LogEntry.objects.values_list("user_id", "object_id", "action_flag", "change_message")) == [
+        (client.user.pk, person.pk, CHANGE, "Sign out everywhere: 1 NextAuth session and 2 signed-in devices revoked.")
+    ]
+    assert "Sign out everywhere" not in offered(client, person)
+    assert "There is nothing to do" in client.get(overview(person, "sign-out")).content.decode()
+    assert "There was nothing to do." in client.post(overview(person, "sign-out"), follow=True).content.decode()
+
+
+def test_staff_are_signed_out_of_the_admin_too_but_not_of_this_browser(member):
+    boss = User.objects.create(email="boss@example.com", is_staff=True)
+    for _ in range(2):
+        Client().force_login(boss)
+    client = member("superuser")
+
+    done = client.post(overview(boss, "sign-out"), follow=True).content.decode()
+    client.post(overview(client.user, "sign-out"))
+
+    assert "2 admin sessions revoked." in done
+    assert [one.get_decoded()["_auth_user_id"] for one in AdminSession.objects.all()] == [client.user.pk]
+    assert "Deactivate" not in offered(client, client.user)
+    assert client.post(overview(client.user, "deactivate")).status_code == 403
+
+
+def test_a_person_is_deactivated_and_reactivated_alerts_paused_and_tokens_cleared(member, person):
+    client = member("Administrators")
+
+    said = [
+        re.search(r'<li class="(?:success|info)">(.*?)</li>', client.post(overview(person, action), follow=True).content.decode())[1]
+        for action in ("deactivate", "reactivate", "pause-alerts", "clear-tokens")
+    ]  # fmt: skip
+
+    assert said == ["1 user deactivated.", "1 user reactivated.", "1 price alert paused.", "1 verification token deleted."]
+    person.refresh_from_db()
+    assert (person.is_active, PriceAlert.objects.filter(active=True).count(), VerificationToken.objects.count()) == (True, 0, 0)
+    assert sorted(LogEntry.objects.values_list("content_type__model", "change_message")) == [
+        ("pricealert", "Paused."),
+        ("user", "Clear verification tokens: 1 verification token deleted."),
+        ("user", "Deactivated."),
+        ("user", "Pause alerts: 1 price alert paused."),
+        ("user", "Reactivated."),
+    ]
+
+
+def test_an_account_is_unlinked_by_choice_and_staff_are_left_alone(member, person):
+    boss = User.objects.create(email="boss@example.com", is_staff=True)
+    Account.objects.create(user=boss, type="oauth", provider="google", provider_account_id="b")
+    first, second = Account.objects.filter(user=person).order_by("pk")
+    client = member("Support")
+
+    none = client.post(overview(person, "unlink"), follow=True).content.decode()
+    done = client.post(overview(person, "unlink"), {"chosen": [first.pk, "nobody"]}, follow=True).content.decode()
+
+    assert "Nothing was chosen." in none
+    assert "1 OAuth account unlinked." in done
+    assert list(Account.objects.filter(user=person)) == [second]
+    assert client.post(overview(boss, "unlink"), {"chosen": [boss.accounts.get().pk]}).status_code == 403
+
+
+def test_everything_about_a_person_is_given_out_without_secrets_and_recorded(member, person):
+    client = member("Administrators")
+
+    response = client.post(overview(person, "give-out"))
+    held = json.loads(b"".join(response.streaming_content))
+
+    assert held["person"] == {"id": person.pk, "email": EMAIL}
+    assert {name: len(rows) for name, rows in held["tables"].items() if rows} == {
+        "accounts": 2, "price_alerts": 2, "sessions": 1, "user_sessions": 2, "users": 1, "verification_tokens": 1,
+    }  # fmt: skip
+    assert "secret" not in json.dumps(held["tables"])
+    assert list(Access.objects.values_list("action", "table", "row_id", "person_id")) == [
+        ("exported", "users", person.pk, person.pk)
+    ]
+
+
+def test_an_erasure_wants_the_address_typed_and_leaves_a_certificate_in_the_log(member, person):
+    talk = Conversation.objects.create(user=person, session_id="s", metadata={})
+    Message.objects.create(conversation=talk, role="user", content="I am ill", timestamp=1)
+    UserActivity.objects.create(user=person, event_type="search")
+    client = member("Administrators")
+
+    asked = client.get(overview(person, "erase")).content.decode()
+    wrong = client.post(overview(person, "erase"), {"email": "bob@example.com"})
+    kept = User.objects.filter(pk=person.pk).exists()
+    done = client.post(overview(person, "erase"), {"email": f" {EMAIL.upper()} "}, follow=True)
+
+    assert dict(re.findall(r'<th scope="row">(\w+)</th><td class="number">(\d+)</td><td>removed', asked)) == {
+        "users": "1", "verification_tokens": "1", "user_activities": "1", "accounts": "2", "ai_conversations": "1",
+        "price_alerts": "2", "sessions": "1", "user_sessions": "2", "ai_messages": "1",
+    }  # fmt: skip
+    assert ("nothing was erased" in wrong.content.decode(), kept) == (True, True)
+    assert (User.objects.filter(pk=person.pk).exists(), Message.objects.exists(), UserActivity.objects.exists()) == (
+        False, False, False,
+    )  # fmt: skip
+    [entry] = LogEntry.objects.all()
+    certificate = json.loads(entry.change_message)
+    assert (entry.user_id, entry.object_id, entry.object_repr, entry.action_flag) == (
+        client.user.pk,
+        person.pk,
+        "(erased)",
+        DELETION,
+    )
+    assert (certificate["person"], certificate["removed"]["users"], EMAIL in entry.change_message) == (person.pk, 1, False)
+    place = reverse("admin:accounts_user_erased", args=[entry.pk])
+    assert done.redirect_chain == [(place, 302)]
+    assert "not searched, as was asked for" in done.content.decode()
+    assert json.loads(client.get(place, {"download": ""}).content) == certificate
+
+
+def test_staff_are_not_erased(member):
+    client = member("Administrators")
+    boss = User.objects.create(email="boss@example.com", is_staff=True)
+
+    said = client.post(overview(boss, "erase"), {"email": boss.email}, follow=True).content.decode()
+
+    assert "is a staff account: remove its staff status in the admin first." in said
+    assert User.objects.filter(pk=boss.pk).exists()
+    assert {"Erase", "Export everything"}.isdisjoint(offered(client, boss))
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_an_erasure_commits_with_its_certificate_and_without_a_deadline_of_two_seconds(client):
+    person = User.objects.create(email=EMAIL)
+    boss = User.objects.create_superuser("boss@example.com")
+    client.force_login(boss)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(2.5); RETURN OLD; END';"
+            "CREATE TRIGGER slowly BEFORE DELETE ON users FOR EACH ROW EXECUTE FUNCTION slowly()"
+        )
+    try:
+        done = client.post(overview(person, "erase"), {"email": EMAIL}, follow=True)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP FUNCTION slowly CASCADE")
+    assert "The person was erased. This is the certificate." in done.content.decode()
+    assert list(User.objects.values_list("email", flat=True)) == ["boss@example.com"]
+    assert LogEntry.objects.filter(object_id=person.pk, action_flag=DELETION).count() == 1
