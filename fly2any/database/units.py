@@ -25,3 +25,8 @@ def span(time: timedelta | float) -> str:
 
 def share(part: float) -> str:
     return f"{100 * part:,.1f} %"
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """Return a number with what it counts; `many` is the plural of `one` where that is not an s more."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -14,6 +14,7 @@ from .migration import journal
 from .migration.activity import HOLDER_SQL, Activity, read_activity
 from .migration.journal import Run, read_runs
 from .migration.lock import MIGRATION_LOCK
+from .migration.other_tools import not_adopted
 from .migration.prisma import PrismaMigration, read_prisma
 from .migration.state import MigrationState, Unrecorded, read_migrations, unrecorded, unrecorded_findings
 from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog
@@ -24,8 +25,9 @@ from .schema.ledgers import untrusted_findings
 from .schema.live import Live
 from .schema.strangers import read_strangers
 from .server import Server, read_server
-from .sql import pinned, quote, snapshot
+from .sql import fetch_all, pinned, quote, snapshot
 
+PHASE7 = "Phase 7 in all"  # The group that the verdict counts.
 PHASE7_BEGINS = "accounts.0001_initial"
 RUNS = 10  # Runs of migrations that a report shows.
 
@@ -83,6 +85,26 @@ class IndexUse:
     last_scan: datetime | None
 
 
+# A table that was not analysed yet, or whose statistics a crash reset, has only one of the two estimates.
+TABLE_USE_SQL = """
+    SELECT c.relname AS name, GREATEST(pg_catalog.pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0) AS rows,
+           pg_catalog.pg_total_relation_size(c.oid) AS bytes
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    ORDER BY c.relname COLLATE "C"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TableUse:
+    """A table of Phase 7: its rows, estimated, its bytes on disk with indexes, both None where it is missing, and what is found of it."""
+
+    name: str
+    rows: int | None
+    bytes: int | None
+    state: str  # "as defined", "not adopted", "missing", or the codes of its findings
+
+
 @dataclass(frozen=True, slots=True)
 class Verification:
     """What the database is, and where it differs from what the migrations that are applied build."""
@@ -97,9 +119,17 @@ class Verification:
     runs: tuple[Run, ...] = ()  # of migrations, newest first
     running: Activity | None = None  # the session that holds the migration lock
     indexes: tuple[IndexUse, ...] | None = None
+    made_by: str = ""  # the tool that made our tables and keeps them: the database is not adopted
+    tables: tuple[TableUse, ...] | None = None  # of Phase 7
+
+    @property
+    def phase7(self) -> Group:
+        return next(group for group in self.groups if group.name == PHASE7)
 
 
-def verify(connection, *, with_indexes: bool = False, contract: Contract | None = None) -> Verification:
+def verify(
+    connection, *, with_indexes: bool = False, with_tables: bool = False, contract: Contract | None = None
+) -> Verification:
     """Return how the database behind `connection` is, read in one snapshot and without writing.
 
     Raises django.db.Error where the database cannot be reached or read.
@@ -118,15 +148,18 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         prisma = read_prisma(connection, schema=schema, catalog=actual)
         running = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
+        uses = _read_table_use(connection, schema, _phase7_tables(final)) if with_tables else None
         strangers = tuple(read_strangers(connection, schema=schema))
         applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
         stale = [name for name in migrations.known if name not in contract.migrations]
         expected = contract.expected(applied)
         pending = contracts.catalog_of(version for version in contract.versions if not version.holds(applied))
         comparison = compare(contracts.catalog_of(expected), actual, pending=pending, live=Live(connection, schema))
+    found = unrecorded(contract, migrations, actual)
+    maker = not_adopted(contract, migrations, found, actual)
     findings = [*server.findings(), *clock.findings(), *(one.finding for one in left), *migrations.findings()]
     findings += [*untrusted_findings(actual), *(one.finding for one in strangers)]
-    findings += _of_records(unrecorded(contract, migrations, actual), applied, schema)
+    findings += [maker[1]] if maker else _of_records(found, applied, schema)
     findings += _failed(runs, migrations, running)
     if stale:
         findings.append(_stale(stale))
@@ -137,13 +170,15 @@ def verify(connection, *, with_indexes: bool = False, contract: Contract | None 
         server=server,
         migrations=migrations,
         pending=tuple(_pending(name, final) for name in migrations.pending),
-        groups=tuple(_groups(final, comparison.matched)),
+        groups=tuple(_groups(final, _by_name(actual) if maker else map(key_of, comparison.matched))),
         findings=tuple(findings),
         foreign=comparison.foreign,
         runs=runs,
         running=running,
         indexes=indexes,
         clock=clock,
+        made_by=maker[0] if maker else "",
+        tables=None if uses is None else tuple(_tables(uses, findings, adopted=not (maker and maker[0]))),
     )
 
 
@@ -152,6 +187,26 @@ def read_index_use(connection, *, schema: str) -> tuple[IndexUse, ...]:
     with connection.cursor() as cursor:
         cursor.execute(INDEX_USE_SQL, {"schema": schema})
         return tuple(IndexUse(*row) for row in cursor.fetchall())
+
+
+def _phase7_tables(final: Iterable[Version]) -> list[str]:
+    return sorted(version.object.name for version in final if version.is_phase7 and isinstance(version.object, Table))
+
+
+def _read_table_use(connection, schema: str, names: list[str]) -> dict[str, tuple[int | None, int | None]]:
+    """Return the rows and bytes of each of `names`, None for those that are missing."""
+    rows = fetch_all(connection, TABLE_USE_SQL, {"schema": schema, "tables": names})
+    return dict.fromkeys(names, (None, None)) | {name: (number, size) for name, number, size in rows}
+
+
+def _tables(
+    uses: dict[str, tuple[int | None, int | None]], findings: Iterable[Finding], *, adopted: bool
+) -> Iterable[TableUse]:
+    for name, (rows, size) in uses.items():
+        ours = (finding for finding in findings if not finding.code.startswith("migrations."))  # An app has a table's name.
+        codes = [finding.code for finding in ours if finding.where.partition(".")[0] == name]
+        state = ", ".join(dict.fromkeys(codes)) or ("as defined" if adopted else "not adopted")
+        yield TableUse(name, rows, size, "missing" if size is None else state)
 
 
 def _failed(runs: tuple[Run, ...], migrations: MigrationState, running: Activity | None) -> Iterable[Finding]:
@@ -230,8 +285,14 @@ def _pending(name: str, final: Iterable[Version]) -> Pending:
     return Pending(name, **{kind: sum(map(is_one, new)) for kind, is_one in COUNTED.items()})
 
 
-def _groups(final: Iterable[Version], matched: Iterable[Object]) -> Iterable[Group]:
-    there = set(map(key_of, matched))
+def _by_name(actual: Catalog) -> Iterable[tuple[type, str, str]]:
+    """Yield what is there by name, however it is defined: Prisma's unique indexes are constraints in the contract."""
+    yield from map(key_of, actual)
+    yield from ((Key, index.table, index.name) for index in actual.indexes)
+
+
+def _groups(final: Iterable[Version], found: Iterable[tuple[type, str, str]]) -> Iterable[Group]:
+    there = set(found)
 
     def group(name: str, belongs: Callable[[Version], bool]) -> Group:
         objects = [version.object for version in final if belongs(version)]
@@ -245,6 +306,6 @@ def _groups(final: Iterable[Version], matched: Iterable[Object]) -> Iterable[Gro
         yield group(app, lambda version, app=app: version.is_phase7 and version.app == app)  # type: ignore[misc]
     yield group("the guide's figures", lambda version: version.is_phase7 and version.app in GUIDE_APPS)
     yield group("ai_consultant", lambda version: version.is_phase7 and version.app == "ai_consultant")
-    yield group("Phase 7 in all", lambda version: version.is_phase7)
+    yield group(PHASE7, lambda version: version.is_phase7)
     yield group("added since", lambda version: version.app in PHASE7_APPS and not version.is_phase7)
     yield group("Django's, journal", lambda version: version.app not in PHASE7_APPS)

@@ -182,7 +182,7 @@ def test_the_last_line_is_the_summary_and_with_v0_the_only_one(filled):
 
     result = maintain(filled, "weekly", "-v0", RETENTION="price_history=0")
     found = re.fullmatch(
-        rf"dbmaintain weekly of {filled.name}: {number:,} rows removed, 1 table vacuumed, no finding; .*, exit code 0\n",
+        rf"dbmaintain weekly of {filled.name}: {number:,} rows removed, 1 table vacuumed, 1 note; .*, exit code 0\n",
         result.stdout,
     )
 

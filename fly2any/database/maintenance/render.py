@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from ..backup.signing import SIGNED
-from ..findings import Severity
 from ..printable import one_line, printable
+from ..report.collect import serious
 from ..report.data import dumped, of_findings, of_topics, of_waived
 from ..report.text import finding_lines, topic_lines
 from ..retention.archive import Loaded
 from ..retention.description import Archive
 from ..retention.rules import Due
-from ..units import size, span
+from ..units import plural, size, span
 from .run import Maintenance
 
 
@@ -50,8 +50,9 @@ def summary(run: Maintenance) -> str:
         else []
     )
     done += [f"{len(run.refreshed.analysed)} analysed"] if run.refreshed.analysed else []
-    codes = sorted({finding.code for finding in run.report.findings if finding.severity is not Severity.NOTE})
-    found = f"findings: {', '.join(codes)}" if codes else "no finding"
+    codes = sorted({finding.code for finding in serious(run.report.findings)})
+    notes = len(run.report.findings)
+    found = f"findings: {', '.join(codes)}" if codes else plural(notes, "note") if notes else "no finding"
     return f"dbmaintain {run.period} of {run.database}: {', '.join([*done, found])}; {span(run.seconds)}, exit code {run.exit_code}"
 
 

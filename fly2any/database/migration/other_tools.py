@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 from ..errors import Refusal
-from ..findings import Severity
+from ..findings import Finding, Severity
 from ..schema import Catalog, read_catalog
 from ..schema import contract as contracts
 from ..schema.contract import FIRST_MIGRATIONS
 from ..schema.drift import compare
+from ..schema.ledgers import PRISMAS_LEDGER
 from ..server import read_home
-from .state import read_migrations, unrecorded
+from .state import MigrationState, Unrecorded, read_migrations, unrecorded
 
-RECORD_IS_LOST = (
-    "All tables are as our migrations make them, and none is recorded: the rows of django_migrations are lost."
-    " `manage.py migrate --fake` writes them anew, and changes nothing else."
-)
+NONE_IS_RECORDED = "All tables are as our migrations make them, and none is recorded: the rows of django_migrations are lost."
+RECORDED_ANEW = "`manage.py migrate --fake` writes them anew, and changes nothing else."
+RECORD_IS_LOST = f"{NONE_IS_RECORDED} {RECORDED_ANEW}"
 
 
 def is_built(contract: contracts.Contract, live: Catalog) -> bool:
     """Return whether all that our migrations make is there, as they make it."""
     expected = contracts.catalog_of(contract.expected(contract.migrations))
     return all(finding.severity is Severity.NOTE for finding in compare(expected, live).findings)
+
+
+def not_adopted(
+    contract: contracts.Contract, migrations: MigrationState, found: tuple[Unrecorded, ...], live: Catalog
+) -> tuple[str, Finding] | None:
+    """Return which tool made the tables of Phase 7, "" where only the record of ours is lost, and what is said of that.
+
+    None where the first migrations are recorded, or have made nothing yet; `found` is what is not recorded.
+    """
+    applied, place = {record.name for record in migrations.applied}, FIRST_MIGRATIONS[0]
+    if not migrations.readable or not applied.isdisjoint(FIRST_MIGRATIONS):
+        return None
+    if all(one.migration not in FIRST_MIGRATIONS for one in found):
+        return None
+    if not applied and is_built(contract, live):
+        return "", Finding(Severity.ERROR, "migrations.unrecorded", place, NONE_IS_RECORDED, RECORDED_ANEW)
+    maker = "Prisma" if any(table.name == PRISMAS_LEDGER for table in live.tables) else "another tool"
+    message = (
+        f"No migration that makes our tables is recorded, and they are there: {maker} made them, and `migrate` refuses to run."
+    )
+    cure = "Run `manage.py dbadopt`: it shows what it would do, and changes nothing without --yes."
+    return maker, Finding(Severity.ERROR, "migrations.unrecorded", place, message, cure)
 
 
 def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:

@@ -33,10 +33,13 @@ class Report:
     findings: tuple[Finding, ...]
     waived: tuple[tuple[Finding, Waiver], ...]
     write_checked: tuple[str, ...] | None = None  # the tables that took a row and gave it back
+    write_failed: bool = False
 
     @property
     def exit_code(self) -> int:
-        """Return 0, 4 (findings), and of health 2 where no topic answered; without health 1 (migrations pending) or 5 (both) too."""
+        """Return 0, 4 (findings), 2 where a write check failed or no topic of health answered; without health 1 (migrations pending) or 5 (both) too."""
+        if self.write_failed:
+            return 2
         found = 4 if serious(self.findings) else 0
         if self.health:
             return 2 if all(topic.trouble for topic in self.health) else found
@@ -44,9 +47,9 @@ class Report:
         return found + 1 if pending else found
 
 
-def serious(findings: Iterable[Finding]) -> bool:
-    """Say whether some finding is more than a note."""
-    return any(finding.severity is not Severity.NOTE for finding in findings)
+def serious(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the findings that are more than notes."""
+    return tuple(finding for finding in findings if finding.severity is not Severity.NOTE)
 
 
 def collect(

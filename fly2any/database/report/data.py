@@ -92,11 +92,14 @@ def _of_verification(verified: Verification) -> dict[str, Any]:
         },
         "runs": [asdict(run) for run in verified.runs],
         "running": verified.running and str(verified.running),
+        "made_by": verified.made_by,
         "groups": [asdict(group) for group in verified.groups],
         "foreign": {kind: [where(thing) for thing in getattr(verified.foreign, kind)] for kind in KINDS},
     }
     if verified.indexes is not None:
         data["indexes"] = [asdict(index) for index in verified.indexes]
+    if verified.tables is not None:
+        data["tables"] = [asdict(table) for table in verified.tables]
     return data
 
 

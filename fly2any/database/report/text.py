@@ -12,27 +12,64 @@ from ..printable import one_line, printable
 from ..schema import where
 from ..schema.contract import KINDS
 from ..server import Server
-from ..units import size, span
-from ..verification import Group, Verification
-from .collect import Report
+from ..units import plural, size, span
+from ..verification import Verification
+from .collect import Report, serious
 from .waivers import Waiver
 
 
 def health_as_text(report: Report) -> str:
     """Return what `dbhealth` prints."""
-    return printable("\n".join([*topic_lines(report.health), *finding_lines(report.findings, report.waived)]) + "\n")
+    return _framed(report, [*topic_lines(report.health), *finding_lines(report.findings, report.waived)])
 
 
 def status_as_text(report: Report, *, verbosity: int = 1) -> str:
     """Return what `dbstatus` prints; with `verbosity` 2 or more what is foreign is listed too."""
-    return printable("\n".join(_lines(report, verbosity)).rstrip() + "\n")
+    return _framed(report, _lines(report, verbosity))
+
+
+def _framed(report: Report, lines: Iterable[str]) -> str:
+    """Return `lines` below the verdict, and above the verdict with the exit code."""
+    said = verdict(report)
+    return printable("\n".join([said, "", *lines]).rstrip() + f"\n\n{said} (exit code {report.exit_code})\n")
+
+
+def verdict(report: Report) -> str:
+    """Return how the database is, with what that was judged by, in one line."""
+    verified, code = report.verification, report.exit_code
+    if verified and verified.made_by and not report.health:
+        return f"Made by {verified.made_by}, not adopted: run `manage.py dbadopt`"
+    word = {0: "OK", 1: "PENDING", 2: "FAILED"}.get(code, "NOT OK")
+    return f"{word}: {', '.join(_counts(report))}"
+
+
+def _counts(report: Report) -> Iterator[str]:
+    if report.health:
+        answered = sum(not topic.trouble for topic in report.health)
+        yield f"{answered}/{len(report.health)} topics answered"
+    elif report.verification:
+        group, migrations = report.verification.phase7, report.verification.migrations
+        for kind in ("tables", "columns", "indexes", "foreign_keys"):
+            count = getattr(group, kind)
+            yield f"{count.found}/{count.expected} {kind.replace('_', ' ')}"
+        yield f"{len(migrations.applied)} migrations" if migrations.readable else "migrations not readable"
+        if migrations.pending:
+            yield f"{len(migrations.pending)} pending"
+    if report.write_failed:
+        yield "the write check failed"
+    yield plural(len(serious(report.findings)), "finding")
+    if notes := len(report.findings) - len(serious(report.findings)):
+        yield plural(notes, "note")
+    if report.waived:
+        yield f"{len(report.waived)} waived"
 
 
 def _lines(report: Report, verbosity: int) -> Iterator[str]:
     verified = report.verification
     if verified:
-        for section in (_server(verified), _migrations(verified), _groups(verified.groups)):
-            yield from (*section, "")
+        for section in (_server(verified), _migrations(verified), _groups(verified), _tables(verified)):
+            if lines := list(section):
+                yield from (*lines, "")
     if report.backups:
         yield from (*_backups(report.backups), "")
     if verified and verified.indexes is not None:
@@ -78,8 +115,8 @@ def _migrations(verified: Verification) -> Iterator[str]:
     ran = [migration for migration in state.applied if "_squashed_" not in migration.name]
     last = f", the last {ran[-1].name} on {ran[-1].at:%Y-%m-%d %H:%M} UTC" if ran else ""
     yield f"  applied      {len(state.applied)}{last}"
-    yield f"  pending      {len(state.pending)}"
-    for migration in verified.pending:
+    yield f"  pending      {len(state.pending)}{', which `manage.py dbadopt` records or applies' if verified.made_by else ''}"
+    for migration in () if verified.made_by else verified.pending:
         parts = [
             _number(migration.tables, "table"),
             _number(migration.columns, "column"),
@@ -99,17 +136,27 @@ def _migrations(verified: Verification) -> Iterator[str]:
 
 
 def _number(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}" if number else ""
+    return plural(number, one, many) if number else ""
 
 
-def _groups(groups: tuple[Group, ...]) -> Iterator[str]:
+def _groups(verified: Verification) -> Iterator[str]:
     yield f"{'Schema':<22}{'tables':>9}{'columns':>12}{'indexes':>10}{'foreign keys':>15}"
-    for group in groups:
+    for group in verified.groups:
         cells = [
             f"{count.found}/{count.expected}" for count in (group.tables, group.columns, group.indexes, group.foreign_keys)
         ]
         yield f"  {group.name:<20}{cells[0]:>9}{cells[1]:>12}{cells[2]:>10}{cells[3]:>15}"
-    yield "  found as defined / expected; the guide's 19 tables are the 18 of Phase 7 and the migration ledger"
+    found = f"found by name, as {verified.made_by} made them" if verified.made_by else "found as defined"
+    yield f"  {found} / expected; the guide's 19 tables are the 18 of Phase 7 and the migration ledger"
+
+
+def _tables(verified: Verification) -> Iterator[str]:
+    if verified.tables is None:
+        return
+    yield f"{'Tables':<26}{'rows':>14}{'size':>12}   state"
+    for table in verified.tables:
+        rows = "" if table.rows is None else f"~{table.rows:,}"
+        yield f"  {table.name:<24}{rows:>14}{'' if table.bytes is None else size(table.bytes):>12}   {table.state}"
 
 
 def _indexes(verified: Verification) -> Iterator[str]:

@@ -9,6 +9,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.health.sessions import end
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.management.arguments import add_database
+from fly2any.database.management.output import write_report
 from fly2any.database.report.collect import collect, verify_or_say
 from fly2any.database.report.data import health_as_json
 from fly2any.database.report.text import health_as_text
@@ -26,7 +27,7 @@ class Command(BaseCommand):
         parser.add_argument("--terminate", type=int, metavar="PID", help="End this session, instead of a report.")
         parser.add_argument("--yes", action="store_true", help="With --terminate: do it; without, the session is shown.")
 
-    def handle(self, *, topics, database, format, terminate: int, yes, **options):
+    def handle(self, *, topics, database, format, terminate: int, yes, force_color, **options):
         if unknown := [name for name in topics if name not in TOPICS]:
             raise Refusal(f"There is no topic {unknown[0]}: there are {', '.join(TOPICS)}.")
         if terminate is not None:
@@ -42,5 +43,8 @@ class Command(BaseCommand):
             health={name: TOPICS[name] for name in topics} or TOPICS,
             waivers=read_waivers(settings.WAIVERS),
         )
-        self.stdout.write(health_as_json(report) if format == "json" else health_as_text(report))
+        if format == "json":
+            self.stdout.write(health_as_json(report))
+        else:
+            write_report(self, health_as_text(report), report.exit_code, force_color=force_color)
         sys.exit(report.exit_code)

@@ -8,6 +8,7 @@ from django.db import Error, connections
 
 from fly2any.database.backup.inventory import read_newest
 from fly2any.database.management.arguments import add_database, seconds
+from fly2any.database.management.output import write_report
 from fly2any.database.report.collect import collect
 from fly2any.database.report.data import status_as_json
 from fly2any.database.report.text import status_as_text
@@ -23,6 +24,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser):
         add_database(parser, "to look at")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
+        parser.add_argument(
+            "--tables", action="store_true", help="List the 18 tables with their rows (estimated), size and state."
+        )
         parser.add_argument(
             "--indexes", action="store_true", help="List each index with its definition, size, scans and last use."
         )
@@ -45,9 +49,11 @@ class Command(BaseCommand):
             help="Wait this long for the database to answer with nothing pending.",
         )
 
-    def handle(self, *, database, format, indexes, write_check, security, release, wait, verbosity, **options):
+    def handle(
+        self, *, database, format, tables, indexes, write_check, security, release, wait, verbosity, force_color, **options
+    ):
         connection = connections[database]
-        verification, checked, failure = self.verify(connection, indexes, wait), None, None
+        verification, checked, failure = self.verify(connection, tables, indexes, wait), None, None
         if write_check:
             try:
                 checked = check_writes(connection)
@@ -61,8 +67,11 @@ class Command(BaseCommand):
             waivers=read_waivers(settings.WAIVERS),
             release=release,
         )
-        report = replace(report, write_checked=checked)
-        self.stdout.write(status_as_json(report) if format == "json" else status_as_text(report, verbosity=verbosity))
+        report = replace(report, write_checked=checked, write_failed=failure is not None)
+        if format == "json":
+            self.stdout.write(status_as_json(report))
+        else:
+            write_report(self, status_as_text(report, verbosity=verbosity), report.exit_code, force_color=force_color)
         if failure is not None:
             raise failure
         sys.exit(report.exit_code)
@@ -72,12 +81,12 @@ class Command(BaseCommand):
 
         return TOPICS
 
-    def verify(self, connection, indexes, wait):
+    def verify(self, connection, tables, indexes, wait):
         deadline = time.monotonic() + wait
         while True:
             left = deadline - time.monotonic()
             try:
-                verification = verify(connection, with_indexes=indexes)
+                verification = verify(connection, with_indexes=indexes, with_tables=tables)
                 if left <= 0 or not verification.migrations.pending:
                     return verification
             except Error:
