@@ -38,18 +38,20 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Appointment:
-    """What `appoint` did; `password` is the new one, None where the person keeps theirs."""
+    """What `appoint` did; `password` is the new one, None where the person keeps theirs, and `replaces` another where that is so."""
 
     email: str
     is_new: bool
     password: str | None
+    replaces: bool = False
 
 
 def appoint(connection, email: str, role: str) -> Appointment:
     """Give the person with this e-mail address one of ROLES instead of any other; create the person if there is none.
 
-    A person without a password gets a random one. Raises Refusal for an address that is none or that several people have
-    in different case, and where the last administrator would lose that role.
+    A person without a password gets a random one, and so does one who is not staff yet and whose address was never verified:
+    anyone may have registered it on the site. Raises Refusal for an address that is none or that several people have in
+    different case, and where the last administrator would lose that role.
     """
     with transaction.atomic(using=connection.alias):
         administrators = _lock_administrators(connection)
@@ -58,17 +60,17 @@ def appoint(connection, email: str, role: str) -> Appointment:
             user = _new(email)
         elif role != ADMINISTRATOR:
             _keep_one(administrators, user)
-        password = None
-        if not user.has_usable_password():
+        password, had_one = None, user.has_usable_password()
+        if not had_one or not (user.is_staff or user.email_verified):
             password = secrets.token_urlsafe(12)
             user.set_password(password)
         user.is_active = user.is_staff = True
         user.is_superuser = role == ADMINISTRATOR
-        user.save(using=connection.alias)
+        _save(connection, user, *(["password"] if password else []))
         _leave_groups(connection, user)
         if role in GROUPS:
             user.groups.add(Group.objects.using(connection.alias).get(name=GROUPS[role]))
-    return Appointment(user.email, is_new, password)
+    return Appointment(user.email, is_new, password, replaces=had_one and password is not None)
 
 
 def dismiss(connection, email: str) -> str:
@@ -83,7 +85,7 @@ def dismiss(connection, email: str) -> str:
             raise Refusal(f"{email} is not staff: `manage.py dbstaff --list` lists the staff.")
         _keep_one(administrators, user)
         user.is_staff = user.is_superuser = False
-        user.save(using=connection.alias)
+        _save(connection, user)
         _leave_groups(connection, user)
         user.user_permissions.clear()
     return user.email
@@ -118,11 +120,13 @@ def _lock_administrators(connection) -> list[str]:
 
 
 def _find(connection, email: str) -> Any:
-    """Return the person with this address, locked, or None."""
+    """Return the person with this address, locked, or None; only the case of ASCII letters may be another.
+
+    PostgreSQL's upper() takes letters for the same that look alike: the dotless i for an i.
+    """
     model = get_user_model()
-    people = list(
-        model._default_manager.using(connection.alias).select_for_update().filter(email__iexact=email).order_by("email")[:2]
-    )
+    similar = model._default_manager.using(connection.alias).select_for_update().filter(email__iexact=email).order_by("email")
+    people = [user for user in similar if user.email.encode().lower() == email.encode().lower()]
     exact = [user for user in people if user.email == email]
     if len(people) > 1 and not exact:
         raise Refusal(f"Several people have the address {email} in different case: write it as one of them does.")
@@ -146,6 +150,12 @@ def _keep_one(administrators: list[str], user: Any) -> None:
             f"{user.email} is the last administrator: appoint another one first,"
             " with `manage.py dbstaff EMAIL --role administrator`."
         )
+
+
+def _save(connection, user: Any, *fields: str) -> None:
+    """Write the person's access to the admin, and `fields`: the site may change the rest meanwhile, or know it more exactly."""
+    changed = ["is_active", "is_staff", "is_superuser", "updated_at", *fields]
+    user.save(using=connection.alias, update_fields=None if user._state.adding else changed)
 
 
 def _leave_groups(connection, user: Any) -> None:

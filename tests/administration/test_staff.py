@@ -1,6 +1,8 @@
 """Who may sign in to the admin, changed from the command line."""
 
 import threading
+from datetime import UTC, datetime
+from io import StringIO
 
 import pytest
 from django.contrib.auth.models import Group
@@ -39,11 +41,50 @@ def test_a_new_person_gets_the_role_and_a_password_that_works(capsys):
 
 
 def test_a_user_of_the_site_is_promoted_and_keeps_the_password(capsys):
-    User.objects.create_user(EMAIL, "a password of the site", name="Ana", is_active=False)
+    verified = datetime(2026, 5, 5, tzinfo=UTC)
+    User.objects.create_user(EMAIL, "a password of the site", name="Ana", is_active=False, email_verified=verified)
 
     assert run(capsys, EMAIL.upper(), "--role", "support") == f"{EMAIL} has the role support now. The password stays.\n"
     assert state() == (True, True, False, ["Support"])
     assert User.objects.get(email=EMAIL).check_password("a password of the site")
+
+
+def test_the_password_of_an_address_that_was_never_verified_is_replaced_until_its_person_is_staff(capsys):
+    User.objects.create_user(EMAIL, "of whoever registered the address")
+
+    printed = run(capsys, EMAIL, "--role", "support")
+
+    password = printed.split("One-time password: ")[1].split()[0]
+    assert printed == (
+        f"{EMAIL} has the role support now. The address was never verified, so the old password, which anyone may have set, was"
+        f" replaced. One-time password: {password} (shown only now; change it after the first sign-in).\n"
+    )
+    assert User.objects.get(email=EMAIL).check_password(password)
+    assert run(capsys, EMAIL, "--role", "operations") == f"{EMAIL} has the role operations now. The password stays.\n"
+
+
+def test_no_person_is_taken_for_another_whose_address_looks_alike():
+    alike = "\u0131na@example.com"  # upper() of the dotless i is I.
+    User.objects.create_user(alike, "of another person", email_verified=datetime(2026, 5, 5, tzinfo=UTC))
+
+    done = appoint(connection, "ina@example.com", "administrator")
+
+    assert done == Appointment("ina@example.com", True, done.password)
+    assert state(alike) == (True, False, False, [])
+    appoint(connection, EMAIL, "administrator")
+    dismiss(connection, "INA@example.com")
+    assert state("ina@example.com") == (True, False, False, [])
+
+
+def test_what_the_site_knows_of_a_person_stays_bit_for_bit():
+    User.objects.create_user(EMAIL)
+    exactly = "1990-01-01 00:00:00.123456+00"
+    with connection.cursor() as cursor:
+        cursor.execute("""UPDATE users SET "dateOfBirth" = %s WHERE email = %s""", [exactly, EMAIL])
+        for change in (lambda: appoint(connection, EMAIL, "support"), lambda: dismiss(connection, EMAIL)):
+            change()
+            cursor.execute("""SELECT "dateOfBirth"::text FROM users WHERE email = %s""", [EMAIL])
+            assert cursor.fetchone() == (exactly,)
 
 
 def test_a_user_who_signs_in_by_oauth_gets_a_password():
@@ -160,3 +201,31 @@ def test_createsuperuser_points_to_the_command_for_an_existing_person():
         "Error: That e-mail is already taken."
         f" Run `manage.py dbstaff {EMAIL} --role administrator` to make this person an administrator."
     )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_the_site_changes_while_a_password_is_typed_stays(monkeypatch):
+    user = User.objects.create_user(EMAIL, "the old password", bio="x")
+    typed = iter(["Correct horse 1", "another", "short", "short", "Correct horse 1", "Correct horse 1"])
+
+    def type_in(prompt=""):
+        with connections["default"].copy().cursor() as site:
+            site.execute(
+                """UPDATE users SET bio = 'new', "dateOfBirth" = '1990-01-01 00:00:00.123456+00' WHERE id = %s""", [user.pk]
+            )
+            site.connection.close()
+        return next(typed)
+
+    monkeypatch.setattr("getpass.getpass", type_in)
+    out, err = StringIO(), StringIO()
+    call_command("changepassword", EMAIL, stdout=out, stderr=err)
+
+    assert out.getvalue() == f"Changing the password of {EMAIL}.\nThe password of {EMAIL} was changed.\n"
+    assert err.getvalue().splitlines()[0] == "The two password fields didn’t match."
+    after = User.objects.get(pk=user.pk)
+    assert (after.bio, after.check_password("Correct horse 1")) == ("new", True)
+    with connection.cursor() as cursor:
+        cursor.execute("""SELECT "dateOfBirth"::text FROM users""")
+        assert cursor.fetchall() == [("1990-01-01 00:00:00.123456+00",)]
+    with pytest.raises(CommandError, match=r"^No person has the e-mail address nobody@example\.com: check the spelling\.$"):
+        call_command("changepassword", "nobody@example.com")

@@ -11,7 +11,7 @@ import pytest
 
 from fly2any.database.errors import Refusal
 from fly2any.database.leftovers import RESTORE, mark
-from fly2any.database.person import File, Stream, erase, find, write_new
+from fly2any.database.person import File, Person, Stream, erase, find, write_new
 from fly2any.database.schema import read_catalog
 from tests.conftest import django, manage
 from tests.database.people import ANA, BOB, CANARY, EMAIL, erased, exported, fill, mentions, planned
@@ -256,3 +256,14 @@ def test_nobody_is_erased_while_a_restore_is_to_replace_the_database(two):
     finally:
         two.execute(f"DROP DATABASE {restored}")
         two.execute(f"DROP ROLE {two.name}_other")
+
+
+def test_a_person_whose_address_looks_alike_is_another(migrated):
+    migrated.execute(
+        """INSERT INTO users (id, email, "updatedAt") VALUES ('k', '\u212aate@example.com', now())"""
+    )  # The Kelvin sign.
+    with django(migrated) as connection:
+        with pytest.raises(Refusal, match=r"^No person has the e-mail address kate@example\.com: "):
+            find(connection, "kate@example.com")
+        migrated.execute("""INSERT INTO users (id, email, "updatedAt") VALUES ('a', 'kate@example.com', now())""")
+        assert find(connection, "Kate@Example.com") == Person("a", "kate@example.com", has_twin=True)

@@ -19,7 +19,10 @@ class Person:
 
 
 def find(connection, email: str) -> Person:
-    """Return the person with this e-mail address, in upper or lower case; raise Refusal for nobody, several, and for staff."""
+    """Return the person with this e-mail address, ASCII letters in upper or lower case; raise Refusal for nobody, several, and for staff.
+
+    PostgreSQL's lower() takes letters for the same that look alike, the Kelvin sign for a k: such a person is only a twin.
+    """
     try:
         email.encode()
     except UnicodeEncodeError:
@@ -34,11 +37,11 @@ def find(connection, email: str) -> Person:
             " WHERE pg_catalog.lower(email) OPERATOR(pg_catalog.=) pg_catalog.lower(%s) ORDER BY id",
             [email],
         )
-        found = cursor.fetchall()
+        similar = cursor.fetchall()
+    found = [row for row in similar if row[1].encode().lower() == email.encode().lower()]
     if not found:
         raise Refusal(f"No person has the e-mail address {email}: check the spelling, or search in the admin.")
-    number = len(found)
-    if number > 1:
+    if len(found) > 1:
         exact = [row for row in found if row[1] == email]
         if len(exact) != 1:
             raise Refusal(
@@ -48,4 +51,4 @@ def find(connection, email: str) -> Person:
     identity, address, is_staff = found[0]
     if is_staff:
         raise Refusal(f"{email} is a staff account: remove its staff status in the admin first.")
-    return Person(identity, address, has_twin=number > 1)
+    return Person(identity, address, has_twin=len(similar) > 1)

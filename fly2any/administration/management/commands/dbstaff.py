@@ -42,4 +42,8 @@ def sentence(done, role):
     started = f"{done.email} was created with the role {role}." if done.is_new else f"{done.email} has the role {role} now."
     if done.password is None:
         return f"{started} The password stays."
-    return f"{started} One-time password: {done.password} (shown only now; change it after the first sign-in)."
+    replaced = " The address was never verified, so the old password, which anyone may have set, was replaced."
+    return (
+        f"{started}{replaced if done.replaces else ''}"
+        f" One-time password: {done.password} (shown only now; change it after the first sign-in)."
+    )
