@@ -3,8 +3,8 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm, AdminUserCreationForm
 from django.contrib.sessions.models import Session as AdminSession
+from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
 
 from fly2any.administration import formats
 from fly2any.administration.forms import OpenModelForm, SchemaForms, WritesPassword
@@ -136,9 +136,12 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
 
     @admin.display(description="password")
     def password_state(self, user):
-        return format_html(
-            '{} <a href="../password/">Set a password</a>', "Set." if user.password else "None: signs in by OAuth only."
-        )
+        return "Set." if user.password else "None: signs in by OAuth only."
+
+    def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
+        if obj and self.has_change_permission(request, obj):
+            context["password_url"] = reverse("admin:auth_user_password_change", args=[obj.pk])
+        return super().render_change_form(request, context, add, change, form_url, obj)
 
     def get_readonly_fields(self, request, obj=None):
         """Only an administrator makes staff, or gives them permissions: nobody promotes themselves."""
@@ -180,7 +183,7 @@ def sessions_of_admin(request, user):
 class AccountAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["provider", "provider_account_id", "user_link", "type", "scope"]
     list_filter = ["provider"]
-    deletion = "Unlink"
+    deletion = ("Unlink", "unlinked")
     search = (*OfUser.search, KeyWithin("provider", "provider_account_id"))
     search_help_text = "An id, the user's e-mail address or id, or the account at the provider."
     ordering = ["-pk"]
@@ -204,7 +207,7 @@ class AccountAdmin(OfUser, ReadOnlyModelAdmin):
 @admin.register(Session)
 class SessionAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["id", "user_link", "expires"]
-    deletion = "Revoke"
+    deletion = ("Revoke", "revoked")
     ordering = ["-pk"]
     secrets = ("session_token",)
     overview_steps = (

@@ -6,6 +6,7 @@ from accounts.models import User
 from fly2any.administration import formats
 from fly2any.administration.dashboard import Figure
 from fly2any.administration.filters import start_of_day
+from fly2any.administration.list_actions import confirmed
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 from fly2any.administration.saving import remove_rows
 from fly2any.administration.steps import Step
@@ -43,9 +44,9 @@ class NotificationAdmin(OfUser, ModelAdmin):
     long_texts = ("message",)
     readonly_fields = ["id", "created_at"]
 
-    @admin.action(description="Mark read", permissions=["change"])
+    @confirmed("Mark {} read", "marked read")
     def mark_read(self, request, notifications):
-        self.log_action(request, mark_notifications_read(notifications=notifications), "marked read")
+        return mark_notifications_read(notifications=notifications)
 
 
 @admin.register(PushSubscription)
@@ -67,7 +68,7 @@ class UserActivityAdmin(OfUser, ReadOnlyModelAdmin):
 @admin.register(UserSession)
 class UserSessionAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["__str__", "user_link", "location", "ip_address", "last_active"]
-    deletion = "Revoke"
+    deletion = ("Revoke", "revoked")
     ordering = ["-pk"]
     secrets = ("token",)
     overview_steps = (

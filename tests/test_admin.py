@@ -1,10 +1,15 @@
 """The admin over all 18 tables: what a person does there, beyond what the conformance kit proves of every table."""
 
+import re
+from html import unescape
+from urllib.parse import urljoin, urlsplit
+
 import pytest
 from django.apps import apps
 from django.contrib import admin
+from django.contrib.auth.models import Group
 from django.db import connection
-from django.urls import reverse
+from django.urls import resolve, reverse
 
 from accounts.models import User, UserPreferences
 from ai_consultant.models import Conversation, Message
@@ -162,3 +167,31 @@ def test_a_user_who_is_not_staff_stays_outside(client, db):
     client.force_login(User.objects.create_user("ana@example.com"))
 
     assert client.get(reverse("admin:index")).status_code == 302
+
+
+@pytest.mark.parametrize("role", ["Support", "Operations"])
+def test_no_page_has_a_link_that_ends_in_a_403(role, client, db, rows):
+    """Each page that a member reaches, one of each kind, and from it one link of each kind."""
+    user = User.objects.create(email=f"member.{role}@staff.example", is_staff=True)
+    user.groups.add(Group.objects.get(name=role))
+    client.force_login(user)
+    colleague = User.objects.create(email=f"colleague.{role}@staff.example", is_staff=True)
+    todo = [reverse("admin:index"), page(User, "change", colleague.pk), page(User, "overview", colleague.pk)]
+    seen, forbidden, found = set(), [], set()
+    while todo:
+        url = todo.pop()
+        response = client.get(url)
+        if response.status_code == 403:
+            forbidden.append(url)
+        text = response.content.decode() if response.headers["Content-Type"].startswith("text/html") else ""
+        for link in re.findall(r'<a [^>]*?href="([^"]*)"', text):
+            target = urlsplit(urljoin(url, unescape(link)))
+            match = resolve(target.path)
+            kind = (match.view_name, colleague.pk in target.path)
+            if kind not in seen:
+                seen.add(kind)
+                found.add(match.view_name)
+                todo.append(target.path + (f"?{target.query}" if target.query else ""))
+    assert forbidden == []
+    assert {"admin:accounts_user_overview", "admin:accounts_user_change", "admin:travel_pricealert_changelist"} <= found
+    assert len(found) > 20

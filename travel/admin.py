@@ -12,6 +12,7 @@ from django.views.decorators.http import require_safe
 from accounts.models import User
 from fly2any.administration import formats
 from fly2any.administration.dashboard import Figure
+from fly2any.administration.list_actions import confirmed
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 from fly2any.administration.search import Key, Route
 from fly2any.administration.steps import Action, Step
@@ -79,13 +80,13 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
         ),
     )
 
-    @admin.action(description="Pause", permissions=["change"])
+    @confirmed("Pause {}", "paused")
     def pause(self, request, alerts):
-        self.log_action(request, pause_alerts(alerts=alerts), "paused")
+        return pause_alerts(alerts=alerts)
 
-    @admin.action(description="Re-arm", permissions=["change"])
+    @confirmed("Re-arm {}", "re-armed")
     def rearm(self, request, alerts):
-        self.log_action(request, rearm_alerts(alerts=alerts), "re-armed")
+        return rearm_alerts(alerts=alerts)
 
 
 @admin.register(RecentSearch)

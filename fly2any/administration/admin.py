@@ -44,7 +44,7 @@ class DeviceAdmin(ReadOnlyModelAdmin):
     search_help_text = "The e-mail address or id of one of the staff."
     ordering = ["-pk"]
     list_select_related = ["user"]
-    deletion = "Remove"
+    deletion = ("Remove", "removed")
 
     def has_delete_permission(self, request, obj=None):
         return request.user.is_superuser

@@ -17,6 +17,7 @@ from fly2any.database.schema.strangers import refuse_strangers
 from . import deadlines
 from .cascade import cascade_of
 from .edits import EditForm, EditFormSet, require_row, with_stored_text
+from .list_actions import counted
 from .refusals import in_one_sentence, is_refusal, refusal, with_refusal
 
 NUL = "A NUL character was removed from this form: PostgreSQL stores none in a text. Check what you entered, then save again."
@@ -165,7 +166,7 @@ class SavedForms:
     def log_action(self, request, rows, done: str) -> None:
         """Log what an action did to `rows`, in the history of each, and say how many they are."""
         LogEntry.objects.log_actions(request.user.pk, rows, CHANGE, f"{done[0].upper()}{done[1:]}.")
-        self.message_user(request, f"{len(rows)} {done}.")
+        self.message_user(request, f"{counted(len(rows), self.opts)} {done}.")  # type: ignore[attr-defined]
 
     def message_user(self, request, message, level=messages.INFO, *arguments, **options):
         if getattr(request, "unchanged", False) and level == messages.SUCCESS:

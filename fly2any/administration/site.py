@@ -28,6 +28,7 @@ from fly2any.database.schema.contract import PHASE7_APPS
 from .backends import in_turn, remember_device, signing_out, take_turn, verify
 from .dashboard import read_backups, read_tables, read_tiles, read_verification
 from .deadlines import in_time
+from .delete_preview import delete_selected
 from .filters import BadParameter
 from .forms import WritesPassword
 from .refusals import in_one_sentence, is_refusal
@@ -84,6 +85,10 @@ class AdminSite(admin.AdminSite):
     index_title = "Data"
     site_url = None  # The site is not here.
     login_form = SignInForm
+
+    def __init__(self, name="admin"):
+        super().__init__(name)
+        self._actions = self._global_actions = {"delete_selected": delete_selected}
 
     def get_app_list(self, request, app_label=None):
         """Return the groups in one order everywhere: those of the data in the order of the apps, then those of the admin."""

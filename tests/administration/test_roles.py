@@ -1,5 +1,6 @@
 """What each group of the staff may do, tried by somebody who wants more."""
 
+import re
 from importlib import import_module
 
 import pytest
@@ -120,14 +121,18 @@ def test_actions_do_what_they_say_to_the_rows_chosen(member, person):
 
     def act(model, action, rows, **more):
         return client.post(
-            address(model), {"action": action, "index": "0", "_selected_action": [row.pk for row in rows], **more}, follow=True
+            address(model),
+            {"action": action, "index": "0", "post": "yes", "_selected_action": [row.pk for row in rows], **more},
+            follow=True,
         )
 
-    assert "1 marked read." in act(Notification, "mark_read", notices[:2]).content.decode()
+    asked = act(Notification, "mark_read", notices[:2], post="").content.decode()
+    assert ("Mark 2 notifications read</button>" in asked, Notification.objects.filter(read=False).count()) == (True, 2)
+    assert "1 notification marked read." in act(Notification, "mark_read", notices[:2]).content.decode()
     assert list(Notification.objects.filter(read=False)) == [notices[2]]
-    assert "2 paused." in act(PriceAlert, "pause", alerts).content.decode()
+    assert "2 price alerts paused." in act(PriceAlert, "pause", alerts).content.decode()
     assert PriceAlert.objects.filter(active=True).count() == 0
-    assert "1 re-armed." in act(PriceAlert, "rearm", alerts[:1]).content.decode()
+    assert "1 price alert re-armed." in act(PriceAlert, "rearm", alerts[:1]).content.decode()
     assert list(PriceAlert.objects.values_list("pk", "active", "triggered").order_by("-active")) == [
         (alerts[0].pk, True, False),
         (alerts[1].pk, False, False),
@@ -145,10 +150,22 @@ def test_sessions_are_revoked_and_accounts_unlinked_by_support(member, person):
     device = UserSession.objects.create(user=person, token="t")
     account = Account.objects.create(user=person, type="oauth", provider="google", provider_account_id="1")
 
-    assert '<option value="delete_selected">Revoke</option>' in client.get(address(UserSession)).content.decode()
-    assert '<option value="delete_selected">Unlink</option>' in client.get(address(Account)).content.decode()
+    assert (
+        '<option value="delete_selected">Revoke signed-in devices</option>' in client.get(address(UserSession)).content.decode()
+    )
+    assert '<option value="delete_selected">Unlink OAuth accounts</option>' in client.get(address(Account)).content.decode()
+    said = []
     for row in (device, account):
-        client.post(address(type(row)), {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"})
+        chosen = {"action": "delete_selected", "_selected_action": [row.pk]}
+        asked = client.post(address(type(row)), chosen).content.decode()
+        done = client.post(address(type(row)), {**chosen, "post": "yes"}, follow=True).content.decode()
+        said += re.findall(r"<button[^>]*>([^<]*1[^<]*)</button>", asked) + re.findall(r'<li class="success">(.*?)</li>', done)
+    assert said == [
+        "Revoke 1 signed-in device",
+        "1 signed-in device revoked.",
+        "Unlink 1 OAuth account",
+        "1 OAuth account unlinked.",
+    ]
     assert (UserSession.objects.count(), Account.objects.count()) == (0, 0)
 
 

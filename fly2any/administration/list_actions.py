@@ -1,0 +1,57 @@
+"""Actions of a list: each is confirmed with the number of rows before it is done, and reports what it did."""
+
+from __future__ import annotations
+
+from functools import wraps
+
+from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.template.response import TemplateResponse
+
+from .formats import beginning
+
+
+def counted(number: int, options) -> str:
+    """Return a number of rows in words."""
+    return f"{number:,} {options.verbose_name if number == 1 else options.verbose_name_plural}"
+
+
+def confirmed(said: str, done: str, *, permission: str = "change"):
+    """Return the decorator of an action of a list that asks before it is done.
+
+    `said` is what it does, with {} for the rows, `done` what it did: "Mark {} read", "marked read". What is decorated
+    returns the rows that it changed.
+    """
+
+    def decorate(write):
+        @admin.action(description=said.format("%(verbose_name_plural)s"), permissions=[permission])
+        @wraps(write)
+        def action(page, request, rows):
+            if not request.POST.get("post"):
+                return page.ask(request, rows, write.__name__, said)
+            page.log_action(request, write(page, request, rows), done)
+            return None
+
+        return action
+
+    return decorate
+
+
+class ListActionsMixin(admin.ModelAdmin):
+    """Asks before an action of a list is done."""
+
+    def ask(self, request, rows, action: str, said: str, **more):
+        """Return the page that asks whether to do what `said` to `rows`, named there."""
+        sentence = said.format(counted(len(rows), self.opts))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{sentence}?",
+            "opts": self.opts,
+            "sentence": sentence,
+            "action": action,
+            "checkbox": ACTION_CHECKBOX_NAME,
+            "rows": [(row.pk, beginning(row)) for row in rows],
+            "back": request.get_full_path(),
+            **more,
+        }
+        return TemplateResponse(request, "admin/confirm_list_action.html", context)
