@@ -26,6 +26,9 @@ class WishlistItemAdmin(OfUser, ModelAdmin):
     long_texts = ("notes",)
     readonly_fields = ["id", "created_at", "updated_at"]
 
+    def happened(self, item):
+        return f"Kept {item} on the wishlist"
+
 
 @admin.register(Notification)
 class NotificationAdmin(OfUser, ModelAdmin):
@@ -43,6 +46,9 @@ class NotificationAdmin(OfUser, ModelAdmin):
     ordering = ["-created_at"]
     long_texts = ("message",)
     readonly_fields = ["id", "created_at"]
+
+    def happened(self, notification):
+        return f"Was notified: {notification.title}"
 
     @confirmed("Mark {} read", "marked read")
     def mark_read(self, request, notifications):
@@ -63,6 +69,20 @@ class UserActivityAdmin(OfUser, ReadOnlyModelAdmin):
     list_filter = ["created_at", "event_type"]
     ordering = ["-created_at"]
     shown = {"user_agent": devices.shown}
+    computed_from = ("event_data",)
+
+    def happened(self, activity):
+        """Say what was done, and of a flight its route, without the codes that the site writes."""
+        known = {"search": "Searched", "view": "Looked at", "click": "Clicked", "book": "Booked"}
+        kind, _, detail = activity.event_type.partition(":")
+        data = activity.event_data if isinstance(activity.event_data, dict) else {}
+        what = f"{data['origin']} → {data['destination']}" if {"origin", "destination"} <= data.keys() else ""
+        if kind == "error":
+            return f"An error occurred{f' ({detail})' if detail else ''}"
+        said = known.get(kind) or activity.get_event_type_display()
+        if kind in known and not what:
+            what = {"search": "for flights", "view": "a page", "click": "a link", "book": "a trip"}[kind]
+        return f"{said} {what}".strip()
 
 
 @admin.register(UserSession)
@@ -75,9 +95,16 @@ class UserSessionAdmin(OfUser, ReadOnlyModelAdmin):
         Step(SIGN_OUT, User, "delete", lambda request, user: UserSession.objects.filter(user=user.pk), remove_rows),
     )
 
+    def happened(self, device):
+        return f"Active on {device}"
+
 
 @admin.register(LoginHistory)
 class LoginHistoryAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["timestamp", "user_link", "success", "device", "browser", "os", "location", "ip_address"]
     list_filter = ["timestamp", "success"]
     ordering = ["-timestamp"]
+
+    def happened(self, sign_in):
+        where = f" from {sign_in.ip_address}" if sign_in.ip_address else ""
+        return f"{'Signed in' if sign_in.success else 'Sign-in failed'}{where}"

@@ -20,6 +20,7 @@ from fly2any.administration.steps import Action, Step
 from .actions import pause_alerts, rearm_alerts
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
 from .prices import departures, read_prices
+from .states import alert_state
 
 PAUSE_ALERTS = Action("pause-alerts", "Pause alerts", "Pause", "paused", "The price monitor does not check a paused alert.")
 
@@ -42,6 +43,9 @@ class SavedSearchAdmin(OfUser, ModelAdmin):
     written_by_machines = ("search_count", "last_searched")
     ordering = ["-pk"]
     readonly_fields = ["id", "created_at", "updated_at"]
+
+    def happened(self, saved):
+        return f"Searched {route(saved)}, saved as “{saved.name}”"
 
 
 @admin.register(PriceAlert)
@@ -66,7 +70,8 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
         Figure("Alerts that may fire", lambda: Q(active=True, triggered=False), {"active": "1", "triggered": "0"}),
     )
     ordering = ["-pk"]
-    readonly_fields = ["id", "created_at", "updated_at"]
+    readonly_fields = ["id", "state", "created_at", "updated_at"]
+    in_panels = (route, "depart_date", "state", "last_checked")
 
     shown = {"current_price": formats.money(), "target_price": formats.money()}
     overview_steps = (
@@ -79,6 +84,11 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
             remain=True,
         ),
     )
+
+    @admin.display(description="state")
+    def state(self, alert):
+        """Why the alert fired, or did not."""
+        return alert_state(alert)
 
     @confirmed("Pause {}", "paused")
     def pause(self, request, alerts):
@@ -94,6 +104,9 @@ class RecentSearchAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["city", "country", "airport_code", "user_link", "price", "viewed_at"]
     ordering = ["-pk"]
     shown = {"price": formats.money()}
+
+    def happened(self, search):
+        return f"Looked at {search}"
 
 
 @admin.register(PriceHistory)

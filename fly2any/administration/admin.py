@@ -45,6 +45,7 @@ class DeviceAdmin(ReadOnlyModelAdmin):
     ordering = ["-pk"]
     list_select_related = ["user"]
     deletion = ("Remove", "removed")
+    of_staff = True
 
     def has_delete_permission(self, request, obj=None):
         return request.user.is_superuser

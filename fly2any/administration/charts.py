@@ -32,6 +32,21 @@ def spark(values: Sequence[float], title: str) -> str:
     )  # fmt: skip
 
 
+def bars(values: Sequence[float], title: str) -> str:
+    """Return bars without axes, as wide as a panel; an empty one is a line."""
+    width = 240 / len(values)
+    top = max(values) or 1
+    drawn = format_html_join(
+        "",
+        '<rect class="bar" x="{}" y="{}" width="{}" height="{}"/>',
+        (
+            (f"{place * width + 1:.1f}", f"{40 - height:.1f}", f"{width - 2:.1f}", f"{height:.1f}")
+            for place, height in enumerate(max(1, 38 * value / top) for value in values)
+        ),
+    )
+    return format_html('<svg class="chart bars" viewBox="0 0 240 40" role="img" aria-label="{}">{}</svg>', title, drawn)
+
+
 def line(points: Sequence[tuple[datetime, float]], *, title: str, unit: str) -> str:
     """Return a line through `points`, (time, value) in order of time, with the values in `unit` and the days on the axes."""
     xs = _scale([time.timestamp() for time, _ in points], LEFT, WIDTH - RIGHT)

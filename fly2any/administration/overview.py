@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from heapq import merge
 from itertools import islice
 from typing import Any
@@ -15,16 +15,25 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 
-from .counts import Count, bounded
+from . import charts
+from .counts import MOST_COUNTED, Count, bounded
+from .deadlines import TooSlow, within
 from .formats import beginning
 from .indexes import time_within
 from .light import light, settled
 from .paging import value_of
+from .replica import current
 
 MOST_ROWS = 10  # Of a panel.
 MOST_COLUMNS = 5
 MOST_EVENTS = 30  # Of a page of the timeline.
+WEEKS = 12  # Of the chart of activity.
+
+WEEKS_SQL = f"""
+    SELECT least(floor(extract(epoch FROM e.at - %s) / 604800), {WEEKS - 1})::int AS week, count(*) FROM ({{events}}) AS e GROUP BY week ORDER BY week
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,6 @@ class Event:
     """Something on the timeline; `token` is its place there."""
 
     time: datetime
-    kind: str
     text: str
     url: str
     token: str
@@ -77,24 +85,30 @@ def _list_of(model: type[models.Model]) -> str:
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
 
 
-def relations(admin: Any, request) -> list[Relation]:
-    """Return the tables of the admin that point at the model of `admin`, and that the user may see."""
+def relations(admin: Any, request, row: models.Model) -> list[Relation]:
+    """Return the tables of the admin that point at the model of `row`, that the user may see and that can have rows of it."""
     found = []
     for relation in admin.opts.related_objects:
         other = admin.admin_site._registry.get(relation.related_model)
-        if other and isinstance(relation, models.ManyToOneRel) and other.has_view_permission(request):
+        if (
+            not other
+            or not isinstance(relation, models.ManyToOneRel)
+            or (other.of_staff and not getattr(row, "is_staff", True))
+        ):
+            continue
+        if other.has_view_permission(request):
             found.append(Relation(other, relation.field.name, time_within(relation.related_model, relation.field.name)))
     return found
 
 
 def panels(admin: Any, request, row: models.Model) -> Iterator[Panel]:
     """Yield a panel for each relation, with its newest rows where an index has them by time."""
-    for relation in relations(admin, request):
+    for relation in relations(admin, request, row):
         rows = relation.model._base_manager.filter(**{relation.key: row.pk})
         newest = light(rows, relation.admin).order_by(f"-{relation.time}" if relation.time else "-pk")
         shown = settled(list(newest[: MOST_ROWS + 1]))
         columns = [
-            name for name in relation.admin.get_list_display(request) if name not in (relation.key, f"{relation.key}_link")
+            name for name in relation.admin.panel_columns(request) if name not in (relation.key, f"{relation.key}_link")
         ][:MOST_COLUMNS]
         yield Panel(
             title=str(relation.model._meta.verbose_name_plural),
@@ -116,7 +130,7 @@ def timeline(admin: Any, request, row: models.Model, *, before: str = "") -> lis
 
     The order is by time, then by table and key, so that events of one moment are neither skipped nor shown twice.
     """
-    streams = [_events(relation, row, before) for relation in relations(admin, request) if relation.time]
+    streams = [_events(relation, row, before) for relation in relations(admin, request, row) if relation.time]
     return list(
         islice(merge(*streams, key=lambda event: (event.time, *event.token.split("~", 2)[1:]), reverse=True), MOST_EVENTS + 1)
     )
@@ -136,7 +150,37 @@ def _events(relation: Relation, row: models.Model, before: str) -> Iterator[Even
     for found in settled(list(light(rows, relation.admin).order_by(f"-{time}", "-pk")[: MOST_EVENTS + 1])):
         at = getattr(found, time)
         url = page_of_row(found)
-        yield Event(at, str(relation.model._meta.verbose_name), beginning(found), url, f"{at.isoformat()}~{table}~{found.pk}")
+        yield Event(at, beginning(relation.admin.happened(found)), url, f"{at.isoformat()}~{table}~{found.pk}")
+
+
+def activity(admin: Any, request, row: models.Model) -> str:
+    """Return how much happened on the timeline of `row` in each of the last WEEKS weeks as a chart, "" of nothing or too much."""
+    connection = current()
+    quoted = connection.ops.quote_name
+    first = timezone.now() - timedelta(weeks=WEEKS)
+    parts, parameters = [], []
+    for relation in relations(admin, request, row):
+        if relation.time:
+            fields: list[Any] = [relation.model._meta.get_field(name) for name in (relation.time, relation.key)]
+            time, key = (quoted(field.column) for field in fields)
+            table = quoted(relation.model._meta.db_table)
+            parts.append(
+                f"(SELECT {time} AS at FROM {table} WHERE {key} = %s AND {time} >= %s ORDER BY {time} LIMIT {MOST_COUNTED})"
+            )
+            parameters += [row.pk, first]
+    if not parts:
+        return ""
+    try:
+        with within(), connection.cursor() as cursor:
+            cursor.execute(WEEKS_SQL.format(events=" UNION ALL ".join(parts)), [first, *parameters])
+            counted = dict(cursor.fetchall())
+    except TooSlow:
+        return ""
+    numbers = [counted.get(week, 0) for week in range(WEEKS)]
+    if not any(numbers):
+        return ""
+    title = f"Activity a week, {first:%Y-%m-%d} to today: {sum(numbers):,} events, {max(numbers):,} in the busiest week"
+    return charts.bars(numbers, title)
 
 
 def _place(token: str) -> tuple[datetime, str, str]:

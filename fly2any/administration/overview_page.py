@@ -9,11 +9,12 @@ from django.core.exceptions import PermissionDenied
 from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils.decorators import method_decorator
+from django.utils.text import capfirst
 from django.views.decorators.http import require_safe
 
 from .columns import ColumnsMixin
 from .filters import BadParameter
-from .overview import MOST_EVENTS, page_of_row, panels, timeline
+from .overview import MOST_EVENTS, activity, page_of_row, panels, timeline
 from .replica import REPLICA, Missing, current
 from .steps import actions_of
 
@@ -22,6 +23,8 @@ class OverviewMixin(ColumnsMixin):
     """Gives each row a page with its facts, the fields named in `overview`, its related rows and one timeline of them."""
 
     overview: tuple[str, ...] = ()
+    in_panels: tuple[str, ...] = ()  # The columns of its panel on the overview of another row; else the first of its list.
+    of_staff = False  # Whether only staff have such rows.
 
     def get_urls(self):
         name = f"{self.opts.app_label}_{self.opts.model_name}_overview"
@@ -44,14 +47,16 @@ class OverviewMixin(ColumnsMixin):
             events = timeline(self, request, row, before=before)
         except (ValueError, OverflowError):
             raise BadParameter("The address names no place on this timeline.") from None
+        shown = [] if before else list(panels(self, request, row))
         context = {
             **self.admin_site.each_context(request),
             "title": str(row),
             "opts": self.opts,
             "original": row,
             "facts": [(label_for_field(name, self.model, self), self.show(name, row)) for name in self.overview],
-            # What there is before what there is not.
-            "panels": [] if before else sorted(panels(self, request, row), key=lambda panel: not panel.rows),
+            "panels": [panel for panel in shown if panel.rows],
+            "empty": [panel.title for panel in shown if not panel.rows],
+            "activity": "" if before else activity(self, request, row),
             "events": events[:MOST_EVENTS],
             "next_events": f"?{urlencode({'before': events[MOST_EVENTS - 1].token})}" if len(events) > MOST_EVENTS else "",
             "before": before,
@@ -59,6 +64,14 @@ class OverviewMixin(ColumnsMixin):
             "change_url": page_of_row(row),
         }
         return TemplateResponse(request, "admin/overview.html", context)
+
+    def panel_columns(self, request):
+        """Return the columns of its rows on the overview of another one."""
+        return [self.columns.get(name, name) for name in self.in_panels] or self.get_list_display(request)
+
+    def happened(self, row) -> str:
+        """Return what the timeline says of a row: what happened, in a few words."""
+        return f"{capfirst(str(self.opts.verbose_name))}: {row}"
 
     def overview_actions(self, request, row) -> list[tuple[str, str]]:
         """Return the labels and addresses of what the user may do on the overview of `row`."""

@@ -169,7 +169,7 @@ def test_the_timeline_goes_on_over_times_that_tie(client, ana, time):
         seen += [event.text for event in page["events"]]
         url = page["next_events"]
 
-    assert (sorted(seen), url) == (sorted(str(one) for one in Notification.objects.all()), "")
+    assert (sorted(seen), url) == (sorted(f"Was notified: {one}" for one in Notification.objects.all()), "")
 
 
 @pytest.fixture

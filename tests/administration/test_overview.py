@@ -1,0 +1,101 @@
+"""The overview of a person: what happened in words, how much, why alerts did not fire, and nothing that does not concern them."""
+
+import re
+from datetime import timedelta
+from html import unescape
+
+import pytest
+from django.utils import timezone
+
+from accounts.models import User
+from ai_consultant.models import Conversation
+from engagement.models import LoginHistory, Notification, UserActivity, UserSession, WishlistItem
+from tests.administration.conftest import address
+from travel.models import PriceAlert, RecentSearch, SavedSearch
+from travel.states import alert_state
+
+pytestmark = pytest.mark.django_db
+ROUTE = {"origin": "JFK", "destination": "GRU"}
+
+
+def text_of(html):
+    return [" ".join(unescape(re.sub(r"<[^>]+>", " ", part)).split()) for part in html]
+
+
+def test_the_timeline_says_what_happened_naming_each_thing_once(member):
+    ana, now = User.objects.create(email="ana@example.com"), timezone.now()
+    activities = [("search", ROUTE), ("view", None), ("book", ROUTE), ("error:payment", None), ("guest_email_captured", None)]
+    for place, (kind, data) in enumerate(activities):
+        UserActivity.objects.create(user=ana, event_type=kind, event_data=data, created_at=now - timedelta(days=place))
+    for place, success in enumerate((True, False)):
+        at = now - timedelta(days=10 + place)
+        LoginHistory.objects.create(user=ana, ip_address="203.0.113.8", success=success, timestamp=at)
+    UserSession.objects.create(user=ana, token="t", device="Mobile", browser="Safari", last_active=now - timedelta(days=20))
+    Notification.objects.create(
+        user=ana, type="promotion", title="Half price", message="m", created_at=now - timedelta(days=21)
+    )
+    RecentSearch.objects.create(
+        user=ana, city="Lisbon", country="PT", airport_code="LIS", price=1, viewed_at=now - timedelta(days=22)
+    )
+    SavedSearch.objects.create(
+        user=ana, name="Summer", **ROUTE, depart_date="2026-07-01", last_searched=now - timedelta(days=23)
+    )
+    WishlistItem.objects.create(
+        user=ana, flight_data={**ROUTE, "departureDate": "2026-07-01"}, created_at=now - timedelta(days=400)
+    )
+
+    page = member("Support").get(address(User, "overview", ana.pk)).content.decode()
+
+    timeline = re.search(r'<ol class="timeline">(.*?)</ol>', page, re.S)[1]
+    assert text_of(re.findall(r"<div>(.*?)</div>", timeline, re.S)) == [
+        "Searched JFK → GRU",
+        "Looked at a page",
+        "Booked JFK → GRU",
+        "An error occurred (payment)",
+        "Guest e-mail captured",
+        "Signed in from 203.0.113.8",
+        "Sign-in failed from 203.0.113.8",
+        "Active on Mobile, Safari",
+        "Was notified: Half price",
+        "Looked at Lisbon (LIS)",
+        "Searched JFK\xa0→\xa0GRU, saved as “Summer”".replace("\xa0", " "),
+        "Kept JFK → GRU, 2026-07-01 on the wishlist",
+    ]
+    chart = re.search(r'<svg class="chart bars".*?</svg>', page, re.S)[0]
+    assert "to today: 11 events, 5 in the busiest week" in chart
+    assert len(re.findall("<rect", chart)) == 12
+
+
+def test_what_is_empty_is_one_line_and_second_factors_are_of_staff_alone(member):
+    ana = User.objects.create(email="ana@example.com")
+    Conversation.objects.create(user=ana, session_id="s", metadata={})
+    client = member("superuser")
+
+    [page, of_staff] = [client.get(address(User, "overview", user.pk)).content.decode() for user in (ana, client.user)]
+
+    [[empty], [of_staff]] = [re.findall(r'<p class="quiet">None: (.*?)\.</p>', one) for one in (page, of_staff)]
+    assert {"OAuth accounts", "price alerts", "login history"} < set(empty.split(", "))
+    assert (len(re.findall('<section class="module panel">', page)), "Conversations</h2>" in page) == (3, True)
+    assert ("TOTP devices" in empty, "TOTP devices" in of_staff) == (False, True)
+
+
+def test_an_alert_says_why_it_did_not_fire(member):
+    ana, now = User.objects.create(email="ana@example.com"), timezone.now()
+    usual = {"user": ana, **ROUTE, "depart_date": "2999-07-01", "current_price": 512, "target_price": 400, "last_checked": now}
+    said = {
+        "Waits: 512.00 USD is above 400.00 USD, checked now": {},
+        "Fires at the next check: 399.00 USD is at or below 400.00 USD, checked now": {"current_price": 399},
+        "The day of departure has passed": {"depart_date": "2026-01-01"},
+        "Paused": {"active": False},
+        "Fired 2\xa0days ago; re-arm it to let it fire again": {
+            "triggered": True, "active": False, "triggered_at": now - timedelta(days=2, hours=1)
+        },
+    }  # fmt: skip
+    alerts = [PriceAlert.objects.create(**{**usual, **values}) for values in said.values()]
+
+    assert [alert_state(alert) for alert in alerts] == list(said)
+    client = member("Support")
+    overview = unescape(client.get(address(User, "overview", ana.pk)).content.decode())
+    details = unescape(client.get(address(PriceAlert, "change", alerts[0].pk)).content.decode())
+    assert [sentence in overview for sentence in said] == [True] * 5
+    assert next(iter(said)) in details
