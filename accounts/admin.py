@@ -79,7 +79,6 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
         "last_login",
     )
     long_texts = ("bio",)
-    secrets = ("password",)
     readonly_fields = ["id", "password_state", "created_at", "updated_at", "last_login"]
     filter_horizontal = []
     inlines = [PreferencesInline]
@@ -188,7 +187,6 @@ class AccountAdmin(OfUser, ReadOnlyModelAdmin):
     search_help_text = "An id, the user's e-mail address or id, or the account at the provider."
     ordering = ["-pk"]
     shown = {"expires_at": formats.epoch(unit=1)}
-    secrets = ("refresh_token", "access_token", "id_token", "session_state")
     overview_steps = (
         Step(
             UNLINK,
@@ -209,7 +207,6 @@ class SessionAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["id", "user_link", "expires"]
     deletion = ("Revoke", "revoked")
     ordering = ["-pk"]
-    secrets = ("session_token",)
     overview_steps = (
         Step(SIGN_OUT, User, "delete", lambda request, user: Session.objects.of_user(user.pk), remove_rows),
         Step(SIGN_OUT, User, "delete", sessions_of_admin, remove_rows, nouns=("admin session", "admin sessions")),
@@ -222,7 +219,6 @@ class VerificationTokenAdmin(ReadOnlyModelAdmin):
     search = (Key("id"), Key("identifier"))
     search_help_text = "An id, or a whole e-mail address."
     ordering = ["identifier"]
-    secrets = ("token",)
     overview_steps = (
         Step(
             CLEAR_TOKENS,

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models.functions import Upper
 
 from fly2any.administration.permissions import PERMISSIONS
+from fly2any.database.facts import OnErasure, Retention
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp, random_text_id
 from fly2any.postgres.fields import DateTimeField, TextIdField
@@ -44,6 +45,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_staff = models.BooleanField("staff", db_column="isStaff", default=False, db_default=False)
     is_superuser = models.BooleanField("administrator", db_column="isSuperuser", default=False, db_default=False)
     is_active = models.BooleanField("active", db_column="isActive", default=True, db_default=True)
+
+    secret_fields = ("password",)
 
     objects = UserManager()
 
@@ -109,6 +112,9 @@ class Account(models.Model):
     id_token = models.TextField(null=True, blank=True)
     session_state = models.TextField(null=True, blank=True)
 
+    secret_fields = ("refresh_token", "access_token", "id_token", "session_state")
+    person_field = "user"
+
     objects = AccountQuerySet.as_manager()
 
     class Meta:
@@ -137,6 +143,10 @@ class Session(models.Model):
     user = models.ForeignKey(User, DB_CASCADE, db_column="userId", db_index=False, related_name="sessions")
     expires = DateTimeField()
 
+    secret_fields = ("session_token",)
+    person_field = "user"
+    retention = Retention("expired sessions of NextAuth", ("expires",), archived=False)
+
     objects = SessionQuerySet.as_manager()
 
     class Meta:
@@ -160,6 +170,11 @@ class VerificationToken(models.Model):
     expires = DateTimeField()
     # Last, where a database that Prisma made gets it too (deviation D2).
     id = TextIdField(db_default=random_text_id())
+
+    secret_fields = ("token",)
+    on_erasure = OnErasure.REMOVE
+    retention = Retention("expired tokens", ("expires",), archived=False)
+    fields_beyond_guide = ("id",)
 
     class Meta:
         db_table = "verification_tokens"
@@ -192,6 +207,8 @@ class UserPreferences(models.Model):
     theme = models.TextField(choices=Theme, default=Theme.LIGHT, db_default="light")
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
     updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
+
+    person_field = "user"
 
     objects = UserPreferencesQuerySet.as_manager()
 

@@ -2,6 +2,7 @@ from django.conf import settings
 from django.db import models
 
 from fly2any.administration.permissions import PERMISSIONS
+from fly2any.database.facts import Retention
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
 from fly2any.postgres.fields import DateTimeField, JSONField, TextIdField
@@ -33,6 +34,11 @@ class Conversation(models.Model):
     metadata = JSONField()
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
     updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
+
+    person_field = "user"
+    retention = Retention(
+        "finished conversations", ("updated_at",), only="status IN ('completed', 'abandoned')", with_rows="messages"
+    )
 
     objects = ConversationQuerySet.as_manager()
 

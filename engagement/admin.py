@@ -59,7 +59,6 @@ class NotificationAdmin(OfUser, ModelAdmin):
 class PushSubscriptionAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["id", "user_link", "user_agent", "created_at"]
     ordering = ["-pk"]
-    secrets = ("endpoint", "p256dh", "auth")
     shown = {"user_agent": devices.shown}
 
 
@@ -90,7 +89,6 @@ class UserSessionAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["__str__", "user_link", "location", "ip_address", "last_active"]
     deletion = ("Revoke", "revoked")
     ordering = ["-pk"]
-    secrets = ("token",)
     overview_steps = (
         Step(SIGN_OUT, User, "delete", lambda request, user: UserSession.objects.filter(user=user.pk), remove_rows),
     )

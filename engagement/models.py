@@ -2,6 +2,7 @@ from django.conf import settings
 from django.db import models
 
 from fly2any.administration.permissions import PERMISSIONS
+from fly2any.database.facts import Retention
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
 from fly2any.postgres.fields import DateTimeField, JSONField, TextIdField
@@ -31,6 +32,11 @@ class WishlistItem(models.Model):
     notify_on_drop = models.BooleanField(db_column="notifyOnDrop", default=True, db_default=True)
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
     updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
+
+    person_field = "user"
+    # The site's later schema stores other products too, which have no flight. Where it has the second column, it inserts rows
+    # without the first; elsewhere a column that may be NULL is noted.
+    nullable_beside = {"flight_data": "productType"}
 
     objects = WishlistItemQuerySet.as_manager()
 
@@ -66,6 +72,9 @@ class Notification(models.Model):
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
     read_at = DateTimeField(db_column="readAt", null=True, blank=True)
 
+    person_field = "user"
+    retention = Retention("notifications that were read", ("created_at", "read_at"), only="read")
+
     objects = NotificationQuerySet.as_manager()
 
     class Meta:
@@ -85,7 +94,7 @@ class Notification(models.Model):
 
 
 class PushSubscription(models.Model):
-    """A browser in which a user receives push messages. `endpoint`, `p256dh` and `auth` are secrets."""
+    """A browser in which a user receives push messages."""
 
     id = TextIdField()
     user = models.ForeignKey(
@@ -97,6 +106,9 @@ class PushSubscription(models.Model):
     auth = models.TextField()
     user_agent = models.TextField(db_column="userAgent", null=True, blank=True)
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+
+    secret_fields = ("endpoint", "p256dh", "auth")
+    person_field = "user"
 
     objects = PushSubscriptionQuerySet.as_manager()
 
@@ -133,6 +145,9 @@ class UserActivity(models.Model):
     referrer = models.TextField(null=True, blank=True)
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
 
+    person_field = "user"
+    retention = Retention("activities", ("created_at",))
+
     objects = UserActivityQuerySet.as_manager()
 
     class Meta:
@@ -154,7 +169,7 @@ class UserActivity(models.Model):
 
 
 class UserSession(models.Model):
-    """A device on which a user is signed in. `token` is a secret."""
+    """A device on which a user is signed in."""
 
     id = TextIdField()
     user = models.ForeignKey(
@@ -168,6 +183,10 @@ class UserSession(models.Model):
     ip_address = models.TextField("IP address", db_column="ipAddress", null=True, blank=True)
     last_active = DateTimeField(db_column="lastActive", db_default=CurrentTimestamp())
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+
+    secret_fields = ("token",)
+    person_field = "user"
+    retention = Retention("devices not used any more", ("last_active",), archived=False)
 
     objects = UserSessionQuerySet.as_manager()
 
@@ -200,6 +219,9 @@ class LoginHistory(models.Model):
     ip_address = models.TextField("IP address", db_column="ipAddress", null=True, blank=True)
     success = models.BooleanField(default=True, db_default=True)
     timestamp = DateTimeField(db_default=CurrentTimestamp())
+
+    person_field = "user"
+    retention = Retention("sign-ins", ("timestamp",))
 
     objects = LoginHistoryQuerySet.as_manager()
 

@@ -1,4 +1,4 @@
-"""Imports go down only: engagement, ai_consultant → travel → accounts → fly2any.postgres."""
+"""Imports go down only: engagement, ai_consultant → travel → accounts → fly2any.administration → fly2any.database → fly2any.postgres."""
 
 import ast
 import importlib.metadata
@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
+BELOW_THE_APPS = {"fly2any.postgres", "fly2any.database", "fly2any.administration"}
 LAYERS = {  # What each room may import, besides itself.
     "fly2any.postgres": set(),
     "fly2any.administration": {"fly2any.postgres", "fly2any.database"},
     "fly2any.database": {"fly2any.postgres"},
-    "accounts": {"fly2any.postgres", "fly2any.administration"},
-    "travel": {"fly2any.postgres", "fly2any.administration", "accounts"},
-    "engagement": {"fly2any.postgres", "fly2any.administration", "accounts", "travel"},
-    "ai_consultant": {"fly2any.postgres", "fly2any.administration", "accounts", "travel"},
+    "accounts": BELOW_THE_APPS,
+    "travel": {*BELOW_THE_APPS, "accounts"},
+    "engagement": {*BELOW_THE_APPS, "accounts", "travel"},
+    "ai_consultant": {*BELOW_THE_APPS, "accounts", "travel"},
 }
 
 

@@ -2,6 +2,7 @@ from django.conf import settings
 from django.db import models
 
 from fly2any.administration.permissions import PERMISSIONS
+from fly2any.database.facts import Retention
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
 from fly2any.postgres.fields import DateTimeField, JSONField, TextIdField
@@ -38,6 +39,8 @@ class SavedSearch(models.Model):
     last_searched = DateTimeField(db_column="lastSearched", db_default=CurrentTimestamp())
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
     updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
+
+    person_field = "user"
 
     objects = SavedSearchQuerySet.as_manager()
 
@@ -79,6 +82,9 @@ class PriceAlert(models.Model):
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
     updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
 
+    person_field = "user"
+    marks_schema = True
+
     objects = PriceAlertQuerySet.as_manager()
 
     class Meta:
@@ -117,6 +123,9 @@ class RecentSearch(models.Model):
     return_date = models.TextField(db_column="returnDate", null=True, blank=True)
     viewed_at = DateTimeField(db_column="viewedAt", db_default=CurrentTimestamp())
 
+    person_field = "user"
+    retention = Retention("recent searches", ("viewed_at",))
+
     objects = RecentSearchQuerySet.as_manager()
 
     class Meta:
@@ -144,6 +153,8 @@ class PriceHistory(models.Model):
     currency = models.TextField(default="USD", db_default="USD")
     provider = models.TextField(choices=Provider)
     timestamp = DateTimeField(db_default=CurrentTimestamp())
+
+    retention = Retention("prices", ("timestamp",))
 
     objects = PriceHistoryQuerySet.as_manager()
 
@@ -174,6 +185,8 @@ class PriceMonitorLog(models.Model):
     errors = JSONField(null=True, blank=True)
     duration = models.IntegerField("duration (ms)")
     triggered_by = models.TextField(db_column="triggeredBy", choices=Trigger)
+
+    retention = Retention("runs of the price monitor", ("execution_time",))
 
     objects = PriceMonitorLogQuerySet.as_manager()
 

@@ -65,7 +65,7 @@ class DeviceAdmin(ReadOnlyModelAdmin):
 
 @admin.register(TOTPDevice)
 class TOTPDeviceAdmin(DeviceAdmin):
-    secrets = ("key",)
+    pass
 
 
 @admin.register(WebAuthnCredential)

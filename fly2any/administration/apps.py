@@ -16,6 +16,9 @@ class AdministrationConfig(AppConfig):
     verbose_name = "Administration"
 
     def ready(self):
+        from .packages import declare  # It imports models.
+
+        declare()
         registry.get_app_config("otp_totp").verbose_name = "Second factor: apps"
         registry.get_app_config("django_otp_webauthn").verbose_name = "Second factor: passkeys"
 

@@ -21,17 +21,17 @@ from .overview import best_page
 class ColumnsMixin(admin.ModelAdmin):
     """Shows each field by its type, in lists and on the page of a row.
 
-    `shown` maps the name of a field to its format where its type does not determine it. `secrets` are shown as fingerprints.
+    `shown` maps the name of a field to its format where its type does not determine it. The model's `secret_fields` are shown as fingerprints.
     `computed_from` names the JSON fields from which a column of the list is computed: a list fetches no other JSON that it
     does not show.
     """
 
-    secrets: tuple[str, ...] = ()
     shown: dict[str, Show] = {}
     computed_from: tuple[str, ...] = ()
 
     def __init__(self, model, admin_site):
         super().__init__(model, admin_site)
+        self.secrets: tuple[str, ...] = getattr(model, "secret_fields", ())
         self.columns: dict[Any, Any] = {field.name: self._column(field) for field in self.opts.local_fields}
         self.columns["__str__"] = self._name_column()
 

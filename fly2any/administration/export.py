@@ -104,10 +104,8 @@ def rows_as_csv(rows: models.QuerySet, *, without: tuple[str, ...]) -> Iterator[
 class ExportMixin(admin.ModelAdmin):
     """Sends the rows of a list, as it is filtered, as CSV to those with the permission; each export is recorded.
 
-    The fields named in `secrets` are left out.
+    The model's `secret_fields` are left out.
     """
-
-    secrets: tuple[str, ...] = ()
 
     def get_urls(self):
         name = f"{self.opts.app_label}_{self.opts.model_name}_export"
@@ -128,7 +126,7 @@ class ExportMixin(admin.ModelAdmin):
             return HttpResponseRedirect("../")
         note(request, Access.Action.EXPORTED, self.model, query=request.GET.urlencode())
         record(request)
-        export = spooled(rows_as_csv(rows, without=self.secrets))
+        export = spooled(rows_as_csv(rows, without=getattr(self.model, "secret_fields", ())))
         name, length = f"{self.opts.db_table}.csv", {"Content-Length": str(export.size)}
         return FileResponse(export, as_attachment=True, filename=name, content_type="text/csv; charset=utf-8", headers=length)
 

@@ -1,5 +1,6 @@
 from django.db import models
 
+from fly2any.database.facts import OnErasure
 from fly2any.postgres.expressions import CurrentTimestamp
 from fly2any.postgres.indexes import Index
 
@@ -21,6 +22,11 @@ class Access(models.Model):
     person_id = models.TextField("person", null=True, blank=True)
     query = models.TextField(null=True, blank=True)
     ip_address = models.TextField("IP address", null=True, blank=True)
+
+    on_erasure = OnErasure.CLEAR
+    fields_of_staff = ("staff_id", "staff_email", "query", "ip_address")
+    ids_kept = ("person_id", "row_id", "staff_id")
+    append_only = True
 
     class Meta:
         db_table = "fly2any_accesses"

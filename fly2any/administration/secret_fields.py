@@ -14,7 +14,7 @@ from .overview import page_of_row
 
 
 class SecretsMixin(ColumnsMixin):
-    """Keeps the fields named in `secrets` out of every form and shows their fingerprints instead.
+    """Keeps the model's `secret_fields` out of every form and shows their fingerprints instead.
 
     Where a unique index leads to a secret, the list has a form to find its row; the secret is sent by POST.
     """

@@ -6,23 +6,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from . import facts
 from .errors import Refusal
 from .schema.ledgers import APPEND_ONLY, LEDGERS, PRISMAS_LEDGER
 from .server import read_schema
-from .sql import catalogue, quote
+from .sql import catalogue, literal, quote
 
-# Columns that the role PREFIX_read cannot read: tokens, hashes and keys. A test compares it with what the admin keeps secret.
-SECRETS = {
-    "users": ("password",),
-    "accounts": ("refresh_token", "access_token", "id_token", "session_state"),
-    "sessions": ("sessionToken",),
-    "verification_tokens": ("token",),
-    "user_sessions": ("token",),
-    "push_subscriptions": ("endpoint", "p256dh", "auth"),
-    "otp_totp_totpdevice": ("key",),
-    "otp_static_statictoken": ("token",),
-    "django_session": ("session_key", "session_data"),
-}
+SECRETS = facts.columns("secret_fields")  # What the role PREFIX_read cannot read.
 
 TABLES_SQL = """
     SELECT c.relname AS name,
@@ -144,7 +134,7 @@ def _roles(names: Names, database: str, schema: str) -> Iterator[str]:
         tag = "$do$"
         while tag in name:
             tag = f"$do{tag[1:]}"
-        yield f"DO {tag} BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {_literal(name)}) THEN CREATE ROLE {quote(name)} LOGIN; END IF; END {tag};"
+        yield f"DO {tag} BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(name)}) THEN CREATE ROLE {quote(name)} LOGIN; END IF; END {tag};"
     everybody = ", ".join(map(quote, (names.migrate, names.app, names.read)))
     yield f"GRANT CONNECT ON DATABASE {quote(database)} TO {everybody};"
     yield f"GRANT CREATE, TEMPORARY ON DATABASE {quote(database)} TO {quote(names.migrate)};  -- Extensions."
@@ -252,7 +242,3 @@ def _later(names: Names, schema: str, makers: dict[str, bool]) -> Iterator[str]:
                 f"GRANT {what} TO {migrate};" for what in ("SELECT ON TABLES", "SELECT ON SEQUENCES", "USAGE ON SCHEMAS")
             ]
         yield from (_if_may(maker, is_ours, f"ALTER DEFAULT PRIVILEGES FOR ROLE {quote(maker)} {grant}") for grant in granted)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

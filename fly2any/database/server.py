@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from fly2any.postgres.search_path import SearchPathError
 from fly2any.postgres.url import is_local
 
+from . import facts
 from .errors import NO_SCHEMA
 from .findings import Finding, Severity
-from .sql import TRUSTED_SQL, ask, catalogue, pinned, quote
+from .sql import TRUSTED_SQL, ask, catalogue, literal, pinned, quote
 
+RECORD = "django_migrations"  # Django's, of the migrations that are applied.
+JOURNAL = "fly2any_migration_runs"  # Of every run.
+(MARKING_TABLE,) = facts.tables("marks_schema")
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
 UTC = (
     *("UTC", "Etc/UTC", "GMT", "Etc/GMT", "UCT", "Etc/UCT"),
@@ -62,17 +66,17 @@ HOME_CTES = f"""
     {PATH_SQL}, known AS (
         SELECT c.oid, c.relname, path.nspname, path.place, path.usable, pg_catalog.pg_get_userbyid(c.relowner) AS owner, {TRUSTED_SQL} AS trusted
         FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid
-        WHERE c.relname IN ('django_migrations', 'price_alerts') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+        WHERE c.relname IN ({literal(RECORD)}, {literal(MARKING_TABLE)}) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     ), home AS (
         SELECT COALESCE((SELECT nspname FROM known WHERE trusted ORDER BY usable DESC, place LIMIT 1),
-                        (SELECT nspname FROM known WHERE usable AND relname = 'price_alerts' ORDER BY place LIMIT 1),
+                        (SELECT nspname FROM known WHERE usable AND relname = {literal(MARKING_TABLE)} ORDER BY place LIMIT 1),
                         (SELECT nspname FROM path WHERE usable ORDER BY place LIMIT 1),
                         (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema
     )
 """
 SERVER_SQL = f"""
     {HOME_CTES}, ledger AS (
-        SELECT known.oid FROM known JOIN home ON home.schema = known.nspname WHERE known.relname = 'django_migrations' AND known.trusted
+        SELECT known.oid FROM known JOIN home ON home.schema = known.nspname WHERE known.relname = {literal(RECORD)} AND known.trusted
         LIMIT 1
     )
     SELECT current_setting('server_version') AS version,
@@ -96,7 +100,7 @@ SERVER_SQL = f"""
            has_schema_privilege(home.schema, 'USAGE') AND COALESCE((
                SELECT has_table_privilege(c.oid, 'SELECT')
                FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS jn ON jn.oid = c.relnamespace
-               WHERE c.relname = 'fly2any_migration_runs' AND jn.nspname = home.schema AND {TRUSTED_SQL}
+               WHERE c.relname = {literal(JOURNAL)} AND jn.nspname = home.schema AND {TRUSTED_SQL}
            ), false) AS may_read_journal,
            fullest."limit" AS max_connections,
            fullest.used AS connections
@@ -108,9 +112,9 @@ HOME_SQL = f"""
     {HOME_CTES}
     SELECT COALESCE((SELECT nspname FROM path WHERE usable AND nspname = home.schema LIMIT 1),
                     (SELECT nspname FROM path WHERE usable ORDER BY place LIMIT 1)),
-           EXISTS (SELECT FROM known WHERE relname = 'django_migrations' AND trusted AND nspname = home.schema),
+           EXISTS (SELECT FROM known WHERE relname = {literal(RECORD)} AND trusted AND nspname = home.schema),
            (SELECT CASE WHEN NOT first.trusted THEN first.owner END
-            FROM (SELECT * FROM known WHERE relname = 'django_migrations' AND usable ORDER BY place LIMIT 1) AS first),
+            FROM (SELECT * FROM known WHERE relname = {literal(RECORD)} AND usable ORDER BY place LIMIT 1) AS first),
            current_database()::text
     FROM home
 """
@@ -240,8 +244,8 @@ def read_home(connection) -> tuple[str | None, bool]:
         schema, recorded, stranger, database = cursor.fetchone()
     if stranger is not None:
         raise SearchPathError(
-            f"django_migrations belongs to the role {stranger}, which may be another tenant's, so it is not read: drop it, or, if it"
-            f" is the record, give it to the owner of the other tables (ALTER TABLE django_migrations OWNER TO …); if all of them"
+            f"{RECORD} belongs to the role {stranger}, which may be another tenant's, so it is not read: drop it, or, if it"
+            f" is the record, give it to the owner of the other tables (ALTER TABLE {RECORD} OWNER TO …); if all of them"
             f" belong to {stranger}: GRANT CREATE ON DATABASE {quote(database)} TO {quote(stranger)};"
         )
     return schema, recorded
@@ -249,9 +253,9 @@ def read_home(connection) -> tuple[str | None, bool]:
 
 def read_origin(connection) -> Origin:
     """Return whose database it is; a physical copy of a server has the same identity at another address."""
-    facts = connection.settings_dict
-    direct = facts.get("DIRECT") or facts
-    place = "" if facts.get("EMBEDDED") else f"{direct['HOST']}:{direct['PORT'] or 5432}"
+    values = connection.settings_dict
+    direct = values.get("DIRECT") or values
+    place = "" if values.get("EMBEDDED") else f"{direct['HOST']}:{direct['PORT'] or 5432}"
     with catalogue(connection) as cursor:
         cursor.execute(MAY_ASK_SQL)
         database, oid, may_ask = cursor.fetchone()

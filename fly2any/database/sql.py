@@ -14,33 +14,12 @@ from django.db import connections, transaction
 from psycopg.pq import TransactionStatus
 from psycopg.sql import Composable, Identifier
 
+from .facts import people_table
+
 # PostgreSQL prefers a function of any schema in the path to its own where the types of the arguments fit better. Only
 # superusers create functions in the first of these schemas, and PostgreSQL never looks for functions in the second.
 PINNED = "pg_catalog, pg_temp"
-
-
-# The roles whose code may run as the role of the connection: that one, superusers, and the owners of the schema with the given
-# oid and of its table users. Any role that may create tables there can create a table users before the site does, so its owner
-# must be allowed to create schemas in this database too, be a role that this one (no superuser) is a member of, or be the only
-# role, besides those that may create schemas, that may create tables there; then this one may not either, or is a superuser.
-TRUSTED_ROLES_SQL = """
-    SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolsuper OR r.rolname = current_user
-    UNION ALL SELECT CASE WHEN pg_catalog.pg_get_userbyid(n.nspowner) = 'pg_database_owner'
-                          THEN (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) ELSE n.nspowner END
-              FROM pg_catalog.pg_namespace AS n WHERE n.oid = {schema}
-    UNION ALL SELECT u.relowner
-              FROM pg_catalog.pg_class AS u JOIN pg_catalog.pg_namespace AS n ON n.oid = u.relnamespace
-              JOIN pg_catalog.pg_roles AS r ON r.rolname = current_user
-              WHERE u.relnamespace = {schema} AND u.relname = 'users' AND u.relkind IN ('r', 'p')
-                AND (pg_catalog.has_database_privilege(u.relowner, current_database(), 'CREATE')
-                     OR NOT r.rolsuper AND pg_catalog.pg_has_role(u.relowner, 'USAGE')
-                     OR (r.rolsuper OR NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')) AND NOT EXISTS (
-                         SELECT FROM pg_catalog.aclexplode(n.nspacl) AS a
-                         WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner AND a.grantee <> u.relowner
-                           AND (a.grantee = 0 OR NOT pg_catalog.has_database_privilege(a.grantee, current_database(), 'CREATE'))))
-"""
-# Whether the relation `c` is a table of such a role: reading any other may run its owner's code, in a view, a policy or an index.
-TRUSTED_SQL = f"(c.relkind IN ('r', 'p') AND c.relowner IN ({TRUSTED_ROLES_SQL.format(schema='c.relnamespace')}))"
+PEOPLE = people_table()
 
 
 def quote(name: str) -> str:
@@ -51,6 +30,30 @@ def quote(name: str) -> str:
 def literal(text: str) -> str:
     """Return `text` as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+# The roles whose code may run as the role of the connection: that one, superusers, and the owners of the schema with the given
+# oid and of its people's table. Any role that may create tables there can create such a table before the site does, so its owner
+# must be allowed to create schemas in this database too, be a role that this one (no superuser) is a member of, or be the only
+# role, besides those that may create schemas, that may create tables there; then this one may not either, or is a superuser.
+TRUSTED_ROLES_SQL = f"""
+    SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolsuper OR r.rolname = current_user
+    UNION ALL SELECT CASE WHEN pg_catalog.pg_get_userbyid(n.nspowner) = 'pg_database_owner'
+                          THEN (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) ELSE n.nspowner END
+              FROM pg_catalog.pg_namespace AS n WHERE n.oid = {{schema}}
+    UNION ALL SELECT u.relowner
+              FROM pg_catalog.pg_class AS u JOIN pg_catalog.pg_namespace AS n ON n.oid = u.relnamespace
+              JOIN pg_catalog.pg_roles AS r ON r.rolname = current_user
+              WHERE u.relnamespace = {{schema}} AND u.relname = {literal(PEOPLE)} AND u.relkind IN ('r', 'p')
+                AND (pg_catalog.has_database_privilege(u.relowner, current_database(), 'CREATE')
+                     OR NOT r.rolsuper AND pg_catalog.pg_has_role(u.relowner, 'USAGE')
+                     OR (r.rolsuper OR NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')) AND NOT EXISTS (
+                         SELECT FROM pg_catalog.aclexplode(n.nspacl) AS a
+                         WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner AND a.grantee <> u.relowner
+                           AND (a.grantee = 0 OR NOT pg_catalog.has_database_privilege(a.grantee, current_database(), 'CREATE'))))
+"""
+# Whether the relation `c` is a table of such a role: reading any other may run its owner's code, in a view, a policy or an index.
+TRUSTED_SQL = f"(c.relkind IN ('r', 'p') AND c.relowner IN ({TRUSTED_ROLES_SQL.format(schema='c.relnamespace')}))"
 
 
 @contextmanager

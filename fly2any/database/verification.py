@@ -24,7 +24,7 @@ from .schema.drift import Comparison, compare
 from .schema.ledgers import untrusted_findings
 from .schema.live import Live
 from .schema.strangers import read_strangers
-from .server import Server, read_server
+from .server import RECORD, Server, read_server
 from .sql import fetch_all, pinned, quote, snapshot
 
 PHASE7 = "Phase 7 in all"  # The group that the verdict counts.
@@ -141,7 +141,7 @@ def verify(
         clock, left = read_clock(connection), tuple(read_leftovers(connection))
         schema = server.schema or ""
         actual = read_catalog(connection, schema=schema)
-        recorded = any(table.name == "django_migrations" and table.trusted for table in actual.tables)
+        recorded = any(table.name == RECORD and table.trusted for table in actual.tables)
         migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)
         journalled = journal.is_readable(actual) and server.may_read_journal
         runs = read_runs(connection, schema=schema, limit=RUNS) if journalled else ()

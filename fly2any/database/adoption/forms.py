@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from ..schema import Catalog, Check, Column, Index, Key
-from ..schema.contract import MAY_BE_NULL
+from ..schema.contract import ADDED, MAY_BE_NULL
 
 TIME = "timestamp with time zone"
 PRISMAS_TIME = re.compile(r"timestamp(\(\d\))? (with|without) time zone")
-ADDED = ("verification_tokens", "id")
 NOT_NULL = "adopting_not_null"  # A check that stands in while a column is made NOT NULL.
 
 

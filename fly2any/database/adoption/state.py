@@ -20,7 +20,7 @@ from ..schema.contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
 from ..schema.drift import compare
 from ..schema.ledgers import LEDGERS, PRISMAS_LEDGER, untrusted_findings
 from ..schema.strangers import read_strangers
-from ..server import Server, read_server
+from ..server import RECORD, Server, read_server
 from ..sql import ask, catalogue, literal, quote, snapshot
 from ..verification import in_schema
 from . import blockers
@@ -128,9 +128,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
         live = read_catalog(connection, schema=schema)
         there = {table.name for table in live.tables}
         trusted = {table.name for table in live.tables if table.trusted}
-        migrations = read_migrations(
-            connection, schema=schema, recorded="django_migrations" in trusted, readable=server.may_read_migrations
-        )
+        migrations = read_migrations(connection, schema=schema, recorded=RECORD in trusted, readable=server.may_read_migrations)
         prisma = read_prisma(connection, schema=schema, catalog=live)
         applied = {record.name for record in migrations.applied}
         if migrations.readable and not applied and is_built(contract, live):

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import Refusal
 from ..printable import one_line
-from ..server import Origin
+from ..server import MARKING_TABLE, RECORD, Origin
 from ..sql import quote
 from . import signing
 from .contents import BY_COPY, BY_SELECT, Content
@@ -168,7 +168,7 @@ def home_of(manifest: Manifest) -> str | None:
     """Return the schema of our tables in a backup, None where it has none of them; where it does not say, it is guessed."""
     if manifest.schema:
         return manifest.schema
-    for table in ("django_migrations", "price_alerts"):
+    for table in (RECORD, MARKING_TABLE):
         end = f".{quote(table)}"
         if schemas := sorted(name.removesuffix(end) for name in manifest.tables if name.endswith(end)):
             return min(schemas, key=lambda schema: (schema != quote("public"), schema))[1:-1].replace('""', '"')

@@ -19,8 +19,9 @@ from ..leftovers import BEFORE, INTO, MARK, RESTORE, comment, drop_left, mark
 from ..migration.lock import PATIENCE, wait_for_writers
 from ..migration.state import known_migrations, replaced_migrations
 from ..progress import Progress
+from ..schema.contract import PHASE7_APPS
 from ..scratch import drop
-from ..server import read_origin
+from ..server import MARKING_TABLE, read_origin
 from ..sql import execute, fetch_all, fetch_one, quote
 from ..verification import verify
 from . import tools
@@ -62,7 +63,7 @@ def refuse_what_cannot_be(manifest: Manifest, connection) -> None:
     known = {*known_migrations(), *(part for parts in replaced_migrations().values() for part in parts)}
     apps = {name.partition(".")[0] for name in manifest.migrations}
     # One that Prisma made, and nobody has adopted yet, has our tables without our migrations.
-    if "accounts" not in apps and not any(name.endswith('."price_alerts"') for name in manifest.tables):
+    if apps.isdisjoint(PHASE7_APPS) and not any(name.endswith(f".{quote(MARKING_TABLE)}") for name in manifest.tables):
         raise Refusal(f"{manifest.name} is not of a Fly2Any database: neither our migrations nor our tables are in it.")
     if newer := [name for name in manifest.migrations if name not in known]:
         raise Refusal(f"{manifest.name} was taken by newer code, which has {newer[0]}: deploy that code first.")

@@ -16,7 +16,7 @@ from ..migration import journal
 from ..progress import Progress
 from ..schema import contract
 from ..server import read_home, read_origin
-from ..sql import TRUSTED_SQL, catalogue, quote
+from ..sql import PEOPLE, TRUSTED_SQL, catalogue, literal, quote
 from ..verification import verify
 from . import tools
 from .contents import BY_COPY, PATIENT, pin, read_contents
@@ -48,7 +48,7 @@ TRUSTED_OWNERS_SQL = f"""
     UNION
     SELECT pg_catalog.pg_get_userbyid(c.relowner)
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = %s AND c.relname = 'users' AND {TRUSTED_SQL}
+    WHERE n.nspname = %s AND c.relname = {literal(PEOPLE)} AND {TRUSTED_SQL}
     ORDER BY 1
 """
 

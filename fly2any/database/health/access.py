@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..findings import Finding, Severity
 from ..roles import SECRETS
 from ..server import PATH_SQL
-from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, quote
+from ..sql import PEOPLE, TRUSTED_ROLES_SQL, TRUSTED_SQL, quote
 from .examine import Figure, Reader
 
 # The secret columns that exist. Parameters: schema, secret_tables and secret_columns, one of each a column.
@@ -151,7 +151,7 @@ def ownership(read: Reader) -> Iterator[Figure | Finding]:
         yield Finding(
             Severity.ERROR, "security.owner", row.name,
             f"It belongs to {row.owner}, which owns neither the schema nor the other tables: {row.owner} reads and changes it, and its triggers.",
-            f"ALTER TABLE {quote(read.schema)}.{quote(row.name)} OWNER TO the owner of the table users.",
+            f"ALTER TABLE {quote(read.schema)}.{quote(row.name)} OWNER TO the owner of the table {PEOPLE}.",
         )  # fmt: skip
     for row in read(CHILDREN_SQL, tables=tables):
         yield Finding(

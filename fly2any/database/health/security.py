@@ -17,7 +17,7 @@ from fly2any.postgres.url import is_local
 from ..errors import sqlstate
 from ..findings import Finding, Severity
 from ..schema.ledgers import read_excess
-from ..sql import TRUSTED_SQL, quote
+from ..sql import PEOPLE, TRUSTED_SQL, quote
 from .access import ownership, readers
 from .code import code
 from .examine import Figure, Question, Reader
@@ -52,7 +52,7 @@ WRITERS_SQL = """
     SELECT l.rolname AS name FROM pg_catalog.pg_roles AS l
     WHERE l.rolcanlogin AND NOT l.rolsuper AND EXISTS (
         SELECT FROM pg_catalog.pg_roles AS r, pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE n.nspname = %(schema)s AND c.relname = 'users' AND c.relkind = 'r' AND pg_catalog.pg_has_role(l.oid, r.oid, 'MEMBER')
+        WHERE n.nspname = %(schema)s AND c.relname = %(people)s AND c.relkind = 'r' AND pg_catalog.pg_has_role(l.oid, r.oid, 'MEMBER')
           AND (pg_catalog.has_table_privilege(r.oid, c.oid, 'DELETE') OR pg_catalog.has_any_column_privilege(r.oid, c.oid, 'INSERT, UPDATE')))
     ORDER BY l.rolname
 """
@@ -117,8 +117,8 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
             f"The role is, or may become, {', '.join(extra)}, which neither the admin nor a migration needs.",
             "Connect as one of the roles that `manage.py dbroles` prints.",
         )  # fmt: skip
-    writers = [row.name for row in read(WRITERS_SQL)]
-    yield Figure("roles that write to users", ", ".join(writers) or "none but superusers", len(writers))
+    writers = [row.name for row in read(WRITERS_SQL, people=PEOPLE)]
+    yield Figure(f"roles that write to {PEOPLE}", ", ".join(writers) or "none but superusers", len(writers))
     for excess in read_excess(read.connection, schema=read.schema):
         yield Finding(
             Severity.WARNING, "security.ledger", excess.name,
@@ -190,7 +190,7 @@ def passwords(read: Reader) -> Iterator[Figure | Finding]:
             raise
         made = dict(read(SETTINGS_SQL, names=["password_encryption"])).get("password_encryption", "unknown")
         yield Figure("roles' passwords", f"not readable by this role; new ones are stored as {made}")
-    table = f"{quote(read.schema)}.{quote('users')}"
+    table = f"{quote(read.schema)}.{quote(PEOPLE)}"
     size = read.one(SIZE_SQL, table=table).bytes
     if size is None:
         return
@@ -202,13 +202,13 @@ def passwords(read: Reader) -> Iterator[Figure | Finding]:
     )
     if people.foreign:
         yield Finding(
-            Severity.ERROR, "security.password_kind", "users.password",
+            Severity.ERROR, "security.password_kind", f"{PEOPLE}.password",
             f"{people.foreign} of {people.seen:,} passwords seen are not bcrypt hashes as the site writes them: perhaps they are the passwords.",
-            f"SELECT id FROM users WHERE password !~ '{BCRYPT}' shows whose; set them to NULL, and let those people ask for a new one.",
+            f"SELECT id FROM {PEOPLE} WHERE password !~ '{BCRYPT}' shows whose; set them to NULL, and let those people ask for a new one.",
         )  # fmt: skip
     if people.cheap:
         yield Finding(
-            Severity.WARNING, "security.password_cost", "users.password",
+            Severity.WARNING, "security.password_cost", f"{PEOPLE}.password",
             f"{people.cheap} of {people.seen:,} passwords seen are bcrypt of less than 2^10 rounds, which is guessed quickly.",
             "They are stored anew with 12 when their people set them: ask those who may see much to do so.",
         )  # fmt: skip
@@ -226,7 +226,7 @@ def passwords(read: Reader) -> Iterator[Figure | Finding]:
         )  # fmt: skip
     if staff.idle:
         yield Finding(
-            Severity.NOTE, "security.idle_staff", "users.isStaff", f"{staff.idle} of the staff have not signed in for 90 days.",
+            Severity.NOTE, "security.idle_staff", f"{PEOPLE}.isStaff", f"{staff.idle} of the staff have not signed in for 90 days.",
             "Take the staff status from those who left, in the admin.",
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from django.db import Error, transaction
 
 from ..errors import Refusal, sqlstate
+from ..server import RECORD
 from ..sql import TRUSTED_SQL, quote
 from .losses import MOST_COUNTED, Consent, Loss
 
@@ -52,7 +53,6 @@ SET_SQL = "SELECT pg_catalog.set_config(%s, %s, true)"
 # Rows that a policy hides are an error; the site waits while rows are counted.
 COUNTING = {"row_security": "off", "statement_timeout": "2s"}
 TOO_LONG = "57014"
-LEDGER = "django_migrations"  # A row of it goes with each reversal.
 
 LITERALS = re.compile(r"""[eE]'(?:[^'\\]|\\.)*'|'[^']*'|"[^"]*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?\*/""", re.S)
 CONTROLS = re.compile(
@@ -97,7 +97,7 @@ class State:
         for oid in self.tables.keys() & after.tables.keys():
             name, _, *before = self.tables[oid]
             for doing, earlier, later in zip(("deletes", "changes"), before, after.tables[oid][2:], strict=True):
-                if later > earlier and name != LEDGER:
+                if later > earlier and name != RECORD:
                     yield Loss(name, rows=later - earlier, doing=f"{doing} rows of")
 
 

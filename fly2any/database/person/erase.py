@@ -14,13 +14,13 @@ from ..errors import Refusal, sqlstate
 from ..leftovers import refuse_beside_a_restore
 from ..migration.retry import try_again
 from ..progress import Progress
-from ..sql import time_limits
+from ..sql import PEOPLE, time_limits
 from . import own
 from .people import Person
 from .plan import NOT_SEARCHED, RECORD, Change, Reach, reach, reasons
 from .remove import remove
 from .search import Found, Place, Unsearched, search, statistics
-from .tables import PEOPLE, Tables, read_tables
+from .tables import Tables, read_tables
 from .trace import rows_of
 from .transactions import TABLE_LOCK_TIMEOUT, UNHURRIED_SQL, writing
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from .. import facts
 from ..roles import SECRETS
 from .copied import copied, fields
-from .own import ACCESSES, LOG
 from .people import Person
 from .plan import reach
 from .search import as_written
@@ -17,11 +17,7 @@ from .trace import AT, Rows, rows_of
 from .transactions import reading
 
 FORMAT = 1
-# Of what the staff did to rows, their names and addresses, and those of other people in the same entry.
-OF_OTHERS = {
-    LOG: ("user_id", "object_repr", "change_message"),
-    ACCESSES: ("staff_id", "staff_email", "query", "ip_address"),
-}
+OF_STAFF = facts.columns("fields_of_staff")
 
 
 def export(connection, person: Person) -> Iterator[str]:
@@ -57,7 +53,7 @@ def _by_name(tables: Tables, rows: Rows) -> dict[str, list[tuple[int, set[str]]]
 def _rows(connection, tables: Tables, oid: int, places: set[str]) -> Iterator[str]:
     """Yield rows of a table as JSON, many at a time."""
     table = tables.tables[oid]
-    hidden = (*SECRETS.get(tables.label(oid), ()), *OF_OTHERS.get(tables.label(oid), ()))
+    hidden = (*SECRETS.get(tables.label(oid), ()), *OF_STAFF.get(tables.label(oid), ()))
     if not table.is_ours:
         names = [column.name for column in copied(tables, oid)]
         for place in sorted(places):

@@ -9,23 +9,26 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from django.apps import apps
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.contrib.sessions.models import Session
 
 from ..errors import Refusal
+from ..facts import OnErasure, erased, person_columns
+from ..sql import PEOPLE
 from .people import Person
 from .search import as_text, as_written, holds
-from .tables import PEOPLE, Column, Table, Tables, quoted
+from .tables import Column, Table, Tables, quoted
 from .trace import AT, Rows, places_of, rows_of
 from .words import Words, words
 
-ACTIVITIES = "user_activities"  # It has the person's id.
-GUESSES = ("axes_accessattempt", "axes_accessfailurelog", "axes_accesslog")
-MENTIONED = ("verification_tokens", *GUESSES)  # Rows go that have the address anywhere.
-SESSIONS = "django_session"  # Of the admin: what is in them is encoded.
-LOG = "django_admin_log"
-ACCESSES = "fly2any_accesses"
-CLEARED = (LOG, ACCESSES)  # What the staff did: it outlives the person, without the address.
+OF_PERSON = person_columns(with_key=False)  # They have the person's id.
+MENTIONED = erased(OnErasure.REMOVE)  # Rows go that have the address anywhere.
+SESSIONS = Session._meta.db_table  # Of the admin: what is in them is encoded.
+LOG = LogEntry._meta.db_table
+CLEARED = erased(OnErasure.CLEAR)
 ERASED = "(erased)"
-WITHOUT_KEY = (ACTIVITIES, *MENTIONED, SESSIONS, *CLEARED)
+WITHOUT_KEY = (*OF_PERSON, *MENTIONED, SESSIONS, *CLEARED)
 
 # What a change of several rows at once says of each: its name.
 OBJECT = r'"object": "([^"\\]|\\.)*"'
@@ -43,8 +46,9 @@ def removed_rows(cursor, tables: Tables, person: Person, *, lock: bool) -> Rows:
 
 def _removals(cursor, tables: Tables, person: Person) -> Iterator[tuple[Table, str, list]]:
     wanted = words(person.id, person.email)
-    if table := _known(tables, ACTIVITIES):
-        yield table, 'c."userId" OPERATOR(pg_catalog.=) %s', [person.id]
+    for name, column in OF_PERSON.items():
+        if table := _known(tables, name):
+            yield table, f"c.{quoted(column)} OPERATOR(pg_catalog.=) %s", [person.id]
     for name in MENTIONED:
         if table := _known(tables, name):
             yield table, *mentions(tables, table, person)
@@ -121,7 +125,7 @@ def cleared_rows(cursor, tables: Tables, person: Person, removed: Rows, *, lock:
 
 def _naming(tables: Tables, person: Person, removed: Rows) -> Iterator[tuple[str, list]]:
     """Yield conditions for the entries of the admin's log that are about the person or a row that goes with them."""
-    if not (types := tables.own("django_content_type")):
+    if not (types := tables.own(ContentType._meta.db_table)):
         return
     is_type = (
         f"c.object_repr OPERATOR(pg_catalog.<>) %s AND c.content_type_id IN (SELECT t.id FROM {types.sql} AS t"

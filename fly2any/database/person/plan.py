@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .. import facts
 from ..errors import Refusal
 from ..progress import Progress
 from . import own
@@ -14,6 +15,7 @@ from .trace import Rows, Trace, counted, follow, number, obstacles, places_of, r
 from .transactions import UNHURRIED_SQL, reading
 
 RECORD = "the record of access keeps the id, which names nobody by itself"
+KEPT = facts.columns("ids_kept")
 NOT_SEARCHED = Unsearched("the database", "not searched, as was asked for")
 
 
@@ -124,7 +126,7 @@ def reasons(tables: Tables, found: Reach) -> dict[tuple[int, str], str]:
     for link, rows in found.trace.changed.items():
         for oid in (link.table, *rows):
             known[oid, ""] = f"the foreign key {link.name} keeps the row (ON DELETE {ACTIONS[link.action]})"
-    if (accesses := tables.own(own.ACCESSES)) is not None:
-        for column in ("person_id", "row_id", "staff_id"):
-            known[accesses.oid, column] = RECORD
+    for name, listed in KEPT.items():
+        if (table := tables.own(name)) is not None:
+            known.update({(table.oid, column): RECORD for column in listed})
     return known

@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from ..errors import Refusal
 from ..schema.strangers import ACTS_SQL, TRIGGER_OWNERS_SQL
 from ..server import read_schema
-from ..sql import TRUSTED_ROLES_SQL, pinned, quote
-
-PEOPLE = "users"
+from ..sql import PEOPLE, TRUSTED_ROLES_SQL, pinned, quote
 
 # 'c' is CASCADE, 'n' SET NULL, 'd' SET DEFAULT, 'r' RESTRICT, 'a' NO ACTION.
 ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT", "a": "NO ACTION"}

@@ -22,6 +22,7 @@ from ..backup.signing import SIGNED
 from ..backup.store import Gone, Store, opened
 from ..backup.workfolder import work_folder
 from ..errors import Refusal, Unfit
+from ..facts import people_table, person_columns
 from ..progress import Progress
 from ..schema.strangers import refuse_strangers
 from ..sql import ask, quote
@@ -29,6 +30,7 @@ from .description import Archive, Part, as_json, from_json
 from .rules import RULES, Rule
 
 CHUNK = 1 << 20  # Bytes.
+PERSON_COLUMNS = person_columns()
 IDS = ".ids"  # Of an archive whose rows are being removed: once it is known which were not, it is gone.
 HERE = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT
 
@@ -44,8 +46,7 @@ VERSIONS_SQL = """
 ROWS_SQL = "SELECT {columns} FROM ONLY {table} WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid AND {condition}"
 # People who were gone before: rows without a foreign key outlive them.
 GHOSTS_SQL = """
-    SELECT DISTINCT "userId" FROM ({rows}) AS t
-    WHERE "userId" IS NOT NULL AND NOT EXISTS (SELECT FROM users AS u WHERE u.id = t."userId")
+    SELECT DISTINCT {person} FROM ({rows}) AS t WHERE {person} IS NOT NULL AND {gone}
 """
 ORIGIN_SQL = """
     SELECT c.system_identifier::text || '/' || d.oid::text
@@ -96,8 +97,9 @@ class Archives:
                     queries[rule.child] = (theirs, {"ids": [row[0] for row in found]})
                 contents = _write(connection, path, queries)
                 ghosts = []
-                if "userId" in columns[rule.table]:
-                    cursor.execute(GHOSTS_SQL.format(rows=rows), part)
+                if (column := PERSON_COLUMNS.get(rule.table)) in columns[rule.table]:
+                    person = f"t.{quote(str(column))}"
+                    cursor.execute(GHOSTS_SQL.format(rows=rows, person=person, gone=_gone(person)), part)
                     ghosts = [person for (person,) in cursor.fetchall()]
                 cursor.execute("SELECT pg_catalog.now()")
                 taken = cursor.fetchone()[0].astimezone(UTC)
@@ -336,7 +338,12 @@ def _missing(archive: Archive, part: Part) -> str:
     """Return SQL for the rows that may not come back: of people who have gone since, and those whose parent is not there."""
     if part.table != archive.table:
         return f"NOT EXISTS (SELECT FROM {quote(archive.table)} AS p WHERE p.id = t.{quote(RULES[archive.table].child_key)})"
-    if "userId" in part.columns:
-        gone = 'NOT EXISTS (SELECT FROM users AS u WHERE u.id = t."userId")'
-        return f't."userId" IS NOT NULL AND t."userId" <> ALL (%(ghosts)s) AND {gone}'
+    if (column := PERSON_COLUMNS.get(part.table)) in part.columns:
+        person = f"t.{quote(str(column))}"
+        return f"{person} IS NOT NULL AND {person} <> ALL (%(ghosts)s) AND {_gone(person)}"
     return ""
+
+
+def _gone(person: str) -> str:
+    """Return SQL for whether nobody has the id `person`."""
+    return f"NOT EXISTS (SELECT FROM {quote(people_table())} AS u WHERE u.id = {person})"

@@ -1,12 +1,17 @@
-"""Which rows of which table can be too old."""
+"""Which rows of which table can be too old: what the models declare in `retention`, as SQL."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import models
 
 from ..errors import Refusal
+from ..facts import Retention, column_of, declared
+from ..sql import quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +24,7 @@ class Rule:
     only: str = "true"
     child: str = ""
     child_key: str = ""
-    archived: bool = True  # Not what is a secret and of no use once it expired.
+    archived: bool = True
 
     @property
     def condition(self) -> str:
@@ -27,29 +32,24 @@ class Rule:
         return f"{self.age} < %(before)s AND {self.only}"
 
 
+def rule_of(model: type[models.Model], retention: Retention) -> Rule:
+    """Return the rule that a model declares."""
+    times = [quote(column_of(model, field)) for field in retention.fields]
+    age = times[0] if len(times) == 1 else f"GREATEST({', '.join(times)})"
+    child, child_key = "", ""
+    if retention.with_rows:
+        relation: Any = model._meta.get_field(retention.with_rows)
+        child, child_key = relation.related_model._meta.db_table, relation.field.column
+    return Rule(model._meta.db_table, retention.what, age, retention.only, child, child_key, retention.archived)
+
+
+# Tables with archives first: they are the large ones, and a run may have to stop early.
 RULES = {
     rule.table: rule
-    for rule in (
-        Rule("price_history", "prices", "timestamp"),
-        Rule("price_monitor_logs", "runs of the price monitor", '"executionTime"'),
-        Rule("user_activities", "activities", '"createdAt"'),
-        Rule("login_history", "sign-ins", "timestamp"),
-        Rule("notifications", "notifications that were read", 'GREATEST("createdAt", "readAt")', "read"),
-        Rule("recent_searches", "recent searches", '"viewedAt"'),
-        Rule(
-            "ai_conversations", "finished conversations", '"updatedAt"', "status IN ('completed', 'abandoned')",
-            child="ai_messages", child_key="conversationId",
-        ),
-        Rule("sessions", "expired sessions of NextAuth", "expires", archived=False),
-        Rule("user_sessions", "devices not used any more", '"lastActive"', archived=False),
-        Rule("verification_tokens", "expired tokens", "expires", archived=False),
-        Rule("django_session", "expired sessions of the admin", "expire_date", archived=False),
-        Rule(
-            "axes_accessattempt", "failed sign-ins to the admin", "attempt_time", archived=False,
-            child="axes_accessattemptexpiration", child_key="access_attempt_id",
-        ),
+    for rule in sorted(
+        (rule_of(model, retention) for model, retention in declared("retention")), key=lambda rule: not rule.archived
     )
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)

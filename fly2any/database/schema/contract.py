@@ -11,6 +11,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from .. import facts
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
 
 PATH = Path(__file__).with_name("contract.json")
@@ -28,11 +29,9 @@ GUIDE_APPS = ("accounts", "travel", "engagement")  # The guide's 26 indexes and 
 PHASE7_APPS = (*GUIDE_APPS, "ai_consultant")
 FIRST_MIGRATIONS = tuple(f"{app}.0001_initial" for app in PHASE7_APPS)  # They build Phase 7.
 # Deviation D2, which the first migration of accounts adds to the 188 columns of Phase 7.
-NOT_PHASE7 = frozenset([("verification_tokens", "id"), ("verification_tokens", "verification_tokens_pkey")])
-
-# The site's later schema stores other products too, which have no flight. Where it has the second column of that table, it inserts
-# rows without the first one; elsewhere a column that may be NULL is noted.
-MAY_BE_NULL = {("wishlist_items", "flightData"): "productType"}
+(ADDED,) = facts.places("fields_beyond_guide")
+NOT_PHASE7 = frozenset([ADDED, (ADDED[0], f"{ADDED[0]}_pkey")])
+MAY_BE_NULL = facts.nullable_columns()
 
 
 @dataclass(frozen=True, slots=True)

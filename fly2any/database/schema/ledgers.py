@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.db import Error
 
+from ..facts import tables
 from ..findings import Finding, Severity
-from ..server import read_schema
+from ..server import JOURNAL, RECORD, read_schema
 from ..sql import execute, fetch_all, quote, time_limits
 from .objects import Catalog
 
 # Only the role that migrates writes them. They are created when they are first needed, whatever is recorded.
-JOURNAL = "fly2any_migration_runs"
-LEDGERS = ("django_migrations", JOURNAL)
+LEDGERS = (RECORD, JOURNAL)
 PRISMAS_LEDGER = "_prisma_migrations"
-APPEND_ONLY = ("fly2any_accesses",)  # The record of access.
+APPEND_ONLY = tables("append_only")  # The record of access.
 
 # What a role PREFIX_app, of those that `dbroles` makes, may do too much. The sequence of a column counts as its table.
 EXCESS_SQL = f"""

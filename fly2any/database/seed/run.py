@@ -8,14 +8,15 @@ from django.apps import apps
 from ..leftovers import refuse_beside_a_restore
 from ..schema.strangers import refuse_strangers
 from ..server import flush_statistics, read_schema
-from ..sql import pinned, quote
+from ..sql import PEOPLE, pinned, quote
 from . import places
-from .statements import CLEAR_SQL, FUNCTIONS_SQL, ON_CONFLICT, STATEMENTS
+from .functions import CLEAR_SQL, FUNCTIONS_SQL
+from .statements import ON_CONFLICT, STATEMENTS
 
 DEMO_DOMAIN = "@demo.fly2any.example"  # RFC 2606: nobody's.
 CHUNK = 5_000  # Users in one transaction.
 
-REAL_USERS_SQL = "SELECT EXISTS (SELECT FROM users WHERE email NOT LIKE %(pattern)s)"
+REAL_USERS_SQL = f"SELECT EXISTS (SELECT FROM {quote(PEOPLE)} WHERE email NOT LIKE %(pattern)s)"
 
 
 class RealUsersError(Exception):

@@ -1,0 +1,38 @@
+"""What `fly2any.database.facts` lists, for the models of Django and of the packages we use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from axes.models import AccessAttempt, AccessFailureLog, AccessLog
+from django.contrib.admin.models import LogEntry
+from django.contrib.sessions.models import Session
+from django.db.models import Model
+from django_otp.plugins.otp_static.models import StaticToken
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from fly2any.database.facts import OnErasure, Retention
+
+FACTS: dict[type[Model], dict[str, Any]] = {
+    TOTPDevice: {"secret_fields": ("key",)},
+    StaticToken: {"secret_fields": ("token",)},
+    Session: {
+        "secret_fields": ("session_key", "session_data"),
+        "retention": Retention("expired sessions of the admin", ("expire_date",), archived=False),
+    },
+    # What the staff did outlives the person; their names, and those of other people in the same entry, are not the person's.
+    LogEntry: {"on_erasure": OnErasure.CLEAR, "fields_of_staff": ("user", "object_repr", "change_message")},
+    AccessAttempt: {
+        "on_erasure": OnErasure.REMOVE,
+        "retention": Retention("failed sign-ins to the admin", ("attempt_time",), with_rows="expiration", archived=False),
+    },
+    AccessFailureLog: {"on_erasure": OnErasure.REMOVE},
+    AccessLog: {"on_erasure": OnErasure.REMOVE},
+}
+
+
+def declare() -> None:
+    """Declare the facts on the models, as ours do themselves."""
+    for model, facts in FACTS.items():
+        for name, value in facts.items():
+            setattr(model, name, value)

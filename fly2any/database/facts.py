@@ -1,0 +1,118 @@
+"""What models declare about their rows: which fields are secret, whose a row is, when it is too old. Each is declared once.
+
+A model declares a fact as a class attribute; one of a package gets it from `fly2any.administration.packages`. All are optional:
+
+- `secret_fields`: the names of the fields with passwords, tokens and keys. The admin shows their fingerprints, an export leaves
+  them out, and the role that only reads may not select them.
+- `person_field`: the name of the foreign key to the person a row belongs to.
+- `on_erasure`: of a table that names people by their e-mail address, an `OnErasure`.
+- `fields_of_staff`: the names of the fields about the staff who did something to a row: no part of a person's export.
+- `ids_kept`: the names of the fields whose ids stay when a person is erased.
+- `retention`: a `Retention`.
+- `append_only`: whether the site's role may add rows, but not change them.
+- `marks_schema`: whether no other project has a table of this name: the schema that has it is ours.
+- `fields_beyond_guide`: the names of the fields that the migration guide lacks.
+- `nullable_beside`: a field that may be NULL where the site's table has a column of its own: {"field": "column"}.
+
+What reads them does so when it is imported, after Django has loaded the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.core.exceptions import AppRegistryNotReady
+from django.db import models
+
+Place = tuple[str, str]  # A table and a column of it.
+
+
+class OnErasure(Enum):
+    """What an erasure does to the rows that have the person's e-mail address anywhere."""
+
+    REMOVE = "remove"
+    CLEAR = "clear"  # They stay, without the address.
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Rows are too old when the latest of the times in `fields` is before a day and `only`, SQL over the columns, holds.
+
+    `with_rows` names a foreign key from its other end: the rows that refer to an old one go with it.
+    """
+
+    what: str  # The rows, as a person calls them.
+    fields: tuple[str, ...]
+    only: str = "true"
+    with_rows: str = ""
+    archived: bool = True  # Not what is a secret and of no use once it expired.
+
+
+def declared(name: str) -> Iterator[tuple[type[models.Model], Any]]:
+    """Yield the models that declare the fact `name`, with what they say, in the order of the apps.
+
+    Raises AppRegistryNotReady before all apps are ready: the facts about the models of packages would be missing.
+    """
+    if not apps.ready:
+        raise AppRegistryNotReady("What models declare is not complete before all apps are ready.")
+    for model in apps.get_models():
+        if value := getattr(model, name, None):
+            yield model, value
+
+
+def tables(name: str) -> tuple[str, ...]:
+    """Return the tables whose models declare the fact `name`."""
+    return tuple(model._meta.db_table for model, _ in declared(name))
+
+
+def columns(name: str) -> dict[str, tuple[str, ...]]:
+    """Return the columns of the fields that the fact `name` lists, by table."""
+    return {model._meta.db_table: tuple(column_of(model, field) for field in fields) for model, fields in declared(name)}
+
+
+def places(name: str) -> tuple[Place, ...]:
+    """Return the (table, column) of the fields that the fact `name` lists."""
+    return tuple((table, column) for table, listed in columns(name).items() for column in listed)
+
+
+def column_of(model: type[models.Model], field: str) -> str:
+    """Return the column of a field; raise FieldDoesNotExist where the model has none of this name."""
+    found: Any = model._meta.get_field(field)
+    return found.column
+
+
+def people_table() -> str:
+    """Return the table of the people."""
+    return get_user_model()._meta.db_table
+
+
+def person_columns(*, with_key: bool | None = None) -> dict[str, str]:
+    """Return the column with the id of the person a row belongs to, by table.
+
+    `with_key` chooses those that are, or are not, foreign keys of the database.
+    """
+    found = {}
+    for model, name in declared("person_field"):
+        field: Any = model._meta.get_field(name)
+        if with_key is None or field.db_constraint is with_key:
+            found[model._meta.db_table] = field.column
+    return found
+
+
+def erased(how: OnErasure) -> tuple[str, ...]:
+    """Return the tables whose rows with a person's address are treated so when the person is erased."""
+    return tuple(model._meta.db_table for model, value in declared("on_erasure") if value is how)
+
+
+def nullable_columns() -> dict[Place, str]:
+    """Return the (table, column) that may be NULL where the site's table has a column of its own, and that column."""
+    return {
+        (model._meta.db_table, column_of(model, field)): beside
+        for model, value in declared("nullable_beside")
+        for field, beside in value.items()
+    }

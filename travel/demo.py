@@ -1,0 +1,71 @@
+"""The demo data of this app: for each table a statement that makes the rows of the users number %(low)s to %(high)s - 1."""
+
+from fly2any.database.seed.functions import ROUTE, at_most, per_user
+
+from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
+
+SAVED_SEARCHES_SQL = f"""
+    INSERT INTO saved_searches (id, "userId", name, origin, destination, "departDate", "returnDate", adults, children, infants, "cabinClass", filters, "searchCount", "lastSearched", "createdAt", "updatedAt")
+    SELECT pg_temp.make_id('saved', row.k), pg_temp.make_id('users', u.n), r.origin || ' to ' || r.city, r.origin, r.destination,
+           to_char(departs, 'YYYY-MM-DD') || CASE WHEN pg_temp.dice('flexible', row.k) < 0.1 THEN ',' || to_char(departs + 1, 'YYYY-MM-DD') ELSE '' END,
+           CASE WHEN pg_temp.dice('return', row.k) < 0.7 THEN to_char(departs + 7, 'YYYY-MM-DD') END,
+           1 + floor(pg_temp.dice('adults', row.k) * 3)::int, floor(pow(pg_temp.dice('children', row.k), 3) * 3)::int, 0,
+           pg_temp.pick(ARRAY['economy','economy','premium_economy','business','first'], 'class', row.k),
+           CASE WHEN pg_temp.dice('filters', row.k) < 0.5 THEN
+               jsonb_build_object('priceRange', jsonb_build_array(0, 2000), 'stops', jsonb_build_array(0, 1), 'airlines', jsonb_build_array(), 'cabinClass', jsonb_build_array('economy')) END,
+           1 + floor(pow(pg_temp.dice('count', row.k), 4) * 30)::int, at, at - interval '3 hours', at
+    {per_user(at_most(2, "saved"))} {ROUTE.format(salt="saved")}
+    CROSS JOIN LATERAL (SELECT pg_temp.moment('saved', row.k, u.n, %(until)s) AS at, %(until)s::date + floor(pg_temp.dice('departs', row.k) * 200)::int AS departs) AS t
+"""
+
+PRICE_ALERTS_SQL = f"""
+    INSERT INTO price_alerts (id, "userId", origin, destination, "departDate", "returnDate", "currentPrice", "targetPrice", currency, active, triggered, "lastChecked", "triggeredAt", "lastNotifiedAt", "notificationCount", "createdAt", "updatedAt")
+    SELECT pg_temp.make_id('alerts', row.k), pg_temp.make_id('users', u.n), r.origin, r.destination, to_char(departs, 'YYYY-MM-DD'),
+           CASE WHEN pg_temp.dice('return', row.k) < 0.6 THEN to_char(departs + 10, 'YYYY-MM-DD') END,
+           price, floor(price * (0.7 + 0.25 * pg_temp.dice('target', row.k))), 'USD', pg_temp.dice('active', row.k) < 0.6, triggered,
+           %(until)s::timestamptz - interval '1 minute' * floor(720 * pg_temp.dice('checked', row.k)),
+           CASE WHEN triggered THEN at + interval '2 days' END, CASE WHEN triggered THEN at + interval '2 days' END, triggered::int, at, at
+    {per_user(at_most(2, "alerts"))} {ROUTE.format(salt="alerts")}
+    CROSS JOIN LATERAL (SELECT %(until)s::date + (3 + pg_temp.dice('departs', row.k) * 200)::int AS departs, pg_temp.dice('triggered', row.k) < 0.2 AS triggered,
+                               pg_temp.moment('alerts', row.k, u.n, %(until)s) AS at) AS t
+    CROSS JOIN LATERAL (SELECT pg_temp.price(r.kilometres, departs - %(until)s::date, pg_temp.dice('luck', row.k)) AS price) AS p
+"""
+
+RECENT_SEARCHES_SQL = f"""
+    INSERT INTO recent_searches (id, "userId", city, country, "airportCode", origin, price, "originalPrice", "departDate", "returnDate", "viewedAt")
+    SELECT pg_temp.make_id('recent', row.k), pg_temp.make_id('users', u.n), r.city, r.country, r.destination, r.origin, price,
+           CASE WHEN pg_temp.dice('reduced', row.k) < 0.3 THEN round((price * 1.2)::numeric, 2)::double precision END,
+           to_char(%(until)s::date + lead, 'YYYY-MM-DD'), NULL, pg_temp.moment('recent', row.k, u.n, %(until)s)
+    {per_user(at_most(4, "recent"))} {ROUTE.format(salt="recent")}
+    CROSS JOIN LATERAL (SELECT (5 + pg_temp.dice('lead', row.k) * 150)::int AS lead) AS l
+    CROSS JOIN LATERAL (SELECT pg_temp.price(r.kilometres, lead, pg_temp.dice('luck', row.k)) AS price) AS p
+"""
+
+# Ten prices a user, though they are nobody's: each seen `lead` days before its departure, dearer the later.
+PRICE_HISTORY_SQL = f"""
+    INSERT INTO price_history (id, origin, destination, "departDate", "returnDate", price, currency, provider, timestamp)
+    SELECT pg_temp.make_id('history', row.k), r.origin, r.destination, to_char(seen + interval '1 day' * lead, 'YYYY-MM-DD'), NULL,
+           pg_temp.price(r.kilometres, lead, pg_temp.dice('luck', row.k)), 'USD', pg_temp.pick(ARRAY['duffel','duffel','amadeus','mock'], 'provider', row.k), seen
+    {per_user("10")} {ROUTE.format(salt="history")}
+    CROSS JOIN LATERAL (SELECT %(until)s::timestamptz - interval '1 second' * floor(31536000 * pg_temp.dice('seen', row.k)) AS seen,
+                               floor(pg_temp.dice('lead', row.k) * 180)::int AS lead) AS t
+"""
+
+PRICE_MONITOR_LOGS_SQL = """
+    INSERT INTO price_monitor_logs (id, "executionTime", "alertsChecked", "alertsTriggered", "alertsFailed", errors, duration, "triggeredBy")
+    SELECT pg_temp.make_id('runs', u.n), %(until)s::timestamptz - interval '10 minutes' * (u.n / 10), checked, floor(checked * 0.03)::int, failed,
+           CASE WHEN failed = 0 THEN 'null'::jsonb ELSE jsonb_build_array(jsonb_build_object('alertId', pg_temp.make_id('alerts', u.n * 10000 + 1), 'error', 'provider timed out')) END,
+           (800 + pg_temp.dice('duration', u.n) * 20000)::int, CASE WHEN pg_temp.dice('manual', u.n) < 0.05 THEN 'manual' ELSE 'cron' END
+    FROM generate_series(%(low)s::bigint, %(high)s::bigint - 1) AS u (n)
+    CROSS JOIN LATERAL (SELECT (50 + pg_temp.dice('checked', u.n) * 400)::int AS checked, (pg_temp.dice('failed', u.n) < 0.1)::int AS failed) AS run
+    WHERE u.n %% 10 = 0
+"""
+
+# Parents before children.
+ROWS = {
+    SavedSearch: SAVED_SEARCHES_SQL,
+    PriceAlert: PRICE_ALERTS_SQL,
+    RecentSearch: RECENT_SEARCHES_SQL,
+    PriceHistory: PRICE_HISTORY_SQL,
+    PriceMonitorLog: PRICE_MONITOR_LOGS_SQL,
+}
