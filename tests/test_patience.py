@@ -1,13 +1,26 @@
 """A server that goes without a word: nobody waits for it longer than its own limits would let them."""
 
+import contextlib
+import os
+import socket
 import time
+from io import StringIO
 
 import pytest
+from django.core.management import call_command
 from django.db import OperationalError, connection, connections, transaction
 
 from fly2any import monitoring
 from fly2any.administration import deadlines
+from fly2any.database import sql
+from fly2any.database.management.commands import dbhealth, dbstatus
+from fly2any.database.migration import run
+from fly2any.database.migration.lock import MAINTENANCE_LOCK, advisory_lock
+from fly2any.database.person.transactions import writing
+from fly2any.database.progress import Progress
+from fly2any.postgres import patience
 from fly2any.postgres.patience import at_most
+from fly2any.postgres.url import parse
 from tests.servers import Relay
 
 SLEEP = "SELECT pg_sleep(%s)"
@@ -98,3 +111,68 @@ def test_a_page_whose_answer_is_lost_ends_and_the_next_one_works(relay, monkeypa
     connections["relayed"].close_if_unusable_or_obsolete()
 
     assert (page(None), took < 3) == ((1,), True)
+
+
+def option(connection, name):
+    with socket.socket(fileno=os.dup(connection.connection.fileno())) as own:
+        return own.getsockopt(socket.IPPROTO_TCP, name)
+
+
+def test_a_host_that_is_gone_is_given_up_by_both_sides(own_server, django_db_setup, django_db_blocker):
+    server = own_server()
+    place = parse(f"postgresql://postgres@127.0.0.1:{server.port}/fly2any?sslmode=disable")
+    connections.databases["far"] = {**connection.settings_dict, "DIRECT": None, "EMBEDDED": None, **place, "POOL": None}
+    try:
+        with django_db_blocker.unblock():
+            far = connections["far"]
+            far.ensure_connection()
+            ours = [option(far, name) for name in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, 18)]
+            question = "SELECT ARRAY[current_setting('tcp_keepalives_idle'), current_setting('tcp_user_timeout')]"
+            before = sql.ask(far, question)
+            with advisory_lock(far, MAINTENANCE_LOCK, patience=0, say=print):
+                theirs = sql.ask(far, question)
+            after = sql.ask(far, question)
+            with writing(far):
+                erasing = sql.ask(far, question)
+    finally:
+        connections["far"].close()
+        del connections["far"], connections.databases["far"]
+
+    assert ours == [30, 10, 6, 90_000]
+    assert (theirs, erasing, before == after != theirs) == (["30", "90000"], ["30", "90000"], True)
+
+
+def test_a_migration_whose_client_is_gone_keeps_the_site_out_no_longer_than_a_transaction_may_be_idle(relay, monkeypatch):
+    monkeypatch.setattr(run, "LONGEST_IDLE", "1s")
+    server = connections["relayed"].copy()
+    server.settings_dict = {**server.settings_dict, "PORT": str(relay.to)}
+    sql.execute(
+        server, "CREATE TABLE users (id text); ALTER DATABASE fly2any SET idle_in_transaction_session_timeout = '10min'"
+    )
+
+    def migrate():
+        with (
+            at_most(0.5),
+            run.migrating("relayed", patience=1, progress=Progress()),
+            transaction.atomic(using="relayed"),
+        ):
+            sql.execute(connections["relayed"], "LOCK TABLE users")
+            relay.forget()
+            ask()
+
+    with pytest.raises(OperationalError):
+        migrate()
+    with contextlib.closing(server), server.cursor() as site:
+        site.execute("SET lock_timeout = '10s'")
+        site.execute("SELECT count(*) FROM users")
+        assert site.fetchone() == (0,)
+
+
+@pytest.mark.parametrize("module", [dbstatus, dbhealth])
+def test_what_monitors_run_waits_for_no_answer_without_end(module, monkeypatch, db):
+    limits = []
+    monkeypatch.setattr(module, "read_newest", lambda connection: limits.append(patience._here.get()))
+    with contextlib.suppress(SystemExit):
+        call_command(module.Command(), stdout=StringIO())
+
+    assert (limits, patience._here.get()) == ([90], None)

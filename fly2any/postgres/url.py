@@ -19,6 +19,8 @@ EXAMPLE = "postgresql://user:password@host:5432/database?sslmode=require"
 ESCAPES = "in the user and the password write % / @ : # ? [ ] as %25 %2F %40 %3A %23 %3F %5B %5D"
 LONGEST_NAME = 63  # Bytes.
 CONNECT_TIMEOUT = 10  # Seconds; libpq's default is to wait for ever.
+# A server whose host or network is gone is given up after 90 s; the system's own limit is two hours.
+ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6, "tcp_user_timeout": 90_000}
 
 # Parameters of Prisma, of node-postgres and of the providers that say nothing to libpq: about pools, prepared statements and proxies.
 NOT_LIBPQ = frozenset(
@@ -125,7 +127,7 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
     return {
         "ENGINE": "fly2any.postgres",
         **place,
-        "OPTIONS": {"connect_timeout": CONNECT_TIMEOUT, "application_name": "fly2any", **options},
+        "OPTIONS": {"connect_timeout": CONNECT_TIMEOUT, "application_name": "fly2any", **ALIVE, **options},
         # Behind a transaction pooler a cursor would not find its next page: the server connection has changed.
         "DISABLE_SERVER_SIDE_CURSORS": bool(pooler),
         "POOLER": pooler,

@@ -13,7 +13,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 
 from .. import sql
-from ..sql import quote
+from ..sql import ALIVE, quote
 
 # Every table whose rows are in a dump: not those that an extension brings, which it makes anew. Columns by name: those
 # of a table that inherits may be restored in another order. Generated columns are computed anew, and in no dump.
@@ -69,6 +69,7 @@ PATIENT = {
     "statement_timeout": "0",
     "transaction_timeout": "0",  # From PostgreSQL 17 on.
     "idle_in_transaction_session_timeout": "0",
+    **ALIVE,
     "lock_timeout": "60s",  # For the tables' locks, which a running migration holds.
 }
 

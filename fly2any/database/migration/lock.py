@@ -11,7 +11,7 @@ from django.db import Error
 
 from ..errors import Refusal
 from ..leftovers import refuse_beside_a_restore
-from ..sql import ask
+from ..sql import ALIVE, ask, execute
 from .activity import HOLDER_SQL, read_activity, terminate
 
 # The keys of all advisory locks that this project takes. Never reuse or renumber one.
@@ -50,6 +50,7 @@ def _held(connection, lock: int, *, patience: float, say: Callable[[str], None])
 
     It is polled: a session that waits inside pg_advisory_lock would wait for CREATE INDEX CONCURRENTLY, and that for it.
     """
+    execute(connection, "; ".join(f"SET {name} TO '{value}'" for name, value in ALIVE.items()))
     deadline = time.monotonic() + patience
     told: int | None = None
     while not ask(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", [lock]):
@@ -69,6 +70,7 @@ def _held(connection, lock: int, *, patience: float, say: Callable[[str], None])
     finally:
         with suppress(Error):  # A connection that was cut has released it.
             ask(connection, "SELECT pg_catalog.pg_advisory_unlock(%s)", [lock])
+            execute(connection, "; ".join(f"RESET {name}" for name in ALIVE))
 
 
 def hold(connection, lock: int) -> None:

@@ -19,7 +19,7 @@ from ..schema import Index, read_catalog
 from ..schema import contract as contracts
 from ..schema.ledgers import protect
 from ..schema.strangers import keep_strangers_out
-from ..sql import quote
+from ..sql import LONGEST_IDLE, quote
 from ..units import span
 from . import journal
 from .activity import cancel_waiters, terminate
@@ -63,7 +63,8 @@ KNOWN_SQL = """
     SELECT COALESCE(pg_catalog.array_agg(name ORDER BY name), '{}') FROM pg_catalog.pg_settings WHERE name = ANY (%s::text[])
 """
 OPERATOR_CLASS = "gin_trgm_ops"
-ENDLESS = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
+ENDLESS = ("statement_timeout", "transaction_timeout", "idle_session_timeout")
+IDLE = "idle_in_transaction_session_timeout"
 SHORTEST_WAIT = 0.1  # Seconds: most transactions of the site are over by then.
 THERE_ALREADY = ("42P07", "42701", "42710")  # A relation, a column, another object of that name.
 
@@ -299,9 +300,13 @@ class Run:
         self.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index.quoted}")
 
     def settle(self) -> None:
-        """Set the session as a run needs it; what a role or a provider sets would cut long builds and long pauses short."""
+        """Set the session as a run needs it; what a role or a provider sets would cut long builds and long pauses short.
+
+        A transaction whose client is gone keeps its locks, and the site out, no longer than LONGEST_IDLE.
+        """
         limits = "".join(f"SET {name} TO '0'; " for name in self.endless)
-        self.execute(f"SET lock_timeout TO '{settings.LOCK_TIMEOUT}ms'; {limits}RESET search_path")
+        idle = f"SET {IDLE} TO '{LONGEST_IDLE}'; "
+        self.execute(f"SET lock_timeout TO '{settings.LOCK_TIMEOUT}ms'; {limits}{idle}RESET search_path")
 
     def set(self, name: str, value: str) -> None:
         self.execute(f"SET {name} TO '{value}'")
@@ -370,4 +375,4 @@ def _session(run: Run) -> Iterator[None]:
         yield
     finally:
         with suppress(Error, AttributeError):  # The connection may be gone.
-            run.execute("; ".join(f"RESET {name}" for name in ("lock_timeout", "search_path", *run.endless)))
+            run.execute("; ".join(f"RESET {name}" for name in ("lock_timeout", "search_path", IDLE, *run.endless)))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from django.db import transaction
 
-from ..sql import time_limits
+from ..sql import ALIVE, LONGEST_IDLE, time_limits
 
 # PostgreSQL then raises where a policy would hide rows from this role.
 WHOLE_SQL = "SET LOCAL row_security = off; SET LOCAL bytea_output = 'hex'"
@@ -20,6 +20,10 @@ DURABLE_SQL = """
 ENDLESS_SQL = """
     SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'transaction_timeout'
 """
+# The rows stay locked no longer where the client is gone.
+ABANDONED_SQL = "; ".join(
+    f"SET LOCAL {name} = '{value}'" for name, value in {**ALIVE, "idle_in_transaction_session_timeout": LONGEST_IDLE}.items()
+)
 UNHURRIED_SQL = "SET LOCAL statement_timeout = 0"  # A search reads the whole database.
 LOCK_TIMEOUT = 5_000  # Milliseconds.
 TABLE_LOCK_TIMEOUT = 500  # Less than deadlock_timeout, so that a session which waits for this one is not chosen to fail.
@@ -42,5 +46,6 @@ def writing(connection) -> Iterator[None]:
         cursor.execute(WHOLE_SQL)
         cursor.execute(ENDLESS_SQL)
         cursor.execute(DURABLE_SQL)
+        cursor.execute(ABANDONED_SQL)
         with time_limits(connection, lock=LOCK_TIMEOUT):
             yield

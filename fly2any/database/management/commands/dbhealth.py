@@ -14,6 +14,7 @@ from fly2any.database.report.collect import collect, verify_or_say
 from fly2any.database.report.data import health_as_json
 from fly2any.database.report.text import health_as_text
 from fly2any.database.report.waivers import read_waivers
+from fly2any.postgres.patience import at_most
 
 
 class Command(BaseCommand):
@@ -27,6 +28,7 @@ class Command(BaseCommand):
         parser.add_argument("--terminate", type=int, metavar="PID", help="End this session, instead of a report.")
         parser.add_argument("--yes", action="store_true", help="With --terminate: do it; without, the session is shown.")
 
+    @at_most(90)  # Seconds for each answer: monitors run it, and a proxy may acknowledge for a server that is gone.
     def handle(self, *, topics, database, format, terminate: int, yes, force_color, **options):
         if unknown := [name for name in topics if name not in TOPICS]:
             raise Refusal(f"There is no topic {unknown[0]}: there are {', '.join(TOPICS)}.")
