@@ -1,11 +1,13 @@
+from datetime import timedelta
+
 from django.contrib import admin
 from django.db.models import Q
+from django.utils import timezone
 
 from accounts.admin import SIGN_OUT
 from accounts.models import User
 from fly2any.administration import formats
 from fly2any.administration.dashboard import Figure
-from fly2any.administration.filters import start_of_day
 from fly2any.administration.list_actions import confirmed
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 from fly2any.administration.saving import remove_rows
@@ -38,9 +40,9 @@ class NotificationAdmin(OfUser, ModelAdmin):
     written_by_machines = ("read", "read_at")
     figures = (
         Figure(
-            "Unread notifications of today",
-            lambda: Q(read=False, created_at__gte=start_of_day()),
-            {"created_at__within": "today", "read": "0"},
+            "Unread notifications, last 24 hours",
+            lambda: Q(read=False, created_at__gte=timezone.now() - timedelta(hours=24)),
+            {"created_at__within": "24h", "read": "0"},
         ),
     )
     ordering = ["-created_at"]
@@ -102,6 +104,13 @@ class LoginHistoryAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["timestamp", "user_link", "success", "device", "browser", "os", "location", "ip_address"]
     list_filter = ["timestamp", "success"]
     ordering = ["-timestamp"]
+    figures = (
+        Figure(
+            "Failed sign-ins, last 24 hours",
+            lambda: Q(success=False, timestamp__gte=timezone.now() - timedelta(hours=24)),
+            {"timestamp__within": "24h", "success": "0"},
+        ),
+    )
 
     def happened(self, sign_in):
         where = f" from {sign_in.ip_address}" if sign_in.ip_address else ""

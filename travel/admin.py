@@ -1,3 +1,4 @@
+from datetime import timedelta
 from urllib.parse import urlencode
 
 from django.contrib import admin
@@ -5,6 +6,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Q
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.views.decorators.http import require_safe
@@ -66,8 +68,12 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
         "current_price", "triggered", "triggered_at", "last_checked", "last_notified_at", "notification_count",
     )  # fmt: skip
     figures = (
-        Figure("Active alerts", lambda: Q(active=True), {"active": "1"}),
-        Figure("Alerts that may fire", lambda: Q(active=True, triggered=False), {"active": "1", "triggered": "0"}),
+        Figure("Armed alerts", lambda: Q(active=True, triggered=False), {"active": "1", "triggered": "0"}),
+        Figure(
+            "Armed alerts, unchecked for 6 hours",
+            lambda: Q(active=True, triggered=False, last_checked__lte=timezone.now() - timedelta(hours=6)),
+            {"active": "1", "triggered": "0"},
+        ),
     )
     ordering = ["-pk"]
     readonly_fields = ["id", "state", "created_at", "updated_at"]

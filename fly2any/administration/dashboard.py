@@ -21,8 +21,8 @@ from fly2any.database.verification import Verification
 from fly2any.postgres.values import Beyond
 
 from . import charts
-from .counts import Count, bounded, estimates, short
-from .deadlines import within
+from .counts import MOST_COUNTED, Count, bounded, estimates, short
+from .deadlines import TooSlow, within
 from .indexes import time_of
 
 BACKUPS_KNOWN = 300
@@ -68,6 +68,7 @@ class Table:
     growth: str = ""
     last: datetime | None = None
     spark: str = ""
+    since: str = ""  # From when on `spark` is.
 
 
 def read_verification() -> tuple[Verification | None, tuple[Finding, ...]]:
@@ -81,20 +82,27 @@ def read_backups() -> Newest:
     return cache.get_or_set("fly2any.backups", lambda: read_newest(connection), BACKUPS_KNOWN)  # type: ignore[return-value]
 
 
+def read_page(admins: list[tuple[Any, str]]) -> tuple[dict[type[models.Model], Table], list[Tile]]:
+    """Return what the first page says of the tables of ModelAdmins, each with the address of its list, and their figures."""
+    return read_tables(admins), read_tiles(admins)
+
+
 def read_tables(admins: Iterable[tuple[Any, str]]) -> dict[type[models.Model], Table]:
     """Return what the first page says of each model, for its ModelAdmin and the address of its list."""
     admins = list(admins)
     numbers = estimates(admin.model for admin, _ in admins)
     timed = {admin.model: name for admin, _ in admins if (name := time_of(admin.model))}
     histograms, lasts = _histograms(timed), _lasts(timed)
+    small = _counted([admin.model for admin, _ in admins if numbers.get(admin.opts.db_table, -1) <= MOST_COUNTED])
     tables = {}
     for admin, url in admins:
         model, table = admin.model, admin.opts.db_table
         estimate = numbers.get(table, -1)
-        count = Count(estimate, estimated=True) if estimate > 0 else bounded(model._base_manager.all())
+        count = Count(estimate, estimated=True) if estimate > MOST_COUNTED else small.get(table, Count(None))
         bounds = histograms.get(table, [])
         growth, drawn = _growth(bounds, estimate), _spark(bounds)
-        tables[model] = Table(str(admin.opts.verbose_name_plural), url, count, growth, lasts.get(table), drawn)
+        since = f"since {bounds[0]:%b %Y}" if drawn else ""
+        tables[model] = Table(str(admin.opts.verbose_name_plural), url, count, growth, lasts.get(table), drawn, since)
     return tables
 
 
@@ -103,6 +111,23 @@ def _histograms(timed: Mapping[type[models.Model], str]) -> dict[str, list[datet
     with connection.cursor() as cursor:
         cursor.execute(HISTOGRAMS_SQL, {"tables": [model._meta.db_table for model in timed], "columns": columns})
         return dict(cursor.fetchall())
+
+
+def _counted(small: Iterable[type[models.Model]]) -> dict[str, Count]:
+    """Return the numbers of rows of tables that the statistics say are small, counted, in one statement."""
+    quote = connection.ops.quote_name
+    parts = [
+        f"SELECT '{model._meta.db_table}', (SELECT count(*) FROM (SELECT FROM {quote(model._meta.db_table)} LIMIT {MOST_COUNTED + 1}) AS r)"
+        for model in small
+    ]
+    if not parts:
+        return {}
+    try:
+        with within(), connection.cursor() as cursor:
+            cursor.execute(" UNION ALL ".join(parts))
+            return {table: Count(min(number, MOST_COUNTED), more=number > MOST_COUNTED) for table, number in cursor.fetchall()}
+    except TooSlow:
+        return {}
 
 
 def _lasts(timed: Mapping[type[models.Model], str]) -> dict[str, datetime]:

@@ -113,6 +113,7 @@ class TimeFilter(Filter):
     PRESETS = {
         "1h": ("Last hour", timedelta(hours=1)),
         "today": ("Today (UTC)", None),
+        "24h": ("Last 24 hours", timedelta(hours=24)),
         "7d": ("Last 7 days", timedelta(days=7)),
         "30d": ("Last 30 days", timedelta(days=30)),
     }

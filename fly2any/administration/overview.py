@@ -101,9 +101,9 @@ def relations(admin: Any, request, row: models.Model) -> list[Relation]:
     return found
 
 
-def panels(admin: Any, request, row: models.Model) -> Iterator[Panel]:
+def panels(request, row: models.Model, found: list[Relation]) -> Iterator[Panel]:
     """Yield a panel for each relation, with its newest rows where an index has them by time."""
-    for relation in relations(admin, request, row):
+    for relation in found:
         rows = relation.model._base_manager.filter(**{relation.key: row.pk})
         newest = light(rows, relation.admin).order_by(f"-{relation.time}" if relation.time else "-pk")
         shown = settled(list(newest[: MOST_ROWS + 1]))
@@ -125,12 +125,12 @@ def panels(admin: Any, request, row: models.Model) -> Iterator[Panel]:
         )
 
 
-def timeline(admin: Any, request, row: models.Model, *, before: str = "") -> list[Event]:
+def timeline(row: models.Model, found: list[Relation], *, before: str = "") -> list[Event]:
     """Return the newest MOST_EVENTS + 1 events before a token, newest first; raise ValueError for a token that is none.
 
     The order is by time, then by table and key, so that events of one moment are neither skipped nor shown twice.
     """
-    streams = [_events(relation, row, before) for relation in relations(admin, request, row) if relation.time]
+    streams = [_events(relation, row, before) for relation in found if relation.time]
     return list(
         islice(merge(*streams, key=lambda event: (event.time, *event.token.split("~", 2)[1:]), reverse=True), MOST_EVENTS + 1)
     )
@@ -153,13 +153,13 @@ def _events(relation: Relation, row: models.Model, before: str) -> Iterator[Even
         yield Event(at, beginning(relation.admin.happened(found)), url, f"{at.isoformat()}~{table}~{found.pk}")
 
 
-def activity(admin: Any, request, row: models.Model) -> str:
+def activity(row: models.Model, found: list[Relation]) -> str:
     """Return how much happened on the timeline of `row` in each of the last WEEKS weeks as a chart, "" of nothing or too much."""
     connection = current()
     quoted = connection.ops.quote_name
     first = timezone.now() - timedelta(weeks=WEEKS)
     parts, parameters = [], []
-    for relation in relations(admin, request, row):
+    for relation in found:
         if relation.time:
             fields: list[Any] = [relation.model._meta.get_field(name) for name in (relation.time, relation.key)]
             time, key = (quoted(field.column) for field in fields)

@@ -13,8 +13,9 @@ from django.utils.text import capfirst
 from django.views.decorators.http import require_safe
 
 from .columns import ColumnsMixin
+from .differences import apart
 from .filters import BadParameter
-from .overview import MOST_EVENTS, activity, page_of_row, panels, timeline
+from .overview import MOST_EVENTS, Event, Panel, Relation, activity, page_of_row, panels, relations, timeline
 from .replica import REPLICA, Missing, current
 from .steps import actions_of
 
@@ -43,11 +44,13 @@ class OverviewMixin(ColumnsMixin):
         if not self.has_view_permission(request, row):
             raise PermissionDenied
         before = request.GET.get("before", "")
-        try:
-            events = timeline(self, request, row, before=before)
-        except (ValueError, OverflowError):
-            raise BadParameter("The address names no place on this timeline.") from None
-        shown = [] if before else list(panels(self, request, row))
+        related = relations(self, request, row)
+        working, broken = apart(
+            lambda: self._of(request, row, related, before), lambda one: (one, self._of(request, row, [one], before)), related
+        )
+        if broken:
+            working = self._of(request, row, [one for one, _ in working], before)
+        shown, events, drawn = working
         context = {
             **self.admin_site.each_context(request),
             "title": str(row),
@@ -56,7 +59,9 @@ class OverviewMixin(ColumnsMixin):
             "facts": [(label_for_field(name, self.model, self), self.show(name, row)) for name in self.overview],
             "panels": [panel for panel in shown if panel.rows],
             "empty": [panel.title for panel in shown if not panel.rows],
-            "activity": "" if before else activity(self, request, row),
+            "activity": drawn,
+            "broken": [relation.model._meta.verbose_name_plural for relation in broken],
+            "may_see_database": request.user.has_perm("administration.view_database"),
             "events": events[:MOST_EVENTS],
             "next_events": f"?{urlencode({'before': events[MOST_EVENTS - 1].token})}" if len(events) > MOST_EVENTS else "",
             "before": before,
@@ -64,6 +69,16 @@ class OverviewMixin(ColumnsMixin):
             "change_url": page_of_row(row),
         }
         return TemplateResponse(request, "admin/overview.html", context)
+
+    def _of(self, request, row, related: list[Relation], before: str) -> tuple[list[Panel], list[Event], str]:
+        """Return the panels, the events of the timeline and the chart of what is related to `row`; panels and chart on the first page."""
+        try:
+            events = timeline(row, related, before=before)
+        except (ValueError, OverflowError):
+            if not before:
+                raise
+            raise BadParameter("The address names no place on this timeline.") from None
+        return ([], events, "") if before else ([*panels(request, row, related)], events, activity(row, related))
 
     def panel_columns(self, request):
         """Return the columns of its rows on the overview of another one."""

@@ -26,9 +26,10 @@ from fly2any.database.retention.rules import switched_on
 from fly2any.database.schema.contract import PHASE7_APPS
 
 from .backends import in_turn, remember_device, signing_out, take_turn, verify
-from .dashboard import read_backups, read_tables, read_tiles, read_verification
+from .dashboard import read_backups, read_page, read_verification
 from .deadlines import in_time
 from .delete_preview import delete_selected
+from .differences import apart, differences, or_differs
 from .filters import BadParameter
 from .forms import WritesPassword
 from .refusals import in_one_sentence, is_refusal
@@ -102,7 +103,7 @@ class AdminSite(admin.AdminSite):
         report = collect(
             connection, verification=verification, found=found, backups=read_backups(), waivers=self.waivers(request)
         )
-        extra = {"report": report, "may_see_database": self.may_see_database(request)}
+        extra = {"report": report}
         return super().index(request, {**tables, "is_first_page": True, **extra, **(extra_context or {})})
 
     def may_see_database(self, request) -> bool:
@@ -154,9 +155,14 @@ class AdminSite(admin.AdminSite):
             for model in app["models"]
             if model["admin_url"]
         ]
-        tables = read_tables(admins)
-        groups = [(app, [(entry, tables.get(entry["model"])) for entry in app["models"]]) for app in apps]
-        return {"groups": groups, "tiles": read_tiles(admins)}
+        found, broken = apart(lambda: [read_page(admins)], lambda one: read_page([one]), admins)
+        tables = {model: table for some, _ in found for model, table in some.items()}
+        failing = {admin.model for admin, _ in broken}
+        groups = [
+            (app, [(entry, tables.get(entry["model"]), entry["model"] in failing) for entry in app["models"]]) for app in apps
+        ]
+        tiles = [tile for _, some in found for tile in some]
+        return {"groups": groups, "tiles": tiles, "may_see_database": self.may_see_database(request)}
 
     def has_permission(self, request):
         """Staff, and in production only with a second factor shown in this session."""
@@ -178,6 +184,9 @@ class AdminSite(admin.AdminSite):
 
     def login(self, request, extra_context=None):
         """Ask for a password, or for the second factor where only that is missing."""
+        return or_differs(self, self._login)(request, extra_context)
+
+    def _login(self, request, extra_context=None):
         if request.user.is_active and request.user.is_staff and not self.has_permission(request):
             wanted = urlencode({"next": request.GET.get("next", "")})
             return HttpResponseRedirect(f"{reverse('admin:second_factor', current_app=self.name)}?{wanted}")
@@ -203,11 +212,11 @@ class AdminSite(admin.AdminSite):
         )(request)
 
     def admin_view(self, view, cacheable=False):
-        return super().admin_view(_explained(self.or_refused(in_time(view, self.too_slow))), cacheable)
+        return or_differs(self, super().admin_view(_explained(self.or_refused(in_time(view, self.too_slow))), cacheable))
 
     def unhurried_view(self, view):
         """Return a view of the admin that has transactions of its own, and no deadline but theirs."""
-        return super().admin_view(_explained(self.or_refused(view)))
+        return or_differs(self, super().admin_view(_explained(self.or_refused(view))))
 
     def or_refused(self, view, *, in_place=False):
         """Return `view` with what the database refuses said on the page before, or, of a page that only reads, in its place.
@@ -221,6 +230,8 @@ class AdminSite(admin.AdminSite):
                 return view(request, *args, **kwargs)
             except DatabaseError as error:
                 if not is_refusal(error):
+                    raise
+                if request.method != "POST" and differences() is not None:
                     raise
                 sentence = in_one_sentence(error)
             if request.method == "POST" and not in_place:

@@ -17,7 +17,7 @@ from fly2any.administration.counts import Count, bounded, exact, of_table, short
 from fly2any.administration.deadlines import TooSlow, within
 from fly2any.administration.indexes import best_path, orders, time_of, time_within
 from fly2any.administration.models import Access
-from fly2any.administration.overview import timeline
+from fly2any.administration.overview import relations, timeline
 from fly2any.administration.paging import Order, page_of
 from fly2any.administration.search import values_of
 from tests.administration.conftest import address
@@ -203,7 +203,7 @@ def test_the_timeline_is_every_event_once_though_moments_tie(rf, monkeypatch):
     seen, before = [], ""
 
     while True:
-        events = timeline(admin.site._registry[User], request, ana, before=before)
+        events = timeline(ana, relations(admin.site._registry[User], request, ana), before=before)
         seen += [event.url for event in events[:4]]
         if len(events) <= 4:
             break
@@ -213,7 +213,7 @@ def test_the_timeline_is_every_event_once_though_moments_tie(rf, monkeypatch):
     assert set(seen) == {address(type(row), "change", row.pk) for row in rows}
     for bad in ("x", "2026 a b", "2026-01-01T00:00:00.000000+0000 a"):
         with pytest.raises(ValueError, match=r"time data|unpack|not enough"):
-            timeline(admin.site._registry[User], request, ana, before=bad)
+            timeline(ana, relations(admin.site._registry[User], request, ana), before=bad)
 
 
 def test_values_are_shown_for_people():

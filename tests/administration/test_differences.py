@@ -1,0 +1,124 @@
+"""No page of the admin is an error where a table or a column is missing, renamed or of another type: it names the finding."""
+
+import pytest
+from django.db import connection, models, transaction
+from django.urls import reverse
+
+from accounts.models import User
+from fly2any.administration.models import Access
+from fly2any.database.schema.contract import PHASE7_APPS
+from fly2any.database.seed import seed
+from tests.administration.conftest import DAY, MODELS, address
+
+pytestmark = pytest.mark.django_db
+OURS = [model for model in MODELS if model._meta.app_label in (*PHASE7_APPS, "administration")]
+
+
+@pytest.fixture(scope="module")
+def rows(django_db_setup, django_db_blocker):
+    with django_db_blocker.unblock():
+        seed(connection, users=60, seed=1, until=DAY)
+        yield
+        with connection.cursor() as cursor:
+            cursor.execute(f"TRUNCATE {', '.join(connection.ops.quote_name(model._meta.db_table) for model in OURS)} CASCADE")
+        connection.close()
+
+
+class Undone(Exception):  # noqa: N818
+    """Ends a transaction."""
+
+
+def damages(model, containing=""):
+    """The statements that damage a table, those with a word in them, each with where the finding is: one column of each type."""
+    table = model._meta.db_table
+    found = [(f'ALTER TABLE "{table}" RENAME TO gone', table)]
+    kinds = set()
+    for field in model._meta.local_fields:
+        kind = (type(field).__name__, field.null)
+        if kind not in kinds:
+            kinds.add(kind)
+            column, other = field.column, "bytea" if isinstance(field, models.TextField | models.ForeignKey) else "text"
+            found.append((f'ALTER TABLE "{table}" RENAME COLUMN "{column}" TO gone', f"{table}.{column}"))
+            if not field.primary_key:
+                retyped = f'DROP COLUMN "{column}" CASCADE, ADD "{column}" {other} NOT NULL DEFAULT \'odd\''
+                found.append((f'ALTER TABLE "{table}" {retyped}', f"{table}.{column}"))
+    return (one for one in found if containing in one[0])
+
+
+def pages(model):
+    """Every page of a table, and those on which it stands beside others."""
+    row = model._base_manager.order_by("pk").first()
+    yield address(model)
+    yield from (address(model, name, row.pk) for name in ("change", "delete", "history"))
+    yield address(model) + f"?q={row.pk}"
+    yield address(model, "add")
+    yield address(User, "overview", User.objects.filter(is_staff=False).order_by("pk").first().pk)
+    yield reverse("admin:index")
+    yield reverse("admin:app_list", args=[model._meta.app_label])
+    if model._meta.db_table == "price_history":
+        yield f"{reverse('admin:travel_pricehistory_route')}?origin={row.origin}&destination={row.destination}&day={row.depart_date}"
+
+
+def outside_a_transaction(execute, sql, parameters, many, context):
+    """Let a query that fails leave the test's transaction as it would be without one."""
+    if not isinstance(sql, str) or not sql.startswith("SELECT"):
+        return execute(sql, parameters, many, context)
+    with connection.connection.transaction():
+        return execute(sql, parameters, many, context)
+
+
+def assert_named(client, model, damage, where, urls):
+    """Damage the table, and see that each page is shown, refused, or names what differs."""
+    try:
+        with transaction.atomic(), connection.execute_wrapper(outside_a_transaction):
+            with connection.cursor() as cursor:
+                cursor.execute(damage)
+            for url in urls:
+                response = client.get(url)
+                text = response.content.decode()
+                assert response.status_code in (200, 302, 403, 503), (damage, url)
+                assert response.status_code != 503 or where in text or where.partition(".")[0] in text, (damage, url)
+            raise Undone
+    except Undone:
+        pass
+
+
+@pytest.mark.parametrize("table", ["users", "price_alerts", "ai_conversations"])
+def test_a_list_whose_table_or_column_differs_names_it(table, rows, client):
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+    model = next(model for model in OURS if model._meta.db_table == table)
+    tried = [next(found) for found in (damages(model), damages(model, "RENAME COLUMN"), damages(model, "bytea"))]
+    for damage, where in tried:
+        assert_named(client, model, damage, where, [address(model)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.db_table)
+def test_no_page_is_an_error_where_a_table_or_a_column_differs(model, rows, client):
+    Access.objects.create(staff_id="s", staff_email="e@example.com", action="opened", table="t")
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+    urls = list(pages(model))
+    for damage, where in damages(model):
+        assert_named(client, model, damage, where, urls)
+
+
+def test_the_first_page_and_an_overview_show_the_rest_and_what_cannot_be_read(rows, client):
+    client.force_login(User.objects.create_superuser("staff@example.com"))
+    ana = User.objects.filter(login_history__isnull=False, price_alerts__isnull=False).order_by("pk").first()
+    with connection.cursor() as cursor:
+        cursor.execute('ALTER TABLE price_alerts RENAME COLUMN "targetPrice" TO gone; ALTER TABLE notifications RENAME TO gone')
+
+    first = client.get(reverse("admin:index"))
+    overview = client.get(address(User, "overview", ana.pk))
+
+    text = first.content.decode()
+    assert (first.status_code, text.count("Cannot be read"), "column.missing" in text or "column.renamed" in text) == (
+        200,
+        1,
+        True,
+    )
+    assert [tile.label for tile in first.context["tiles"]][:2] == ["Armed alerts", "Armed alerts, unchecked for 6 hours"]
+    text = overview.content.decode()
+    assert overview.status_code == 200
+    assert "Price alerts, notifications: not as the migrations build it, see <a href" in text
+    assert len(overview.context["events"]) > 3
