@@ -11,7 +11,7 @@ import pytest
 from fly2any.database.backup import tools
 from fly2any.database.backup.proof import check
 from fly2any.database.backup.properties import copy_grants, copy_properties, create, literals
-from fly2any.database.backup.restore import beside, dropped_where_it_fails, restore_into, want_name
+from fly2any.database.backup.restore import beside, dropped_where_it_fails, restore_into, restore_over, want_name
 from fly2any.database.backup.retention import prune
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
@@ -19,7 +19,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from tests.conftest import django, manage, start_manage
 from tests.database.taken import Told, change, databases, rows, run, the_one
-from tests.servers import open_transaction
+from tests.servers import Database, open_transaction
 
 
 @pytest.mark.parametrize(
@@ -274,6 +274,39 @@ def test_what_is_bound_to_the_database_is_said_before_it_is_replaced(own_server,
         " Nothing was changed.\n",
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+class Restarted(Progress):
+    """Restarts a server, once, when a restored database was compared."""
+
+    def __init__(self, server):
+        self.server, self.before = server, []
+
+    def clear(self):
+        there = self.server.execute("SELECT datname::text FROM pg_database WHERE datname LIKE '%restored%'")
+        if there and not self.before:
+            self.before = there
+            self.server.stop()
+            self.server.start()
+
+
+@pytest.mark.slow
+def test_a_database_that_was_compared_on_another_server_is_not_swapped(own_server, place, django_db_setup, django_db_blocker):
+    server = own_server(migrated=True)
+    home = Database(host=str(server.home / "data"), port=str(server.port), user="postgres", password="", name="fly2any")
+    with django_db_blocker.unblock(), django(home) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        restarted = Restarted(server)
+        with pytest.raises(Refusal, match=r"^The server was restarted or replaced by another during the restore, "):
+            restore_over(connection, store, manifest, restarted, empty=False)
+
+        assert len(restarted.before) == 1
+        assert server.execute("SELECT datname::text FROM pg_database WHERE NOT datistemplate ORDER BY 1") == [
+            ("fly2any",),
+            ("postgres",),
+        ]
+        restore_over(connection, store, manifest, restarted, empty=False)
 
 
 @pytest.mark.slow

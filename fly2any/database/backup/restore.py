@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from django.db import Error, connections, transaction
@@ -50,6 +51,8 @@ USED_SQL = """
                      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
 """
+# Connections are closed and made anew meanwhile: a standby that was promoted, or a server that crashed, may lack what was written.
+STARTED_SQL = "SELECT pg_catalog.pg_postmaster_start_time()"
 MAINTENANCE = ("postgres", "template1")
 
 
@@ -258,6 +261,7 @@ def restore_over(
         current, said = fetch_one(connection, COMMENT_SQL)
         if said and said.startswith(MARK):  # Of a restore with --into that did not finish: this one does.
             said = None
+        (started,) = fetch_one(connection, STARTED_SQL)
         read_attached(connection).require_no_prepared(current)
         stamp = stamp_of(connection)
         short = current.encode()[:30].decode(errors="ignore")
@@ -275,7 +279,7 @@ def restore_over(
                     f"{current} is no longer empty: tables were created in it during the restore, and nothing was replaced."
                 )
             connection.close()
-            swap(elsewhere, current, new=new, old=old, said=said)
+            swap(elsewhere, current, new=new, old=old, said=said, started=started)
         filled = False
         with suppress(Error), beside(connection, old) as kept:  # Between the question and the swap, too.
             filled = empty and is_used(kept)
@@ -287,10 +291,11 @@ def stamp_of(connection) -> str:
     return f"{read_clock(connection).now():%Y%m%dT%H%M%S%f}"
 
 
-def swap(elsewhere, current: str, *, new: str, old: str, said: str | None) -> None:
+def swap(elsewhere, current: str, *, new: str, old: str, said: str | None, started: datetime) -> None:
     """Rename `current` to `old` and `new` to `current`, in one transaction; sessions of both are ended.
 
-    The old one is marked as such, and its comment `said` goes to the new one.
+    The old one is marked as such, and its comment `said` goes to the new one. Raises Refusal where the server is not the one
+    that has run since `started`.
 
     A rename first locks the database against new sessions, then waits up to 5 s for those there are: another connection ends
     them meanwhile. Where it fails, or is killed, nothing has changed.
@@ -316,6 +321,11 @@ def swap(elsewhere, current: str, *, new: str, old: str, said: str | None) -> No
     rename = sql.SQL("ALTER DATABASE {} RENAME TO {}").format
     try:
         with transaction.atomic(using=elsewhere.alias), elsewhere.cursor() as cursor:
+            if fetch_one(elsewhere, STARTED_SQL) != (started,):
+                raise Refusal(
+                    "The server was restarted or replaced by another during the restore, which may lack what was compared: nothing"
+                    " was replaced. Run the command again."
+                )
             cursor.execute(rename(sql.Identifier(current), sql.Identifier(old)))
             cursor.execute(rename(sql.Identifier(new), sql.Identifier(current)))
             mark(elsewhere, old, BEFORE, of=current)
