@@ -496,11 +496,18 @@ def test_a_good_backup_stays_good_where_it_cannot_be_tried_again(taken, migrated
     monkeypatch.setattr("fly2any.database.backup.tools.embedded_folder", lambda: None)
 
     with django(migrated) as connection:
-        again = check(connection, Folder(place), manifest, Progress())
+        # Of before another run found it good, too.
+        again = [
+            check(connection, Folder(place), one, Progress()) for one in (manifest, dataclasses.replace(manifest, verdict=None))
+        ]
+        assert [one.state for one in backups(Folder(place)).manifests] == ["good"]
+        Folder(place).delete(f"{manifest.name}.json")
+        with pytest.raises(Refusal, match=rf"^{manifest.name} was removed while it was tried: nothing was stored\.$"):
+            check(connection, Folder(place), manifest, Progress())
 
-    assert (manifest.state, again.state) == ("good", "unverified")
-    assert "needs the server programs of PostgreSQL" in again.verdict.reason
-    assert [one.state for one in backups(Folder(place)).manifests] == ["good"]
+    assert (manifest.state, *(one.state for one in again)) == ("good", "unverified", "unverified")
+    assert "needs the server programs of PostgreSQL" in again[0].verdict.reason
+    assert backups(Folder(place)).manifests == ()
 
 
 @pytest.mark.slow

@@ -69,6 +69,10 @@ def test_a_dry_run_as_json(filled):
             "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: give archives a folder of their own.",
         ),
         (
+            {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "s3://fly//b", "BACKUP_LOCATION": "s3://fly/b/"},
+            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: give archives a folder of their own.",
+        ),
+        (
             {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "b"},
             "ARCHIVE_LOCATION is b, which depends on where a command is run: write it from / on, or as s3://bucket/folder.",
         ),

@@ -28,12 +28,12 @@ from ..verification import verify
 from . import tools
 from .contents import BY_COPY, clauses, differences, read_contents, read_hashed
 from .entries import NOTHING, Apart, Entry, apart, chosen, entries_in, without_owner
-from .manifest import Manifest, Verdict, as_json, home_of, judged
+from .manifest import Manifest, Verdict, as_json, from_json, home_of, judged
 from .owners import untrusted
 from .properties import creation
 from .restore import refuse_what_cannot_be, shown
 from .sealing import ENDING, keys_in
-from .store import Store, opened
+from .store import Gone, Store, opened
 from .take import new_findings
 from .trial import DATABASE, STATEMENTS, Trial, programs, trial
 from .workfolder import work_folder
@@ -110,7 +110,8 @@ def _follows(failure: Failure, left: list[Failure]) -> bool:
 def check(connection, store: Store, manifest: Manifest, progress: Progress) -> Manifest:
     """Restore a backup on a server of its own, compare it, and return the manifest with the verdict, which is stored.
 
-    A backup that was good stays good at the store where it could not be tried now. Raises Refusal where it cannot be read.
+    A backup that is good by the end stays good at the store where it could not be tried now. Raises Refusal where it cannot be
+    read, or was removed meanwhile.
     """
     if manifest.file.endswith(ENDING):
         keys_in(settings.BACKUPS["identity_file"])
@@ -126,9 +127,13 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
     except Unfit as unfit:
         verdict = Verdict(clock.now(), version, str(unfit), "bad")
     progress.clear()
-    tried = judged(manifest, verdict)
-    if verdict.state != "unverified" or manifest.state != "good":
-        store.write(f"{manifest.name}.json", as_json(tried).encode())
+    tried, name = judged(manifest, verdict), f"{manifest.name}.json"
+    try:
+        there = from_json(store.read(name), where=name)  # Another run may have tried it, too.
+    except Gone as gone:
+        raise Refusal(f"{manifest.name} was removed while it was tried: nothing was stored.") from gone
+    if verdict.state != "unverified" or there.state != "good":
+        store.write(name, as_json(tried).encode())
     return tried
 
 

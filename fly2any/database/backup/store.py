@@ -161,9 +161,7 @@ class Bucket(Store):
         import boto3
         from botocore.config import Config
 
-        url = urlsplit(place)
-        self.bucket, self.prefix = url.netloc, url.path.strip("/")
-        self.prefix += "/" if self.prefix else ""
+        self.bucket, self.prefix = bucket_of(place)
         if not self.bucket:
             raise Refusal(f"{place} names no bucket: write {self.variable} as s3://bucket/folder.")
         with self.explained():
@@ -215,6 +213,20 @@ class Bucket(Store):
     def delete(self, name):
         with self.explained():
             self.client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
+
+
+def bucket_of(place: str) -> tuple[str, str]:
+    """Return the bucket and the beginning of the names in it that `s3://bucket/prefix` says, in whatever spelling."""
+    url = urlsplit(place)
+    prefix = url.path.strip("/")
+    return url.netloc, f"{prefix}/" if prefix else ""
+
+
+def is_same_place(one: str, other: str) -> bool:
+    """Return whether two places, as store_at() takes them, are one."""
+    if one.startswith("s3://") and other.startswith("s3://"):
+        return bucket_of(one) == bucket_of(other)
+    return one.startswith("/") and other.startswith("/") and Path(one).resolve() == Path(other).resolve()
 
 
 def store_at(place: str, variable: str = "BACKUP_LOCATION") -> Store:

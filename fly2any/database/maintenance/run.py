@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.db import Error
 
 from ..backup.inventory import read_newest
-from ..backup.store import store_at
+from ..backup.store import is_same_place, store_at
 from ..clock import server_time
 from ..errors import Refusal, explain, sqlstate
 from ..findings import Finding, Severity
@@ -174,11 +173,7 @@ def archives_of(connection) -> Archives | None:
     place = settings.RETENTION["archive"]
     if not place:
         return None
-    backups = settings.BACKUPS["location"]
-    same = (
-        Path(place).resolve() == Path(backups).resolve() if place.startswith("/") else place.rstrip("/") == backups.rstrip("/")
-    )
-    if backups and same:
+    if is_same_place(place, settings.BACKUPS["location"]):
         raise Refusal(
             "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: give archives a folder of their own."
         )
