@@ -18,6 +18,13 @@ class ConversationAdmin(OfUser, ReadOnlyModelAdmin):
     search = (Key("session_id"), *OfUser.search)
     search_help_text = "The id of a conversation or its session, or the user's e-mail address or id."
     ordering = ["-created_at"]
+    fieldsets = [
+        ("Facts", {"fields": ["session_id", "user", "status", "current_consultant_team", "created_at", "updated_at", "id"]}),
+        ("Stored as JSON", {"fields": ["metadata", "conversation_context", "search_history"], "classes": ["collapse"]}),
+    ]
+
+    def happened(self, talk):
+        return "Talked to the AI consultants"
 
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
         note(request, Access.Action.OPENED, self.model, row_id=obj.pk, person_id=obj.user_id)

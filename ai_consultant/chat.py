@@ -32,6 +32,7 @@ class Card:
 @dataclass(frozen=True, slots=True)
 class Turn:
     message: Message
+    who: str
     said: str
     time: str
     cards: list[Card]
@@ -47,10 +48,17 @@ class Chat:
 def content(value: str, message: Any = None) -> str:
     """Show what was said, or that it is encrypted."""
     if CIPHERTEXT.fullmatch(value):
-        return format_html(
-            '<span class="chip warn">Encrypted</span> <span class="quiet">{} characters</span>', f"{len(value):,}"
-        )
+        return format_html('<span class="chip warn" title="{} characters">Encrypted</span>', f"{len(value):,}")
     return formats.text(value)
+
+
+def speaker(message: Message) -> str:
+    """Return who said something, naming the consultant once: the labels of teams name theirs too."""
+    if not message.consultant_name:
+        return message.get_role_display()
+    team = message.get_consultant_team_display() if message.consultant_team else ""
+    team = str(team).partition(":")[0]
+    return _join(message.consultant_emoji, f"{message.consultant_name}, {team}" if team else message.consultant_name)
 
 
 def read_chat(conversation: Conversation, *, after: str | None = None, before: str | None = None) -> Chat:
@@ -61,7 +69,13 @@ def read_chat(conversation: Conversation, *, after: str | None = None, before: s
     page = page_of(rows, order, size=MOST_TURNS, after=after, before=before)
     return Chat(
         [
-            Turn(message, content(message.content), TIME(message.timestamp, message), list(islice(cards(message), MOST_CARDS)))
+            Turn(
+                message,
+                speaker(message),
+                content(message.content),
+                TIME(message.timestamp, message),
+                list(islice(cards(message), MOST_CARDS)),
+            )
             for message in page.rows
         ],
         f"?before={order.token(page.rows[0])}" if page.has_earlier and page.rows else "",

@@ -16,12 +16,13 @@ from fly2any.administration import formats
 from fly2any.administration.dashboard import Figure
 from fly2any.administration.list_actions import confirmed
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
+from fly2any.administration.overview import page_of_row
 from fly2any.administration.search import Key, Route
 from fly2any.administration.steps import Action, Step
 
 from .actions import pause_alerts, rearm_alerts
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
-from .prices import departures, read_prices
+from .prices import departures, read_alerts, read_prices
 from .states import alert_state
 
 PAUSE_ALERTS = Action("pause-alerts", "Pause alerts", "Pause", "paused", "The price monitor does not check a paused alert.")
@@ -146,8 +147,16 @@ class PriceHistoryAdmin(ReadOnlyModelAdmin):
             "day": day,
             "days": days,
             "prices": read_prices(origin, destination, day),
+            "alerts": self.alerts_of(request, origin, destination),
         }
         return TemplateResponse(request, "admin/travel/pricehistory/route.html", context)
+
+    def alerts_of(self, request, origin, destination):
+        """Return the alerts on a route that the user may see, as (row, address, state), and whether they were found in time."""
+        if not request.user.has_perm("travel.view_pricealert"):
+            return None
+        found = read_alerts(origin, destination)
+        return {"found": [(alert, page_of_row(alert), alert_state(alert)) for alert in found or ()], "is_late": found is None}
 
 
 @admin.register(PriceMonitorLog)

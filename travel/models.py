@@ -1,6 +1,7 @@
 from django.conf import settings
 from django.db import models
 
+from fly2any.administration.formats import plain_amount
 from fly2any.administration.permissions import PERMISSIONS
 from fly2any.database.facts import Retention
 from fly2any.postgres.deletion import DB_CASCADE
@@ -102,7 +103,7 @@ class PriceAlert(models.Model):
         ]
 
     def __str__(self):
-        return f"{self.origin} → {self.destination}, {self.depart_date}, at {self.target_price:,.2f} {self.currency}"
+        return f"{self.origin} → {self.destination}, {self.depart_date}, at {plain_amount(self.target_price, self.currency)}"
 
 
 class RecentSearch(models.Model):
@@ -171,7 +172,7 @@ class PriceHistory(models.Model):
         ]
 
     def __str__(self):
-        return f"{self.origin} → {self.destination}, {self.depart_date}: {self.price:,.2f} {self.currency}"
+        return f"{self.origin} → {self.destination}, {self.depart_date}: {plain_amount(self.price, self.currency)}"
 
 
 class PriceMonitorLog(models.Model):

@@ -5,24 +5,33 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from django.utils import timezone
 
 from fly2any.administration import charts
+from fly2any.administration.deadlines import TooSlow, within
+from fly2any.administration.formats import plain_amount
+from fly2any.postgres.values import Beyond
 
-from .models import PriceHistory
+from .models import PriceAlert, PriceHistory
 
 MOST_PRICES = 1_000  # Of a chart: the newest.
+MOST_ALERTS = 20
+PERIOD = timedelta(days=90)
 MOST_DATES = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """The prices seen for a route and a day of departure; figures in `currency`, of which a chart has one."""
+    """The prices seen for a route and a day of departure in PERIOD; figures in `currency`, of which a chart has one."""
 
     currency: str
     number: int
+    begin: datetime
+    end: datetime
     lowest: float
+    lowest_at: datetime
     median: float
     last: float
     chart: str
@@ -31,28 +40,51 @@ class Prices:
 
 
 def read_prices(origin: str, destination: str, depart_date: str) -> Prices | None:
-    """Return the prices seen for a route (IATA codes) and a day (`YYYY-MM-DD`), None where there are none."""
-    seen = list(PriceHistory.objects.of_route(origin, destination, depart_date)[: MOST_PRICES + 1])
-    is_cut, seen = len(seen) > MOST_PRICES, seen[:MOST_PRICES]
-    if not seen:
+    """Return the prices seen for a route (IATA codes) and a day (`YYYY-MM-DD`) in the last PERIOD, None where there are none at all.
+
+    Where the last price is older than that, it is the PERIOD up to that price.
+    """
+    rows = PriceHistory.objects.of_route(origin, destination, depart_date)
+    newest = rows.first()
+    if newest is None:
         return None
-    currency = seen[0].currency
-    points = [(price.timestamp, price.price) for price in reversed(seen) if price.currency == currency]
+    end = newest.timestamp
+    begin = end if isinstance(end, Beyond) else min(end, timezone.now()) - PERIOD
+    seen = list(rows.filter(timestamp__gte=begin)[: MOST_PRICES + 1])
+    is_cut, seen = len(seen) > MOST_PRICES, seen[:MOST_PRICES]
+    currency = newest.currency
+    usual = [price for price in reversed(seen) if price.currency == currency and not isinstance(price.timestamp, Beyond)]
+    points = [(price.timestamp, price.price) for price in usual]
+    if not points:
+        return None
     values = [value for _, value in points]
+    lowest_at, lowest = min(points, key=lambda point: point[1])
     title = (
         f"Price of {origin} to {destination} on {depart_date}, {len(points)} seen from {points[0][0]:%Y-%m-%d} to "
-        f"{points[-1][0]:%Y-%m-%d}: lowest {min(values):,.2f}, last {values[-1]:,.2f} {currency}"
+        f"{points[-1][0]:%Y-%m-%d}: lowest {plain_amount(lowest, currency)}, last {plain_amount(values[-1], currency)}"
     )
     return Prices(
         currency=currency,
         number=len(points),
-        lowest=min(values),
+        begin=points[0][0],
+        end=points[-1][0],
+        lowest=lowest,
+        lowest_at=lowest_at,
         median=statistics.median(values),
         last=values[-1],
-        chart=charts.line(points, title=title, unit=currency),
+        chart=charts.line(points, title=title, show=lambda value: plain_amount(value, currency)),
         others=len(seen) - len(points),
         is_cut=is_cut,
     )
+
+
+def read_alerts(origin: str, destination: str) -> list[PriceAlert] | None:
+    """Return the newest MOST_ALERTS alerts on a route (IATA codes), None where they cannot be found in time."""
+    try:
+        with within():
+            return list(PriceAlert.objects.of_route(origin, destination).select_related("user")[:MOST_ALERTS])
+    except TooSlow:
+        return None
 
 
 def departures(origin: str, destination: str, *, around: str = "") -> Sequence[str]:

@@ -1,6 +1,7 @@
 from datetime import timedelta
 
 from django.db import models
+from django.db.models.functions import Left
 
 
 class SavedSearchQuerySet(models.QuerySet):
@@ -13,6 +14,12 @@ class PriceAlertQuerySet(models.QuerySet):
     def active_of_user(self, user_id):
         """The alerts of a user that are switched on, triggered ones too."""
         return self.filter(user_id=user_id, active=True)
+
+    def of_route(self, origin, destination):
+        """The alerts on a route (IATA codes), newest first."""
+        # The index is over the beginnings of the two texts, which may be long.
+        beginnings = self.alias(from_=Left("origin", 8), to=Left("destination", 8)).filter(from_=origin[:8], to=destination[:8])
+        return beginnings.filter(origin=origin, destination=destination).order_by("-created_at")
 
     def queue(self):
         """Alerts that may still fire, longest-waiting first."""

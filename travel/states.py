@@ -17,7 +17,7 @@ def alert_state(alert: PriceAlert) -> str:
         return "Paused"
     if alert.depart_date < f"{timezone.now():%Y-%m-%d}":
         return "The day of departure has passed"
-    current, target = (f"{price:,.2f} {alert.currency}" for price in (alert.current_price, alert.target_price))
+    current, target = (formats.plain_amount(price, alert.currency) for price in (alert.current_price, alert.target_price))
     checked = formats.age(alert.last_checked)
     if alert.current_price > alert.target_price:
         return f"Waits: {current} is above {target}, checked {checked}"

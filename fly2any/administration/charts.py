@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 from django.utils.html import format_html, format_html_join
 
@@ -47,41 +48,82 @@ def bars(values: Sequence[float], title: str) -> str:
     return format_html('<svg class="chart bars" viewBox="0 0 240 40" role="img" aria-label="{}">{}</svg>', title, drawn)
 
 
-def line(points: Sequence[tuple[datetime, float]], *, title: str, unit: str) -> str:
-    """Return a line through `points`, (time, value) in order of time, with the values in `unit` and the days on the axes."""
-    xs = _scale([time.timestamp() for time, _ in points], LEFT, WIDTH - RIGHT)
+def line(points: Sequence[tuple[datetime, float]], *, title: str, show: Callable[[float], str]) -> str:
+    """Return a line through `points`, (time, value) in order of time, the lowest marked, with round values and days on the axes.
+
+    `show` returns a value in words. A value that is not finite is left out.
+    """
+    points = [(time, value) for time, value in points if math.isfinite(value)]
+    if not points:
+        return ""
     values = [value for _, value in points]
-    low, high = min(values), max(values)
-    margin = (high - low) * 0.08 or abs(high) * 0.05 or 1
-    span = high - low + 2 * margin
-    place = lambda value: TOP + (HEIGHT - TOP - BOTTOM) * (high + margin - value) / span  # noqa: E731
-    drawn = [(x, place(value)) for x, value in zip(xs, values, strict=True)]
-    steps = [low + (high - low) * step / 4 for step in range(5)] if high > low else [low]
+    steps = round_steps(min(values), max(values))
+    low, high = steps[0], steps[-1]
+    begin, end = points[0][0].timestamp(), points[-1][0].timestamp()
+
+    def across(moment: float) -> float:
+        return LEFT + (WIDTH - RIGHT - LEFT) * ((moment - begin) / (end - begin) if end > begin else 0.5)
+
+    def down(value: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
+
+    drawn = [(across(time.timestamp()), down(value)) for time, value in points]
     grid = format_html_join(
         "",
         '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" text-anchor="end">{}</text>',
         (
-            (
-                LEFT,
-                WIDTH - RIGHT,
-                f"{place(step):.1f}",
-                f"{place(step):.1f}",
-                LEFT - 8,
-                f"{place(step) + 4:.1f}",
-                f"{step:,.0f}",
-            )
+            (LEFT, WIDTH - RIGHT, f"{down(step):.1f}", f"{down(step):.1f}", LEFT - 8, f"{down(step) + 4:.1f}", f"{step:,g}")
             for step in steps
         ),
     )
-    first, last = points[0][0], points[-1][0]
+    days = format_html_join(
+        "",
+        '<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/><text x="{0}" y="{3}" text-anchor="middle">{4}</text>',
+        (
+            (f"{across(day.timestamp()):.1f}", HEIGHT - BOTTOM, HEIGHT - BOTTOM + 4, HEIGHT - 8, f"{day:%d %b}")
+            for day in round_days(points[0][0], points[-1][0])
+        ),
+    )
     dots = format_html_join(
         "",
-        '<circle class="dot" cx="{}" cy="{}" r="2.5"><title>{}</title></circle>',
-        ((f"{x:.1f}", f"{y:.1f}", f"{time:%Y-%m-%d %H:%M} UTC: {value:,.2f} {unit}") for (x, y), (time, value) in zip(drawn, points, strict=True)),
-    )  # fmt: skip
+        '<circle class="dot" cx="{}" cy="{}" r="2"><title>{}</title></circle>',
+        (
+            (f"{x:.1f}", f"{y:.1f}", f"{time:%Y-%m-%d %H:%M} UTC: {show(value)}")
+            for (x, y), (time, value) in zip(drawn, points, strict=True)
+        ),
+    )
     return format_html(
-        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}<path class="line" d="{}"/>{}'
-        '<text x="{}" y="{}">{}</text><text x="{}" y="{}" text-anchor="end">{}</text></svg>',
-        WIDTH, HEIGHT, title, grid, _path(drawn), dots,
-        LEFT, HEIGHT - 8, f"{first:%Y-%m-%d}", WIDTH - RIGHT, HEIGHT - 8, f"{last:%Y-%m-%d}",
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}<path class="line" d="{}"/>{}{}</svg>',
+        WIDTH, HEIGHT, title, grid, days, _path(drawn), dots, _lowest(drawn, values, show),
     )  # fmt: skip
+
+
+def _lowest(drawn: Sequence[tuple[float, float]], values: Sequence[float], show: Callable[[float], str]) -> str:
+    """Return the mark of the lowest value, with its label on the side that has room."""
+    place = min(range(len(values)), key=values.__getitem__)
+    x, y = drawn[place]
+    to_the_left = x > WIDTH * 0.75
+    return format_html(
+        '<circle class="lowest" cx="{}" cy="{}" r="5"/><text class="lowest-label" x="{}" y="{}" text-anchor="{}">Lowest {}</text>',
+        f"{x:.1f}", f"{y:.1f}", f"{x + (-10 if to_the_left else 10):.1f}", f"{y + 4:.1f}", "end" if to_the_left else "start", show(values[place]),
+    )  # fmt: skip
+
+
+def round_steps(low: float, high: float, *, most: int = 5) -> list[float]:
+    """Return round values, 1, 2 or 5 times a power of ten apart, from below `low` to above `high`: two to `most` and one."""
+    span = (high - low) or abs(high) * 0.1 or 1
+    power = 10.0 ** math.floor(math.log10(span / most))
+    step = next(power * factor for factor in (1, 2, 5, 10, 20) if span / (power * factor) <= most - 1)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [number * step for number in range(first, max(last, first + 1) + 1)]
+
+
+def round_days(first: datetime, last: datetime, *, most: int = 7) -> list[datetime]:
+    """Return up to `most` midnights, as many days apart as makes few enough."""
+    apart = next((days for days in (1, 2, 7, 14, 30, 91, 365) if (last - first) / timedelta(days=days) < most), 3650)
+    day = first.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    found = []
+    while day <= last:
+        found.append(day)
+        day += timedelta(days=apart)
+    return found

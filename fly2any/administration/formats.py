@@ -66,12 +66,16 @@ def epoch(*, unit: float) -> Show:
     return show
 
 
-def amount(value: float, currency: str | None = None) -> str:
-    """Show an amount of money with two decimals, and with its currency where that is known."""
+def plain_amount(value: float, currency: str | None = None) -> str:
+    """Return an amount of money as text, with two decimals, and with its currency where that is known."""
     if not math.isfinite(value):
         return str(value)
-    unit = f"\u00a0{currency}" if currency else ""
-    return format_html('<span class="number">{}{}</span>', f"{value:,.2f}", unit)
+    return f"{value:,.2f}\u00a0{currency}" if currency else f"{value:,.2f}"
+
+
+def amount(value: float, currency: str | None = None) -> str:
+    """Show an amount of money as `plain_amount` has it."""
+    return format_html('<span class="number">{}</span>', plain_amount(value, currency)) if math.isfinite(value) else str(value)
 
 
 def money(currency: str = "currency") -> Show:

@@ -1,0 +1,80 @@
+"""The page of a route, and the page of a conversation: what is looked for comes first, and each thing is said once."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from html import unescape
+
+import pytest
+from django.urls import reverse
+from django.utils import timezone
+
+from accounts.models import User
+from ai_consultant.models import Conversation, Message
+from fly2any.administration.charts import round_days, round_steps
+from tests.administration.conftest import address
+from travel.models import PriceAlert, PriceHistory
+
+ROUTE = {"origin": "GRU", "destination": "LIS"}
+DAY = "2999-07-01"
+
+
+def test_the_steps_of_an_axis_are_round_and_hold_all_values():
+    assert round_steps(97, 431) == [0, 100, 200, 300, 400, 500]
+    assert round_steps(131.6, 131.6) == [130, 135]
+    assert round_steps(0, 0) == [0, 0.5] or round_steps(0, 0)[0] == 0
+    assert round_steps(1_240_000, 1_960_000) == [1_200_000, 1_400_000, 1_600_000, 1_800_000, 2_000_000]
+    days = round_days(datetime(2026, 3, 1, 12, tzinfo=UTC), datetime(2026, 5, 29, tzinfo=UTC))
+    assert [f"{day:%m-%d %H}" for day in days] == [
+        "03-02 00",
+        "03-16 00",
+        "03-30 00",
+        "04-13 00",
+        "04-27 00",
+        "05-11 00",
+        "05-25 00",
+    ]
+
+
+@pytest.mark.django_db
+def test_a_route_shows_90_days_its_lowest_price_and_its_alerts(member):
+    now = timezone.now()
+    for days, price in ((0, 410), (3, 397.5), (30, 520), (120, 1)):
+        at = now - timedelta(days=days)
+        PriceHistory.objects.create(**ROUTE, depart_date=DAY, price=price, currency="EUR", provider="mock", timestamp=at)
+    ana = User.objects.create(email="ana@example.com")
+    usual = {"user": ana, **ROUTE, "depart_date": DAY, "target_price": 400, "currency": "EUR"}
+    PriceAlert.objects.create(**usual, current_price=410)
+    PriceAlert.objects.create(**{**usual, "destination": "OPO"}, current_price=410)
+    url = f"{reverse('admin:travel_pricehistory_route')}?origin=GRU&destination=LIS&day={DAY}"
+
+    page = unescape(member("Support").get(url).content.decode()).replace("\xa0", " ")
+
+    tiles = re.findall(r"<strong>(.*?)</strong><span>(.*?)</span>", page)
+    tiles = [[re.sub("<[^>]+>", "", part) for part in tile] for tile in tiles]
+    assert tiles == [
+        ["410.00 EUR", "Last price, now"], ["397.50 EUR", "Lowest, 3 days ago"], ["410.00 EUR", "Median"], ["3", "Prices seen"],
+    ]  # fmt: skip
+    chart = re.search(r'<svg class="chart".*?</svg>', page, re.S)[0]
+    assert "Lowest 397.50 EUR</text>" in chart
+    assert re.findall(r'text-anchor="end">([\d,]+)<', chart) == ["350", "400", "450", "500", "550"]
+    assert len(re.findall(r'text-anchor="middle">\d\d \w{3}<', chart)) > 3
+    assert re.findall(r"<td>(Waits[^<]*)</td>", page) == ["Waits: 410.00 EUR is above 400.00 EUR, checked now"]
+
+
+@pytest.mark.django_db
+def test_a_conversation_is_the_chat_first_and_names_the_consultant_once(member):
+    ana = User.objects.create(email="ana@example.com")
+    talk = Conversation.objects.create(user=ana, session_id="s", metadata={"platform": "web"})
+    Message.objects.create(conversation=talk, role="user", content="v1:00ff:00ff:00ff", timestamp=1)
+    sarah = {"consultant_name": "Sarah Chen", "consultant_team": "flight-operations", "consultant_emoji": "✈️"}
+    Message.objects.create(conversation=talk, role="assistant", content="Good morning", timestamp=2, **sarah)
+
+    page = member("Support").get(address(Conversation, "change", talk.pk)).content.decode()
+
+    assert re.findall(r'<div class="who">(.*?) ·', page) == ["User", "✈️ Sarah Chen, Flight operations"]
+    assert (
+        re.findall(r'<div class="said">\s*(.*?)\s*</div>', page)[0]
+        == '<span class="chip warn" title="17 characters">Encrypted</span>'
+    )
+    places = [page.index(part) for part in ("Good morning", ">Facts</h2>", "<summary", ">Stored as JSON</h2>")]
+    assert places == sorted(places)
