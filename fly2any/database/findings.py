@@ -158,6 +158,7 @@ class Finding:
     message: str  # one sentence
     cure: str  # SQL, a command, or a sentence
     is_sql: bool = False  # whether the cure is nothing but SQL, a statement a line
+    loses: str = ""  # what of the rows such a cure loses
 
     def __post_init__(self):
         if self.code not in CODES:

@@ -66,7 +66,7 @@ class Leftover:
             Severity.NOTE if self.purpose == BEFORE else Severity.WARNING, "server.leftover", self.name,
             f"{WHAT[self.purpose]} {self.made:%Y-%m-%d %H:%M} UTC.",
             f"DROP DATABASE {named};" if not whose else f"If it is not needed,{whose}: DROP DATABASE {named};",
-            is_sql=not whose,
+            is_sql=not whose, loses="the database goes with all that is in it",
         )  # fmt: skip
 
 

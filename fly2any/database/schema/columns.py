@@ -82,7 +82,8 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     if (live.type, live.collation) == (column.type, column.collation):
         return live
     message = f"{_what(column)} is {_typed(live)}, not {_typed(column)}."
-    to.add("column.different", column, message, cures.retype(column, live, _alter(column)))
+    cure = cures.retype(column, live, _alter(column))
+    to.add("column.different", column, message, cure, loses=cures.lost_by_retyping(column, live))
     set_anew = live.default is not None and column.default is not None
     return replace(live, default=column.default if set_anew else live.default)
 

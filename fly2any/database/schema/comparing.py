@@ -21,8 +21,10 @@ class Comparing:
         self.bad: set[Object] = set()  # Of the contract: missing, or not as it should be.
         self.claimed: set[Object] = set()  # Of the live catalogue: ours, though perhaps under another name.
 
-    def add(self, code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.ERROR) -> None:
-        self.findings.append(Finding(severity, code, where(thing), message, cure, is_sql=True))
+    def add(
+        self, code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.ERROR, *, loses: str = ""
+    ) -> None:
+        self.findings.append(Finding(severity, code, where(thing), message, cure, is_sql=True, loses=loses))
 
 
 def title(thing: Object) -> str:

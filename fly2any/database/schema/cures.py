@@ -8,9 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import permutations, product
 
 from ..sql import literal, quote
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
+
+# The types, besides texts, of whose values another type keeps each, or refuses it.
+INTEGERS = ("smallint", "integer", "bigint")
+KEPT = {
+    *permutations(INTEGERS, 2),
+    *product(INTEGERS, ["numeric"]),
+    *product(["smallint", "integer", "real"], ["double precision"]),
+}
 
 ALTER_WORDS = {"view": "VIEW", "materialized view": "MATERIALIZED VIEW", "foreign table": "FOREIGN TABLE"}
 
@@ -84,6 +93,19 @@ def free_name(other: Object, thing: Object) -> str:
     return rename(other, f"{other.name}_old")
 
 
+def lost_by_retyping(column: Column, live: Column) -> str:
+    """Return what the conversion of values to the type of `column` loses: "" where it keeps or refuses each."""
+    given, wanted = live.type.removesuffix("[]"), column.type.removesuffix("[]")
+    times = given.startswith("timestamp") and wanted == "timestamp with time zone"
+    if given == wanted or _is_text(given) or _is_text(wanted) or times or (given, wanted) in KEPT:
+        return ""
+    return f"what {column.type} cannot hold of a value of the type {live.type} is rounded or left out"
+
+
+def _is_text(type_: str) -> bool:
+    return type_ == "text" or type_.startswith("character varying")
+
+
 def retype(column: Column, live: Column, alter: str) -> str:
     words = [f"{alter} TYPE {column.type}"]
     if live.collation != column.collation:
@@ -93,7 +115,7 @@ def retype(column: Column, live: Column, alter: str) -> str:
         # With the session in UTC and no USING, PostgreSQL keeps the table as it is and reads its values as UTC.
         statements = ["SET TimeZone TO 'UTC';", f"{words[0]};"]
     else:
-        if live.type != column.type:
+        if live.type != column.type and not _is_text(column.type):  # With USING, what is too long for its type would be cut.
             words.append(f"USING {quote(column.name)}::{column.type}")
         # What has no zone is UTC here.
         zone = ["SET TimeZone TO 'UTC';"] if column.type == "timestamp with time zone" and live.type != column.type else []

@@ -11,6 +11,7 @@ from fly2any.database.management.arguments import add_database, seconds
 from fly2any.database.management.output import write_report
 from fly2any.database.report.collect import collect
 from fly2any.database.report.data import status_as_json
+from fly2any.database.report.script import status_as_sql
 from fly2any.database.report.text import status_as_text
 from fly2any.database.report.waivers import read_waivers
 from fly2any.database.verification import verify
@@ -24,7 +25,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser):
         add_database(parser, "to look at")
-        parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
+        printed = parser.add_mutually_exclusive_group()
+        printed.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
+        printed.add_argument("--sql", action="store_true", help="Print only the cures, in order, as a script for psql.")
         parser.add_argument(
             "--tables", action="store_true", help="List the 18 tables with their rows (estimated), size and state."
         )
@@ -52,7 +55,7 @@ class Command(BaseCommand):
 
     @at_most(90)  # Seconds for each answer: monitors run it, and a proxy may acknowledge for a server that is gone.
     def handle(
-        self, *, database, format, tables, indexes, write_check, security, release, wait, verbosity, force_color, **options
+        self, *, database, format, sql, tables, indexes, write_check, security, release, wait, verbosity, force_color, **options
     ):
         connection = connections[database]
         verification, checked, failure = self.verify(connection, tables, indexes, wait), None, None
@@ -70,7 +73,9 @@ class Command(BaseCommand):
             release=release,
         )
         report = replace(report, write_checked=checked, write_failed=failure is not None)
-        if format == "json":
+        if sql:
+            self.stdout.write(status_as_sql(report))
+        elif format == "json":
             self.stdout.write(status_as_json(report))
         else:
             write_report(self, status_as_text(report, verbosity=verbosity), report.exit_code, force_color=force_color)

@@ -1,0 +1,52 @@
+"""The cures of a report as a script for psql."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..findings import Finding, Severity
+from ..printable import one_line
+from ..schema.foreign import AGREE
+from ..sql import quote
+from .collect import Report
+
+NOT_OURS = "it changes what another program made; agree with its owner first"
+
+
+def status_as_sql(report: Report) -> str:
+    """Return the cures of errors and warnings, in the order in which they must run; what is no SQL, or must not run unread, is a comment."""
+    found = [finding for finding in report.findings if finding.severity is not Severity.NOTE]
+    schema = report.verification.server.schema if report.verification else None
+    path = f"SET search_path TO {quote(schema)};\n" if schema not in (None, "public") else ""
+    parts = [_header(report, found), path, *("\n".join(_lines(finding, path)) + "\n" for finding in found)]
+    return "\n".join(filter(None, parts))
+
+
+def _header(report: Report, found: list[Finding]) -> str:
+    run, off = sum(map(_runs, found)), sum(not _runs(finding) and bool(_sql(finding)) for finding in found)
+    if not found:
+        return "-- Nothing to cure in the database.\n"
+    return (
+        f"-- Cures: {run} to run, {off} commented out, {len(found) - run - off} without SQL.\n"
+        "-- Stop at the first that fails: manage.py dbstatus --sql | manage.py dbshell -- -v ON_ERROR_STOP=1\n"
+    )
+
+
+def _sql(finding: Finding) -> str:
+    """Return the statements of a cure, "" where it has none."""
+    return finding.cure.removeprefix(AGREE) if finding.is_sql or finding.cure.startswith(AGREE) else ""
+
+
+def _runs(finding: Finding) -> bool:
+    return finding.is_sql and not finding.loses
+
+
+def _lines(finding: Finding, path: str) -> Iterator[str]:
+    yield f"-- {finding.severity.upper()} {finding.code} at {one_line(finding.where)}: {one_line(finding.message)}"
+    if not (sql := _sql(finding).removeprefix(path)):
+        yield f"-- No SQL: {one_line(finding.cure)}"
+    elif _runs(finding):
+        yield sql
+    else:
+        yield f"-- Commented out: {one_line(finding.loses or NOT_OURS)}."
+        yield from (f"-- {line}" for line in sql.splitlines())

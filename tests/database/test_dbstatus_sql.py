@@ -1,0 +1,112 @@
+"""`dbstatus --sql`: what it prints goes into psql, and the database is as it should be afterwards."""
+
+import io
+import re
+import subprocess
+
+import pytest
+from django.core.management import call_command
+
+from fly2any.postgres.embedded import bin_folder
+from tests.conftest import django
+from tests.database.mutations import mutations, rounds
+from tests.database.test_mutations import EMPTY_SQL
+
+ROUNDS = rounds(mutations())
+DAMAGES = """
+    ALTER TABLE price_alerts ALTER "notificationCount" TYPE numeric, DROP CONSTRAINT "price_alerts_userId_fkey",
+        ADD CONSTRAINT "not\nours; DROP TABLE users" CHECK (origin <> 'XXX');
+    ALTER TABLE wishlist_items ALTER notes SET NOT NULL
+"""
+SCRIPT = """-- Cures: 2 to run, 2 commented out, 1 without SQL.
+-- Stop at the first that fails: manage.py dbstatus --sql | manage.py dbshell -- -v ON_ERROR_STOP=1
+
+-- WARNING server.time_zone at DATABASE: The database's time zone is Europe/Paris: sessions other than ours read and write times in it, and the guide asks for UTC.
+-- No SQL: ALTER DATABASE DATABASE SET timezone TO 'UTC';
+
+-- ERROR column.different at price_alerts.notificationCount: Column notificationCount of price_alerts is numeric, not integer.
+-- Commented out: what integer cannot hold of a value of the type numeric is rounded or left out.
+-- ALTER TABLE "price_alerts" ALTER COLUMN "notificationCount" DROP DEFAULT;
+-- ALTER TABLE "price_alerts" ALTER COLUMN "notificationCount" TYPE integer USING "notificationCount"::integer;
+-- ALTER TABLE "price_alerts" ALTER COLUMN "notificationCount" SET DEFAULT 0;
+-- ANALYZE "price_alerts" ("notificationCount");
+
+-- ERROR column.different at wishlist_items.notes: Column notes of wishlist_items may not be NULL, so writes without it fail.
+ALTER TABLE "wishlist_items" ALTER COLUMN "notes" DROP NOT NULL;
+
+-- WARNING check.extra at price_alerts.not\\u000aours; DROP TABLE users: Constraint not\\u000aours; DROP TABLE users of price_alerts, CHECK ((origin <> 'XXX'::text)), is unmanaged, and refuses rows that the contract allows.
+-- Commented out: it changes what another program made; agree with its owner first.
+-- ALTER TABLE "price_alerts" DROP CONSTRAINT "not
+-- ours; DROP TABLE users";
+
+-- ERROR foreign_key.missing at price_alerts.price_alerts_userId_fkey: Foreign key price_alerts_userId_fkey of price_alerts is missing.
+ALTER TABLE "price_alerts" ADD CONSTRAINT "price_alerts_userId_fkey" FOREIGN KEY ("userId") REFERENCES "users" ("id") ON DELETE CASCADE ON UPDATE CASCADE NOT VALID;
+-- Remove orphans first: SELECT * FROM "price_alerts" AS c WHERE c."userId" IS NOT NULL AND NOT EXISTS (SELECT FROM "users" AS p WHERE p."id" = c."userId")
+ALTER TABLE "price_alerts" VALIDATE CONSTRAINT "price_alerts_userId_fkey";
+"""
+
+
+@pytest.fixture
+def status(migrated):
+    """A function that returns the exit code of `dbstatus --sql` for the database `migrated`, and what it printed."""
+
+    def run():
+        out = io.StringIO()
+        with django(migrated) as connection, pytest.raises(SystemExit) as end:
+            call_command("dbstatus", "--sql", database=connection.alias, stdout=out)
+        return end.value.code, out.getvalue()
+
+    return run
+
+
+def psql(database, script):
+    """Run a script as the page says; return its exit code and what psql said of errors."""
+    place = ["-h", database.host, "-p", database.port, "-U", database.user, "-d", database.name]
+    command = [str(bin_folder() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", *place]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, cwd="/")
+    return done.returncode, done.stderr
+
+
+def agreed(script):
+    """The script with what it comments out."""
+    return re.sub(r"^(-- Commented out: .*\n)((?:--.*\n)+)", lambda m: m[1] + re.sub("(?m)^-- ", "", m[2]), script, flags=re.M)
+
+
+def test_nothing_is_printed_but_the_cures_in_order_and_what_loses_data_is_a_comment(migrated, status):
+    migrated.execute(DAMAGES)
+    migrated.execute(f"ALTER DATABASE {migrated.name} SET timezone TO 'Europe/Paris'")
+
+    assert status() == (
+        4,
+        SCRIPT.replace("DATABASE DATABASE", f"DATABASE {migrated.name}").replace("at DATABASE", f"at {migrated.name}"),
+    )
+
+
+def test_a_whole_database_is_said_to_need_nothing(status):
+    assert status() == (0, "-- Nothing to cure in the database.\n")
+
+
+@pytest.mark.parametrize("place", [0, 10, 60, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, len(ROUNDS), 9))])
+def test_the_script_cures_what_was_damaged(migrated, status, place):
+    version = migrated.execute("SHOW server_version_num")[0][0]
+    possible = [one for one in ROUNDS[place] if version >= f"{one.since:02}" and one.table != "django_migrations"]
+    migrated.execute(EMPTY_SQL.replace("DELETE FROM django_migrations;", ""))
+    for mutation in possible:
+        migrated.execute(mutation.sql)
+
+    code, script = status()
+    assert code == (4 if any(mutation.found for mutation in possible) else 0)
+    assert psql(migrated, script) == (0, "")
+    _, rest = status()
+    assert psql(migrated, agreed(rest)) == (0, "")
+
+    assert status() == (0, "-- Nothing to cure in the database.\n")
+
+
+def test_a_cure_of_a_type_cuts_no_text_but_refuses_it(migrated, status):
+    migrated.execute("ALTER TABLE auth_group ALTER name TYPE text; INSERT INTO auth_group (name) VALUES (repeat('x', 151))")
+
+    _, script = status()
+
+    assert 'ALTER TABLE "auth_group" ALTER COLUMN "name" TYPE character varying(150);\n' in script
+    assert psql(migrated, script) == (3, "ERROR:  value too long for type character varying(150)\n")
