@@ -10,7 +10,7 @@ from . import facts
 from .errors import Refusal
 from .schema.ledgers import APPEND_ONLY, LEDGERS, PRISMAS_LEDGER
 from .server import read_schema
-from .sql import catalogue, literal, quote
+from .sql import catalogue, quote
 
 SECRETS = facts.columns("secret_fields")  # What the role PREFIX_read cannot read.
 
@@ -55,6 +55,14 @@ OWNERS_SQL = """
     WHERE (t.owns OR r.rolname = current_user AND r.rolcreaterole) AND NOT r.rolsuper AND r.rolname <> ALL (%(roles)s)
     ORDER BY r.rolname
 """
+# The roles of those names that are there, of the whole server, and whether its owner has let them into this database.
+EXISTING_SQL = """
+    SELECT r.rolname::text, r.oid = d.datdba OR EXISTS (SELECT FROM pg_catalog.aclexplode(d.datacl) AS a
+                                                        WHERE a.grantee = r.oid AND a.privilege_type = 'CONNECT')
+    FROM pg_catalog.pg_roles AS r JOIN pg_catalog.pg_database AS d ON d.datname = current_database()
+    WHERE r.rolname = ANY (%(roles)s)
+    ORDER BY r.rolname
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,7 @@ class Relation:
 def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
     """Return the SQL that makes the roles of `prefix`, or brings them up to date, for those of `tables` that exist.
 
-    Raises Refusal where the prefix is no beginning of a role's name.
+    Raises Refusal where the prefix is no beginning of a role's name, and where there is such a role that no earlier run made.
     """
     if not prefix or len(prefix.encode()) > 50 or prefix.startswith("pg_") or "\0" in prefix:
         raise Refusal(f"“{prefix}” is no beginning for the names of roles: 1 to 50 bytes, and not pg_.")
@@ -97,18 +105,22 @@ def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
         cursor.execute("SELECT pg_catalog.current_database()")
         database, schema = cursor.fetchone()[0], read_schema(connection)
         place = {"schema": schema, "tables": [*tables, *LEDGERS], "ledgers": list(LEDGERS)}
+        roles = {"roles": [names.migrate, names.app, names.read]}
+        cursor.execute(EXISTING_SQL, roles)
+        existing = dict(cursor.fetchall())
         cursor.execute(TABLES_SQL, place)
         there = cursor.fetchall()
-        cursor.execute(OWNERS_SQL, {**place, "roles": [names.migrate, names.app, names.read]})
+        cursor.execute(OWNERS_SQL, place | roles)
         owners = dict(cursor.fetchall())
         cursor.execute(RELATIONS_SQL, place)
         relations = [Relation(*row) for row in cursor.fetchall()]
         cursor.execute(SCHEMAS_SQL, place)
         schemas = cursor.fetchall()
+    _refuse_unknown(existing, database)
     makers = dict(sorted((one.owner, one.is_ours_to_grant) for one in relations if one.owner != names.migrate))
     others = sorted({one.owner for one in relations if not one.is_known} - {names.migrate})
     lines = [
-        *_roles(names, database, schema),
+        *_roles(names, existing, database, schema),
         *_owners(names, owners),
         *_tables(names, schema, there),
         *_sequences(names, relations),
@@ -125,16 +137,23 @@ def _whole(line: str) -> str:
     return re.sub(r"[\r\n]+", "\n-- ", line) if line.startswith("--") else line
 
 
-def _roles(names: Names, database: str, schema: str) -> Iterator[str]:
+def _refuse_unknown(existing: dict[str, bool], database: str) -> None:
+    """Raise Refusal for a role that is there and has no CONNECT on the database, which an earlier run would have granted."""
+    for name, is_known in existing.items():
+        if not is_known:
+            raise Refusal(
+                f"The role {name} exists, and no earlier run gave it this database: any role with CREATEROLE may have made it, be a"
+                " member of it or know its password, or another database uses it. Choose other names with --prefix; or, if it is"
+                f" yours, GRANT CONNECT ON DATABASE {quote(database)} TO {quote(name)}; and run the command again."
+            )
+
+
+def _roles(names: Names, existing: dict[str, bool], database: str, schema: str) -> Iterator[str]:
     yield "-- Read this, then run it as a superuser, or as the owner of the database with CREATEROLE: manage.py dbroles | psql -v ON_ERROR_STOP=1"
     yield "-- Passwords are not in it. Afterwards, in psql, for each role: \\password"
     yield "BEGIN;"
     yield "SET LOCAL lock_timeout TO '2s';  -- The site waits behind what waits: where this fails, nothing was changed; run it again."
-    for name in (names.migrate, names.app, names.read):
-        tag = "$do$"
-        while tag in name:
-            tag = f"$do{tag[1:]}"
-        yield f"DO {tag} BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(name)}) THEN CREATE ROLE {quote(name)} LOGIN; END IF; END {tag};"
+    yield from (f"CREATE ROLE {quote(name)} LOGIN;" for name in (names.migrate, names.app, names.read) if name not in existing)
     everybody = ", ".join(map(quote, (names.migrate, names.app, names.read)))
     yield f"GRANT CONNECT ON DATABASE {quote(database)} TO {everybody};"
     yield f"GRANT CREATE, TEMPORARY ON DATABASE {quote(database)} TO {quote(names.migrate)};  -- Extensions."

@@ -4,9 +4,11 @@ import psycopg
 import pytest
 from django.contrib import admin
 
+from fly2any.database.errors import Refusal
 from fly2any.database.health import security
 from fly2any.database.health.examine import examine
 from fly2any.database.roles import SECRETS, roles_sql
+from fly2any.database.schema.strangers import our_tables
 from tests.conftest import django, manage
 
 
@@ -26,7 +28,8 @@ def roles(migrated):
     printed = manage("dbroles", "--prefix", migrated.name, url=migrated.url)
     assert (printed.returncode, printed.stderr) == (0, "")
     migrated.execute(printed.stdout)
-    migrated.execute(printed.stdout)  # Again: it brings up to date.
+    with django(migrated) as connection:
+        migrated.execute(roles_sql(connection, our_tables(), prefix=migrated.name))  # Again: it brings up to date.
     ends = ("migrate", "app", "read")
     yield {end: migrated.url.replace("//postgres", f"//{migrated.name}_{end}") for end in ends}
     forget(migrated, *ends)
@@ -122,7 +125,6 @@ def test_odd_names_are_quoted(migrated):
     sql = manage("dbroles", "--prefix", """a"b'; DROP TABLE users; --""", url=migrated.url).stdout
 
     assert """CREATE ROLE "a""b'; DROP TABLE users; --_app" LOGIN;""" in sql
-    assert """rolname = 'a"b''; DROP TABLE users; --_app')""" in sql
 
 
 LEDGER = """CREATE TABLE _prisma_migrations (id text PRIMARY KEY, migration_name text NOT NULL, started_at timestamptz NOT NULL DEFAULT now(),
@@ -195,3 +197,27 @@ def test_dbroles_itself_takes_back_what_default_privileges_gave(early):
     early.execute(printed)
 
     assert of_app(early) == [("_prisma_migrations", ["SELECT"])]
+
+
+def test_a_role_that_is_there_already_is_given_nothing_before_the_databases_owner_let_it_in(migrated):
+    theirs = f"{migrated.name}_migrate"
+    migrated.execute(f"CREATE ROLE {theirs} LOGIN PASSWORD 'known to whoever made it'")
+    try:
+        with django(migrated) as connection:
+            with pytest.raises(Refusal) as refused:
+                roles_sql(connection, our_tables(), prefix=migrated.name)
+            migrated.execute(f"GRANT CONNECT ON DATABASE {migrated.name} TO {theirs}")
+            sql = roles_sql(connection, our_tables(), prefix=migrated.name)
+    finally:
+        forget(migrated, "migrate")
+
+    assert str(refused.value) == (
+        f"The role {theirs} exists, and no earlier run gave it this database: any role with CREATEROLE may have made it, be a member of"
+        " it or know its password, or another database uses it. Choose other names with --prefix; or, if it is yours, GRANT CONNECT ON"
+        f' DATABASE "{migrated.name}" TO "{theirs}"; and run the command again.'
+    )
+    assert [end for end in ("migrate", "app", "read") if f'CREATE ROLE "{migrated.name}_{end}" LOGIN;\n' in sql] == [
+        "app",
+        "read",
+    ]
+    assert f'OWNER TO "{theirs}";' in sql
