@@ -8,6 +8,8 @@ from datetime import datetime
 
 from django.db.migrations.loader import MigrationLoader
 
+from fly2any.postgres.take_over import TakeOver
+
 from ..findings import Finding, Severity
 from ..schema import Catalog, Index, Object, Table, key_of, where
 from ..schema.contract import Contract
@@ -34,6 +36,7 @@ class MigrationState:
     unknown: tuple[str, ...]
     known: tuple[str, ...]  # to the code, in the order of application
     too_early: tuple[str, ...]  # applied, though a migration they need is not
+    taking_over: tuple[str, ...] = ()  # pending, and only to take over what another program made
 
     def findings(self) -> Iterator[Finding]:
         if not self.readable:
@@ -100,7 +103,13 @@ def read_migrations(
         unknown=tuple(sorted(names.difference(known, *replaced.values()))),
         known=tuple(known),
         too_early=tuple(name for name, needs in known.items() if name in names and not needs <= names),
+        taking_over=tuple(name for name in known if name not in names and _takes_over(loader, name)),
     )
+
+
+def _takes_over(loader: MigrationLoader, name: str) -> bool:
+    operations = loader.graph.nodes[tuple(name.split(".", 1))].operations
+    return bool(operations) and all(isinstance(operation, TakeOver) for operation in operations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +139,7 @@ def unrecorded(contract: Contract, migrations: MigrationState, actual: Catalog) 
     live = {key_of(thing): thing for thing in actual if thing.table not in LEDGERS}
     found = []
     for name in migrations.pending:
-        new = [version.object for version in contract.versions if version.since == name]
+        new = [version.object for version in contract.versions if version.since == name and name not in migrations.taking_over]
         if there := tuple(thing for thing in new if key_of(thing) in live and key_of(thing) not in known):
             found.append(Unrecorded(name, there, tuple(thing for thing in there if _valid(live[key_of(thing)]) != thing)))
     return tuple(found)

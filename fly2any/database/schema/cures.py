@@ -51,7 +51,7 @@ def add_column(column: Column) -> str:
 def require(column: Column) -> str:
     """Return what makes a column NOT NULL, with the query for the rows that are in the way."""
     table, name = quote(column.table), quote(column.name)
-    return f"{_comment(f'Fill first: SELECT * FROM {table} WHERE {name} IS NULL')}\nALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL;"
+    return f"{comment(f'Fill first: SELECT * FROM {table} WHERE {name} IS NULL')}\nALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL;"
 
 
 def repair_identity(column: Column, live: Column) -> str:
@@ -67,7 +67,7 @@ def repair_identity(column: Column, live: Column) -> str:
     return "\n".join([*statements, f"SELECT setval({sequence}, COALESCE(({largest}), 0) + 1, false);"])
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
     """Return `text` as a comment of one line: a name with a line break in it would end it."""
     return "-- " + re.sub(r"[\r\n]+", " ", text)
 
@@ -135,7 +135,7 @@ def add(thing: Key | Check | ForeignKey) -> str:
     if isinstance(thing, Key):
         columns = ", ".join(map(quote, thing.columns))
         query = f"SELECT {columns} FROM {quote(thing.table)} GROUP BY {columns} HAVING count(*) > 1"
-        return f"{_comment(f'Remove duplicates first: {query}')}\n{alter} ADD {thing.sql()};"
+        return f"{comment(f'Remove duplicates first: {query}')}\n{alter} ADD {thing.sql()};"
     # In two steps, so that the table is not locked against writes while its rows are checked.
     return f"{alter} ADD {thing.sql()} NOT VALID;\n{validate(thing)}"
 
@@ -152,7 +152,7 @@ def validate(thing: Check | ForeignKey) -> str:
         hint = f"Remove orphans first: {query}"
     else:
         hint = f"Fix these rows first: SELECT * FROM {table} WHERE NOT {thing.expression.removeprefix('CHECK ')}"
-    return f"{_comment(hint)}\nALTER TABLE {table} VALIDATE CONSTRAINT {quote(thing.name)};"
+    return f"{comment(hint)}\nALTER TABLE {table} VALIDATE CONSTRAINT {quote(thing.name)};"
 
 
 def drop(thing: Object) -> str:

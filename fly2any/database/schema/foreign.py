@@ -300,4 +300,9 @@ class _Obstacles:
 
 
 def _finding(code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.WARNING) -> Finding:
-    return Finding(severity, code, where(thing), message, f"{AGREE}{cure}")
+    if isinstance(thing, Column) or code == "index.extra":
+        return Finding(severity, code, where(thing), message, f"{AGREE}{cure}")
+    keep = cures.comment(
+        f"Or keep it: `manage.py dbstatus --take-over {where(thing)}` prints the migration that takes it over."
+    )
+    return Finding(severity, code, where(thing), message, f"{AGREE}{cure}\n{keep}")

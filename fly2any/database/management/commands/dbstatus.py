@@ -9,6 +9,7 @@ from django.db import Error, connections
 from fly2any.database.backup.inventory import read_newest
 from fly2any.database.management.arguments import add_database, seconds
 from fly2any.database.management.output import write_report
+from fly2any.database.migration.take_over import take_over as migration_for
 from fly2any.database.report.collect import collect
 from fly2any.database.report.data import status_as_json
 from fly2any.database.report.script import status_as_sql
@@ -28,6 +29,11 @@ class Command(BaseCommand):
         printed = parser.add_mutually_exclusive_group()
         printed.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
         printed.add_argument("--sql", action="store_true", help="Print only the cures, in order, as a script for psql.")
+        printed.add_argument(
+            "--take-over",
+            metavar="TABLE.NAME",
+            help="Print only the migration that takes over an unmanaged constraint or index, under its own name.",
+        )
         parser.add_argument(
             "--tables", action="store_true", help="List the 18 tables with their rows (estimated), size and state."
         )
@@ -55,10 +61,29 @@ class Command(BaseCommand):
 
     @at_most(90)  # Seconds for each answer: monitors run it, and a proxy may acknowledge for a server that is gone.
     def handle(
-        self, *, database, format, sql, tables, indexes, write_check, security, release, wait, verbosity, force_color, **options
+        self,
+        *,
+        database,
+        format,
+        sql,
+        take_over,
+        tables,
+        indexes,
+        write_check,
+        security,
+        release,
+        wait,
+        verbosity,
+        force_color,
+        **options,
     ):
         connection = connections[database]
         verification, checked, failure = self.verify(connection, tables, indexes, wait), None, None
+        if take_over:
+            path, migration = migration_for(take_over, verification.foreign)
+            self.stderr.write(f"Save it as {path}, then run `manage.py dbcontract` and `manage.py migrate`.")
+            self.stdout.write(migration)
+            return
         if write_check:
             try:
                 checked = check_writes(connection)

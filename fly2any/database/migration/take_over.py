@@ -1,0 +1,94 @@
+"""The migration that takes over a constraint or index which another program made on a table of ours, to be saved as a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from django.apps import apps
+from django.db.migrations.loader import MigrationLoader
+
+from ..errors import Refusal
+from ..schema import Catalog, Check, ForeignKey, Index, Key, Object, where
+from ..schema import contract as contracts
+from ..schema.contract import PHASE7_APPS
+from ..sql import quote
+
+FILE = '''"""Takes over {name} of {table}, which another program made: it is created where it is not there."""
+
+from django.db import migrations
+
+from fly2any.postgres.take_over import TakeOver
+
+
+class Migration(migrations.Migration):
+    atomic = False
+
+    dependencies = [
+        ({app!r}, {last!r}),
+    ]
+
+    operations = [
+        TakeOver(
+            {table!r},
+            {name!r},
+            [
+{statements}
+            ],
+        ),
+    ]
+'''
+
+
+def take_over(place: str, foreign: Catalog) -> tuple[str, str]:
+    """Return the path of the migration that takes over the unmanaged object at `place` (table.name), and its source.
+
+    Raises Refusal where there is none, or where a new database could not have it.
+    """
+    kinds: list[Object] = [*foreign.keys, *foreign.checks, *foreign.foreign_keys, *foreign.indexes]
+    thing = next((one for one in kinds if where(one) == place), None)
+    if thing is None:
+        raise Refusal(f"No unmanaged constraint or index is at {place}; `manage.py dbstatus -v 2` lists what is unmanaged.")
+    if why := _why_not(thing, contracts.catalog_of(version for version in contracts.load().versions if version.until is None)):
+        raise Refusal(f"{thing.name} cannot be taken over: {why}.")
+    app = next(model._meta.app_label for model in apps.get_models() if model._meta.db_table == thing.table)
+    ((_, last),) = MigrationLoader(None).graph.leaf_nodes(app)
+    slug = re.sub(r"\W+", "_", thing.name.lower()).strip("_")[:40]
+    statements = "\n".join(f"                {statement!r}," for statement in _statements(thing))
+    file = FILE.format(name=thing.name, table=thing.table, app=app, last=last, statements=statements)
+    if not thing.name.isidentifier():  # It could end the text that it is in.
+        file = file.replace(f"Takes over {thing.name} of", "Takes over what is named below of", 1)
+    return f"{app}/migrations/{int(last[:4]) + 1:04}_take_over_{slug}.py", file
+
+
+def _why_not(thing: Object, expected: Catalog) -> str:
+    ours = {model._meta.db_table for model in apps.get_models() if model._meta.app_label in PHASE7_APPS}
+    if thing.table not in ours:
+        return f"{thing.table} is no table of this project"
+    used = {*getattr(thing, "columns", ()), *getattr(thing, "include", ())}
+    if isinstance(thing, Index):
+        used = {*thing.uses, *thing.include}
+    managed = {column.name for column in expected.columns if column.table == thing.table}
+    if unmanaged := sorted(used - managed):
+        return f"it needs the unmanaged column {unmanaged[0]}, so add that to the model first"
+    if not getattr(thing, "own", True):
+        return "it calls a function that no migration creates"
+    if isinstance(thing, ForeignKey) and thing.target not in {table.name for table in expected.tables}:
+        return f"it refers to {thing.target}, which no migration creates"
+    return ""
+
+
+def _statements(thing: Object) -> Iterator[str]:
+    """Yield what creates `thing` without keeping writes waiting while rows are read."""
+    alter = f"ALTER TABLE {quote(thing.table)}"
+    if isinstance(thing, Index):
+        yield thing.sql()
+    elif isinstance(thing, Check | ForeignKey) and thing.enforced and not _is_exclusion(thing):
+        yield f"{alter} ADD {thing.sql()} NOT VALID"
+        yield f"{alter} VALIDATE CONSTRAINT {quote(thing.name)}"
+    elif isinstance(thing, Check | ForeignKey | Key):
+        yield f"{alter} ADD {thing.sql()}"
+
+
+def _is_exclusion(thing: Check | ForeignKey) -> bool:
+    return isinstance(thing, Check) and not thing.expression.startswith("CHECK ")

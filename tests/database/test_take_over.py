@@ -1,0 +1,116 @@
+"""What another program made on our tables can be taken over, by the migration that dbstatus prints."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from django.core.management import call_command
+
+from fly2any.database.errors import Refusal
+from tests.conftest import PROJECT
+from tests.database.test_writes import run
+
+KEPT = [
+    ("users", "valid_user_email", "ALTER TABLE users ADD CONSTRAINT valid_user_email CHECK (email ~~ '%@%' AND name <> 'it''s \\ \"x\"')"),
+    ("users", "One name", 'ALTER TABLE users ADD CONSTRAINT "One name" UNIQUE (name) DEFERRABLE'),
+    ("price_alerts", "one_trip", "CREATE UNIQUE INDEX one_trip ON price_alerts (lower(origin), destination DESC) WHERE active"),
+    ("user_activities", "their_user", 'ALTER TABLE user_activities ADD CONSTRAINT their_user FOREIGN KEY ("userId") REFERENCES users ON DELETE CASCADE'),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_what_is_taken_over_is_ours_here_and_in_a_new_database(migrated, database, tmp_path):
+    project = shutil.copytree(
+        PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns(".git", ".venv", ".fly2any", "*cache*")
+    )
+
+    def manage(*arguments, url=migrated.url):
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "POSTGRES_", "DATABASE_"))
+        }
+        told = {"POSTGRES_URL": url, "SECRET_KEY": "only for tests", "ALLOWED_HOSTS": "localhost"}
+        command = [sys.executable, "manage.py", *arguments]
+        return subprocess.run(command, cwd=project, env={**clean, **told}, capture_output=True, text=True, timeout=120)
+
+    for table, name, made in KEPT:
+        migrated.execute(made)
+        printed = manage("dbstatus", "--take-over", f"{table}.{name}")
+        assert printed.returncode == 0, printed.stderr
+        path = printed.stderr.removeprefix("Save it as ").partition(",")[0]
+        (project / path).write_text(printed.stdout)
+    objects = "SELECT oid::bigint FROM pg_class WHERE relname IN ('One name', 'one_trip') UNION SELECT oid::bigint FROM pg_constraint WHERE conname = ANY (%s) ORDER BY 1"
+    before = migrated.execute(objects, [[name for _, name, _ in KEPT]])
+
+    assert manage("dbcontract").returncode == 0
+    assert [manage("migrate", url=url).returncode for url in (migrated.url, database.url)] == [0, 0]
+
+    for url in (migrated.url, database.url):
+        status = manage("dbstatus", "--sql", url=url)
+        assert (status.returncode, status.stdout) == (0, "-- Nothing to cure in the database.\n")
+    assert manage("makemigrations", "--check").returncode == 0
+    assert migrated.execute(objects, [[name for _, name, _ in KEPT]]) == before
+    assert manage("migrate", "accounts", "0011", "--yes", "--without-backup").returncode == 0
+    assert manage("migrate").returncode == 0
+    migrated.execute("ALTER TABLE users DROP CONSTRAINT valid_user_email")
+    assert "check.missing at users.valid_user_email" in manage("dbstatus").stdout
+
+
+@pytest.mark.django_db
+def test_the_migration_is_printed_with_the_objects_own_name():
+    run(KEPT[0][2])
+    out, err = io.StringIO(), io.StringIO()
+
+    call_command("dbstatus", "--take-over", "users.valid_user_email", stdout=out, stderr=err)
+
+    assert err.getvalue().splitlines() == [
+        "Save it as accounts/migrations/0012_take_over_valid_user_email.py, then run `manage.py dbcontract` and `manage.py migrate`."
+    ]
+    assert (
+        out.getvalue()
+        == '''"""Takes over valid_user_email of users, which another program made: it is created where it is not there."""
+
+from django.db import migrations
+
+from fly2any.postgres.take_over import TakeOver
+
+
+class Migration(migrations.Migration):
+    atomic = False
+
+    dependencies = [
+        ('accounts', '0011_roles'),
+    ]
+
+    operations = [
+        TakeOver(
+            'users',
+            'valid_user_email',
+            [
+                'ALTER TABLE "users" ADD CONSTRAINT "valid_user_email" CHECK (((email ~~ \\'%@%\\'::text) AND (name <> \\'it\\'\\'s \\\\ "x"\\'::text))) NOT VALID',
+                'ALTER TABLE "users" VALIDATE CONSTRAINT "valid_user_email"',
+            ],
+        ),
+    ]
+'''
+    )
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("place", "made", "why"),
+    [
+        ("users.nothing", "SELECT 1", "No unmanaged constraint or index is at users.nothing"),
+        ("users.theirs_c", "ALTER TABLE users ADD theirs int, ADD CONSTRAINT theirs_c CHECK (theirs > 1)", "it needs the unmanaged column theirs"),
+        ("auth_group.theirs_c", "ALTER TABLE auth_group ADD CONSTRAINT theirs_c CHECK (name <> '')", "auth_group is no table of this project"),
+        ("users.theirs_c", "CREATE FUNCTION theirs(text) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT true'; ALTER TABLE users ADD CONSTRAINT theirs_c CHECK (theirs(email))", "it calls a function"),
+        ("users.theirs_c", "CREATE TABLE theirs (id text PRIMARY KEY); ALTER TABLE users ADD CONSTRAINT theirs_c FOREIGN KEY (name) REFERENCES theirs", "it refers to theirs"),
+    ],
+)  # fmt: skip
+def test_what_a_new_database_could_not_have_is_refused(place, made, why):
+    run(made)
+
+    with pytest.raises(Refusal, match=why):
+        call_command("dbstatus", "--take-over", place)
