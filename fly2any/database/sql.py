@@ -21,9 +21,9 @@ from .facts import people_table
 PINNED = "pg_catalog, pg_temp"
 PEOPLE = people_table()
 
-# The server gives up a client whose host or network is gone after 90 s, with all locks that its session holds; the system's own
-# limit is two hours. They say nothing of a Unix socket.
-ALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "6", "tcp_user_timeout": "90000"}
+# The server gives up a client whose host or network is gone after 90 s of silence, with all locks that its session holds; the
+# system's own limit is two hours. They say nothing of a Unix socket.
+ALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "6"}
 LONGEST_IDLE = "5min"  # In a transaction of ours: a proxy may acknowledge for a client that is gone.
 
 

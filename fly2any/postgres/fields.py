@@ -112,5 +112,7 @@ class JSONField(models.JSONField):
         return super().get_db_prep_value(value, connection, prepared)
 
     def value_to_string(self, obj):
-        value = self.value_from_object(obj)
-        return value.text if isinstance(value, Unreadable) else super().value_to_string(obj)
+        """Return the value for a fixture; raise ValueError for one that Python cannot read: it would come back as a text."""
+        if isinstance(self.value_from_object(obj), Unreadable):
+            raise ValueError(f"{self.model._meta.db_table}.{self.column} holds JSON that no fixture can hold: use dbbackup")
+        return super().value_to_string(obj)

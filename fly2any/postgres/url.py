@@ -19,8 +19,9 @@ EXAMPLE = "postgresql://user:password@host:5432/database?sslmode=require"
 ESCAPES = "in the user and the password write % / @ : # ? [ ] as %25 %2F %40 %3A %23 %3F %5B %5D"
 LONGEST_NAME = 63  # Bytes.
 CONNECT_TIMEOUT = 10  # Seconds; libpq's default is to wait for ever.
-# A server whose host or network is gone is given up after 90 s; the system's own limit is two hours.
-ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6, "tcp_user_timeout": 90_000}
+# A server whose host or network is gone is given up after 90 s of silence; the system's own limit is two hours. tcp_user_timeout
+# would also end a connection to a server that is there, but does not read: a virtual machine that is paused, a disk that stalls.
+ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6}
 
 # Parameters of Prisma, of node-postgres and of the providers that say nothing to libpq: about pools, prepared statements and proxies.
 NOT_LIBPQ = frozenset(

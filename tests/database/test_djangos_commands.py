@@ -7,11 +7,12 @@ import threading
 
 import pytest
 from django.conf import settings
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import OperationalError
 
 from fly2any.database.errors import Refusal
 from tests.conftest import django, manage
+from tests.database.old_rows import put
 from tests.servers import open_transaction, wait_until
 
 USER = """INSERT INTO users (id, email, "updatedAt") VALUES ('a', 'a@example.com', now())"""
@@ -179,4 +180,28 @@ def test_no_test_database_is_made_on_a_server_of_others(database, command, monke
     assert str(refused.value) == (
         f"{command} creates a database test_… on the server of POSTGRES_URL, and drops an existing database of that name:"
         " unset POSTGRES_URL to use the embedded server."
+    )
+
+
+def test_a_fixture_that_cannot_be_read_is_one_sentence_without_its_values(used, tmp_path):
+    file = tmp_path / "users.json"
+    file.write_text(
+        '[{"model": "accounts.user", "pk": "z", "fields": {"email": "secret@example.com", "date_of_birth": "0044 BC"}}]'
+    )
+
+    with pytest.raises(Refusal) as refused:
+        call(used, "loaddata", str(file))
+
+    assert str(refused.value) == f"A fixture cannot be read ({file}): it is damaged, or of another schema. Nothing was changed."
+    assert used.execute(EMAILS) == [("a@example.com",)]
+
+
+def test_json_that_no_fixture_can_hold_is_not_dumped(used):
+    put(used, "price_monitor_logs", "log", {"errors": '{"n": 12345678901234567890123.5}'})
+
+    with pytest.raises(CommandError) as refused:
+        call(used, "dumpdata", "travel.PriceMonitorLog")
+
+    assert str(refused.value) == (
+        "Unable to serialize database: price_monitor_logs.errors holds JSON that no fixture can hold: use dbbackup"
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import psutil
 import psycopg
@@ -11,7 +12,7 @@ import pytest
 from fly2any.database.backup import tools
 from fly2any.database.backup.proof import check
 from fly2any.database.backup.properties import copy_grants, copy_properties, create, literals
-from fly2any.database.backup.restore import beside, dropped_where_it_fails, restore_into, restore_over, want_name
+from fly2any.database.backup.restore import beside, dropped_where_it_fails, restore_into, restore_over, swap, want_name
 from fly2any.database.backup.retention import prune
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
@@ -142,6 +143,8 @@ def test_a_restore_gives_everything_back_to_its_owner_or_says_whom_it_misses(fil
     filled.execute(f"CREATE POLICY p ON users TO {role}_reads USING (true)")
     try:
         assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+        shown = run(filled, "dbrestore", "latest", place=place)  # It promises only what --yes does.
+        assert (shown.returncode, shown.stderr.startswith(f"Code of {role} in ")) == (2, True)
         assert run(filled, "dbrestore", "latest", "--yes", "--trust", role, place=place).returncode == 0
         owners = "SELECT tableowner FROM pg_tables WHERE tablename IN ('notifications', 'users') ORDER BY tablename"
         assert filled.execute(owners) == [(role,), ("postgres",)]
@@ -307,6 +310,15 @@ def test_a_database_that_was_compared_on_another_server_is_not_swapped(own_serve
             ("postgres",),
         ]
         restore_over(connection, store, manifest, restarted, empty=False)
+        with pytest.raises(Refusal, match=r"^The server was restarted or replaced by another during the restore, "):
+            restore_into(connection, "restored_beside", store, manifest, Restarted(server))
+        assert server.execute("SELECT 1 FROM pg_database WHERE datname = 'restored_beside'") == []
+        before = datetime(2026, 1, 1, tzinfo=UTC)
+        with (
+            beside(connection, "postgres") as elsewhere,
+            pytest.raises(Refusal, match=r"^The server was restarted or replaced"),
+        ):
+            swap(elsewhere, "fly2any", new="none", old="none", said=None, started=before)
 
 
 @pytest.mark.slow

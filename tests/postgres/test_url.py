@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fly2any.postgres.url import InvalidURL, is_local, is_same_database, parse
 
-ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6, "tcp_user_timeout": 90_000}
+ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6}
 LOCAL = {"connect_timeout": 10, "application_name": "fly2any", **ALIVE}
 OPTIONS = LOCAL | {"sslmode": "require"}
 

@@ -185,17 +185,19 @@ def _restore_new(
     trust: Sequence[str],
     without: Sequence[str],
     purpose: str,
-) -> None:
+) -> datetime:
     """Make the database `name`, marked for `purpose`, and restore into it; the mark of --into ends with it.
 
-    What belongs to the roles `without` is left out, and `progress` is told of it.
+    What belongs to the roles `without` is left out, and `progress` is told of it. Return when the server started.
 
-    Raises Refusal where what was restored is not what the backup says, and drops it then.
+    Raises Refusal where what was restored is not what the backup says, and where the server was replaced meanwhile, and drops it
+    then.
     """
     connection.ensure_connection()
     refuse_what_cannot_be(manifest, connection)
     require_owners(connection, manifest, trust=trust, without=without)
     require_room(connection, manifest)
+    (started,) = fetch_one(connection, STARTED_SQL)
     connection.close()  # A server or a pooler ends one that is idle for as long as this takes.
     with opened(store, manifest, progress) as path:
         _let_write(connection)
@@ -206,10 +208,21 @@ def _restore_new(
                 wait_for_writers(connection, patience=PATIENCE, say=progress.say)
             connection.close()
             _restore(connection, name, path, manifest, progress, without)
+            _require_same_server(connection, started)
             _let_write(connection)
             copy_grants(connection, name)
             if purpose == INTO:
                 comment(connection, name, None)
+    return started
+
+
+def _require_same_server(connection, started: datetime) -> None:
+    """Raise Refusal unless the server is the one that has run since `started`."""
+    if fetch_one(connection, STARTED_SQL) != (started,):
+        raise Refusal(
+            "The server was restarted or replaced by another during the restore, which may lack what was compared: nothing was"
+            " replaced. Run the command again."
+        )
 
 
 def _let_write(connection) -> None:
@@ -261,14 +274,13 @@ def restore_over(
         current, said = fetch_one(connection, COMMENT_SQL)
         if said and said.startswith(MARK):  # Of a restore with --into that did not finish: this one does.
             said = None
-        (started,) = fetch_one(connection, STARTED_SQL)
         read_attached(connection).require_no_prepared(current)
         stamp = stamp_of(connection)
         short = current.encode()[:30].decode(errors="ignore")
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
         _let_write(connection)
         drop_left(connection, RESTORE)
-        _restore_new(connection, new, store, manifest, progress, trust=trust, without=without, purpose=RESTORE)
+        started = _restore_new(connection, new, store, manifest, progress, trust=trust, without=without, purpose=RESTORE)
         with (
             beside(connection, _maintenance(connection, current)) as elsewhere,
             dropped_where_it_fails(elsewhere, new, progress),
@@ -300,6 +312,7 @@ def swap(elsewhere, current: str, *, new: str, old: str, said: str | None, start
     A rename first locks the database against new sessions, then waits up to 5 s for those there are: another connection ends
     them meanwhile. Where it fails, or is killed, nothing has changed.
     """
+    _require_same_server(elsewhere, started)  # The session that is asked renames them, too.
     over = threading.Event()
 
     def end_sessions() -> None:
@@ -321,11 +334,6 @@ def swap(elsewhere, current: str, *, new: str, old: str, said: str | None, start
     rename = sql.SQL("ALTER DATABASE {} RENAME TO {}").format
     try:
         with transaction.atomic(using=elsewhere.alias), elsewhere.cursor() as cursor:
-            if fetch_one(elsewhere, STARTED_SQL) != (started,):
-                raise Refusal(
-                    "The server was restarted or replaced by another during the restore, which may lack what was compared: nothing"
-                    " was replaced. Run the command again."
-                )
             cursor.execute(rename(sql.Identifier(current), sql.Identifier(old)))
             cursor.execute(rename(sql.Identifier(new), sql.Identifier(current)))
             mark(elsewhere, old, BEFORE, of=current)

@@ -5,6 +5,7 @@ from django.db import connections
 from fly2any.database.backup import render
 from fly2any.database.backup.attached import read_attached
 from fly2any.database.backup.inventory import find
+from fly2any.database.backup.owners import require_owners
 from fly2any.database.backup.restore import is_used, restore_into, restore_over, want_name
 from fly2any.database.backup.room import note as room_note
 from fly2any.database.backup.store import store_at
@@ -78,6 +79,7 @@ class Command(BaseCommand):
         for note in filter(None, (*read_attached(connection).notes(), room_note(manifest))):
             self.stdout.write(f"Note      {note}")
         if used and not yes:
+            require_owners(connection, manifest, trust=trust, without=without)
             self.stdout.write(
                 f"Nothing was changed. `manage.py dbrestore {manifest.name} --yes` restores into a new database, compares it, and swaps it with"
                 f" {current}: whatever was written since {manifest.taken:%Y-%m-%d %H:%M} UTC is then only in the old one, which is kept under another"

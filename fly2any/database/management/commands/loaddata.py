@@ -1,9 +1,11 @@
 from collections import Counter
 
 from django.core.management.commands import loaddata
+from django.core.serializers.base import DeserializationError
 from django.db import connections
 
 from fly2any.database.backup.required import backup_required
+from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_consent
 from fly2any.database.migration.lock import MIGRATION_LOCK, hold
 from fly2any.database.migration.losses import Loss, want_consent
@@ -19,7 +21,12 @@ class Command(loaddata.Command):
 
     def handle(self, *fixtures, yes=False, without_backup=False, **options):
         self.consent = {"yes": yes, "require_backup": backup_required(without_backup=without_backup)}
-        super().handle(*fixtures, **options)
+        try:
+            super().handle(*fixtures, **options)
+        except DeserializationError as error:  # It quotes values.
+            raise Refusal(
+                f"A fixture cannot be read ({', '.join(fixtures)}): it is damaged, or of another schema. Nothing was changed."
+            ) from error
 
     def loaddata(self, fixture_labels):
         """Load all fixtures; raise Refusal, which rolls that back, where rows were overwritten without consent.
