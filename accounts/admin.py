@@ -22,6 +22,15 @@ KEPT = (
     "manage.py dbperson erase removes the person with this history."
 )
 
+# By field: its label, where the column's own is ambiguous, and what it grants.
+STAFF_HELP = {
+    "is_staff": ("", "May sign in to the admin, and there do what the groups allow."),
+    "groups": ("", "What staff may do. The group Administrators sees and changes all data, but makes no staff."),
+    "is_superuser": (
+        "Superuser",
+        "May do everything without a group, also make staff and change groups: the role “administrator” of dbstaff.",
+    ),
+}
 NOT_THE_SITE = "The site does not read this column: it closes the admin, and not the site, to them."
 SIGN_OUT = Action(
     "sign-out",
@@ -49,6 +58,7 @@ class PreferencesInline(SavedInline, SchemaForms, admin.StackedInline):
     model = UserPreferences
     can_delete = False
     classes = ["collapse"]
+    airports = ("home_airport",)
 
 
 class PasswordForm(WritesPassword, AdminPasswordChangeForm):
@@ -79,6 +89,8 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
         "last_login",
     )
     long_texts = ("bio",)
+    days = ("date_of_birth",)
+    shown = {"date_of_birth": formats.day}
     readonly_fields = ["id", "password_state", "created_at", "updated_at", "last_login"]
     filter_horizontal = []
     inlines = [PreferencesInline]
@@ -102,7 +114,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
         ),
     )
     fieldsets = [
-        (None, {"fields": ["id", "email", "email_verified", "name", "first_name", "last_name", "password_state"]}),
+        ("Person", {"fields": ["email", "email_verified", "name", ("first_name", "last_name"), "password_state"]}),
         (
             "Profile",
             {
@@ -119,10 +131,24 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
                 ]
             },
         ),
-        ("Staff", {"fields": ["is_active", "is_staff", "is_superuser", "groups", "user_permissions"], "classes": ["collapse"]}),
-        ("Times", {"fields": ["created_at", "updated_at", "last_login"]}),
+        ("Staff", {"fields": ["is_active", "is_staff", "groups", "is_superuser"], "classes": ["collapse"]}),
+        (
+            "Single permissions",
+            {
+                "fields": ["user_permissions"],
+                "classes": ["collapse"],
+                "description": "Beside those of the groups. Prefer a group: it says who may do what in one place.",
+            },
+        ),
+        ("Record", {"fields": ["created_at", "updated_at", "last_login", "id"]}),
     ]
     add_fieldsets = [(None, {"fields": ["email", "name", "usable_password", "password1", "password2"]})]
+
+    def formfield_for_dbfield(self, db_field, request, **kwargs):
+        if db_field.name in STAFF_HELP:
+            label, kwargs["help_text"] = STAFF_HELP[db_field.name]
+            kwargs |= {"label": label} if label else {}
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
 
     def formfield_for_manytomany(self, db_field, request, **kwargs):
         field = super().formfield_for_manytomany(db_field, request, **kwargs)
@@ -244,4 +270,11 @@ class UserPreferencesAdmin(OfUser, ModelAdmin):
     ]
     list_filter = ["currency", "language", "theme", "newsletter_opt_in"]
     ordering = ["-pk"]
+    airports = ("home_airport",)
+    fieldsets = [
+        ("Travel", {"fields": ["user", "home_airport", "preferred_cabin_class", "preferred_airlines"]}),
+        ("Site", {"fields": [("currency", "language", "theme")]}),
+        ("Messages", {"fields": ["email_notifications", "price_alert_emails", "deal_alerts", "newsletter_opt_in"]}),
+        ("Record", {"fields": ["created_at", "updated_at", "id"]}),
+    ]
     readonly_fields = ["id", "created_at", "updated_at"]

@@ -26,6 +26,11 @@ class WishlistItemAdmin(OfUser, ModelAdmin):
     list_filter = ["notify_on_drop"]
     ordering = ["-pk"]
     long_texts = ("notes",)
+    fieldsets = [
+        ("Item", {"fields": ["user", "flight_data", "notes"]}),
+        ("Price", {"fields": ["target_price", "notify_on_drop"]}),
+        ("Record", {"fields": ["created_at", "updated_at", "id"]}),
+    ]
     readonly_fields = ["id", "created_at", "updated_at"]
 
     def happened(self, item):
@@ -47,6 +52,11 @@ class NotificationAdmin(OfUser, ModelAdmin):
     )
     ordering = ["-created_at"]
     long_texts = ("message",)
+    fieldsets = [
+        ("Message", {"fields": ["user", ("type", "priority"), "title", "message", "action_url"]}),
+        ("State", {"fields": ["read", "read_at", "created_at", "id"]}),
+        ("Data", {"fields": ["metadata"]}),
+    ]
     readonly_fields = ["id", "created_at"]
 
     def happened(self, notification):

@@ -195,3 +195,13 @@ def test_no_page_has_a_link_that_ends_in_a_403(role, client, db, rows):
     assert forbidden == []
     assert {"admin:accounts_user_overview", "admin:accounts_user_change", "admin:travel_pricealert_changelist"} <= found
     assert len(found) > 20
+
+
+def test_narrow_windows_have_a_menu_on_every_page_and_overviews_no_filters_of_a_list(staff, rows):
+    user = User.objects.filter(is_staff=False).first()
+    for url in (reverse("admin:index"), page(User, "overview", user.pk), page(User, "add"), reverse("admin:database")):
+        menu = staff.get(url).content.decode().partition('<details class="phone-nav">')[2].partition("</details>")[0]
+        assert menu.count("<li>") > len(MODELS), url
+    listed = staff.get(page(User, "changelist"), {"is_active": "1"}).content.decode()
+    assert f'{page(User, "overview", user.pk)}"' in listed
+    assert "overview/?_changelist_filters" not in listed

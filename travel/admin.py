@@ -44,6 +44,14 @@ class SavedSearchAdmin(OfUser, ModelAdmin):
     list_display = ["name", "user_link", route, "depart_date", "return_date", "search_count", "last_searched"]
     list_filter = ["cabin_class"]
     written_by_machines = ("search_count", "last_searched")
+    airports = ("origin", "destination")
+    days = several_days = ("depart_date", "return_date")
+    fieldsets = [
+        ("Search", {"fields": ["user", "name", ("origin", "destination"), ("depart_date", "return_date"), "cabin_class"]}),
+        ("Travellers", {"fields": [("adults", "children", "infants")]}),
+        ("Filters", {"fields": ["filters"]}),
+        ("Use", {"fields": ["search_count", "last_searched", "created_at", "updated_at", "id"]}),
+    ]
     ordering = ["-pk"]
     readonly_fields = ["id", "created_at", "updated_at"]
 
@@ -76,6 +84,14 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
             {"active": "1", "triggered": "0"},
         ),
     )
+    airports = ("origin", "destination")
+    days = ("depart_date", "return_date")
+    fieldsets = [
+        ("Alert", {"fields": ["state", "user", ("origin", "destination"), ("depart_date", "return_date"), "active"]}),
+        ("Price", {"fields": [("target_price", "currency"), "current_price"]}),
+        ("Checks", {"fields": ["last_checked", "triggered", "triggered_at", "last_notified_at", "notification_count"]}),
+        ("Record", {"fields": ["created_at", "updated_at", "id"]}),
+    ]
     ordering = ["-pk"]
     readonly_fields = ["id", "state", "created_at", "updated_at"]
     in_panels = (route, "depart_date", "state", "last_checked")

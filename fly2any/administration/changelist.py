@@ -48,6 +48,8 @@ class ChangeList(main.ChangeList):
         self.looked_until: Any = None  # The value of the order where the window ended.
         self.further = ""  # The address of the next window.
         super().__init__(request, *args)
+        if self.model_admin.overview:  # type: ignore[attr-defined]
+            self.preserved_filters = ""  # Its first column leads to overviews, which have no use for them.
         if not self.is_popup:
             self.title = capfirst(str(self.opts.verbose_name_plural))
 

@@ -54,6 +54,11 @@ def when_in_full(value: datetime, row: Any = None) -> str:
     )
 
 
+def day(value: datetime, row: Any = None) -> str:
+    """Show the day of a time, UTC, without its time of day."""
+    return value.text if isinstance(value, Beyond) else f"{value.astimezone(UTC):%Y-%m-%d}"
+
+
 def epoch(*, unit: float) -> Show:
     """Return how a number of seconds (unit 1) or milliseconds (0.001) since 1970 is shown: as a time."""
 

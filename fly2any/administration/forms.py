@@ -6,6 +6,7 @@ import json
 import math
 import re
 from datetime import time
+from typing import Any
 
 from django import forms
 from django.contrib.admin.options import BaseModelAdmin
@@ -16,6 +17,7 @@ from django.contrib.admin.widgets import (
     BaseAdminDateWidget,
     BaseAdminTimeWidget,
 )
+from django.contrib.auth import get_user_model
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.forms import SimpleArrayField
 from django.core.exceptions import ValidationError
@@ -28,6 +30,7 @@ from fly2any.postgres.fields import exactly
 from fly2any.postgres.values import is_deep
 
 from .edits import EditForm
+from .form_fields import AirportField, AirportInput, DayField, DayInput, PersonField, PersonWidget, TextDayField, is_day
 
 PLAIN = re.compile(r"[^\s,\[\"](?:[^,\r\n]*[^\s,])?")  # An element that stays itself between commas.
 
@@ -138,8 +141,12 @@ class OpenModelForm(EditForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         for name in self.watched:
-            value, field = self.initial.get(name), self.fields[name]
-            if isinstance(value, str) and re.search(r"[\r\n]", value) and type(field.widget) is AdminTextInputWidget:
+            field: Any = self.fields[name]
+            value = self.initial.get(name)
+            if isinstance(field, TextDayField) and value and not is_day(value):
+                field.widget = AdminTextInputWidget()  # An input of days shows nothing else.
+            of_one_line = type(field.widget) in (AdminTextInputWidget, AirportInput)
+            if of_one_line and isinstance(value, str) and re.search(r"[\r\n]", value):
                 field.widget = AdminTextareaWidget(field.widget.attrs)  # An input of one line drops them.
             if isinstance(value, float) and not math.isfinite(value):
                 field.widget = AdminTextInputWidget(field.widget.attrs)  # Browsers send no NaN from an input of numbers.
@@ -159,6 +166,25 @@ class SchemaForms(BaseModelAdmin):
         models.DateTimeField: {"form_class": forms.SplitDateTimeField, "widget": DateTimeInput},
     }
     long_texts: tuple[str, ...] = ()
+    airports: tuple[str, ...] = ()  # Columns of text with an IATA code.
+    days: tuple[str, ...] = ()  # Columns with a day: text as YYYY-MM-DD, or a time at midnight.
+    several_days: tuple[str, ...] = ()  # Of those of text, which may hold several.
+
+    def get_fieldsets(self, request, obj=None):
+        """Return the titled parts of the form; to add a row, without what is only shown."""
+        found = super().get_fieldsets(request, obj)
+        if obj:
+            return found
+        shown = {*self.get_readonly_fields(request, obj)}
+        parts = [(title, {**options, "fields": _without(options["fields"], shown)}) for title, options in found]
+        return [(title, options) for title, options in parts if options["fields"]]
+
+    def formfield_for_foreignkey(self, db_field, request, **kwargs):
+        if db_field.name in self.raw_id_fields and db_field.related_model is get_user_model():
+            widget = PersonWidget(db_field.remote_field, self.admin_site, using=kwargs.get("using"))
+            kwargs = {"form_class": PersonField, "widget": widget, "help_text": "E-mail address or id.", **kwargs}
+            return db_field.formfield(**kwargs)
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def formfield_for_manytomany(self, db_field, request, **kwargs):
         return super().formfield_for_manytomany(db_field, request, **{"widget": forms.CheckboxSelectMultiple, **kwargs})
@@ -167,9 +193,16 @@ class SchemaForms(BaseModelAdmin):
         return super().formfield_for_choice_field(db_field, request, choices_form_class=OpenChoiceField, **kwargs)
 
     def formfield_for_dbfield(self, db_field, request, **kwargs):
+        if db_field.name in self.airports:
+            kwargs["form_class"] = AirportField
+        if db_field.name in self.days:
+            is_time = isinstance(db_field, models.DateTimeField)
+            several = {} if is_time else {"several": db_field.name in self.several_days}
+            kwargs |= {"form_class": DayField if is_time else TextDayField, "widget": DayInput, **several}
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
-        if type(db_field) is models.TextField and field and not db_field.choices and db_field.name not in self.long_texts:
-            field.widget = AdminTextInputWidget()
+        of_one_line = type(db_field) is models.TextField and not db_field.choices and db_field.name not in self.long_texts
+        if field and of_one_line and db_field.name not in self.days:
+            field.widget = AirportInput() if db_field.name in self.airports else AdminTextInputWidget()
         if field and isinstance(db_field, models.DateTimeField):
             if db_field.has_db_default():
                 field.initial = timezone.now
@@ -178,6 +211,12 @@ class SchemaForms(BaseModelAdmin):
         if field and isinstance(db_field, models.TextField) and db_field.null:
             field.empty_value = None  # type: ignore[attr-defined]  # The schema's empty is NULL.
         return field
+
+
+def _without(fields, names: set) -> list:
+    """Return the lines of a part of a form without some fields."""
+    lines = [[name for name in line if name not in names] if isinstance(line, list | tuple) else line for line in fields]
+    return [line for line in lines if line and not (isinstance(line, str) and line in names)]
 
 
 class WritesPassword:

@@ -125,7 +125,7 @@ def test_saving_a_form_that_nobody_touched_writes_nothing_whatever_the_row_holds
 def test_a_change_of_one_field_keeps_every_other_and_what_another_client_wrote_meanwhile(model, make, staff):
     row = make(model)
     changed = {
-        User: "bio", UserPreferences: "home_airport", SavedSearch: "name", PriceAlert: "currency", WishlistItem: "notes",
+        User: "bio", UserPreferences: "language", SavedSearch: "name", PriceAlert: "currency", WishlistItem: "notes",
         Notification: "message",
     }[model]  # fmt: skip
     url, sent = form_of(staff, row)

@@ -41,7 +41,7 @@ def overview(user, action=""):
 
 def offered(client, user):
     """The labels of what the overview offers to do."""
-    tools = re.search(r'<ul class="object-tools">(.*?)</ul>', client.get(overview(user)).content.decode(), re.S)[1]
+    tools = re.search(r'<ul class="object-tools[^"]*">(.*?)</ul>', client.get(overview(user)).content.decode(), re.S)[1]
     return re.findall(r'<a href="[^"]+">([^<]+)</a>', tools)
 
 

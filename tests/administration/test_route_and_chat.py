@@ -58,7 +58,9 @@ def test_a_route_shows_90_days_its_lowest_price_and_its_alerts(member):
     assert "Lowest 397.50 EUR</text>" in chart
     assert re.findall(r'text-anchor="end">([\d,]+)<', chart) == ["350", "400", "450", "500", "550"]
     assert len(re.findall(r'text-anchor="middle">\d\d \w{3}<', chart)) > 3
-    assert re.findall(r"<td>(Waits[^<]*)</td>", page) == ["Waits: 410.00 EUR is above 400.00 EUR, checked now"]
+    assert re.findall(r"<td class=\"sentence\">(Waits[^<]*)</td>", page) == [
+        "Waits: 410.00 EUR is above 400.00 EUR, checked now"
+    ]
 
 
 @pytest.mark.django_db
@@ -76,5 +78,5 @@ def test_a_conversation_is_the_chat_first_and_names_the_consultant_once(member):
         re.findall(r'<div class="said">\s*(.*?)\s*</div>', page)[0]
         == '<span class="chip warn" title="17 characters">Encrypted</span>'
     )
-    places = [page.index(part) for part in ("Good morning", ">Facts</h2>", "<summary", ">Stored as JSON</h2>")]
+    places = [page.index(part) for part in ("Good morning", ">Facts</h2>", "<details><summary>", ">Stored as JSON</h2>")]
     assert places == sorted(places)

@@ -1,0 +1,186 @@
+"""Fields of forms over the schema's columns: a person by e-mail, an airport, a day that is stored as text or as a time."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime
+from functools import cache
+from typing import Any
+
+import airportsdata
+from django import forms
+from django.contrib.admin.widgets import AdminTextInputWidget, ForeignKeyRawIdWidget
+from django.core.exceptions import ValidationError
+from django.utils.html import format_html, format_html_join
+
+from fly2any.database.seed.places import AIRPORTS
+
+from .deadlines import TooSlow, within
+
+# Codes of cities with several airports, which searches take too.
+CITIES = frozenset(
+    [
+        "BER",
+        "BJS",
+        "BUE",
+        "BUH",
+        "CHI",
+        "DTT",
+        "HOU",
+        "JKT",
+        "LON",
+        "MIL",
+        "MOW",
+        "MMA",
+        "MFW",
+        "NYC",
+        "OSA",
+        "PAR",
+        "QDF",
+        "QLA",
+        "RIO",
+        "ROM",
+        "SAO",
+        "SEL",
+        "SPK",
+        "STO",
+        "TCI",
+        "TYO",
+        "WAS",
+        "YEA",
+        "YMQ",
+        "YTO",
+    ]
+)
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+@cache
+def airports() -> dict[str, str]:
+    """Return the airports that are suggested: IATA code → name and city."""
+    known = airportsdata.load("IATA")
+    return {code: f"{known[code]['city']}, {known[code]['name']}" for code in sorted(AIRPORTS) if code in known}
+
+
+@cache
+def airport_codes() -> frozenset[str]:
+    return frozenset(airportsdata.load("IATA")) | CITIES
+
+
+class AirportInput(AdminTextInputWidget):
+    """A text that suggests airports as it is typed; the browser does that without a script."""
+
+    def __init__(self, attrs=None):
+        super().__init__({"autocapitalize": "characters", "spellcheck": "false", "size": 12, **(attrs or {})})
+
+    def render(self, name, value, attrs=None, renderer=None):
+        place = f"airports-{name}"
+        html = super().render(name, value, {**(attrs or {}), "list": place}, renderer)
+        options = format_html_join("", '<option value="{}">{}</option>', airports().items())
+        return format_html('{}<datalist id="{}">{}</datalist>', html, place, options)
+
+
+class AirportField(forms.CharField):
+    """The IATA code of an airport or a city, in upper case."""
+
+    widget = AirportInput
+
+    def clean(self, value):
+        code = super().clean(value)
+        if not code:
+            return code
+        if code.strip().upper() not in airport_codes():
+            raise ValidationError(f"“{code}” is not the IATA code of an airport or a city: enter three letters, such as LIS.")
+        return code.strip().upper()
+
+
+def is_day(text: Any) -> bool:
+    """Return whether a text is a day that an input of days shows: `YYYY-MM-DD`."""
+    try:
+        return bool(DAY.fullmatch(text)) and bool(date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+class DayInput(AdminTextInputWidget):
+    input_type = "date"
+
+    def __init__(self, attrs=None):
+        super().__init__({"class": "day-input", **(attrs or {})})
+
+
+class TextDayField(forms.CharField):
+    """A day in a column of text, `YYYY-MM-DD`; `several` between commas where that is what the column may hold."""
+
+    widget: Any = DayInput
+
+    def __init__(self, *, several: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.several = several
+
+    def clean(self, value):
+        text = super().clean(value)
+        parts = [part.strip() for part in text.split(",")] if text and self.several else [text]
+        if text and not all(map(is_day, parts)):
+            raise ValidationError(f"“{text}” is not a day: write it as YYYY-MM-DD.")
+        return text
+
+
+class DayField(forms.DateField):
+    """A day in a column of times: midnight, UTC."""
+
+    widget = DayInput
+
+    def prepare_value(self, value):
+        return value.astimezone(UTC).date().isoformat() if isinstance(value, datetime) else value
+
+    def to_python(self, value):
+        if isinstance(value, datetime):
+            return value
+        day = super().to_python(value)
+        return day and datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+class PersonWidget(ForeignKeyRawIdWidget):
+    """Shows a person by their e-mail address; a click on the lens, where scripts run, puts in the id."""
+
+    def format_value(self, value):
+        if value is None or value == "":
+            return None
+        model: Any = self.rel.model
+        people = model._base_manager.db_manager(self.db)
+        email = people.filter(pk=value).values_list(model.USERNAME_FIELD, flat=True).first()
+        return email or str(value)
+
+    def get_context(self, name, value, attrs):
+        context = super().get_context(name, value, attrs)
+        context["widget"]["attrs"].update({"class": "vTextField", "spellcheck": "false"})
+        return context
+
+
+class PersonField(forms.ModelChoiceField):
+    """A person, by e-mail address in upper or lower case, or by id."""
+
+    def to_python(self, value):
+        people: Any = self.queryset
+        if value in self.empty_values or isinstance(value, people.model):
+            return value or None
+        text, name = str(value).strip(), people.model.USERNAME_FIELD
+        try:
+            with within():
+                found = list(people.filter(pk=text)[:1]) or list(people.filter(**{name: text})[:1])
+                found = found or list(people.filter(**{f"{name}__iexact": text})[:2])
+        except TooSlow:
+            raise ValidationError("Finding the user took too long: enter the id instead.") from None
+        if not found:
+            raise ValidationError("No user has this e-mail address or id: correct it.")
+        if len(found) > 1:
+            raise ValidationError("Several users have this address in different case: write it as one of them does.")
+        return found[0]
+
+    def has_changed(self, initial, data):
+        try:
+            person = self.to_python(data)
+        except ValidationError:
+            return True
+        return str(person.pk if person else "") != str(initial or "")

@@ -1,0 +1,102 @@
+"""Forms as people think of them: a person by e-mail, airports, days and money; and who is an administrator."""
+
+import re
+from datetime import UTC, datetime
+from html import unescape
+
+import pytest
+
+from accounts.models import User, UserPreferences
+from tests.administration.conftest import address
+from tests.administration.html_form import controls
+from travel.models import PriceAlert, SavedSearch
+
+pytestmark = pytest.mark.django_db
+ALERT = {
+    "user": "ANA@example.com", "origin": "gru", "destination": "LON", "depart_date": "2027-07-01", "return_date": "",
+    "target_price": "400", "current_price": "500", "currency": "EUR", "active": "on", "notification_count": "0",
+    "last_checked_0": "2026-01-01", "last_checked_1": "00:00:00",
+}  # fmt: skip
+
+
+@pytest.fixture
+def ana():
+    return User.objects.create(email="ana@example.com", date_of_birth=datetime(1990, 1, 2, 13, 45, tzinfo=UTC))
+
+
+def errors(response):
+    return {name: list(found) for name, found in response.context["adminform"].form.errors.items()}
+
+
+def test_an_alert_is_added_for_a_person_by_email_and_airports_in_any_case(staff, ana):
+    added = staff.post(address(PriceAlert, "add"), ALERT)
+
+    alert = PriceAlert.objects.get()
+    assert added.status_code == 302
+    assert (alert.user_id, alert.origin, alert.destination, alert.depart_date) == (ana.pk, "GRU", "LON", "2027-07-01")
+    by_id = staff.post(address(PriceAlert, "add"), {**ALERT, "user": ana.pk})
+    assert (by_id.status_code, PriceAlert.objects.count()) == (302, 2)
+
+
+def test_what_is_no_airport_day_or_person_is_said_at_the_field(staff, ana):
+    User.objects.create(email="Ana@Example.com")
+    wrong = {**ALERT, "origin": "GRX1", "depart_date": "tomorrow"}
+
+    several = staff.post(address(PriceAlert, "add"), wrong)
+    nobody = staff.post(address(PriceAlert, "add"), {**ALERT, "user": "bob@example.com"})
+
+    assert errors(several) == {
+        "user": ["Several users have this address in different case: write it as one of them does."],
+        "origin": ["“GRX1” is not the IATA code of an airport or a city: enter three letters, such as LIS."],
+        "depart_date": ["“tomorrow” is not a day: write it as YYYY-MM-DD."],
+    }
+    assert errors(nobody) == {"user": ["No user has this e-mail address or id: correct it."]}
+    assert PriceAlert.objects.count() == 0
+
+
+def test_days_are_inputs_of_days_and_what_they_cannot_show_stays_a_text(staff, ana):
+    usual = {"user": ana, "name": "n", "origin": "GRU", "destination": "Lisbon"}
+    one = SavedSearch.objects.create(**usual, depart_date="2027-07-01")
+    several = SavedSearch.objects.create(**usual, depart_date="2027-07-01, 2027-07-02")
+
+    kinds = []
+    for search in (one, several):
+        page = staff.get(address(SavedSearch, "change", search.pk))
+        kinds += re.findall(r'<input type="(\w+)" name="depart_date"', page.content.decode())
+        sent = controls(page, "savedsearch_form")
+        assert staff.post(address(SavedSearch, "change", search.pk), {**sent, "name": "m"}).status_code == 302
+        search.refresh_from_db()
+
+    assert kinds == ["date", "text"]
+    assert (one.depart_date, several.depart_date, several.destination) == ("2027-07-01", "2027-07-01, 2027-07-02", "Lisbon")
+    page = staff.get(address(SavedSearch, "change", one.pk)).content.decode()
+    assert re.findall(r'<option value="(GRU)">[^<]*Paulo', unescape(page)) == ["GRU"] * 2
+    assert re.findall(r'fieldset-heading">(.*?)</h2>', page) == ["Search", "Travellers", "Filters", "Use"]
+
+
+def test_a_date_of_birth_has_no_time_and_keeps_the_one_that_is_stored_unless_it_is_changed(staff, ana):
+    url = address(User, "change", ana.pk)
+    page = staff.get(url)
+    sent = controls(page, "user_form")
+
+    staff.post(url, {**sent, "name": "Ana"})
+    kept = User.objects.get(pk=ana.pk).date_of_birth
+    staff.post(url, {**controls(staff.get(url), "user_form"), "date_of_birth": "1991-03-04"})
+
+    assert sent["date_of_birth"] == ["1990-01-02"] or sent["date_of_birth"] == "1990-01-02"
+    assert kept == datetime(1990, 1, 2, 13, 45, tzinfo=UTC)
+    assert User.objects.get(pk=ana.pk).date_of_birth == datetime(1991, 3, 4, tzinfo=UTC)
+    overview = staff.get(address(User, "overview", ana.pk)).content.decode()
+    assert "<dt>Date of birth</dt><dd>1991-03-04</dd>" in overview
+
+
+def test_groups_come_before_single_permissions_and_a_superuser_is_no_group(staff, ana):
+    page = staff.get(address(User, "change", ana.pk)).content.decode()
+
+    names = re.findall(r'name="(is_staff|groups|is_superuser|user_permissions)"', page)
+    assert list(dict.fromkeys(names)) == ["is_staff", "groups", "is_superuser", "user_permissions"]
+    assert "Superuser</label>" in page
+    assert "The group Administrators sees and changes all data, but makes no staff." in page
+    preferences = UserPreferences.objects.create(user=ana)
+    text = staff.get(address(UserPreferences, "change", preferences.pk)).content.decode()
+    assert 'value="ana@example.com"' in text
