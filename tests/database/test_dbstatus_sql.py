@@ -5,12 +5,16 @@ import re
 import subprocess
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 
+from fly2any.database.schema import Column
+from fly2any.database.schema.cures import lost_by_retyping
 from fly2any.postgres.embedded import bin_folder
 from tests.conftest import django
 from tests.database.mutations import mutations, rounds
 from tests.database.test_mutations import EMPTY_SQL
+from tests.servers import open_transaction
 
 ROUNDS = rounds(mutations())
 DAMAGES = """
@@ -18,8 +22,10 @@ DAMAGES = """
         ADD CONSTRAINT "not\nours; DROP TABLE users" CHECK (origin <> 'XXX');
     ALTER TABLE wishlist_items ALTER notes SET NOT NULL
 """
+LIMIT = f"SET lock_timeout TO '{settings.LOCK_TIMEOUT}ms';"
 SCRIPT = """-- Cures: 2 to run, 2 commented out, 1 without SQL.
 -- Stop at the first that fails: manage.py dbstatus --sql | manage.py dbshell -- -v ON_ERROR_STOP=1
+LIMIT  -- The site waits behind what waits for a lock: where this fails, run what is left again.
 
 -- WARNING server.time_zone at DATABASE: The database's time zone is Europe/Paris: sessions other than ours read and write times in it, and the guide asks for UTC.
 -- No SQL: ALTER DATABASE DATABASE SET timezone TO 'UTC';
@@ -79,7 +85,9 @@ def test_nothing_is_printed_but_the_cures_in_order_and_what_loses_data_is_a_comm
 
     assert status() == (
         4,
-        SCRIPT.replace("DATABASE DATABASE", f"DATABASE {migrated.name}").replace("at DATABASE", f"at {migrated.name}"),
+        SCRIPT.replace("LIMIT", LIMIT)
+        .replace("DATABASE DATABASE", f"DATABASE {migrated.name}")
+        .replace("at DATABASE", f"at {migrated.name}"),
     )
 
 
@@ -111,3 +119,30 @@ def test_a_cure_of_a_type_cuts_no_text_but_refuses_it(migrated, status):
 
     assert 'ALTER TABLE "auth_group" ALTER COLUMN "name" TYPE character varying(150);\n' in script
     assert psql(migrated, script) == (3, "ERROR:  value too long for type character varying(150)\n")
+
+
+def test_a_cure_waits_for_no_lock_for_long_but_what_is_built_concurrently_may(migrated, status):
+    migrated.execute('ALTER TABLE wishlist_items ALTER notes SET NOT NULL; DROP INDEX "users_createdAt_idx"')
+
+    _, script = status()
+
+    lines = script.splitlines()
+    built = next(number for number, line in enumerate(lines) if line.startswith("CREATE INDEX CONCURRENTLY"))
+    assert (lines[built - 1], lines[built + 1]) == ("SET lock_timeout TO '0';", LIMIT)
+    with open_transaction(migrated, "SELECT FROM wishlist_items"):
+        assert psql(migrated, script) == (3, "ERROR:  canceling statement due to lock timeout\n")
+    assert psql(migrated, status()[1]) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "keeps"),
+    [
+        ("text", "integer", False), ("text", "double precision", False), ("text", "jsonb", False), ("text", "text[]", False),
+        ("text", "timestamp with time zone", False), ("character(3)", "text", False), ("text[]", "character varying(9)[]", True),
+        ("text", "character varying(9)", True), ("integer", "text", True), ("integer[]", "bigint[]", True), ("jsonb", "text", True),
+    ],
+)  # fmt: skip
+def test_a_type_keeps_what_a_text_says_only_as_a_text(given, wanted, keeps):
+    lost = lost_by_retyping(Column("t", "c", wanted, nullable=True), Column("t", "c", given, nullable=True))
+
+    assert (lost == "") is keeps

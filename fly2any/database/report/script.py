@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+
+from django.conf import settings
 
 from ..findings import Finding, Severity
 from ..printable import one_line
@@ -10,6 +13,8 @@ from ..schema.foreign import AGREE
 from ..sql import quote
 from .collect import Report
 
+# What is built concurrently keeps nobody waiting, and cut short leaves an invalid index.
+CONCURRENTLY = re.compile(r"^(?:CREATE (?:UNIQUE )?|DROP |RE)INDEX (?:INDEX )?CONCURRENTLY .*;$", re.M)
 NOT_OURS = "it changes what another program made; agree with its owner first"
 
 
@@ -29,12 +34,18 @@ def _header(report: Report, found: list[Finding]) -> str:
     return (
         f"-- Cures: {run} to run, {off} commented out, {len(found) - run - off} without SQL.\n"
         "-- Stop at the first that fails: manage.py dbstatus --sql | manage.py dbshell -- -v ON_ERROR_STOP=1\n"
+        f"{_waiting()}  -- The site waits behind what waits for a lock: where this fails, run what is left again.\n"
     )
+
+
+def _waiting() -> str:
+    return f"SET lock_timeout TO '{settings.LOCK_TIMEOUT}ms';"
 
 
 def _sql(finding: Finding) -> str:
     """Return the statements of a cure, "" where it has none."""
-    return finding.cure.removeprefix(AGREE) if finding.is_sql or finding.cure.startswith(AGREE) else ""
+    sql = finding.cure.removeprefix(AGREE) if finding.is_sql or finding.cure.startswith(AGREE) else ""
+    return CONCURRENTLY.sub(lambda match: f"SET lock_timeout TO '0';\n{match[0]}\n{_waiting()}", sql)
 
 
 def _runs(finding: Finding) -> bool:

@@ -95,9 +95,12 @@ def free_name(other: Object, thing: Object) -> str:
 
 def lost_by_retyping(column: Column, live: Column) -> str:
     """Return what the conversion of values to the type of `column` loses: "" where it keeps or refuses each."""
-    given, wanted = live.type.removesuffix("[]"), column.type.removesuffix("[]")
+    given, wanted = live.type, column.type
+    if given.endswith("[]") and wanted.endswith("[]"):
+        given, wanted = given.removesuffix("[]"), wanted.removesuffix("[]")
     times = given.startswith("timestamp") and wanted == "timestamp with time zone"
-    if given == wanted or _is_text(given) or _is_text(wanted) or times or (given, wanted) in KEPT:
+    padded = given.startswith("character(") or given == "bpchar"  # Their blanks at the end go.
+    if given == wanted or (_is_text(wanted) and not padded) or times or (given, wanted) in KEPT:
         return ""
     return f"what {column.type} cannot hold of a value of the type {live.type} is rounded or left out"
 
