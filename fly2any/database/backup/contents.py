@@ -6,7 +6,9 @@ import select
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Annotated
 
+from msgspec import Meta
 from psycopg import Copy
 from psycopg.abc import Buffer
 from psycopg.errors import error_from_result
@@ -45,6 +47,10 @@ HASHED_SQL = """
 BY_COPY = 2
 # Manifests until 2026-11 have the sum of the first 64 bits of each row's MD5, computed by the server.
 BY_SELECT = 1
+
+Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Hashing = Annotated[int, Meta(ge=BY_SELECT, le=BY_COPY)]
+Hash = Annotated[str, Meta(pattern=r"^-?[0-9]{1,40}\Z")]
 CONTENT_SQL = """
     SELECT pg_catalog.count(*),
            COALESCE(pg_catalog.sum(('x' || pg_catalog.left(pg_catalog.md5(ROW("the row".*)::text), 16))::bit(64)::bigint), 0)::text
@@ -81,8 +87,8 @@ SHOWN = 5  # Clauses of a reason.
 class Content:
     """The number of a table's rows, and a hash of them all that does not depend on their order."""
 
-    rows: int
-    hash: str
+    rows: Number
+    hash: Hash
 
 
 def read_contents(connection, show: Callable[[str, float], None], *, how: int = BY_COPY) -> dict[str, Content]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from msgspec import Meta
 
 from ..errors import Refusal
 from ..printable import one_line
 from ..server import MARKING_TABLE, RECORD, Origin
 from ..sql import quote
 from . import signing
-from .contents import BY_COPY, BY_SELECT, Content
-from .signing import SIGNED
+from .contents import BY_SELECT, Content, Hashing, Number
+from .signing import SIGNED, Moment
 
 PURPOSE = "backup.manifest"
 FORMAT = 2
@@ -23,16 +25,18 @@ READ = (1, FORMAT)
 
 
 STATES = ("good", "bad", "unverified")
+Outcome = Annotated[str, Meta(pattern=rf"^({'|'.join(('', *STATES))})\Z")]
+Version = Annotated[str, Meta(pattern=r"^\d{1,4}(\.\d+)?\Z")]  # Of a server or a tool: 18.6.
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What came of restoring a backup: `reason` says what was wrong, or why it could not be tried, "" where it is good."""
 
-    at: datetime
+    at: Moment
     server: str
     reason: str
-    outcome: str = ""  # One of STATES; manifests until 2026-11 have none.
+    outcome: Outcome = ""  # One of STATES; manifests until 2026-11 have none.
     left_out: tuple[str, ...] = ()  # What was not tried of a good one, as only a superuser creates it.
 
     @property
@@ -46,12 +50,12 @@ class Manifest:
 
     name: str
     file: str
-    taken: datetime
+    taken: Moment
     database: str
-    server: str  # The version of the server, 18.6.
-    tool: str  # And of pg_dump.
+    server: Version
+    tool: Version  # And of pg_dump.
     code: str  # Of this project.
-    bytes: int
+    bytes: Number
     sha256: str
     contract: str  # The SHA-256 of contract.json.
     migrations: tuple[str, ...]
@@ -61,12 +65,12 @@ class Manifest:
     tables: dict[str, Content]  # By "schema"."name", quoted where it must be.
     verdict: Verdict | None = None
     cluster: str = ""  # The server's system identifier, "" where it is not known.
-    hashing: int = BY_SELECT  # How the tables' hashes were made.
-    oid: int = 0  # Of the database on its server, 0 in manifests until 2026-11.
+    hashing: Hashing = BY_SELECT  # How the tables' hashes were made.
+    oid: Number = 0  # Of the database on its server, 0 in manifests until 2026-11.
     trusted: tuple[str, ...] = ()  # The owners of the database and of `users`.
     schema: str = ""  # Where our tables are; manifests until 2026-11 do not say.
     place: str = ""  # The server's address; manifests until 2026-11 do not say, nor those of an embedded server.
-    size: int = 0  # Of the database on its server, in bytes; manifests until 2026-11 do not say.
+    size: Number = 0  # Of the database on its server, in bytes; manifests until 2026-11 do not say.
     signed: str = SIGNED  # Or why the file it was read from is not known to be ours.
 
     @property
@@ -108,56 +112,15 @@ def as_json(manifest: Manifest) -> str:
 def from_json(text: str | bytes, *, where: str) -> Manifest:
     """Return the manifest; raise Refusal where `text`, of the file `where`, is none."""
     try:
-        data = signing.read_json(text, where=where, numbers=READ, purpose=PURPOSE)
-        verdict = data["verdict"]
-        data["tables"] = {name: Content(**content) for name, content in data["tables"].items()}
-        data |= {name: tuple(data[name]) for name in ("migrations", "findings", "owners", "roles")}
-        data["trusted"] = tuple(data.get("trusted", ()))
-        data["taken"] = _time(data["taken"])
-        data["verdict"] = verdict and _verdict(verdict)
-        manifest = Manifest(**data)
+        manifest = signing.read_json(text, Manifest, where=where, numbers=READ, purpose=PURPOSE)
         name = where.removesuffix(".json")
         if manifest.name != name or name != one_line(name) or manifest.file not in (f"{name}.dump", f"{name}.dump.age"):
             raise ValueError("another's manifest")  # A file of that name is deleted with it.
-        numbers = (manifest.bytes, manifest.oid, manifest.size, *(content.rows for content in manifest.tables.values()))
-        hashes = tuple(content.hash for content in manifest.tables.values())
-        words = (
-            manifest.database,
-            manifest.cluster,
-            manifest.schema,
-            manifest.place,
-            manifest.code,
-            manifest.sha256,
-            manifest.contract,
-            *manifest.migrations,
-            *manifest.findings,
-        )
-        words += (*manifest.owners, *manifest.roles, *manifest.trusted, *hashes)
-        words += (manifest.verdict.reason, *manifest.verdict.left_out) if manifest.verdict else ()
-        if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or not all(
-            isinstance(word, str) for word in words
-        ):
-            raise ValueError("a value of another kind")
-        if manifest.hashing not in (BY_SELECT, BY_COPY) or not all(re.fullmatch(r"-?[0-9]{1,40}", one) for one in hashes):
-            raise ValueError("no hash of ours")
-        if not all(re.fullmatch(r"\d{1,4}(\.\d+)?", version) for version in (manifest.server, manifest.tool)):
-            raise ValueError("no version")
         return manifest
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+    except ValueError:
         raise Refusal(
             f"{one_line(where)} is no manifest of a backup, or is damaged: use another, and remove it if it is not needed."
         ) from None
-
-
-def _verdict(data: dict[str, Any]) -> Verdict:
-    verdict = Verdict(**{**data, "at": _time(data["at"]), "left_out": tuple(data.get("left_out", ()))})
-    if verdict.state not in STATES:
-        raise ValueError("no verdict of ours")
-    return verdict
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def judged(manifest: Manifest, verdict: Verdict) -> Manifest:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 from django.conf import settings
 from django.utils.crypto import constant_time_compare, salted_hmac
 
 from ..errors import Refusal
 from ..printable import one_line
 
+T = TypeVar("T")
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 SIGNED, UNSIGNED, MISMATCH = "signed", "unsigned", "signature does not match"
 
 
@@ -42,14 +45,34 @@ def as_json(record: Any, *, number: int, purpose: str) -> str:
     return json.dumps(data, indent=1, ensure_ascii=False, default=datetime.isoformat)
 
 
-def read_json(text: str | bytes, *, where: str, numbers: Collection[int], purpose: str) -> dict[str, Any]:
-    """Return what such a text holds, with `signed`, and without the format; raise Refusal where that is not one of `numbers`.
+def read_json(text: str | bytes, of: type[T], *, where: str, numbers: Collection[int], purpose: str) -> T:
+    """Return the dataclass `of` that such a text holds, each value of the type that its field declares.
 
-    Raises ValueError, TypeError, KeyError, AttributeError, OverflowError or RecursionError for any other text.
+    Raises Refusal where its format is not one of `numbers`, and ValueError for any other text.
     """
-    data: dict[str, Any] = json.loads(text)
-    given = data.pop("signature", None)
-    signed = signed_as(data, given, purpose=purpose)
+    try:
+        data = msgspec.json.decode(text, type=dict[str, Any])
+        given = data.pop("signature", None)
+        signed = signed_as(data, given, purpose=purpose)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if "format" not in data:
+        raise ValueError("no format")
     if data.pop("format") not in numbers:
         raise Refusal(f"{one_line(where)} has a format that this code does not read: use the code that wrote it, or newer.")
-    return data | {"signed": signed}
+    data["signed"] = signed
+    record = msgspec.convert(data, of)
+    if unknown := {*_places(data)} - {*_places(msgspec.to_builtins(record))}:
+        raise ValueError(f"{len(unknown)} unknown fields")
+    return record
+
+
+def _places(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield where in a value from JSON there is something, by the names of the objects that hold it."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield (*place, name)
+            yield from _places(part, (*place, name))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _places(part, place)

@@ -12,6 +12,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
 
@@ -151,10 +152,7 @@ class Archives:
 
     def _ids(self, name: str) -> list[str]:
         try:
-            ids = json.loads(self.store.read(f"{name}{IDS}"))
-            if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
-                raise ValueError("no list of ids")
-            return ids
+            return msgspec.json.decode(self.store.read(f"{name}{IDS}"), type=list[str])
         except ValueError:
             raise Refusal(
                 f"{name}{IDS} is damaged: look which rows of the archive are still in the table, and remove the file."
