@@ -58,6 +58,7 @@ def test_the_commands_are_these():
         "inspectdb",
         "loaddata",
         "migrate",
+        "squashmigrations",
         "test",
         "testserver",
     ]

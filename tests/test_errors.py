@@ -4,8 +4,9 @@ import re
 import socket
 
 import pytest
+from django.db import NotSupportedError
 
-from fly2any.database.errors import CAUSES
+from fly2any.database.errors import CAUSES, explain
 from tests import prisma
 from tests.conftest import PROJECT, manage
 from tests.servers import free_port
@@ -71,3 +72,20 @@ def test_every_sentence_is_on_the_page():
     said = {re.sub(r"\{\w+\}", "…", cause.sentence).replace("|", "/") for cause in CAUSES}
 
     assert {sentence for sentence in said if f"| {sentence} |" not in PAGE} == set()
+
+
+def test_an_error_of_djangos_own_is_not_the_databases():
+    error = NotSupportedError(
+        "The AddIndexConcurrently operation cannot be executed inside a transaction (set atomic = False)."
+    )
+
+    assert explain(error) == (
+        "The AddIndexConcurrently operation cannot be executed inside a transaction (set atomic = False)"
+        " (NotSupportedError of Django; --traceback shows where)."
+    )
+
+
+def test_a_cause_is_said_once():
+    sentences = [cause.sentence for cause in CAUSES if cause.sqlstates]
+
+    assert len(sentences) == len(set(sentences))

@@ -13,42 +13,47 @@ ADMINISTRATORS = "Administrators"
 
 
 class Grant(migrations.RunPython):
-    """A RunPython that asks for each model it needs, so that not all of them are rendered."""
+    """The operation that gives groups permissions of an app: group → code names, such as `view_user`.
+
+    The permissions are made here, since Django makes them only when all migrations have run. Undone, the groups lose these,
+    and a group with neither permissions nor people goes. It asks for each model it needs, so that not all of them are
+    rendered, and `squashmigrations` can write it.
+    """
 
     asks_for_what_it_needs = True
+
+    def __init__(self, app: str, grants: Mapping[str, Iterable[str]]):
+        self.app, self.grants = app, {name: list(codenames) for name, codenames in grants.items()}
+        super().__init__(self.give, self.take)
+
+    def deconstruct(self):
+        return type(self).__name__, [self.app, self.grants], {}
 
     def database_forwards(self, app_label, schema_editor, from_state, to_state):
         if router.allow_migrate(schema_editor.connection.alias, app_label):
             self.code(from_state.apps, schema_editor)
 
-
-def grant(app_label: str, grants: Mapping[str, Iterable[str]]) -> migrations.RunPython:
-    """Return the operation that gives groups permissions of an app: group → code names, such as `view_user`.
-
-    The permissions are made here, since Django makes them only when all migrations have run. Undone, the groups lose these,
-    and a group with neither permissions nor people goes.
-    """
-
-    def forwards(apps, editor):
+    def give(self, apps, editor):
         using = editor.connection.alias
-        config = apps.get_app_config(app_label)
+        config = apps.get_app_config(self.app)
         config.models_module = True  # Of the migrations' state: there to be asked for by the function.
         create_permissions(config, verbosity=0, using=using, apps=apps)  # And the content types.
-        permissions = apps.get_model("auth", "Permission").objects.using(using).filter(content_type__app_label=app_label)
-        for name, codenames in grants.items():
+        permissions = apps.get_model("auth", "Permission").objects.using(using).filter(content_type__app_label=self.app)
+        for name, codenames in self.grants.items():
             group, _ = apps.get_model("auth", "Group").objects.using(using).get_or_create(name=name)
             group.permissions.add(*permissions.filter(codename__in=codenames))
 
-    def backwards(apps, editor):
+    def take(self, apps, editor):
         groups = apps.get_model("auth", "Group").objects.using(editor.connection.alias)
-        for name, codenames in grants.items():
+        for name, codenames in self.grants.items():
             for group in groups.filter(name=name):
-                given = group.permissions.filter(content_type__app_label=app_label, codename__in=codenames)
+                given = group.permissions.filter(content_type__app_label=self.app, codename__in=codenames)
                 group.permissions.remove(*given)  # Not those that people have given it since.
                 if not group.permissions.exists() and not group.user_set.exists():
                     group.delete()
 
-    return Grant(forwards, backwards)
+
+grant = Grant
 
 
 def codenames(actions: str, models: str) -> list[str]:

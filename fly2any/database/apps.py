@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.core.checks import Tags, register
 from django.db.migrations.recorder import MigrationRecorder
 
 
@@ -7,7 +8,15 @@ class DatabaseConfig(AppConfig):
     label = "database"
 
     def ready(self):
+        register(check_schema, Tags.database)
         MigrationRecorder.has_table = require_own_record(MigrationRecorder.has_table)  # type: ignore[method-assign]
+
+
+def check_schema(**options):
+    """Ask the database, where one is named: what that imports is for no other command."""
+    from .checks import check_schema
+
+    return check_schema(**options) if options.get("databases") else []
 
 
 def require_own_record(has_table):

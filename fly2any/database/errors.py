@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import quote
 
+import psycopg
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
@@ -37,9 +38,9 @@ NO_SCHEMA = "The search path names no schema that exists: correct ?schema= in PO
 
 
 class Cause(NamedTuple):
-    """What an error says, as an SQLSTATE or as a pattern in its text, and the sentence for it; groups fill its {names}."""
+    """What an error says, as SQLSTATEs or as a pattern in its text, and the sentence for it; groups fill its {names}."""
 
-    sqlstate: str
+    sqlstates: str  # separated by spaces
     pattern: str
     sentence: str
 
@@ -112,9 +113,7 @@ CAUSES = (
     Cause("55P03", "", "Another transaction held a lock for too long ({line}): find it in pg_stat_activity, and run the command again when it is done."),
     Cause("57014", "", "The statement took longer than its time limit ({line}): run the command again when the server is less busy."),
     Cause("40P01", "", "Two transactions waited for each other and this one was undone: run the command again."),
-    Cause("42P07", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what, and what to do."),
-    Cause("42701", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what, and what to do."),
-    Cause("42710", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what, and what to do."),
+    Cause("42P07 42701 42710", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what, and what to do."),
     Cause("42P01", "", "A table is not there ({line}): run `manage.py migrate`; if it says that nothing is pending, `manage.py dbstatus`."),
     Cause("42703", "", "A column is not there ({line}): run `manage.py migrate`; if it says that nothing is pending, `manage.py dbstatus`."),
     Cause("3F000", "", NO_SCHEMA),
@@ -157,10 +156,12 @@ def _explain(error: BaseException) -> str | None:
     said = first_line(text) if state else text  # With an SQLSTATE the rest quotes data, which may say anything.
     for cause in CAUSES:
         match = re.search(cause.pattern, said) if cause.pattern else None
-        if match or (cause.sqlstate and cause.sqlstate == state):
+        if match or (state and state in cause.sqlstates.split()):
             return cause.sentence.format(
                 **{"line": first_line(text), "at": _place(text) or _configured_place(), **(match.groupdict() if match else {})}
             )
+    if not any(isinstance(one, psycopg.Error) for one in _chain(error)):
+        return f"{text.splitlines()[0].rstrip('.') if text else 'No reason given'} ({type(error).__name__} of Django; --traceback shows where)."
     code = f", SQLSTATE {state}" if state else ""
     return f"The database refused ({type(error).__name__}{code}): {first_line(text)} (--traceback shows where)."
 

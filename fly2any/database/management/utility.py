@@ -3,11 +3,17 @@
 import gc
 
 from django.core.management import ManagementUtility
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError, SystemCheckError
+
+from .choices import Parser
 
 
 class Utility(ManagementUtility):
-    """Runs the commands of Django and of other packages so that they refuse to write where code of another role would run."""
+    """Runs the commands of Django and of other packages as ours.
+
+    They refuse to write where code of another role would run, exit with 2 where they could not do their job, since 1 says
+    that migrations are pending, and say which choice a mistyped one is near to.
+    """
 
     def fetch_command(self, subcommand: str) -> BaseCommand:
         command = super().fetch_command(subcommand)
@@ -20,4 +26,27 @@ class Utility(ManagementUtility):
 
             for connection in connections.all():
                 refuse_before_writes(connection)
+        command.create_parser = _suggesting(command.create_parser)  # type: ignore[method-assign]
+        command.execute = _exiting(command.execute)  # type: ignore[method-assign]
         return command
+
+
+def _suggesting(create_parser):
+    def create(*arguments, **options):
+        parser = create_parser(*arguments, **options)
+        parser.__class__ = Parser  # Django's command makes its own, of the class that this one extends.
+        return parser
+
+    return create
+
+
+def _exiting(execute):
+    def executed(*arguments, **options):
+        try:
+            return execute(*arguments, **options)
+        except CommandError as error:
+            if error.returncode == 1 and not isinstance(error, SystemCheckError):
+                error.returncode = 2
+            raise
+
+    return executed

@@ -9,6 +9,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.health.sessions import end
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.management.arguments import add_database
+from fly2any.database.management.choices import did_you_mean
 from fly2any.database.management.output import write_report
 from fly2any.database.report.collect import collect, verify_or_say
 from fly2any.database.report.data import health_as_json
@@ -18,7 +19,10 @@ from fly2any.postgres.patience import at_most
 
 
 class Command(BaseCommand):
-    help = "Report the health of the database in use, topic by topic, each finding with its figure, its limit and its cure."
+    help = (
+        "Report the health of the database in use, topic by topic, each finding with its figure, its limit and its cure. It only"
+        " reads; with --terminate and --yes it ends one session, whose transaction is undone."
+    )
     requires_system_checks = []
 
     def add_arguments(self, parser):
@@ -31,7 +35,8 @@ class Command(BaseCommand):
     @at_most(90)  # Seconds for each answer: monitors run it, and a proxy may acknowledge for a server that is gone.
     def handle(self, *, topics, database, format, terminate: int, yes, force_color, **options):
         if unknown := [name for name in topics if name not in TOPICS]:
-            raise Refusal(f"There is no topic {unknown[0]}: there are {', '.join(TOPICS)}.")
+            near = did_you_mean(unknown[0], TOPICS)
+            raise Refusal(f"There is no topic {unknown[0]}{near}: there are {', '.join(TOPICS)}.")
         if terminate is not None:
             self.stdout.write(end(connections[database], terminate, really=yes))
             return

@@ -12,11 +12,17 @@ from fly2any.database.progress import Terminal
 
 
 class Command(BaseCommand):
-    help = "Do what has to be done every week, month or quarter: from cron, one run at a time, its last line a summary."
+    help = (
+        "Do what has to be done every week, month or quarter: from cron, one run at a time, its last line a summary. It removes"
+        " the rows that RETENTION names, once archived to ARCHIVE_LOCATION, vacuums and analyses tables, and drops nothing."
+    )
     requires_system_checks = []
 
     def add_arguments(self, parser):
-        parser.add_argument("what", choices=[*PERIODS, "archives"], help="Which period, or the list of what was archived.")
+        tasks = [*PERIODS, "archives"]
+        parser.add_argument(
+            "what", metavar="TASK", choices=tasks, help=f"{', '.join(PERIODS)}, or archives for the list of what was archived."
+        )
         parser.add_argument(
             "--dry-run", action="store_true", help="Change nothing, and show how many rows retention would remove."
         )

@@ -15,7 +15,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser):
-        parser.add_argument("what", choices=["export", "erase"], help="Whether to give it out, or to erase it.")
+        parser.add_argument("what", metavar="TASK", choices=["export", "erase"], help="export gives it out, erase erases it.")
         parser.add_argument("email", metavar="EMAIL", help="The person's e-mail address.")
         parser.add_argument(
             "--output", metavar="FILE", type=Path, help="Write the export, or the certificate, into this new file."

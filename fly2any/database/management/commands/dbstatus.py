@@ -21,7 +21,10 @@ from fly2any.postgres.patience import at_most
 
 
 class Command(BaseCommand):
-    help = "Report the status of the database, and compare its live schema with what the migrations build."
+    help = (
+        "Report the status of the database, and compare its live schema with what the migrations build. It only reads; what"
+        " --write-check writes is rolled back."
+    )
     requires_system_checks = []  # Must also run on a database that is not migrated yet.
 
     def add_arguments(self, parser):

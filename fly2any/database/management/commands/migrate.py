@@ -15,7 +15,8 @@ from fly2any.database.migration.other_tools import refuse_what_another_tool_made
 from fly2any.database.migration.run import migrating
 from fly2any.database.progress import Terminal
 
-OF_PAGES = {Tags.admin, Tags.templates, Tags.urls}
+# Of the pages, and of a database that this is about to change.
+NOT_ASKED = {Tags.admin, Tags.templates, Tags.urls, Tags.database}
 
 
 class Command(migrate.Command):
@@ -28,7 +29,7 @@ class Command(migrate.Command):
 
     def check(self, app_configs=None, tags=None, *args, **options):
         """Check what migrations depend on; the pages, whose import takes longer than all else, are for `manage.py check`."""
-        super().check(app_configs, tags or sorted(registry.tags_available() - OF_PAGES), *args, **options)
+        super().check(app_configs, tags or sorted(registry.tags_available() - NOT_ASKED), *args, **options)
 
     def handle(self, *args, database, lock_wait, yes=False, without_backup=False, **options):
         if options["fake_initial"]:

@@ -1,0 +1,44 @@
+"""What a mistyped option is told, and with which code a command ends that cannot do its job."""
+
+import argparse
+
+import pytest
+from django.core.management import get_commands, load_command_class
+
+from tests.conftest import manage
+
+COMMANDS = sorted(name for name, app in get_commands().items() if app.startswith("fly2any."))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_usage_line_has_each_name_that_an_error_uses(command):
+    parser = load_command_class(get_commands()[command], command).create_parser("manage.py", command)
+    usage = parser.format_usage()
+
+    names = [argparse._get_action_name(action) for action in parser._actions if not action.option_strings]
+    assert [name for name in names if name not in usage] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["dbstatus", "--format", "josn"], "json"),
+        (["dbmaintain", "wekly"], "weekly"),
+        (["dbhealth", "lock"], "locks"),
+        (["dbstatus", "--database", "defualt"], "default"),
+    ],
+)
+def test_a_mistyped_value_is_told_what_was_probably_meant(words, meant):
+    result = manage(*words, url="postgresql://nobody@127.0.0.1:1/none")
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"(did you mean {meant}?)" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "words", [["migrate", "nosuch"], ["sqlmigrate", "nosuch", "0001"], ["squashmigrations", "nosuch", "0001"]]
+)
+def test_a_bad_app_label_is_2_since_1_says_that_migrations_are_pending(database, words):
+    result = manage(*words, url=database.url)
+
+    assert (result.returncode, result.stderr) == (2, "CommandError: No installed app with label 'nosuch'.\n")
