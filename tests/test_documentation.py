@@ -15,7 +15,13 @@ PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELO
 # In the changelog a change is one line, so that lines which two commits append merge.
 WRAPPED = [page for page in PAGES if page.name != "CHANGELOG.md"]
 COMMANDS = {name: app for name, app in sorted(get_commands().items()) if app.startswith("fly2any.")}
-WITHOUT_PAGE = {"changepassword", "createsuperuser", "test", "testserver"}  # As Django's, but for a sentence or a guard.
+WITHOUT_PAGE = {
+    "changepassword",
+    "createsuperuser",
+    "squashmigrations",
+    "test",
+    "testserver",
+}  # As Django's, but for a sentence or a guard.
 OF_DJANGO = {
     "--help",
     "--version",
