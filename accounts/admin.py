@@ -235,7 +235,15 @@ class SessionAdmin(OfUser, ReadOnlyModelAdmin):
     ordering = ["-pk"]
     overview_steps = (
         Step(SIGN_OUT, User, "delete", lambda request, user: Session.objects.of_user(user.pk), remove_rows),
-        Step(SIGN_OUT, User, "delete", sessions_of_admin, remove_rows, nouns=("admin session", "admin sessions")),
+        Step(
+            SIGN_OUT,
+            User,
+            "delete",
+            sessions_of_admin,
+            remove_rows,
+            nouns=("admin session", "admin sessions"),
+            allows=lambda request, user: _is_below(user, request.user),
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -49,7 +50,10 @@ def read_prices(origin: str, destination: str, depart_date: str) -> Prices | Non
     if newest is None:
         return None
     end = newest.timestamp
-    begin = end if isinstance(end, Beyond) else min(end, timezone.now()) - PERIOD
+    begin = end
+    if not isinstance(end, Beyond):
+        with suppress(OverflowError):  # Python has no day before the year 1.
+            begin = min(end, timezone.now()) - PERIOD
     seen = list(rows.filter(timestamp__gte=begin)[: MOST_PRICES + 1])
     is_cut, seen = len(seen) > MOST_PRICES, seen[:MOST_PRICES]
     currency = newest.currency

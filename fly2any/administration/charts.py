@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from django.utils.html import format_html, format_html_join
 
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 28
+LARGEST = 1e15  # Differences of larger values would be infinite, or rounded away.
+ALIKE = 1e-9  # Of values, by their size: less is not seen.
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
@@ -51,9 +54,9 @@ def bars(values: Sequence[float], title: str) -> str:
 def line(points: Sequence[tuple[datetime, float]], *, title: str, show: Callable[[float], str]) -> str:
     """Return a line through `points`, (time, value) in order of time, the lowest marked, with round values and days on the axes.
 
-    `show` returns a value in words. A value that is not finite is left out.
+    `show` returns a value in words. A value that is not finite, or beyond LARGEST, is left out.
     """
-    points = [(time, value) for time, value in points if math.isfinite(value)]
+    points = [(time, value) for time, value in points if abs(value) < LARGEST]
     if not points:
         return ""
     values = [value for _, value in points]
@@ -111,7 +114,10 @@ def _lowest(drawn: Sequence[tuple[float, float]], values: Sequence[float], show:
 
 def round_steps(low: float, high: float, *, most: int = 5) -> list[float]:
     """Return round values, 1, 2 or 5 times a power of ten apart, from below `low` to above `high`: two to `most` and one."""
-    span = (high - low) or abs(high) * 0.1 or 1
+    size = max(abs(low), abs(high))
+    span = high - low
+    if span <= ALIKE * max(size, 1):
+        span = size * 0.1 if size > ALIKE else 1
     power = 10.0 ** math.floor(math.log10(span / most))
     step = next(power * factor for factor in (1, 2, 5, 10, 20) if span / (power * factor) <= most - 1)
     first, last = math.floor(low / step), math.ceil(high / step)
@@ -121,9 +127,10 @@ def round_steps(low: float, high: float, *, most: int = 5) -> list[float]:
 def round_days(first: datetime, last: datetime, *, most: int = 7) -> list[datetime]:
     """Return up to `most` midnights, as many days apart as makes few enough."""
     apart = next((days for days in (1, 2, 7, 14, 30, 91, 365) if (last - first) / timedelta(days=days) < most), 3650)
-    day = first.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     found = []
-    while day <= last:
-        found.append(day)
-        day += timedelta(days=apart)
+    with suppress(OverflowError):  # Python has no day after the year 9999.
+        day = first.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        while day <= last:
+            found.append(day)
+            day += timedelta(days=apart)
     return found

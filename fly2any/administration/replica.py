@@ -113,6 +113,8 @@ def source_of(request: HttpRequest) -> Source:
             time.sleep(MOMENT)
             is_standby, replayed, age = _ask(REPLICA, REPLICA_SQL)
             behind = _behind(now, _number(replayed), age)
+        if _number(replayed) > now and _number(replayed) > _number(_ask(DEFAULT_DB_ALIAS, PRIMARY_SQL)[0]):
+            return _primary("The replica is ahead of the primary, so it follows another server")
     except Error as error:
         return failed(error)
     if behind is None or behind > settings.REPLICA_MAX_LAG:

@@ -115,6 +115,18 @@ def test_staff_are_signed_out_of_the_admin_too_but_not_of_this_browser(member):
     assert client.post(overview(client.user, "deactivate")).status_code == 403
 
 
+def test_support_ends_no_session_of_administrators_in_the_admin(member):
+    boss = User.objects.create(email="boss@example.com", is_staff=True, is_superuser=True)
+    Client().force_login(boss)
+    Session.objects.create(user=boss, session_token="site", expires="2030-01-01T00:00:00Z")
+    client = member("Support")
+
+    done = client.post(overview(boss, "sign-out"), follow=True).content.decode()
+
+    assert "1 NextAuth session revoked." in done
+    assert sorted(one.get_decoded()["_auth_user_id"] for one in AdminSession.objects.all()) == sorted([boss.pk, client.user.pk])
+
+
 def test_a_person_is_deactivated_and_reactivated_alerts_paused_and_tokens_cleared(member, person):
     client = member("Administrators")
 

@@ -172,6 +172,34 @@ def test_a_standby_of_another_database_is_not_read(pair):
 
 
 @pytest.mark.slow
+def test_a_replica_that_was_left_on_the_history_of_an_older_primary_is_not_read(pair, tmp_path_factory):
+    older, left = pair
+    promoted = older.standby(tmp_path_factory.mktemp("promoted"))
+    try:
+        of(promoted).execute("ALTER SYSTEM SET primary_conninfo = ''")
+        of(promoted).execute("SELECT pg_reload_conf()")
+        wait_until(of(promoted), "SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_wal_receiver)")
+        older.execute(
+            """INSERT INTO users (id, email, bio, "updatedAt")
+               SELECT n, CASE n WHEN 1 THEN 'late@example.com' ELSE n || '@example.com' END, repeat('x', 900), now() FROM generate_series(1, 3000) AS n"""
+        )
+        wait_until(of(left), "SELECT 1 FROM users WHERE id = '3000'")
+        older.stop()
+        of(promoted).execute("SELECT pg_promote()")
+
+        assert visit(promoted, left.url(), LIST) == [
+            [
+                "default",
+                False,
+                "The replica is ahead of the primary, so it follows another server: this page is read from the primary.",
+                True,
+            ]
+        ]
+    finally:
+        promoted.remove()
+
+
+@pytest.mark.slow
 def test_a_replica_that_says_nothing_is_waited_for_once(pair):
     primary, _ = pair
     with socket.socket() as silent:  # It takes connections, and never says a word.

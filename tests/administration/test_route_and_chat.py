@@ -63,6 +63,27 @@ def test_a_route_shows_90_days_its_lowest_price_and_its_alerts(member):
     ]
 
 
+LATE, EARLY = "9999-12-31 23:59Z", "0001-01-01 00:00Z"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "seen",
+    [
+        [(1e308, None), (-1e308, None)], [(5e-324, None), (1e-323, None)], [(1e300, None), (100, None)], [(1e14, None), (1e14 + 1, None)],
+        [(1, LATE), (2, None)], [(1, LATE)], [(1, EARLY)], [(1, EARLY), (2, LATE)], [(float("nan"), None), (float("inf"), None)],
+    ],
+)  # fmt: skip
+def test_a_route_with_extreme_prices_and_times_has_a_page(member, seen):
+    for price, at in seen:
+        at = at or timezone.now()
+        PriceHistory.objects.create(**ROUTE, depart_date=DAY, price=price, currency="EUR", provider="mock", timestamp=at)
+
+    url = f"{reverse('admin:travel_pricehistory_route')}?origin=GRU&destination=LIS&day={DAY}"
+
+    assert member("Support").get(url).status_code == 200
+
+
 @pytest.mark.django_db
 def test_a_conversation_is_the_chat_first_and_names_the_consultant_once(member):
     ana = User.objects.create(email="ana@example.com")
