@@ -155,8 +155,8 @@ def verify(
         expected = contract.expected(applied)
         pending = contracts.catalog_of(version for version in contract.versions if not version.holds(applied))
         comparison = compare(contracts.catalog_of(expected), actual, pending=pending, live=Live(connection, schema))
-    found = unrecorded(contract, migrations, actual)
-    maker = not_adopted(contract, migrations, found, actual)
+        found = unrecorded(contract, migrations, actual)
+        maker = not_adopted(contract, migrations, found, actual, Live(connection, schema))
     findings = [*server.findings(), *clock.findings(), *(one.finding for one in left), *migrations.findings()]
     findings += [*untrusted_findings(actual), *(one.finding for one in strangers)]
     findings += [maker[1]] if maker else _of_records(found, applied, schema)

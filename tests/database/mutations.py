@@ -222,6 +222,12 @@ def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
         made += " CREATE DOMAIN theirs_default AS text DEFAULT ''; CREATE DOMAIN theirs_long AS theirs_default CHECK (length(VALUE) > 1);"
         yield Mutation(f"{table.name}: {name}", f"{made} ALTER TABLE {t} {sql}", frozenset(found))
     yield Mutation(
+        f"{table.name}: a NOT NULL that is not validated",
+        f"ALTER TABLE {t} ADD theirs text, ADD CONSTRAINT theirs_n NOT NULL theirs NOT VALID",
+        frozenset([("column.extra", here)]),
+        since=18,
+    )
+    yield Mutation(
         f"{table.name}: kept by a key of another table",
         f"CREATE TABLE theirs (ours {type_} REFERENCES {t} ON DELETE RESTRICT)",
         frozenset([("foreign_key.restricts", "theirs.theirs_ours_fkey")]),
@@ -287,6 +293,18 @@ def of_column(column: Column) -> Iterator[Mutation]:
             ("column.weaker", at(column)),
             since=18,
         )
+    if not column.nullable and not column.identity:
+        sql = f"{alter} DROP NOT NULL; ALTER TABLE {q(column.table)} ADD CONSTRAINT nn NOT NULL {q(column.name)}"
+        if not primary:
+            yield damage("NOT NULL of another name", sql, since=18)
+    elif column.nullable:
+        sql = f"ALTER TABLE {q(column.table)} ADD CONSTRAINT nn NOT NULL {q(column.name)} NOT VALID"
+        yield damage("made NOT NULL, not validated", sql, ("column.different", at(column)), since=18)
+    if column.nullable and column.default is None and not hanging:
+        drop = f"ALTER TABLE {q(column.table)} DROP {q(column.name)}; ALTER TABLE {q(column.table)} ADD {q(column.name)} {column.type}"
+        made = f"{drop} GENERATED ALWAYS AS (NULL::{column.type})"
+        yield damage("made generated", f"{made} STORED", ("column.different", at(column)))
+        yield damage("made generated when it is read", f"{made} VIRTUAL", ("column.different", at(column)), since=18)
     if column.identity:
         yield damage("identity dropped", f"{alter} DROP IDENTITY", ("column.different", at(column)))
         yield damage("identity always", f"{alter} SET GENERATED ALWAYS", ("column.different", at(column)))
@@ -420,6 +438,13 @@ def of_index(index: Index) -> Iterator[Mutation]:
         return Mutation(f"{here}: {title}", sql, frozenset([(f"index.{code}", here)]))
 
     place = f"WHERE indexrelid = '{name}'::regclass"
+    computed = [place for place, column in enumerate(index.columns) if "(" in column]
+    if computed or index.predicate:
+        said = tuple(
+            f"(CASE WHEN true THEN {column} END)" if place in computed else column for place, column in enumerate(index.columns)
+        )
+        sql = again(columns=said, predicate=index.predicate and f"NOT (NOT ({index.predicate}))")
+        yield Mutation(f"{here}: said otherwise", sql, frozenset())
     yield damage("dropped", drop, "missing")
     yield damage("renamed", f"ALTER INDEX {name} RENAME TO moved", "renamed")
     yield damage("invalid", f"UPDATE pg_index SET indisvalid = false {place}", "weaker")

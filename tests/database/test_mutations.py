@@ -1,12 +1,13 @@
 """The mutation matrix: every kind of damage to every object is found, by the right code, and its cure works."""
 
+from dataclasses import replace
 from pprint import pformat
 
 import pytest
 from django.db import DatabaseError, ProgrammingError, connection, transaction
 
 from fly2any.database.findings import Severity
-from fly2any.database.schema import read_catalog
+from fly2any.database.schema import Column, read_catalog
 from fly2any.database.schema.drift import compare
 from fly2any.database.schema.foreign import AGREE
 from fly2any.database.schema.live import Live
@@ -20,8 +21,8 @@ EMPTY_SQL = """
 """
 
 
-def drift():
-    return compare(EXPECTED, read_catalog(connection, schema="public"), live=Live(connection, "public")).findings
+def drift(expected=EXPECTED):
+    return compare(expected, read_catalog(connection, schema="public"), live=Live(connection, "public")).findings
 
 
 def run(sql):
@@ -74,3 +75,47 @@ def what_is_wrong(together):
         return str(error)
     found = sorted((finding.code, finding.where) for finding in findings)
     return {} if (found, left) == (expected, []) else {"expected": expected, "found": found, "left after the cures": left}
+
+
+COMPUTED = Column("price_alerts", "computed", "text", generated="upper(origin)")
+WITH_COMPUTED = replace(EXPECTED, columns=tuple(sorted((*EXPECTED.columns, COMPUTED), key=lambda c: (c.table, c.name))))
+PLAIN = "ALTER TABLE price_alerts ALTER computed DROP EXPRESSION"
+AGAIN = "ALTER TABLE price_alerts DROP computed, ADD computed text"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ("SELECT 1", []),
+        ("ALTER TABLE price_alerts DROP origin CASCADE", [("column.missing", "origin"), ("column.missing", "computed")]),
+        ("ALTER TABLE price_alerts DROP computed", [("column.missing", "computed")]),
+        (PLAIN, [("column.different", "computed")]),
+        (f"{AGAIN} GENERATED ALWAYS AS (lower(origin)) STORED", [("column.different", "computed")]),
+        (f"{AGAIN} GENERATED ALWAYS AS (upper(origin)) VIRTUAL", [("column.different", "computed")]),
+        (f"{AGAIN} GENERATED ALWAYS AS (CASE WHEN true THEN upper(origin) END) STORED", []),
+        (f"{AGAIN} COLLATE \"C\" GENERATED ALWAYS AS (upper(origin)) STORED", [("column.different", "computed")]),
+        ("ALTER TABLE price_alerts ALTER computed SET NOT NULL", [("column.different", "computed")]),
+        ("ALTER TABLE price_alerts DROP computed; ALTER TABLE price_alerts ALTER origin TYPE varchar(9), ADD computed text GENERATED ALWAYS AS (upper(origin)) STORED",
+         [("column.different", "origin")]),
+    ],
+)  # fmt: skip
+def test_a_generated_field_in_a_model_of_ours_is_compared_and_cured(damage, found):
+    add = f"ALTER TABLE price_alerts ADD {COMPUTED.sql()}; CREATE INDEX theirs ON price_alerts (computed, id) WHERE computed <> ''"
+    run(f"{EMPTY_SQL}; {add}")
+    if " VIRTUAL" in damage and connection.pg_version < 180000:
+        with pytest.raises(ProgrammingError), transaction.atomic():
+            run(damage)
+        return
+    run(damage)
+
+    findings = drift(WITH_COMPUTED)
+    assert [(finding.code, finding.where.removeprefix("price_alerts.")) for finding in findings] == found
+    for finding in findings:
+        run(finding.cure.replace(" CONCURRENTLY", ""))
+
+    assert drift(WITH_COMPUTED) == ()
+    if damage in ("SELECT 1", PLAIN) or "SET NOT NULL" in damage:
+        assert [index.name for index in read_catalog(connection, schema="public").indexes if index.name == "theirs"] == [
+            "theirs"
+        ]

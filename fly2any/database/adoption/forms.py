@@ -64,7 +64,7 @@ def converted(expected: Catalog, live: Catalog) -> Catalog:
 
 def _is_half_of(column: Column, live: Column) -> bool:
     """Say whether `live` is what a run that was cut short left of `column`."""
-    return replace(live, nullable=column.nullable, default=live.default or column.default) == column
+    return replace(live, nullable=column.nullable, validated=column.validated, default=live.default or column.default) == column
 
 
 def is_ours(check: Check) -> bool:

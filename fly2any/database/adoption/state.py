@@ -19,6 +19,7 @@ from ..schema import contract as contracts
 from ..schema.contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
 from ..schema.drift import compare
 from ..schema.ledgers import LEDGERS, PRISMAS_LEDGER, untrusted_findings
+from ..schema.live import Live
 from ..schema.strangers import read_strangers
 from ..server import RECORD, Server, read_server
 from ..sql import ask, catalogue, literal, quote, snapshot
@@ -131,7 +132,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
         migrations = read_migrations(connection, schema=schema, recorded=RECORD in trusted, readable=server.may_read_migrations)
         prisma = read_prisma(connection, schema=schema, catalog=live)
         applied = {record.name for record in migrations.applied}
-        if migrations.readable and not applied and is_built(contract, live):
+        if migrations.readable and not applied and is_built(contract, live, Live(connection, schema)):
             raise Refusal(RECORD_IS_LOST)
         if applied.issuperset(FIRST) or there.isdisjoint(names):
             kind = Kind.OURS if applied.issuperset(FIRST) else Kind.EMPTY
@@ -139,7 +140,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
             return Assessment(kind, server, prisma, (), later, (), (), (), Catalog())
         indexed = read_indexed(connection, schema=schema, tables=names)
         pending = contracts.catalog_of(v for v in contract.versions if v.until is None and v.since not in FIRST)
-        comparison = compare(expected, converted(expected, live), pending=pending)
+        comparison = compare(expected, converted(expected, live), pending=pending, live=Live(connection, schema))
         left_out = frozenset(place for place in MAY_BE_NULL if _is_left_out(live, place))
         nulls = frozenset(place for place in MAY_BE_NULL if place not in left_out and _has_nulls(connection, live, place))
         unknown = read_unknown(connection, schema=schema, tables=names)
@@ -207,7 +208,7 @@ def _is_left_out(live: Catalog, place: tuple[str, str]) -> bool:
 def _has_nulls(connection, live: Catalog, place: tuple[str, str]) -> bool:
     column = next((c for c in live.columns if (c.table, c.name) == place), None)
     is_table = any(table.name == place[0] and table.kind == "table" and table.trusted for table in live.tables)
-    return column is not None and is_table and column.nullable and ask(connection, is_null(column))
+    return column is not None and is_table and column.may_hold_null and ask(connection, is_null(column))
 
 
 def _is_noted(finding: Finding) -> bool:

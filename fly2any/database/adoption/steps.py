@@ -169,8 +169,8 @@ def _is_to_be_required(column: Column, there: dict[tuple[str, str], Column], nul
     place = (column.table, column.name)
     now = there.get(place)
     if place in MAY_BE_NULL:
-        return now is not None and now.nullable and not column.nullable and place not in nulls
-    return place == ADDED and (now is None or now.nullable)
+        return now is not None and now.may_hold_null and not column.nullable and place not in nulls
+    return place == ADDED and (now is None or now.may_hold_null)
 
 
 def _drop(check: Check) -> str:
@@ -208,7 +208,7 @@ def add_column(column: Column, now: Column | None, live: Catalog) -> Iterator[St
         adds = [f"{alter} ADD COLUMN {quote(name)} {column.type}"] if now is None else []
         default = f"{alter} ALTER COLUMN {quote(name)} SET DEFAULT {column.default}"
         yield Step(table, f"the column {name}, with its default for new rows", ((*adds, default),))
-    if now is None or now.nullable:
+    if now is None or now.may_hold_null:
         batch = f"SELECT ctid FROM {quote(table)} WHERE {quote(name)} IS NULL LIMIT {BATCH}"
         update = f"UPDATE {quote(table)} SET {quote(name)} = DEFAULT WHERE ctid = ANY (ARRAY({batch}))"
         yield Step(table, f"{name} of the rows that are there, {BATCH:,} at a time", ((update,),), repeated=is_null(column))

@@ -9,6 +9,7 @@ from ..schema import contract as contracts
 from ..schema.contract import FIRST_MIGRATIONS
 from ..schema.drift import compare
 from ..schema.ledgers import PRISMAS_LEDGER
+from ..schema.live import Live
 from ..server import read_home
 from .state import MigrationState, Unrecorded, read_migrations, unrecorded
 
@@ -17,14 +18,14 @@ RECORDED_ANEW = "`manage.py migrate --fake` writes them anew, and changes nothin
 RECORD_IS_LOST = f"{NONE_IS_RECORDED} {RECORDED_ANEW}"
 
 
-def is_built(contract: contracts.Contract, live: Catalog) -> bool:
-    """Return whether all that our migrations make is there, as they make it."""
+def is_built(contract: contracts.Contract, live: Catalog, server: Live) -> bool:
+    """Return whether all that our migrations make is there, as they make it; `server` is the one that `live` was read from."""
     expected = contracts.catalog_of(contract.expected(contract.migrations))
-    return all(finding.severity is Severity.NOTE for finding in compare(expected, live).findings)
+    return all(finding.severity is Severity.NOTE for finding in compare(expected, live, live=server).findings)
 
 
 def not_adopted(
-    contract: contracts.Contract, migrations: MigrationState, found: tuple[Unrecorded, ...], live: Catalog
+    contract: contracts.Contract, migrations: MigrationState, found: tuple[Unrecorded, ...], live: Catalog, server: Live
 ) -> tuple[str, Finding] | None:
     """Return which tool made the tables of Phase 7, "" where only the record of ours is lost, and what is said of that.
 
@@ -35,7 +36,7 @@ def not_adopted(
         return None
     if all(one.migration not in FIRST_MIGRATIONS for one in found):
         return None
-    if not applied and is_built(contract, live):
+    if not applied and is_built(contract, live, server):
         return "", Finding(Severity.ERROR, "migrations.unrecorded", place, NONE_IS_RECORDED, RECORDED_ANEW)
     maker = "Prisma" if any(table.name == PRISMAS_LEDGER for table in live.tables) else "another tool"
     message = (
@@ -54,7 +55,7 @@ def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:
     if not migrations.pending or migrations.too_early:  # Of which Django says what is wrong.
         return
     contract, live = contracts.load(), read_catalog(connection, schema=schema)
-    if not migrations.applied and is_built(contract, live):
+    if not migrations.applied and is_built(contract, live, Live(connection, schema)):
         if fake:
             return
         raise Refusal(RECORD_IS_LOST)

@@ -13,6 +13,7 @@ from ..schema import contract as contracts
 from ..schema import read_catalog, relative
 from ..schema.contract import PHASE7_APPS
 from ..schema.drift import compare
+from ..schema.live import Live
 from ..schema.strangers import refuse_strangers
 from ..server import read_schema
 from ..sql import catalogue, quote, snapshot
@@ -91,7 +92,8 @@ def plan_reset(connection) -> Reset:
     place = {"schema": schema, "tables": tables}
     applied = [f"{app}.{name}" for app, name in executor.loader.applied_migrations]
     expected = contracts.catalog_of(version for version in contracts.load().expected(applied) if version.app in apps)
-    differ = [one for one in compare(expected, read_catalog(connection, schema=schema)).findings if one.code in HINDER]
+    comparison = compare(expected, read_catalog(connection, schema=schema), live=Live(connection, schema))
+    differ = [one for one in comparison.findings if one.code in HINDER]
     if differ:
         raise Refusal(
             f"{differ[0].where} is not as our migrations made it ({differ[0].code}), so they cannot be reversed: fix what `manage.py dbstatus`"

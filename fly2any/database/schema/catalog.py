@@ -81,14 +81,15 @@ DOMAIN_SQL = f"""
                             ORDER BY k.conname COLLATE "C"))
 """
 
-# From PostgreSQL 18 on a NOT NULL can be NOT VALID: older rows may still be NULL.
+# From PostgreSQL 18 on a NOT NULL can be NOT VALID: it refuses NULL from now on, and older rows may still be NULL.
 COLUMNS_SQL = f"""
     SELECT c.relname AS "table", a.attname AS name,
            pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
-           NOT a.attnotnull OR EXISTS (
+           NOT a.attnotnull AS nullable,
+           NOT EXISTS (
                SELECT FROM pg_catalog.pg_constraint AS nn
                WHERE nn.conrelid = c.oid AND nn.contype = 'n' AND nn.conkey = ARRAY[a.attnum] AND NOT nn.convalidated
-           ) AS nullable,
+           ) AS validated,
            CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS "default",
            CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' END AS identity,
            CASE WHEN a.attgenerated <> '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS generated,

@@ -26,7 +26,7 @@ def compare_columns(to: Comparing) -> None:
             continue
         if (column.table, MAY_BE_NULL.get((column.table, column.name))) in live:
             _left_out_by_the_site(to, column, other)
-            other = replace(other, nullable=column.nullable)
+            other = replace(other, nullable=column.nullable, validated=column.validated)
         if other != column:
             to.bad.add(column)
             _state(to, column, other)
@@ -74,7 +74,7 @@ def _left_out_by_the_site(to: Comparing, column: Column, live: Column) -> None:
 
 def _state(to: Comparing, column: Column, live: Column) -> None:
     """Ask each question of `live` as the cure of the one before leaves it."""
-    for question in (_type, _generated, _identity, _required, _default):
+    for question in (_generated, _type, _identity, _required, _default):
         live = question(to, column, live)
 
 
@@ -82,17 +82,26 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     if (live.type, live.collation) == (column.type, column.collation):
         return live
     message = f"{_what(column)} is {_typed(live)}, not {_typed(column)}."
-    cure = cures.retype(column, live, _alter(column))
+    computed = [other for other in to.actual.columns if other.table == column.table and cures.mentions(other.generated, column)]
+    cure = cures.around(computed, to.actual, cures.retype(column, live, _alter(column)))
     to.add("column.different", column, message, cure, loses=cures.lost_by_retyping(column, live))
     set_anew = live.default is not None and column.default is not None
     return replace(live, default=column.default if set_anew else live.default)
 
 
 def _generated(to: Comparing, column: Column, live: Column) -> Column:
-    if live.generated != column.generated:
-        message = f"{_what(column)} is generated as ({live.generated})."
-        to.add("column.different", column, message, f"{_alter(column)} DROP EXPRESSION;")
-    return live
+    if (live.generated, live.virtual) == (column.generated, column.virtual):
+        return live
+    message = f"{_what(column)} is {_computed(live)}, not {_computed(column)}."
+    if column.generated is not None:
+        lost = "" if live.generated is not None else "the values that it holds are computed anew"
+        to.add("column.different", column, message, cures.generate(column, live, to.actual), loses=lost)
+        return column
+    if live.virtual:
+        to.add("column.different", column, message, cures.store(column))
+        return replace(column, nullable=True, default=None)
+    to.add("column.different", column, message, f"{_alter(column)} DROP EXPRESSION;")
+    return replace(live, generated=None)
 
 
 def _identity(to: Comparing, column: Column, live: Column) -> Column:
@@ -113,6 +122,9 @@ def _required(to: Comparing, column: Column, live: Column) -> Column:
         else:
             message, severity = f"{what} may be NULL.", Severity.ERROR
         to.add("column.weaker", column, message, cures.require(column), severity)
+    elif not live.validated and not column.nullable:
+        message = f"{what} is NOT NULL NOT VALID: older rows may be NULL."
+        to.add("column.weaker", column, message, cures.require(column))
     elif column.nullable and not live.nullable:
         message = f"{what} may not be NULL, so writes without it fail."
         to.add("column.different", column, message, f"{_alter(column)} DROP NOT NULL;")
@@ -148,6 +160,12 @@ def _what(column: Column) -> str:
 
 def _alter(column: Column) -> str:
     return f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"
+
+
+def _computed(column: Column) -> str:
+    if column.generated is None:
+        return "written"
+    return f"generated as ({column.generated}){' and not stored' if column.virtual else ''}"
 
 
 def _typed(column: Column) -> str:

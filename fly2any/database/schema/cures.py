@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import permutations, product
+from typing import Any
 
 from ..sql import literal, quote
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
@@ -67,6 +68,44 @@ def repair_identity(column: Column, live: Column) -> str:
     return "\n".join([*statements, f"SELECT setval({sequence}, COALESCE(({largest}), 0) + 1, false);"])
 
 
+def mentions(expression: str | None, column: Column) -> bool:
+    """Say whether an expression may use a column: it names it."""
+    return expression is not None and re.search(rf"(?<![\w$]){re.escape(column.name)}(?![\w$])", expression) is not None
+
+
+def around(computed: Iterable[Column], actual: Catalog, cure: str) -> str:
+    """Return `cure` with the generated columns dropped before it, and made again after it with what hangs on them."""
+    drops = [f"ALTER TABLE {quote(column.table)} DROP COLUMN {quote(column.name)};" for column in computed]
+    return "\n".join([*drops, cure, *(statement for column in computed for statement in _again(column, column, actual))])
+
+
+def generate(column: Column, live: Column, actual: Catalog) -> str:
+    """Return what makes `column` generated: no version of PostgreSQL can do that to a column that is there."""
+    drop = f"ALTER TABLE {quote(column.table)} DROP COLUMN {quote(column.name)};"
+    return "\n".join([drop, *_again(column, live, actual)])
+
+
+def _again(column: Column, live: Column, actual: Catalog) -> Iterable[str]:
+    yield f"ALTER TABLE {quote(column.table)} ADD COLUMN {column.sql()};"
+    constraints: tuple[Any, ...] = (*actual.keys, *actual.checks, *actual.foreign_keys)
+    for thing in constraints:
+        if thing.table == live.table and live.name in (*thing.columns, *getattr(thing, "include", ())):
+            yield f"ALTER TABLE {quote(thing.table)} ADD {thing.sql()};"
+    for index in actual.indexes:
+        if index.table == live.table and live.name in (*index.uses, *index.columns, *index.include):
+            yield f"{index.sql()};"
+
+
+def store(column: Column) -> str:
+    """Return what makes a virtual generated column one that is written, with the values that it shows now."""
+    table, name, new = quote(column.table), quote(column.name), quote(f"{column.name}_new")
+    made = replace(column, name=f"{column.name}_new", nullable=True, default=None)
+    return (
+        f"ALTER TABLE {table} ADD COLUMN {made.sql()};\nUPDATE {table} SET {new} = {name};\n"
+        f"ALTER TABLE {table} DROP COLUMN {name};\nALTER TABLE {table} RENAME COLUMN {new} TO {name};"
+    )
+
+
 def comment(text: str) -> str:
     """Return `text` as a comment of one line: a name with a line break in it would end it."""
     return "-- " + re.sub(r"[\r\n]+", " ", text)
@@ -118,7 +157,9 @@ def retype(column: Column, live: Column, alter: str) -> str:
         # With the session in UTC and no USING, PostgreSQL keeps the table as it is and reads its values as UTC.
         statements = ["SET TimeZone TO 'UTC';", f"{words[0]};"]
     else:
-        if live.type != column.type and not _is_text(column.type):  # With USING, what is too long for its type would be cut.
+        if (
+            live.type != column.type and not _is_text(column.type) and not column.generated
+        ):  # With USING, what is too long for its type would be cut.
             words.append(f"USING {quote(column.name)}::{column.type}")
         # What has no zone is UTC here.
         zone = ["SET TimeZone TO 'UTC';"] if column.type == "timestamp with time zone" and live.type != column.type else []

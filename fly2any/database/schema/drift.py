@@ -13,7 +13,7 @@ from .columns import compare_columns
 from .comparing import Comparing
 from .live import Live, taken_values, with_spelling_of
 from .named import compare_named
-from .objects import Catalog, Object, Table, key_of
+from .objects import Catalog, Object, Table, key_of, where
 from .tables import compare_tables
 
 # The order in which cures run: a key before the foreign keys that point at it.
@@ -42,7 +42,12 @@ def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = Non
     compare_named(to)
     others = _foreign(to)
     to.findings += foreign.in_the_way(to.expected, others, to.actual, live)
-    return Comparison(tuple(sorted(to.findings, key=_order)), frozenset(set(to.expected) - to.bad), others)
+    generated = {where(column) for column in expected.columns if column.generated}
+
+    def order(finding: Finding) -> tuple[int, bool, str, str]:  # A generated column comes after those it is computed from.
+        return ORDER.index(finding.code.partition(".")[0]), finding.where in generated, finding.where, finding.code
+
+    return Comparison(tuple(sorted(to.findings, key=order)), frozenset(set(to.expected) - to.bad), others)
 
 
 def _foreign(to: Comparing) -> Catalog:
@@ -53,7 +58,3 @@ def _foreign(to: Comparing) -> Catalog:
             key_of(thing) not in known and thing not in to.claimed and (isinstance(thing, Table) or thing.table in ours)
         )
     )
-
-
-def _order(finding: Finding) -> tuple[int, str, str]:
-    return ORDER.index(finding.code.partition(".")[0]), finding.where, finding.code

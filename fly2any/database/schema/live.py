@@ -44,7 +44,7 @@ class Rows:
         return "".join(
             f" AND {quote(column.name)} IS NOT NULL"
             for column in self.columns
-            if not column.nullable and not self._is_known(column)
+            if not column.may_hold_null and not self._is_known(column)
         )
 
     def _is_known(self, column: Column) -> bool:
@@ -147,7 +147,14 @@ def with_spelling_of(expected: Catalog, actual: Catalog, live: Live) -> Catalog:
                 used = () if name == "default" else columns[thing.table]
                 if live.same(mine.removeprefix("CHECK "), theirs.removeprefix("CHECK "), Rows(used)):
                     thing = replace(thing, **{name: mine})
-        return thing
+        return replace(thing, columns=computed(thing, other)) if isinstance(thing, Index) else thing
+
+    def computed(thing: Index, other: Index) -> tuple[str, ...]:
+        if len(thing.columns) != len(other.columns):
+            return thing.columns
+        rows = Rows(columns[thing.table])
+        both = zip(other.columns, thing.columns, strict=True)
+        return tuple(mine if mine != theirs and live.same(mine, theirs, rows) else theirs for mine, theirs in both)
 
     return replace(
         actual,

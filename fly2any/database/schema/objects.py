@@ -56,6 +56,7 @@ class Column:
     generated: str | None = None  # the expression
     collation: str | None = None  # where it is not the type's own
     virtual: bool = False  # generated when it is read, and not stored
+    validated: bool = True  # False: its NOT NULL is NOT VALID, older rows were never looked at
     # Facts that are not compared.
     own: bool = field(default=True, compare=False)  # its default or expression calls nothing but PostgreSQL's own functions
     domain: Domain | None = field(default=None, compare=False)
@@ -64,6 +65,10 @@ class Column:
     def filled(self) -> str | None:
         """Return the expression that an INSERT without the column stores; None for NULL."""
         return self.default if self.default is not None or self.domain is None else self.domain.default
+
+    @property
+    def may_hold_null(self) -> bool:
+        return self.nullable or not self.validated
 
     @property
     def can_be_left_out(self) -> bool:
