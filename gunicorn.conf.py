@@ -1,10 +1,16 @@
 """How gunicorn serves the admin. PORT and GUNICORN_CMD_ARGS are gunicorn's own variables."""
 
 import os
+import sys
+
+MOST = 1_000
+given = os.environ.get("WEB_CONCURRENCY", "2")
+if not (given.isascii() and given.isdecimal() and 1 <= int(given) <= MOST):
+    sys.exit(f"WEB_CONCURRENCY is not a number from 1 to {MOST}: correct it.")
 
 wsgi_app = "fly2any.wsgi"
 worker_class = "fly2any.worker.Worker"  # gthread's, in which no client keeps a thread.
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+workers = int(given)
 threads = 8
 worker_connections = 500  # In each process, below the 1,024 files that one may usually have open.
 timeout = 90  # Seconds: a page that writes may take 60.

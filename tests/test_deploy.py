@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shlex
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
 from tests.conftest import PROJECT, manage
 from tests.servers import free_port
@@ -123,6 +125,16 @@ def test_the_number_of_processes_is_the_platforms(migrated, given, workers):
     ).stdout  # fmt: skip
 
     assert re.search(r"^workers\s+= (\d+)$", config, re.M)[1] == workers
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "1_0", "1001"])
+def test_a_number_of_processes_that_is_none_is_one_sentence(given, monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", given)
+
+    with pytest.raises(SystemExit, match=r"^WEB_CONCURRENCY is not a number from 1 to 1000: correct it\.$"):
+        runpy.run_path(str(PROJECT / "gunicorn.conf.py"))
+    with pytest.raises(ImproperlyConfigured, match=r"^WEB_CONCURRENCY is not a number from 1 to 1000: correct it\.$"):
+        runpy.run_path(str(PROJECT / "fly2any" / "settings.py"))
 
 
 def test_the_workflow_is_one_and_never_cuts_off_a_run_that_migrates():
