@@ -11,7 +11,7 @@ from fly2any.administration.forms import OpenModelForm, SchemaForms, WritesPassw
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 from fly2any.administration.person_page import PersonMixin
 from fly2any.administration.saving import SavedInline, remove_rows
-from fly2any.administration.search import Key, KeyWithin, Text
+from fly2any.administration.search import Called, Key, KeyWithin
 from fly2any.administration.steps import Action, Step
 
 from .actions import deactivate, reactivate
@@ -72,8 +72,10 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
     change_password_form = PasswordForm
     list_display = ["email", "name", "country", "is_staff", "is_active", "created_at", "last_login"]
     list_filter = ["is_staff", "is_active", "created_at"]
-    search = (Key("id"), Key("email"), Text("email", "name"))
-    search_help_text = "An id, an e-mail address, or three letters or more of an address or a name."
+    search = (Key("id"), Key("email"), Called())
+    search_help_text = (
+        "An id, an e-mail address, or parts of a name or an address: three letters or more, accents and order do not matter."
+    )
     ordering = ["-created_at"]
     overview = (
         "email",
@@ -209,8 +211,8 @@ class AccountAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["provider", "provider_account_id", "user_link", "type", "scope"]
     list_filter = ["provider"]
     deletion = ("Unlink", "unlinked")
-    search = (*OfUser.search, KeyWithin("provider", "provider_account_id"))
-    search_help_text = "An id, the user's e-mail address or id, or the account at the provider."
+    search = (KeyWithin("provider", "provider_account_id"), *OfUser.search)
+    search_help_text = "An id, the user's name, e-mail address or id, or the account at the provider."
     ordering = ["-pk"]
     shown = {"expires_at": formats.epoch(unit=1)}
     overview_steps = (

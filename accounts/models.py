@@ -10,7 +10,7 @@ from django.db.models.functions import Upper
 from fly2any.administration.permissions import PERMISSIONS
 from fly2any.database.facts import OnErasure, Retention
 from fly2any.postgres.deletion import DB_CASCADE
-from fly2any.postgres.expressions import CurrentTimestamp, random_text_id
+from fly2any.postgres.expressions import CurrentTimestamp, Folded, Words, random_text_id
 from fly2any.postgres.fields import DateTimeField, TextIdField
 from fly2any.postgres.indexes import Index
 
@@ -18,9 +18,13 @@ from . import passwords
 from .choices import CabinClass, Currency, Gender, Language, Theme
 from .querysets import AccountQuerySet, SessionQuerySet, UserManager, UserPreferencesQuerySet
 
+NAMED_BY = ("name", "first_name", "last_name", "email")
+
 
 class User(AbstractBaseUser, PermissionsMixin):
     """A person: a user of the site, and, where `is_staff`, of the admin."""
+
+    named_by = NAMED_BY  # The columns by parts of which the admin finds a person; an index has them.
 
     id = TextIdField()
     name = models.TextField(null=True, blank=True)
@@ -62,9 +66,10 @@ class User(AbstractBaseUser, PermissionsMixin):
             Index(fields=["created_at"], name="users_createdAt_idx"),
             # The admin's list of the staff, which are few among millions.
             Index(fields=["created_at"], name="users_staff_idx", condition=models.Q(is_staff=True)),
-            # The admin's search for a part of an address or a name; Django's icontains compares in upper case.
+            # The admin's search for an address in upper or lower case; Django's iexact compares in upper case.
             GinIndex(OpClass(Upper("email"), name="gin_trgm_ops"), name="users_email_trgm_idx"),
-            GinIndex(OpClass(Upper("name"), name="gin_trgm_ops"), name="users_name_trgm_idx"),
+            # The admin's search for people by parts of their names and addresses.
+            GinIndex(OpClass(Folded(Words(*NAMED_BY)), name="gin_trgm_ops"), name="users_words_trgm_idx"),
         ]
 
     def __str__(self):

@@ -5,7 +5,7 @@ from fly2any.administration.columns import link_to
 from fly2any.administration.filters import BadParameter
 from fly2any.administration.models import Access
 from fly2any.administration.options import OfUser, ReadOnlyModelAdmin
-from fly2any.administration.search import Key, Related
+from fly2any.administration.search import Key, Related, Within
 
 from .chat import TIME, content, read_chat
 from .models import Conversation, Message
@@ -16,7 +16,7 @@ class ConversationAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["session_id", "user_link", "status", "current_consultant_team", "created_at", "updated_at"]
     list_filter = ["created_at", "status", "current_consultant_team"]
     search = (Key("session_id"), *OfUser.search)
-    search_help_text = "The id of a conversation or its session, or the user's e-mail address or id."
+    search_help_text = "The id of a conversation or its session, or the user's name, e-mail address or id."
     ordering = ["-created_at"]
     fieldsets = [
         ("Facts", {"fields": ["session_id", "user", "status", "current_consultant_team", "created_at", "updated_at", "id"]}),
@@ -42,8 +42,13 @@ class MessageAdmin(ReadOnlyModelAdmin):
     list_display = ["id", "role", "consultant_name", "conversation_link", "created_at"]
     list_filter = ["created_at", "role", "consultant_team"]
     list_select_related = ["conversation"]
-    search = (Key("id"), Related("conversation", "session_id"), Key("conversation"))
-    search_help_text = "The id of a message, a conversation or its session."
+    search = (
+        Key("id"),
+        Related("conversation", "session_id"),
+        Key("conversation"),
+        Within("conversation", "content", note="Encrypted messages are not searched."),
+    )
+    search_help_text = "The id of a message, a conversation or its session; in the list of one conversation also a text."
     ordering = ["-created_at"]
     shown = {"timestamp": TIME, "content": content}
     conversation_link = link_to("conversation")

@@ -11,6 +11,7 @@ from fly2any.administration.dashboard import Figure
 from fly2any.administration.list_actions import confirmed
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 from fly2any.administration.saving import remove_rows
+from fly2any.administration.search import Address
 from fly2any.administration.steps import Step
 
 from . import devices
@@ -100,6 +101,8 @@ class UserActivityAdmin(OfUser, ReadOnlyModelAdmin):
 class UserSessionAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["__str__", "user_link", "location", "ip_address", "last_active"]
     deletion = ("Revoke", "revoked")
+    search = (Address("ip_address", "last_active"), *OfUser.search)
+    search_help_text = "An IP address, an id, or the user's name, e-mail address or id."
     ordering = ["-pk"]
     overview_steps = (
         Step(SIGN_OUT, User, "delete", lambda request, user: UserSession.objects.filter(user=user.pk), remove_rows),
@@ -113,6 +116,8 @@ class UserSessionAdmin(OfUser, ReadOnlyModelAdmin):
 class LoginHistoryAdmin(OfUser, ReadOnlyModelAdmin):
     list_display = ["timestamp", "user_link", "success", "device", "browser", "os", "location", "ip_address"]
     list_filter = ["timestamp", "success"]
+    search = (Address("ip_address", "timestamp"), *OfUser.search)
+    search_help_text = "An IP address, an id, or the user's name, e-mail address or id."
     ordering = ["-timestamp"]
     figures = (
         Figure(

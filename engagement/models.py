@@ -1,5 +1,6 @@
 from django.conf import settings
 from django.db import models
+from django.db.models.functions import Left
 
 from fly2any.administration.permissions import PERMISSIONS
 from fly2any.database.facts import Retention
@@ -199,6 +200,8 @@ class UserSession(models.Model):
             Index(fields=["user"], name="user_sessions_userId_idx"),
             # UserSessionQuerySet.of_user.
             Index(fields=["user", "last_active"], name="user_sessions_userId_lastActive_idx"),
+            # The admin's search for an IP address, newest first. An index row has its limit, a text of the site's none.
+            Index(Left("ip_address", 64), "last_active", name="user_sessions_ipAddress_lastActive_idx"),
         ]
 
     def __str__(self):
@@ -235,6 +238,8 @@ class LoginHistory(models.Model):
             Index(fields=["user", "timestamp"], name="login_history_userId_timestamp_idx"),
             # The admin's list, newest first, and its ranges of time.
             Index(fields=["timestamp"], name="login_history_timestamp_idx"),
+            # The admin's search for an IP address, newest first. An index row has its limit, a text of the site's none.
+            Index(Left("ip_address", 64), "timestamp", name="login_history_ipAddress_timestamp_idx"),
         ]
 
     def __str__(self):

@@ -17,10 +17,12 @@ from fly2any.administration.dashboard import Figure
 from fly2any.administration.list_actions import confirmed
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
 from fly2any.administration.overview import page_of_row
-from fly2any.administration.search import Key, Route
+from fly2any.administration.search import Beginnings, Key, Route, airports_of
 from fly2any.administration.steps import Action, Step
 
 from .actions import pause_alerts, rearm_alerts
+from .airports import airport, airports_named
+from .found import airports_panel, route_panel
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
 from .prices import departures, read_alerts, read_prices
 from .states import alert_state
@@ -72,6 +74,8 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
         "last_checked",
     ]
     list_filter = ["active", "triggered"]
+    search = (Beginnings("created_at"), *OfUser.search)
+    search_help_text = "A route, GRU-LIS, an airport of departure, GRU, an id, or the user's name, e-mail address or id."
     actions = ["pause", "rearm"]
     written_by_machines = (
         "current_price", "triggered", "triggered_at", "last_checked", "last_notified_at", "notification_count",
@@ -141,6 +145,14 @@ class PriceHistoryAdmin(ReadOnlyModelAdmin):
     shown = {"price": formats.money()}
     ordering = ["-timestamp"]
     list_display_links = ["timestamp"]
+
+    def found_pages(self, term):
+        """Yield the page of a route, or the airports that a term names: each leads to the prices from there."""
+        codes = airports_of(term)
+        if len(codes) == 2 and None not in (ends := [airport(code) for code in codes]):
+            yield route_panel(*ends)
+        elif len(codes) != 2 and (airports := list(filter(None, [airport(term.upper())])) or airports_named(term)):
+            yield airports_panel(airports)
 
     def get_urls(self):
         view = self.admin_site.admin_view(self.route_view)

@@ -1,5 +1,6 @@
 from django.conf import settings
 from django.db import models
+from django.db.models.functions import Left
 
 from fly2any.administration.formats import plain_amount
 from fly2any.administration.permissions import PERMISSIONS
@@ -96,6 +97,8 @@ class PriceAlert(models.Model):
             Index(fields=["active"], name="price_alerts_active_idx"),
             # PriceAlertQuerySet.active_of_user, and deleting a user.
             Index(fields=["user", "active"], name="price_alerts_userId_active_idx"),
+            # The admin's search for the alerts of a route, newest first. An index row has its limit, a text of the site's none.
+            Index(Left("origin", 8), Left("destination", 8), "created_at", name="price_alerts_route_createdAt_idx"),
             # PriceAlertQuerySet.queue and due.
             Index(
                 fields=["last_checked"], name="price_alerts_lastChecked_idx", condition=models.Q(active=True, triggered=False)

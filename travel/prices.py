@@ -91,6 +91,14 @@ def read_alerts(origin: str, destination: str) -> list[PriceAlert] | None:
         return None
 
 
+def next_departure(origin: str, destination: str) -> str | None:
+    """Return the first day of departure from today on for which prices were seen, else the last before."""
+    days = PriceHistory.objects.filter(origin=origin, destination=destination).values_list("depart_date", flat=True)
+    today = f"{timezone.now():%Y-%m-%d}"
+    later = days.filter(depart_date__gte=today).order_by("depart_date").first()
+    return later or days.order_by("-depart_date").first()
+
+
 def departures(origin: str, destination: str, *, around: str = "") -> Sequence[str]:
     """Return up to MOST_DATES days of departure for which prices were seen, from `around` or today on, in order.
 

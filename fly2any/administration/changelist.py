@@ -44,6 +44,7 @@ class ChangeList(main.ChangeList):
         self.after, self.before = request.GET.get(AFTER_VAR), request.GET.get(BEFORE_VAR)
         self.wants_exact = request.GET.get(COUNT_VAR) == "exact"
         look = request.GET.get(LOOK_VAR, "")
+        self.chosen: dict[str, Any] = {}  # The columns that the address compares with values.
         self.windows = min(int(look), MOST_WINDOWS) if look.isdecimal() and look != "0" and len(look) < 4 else 1
         self.looked_until: Any = None  # The value of the order where the window ended.
         self.further = ""  # The address of the next window.
@@ -73,9 +74,10 @@ class ChangeList(main.ChangeList):
             raise BadParameter(
                 "The address asks for a value that the column cannot have: this is the list without it."
             ) from error
+        self.chosen = {key.partition("__")[0]: value[-1] for key, value in remaining.items()}
         found = self.found
         specs: list[Any] = self.filter_specs
-        equal = {key.partition("__")[0]: value[-1] for key, value in remaining.items()} | dict(found.equal)
+        equal = self.chosen | dict(found.equal)
         for spec in specs:
             equal |= spec.equal
         path = best_path(self.model, equal)
@@ -92,7 +94,7 @@ class ChangeList(main.ChangeList):
             else:
                 self.narrowed |= bool(spec.equal)
                 # What a search finds is few, or the columns of an index.
-                served = spec.equal.keys() <= looked_up or (bool(found.rows) and not found.equal)
+                served = spec.equal.keys() <= looked_up or (bool(found.rows) and not found.equal and not found.order)
             if served:
                 rows = spec.queryset(request, rows)
             else:
@@ -119,14 +121,16 @@ class ChangeList(main.ChangeList):
         """Return what is searched for: everything without a search."""
         term = self.query.strip()
         probes: Any = self.model_admin.search  # type: ignore[attr-defined]
-        return search(self.model, probes, term) if term else Found(models.Q())
+        return search(self.model, probes, term, chosen=self.chosen) if term else Found(models.Q())
 
     def chosen_order(self, following: str | None) -> Order:
-        """Return the order: the one asked for, else by the time that the index in use has next, else the table's own."""
+        """Return the order: the one asked for, else by the time that the index in use has next, else the list's own."""
         pk = self.opts.pk
         name, descending = pk.name, True
         if chosen := self.asked_order():
             name, descending = chosen
+        elif self.found.order:
+            name = self.found.order
         elif following and isinstance(self.opts.get_field(following), models.DateTimeField):
             name = following
         elif self.model_admin.ordering:

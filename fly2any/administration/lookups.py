@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 
 from django.contrib import admin
@@ -13,6 +14,7 @@ from .changelist import ChangeList
 from .columns import ColumnsMixin
 from .filters import BadParameter
 from .indexes import leads, orders
+from .overview import Panel
 from .search import Probe, search
 
 
@@ -59,6 +61,10 @@ class LookupsMixin(ColumnsMixin):
         """Return what the search finds, for the lists of autocomplete fields."""
         term = search_term.strip()
         return (queryset.filter(search(self.model, self.search, term).rows) if term else queryset), False
+
+    def found_pages(self, term: str) -> Iterable[Panel]:
+        """Return what the search of all tables finds here besides rows: pages over several of them."""
+        return ()
 
     def lookup_allowed(self, lookup, value, request=None):
         """Allow what the page's filters ask, and rows by their key or a foreign key: anything else could ask for a secret."""

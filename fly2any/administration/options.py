@@ -19,7 +19,7 @@ from .forms import SchemaForms
 from .lookups import LookupsMixin
 from .overview_page import OverviewMixin
 from .saving import SavedForms
-from .search import Key, Related
+from .search import Key, Related, RelatedCalled
 from .secret_fields import SecretsMixin
 from .steps import StepsMixin
 
@@ -77,10 +77,10 @@ class ReadOnlyModelAdmin(ModelAdmin):
 
 
 class OfUser:
-    """What the pages over rows that hang on a user share: found by their id, the user's e-mail address or the user's id."""
+    """What the pages over rows that hang on a user share: found by their id, or the user's e-mail address, id or name."""
 
     list_select_related = ("user",)
     raw_id_fields = ("user",)
-    search = (Related("user", "email", is_address=True), Key("id"), Key("user"))
-    search_help_text = "An id, or the user's e-mail address or id."
+    search = (Related("user", "email", is_address=True), Key("id"), Key("user"), RelatedCalled("user"))
+    search_help_text = "An id, or the user's name, e-mail address or id."
     user_link = link_to("user")

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import Any
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q, Value
+from django.db.models.functions import Left
+from django.db.models.lookups import Exact
 
+from fly2any.postgres.expressions import Folded, Words
+
+from .deadlines import TooSlow, within
 from .replica import current
 
 SHORTEST_TEXT = 3  # Letters: a trigram index knows nothing shorter.
 MOST_CANDIDATES = 1_000  # Rows found by free text, before they are put in order.
+MOST_PEOPLE = 50  # Whose rows are found by a name.
+MOST_WORDS = 8  # Of a name.
+TOO_MANY = "Too many people match: type more of the name, or an e-mail address."
 ROUTE = re.compile(r"([a-z]{3})\s*(?:-|–|→|>|/|to|\s)\s*([a-z]{3})", re.IGNORECASE)
 LETTERS = re.compile(rf"\w{{{SHORTEST_TEXT}}}")
 AIRPORT = re.compile(r"[a-z]{3}", re.IGNORECASE)
+ID = re.compile(r"(?=.*\d)[\w-]+")
+
+# Planned for all rows, and so by the index: for the first few PostgreSQL would rather read the table, and compute the text of
+# each row that it comes across.
+FIRST_FOUND_SQL = "WITH found AS MATERIALIZED ({rows}) SELECT * FROM found LIMIT {most}"
 
 # The values of a column one after the other, each by one descent of the index that the column leads.
 VALUES_SQL = """
@@ -44,20 +58,28 @@ def values_of(model: type[models.Model], name: str, *, most: int = 50) -> list[A
 class Found:
     """What a search asks for: `rows`, and where it compares columns with values, those columns as name → value.
 
-    `is_all`: the term has no other meaning, whether there are such rows or not.
+    `is_all`: the term has no other meaning, whether there are such rows or not. `order`: the time by which an index has these
+    rows in order. `is_understood`: the term has the form of what was looked up.
     """
 
     rows: Q
     equal: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
     is_all: bool = False
+    order: str = ""
+    is_understood: bool = True
+
+
+NOTHING = Found(Q(pk__in=[]), is_understood=False)
 
 
 class Probe:
-    """One way to look a term up."""
+    """One way to look a term up. The search of all tables uses it too where it `is_general`."""
 
-    def find(self, model: type[models.Model], term: str) -> Found | None:
-        """Return what `term` asks for, or None where it has not the shape."""
+    is_general = False
+
+    def find(self, model: type[models.Model], term: str, chosen: Mapping[str, Any]) -> Found | None:
+        """Return what `term` asks for among the rows with the `chosen` values (name → value), or None where it has not the shape."""
         raise NotImplementedError
 
 
@@ -67,8 +89,10 @@ class Key(Probe):
 
     name: str
 
-    def find(self, model, term):
-        return Found(Q((self.name, term)), {self.name: term})
+    def find(self, model, term, chosen):
+        column = model._meta.get_field(self.name)
+        is_id = column.primary_key or column.is_relation or self.name.endswith("_id")
+        return Found(Q((self.name, term)), {self.name: term}, is_understood=not is_id or bool(ID.fullmatch(term)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +102,10 @@ class KeyWithin(Probe):
     first: str
     name: str
 
-    def find(self, model, term):
+    def find(self, model, term, chosen):
         values = values_of(model, self.first)
-        return Found(Q((f"{self.first}__in", values), (self.name, term))) if values else None
+        is_id = bool(ID.fullmatch(term.replace(".", "")))  # Apple's have dots.
+        return Found(Q((f"{self.first}__in", values), (self.name, term)), is_understood=is_id) if values else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +120,7 @@ class Related(Probe):
     name: str
     is_address: bool = False
 
-    def find(self, model, term):
+    def find(self, model, term, chosen):
         others = model._meta.get_field(self.key).related_model._base_manager.values_list("pk", flat=True)
         if self.is_address and not ("@" in term and LETTERS.search(term)):
             return None
@@ -114,50 +139,144 @@ class Route(Probe):
     origin: str = "origin"
     destination: str = "destination"
 
-    def find(self, model, term):
-        if match := ROUTE.fullmatch(term):
-            equal = {self.origin: match[1].upper(), self.destination: match[2].upper()}
-        elif AIRPORT.fullmatch(term):
-            equal = {self.origin: term.upper()}
-        else:
+    def find(self, model, term, chosen):
+        airports = airports_of(term)
+        equal = dict(zip((self.origin, self.destination), airports, strict=False))
+        return Found(Q(**equal), equal) if airports else None
+
+
+def airports_of(term: str) -> tuple[str, ...]:
+    """Return the two airports of a route, `GRU-LIS`, or the one of a departure, `GRU`; none where the term is neither."""
+    if match := ROUTE.fullmatch(term):
+        return match[1].upper(), match[2].upper()
+    return (term.upper(),) if AIRPORT.fullmatch(term) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Beginnings(Probe):
+    """Texts of which an index has the first `length` characters, followed by `time`. A route, or the airport of departure."""
+
+    time: str
+    length: int = 8
+
+    is_general = True
+
+    def find(self, model, term, chosen):
+        airports = airports_of(term)
+        rows = Q()
+        for name, airport in zip(("origin", "destination"), airports, strict=False):
+            rows &= Q(Exact(Left(F(name), self.length), Value(airport)))
+        return Found(rows, order=self.time if len(airports) == 2 else "") if airports else None
+
+
+@dataclass(frozen=True, slots=True)
+class Address(Probe):
+    """An IP address, of the form in which the site writes it; an index has the first `length` characters, followed by `time`."""
+
+    name: str
+    time: str
+    length: int = 64
+
+    is_general = True
+
+    def find(self, model, term, chosen):
+        try:
+            ip_address(term)
+        except ValueError:
             return None
-        return Found(Q(**equal), equal)
+        return Found(Q(Exact(Left(F(self.name), self.length), Value(term.lower()))), order=self.time)
 
 
-class Text(Probe):
-    """A part of a text, upper or lower case, in columns that have a trigram index on UPPER(column)."""
+class Called(Probe):
+    """A person by words of their name and address, in any order, without accents: the model's `named_by` has an index."""
 
-    def __init__(self, *names: str) -> None:
-        self.names = names
+    is_general = True
 
-    def find(self, model, term):
-        if not LETTERS.search(term):
-            return Found(Q(pk__in=[]), note=f"Type {SHORTEST_TEXT} letters or more.")
-        part = Q()
-        for name in self.names:
-            part |= Q((f"{name}__icontains", term))
-        candidates = list(model._base_manager.filter(part).values_list("pk", flat=True)[: MOST_CANDIDATES + 1])
-        cut = len(candidates) > MOST_CANDIDATES
-        note = f"More than {MOST_CANDIDATES:,} rows match, and only some of them are here: type more of it." if cut else ""
-        return Found(Q(pk__in=candidates[:MOST_CANDIDATES]), note=note)
+    def find(self, model, term, chosen):
+        try:
+            keys = called(model, term, most=MOST_CANDIDATES)
+        except TooSlow:
+            return Found(Q(pk__in=[]), note=TOO_MANY)
+        if keys is None:
+            return replace(NOTHING, note=f"Type {SHORTEST_TEXT} letters or more.")
+        more = f"More than {MOST_CANDIDATES:,} rows match, and only some of them are here: type more of it."
+        return Found(Q(pk__in=keys[:MOST_CANDIDATES]), note=more if len(keys) > MOST_CANDIDATES else "")
 
 
-def search(model: type[models.Model], probes: tuple[Probe, ...], term: str) -> Found:
-    """Return what the first of `probes` that finds rows asks for, or the last one."""
-    last = Found(Q(pk__in=[]))
-    if "\0" in term or not _is_encodable(term):
+@dataclass(frozen=True, slots=True)
+class RelatedCalled(Probe):
+    """The rows of people, by words of their names; `key` is the foreign key."""
+
+    key: str
+
+    def find(self, model, term, chosen):
+        try:
+            people = called(model._meta.get_field(self.key).related_model, term, most=MOST_PEOPLE)
+        except TooSlow:
+            return Found(Q(pk__in=[]), note=TOO_MANY)
+        if people is None:
+            return None
+        rows = model._base_manager.filter(**{f"{self.key}__in": people[:MOST_PEOPLE]})
+        keys = list(rows.values_list("pk", flat=True)[: MOST_CANDIDATES + 1]) if people else []
+        cut = len(people) > MOST_PEOPLE or len(keys) > MOST_CANDIDATES
+        more = "More rows match, and only some of them are here: type more of the name, or an e-mail address."
+        return Found(Q(pk__in=keys[:MOST_CANDIDATES]), note=more if cut else "", is_understood=bool(people))
+
+
+def called(model: type[models.Model], term: str, *, most: int) -> list[str] | None:
+    """Return the keys of `most` + 1 people at most, in no order, each with all the words; None where no word is long enough.
+
+    A word of fewer letters than SHORTEST_TEXT is compared only where another word leads. Raise TooSlow where that takes too long.
+    """
+    words = term.split()[:MOST_WORDS]
+    if not any(LETTERS.search(word) for word in words):
+        return None
+    rows = model._base_manager.alias(words=Folded(Words(*model.named_by)))  # type: ignore[attr-defined]
+    for word in words:
+        rows = rows.filter(words__contains=Folded(Value(word)))
+    connection = current()
+    sql, values = rows.order_by().values_list("pk").query.get_compiler(connection=connection).as_sql()
+    with within(), connection.cursor() as cursor:
+        cursor.execute(FIRST_FOUND_SQL.format(rows=sql, most=most + 1), values)
+        return [key for (key,) in cursor.fetchall()]
+
+
+@dataclass(frozen=True, slots=True)
+class Within(Probe):
+    """A part of a text, upper or lower case, in the rows of one other, which `key` names: those are few."""
+
+    key: str
+    name: str
+    note: str = ""
+
+    def find(self, model, term, chosen):
+        if self.key not in chosen:
+            return None
+        rows = model._base_manager.filter(**{self.key: chosen[self.key], f"{self.name}__icontains": term})
+        keys = list(rows.values_list("pk", flat=True)[:MOST_CANDIDATES])
+        return Found(Q(pk__in=keys), note=self.note)
+
+
+def search(
+    model: type[models.Model], probes: tuple[Probe, ...], term: str, *, chosen: Mapping[str, Any] | None = None
+) -> Found:
+    """Return what the first of `probes` that finds rows asks for, else the last one's, understood where one of them understood it."""
+    last = NOTHING
+    understood = False
+    if not is_text(term):
         return last
     for probe in probes:
-        if found := probe.find(model, term):
-            last = found
+        if found := probe.find(model, term, chosen or {}):
+            last, understood = found, understood or found.is_understood
             if found.is_all or (probe is not probes[-1] and model._base_manager.filter(found.rows).exists()):
-                break
-    return last
+                return replace(found, is_understood=True)
+    return replace(last, is_understood=understood)
 
 
-def _is_encodable(text: str) -> bool:
+def is_text(term: str) -> bool:
+    """Return whether PostgreSQL can hold the term: without a NUL, and encodable in UTF-8."""
     try:
-        text.encode()
+        term.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return "\0" not in term

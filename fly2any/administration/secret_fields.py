@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponseRedirect
@@ -36,11 +38,15 @@ class SecretsMixin(ColumnsMixin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         secret = request.POST.get("secret", "").strip()
-        for name in self.findable if secret else ():
-            if row := self.get_queryset(request).filter(**{name: secret}).only("pk").first():
-                return HttpResponseRedirect(page_of_row(row))
+        if secret and (row := self.row_of_secret(request, secret)):
+            return HttpResponseRedirect(page_of_row(row))
         self.message_user(request, f"No {self.opts.verbose_name} has this secret.", messages.WARNING)
         return HttpResponseRedirect("../")
+
+    def row_of_secret(self, request, secret: str) -> Any:
+        """Return the row that has this secret, with its key alone; None without one."""
+        rows = (self.get_queryset(request).filter(**{name: secret}).only("pk").first() for name in self.findable)
+        return next(filter(None, rows), None)
 
     def changelist_view(self, request, extra_context=None):
         return super().changelist_view(request, {"findable": self.findable, **(extra_context or {})})

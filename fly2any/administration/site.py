@@ -15,7 +15,7 @@ from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
 from fly2any.database.errors import Refusal
 from fly2any.database.health.security import TOPICS as SECURITY
@@ -33,6 +33,7 @@ from .differences import apart, differences, or_differs
 from .filters import BadParameter
 from .forms import WritesPassword
 from .refusals import in_one_sentence, is_refusal
+from .search_page import search_view, searched
 from .second_factor import Enrol, Leave, RecoveryCodes, Verify
 
 PLACES = {app: place for place, app in enumerate(PHASE7_APPS)}
@@ -142,6 +143,12 @@ class AdminSite(admin.AdminSite):
                 messages.error(request, str(refusal))
             return ()
 
+    @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
+    def search(self, request):
+        """What a term finds in all tables that the user may see."""
+        admins = sorted(searched(self, request), key=lambda admin: PLACES.get(admin.opts.app_label, len(PLACES)))
+        return search_view(self, request, admins)
+
     @method_decorator(require_safe)
     def app_index(self, request, app_label, extra_context=None):
         tables = self.tables_of(request, self.get_app_list(request, app_label))
@@ -178,6 +185,7 @@ class AdminSite(admin.AdminSite):
                 self.or_refused(RecoveryCodes.as_view(site=self), in_place=True),
                 name="second_factor_codes",
             ),
+            path("search/", self.admin_view(self.search), name="search"),
             path("database/", self.admin_view(self.database), name="database"),
             *super().get_urls(),
         ]

@@ -1,4 +1,4 @@
-"""Database defaults of the Fly2Any schema. Migrations import this path: it is frozen."""
+"""Database defaults and index expressions of the Fly2Any schema. Migrations import this path: it is frozen."""
 
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
@@ -18,3 +18,35 @@ class CurrentTimestamp(models.Func):
 def random_text_id():
     """Return the expression `gen_random_uuid()::text`."""
     return Cast(RandomUUID(), models.TextField())
+
+
+class Words(models.Func):
+    """Columns of text one after the other, each after a space; NULL counts as an empty text."""
+
+    output_field = models.TextField()
+
+    def as_sql(self, compiler, connection, **extra):  # type: ignore[override]
+        parts = [compiler.compile(source) for source in self.source_expressions]
+        text = " || ".join(f"' ' || COALESCE({sql}, '')" for sql, _ in parts)
+        return f"({text})", [value for _, values in parts for value in values]
+
+
+class Folded(models.Func):
+    """A text in lower case, without the accents of Latin letters.
+
+    Only functions that are immutable and need no extension, so that an index can have it. TRANSLATE compares each character
+    with its whole list: a text of ASCII alone goes past it.
+    """
+
+    output_field = models.TextField()
+    accented = "áàâãäåāăąçćĉċčďđèéêëēĕėęěĝğġģĥħìíîïĩīĭįıĵķĺļľŀłñńņňòóôõöøōŏőŕŗřśŝşšșţťŧțùúûüũūŭůűųŵýÿŷźżž"
+    bare = "aaaaaaaaacccccddeeeeeeeeegggghhiiiiiiiiijklllllnnnnooooooooorrrsssssttttuuuuuuuuuuwyyyzzz"
+    marks = "\u0300\u0301\u0302\u0303\u0308\u030c\u0327"  # Combining: in the list without a letter that replaces them.
+    template = (
+        "CASE WHEN OCTET_LENGTH(%(expressions)s) = LENGTH(%(expressions)s) THEN LOWER(%(expressions)s)"
+        f" ELSE TRANSLATE(LOWER(%(expressions)s), '{accented}{marks}', '{bare}') END"
+    )
+
+    def as_sql(self, compiler, connection, **extra):  # type: ignore[override]
+        sql, values = super().as_sql(compiler, connection, **extra)
+        return f"({sql})", [*values] * 4

@@ -111,7 +111,7 @@ def test_pending_migrations_are_pending_and_not_drift():
     run(
         """DROP TABLE users_groups, users_user_permissions;
            ALTER TABLE users DROP "isStaff", DROP "isSuperuser", DROP "isActive"; DROP TABLE django_admin_log;
-           DROP INDEX "accounts_userId_idx", "sessions_userId_idx", "users_createdAt_idx", users_email_trgm_idx, users_name_trgm_idx """
+           DROP INDEX "accounts_userId_idx", "sessions_userId_idx", "users_createdAt_idx", users_email_trgm_idx, users_words_trgm_idx """
     )
     pending = [
         name for name in CONTRACT.migrations if name.startswith(("accounts.", "admin.")) and name != "accounts.0001_initial"

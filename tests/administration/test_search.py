@@ -1,0 +1,204 @@
+"""The search of all tables, and what the search of a list takes: who and what is found, and what nobody finds."""
+
+import re
+import unicodedata
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.contrib import admin
+from django.db import connection, models
+from django.test.utils import CaptureQueriesContext
+
+from accounts.models import Session, User, VerificationToken
+from ai_consultant.models import Conversation, Message
+from engagement.models import LoginHistory, UserActivity, UserSession
+from fly2any.administration.overview import best_page
+from fly2any.database.schema.contract import PHASE7_APPS
+from fly2any.database.seed import seed
+from tests.administration.conftest import DAY, address
+from travel.models import PriceAlert, PriceHistory
+
+pytestmark = pytest.mark.django_db
+MODELS = [model for model in admin.site._registry if model._meta.app_label in PHASE7_APPS]
+
+
+def found(client, term):
+    """What the search of all tables finds: title → the addresses that its rows lead to."""
+    response = client.get("/admin/search/", {"q": term})
+    assert response.status_code == 200
+    return {panel.title: [url for url, _ in panel.rows] for panel in response.context["panels"]}
+
+
+def person(email, **names):
+    return User.objects.create(email=email, **names)
+
+
+def page(row, name="change"):
+    return address(type(row), name, row.pk)
+
+
+def listed(client, model, **query):
+    return client.get(address(model), query).context["cl"]
+
+
+def test_a_person_is_found_by_parts_of_names_in_any_order_and_without_accents(member):
+    luis = person("lp@example.com", name="Luís Park")
+    decomposed = person("b@example.com", name=unicodedata.normalize("NFD", "Zoë Müller"))
+    parts = person("other.address@example.com", name=None, first_name="Łukasz", last_name="Ørsted")
+    person("ana@example.com", name="Ana Silva")
+    person("100%@example.com", name="A_B")
+    client = member("Support")
+
+    users = {
+        term: found(client, term).get("users", [])
+        for term in (
+            "luis park", "park luís", "LUÍS", "uis pa", "lp@example", "zoe muller", "Müller", "lukasz orsted", "address other",
+            "luis ark", "luis ar", "luis zz", "ana_", "0%@", "%%%",
+        )
+    }  # fmt: skip
+
+    for term in ("luis park", "park luís", "LUÍS", "uis pa", "lp@example", "luis ark", "luis ar"):
+        assert users[term] == [page(luis, "overview")], term
+    for term in ("zoe muller", "Müller"):
+        assert users[term] == [page(decomposed, "overview")], term
+    for term in ("lukasz orsted", "address other"):
+        assert users[term] == [page(parts, "overview")], term
+    assert [users[term] for term in ("luis ar", "luis zz", "ana_", "0%@", "%%%")] == [[], [], [], []]  # No wildcards.
+    assert list(listed(client, User, q="park luís").result_list) == [luis]
+
+
+def test_any_row_is_found_by_its_id_and_nobody_finds_what_they_may_not_see(member):
+    seed(connection, users=40, seed=1, until=DAY)
+    rows = {model: model._base_manager.order_by("pk").last() for model in MODELS}
+    client = member("Operations")
+    hidden = [model for model in MODELS if not client.user.has_perm(f"{model._meta.app_label}.view_{model._meta.model_name}")]
+    talk = Conversation.objects.exclude(user=None).order_by("pk").last()
+
+    assert {Conversation, Message, Session, VerificationToken} <= {*hidden}
+    for model in hidden:
+        assert found(client, rows[model].pk) == {}, model
+    assert found(client, talk.session_id) == {}
+    denied = client.post("/admin/search/", {"secret": rows[Session].session_token}, follow=True)
+    assert "No row has this secret." in denied.content.decode()
+
+    client.force_login(User.objects.create(email="s@example.com", is_staff=True, is_superuser=True))
+    for model, row in rows.items():
+        urls = found(client, row.pk)
+        assert list(urls) == [model._meta.verbose_name_plural], model
+        assert urls[model._meta.verbose_name_plural] in ([best_page(row)], [""]), model
+    assert found(client, talk.session_id) == {"conversations": [page(talk)]}
+    for secret in (rows[Session].session_token, rows[UserSession].token):
+        sent = client.post("/admin/search/", {"secret": secret})
+        assert (sent.status_code, secret in sent.headers["Location"]) == (302, False)
+    assert client.post("/admin/search/", {"secret": rows[UserSession].token}).headers["Location"] == page(rows[UserSession])
+
+
+def test_routes_airports_and_addresses_lead_to_their_pages_and_rows(member):
+    ana = person("ana@example.com", name="Ana Silva")
+    moment = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    alerts = [
+        PriceAlert.objects.create(
+            user=ana, origin="GRU", destination=to, depart_date="2026-06-01", current_price=2, target_price=1
+        )
+        for to in ("LIS", "LIS", "MAD")
+    ]
+    PriceAlert.objects.filter(pk=alerts[0].pk).update(created_at=moment + timedelta(days=9999))
+    PriceHistory.objects.create(origin="GRU", destination="LIS", depart_date="2026-06-01", price=431.5, provider="duffel")
+    device = UserSession.objects.create(user=ana, token="t", ip_address="203.0.113.8", last_active=moment)
+    logins = [
+        LoginHistory.objects.create(user=ana, ip_address=ip, timestamp=moment + timedelta(minutes=minute))
+        for minute, ip in enumerate(("203.0.113.8", "2001:db8::1", "203.0.113.8", "203.0.113.80"))
+    ]
+    # What the site writes may be of any length, and an index row may not.
+    LoginHistory.objects.create(user=ana, ip_address="".join(map(str, range(9_000))))
+    PriceAlert.objects.create(user=ana, origin="".join(map(str, range(9_000))), destination="x", depart_date="x", current_price=2, target_price=1)  # fmt: skip
+    client = member("Support")
+
+    assert found(client, "gru-lis") == {
+        "Route": ["/admin/travel/pricehistory/route/?origin=GRU&destination=LIS"],
+        "price alerts": [page(alerts[0]), page(alerts[1])],
+    }
+    said = re.sub(r"\s+", " ", client.get("/admin/search/?q=gru-lis").content.decode())
+    assert "Sao Paulo, BR" in said
+    assert "431.50" in said
+    assert found(client, "GRU") == {
+        "Airports": ["/admin/travel/pricehistory/?q=GRU"],
+        "price alerts": sorted(map(page, alerts), reverse=True),
+    }
+    assert found(client, "lisbo")["Airports"][0] == "/admin/travel/pricehistory/?q=LIS"
+    assert found(client, "203.0.113.8") == {
+        "signed-in devices": [page(device)],
+        "login history": [page(logins[2]), page(logins[0])],
+    }
+    assert found(client, "2001:DB8::1") == {"login history": [page(logins[1])]}
+    assert list(listed(client, LoginHistory, q="203.0.113.8").result_list) == [logins[2], logins[0]]
+    assert listed(client, LoginHistory, q="203.0.113.8").stated_order == "Newest first, by timestamp"
+    assert list(listed(client, UserSession, q="203.0.113.8").result_list) == [device]
+    assert list(listed(client, PriceAlert, q="GRU-LIS").result_list) == alerts[:2]
+    assert list(listed(client, PriceAlert, q="GRU-LIS", active="0").result_list) == []
+
+
+def test_lists_find_by_a_name_and_messages_by_a_text_in_one_conversation(member):
+    luis = person("luis@example.com", name="Luís Park")
+    talk, other = (Conversation.objects.create(user=luis, session_id=name, metadata={}) for name in "ab")
+    said = [
+        Message.objects.create(conversation=where, role="user", content=text, timestamp=1)
+        for where, text in ((talk, "Do I need a visa?"), (talk, "v1:00:00:00"), (other, "A VISA"))
+    ]
+    UserActivity.objects.create(user=luis, event_type="search")
+    client = member("superuser")
+
+    assert {*listed(client, Conversation, q="park luis").result_list} == {talk, other}
+    assert listed(client, UserActivity, q="park luis").result_list[0].user_id == luis.pk
+    inside = listed(client, Message, conversation=talk.pk, q="VISA")
+    assert (list(inside.result_list), inside.found.note) == ([said[0]], "Encrypted messages are not searched.")
+    assert (listed(client, Message, q="visa").found.is_understood, listed(client, Message, q="visa").result_list) == (False, [])
+
+
+@pytest.mark.parametrize(
+    ("model", "understood", "not_understood"),
+    [
+        (LoginHistory, ("203.0.113.8", "c000000000000000000000001", "no@example.com"), ("GRU-LIS", "hello there", "x")),
+        (PriceAlert, ("GRU-LIS", "no@example.com"), ("203.0.113.8", "hello there")),
+        (VerificationToken, ("no@example.com",), ()),
+        (User, ("hello there", "no@example.com"), ()),
+        (Message, ("c000000000000000000000001",), ("hello there", "GRU-LIS")),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_a_list_says_when_it_did_not_understand_a_search(member, model, understood, not_understood):
+    client = member("Administrators")
+    for terms, expected in ((understood, False), (not_understood, True)):
+        for term in terms:
+            said = client.get(address(model), {"q": term}).content.decode()
+            assert (f"The search did not recognize “{term}”. It takes: " in said) is expected, term
+
+
+def test_a_search_is_few_questions_and_takes_any_text(member):
+    client = member("superuser")
+    for term in (
+        "",
+        " ",
+        "luis park",
+        "GRU-LIS",
+        "203.0.113.8",
+        "c000000000000000000000001",
+        "%_\\'\"",
+        "a" * 5000,
+        "x " * 90,
+    ):
+        with CaptureQueriesContext(connection) as captured:
+            assert {*found(client, term)} <= {"Route"}, term
+        assert len([query for query in captured if query["sql"].startswith(("SELECT", "WITH", "("))]) <= 12, term
+    assert client.get("/admin/search/?q=%ED%A0%80").status_code == 200  # Half a surrogate.
+    nul = client.get("/admin/search/", {"q": "a\0b"}, follow=True)
+    assert "The request contained a NUL character, which was ignored." in nul.content.decode()
+    assert client.get("/admin/").content.decode().count('id="search-box"') == 1
+    assert 'id="search-box"' not in client.get("/admin/accounts/user/?_popup=1").content.decode()
+    client.logout()
+    assert client.get("/admin/search/").status_code == 302
+
+
+def test_fields_that_the_search_is_by_are_in_the_order_of_the_index():
+    index = next(index for index in User._meta.indexes if index.name == "users_words_trgm_idx")
+    assert [leaf.name for leaf in index.expressions[0].flatten() if isinstance(leaf, models.F)] == list(User.named_by)
