@@ -63,7 +63,7 @@ def test_a_person_is_found_by_parts_of_names_in_any_order_and_without_accents(me
         assert users[term] == [page(decomposed, "overview")], term
     for term in ("lukasz orsted", "address other"):
         assert users[term] == [page(parts, "overview")], term
-    assert [users[term] for term in ("luis ar", "luis zz", "ana_", "0%@", "%%%")] == [[], [], [], []]  # No wildcards.
+    assert [users[term] for term in ("luis zz", "ana_", "0%@", "%%%")] == [[], [], [], []]  # No wildcards.
     assert list(listed(client, User, q="park luís").result_list) == [luis]
 
 
