@@ -172,6 +172,12 @@ class Server:
 
     def findings(self) -> Iterator[Finding]:
         """Yield what the guide and the migrations ask for and this server does not give."""
+        yield from self._schema()
+        yield from self._settings()
+        yield from self._privileges()
+
+    def _schema(self) -> Iterator[Finding]:
+        """Yield whether tables are found, and made, in one schema."""
         if self.schema is None:
             yield Finding(
                 Severity.ERROR,
@@ -189,6 +195,9 @@ class Server:
                 f"The tables are in the schema {self.schema}, but new ones would be made in {self.creates_in}, which comes first in the search path.",
                 f"Add ?schema={self.schema} to POSTGRES_URL, or remove the schema {self.creates_in} if nothing is in it.",
             )
+
+    def _settings(self) -> Iterator[Finding]:
+        """Yield which settings of the server, the database and the connection are not as the guide asks."""
         if self.encoding != "UTF8":
             yield Finding(
                 Severity.ERROR,
@@ -221,6 +230,9 @@ class Server:
                 f"{self.max_connections} connections are allowed here, and the guide asks for {ENOUGH_CONNECTIONS} or more.",
                 "Raise max_connections (and the limits of the database and the role), or put a connection pooler in front.",
             )
+
+    def _privileges(self) -> Iterator[Finding]:
+        """Yield which privileges the role lacks."""
         missing = [privilege.privilege for privilege in self.privileges if privilege.held < privilege.tables]
         in_schema = [name for name, held in (("USAGE", self.may_use), ("CREATE", self.may_create)) if not held]
         if missing or in_schema:

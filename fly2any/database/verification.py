@@ -151,12 +151,11 @@ def verify(
         uses = _read_table_use(connection, schema, _phase7_tables(final)) if with_tables else None
         strangers = tuple(read_strangers(connection, schema=schema))
         applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
-        stale = [name for name in migrations.known if name not in contract.migrations]
-        expected = contract.expected(applied)
-        pending = contracts.catalog_of(version for version in contract.versions if not version.holds(applied))
-        comparison = compare(contracts.catalog_of(expected), actual, pending=pending, live=Live(connection, schema))
+        live = Live(connection, schema)
+        comparison = _compare(contract, applied, actual, live)
         found = unrecorded(contract, migrations, actual)
-        maker = not_adopted(contract, migrations, found, actual, Live(connection, schema))
+        maker = not_adopted(contract, migrations, found, actual, live)
+    stale = [name for name in migrations.known if name not in contract.migrations]
     findings = [*server.findings(), *clock.findings(), *(one.finding for one in left), *migrations.findings()]
     findings += [*untrusted_findings(actual), *(one.finding for one in strangers)]
     findings += [maker[1]] if maker else _of_records(found, applied, schema)
@@ -180,6 +179,12 @@ def verify(
         made_by=maker[0] if maker else "",
         tables=None if uses is None else tuple(_tables(uses, findings, adopted=not (maker and maker[0]))),
     )
+
+
+def _compare(contract: Contract, applied: set[str], actual: Catalog, live: Live) -> Comparison:
+    """Return how a catalogue differs from what the migrations `applied` make of it."""
+    pending = contracts.catalog_of(version for version in contract.versions if not version.holds(applied))
+    return compare(contracts.catalog_of(contract.expected(applied)), actual, pending=pending, live=live)
 
 
 def read_index_use(connection, *, schema: str) -> tuple[IndexUse, ...]:

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from psycopg import pq
@@ -66,7 +66,28 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
 
     Raises InvalidURL, its message naming `variable`, for what cannot be used.
     """
-    url = url.strip()
+    parts, port = _split(url.strip(), variable)
+    place, query = _place(parts, port, variable)
+    parameters = dict(query)
+    options = _encryption(_options(query, variable), parameters, local=is_local(place["HOST"]))
+    _require_one_database(place, variable, has_host=bool(parts.netloc))
+    pooler = pooler_of(place["HOST"], place["PORT"], parameters)
+    return {
+        "ENGINE": "fly2any.postgres",
+        **place,
+        "OPTIONS": {"connect_timeout": CONNECT_TIMEOUT, "application_name": "fly2any", **ALIVE, **options},
+        # Behind a transaction pooler a cursor would not find its next page: the server connection has changed.
+        "DISABLE_SERVER_SIDE_CURSORS": bool(pooler),
+        "POOLER": pooler,
+        "POOL": {
+            name: _number(parameters[word], word, variable) for word, name in POOL.items() if parameters.get(word, "0") != "0"
+        },
+        "VARIABLE": variable,
+    }
+
+
+def _split(url: str, variable: str) -> tuple[SplitResult, int | None]:
+    """Return the parts of a URL as they are written, and its port; raise InvalidURL where it is not one of PostgreSQL's."""
     if not url.isprintable():
         raise InvalidURL(f"{variable} is malformed (it has a character that cannot be printed): write it as {EXAMPLE}.")
     try:
@@ -82,6 +103,11 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
         raise InvalidURL(f"{variable} is malformed (it has a ? or an @ too many): {ESCAPES}.")
     if parts.fragment or "#" in url:
         raise InvalidURL(f"{variable} is malformed (it contains #): {ESCAPES}.")
+    return parts, port
+
+
+def _place(parts: SplitResult, port: int | None, variable: str) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Return which database the parts of a URL name, as DATABASES has it, and the parameters of its query, all decoded."""
     try:
         if not parts.netloc.rpartition("@")[2].startswith("["):
             _decode(_host(parts.netloc)).encode("idna")  # Raises UnicodeError for a name that no host can have.
@@ -100,43 +126,21 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
     if any("\0" in text for text in (user, password, host, name, *(value for pair in query for value in pair))):
         raise InvalidURL(f"{variable} is malformed (it contains a zero byte): write it as {EXAMPLE}.")
     place = {"NAME": name, "USER": user, "PASSWORD": password, "HOST": host, "PORT": str(port or "")}
-    place |= {PLACE[key]: value for key, value in query if key in PLACE}
-    options = _options([pair for pair in query if pair[0] not in PLACE], variable)
-    parameters = dict(query)
-    if parameters.get("ssl") == "true":
-        options.setdefault("sslmode", "require")
-    if options.get("sslmode") == "no-verify":  # node-postgres' word.
-        options["sslmode"] = "require"
-    # Alone it is Prisma's word for the authority that vouches for the server.
-    if "sslcert" in options and options.keys().isdisjoint(["sslkey", "sslrootcert"]):
-        options["sslrootcert"] = options.pop("sslcert")
-    pooler = pooler_of(place["HOST"], place["PORT"], parameters)
-    if not is_local(place["HOST"]):
-        options.setdefault("sslmode", "require")
-    if parameters.get("sslaccept") == "strict":  # Prisma's word for a certificate that this machine's authorities vouch for.
-        options = {"sslrootcert": "system", **options, "sslmode": "verify-full"}
+    return place | {PLACE[key]: value for key, value in query if key in PLACE}, query
+
+
+def _require_one_database(place: dict[str, str], variable: str, *, has_host: bool) -> None:
+    """Raise InvalidURL where a place is not one database of one server."""
     if not place["NAME"]:
         raise InvalidURL(f"{variable} names no database: write it as {EXAMPLE}.")
     if len(place["NAME"].encode()) > LONGEST_NAME:
         raise InvalidURL(
             f"{variable} names a database of more than {LONGEST_NAME} bytes, which PostgreSQL cannot have: correct its name."
         )
-    if parts.netloc and not place["HOST"]:
+    if has_host and not place["HOST"]:
         raise InvalidURL(f"{variable} names no host: write it as {EXAMPLE}.")
     if "," in place["HOST"]:
         raise InvalidURL(f"{variable} names several hosts: give the one that takes writes.")
-    return {
-        "ENGINE": "fly2any.postgres",
-        **place,
-        "OPTIONS": {"connect_timeout": CONNECT_TIMEOUT, "application_name": "fly2any", **ALIVE, **options},
-        # Behind a transaction pooler a cursor would not find its next page: the server connection has changed.
-        "DISABLE_SERVER_SIDE_CURSORS": bool(pooler),
-        "POOLER": pooler,
-        "POOL": {
-            name: _number(parameters[word], word, variable) for word, name in POOL.items() if parameters.get(word, "0") != "0"
-        },
-        "VARIABLE": variable,
-    }
 
 
 def embedded_database(home: Path, **settings: str) -> dict[str, Any]:
@@ -201,9 +205,28 @@ def _decode(text: str) -> str:
     return unquote(text, errors="strict")
 
 
+def _encryption(options: dict[str, str], parameters: dict[str, str], *, local: bool) -> dict[str, str]:
+    """Return libpq's options with what the words of node-postgres and of Prisma mean for encryption, which a server elsewhere gets."""
+    options = dict(options)
+    if parameters.get("ssl") == "true":
+        options.setdefault("sslmode", "require")
+    if options.get("sslmode") == "no-verify":  # node-postgres' word.
+        options["sslmode"] = "require"
+    # Alone it is Prisma's word for the authority that vouches for the server.
+    if "sslcert" in options and options.keys().isdisjoint(["sslkey", "sslrootcert"]):
+        options["sslrootcert"] = options.pop("sslcert")
+    if not local:
+        options.setdefault("sslmode", "require")
+    if parameters.get("sslaccept") == "strict":  # Prisma's word for a certificate that this machine's authorities vouch for.
+        options = {"sslrootcert": "system", **options, "sslmode": "verify-full"}
+    return options
+
+
 def _options(query: list[tuple[str, str]], variable: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in query:
+        if name in PLACE:
+            continue
         if name == "schema":
             options["options"] = f"{options.get('options', '')} {search_path.option(value)}".strip()
         elif name == "options":

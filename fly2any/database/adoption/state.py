@@ -22,7 +22,7 @@ from ..schema.ledgers import LEDGERS, PRISMAS_LEDGER, untrusted_findings
 from ..schema.live import Live
 from ..schema.strangers import read_strangers
 from ..server import RECORD, Server, read_server
-from ..sql import ask, catalogue, literal, quote, snapshot
+from ..sql import ask, fetch_all, literal, quote, snapshot
 from ..verification import in_schema
 from . import blockers
 from .forms import converted
@@ -113,14 +113,16 @@ class Assessment:
         return 4 if self.blockers else 0
 
 
+NO_RECORD_OF_PRISMA = "Prisma has no record of migrations here (`prisma db push` keeps none), so none of them can have failed."
+
+
 def assess(connection, *, contract: Contract | None = None) -> Assessment:
     """Return what the database behind `connection` is, and what adoption would do with it; read in one snapshot.
 
     Raises django.db.Error where the database cannot be reached or read.
     """
     contract = contract or contracts.load()
-    expected = contracts.catalog_of(contract.expected(FIRST))
-    expected = expected.where(lambda thing: thing.table not in LEDGERS)
+    expected = contracts.catalog_of(contract.expected(FIRST)).where(lambda thing: thing.table not in LEDGERS)
     names = [table.name for table in expected.tables]
     with snapshot(connection):
         server = read_server(connection, tables=names)
@@ -128,8 +130,8 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
             raise Refusal(NO_SCHEMA)
         live = read_catalog(connection, schema=schema)
         there = {table.name for table in live.tables}
-        trusted = {table.name for table in live.tables if table.trusted}
-        migrations = read_migrations(connection, schema=schema, recorded=RECORD in trusted, readable=server.may_read_migrations)
+        recorded = any(table.name == RECORD and table.trusted for table in live.tables)
+        migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)
         prisma = read_prisma(connection, schema=schema, catalog=live)
         applied = {record.name for record in migrations.applied}
         if migrations.readable and not applied and is_built(contract, live, Live(connection, schema)):
@@ -152,29 +154,37 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
             *map(Blocker, blockers.name_taken(connection, schema, pending, live)),
             *map(Blocker, blockers.unfillable(connection, schema, steps)),
             *map(Blocker, blockers.failed(prisma)),
-            *map(Blocker, untrusted_findings(live)),
-            *(Blocker(one.finding) for one in read_strangers(connection, schema=schema, deletes=False)),
-            *map(Blocker, blockers.unreadable(connection, schema, live, server.role)),
-            *map(Blocker, blockers.extension(connection, server.role)),
-            *map(Blocker, blockers.zones(connection, schema, names, server)),
-            *map(Blocker, (finding for finding in server.findings() if finding.code == "server.schema")),
-            *map(Blocker, blockers.not_ours(connection, schema, names, server)),
+            *map(Blocker, _hindrances(connection, server, schema, names, live)),
         )
-        retyped = sorted({step.table for step in steps if step.retypes})
-        with catalogue(connection) as cursor:
-            cursor.execute(OTHERS_SQL, {"schema": schema, "tables": names})
-            others = tuple(cursor.fetchall())
-            cursor.execute(FUNCTIONS_SQL, {"tables": retyped})
-            functions = [(relative(function, schema), table) for function, table in cursor.fetchall()]
+        others = tuple(fetch_all(connection, OTHERS_SQL, {"schema": schema, "tables": names}))
+        functions = _functions(connection, schema, steps)
     later = later_steps(connection, [name for name in migrations.pending if name not in FIRST], live)
     foreign = comparison.foreign.where(lambda thing: thing.table not in (PRISMAS_LEDGER, *LEDGERS))
     kind = Kind.DRIFTED if found else Kind.SUPERSET if any(foreign) else Kind.EXACT
-    notes = [finding.message for finding in comparison.findings if _is_noted(finding)]
-    notes += _about_functions(functions)
-    if PRISMAS_LEDGER not in there:
-        notes.append("Prisma has no record of migrations here (`prisma db push` keeps none), so none of them can have failed.")
-    notes += _about_nulls(steps, left_out, nulls)
-    return Assessment(kind, server, prisma, steps, later, FIRST, found, tuple(notes), foreign, others)
+    notes = (
+        *(finding.message for finding in comparison.findings if _is_noted(finding)),
+        *_about_functions(functions),
+        *([] if PRISMAS_LEDGER in there else [NO_RECORD_OF_PRISMA]),
+        *_about_nulls(steps, left_out, nulls),
+    )
+    return Assessment(kind, server, prisma, steps, later, FIRST, found, notes, foreign, others)
+
+
+def _hindrances(connection, server: Server, schema: str, names: list[str], live: Catalog) -> Iterator[Finding]:
+    """Yield what, besides the schema's objects, keeps this role on this server from adopting the tables `names`."""
+    yield from untrusted_findings(live)
+    yield from (one.finding for one in read_strangers(connection, schema=schema, deletes=False))
+    yield from blockers.unreadable(connection, schema, live, server.role)
+    yield from blockers.extension(connection, server.role)
+    yield from blockers.zones(connection, schema, names, server)
+    yield from (finding for finding in server.findings() if finding.code == "server.schema")
+    yield from blockers.not_ours(connection, schema, names, server)
+
+
+def _functions(connection, schema: str, steps: tuple[Step, ...]) -> list[tuple[str, str]]:
+    """Return the functions that read a table whose columns get another type, each with the table."""
+    retyped = sorted({step.table for step in steps if step.retypes})
+    return [(relative(name, schema), table) for name, table in fetch_all(connection, FUNCTIONS_SQL, {"tables": retyped})]
 
 
 def _about_functions(functions: list[tuple[str, str]]) -> Iterator[str]:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -104,52 +104,78 @@ def sweep(connection, rule: Rule, *, before: datetime, archives: Archives | None
     Begins nothing after `deadline`, a time.monotonic(). Raises Refusal where the table is not as it should be, of which nothing
     is removed then.
     """
-    archives = archives if rule.archived else None
-    removed, skipped = 0, 0
-    made: list[str] = []
+    run = _Sweep(connection, rule, before, archives if rule.archived else None, deadline, progress)
+    finished = run.to_the_end()
+    return Swept(rule.table, rule.what, before, run.removed, run.skipped, tuple(run.made), finished)
 
-    def swept(*, finished: bool = True) -> Swept:
-        return Swept(rule.table, rule.what, before, removed, skipped, tuple(made), finished)
 
-    blocks, whole = _patiently(partial(_prepare, connection, rule)) or (None, 0)
-    if blocks is None:
-        skipped = 1
-        return swept()
-    if archives:
-        archives.settle(connection, rule)
-    step = max(BATCH_BLOCKS, PART_BLOCKS * blocks // max(whole, 1)) if archives else BATCH_BLOCKS
-    for first in range(0, blocks, step):
-        if time.monotonic() > deadline:
-            return swept(finished=False)
-        progress.show(f"{rule.table}, {removed:,} rows removed", 100 * first / blocks)
-        part = {"first": f"({first},0)", "last": f"({min(first + step, blocks)},0)", "before": before}
-        if archives is None:
-            number = _patiently(partial(_delete, connection, rule, part))
-            skipped += number is None
-            removed += number or 0
-            continue
-        archive, versions = _patiently(partial(archives.keep, connection, rule, part, progress)) or (None, None)
-        skipped += versions is None
+@dataclass(slots=True)
+class _Sweep:
+    """A sweep of one table, and what came of it so far."""
+
+    connection: Any
+    rule: Rule
+    before: datetime
+    archives: Archives | None
+    deadline: float
+    progress: Progress
+    removed: int = 0
+    skipped: int = 0
+    made: list[str] = field(default_factory=list)
+
+    def to_the_end(self) -> bool:
+        """Go along the table's blocks; return whether all of it was seen."""
+        blocks, whole = _patiently(partial(_prepare, self.connection, self.rule)) or (None, 0)
+        if blocks is None:
+            self.skipped = 1
+            return True
+        if self.archives:
+            self.archives.settle(self.connection, self.rule)
+        step = max(BATCH_BLOCKS, PART_BLOCKS * blocks // max(whole, 1)) if self.archives else BATCH_BLOCKS
+        for first in range(0, blocks, step):
+            if self._is_late():
+                return False
+            percent = 100 * first / blocks
+            self.progress.show(f"{self.rule.table}, {self.removed:,} rows removed", percent)
+            part = {"first": f"({first},0)", "last": f"({min(first + step, blocks)},0)", "before": self.before}
+            if self.archives is None:
+                self._delete(part)
+            elif not self._archive_and_delete(self.archives, part, percent):
+                return False
+        self.progress.clear()
+        return True
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def _delete(self, part: dict[str, Any]) -> None:
+        """Remove the old rows of a part of the table."""
+        number = _patiently(partial(_delete, self.connection, self.rule, part))
+        self.skipped += number is None
+        self.removed += number or 0
+
+    def _archive_and_delete(self, archives: Archives, part: dict[str, Any], percent: float) -> bool:
+        """Remove the old rows of a part of the table that are archived and did not change since; return whether there was time for all."""
+        kept = _patiently(partial(archives.keep, self.connection, self.rule, part, self.progress))
+        archive, versions = kept or (None, None)
+        self.skipped += versions is None
         if archive is None or versions is None:
-            continue
+            return True
         gone: set[str] = set()
         in_time = True
         for batch in _batches(list(versions)):
-            if not (in_time := time.monotonic() <= deadline):
+            if not (in_time := not self._is_late()):
                 break
-            ids = _patiently(partial(delete_archived, connection, rule, batch, versions, before))
-            skipped += ids is None
+            ids = _patiently(partial(delete_archived, self.connection, self.rule, batch, versions, self.before))
+            self.skipped += ids is None
             gone.update(ids or ())
-            progress.show(f"{rule.table}, {removed + len(gone):,} rows removed", 100 * first / blocks)
-        removed += len(gone)
+            self.progress.show(f"{self.rule.table}, {self.removed + len(gone):,} rows removed", percent)
+        self.removed += len(gone)
         if archives.finish(archive, [identity for identity in versions if identity not in gone]):
-            made.append(archive.name)
+            self.made.append(archive.name)
         elif in_time:
-            skipped += 1
-        if not in_time:
-            return swept(finished=False)
-    progress.clear()
-    return swept()
+            self.skipped += 1
+        return in_time
 
 
 def _prepare(connection, rule: Rule) -> tuple[int, int]:
