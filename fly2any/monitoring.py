@@ -29,7 +29,7 @@ from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Topic
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.migration.state import read_migrations
-from fly2any.database.report.collect import Report, collect, verify_or_say
+from fly2any.database.report.collect import Report, compare_and_collect
 from fly2any.database.report.waivers import known_waivers
 from fly2any.database.server import read_home
 from fly2any.database.sql import time_limits
@@ -223,15 +223,7 @@ def of_backups(backups: Newest) -> Iterator[GaugeMetricFamily]:
 
 def read_report(connection) -> Report:
     """Return what dbstatus and dbhealth say, backups as they are known to the pages of the admin."""
-    verification, found = verify_or_say(connection)
-    return collect(
-        connection,
-        verification=verification,
-        backups=read_backups(),
-        health=TOPICS,
-        found=found,
-        waivers=known_waivers(),
-    )
+    return compare_and_collect(connection, backups=read_backups(), health=TOPICS, waivers=known_waivers())
 
 
 def _findings(findings: Iterable[Finding]) -> GaugeMetricFamily:

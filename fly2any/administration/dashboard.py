@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from fly2any.database.backup.inventory import Newest, read_newest
 from fly2any.database.findings import Finding
-from fly2any.database.report.collect import verify_or_say
+from fly2any.database.report.collect import Report, compare_and_collect, verify_or_say
 from fly2any.database.verification import Verification
 from fly2any.postgres.values import Beyond
 
@@ -75,6 +75,11 @@ def read_verification() -> tuple[Verification | None, tuple[Finding, ...]]:
     """Return what `dbstatus` verifies, within the deadline of a page; where it cannot be had, a finding says why."""
     with within():
         return verify_or_say(connection)
+
+
+def read_report(**wanted: Any) -> Report:
+    """Return the report that a page shows: the comparison within the deadline of a page, and the backups as they are known."""
+    return compare_and_collect(connection, limited=within(), backups=read_backups(), **wanted)
 
 
 def read_backups() -> Newest:

@@ -10,7 +10,7 @@ from django.contrib.auth.signals import user_login_failed
 from django.contrib.auth.views import PasswordChangeView
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.validators import MaxLengthValidator
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -20,13 +20,12 @@ from django.views.decorators.http import require_http_methods, require_safe
 from fly2any.database.errors import Refusal
 from fly2any.database.health.security import TOPICS as SECURITY
 from fly2any.database.health.topics import TOPICS
-from fly2any.database.report.collect import collect
 from fly2any.database.report.waivers import Waiver, read_waivers
 from fly2any.database.retention.rules import switched_on
 from fly2any.database.schema.contract import PHASE7_APPS
 
 from .backends import in_turn, remember_device, signing_out, take_turn, verify
-from .dashboard import read_backups, read_page, read_verification
+from .dashboard import read_page, read_report
 from .deadlines import in_time
 from .delete_preview import delete_selected
 from .differences import apart, differences, or_differs
@@ -100,11 +99,7 @@ class AdminSite(admin.AdminSite):
     @method_decorator(require_safe)
     def index(self, request, extra_context=None):
         tables = self.tables_of(request, self.get_app_list(request))
-        verification, found = read_verification()
-        report = collect(
-            connection, verification=verification, found=found, backups=read_backups(), waivers=self.waivers(request)
-        )
-        extra = {"report": report}
+        extra = {"report": read_report(waivers=self.waivers(request))}
         return super().index(request, {**tables, "is_first_page": True, **extra, **(extra_context or {})})
 
     def may_see_database(self, request) -> bool:
@@ -115,16 +110,7 @@ class AdminSite(admin.AdminSite):
         """What `dbstatus --security` and `dbhealth` say, and what retention is to do, on a page."""
         if not self.may_see_database(request):
             raise PermissionDenied
-        verification, found = read_verification()
-        report = collect(
-            connection,
-            verification=verification,
-            found=found,
-            backups=read_backups(),
-            health=TOPICS,
-            security=SECURITY,
-            waivers=self.waivers(request),
-        )
+        report = read_report(health=TOPICS, security=SECURITY, waivers=self.waivers(request))
         context = {
             **self.each_context(request),
             "title": "Database",

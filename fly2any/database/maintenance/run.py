@@ -21,7 +21,7 @@ from ..health.security import TOPICS as SECURITY
 from ..health.topics import TOPICS
 from ..migration.retry import LOCKED_OUT
 from ..progress import Progress
-from ..report.collect import Report, collect, serious, verify_or_say
+from ..report.collect import Report, compare_and_collect, serious
 from ..report.waivers import read_waivers
 from ..retention.archive import Archives
 from ..retention.rules import RULES, Due, switched_on
@@ -120,14 +120,12 @@ def _maintain(connection, period: str, *, seconds: float, progress: Progress) ->
     emptied = {name for one in swept if one.removed for name in (one.table, RULES[one.table].child) if name}
     found += _refresh(connection, refreshed, emptied, whole=period != "weekly", deadline=deadline, progress=progress)
     progress.show("looking", None)
-    verification, trouble = verify_or_say(connection)
-    report = collect(
+    report = compare_and_collect(
         connection,
-        verification=verification,
         backups=read_newest(connection),
         health={name: TOPICS[name] for name in LOOKED_AT[period]},
         security=SECURITY if period == "quarterly" else None,
-        found=[*found, *trouble],
+        found=found,
         waivers=waivers,
     )
     progress.clear()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from django.db import Error
 
@@ -83,6 +85,18 @@ def collect(
         noted = (replace(f, severity=Severity.NOTE) if f.code.startswith(NOT_OF_A_RELEASE) else f for f in counting)
         counting = tuple(noted)
     return Report(connection.alias, at, verification, backups, topics, guards, counting, tuple(waived))
+
+
+def compare_and_collect(
+    connection, *, limited: AbstractContextManager[Any] | None = None, found: Iterable[Finding] = (), **wanted: Any
+) -> Report:
+    """Return the report with the comparison of the schema, or with the finding why it cannot be compared now.
+
+    `limited` is what the comparison runs in; `found` and `wanted` are those of `collect`.
+    """
+    with limited or nullcontext():
+        verification, trouble = verify_or_say(connection)
+    return collect(connection, verification=verification, found=(*found, *trouble), **wanted)
 
 
 def verify_or_say(connection) -> tuple[Verification | None, tuple[Finding, ...]]:

@@ -11,7 +11,7 @@ from fly2any.database.health.topics import TOPICS
 from fly2any.database.management.arguments import add_database
 from fly2any.database.management.choices import did_you_mean
 from fly2any.database.management.output import write_report
-from fly2any.database.report.collect import collect, verify_or_say
+from fly2any.database.report.collect import collect, compare_and_collect
 from fly2any.database.report.data import health_as_json
 from fly2any.database.report.text import health_as_text
 from fly2any.database.report.waivers import read_waivers
@@ -41,15 +41,11 @@ class Command(BaseCommand):
             self.stdout.write(end(connections[database], terminate, really=yes))
             return
         connection = connections[database]
-        verification, found = (None, ()) if topics else verify_or_say(connection)
-        report = collect(
-            connection,
-            verification=verification,
-            backups=None if topics else read_newest(connection),
-            found=found,
-            health={name: TOPICS[name] for name in topics} or TOPICS,
-            waivers=read_waivers(settings.WAIVERS),
-        )
+        waivers = read_waivers(settings.WAIVERS)
+        if topics:
+            report = collect(connection, health={name: TOPICS[name] for name in topics}, waivers=waivers)
+        else:
+            report = compare_and_collect(connection, backups=read_newest(connection), health=TOPICS, waivers=waivers)
         if format == "json":
             self.stdout.write(health_as_json(report))
         else:
