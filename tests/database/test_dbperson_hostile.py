@@ -2,16 +2,12 @@
 
 import dataclasses
 import io
-import json
 import threading
 
 import pytest
-from django.core import signing
-from django.db import Error
 
 from fly2any.database.errors import Refusal
-from fly2any.database.person import File, Stream, erase, find
-from fly2any.database.person.transactions import reading, writing
+from fly2any.database.person import Stream, erase, find
 from tests.conftest import django
 from tests.database.people import ANA, BOB, EMAIL, erased, exported, mentions, planned, refused
 from tests.servers import wait_until
@@ -264,55 +260,6 @@ def test_a_row_that_commits_meanwhile_into_a_table_without_a_key_goes_too(two):
     assert mentions(two, ANA) == {}
 
 
-def test_the_address_goes_from_the_logs_of_guesses_of_accesses_and_of_the_admin(two):
-    staff = '(at, staff_id, staff_email, action, "table", row_id, query)'
-    two.execute(
-        "INSERT INTO axes_accessattempt (user_agent, ip_address, username, http_accept, path_info, attempt_time, get_data, post_data, failures_since_start)"
-        " VALUES ('x', '192.0.2.1', 'bob', 'x', '/admin/', now(), 'next=/%3Fq%3DANA.SILVA%2540example.com', '', 1),"
-        " ('x', '192.0.2.2', 'bob', 'x', '/admin/', now(), '', '', 1);"
-        f"INSERT INTO fly2any_accesses {staff} VALUES (now(), 's1', '{EMAIL}', 'opened', 'users', '{ANA}', NULL),"
-        " (now(), 's2', 's@example.com', 'exported', 'users', NULL, 'q=ana.silva%40example.com&e=susana.silva@example.com');"
-        "INSERT INTO django_admin_log (action_time, object_repr, action_flag, change_message, user_id, object_id)"
-        " VALUES (now(), 'x', 2, '[{\"changed\": {\"object\": \"ana.silva\\u0040example.com\"}}]', 'u-beta', '7')"
-    )
-    given = exported(two)
-
-    certificate = erased(two)
-
-    assert certificate["removed"] == {"users": 1, "axes_accessattempt": 1}
-    assert certificate["cleared"] == {"fly2any_accesses": 2, "django_admin_log": 1}
-    assert [len(given[name]) for name in ("axes_accessattempt", "fly2any_accesses", "django_admin_log")] == [1, 2, 1]
-    assert two.execute("SELECT staff_email, row_id, query FROM fly2any_accesses ORDER BY staff_id") == [
-        ("(erased)", ANA, None),
-        ("s@example.com", None, "q=(erased)&e=susana.silva@example.com"),
-    ]
-    assert two.execute("SELECT change_message FROM django_admin_log") == [('[{"changed": {"object": "(erased)"}}]',)]
-    assert two.execute("SELECT count(*) FROM axes_accessattempt") == [(1,)]
-    assert [(place["table"], place["column"], place["holds"]) for place in certificate["remaining"]] == [
-        ("fly2any_accesses", "row_id", "id"),
-        ("fly2any_accesses", "query", "similar"),
-    ]
-
-
-def test_the_admins_log_no_longer_shows_what_rows_of_theirs_were_called(two):
-    two.execute(
-        f"INSERT INTO ai_conversations (id, \"sessionId\", \"userId\", metadata, \"updatedAt\") VALUES ('c1', 's1', '{ANA}', '{{}}', now()), ('c2', 's2', '{BOB}', '{{}}', now());"
-        "INSERT INTO django_content_type (app_label, model) VALUES ('ai_consultant', 'conversation') ON CONFLICT DO NOTHING;"
-        "INSERT INTO django_admin_log (action_time, object_repr, action_flag, change_message, user_id, object_id, content_type_id)"
-        " SELECT now(), repr, 2, message, 'u-beta', object, t.id FROM django_content_type AS t,"
-        " (VALUES ('c1', 'My divorce', '[{\"added\": {\"object\": \"Dear \\\"Ana\\\"\", \"name\": \"m\"}}]'), ('c2', 'Lisbon', '')) AS v (object, repr, message)"
-        " WHERE t.model = 'conversation'"
-    )
-
-    certificate = erased(two)
-
-    assert certificate["cleared"] == {"django_admin_log": 1}
-    assert two.execute("SELECT object_id, object_repr, change_message FROM django_admin_log ORDER BY object_id") == [
-        ("c1", "(erased)", '[{"added": {"object": "(erased)", "name": "m"}}]'),
-        ("c2", "Lisbon", ""),
-    ]
-
-
 def test_a_person_whose_address_changes_meanwhile_is_not_erased(two):
     with django(two) as connection:
         person = find(connection, EMAIL)
@@ -330,118 +277,3 @@ def test_people_in_a_table_that_inherits_are_others(two):
     )
 
     assert "The foreign key guests_host_fkey of guests (ON DELETE CASCADE) would delete 1 other person" in refused(two)
-
-
-def test_sessions_of_the_admin_go_with_the_person_and_with_their_address(two):
-    pages = ["", "q=ana.silva%40example.com", "q=juana.silva@example.com", "q=ana.silva@example.com.br", f'"{ANA}"']
-    with django(two):
-        for number, page in enumerate(pages):
-            data = signing.dumps(
-                {"_auth_user_id": BOB if number else ANA, "page": page, "pad": "x" * 500 * (number % 2)},
-                salt="django.contrib.sessions.SessionStore",
-                compress=True,
-            )
-            two.execute("INSERT INTO django_session VALUES (%s, %s, now())", [f"key{number}", data])
-
-    assert erased(two)["removed"] == {"users": 1, "django_session": 2}
-    assert two.execute("SELECT session_key FROM django_session ORDER BY 1") == [("key2",), ("key3",), ("key4",)]
-
-
-def test_an_export_gives_out_nobody_elses_address_from_the_logs(two):
-    message = '[{"changed": {"object": "carol@example.com"}}, {"changed": {"object": "ana.silva@example.com"}}]'
-    two.execute(
-        "INSERT INTO django_admin_log (action_time, object_repr, action_flag, change_message, user_id)"
-        " VALUES (now(), 'carol@example.com', 2, %s, %s)",
-        [message, BOB],
-    )
-    two.execute(
-        'INSERT INTO fly2any_accesses (at, staff_id, staff_email, action, "table", person_id, query)'
-        " VALUES (now(), %s, 'bob@example.com', 'opened', 'users', %s, 'q=carol@example.com,ana.silva@example.com')",
-        [BOB, ANA],
-    )
-
-    given = exported(two)
-
-    assert [len(given[name]) for name in ("django_admin_log", "fly2any_accesses")] == [1, 1]
-    assert ("carol" in str(given), "bob@" in str(given), BOB in str(given)) == (False, False, False)
-    assert given["fly2any_accesses"][0]["person_id"] == ANA
-
-
-def test_generated_columns_of_the_logs_are_cleared_with_what_they_are_made_of(two):
-    two.execute(
-        "ALTER TABLE fly2any_accesses ADD lowered text GENERATED ALWAYS AS (lower(query)) STORED;"
-        'INSERT INTO fly2any_accesses (at, staff_id, staff_email, action, "table", query)'
-        f" VALUES (now(), '{BOB}', 'bob@example.com', 'opened', 'users', 'q={EMAIL}')"
-    )
-
-    certificate = erased(two)
-
-    assert (certificate["cleared"], certificate["remaining"]) == ({"fly2any_accesses": 1}, [])
-    assert two.execute("SELECT query, lowered FROM fly2any_accesses") == [("q=(erased)", "q=(erased)")]
-
-
-def test_the_commit_is_on_the_disk_before_the_certificate_says_committed(two):
-    two.execute(f"ALTER DATABASE {two.name} SET synchronous_commit = off")
-    seen = []
-
-    class Watched(Stream):
-        def keep(self, certificate):
-            super().keep(certificate)
-            with connection.cursor() as cursor:
-                cursor.execute("SHOW synchronous_commit")
-                seen.append(cursor.fetchone())
-
-    with django(two) as connection:
-        erase(connection, find(connection, EMAIL), Watched(io.StringIO()))
-        with connection.cursor() as cursor:
-            cursor.execute("SHOW synchronous_commit")
-            seen.append(cursor.fetchone())
-
-    assert seen == [("on",), ("off",)]
-
-
-def test_a_commit_that_fails_leaves_no_certificate(two, tmp_path):
-    two.execute(
-        "CREATE TABLE late (at text);"
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;"
-        "CREATE FUNCTION later() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO late VALUES (OLD.id); RETURN NULL; END $$;"
-        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();"
-        "CREATE CONSTRAINT TRIGGER later AFTER DELETE ON users DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION later();"
-    )
-    with django(two) as connection:
-        person = find(connection, EMAIL)
-        with pytest.raises(Error):
-            erase(connection, person, File(tmp_path / "certificate.json"))
-
-    assert list(tmp_path.iterdir()) == []
-    assert two.execute("SELECT count(*) FROM users") == [(2,)]
-
-
-def test_a_connection_that_is_cut_during_the_commit_leaves_a_pending_certificate(two, tmp_path):
-    path = tmp_path / "certificate.json"
-
-    class Cut(File):
-        def keep(self, certificate):
-            super().keep(certificate)
-            two.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'erasing'")
-
-    with django(two) as connection:
-        person = find(connection, EMAIL)
-        with connection.cursor() as cursor:
-            cursor.execute("SET application_name = 'erasing'")
-        with pytest.raises(Refusal, match="To see whether the erasure was committed, run SELECT pg_xact_status"):
-            erase(connection, person, Cut(path))
-
-    assert json.loads(path.read_text())["state"] == "pending"
-    assert two.execute("SELECT count(*) FROM users") == [(2,)]
-
-
-@pytest.mark.parametrize("transaction", [reading, writing])
-def test_no_limit_of_the_role_ends_a_transaction_that_reads_the_whole_database(two, transaction):
-    limit = "SELECT setting FROM pg_settings WHERE name = 'transaction_timeout'"
-    known = two.execute(limit) != []  # From PostgreSQL 17 on.
-    if known:
-        two.execute(f"ALTER DATABASE {two.name} SET transaction_timeout = '1min'")
-    with django(two) as connection, transaction(connection), connection.cursor() as cursor:
-        cursor.execute(limit)
-        assert cursor.fetchall() == ([("0",)] if known else [])
