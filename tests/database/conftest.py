@@ -1,6 +1,11 @@
 import pytest
 
-from tests.conftest import fresh, manage
+from fly2any.database.backup.proof import check
+from fly2any.database.backup.store import Folder
+from fly2any.database.backup.take import take
+from fly2any.database.progress import Progress
+from tests.conftest import django, fresh, manage
+from tests.database.other_roles import PLANTED
 from tests.database.people import ANA, BOB, EMAIL
 from tests.database.sites import KINDS, fill
 
@@ -65,3 +70,32 @@ def two(migrated):
     for identity, email in ((ANA, EMAIL), (BOB, "bob@example.com")):
         migrated.execute('INSERT INTO users (id, email, "updatedAt") VALUES (%s, %s, now())', [identity, email])
     return migrated
+
+
+@pytest.fixture
+def taken(migrated, place):
+    """A function that makes something in a database, takes a backup of it and returns its manifest after `edit`, verified."""
+
+    def make(statement="SELECT 1", edit=lambda manifest: manifest):
+        migrated.execute(statement)
+        with django(migrated) as connection:
+            store = Folder(place)
+            return check(connection, store, edit(take(connection, store, Progress())), Progress())
+
+    return make
+
+
+@pytest.fixture
+def stranger_of():
+    """A function that makes a role that may create in a database's schema public, and nothing else, and returns its name."""
+    made = []
+
+    def make(database):
+        role = f"{database.name}_stranger"
+        made.append((database, role))
+        database.execute(f"CREATE ROLE {role}; {PLANTED.format(role=role)}")
+        return role
+
+    yield make
+    for database, role in made:
+        database.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")

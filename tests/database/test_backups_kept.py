@@ -1,4 +1,4 @@
-"""Backups at their place: in a folder or a bucket, listed, pruned, and what lies there besides."""
+"""Backups at their place: in a folder or a bucket, listed, and what lies there besides."""
 
 import dataclasses
 import json
@@ -9,19 +9,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.conf import settings
-from django.core.management import call_command
 from django.test import override_settings
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fly2any.database.backup import tools
 from fly2any.database.backup.inventory import Kept, Newest, backups, find, read_newest
-from fly2any.database.backup.manifest import Verdict, as_json, judged
+from fly2any.database.backup.manifest import Verdict
 from fly2any.database.backup.render import many
 from fly2any.database.backup.required import require_backup
-from fly2any.database.backup.retention import prune, superfluous
+from fly2any.database.backup.retention import prune
 from fly2any.database.backup.store import store_at
-from fly2any.database.backup.take import take
 from fly2any.database.clock import Clock, read_clock
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
@@ -103,70 +99,6 @@ def backup(taken, state):
 
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
-TIMES = st.integers(0, 800 * 24).map(lambda hours: NOW - timedelta(hours=hours))
-
-
-@given(
-    st.lists(
-        st.tuples(TIMES, st.sampled_from(["good", "good", "bad", "unverified"])), max_size=60, unique_by=lambda pair: pair[0]
-    )
-)
-def test_what_is_pruned_is_never_the_newest_and_leaves_the_last_good_of_each_period(pairs):
-    every = sorted((backup(*pair) for pair in pairs), key=lambda one: one.taken, reverse=True)
-    removed = {one.name for one in superfluous(every)}
-    kept = [one for one in every if one.name not in removed]
-    good = [one for one in every if one.state == "good"]
-
-    assert kept[:1] == every[:1]
-    assert [one for one in kept if one.state == "good"][:1] == good[:1]
-    for period, number in (("%Y-%m-%d", 7), ("%G-%V", 4), ("%Y-%m", 12)):
-        newest_periods = sorted({f"{one.taken:{period}}" for one in good}, reverse=True)[:number]
-        last = {p: max(one.taken for one in good if f"{one.taken:{period}}" == p) for p in newest_periods}
-        assert set(last.values()) <= {one.taken for one in kept}
-    assert len([one for one in kept if one.state != "bad" or good]) <= 2 * (7 + 4 + 12) + 1
-    bad = [one for one in every if one.state == "bad"]
-    assert [one for one in kept if one.state == "bad"] == [one for one in bad if one in every[:1] or not good]
-
-
-def test_pruning_spares_what_is_of_a_database_that_had_the_name_before(migrated, tmp_path, settings):
-    settings.BACKUPS = {**settings.BACKUPS, "keep": (1, 0, 0)}
-    with django(migrated) as connection:
-        now, own = read_clock(connection).now(), read_origin(connection)
-        before = dataclasses.replace(own, oid=own.oid - 1)
-        unknown, of_none = dataclasses.replace(own, oid=0), dataclasses.replace(own, oid=0, cluster="")
-        every = {
-            hours: described(origin, now - timedelta(hours=hours))
-            for hours, origin in enumerate((own, own, before, before, unknown, unknown, of_none, of_none))
-        }
-        keep(tmp_path, *every.values())
-
-        removed = prune(store_at(str(tmp_path)), connection, Progress())
-
-    assert own.oid == migrated.execute("SELECT oid::int FROM pg_database WHERE datname = current_database()")[0][0]
-    assert removed == [every[1], every[5]]
-
-
-def test_a_copy_of_the_server_neither_prunes_nor_replaces_what_was_taken_of_it(migrated, tmp_path, settings):
-    settings.BACKUPS = {**settings.BACKUPS, "keep": (1, 0, 0)}
-    told, store = Told(), store_at(str(tmp_path))
-    with django(migrated) as connection:
-        connection.ensure_connection()
-        connection.settings_dict = {**connection.settings_dict, "EMBEDDED": None}
-        now, own = read_clock(connection).now(), read_origin(connection)
-        copy = dataclasses.replace(own, place="copy:5432")
-        theirs, ours, old = (
-            described(origin, now - timedelta(minutes=minutes)) for minutes, origin in enumerate((copy, own, copy))
-        )
-        keep(tmp_path, theirs, ours, old)
-
-        removed = prune(store, connection, Progress())
-        latest = find(store, "latest", of=own, good=True, others=False, now=now, progress=told)
-
-    assert (own.place, removed, latest) == (f"{migrated.host}:{migrated.port or 5432}", [], ours)
-    assert told.sentences == [
-        f"{theirs.name} is newer, and is not `latest`: it was taken of the server at copy:5432, which may be a copy of this one."
-        " If it is this one by another name, name the backup."
-    ]
 
 
 def test_a_good_backup_whose_file_is_cut_short_is_none(migrated, tmp_path, settings):
@@ -228,21 +160,6 @@ def test_a_folder_of_the_path_that_cannot_be_looked_into_is_passed_over(monkeypa
     assert tools.choose(15, tls=False) == usable
 
 
-def test_nothing_is_pruned_for_a_good_backup_whose_file_changed(migrated, tmp_path, settings):
-    settings.BACKUPS = {**settings.BACKUPS, "keep": (1, 0, 0)}
-    with django(migrated) as connection:
-        now, own, store = read_clock(connection).now(), read_origin(connection), store_at(str(tmp_path))
-        newest, older = (described(own, now - timedelta(hours=hours)) for hours in (1, 2))
-        keep(tmp_path, newest, older)
-        (tmp_path / newest.file).write_text("y")
-
-        with pytest.raises(Refusal, match=r"^Nothing was removed, as the newest good backup cannot be used: .* it is damaged"):
-            prune(store, connection, Progress())
-        assert prune(store, connection, Progress(), proven=older.name) == []
-
-    assert backups(store).manifests == (newest, older)
-
-
 def test_a_reset_wants_a_backup_of_this_database_and_not_of_one_that_had_the_name_before(migrated, tmp_path, settings):
     settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path), "expected": True}
     with django(migrated) as connection:
@@ -252,39 +169,6 @@ def test_a_reset_wants_a_backup_of_this_database_and_not_of_one_that_had_the_nam
             require_backup(connection)
         keep(tmp_path, described(own, now))
         require_backup(connection)
-
-
-@pytest.mark.slow
-def test_pruning_removes_manifest_and_dump_together(filled, place):
-    for _ in range(2):
-        run(filled, "dbbackup", "--verify", place=place)
-        time.sleep(1.1)
-
-    pruned = run(filled, "dbbackup", "--list", "--prune", place=place)
-
-    assert (pruned.returncode, len(os.listdir(place))) == (0, 2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("outcome", "code"), [("bad", 4), ("unverified", 2), ("good", 0)])
-def test_a_run_that_proves_no_backup_prunes_nothing(filled, tmp_path, monkeypatch, capsys, outcome, code):
-    told = {**settings.BACKUPS, "location": str(tmp_path), "keep": (1, 0, 0)}
-    verdict = Verdict(datetime.now(UTC), "18.6", "" if outcome == "good" else "a reason", outcome)
-    monkeypatch.setattr(
-        "fly2any.database.management.commands.dbbackup.judge",
-        lambda connection, store, manifest, progress: judged(manifest, verdict),
-    )
-    with override_settings(BACKUPS=told), django(filled) as connection:
-        store = store_at(str(tmp_path))
-        for _ in range(2):
-            manifest = take(connection, store, Progress())
-            store.write(f"{manifest.name}.json", as_json(judged(manifest, Verdict(NOW, "18.6", "", "good"))).encode())
-        with pytest.raises(SystemExit) as ended:
-            call_command("dbbackup", database=connection.alias, verify=True, prune=True)
-
-    assert (ended.value.code, len(backups(store).manifests)) == (code, 2 if outcome == "good" else 3)
-    nothing = "Pruned    nothing, as this backup is not verified as good\n"
-    assert (nothing in capsys.readouterr().out) == (outcome != "good")
 
 
 def test_a_good_backup_is_shown_beside_what_is_wrong_with_others():
@@ -304,52 +188,6 @@ def test_a_backup_that_could_not_be_verified_is_a_finding():
         found = [(one.code, one.where, one.message) for one in place.findings(NOW)]
 
     assert found == [("backup.unverified", newest.name, "The newest backup could not be verified: the disk is full.")]
-
-
-@pytest.mark.slow
-def test_another_databases_backups_are_neither_pruned_nor_restored_by_latest(filled, migrated, place):
-    run(filled, "dbbackup", "--verify", place=place)
-    pruned = run(migrated, "dbbackup", "--verify", "--prune", "--format", "json", place=place)
-    run(migrated, "dbbackup", "--verify", place=place)
-
-    latest = run(filled, "dbrestore", "latest", place=place)
-
-    assert json.loads(pruned.stdout)["pruned"] == []
-    assert f"Backup    {filled.name}-" in latest.stdout
-    assert f"of {filled.name} on PostgreSQL" in latest.stdout
-
-
-@pytest.mark.slow
-def test_another_servers_backups_of_the_same_name_are_neither_pruned_nor_counted_nor_restored_by_latest(filled, place):
-    run(filled, "dbbackup", "--verify", place=place)
-    theirs = the_one(place)
-    own = change(place, cluster="7000000000000000001")["cluster"]
-
-    alone = run(filled, "dbrestore", "latest", "--yes", place=place)
-    checked = run(filled, "dbbackup", "--check", "latest", place=place)
-    status = run(filled, "dbstatus", place=place)
-    named = run(filled, "dbrestore", theirs, place=place)
-    for _ in range(2):
-        time.sleep(1.1)
-        run(filled, "dbbackup", "--verify", place=place)
-    pruned = run(filled, "dbbackup", "--list", "--prune", "--format", "json", place=place)
-    latest = run(filled, "dbrestore", "latest", place=place)
-
-    assert own == filled.execute("SELECT system_identifier::text FROM pg_control_system()")[0][0]
-    assert (alone.returncode, alone.stderr) == (
-        2,
-        f"{place} has no backup of {filled.name} on this server that was proven good: run `manage.py dbbackup --verify`,"
-        f" or name one: the newest of another server's {filled.name} is {theirs}.\n",
-    )
-    assert (checked.returncode, theirs in checked.stdout) == (0, True)
-    assert re.findall(r"WARNING (backup\.\w+)", status.stdout) == ["backup.none"]
-    assert (named.returncode, f"Origin    it is not of {filled.name} on this server, but of another.\n" in named.stdout) == (
-        0,
-        True,
-    )
-    assert [len(json.loads(pruned.stdout)[key]) for key in ("backups", "pruned")] == [3, 1]
-    assert os.path.exists(f"{place}/{theirs}.dump")
-    assert ("Origin" in latest.stdout, theirs in latest.stdout) == (False, False)
 
 
 @pytest.mark.slow
@@ -453,9 +291,3 @@ def test_a_manifest_edited_by_hand_is_damaged(filled, place, facts):
     assert [answer.returncode for answer in answers] == [2, 4, 0]
     assert ["Traceback" in answer.stderr for answer in answers] == [False] * 3
     assert "is no manifest of a backup, or is damaged" in answers[0].stderr
-
-
-def test_pruning_goes_with_a_verdict(filled, place):
-    refused = run(filled, "dbbackup", "--prune", place=place)
-
-    assert (refused.returncode, "add --verify" in refused.stderr, os.path.exists(place)) == (2, True, False)

@@ -1,0 +1,180 @@
+"""Restoring where there is an empty database, or tools that are newer than the server."""
+
+import dataclasses
+
+import pytest
+
+from fly2any.database.backup import tools
+from fly2any.database.backup.proof import check
+from fly2any.database.backup.restore import restore_into
+from fly2any.database.backup.store import store_at
+from fly2any.database.backup.take import take
+from fly2any.database.errors import Refusal
+from fly2any.database.progress import Progress
+from tests.conftest import django
+from tests.database.taken import change, databases, rows, run
+
+
+@pytest.mark.slow
+def test_an_empty_database_is_replaced_without_yes_and_kept_like_any_other(filled, place):
+    run(filled, "dbbackup", "--verify", place=place)
+    held = rows(filled)
+    filled.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
+    restored = run(filled, "dbrestore", "latest", place=place)
+
+    assert (restored.returncode, f"Restored  {filled.name}, compared" in restored.stdout) == (0, True)
+    [old] = databases(filled) - {filled.name}
+    assert (rows(filled), old.startswith(f"{filled.name}_before_")) == (held, True)
+    filled.execute(f'DROP DATABASE "{old}"')
+
+
+@pytest.mark.slow
+def test_a_restore_that_fails_leaves_an_empty_database_empty(filled, place):
+    run(filled, "dbbackup", "--verify", place=place)
+    change(place, tables={"public.users": {"rows": 1, "hash": "1"}})
+    filled.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
+    restored = run(filled, "dbrestore", "latest", place=place)
+
+    assert (restored.returncode, "Nothing was replaced" in restored.stderr) == (2, True)
+    assert (rows(filled), databases(filled)) == ({}, {filled.name})
+
+
+@pytest.fixture
+def empty(migrated):
+    """An empty database beside that of a test, as an administrator makes it."""
+    name = f"{migrated.name}_empty"
+    migrated.execute(f"CREATE DATABASE {name}")
+    migrated.execute(f"ALTER DATABASE {name} SET statement_timeout = '77s'")
+    yield dataclasses.replace(migrated, name=name)
+    for name in databases(migrated) - {migrated.name}:
+        migrated.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.mark.slow
+def test_an_empty_database_that_is_there_is_replaced_by_what_was_restored_beside_it(migrated, empty, place):
+    migrated.execute(f"""COMMENT ON DATABASE {empty.name} IS 'fly2any: {{"purpose": "into"}}'""")
+    with django(migrated) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        kept = restore_into(connection, empty.name, store, manifest, Progress())
+        with pytest.raises(Refusal, match=rf"^The database {empty.name} is not empty: name another"):
+            restore_into(connection, empty.name, store, manifest, Progress())
+
+    assert (rows(empty), rows(dataclasses.replace(empty, name=kept.name)), kept.filled) == (rows(migrated), {}, False)
+    assert empty.execute("SHOW statement_timeout") == [("77s",)]
+    about = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
+    assert empty.execute(about) == [(None,)]
+    assert databases(migrated) == {migrated.name, empty.name, kept.name}
+
+
+@pytest.mark.slow
+def test_a_database_that_only_reads_by_default_is_restored_and_stays_so(migrated, empty, place):
+    whole = dataclasses.replace(migrated, name="postgres")
+    with django(migrated) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        connection.close()
+        try:
+            for name in (migrated.name, empty.name):
+                whole.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+            restore_into(connection, empty.name, store, manifest, Progress())
+        finally:
+            whole.execute(f"ALTER DATABASE {migrated.name} RESET default_transaction_read_only")
+
+    assert empty.execute("SHOW default_transaction_read_only") == [("on",)]
+    assert rows(empty) == rows(migrated)
+
+
+class Meanwhile(Progress):
+    """Has another client create a table in a database as soon as something is restored."""
+
+    def __init__(self, database):
+        self.database = database
+
+    def show(self, what, percent):
+        if what.startswith("restoring"):
+            self.database.execute("CREATE TABLE IF NOT EXISTS orders AS SELECT 1 AS id")
+
+
+@pytest.mark.slow
+def test_an_empty_database_that_is_used_during_the_restore_is_not_replaced(migrated, empty, place):
+    with django(migrated) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        with pytest.raises(Refusal, match=rf"^{empty.name} is no longer empty: tables were created in it during the restore"):
+            restore_into(connection, empty.name, store, manifest, Meanwhile(empty))
+
+    assert (rows(empty), databases(migrated)) == ({"orders": [("(1)",)]}, {migrated.name, empty.name})
+
+
+@pytest.fixture
+def newest_tools(monkeypatch):
+    """Only the embedded server's tools, which are newer than the server of POSTGRES_URL."""
+    monkeypatch.setattr(tools, "package_folders", list)
+    monkeypatch.setattr("os.get_exec_path", list)
+
+
+def has_internal_options(database):
+    """Return whether the server's release writes an option that the embedded server's pg_dump does not know."""
+    [(found,)] = database.execute("SELECT EXISTS (SELECT FROM pg_attribute WHERE attoptions::text LIKE '%pg_attver=%')")
+    return found
+
+
+@pytest.mark.slow
+def test_the_embedded_servers_tools_back_up_and_restore_an_older_server_or_say_what_they_do_not_know(
+    filled, place, newest_tools
+):
+    held, into = rows(filled), f"{filled.name}_into"
+    with django(filled) as connection:
+        store = store_at(place)
+        if has_internal_options(filled):
+            with pytest.raises(
+                Refusal, match=r"^pg_dump 18\.\d+ does not know an internal option of PostgreSQL .* \(pg_attver\)"
+            ):
+                take(connection, store, Progress())
+            assert list(store.names()) == []
+            return
+        try:
+            manifest = check(connection, store, take(connection, store, Progress()), Progress())
+            restore_into(connection, into, store, manifest, Progress())
+
+            assert manifest.tool.startswith("18.")
+            assert (manifest.state, manifest.verdict.reason) == ("good", "")
+            assert rows(dataclasses.replace(filled, name=into)) == held
+        finally:
+            filled.execute(f"DROP DATABASE IF EXISTS {into}")
+
+
+@pytest.mark.slow
+def test_the_embedded_servers_tools_restore_nothing_where_a_statement_fails_on_an_older_server(migrated, empty, place, request):
+    migrated.execute(
+        "CREATE FUNCTION picky(int) RETURNS bool LANGUAGE plpgsql AS $f$ BEGIN"
+        f" IF current_database() <> '{migrated.name}' THEN RAISE E'no\nCommand was: SET transaction_timeout = 0;'; END IF;"
+        " RETURN true; END $f$; CREATE TABLE picked (id int CHECK (picky(id))); INSERT INTO picked VALUES (1)"
+    )
+    with django(migrated) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        request.getfixturevalue("newest_tools")
+        with pytest.raises(Refusal, match=r'^pg_restore ended with -?\d+: COPY failed for table "picked": ERROR:  no'):
+            restore_into(connection, empty.name, store, manifest, Progress())
+
+    assert (rows(empty), databases(migrated)) == ({}, {migrated.name, empty.name})
+
+
+@pytest.mark.slow
+def test_where_a_restore_fails_half_way_an_empty_database_that_is_there_stays_empty(migrated, empty, place):
+    migrated.execute(
+        "CREATE FUNCTION picky(int) RETURNS bool LANGUAGE plpgsql AS $f$"
+        f" BEGIN RETURN current_database() = '{migrated.name}'; END $f$;"
+        " CREATE TABLE picked (id int CHECK (picky(id))); INSERT INTO picked VALUES (1)"
+    )
+    with django(migrated) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        with pytest.raises(Refusal, match='violates check constraint "picked_id_check"'):
+            restore_into(connection, empty.name, store, manifest, Progress())
+
+    assert (rows(empty), databases(migrated)) == ({}, {migrated.name, empty.name})

@@ -1,0 +1,168 @@
+"""Restoring and roles: who owns what afterwards, whose code runs, and whose settings are copied."""
+
+import dataclasses
+
+import pytest
+
+from fly2any.database.backup.properties import copy_grants, copy_properties, create, literals
+from fly2any.database.backup.restore import beside, restore_into, want_name
+from fly2any.database.backup.store import store_at
+from fly2any.database.backup.take import take
+from fly2any.database.errors import Refusal
+from fly2any.database.progress import Progress
+from tests.conftest import django, manage
+from tests.database.taken import Told, databases, rows, run
+
+
+@pytest.mark.slow
+def test_a_restore_gives_everything_back_to_its_owner_or_says_whom_it_misses(filled, place):
+    role = f"{filled.name}_owner"
+    filled.execute(f"CREATE ROLE {role} LOGIN; CREATE ROLE {role}_reads; ALTER TABLE notifications OWNER TO {role}")
+    filled.execute(f"GRANT SELECT (email) ON users TO {role}_reads; ALTER TABLE users ENABLE ROW LEVEL SECURITY")
+    filled.execute(f"CREATE POLICY p ON users TO {role}_reads USING (true)")
+    try:
+        assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+        shown = run(filled, "dbrestore", "latest", place=place)  # It promises only what --yes does.
+        assert (shown.returncode, shown.stderr.startswith(f"Code of {role} in ")) == (2, True)
+        assert run(filled, "dbrestore", "latest", "--yes", "--trust", role, place=place).returncode == 0
+        owners = "SELECT tableowner FROM pg_tables WHERE tablename IN ('notifications', 'users') ORDER BY tablename"
+        assert filled.execute(owners) == [(role,), ("postgres",)]
+        assert filled.execute(f"SELECT has_column_privilege('{role}_reads', 'users', 'email', 'SELECT')") == [(True,)]
+        for name in databases(filled) - {filled.name}:
+            filled.execute(f'DROP DATABASE "{name}"')
+
+        filled.execute(f"DROP POLICY IF EXISTS p ON users; DROP OWNED BY {role}_reads; DROP ROLE {role}_reads")
+        refused = run(filled, "dbrestore", "latest", "--yes", place=place)
+        assert (refused.returncode, refused.stderr) == (
+            2,
+            f'The backup names roles that this server has not: run CREATE ROLE "{role}_reads" NOLOGIN; and the command again.\n',
+        )
+    finally:
+        filled.execute(f"REASSIGN OWNED BY {role} TO postgres; DROP ROLE {role}; DROP ROLE IF EXISTS {role}_reads")
+
+
+@pytest.mark.slow
+def test_an_owner_who_is_no_superuser_backs_up_and_restores(filled, place):
+    """Also what belongs to another role of which it is a member, as the role that migrates is made by dbroles."""
+    role, other = f"{filled.name}_owner", f"{filled.name}_migrate"
+    filled.execute(f"CREATE ROLE {role} LOGIN CREATEDB; ALTER DATABASE {filled.name} OWNER TO {role}")
+    filled.execute(f"CREATE ROLE {other}; GRANT {other} TO {role}; GRANT CREATE ON SCHEMA public TO {other}")
+    tables = [name for (name,) in filled.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    filled.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for name in tables))
+    filled.execute(f"ALTER TABLE users OWNER TO {other}")
+    url = filled.url.replace("//postgres", f"//{role}")
+    held = rows(filled)
+    try:
+        taken = manage("dbbackup", "--verify", url=url, BACKUP_LOCATION=place)
+        filled.execute("DELETE FROM users")
+        restored = manage("dbrestore", "latest", "--yes", url=url, BACKUP_LOCATION=place)
+
+        assert [(answer.returncode, answer.stderr) for answer in (taken, restored)] == [(0, ""), (0, "")]
+        assert rows(filled) == held
+        owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public' ORDER BY tableowner"
+        assert filled.execute(owners) == [(other,), (role,)]
+        assert filled.execute(f"SELECT has_schema_privilege('{other}', 'public', 'CREATE')") == [(True,)]
+        for name in databases(filled) - {filled.name}:
+            filled.execute(f'DROP DATABASE "{name}"')
+    finally:
+        filled.execute(
+            f"REASSIGN OWNED BY {role}, {other} TO postgres; ALTER DATABASE {filled.name} OWNER TO postgres;"
+            f"DROP OWNED BY {other}; DROP ROLE {role}, {other}"
+        )
+
+
+def test_code_of_others_runs_as_the_role_that_restores_only_where_that_trusts_them(migrated, place):
+    role, name = f"{migrated.name}_mallory", f"{migrated.name}_copy"
+    migrated.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA mal AUTHORIZATION {role}; CREATE ROLE {role}_trusted")
+    migrated.execute(f"REVOKE CONNECT ON DATABASE {migrated.name} FROM PUBLIC; ALTER TABLE users OWNER TO {role}_trusted")
+    datacl = "SELECT ARRAY(SELECT a::text FROM unnest(datacl) AS a ORDER BY 1) FROM pg_database WHERE datname = %s"
+    try:
+        migrated.execute(
+            "CREATE FUNCTION mal.is_fine(int) RETURNS bool LANGUAGE sql AS 'SELECT true';"
+            f" CREATE TABLE mal.checked (a int CHECK (mal.is_fine(a))); INSERT INTO mal.checked VALUES (1);"
+            f" ALTER FUNCTION mal.is_fine(int) OWNER TO {role}"
+        )
+        with django(migrated) as connection:
+            store = store_at(place)
+            manifest = take(connection, store, Progress())
+            with pytest.raises(Refusal, match=rf"^Code of {role} in .* would run as this role .* add --trust {role}\.$"):
+                restore_into(connection, name, store, manifest, Progress())
+            assert name not in databases(migrated)
+
+            restore_into(connection, name, store, manifest, Progress(), trust=[role])
+            with pytest.raises(Refusal, match="is the database in use: leave --into out"):
+                want_name(connection, migrated.name)
+
+        assert migrated.execute(datacl, [name]) == migrated.execute(datacl, [migrated.name])
+    finally:
+        migrated.execute(f"DROP DATABASE IF EXISTS {name}")
+        migrated.execute(
+            f"REASSIGN OWNED BY {role}_trusted TO postgres; DROP OWNED BY {role} CASCADE; DROP ROLE {role}, {role}_trusted"
+        )
+
+
+def test_a_database_that_is_being_restored_lets_no_other_role_in(migrated):
+    name = f"{migrated.name}_copy"
+    try:
+        with django(migrated) as connection:
+            create(connection, name)
+            public = f"SELECT has_database_privilege('pg_monitor', '{name}', 'CONNECT')"
+            closed = migrated.execute(public)
+            copy_grants(connection, name)
+        assert (closed, migrated.execute(public)) == ([(False,)], [(True,)])
+    finally:
+        migrated.execute(f"DROP DATABASE IF EXISTS {name}")
+
+
+def test_settings_are_copied_as_values_and_run_no_sql_of_the_role_that_made_them(migrated):
+    role, new = f"{migrated.name}_mallory", f"{migrated.name}_new"
+    migrated.execute(f"CREATE ROLE {role} LOGIN")
+    migrated.execute(f"CREATE DATABASE {new} TEMPLATE template0")
+    theirs = dataclasses.replace(migrated, user=role)
+    hostile = f"x;ALTER/**/ROLE/**/{role}/**/SUPERUSER"
+    kept = f"""SELECT s.setconfig FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = s.setdatabase
+               WHERE d.datname = '{new}' ORDER BY s.setrole"""
+    try:
+        theirs.execute(
+            f"SELECT set_config('search_path', '{hostile}', false), set_config('local_preload_libraries', '\"; {hostile}', false);"
+            f"ALTER ROLE {role} IN DATABASE {migrated.name} SET search_path FROM CURRENT;"
+            f"ALTER ROLE {role} IN DATABASE {migrated.name} SET local_preload_libraries FROM CURRENT"
+        )
+        migrated.execute(
+            f"""ALTER DATABASE {migrated.name} SET search_path = "$user", public, "a "", b";
+                ALTER DATABASE {migrated.name} SET DateStyle = 'ISO, DMY'; ALTER DATABASE {migrated.name} SET "my.own" = 'it''s; \\ so'"""
+        )
+        told = Told()
+        with django(migrated) as connection, beside(connection, "postgres") as elsewhere:
+            copy_properties(connection, elsewhere, new, told)
+
+        assert migrated.execute(f"SELECT rolsuper FROM pg_roles WHERE rolname = '{role}'") == [(False,)]
+        assert migrated.execute(kept) == [
+            (['search_path="$user", public, "a "", b"', "DateStyle=ISO, DMY", "my.own=it's; \\ so"],),
+            ([f'search_path="{hostile.lower()}"'],),
+        ]
+        assert told.sentences == [
+            f"The setting local_preload_libraries of the role {role} is not a valid list and was not copied: ALTER … SET it again."
+        ]
+    finally:
+        migrated.execute(f"DROP DATABASE {new}")
+        migrated.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("public", "'public'"),
+        ('"$user", Public', "'$user', 'public'"),
+        ('""', "''"),
+        ("", "''"),
+        ("a b", None),
+        ("a,", None),
+        ('"a', None),
+        ("x;DROP/**/ROLE/**/r", "'x;drop/**/role/**/r'"),
+    ],
+)
+def test_a_list_is_read_as_postgresql_reads_it(value, expected):
+    shown = literals("search_path", value)
+
+    assert (shown and shown.as_string(None)) == expected
