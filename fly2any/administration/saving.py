@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -21,6 +23,7 @@ from .list_actions import counted
 from .refusals import in_one_sentence, is_refusal, refusal, with_refusal
 
 NUL = "A NUL character was removed from this form: PostgreSQL stores none in a text. Check what you entered, then save again."
+WRITTEN = re.compile(r'(?:INSERT INTO|UPDATE|DELETE FROM) "((?:[^"]|"")+)"')  # As Django writes them.
 LOCK = 5_000  # Milliseconds that a page which writes waits for a lock: a page that waits holds locks too.
 
 
@@ -36,7 +39,10 @@ def _for_a_form(request: HttpRequest, rows: models.QuerySet) -> models.QuerySet:
 
 @contextmanager
 def _checked(request: HttpRequest) -> Iterator[None]:
-    """Undo what is inside, and its messages, where it is refused, by the database at the latest by a deferred constraint at the end."""
+    """Undo what is inside, and its messages, where it is refused, by the database at the latest by a deferred constraint at the end.
+
+    Raises Refusal where it would run code of another role: of a trigger, for example, of a table that it writes to.
+    """
     if request.method != "POST":
         yield
         return
@@ -46,11 +52,26 @@ def _checked(request: HttpRequest) -> Iterator[None]:
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {LOCK}")
-            yield
+            with connection.execute_wrapper(_refusing_strangers()):
+                yield
             connection.check_constraints()
     except (DatabaseError, Refusal):
         del queue[before:]  # It says that it was done.
         raise
+
+
+def _refusing_strangers() -> Callable[..., Any]:
+    """Return a wrapper that asks, before the first write to a table, whose code it would run."""
+    asked: set[str] = set()
+
+    def ask(execute, statement, parameters, many, context):
+        written = WRITTEN.match(statement) if isinstance(statement, str) else None
+        if written and (table := written[1].replace('""', '"')) not in asked:
+            asked.add(table)
+            refuse_strangers(connection, [table])
+        return execute(statement, parameters, many, context)
+
+    return ask
 
 
 def _refuse_nul(request: HttpRequest) -> None:
@@ -124,6 +145,10 @@ class SavedForms:
             if request.method != "POST" or not is_refusal(error):
                 raise
             request.refused = refusal(error, self.model)  # type: ignore[attr-defined]
+        except Refusal as error:
+            if request.method != "POST":
+                raise
+            request.refused = ValidationError(str(error))
         return view(request, object_id, form_url, extra_context)
 
     def delete_view(self, request, object_id, extra_context=None):

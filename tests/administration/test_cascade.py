@@ -1,5 +1,7 @@
 """The page of a deletion names what the database deletes and changes with a row, in whatever table it is."""
 
+from html import unescape
+
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import connection
@@ -10,6 +12,7 @@ from fly2any.administration import cascade
 from tests.administration.conftest import address
 
 pytestmark = pytest.mark.django_db
+INLINES = {"preferences-TOTAL_FORMS": "0", "preferences-INITIAL_FORMS": "0"}
 SITE = """
     CREATE SCHEMA site;
     CREATE TABLE site.bookings (
@@ -136,6 +139,29 @@ def test_a_deletion_runs_no_trigger_of_another_role(staff, superset, table):
         assert " runs code of the role t_mallory with the privileges of the role that writes to users. " in message.message
     assert staff.get(address(User, "delete", "ana")).status_code == 200
     assert (User.objects.filter(pk="ana").exists(), LogEntry.objects.count()) == (True, 0)
+
+
+@pytest.mark.parametrize("table", ["users", "django_admin_log"])
+def test_nothing_that_is_saved_runs_a_trigger_of_another_role(staff, table):
+    ana = User.objects.create(pk="ana", email="ana@example.com")
+    sql(f"CREATE ROLE t_mallory; CREATE SCHEMA mal AUTHORIZATION t_mallory; GRANT TRIGGER ON {table} TO t_mallory")
+    sql("SET LOCAL ROLE t_mallory")
+    sql(
+        "CREATE FUNCTION mal.ran() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'ran as %', current_user; END $$"
+    )
+    sql(f"CREATE TRIGGER zz BEFORE INSERT OR UPDATE ON {table} EXECUTE FUNCTION mal.ran()")
+    sql("RESET ROLE")
+
+    changed = staff.post(
+        address(User, "change", "ana"), {"email": "ana@example.com", "name": "Ana", "is_active": "on", **INLINES}
+    )
+    added = staff.post(address(User, "add"), {"email": "new@example.com", "usable_password": "false", **INLINES})
+    acted = staff.post(address(User, "overview", "ana") + "deactivate/", follow=True)
+
+    sentence = f"Nothing was changed. Trigger zz of {table} runs code of the role t_mallory with the privileges of the role"
+    assert [sentence in unescape(answer.content.decode()) for answer in (changed, added, acted)] == [True] * 3
+    ana.refresh_from_db()
+    assert (ana.name, ana.is_active, User.objects.filter(email="new@example.com").exists()) == (None, True, False)
 
 
 def test_a_deletion_that_takes_all_along_is_a_success(staff, superset):
