@@ -6,7 +6,7 @@ from django_otp.plugins.otp_static.admin import StaticDevice
 from django_otp.plugins.otp_totp.admin import TOTPDevice
 from django_otp_webauthn.models import WebAuthnCredential
 
-from .models import Access
+from .models import Access, Note
 from .options import ModelAdmin, ReadOnlyModelAdmin, link_to
 from .search import Key, Related
 
@@ -30,6 +30,24 @@ class AccessAdmin(ReadOnlyModelAdmin):
     search = (Key("person_id"), Key("staff_id"))
     search_help_text = "The id of a person, or of one of the staff."
     ordering = ["-at"]
+
+    def has_delete_permission(self, request, obj=None):
+        return False
+
+
+@admin.register(Note)
+class NoteAdmin(ReadOnlyModelAdmin):
+    """Notes are added on the overview of the person."""
+
+    person_link = link_to("person")
+    list_display = ["at", "person_link", "staff_id", "text"]
+    list_filter = ["at"]
+    list_select_related = ["person"]
+    search = (Related("person", "email", is_address=True), Key("person"), Key("id"))
+    search_help_text = "The e-mail address or id of a person, or the id of a note."
+    ordering = ["-at"]
+    long_texts = ("text",)
+    in_overviews = False
 
     def has_delete_permission(self, request, obj=None):
         return False

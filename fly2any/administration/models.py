@@ -1,6 +1,8 @@
+from django.conf import settings
 from django.db import models
 
 from fly2any.database.facts import OnErasure
+from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
 from fly2any.postgres.indexes import Index
 
@@ -49,3 +51,32 @@ class Access(models.Model):
 
     def __str__(self):
         return f"{self.staff_email} {self.action} {self.table} {self.row_id or ''}".rstrip()
+
+
+class Note(models.Model):
+    """What a member of the staff wrote down about a person. Only ever added to; it goes with the person."""
+
+    at = models.DateTimeField(db_default=CurrentTimestamp(), editable=False)
+    person = models.ForeignKey(settings.AUTH_USER_MODEL, DB_CASCADE, db_index=False, related_name="staff_notes")
+    # No foreign key: the note stays when its author is deleted.
+    staff_id = models.TextField("staff")
+    text = models.TextField()
+
+    person_field = "person"
+    fields_of_staff = ("staff_id",)
+    ids_kept = ("staff_id",)
+    append_only = True
+
+    class Meta:
+        db_table = "fly2any_notes"
+        verbose_name = "staff note"
+        default_permissions = ("view", "add")
+        indexes = [
+            # The overview of a person, newest first, and deleting a person.
+            Index(fields=["person", "at"], name="fly2any_notes_person_at_idx"),
+            # The admin's list, newest first.
+            Index(fields=["at"], name="fly2any_notes_at_idx"),
+        ]
+
+    def __str__(self):
+        return f"Note of {self.at:%Y-%m-%d %H:%M} UTC"

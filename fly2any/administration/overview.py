@@ -92,6 +92,7 @@ def relations(admin: Any, request, row: models.Model) -> list[Relation]:
         other = admin.admin_site._registry.get(relation.related_model)
         if (
             not other
+            or not other.in_overviews
             or not isinstance(relation, models.ManyToOneRel)
             or (other.of_staff and not getattr(row, "is_staff", True))
         ):

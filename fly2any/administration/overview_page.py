@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib.admin.utils import label_for_field, unquote
@@ -26,6 +27,7 @@ class OverviewMixin(ColumnsMixin):
     overview: tuple[str, ...] = ()
     in_panels: tuple[str, ...] = ()  # The columns of its panel on the overview of another row; else the first of its list.
     of_staff = False  # Whether only staff have such rows.
+    in_overviews = True  # Whether its rows are a panel and on the timeline of another row's overview.
 
     def get_urls(self):
         name = f"{self.opts.app_label}_{self.opts.model_name}_overview"
@@ -67,6 +69,7 @@ class OverviewMixin(ColumnsMixin):
             "before": before,
             "actions": self.overview_actions(request, row),
             "change_url": page_of_row(row),
+            **self.beside_overview(request, row),
         }
         return TemplateResponse(request, "admin/overview.html", context)
 
@@ -79,6 +82,10 @@ class OverviewMixin(ColumnsMixin):
                 raise
             raise BadParameter("The address names no place on this timeline.") from None
         return ([], events, "") if before else ([*panels(request, row, related)], events, activity(row, related))
+
+    def beside_overview(self, request, row) -> dict[str, Any]:
+        """Return what else the page shows, for its template."""
+        return {}
 
     def panel_columns(self, request):
         """Return the columns of its rows on the overview of another one."""

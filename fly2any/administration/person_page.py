@@ -7,6 +7,7 @@ import json
 from django.contrib import admin, messages
 from django.contrib.admin.models import DELETION, LogEntry
 from django.contrib.admin.utils import unquote
+from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.db import connection
@@ -14,7 +15,7 @@ from django.http import Http404, HttpResponse, HttpResponseRedirect, StreamingHt
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from fly2any.database.errors import Refusal
 from fly2any.database.person import Certificate, Person, erase, export, find, plan
@@ -22,11 +23,22 @@ from fly2any.database.person.own import ERASED
 
 from .accesses import note, record
 from .deadlines import unhurried
+from .differences import apart
+from .edits import require_row
 from .export import spooled
-from .models import Access
+from .models import Access, Note
 from .overview import page_of_row
 
+MOST_NOTES = 20  # On an overview.
+LONGEST_NOTE = 10_000  # Characters.
 EXPORT, ERASE = "administration.export_person", "administration.erase_person"
+
+
+def read_notes(person_id: str) -> tuple[list[Note], dict[str, str]]:
+    """Return the newest MOST_NOTES notes about a person, and the e-mail addresses of who wrote them by id."""
+    notes = list(Note.objects.filter(person=person_id).order_by("-at", "-pk")[:MOST_NOTES])
+    staff = get_user_model()._default_manager.filter(pk__in={note.staff_id for note in notes})
+    return notes, dict(staff.values_list("pk", "email"))
 
 
 class LogKeeper:
@@ -54,6 +66,7 @@ class PersonMixin(admin.ModelAdmin):
         place = f"{self.opts.app_label}_{self.opts.model_name}"
         wrap = self.admin_site.unhurried_view  # type: ignore[attr-defined]
         return [
+            path("<path:object_id>/overview/note/", self.admin_site.admin_view(self.note_view), name=f"{place}_note"),
             path("<path:object_id>/overview/give-out/", wrap(self.give_out_view), name=f"{place}_give_out"),
             path("<path:object_id>/overview/erase/", wrap(self.erase_view), name=f"{place}_erase"),
             path("erased/<int:number>/", self.admin_site.admin_view(self.erased_view), name=f"{place}_erased"),
@@ -66,6 +79,41 @@ class PersonMixin(admin.ModelAdmin):
             return []
         known = [(EXPORT, "Export everything", "give-out/"), (ERASE, "Erase", "erase/")]
         return [(label, url) for permission, label, url in known if self._may(request, permission, row)]
+
+    def beside_overview(self, request, row):
+        """Return the newest notes of the staff about a person, for who may see them."""
+        may_add, may_see = (request.user.has_perm(f"administration.{one}_note") for one in ("add", "view"))
+        if not (may_see or may_add):
+            return {}
+        found, failed = apart(lambda: [read_notes(row.pk)], read_notes, [row.pk]) if may_see else ([], [])
+        notes, authors = found[0] if found else ([], {})
+        shown = [(note.at, authors.get(note.staff_id, note.staff_id), note.text) for note in notes]
+        return {
+            "notes": shown,
+            "notes_broken": failed,
+            "may_add_note": may_add,
+            "has_notes": True,
+            "longest_note": LONGEST_NOTE,
+        }
+
+    @method_decorator(require_POST)
+    def note_view(self, request, object_id):
+        """Add a note about a person."""
+        return self.or_message(request, self._note, object_id)  # type: ignore[attr-defined]
+
+    def _note(self, request, object_id):
+        row = self.get_queryset(request).filter(pk=unquote(object_id)).first()
+        if row is None:
+            raise Http404
+        if not self._may(request, "administration.add_note", row):
+            raise PermissionDenied
+        text = request.POST.get("text", "").replace("\0", "").strip()
+        if not text or len(text) > LONGEST_NOTE:
+            messages.error(request, f"A note has 1 to {LONGEST_NOTE:,} characters: nothing was added.")
+        else:
+            require_row(Note.objects.create(person=row, staff_id=request.user.pk, text=text))
+            messages.success(request, "The note was added.")
+        return HttpResponseRedirect(self._overview(row.pk))
 
     def _may(self, request, permission: str, row) -> bool:
         return request.user.has_perm(permission) and self.has_view_permission(request, row)

@@ -6,14 +6,14 @@ import re
 import pytest
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.sessions.models import Session as AdminSession
-from django.db import connection
+from django.db import DatabaseError, connection, transaction
 from django.test import Client
 from django.urls import reverse
 
 from accounts.models import Account, Session, User, VerificationToken
 from ai_consultant.models import Conversation, Message
 from engagement.models import UserActivity, UserSession
-from fly2any.administration.models import Access
+from fly2any.administration.models import Access, Note
 from tests.administration.conftest import address
 from travel.models import PriceAlert
 
@@ -242,3 +242,33 @@ def test_an_erasure_commits_with_its_certificate_and_without_a_deadline_of_two_s
     assert "The person was erased. This is the certificate." in done.content.decode()
     assert list(User.objects.values_list("email", flat=True)) == ["boss@example.com"]
     assert LogEntry.objects.filter(object_id=person.pk, action_flag=DELETION).count() == 1
+
+
+def test_notes_about_a_person_are_added_shown_exported_and_erased_and_never_changed(member, person):
+    client = member("Support")
+    client.post(overview(person, "note"), {"text": " Wants a window seat <b>\n"})
+    empty = client.post(overview(person, "note"), {"text": " "}, follow=True).content.decode()
+
+    note = Note.objects.get()
+    assert (note.text, note.person_id, note.staff_id) == ("Wants a window seat <b>", person.pk, client.user.pk)
+    assert "A note has 1 to 10,000 characters: nothing was added." in empty
+    page = client.get(overview(person)).content.decode()
+    assert re.search(r"support@staff.example · <time.*Wants a window seat &lt;b&gt;", page, re.S)
+    assert "Staff notes" not in re.findall(r"<h2>(.*?)</h2>", page)[2:]  # But once, as a part of its own.
+    assert client.post(address(Note, "change", note.pk), {"text": "x"}).status_code == 403
+    assert client.post(address(Note, "delete", note.pk), {"post": "yes"}).status_code == 403
+    with pytest.raises(DatabaseError), transaction.atomic():
+        Note.objects.update(text="x")
+
+    client.force_login(User.objects.create_superuser("boss@example.com"))
+    held = json.loads(b"".join(client.post(overview(person, "give-out")).streaming_content))["tables"]["fly2any_notes"]
+    client.post(overview(person, "erase"), {"email": EMAIL})
+    assert [(row["text"], "staff_id" in row) for row in held] == [("Wants a window seat <b>", False)]
+    assert (User.objects.filter(pk=person.pk).exists(), Note.objects.count()) == (False, 0)
+
+
+def test_operations_neither_see_nor_add_notes(member, person):
+    client = member("Operations")
+
+    assert "Staff notes" not in client.get(overview(person)).content.decode()
+    assert client.post(overview(person, "note"), {"text": "x"}).status_code == 403

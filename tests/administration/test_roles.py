@@ -35,7 +35,7 @@ def test_the_groups_have_what_the_migrations_grant():
     assert granted.keys() == {"Support", "Operations", "Administrators"}
     assert {name for name in granted["Support"] if ".view_" not in name} == {
         "accounts.delete_account", "accounts.delete_session", "engagement.delete_usersession", "engagement.change_notification",
-        "travel.change_pricealert",
+        "travel.change_pricealert", "administration.add_note",
     }  # fmt: skip
     assert {name for name in granted["Operations"] if name.startswith("ai_consultant") or "token" in name} == set()
     assert {name for name in granted["Operations"] if ".view_" not in name} == {
@@ -44,6 +44,7 @@ def test_the_groups_have_what_the_migrations_grant():
     assert {"administration.view_access", "auth.view_group", "accounts.export_user"} <= granted["Administrators"]
     assert {name for name in granted["Administrators"] if name.startswith("administration")} == {
         "administration.view_access", "administration.view_database", "administration.export_person", "administration.erase_person",
+        "administration.view_note", "administration.add_note",
     }  # fmt: skip
 
 

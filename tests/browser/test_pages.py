@@ -123,7 +123,7 @@ def test_without_script_everything_a_person_needs_works(browser, live_server, st
     page.check("#result_list tbody tr:first-child .action-select")
     page.select_option("[name=action]", "mark_read")
     follow(page, "[name=index]")
-    follow(page, "text=Mark 1 notification read")
+    follow(page, "button >> text=Mark 1 notification read")
     assert " marked read." in page.text_content(".messagelist")
     follow(page, "#result_list tbody tr:first-child .field-user_link a")
     assert page.locator(".timeline li").count() > 1

@@ -92,7 +92,7 @@ def test_each_fact_is_read_where_it_matters():
     assert {*own.WITHOUT_KEY} == {"user_activities", "django_session", *removed, *cleared}
     assert facts.person_columns(with_key=False) == {"user_activities": "userId"}
     assert (ADDED, MAY_BE_NULL) == (("verification_tokens", "id"), {("wishlist_items", "flightData"): "productType"})
-    assert APPEND_ONLY == ("fly2any_accesses",)
+    assert APPEND_ONLY == ("fly2any_accesses", "fly2any_notes")
     assert [*RULES] == [*sorted(facts.tables("retention"), key=lambda table: not RULES[table].archived)]
 
 
@@ -100,7 +100,7 @@ def test_each_foreign_key_to_a_person_is_declared():
     people = facts.people_table()
     keys = {
         (model._meta.db_table, field.column)
-        for app in ("accounts", "travel", "engagement", "ai_consultant")
+        for app in ("administration", "accounts", "travel", "engagement", "ai_consultant")
         for model in apps.get_app_config(app).get_models()
         for field in model._meta.local_fields
         if field.related_model and field.related_model._meta.db_table == people
