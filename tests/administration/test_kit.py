@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
 from fly2any.administration import changelist
-from fly2any.administration.models import Access
+from fly2any.administration.models import Access, Note
 from fly2any.administration.options import ReadOnlyModelAdmin
 from tests.administration.conftest import CANARY, MODELS, ROLES, address, as_owner, lists_of, secrets_of
 
@@ -180,7 +180,11 @@ def test_odd_values_are_shown_and_never_an_error(model, number, member):
     client = member("superuser")
     row = others(model, client).order_by("pk").last()
     if row is None:
-        values = {"staff_id": "s", "staff_email": "e", "table": "t"} if model is Access else {"user": client.user, "name": "n"}
+        of_ours = {
+            Access: {"staff_id": "s", "staff_email": "e", "table": "t"},
+            Note: {"person": client.user, "staff_id": "s", "text": "t"},
+        }
+        values = of_ours.get(model, {"user": client.user, "name": "n"})
         row = model._base_manager.create(**values)
     values = {}
     named = (*model._meta.indexes, *model._meta.constraints)

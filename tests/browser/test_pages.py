@@ -55,7 +55,11 @@ def pages():
         names = ["change", "history", *(["overview"] if getattr(page, "overview", ()) else [])]
         yield from (reverse(f"{place}_{name}", args=[row.pk]) for name in names if row)
     yield reverse("admin:travel_pricealert_add")
-    yield reverse("admin:accounts_user_delete", args=[User.objects.first().pk])
+    user = User.objects.filter(is_staff=False).first()
+    yield reverse("admin:accounts_user_delete", args=[user.pk])
+    yield from (
+        f"{reverse('admin:accounts_user_overview', args=[user.pk])}{action}/" for action in ("sign-out", "unlink", "erase")
+    )
 
 
 def violations(axe, page, rules):
