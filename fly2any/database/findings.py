@@ -109,6 +109,7 @@ CODES = frozenset(
         "server.clock",
         "server.leftover",
         "server.encoding",
+        "server.collation",
         "maintenance.unfinished",
         "maintenance.locked",
         "maintenance.not_owner",

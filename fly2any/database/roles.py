@@ -149,8 +149,8 @@ def _refuse_unknown(existing: dict[str, bool], database: str) -> None:
 
 
 def _roles(names: Names, existing: dict[str, bool], database: str, schema: str) -> Iterator[str]:
-    yield "-- Read this, then run it as a superuser, or as the owner of the database with CREATEROLE: manage.py dbroles | psql -v ON_ERROR_STOP=1"
-    yield "-- Passwords are not in it. Afterwards, in psql, for each role: \\password"
+    yield "-- Read this, then run it as a superuser, or as the owner of the database with CREATEROLE: manage.py dbroles | manage.py dbshell -- -v ON_ERROR_STOP=1"
+    yield "-- Passwords are not in it. Afterwards, in manage.py dbshell, for each role: \\password"
     yield "BEGIN;"
     yield "SET LOCAL lock_timeout TO '2s';  -- The site waits behind what waits: where this fails, nothing was changed; run it again."
     yield from (f"CREATE ROLE {quote(name)} LOGIN;" for name in (names.migrate, names.app, names.read) if name not in existing)

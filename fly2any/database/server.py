@@ -74,6 +74,9 @@ HOME_CTES = f"""
                         (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema
     )
 """
+# The version that the database's indexes were built with and the one that the library has now, where they differ; from PostgreSQL 15 on.
+COLLATION_SQL = """(SELECT ARRAY[d.datcollversion, pg_catalog.pg_database_collation_actual_version(d.oid)] FROM pg_catalog.pg_database AS d
+            WHERE d.datname = current_database() AND d.datcollversion <> pg_catalog.pg_database_collation_actual_version(d.oid))"""
 SERVER_SQL = f"""
     {HOME_CTES}, ledger AS (
         SELECT known.oid FROM known JOIN home ON home.schema = known.nspname WHERE known.relname = {literal(RECORD)} AND known.trusted
@@ -93,6 +96,14 @@ SERVER_SQL = f"""
                        AND z.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
                      ORDER BY z.setdatabase DESC LIMIT 1), 'ALTER DATABASE ' || quote_ident(current_database())) AS sets_zone,
            pg_is_in_recovery() AS standby,
+           pg_backend_pid() AS process,
+           {COLLATION_SQL} AS collation,
+           ARRAY(SELECT DISTINCT quote_ident(cn.nspname) || '.' || quote_ident(co.collname)
+                 FROM pg_catalog.pg_collation AS co JOIN pg_catalog.pg_namespace AS cn ON cn.oid = co.collnamespace
+                 JOIN pg_catalog.pg_attribute AS a ON a.attcollation = co.oid
+                 JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                 WHERE n.nspname = home.schema AND co.collversion <> pg_catalog.pg_collation_actual_version(co.oid)
+                 ORDER BY 1) AS collations,
            COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
            COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
            COALESCE((SELECT has_schema_privilege(home.schema, 'USAGE') AND has_table_privilege(ledger.oid, 'SELECT') FROM ledger), true)
@@ -158,7 +169,12 @@ class Server:
     schema: str | None  # where our tables are
     creates_in: str | None  # where a new table would be
     encoding: str
-    tls: str  # protocol and cipher, "" without TLS
+    tls: str  # protocol and cipher of the server's connection, which is the pooler's behind one; "" without TLS
+    pooled: bool  # whether a pooler is between
+    encrypted: bool  # whether our own connection is, to the pooler or to the server
+    collation_of: str  # the version that the database's indexes were built with, "" where the server has the same
+    collation_now: str
+    collations: list[str]  # others of which the server has another version than the columns and indexes that use them
     time_zone: str
     sets_zone: str  # The statement, without SET, by which the zone is another for this role here.
     max_connections: int
@@ -173,77 +189,85 @@ class Server:
     def findings(self) -> Iterator[Finding]:
         """Yield what the guide and the migrations ask for and this server does not give."""
         yield from self._schema()
-        yield from self._settings()
+        yield from self._encoding()
+        yield from self._collation()
+        yield from self._encryption()
+        yield from self._time_zone()
+        yield from self._connections()
         yield from self._privileges()
 
     def _schema(self) -> Iterator[Finding]:
-        """Yield whether tables are found, and made, in one schema."""
         if self.schema is None:
             yield Finding(
-                Severity.ERROR,
-                "server.schema",
-                self.database,
-                "The search path names no schema that exists, so no table can be found.",
-                "Correct ?schema= in POSTGRES_URL, create the schema, or: "
-                + f"ALTER ROLE {quote(self.role)} SET search_path TO public;",
-            )
+                Severity.ERROR, "server.schema", self.database, "The search path names no schema that exists, so no table can be found.",
+                f"Correct ?schema= in POSTGRES_URL, create the schema, or: ALTER ROLE {quote(self.role)} SET search_path TO public;",
+            )  # fmt: skip
         elif self.creates_in not in (None, self.schema):
             yield Finding(
-                Severity.WARNING,
-                "server.schema",
-                self.database,
+                Severity.WARNING, "server.schema", self.database,
                 f"The tables are in the schema {self.schema}, but new ones would be made in {self.creates_in}, which comes first in the search path.",
                 f"Add ?schema={self.schema} to POSTGRES_URL, or remove the schema {self.creates_in} if nothing is in it.",
-            )
+            )  # fmt: skip
 
-    def _settings(self) -> Iterator[Finding]:
-        """Yield which settings of the server, the database and the connection are not as the guide asks."""
+    def _encoding(self) -> Iterator[Finding]:
         if self.encoding != "UTF8":
             yield Finding(
-                Severity.ERROR,
-                "server.encoding",
-                self.database,
+                Severity.ERROR, "server.encoding", self.database,
                 f"The database's encoding is {self.encoding}, which cannot hold every name and every message.",
                 "Dump it, create it anew with ENCODING 'UTF8' TEMPLATE template0, and restore it there.",
-            )
-        if not self.tls and not is_local(self.host):
+            )  # fmt: skip
+
+    def _collation(self) -> Iterator[Finding]:
+        """Yield the collations whose order may have changed under the indexes: all our keys are text."""
+        harm = "indexes on text may miss rows and let duplicates in"
+        if self.collation_of:
+            name = quote(self.database)
             yield Finding(
-                Severity.WARNING,
-                "server.tls",
-                self.host,
-                "The connection is not encrypted, and the server is not on this machine.",
-                "Add sslmode=require to POSTGRES_URL; on your own server switch ssl on first.",
-            )
+                Severity.ERROR, "server.collation", self.database,
+                f"Its indexes were built with version {self.collation_of} of its collation, and the server now has {self.collation_now or 'none'}: {harm}.",
+                f"REINDEX DATABASE CONCURRENTLY {name};\nALTER DATABASE {name} REFRESH COLLATION VERSION;", is_sql=True,
+            )  # fmt: skip
+        for collation in self.collations:
+            yield Finding(
+                Severity.ERROR, "server.collation", collation,
+                f"Columns or indexes use it, which were built with another version than the server now has: {harm}.",
+                f"REINDEX SCHEMA CONCURRENTLY {quote(self.schema or 'public')};\nALTER COLLATION {collation} REFRESH VERSION;", is_sql=True,
+            )  # fmt: skip
+
+    def _encryption(self) -> Iterator[Finding]:
+        if not self.encrypted and not is_local(self.host):
+            whom = "the pooler" if self.pooled else "the server"
+            yield Finding(
+                Severity.WARNING, "server.tls", self.host, f"The connection is not encrypted, and {whom} is not on this machine.",
+                f"Add sslmode=require to POSTGRES_URL; on your own {whom.removeprefix('the ')} switch {'TLS' if self.pooled else 'ssl'} on first.",
+            )  # fmt: skip
+
+    def _time_zone(self) -> Iterator[Finding]:
         if self.time_zone not in UTC:
             yield Finding(
-                Severity.WARNING,
-                "server.time_zone",
-                self.database,
+                Severity.WARNING, "server.time_zone", self.database,
                 f"The database's time zone is {self.time_zone}: sessions other than ours read and write times in it, and the guide asks for UTC.",
                 f"{self.sets_zone} SET timezone TO 'UTC';",
-            )
+            )  # fmt: skip
+
+    def _connections(self) -> Iterator[Finding]:
         if self.max_connections < ENOUGH_CONNECTIONS:
             yield Finding(
-                Severity.WARNING,
-                "server.connections",
-                self.database,
+                Severity.WARNING, "server.connections", self.database,
                 f"{self.max_connections} connections are allowed here, and the guide asks for {ENOUGH_CONNECTIONS} or more.",
                 "Raise max_connections (and the limits of the database and the role), or put a connection pooler in front.",
-            )
+            )  # fmt: skip
 
     def _privileges(self) -> Iterator[Finding]:
-        """Yield which privileges the role lacks."""
         missing = [privilege.privilege for privilege in self.privileges if privilege.held < privilege.tables]
         in_schema = [name for name, held in (("USAGE", self.may_use), ("CREATE", self.may_create)) if not held]
         if missing or in_schema:
             lacking = ", ".join([*missing, *(f"{name} in the schema" for name in in_schema)])
             yield Finding(
-                Severity.NOTE,
-                "server.privileges",
-                self.role,
+                Severity.NOTE, "server.privileges", self.role,
                 f"The role {self.role} does not hold {lacking}: enough for this report, not for everything else.",
                 "As it should be for a role that `dbroles` made to serve or to read. To migrate connect as the owner of the tables; the site needs SELECT, INSERT, UPDATE and DELETE.",
-            )
+            )  # fmt: skip
 
 
 def read_home(connection) -> tuple[str | None, bool]:
@@ -293,12 +317,20 @@ def flush_statistics(connection) -> None:
 def read_server(connection, *, tables: list[str]) -> Server:
     """Return the server behind `connection`, and the privileges that its role holds on those of `tables` that exist."""
     with pinned(connection) as path, connection.cursor() as cursor:
-        cursor.execute(SERVER_SQL, {"path": path})
+        dated = connection.pg_version >= 150000
+        cursor.execute(SERVER_SQL if dated else SERVER_SQL.replace(COLLATION_SQL, "NULL"), {"path": path})
         row = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
         cursor.execute(PRIVILEGES_SQL, {"schema": row["schema"], "tables": tables})
         privileges = tuple(Privilege(*values) for values in cursor.fetchall())
     host = connection.settings_dict["HOST"]
+    link = connection.connection
+    before, now = row.pop("collation") or ("", "")
+    pooled = row.pop("process") != link.info.backend_pid  # A pooler tells a process id of its own.
     return Server(
+        pooled=pooled,
+        encrypted=link.pgconn.ssl_in_use if pooled else bool(row["tls"]),
+        collation_of=before,
+        collation_now=now,
         host="" if host.startswith("/") else host,
         privileges=privileges,
         **row,

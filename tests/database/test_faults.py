@@ -157,6 +157,9 @@ def test_a_session_pooler_keeps_the_session_and_is_taken(pooled):
 
     assert manage("migrate", url=pooler.url()).returncode == 0
     assert server.execute("SELECT count(*) FROM django_migrations") == [(recorded_migrations(),)]
+    labels = [" TLS          off to the pooler; the pooler's link to the server: off\n", "  TLS          off\n"]
+    shown = [manage("dbstatus", url=url).stdout for url in (pooler.url(), server.url())]
+    assert [label in text for label, text in zip(labels, shown, strict=True)] == [True, True]
 
 
 @pytest.mark.slow

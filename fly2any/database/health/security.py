@@ -144,7 +144,11 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
     host = read.connection.settings_dict["HOST"]
     tls = next((row.tls for row in read(TLS_SQL)), "")
     found = dict(read(SETTINGS_SQL, names=["ssl", "ssl_min_protocol_version"]))
-    yield Figure("this connection", tls or ("a local socket" if host.startswith("/") or not host else "not encrypted"))
+    pooled = read.one("SELECT pg_catalog.pg_backend_pid() AS process").process != read.connection.connection.info.backend_pid
+    yield Figure(
+        "the pooler's link" if pooled else "this connection",
+        tls or ("a local socket" if host.startswith("/") or not host else "not encrypted"),
+    )
     least = found.get("ssl_min_protocol_version")
     oldest = "which version at least, this role may not see" if least is None else f"from {least or 'any version'} on"
     yield Figure("the server", f"TLS {found.get('ssl', 'unknown')}, {oldest}")

@@ -91,10 +91,16 @@ def _server(verified: Verification) -> Iterator[str]:
     yield "Server"
     yield f"  PostgreSQL   {server.version}{', a standby' if server.standby else ''}, at {server.host or 'a local socket'}"
     yield f"  Database     {server.database}, schema {server.schema or 'none'}, role {server.role}"
-    yield f"  TLS          {server.tls or ('off' if server.host else 'not needed on a local socket')}"
+    yield f"  TLS          {_tls(server)}"
     yield f"  Time zone    {server.time_zone}"
     yield f"  Connections  {server.connections} of {server.max_connections}"
     yield f"  Privileges   {_privileges(server)}"
+
+
+def _tls(server: Server) -> str:
+    if server.pooled:
+        return f"{'on' if server.encrypted else 'off'} to the pooler; the pooler's link to the server: {server.tls or 'off'}"
+    return server.tls or ("off" if server.host else "not needed on a local socket")
 
 
 def _privileges(server: Server) -> str:

@@ -1,0 +1,63 @@
+"""Collations whose library has another version than when the indexes were built."""
+
+import dataclasses
+
+import pytest
+
+from fly2any.database.report.collect import collect
+from fly2any.database.verification import verify
+from tests.conftest import django
+
+PROVIDER = {True: "builtin BUILTIN_LOCALE 'C.UTF-8'", False: "icu ICU_LOCALE 'und'"}  # From PostgreSQL 17 on.
+
+
+@pytest.fixture
+def collated(database):
+    """A database of a collation that has a version."""
+    [(version,)] = database.execute("SELECT current_setting('server_version_num')::int")
+    one = dataclasses.replace(database, name=f"{database.name}_collated")
+    database.execute(
+        f"CREATE DATABASE {one.name} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER {PROVIDER[version >= 170000]}"
+    )
+    yield one
+    database.execute(f"DROP DATABASE {one.name} WITH (FORCE)")
+
+
+def found(database):
+    with django(database) as connection:
+        report = collect(connection, verification=verify(connection))
+    return [one for one in report.findings if one.code == "server.collation"]
+
+
+def cure(database, finding):
+    for statement in finding.cure.split("\n"):
+        database.execute(statement)
+
+
+def test_a_database_whose_collation_has_another_version_is_found_and_cured(collated):
+    assert found(collated) == []
+    collated.execute(f"UPDATE pg_database SET datcollversion = '0.5' WHERE datname = '{collated.name}'")
+
+    [finding] = found(collated)
+
+    assert (finding.severity, finding.where) == ("error", collated.name)
+    assert finding.message.startswith("Its indexes were built with version 0.5 of its collation, and the server now has ")
+    cure(collated, finding)
+    assert found(collated) == []
+
+
+def test_a_collation_is_found_only_where_a_column_or_an_index_of_ours_uses_it(database):
+    [(name,)] = database.execute(
+        "SELECT quote_ident(collname) FROM pg_collation WHERE collversion IS NOT NULL AND collname IN ('pg_c_utf8', 'und-x-icu')"
+    )
+    database.execute(f"CREATE COLLATION named FROM {name}")
+    database.execute("UPDATE pg_collation SET collversion = '0.5' WHERE collname = 'named'")
+    database.execute("CREATE TABLE t (a text)")
+    assert found(database) == []
+    database.execute("CREATE INDEX ON t (a COLLATE named)")
+
+    [finding] = found(database)
+
+    assert (finding.severity, finding.where) == ("error", "public.named")
+    cure(database, finding)
+    assert found(database) == []
