@@ -17,6 +17,7 @@ from ..migration.state import read_migrations
 from ..schema import Catalog, Column, ForeignKey, Key, Object, Table, read_catalog, relative, where
 from ..schema import contract as contracts
 from ..schema.contract import FIRST_MIGRATIONS, MAY_BE_NULL, Contract
+from ..schema.cures import duplicates, is_orphan
 from ..schema.drift import compare
 from ..schema.ledgers import LEDGERS, PRISMAS_LEDGER, untrusted_findings
 from ..schema.live import Live
@@ -290,12 +291,10 @@ def _condition(code: str, thing: Object, *, can_ask: bool) -> str:
         return f"t.{quote(thing.name)} IS NULL" if code == "column.weaker" else ""
     if isinstance(thing, Key) and code.endswith((".missing", ".weaker")):
         columns = ", ".join(map(quote, thing.columns))
-        condition = f"({columns}) IN (SELECT {columns} FROM {quote(thing.table)} GROUP BY {columns} HAVING count(*) > 1)"
+        condition = f"({columns}) IN ({duplicates(thing)})"
         return f"{condition} OR ({columns}) IS NULL" if thing.primary else condition
     if isinstance(thing, ForeignKey):
-        given = " AND ".join(f"t.{quote(column)} IS NOT NULL" for column in thing.columns)
-        same = " AND ".join(f"p.{quote(b)} = t.{quote(a)}" for a, b in zip(thing.columns, thing.target_columns, strict=True))
-        return f"{given} AND NOT EXISTS (SELECT FROM {quote(thing.target)} AS p WHERE {same})"
+        return is_orphan(thing, row="t")
     return ""
 
 

@@ -22,6 +22,7 @@ from .signing import SIGNED, Moment
 PURPOSE = "backup.manifest"
 FORMAT = 2
 READ = (1, FORMAT)
+ENDINGS = (".dump", ".dump.age")
 
 
 STATES = ("good", "bad", "unverified")
@@ -112,11 +113,7 @@ def as_json(manifest: Manifest) -> str:
 def from_json(text: str | bytes, *, where: str) -> Manifest:
     """Return the manifest; raise Refusal where `text`, of the file `where`, is none."""
     try:
-        manifest = signing.read_json(text, Manifest, where=where, numbers=READ, purpose=PURPOSE)
-        name = where.removesuffix(".json")
-        if manifest.name != name or name != one_line(name) or manifest.file not in (f"{name}.dump", f"{name}.dump.age"):
-            raise ValueError("another's manifest")  # A file of that name is deleted with it.
-        return manifest
+        return signing.read_json(text, Manifest, where=where, endings=ENDINGS, numbers=READ, purpose=PURPOSE)
     except ValueError:
         raise Refusal(
             f"{one_line(where)} is no manifest of a backup, or is damaged: use another, and remove it if it is not needed."

@@ -45,8 +45,12 @@ def as_json(record: Any, *, number: int, purpose: str) -> str:
     return json.dumps(data, indent=1, ensure_ascii=False, default=datetime.isoformat)
 
 
-def read_json(text: str | bytes, of: type[T], *, where: str, numbers: Collection[int], purpose: str) -> T:
-    """Return the dataclass `of` that such a text holds, each value of the type that its field declares.
+def read_json(
+    text: str | bytes, of: type[T], *, where: str, endings: Collection[str], numbers: Collection[int], purpose: str
+) -> T:
+    """Return the dataclass `of` that the text of the file `where` holds, each value of the type that its field declares.
+
+    It must describe the file beside it, of that name with one of `endings`: that file is deleted with it.
 
     Raises Refusal where its format is not one of `numbers`, and ValueError for any other text.
     """
@@ -64,6 +68,9 @@ def read_json(text: str | bytes, of: type[T], *, where: str, numbers: Collection
     record = msgspec.convert(data, of)
     if unknown := {*_places(data)} - {*_places(msgspec.to_builtins(record))}:
         raise ValueError(f"{len(unknown)} unknown fields")
+    name = where.removesuffix(".json")
+    if name != one_line(name) or data.get("name") != name or data.get("file") not in [name + ending for ending in endings]:
+        raise ValueError("another's description")
     return record
 
 

@@ -17,6 +17,7 @@ from .rules import RULES
 PURPOSE = "retention.archive"
 FORMAT = 2
 READ = (1, FORMAT)
+ENDINGS = (".zip", ".zip.age")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,7 @@ def as_json(archive: Archive) -> str:
 def from_json(text: str | bytes, *, where: str) -> Archive:
     """Return what the file `where` describes; raise Refusal where `text` is not of an archive."""
     try:
-        archive = signing.read_json(text, Archive, where=where, numbers=READ, purpose=PURPOSE)
-        name = where.removesuffix(".json")
-        if archive.name != name or where != one_line(where) or archive.file not in (f"{name}.zip", f"{name}.zip.age"):
-            raise ValueError("another's description")
+        archive = signing.read_json(text, Archive, where=where, endings=ENDINGS, numbers=READ, purpose=PURPOSE)
         tables = [part.table for part in archive.parts]
         rule = RULES.get(archive.table)
         if rule is None or tables != [name for name in (rule.table, rule.child) if name]:

@@ -177,23 +177,30 @@ def retype(column: Column, live: Column, alter: str) -> str:
 def add(thing: Key | Check | ForeignKey) -> str:
     alter = f"ALTER TABLE {quote(thing.table)}"
     if isinstance(thing, Key):
-        columns = ", ".join(map(quote, thing.columns))
-        query = f"SELECT {columns} FROM {quote(thing.table)} GROUP BY {columns} HAVING count(*) > 1"
-        return f"{comment(f'Remove duplicates first: {query}')}\n{alter} ADD {thing.sql()};"
+        return f"{comment(f'Remove duplicates first: {duplicates(thing)}')}\n{alter} ADD {thing.sql()};"
     # In two steps, so that the table is not locked against writes while its rows are checked.
     return f"{alter} ADD {thing.sql()} NOT VALID;\n{validate(thing)}"
+
+
+def duplicates(key: Key) -> str:
+    """Return the query for the values of a key that several rows have."""
+    columns = ", ".join(map(quote, key.columns))
+    return f"SELECT {columns} FROM {quote(key.table)} GROUP BY {columns} HAVING count(*) > 1"
+
+
+def is_orphan(foreign_key: ForeignKey, *, row: str) -> str:
+    """Return the condition for a row, under the alias `row`, that refers to a row which is not there."""
+    columns = zip(foreign_key.columns, foreign_key.target_columns, strict=True)
+    same = " AND ".join(f"p.{quote(theirs)} = {row}.{quote(ours)}" for ours, theirs in columns)
+    given = " AND ".join(f"{row}.{quote(ours)} IS NOT NULL" for ours in foreign_key.columns)
+    return f"{given} AND NOT EXISTS (SELECT FROM {quote(foreign_key.target)} AS p WHERE {same})"
 
 
 def validate(thing: Check | ForeignKey) -> str:
     """Return what validates a constraint, with the query for the rows that are in the way."""
     table = quote(thing.table)
     if isinstance(thing, ForeignKey):
-        there = " AND ".join(f"p.{quote(b)} = c.{quote(a)}" for a, b in zip(thing.columns, thing.target_columns, strict=True))
-        given = " AND ".join(f"c.{quote(a)} IS NOT NULL" for a in thing.columns)
-        query = (
-            f"SELECT * FROM {table} AS c WHERE {given} AND NOT EXISTS (SELECT FROM {quote(thing.target)} AS p WHERE {there})"
-        )
-        hint = f"Remove orphans first: {query}"
+        hint = f"Remove orphans first: SELECT * FROM {table} AS c WHERE {is_orphan(thing, row='c')}"
     else:
         hint = f"Fix these rows first: SELECT * FROM {table} WHERE NOT {thing.expression.removeprefix('CHECK ')}"
     return f"{comment(hint)}\nALTER TABLE {table} VALIDATE CONSTRAINT {quote(thing.name)};"
