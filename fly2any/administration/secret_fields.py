@@ -1,4 +1,4 @@
-"""Secrets of a row: shown as fingerprints, in no form, and found only by sending the whole secret."""
+"""Who may see a secret of a row: nobody. It is a fingerprint, in no form, and a row is found by sending the whole secret."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What models declare about their rows: which fields are secret, whose a row is, when it is too old. Each is declared once.
 
-A model declares a fact as a class attribute; one of a package gets it from `fly2any.administration.packages`. All are optional:
+A model declares a fact as a class attribute; one of a package gets it from `fly2any.administration.package_facts`. All are optional:
 
 - `secret_fields`: the names of the fields with passwords, tokens and keys. The admin shows their fingerprints, an export leaves
   them out, and the role that only reads may not select them.

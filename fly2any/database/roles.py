@@ -1,4 +1,4 @@
-"""Three roles, each with what it needs and no more, as SQL to read and to run; who works with the tables today goes on."""
+"""The three roles of the database and their grants, as SQL to read and to run; who works with the tables today goes on."""
 
 from __future__ import annotations
 

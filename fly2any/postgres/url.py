@@ -1,4 +1,4 @@
-"""POSTGRES_URL → an entry of Django's DATABASES."""
+"""POSTGRES_URL, with its ?schema= and other parameters → an entry of Django's DATABASES."""
 
 from __future__ import annotations
 

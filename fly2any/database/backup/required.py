@@ -1,4 +1,4 @@
-"""The good backup that is wanted before rows go."""
+"""The good backup that is required before a destructive reversal, or a reset, removes rows."""
 
 from __future__ import annotations
 

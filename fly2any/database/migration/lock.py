@@ -1,4 +1,4 @@
-"""The advisory locks of this project: one run of migrations, and one of maintenance, at a time."""
+"""Where the advisory locks are taken: one run of migrations, and one of maintenance, at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The erasure of a person, in one transaction, and its certificate."""
+"""The erasure of a person, in one transaction, and its certificate; `plan` says what is erased."""
 
 from __future__ import annotations
 

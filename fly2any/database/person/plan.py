@@ -1,4 +1,4 @@
-"""What an erasure would do to a database."""
+"""What an erasure removes, changes, clears and leaves in a database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one report of a database: what is found, less what is waived, and how serious it is."""
+"""The one report of a database: what is found, less what is waived, how serious it is, and the exit code that says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows of which table can be too old: what the models declare in `retention`, as SQL."""
+"""Which rows are too old: what the models declare in `retention`, as SQL."""
 
 from __future__ import annotations
 
