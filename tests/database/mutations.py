@@ -244,8 +244,9 @@ def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
     )
 
 
-def column_type(table: str, name: str) -> str:
-    return next(column.type for column in EXPECTED.columns if (column.table, column.name) == (table, name))
+def column_type(table: str, name: str) -> str | None:
+    """The type of a column, None of an expression."""
+    return next((column.type for column in EXPECTED.columns if (column.table, column.name) == (table, name)), None)
 
 
 def of_column(column: Column) -> Iterator[Mutation]:
@@ -452,7 +453,9 @@ def of_index(index: Index) -> Iterator[Mutation]:
     if index.method == "gin":
         yield damage("of another column", again(columns=("upper(id)",)), "different")
         return
-    yield damage("partial", again(predicate=f"{q(index.columns[0])} IS NOT NULL"), "different" if index.predicate else "weaker")
+    kind = column_type(index.table, index.columns[0])
+    first = q(index.columns[0]) if kind else index.columns[0]
+    yield damage("partial", again(predicate=f"{first} IS NOT NULL"), "different" if index.predicate else "weaker")
     yield damage("unique", again(unique=True), "different")
     yield damage(
         "other order of rows",
@@ -469,7 +472,7 @@ def of_index(index: Index) -> Iterator[Mutation]:
         yield damage("other order of columns", again(columns=index.columns[::-1], options=index.options[::-1]), "different")
     elif index.method == "btree":
         yield damage("other method", again(method="hash", options=("",)), "different")
-    if column_type(index.table, index.columns[0]) == "text" and not index.options[0]:
+    if kind == "text" and not index.options[0]:
         yield damage("other operator class", again(options=("text_pattern_ops", *index.options[1:])), "different")
         yield damage("other collation", again(options=('COLLATE "C"', *index.options[1:])), "different")
 

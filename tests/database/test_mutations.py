@@ -88,7 +88,7 @@ AGAIN = "ALTER TABLE price_alerts DROP computed, ADD computed text"
     ("damage", "found"),
     [
         ("SELECT 1", []),
-        ("ALTER TABLE price_alerts DROP origin CASCADE", [("column.missing", "origin"), ("column.missing", "computed")]),
+        ("ALTER TABLE price_alerts DROP origin CASCADE", [("column.missing", "origin"), ("column.missing", "computed"), ("index.missing", "price_alerts_route_createdAt_idx")]),
         ("ALTER TABLE price_alerts DROP computed", [("column.missing", "computed")]),
         (PLAIN, [("column.different", "computed")]),
         (f"{AGAIN} GENERATED ALWAYS AS (lower(origin)) STORED", [("column.different", "computed")]),
