@@ -124,7 +124,10 @@ def fresh(template):
     whole = Database(
         host=place["HOST"], port=place["PORT"] or "5432", user=place["USER"], password=place["PASSWORD"], name="postgres"
     )
-    whole.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
+    with whole.connect() as client:
+        # Copying the files costs half of what writing each page to the log does; before 15 there was no choice.
+        strategy = "STRATEGY file_copy" if client.info.server_version >= 15_00_00 else ""
+        client.execute(f"CREATE DATABASE {name} TEMPLATE {template} {strategy} ENCODING 'UTF8'")
     yield dataclasses.replace(whole, name=name)
     whole.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -67,28 +67,23 @@ def shape(line):
     return re.sub(r"# ?(?:ms|min|s|h|days|B|kB|MB|GB|rows?)\b", "# u", " ".join(line.split()))
 
 
-@pytest.fixture(scope="module")
-def pages(django_db_setup, django_db_blocker, tmp_path_factory):
-    with django_db_blocker.unblock():
-        for database in fresh("template0"):
-            for other in fresh("template0"):
-                other.execute(prisma.exact())
-                found = {}
-                for page, command, lines in printed(database, other, tmp_path_factory.mktemp("places")):
-                    found.setdefault(page, []).append((command, lines))
-                yield found
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("page", sorted({page for page, _ in STEPS} | {"dbadopt"}))
-def test_a_page_shows_what_its_command_prints(pages, page):
-    path = PROJECT / "docs" / "reference" / f"{page}.md"
-    text = path.read_text()
-    blocks = "\n\n".join("\n".join([f"$ python manage.py {command}", *lines]) for command, lines in pages[page])
-    if os.environ.get("PRINT_PAGES"):
-        path.write_text(f"{text.partition(HEADING)[0].rstrip()}\n\n{HEADING}\n\n```console\n{blocks}\n```\n")
-        return
+def test_each_page_shows_what_its_commands_print(server, database, tmp_path):
+    pages = {}
+    for other in fresh("template0"):
+        other.execute(prisma.exact())
+        for page, command, lines in printed(database, other, tmp_path):
+            pages.setdefault(page, []).append("\n".join([f"$ python manage.py {command}", *lines]))
+    shown = {}
+    for page, blocks in pages.items():
+        path = PROJECT / "docs" / "reference" / f"{page}.md"
+        text = path.read_text()
+        if os.environ.get("PRINT_PAGES"):
+            path.write_text(
+                text.partition(HEADING)[0].rstrip() + f"\n\n{HEADING}\n\n```console\n" + "\n\n".join(blocks) + "\n```\n"
+            )
+        shown[page] = path.read_text().partition(HEADING)[2].strip().removeprefix("```console\n").removesuffix("\n```")
 
-    shown = text.partition(HEADING)[2].strip().removeprefix("```console\n").removesuffix("\n```")
-
-    assert [shape(line) for line in shown.splitlines()] == [shape(line) for line in blocks.splitlines()]
+    assert {page: [shape(line) for line in text.splitlines()] for page, text in shown.items()} == {
+        page: [shape(line) for line in "\n\n".join(blocks).splitlines()] for page, blocks in pages.items()
+    }

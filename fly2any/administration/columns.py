@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django import forms
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.postgres.fields import ArrayField
@@ -98,10 +97,12 @@ class ColumnsMixin(admin.ModelAdmin):
 
     def action_checkbox(self, obj):
         """Django's, with the beginning of what the row is called: the name of a row may be a megabyte."""
-        box = forms.CheckboxInput(
-            {"class": "action-select", "aria-label": f"Select {formats.beginning(obj)}"}, lambda value: False
+        return format_html(
+            '<input type="checkbox" name="{}" value="{}" class="action-select" aria-label="Select {}">',
+            ACTION_CHECKBOX_NAME,
+            obj.pk,
+            formats.beginning(obj),
         )
-        return box.render(ACTION_CHECKBOX_NAME, str(obj.pk))
 
     def get_list_display(self, request):
         return [self.columns.get(name, name) for name in super().get_list_display(request)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, TypeVar
 
 from ..sql import TRUSTED_SQL, pinned, quote
@@ -184,6 +185,7 @@ CATALOG_SQL = f"""
            (SELECT pg_catalog.json_agg(x) FROM ({CONSTRAINTS_SQL}) AS x), (SELECT pg_catalog.json_agg(x) FROM ({INDEXES_SQL}) AS x)
 """
 
+SPELLED = {"type", "default", "generated", "expression", "predicate"}
 ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
@@ -205,15 +207,18 @@ def read_catalog(connection, *, schema: str) -> Catalog:
 
 
 def _spelled_rows(rows: Iterable[dict[str, Any]], schema: str) -> list[dict[str, Any]]:
-    return [{name: _spelled(name, value, schema) for name, value in row.items()} for row in rows]
+    return [_spelled(row, schema) for row in rows]
 
 
-def _spelled(name: str, value: Any, schema: str) -> Any:
-    if name == "kept_by":
-        return tuple((relative(table, schema), key, relative(definition, schema)) for table, key, definition in value)
-    if isinstance(value, list):
-        return tuple(value if name != "columns" else (relative(one, schema) for one in value))
-    return relative(value, schema) if name in ("type", "default", "generated", "expression", "predicate") and value else value
+def _spelled(row: dict[str, Any], schema: str) -> dict[str, Any]:
+    for name, value in row.items():
+        if name == "kept_by":
+            row[name] = tuple((relative(table, schema), key, relative(definition, schema)) for table, key, definition in value)
+        elif isinstance(value, list):
+            row[name] = tuple(value if name != "columns" else (relative(one, schema) for one in value))
+        elif value and name in SPELLED:
+            row[name] = relative(value, schema)
+    return row
 
 
 def relative(text: str, schema: str) -> str:
@@ -224,11 +229,17 @@ def relative(text: str, schema: str) -> str:
             return match["kept"]
         return "'" if match["constant"] is not None else ""
 
+    return re.sub(_qualified(schema), lambda match: match["name"] or shortened(match), text)
+
+
+@cache
+def _qualified(schema: str) -> re.Pattern[str]:
     names = "|".join(re.escape(name) for name in dict.fromkeys([quote(schema), schema]))
     place = rf"(?:{names})\."
     # A constant of the type regclass, any other, a name, and last what a name begins with.
-    pattern = rf"""(?P<constant>'{place}(?=(?:[^']|'')*'::regclass))|(?P<kept>'(?:[^']|'')*')|(?<![\w$".]){place}|(?P<name>"(?:[^"]|"")*")"""
-    return re.sub(pattern, lambda match: match["name"] or shortened(match), text)
+    return re.compile(
+        rf"""(?P<constant>'{place}(?=(?:[^']|'')*'::regclass))|(?P<kept>'(?:[^']|'')*')|(?<![\w$".]){place}|(?P<name>"(?:[^"]|"")*")"""
+    )
 
 
 def _objects(kind: Callable[..., T], rows: Iterable[dict[str, Any]]) -> tuple[T, ...]:

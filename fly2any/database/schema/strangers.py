@@ -176,7 +176,9 @@ def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes
     if tables is not None:
         tables = sorted(tables)
         if tables and connection.in_atomic_block and not reads:
-            lockable = fetch_all(connection, WRITTEN_SQL, {"schema": schema, "tables": tables})  # INSERT alone locks from 16 on.
+            lockable = fetch_all(
+                connection, WRITTEN_SQL, {"schema": schema, "tables": tables}
+            )  # INSERT alone locks from 16 on.
             _lock(connection, [f"{quote(schema)}.{quote(table)}" for table, _ in lockable])
             beyond = [
                 place
