@@ -25,7 +25,8 @@ UTC = (
 # What there is a limit for, and how many clients count for it. Of others' sessions not every role sees what kind they are.
 CONNECTIONS_SQL = """
     SELECT l.what, l."limit", l.reserved, count(s.pid)::int AS used, count(*) FILTER (WHERE s.state = 'active') AS active,
-           count(*) FILTER (WHERE s.state LIKE 'idle in transaction%%') AS idle_in_transaction
+           count(*) FILTER (WHERE s.state LIKE 'idle in transaction%%') AS idle_in_transaction,
+           count(*) FILTER (WHERE s.pid IS NOT NULL AND s.backend_type IS NULL) AS hidden
     FROM (SELECT 'max_connections' AS what, current_setting('max_connections')::int AS "limit",
                  current_setting('superuser_reserved_connections')::int + COALESCE(current_setting('reserved_connections', true), '0')::int AS reserved
           UNION ALL

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.apps import apps
-from django.db import Error
+from django.db import Error, transaction
 
+from ..errors import sqlstate
 from ..findings import Finding, Severity
 from ..redaction import without_literals
 from ..sql import quote, unpinned
@@ -17,7 +18,7 @@ from ..units import share, span
 from .examine import Figure, Reader
 
 INSTALLED_SQL = """
-    SELECT n.nspname AS schema FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
+    SELECT n.nspname AS schema, e.extversion AS version FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
     WHERE e.extname = 'pg_stat_statements'
 """
 SLOWEST_SQL = """
@@ -30,6 +31,28 @@ SLOWEST_SQL = """
 """
 
 
+# What keeps them from being counted or read, by its SQLSTATE.
+STATES = {
+    "55000": (
+        "The extension pg_stat_statements is installed, but the server did not load it, so nothing is counted.",
+        "Add pg_stat_statements to shared_preload_libraries, and restart the server.",
+    ),
+    "42501": (
+        "This role may not read pg_stat_statements.",
+        "GRANT SELECT ON pg_stat_statements to it, and EXECUTE on its functions; GRANT pg_monitor shows others' queries too.",
+    ),
+    "42703": (
+        "The extension pg_stat_statements is of an older version than 1.9, which does not tell statements from those within functions.",
+        "ALTER EXTENSION pg_stat_statements UPDATE;",
+    ),
+}
+HIDDEN = "<insufficient privilege>"
+# The catalogue's, ours, and what backups, migrations and maintenance run: statistics do not say which program asked.
+OURS = re.compile(
+    r"^\s*(COPY|DECLARE|FETCH|CLOSE|VACUUM|ANALYZE|REINDEX|CREATE|ALTER|DROP|LOCK|SET|SHOW|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)\b"
+    r"|\b(pg_catalog|information_schema)\.|\b(django_migrations|fly2any_migration_runs)\b|\bpg_(try_)?advisory_",
+    re.IGNORECASE,
+)
 PLANNED = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 
 
@@ -46,29 +69,48 @@ def queries(
             "Add pg_stat_statements to shared_preload_libraries, restart, and CREATE EXTENSION pg_stat_statements.",
         )  # fmt: skip
         return
-    rows = read(SLOWEST_SQL.format(schema=quote(installed[0].schema)))
+    try:
+        with transaction.atomic(using=read.connection.alias):
+            counted = read(SLOWEST_SQL.format(schema=quote(installed[0].schema)))
+    except Error as error:
+        if (state := sqlstate(error)) not in STATES:
+            raise
+        message, cure = STATES[state]
+        yield Figure("queries", f"not known: version {installed[0].version} of pg_stat_statements is installed")
+        yield Finding(Severity.WARNING, "queries.not_counted", "pg_stat_statements", message, cure)
+        return
+    if hidden := sum(row.query == HIDDEN for row in counted):
+        yield Figure("queries of other roles", f"{hidden}, whose text this role cannot see (GRANT pg_read_all_stats)", hidden)
+    rows = [row for row in counted if not OURS.search(row.query)]
     whole = sum(row.total for row in rows)
     yield Figure("time in queries", span(whole), whole, "query_seconds")
     of = functools.cache(lambda place: _of(read, rows[place]))  # Each is planned once.
-    for place, row in enumerate(rows[:shown]):
+    by_mean = sorted(range(len(rows)), key=lambda place: -rows[place].mean)
+    for place in dict.fromkeys([*range(min(shown, len(rows))), *by_mean[:shown]]):
+        row = rows[place]
+        ranks = f"no. {place + 1} by total, no. {by_mean.index(place) + 1} by mean"
         yield Figure(
-            without_literals(row.query),
-            f"{row.calls:,} calls, {span(row.mean)} each, {share(row.part or 0)} of the time{of(place)}",
+            _text(row.query),
+            f"{row.calls:,} calls, {span(row.mean)} each, {share(row.part or 0)} of the time; {ranks}{of(place)}",
             row.mean,
         )
     for place, row in enumerate(rows):
         if row.calls >= calls and row.mean >= slow:
             yield Finding(
                 Severity.WARNING, "queries.slow", f"query {row.id}",
-                f"“{without_literals(row.query)}” takes {span(row.mean)} on average over {row.calls:,} calls (limit {span(slow)}){of(place)}.",
+                f"“{_text(row.query)}” takes {span(row.mean)} on average over {row.calls:,} calls (limit {span(slow)}){of(place)}.",
                 "EXPLAIN (ANALYZE, BUFFERS) it; an index it lacks is a migration, what it need not read a shorter SELECT.",
             )  # fmt: skip
         elif whole > busy and (row.part or 0) > most:
             yield Finding(
                 Severity.NOTE, "queries.heavy", f"query {row.id}",
-                f"“{without_literals(row.query)}” takes {share(row.part)} of all time in queries (limit {share(most)}), {row.calls:,} calls of {span(row.mean)}{of(place)}.",
+                f"“{_text(row.query)}” takes {share(row.part)} of all time in queries (limit {share(most)}), {row.calls:,} calls of {span(row.mean)}{of(place)}.",
                 "EXPLAIN (ANALYZE, BUFFERS) it, or ask it less often.",
             )  # fmt: skip
+
+
+def _text(query: str) -> str:
+    return "a query whose text this role cannot see" if query == HIDDEN else without_literals(query)
 
 
 def _of(read: Reader, row) -> str:

@@ -7,13 +7,15 @@ from datetime import timedelta
 
 from ..errors import Refusal
 from ..findings import Finding, Severity
-from ..migration.activity import ACTIVITY, PREPARED, ROLLBACK_PREPARED, read_activity
+from ..migration.activity import ACTIVITY, HOLDER_SQL, PREPARED, ROLLBACK_PREPARED, WAITERS_SQL, read_activity
+from ..migration.lock import NAMES
 from ..redaction import without_literals
 from ..server import CONNECTIONS_SQL
 from ..sql import fetch_one
 from ..units import share, span
 from .examine import Figure, Reader
 
+# By pg_locks, which every role sees all of.
 BLOCKED_SQL = """
     SELECT waiting.pid, blocking.pid AS by, COALESCE(holder.application_name, '') AS application, COALESCE(holder.usename, '') AS role,
            COALESCE(holder.state, '') AS state, holder.query, waiting.query AS waits_for,
@@ -21,8 +23,8 @@ BLOCKED_SQL = """
     FROM pg_catalog.pg_stat_activity AS waiting
     CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(waiting.pid)) AS blocking (pid)
     LEFT JOIN pg_catalog.pg_stat_activity AS holder ON holder.pid = blocking.pid
-    LEFT JOIN (SELECT pid, min(waitstart) AS waitstart FROM pg_catalog.pg_locks WHERE NOT granted GROUP BY pid) AS l ON l.pid = waiting.pid
-    WHERE waiting.wait_event_type = 'Lock' AND waiting.datname = current_database() AND (holder.pid IS NOT NULL OR blocking.pid = 0)
+    JOIN (SELECT pid, min(waitstart) AS waitstart FROM pg_catalog.pg_locks WHERE NOT granted GROUP BY pid) AS l ON l.pid = waiting.pid
+    WHERE waiting.datname = current_database() AND (holder.pid IS NOT NULL OR blocking.pid = 0)
     ORDER BY since DESC, waiting.pid, blocking.pid
 """
 LONG_SQL = """
@@ -32,13 +34,20 @@ LONG_SQL = """
     WHERE xact_start IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() AND backend_type = 'client backend' AND datname = current_database()
     ORDER BY xact_start
 """
+# Of others' sessions a role without pg_read_all_stats sees neither kind nor state.
+HIDDEN_SQL = """
+    SELECT count(*) AS number FROM pg_catalog.pg_stat_activity
+    WHERE datname = current_database() AND usesysid IS NOT NULL AND backend_type IS NULL
+"""
+HIDDEN = "this role cannot see (GRANT pg_monitor)"
 PREPARED_SQL = """
     SELECT gid, owner, now() - prepared AS age FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() ORDER BY prepared
 """
 TERMINATE_SQL = "SELECT pg_catalog.pg_terminate_backend(%(pid)s, 5000)"
 SESSION_SQL = f"""
     SELECT {ACTIVITY} FROM pg_catalog.pg_stat_activity AS a
-    WHERE a.pid = %(pid)s AND a.pid <> pg_catalog.pg_backend_pid() AND a.backend_type = 'client backend'
+    WHERE a.pid = %(pid)s AND a.pid <> pg_catalog.pg_backend_pid()
+      AND a.usesysid IS NOT NULL AND COALESCE(a.backend_type, 'client backend') = 'client backend'
 """
 
 
@@ -47,10 +56,11 @@ def connections(read: Reader, *, near: float = 0.8) -> Iterator[Figure | Finding
     rows = read(f"{CONNECTIONS_SQL} ORDER BY l.what = 'max_connections' DESC, l.what")
     server = rows[0]
     limit = server.limit - server.reserved
-    yield Figure("connections", f"{server.used} of {limit}, {server.active} active", server.used, "connections")
+    of = f"; the state of {server.hidden} {HIDDEN}" if server.hidden else ""
+    yield Figure("connections", f"{server.used} of {limit}, {server.active} active{of}", server.used, "connections")
     yield Figure("limit", str(limit), limit, "connections_limit", shown=False)
     idle = server.idle_in_transaction
-    yield Figure("idle in a transaction", str(idle), idle, "connections_idle_in_transaction")
+    yield Figure("idle in a transaction", f"{idle}{of}", None if server.hidden else idle, "connections_idle_in_transaction")
     for row in rows[1:]:
         yield Figure(f"of the {row.what}", f"{row.used} of {row.limit}", row.used)
     for row in rows:
@@ -69,8 +79,14 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
     rows = read(BLOCKED_SQL)
     waiting = len({row.pid for row in rows})
     yield Figure("sessions that wait for a lock", str(waiting), waiting, "sessions_waiting")
+    for lock, name in NAMES.items():
+        holders, waiters = (read_activity(read.connection, sql, lock=lock) for sql in (HOLDER_SQL, WAITERS_SQL))
+        if holders or waiters:
+            yield Figure(f"the {name} lock", f"held by {', '.join(map(str, holders)) or 'a prepared transaction'}")
+        for one in waiters:
+            yield Figure(f"waits for the {name} lock", str(one))
     for row in rows:
-        waits, held = without_literals(row.waits_for or ""), without_literals(row.query or "")
+        waits, held = _shown(row.waits_for), _shown(row.query)
         holder = f"session {row.by} ({row.application or 'unnamed'}, {row.role}, {row.state}: “{held}”)" if row.by else PREPARED
         if row.since is not None and row.since > longest:
             yield Finding(
@@ -82,13 +98,21 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
             )
 
 
+def _shown(query: str | None) -> str:
+    """Return a query without its values, or that this role cannot see it."""
+    return f"a query that {HIDDEN}" if query == "<insufficient privilege>" else without_literals(query or "")
+
+
 def transactions(
     read: Reader, *, longest: timedelta = timedelta(hours=1), idle: timedelta = timedelta(minutes=5)
 ) -> Iterator[Figure | Finding]:
     """Transactions that keep vacuum from removing dead rows, and locks from being given."""
     rows = read(LONG_SQL)
     oldest = rows[0].age if rows else timedelta()
-    yield Figure("oldest transaction", span(oldest), oldest.total_seconds(), "oldest_transaction_seconds")
+    if hidden := read.one(HIDDEN_SQL).number:
+        yield Figure("oldest transaction", f"{span(oldest)} of those seen; {hidden} sessions {HIDDEN}")
+    else:
+        yield Figure("oldest transaction", span(oldest), oldest.total_seconds(), "oldest_transaction_seconds")
     for row in rows:
         where, query = f"session {row.pid}", without_literals(row.query or "")
         whose = f"{row.application or 'unnamed'}, {row.role}: “{query}”"

@@ -29,6 +29,12 @@ HOLDER_SQL = f"""
     ORDER BY a.pid
 """
 
+WAITERS_SQL = f"""
+    SELECT {ACTIVITY}
+    {ON_LOCK} AND NOT l.granted
+    ORDER BY a.pid
+"""
+
 # Prisma's CLI gives up after 10 s, but its backend goes on to wait inside pg_advisory_lock.
 CANCEL_WAITERS_SQL = f"""
     SELECT CASE WHEN (pg_catalog.pg_has_role(a.usesysid, 'USAGE') OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))

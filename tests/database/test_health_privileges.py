@@ -1,0 +1,94 @@
+"""What a role without pg_monitor is told, the states of pg_stat_statements, and who holds the lock of migrations."""
+
+import dataclasses
+import re
+
+import pytest
+
+from fly2any.database.findings import Finding
+from fly2any.database.health.examine import Figure, Reader
+from fly2any.database.health.sessions import end
+from fly2any.database.health.topics import TOPICS
+from tests.conftest import django
+from tests.database.test_dbhealth import NOW, of, waiting
+from tests.servers import open_transaction
+
+pytestmark = pytest.mark.usefixtures("server")
+
+
+def asked(database, topic, **limits):
+    """The figures of a topic, by label, and its findings."""
+    with django(database) as connection:
+        connection.ensure_connection()
+        answers = list(TOPICS[topic](Reader(connection, "public"), **limits))
+    figures = {one.label: (one.text, one.value) for one in answers if isinstance(one, Figure)}
+    return figures, [one for one in answers if isinstance(one, Finding)]
+
+
+@pytest.fixture
+def reader(database):
+    with database.role("GRANT CONNECT ON DATABASE " + database.name + " TO {role}") as url:
+        yield dataclasses.replace(database, user=url.partition("//")[2].partition("@")[0])
+
+
+def test_what_a_role_may_not_see_is_said_and_not_counted_as_none(database, reader):
+    unseen = "this role cannot see (GRANT pg_monitor)"
+    with open_transaction(database, "SELECT pg_advisory_lock(7)") as holder:
+        idle, _ = asked(reader, "connections")
+        oldest, _ = asked(reader, "transactions")
+        with waiting(database, "SELECT pg_advisory_lock(7)") as waiter:
+            _, [blocked] = asked(reader, "locks", longest=NOW)
+        with django(reader) as connection:
+            pid = holder.info.backend_pid
+            told = end(connection, pid, really=False)
+
+    assert re.fullmatch(rf"0; the state of [1-9]\d* {re.escape(unseen)}", idle["idle in a transaction"][0])
+    assert idle["idle in a transaction"][1] is None
+    assert oldest["oldest transaction"][0].endswith(f" of those seen; 1 sessions {unseen}")
+    assert (blocked.code, blocked.where) == ("locks.blocked", f"session {waiter}")
+    assert f"“a query that {unseen}”" in blocked.message
+    assert told.startswith(f"Nothing was done. --yes ends pid {pid} (the site, role ")
+
+
+def test_who_holds_the_lock_of_migrations_and_who_waits_is_shown(database):
+    assert "the migration lock" not in asked(database, "locks")[0]
+    lock = "SELECT pg_advisory_lock(72707369)"
+    with open_transaction(database, lock) as holder, waiting(database, lock) as waiter:
+        pid = holder.info.backend_pid
+        figures, _ = asked(database, "locks")
+
+    assert figures["the migration lock"][0].startswith(f"held by pid {pid} (the site, role ")
+    assert figures["waits for the migration lock"][0].startswith(f"pid {waiter} (the waiter, role ")
+
+
+def test_each_state_of_pg_stat_statements_has_its_own_message(own_server):
+    server = own_server(shared_preload_libraries="pg_stat_statements")
+    server.execute("CREATE EXTENSION pg_stat_statements; CREATE ROLE reader LOGIN; CREATE TABLE t (a int)")
+    server.execute("SELECT a FROM t; ANALYZE t; SELECT 1 FROM pg_catalog.pg_class")
+    mine, reader = of(server), dataclasses.replace(of(server), user="reader")
+
+    seen, _ = asked(mine, "queries", shown=50)
+    hidden, _ = asked(reader, "queries")
+    server.execute("REVOKE SELECT ON pg_stat_statements FROM PUBLIC")
+    _, [revoked] = asked(reader, "queries")
+    server.execute("DROP EXTENSION pg_stat_statements; CREATE EXTENSION pg_stat_statements VERSION '1.8'")
+    _, [old] = asked(mine, "queries")
+
+    assert "no. 1 by " in seen["SELECT a FROM t"][0] or "SELECT a FROM t" in seen
+    assert [label for label in seen if "pg_catalog" in label or label.startswith("ANALYZE")] == []
+    assert hidden["queries of other roles"][1] > 0
+    assert revoked.message == "This role may not read pg_stat_statements."
+    assert old.cure == "ALTER EXTENSION pg_stat_statements UPDATE;"
+    assert [one.code for one in (revoked, old)] == ["queries.not_counted"] * 2
+
+
+def test_an_extension_that_the_server_did_not_load_is_said_to_count_nothing(own_server):
+    server = own_server(shared_preload_libraries="")
+    server.execute("CREATE EXTENSION pg_stat_statements")
+
+    _, [finding] = asked(of(server), "queries")
+
+    assert (
+        finding.message
+        == "The extension pg_stat_statements is installed, but the server did not load it, so nothing is counted."
+    )
