@@ -88,10 +88,10 @@ def queries(
     by_mean = sorted(range(len(rows)), key=lambda place: -rows[place].mean)
     for place in dict.fromkeys([*range(min(shown, len(rows))), *by_mean[:shown]]):
         row = rows[place]
-        ranks = f"no. {place + 1} by total, no. {by_mean.index(place) + 1} by mean"
+        ranks = f"no. {by_mean.index(place) + 1} by mean, no. {place + 1} by total with {share(row.part or 0)} of the time"
         yield Figure(
             _text(row.query),
-            f"{row.calls:,} calls, {span(row.mean)} each, {share(row.part or 0)} of the time; {ranks}{of(place)}",
+            f"{row.calls:,} calls, {span(row.mean)} each, {ranks}{of(place)}",
             row.mean,
         )
     for place, row in enumerate(rows):
