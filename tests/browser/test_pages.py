@@ -42,6 +42,7 @@ def pages():
     yield reverse("admin:index")
     yield reverse("admin:app_list", args=["travel"])
     yield reverse("admin:database")
+    yield from (f"{reverse('admin:search')}?q={term}" for term in ("", "ana", "203.0.113.8", "GRU-LIS", "nobody-at-all"))
     yield f"{reverse('admin:travel_pricehistory_route')}?origin={price.origin}&destination={price.destination}&day={price.depart_date}"
     yield f"{reverse('admin:engagement_notification_changelist')}?type=booking_cancelled"
     yield f"{reverse('admin:accounts_user_changelist')}?q=nobody-at-all"
