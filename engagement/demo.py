@@ -28,7 +28,7 @@ NOTIFICATIONS_SQL = f"""
            initcap(replace(kind, '_', ' ')), replace(kind, '_', ' ') || ': ' || r.origin || ' → ' || r.destination,
            pg_temp.pick(ARRAY['low','medium','medium','high','urgent'], 'priority', row.k), read, '/trips/' || r.origin || '-' || r.destination,
            CASE WHEN kind = 'price_alert_triggered' THEN jsonb_build_object('originalPrice', 480, 'newPrice', 399, 'currency', 'USD', 'route', jsonb_build_object('origin', r.origin, 'destination', r.destination)) END,
-           at, CASE WHEN read THEN at + interval '5 hours' END
+           at, CASE WHEN read THEN least(at + interval '5 hours', %(until)s) END
     {per_user(at_most(10, "notices"))} {ROUTE.format(salt="notices")}
     CROSS JOIN LATERAL (SELECT pg_temp.pick(ARRAY['price_alert_triggered','price_alert_triggered','promotion','trip_reminder','booking_confirmed','payment_successful','payment_failed','system_update','account_security'], 'kind', row.k) AS kind,
                                pg_temp.dice('read', row.k) < 0.7 AS read, pg_temp.moment('notices', row.k, u.n, %(until)s) AS at) AS t

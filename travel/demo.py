@@ -24,7 +24,7 @@ PRICE_ALERTS_SQL = f"""
            CASE WHEN pg_temp.dice('return', row.k) < 0.6 THEN to_char(departs + 10, 'YYYY-MM-DD') END,
            price, floor(price * (0.7 + 0.25 * pg_temp.dice('target', row.k))), 'USD', pg_temp.dice('active', row.k) < 0.6, triggered,
            %(until)s::timestamptz - interval '1 minute' * floor(720 * pg_temp.dice('checked', row.k)),
-           CASE WHEN triggered THEN at + interval '2 days' END, CASE WHEN triggered THEN at + interval '2 days' END, triggered::int, at, at
+           CASE WHEN triggered THEN least(at + interval '2 days', %(until)s) END, CASE WHEN triggered THEN least(at + interval '2 days', %(until)s) END, triggered::int, at, at
     {per_user(at_most(2, "alerts"))} {ROUTE.format(salt="alerts")}
     CROSS JOIN LATERAL (SELECT %(until)s::date + (3 + pg_temp.dice('departs', row.k) * 200)::int AS departs, pg_temp.dice('triggered', row.k) < 0.2 AS triggered,
                                pg_temp.moment('alerts', row.k, u.n, %(until)s) AS at) AS t
@@ -41,14 +41,23 @@ RECENT_SEARCHES_SQL = f"""
     CROSS JOIN LATERAL (SELECT pg_temp.price(r.kilometres, lead, pg_temp.dice('luck', row.k)) AS price) AS p
 """
 
-# Ten prices a user, though they are nobody's: each seen `lead` days before its departure, dearer the later.
+# Ten prices a user, though they are nobody's: each seen `lead` days before its departure, dearer the later. Every fifth user up
+# to number 1,000 stands for a route and a day of departure that were watched for 90 days: 50 to 200 prices more, which follow the
+# lead, the weekdays of the departure and of the look, and a sale now and then.
+WATCHED = "u.n %% 5 = 0 AND u.n <= 1000"
 PRICE_HISTORY_SQL = f"""
     INSERT INTO price_history (id, origin, destination, "departDate", "returnDate", price, currency, provider, timestamp)
-    SELECT pg_temp.make_id('history', row.k), r.origin, r.destination, to_char(seen + interval '1 day' * lead, 'YYYY-MM-DD'), NULL,
-           pg_temp.price(r.kilometres, lead, pg_temp.dice('luck', row.k)), 'USD', pg_temp.pick(ARRAY['duffel','duffel','amadeus','mock'], 'provider', row.k), seen
-    {per_user("10")} {ROUTE.format(salt="history")}
-    CROSS JOIN LATERAL (SELECT %(until)s::timestamptz - interval '1 second' * floor(31536000 * pg_temp.dice('seen', row.k)) AS seen,
-                               floor(pg_temp.dice('lead', row.k) * 180)::int AS lead) AS t
+    SELECT pg_temp.make_id('history', row.k), r.origin, r.destination, to_char(departs, 'YYYY-MM-DD'), NULL,
+           CASE WHEN watched THEN round((pg_temp.price(r.kilometres, extract(epoch FROM departs - seen) / 86400, 0.35 + 0.3 * pg_temp.dice('luck', row.k))
+                * (1 + 0.3 * exp(-extract(epoch FROM departs - seen) / 86400 / 40)) * CASE WHEN extract(isodow FROM departs) IN (5, 7) THEN 1.12 ELSE 1 END * CASE WHEN extract(isodow FROM seen) IN (2, 3) THEN 0.96 ELSE 1 END
+                * CASE WHEN pg_temp.dice('sale', u.n * 1000 + extract(week FROM seen)::int) < 0.12 THEN 0.8 ELSE 1 END)::numeric, 2)::double precision
+           ELSE pg_temp.price(r.kilometres, lead, pg_temp.dice('luck', row.k)) END, 'USD', pg_temp.pick(ARRAY['duffel','duffel','amadeus','mock'], 'provider', row.k), seen
+    {per_user(f"CASE WHEN {WATCHED} THEN 60 + floor(pg_temp.dice('watched', u.n) * 151) ELSE 10 END")}
+    CROSS JOIN LATERAL (SELECT s.place > 10 AS watched, 50 + floor(pg_temp.dice('watched', u.n) * 151) AS looks, floor(pg_temp.dice('lead', row.k) * 180)::int AS lead) AS w
+    CROSS JOIN LATERAL (SELECT CASE WHEN watched THEN %(until)s::timestamptz - interval '90 days' * ((s.place - 10 - pg_temp.dice('seen', row.k)) / looks)
+                               ELSE %(until)s::timestamptz - interval '1 second' * floor(31536000 * pg_temp.dice('seen', row.k)) END AS seen) AS t
+    CROSS JOIN LATERAL (SELECT date_trunc('day', CASE WHEN watched THEN %(until)s::timestamptz + interval '1 day' * (2 + floor(30 * pg_temp.dice('departs', u.n))) ELSE seen + interval '1 day' * lead END, 'UTC') AS departs) AS d
+    JOIN seed_routes AS r ON r.number = floor(pow(CASE WHEN watched THEN pg_temp.dice('watched route', u.n) ELSE pg_temp.dice('history route', row.k) END, 2) * %(routes)s)::int
 """
 
 PRICE_MONITOR_LOGS_SQL = """

@@ -1,6 +1,6 @@
 """The SQL that the statements of the demo data share, which the apps have in their modules `demo`.
 
-Every value is a function of the seed, the table and the number of the row (`dice`), and of the date %(until)s where it is a
+Every value is a function of the seed, the table and the number of the row (`dice`), and of the moment %(until)s where it is a
 time, so the same rows come back; `ON CONFLICT DO NOTHING` makes a second run add nothing.
 """
 
@@ -53,8 +53,9 @@ def per_user(many: str) -> str:
 
 
 def at_most(average: int, salt: str) -> str:
-    """Return an expression for a number that is `average` on average and large for a few."""
-    return f"least(9000, floor(-{average} * ln(1 - pg_temp.dice('{salt} many', u.n))))"
+    """Return an expression for a number that is `average` on average, and a hundred times that for one user of 400."""
+    usual = f"floor(-{average} * ln(1 - pg_temp.dice('{salt} many', u.n)))"
+    return f"CASE WHEN u.n %% 400 = 333 THEN {100 * average} ELSE {usual} END"
 
 
 BROWSERS = "ARRAY['Chrome','Chrome','Safari','Firefox','Edge','Unknown']"

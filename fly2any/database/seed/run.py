@@ -32,7 +32,7 @@ def seed(
     among_real_users: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, int]:
-    """Add the demo data of `users` users, its last day being the eve of `until`; return the rows added to each table.
+    """Add the demo data of `users` users, whose newest rows are of shortly before `until`, a moment or the beginning of a day in UTC; return the rows added to each table.
 
     Rows that are there already stay as they are. Calls `progress` with the number of users done. Each chunk of users is
     one transaction: after an interruption a second run adds what is missing. Raises RealUsersError, having written nothing,
@@ -46,7 +46,12 @@ def seed(
             raise RealUsersError(
                 "This database holds users who are not demo data, so nothing was added; --yes (make admin SEED=--yes) adds demo data all the same."
             )
-    values = {"seed": str(seed), "until": datetime.combine(until, time(), UTC), "domain": DEMO_DOMAIN, **_choices()}
+    values = {
+        "seed": str(seed),
+        "until": until if isinstance(until, datetime) else datetime.combine(until, time(), UTC),
+        "domain": DEMO_DOMAIN,
+        **_choices(),
+    }
     added = dict.fromkeys(STATEMENTS, 0)
     schema = quote(read_schema(connection)).replace("%", "%%")
     for low in range(1, users + 1, CHUNK):

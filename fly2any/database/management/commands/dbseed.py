@@ -44,7 +44,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--seed", type=whole_number, default=1, metavar="S", help="Another seed, other data.")
         parser.add_argument(
-            "--until", type=day, metavar="YYYY-MM-DD", help="The day on which the data ends; today if not given."
+            "--until", type=day, metavar="YYYY-MM-DD", help="The day at whose beginning the data ends (UTC); now if not given."
         )
         parser.add_argument(
             "--admin", action="store_true", help="Also make demo staff, one of each role, whose passwords are shown once."
@@ -59,7 +59,7 @@ class Command(BaseCommand):
                 f"Database {place['NAME']} at {place['HOST'] or 'the local socket'} is in production (DEBUG is off):"
                 " give --production to add demo data to it, or set DEBUG=true where it is a developer's."
             )
-        added = self.seed(connections[database], users, seed, until or datetime.now(UTC).date(), yes)
+        added = self.seed(connections[database], users, seed, until or datetime.now(UTC), yes)
         for table, number in added.items():
             self.stdout.write(f"  {table:<20}{number:>12,} rows added")
         self.stdout.write(f"{sum(added.values()):,} rows added in all.")
