@@ -150,6 +150,7 @@ def test_lists_find_by_a_name_and_messages_by_a_text_in_one_conversation(member)
 
     assert {*listed(client, Conversation, q="park luis").result_list} == {talk, other}
     assert listed(client, UserActivity, q="park luis").result_list[0].user_id == luis.pk
+    assert f'href="{address(Message)}?conversation={talk.pk}">Search messages</a>' in client.get(page(talk)).content.decode()
     inside = listed(client, Message, conversation=talk.pk, q="VISA")
     assert (list(inside.result_list), inside.found.note) == ([said[0]], "Encrypted messages are not searched.")
     assert (listed(client, Message, q="visa").found.is_understood, listed(client, Message, q="visa").result_list) == (False, [])
