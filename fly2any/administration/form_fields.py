@@ -13,6 +13,7 @@ from django.contrib.admin.widgets import AdminTextInputWidget, ForeignKeyRawIdWi
 from django.core.exceptions import ValidationError
 from django.utils.html import format_html, format_html_join
 
+from fly2any.database.person.people import MOST_SIMILAR, is_same_address
 from fly2any.database.seed.places import AIRPORTS
 
 from .deadlines import TooSlow, within
@@ -169,7 +170,8 @@ class PersonField(forms.ModelChoiceField):
         try:
             with within():
                 found = list(people.filter(pk=text)[:1]) or list(people.filter(**{name: text})[:1])
-                found = found or list(people.filter(**{f"{name}__iexact": text})[:2])
+                similar = [] if found else people.filter(**{f"{name}__iexact": text})[:MOST_SIMILAR]
+                found += [person for person in similar if is_same_address(getattr(person, name), text)]
         except TooSlow:
             raise ValidationError("Finding the user took too long: enter the id instead.") from None
         if not found:

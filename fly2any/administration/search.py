@@ -13,6 +13,7 @@ from django.db.models import F, Q, Value
 from django.db.models.functions import Left
 from django.db.models.lookups import Exact
 
+from fly2any.database.person.people import MOST_SIMILAR, is_same_address
 from fly2any.postgres.expressions import Folded, Words
 
 from .deadlines import TooSlow, within
@@ -126,7 +127,8 @@ class Related(Probe):
             return None
         ids = list(others.filter(**{self.name: term})[:1])
         if not ids and self.is_address:
-            ids = list(others.filter(**{f"{self.name}__iexact": term}).order_by("pk")[:1])
+            similar = others.filter(**{f"{self.name}__iexact": term}).order_by("pk").values_list("pk", self.name)[:MOST_SIMILAR]
+            ids = [key for key, address in similar if is_same_address(address, term)]
         if not ids:
             return Found(Q(pk__in=[]), is_all=True) if self.is_address else None
         return Found(Q((f"{self.key}_id", ids[0])), {self.key: ids[0]}, is_all=self.is_address)

@@ -15,6 +15,7 @@ from django.db import transaction
 
 from fly2any.database.errors import Refusal
 from fly2any.database.leftovers import refuse_beside_a_restore
+from fly2any.database.person.people import is_same_address
 from fly2any.database.schema.strangers import refuse_strangers
 
 from .roles import ADMINISTRATORS, OPERATIONS, SUPPORT
@@ -120,13 +121,10 @@ def _lock_administrators(connection) -> list[str]:
 
 
 def _find(connection, email: str) -> Any:
-    """Return the person with this address, locked, or None; only the case of ASCII letters may be another.
-
-    PostgreSQL's upper() takes letters for the same that look alike: the dotless i for an i.
-    """
+    """Return the person with this address, locked, or None; only the case of ASCII letters may be another."""
     model = get_user_model()
     similar = model._default_manager.using(connection.alias).select_for_update().filter(email__iexact=email).order_by("email")
-    people = [user for user in similar if user.email.encode().lower() == email.encode().lower()]
+    people = [user for user in similar if is_same_address(user.email, email)]
     exact = [user for user in people if user.email == email]
     if len(people) > 1 and not exact:
         raise Refusal(f"Several people have the address {email} in different case: write it as one of them does.")

@@ -54,6 +54,19 @@ def test_what_is_no_airport_day_or_person_is_said_at_the_field(staff, ana):
     assert PriceAlert.objects.count() == 0
 
 
+def test_a_person_whose_address_looks_alike_is_another(staff):
+    alike = User.objects.create(email="adm\u0131n@example.com")  # upper() of the dotless i is I.
+    PriceAlert.objects.create(
+        user=alike, origin="GRU", destination="LIS", depart_date="2027-07-01", current_price=5, target_price=4
+    )
+
+    added = staff.post(address(PriceAlert, "add"), {**ALERT, "user": "admin@example.com"})
+    listed = staff.get(address(PriceAlert), {"q": "admin@example.com"}).content.decode()
+
+    assert errors(added) == {"user": ["No user has this e-mail address or id: correct it."]}
+    assert (alike.email in listed, PriceAlert.objects.count()) == (False, 1)
+
+
 def test_days_are_inputs_of_days_and_what_they_cannot_show_stays_a_text(staff, ana):
     usual = {"user": ana, "name": "n", "origin": "GRU", "destination": "Lisbon"}
     one = SavedSearch.objects.create(**usual, depart_date="2027-07-01")

@@ -93,7 +93,7 @@ def test_a_restore_waits_for_commands_that_began_before_it(two, restored, lock):
             ),
         ):
             wait_for_writers(connection, patience=0, say=lambda sentence: None)
-        wait_for_writers(connection, patience=0, say=lambda sentence: None)
+        wait_for_writers(connection, patience=9, say=lambda sentence: None)
         assert two.execute(sessions) == [(0,)]
 
 

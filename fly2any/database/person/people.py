@@ -8,6 +8,8 @@ from ..errors import Refusal
 from .tables import read_tables
 from .transactions import reading
 
+MOST_SIMILAR = 20  # People whose addresses the database takes for the same, of whom is_same_address() is asked.
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
@@ -18,10 +20,18 @@ class Person:
     has_twin: bool = False
 
 
+def is_same_address(one: str, other: str) -> bool:
+    """Return whether two e-mail addresses differ at most in the case of ASCII letters.
+
+    PostgreSQL's upper() and lower() take letters for the same that look alike: the dotless i for an i, the Kelvin sign for a k.
+    """
+    return one.encode().lower() == other.encode().lower()
+
+
 def find(connection, email: str) -> Person:
     """Return the person with this e-mail address, ASCII letters in upper or lower case; raise Refusal for nobody, several, and for staff.
 
-    PostgreSQL's lower() takes letters for the same that look alike, the Kelvin sign for a k: such a person is only a twin.
+    One whose address is the same for PostgreSQL's lower() alone is only a twin.
     """
     try:
         email.encode()
@@ -38,7 +48,7 @@ def find(connection, email: str) -> Person:
             [email],
         )
         similar = cursor.fetchall()
-    found = [row for row in similar if row[1].encode().lower() == email.encode().lower()]
+    found = [row for row in similar if is_same_address(row[1], email)]
     if not found:
         raise Refusal(f"No person has the e-mail address {email}: check the spelling, or search in the admin.")
     if len(found) > 1:
