@@ -77,7 +77,9 @@ def assert_named(client, model, damage, where, urls):
                 response = client.get(url)
                 text = response.content.decode()
                 assert response.status_code in (200, 302, 403, 503), (damage, url)
-                assert response.status_code != 503 or where in text or where.partition(".")[0] in text, (damage, url)
+                # Without the users it is not known whose tables are trusted: the owner of the users' is.
+                named = where.partition(".")[0] in text or "tables.untrusted" in text
+                assert response.status_code != 503 or named, (damage, url)
             raise Undone
     except Undone:
         pass

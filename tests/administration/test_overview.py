@@ -75,7 +75,7 @@ def test_what_is_empty_is_one_line_and_second_factors_are_of_staff_alone(member)
 
     [[empty], [of_staff]] = [re.findall(r'<p class="quiet">None: (.*?)\.</p>', one) for one in (page, of_staff)]
     assert {"OAuth accounts", "price alerts", "login history"} < set(empty.split(", "))
-    assert (len(re.findall('<section class="module panel">', page)), "Conversations</h2>" in page) == (3, True)
+    assert (len(re.findall('<section class="module panel">', page)), "Conversations</h2>" in page) == (4, True)
     assert ("TOTP devices" in empty, "TOTP devices" in of_staff) == (False, True)
 
 
