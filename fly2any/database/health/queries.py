@@ -94,6 +94,11 @@ def queries(
             f"{row.calls:,} calls, {span(row.mean)} each, {ranks}{of(place)}",
             row.mean,
         )
+    yield from _demanding(rows, of, whole, slow=slow, calls=calls, most=most, busy=busy)
+
+
+def _demanding(rows, of, whole: float, *, slow: float, calls: int, most: float, busy: float) -> Iterator[Finding]:
+    """Yield the queries that take long on average, or much of all time."""
     for place, row in enumerate(rows):
         if row.calls >= calls and row.mean >= slow:
             yield Finding(

@@ -180,6 +180,17 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
 
 def passwords(read: Reader) -> Iterator[Figure | Finding]:
     """How passwords are stored, those of roles and those of people, and who of the staff has a second factor."""
+    yield from _of_roles(read)
+    table = f"{quote(read.schema)}.{quote(PEOPLE)}"
+    size = read.one(SIZE_SQL, table=table).bytes
+    if size is None:
+        return
+    sample = f"TABLESAMPLE SYSTEM ({100 * SAMPLE / size:.4f})" if size > 2 * SAMPLE else ""
+    yield from _of_people(read, table, sample)
+    yield from _of_staff(read, table)
+
+
+def _of_roles(read: Reader) -> Iterator[Figure | Finding]:
     try:
         with transaction.atomic(using=read.connection.alias):
             plain = [row.name for row in read(ROLES_HASHES_SQL)]
@@ -194,11 +205,9 @@ def passwords(read: Reader) -> Iterator[Figure | Finding]:
             raise
         made = dict(read(SETTINGS_SQL, names=["password_encryption"])).get("password_encryption", "unknown")
         yield Figure("roles' passwords", f"not readable by this role; new ones are stored as {made}")
-    table = f"{quote(read.schema)}.{quote(PEOPLE)}"
-    size = read.one(SIZE_SQL, table=table).bytes
-    if size is None:
-        return
-    sample = f"TABLESAMPLE SYSTEM ({100 * SAMPLE / size:.4f})" if size > 2 * SAMPLE else ""
+
+
+def _of_people(read: Reader, table: str, sample: str) -> Iterator[Figure | Finding]:
     people = read.one(PASSWORDS_SQL.format(table=table, sample=sample), bcrypt=BCRYPT)
     yield Figure(
         "people's passwords",
@@ -216,6 +225,9 @@ def passwords(read: Reader) -> Iterator[Figure | Finding]:
             f"{people.cheap} of {people.seen:,} passwords seen are bcrypt of less than 2^10 rounds, which is guessed quickly.",
             "They are stored anew with 12 when their people set them: ask those who may see much to do so.",
         )  # fmt: skip
+
+
+def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
     staff = read.one(STAFF_SQL.format(table=table))
     factor = "asked for" if settings.SECOND_FACTOR else "not asked for"
     yield Figure(

@@ -118,41 +118,57 @@ def indexes(
     since = "when statistics were last reset" if reset.known else "the server's start, or before"
     yield Figure("scans are counted since", f"{reset.since:%Y-%m-%d %H:%M} UTC, {since}", reset.since)
     for row in rows:
-        where = f"{row.table}.{row.name}"
         if row.building:
-            yield Figure("being built", where)
-            continue
-        if not row.valid:
-            yield Finding(
-                Severity.ERROR, "indexes.invalid", where,
-                "It is invalid: every write keeps it up and no query uses it.",
-                f"REINDEX INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
-            )  # fmt: skip
-            continue
-        dispensable = not (row.unique or row.primary or row.demanded or row.name in contract)
-        wider = _contained_in(row, rows)
-        if dispensable and wider:
-            yield Finding(
-                Severity.WARNING, "indexes.redundant", where,
-                f"Its columns are the first of {wider.name}, which serves every query that it serves; it takes {size(row.bytes)}.",
-                f"DROP INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
-            )  # fmt: skip
-        elif dispensable and row.scans == 0 and row.bytes > 8192 * 2 and age >= young:
-            yield Finding(
-                Severity.WARNING, "indexes.unused", where,
-                f"No query used it since {reset.since:%Y-%m-%d}, {span(age)} ago (limit {span(young)}); it takes {size(row.bytes)}.",
-                f"DROP INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
-            )  # fmt: skip
-        # A B-tree entry is its columns, 16 bytes of headers, and pages are filled to nine tenths.
-        expected = max(row.rows, 0) * ((row.width or 0) + 16) / 0.9
-        if row.method == "btree" and not row.special and row.width and row.bytes > large and row.bytes > bloated * expected:
-            yield Finding(
-                Severity.WARNING, "indexes.bloat", where,
-                f"It takes {size(row.bytes)} where about {size(expected)} would do, more than {bloated} times as much.",
-                f"REINDEX INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
-            )  # fmt: skip
+            yield Figure("being built", f"{row.table}.{row.name}")
+        elif not row.valid:
+            yield _invalid(row)
+        else:
+            yield from _dispensable(row, rows, contract, reset, young)
+            yield from _bloated(row, large, bloated)
     if age < young:
         yield Figure("unused indexes", f"not enough data: statistics are {span(age)} old, and {span(young)} are needed")
+    yield from _missing(read, many)
+
+
+def _invalid(row) -> Finding:
+    return Finding(
+        Severity.ERROR, "indexes.invalid", f"{row.table}.{row.name}",
+        "It is invalid: every write keeps it up and no query uses it.",
+        f"REINDEX INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
+    )  # fmt: skip
+
+
+def _dispensable(row, rows, contract: set[str], reset, young: timedelta) -> Iterator[Finding]:
+    """Yield whether an index is contained in another, or was never used; never of one that the contract or a constraint demands."""
+    if row.unique or row.primary or row.demanded or row.name in contract:
+        return
+    where, cure = f"{row.table}.{row.name}", f"DROP INDEX CONCURRENTLY {quote(row.name)};"
+    if wider := _contained_in(row, rows):
+        yield Finding(
+            Severity.WARNING, "indexes.redundant", where,
+            f"Its columns are the first of {wider.name}, which serves every query that it serves; it takes {size(row.bytes)}.",
+            cure, is_sql=True,
+        )  # fmt: skip
+    elif row.scans == 0 and row.bytes > 8192 * 2 and reset.age >= young:
+        yield Finding(
+            Severity.WARNING, "indexes.unused", where,
+            f"No query used it since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(row.bytes)}.",
+            cure, is_sql=True,
+        )  # fmt: skip
+
+
+def _bloated(row, large: int, bloated: float) -> Iterator[Finding]:
+    # A B-tree entry is its columns, 16 bytes of headers, and pages are filled to nine tenths.
+    expected = max(row.rows, 0) * ((row.width or 0) + 16) / 0.9
+    if row.method == "btree" and not row.special and row.width and row.bytes > large and row.bytes > bloated * expected:
+        yield Finding(
+            Severity.WARNING, "indexes.bloat", f"{row.table}.{row.name}",
+            f"It takes {size(row.bytes)} where about {size(expected)} would do, more than {bloated} times as much.",
+            f"REINDEX INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
+        )  # fmt: skip
+
+
+def _missing(read: Reader, many: int) -> Iterator[Finding]:
     for key in read(FOREIGN_KEYS_SQL):
         if key.rows > many:
             columns = ", ".join(map(quote, key.columns))
