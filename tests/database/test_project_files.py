@@ -60,11 +60,11 @@ def test_the_steps_of_changing_the_schema_leave_nothing_for_makemigrations(copy,
     made = copy("makemigrations", "travel", "--name", "share_code")
     indented = "".join(f"            {line}\n" for line in f"{index.rstrip()},".splitlines())
     models.write_text(source.replace("        indexes = [\n", f"        indexes = [\n{indented}", 1))
-    (copy.folder / "travel" / "migrations" / "0006_share_code_index.py").write_text(migration)
+    (copy.folder / "travel" / "migrations" / "0007_share_code_index.py").write_text(migration)
 
     checked, migrated = copy("makemigrations", "--check"), copy("migrate", "-v0")
 
-    assert (made.returncode, "travel/migrations/0005_share_code.py" in made.stdout) == (0, True)
+    assert (made.returncode, "travel/migrations/0006_share_code.py" in made.stdout) == (0, True)
     assert (checked.returncode, checked.stdout, checked.stderr[-600:]) == (0, "No changes detected\n", "")
     assert (migrated.returncode, migrated.stderr) == (0, "")
     assert database.execute(
