@@ -228,14 +228,17 @@ class RelatedCalled(Probe):
 def called(model: type[models.Model], term: str, *, most: int) -> list[str] | None:
     """Return the keys of `most` + 1 people at most, in no order, each with all the words; None where no word is long enough.
 
-    A word of fewer letters than SHORTEST_TEXT is compared only where another word leads. Raise TooSlow where that takes too long.
+    A word of fewer letters than SHORTEST_TEXT is looked for where words begin, so that the index narrows it, or the term as a
+    whole. Raise TooSlow where that takes too long.
     """
     words = term.split()[:MOST_WORDS]
     if not any(LETTERS.search(word) for word in words):
         return None
     rows = model._base_manager.alias(words=Folded(Words(*model.named_by)))  # type: ignore[attr-defined]
+    each = Q()
     for word in words:
-        rows = rows.filter(words__contains=Folded(Value(word)))
+        each &= Q(words__contains=Folded(Value(word if LETTERS.search(word) else f" {word}")))
+    rows = rows.filter(each | Q(words__contains=Folded(Value(" ".join(words)))))
     connection = current()
     sql, values = rows.order_by().values_list("pk").query.get_compiler(connection=connection).as_sql()
     with within(), connection.cursor() as cursor:

@@ -53,11 +53,11 @@ def test_a_person_is_found_by_parts_of_names_in_any_order_and_without_accents(me
         term: found(client, term).get("users", [])
         for term in (
             "luis park", "park luís", "LUÍS", "uis pa", "lp@example", "zoe muller", "Müller", "lukasz orsted", "address other",
-            "luis ark", "luis ar", "luis zz", "ana_", "0%@", "%%%",
+            "luis ark", "uís pa", "luis zz", "ana_", "0%@", "%%%",
         )
     }  # fmt: skip
 
-    for term in ("luis park", "park luís", "LUÍS", "uis pa", "lp@example", "luis ark", "luis ar"):
+    for term in ("luis park", "park luís", "LUÍS", "uis pa", "lp@example", "luis ark", "uís pa"):
         assert users[term] == [page(luis, "overview")], term
     for term in ("zoe muller", "Müller"):
         assert users[term] == [page(decomposed, "overview")], term
