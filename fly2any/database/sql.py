@@ -11,6 +11,8 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connections, transaction
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.pq import TransactionStatus
 from psycopg.sql import Composable, Identifier
 
@@ -120,10 +122,19 @@ def unpinned(connection, *, lock: int, statement: int) -> Iterator[None]:
         yield
 
 
+class SharedText(Loader):
+    """Reads a text that may be no UTF-8: names and comments of databases and roles, and queries, are in the encoding of another database."""
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode(errors="backslashreplace")
+
+
 @contextmanager
 def catalogue(connection) -> Iterator[Any]:
     """Yield a cursor for questions to the catalogue, whose functions and operators are PostgreSQL's own."""
     with pinned(connection), connection.cursor() as cursor:
+        for kind in ("text", "name", "varchar"):
+            cursor.adapters.register_loader(kind, SharedText)
         yield cursor
 
 

@@ -5,6 +5,7 @@ import threading
 import time
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from fly2any.database.server import Server
@@ -186,3 +187,25 @@ def test_a_distant_server_without_tls_is_a_finding():
     assert list(replace(near, host="127.0.0.1").findings()) == []
     assert list(replace(near, host="db.example.com", tls="TLSv1.3 X", encrypted=True).findings()) == []
     assert [(f.code, f.where) for f in replace(near, host="db.example.com").findings()] == [("server.tls", "db.example.com")]
+
+
+@pytest.mark.slow
+def test_names_in_the_encoding_of_another_database_stop_nothing(own_server, tmp_path):
+    server = own_server(migrated=True)
+    server.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0", database="postgres")
+    latin = server.url(database="latin")
+    with psycopg.connect(latin, autocommit=True) as legacy:
+        legacy.execute("CREATE ROLE \"Übel\" LOGIN SUPERUSER; COMMENT ON DATABASE latin IS 'Übel'")
+        legacy.execute('CREATE DATABASE "Übel"')
+        legacy.execute("""ALTER ROLE "Übel" SET application_name TO 'Übel'""")
+        results = {
+            words: manage(*words.split(), url=server.url(), BACKUP_LOCATION=str(tmp_path / "backups"))
+            for words in (
+                "migrate -v0", "dbstatus", "dbstatus --security", "dbhealth", "dbmaintain weekly", "dbbackup --verify", "dbroles",
+                "dbseed --production --users 5", "dbstaff a@example.com --role support", "dbrestore latest --yes", "dbadopt",
+            )
+        }  # fmt: skip
+
+    ended = {words: (result.returncode, result.stderr) for words, result in results.items() if "Traceback" in result.stderr}
+    assert ended == {}
+    assert {words: result.returncode for words, result in results.items() if result.returncode not in (0, 4)} == {}
