@@ -63,6 +63,7 @@ CODES = frozenset(
         "migrations.untrusted",
         "migrations.failed",
         "migrations.by_prisma",
+        "database.read_only",
         "server.tls",
         "server.time_zone",
         "server.connections",

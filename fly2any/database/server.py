@@ -78,6 +78,24 @@ HOME_CTES = f"""
 # The version that the database's indexes were built with and the one that the library has now, where they differ; from PostgreSQL 15 on.
 COLLATION_SQL = """(SELECT ARRAY[d.datcollversion, pg_catalog.pg_database_collation_actual_version(d.oid)] FROM pg_catalog.pg_database AS d
             WHERE d.datname = current_database() AND d.datcollversion <> pg_catalog.pg_database_collation_actual_version(d.oid))"""
+# Where default_transaction_read_only is on: for sessions of this role here, and for other roles that may write. Where neither the
+# database nor a role sets it, the server does, or POSTGRES_URL.
+READ_ONLY_SQL = f"""
+    WITH told AS (
+        SELECT CASE WHEN s.setrole = 0 AND s.setdatabase = 0 THEN 'ROLE ALL'
+                    ELSE concat_ws(' IN ', 'ROLE ' || quote_ident(r.rolname), 'DATABASE ' || quote_ident(d.datname)) END AS place,
+               COALESCE(r.rolname, session_user) = session_user AS is_ours, r.oid AS role
+        FROM pg_catalog.pg_db_role_setting AS s CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (setting)
+        LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase
+        WHERE c.setting ~* '^default_transaction_read_only=(on|t|tr|tru|true|y|ye|yes|1)$'
+          AND COALESCE(d.datname, current_database()) = current_database()
+    )
+    SELECT place, is_ours FROM told
+    WHERE is_ours OR EXISTS (SELECT FROM known WHERE known.relname = {literal(MARKING_TABLE)} AND has_table_privilege(told.role, known.oid, 'INSERT'))
+    UNION ALL
+    SELECT CASE WHEN s.source = 'client' THEN 'CLIENT' ELSE 'SYSTEM' END, true FROM pg_catalog.pg_settings AS s
+    WHERE s.name = 'default_transaction_read_only' AND s.reset_val = 'on' AND s.source NOT IN ('database', 'user', 'database user', 'global')
+"""
 SERVER_SQL = f"""
     {HOME_CTES}, ledger AS (
         SELECT known.oid FROM known JOIN home ON home.schema = known.nspname WHERE known.relname = {literal(RECORD)} AND known.trusted
@@ -105,6 +123,7 @@ SERVER_SQL = f"""
                  JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
                  WHERE n.nspname = home.schema AND co.collversion <> pg_catalog.pg_collation_actual_version(co.oid)
                  ORDER BY 1) AS collations,
+           ARRAY(SELECT ARRAY[w.place, w.is_ours::text] FROM ({READ_ONLY_SQL}) AS w ORDER BY 1) AS read_only,
            COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
            COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
            COALESCE((SELECT has_schema_privilege(home.schema, 'USAGE') AND has_table_privilege(ledger.oid, 'SELECT') FROM ledger), true)
@@ -181,6 +200,7 @@ class Server:
     max_connections: int
     connections: int
     standby: bool
+    read_only: list[list[str]]  # where default_transaction_read_only is on, and whether that is for this role: true or false
     may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
     may_read_migrations: bool
@@ -190,6 +210,7 @@ class Server:
     def findings(self) -> Iterator[Finding]:
         """Yield what the guide and the migrations ask for and this server does not give."""
         yield from self._schema()
+        yield from self._read_only()
         yield from self._encoding()
         yield from self._collation()
         yield from self._encryption()
@@ -209,6 +230,10 @@ class Server:
                 f"The tables are in the schema {self.schema}, but new ones would be made in {self.creates_in}, which comes first in the search path.",
                 f"Add ?schema={self.schema} to POSTGRES_URL, or remove the schema {self.creates_in} if nothing is in it.",
             )  # fmt: skip
+
+    def _read_only(self) -> Iterator[Finding]:
+        for place, is_ours in () if self.standby else self.read_only:
+            yield _of_read_only(place, self.database, is_ours == "true")
 
     def _encoding(self) -> Iterator[Finding]:
         if self.encoding != "UTF8":
@@ -269,6 +294,19 @@ class Server:
                 f"The role {self.role} does not hold {lacking}: enough for this report, not for everything else.",
                 "As it should be for a role that `dbroles` made to serve or to read. To migrate connect as the owner of the tables; the site needs SELECT, INSERT, UPDATE and DELETE.",
             )  # fmt: skip
+
+
+def _of_read_only(place: str, database: str, is_ours: bool) -> Finding:
+    who = "every write of this role here" if is_ours else "every write of that role, which may write otherwise,"
+    message, is_sql = f"default_transaction_read_only is on ({place}), so {who} fails.", True
+    if place == "CLIENT":
+        cure, is_sql = "Remove it from the options of POSTGRES_URL, or from PGOPTIONS.", False
+    elif place == "SYSTEM":
+        cure = "ALTER SYSTEM RESET default_transaction_read_only;\nSELECT pg_reload_conf();"
+    else:
+        cure = f"SET default_transaction_read_only TO off;\nALTER {place} RESET default_transaction_read_only;"
+    severity = Severity.ERROR if is_ours else Severity.NOTE
+    return Finding(severity, "database.read_only", database, message, cure, is_sql=is_sql)
 
 
 def read_home(connection) -> tuple[str | None, bool]:

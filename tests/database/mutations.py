@@ -37,6 +37,15 @@ OTHER_DEFAULT = {
     "text[]": "'{x}'",
     "smallint": "7",
 }
+# What `migrate` fills: an index is built over rows that the transaction deleted, too.
+FILLED = {
+    "auth_group",
+    "auth_group_permissions",
+    "auth_permission",
+    "django_content_type",
+    "django_migrations",
+    "fly2any_migration_runs",
+}
 
 TRIGGER_SQL = "CREATE OR REPLACE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
 
@@ -221,6 +230,21 @@ def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
         made = "CREATE TABLE theirs_to (id int PRIMARY KEY); CREATE DOMAIN theirs_required AS text NOT NULL;"
         made += " CREATE DOMAIN theirs_default AS text DEFAULT ''; CREATE DOMAIN theirs_long AS theirs_default CHECK (length(VALUE) > 1);"
         yield Mutation(f"{table.name}: {name}", f"{made} ALTER TABLE {t} {sql}", frozenset(found))
+    other = next((c.name for c in EXPECTED.columns if c.table == table.name and c.name not in primary.columns), "")
+    for name, sql, *found, since in (
+        ("kept by a table that cascades", f"CREATE TABLE theirs (id int PRIMARY KEY, ours {type_} REFERENCES {t} ON DELETE CASCADE);"
+         " CREATE TABLE theirs_b (a int REFERENCES theirs)", ("foreign_key.restricts", "theirs_b.theirs_b_a_fkey"), 0),
+        ("kept by NOT NULL", f"CREATE TABLE theirs (ours {type_} NOT NULL REFERENCES {t} ON DELETE SET NULL)", ("foreign_key.restricts", "theirs.theirs_ours_fkey"), 0),
+        ("published in part", f"CREATE PUBLICATION theirs FOR TABLE {t} ({q(other)})", ("table.unidentified", table.name), 15),
+        ("published by a filter", f"CREATE PUBLICATION theirs FOR TABLE {t} WHERE ({q(other)} IS NOT NULL)", ("table.unidentified", table.name), 15),
+        ("published whole", f"CREATE PUBLICATION theirs FOR TABLE {t} WHERE ({key} IS NOT NULL)", 15),
+        ("an index that may raise", f"CREATE INDEX theirs ON {t} ((10 / length({key}::text)))", ("index.extra", here), 0),
+    ):  # fmt: skip
+        if other or not name.startswith("published"):
+            yield Mutation(f"{table.name}: {name}", sql, frozenset(found), since)
+    if table.name not in FILLED:
+        sql = f"CREATE INDEX theirs ON {t} ((length({key}::text) / 0))"
+        yield Mutation(f"{table.name}: an index that raises", sql, frozenset([("index.extra", here)]))
     yield Mutation(
         f"{table.name}: a NOT NULL that is not validated",
         f"ALTER TABLE {t} ADD theirs text, ADD CONSTRAINT theirs_n NOT NULL theirs NOT VALID",
@@ -446,6 +470,10 @@ def of_index(index: Index) -> Iterator[Mutation]:
         )
         sql = again(columns=said, predicate=index.predicate and f"NOT (NOT ({index.predicate}))")
         yield Mutation(f"{here}: said otherwise", sql, frozenset())
+    if index.predicate == "(active AND (NOT triggered))":
+        yield Mutation(f"{here}: in another order", again(predicate="NOT triggered AND active"), frozenset())
+        yield damage("fewer rows", again(predicate="active AND NOT triggered AND active IS NOT NULL AND id <> ''"), "different")
+        yield damage("other rows", again(predicate="active AND triggered"), "different")
     yield damage("dropped", drop, "missing")
     yield damage("renamed", f"ALTER INDEX {name} RENAME TO moved", "renamed")
     yield damage("invalid", f"UPDATE pg_index SET indisvalid = false {place}", "weaker")

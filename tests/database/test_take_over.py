@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from django.core.management import call_command
+from django.db.migrations.loader import MigrationLoader
 
 from fly2any.database.errors import Refusal
 from tests.conftest import PROJECT
@@ -52,7 +53,7 @@ def test_what_is_taken_over_is_ours_here_and_in_a_new_database(migrated, databas
         assert (status.returncode, status.stdout) == (0, "-- Nothing to cure in the database.\n")
     assert manage("makemigrations", "--check").returncode == 0
     assert migrated.execute(objects, [[name for _, name, _ in KEPT]]) == before
-    assert manage("migrate", "accounts", "0011", "--yes", "--without-backup").returncode == 0
+    assert manage("migrate", "accounts", "0011_roles", "--yes", "--without-backup").returncode == 0
     assert manage("migrate").returncode == 0
     migrated.execute("ALTER TABLE users DROP CONSTRAINT valid_user_email")
     assert "check.missing at users.valid_user_email" in manage("dbstatus").stdout
@@ -65,11 +66,11 @@ def test_the_migration_is_printed_with_the_objects_own_name():
 
     call_command("dbstatus", "--take-over", "users.valid_user_email", stdout=out, stderr=err)
 
-    assert err.getvalue().splitlines() == [
-        "Save it as accounts/migrations/0012_take_over_valid_user_email.py, then run `manage.py dbcontract` and `manage.py migrate`."
-    ]
+    ((_, last),) = MigrationLoader(None).graph.leaf_nodes("accounts")
+    path = f"accounts/migrations/{int(last[:4]) + 1:04}_take_over_valid_user_email.py"
+    assert err.getvalue() == f"Save it as {path}, then run `manage.py dbcontract` and `manage.py migrate`.\n"
     assert (
-        out.getvalue()
+        out.getvalue().replace(last, "LAST")
         == '''"""Takes over valid_user_email of users, which another program made: it is created where it is not there."""
 
 from django.db import migrations
@@ -81,7 +82,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ('accounts', '0011_roles'),
+        ('accounts', 'LAST'),
     ]
 
     operations = [

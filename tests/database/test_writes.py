@@ -1,6 +1,7 @@
 """What makes our writes fail is found: from the catalogue, or by trying."""
 
 import pytest
+from django.core.management import call_command
 from django.db import Error, connection
 
 from fly2any.database.schema import read_catalog
@@ -99,3 +100,62 @@ def test_a_trigger_is_a_note_that_says_it_was_not_tried():
         finding.message
         == "Trigger or rule theirs of users is unmanaged and was not tried; it may change or refuse what we write."
     )
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("place", "severity"),
+    [
+        ("DATABASE {database}", "error"),
+        ("ROLE {role}", "error"),
+        ("ROLE {role} IN DATABASE {database}", "error"),
+        ("ROLE ALL", "error"),
+        ("ROLE writes_of_theirs", "note"),
+        ("ROLE reads_of_theirs", None),
+    ],
+)
+def test_a_default_of_read_only_is_found_wherever_it_is_set(place, severity):
+    run("CREATE ROLE writes_of_theirs", "CREATE ROLE reads_of_theirs", "GRANT INSERT ON price_alerts TO writes_of_theirs")
+    name = connection.settings_dict["NAME"]
+    place = place.format(database=name, role=connection.settings_dict["USER"])
+
+    run(f"ALTER {place} SET default_transaction_read_only TO yes")
+
+    assert found() == ([(severity, "database.read_only", name)] if severity else [])
+    for finding in verify(connection).findings:
+        assert finding.message.startswith(f"default_transaction_read_only is on ({place}), so every write of ")
+        run(finding.cure)
+    run(f"ALTER {place} RESET default_transaction_read_only")
+
+
+@pytest.mark.django_db
+def test_a_sequence_that_has_come_to_its_end_is_found_and_its_cure_works():
+    # Transactional, as setval is not.
+    run(
+        "ALTER SEQUENCE django_migrations_id_seq MAXVALUE 1000000 RESTART WITH 1000000",
+        "SELECT nextval('django_migrations_id_seq')",
+    )
+
+    (finding,) = verify(connection).findings
+
+    assert (finding.severity, finding.code, finding.where) == ("error", "column.sequence", "django_migrations.id")
+    assert finding.message == "The sequence of column id of django_migrations has come to its end: an INSERT fails."
+    run(finding.cure)
+    assert found() == []
+
+
+@pytest.mark.django_db
+def test_a_write_check_says_what_it_tried(capsys):
+    run(
+        "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$",
+        "CREATE TRIGGER theirs BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION theirs()",
+        "CREATE TRIGGER theirs BEFORE INSERT ON auth_group FOR EACH ROW EXECUTE FUNCTION theirs()",
+    )
+
+    with pytest.raises(SystemExit) as end:
+        call_command("dbstatus", "--write-check")
+
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    assert "Trigger or rule theirs of users is unmanaged and refused nothing in the write check; it may change" in printed
+    assert "Trigger or rule theirs of auth_group is unmanaged and was not tried; it may change" in printed

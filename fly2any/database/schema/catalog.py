@@ -20,13 +20,43 @@ PUBLICATIONS_SQL = """
                  OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace AS s WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace))
           ORDER BY 1)
 """
-# The foreign keys to the table `c` that keep a row from being deleted: table, name and definition.
+# The publications that send the updates or deletes of `c` without a column that identifies its rows, or that ask of another column
+# which rows to send: PostgreSQL refuses both. int2vector is no array to every version, so its digits are read.
+NARROWED_SQL = """
+    ARRAY(SELECT p.pubname::text FROM pg_catalog.pg_publication AS p JOIN pg_catalog.pg_publication_rel AS r ON r.prpubid = p.oid AND r.prrelid = c.oid
+          CROSS JOIN LATERAL (SELECT ARRAY(SELECT k FROM pg_catalog.pg_index AS i, pg_catalog.unnest(i.indkey::int2[]) AS k
+                                           WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN i.indisprimary ELSE i.indisreplident END)) AS ident (keys)
+          WHERE (p.pubupdate OR p.pubdelete)
+            AND (to_jsonb(r) ->> 'prattrs' IS NOT NULL AND (c.relreplident = 'f' OR NOT ident.keys <@ ARRAY(
+                     SELECT m[1]::int2 FROM pg_catalog.regexp_matches(to_jsonb(r) ->> 'prattrs', '\\d+', 'g') AS m))
+                 OR to_jsonb(r) ->> 'prqual' IS NOT NULL AND c.relreplident <> 'f' AND EXISTS (
+                     SELECT FROM pg_catalog.pg_depend AS d
+                     WHERE d.classid = 'pg_catalog.pg_publication_rel'::regclass AND d.objid = r.oid
+                       AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid > 0
+                       AND NOT d.refobjsubid::int2 = ANY (ident.keys)))
+          ORDER BY 1)
+"""
+# The foreign keys that refuse a DELETE, and which tables a DELETE from `origin` reaches: where keys cascade, those of others too.
+LINKS_CTES = """
+    link AS MATERIALIZED (
+        SELECT k.oid, k.conrelid, k.confrelid, k.conname, k.confdeltype,
+               ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
+                     WHERE a.attrelid = k.conrelid AND a.attnotnull AND (k.confdeltype = 'n' OR NOT a.atthasdef) AND a.attnum = ANY (COALESCE(
+                         (SELECT array_agg(v::int2) FROM jsonb_array_elements_text(NULLIF(to_jsonb(k) -> 'confdelsetcols', 'null')) AS v), k.conkey)) ORDER BY 1) AS required
+        FROM pg_catalog.pg_constraint AS k
+        WHERE k.contype = 'f' AND k.conparentid = 0 AND COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true)
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgconstraint = k.oid AND t.tgrelid = k.confrelid AND t.tgenabled IN ('D', 'R'))
+    ), reached AS (
+        SELECT link.confrelid AS origin, link.confrelid AS oid FROM link
+        UNION SELECT r.origin, l.conrelid FROM reached AS r JOIN link AS l ON l.confrelid = r.oid AND l.confdeltype = 'c'
+    )
+"""
+# Of these the table, the name, the definition, the table that is referred to, and the columns whose NOT NULL refuses SET NULL.
 REFERENCES_SQL = """
-    ARRAY(SELECT ARRAY[k.conrelid::regclass::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid)]
-          FROM pg_catalog.pg_constraint AS k
-          WHERE k.confrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0 AND k.confdeltype IN ('a', 'r')
-            AND COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true)
-            AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgconstraint = k.oid AND t.tgrelid = c.oid AND t.tgenabled IN ('D', 'R'))
+    ARRAY(SELECT ARRAY[l.conrelid::regclass::text, l.conname::text, pg_catalog.pg_get_constraintdef(l.oid), l.confrelid::regclass::text,
+                       CASE WHEN l.confdeltype IN ('n', 'd') THEN pg_catalog.array_to_string(l.required, ', ') ELSE '' END]
+          FROM reached AS r JOIN link AS l ON l.confrelid = r.oid
+          WHERE r.origin = c.oid AND (l.confdeltype IN ('a', 'r') OR l.confdeltype IN ('n', 'd') AND l.required <> '{}')
           ORDER BY 1)
 """
 # Whether the expression of an object calls nothing but PostgreSQL's own functions and operators: of those nothing is recorded.
@@ -37,6 +67,7 @@ OWN_SQL = """
 """
 
 TABLES_SQL = f"""
+    WITH RECURSIVE {LINKS_CTES}
     SELECT c.relname AS "table",
            CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view'
                           WHEN 'm' THEN 'materialized view' ELSE 'foreign table' END AS kind,
@@ -55,6 +86,7 @@ TABLES_SQL = f"""
            CASE WHEN c.relkind = 'r' AND (c.relreplident = 'n' OR c.relreplident = 'i' AND NOT EXISTS (
                          SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indislive))
                 THEN {PUBLICATIONS_SQL} ELSE ARRAY[]::text[] END AS unidentified,
+           CASE WHEN c.relkind = 'r' AND c.relreplident <> 'n' THEN {NARROWED_SQL} ELSE ARRAY[]::text[] END AS narrowed,
            {REFERENCES_SQL} AS kept_by
     FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -213,12 +245,17 @@ def _spelled_rows(rows: Iterable[dict[str, Any]], schema: str) -> list[dict[str,
 def _spelled(row: dict[str, Any], schema: str) -> dict[str, Any]:
     for name, value in row.items():
         if name == "kept_by":
-            row[name] = tuple((relative(table, schema), key, relative(definition, schema)) for table, key, definition in value)
+            row[name] = tuple(_keeper(one, schema) for one in value)
         elif isinstance(value, list):
             row[name] = tuple(value if name != "columns" else (relative(one, schema) for one in value))
         elif value and name in SPELLED:
             row[name] = relative(value, schema)
     return row
+
+
+def _keeper(one: list[str], schema: str) -> tuple[str, ...]:
+    place, name, definition, target, required = one
+    return relative(place, schema), name, relative(definition, schema), relative(target, schema), required
 
 
 def relative(text: str, schema: str) -> str:

@@ -19,6 +19,8 @@ CONSTANT = re.compile(r"(?:'(?:[^']|'')*'(?:::[\w \"]+)?|\(?-?[\d.]+\)?(?:::\w+)
 DISTINCT = re.compile(
     r"\b(nextval|gen_random_uuid|uuidv7|uuid_generate_v\w+|random)\("
 )  # Defaults that differ from row to row.
+# What raises an error for no value: names, comparisons and these functions, without casts to other types than text.
+TOTAL = {"lower", "upper", "coalesce", "nullif", "md5", "btrim", "ltrim", "rtrim", "length", "left", "right", "to_tsvector"}
 # What is foreign is somebody's: never a cure to paste without asking.
 AGREE = "Agree with its owner, then run: "
 TRY = "`manage.py dbstatus --write-check` tries it; see what it does with \\d+ in psql."
@@ -44,6 +46,9 @@ class _Obstacles:
         for table in self.actual.tables:
             if table.name in ours:
                 yield from self.of_table(table)
+        # A key behind a table that cascades keeps the rows of each table of ours that it is reached from.
+        keepers = {one.where: one for table in self.actual.tables if table.name in ours for one in self.of_keepers(table)}
+        yield from keepers.values()
         of_ours = self.foreign.where(lambda thing: thing.table in ours)
         for column in of_ours.columns:
             yield from self.of_column(column)
@@ -88,22 +93,36 @@ class _Obstacles:
             message = f"Table {table.name} is published ({', '.join(table.unidentified)}) without a replica identity, so every UPDATE and DELETE fails."
             cure = f"ALTER TABLE {quote(table.name)} REPLICA IDENTITY DEFAULT;"
             yield Finding(Severity.ERROR, "table.unidentified", table.name, message, cure, is_sql=True)
-        ours = {one.name for one in self.expected.tables}  # Whose foreign keys are compared themselves.
-        for place, name, definition in table.kept_by:
-            bare = place.strip('"')
-            renamed = "." not in place and all(bare != other.name for other in self.actual.tables)
-            if bare in ours or renamed:
-                continue
-            message = f"Foreign key {name} of {place} is unmanaged, and keeps the rows of {table.name} that it refers to from being deleted."
-            without = re.sub(r" ON DELETE (RESTRICT|NO ACTION)", "", definition)
-            kept = re.sub(r"^(FOREIGN KEY \(.*?\) REFERENCES .*?\(.*?\))", r"\1 ON DELETE CASCADE", without)
-            cure = f"ALTER TABLE {place} DROP CONSTRAINT {quote(name)}, ADD CONSTRAINT {quote(name)} {kept};"
-            yield Finding(Severity.WARNING, "foreign_key.restricts", f"{bare}.{name}", message, f"{AGREE}{cure}")
+        for name in table.narrowed:
+            message = f"Publication {name} leaves out columns of {table.name} that identify its rows, or asks others which rows to send, so every UPDATE or DELETE fails."
+            cure = f"ALTER PUBLICATION {quote(name)} DROP TABLE {quote(table.name)};\nALTER PUBLICATION {quote(name)} ADD TABLE {quote(table.name)};"
+            yield Finding(Severity.ERROR, "table.unidentified", table.name, message, f"{AGREE}{cure}")
         for name in table.triggers:
             message = (
                 f"Trigger or rule {name} of {table.name} is unmanaged and was not tried; it may change or refuse what we write."
             )
             yield Finding(Severity.NOTE, "trigger.extra", f"{table.name}.{name}", message, TRY)
+
+    def of_keepers(self, table: Table) -> Iterator[Finding]:
+        ours = {one.name for one in self.expected.tables}  # Whose foreign keys are compared themselves.
+        there = {other.name for other in self.actual.tables}
+        for place, name, definition, target, required in table.kept_by:
+            bare, kept = place.strip('"'), target.strip('"')
+            renamed = "." not in place and bare not in there
+            if bare in ours or renamed or (kept != table.name and kept in ours):
+                continue
+            alter, rows = f"ALTER TABLE {place}", f"the rows of {table.name} that it refers to"
+            if kept != table.name:
+                rows = f"the rows of {target} that it refers to, which go with those of {table.name},"
+            if required:
+                why = f": it would set NULL in {required}, which may not be NULL"
+                cure = " ".join(f"{alter} ALTER COLUMN {quote(one)} DROP NOT NULL;" for one in required.split(", "))
+            else:
+                without = re.sub(r" ON DELETE (RESTRICT|NO ACTION)", "", definition)
+                cascade = re.sub(r"^(FOREIGN KEY \(.*?\) REFERENCES .*?\(.*?\))", r"\1 ON DELETE CASCADE", without)
+                why, cure = "", f"{alter} DROP CONSTRAINT {quote(name)}, ADD CONSTRAINT {quote(name)} {cascade};"
+            message = f"Foreign key {name} of {place} is unmanaged, and keeps {rows} from being deleted{why}."
+            yield Finding(Severity.WARNING, "foreign_key.restricts", f"{bare}.{name}", message, f"{AGREE}{cure}")
 
     def of_column(self, column: Column) -> Iterator[Finding]:
         alter = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"
@@ -252,6 +271,20 @@ class _Obstacles:
                 f"Index {index.name} of {index.table} is unmanaged and invalid: no query uses it, every write pays for it."
             )
             yield _finding("index.extra", index, message, cures.drop(index))
+            return
+        computed = [one for one in (*index.columns, index.predicate) if one and not self.is_column(index.table, one)]
+        title = f"Index {index.name} of {index.table} is unmanaged"
+        rows = self.rows(index.table, index.uses, inserted=True)
+        trusted = index.own and any(table.trusted for table in self.actual.tables if table.name == index.table)
+        if trusted and self.live is not None and any(self.live.fails(one, rows) for one in computed):
+            message = f"{title}, and its expression raises an error, so every INSERT fails."
+            yield _finding("index.extra", index, message, cures.drop(index), Severity.ERROR)
+        elif computed and not (index.own and all(map(is_total, computed))):
+            message = f"{title} and was not tried: a write fails where {', '.join(computed)} raises an error."
+            yield Finding(Severity.NOTE, "index.extra", where(index), message, TRY)
+
+    def is_column(self, table: str, name: str) -> bool:
+        return any((column.table, column.name) == (table, name) for column in self.actual.columns)
 
     def has_twin(self, fk: ForeignKey) -> bool:
         """Say whether a foreign key of ours is the same but for its name."""
@@ -297,6 +330,23 @@ class _Obstacles:
             yield Finding(
                 Severity.NOTE, "foreign_key.extra", where(fk), f"{title}, and was not tried with what our INSERT stores.", TRY
             )
+
+
+def is_total(expression: str) -> bool:
+    """Say whether an expression raises an error for no value of its columns, as far as its text tells."""
+    bare = re.sub(r"'(?:[^']|'')*'(?:::[\w ]+)?", "", expression)
+    calls = {name.lower() for name in re.findall(r"(\w+)\(", bare)}
+    casts = set(re.findall(r"::([\w ]+\w)", bare))
+    keywords = {"and", "or", "not", "in", "any", "is"}
+    return calls <= TOTAL | keywords and casts <= {"text", "text[]"} and not re.search(r"[-+*/%^]", bare)
+
+
+def tried(finding: Finding, tables: Iterable[str]) -> Finding:
+    """Return what is said of an object after `tables` took writes: of one on them no more that it was not tried."""
+    if finding.cure != TRY or finding.where.partition(".")[0] not in set(tables):
+        return finding
+    message = re.sub(r"\b(was|were) not tried\b", "refused nothing in the write check", finding.message)
+    return replace(finding, message=message, cure="See what it does with \\d+ in psql: real rows hold other values.")
 
 
 def _finding(code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.WARNING) -> Finding:

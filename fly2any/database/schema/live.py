@@ -16,6 +16,7 @@ from django.db import DataError, Error
 
 from ..findings import Finding, Severity
 from ..sql import literal, pinned, quote
+from .cures import mentions
 from .objects import Catalog, Check, Column, Index, where
 
 NOW = re.compile(r"\b(?:now|transaction_timestamp)\(\)")
@@ -76,25 +77,39 @@ class Live:
         first, second = (NOW.sub("CURRENT_TIMESTAMP", text).strip("()") for text in plan["Output"])
         return first == second
 
+    def same_rows(self, one: str, other: str, columns: tuple[Column, ...]) -> bool:
+        """Say whether the planner proves that two conditions hold for the same rows; where a column may be NULL it is not asked."""
+        if any(column.may_hold_null for column in columns):
+            return False
+        rows = Rows(columns)
+        return self.never(f"({one}) AND NOT ({other})", rows) and self.never(f"({other}) AND NOT ({one})", rows)
+
     def has_row(self, table: str, values: dict[str, str]) -> bool | None:
         """Say whether `table` has a row with the constants `values`; None where it cannot be asked."""
         wanted = " AND ".join(f"{quote(name)} = ({value})" for name, value in values.items())
         row = self._ask(f"SELECT EXISTS (SELECT FROM {quote(self.schema)}.{quote(table)} WHERE {wanted})")
         return row[0] if isinstance(row, tuple) else None
 
-    def sequences(self, columns: Iterable[Column]) -> Iterator[tuple[Column, int, int]]:
-        """Yield the identity columns of keys whose sequence gives a value next that is taken: column, next and largest value."""
+    def sequences(self, columns: Iterable[Column]) -> Iterator[tuple[Column, int, int | None]]:
+        """Yield the identity columns of keys whose sequence gives a value next that is taken: column, next and largest value.
+
+        The largest is None where the sequence has come to its end.
+        """
         asked = list(columns)
         parts = [
             f"SELECT {place}, COALESCE(pg_catalog.pg_sequence_last_value(s.seqrelid) + s.seqincrement, s.seqstart),"
-            f" (SELECT pg_catalog.max({quote(c.name)}) FROM {quote(self.schema)}.{quote(c.table)}), s.seqincrement"
+            f" (SELECT pg_catalog.max({quote(c.name)}) FROM {quote(self.schema)}.{quote(c.table)}), s.seqincrement,"
+            " CASE WHEN NOT s.seqcycle THEN s.seqmax END"
             f" FROM pg_catalog.pg_sequence AS s WHERE s.seqrelid ="
             f" pg_catalog.pg_get_serial_sequence('{quote(self.schema)}.{quote(c.table)}', '{c.name}')::regclass"
             " AND pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')"  # Whoever may not use it sees no last value.
             for place, c in enumerate(asked)
         ]
         rows = self._ask(" UNION ALL ".join(parts), every=True) if parts else ()
-        for place, following, largest, increment in rows if isinstance(rows, list) else ():
+        for place, following, largest, increment, end in rows if isinstance(rows, list) else ():
+            if following is not None and end is not None and increment > 0 and following > end:
+                yield asked[place], following, None
+                continue
             if largest is not None and following is not None and increment > 0 and following <= largest:
                 yield asked[place], following, largest
 
@@ -126,6 +141,11 @@ def _type(column: Column) -> str:
     return column.domain.type if column.domain else column.type
 
 
+def _used(index: Index, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    """Return those of `columns` that the condition of `index` names."""
+    return tuple(column for column in columns if mentions(index.predicate, column))
+
+
 EXPRESSIONS: dict[type, tuple[str, ...]] = {Column: ("default", "generated"), Check: ("expression",), Index: ("predicate",)}
 
 
@@ -145,7 +165,11 @@ def with_spelling_of(expected: Catalog, actual: Catalog, live: Live) -> Catalog:
             mine, theirs = getattr(other, name), getattr(thing, name)
             if mine and theirs and mine != theirs:
                 used = () if name == "default" else columns[thing.table]
-                if live.same(mine.removeprefix("CHECK "), theirs.removeprefix("CHECK "), Rows(used)):
+                cast = f"::{_type(thing)}" if name == "default" else ""  # As the column stores it: 0 is 0.0 there.
+                one, two = (f"({text.removeprefix('CHECK ')}){cast}" for text in (mine, theirs))
+                if live.same(one, two, Rows(used)) or (
+                    isinstance(thing, Index) and live.same_rows(one, two, _used(thing, used))
+                ):
                     thing = replace(thing, **{name: mine})
         return replace(thing, columns=computed(thing, other)) if isinstance(thing, Index) else thing
 
@@ -176,6 +200,11 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
         if column.table in readable
     ]
     for column, following, largest in live.sequences(asked):
+        if largest is None:
+            message = f"The sequence of column {column.name} of {column.table} has come to its end: an INSERT fails."
+            cure = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} SET NO MAXVALUE;"
+            yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure, is_sql=True)
+            continue
         sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
         yield Finding(
             Severity.ERROR,

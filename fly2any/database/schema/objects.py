@@ -26,9 +26,9 @@ class Table:
     unidentified: tuple[str, ...] = field(
         default=(), compare=False
     )  # publications that need an identity of rows it does not give
-    kept_by: tuple[tuple[str, str, str], ...] = field(
-        default=(), compare=False
-    )  # foreign keys that keep rows: table, name, definition
+    narrowed: tuple[str, ...] = field(default=(), compare=False)  # publications that leave out what identifies its rows
+    # Foreign keys that keep rows: table, name, definition, the table referred to, the columns that SET NULL meets a NOT NULL in.
+    kept_by: tuple[tuple[str, str, str, str, str], ...] = field(default=(), compare=False)
 
     @property
     def name(self) -> str:
