@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from fly2any.database.server import Server
+from tests import prisma
 from tests.conftest import manage, start_server
 
 
@@ -161,6 +162,29 @@ def test_another_encoding_is_an_error(own_server):
     report = json.loads(manage("dbstatus", "--format", "json", url=server.url()).stdout)
 
     assert [(f["code"], f["where"]) for f in report["findings"]] == [("server.encoding", "fly2any")]
+
+
+@pytest.mark.slow
+def test_a_database_of_another_encoding_is_neither_adopted_nor_migrated_half_way(own_server):
+    server = own_server()
+    server.execute(
+        "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0", database="postgres"
+    )
+    url = server.url(database="latin")
+
+    migrated = manage("migrate", url=url)
+    with psycopg.connect(url, autocommit=True) as site:
+        made = site.execute("SELECT count(*) FROM pg_tables WHERE tablename = 'users'").fetchall()
+        site.execute(prisma.superset())
+    planned = manage("dbadopt", "--format", "json", url=url)
+
+    assert (migrated.returncode, made) == (2, [(0,)])
+    assert migrated.stderr == (
+        "The database's encoding is LATIN1, which cannot hold what the migrations create: dump it, create it anew with"
+        " ENCODING 'UTF8' TEMPLATE template0, restore it there, and run the command again.\n"
+    )
+    assert planned.returncode == 4
+    assert "server.encoding" in [one["code"] for one in json.loads(planned.stdout)["blockers"]]
 
 
 @pytest.mark.slow

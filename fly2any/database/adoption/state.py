@@ -178,7 +178,7 @@ def _hindrances(connection, server: Server, schema: str, names: list[str], live:
     yield from blockers.unreadable(connection, schema, live, server.role)
     yield from blockers.extension(connection, server.role)
     yield from blockers.zones(connection, schema, names, server)
-    yield from (finding for finding in server.findings() if finding.code == "server.schema")
+    yield from (finding for finding in server.findings() if finding.code in ("server.schema", "server.encoding"))
     yield from blockers.not_ours(connection, schema, names, server)
 
 

@@ -69,6 +69,16 @@ SHORTEST_WAIT = 0.1  # Seconds: most transactions of the site are over by then.
 THERE_ALREADY = ("42P07", "42701", "42710")  # A relation, a column, another object of that name.
 
 
+def require_utf8(connection) -> None:
+    """Raise Refusal for a database of another encoding, which cannot hold each migration: better now than half way."""
+    encoding = connection.connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise Refusal(
+            f"The database's encoding is {encoding}, which cannot hold what the migrations create: dump it, create it anew with"
+            " ENCODING 'UTF8' TEMPLATE template0, restore it there, and run the command again."
+        )
+
+
 class Run:
     """A run of migrations over one connection, which holds the migration lock."""
 
@@ -92,6 +102,8 @@ class Run:
         self.migration = f"{migration.app_label}.{migration.name}"
         if self.connection.connection is not self.session:
             raise Refusal("The connection was replaced during the run, and the migration lock is lost: run the command again.")
+        if direction == "forwards":
+            require_utf8(self.connection)
         self.waited = 0.0
         self.settle()  # What the migration before this one set ends with it.
         if not self.ask(HELD_SQL, MIGRATION_LOCK):
