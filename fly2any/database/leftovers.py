@@ -17,6 +17,7 @@ from .findings import Finding, Severity
 from .sql import fetch_all, quote
 
 MARK = "fly2any: "  # Before the JSON of a mark.
+LONGEST_MARK = 2_000  # Bytes; a comment may have a gigabyte.
 SCRATCH, RESTORE, INTO, BEFORE = "scratch", "restore", "into", "before"
 WHAT = {
     SCRATCH: "Left by a command that did not finish, created",
@@ -29,12 +30,13 @@ OLD = timedelta(days=1)
 IN_USE = "55006"
 FACTS_SQL = "SELECT pg_catalog.current_database(), pg_catalog.clock_timestamp()"
 # Comments and sessions of other databases are there for every role to see; any role may mark a database of its own.
-DATABASES_SQL = """
-    SELECT d.datname, pg_catalog.shobj_description(d.oid, 'pg_database'), r.rolname = current_user,
+DATABASES_SQL = f"""
+    SELECT d.datname, CASE WHEN pg_catalog.octet_length(said.text) < {LONGEST_MARK} AND pg_catalog.left(said.text, {len(MARK)}) = '{MARK}' THEN said.text END, r.rolname = current_user,
            r.rolsuper OR r.rolname = current_user OR r.oid = c.datdba,
            EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS s WHERE s.datid = d.oid), pg_catalog.clock_timestamp(), c.datname
     FROM pg_catalog.pg_database AS d JOIN pg_catalog.pg_roles AS r ON r.oid = d.datdba
     JOIN pg_catalog.pg_database AS c ON c.datname = pg_catalog.current_database()
+    CROSS JOIN LATERAL pg_catalog.shobj_description(d.oid, 'pg_database') AS said (text)
     WHERE NOT d.datistemplate AND d.oid <> c.oid
     ORDER BY d.datname COLLATE "C"
 """

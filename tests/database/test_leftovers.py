@@ -9,11 +9,12 @@ import pytest
 from django.db.utils import ProgrammingError
 
 from fly2any.database.backup import restore
-from fly2any.database.leftovers import MARK, drop_left
+from fly2any.database.leftovers import DATABASES_SQL, MARK, drop_left, read_leftovers
 from fly2any.database.progress import Progress
 from fly2any.database.report.collect import collect
 from fly2any.database.report.text import status_as_text
 from fly2any.database.scratch import scratch_database
+from fly2any.database.sql import fetch_all
 from fly2any.database.verification import verify
 from tests.conftest import django
 from tests.database.taken import databases
@@ -84,6 +85,19 @@ def test_dbstatus_lists_what_is_left_with_its_cure(database, beside):
             ),
         ]
     )  # fmt: skip
+
+
+def test_only_what_may_be_a_mark_is_read_of_a_comment(database, beside):
+    marked, long = beside("_marked", "before"), beside("_long", "before")
+    theirs = beside("_restored_20200101T000000", None)
+    for name, text in ((long, MARK + " " * 3000), (theirs, "x" * 100_000)):
+        database.execute(f"COMMENT ON DATABASE {name} IS '{text}'")
+
+    with django(database) as connection:
+        read = {row[0]: row[1] for row in fetch_all(connection, DATABASES_SQL) if row[0].startswith(database.name)}
+        assert [one.name for one in read_leftovers(connection)] == [marked, theirs]
+
+    assert (read[marked].startswith(MARK), read[long], read[theirs]) == (True, None, None)
 
 
 def test_a_scratch_database_is_marked_and_gone_in_the_end(database):
