@@ -36,7 +36,7 @@ check: $(VENV)/ready-dev ## Everything that CI runs: linters, types, migrations,
 	@env POSTGRES_URL= DATABASE_URL= $(BIN)/python -m tests.lint_migrations
 	@env POSTGRES_URL= DATABASE_URL= $(MANAGE) dbcontract --check
 	@env POSTGRES_URL=postgresql://nobody@localhost/nothing SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
-		ALLOWED_HOSTS=admin.example.com $(MANAGE) check --deploy --fail-level WARNING
+		ALLOWED_HOSTS=admin.example.com BACKUP_LOCATION=backups $(MANAGE) check --deploy --fail-level WARNING
 	@$(BIN)/python -m pytest -q -n auto $(PYTEST)
 
 bench: $(VENV)/ready-dev ## Measure against a peer or the limit (BENCH=seed runs one)

@@ -1,5 +1,6 @@
 from django.apps import AppConfig
-from django.core.checks import Tags, register
+from django.conf import settings
+from django.core.checks import Tags, Warning, register
 from django.db.migrations.recorder import MigrationRecorder
 
 
@@ -9,6 +10,7 @@ class DatabaseConfig(AppConfig):
 
     def ready(self):
         register(check_schema, Tags.database)
+        register(check_backups, "backups", deploy=True)
         MigrationRecorder.has_table = require_own_record(MigrationRecorder.has_table)  # type: ignore[method-assign]
 
 
@@ -17,6 +19,16 @@ def check_schema(**options):
     from .checks import check_schema
 
     return check_schema(**options) if options.get("databases") else []
+
+
+def check_backups(**_):
+    """Warn of a deployment that keeps no backups of its own."""
+    if settings.BACKUPS["location"]:
+        return []
+    hint = (
+        "Set it and run `manage.py dbbackup --verify` every night, or silence this check where the provider proves its backups."
+    )
+    return [Warning("BACKUP_LOCATION is not set: nothing backs this database up.", hint=hint, id="fly2any.W002")]
 
 
 def require_own_record(has_table):

@@ -47,3 +47,11 @@ def test_the_command_asks_only_where_a_database_is_named_and_migrate_never(datab
     assert (named.returncode, without.returncode) == (1, 0)
     assert "default: (fly2any.E002) Migrations are pending: contenttypes.0001_initial, " in named.stderr
     assert manage("migrate", "contenttypes", url=database.url).returncode == 0
+
+
+@pytest.mark.parametrize(("place", "ids"), [("", ["fly2any.W002"]), ("/var/backups/fly2any", [])])
+def test_a_deployment_without_backups_is_warned_of(settings, place, ids):
+    settings.BACKUPS = {**settings.BACKUPS, "location": place}
+
+    assert [one.id for one in run_checks(tags=["backups"], include_deployment_checks=True)] == ids
+    assert run_checks(tags=["backups"]) == []
