@@ -5,6 +5,7 @@ A setting of the session would stay with the server connection behind a transact
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -129,12 +130,20 @@ class SharedText(Loader):
         return bytes(data).decode(errors="backslashreplace")
 
 
+class SharedJson(Loader):
+    """Reads JSON with such texts in it."""
+
+    def load(self, data: Buffer) -> Any:
+        return json.loads(bytes(data).decode(errors="replace"))
+
+
 @contextmanager
 def catalogue(connection) -> Iterator[Any]:
     """Yield a cursor for questions to the catalogue, whose functions and operators are PostgreSQL's own."""
     with pinned(connection), connection.cursor() as cursor:
-        for kind in ("text", "name", "varchar"):
+        for kind in ("text", "name", "varchar", "jsonb"):  # Django reads jsonb as a text.
             cursor.adapters.register_loader(kind, SharedText)
+        cursor.adapters.register_loader("json", SharedJson)
         yield cursor
 
 

@@ -221,15 +221,23 @@ def test_names_in_the_encoding_of_another_database_stop_nothing(own_server, tmp_
     with psycopg.connect(latin, autocommit=True) as legacy:
         legacy.execute("CREATE ROLE \"Übel\" LOGIN SUPERUSER; COMMENT ON DATABASE latin IS 'Übel'")
         legacy.execute('CREATE DATABASE "Übel"')
+        legacy.execute('CREATE ROLE "rÜ"')
+        server.execute(
+            "DO $$ BEGIN EXECUTE (SELECT format('GRANT CREATE ON SCHEMA public TO %I; SET ROLE %1$I; CREATE TABLE odd_t (); RESET ROLE', rolname) FROM pg_roles WHERE rolname LIKE 'r_' OR length(rolname) = 2); END $$"
+        )
         legacy.execute("""ALTER ROLE "Übel" SET application_name TO 'Übel'""")
         results = {
             words: manage(*words.split(), url=server.url(), BACKUP_LOCATION=str(tmp_path / "backups"))
             for words in (
                 "migrate -v0", "dbstatus", "dbstatus --security", "dbhealth", "dbmaintain weekly", "dbbackup --verify", "dbroles",
                 "dbseed --production --users 5", "dbstaff a@example.com --role support", "dbrestore latest --yes", "dbadopt",
+                "dbperson export a@example.com",
             )
         }  # fmt: skip
 
     ended = {words: (result.returncode, result.stderr) for words, result in results.items() if "Traceback" in result.stderr}
     assert ended == {}
-    assert {words: result.returncode for words, result in results.items() if result.returncode not in (0, 4)} == {}
+    assert {words: result.returncode for words, result in results.items() if result.returncode not in (0, 4)} == {
+        "dbrestore latest --yes": 2,  # Of objects of a role that cannot be named there.
+        "dbperson export a@example.com": 2,  # Staff.
+    }

@@ -10,7 +10,7 @@ from django.db import Error, transaction
 
 from ..errors import first_line
 from ..progress import Progress
-from ..sql import pinned
+from ..sql import catalogue
 from . import copied
 from .people import Person
 from .tables import Column, Table, Tables, quoted
@@ -226,7 +226,7 @@ def statistics(connection, tables: Tables, person: Person) -> list[tuple[Table, 
 
     Not of columns of numbers and times, where a short id may be a value; an expression of an index counts.
     """
-    with pinned(connection), connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute(STATISTICS_SQL, [words(person.id, person.email).any.text])
         found = [(column, oid) for *_, column, oid in cursor.fetchall() if oid in tables.tables]
     numbers = {(oid, column.name) for _, oid in found for column in tables.columns.get(oid, ()) if not column.is_searched}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..errors import Refusal
 from ..schema.strangers import ACTS_SQL, TRIGGER_OWNERS_SQL
 from ..server import read_schema
-from ..sql import PEOPLE, TRUSTED_ROLES_SQL, pinned, quote
+from ..sql import PEOPLE, TRUSTED_ROLES_SQL, catalogue, quote
 
 # 'c' is CASCADE, 'n' SET NULL, 'd' SET DEFAULT, 'r' RESTRICT, 'a' NO ACTION.
 ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT", "a": "NO ACTION"}
@@ -323,7 +323,7 @@ def read_tables(connection) -> Tables:
     It must run inside a transaction.
     """
     schema = read_schema(connection)
-    with pinned(connection), connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         cursor.execute("SELECT current_user::text")
         role = cursor.fetchone()[0]
         cursor.execute(TABLES_SQL, {"schema": schema})

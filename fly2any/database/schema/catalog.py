@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeVar
 
-from ..sql import TRUSTED_SQL, pinned, quote
+from ..sql import TRUSTED_SQL, catalogue, quote
 from .objects import Catalog, Check, Column, Domain, ForeignKey, Index, Key, Table
 
 T = TypeVar("T")
@@ -223,7 +223,7 @@ ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "
 
 def read_catalog(connection, *, schema: str) -> Catalog:
     """Return the catalogue of `schema`: names of other schemas are spelled with theirs."""
-    with pinned(connection), connection.cursor() as cursor:
+    with catalogue(connection) as cursor:
         # For statements of this shape compiling takes PostgreSQL a hundred times as long as running them.
         cursor.execute("SET LOCAL jit = off; SET LOCAL quote_all_identifiers = off")
         cursor.execute(CATALOG_SQL, {"schema": schema})
