@@ -71,6 +71,7 @@ def appoint(connection, email: str, role: str) -> Appointment:
         _leave_groups(connection, user)
         if role in GROUPS:
             user.groups.add(Group.objects.using(connection.alias).get(name=GROUPS[role]))
+        _require_stored(connection, user, GROUPS.get(role))
     return Appointment(user.email, is_new, password, replaces=had_one and password is not None)
 
 
@@ -89,6 +90,7 @@ def dismiss(connection, email: str) -> str:
         _save(connection, user)
         _leave_groups(connection, user)
         user.user_permissions.clear()
+        _require_stored(connection, user, None)
     return user.email
 
 
@@ -154,6 +156,15 @@ def _save(connection, user: Any, *fields: str) -> None:
     """Write the person's access to the admin, and `fields`: the site may change the rest meanwhile, or know it more exactly."""
     changed = ["is_active", "is_staff", "is_superuser", "updated_at", *fields]
     user.save(using=connection.alias, update_fields=None if user._state.adding else changed)
+
+
+def _require_stored(connection, user: Any, group: str | None) -> None:
+    """Raise Refusal unless the database has what was written: a trigger or a policy may prevent it silently."""
+    stored = get_user_model()._default_manager.using(connection.alias).get(pk=user.pk)
+    groups = {one.name for one in stored.groups.all()} & {*EXCLUSIVE}
+    is_same = all(getattr(stored, name) == getattr(user, name) for name in ("is_active", "is_staff", "is_superuser"))
+    if not is_same or groups != ({group} if group else set()):
+        raise Refusal("A trigger or a policy of the database prevents the change: nothing was changed.")
 
 
 def _leave_groups(connection, user: Any) -> None:

@@ -203,6 +203,22 @@ def test_createsuperuser_points_to_the_command_for_an_existing_person():
     )
 
 
+@pytest.mark.parametrize("change", [lambda: dismiss(connection, EMAIL), lambda: appoint(connection, EMAIL, "operations")])
+def test_what_a_trigger_of_the_database_prevents_is_no_success(change):
+    appoint(connection, "other@example.com", "administrator")
+    appoint(connection, EMAIL, "support")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+            " CREATE TRIGGER keep BEFORE INSERT OR DELETE ON users_groups FOR EACH ROW EXECUTE FUNCTION keep()"
+        )
+
+    with pytest.raises(Refusal, match=r"^A trigger or a policy of the database prevents the change: nothing was changed\.$"):
+        change()
+
+    assert state() == (True, True, False, ["Support"])
+
+
 @pytest.mark.django_db(transaction=True)
 def test_what_the_site_changes_while_a_password_is_typed_stays(monkeypatch):
     user = User.objects.create_user(EMAIL, "the old password", bio="x")
