@@ -187,9 +187,9 @@ def test_a_number_that_is_out_of_range_is_a_message(staff, ana):
 
 def test_an_inline_that_the_database_refuses_is_a_message_and_nothing_is_saved(staff, ana):
     sql('INSERT INTO user_preferences (id, "userId", "updatedAt") VALUES (\'p\', %s, now())', ana.pk)
-    sql("ALTER TABLE user_preferences ADD CONSTRAINT real_airport CHECK (\"homeAirport\" <> 'XXX')")
+    sql("ALTER TABLE user_preferences ADD CONSTRAINT real_airport CHECK (\"homeAirport\" <> 'LIS')")
 
-    _, errors = saved(staff, ana, **{"name": "Ana", "preferences-0-home_airport": "XXX"})
+    _, errors = saved(staff, ana, **{"name": "Ana", "preferences-0-home_airport": "LIS"})
 
     assert errors == {"__all__": ["The constraint real_airport does not allow this value of a column."]}
     assert sql("SELECT name FROM users WHERE id = %s", ana.pk) == [(None,)]
@@ -237,8 +237,8 @@ def test_an_action_that_a_trigger_refuses_is_a_message(staff, ana, notice):
     )
     sql("ALTER TABLE price_alerts ADD CONSTRAINT always_on CHECK (active)")
 
-    read = staff.post(address(Notification), {"action": "mark_read", "_selected_action": notice.pk})
-    paused = staff.post(address(PriceAlert), {"action": "pause", "_selected_action": alert.pk})
+    read = staff.post(address(Notification), {"action": "mark_read", "_selected_action": notice.pk, "post": "yes"})
+    paused = staff.post(address(PriceAlert), {"action": "pause", "_selected_action": alert.pk, "post": "yes"})
 
     assert (read.status_code, paused.status_code) == (302, 302)
     assert said(paused) == [
@@ -283,7 +283,7 @@ def test_a_read_only_database_is_a_message_on_every_page_that_writes(staff, ana,
     forms = [staff.post(url, sent), staff.post(address(Notification, "add"), add)]
     redirects = [
         staff.post(address(Notification, "delete", notice.pk), {"post": "yes"}),
-        staff.post(address(Notification), {"action": "mark_read", "_selected_action": notice.pk}),
+        staff.post(address(Notification), {"action": "mark_read", "_selected_action": notice.pk, "post": "yes"}),
         staff.post(address(Notification, "export")),
     ]
     history = staff.get(address(Notification, "history", notice.pk))
@@ -314,7 +314,7 @@ def test_a_row_that_another_session_keeps_locked_is_a_message_on_forms_deletions
             cursor.execute("BEGIN; SELECT FROM notifications FOR UPDATE")
         _, errors = saved(staff, notice, title="x")
         staff.post(address(Notification, "delete", notice.pk), {"post": "yes"})
-        page = staff.post(address(Notification), {"action": "mark_read", "_selected_action": notice.pk})
+        page = staff.post(address(Notification), {"action": "mark_read", "_selected_action": notice.pk, "post": "yes"})
     finally:
         other.close()
 

@@ -239,7 +239,8 @@ def test_the_journal_tells_every_run(migrated):
     assert name[0][:3] == ("engagement.0006_roles", "backwards", None)
     assert name[0][3].count("@") == 1
     assert name[0][4] == (commit or "unknown")
-    assert migrated.execute("SELECT count(*) FROM fly2any_migration_runs") == [(len(load().migrations) + 1,)]
+    back = [name for name in load().migrations if name.startswith("engagement.") and name > "engagement.0006"]
+    assert migrated.execute("SELECT count(*) FROM fly2any_migration_runs") == [(len(load().migrations) + len(back),)]
     assert re.search(
         rf"last run     engagement\.0006_roles backwards on .* UTC by .+@.+, code {commit or 'unknown'}\n",
         status.stdout,
