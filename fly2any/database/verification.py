@@ -159,9 +159,7 @@ def verify(
     findings = [*server.findings(), *clock.findings(), *(one.finding for one in left), *migrations.findings()]
     findings += [*untrusted_findings(actual), *(one.finding for one in strangers)]
     findings += [maker[1]] if maker else _of_records(found, applied, schema)
-    findings += _failed(runs, migrations, running)
-    if stale:
-        findings.append(_stale(stale))
+    findings += [*_failed(runs, migrations, running), *([_stale(stale)] if stale else [])]
     findings += _of_prisma(prisma, migrations, comparison)
     if applied.isdisjoint(stale):  # Else what the schema should be is not known.
         findings += [in_schema(finding, schema) for finding in comparison.findings]

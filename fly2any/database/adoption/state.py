@@ -162,12 +162,9 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
     later = later_steps(connection, [name for name in migrations.pending if name not in FIRST], live)
     foreign = comparison.foreign.where(lambda thing: thing.table not in (PRISMAS_LEDGER, *LEDGERS))
     kind = Kind.DRIFTED if found else Kind.SUPERSET if any(foreign) else Kind.EXACT
-    notes = (
-        *(finding.message for finding in comparison.findings if _is_noted(finding)),
-        *_about_functions(functions),
-        *([] if PRISMAS_LEDGER in there else [NO_RECORD_OF_PRISMA]),
-        *_about_nulls(steps, left_out, nulls),
-    )
+    noted = [finding.message for finding in comparison.findings if _is_noted(finding)]
+    lost = [] if PRISMAS_LEDGER in there else [NO_RECORD_OF_PRISMA]
+    notes = (*noted, *_about_functions(functions), *lost, *_about_nulls(steps, left_out, nulls))
     return Assessment(kind, server, prisma, steps, later, FIRST, found, notes, foreign, others)
 
 
