@@ -43,7 +43,7 @@ def staff(client, monkeypatch):
 def test_a_list_an_action_and_an_export_of_a_table_that_is_locked_end_with_a_sentence(staff):
     user = User.objects.create(email="ana@example.com")
     notice = Notification.objects.create(user=user, type="promotion", title="t", message="m")
-    action = {"action": "mark_read", "_selected_action": notice.pk, "index": "0"}
+    action = {"action": "mark_read", "_selected_action": notice.pk, "index": "0", "post": "yes"}
     with busy("notifications"):
         answers = [
             staff.get(reverse(LIST)),
