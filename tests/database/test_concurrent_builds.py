@@ -10,7 +10,9 @@ import threading
 import psycopg
 import pytest
 
-from tests.conftest import manage, start_manage
+from fly2any.database.findings import Severity
+from fly2any.database.verification import verify
+from tests.conftest import django, manage, start_manage
 from tests.servers import open_transaction, recorded, runs, wait_until
 
 INDEX = "RunSQL('CREATE {}INDEX CONCURRENTLY \"Probe_idx\" ON users (email, name)', 'DROP INDEX \"Probe_idx\"')"
@@ -34,6 +36,29 @@ def test_a_concurrent_build_outwaits_an_old_snapshot_and_says_for_whom(migrated,
     )
     assert (process.returncode, err) == (0, "")
     assert migrated.execute(VALID_SQL) == [(True,)]
+
+
+def test_an_index_that_is_being_built_is_noted_and_one_left_invalid_is_an_error(migrated):
+    found = []
+    migrated.execute("DROP INDEX price_alerts_active_idx")
+    for build in (
+        "CREATE INDEX CONCURRENTLY price_alerts_active_idx ON price_alerts (active)",
+        "REINDEX TABLE CONCURRENTLY price_alerts",
+    ):
+        with (
+            open_transaction(migrated, "LOCK TABLE price_alerts IN ROW EXCLUSIVE MODE"),
+            contextlib.closing(migrated.connect()) as builder,
+        ):
+            builder.pgconn.send_query(build.encode())
+            wait_until(migrated, BUILDING_SQL)
+            with django(migrated) as connection:
+                found.append([(one.severity, one.code, one.where, one.message) for one in verify(connection).findings])
+            migrated.execute("SELECT pg_terminate_backend(%s, 10000)", [builder.info.backend_pid])
+
+    place = "price_alerts.price_alerts_active_idx"
+    being_built = "Index price_alerts_active_idx of price_alerts is being built: no query uses it yet."
+    assert found[0] == [(Severity.NOTE, "index.weaker", place, being_built)]
+    assert [one[:3] for one in found[1]] == [(Severity.ERROR, "index.weaker", place)]
 
 
 @pytest.mark.slow

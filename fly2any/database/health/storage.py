@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from ..findings import Finding, Severity
 from ..schema import Index, Key
+from ..schema.catalog import BUILDING_SQL
 from ..sql import quote
 from ..units import share, size, span
 from .examine import Figure, Reader
@@ -18,8 +19,7 @@ RESET_SQL = """
            pg_catalog.now() - COALESCE(s.stats_reset, pg_catalog.pg_postmaster_start_time()) AS age, s.blks_hit AS hit, s.blks_read AS read
     FROM pg_catalog.pg_stat_database AS s WHERE s.datname = current_database()
 """
-# `building`: a role without pg_read_all_stats does not see what another role builds, only the lock on its table.
-INDEXES_SQL = """
+INDEXES_SQL = f"""
     SELECT c.relname AS "table", i.relname AS name, pg_catalog.pg_relation_size(i.oid) AS bytes, COALESCE(u.idx_scan, 0) AS scans,
            x.indisunique AS "unique", x.indisprimary AS "primary", x.indisvalid AS valid,
            EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.oid) AS demanded,
@@ -29,12 +29,7 @@ INDEXES_SQL = """
             WHERE k.place <= x.indnkeyatts) AS columns,
            ARRAY(SELECT k.attnum::int FROM unnest(x.indkey) WITH ORDINALITY AS k (attnum, place)
                  WHERE k.place > x.indnkeyatts ORDER BY 1) AS included,
-           NOT x.indisvalid AND EXISTS (
-               SELECT FROM pg_catalog.pg_stat_progress_create_index AS b
-               LEFT JOIN pg_catalog.pg_locks AS l ON b.relid IS NULL AND l.pid = b.pid AND l.relation = c.oid AND l.database = b.datid
-                   AND l.mode = 'ShareUpdateExclusiveLock'
-               WHERE b.datname = current_database()
-                 AND (b.index_relid = i.oid OR l.pid IS NOT NULL OR b.relid = c.oid AND i.relname ~ '_cc(new|old)[0-9]*$')) AS building,
+           {BUILDING_SQL.format(valid="x.indisvalid", index="i.oid", name="i.relname")} AS building,
            x.indoption::int[] AS options, x.indclass::oid[]::text[] AS classes, x.indcollation::oid[]::text[] AS collations,
            (SELECT sum(s.avg_width)::float FROM pg_catalog.pg_stats AS s JOIN pg_catalog.pg_attribute AS a ON a.attname = s.attname
             WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND a.attrelid = c.oid AND a.attnum = ANY (x.indkey)) AS width

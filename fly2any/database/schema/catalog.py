@@ -173,6 +173,16 @@ CONSTRAINTS_SQL = f"""
     ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
 """
 
+# A role without pg_read_all_stats sees of another role's build only the lock on its table; REINDEX TABLE CONCURRENTLY is at one index
+# of many, perhaps the TOAST table's, and the others that it builds are known by their names.
+BUILDING_SQL = """
+    NOT {valid} AND EXISTS (
+        SELECT FROM pg_catalog.pg_stat_progress_create_index AS b
+        LEFT JOIN pg_catalog.pg_locks AS l ON l.pid = b.pid AND l.relation = c.oid AND l.database = b.datid
+            AND l.mode = 'ShareUpdateExclusiveLock'
+        WHERE b.datname = current_database()
+          AND (b.index_relid = {index} OR l.pid IS NOT NULL AND (b.relid IS NULL OR {name} ~ '_cc(new|old)[0-9]*$')))
+"""
 INDEXES_SQL = f"""
     SELECT c.relname AS "table", x.relname AS name, am.amname AS method,
            ARRAY(SELECT COALESCE(a.attname::text, pg_catalog.pg_get_indexdef(i.indexrelid, place, true))
@@ -197,6 +207,7 @@ INDEXES_SQL = f"""
            i.indisunique AS unique,
            NOT COALESCE((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_distinct,
            i.indisvalid AS valid, i.indisready AND i.indislive AS ready,
+           {BUILDING_SQL.format(valid="i.indisvalid", index="i.indexrelid", name="x.relname")} AS building,
            ARRAY(SELECT DISTINCT a.attname::text FROM pg_catalog.pg_depend AS d
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
                  WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = i.indexrelid AND d.refobjid = i.indrelid

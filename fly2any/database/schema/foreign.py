@@ -266,7 +266,7 @@ class _Obstacles:
         return column is not None and (column.identity is not None or bool(DISTINCT.search(column.filled or "")))
 
     def of_index(self, index: Index) -> Iterator[Finding]:
-        if not (index.valid and index.ready):
+        if not ((index.valid and index.ready) or index.building):
             message = (
                 f"Index {index.name} of {index.table} is unmanaged and invalid: no query uses it, every write pays for it."
             )

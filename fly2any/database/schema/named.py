@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from ..findings import Severity
+from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
 from .comparing import Comparing, title
-from .objects import Check, ForeignKey, Index, Key, Object
+from .objects import Check, ForeignKey, Index, Key, Object, where
 
 
 def compare_named(to: Comparing) -> None:
@@ -42,7 +42,10 @@ def _compare(
         if other == thing:
             continue
         to.bad.add(thing)
-        if other is not None:
+        if isinstance(other, Index) and other.building:
+            message = f"{what} is being built: no query uses it yet."
+            to.findings.append(Finding(Severity.NOTE, "index.weaker", where(thing), message, "Wait until it is built."))
+        elif other is not None:
             verdict, how = difference(thing, other)
             to.add(f"{kind}.{verdict}", thing, f"{what} {how}.", cure(thing, other))
         elif twin := _twin(to, thing, [o for key, o in live.items() if key not in ours]):

@@ -167,6 +167,7 @@ class Index:
     nulls_distinct: bool = True
     valid: bool = True
     ready: bool = True
+    building: bool = field(default=False, compare=False)  # a session builds it now: not valid yet, and nothing is wrong
     uses: tuple[str, ...] = field(default=(), compare=False)  # columns, those in expressions and the predicate included
     own: bool = field(default=True, compare=False)  # its expressions call nothing but PostgreSQL's own functions
 
