@@ -185,7 +185,7 @@ def in_turn(view, *, before=lambda request: None):
                     time.sleep(PAUSE)
                 raise Crowd
         except Crowd:
-            sentence = "Too many sign-ins at once: try again in a moment.\n"
+            sentence = "Too many sign-ins at once. Try again in a moment.\n"
             return HttpResponse(sentence, status=429, content_type="text/plain", headers={"Retry-After": "2"})
 
     return answer

@@ -39,7 +39,7 @@ class Export:
 
     def __init__(self) -> None:
         if not places.acquire(blocking=False):
-            raise BadParameter("Other exports are still being sent: try again when one of them is complete.")
+            raise BadParameter("Other exports are still being sent. Try again when one of them is complete.")
         with ExitStack() as stack:
             stack.callback(places.release)
             self.file = stack.enter_context(tempfile.TemporaryFile())

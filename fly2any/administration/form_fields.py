@@ -123,7 +123,7 @@ class TextDayField(forms.CharField):
         text = super().clean(value)
         parts = [part.strip() for part in text.split(",")] if text and self.several else [text]
         if text and not all(map(is_day, parts)):
-            raise ValidationError(f"“{text}” is not a day: write it as YYYY-MM-DD.")
+            raise ValidationError(f"“{text}” is not a date. Enter it as YYYY-MM-DD.")
         return text
 
 
@@ -173,11 +173,13 @@ class PersonField(forms.ModelChoiceField):
                 similar = [] if found else people.filter(**{f"{name}__iexact": text})[:MOST_SIMILAR]
                 found += [person for person in similar if is_same_address(getattr(person, name), text)]
         except TooSlow:
-            raise ValidationError("Finding the user took too long: enter the id instead.") from None
+            raise ValidationError("Finding the user took too long. Enter the id instead.") from None
         if not found:
-            raise ValidationError("No user has this e-mail address or id: correct it.")
+            raise ValidationError("No user has this e-mail address or id.")
         if len(found) > 1:
-            raise ValidationError("Several users have this address in different case: write it as one of them does.")
+            raise ValidationError(
+                "Several users have this address in different upper and lower case. Enter it exactly as one of them has it."
+            )
         return found[0]
 
     def has_changed(self, initial, data):

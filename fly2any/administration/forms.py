@@ -81,8 +81,8 @@ class JSONFormField(forms.JSONField):
             read, written = None, "\0"
         if "\0" in written or NUL.search(written) or is_deep(written):
             raise ValidationError(
-                "The database takes no such JSON: no NaN, no NUL, no half characters, no name twice in an object, "
-                "no number of more digits than a float keeps, 200 levels at most."
+                "The database cannot store this JSON. NaN, NUL, unpaired surrogates, duplicate names in an object, "
+                "numbers with more digits than a float keeps, and more than 200 levels are not allowed."
             )
         return read
 
@@ -119,7 +119,7 @@ class ArrayFormField(SimpleArrayField):
         except (ValueError, RecursionError):
             read = None
         if not isinstance(read, list) or not all(isinstance(one, str | None) for one in read):
-            raise ValidationError("Enter values between commas, or a JSON array of texts.")
+            raise ValidationError("Enter values separated by commas, or a JSON array of strings.")
         return read
 
 

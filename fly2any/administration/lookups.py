@@ -55,7 +55,7 @@ class LookupsMixin(ColumnsMixin):
             with deadlines.within(deadlines.STATEMENT) if request.method == "POST" else nullcontext():
                 return super().get_changelist_instance(request)
         except IncorrectLookupParameters:
-            raise BadParameter("The address asks this list for what it does not offer: this is the list without it.") from None
+            raise BadParameter("The URL contains a filter that this list does not offer, so it was ignored.") from None
 
     def get_search_results(self, request, queryset, search_term):
         """Return what the search finds, for the lists of autocomplete fields."""

@@ -57,7 +57,7 @@ def refusal(request) -> HttpResponse | None:
         except FileRefused:
             return _refuse(413, "The admin does not accept file uploads. Send the form without a file.")
         except (LookupError, ValueError):
-            return _refuse(400, "A part of the form cannot be read: send it as a browser does.")
+            return _refuse(400, "A part of the form cannot be read. Send it as a browser does.")
     return None
 
 

@@ -55,14 +55,14 @@ class ModelAdmin(
     def response_action(self, request, queryset, *args, **options):
         if request.POST.get("select_across", "0") not in ("", "0"):
             self.message_user(
-                request, "An action takes the rows that are selected on the page, not the whole table.", messages.ERROR
+                request, "An action applies to the rows selected on the page, not to the whole table.", messages.ERROR
             )
             return None
         for key in request.POST.getlist(ACTION_CHECKBOX_NAME):
             try:
                 self.opts.pk.to_python(key)
             except ValidationError:
-                raise BadParameter("What was selected is no row of this list.") from None
+                raise BadParameter("The selection is not a row of this list.") from None
         return super().response_action(request, queryset, *args, **options)
 
 

@@ -80,7 +80,7 @@ class OverviewMixin(ColumnsMixin):
         except (ValueError, OverflowError):
             if not before:
                 raise
-            raise BadParameter("The address names no place on this timeline.") from None
+            raise BadParameter("The URL names no position on this timeline.") from None
         return ([], events, "") if before else ([*panels(request, row, related)], events, activity(row, related))
 
     def beside_overview(self, request, row) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class PersonMixin(admin.ModelAdmin):
             raise PermissionDenied
         person = find(connection, row.email)
         if person.id != row.pk:
-            raise Refusal("Another person has this e-mail address in different case: run manage.py dbperson.")
+            raise Refusal("Another person has this e-mail address in different upper or lower case. Run manage.py dbperson.")
         return person
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))

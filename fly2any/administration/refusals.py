@@ -26,7 +26,7 @@ KINDS = {
     "23001": "Rows of other tables still refer to this, and the database keeps them ({constraint}).",
     "23505": "Another row has the same value of {what}.",
     "23514": "The constraint {constraint} does not allow this value of {what}.",
-    "23P01": "The constraint {constraint} does not allow this value of {what} beside the other rows.",
+    "23P01": "The constraint {constraint} does not allow this value of {what} together with the other rows.",
 }
 VALUES = ("22", "53")  # Classes that say enough about a statement inside a trigger.
 SKIPPED = (

@@ -105,7 +105,7 @@ def source_of(request: HttpRequest) -> Source:
     try:
         is_standby, replayed, age = _ask(REPLICA, REPLICA_SQL)
         if not is_standby:
-            return _primary("POSTGRES_REPLICA_URL leads to no standby")
+            return _primary("POSTGRES_REPLICA_URL does not lead to a standby")
         if _origin(REPLICA) != origin:
             return _primary("POSTGRES_REPLICA_URL leads to another database")
         behind = _behind(now, _number(replayed), age)

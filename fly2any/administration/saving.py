@@ -22,7 +22,7 @@ from .edits import EditForm, EditFormSet, require_row, with_stored_text
 from .list_actions import counted
 from .refusals import in_one_sentence, is_refusal, refusal, with_refusal
 
-NUL = "A NUL character was removed from this form: PostgreSQL stores none in a text. Check what you entered, then save again."
+NUL = "A NUL character was removed from this form: PostgreSQL cannot store it. Check what you entered, then save again."
 WRITTEN = re.compile(r'(?:INSERT INTO|UPDATE|DELETE FROM) "((?:[^"]|"")+)"')  # As Django writes them.
 LOCK = 5_000  # Milliseconds that a page which writes waits for a lock: a page that waits holds locks too.
 

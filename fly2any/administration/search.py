@@ -23,7 +23,7 @@ SHORTEST_TEXT = 3  # Letters: a trigram index knows nothing shorter.
 MOST_CANDIDATES = 1_000  # Rows found by free text, before they are put in order.
 MOST_PEOPLE = 50  # Whose rows are found by a name.
 MOST_WORDS = 8  # Of a name.
-TOO_MANY = "Too many people match: type more of the name, or an e-mail address."
+TOO_MANY = "Too many people match. Enter more of the name, or an e-mail address."
 ROUTE = re.compile(r"([a-z]{3})\s*(?:-|–|→|>|/|to|\s)\s*([a-z]{3})", re.IGNORECASE)
 LETTERS = re.compile(rf"\w{{{SHORTEST_TEXT}}}")
 AIRPORT = re.compile(r"[a-z]{3}", re.IGNORECASE)
@@ -201,7 +201,7 @@ class Called(Probe):
             return Found(Q(pk__in=[]), note=TOO_MANY)
         if keys is None:
             return replace(NOTHING, note=f"Type {SHORTEST_TEXT} letters or more.")
-        more = f"More than {MOST_CANDIDATES:,} rows match, and only some of them are here: type more of it."
+        more = f"More than {MOST_CANDIDATES:,} rows match, and only some of them are shown. Enter a longer text."
         return Found(Q(pk__in=keys[:MOST_CANDIDATES]), note=more if len(keys) > MOST_CANDIDATES else "")
 
 
@@ -221,7 +221,7 @@ class RelatedCalled(Probe):
         rows = model._base_manager.filter(**{f"{self.key}__in": people[:MOST_PEOPLE]})
         keys = list(rows.values_list("pk", flat=True)[: MOST_CANDIDATES + 1]) if people else []
         cut = len(people) > MOST_PEOPLE or len(keys) > MOST_CANDIDATES
-        more = "More rows match, and only some of them are here: type more of the name, or an e-mail address."
+        more = "More rows match than are shown. Enter more of the name, or an e-mail address."
         return Found(Q(pk__in=keys[:MOST_CANDIDATES]), note=more if cut else "", is_understood=bool(people))
 
 

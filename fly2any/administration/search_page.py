@@ -25,7 +25,7 @@ from .search import Key, is_text
 
 MOST_ROWS = 8  # Of a table.
 LONGEST_TERM = 200  # Characters.
-CANNOT_SEARCH = "This text cannot be searched for."
+CANNOT_SEARCH = "This text cannot be searched."
 
 
 def search_view(site: Any, request, admins: Sequence[Any]) -> HttpResponse:

@@ -117,7 +117,7 @@ class Verify(Staff):
                 return self.onward(request)
             user_login_failed.send(sender=__name__, credentials=guessed, request=request)
             form.add_error(
-                "code", "This code is not right, or was used, or came too soon after a wrong one: wait for the next."
+                "code", "This code is wrong, was already used, or came too soon after a wrong one. Wait for the next code."
             )
         return self.get(request, form)
 
@@ -148,7 +148,7 @@ class Enrol(Staff):
         if device is None:
             return HttpResponseRedirect(request.path)
         if not form.is_valid() or not device.verify_token(form.cleaned_data["code"].replace(" ", "")):
-            form.add_error("code", "This code is not right: take the one that the app shows now.")
+            form.add_error("code", "This code is wrong. Enter the code that the app shows now.")
             return self.get(request, form)
         with transaction.atomic():
             device.confirmed = True

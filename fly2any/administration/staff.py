@@ -129,7 +129,9 @@ def _find(connection, email: str) -> Any:
     people = [user for user in similar if is_same_address(user.email, email)]
     exact = [user for user in people if user.email == email]
     if len(people) > 1 and not exact:
-        raise Refusal(f"Several people have the address {email} in different case: write it as one of them does.")
+        raise Refusal(
+            f"Several people have the address {email} in different upper and lower case. Enter it exactly as one of them has it."
+        )
     return next(iter(exact or people), None)
 
 
@@ -139,7 +141,7 @@ def _new(email: str) -> Any:
     try:
         model._meta.get_field("email").clean(user.email, user)
     except ValidationError as error:
-        raise Refusal(f"{email!r} is not an e-mail address: correct it.") from error
+        raise Refusal(f"{email!r} is not an e-mail address.") from error
     return user
 
 

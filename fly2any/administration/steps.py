@@ -145,5 +145,5 @@ class StepsMixin(admin.ModelAdmin):
                 LogEntry.objects.log_actions(request.user.pk, [row], CHANGE, f"{action.label}: {sentence}", single_object=True)
             messages.success(request, sentence[0].upper() + sentence[1:])
         else:
-            messages.info(request, "Nothing was chosen." if action.chooses else "There was nothing to do.")
+            messages.info(request, "Nothing was chosen." if action.chooses else "Nothing needed to be changed.")
         return HttpResponseRedirect(reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_overview", args=[row.pk]))

@@ -64,7 +64,7 @@ def test_an_export_by_a_bad_address_leads_back_to_the_list(staff):
 
     assert answer.redirect_chain == [("../", 302)]
     assert (answer.status_code, answer.request["PATH_INFO"]) == (200, reverse(LIST))
-    assert "“yesterday” is no day: write it as" in answer.content.decode()
+    assert "“yesterday” is not a date. Enter it as" in answer.content.decode()
 
 
 def test_pages_that_only_read_take_no_post(staff):
@@ -159,7 +159,7 @@ def test_the_limit_of_a_request_is_not_left_on_its_connection(staff):
         assert cursor.fetchone() == ("0",)
 
 
-NO_TURN = (429, "2", b"Too many sign-ins at once: try again in a moment.\n")
+NO_TURN = (429, "2", b"Too many sign-ins at once. Try again in a moment.\n")
 IN_TRANSACTION_SQL = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND backend_type = 'client backend' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()

@@ -46,11 +46,11 @@ def test_what_is_no_airport_day_or_person_is_said_at_the_field(staff, ana):
     nobody = staff.post(address(PriceAlert, "add"), {**ALERT, "user": "bob@example.com"})
 
     assert errors(several) == {
-        "user": ["Several users have this address in different case: write it as one of them does."],
+        "user": ["Several users have this address in different upper and lower case. Enter it exactly as one of them has it."],
         "origin": ["“GRX1” is not the IATA code of an airport or a city: enter three letters, such as LIS."],
-        "depart_date": ["“tomorrow” is not a day: write it as YYYY-MM-DD."],
+        "depart_date": ["“tomorrow” is not a date. Enter it as YYYY-MM-DD."],
     }
-    assert errors(nobody) == {"user": ["No user has this e-mail address or id: correct it."]}
+    assert errors(nobody) == {"user": ["No user has this e-mail address or id."]}
     assert PriceAlert.objects.count() == 0
 
 
@@ -63,7 +63,7 @@ def test_a_person_whose_address_looks_alike_is_another(staff):
     added = staff.post(address(PriceAlert, "add"), {**ALERT, "user": "admin@example.com"})
     listed = staff.get(address(PriceAlert), {"q": "admin@example.com"}).content.decode()
 
-    assert errors(added) == {"user": ["No user has this e-mail address or id: correct it."]}
+    assert errors(added) == {"user": ["No user has this e-mail address or id."]}
     assert (alike.email in listed, PriceAlert.objects.count()) == (False, 1)
 
 

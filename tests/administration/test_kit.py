@@ -224,7 +224,7 @@ def test_a_bad_address_is_said_in_a_sentence_and_the_list_is_there(model, member
             response = client.get(address(model), {name: token})
             assert (response.status_code, response["Location"].partition("?")) == (302, (address(model), "", "")), (name, token)
     said = re.sub(r"\s+", " ", client.get(address(model)).content.decode())
-    assert said.count("The address names no place in this list: this is its beginning.") == 2 * len(tokens)
+    assert said.count("The URL names no position in this list, so this is the first page.") == 2 * len(tokens)
 
 
 def test_secrets_are_those_fields_that_the_schema_calls_so():

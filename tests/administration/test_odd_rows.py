@@ -122,7 +122,7 @@ def test_a_form_takes_no_json_that_the_database_does_not_take(client, ana, json)
     form = {"user": ana.pk, "type": "t", "title": "t", "message": "m", "metadata": json, "priority": "low"}
     page = client.post(address(Notification, "change", notice.pk), form)
 
-    assert (page.status_code, "The database takes no such JSON" in page.content.decode()) == (200, True)
+    assert (page.status_code, "The database cannot store this JSON" in page.content.decode()) == (200, True)
     notice.refresh_from_db()
     assert notice.metadata == {"a": 1}
 
@@ -146,7 +146,7 @@ def test_a_time_that_only_looks_like_one_is_a_sentence(client, ana, place):
 
     page = client.get(f"{address(Notification)}?after={token}", follow=True)
 
-    assert (page.status_code, "The address names no place in this list" in page.content.decode()) == (200, True)
+    assert (page.status_code, "The URL names no position in this list" in page.content.decode()) == (200, True)
 
 
 def test_times_beyond_the_calendar_stay_what_they_are_in_every_copy():

@@ -97,7 +97,7 @@ def test_signing_out_everywhere_asks_with_the_numbers_and_reports_them(member, p
     ]
     assert "Sign out everywhere" not in offered(client, person)
     assert "There is nothing to do" in client.get(overview(person, "sign-out")).content.decode()
-    assert "There was nothing to do." in client.post(overview(person, "sign-out"), follow=True).content.decode()
+    assert "Nothing needed to be changed." in client.post(overview(person, "sign-out"), follow=True).content.decode()
 
 
 def test_staff_are_signed_out_of_the_admin_too_but_not_of_this_browser(member):

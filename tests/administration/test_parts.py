@@ -265,7 +265,7 @@ def test_a_range_of_time_is_a_preset_or_days_and_anything_else_is_a_sentence(mem
     assert ids(timestamp__from=twentieth, timestamp__until=f"{second}T00:00:00Z") == ["d20"]
     for bad in ("yesterday", "2026-13-01"):
         said = client.get(address(LoginHistory), {"timestamp__from": bad}, follow=True).content.decode()
-        assert "is no day: write it as" in said
+        assert "is not a date. Enter it as" in said
 
 
 @pytest.mark.django_db

@@ -242,7 +242,9 @@ def test_a_url_that_leads_to_the_primary_is_no_replica(pair):
 
     seen = visit(primary, primary.url(), LIST)
 
-    assert seen == [["default", False, "POSTGRES_REPLICA_URL leads to no standby: this page is read from the primary.", True]]
+    assert seen == [
+        ["default", False, "POSTGRES_REPLICA_URL does not lead to a standby: this page is read from the primary.", True]
+    ]
 
 
 @pytest.mark.slow

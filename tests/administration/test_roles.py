@@ -282,7 +282,7 @@ def test_the_page_of_a_group_shows_its_tables_and_nothing_that_is_not_so(member)
 
     assert "Price history" in page
     assert "Not computed" not in page
-    assert "You may not see any table" not in page
+    assert "You do not have permission to view any table" not in page
 
 
 def test_rows_of_price_history_are_opened_from_their_list(member):

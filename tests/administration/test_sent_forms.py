@@ -98,7 +98,7 @@ def test_a_nul_is_removed_with_a_message_and_what_was_entered_stays(ana, staff, 
 
     assert errors_of(page) == {
         ":__all__": [
-            "A NUL character was removed from this form: PostgreSQL stores none in a text. Check what you entered, then save again."
+            "A NUL character was removed from this form: PostgreSQL cannot store it. Check what you entered, then save again."
         ]
     }
     assert (page.status_code, again["country"], again[name], saved(ana)) == (200, ["PT"], [entered], (None, ("shown", "GRU")))

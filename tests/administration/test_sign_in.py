@@ -68,7 +68,7 @@ def test_staff_set_up_a_second_factor_before_they_see_anything(client, boss):
     assert client.get(reverse(ENROL)).headers["Location"].startswith(reverse(SIGN_IN))
     sign_in(client, boss)
     wrong = client.post(reverse(ENROL), {"code": "000000"})
-    assert "This code is not right" in wrong.content.decode()
+    assert "This code is wrong" in wrong.content.decode()
     without_throttling()
     device, codes = enrolled(client, boss)
     assert (len(codes), TOTPDevice.objects.get().confirmed) == (10, True)
@@ -90,7 +90,7 @@ def test_the_next_sign_in_asks_for_a_code_and_takes_each_once(client, boss):
     begin = client.post(reverse("otp_webauthn:credential-registration-begin"))
     assert (begin.status_code, begin.json()["code"]) == (403, "user_not_verified")
     used = client.post(reverse(VERIFY), {"code": code_of(device)})
-    assert "This code is not right, or was used" in used.content.decode()
+    assert "This code is wrong, was already used" in used.content.decode()
     without_throttling()
     new = client.post(
         f"{reverse(VERIFY)}?next={reverse('admin:app_list', args=['travel'])}", {"code": code_of(device, later=1)}

@@ -149,9 +149,11 @@ def test_addresses_that_differ_in_case_are_told_apart():
         User.objects.create_user(email)
 
     assert appoint(connection, EMAIL, "support").email == EMAIL
-    with pytest.raises(Refusal, match=r"^Several people have the address ANA@EXAMPLE\.COM in different case: "):
+    with pytest.raises(
+        Refusal, match=r"^Several people have the address ANA@EXAMPLE\.COM in different upper and lower case\. "
+    ):
         appoint(connection, "ANA@EXAMPLE.COM", "support")
-    with pytest.raises(Refusal, match=r"^'ana' is not an e-mail address: correct it\.$"):
+    with pytest.raises(Refusal, match=r"^'ana' is not an e-mail address\.$"):
         appoint(connection, "ana", "support")
     with pytest.raises(Refusal, match=r"^nobody@example\.com is not staff: "):
         dismiss(connection, "nobody@example.com")

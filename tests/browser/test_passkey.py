@@ -45,7 +45,7 @@ def test_staff_make_a_passkey_and_sign_in_with_it(browser, live_server, settings
 
     sign_in(page, live_server)
     before = key(page)
-    follow(page, "text=Make a passkey")
+    follow(page, "text=Create a passkey")
     assert key(page) != before
     assert page.url == live_server.url + reverse("admin:second_factor_codes")
     follow(page, "text=Show ten recovery codes")
