@@ -221,13 +221,13 @@ class Server:
     def _schema(self) -> Iterator[Finding]:
         if self.schema is None:
             yield Finding(
-                Severity.ERROR, "server.schema", self.database, "The search path names no schema that exists, so no table can be found.",
+                Severity.ERROR, "server.schema", self.database, "No schema in the search path exists, so no table can be found.",
                 f"Correct ?schema= in POSTGRES_URL, create the schema, or: ALTER ROLE {quote(self.role)} SET search_path TO public;",
             )  # fmt: skip
         elif self.creates_in not in (None, self.schema):
             yield Finding(
                 Severity.WARNING, "server.schema", self.database,
-                f"The tables are in the schema {self.schema}, but new ones would be made in {self.creates_in}, which comes first in the search path.",
+                f"The tables are in the schema {self.schema}, but new ones would be created in {self.creates_in}, which comes first in the search path.",
                 f"Add ?schema={self.schema} to POSTGRES_URL, or remove the schema {self.creates_in} if nothing is in it.",
             )  # fmt: skip
 
@@ -240,7 +240,7 @@ class Server:
             yield Finding(
                 Severity.ERROR, "server.encoding", self.database,
                 f"The database's encoding is {self.encoding}, which cannot hold every name and every message.",
-                "Dump it, create it anew with ENCODING 'UTF8' TEMPLATE template0, and restore it there.",
+                "Dump it, create it again with ENCODING 'UTF8' TEMPLATE template0, and restore it there.",
             )  # fmt: skip
 
     def _collation(self) -> Iterator[Finding]:
@@ -272,7 +272,7 @@ class Server:
         if self.time_zone not in UTC:
             yield Finding(
                 Severity.WARNING, "server.time_zone", self.database,
-                f"The database's time zone is {self.time_zone}: sessions other than ours read and write times in it, and the guide asks for UTC.",
+                f"The database's time zone is {self.time_zone}: other sessions read and write times in this zone, but the guide asks for UTC.",
                 f"{self.sets_zone} SET timezone TO 'UTC';",
             )  # fmt: skip
 
@@ -280,7 +280,7 @@ class Server:
         if self.max_connections < ENOUGH_CONNECTIONS:
             yield Finding(
                 Severity.WARNING, "server.connections", self.database,
-                f"{self.max_connections} connections are allowed here, and the guide asks for {ENOUGH_CONNECTIONS} or more.",
+                f"{self.max_connections} connections are allowed, but the guide asks for {ENOUGH_CONNECTIONS} or more.",
                 "Raise max_connections (and the limits of the database and the role), or put a connection pooler in front.",
             )  # fmt: skip
 

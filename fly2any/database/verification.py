@@ -259,7 +259,7 @@ def _stale(names: list[str]) -> Finding:
         Severity.ERROR,
         "contract.stale",
         "contract.json",
-        f"The contract does not know {', '.join(names)}, so what they do cannot be verified.",
+        f"The contract does not contain {', '.join(names)}, so their effect cannot be verified.",
         "Run `manage.py dbcontract` where databases may be created, and commit the file.",
     )
 

@@ -61,16 +61,16 @@ def test_a_dry_run_as_json(filled):
         ({"RETENTION": "sessions=1,sessions=2"}, "RETENTION is not table=days,table=days, each table once, at “sessions=2”: correct it."),
         (
             {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "/b/", "BACKUP_LOCATION": "/b"},
-            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: give archives a folder of their own.",
+            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: use a separate folder for archives.",
         ),
         ({"RETENTION": "price_history=\u0663"}, "RETENTION is not table=days,table=days, each table once, at “price_history=\u0663”: correct it."),
         (
             {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "/tmp/../b", "BACKUP_LOCATION": "/b"},
-            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: give archives a folder of their own.",
+            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: use a separate folder for archives.",
         ),
         (
             {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "s3://fly//b", "BACKUP_LOCATION": "s3://fly/b/"},
-            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: give archives a folder of their own.",
+            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: use a separate folder for archives.",
         ),
         (
             {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "b"},

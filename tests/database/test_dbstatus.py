@@ -370,5 +370,5 @@ def test_what_an_interrupted_migration_left_is_said_with_its_cure():
 
     assert [(one.code, one.where) for one in findings] == [("migrations.unrecorded", f"engagement.{name}") for name in left]
     assert {one.cure for one in findings} == {
-        "Run `manage.py migrate`: an index as defined is kept, an invalid one is built anew."
+        "Run `manage.py migrate`: an index as defined is kept, an invalid one is rebuilt."
     }

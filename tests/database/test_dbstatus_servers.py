@@ -146,7 +146,7 @@ def test_a_schema_that_does_not_exist_is_said(own_server):
 
     assert result.returncode == 5
     assert (
-        "ERROR   server.schema at fly2any\n          The search path names no schema that exists, so no table can be found.\n"
+        "ERROR   server.schema at fly2any\n          No schema in the search path exists, so no table can be found.\n"
         in result.stdout
     )
 

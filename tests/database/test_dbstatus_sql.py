@@ -27,7 +27,7 @@ SCRIPT = """-- Cures: 2 to run, 2 commented out, 1 without SQL.
 -- Stop at the first that fails: manage.py dbstatus --sql | manage.py dbshell -- -v ON_ERROR_STOP=1
 LIMIT  -- The site waits behind what waits for a lock: where this fails, run what is left again.
 
--- WARNING server.time_zone at DATABASE: The database's time zone is Europe/Paris: sessions other than ours read and write times in it, and the guide asks for UTC.
+-- WARNING server.time_zone at DATABASE: The database's time zone is Europe/Paris: other sessions read and write times in this zone, but the guide asks for UTC.
 -- No SQL: ALTER DATABASE DATABASE SET timezone TO 'UTC';
 
 -- ERROR column.different at price_alerts.notificationCount: Column notificationCount of price_alerts is numeric, not integer.

@@ -164,7 +164,7 @@ def test_a_change_of_a_model_is_tried_again_whole_and_told_once(migrated, probe)
 @pytest.mark.slow
 def test_a_record_that_is_lost_is_written_anew(migrated):
     migrated.execute("DELETE FROM django_migrations")
-    said = "All tables are as our migrations make them, and none is recorded: the rows of django_migrations are lost."
+    said = "All tables match our migrations, but none is recorded: the rows of django_migrations are lost."
 
     answers = [manage(*words, url=migrated.url) for words in (["migrate"], ["dbadopt"], ["dbadopt", "--yes"])]
     faked = manage("migrate", "--fake", url=migrated.url)

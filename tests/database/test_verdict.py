@@ -115,6 +115,6 @@ def test_a_lost_record_is_not_taken_for_another_tools_work(migrated):
     assert result.stdout.startswith("NOT OK: 18/18 tables, ")
     assert result.stdout.splitlines()[-5:-2] == [
         "  ERROR   migrations.unrecorded at accounts.0001_initial",
-        "          All tables are as our migrations make them, and none is recorded: the rows of django_migrations are lost.",
-        "          cure: `manage.py migrate --fake` writes them anew, and changes nothing else.",
+        "          All tables match our migrations, but none is recorded: the rows of django_migrations are lost.",
+        "          cure: `manage.py migrate --fake` records them again, and changes nothing else.",
     ]

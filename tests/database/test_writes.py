@@ -48,7 +48,9 @@ def test_a_sequence_behind_its_column_is_found_and_its_cure_works(table):
     (finding,) = compare(EXPECTED, read_catalog(connection, schema="public"), live=Live(connection, "public")).findings
 
     assert (finding.severity, finding.code, finding.where) == ("error", "column.sequence", f"{table}.id")
-    assert finding.message == f"The sequence of column id of {table} gives 900001 next, and 900001 is taken: an INSERT fails."
+    assert (
+        finding.message == f"The sequence of column id of {table} returns 900001 next, but 900001 is in use: an INSERT fails."
+    )
     run(finding.cure)
     assert compare(EXPECTED, read_catalog(connection, schema="public"), live=Live(connection, "public")).findings == ()
 
@@ -97,8 +99,7 @@ def test_a_trigger_is_a_note_that_says_it_was_not_tried():
     (finding,) = verify(connection).findings
 
     assert (
-        finding.message
-        == "Trigger or rule theirs of users is unmanaged and was not tried; it may change or refuse what we write."
+        finding.message == "Trigger or rule theirs of users is unmanaged and was not tried; it may change or reject our writes."
     )
 
 
@@ -139,7 +140,7 @@ def test_a_sequence_that_has_come_to_its_end_is_found_and_its_cure_works():
     (finding,) = verify(connection).findings
 
     assert (finding.severity, finding.code, finding.where) == ("error", "column.sequence", "django_migrations.id")
-    assert finding.message == "The sequence of column id of django_migrations has come to its end: an INSERT fails."
+    assert finding.message == "The sequence of column id of django_migrations is exhausted: an INSERT fails."
     run(finding.cure)
     assert found() == []
 

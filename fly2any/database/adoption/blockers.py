@@ -52,18 +52,18 @@ IN_USE_SQL = """
     WHERE k.contype IN ('c', 'x', 'f')
     UNION
     SELECT o.relname, o.attname, 'column ' || t.attname || ' of ' || t.attrelid::regclass || ', of the table''s row type', '',
-           'Agree with its owner. Before the adoption, copy its values and drop it, or change its type.'
+           'Ask its owner first. Before the adoption, copy its values and drop it, or change its type.'
     FROM pg_catalog.pg_attribute AS t
     JOIN pg_catalog.pg_type AS y ON y.oid = t.atttypid
     JOIN ours AS o ON o.reltype <> 0 AND o.reltype IN (y.oid, y.typelem)
     WHERE t.attnum > 0 AND NOT t.attisdropped
     UNION
     SELECT o.relname, o.attname, 'the inheriting table ' || i.inhrelid::regclass, '',
-           'Agree with its owner: ALTER TABLE ' || i.inhrelid::regclass || ' NO INHERIT ' || i.inhparent::regclass || ';'
+           'Ask its owner first, then run: ALTER TABLE ' || i.inhrelid::regclass || ' NO INHERIT ' || i.inhparent::regclass || ';'
     FROM pg_catalog.pg_inherits AS i JOIN ours AS o ON o.oid = i.inhparent
     UNION
     SELECT o.relname, o.attname, 'the table it inherits from, ' || i.inhparent::regclass, '',
-           'Agree with its owner: ALTER TABLE ' || i.inhrelid::regclass || ' NO INHERIT ' || i.inhparent::regclass || ';'
+           'Ask its owner first, then run: ALTER TABLE ' || i.inhrelid::regclass || ' NO INHERIT ' || i.inhparent::regclass || ';'
     FROM pg_catalog.pg_inherits AS i JOIN ours AS o ON o.oid = i.inhrelid AND o.attinhcount > 0
     ORDER BY 1, 2, 3
 """
@@ -151,8 +151,8 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
                 Severity.ERROR,
                 "adopt.in_use",
                 f"{table}.{column}",
-                f"Column {column} of {table} is used by {what}, so its type cannot change.",
-                cure or f"Agree with its owner, {keep}drop it before the adoption, and create it again after.",
+                f"Column {column} of {table} is used by {what}, so its type cannot be changed.",
+                cure or f"Ask its owner first, then {keep}drop it before the adoption, and create it again after.",
             )
     for entry in indexed:
         if entry.trouble and (entry.table, entry.column) in retyped:
@@ -161,7 +161,7 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
                 "adopt.computed",
                 f"{entry.table}.{entry.index}",
                 f"Index {entry.index} of {entry.table}, over {entry.column}, whose type changes, {entry.trouble}: whether it still can be made is not known.",
-                f"Agree with its owner, and drop it before the adoption: DROP INDEX CONCURRENTLY {quote(entry.index)};",
+                f"Ask its owner first, then drop it before the adoption: DROP INDEX CONCURRENTLY {quote(entry.index)};",
             )
 
 
@@ -177,8 +177,8 @@ def taken(contract: Contract, migrations: MigrationState, live: Catalog) -> Iter
                 Severity.ERROR,
                 "adopt.name_taken",
                 found.migration,
-                f"The migration {found.migration} would create what is there already: {places}.",
-                "Agree with its owner, and rename or drop it.",
+                f"The migration {found.migration} would create objects that already exist: {places}.",
+                "Ask its owner first, then rename or drop it.",
             )
 
 
@@ -207,8 +207,8 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
                 Severity.ERROR,
                 "adopt.name_taken",
                 name,
-                f"The name {name}, which the adoption needs, is that of {what}.",
-                "Agree with its owner, and rename or drop it.",
+                f"The name {name}, which the adoption needs, is already used by {what}.",
+                "Ask its owner first, then rename or drop it.",
             )
 
 
@@ -232,7 +232,7 @@ def failed(prisma: tuple[PrismaMigration, ...]) -> Iterator[Finding]:
                 Severity.ERROR,
                 "adopt.prisma_failed",
                 migration.name,
-                f"Prisma's migration {migration.name} was begun and never finished.",
+                f"Prisma's migration {migration.name} was started but never finished.",
                 f"What went wrong: `SELECT logs FROM {PRISMAS_LEDGER} WHERE migration_name = {literal(migration.name)};`. In the site: npx prisma migrate resolve --rolled-back {migration.name} (or --applied, if all of it is there).",
             )
 
@@ -244,7 +244,7 @@ def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Fi
             Severity.ERROR,
             "adopt.prisma_unreadable",
             PRISMAS_LEDGER,
-            f"The role {role} may not read Prisma's record, so whether a migration of Prisma's failed is not known.",
+            f"The role {role} may not read Prisma's record of migrations, so failed migrations cannot be detected.",
             f"GRANT SELECT ON {PRISMAS_LEDGER} TO {quote(role)};",
         )
 
@@ -259,7 +259,7 @@ def extension(connection, role: str) -> Iterator[Finding]:
             "adopt.extension",
             "pg_trgm",
             f"A later migration needs the extension pg_trgm, and {lacks}.",
-            "Let an administrator of the server run in this database: CREATE EXTENSION pg_trgm;"
+            "Ask an administrator of the server to run in this database: CREATE EXTENSION pg_trgm;"
             if offered
             else "Install PostgreSQL's contrib package on the server.",
         )
@@ -281,7 +281,7 @@ def zones(connection, schema: str, names: list[str], server: Server) -> Iterator
             place,
             f"{what}: Prisma's client with a driver adapter (the only way from its version 7 on) sends times as its session's,"
             " so that after the adoption they would be off by hours.",
-            f"{cure}\n-- Then let the site's clients connect anew.",
+            f"{cure}\n-- Then restart the site's connections.",
         )
 
 

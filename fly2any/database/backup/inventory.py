@@ -134,7 +134,7 @@ class Newest:
                 Severity.WARNING,
                 "backup.none",
                 self.place,
-                f"No backup was proven good by restoring it{unsigned}.",
+                f"No backup has been verified by restoring it{unsigned}.",
                 "Run `manage.py dbbackup --verify`, every night from cron.",
             )
         elif self.good and self.good.age(now) > limit:
@@ -143,7 +143,7 @@ class Newest:
                 "backup.old",
                 self.good.name,
                 f"The newest good backup is {span(self.good.age(now))} old, and the limit is {span(limit)}.",
-                "Run `manage.py dbbackup --verify`, and see why cron did not.",
+                "Run `manage.py dbbackup --verify`, and check why cron did not run it.",
             )
         verdict = self.newest and self.newest.verdict
         if self.newest and verdict and verdict.state == "unverified":
@@ -152,7 +152,7 @@ class Newest:
                 "backup.unverified",
                 self.newest.name,
                 f"The newest backup could not be verified: {verdict.reason.rstrip('.')}.",
-                f"Correct that, and run `manage.py dbbackup --check {self.newest.name}`.",
+                f"Fix the cause, then run `manage.py dbbackup --check {self.newest.name}`.",
             )
         if self.newest and verdict and verdict.state == "bad":
             yield Finding(

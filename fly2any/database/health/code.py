@@ -74,7 +74,7 @@ def code(read: Reader) -> Iterator[Figure | Finding]:
         yield Finding(
             Severity.NOTE, "security.trigger", row.place,
             f"The trigger gives the function {row.function}, which {row.owner} owns, rows with secrets of {row.relname}.",
-            "Read the function; drop the trigger if nobody needs it.",
+            "Read the function; drop the trigger if it is not needed.",
         )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ STATES = {
         "GRANT SELECT ON pg_stat_statements to it, and EXECUTE on its functions; GRANT pg_monitor shows others' queries too.",
     ),
     "42703": (
-        "The extension pg_stat_statements is of an older version than 1.9, which does not tell statements from those within functions.",
+        "The extension pg_stat_statements is older than version 1.9, which does not distinguish top-level statements from those inside functions.",
         "ALTER EXTENSION pg_stat_statements UPDATE;",
     ),
 }
@@ -66,7 +66,7 @@ def queries(
         yield Finding(
             Severity.NOTE, "queries.not_counted", "pg_stat_statements",
             "Query statistics are not collected (pg_stat_statements is missing).",
-            "Add pg_stat_statements to shared_preload_libraries, restart, and CREATE EXTENSION pg_stat_statements.",
+            "Add pg_stat_statements to shared_preload_libraries, restart the server, and run CREATE EXTENSION pg_stat_statements.",
         )  # fmt: skip
         return
     try:
@@ -110,7 +110,7 @@ def _demanding(rows, of, whole: float, *, slow: float, calls: int, most: float, 
             yield Finding(
                 Severity.NOTE, "queries.heavy", f"query {row.id}",
                 f"“{_text(row.query)}” takes {share(row.part)} of all time in queries (limit {share(most)}), {row.calls:,} calls of {span(row.mean)}{of(place)}.",
-                "EXPLAIN (ANALYZE, BUFFERS) it, or ask it less often.",
+                "Run EXPLAIN (ANALYZE, BUFFERS) on it, or run it less often.",
             )  # fmt: skip
 
 

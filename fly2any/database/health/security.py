@@ -134,7 +134,7 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
     for row in read(PUBLIC_SQL):
         yield Finding(
             Severity.WARNING, "security.public", row.place,
-            f"Everybody who can connect has {row.privilege} on it.",
+            f"Every role that can connect has {row.privilege} on it.",
             f"REVOKE {row.privilege} ON {row.place} FROM PUBLIC;", is_sql=True,
         )  # fmt: skip
 
@@ -155,7 +155,7 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
     if found.get("ssl") == "on" and found.get("ssl_min_protocol_version") in ("", "TLSv1", "TLSv1.1"):
         yield Finding(
             Severity.WARNING, "security.tls_version", "ssl_min_protocol_version",
-            f"The server takes {found['ssl_min_protocol_version'] or 'any version of TLS'}, which was broken years ago.",
+            f"The server takes {found['ssl_min_protocol_version'] or 'any version of TLS'}, which is no longer secure.",
             "ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1.2';\nSELECT pg_reload_conf();", is_sql=True,
         )  # fmt: skip
     sessions = read.one(SESSIONS_SQL)
@@ -166,7 +166,7 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
     if sessions.plain:
         yield Finding(
             Severity.WARNING, "security.plain_sessions", "pg_stat_ssl",
-            f"{sessions.plain} sessions from other machines are not encrypted: passwords and rows can be read on the way.",
+            f"{sessions.plain} sessions from other machines are not encrypted: passwords and rows can be read in transit.",
             "Let pg_hba.conf have hostssl lines only, and sslmode=require in every URL.",
         )  # fmt: skip
     mode = read.connection.settings_dict["OPTIONS"].get("sslmode", "")
@@ -197,7 +197,7 @@ def _of_roles(read: Reader) -> Iterator[Figure | Finding]:
         yield Figure("roles' passwords", "SCRAM-SHA-256" if not plain else f"{len(plain)} not SCRAM-SHA-256", len(plain))
         for name in plain:
             yield Finding(
-                Severity.WARNING, "security.role_password", name, "Its password is stored as MD5, which is guessed quickly.",
+                Severity.WARNING, "security.role_password", name, "Its password is stored as an MD5 hash, which can be cracked quickly.",
                 f"In psql, with password_encryption = 'scram-sha-256': \\password {quote(name)}",
             )  # fmt: skip
     except Error as error:
@@ -238,12 +238,12 @@ def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
     if not settings.SECOND_FACTOR and not settings.DEVELOPMENT:
         yield Finding(
             Severity.WARNING, "security.second_factor", "SECOND_FACTOR", "The admin asks staff for a password only.",
-            "Take SECOND_FACTOR=false out of the environment.",
+            "Remove SECOND_FACTOR=false from the environment.",
         )  # fmt: skip
     if staff.idle:
         yield Finding(
             Severity.NOTE, "security.idle_staff", f"{PEOPLE}.isStaff", f"{staff.idle} of the staff have not signed in for 90 days.",
-            "Take the staff status from those who left, in the admin.",
+            "Remove the staff status of those who left, in the admin.",
         )  # fmt: skip
 
 
@@ -287,7 +287,7 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
             continue
         if row.method in BELIEVING and "clientcert=" not in row.options:
             yield Finding(
-                Severity.ERROR, "security.trust", where, f"Clients from {come_from} are let in without a password ({row.method}).",
+                Severity.ERROR, "security.trust", where, f"Clients from {come_from} can connect without a password ({row.method}).",
                 f"Write scram-sha-256 for {row.method} there, and SELECT pg_reload_conf().",
             )  # fmt: skip
         elif row.method == "md5" or (row.method == "password" and row.type != "hostssl" and not plain_closed):
@@ -302,7 +302,7 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
             )  # fmt: skip
         if anywhere and row.type in ("host", "hostnossl") and not plain_closed:
             yield Finding(
-                Severity.WARNING, "security.open", where, "It lets connections in from anywhere, and without TLS.",
+                Severity.WARNING, "security.open", where, "It accepts connections from any address, without TLS.",
                 "Name the addresses that need it, and write hostssl.",
             )  # fmt: skip
 
@@ -354,12 +354,12 @@ def secrets(read: Reader) -> Iterator[Figure | Finding]:
     ):
         if path.is_file() and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
             yield Finding(
-                Severity.WARNING, "security.readable_file", path.name, "Others on this machine may read it.", f"chmod 600 {path}",
+                Severity.WARNING, "security.readable_file", path.name, "Other users of this machine can read it.", f"chmod 600 {path}",
             )  # fmt: skip
     identity, place = settings.BACKUPS["identity_file"], settings.BACKUPS["location"]
     if identity and place.startswith("/") and Path(place) in Path(identity).parents:
         yield Finding(
-            Severity.WARNING, "security.key_beside", Path(identity).name, "The key that opens the backups lies with them.",
+            Severity.WARNING, "security.key_beside", Path(identity).name, "The key that decrypts the backups is stored with them.",
             "Keep it on another machine, and verify backups there.",
         )  # fmt: skip
 

@@ -63,7 +63,7 @@ def replication(
             yield Finding(
                 Severity.WARNING, "replication.lag", "this standby",
                 f"It is {span(here.behind)} behind its primary (limit {span(longest)}).",
-                "See its log, and whether the network or its disk is too slow.",
+                "Check its log, and whether the network or its disk is too slow.",
             )  # fmt: skip
         return
     yield from _configured(read)
@@ -78,7 +78,7 @@ def replication(
             yield Finding(
                 Severity.WARNING, "replication.lag", row.name,
                 f"It is {size(row.behind or 0)}{f', {span(row.lag)}' if row.lag else ''} behind (limits {size(most)}, {span(longest)}).",
-                "See its log, and whether the network or its disk is too slow.",
+                "Check its log, and whether the network or its disk is too slow.",
             )  # fmt: skip
     for row in slots:
         if not row.active and (row.status == "lost" or (row.kept or 0) > most):
@@ -102,13 +102,13 @@ def _configured(read: Reader) -> Iterator[Finding]:
         replica.close()
         yield Finding(
             Severity.WARNING, "replication.unreachable", "POSTGRES_REPLICA_URL", f"The replica does not answer: {explain(error)}",
-            "Correct what it says; until then the admin's lists are read from the primary.",
+            "Fix the reported cause; until then the admin's lists are read from the primary.",
         )  # fmt: skip
         return
     if not is_standby:
         yield Finding(
-            Severity.WARNING, "replication.not_standby", "POSTGRES_REPLICA_URL", "It leads to a server that is no standby, so nothing is read from there.",
-            "Correct the URL, or take it away.",
+            Severity.WARNING, "replication.not_standby", "POSTGRES_REPLICA_URL", "It leads to a server that is not a standby, so the admin does not read from it.",
+            "Correct the URL, or remove it.",
         )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | 
         if age > near:
             yield Finding(
                 Severity.ERROR, "wraparound.near", label,
-                f"The oldest in the database {name} is {age:,} old (limit {near:,}): at 2,146 million the whole server takes no more writes.",
+                f"The oldest in the database {name} is {age:,} old (limit {near:,}): at 2,146 million the whole server stops accepting writes.",
                 f"In {name} VACUUM (FREEZE) the oldest tables (`SELECT relname, age(relfrozenxid) FROM pg_class ORDER BY 2 DESC`), and end what keeps them: `manage.py dbhealth transactions`.",
             )  # fmt: skip
 
@@ -146,6 +146,6 @@ def extensions(read: Reader) -> Iterator[Figure | Finding]:
         if row.installed != row.offered:
             yield Finding(
                 Severity.WARNING, "extensions.outdated", row.name,
-                f"{row.installed} is installed, and the server has {row.offered}.",
+                f"{row.installed} is installed, but the server provides {row.offered}.",
                 f"ALTER EXTENSION {quote(row.name)} UPDATE;", is_sql=True,
             )  # fmt: skip

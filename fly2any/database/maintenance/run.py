@@ -173,7 +173,7 @@ def archives_of(connection) -> Archives | None:
         return None
     if is_same_place(place, settings.BACKUPS["location"]):
         raise Refusal(
-            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: give archives a folder of their own."
+            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: use a separate folder for archives."
         )
     return Archives(store_at(place, "ARCHIVE_LOCATION"), connection.settings_dict["NAME"])
 
@@ -238,13 +238,13 @@ def _refresh(
 
 def _unfinished(what: str) -> Finding:
     return Finding(
-        Severity.WARNING, "maintenance.unfinished", what, "The deadline came before it was done.",
-        "Run the command again: it goes on with what is left; or give it longer with --deadline.",
+        Severity.WARNING, "maintenance.unfinished", what, "The deadline passed before the work was finished.",
+        "Run the command again to continue, or raise --deadline.",
     )  # fmt: skip
 
 
 def _locked(table: str, what: str) -> Finding:
     return Finding(
         Severity.WARNING, "maintenance.locked", table, f"For longer than it waits {what} locked by others, and left alone.",
-        "Run the command again when the site is quieter; `manage.py dbhealth transactions locks` shows who holds what.",
+        "Run the command again when the site is quieter; `manage.py dbhealth transactions locks` shows the lock holders.",
     )  # fmt: skip

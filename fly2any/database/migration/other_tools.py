@@ -13,8 +13,8 @@ from ..schema.live import Live
 from ..server import read_home
 from .state import MigrationState, Unrecorded, read_migrations, unrecorded
 
-NONE_IS_RECORDED = "All tables are as our migrations make them, and none is recorded: the rows of django_migrations are lost."
-RECORDED_ANEW = "`manage.py migrate --fake` writes them anew, and changes nothing else."
+NONE_IS_RECORDED = "All tables match our migrations, but none is recorded: the rows of django_migrations are lost."
+RECORDED_ANEW = "`manage.py migrate --fake` records them again, and changes nothing else."
 RECORD_IS_LOST = f"{NONE_IS_RECORDED} {RECORDED_ANEW}"
 
 

@@ -61,7 +61,7 @@ class MigrationState:
                 "migrations.out_of_order",
                 name,
                 f"The migration {name} is recorded as applied before one that it needs, so `migrate` will refuse to run.",
-                "Correct the rows of django_migrations to what really ran here.",
+                "Correct the rows of django_migrations so that they match the migrations that ran here.",
             )
 
 
@@ -169,7 +169,7 @@ def unrecorded_findings(found: tuple[Unrecorded, ...], *, ours: bool) -> Iterato
                 one.migration,
                 f"The migration {one.migration} is not recorded, but what it creates is there already ({one.places}):"
                 " an interrupted run left it.",
-                "Run `manage.py migrate`: an index as defined is kept, an invalid one is built anew.",
+                "Run `manage.py migrate`: an index as defined is kept, an invalid one is rebuilt.",
             )
         else:
             yield Finding(

@@ -121,6 +121,6 @@ def _not_asked(code: str, where: str, why: str) -> Finding:
         Severity.WARNING,
         code,
         where,
-        f"It could not be asked: {why}",
-        "Correct what it says, or ask as a role that may see it.",
+        f"It could not be queried: {why}",
+        "Fix the reported cause, or connect as a role that may read it.",
     )

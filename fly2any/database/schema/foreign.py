@@ -22,8 +22,8 @@ DISTINCT = re.compile(
 # What raises an error for no value: names, comparisons and these functions, without casts to other types than text.
 TOTAL = {"lower", "upper", "coalesce", "nullif", "md5", "btrim", "ltrim", "rtrim", "length", "left", "right", "to_tsvector"}
 # What is foreign is somebody's: never a cure to paste without asking.
-AGREE = "Agree with its owner, then run: "
-TRY = "`manage.py dbstatus --write-check` tries it; see what it does with \\d+ in psql."
+AGREE = "Ask its owner first, then run: "
+TRY = "`manage.py dbstatus --write-check` tries it; read its definition with \\d+ in psql."
 
 
 def in_the_way(expected: Catalog, foreign: Catalog, actual: Catalog, live: Live | None = None) -> Iterator[Finding]:
@@ -99,7 +99,7 @@ class _Obstacles:
             yield Finding(Severity.ERROR, "table.unidentified", table.name, message, f"{AGREE}{cure}")
         for name in table.triggers:
             message = (
-                f"Trigger or rule {name} of {table.name} is unmanaged and was not tried; it may change or refuse what we write."
+                f"Trigger or rule {name} of {table.name} is unmanaged and was not tried; it may change or reject our writes."
             )
             yield Finding(Severity.NOTE, "trigger.extra", f"{table.name}.{name}", message, TRY)
 
@@ -268,7 +268,7 @@ class _Obstacles:
     def of_index(self, index: Index) -> Iterator[Finding]:
         if not ((index.valid and index.ready) or index.building):
             message = (
-                f"Index {index.name} of {index.table} is unmanaged and invalid: no query uses it, every write pays for it."
+                f"Index {index.name} of {index.table} is unmanaged and invalid: no query uses it, but every write updates it."
             )
             yield _finding("index.extra", index, message, cures.drop(index))
             return

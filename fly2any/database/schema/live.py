@@ -201,7 +201,7 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
     ]
     for column, following, largest in live.sequences(asked):
         if largest is None:
-            message = f"The sequence of column {column.name} of {column.table} has come to its end: an INSERT fails."
+            message = f"The sequence of column {column.name} of {column.table} is exhausted: an INSERT fails."
             cure = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} SET NO MAXVALUE;"
             yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure, is_sql=True)
             continue
@@ -210,7 +210,7 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             Severity.ERROR,
             "column.sequence",
             where(column),
-            f"The sequence of column {column.name} of {column.table} gives {following} next, and {largest} is taken: an INSERT fails.",
+            f"The sequence of column {column.name} of {column.table} returns {following} next, but {largest} is in use: an INSERT fails.",
             f"SELECT setval({sequence}, (SELECT max({quote(column.name)}) FROM {quote(column.table)}));",
             is_sql=True,
         )

@@ -156,7 +156,7 @@ def read_strangers(connection, *, schema: str, tables: Iterable[str] | None = No
             cure = f"DROP TRIGGER {name}; REVOKE TRIGGER ON that table FROM {quote(role)}, PUBLIC; or, if it is needed, make the owner of the table the owner of what it calls."
         else:
             what = f"Table {name}, whose foreign key refers to {table},"
-            cure = f"Agree with its owner, and drop the foreign key, or make the owner of {table} the owner of {name}."
+            cure = f"Ask its owner first, then drop the foreign key, or make the owner of {table} the owner of {name}."
         yield Stranger(table, what, role, cure)
 
 

@@ -42,7 +42,7 @@ def _missing(to: Comparing, table: Table, live: Table | None) -> None:
     to.bad.update(thing for thing in to.expected if thing.table == table.name)
     create = cures.create_table(table, to.expected)
     if live is None:
-        message = f"Table {table.name} is missing, and its rows with it: restore it from a backup, or create it empty."
+        message = f"Table {table.name} is missing, with its rows: restore it from a backup, or create it empty."
         to.add("table.missing", table, message, create)
     else:
         message = f"{table.name} is a {live.kind}, not a table: put it aside, then restore the table from a backup, or create it empty."
@@ -55,7 +55,7 @@ def _missing(to: Comparing, table: Table, live: Table | None) -> None:
 def _state(to: Comparing, table: Table, live: Table) -> None:
     if live.logged != table.logged:
         to.bad.add(table)
-        message = f"Table {table.name} is UNLOGGED: it is emptied by a crash."
+        message = f"Table {table.name} is UNLOGGED: a crash empties it."
         to.add("table.weaker", table, message, f"ALTER TABLE {quote(table.name)} SET LOGGED;")
     if live.row_security is not None:
         if hidden := live.row_security == "active":
@@ -66,7 +66,7 @@ def _state(to: Comparing, table: Table, live: Table) -> None:
                 Severity.ERROR if hidden else Severity.NOTE,
                 "table.different",
                 table.name,
-                f"Table {table.name} has row-level security switched on, which {who}.",
+                f"Table {table.name} has row-level security enabled, which {who}.",
                 f"Add policies for the roles that use it, or give them BYPASSRLS; if no other role may connect: ALTER TABLE {quote(table.name)} DISABLE ROW LEVEL SECURITY;",
             )
         )

@@ -35,7 +35,7 @@ class Command(BaseCommand):
             self.stdout.write("Something that is not ours hangs on our tables, so they cannot be dropped:")
             for table, what in plan.hanging:
                 self.stdout.write(f"  {table}: {what}")
-            self.stdout.write("Nothing was changed. Agree with their owners, and drop them first.")
+            self.stdout.write("Nothing was changed. Ask their owners, and drop them first.")
             sys.exit(4)
         if not plan.migrations:
             self.stdout.write("None of our migrations is recorded here: there is nothing to reset.")
