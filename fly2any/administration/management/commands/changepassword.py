@@ -17,7 +17,7 @@ class PasswordForm(WritesPassword, SetPasswordForm):
 
 
 class Command(changepassword.Command):
-    help = "Change the password of a person; what the site changes of them meanwhile stays."
+    help = "Change a person's password, without overwriting concurrent changes of the site."
 
     def handle(self, *, username, database, **options):
         refuse_before_writes(connections[database])

@@ -6,14 +6,14 @@ from fly2any.database.management.arguments import add_database
 
 
 class Command(BaseCommand):
-    help = "List the staff of the admin, give a person a role, or take it away."
+    help = "List the admin's staff, or grant or revoke a person's role."
     requires_system_checks = []
 
     def add_arguments(self, parser):
         parser.add_argument("email", nargs="?", metavar="EMAIL", help="The person's e-mail address.")
         what = parser.add_mutually_exclusive_group(required=True)
-        what.add_argument("--role", choices=ROLES, help="Give the person this role; create the person if there is none.")
-        what.add_argument("--remove", action="store_true", help="Take the person's role and access to the admin away.")
+        what.add_argument("--role", choices=ROLES, help="Grant this role; create the person if missing.")
+        what.add_argument("--remove", action="store_true", help="Revoke the person's role and access to the admin.")
         what.add_argument("--list", action="store_true", help="List the staff with their roles.")
         add_database(parser, "they are in")
 

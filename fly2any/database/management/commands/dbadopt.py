@@ -11,13 +11,13 @@ from fly2any.database.progress import Terminal
 
 
 class Command(BaseCommand):
-    help = "Take over a database that Prisma made: show the plan, and with --yes convert it in place."
+    help = "Adopt a database that Prisma created: show the plan, and with --yes convert it in place."
     requires_system_checks = []
 
     def add_arguments(self, parser):
         add_database(parser, "to adopt")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the plan.")
-        parser.add_argument("--yes", action="store_true", help="Carry the plan out; without it nothing is changed.")
+        parser.add_argument("--yes", action="store_true", help="Execute the plan; without it, nothing is changed.")
         parser.add_argument("--repair", action="store_true", help="With --yes: first repair what can be repaired without loss.")
         parser.add_argument(
             "--end-idle",

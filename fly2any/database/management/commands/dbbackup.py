@@ -19,17 +19,17 @@ from fly2any.database.server import read_origin
 
 
 class Command(BaseCommand):
-    help = "Take a backup of the database; with --verify also restore it beside, and compare every row."
+    help = "Take a backup of the database; with --verify, also restore it on a temporary server and compare every row."
     requires_system_checks = []
 
     def add_arguments(self, parser):
         add_database(parser, "to back up")
-        parser.add_argument("--verify", action="store_true", help="Restore the backup on a server of its own, and compare it.")
-        parser.add_argument("--prune", action="store_true", help="Then remove those that BACKUP_KEEP does not keep.")
+        parser.add_argument("--verify", action="store_true", help="Restore the backup on a temporary server, and compare it.")
+        parser.add_argument("--prune", action="store_true", help="Then remove the backups that BACKUP_KEEP does not keep.")
         instead = parser.add_mutually_exclusive_group()
-        instead.add_argument("--check", metavar="NAME", help="Take none, and verify this one.")
-        instead.add_argument("--list", action="store_true", help="Take none, and list those there are.")
-        parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print it.")
+        instead.add_argument("--check", metavar="NAME", help="Take no backup, and verify this one.")
+        instead.add_argument("--list", action="store_true", help="Take no backup, and list the existing ones.")
+        parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the result.")
 
     def handle(self, *, database, verify, prune, check, list, format, **options):
         if verify and list:

@@ -13,7 +13,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser):
         add_database(parser, "has the server")
         parser.add_argument(
-            "--check", action="store_true", help="Write nothing; exit 4 if the file is not what the migrations build."
+            "--check", action="store_true", help="Write nothing; exit with 4 if the file does not match the migrations."
         )
 
     def handle(self, *, database, check, **options):

@@ -29,8 +29,12 @@ class Command(BaseCommand):
         parser.add_argument("topics", nargs="*", metavar="TOPIC", help=f"Only these: {', '.join(TOPICS)}.")
         add_database(parser, "to look at")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
-        parser.add_argument("--terminate", type=int, metavar="PID", help="End this session, instead of a report.")
-        parser.add_argument("--yes", action="store_true", help="With --terminate: do it; without, the session is shown.")
+        parser.add_argument(
+            "--terminate", type=int, metavar="PID", help="Terminate this session, instead of printing a report."
+        )
+        parser.add_argument(
+            "--yes", action="store_true", help="With --terminate: terminate the session; without it, show the session."
+        )
 
     @at_most(90)  # Seconds for each answer: monitors run it, and a proxy may acknowledge for a server that is gone.
     def handle(self, *, topics, database, format, terminate: int, yes, force_color, **options):

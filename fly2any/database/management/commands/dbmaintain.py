@@ -27,7 +27,11 @@ class Command(BaseCommand):
             "--dry-run", action="store_true", help="Change nothing, and show how many rows retention would remove."
         )
         parser.add_argument(
-            "--deadline", type=seconds, default=3600, metavar="SECONDS", help="Begin nothing new after this; 3600 if not given."
+            "--deadline",
+            type=seconds,
+            default=3600,
+            metavar="SECONDS",
+            help="Start no new work after this time (default: 3600).",
         )
         add_lock_wait(parser, "maintenance")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")

@@ -11,16 +11,20 @@ from fly2any.database.progress import Terminal
 
 
 class Command(BaseCommand):
-    help = "Give out, or erase, everything that is held about a person."
+    help = "Export or erase all data about a person."
     requires_system_checks = []
 
     def add_arguments(self, parser):
-        parser.add_argument("what", metavar="TASK", choices=["export", "erase"], help="export gives it out, erase erases it.")
+        parser.add_argument(
+            "what", metavar="TASK", choices=["export", "erase"], help="export prints the data, erase deletes it."
+        )
         parser.add_argument("email", metavar="EMAIL", help="The person's e-mail address.")
         parser.add_argument(
             "--output", metavar="FILE", type=Path, help="Write the export, or the certificate, into this new file."
         )
-        parser.add_argument("--yes", action="store_true", help="With erase: do it; without, it is shown what would go.")
+        parser.add_argument(
+            "--yes", action="store_true", help="With erase: erase the person; without it, show what would be removed."
+        )
         parser.add_argument(
             "--no-search",
             action="store_true",

@@ -12,13 +12,13 @@ from fly2any.database.sql import snapshot
 
 
 class Command(BaseCommand):
-    help = "Take the tables of the four apps, and all their rows, out of the database; nothing else is touched."
+    help = "Drop the tables of the four apps, with all their rows; nothing else is changed."
     requires_system_checks = []
 
     def add_arguments(self, parser):
         add_database(parser, "to reset")
-        parser.add_argument("--yes", action="store_true", help="Do it; without it nothing is changed.")
-        parser.add_argument("--without-backup", action="store_true", help="Do it though no good backup is new enough.")
+        parser.add_argument("--yes", action="store_true", help="Drop the tables; without it, nothing is changed.")
+        parser.add_argument("--without-backup", action="store_true", help="Proceed even if there is no recent good backup.")
         add_lock_wait(parser)
 
     def handle(self, *, database, yes, without_backup, lock_wait, **options):

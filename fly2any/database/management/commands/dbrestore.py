@@ -29,14 +29,16 @@ class Command(BaseCommand):
         add_database(parser, "to restore")
         where = parser.add_mutually_exclusive_group()
         where.add_argument(
-            "--into", metavar="DATABASE", help="Restore into this one on the same server, made if it is not there."
+            "--into", metavar="DATABASE", help="Restore into this database of the same server; it is created if missing."
         )
-        where.add_argument("--archive", action="store_true", help="NAME is an archive of `dbmaintain`: put its rows back.")
-        where.add_argument("--yes", action="store_true", help="Replace the database in use; without it only an empty one is.")
+        where.add_argument("--archive", action="store_true", help="NAME is an archive of `dbmaintain`: insert its rows again.")
+        where.add_argument(
+            "--yes", action="store_true", help="Replace the database in use; without it, only an empty one is replaced."
+        )
         parser.add_argument(
             "--unsigned",
             action="store_true",
-            help="Allow a backup or archive that NAME names and no key of this installation signed.",
+            help="Accept a backup or archive that no key of this installation signed.",
         )
 
         parser.add_argument(

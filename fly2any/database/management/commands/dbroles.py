@@ -8,13 +8,13 @@ from fly2any.database.schema.contract import load
 
 
 class Command(BaseCommand):
-    help = "Print the SQL that makes three roles: one that migrates, one for the site and the admin, one that only reads."
+    help = "Print the SQL that creates three roles: for migrations, for the site and the admin, and for read-only access."
     requires_system_checks = []
 
     def add_arguments(self, parser):
         add_database(parser, "they are for")
         parser.add_argument(
-            "--prefix", default="fly2any", help="What their names begin with: PREFIX_migrate, PREFIX_app, PREFIX_read."
+            "--prefix", default="fly2any", help="Prefix of the role names: PREFIX_migrate, PREFIX_app, PREFIX_read."
         )
 
     def handle(self, *, database, prefix, **options):

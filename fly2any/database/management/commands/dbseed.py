@@ -40,17 +40,19 @@ class Command(BaseCommand):
     def add_arguments(self, parser):
         add_database(parser, "to fill")
         parser.add_argument(
-            "--users", type=whole_number, default=1_000, metavar="N", help="How many users; about 56 rows hang on each."
-        )
-        parser.add_argument("--seed", type=whole_number, default=1, metavar="S", help="Another seed, other data.")
-        parser.add_argument(
-            "--until", type=day, metavar="YYYY-MM-DD", help="The day at whose beginning the data ends (UTC); now if not given."
+            "--users", type=whole_number, default=1_000, metavar="N", help="Number of users; each has about 56 rows."
         )
         parser.add_argument(
-            "--admin", action="store_true", help="Also make demo staff, one of each role, whose passwords are shown once."
+            "--seed", type=whole_number, default=1, metavar="S", help="Seed of the data: the same seed gives the same data."
         )
-        parser.add_argument("--yes", action="store_true", help="Also where the database holds real users.")
-        parser.add_argument("--production", action="store_true", help="Also in production: where DEBUG is off.")
+        parser.add_argument(
+            "--until", type=day, metavar="YYYY-MM-DD", help="The day at whose start the data ends, in UTC (default: now)."
+        )
+        parser.add_argument(
+            "--admin", action="store_true", help="Also create demo staff, one of each role, and show their passwords once."
+        )
+        parser.add_argument("--yes", action="store_true", help="Proceed even if the database contains real users.")
+        parser.add_argument("--production", action="store_true", help="Proceed even in production (DEBUG is off).")
 
     def handle(self, *, database, users, seed: int, until, admin, yes, production, **options):
         place = connections[database].settings_dict

@@ -48,12 +48,12 @@ class Command(BaseCommand):
             "--write-check", action="store_true", help="Also create, read, update and delete a row in each table, rolled back."
         )
         parser.add_argument(
-            "--security", action="store_true", help="Also look at who may do what, what is encrypted, and who gets in."
+            "--security", action="store_true", help="Also check privileges, encryption, passwords and network access."
         )
         parser.add_argument(
             "--release",
             action="store_true",
-            help="For deploys: what is found of the server, backups and security does not count.",
+            help="For deploys: findings about the server, backups and security become notes.",
         )
         parser.add_argument(
             "--wait",

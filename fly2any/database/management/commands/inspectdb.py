@@ -6,7 +6,7 @@ from fly2any.database.server import read_schema
 
 
 class Command(inspectdb.Command):
-    help = "Print models of the database's tables; of tables that other roles made, and of views, only their names."
+    help = "Print models of the database's tables; for views and tables of other roles, print only their names."
 
     def handle_inspection(self, options):
         connection = connections[options["database"]]

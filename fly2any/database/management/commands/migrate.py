@@ -20,7 +20,7 @@ NOT_ASKED = {Tags.admin, Tags.templates, Tags.urls, Tags.database}
 
 
 class Command(migrate.Command):
-    help = "Apply or reverse migrations: one run at a time, no lock waited for long, every run in the journal."
+    help = "Apply or reverse migrations: one run at a time, with short lock timeouts, every run recorded in the journal."
 
     def add_arguments(self, parser):
         super().add_arguments(parser)
