@@ -8,9 +8,11 @@ import sys
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 
 from fly2any.database.errors import Refusal
+from fly2any.postgres.take_over import TakeOver
 from tests.conftest import PROJECT
 from tests.database.test_writes import run
 
@@ -115,3 +117,38 @@ def test_what_a_new_database_could_not_have_is_refused(place, made, why):
 
     with pytest.raises(Refusal, match=why):
         call_command("dbstatus", "--take-over", place)
+
+
+CHECK = TakeOver(
+    "users",
+    "named",
+    ["ALTER TABLE users ADD CONSTRAINT named CHECK (name <> '') NOT VALID", "ALTER TABLE users VALIDATE CONSTRAINT named"],
+)
+INDEX = TakeOver("users", "named", ["CREATE INDEX CONCURRENTLY named ON users (image)"])
+
+
+@pytest.mark.parametrize(
+    ("operation", "before", "done"),
+    [
+        (CHECK, "", [*CHECK.sql]),
+        (CHECK, f"{CHECK.sql[0]}", [CHECK.sql[1]]),
+        (CHECK, "; ".join(CHECK.sql), []),
+        (INDEX, "", [*INDEX.sql]),
+        (INDEX, "CREATE INDEX named ON users (image); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'named'::regclass", [*INDEX.sql]),
+        (INDEX, "CREATE INDEX named ON users (image)", []),
+    ],
+)  # fmt: skip
+@pytest.mark.django_db
+def test_what_a_run_that_was_cut_short_left_is_finished(operation, before, done):
+    if before:
+        run(before)
+
+    ran = []
+
+    class Editor(connection.SchemaEditorClass):
+        def execute(self, sql, params=()):
+            ran.append(sql)
+
+    operation.database_forwards("accounts", Editor(connection), None, None)
+
+    assert ran == done

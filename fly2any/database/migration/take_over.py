@@ -85,7 +85,8 @@ def _statements(thing: Object) -> Iterator[str]:
         yield thing.sql()
     elif isinstance(thing, Check | ForeignKey) and thing.enforced and not _is_exclusion(thing):
         yield f"{alter} ADD {thing.sql()} NOT VALID"
-        yield f"{alter} VALIDATE CONSTRAINT {quote(thing.name)}"
+        if thing.valid:  # Else older rows may break it, as the other program chose.
+            yield f"{alter} VALIDATE CONSTRAINT {quote(thing.name)}"
     elif isinstance(thing, Check | ForeignKey | Key):
         yield f"{alter} ADD {thing.sql()}"
 
