@@ -41,7 +41,7 @@ class Folded(models.Func):
     output_field = models.TextField()
     accented = "áàâãäåāăąçćĉċčďđèéêëēĕėęěĝğġģĥħìíîïĩīĭįıĵķĺļľŀłñńņňòóôõöøōŏőŕŗřśŝşšșţťŧțùúûüũūŭůűųŵýÿŷźżž"
     bare = "aaaaaaaaacccccddeeeeeeeeegggghhiiiiiiiiijklllllnnnnooooooooorrrsssssttttuuuuuuuuuuwyyyzzz"
-    marks = "\u0300\u0301\u0302\u0303\u0308\u030c\u0327"  # Combining: in the list without a letter that replaces them.
+    marks = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0326\u0327\u0328"  # Combining: in the list without a letter that replaces them.
     template = (
         "CASE WHEN OCTET_LENGTH(%(expressions)s) = LENGTH(%(expressions)s) THEN LOWER(%(expressions)s)"
         f" ELSE TRANSLATE(LOWER(%(expressions)s), '{accented}{marks}', '{bare}') END"
