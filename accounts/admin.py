@@ -1,5 +1,6 @@
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
+from django.contrib.admin.utils import quote
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm, AdminUserCreationForm
 from django.contrib.sessions.models import Session as AdminSession
@@ -31,6 +32,7 @@ STAFF_HELP = {
         "May do everything without a group, also make staff and change groups: the role “administrator” of dbstaff.",
     ),
 }
+MOST_SESSIONS = 10_000  # Sessions of all staff that are decoded to find those of one: more than a team has in two weeks.
 NOT_THE_SITE = "The site does not read this column: it closes the admin, and not the site, to them."
 SIGN_OUT = Action(
     "sign-out",
@@ -167,7 +169,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
 
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
         if obj and self.has_change_permission(request, obj):
-            context["password_url"] = reverse("admin:auth_user_password_change", args=[obj.pk])
+            context["password_url"] = reverse("admin:auth_user_password_change", args=[quote(obj.pk)])
         return super().render_change_form(request, context, add, change, form_url, obj)
 
     def get_readonly_fields(self, request, obj=None):
@@ -202,7 +204,8 @@ def sessions_of_admin(request, user):
     if not user.is_staff:
         return AdminSession.objects.none()
     valid = AdminSession.objects.filter(expire_date__gt=timezone.now()).exclude(pk=request.session.session_key)
-    keys = [session.pk for session in valid if session.get_decoded().get("_auth_user_id") == user.pk]
+    newest = valid.order_by("-expire_date")[:MOST_SESSIONS]
+    keys = [session.pk for session in newest if session.get_decoded().get("_auth_user_id") == user.pk]
     return AdminSession.objects.filter(pk__in=keys)
 
 

@@ -32,7 +32,7 @@ MOST_EVENTS = 30  # Of a page of the timeline.
 WEEKS = 12  # Of the chart of activity.
 
 WEEKS_SQL = f"""
-    SELECT least(floor(extract(epoch FROM e.at - %s) / 604800), {WEEKS - 1})::int AS week, count(*) FROM ({{events}}) AS e GROUP BY week ORDER BY week
+    SELECT least(floor(extract(epoch FROM e.at - %s) / 604800), {WEEKS - 1})::int AS week, count(*), e.part FROM ({{events}}) AS e GROUP BY week, e.part
 """
 
 
@@ -159,14 +159,16 @@ def activity(row: models.Model, found: list[Relation]) -> str:
     connection = current()
     quoted = connection.ops.quote_name
     first = timezone.now() - timedelta(weeks=WEEKS)
-    parts, parameters = [], []
+    parts: list[str] = []
+    parameters: list[Any] = []
     for relation in found:
         if relation.time:
             fields: list[Any] = [relation.model._meta.get_field(name) for name in (relation.time, relation.key)]
             time, key = (quoted(field.column) for field in fields)
             table = quoted(relation.model._meta.db_table)
             parts.append(
-                f"(SELECT {time} AS at FROM {table} WHERE {key} = %s AND {time} >= %s ORDER BY {time} LIMIT {MOST_COUNTED})"
+                f"(SELECT {len(parts)} AS part, {time} AS at FROM {table}"
+                f" WHERE {key} = %s AND {time} >= %s AND {time} < 'infinity' ORDER BY {time} LIMIT {MOST_COUNTED + 1})"
             )
             parameters += [row.pk, first]
     if not parts:
@@ -174,11 +176,14 @@ def activity(row: models.Model, found: list[Relation]) -> str:
     try:
         with within(), connection.cursor() as cursor:
             cursor.execute(WEEKS_SQL.format(events=" UNION ALL ".join(parts)), [first, *parameters])
-            counted = dict(cursor.fetchall())
+            rows = cursor.fetchall()
     except TooSlow:
         return ""
-    numbers = [counted.get(week, 0) for week in range(WEEKS)]
-    if not any(numbers):
+    numbers, of_parts = [0] * WEEKS, [0] * len(parts)
+    for week, count, part in rows:
+        numbers[week] += count
+        of_parts[part] += count
+    if not rows or max(of_parts) > MOST_COUNTED:
         return ""
     title = f"Activity a week, {first:%Y-%m-%d} to today: {sum(numbers):,} events, {max(numbers):,} in the busiest week"
     return charts.bars(numbers, title)

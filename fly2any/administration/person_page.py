@@ -107,13 +107,14 @@ class PersonMixin(admin.ModelAdmin):
             raise Http404
         if not self._may(request, "administration.add_note", row):
             raise PermissionDenied
+        request.back = self._overview(row.pk)
         text = request.POST.get("text", "").replace("\0", "").strip()
         if not text or len(text) > LONGEST_NOTE:
             messages.error(request, f"A note has 1 to {LONGEST_NOTE:,} characters: nothing was added.")
         else:
             require_row(Note.objects.create(person=row, staff_id=request.user.pk, text=text))
             messages.success(request, "The note was added.")
-        return HttpResponseRedirect(self._overview(row.pk))
+        return HttpResponseRedirect(request.back)
 
     def _may(self, request, permission: str, row) -> bool:
         return request.user.has_perm(permission) and self.has_view_permission(request, row)
@@ -125,7 +126,8 @@ class PersonMixin(admin.ModelAdmin):
             raise Http404
         if not self._may(request, permission, row):
             raise PermissionDenied
-        person = find(connection, row.email)
+        with unhurried():
+            person = find(connection, row.email)
         if person.id != row.pk:
             raise Refusal("Another person has this e-mail address in different upper or lower case. Run manage.py dbperson.")
         return person

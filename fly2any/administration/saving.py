@@ -155,7 +155,7 @@ class SavedForms:
         return self.or_message(request, super().delete_view, object_id, extra_context)  # type: ignore[misc]
 
     def or_message(self, request, view, *arguments):
-        """Answer with `view`, or lead back to the page with what the database refused."""
+        """Answer with `view`, or lead back to the page, or to `request.back`, with what the database refused."""
         try:
             with _checked(request):
                 return view(request, *arguments)
@@ -168,7 +168,7 @@ class SavedForms:
                 raise
             sentence = in_one_sentence(error, self.model)  # type: ignore[attr-defined]
         messages.error(request, sentence)
-        return HttpResponseRedirect(request.get_full_path())
+        return HttpResponseRedirect(getattr(request, "back", request.get_full_path()))
 
     def save_model(self, request, obj, form, change):
         if isinstance(form, EditForm):

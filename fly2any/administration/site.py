@@ -89,7 +89,7 @@ class AdminSite(admin.AdminSite):
 
     def __init__(self, name="admin"):
         super().__init__(name)
-        self._actions = self._global_actions = {"delete_selected": delete_selected}
+        self.add_action(delete_selected, "delete_selected")
 
     def get_app_list(self, request, app_label=None):
         """Return the groups in one order everywhere: those of the data in the order of the apps, then those of the admin."""

@@ -13,7 +13,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_http_methods
 
@@ -146,4 +146,4 @@ class StepsMixin(admin.ModelAdmin):
             messages.success(request, sentence[0].upper() + sentence[1:])
         else:
             messages.info(request, "Nothing was chosen." if action.chooses else "Nothing needed to be changed.")
-        return HttpResponseRedirect(reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_overview", args=[row.pk]))
+        return HttpResponseRedirect(page_of_row(row, "overview"))
