@@ -1,4 +1,4 @@
-"""Who may see a secret of a row: nobody. It is a fingerprint, in no form, and a row is found by sending the whole secret."""
+"""Secret columns are never shown: lists show a fingerprint, forms omit them, and a row is found by sending the whole secret."""
 
 from __future__ import annotations
 

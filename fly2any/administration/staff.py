@@ -1,4 +1,4 @@
-"""Who may sign in to the admin, and in which role: changed from the command line, by whoever may write to the database."""
+"""Staff of the admin and their roles, changed from the command line by anyone who may write to the database."""
 
 from __future__ import annotations
 

@@ -9,13 +9,13 @@ from .printable import printable
 
 
 class Progress:
-    """What is told while a run goes on; this one tells nobody."""
+    """Progress reports of a run; this class discards them."""
 
     def say(self, sentence: str) -> None:
         """Tell something worth a line."""
 
     def show(self, what: str, percent: float | None) -> None:
-        """Show how far a statement is; `percent` is None where nobody knows."""
+        """Show how far a statement is; `percent` is None if it is unknown."""
 
     def clear(self) -> None:
         """The statement is over."""

@@ -73,7 +73,7 @@ def test_every_kind_of_column_of_every_schema_is_searched(two, is_ours):
     }
     assert certificate["unsearched"] == []
     assert {place["reason"] for place in certificate["remaining"] if place["table"] == "crm.copy"} == {
-        "a materialized view holds the rows of before: REFRESH MATERIALIZED VIEW"
+        "a materialized view still holds the old rows: REFRESH MATERIALIZED VIEW"
     }
 
 

@@ -234,7 +234,7 @@ def is_null(column: Column) -> str:
 
 
 def require(column: Column, *, may_fail: bool = False) -> Step:
-    """Return the step that makes a column NOT NULL, its rows looked at while nobody waits."""
+    """Return the step that makes a column NOT NULL, its rows checked without blocking other sessions."""
     alter, name = f"ALTER TABLE {quote(column.table)}", quote(f"{NOT_NULL}_{column.name}")
     drop = f"{alter} DROP CONSTRAINT IF EXISTS {name}"
     transactions = (
@@ -252,7 +252,7 @@ def repair(code: str, thing, cure: str) -> tuple[Step, ...]:
     if code == "column.weaker":
         return (require(thing),)
     if verdict == "missing" and re.search(r"^(DROP|ALTER \w+ \S+ (RENAME|DROP CONSTRAINT))", cure, re.M):
-        return ()  # The name is somebody else's.
+        return ()  # An unmanaged object has this name.
     if isinstance(thing, Key) and verdict == "missing":
         word = "PRIMARY KEY" if thing.primary else "UNIQUE"
         build = index_for(thing).sql()
@@ -269,7 +269,7 @@ def repair(code: str, thing, cure: str) -> tuple[Step, ...]:
         return ()
     statements = [line.rstrip(";") for line in cure.splitlines() if not line.startswith("--")]
     if code != "foreign_key.weaker" and any(re.search(r"\bDROP (INDEX|CONSTRAINT)\b", statement) for statement in statements):
-        return ()  # The name is somebody else's.
+        return ()  # An unmanaged object has this name.
     # A foreign key that is made anew goes and comes in one transaction; looking at the rows is another.
     transactions = (tuple(statements[:-1]), tuple(statements[-1:])) if len(statements) > 1 else (tuple(statements),)
     return (Step(thing.table, f"{kind.replace('_', ' ')} {thing.name}", transactions),)

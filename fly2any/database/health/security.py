@@ -223,7 +223,7 @@ def _of_people(read: Reader, table: str, sample: str) -> Iterator[Figure | Findi
         yield Finding(
             Severity.WARNING, "security.password_cost", f"{PEOPLE}.password",
             f"{people.cheap} of {people.seen:,} passwords seen are bcrypt of less than 2^10 rounds, which is guessed quickly.",
-            "They are stored anew with 12 when their people set them: ask those who may see much to do so.",
+            "They are hashed again with 12 rounds when they are changed: ask people with many privileges to do so.",
         )  # fmt: skip
 
 

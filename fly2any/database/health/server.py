@@ -54,7 +54,7 @@ WANTED = {
 def replication(
     read: Reader, *, most: int = 1_000_000_000, longest: timedelta = timedelta(minutes=5)
 ) -> Iterator[Figure | Finding]:
-    """Replicas that lag, and slots that keep what nobody fetches."""
+    """Replicas that lag, and slots that retain WAL without a reader."""
     here = read.one(STANDBY_SQL)
     if here.standby:
         text = "has replayed nothing since its start" if here.behind is None else f"{span(here.behind)} behind"

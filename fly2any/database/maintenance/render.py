@@ -66,7 +66,7 @@ def _lines(run: Maintenance) -> Iterator[str]:
                 else ""
             )
             rest = "" if one.finished else "; the deadline came before the end"
-            yield f"  {one.table:<22}{one.removed:>12,} {one.what} of before {one.before:%Y-%m-%d} removed{into}{rest}"
+            yield f"  {one.table:<22}{one.removed:>12,} {one.what} from before {one.before:%Y-%m-%d} removed{into}{rest}"
         yield ""
     if run.refreshed.vacuumed or run.refreshed.analysed:
         yield "Statistics"
@@ -89,7 +89,7 @@ def as_plan(plan: list[tuple[Due, datetime, int]], form: str) -> str:
         ]
         return dumped({"would_remove": entries})
     lines = [
-        f"  {due.rule.table:<22}{number:>12,} {due.rule.what} of before {before:%Y-%m-%d}, {due.days} days ago"
+        f"  {due.rule.table:<22}{number:>12,} {due.rule.what} from before {before:%Y-%m-%d}, {due.days} days ago"
         for due, before, number in plan
     ]
     if not lines:

@@ -1,4 +1,4 @@
-"""A person's rights: everything that is held about somebody, and its erasure (GDPR, articles 15, 17 and 20)."""
+"""A person's rights: export and erasure of all data about them (GDPR, articles 15, 17 and 20)."""
 
 from .erase import Certificate, Keeper, erase
 from .export import export

@@ -127,7 +127,7 @@ def _barred(table: Table, column: Column) -> str:
 
 def _reason(table: Table) -> str:
     if table.kind == "m":
-        return "a materialized view holds the rows of before: REFRESH MATERIALIZED VIEW"
+        return "a materialized view still holds the old rows: REFRESH MATERIALIZED VIEW"
     return "no rule of this project removes it: check these rows"
 
 

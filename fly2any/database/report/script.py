@@ -13,7 +13,7 @@ from ..schema.foreign import AGREE
 from ..sql import quote
 from .collect import Report
 
-# What is built concurrently keeps nobody waiting, and cut short leaves an invalid index.
+# A concurrent build blocks no other session; if cancelled, it leaves an invalid index.
 CONCURRENTLY = re.compile(r"^(?:CREATE (?:UNIQUE )?|DROP |RE)INDEX (?:INDEX )?CONCURRENTLY .*?;$", re.M | re.S)
 NOT_OURS = "it changes what another program made; agree with its owner first"
 

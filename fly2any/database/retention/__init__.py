@@ -1,1 +1,1 @@
-"""Retention: rows that are too old are archived, where that is wanted, and removed, in batches that keep nobody waiting."""
+"""Retention: archive expired rows if configured, and delete them in batches that do not block other sessions."""

@@ -52,7 +52,7 @@ IN_THE_WAY_SQL = """
 """
 # Raises where this role, or this server, removes nothing: better before anything is archived.
 MAY_SQL = "DELETE FROM ONLY {table} WHERE false; SELECT FROM ONLY {table} WHERE false FOR UPDATE"
-# A row that somebody else has locked is skipped; one that was changed meanwhile is looked at again, and kept if it is no longer old.
+# A row that another session has locked is skipped; one that was changed meanwhile is checked again, and kept if it is no longer old.
 DELETE_SQL = """
     DELETE FROM ONLY {table}
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid AND {condition}

@@ -50,7 +50,7 @@ def add_column(column: Column) -> str:
 
 
 def require(column: Column) -> str:
-    """Return what makes a column NOT NULL, with the query for the rows that are in the way."""
+    """Return the cure that makes a column NOT NULL, with the query for the rows that block it."""
     table, name = quote(column.table), quote(column.name)
     return f"{comment(f'Fill first: SELECT * FROM {table} WHERE {name} IS NULL')}\nALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL;"
 
@@ -197,7 +197,7 @@ def is_orphan(foreign_key: ForeignKey, *, row: str) -> str:
 
 
 def validate(thing: Check | ForeignKey) -> str:
-    """Return what validates a constraint, with the query for the rows that are in the way."""
+    """Return the cure that validates a constraint, with the query for the rows that block it."""
     table = quote(thing.table)
     if isinstance(thing, ForeignKey):
         hint = f"Remove orphans first: SELECT * FROM {table} AS c WHERE {is_orphan(thing, row='c')}"

@@ -21,7 +21,7 @@ DISTINCT = re.compile(
 )  # Defaults that differ from row to row.
 # What raises an error for no value: names, comparisons and these functions, without casts to other types than text.
 TOTAL = {"lower", "upper", "coalesce", "nullif", "md5", "btrim", "ltrim", "rtrim", "length", "left", "right", "to_tsvector"}
-# What is foreign is somebody's: never a cure to paste without asking.
+# Unmanaged objects have an owner: their cure must not be pasted without asking first.
 AGREE = "Ask its owner first, then run: "
 TRY = "`manage.py dbstatus --write-check` tries it; read its definition with \\d+ in psql."
 

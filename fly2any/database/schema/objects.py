@@ -1,4 +1,4 @@
-"""What the catalogue speaks of, as plain values that need no database."""
+"""The objects of the catalogue, as plain values that need no database."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def key_of(thing: Object) -> tuple[type, str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Everything in a schema that the contract speaks of, each list ordered by table and name."""
+    """Everything in a schema that the contract covers, each list ordered by table and name."""
 
     tables: tuple[Table, ...] = ()
     columns: tuple[Column, ...] = ()

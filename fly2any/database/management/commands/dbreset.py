@@ -44,7 +44,7 @@ class Command(BaseCommand):
         for table, rows in plan.tables:
             self.stdout.write(f"  {table:<24}{rows:>14,} {'rows or more' if rows == MOST_COUNTED else 'rows'}")
         if yes:
-            self.stdout.write("These tables are dropped; `manage.py migrate` builds them anew, empty.")
+            self.stdout.write("These tables are dropped; `manage.py migrate` creates them again, empty.")
         else:
             self.stdout.write(
                 "Take a backup (`manage.py dbbackup --verify`); then `manage.py dbreset --yes` drops these tables with all their rows."
