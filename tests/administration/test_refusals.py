@@ -62,11 +62,11 @@ CONSTRAINTS = {
     "unique": ("CREATE UNIQUE INDEX one_x ON notifications (title)", {"title": ["Another row has the same value of title."]}),
     "exclusion": (
         "ALTER TABLE notifications ADD CONSTRAINT apart EXCLUDE USING btree (title WITH =)",
-        {"title": ["The constraint apart does not allow this value of title beside the other rows."]},
+        {"title": ["The constraint apart does not allow this value of title together with the other rows."]},
     ),
     "exclusion, deferred": (
         "ALTER TABLE notifications ADD CONSTRAINT apart EXCLUDE USING btree (title WITH =) DEFERRABLE INITIALLY DEFERRED",
-        {"title": ["The constraint apart does not allow this value of title beside the other rows."]},
+        {"title": ["The constraint apart does not allow this value of title together with the other rows."]},
     ),
     "foreign key": (
         "ALTER TABLE notifications ADD CONSTRAINT known FOREIGN KEY (title) REFERENCES users (id) NOT VALID",

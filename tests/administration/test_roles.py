@@ -142,7 +142,7 @@ def test_actions_do_what_they_say_to_the_rows_chosen(member, person):
     expected = [(notices[0].pk, "Marked read."), *((alert.pk, "Paused.") for alert in alerts), (alerts[0].pk, "Re-armed.")]
     assert sorted(history) == sorted((pk, CHANGE, message) for pk, message in expected)
     everything = act(Notification, "mark_read", notices[:1], select_across="1")
-    assert "not the whole table" in everything.content.decode()
+    assert "not to the whole table" in everything.content.decode()
     assert Notification.objects.filter(read=False).count() == 1
 
 

@@ -108,9 +108,9 @@ def test_rows_that_lie_in_other_partitions_of_a_table_that_is_partitioned_by_an_
 def test_what_a_backup_is_compared_by_does_not_depend_on_who_is_connected(migrated, place):
     """As in a backup taken while a migration runs: in the restored database no session holds its lock."""
     migrated.execute(
-        "DELETE FROM django_migrations WHERE name = '0004_roles';"
+        "DELETE FROM django_migrations WHERE app = 'ai_consultant' AND name = '0004_roles';"
         " INSERT INTO fly2any_migration_runs (migration, direction, started, person, code)"
-        " VALUES ('travel.0004_roles', 'forwards', now(), '', '')"
+        " VALUES ('ai_consultant.0004_roles', 'forwards', now(), '', '')"
     )
     with django(migrated) as connection:
         with open_transaction(migrated, f"SELECT pg_advisory_lock({MIGRATION_LOCK})"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -66,12 +66,27 @@ def read_json(
         raise Refusal(f"{one_line(where)} has a format that this code does not read: use the code that wrote it, or newer.")
     data["signed"] = signed
     record = msgspec.convert(data, of)
+    values: dict[str, Any] = asdict(record)  # type: ignore[call-overload]
+    if not all(map(_is_in_the_calendar, values.values())):
+        raise ValueError("a time beyond the calendar")
     if unknown := {*_places(data)} - {*_places(msgspec.to_builtins(record))}:
         raise ValueError(f"{len(unknown)} unknown fields")
     name = where.removesuffix(".json")
     if name != one_line(name) or data.get("name") != name or data.get("file") not in [name + ending for ending in endings]:
         raise ValueError("another's description")
     return record
+
+
+def _is_in_the_calendar(value: Any) -> bool:
+    """Return whether each time of a record's field can be said in UTC: one of the year 1 or 9999 may not."""
+    if isinstance(value, dict):
+        return all(map(_is_in_the_calendar, value.values()))
+    if isinstance(value, datetime):
+        try:
+            value.astimezone(UTC)
+        except OverflowError:
+            return False
+    return True
 
 
 def _places(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
