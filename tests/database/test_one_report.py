@@ -148,6 +148,7 @@ with transaction.atomic():
 """
 
 
+@pytest.mark.slow
 def test_a_table_that_is_locked_keeps_nobody_from_the_rest_of_the_report(migrated):
     with open_transaction(migrated, "LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE"):
         asked = manage("dbhealth", "--format", "json", url=migrated.url)

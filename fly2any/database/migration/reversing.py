@@ -1,4 +1,4 @@
-"""Reversals, which take rows away only with consent: what a migration drops is seen in its transaction, before that is committed.
+"""Reversals: sees in its transaction what a migration drops, before that is committed; what is then asked is in `losses`.
 
 The catalogue is compared by the numbers of tables and columns, so neither their names nor the kind of an operation matter.
 """
