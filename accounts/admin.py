@@ -32,7 +32,6 @@ STAFF_HELP = {
         "May do everything without a group, also make staff and change groups: the role “administrator” of dbstaff.",
     ),
 }
-MOST_SESSIONS = 10_000  # Sessions of all staff that are decoded to find those of one: more than a team has in two weeks.
 NOT_THE_SITE = "The site does not read this column: it closes the admin, and not the site, to them."
 SIGN_OUT = Action(
     "sign-out",
@@ -204,8 +203,7 @@ def sessions_of_admin(request, user):
     if not user.is_staff:
         return AdminSession.objects.none()
     valid = AdminSession.objects.filter(expire_date__gt=timezone.now()).exclude(pk=request.session.session_key)
-    newest = valid.order_by("-expire_date")[:MOST_SESSIONS]
-    keys = [session.pk for session in newest if session.get_decoded().get("_auth_user_id") == user.pk]
+    keys = [session.pk for session in valid.iterator() if session.get_decoded().get("_auth_user_id") == user.pk]
     return AdminSession.objects.filter(pk__in=keys)
 
 
