@@ -31,7 +31,7 @@ def delete_selected(page, request, rows):
 
 
 class DeletePreviewMixin(ListActionsMixin):
-    """Counts what a deletion carries along. `deletion` is what is said of it: what it does, and did."""
+    """Counts what a deletion removes besides the rows. `deletion` names it: what it does, and what it did."""
 
     deletion = ("Delete", "deleted")
 

@@ -120,7 +120,7 @@ class PersonMixin(admin.ModelAdmin):
         return request.user.has_perm(permission) and self.has_view_permission(request, row)
 
     def _person(self, request, object_id: str, permission: str) -> Person:
-        """Return the person of a page; raise PermissionDenied, Http404 for nobody, and Refusal for staff."""
+        """Return the person of a page; raise PermissionDenied, Http404 if there is none, and Refusal for staff."""
         row = self.get_queryset(request).filter(pk=unquote(object_id)).first()
         if row is None:
             raise Http404

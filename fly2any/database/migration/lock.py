@@ -27,7 +27,7 @@ PATIENCE = 300  # Seconds, in all, for the migration lock, and for each lock tha
 def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the advisory lock `lock` inside, in order to write; `say` is told each session that is found to hold it.
 
-    Raises Refusal when it is not to be had within `patience` seconds, and while a restore is to replace the database.
+    Raises Refusal when it is not free within `patience` seconds, and while a restore is about to replace the database.
     """
     with _held(connection, lock, patience=patience, say=say):
         refuse_beside_a_restore(connection)

@@ -27,7 +27,7 @@ def is_built(contract: contracts.Contract, live: Catalog, server: Live) -> bool:
 def not_adopted(
     contract: contracts.Contract, migrations: MigrationState, found: tuple[Unrecorded, ...], live: Catalog, server: Live
 ) -> tuple[str, Finding] | None:
-    """Return which tool made the tables of Phase 7, "" where only the record of ours is lost, and what is said of that.
+    """Return which tool made the tables of Phase 7, "" where only the record of ours is lost, and the finding about it.
 
     None where the first migrations are recorded, or have made nothing yet; `found` is what is not recorded.
     """

@@ -29,7 +29,7 @@ def is_same_address(one: str, other: str) -> bool:
 
 
 def find(connection, email: str) -> Person:
-    """Return the person with this e-mail address, ASCII letters in upper or lower case; raise Refusal for nobody, several, and for staff.
+    """Return the person with this e-mail address, ASCII letters in upper or lower case; raise Refusal if there is none or several, and for staff.
 
     One whose address is the same for PostgreSQL's lower() alone is only a twin.
     """

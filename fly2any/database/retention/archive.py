@@ -343,5 +343,5 @@ def _missing(archive: Archive, part: Part) -> str:
 
 
 def _gone(person: str) -> str:
-    """Return SQL for whether nobody has the id `person`."""
+    """Return SQL that is true where no user has the id `person`."""
     return f"NOT EXISTS (SELECT FROM {quote(people_table())} AS u WHERE u.id = {person})"

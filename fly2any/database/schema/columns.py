@@ -41,7 +41,7 @@ def _missing(to: Comparing, live: dict[tuple[str, str], Column]) -> None:
         twins = [other for other in missing if replace(other, name=column.name) == column]
         same = [other for key, other in live.items() if key not in ours and replace(other, name=column.name) == column]
         to.bad.add(column)
-        # A dropped column leaves a gap; where there is one, ours was dropped, and its twin is somebody's own.
+        # A dropped column leaves a gap; where there is one, our column was dropped, and its twin is another program's.
         if len(twins) == len(same) == 1 and not tables[column.table].dropped_columns:
             to.add(
                 "column.renamed",

@@ -342,7 +342,7 @@ def is_total(expression: str) -> bool:
 
 
 def tried(finding: Finding, tables: Iterable[str]) -> Finding:
-    """Return what is said of an object after `tables` took writes: of one on them no more that it was not tried."""
+    """Return `finding` as it is after a write check of `tables`: it no longer says that an object on them was not tried."""
     if finding.cure != TRY or finding.where.partition(".")[0] not in set(tables):
         return finding
     message = re.sub(r"\b(was|were) not tried\b", "refused nothing in the write check", finding.message)
