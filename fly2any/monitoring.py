@@ -218,7 +218,7 @@ def of_health(topics: tuple[Topic, ...]) -> Iterator[GaugeMetricFamily]:
 def of_backups(backups: Newest) -> Iterator[GaugeMetricFamily]:
     if backups.good:
         age = backups.good.age(backups.now()).total_seconds()
-        yield _gauge("backup_age_seconds", "Since when the newest good backup was taken.", [((), age)])
+        yield _gauge("backup_age_seconds", "Seconds since the newest verified backup was taken.", [((), age)])
 
 
 def read_report(connection) -> Report:

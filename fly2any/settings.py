@@ -77,7 +77,7 @@ if DEVELOPMENT:
 else:
     SECRET_KEY = env.str("SECRET_KEY", example='SECRET_KEY="$(openssl rand -base64 48)"')
     ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", example="ALLOWED_HOSTS=admin.example.com")
-SECRET_KEY_FALLBACKS = env.keys("SECRET_KEY_FALLBACKS", default=[])  # Older ones, still good for what they signed.
+SECRET_KEY_FALLBACKS = env.keys("SECRET_KEY_FALLBACKS", default=[])  # Older keys, which still verify what they signed.
 # For gunicorn.conf.py, which also checks it; gunicorn itself fails before, with a traceback, where it is no number.
 env.int("WEB_CONCURRENCY", default=2, least=1, most=1_000)
 
@@ -172,10 +172,10 @@ SECOND_FACTOR = env.bool("SECOND_FACTOR", default=not DEBUG)
 BACKUPS = {
     # A folder, or s3://bucket/folder; in production nowhere until it is said.
     "location": env.str("BACKUP_LOCATION", default=str(BASE_DIR / "backups") if DEVELOPMENT else ""),
-    "expected": "BACKUP_LOCATION" in env,  # Whether dbstatus warns where no good one is new enough.
+    "expected": "BACKUP_LOCATION" in env,  # Whether dbstatus warns if no verified backup is recent enough.
     "keep": env.list(
         "BACKUP_KEEP", cast=int, default=[7, 4, 12], length=3
-    ),  # The last good ones of so many days, weeks and months.
+    ),  # How many days, weeks and months the last verified backups are kept for.
     "max_age": timedelta(hours=env.int("BACKUP_MAX_AGE", default=26)),
     "verify_timeout": env.int("BACKUP_VERIFY_TIMEOUT", default=21_600),  # Seconds for a trial restore; 0 for no limit.
     "recipient": env.str("BACKUP_RECIPIENT", default=""),

@@ -26,7 +26,7 @@ def check_backups(**_):
     if settings.BACKUPS["location"]:
         return []
     hint = (
-        "Set it and run `manage.py dbbackup --verify` every night, or silence this check where the provider proves its backups."
+        "Set it and run `manage.py dbbackup --verify` every night, or silence this check if the provider verifies its backups."
     )
     return [Warning("BACKUP_LOCATION is not set: nothing backs this database up.", hint=hint, id="fly2any.W002")]
 

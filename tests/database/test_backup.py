@@ -1,4 +1,4 @@
-"""Backups: taken of one snapshot, and good only once restored and compared."""
+"""Backups: taken of one snapshot, and verified only once restored and compared."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from tests.database.sites import KINDS, fill
 from tests.database.taken import change, databases, rows, run, the_one
 
 
-def test_a_backup_is_proven_by_restoring_it_and_comparing_every_row(filled, place):
+def test_a_backup_is_verified_by_restoring_it_and_comparing_every_row(filled, place):
     before = databases(filled)
 
     taken = run(filled, "dbbackup", place=place)
@@ -163,7 +163,7 @@ def test_encrypted_backups_hold_nothing_readable_and_open_with_their_key_alone(f
 
     assert (no_key.returncode, "The backup is encrypted: set BACKUP_IDENTITY_FILE" in no_key.stderr) == (2, True)
     assert (wrong.returncode, "does not open this backup" in wrong.stderr) == (2, True)
-    assert (right.returncode, "Verdict   good" in right.stdout) == (0, True)
+    assert (right.returncode, "Verdict   verified" in right.stdout) == (0, True)
     assert (odd.returncode, "BACKUP_RECIPIENT is no public key of age" in odd.stderr) == (2, True)
 
 

@@ -1,4 +1,4 @@
-"""Verdicts over a backup: good, bad or not verified."""
+"""Verdicts on a backup: verified, bad or not verified."""
 
 import dataclasses
 import json
@@ -271,7 +271,7 @@ def test_a_good_backup_stays_good_where_it_cannot_be_tried_again(taken, migrated
     monkeypatch.setattr("fly2any.database.backup.tools.embedded_folder", lambda: None)
 
     with django(migrated) as connection:
-        # Of before another run found it good, too.
+        # Also an older manifest, read before another run verified it.
         again = [
             check(connection, Folder(place), one, Progress()) for one in (manifest, dataclasses.replace(manifest, verdict=None))
         ]

@@ -54,7 +54,7 @@ def bucket():
 
 
 @pytest.mark.slow
-def test_backups_in_a_bucket_are_taken_proven_listed_and_restored(filled, bucket):
+def test_backups_in_a_bucket_are_taken_verified_listed_and_restored(filled, bucket):
     place = "s3://fly2any/nightly"
     held = rows(filled)
 
@@ -68,7 +68,7 @@ def test_backups_in_a_bucket_are_taken_proven_listed_and_restored(filled, bucket
     assert [answer.returncode for answer in (taken, restored, listed, status)] == [0, 0, 0, 0], taken.stderr + restored.stderr
     assert rows(filled) == held
     assert [entry["state"] for entry in json.loads(listed.stdout)["backups"]] == ["good"]
-    assert "newest good" in status.stdout
+    assert "  verified  " in status.stdout
     assert (nowhere.returncode, "s3://another refuses (NoSuchBucket): correct BACKUP_LOCATION" in nowhere.stderr) == (2, True)
     assert "secret-9f3a" not in "".join(answer.stdout + answer.stderr for answer in (taken, restored, listed, status, nowhere))
     for name in databases(filled):
@@ -148,7 +148,7 @@ def test_what_is_newer_than_the_latest_and_damaged_is_named(migrated, tmp_path):
 
     assert latest == older
     assert told.sentences == [
-        f"{name} is newer, and is passed over: it belongs to no backup, or is damaged."
+        f"{name} is newer, but is skipped: it belongs to no backup, or is damaged."
         for name in (newest.file, f"{newest.name}.json")
     ]
 
@@ -175,7 +175,7 @@ def test_a_good_backup_is_shown_beside_what_is_wrong_with_others():
     good = backup(NOW, "good")
     newest = Newest("/backups", good, good, "b.json was taken in the future", Clock(NOW, NOW))
 
-    assert [line[:13] for line in _backups(newest)] == ["Backups", "  newest good"]
+    assert [line[:13] for line in _backups(newest)] == ["Backups", "  verified   "]
     [_, line] = many(Kept((backup(NOW + timedelta(days=365), "good"),), ()), "/backups", NOW)
     assert line.split()[1:3] == ["in", "future"]
 
@@ -208,7 +208,7 @@ def test_a_role_that_may_not_ask_for_the_servers_identity_takes_backups_all_the_
         run(database, "dbbackup", place=place)
     pruned = run(database, "dbbackup", "--list", "--prune", "--format", "json", place=place)
 
-    assert (taken.returncode, "that was proven good" in listed.stderr) == (0, True)
+    assert (taken.returncode, "has no verified backup of" in listed.stderr) == (0, True)
     assert [entry["cluster"] for entry in json.loads(pruned.stdout)["backups"]] == ["", "", "7000000000000000001"]
     assert theirs not in json.loads(pruned.stdout)["pruned"]
 

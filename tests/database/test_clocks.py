@@ -129,7 +129,7 @@ def test_a_backup_of_the_future_is_neither_the_newest_nor_pruned(migrated, with_
         newest = read_newest(connection)
 
         assert newest.newest == newest.good == here
-        assert newest.trouble == f"{future.name}.json was taken in the future, by the server's clock: look at it."
+        assert newest.trouble == f"{future.name}.json is dated in the future by the server's clock: check both clocks."
         assert prune(store_at(str(with_backups)), connection, Progress()) == []
 
 

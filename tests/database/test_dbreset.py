@@ -173,7 +173,7 @@ def test_rows_go_only_with_a_good_backup_or_without_one_by_word(migrated, tmp_pa
     refused = manage("dbreset", "--yes", url=migrated.url, **place)
     assert (refused.returncode, refused.stderr) == (
         2,
-        "A good backup newer than 26 h is wanted before rows go, and there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
+        "A verified backup newer than 26 h is required before rows are deleted, and there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
     )
     assert migrated.execute("SELECT count(*) FROM users") == [(5,)]
     manage("dbbackup", "--verify", url=migrated.url, **place)

@@ -19,7 +19,7 @@ USER = """INSERT INTO users (id, email, "updatedAt") VALUES ('a', 'a@example.com
 EMAILS = "SELECT email FROM users ORDER BY id"
 GO_ON = ", so nothing was changed: take a backup (`manage.py dbbackup --verify`), then run the command again with --yes."
 NO_BACKUP = (
-    "A good backup newer than 26 h is wanted before rows go, and there is none:"
+    "A verified backup newer than 26 h is required before rows are deleted, and there is none:"
     " run `manage.py dbbackup --verify`, or add --without-backup."
 )
 

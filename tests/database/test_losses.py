@@ -40,7 +40,7 @@ def test_tables_with_rows_go_only_when_asked_for_with_a_good_backup(filled, plac
     assert (without.returncode, without.stdout, without.stderr) == (
         2,
         "",
-        "A good backup newer than 26 h is wanted before rows go, and there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
+        "A verified backup newer than 26 h is required before rows are deleted, and there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
     )
     assert tables(filled) == before
 

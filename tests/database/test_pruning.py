@@ -1,4 +1,4 @@
-"""Pruning: what is removed is never the newest good backup, nor of another database."""
+"""Pruning never removes the newest verified backup, nor one of another database."""
 
 import dataclasses
 import json
@@ -93,12 +93,12 @@ def test_a_copy_of_the_server_neither_prunes_nor_replaces_what_was_taken_of_it(m
 
     assert (own.place, removed, latest) == (f"{migrated.host}:{migrated.port or 5432}", [], ours)
     assert told.sentences == [
-        f"{theirs.name} is newer, and is not `latest`: it was taken of the server at copy:5432, which may be a copy of this one."
-        " If it is this one by another name, name the backup."
+        f"{theirs.name} is newer, but is not `latest`: it was taken from the server at copy:5432, which may be a copy of this one."
+        " If both addresses are the same server, name the backup."
     ]
 
 
-def test_nothing_is_pruned_for_a_good_backup_whose_file_changed(migrated, tmp_path, settings):
+def test_nothing_is_pruned_if_the_verified_backup_changed(migrated, tmp_path, settings):
     settings.BACKUPS = {**settings.BACKUPS, "keep": (1, 0, 0)}
     with django(migrated) as connection:
         now, own, store = read_clock(connection).now(), read_origin(connection), store_at(str(tmp_path))
@@ -106,9 +106,11 @@ def test_nothing_is_pruned_for_a_good_backup_whose_file_changed(migrated, tmp_pa
         keep(tmp_path, newest, older)
         (tmp_path / newest.file).write_text("y")
 
-        with pytest.raises(Refusal, match=r"^Nothing was removed, as the newest good backup cannot be used: .* it is damaged"):
+        with pytest.raises(
+            Refusal, match=r"^Nothing was removed, as the newest verified backup cannot be used: .* it is damaged"
+        ):
             prune(store, connection, Progress())
-        assert prune(store, connection, Progress(), proven=older.name) == []
+        assert prune(store, connection, Progress(), verified=older.name) == []
 
     assert backups(store).manifests == (newest, older)
 
@@ -126,7 +128,7 @@ def test_pruning_removes_manifest_and_dump_together(filled, place):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("outcome", "code"), [("bad", 4), ("unverified", 2), ("good", 0)])
-def test_a_run_that_proves_no_backup_prunes_nothing(filled, tmp_path, monkeypatch, capsys, outcome, code):
+def test_a_run_that_verifies_no_backup_prunes_nothing(filled, tmp_path, monkeypatch, capsys, outcome, code):
     told = {**settings.BACKUPS, "location": str(tmp_path), "keep": (1, 0, 0)}
     verdict = Verdict(datetime.now(UTC), "18.6", "" if outcome == "good" else "a reason", outcome)
     monkeypatch.setattr(
@@ -142,7 +144,7 @@ def test_a_run_that_proves_no_backup_prunes_nothing(filled, tmp_path, monkeypatc
             call_command("dbbackup", database=connection.alias, verify=True, prune=True)
 
     assert (ended.value.code, len(backups(store).manifests)) == (code, 2 if outcome == "good" else 3)
-    nothing = "Pruned    nothing, as this backup is not verified as good\n"
+    nothing = "Pruned    nothing, because this backup is not verified\n"
     assert (nothing in capsys.readouterr().out) == (outcome != "good")
 
 
@@ -178,7 +180,7 @@ def test_another_servers_backups_of_the_same_name_are_neither_pruned_nor_counted
     assert own == filled.execute("SELECT system_identifier::text FROM pg_control_system()")[0][0]
     assert (alone.returncode, alone.stderr) == (
         2,
-        f"{place} has no backup of {filled.name} on this server that was proven good: run `manage.py dbbackup --verify`,"
+        f"{place} has no verified backup of {filled.name} on this server: run `manage.py dbbackup --verify`,"
         f" or name one: the newest of another server's {filled.name} is {theirs}.\n",
     )
     assert (checked.returncode, theirs in checked.stdout) == (0, True)

@@ -203,7 +203,9 @@ def test_consent_without_a_backup_is_none(database, settings, tmp_path):
     settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path / "backups")}
     with probing(database, thing(), yes=True, require_backup=require_backup) as probe:
         database.execute(ROW)
-        with pytest.raises(Refusal, match="A good backup newer than 26 h is wanted before rows go, and there is none"):
+        with pytest.raises(
+            Refusal, match="A verified backup newer than 26 h is required before rows are deleted, and there is none"
+        ):
             probe.reverse()
 
     assert is_there(database)

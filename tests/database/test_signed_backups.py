@@ -72,7 +72,7 @@ def test_what_is_not_signed_is_never_chosen_counted_or_pruned(server, place, dat
 
     assert (newest.good.name, latest.name, pruned) == (ours, ours, [])
     assert newest.unsigned == 1
-    assert f"{SPOILED[spoil]}; good" in next(line for line in listed.splitlines() if theirs in line)
+    assert f"{SPOILED[spoil]}; verified" in next(line for line in listed.splitlines() if theirs in line)
     assert (place / f"{old}.dump").exists()
 
 
@@ -95,7 +95,7 @@ def test_an_unsigned_one_is_restored_only_when_named_and_allowed(database, place
         with pytest.raises(Refusal, match=r"is not signed with a key of this installation \(unsigned\).*add --unsigned"):
             find(store, name, **chosen(connection, origin))
         found = find(store, name, **chosen(connection, origin), unsigned=True)
-        with pytest.raises(Refusal, match="has no backup of"):
+        with pytest.raises(Refusal, match="has no verified backup of"):
             find(store, "latest", **chosen(connection, origin), unsigned=True)
 
     assert found.name == name
@@ -113,14 +113,14 @@ def test_latest_is_none_of_the_future_which_is_said(database, place):
 
         (place / f"{soon}.json").unlink()
         (place / f"{old}.json").unlink()
-        with pytest.raises(Refusal, match="has no backup of"):
+        with pytest.raises(Refusal, match="has no verified backup of"):
             find(store, "latest", **chosen(connection, origin))
 
     assert (latest.name, newest.good.name, named.name) == (soon, soon, future)
     [said] = told.sentences
     assert re.fullmatch(
-        rf"{future} is not `latest`: it was taken in the future by the server's clock \(\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC\)\."
-        r" Correct the clock that is wrong, or name the backup\.",
+        rf"{future} is not `latest`: it is dated in the future by the server's clock \(\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC\)\."
+        r" Correct the wrong clock, or name the backup\.",
         said,
     )
 

@@ -1,1 +1,1 @@
-"""Backups: a dump, and a manifest that says of what; good only once it was restored and compared."""
+"""Backups: a dump and its manifest; verified only once it was restored and compared."""

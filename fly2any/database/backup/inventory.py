@@ -1,4 +1,4 @@
-"""Which backups there are of a database, and whether the newest good one is new enough."""
+"""The backups of a database, and whether the newest verified one is recent enough."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from .store import Gone, Store, store_at
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is in a store: the manifests, newest first, and the names of files that belong to none or cannot be read."""
+    """The contents of a store: the manifests, newest first, and the names of files that belong to none or cannot be read."""
 
     manifests: tuple[Manifest, ...]
     odd: tuple[str, ...]
 
 
 def backups(store: Store, *, of: Origin | None = None) -> Kept:
-    """Return what is in `store`, of the database `of` where it is given. A file of another size than was stored is none.
+    """Return the backups in `store`, only those of the database `of` if it is given. A file whose size has changed is no backup.
 
-    Raises Refusal where a manifest cannot be read now, which says nothing of what it is.
+    Raises Refusal if a manifest cannot be read at the moment, because its contents are then unknown.
     """
     sizes = store.sizes()
     names = sorted(sizes)
@@ -64,9 +64,10 @@ def find(
 ) -> Manifest:
     """Return the manifest of the backup `name`; raise Refusal where there is none.
 
-    `latest` is the newest of the database `of`, the newest good one where `good`, one taken at its server's address before those of a copy
-    of the server; where its server has none and `others`, the newest of a database of that name on another. One without a good signature must be named, and allowed by `unsigned`.
-    `now` is the server's time; one from later on must be named too, and `progress` is told of it.
+    `latest` is the newest backup of the database `of`, or the newest verified one if `good`; backups taken at its server's address
+    come before those of a copy of the server. If its server has none, and `others`, it is the newest of a database of that name on
+    another server. A backup without a valid signature must be named, and allowed by `unsigned`. `now` is the server's time; a
+    backup dated later must be named too, and `progress` reports it.
     """
     if name == "latest":
         kept = backups(store, of=replace(of, cluster=""))
@@ -74,61 +75,61 @@ def find(
         for one in signed:
             if one.taken > now + LIMIT:
                 progress.say(
-                    f"{one.name} is not `latest`: it was taken in the future by the server's clock ({now:%Y-%m-%d %H:%M:%S} UTC)."
-                    " Correct the clock that is wrong, or name the backup."
+                    f"{one.name} is not `latest`: it is dated in the future by the server's clock ({now:%Y-%m-%d %H:%M:%S} UTC)."
+                    " Correct the wrong clock, or name the backup."
                 )
         there = [one for one in signed if one.taken <= now + LIMIT]
         there.sort(key=lambda one: (not one.is_of(of), one.is_of(of) and one.place not in ("", of.place)))
         for one in there[1:]:
             if one.is_of(of) and one.place not in ("", of.place) and one.taken > there[0].taken:
                 progress.say(
-                    f"{one.name} is newer, and is not `latest`: it was taken of the server at {one.place}, which may be a copy of this one."
-                    " If it is this one by another name, name the backup."
+                    f"{one.name} is newer, but is not `latest`: it was taken from the server at {one.place}, which may be a copy of this one."
+                    " If both addresses are the same server, name the backup."
                 )
                 break
         if there and (others or there[0].is_of(of)):
             for odd in [odd for odd in kept.odd if odd[: len(there[0].name)] > there[0].name]:
-                progress.say(f"{odd} is newer, and is passed over: it belongs to no backup, or is damaged.")
+                progress.say(f"{odd} is newer, but is skipped: it belongs to no backup, or is damaged.")
             return there[0]
         named = f"name one: the newest of another server's {of.database} is {there[0].name}" if there else "name one"
-        proven = " that was proven good" if good else ""
+        verified = "verified " if good else ""
         raise Refusal(
-            f"{store.place} has no backup of {of.database}{'' if others else ' on this server'}{proven}: run `manage.py dbbackup --verify`, or {named}."
+            f"{store.place} has no {verified}backup of {of.database}{'' if others else ' on this server'}: run `manage.py dbbackup --verify`, or {named}."
         )
     name = name.removesuffix(".json").removesuffix(ENDING).removesuffix(".dump")
     if "/" in name or f"{name}.json" not in store.names():
-        raise Refusal(f"{store.place} has no backup {name}: `manage.py dbbackup --list` shows what it has.")
+        raise Refusal(f"{store.place} has no backup {name}: `manage.py dbbackup --list` lists the backups there.")
     manifest = from_json(store.read(f"{name}.json"), where=f"{name}.json")
     if manifest.signed != SIGNED and not unsigned:
         raise Refusal(
-            f"{name}.json is not signed with a key of this installation ({manifest.signed}): if you know where it is from, add --unsigned."
+            f"{name}.json is not signed with a key of this installation ({manifest.signed}): if you know where it comes from, add --unsigned."
         )
     return manifest
 
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """The newest backup at a place, and the newest good one; `trouble` says what kept others from being read."""
+    """The newest backup at a place, and the newest verified one; `trouble` is the reason why others could not be read."""
 
     place: str
     newest: Manifest | None = None
     good: Manifest | None = None
     trouble: str = ""
     clock: Clock | None = None
-    unsigned: int = 0  # Newer than the good one, without a good signature.
+    unsigned: int = 0  # Backups without a valid signature, newer than the verified one.
 
     def now(self) -> datetime:
-        """Return the time by the server's clock, this machine's where the server was not asked."""
+        """Return the time by the server's clock, or by this machine's if the server was not asked."""
         return self.clock.now() if self.clock else datetime.now(UTC)
 
     def findings(self, now: datetime | None = None) -> Iterator[Finding]:
-        """Yield what is wrong with the backups, where BACKUP_LOCATION says that there should be some."""
+        """Yield the problems of the backups, if BACKUP_LOCATION is set."""
         now, limit = now or self.now(), settings.BACKUPS["max_age"]
         if not settings.BACKUPS["expected"]:
             return
         if self.trouble:
-            yield Finding(Severity.WARNING, "backup.unreadable", self.place, self.trouble, "Correct what it says.")
-        unsigned = f" ({self.unsigned} without a good signature do not count)" if self.unsigned else ""
+            yield Finding(Severity.WARNING, "backup.unreadable", self.place, self.trouble, "Fix the cause.")
+        unsigned = f" ({self.unsigned} without a valid signature do not count)" if self.unsigned else ""
         if self.good is None and not (self.trouble and self.newest is None):
             yield Finding(
                 Severity.WARNING,
@@ -142,7 +143,7 @@ class Newest:
                 Severity.WARNING,
                 "backup.old",
                 self.good.name,
-                f"The newest good backup is {span(self.good.age(now))} old, and the limit is {span(limit)}.",
+                f"The newest verified backup is {span(self.good.age(now))} old, and the limit is {span(limit)}.",
                 "Run `manage.py dbbackup --verify`, and check why cron did not run it.",
             )
         verdict = self.newest and self.newest.verdict
@@ -165,7 +166,7 @@ class Newest:
 
 
 def read_newest(connection) -> Newest:
-    """Return the newest backups of the connection's database at BACKUP_LOCATION, read from as few manifests as it takes."""
+    """Return the newest backups of the connection's database at BACKUP_LOCATION, reading no more manifests than needed."""
     place = settings.BACKUPS["location"]
     unsigned = 0
     if not place or not (settings.BACKUPS["expected"] or Path(place).exists()):
@@ -187,10 +188,10 @@ def read_newest(connection) -> Newest:
                 unsigned += 1
                 continue
             if manifest.taken > clock.server + LIMIT:
-                trouble = trouble or f"{name} was taken in the future, by the server's clock: look at it."
+                trouble = trouble or f"{name} is dated in the future by the server's clock: check both clocks."
                 continue
             if (size := there.get(manifest.file)) != manifest.bytes:
-                gone = f"{manifest.file} is gone, and its manifest is there."
+                gone = f"{manifest.file} is missing, but its manifest exists."
                 cut = f"{manifest.file} has {size or 0:,} bytes and not {manifest.bytes:,}: it was cut short or changed."
                 trouble = trouble or (gone if size is None else cut)
                 continue

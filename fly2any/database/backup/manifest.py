@@ -1,4 +1,4 @@
-"""The manifest of a backup: what the dump is of, so that a restore can be compared with it."""
+"""The manifest of a backup: it describes the dump, and a restore is compared with it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ Version = Annotated[str, Meta(pattern=r"^\d{1,4}(\.\d+)?\Z")]  # Of a server or 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of restoring a backup: `reason` says what was wrong, or why it could not be tried, "" where it is good."""
+    """The result of restoring a backup: `reason` is what was wrong, or why the restore could not run; "" if it is verified."""
 
     at: Moment
     server: str
     reason: str
     outcome: Outcome = ""  # One of STATES; manifests until 2026-11 have none.
-    left_out: tuple[str, ...] = ()  # What was not tried of a good one, as only a superuser creates it.
+    left_out: tuple[
+        str, ...
+    ] = ()  # Objects of a verified backup that were not restored, because only a superuser can create them.
 
     @property
     def state(self) -> str:
@@ -80,7 +82,7 @@ class Manifest:
 
     @property
     def state(self) -> str:
-        """Return good, bad, or unverified, which it also is where it could not be tried."""
+        """Return "good" (verified), "bad" or "unverified" (not restored yet, or the restore could not run)."""
         return self.verdict.state if self.verdict else "unverified"
 
     def is_of(self, origin: Origin) -> bool:
@@ -106,7 +108,7 @@ def sha256_of(path: Path) -> str:
 
 
 def as_json(manifest: Manifest) -> str:
-    """Return the manifest's file, signed; what was read without a good signature stays without one."""
+    """Return the manifest's file, signed; a manifest read without a valid signature stays unsigned."""
     return signing.as_json(manifest, number=FORMAT, purpose=PURPOSE)
 
 

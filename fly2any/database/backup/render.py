@@ -42,7 +42,7 @@ def _said(manifest: Manifest) -> str:
         return f"{'BAD' if verdict.state == 'bad' else 'not verified'}: {verdict.reason}"
     not_tried = f"; not tried: {', '.join(verdict.left_out)}" if verdict.left_out else ""
     return (
-        f"good: restored on PostgreSQL {verdict.server} on {verdict.at:%Y-%m-%d %H:%M} UTC, the rows of every table hashed"
+        f"verified: restored on PostgreSQL {verdict.server} on {verdict.at:%Y-%m-%d %H:%M} UTC, the rows of every table hashed"
         f" and compared, dbstatus finds nothing new{not_tried}"
     )
 
@@ -61,7 +61,7 @@ def _many(kept: Kept, place: str, now: datetime) -> Iterator[str]:
     yield f"  {'backup':<40}{'age':>9}{'size':>12}{'rows':>15}  verdict"
     for manifest in manifests:
         judged = manifest.verdict and manifest.state != "good"
-        said = _said(manifest) if judged else manifest.state
+        said = _said(manifest) if judged else "verified" if manifest.state == "good" else manifest.state
         said = said if manifest.signed == SIGNED else f"{manifest.signed}; {said}"
         age = manifest.age(now)
         shown = span(age) if age >= timedelta(0) else "in future"

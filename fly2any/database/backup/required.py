@@ -1,4 +1,4 @@
-"""The good backup that is required before a destructive reversal, or a reset, removes rows."""
+"""The verified backup that a destructive reversal or a reset requires before it deletes rows."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .store import fetched, store_at
 
 
 def backup_required(*, without_backup: bool):
-    """Return `require_backup`, None `without_backup`: what a command that takes rows away asks for."""
+    """Return `require_backup`, or None `without_backup`; commands that delete rows call it first."""
     return None if without_backup else require_backup
 
 
 def require_backup(connection) -> None:
-    """Raise Refusal where no good backup of the database is new enough, or its file is not the one that was stored."""
+    """Raise Refusal if no verified backup of the database is recent enough, or if its file has changed."""
     good, now = read_newest(connection).good, server_time(connection)
     if good and not good.is_of_the_same(read_origin(connection)):
-        good = None  # Of a database that had this name before: what is here is not in it.
+        good = None  # It is of an earlier database of this name, so it lacks the present rows.
     limit = settings.BACKUPS["max_age"]
     if good is None or good.age(now) > limit:
         newest = "there is none" if good is None else f"the newest is {span(good.age(now))} old"
         raise Refusal(
-            f"A good backup newer than {span(limit)} is wanted before rows go, and {newest}:"
+            f"A verified backup newer than {span(limit)} is required before rows are deleted, and {newest}:"
             " run `manage.py dbbackup --verify`, or add --without-backup."
         )
     try:
@@ -35,6 +35,6 @@ def require_backup(connection) -> None:
             pass
     except Unfit as error:
         raise Refusal(
-            f"A good backup is wanted before rows go, and the newest cannot be used ({str(error).rstrip('.')}):"
+            f"A good backup is required before rows are deleted, and the newest cannot be used ({str(error).rstrip('.')}):"
             " run `manage.py dbbackup --verify`, or add --without-backup."
         ) from error

@@ -1,4 +1,4 @@
-"""Which backups are kept, and whether the newest good one is new enough."""
+"""Which backups are kept, and which are pruned."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from .store import Store, fetched
 
 
 def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
-    """Return those not kept: of each of so many days, weeks and months the last good one stays, and the last unverified one.
+    """Return the backups to prune, of one database.
 
-    What is newest of all stays too, and where none is good those that were found bad. The backups are of one database.
+    For each of the days, weeks and months of BACKUP_KEEP the last verified and the last unverified backup are kept. The newest
+    backup is always kept, and bad ones are kept while no backup is verified.
     """
     by_age = sorted(manifests, key=lambda manifest: manifest.taken, reverse=True)
     kept = {manifest.name for manifest in by_age[:1]}
@@ -36,13 +37,13 @@ def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
     return [manifest for manifest in by_age if manifest.name not in kept]
 
 
-def prune(store: Store, connection, progress: Progress, *, proven: str = "") -> list[Manifest]:
-    """Remove what is superfluous of the connection's database, the manifest first: a dump without one is none; return what was removed.
+def prune(store: Store, connection, progress: Progress, *, verified: str = "") -> list[Manifest]:
+    """Remove the superfluous backups of the connection's database, and return them. The manifest goes first: without it a dump is no backup.
 
-    The backup `proven`, which was just verified, stays, and of the others the newest good one that stays is read beforehand.
-    What may be another server's stays, and what is of a database that had this name before: it may be all that is left of its
-    rows. So does what was taken in the future by the server's clock, and what has no good signature. None of these counts for
-    the others. Raises Refusal where this machine's clock differs, and where the newest good one that stays is damaged.
+    Keeps `verified`, which this run has just verified; otherwise it first reads the newest verified backup that is kept. Also
+    keeps backups that may be of another server or of an earlier database of this name (they may be the only copy of its rows),
+    those dated in the future by the server's clock, and those without a valid signature. None of these counts for the others.
+    Raises Refusal if this machine's clock differs, or if the newest verified backup that is kept is damaged.
     """
     origin, now = read_origin(connection), server_time(connection)
     by_oid: dict[int, list[Manifest]] = {}
@@ -52,9 +53,9 @@ def prune(store: Store, connection, progress: Progress, *, proven: str = "") -> 
             by_oid.setdefault(one.oid, []).append(one)
     removed: list[Manifest] = []
     for manifests in by_oid.values():
-        outdated = [one for one in superfluous(manifests) if one.name != proven]
+        outdated = [one for one in superfluous(manifests) if one.name != verified]
         stays = next((one for one in manifests if one.state == "good" and one not in outdated), None)
-        if outdated and stays and stays.name != proven:
+        if outdated and stays and stays.name != verified:
             _read(store, stays, progress)
         removed += outdated
     for manifest in removed:
@@ -64,9 +65,9 @@ def prune(store: Store, connection, progress: Progress, *, proven: str = "") -> 
 
 
 def _read(store: Store, manifest: Manifest, progress: Progress) -> None:
-    """Read the file of a backup; raise Refusal where it is not the one that was stored."""
+    """Read the file of a backup; raise Refusal if it is not the one that was stored."""
     try:
         with fetched(store, manifest, progress):
             progress.clear()
     except Unfit as error:
-        raise Refusal(f"Nothing was removed, as the newest good backup cannot be used: {error}") from error
+        raise Refusal(f"Nothing was removed, as the newest verified backup cannot be used: {error}") from error

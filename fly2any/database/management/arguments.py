@@ -40,4 +40,4 @@ def add_lock_wait(parser: argparse.ArgumentParser, lock: str = "migration") -> N
 def add_consent(parser: argparse.ArgumentParser, doing: str) -> None:
     """Add `--yes` and `--without-backup`; `doing` is what the command does only with `--yes`."""
     parser.add_argument("--yes", action="store_true", help=f"{doing}.")
-    parser.add_argument("--without-backup", action="store_true", help="Proceed even if there is no recent good backup.")
+    parser.add_argument("--without-backup", action="store_true", help="Proceed even if there is no recent verified backup.")

@@ -12,7 +12,7 @@ from django.db.migrations.migration import Migration
 from ..errors import Refusal
 from ..sql import quote, time_limits
 
-# Raises Refusal where the database of a connection has no good backup that is new enough.
+# Raises Refusal if the database of a connection has no recent verified backup.
 RequireBackup = Callable[[Any], None]
 
 MOST_COUNTED = 1_000_000

@@ -191,11 +191,11 @@ def _backups(newest: Newest) -> Iterator[str]:
     if not newest.place:
         yield "  none known   BACKUP_LOCATION is not set"
     elif good := newest.good:
-        yield f"  newest good  {good.name}, {span(good.age(newest.now()))} old, {good.rows:,} rows, at {newest.place}"
+        yield f"  verified     {good.name}, {span(good.age(newest.now()))} old, {good.rows:,} rows, at {newest.place}"
     elif newest.trouble:
         yield f"  none known   {newest.trouble}"
     else:
-        yield f"  none         proven good at {newest.place}"
+        yield f"  none         verified at {newest.place}"
 
 
 def topic_lines(topics: Iterable[Topic]) -> Iterator[str]:

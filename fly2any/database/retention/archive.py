@@ -203,7 +203,7 @@ class Archives:
             )
         if archive.signed != SIGNED and not unsigned:
             raise Refusal(
-                f"{archive.name}.json is not signed with a key of this installation ({archive.signed}): if you know where it is from, add --unsigned."
+                f"{archive.name}.json is not signed with a key of this installation ({archive.signed}): if you know where it comes from, add --unsigned."
             )
         loaded = []
         try:

@@ -61,7 +61,7 @@ class Archive:
 
 
 def as_json(archive: Archive) -> str:
-    """Return the archive's file, signed; what was read without a good signature stays without one."""
+    """Return the archive's file, signed; one read without a valid signature stays unsigned."""
     return signing.as_json(archive, number=FORMAT, purpose=PURPOSE)
 
 

@@ -43,17 +43,17 @@ class Command(BaseCommand):
         if kept:
             now = self.now(connection)
             say("\n".join(render.many(kept, store.place, now)))
-        unproven = (verify or check) and found[0].state != "good"
+        failed = (verify or check) and found[0].state != "good"
         removed = []
-        if prune and not unproven:
-            proven = "" if kept else found[0].name
-            removed = remove_superfluous(store, connection, Terminal(self.stderr), proven=proven)
+        if prune and not failed:
+            verified = "" if kept else found[0].name
+            removed = remove_superfluous(store, connection, Terminal(self.stderr), verified=verified)
         if prune:
-            nothing = "nothing, as this backup is not verified as good" if unproven else "nothing"
+            nothing = "nothing, because this backup is not verified" if failed else "nothing"
             say(f"Pruned    {', '.join(manifest.name for manifest in removed) or nothing}")
         if format == "json":
             self.stdout.write(render.as_data(found, removed, now if kept else self.now(connection)))
-        sys.exit(4 if unproven and found[0].state == "bad" else 2 if unproven else 0)
+        sys.exit(4 if failed and found[0].state == "bad" else 2 if failed else 0)
 
     def now(self, connection):
         now, reason = time_or_own(connection)

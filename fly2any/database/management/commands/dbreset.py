@@ -18,7 +18,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser):
         add_database(parser, "to reset")
         parser.add_argument("--yes", action="store_true", help="Drop the tables; without it, nothing is changed.")
-        parser.add_argument("--without-backup", action="store_true", help="Proceed even if there is no recent good backup.")
+        parser.add_argument("--without-backup", action="store_true", help="Proceed even if there is no recent verified backup.")
         add_lock_wait(parser)
 
     def handle(self, *, database, yes, without_backup, lock_wait, **options):

@@ -25,7 +25,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser):
-        parser.add_argument("name", metavar="NAME", help="The backup's name, or `latest` for the newest good one.")
+        parser.add_argument("name", metavar="NAME", help="The backup's name, or `latest` for the newest verified one.")
         add_database(parser, "to restore")
         where = parser.add_mutually_exclusive_group()
         where.add_argument(
