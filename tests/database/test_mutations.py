@@ -81,6 +81,14 @@ def what_is_wrong(together):
     return {} if (found, left) == (expected, []) else {"expected": expected, "found": found, "left after the cures": left}
 
 
+@pytest.mark.django_db
+def test_rows_without_identity_are_found_where_their_schema_is_published():
+    sql = "CREATE PUBLICATION theirs FOR TABLES IN SCHEMA public; ALTER TABLE wishlist_items REPLICA IDENTITY NOTHING"
+    damage = Mutation("wishlist_items", sql, frozenset({("table.unidentified", "wishlist_items")}), since=15)
+
+    assert is_too_new(damage) or what_is_wrong([damage]) == {}
+
+
 COMPUTED = Column("price_alerts", "computed", "text", generated="upper(origin)")
 WITH_COMPUTED = replace(EXPECTED, columns=tuple(sorted((*EXPECTED.columns, COMPUTED), key=lambda c: (c.table, c.name))))
 PLAIN = "ALTER TABLE price_alerts ALTER computed DROP EXPRESSION"

@@ -12,12 +12,16 @@ from .objects import Catalog, Check, Column, Domain, ForeignKey, Index, Key, Tab
 
 T = TypeVar("T")
 
-# The publications that send the updates and deletes of the table `c`, which PostgreSQL refuses where rows have no identity.
+# The publications that send the updates and deletes of the table `c`, which PostgreSQL refuses where rows have no identity. Schemas of
+# publications are in a catalogue that PostgreSQL 14 lacks, and in pg_depend.
 PUBLICATIONS_SQL = """
     ARRAY(SELECT p.pubname::text FROM pg_catalog.pg_publication AS p
           WHERE (p.pubupdate OR p.pubdelete) AND (p.puballtables
                  OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel AS r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)
-                 OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace AS s WHERE s.pnpubid = p.oid AND s.pnnspid = c.relnamespace))
+                 OR EXISTS (SELECT FROM pg_catalog.pg_depend AS s JOIN pg_catalog.pg_depend AS n USING (classid, objid)
+                            WHERE s.classid = pg_catalog.to_regclass('pg_catalog.pg_publication_namespace')::pg_catalog.oid
+                              AND s.refclassid = 'pg_catalog.pg_publication'::regclass AND s.refobjid = p.oid
+                              AND n.refclassid = 'pg_catalog.pg_namespace'::regclass AND n.refobjid = c.relnamespace))
           ORDER BY 1)
 """
 # The publications that send the updates or deletes of `c` without a column that identifies its rows, or that ask of another column
