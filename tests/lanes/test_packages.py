@@ -1,6 +1,7 @@
 """Pinned packages: only what has the pinned hash is used."""
 
 import hashlib
+import tarfile
 
 import pytest
 
@@ -24,3 +25,14 @@ def test_a_package_with_another_hash_is_refused_and_downloaded_again_the_next_ti
 def test_a_lane_whose_program_is_missing_names_it(tmp_path):
     with pytest.raises(packages.UnavailableError, match=r"^no-such-program is not installed$"):
         packages._fetch(tmp_path / "package.tgz", ["no-such-program"], hashlib.sha256, bytes(32))
+
+
+def test_a_package_is_unpacked_by_a_python_without_filters_too(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("kept")
+    with tarfile.open(tmp_path / "package.tgz", "w:gz") as package:
+        package.add(tmp_path / "file", "folder/file")
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+
+    packages._unpack(tmp_path / "package.tgz", tmp_path / "to")
+
+    assert (tmp_path / "to" / "folder" / "file").read_text() == "kept"
