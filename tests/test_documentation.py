@@ -60,6 +60,7 @@ def test_the_commands_are_these():
         "dbseed",
         "dbstaff",
         "dbstatus",
+        "dbupgrade",
         "flush",
         "inspectdb",
         "loaddata",

@@ -22,6 +22,7 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
+UPGRADED = "data.upgraded"  # What a finished upgrade (`manage.py dbupgrade`) names `data` after that has been renamed.
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2  # Numbers from capabilities(7).
 
 
@@ -102,6 +103,9 @@ class Server:
         """Make the data folder unless there is one; it appears under its name only when it is complete."""
         if self.data.exists():
             return
+        if (self.home / UPGRADED).exists():  # Its command was killed between two renames.
+            (self.home / UPGRADED).rename(self.data)
+            return
         unfinished = self.home / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)  # From an earlier attempt that was killed.
         unfinished.mkdir(mode=0o700)
@@ -178,13 +182,11 @@ class Server:
             os.chown(folder, *self.owner)
 
     def _check_version(self) -> None:
-        said = subprocess.check_output([str(self.bin / "postgres"), "--version"], text=True, cwd="/")
-        wheel = said.partition(")")[2].split()[0]  # What packagers add comes after it.
-        found = (self.data / "PG_VERSION").read_text().strip()
-        if wheel.split(".")[0] != found:
+        installed, found = version_of(self.bin), major_of(self.data)
+        if installed.partition(".")[0] != str(found):
             raise EmbeddedServerError(
-                f"{self.data} was made by PostgreSQL {found} and the installed one is {wheel}:"
-                f" move its rows as docs/how-to/upgrade.md describes, or delete {self.home}."
+                f"{self.data} was made by PostgreSQL {found} and the installed one is {installed}:"
+                f" run `manage.py dbupgrade` (docs/how-to/upgrade.md), or delete {self.home}."
             )
 
     def _socket_folder(self) -> Path:
@@ -197,6 +199,17 @@ class Server:
         folder.chmod(0o700)
         self._give(folder)
         return folder
+
+
+def version_of(folder: Path) -> str:
+    """Return the version of the server programs in `folder`, such as 18.6; raise OSError or CalledProcessError without them."""
+    said = subprocess.check_output([str(folder / "postgres"), "--version"], text=True, cwd="/")
+    return said.partition(")")[2].split()[0]  # What packagers add comes after it.
+
+
+def major_of(data: Path) -> int:
+    """Return the major version that a data directory is of."""
+    return int((data / "PG_VERSION").read_text())
 
 
 def _owner(home: Path) -> tuple[int, int]:

@@ -93,6 +93,9 @@ def test_rows_outlive_the_server(home):
     )
 
     assert ask(home, "SELECT n FROM kept") == "7"
+    (home / "data").rename(home / "data.upgraded")  # As an upgrade leaves it that is killed between its two renames.
+    assert ask(home, "SELECT n FROM kept") == "7"
+    assert not (home / "data.upgraded").exists()
 
 
 @pytest.mark.slow
@@ -233,7 +236,7 @@ def test_data_of_another_version_is_refused_with_its_cure(home):
 
     assert process.returncode == 1
     assert f"{home / 'data'} was made by PostgreSQL 17 and the installed one is 18." in err
-    assert "move its rows as docs/how-to/upgrade.md describes, or delete" in err
+    assert "run `manage.py dbupgrade` (docs/how-to/upgrade.md), or delete" in err
 
 
 @pytest.mark.slow

@@ -293,7 +293,7 @@ def _try(its: Trial, subject: _Subject, without: Apart, progress: Progress) -> t
     hashed = read_hashed(its.connection)
     changed = differences(both, {name: found[name] for name in both}, hashed)
     absent = [one for one in differences(expected, found, hashed) if one not in changed]
-    absent += new_findings(verify(its.connection), manifest)
+    absent += new_findings(verify(its.connection), manifest.findings)
     return Findings(tuple(failures), tuple(changed), tuple(absent), unknown), code
 
 

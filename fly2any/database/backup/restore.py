@@ -116,7 +116,7 @@ def compare(connection, manifest: Manifest, progress: Progress, left_out: Apart 
     with transaction.atomic(using=connection.alias):
         found = read_contents(connection, progress.show, how=manifest.hashing)
     different = differences(left_out.rest(manifest.tables), found, read_hashed(connection))
-    different += new_findings(verify(connection), manifest)
+    different += new_findings(verify(connection), manifest.findings)
     progress.clear()
     return clauses(different)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
@@ -199,13 +200,13 @@ def findings_of(report) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def new_findings(report, manifest: Manifest) -> list[str]:
-    """Return as clauses what `dbstatus` finds wrong with an object of a restored database with which nothing was wrong in the backup's.
+def new_findings(report, before: Iterable[str]) -> list[str]:
+    """Return as clauses what `dbstatus` finds wrong with an object of a restored database with which nothing was wrong `before`.
 
     An object may be wrong in another way: pg_dump leaves out an invalid index, as a build that runs or was interrupted leaves it,
     so that it is missing. Only objects count: the rest depends on who is connected, and on what belongs to whom.
     """
-    known = {one.partition(" at ")[2] for one in manifest.findings if one.startswith(OBJECTS)}
+    known = {one.partition(" at ")[2] for one in before if one.startswith(OBJECTS)}
     return [
         f"dbstatus finds {one}"
         for one in findings_of(report)

@@ -1,0 +1,37 @@
+from pathlib import Path
+
+from django.core.management.base import BaseCommand
+from django.db import connections
+
+from fly2any.database.errors import Refusal
+from fly2any.database.management.arguments import add_database
+from fly2any.database.progress import Terminal
+from fly2any.database.upgrade import upgrade
+
+
+class Command(BaseCommand):
+    help = "Upgrade the embedded server's data directory to the installed major version of PostgreSQL."
+    requires_system_checks = []
+
+    def add_arguments(self, parser):
+        add_database(parser, "to upgrade")
+        parser.add_argument(
+            "--programs",
+            type=Path,
+            metavar="FOLDER",
+            help="Folder of the old version's server programs (postgres); if not given, installed packages are searched.",
+        )
+
+    def handle(self, *, database, programs, **options):
+        place = connections[database].settings_dict
+        if not place.get("EMBEDDED"):
+            raise Refusal(
+                f"{place.get('VARIABLE', 'POSTGRES_URL')} leads to a server of its own: docs/how-to/upgrade.md describes its upgrade."
+            )
+        done = upgrade(place, Terminal(self.stderr), programs=programs)
+        if done is None:
+            self.stdout.write("The data directory is of the installed major version of PostgreSQL; nothing was changed.")
+            return
+        self.stdout.write(f"Upgraded  from PostgreSQL {done.before} to {done.after}")
+        self.stdout.write(f"Compared  {done.databases} databases, {done.tables} tables, {done.rows:,} rows: all are the same.")
+        self.stdout.write(f"Kept      {done.kept}. Delete it when `manage.py dbstatus` reports no findings.")

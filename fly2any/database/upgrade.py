@@ -1,0 +1,206 @@
+"""Upgrading the embedded server's data directory to the installed major version of PostgreSQL, by dump and restore."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.db import connections, transaction
+
+from fly2any.postgres.embedded import SUPERUSER, bin_folder, lock, socket_folder
+from fly2any.postgres.supervisor import UPGRADED, Server, major_of, version_of
+
+from .backup import tools
+from .backup.contents import Content, clauses, differences, read_contents, read_hashed
+from .backup.take import findings_of, new_findings
+from .backup.workfolder import work_folder
+from .durable import sync
+from .errors import Refusal, without_password
+from .progress import Progress
+from .sql import execute, fetch_all
+from .verification import verify
+
+# pg_dumpall writes it before anything else of a role; every new server has this role.
+EXISTING_ROLE = f"CREATE ROLE {SUPERUSER};\n".encode()
+DATABASES_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit <> -2 ORDER BY datname"
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """What was moved from one version to another, and where the old data directory is kept."""
+
+    before: str
+    after: str
+    databases: int
+    tables: int
+    rows: int
+    kept: Path
+
+
+def upgrade(place: dict[str, Any], progress: Progress, *, programs: Path | None = None) -> Upgrade | None:
+    """Move all databases and roles of the embedded server of `place`, an entry of DATABASES, to the installed PostgreSQL.
+
+    Return None where its data directory is of that major version. `programs` is the folder of the old version's server
+    programs, else the packages of this machine are searched. Until the new server holds the same rows nothing is replaced.
+
+    Raises Refusal with the data directory as it was, and EmbeddedServerError where a server does not start.
+    """
+    home = Path(place["EMBEDDED"]["HOME"])
+    if not (home / "data").exists():
+        raise Refusal(f"{home} has no data directory: `manage.py migrate` creates one.")
+    found, installed = major_of(home / "data"), int(version_of(bin_folder()).partition(".")[0])
+    if found == installed:
+        return None
+    if found > installed:
+        raise Refusal(
+            f"{home / 'data'} is of PostgreSQL {found}, which is newer than the installed {installed}: install {found}."
+        )
+    folder, kept = _programs(found, programs), home / f"data-{found}"
+    if kept.exists():
+        raise Refusal(f"{kept} exists, and the data directory of PostgreSQL {found} would be kept there: move or delete it.")
+    with _alone(home):
+        unfinished = home / "upgrade"
+        for left in (unfinished, home / UPGRADED):  # Of an attempt that failed.
+            shutil.rmtree(left, ignore_errors=True)
+        unfinished.mkdir(mode=0o755)
+        try:
+            moved = _move(place, home, folder, unfinished, progress)
+            (unfinished / "data").rename(home / UPGRADED)
+            # Killed between these two, the next start of the server does the second.
+            (home / "data").rename(kept)
+            (home / UPGRADED).rename(home / "data")
+            sync(home)
+        except BaseException:
+            shutil.rmtree(unfinished / "data", ignore_errors=True)  # The log beside it stays: the error may name it.
+            raise
+        shutil.rmtree(unfinished, ignore_errors=True)
+    tables = [content for contents in moved.values() for content in contents.values()]
+    versions = (version_of(folder), version_of(bin_folder()))
+    return Upgrade(*versions, len(moved), len(tables), sum(content.rows for content in tables), kept)
+
+
+def _programs(major: int, given: Path | None) -> Path:
+    """Return the folder of the server programs of exactly that major version; raise Refusal where there is none."""
+    for folder in [given] if given else tools.package_folders():
+        with suppress(OSError, subprocess.SubprocessError, ValueError):
+            if tools.has(folder, "postgres") and version_of(folder).partition(".")[0] == str(major):
+                return folder
+    where = f"{given} has no" if given else "This machine has no"
+    raise Refusal(
+        f"{where} server programs of PostgreSQL {major}, which read its data directory: run `apt-get install postgresql-{major}`"
+        f" (Debian, Ubuntu) or `brew install postgresql@{major}` (macOS), or give the folder of the old ones as --programs."
+    )
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Keep every other process from using the server in `home`; raise Refusal where one uses it."""
+    with ExitStack() as stack:
+        for name in ("start.lock", "clients.lock", "supervisor.lock"):
+            if not stack.enter_context(lock(home / name, fcntl.LOCK_EX, wait=False)):
+                raise Refusal(
+                    f"The server in {home} is in use: stop its clients, such as runserver, and run the command again."
+                )
+        yield
+
+
+def _move(
+    place: dict[str, Any], home: Path, folder: Path, unfinished: Path, progress: Progress
+) -> dict[str, dict[str, Content]]:
+    """Fill a new server in `unfinished` with what the one in `home` has, and return the contents of each database.
+
+    Raises Refusal where the new server does not hold the same.
+    """
+    old, new = Server(home, place["EMBEDDED"]["SETTINGS"], folder=folder), Server(unfinished, place["EMBEDDED"]["SETTINGS"])
+    try:
+        old.start()
+        new.create()
+        new.start()
+        progress.show("copying all databases", None)
+        _copy(old, new)
+        contents = {}
+        for name in _databases(place, home):
+            ours = name == place["NAME"]
+            with _reached(place, home, name) as connection:
+                before, known = _read(connection, progress), findings_of(verify(connection)) if ours else ()
+            with _reached(place, unfinished, name) as connection:
+                execute(connection, "ANALYZE")
+                different = differences(before, _read(connection, progress), read_hashed(connection))
+                if ours:
+                    different += new_findings(verify(connection), known)
+            if different:
+                raise Refusal(
+                    f"The database {name} is not the same in the new server: {clauses(different)}. Nothing was replaced."
+                )
+            contents[name] = before
+        return contents
+    finally:
+        progress.clear()
+        new.stop()
+        old.stop()
+
+
+def _copy(old: Server, new: Server) -> None:
+    """Copy roles, databases and rows by the new version's pg_dumpall and psql; raise Refusal with the first error of one."""
+    as_superuser = ["--no-password", f"--username={SUPERUSER}"]
+    with (
+        work_folder("the errors of pg_dumpall and psql") as work,
+        (work / "dump").open("wb") as said,
+        (work / "load").open("wb") as heard,
+    ):
+        dump = subprocess.Popen(  # noqa: S603
+            [new.bin / "pg_dumpall", *as_superuser, f"--host={socket_folder(old.home)}"],
+            stdout=subprocess.PIPE, stderr=said, env=tools.bare_environment(),
+        )  # fmt: skip
+        load = subprocess.Popen(  # noqa: S603
+            [new.bin / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", *as_superuser, f"--host={socket_folder(new.home)}", "postgres"],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=heard, env=tools.bare_environment(),
+        )  # fmt: skip
+        try:
+            if dump.stdout is None or load.stdin is None:
+                raise AssertionError  # Both are pipes.
+            with suppress(BrokenPipeError), dump.stdout, load.stdin:
+                for line in dump.stdout:
+                    if line == EXISTING_ROLE:
+                        break
+                    load.stdin.write(line)
+                shutil.copyfileobj(dump.stdout, load.stdin)
+            codes = load.wait(), dump.wait()
+        finally:
+            for process in (dump, load):
+                process.kill()
+                process.wait()
+        for name, code, errors in (("psql", codes[0], work / "load"), ("pg_dumpall", codes[1], work / "dump")):
+            if code:
+                found = re.search(r"\b(?:error|fatal):\s+(.*)", errors.read_text(errors="replace"), re.IGNORECASE)
+                reason = without_password(found[1]).rstrip(".") if found else "it gave no reason"
+                raise Refusal(f"{name} ended with {code}: {reason}. Nothing was replaced.")
+
+
+def _databases(place: dict[str, Any], home: Path) -> list[str]:
+    with _reached(place, home, "postgres") as connection:
+        return [name for (name,) in fetch_all(connection, DATABASES_SQL)]
+
+
+def _read(connection, progress: Progress) -> dict[str, Content]:
+    with transaction.atomic(using=connection.alias):
+        return read_contents(connection, progress.show)
+
+
+@contextmanager
+def _reached(place: dict[str, Any], home: Path, database: str) -> Iterator:
+    """Yield a connection to a database of the server that runs in `home`."""
+    alias = "upgrade"
+    connections.databases[alias] = {**place, "NAME": database, "HOST": str(socket_folder(home)), "EMBEDDED": None}
+    try:
+        yield connections[alias]
+    finally:
+        connections[alias].close()
+        del connections[alias], connections.databases[alias]
