@@ -1,5 +1,6 @@
 """What the process that commands are forked from has imported: Django, set up as for a server of one's own."""
 
+import gc
 import os
 import sys
 from importlib import import_module
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import django
 from django.core.management import get_commands, load_command_class
+from django.db.migrations.loader import MigrationLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 for name in [name for name in os.environ if name.startswith(("POSTGRES_", "DATABASE_", "DIRECT_", "DJANGO_"))]:
@@ -22,3 +24,7 @@ for name, app in get_commands().items():
     if app == "fly2any.database" or name in ("makemigrations", "check", "showmigrations"):
         load_command_class(app, name)
 import_module("fly2any.urls")
+MigrationLoader(None)  # Imports all migrations.
+import_module("fly2any.database.schema.contract").load()
+gc.collect()
+gc.freeze()  # No fork looks at what all have, and so copies its pages.
