@@ -4,10 +4,40 @@ A POSTGRES_URL in `.env` does not count: what runs there is nobody's to test on 
 """
 
 import atexit
+import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
+
+MEMORY, ENOUGH = Path("/dev/shm"), 6 * 2**30
+
+
+def keep(folder):
+    """Lock a folder as that of a run until this process ends; BlockingIOError while a run has it."""
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_leftovers():
+    """Remove the folders of runs that were killed: memory is given back by nobody else."""
+    for folder in MEMORY.glob("fly2any-run-*"):
+        with contextlib.suppress(OSError):  # It is of a run that goes on, or of another user.
+            if time.time() - folder.stat().st_mtime > 60:  # Not one that is made just now.
+                keep(folder)
+                shutil.rmtree(folder)
+
+
+if "TMPDIR" not in os.environ and MEMORY.is_mount() and os.access(MEMORY, os.W_OK):
+    # Where the system offers enough memory as a folder, all that a run writes is there: hundreds of databases are copied.
+    remove_leftovers()
+    if shutil.disk_usage(MEMORY).free > ENOUGH:
+        tempfile.tempdir = tempfile.mkdtemp(prefix="fly2any-run-", dir=MEMORY)
+        os.environ |= {"TMPDIR": tempfile.tempdir, "PYTEST_DEBUG_TEMPROOT": tempfile.tempdir}
+        os.chmod(tempfile.tempdir, 0o711)
+        keep(tempfile.tempdir)
+        atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
 os.environ.setdefault("POSTGRES_URL", os.environ.setdefault("DATABASE_URL", ""))
 of_others = [name for name, value in os.environ.items() if "postgres" in value.partition("://")[0].lower() and "://" in value]
