@@ -127,7 +127,8 @@ def test_a_backup_beside_writers_is_of_one_moment(filled, place):
     )
     writer = subprocess.Popen([sys.executable, "-c", write, filled.url], stderr=subprocess.PIPE)
     try:
-        time.sleep(0.5)
+        while not filled.execute("SELECT id FROM users WHERE id = 'w1'"):
+            assert writer.poll() is None, writer.stderr.read()
         result = run(filled, "dbbackup", "--verify", "--format", "json", place=place)
         assert writer.poll() is None, writer.stderr.read()
     finally:
