@@ -171,7 +171,7 @@ def of_table(table: Table) -> Iterator[Mutation]:
     )
     yield damage(
         "a foreign check in the way",
-        f"ALTER TABLE {t} ADD CONSTRAINT theirs CHECK ({q(first)}::text <> '') NOT VALID",
+        f"ALTER TABLE {t} ADD CONSTRAINT theirs CHECK ({q(first)}::text <> 'true') NOT VALID",
         ("check.extra", f"{table.name}.theirs"),
     )
     spare = [
@@ -266,6 +266,28 @@ def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
             CREATE UNIQUE INDEX theirs_j ON {t} (lower(theirs_b))""",
         frozenset(),
     )
+    flags = [column.name for column in EXPECTED.columns if column.table == table.name and column.type == "boolean"]
+    checks = [f"{q(name)} IN (true, false)" for name in flags] + [
+        f"{q(name)} IS NOT FALSE OR {q(name)} IS FALSE" for name in flags
+    ]
+    checks += [
+        f"length({key}::text) >= 0",
+        f"octet_length('a' || {key}::text) > -1",
+        f"{q(required)} IS NULL OR {q(required)} IS NOT NULL",
+    ]
+    added = ", ".join(f"ADD CHECK ({check})" for check in checks)
+    yield Mutation(
+        f"{table.name}: what refuses nothing",
+        f"""ALTER TABLE {t} {added}, ADD CONSTRAINT theirs_x EXCLUDE USING btree ({key} WITH =);
+            CREATE UNIQUE INDEX theirs_a ON {t} (({key}::text || '')); CREATE UNIQUE INDEX theirs_b ON {t} (reverse('a' || {key}::text));
+            CREATE UNIQUE INDEX theirs_c ON {t} (coalesce({key}::text, '-')); CREATE UNIQUE INDEX theirs_d ON {t} (({key}::varchar));
+            CREATE UNIQUE INDEX theirs_e ON {t} ({q(required)}) WHERE {key} IS NULL""",
+        frozenset(),
+    )
+    for name, expression in (("cut", f"left({key}::text, 3)"), ("cut by its type", f"({key}::text)::varchar(3)"), ("of two columns", f"({key}::text || {key}::text)")):  # fmt: skip
+        sql = f"CREATE UNIQUE INDEX theirs ON {t} (({expression}))"
+        notes = [("index.extra", here)] if "varchar" in expression else []
+        yield Mutation(f"{table.name}: a unique index of a key {name}", sql, frozenset([("unique.extra", here), *notes]))
 
 
 def column_type(table: str, name: str) -> str | None:

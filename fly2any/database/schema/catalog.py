@@ -216,7 +216,10 @@ INDEXES_SQL = f"""
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
                  WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = i.indexrelid AND d.refobjid = i.indrelid
                    AND d.refclassid = 'pg_catalog.pg_class'::regclass ORDER BY 1) AS uses,
-           {OWN_SQL.format(kind="pg_class", oid="i.indexrelid", besides="0")} AS own
+           {OWN_SQL.format(kind="pg_class", oid="i.indexrelid", besides="0")} AS own,
+           NOT EXISTS (SELECT FROM pg_catalog.pg_collation AS co WHERE co.oid = ANY (i.indcollation) AND NOT co.collisdeterministic)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_opclass AS oc
+                           WHERE oc.oid = ANY (i.indclass) AND oc.opcnamespace <> 'pg_catalog'::regnamespace) AS exact
     FROM pg_catalog.pg_index AS i
     JOIN pg_catalog.pg_class AS x ON x.oid = i.indexrelid
     JOIN pg_catalog.pg_class AS c ON c.oid = i.indrelid

@@ -12,15 +12,10 @@ from dataclasses import dataclass, replace
 from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
+from .expressions import CONSTANT, DISTINCT, is_total, told_apart
 from .live import Live, Rows
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, where
 
-CONSTANT = re.compile(r"(?:'(?:[^']|'')*'(?:::[\w \"]+)?|\(?-?[\d.]+\)?(?:::\w+)?|true|false)")
-DISTINCT = re.compile(
-    r"\b(nextval|gen_random_uuid|uuidv7|uuid_generate_v\w+|random)\("
-)  # Defaults that differ from row to row.
-# What raises an error for no value: names, comparisons and these functions, without casts to other types than text.
-TOTAL = {"lower", "upper", "coalesce", "nullif", "md5", "btrim", "ltrim", "rtrim", "length", "left", "right", "to_tsvector"}
 # Unmanaged objects have an owner: their cure must not be pasted without asking first.
 AGREE = "Ask its owner first, then run: "
 TRY = "`manage.py dbstatus --write-check` tries it; read its definition with \\d+ in psql."
@@ -208,7 +203,9 @@ class _Obstacles:
             return
         title = f"Constraint {check.name} of {check.table}, {check.expression}, is unmanaged"
         if not check.expression.startswith("CHECK "):  # An exclusion: NULL conflicts with nothing.
-            if not any(self.is_null(check.table, name) for name in check.columns):
+            equal = {one.strip('"') for one in re.findall(r'[(,] ?("[^"]+"|\w+) WITH =(?=[,)])', check.expression)}
+            told = any(key.table == check.table and set(key.columns) <= equal for key in self.expected.keys)
+            if not told and not any(self.is_null(check.table, name) for name in check.columns):
                 yield _finding("check.extra", check, f"{title}, and refuses rows that the contract allows.", cures.drop(check))
             return
         body = check.expression.removeprefix("CHECK ")
@@ -219,18 +216,33 @@ class _Obstacles:
             yield _finding(
                 "check.extra", check, f"{title}, and refuses every row that we INSERT.", cures.drop(check), Severity.ERROR
             )
-        elif managed and not self.never(check, f"NOT {body}", self.rows(check.table, check.columns, inserted=False)):
+        elif managed and not self.allows_all(check, body):
             yield _finding("check.extra", check, f"{title}, and refuses rows that the contract allows.", cures.drop(check))
+        elif managed and not is_total(body):
+            message = f"{title} and was not tried: a write fails where it raises an error."
+            yield Finding(Severity.NOTE, "check.extra", where(check), message, TRY)
         elif not managed and not self.never(check, f"NOT {body}", inserted):
             yield Finding(
                 Severity.NOTE, "check.extra", where(check), f"{title}, and was not tried with what our INSERT stores.", TRY
             )
 
+    def allows_all(self, check: Check, body: str) -> bool:
+        """Say whether no row that the contract allows is refused: checks of ours that hold of columns without NULL count."""
+        managed = self.managed(check.table)
+        ours = [
+            one
+            for one in self.expected.checks
+            if one.table == check.table and not any(managed[name].nullable for name in one.columns)
+        ]
+        used = [*check.columns, *(name for one in ours for name in one.columns)]
+        given = "".join(f" AND {one.expression.removeprefix('CHECK ')}" for one in ours)
+        return self.never(check, f"NOT {body}{given}", self.rows(check.table, used, inserted=False))
+
     def of_unique(self, thing: Key | Index) -> Iterator[Finding]:
         managed = self.managed(thing.table)
         names = [name for name in thing.columns if name in managed or self.stored(thing.table, name)]
         computed = [name for name in thing.columns if name not in names]
-        if self.is_implied(thing, names) or any(self.differs(thing.table, name) for name in names):
+        if self.is_implied(thing) or any(self.differs(thing.table, name) for name in names):
             return
         uses = set(thing.uses) if isinstance(thing, Index) and thing.uses else set(names)
         rows = self.rows(thing.table, uses, inserted=True)
@@ -239,7 +251,7 @@ class _Obstacles:
         if isinstance(thing, Index):
             if thing.nulls_distinct and any(self.never(thing, f"({one}) IS NOT NULL", rows) for one in computed):
                 return
-            if thing.predicate and not uses <= managed.keys() and self.never(thing, thing.predicate, rows):
+            if thing.predicate and self.never(thing, thing.predicate, rows):
                 return
         kind = "Unique constraint" if isinstance(thing, Key) else "Unique index"
         title = f"{kind} {thing.name} of {thing.table} is unmanaged"
@@ -250,12 +262,15 @@ class _Obstacles:
         else:
             yield _finding("unique.extra", thing, f"{title}, and refuses rows that the contract allows.", cures.drop(thing))
 
-    def is_implied(self, thing: Key | Index, names: list[str]) -> bool:
+    def is_implied(self, thing: Key | Index) -> bool:
         """Say whether a key of ours refuses already what `thing` refuses."""
         managed = self.managed(thing.table)
+        required = {name for name, column in managed.items() if not column.nullable}
+        exact = isinstance(thing, Key) or thing.exact
+        told = {told_apart(one, set(managed), required) for one in thing.columns if exact}
         return any(
             key.table == thing.table
-            and set(key.columns) <= set(names)
+            and set(key.columns) <= told
             and (thing.nulls_distinct or not any(managed[name].nullable for name in key.columns))
             for key in self.expected.keys
         )
@@ -330,15 +345,6 @@ class _Obstacles:
             yield Finding(
                 Severity.NOTE, "foreign_key.extra", where(fk), f"{title}, and was not tried with what our INSERT stores.", TRY
             )
-
-
-def is_total(expression: str) -> bool:
-    """Say whether an expression raises an error for no value of its columns, as far as its text tells."""
-    bare = re.sub(r"'(?:[^']|'')*'(?:::[\w ]+)?", "", expression)
-    calls = {name.lower() for name in re.findall(r"(\w+)\(", bare)}
-    casts = set(re.findall(r"::([\w ]+\w)", bare))
-    keywords = {"and", "or", "not", "in", "any", "is"}
-    return calls <= TOTAL | keywords and casts <= {"text", "text[]"} and not re.search(r"[-+*/%^]", bare)
 
 
 def tried(finding: Finding, tables: Iterable[str]) -> Finding:

@@ -10,6 +10,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
 from typing import Any
 
 from django.db import DataError, Error
@@ -17,10 +19,13 @@ from django.db import DataError, Error
 from ..findings import Finding, Severity
 from ..sql import literal, pinned, quote
 from .cures import mentions
-from .objects import Catalog, Check, Column, Index, where
+from .expressions import counts
+from .objects import Catalog, Check, Column, Index, Object, where
 
 NOW = re.compile(r"\b(?:now|transaction_timestamp)\(\)")
 NEVER = "false"  # The filter of a plan that reads no row.
+CALL = re.compile(r"\w\(")
+CASES = 64  # Parts of the rows of a table that the planner is asked about together.
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +34,46 @@ class Rows:
 
     columns: tuple[Column, ...]  # those that the expression uses
     filled: frozenset[str] = frozenset()  # of these, those that an INSERT of ours leaves out
+    values: tuple[tuple[str, str], ...] = ()  # columns that hold a constant, with its text; "" for any that is not NULL
+    whole: bool = False  # in one part: to be proved as the planner does it for a query
+
+    def cases(self) -> Iterator[Rows]:
+        """Yield these rows in parts: each boolean column holds one value, each other that may be NULL is NULL, or is not."""
+        choices = [[(column.name, value) for value in held] for column in self.columns if (held := self._choices(column))]
+        if self.whole or not choices or prod(map(len, choices)) > CASES:
+            yield self
+            return
+        for values in product(*choices):
+            yield replace(self, values=values)
+
+    def _choices(self, column: Column) -> list[str]:
+        if self._is_known(column):
+            return []
+        null = ["NULL"] if column.may_hold_null else []
+        return ["true", "false", *null] if _type(column) == "boolean" else [*null, ""] if null else []
 
     def sql(self) -> str:
-        free = [column for column in self.columns if not self._is_known(column)]
-        known = [column for column in self.columns if self._is_known(column)]
+        held = {name: value for name, value in self.values if value}
+        free = [column for column in self.columns if not self._is_known(column) and column.name not in held]
+        known = [column for column in self.columns if self._is_known(column) or column.name in held]
         rows = "(VALUES (0), (1)) AS v (fly2any)"
         if free:
             nulls = ", ".join(f"NULL::{_type(column)}" for column in free)
             rows = f"(VALUES ({nulls}), ({nulls})) AS v ({', '.join(quote(column.name) for column in free)})"
-        fills = "".join(f", ({column.filled or 'NULL'})::{_type(column)} AS {quote(column.name)}" for column in known)
+        fills = "".join(
+            f", ({held.get(column.name) or column.filled or 'NULL'})::{_type(column)} AS {quote(column.name)}"
+            for column in known
+        )
         return f"(SELECT v.*{fills} FROM {rows}) AS r"
 
     def given(self) -> str:
         """Return what is true of every row: the columns that are NOT NULL."""
+        values = dict(self.values)
         return "".join(
             f" AND {quote(column.name)} IS NOT NULL"
             for column in self.columns
-            if not column.may_hold_null and not self._is_known(column)
+            if not self._is_known(column) and not values.get(column.name)
+            if not column.may_hold_null or column.name in values
         )
 
     def _is_known(self, column: Column) -> bool:
@@ -62,7 +90,10 @@ class Live:
 
     def never(self, condition: str, rows: Rows) -> bool:
         """Say whether the planner proves that `condition` is true of none of `rows`; False where it cannot tell."""
-        plan = self._explain(f"SELECT FROM {rows.sql()} WHERE ({condition}){rows.given()}")
+        facts = "".join(f" AND ({call} >= 0 OR {call} IS NULL)" for call in dict.fromkeys(counts(condition)))
+        plan = self._explain(
+            " UNION ALL ".join(f"SELECT FROM {part.sql()} WHERE ({condition}){part.given()}{facts}" for part in rows.cases())
+        )
         return isinstance(plan, dict) and plan.get("One-Time Filter") == NEVER
 
     def fails(self, expression: str, rows: Rows) -> bool:
@@ -77,11 +108,11 @@ class Live:
         first, second = (NOW.sub("CURRENT_TIMESTAMP", text).strip("()") for text in plan["Output"])
         return first == second
 
-    def same_rows(self, one: str, other: str, columns: tuple[Column, ...]) -> bool:
+    def same_rows(self, one: str, other: str, columns: tuple[Column, ...], *, whole: bool = False) -> bool:
         """Say whether the planner proves that two conditions hold for the same rows; where a column may be NULL it is not asked."""
         if any(column.may_hold_null for column in columns):
             return False
-        rows = Rows(columns)
+        rows = Rows(columns, whole=whole)
         return self.never(f"({one}) AND NOT ({other})", rows) and self.never(f"({other}) AND NOT ({one})", rows)
 
     def has_row(self, table: str, values: dict[str, str]) -> bool | None:
@@ -141,9 +172,13 @@ def _type(column: Column) -> str:
     return column.domain.type if column.domain else column.type
 
 
-def _used(index: Index, columns: tuple[Column, ...]) -> tuple[Column, ...]:
-    """Return those of `columns` that the condition of `index` names."""
-    return tuple(column for column in columns if mentions(index.predicate, column))
+def _holds_for_the_same(live: Live, thing: Object, one: str, other: str, columns: tuple[Column, ...]) -> bool:
+    """Say whether two texts of a check refuse the same rows, or two of an index's condition let the same queries use it."""
+    if isinstance(thing, Index):  # The planner does not try each value of a column before it uses an index.
+        return live.same_rows(one, other, tuple(c for c in columns if mentions(thing.predicate, c)), whole=True)
+    if isinstance(thing, Check) and not CALL.search(one + other):  # A call may return NULL, which a check lets in.
+        return live.same_rows(one, other, tuple(c for c in columns if c.name in thing.columns))
+    return False
 
 
 EXPRESSIONS: dict[type, tuple[str, ...]] = {Column: ("default", "generated"), Check: ("expression",), Index: ("predicate",)}
@@ -167,9 +202,7 @@ def with_spelling_of(expected: Catalog, actual: Catalog, live: Live) -> Catalog:
                 used = () if name == "default" else columns[thing.table]
                 cast = f"::{_type(thing)}" if name == "default" else ""  # As the column stores it: 0 is 0.0 there.
                 one, two = (f"({text.removeprefix('CHECK ')}){cast}" for text in (mine, theirs))
-                if live.same(one, two, Rows(used)) or (
-                    isinstance(thing, Index) and live.same_rows(one, two, _used(thing, used))
-                ):
+                if live.same(one, two, Rows(used)) or _holds_for_the_same(live, thing, one, two, used):
                     thing = replace(thing, **{name: mine})
         return replace(thing, columns=computed(thing, other)) if isinstance(thing, Index) else thing
 

@@ -170,6 +170,9 @@ class Index:
     building: bool = field(default=False, compare=False)  # a session builds it now: not valid yet, and nothing is wrong
     uses: tuple[str, ...] = field(default=(), compare=False)  # columns, those in expressions and the predicate included
     own: bool = field(default=True, compare=False)  # its expressions call nothing but PostgreSQL's own functions
+    exact: bool = field(
+        default=True, compare=False
+    )  # no two different values are equal to it: unlike citext, or letters of any case
 
     def sql(self) -> str:
         columns = ", ".join(

@@ -1,0 +1,78 @@
+"""What the text of an expression tells, as PostgreSQL prints it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_TEXT = r"'(?:[^']|'')*'"
+CONSTANT = re.compile(rf"(?:{_TEXT}(?:::[\w \"]+)?|\(?-?[\d.]+\)?(?:::\w+)?|true|false)")
+DISTINCT = re.compile(
+    r"\b(nextval|gen_random_uuid|uuidv7|uuid_generate_v\w+|random)\("
+)  # Defaults that differ from row to row.
+# What returns no number below 0, and raises an error for no value.
+COUNTS = {"length", "char_length", "character_length", "octet_length", "bit_length", "cardinality", "strpos", "num_nulls", "num_nonnulls"}  # fmt: skip
+# What raises an error for no value: names, comparisons and these functions, without casts to other types than text.
+TOTAL = {*COUNTS, "lower", "upper", "coalesce", "nullif", "md5", "btrim", "ltrim", "rtrim", "left", "right", "reverse", "to_tsvector"}  # fmt: skip
+_KEEPING = re.compile(rf"(?:{_TEXT}::text \|\| )?(?P<kept>\S.*?)(?: \|\| {_TEXT}::text)?")
+_CAST = re.compile(r"(?P<kept>.+)::(?:text|character varying)")
+_REPLACED = re.compile(rf"COALESCE\((?P<kept>.+), {_TEXT}(?:::[\w ]+)?\)")
+_REVERSED = re.compile(r"reverse(?P<kept>\(.+\))")
+
+
+def is_total(expression: str) -> bool:
+    """Say whether an expression raises an error for no value of its columns, as far as its text tells."""
+    bare = re.sub(r"'(?:[^']|'')*'(?:::[\w ]+)?", "", expression)
+    calls = {name.lower() for name in re.findall(r"(\w+)\(", bare)}
+    casts = set(re.findall(r"::([\w ]+\w)", bare))
+    keywords = {"and", "or", "not", "in", "any", "is"}
+    return calls <= TOTAL | keywords and casts <= {"text", "text[]", "character varying"} and not re.search(r"[-+*/%^]", bare)
+
+
+def counts(expression: str) -> Iterator[str]:
+    """Yield the calls in an expression of what returns no number below 0, and raises no error."""
+    for match in re.finditer(rf"(?<![\w.\"])(?:{'|'.join(sorted(COUNTS))})\(", expression):
+        call = expression[match.start() : _end(expression, match.end() - 1)]
+        if is_total(call):
+            yield call
+
+
+def told_apart(expression: str, names: set[str], required: set[str]) -> str | None:
+    """Return the column of `names` of which no two values give the same value of `expression`; None where the text tells of none.
+
+    Where COALESCE replaces NULL, only a column that is `required` may not hold it.
+    """
+    text, kept = expression, True
+    while kept:
+        while text.startswith("(") and _end(text, 0) == len(text):
+            text = text[1:-1]
+        bare = text.strip('"').replace('""', '"')
+        if bare in names:
+            return bare
+        kept = False
+        for pattern in (_KEEPING, _CAST, _REVERSED, _REPLACED):
+            if (match := pattern.fullmatch(text)) and match["kept"] != text and _is_one(match["kept"]):
+                if pattern is _REPLACED:
+                    names = names & required
+                text, kept = match["kept"], True
+                break
+    return None
+
+
+def _is_one(text: str) -> bool:
+    """Say whether `text` is a name, a call or one expression in parentheses, and no part of an expression."""
+    text = re.sub(r"(::(text|character varying))+$", "", text)
+    match = re.fullmatch(r'(?:"(?:[^"]|"")+"|\w+)', text)
+    opened = re.match(r"\w*\(", text)
+    return match is not None or (opened is not None and _end(text, opened.end() - 1) == len(text))
+
+
+def _end(text: str, start: int) -> int:
+    """Return where the parenthesis at `start` is closed."""
+    depth, place = 0, start
+    for match in re.finditer(rf'{_TEXT}|"(?:[^"]|"")*"|[()]', text[start:]):
+        depth += {"(": 1, ")": -1}.get(match[0], 0)
+        place = start + match.end()
+        if depth == 0:
+            break
+    return place

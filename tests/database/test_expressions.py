@@ -1,0 +1,71 @@
+"""What the text of an expression tells of its values, and what the planner does with an index's condition."""
+
+from dataclasses import replace
+
+import pytest
+from django.db import connection
+
+from fly2any.database.schema import Index
+from fly2any.database.schema.drift import compare
+from fly2any.database.schema.expressions import counts, told_apart
+from fly2any.database.verification import verify
+from tests.database.mutations import EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("expression", "column"),
+    [
+        ("id", "id"),
+        ('"a""b"', 'a"b'),
+        ("(id || ''::text)", "id"),
+        ("(((id)::text || ' (x)'::text) || 'z'::text)", "id"),
+        ("('u'::text || reverse(id))", "id"),
+        ("(id::character varying)", "id"),
+        ("COALESCE(id, ''::text)", "id"),
+        ("COALESCE(name, ''::text)", None),
+        ("(name || ''::text)", "name"),
+        ("(id || name)", None),
+        ("(id || name || ''::text)", None),
+        ("(id::character varying(3))", None),
+        ("lower(id)", None),
+        ("(reverse(id) || reverse(name))", None),
+        ("('a'::text || lower(id))", None),
+        ("theirs", None),
+    ],
+)
+def test_an_expression_that_keeps_the_values_of_a_column_apart_is_known(expression, column):
+    assert told_apart(expression, {"id", "name", 'a"b'}, {"id"}) == column
+
+
+def test_calls_that_return_no_number_below_0_are_known():
+    expression = (
+        "((length(btrim(a, ')'::text)) >= 0) AND (strlength(a) > octet_length((b)::text)) AND (length((a)::bytea) > 0))"
+    )
+
+    assert list(counts(expression)) == ["length(btrim(a, ')'::text))", "octet_length((b)::text)"]
+
+
+def test_a_unique_index_to_which_different_values_are_equal_is_not_implied_by_a_key():
+    same = Index("users", "theirs", ("id",), ("",), unique=True, uses=("id",))
+
+    def found(index):
+        return [
+            (one.code, one.where) for one in compare(EXPECTED, replace(EXPECTED, indexes=(*EXPECTED.indexes, index))).findings
+        ]
+
+    assert found(same) == []
+    assert found(replace(same, exact=False)) == [("unique.extra", "users.theirs")]
+
+
+@pytest.mark.django_db
+def test_an_index_whose_condition_the_planner_does_not_recognise_is_different_though_it_holds_for_the_same_rows():
+    with connection.cursor() as cursor:
+        cursor.execute("DROP INDEX users_staff_idx; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+        used = {}
+        for condition in ('"isStaff" IS TRUE', '"isStaff" = true'):
+            cursor.execute(f'CREATE INDEX users_staff_idx ON users ("createdAt") WHERE {condition}')
+            cursor.execute('EXPLAIN (COSTS OFF) SELECT id FROM users WHERE "isStaff" ORDER BY "createdAt"')
+            used[condition] = any("users_staff_idx" in line for (line,) in cursor.fetchall())
+            codes = [one.code for one in verify(connection).findings]
+            assert (used[condition], codes) == ((True, []) if "=" in condition else (False, ["index.different"]))
+            cursor.execute("DROP INDEX users_staff_idx")
