@@ -247,17 +247,16 @@ class Server:
         """Yield the collations whose order may have changed under the indexes: all our keys are text."""
         harm = "indexes on text may miss rows and let duplicates in"
         if self.collation_of:
-            name = quote(self.database)
             yield Finding(
                 Severity.ERROR, "server.collation", self.database,
                 f"Its indexes were built with version {self.collation_of} of its collation, and the server now has {self.collation_now or 'none'}: {harm}.",
-                f"REINDEX DATABASE CONCURRENTLY {name};\nALTER DATABASE {name} REFRESH COLLATION VERSION;", is_sql=True,
+                "\n".join(refreshed(self.database)), is_sql=True,
             )  # fmt: skip
         for collation in self.collations:
             yield Finding(
                 Severity.ERROR, "server.collation", collation,
                 f"Columns or indexes use it, which were built with another version than the server now has: {harm}.",
-                f"REINDEX SCHEMA CONCURRENTLY {quote(self.schema or 'public')};\nALTER COLLATION {collation} REFRESH VERSION;", is_sql=True,
+                "\n".join(refreshed(self.database, self.schema or "public", collation)), is_sql=True,
             )  # fmt: skip
 
     def _encryption(self) -> Iterator[Finding]:
@@ -294,6 +293,14 @@ class Server:
                 f"The role {self.role} does not hold {lacking}: enough for this report, not for everything else.",
                 "As it should be for a role that `dbroles` made to serve or to read. To migrate connect as the owner of the tables; the site needs SELECT, INSERT, UPDATE and DELETE.",
             )  # fmt: skip
+
+
+def refreshed(database: str, schema: str = "", collation: str = "") -> tuple[str, str]:
+    """Return the statements that build indexes anew and then record the version of the database's collation, or of another, quoted."""
+    if not collation:
+        name = quote(database)
+        return f"REINDEX DATABASE CONCURRENTLY {name};", f"ALTER DATABASE {name} REFRESH COLLATION VERSION;"
+    return f"REINDEX SCHEMA CONCURRENTLY {quote(schema)};", f"ALTER COLLATION {collation} REFRESH VERSION;"
 
 
 def _of_read_only(place: str, database: str, is_ours: bool) -> Finding:

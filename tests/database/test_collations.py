@@ -4,6 +4,11 @@ import dataclasses
 
 import pytest
 
+from fly2any.database.backup.proof import check
+from fly2any.database.backup.render import verdict
+from fly2any.database.backup.store import Folder
+from fly2any.database.backup.take import take
+from fly2any.database.progress import Progress
 from fly2any.database.report.collect import collect
 from fly2any.database.verification import verify
 from tests.conftest import django
@@ -44,6 +49,22 @@ def test_a_database_whose_collation_has_another_version_is_found_and_cured(colla
     assert finding.message.startswith("Its indexes were built with version 0.5 of its collation, and the server now has ")
     cure(collated, finding)
     assert found(collated) == []
+
+
+@pytest.mark.slow
+def test_the_verification_of_a_backup_names_a_collation_of_another_version(collated, place):
+    collated.execute(
+        f"CREATE TABLE price_alerts (id text); UPDATE pg_database SET datcollversion = '0.5' WHERE datname = '{collated.name}'"
+    )
+    with django(collated) as connection:
+        manifest = check(connection, Folder(place), take(connection, Folder(place), Progress()), Progress())
+
+    assert (manifest.state, manifest.findings[1:]) == ("good", (f"server.collation at {collated.name}",))
+    assert verdict(manifest).splitlines()[1] == (
+        f"Collation of {collated.name}: the indexes were built with another version, so rows may be duplicates or orphans."
+        f' Run in the database: REINDEX DATABASE CONCURRENTLY "{collated.name}"; ALTER DATABASE "{collated.name}" REFRESH COLLATION VERSION;'
+        " Then take another backup."
+    )
 
 
 def test_a_collation_is_found_only_where_a_column_or_an_index_of_ours_uses_it(database):

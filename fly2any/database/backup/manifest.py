@@ -23,6 +23,7 @@ PURPOSE = "backup.manifest"
 FORMAT = 2
 READ = (1, FORMAT)
 ENDINGS = (".dump", ".dump.age")
+COLLATION = "server.collation"  # The one finding about the server that says something of what is in the database.
 
 
 STATES = ("good", "bad", "unverified")
@@ -62,7 +63,7 @@ class Manifest:
     sha256: str
     contract: str  # The SHA-256 of contract.json.
     migrations: tuple[str, ...]
-    findings: tuple[str, ...]  # Of dbstatus when it was taken, besides those about the server: "code at where".
+    findings: tuple[str, ...]  # Of dbstatus when it was taken, besides those about the server but COLLATION: "code at where".
     owners: tuple[str, ...]  # The roles that what is in it belongs to,
     roles: tuple[str, ...]  # and those it names besides, in privileges and policies.
     tables: dict[str, Content]  # By "schema"."name", quoted where it must be.

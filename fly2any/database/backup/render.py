@@ -8,9 +8,10 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from ..printable import one_line, printable
+from ..server import refreshed
 from ..units import size, span
 from .inventory import Kept
-from .manifest import Manifest
+from .manifest import COLLATION, Manifest
 from .signing import SIGNED
 
 
@@ -30,8 +31,19 @@ def _one(manifest: Manifest, place: str) -> tuple[str, str]:
 
 
 def verdict(manifest: Manifest) -> str:
-    """Return the verdict as a line."""
-    return one_line(f"Verdict   {_said(manifest)}")
+    """Return the verdict as a line, and one for each collation that had another version when the backup was taken."""
+    return "\n".join(map(one_line, (f"Verdict   {_said(manifest)}", *_collations(manifest))))
+
+
+def _collations(manifest: Manifest) -> Iterator[str]:
+    for finding in manifest.findings:
+        code, _, place = finding.partition(" at ")
+        if code == COLLATION:
+            reindex, refresh = refreshed(manifest.database, manifest.schema, "" if place == manifest.database else place)
+            yield (
+                f"Collation of {place}: the indexes were built with another version, so rows may be duplicates or orphans."
+                f" Run in the database: {reindex} {refresh} Then take another backup."
+            )
 
 
 def _said(manifest: Manifest) -> str:

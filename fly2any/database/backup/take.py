@@ -21,7 +21,7 @@ from ..sql import PEOPLE, TRUSTED_SQL, catalogue, literal, quote
 from ..verification import verify
 from . import tools
 from .contents import BY_COPY, PATIENT, pin, read_contents
-from .manifest import Manifest, as_json, file_name, sha256_of
+from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
 from .sealing import ENDING, seal
 from .store import Store
 from .waiting import lock_holders_named
@@ -195,8 +195,15 @@ def put(store: Store, path: Path, manifest: Manifest, progress: Progress) -> Non
 
 
 def findings_of(report) -> tuple[str, ...]:
-    """Return what `dbstatus` finds, besides what it says of the server and of backups, as "code at where"."""
-    found = {f"{f.code} at {f.where}" for f in report.findings if not f.code.startswith(("server.", "backup."))}
+    """Return what `dbstatus` finds, besides what it says of the server and of backups, as "code at where".
+
+    A collation of another version counts: the database's own indexes may be wrong.
+    """
+    found = {
+        f"{f.code} at {f.where}"
+        for f in report.findings
+        if f.code == COLLATION or not f.code.startswith(("server.", "backup."))
+    }
     return tuple(sorted(found))
 
 
