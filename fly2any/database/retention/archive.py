@@ -41,10 +41,9 @@ COLUMNS_SQL = """
     ORDER BY a.attnum
 """
 VERSIONS_SQL = """
-    SELECT id, {version}, ({age})::text FROM ONLY {table}
-    WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid AND {condition} ORDER BY id
+    SELECT id, {version}, ({age})::text FROM {rows} WHERE {part} AND {condition} ORDER BY id
 """
-ROWS_SQL = "SELECT {columns} FROM ONLY {table} WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid AND {condition}"
+ROWS_SQL = "SELECT {columns} FROM {rows} WHERE {part} AND {condition}"
 # People who were gone before: rows without a foreign key outlive them.
 GHOSTS_SQL = """
     SELECT DISTINCT {person} FROM ({rows}) AS t WHERE {person} IS NOT NULL AND {gone}
@@ -76,7 +75,7 @@ class Archives:
     database: str
 
     def keep(self, connection, rule: Rule, part: dict[str, Any], progress: Progress) -> tuple[Archive | None, dict[str, str]]:
-        """Archive the rows of `rule` in a range of blocks, and return the archive and the version of each row; None where there are none.
+        """Archive the rows of `rule` in a range of blocks or with given keys, and return the archive and the version of each row; None where there are none.
 
         When it returns, the archive is at its place. Nothing is removed, and no row is locked meanwhile.
         """
@@ -86,7 +85,7 @@ class Archives:
             path = Path(folder, "rows.zip")
             with _snapshot(connection) as cursor:
                 columns = {table: _columns(cursor, table) for table in filter(None, (rule.table, rule.child))}
-                places = {"table": quote(rule.table), "condition": rule.condition}
+                places = {"rows": rule.rows, "part": rule.part, "condition": rule.condition}
                 cursor.execute(VERSIONS_SQL.format(age=rule.age, version=version_of(rule), **places), part)
                 found = cursor.fetchall()
                 if not found:

@@ -11,6 +11,7 @@ from django.db import models
 
 from ..errors import Refusal
 from ..facts import Retention, column_of, declared
+from ..schema.relations import Kind
 from ..sql import quote
 
 
@@ -25,11 +26,37 @@ class Rule:
     child: str = ""
     child_key: str = ""
     archived: bool = True
+    key: str = "id"
+    kinds: frozenset[Kind] = frozenset({Kind.PLAIN})  # Of `table` and `child`.
+
+    @property
+    def by_key(self) -> bool:
+        """Return whether rows are in partitions or shards, which a walk along the blocks of the table does not see."""
+        return not all(kind.has_blocks for kind in self.kinds)
+
+    @property
+    def is_of_citus(self) -> bool:
+        return any(kind.is_of_citus for kind in self.kinds)
+
+    @property
+    def rows(self) -> str:
+        """Return SQL for the table as FROM takes it."""
+        return quote(self.table) if self.by_key else f"ONLY {quote(self.table)}"
+
+    @property
+    def part(self) -> str:
+        """Return SQL for a part of the table: the rows with %(keys)s, or from block %(first)s until %(last)s."""
+        return f"{quote(self.key)} = ANY (%(keys)s)" if self.by_key else "ctid >= %(first)s::tid AND ctid < %(last)s::tid"
 
     @property
     def condition(self) -> str:
         """Return SQL for the rows before %(before)s."""
         return f"{self.age} < %(before)s AND {self.only}"
+
+
+def key_of(model: type[models.Model]) -> str:
+    """Return the column of the primary key."""
+    return column_of(model, model._meta.pk.name)
 
 
 def rule_of(model: type[models.Model], retention: Retention) -> Rule:
@@ -40,7 +67,7 @@ def rule_of(model: type[models.Model], retention: Retention) -> Rule:
     if retention.with_rows:
         relation: Any = model._meta.get_field(retention.with_rows)
         child, child_key = relation.related_model._meta.db_table, relation.field.column
-    return Rule(model._meta.db_table, retention.what, age, retention.only, child, child_key, retention.archived)
+    return Rule(model._meta.db_table, retention.what, age, retention.only, child, child_key, retention.archived, key_of(model))
 
 
 # Tables with archives first: they are the large ones, and a run may have to stop early.

@@ -1,4 +1,8 @@
-"""Removing rows that are too old: along the table's blocks, a batch a transaction, without waiting for anybody's lock."""
+"""Removing rows that are too old, a batch a transaction, without waiting for anybody's lock.
+
+A plain table is read along its blocks. The rows of a partitioned table, and of one that Citus distributes, are found by time and
+removed by key: such a table has no blocks of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -17,7 +21,9 @@ from django.db import Error
 from ..errors import Refusal, sqlstate
 from ..migration.retry import LOCKED_OUT, try_again
 from ..progress import Progress
+from ..schema.relations import Kind, read_relations
 from ..schema.strangers import refuse_strangers
+from ..server import read_schema
 from ..sql import quote, time_limits
 from .archive import Archives, version_of
 from .rules import Rule
@@ -27,6 +33,14 @@ T = TypeVar("T")
 BATCH_BLOCKS = 128  # Of 8 kB, read and emptied in a transaction: some thousand rows.
 PART_BLOCKS = 4096  # Of what goes into one archive, with what is stored beside and what hangs on it.
 BATCH_ROWS = 2_000
+PART_ROWS = 50_000  # Found by time at once.
+SPLIT = 8  # Into how many batches one is divided that is locked out, down to a single row.
+# What Citus sends on to the workers, one connection at a time: a cascade reaches shards that a parallel statement has locked.
+ON_WORKERS_SQL = """
+    SET LOCAL citus.propagate_set_commands TO 'local';
+    SET LOCAL citus.multi_shard_modify_mode TO 'sequential';
+    SET LOCAL lock_timeout TO '{lock}ms'
+"""
 STATEMENT_TIMEOUT = 60_000
 PATIENCE = 10  # Seconds for a batch that is locked out.
 
@@ -37,21 +51,21 @@ SIZES_SQL = """
                / pg_catalog.current_setting('block_size')::bigint
     FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%(table)s)::oid
 """
-# What makes a table other than the plain one that these statements are for: rows of it that are elsewhere, or of others that go with it.
+# What these statements are not for: rows that are in a table of their own, or rows of others that go with it.
 IN_THE_WAY_SQL = """
-    SELECT 'is partitioned, or no table' FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%(table)s)::oid AND c.relkind <> 'r'
-    UNION ALL
-    SELECT 'has rows in ' || i.inhrelid::regclass::text || ', which inherits from it' FROM pg_catalog.pg_inherits AS i
-    WHERE i.inhparent = pg_catalog.to_regclass(%(table)s)::oid
+    SELECT 'has rows in ' || i.inhrelid::regclass::text || ', which inherits from it'
+    FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
+    WHERE i.inhparent = pg_catalog.to_regclass(%(table)s)::oid AND c.relkind <> 'p'
     UNION ALL
     SELECT 'is what a foreign key of ' || k.conrelid::regclass::text || ' points at, whose rows would go too'
     FROM pg_catalog.pg_constraint AS k
-    WHERE k.contype = 'f' AND k.confrelid = pg_catalog.to_regclass(%(table)s)::oid AND k.conrelid <> k.confrelid
+    WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = pg_catalog.to_regclass(%(table)s)::oid AND k.conrelid <> k.confrelid
       AND k.conrelid IS DISTINCT FROM pg_catalog.to_regclass(%(child)s)::oid
     ORDER BY 1
 """
 # Raises where this role, or this server, removes nothing: better before anything is archived.
-MAY_SQL = "DELETE FROM ONLY {table} WHERE false; SELECT FROM ONLY {table} WHERE false FOR UPDATE"
+MAY_DELETE_SQL = "DELETE FROM {rows} WHERE false"
+MAY_LOCK_SQL = "SELECT FROM {rows} WHERE false FOR UPDATE"
 # A row that another session has locked is skipped; one that was changed meanwhile is checked again, and kept if it is no longer old.
 DELETE_SQL = """
     DELETE FROM ONLY {table}
@@ -59,12 +73,19 @@ DELETE_SQL = """
                             FOR UPDATE SKIP LOCKED))
       AND {condition}
 """
+KEYS_SQL = "SELECT {key} FROM {rows} WHERE {condition} AND NOT ({key} = ANY (%(left)s)) LIMIT %(most)s"
+UNLOCKED_SQL = "{key} = ANY (ARRAY(SELECT {key} FROM {rows} WHERE {part} AND {condition} FOR UPDATE SKIP LOCKED))"
+DELETE_BY_KEY_SQL = "DELETE FROM {rows} WHERE {chosen} AND {condition} RETURNING {key}"
+# Citus locks no rows of several shards: it is compared what a row was, in the statement that removes it.
+DELETE_ARCHIVED_SQL = (
+    "DELETE FROM {rows} WHERE {chosen} AND {condition} AND id || ' ' || {version} = ANY (%(versions)s) RETURNING id"
+)
 LOCK_SQL = "SELECT id FROM ONLY {table} WHERE id = ANY (%(ids)s) AND {condition} FOR UPDATE SKIP LOCKED"
 LOCK_CHILDREN_SQL = "SELECT {key} FROM ONLY {child} WHERE {key} = ANY (%(ids)s) FOR UPDATE SKIP LOCKED"
 CHILDREN_SQL = "SELECT {key}, count(*) FROM ONLY {child} WHERE {key} = ANY (%(ids)s) GROUP BY {key}"
 VERSIONS_SQL = "SELECT id, {version} FROM ONLY {table} WHERE id = ANY (%(ids)s)"
 DELETE_BY_ID_SQL = "DELETE FROM ONLY {table} WHERE id = ANY (%(ids)s) RETURNING id"
-COUNT_SQL = "SELECT count(*) FROM ONLY {table} WHERE {condition}"
+COUNT_SQL = "SELECT count(*) FROM {rows} WHERE {condition}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +104,26 @@ class Swept:
 def count(connection, rule: Rule, before: datetime) -> int:
     """Return how many rows are too old."""
     refuse_strangers(connection, [rule.table], reads=True)
+    rule = _as_it_lies(connection, rule)
     with _briefly(connection) as cursor:
-        cursor.execute(COUNT_SQL.format(table=quote(rule.table), condition=rule.condition), {"before": before})
+        cursor.execute(COUNT_SQL.format(rows=rule.rows, condition=rule.condition), {"before": before})
         return cursor.fetchone()[0]
 
 
-def want_plain(connection, rule: Rule) -> None:
+def _as_it_lies(connection, rule: Rule) -> Rule:
+    """Return the rule with the kinds of its tables; raise Refusal where rows cannot be removed there."""
+    relations = read_relations(connection, schema=read_schema(connection))
+    names = [name for name in (rule.table, rule.child) if name]
+    if missing := [name for name in names if name not in relations]:
+        raise Refusal(f"The table {missing[0]} is not there: run `manage.py migrate`.")
+    kinds = {name: relations[name].kind for name in names}
+    for name, kind in kinds.items():
+        if kind in (Kind.FOREIGN, Kind.VIEW):
+            raise Refusal(f"{name} is a {kind}: take {rule.table} out of RETENTION, or fix that.")
+    return replace(rule, kinds=frozenset(kinds.values()))
+
+
+def want_own_rows(connection, rule: Rule) -> None:
     """Raise Refusal where more than the rule's own rows would go, or not all of them would be seen."""
     for table, child in ((rule.table, rule.child), (rule.child, "")):
         if table:
@@ -124,13 +159,24 @@ class _Sweep:
     made: list[str] = field(default_factory=list)
 
     def to_the_end(self) -> bool:
-        """Go along the table's blocks; return whether all of it was seen."""
+        """Remove all that is too old; return whether all of the table was seen."""
+        self.rule = _as_it_lies(self.connection, self.rule)
+        if self.rule.by_key and self.archives and self.rule.child:
+            raise Refusal(
+                f"{self.rule.table} and {self.rule.child} are not both plain tables, so that their rows cannot be archived together:"
+                f" take {self.rule.table} out of RETENTION."
+            )
         blocks, whole = _patiently(partial(_prepare, self.connection, self.rule)) or (None, 0)
         if blocks is None:
             self.skipped = 1
             return True
         if self.archives:
             self.archives.settle(self.connection, self.rule)
+        finished = self._by_key() if self.rule.by_key else self._by_blocks(blocks, whole)
+        self.progress.clear()
+        return finished
+
+    def _by_blocks(self, blocks: int, whole: int) -> bool:
         step = max(BATCH_BLOCKS, PART_BLOCKS * blocks // max(whole, 1)) if self.archives else BATCH_BLOCKS
         for first in range(0, blocks, step):
             if self._is_late():
@@ -140,10 +186,53 @@ class _Sweep:
             part = {"first": f"({first},0)", "last": f"({min(first + step, blocks)},0)", "before": self.before}
             if self.archives is None:
                 self._delete(part)
-            elif not self._archive_and_delete(self.archives, part, percent):
+            elif not self._archive_and_delete(self.archives, part, percent)[1]:
                 return False
-        self.progress.clear()
         return True
+
+    def _by_key(self) -> bool:
+        left: set[Any] = set()  # What others hold, or changed.
+        while not self._is_late():
+            keys = _patiently(partial(_read_keys, self.connection, self.rule, self.before, left))
+            if keys is None:
+                self.skipped += 1
+                return True
+            if not keys:
+                return True
+            self.progress.show(f"{self.rule.table}, {self.removed:,} rows removed", None)
+            if self.archives:
+                gone, in_time = self._archive_and_delete(self.archives, {"keys": keys, "before": self.before}, None)
+            else:
+                delete = partial(_delete_by_key, self.connection, self.rule, before=self.before)
+                gone, in_time = self._remove(keys, delete, None)
+                self.removed += len(gone)
+            if not in_time:
+                return False
+            if not gone:  # Everything that is left is held by others.
+                self.skipped += not self.skipped
+                return True
+            left.update(set(keys) - gone)
+        return False
+
+    def _remove(self, keys: list[Any], action: Callable[[list[Any]], set[Any]], percent: float | None) -> tuple[set[Any], bool]:
+        """Remove rows by key with `action`; return the keys of those that are gone, and whether there was time for all.
+
+        Citus skips no locked rows: a batch that is locked out is divided there, so that a row that somebody holds keeps only itself.
+        """
+        gone: set[Any] = set()
+        todo = list(_batches(keys, BATCH_ROWS))[::-1]
+        while todo:
+            if self._is_late():
+                return gone, False
+            batch = todo.pop()
+            found = _patiently(partial(action, batch))
+            if found is None and self.rule.is_of_citus and len(batch) > 1:
+                todo += _batches(batch, max(1, len(batch) // SPLIT))
+            else:
+                self.skipped += found is None
+            gone |= found or set()
+            self.progress.show(f"{self.rule.table}, {self.removed + len(gone):,} rows removed", percent)
+        return gone, True
 
     def _is_late(self) -> bool:
         return time.monotonic() > self.deadline
@@ -154,40 +243,37 @@ class _Sweep:
         self.skipped += number is None
         self.removed += number or 0
 
-    def _archive_and_delete(self, archives: Archives, part: dict[str, Any], percent: float) -> bool:
-        """Remove the old rows of a part of the table that are archived and did not change since; return whether there was time for all."""
+    def _archive_and_delete(self, archives: Archives, part: dict[str, Any], percent: float | None) -> tuple[set[str], bool]:
+        """Remove the old rows of a part of the table that are archived and did not change since.
+
+        Return the ids of those that are gone, and whether there was time for all.
+        """
         kept = _patiently(partial(archives.keep, self.connection, self.rule, part, self.progress))
         archive, versions = kept or (None, None)
         self.skipped += versions is None
         if archive is None or versions is None:
-            return True
-        gone: set[str] = set()
-        in_time = True
-        for batch in _batches(list(versions)):
-            if not (in_time := not self._is_late()):
-                break
-            ids = _patiently(partial(delete_archived, self.connection, self.rule, batch, versions, self.before))
-            self.skipped += ids is None
-            gone.update(ids or ())
-            self.progress.show(f"{self.rule.table}, {self.removed + len(gone):,} rows removed", percent)
+            return set(), True
+        delete = partial(delete_archived, self.connection, self.rule, versions=versions, before=self.before)
+        gone, in_time = self._remove(list(versions), delete, percent)
         self.removed += len(gone)
         if archives.finish(archive, [identity for identity in versions if identity not in gone]):
             self.made.append(archive.name)
         elif in_time:
             self.skipped += 1
-        return in_time
+        return gone, in_time
 
 
 def _prepare(connection, rule: Rule) -> tuple[int, int]:
     """Return how many blocks the table has, and with what is stored beside and hangs on it; raise Refusal where it cannot be swept."""
-    want_plain(connection, rule)
-    with _briefly(connection) as cursor:
+    want_own_rows(connection, rule)
+    with _briefly(connection, rule) as cursor:
         _refuse_strangers(connection, rule)
         cursor.execute(SIZES_SQL, {"table": quote(rule.table), "child": quote(rule.child) if rule.child else None})
-        if (row := cursor.fetchone()) is None:
-            raise Refusal(f"The table {rule.table} is not there: run `manage.py migrate`.")
-        cursor.execute(MAY_SQL.format(table=quote(rule.table)))
-        return row
+        sizes = cursor.fetchone()
+        cursor.execute(MAY_DELETE_SQL.format(rows=rule.rows))
+        if not rule.is_of_citus:
+            cursor.execute(MAY_LOCK_SQL.format(rows=rule.rows))
+        return sizes
 
 
 def _patiently(action: Callable[[], T]) -> T | None:
@@ -201,11 +287,31 @@ def _patiently(action: Callable[[], T]) -> T | None:
 
 
 @contextmanager
-def _briefly(connection) -> Iterator[Any]:
+def _briefly(connection, rule: Rule | None = None) -> Iterator[Any]:
     """Yield a cursor in a transaction that waits for no lock for long, and in which a policy that hides rows is an error."""
     with time_limits(connection, lock=settings.LOCK_TIMEOUT, statement=STATEMENT_TIMEOUT), connection.cursor() as cursor:
+        if rule and rule.is_of_citus:
+            cursor.execute(ON_WORKERS_SQL.format(lock=settings.LOCK_TIMEOUT))
         cursor.execute("SET LOCAL row_security TO off")
         yield cursor
+
+
+def _read_keys(connection, rule: Rule, before: datetime, left: set[Any]) -> list[Any]:
+    """Return the keys of some of the rows that are too old, without those of `left`."""
+    with _briefly(connection, rule) as cursor:
+        _refuse_strangers(connection, rule)
+        places = {"key": quote(rule.key), "rows": rule.rows, "condition": rule.condition}
+        cursor.execute(KEYS_SQL.format(**places), {"before": before, "left": list(left), "most": PART_ROWS})
+        return [key for (key,) in cursor.fetchall()]
+
+
+def _delete_by_key(connection, rule: Rule, keys: list[Any], before: datetime) -> set[Any]:
+    """Remove those of the rows `keys` that are still too old, and return their keys."""
+    places = {"key": quote(rule.key), "rows": rule.rows, "condition": rule.condition, "chosen": _chosen(rule)}
+    with _briefly(connection, rule) as cursor:
+        _refuse_strangers(connection, rule)
+        cursor.execute(DELETE_BY_KEY_SQL.format(**places), {"keys": keys, "before": before})
+        return {key for (key,) in cursor.fetchall()}
 
 
 def _delete(connection, rule: Rule, part: dict[str, Any]) -> int:
@@ -219,12 +325,14 @@ def _refuse_strangers(connection, rule: Rule) -> None:
     refuse_strangers(connection, [table for table in (rule.table, rule.child) if table], deletes=True)
 
 
-def _batches(ids: list[str]) -> Iterable[list[str]]:
-    return (ids[first : first + BATCH_ROWS] for first in range(0, len(ids), BATCH_ROWS))
+def _batches(ids: list[Any], size: int) -> Iterable[list[Any]]:
+    return (ids[first : first + size] for first in range(0, len(ids), size))
 
 
 def delete_archived(connection, rule: Rule, ids: list[str], versions: dict[str, str], before: datetime) -> set[str]:
     """Remove those of the archived rows `ids` that are still what was archived, and return their ids."""
+    if rule.by_key:
+        return _delete_if_same(connection, rule, ids, versions, before)
     table = quote(rule.table)
     with _briefly(connection) as cursor:
         _refuse_strangers(connection, rule)
@@ -241,3 +349,20 @@ def delete_archived(connection, rule: Rule, ids: list[str], versions: dict[str, 
         same = [identity for identity, version in cursor.fetchall() if versions[identity] == version]
         cursor.execute(DELETE_BY_ID_SQL.format(table=table), {"ids": same})
         return {identity for (identity,) in cursor.fetchall()}
+
+
+def _delete_if_same(connection, rule: Rule, ids: list[str], versions: dict[str, str], before: datetime) -> set[str]:
+    statement = DELETE_ARCHIVED_SQL.format(
+        rows=rule.rows, chosen=_chosen(rule), condition=rule.condition, version=version_of(rule)
+    )
+    same = [f"{identity} {versions[identity]}" for identity in ids]
+    with _briefly(connection, rule) as cursor:
+        _refuse_strangers(connection, rule)
+        cursor.execute(statement, {"keys": ids, "before": before, "versions": same})
+        return {identity for (identity,) in cursor.fetchall()}
+
+
+def _chosen(rule: Rule) -> str:
+    """Return SQL for those of the rows %(keys)s that nobody has locked, or that are waited for."""
+    places = {"key": quote(rule.key), "rows": rule.rows, "part": rule.part, "condition": rule.condition}
+    return rule.part if rule.is_of_citus else UNLOCKED_SQL.format(**places)

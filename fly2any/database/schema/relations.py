@@ -1,0 +1,73 @@
+"""What a relation is, and where its rows are: in its own blocks, in partitions, or in the shards of Citus.
+
+Every reader of blocks, ctid, estimates, sizes or statistics asks here first: a partitioned table has no blocks of its own, and
+what Citus distributes is an empty table on the coordinator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..sql import fetch_all, fetch_one
+
+
+class Kind(StrEnum):
+    """What a relation is, as a message calls it."""
+
+    PLAIN = "plain table"
+    PARTITIONED = "partitioned table"
+    DISTRIBUTED = "distributed table"  # Its rows are in shards on the workers.
+    REFERENCE = "reference table"  # Each node has all its rows, in one shard.
+    MANAGED = "local table of Citus"  # Its rows are in one shard on the coordinator: a foreign key leads to a reference table.
+    FOREIGN = "foreign table"
+    VIEW = "view"
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether a walk along the relation's own blocks sees all its rows."""
+        return self is Kind.PLAIN
+
+    @property
+    def is_of_citus(self) -> bool:
+        return self in (Kind.DISTRIBUTED, Kind.REFERENCE, Kind.MANAGED)
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A relation of a schema, and the id of Citus' group of tables whose shards lie side by side, None where it has none."""
+
+    name: str
+    oid: int
+    kind: Kind
+    colocation: int | None = None
+
+
+OF_POSTGRES = {"r": Kind.PLAIN, "p": Kind.PARTITIONED, "f": Kind.FOREIGN, "v": Kind.VIEW, "m": Kind.VIEW}
+
+RELATIONS_SQL = """
+    SELECT c.relname, c.oid::bigint, c.relkind FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') ORDER BY c.relname COLLATE "C"
+"""
+# Only a superuser makes anything in pg_catalog: no other role can lead the next statement astray.
+HAS_CITUS_SQL = "SELECT pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
+PLACED_SQL = """
+    SELECT p.logicalrelid::oid::bigint, p.partmethod = 'h', p.repmodel = 't', p.colocationid
+    FROM pg_catalog.pg_dist_partition AS p ORDER BY 1
+"""
+
+
+def has_citus(connection) -> bool:
+    """Say whether the database has the extension Citus."""
+    return fetch_one(connection, HAS_CITUS_SQL)[0]
+
+
+def read_relations(connection, *, schema: str) -> dict[str, Relation]:
+    """Return what each relation of `schema` is, by name."""
+    placed = {}
+    if has_citus(connection):
+        for oid, by_hash, everywhere, colocation in fetch_all(connection, PLACED_SQL):
+            kind = Kind.DISTRIBUTED if by_hash else Kind.REFERENCE if everywhere else Kind.MANAGED
+            placed[oid] = (kind, colocation or None)
+    found = fetch_all(connection, RELATIONS_SQL, {"schema": schema})
+    return {name: Relation(name, oid, *placed.get(oid, (OF_POSTGRES[letter], None))) for name, oid, letter in found}
