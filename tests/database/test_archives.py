@@ -97,7 +97,7 @@ def test_an_archive_of_before_is_compared_as_it_was_hashed(migrated, tmp_path, c
     with django(migrated) as connection:
         archives = Archives(store_at(str(tmp_path)), migrated.name)
         if changed:
-            with pytest.raises(Refusal, match="has other rows of price_history than were archived"):
+            with pytest.raises(Refusal, match="does not have the archived rows of price_history"):
                 archives.load(connection, description.stem, Progress())
         else:
             archives.load(connection, description.stem, Progress())
@@ -150,11 +150,11 @@ def test_a_damaged_archive_puts_nothing_back(filled, tmp_path, harm):
     result = manage("dbrestore", "--archive", manifest.stem, url=filled.url, ARCHIVE_LOCATION=str(place))
 
     said = {
-        "cut": r".*zip has [\d,]+ bytes and not [\d,]+: it was cut short; use another\.",
-        "flipped": r".*zip is not what was stored \(its SHA-256 differs\): it is damaged; use another\.",
-        "gone": r".*zip is not there: nothing was put there yet, or correct ARCHIVE_LOCATION\.",
+        "cut": r".*zip has [\d,]+ bytes instead of [\d,]+ \(cut short\): use another\.",
+        "flipped": r".*zip is damaged \(its SHA-256 differs\): use another\.",
+        "gone": r".*zip does not exist: nothing is stored there yet, or correct ARCHIVE_LOCATION\.",
         "manifest": r".*json describes no archive, or is damaged: use another, and remove it if it is not needed\.",
-        "other rows": r".*zip has other rows of price_history than were archived: use another archive\.",
+        "other rows": r".*zip does not have the archived rows of price_history: use another archive\.",
     }[harm]
     assert result.returncode == 2
     assert re.fullmatch(said, result.stderr.strip()), result.stderr

@@ -50,7 +50,7 @@ def test_a_backup_is_verified_by_restoring_it_and_comparing_every_row(filled, pl
         (lambda path: os.truncate(path, 1000), "has 1,000 bytes and not", {"backup.unreadable"}),
         (
             lambda path: _flip(path),
-            "is not what was stored (its SHA-256 differs): it is damaged",
+            "is damaged (its SHA-256 differs)",
             {"backup.bad", "backup.none"},
         ),
     ],
@@ -83,8 +83,8 @@ def _flip(path):
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"rows": 3, "hash": "1"}, '"public"."users" has 40 rows and not 3'),
-        ({"rows": 40, "hash": "1"}, '"public"."users" has other rows'),
+        ({"rows": 3, "hash": "1"}, '"public"."users" has 40 rows instead of 3'),
+        ({"rows": 40, "hash": "1"}, '"public"."users" has different rows'),
     ],
 )
 def test_rows_that_are_not_those_of_the_backup_are_found(filled, place, other, said):
@@ -97,7 +97,7 @@ def test_rows_that_are_not_those_of_the_backup_are_found(filled, place, other, s
     restored = run(filled, "dbrestore", the_one(place), "--yes", place=place)
 
     assert (checked.returncode, said.replace('"', "") in checked.stdout.replace('"', "")) == (4, True)
-    assert (restored.returncode, "What was restored is not what" in restored.stderr) == (2, True)
+    assert (restored.returncode, "The restored database differs from" in restored.stderr) == (2, True)
     assert len(rows(filled)["users"]) == 40
 
 
@@ -114,7 +114,7 @@ def test_a_backup_that_is_killed_or_fails_leaves_nothing_that_looks_like_one(fil
     assert os.listdir(place) == [] or process.returncode == 0
     assert (refused.returncode, refused.stderr) == (
         2,
-        "/dev/null cannot be made or is no folder (File exists): correct BACKUP_LOCATION.\n",
+        "/dev/null cannot be created or is not a folder (File exists): correct BACKUP_LOCATION.\n",
     )
 
 

@@ -44,7 +44,7 @@ def test_each_way_in_which_tables_differ_is_a_clause():
     found = {"same": Content(2, "5"), "changed": Content(2, "6"), "fewer": Content(1, "5"), "new": Content(0, "0")}
 
     assert differences(expected, found, {}) == [
-        "gone is missing", "new is not of the backup", "changed has other rows", "fewer has 1 rows and not 2",
+        "gone is missing", "new is not in the backup", "changed has different rows", "fewer has 1 rows instead of 2",
     ]  # fmt: skip
     assert differences(expected, expected, {}) == []
 
@@ -102,7 +102,7 @@ def test_rows_that_lie_in_other_partitions_of_a_table_that_is_partitioned_by_an_
         migrated.execute("DELETE FROM moods WHERE mood = '7'")
         fewer = compare(connection, manifest, Progress())
 
-    assert (same, fewer) == ("", '"public"."moods" has 19 rows and not 20')
+    assert (same, fewer) == ("", '"public"."moods" has 19 rows instead of 20')
 
 
 def test_what_a_backup_is_compared_by_does_not_depend_on_who_is_connected(migrated, place):

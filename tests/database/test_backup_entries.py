@@ -52,10 +52,10 @@ def test_objects_of_another_role_keep_no_backup_from_being_verified_or_restored(
         assert (manifest.state, manifest.verdict.reason) == ("good", "")
         assert f": leave its objects out with --without {mallory}, or look " in str(refused.value)
         [left_out] = manifest.verdict.left_out
-        assert left_out.startswith(f"what belongs to {mallory} (FUNCTION public fx(integer), ")
+        assert left_out.startswith(f"objects of {mallory} (FUNCTION public fx(integer), ")
         assert left_out.endswith(f"; code of {mallory} may have run in the trial restore)")
         assert [sentence.partition(": ")[0] for sentence in told.sentences] == [
-            f"Left out, as it belongs to {mallory} or depends on what does"
+            f"Left out, because it belongs to {mallory} or depends on such an object"
         ]
         copy = dataclasses.replace(migrated, name=name)
         assert copy.execute(COUNT.format("trips")) == [(2,)]

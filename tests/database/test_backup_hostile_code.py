@@ -190,9 +190,9 @@ def test_code_that_claims_to_want_a_privilege_makes_a_backup_neither_good_nor_ba
     [
         (
             "RAISE EXCEPTION 'no' USING ERRCODE = '22012'",
-            'TABLE DATA checked (22012) cannot be restored; "zal"."checked" has 0 rows and not 1',
+            'TABLE DATA checked (22012) cannot be restored; "zal"."checked" has 0 rows instead of 1',
         ),
-        ("DELETE FROM public.precious", '"public"."precious" has 0 rows and not 1'),
+        ("DELETE FROM public.precious", '"public"."precious" has 0 rows instead of 1'),
     ],
     ids=["an error", "other rows"],
 )
@@ -213,6 +213,6 @@ def test_code_of_another_role_makes_no_backup_bad(migrated, taken, act, reason):
     assert (manifest.state, manifest.verdict.reason) == ("good", "")
     [left_out] = manifest.verdict.left_out
     assert left_out == (
-        f"what belongs to {role} (SCHEMA - zal, FUNCTION zal act(integer), TABLE zal checked),"
+        f"objects of {role} (SCHEMA - zal, FUNCTION zal act(integer), TABLE zal checked),"
         f" with which it is not verified ({reason}; code of {role} may have run in the trial restore)"
     )

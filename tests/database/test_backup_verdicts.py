@@ -126,13 +126,17 @@ RESTORED = Findings((), (), ())
         (RESTORED, {"readable": False}, ("pg_restore cannot read the dump to its end.", "bad")),
         (Findings((), (), (), "it counted 1"), {}, ("it counted 1", "unverified")),
         (
-            Findings((), ("t has 1 rows and not 2",), (), "it counted 1"),
+            Findings((), ("t has 1 rows instead of 2",), (), "it counted 1"),
             {},
-            ("t has 1 rows and not 2; it counted 1", "unverified"),
+            ("t has 1 rows instead of 2; it counted 1", "unverified"),
         ),
         (Findings((Failure("EXTENSION x", "0A000"),), (), (), "it counted 2"), {}, ("it counted 2", "unverified")),
-        (Findings((), ("t has 1 rows and not 2",), ()), {}, ("t has 1 rows and not 2", "bad")),
-        (Findings((), ("t has 1 rows and not 2",), ()), {"unlike": ("another locale",)}, ("t has 1 rows and not 2", "bad")),
+        (Findings((), ("t has 1 rows instead of 2",), ()), {}, ("t has 1 rows instead of 2", "bad")),
+        (
+            Findings((), ("t has 1 rows instead of 2",), ()),
+            {"unlike": ("another locale",)},
+            ("t has 1 rows instead of 2", "bad"),
+        ),
         (Findings((), (), ("t is missing",)), {}, ("t is missing", "bad")),
         (
             Findings((), (), ("t is missing",)),
@@ -160,7 +164,7 @@ RESTORED = Findings((), (), ())
             ("INDEX i (23505) cannot be restored; FUNCTION f() (42501) was left out", "unverified"),
         ),
         (
-            Findings((Failure("TABLE DATA t", "42501"),), ("t has 0 rows and not 2",), ()),
+            Findings((Failure("TABLE DATA t", "42501"),), ("t has 0 rows instead of 2",), ()),
             {},
             ("TABLE DATA t (42501) could not be restored here", "unverified"),
         ),
@@ -171,7 +175,7 @@ RESTORED = Findings((), (), ())
             ("CONSTRAINT c (58P01) could not be restored here", "unverified"),
         ),
         (
-            Findings((Failure("TABLE DATA t", "53100"),), ("t has 0 rows and not 2",), ()),
+            Findings((Failure("TABLE DATA t", "53100"),), ("t has 0 rows instead of 2",), ()),
             {},
             ("TABLE DATA t (53100) could not be restored here", "unverified"),
         ),
@@ -181,14 +185,14 @@ RESTORED = Findings((), (), ())
             ("INDEX i (53400) could not be restored here", "unverified"),
         ),
         (
-            Findings((Failure("TABLE DATA t", "22P02"),), ("t has 0 rows and not 2",), ()),
+            Findings((Failure("TABLE DATA t", "22P02"),), ("t has 0 rows instead of 2",), ()),
             {},
-            ("TABLE DATA t (22P02) cannot be restored; t has 0 rows and not 2", "bad"),
+            ("TABLE DATA t (22P02) cannot be restored; t has 0 rows instead of 2", "bad"),
         ),
         (
-            Findings((), ("t has 1 rows and not 2",), ()),
+            Findings((), ("t has 1 rows instead of 2",), ()),
             {"strangers": ("mallory",)},
-            ("t has 1 rows and not 2; code of mallory may have run in the trial restore", "unverified"),
+            ("t has 1 rows instead of 2; code of mallory may have run in the trial restore", "unverified"),
         ),
         (
             Findings((), (), ("1", "2", "3", "4", "5", "6")),
@@ -213,7 +217,7 @@ COUNTS = "warning: errors ignored on restore: "
         (1, f"{COUNTS}2", 2, 2, ""),
         (1, f"{COUNTS}2", 1, 1, "pg_restore counted 2 failures, named 1, and the server logged 1"),
         (1, f"{COUNTS}2", 1, 2, "pg_restore counted 2 failures, named 1, and the server logged 2"),
-        (1, "error: server closed the connection", 1, 1, "pg_restore ended with 1 and did not say why"),
+        (1, "error: server closed the connection", 1, 1, "pg_restore exited with 1 and gave no reason"),
         (0, "finished", 0, 1, "pg_restore counted 0 failures, named 0, and the server logged 1"),
     ],
 )
@@ -277,7 +281,7 @@ def test_a_good_backup_stays_good_where_it_cannot_be_tried_again(taken, migrated
         ]
         assert [one.state for one in backups(Folder(place)).manifests] == ["good"]
         Folder(place).delete(f"{manifest.name}.json")
-        with pytest.raises(Refusal, match=rf"^{manifest.name} was removed while it was tried: nothing was stored\.$"):
+        with pytest.raises(Refusal, match=rf"^{manifest.name} was removed during its verification: no verdict was stored\.$"):
             check(connection, Folder(place), manifest, Progress())
 
     assert (manifest.state, *(one.state for one in again)) == ("good", "unverified", "unverified")
@@ -292,7 +296,7 @@ def test_other_rows_are_bad_and_their_table_is_named(taken):
 
     manifest = taken(edit=lose)
 
-    assert (manifest.state, manifest.verdict.reason) == ("bad", '"public"."users" has 0 rows and not 3')
+    assert (manifest.state, manifest.verdict.reason) == ("bad", '"public"."users" has 0 rows instead of 3')
 
 
 def test_a_dump_that_cannot_be_opened_now_is_not_taken_for_damaged(tmp_path):

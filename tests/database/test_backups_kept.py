@@ -69,7 +69,10 @@ def test_backups_in_a_bucket_are_taken_verified_listed_and_restored(filled, buck
     assert rows(filled) == held
     assert [entry["state"] for entry in json.loads(listed.stdout)["backups"]] == ["good"]
     assert "  verified  " in status.stdout
-    assert (nowhere.returncode, "s3://another refuses (NoSuchBucket): correct BACKUP_LOCATION" in nowhere.stderr) == (2, True)
+    assert (
+        nowhere.returncode,
+        "s3://another refused the request (NoSuchBucket): correct BACKUP_LOCATION" in nowhere.stderr,
+    ) == (2, True)
     assert "secret-9f3a" not in "".join(answer.stdout + answer.stderr for answer in (taken, restored, listed, status, nowhere))
     for name in databases(filled):
         if name.startswith(f"{filled.name}_before_"):
@@ -113,7 +116,7 @@ def test_a_good_backup_whose_file_is_cut_short_is_none(migrated, tmp_path, setti
         latest = find(store, "latest", of=own, good=True, others=False, now=now, progress=Progress())
         removed = prune(store, connection, Progress())
 
-    assert (state.good, state.trouble) == (older, f"{newest.file} has 0 bytes and not 1: it was cut short or changed.")
+    assert (state.good, state.trouble) == (older, f"{newest.file} has 0 bytes instead of 1: it was cut short or changed.")
     assert (latest, removed, backups(store).odd) == (older, [oldest], (newest.file, f"{newest.name}.json"))
 
 

@@ -160,7 +160,7 @@ def test_a_good_backup_whose_file_changed_is_none(database, settings, tmp_path):
 
         for content, what in (
             ("", "and there is none: run"),
-            ("y", f"the newest cannot be used ({good.file} is not what was stored (its SHA-256 differs)"),
+            ("y", f"the newest cannot be used ({good.file} is damaged (its SHA-256 differs)"),
         ):
             (tmp_path / "b" / good.file).write_text(content)
             with pytest.raises(Refusal, match=re.escape(what)):

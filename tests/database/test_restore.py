@@ -91,7 +91,7 @@ def test_a_restore_beside_leaves_the_database_alone_and_takes_no_used_one(filled
         assert (first.returncode, f"into {beside}, compared: every row is there." in first.stdout) == (0, True)
         assert (again.returncode, again.stderr) == (
             2,
-            f"The database {beside} is not empty: name another, which is made, or an empty one.\n",
+            f"The database {beside} is not empty: give --into an empty database or a new name.\n",
         )
     finally:
         filled.execute(f"DROP DATABASE IF EXISTS {beside}")

@@ -245,7 +245,7 @@ def test_where_archives_cannot_be_kept_nothing_is_removed(filled, tmp_path):
 
     failed = [one["message"] for one in json.loads(result.stdout)["findings"] if one["code"] == "maintenance.failed"]
     assert result.returncode == 4
-    assert failed == [f"{tmp_path}/file cannot be made or is no folder (File exists): correct ARCHIVE_LOCATION."]
+    assert failed == [f"{tmp_path}/file cannot be created or is not a folder (File exists): correct ARCHIVE_LOCATION."]
     assert rows(filled) == before
 
 

@@ -1,4 +1,4 @@
-"""What the tables of a database hold: the number of rows of each, and a hash that two databases are compared by."""
+"""The contents of tables: the number of rows and a hash, by which two databases are compared."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from psycopg.pq import ExecStatus
 from .. import sql
 from ..sql import ALIVE, quote
 
-# Every table whose rows are in a dump: not those that an extension brings, which it makes anew. Columns by name: those
-# of a table that inherits may be restored in another order. Generated columns are computed anew, and in no dump.
+# Every table whose rows are in a dump, so not the tables of an extension, which CREATE EXTENSION creates. Columns are sorted by
+# name, because a restore may change their order in a table that inherits. Generated columns are computed, not dumped.
 TABLES_SQL = """
     SELECT n.nspname AS schema, c.relname AS name, pg_catalog.pg_table_size(c.oid) AS bytes,
            ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
@@ -30,8 +30,8 @@ TABLES_SQL = """
                       WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
     ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
 """
-# Partitions of which each has no rows of its own: the hash of an enum is that of an oid, which is another in another database,
-# so that the same rows lie in other partitions.
+# Partitions by hash. An enum is hashed by its OID, which differs between databases, so a restore may put the same rows into
+# other partitions.
 HASHED_SQL = """
     SELECT n.nspname, c.relname, wn.nspname, w.relname
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -42,10 +42,10 @@ HASHED_SQL = """
                   JOIN pg_catalog.pg_partitioned_table AS p ON p.partrelid = a.relid WHERE p.partstrat = 'h')
 """
 
-# COPY of a table runs none of the code that belongs to it. A SELECT does: the planner evaluates immutable functions of
-# index expressions with the privileges of the role that reads, even if another role owns them.
+# COPY of a table runs none of its code. SELECT does: the planner evaluates immutable functions in index expressions with the
+# privileges of the reading role, even if another role owns them.
 BY_COPY = 2
-# Manifests until 2026-11 have the sum of the first 64 bits of each row's MD5, computed by the server.
+# Manifests before December 2026 have the sum of the first 64 bits of each row's MD5, computed by the server.
 BY_SELECT = 1
 
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -57,7 +57,7 @@ CONTENT_SQL = """
     FROM {table} AS "the row"
 """
 
-# How values are written as text, whatever the server, the database and the role have set.
+# Settings that fix the text form of values, independent of the server's, the database's and the role's settings.
 PINNED = {
     "search_path": sql.PINNED,
     "quote_all_identifiers": "off",
@@ -69,32 +69,32 @@ PINNED = {
     "xmlbinary": "base64",
     "lc_monetary": "C",
     "jit": "off",
-    "row_security": "off",  # A policy that hides rows is an error, and never a smaller number.
+    "row_security": "off",  # A policy that would hide rows raises an error instead.
 }
 PATIENT = {
     "statement_timeout": "0",
-    "transaction_timeout": "0",  # From PostgreSQL 17 on.
+    "transaction_timeout": "0",  # PostgreSQL 17 and later.
     "idle_in_transaction_session_timeout": "0",
     **ALIVE,
-    "lock_timeout": "60s",  # For the tables' locks, which a running migration holds.
+    "lock_timeout": "60s",  # For table locks that a running migration holds.
 }
 
 
-SHOWN = 5  # Clauses of a reason.
+SHOWN = 5  # Clauses shown of a reason.
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The number of a table's rows, and a hash of them all that does not depend on their order."""
+    """The number of rows of a table, and a hash of all rows that does not depend on their order."""
 
     rows: Number
     hash: Hash
 
 
 def read_contents(connection, show: Callable[[str, float], None], *, how: int = BY_COPY) -> dict[str, Content]:
-    """Return the content of every table, in the transaction that `connection` is in; `show` hears the table and the percent.
+    """Return the content of every table, in the current transaction; `show` gets the table and the percentage done.
 
-    `how` is BY_COPY or BY_SELECT. Raises django.db.Error where a table cannot be read.
+    `how` is BY_COPY or BY_SELECT. Raises django.db.Error if a table cannot be read.
     """
     with connection.cursor() as cursor:
         pin(cursor, PINNED | PATIENT)
@@ -114,7 +114,7 @@ def read_contents(connection, show: Callable[[str, float], None], *, how: int = 
 
 
 def read_hashed(connection) -> dict[str, str]:
-    """Return the partitioned table of each partition of those that are partitioned by hash."""
+    """Return the partitioned table of each partition by hash."""
     with sql.catalogue(connection) as cursor:
         cursor.execute(HASHED_SQL)
         return {
@@ -130,9 +130,9 @@ def _copied(connection, cursor, place: str, columns: list[str]) -> Content:
 
 
 def rows_of(copy: Copy) -> Iterator[memoryview]:
-    """Yield the rows that a COPY TO STDOUT sends, as they are; raise psycopg.Error where the server stops.
+    """Yield the rows that COPY TO STDOUT sends, unparsed; raise psycopg.Error if the server reports an error.
 
-    Iterating over `copy` gives the same in more than twice the time: it runs a generator and waits for the socket once a row.
+    Iterating over `copy` yields the same but takes more than twice as long: it waits for the socket once per row.
     """
     server, poll = copy.connection.pgconn, select.poll()
     poll.register(server.socket, select.POLLIN)
@@ -140,8 +140,10 @@ def rows_of(copy: Copy) -> Iterator[memoryview]:
         size, row = server.get_copy_data(1)
         if size > 0:
             yield row
-        elif size == 0:  # No whole row is here.
-            poll.poll(100)  # Milliseconds: TLS may hold the last bytes, of which the socket knows nothing.
+        elif size == 0:  # No complete row has arrived.
+            poll.poll(
+                100
+            )  # Milliseconds; a timeout, because TLS may buffer the last bytes, and then the socket never becomes readable.
             server.consume_input()
         else:
             break
@@ -154,7 +156,7 @@ def rows_of(copy: Copy) -> Iterator[memoryview]:
 
 
 def content_of(rows: Iterable[Buffer]) -> Content:
-    """Return the content of rows as COPY writes them, one by one: their number, and the sum of 64 bits of each one's BLAKE2."""
+    """Return the content of rows as COPY writes them: their number, and the sum of the 64-bit BLAKE2 of each."""
     number = total = 0
     as_number = int.from_bytes
     for row in rows:
@@ -164,33 +166,33 @@ def content_of(rows: Iterable[Buffer]) -> Content:
 
 
 def pin(cursor, settings: dict[str, str]) -> None:
-    """Set what the server knows of `settings`, until the end of the transaction."""
+    """Set those of `settings` that the server knows, until the end of the transaction."""
     for name, value in settings.items():
         known = "SELECT pg_catalog.set_config(name, %s, true) FROM pg_catalog.pg_settings WHERE name = %s"
         cursor.execute(known, [value, name])
 
 
 def clauses(said: Sequence[str]) -> str:
-    """Return the first of the clauses that say what is wrong as one, and how many more there are."""
+    """Join the first SHOWN clauses of a reason, and add how many more there are."""
     return "; ".join(said[:SHOWN]) + (f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
 
 
 def differences(expected: dict[str, Content], found: dict[str, Content], hashed: dict[str, str]) -> list[str]:
-    """Return a clause for each table that is not as the manifest says; those of `hashed` are compared as parts of one."""
+    """Return a clause for each table that differs from the manifest; partitions in `hashed` are compared as one table."""
     said = [f"{name} is missing" for name in expected if name not in found]
-    said += [f"{name} is not of the backup" for name in found if name not in expected]
+    said += [f"{name} is not in the backup" for name in found if name not in expected]
     whole = _together(found, hashed)
     for name, content in _together(expected, hashed).items():
         there = whole.get(name, content)
         if there.rows != content.rows:
-            said.append(f"{name} has {there.rows:,} rows and not {content.rows:,}")
+            said.append(f"{name} has {there.rows:,} rows instead of {content.rows:,}")
         elif there != content:
-            said.append(f"{name} has other rows")
+            said.append(f"{name} has different rows")
     return said
 
 
 def _together(contents: dict[str, Content], hashed: dict[str, str]) -> dict[str, Content]:
-    """Return the contents of tables, those of partitions in `hashed` added up under the name of their table."""
+    """Return the contents, with partitions in `hashed` added up under the name of their partitioned table."""
     total: dict[str, Content] = {}
     for name, content in contents.items():
         if name in hashed and (before := total.get(hashed[name])):

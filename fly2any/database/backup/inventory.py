@@ -192,7 +192,7 @@ def read_newest(connection) -> Newest:
                 continue
             if (size := there.get(manifest.file)) != manifest.bytes:
                 gone = f"{manifest.file} is missing, but its manifest exists."
-                cut = f"{manifest.file} has {size or 0:,} bytes and not {manifest.bytes:,}: it was cut short or changed."
+                cut = f"{manifest.file} has {size or 0:,} bytes instead of {manifest.bytes:,}: it was cut short or changed."
                 trouble = trouble or (gone if size is None else cut)
                 continue
             newest = newest or manifest

@@ -1,8 +1,8 @@
-"""Proving a backup: restored on a server of its own, compared with its manifest, and judged good, bad or not verified.
+"""Verification of a backup: it is restored on a server of its own and compared with its manifest; the verdict is good, bad or unverified.
 
-Bad is what has other rows than it should, or cannot be read or restored for what is in it. Whatever may be for want of a
-privilege, a role, an extension, a locale or room, or the doing of another role's code that a restore runs, says nothing of
-the backup: then it is not verified, with the reason.
+A backup is bad if its rows differ from the manifest, or if its contents prevent reading or restoring it. A failure that a
+missing privilege, role, extension, locale or disk space may explain, or the code of another role that the restore runs, says
+nothing about the backup: it is then unverified, with the reason.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .take import new_findings
 from .trial import DATABASE, STATEMENTS, Trial, programs, trial
 from .workfolder import work_folder
 
-# What only a superuser creates, by the beginning of its entry in the dump.
+# Objects that only a superuser can create, by the beginning of their entries in the dump.
 SUPERUSERS = tuple(
     f"{kind} "
     for kind in (
@@ -47,22 +47,22 @@ SUPERUSERS = tuple(
         "TEXT SEARCH TEMPLATE", "TRANSFORM", "TYPE",
     )
 )  # fmt: skip
-# insufficient_privilege, and feature_not_supported and undefined_file of extensions that are not on this machine.
+# insufficient_privilege; feature_not_supported and undefined_file, raised for extensions that this machine lacks.
 BEYOND = ("42501", "0A000", "58P01")
 OF_THE_MACHINE = ("COLLATION ", "SECURITY LABEL ", "USER MAPPING ")
-UNDEFINED_OBJECT = "42704"  # A role, a type or a collation that is not here.
-# The states of what needs something that is not there: an object, a function, a table or a schema.
+UNDEFINED_OBJECT = "42704"  # A missing role, type or collation.
+# The SQLSTATEs of a missing object, function, table or schema.
 MISSING = (UNDEFINED_OBJECT, "42883", "42P01", "3F000")
-# Classes of data exceptions, violated constraints, and rules of syntax and access.
+# SQLSTATE classes: data exceptions, constraint violations, syntax errors and access rule violations.
 OF_THE_DUMP = ("22", "23", "42")
-ELSEWHERE = (UNDEFINED_OBJECT, *BEYOND)  # What may be otherwise where the backup is restored.
+ELSEWHERE = (UNDEFINED_OBJECT, *BEYOND)  # These may not occur on the server where the backup is restored.
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An entry of the dump's table of contents, "TABLE users", that could not be restored, and the SQLSTATE.
 
-    `entry` is its number in the dump, and `needs` are those of the entries that it depends on.
+    `entry` is its number in the dump; `needs` are the numbers of the entries it depends on.
     """
 
     what: str
@@ -72,7 +72,7 @@ class Failure:
 
     @property
     def is_beyond(self) -> bool:
-        """Return whether the server is the cause. The state alone does not say: code of any role in the dump raises any."""
+        """Return whether the server is the cause. The SQLSTATE alone is not enough: any role's code in the dump can raise any."""
         return self.what.startswith(OF_THE_MACHINE) or (self.what.startswith(SUPERUSERS) and self.state in BEYOND)
 
     def __str__(self) -> str:
@@ -84,15 +84,15 @@ COMMENT = (f"COMMENT EXTENSION {STATEMENTS}", "42501")  # The owner of the exten
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a trial restore found: what failed, tables whose rows differ, and tables and objects that are not as they were."""
+    """The result of a trial restore: failures, tables whose rows differ, and missing or changed objects."""
 
     failures: tuple[Failure, ...]
     changed: tuple[str, ...]
     absent: tuple[str, ...]
-    unknown: str = ""  # How pg_restore's own count of failures differs from those that are known.
+    unknown: str = ""  # How pg_restore's count of failures differs from the known failures.
 
     def left_out(self) -> list[Failure]:
-        """Return the failures for which the server is the cause, and those of what depends on such an object."""
+        """Return the failures that the server caused, and those of objects that depend on them."""
         left = [one for one in self.failures if one.is_beyond]
         while more := [one for one in self.failures if one not in left and _follows(one, left)]:
             left += more
@@ -110,8 +110,8 @@ def _follows(failure: Failure, left: list[Failure]) -> bool:
 def check(connection, store: Store, manifest: Manifest, progress: Progress) -> Manifest:
     """Restore a backup on a server of its own, compare it, and return the manifest with the verdict, which is stored.
 
-    A backup that is good by the end stays good at the store where it could not be tried now. Raises Refusal where it cannot be
-    read, or was removed meanwhile.
+    If the restore could not run, a manifest that another run has verified by then stays unchanged. Raises Refusal if the backup
+    cannot be read or was removed meanwhile.
     """
     if manifest.file.endswith(ENDING):
         keys_in(settings.BACKUPS["identity_file"])
@@ -120,7 +120,7 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
         refuse_what_cannot_be(manifest, connection)
         like, clock, others = creation(connection, DATABASE), read_clock(connection), untrusted(connection, manifest)
         _, version = tools.server_version(connection)
-    connection.close()  # Servers and poolers end a connection that is idle for as long as a restore takes.
+    connection.close()  # Servers and poolers may end a connection that is idle during the restore.
     try:
         with opened(store, manifest, progress) as path:
             verdict = judge(path, manifest, like, others, clock, progress)
@@ -129,9 +129,9 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
     progress.clear()
     tried, name = judged(manifest, verdict), f"{manifest.name}.json"
     try:
-        there = from_json(store.read(name), where=name)  # Another run may have tried it, too.
+        there = from_json(store.read(name), where=name)  # Another run may have verified it meanwhile.
     except Gone as gone:
-        raise Refusal(f"{manifest.name} was removed while it was tried: nothing was stored.") from gone
+        raise Refusal(f"{manifest.name} was removed during its verification: no verdict was stored.") from gone
     if verdict.state != "unverified" or there.state != "good":
         store.write(name, as_json(tried).encode())
     return tried
@@ -140,15 +140,15 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
 def judge(
     path: Path, manifest: Manifest, like: sql.Composed, strangers: Sequence[str], clock: Clock, progress: Progress
 ) -> Verdict:
-    """Return the verdict over the dump at `path`, dated by `clock`.
+    """Return the verdict on the dump at `path`, dated by `clock`.
 
-    `like` makes a database like the original, and `strangers` are the roles in the dump whose code may do anything to the trial.
-    Where that keeps the backup from being verified, it is tried again without what belongs to them.
+    `like` creates a database like the original; `strangers` are untrusted roles in the dump, whose code may interfere with the
+    trial. If the backup cannot be verified because of it, it is tried again without the objects of these roles.
     """
     server, tool = (int(version.partition(".")[0]) for version in (manifest.server, manifest.tool))
     try:
         folder, major = programs(server, oldest=tool)
-        # The trial counts each failure, so its pg_restore must send nothing that the server does not know.
+        # The trial counts every failure, so pg_restore must not send settings that the server does not know.
         restoring = tools.choose(major, tls=False, oldest=tool, newest=999 if major >= 17 else 16).folder / "pg_restore"
         if (listed := tools.read(restoring, path, "--list", "--verbose")) is None:
             return Verdict(clock.now(), "", "pg_restore cannot read the dump.", "bad")
@@ -165,15 +165,13 @@ def judge(
     second = _judged(subject, (), without, clock, progress)
     if second.state != "good":
         return verdict
-    left_out = (
-        f"what belongs to {', '.join(strangers)} ({without}), with which it is not verified ({verdict.reason.rstrip('.')})"
-    )
+    left_out = f"objects of {', '.join(strangers)} ({without}); with them it is not verified ({verdict.reason.rstrip('.')})"
     return replace(second, left_out=(*second.left_out, left_out))
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """A dump, the folder of the server programs and the pg_restore to try it with, statements that make a database for it, and its entries."""
+    """A dump, the server programs and the pg_restore to try it with, statements that create its database, and its entries."""
 
     path: Path
     manifest: Manifest
@@ -184,7 +182,7 @@ class _Subject:
 
 
 def _judged(subject: _Subject, strangers: Sequence[str], without: Apart, clock: Clock, progress: Progress) -> Verdict:
-    """Return the verdict over a trial restore that leaves `without` out."""
+    """Return the verdict on a trial restore that leaves out `without`."""
     manifest, version = subject.manifest, ""
     try:
         progress.show("starting a server for the trial restore", None)
@@ -211,13 +209,13 @@ def _judged(subject: _Subject, strangers: Sequence[str], without: Apart, clock: 
         return Verdict(clock.now(), version, explain(error) or type(error).__name__, "unverified")
     except psycopg.Error as error:
         said = error.diag.message_primary or type(error).__name__
-        return Verdict(clock.now(), version, f"the server for the trial restore refused: {said}", "unverified")
+        return Verdict(clock.now(), version, f"the server for the trial restore reported: {said}", "unverified")
 
 
 def decided(
     found: Findings, *, readable: bool, unlike: tuple[str, ...], by_copy: bool, strangers: Sequence[str]
 ) -> tuple[str, str]:
-    """Return the reason and the state that follow from what was found, where code of `strangers` ran."""
+    """Return the reason and the state that follow from `found`; the code of `strangers` ran in the trial."""
     left_out, others = found.left_out(), found.others()
     foreign = [*(f"{one} was left out" for one in left_out), *(f"it was tried with {one}" for one in unlike)]
     foreign += [f"code of {', '.join(strangers)} may have run in the trial restore"] if strangers else []
@@ -235,19 +233,19 @@ def decided(
 
 
 def _said(wrong: list[str], foreign: list[str]) -> str:
-    """Return what is wrong, and what else may be its cause, however much is wrong."""
+    """Return the problems and their other possible causes, each list shortened."""
     return "; ".join(clauses(part) for part in (wrong, foreign) if part)
 
 
 def unknown_failures(code: int, last: str, *, named: int, logged: int) -> str:
-    """Return how the failures that are known are fewer or more than those that pg_restore counts, "" where they are the same.
+    """Return how the known failures differ in number from those that pg_restore counts, "" if they agree.
 
-    `code` is its exit code and `last` its last line, which has the count; it named `named` entries, and the server logged
-    `logged` errors. Only where all three are the same does an error belong to the entry at its place.
+    `code` is its exit code, and `last` its last line, which has the count; it named `named` entries, and the server logged
+    `logged` errors. Only if all three agree can the errors be assigned to the entries in order.
     """
     match = re.fullmatch(r"warning: errors ignored on restore: (\d+)", last)
     if code and not match:
-        return f"pg_restore ended with {code} and did not say why"
+        return f"pg_restore exited with {code} and gave no reason"
     counted = int(match[1]) if match else 0
     if named == logged == counted:
         return ""
@@ -269,10 +267,10 @@ def _try(its: Trial, subject: _Subject, without: Apart, progress: Progress) -> t
 
     options = ["--verbose", "--no-owner", "--no-privileges", "--no-subscriptions", "--no-tablespaces"]
     options += ["--no-data-for-failed-tables"]
-    # The connection stays open: what is restored may change the password of its role.
+    # The connection stays open, because the restored code may change the password of its role.
     with (
         tools.reached(its.connection) as (place, environment),
-        work_folder("the list of a backup's contents") as work,
+        work_folder("a backup's table of contents") as work,
     ):
         options.append(f"--dbname={place}")
         if without.entries:
@@ -298,7 +296,7 @@ def _try(its: Trial, subject: _Subject, without: Apart, progress: Progress) -> t
 
 
 def _plainer(major: int) -> Iterator[sql.Composed]:
-    """Yield statements that make a database whose locale this machine has, where it has not the original's."""
+    """Yield statements that create the database with another locale, for machines that lack the original's."""
     make = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE ").format(sql.Identifier(DATABASE))
     if major >= 17:
         yield make + sql.SQL("'C' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'")

@@ -1,4 +1,4 @@
-"""Restoring: into a new database, and in place of the one that is there."""
+"""Restores: into a new database, or in place of the existing one."""
 
 from __future__ import annotations
 
@@ -51,29 +51,29 @@ USED_SQL = """
                      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                                      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
 """
-# Connections are closed and made anew meanwhile: a standby that was promoted, or a server that crashed, may lack what was written.
+# Connections are closed and reopened meanwhile; a promoted standby, or a server that crashed, may lack the restored rows.
 STARTED_SQL = "SELECT pg_catalog.pg_postmaster_start_time()"
 MAINTENANCE = ("postgres", "template1")
 
 
 def refuse_what_cannot_be(manifest: Manifest, connection) -> None:
-    """Raise Refusal for a backup of another system, of a newer server, or of newer code."""
+    """Raise Refusal for a backup of another application, a newer server or newer code."""
     major, version = tools.server_version(connection)
     if int(manifest.server.partition(".")[0]) > major:
         raise Refusal(
-            f"{manifest.name} is of PostgreSQL {manifest.server}, and this server is {version}: restore it on one at least as new."
+            f"{manifest.name} is of PostgreSQL {manifest.server}, and this server is {version}: restore it on that version or a later one."
         )
     known = {*known_migrations(), *(part for parts in replaced_migrations().values() for part in parts)}
     apps = {name.partition(".")[0] for name in manifest.migrations}
-    # One that Prisma made, and nobody has adopted yet, has our tables without our migrations.
+    # A database created by Prisma and not adopted yet has our tables without our migrations.
     if apps.isdisjoint(PHASE7_APPS) and not any(name.endswith(f".{quote(MARKING_TABLE)}") for name in manifest.tables):
-        raise Refusal(f"{manifest.name} is not of a Fly2Any database: neither our migrations nor our tables are in it.")
+        raise Refusal(f"{manifest.name} is not a backup of a Fly2Any database: it has neither our migrations nor our tables.")
     if newer := [name for name in manifest.migrations if name not in known]:
         raise Refusal(f"{manifest.name} was taken by newer code, which has {newer[0]}: deploy that code first.")
 
 
 def shown(progress: Progress, manifest: Manifest) -> Callable[[str], None]:
-    """Return a function that hears what pg_restore says and shows the table that it restores."""
+    """Return a function that takes the lines of pg_restore's output and shows the table being restored."""
     whole, done = len(manifest.tables) or 1, 0
 
     def hear(line: str) -> None:
@@ -87,18 +87,18 @@ def shown(progress: Progress, manifest: Manifest) -> Callable[[str], None]:
 
 
 def load(connection, path: Path, manifest: Manifest, progress: Progress, *, without: Sequence[str] = ()) -> Apart:
-    """Restore the dump at `path` into the empty database of `connection`, and return what was left out as it belongs to `without`.
+    """Restore the dump at `path` into the empty database of `connection`, and return the objects left out because of `without`.
 
-    Raises Refusal where pg_restore cannot.
+    Raises Refusal if pg_restore fails.
     """
     connection.ensure_connection()
     major, _ = tools.server_version(connection)
     tls = connection.connection.pgconn.ssl_in_use
     tool = tools.choose(major, tls=tls, oldest=int(manifest.tool.partition(".")[0]))
-    with tools.reached(connection) as (place, environment), work_folder("lists of a backup's contents") as work:
+    with tools.reached(connection) as (place, environment), work_folder("a backup's table of contents") as work:
         connection.close()
         if (listed := tools.read(tool.folder / "pg_restore", path, "--list", "--verbose")) is None:
-            raise Unfit("pg_restore cannot read the dump: it is damaged; use another.")
+            raise Unfit("pg_restore cannot read the dump, which is damaged: use another backup.")
         entries = tuple(entries_in(listed))
         left_out = apart(entries, manifest, without)
         arguments = ["--verbose", "--no-subscriptions", f"--dbname={place}"]
@@ -112,7 +112,7 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, with
 
 
 def compare(connection, manifest: Manifest, progress: Progress, left_out: Apart = NOTHING) -> str:
-    """Return what in the database of `connection` is not as in the rest of the backup, "" where it is all the same."""
+    """Return how the database of `connection` differs from the backup without `left_out`, "" if it does not."""
     with transaction.atomic(using=connection.alias):
         found = read_contents(connection, progress.show, how=manifest.hashing)
     different = differences(left_out.rest(manifest.tables), found, read_hashed(connection))
@@ -122,13 +122,13 @@ def compare(connection, manifest: Manifest, progress: Progress, left_out: Apart 
 
 
 def is_used(connection) -> bool:
-    """Return whether the database has tables, views or sequences of anybody's."""
+    """Return whether the database has tables, views or sequences of any role."""
     return fetch_one(connection, USED_SQL)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The database that a restore replaced, by its new name; `filled` where it was to be empty and is not any more."""
+    """The database that a restore replaced, by its new name; `filled` if it should have been empty but no longer is."""
 
     name: str
     filled: bool
@@ -136,7 +136,7 @@ class Kept:
 
 @contextmanager
 def beside(connection, name: str, *, schema: str | None = None) -> Iterator:
-    """Yield a connection to the database `name` of the same server, in `schema` where it is given."""
+    """Yield a connection to the database `name` of the same server, in `schema` if given."""
     alias = f"beside_{name}"
     options = {option: value for option, value in connection.settings_dict["OPTIONS"].items() if option != "options"}
     if schema:
@@ -159,10 +159,10 @@ def restore_into(
     trust: Sequence[str] = (),
     without: Sequence[str] = (),
 ) -> Kept | None:
-    """Restore into the database `name` of the server, which is made if it is not there.
+    """Restore into the database `name` of the server, which is created if it does not exist.
 
-    An empty one that is there is replaced, as by restore_over(), and returned. Raises Refusal, with nothing changed, where
-    it is not empty, and where what was restored is not what the backup says.
+    An existing empty database is replaced, as by restore_over(), and returned. Raises Refusal, with nothing changed, if it is
+    not empty or if the restored database differs from the backup.
     """
     with connection.direct():
         is_there = fetch_one(connection, "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])[0]
@@ -171,7 +171,7 @@ def restore_into(
             return None
         with beside(connection, name) as target:
             if is_used(target):
-                raise Refusal(f"The database {name} is not empty: name another, which is made, or an empty one.")
+                raise Refusal(f"The database {name} is not empty: give --into an empty database or a new name.")
             return restore_over(target, store, manifest, progress, empty=True, trust=trust, without=without)
 
 
@@ -186,22 +186,20 @@ def _restore_new(
     without: Sequence[str],
     purpose: str,
 ) -> datetime:
-    """Make the database `name`, marked for `purpose`, and restore into it; the mark of --into ends with it.
+    """Create the database `name`, marked for `purpose`, and restore into it; return the server's start time.
 
-    What belongs to the roles `without` is left out, and `progress` is told of it. Return when the server started.
-
-    Raises Refusal where what was restored is not what the backup says, and where the server was replaced meanwhile, and drops it
-    then.
+    The mark of --into is removed at the end. Objects of the roles `without` are left out, and `progress` reports them. Raises
+    Refusal, and drops the database, if it differs from the backup or if the server was replaced meanwhile.
     """
     connection.ensure_connection()
     refuse_what_cannot_be(manifest, connection)
     require_owners(connection, manifest, trust=trust, without=without)
     require_room(connection, manifest)
     (started,) = fetch_one(connection, STARTED_SQL)
-    connection.close()  # A server or a pooler ends one that is idle for as long as this takes.
+    connection.close()  # A server or a pooler may end a connection that is idle for this long.
     with opened(store, manifest, progress) as path:
         _let_write(connection)
-        create(connection, name)  # Raises if another client has created it meanwhile; that one is not dropped.
+        create(connection, name)  # Raises if another client has created it meanwhile; then it is not dropped.
         with dropped_where_it_fails(connection, name, progress):
             mark(connection, name, purpose)
             if purpose == RESTORE:
@@ -217,22 +215,22 @@ def _restore_new(
 
 
 def _require_same_server(connection, started: datetime) -> None:
-    """Raise Refusal unless the server is the one that has run since `started`."""
+    """Raise Refusal unless the server has been running since `started`."""
     if fetch_one(connection, STARTED_SQL) != (started,):
         raise Refusal(
-            "The server was restarted or replaced by another during the restore, which may lack what was compared: nothing was"
-            " replaced. Run the command again."
+            "The server was restarted or replaced during the restore, so the new database may lack rows: nothing was replaced."
+            " Run the command again."
         )
 
 
 def _let_write(connection) -> None:
-    """Let the session write although its database only reads by default, as an operator may have it before a restore."""
+    """Let the session write even if the database is read-only by default, as an operator may set it before a restore."""
     execute(connection, "SET default_transaction_read_only TO off")
 
 
 @contextmanager
 def dropped_where_it_fails(connection, name: str, progress: Progress) -> Iterator[None]:
-    """Run the block; where it raises, drop the database `name`, or tell `progress` that it is left."""
+    """Run the block; if it raises, drop the database `name`, or report that it is left over."""
     try:
         yield
     except BaseException:
@@ -247,11 +245,11 @@ def dropped_where_it_fails(connection, name: str, progress: Progress) -> Iterato
 
 
 def want_name(connection, name: str) -> None:
-    """Raise Refusal where `name` is no name for a database to restore into beside that of `connection`."""
+    """Raise Refusal if `name` cannot be the name of another database to restore into."""
     if name == read_origin(connection).database:
-        raise Refusal(f"{name} is the database in use: leave --into out to restore over it, or name another.")
+        raise Refusal(f"{name} is the database in use: leave out --into to restore over it, or give another name.")
     if not name or len(name.encode()) > 63 or name in (*MAINTENANCE, "template0"):
-        raise Refusal(f"“{name}” is no name for a database of one's own of at most 63 bytes: give --into another.")
+        raise Refusal(f"“{name}” is empty, reserved or longer than 63 bytes: give --into another name.")
 
 
 def restore_over(
@@ -266,13 +264,13 @@ def restore_over(
 ) -> Kept:
     """Restore into a new database, compare it, and swap it with the one of `connection`; return the old one, which is kept.
 
-    Until the swap, one transaction, the database is as it was and in use. Raises Refusal, with nothing changed, where
-    prepared transactions, a role or the backup itself forbid it, or where it is to be `empty` and is not any more.
+    Until the swap, which is one transaction, the old database stays unchanged and in use. Raises Refusal, with nothing changed,
+    if a prepared transaction, a role or the backup itself prevents it, or if the database must be `empty` and no longer is.
     """
     with connection.direct():
         connection.ensure_connection()
         current, said = fetch_one(connection, COMMENT_SQL)
-        if said and said.startswith(MARK):  # Of a restore with --into that did not finish: this one does.
+        if said and said.startswith(MARK):  # The mark of an unfinished restore with --into, which this one replaces.
             said = None
         read_attached(connection).require_no_prepared(current)
         stamp = stamp_of(connection)
@@ -288,31 +286,31 @@ def restore_over(
             copy_properties(connection, elsewhere, new, progress)
             if empty and is_used(connection):
                 raise Refusal(
-                    f"{current} is no longer empty: tables were created in it during the restore, and nothing was replaced."
+                    f"{current} is no longer empty: tables were created in it during the restore. Nothing was replaced."
                 )
             connection.close()
             swap(elsewhere, current, new=new, old=old, said=said, started=started)
         filled = False
-        with suppress(Error), beside(connection, old) as kept:  # Between the question and the swap, too.
+        with suppress(Error), beside(connection, old) as kept:  # Tables may also be created between the check and the swap.
             filled = empty and is_used(kept)
     return Kept(old, filled)
 
 
 def stamp_of(connection) -> str:
-    """Return the server's time as the names of databases have it."""
+    """Return the server's time as it is written in the names of databases."""
     return f"{read_clock(connection).now():%Y%m%dT%H%M%S%f}"
 
 
 def swap(elsewhere, current: str, *, new: str, old: str, said: str | None, started: datetime) -> None:
-    """Rename `current` to `old` and `new` to `current`, in one transaction; sessions of both are ended.
+    """Rename `current` to `old` and `new` to `current`, in one transaction; end the sessions of both.
 
-    The old one is marked as such, and its comment `said` goes to the new one. Raises Refusal where the server is not the one
-    that has run since `started`.
+    The old database is marked as such, and its comment `said` moves to the new one. Raises Refusal if the server has not been
+    running since `started`.
 
-    A rename first locks the database against new sessions, then waits up to 5 s for those there are: another connection ends
-    them meanwhile. Where it fails, or is killed, nothing has changed.
+    A rename first locks the database against new sessions, then waits up to 5 s for existing ones, which another connection ends
+    meanwhile. If it fails or is killed, nothing has changed.
     """
-    _require_same_server(elsewhere, started)  # The session that is asked renames them, too.
+    _require_same_server(elsewhere, started)  # In the session that renames them.
     over = threading.Event()
 
     def end_sessions() -> None:
@@ -321,11 +319,14 @@ def swap(elsewhere, current: str, *, new: str, old: str, said: str | None, start
             while not over.is_set():
                 sessions = fetch_all(own, SESSIONS_SQL, [[current, new]])
                 for session in sessions:
-                    with suppress(Error), own.cursor() as cursor:  # Of a role that this one may not end: the rename says so.
+                    with (
+                        suppress(Error),
+                        own.cursor() as cursor,
+                    ):  # A session of a role that this one may not end: the rename reports it.
                         cursor.execute(TERMINATE_SQL, session)
                 over.wait(0.2)
         except Error:
-            pass  # The rename says what is wrong.
+            pass  # The rename reports the problem.
         finally:
             own.close()
 
@@ -348,19 +349,19 @@ def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Pr
         left_out = load(target, path, manifest, progress, without=without)
         if reason := compare(target, manifest, progress, left_out):
             raise Refusal(
-                f"What was restored is not what {manifest.name} says: {reason}. Nothing was replaced; use another backup."
+                f"The restored database differs from {manifest.name}: {reason}. Nothing was replaced; use another backup."
             )
     if without:
-        progress.say(f"Left out, as it belongs to {', '.join(without)} or depends on what does: {left_out}.")
+        progress.say(f"Left out, because it belongs to {', '.join(without)} or depends on such an object: {left_out}.")
 
 
 def _maintenance(connection, current: str) -> str:
-    """Return a database to rename others from: not one of those, nor one that refuses us."""
+    """Return a database to connect to while others are renamed; it must accept this role."""
     for name in MAINTENANCE:
         if name != current:
             with suppress(Error), beside(connection, name) as elsewhere:
                 elsewhere.ensure_connection()
                 return name
     raise Refusal(
-        f"None of {' and '.join(MAINTENANCE)} lets this role in, and databases are renamed from there: restore with --into, and rename by hand."
+        f"This role cannot connect to {' or '.join(MAINTENANCE)}, from where databases are renamed: restore with --into, and rename by hand."
     )

@@ -1,4 +1,4 @@
-"""Where backups are kept: a folder, or a bucket of S3 or of what speaks as it does."""
+"""Where backups are kept: a folder, or a bucket of S3 or compatible storage."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ WORK = ".taking-"
 
 
 class Gone(Refusal):
-    """A file that is not there."""
+    """A file does not exist."""
 
 
-Show = Callable[[int], None]  # Hears how many bytes more went through.
+Show = Callable[[int], None]  # Gets the number of further bytes transferred.
 
 
 class Store(ABC):
-    """A place for files by name. Every method raises Refusal where the place cannot do it."""
+    """A place for named files. Every method raises Refusal if it fails."""
 
     def __init__(self, place: str, variable: str = "BACKUP_LOCATION"):
         self.place, self.variable = place, variable
 
     def make(self) -> None:
-        """Make the place, where that is ours to do."""
+        """Create the place if the store can."""
         return
 
     @abstractmethod
@@ -56,11 +56,11 @@ class Store(ABC):
 
     @abstractmethod
     def put(self, name: str, path: Path, show: Show) -> None:
-        """Keep the file at `path`, of the workplace, as `name`; nobody sees half of it."""
+        """Store the file at `path`, in the workplace, as `name`; readers never see a partial file."""
 
     @contextmanager
     def workplace(self) -> Iterator[Path]:
-        """Yield a folder to make files in, removed in the end."""
+        """Yield a folder for new files, which is removed at the end."""
         with work_folder("a backup or an archive") as folder:
             yield folder
 
@@ -73,7 +73,7 @@ class Store(ABC):
 
 
 class Folder(Store):
-    """A folder of this machine, or of a disk that it mounts."""
+    """A folder on this machine or on a mounted disk."""
 
     def __init__(self, place: str, variable: str = "BACKUP_LOCATION"):
         super().__init__(place, variable)
@@ -82,11 +82,11 @@ class Folder(Store):
     def make(self):
         try:
             if not self.folder.is_dir():
-                self.folder.mkdir(mode=0o700)  # Not those above it: of a disk that is not mounted they are missing.
+                self.folder.mkdir(mode=0o700)  # Not its parents: they are missing if the disk is not mounted.
                 sync(self.folder.parent)
         except OSError as error:
             raise Refusal(
-                f"{self.place} cannot be made or is no folder ({error.strerror}): correct {self.variable}."
+                f"{self.place} cannot be created or is not a folder ({error.strerror}): correct {self.variable}."
             ) from error
 
     @contextmanager
@@ -94,10 +94,10 @@ class Folder(Store):
         try:
             yield
         except FileNotFoundError as error:
-            raise Gone(f"{error.filename} is not there: nothing was put there yet, or correct {self.variable}.") from error
+            raise Gone(f"{error.filename} does not exist: nothing is stored there yet, or correct {self.variable}.") from error
         except OSError as error:
             raise Refusal(
-                f"{self.folder / name if name else self.place} cannot be used ({error.strerror}): correct {self.variable}, or what is in its way there."
+                f"{self.folder / name if name else self.place} cannot be used ({error.strerror}): correct {self.variable}, or fix the cause there."
             ) from error
 
     def sizes(self):
@@ -120,12 +120,12 @@ class Folder(Store):
     def put(self, name, path, show):
         size = path.stat().st_size
         with self.explained():
-            sync(path)  # It is on the disk before it has its name.
+            sync(path)  # Written to the disk before it gets its name.
             path.chmod(0o600)
             if path.parent.parent == self.folder:
                 path.replace(self.folder / name)
                 sync(self.folder)
-            else:  # Of another disk: nobody sees half of it here either.
+            else:  # From another disk: copied beside the target first, so that no reader sees a partial file.
                 with self.workplace() as near:
                     shutil.copyfile(path, near / name)
                     sync(near / name)
@@ -154,7 +154,7 @@ class Folder(Store):
 
 
 class Bucket(Store):
-    """`s3://bucket/prefix`, reached as AWS's own tools are told: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, … or the machine's role."""
+    """`s3://bucket/prefix`, configured as for AWS's own tools: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, … or the machine's role."""
 
     def __init__(self, place: str, variable: str = "BACKUP_LOCATION"):
         super().__init__(place, variable)
@@ -163,7 +163,7 @@ class Bucket(Store):
 
         self.bucket, self.prefix = bucket_of(place)
         if not self.bucket:
-            raise Refusal(f"{place} names no bucket: write {self.variable} as s3://bucket/folder.")
+            raise Refusal(f"{place} has no bucket: write {self.variable} as s3://bucket/folder.")
         with self.explained():
             self.client = boto3.client("s3", config=Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 3}))
 
@@ -178,11 +178,13 @@ class Bucket(Store):
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             if code in ("NoSuchKey", "404"):
-                raise Gone(f"{self.place} has no such backup: `manage.py dbbackup --list` shows what it has.") from error
-            raise Refusal(f"{place} refuses ({code}): correct {self.variable}, or the rights of its key.") from error
+                raise Gone(f"{self.place} has no such backup: `manage.py dbbackup --list` lists the backups there.") from error
+            raise Refusal(
+                f"{place} refused the request ({code}): correct {self.variable}, or the permissions of its key."
+            ) from error
         except (BotoCoreError, Boto3Error, ValueError) as error:
             said = str(error).splitlines()[0].rstrip(".")
-            raise Refusal(f"{place} cannot be reached ({said}): correct {self.variable} and AWS's settings.") from error
+            raise Refusal(f"{place} cannot be reached ({said}): correct {self.variable} and the AWS variables.") from error
 
     def sizes(self):
         with self.explained():
@@ -204,7 +206,7 @@ class Bucket(Store):
 
     @contextmanager
     def local(self, name, show):
-        with work_folder("what was fetched") as folder:
+        with work_folder("a fetched backup or archive") as folder:
             path = folder / "dump"
             with self.explained(name):
                 self.client.download_file(self.bucket, self.prefix + name, str(path), Callback=show)
@@ -216,36 +218,32 @@ class Bucket(Store):
 
 
 def bucket_of(place: str) -> tuple[str, str]:
-    """Return the bucket and the beginning of the names in it that `s3://bucket/prefix` says, in whatever spelling."""
+    """Return the bucket and the key prefix of `s3://bucket/prefix`, with or without slashes at its ends."""
     url = urlsplit(place)
     prefix = url.path.strip("/")
     return url.netloc, f"{prefix}/" if prefix else ""
 
 
 def is_same_place(one: str, other: str) -> bool:
-    """Return whether two places, as store_at() takes them, are one."""
+    """Return whether two places, as store_at() takes them, are the same."""
     if one.startswith("s3://") and other.startswith("s3://"):
         return bucket_of(one) == bucket_of(other)
     return one.startswith("/") and other.startswith("/") and Path(one).resolve() == Path(other).resolve()
 
 
 def store_at(place: str, variable: str = "BACKUP_LOCATION") -> Store:
-    """Return the store at `place`, a folder or `s3://bucket/prefix`, as `variable` says; raise Refusal where that says none."""
+    """Return the store at `place`, a folder or `s3://bucket/prefix`, the value of `variable`; raise Refusal if it is none of these."""
     if not place:
         raise Refusal(f"{variable} is not set: set it to a folder, or to s3://bucket/folder.")
     if "://" in place and not place.startswith("s3://"):
-        raise Refusal(
-            f"{variable} is neither a folder nor s3://bucket/folder, but {place.partition('://')[0]}://…: correct it."
-        )
+        raise Refusal(f"{variable} is {place.partition('://')[0]}://…: set it to a folder, or to s3://bucket/folder.")
     if not place.startswith(("s3://", "/")):
-        raise Refusal(
-            f"{variable} is {place}, which depends on where a command is run: write it from / on, or as s3://bucket/folder."
-        )
+        raise Refusal(f"{variable} is the relative path {place}: write an absolute path, or s3://bucket/folder.")
     return Bucket(place, variable) if place.startswith("s3://") else Folder(place, variable)
 
 
 class Stored(Protocol):
-    """What describes a file in a store, and what it must be."""
+    """The description of a stored file: its name, size and SHA-256."""
 
     @property
     def file(self) -> str: ...
@@ -257,7 +255,7 @@ class Stored(Protocol):
 
 @contextmanager
 def fetched(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]:
-    """Yield the path of the file as it is stored; raise Refusal where it is not the one that was stored."""
+    """Yield the path of the file as it is stored; raise Refusal if it has changed since it was stored."""
     done = 0
 
     def show(size: int) -> None:
@@ -269,21 +267,21 @@ def fetched(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path
         size = path.stat().st_size
         if size != manifest.bytes:
             cut = "cut short" if size < manifest.bytes else "changed"
-            raise Unfit(f"{manifest.file} has {size:,} bytes and not {manifest.bytes:,}: it was {cut}; use another.")
+            raise Unfit(f"{manifest.file} has {size:,} bytes instead of {manifest.bytes:,} ({cut}): use another.")
         progress.show(f"reading {manifest.file}", None)
         if sha256_of(path) != manifest.sha256:
-            raise Unfit(f"{manifest.file} is not what was stored (its SHA-256 differs): it is damaged; use another.")
+            raise Unfit(f"{manifest.file} is damaged (its SHA-256 differs): use another.")
         yield path
 
 
 @contextmanager
 def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]:
-    """Yield the path of the file as it was before it was sealed; raise Refusal where the file is not the one that was stored."""
+    """Yield the path of the decrypted file; raise Refusal if the file has changed since it was stored."""
     with fetched(store, manifest, progress) as path:
         if not manifest.file.endswith(ENDING):
             yield path
             return
-        with work_folder("a decrypted backup") as work:  # Not at the store, which may be another machine's.
+        with work_folder("a decrypted backup") as work:  # Not in the store, which may be on another machine.
             progress.show("decrypting", None)
             unseal(path, work / "dump", settings.BACKUPS["identity_file"])
             yield work / "dump"

@@ -312,7 +312,7 @@ def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
         while data := entry.read(CHUNK):
             rows.write(data)
     if _content(connection, cursor, f"SELECT {columns} FROM {beside}", archive.hashing) != part.content:
-        raise Unfit(f"{archive.file} has other rows of {part.table} than were archived: use another archive.")
+        raise Unfit(f"{archive.file} does not have the archived rows of {part.table}: use another archive.")
     is_parent = part.table == archive.table
     hangs_on = "id" if is_parent else quote(RULES[archive.table].child_key)
     cursor.execute(f"ANALYZE {beside}; DELETE FROM {beside} WHERE {hangs_on} = ANY (%s)", [list(archive.left)])
