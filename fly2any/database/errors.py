@@ -113,7 +113,7 @@ CAUSES = (
     Cause("55P03", "", "Another transaction held a lock for too long ({line}): find it in pg_stat_activity, and run the command again when it is done."),
     Cause("57014", "", "The statement took longer than its time limit ({line}): run the command again when the server is less busy."),
     Cause("40P01", "", "Two transactions waited for each other and this one was undone: run the command again."),
-    Cause("42P07 42701 42710", "", "What a migration creates is there already ({line}): `manage.py dbstatus` shows what, and what to do."),
+    Cause("42P07 42701 42710", "", "An object that a migration creates already exists ({line}): `manage.py dbstatus` shows what, and what to do."),
     Cause("42P01", "", "A table is not there ({line}): run `manage.py migrate`; if it says that nothing is pending, `manage.py dbstatus`."),
     Cause("42703", "", "A column is not there ({line}): run `manage.py migrate`; if it says that nothing is pending, `manage.py dbstatus`."),
     Cause("3F000", "", NO_SCHEMA),

@@ -255,7 +255,9 @@ def test_what_else_is_foreign_is_listed_and_functions_over_times_are_named(exact
     assert {kind: report["foreign"][kind] for kind in ("types", "functions", "publications", "grants")} == {
         "types": ["mood"], "functions": ["since"], "publications": ["news of users"], "grants": ["pg_monitor on users"],
     }  # fmt: skip
-    assert any(note.startswith("The function since() speaks of users and of times without zone: ") for note in report["notes"])
+    assert any(
+        note.startswith("The function since() names users and timestamps without time zone, ") for note in report["notes"]
+    )
 
 
 @pytest.mark.slow

@@ -116,7 +116,7 @@ def test_a_concurrent_build_whose_command_and_server_process_are_killed_is_mende
 
     assert (result.returncode, result.stderr) == (
         0,
-        "The index Probe_idx was left invalid by an earlier build: dropped, and built anew.\n",
+        "The index Probe_idx was left invalid by an earlier build: it is dropped and rebuilt.\n",
     )
     assert migrated.execute(VALID_SQL) == [(True,)]
     assert recorded(migrated, "probe") == ["0001_step"]
@@ -132,7 +132,7 @@ def test_a_build_that_the_server_finished_after_its_command_was_killed_is_kept(m
     result = manage("migrate", url=migrated.url)
 
     indexes = ("login_history_timestamp_idx", "user_sessions_ipAddress_lastActive_idx", "login_history_ipAddress_timestamp_idx")
-    kept = [f"The index {index} is there already, as defined: kept." for index in indexes]
+    kept = [f"The index {index} already exists as defined: it is kept." for index in indexes]
     assert (result.returncode, result.stderr.splitlines()) == (0, kept)
     assert migrated.execute("""SELECT pg_relation_filenode('"login_history_timestamp_idx"')""") == [number]
     assert manage("dbstatus", url=migrated.url).returncode == 0
@@ -164,7 +164,7 @@ def test_an_invalid_index_of_another_table_is_not_ours_to_drop(migrated):
     result = manage("migrate", url=migrated.url)
 
     assert result.returncode == 2
-    assert result.stderr.startswith("What a migration creates is there already")
+    assert result.stderr.startswith("An object that a migration creates already exists")
     assert migrated.execute(
         """SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = '"login_history_timestamp_idx"'::regclass"""
     ) == [("theirs",)]
@@ -187,7 +187,7 @@ def test_an_index_that_somebody_builds_at_this_moment_is_left_to_them(migrated, 
         thread.join()
 
     assert result.returncode == 2
-    assert result.stderr == f"The index Probe_idx is being built by pid {pid}: run the command again when that is done.\n"
+    assert result.stderr == f"The index Probe_idx is being built by pid {pid}: run the command again when it is finished.\n"
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def test_nulls_in_flight_data_stay_and_are_said(exact):
     exact.execute("""UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 7'""")
 
     assert plan(exact)["notes"] == [
-        "wishlist_items.flightData holds NULLs, so it stays as it is; `dbstatus` says so, and exits 0."
+        "wishlist_items.flightData has NULLs, so it stays nullable; `dbstatus` shows a note and exits with 0."
     ]
     adopted(exact)
 

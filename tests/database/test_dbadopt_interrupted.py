@@ -59,7 +59,7 @@ def test_killed_in_the_middle_of_a_concurrent_build_a_second_run_goes_on(exact):
 
     assert result.returncode == 0
     assert (
-        result.stderr == "The index verification_tokens_pkey was left invalid by an earlier build: dropped, and built anew.\n"
+        result.stderr == "The index verification_tokens_pkey was left invalid by an earlier build: it is dropped and rebuilt.\n"
     )
     assert contents(exact) == before
     assert is_as_migrated(exact)

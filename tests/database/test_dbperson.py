@@ -122,9 +122,9 @@ def test_an_argument_in_another_encoding_is_one_sentence(migrated, tmp_path):
 def test_nothing_is_erased_where_the_certificate_cannot_be_written(migrated, people, tmp_path):
     (tmp_path / "there").touch()
     sentences = {
-        tmp_path / "there": f"{tmp_path}/there is there already: name a new file.",
+        tmp_path / "there": f"{tmp_path}/there already exists: name a new file.",
         tmp_path / "no" / "where": f"{tmp_path}/no/where cannot be written (No such file or directory): name another file.",
-        Path("/dev"): "/dev is there already: name a new file.",
+        Path("/dev"): "/dev already exists: name a new file.",
     }
 
     for path, sentence in sentences.items():
@@ -133,7 +133,7 @@ def test_nothing_is_erased_where_the_certificate_cannot_be_written(migrated, peo
         assert str(refusal.value) == sentence
     answer = manage("dbperson", "erase", EMAIL, "--yes", "--output", "/dev", url=migrated.url)
 
-    assert (answer.returncode, answer.stderr) == (2, "/dev is there already: name a new file.\n")
+    assert (answer.returncode, answer.stderr) == (2, "/dev already exists: name a new file.\n")
     assert migrated.execute("SELECT count(*) FROM users") == [(2,)]
 
 
@@ -182,7 +182,7 @@ def test_files_are_new_and_whole_on_a_file_system_without_hard_links(tmp_path, m
     with pytest.raises(Refusal) as taken:
         write_new(tmp_path / "taken.json", beside)
 
-    assert str(taken.value) == f"{tmp_path}/taken.json is there already: name a new file."
+    assert str(taken.value) == f"{tmp_path}/taken.json already exists: name a new file."
     assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"export.json": "whole", "taken.json": "another's"}
     assert f"{path.stat().st_mode & 0o777:o}" == "600"
 

@@ -180,8 +180,8 @@ def test_a_database_of_another_encoding_is_neither_adopted_nor_migrated_half_way
 
     assert (migrated.returncode, made) == (2, [(0,)])
     assert migrated.stderr == (
-        "The database's encoding is LATIN1, which cannot hold what the migrations create: dump it, create it anew with"
-        " ENCODING 'UTF8' TEMPLATE template0, restore it there, and run the command again.\n"
+        "The database's encoding is LATIN1, in which the migrations cannot run: dump it, create a new database with"
+        " ENCODING 'UTF8' TEMPLATE template0, restore the dump there, and run the command again.\n"
     )
     assert planned.returncode == 4
     assert "server.encoding" in [one["code"] for one in json.loads(planned.stdout)["blockers"]]

@@ -147,7 +147,7 @@ def test_a_deploy_that_a_deadlock_finds_first_is_cancelled_too(migrated, deploy)
     assert waiting.ended() == "57014"
     [first, second] = timeless(told)
     assert [first] == cancelled(migrated, waiting.pid)
-    assert re.fullmatch(r"the run met a deadlock and was undone; again in \d\.\d s\.", second)
+    assert re.fullmatch(r"the run ran into a deadlock and was rolled back; retrying in \d\.\d s\.", second)
 
 
 @pytest.mark.slow
@@ -190,7 +190,7 @@ def may_not_cancel(database, role, pid):
     return (
         f"The session of pid {pid} (prisma, role {database.user}) waits for the migration lock that this run holds, and the run would"
         f" in turn wait for that session. The role {role} may not cancel it. As {database.user} or a superuser, run"
-        f" SELECT pg_cancel_backend({pid}); or wait until it ends. Then run the command again."
+        f" SELECT pg_cancel_backend({pid}); or wait until the session ends. Then run the command again."
     )
 
 

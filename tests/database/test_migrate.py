@@ -121,7 +121,7 @@ def test_a_run_that_loses_its_connection_does_not_go_on_without_the_lock(migrate
 
     assert (result.returncode, result.stderr) == (
         2,
-        "The connection was replaced during the run, and the migration lock is lost: run the command again.\n",
+        "The connection was replaced during the run, so the migration lock is lost: run the command again.\n",
     )
     assert migrated.execute("SELECT to_regclass('probe')") == [(None,)]
 
@@ -168,8 +168,8 @@ def test_what_is_there_though_ours_is_recorded_is_not_sent_to_adoption(migrated)
 
     assert result.returncode == 2
     assert result.stderr == (
-        "sessions.0001_initial is not recorded, but what it creates is there already (django_session): drop it, or, if"
-        " `manage.py dbstatus` finds nothing else wrong with it, run `manage.py migrate --fake sessions 0001_initial`.\n"
+        "sessions.0001_initial is not recorded, but its objects already exist (django_session): drop them, or, if"
+        " `manage.py dbstatus` finds nothing else wrong with them, run `manage.py migrate --fake sessions 0001_initial`.\n"
     )
 
 
@@ -292,8 +292,8 @@ def test_tables_of_ours_without_a_record_are_to_be_adopted(database, made):
 
     assert result.returncode == 2
     assert re.fullmatch(
-        r"\w+\.0001_initial is not recorded, but what it creates is there already \(\w+\): another tool made this database,"
-        r" so adopt it with `manage\.py dbadopt`, which shows its plan and changes nothing without --yes\.\n",
+        r"\w+\.0001_initial is not recorded, but its objects already exist \(\w+\): another tool created this database\."
+        r" Adopt it with `manage\.py dbadopt`, which shows its plan and changes nothing without --yes\.\n",
         result.stderr,
     )
     assert database.execute("SELECT to_regclass('django_migrations'), to_regclass('fly2any_migration_runs')") == [(None, None)]

@@ -109,8 +109,8 @@ def test_a_migration_that_gives_the_lock_up_ends_the_run(migrated, probe):
 
     assert (result.returncode, result.stderr) == (
         2,
-        "A migration gave the migration lock up (DISCARD ALL or pg_advisory_unlock_all in it), so another run may have begun:"
-        " take that out of it, and run the command again.\n",
+        "A migration released the migration lock (it runs DISCARD ALL or pg_advisory_unlock_all), so another run may have begun:"
+        " remove that statement, and run the command again.\n",
     )
     assert migrated.execute("SELECT to_regclass('probe_two')") == [(None,)]
 
@@ -124,8 +124,8 @@ def test_half_of_a_migration_that_is_not_atomic_is_said_with_what_to_do(migrated
     assert first.returncode == 1
     assert second.returncode == 2
     assert re.fullmatch(
-        r"probe\.(\w+) is not atomic, and what it creates is there already \(relation \"probe_one\" already exists\), perhaps of a run that was"
-        r" cut short: drop it and run the command again, or, if all that the migration does is there, run `manage\.py migrate --fake probe \1`\.\n",
+        r"probe\.(\w+) is not atomic, and an object that it creates already exists \(relation \"probe_one\" already exists\), perhaps from an"
+        r" interrupted run: drop the object and run the command again, or, if everything the migration creates exists, run `manage\.py migrate --fake probe \1`\.\n",
         second.stderr,
     )
 

@@ -83,7 +83,7 @@ def test_a_table_in_use_is_waited_for_and_then_its_user_is_named(migrated, probe
     sentence = err.splitlines()[-1]
     assert re.fullmatch(
         rf"probe\.0001_step did not get a lock within \d+ m?s, because of pid {pid} \(the site, role {migrated.user}, "
-        r"idle in transaction for \d+ s: SELECT email FROM users WHERE email = '…'\): run the command again when that is done, "
+        r"idle in transaction for \d+ s: SELECT email FROM users WHERE email = '…'\): run the command again when that transaction has ended, "
         rf"or end it: SELECT pg_terminate_backend\({pid}\);",
         sentence,
     )
@@ -103,7 +103,8 @@ def test_while_it_waits_the_site_is_let_through_and_then_it_goes_on(migrated, pr
     process.communicate(timeout=60)
 
     assert re.fullmatch(
-        r"probe\.0001_step waited 2 s for pid \d+ \(the site, .*\) and let the others pass; again in \d\.\d s\.\n", told
+        r"probe\.0001_step waited 2 s for pid \d+ \(the site, .*\) and gave way to other sessions; retrying in \d\.\d s\.\n",
+        told,
     )
     assert longest < 4  # The timeout, and what a busy machine adds.
     assert process.returncode == 0

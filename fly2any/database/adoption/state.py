@@ -1,4 +1,4 @@
-"""What kind of database it is, what adoption would do with it, and its blockers."""
+"""The state of a database before adoption: its kind, the steps of its adoption, and the blockers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from .forms import converted
 from .later import later_steps
 from .steps import Step, conversion, is_null, read_indexed, read_unknown, repair
 
-FIRST = FIRST_MIGRATIONS  # These are recorded, later ones are run.
+FIRST = FIRST_MIGRATIONS  # These are recorded as applied; later ones are run.
 FOREIGN = ("unique.extra", "check.extra", "index.extra", "foreign_key.extra", "foreign_key.restricts", "trigger.extra")
 SAMPLES = 5
 
-# What is not ours besides tables and what is on them.
+# Unmanaged objects other than tables and objects on tables.
 OTHERS_SQL = """
     SELECT 'types' AS kind, t.typname::text AS name
     FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
@@ -60,7 +60,7 @@ OTHERS_SQL = """
     ORDER BY 1, 2
 """
 
-# Functions that speak of a table whose time columns change, and of times without zone: they may fail afterwards.
+# Functions that name a table whose time columns change, and timestamps without time zone: they may fail afterwards.
 FUNCTIONS_SQL = r"""
     SELECT DISTINCT p.oid::regprocedure::text, t.name
     FROM pg_catalog.pg_proc AS p
@@ -74,16 +74,16 @@ FUNCTIONS_SQL = r"""
 
 
 class Kind(StrEnum):
-    EXACT = "exact"  # as Prisma's migration made it
-    SUPERSET = "superset"  # and more, which is not ours
+    EXACT = "exact"  # as Prisma's migration created it
+    SUPERSET = "superset"  # with unmanaged objects besides
     DRIFTED = "drifted"  # something of ours is missing or different
     EMPTY = "empty"  # none of our tables
-    OURS = "ours"  # recorded as our migrations'
+    OURS = "ours"  # our migrations are recorded
 
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """Why a database cannot be adopted as it is; `rows` in which it shows, with the ids of five at most, by `query`."""
+    """The reason why a database cannot be adopted yet, with the number of affected `rows` and the ids of up to five, found by `query`."""
 
     finding: Finding
     rows: int | None = None
@@ -98,12 +98,12 @@ class Assessment:
     server: Server
     prisma: tuple[PrismaMigration, ...]
     steps: tuple[Step, ...]
-    migrations: tuple[Step, ...]  # that run afterwards
-    recorded: tuple[str, ...]  # that are recorded
+    migrations: tuple[Step, ...]  # run afterwards
+    recorded: tuple[str, ...]  # recorded as applied
     blockers: tuple[Blocker, ...]
     notes: tuple[str, ...]
     foreign: Catalog
-    others: tuple[tuple[str, str], ...] = ()  # What else is foreign, as (kind, name).
+    others: tuple[tuple[str, str], ...] = ()  # Other unmanaged objects, as (kind, name).
 
     @property
     def schema(self) -> str:
@@ -118,9 +118,9 @@ NO_RECORD_OF_PRISMA = "Prisma has no record of migrations here (`prisma db push`
 
 
 def assess(connection, *, contract: Contract | None = None) -> Assessment:
-    """Return what the database behind `connection` is, and what adoption would do with it; read in one snapshot.
+    """Return the state of the database and the steps of its adoption, read in one snapshot.
 
-    Raises django.db.Error where the database cannot be reached or read.
+    Raises django.db.Error if the database cannot be reached or read.
     """
     contract = contract or contracts.load()
     expected = contracts.catalog_of(contract.expected(FIRST)).where(lambda thing: thing.table not in LEDGERS)
@@ -169,7 +169,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
 
 
 def _hindrances(connection, server: Server, schema: str, names: list[str], live: Catalog) -> Iterator[Finding]:
-    """Yield what, besides the schema's objects, keeps this role on this server from adopting the tables `names`."""
+    """Yield the blockers other than the schema's objects: privileges, the server, other roles' code."""
     yield from untrusted_findings(live)
     yield from (one.finding for one in read_strangers(connection, schema=schema, deletes=False))
     yield from blockers.unreadable(connection, schema, live, server.role)
@@ -180,7 +180,7 @@ def _hindrances(connection, server: Server, schema: str, names: list[str], live:
 
 
 def _functions(connection, schema: str, steps: tuple[Step, ...]) -> list[tuple[str, str]]:
-    """Return the functions that read a table whose columns get another type, each with the table."""
+    """Return the functions that read a table whose column types change, each with the table."""
     retyped = sorted({step.table for step in steps if step.retypes})
     return [(relative(name, schema), table) for name, table in fetch_all(connection, FUNCTIONS_SQL, {"tables": retyped})]
 
@@ -188,27 +188,27 @@ def _functions(connection, schema: str, steps: tuple[Step, ...]) -> list[tuple[s
 def _about_functions(functions: list[tuple[str, str]]) -> Iterator[str]:
     for function, table in functions:
         yield (
-            f"The function {function} speaks of {table} and of times without zone: see whether it still works on a copy, {table}'s"
-            " are with one afterwards."
+            f"The function {function} names {table} and timestamps without time zone, but the columns of {table} become timestamps with"
+            " time zone: test it on a copy first."
         )
 
 
 def _about_nulls(steps: tuple[Step, ...], left_out: frozenset, nulls: frozenset) -> Iterator[str]:
-    """Yield what becomes of the columns of MAY_BE_NULL."""
+    """Yield a note for each column of MAY_BE_NULL: whether it becomes NOT NULL."""
     made = {(table, column) for step in steps for table, column in MAY_BE_NULL if step.table == table and step.may_fail}
     for table, column in sorted(made):
         yield (
-            f"{table}.{column} is made NOT NULL; should the site store rows without it: ALTER TABLE {quote(table)} ALTER COLUMN"
-            f" {quote(column)} DROP NOT NULL, which `dbstatus` notes, and exits 0."
+            f"{table}.{column} becomes NOT NULL. If the site stores rows without it, run ALTER TABLE {quote(table)} ALTER COLUMN"
+            f" {quote(column)} DROP NOT NULL; `dbstatus` then shows a note and exits with 0."
         )
     for table, column in sorted(left_out):
         yield f"{table}.{column} stays nullable: the table has {MAY_BE_NULL[table, column]}, so the site stores rows without it."
     for table, column in sorted(nulls):
-        yield f"{table}.{column} holds NULLs, so it stays as it is; `dbstatus` says so, and exits 0."
+        yield f"{table}.{column} has NULLs, so it stays nullable; `dbstatus` shows a note and exits with 0."
 
 
 def _is_left_out(live: Catalog, place: tuple[str, str]) -> bool:
-    """Say whether the site's later schema is there, whose inserts leave the column `place` out."""
+    """Return whether the site has its later schema, whose inserts omit the column `place`."""
     there = {(column.table, column.name) for column in live.columns}
     return {place, (place[0], MAY_BE_NULL[place])} <= there
 
@@ -228,7 +228,7 @@ def _blocks(finding: Finding) -> bool:
 
 
 def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, schema: str) -> Blocker:
-    """Return the finding with the rows that block its cure, and with what --repair would do if there are none."""
+    """Return the finding with the rows that block its cure; without such rows, with the steps of --repair."""
     cure, finding = finding.cure, in_schema(finding, schema)
     thing = _thing(finding, expected)
     if thing is None or not _is_there(thing, live) or not _is_trusted(thing, live):
@@ -246,7 +246,7 @@ def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, sch
         with transaction.atomic(using=connection.alias):
             rows = ask(connection, f"SELECT count(*) FROM {table} AS t WHERE {condition}")
             ids = _samples(connection, query) if rows else ()
-    except DatabaseError:  # Columns of types that cannot be compared, for one.
+    except DatabaseError:  # For example, columns whose types cannot be compared.
         return Blocker(finding)
     there = "" if schema == "public" else f"SET search_path TO {quote(schema)}; "
     return Blocker(finding, rows, ids, f"{there}{query};", () if rows else repair(finding.code, thing, cure))
@@ -262,7 +262,7 @@ def _thing(finding: Finding, expected: Catalog) -> Object | None:
 
 
 def _is_there(thing: Object, live: Catalog) -> bool:
-    """Say whether the columns that `thing` is about are there, and those that it points at."""
+    """Return whether the columns of `thing` exist, and those that it references."""
     there = {(column.table, column.name) for column in live.columns}
     names = (thing.name,) if isinstance(thing, Column | Table) else thing.columns
     columns = {(thing.table, name) for name in names}
@@ -272,15 +272,15 @@ def _is_there(thing: Object, live: Catalog) -> bool:
 
 
 def _is_trusted(thing: Object, live: Catalog) -> bool:
-    """Say whether a query of the tables that `thing` is about runs no code of other roles."""
+    """Return whether a query of the tables of `thing` runs no code of other roles."""
     names = {thing.table, thing.target} if isinstance(thing, ForeignKey) else {thing.table}
     return all(table.trusted for table in live.tables if table.name in names)
 
 
 def _condition(code: str, thing: Object, *, can_ask: bool) -> str:
-    """Return the condition for the rows of `t` that block a cure, "" if none can, or if that cannot be queried.
+    """Return the condition for the rows of `t` that block a cure, "" if no row can or if they cannot be queried.
 
-    `can_ask`: whether the server can say what can be read as a value of a type.
+    `can_ask`: whether the server has pg_input_is_valid().
     """
     if isinstance(thing, Column):
         if code == "column.different" and can_ask:

@@ -1,4 +1,4 @@
-"""The steps of an adoption, in order: what each runs, what it locks, and for how long."""
+"""The steps of an adoption, in order: their statements, the locks they take, and for how long."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..schema.contract import MAY_BE_NULL
 from ..sql import fetch_all, quote
 from .forms import ADDED, NOT_NULL, added_columns, index_for, index_of, is_convertible, is_ours
 
-REBUILT_PER_SECOND = 25_000_000  # Bytes of index, on a small machine: benchmarks/adoption.py prints what it measured.
-BATCH = 5_000  # Rows that are filled in one transaction.
+REBUILT_PER_SECOND = 25_000_000  # Bytes of index, on a small machine; benchmarks/adoption.py measures it.
+BATCH = 5_000  # Rows filled per transaction.
 
-# The indexes over each column, those of constraints too; `trouble` where it may be that they cannot be made for another type.
+# The indexes over each column, including those of constraints; `trouble` says why one may not be rebuilt for another type.
 INDEXED_SQL = """
     SELECT c.relname AS "table", a.attname AS "column", x.relname AS index, pg_catalog.pg_relation_size(x.oid) AS bytes,
            CASE WHEN NOT a.attnum = ANY (i.indkey::int2[]) THEN 'is computed from it'
-                WHEN i.indisunique AND NOT i.indisvalid THEN 'is unique, and invalid: a build of it failed'
+                WHEN i.indisunique AND NOT i.indisvalid THEN 'is unique and invalid, because its build failed'
                 WHEN EXISTS (SELECT FROM unnest(i.indkey::int2[], i.indclass::oid[]) AS k (attnum, class)
                              JOIN pg_catalog.pg_opclass AS o ON o.oid = k.class WHERE k.attnum = a.attnum AND NOT o.opcdefault)
                 THEN 'has an operator class of its own' ELSE '' END AS trouble
@@ -58,16 +58,16 @@ class Indexed:
 class Step:
     """Transactions, each of some statements; a concurrent build runs outside of one.
 
-    Sizes in bytes, `seconds` an estimate of how long the lock is held once it is there.
+    Sizes are in bytes; `seconds` estimates how long the lock is held after it was granted.
     """
 
     table: str
     what: str
     transactions: tuple[tuple[str, ...], ...]
     index_bytes: int = 0  # rebuilt while the lock is held
-    repeated: str = ""  # as long as this question is answered by yes
-    undo: str = ""  # where a row is found to break what it makes
-    may_fail: bool = False  # by such a row: then the column stays as it is
+    repeated: str = ""  # while this query returns true
+    undo: str = ""  # run if a row violates the new constraint
+    may_fail: bool = False  # because of such a row; the column then stays unchanged
 
     @property
     def statements(self) -> tuple[str, ...]:
@@ -75,12 +75,12 @@ class Step:
 
     @property
     def lock(self) -> str:
-        """Return the strongest lock that it takes on a table that exists, "" for none."""
+        """Return the strongest lock that it takes on an existing table, "" for none."""
         return max(map(lock_of, self.statements), key=LOCKS.index, default="")
 
     @property
     def retypes(self) -> bool:
-        """Say whether it changes the type of a column, which breaks the plans that other clients keep."""
+        """Return whether it changes the type of a column, which invalidates the cached plans of other clients."""
         return any(statement.startswith("ALTER TABLE ") and " TYPE " in statement for statement in self.statements)
 
     @property
@@ -88,12 +88,12 @@ class Step:
         return self.index_bytes / REBUILT_PER_SECOND
 
 
-# From the weakest to the strongest, and what waits behind each.
+# From the weakest to the strongest, and the statements that each blocks.
 LOCKS = ("", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE")
 BLOCKED = {
     "": "nothing waits",
     "ROW EXCLUSIVE": "only writes to the same rows wait",
-    "SHARE UPDATE EXCLUSIVE": "no read and no write waits",
+    "SHARE UPDATE EXCLUSIVE": "reads and writes do not wait",
     "SHARE": "writes wait",
     "SHARE ROW EXCLUSIVE": "writes wait",
     "ACCESS EXCLUSIVE": "reads and writes wait",
@@ -101,7 +101,7 @@ BLOCKED = {
 
 
 def lock_of(statement: str) -> str:
-    """Return the lock that `statement` takes on tables that exist, as PostgreSQL's manual names it."""
+    """Return the lock that `statement` takes on existing tables, as PostgreSQL's manual names it."""
     words = " ".join(statement.split()).removeprefix("SET CONSTRAINTS ALL IMMEDIATE; ")
     if words.startswith("ALTER TABLE"):
         if " VALIDATE CONSTRAINT " in words:
@@ -118,22 +118,22 @@ def lock_of(statement: str) -> str:
 
 
 def read_unknown(connection, *, schema: str, tables: Iterable[str]) -> frozenset[tuple[str, str]]:
-    """Return which time columns of `tables` with rows the planner knows nothing of, as (table, column)."""
+    """Return the time columns of non-empty `tables` that have no planner statistics, as (table, column)."""
     return frozenset(fetch_all(connection, UNKNOWN_SQL, {"schema": schema, "tables": list(tables)}))
 
 
 def read_indexed(connection, *, schema: str, tables: Iterable[str]) -> tuple[Indexed, ...]:
-    """Return which indexes are over which columns of `tables`."""
+    """Return the indexes of `tables`, one entry for each indexed column."""
     return tuple(Indexed(*row) for row in fetch_all(connection, INDEXED_SQL, {"schema": schema, "tables": list(tables)}))
 
 
 def conversion(
     expected: Catalog, live: Catalog, indexed: Iterable[Indexed], *, nulls: frozenset, unknown: frozenset
 ) -> Iterator[Step]:
-    """Yield the steps that make `live`, which has no drift, what `expected` says, table by table.
+    """Yield the steps that convert `live`, which has no drift, to `expected`, table by table.
 
-    `nulls` are the (table, column) of MAY_BE_NULL that stay as they are; `unknown` those whose
-    statistics an interrupted run has left to be made.
+    `nulls` are the (table, column) pairs of MAY_BE_NULL that stay nullable; `unknown` those that still lack statistics after an
+    interrupted run.
     """
     there = {(column.table, column.name): column for column in live.columns}
     added = added_columns(expected)
@@ -149,14 +149,12 @@ def conversion(
             )
         if forgotten := [c for c in columns if c in retyped or (c.table, c.name) in unknown]:
             listed = ", ".join(quote(column.name) for column in forgotten)
-            # A change of type forgets them, and autovacuum does not come for it.
-            yield Step(
-                table.name, "the planner's statistics of the time columns", ((f"ANALYZE {quote(table.name)} ({listed})",),)
-            )
+            # A change of type discards them, and autovacuum is not triggered by it.
+            yield Step(table.name, "planner statistics of the time columns", ((f"ANALYZE {quote(table.name)} ({listed})",),))
         required = {column.name for column in columns if _is_to_be_required(column, there, nulls)}
         for check in live.checks:
             if check.table == table.name and is_ours(check) and not required.intersection(check.columns):
-                yield Step(table.name, "a check that an interrupted run left is dropped", ((_drop(check),),))
+                yield Step(table.name, "drop the check left by an interrupted run", ((_drop(check),),))
         for column in columns:
             now = there.get((column.table, column.name))
             if column in added:
@@ -185,15 +183,15 @@ def _what(retyped: list[Column], keys: list[Key], sizes: dict[str, int]) -> str:
     if keys:
         one = len(keys) == 1
         parts.append(
-            f"{len(keys)} unique {'index becomes a constraint of its name' if one else 'indexes become constraints of their names'}"
+            f"{len(keys)} unique {'index becomes a constraint of the same name' if one else 'indexes become constraints of the same names'}"
         )
     return "; ".join(parts)
 
 
 def _convert(table: str, retyped: list[Column], keys: list[Key]) -> Iterator[str]:
     if retyped:
-        # In one statement, so that an index over two of the columns is built once; without USING, in a session at UTC, so
-        # that no row is rewritten.
+        # One statement, so that an index over two of the columns is built once. Without USING and with the time zone UTC no row is
+        # rewritten.
         types = ", ".join(f"ALTER COLUMN {quote(column.name)} TYPE {column.type}" for column in retyped)
         yield f"ALTER TABLE {quote(table)} {types}"
     for key in keys:
@@ -201,7 +199,7 @@ def _convert(table: str, retyped: list[Column], keys: list[Key]) -> Iterator[str
 
 
 def add_column(column: Column, now: Column | None, live: Catalog) -> Iterator[Step]:
-    """Yield the steps that add a column with a default of its own for each row, without rewriting the table, and its key."""
+    """Yield the steps that add a column whose default differs in each row, without a table rewrite, and its primary key."""
     table, name = column.table, column.name
     alter = f"ALTER TABLE {quote(table)}"
     if now is None or now.default is None:
@@ -211,14 +209,14 @@ def add_column(column: Column, now: Column | None, live: Catalog) -> Iterator[St
     if now is None or now.may_hold_null:
         batch = f"SELECT ctid FROM {quote(table)} WHERE {quote(name)} IS NULL LIMIT {BATCH}"
         update = f"UPDATE {quote(table)} SET {quote(name)} = DEFAULT WHERE ctid = ANY (ARRAY({batch}))"
-        yield Step(table, f"{name} of the rows that are there, {BATCH:,} at a time", ((update,),), repeated=is_null(column))
+        yield Step(table, f"{name} of the existing rows, {BATCH:,} at a time", ((update,),), repeated=is_null(column))
         yield require(column)
     if not any(key.table == table and key.primary for key in live.keys):
         key = f"{table}_pkey"
         if Key(table, key, (name,)) in live.keys:
             yield Step(
                 table,
-                f"a unique constraint {key} that an interrupted run left is dropped",
+                f"drop the unique constraint {key} left by an interrupted run",
                 ((f"{alter} DROP CONSTRAINT {quote(key)}",),),
             )
         if index_for(Key(table, key, (name,), primary=True)) not in live.indexes:
@@ -229,25 +227,25 @@ def add_column(column: Column, now: Column | None, live: Catalog) -> Iterator[St
 
 
 def is_null(column: Column) -> str:
-    """Return the question whether a column is NULL in some row."""
+    """Return the query whether a column is NULL in any row."""
     return f"SELECT EXISTS (SELECT FROM {quote(column.table)} WHERE {quote(column.name)} IS NULL)"
 
 
 def require(column: Column, *, may_fail: bool = False) -> Step:
-    """Return the step that makes a column NOT NULL, its rows checked without blocking other sessions."""
+    """Return the step that makes a column NOT NULL, checking the rows without blocking other sessions."""
     alter, name = f"ALTER TABLE {quote(column.table)}", quote(f"{NOT_NULL}_{column.name}")
     drop = f"{alter} DROP CONSTRAINT IF EXISTS {name}"
     transactions = (
         (drop, f"{alter} ADD CONSTRAINT {name} CHECK ({quote(column.name)} IS NOT NULL) NOT VALID"),
         (f"{alter} VALIDATE CONSTRAINT {name}",),
-        # With a valid check PostgreSQL need not look at the rows again.
+        # With a valid check PostgreSQL does not scan the rows again.
         (f"{alter} ALTER COLUMN {quote(column.name)} SET NOT NULL", drop),
     )
     return Step(column.table, f"{column.name} NOT NULL", transactions, undo=drop, may_fail=may_fail)
 
 
 def repair(code: str, thing, cure: str) -> tuple[Step, ...]:
-    """Return the steps that cure a finding without losing anything, () where the cure could."""
+    """Return the steps that repair a finding without losing data, () if the cure could lose some."""
     kind, _, verdict = code.partition(".")
     if code == "column.weaker":
         return (require(thing),)
@@ -270,6 +268,6 @@ def repair(code: str, thing, cure: str) -> tuple[Step, ...]:
     statements = [line.rstrip(";") for line in cure.splitlines() if not line.startswith("--")]
     if code != "foreign_key.weaker" and any(re.search(r"\bDROP (INDEX|CONSTRAINT)\b", statement) for statement in statements):
         return ()  # An unmanaged object has this name.
-    # A foreign key that is made anew goes and comes in one transaction; looking at the rows is another.
+    # A foreign key is dropped and recreated in one transaction, and validated in another.
     transactions = (tuple(statements[:-1]), tuple(statements[-1:])) if len(statements) > 1 else (tuple(statements),)
     return (Step(thing.table, f"{kind.replace('_', ' ')} {thing.name}", transactions),)

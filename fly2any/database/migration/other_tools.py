@@ -65,10 +65,10 @@ def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:
             if fake:
                 return
             raise Refusal(
-                f"{made[0].migration} is not recorded, but what it creates is there already ({made[0].places}): drop it, or, if"
-                f" `manage.py dbstatus` finds nothing else wrong with it, run `manage.py migrate --fake {made[0].migration.replace('.', ' ')}`."
+                f"{made[0].migration} is not recorded, but its objects already exist ({made[0].places}): drop them, or, if"
+                f" `manage.py dbstatus` finds nothing else wrong with them, run `manage.py migrate --fake {made[0].migration.replace('.', ' ')}`."
             )
         raise Refusal(
-            f"{made[0].migration} is not recorded, but what it creates is there already ({made[0].places}): another tool made"
-            " this database, so adopt it with `manage.py dbadopt`, which shows its plan and changes nothing without --yes."
+            f"{made[0].migration} is not recorded, but its objects already exist ({made[0].places}): another tool"
+            " created this database. Adopt it with `manage.py dbadopt`, which shows its plan and changes nothing without --yes."
         )

@@ -1,4 +1,4 @@
-"""Migrations on a database in use: one run at a time, no lock waited for long, every run in the journal."""
+"""Migrations on a database in use: one run at a time, short waits for locks, and every run in the journal."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from .reversing import Reversal
 
 T = TypeVar("T")
 
-# Others wait behind a statement that waits for a lock, so none waits long. A concurrent build keeps nobody waiting, and cut
-# short it would leave an invalid index: it may take all the time it needs.
+# Other sessions queue behind a statement that waits for a lock, so no statement waits long. A concurrent build blocks nobody and
+# would leave an invalid index if it were cancelled, so it has no time limit.
 NAME = r'(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>\w+))'
 TABLE = r'(?P<table>(?:"(?:[^"]|"")+"|\w+)(?:\.(?:"(?:[^"]|"")+"|\w+))?)'
 COMMENTS = re.compile(r"(?:\s+|--[^\n]*|/\*.*?\*/)*", re.S)
@@ -41,7 +41,7 @@ CREATES_INDEX = re.compile(
     rf"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?{NAME}\s+ON\s+(?:ONLY\s+)?{TABLE}", re.I
 )
 
-# In the search path of the run: what PostgreSQL's own operators take without a conversion, nobody can plant a better match for.
+# Runs with the search path of the run. Its operators match exactly, so no role can create a better match.
 INDEX_STATE_SQL = """
     SELECT i.indisvalid FROM pg_catalog.pg_index AS i
     WHERE i.indexrelid = pg_catalog.to_regclass(%s)::oid AND i.indrelid = pg_catalog.to_regclass(%s)::oid
@@ -65,17 +65,17 @@ KNOWN_SQL = """
 OPERATOR_CLASS = "gin_trgm_ops"
 ENDLESS = ("statement_timeout", "transaction_timeout", "idle_session_timeout")
 IDLE = "idle_in_transaction_session_timeout"
-SHORTEST_WAIT = 0.1  # Seconds: most transactions of the site are over by then.
-THERE_ALREADY = ("42P07", "42701", "42710")  # A relation, a column, another object of that name.
+SHORTEST_WAIT = 0.1  # Seconds: most transactions of the site end within it.
+THERE_ALREADY = ("42P07", "42701", "42710")  # Duplicate relation, column or other object.
 
 
 def require_utf8(connection) -> None:
-    """Raise Refusal for a database of another encoding, which cannot hold each migration: better now than half way."""
+    """Raise Refusal for a database of another encoding, in which a later migration would fail."""
     encoding = connection.connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise Refusal(
-            f"The database's encoding is {encoding}, which cannot hold what the migrations create: dump it, create it anew with"
-            " ENCODING 'UTF8' TEMPLATE template0, restore it there, and run the command again."
+            f"The database's encoding is {encoding}, in which the migrations cannot run: dump it, create a new database with"
+            " ENCODING 'UTF8' TEMPLATE template0, restore the dump there, and run the command again."
         )
 
 
@@ -90,26 +90,26 @@ class Run:
         self.session = connection.connection
         self.migration = ""
         self.reversal: Reversal | None = None  # Of the migration that is being reversed.
-        self.waited = 0.0  # Seconds for locks, in this attempt of an atomic migration before the statement that runs.
+        self.waited = 0.0  # Seconds that this attempt of an atomic migration waited for locks, before the current statement.
         self.attempting = False
         self.endless = self.ask(KNOWN_SQL, [*ENDLESS])
 
     def migrate(self, migration, direction: str, action: Callable[[], T], *, consent: Consent | None = None) -> T:
-        """Return what `action`, which applies or reverses `migration`, returns; it is run again while it is locked out.
+        """Run `action`, which applies or reverses `migration`, and return its result; retry it while it is locked out.
 
-        With `consent` it is a reversal, which takes rows away only with that.
+        With `consent` it is a reversal, which deletes rows only if the consent allows it.
         """
         self.migration = f"{migration.app_label}.{migration.name}"
         if self.connection.connection is not self.session:
-            raise Refusal("The connection was replaced during the run, and the migration lock is lost: run the command again.")
+            raise Refusal("The connection was replaced during the run, so the migration lock is lost: run the command again.")
         if direction == "forwards":
             require_utf8(self.connection)
         self.waited = 0.0
-        self.settle()  # What the migration before this one set ends with it.
+        self.settle()  # Settings of the previous migration end with it.
         if not self.ask(HELD_SQL, MIGRATION_LOCK):
             raise Refusal(
-                "A migration gave the migration lock up (DISCARD ALL or pg_advisory_unlock_all in it), so another run may have begun:"
-                " take that out of it, and run the command again."
+                "A migration released the migration lock (it runs DISCARD ALL or pg_advisory_unlock_all), so another run may have begun:"
+                " remove that statement, and run the command again."
             )
         journal.ensure(self.connection)
         with journal.recorded(self.connection, self.migration, direction), self.reversing(consent):
@@ -117,7 +117,7 @@ class Run:
                 once = partial(self.reversal.transaction, action) if self.reversal else action
                 return self.patiently(partial(self.attempt, once), what=self.migration)
             try:
-                return action()  # Its statements are patient, each by itself: what is committed cannot be run again.
+                return action()  # Each statement is retried by itself, because committed ones cannot be run again.
             except Error as error:
                 if (
                     direction == "forwards"
@@ -125,11 +125,11 @@ class Run:
                     and self.migration not in contracts.load().migrations
                 ):
                     raise Refusal(
-                        f"{self.migration} is not atomic, and what it creates is there already ({first_line(str(error))}), perhaps of a run that"
-                        " was cut short: drop it and run the command again, or, if all that the migration does is there, run"
+                        f"{self.migration} is not atomic, and an object that it creates already exists ({first_line(str(error))}), perhaps from an"
+                        " interrupted run: drop the object and run the command again, or, if everything the migration creates exists, run"
                         f" `manage.py migrate --fake {self.migration.replace('.', ' ')}`."
                     ) from error
-                if sqlstate(error) in LOCKED_OUT:  # In a transaction that the migration itself began, which is not retried.
+                if sqlstate(error) in LOCKED_OUT:  # In a transaction that the migration itself began; it is not retried.
                     raise self.locked_out(self.migration, self.watcher.seconds) from error
                 raise
 
@@ -138,7 +138,7 @@ class Run:
             keep_strangers_out(self.connection)
 
     def attempt(self, action: Callable[[], T]) -> T:
-        """Return what `action` returns, which waits for all its locks together about as long as a statement may for one."""
+        """Run `action` and return its result; its waits for locks together last about as long as one statement may wait."""
         self.waited, self.attempting = 0.0, True
         try:
             return action()
@@ -154,7 +154,7 @@ class Run:
             self.reversal = None
 
     def patiently(self, action: Callable[[], T], *, what: str) -> T:
-        """Return what `action` returns, run again while it is locked out; raise Refusal, naming the blockers, in the end."""
+        """Run `action` and return its result, retrying while it is locked out; then raise LockedOut, which names the blockers."""
         begun = time.monotonic()
         try:
             return try_again(action, patience=self.patience, again=lambda error, pause: self.again(what, error, pause))
@@ -168,16 +168,18 @@ class Run:
         if sqlstate(error) == DEADLOCK:
             self.cancel_waiters()
             self.progress.say(
-                f"{what} met a deadlock{behind.replace(' for', ' with', 1)} and was undone; again in {pause:.1f} s."
+                f"{what} ran into a deadlock{behind.replace(' for', ' with', 1)} and was rolled back; retrying in {pause:.1f} s."
             )
         else:
             seconds = self.waited + self.watcher.seconds
-            self.progress.say(f"{what} waited {span(seconds)}{behind} and let the others pass; again in {pause:.1f} s.")
+            self.progress.say(
+                f"{what} waited {span(seconds)}{behind} and gave way to other sessions; retrying in {pause:.1f} s."
+            )
 
     def cancel_waiters(self) -> None:
-        """Cancel the waits for the lock of this run; raise LockedOut for one that this role may not cancel.
+        """Cancel other sessions' waits for the migration lock; raise LockedOut for one that this role may not cancel.
 
-        What waits inside pg_advisory_lock has a snapshot, for whose end a concurrent build waits.
+        A session that waits in pg_advisory_lock holds a snapshot, and a concurrent build waits for that snapshot to end.
         """
         with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
             cancelled, left = cancel_waiters(cursor, MIGRATION_LOCK)
@@ -186,7 +188,7 @@ class Run:
             raise LockedOut(
                 f"The session of {left[0]} waits for the migration lock that this run holds, and the run would in turn wait for that"
                 f" session. The role {self.ask('SELECT current_user')} may not cancel it. As {left[0].role} or a superuser, run"
-                f" SELECT pg_cancel_backend({left[0].pid}); or wait until it ends. Then run the command again."
+                f" SELECT pg_cancel_backend({left[0].pid}); or wait until the session ends. Then run the command again."
             )
 
     def locked_out(self, what: str, seconds: float) -> LockedOut:
@@ -198,18 +200,18 @@ class Run:
         names = "; ".join(map(str, blockers))
         cure = " ".join(terminate(blocker.pid) for blocker in blockers)
         return LockedOut(
-            f"{what} did not get a lock within {span(seconds)}, because of {names}: run the command again when that is done,"
-            f" or end it: {cure}"
+            f"{what} did not get a lock within {span(seconds)}, because of {names}: run the command again when that transaction has"
+            f" ended, or end it: {cure}"
         )
 
-    # Every statement passes here, those of RunSQL and RunPython too.
+    # Every statement passes through here, including those of RunSQL and RunPython.
 
     def __call__(self, execute, statement, parameters, many, context) -> Any:
         text = str(statement)
         text = text[COMMENTS.match(text).end() :]  # type: ignore[union-attr]
 
         concurrent = CONCURRENTLY.match(text) is not None
-        rows = list(parameters) if many else parameters  # It may be run again.
+        rows = list(parameters) if many else parameters  # A list, because it may be run again.
 
         def run():
             with self.watched(concurrent=concurrent), self.reaching(text):
@@ -218,15 +220,15 @@ class Run:
         if concurrent:
             return self.concurrently(text, run)
         once = partial(self.reversal.statement, text, run) if self.reversal else run
-        if self.connection.in_atomic_block:  # Then the whole migration is undone, and run again.
+        if self.connection.in_atomic_block:  # Then the whole migration is rolled back and run again.
             return once()
         return self.patiently(once, what=self.migration or "the run")
 
     @contextmanager
     def watched(self, *, concurrent: bool = False) -> Iterator[None]:
-        """Watch the statement inside, which may wait for a lock; one that waited leaves less time to the next of its attempt.
+        """Watch the statement inside, which may wait for a lock; its wait shortens the lock timeout of the next one.
 
-        The site waits for the locks that are held already.
+        The site, too, waits for the locks that the attempt already holds.
         """
         with self.watcher.statement(self.migration or "the run", concurrent=concurrent):
             yield
@@ -237,9 +239,9 @@ class Run:
 
     @contextmanager
     def reaching(self, text: str) -> Iterator[None]:
-        """Let the one statement that names pg_trgm's operator class find it where no schema of the search path has it.
+        """Add the schema of pg_trgm to the search path for a statement that names its operator class, if it is not in it.
 
-        The extension may be in another schema: Supabase puts it into `extensions`.
+        Supabase, for example, puts the extension into the schema `extensions`.
         """
         path = self.ask(REACH_SQL) if OPERATOR_CLASS in text else None
         if path is None:
@@ -250,7 +252,7 @@ class Run:
         try:
             yield
         finally:
-            with suppress(Error):  # Of a transaction that failed: the server undoes it.
+            with suppress(Error):  # In a failed transaction, whose rollback resets it.
                 self.ask("SELECT pg_catalog.set_config('search_path', %s, false)", before)
 
     def concurrently(self, text: str, run: Callable[[], T]) -> T | None:
@@ -259,24 +261,24 @@ class Run:
 
     def once(self, index: BuiltIndex, run: Callable[[], T]) -> T | None:
         if (builder := self.builder(index)) is not None:
-            raise Refusal(f"The index {index.name} is being built by pid {builder}: run the command again when that is done.")
-        if (valid := self.index_state(index)) is False:  # Of a build that was cut short.
-            self.progress.say(f"The index {index.name} was left invalid by an earlier build: dropped, and built anew.")
+            raise Refusal(f"The index {index.name} is being built by pid {builder}: run the command again when it is finished.")
+        if (valid := self.index_state(index)) is False:  # Left by an interrupted build.
+            self.progress.say(f"The index {index.name} was left invalid by an earlier build: it is dropped and rebuilt.")
             self.untimed(lambda: self.drop_index(index))
         elif valid and self.is_as_defined(index):
-            self.progress.say(f"The index {index.name} is there already, as defined: kept.")
+            self.progress.say(f"The index {index.name} already exists as defined: it is kept.")
             return None
         try:
             return self.untimed(run)
         except Error:
-            # Under the lock timeout: what cannot be dropped now is dropped by the next run.
+            # With the lock timeout: if the index cannot be dropped now, the next run drops it.
             with suppress(Error):
                 if self.index_state(index) is False:
                     self.drop_index(index)
             raise
 
     def untimed(self, action: Callable[[], T]) -> T:
-        """Return what `action` returns, which may wait for locks as long as it needs."""
+        """Run `action` without a lock timeout, and return its result."""
         self.cancel_waiters()
         self.set("lock_timeout", "0")
         try:
@@ -286,7 +288,7 @@ class Run:
                 self.set("lock_timeout", f"{settings.LOCK_TIMEOUT}ms")
 
     def builder(self, index: BuiltIndex) -> int | None:
-        """Return the process that builds the index at this moment."""
+        """Return the pid of the process that is building the index, None if there is none."""
         return self.ask(
             "SELECT pid FROM pg_catalog.pg_stat_progress_create_index"
             " WHERE datname = current_database() AND index_relid = pg_catalog.to_regclass(%s)::oid",
@@ -294,11 +296,11 @@ class Run:
         )
 
     def index_state(self, index: BuiltIndex) -> bool | None:
-        """Say whether the index is valid; None if its table has none of that name."""
+        """Return whether the index is valid, None if its table has no index of that name."""
         return self.ask(INDEX_STATE_SQL, index.quoted, index.table)
 
     def is_as_defined(self, index: BuiltIndex) -> bool:
-        """Say whether the index is what the contract says of the migration that now runs."""
+        """Return whether the index is as the contract defines it for the current migration."""
         wanted = [
             version.object
             for version in contracts.load().versions
@@ -312,9 +314,9 @@ class Run:
         self.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index.quoted}")
 
     def settle(self) -> None:
-        """Set the session as a run needs it; what a role or a provider sets would cut long builds and long pauses short.
+        """Override the time limits of the role or provider, which would cancel long builds and pauses.
 
-        A transaction whose client is gone keeps its locks, and the site out, no longer than LONGEST_IDLE.
+        A transaction whose client is gone keeps its locks no longer than LONGEST_IDLE.
         """
         limits = "".join(f"SET {name} TO '0'; " for name in self.endless)
         idle = f"SET {IDLE} TO '{LONGEST_IDLE}'; "
@@ -338,7 +340,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class BuiltIndex:
-    """The index of a CREATE INDEX CONCURRENTLY: its name, and how it and its table are written."""
+    """The index of a CREATE INDEX CONCURRENTLY: its name, and how the statement writes it and its table."""
 
     name: str
     quoted: str
@@ -355,14 +357,14 @@ class BuiltIndex:
 
 
 class LockedOut(Refusal):
-    """A lock was not to be had for longer than anybody wants to wait; the message names who held it."""
+    """A lock was not granted within the patience of the run; the message names its holders."""
 
 
 @contextmanager
 def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Run]:
     """Hold the migration lock of the database `alias`, over its direct connection, and yield the run inside it.
 
-    Raises Refusal when the lock is not to be had, or the connection leads through a transaction pooler.
+    Raises Refusal if the lock is not granted, or if the connection goes through a transaction pooler.
     """
     if alias == "replica":
         raise Refusal("The replica gets its schema from its primary: run the command without --database replica.")

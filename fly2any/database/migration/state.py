@@ -167,8 +167,8 @@ def unrecorded_findings(found: tuple[Unrecorded, ...], *, ours: bool) -> Iterato
                 Severity.ERROR,
                 "migrations.unrecorded",
                 one.migration,
-                f"The migration {one.migration} is not recorded, but what it creates is there already ({one.places}):"
-                " an interrupted run left it.",
+                f"The migration {one.migration} is not recorded, but its objects already exist ({one.places}):"
+                " an interrupted run left them.",
                 "Run `manage.py migrate`: an index as defined is kept, an invalid one is rebuilt.",
             )
         else:
@@ -176,9 +176,9 @@ def unrecorded_findings(found: tuple[Unrecorded, ...], *, ours: bool) -> Iterato
                 Severity.ERROR,
                 "migrations.unrecorded",
                 one.migration,
-                f"The migration {one.migration} is not recorded, but what it creates is there already ({one.places}):"
-                f" {'the record is lost, or ' if ours else ''}another tool made it, and `migrate` refuses to run.",
-                f"Drop it, or, if nothing else is found wrong with it, run `manage.py migrate --fake {one.migration.replace('.', ' ')}`."
+                f"The migration {one.migration} is not recorded, but its objects already exist ({one.places}):"
+                f" {'the record is lost, or ' if ours else ''}another tool created them, and `migrate` refuses to run.",
+                f"Drop them, or, if nothing else is wrong with them, run `manage.py migrate --fake {one.migration.replace('.', ' ')}`."
                 if ours
-                else "Run `manage.py dbadopt`: it shows what it would do, and changes nothing without --yes.",
+                else "Run `manage.py dbadopt`: it shows its plan, and changes nothing without --yes.",
             )

@@ -36,7 +36,7 @@ class File:
         self.number = ""
         self.part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         if os.path.lexists(path):
-            raise Refusal(f"{path} is there already: name a new file.")
+            raise Refusal(f"{path} already exists: name a new file.")
         with _explained(path):
             os.close(os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
@@ -114,7 +114,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
-        raise Refusal(f"{path} is there already: name a new file.") from None
+        raise Refusal(f"{path} already exists: name a new file.") from None
     except OSError as error:
         raise Refusal(f"{path} cannot be written ({error.strerror}): name another file.") from error
 
