@@ -208,7 +208,7 @@ def test_an_erasure_wants_the_address_typed_and_leaves_a_certificate_in_the_log(
     assert (certificate["person"], certificate["removed"]["users"], EMAIL in entry.change_message) == (person.pk, 1, False)
     place = reverse("admin:accounts_user_erased", args=[entry.pk])
     assert done.redirect_chain == [(place, 302)]
-    assert "not searched, as was asked for" in done.content.decode()
+    assert "not searched, as requested" in done.content.decode()
     assert json.loads(client.get(place, {"download": ""}).content) == certificate
 
 

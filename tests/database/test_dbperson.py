@@ -92,9 +92,9 @@ def test_staff_nobody_several_and_bytes_that_are_no_text_are_refused(migrated, p
     refusals = {
         "bob@example.com": "bob@example.com is a staff account: remove its staff status in the admin first.",
         "x": "No person has the e-mail address x: check the spelling, or search in the admin.",
-        "ANA.SILVA@example.com": "2 people have the e-mail address ANA.SILVA@example.com, written differently: give it as one of them has it.",
+        "ANA.SILVA@example.com": "2 people have the e-mail address ANA.SILVA@example.com in different spellings: give the exact spelling of one of them.",
         "\udcff@example.com": "The e-mail address is not valid UTF-8: check the terminal's encoding.",
-        "x\0@example.com": "An e-mail address has no NUL: correct it.",
+        "x\0@example.com": "The e-mail address contains a NUL character: correct it.",
     }
 
     said = {}

@@ -91,8 +91,8 @@ def test_a_key_that_forbids_the_erasure_is_said_beforehand(two, action):
     )
 
     assert refused(two) == (
-        "Nothing was changed. 2 rows of invoices refer to them by the foreign key invoices_who_fkey"
-        f" (ON DELETE {action.partition(' DEFERRABLE')[0]}): remove or change those rows first."
+        "Nothing was changed. The foreign key invoices_who_fkey of invoices"
+        f" (ON DELETE {action.partition(' DEFERRABLE')[0]}) prevents the erasure with 2 rows: remove or change them first."
     )
 
 
@@ -117,7 +117,7 @@ def test_a_default_that_nobody_has_is_refused_without_a_value_of_the_row(two):
         erased(two)
 
     assert str(refusal.value) == (
-        "Nothing was changed. The constraint notes_who_fkey of public.notes refuses the erasure:"
+        "Nothing was changed. The constraint notes_who_fkey of public.notes prevents the erasure:"
         " change the action of that key, or remove those rows first."
     )
 
@@ -142,7 +142,7 @@ def test_a_trigger_that_keeps_rows_stops_the_erasure(two):
         f"INSERT INTO notes VALUES ('{ANA}')"
     )
 
-    with pytest.raises(Refusal, match="Rows of the person would stay in notes, where a trigger"):
+    with pytest.raises(Refusal, match="A trigger or a disabled foreign key keeps rows of the person in notes"):
         erased(two)
 
     assert two.execute("SELECT count(*) FROM users") == [(2,)]
@@ -165,7 +165,7 @@ def test_a_trigger_that_moves_rows_aside_instead_stops_the_erasure(two, name, ke
         f"CREATE TRIGGER soft BEFORE DELETE ON {name} FOR EACH ROW EXECUTE FUNCTION soft();"
     )
 
-    with pytest.raises(Refusal, match=f"Rows of the person would stay in {name}, where a trigger"):
+    with pytest.raises(Refusal, match=f"A trigger or a disabled foreign key keeps rows of the person in {name}"):
         erased(two)
 
     assert two.execute("SELECT count(*) FROM users") == [(2,)]

@@ -95,14 +95,14 @@ def test_what_cannot_be_searched_is_named(two):
         {"place": "crm.secret", "reason": "no privilege to read it"},
         {"place": "hidden", "reason": "row-level security hides rows of it from this role"},
         {"place": "partly.b", "reason": "no privilege to read it"},
-        {"place": "large objects", "reason": "they are no columns"},
-        {"place": "fly2any_accesses", "reason": "rows that were added meanwhile: this role may not lock it"},
+        {"place": "large objects", "reason": "not in columns"},
+        {"place": "fly2any_accesses", "reason": "rows added meanwhile: this role may not lock the table"},
     ]
     assert certificate["removed"] == {"users": 1}
 
 
 def test_an_erasure_without_a_search_says_so(two):
-    assert erased(two, searched=False)["unsearched"] == [{"place": "the database", "reason": "not searched, as was asked for"}]
+    assert erased(two, searched=False)["unsearched"] == [{"place": "the database", "reason": "not searched, as requested"}]
 
 
 def test_the_planners_statistics_no_longer_show_the_address(two):

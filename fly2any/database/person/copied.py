@@ -1,6 +1,6 @@
-"""Tables of other roles, read by COPY, which runs none of their code: it writes every value as its type does.
+"""Tables of other roles are read by COPY, which runs none of their code and writes values in their type's text form.
 
-A SELECT would run their casts and, while it is planned, the functions in their index expressions, as the role that reads.
+A SELECT would run their casts and, at planning, the functions in their index expressions, as the reading role.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .words import Pattern, Words, as_digits
 ESCAPES = {"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 ESCAPED = {written: letter for letter, written in ESCAPES.items()}
 NULL = "\\N"
-BYTES = b"\\x"  # Before bytes that are written as digits.
+BYTES = b"\\x"  # The prefix of bytea in hex format.
 
 
 def copied(tables: Tables, oid: int) -> list[Column]:
@@ -25,7 +25,7 @@ def copied(tables: Tables, oid: int) -> list[Column]:
 
 
 def lines(cursor, table: Table, columns: Sequence[Column]) -> Iterator[bytes]:
-    """Yield each row of a table as a line of COPY; raise django.db.Error where it cannot be read."""
+    """Yield each row of a table as a line of COPY; raise django.db.Error if it cannot be read."""
     listed = ", ".join(quote(column.name) for column in columns)
     statement = f"COPY {quote(table.schema)}.{quote(table.name)} ({listed}) TO STDOUT"
     with cursor.db.wrap_database_errors, cursor.copy(statement) as copy:
@@ -34,13 +34,13 @@ def lines(cursor, table: Table, columns: Sequence[Column]) -> Iterator[bytes]:
 
 
 def fields(place: str) -> list[str | None]:
-    """Return the values of a row's place."""
+    """Return the values of a row from its place."""
     values = place.rpartition("\n")[0].split("\t")
     return [None if value == NULL else _unescaped(value) for value in values]
 
 
 def referring(cursor, tables: Tables, link: Link, keys: list[list[str]]) -> dict[int, set[str]]:
-    """Return the rows that refer by `link` to one of `keys`, by the oid of the table that has them."""
+    """Return the rows that reference one of `keys` by `link`, by the oid of their table."""
     wanted = {tuple(_escaped(value).encode() for value in key) for key in zip(*keys, strict=True)}
     return {
         table.oid: _places(cursor, table, copied(tables, table.oid), link.columns, wanted) for table in tables.parts(link.table)
@@ -48,7 +48,7 @@ def referring(cursor, tables: Tables, link: Link, keys: list[list[str]]) -> dict
 
 
 def keys_of(tables: Tables, oid: int, places: set[str], link: Link) -> list[list[str]]:
-    """Return the values that `link` may refer to in rows of a table, a list for each of its columns."""
+    """Return the values that `link` may reference in rows of a table, a list for each of its columns."""
     at = _positions(copied(tables, oid), link.keys)
     values = {tuple(row[one] for one in at) for row in map(fields, places)}
     known = sorted(tuple(map(str, key)) for key in values if None not in key)
@@ -61,7 +61,7 @@ def _positions(columns: list[Column], names: Sequence[str]) -> list[int]:
 
 
 def _places(cursor, table: Table, columns: list[Column], names: Sequence[str], wanted: set[tuple[bytes, ...]]) -> set[str]:
-    """Return the rows that have in the columns `names` what is wanted: each by what is in it and a number, as several may be alike."""
+    """Return the rows with the wanted values in the columns `names`: each as its text and a number, because rows may be equal."""
     at = _positions(columns, names)
     seen: Counter[bytes] = Counter()
     for line in lines(cursor, table, columns):
@@ -76,7 +76,7 @@ def _place(line: bytes, number: int) -> str:
 
 
 def search(cursor, table: Table, columns: list[Column], wanted: Words, without: set[str]) -> dict[str, dict[str, int]]:
-    """Return in how many rows of a table, but for those `without`, the address and the id stand, by column."""
+    """Return the number of rows of a table, except `without`, that contain the address and the id, by column."""
     may_hold = _prefilter(wanted.any)
     found: dict[str, dict[str, int]] = {}
     seen: Counter[bytes] = Counter()
@@ -100,7 +100,7 @@ def search(cursor, table: Table, columns: list[Column], wanted: Words, without: 
 
 
 def _prefilter(pattern: Pattern) -> Callable[[bytes], bool]:
-    """Return whether a line may hold what a pattern describes: most do not, and are not taken apart."""
+    """Return whether a line may match a pattern; most do not, and are not parsed."""
     parts = [part.strip("%").encode() for part in pattern.parts]
     digits = re.compile("|".join(as_digits(part.decode()) for part in parts).encode())
 
@@ -112,7 +112,7 @@ def _prefilter(pattern: Pattern) -> Callable[[bytes], bool]:
 
 
 def holds(column: Column, value: str, pattern: Pattern) -> bool:
-    """Return whether a value of a column holds what a pattern describes."""
+    """Return whether a value of a column matches a pattern."""
     if column.base == "bytea":
         value = bytes.fromhex(value.removeprefix("\\x")).decode(errors="replace")
     if pattern.compiled.search(value):

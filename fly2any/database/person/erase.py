@@ -25,29 +25,29 @@ from .trace import rows_of
 from .transactions import TABLE_LOCK_TIMEOUT, UNHURRIED_SQL, writing
 
 FORMAT = 2
-PATIENCE = 60  # Seconds, in all, for the tables that no foreign key guards.
+PATIENCE = 60  # Seconds in total for the locks on tables without a foreign key.
 BEYOND = (
-    "backups and archives from before",
+    "earlier backups and archives",
     "the logs of the server, the site and the admin",
     "replicas and other databases",
-    "what others write into tables that no foreign key connects with the person after the search began",
+    "rows that other sessions add, after the search began, to tables without a foreign key to the person",
     "comments, defaults, labels, partition bounds and other definitions",
-    "what is compressed or encoded in a column, letters and digits written as escapes too",
-    "letters with accents as two characters, in Latin-1, in Punycode or as named entities",
-    "in values above 32 MB, what is written with escapes",
+    "compressed or encoded values in columns, including letters and digits written as escapes",
+    "accented letters written as two characters, in Latin-1, in Punycode or as named entities",
+    "escapes in values above 32 MB",
 )
 WRITTEN = "a trigger or a rule wrote these rows during the erasure: check whether they are about the person"
 NOW_SQL = "SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_current_xact_id()::pg_catalog.text"
-LOST = ("", "08", "57")  # Classes of SQLSTATE that do not say whether a COMMIT took place.
+LOST = ("", "08", "57")  # SQLSTATE classes that leave open whether a COMMIT succeeded.
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What an erasure removed, changed and cleared, in rows by table; what remains, and why; and what was not searched."""
+    """The rows that an erasure removed, changed and cleared, by table; the rows that remain, and why; and what was not searched."""
 
     at: datetime
-    transaction: str  # pg_xact_status() says of it whether it was committed.
-    person: str  # The id: nothing else of them is in it.
+    transaction: str  # The argument of pg_xact_status(), which tells whether it was committed.
+    person: str  # The id; the certificate has no other data of the person.
     removed: dict[str, int]
     changed: tuple[Change, ...]
     cleared: dict[str, int]
@@ -62,7 +62,7 @@ class Certificate:
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything was searched and nothing of them is left but the id in the record of access."""
+        """Whether everything was searched and only the id in the record of access is left."""
         remaining = [place for place in self.remaining if place.holds != "similar" and place.reason != RECORD]
         return not (self.changed or self.unsearched or remaining)
 
@@ -74,22 +74,22 @@ class Keeper(Protocol):
     """Where a certificate is kept."""
 
     def keep(self, certificate: Certificate) -> None:
-        """Write it as pending, and return when it cannot be lost."""
+        """Write it as pending, and return when it is durable."""
 
     def confirm(self) -> None:
-        """Say in it that the erasure was committed."""
+        """Mark it as committed."""
 
     def discard(self) -> None:
-        """Take it back: nothing was erased."""
+        """Withdraw it, because nothing was erased."""
 
 
 def erase(
     connection, person: Person, keeper: Keeper, *, searched: bool = True, progress: Progress | None = None
 ) -> Certificate:
-    """Remove the person and every row of theirs in one transaction; return its certificate, which `keeper` has before it commits.
+    """Remove the person and all their rows in one transaction; return the certificate, which `keeper` stores before the commit.
 
-    Raises Refusal where other people would go, a foreign key forbids it or rows would stay, and while a restore is to replace the
-    database: nothing is changed then.
+    Raises Refusal, with nothing changed, if other people would be deleted, a foreign key prevents it, rows would stay, or a
+    restore is about to replace the database.
     """
     committing = False
     try:
@@ -126,10 +126,10 @@ def _erase(connection, person: Person, searched: bool, progress: Progress) -> Ce
             began, _ = cursor.fetchone()
             places = search(connection, tables, person, progress, reasons(tables, found), rows_of())
             places = Found((*places.places, *_refresh_statistics(connection, tables, person)), places.unsearched)
-        progress.show("waiting for the tables that no foreign key guards", None)
+        progress.show("waiting for tables without a foreign key", None)
         unguarded = _lock(connection, tables)
         progress.clear()
-        found = _require(tables, reach(cursor, tables, person, lock=True))  # What was added meanwhile.
+        found = _require(tables, reach(cursor, tables, person, lock=True))  # Includes rows added meanwhile.
         done.append(remove(connection, cursor, tables, person, found))
         cursor.execute(NOW_SQL)
         at, number = cursor.fetchone()
@@ -140,18 +140,18 @@ def _erase(connection, person: Person, searched: bool, progress: Progress) -> Ce
 
 
 def _read_locked(connection, cursor) -> Tables:
-    """Lock out new foreign keys to the people, and new triggers on what an erasure writes to; return the tables as they are then."""
+    """Lock out new foreign keys to the people and new triggers on the tables to be changed; return the tables as of then."""
     before = read_tables(connection).reached(own.WITHOUT_KEY)
     names = ", ".join(table.sql for table in before.values() if table.may_update or table.may_delete or table.name == PEOPLE)
     cursor.execute(f"LOCK TABLE {names} IN ROW EXCLUSIVE MODE", [])
     tables = read_tables(connection)
     if tables.reached(own.WITHOUT_KEY).keys() - before:
-        raise Refusal("Tables that refer to ours were changed meanwhile: nothing was erased; run the command again.")
+        raise Refusal("Tables that reference ours were changed meanwhile: nothing was erased; run the command again.")
     return tables
 
 
 def _is_as_found(cursor, tables: Tables, person: Person) -> bool:
-    """Return whether the person has the address by which rows are searched, and is none of the staff."""
+    """Return whether the person still has the address that is searched for, and is not staff."""
     cursor.execute(
         f'SELECT email, "isStaff" OR "isSuperuser" FROM {tables.people.sql} WHERE id OPERATOR(pg_catalog.=) %s', [person.id]
     )
@@ -165,7 +165,7 @@ def _require(tables: Tables, found: Reach) -> Reach:
 
 
 def _lock(connection, tables: Tables) -> list[Unsearched]:
-    """Let nobody add to the tables that know a person without a foreign key until the end; return those that this role cannot lock."""
+    """Lock the tables that hold a person without a foreign key against writes until the end; return those this role cannot lock."""
     there = [table for name in own.WITHOUT_KEY if (table := tables.own(name))]
     lockable = [table for table in there if table.may_update or table.may_delete]
 
@@ -176,14 +176,14 @@ def _lock(connection, tables: Tables) -> list[Unsearched]:
     if lockable:
         try_again(attempt, patience=PATIENCE, again=lambda error, pause: None)
     return [
-        Unsearched(table.name, "rows that were added meanwhile: this role may not lock it")
+        Unsearched(table.name, "rows added meanwhile: this role may not lock the table")
         for table in there
         if table not in lockable
     ]
 
 
 def _refresh_statistics(connection, tables: Tables, person: Person) -> list[Place]:
-    """Sample the tables anew whose statistics hold the person's address or id, and return where they stand still."""
+    """Run ANALYZE on tables whose statistics hold the person's address or id, and return where these remain."""
     for table in {table.oid: table for table, _ in statistics(connection, tables, person)}.values():
         with suppress(Error), transaction.atomic(using=connection.alias), connection.cursor() as cursor:
             cursor.execute(f"ANALYZE {table.sql}", [])

@@ -1,4 +1,4 @@
-"""Everything that is held about a person, as JSON."""
+"""All data about a person, as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OF_STAFF = facts.columns("fields_of_staff")
 
 
 def export(connection, person: Person) -> Iterator[str]:
-    """Yield every row that an erasure removes, changes or clears as one JSON text, of one snapshot; secrets are left out."""
+    """Yield the parts of one JSON text with every row that an erasure removes, changes or clears, of one snapshot, without secrets."""
     with reading(connection):
         with connection.cursor() as cursor:
             tables = read_tables(connection)
@@ -51,7 +51,7 @@ def _by_name(tables: Tables, rows: Rows) -> dict[str, list[tuple[int, set[str]]]
 
 
 def _rows(connection, tables: Tables, oid: int, places: set[str]) -> Iterator[str]:
-    """Yield rows of a table as JSON, many at a time."""
+    """Yield rows of a table as JSON, in batches."""
     table = tables.tables[oid]
     hidden = (*SECRETS.get(tables.label(oid), ()), *OF_STAFF.get(tables.label(oid), ()))
     if not table.is_ours:
@@ -71,6 +71,6 @@ def _rows(connection, tables: Tables, oid: int, places: set[str]) -> Iterator[st
 
 
 def _as_json(column: Column) -> str:
-    """Return a column as row_to_json() may take it: of a type that others made it would call the owner's cast to json."""
+    """Return a column for row_to_json(), as text for types of other roles, whose cast to json it would call."""
     name = quoted(column.name)
     return f"c.{name}" if column.leaf else f"{as_written(f'c.{name}')} AS {name}"

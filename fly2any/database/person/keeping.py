@@ -1,4 +1,4 @@
-"""Where the certificate of an erasure is kept: written before the erasure commits, and confirmed when it has."""
+"""Storage of an erasure's certificate: it is written before the erasure commits, and confirmed afterwards."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .erase import Certificate
 
 STATE = '  "state": "{}"'
 PENDING, COMMITTED, ROLLED_BACK = STATE.format("pending"), STATE.format("committed"), STATE.format("rolled back")
-UNCONFIRMED = "The person was erased, but that could not be written into the certificate ({reason}): correct “pending” in it to “committed”. The transaction is {number}."
+UNCONFIRMED = "The person was erased, but the certificate could not be updated ({reason}): change “pending” in it to “committed”. The transaction is {number}."
 
 
 def _without_end(certificate: Certificate) -> str:
-    """Return a certificate as JSON, all but what says its state."""
+    """Return a certificate as JSON without its state."""
     return certificate.as_json().removesuffix("\n}") + ",\n"
 
 
 class File:
-    """A new file: it is whole at any time, says “pending”, and becomes “committed” in its place, which needs no room.
+    """A new file, complete at any time; its state “pending” is later overwritten in place, which needs no disk space.
 
-    Raises Refusal where the file is there or its folder cannot be written.
+    Raises Refusal if the file exists or its folder is not writable.
     """
 
     def __init__(self, path: Path):
@@ -41,7 +41,7 @@ class File:
             os.close(os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
     def keep(self, certificate: Certificate) -> None:
-        """Write it whole and to the disk, under another name first."""
+        """Write and sync it under a temporary name, then rename it."""
         text = _without_end(certificate)
         self.number = certificate.transaction
         content = f"{text}{PENDING.ljust(len(COMMITTED))}\n}}\n".encode()
@@ -71,7 +71,7 @@ class File:
 
 
 class Stream:
-    """A stream: all but the state, which ends the JSON, is written before the erasure commits."""
+    """A stream: everything but the state, which ends the JSON, is written before the erasure commits."""
 
     def __init__(self, stream: Any):
         self.stream = stream  # A TextIO, or Django's wrapper of one.
@@ -79,7 +79,7 @@ class Stream:
         self.number = ""
 
     def keep(self, certificate: Certificate) -> None:
-        """Write it, unfinished."""
+        """Write it without its end."""
         self.number = certificate.transaction
         self._write(_without_end(certificate))
         self.begun = True
@@ -94,7 +94,7 @@ class Stream:
             ) from error
 
     def discard(self) -> None:
-        """Finish it as one of an erasure that did not take place."""
+        """Finish it as the certificate of an erasure that did not take place."""
         if self.begun:
             with suppress(OSError):
                 self._write(f"{ROLLED_BACK}\n}}\n")
@@ -110,7 +110,7 @@ class Stream:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn what a file system refuses into a sentence."""
+    """Turn an error of the file system into a Refusal."""
     try:
         yield
     except FileExistsError:
@@ -120,7 +120,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def write_new(path: Path, write: Callable[[TextIO], None]) -> None:
-    """Write a new file that only this user can read, whole or not at all; raise Refusal where it cannot be written."""
+    """Write a new file that only this user can read, completely or not at all; raise Refusal if that fails."""
     file = File(path)
     try:
         with _explained(path):

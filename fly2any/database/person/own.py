@@ -1,4 +1,4 @@
-"""Our tables that know a person without a foreign key: which of their rows go, and which lose the address."""
+"""Our tables that hold a person without a foreign key: the rows to delete, and those that lose the address."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from .tables import Column, Table, Tables, quoted
 from .trace import AT, Rows, places_of, rows_of
 from .words import Words, words
 
-OF_PERSON = person_columns(with_key=False)  # They have the person's id.
-MENTIONED = erased(OnErasure.REMOVE)  # Rows go that have the address anywhere.
-SESSIONS = Session._meta.db_table  # Of the admin: what is in them is encoded.
+OF_PERSON = person_columns(with_key=False)  # Columns with the person's id.
+MENTIONED = erased(OnErasure.REMOVE)  # Rows with the address in any column are deleted.
+SESSIONS = Session._meta.db_table  # Sessions of the admin, whose data is encoded.
 LOG = LogEntry._meta.db_table
 CLEARED = erased(OnErasure.CLEAR)
 ERASED = "(erased)"
 WITHOUT_KEY = (*OF_PERSON, *MENTIONED, SESSIONS, *CLEARED)
 
-# What a change of several rows at once says of each: its name.
+# The log entry of a bulk change has the name of each row.
 OBJECT = r'"object": "([^"\\]|\\.)*"'
 
 
 def removed_rows(cursor, tables: Tables, person: Person, *, lock: bool) -> Rows:
-    """Return the rows of ours that go with the person and have no foreign key to them."""
+    """Return our rows that are deleted with the person and have no foreign key to them."""
     found = rows_of()
     for table, condition, parameters in _removals(cursor, tables, person):
         if condition:
@@ -60,13 +60,13 @@ def _removals(cursor, tables: Tables, person: Person) -> Iterator[tuple[Table, s
 
 def _known(tables: Tables, name: str) -> Table | None:
     table = tables.own(name)
-    return table and tables.require(table.oid, "which knows people without a foreign key")
+    return table and tables.require(table.oid, "which holds people without a foreign key")
 
 
 def mentions(tables: Tables, table: Table, person: Person) -> tuple[str, list]:
-    """Return the condition for rows of a table that have the address anywhere, "" for a person without one.
+    """Return the condition for rows of a table that have the address in any column, "" for a person without one.
 
-    Of a person with a twin it is the address as it is written: the rows of others are named, and stay.
+    For a person with a twin it matches the address case-sensitively; other rows are reported, and stay.
     """
     if (address := words(person.id, person.email).address) is None:
         return "", []
@@ -85,7 +85,7 @@ def texts(tables: Tables, table: Table) -> list[Column]:
 
 
 def decoded(data: str) -> str:
-    """Return what a session of Django's holds, as JSON; "" where that cannot be read."""
+    """Return the data of a Django session as JSON, "" if it cannot be decoded."""
     payload = data.rpartition(":")[0].rpartition(":")[0]
     with suppress(ValueError, zlib.error):
         raw = base64.urlsafe_b64decode(payload.lstrip(".") + "=" * (-len(payload.lstrip(".")) % 4))
@@ -94,7 +94,7 @@ def decoded(data: str) -> str:
 
 
 def _is_of(text: str, person: Person, wanted: Words) -> bool:
-    """Return whether a session is the person's, or has their address in it, in an address of a page perhaps."""
+    """Return whether a session is the person's, or contains their address, for example in a URL."""
     if wanted.address and wanted.address.compiled.search(text) and (not person.has_twin or str(person.email) in text):
         return True
     with suppress(ValueError, RecursionError):
@@ -104,9 +104,9 @@ def _is_of(text: str, person: Person, wanted: Words) -> bool:
 
 
 def cleared_rows(cursor, tables: Tables, person: Person, removed: Rows, *, lock: bool) -> tuple[Rows, set[str]]:
-    """Return the rows of ours that stay and from which the address is to be cleared, and those of the admin's log that name `removed`.
+    """Return our rows that stay but lose the address, and the entries of the admin's log that name `removed` rows.
 
-    The log names rows by what they are called: a person by their address, also by one of before, a conversation by its title.
+    The log has the text of a row at that time: a person's address, perhaps an earlier one, or a conversation's title.
     """
     found = rows_of()
     named: set[str] = set()
@@ -124,7 +124,7 @@ def cleared_rows(cursor, tables: Tables, person: Person, removed: Rows, *, lock:
 
 
 def _naming(tables: Tables, person: Person, removed: Rows) -> Iterator[tuple[str, list]]:
-    """Yield conditions for the entries of the admin's log that are about the person or a row that goes with them."""
+    """Yield conditions for the entries of the admin's log about the person or a row deleted with them."""
     if not (types := tables.own(ContentType._meta.db_table)):
         return
     is_type = (
@@ -136,7 +136,7 @@ def _naming(tables: Tables, person: Person, removed: Rows) -> Iterator[tuple[str
         if not key or not (table := tables.own(model._meta.db_table)):
             continue
         values = [ERASED, model._meta.app_label, model._meta.model_name]
-        if table.name == PEOPLE:  # Also when the row is gone.
+        if table.name == PEOPLE:  # Even if the row no longer exists.
             yield f"{is_type} AND c.object_id OPERATOR(pg_catalog.=) %s", [*values, person.id]
         elif places := removed.get(table.oid):
             keys = f"SELECT {as_written(f'c.{quoted(key)}')} FROM {table.rows_sql} AS c WHERE {AT}"
@@ -144,7 +144,7 @@ def _naming(tables: Tables, person: Person, removed: Rows) -> Iterator[tuple[str
 
 
 def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -> None:
-    """Replace the address in `rows`, and in those that are `named` what the admin's log calls a row."""
+    """Replace the address in `rows`, and the text of a row in the log entries that are `named`."""
     pattern = words(person.id, person.email).address
     for oid, places in rows.items():
         table = tables.tables[oid]
@@ -164,7 +164,7 @@ def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -
                 text, values = f"pg_catalog.regexp_replace({text}, %s, %s, '{flags}')", [*values, pattern.text, rf"\1{ERASED}"]
             changes.append(
                 f"{quoted(column.name)} = {text}::{column.sql_type.replace('%', '%%')}"
-            )  # Which cuts what became too long.
+            )  # The cast truncates text that became too long.
             parameters += values
         cursor.execute(f"UPDATE {table.sql} AS c SET {', '.join(changes)} WHERE {AT}", [*parameters, sorted(places)])
         if cursor.rowcount != len(places):

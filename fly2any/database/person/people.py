@@ -8,12 +8,12 @@ from ..errors import Refusal
 from .tables import read_tables
 from .transactions import reading
 
-MOST_SIMILAR = 20  # People whose addresses the database takes for the same, of whom is_same_address() is asked.
+MOST_SIMILAR = 20  # Candidates with the same address to PostgreSQL, which is_same_address() then checks.
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """`has_twin`: the address of another person differs in upper and lower case alone."""
+    """`has_twin`: another person's address differs only in case."""
 
     id: str
     email: str | None
@@ -23,22 +23,23 @@ class Person:
 def is_same_address(one: str, other: str) -> bool:
     """Return whether two e-mail addresses differ at most in the case of ASCII letters.
 
-    PostgreSQL's upper() and lower() take letters for the same that look alike: the dotless i for an i, the Kelvin sign for a k.
+    PostgreSQL's upper() and lower() also equate other letters: the dotless i and i, the Kelvin sign and k.
     """
     return one.encode().lower() == other.encode().lower()
 
 
 def find(connection, email: str) -> Person:
-    """Return the person with this e-mail address, ASCII letters in upper or lower case; raise Refusal if there is none or several, and for staff.
+    """Return the person with this e-mail address, ignoring the case of ASCII letters.
 
-    One whose address is the same for PostgreSQL's lower() alone is only a twin.
+    Raises Refusal if there is none, if there are several, and for staff. A person whose address is equal only by PostgreSQL's
+    lower() is only a twin.
     """
     try:
         email.encode()
     except UnicodeEncodeError:
         raise Refusal("The e-mail address is not valid UTF-8: check the terminal's encoding.") from None
     if "\0" in email:
-        raise Refusal("An e-mail address has no NUL: correct it.")
+        raise Refusal("The e-mail address contains a NUL character: correct it.")
     with reading(connection), connection.cursor() as cursor:
         people = read_tables(connection)
         table = people.require(people.people.oid, "which holds the people")
@@ -55,7 +56,7 @@ def find(connection, email: str) -> Person:
         exact = [row for row in found if row[1] == email]
         if len(exact) != 1:
             raise Refusal(
-                f"{len(found)} people have the e-mail address {email}, written differently: give it as one of them has it."
+                f"{len(found)} people have the e-mail address {email} in different spellings: give the exact spelling of one of them."
             )
         found = exact
     identity, address, is_staff = found[0]

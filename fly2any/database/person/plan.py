@@ -1,4 +1,4 @@
-"""What an erasure removes, changes, clears and leaves in a database."""
+"""The plan of an erasure: the rows it removes, changes, clears and leaves."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .tables import ACTIONS, Tables, read_tables
 from .trace import Rows, Trace, counted, follow, number, obstacles, places_of, rows_of
 from .transactions import UNHURRIED_SQL, reading
 
-RECORD = "the record of access keeps the id, which names nobody by itself"
+RECORD = "the record of access keeps the id, which alone identifies nobody"
 KEPT = facts.columns("ids_kept")
-NOT_SEARCHED = Unsearched("the database", "not searched, as was asked for")
+NOT_SEARCHED = Unsearched("the database", "not searched, as requested")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an erasure removes, changes and clears, in rows by table; what it leaves; and the sentences why it cannot be done."""
+    """The rows that an erasure removes, changes and clears, by table; those it leaves; and the reasons why it cannot run."""
 
     person: Person
     removed: dict[str, int]
@@ -43,21 +43,21 @@ class Plan:
     obstacles: tuple[str, ...]
 
     def require(self) -> None:
-        """Raise Refusal where the erasure cannot be done."""
+        """Raise Refusal if the erasure cannot run."""
         if self.obstacles:
             raise Refusal(f"Nothing was changed. {' '.join(self.obstacles)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Rows that an erasure reaches: those it follows, and those of ours that it clears."""
+    """The rows that an erasure reaches: along foreign keys, and those of ours that it clears."""
 
     trace: Trace
     cleared: Rows
-    named: set[str]  # Of those, entries of the admin's log that name a row which goes.
+    named: set[str]  # Those entries of the admin's log that name a deleted row.
 
     def changed(self, tables: Tables) -> tuple[Change, ...]:
-        """Return what the foreign keys that keep rows change."""
+        """Return the changes by foreign keys that keep rows (SET NULL, SET DEFAULT)."""
         return tuple(
             Change(tables.label(link.table), link.name, ACTIONS[link.action], link.sets, count)
             for link, rows in self.trace.changed.items()
@@ -65,12 +65,12 @@ class Reach:
         )
 
     def obstacles(self, tables: Tables) -> tuple[str, ...]:
-        """Return the sentences why the person cannot be erased."""
+        """Return the reasons why the person cannot be erased."""
         return (*obstacles(tables, self.trace), *_privileges(tables, self.cleared))
 
 
 def reach(cursor, tables: Tables, person: Person, *, lock: bool) -> Reach:
-    """Return what an erasure reaches; with `lock` those rows stay as they are until the end of the transaction."""
+    """Return the rows that an erasure reaches; with `lock` they are locked until the end of the transaction."""
     roots = people_rows(cursor, tables, person, lock=lock)
     for oid, places in own.removed_rows(cursor, tables, person, lock=lock).items():
         roots[oid] |= places
@@ -80,7 +80,7 @@ def reach(cursor, tables: Tables, person: Person, *, lock: bool) -> Reach:
 
 
 def people_rows(cursor, tables: Tables, person: Person, *, lock: bool) -> Rows:
-    """Return the person's own row; of a table that inherits from the people, too."""
+    """Return the person's own row, even if it is in a table that inherits from the users."""
     found = rows_of()
     for table in tables.tables.values():
         if table.kind == "r" and tables.is_of_people(table.oid):
@@ -101,7 +101,7 @@ def _privileges(tables: Tables, cleared: Rows):
 
 
 def plan(connection, person: Person, *, searched: bool = True, progress: Progress | None = None) -> Plan:
-    """Return what an erasure of the person would do, of one snapshot; without `searched`, not where else the address stands."""
+    """Return the plan of the person's erasure, of one snapshot; without `searched` it does not list other occurrences of the address."""
     with reading(connection), connection.cursor() as cursor:
         tables = read_tables(connection)
         found = reach(cursor, tables, person, lock=False)
@@ -121,7 +121,7 @@ def plan(connection, person: Person, *, searched: bool = True, progress: Progres
 
 
 def reasons(tables: Tables, found: Reach) -> dict[tuple[int, str], str]:
-    """Return why the address or the id stays in what is known, by a table's oid and column, "" for all of them."""
+    """Return the known reasons why the address or the id stays, by a table's oid and column ("" for all columns)."""
     known = {}
     for link, rows in found.trace.changed.items():
         for oid in (link.table, *rows):

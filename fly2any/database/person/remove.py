@@ -1,4 +1,4 @@
-"""The removal of a person's rows, as the server counts what it does to each table."""
+"""The removal of a person's rows, verified by the server's counts of written and deleted rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .plan import Reach, people_rows
 from .tables import Tables
 from .trace import AT, Rows, counted, of, referring, rows_of
 
-# What this session did to rows, also by triggers, rules and foreign keys. It counts what was rolled back to a savepoint, too.
+# Rows that this session wrote, including by triggers, rules and foreign keys, and those rolled back to a savepoint.
 COUNTS_SQL = """
     SELECT s.relid::bigint, s.schemaname::text, s.relname::text, s.n_tup_ins + s.n_tup_upd, s.n_tup_del
     FROM pg_catalog.pg_stat_xact_user_tables AS s WHERE s.n_tup_ins + s.n_tup_upd + s.n_tup_del > 0
@@ -26,7 +26,7 @@ COUNTS_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Rows by table: those that are gone; those that were cleared; and those that neither the erasure nor a foreign key wrote."""
+    """Rows by table: deleted ones, cleared ones, and ones that neither the erasure nor a foreign key wrote."""
 
     removed: dict[str, int]
     cleared: dict[str, int]
@@ -35,7 +35,7 @@ class Removal:
 
 @dataclass(slots=True)
 class Counts:
-    """Rows written and deleted, by what a report calls their table."""
+    """Rows written and deleted, by the table's name in reports."""
 
     written: Counter[str]
     deleted: Counter[str]
@@ -45,7 +45,7 @@ class Counts:
 
 
 def remove(connection, cursor, tables: Tables, person: Person, found: Reach) -> Removal:
-    """Remove and clear what was found; raise Refusal where a row of it stays, or a row of another person goes."""
+    """Remove and clear the rows found; raise Refusal if one of them stays, or if a row of another person is deleted."""
     before, settings = _counts(connection, tables), _settings(cursor)
     own.clear(cursor, tables, person, found.cleared, found.named)
     in_vain = _delete(connection, cursor, tables, found.trace.removed)
@@ -58,7 +58,7 @@ def remove(connection, cursor, tables: Tables, person: Person, found: Reach) -> 
     kept = {name for name, count in expected.items() if done.deleted[name] < count}
     if names := sorted(kept.union(counted(tables, _left(cursor, tables, person, found)))):
         raise Refusal(
-            f"Rows of the person would stay in {', '.join(names)}, where a trigger or a disabled foreign key keeps them: nothing was changed."
+            f"A trigger or a disabled foreign key keeps rows of the person in {', '.join(names)}: nothing was changed."
         )
     people = {tables.label(oid) for oid in tables.tables if tables.is_of_people(oid)}
     if others := sum(max(done.deleted[name] - expected.get(name, 0), 0) for name in people):
@@ -76,7 +76,7 @@ def _settings(cursor) -> dict[str, str]:
 
 
 def _require_settings(before: dict[str, str], after: dict[str, str]) -> None:
-    """Raise Refusal where a setting changed: what is asked next could have another meaning, and a pooler hands the session on."""
+    """Raise Refusal if a setting changed: later queries could mean something else, and a pooler reuses the session."""
     if changed := sorted(name for name, value in before.items() if after.get(name) != value):
         raise Refusal(f"A trigger of another role's table changed the session's {', '.join(changed)}: nothing was changed.")
 
@@ -86,7 +86,7 @@ def _counts(connection, tables: Tables) -> Counts:
     with catalogue(connection) as cursor:
         cursor.execute("SHOW track_counts")
         if cursor.fetchone() != ("on",):
-            raise Refusal("track_counts is off, so PostgreSQL does not count what an erasure removes: turn it on.")
+            raise Refusal("track_counts is off, so PostgreSQL does not count the rows that an erasure removes: turn it on.")
         cursor.execute(COUNTS_SQL)
         for oid, schema, name, written, deleted in cursor.fetchall():
             label = tables.label(oid) if oid in tables.tables else f"{schema}.{name}"
@@ -122,7 +122,7 @@ def _delete(connection, cursor, tables: Tables, removed: Rows) -> Counts:
 
 
 def _left(cursor, tables: Tables, person: Person, found: Reach) -> Rows:
-    """Return the rows of what was found that are still there, or still refer to it."""
+    """Return the found rows that still exist, or still reference the person."""
     left = people_rows(cursor, tables, person, lock=False)
     for link, keys in found.trace.asked:
         for oid, places in referring(cursor, tables, link, keys, lock=False).items():
@@ -145,13 +145,13 @@ def _still_there(cursor, tables: Tables, removed: Rows) -> Rows:
 
 @contextmanager
 def _refused() -> Iterator[None]:
-    """Turn what a constraint refuses into a sentence that names it."""
+    """Turn a constraint violation into a Refusal that names the constraint."""
     try:
         yield
     except IntegrityError as error:
         diag = getattr(error.__cause__, "diag", None)
         where = f"{diag.schema_name}.{diag.table_name}" if diag else "a table"
         raise Refusal(
-            f"Nothing was changed. The constraint {diag.constraint_name if diag else '?'} of {where} refuses the erasure:"
+            f"Nothing was changed. The constraint {diag.constraint_name if diag else '?'} of {where} prevents the erasure:"
             " change the action of that key, or remove those rows first."
         ) from error

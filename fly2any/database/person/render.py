@@ -1,4 +1,4 @@
-"""What an erasure would do, as text."""
+"""The plan of an erasure, as text."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .plan import Plan
 
 
 def plan_as_text(plan: Plan) -> str:
-    """Return what an erasure removes, changes, clears and leaves, in rows."""
+    """Return the number of rows that an erasure removes, changes, clears and leaves."""
     return printable("\n".join(_lines(plan)) + "\n")
 
 
 def _lines(plan: Plan) -> Iterator[str]:
-    yield f"Nothing was changed. --yes erases {plan.person.email or plan.person.id} for good. These rows are removed:"
+    yield f"Nothing was changed. --yes erases {plan.person.email or plan.person.id} permanently. These rows are removed:"
     yield from (_line(table, count) for table, count in plan.removed.items())
     if plan.changed:
         yield "These rows stay; their foreign key only clears the reference:"

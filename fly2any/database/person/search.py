@@ -1,4 +1,4 @@
-"""Where a person's address or id stands in a database: every column of every table that this role may read."""
+"""Occurrences of a person's address or id in a database, in every column of every table that this role may read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .tables import Column, Table, Tables, quoted
 from .trace import AT, Rows
 from .words import Pattern, Words, words
 
-LARGE = 32 << 20  # Bytes: in a text above, which ~* has no memory for, no escapes are found.
+LARGE = 32 << 20  # Bytes: larger texts exceed the memory of ~*, so escapes in them are not found.
 KINDS = {"m": "materialized view", "f": "foreign table"}
 
 STATISTICS_SQL = """
@@ -38,7 +38,7 @@ STATISTICS_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A column in which the person's address or id stands, in how many rows; `similar` where it is part of a longer word."""
+    """A column with the person's address or id, and the number of such rows; `similar` if it is part of a longer word."""
 
     table: str
     column: str
@@ -49,7 +49,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Unsearched:
-    """What was not searched, and why."""
+    """A place that was not searched, and the reason."""
 
     place: str
     reason: str
@@ -64,9 +64,9 @@ class Found:
 def search(
     connection, tables: Tables, person: Person, progress: Progress, reasons: dict[tuple[int, str], str], without: Rows
 ) -> Found:
-    """Return where the person's address and id stand, except in the rows `without`.
+    """Return the occurrences of the person's address and id outside the rows `without`.
 
-    `reasons` says of a table's oid and column ("" for all) why they stand there. It must run inside a transaction.
+    `reasons` explains them by a table's oid and column ("" for all). It must run inside a transaction.
     """
     wanted = words(person.id, person.email)
     places: dict[tuple[str, str, str, str], int] = {}
@@ -96,7 +96,7 @@ def search(
                 places[key] = places.get(key, 0) + rows
     progress.clear()
     if _has_large_objects(connection):
-        unsearched.append(Unsearched("large objects", "they are no columns"))
+        unsearched.append(Unsearched("large objects", "not in columns"))
     return Found(
         tuple(Place(table, column, holds, rows, reason) for (table, column, holds, reason), rows in places.items() if rows),
         tuple(dict.fromkeys(unsearched)),
@@ -133,7 +133,7 @@ def _reason(table: Table) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """A table that is searched, but for the rows `without`."""
+    """A table to search, except for the rows `without`."""
 
     connection: Any
     tables: Tables
@@ -141,7 +141,7 @@ class Searched:
     without: set[str]
 
     def columns(self, columns: list[Column], wanted: Words) -> Iterator[tuple[Column, dict[str, int] | str]]:
-        """Yield each column that holds something with its counts, or with the reason why it could not be searched."""
+        """Yield each column with matches and its counts, or the reason why it could not be searched."""
         if not columns:
             return
         try:
@@ -156,7 +156,7 @@ class Searched:
         yield from found.items()
 
     def counts(self, columns: list[Column], wanted: Words) -> dict[Column, dict[str, int] | str]:
-        """Return what a table of ours holds, in the columns that hold something."""
+        """Return the matches in a table of ours, by column."""
         hits = self.count([(column, wanted.any) for column in columns])
         found: dict[Column, dict[str, int] | str] = {}
         for column in (column for column, rows in zip(columns, hits, strict=True) if rows):
@@ -168,14 +168,14 @@ class Searched:
         return found
 
     def counts_of_others(self, columns: list[Column], wanted: Words) -> dict[Column, dict[str, int] | str]:
-        """Return the same of a table of another role. Rows are told apart by all of their columns."""
+        """Return the matches in a table of another role, whose rows are identified by all their columns."""
         whole = copied.copied(self.tables, self.table.oid) if self.without else columns
         with transaction.atomic(using=self.connection.alias), self.connection.cursor() as cursor:
             found = copied.search(cursor, self.table, whole, wanted, self.without)
         return {column: found[column.name] for column in columns if column.name in found}
 
     def count(self, wanted: list[tuple[Column, Pattern]]) -> tuple[int, ...]:
-        """Return in how many rows each pattern is in its column, of one scan."""
+        """Return the number of rows in which each pattern matches its column, in one scan."""
         conditions = [holds(column, pattern) for column, pattern in wanted]
         counts = ", ".join(f"pg_catalog.count(*) FILTER (WHERE {condition})" for condition, _ in conditions)
         parameters = [value for _, values in conditions for value in values]
@@ -189,14 +189,14 @@ class Searched:
 
 
 def holds(column: Column, pattern: Pattern) -> tuple[str, list]:
-    """Return the condition that a column of the table `c` holds what a pattern describes, and its parameters."""
+    """Return the condition that a column of the table `c` matches a pattern, and its parameters."""
     plain = as_text(column)
     text = f'({plain} COLLATE pg_catalog."default")'
     large = f"pg_catalog.octet_length({text}) OPERATOR(pg_catalog.>) {LARGE}"
     may = f'pg_catalog.lower({plain} COLLATE pg_catalog."C") OPERATOR(pg_catalog.~~) ANY (%s::pg_catalog.text[])'
     cases = f"WHEN {large} THEN {may}"
     values = [list(pattern.plain)]
-    if not column.is_plain:  # Bytes inside are written as digits.
+    if not column.is_plain:  # Bytes in its values are written as hex digits.
         cases += (
             rf" WHEN {text} OPERATOR(pg_catalog.~~) '%%\\\\x%%' THEN {text} OPERATOR(pg_catalog.~*) ANY (%s::pg_catalog.text[])"
         )
@@ -217,12 +217,12 @@ def as_text(column: Column) -> str:
 
 
 def as_written(value: str) -> str:
-    """Return a value as its type writes it. A cast to text may be a function of the type's owner."""
+    """Return a value in its type's text form. A cast to text could call a function of the type's owner."""
     return f"CASE WHEN {value} IS NULL THEN NULL ELSE pg_catalog.concat({value}) END"
 
 
 def statistics(connection, tables: Tables, person: Person) -> list[tuple[Table, str]]:
-    """Return the tables, and their columns, whose planner's statistics hold the person's address or id: samples of the rows.
+    """Return the tables, with their columns, whose planner statistics (samples of the rows) contain the person's address or id.
 
     Not of columns of numbers and times, where a short id may be a value; an expression of an index counts.
     """

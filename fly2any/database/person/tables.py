@@ -15,20 +15,20 @@ ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT",
 KEEPING = ("n", "d")
 STOPPING = ("r", "a")
 
-# Numbers, times and the like, in which no address is. Every other type is searched, also what others made.
+# Numbers, times and the like, which cannot contain an address. Every other type is searched, including types of other roles.
 UNSEARCHED = (
     *("bool", "int2", "int4", "int8", "float4", "float8", "numeric", "money", "oid", "date", "time", "timetz", "timestamp"),
     *("timestamptz", "interval", "inet", "cidr", "point", "line", "lseg", "box", "path", "polygon", "circle"),
 )
 LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Equal values are written alike.
 
-# `stranger` is a role whose code a SELECT, an UPDATE or a DELETE runs as the role that runs the statement: who owns the
-# table, its schema (and can put another table into its place) or what a trigger calls. Not strangers are superusers,
-# the role of the connection, and the owners of the users and of their schema.
-# `planter` is a role whose code a trigger runs as the owner of the table, who is none of them, also where a foreign key's action
-# causes it. `acts` and `checks`: the table has code that a foreign key runs as the table's owner when it looks for rows or deletes some,
-# and when it updates some. Before PostgreSQL 18 that is no protection: an AFTER trigger runs as the role of the outer
-# statement, and any code can write into a table whose deferred trigger does.
+# `stranger` is a role whose code a SELECT, an UPDATE or a DELETE runs as the current role: the owner of the table, of its schema
+# (who can replace the table) or of a function that a trigger calls. Superusers, the role of the connection, and the owners of
+# the users and of their schema are not strangers.
+# `planter` is such a role whose code a trigger runs as the owner of the table, also because of a foreign key's action.
+# `acts` and `checks`: the table has code that a foreign key runs as the table's owner when it finds or deletes rows (`acts`) or
+# updates them (`checks`). Before PostgreSQL 18 this does not protect us: an AFTER trigger runs as the role of the outer
+# statement, and any code can write to a table whose deferred trigger does.
 PLANTER_SQL = f"""
     SELECT pg_get_userbyid(min(w.owner))::text
     FROM pg_catalog.pg_trigger AS t, LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS w (owner)
@@ -68,7 +68,7 @@ TABLES_SQL = f"""
     ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
 """
 
-# What domains and arrays are made of, however deep. confdelsetcols, below, is new in PostgreSQL 15.
+# The types below domains and arrays, recursively. confdelsetcols, below, is new in PostgreSQL 15.
 COLUMNS_SQL = """
     WITH RECURSIVE columns AS (
         SELECT a.*, c.relnamespace FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
@@ -122,7 +122,7 @@ def quoted(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table, a partition, a materialized view or a foreign table; `hidden` where row security hides rows of it from this role."""
+    """A table, a partition, a materialized view or a foreign table; `hidden` if row-level security hides rows of it from this role."""
 
     oid: int
     schema: str
@@ -142,7 +142,7 @@ class Table:
 
     @property
     def is_ours(self) -> bool:
-        """Whether no other role's code runs in a statement about the table. One that is not ours is only read, by COPY."""
+        """Whether a statement on the table runs no other role's code. Other tables are only read, by COPY."""
         return self.stranger is None
 
     @property
@@ -152,15 +152,15 @@ class Table:
 
     @property
     def rows_sql(self) -> str:
-        """The table as FROM takes it: its own rows, as a foreign key sees them."""
+        """The table in FROM, with only its own rows, as a foreign key sees them."""
         return self.sql if self.kind != "r" else f"ONLY {self.sql}"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; `base` is the type below its domains, `leaf` that below its arrays too: "" where it is not PostgreSQL's own.
+    """A column; `base` is the type below its domains, `leaf` the one below its arrays too; "" if it is not built in.
 
-    `sql_type` names its schema: PostgreSQL looks for others in the session's temporary schema first.
+    `sql_type` names its schema, because PostgreSQL searches the temporary schema first.
     """
 
     name: str
@@ -180,18 +180,18 @@ class Column:
 
     @property
     def is_plain(self) -> bool:
-        """Whether its values are one value of a type of PostgreSQL's own, in which no bytes are written as digits."""
+        """Whether its values are of a built-in type that never writes bytes as hex digits."""
         return self.base == self.leaf != ""
 
     @property
     def is_literal(self) -> bool:
-        """Whether equal values are written alike."""
+        """Whether equal values have the same text."""
         return self.base in LITERAL and self.is_deterministic
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A foreign key of a table, of any number of columns, to any unique key."""
+    """A foreign key of any number of columns, to any unique key."""
 
     oid: int
     name: str
@@ -207,7 +207,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What there is in a database, and the schema that our tables are in."""
+    """The tables and foreign keys of a database, and the schema of our tables."""
 
     role: str
     schema: str
@@ -220,28 +220,28 @@ class Tables:
         return next(table for table in self.tables.values() if (table.schema, table.name) == (self.schema, PEOPLE))
 
     def own(self, name: str) -> Table | None:
-        """Return the table of ours with this name, None where there is none; raise Refusal where it is not only ours."""
+        """Return our table of this name, None if there is none; raise Refusal if another role's code could run in it."""
         found = next((one for one in self.tables.values() if (one.schema, one.name) == (self.schema, name)), None)
         return found and self.require_own(found.oid)
 
     def label(self, oid: int) -> str:
-        """Return what a table is called in a report: a partition by its table, without the schema that ours are in."""
+        """Return a table's name in reports: that of the partitioned table for a partition, and without our schema."""
         table = self.tables[self.lineage(oid)[-1]]
         return table.name if table.schema == self.schema else f"{table.schema}.{table.name}"
 
     def lineage(self, oid: int) -> list[int]:
-        """Return a table and, of a partition, those above it."""
+        """Return a table, and for a partition also its ancestors."""
         found = [oid]
         while (above := self.tables[found[-1]].partition_of) is not None:
             found.append(above)
         return found
 
     def parts(self, oid: int) -> list[Table]:
-        """Return the tables that have the rows of a table: its partitions, or itself."""
+        """Return the tables that store the rows of a table: its partitions, or itself."""
         return [one for one in self.tables.values() if one.kind != "p" and oid in self.lineage(one.oid)]
 
     def reached(self, names: Iterable[str]) -> dict[int, Table]:
-        """Return the people's tables, those of ours with these names, and all that refer to them, also over each other, by oid."""
+        """Return the people's tables, our tables of these names, and all that reference them directly or indirectly, by oid."""
         todo = [
             one.oid
             for one in self.tables.values()
@@ -256,7 +256,7 @@ class Tables:
         return found
 
     def is_of_people(self, oid: int) -> bool:
-        """Return whether a table holds people: the users, their partitions, and what inherits from them."""
+        """Return whether a table holds people: the users, its partitions, and tables that inherit from it."""
         people, todo, seen = self.people.oid, [oid], set()
         while todo:
             one = todo.pop()
@@ -268,7 +268,7 @@ class Tables:
         return False
 
     def require(self, oid: int, why: str) -> Table:
-        """Return a table whose rows this role sees all; raise Refusal otherwise. `why` says what it has to do with a person."""
+        """Return the table if this role sees all its rows; raise Refusal otherwise. `why` is its relation to a person."""
         table = self.tables[oid]
         if table.hidden:
             raise Refusal(
@@ -280,17 +280,17 @@ class Tables:
         return table
 
     def require_own(self, oid: int) -> Table:
-        """Return a table in whose statements no other role's code runs; raise Refusal otherwise."""
+        """Return the table if statements on it run no other role's code; raise Refusal otherwise."""
         table = self.tables[oid]
         if not table.is_ours:
             raise Refusal(
-                f"The role {table.stranger} owns {self.label(oid)}, its schema or what a trigger on it calls, and its code would"
+                f"The role {table.stranger} owns {self.label(oid)}, its schema or a function of a trigger on it, and its code would"
                 f" run as {self.role}: make the owner of {PEOPLE} its owner."
             )
         return table
 
     def require_followed(self, link: Link) -> None:
-        """Raise Refusal where a foreign key of another role's table cannot be followed, or would run that role's code as ours."""
+        """Raise Refusal if a foreign key of another role's table cannot be followed, or would run that role's code as ours."""
         table = self.tables[link.table]
         if table.is_ours:
             return
@@ -318,7 +318,7 @@ class Tables:
 
 
 def read_tables(connection) -> Tables:
-    """Return the tables and foreign keys of the database; raise Refusal where our users are not among them.
+    """Return the tables and foreign keys of the database; raise Refusal if our users are not among them.
 
     It must run inside a transaction.
     """
@@ -336,7 +336,7 @@ def read_tables(connection) -> Tables:
         links = tuple(_link(row) for row in cursor.fetchall() if row[2] in tables and row[3] in tables)
     found = Tables(role, schema, tables, {oid: tuple(some) for oid, some in columns.items()}, links)
     strangers = {found.lineage(oid)[-1]: table.stranger for oid, table in tables.items() if table.stranger}
-    for oid, table in tables.items():  # A partition is another role's if one beside it is.
+    for oid, table in tables.items():  # A partition is treated as another role's if any partition of its table is.
         if stranger := strangers.get(found.lineage(oid)[-1]):
             tables[oid] = replace(table, stranger=table.stranger or stranger)
     if found.own(PEOPLE) is None:

@@ -1,4 +1,4 @@
-"""The rows that hang on a person, along foreign keys and their actions, as the database itself would go."""
+"""The rows that depend on a person, along foreign keys and their actions, as the database itself follows them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .tables import ACTIONS, KEEPING, STOPPING, Link, Table, Tables, quoted
 
 AT = "c.ctid OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[]::pg_catalog.tid[])"
 
-# Of a table's oid, a partition's own, the places of rows in it: ctid, or of a table of another role what copied.py makes.
+# By a table's oid (a partition's own), the places of its rows: ctid, or for another role's table the place that copied.py makes.
 Rows = dict[int, set[str]]
 
 
@@ -21,9 +21,9 @@ def rows_of() -> Rows:
 
 @dataclass(slots=True)
 class Trace:
-    """What a deletion would reach: rows that go; rows that stay and lose their reference; rows that stop it; other people.
+    """The rows that a deletion reaches: deleted ones, ones that lose their reference, ones that prevent it, and other people's.
 
-    `asked` are the keys by which rows were found, so that it can be asked again when they are gone.
+    `asked` are the keys by which rows were found, so that the query can be repeated after the deletion.
     """
 
     removed: Rows = field(default_factory=rows_of)
@@ -33,14 +33,14 @@ class Trace:
     asked: list[tuple[Link, list[list[str]]]] = field(default_factory=list)
 
     def left(self, rows: Rows) -> Rows:
-        """Return those of `rows` that do not go."""
+        """Return those of `rows` that are not deleted."""
         return {oid: left for oid, places in rows.items() if (left := places - self.removed.get(oid, set()))}
 
 
 def follow(cursor, tables: Tables, roots: Rows, *, lock: bool) -> Trace:
-    """Return what hangs on the rows `roots`, which are among what goes; with `lock` every row that is found stays as it is.
+    """Return the rows that depend on `roots`, which are deleted themselves; with `lock` every row found is locked.
 
-    A locked row also keeps others from adding rows that refer to it. Raises Refusal where rows may be hidden.
+    A lock also prevents other sessions from adding rows that reference it. Raises Refusal if rows may be hidden.
     """
     trace = Trace()
     todo = list(roots.items())
@@ -71,7 +71,7 @@ def follow(cursor, tables: Tables, roots: Rows, *, lock: bool) -> Trace:
 
 
 def keys_of(cursor, tables: Tables, oid: int, places: set[str], link: Link) -> list[list[str]]:
-    """Return the values that `link` may refer to, a list for each of its columns; [] where there are none."""
+    """Return the values that `link` may reference, a list for each of its columns; [] if there are none."""
     table = tables.tables[oid]
     if not table.is_ours:
         return copied.keys_of(tables, oid, places, link)
@@ -86,14 +86,16 @@ def keys_of(cursor, tables: Tables, oid: int, places: set[str], link: Link) -> l
 
 
 def referring(cursor, tables: Tables, link: Link, keys: list[list[str]], *, lock: bool) -> Rows:
-    """Return the rows that refer by `link` to one of `keys`."""
+    """Return the rows that reference one of `keys` by `link`."""
     table = tables.tables[link.table]
     if not table.is_ours:
         return copied.referring(cursor, tables, link, keys)
     kinds, operators = ([part.replace("%", "%%") for part in parts] for parts in (link.types, link.operators))
     pairs = list(zip(link.columns, kinds, operators, strict=True))
-    arrays = [_array(values) for values in keys]  # As a literal of their type: a cast may be a function of the type's owner.
-    if len(keys) == 1:  # An index serves this one.
+    arrays = [
+        _array(values) for values in keys
+    ]  # As a literal of their type, because a cast could call a function of the type's owner.
+    if len(keys) == 1:  # This form can use an index.
         [(column, kind, operator)] = pairs
         condition = f"c.{quoted(column)} {operator} ANY (%s::{kind}[])"
     else:
@@ -105,13 +107,13 @@ def referring(cursor, tables: Tables, link: Link, keys: list[list[str]], *, lock
 
 
 def _array(values: list[str]) -> str:
-    """Return an array as PostgreSQL reads one."""
+    """Return an array in PostgreSQL's text form."""
     written = (value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
     return "{" + ",".join(f'"{value}"' for value in written) + "}"
 
 
 def places_of(cursor, table: Table, condition: str, parameters: list, *, lock: bool) -> Rows:
-    """Return the rows of a table of ours, as `c`, that a condition holds for."""
+    """Return the rows of a table of ours, named `c` in it, for which a condition is true."""
     for_update = " FOR UPDATE" if lock and table.may_update else ""
     cursor.execute(
         f"SELECT c.tableoid::pg_catalog.int8, c.ctid::pg_catalog.text FROM {table.rows_sql} AS c WHERE {condition}{for_update}",
@@ -137,7 +139,7 @@ def number(rows: Rows) -> int:
 
 
 def obstacles(tables: Tables, trace: Trace) -> Iterator[str]:
-    """Yield a sentence for each foreign key because of which the person cannot be erased."""
+    """Yield a sentence for each foreign key that prevents the erasure."""
     for link, rows in trace.others.items():
         if other := number(trace.left(rows)):
             yield (
@@ -147,8 +149,8 @@ def obstacles(tables: Tables, trace: Trace) -> Iterator[str]:
     for link, rows in trace.stopping.items():
         if kept := number(trace.left(rows)):
             yield (
-                f"{of(kept, 'row', 'rows')} of {tables.label(link.table)} refer to them by the foreign key {link.name}"
-                f" (ON DELETE {ACTIONS[link.action]}): remove or change those rows first."
+                f"The foreign key {link.name} of {tables.label(link.table)} (ON DELETE {ACTIONS[link.action]}) prevents the erasure"
+                f" with {of(kept, 'row', 'rows')}: remove or change {'it' if kept == 1 else 'them'} first."
             )
     for link, rows in trace.changed.items():
         columns = {column.name: column for column in tables.columns[link.table]}

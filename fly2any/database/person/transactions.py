@@ -9,9 +9,9 @@ from django.db import transaction
 
 from ..sql import ALIVE, LONGEST_IDLE, time_limits
 
-# PostgreSQL then raises where a policy would hide rows from this role.
+# PostgreSQL then raises an error if a policy would hide rows from this role.
 WHOLE_SQL = "SET LOCAL row_security = off; SET LOCAL bytea_output = 'hex'"
-# A commit that returns before it is on the disk would make the certificate untrue after a crash.
+# After a crash, a commit that was acknowledged before it reached the disk would make the certificate false.
 DURABLE_SQL = """
     SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
     WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
@@ -20,18 +20,18 @@ DURABLE_SQL = """
 ENDLESS_SQL = """
     SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'transaction_timeout'
 """
-# The rows stay locked no longer where the client is gone.
+# Releases the row locks if the client is gone.
 ABANDONED_SQL = "; ".join(
     f"SET LOCAL {name} = '{value}'" for name, value in {**ALIVE, "idle_in_transaction_session_timeout": LONGEST_IDLE}.items()
 )
 UNHURRIED_SQL = "SET LOCAL statement_timeout = 0"  # A search reads the whole database.
 LOCK_TIMEOUT = 5_000  # Milliseconds.
-TABLE_LOCK_TIMEOUT = 500  # Less than deadlock_timeout, so that a session which waits for this one is not chosen to fail.
+TABLE_LOCK_TIMEOUT = 500  # Less than deadlock_timeout, so that a session waiting for this one is not the deadlock's victim.
 
 
 @contextmanager
 def reading(connection) -> Iterator[None]:
-    """Read everything inside in one read-only snapshot, all rows or an error."""
+    """Run the block in one read-only snapshot that sees all rows or raises an error."""
     with time_limits(connection, lock=LOCK_TIMEOUT, snapshot=True), connection.cursor() as cursor:
         cursor.execute(WHOLE_SQL)
         cursor.execute(ENDLESS_SQL)
@@ -40,7 +40,7 @@ def reading(connection) -> Iterator[None]:
 
 @contextmanager
 def writing(connection) -> Iterator[None]:
-    """Change rows inside in a transaction whose statements see what others committed meanwhile, all rows or an error."""
+    """Run the block in a READ COMMITTED transaction that sees all rows or raises an error."""
     with transaction.atomic(using=connection.alias, durable=True), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         cursor.execute(WHOLE_SQL)

@@ -1,4 +1,4 @@
-"""How a person's address and id are found in text, as PostgreSQL's regular expressions."""
+"""PostgreSQL regular expressions that find a person's address and id in text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-# Characters of an id: a short one is a word of its own in many texts, so it counts only as a whole value; a long one counts anywhere.
+# Characters of an id: a shorter one may be an ordinary word, so it counts only as a whole value; a longer one counts anywhere.
 SHORT, LONG = 8, 16
 ENOUGH = 3
-# How else JSON, arrays, composites, SQL and HTML write a character.
+# Other ways in which JSON, arrays, composites, SQL and HTML write a character.
 NAMED = {
     "@": ("&commat;",),
     '"': (r'\\+"', '""', "&quot;"),
@@ -19,13 +19,13 @@ NAMED = {
     "<": ("&lt;",),
     ">": ("&gt;",),
 }
-# What else than letters and digits may be in an address before the @. "=" may, but is what separates a name from its value.
+# Characters other than letters and digits that may be in an address before the @. "=" may be, but separates names from values.
 MARKS = "!#$&'*+/?^`{|}~"
 HEX = "|".join(f"{ord(mark):02x}" for mark in f"{MARKS}._%-")
 ESCAPES = r"\\+u[0-9a-f]{4}|%[0-9a-f]{2}|&#?[[:alnum:]]+;"
 ENDS = rf"\\+[nrtbf]|\\+[0-7]{{3}}|\\+u(?!00(?:{HEX}))[0-9a-f]{{4}}|%(?!{HEX})[0-9a-f]{{2}}|&#?[[:alnum:]]+;"
-# What an address may begin after: nothing, or what cannot belong to it, also written as an escape. Marks may stand in between,
-# as quotes do; after a letter they are a part of the word, as in o'brien.
+# What may precede an address: nothing, or a character that cannot belong to it, even written as an escape. Marks such as quotes
+# may stand in between; after a letter they are part of the word, as in o'brien.
 BEFORE = rf"((?:^|[^[:alnum:]{MARKS}._%-]|{ENDS})(?:[{MARKS}]|{ESCAPES})*)"
 AFTER = r"(?![[:alnum:]_-]|\.[[:alnum:]])"
 BEFORE_ID = rf"(^|[^[:alnum:]_-]|\\+[nrtbf]|\\[0-7]{{3}}|{ESCAPES})"
@@ -34,10 +34,9 @@ AFTER_ID = r"(?![[:alnum:]_-])"
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A text as ~* finds it, as ~* finds it in bytes that are written as digits, and as LIKE finds it, in lower case, in
-    what is too long for ~*.
+    """Patterns for a text: for ~*, for ~* on bytes written as hex digits, and for LIKE, in lower case, on values too long for ~*.
 
-    `parts` are for LIKE, in lower case: what ~* finds has one of them. LIKE takes a twentieth of the time.
+    `parts` are for LIKE, in lower case: every match of ~* contains one of them. LIKE takes a twentieth of the time.
     """
 
     text: str
@@ -47,7 +46,7 @@ class Pattern:
 
     @property
     def compiled(self) -> re.Pattern[str]:
-        """`text` for Python, which finds what ~* finds."""
+        """`text` for Python's re, with the same matches as ~*."""
         return _compiled(self.text)
 
     @property
@@ -61,7 +60,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What a person is known by: `address` by itself, `within` also as a part of a longer word, which may be another's address."""
+    """Patterns for a person: `address` as a whole word, `within` also inside a longer word, which may be another address."""
 
     address: Pattern | None
     within: Pattern | None
@@ -73,7 +72,7 @@ class Words:
 
 
 def words(identity: str, email: str | None) -> Words:
-    """Return the patterns for an id and an e-mail address, in upper or lower case and with the escapes of JSON, URLs and HTML."""
+    """Return the patterns for an id and an e-mail address, in any case and with the escapes of JSON, URLs and HTML."""
     if len(identity) < SHORT:
         by_id = f'(^|[{{,"]){_plain(identity)}($|[}},"])'
     else:
@@ -90,7 +89,7 @@ def _compiled(text: str) -> re.Pattern[str]:
 
 
 def as_digits(word: str) -> str:
-    """Return the pattern for a word in bytes that are written as digits."""
+    """Return the pattern for a word in bytes written as hex digits."""
     return "".join(f"(?:{letter.lower().encode().hex()}|{letter.upper().encode().hex()})" for letter in word)
 
 
@@ -102,12 +101,12 @@ def _pattern(text: str, word: str) -> Pattern:
 
 
 def _lower(text: str) -> str:
-    """Return `text` as lower() writes it in the collation "C", which knows the letters of ASCII only."""
+    """Return `text` as lower() writes it in the collation "C", which changes ASCII letters only."""
     return "".join(letter.lower() if letter.isascii() else letter for letter in text)
 
 
 def _longest(word: str) -> str:
-    """Return the longest run of a word that no escape changes, rather of what is before the @: many share what follows."""
+    """Return the longest part of a word that no escape changes, preferably before the @, because many share the domain."""
     runs = [max(re.findall("[a-z0-9]+", part), key=len, default="") for part in (word.partition("@")[0].lower(), word.lower())]
     return runs[0] if len(runs[0]) > ENOUGH else runs[1]
 
@@ -126,7 +125,7 @@ def _letter(letter: str) -> str:
         forms.append("".join(rf"\\+u{units[at : at + 4]}" for at in range(0, len(units), 4)))
         forms.append("".join(f"%(?:25)*{byte:02x}" for byte in one.encode()))
         forms.append("".join(f"={byte:02x}" for byte in one.encode()))
-        forms.append("".join(rf"\\+{byte:03o}" for byte in one.encode() if byte > 127))  # As encode(…, 'escape') writes bytes.
+        forms.append("".join(rf"\\+{byte:03o}" for byte in one.encode() if byte > 127))  # The form of encode(…, 'escape').
         forms.extend(f"&#0*(?:{ord(part)}|x0*{ord(part):x});" for part in one if len(one) == 1)
     forms += NAMED.get(letter, ())
     return f"(?:{'|'.join(filter(None, dict.fromkeys(forms)))})"
