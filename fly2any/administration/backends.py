@@ -1,6 +1,6 @@
-"""Signing in takes turns: few at a time in a process, one at a time for an address and a network.
+"""Sign-ins take turns: a few at a time per process, one at a time per address and network.
 
-A browser in which staff have signed in before has turns of its own: others, however many, do not keep it out.
+A browser in which staff have signed in before has places of its own, so no number of other clients can keep it out.
 """
 
 import time
@@ -36,12 +36,12 @@ DEVICE_SALT = "fly2any.administration.device"
 REMEMBERED = 365 * 24 * 3600  # Seconds.
 
 
-class Crowd(Exception):  # noqa: N818  Nothing is broken: others are at it.
-    """Another sign-in has its turn."""
+class Crowd(Exception):  # noqa: N818  Not an error: other sign-ins are running.
+    """No turn came in time, because other sign-ins are running."""
 
 
 class Places:
-    """Places for sign-ins in a process, `number` in all and `each` for one client; one at a time has its turn, and computes a hash."""
+    """Places for sign-ins in a process, `number` in all and `each` per client; one at a time has the turn and computes a hash."""
 
     def __init__(self, number: int, *, each: int) -> None:
         self.number, self.each = number, each
@@ -49,7 +49,7 @@ class Places:
 
     @contextmanager
     def place(self, client: str) -> Iterator[None]:
-        """Hold one of the places; raise Crowd where none is free for `client`."""
+        """Hold one of the places; raise Crowd if none is free for `client`."""
         with self.changing:
             if self.taken.total() >= self.number or self.taken[client] >= self.each:
                 raise Crowd
@@ -59,11 +59,11 @@ class Places:
         finally:
             with self.changing:
                 self.taken.subtract([client])
-                self.taken += Counter()  # Without those that have none.
+                self.taken += Counter()  # Drops clients without a place.
 
     @contextmanager
     def turn_within(self, seconds: float) -> Iterator[None]:
-        """Wait for the turn; raise Crowd where it does not come in `seconds`."""
+        """Wait for the turn; raise Crowd if it does not come within `seconds`."""
         if not self.turn.acquire(timeout=seconds):
             raise Crowd
         try:
@@ -72,20 +72,20 @@ class Places:
             self.turn.release()
 
 
-# Together fewer than a process has threads: other pages need some.
+# Together fewer than the threads of a process, because other pages need some.
 strangers = Places(3, each=2)  # By network.
 known = Places(2, each=1)  # By user.
 
 
 def place_for(request) -> tuple[Places, str]:
-    """Return the places that a request may take one of, and as whom: as a user where one has signed in in this browser."""
+    """Return the places for a request and its client: the user if one has signed in with this browser, otherwise the network."""
     if user := request.user.pk or user_of_device(request):
         return known, str(user)
     return strangers, str(network_of(request))
 
 
 def user_of_device(request) -> str | None:
-    """Return who has signed in in this browser, by its cookie, None where that is missing, forged or old."""
+    """Return the user that this browser's cookie names, None if it is missing, forged or expired."""
     try:
         return signing.loads(request.COOKIES.get(DEVICE, ""), salt=DEVICE_SALT, max_age=REMEMBERED)
     except signing.BadSignature:
@@ -93,7 +93,7 @@ def user_of_device(request) -> str | None:
 
 
 def remember_device(request, response) -> None:
-    """Set a signed cookie that names who has just signed in with this browser. It gives no access."""
+    """Set a signed cookie that names the user who has just signed in with this browser. It grants no access."""
     response.set_cookie(
         DEVICE, signing.dumps(request.user.pk, salt=DEVICE_SALT), max_age=REMEMBERED,
         secure=settings.SESSION_COOKIE_SECURE, httponly=True, samesite="Strict",
@@ -101,7 +101,7 @@ def remember_device(request, response) -> None:
 
 
 class LockoutBackend(AxesStandaloneBackend):
-    """Refuse a client that guessed too often; without a request, as in a shell, there is none."""
+    """Refuse a client after too many failures; without a request, as in a shell, there is no client."""
 
     def authenticate(self, request, username=None, password=None, **kwargs):
         if request is None:
@@ -111,7 +111,7 @@ class LockoutBackend(AxesStandaloneBackend):
 
 
 class PasswordBackend(ModelBackend):
-    """Django's, which takes what verify() computed before the transaction of the sign-in began."""
+    """Django's backend, with the result that verify() computed before the transaction of the sign-in began."""
 
     def authenticate(self, request, username=None, password=None, **kwargs):
         verified = getattr(request, "verified", None)
@@ -125,7 +125,7 @@ class PasswordBackend(ModelBackend):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a user sent to sign in, whether it is right, and the stored hash that it was compared with, None of nobody."""
+    """The submitted credentials, whether they are right, and the stored hash they were compared with, None for an unknown user."""
 
     username: str
     password: str = field(repr=False)
@@ -134,10 +134,10 @@ class Verified:
 
 
 def verify(request, form: type[AuthenticationForm]) -> None:
-    """Compute the hash of the password that `request` sends, while no transaction keeps a pooler's server connection.
+    """Compute the hash of the submitted password before a transaction occupies a pooler's server connection.
 
-    Whether it may be tried at all is asked here so that a client which is locked out has no hash computed, and again inside
-    the transaction, whose answer counts.
+    The lockout is checked here, so that no hash is computed for a locked-out client, and again inside the transaction, whose
+    result counts.
     """
     sent = form(request, data=request.POST)
     try:
@@ -147,15 +147,15 @@ def verify(request, form: type[AuthenticationForm]) -> None:
     if not AxesProxyHandler.is_allowed(request, {"username": username}):
         return
     user = User._default_manager.filter(**{User.USERNAME_FIELD: username}).first()
-    is_right = user.check_password(password) if user else bool(User().set_password(password))  # As long for nobody.
+    is_right = user.check_password(password) if user else bool(User().set_password(password))  # An unknown user takes as long.
     request.verified = Verified(username, password, user.password if user else None, is_right)
 
 
 def take_turn(request, username) -> None:
-    """Keep others from signing `username` in from the same place until the transaction ends; raise Crowd where one is at it.
+    """Block other sign-ins of `username` from the same network until the transaction ends; raise Crowd if one is running.
 
-    Between the check of the failures and their count others would be tried: many at once, many more than the limit. The lock is
-    the transaction's, and so the caller's is to span both.
+    Without it, parallel attempts between the check of the failures and their count could exceed the limit. The lock lasts as long
+    as the transaction, which must therefore span both.
     """
     with connection.cursor() as cursor:
         cursor.execute(TURN_SQL, [SIGN_IN_LOCK, f"{username} {network_of(request)}"])
@@ -164,11 +164,10 @@ def take_turn(request, username) -> None:
 
 
 def in_turn(view, *, before=lambda request: None):
-    """Return `view`, which takes its turn in a transaction; without a turn that ends, and is begun anew.
+    """Return `view`, which takes its turn in a transaction; while it has none, the transaction is ended and begun again.
 
-    `before` is called once, in the turn and before the transaction.
-
-    Who waits holds no server connection of a pooler: the site needs them. The answer is 429 where no turn comes.
+    `before` is called once, in the turn and before the transaction. A waiting sign-in holds no server connection of a pooler,
+    because the site needs them. If no turn comes, the response is 429.
     """
 
     @wraps(view)
@@ -192,7 +191,7 @@ def in_turn(view, *, before=lambda request: None):
 
 
 def signing_out(view):
-    """Return `view`, which ends a session: where the database refuses that, the browser is signed out all the same."""
+    """Return `view`, which ends a session; even if the database refuses, the browser is signed out."""
 
     @wraps(view)
     def answer(request, *args, **kwargs):
@@ -200,7 +199,7 @@ def signing_out(view):
             with transaction.atomic():
                 return view(request, *args, **kwargs)
         except DatabaseError:
-            request.session = type(request.session)()  # An empty one, for which Django deletes the cookie.
+            request.session = type(request.session)()  # For an empty session Django deletes the cookie.
             request.user, request.signed_out = AnonymousUser(), True
             raise
 

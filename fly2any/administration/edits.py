@@ -1,7 +1,7 @@
-"""Which fields of a form a person changed, relative to what the form displayed, and what another client changed meanwhile.
+"""The fields of a form that a person changed since it was displayed, and those that another client changed meanwhile.
 
-A form carries two keyed digests of each field: of the stored value, and of what a browser sends when nobody touches the field.
-No value is added to the page. A field that was not displayed, or not touched, is neither validated nor written.
+A form carries two keyed digests of each field: of the stored value, and of the value that a browser sends for an untouched
+field. It adds no values to the page. A field that was not displayed or not touched is neither validated nor written.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from django.utils.choices import flatten_choices
 from django.utils.crypto import constant_time_compare, salted_hmac
 from django.utils.html import format_html
 
-STORED = "stored_"  # Before the name of a field: the attribute with its text in the database, bit for bit.
+STORED = "stored_"  # Prefix of the attribute with a field's exact text in the database.
 LONGEST = 300  # Characters of a value in a message.
 GONE = (
     "Another client deleted this row after you opened the form, so your changes to it cannot be saved. "
-    "Open the form again, or undo these changes."
+    "Reopen the form, or undo these changes."
 )
 
 
@@ -37,7 +37,7 @@ def with_stored_text(rows: models.QuerySet) -> models.QuerySet:
 
 
 def require_row(row: models.Model) -> None:
-    """Raise DatabaseError unless the row that was added is in its table: a trigger or a policy may skip it silently."""
+    """Raise DatabaseError unless the added row is in its table, because a trigger or a policy may skip it silently."""
     if not type(row)._base_manager.filter(pk=row.pk).exists():
         raise DatabaseError("The row was not added.")
 
@@ -48,7 +48,7 @@ def _widget(field: forms.Field) -> Any:
 
 
 def _text(value: Any, widget: Any) -> str:
-    """Return a value with the line ends that browsers send in place of every kind; an input of one line drops them."""
+    """Return a value with its line ends as browsers send them; a single-line input drops them."""
     end = "" if isinstance(widget, ForeignKeyRawIdWidget) else "\n"
     return "" if value is None else str(value).replace("\r\n", "\n").replace("\r", "\n").replace("\n", end)
 
@@ -77,7 +77,7 @@ def submitted(field: forms.Field, data: Any) -> list[str]:
 
 
 class DisplayedField(BoundField):
-    """A field of an `EditForm`, which is rendered with its two digests."""
+    """A field of an `EditForm`, rendered with its two digests."""
 
     form: Any
 
@@ -109,7 +109,7 @@ class DisplayedField(BoundField):
         return super().value()
 
     def readable(self, sent: list[str]) -> str:
-        """Return what was sent, or would be, as a message shows it."""
+        """Return a submitted value, or the one that would be, as a message shows it."""
         choices: Any = getattr(_widget(self.field), "choices", ())
         known: dict[Any, Any] = dict(flatten_choices(choices)) if choices else {}
         labels = {str(value): str(label) for value, label in known.items()}
@@ -121,11 +121,11 @@ class DisplayedField(BoundField):
 
 
 class Gone(ModelState):
-    """The state of a row that a form displayed, and that is no longer there."""
+    """The displayed state of a row that no longer exists."""
 
 
 class EditFormSet(BaseInlineFormSet):
-    """Forms of rows, of which another client may have deleted some since they were displayed."""
+    """Forms of rows, some of which another client may have deleted since they were displayed."""
 
     def _existing_object(self, pk):
         row = super()._existing_object(pk)  # type: ignore[misc]
@@ -135,7 +135,7 @@ class EditFormSet(BaseInlineFormSet):
         return row
 
     def get_queryset(self):
-        """Return the rows of the forms that were sent, which the page goes by, where they are known."""
+        """Return the rows of the submitted forms, if they are known."""
         if self.is_bound and "forms" in self.__dict__:
             return [form.instance for form in self.initial_forms]
         return super().get_queryset()
@@ -144,8 +144,8 @@ class EditFormSet(BaseInlineFormSet):
 class EditForm(forms.ModelForm):
     """A form that writes the fields a person changed, and refuses those that another client changed meanwhile.
 
-    That needs rows read by `with_stored_text`, and locked where the form is saved. Of a form that was sent without its digests
-    (not by a browser), what differs from the stored row is what was changed.
+    It needs rows read by `with_stored_text`, and locked if the form is saved. In a form submitted without its digests (not by a
+    browser), the changed fields are those that differ from the stored row.
     """
 
     bound_field_class = DisplayedField
@@ -157,7 +157,7 @@ class EditForm(forms.ModelForm):
 
     @cached_property
     def watched(self) -> set[str]:
-        """Return the names of the fields of a stored row: none of a row that is added."""
+        """Return the names of the fields of a stored row, none for a new row."""
         if self.is_gone:
             return {*self.marks} & {*self.fields}
         if self.instance._state.adding:
@@ -170,7 +170,7 @@ class EditForm(forms.ModelForm):
 
     @cached_property
     def marks(self) -> dict[str, tuple[str, str]]:
-        """Return the digests that were sent: of the stored value and of the untouched field."""
+        """Return the submitted digests: of the stored value and of the untouched field."""
         if not self.is_bound:
             return {}
         options = self.instance._meta
@@ -183,7 +183,7 @@ class EditForm(forms.ModelForm):
         return salted_hmac("fly2any.administration.edits", text, algorithm="sha256").hexdigest()[:32]
 
     def mark_of(self, name: str) -> tuple[str, str]:
-        """Return the digests to render: those that were sent, so that displayed stays displayed, but for a refused change."""
+        """Return the digests to render: the submitted ones, which describe the displayed values, except for refused changes."""
         if name in self.marks and name not in self.conflicts:
             return self.marks[name]
         return self._stored(name), self.digest(name, "sent", untouched(self.fields[name], self[name].initial))
@@ -207,7 +207,7 @@ class EditForm(forms.ModelForm):
         return self.watched - set(self.changed_data)
 
     def full_clean(self):
-        """Take the form of a row that is gone as one that asks for nothing, unless a field was changed."""
+        """Treat the form of a deleted row as unchanged, unless a field was changed."""
         if not self.is_gone:
             super().full_clean()
             return
@@ -247,11 +247,11 @@ class EditForm(forms.ModelForm):
         return super()._get_validation_exclusions() | self._kept  # type: ignore[misc]
 
     def is_multipart(self):
-        """Return True: a browser sends the letters as they are, and not each byte of them as three."""
+        """Return True: a browser then sends each byte as it is, not percent-encoded as three."""
         return True
 
     def write(self) -> None:
-        """Write the row: a new one, or the changed columns of a stored one, with the time of its last change; none, no write."""
+        """Write a new row, or the changed columns of a stored one and the time of the change; without changes, write nothing."""
         if self.instance._state.adding:
             self.instance.save()
             require_row(self.instance)

@@ -1,4 +1,4 @@
-"""Lists and overviews are read from the replica, while it is no further behind than the page can bear."""
+"""Reads lists and overviews from the replica, unless it lags too far behind for the page."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from fly2any.database.server import Origin, read_origin
 from fly2any.database.units import span
 
 REPLICA = "replica"
-PAGES = ("_changelist", "_overview", "_route")  # Not forms: what is saved over must be what there is.
-SILENT = 30  # Seconds for which a replica that does not answer is not asked again.
-MOMENT = 0.1  # Seconds that a replica is given for what was committed just now.
-WRITTEN = "written"  # In the session: where the log of the primary was when its person last changed something.
+PAGES = ("_changelist", "_overview", "_route")  # Not forms, which must show the current row.
+SILENT = 30  # Seconds before a replica that did not answer is asked again.
+MOMENT = 0.1  # Seconds that a replica has to replay the latest commits.
+WRITTEN = "written"  # Session key: the primary's WAL position after the user's last change.
 
 PRIMARY_SQL = "SELECT pg_catalog.pg_current_wal_insert_lsn()::text"
 REPLICA_SQL = """
@@ -34,14 +34,14 @@ REPLICA_SQL = """
 """
 
 _alias: ContextVar[str] = ContextVar("alias", default=DEFAULT_DB_ALIAS)
-# Where the log of the primary was, and when this process saw it there.
+# The primary's WAL position, and when this process read it.
 _seen: deque[tuple[int, float]] = deque(maxlen=60)
 _log = logging.getLogger("fly2any.replica")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Which of DATABASES a page is read from, and why not from the replica, "" where there is nothing to say."""
+    """The alias that a page is read from, and why not from the replica, "" if there is nothing to report."""
 
     alias: str
     note: str = ""
@@ -50,12 +50,12 @@ class Source:
 PRIMARY = Source(DEFAULT_DB_ALIAS)
 
 
-class Missing(Exception):  # noqa: N818  Perhaps it is on the primary.
-    """What a page is of is not on the replica."""
+class Missing(Exception):  # noqa: N818  It may be on the primary.
+    """The page's row is not on the replica."""
 
 
 class Router:
-    """Sends what a page reads of our tables to where it is read from, and says nothing of other databases."""
+    """Routes a page's reads of our tables to its source, and leaves other databases alone."""
 
     def db_for_read(self, model, **hints):
         if model._meta.app_label in PHASE7_APPS and _alias.get() == REPLICA:
@@ -66,7 +66,7 @@ class Router:
         return DEFAULT_DB_ALIAS if instance is not None and instance._state.db == REPLICA else None
 
     def allow_relation(self, one, other, **hints):
-        return True  # They are the same rows.
+        return True  # Both have the same rows.
 
     def allow_migrate(self, db, app_label, **hints):
         return db != REPLICA
@@ -87,7 +87,7 @@ def reading_from(source: Source) -> Iterator[None]:
 
 
 def source_of(request: HttpRequest) -> Source:
-    """Return where the page is read from: the replica, where there is one, it answers, and it has all that the page must show."""
+    """Return the source of the page: the replica if it exists, answers and is recent enough for the page."""
     page = (request.resolver_match.url_name if request.resolver_match else None) or ""
     of_ours = page.endswith(PAGES) and page.startswith(tuple(f"{app}_" for app in PHASE7_APPS))
     if REPLICA not in connections.settings or request.method == "POST" or not of_ours:
@@ -97,7 +97,7 @@ def source_of(request: HttpRequest) -> Source:
     try:
         origin, (position,) = _origin(DEFAULT_DB_ALIAS), _ask(DEFAULT_DB_ALIAS, PRIMARY_SQL)
     except Error as error:
-        _log.warning("the replica is not read: the primary does not say where its log is: %s", explain(error))
+        _log.warning("the replica is not read: cannot read the primary's WAL position: %s", explain(error))
         return PRIMARY
     now = _number(position)
     if not _seen or time.monotonic() - _seen[-1][1] >= 1:
@@ -120,7 +120,7 @@ def source_of(request: HttpRequest) -> Source:
     if behind is None or behind > settings.REPLICA_MAX_LAG:
         return _primary(f"The replica {'has replayed nothing yet' if behind is None else f'is {span(behind)} behind'}")
     written = _number(request.session.get(WRITTEN))
-    # What somebody just saved they must see; a position beyond the log is of another cluster's.
+    # Users must see what they just saved; a position ahead of the primary belongs to another cluster.
     return PRIMARY if _number(replayed) < written <= now else Source(REPLICA)
 
 
@@ -132,21 +132,21 @@ def _ask(alias: str, statement: str) -> tuple:
 
 @functools.cache
 def _origin(alias: str) -> Origin:
-    """Return whose database an alias leads to, on a primary and its standby the same; a process asks once."""
+    """Return the identity of an alias's database, equal on a primary and its standby; read once per process."""
     return replace(read_origin(connections[alias]), place="")
 
 
 def _number(position: str | None) -> int:
-    """Return a position in the log, `16/B374D848`, as a number of bytes."""
+    """Return a WAL position, `16/B374D848`, as a number of bytes."""
     high, _, low = (position or "0/0").partition("/")
     return (int(high, 16) << 32) + int(low, 16)
 
 
 def _behind(now: int, replayed: int, age: float | None) -> float | None:
-    """Return how many seconds the replica is behind at most, None where nobody knows.
+    """Return the replica's lag in seconds at most, None if it is unknown.
 
-    Its last transaction is `age` old, which is little to go by where one has taken long, or none came; that it has what the
-    primary had when this process last looked is more.
+    `age` is the age of its last replayed transaction, which overstates the lag if no transaction came. If it has replayed the
+    position that this process last read from the primary, the lag is at most the age of that position.
     """
     if replayed >= now:
         return 0
@@ -160,7 +160,7 @@ def _primary(why: str) -> Source:
 
 
 def failed(error: Error) -> Source:
-    """Return the primary, for a replica that failed, which is then left alone for a while; the log says why."""
+    """Return the primary after the replica failed; log the reason, and do not ask the replica again for a while."""
     _log.warning("the replica is not read for %s s: %s", SILENT, explain(error))
     cache.set("fly2any.replica.silent", True, SILENT)
     connections[REPLICA].close()
@@ -168,6 +168,6 @@ def failed(error: Error) -> Source:
 
 
 def remember_writing(request: HttpRequest) -> None:
-    """Keep in the session how far the replica must be for its person to see what they just changed."""
+    """Store in the session the WAL position that the replica must have replayed to show the user's last change."""
     if REPLICA in connections.settings and request.user.is_authenticated:
         (request.session[WRITTEN],) = _ask(DEFAULT_DB_ALIAS, PRIMARY_SQL)

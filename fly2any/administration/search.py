@@ -1,4 +1,4 @@
-"""Search by the shape of what is typed: each probe is one lookup in an index."""
+"""Search by the form of the search term: each probe is one lookup in an index."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from fly2any.postgres.expressions import Folded, Words
 from .deadlines import TooSlow, within
 from .replica import current
 
-SHORTEST_TEXT = 3  # Letters: a trigram index knows nothing shorter.
-MOST_CANDIDATES = 1_000  # Rows found by free text, before they are put in order.
-MOST_PEOPLE = 50  # Whose rows are found by a name.
+SHORTEST_TEXT = 3  # Letters: a trigram index cannot find a shorter text.
+MOST_CANDIDATES = 1_000  # Rows found by free text, before they are sorted.
+MOST_PEOPLE = 50  # People whose rows are found by a name.
 MOST_WORDS = 8  # Of a name.
 TOO_MANY = "Too many people match. Enter more of the name, or an e-mail address."
 ROUTE = re.compile(r"([a-z]{3})\s*(?:-|–|→|>|/|to|\s)\s*([a-z]{3})", re.IGNORECASE)
@@ -29,11 +29,11 @@ LETTERS = re.compile(rf"\w{{{SHORTEST_TEXT}}}")
 AIRPORT = re.compile(r"[a-z]{3}", re.IGNORECASE)
 ID = re.compile(r"(?=.*\d)[\w-]+")
 
-# Planned for all rows, and so by the index: for the first few PostgreSQL would rather read the table, and compute the text of
-# each row that it comes across.
+# MATERIALIZED makes PostgreSQL plan for all rows and use the index; for the first few it would read the table and compute the text
+# of each row.
 FIRST_FOUND_SQL = "WITH found AS MATERIALIZED ({rows}) SELECT * FROM found LIMIT {most}"
 
-# The values of a column one after the other, each by one descent of the index that the column leads.
+# The distinct values of a column, each found by one descent of an index whose first column it is.
 VALUES_SQL = """
     WITH RECURSIVE found (value, place) AS (
         (SELECT {column}, 1 FROM {table} WHERE {column} IS NOT NULL ORDER BY {column} LIMIT 1)
@@ -46,7 +46,7 @@ VALUES_SQL = """
 
 
 def values_of(model: type[models.Model], name: str, *, most: int = 50) -> list[Any]:
-    """Return the first `most` values that are in a column which leads an index, in order (a loose index scan)."""
+    """Return the first `most` distinct values of an index's first column, in order (a loose index scan)."""
     field: Any = model._meta.get_field(name)
     connection = current()
     quote = connection.ops.quote_name
@@ -57,10 +57,10 @@ def values_of(model: type[models.Model], name: str, *, most: int = 50) -> list[A
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search asks for: `rows`, and where it compares columns with values, those columns as name → value.
+    """The result of a probe: `rows`, and the columns that it compares with values, as name → value.
 
-    `is_all`: the term has no other meaning, whether there are such rows or not. `order`: the time by which an index has these
-    rows in order. `is_understood`: the term has the form of what was looked up.
+    `is_all`: the term has no other meaning, even if there are no such rows. `order`: the time by which an index sorts these rows.
+    `is_understood`: the term has the form that the probe looks up.
     """
 
     rows: Q
@@ -75,18 +75,18 @@ NOTHING = Found(Q(pk__in=[]), is_understood=False)
 
 
 class Probe:
-    """One way to look a term up. The search of all tables uses it too where it `is_general`."""
+    """One way to look up a term. The search of all tables uses it too if it `is_general`."""
 
     is_general = False
 
     def find(self, model: type[models.Model], term: str, chosen: Mapping[str, Any]) -> Found | None:
-        """Return what `term` asks for among the rows with the `chosen` values (name → value), or None where it has not the shape."""
+        """Return the result for `term` among the rows with the `chosen` values (name → value), or None if it does not have the form."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
 class Key(Probe):
-    """The exact value of a column that leads an index."""
+    """The exact value of an index's first column."""
 
     name: str
 
@@ -98,23 +98,23 @@ class Key(Probe):
 
 @dataclass(frozen=True, slots=True)
 class KeyWithin(Probe):
-    """The exact value of the second column of an index, for every value of the first."""
+    """The exact value of an index's second column, for every value of its first."""
 
     first: str
     name: str
 
     def find(self, model, term, chosen):
         values = values_of(model, self.first)
-        is_id = bool(ID.fullmatch(term.replace(".", "")))  # Apple's have dots.
+        is_id = bool(ID.fullmatch(term.replace(".", "")))  # Apple's ids have dots.
         return Found(Q((f"{self.first}__in", values), (self.name, term)), is_understood=is_id) if values else None
 
 
 @dataclass(frozen=True, slots=True)
 class Related(Probe):
-    """The value of a unique column of the row that a foreign key points at: that row is looked up first.
+    """The value of a unique column of the row that a foreign key references; that row is looked up first.
 
-    An `is_address` has an @ inside, and where nobody has it as it is written, upper and lower case count the same; the
-    column then has a trigram index on UPPER(column).
+    With `is_address` the term must contain an @; if no row has this exact spelling, case is ignored, for which the column has a
+    trigram index on UPPER(column).
     """
 
     key: str
@@ -148,7 +148,7 @@ class Route(Probe):
 
 
 def airports_of(term: str) -> tuple[str, ...]:
-    """Return the two airports of a route, `GRU-LIS`, or the one of a departure, `GRU`; none where the term is neither."""
+    """Return the two airports of a route, `GRU-LIS`, or the one of a departure, `GRU`; none if the term is neither."""
     if match := ROUTE.fullmatch(term):
         return match[1].upper(), match[2].upper()
     return (term.upper(),) if AIRPORT.fullmatch(term) else ()
@@ -156,7 +156,7 @@ def airports_of(term: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Beginnings(Probe):
-    """Texts of which an index has the first `length` characters, followed by `time`. A route, or the airport of departure."""
+    """A route or an airport of departure; an index has the first `length` characters of the text, followed by `time`."""
 
     time: str
     length: int = 8
@@ -173,7 +173,7 @@ class Beginnings(Probe):
 
 @dataclass(frozen=True, slots=True)
 class Address(Probe):
-    """An IP address, of the form in which the site writes it; an index has the first `length` characters, followed by `time`."""
+    """An IP address as the site writes it; an index has its first `length` characters, followed by `time`."""
 
     name: str
     time: str
@@ -190,7 +190,7 @@ class Address(Probe):
 
 
 class Called(Probe):
-    """A person by words of their name and address, in any order, without accents: the model's `named_by` has an index."""
+    """A person, by words of their name and address in any order, ignoring accents; the model's `named_by` has an index."""
 
     is_general = True
 
@@ -207,7 +207,7 @@ class Called(Probe):
 
 @dataclass(frozen=True, slots=True)
 class RelatedCalled(Probe):
-    """The rows of people, by words of their names; `key` is the foreign key."""
+    """The rows of people, by words of their names; `key` is the foreign key to the person."""
 
     key: str
 
@@ -226,10 +226,10 @@ class RelatedCalled(Probe):
 
 
 def called(model: type[models.Model], term: str, *, most: int) -> list[str] | None:
-    """Return the keys of `most` + 1 people at most, in no order, each with all the words; None where no word is long enough.
+    """Return the keys of at most `most` + 1 people, in no order; None if no word is long enough.
 
-    A word of fewer letters than SHORTEST_TEXT is looked for where words begin, so that the index narrows it, or the term as a
-    whole. Raise TooSlow where that takes too long.
+    They match every word, or the term as a whole. A word shorter than SHORTEST_TEXT matches only at the beginning of a word, so
+    that the index narrows the search. Raises TooSlow if it takes too long.
     """
     words = term.split()[:MOST_WORDS]
     if not any(LETTERS.search(word) for word in words):
@@ -248,7 +248,7 @@ def called(model: type[models.Model], term: str, *, most: int) -> list[str] | No
 
 @dataclass(frozen=True, slots=True)
 class Within(Probe):
-    """A part of a text, upper or lower case, in the rows of one other, which `key` names: those are few."""
+    """A part of a text, ignoring case, in the few rows that reference one chosen row by `key`."""
 
     key: str
     name: str
@@ -265,7 +265,7 @@ class Within(Probe):
 def search(
     model: type[models.Model], probes: tuple[Probe, ...], term: str, *, chosen: Mapping[str, Any] | None = None
 ) -> Found:
-    """Return what the first of `probes` that finds rows asks for, else the last one's, understood where one of them understood it."""
+    """Return the result of the first probe that finds rows, otherwise the last one's, understood if any probe understood the term."""
     last = NOTHING
     understood = False
     if not is_text(term):
@@ -279,7 +279,7 @@ def search(
 
 
 def is_text(term: str) -> bool:
-    """Return whether PostgreSQL can hold the term: without a NUL, and encodable in UTF-8."""
+    """Return whether PostgreSQL can store the term: it has no NUL and can be encoded in UTF-8."""
     try:
         term.encode()
     except UnicodeEncodeError:

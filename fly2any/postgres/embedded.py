@@ -100,7 +100,7 @@ def _join(home: Path, settings: Mapping[str, str], database: str) -> int:
                     _start_supervisor(home, settings, database)
                     break
                 if time.monotonic() > deadline:
-                    raise EmbeddedServerError(f"The embedded PostgreSQL in {home} does not answer; {home / 'log'} says why.")
+                    raise EmbeddedServerError(f"The embedded PostgreSQL in {home} does not answer: see {home / 'log'}.")
                 time.sleep(0.05)
         except BaseException:
             os.close(clients)
@@ -144,7 +144,7 @@ def _start_supervisor(home: Path, settings: Mapping[str, str], database: str) ->
     supervisor.returncode = 0  # It outlives us on purpose: no warning that it was not waited for.
     if answer != "ready":
         raise EmbeddedServerError(
-            answer or f"The embedded PostgreSQL did not start; {home / 'log'} says why. Set POSTGRES_URL to use another server."
+            answer or f"The embedded PostgreSQL did not start: see {home / 'log'}, or set POSTGRES_URL to use another server."
         )
 
 

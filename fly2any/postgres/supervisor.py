@@ -15,9 +15,9 @@ from pathlib import Path
 
 from .embedded import READY, SUPERUSER, EmbeddedServerError, alive, bin_folder, open_lock, pid, socket_folder, status
 
-SERVER_USER = "nobody"  # Whom the server runs as when the command is run by root, which PostgreSQL refuses.
+SERVER_USER = "nobody"  # The server's user if root runs the command, because PostgreSQL refuses to run as root.
 SETTINGS = {
-    "listen_addresses": "",  # Nothing but the socket, in a folder that only the owner may enter.
+    "listen_addresses": "",  # Only the socket, in a folder that only its owner may enter.
     "shared_preload_libraries": "pg_stat_statements",
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -27,12 +27,12 @@ CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2  # Numbers from capabilities(7).
 
 
 def supervise(home: Path, database: str, settings: Mapping[str, str]) -> None:
-    """Start the server in `home`, say `ready` on stdout, and stop it when its last client is gone."""
+    """Start the server in `home`, print `ready` on stdout, and stop the server when its last client is gone."""
     supervisor = open_lock(home / "supervisor.lock")
     try:
         fcntl.flock(supervisor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        _say(f"Another supervisor is at work in {home}: run the command again.")
+        _say(f"Another supervisor is running in {home}: run the command again.")
         return
     os.truncate(supervisor, 0)
     server = None
@@ -43,7 +43,7 @@ def supervise(home: Path, database: str, settings: Mapping[str, str]) -> None:
         server.create_database(database)
         os.write(supervisor, READY)
         _say("ready")
-        os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # The command that started us may end now.
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # Now the command that started us may end.
         clients = _keep_until_unused(server)
     except (EmbeddedServerError, OSError, subprocess.SubprocessError) as error:
         _say(_why(error, home))
@@ -51,7 +51,7 @@ def supervise(home: Path, database: str, settings: Mapping[str, str]) -> None:
     finally:
         if server is not None:
             server.stop()
-    os.close(supervisor)  # Before clients.lock: who gets that one must see that no supervisor is left.
+    os.close(supervisor)  # Before clients.lock: its next holder must see that no supervisor is left.
     os.close(clients)
 
 
@@ -64,7 +64,7 @@ def _keep_until_unused(server: Server) -> int:
             return clients
         except BlockingIOError:
             time.sleep(0.05)
-        if not alive(server.home):  # It crashed, or somebody stopped it, while clients need it.
+        if not alive(server.home):  # It crashed or was stopped while clients need it.
             with contextlib.suppress(EmbeddedServerError):
                 server.start()
 
@@ -87,7 +87,7 @@ class Server:
         """Start one of PostgreSQL's programs, its output to the file `log`."""
         prefix = self.prefix
         if dies_with_us and (setpriv := shutil.which("setpriv")):
-            # Where the supervisor is killed, the server is told to end too, as fast as it can without losing a row.
+            # If the supervisor is killed, the server shuts down too, fast but without losing a row.
             prefix = [*(prefix or [setpriv]), "--pdeathsig=INT"]
         return subprocess.Popen(
             [*prefix, str(self.bin / program), *arguments],
@@ -100,7 +100,7 @@ class Server:
         )
 
     def create(self) -> None:
-        """Make the data folder unless there is one; it appears under its name only when it is complete."""
+        """Create the data folder if it does not exist; it gets its name only when it is complete."""
         if self.data.exists():
             return
         if (self.home / UPGRADED).exists():  # Its command was killed between two renames.
@@ -116,11 +116,11 @@ class Server:
             )  # fmt: skip
             initdb.communicate(timeout=120)
         if initdb.returncode:
-            raise EmbeddedServerError(f"The embedded PostgreSQL could not be created: {self.home / 'log'} says why.")
+            raise EmbeddedServerError(f"The embedded PostgreSQL could not be created: see {self.home / 'log'}.")
         unfinished.rename(self.data)
 
     def start(self) -> None:
-        """Start the server unless it runs, and wait until it takes connections; raise EmbeddedServerError if it does not."""
+        """Start the server unless it runs, and wait until it accepts connections; raise EmbeddedServerError if it does not."""
         if alive(self.home):
             return
         self._check_version()
@@ -128,7 +128,9 @@ class Server:
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         deadline = time.monotonic() + 5  # Backends of a killed server may hold its shared memory for a moment.
         while time.monotonic() < deadline:
-            (self.data / "postmaster.pid").unlink(missing_ok=True)  # Stale: its process is gone, or somebody else's.
+            (self.data / "postmaster.pid").unlink(
+                missing_ok=True
+            )  # Stale: its process is gone, or the pid belongs to another one.
             with open(self.home / "log", "a") as log:
                 self.process = self.run(log, "postgres", "-D", str(self.data), *words, dies_with_us=True)
             while self.process.poll() is None:
@@ -137,11 +139,11 @@ class Server:
                 time.sleep(0.02)
             time.sleep(0.5)
         raise EmbeddedServerError(
-            f"The embedded PostgreSQL did not start: {self.home / 'log'} says why. Set POSTGRES_URL to use another server."
+            f"The embedded PostgreSQL did not start: see {self.home / 'log'}, or set POSTGRES_URL to use another server."
         )
 
     def create_database(self, name: str) -> None:
-        """Create the database `name`, with pg_stat_statements in it, unless they are there."""
+        """Create the database `name` and the extension pg_stat_statements in it, unless they exist."""
         literal, identifier = name.replace("'", "''"), name.replace('"', '""')
         script = (
             f"SELECT format('CREATE DATABASE %I', '{literal}')"
@@ -157,10 +159,10 @@ class Server:
             )  # fmt: skip
             psql.communicate(script, timeout=60)
         if psql.returncode:
-            raise EmbeddedServerError(f"The database {name} could not be created: {self.home / 'log'} says why.")
+            raise EmbeddedServerError(f"The database {name} could not be created: see {self.home / 'log'}.")
 
     def stop(self) -> None:
-        """Stop the server, if it runs, losing no committed row."""
+        """Stop the server if it runs, without losing a committed row."""
         for how in (signal.SIGINT, signal.SIGQUIT):  # Fast; then immediate, from which the next start recovers.
             if alive(self.home):
                 os.kill(pid(self.home), how)
@@ -172,7 +174,7 @@ class Server:
         if self.process is not None:
             self.process.wait()
         if (folder := socket_folder(self.home)) != self.data:
-            with contextlib.suppress(OSError):  # One with anything else in it stays.
+            with contextlib.suppress(OSError):  # A folder with other files stays.
                 for socket in folder.glob(".s.PGSQL.*"):
                     socket.unlink()
                 folder.rmdir()
@@ -185,7 +187,7 @@ class Server:
         installed, found = version_of(self.bin), major_of(self.data)
         if installed.partition(".")[0] != str(found):
             raise EmbeddedServerError(
-                f"{self.data} was made by PostgreSQL {found} and the installed one is {installed}:"
+                f"{self.data} was created by PostgreSQL {found}, but {installed} is installed:"
                 f" run `manage.py dbupgrade` (docs/how-to/upgrade.md), or delete {self.home}."
             )
 
@@ -204,7 +206,7 @@ class Server:
 def version_of(folder: Path) -> str:
     """Return the version of the server programs in `folder`, such as 18.6; raise OSError or CalledProcessError without them."""
     said = subprocess.check_output([str(folder / "postgres"), "--version"], text=True, cwd="/")
-    return said.partition(")")[2].split()[0]  # What packagers add comes after it.
+    return said.partition(")")[2].split()[0]  # Packagers add text after it.
 
 
 def major_of(data: Path) -> int:
@@ -213,7 +215,7 @@ def major_of(data: Path) -> int:
 
 
 def _owner(home: Path) -> tuple[int, int]:
-    """Return the user and group whom the server runs as: of the data it has, of SERVER_USER where root makes it, else ours."""
+    """Return the server's user and group: the owner of existing data, SERVER_USER if root runs the command, otherwise ours."""
     with contextlib.suppress(FileNotFoundError):
         facts = (home / "data").stat()
         if facts.st_uid != 0:
@@ -227,15 +229,15 @@ def _owner(home: Path) -> tuple[int, int]:
 
 
 def _as_server_user(program: Path, home: Path, owner: tuple[int, int]) -> list[str]:
-    """Return the words that run a program as SERVER_USER, able to reach `program` and `home` and no more than that.
+    """Return the command prefix that runs a program as SERVER_USER with access to `program` and `home`, and no more.
 
-    Where a parent folder is closed to others (a project under /root), no folder is opened: the server keeps root's one
-    capability to pass through closed folders (docs/adr/0002).
+    If a parent folder is closed to other users (a project under /root), its mode stays: the server keeps only root's capability
+    to traverse closed folders (docs/adr/0002).
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise EmbeddedServerError(
-            "PostgreSQL does not run as root, and `setpriv` (package util-linux) is not here to run it as another user:"
+            "PostgreSQL does not run as root, and `setpriv` (package util-linux), which runs it as another user, is missing:"
             " install it, run the command as an ordinary user, or set POSTGRES_URL."
         )
     uid, gid = owner
@@ -249,10 +251,10 @@ def _as_server_user(program: Path, home: Path, owner: tuple[int, int]) -> list[s
     )
     if name is None:
         raise EmbeddedServerError(
-            f"The user {SERVER_USER}, as whom PostgreSQL would run, cannot reach {home}: move the project to a folder"
+            f"The user {SERVER_USER}, as which PostgreSQL would run, cannot access {home}: move the project to a folder"
             " open to others, run the command as an ordinary user, or set POSTGRES_URL."
         )
-    # no_setuid_fixup: access(2), by which the programs look for each other, counts the capability only with it.
+    # no_setuid_fixup: without it access(2), by which the programs find each other, ignores the capability.
     only = f"-all,+{name}"
     return [*words, "--securebits=+no_setuid_fixup", f"--inh-caps={only}", f"--ambient-caps={only}", f"--bounding-set={only}"]
 
@@ -274,7 +276,7 @@ def _why(error: Exception, home: Path) -> str:
 
 
 def _say(line: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # Who asked was killed: the server is for whoever comes next.
+    with contextlib.suppress(BrokenPipeError):  # The client was killed: the next one uses the server.
         print(line, flush=True)
 
 

@@ -235,7 +235,7 @@ def test_data_of_another_version_is_refused_with_its_cure(home):
     err = process.communicate(timeout=60)[1]
 
     assert process.returncode == 1
-    assert f"{home / 'data'} was made by PostgreSQL 17 and the installed one is 18." in err
+    assert f"{home / 'data'} was created by PostgreSQL 17, but 18." in err
     assert "run `manage.py dbupgrade` (docs/how-to/upgrade.md), or delete" in err
 
 
@@ -248,7 +248,7 @@ def test_a_server_that_cannot_start_says_where_it_is_written_why(home):
     err = process.communicate(timeout=90)[1]
 
     assert process.returncode == 1
-    assert f"The embedded PostgreSQL did not start: {home / 'log'} says why." in err
+    assert f"The embedded PostgreSQL did not start: see {home / 'log'}" in err
     assert 'unrecognized configuration parameter "no_such_setting"' in (home / "log").read_text()
 
 
