@@ -157,7 +157,7 @@ def test_without_a_server_it_lives_is_not_ready_and_says_why_in_the_log():
         "200 # HELP fly2any_up Whether the database could be asked. # TYPE fly2any_up gauge fly2any_up 0.0",
     ]
     lines = [json.loads(line) for line in result.stderr.splitlines()]
-    said = "Nothing listens at 127.0.0.1, port 1: start the server, or correct host and port in POSTGRES_URL."
+    said = "Nothing listens at 127.0.0.1, port 1: start the server, or correct the host and port in POSTGRES_URL."
     assert [(line["logger"], line["message"]) for line in lines if line["logger"].startswith("fly2any")] == [
         ("fly2any.health", f"not ready: {said}"),
         ("fly2any.metrics", f"not reported: {said}"),

@@ -1,4 +1,4 @@
-"""The three roles of the database and their grants, as SQL to read and to run; who works with the tables today goes on."""
+"""The three roles of the database and their grants, as SQL to read and run; present users of the tables keep their access."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TABLES_SQL = """
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.relname = ANY (%(tables)s)
     ORDER BY c.relname COLLATE "C"
 """
-# What else is in the database: the tables, views and sequences of the site and of others. What extensions made is theirs to grant,
-# and the sequence of a column belongs to who owns the table.
+# The other tables, views and sequences of the database. Objects of extensions are excluded, and the sequence of a column belongs
+# to the owner of its table.
 RELATIONS_SQL = """
     SELECT n.nspname AS schema, c.relname AS name, c.relkind AS kind, pg_catalog.pg_get_userbyid(c.relowner) AS owner,
            pg_catalog.pg_has_role(c.relowner, 'USAGE') AS is_ours_to_grant, c.relrowsecurity AS is_filtered,
@@ -45,7 +45,7 @@ SCHEMAS_SQL = """
     WHERE n.nspname NOT IN ('information_schema', %(schema)s) AND n.nspname !~ '^pg_'
     ORDER BY n.nspname COLLATE "C"
 """
-# Who owns our tables, and who runs what is printed without being a superuser: a member of the owner-to-be gives them to it.
+# The owners of our tables, and the role that runs the SQL if it is no superuser: it must be a member of the new owner.
 OWNERS_SQL = """
     SELECT r.rolname, COALESCE(t.owns, false)
     FROM pg_catalog.pg_roles AS r LEFT JOIN (
@@ -55,7 +55,7 @@ OWNERS_SQL = """
     WHERE (t.owns OR r.rolname = current_user AND r.rolcreaterole) AND NOT r.rolsuper AND r.rolname <> ALL (%(roles)s)
     ORDER BY r.rolname
 """
-# The roles of those names that are there, of the whole server, and whether its owner has let them into this database.
+# The existing roles of these names on the server, and whether the database's owner granted them CONNECT.
 EXISTING_SQL = """
     SELECT r.rolname::text, r.oid = d.datdba OR EXISTS (SELECT FROM pg_catalog.aclexplode(d.datacl) AS a
                                                         WHERE a.grantee = r.oid AND a.privilege_type = 'CONNECT')
@@ -94,12 +94,12 @@ class Relation:
 
 
 def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
-    """Return the SQL that makes the roles of `prefix`, or brings them up to date, for those of `tables` that exist.
+    """Return the SQL that creates or updates the roles of `prefix`, for those of `tables` that exist.
 
     Raises Refusal where the prefix is no beginning of a role's name, and where there is such a role that no earlier run made.
     """
     if not prefix or len(prefix.encode()) > 50 or prefix.startswith("pg_") or "\0" in prefix:
-        raise Refusal(f"“{prefix}” is no beginning for the names of roles: 1 to 50 bytes, and not pg_.")
+        raise Refusal(f"“{prefix}” cannot be the prefix of role names: give --prefix 1 to 50 bytes that do not begin with pg_.")
     names = Names(*(f"{prefix}_{end}" for end in ("migrate", "app", "read")))
     with catalogue(connection) as cursor:
         cursor.execute("SELECT pg_catalog.current_database()")
@@ -133,16 +133,16 @@ def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
 
 
 def _whole(line: str) -> str:
-    """Return a line as it is, a comment with no end before its end: a name may contain line breaks."""
+    """Return a line, with line breaks in a comment commented out: a name may contain some."""
     return re.sub(r"[\r\n]+", "\n-- ", line) if line.startswith("--") else line
 
 
 def _refuse_unknown(existing: dict[str, bool], database: str) -> None:
-    """Raise Refusal for a role that is there and has no CONNECT on the database, which an earlier run would have granted."""
+    """Raise Refusal for an existing role without CONNECT on the database, which an earlier run would have granted."""
     for name, is_known in existing.items():
         if not is_known:
             raise Refusal(
-                f"The role {name} exists, and no earlier run gave it this database: any role with CREATEROLE may have made it, be a"
+                f"The role {name} exists, but no earlier run granted it this database: any role with CREATEROLE may have created it, be a"
                 " member of it or know its password, or another database uses it. Choose other names with --prefix; or, if it is"
                 f" yours, GRANT CONNECT ON DATABASE {quote(database)} TO {quote(name)}; and run the command again."
             )
@@ -150,9 +150,9 @@ def _refuse_unknown(existing: dict[str, bool], database: str) -> None:
 
 def _roles(names: Names, existing: dict[str, bool], database: str, schema: str) -> Iterator[str]:
     yield "-- Read this, then run it as a superuser, or as the owner of the database with CREATEROLE: manage.py dbroles | manage.py dbshell -- -v ON_ERROR_STOP=1"
-    yield "-- Passwords are not in it. Afterwards, in manage.py dbshell, for each role: \\password"
+    yield "-- It contains no passwords. Set one for each role afterwards, in manage.py dbshell: \\password"
     yield "BEGIN;"
-    yield "SET LOCAL lock_timeout TO '2s';  -- The site waits behind what waits: where this fails, nothing was changed; run it again."
+    yield "SET LOCAL lock_timeout TO '2s';  -- Clients queue behind a waiting statement. If this times out, nothing was changed; run it again."
     yield from (f"CREATE ROLE {quote(name)} LOGIN;" for name in (names.migrate, names.app, names.read) if name not in existing)
     everybody = ", ".join(map(quote, (names.migrate, names.app, names.read)))
     yield f"GRANT CONNECT ON DATABASE {quote(database)} TO {everybody};"
@@ -166,17 +166,17 @@ def _roles(names: Names, existing: dict[str, bool], database: str, schema: str) 
 
 def _owners(names: Names, owners: dict[str, bool]) -> Iterator[str]:
     for name, owns in owners.items():
-        why = "It owns the tables today, and keeps its access." if owns else "It runs this."
+        why = "The present owner of the tables keeps its access." if owns else "The role that runs this SQL."
         yield f"GRANT {quote(names.migrate)} TO {quote(name)};  -- {why}"
 
 
 def _in_the_end(names: Names, database: str, schema: str, owners: dict[str, bool], others: list[str]) -> Iterator[str]:
-    if others:  # The objects of a backup are given back to their owners.
+    if others:  # A restore gives objects back to their owners.
         members = ", ".join(map(quote, (names.migrate, *others)))
-        yield f"-- For dbrestore: a superuser, or the owner of the database, if it has CREATEDB and is, or is a member of, each of {members}."
+        yield f"-- dbrestore needs a superuser, or the owner of the database with CREATEDB and membership in each of {members}."
     else:
-        yield f"-- For dbrestore, which makes a database: ALTER ROLE {quote(names.migrate)} CREATEDB;"
-    yield f"-- For dbbackup, also of what other roles make later, as a superuser: GRANT pg_read_all_data TO {quote(names.migrate)}; ALTER ROLE {quote(names.migrate)} BYPASSRLS;"
+        yield f"-- For dbrestore, which creates a database: ALTER ROLE {quote(names.migrate)} CREATEDB;"
+    yield f"-- For dbbackup, including objects that other roles create later, as a superuser: GRANT pg_read_all_data TO {quote(names.migrate)}; ALTER ROLE {quote(names.migrate)} BYPASSRLS;"
     yield "-- Once every client uses one of the three roles:"
     yield from (f"-- REVOKE {quote(names.migrate)} FROM {quote(name)};" for name in owners)
     yield f"-- REVOKE ALL ON DATABASE {quote(database)} FROM PUBLIC;"
@@ -187,7 +187,7 @@ def _tables(names: Names, schema: str, tables: list[tuple[str, list[str], str]])
     migrate, app, read = map(quote, (names.migrate, names.app, names.read))
     for name, columns, owner in tables:
         place = f"{quote(schema)}.{quote(name)}"
-        if owner != names.migrate:  # It would lock the table for nothing.
+        if owner != names.migrate:  # It would lock the table needlessly.
             yield f"ALTER TABLE {place} OWNER TO {migrate};"
         yield f"REVOKE ALL ON {place} FROM {app}, {read};"
         may = "SELECT" if name in LEDGERS else "SELECT, INSERT" if name in APPEND_ONLY else "SELECT, INSERT, UPDATE, DELETE"
@@ -209,7 +209,7 @@ def _sequences(names: Names, relations: list[Relation]) -> Iterator[str]:
 
 
 def _of_the_site(names: Names, schema: str, relations: list[Relation]) -> Iterator[str]:
-    """Yield what the site works with besides our tables, and what a backup reads; each goes on belonging to whom it belongs."""
+    """Yield the grants on the site's other objects and on those that a backup reads; their owners stay the same."""
     if not relations:
         return
     yield f"-- Other objects in this database: {quote(names.app)} may use those in the schema {quote(schema)}, {quote(names.migrate)} may read all for backups."
@@ -221,7 +221,7 @@ def _of_the_site(names: Names, schema: str, relations: list[Relation]) -> Iterat
                     one.owner, one.is_ours_to_grant, f"REVOKE INSERT, UPDATE, DELETE ON {one.place} FROM {quote(names.app)};"
                 )
             yield _grant(one, _of_the_app(one), names.app)
-        if one.kind in ("r", "p", "S"):  # Of the others a dump has the definition only.
+        if one.kind in ("r", "p", "S"):  # Of other objects a dump has only the definition.
             yield _grant(one, "SELECT", names.migrate)
         if one.is_filtered:
             yield f"-- {one.place} has row-level security: policies decide which rows these roles see, and a backup by {quote(names.migrate)} needs BYPASSRLS."
@@ -238,7 +238,7 @@ def _grant(relation: Relation, privileges: str, role: str) -> str:
 
 
 def _if_may(owner: str, is_ours: bool, statement: str) -> str:
-    """Return a statement that only `owner` may run: where this role is not one, as a comment, for the rest to succeed."""
+    """Return a statement that only `owner` may run, as a comment if this role may not, so that the rest succeeds."""
     return statement if is_ours else f"-- Left out: only a member of {quote(owner)} may run it: {statement}"
 
 
@@ -256,7 +256,7 @@ def _later(names: Names, schema: str, makers: dict[str, bool]) -> Iterator[str]:
             f"IN SCHEMA {quote(schema)} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {app};",
             f"IN SCHEMA {quote(schema)} GRANT USAGE, SELECT ON SEQUENCES TO {app};",
         ]
-        if maker != names.migrate:  # In any schema: a backup reads them all.
+        if maker != names.migrate:  # In any schema, because a backup reads all.
             granted += [
                 f"GRANT {what} TO {migrate};" for what in ("SELECT ON TABLES", "SELECT ON SEQUENCES", "USAGE ON SCHEMAS")
             ]

@@ -149,7 +149,7 @@ def test_another_index_of_the_same_name_is_refused_with_its_cure(migrated):
 
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
-    assert "`manage.py dbstatus` shows what, and what to do." in result.stderr
+    assert "`manage.py dbstatus` shows it and the cure." in result.stderr
     assert 'DROP INDEX CONCURRENTLY "login_history_timestamp_idx";\n' in status.stdout
 
 

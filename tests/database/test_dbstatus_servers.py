@@ -49,7 +49,7 @@ def test_it_works_on_a_hot_standby(migrated, tmp_path_factory):
     assert (refused.returncode, refused.stdout.splitlines()[0][:16]) == (2, "FAILED: 18/18 ta")
     assert (
         refused.stderr
-        == "The database only reads (a standby, or default_transaction_read_only is on): give POSTGRES_URL of the primary.\n"
+        == "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary.\n"
     )
 
 

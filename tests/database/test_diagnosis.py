@@ -41,13 +41,13 @@ def refused(url, *command):
 
 def test_a_wrong_password(strict):
     assert refused(strict.url("app", "wrong")) == (
-        'The server refused the password of the user "app": correct user and password in POSTGRES_URL.'
+        'The server refused the password of the user "app": correct the user and password in POSTGRES_URL.'
     )
 
 
 def test_a_missing_password(strict):
     assert refused(strict.url("app")) == (
-        "The server asks for a password and POSTGRES_URL has none: write it as postgresql://user:password@host/database."
+        "The server requires a password, but POSTGRES_URL has none: write it as postgresql://user:password@host/database."
     )
 
 
@@ -59,20 +59,20 @@ def test_a_missing_database(strict):
 
 def test_a_role_that_may_not_log_in(strict):
     assert refused(strict.url("sleeper", PASSWORD)) == (
-        'The role "sleeper" may not log in: give it LOGIN, or use another user in POSTGRES_URL.'
+        'The role "sleeper" may not log in: grant it LOGIN, or use another user in POSTGRES_URL.'
     )
 
 
 def test_a_server_without_tls_where_tls_is_asked_for(strict):
     assert refused(strict.url("app", PASSWORD, parameters="?sslmode=require")) == (
-        "The connection must be encrypted, and the server has no TLS:"
-        " switch ssl on in the server, or write sslmode=disable in POSTGRES_URL if the network is private."
+        "The connection must be encrypted, but the server does not support TLS:"
+        " turn on ssl on the server, or write sslmode=disable in POSTGRES_URL if the network is private."
     )
 
 
 def test_a_user_whom_pg_hba_rejects(strict):
     assert refused(strict.url("rejected", PASSWORD)) == (
-        "The server lets this user in from this machine only encrypted, or not at all:"
+        "The server accepts this user from this machine only over TLS, or not at all:"
         " add ?sslmode=require to POSTGRES_URL, or a line to the server's pg_hba.conf."
     )
 
@@ -86,7 +86,7 @@ def test_a_role_that_may_not_create_tables(strict):
 
 def test_a_session_that_only_reads(strict):
     assert refused(strict.url("reader", PASSWORD)) == (
-        "The database only reads (a standby, or default_transaction_read_only is on): give POSTGRES_URL of the primary."
+        "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary."
     )
 
 
@@ -94,13 +94,13 @@ def test_a_server_that_is_not_there():
     port = free_port()
 
     assert refused(f"postgresql://app:{PASSWORD}@127.0.0.1:{port}/fly2any") == (
-        f"Nothing listens at 127.0.0.1, port {port}: start the server, or correct host and port in POSTGRES_URL."
+        f"Nothing listens at 127.0.0.1, port {port}: start the server, or correct the host and port in POSTGRES_URL."
     )
 
 
 def test_a_host_that_does_not_exist():
     assert refused(f"postgresql://app:{PASSWORD}@nowhere.invalid/fly2any") == (
-        "The host nowhere.invalid is unknown: correct its name in POSTGRES_URL, or the network's name service."
+        "The host nowhere.invalid is unknown: correct its name in POSTGRES_URL, or check DNS."
     )
 
 
@@ -110,7 +110,7 @@ def test_a_host_that_does_not_answer():
 
         assert refused(f"postgresql://app:{PASSWORD}@127.0.0.1:{port}/fly2any?connect_timeout=2") == (
             f"The server at 127.0.0.1, port {port} did not answer in time:"
-            " check that it runs, and that no firewall stands between (allow this machine's address)."
+            " check that it is running and that no firewall blocks this machine's address."
         )
 
 
@@ -121,7 +121,7 @@ def test_a_server_that_is_too_old():
 
         assert refused(
             f"postgresql://app:{PASSWORD}@127.0.0.1:{old.getsockname()[1]}/fly2any?sslmode=disable&gssencmode=disable"
-        ) == ("PostgreSQL 14 or later is required, and this server is 13.14: upgrade it.")
+        ) == ("PostgreSQL 14 or later is required, but this server is 13.14: upgrade it.")
 
 
 def speak_as_postgresql_13(listener):
@@ -147,7 +147,7 @@ def test_too_many_connections(own_server):
     server.execute("ALTER ROLE app CONNECTION LIMIT 0")
 
     assert refused(server.url("app")) == (
-        "The server has no connection left: end idle ones, raise max_connections, or use a connection pooler."
+        "The server has no connection slots left: end idle sessions, raise max_connections, or use a connection pooler."
     )
 
 
@@ -188,7 +188,7 @@ def test_a_role_that_may_not_create_the_extension_and_goes_on_when_somebody_has(
         verified = manage("dbstatus", url=url)
 
     assert sentence == (
-        'The role may not create the extension pg_trgm: let an administrator of the server run CREATE EXTENSION "pg_trgm" in this'
+        'The role may not create the extension pg_trgm: ask an administrator of the server to run CREATE EXTENSION "pg_trgm" in this'
         " database, and run the command again."
     )
     assert (again.returncode, again.stderr) == (0, "")

@@ -63,12 +63,12 @@ def test_over_tls_it_migrates_and_says_how(encrypted, parameters):
     [
         (
             "&sslmode=verify-full&sslrootcert={other}",
-            "The server's certificate is not the one expected at 127.0.0.1, port {port}: give the right sslrootcert and host name in"
-            " POSTGRES_URL, and connect to no server that cannot show them.",
+            "The server's certificate is not the one expected at 127.0.0.1, port {port}: correct sslrootcert and the host name in"
+            " POSTGRES_URL, and do not connect to a server without the right certificate.",
         ),
         (
             "&sslmode=disable",
-            "The server lets this user in from this machine only encrypted, or not at all: add ?sslmode=require to POSTGRES_URL,"
+            "The server accepts this user from this machine only over TLS, or not at all: add ?sslmode=require to POSTGRES_URL,"
             " or a line to the server's pg_hba.conf.",
         ),
     ],
@@ -187,7 +187,7 @@ def test_a_standby_is_neither_migrated_nor_adopted(own_server, tmp_path):
     server = own_server(wal_level="replica", max_wal_senders="4")
     server.execute(prisma.exact())
     standby = server.standby(tmp_path)
-    sentence = "The database only reads (a standby, or default_transaction_read_only is on): give POSTGRES_URL of the primary."
+    sentence = "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary."
     try:
         assert refused(manage("dbadopt", "--yes", url=standby.url())) == sentence
         assert manage("dbadopt", url=standby.url()).returncode == 0
@@ -270,8 +270,8 @@ def test_a_connection_that_is_cut_in_the_middle_of_an_adoption_is_gone_on_with(d
 
     assert (process.returncode, err) == (
         2,
-        "The server ended the connection: it was shut down or restarted, or the session was terminated;"
-        " what was not committed is undone, so run the command again.\n",
+        "The server ended the connection: it was shut down or restarted, or the session was terminated."
+        " Uncommitted changes are rolled back; run the command again.\n",
     )
     assert manage("dbadopt", "--yes", url=database.url).returncode == 0
     assert manage("dbstatus", url=database.url).returncode == 0

@@ -88,8 +88,8 @@ def test_a_connection_that_is_cut_in_the_middle_is_one_sentence_and_undone(migra
     _, err = process.communicate(timeout=60)
 
     sentence = (
-        "The server ended the connection: it was shut down or restarted, or the session was terminated;"
-        " what was not committed is undone, so run the command again."
+        "The server ended the connection: it was shut down or restarted, or the session was terminated."
+        " Uncommitted changes are rolled back; run the command again."
     )
     assert (process.returncode, err) == (2, sentence + "\n")
     assert migrated.execute("SELECT to_regclass('probe')") == [(None,)]

@@ -160,7 +160,7 @@ def test_a_pooler_that_refuses_options_serves_a_schema_that_is_there_anyway(serv
     refused = manage("dbstatus", url=one.url("?schema=public"))
     assert refused.returncode == 2
     assert refused.stderr == (
-        f"A connection pooler at 127.0.0.1, port {one.port} refuses the parameter options (or schema) of POSTGRES_URL:"
+        f"A connection pooler at 127.0.0.1, port {one.port} rejects the parameter options (or schema) of POSTGRES_URL:"
         " add pgbouncer=true, and what schema= asks for is verified instead;"
         " leave other options out.\n"
     )
