@@ -212,7 +212,7 @@ def test_a_role_that_is_there_already_is_given_nothing_before_the_databases_owne
         forget(migrated, "migrate")
 
     assert str(refused.value) == (
-        f"The role {theirs} exists, and no earlier run gave it this database: any role with CREATEROLE may have made it, be a member of"
+        f"The role {theirs} exists, but no earlier run granted it this database: any role with CREATEROLE may have created it, be a member of"
         " it or know its password, or another database uses it. Choose other names with --prefix; or, if it is yours, GRANT CONNECT ON"
         f' DATABASE "{migrated.name}" TO "{theirs}"; and run the command again.'
     )

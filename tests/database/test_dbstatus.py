@@ -19,7 +19,8 @@ from fly2any.database.schema.contract import Contract
 from fly2any.database.sql import snapshot
 from fly2any.database.verification import Count, Group, verify
 from tests.conftest import manage
-from tests.database.mutations import EXPECTED, mutations
+from tests.database.mutation import EXPECTED
+from tests.database.mutations import mutations
 
 CONTRACT = contracts.load()
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "dbstatus.md"

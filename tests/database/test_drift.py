@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fly2any.database.schema import Catalog, Column, Index, Table
 from fly2any.database.schema.drift import compare
-from tests.database.mutations import EXPECTED, at, kind
+from tests.database.mutation import EXPECTED, at, kind
 
 NAMED = (*EXPECTED.keys, *EXPECTED.checks, *EXPECTED.indexes, *EXPECTED.foreign_keys)
 

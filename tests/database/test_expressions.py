@@ -9,7 +9,7 @@ from fly2any.database.schema import Index
 from fly2any.database.schema.drift import compare
 from fly2any.database.schema.expressions import counts, told_apart
 from fly2any.database.verification import verify
-from tests.database.mutations import EXPECTED
+from tests.database.mutation import EXPECTED
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from fly2any.database.schema import Column, read_catalog
 from fly2any.database.schema.drift import compare
 from fly2any.database.schema.foreign import AGREE
 from fly2any.database.schema.live import Live
-from tests.database.mutations import EXPECTED, Mutation, mutations, rounds
+from tests.database.mutation import EXPECTED, Mutation
+from tests.database.mutations import mutations, rounds
 
 # Each table is damaged in each round's way in the end; every fourth round is enough for `make test`.
 ROUNDS = [

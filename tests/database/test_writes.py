@@ -9,7 +9,7 @@ from fly2any.database.schema.drift import compare
 from fly2any.database.schema.live import Live
 from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes
-from tests.database.mutations import EXPECTED
+from tests.database.mutation import EXPECTED
 
 RAISES = """CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this'; END $$"""
 

@@ -1,0 +1,276 @@
+"""Damages to tables and columns, each with the expected findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fly2any.database.schema import Column, Key, Table
+from tests.database.mutation import EXPECTED, Mutation, at, column_type, columns, expression_of, hanging_on, kind, missing, q
+
+POINTING = {(key.table, name): key.target for key in EXPECTED.foreign_keys for name in key.columns}
+OTHER_TYPE = {
+    "text": "character varying(255)",
+    "timestamp with time zone": "timestamp(3) without time zone",
+    "boolean": "text",
+    "integer": "bigint",
+    "bigint": "numeric",
+    "double precision": "real",
+    "jsonb": "json",
+    "text[]": "character varying[]",
+    "smallint": "integer",
+}
+OTHER_DEFAULT = {
+    "text": "'other'",
+    "timestamp with time zone": "clock_timestamp()",
+    "boolean": "(1 > 2)",
+    "inet": "'203.0.113.1'::inet",
+    "integer": "7",
+    "bigint": "7",
+    "double precision": "7.5",
+    "jsonb": "'[]'",
+    "text[]": "'{x}'",
+    "smallint": "7",
+}
+# What `migrate` fills: an index is built over rows that the transaction deleted, too.
+FILLED = {
+    "auth_group",
+    "auth_group_permissions",
+    "auth_permission",
+    "django_content_type",
+    "django_migrations",
+    "fly2any_migration_runs",
+}
+TRIGGER_SQL = "CREATE OR REPLACE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+
+
+def of_table(table: Table) -> Iterator[Mutation]:
+    def damage(name, sql, *found, **options):
+        return Mutation(f"{table.name}: {name}", sql, frozenset(found), **options)
+
+    t = q(table.name)
+    fks = [fk for fk in EXPECTED.foreign_keys if table.name in (fk.table, fk.target)]
+    yield damage("dropped", f"DROP TABLE {t} CASCADE", ("table.missing", table.name), *missing(fks))
+    yield damage("renamed", f"ALTER TABLE {t} RENAME TO moved", ("table.renamed", table.name))
+    yield damage("row security", f"ALTER TABLE {t} ENABLE ROW LEVEL SECURITY", ("table.different", table.name))
+    yield damage(
+        "a trigger",
+        f"{TRIGGER_SQL}; CREATE TRIGGER theirs BEFORE INSERT ON {t} EXECUTE FUNCTION theirs()",
+        ("trigger.extra", f"{table.name}.theirs"),
+    )
+    yield damage(
+        "a rule", f"CREATE RULE theirs AS ON DELETE TO {t} DO INSTEAD NOTHING", ("trigger.extra", f"{table.name}.theirs")
+    )
+    if not any(fk.target == table.name for fk in fks):
+        yield damage("unlogged", f"ALTER TABLE {t} SET UNLOGGED", ("table.weaker", table.name))
+    yield damage(
+        "replaced by a view",
+        f"DROP TABLE {t} CASCADE; CREATE VIEW {t} AS SELECT 1 AS one",
+        ("table.different", table.name),
+        *missing(fks),
+    )
+    first = next(column.name for column in EXPECTED.columns if column.table == table.name and not column.nullable)
+    keyed = {key.columns for key in EXPECTED.keys if key.table == table.name}
+    yield damage(
+        "a foreign column in the way", f"ALTER TABLE {t} ADD theirs text NOT NULL", ("column.extra", f"{table.name}.theirs")
+    )
+    yield damage(
+        "a foreign check in the way",
+        f"ALTER TABLE {t} ADD CONSTRAINT theirs CHECK ({q(first)}::text <> 'true') NOT VALID",
+        ("check.extra", f"{table.name}.theirs"),
+    )
+    spare = [
+        column.name
+        for column in EXPECTED.columns
+        if column.table == table.name and (column.name,) not in keyed and "json" not in column.type
+    ]
+    if table.name == "user_activities":  # The trail that is to survive its user.
+        sql = f'ALTER TABLE {t} ADD CONSTRAINT theirs FOREIGN KEY ("userId") REFERENCES users ON DELETE CASCADE'
+        yield damage("a foreign foreign key in the way", sql, ("foreign_key.extra", "user_activities.theirs"), reads="users")
+    for column in spare[:1]:
+        sql = f"CREATE UNIQUE INDEX theirs ON {t} ({q(column)})"
+        yield damage("a foreign unique index in the way", sql, ("unique.extra", f"{table.name}.theirs"))
+        sql = f"ALTER TABLE {t} ADD CONSTRAINT theirs UNIQUE ({q(column)})"
+        sql = f"ALTER TABLE {t} ADD CONSTRAINT theirs EXCLUDE USING btree ({q(column)} WITH =)"
+        yield damage("a foreign exclusion in the way", sql, ("check.extra", f"{table.name}.theirs"))
+        sql = f"ALTER TABLE {t} ADD CONSTRAINT theirs UNIQUE ({q(column)})"
+        yield damage("a foreign unique constraint in the way", sql, ("unique.extra", f"{table.name}.theirs"))
+    yield damage(
+        "a foreign invalid index",
+        f"CREATE INDEX theirs ON {t} ({q(first)}); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'theirs'::regclass",
+        ("index.extra", f"{table.name}.theirs"),
+    )
+    primary = next(key for key in EXPECTED.keys if key.table == table.name and key.primary)
+    yield from of_writes(table, primary, first)
+    yield damage(
+        "what is foreign and harmless",
+        f"""CREATE TABLE theirs (id text PRIMARY KEY, ours {column_type(table.name, primary.columns[0])} REFERENCES {t} ON DELETE SET NULL);
+            ALTER TABLE {t} ADD theirs_a text UNIQUE, ADD theirs_b int NOT NULL DEFAULT 0 CHECK (theirs_b >= 0);
+            CREATE INDEX theirs_idx ON {t} (theirs_b); CREATE INDEX theirs_too_idx ON {t} ({q(first)});
+            CREATE UNIQUE INDEX theirs_wider_idx ON {t} ({columns(primary.columns)}, theirs_b);
+            CREATE TYPE theirs_type AS ENUM ('a')""",
+    )
+
+
+def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
+    """Unmanaged objects that make an INSERT, UPDATE or DELETE of ours fail, and their harmless siblings."""
+    t, here, key = q(table.name), f"{table.name}.theirs", q(primary.columns[0])
+    type_ = column_type(table.name, primary.columns[0])
+    for name, sql, *found in (
+        ("a check of NULL, not validated", "ADD theirs text, ADD CONSTRAINT theirs_c CHECK (theirs IS NOT NULL) NOT VALID", ("check.extra", f"{here}_c")),
+        ("a check of a default", "ADD theirs int DEFAULT 1, ADD CONSTRAINT theirs_c CHECK (theirs > 1) NOT VALID", ("check.extra", f"{here}_c")),
+        ("a check that mixes columns", f"ADD theirs text, ADD CONSTRAINT theirs_c CHECK (theirs IS NOT NULL OR {key}::text <> 'a')", ("check.extra", f"{here}_c")),
+        ("a check of an update", f"ADD theirs text, ADD CONSTRAINT theirs_c CHECK (theirs IS NULL OR theirs <> {key}::text)", ("check.extra", f"{here}_c")),
+        ("a default of NULL", "ADD theirs text NOT NULL DEFAULT nullif('a', 'a')", ("column.extra", here)),
+        ("a default that raises", "ADD theirs int, ALTER theirs SET DEFAULT 1 / 0", ("column.extra", here)),
+        ("a generated column that raises", f"ADD theirs int GENERATED ALWAYS AS (length({key}::text) / 0) STORED", ("column.extra", here)),
+        ("a generated column that may be NULL", f"ADD theirs text GENERATED ALWAYS AS (nullif({key}::text, 'a')) STORED NOT NULL", ("column.extra", here)),
+        ("one NULL for all", "ADD theirs text, ADD CONSTRAINT theirs_c UNIQUE NULLS NOT DISTINCT (theirs)", ("unique.extra", f"{here}_c")),
+        ("one default for all", "ADD theirs int DEFAULT 1, ADD CONSTRAINT theirs_c UNIQUE (theirs)", ("unique.extra", f"{here}_c")),
+        ("rows without identity", f"REPLICA IDENTITY NOTHING; CREATE PUBLICATION theirs FOR TABLE {t}", ("table.unidentified", table.name)),
+        ("a default that is refused", "ADD theirs int DEFAULT 1, ADD CONSTRAINT theirs_c FOREIGN KEY (theirs) REFERENCES theirs_to", ("foreign_key.extra", f"{here}_c")),
+        ("a domain", "ADD theirs theirs_required", ("column.extra", here)),
+        ("a domain of a domain", "ADD theirs theirs_long", ("column.extra", here)),
+    ):  # fmt: skip
+        made = "CREATE TABLE theirs_to (id int PRIMARY KEY); CREATE DOMAIN theirs_required AS text NOT NULL;"
+        made += " CREATE DOMAIN theirs_default AS text DEFAULT ''; CREATE DOMAIN theirs_long AS theirs_default CHECK (length(VALUE) > 1);"
+        yield Mutation(f"{table.name}: {name}", f"{made} ALTER TABLE {t} {sql}", frozenset(found))
+    other = next((c.name for c in EXPECTED.columns if c.table == table.name and c.name not in primary.columns), "")
+    for name, sql, *found, since in (
+        ("kept by a table that cascades", f"CREATE TABLE theirs (id int PRIMARY KEY, ours {type_} REFERENCES {t} ON DELETE CASCADE);"
+         " CREATE TABLE theirs_b (a int REFERENCES theirs)", ("foreign_key.restricts", "theirs_b.theirs_b_a_fkey"), 0),
+        ("kept by NOT NULL", f"CREATE TABLE theirs (ours {type_} NOT NULL REFERENCES {t} ON DELETE SET NULL)", ("foreign_key.restricts", "theirs.theirs_ours_fkey"), 0),
+        ("published in part", f"CREATE PUBLICATION theirs FOR TABLE {t} ({q(other)})", ("table.unidentified", table.name), 15),
+        ("published by a filter", f"CREATE PUBLICATION theirs FOR TABLE {t} WHERE ({q(other)} IS NOT NULL)", ("table.unidentified", table.name), 15),
+        ("published whole", f"CREATE PUBLICATION theirs FOR TABLE {t} WHERE ({key} IS NOT NULL)", 15),
+        ("an index that may raise", f"CREATE INDEX theirs ON {t} ((10 / length({key}::text)))", ("index.extra", here), 0),
+    ):  # fmt: skip
+        if other or not name.startswith("published"):
+            yield Mutation(f"{table.name}: {name}", sql, frozenset(found), since)
+    if table.name not in FILLED:
+        sql = f"CREATE INDEX theirs ON {t} ((length({key}::text) / 0))"
+        yield Mutation(f"{table.name}: an index that raises", sql, frozenset([("index.extra", here)]))
+    yield Mutation(
+        f"{table.name}: a NOT NULL that is not validated",
+        f"ALTER TABLE {t} ADD theirs text, ADD CONSTRAINT theirs_n NOT NULL theirs NOT VALID",
+        frozenset([("column.extra", here)]),
+        since=18,
+    )
+    yield Mutation(
+        f"{table.name}: kept by a key of another table",
+        f"CREATE TABLE theirs (ours {type_} REFERENCES {t} ON DELETE RESTRICT)",
+        frozenset([("foreign_key.restricts", "theirs.theirs_ours_fkey")]),
+    )
+    yield Mutation(
+        f"{table.name}: the same, said otherwise",
+        f"""ALTER TABLE {t} ADD CONSTRAINT theirs_a CHECK ({q(required)} IS NOT NULL), ADD theirs_b text,
+                ADD CONSTRAINT theirs_c CHECK (theirs_b IS NULL OR length(theirs_b) > 2), ADD theirs_d text UNIQUE,
+                ADD CONSTRAINT theirs_e CHECK ({q(required)} IS NOT NULL AND (theirs_b IS NULL OR true)), ADD theirs_g uuid UNIQUE DEFAULT gen_random_uuid();
+            CREATE UNIQUE INDEX theirs_h ON {t} ({key}, lower(theirs_b));
+            CREATE UNIQUE INDEX theirs_i ON {t} ({q(required)}) WHERE theirs_b IS NOT NULL;
+            CREATE UNIQUE INDEX theirs_j ON {t} (lower(theirs_b))""",
+        frozenset(),
+    )
+    flags = [column.name for column in EXPECTED.columns if column.table == table.name and column.type == "boolean"]
+    checks = [f"{q(name)} IN (true, false)" for name in flags] + [
+        f"{q(name)} IS NOT FALSE OR {q(name)} IS FALSE" for name in flags
+    ]
+    checks += [
+        f"length({key}::text) >= 0",
+        f"octet_length('a' || {key}::text) > -1",
+        f"{q(required)} IS NULL OR {q(required)} IS NOT NULL",
+    ]
+    added = ", ".join(f"ADD CHECK ({check})" for check in checks)
+    yield Mutation(
+        f"{table.name}: what refuses nothing",
+        f"""ALTER TABLE {t} {added}, ADD CONSTRAINT theirs_x EXCLUDE USING btree ({key} WITH =);
+            CREATE UNIQUE INDEX theirs_a ON {t} (({key}::text || '')); CREATE UNIQUE INDEX theirs_b ON {t} (reverse('a' || {key}::text));
+            CREATE UNIQUE INDEX theirs_c ON {t} (coalesce({key}::text, '-')); CREATE UNIQUE INDEX theirs_d ON {t} (({key}::varchar));
+            CREATE UNIQUE INDEX theirs_e ON {t} ({q(required)}) WHERE {key} IS NULL""",
+        frozenset(),
+    )
+    for name, expression in (("cut", f"left({key}::text, 3)"), ("cut by its type", f"({key}::text)::varchar(3)"), ("of two columns", f"({key}::text || {key}::text)")):  # fmt: skip
+        sql = f"CREATE UNIQUE INDEX theirs ON {t} (({expression}))"
+        notes = [("index.extra", here)] if "varchar" in expression else []
+        yield Mutation(f"{table.name}: a unique index of a key {name}", sql, frozenset([("unique.extra", here), *notes]))
+
+
+def of_column(column: Column) -> Iterator[Mutation]:
+    def damage(name, sql, *found, **options):
+        return Mutation(f"{at(column)}: {name}", sql, frozenset(found), **options)
+
+    alter = f"ALTER TABLE {q(column.table)} ALTER {q(column.name)}"
+    primary = any(key.primary and column.name in key.columns for key in EXPECTED.keys if key.table == column.table)
+    hanging = hanging_on(column)
+    yield damage(
+        "dropped",
+        f"ALTER TABLE {q(column.table)} DROP {q(column.name)} CASCADE",
+        ("column.missing", at(column)),
+        *missing(hanging),
+    )
+    named = {(f"{kind(thing)}.different", at(thing)) for thing in hanging if column.name in expression_of(thing)}
+    if column.table not in (
+        "django_content_type",
+        "axes_accessattempt",
+        "axes_accesslog",
+    ):  # A migration dropped a column there: a rename cannot be told from a drop.
+        sql = f"ALTER TABLE {q(column.table)} RENAME {q(column.name)} TO moved"
+        yield damage("renamed", sql, ("column.renamed", at(column)), *named)
+    type_ = column.type if column.type in OTHER_TYPE else "character varying"
+    if not column.identity and not named:
+        other = OTHER_TYPE.get(column.type, "text")
+        if column.type == "bigint" and (column.table, column.name) in POINTING:
+            other = "integer"  # No foreign key goes from numeric to bigint.
+        yield damage(
+            f"{type_} made {other}",
+            f"{alter} DROP DEFAULT; {alter} TYPE {other} USING {q(column.name)}::{other}"
+            + (f"; {alter} SET DEFAULT {default_for(column, other)}" if column.default else ""),
+            ("column.different", at(column)),
+            reads=POINTING.get((column.table, column.name), ""),
+        )
+    if column.type.startswith(("text", "character")):
+        yield damage("collation", f'{alter} TYPE {column.type} COLLATE "C"', ("column.different", at(column)))
+    if column.nullable:
+        yield damage("made NOT NULL", f"{alter} SET NOT NULL", ("column.different", at(column)))
+    elif not primary and not column.identity:
+        yield damage("made nullable", f"{alter} DROP NOT NULL", ("column.weaker", at(column)))
+        yield damage(
+            "NOT NULL not validated",
+            f"{alter} DROP NOT NULL; ALTER TABLE {q(column.table)} ADD CONSTRAINT nn NOT NULL {q(column.name)} NOT VALID",
+            ("column.weaker", at(column)),
+            since=18,
+        )
+    if not column.nullable and not column.identity:
+        sql = f"{alter} DROP NOT NULL; ALTER TABLE {q(column.table)} ADD CONSTRAINT nn NOT NULL {q(column.name)}"
+        if not primary:
+            yield damage("NOT NULL of another name", sql, since=18)
+    elif column.nullable:
+        sql = f"ALTER TABLE {q(column.table)} ADD CONSTRAINT nn NOT NULL {q(column.name)} NOT VALID"
+        yield damage("made NOT NULL, not validated", sql, ("column.different", at(column)), since=18)
+    if column.nullable and column.default is None and not hanging:
+        drop = f"ALTER TABLE {q(column.table)} DROP {q(column.name)}; ALTER TABLE {q(column.table)} ADD {q(column.name)} {column.type}"
+        made = f"{drop} GENERATED ALWAYS AS (NULL::{column.type})"
+        yield damage("made generated", f"{made} STORED", ("column.different", at(column)))
+        yield damage("made generated when it is read", f"{made} VIRTUAL", ("column.different", at(column)), since=18)
+    if column.identity:
+        yield damage("identity dropped", f"{alter} DROP IDENTITY", ("column.different", at(column)))
+        yield damage("identity always", f"{alter} SET GENERATED ALWAYS", ("column.different", at(column)))
+        return
+    if column.default is None:
+        yield damage(
+            "given a default",
+            f"{alter} SET DEFAULT {OTHER_DEFAULT.get(column.type, quote_default)}",
+            ("default.extra", at(column)),
+        )
+    else:
+        same = {"CURRENT_TIMESTAMP": "now()"}.get(column.default, f"({column.default}::{column.type})::{column.type}")
+        yield damage("default said otherwise", f"{alter} SET DEFAULT {same}")
+        yield damage("default dropped", f"{alter} DROP DEFAULT", ("default.missing", at(column)))
+        other = "true" if column.default == "false" else OTHER_DEFAULT[column.type]
+        yield damage("default changed", f"{alter} SET DEFAULT {other}", ("default.different", at(column)))
+
+
+quote_default = "'other'"
+
+
+def default_for(column: Column, type_: str) -> str:
+    return f"({column.default})::{type_}"
