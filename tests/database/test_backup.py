@@ -47,7 +47,7 @@ def test_a_backup_is_verified_by_restoring_it_and_comparing_every_row(filled, pl
 @pytest.mark.parametrize(
     ("harm", "reason", "found"),
     [
-        (lambda path: os.truncate(path, 1000), "has 1,000 bytes and not", {"backup.unreadable"}),
+        (lambda path: os.truncate(path, 1000), "has 1,000 bytes instead of", {"backup.unreadable"}),
         (
             lambda path: _flip(path),
             "is damaged (its SHA-256 differs)",

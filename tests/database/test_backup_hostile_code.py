@@ -213,6 +213,6 @@ def test_code_of_another_role_makes_no_backup_bad(migrated, taken, act, reason):
     assert (manifest.state, manifest.verdict.reason) == ("good", "")
     [left_out] = manifest.verdict.left_out
     assert left_out == (
-        f"objects of {role} (SCHEMA - zal, FUNCTION zal act(integer), TABLE zal checked),"
-        f" with which it is not verified ({reason}; code of {role} may have run in the trial restore)"
+        f"objects of {role} (SCHEMA - zal, FUNCTION zal act(integer), TABLE zal checked);"
+        f" with them it is not verified ({reason}; code of {role} may have run in the trial restore)"
     )

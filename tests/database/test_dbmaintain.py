@@ -74,7 +74,7 @@ def test_a_dry_run_as_json(filled):
         ),
         (
             {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "b"},
-            "ARCHIVE_LOCATION is b: write an absolute path, or s3://bucket/folder.",
+            "ARCHIVE_LOCATION is the relative path b: write an absolute path, or s3://bucket/folder.",
         ),
     ],
 )  # fmt: skip

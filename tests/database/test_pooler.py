@@ -161,8 +161,7 @@ def test_a_pooler_that_refuses_options_serves_a_schema_that_is_there_anyway(serv
     assert refused.returncode == 2
     assert refused.stderr == (
         f"A connection pooler at 127.0.0.1, port {one.port} rejects the parameter options (or schema) of POSTGRES_URL:"
-        " add pgbouncer=true, and what schema= asks for is verified instead;"
-        " leave other options out.\n"
+        " add pgbouncer=true (schema= is then only verified), and remove other options.\n"
     )
     status = json.loads(manage("dbstatus", "--format", "json", url=one.url("?pgbouncer=true&schema=public")).stdout)
     assert status["server"]["schema"] == "public"

@@ -107,7 +107,7 @@ def test_nothing_is_pruned_if_the_verified_backup_changed(migrated, tmp_path, se
         (tmp_path / newest.file).write_text("y")
 
         with pytest.raises(
-            Refusal, match=r"^Nothing was removed, as the newest verified backup cannot be used: .* it is damaged"
+            Refusal, match=r"^Nothing was removed, as the newest verified backup cannot be used: .* is damaged"
         ):
             prune(store, connection, Progress())
         assert prune(store, connection, Progress(), verified=older.name) == []
