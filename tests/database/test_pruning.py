@@ -106,9 +106,7 @@ def test_nothing_is_pruned_if_the_verified_backup_changed(migrated, tmp_path, se
         keep(tmp_path, newest, older)
         (tmp_path / newest.file).write_text("y")
 
-        with pytest.raises(
-            Refusal, match=r"^Nothing was removed, as the newest verified backup cannot be used: .* is damaged"
-        ):
+        with pytest.raises(Refusal, match=r"^Nothing was removed, as the newest verified backup cannot be used: .* is damaged"):
             prune(store, connection, Progress())
         assert prune(store, connection, Progress(), verified=older.name) == []
 
