@@ -263,7 +263,7 @@ def test_reports_are_asked_of_the_replica_and_their_errors_name_its_variable(pai
         2, "The replica gets its schema from its primary: run the command without --database replica.\n",
     )  # fmt: skip
     assert (gone.returncode, gone.stderr) == (
-        2, f"Nothing listens at 127.0.0.1, port {standby.port}: start the server, or correct host and port in POSTGRES_REPLICA_URL.\n",
+        2, f"Nothing listens at 127.0.0.1, port {standby.port}: start the server, or correct the host and port in POSTGRES_REPLICA_URL.\n",
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def test_a_change_of_preferences_that_are_gone_is_refused_until_it_is_undone(ana
     assert refused == {
         "preferences-0:__all__": [
             "Another client deleted this row after you opened the form, so your changes to it cannot be saved. "
-            "Open the form again, or undo these changes."
+            "Reopen the form, or undo these changes."
         ]
     }
     assert (kept, again["preferences-0-home_airport"]) == ((None,), ["LIS"])

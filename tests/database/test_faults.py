@@ -93,7 +93,7 @@ def test_a_distant_server_without_tls_is_refused_unless_told(own_server):
     url = f"postgresql://postgres@{HOST}:{server.port}/fly2any?hostaddr=127.0.0.1"
 
     assert refused(manage("migrate", url=url)) == (
-        "The connection must be encrypted, and the server has no TLS: switch ssl on in the server,"
+        "The connection must be encrypted, but the server does not support TLS: turn on ssl on the server,"
         " or write sslmode=disable in POSTGRES_URL if the network is private."
     )
     assert manage("migrate", url=f"{url}&sslmode=disable").returncode == 0
@@ -168,7 +168,7 @@ def test_a_direct_url_that_fails_is_named(own_server):
 
     result = manage("migrate", url=server.url(), DIRECT_URL="postgresql://u:hunter2@127.0.0.1:1/d")
 
-    assert refused(result) == "Nothing listens at 127.0.0.1, port 1: start the server, or correct host and port in DIRECT_URL."
+    assert refused(result) == "Nothing listens at 127.0.0.1, port 1: start the server, or correct the host and port in DIRECT_URL."
 
 
 def test_a_direct_url_through_a_pooler_is_refused(own_server):

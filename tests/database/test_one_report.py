@@ -159,4 +159,4 @@ def test_a_table_that_is_locked_keeps_nobody_from_the_rest_of_the_report(migrate
     report = json.loads(asked.stdout)
     assert ["health.not_asked", "schema"] in [[one["code"], one["where"]] for one in report["findings"]]
     assert "transactions" in [topic["name"] for topic in report["topics"]]
-    assert (asked.returncode, status.returncode, status.stderr.startswith("Another transaction held a lock")) == (4, 2, True)
+    assert (asked.returncode, status.returncode, status.stderr.startswith("Another transaction holds a lock")) == (4, 2, True)

@@ -29,7 +29,7 @@ from tests.servers import Database, open_transaction
             {"migrations": ["accounts.0001_initial", "accounts.9999_future"]},
             "was taken by newer code, which has accounts.9999_future",
         ),
-        ({"migrations": ["blog.0001_initial"], "tables": {}}, "is not of a Fly2Any database"),
+        ({"migrations": ["blog.0001_initial"], "tables": {}}, "is not a backup of a Fly2Any database"),
         ({"tables": 7}, "is no manifest of a backup, or is damaged"),
         ({"format": 99}, "has a format that this code does not read"),
     ],
@@ -216,7 +216,7 @@ def test_a_database_that_was_compared_on_another_server_is_not_swapped(own_serve
         store = store_at(place)
         manifest = take(connection, store, Progress())
         restarted = Restarted(server)
-        with pytest.raises(Refusal, match=r"^The server was restarted or replaced by another during the restore, "):
+        with pytest.raises(Refusal, match=r"^The server was restarted or replaced during the restore, "):
             restore_over(connection, store, manifest, restarted, empty=False)
 
         assert len(restarted.before) == 1
@@ -225,7 +225,7 @@ def test_a_database_that_was_compared_on_another_server_is_not_swapped(own_serve
             ("postgres",),
         ]
         restore_over(connection, store, manifest, restarted, empty=False)
-        with pytest.raises(Refusal, match=r"^The server was restarted or replaced by another during the restore, "):
+        with pytest.raises(Refusal, match=r"^The server was restarted or replaced during the restore, "):
             restore_into(connection, "restored_beside", store, manifest, Restarted(server))
         assert server.execute("SELECT 1 FROM pg_database WHERE datname = 'restored_beside'") == []
         before = datetime(2026, 1, 1, tzinfo=UTC)

@@ -59,7 +59,7 @@ def test_an_empty_database_that_is_there_is_replaced_by_what_was_restored_beside
         store = store_at(place)
         manifest = take(connection, store, Progress())
         kept = restore_into(connection, empty.name, store, manifest, Progress())
-        with pytest.raises(Refusal, match=rf"^The database {empty.name} is not empty: name another"):
+        with pytest.raises(Refusal, match=rf"^The database {empty.name} is not empty: give --into"):
             restore_into(connection, empty.name, store, manifest, Progress())
 
     assert (rows(empty), rows(dataclasses.replace(empty, name=kept.name)), kept.filled) == (rows(migrated), {}, False)

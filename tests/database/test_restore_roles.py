@@ -90,7 +90,7 @@ def test_code_of_others_runs_as_the_role_that_restores_only_where_that_trusts_th
             assert name not in databases(migrated)
 
             restore_into(connection, name, store, manifest, Progress(), trust=[role])
-            with pytest.raises(Refusal, match="is the database in use: leave --into out"):
+            with pytest.raises(Refusal, match="is the database in use: leave out --into"):
                 want_name(connection, migrated.name)
 
         assert migrated.execute(datacl, [name]) == migrated.execute(datacl, [migrated.name])
