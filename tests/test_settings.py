@@ -93,7 +93,8 @@ def test_a_sentence_names_the_variable_that_was_used():
     result = manage("migrate", POSTGRES_URL="", DATABASE_URL="postgresql://u@127.0.0.1:1/d", SECRET_KEY="x", ALLOWED_HOSTS="x")
 
     assert (
-        result.stderr == "Nothing listens at 127.0.0.1, port 1: start the server, or correct the host and port in DATABASE_URL.\n"
+        result.stderr
+        == "Nothing listens at 127.0.0.1, port 1: start the server, or correct the host and port in DATABASE_URL.\n"
     )
 
 

@@ -168,7 +168,9 @@ def test_a_direct_url_that_fails_is_named(own_server):
 
     result = manage("migrate", url=server.url(), DIRECT_URL="postgresql://u:hunter2@127.0.0.1:1/d")
 
-    assert refused(result) == "Nothing listens at 127.0.0.1, port 1: start the server, or correct the host and port in DIRECT_URL."
+    assert (
+        refused(result) == "Nothing listens at 127.0.0.1, port 1: start the server, or correct the host and port in DIRECT_URL."
+    )
 
 
 def test_a_direct_url_through_a_pooler_is_refused(own_server):

@@ -1,4 +1,4 @@
-"""Security as the live server has it: who may do what, what is encrypted, who gets in, and what is written down."""
+"""The security of the live server: privileges, encryption, access and audit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .access import ownership, readers
 from .code import code
 from .examine import Figure, Question, Reader
 
-# Memberships count: SET ROLE is all it takes.
+# Memberships count, because a member can use SET ROLE.
 ROLE_SQL = """
     SELECT r.rolname AS name, r.rolcreaterole AS createrole, r.rolbypassrls AS bypassrls, r.rolreplication AS replication,
            EXISTS (SELECT FROM pg_catalog.pg_roles AS s WHERE s.rolsuper AND pg_catalog.pg_has_role(r.oid, s.oid, 'MEMBER')) AS superuser,
@@ -33,7 +33,7 @@ ROLE_SQL = """
             WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE')) AS owns
     FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user
 """
-# What everybody who can connect may do, besides connecting.
+# Privileges of every role that can connect, other than CONNECT.
 PUBLIC_SQL = """
     SELECT 'SCHEMA ' || pg_catalog.quote_ident(n.nspname) AS place, a.privilege_type AS privilege
     FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS a
@@ -47,7 +47,7 @@ PUBLIC_SQL = """
     GROUP BY c.relname
     ORDER BY 1
 """
-# Roles that can log in and write to users, also as another role or to a column only, besides superusers.
+# Login roles other than superusers that can write to users, including by membership or to single columns.
 WRITERS_SQL = """
     SELECT l.rolname AS name FROM pg_catalog.pg_roles AS l
     WHERE l.rolcanlogin AND NOT l.rolsuper AND EXISTS (
@@ -65,7 +65,7 @@ API_SQL = """
     GROUP BY r.rolname ORDER BY r.rolname
 """
 SETTINGS_SQL = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY (%(names)s)"
-# Of others' sessions a role without pg_read_all_stats sees no address.
+# Without pg_read_all_stats a role sees no address of other roles' sessions.
 SESSIONS_SQL = """
     SELECT count(*) AS remote, count(*) FILTER (WHERE NOT s.ssl) AS plain, pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS all
     FROM pg_catalog.pg_stat_activity AS a JOIN pg_catalog.pg_stat_ssl AS s USING (pid)
@@ -82,7 +82,7 @@ PASSWORDS_SQL = """
            count(*) FILTER (WHERE password ~ %(bcrypt)s AND password ~ '^....0') AS cheap
     FROM {table} AS u {sample} WHERE password IS NOT NULL
 """
-# NULL also where another role made the table: it is not read.
+# Also NULL if another role created the table, which is then not read.
 SIZE_SQL = f"""
     SELECT (SELECT pg_catalog.pg_relation_size(c.oid) FROM pg_catalog.pg_class AS c
             WHERE c.oid = pg_catalog.to_regclass(%(table)s)::oid AND {TRUSTED_SQL}) AS bytes
@@ -92,20 +92,20 @@ STAFF_SQL = """
     SELECT count(*) AS staff, count(*) FILTER (WHERE COALESCE("lastLoginAt", "createdAt") < now() - interval '90 days') AS idle FROM {table}
     WHERE "isStaff" AND "isActive" AND password IS NOT NULL
 """
-# Who gets in over a network, line by line, as the server tries them.
+# The lines of pg_hba.conf for networks, in the order in which the server tries them.
 RULES_SQL = """
     SELECT line_number AS line, type, COALESCE(address, '') AS address, auth_method AS method, COALESCE(netmask, '') AS netmask,
            database = '{all}' AND user_name = '{all}' AS everybody, COALESCE(pg_catalog.array_to_string(options, ' '), '') AS options, error
     FROM pg_catalog.pg_hba_file_rules WHERE type IS DISTINCT FROM 'local' ORDER BY line_number
 """
 LOCAL_ADDRESSES = ("127.0.0.1", "::1", "localhost", "samehost")
-BELIEVING = ("trust", "ident")  # No check, or only what the client's machine claims.
+BELIEVING = ("trust", "ident")  # No check, or only a claim of the client's machine.
 EVERYWHERE = ("all", "0.0.0.0", "::")  # noqa: S104  Of pg_hba.conf.
 AUDIT = ("log_connections", "log_statement", "shared_preload_libraries", "pgaudit.log")
 
 
 def privileges(read: Reader) -> Iterator[Figure | Finding]:
-    """Whether the role of this connection may do more than it must, and others too."""
+    """Excess privileges of the role of this connection and of others."""
     role = read.one(ROLE_SQL)
     words = ("superuser", "createrole", "bypassrls", "replication")
     extra = [word.upper() for word in words if getattr(role, word)] + role.server
@@ -122,7 +122,7 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
     for excess in read_excess(read.connection, schema=read.schema):
         yield Finding(
             Severity.WARNING, "security.ledger", excess.name,
-            f"The role {excess.role} has {excess.privileges} on it by default privileges: it may change the record of what happened.",
+            f"The role {excess.role} has {excess.privileges} on it by default privileges, so it can change the audit trail.",
             excess.revoke(read.schema), is_sql=True,
         )  # fmt: skip
     for row in read(API_SQL):
@@ -140,7 +140,7 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
 
 
 def encryption(read: Reader) -> Iterator[Figure | Finding]:
-    """Whether connections are encrypted, and by what."""
+    """Whether and how connections are encrypted."""
     host = read.connection.settings_dict["HOST"]
     tls = next((row.tls for row in read(TLS_SQL)), "")
     found = dict(read(SETTINGS_SQL, names=["ssl", "ssl_min_protocol_version"]))
@@ -150,16 +150,16 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
         tls or ("a local socket" if host.startswith("/") or not host else "not encrypted"),
     )
     least = found.get("ssl_min_protocol_version")
-    oldest = "which version at least, this role may not see" if least is None else f"from {least or 'any version'} on"
+    oldest = "minimum version not readable by this role" if least is None else f"from {least or 'any version'} on"
     yield Figure("the server", f"TLS {found.get('ssl', 'unknown')}, {oldest}")
     if found.get("ssl") == "on" and found.get("ssl_min_protocol_version") in ("", "TLSv1", "TLSv1.1"):
         yield Finding(
             Severity.WARNING, "security.tls_version", "ssl_min_protocol_version",
-            f"The server takes {found['ssl_min_protocol_version'] or 'any version of TLS'}, which is no longer secure.",
+            f"The server accepts {found['ssl_min_protocol_version'] or 'any version of TLS'}, which is no longer secure.",
             "ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1.2';\nSELECT pg_reload_conf();", is_sql=True,
         )  # fmt: skip
     sessions = read.one(SESSIONS_SQL)
-    whose = "" if sessions.all else " (of this role only: others' it may not see)"
+    whose = "" if sessions.all else " (only this role's sessions are visible)"
     yield Figure(
         "sessions from other machines", f"{sessions.remote}, {sessions.plain} of them not encrypted{whose}", sessions.plain
     )
@@ -167,19 +167,19 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
         yield Finding(
             Severity.WARNING, "security.plain_sessions", "pg_stat_ssl",
             f"{sessions.plain} sessions from other machines are not encrypted: passwords and rows can be read in transit.",
-            "Let pg_hba.conf have hostssl lines only, and sslmode=require in every URL.",
+            "Use only hostssl lines in pg_hba.conf, and sslmode=require in every URL.",
         )  # fmt: skip
     mode = read.connection.settings_dict["OPTIONS"].get("sslmode", "")
     if tls and not is_local(host) and mode not in ("verify-ca", "verify-full"):
         yield Finding(
             Severity.NOTE, "security.unverified", "sslmode",
             f"sslmode is {mode or 'prefer'}: the connection is encrypted, but the server's certificate is not verified.",
-            "sslmode=verify-full with the provider's sslrootcert in the URL, where it publishes one.",
+            "Set sslmode=verify-full, and the provider's sslrootcert if it publishes one, in the URL.",
         )  # fmt: skip
 
 
 def passwords(read: Reader) -> Iterator[Figure | Finding]:
-    """How passwords are stored, those of roles and those of people, and who of the staff has a second factor."""
+    """How passwords of roles and people are stored, and whether staff need a second factor."""
     yield from _of_roles(read)
     table = f"{quote(read.schema)}.{quote(PEOPLE)}"
     size = read.one(SIZE_SQL, table=table).bytes
@@ -211,25 +211,25 @@ def _of_people(read: Reader, table: str, sample: str) -> Iterator[Figure | Findi
     people = read.one(PASSWORDS_SQL.format(table=table, sample=sample), bcrypt=BCRYPT)
     yield Figure(
         "people's passwords",
-        f"{people.seen:,} seen{', a sample' if sample else ''}, {people.foreign} not bcrypt, {people.cheap} of less than 2^10 rounds",
+        f"{people.seen:,} seen{', a sample' if sample else ''}, {people.foreign} not bcrypt, {people.cheap} with less than 2^10 rounds",
     )
     if people.foreign:
         yield Finding(
             Severity.ERROR, "security.password_kind", f"{PEOPLE}.password",
-            f"{people.foreign} of {people.seen:,} passwords seen are not bcrypt hashes as the site writes them: perhaps they are the passwords.",
-            f"SELECT id FROM {PEOPLE} WHERE password !~ '{BCRYPT}' shows whose; set them to NULL, and let those people ask for a new one.",
+            f"{people.foreign} of {people.seen:,} passwords seen are not bcrypt hashes as the site writes them: they may be stored in plain text.",
+            f"SELECT id FROM {PEOPLE} WHERE password !~ '{BCRYPT}' lists the people; set their passwords to NULL, and ask them to reset it.",
         )  # fmt: skip
     if people.cheap:
         yield Finding(
             Severity.WARNING, "security.password_cost", f"{PEOPLE}.password",
-            f"{people.cheap} of {people.seen:,} passwords seen are bcrypt of less than 2^10 rounds, which is guessed quickly.",
-            "They are hashed again with 12 rounds when they are changed: ask people with many privileges to do so.",
+            f"{people.cheap} of {people.seen:,} passwords seen are bcrypt hashes with less than 2^10 rounds, which can be cracked quickly.",
+            "A changed password is hashed with 12 rounds: ask people with many privileges to change theirs.",
         )  # fmt: skip
 
 
 def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
     staff = read.one(STAFF_SQL.format(table=table))
-    factor = "asked for" if settings.SECOND_FACTOR else "not asked for"
+    factor = "required" if settings.SECOND_FACTOR else "not required"
     yield Figure(
         "staff with a password",
         f"{staff.staff}, {staff.idle} of them not signed in for 90 days; a second factor is {factor}",
@@ -237,7 +237,7 @@ def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
     )
     if not settings.SECOND_FACTOR and not settings.DEVELOPMENT:
         yield Finding(
-            Severity.WARNING, "security.second_factor", "SECOND_FACTOR", "The admin asks staff for a password only.",
+            Severity.WARNING, "security.second_factor", "SECOND_FACTOR", "The admin requires only a password of staff.",
             "Remove SECOND_FACTOR=false from the environment.",
         )  # fmt: skip
     if staff.idle:
@@ -248,7 +248,7 @@ def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
 
 
 def exposure(read: Reader) -> Iterator[Figure | Finding]:
-    """Who can reach the server, and how they are let in."""
+    """Which networks can reach the server, and how clients authenticate."""
     listens = dict(read(SETTINGS_SQL, names=["listen_addresses"])).get("listen_addresses")
     yield Figure("listens on", "not readable by this role" if listens is None else listens or "no network, a local socket only")
     try:
@@ -257,9 +257,7 @@ def exposure(read: Reader) -> Iterator[Figure | Finding]:
     except Error as error:
         if sqlstate(error) != "42501":
             raise
-        yield Figure(
-            "pg_hba.conf", "not readable by this role: whether the server is closed to others, ask your provider's settings"
-        )
+        yield Figure("pg_hba.conf", "not readable by this role: check in your provider's settings which networks can connect")
         return
     yield Figure("pg_hba.conf", f"{len(rules)} lines for networks", len(rules))
     if listens is None or not all(address.strip() in LOCAL_ADDRESSES for address in listens.split(",") if address.strip()):
@@ -267,7 +265,7 @@ def exposure(read: Reader) -> Iterator[Figure | Finding]:
 
 
 def _open_lines(rules: list[Any]) -> Iterator[Finding]:
-    """Yield what is wrong with the lines of pg_hba.conf, of which the first that fits a session counts."""
+    """Yield the problems of the lines of pg_hba.conf, of which the first match counts."""
     plain_closed = False
     for row in rules:
         where = f"pg_hba.conf line {row.line}"
@@ -276,8 +274,8 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
         come_from = "anywhere" if anywhere else f"{row.address}{f'/{row.netmask}' if row.netmask else ''}"
         if row.error:
             yield Finding(
-                Severity.WARNING, "security.open", where, f"The server cannot read it, and keeps what it read before: {row.error}.",
-                "Correct it, and SELECT pg_reload_conf().",
+                Severity.WARNING, "security.open", where, f"The server cannot parse it, and keeps the previous rules: {row.error}.",
+                "Correct it, and run SELECT pg_reload_conf().",
             )  # fmt: skip
         if row.method == "reject" and anywhere and row.everybody:
             plain_closed = plain_closed or row.type in ("host", "hostnossl")
@@ -288,17 +286,17 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
         if row.method in BELIEVING and "clientcert=" not in row.options:
             yield Finding(
                 Severity.ERROR, "security.trust", where, f"Clients from {come_from} can connect without a password ({row.method}).",
-                f"Write scram-sha-256 for {row.method} there, and SELECT pg_reload_conf().",
+                f"Replace {row.method} by scram-sha-256 there, and run SELECT pg_reload_conf().",
             )  # fmt: skip
         elif row.method == "md5" or (row.method == "password" and row.type != "hostssl" and not plain_closed):
             harm = (
-                "also takes MD5 hashes, which are guessed quickly"
+                "also accepts MD5 hashes, which can be cracked quickly"
                 if row.method == "md5"
-                else "sends them as they are, without TLS too"
+                else "sends passwords in plain text, even without TLS"
             )
             yield Finding(
                 Severity.WARNING, "security.method", where, f"The method {row.method}, for {come_from}, {harm}.",
-                "Write scram-sha-256 there once every role's password is stored so, and SELECT pg_reload_conf().",
+                "Write scram-sha-256 there once every role's password is stored that way, and run SELECT pg_reload_conf().",
             )  # fmt: skip
         if anywhere and row.type in ("host", "hostnossl") and not plain_closed:
             yield Finding(
@@ -308,44 +306,40 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
 
 
 def audit(read: Reader) -> Iterator[Figure | Finding]:
-    """What is written down of who did what."""
+    """What the server and the admin log."""
     found = dict(read(SETTINGS_SQL, names=list(AUDIT)))
     by_pgaudit = found.get("pgaudit.log", "none") not in ("none", "")
-    unseen = "" if "shared_preload_libraries" in found else "; whether pgaudit does more, this role may not see"
+    unseen = "" if "shared_preload_libraries" in found else "; the settings of pgaudit are not readable by this role"
     connections = found.get("log_connections", "off") not in ("off", "")
     schema = by_pgaudit or found.get("log_statement") in ("ddl", "mod", "all")
-    said = f"connections {'on' if connections else 'off'}, changes of the schema {'on' if schema else 'off'}"
+    said = f"connections {'on' if connections else 'off'}, DDL {'on' if schema else 'off'}"
     yield Figure("the server's log", f"{said}{', pgaudit' if by_pgaudit else ''}{unseen}")
-    yield Figure(
-        "the admin", "every change, every conversation opened, every export and every sign-in is recorded in its tables"
-    )
+    yield Figure("the admin", "changes, opened conversations, exports and sign-ins are recorded in its tables")
     if not (connections and schema):
-        missing = " and ".join(
-            word for word, on in (("who connects", connections), ("who changes the schema", schema)) if not on
-        )
+        missing = "DDL is" if connections else "Connections are" if schema else "Connections and DDL are"
         yield Finding(
-            Severity.NOTE, "security.audit", "log_connections, log_statement", f"The server's log does not say {missing}{unseen}.",
+            Severity.NOTE, "security.audit", "log_connections, log_statement", f"{missing} not logged{unseen}.",
             "ALTER SYSTEM SET log_connections = on;\nALTER SYSTEM SET log_statement = 'ddl';\nSELECT pg_reload_conf();", is_sql=True,
         )  # fmt: skip
 
 
 def secrets(read: Reader) -> Iterator[Figure | Finding]:
-    """What this process was told in secret, and Django's own checks; no secret is shown."""
+    """The secrets of this process, without showing them, and Django's own deployment checks."""
     yield Figure("SECRET_KEY", f"{len(settings.SECRET_KEY)} characters")
     if settings.DEVELOPMENT:
-        yield Figure("environment", "development, on the embedded server: Django's checks for production are not asked")
+        yield Figure("environment", "development, on the embedded server: Django's checks for production are not run")
     else:
         for problem in run_checks(tags=[Tags.security], include_deployment_checks=True):
             yield Finding(
                 Severity.WARNING, "security.django", str(problem.id), " ".join(str(problem.msg).split()),
-                "manage.py check --deploy says more; docs/reference/settings.md has the variables.",
+                "Run `manage.py check --deploy` for details; docs/reference/settings.md lists the variables.",
             )  # fmt: skip
     password = str(read.connection.settings_dict.get("PASSWORD") or "")
     if password and _is_weak(password, read.connection.settings_dict["USER"]):
         yield Finding(
             Severity.WARNING, "security.weak_password", settings.DATABASE_VARIABLE,
-            "The password in it is shorter than 16 characters, or made of the user's name.",
-            "Make one with `openssl rand -base64 24`, set it with \\password in psql, and in the environment.",
+            "Its password is shorter than 16 characters, or derived from the user's name.",
+            "Create one with `openssl rand -base64 24`, and set it with \\password in psql and in the environment.",
         )  # fmt: skip
     for path in (
         settings.BASE_DIR / ".env",
