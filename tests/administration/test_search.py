@@ -172,7 +172,7 @@ def test_a_list_says_when_it_did_not_understand_a_search(member, model, understo
     for terms, expected in ((understood, False), (not_understood, True)):
         for term in terms:
             said = client.get(address(model), {"q": term}).content.decode()
-            assert (f"The search did not recognize “{term}”. It takes: " in said) is expected, term
+            assert (f"The search did not recognize “{term}”. It accepts: " in said) is expected, term
 
 
 def test_a_search_is_few_questions_and_takes_any_text(member):
