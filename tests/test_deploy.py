@@ -128,7 +128,7 @@ def test_the_number_of_processes_is_the_platforms(migrated, given, workers):
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "1_0", "1001"])
-def test_a_number_of_processes_that_is_none_is_one_sentence(given, monkeypatch):
+def test_an_invalid_number_of_processes_is_one_sentence(given, monkeypatch):
     monkeypatch.setenv("WEB_CONCURRENCY", given)
 
     with pytest.raises(SystemExit, match=r"^WEB_CONCURRENCY is not a number from 1 to 1000: correct it\.$"):

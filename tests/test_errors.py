@@ -85,7 +85,7 @@ def test_an_error_of_djangos_own_is_not_the_databases():
     )
 
 
-def test_a_cause_is_said_once():
+def test_a_cause_is_reported_once():
     sentences = [cause.sentence for cause in CAUSES if cause.sqlstates]
 
     assert len(sentences) == len(set(sentences))

@@ -244,7 +244,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_too_large_is_refused_before_it_is_received(web, what):
+def test_a_request_that_is_too_large_is_refused_before_it_is_received(web, what):
     lines, body, status = REFUSED[what]
     begun = time.monotonic()
     with web.connect(head("/admin/login/", *lines)[: -2 if status == 431 else None] + body) as client:

@@ -74,7 +74,7 @@ for path in ("/health/ready", "/metrics", "/admin/login/"):
 
 
 @pytest.mark.slow
-def test_a_server_that_takes_no_connection_is_said_in_time_and_not_after_the_pools_patience():
+def test_a_server_that_accepts_no_connection_is_reported_before_the_pools_timeout():
     with socket.socket() as silent:  # It takes connections, and never says a word.
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -87,7 +87,7 @@ def test_a_server_that_takes_no_connection_is_said_in_time_and_not_after_the_poo
 
 
 @pytest.mark.skipif(not shutil.which("pgbouncer", path="/usr/sbin:/usr/bin"), reason="pgbouncer is not installed")
-def test_a_pooler_that_lets_wait_is_said_in_time_and_asked_once(
+def test_a_pooler_without_a_free_connection_is_reported_in_time(
     own_server, tmp_path, monkeypatch, django_db_setup, django_db_blocker
 ):
     server = own_server()
@@ -263,7 +263,7 @@ def test_a_request_is_a_line_without_what_it_asked_and_without_a_password(migrat
         ({"METRICS_TOKEN": "short"}, 'METRICS_TOKEN is not 16 or more characters of ASCII: set it to METRICS_TOKEN="$(openssl rand -hex 24)".'),
     ],
 )  # fmt: skip
-def test_what_is_configured_wrongly_is_one_sentence(environment, said):
+def test_a_wrong_setting_is_one_sentence(environment, said):
     result = manage("dbstatus", url="postgresql://u@127.0.0.1:1/d", **environment)
 
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{said}\n")
@@ -289,7 +289,7 @@ def test_a_password_is_replaced_however_it_is_written_and_the_line_stays_json(mi
 
 
 @pytest.mark.slow
-def test_a_request_that_asks_for_nobody_asks_the_database_nothing():
+def test_a_request_without_a_user_does_not_query_the_database():
     script = (
         "from django.test import Client; c = Client(HTTP_HOST='localhost', raise_request_exception=False); c.cookies['__Host-sessionid'] = 'x' * 32;"
         "print(c.get('/', secure=True).status_code, c.get('/nope/', secure=True).status_code)"
@@ -320,7 +320,7 @@ def test_a_standby_and_a_role_that_may_not_see_are_not_ready(own_server, tmp_pat
 
 
 @pytest.mark.django_db
-def test_what_somebody_answers_for_is_no_metric_and_a_broken_file_waives_nothing(platform, settings, tmp_path, caplog):
+def test_a_waived_finding_is_no_metric_and_a_broken_file_waives_nothing(platform, settings, tmp_path, caplog):
     settings.METRICS_TOKEN, settings.WAIVERS = TOKEN, tmp_path / "waivers.toml"
     settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path / "none"), "expected": True}
     cache.clear()

@@ -88,7 +88,7 @@ def lost_once(relay):
     return question
 
 
-def test_readiness_is_asked_anew_when_an_answer_is_lost(relay, monkeypatch):
+def test_readiness_is_queried_again_when_an_answer_is_lost(relay, monkeypatch):
     monkeypatch.setattr(monitoring, "PATIENCE", 0.5)
     question = monitoring.Question(lost_once(relay))
     with pytest.raises(OperationalError):

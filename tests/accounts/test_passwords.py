@@ -38,7 +38,7 @@ def test_a_hash_of_the_site_signs_in_and_is_never_rewritten(prefix):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("stored", [None, "", "!unusable", "pbkdf2_sha256$1$a$b", "$2b$10$short", "ключ"])
-def test_without_a_hash_of_bcrypt_nobody_signs_in(stored):
+def test_without_a_bcrypt_hash_no_one_signs_in(stored):
     User.objects.create_user("ana@example.com")
     User.objects.update(password=stored)
 

@@ -108,7 +108,7 @@ def test_rows_that_may_not_be_seen_or_are_too_many_are_not_left_out(member, supe
         ("offers", "UPDATE", "RETURN OLD;"),
     ],
 )
-def test_a_deletion_that_leaves_rows_which_refer_to_what_is_gone_is_no_success(staff, superset, table, event, body):
+def test_a_deletion_that_leaves_dangling_references_is_no_success(staff, superset, table, event, body):
     sql("ALTER TABLE site.bills ADD note text")
     sql(f"CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$")
     sql(f"CREATE TRIGGER keep BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION keep()")

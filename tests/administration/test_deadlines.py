@@ -76,7 +76,7 @@ def test_pages_that_only_read_take_no_post(staff):
 
 
 @pytest.mark.parametrize("selected", ["\0", "abc"])
-def test_an_action_on_what_is_no_row_changes_nothing(staff, selected):
+def test_an_action_on_a_missing_row_changes_nothing(staff, selected):
     Group.objects.create(name="stays")
     groups = reverse("admin:auth_group_changelist")
 

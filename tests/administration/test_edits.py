@@ -103,7 +103,7 @@ def test_every_table_with_a_form_has_a_row_made_for_it(make):
 
 
 @pytest.mark.parametrize("model", EDITABLE, ids=lambda model: model._meta.db_table)
-def test_saving_a_form_that_nobody_touched_writes_nothing_whatever_the_row_holds(model, make, staff):
+def test_saving_an_untouched_form_writes_nothing(model, make, staff):
     row = make(model)
     columns = {field: odd_values(field) for field in model._meta.local_fields}
     rounds = max(len(values) for values in columns.values())
@@ -209,7 +209,7 @@ def test_a_field_that_the_form_showed_to_be_read_is_not_emptied_when_it_can_be_e
     assert sql('SELECT "dateOfBirth"::date::text, name FROM users WHERE id = %s', ana.pk) == [("1990-01-02", "Ana")]
 
 
-def test_a_field_that_can_no_longer_be_edited_is_said(ana, staff):
+def test_a_field_that_can_no_longer_be_edited_is_reported(ana, staff):
     url, sent = form_of(staff, ana)
     sql("""UPDATE users SET "dateOfBirth" = 'infinity' WHERE id = %s""", ana.pk)
 
@@ -347,7 +347,7 @@ def test_a_change_that_another_client_commits_while_the_form_is_saved_is_seen(an
     assert sql("SELECT phone, bio FROM users WHERE id = %s", ana.pk) == [("theirs", "theirs")]
 
 
-def test_a_row_that_is_deleted_meanwhile_is_said(make, ana, staff):
+def test_a_row_that_is_deleted_meanwhile_is_reported(make, ana, staff):
     preferences = make(UserPreferences)
     url, sent = form_of(staff, ana)
     preferences.delete()

@@ -38,7 +38,7 @@ def test_an_alert_is_added_for_a_person_by_email_and_airports_in_any_case(staff,
     assert (by_id.status_code, PriceAlert.objects.count()) == (302, 2)
 
 
-def test_what_is_no_airport_day_or_person_is_said_at_the_field(staff, ana):
+def test_an_unknown_airport_day_or_person_is_reported_at_the_field(staff, ana):
     User.objects.create(email="Ana@Example.com")
     wrong = {**ALERT, "origin": "GRX1", "depart_date": "tomorrow"}
 

@@ -215,7 +215,7 @@ def test_odd_values_are_shown_and_never_an_error(model, number, member):
 
 
 @by_model
-def test_a_bad_address_is_said_in_a_sentence_and_the_list_is_there(model, member):
+def test_a_bad_url_of_a_list_is_reported_and_the_list_is_shown(model, member):
     client = member("superuser")
     # Places that are none: no base64, no list, the wrong number, a NUL, half a surrogate, a nesting without end.
     tokens = ("x", "%%%", "W10", "WyJcdTAwMDAiLCAiYSJd", "WyJcdWQ4MDAiLCAiYSJd", "a" * 5000)

@@ -158,7 +158,7 @@ def test_times_beyond_the_calendar_stay_what_they_are_in_every_copy():
 
 
 @pytest.mark.parametrize("time", ["infinity", "-infinity", "2026-04-01 12:00:00+00"])
-def test_the_timeline_goes_on_over_times_that_tie(client, ana, time):
+def test_the_timeline_pages_over_equal_times(client, ana, time):
     Notification.objects.bulk_create(Notification(user=ana, type="t", title=f"n{n:02}", message="m") for n in range(70))
     sql('UPDATE notifications SET "createdAt" = %s', time)
     client.force_login(User.objects.create_superuser("staff@example.com"))

@@ -94,7 +94,7 @@ def test_values_of_a_column_are_found_one_by_one():
 
 
 @pytest.mark.django_db
-def test_what_is_typed_is_looked_up_by_its_shape(member):
+def test_a_search_term_is_looked_up_by_its_form(member):
     client = member("superuser")
     ana = User.objects.create(email="Ana.Silva@Example.com", name="Ana Silva")
     talk = Conversation.objects.create(user=ana, session_id="session-1", metadata={})
@@ -153,7 +153,7 @@ def test_a_page_only_reads_and_gives_up_what_takes_too_long(rf, monkeypatch):
 
 
 @pytest.mark.django_db
-def test_a_figure_that_takes_too_long_is_left_out_and_the_page_goes_on():
+def test_a_figure_that_takes_too_long_is_omitted_from_the_page():
     with pytest.raises(TooSlow), within(50), connection.cursor() as cursor:
         cursor.execute("SELECT pg_sleep(5)")
     with pytest.raises(OperationalError), within(), connection.cursor() as cursor:

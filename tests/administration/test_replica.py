@@ -105,7 +105,7 @@ def test_lists_are_read_from_the_replica_forms_are_not(pair):
 
 
 @pytest.mark.slow
-def test_a_replica_that_lags_is_said_and_the_primary_read(pair):
+def test_a_lagging_replica_is_reported_and_the_primary_read(pair):
     primary, standby = pair
     add_late(primary, standby)
 
@@ -216,7 +216,7 @@ def test_a_replica_that_says_nothing_is_waited_for_once(pair):
 
 
 @pytest.mark.slow
-def test_a_replica_that_is_gone_is_said_and_not_waited_for(pair):
+def test_a_missing_replica_is_reported_and_not_waited_for(pair):
     primary, standby = pair
     standby.stop()
 

@@ -71,7 +71,7 @@ def test_the_page_of_the_database_is_for_those_who_run_it(member, role, status):
 
 
 @pytest.mark.parametrize("role", ["Support", "Operations", "Administrators"])
-def test_nobody_but_a_superuser_makes_staff_or_touches_them(role, member, person):
+def test_only_a_superuser_appoints_or_changes_staff(role, member, person):
     boss = User.objects.create_superuser("boss@example.com", "a-long-password-1")
     client = member(role)
     form = {

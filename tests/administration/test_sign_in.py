@@ -213,7 +213,7 @@ def test_guesses_from_one_ipv6_network_are_counted_together(client, boss):
     assert (answers, elsewhere.status_code) == ([200, 200, 200, 200, 429, 429], 302)
 
 
-def test_nobody_sees_the_secret_that_another_session_is_shown(client, boss):
+def test_a_secret_is_shown_only_to_its_session(client, boss):
     thief = type(client)()
     sign_in(thief, boss)
     thief.get(reverse(ENROL))

@@ -10,7 +10,7 @@ from tests.database.taken import databases, rows
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sealed", [False, True], ids=["plain", "encrypted"])
-def test_what_is_damaged_at_night_is_found_and_undone(migrated, tmp_path, sealed):
+def test_nightly_damage_is_found_and_cured(migrated, tmp_path, sealed):
     import pyrage
 
     settings = {"url": migrated.url, "BACKUP_LOCATION": str(tmp_path / "backups")}

@@ -128,7 +128,7 @@ def test_drift_is_refused_with_its_rows_and_repaired_where_nothing_is_lost(exact
 
 
 @pytest.mark.slow
-def test_all_that_is_in_the_way_is_said_at_once(exact):
+def test_all_blockers_are_reported_at_once(exact):
     exact.execute('DROP TABLE price_alerts; CREATE TABLE price_alerts (id text PRIMARY KEY, "isActive" boolean)')
     exact.execute("""DROP TABLE saved_searches; CREATE TABLE saved_searches (id text PRIMARY KEY, "searchParams" jsonb)""")
     exact.execute(
@@ -171,7 +171,7 @@ def test_all_that_is_in_the_way_is_said_at_once(exact):
         ),
     ],
 )
-def test_what_cannot_be_counted_is_said_all_the_same(exact, done, said):
+def test_rows_that_cannot_be_counted_are_reported(exact, done, said):
     exact.execute(done)
 
     report = plan(exact)
@@ -220,7 +220,7 @@ def test_values_that_cannot_be_of_the_type_are_counted(exact):
 
 
 @pytest.mark.slow
-def test_a_record_of_prismas_that_cannot_be_read_is_in_the_way(exact):
+def test_an_unreadable_ledger_of_prisma_is_a_blocker(exact):
     with exact.role("GRANT ALL ON SCHEMA public TO {role}") as url:
         [unreadable] = [blocker for blocker in plan(exact, url)["blockers"] if blocker["code"] == "adopt.prisma_unreadable"]
         exact.execute(unreadable["cure"])
@@ -230,7 +230,7 @@ def test_a_record_of_prismas_that_cannot_be_read_is_in_the_way(exact):
 
 
 @pytest.mark.slow
-def test_an_extension_that_this_role_cannot_create_is_in_the_way(exact):
+def test_an_extension_that_this_role_cannot_create_is_a_blocker(exact):
     exact.execute(f"REVOKE ALL ON DATABASE {exact.name} FROM PUBLIC")
     with exact.role(f"GRANT CONNECT ON DATABASE {exact.name} TO {{role}}") as url:
         codes = {blocker["code"] for blocker in plan(exact, url)["blockers"]}
@@ -275,7 +275,7 @@ def test_a_trigger_that_undoes_every_update_is_one_sentence(exact):
 
 
 @pytest.mark.slow
-def test_tables_behind_another_schema_of_the_search_path_are_found_and_not_built_anew(exact):
+def test_tables_behind_another_schema_of_the_search_path_are_found_and_not_rebuilt(exact):
     exact.execute(f"CREATE SCHEMA app; ALTER DATABASE {exact.name} SET search_path TO app, public")
 
     migrate = manage("migrate", url=exact.url)

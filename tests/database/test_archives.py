@@ -80,7 +80,7 @@ OLD_HASHES = """
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changed", [False, True], ids=["as it was", "with another hash"])
-def test_an_archive_of_before_is_compared_as_it_was_hashed(migrated, tmp_path, changed):
+def test_an_earlier_archive_is_compared_by_its_own_hash(migrated, tmp_path, changed):
     for number, (table, values) in enumerate(ODD):
         if table == "price_history":
             put(migrated, table, f"odd{number}", {**CASES[table][0], **values})
@@ -255,7 +255,7 @@ def test_an_archive_of_another_database_is_refused(filled, migrated, tmp_path):
         "ALTER TABLE price_history DROP currency",
     ],
 )
-def test_an_archive_that_does_not_fit_the_table_any_more_is_one_sentence(filled, tmp_path, change):
+def test_an_archive_that_no_longer_fits_the_table_is_one_sentence(filled, tmp_path, change):
     maintain(filled, "weekly", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a"))
     filled.execute(change)
     [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
@@ -266,7 +266,7 @@ def test_an_archive_that_does_not_fit_the_table_any_more_is_one_sentence(filled,
     assert re.fullmatch(r"\S+ (does not fit its table any more \(.*\)|has the column currency, which price_history has no more): load it with the code of \d{4}-\d\d-\d\d\.\n", result.stderr), result.stderr  # fmt: skip
 
 
-def test_a_row_that_another_has_taken_the_place_of_is_said(migrated, tmp_path):
+def test_a_row_that_was_replaced_is_reported(migrated, tmp_path):
     put(migrated, "ai_conversations", "old", {**CASES["ai_conversations"][0], "sessionId": "s"})
     migrated.execute(
         "INSERT INTO ai_messages (id, \"conversationId\", role, content, timestamp) VALUES ('m', 'old', 'user', 'x', 1)"
@@ -283,7 +283,7 @@ def test_a_row_that_another_has_taken_the_place_of_is_said(migrated, tmp_path):
     ]
 
 
-def test_what_is_restored_while_retention_is_on_is_said_to_go_again(filled, tmp_path):
+def test_rows_restored_while_retention_is_on_are_reported_as_due(filled, tmp_path):
     place = {"RETENTION": "price_history=0", "ARCHIVE_LOCATION": str(tmp_path / "a")}
     maintain(filled, "weekly", **place)
     [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]

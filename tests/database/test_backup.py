@@ -56,7 +56,7 @@ def test_a_backup_is_verified_by_restoring_it_and_comparing_every_row(filled, pl
     ],
     ids=["cut short", "one byte changed"],
 )
-def test_a_file_that_is_not_what_was_stored_is_bad_and_restores_nothing(filled, place, harm, reason, found):
+def test_a_changed_file_is_bad_and_restores_nothing(filled, place, harm, reason, found):
     run(filled, "dbbackup", place=place)
     name = the_one(place)
     harm(f"{place}/{name}.dump")
@@ -87,7 +87,7 @@ def _flip(path):
         ({"rows": 40, "hash": "1"}, '"public"."users" has different rows'),
     ],
 )
-def test_rows_that_are_not_those_of_the_backup_are_found(filled, place, other, said):
+def test_rows_that_differ_from_the_backup_are_found(filled, place, other, said):
     run(filled, "dbbackup", place=place)
     tables = change(place)["tables"]
     key = next(key for key in tables if key.strip('"').endswith("users"))
@@ -195,7 +195,7 @@ def test_the_password_is_in_no_list_of_processes(own_server, place):
     assert "et-77" not in out
 
 
-def test_tools_that_cannot_serve_are_said_with_the_packages_that_can(monkeypatch):
+def test_unsuitable_tools_are_reported_with_the_suitable_packages(monkeypatch):
     monkeypatch.setattr(tools, "_installed", lambda: iter([tools.Tools(tools.embedded_folder(), "18.6")]))
     tls, plain = " that speak TLS, and this machine has none", ", and this machine has 18"
     cures = (

@@ -150,7 +150,7 @@ def test_a_hash_does_not_depend_on_the_order_of_rows_and_columns(database):
     assert found["a"].hash != found["c"].hash
 
 
-def test_a_manifest_of_before_is_compared_as_it_was_hashed(filled, place):
+def test_an_earlier_manifest_is_compared_by_its_own_hash(filled, place):
     with django(filled) as connection:
         manifest = take(connection, Folder(place), Progress())
         with transaction.atomic(using=connection.alias):

@@ -68,7 +68,7 @@ def test_objects_of_another_role_keep_no_backup_from_being_verified_or_restored(
         migrated.execute(f"DROP DATABASE IF EXISTS {name}")
 
 
-def test_what_is_not_another_roles_alone_is_not_left_out(migrated, mallory, place):
+def test_objects_that_are_not_only_another_roles_are_not_left_out(migrated, mallory, place):
     made = f"CREATE TYPE mood AS ENUM ('a'); ALTER TYPE mood OWNER TO {mallory}; CREATE TABLE moods (mood mood)"
     copy, store = f"{migrated.name}_copy", store_at(place)
     with django(migrated) as connection:

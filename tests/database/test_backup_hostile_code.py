@@ -132,7 +132,7 @@ def test_what_only_a_superuser_creates_is_left_out_and_named(taken):
 
 
 @pytest.mark.slow
-def test_what_needs_what_is_left_out_is_left_out_too(migrated, taken):
+def test_dependents_of_omitted_objects_are_omitted_too(migrated, taken):
     manifest = taken(
         "CREATE EXTENSION dblink; CREATE FUNCTION quiet(int) RETURNS int LEAKPROOF LANGUAGE sql AS 'SELECT 1';"
         " CREATE VIEW seen AS SELECT quiet(1); CREATE VIEW again AS SELECT * FROM seen; COMMENT ON VIEW again IS 'ours';"

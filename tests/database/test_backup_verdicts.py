@@ -20,7 +20,7 @@ from tests.conftest import django
 
 
 @pytest.mark.slow
-def test_why_there_is_no_server_for_a_trial_is_said_in_the_verdict(taken, monkeypatch):
+def test_the_verdict_says_why_there_is_no_server_for_a_trial(taken, monkeypatch):
     monkeypatch.setattr(trial.TrialServer, "LOCALE", ("--locale=none_such",))
 
     manifest = taken()
@@ -47,7 +47,7 @@ def test_the_extension_that_the_embedded_server_brings_keeps_no_backup_from_bein
 
 
 @pytest.mark.slow
-def test_a_table_that_needs_what_is_not_here_is_not_verified(taken):
+def test_a_table_with_a_missing_dependency_is_not_verified(taken):
     manifest = taken(
         "CREATE FUNCTION sums(int, int) RETURNS int LEAKPROOF LANGUAGE sql IMMUTABLE AS 'SELECT $1 + $2';"
         " CREATE TABLE needy (a int, b int GENERATED ALWAYS AS (sums(a, 1)) STORED)"
@@ -269,7 +269,7 @@ def test_a_verdict_without_an_outcome_is_read_as_before(taken, migrated, place):
 
 
 @pytest.mark.slow
-def test_a_good_backup_stays_good_where_it_cannot_be_tried_again(taken, migrated, place, monkeypatch):
+def test_a_verified_backup_stays_verified_if_it_cannot_be_tried_again(taken, migrated, place, monkeypatch):
     manifest = taken()
     monkeypatch.setattr("fly2any.database.backup.tools.FOLDERS", ())
     monkeypatch.setattr("fly2any.database.backup.tools.embedded_folder", lambda: None)
@@ -290,7 +290,7 @@ def test_a_good_backup_stays_good_where_it_cannot_be_tried_again(taken, migrated
 
 
 @pytest.mark.slow
-def test_other_rows_are_bad_and_their_table_is_named(taken):
+def test_different_rows_are_bad_and_their_table_is_named(taken):
     def lose(manifest):
         return dataclasses.replace(manifest, tables={**manifest.tables, '"public"."users"': Content(3, "1")})
 

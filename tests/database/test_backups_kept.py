@@ -104,7 +104,7 @@ def backup(taken, state):
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 
 
-def test_a_good_backup_whose_file_is_cut_short_is_none(migrated, tmp_path, settings):
+def test_a_verified_backup_with_a_truncated_file_does_not_count(migrated, tmp_path, settings):
     settings.BACKUPS = {**settings.BACKUPS, "keep": (1, 0, 0), "location": str(tmp_path), "expected": True}
     with django(migrated) as connection:
         now, own, store = read_clock(connection).now(), read_origin(connection), store_at(str(tmp_path))
@@ -138,7 +138,7 @@ def test_a_manifest_that_cannot_be_read_now_is_not_taken_for_none(migrated, tmp_
             prune(store, connection, Progress())
 
 
-def test_what_is_newer_than_the_latest_and_damaged_is_named(migrated, tmp_path):
+def test_a_damaged_backup_newer_than_the_latest_is_named(migrated, tmp_path):
     told = Told()
     with django(migrated) as connection:
         now, own = read_clock(connection).now(), read_origin(connection)
@@ -174,7 +174,7 @@ def test_a_reset_wants_a_backup_of_this_database_and_not_of_one_that_had_the_nam
         require_backup(connection)
 
 
-def test_a_good_backup_is_shown_beside_what_is_wrong_with_others():
+def test_a_verified_backup_is_shown_beside_the_problems_of_others():
     good = backup(NOW, "good")
     newest = Newest("/backups", good, good, "b.json was taken in the future", Clock(NOW, NOW))
 
@@ -194,7 +194,7 @@ def test_a_backup_that_could_not_be_verified_is_a_finding():
 
 
 @pytest.mark.slow
-def test_a_role_that_may_not_ask_for_the_servers_identity_takes_backups_all_the_same(own_server, tmp_path):
+def test_a_role_that_cannot_read_the_servers_identity_can_take_backups(own_server, tmp_path):
     server = own_server()
     server.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
     server.execute("CREATE ROLE plain LOGIN")
@@ -217,7 +217,7 @@ def test_a_role_that_may_not_ask_for_the_servers_identity_takes_backups_all_the_
 
 
 @pytest.mark.slow
-def test_what_is_damaged_or_foreign_at_the_place_is_listed_and_passed_over(filled, place, tmp_path):
+def test_damaged_and_unknown_files_are_listed_and_skipped(filled, place, tmp_path):
     run(filled, "dbbackup", "--verify", place=place)
     name = the_one(place)
     (tmp_path / "precious").write_text("kept")
@@ -242,7 +242,7 @@ def test_what_is_damaged_or_foreign_at_the_place_is_listed_and_passed_over(fille
 
 
 @pytest.mark.parametrize("place", ["backups", "~/backups", "ftp://host/x", "s3://"])
-def test_a_place_that_is_none_is_said(filled, place):
+def test_an_invalid_location_is_reported(filled, place):
     refused = run(filled, "dbbackup", place=place)
 
     assert (refused.returncode, refused.stderr.count("\n"), "BACKUP_LOCATION" in refused.stderr) == (2, 1, True)

@@ -96,7 +96,7 @@ def test_a_concurrent_build_that_is_stopped_ends_at_once_and_the_next_run_mends_
 
 
 @pytest.mark.slow
-def test_a_concurrent_build_whose_command_and_server_process_are_killed_is_mended_by_the_next_run(migrated, probe):
+def test_a_concurrent_build_whose_processes_are_killed_is_repaired_by_the_next_run(migrated, probe):
     environment = probe(INDEX.format(""), atomic=False)
     with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
         process = start_manage("migrate", url=migrated.url, **environment)
@@ -171,7 +171,7 @@ def test_an_invalid_index_of_another_table_is_not_ours_to_drop(migrated):
 
 
 @pytest.mark.slow
-def test_an_index_that_somebody_builds_at_this_moment_is_left_to_them(migrated, probe):
+def test_an_index_that_another_session_is_building_is_left_alone(migrated, probe):
     environment = probe(INDEX.format(""), atomic=False)
     snapshot = ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users")
     with open_transaction(migrated, *snapshot), migrated.connect() as builder:
@@ -191,7 +191,7 @@ def test_an_index_that_somebody_builds_at_this_moment_is_left_to_them(migrated, 
 
 
 @pytest.mark.slow
-def test_a_connection_that_is_cut_during_a_build_is_one_sentence(migrated, probe):
+def test_a_connection_lost_during_a_build_is_one_sentence(migrated, probe):
     environment = probe(INDEX.format(""), atomic=False)
     with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
         process = start_manage("migrate", url=migrated.url, **environment)

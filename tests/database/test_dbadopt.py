@@ -226,7 +226,7 @@ def test_json_has_the_documented_shape(exact, mended):
 
 
 @pytest.mark.slow
-def test_what_prisma_drops_after_the_adoption_is_said_to_be_its_doing(exact):
+def test_drops_by_prisma_after_the_adoption_are_attributed_to_it(exact):
     adopted(exact)
     ran = "INSERT INTO _prisma_migrations (id, checksum, finished_at, migration_name) VALUES ('z', 'z', now(), '2027_more')"
     exact.execute(ran)
@@ -251,7 +251,7 @@ def test_it_adopts_the_schema_that_the_url_names(database):
     assert database.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
 
 
-def test_a_schema_that_is_not_there_is_said_and_nothing_else(exact):
+def test_only_a_missing_schema_is_reported(exact):
     for command in (("dbadopt",), ("dbadopt", "--yes"), ("dbhealth",), ("dbroles",)):
         result = manage(*command, url=f"{exact.url}&schema=nowhere")
         assert (result.returncode, result.stdout, result.stderr) == (

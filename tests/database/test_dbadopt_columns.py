@@ -42,7 +42,7 @@ KOLKATA = "ALTER ROLE {role} SET timezone TO 'Asia/Kolkata'"
         ((KOLKATA,), False),
     ],
 )
-def test_the_time_zone_of_the_sites_role_is_looked_at_too(exact, grants, blocked):
+def test_the_time_zone_of_the_sites_role_is_checked_too(exact, grants, blocked):
     with exact.role(*(grant.replace("{name}", exact.name) for grant in grants)):
         found = plan(exact)["blockers"]
         for blocker in found:
@@ -103,7 +103,7 @@ def test_flight_data_that_an_earlier_adoption_made_not_null_is_noted_with_its_cu
 
 
 @pytest.mark.slow
-def test_nulls_in_flight_data_stay_and_are_said(exact):
+def test_nulls_in_flight_data_stay_and_are_reported(exact):
     exact.execute(MAY_BE_NULL)
     exact.execute("""UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 7'""")
 

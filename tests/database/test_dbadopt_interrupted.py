@@ -12,7 +12,7 @@ from tests.servers import open_transaction, wait_until
 
 @pytest.mark.slow
 @pytest.mark.parametrize("table", ["accounts", "notifications", "users", "verification_tokens", "wishlist_items"])
-def test_killed_while_it_waits_for_a_table_the_site_works_and_a_second_run_goes_on(exact, table):
+def test_after_a_kill_during_a_lock_wait_the_site_works_and_a_second_run_resumes(exact, table):
     before = contents(exact)
     with open_transaction(exact, f"SELECT FROM {table}"):
         process = start_manage("dbadopt", "--yes", url=exact.url)
@@ -36,7 +36,7 @@ def test_killed_while_it_waits_for_a_table_the_site_works_and_a_second_run_goes_
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_of_a_concurrent_build_a_second_run_goes_on(exact):
+def test_after_a_kill_during_a_concurrent_build_a_second_run_resumes(exact):
     before = contents(exact)
     invalid = "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('verification_tokens_pkey') AND NOT indisvalid"
     with open_transaction(exact, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM push_subscriptions LIMIT 0"):
@@ -90,7 +90,7 @@ def test_two_adoptions_at_once_one_adopts_and_both_succeed(exact):
 
 
 @pytest.mark.slow
-def test_killed_after_the_record_a_second_run_goes_on_with_the_migrations(exact):
+def test_after_a_kill_behind_the_record_a_second_run_resumes_the_migrations(exact):
     snapshot = ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM _prisma_migrations")
     waiting = (
         "SELECT pid FROM pg_stat_activity WHERE query LIKE %s AND wait_event = 'virtualxid' AND datname = current_database()"
@@ -118,7 +118,7 @@ def test_killed_after_the_record_a_second_run_goes_on_with_the_migrations(exact)
 
 
 @pytest.mark.slow
-def test_a_row_that_somebody_keeps_is_waited_for_and_its_keeper_named(exact):
+def test_a_locked_row_is_waited_for_and_the_lock_holder_named(exact):
     with open_transaction(exact, "SELECT FROM verification_tokens WHERE identifier = 'identifier 3' FOR UPDATE") as client:
         # The row alone: the table's own conversion comes first, and needs it all.
         client.execute("COMMIT")

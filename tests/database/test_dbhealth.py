@@ -140,7 +140,7 @@ def test_who_waits_for_a_prepared_transaction_is_told_how_it_ends(own_server):
     assert " for a prepared transaction, which `SELECT gid, prepared, owner FROM pg_prepared_xacts` names." in finding.message
 
 
-def test_queries_whose_texts_the_server_lost_are_still_counted(own_server):
+def test_queries_without_a_text_are_still_counted(own_server):
     server = own_server(shared_preload_libraries="pg_stat_statements")
     server.execute("CREATE EXTENSION pg_stat_statements; SELECT 1")
     server.execute("SELECT 1")
@@ -177,7 +177,7 @@ def test_connections_near_the_limit_are_found(own_server):
         client.close()
 
 
-def test_the_limits_of_the_database_and_the_role_are_looked_at_too(own_server):
+def test_the_limits_of_the_database_and_the_role_are_checked_too(own_server):
     server = own_server()
     server.execute("CREATE ROLE site LOGIN CONNECTION LIMIT 50; ALTER DATABASE fly2any CONNECTION LIMIT 10")
     site = dataclasses.replace(of(server), user="site")
@@ -192,7 +192,7 @@ def test_the_limits_of_the_database_and_the_role_are_looked_at_too(own_server):
     assert (status["connections"], status["max_connections"]) == (9, 10)
 
 
-def test_indexes_that_are_ill_are_found_and_those_of_the_contract_never_proposed_for_dropping(migrated):
+def test_bad_indexes_are_found_and_those_of_the_contract_never_proposed_for_dropping(migrated):
     migrated.execute(
         "INSERT INTO users (id, email, \"updatedAt\") SELECT i, i || '@x', now() FROM generate_series(1, 20000) AS i"
     )
@@ -223,7 +223,7 @@ def test_indexes_that_are_ill_are_found_and_those_of_the_contract_never_proposed
 
 
 @pytest.mark.slow
-def test_a_swollen_index_is_found_until_it_is_built_anew(migrated):
+def test_a_bloated_index_is_found_until_it_is_rebuilt(migrated):
     migrated.execute("CREATE TABLE swollen (id int PRIMARY KEY) WITH (autovacuum_enabled = off)")
     migrated.execute("INSERT INTO swollen SELECT generate_series(1, 600000); ANALYZE swollen")
     assert found(migrated, "indexes") == []
@@ -269,7 +269,7 @@ def test_blocks_that_are_not_in_memory_are_found(own_server):
 
 
 @pytest.mark.slow
-def test_a_slot_that_nobody_reads_and_a_replica_that_lags_are_found(own_server, tmp_path_factory):
+def test_an_unused_slot_and_a_lagging_replica_are_found(own_server, tmp_path_factory):
     server = own_server()
     database = of(server)
     server.execute("SELECT pg_create_physical_replication_slot('forgotten', true)")

@@ -66,7 +66,7 @@ def test_a_waiver_holds_until_its_day_and_then_is_a_finding_itself(migrated, tmp
         ("\xff", "cannot be read as TOML"),
     ],
 )
-def test_a_file_of_waivers_that_is_wrong_is_said(tmp_path, text, said):
+def test_an_invalid_file_of_waivers_is_reported(tmp_path, text, said):
     path = tmp_path / "waivers.toml"
     path.write_bytes(text.encode("latin-1"))
 
@@ -75,7 +75,7 @@ def test_a_file_of_waivers_that_is_wrong_is_said(tmp_path, text, said):
     assert type(raised.value).__name__ == "Refusal"
 
 
-def test_a_topic_that_there_is_not_is_said(migrated):
+def test_an_unknown_topic_is_reported(migrated):
     result = manage("dbhealth", "weather", url=migrated.url)
 
     assert (

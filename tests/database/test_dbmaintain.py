@@ -36,7 +36,7 @@ def test_a_deadline_longer_than_the_servers_is_taken(filled, seconds):
     assert (result.returncode, result.stderr) == (0, ""), result.stdout
 
 
-def test_a_dry_run_waits_for_nobody_for_long(filled):
+def test_a_dry_run_does_not_wait_long_for_locks(filled):
     with open_transaction(filled, "LOCK TABLE price_history IN ACCESS EXCLUSIVE MODE"):
         result = maintain(filled, "weekly", "--dry-run", RETENTION="price_history=0")
 
@@ -78,7 +78,7 @@ def test_a_dry_run_as_json(filled):
         ),
     ],
 )  # fmt: skip
-def test_what_is_configured_wrongly_is_one_sentence(migrated, environment, said):
+def test_a_wrong_setting_is_one_sentence(migrated, environment, said):
     result = maintain(migrated, "weekly", **environment)
 
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{said}\n")
@@ -101,7 +101,7 @@ def test_nothing_is_removed_unless_it_is_switched_on_and_a_dry_run_only_counts(f
     assert rows(filled) == before
 
 
-def test_the_deadline_is_kept_and_what_is_left_is_said(filled):
+def test_the_deadline_is_kept_and_the_remaining_work_reported(filled):
     before = rows(filled)
 
     result = maintain(filled, "monthly", "--deadline", "0", "--format", "json", RETENTION="price_history=0")
@@ -170,7 +170,7 @@ def test_a_topic_that_could_not_be_asked_is_a_finding(filled):
 
 
 @pytest.mark.slow
-def test_a_table_that_vacuum_may_not_have_is_said(filled):
+def test_a_table_that_cannot_be_vacuumed_is_reported(filled):
     filled.execute(f"{BY_HAND}; DELETE FROM price_history")
     wait_until(filled, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'price_history' AND n_dead_tup > 0")
 

@@ -31,7 +31,7 @@ def people(migrated):
     return ANA
 
 
-def test_everything_about_a_person_is_given_out_without_secrets_and_nobody_elses(migrated, people, tmp_path):
+def test_everything_about_a_person_is_exported_without_secrets_or_other_people(migrated, people, tmp_path):
     path = tmp_path / "ana.json"
 
     result = manage("dbperson", "export", EMAIL.lower(), "--output", str(path), url=migrated.url)
@@ -86,7 +86,7 @@ def test_what_others_did_to_them_no_longer_names_them(migrated, people):
     assert mentions(migrated, EMAIL) == {}
 
 
-def test_staff_nobody_several_and_bytes_that_are_no_text_are_refused(migrated, people):
+def test_staff_unknown_ambiguous_and_undecodable_addresses_are_refused(migrated, people):
     migrated.execute("UPDATE users SET \"isStaff\" = true WHERE id = 'u-beta'")
     migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('ana2', 'ana.silva@example.com', now())")
     refusals = {
@@ -240,7 +240,7 @@ def test_rows_of_an_address_that_differs_in_case_alone_are_another_persons(migra
     assert migrated.execute("SELECT email FROM users") == [("ann@example.com",)]
 
 
-def test_nobody_is_erased_while_a_restore_is_to_replace_the_database(two):
+def test_an_erasure_refuses_while_a_restore_is_to_replace_the_database(two):
     restored = f"{two.name}_restored_1"
     two.execute(f"CREATE ROLE {two.name}_other")
     two.execute(f"CREATE DATABASE {restored}")

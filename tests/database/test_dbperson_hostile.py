@@ -39,7 +39,7 @@ def test_keys_of_other_schemas_of_several_columns_and_to_the_address_are_followe
     assert (mentions(two, EMAIL), mentions(two, ANA), certificate["remaining"]) == ({}, {}, [])
 
 
-def test_rows_whose_reference_is_only_cleared_are_not_said_to_be_removed(two):
+def test_rows_that_only_lose_a_reference_are_not_reported_as_removed(two):
     two.execute(
         "CREATE TABLE reviews (id int, who text REFERENCES users ON DELETE SET NULL, body text);"
         "CREATE TABLE visits (id int, who text DEFAULT 'u-beta' REFERENCES users ON DELETE SET DEFAULT, body text);"
@@ -84,7 +84,7 @@ def test_an_erasure_that_would_delete_other_people_is_refused(two):
 
 
 @pytest.mark.parametrize("action", ["RESTRICT", "NO ACTION", "NO ACTION DEFERRABLE INITIALLY DEFERRED"])
-def test_a_key_that_forbids_the_erasure_is_said_beforehand(two, action):
+def test_a_key_that_prevents_the_erasure_is_reported_in_advance(two, action):
     two.execute(
         f"CREATE TABLE invoices (who text CONSTRAINT invoices_who_fkey REFERENCES users ON DELETE {action});"
         f"INSERT INTO invoices VALUES ('{ANA}'), ('{ANA}')"
@@ -96,7 +96,7 @@ def test_a_key_that_forbids_the_erasure_is_said_beforehand(two, action):
     )
 
 
-def test_a_key_that_cannot_clear_its_column_is_said_beforehand(two):
+def test_a_key_that_cannot_clear_its_column_is_reported_in_advance(two):
     two.execute(
         "CREATE TABLE notes (who text NOT NULL REFERENCES users ON DELETE SET NULL);" + f"INSERT INTO notes VALUES ('{ANA}')"
     )
@@ -107,7 +107,7 @@ def test_a_key_that_cannot_clear_its_column_is_said_beforehand(two):
     )
 
 
-def test_a_default_that_nobody_has_is_refused_without_a_value_of_the_row(two):
+def test_a_default_that_no_row_has_is_refused_without_row_data(two):
     two.execute(
         "CREATE TABLE notes (who text DEFAULT 'nobody' REFERENCES users ON DELETE SET DEFAULT);"
         f"INSERT INTO notes VALUES ('{ANA}')"

@@ -70,7 +70,7 @@ def test_sessions_of_the_admin_go_with_the_person_and_with_their_address(two):
     assert two.execute("SELECT session_key FROM django_session ORDER BY 1") == [("key2",), ("key3",), ("key4",)]
 
 
-def test_an_export_gives_out_nobody_elses_address_from_the_logs(two):
+def test_an_export_contains_no_other_persons_address(two):
     message = '[{"changed": {"object": "carol@example.com"}}, {"changed": {"object": "ana.silva@example.com"}}]'
     two.execute(
         "INSERT INTO django_admin_log (action_time, object_repr, action_flag, change_message, user_id)"

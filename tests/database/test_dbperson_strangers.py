@@ -218,7 +218,7 @@ def test_keys_of_other_roles_tables_forbid_and_clear_as_others_do(two):
     )
 
 
-def test_what_cannot_be_followed_or_searched_without_a_roles_code_is_said(two):
+def test_tables_that_need_a_roles_code_are_reported(two):
     two.execute("ALTER TABLE users ADD number numeric UNIQUE")
     with stranger(two, "CREATE TABLE mal.child (n numeric REFERENCES users (number) ON DELETE CASCADE)") as role:
         assert refused(two) == (

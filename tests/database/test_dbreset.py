@@ -130,7 +130,7 @@ def test_what_hangs_on_ours_is_found_though_another_schema_comes_first(migrated)
     [([], "^Another transaction holds a lock "), (["--yes"], " did not get a lock within .*, because of pid ")],
     ids=str,
 )
-def test_a_table_that_is_locked_is_not_waited_for_without_end(migrated, words, said):
+def test_a_locked_table_is_not_waited_for_forever(migrated, words, said):
     with open_transaction(migrated, "LOCK TABLE users"):
         result = manage("dbreset", *words, "--lock-wait", "1", url=migrated.url)
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_reversed_whole_is_not_begun(migrated, damage):
 
 
 @pytest.mark.slow
-def test_what_nobody_thought_of_is_refused_by_the_server(migrated):
+def test_the_server_refuses_unforeseen_dependencies(migrated):
     migrated.execute(
         "CREATE SEQUENCE theirs; CREATE TABLE uses (id int DEFAULT nextval('theirs')); ALTER SEQUENCE theirs OWNED BY users.\"createdAt\""
     )
@@ -166,7 +166,7 @@ def test_what_nobody_thought_of_is_refused_by_the_server(migrated):
 
 
 @pytest.mark.slow
-def test_rows_go_only_with_a_good_backup_or_without_one_by_word(migrated, tmp_path):
+def test_rows_are_deleted_only_with_a_verified_backup_or_explicit_consent(migrated, tmp_path):
     place = {"BACKUP_LOCATION": str(tmp_path / "backups")}
     manage("dbseed", "--production", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=migrated.url)
 

@@ -88,7 +88,7 @@ def test_the_role_that_reads_sees_no_secret_and_changes_nothing(migrated, roles)
             reader.execute("DELETE FROM users")
 
 
-def test_who_owns_the_tables_today_goes_on(migrated):
+def test_the_present_owner_of_the_tables_keeps_its_access(migrated):
     owner = f"{migrated.name}_site"
     migrated.execute(f"CREATE ROLE {owner} LOGIN")
     tables = [name for (name,) in migrated.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]

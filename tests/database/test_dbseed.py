@@ -59,7 +59,7 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_others():
 
 
 @pytest.mark.django_db
-def test_what_was_made_anew_by_hand_stays():
+def test_a_manually_recreated_object_stays():
     seed(connection, users=20, seed=1, until=DAY)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE user_preferences SET id = 'mine'  WHERE id = (SELECT min(id) FROM user_preferences)")

@@ -201,7 +201,7 @@ def test_an_empty_database_is_all_pending_and_nothing_is_wrong(own_server):
 
 
 @pytest.mark.django_db
-def test_what_is_foreign_is_listed_on_request_and_is_no_finding():
+def test_unmanaged_objects_are_listed_on_request_and_are_no_findings():
     run("CREATE TABLE theirs (id int PRIMARY KEY); ALTER TABLE users ADD points int NOT NULL DEFAULT 0")
 
     code, text = dbstatus("--verbosity", "2")
@@ -320,7 +320,7 @@ def test_a_missing_ledger_row_makes_nothing_of_ours_foreign():
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("applied", [False, True])
-def test_a_migration_that_the_contract_does_not_know_is_said_and_nothing_is_guessed(applied):
+def test_a_migration_unknown_to_the_contract_is_reported(applied):
     """The contract as it was before travel.0002, and that migration pending or applied."""
     name = "travel.0002_monitor_queue_index"
     old = Contract(tuple(m for m in CONTRACT.migrations if m != name), tuple(v for v in CONTRACT.versions if v.since != name))
@@ -362,7 +362,7 @@ def test_the_report_is_read_in_one_read_only_snapshot_that_waits_for_no_lock_for
 
 
 @pytest.mark.django_db
-def test_what_an_interrupted_migration_left_is_said_with_its_cure():
+def test_the_remains_of_an_interrupted_migration_are_reported_with_their_cure():
     MigrationRecorder(connection).migration_qs.filter(app="engagement", name__gte="0004").delete()
     run("""UPDATE pg_index SET indisvalid = false WHERE indexrelid = '"login_history_timestamp_idx"'::regclass""")
 

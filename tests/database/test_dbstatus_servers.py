@@ -139,7 +139,7 @@ def test_a_role_without_any_right_on_the_schema_gets_the_whole_report(own_server
 
 
 @pytest.mark.slow
-def test_a_schema_that_does_not_exist_is_said(own_server):
+def test_a_schema_that_does_not_exist_is_reported(own_server):
     server = own_server()
 
     result = manage("dbstatus", url=server.url(parameters="?schema=Typo"))

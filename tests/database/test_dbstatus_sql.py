@@ -91,7 +91,7 @@ def test_nothing_is_printed_but_the_cures_in_order_and_what_loses_data_is_a_comm
     )
 
 
-def test_a_whole_database_is_said_to_need_nothing(status):
+def test_an_undamaged_database_needs_no_cures(status):
     assert status() == (0, "-- Nothing to cure in the database.\n")
 
 

@@ -167,7 +167,7 @@ def test_a_deploy_that_waits_during_an_adoption_is_cancelled_before_its_concurre
     assert is_as_migrated(database)
 
 
-def test_a_deploy_that_keeps_nobody_waiting_gets_the_lock_after_the_run(migrated, deploy):
+def test_a_deploy_that_blocks_no_statement_gets_the_lock_after_the_run(migrated, deploy):
     with running(migrated) as (run, told), run.connection.cursor() as cursor:
         waiting = deploy(on=migrated)
         cursor.execute("ALTER TABLE users ADD COLUMN probe integer")

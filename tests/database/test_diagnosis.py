@@ -180,7 +180,7 @@ def test_production_without_its_settings(missing, sentence):
 
 
 @pytest.mark.slow
-def test_a_role_that_may_not_create_the_extension_and_goes_on_when_somebody_has(database):
+def test_a_role_that_may_not_create_the_extension_continues_once_it_exists(database):
     with database.role("GRANT CREATE ON SCHEMA public TO {role}") as url:
         sentence = refused(url)
         database.execute("CREATE EXTENSION pg_trgm")

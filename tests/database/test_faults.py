@@ -212,7 +212,7 @@ def mounted(folder):
 
 
 @pytest.mark.slow
-def test_a_full_disk_in_the_middle_of_an_adoption_is_one_sentence_and_gone_on_with(own_server, tmp_path_factory):
+def test_a_full_disk_during_an_adoption_is_one_sentence_and_the_next_run_resumes(own_server, tmp_path_factory):
     """On a disk of 24 MB; where none may be mounted, the server's limit for the files of a sort is what is reached."""
     server = own_server(maintenance_work_mem="1MB", max_parallel_maintenance_workers="0")
     server.execute(prisma.exact())
@@ -260,7 +260,7 @@ def test_a_full_disk_in_the_middle_of_an_adoption_is_one_sentence_and_gone_on_wi
 
 
 @pytest.mark.slow
-def test_a_connection_that_is_cut_in_the_middle_of_an_adoption_is_gone_on_with(database):
+def test_an_adoption_resumes_after_a_lost_connection(database):
     database.execute(prisma.exact() + "".join(prisma.fill(table, 50) for table in prisma.PHASE7))
     with database.connect() as client:
         client.execute("BEGIN; SELECT FROM price_alerts")

@@ -31,7 +31,7 @@ def reader(database):
         yield dataclasses.replace(database, user=url.partition("//")[2].partition("@")[0])
 
 
-def test_what_a_role_may_not_see_is_said_and_not_counted_as_none(database, reader):
+def test_invisible_figures_are_reported_and_not_counted_as_none(database, reader):
     unseen = "this role cannot see (GRANT pg_monitor)"
     with open_transaction(database, "SELECT pg_advisory_lock(7)") as holder:
         idle, _ = asked(reader, "connections")
@@ -82,7 +82,7 @@ def test_each_state_of_pg_stat_statements_has_its_own_message(own_server):
     assert [one.code for one in (revoked, old)] == ["queries.not_counted"] * 2
 
 
-def test_an_extension_that_the_server_did_not_load_is_said_to_count_nothing(own_server):
+def test_an_extension_that_is_not_loaded_is_reported(own_server):
     server = own_server(shared_preload_libraries="")
     server.execute("CREATE EXTENSION pg_stat_statements")
 

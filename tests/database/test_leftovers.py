@@ -66,7 +66,7 @@ def _named(database, name):
     return dataclasses.replace(database, name=name)
 
 
-def test_dbstatus_lists_what_is_left_with_its_cure(database, beside):
+def test_dbstatus_lists_remaining_findings_with_their_cures(database, beside):
     killed, before = beside("_killed", "restore"), beside("_old", "before")
     named = beside("_before_20200101T000000000000", None)
     beside("_young", "scratch", datetime.now(UTC))
@@ -110,7 +110,7 @@ def test_a_scratch_database_is_marked_and_gone_in_the_end(database):
     assert database.execute("SELECT datname FROM pg_database WHERE datname = %s", [name]) == []
 
 
-def test_a_database_that_somebody_else_makes_meanwhile_is_not_dropped(database, beside, monkeypatch):
+def test_a_database_that_another_client_creates_meanwhile_is_not_dropped(database, beside, monkeypatch):
     create = restore.create
     monkeypatch.setattr(restore, "opened", lambda *_: nullcontext("no file"))
     monkeypatch.setattr(restore, "refuse_what_cannot_be", lambda *_: None)

@@ -25,7 +25,7 @@ def tables(database):
 
 
 @pytest.mark.slow
-def test_tables_with_rows_go_only_when_asked_for_with_a_good_backup(filled, place):
+def test_tables_with_rows_are_dropped_only_with_consent_and_a_verified_backup(filled, place):
     before = tables(filled)
     back = ("migrate", "travel", "zero")
 
@@ -120,7 +120,7 @@ def test_a_migration_of_any_kind_is_not_reversed_over_rows(migrated, probe, oper
 
 
 @pytest.mark.slow
-def test_what_a_migration_drops_as_it_is_applied_is_said(migrated, probe):
+def test_objects_dropped_by_an_applied_migration_are_reported(migrated, probe):
     probe(CREATES)
     environment = probe('migrations.RemoveField("thing", "word")')
     assert manage("migrate", "probe", "0001", "-v0", url=migrated.url, **environment).returncode == 0
@@ -151,7 +151,7 @@ def test_it_is_refused_before_anything_is_reversed(filled):
         guard(connection, executor.loader, plan, consent=Consent(connection, yes=True, require_backup=None), say=print)
 
 
-def test_a_good_backup_whose_file_changed_is_none(database, settings, tmp_path):
+def test_a_verified_backup_with_a_changed_file_does_not_count(database, settings, tmp_path):
     settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path / "b"), "expected": True}
     with django(database) as connection:
         good = backup(connection, datetime.now(UTC))

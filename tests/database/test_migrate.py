@@ -77,7 +77,7 @@ def test_eight_processes_at_once_one_applies_and_all_exit_0(database):
 
 
 @pytest.mark.slow
-def test_a_connection_that_is_cut_in_the_middle_is_one_sentence_and_undone(migrated, probe):
+def test_a_lost_connection_is_one_sentence_and_rolls_back(migrated, probe):
     environment = probe("RunSQL('CREATE TABLE probe (id int)'), RunSQL('SELECT pg_sleep(60)')")
     process = start_manage("migrate", url=migrated.url, **environment)
     (pid,) = wait_until(
@@ -97,7 +97,7 @@ def test_a_connection_that_is_cut_in_the_middle_is_one_sentence_and_undone(migra
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_the_middle_of_a_fresh_database_is_gone_on_with(database):
+def test_a_killed_run_on_a_fresh_database_is_resumed(database):
     for step in (3, 14, 20, 26):  # Migrations that are there when it is killed.
         process = start_manage("migrate", url=database.url)
         while process.poll() is None:
@@ -161,7 +161,7 @@ def test_what_a_migration_that_is_not_atomic_has_committed_is_not_run_again(migr
     assert migrated.execute("SELECT count(*) FROM probe") == [(1,)]
 
 
-def test_what_is_there_though_ours_is_recorded_is_not_sent_to_adoption(migrated):
+def test_existing_objects_of_a_recorded_database_are_not_sent_to_adoption(migrated):
     migrated.execute("DELETE FROM django_migrations WHERE app = 'sessions' OR (app = 'engagement' AND name >= '0004')")
 
     result = manage("migrate", url=migrated.url)
@@ -248,7 +248,7 @@ def test_the_journal_tells_every_run(migrated):
 
 
 @pytest.mark.slow
-def test_while_a_run_goes_on_dbstatus_says_so(migrated, probe):
+def test_dbstatus_reports_a_current_run(migrated, probe):
     environment = probe("RunSQL('SELECT pg_sleep(60)')")
     process = start_manage("migrate", url=migrated.url, **environment)
     wait_until(

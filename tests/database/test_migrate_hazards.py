@@ -54,7 +54,7 @@ def test_a_transaction_that_a_migration_began_itself_says_how_long_it_really_wai
 
 
 @pytest.mark.slow
-def test_a_prepared_transaction_in_the_way_is_named(own_server, probe):
+def test_a_prepared_transaction_that_blocks_is_named(own_server, probe):
     server = own_server(migrated=True, max_prepared_transactions="2")
     server.execute("BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE; PREPARE TRANSACTION 'forgotten'")
     environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int')")
@@ -116,7 +116,7 @@ def test_a_migration_that_gives_the_lock_up_ends_the_run(migrated, probe):
 
 
 @pytest.mark.slow
-def test_half_of_a_migration_that_is_not_atomic_is_said_with_what_to_do(migrated, probe):
+def test_a_half_applied_migration_that_is_not_atomic_is_reported_with_its_cure(migrated, probe):
     environment = probe("RunSQL('CREATE TABLE probe_one ()'), migrations.RunPython(lambda apps, editor: 1 / 0)", atomic=False)
     first = manage("migrate", url=migrated.url, **environment)
     second = manage("migrate", url=migrated.url, **environment)
@@ -131,7 +131,7 @@ def test_half_of_a_migration_that_is_not_atomic_is_said_with_what_to_do(migrated
 
 
 @pytest.mark.slow
-def test_a_role_whose_sessions_are_ended_when_idle_migrates_all_the_same(own_server, probe):
+def test_a_role_with_idle_timeouts_can_migrate(own_server, probe):
     server = own_server()
     server.execute(
         "ALTER ROLE postgres SET idle_in_transaction_session_timeout = '500ms'; ALTER ROLE postgres SET idle_session_timeout = '500ms'"
@@ -162,7 +162,7 @@ def test_a_change_of_a_model_is_tried_again_whole_and_told_once(migrated, probe)
 
 
 @pytest.mark.slow
-def test_a_record_that_is_lost_is_written_anew(migrated):
+def test_a_lost_record_is_rewritten(migrated):
     migrated.execute("DELETE FROM django_migrations")
     said = "All tables match our migrations, but none is recorded: the rows of django_migrations are lost."
 
@@ -190,7 +190,7 @@ def test_a_record_that_this_role_may_not_read_is_not_called_lost(migrated):
         ("RunSQL('SELECT 1')", "is not reversible: give it what undoes it"),
     ],
 )
-def test_what_cannot_be_undone_is_said_in_a_sentence(migrated, probe, operation, said):
+def test_an_irreversible_migration_is_one_sentence(migrated, probe, operation, said):
     environment = probe(operation)
     assert manage("migrate", url=migrated.url, **environment).returncode == 0
 

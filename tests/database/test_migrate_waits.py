@@ -92,7 +92,7 @@ def test_a_table_in_use_is_waited_for_and_then_its_user_is_named(migrated, probe
 
 
 @pytest.mark.slow
-def test_while_it_waits_the_site_is_let_through_and_then_it_goes_on(migrated, probe):
+def test_the_site_passes_while_a_run_waits_and_then_the_run_resumes(migrated, probe):
     environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int'), RunPython(lambda apps, editor: None)")
     with open_transaction(migrated, "SELECT FROM users"):
         process = start_manage("migrate", url=migrated.url, LOCK_TIMEOUT="", **environment)

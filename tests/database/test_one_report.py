@@ -149,7 +149,7 @@ with transaction.atomic():
 
 
 @pytest.mark.slow
-def test_a_table_that_is_locked_keeps_nobody_from_the_rest_of_the_report(migrated):
+def test_a_locked_table_does_not_prevent_the_rest_of_the_report(migrated):
     with open_transaction(migrated, "LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE"):
         asked = manage("dbhealth", "--format", "json", url=migrated.url)
         status = manage("dbstatus", url=migrated.url)

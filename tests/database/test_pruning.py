@@ -40,7 +40,7 @@ TIMES = st.integers(0, 800 * 24).map(lambda hours: NOW - timedelta(hours=hours))
         st.tuples(TIMES, st.sampled_from(["good", "good", "bad", "unverified"])), max_size=60, unique_by=lambda pair: pair[0]
     )
 )
-def test_what_is_pruned_is_never_the_newest_and_leaves_the_last_good_of_each_period(pairs):
+def test_pruning_keeps_the_newest_and_the_last_verified_backup_of_each_period(pairs):
     every = sorted((backup(*pair) for pair in pairs), key=lambda one: one.taken, reverse=True)
     removed = {one.name for one in superfluous(every)}
     kept = [one for one in every if one.name not in removed]

@@ -166,7 +166,7 @@ def test_a_database_in_a_schema_of_its_own_is_restored_and_compared_there(filled
 
 
 @pytest.mark.slow
-def test_what_is_bound_to_the_database_is_said_before_it_is_replaced(own_server, filled, place):
+def test_objects_bound_to_the_database_are_reported_before_it_is_replaced(own_server, filled, place):
     server = own_server(max_prepared_transactions="2", wal_level="logical")
     server.execute("CREATE DATABASE fly2any_bound", database="postgres")
     bound = dataclasses.replace(filled, host=str(server.home / "data"), port=str(server.port), name="fly2any_bound")
@@ -266,7 +266,7 @@ def test_a_server_that_ends_idle_connections_stops_neither_a_trial_nor_a_restore
         migrated.execute(f"DROP DATABASE IF EXISTS {name}")
 
 
-def test_why_a_restore_failed_is_said_although_the_database_cannot_be_dropped(migrated):
+def test_a_failed_restore_gives_its_reason_even_if_the_database_cannot_be_dropped(migrated):
     told = Told()
     with (
         django(migrated) as connection,

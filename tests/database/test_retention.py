@@ -26,7 +26,7 @@ def test_every_rule_has_its_case():
 
 @pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
 @pytest.mark.parametrize("table", RULES)
-def test_only_what_is_old_goes(migrated, table, archived, tmp_path):
+def test_only_old_rows_are_deleted(migrated, table, archived, tmp_path):
     migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
     old, changes = CASES[table]
     put(migrated, table, "goes", old)
@@ -44,7 +44,7 @@ def test_only_what_is_old_goes(migrated, table, archived, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_no_row_is_lost_and_the_next_run_goes_on(migrated, tmp_path):
+def test_a_kill_loses_no_row_and_the_next_run_resumes(migrated, tmp_path):
     migrated.execute(
         'INSERT INTO price_history (id, origin, destination, "departDate", price, provider, timestamp)'
         " SELECT 'p' || n, 'JFK', repeat('x', 100), '2026-01-01', n, 'mock', '2020-01-01' FROM generate_series(1, 200000) AS n"
@@ -97,7 +97,7 @@ def test_what_changed_since_it_was_archived_stays_whole(migrated, table, meanwhi
 
 
 @pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
-def test_a_row_that_somebody_holds_is_left_alone_without_waiting(migrated, archived, tmp_path):
+def test_a_locked_row_is_skipped_without_waiting(migrated, archived, tmp_path):
     migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
     put(migrated, "notifications", "held", CASES["notifications"][0])
     put(migrated, "notifications", "goes", CASES["notifications"][0])
@@ -136,7 +136,7 @@ def test_the_old_rows_of_a_partitioned_table_go_but_for_one_that_somebody_holds(
 
 
 @pytest.mark.slow
-def test_a_table_that_is_locked_is_said_and_the_others_are_swept(filled):
+def test_a_locked_table_is_reported_and_the_others_are_swept(filled):
     with open_transaction(filled, "LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE"):
         result = maintain(filled, "weekly", "--format", "json", RETENTION="price_history=0,notifications=0")
 

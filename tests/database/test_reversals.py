@@ -155,7 +155,7 @@ CASES = {  # The operations, a row, and what their reversal takes away, from the
 
 @pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "not atomic"])
 @pytest.mark.parametrize("case", CASES)
-def test_no_row_goes_with_a_reversal_that_nobody_agreed_to(database, case, atomic):
+def test_no_row_is_deleted_by_a_reversal_without_consent(database, case, atomic):
     operations, row, takes = CASES[case]
     with probing(database, *operations(), atomic=atomic) as probe:
         database.execute(row)

@@ -303,7 +303,7 @@ def not_loopback():
 @pytest.mark.slow
 @pytest.mark.skipif(not DEBIANS.exists(), reason="postgresql-15 is not installed")
 @pytest.mark.skipif(not_loopback() is None and not os.environ.get("CI"), reason="this machine has no network")
-def test_what_is_not_encrypted_between_machines_is_found(tmp_path_factory):
+def test_unencrypted_connections_between_machines_are_found(tmp_path_factory):
     home = tmp_path_factory.mktemp("tls")
     authority, made, key = certificate(home, "server", "localhost")
     server = DebianServer(home, {"ssl": "on", "ssl_min_protocol_version": "TLSv1.1", "listen_addresses": "*"})

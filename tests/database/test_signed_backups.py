@@ -59,7 +59,7 @@ SPOILED = {unsigned: "unsigned", forged: "signature does not match", as_text: "s
 
 
 @pytest.mark.parametrize("spoil", SPOILED, ids=lambda spoil: spoil.__name__)
-def test_what_is_not_signed_is_never_chosen_counted_or_pruned(server, place, database, spoil):
+def test_unsigned_backups_are_never_chosen_counted_or_pruned(server, place, database, spoil):
     with django(database) as connection:
         origin, store = read_origin(connection), store_at(str(place))
         theirs, ours = keep(place, origin, 1, spoil), keep(place, origin, 2)
@@ -102,7 +102,7 @@ def test_an_unsigned_one_is_restored_only_when_named_and_allowed(database, place
     assert "signature" not in json.loads(as_json(found))  # Judging it does not sign it.
 
 
-def test_latest_is_none_of_the_future_which_is_said(database, place):
+def test_latest_is_no_backup_of_the_future_which_is_reported(database, place):
     told = Told()
     with django(database) as connection:
         origin, store = read_origin(connection), store_at(str(place))

@@ -50,7 +50,7 @@ def untrusted(database):
         ("table", f"{WATCHED.format(name='_prisma_migrations')}; CREATE INDEX ON _prisma_migrations ((id || public.caught()))"),
     ],
 )
-def test_a_record_of_prismas_that_another_role_made_is_said_and_not_read(migrated, stranger_of, kind, made):
+def test_prismas_ledger_created_by_another_role_is_reported_and_not_read(migrated, stranger_of, kind, made):
     role = stranger_of(migrated)
     migrated.execute(f"{made}; ALTER TABLE _prisma_migrations OWNER TO {role}; {ARMED}")
 
@@ -63,7 +63,7 @@ def test_a_record_of_prismas_that_another_role_made_is_said_and_not_read(migrate
     ]
 
 
-def test_a_record_of_ours_that_another_role_made_is_said_and_not_read(database, stranger):
+def test_our_ledger_created_by_another_role_is_reported_and_not_read(database, stranger):
     database.execute(f"CREATE VIEW django_migrations AS {OURS}; ALTER VIEW django_migrations OWNER TO {stranger}; {ARMED}")
 
     assert [where for _, where, _ in untrusted(database)] == ["django_migrations"]
@@ -232,7 +232,7 @@ def test_no_command_counts_rows_of_a_table_that_another_role_made(migrated, stra
         READERS[command](connection)
 
 
-def test_passwords_in_a_table_that_another_role_made_are_not_looked_at(database, stranger_of):
+def test_passwords_in_another_roles_table_are_not_read(database, stranger_of):
     role = stranger_of(database)
     database.execute(
         f"GRANT CREATE ON SCHEMA public TO PUBLIC; SET ROLE {role}; CREATE TABLE public.users (id text, password text);"

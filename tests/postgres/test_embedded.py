@@ -163,7 +163,7 @@ def test_a_stale_pid_file_is_no_obstacle(home, stale):
 
 
 @pytest.mark.slow
-def test_a_creation_that_was_killed_is_begun_anew(home):
+def test_a_killed_creation_is_started_again(home):
     (home / "data.unfinished").mkdir()
     (home / "data.unfinished" / "PG_VERSION").write_text("18\n")
 
@@ -205,7 +205,7 @@ def test_a_command_that_is_killed_while_it_creates_the_server_leaves_no_half_for
         assert ask(folder, "SELECT current_database()") == "fly2any"
 
 
-def test_the_server_ends_with_its_supervisor_when_nobody_is_left_to_stop_it(home):
+def test_the_server_ends_with_its_supervisor(home):
     process = client(home, then="time.sleep(60)")
     assert process.stdout.readline() == "1\n"
     supervisor = int(next(line for line in processes("fly2any.postgres.supervisor") if str(home) in line).split()[0])

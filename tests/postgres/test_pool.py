@@ -75,7 +75,7 @@ def test_how_large_a_pool_is(environment, most):
     assert run(ASK, **environment) == f"{options}\n"
 
 
-def test_a_pool_that_is_no_number_is_one_sentence():
+def test_a_pool_size_that_is_not_a_number_is_one_sentence():
     result = subprocess.run(
         [sys.executable, "manage.py", "dbstatus"], cwd=PROJECT, env={**os.environ, "DJANGO_SETTINGS_MODULE": "fly2any.settings", "DATABASE_POOL_MAX": "many"},
         capture_output=True, text=True, timeout=60,
