@@ -267,7 +267,7 @@ def test_a_dump_that_is_gone_is_no_backup(filled, place):
     listed = run(filled, "dbbackup", "--list", "--prune", place=place)
     status = run(filled, "dbstatus", place=place)
 
-    assert (checked.returncode, f"{name}.dump is not there" in checked.stderr) == (2, True)
+    assert (checked.returncode, f"{name}.dump does not exist" in checked.stderr) == (2, True)
     assert (listed.returncode, f"{name}.json belongs to no backup, or cannot be read." in listed.stdout) == (0, True)
     assert (status.returncode, f"{name}.dump is missing, but its manifest exists." in status.stdout) == (4, True)
 
