@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
-# It takes most of a minute: pip shows what it does where somebody watches.
+# It takes most of a minute; pip shows its progress on a terminal.
 INSTALL = $(BIN)/python -m pip install $$([ -t 1 ] || echo --quiet) --disable-pip-version-check --no-warn-script-location
 
 .PHONY: help migrate test admin check bench django-suite lanes

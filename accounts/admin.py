@@ -172,7 +172,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
         return super().render_change_form(request, context, add, change, form_url, obj)
 
     def get_readonly_fields(self, request, obj=None):
-        """Only an administrator makes staff, or gives them permissions: nobody promotes themselves."""
+        """Only an administrator appoints staff or grants permissions, so staff cannot promote themselves."""
         power = () if request.user.is_superuser else ("is_staff", "is_superuser", "groups", "user_permissions")
         return [*super().get_readonly_fields(request, obj), *power]
 
@@ -194,7 +194,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
 
 
 def _is_below(user, staff):
-    """Return whether `staff` may change `user`: their password, and so their powers, are nobody's but an administrator's."""
+    """Return whether `staff` may change `user`; only administrators may change staff, whose password gives their powers."""
     return user is None or user == staff or staff.is_superuser or not (user.is_staff or user.is_superuser)
 
 

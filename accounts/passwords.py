@@ -15,10 +15,10 @@ def make_hash(password: str) -> str:
 
 
 def verify(password: str, stored: str | None) -> bool:
-    """Say whether `password` is the one of the hash `stored`; with none, or none of bcrypt's, no password is."""
+    """Return whether `password` is the one of the hash `stored`; with none, or none of bcrypt's, no password is."""
     try:
         return bcrypt.checkpw(_bytes(password), (stored or NOBODYS_HASH).encode("ascii")) and bool(stored)
-    except ValueError:  # What another program left there: nobody signs in with it.
+    except ValueError:  # A value of another program, which no password matches.
         return False
 
 

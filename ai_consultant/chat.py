@@ -41,7 +41,7 @@ class Turn:
 @dataclass(frozen=True, slots=True)
 class Chat:
     turns: list[Turn]
-    earlier: str  # The address of the page, "" where there is none.
+    earlier: str  # The address of the page, "" if there is none.
     later: str
 
 

@@ -17,7 +17,7 @@ def on_sign_in(sender, user, request=None, **kwargs):
 
 
 def on_failure(sender, credentials, request=None, **kwargs):
-    """The history hangs on users: an attempt at an address that nobody has is not in it."""
+    """The history references users, so an attempt for an unknown address is not in it."""
     if getattr(request, "axes_locked_out", False):
         return  # Nobody fills a history by going on where the door is closed.
     email = credentials.get("email") or credentials.get("username") or ""

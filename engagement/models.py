@@ -126,7 +126,7 @@ class PushSubscription(models.Model):
 
 
 class UserActivity(models.Model):
-    """Something that a user or a guest did. The trail survives its user: `user_id` may name nobody."""
+    """An action of a user or a guest. It outlives its user, so `user_id` may refer to no row."""
 
     id = TextIdField()
     user = models.ForeignKey(

@@ -147,7 +147,7 @@ class Env(environ.Env):
         return next((name for name in variables if name in self), variables[0])
 
     def db(self, var):
-        """Return the DATABASES entry of a URL, None where the variable is not set. Raises InvalidURL."""
+        """Return the DATABASES entry of a URL, None if the variable is not set. Raises InvalidURL."""
         value = self.get_value(var, default=None)
         return value and url.parse(value, variable=var)
 
@@ -156,7 +156,7 @@ class Env(environ.Env):
         return sorted(name for name, value in self.ENVIRON.items() if LIKE_A_URL.match(value))
 
     def refuse_urls(self):
-        """Raise ImproperlyConfigured where a variable says that the site has a database, although none that is read here does."""
+        """Raise ImproperlyConfigured if a variable says that the site has a database, although none that is read here does."""
         # Vercel sets POSTGRES_HOST beside the URL.
         if found := [*self.urls(), *(name for name in ["POSTGRES_HOST"] if name in self)]:
             raise ImproperlyConfigured(
@@ -219,7 +219,7 @@ def whole_number(text, most=MOST):
 def kept_key(path):
     """Return the key in the file `path`, made on first use: sessions outlive a restart, and no key is in the repository.
 
-    Raises ImproperlyConfigured where the file can be neither read nor made.
+    Raises ImproperlyConfigured if the file can be neither read nor made.
     """
     try:
         if not path.exists():

@@ -18,14 +18,14 @@ requests = logging.getLogger("fly2any.request")
 
 
 def logged(get_response):
-    """Log each request when it is answered: by its path, never by what it asks, which may be somebody's address."""
+    """Log each request when it is answered, with its path but without the query string, which may contain an address."""
 
     def respond(request):
         begun = time.monotonic()
         path = escape_uri_path(request.path)[:500]  # Without what would begin a line of its own.
         response = get_response(request)
         if request.path_info not in ASKED_OFTEN and not request.path_info.startswith("/static/"):
-            user = getattr(request, "_cached_user", None)  # Where somebody asked for it: a line is worth no query.
+            user = getattr(request, "_cached_user", None)  # Only if it was loaded already: a log line is not worth a query.
             requests.info(
                 "%s %s %s", request.method, path, response.status_code,
                 extra={

@@ -205,7 +205,7 @@ class Worker(ThreadWorker):
         self.enqueue_req(Connection(self, client, address, listener.getsockname()))
 
     def make_room(self):
-        """Close the connection that has been waited for longest, so that a full process goes on taking new ones."""
+        """Close the connection that has waited longest, so that a full process can accept new ones."""
         oldest = [next(iter(those)) for those in (self.arriving, self.sending, self.keepalived_conns) if those]
         match min(oldest, key=lambda conn: conn.since, default=None):
             case None:

@@ -43,7 +43,7 @@ class Result:
 
 
 def run(engine: str, major: int, packages: tuple[str, ...], *, parallel: int = 1) -> Result:
-    """Run the packages, all without any, on a new server of the version; raise UnavailableError where the suite cannot run."""
+    """Run the packages, all without any, on a new server of the version; raise UnavailableError if the suite cannot run."""
     version = django.get_version()
     if version not in DJANGO:
         raise UnavailableError(f"No source package of Django {version} is pinned in lanes/packages.py")

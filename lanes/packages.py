@@ -28,11 +28,11 @@ POSTGRESQL = {
 
 
 class UnavailableError(Exception):
-    """A package, a program or a server that a lane needs is not to be had here; the message names it."""
+    """A package, a program or a server that a lane needs is not available; the message names it."""
 
 
 def django_source(version: str, folder: Path) -> Path:
-    """Unpack Django's source package into `folder`, and return its root; raise UnavailableError where it cannot be had."""
+    """Unpack Django's source package into `folder`, and return its root; raise UnavailableError if it cannot be had."""
     archive = CACHE / f"django-{version}.tar.gz"
     words = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     # Its metadata is made by the setuptools that its pyproject.toml asks for, which pip may install as a wheel.
@@ -48,7 +48,7 @@ def unpacked(major: int) -> Path:
 
 
 def postgresql(major: int) -> Path:
-    """Return the folder of the programs initdb, pg_ctl and postgres of a version; raise UnavailableError where it cannot be had."""
+    """Return the folder of the programs initdb, pg_ctl and postgres of a version; raise UnavailableError if it cannot be had."""
     version, integrity = POSTGRESQL[major]
     if os.uname().sysname != "Linux" or os.uname().machine != "x86_64":
         raise UnavailableError(f"PostgreSQL {major} is there for Linux on x86_64 alone")
@@ -71,7 +71,7 @@ def postgresql(major: int) -> Path:
 
 
 def _fetch(archive: Path, words: list[str], algorithm, digest: bytes) -> None:
-    """Download `archive` by `words` unless it is in the cache; raise UnavailableError where its hash is another."""
+    """Download `archive` by `words` unless it is in the cache; raise UnavailableError if its hash is another."""
     if not shutil.which(words[0]):
         raise UnavailableError(f"{words[0]} is not installed")
     CACHE.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ class Older(Server):
 
 
 def programs(major: int) -> Path:
-    """Return the folder of a version's server programs; raise UnavailableError where there is none."""
+    """Return the folder of a version's server programs; raise UnavailableError if there is none."""
     if major == EMBEDDED:
         return bin_folder()
     debians = DEBIAN / str(major) / "bin"
@@ -43,7 +43,7 @@ def is_here(major: int) -> bool:
 
 @contextmanager
 def running(major: int) -> Iterator[str]:
-    """Yield the folder of the socket of a new server, whose superuser is `postgres`; raise UnavailableError where there is none."""
+    """Yield the folder of the socket of a new server, whose superuser is `postgres`; raise UnavailableError if there is none."""
     folder = programs(major)
     with tempfile.TemporaryDirectory(prefix="lane-") as name:
         home = Path(name).resolve()

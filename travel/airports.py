@@ -21,7 +21,7 @@ class Airport:
 
 
 def airport(code: str) -> Airport | None:
-    """Return the airport with an IATA code in upper case, None where there is none."""
+    """Return the airport with an IATA code in upper case, None if there is none."""
     return _airports().get(code)
 
 

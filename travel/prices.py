@@ -41,7 +41,7 @@ class Prices:
 
 
 def read_prices(origin: str, destination: str, depart_date: str) -> Prices | None:
-    """Return the prices seen for a route (IATA codes) and a day (`YYYY-MM-DD`) in the last PERIOD, None where there are none at all.
+    """Return the prices seen for a route (IATA codes) and a day (`YYYY-MM-DD`) in the last PERIOD, None if there are none at all.
 
     Where the last price is older than that, it is the PERIOD up to that price.
     """
@@ -83,7 +83,7 @@ def read_prices(origin: str, destination: str, depart_date: str) -> Prices | Non
 
 
 def read_alerts(origin: str, destination: str) -> list[PriceAlert] | None:
-    """Return the newest MOST_ALERTS alerts on a route (IATA codes), None where they cannot be found in time."""
+    """Return the newest MOST_ALERTS alerts on a route (IATA codes), None if they cannot be found in time."""
     try:
         with within():
             return list(PriceAlert.objects.of_route(origin, destination).select_related("user")[:MOST_ALERTS])

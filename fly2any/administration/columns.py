@@ -62,7 +62,7 @@ class ColumnsMixin(admin.ModelAdmin):
         return formats.yes_no(value) if isinstance(value, bool) else None
 
     def show_readonly(self, name: str, row):
-        """Return how `name` is shown on the page of `row`, None where it is no column or Django's admin shows it well."""
+        """Return how `name` is shown on the page of `row`, None if it is no column or Django's admin shows it well."""
         return self.show(name, row) if name in self.columns else None
 
     def _column(self, field):
@@ -113,7 +113,7 @@ class ColumnsMixin(admin.ModelAdmin):
 
 
 def link_to(name: str, description: str | None = None):
-    """Return a list column that links to the object of the foreign key `name`, or shows the bare key where it names nobody."""
+    """Return a list column that links to the object of the foreign key `name`, or shows the plain key if there is no such object."""
 
     @admin.display(description=description or name.replace("_", " "), empty_value="–")
     def column(self, obj):

@@ -127,7 +127,7 @@ def in_time(view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest],
 
 @contextmanager
 def within(milliseconds: int = EXTRA) -> Iterator[None]:
-    """Give what is inside, which only reads, `milliseconds` a statement, and raise TooSlow past them; the page goes on.
+    """Limit each statement in the block, which only reads, to `milliseconds`, then raise TooSlow; the page can continue.
 
     Outside a transaction there is no deadline to tighten, and it does nothing.
     """

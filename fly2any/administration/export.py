@@ -57,7 +57,7 @@ class Export:
 
 
 def spooled(chunks: Iterable[bytes]) -> Export:
-    """Return `chunks` on the disk; raise BadParameter where there is no place for them."""
+    """Return `chunks` on the disk; raise BadParameter if there is no place for them."""
     try:
         with ExitStack() as stack:
             export = Export()

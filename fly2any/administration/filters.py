@@ -126,7 +126,7 @@ class TimeFilter(Filter):
 
     @property
     def range(self) -> tuple[datetime | None, datetime | None]:
-        """Return from when, and until when, None where there is no end."""
+        """Return from when, and until when, None if there is no end."""
         now = timezone.now()
         if self.value("within") == "today":
             return start_of_day(), None

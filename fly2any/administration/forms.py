@@ -51,7 +51,7 @@ NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # Not after a backslash that is it
 
 
 def distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return an object of JSON; raise ValueError where a name is repeated, so that a value would be lost."""
+    """Return an object of JSON; raise ValueError if a name is repeated, so that a value would be lost."""
     if len(read := dict(pairs)) < len(pairs):
         raise ValueError("A name is repeated.")
     return read

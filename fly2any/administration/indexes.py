@@ -54,7 +54,7 @@ def paths(model: type[models.Model]) -> Iterator[Path]:
 
 
 def _equalities(condition: models.Q | None) -> dict[str, Any] | None:
-    """Return a partial index's condition as name → value, None where it is not made of equalities."""
+    """Return a partial index's condition as name → value, None if it is not made of equalities."""
     if condition is None:
         return {}
     plain = not condition.negated and condition.connector == models.Q.AND
@@ -64,7 +64,7 @@ def _equalities(condition: models.Q | None) -> dict[str, Any] | None:
 
 
 def best_path(model: type[models.Model], equal: Mapping[str, Any]) -> Path | None:
-    """Return the path that looks up most of the `equal` fields, None where no index looks up any."""
+    """Return the path that looks up most of the `equal` fields, None if no index looks up any."""
     best = max(paths(model), key=lambda path: path.served(equal))
     return best if best.served(equal) else None
 
@@ -85,12 +85,12 @@ def leads(model: type[models.Model], name: str) -> bool:
 
 
 def time_of(model: type[models.Model]) -> str | None:
-    """Return the time by which an index orders the whole table, None where there is none."""
+    """Return the time by which an index orders the whole table, None if there is none."""
     return next((name for path in paths(model) if (name := path.fields[0]) in orders(model) and _is_time(model, name)), None)
 
 
 def time_within(model: type[models.Model], key: str) -> str | None:
-    """Return the time by which an index orders the rows of a foreign key, None where there is none."""
+    """Return the time by which an index orders the rows of a foreign key, None if there is none."""
     for path in paths(model):
         if not path.condition and path.fields[0] == key and len(path.fields) > 1 and _is_time(model, path.fields[1]):
             return path.fields[1]

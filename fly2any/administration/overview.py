@@ -69,7 +69,7 @@ class Event:
 
 
 def page_of_row(row: models.Model, name: str = "change") -> str:
-    """Return the address of a page of `row` in the admin; raise NoReverseMatch where there is none."""
+    """Return the address of a page of `row` in the admin; raise NoReverseMatch if there is none."""
     return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_{name}", args=[quote(row.pk)])
 
 

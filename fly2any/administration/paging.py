@@ -54,7 +54,7 @@ class Order:
         return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
     def place(self, token: str) -> list[Any]:
-        """Return the place that `token` says; raise ValueError where it says none of this order."""
+        """Return the place that `token` says; raise ValueError if it says none of this order."""
         try:
             texts = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
             if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts) or "\0" in "".join(texts):

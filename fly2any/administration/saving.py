@@ -41,7 +41,7 @@ def _for_a_form(request: HttpRequest, rows: models.QuerySet) -> models.QuerySet:
 def _checked(request: HttpRequest) -> Iterator[None]:
     """Undo what is inside, and its messages, where it is refused, by the database at the latest by a deferred constraint at the end.
 
-    Raises Refusal where it would run code of another role: of a trigger, for example, of a table that it writes to.
+    Raises Refusal if it would run code of another role: of a trigger, for example, of a table that it writes to.
     """
     if request.method != "POST":
         yield
@@ -89,7 +89,7 @@ def _refuse_nul(request: HttpRequest) -> None:
 def delete_rows(rows: models.QuerySet) -> None:
     """Delete `rows`; raise DatabaseError unless the database deleted each of them, and what hangs on them.
 
-    A trigger or a policy may prevent either silently. Raises Refusal where it would run code of another role.
+    A trigger or a policy may prevent either silently. Raises Refusal if it would run code of another role.
     """
     refuse_strangers(connection, [rows.model._meta.db_table], deletes=True)
     keys = [*rows.values_list("pk", flat=True)]

@@ -131,7 +131,7 @@ class Enrol(Staff):
         return super().dispatch(request, *args, **kwargs)
 
     def unconfirmed(self, request):
-        """Return the device that this session made and that waits for its first code: nobody else has seen its secret."""
+        """Return the device that this session created and that awaits its first code; only this session has seen its secret."""
         return TOTPDevice.objects.filter(user=request.user, confirmed=False, pk=request.session.get(PENDING)).first()
 
     def get(self, request, form=None):

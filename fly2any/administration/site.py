@@ -45,7 +45,7 @@ class SignInForm(AdminAuthenticationForm):
         self.fields["username"].validators.append(MaxLengthValidator(254))  # RFC 5321's longest.
 
     def confirm_login_allowed(self, user):
-        """Count the right password of somebody who is not staff as a failure: else an answer that never closes tells it."""
+        """Count the right password of a person who is not staff as a failure; otherwise the missing lockout would reveal it."""
         try:
             super().confirm_login_allowed(user)
         except ValidationError:

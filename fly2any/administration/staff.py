@@ -39,7 +39,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Appointment:
-    """What `appoint` did; `password` is the new one, None where the person keeps theirs, and `replaces` another where that is so."""
+    """What `appoint` did; `password` is the new one, None if the person keeps theirs, and `replaces` another where that is so."""
 
     email: str
     is_new: bool
@@ -78,7 +78,7 @@ def appoint(connection, email: str, role: str) -> Appointment:
 def dismiss(connection, email: str) -> str:
     """Take the person's roles and access to the admin away; their account on the site stays. Return the address.
 
-    Raises Refusal where there is no such member of the staff, and for the last administrator.
+    Raises Refusal if there is no such member of the staff, and for the last administrator.
     """
     with transaction.atomic(using=connection.alias):
         administrators = _lock_administrators(connection)

@@ -21,7 +21,7 @@ EXTENSION_MADE_BY = "accounts.0007_trigrams"
 
 
 def check_schema(*, databases: Iterable[str] | None = None, **_) -> list[CheckMessage]:
-    """Return what `dbstatus` finds in each of `databases`, less what is waived; raise django.db.Error where one is not reached."""
+    """Return what `dbstatus` finds in each of `databases`, less what is waived; raise django.db.Error if one is not reached."""
     return [message for alias in databases or () for message in _messages(alias)]
 
 

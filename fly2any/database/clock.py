@@ -68,7 +68,7 @@ def time_or_own(connection) -> tuple[datetime, str]:
 
 
 def server_time(connection) -> datetime:
-    """Return the server's time; raise Refusal where this machine's differs by more than LIMIT: one of the two is wrong."""
+    """Return the server's time; raise Refusal if this machine's differs by more than LIMIT: one of the two is wrong."""
     clock = read_clock(connection)
     if not clock.agrees:
         raise Refusal(

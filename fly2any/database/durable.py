@@ -18,7 +18,7 @@ def sync(path: Path) -> None:
 
 
 def name_new(part: Path, path: Path) -> None:
-    """Give the written file `part` the name `path` in the same folder; raise FileExistsError where that is taken."""
+    """Give the written file `part` the name `path` in the same folder; raise FileExistsError if that is taken."""
     sync(part)
     try:
         os.link(part, path)

@@ -81,7 +81,7 @@ def places(name: str) -> tuple[Place, ...]:
 
 
 def column_of(model: type[models.Model], field: str) -> str:
-    """Return the column of a field; raise FieldDoesNotExist where the model has none of this name."""
+    """Return the column of a field; raise FieldDoesNotExist if the model has none of this name."""
     found: Any = model._meta.get_field(field)
     return found.column
 

@@ -96,7 +96,7 @@ class Relation:
 def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
     """Return the SQL that creates or updates the roles of `prefix`, for those of `tables` that exist.
 
-    Raises Refusal where the prefix is no beginning of a role's name, and where there is such a role that no earlier run made.
+    Raises Refusal if the prefix is no beginning of a role's name, or if there is such a role that no earlier run made.
     """
     if not prefix or len(prefix.encode()) > 50 or prefix.startswith("pg_") or "\0" in prefix:
         raise Refusal(f"“{prefix}” cannot be the prefix of role names: give --prefix 1 to 50 bytes that do not begin with pg_.")

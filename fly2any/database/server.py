@@ -159,7 +159,7 @@ MAY_ASK_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A database, its server's system identifier, "" where the role may not ask for it, its oid there, and the server's address.
+    """A database, its server's system identifier, "" if the role may not ask for it, its oid there, and the server's address.
 
     A database that is dropped and created again, or restored, has another oid. A physical copy of a server differs in its
     address alone, which is "" for the embedded one.
@@ -192,7 +192,7 @@ class Server:
     tls: str  # protocol and cipher of the server's connection, which is the pooler's behind one; "" without TLS
     pooled: bool  # whether a pooler is between
     encrypted: bool  # whether our own connection is, to the pooler or to the server
-    collation_of: str  # the version that the database's indexes were built with, "" where the server has the same
+    collation_of: str  # the version that the database's indexes were built with, "" if the server has the same
     collation_now: str
     collations: list[str]  # others of which the server has another version than the columns and indexes that use them
     time_zone: str
@@ -319,7 +319,7 @@ def _of_read_only(place: str, database: str, is_ours: bool) -> Finding:
 def read_home(connection) -> tuple[str | None, bool]:
     """Return the schema that our tables are in, or would be made in, None without one, and whether our migrations' record is there.
 
-    Raises SearchPathError where a relation of that name belongs to another role: reading it could run that role's code.
+    Raises SearchPathError if a relation of that name belongs to another role: reading it could run that role's code.
     """
     with pinned(connection) as path, connection.cursor() as cursor:
         cursor.execute(HOME_SQL, {"path": path})

@@ -87,7 +87,7 @@ def upgrade(place: dict[str, Any], progress: Progress, *, programs: Path | None 
 
 
 def _programs(major: int, given: Path | None) -> Path:
-    """Return the folder of the server programs of exactly that major version; raise Refusal where there is none."""
+    """Return the folder of the server programs of exactly that major version; raise Refusal if there is none."""
     for folder in [given] if given else tools.package_folders():
         with suppress(OSError, subprocess.SubprocessError, ValueError):
             if tools.has(folder, "postgres") and version_of(folder).partition(".")[0] == str(major):
@@ -101,7 +101,7 @@ def _programs(major: int, given: Path | None) -> Path:
 
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """Keep every other process from using the server in `home`; raise Refusal where one uses it."""
+    """Keep every other process from using the server in `home`; raise Refusal if one uses it."""
     with ExitStack() as stack:
         for name in ("start.lock", "clients.lock", "supervisor.lock"):
             if not stack.enter_context(lock(home / name, fcntl.LOCK_EX, wait=False)):
@@ -116,7 +116,7 @@ def _move(
 ) -> dict[str, dict[str, Content]]:
     """Fill a new server in `unfinished` with what the one in `home` has, and return the contents of each database.
 
-    Raises Refusal where the new server does not hold the same.
+    Raises Refusal if the new server does not hold the same.
     """
     old, new = Server(home, place["EMBEDDED"]["SETTINGS"], folder=folder), Server(unfinished, place["EMBEDDED"]["SETTINGS"])
     try:

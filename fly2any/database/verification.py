@@ -132,7 +132,7 @@ def verify(
 ) -> Verification:
     """Return how the database behind `connection` is, read in one snapshot and without writing.
 
-    Raises django.db.Error where the database cannot be reached or read.
+    Raises django.db.Error if the database cannot be reached or read.
     """
     contract = contract or contracts.load()
     final = [version for version in contract.versions if version.until is None]

@@ -125,7 +125,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def direct(self) -> Iterator[None]:
         """Use a connection straight to the server inside: one that keeps its session from one transaction to the next.
 
-        Raises ImproperlyConfigured where DATABASES has none. May be nested.
+        Raises ImproperlyConfigured if DATABASES has none. May be nested.
         """
         configured, settings = self.settings_dict, self.settings_dict.get("DIRECT")
         try:

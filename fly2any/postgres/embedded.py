@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL server: started when a connection is needed, gone when nobody needs it.
+"""The embedded PostgreSQL server, which is started for the first connection and stopped after the last.
 
 Three lock files in the server's folder decide everything, because the kernel releases a lock however its holder ends:
 `clients.lock` is held (shared) by every process that uses the server, `start.lock` by the one that is just asking for it,
@@ -149,7 +149,7 @@ def _start_supervisor(home: Path, settings: Mapping[str, str], database: str) ->
 
 
 def ready(home: Path) -> bool:
-    """Say whether a supervisor has made the server and its database ready: it writes so into its lock file."""
+    """Return whether a supervisor has made the server and its database ready: it writes so into its lock file."""
     with lock(home / "supervisor.lock", fcntl.LOCK_SH, wait=False) as free:
         return not free and (home / "supervisor.lock").read_bytes() == READY
 
@@ -182,7 +182,7 @@ def alive(home: Path) -> bool:
 
     try:
         process = psutil.Process(pid(home))
-        # A process id from before a crash or a reboot may be somebody else's by now.
+        # A process id from before a crash or a reboot may belong to another process by now.
         return process.name().startswith("postgres") and Path(process.cwd()) == home / "data"
     except (psutil.Error, OSError, ValueError):
         return False

@@ -77,7 +77,7 @@ def _in_milliseconds(value):
 
 
 def exactly(text: str) -> float:
-    """Return the number; raise ValueError where Python's float is another, so that saving would change it."""
+    """Return the number; raise ValueError if Python's float is another, so that saving would change it."""
     number = float(text)
     if Decimal(repr(number)) != Decimal(text):
         raise ValueError(f"{text} is no float.")

@@ -18,7 +18,7 @@ class DatabaseOperations(operations.DatabaseOperations):
         return super().lookup_cast(lookup_type, internal_type)
 
     def fetch_returned_insert_columns(self, cursor, returning_params):
-        """Return the values of the inserted row; raise DatabaseError where a trigger or a rule skipped it."""
+        """Return the values of the inserted row; raise DatabaseError if a trigger or a rule skipped it."""
         row = super().fetch_returned_insert_columns(cursor, returning_params)  # type: ignore[misc]
         if row is None:
             raise DatabaseError("The row was not added: a trigger or a rule of its table skipped it.")

@@ -22,7 +22,7 @@ NEON = (".neon.tech", ".neon.build", ".vercel-storage.com")
 
 
 def pooler_of(host: str, port: str, parameters: dict[str, str]) -> str:
-    """Return which transaction pooler a URL leads through, "" where nothing in it says so."""
+    """Return which transaction pooler a URL leads through, "" if nothing in it says so."""
     host = host.lower()
     if host.partition(".")[0].endswith("-pooler") and host.endswith(NEON):
         return "Neon"
@@ -39,7 +39,7 @@ HINTS = {
 
 
 def keeps_no_session(connection) -> str:
-    """Return the sentence that says why `connection` cannot be used for what needs a session, "" where it can."""
+    """Return the sentence that says why `connection` cannot be used for what needs a session, "" if it can."""
     variable = connection.settings_dict.get("VARIABLE", "POSTGRES_URL")
     if pooler := connection.settings_dict.get("POOLER", ""):
         return f"{variable} leads through {pooler}'s transaction pooler: {CURE.format(hint=HINTS[pooler])}."
@@ -59,7 +59,7 @@ def keeps_no_session(connection) -> str:
 
 
 def is_transaction_pooler(connection, *, tries: int = 10) -> bool:
-    """Say whether each transaction may get another server connection.
+    """Return whether each transaction may get another server connection.
 
     A pooler tells its clients a process id of its own. Behind one that keeps sessions a client stays with one server process
     that no other client has; behind a transaction pooler a second client meets the first one's, or the first gets another.

@@ -49,7 +49,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     - No `_like` index beside an indexed text column: the schema names every index it wants.
     """
 
-    # Without Django's CASCADE: what somebody else hung on it is not dropped without a word.
+    # Without Django's CASCADE, which would silently drop unmanaged objects that depend on it.
     sql_delete_table = "DROP TABLE %(table)s"
     sql_delete_column = "ALTER TABLE %(table)s DROP COLUMN %(column)s"
     # As in Django's sql_delete_fk: rows changed before in this transaction have checks outstanding.

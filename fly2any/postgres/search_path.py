@@ -51,7 +51,7 @@ def split(options: str) -> tuple[str, str | None]:
 def require(connection, path: str | None, *, variable: str, user: str, database: str) -> bool:
     """Return whether the search path of the psycopg connection holds for all its transactions: `path`, or any without one.
 
-    Raises SearchPathError where it leads to another schema, or takes another role's code for PostgreSQL's.
+    Raises SearchPathError if it leads to another schema, or takes another role's code for PostgreSQL's.
     """
     with connection.cursor() as cursor:
         here, schema, role, stranger = cursor.execute(STATE_SQL).fetchone()

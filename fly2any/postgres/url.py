@@ -87,7 +87,7 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
 
 
 def _split(url: str, variable: str) -> tuple[SplitResult, int | None]:
-    """Return the parts of a URL as they are written, and its port; raise InvalidURL where it is not one of PostgreSQL's."""
+    """Return the parts of a URL as they are written, and its port; raise InvalidURL if it is not one of PostgreSQL's."""
     if not url.isprintable():
         raise InvalidURL(f"{variable} is malformed (it has a character that cannot be printed): write it as {EXAMPLE}.")
     try:
@@ -130,7 +130,7 @@ def _place(parts: SplitResult, port: int | None, variable: str) -> tuple[dict[st
 
 
 def _require_one_database(place: dict[str, str], variable: str, *, has_host: bool) -> None:
-    """Raise InvalidURL where a place is not one database of one server."""
+    """Raise InvalidURL if a place is not one database of one server."""
     if not place["NAME"]:
         raise InvalidURL(f"{variable} names no database: write it as {EXAMPLE}.")
     if len(place["NAME"].encode()) > LONGEST_NAME:
@@ -157,7 +157,7 @@ def embedded_database(home: Path, **settings: str) -> dict[str, Any]:
 
 
 def is_same_database(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Say whether two DATABASES entries name one database of one server, directly, through its pooler or by a second route of its provider."""
+    """Return whether two DATABASES entries name one database of one server, directly, through its pooler or by a second route of its provider."""
     if one["NAME"] != other["NAME"]:
         return False
     if _server(one) == _server(other):
@@ -182,7 +182,7 @@ def _server(database: dict[str, Any]) -> tuple[str, ...]:
 
 
 def is_local(host: str) -> bool:
-    """Say whether `host`, as DATABASES has it, is this machine: a socket, localhost or a loopback address."""
+    """Return whether `host`, as DATABASES has it, is this machine: a socket, localhost or a loopback address."""
     if not host or host.startswith(("/", "@")) or host == "localhost":
         return True
     try:

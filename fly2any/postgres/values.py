@@ -39,7 +39,7 @@ class Beyond(datetime):
 
     @classmethod
     def of(cls, text: str) -> Beyond:
-        """Return the value for the server's `text`; raise ValueError where that is no such time."""
+        """Return the value for the server's `text`; raise ValueError if that is no such time."""
         if not BEYOND.fullmatch(text):
             raise ValueError(f"{text!r} is no time beyond the years 1 to 9999.")
         early = text.startswith("-") or text.endswith(" BC")

@@ -60,7 +60,7 @@ def home(tmp_path):
 
 
 def gone(home, seconds=15):
-    """Say whether nothing runs for the server in `home`, within some seconds."""
+    """Return whether nothing runs for the server in `home`, within some seconds."""
     deadline = time.monotonic() + seconds
     while processes(str(home)) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -271,7 +271,7 @@ def zones(connection, schema: str, names: list[str], server: Server) -> Iterator
         (place, f"The time zone of {what} is {zone}", f"{alter} SET timezone TO 'UTC';")
         for place, what, zone, alter in fetch_all(connection, ZONES_SQL, {"utc": list(UTC), "schema": schema, "tables": names})
     ]
-    for one in server.findings():  # Of this session, whoever set it.
+    for one in server.findings():  # The time zone of this session, whatever set it.
         if one.code == "server.time_zone" and one.cure not in {cure for _, _, cure in whose}:
             whose.append((one.where, f"The time zone of {server.database} is {server.time_zone}", one.cure))
     for place, what, cure in whose:

@@ -16,7 +16,7 @@ NOT_NULL = "adopting_not_null"  # A check that stands in while a column is made 
 
 
 def is_convertible(column: Column, live: Column) -> bool:
-    """Say whether `live` becomes `column` by a change of its type that rewrites no row (D1)."""
+    """Return whether `live` becomes `column` by a change of its type that rewrites no row (D1)."""
     return live.type != column.type == TIME and PRISMAS_TIME.fullmatch(live.type) is not None
 
 
@@ -63,17 +63,17 @@ def converted(expected: Catalog, live: Catalog) -> Catalog:
 
 
 def _is_half_of(column: Column, live: Column) -> bool:
-    """Say whether `live` is what a run that was cut short left of `column`."""
+    """Return whether `live` is what a run that was cut short left of `column`."""
     return replace(live, nullable=column.nullable, validated=column.validated, default=live.default or column.default) == column
 
 
 def is_ours(check: Check) -> bool:
-    """Say whether a check is one of a conversion that was cut short."""
+    """Return whether a check is one of a conversion that was cut short."""
     return check.name.startswith(NOT_NULL)
 
 
 def _is_half_made(key: Key, live: Catalog, added: Iterable[Column], tables: set[str]) -> bool:
-    """Say whether `key` is that of a column which adoption adds, and not there yet."""
+    """Return whether `key` is that of a column which adoption adds, and not there yet."""
     ours = any((column.table, (column.name,)) == (key.table, key.columns) for column in added)
     there = any(other.table == key.table and other.primary for other in live.keys)
     return ours and key.table in tables and not there

@@ -98,7 +98,7 @@ def _transact(run: Run, step: Step, statements: tuple[str, ...]) -> int:
 def _record(run: Run) -> None:
     """Record our first migrations, once the database is what they build."""
     left = assess(run.connection)
-    # Of a table that nobody ever analysed nothing was lost: autovacuum knows of its rows.
+    # A table that was never analysed has lost nothing: autovacuum still counts its rows.
     if left.blockers or any(not statement.startswith("ANALYZE ") for step in left.steps for statement in step.statements):
         raise Refusal("The schema was changed during the adoption: run `manage.py dbadopt` again.")
     journal.ensure(run.connection)

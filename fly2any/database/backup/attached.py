@@ -50,7 +50,7 @@ class Attached:
         return said
 
     def require_no_prepared(self, database: str) -> None:
-        """Raise Refusal where a prepared transaction keeps the database from being renamed."""
+        """Raise Refusal if a prepared transaction keeps the database from being renamed."""
         if self.prepared:
             ends = " ".join(f"ROLLBACK PREPARED {literal(gid)};" for gid in self.prepared)
             raise Refusal(

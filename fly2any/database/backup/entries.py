@@ -75,7 +75,7 @@ def without_owner(entry: str, owners: Iterable[str]) -> str:
 def apart(entries: Sequence[Entry], manifest: Manifest, roles: Collection[str]) -> Apart:
     """Return what belongs to `roles`, and what depends on it, as the dump records it.
 
-    Raises Refusal where that is a table of ours or of another role: its rows are never left out.
+    Raises Refusal if that is a table of ours or of another role: its rows are never left out.
     """
     if not roles:
         return NOTHING
@@ -98,7 +98,7 @@ def apart(entries: Sequence[Entry], manifest: Manifest, roles: Collection[str]) 
 
 
 def _belongs(entry: Entry, roles: Collection[str], owners: Iterable[str]) -> bool:
-    """Return whether the entry belongs to one of `roles`; raise Refusal where names of `owners` make that uncertain."""
+    """Return whether the entry belongs to one of `roles`; raise Refusal if names of `owners` make that uncertain."""
     if entry.text.startswith(LARGE_OBJECT):
         return False
     fitting = {owner for owner in owners if _plain(entry.text).endswith(f" {_plain(owner)}")}

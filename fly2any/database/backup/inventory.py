@@ -62,7 +62,7 @@ def backups(store: Store, *, of: Origin | None = None) -> Kept:
 def find(
     store: Store, name: str, *, of: Origin, good: bool, others: bool, now: datetime, progress: Progress, unsigned: bool = False
 ) -> Manifest:
-    """Return the manifest of the backup `name`; raise Refusal where there is none.
+    """Return the manifest of the backup `name`; raise Refusal if there is none.
 
     `latest` is the newest backup of the database `of`, or the newest verified one if `good`; backups taken at its server's address
     come before those of a copy of the server. If its server has none, and `others`, it is the newest of a database of that name on

@@ -68,7 +68,7 @@ class Manifest:
     roles: tuple[str, ...]  # and those it names besides, in privileges and policies.
     tables: dict[str, Content]  # By "schema"."name", quoted where it must be.
     verdict: Verdict | None = None
-    cluster: str = ""  # The server's system identifier, "" where it is not known.
+    cluster: str = ""  # The server's system identifier, "" if it is not known.
     hashing: Hashing = BY_SELECT  # How the tables' hashes were made.
     oid: Number = 0  # Of the database on its server, 0 in manifests until 2026-11.
     trusted: tuple[str, ...] = ()  # The owners of the database and of `users`.
@@ -114,7 +114,7 @@ def as_json(manifest: Manifest) -> str:
 
 
 def from_json(text: str | bytes, *, where: str) -> Manifest:
-    """Return the manifest; raise Refusal where `text`, of the file `where`, is none."""
+    """Return the manifest; raise Refusal if `text`, of the file `where`, is none."""
     try:
         return signing.read_json(text, Manifest, where=where, endings=ENDINGS, numbers=READ, purpose=PURPOSE)
     except ValueError:
@@ -128,7 +128,7 @@ def judged(manifest: Manifest, verdict: Verdict) -> Manifest:
 
 
 def home_of(manifest: Manifest) -> str | None:
-    """Return the schema of our tables in a backup, None where it has none of them; where it does not say, it is guessed."""
+    """Return the schema of our tables in a backup, None if it has none of them; where it does not say, it is guessed."""
     if manifest.schema:
         return manifest.schema
     for table in (RECORD, MARKING_TABLE):

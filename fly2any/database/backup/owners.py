@@ -27,7 +27,7 @@ OTHERS_SQL = """
 
 
 def require_owners(connection, manifest: Manifest, *, trust: Sequence[str], without: Sequence[str]) -> None:
-    """Raise Refusal where roles of the backup are missing, or their code would run and is neither trusted nor left out.
+    """Raise Refusal if roles of the backup are missing, or their code would run and is neither trusted nor left out.
 
     `trust` are roles whose code may run, and `without` those whose objects are left out.
     """
@@ -38,7 +38,7 @@ def require_owners(connection, manifest: Manifest, *, trust: Sequence[str], with
 
 
 def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> None:
-    """Raise Refusal where roles of the backup are missing, or may not be given what belongs to them: nothing is left out silently.
+    """Raise Refusal if roles of the backup are missing, or may not be given what belongs to them: nothing is left out silently.
 
     The roles `without` are given nothing, but privileges may name them.
     """
@@ -59,7 +59,7 @@ def untrusted(connection, manifest: Manifest) -> list[str]:
 
 
 def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None:
-    """Raise Refusal where code of roles would run as this one that are neither trusted nor in `trust`.
+    """Raise Refusal if code of roles would run as this one that are neither trusted nor in `trust`.
 
     A restore runs functions in checks, for example, as the role that restores. An unsigned backup is
     not checked: it was trusted as a whole with --unsigned.

@@ -18,7 +18,7 @@ FOLDER_SQL = """
 
 
 def note(manifest: Manifest) -> str:
-    """Return how much room a restore takes, "" where the backup does not say."""
+    """Return how much room a restore takes, "" if the backup does not say."""
     if not manifest.size:
         return ""
     return (
@@ -28,7 +28,7 @@ def note(manifest: Manifest) -> str:
 
 
 def require_room(connection, manifest: Manifest) -> None:
-    """Raise Refusal where the server is on this machine, and its disk has no room for the database of the backup."""
+    """Raise Refusal if the server is on this machine, and its disk has no room for the database of the backup."""
     if not connection.connection.info.host.startswith("/"):  # By a socket: it is.
         return
     folder = fetch_one(connection, FOLDER_SQL)[0]

@@ -25,7 +25,7 @@ def room_for(target: Path) -> Iterator[None]:
 
 
 def seal(source: Path, target: Path, recipient: str) -> None:
-    """Encrypt a file to `recipient`, age1…; raise Refusal where that is no such key."""
+    """Encrypt a file to `recipient`, age1…; raise Refusal if that is no such key."""
     try:
         key = pyrage.x25519.Recipient.from_str(recipient)
     except pyrage.RecipientError:
@@ -37,7 +37,7 @@ def seal(source: Path, target: Path, recipient: str) -> None:
 
 
 def keys_in(identity_file: str) -> list[Any]:
-    """Return the keys in `identity_file`; raise Refusal where there is none."""
+    """Return the keys in `identity_file`; raise Refusal if there is none."""
     if not identity_file:
         raise Refusal("The backup is encrypted: set BACKUP_IDENTITY_FILE to the file with the key that age-keygen made.")
     try:
@@ -54,7 +54,7 @@ def keys_in(identity_file: str) -> list[Any]:
 
 
 def unseal(source: Path, target: Path, identity_file: str) -> None:
-    """Decrypt a file by a key in `identity_file`; raise Refusal where none opens it."""
+    """Decrypt a file by a key in `identity_file`; raise Refusal if none opens it."""
     keys = keys_in(identity_file)
     try:
         with room_for(target):

@@ -52,7 +52,7 @@ def read_json(
 
     It must describe the file beside it, of that name with one of `endings`: that file is deleted with it.
 
-    Raises Refusal where its format is not one of `numbers`, and ValueError for any other text.
+    Raises Refusal if its format is not one of `numbers`, and ValueError for any other text.
     """
     try:
         data = msgspec.json.decode(text, type=dict[str, Any])

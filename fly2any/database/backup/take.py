@@ -76,7 +76,7 @@ OBJECTS = tuple(f"{kind}." for kind in ("table", "column", "default", "primary_k
 def take(connection, store: Store, progress: Progress) -> Manifest:
     """Take a backup of the database of `connection` into `store`, and return its manifest.
 
-    Raises Refusal where it cannot be taken, after which nothing of it is kept.
+    Raises Refusal if it cannot be taken, after which nothing of it is kept.
     """
     store.make()
     recipient = settings.BACKUPS["recipient"]
@@ -149,7 +149,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
 
 
 def _require_readable(connection) -> None:
-    """Raise Refusal where tables or sequences cannot be read: a backup has all of them."""
+    """Raise Refusal if tables or sequences cannot be read: a backup has all of them."""
     with catalogue(connection) as cursor:
         cursor.execute(UNREADABLE_SQL)
         rows = cursor.fetchall()

@@ -58,7 +58,7 @@ class Tools:
 
 
 def embedded_folder() -> Path | None:
-    """Return the folder of the embedded server's programs, None where they are not installed."""
+    """Return the folder of the embedded server's programs, None if they are not installed."""
     try:
         return bin_folder()
     except Exception:
@@ -158,9 +158,9 @@ def reached(connection) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def read(program: Path, path: Path, *options: str) -> str | None:
-    """Return what pg_restore prints, given a dump and no server, None where it cannot read what is in the dump.
+    """Return what pg_restore prints, given a dump and no server, None if it cannot read what is in the dump.
 
-    Raises Refusal where it was ended, or where the file cannot be opened now: neither says anything about the dump.
+    Raises Refusal if it was ended, or if the file cannot be opened now: neither says anything about the dump.
     """
     done = subprocess.run(  # noqa: S603
         [program, *options, path], capture_output=True, text=True, errors="replace", env=bare_environment()

@@ -123,7 +123,7 @@ class Trial:
 def programs(server: int, *, oldest: int) -> tuple[Path, int]:
     """Return the folder of the server programs nearest above the major version `server`, and their major version.
 
-    Raises Refusal where this machine has none that a pg_restore of `oldest` or newer can serve.
+    Raises Refusal if this machine has none that a pg_restore of `oldest` or newer can serve.
     """
     found = []
     embedded = tools.embedded_folder()

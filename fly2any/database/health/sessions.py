@@ -145,7 +145,7 @@ def transactions(
 
 
 def end(connection, pid: int, *, really: bool) -> str:
-    """End the session `pid`, where `really`, and return a sentence; raise Refusal where there is no such session."""
+    """End the session `pid`, where `really`, and return a sentence; raise Refusal if there is no such session."""
     found = read_activity(connection, SESSION_SQL, pid=pid)
     if not found:
         raise Refusal(f"There is no session {pid}: it is over, or it is one of the server's own.")

@@ -88,7 +88,7 @@ class LostSession(Refusal):
 def maintain(connection, period: str, *, seconds: float, progress: Progress) -> Maintenance:
     """Do what `period` asks for, and return what was done; what failed, or is not begun within `seconds`, is a finding.
 
-    The server's clock says what is old. Raises Refusal where RETENTION, the place of archives or a clock is wrong, before anything is done, and django.db.Error where the
+    The server's clock says what is old. Raises Refusal if RETENTION, the place of archives or a clock is wrong, before anything is done, and django.db.Error where the
     database cannot be asked any more.
     """
     with connection.execute_wrapper(_in_one_session(connection)):
@@ -167,7 +167,7 @@ def _sweep_all(
 
 
 def archives_of(connection) -> Archives | None:
-    """Return where removed rows are archived, None where they are not; raise Refusal where backups are there."""
+    """Return where removed rows are archived, None if they are not; raise Refusal if backups are there."""
     place = settings.RETENTION["archive"]
     if not place:
         return None

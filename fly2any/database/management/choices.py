@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """Return a clause that names the nearest of `words`, "" where none is near."""
+    """Return a clause that names the nearest of `words`, "" if none is near."""
     near = get_close_matches(word, list(words), 1)
     return f" (did you mean {near[0]}?)" if near else ""
 

@@ -35,7 +35,7 @@ WAITERS_SQL = f"""
     ORDER BY a.pid
 """
 
-# Prisma's CLI gives up after 10 s, but its backend goes on to wait inside pg_advisory_lock.
+# Prisma's CLI gives up after 10 s, but its backend keeps waiting in pg_advisory_lock.
 CANCEL_WAITERS_SQL = f"""
     SELECT CASE WHEN (pg_catalog.pg_has_role(a.usesysid, 'USAGE') OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))
                      AND (SELECT pg_catalog.bool_or(rolsuper AND rolname = current_user) OR NOT pg_catalog.bool_or(rolsuper AND oid = a.usesysid)

@@ -49,7 +49,7 @@ RUNS_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of one migration; without `finished` it goes on, or was killed."""
+    """A run of one migration; without `finished` it is running or was killed."""
 
     migration: str  # app.name
     direction: str  # forwards, backwards, faked, adopted
@@ -61,7 +61,7 @@ class Run:
 
 
 def is_readable(catalog: Catalog) -> bool:
-    """Say whether the journal is in `catalog` with all its columns."""
+    """Return whether the journal is in `catalog` with all its columns."""
     there = {column.name for column in catalog.columns if column.table == JOURNAL}
     return there.issuperset(["id", *(column.name for column in fields(Run))])
 

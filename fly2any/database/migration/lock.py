@@ -20,7 +20,7 @@ MAINTENANCE_LOCK = 72707370
 SIGN_IN_LOCK = 14_102  # The first of two keys; the second is a hash of the address and the network.
 NAMES = {MIGRATION_LOCK: "migration", MAINTENANCE_LOCK: "maintenance"}
 
-PATIENCE = 300  # Seconds, in all, for the migration lock, and for each lock that is not to be had.
+PATIENCE = 300  # Seconds in total for the migration lock, and for retries of other locks.
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str]
 def wait_for_writers(connection, *, patience: float, say: Callable[[str], None]) -> None:
     """Return when no run that took a lock before a restore was marked is at work: later ones see the mark, and refuse.
 
-    Raises Refusal where one takes longer than `patience` seconds.
+    Raises Refusal if one takes longer than `patience` seconds.
     """
     for lock in NAMES:
         with _held(connection, lock, patience=patience, say=say):
@@ -76,7 +76,7 @@ def _held(connection, lock: int, *, patience: float, say: Callable[[str], None])
 def hold(connection, lock: int) -> None:
     """Hold the advisory lock `lock` until the transaction ends, in order to write.
 
-    Raises Refusal where another session holds it, and while a restore is to replace the database.
+    Raises Refusal if another session holds it, and while a restore is to replace the database.
     """
     if not ask(connection, "SELECT pg_catalog.pg_try_advisory_xact_lock(%s)", [lock]):
         holder = next(iter(read_activity(connection, HOLDER_SQL, lock=lock)), None)

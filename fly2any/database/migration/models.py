@@ -68,7 +68,7 @@ class LazyApps(StateApps):
             self.detached = True
 
     def render_all(self) -> None:
-        """Render what is not rendered yet; raise ValueError where a field leads to a model that is not there."""
+        """Render what is not rendered yet; raise ValueError if a field leads to a model that is not there."""
         self.render([*self.unrendered, *self.postponed])
         if errors := _check_lazy_references(self):
             raise ValueError("\n".join(error.msg for error in errors))
@@ -149,7 +149,7 @@ def referred(state: ModelState, *, many: bool) -> Iterator[Key]:
 
 
 def asks_for_what_it_needs(operation: Operation) -> bool:
-    """Say whether an operation is known to ask for each model that it needs: Django's do, others may follow any relation."""
+    """Return whether an operation is known to ask for each model that it needs: Django's do, others may follow any relation."""
     inner = getattr(operation, "database_operations", [])  # Of SeparateDatabaseAndState.
     known = type(operation).__module__.startswith(DJANGOS) or getattr(operation, "asks_for_what_it_needs", False)
     return known and all(map(asks_for_what_it_needs, inner))

@@ -27,7 +27,7 @@ def is_built(contract: contracts.Contract, live: Catalog, server: Live) -> bool:
 def not_adopted(
     contract: contracts.Contract, migrations: MigrationState, found: tuple[Unrecorded, ...], live: Catalog, server: Live
 ) -> tuple[str, Finding] | None:
-    """Return which tool made the tables of Phase 7, "" where only the record of ours is lost, and the finding about it.
+    """Return which tool made the tables of Phase 7, "" if only the record of ours is lost, and the finding about it.
 
     None where the first migrations are recorded, or have made nothing yet; `found` is what is not recorded.
     """
@@ -47,7 +47,7 @@ def not_adopted(
 
 
 def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:
-    """Raise Refusal where part of a pending migration is there already, and no interrupted run of ours left it."""
+    """Raise Refusal if objects of a pending migration already exist and were not left by an interrupted run of ours."""
     schema, recorded = read_home(connection)
     if schema is None:
         return  # The server will say what is wrong.

@@ -23,7 +23,7 @@ class PrismaMigration:
 
     @property
     def applied(self) -> bool:
-        """Say whether it holds; one that was marked as rolled back after it had finished does not."""
+        """Return whether it holds; one that was marked as rolled back after it had finished does not."""
         return self.finished is not None and self.rolled_back is None
 
     @property
@@ -32,7 +32,7 @@ class PrismaMigration:
 
 
 def may_read(connection, schema: str) -> bool:
-    """Say whether this role may read Prisma's record."""
+    """Return whether this role may read Prisma's record."""
     return fetch_one(connection, "SELECT pg_catalog.has_table_privilege(%s, 'SELECT')", [f"{quote(schema)}.{PRISMAS_LEDGER}"])[
         0
     ]

@@ -115,7 +115,7 @@ def _count(cursor, schema: str, table: str) -> int:
 def reset(alias: str, *, consent: Consent, patience: float, progress: Progress) -> Reset:
     """Reverse the migrations of the four apps, and those of Django's that need them; return what was taken away.
 
-    Changes nothing where something hangs on our tables. Raises Refusal where rows would be lost without `consent`.
+    Changes nothing where something hangs on our tables. Raises Refusal if rows would be lost without `consent`.
     """
     with migrating(alias, patience=patience, progress=progress) as run:
         with snapshot(run.connection), run.connection.cursor() as cursor:
@@ -132,7 +132,7 @@ def reset(alias: str, *, consent: Consent, patience: float, progress: Progress) 
 
 
 def refuse_a_test_database(command: str) -> None:
-    """Raise Refusal where the server is not the embedded one: Django's test database replaces one that has its name there."""
+    """Raise Refusal if the server is not the embedded one: Django's test database replaces one that has its name there."""
     if not settings.DEVELOPMENT:
         raise Refusal(
             f"{command} creates a database test_… on the server of POSTGRES_URL, and drops an existing database of that name:"

@@ -123,7 +123,7 @@ class Reversal:
         self.compared = False  # Whether a transaction is open whose states are compared.
 
     def transaction(self, action: Callable[[], T]) -> T:
-        """Return what `action` returns, run in a transaction. Raises Refusal where rows would be lost without consent.
+        """Return what `action` returns, run in a transaction. Raises Refusal if rows would be lost without consent.
 
         A first run shows what it takes away and is rolled back; the next one locks that and counts the rows first.
         """

@@ -122,7 +122,7 @@ class Unrecorded:
 
     @property
     def is_leftover(self) -> bool:
-        """Say whether it is what an interrupted run leaves, which the next one deals with: indexes made concurrently."""
+        """Return whether it is what an interrupted run leaves, which the next one deals with: indexes made concurrently."""
         return all(isinstance(thing, Index) for thing in self.there)
 
     @property
@@ -133,7 +133,7 @@ class Unrecorded:
 
 
 def unrecorded(contract: Contract, migrations: MigrationState, actual: Catalog) -> tuple[Unrecorded, ...]:
-    """Return the pending migrations part of which is there already, in the order in which they would be applied."""
+    """Return the pending migrations some of whose objects already exist, in the order in which they would be applied."""
     applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
     known = {key_of(version.object) for version in contract.expected(applied)}
     live = {key_of(thing): thing for thing in actual if thing.table not in LEDGERS}

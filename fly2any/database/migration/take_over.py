@@ -43,7 +43,7 @@ class Migration(migrations.Migration):
 def take_over(place: str, foreign: Catalog) -> tuple[str, str]:
     """Return the path of the migration that takes over the unmanaged object at `place` (table.name), and its source.
 
-    Raises Refusal where there is none, or where a new database could not have it.
+    Raises Refusal if there is none, or if a new database could not have it.
     """
     kinds: list[Object] = [*foreign.keys, *foreign.checks, *foreign.foreign_keys, *foreign.indexes]
     thing = next((one for one in kinds if where(one) == place), None)

@@ -68,7 +68,7 @@ def collect(
     """Return the report of what is given, and of the topics `health` and `security`, which are asked here.
 
     `found` is what the caller found itself. `release`: what is found of the server, of backups and of security does not
-    count. Raises django.db.Error where the database cannot be reached.
+    count. Raises django.db.Error if the database cannot be reached.
     """
     topics, guards = examine(connection, health or {}), examine(connection, security or {})
     at = verification.clock.now() if verification else read_clock(connection).now()

@@ -43,7 +43,7 @@ def _waiting() -> str:
 
 
 def _sql(finding: Finding) -> str:
-    """Return the statements of a cure, "" where it has none."""
+    """Return the statements of a cure, "" if it has none."""
     sql = finding.cure.removeprefix(AGREE) if finding.is_sql or finding.cure.startswith(AGREE) else ""
     return CONCURRENTLY.sub(lambda match: f"SET lock_timeout TO '0';\n{match[0]}\n{_waiting()}", sql)
 

@@ -33,7 +33,7 @@ NEVER = (
 )
 
 
-# What the site's own tables may do to ours, if somebody answers for it.
+# Findings about the site's own tables, which may be waived.
 OF_THE_SITE = ("foreign_key.restricts",)
 
 
@@ -49,7 +49,7 @@ class Waiver:
 
 
 def read_waivers(path: Path) -> tuple[Waiver, ...]:
-    """Return the waivers in the TOML file `path`, none where there is no file; raise Refusal where it is not as it should be."""
+    """Return the waivers in the TOML file `path`, none where there is no file; raise Refusal if it is not as it should be."""
     if not path.exists():
         return ()
     try:

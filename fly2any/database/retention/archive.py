@@ -164,7 +164,7 @@ class Archives:
     def all(self) -> tuple[list[Archive], list[str]]:
         """Return the archives there are, oldest first, and the names of files that are of none or are damaged.
 
-        Raises Refusal where a description cannot be read now.
+        Raises Refusal if a description cannot be read now.
         """
         names = self.store.names()
         found, odd = [], []
@@ -183,7 +183,7 @@ class Archives:
         return sorted(found, key=lambda one: one.taken), odd
 
     def read(self, name: str) -> Archive:
-        """Return the archive `name`; raise Refusal where there is none."""
+        """Return the archive `name`; raise Refusal if there is none."""
         name = name.removesuffix(".json").removesuffix(ENDING).removesuffix(".zip")
         if "/" in name or f"{name}.json" not in self.store.names():
             raise Refusal(f"{self.store.place} has no archive {name}: `manage.py dbmaintain archives` lists them.")
@@ -192,7 +192,7 @@ class Archives:
     def load(self, connection, name: str, progress: Progress, *, unsigned: bool = False) -> tuple[Archive, list[Loaded]]:
         """Put the rows of an archive back, all or none, and return it and what became of them.
 
-        Raises Refusal where it is damaged, of another database, not signed and not allowed by `unsigned`, or does not fit the table any more.
+        Raises Refusal if it is damaged, of another database, not signed and not allowed by `unsigned`, or does not fit the table any more.
         """
         archive = self.read(name)
         if archive.database != self.database:
@@ -231,7 +231,9 @@ class Archives:
 
 def origin_of(connection) -> str:
     """Return what tells this database from a copy of it on another server, or beside it."""
-    return ask(connection, ORIGIN_SQL)  # Raises where a provider lets nobody ask: better than another's archive for ours.
+    return ask(
+        connection, ORIGIN_SQL
+    )  # Raises an error if the provider hides it, so that another server's archive is never taken for ours.
 
 
 def version_of(rule: Rule) -> str:

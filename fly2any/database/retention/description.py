@@ -66,7 +66,7 @@ def as_json(archive: Archive) -> str:
 
 
 def from_json(text: str | bytes, *, where: str) -> Archive:
-    """Return what the file `where` describes; raise Refusal where `text` is not of an archive."""
+    """Return what the file `where` describes; raise Refusal if `text` is not of an archive."""
     try:
         archive = signing.read_json(text, Archive, where=where, endings=ENDINGS, numbers=READ, purpose=PURPOSE)
         tables = [part.table for part in archive.parts]

@@ -111,7 +111,7 @@ def count(connection, rule: Rule, before: datetime) -> int:
 
 
 def _as_it_lies(connection, rule: Rule) -> Rule:
-    """Return the rule with the kinds of its tables; raise Refusal where rows cannot be removed there."""
+    """Return the rule with the kinds of its tables; raise Refusal if rows cannot be removed there."""
     relations = read_relations(connection, schema=read_schema(connection))
     names = [name for name in (rule.table, rule.child) if name]
     if missing := [name for name in names if name not in relations]:
@@ -124,7 +124,7 @@ def _as_it_lies(connection, rule: Rule) -> Rule:
 
 
 def want_own_rows(connection, rule: Rule) -> None:
-    """Raise Refusal where more than the rule's own rows would go, or not all of them would be seen."""
+    """Raise Refusal if more than the rule's own rows would go, or not all of them would be seen."""
     for table, child in ((rule.table, rule.child), (rule.child, "")):
         if table:
             with _briefly(connection) as cursor:
@@ -136,7 +136,7 @@ def want_own_rows(connection, rule: Rule) -> None:
 def sweep(connection, rule: Rule, *, before: datetime, archives: Archives | None, deadline: float, progress: Progress) -> Swept:
     """Remove the rows of `rule` from before a time, into `archives` first where they are given and the rule is archived.
 
-    Begins nothing after `deadline`, a time.monotonic(). Raises Refusal where the table is not as it should be, of which nothing
+    Begins nothing after `deadline`, a time.monotonic(). Raises Refusal if the table is not as it should be, of which nothing
     is removed then.
     """
     run = _Sweep(connection, rule, before, archives if rule.archived else None, deadline, progress)
@@ -264,7 +264,7 @@ class _Sweep:
 
 
 def _prepare(connection, rule: Rule) -> tuple[int, int]:
-    """Return how many blocks the table has, and with what is stored beside and hangs on it; raise Refusal where it cannot be swept."""
+    """Return how many blocks the table has, and with what is stored beside and hangs on it; raise Refusal if it cannot be swept."""
     want_own_rows(connection, rule)
     with _briefly(connection, rule) as cursor:
         _refuse_strangers(connection, rule)
@@ -277,7 +277,7 @@ def _prepare(connection, rule: Rule) -> tuple[int, int]:
 
 
 def _patiently(action: Callable[[], T]) -> T | None:
-    """Return what `action` returns, run again while it is locked out, None where it still is in the end."""
+    """Return what `action` returns, run again while it is locked out, None if it still is in the end."""
     try:
         return try_again(action, patience=PATIENCE, again=lambda error, pause: None)
     except Error as error:

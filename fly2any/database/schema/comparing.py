@@ -1,4 +1,4 @@
-"""What a comparison of a catalogue with the contract knows while it goes on, and what it has found."""
+"""The state of a comparison of a catalogue with the contract, and its findings."""
 
 from __future__ import annotations
 

@@ -48,12 +48,12 @@ class Version:
 
     @property
     def is_phase7(self) -> bool:
-        """Say whether the object is one of the guide's (whose 19 tables count the migration ledger)."""
+        """Return whether the object is one of the guide's (whose 19 tables count the migration ledger)."""
         first = self.app in PHASE7_APPS and self.since.endswith(".0001_initial")
         return first and (self.object.table, self.object.name) not in NOT_PHASE7
 
     def holds(self, applied: Collection[str]) -> bool:
-        """Say whether a database has it to which the migrations in `applied` were applied, and no others."""
+        """Return whether a database has it to which the migrations in `applied` were applied, and no others."""
         return self.since in applied and self.until not in applied
 
 

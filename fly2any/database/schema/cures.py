@@ -69,7 +69,7 @@ def repair_identity(column: Column, live: Column) -> str:
 
 
 def mentions(expression: str | None, column: Column) -> bool:
-    """Say whether an expression may use a column: it names it."""
+    """Return whether an expression may use a column: it names it."""
     return expression is not None and re.search(rf"(?<![\w$]){re.escape(column.name)}(?![\w$])", expression) is not None
 
 

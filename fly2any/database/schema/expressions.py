@@ -21,7 +21,7 @@ _REVERSED = re.compile(r"reverse(?P<kept>\(.+\))")
 
 
 def is_total(expression: str) -> bool:
-    """Say whether an expression raises an error for no value of its columns, as far as its text tells."""
+    """Return whether an expression raises an error for no value of its columns, as far as its text tells."""
     bare = re.sub(r"'(?:[^']|'')*'(?:::[\w ]+)?", "", expression)
     calls = {name.lower() for name in re.findall(r"(\w+)\(", bare)}
     casts = set(re.findall(r"::([\w ]+\w)", bare))
@@ -60,7 +60,7 @@ def told_apart(expression: str, names: set[str], required: set[str]) -> str | No
 
 
 def _is_one(text: str) -> bool:
-    """Say whether `text` is a name, a call or one expression in parentheses, and no part of an expression."""
+    """Return whether `text` is a name, a call or one expression in parentheses, and no part of an expression."""
     text = re.sub(r"(::(text|character varying))+$", "", text)
     match = re.fullmatch(r'(?:"(?:[^"]|"")+"|\w+)', text)
     opened = re.match(r"\w*\(", text)

@@ -77,7 +77,7 @@ class _Obstacles:
         return next((column for column in self.foreign.columns if (column.table, column.name) == (table, name)), None)
 
     def is_null(self, table: str, name: str) -> bool:
-        """Say whether our INSERT stores NULL in a column."""
+        """Return whether our INSERT stores NULL in a column."""
         column = self.stored(table, name)
         return column is not None and column.filled is None and column.identity is None and column.generated is None
 
@@ -227,7 +227,7 @@ class _Obstacles:
             )
 
     def allows_all(self, check: Check, body: str) -> bool:
-        """Say whether no row that the contract allows is refused: checks of ours that hold of columns without NULL count."""
+        """Return whether no row that the contract allows is refused: checks of ours that hold of columns without NULL count."""
         managed = self.managed(check.table)
         ours = [
             one
@@ -263,7 +263,7 @@ class _Obstacles:
             yield _finding("unique.extra", thing, f"{title}, and refuses rows that the contract allows.", cures.drop(thing))
 
     def is_implied(self, thing: Key | Index) -> bool:
-        """Say whether a key of ours refuses already what `thing` refuses."""
+        """Return whether a key of ours refuses already what `thing` refuses."""
         managed = self.managed(thing.table)
         required = {name for name, column in managed.items() if not column.nullable}
         exact = isinstance(thing, Key) or thing.exact
@@ -276,7 +276,7 @@ class _Obstacles:
         )
 
     def differs(self, table: str, name: str) -> bool:
-        """Say whether each row of ours gets another value in an unmanaged column."""
+        """Return whether each row of ours gets another value in an unmanaged column."""
         column = self.stored(table, name)
         return column is not None and (column.identity is not None or bool(DISTINCT.search(column.filled or "")))
 
@@ -302,7 +302,7 @@ class _Obstacles:
         return any((column.table, column.name) == (table, name) for column in self.actual.columns)
 
     def has_twin(self, fk: ForeignKey) -> bool:
-        """Say whether a foreign key of ours is the same but for its name."""
+        """Return whether a foreign key of ours is the same but for its name."""
         return any(
             replace(fk, name=ours.name, deferrable=ours.deferrable, deferred=ours.deferred) == ours
             for ours in self.expected.foreign_keys

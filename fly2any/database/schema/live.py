@@ -89,7 +89,7 @@ class Live:
     schema: str
 
     def never(self, condition: str, rows: Rows) -> bool:
-        """Say whether the planner proves that `condition` is true of none of `rows`; False where it cannot tell."""
+        """Return whether the planner proves that `condition` is true of none of `rows`; False where it cannot tell."""
         facts = "".join(f" AND ({call} >= 0 OR {call} IS NULL)" for call in dict.fromkeys(counts(condition)))
         plan = self._explain(
             " UNION ALL ".join(f"SELECT FROM {part.sql()} WHERE ({condition}){part.given()}{facts}" for part in rows.cases())
@@ -97,11 +97,11 @@ class Live:
         return isinstance(plan, dict) and plan.get("One-Time Filter") == NEVER
 
     def fails(self, expression: str, rows: Rows) -> bool:
-        """Say whether `expression` raises an error whatever the row is."""
+        """Return whether `expression` raises an error whatever the row is."""
         return self._explain(f"SELECT ({expression}) FROM {rows.sql()}") is DataError
 
     def same(self, one: str, other: str, rows: Rows) -> bool:
-        """Say whether two expressions are the same once constants are folded and casts without effect are gone."""
+        """Return whether two expressions are the same once constants are folded and casts without effect are gone."""
         plan = self._explain(f"SELECT ({one}), ({other}) FROM {rows.sql()}")
         if not isinstance(plan, dict):
             return False
@@ -109,14 +109,14 @@ class Live:
         return first == second
 
     def same_rows(self, one: str, other: str, columns: tuple[Column, ...], *, whole: bool = False) -> bool:
-        """Say whether the planner proves that two conditions hold for the same rows; where a column may be NULL it is not asked."""
+        """Return whether the planner proves that two conditions hold for the same rows; where a column may be NULL it is not asked."""
         if any(column.may_hold_null for column in columns):
             return False
         rows = Rows(columns, whole=whole)
         return self.never(f"({one}) AND NOT ({other})", rows) and self.never(f"({other}) AND NOT ({one})", rows)
 
     def has_row(self, table: str, values: dict[str, str]) -> bool | None:
-        """Say whether `table` has a row with the constants `values`; None where it cannot be asked."""
+        """Return whether `table` has a row with the constants `values`; None where it cannot be asked."""
         wanted = " AND ".join(f"{quote(name)} = ({value})" for name, value in values.items())
         row = self._ask(f"SELECT EXISTS (SELECT FROM {quote(self.schema)}.{quote(table)} WHERE {wanted})")
         return row[0] if isinstance(row, tuple) else None
@@ -152,7 +152,7 @@ class Live:
         return plan[0]["Plan"]
 
     def _ask(self, statement: str, *, every: bool = False) -> Any:
-        """Return the row, or all rows; DataError where evaluating fails, None where the server refuses for another reason."""
+        """Return the row, or all rows; DataError where evaluating fails, None if the server refuses for another reason."""
         with pinned(self.connection), self.connection.cursor() as cursor:
             cursor.execute("SAVEPOINT fly2any_live")
             try:
@@ -173,7 +173,7 @@ def _type(column: Column) -> str:
 
 
 def _holds_for_the_same(live: Live, thing: Object, one: str, other: str, columns: tuple[Column, ...]) -> bool:
-    """Say whether two texts of a check refuse the same rows, or two of an index's condition let the same queries use it."""
+    """Return whether two texts of a check refuse the same rows, or two of an index's condition let the same queries use it."""
     if isinstance(thing, Index):  # The planner does not try each value of a column before it uses an index.
         return live.same_rows(one, other, tuple(c for c in columns if mentions(thing.predicate, c)), whole=True)
     if isinstance(thing, Check) and not CALL.search(one + other):  # A call may return NULL, which a check lets in.

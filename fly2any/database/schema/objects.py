@@ -72,7 +72,7 @@ class Column:
 
     @property
     def can_be_left_out(self) -> bool:
-        """Say whether an INSERT that does not name the column succeeds."""
+        """Return whether an INSERT that does not name the column succeeds."""
         required = not self.nullable or (self.domain is not None and self.domain.required)
         return not required or self.filled is not None or self.identity is not None or self.generated is not None
 

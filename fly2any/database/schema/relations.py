@@ -35,7 +35,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A relation of a schema, and the id of Citus' group of tables whose shards lie side by side, None where it has none."""
+    """A relation of a schema, and the id of Citus' group of tables whose shards lie side by side, None if it has none."""
 
     name: str
     oid: int
@@ -58,7 +58,7 @@ PLACED_SQL = """
 
 
 def has_citus(connection) -> bool:
-    """Say whether the database has the extension Citus."""
+    """Return whether the database has the extension Citus."""
     return fetch_one(connection, HAS_CITUS_SQL)[0]
 
 

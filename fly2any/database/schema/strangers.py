@@ -166,7 +166,7 @@ def read_readable(connection, *, schema: str) -> set[str]:
 
 
 def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes: bool = False, reads: bool = False) -> None:
-    """Raise Refusal where a write to `tables`, or to any of our schema, would run code of another role.
+    """Raise Refusal if a write to `tables`, or to any of our schema, would run code of another role.
 
     In a transaction, `tables` are locked, with `deletes` also what foreign keys lead to: no trigger can be added to them before
     it ends. Not so for one that only `reads`.
@@ -198,7 +198,7 @@ def _lock(connection, places: list[str]) -> None:
 
 
 def keep_strangers_out(connection) -> None:
-    """Let only their owners create triggers on our tables, then raise Refusal where one runs code of another role.
+    """Let only their owners create triggers on our tables, then raise Refusal if one runs code of another role.
 
     The tables are locked in between: a trigger whose transaction is still open is waited for.
     """

@@ -13,7 +13,7 @@ from . import places
 from .functions import CLEAR_SQL, FUNCTIONS_SQL
 from .statements import ON_CONFLICT, STATEMENTS
 
-DEMO_DOMAIN = "@demo.fly2any.example"  # RFC 2606: nobody's.
+DEMO_DOMAIN = "@demo.fly2any.example"  # Reserved by RFC 2606.
 CHUNK = 5_000  # Users in one transaction.
 
 REAL_USERS_SQL = f"SELECT EXISTS (SELECT FROM {quote(PEOPLE)} WHERE email NOT LIKE %(pattern)s)"

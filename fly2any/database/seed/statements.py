@@ -15,5 +15,5 @@ STATEMENTS: dict[str, str] = {
     for model, statement in import_module(f"{app.name}.demo").ROWS.items()
 }
 
-# A user who is there under another id is an error, before rows hang on nobody; elsewhere what is there stays.
+# A user who exists under another id is an error, because rows would reference a missing user; other existing rows stay.
 ON_CONFLICT = dict.fromkeys(STATEMENTS, " ON CONFLICT DO NOTHING") | {PEOPLE: " ON CONFLICT (id) DO NOTHING"}

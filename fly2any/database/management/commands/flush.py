@@ -44,7 +44,7 @@ class Command(flush.Command):
         self.stdout.write(f"Emptied {len(tables)} tables." if tables else "No tables of our models found: nothing was changed.")
 
     def require_empty(self, connection, tables):
-        """Lock the tables; raise Refusal where one has rows by now."""
+        """Lock the tables; raise Refusal if one has rows by now."""
         with connection.cursor() as cursor:
             cursor.execute(f"LOCK TABLE {', '.join(map(quote, sorted(tables)))} IN ACCESS EXCLUSIVE MODE")
             if lost := read_rows(connection, tables):
