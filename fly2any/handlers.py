@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.core.exceptions import BadRequest
 from django.core.handlers import asgi, wsgi
 from django.http import HttpResponse
 
@@ -20,7 +21,7 @@ class AnyContentType:
     def _set_content_type_params(self, meta):
         try:
             super()._set_content_type_params(meta)  # type: ignore[misc]
-        except (LookupError, ValueError):
+        except (LookupError, ValueError, BadRequest):  # The last from Django 6.1 on.
             self.content_type, self.content_params, self._encoding = "", {"charset": ""}, None
 
 

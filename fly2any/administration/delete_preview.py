@@ -40,6 +40,11 @@ class DeletePreviewMixin(ListActionsMixin):
             return f"{self.deletion[0]} %(verbose_name_plural)s"
         return super()._get_action_description(function, name)  # type: ignore[misc]
 
+    def _get_choice_description(self, action, location):  # From Django 6.1 on.
+        if action.name == "delete_selected":
+            return f"{self.deletion[0]} {self.opts.verbose_name_plural}"
+        return super()._get_choice_description(action, location)  # type: ignore[misc]
+
     def get_deleted_objects(self, objs, request):
         """Add to Django's answer what the database will delete and change along with it, counted and not fetched."""
         to_delete, counts, perms_needed, protected = super().get_deleted_objects(objs, request)

@@ -72,7 +72,15 @@ def is_refusal(error: BaseException) -> bool:
     if state:
         from_a_function = diagnostics is not None and diagnostics.severity_nonlocalized == "ERROR" and bool(diagnostics.context)
         return state in SENTENCES or state.startswith(REFUSED) or from_a_function
-    return isinstance(error, IntegrityError | DataError) or type(error) is DatabaseError  # A row that save() did not find.
+    return isinstance(error, IntegrityError | DataError) or _is_skipped(error)
+
+
+def _is_skipped(error: BaseException) -> bool:
+    """Return whether a row was not written without an error of the server: a DatabaseError of Django's or of ours.
+
+    For a row that save() did not find, Django 6.0 has a class below it; every other class below it is of the server's errors.
+    """
+    return (isinstance(error, DatabaseError) and type(error).__module__ != "django.db.utils") or type(error) is DatabaseError
 
 
 def refusal(error: Error, model: type[models.Model] | None = None) -> ValidationError:
@@ -90,7 +98,7 @@ def refusal(error: Error, model: type[models.Model] | None = None) -> Validation
         sentence = sentence[0].upper() + sentence[1:]
     elif diagnostics and diagnostics.context and not state.startswith(VALUES):
         sentence = f"A trigger of the database refused this (SQLSTATE {state}): the server's log says why."
-    elif type(error) is DatabaseError:
+    elif _is_skipped(error):
         sentence = SKIPPED
     elif isinstance(error, IntegrityError) and not state:
         sentence = "Rows of other tables still refer to this."

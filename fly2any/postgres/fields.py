@@ -61,11 +61,11 @@ class DateTimeField(models.DateTimeField):
         if isinstance(value, DatabaseDefault):
             [value] = value.get_source_expressions()  # "DEFAULT" could not be truncated.
         if hasattr(value, "as_sql"):
-            return _MillisecondsOf(value)
+            return value if isinstance(value, MillisecondsOf) else MillisecondsOf(value)
         return super().get_db_prep_save(_in_milliseconds(value), connection)
 
 
-class _MillisecondsOf(models.Func):
+class MillisecondsOf(models.Func):
     template = "pg_catalog.date_trunc('milliseconds', (%(expressions)s)::pg_catalog.timestamptz)"
     output_field = models.DateTimeField()
 

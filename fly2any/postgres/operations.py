@@ -8,6 +8,8 @@ COMPARED = {"exact", "in", "gt", "gte", "lt", "lte", "range"}
 
 
 class DatabaseOperations(operations.DatabaseOperations):
+    compiler_module = "fly2any.postgres.compiler"
+
     def lookup_cast(self, lookup_type, internal_type=None):
         """Compare varchar as text: PostgreSQL has no operator for varchar, so one that another role made would fit best.
 

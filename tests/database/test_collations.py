@@ -68,7 +68,7 @@ def test_the_verification_of_a_backup_names_a_collation_of_another_version(colla
 
 
 def test_a_collation_is_found_only_where_a_column_or_an_index_of_ours_uses_it(database):
-    [(name,)] = database.execute(
+    (name,), *_ = database.execute(
         "SELECT quote_ident(collname) FROM pg_collation WHERE collversion IS NOT NULL AND collname IN ('pg_c_utf8', 'und-x-icu')"
     )
     database.execute(f"CREATE COLLATION named FROM {name}")

@@ -4,6 +4,7 @@ import socket
 import threading
 
 import pytest
+from django.db import connection
 
 from tests.conftest import manage, start_server
 from tests.servers import free_port
@@ -116,12 +117,13 @@ def test_a_host_that_does_not_answer():
 
 def test_a_server_that_is_too_old():
     """No package has so old a server; this peer says no more than what libpq needs to believe in PostgreSQL 13."""
+    oldest, *_ = connection.features.minimum_database_version  # Django's.
     with socket.create_server(("127.0.0.1", 0)) as old:
         threading.Thread(target=speak_as_postgresql_13, args=[old], daemon=True).start()
 
         assert refused(
             f"postgresql://app:{PASSWORD}@127.0.0.1:{old.getsockname()[1]}/fly2any?sslmode=disable&gssencmode=disable"
-        ) == ("PostgreSQL 14 or later is required, but this server is 13.14: upgrade it.")
+        ) == (f"PostgreSQL {oldest} or later is required, but this server is 13.14: upgrade it.")
 
 
 def speak_as_postgresql_13(listener):
