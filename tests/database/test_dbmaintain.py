@@ -55,22 +55,22 @@ def test_a_dry_run_as_json(filled):
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"RETENTION": "users=1"}, f"RETENTION names users, for which there is no rule: there are {', '.join(RULES)}."),
+        ({"RETENTION": "users=1"}, f"RETENTION names users, which has no rule. Tables with a rule: {', '.join(RULES)}."),
         ({"RETENTION": "price_history"}, "RETENTION is not table=days,table=days, each table once, at “price_history”: correct it."),
         ({"RETENTION": "price_history=-1"}, "RETENTION is not table=days,table=days, each table once, at “price_history=-1”: correct it."),
         ({"RETENTION": "sessions=1,sessions=2"}, "RETENTION is not table=days,table=days, each table once, at “sessions=2”: correct it."),
         (
             {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "/b/", "BACKUP_LOCATION": "/b"},
-            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: use a separate folder for archives.",
+            "ARCHIVE_LOCATION is the location of the backups, which `dbbackup --prune` removes: use a separate folder for archives.",
         ),
         ({"RETENTION": "price_history=\u0663"}, "RETENTION is not table=days,table=days, each table once, at “price_history=\u0663”: correct it."),
         (
             {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "/tmp/../b", "BACKUP_LOCATION": "/b"},
-            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: use a separate folder for archives.",
+            "ARCHIVE_LOCATION is the location of the backups, which `dbbackup --prune` removes: use a separate folder for archives.",
         ),
         (
             {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "s3://fly//b", "BACKUP_LOCATION": "s3://fly/b/"},
-            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: use a separate folder for archives.",
+            "ARCHIVE_LOCATION is the location of the backups, which `dbbackup --prune` removes: use a separate folder for archives.",
         ),
         (
             {"RETENTION": "sessions=1", "ARCHIVE_LOCATION": "b"},

@@ -128,4 +128,6 @@ def test_a_format_of_newer_code_says_so():
     with pytest.raises(Refusal) as refused:
         manifest_of(json.dumps(json.loads(text_of(NEW)) | {"format": 99, "later": 1}), where=NEW)
 
-    assert str(refused.value) == f"{NEW} has a format that this code does not read: use the code that wrote it, or newer."
+    assert (
+        str(refused.value) == f"{NEW} has a format that this code cannot read: use the version that wrote it, or a later one."
+    )

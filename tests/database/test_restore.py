@@ -31,7 +31,7 @@ from tests.servers import Database, open_transaction
         ),
         ({"migrations": ["blog.0001_initial"], "tables": {}}, "is not a backup of a Fly2Any database"),
         ({"tables": 7}, "is no manifest of a backup, or is damaged"),
-        ({"format": 99}, "has a format that this code does not read"),
+        ({"format": 99}, "has a format that this code cannot read"),
     ],
 )
 def test_what_cannot_be_restored_here_is_refused_with_its_reason(filled, place, facts, said):

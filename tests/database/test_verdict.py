@@ -101,7 +101,7 @@ def test_a_database_of_prismas_is_shown_as_found_and_sent_to_dbadopt(site, ledge
     assert [line for line in lines if line.startswith("    ")] == [
         "          No migration that makes our tables is recorded, and they are there: "
         f"{maker} made them, and `migrate` refuses to run.",
-        "          cure: Run `manage.py dbadopt`: it shows what it would do, and changes nothing without --yes.",
+        "          cure: Run `manage.py dbadopt`: it shows its plan, and changes nothing without --yes.",
     ]
     tables = [line.split("   ")[-1].strip() for line in lines if f"~{ROWS} " in line]
     assert tables == ["not adopted"] * 18

@@ -1,4 +1,4 @@
-"""Blockers of an adoption, besides those that the comparison with the contract finds: each function yields findings."""
+"""Blockers of an adoption other than differences from the contract; each function yields findings."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
 
 
 def taken(contract: Contract, migrations: MigrationState, live: Catalog) -> Iterator[Finding]:
-    """Yield a finding for each later migration that would fail, because what it creates is there."""
+    """Yield a finding for each later migration that would fail because its objects already exist."""
     later = replace(migrations, pending=tuple(name for name in migrations.pending if name not in FIRST))
     known = Contract(contract.migrations, tuple(version for version in contract.versions if version.since not in FIRST))
     for found in unrecorded(known, later, live):
@@ -238,7 +238,7 @@ def failed(prisma: tuple[PrismaMigration, ...]) -> Iterator[Finding]:
 
 
 def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Finding]:
-    """Yield a finding where Prisma's record is there, and this role cannot see whether a migration failed."""
+    """Yield a finding if Prisma's record exists but this role cannot see whether a migration failed."""
     if any(table.name == PRISMAS_LEDGER for table in live.tables) and not may_read(connection, schema):
         yield Finding(
             Severity.ERROR,
@@ -250,7 +250,7 @@ def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Fi
 
 
 def extension(connection, role: str) -> Iterator[Finding]:
-    """Yield a finding where a later migration needs pg_trgm, and neither is it there nor can this role create it."""
+    """Yield a finding if a later migration needs pg_trgm, which is missing and which this role cannot create."""
     missing, offered, may_create = fetch_one(connection, EXTENSION_SQL)
     if missing and not (offered and may_create):
         lacks = f"the role {role} may not create it" if offered else "the server does not have it"

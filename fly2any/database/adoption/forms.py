@@ -31,12 +31,12 @@ def index_of(key: Key, live: Catalog) -> Index | None:
 
 
 def index_for(key: Key) -> Index:
-    """Return the index of which ADD CONSTRAINT … USING INDEX makes `key`."""
+    """Return the index from which ADD CONSTRAINT … USING INDEX creates `key`."""
     return Index(key.table, key.name, key.columns, ("",) * len(key.columns), unique=True, include=key.include)
 
 
 def converted(expected: Catalog, live: Catalog) -> Catalog:
-    """Return `live` as it will be when adoption has converted what it can: what then differs from `expected` is drift."""
+    """Return `live` as it will be after the adoption's conversions; remaining differences from `expected` are drift."""
     wanted = {(column.table, column.name): column for column in expected.columns}
     added = {(column.table, column.name): column for column in added_columns(expected)}
     tables = {table.name for table in live.tables if table.kind == "table"}
@@ -63,12 +63,12 @@ def converted(expected: Catalog, live: Catalog) -> Catalog:
 
 
 def _is_half_of(column: Column, live: Column) -> bool:
-    """Return whether `live` is what a run that was cut short left of `column`."""
+    """Return whether `live` is the state of `column` after an interrupted run."""
     return replace(live, nullable=column.nullable, validated=column.validated, default=live.default or column.default) == column
 
 
 def is_ours(check: Check) -> bool:
-    """Return whether a check is one of a conversion that was cut short."""
+    """Return whether a check belongs to an interrupted conversion."""
     return check.name.startswith(NOT_NULL)
 
 

@@ -1,4 +1,4 @@
-"""The migrations that run after an adoption, as steps: what they do to tables that exist already."""
+"""The migrations that run after an adoption, as steps: with their effects on existing tables."""
 
 from __future__ import annotations
 

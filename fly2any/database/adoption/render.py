@@ -105,7 +105,7 @@ def _lines(assessment: Assessment) -> Iterator[str]:
     yield f"not get a lock within {span(settings.LOCK_TIMEOUT / 1000)} lets the other sessions go first, and is retried."
     for number, step in enumerate(assessment.steps, 1):
         yield from _a_step(f"{number:>4}", step)
-    yield f"{len(assessment.steps) + 1:>4}  {len(assessment.recorded)} migrations recorded, when the catalogue is what they build: {', '.join(assessment.recorded)}"
+    yield f"{len(assessment.steps) + 1:>4}  {len(assessment.recorded)} migrations recorded as applied, once the catalogue matches them: {', '.join(assessment.recorded)}"
     quiet = sum(not step.statements for step in assessment.migrations)
     yield f"{len(assessment.steps) + 2:>4}  {len(assessment.migrations)} migrations run, as `manage.py migrate` would; {quiet} of them touch no table that is there"
     for step in assessment.migrations:

@@ -96,7 +96,7 @@ def _transact(run: Run, step: Step, statements: tuple[str, ...]) -> int:
 
 
 def _record(run: Run) -> None:
-    """Record our first migrations, once the database is what they build."""
+    """Record our first migrations, once the database matches them."""
     left = assess(run.connection)
     # A table that was never analysed has lost nothing: autovacuum still counts its rows.
     if left.blockers or any(not statement.startswith("ANALYZE ") for step in left.steps for statement in step.statements):

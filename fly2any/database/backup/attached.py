@@ -60,6 +60,6 @@ class Attached:
 
 
 def read_attached(connection) -> Attached:
-    """Return what is bound to the database of `connection`."""
+    """Return the objects that are bound to the database of `connection`."""
     prepared, slots, subscriptions, tablespaces = fetch_one(connection, ATTACHED_SQL)
     return Attached(tuple(prepared), tuple(slots), tuple(subscriptions), tuple(name for name in tablespaces if name != SHARED))

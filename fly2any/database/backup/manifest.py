@@ -114,7 +114,7 @@ def as_json(manifest: Manifest) -> str:
 
 
 def from_json(text: str | bytes, *, where: str) -> Manifest:
-    """Return the manifest; raise Refusal if `text`, of the file `where`, is none."""
+    """Return the manifest; raise Refusal if `text`, from the file `where`, is not a valid one."""
     try:
         return signing.read_json(text, Manifest, where=where, endings=ENDINGS, numbers=READ, purpose=PURPOSE)
     except ValueError:
@@ -128,7 +128,7 @@ def judged(manifest: Manifest, verdict: Verdict) -> Manifest:
 
 
 def home_of(manifest: Manifest) -> str | None:
-    """Return the schema of our tables in a backup, None if it has none of them; where it does not say, it is guessed."""
+    """Return the schema of our tables in a backup, None if it has none of them; guessed if the manifest does not name it."""
     if manifest.schema:
         return manifest.schema
     for table in (RECORD, MARKING_TABLE):

@@ -253,7 +253,7 @@ def unknown_failures(code: int, last: str, *, named: int, logged: int) -> str:
 
 
 def _try(its: Trial, subject: _Subject, without: Apart, progress: Progress) -> tuple[Findings, int]:
-    """Restore the dump and compare it; return what was found, and pg_restore's exit code."""
+    """Restore the dump and compare it; return the findings, and pg_restore's exit code."""
     manifest = subject.manifest
     failing: list[tuple[int, str]] = []
     show, last = shown(progress, manifest), ""

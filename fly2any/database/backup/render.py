@@ -16,7 +16,7 @@ from .signing import SIGNED
 
 
 def one(manifest: Manifest, place: str) -> str:
-    """Return what a backup is, as two lines."""
+    """Return the description of a backup, as two lines."""
     return "\n".join(map(one_line, _one(manifest, place)))
 
 

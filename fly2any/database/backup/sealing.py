@@ -25,12 +25,12 @@ def room_for(target: Path) -> Iterator[None]:
 
 
 def seal(source: Path, target: Path, recipient: str) -> None:
-    """Encrypt a file to `recipient`, age1…; raise Refusal if that is no such key."""
+    """Encrypt a file to `recipient`, age1…; raise Refusal if that is not a valid key."""
     try:
         key = pyrage.x25519.Recipient.from_str(recipient)
     except pyrage.RecipientError:
         raise Refusal(
-            "BACKUP_RECIPIENT is no public key of age: make a pair with `age-keygen`, and set it to the line age1…."
+            "BACKUP_RECIPIENT is not a public key of age: create a key with `age-keygen`, and set it to the line age1…."
         ) from None
     with room_for(target):
         pyrage.encrypt_file(str(source), str(target), [key])

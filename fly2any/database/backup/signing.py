@@ -1,4 +1,4 @@
-"""Signatures of the files that describe backups: what this installation did not write is never used unasked, nor removed."""
+"""Signatures of manifests and archive descriptions; unsigned ones are used only on request, and never removed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SIGNED, UNSIGNED, MISMATCH = "signed", "unsigned", "signature does not match"
 
 
 def signature(data: dict[str, Any], *, purpose: str, key: str | None = None) -> str:
-    """Return the HMAC-SHA256, in hexadecimal digits, of what a JSON file holds, under `key` or the first of the keys."""
+    """Return the hexadecimal HMAC-SHA256 of the contents of a JSON file, with `key` or the first of the keys."""
     canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
     secret = settings.BACKUPS["signing_keys"][0] if key is None else key
     return salted_hmac(f"fly2any.{purpose}", canonical, secret=secret, algorithm="sha256").hexdigest()
 
 
 def signed_as(data: dict[str, Any], given: object, *, purpose: str) -> str:
-    """Return SIGNED where `given` is the signature of `data` under one of the keys, else UNSIGNED or MISMATCH."""
+    """Return SIGNED if `given` is the signature of `data` with one of the keys, otherwise UNSIGNED or MISMATCH."""
     if given is None:
         return UNSIGNED
     keys = settings.BACKUPS["signing_keys"]
@@ -63,7 +63,9 @@ def read_json(
     if "format" not in data:
         raise ValueError("no format")
     if data.pop("format") not in numbers:
-        raise Refusal(f"{one_line(where)} has a format that this code does not read: use the code that wrote it, or newer.")
+        raise Refusal(
+            f"{one_line(where)} has a format that this code cannot read: use the version that wrote it, or a later one."
+        )
     data["signed"] = signed
     record = msgspec.convert(data, of)
     values: dict[str, Any] = asdict(record)  # type: ignore[call-overload]

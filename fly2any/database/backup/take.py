@@ -166,7 +166,7 @@ def _require_readable(connection) -> None:
 
 
 def _roles(connection) -> dict[str, Any]:
-    """Return whom the database and what is in it belong to, whom it names besides, and the schema of our tables."""
+    """Return the owners of the database and its objects, the other roles that it names, and the schema of our tables."""
     schema = read_home(connection)[0] or ""
     with catalogue(connection) as cursor:
         cursor.execute(ROLES_SQL)

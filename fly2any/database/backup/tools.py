@@ -76,7 +76,7 @@ def has(folder: Path, *programs: str) -> bool:
 
 
 def _installed() -> Iterator[Tools]:
-    """Yield what is installed: on the PATH, where packages put it, and the embedded server's own."""
+    """Yield the installed programs: on the PATH, in the folders of packages, and the embedded server's."""
     folders = [*map(Path, os.get_exec_path()), *package_folders()]
     if embedded := embedded_folder():
         folders.append(embedded)
@@ -97,7 +97,7 @@ def _installed() -> Iterator[Tools]:
 
 
 def bare_environment() -> dict[str, str]:
-    """Return what a program needs of our environment: neither the URL nor a key, which its list of variables would show."""
+    """Return the environment variables that a program needs, without the URL and keys, which other users could read there."""
     needed = ("PATH", "HOME", "USER", "TMPDIR", "KRB5CCNAME")
     return {**{name: os.environ[name] for name in needed if name in os.environ}, "LC_ALL": "C.UTF-8"}
 
@@ -177,7 +177,7 @@ def read(program: Path, path: Path, *options: str) -> str | None:
 
 
 def require_portable(tool: Tools, path: Path, version: str) -> None:
-    """Raise Refusal if the dump of a server of `version` has what no other server accepts, since its pg_dump is of an earlier release."""
+    """Raise Refusal if pg_dump is older than the server of `version` in a way that makes the dump unusable elsewhere."""
     script = read(tool.folder / "pg_restore", path, "--schema-only", "--file=-")
     if script is not None and INTERNAL.search(script):
         raise Refusal(
@@ -240,7 +240,7 @@ class Running:
         return code
 
     def finish(self) -> None:
-        """Wait for the end; raise Refusal with what it said, where it failed."""
+        """Wait for the end; raise Refusal with its message if it failed."""
         code = self.wait()
         if code == 0 or (self.passed and not self.failures() and "warning: errors ignored on restore: 1" in self.errors):
             return

@@ -1,4 +1,4 @@
-"""Folders for work in progress, marked when they are made: only what carries the mark is ever removed by a later command."""
+"""Work folders, which are marked when created; later commands remove only marked folders."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Maintenance: what is done every week, month and quarter."""
+"""Weekly, monthly and quarterly maintenance."""

@@ -82,7 +82,7 @@ def _lines(run: Maintenance) -> Iterator[str]:
 
 
 def as_plan(plan: list[tuple[Due, datetime, int]], form: str) -> str:
-    """Return what retention would remove."""
+    """Return the rows that retention would remove, as text."""
     if form == "json":
         entries = [
             {"table": due.rule.table, "days": due.days, "before": before, "rows": number} for due, before, number in plan
@@ -114,7 +114,7 @@ def as_list(archives: list[Archive], odd: list[str], place: str, form: str) -> s
 
 
 def loaded(one: Loaded, archive: Archive) -> str:
-    """Return what became of the rows of a table, as a line."""
+    """Return the result of retention for a table, as a line."""
     hangs_on = "the person they belong to is" if one.table == archive.table else f"their row in {archive.table} is"
     more = [f"{one.there:,} were there already"]
     more += [f"{one.kept_out:,} kept out: another row has what must be unique"] if one.kept_out else []

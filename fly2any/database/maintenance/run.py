@@ -61,7 +61,7 @@ class Refreshed:
 
 @dataclass(frozen=True, slots=True)
 class Maintenance:
-    """What a run did, and what it found; `seconds` is how long it took."""
+    """The work and the findings of a run; `seconds` is its duration."""
 
     period: str
     database: str
@@ -143,7 +143,7 @@ def _sweep_all(
     deadline: float,
     progress: Progress,
 ) -> Iterator[Finding]:
-    """Sweep each table into `swept`, and yield what could not be done: one that fails does not keep the others from it."""
+    """Sweep each table into `swept`, and yield a finding for each failure, which does not stop the others."""
     for one in due:
         table = one.rule.table
         try:
@@ -167,13 +167,13 @@ def _sweep_all(
 
 
 def archives_of(connection) -> Archives | None:
-    """Return where removed rows are archived, None if they are not; raise Refusal if backups are there."""
+    """Return the store of archives, None if rows are not archived; raise Refusal if it is the location of the backups."""
     place = settings.RETENTION["archive"]
     if not place:
         return None
     if is_same_place(place, settings.BACKUPS["location"]):
         raise Refusal(
-            "ARCHIVE_LOCATION is where backups are, which `dbbackup --prune` removes: use a separate folder for archives."
+            "ARCHIVE_LOCATION is the location of the backups, which `dbbackup --prune` removes: use a separate folder for archives."
         )
     return Archives(store_at(place, "ARCHIVE_LOCATION"), connection.settings_dict["NAME"])
 
@@ -189,7 +189,7 @@ def planned(connection) -> list[tuple[Due, datetime, int]]:
 def _refresh(
     connection, refreshed: Refreshed, emptied: set[str], *, whole: bool, deadline: float, progress: Progress
 ) -> Iterator[Finding]:
-    """Vacuum the tables with dead rows, and analyse those that changed, or only the `emptied` ones; yield what could not be done."""
+    """Vacuum the tables with dead rows, and analyse those that changed, or only the `emptied` ones; yield a finding for each failure."""
     flush_statistics(connection)
     listed = fetch_all(connection, TABLES_SQL, [read_schema(connection)])
     with connection.cursor() as cursor:

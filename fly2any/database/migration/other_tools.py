@@ -42,7 +42,7 @@ def not_adopted(
     message = (
         f"No migration that makes our tables is recorded, and they are there: {maker} made them, and `migrate` refuses to run."
     )
-    cure = "Run `manage.py dbadopt`: it shows what it would do, and changes nothing without --yes."
+    cure = "Run `manage.py dbadopt`: it shows its plan, and changes nothing without --yes."
     return maker, Finding(Severity.ERROR, "migrations.unrecorded", place, message, cure)
 
 

@@ -1,4 +1,4 @@
-"""Archives of removed rows: as PostgreSQL's own COPY text, which loses nothing, zipped, and sealed where backups are."""
+"""Archives of removed rows: PostgreSQL's COPY text, which is lossless, zipped, and encrypted if backups are."""
 
 from __future__ import annotations
 
@@ -230,14 +230,14 @@ class Archives:
 
 
 def origin_of(connection) -> str:
-    """Return what tells this database from a copy of it on another server, or beside it."""
+    """Return the identity that distinguishes this database from copies on this or another server."""
     return ask(
         connection, ORIGIN_SQL
     )  # Raises an error if the provider hides it, so that another server's archive is never taken for ours.
 
 
 def version_of(rule: Rule) -> str:
-    """Return SQL for what differs once a row, or one that hangs on it, was changed."""
+    """Return SQL for a value that changes when a row or one of its dependent rows is changed."""
     own = f"{quote(rule.table)}.xmin::text"
     if not rule.child:
         return own
@@ -264,7 +264,7 @@ def _listed(columns: tuple[str, ...]) -> str:
 
 
 def _write(connection, path: Path, queries: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Content]:
-    """Write what each query returns into an entry of the zip at `path`, and return its content."""
+    """Write the result of each query into an entry of the zip at `path`, and return its content."""
     contents = {}
     with room_for(path), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
         for table, (query, parameters) in queries.items():
@@ -286,7 +286,7 @@ def _written(rows: Iterable[Any], entry) -> Iterator[Any]:
 
 
 def _content(connection, cursor, query: str, hashing: int) -> Content:
-    """Return the content of what a query returns, hashed as the archive's rows were."""
+    """Return the content of a query's result, hashed like the archive's rows."""
     if hashing == BY_SELECT:
         cursor.execute(CONTENT_SQL.format(table=f"({query})"))
         return Content(*cursor.fetchone())
@@ -334,7 +334,7 @@ def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
 
 
 def _missing(archive: Archive, part: Part) -> str:
-    """Return SQL for the rows that may not come back: of people who have gone since, and those whose parent is not there."""
+    """Return SQL for the rows that are not put back: of people deleted since, and rows without their parent."""
     if part.table != archive.table:
         return f"NOT EXISTS (SELECT FROM {quote(archive.table)} AS p WHERE p.id = t.{quote(RULES[archive.table].child_key)})"
     if (column := PERSON_COLUMNS.get(part.table)) in part.columns:
@@ -344,5 +344,5 @@ def _missing(archive: Archive, part: Part) -> str:
 
 
 def _gone(person: str) -> str:
-    """Return SQL that is true where no user has the id `person`."""
+    """Return SQL that is true if no user has the id `person`."""
     return f"NOT EXISTS (SELECT FROM {quote(people_table())} AS u WHERE u.id = {person})"

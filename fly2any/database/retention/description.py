@@ -1,4 +1,4 @@
-"""What stands beside an archive: whose rows it holds, how many, and what they must be."""
+"""The description of an archive: the table, number and hash of its rows."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def as_json(archive: Archive) -> str:
 
 
 def from_json(text: str | bytes, *, where: str) -> Archive:
-    """Return what the file `where` describes; raise Refusal if `text` is not of an archive."""
+    """Return the description in `text`, from the file `where`; raise Refusal if it does not describe an archive."""
     try:
         archive = signing.read_json(text, Archive, where=where, endings=ENDINGS, numbers=READ, purpose=PURPOSE)
         tables = [part.table for part in archive.parts]

@@ -1,4 +1,4 @@
-"""Which rows are too old: what the models declare in `retention`, as SQL."""
+"""The rules of retention: the models' `retention` declarations, as SQL."""
 
 from __future__ import annotations
 
@@ -93,5 +93,5 @@ class Due:
 def switched_on(days: Mapping[str, int]) -> tuple[Due, ...]:
     """Return the rules that are switched on, in the order of RULES; raise Refusal for a table that has none."""
     if unknown := [table for table in days if table not in RULES]:
-        raise Refusal(f"RETENTION names {unknown[0]}, for which there is no rule: there are {', '.join(RULES)}.")
+        raise Refusal(f"RETENTION names {unknown[0]}, which has no rule. Tables with a rule: {', '.join(RULES)}.")
     return tuple(Due(rule, days[table]) for table, rule in RULES.items() if table in days)
