@@ -9,6 +9,7 @@ import pytest
 from django.db import Error
 
 from fly2any.database.backup.store import store_at
+from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from fly2any.database.retention import sweep as sweeping
 from fly2any.database.retention.archive import Archives
@@ -190,6 +191,30 @@ def test_a_message_that_is_being_changed_keeps_its_conversation(migrated, tmp_pa
 
     assert (result.removed, result.archives, list(tmp_path.iterdir())) == (0, (), [])
     assert migrated.execute("SELECT content FROM ai_messages") == [("v1:sealed",)]
+
+
+KEPT = {
+    "a trigger keeps them": (
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        " CREATE TRIGGER keep BEFORE DELETE ON ai_messages FOR EACH ROW EXECUTE FUNCTION keep()"
+    ),
+    "triggers are off": "ALTER TABLE ai_conversations DISABLE TRIGGER ALL",
+    "no foreign key": 'ALTER TABLE ai_messages DROP CONSTRAINT "ai_messages_conversationId_fkey"',
+}
+
+
+@pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
+@pytest.mark.parametrize("done", KEPT)
+def test_no_conversation_goes_whose_messages_would_stay(migrated, done, archived, tmp_path):
+    put(migrated, "ai_conversations", "goes", CASES["ai_conversations"][0])
+    said_more(migrated)
+    migrated.execute(KEPT[done])
+    before = rows(migrated)
+
+    with pytest.raises(Refusal, match=r"^Rows of ai_messages would remain after the rows of ai_conversations"):
+        swept(migrated, "ai_conversations", tmp_path if archived else None)
+
+    assert rows(migrated) == before
 
 
 @pytest.mark.parametrize("grants", [("SELECT",), ("SELECT, DELETE",)], ids=["reads", "may not lock"])

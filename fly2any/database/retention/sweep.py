@@ -72,6 +72,7 @@ DELETE_SQL = """
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid AND {condition}
                             FOR UPDATE SKIP LOCKED))
       AND {condition}
+    RETURNING {key}
 """
 KEYS_SQL = "SELECT {key} FROM {rows} WHERE {condition} AND NOT ({key} = ANY (%(left)s)) LIMIT %(most)s"
 UNLOCKED_SQL = "{key} = ANY (ARRAY(SELECT {key} FROM {rows} WHERE {part} AND {condition} FOR UPDATE SKIP LOCKED))"
@@ -85,6 +86,7 @@ LOCK_CHILDREN_SQL = "SELECT {key} FROM ONLY {child} WHERE {key} = ANY (%(ids)s) 
 CHILDREN_SQL = "SELECT {key}, count(*) FROM ONLY {child} WHERE {key} = ANY (%(ids)s) GROUP BY {key}"
 VERSIONS_SQL = "SELECT id, {version} FROM ONLY {table} WHERE id = ANY (%(ids)s)"
 DELETE_BY_ID_SQL = "DELETE FROM ONLY {table} WHERE id = ANY (%(ids)s) RETURNING id"
+ORPHANS_SQL = "SELECT EXISTS (SELECT FROM {child} WHERE {key} = ANY (%(keys)s))"
 COUNT_SQL = "SELECT count(*) FROM {rows} WHERE {condition}"
 
 
@@ -311,14 +313,31 @@ def _delete_by_key(connection, rule: Rule, keys: list[Any], before: datetime) ->
     with _briefly(connection, rule) as cursor:
         _refuse_strangers(connection, rule)
         cursor.execute(DELETE_BY_KEY_SQL.format(**places), {"keys": keys, "before": before})
-        return {key for (key,) in cursor.fetchall()}
+        return _removed(cursor, rule)
 
 
 def _delete(connection, rule: Rule, part: dict[str, Any]) -> int:
     with _briefly(connection) as cursor:
         _refuse_strangers(connection, rule)
-        cursor.execute(DELETE_SQL.format(table=quote(rule.table), condition=rule.condition), part)
-        return cursor.rowcount
+        places = {"table": quote(rule.table), "key": quote(rule.key), "condition": rule.condition}
+        cursor.execute(DELETE_SQL.format(**places), part)
+        return len(_removed(cursor, rule))
+
+
+def _removed(cursor, rule: Rule) -> set[Any]:
+    """Return the keys of the rows that a DELETE has just returned; raise Refusal if rows of `rule.child` still refer to one.
+
+    The foreign key should have deleted them. It does not where it is missing or not enforced, or where a trigger prevents it.
+    """
+    keys = {key for (key,) in cursor.fetchall()}
+    if rule.child and keys:
+        cursor.execute(ORPHANS_SQL.format(child=quote(rule.child), key=quote(rule.child_key)), {"keys": list(keys)})
+        if cursor.fetchone()[0]:
+            raise Refusal(
+                f"Rows of {rule.child} would remain after the rows of {rule.table} that they refer to: the foreign key is missing"
+                f" or not enforced, or a trigger keeps them. Fix that (`manage.py dbstatus`), or take {rule.table} out of RETENTION."
+            )
+    return keys
 
 
 def _refuse_strangers(connection, rule: Rule) -> None:
@@ -348,7 +367,7 @@ def delete_archived(connection, rule: Rule, ids: list[str], versions: dict[str, 
         cursor.execute(VERSIONS_SQL.format(table=table, version=version_of(rule)), {"ids": list(locked)})
         same = [identity for identity, version in cursor.fetchall() if versions[identity] == version]
         cursor.execute(DELETE_BY_ID_SQL.format(table=table), {"ids": same})
-        return {identity for (identity,) in cursor.fetchall()}
+        return _removed(cursor, rule)
 
 
 def _delete_if_same(connection, rule: Rule, ids: list[str], versions: dict[str, str], before: datetime) -> set[str]:
