@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from django.db.migrations.loader import MigrationLoader
 
+from ..migration.models import LazyState
 from ..schema import Catalog
 from .steps import Step
 
 
 def later_steps(connection, migrations: Iterable[str], live: Catalog) -> tuple[Step, ...]:
     """Return a step for each of `migrations`, with those of its statements that lock a table of `live`."""
-    loader = MigrationLoader(None, replace_migrations=False)  # Which are pending is known: the record is not read.
-    loader.connection = connection
-    tables = {table.name for table in live.tables}
-    steps = []
-    for name in migrations:
-        migration = loader.graph.nodes[tuple(name.split(".", 1))]
-        lines = "\n".join(line for line in loader.collect_sql([(migration, False)]) if not line.startswith("--"))
-        statements = [statement.strip() for statement in re.split(r";\s*(?:\n|$)", lines)]
+    tables, steps = {table.name for table in live.tables}, []
+    for name, lines in _collected(connection, set(migrations)):
+        statements = [
+            statement.strip()
+            for statement in re.split(r";\s*(?:\n|$)", "\n".join(line for line in lines if not line.startswith("--")))
+        ]
         touched = {statement: tables.intersection(re.findall(r'"([^"]+)"', statement)) for statement in statements}
         locking = tuple(
             statement for statement in statements if touched[statement] and not statement.startswith("CREATE TABLE")
@@ -28,3 +27,17 @@ def later_steps(connection, migrations: Iterable[str], live: Catalog) -> tuple[S
         on = ", ".join(sorted(set().union(*(touched[statement] for statement in locking))))
         steps.append(Step(on, f"migration {name}", (locking,)))
     return tuple(steps)
+
+
+def _collected(connection, names: set[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the name of each migration in `names` and its SQL, in the order in which they run."""
+    loader = MigrationLoader(None, replace_migrations=False)  # Which are pending is known: the record is not read.
+    state = LazyState({}, loader.unmigrated_apps)
+    for key in dict.fromkeys(key for leaf in loader.graph.leaf_nodes() for key in loader.graph.forwards_plan(leaf)):
+        migration = loader.graph.nodes[key]
+        if str(migration) not in names:
+            state = migration.mutate_state(state, preserve=False)
+            continue
+        with connection.schema_editor(collect_sql=True, atomic=migration.atomic) as editor:
+            state = migration.apply(state.prepared_for(migration), editor, collect_sql=True)
+        yield str(migration), editor.collected_sql

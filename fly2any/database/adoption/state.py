@@ -117,9 +117,10 @@ class Assessment:
 NO_RECORD_OF_PRISMA = "Prisma has no record of migrations here (`prisma db push` keeps none), so none of them can have failed."
 
 
-def assess(connection, *, contract: Contract | None = None) -> Assessment:
+def assess(connection, *, contract: Contract | None = None, ahead: bool = True) -> Assessment:
     """Return the state of the database and the steps of its adoption, read in one snapshot.
 
+    What the later migrations do is worked out only if it is asked for with `ahead`.
     Raises django.db.Error if the database cannot be reached or read.
     """
     contract = contract or contracts.load()
@@ -159,7 +160,7 @@ def assess(connection, *, contract: Contract | None = None) -> Assessment:
         )
         others = tuple(fetch_all(connection, OTHERS_SQL, {"schema": schema, "tables": names}))
         functions = _functions(connection, schema, steps)
-    later = later_steps(connection, [name for name in migrations.pending if name not in FIRST], live)
+    later = later_steps(connection, [name for name in migrations.pending if name not in FIRST], live) if ahead else ()
     foreign = comparison.foreign.where(lambda thing: thing.table not in (PRISMAS_LEDGER, *LEDGERS))
     kind = Kind.DRIFTED if found else Kind.SUPERSET if any(foreign) else Kind.EXACT
     noted = [finding.message for finding in comparison.findings if _is_noted(finding)]
