@@ -1,13 +1,17 @@
 """What health reports of indexes and sequences is so: no false alarm, and none left out."""
 
+from collections import namedtuple
 from contextlib import closing
 
 import pytest
 
+from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Reader
+from fly2any.database.health.sessions import _end
 from fly2any.database.health.topics import TOPICS
+from fly2any.database.migration.activity import ROLLBACK_PREPARED
 from tests.conftest import django
-from tests.database.test_dbhealth import found
+from tests.database.test_dbhealth import found, of
 from tests.servers import open_transaction, wait_until
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -33,6 +37,41 @@ def test_an_index_is_redundant_only_where_another_serves_all_that_it_serves(data
     database.execute(f"CREATE INDEX narrow ON t {narrow}; CREATE INDEX wide ON t {wide}")
 
     assert found(database, "indexes") == [("indexes.redundant", f"t.{name}") for name in redundant]
+
+
+def test_of_two_indexes_that_are_the_same_the_contracts_is_kept(migrated):
+    definition = 'ON price_alerts ("lastChecked") WHERE active AND NOT triggered'
+    migrated.execute(f'CREATE INDEX a_twin ON notifications ("userId", "createdAt" DESC); CREATE INDEX a_part {definition}')
+
+    assert found(migrated, "indexes") == [("indexes.redundant", "notifications.a_twin")]
+
+
+@pytest.mark.slow
+def test_a_slot_whose_wal_is_gone_is_said_to_keep_nothing(own_server):
+    server = own_server(max_slot_wal_keep_size="16MB", max_wal_size="32MB", min_wal_size="32MB")
+    server.execute("SELECT pg_create_physical_replication_slot('lost', true)")
+    for _ in range(4):
+        server.execute("CREATE TABLE t (); DROP TABLE t")
+        server.execute("SELECT pg_switch_wal()")
+    server.execute("CHECKPOINT")
+
+    with django(of(server)) as connection:
+        [finding] = [one for one in TOPICS["replication"](Reader(connection, "public")) if isinstance(one, Finding)]
+
+    assert (finding.code, finding.where) == ("replication.slot", "lost")
+    assert finding.message == (
+        "The server has removed WAL that its reader still needs, so the slot is of no use and keeps nothing."
+    )
+
+
+def test_a_process_of_the_servers_own_that_holds_a_lock_is_not_to_be_ended():
+    row = namedtuple("Row", "by role")
+
+    assert [_end(row(*held)) for held in ((7, "site"), (7, ""), (0, ""))] == [
+        "manage.py dbhealth locks --terminate 7 --yes",
+        "Wait until it is done: it is a process of the server's own, as a vacuum that prevents wraparound.",
+        ROLLBACK_PREPARED,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,13 @@ def replication(
                 "Check its log, and whether the network or its disk is too slow.",
             )  # fmt: skip
     for row in slots:
-        if not row.active and (row.status == "lost" or (row.kept or 0) > most):
+        if row.status == "lost":
+            yield Finding(
+                Severity.ERROR, "replication.slot", row.name,
+                "The server has removed WAL that its reader still needs, so the slot is of no use and keeps nothing.",
+                f"SELECT pg_drop_replication_slot('{row.name}'); then create its replica or subscription again.",
+            )  # fmt: skip
+        elif not row.active and (row.kept or 0) > most:
             yield Finding(
                 Severity.ERROR, "replication.slot", row.name,
                 f"No client reads from it, and the server keeps {size(row.kept or 0)} of WAL for it (limit {size(most)}), which fills the disk.",

@@ -94,8 +94,17 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
                 "locks.blocked",
                 f"session {row.pid}",
                 f"It has waited {span(row.since)} (limit {span(longest)}) with “{waits}” for {holder}.",
-                f"manage.py dbhealth locks --terminate {row.by} --yes" if row.by else ROLLBACK_PREPARED,
+                _end(row),
             )
+
+
+def _end(row) -> str:
+    """Return what ends the holder of a lock; a process of the server's own, as autovacuum, has no role, and is not ended."""
+    if not row.by:
+        return ROLLBACK_PREPARED
+    if not row.role:
+        return "Wait until it is done: it is a process of the server's own, as a vacuum that prevents wraparound."
+    return f"manage.py dbhealth locks --terminate {row.by} --yes"
 
 
 def _shown(query: str | None) -> str:

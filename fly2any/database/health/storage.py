@@ -138,7 +138,7 @@ def _dispensable(row, rows, contract: set[str], reset, young: timedelta) -> Iter
     if row.unique or row.primary or row.demanded or row.name in contract:
         return
     where, cure = f"{row.table}.{row.name}", f"DROP INDEX CONCURRENTLY {quote(row.name)};"
-    if wider := _contained_in(row, rows):
+    if wider := _contained_in(row, rows, contract):
         yield Finding(
             Severity.WARNING, "indexes.redundant", where,
             f"Its columns are the first of {wider.name}, which serves every query that it serves; it takes {size(row.bytes)}.",
@@ -147,7 +147,7 @@ def _dispensable(row, rows, contract: set[str], reset, young: timedelta) -> Iter
     elif row.scans == 0 and row.bytes > 8192 * 2 and reset.age >= young:
         yield Finding(
             Severity.WARNING, "indexes.unused", where,
-            f"No query used it since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(row.bytes)}.",
+            f"No query on this server used it since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(row.bytes)}.",
             cure, is_sql=True,
         )  # fmt: skip
 
@@ -174,8 +174,8 @@ def _missing(read: Reader, many: int) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _contained_in(row, rows):
-    """Return an index that serves all that `row` does.
+def _contained_in(row, rows, contract: set[str]):
+    """Return an index that serves all that `row` does; of two that are the same, the one to keep.
 
     The columns of `row` come first there, in the same order and with the same operators, and those that `row` includes are in it.
     """
@@ -188,8 +188,9 @@ def _contained_in(row, rows):
             for part in ("columns", "options", "classes", "collations")
         )
         covered = set(row.included) <= {*other.columns, *other.included}
-        longer = len(other.columns) > number or len(other.included) > len(row.included) or other.unique or other.name < row.name
-        if other.valid and same and covered and longer and 0 not in row.columns:
+        longer = len(other.columns) > number or len(other.included) > len(row.included)
+        kept = other.unique or other.demanded or other.name in contract or other.name < row.name
+        if other.valid and same and covered and (longer or kept) and 0 not in row.columns:
             return other
     return None
 
