@@ -150,7 +150,7 @@ class Session(models.Model):
 
     secret_fields = ("session_token",)
     person_field = "user"
-    retention = Retention("expired sessions of NextAuth", ("expires",), archived=False)
+    retention = Retention("expired sessions of NextAuth", ("expires",), archived=False, expires=True)
 
     objects = SessionQuerySet.as_manager()
 
@@ -178,7 +178,7 @@ class VerificationToken(models.Model):
 
     secret_fields = ("token",)
     on_erasure = OnErasure.REMOVE
-    retention = Retention("expired tokens", ("expires",), archived=False)
+    retention = Retention("expired tokens", ("expires",), archived=False, expires=True)
     fields_beyond_guide = ("id",)
 
     class Meta:

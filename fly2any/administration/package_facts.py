@@ -18,7 +18,7 @@ FACTS: dict[type[Model], dict[str, Any]] = {
     StaticToken: {"secret_fields": ("token",)},
     Session: {
         "secret_fields": ("session_key", "session_data"),
-        "retention": Retention("expired sessions of the admin", ("expire_date",), archived=False),
+        "retention": Retention("expired sessions of the admin", ("expire_date",), archived=False, expires=True),
     },
     # What the staff did outlives the person; their names, and those of other people in the same entry, are not the person's.
     LogEntry: {"on_erasure": OnErasure.CLEAR, "fields_of_staff": ("user", "object_repr", "change_message")},

@@ -21,7 +21,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.health.security import TOPICS as SECURITY
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.report.waivers import Waiver, read_waivers
-from fly2any.database.retention.rules import switched_on
+from fly2any.database.retention.rules import Due, switched_on
 from fly2any.database.schema.contract import PHASE7_APPS
 
 from .backends import in_turn, remember_device, signing_out, take_turn, verify
@@ -116,9 +116,17 @@ class AdminSite(admin.AdminSite):
             "title": "Database",
             "report": report,
             "topics": [("Health", report.health), ("Security", report.security)],
-            "retention": switched_on(settings.RETENTION["days"]),
+            "retention": self.retention(request),
         }
         return TemplateResponse(request, "admin/database.html", context)
+
+    def retention(self, request) -> tuple[Due, ...]:
+        """Return the rules of retention that are switched on, and say on the page why there are none if RETENTION is wrong."""
+        try:
+            return switched_on(settings.RETENTION["days"])
+        except Refusal as refusal:
+            messages.error(request, str(refusal))
+            return ()
 
     def waivers(self, request) -> tuple[Waiver, ...]:
         """Return the waivers; of a file that cannot be read none, which the page says to who may see the Database page."""

@@ -51,6 +51,7 @@ class Retention:
     only: str = "true"
     with_rows: str = ""
     archived: bool = True  # Not what is a secret and of no use once it expired.
+    expires: bool = False  # Whether the time is that from which a row is useless: only then may 0 days be its age.
 
 
 def declared(name: str) -> Iterator[tuple[type[models.Model], Any]]:

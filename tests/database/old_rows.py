@@ -11,7 +11,7 @@ from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import sweep
 from tests.conftest import django, manage
 
-EVERY = ",".join(f"{table}=0" for table in RULES)
+EVERY = ",".join(f"{table}={int(not rule.expires)}" for table, rule in RULES.items())
 BEFORE = datetime(2026, 1, 1, tzinfo=UTC)
 OLD, NEW = "2025-12-31 23:59:59+00", "2026-01-01 00:00:00+00"
 # Of each table the values of a row that is to go, and the changes of which each alone keeps it.

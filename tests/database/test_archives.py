@@ -113,7 +113,7 @@ def test_archives_are_sealed_as_backups_are(filled, tmp_path):
     place = {"ARCHIVE_LOCATION": str(tmp_path / "a"), "BACKUP_RECIPIENT": str(key.to_public())}
     before = rows(filled)
 
-    maintain(filled, "weekly", RETENTION="price_history=0", **place)
+    maintain(filled, "weekly", RETENTION="price_history=1", **place)
     [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
     without = manage("dbrestore", "--archive", name, url=filled.url, **place)
     with_key = manage("dbrestore", "--archive", name, url=filled.url, **place, BACKUP_IDENTITY_FILE=str(tmp_path / "key"))
@@ -129,7 +129,7 @@ def test_archives_are_sealed_as_backups_are(filled, tmp_path):
 @pytest.mark.parametrize("harm", ["cut", "flipped", "gone", "manifest", "other rows"])
 def test_a_damaged_archive_puts_nothing_back(filled, tmp_path, harm):
     place = tmp_path / "a"
-    maintain(filled, "weekly", RETENTION="price_history=0", ARCHIVE_LOCATION=str(place))
+    maintain(filled, "weekly", RETENTION="price_history=1", ARCHIVE_LOCATION=str(place))
     [manifest] = place.glob("*.json")
     whole = manifest.with_suffix(".zip")
     data = json.loads(manifest.read_text())
@@ -163,7 +163,7 @@ def test_a_damaged_archive_puts_nothing_back(filled, tmp_path, harm):
 
 def test_of_people_who_are_gone_nothing_comes_back(filled, tmp_path):
     before = len(rows(filled)["login_history"])
-    maintain(filled, "weekly", RETENTION="login_history=0,ai_conversations=0", ARCHIVE_LOCATION=str(tmp_path / "a"))
+    maintain(filled, "weekly", RETENTION="login_history=1,ai_conversations=1", ARCHIVE_LOCATION=str(tmp_path / "a"))
     filled.execute("DELETE FROM users")
 
     put_back(filled, tmp_path / "a")
@@ -228,14 +228,14 @@ def test_an_archive_of_which_nothing_was_removed_is_not_kept(filled, tmp_path):
         " CREATE TRIGGER keep BEFORE DELETE ON price_history FOR EACH ROW EXECUTE FUNCTION keep()"
     )
 
-    result = maintain(filled, "weekly", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a"))
+    result = maintain(filled, "weekly", RETENTION="price_history=1", ARCHIVE_LOCATION=str(tmp_path / "a"))
 
     assert "maintenance.locked at price_history" in result.stdout
     assert list((tmp_path / "a").iterdir()) == []
 
 
 def test_an_archive_of_another_database_is_refused(filled, migrated, tmp_path):
-    maintain(filled, "weekly", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a"))
+    maintain(filled, "weekly", RETENTION="price_history=1", ARCHIVE_LOCATION=str(tmp_path / "a"))
     [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
 
     result = manage("dbrestore", "--archive", name, url=migrated.url, ARCHIVE_LOCATION=str(tmp_path / "a"))
@@ -256,7 +256,7 @@ def test_an_archive_of_another_database_is_refused(filled, migrated, tmp_path):
     ],
 )
 def test_an_archive_that_no_longer_fits_the_table_is_one_sentence(filled, tmp_path, change):
-    maintain(filled, "weekly", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a"))
+    maintain(filled, "weekly", RETENTION="price_history=1", ARCHIVE_LOCATION=str(tmp_path / "a"))
     filled.execute(change)
     [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
 
@@ -284,7 +284,7 @@ def test_a_row_that_was_replaced_is_reported(migrated, tmp_path):
 
 
 def test_rows_restored_while_retention_is_on_are_reported_as_due(filled, tmp_path):
-    place = {"RETENTION": "price_history=0", "ARCHIVE_LOCATION": str(tmp_path / "a")}
+    place = {"RETENTION": "price_history=1", "ARCHIVE_LOCATION": str(tmp_path / "a")}
     maintain(filled, "weekly", **place)
     [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]
 
@@ -297,7 +297,7 @@ def test_rows_restored_while_retention_is_on_are_reported_as_due(filled, tmp_pat
 
 def test_files_that_are_no_archives_are_listed_as_such(filled, tmp_path):
     place = {"ARCHIVE_LOCATION": str(tmp_path / "a")}
-    maintain(filled, "weekly", RETENTION="price_history=0", **place)
+    maintain(filled, "weekly", RETENTION="price_history=1", **place)
     (tmp_path / "a" / "notes.json").write_text("{}")
     (tmp_path / "a" / "half.zip").touch()
 
@@ -314,7 +314,7 @@ def test_the_archives_are_listed_with_the_times_of_their_rows(migrated, tmp_path
     put(migrated, "price_history", "b", {"timestamp": "2020-05-01 00:00+00"})
 
     none = manage("dbmaintain", "archives", url=migrated.url)
-    maintain(migrated, "weekly", RETENTION="price_history=0", **place)
+    maintain(migrated, "weekly", RETENTION="price_history=1", **place)
     listed = maintain(migrated, "archives", **place)
     missing = manage("dbrestore", "--archive", "nothing", url=migrated.url, **place)
 
@@ -352,8 +352,8 @@ def test_a_copy_of_the_database_settles_nothing_of_the_originals(migrated, tmp_p
 
 
 def test_a_damaged_list_of_ids_is_one_sentence_and_the_others_are_swept(filled, tmp_path):
-    place = {"ARCHIVE_LOCATION": str(tmp_path), "RETENTION": "price_history=0,price_monitor_logs=0"}
-    maintain(filled, "weekly", ARCHIVE_LOCATION=str(tmp_path), RETENTION="price_history=0")
+    place = {"ARCHIVE_LOCATION": str(tmp_path), "RETENTION": "price_history=1,price_monitor_logs=1"}
+    maintain(filled, "weekly", ARCHIVE_LOCATION=str(tmp_path), RETENTION="price_history=1")
     [name] = [path.stem for path in tmp_path.glob("*.json")]
     (tmp_path / f"{name}.ids").write_text('["a')
 

@@ -17,7 +17,7 @@ from tests.servers import open_transaction, wait_until
 
 def test_a_waiver_holds_for_what_maintenance_finds(filled, settings, tmp_path):
     settings.WAIVERS = tmp_path / "waivers.toml"
-    settings.RETENTION = {"days": {"price_history": 0}, "archive": ""}
+    settings.RETENTION = {"days": {"price_history": 1}, "archive": ""}
     settings.WAIVERS.write_text(
         '[[waiver]]\ncode = "maintenance.unfinished"\nwhere = "retention of price_history"\nowner = "a"\nuntil = 2100-01-01\nreason = "b"\n'
     )
@@ -38,7 +38,7 @@ def test_a_deadline_longer_than_the_servers_is_taken(filled, seconds):
 
 def test_a_dry_run_does_not_wait_long_for_locks(filled):
     with open_transaction(filled, "LOCK TABLE price_history IN ACCESS EXCLUSIVE MODE"):
-        result = maintain(filled, "weekly", "--dry-run", RETENTION="price_history=0")
+        result = maintain(filled, "weekly", "--dry-run", RETENTION="price_history=1")
 
     assert result.returncode == 2
     assert result.stderr.startswith("Another transaction holds a lock")
@@ -47,15 +47,20 @@ def test_a_dry_run_does_not_wait_long_for_locks(filled):
 def test_a_dry_run_as_json(filled):
     number = len(rows(filled)["price_history"])
 
-    data = json.loads(maintain(filled, "weekly", "--dry-run", "--format", "json", RETENTION="price_history=0").stdout)
+    data = json.loads(maintain(filled, "weekly", "--dry-run", "--format", "json", RETENTION="price_history=1").stdout)
 
-    assert [(one["table"], one["days"], one["rows"]) for one in data["would_remove"]] == [("price_history", 0, number)]
+    assert [(one["table"], one["days"], one["rows"]) for one in data["would_remove"]] == [("price_history", 1, number)]
 
 
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
         ({"RETENTION": "users=1"}, f"RETENTION names users, which has no rule. Tables with a rule: {', '.join(RULES)}."),
+        (
+            {"RETENTION": "sessions=0,price_history=00"},
+            "RETENTION=price_history=0 would delete every row of price_history. Leave price_history out to keep its rows, or write"
+            " 1 or more days.",
+        ),
         ({"RETENTION": "price_history"}, "RETENTION is not table=days,table=days, each table once, at “price_history”: correct it."),
         ({"RETENTION": "price_history=-1"}, "RETENTION is not table=days,table=days, each table once, at “price_history=-1”: correct it."),
         ({"RETENTION": "sessions=1,sessions=2"}, "RETENTION is not table=days,table=days, each table once, at “sessions=2”: correct it."),
@@ -89,13 +94,13 @@ def test_nothing_is_removed_unless_it_is_switched_on_and_a_dry_run_only_counts(f
     before = rows(filled)
 
     off = maintain(filled, "quarterly")
-    dry = maintain(filled, "weekly", "--dry-run", RETENTION="price_history=0,sessions=3")
+    dry = maintain(filled, "weekly", "--dry-run", RETENTION="price_history=1,sessions=3")
 
     number, now = len(before["price_history"]), datetime.now(UTC)
     assert off.returncode in (0, 4)
     assert dry.stdout.splitlines() == [
         "Nothing was changed. Retention would remove:",
-        f"  price_history         {number:>12,} prices from before {now:%Y-%m-%d}, 0 days ago",
+        f"  price_history         {number:>12,} prices from before {now - timedelta(days=1):%Y-%m-%d}, 1 day ago",
         f"  sessions              {0:>12,} expired sessions of NextAuth from before {now - timedelta(days=3):%Y-%m-%d}, 3 days ago",
     ]
     assert rows(filled) == before
@@ -104,7 +109,7 @@ def test_nothing_is_removed_unless_it_is_switched_on_and_a_dry_run_only_counts(f
 def test_the_deadline_is_kept_and_the_remaining_work_reported(filled):
     before = rows(filled)
 
-    result = maintain(filled, "monthly", "--deadline", "0", "--format", "json", RETENTION="price_history=0")
+    result = maintain(filled, "monthly", "--deadline", "0", "--format", "json", RETENTION="price_history=1")
 
     left = [one["where"] for one in json.loads(result.stdout)["findings"] if one["code"] == "maintenance.unfinished"]
     assert result.returncode == 4
@@ -152,7 +157,7 @@ def test_a_role_that_owns_nothing_sweeps_and_says_what_it_may_not(filled):
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
         "GRANT USAGE ON SCHEMA public TO {role}",
     ) as url:
-        result = manage("dbmaintain", "monthly", "--format", "json", url=url, RETENTION="price_history=0")
+        result = manage("dbmaintain", "monthly", "--format", "json", url=url, RETENTION="price_history=1")
 
     codes = [one["code"] for one in json.loads(result.stdout)["findings"]]
     assert result.returncode == 4
@@ -184,7 +189,7 @@ def test_a_table_that_cannot_be_vacuumed_is_reported(filled):
 def test_the_last_line_is_the_summary_and_with_v0_the_only_one(filled):
     number = len(rows(filled)["price_history"])
 
-    result = maintain(filled, "weekly", "-v0", RETENTION="price_history=0")
+    result = maintain(filled, "weekly", "-v0", RETENTION="price_history=1")
     found = re.fullmatch(
         rf"dbmaintain weekly of {filled.name}: {number:,} rows removed, 1 table vacuumed, 1 note; .*, exit code 0\n",
         result.stdout,

@@ -51,7 +51,7 @@ def test_a_kill_loses_no_row_and_the_next_run_resumes(migrated, tmp_path):
         " SELECT 'p' || n, 'JFK', repeat('x', 100), '2026-01-01', n, 'mock', '2020-01-01' FROM generate_series(1, 200000) AS n"
     )
     held = migrated.execute("SELECT count(*), sum(price) FROM price_history")
-    settings = {"RETENTION": "price_history=0", "ARCHIVE_LOCATION": str(tmp_path / "a")}
+    settings = {"RETENTION": "price_history=1", "ARCHIVE_LOCATION": str(tmp_path / "a")}
 
     killed = start_manage("dbmaintain", "weekly", url=migrated.url, **settings)
     wait_until(migrated, "SELECT 1 FROM price_history HAVING count(*) < 200000")
@@ -139,7 +139,7 @@ def test_the_old_rows_of_a_partitioned_table_go_but_for_one_that_somebody_holds(
 @pytest.mark.slow
 def test_a_locked_table_is_reported_and_the_others_are_swept(filled):
     with open_transaction(filled, "LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE"):
-        result = maintain(filled, "weekly", "--format", "json", RETENTION="price_history=0,notifications=0")
+        result = maintain(filled, "weekly", "--format", "json", RETENTION="price_history=1,notifications=1")
 
     assert result.stdout, result.stderr
     report = json.loads(result.stdout)
@@ -171,7 +171,7 @@ def test_a_table_that_is_more_than_its_own_rows_is_left_alone_and_the_others_are
     before = rows(filled)
 
     result = maintain(
-        filled, "weekly", "--format", "json", RETENTION=f"{table}=0,price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a")
+        filled, "weekly", "--format", "json", RETENTION=f"{table}=1,price_history=1", ARCHIVE_LOCATION=str(tmp_path / "a")
     )
 
     report = json.loads(result.stdout)
@@ -226,7 +226,7 @@ def test_where_nothing_may_be_removed_nothing_is_archived(filled, grants, tmp_pa
             "--format",
             "json",
             url=url,
-            RETENTION="price_history=0",
+            RETENTION="price_history=1",
             ARCHIVE_LOCATION=str(tmp_path / "a"),
         )
 
@@ -244,7 +244,7 @@ def test_a_session_that_is_ended_in_the_middle_stops_the_run_and_no_row_is_lost(
     )
 
     running = start_manage(
-        "dbmaintain", "weekly", url=migrated.url, RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "a")
+        "dbmaintain", "weekly", url=migrated.url, RETENTION="price_history=1", ARCHIVE_LOCATION=str(tmp_path / "a")
     )
     wait_until(
         migrated,
@@ -265,7 +265,7 @@ def test_where_archives_cannot_be_kept_nothing_is_removed(filled, tmp_path):
     before = rows(filled)
 
     result = maintain(
-        filled, "weekly", "--format", "json", RETENTION="price_history=0", ARCHIVE_LOCATION=str(tmp_path / "file")
+        filled, "weekly", "--format", "json", RETENTION="price_history=1", ARCHIVE_LOCATION=str(tmp_path / "file")
     )
 
     failed = [one["message"] for one in json.loads(result.stdout)["findings"] if one["code"] == "maintenance.failed"]

@@ -89,7 +89,7 @@ def as_plan(plan: list[tuple[Due, datetime, int]], form: str) -> str:
         ]
         return dumped({"would_remove": entries})
     lines = [
-        f"  {due.rule.table:<22}{number:>12,} {due.rule.what} from before {before:%Y-%m-%d}, {due.days} days ago"
+        f"  {due.rule.table:<22}{number:>12,} {due.rule.what} from before {before:%Y-%m-%d}, {plural(due.days, 'day')} ago"
         for due, before, number in plan
     ]
     if not lines:

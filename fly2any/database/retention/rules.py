@@ -26,6 +26,7 @@ class Rule:
     child: str = ""
     child_key: str = ""
     archived: bool = True
+    expires: bool = False
     key: str = "id"
     kinds: frozenset[Kind] = frozenset({Kind.PLAIN})  # Of `table` and `child`.
 
@@ -67,7 +68,17 @@ def rule_of(model: type[models.Model], retention: Retention) -> Rule:
     if retention.with_rows:
         relation: Any = model._meta.get_field(retention.with_rows)
         child, child_key = relation.related_model._meta.db_table, relation.field.column
-    return Rule(model._meta.db_table, retention.what, age, retention.only, child, child_key, retention.archived, key_of(model))
+    return Rule(
+        model._meta.db_table,
+        retention.what,
+        age,
+        retention.only,
+        child,
+        child_key,
+        retention.archived,
+        retention.expires,
+        key_of(model),
+    )
 
 
 # Tables with archives first: they are the large ones, and a run may have to stop early.
@@ -91,7 +102,15 @@ class Due:
 
 
 def switched_on(days: Mapping[str, int]) -> tuple[Due, ...]:
-    """Return the rules that are switched on, in the order of RULES; raise Refusal for a table that has none."""
+    """Return the rules that are switched on, in the order of RULES; raise Refusal for a table that has none.
+
+    So it does for 0 days, unless the rows expire: all of them would go.
+    """
     if unknown := [table for table in days if table not in RULES]:
         raise Refusal(f"RETENTION names {unknown[0]}, which has no rule. Tables with a rule: {', '.join(RULES)}.")
+    if emptied := [table for table, number in days.items() if number == 0 and not RULES[table].expires]:
+        raise Refusal(
+            f"RETENTION={emptied[0]}=0 would delete every row of {emptied[0]}. Leave {emptied[0]} out to keep its rows, or write 1 or"
+            " more days."
+        )
     return tuple(Due(rule, days[table]) for table, rule in RULES.items() if table in days)
