@@ -70,6 +70,42 @@ def test_whoever_may_have_created_users_before_the_site_is_not_trusted_by_a_rest
     assert (only, anybody) == ((role, "postgres"), ("postgres",))
 
 
+MEMBERS = {
+    "ALTER EXTENSION pg_trgm ADD TABLE price_history": ("public.price_history", "TABLE"),
+    "ALTER TABLE price_history RENAME TO plain; CREATE TABLE price_history (LIKE plain) PARTITION BY RANGE (timestamp);"
+    " CREATE SCHEMA parts; CREATE TABLE parts.p2026 PARTITION OF price_history DEFAULT;"
+    " ALTER EXTENSION pg_trgm ADD TABLE parts.p2026": ("parts.p2026", "TABLE"),
+    "ALTER EXTENSION pg_trgm ADD SEQUENCE auth_group_id_seq": ("public.auth_group_id_seq", "SEQUENCE"),
+}
+
+
+@pytest.mark.parametrize("done", MEMBERS, ids=["table", "partition", "sequence"])
+def test_no_backup_leaves_a_table_of_ours_out_because_an_extension_has_it(migrated, place, done):
+    name, kind = MEMBERS[done]
+    migrated.execute(done)
+
+    with django(migrated) as connection, pytest.raises(Refusal) as refused:
+        take(connection, store_at(place), Progress())
+
+    assert str(refused.value) == (
+        f"{name} is a member of the extension pg_trgm, so pg_dump leaves it out, and no backup was taken."
+        f' Remove it from the extension: ALTER EXTENSION "pg_trgm" DROP {kind} {name};'
+    )
+    assert backups(store_at(place)).manifests == ()
+
+
+def test_rows_of_an_extension_that_no_backup_has_are_named(migrated, place):
+    migrated.execute("CREATE TABLE side AS SELECT 1 AS n; ALTER EXTENSION pg_trgm ADD TABLE side")
+    told = Told()
+
+    with django(migrated) as connection:
+        take(connection, store_at(place), told)
+
+    assert told.sentences == [
+        "Not in the backup: the rows of public.side of pg_trgm, as pg_dump leaves out the tables of an extension."
+    ]
+
+
 def test_a_function_that_relies_on_the_search_path_stops_no_backup(migrated, place):
     migrated.execute("CREATE FUNCTION plain(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT lower($1) || 'x' $$")
     make = "CREATE OR REPLACE FUNCTION folded(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT {}plain($1) $$"

@@ -16,8 +16,9 @@ from ..errors import Refusal
 from ..migration import journal
 from ..progress import Progress
 from ..schema import contract
+from ..schema.strangers import our_tables
 from ..server import read_home, read_origin
-from ..sql import PEOPLE, TRUSTED_SQL, catalogue, literal, quote
+from ..sql import PEOPLE, TRUSTED_SQL, catalogue, fetch_all, literal, quote
 from ..verification import verify
 from . import tools
 from .contents import BY_COPY, PATIENT, pin, read_contents
@@ -67,6 +68,22 @@ UNREADABLE_SQL = """
                AND NOT (c.relkind = 'r' AND pg_catalog.row_security_active(c.oid)))
     ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
 """
+# What pg_dump leaves out because an extension has it as a member; the rows that the extension registered are dumped. The third
+# column: whether it is a table of ours, a partition of one, or a sequence of one.
+MEMBERS_SQL = """
+    SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), e.extname::text, ours.oid IS NOT NULL,
+           CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END
+    FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
+    JOIN pg_catalog.pg_class AS c ON c.oid = d.objid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_depend AS s ON s.classid = 'pg_catalog.pg_class'::regclass AND s.objid = c.oid AND c.relkind = 'S'
+        AND s.refclassid = 'pg_catalog.pg_class'::regclass AND s.deptype IN ('a', 'i')
+    LEFT JOIN pg_catalog.pg_class AS ours ON ours.relname = ANY (%(tables)s::text[]) AND ours.relnamespace = pg_catalog.to_regnamespace(%(schema)s)
+        AND ours.oid = COALESCE(pg_catalog.pg_partition_root(COALESCE(s.refobjid, c.oid)), s.refobjid, c.oid)
+    WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e'
+      AND c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+      AND (ours.oid IS NOT NULL OR c.relkind = 'r' AND pg_catalog.pg_relation_size(c.oid) > 0 AND NOT c.oid = ANY (COALESCE(e.extconfig, '{}')))
+    ORDER BY 3 DESC, n.nspname COLLATE "C", c.relname COLLATE "C"
+"""
 SHOWN = 5
 
 # How the codes of findings about what the dump contains begin.
@@ -110,6 +127,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             cursor.execute("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
             size = cursor.fetchone()[0]
         _require_readable(connection)
+        _require_our_tables(connection, progress)
         origin, (major, version), roles = read_origin(connection), tools.server_version(connection), _roles(connection)
         tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
         report = verify(connection)
@@ -163,6 +181,22 @@ def _require_readable(connection) -> None:
         f"The role {role} cannot read {len(rows)} tables and sequences, so no backup was taken: {named}{more}."
         f" As a superuser: GRANT pg_read_all_data TO {quote(role)};{bypass}"
     )
+
+
+def _require_our_tables(connection, progress: Progress) -> None:
+    """Raise Refusal if pg_dump would leave out a table of ours because it is a member of an extension; tell `progress` of others."""
+    schema = read_home(connection)[0]
+    found = fetch_all(connection, MEMBERS_SQL, {"tables": our_tables(), "schema": schema and quote(schema)})
+    for name, extension, is_ours, kind in found:
+        if is_ours:
+            raise Refusal(
+                f"{name} is a member of the extension {extension}, so pg_dump leaves it out, and no backup was taken."
+                f" Remove it from the extension: ALTER EXTENSION {quote(extension)} DROP {kind} {name};"
+            )
+    if found:
+        named = ", ".join(f"{name} of {extension}" for name, extension, *_ in found[:SHOWN])
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        progress.say(f"Not in the backup: the rows of {named}{more}, as pg_dump leaves out the tables of an extension.")
 
 
 def _roles(connection) -> dict[str, Any]:
