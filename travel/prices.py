@@ -13,6 +13,7 @@ from django.utils import timezone
 from fly2any.administration import charts
 from fly2any.administration.deadlines import TooSlow, within
 from fly2any.administration.formats import plain_amount
+from fly2any.administration.search import values_of
 from fly2any.postgres.values import Beyond
 
 from .models import PriceAlert, PriceHistory
@@ -100,14 +101,8 @@ def next_departure(origin: str, destination: str) -> str | None:
 
 
 def departures(origin: str, destination: str, *, around: str = "") -> Sequence[str]:
-    """Return up to MOST_DATES days of departure for which prices were seen, from `around` or today on, in order.
-
-    Each is one descent of the index over route and day.
-    """
-    rows = PriceHistory.objects.filter(origin=origin, destination=destination).order_by("depart_date")
-    found: list[str] = []
-    later = rows.filter(depart_date__gte=around or f"{timezone.now():%Y-%m-%d}")
-    while len(found) < MOST_DATES and (day := later.values_list("depart_date", flat=True).first()) is not None:
-        found.append(day)
-        later = rows.filter(depart_date__gt=day)
-    return found
+    """Return up to MOST_DATES days of departure for which prices were seen, from `around` or today on, in order."""
+    since = around or f"{timezone.now():%Y-%m-%d}"
+    return values_of(
+        PriceHistory, "depart_date", most=MOST_DATES, equal={"origin": origin, "destination": destination}, since=since
+    )

@@ -33,25 +33,36 @@ ID = re.compile(r"(?=.*\d)[\w-]+")
 # of each row.
 FIRST_FOUND_SQL = "WITH found AS MATERIALIZED ({rows}) SELECT * FROM found LIMIT {most}"
 
-# The distinct values of a column, each found by one descent of an index whose first column it is.
+# The distinct values of a column, each found by one descent of an index that begins with the {equal} columns and this one.
 VALUES_SQL = """
     WITH RECURSIVE found (value, place) AS (
-        (SELECT {column}, 1 FROM {table} WHERE {column} IS NOT NULL ORDER BY {column} LIMIT 1)
+        (SELECT {column}, 1 FROM {table} WHERE {first} {equal} ORDER BY {column} LIMIT 1)
         UNION ALL
-        SELECT (SELECT {column} FROM {table} WHERE {column} > found.value ORDER BY {column} LIMIT 1), place + 1
+        SELECT (SELECT {column} FROM {table} WHERE {column} > found.value {equal} ORDER BY {column} LIMIT 1), place + 1
         FROM found WHERE found.value IS NOT NULL AND place < %(most)s
     )
     SELECT value FROM found WHERE value IS NOT NULL ORDER BY value
 """
 
 
-def values_of(model: type[models.Model], name: str, *, most: int = 50) -> list[Any]:
-    """Return the first `most` distinct values of an index's first column, in order (a loose index scan)."""
-    field: Any = model._meta.get_field(name)
+def values_of(
+    model: type[models.Model], name: str, *, most: int = 50, equal: Mapping[str, Any] | None = None, since: Any = None
+) -> list[Any]:
+    """Return the first `most` distinct values of a column, from `since` on if given, in order (a loose index scan).
+
+    An index begins with the `equal` columns (name → value) and this one.
+    """
     connection = current()
     quote = connection.ops.quote_name
+    columns: dict[str, Any] = {one.name: quote(one.column) for one in model._meta.local_fields}
+    statement = VALUES_SQL.format(
+        column=columns[name],
+        table=quote(model._meta.db_table),
+        first=f"{columns[name]} IS NOT NULL" if since is None else f"{columns[name]} >= %(since)s",
+        equal=" ".join(f"AND {columns[key]} = %({key})s" for key in equal or ()),
+    )
     with connection.cursor() as cursor:
-        cursor.execute(VALUES_SQL.format(column=quote(field.column), table=quote(model._meta.db_table)), {"most": most})
+        cursor.execute(statement, {**(equal or {}), "most": most, "since": since})
         return [value for (value,) in cursor.fetchall()]
 
 
