@@ -16,6 +16,7 @@ from fly2any.administration.paging import Order, page_of
 from .models import Conversation, Message
 
 CIPHERTEXT = re.compile(r"v1:[0-9a-f]+:[0-9a-f]+:[0-9a-f]*", re.IGNORECASE)
+DURATION = re.compile(r"PT(?=\d)(?:(\d{1,3})H)?(?:(\d{1,4})M)?")
 TIME = formats.epoch(unit=0.001)
 MOST_TURNS = 100  # Of a page.
 MOST_CARDS = 20  # Of a message; the rest is on the page of the message.
@@ -88,10 +89,10 @@ def cards(message: Message) -> Iterator[Card]:
         outbound, price = _dict(flight.get("outbound")), _dict(flight.get("price"))
         departure, arrival = _dict(outbound.get("departure")), _dict(outbound.get("arrival"))
         yield Card(
-            _join(flight.get("flightNumber") or flight.get("airline"), price.get("amount"), price.get("currency")),
+            _join(flight.get("flightNumber") or flight.get("airline"), _price(price.get("amount"), price.get("currency"))),
             [
                 f"{departure.get('airport', '?')} {departure.get('time', '')} → {arrival.get('airport', '?')} {arrival.get('time', '')}",
-                _join(outbound.get("duration"), _stops(outbound.get("stops")), flight.get("cabinClass")),
+                _join(_duration(outbound.get("duration")), _stops(outbound.get("stops")), flight.get("cabinClass")),
                 f"{flight['seatsAvailable']} seats" if flight.get("seatsAvailable") is not None else "",
             ],
         )
@@ -100,7 +101,7 @@ def cards(message: Message) -> Iterator[Card]:
         yield Card(
             _join(hotel.get("name"), f"★ {hotel['rating']}" if hotel.get("rating") else None),
             [
-                _join(hotel.get("totalPrice"), hotel.get("currency"), "in all"),
+                _join(total, "in all") if (total := _price(hotel.get("totalPrice"), hotel.get("currency"))) else "",
                 _join(hotel.get("checkIn"), "to", hotel.get("checkOut")),
                 ", ".join(map(str, amenities)) if isinstance(amenities, list) else "",
             ],
@@ -117,6 +118,24 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 def _join(*parts: Any) -> str:
     return " ".join(str(part) for part in parts if part not in (None, ""))
+
+
+def _price(amount: Any, currency: Any) -> str:
+    """Return a price as every page shows it, and as it was written where it is no number; "" where there is none."""
+    try:
+        return formats.plain_amount(float(amount), str(currency or ""))
+    except (TypeError, ValueError, OverflowError):
+        return _join(amount, currency) if amount is not None else ""
+
+
+def _duration(value: Any) -> Any:
+    """Return a time of the site's form, `PT8H35M`, in hours and minutes; any other as it is."""
+    time = DURATION.fullmatch(value) if isinstance(value, str) else None
+    return (
+        " ".join(f"{number} {unit}" for number, unit in zip(time.groups(), ("h", "min"), strict=True) if number)
+        if time
+        else value
+    )
 
 
 def _stops(number: Any) -> str:

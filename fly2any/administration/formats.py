@@ -18,6 +18,13 @@ from fly2any.postgres.values import Beyond, Unreadable
 
 NOTHING = SafeString('<span class="nothing" aria-label="empty">–</span>')
 LONGEST_CELL = 80  # Characters of a text in a list.
+# ISO 4217; every other currency has two.
+DECIMALS = {
+    **dict.fromkeys(
+        ["BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"], 0
+    ),
+    **dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3),
+}
 NEVER_CUT = 20  # Characters of a text that every column is wide enough for.
 LONGEST_TEXT = 20_000  # Characters of a text on a page of its own.
 MOST_ITEMS = 300  # Of a JSON value, in all; the rest is counted.
@@ -72,10 +79,11 @@ def epoch(*, unit: float) -> Show:
 
 
 def plain_amount(value: float, currency: str | None = None) -> str:
-    """Return an amount of money as text, with two decimals, and with its currency where that is known."""
+    """Return an amount of money as text, with the decimals of its currency, two where that is not known, and with the currency."""
     if not math.isfinite(value):
         return str(value)
-    return f"{value:,.2f}\u00a0{currency}" if currency else f"{value:,.2f}"
+    number = f"{value:,.{DECIMALS.get(currency or '', 2)}f}"
+    return f"{number}\u00a0{currency}" if currency else number
 
 
 def amount(value: float, currency: str | None = None) -> str:

@@ -226,6 +226,8 @@ def test_values_are_shown_for_people():
     assert formats.epoch(unit=1)(2**62, None) == f"{2**62:,}"
     assert formats.money()(1234.5, Notification()) == '<span class="number">1,234.50</span>'
     assert formats.money()(1234.5, PriceAlert(currency="USD")) == '<span class="number">1,234.50\xa0USD</span>'
+    amounts = [formats.plain_amount(1234.5, currency) for currency in ("JPY", "KRW", "KWD", "EUR", "?", None)]
+    assert amounts == ["1,234\xa0JPY", "1,234\xa0KRW", "1,234.500\xa0KWD", "1,234.50\xa0EUR", "1,234.50\xa0?", "1,234.50"]
     assert formats.cell("Short") == "<bdi>Short</bdi>"
     assert formats.cell("ana@example.com") == (
         '<bdi class="email" title="ana@example.com"><span class="cut">ana</span><span class="cut">@example.com</span></bdi>'
