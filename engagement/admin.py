@@ -40,6 +40,7 @@ class WishlistItemAdmin(OfUser, ModelAdmin):
 
 @admin.register(Notification)
 class NotificationAdmin(OfUser, ModelAdmin):
+    place_in_overview = 5
     list_display = ["title", "user_link", "type", "priority", "read", "created_at"]
     list_filter = ["created_at", "read", "type", "priority"]
     actions = ["mark_read"]
@@ -48,7 +49,7 @@ class NotificationAdmin(OfUser, ModelAdmin):
         Figure(
             "Unread notifications, last 24 hours",
             lambda: Q(read=False, created_at__gte=timezone.now() - timedelta(hours=24)),
-            {"created_at__within": "24h", "read": "0"},
+            lambda: {"created_at__within": "24h", "read": "0"},
         ),
     )
     ordering = ["-created_at"]
@@ -99,6 +100,7 @@ class UserActivityAdmin(OfUser, ReadOnlyModelAdmin):
 
 @admin.register(UserSession)
 class UserSessionAdmin(OfUser, ReadOnlyModelAdmin):
+    place_in_overview = 4
     list_display = ["__str__", "user_link", "location", "ip_address", "last_active"]
     deletion = ("Revoke", "revoked")
     search = (Address("ip_address", "last_active"), *OfUser.search)
@@ -114,6 +116,8 @@ class UserSessionAdmin(OfUser, ReadOnlyModelAdmin):
 
 @admin.register(LoginHistory)
 class LoginHistoryAdmin(OfUser, ReadOnlyModelAdmin):
+    place_in_overview = 3
+    in_panels = ("timestamp", "success", "ip_address", "device", "browser")
     list_display = ["timestamp", "user_link", "success", "device", "browser", "os", "location", "ip_address"]
     list_filter = ["timestamp", "success"]
     search = (Address("ip_address", "timestamp"), *OfUser.search)
@@ -123,7 +127,7 @@ class LoginHistoryAdmin(OfUser, ReadOnlyModelAdmin):
         Figure(
             "Failed sign-ins, last 24 hours",
             lambda: Q(success=False, timestamp__gte=timezone.now() - timedelta(hours=24)),
-            {"timestamp__within": "24h", "success": "0"},
+            lambda: {"timestamp__within": "24h", "success": "0"},
         ),
     )
 

@@ -30,6 +30,14 @@ from .states import alert_state
 PAUSE_ALERTS = Action("pause-alerts", "Pause alerts", "Pause", "paused", "The price monitor does not check a paused alert.")
 
 
+ARMED = {"active": "1", "triggered": "0"}  # The parameters of the list.
+
+
+def overdue():
+    """Return until when an armed alert was last checked that the price monitor should have checked since: a whole minute."""
+    return timezone.now().replace(second=0, microsecond=0) - timedelta(hours=6)
+
+
 def route(row):
     return formats.beginning(f"{row.origin}\u00a0→\u00a0{row.destination}")
 
@@ -63,6 +71,7 @@ class SavedSearchAdmin(OfUser, ModelAdmin):
 
 @admin.register(PriceAlert)
 class PriceAlertAdmin(OfUser, ModelAdmin):
+    place_in_overview = 1
     list_display = [
         route,
         "depart_date",
@@ -73,7 +82,7 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
         "triggered",
         "last_checked",
     ]
-    list_filter = ["active", "triggered"]
+    list_filter = ["active", "triggered", "last_checked"]
     search = (Beginnings("created_at"), *OfUser.search)
     search_help_text = "A route, GRU-LIS, an airport of departure, GRU, an id, or the user's name, e-mail address or id."
     actions = ["pause", "rearm"]
@@ -81,11 +90,11 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
         "current_price", "triggered", "triggered_at", "last_checked", "last_notified_at", "notification_count",
     )  # fmt: skip
     figures = (
-        Figure("Armed alerts", lambda: Q(active=True, triggered=False), {"active": "1", "triggered": "0"}),
+        Figure("Armed alerts", lambda: Q(active=True, triggered=False), lambda: ARMED),
         Figure(
             "Armed alerts, unchecked for 6 hours",
-            lambda: Q(active=True, triggered=False, last_checked__lte=timezone.now() - timedelta(hours=6)),
-            {"active": "1", "triggered": "0"},
+            lambda: Q(active=True, triggered=False, last_checked__lt=overdue()),
+            lambda: {**ARMED, "last_checked__until": f"{overdue():%Y-%m-%dT%H:%MZ}"},
         ),
     )
     airports = ("origin", "destination")

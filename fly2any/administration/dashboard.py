@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -43,11 +43,11 @@ HISTOGRAMS_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number on the first page: how many rows of a table are `where`, which the list shows with `query`."""
+    """A number on the first page: how many rows of a table are `where`, which the list shows with the parameters of `query`."""
 
     label: str
     where: Callable[[], models.Q]
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Callable[[], Mapping[str, str]] = dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,8 @@ def read_tiles(admins: Iterable[tuple[Any, str]]) -> list[Tile]:
     for admin, url in admins:
         for figure in getattr(admin, "figures", ()):
             count = bounded(admin.model._base_manager.filter(figure.where()))
-            tiles.append(Tile(figure.label, count, f"{url}?{urlencode(figure.query)}" if figure.query else url))
+            query = urlencode(figure.query())
+            tiles.append(Tile(figure.label, count, f"{url}?{query}" if query else url))
         label, time = getattr(admin, "newest", ""), time_of(admin.model)
         if label and time:
             row = admin.model._base_manager.order_by(f"-{time}").first()

@@ -169,8 +169,8 @@ class TimeFilter(Filter):
     def chosen(self):
         if preset := self.PRESETS.get(self.value("within")):
             return preset[0]
-        ends = (("from", self.shown_from), ("to", self.shown_until))
-        return " ".join(f"{word} {day}" for word, day in ends if day)
+        ends = (("from", self.moment("from")), ("to", self.moment("until")))
+        return " ".join(f"{word} {end:%Y-%m-%d}" + (f" {end:%H:%M} UTC" if end.time() else "") for word, end in ends if end)
 
     @property
     def active(self) -> bool:

@@ -9,10 +9,12 @@ from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import User
+from ai_consultant.chat import cards
 from ai_consultant.models import Conversation, Message
 from fly2any.administration.charts import round_days, round_steps
 from tests.administration.conftest import address
 from travel.models import PriceAlert, PriceHistory
+from travel.prices import departures
 
 ROUTE = {"origin": "GRU", "destination": "LIS"}
 DAY = "2999-07-01"
@@ -101,3 +103,59 @@ def test_a_conversation_is_the_chat_first_and_names_the_consultant_once(member):
     )
     places = [page.index(part) for part in ("Good morning", ">Facts</h2>", "<details><summary>", ">Stored as JSON</h2>")]
     assert places == sorted(places)
+
+
+def test_an_offer_shows_its_price_and_its_duration_as_other_pages_do():
+    flights = [
+        {
+            "flightNumber": "NH 126",
+            "price": {"amount": "84210.00", "currency": "JPY"},
+            "outbound": {"duration": "PT8H35M", "stops": 0},
+        },
+        {"airline": "TP", "price": {"amount": 1550.5, "currency": "USD"}, "outbound": {"duration": "PT55M", "stops": 2}},
+        {"airline": "TP", "price": {"amount": "ask us", "currency": ["x"]}, "outbound": {"duration": ["PT"]}},
+        {"airline": "TP", "price": {"amount": 10**400}, "outbound": {"duration": "PT"}},
+        {"airline": "TP"},
+    ]
+    hotels = [{"name": "Hotel Lisbon", "totalPrice": 360, "currency": "USD"}, {"name": "Hotel Porto"}]
+
+    found = list(cards(Message(flight_results=flights, hotel_results=hotels)))
+
+    assert [card.title for card in found] == [
+        "NH 126 84,210\xa0JPY", "TP 1,550.50\xa0USD", "TP ask us ['x']", f"TP {10**400}", "TP", "Hotel Lisbon", "Hotel Porto",
+    ]  # fmt: skip
+    assert [card.lines[1] for card in found[:4]] == ["8 h 35 min direct", "55 min 2 stops", "['PT']", "PT"]
+    assert [card.lines[0] for card in found[5:]] == ["360.00\xa0USD in all", ""]
+
+
+@pytest.mark.django_db
+def test_the_days_of_departure_of_a_route_are_found_in_one_question(django_assert_num_queries):
+    days = [f"2999-01-{number:02}" for number in range(1, 29)]
+    others = [("GRU", "OPO", "2999-02-01"), ("GIG", "LIS", "2999-02-02"), ("GRU", "LIS", "2999-03-01")]
+    for origin, destination, day in [*(("GRU", "LIS", day) for day in days * 2), *others]:
+        PriceHistory.objects.create(origin=origin, destination=destination, depart_date=day, price=1, provider="mock")
+
+    with django_assert_num_queries(1):
+        found = departures("GRU", "LIS", around="2999-01-03")
+
+    assert found == [*days[2:], "2999-03-01"]
+    assert departures("GRU", "XXX") == []
+
+
+@pytest.mark.django_db
+def test_the_figure_of_unchecked_alerts_leads_to_these_alerts(member):
+    now = timezone.now()
+    ana = User.objects.create(email="ana@example.com")
+    usual = {"user": ana, **ROUTE, "depart_date": DAY, "target_price": 400, "current_price": 410}
+    for hours, more in ((7, {}), (9, {}), (1, {}), (8, {"active": False}), (8, {"triggered": True})):
+        alert = PriceAlert.objects.create(**usual, **more)
+        PriceAlert.objects.filter(pk=alert.pk).update(last_checked=now - timedelta(hours=hours))
+    client = member("Support")
+
+    tile = next(tile for tile in client.get(reverse("admin:index")).context["tiles"] if "unchecked" in tile.label)
+    listing = client.get(tile.url).context["cl"]
+
+    shown = [round((now - alert.last_checked) / timedelta(hours=1)) for alert in listing.result_list]
+    assert (str(tile.value), shown, listing.is_windowed) == ("2", [7, 9], False)
+    assert [chip[1] for chip in listing.chips][:2] == ["Yes", "No"]
+    assert re.fullmatch(r"to \d{4}-\d\d-\d\d( \d\d:\d\d UTC)?", listing.chips[2][1])
