@@ -26,7 +26,7 @@ from .light import light, settled
 from .paging import value_of
 from .replica import current
 
-MOST_ROWS = 10  # Of a panel.
+MOST_ROWS = 5  # Of a panel.
 MOST_COLUMNS = 5
 MOST_EVENTS = 30  # Of a page of the timeline.
 WEEKS = 12  # Of the chart of activity.
@@ -99,7 +99,7 @@ def relations(admin: Any, request, row: models.Model) -> list[Relation]:
             continue
         if other.has_view_permission(request):
             found.append(Relation(other, relation.field.name, time_within(relation.related_model, relation.field.name)))
-    return found
+    return sorted(found, key=lambda one: one.admin.place_in_overview)
 
 
 def panels(request, row: models.Model, found: list[Relation]) -> Iterator[Panel]:

@@ -27,6 +27,7 @@ class OverviewMixin(ColumnsMixin):
     overview: tuple[str, ...] = ()
     in_panels: tuple[str, ...] = ()  # The columns of its panel on the overview of another row; else the first of its list.
     of_staff = False  # Whether only staff have such rows.
+    place_in_overview = 9  # Of its panel: smaller ones come first.
     in_overviews = True  # Whether its rows are a panel and on the timeline of another row's overview.
 
     def get_urls(self):

@@ -21,7 +21,7 @@ from .formats import beginning
 from .light import large, light, settled
 from .lookups import LookupsMixin
 from .overview import MOST_COLUMNS, Panel, best_page, page_of_row
-from .search import Key, is_text
+from .search import Key, airports_of, is_text
 
 MOST_ROWS = 8  # Of a table.
 LONGEST_TERM = 200  # Characters.
@@ -61,9 +61,9 @@ def _page_of_secret(request, admins: Sequence[Any]) -> str:
 
 
 def _panels(request, admins: Sequence[Any], term: str) -> Iterator[Panel]:
-    """Yield what the term finds: pages that are not rows first, then the rows of each table, newest first."""
-    for admin in admins:
-        yield from admin.found_pages(term)
+    """Yield what the term finds: the rows of each table, newest first, and pages that are not rows, first where it is their code."""
+    pages = [panel for admin in admins for panel in admin.found_pages(term)]
+    yield from pages if airports_of(term) else ()
     by_key = _rows_by_key(admins, term)
     for admin in admins:
         rows, order = Q(), "-pk"
@@ -75,6 +75,7 @@ def _panels(request, admins: Sequence[Any], term: str) -> Iterator[Panel]:
                 order = f"-{found.order}" if found.order else order
         if rows and (panel := _panel(admin, request, rows, order, term)):
             yield panel
+    yield from () if airports_of(term) else pages
 
 
 def _rows_by_key(admins: Sequence[Any], term: str) -> dict[Any, list[str]]:
