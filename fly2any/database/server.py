@@ -96,6 +96,19 @@ READ_ONLY_SQL = f"""
     SELECT CASE WHEN s.source = 'client' THEN 'CLIENT' ELSE 'SYSTEM' END, true FROM pg_catalog.pg_settings AS s
     WHERE s.name = 'default_transaction_read_only' AND s.reset_val = 'on' AND s.source NOT IN ('database', 'user', 'database user', 'global')
 """
+# Where session_replication_role is not origin: for sessions of a role, of this database, or, by the server or POSTGRES_URL, for this one.
+REPLICATION_ROLE_SQL = """
+    SELECT COALESCE(r.rolname, '') AS role, COALESCE(d.datname, '') AS database, pg_catalog.split_part(c.setting, '=', 2) AS value
+    FROM pg_catalog.pg_db_role_setting AS s
+    CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (setting)
+    LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
+    WHERE c.setting ~* '^session_replication_role=' AND pg_catalog.lower(pg_catalog.split_part(c.setting, '=', 2)) <> 'origin'
+      AND COALESCE(d.datname, current_database()) = current_database()
+    UNION ALL
+    SELECT '', CASE WHEN s.source = 'client' THEN 'CLIENT' ELSE 'SYSTEM' END, s.setting FROM pg_catalog.pg_settings AS s
+    WHERE s.name = 'session_replication_role' AND s.setting <> 'origin' AND s.source NOT IN ('database', 'user', 'database user', 'global')
+    ORDER BY 2, 1
+"""
 SERVER_SQL = f"""
     {HOME_CTES}, ledger AS (
         SELECT known.oid FROM known JOIN home ON home.schema = known.nspname WHERE known.relname = {literal(RECORD)} AND known.trusted
@@ -124,6 +137,7 @@ SERVER_SQL = f"""
                  WHERE n.nspname = home.schema AND co.collversion <> pg_catalog.pg_collation_actual_version(co.oid)
                  ORDER BY 1) AS collations,
            ARRAY(SELECT ARRAY[w.place, w.is_ours::text] FROM ({READ_ONLY_SQL}) AS w ORDER BY 1) AS read_only,
+           ARRAY(SELECT ARRAY[w.role, w.database, w.value] FROM ({REPLICATION_ROLE_SQL}) AS w) AS replication_roles,
            COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
            COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
            COALESCE((SELECT has_schema_privilege(home.schema, 'USAGE') AND has_table_privilege(ledger.oid, 'SELECT') FROM ledger), true)
@@ -201,6 +215,7 @@ class Server:
     connections: int
     standby: bool
     read_only: list[list[str]]  # where default_transaction_read_only is on, and whether that is for this role: true or false
+    replication_roles: list[list[str]]  # where session_replication_role is not origin, as (role, database, value)
     may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
     may_read_migrations: bool
@@ -211,6 +226,7 @@ class Server:
         """Yield what the guide and the migrations ask for and this server does not give."""
         yield from self._schema()
         yield from self._read_only()
+        yield from (of_replication_role(*one) for one in self.replication_roles)
         yield from self._encoding()
         yield from self._collation()
         yield from self._encryption()
@@ -314,6 +330,21 @@ def _of_read_only(place: str, database: str, is_ours: bool) -> Finding:
         cure = f"SET default_transaction_read_only TO off;\nALTER {place} RESET default_transaction_read_only;"
     severity = Severity.ERROR if is_ours else Severity.NOTE
     return Finding(severity, "database.read_only", database, message, cure, is_sql=is_sql)
+
+
+def of_replication_role(role: str, database: str, value: str) -> Finding:
+    """Return the finding that triggers and foreign keys do not run, a row of REPLICATION_ROLE_SQL."""
+    where, cure, is_sql = "ROLE ALL", "ALTER ROLE ALL RESET session_replication_role;", True
+    if database == "CLIENT" and not role:
+        where, cure, is_sql = database, "Remove it from the options of POSTGRES_URL, or from PGOPTIONS.", False
+    elif database == "SYSTEM" and not role:
+        where, cure = database, "ALTER SYSTEM RESET session_replication_role;\nSELECT pg_reload_conf();"
+    elif role or database:
+        parts = [("ROLE ", role), (" IN DATABASE " if role else "DATABASE ", database)]
+        where = "".join(word + name for word, name in parts if name)
+        cure = f"ALTER {''.join(word + quote(name) for word, name in parts if name)} RESET session_replication_role;"
+    message = f"Its sessions begin with session_replication_role = {value}: no trigger runs, and no foreign key is checked."
+    return Finding(Severity.ERROR, "security.replication_role", where, message, cure, is_sql=is_sql)
 
 
 def read_home(connection) -> tuple[str | None, bool]:

@@ -5,7 +5,8 @@ import pytest
 from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Reader
 from fly2any.database.health.security import TOPICS
-from tests.conftest import django
+from fly2any.database.verification import verify
+from tests.conftest import django, manage
 
 pytestmark = pytest.mark.usefixtures("server")
 ASKED = ("readers", "ownership", "code")
@@ -122,6 +123,23 @@ def test_a_weakness_is_found_and_gone_after_its_cure(migrated, stranger, made):
 
     assert [(str(one.severity), one.code, one.where) for one in findings] == [(severity, code, where.format(**names))]
     assert after == []
+
+
+def test_a_comparison_says_where_no_foreign_key_is_checked(migrated):
+    separator = "&" if "?" in migrated.url else "?"
+    asked_for = manage("dbstatus", url=f"{migrated.url}{separator}options=-csession_replication_role%3Dreplica")
+    migrated.execute(f"ALTER DATABASE {migrated.name} SET session_replication_role TO replica")
+    with django(migrated) as connection:
+        of_database = [one for one in verify(connection).findings if one.code == "security.replication_role"]
+
+    says = "Its sessions begin with session_replication_role = replica: no trigger runs, and no foreign key is checked."
+    assert asked_for.returncode == 4
+    assert says in " ".join(asked_for.stdout.split())
+    assert "security.replication_role at CLIENT" in asked_for.stdout
+    assert [(one.severity, one.where, one.message) for one in of_database] == [("error", f"DATABASE {migrated.name}", says)]
+    migrated.execute(of_database[0].cure)
+    with django(migrated) as connection:
+        assert verify(connection).findings == ()
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..findings import Finding, Severity
+from ..server import REPLICATION_ROLE_SQL, of_replication_role
 from ..sql import quote
 from .access import COLUMNS, PRIVATE_SQL
 from .examine import Figure, Reader
 
-REPLICATION_ROLE_SQL = """
-    SELECT COALESCE(d.datname, '') AS database, COALESCE(r.rolname, '') AS role, pg_catalog.split_part(c.setting, '=', 2) AS value
-    FROM pg_catalog.pg_db_role_setting AS s
-    CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (setting)
-    LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
-    WHERE c.setting ~* '^session_replication_role=' AND pg_catalog.lower(pg_catalog.split_part(c.setting, '=', 2)) <> 'origin'
-      AND COALESCE(d.datname, current_database()) = current_database()
-    ORDER BY 1, 2
-"""
 # Functions that others may call and that read a table with secrets as their owner: by what PostgreSQL knows of the body, else by its text.
 DEFINERS_SQL = f"""
     {PRIVATE_SQL}
@@ -55,7 +47,7 @@ TRIGGERS_SQL = f"""
 
 def code(read: Reader) -> Iterator[Figure | Finding]:
     """Whether code of others sees secrets or runs with each change, and whether triggers and foreign keys run at all."""
-    yield from _replication_role(read)
+    yield from (of_replication_role(*row) for row in read(REPLICATION_ROLE_SQL))
     definers = read(DEFINERS_SQL, **COLUMNS)
     yield Figure("functions that show secrets", str(len(definers)), len(definers))
     for row in definers:
@@ -75,17 +67,4 @@ def code(read: Reader) -> Iterator[Figure | Finding]:
             Severity.NOTE, "security.trigger", row.place,
             f"The trigger gives the function {row.function}, which {row.owner} owns, rows with secrets of {row.relname}.",
             "Read the function; drop the trigger if it is not needed.",
-        )  # fmt: skip
-
-
-def _replication_role(read: Reader) -> Iterator[Finding]:
-    for row in read(REPLICATION_ROLE_SQL):
-        scope = " IN DATABASE " if row.role else "DATABASE "
-        parts = [("ROLE ", row.role), (scope, row.database)]
-        where = "".join(word + name for word, name in parts if name) or "ROLE ALL"
-        place = "".join(word + quote(name) for word, name in parts if name) or "ROLE ALL"
-        yield Finding(
-            Severity.ERROR, "security.replication_role", where,
-            f"Its sessions begin with session_replication_role = {row.value}: no trigger runs, and no foreign key is checked.",
-            f"ALTER {place} RESET session_replication_role;", is_sql=True,
         )  # fmt: skip
