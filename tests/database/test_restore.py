@@ -81,6 +81,28 @@ def test_a_restore_puts_back_every_row_and_what_the_database_is_dressed_with(fil
 
 
 @pytest.mark.slow
+def test_whoever_was_dismissed_since_the_backup_is_named_and_signed_out(filled, place):
+    for email in ("stays@example.com", "gone@example.com"):
+        assert manage("dbstaff", email, "--role", "administrator", url=filled.url).returncode == 0
+    filled.execute("INSERT INTO django_session VALUES ('k', 'of one who is gone', now() + interval '1 day')")
+    assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+    assert manage("dbstaff", "gone@example.com", "--remove", url=filled.url).returncode == 0
+    filled.execute("DELETE FROM django_session")
+
+    restored = run(filled, "dbrestore", "latest", "--yes", place=place)
+
+    assert (restored.returncode, restored.stderr) == (0, "")
+    assert restored.stdout.splitlines()[-2:] == [
+        "Sessions  of the admin in the backup, 1, were ended: everybody signs in again.",
+        "Staff     gone@example.com: rights or password are those of the backup again. Correct them:"
+        " `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`.",
+    ]
+    assert filled.execute("SELECT count(*) FROM django_session") == [(0,)]
+    [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]
+    filled.execute(f'DROP DATABASE "{old}"')
+
+
+@pytest.mark.slow
 def test_a_restore_beside_leaves_the_database_alone_and_takes_no_used_one(filled, place):
     run(filled, "dbbackup", "--verify", place=place)
     beside = f"{filled.name}_beside"

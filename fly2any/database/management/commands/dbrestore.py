@@ -1,20 +1,22 @@
 from django.conf import settings
 from django.core.management.base import BaseCommand
-from django.db import connections
+from django.db import Error, connections
 
 from fly2any.database.backup import render
 from fly2any.database.backup.attached import read_attached
 from fly2any.database.backup.inventory import find
 from fly2any.database.backup.owners import require_owners
-from fly2any.database.backup.restore import is_used, restore_into, restore_over, want_name
+from fly2any.database.backup.restore import beside, is_used, restore_into, restore_over, want_name
+from fly2any.database.backup.rights import end_sessions, read_rights, regained
 from fly2any.database.backup.room import note as room_note
 from fly2any.database.backup.store import store_at
 from fly2any.database.clock import read_clock
-from fly2any.database.errors import Refusal
+from fly2any.database.errors import Refusal, explain
 from fly2any.database.maintenance import render as render_archive
 from fly2any.database.maintenance.run import archives_of
 from fly2any.database.management.arguments import add_database
 from fly2any.database.migration.lock import MAINTENANCE_LOCK, PATIENCE, advisory_lock
+from fly2any.database.printable import one_line
 from fly2any.database.progress import Terminal
 from fly2any.database.server import read_origin
 from fly2any.database.sql import quote
@@ -94,6 +96,26 @@ class Command(BaseCommand):
         if used:
             self.stdout.write(
                 f"Erasures  since {manifest.taken:%Y-%m-%d %H:%M} UTC are not in it: run `dbperson erase` for each again."
+            )
+            self.say_staff(connection, kept.name)
+
+    def say_staff(self, connection, old):
+        """End the sessions that were restored, and name the staff whose rights are not those in the database `old`."""
+        try:
+            ended, now = end_sessions(connection), read_rights(connection)
+            with beside(connection, old) as before:
+                changed = regained(read_rights(before), now)
+        except Error as error:
+            self.stdout.write(
+                f"Staff     could not be compared with the old database ({explain(error)}): check `manage.py dbstaff --list`,"
+                " and sign everybody out of the admin."
+            )
+            return
+        self.stdout.write(f"Sessions  of the admin in the backup, {ended:,}, were ended: everybody signs in again.")
+        if changed:
+            self.stdout.write(
+                f"Staff     {', '.join(map(one_line, changed))}: rights or password are those of the backup again. Correct them:"
+                " `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`."
             )
 
     def say_kept(self, what, kept):

@@ -1,0 +1,44 @@
+"""Whose rights a restore brings back: those of staff who were dismissed since, and sessions that were ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
+from django.db import transaction
+
+from ..sql import execute
+
+Rights = dict[
+    str, tuple[str, tuple[Any, ...]]
+]  # By the person's id: the e-mail address, and what decides who signs in to do what.
+
+
+def read_rights(connection) -> Rights:
+    """Return the rights of the staff who may sign in. Raises django.db.Error if they cannot be read."""
+    people = get_user_model()._default_manager.using(connection.alias).filter(is_staff=True, is_active=True)
+    return {
+        person.pk: (
+            person.email,
+            (
+                person.is_superuser,
+                person.password,
+                {group.name for group in person.groups.all()},
+                {permission.pk for permission in person.user_permissions.all()},
+            ),
+        )
+        for person in people.prefetch_related("groups", "user_permissions")
+    }
+
+
+def regained(before: Rights, now: Rights) -> list[str]:
+    """Return the e-mail addresses of the staff whose rights or passwords `now` are not those of `before`, sorted."""
+    return sorted(email for pk, (email, rights) in now.items() if pk not in before or before[pk][1] != rights)
+
+
+def end_sessions(connection) -> int:
+    """Sign all staff out of the admin, and return how many sessions there were. Raises django.db.Error if that fails."""
+    with transaction.atomic(using=connection.alias):
+        execute(connection, "SET TRANSACTION READ WRITE")
+        return Session._default_manager.using(connection.alias).all()._raw_delete(connection.alias)
