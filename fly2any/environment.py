@@ -17,6 +17,7 @@ from fly2any.postgres import url
 # A database of PostgreSQL, as Prisma, JDBC, SQLAlchemy and Neon's console also write it; some files keep the quotes.
 LIKE_A_URL = re.compile(r"""\s*(psql\s+(-\S+\s+)*)?["']?[\w.+:-]*(postgres(ql)?|pgsql|postgis|prisma)(\+\w+)?://""", re.I)
 OF_OTHER_DATABASES = re.compile(r"(\w+_)?(SHADOW|TEST)(_\w+)?")  # Such as Prisma's SHADOW_DATABASE_URL: never the site's own.
+LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*)", re.ASCII)
 WORDS = {
     **dict.fromkeys(["1", "true", "yes", "on"], True),
     **dict.fromkeys(["0", "false", "no", "off"], False),
@@ -196,17 +197,19 @@ class Env(environ.Env):
             raise ImproperlyConfigured(f"{path} is not UTF-8: save it as UTF-8.") from None
         except PermissionError:
             raise ImproperlyConfigured(f"{path} may not be read: run the command as its owner.") from None
+        kept = []
         for number, line in enumerate(lines, 1):
-            if not re.match(r"\s*($|#|(export\s+)?[A-Za-z_]\w*\s*=)", line):
+            if re.match(r"\s*($|#)", line):
+                continue
+            if not (found := LINE.match(line)):
                 raise ImproperlyConfigured(f"Line {number} of {path} is not NAME=value: correct it.")
-            name, _, value = line.strip().removeprefix("export ").partition("=")
-            name = name.strip()
+            name, value = found.groups()
+            kept.append(f"{name}={value}")  # django-environ skips, and logs, a line with other blanks.
             if self.ENVIRON.get(name) == "" and LIKE_A_URL.match(value):  # The embedded server would be used, in silence.
                 raise ImproperlyConfigured(
                     f"{name} is empty in the environment and set in {path}: unset it in the environment, or remove it from the file."
                 )
-        # django-environ wants no blanks around the name.
-        self.read_env(io.StringIO("\n".join(re.sub(r"^\s*((?:export\s+)?\w+)\s*=\s*", r"\1=", line) for line in lines)))
+        self.read_env(io.StringIO("\n".join(kept)))
 
 
 def whole_number(text, most=MOST):

@@ -36,6 +36,16 @@ def test_an_env_file_is_read_and_the_environment_wins(env_file):
     assert (os.environ["OTHER"], os.environ["QUOTED"]) == ("from the environment", "a b")
 
 
+@pytest.mark.parametrize("export", ["export  ", "export\t", "  export \t "])
+def test_the_blanks_after_export_do_not_matter(env_file, export, capfd, caplog):
+    env_file.write_text(f"{export}POSTGRES_URL =\tpostgresql://u:s3cret@h/d\n")
+
+    Env().read_file(env_file)
+
+    assert os.environ["POSTGRES_URL"] == "postgresql://u:s3cret@h/d"
+    assert (capfd.readouterr(), caplog.text) == (("", ""), "")
+
+
 @pytest.mark.parametrize(
     "line", ["postgresql://u:s3cret@h/d", "POSTGRES URL=postgresql://u:s3cret@h/d", "POSTGRES_URL: postgresql://u:s3cret@h/d"]
 )
