@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..findings import Severity
 from ..sql import quote
 from . import cures
-from .comparing import Comparing
+from .comparing import MAY_BE_ANOTHERS, Comparing
 from .contract import MAY_BE_NULL
 from .objects import Column
 
@@ -49,6 +49,7 @@ def _missing(to: Comparing, live: dict[tuple[str, str], Column]) -> None:
                 f"Column {column.name} of {column.table} is missing, and {same[0].name} has its definition:"
                 " it was probably renamed; look at its values before you name it back.",
                 f"ALTER TABLE {quote(column.table)} RENAME COLUMN {quote(same[0].name)} TO {quote(column.name)};",
+                loses=MAY_BE_ANOTHERS,
             )
             to.actual = to.actual.renamed_column(column.table, same[0].name, column.name)
         else:

@@ -8,6 +8,9 @@ from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Tab
 
 TITLES = {Check: "Check", ForeignKey: "Foreign key", Index: "Index", Column: "Column", Table: "Table"}
 
+# Why a script does not name it back by itself: a dump leaves no gap where a column was dropped, so a twin may be another's.
+MAY_BE_ANOTHERS = "it may be what another program made; look at its values first"
+
 
 class Comparing:
     """What is renamed gets its name back in `actual`, so that what hangs on it is not reported too."""

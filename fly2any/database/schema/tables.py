@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
-from .comparing import Comparing
+from .comparing import MAY_BE_ANOTHERS, Comparing
 from .objects import Catalog, ForeignKey, Table
 
 
@@ -22,6 +22,7 @@ def compare_tables(to: Comparing) -> None:
                 table,
                 f"Table {table.name} is missing, and {other} has all its columns: it was probably renamed.",
                 f"ALTER TABLE {quote(other)} RENAME TO {quote(table.name)};",
+                loses=MAY_BE_ANOTHERS,
             )
             to.actual = to.actual.renamed_table(other, table.name)
             live = {table.name: table for table in to.actual.tables}
