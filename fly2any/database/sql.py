@@ -22,6 +22,8 @@ from .facts import people_table
 # PostgreSQL prefers a function of any schema in the path to its own where the types of the arguments fit better. Only
 # superusers create functions in the first of these schemas, and PostgreSQL never looks for functions in the second.
 PINNED = "pg_catalog, pg_temp"
+# The driver reads intervals and times in these forms only; the database or the role may set others.
+READABLE = {"intervalstyle": "postgres", "datestyle": "ISO"}
 PEOPLE = people_table()
 
 # The server gives up a client whose host or network is gone after 90 s of silence, with all locks that its session holds; the
@@ -108,7 +110,7 @@ def pinned(connection, *, lock: int | None = None, statement: int | None = None,
             return
         (connection.asked_path,) = _execute(connection, "SHOW search_path")
         try:
-            with _set(connection, {"search_path": PINNED}, restored=nested):
+            with _set(connection, {"search_path": PINNED, **READABLE}, restored=nested):
                 yield connection.asked_path
         finally:
             del connection.asked_path

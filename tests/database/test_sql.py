@@ -1,11 +1,12 @@
 """Settings of a transaction end with the block that made them."""
 
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import transaction
 
-from fly2any.database.sql import pinned, time_limits, unpinned
+from fly2any.database.sql import fetch_one, pinned, time_limits, unpinned
 from tests.conftest import django
 
 STATE = "SELECT current_setting('search_path'), current_setting('lock_timeout'), current_setting('statement_timeout')"
@@ -50,3 +51,17 @@ def test_transactions_see_what_others_commit_whatever_the_databases_default_is(d
         with time_limits(connection, lock=1):
             cursor.execute("SELECT current_setting('transaction_isolation')")
             assert isolation == cursor.fetchone() == ("read committed",)
+
+
+def test_intervals_and_times_are_read_in_whatever_form_the_database_has_them(database):
+    database.execute(f"ALTER DATABASE {database.name} SET intervalstyle = sql_standard")
+    database.execute(f"ALTER DATABASE {database.name} SET datestyle = 'German'")
+
+    with django(database) as connection:
+        row = fetch_one(connection, "SELECT '1 day 2 hours'::interval, '2026-11-05 00:00+00'::timestamptz")
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW intervalstyle")
+            after = cursor.fetchone()
+
+    assert row == (timedelta(days=1, hours=2), datetime(2026, 11, 5, tzinfo=UTC))
+    assert after == ("sql_standard",)
