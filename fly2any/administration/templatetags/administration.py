@@ -1,6 +1,10 @@
 from datetime import datetime
+from urllib.parse import quote
 
 from django import template
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 
 from fly2any.administration.formats import NOTHING, amount, when
 
@@ -42,3 +46,79 @@ def moment(value):
     if isinstance(value, datetime):
         return when(value)
     return NOTHING if value is None else value
+
+
+CURRENT = SafeString(' aria-current="page"')
+
+
+@register.simple_tag(takes_context=True)
+def navigation(context, apps):
+    """Return the tables of the sidebar as Django's app_list.html has them, without its loops, which took half of a short page's time."""
+    path = quote(context["request"].path)
+    return format_html_join(
+        "",
+        '<div class="app-{} module{}"><table><caption><a href="{}" class="section" title="{}">{}</a></caption>{}{}</table></div>',
+        (
+            (
+                app["app_label"],
+                " current-app" if app["app_url"] in path else "",
+                app["app_url"],
+                gettext("Models in the %(name)s application") % {"name": app["name"]},
+                app["name"],
+                _headers(),
+                format_html_join("", "{}", ((_row(app["app_label"], model, path),) for model in app["models"])),
+            )
+            for app in apps
+        ),
+    )
+
+
+def _headers():
+    names = (gettext("Model name"), gettext("Add link"), gettext("Change or view list link"))
+    cells = format_html_join("", '<th scope="col">{}</th>', ((name,) for name in names))
+    return format_html('<thead class="visually-hidden"><tr>{}</tr></thead>', cells)
+
+
+def _row(label, model, path):
+    name, url, add = model["object_name"].lower(), model["admin_url"], model["add_url"]
+    is_current = url and url in path
+    link = format_html('<a href="{}"{}>{}</a>', url, CURRENT if is_current else "", model["name"]) if url else model["name"]
+    adds = (
+        format_html('<a href="{}" class="addlink" aria-describedby="{}-{}">{}</a>', add, label, name, gettext("Add"))
+        if add
+        else ""
+    )
+    return format_html(
+        '<tr class="model-{}{}"><th scope="row" id="{}-{}">{}</th><td>{}</td></tr>',
+        name,
+        " current-model" if is_current else "",
+        label,
+        name,
+        link,
+        adds,
+    )
+
+
+@register.simple_tag(takes_context=True)
+def phone_links(context, apps):
+    """Return the tables of the menu of narrow windows."""
+    path = quote(context["request"].path)
+    return format_html_join(
+        "",
+        "<b>{}</b><ul>{}</ul>",
+        (
+            (
+                app["name"],
+                format_html_join(
+                    "",
+                    '<li><a href="{}"{}>{}</a></li>',
+                    (
+                        (model["admin_url"], CURRENT if model["admin_url"] in path else "", model["name"])
+                        for model in app["models"]
+                        if model["admin_url"]
+                    ),
+                ),
+            )
+            for app in apps
+        ),
+    )
