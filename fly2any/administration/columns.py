@@ -31,35 +31,44 @@ class ColumnsMixin(admin.ModelAdmin):
     def __init__(self, model, admin_site):
         super().__init__(model, admin_site)
         self.secrets: tuple[str, ...] = getattr(model, "secret_fields", ())
+        self._forms = {
+            (field.name, in_list): (field.attname, field.name in self.secrets, self._form(field, in_list))
+            for field in self.opts.local_fields
+            for in_list in (True, False)
+        }
         self.columns: dict[Any, Any] = {field.name: self._column(field) for field in self.opts.local_fields}
         self.columns["__str__"] = self._name_column()
 
     def show(self, name: str, row, *, in_list: bool = False):
         """Return how the value of the field `name` of `row` is shown, None for what Django's admin shows well."""
-        field: Any = self.opts.get_field(name)
-        value = getattr(row, field.attname)
-        if name in self.secrets:
-            return formats.secret(value) if value else formats.NOTHING
-        if value is None or value == "":
+        attname, secret, form = self._forms[name, in_list]
+        value = getattr(row, attname)
+        if value is None or value == "" or (secret and not value):
             return formats.NOTHING
-        if name in self.shown:
-            return self.shown[name](value, row)
+        if form is not None:
+            return form(value, row)
+        return formats.yes_no(value) if isinstance(value, bool) else None
+
+    def _form(self, field: Any, in_list: bool) -> Show | None:
+        """Return the format of a field's values, None for what their own type decides."""
+        if field.name in self.secrets:
+            return formats.secret
+        if field.name in self.shown:
+            return self.shown[field.name]
         if isinstance(field, models.DateTimeField):
-            return formats.when(value) if in_list else formats.when_in_full(value)
+            return formats.when if in_list else formats.when_in_full
         if isinstance(field, models.JSONField):
-            return formats.tree(value)
+            return formats.tree
         if isinstance(field, ArrayField):
-            return formats.chips(value)
+            return formats.chips
         if field.choices:
             labels: dict[Any, Any] = dict(flatten_choices(field.choices))
-            return formats.choice({str(key): str(label) for key, label in labels.items()})(value, row)
-        if isinstance(field, models.TextField) and in_list and (field.primary_key or name.endswith("_id")):
-            return formats.identifier(value)
+            return formats.choice({str(key): str(label) for key, label in labels.items()})
+        if isinstance(field, models.TextField) and in_list and (field.primary_key or field.name.endswith("_id")):
+            return formats.identifier
         if isinstance(field, models.TextField):
-            return formats.cell(value) if in_list else formats.text(value)
-        if isinstance(field, models.IntegerField | models.FloatField):
-            return formats.number(value)
-        return formats.yes_no(value) if isinstance(value, bool) else None
+            return formats.cell if in_list else formats.text
+        return formats.number if isinstance(field, models.IntegerField | models.FloatField) else None
 
     def show_readonly(self, name: str, row):
         """Return how `name` is shown on the page of `row`, None if it is no column or Django's admin shows it well."""

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from heapq import merge
 from itertools import islice
 from typing import Any
+from urllib.parse import quote as urlquote
 from urllib.parse import urlencode
 
+from django.conf import settings
 from django.contrib.admin.utils import label_for_field, quote
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_script_prefix, get_urlconf, reverse
 from django.utils import timezone
+from django.utils.http import RFC3986_SUBDELIMS
 
 from . import charts
 from .counts import MOST_COUNTED, Count, bounded
@@ -70,7 +74,21 @@ class Event:
 
 def page_of_row(row: models.Model, name: str = "change") -> str:
     """Return the address of a page of `row` in the admin; raise NoReverseMatch if there is none."""
-    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_{name}", args=[quote(row.pk)])
+    page, key = f"admin:{row._meta.app_label}_{row._meta.model_name}_{name}", quote(row.pk)
+    around = _around(page, get_script_prefix(), get_urlconf() or settings.ROOT_URLCONF)
+    if around is None or key == "":
+        return reverse(page, args=[key])
+    return urlquote(str(key), safe=RFC3986_SUBDELIMS + "/~:@").join(around)
+
+
+@cache
+def _around(page: str, prefix: str, urlconf: Any) -> tuple[str, str] | None:
+    """Return what stands before and after the key in an address, None if there is no such page: a list has one for each row."""
+    try:
+        before, _, after = reverse(page, urlconf, args=["-key-"]).partition("-key-")
+    except NoReverseMatch:
+        return None
+    return before, after
 
 
 def best_page(row: models.Model) -> str:
