@@ -69,6 +69,7 @@ def appoint(connection, email: str, role: str) -> Appointment:
         user.is_superuser = role == ADMINISTRATOR
         _save(connection, user, *(["password"] if password else []))
         _leave_groups(connection, user)
+        user.user_permissions.clear()  # The role is all that the person may do, but for other groups.
         if role in GROUPS:
             user.groups.add(Group.objects.using(connection.alias).get(name=GROUPS[role]))
         _require_stored(connection, user, GROUPS.get(role))

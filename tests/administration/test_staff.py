@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from io import StringIO
 
 import pytest
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
@@ -99,11 +99,14 @@ def test_a_user_who_signs_in_by_oauth_gets_a_password():
 def test_a_role_replaces_another_and_other_groups_stay():
     appoint(connection, "other@example.com", "administrator")
     appoint(connection, EMAIL, "administrator")
-    User.objects.get(email=EMAIL).groups.add(Group.objects.create(name="Night shift"), Group.objects.get(name="Administrators"))
+    user = User.objects.get(email=EMAIL)
+    user.groups.add(Group.objects.create(name="Night shift"), Group.objects.get(name="Administrators"))
+    user.user_permissions.add(Permission.objects.get(codename="change_user"))
 
     appoint(connection, EMAIL, "operations")
 
     assert state() == (True, True, False, ["Night shift", "Operations"])
+    assert list(user.user_permissions.all()) == []
 
 
 def test_a_removed_member_stays_a_user_of_the_site(capsys):
