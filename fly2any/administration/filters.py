@@ -169,8 +169,11 @@ class TimeFilter(Filter):
     def chosen(self):
         if preset := self.PRESETS.get(self.value("within")):
             return preset[0]
-        ends = (("from", self.moment("from")), ("to", self.moment("until")))
-        return " ".join(f"{word} {end:%Y-%m-%d}" + (f" {end:%H:%M} UTC" if end.time() else "") for word, end in ends if end)
+        ends = (
+            (word, self.moment(name), len(self.value(name)) > len("2026-11-28"))
+            for word, name in (("from", "from"), ("to", "until"))
+        )
+        return " ".join(f"{word} {end:{'%Y-%m-%d %H:%M UTC' if timed else '%Y-%m-%d'}}" for word, end, timed in ends if end)
 
     @property
     def active(self) -> bool:
