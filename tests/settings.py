@@ -12,31 +12,33 @@ import tempfile
 import time
 from pathlib import Path
 
-MEMORY, ENOUGH = Path("/dev/shm"), 6 * 2**30
+MEMORY, MARK, ENOUGH = Path("/dev/shm"), "fly2any-tests", 6 * 2**30  # The name of a file in each run's folder; bytes.
 
 
 def keep(folder):
     """Lock a folder as that of a run until this process ends; BlockingIOError while a run has it."""
-    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(os.open(folder / MARK, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def remove_leftovers():
     """Remove the folders of runs that were killed: memory is given back by nobody else."""
-    for folder in MEMORY.glob("fly2any-run-*"):
+    for mark in MEMORY.glob(f"t-*/{MARK}"):
         with contextlib.suppress(OSError):  # It is of a run that goes on, or of another user.
-            if time.time() - folder.stat().st_mtime > 60:  # Not one that is made just now.
-                keep(folder)
-                shutil.rmtree(folder)
+            if time.time() - mark.stat().st_mtime > 60:  # Not one that is made just now.
+                keep(mark.parent)
+                shutil.rmtree(mark.parent)
 
 
 if "TMPDIR" not in os.environ and MEMORY.is_mount() and os.access(MEMORY, os.W_OK):
     # Where the system offers enough memory as a folder, all that a run writes is there: hundreds of databases are copied.
     remove_leftovers()
     if shutil.disk_usage(MEMORY).free > ENOUGH:
-        tempfile.tempdir = tempfile.mkdtemp(prefix="fly2any-run-", dir=MEMORY)
-        os.environ |= {"TMPDIR": tempfile.tempdir, "PYTEST_DEBUG_TEMPROOT": tempfile.tempdir}
+        tempfile.tempdir = tempfile.mkdtemp(prefix="t-", dir=MEMORY)  # Short, for sockets are in it.
+        os.environ["TMPDIR"] = tempfile.tempdir
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.tempdir)
         os.chmod(tempfile.tempdir, 0o711)
-        keep(tempfile.tempdir)
+        (Path(tempfile.tempdir) / MARK).touch()
+        keep(Path(tempfile.tempdir))
         atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
 os.environ.setdefault("POSTGRES_URL", os.environ.setdefault("DATABASE_URL", ""))

@@ -1,5 +1,6 @@
 """What a run of the tests leaves behind that is killed: no server, no pooler, no command."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import settings
 from tests.conftest import PROJECT
 
 WAITS = """
@@ -69,3 +71,20 @@ def test_a_run_that_is_killed_leaves_no_process():
     while left := belonging(run, str(folder)):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
+
+
+def test_the_next_run_removes_what_a_killed_one_left_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "MEMORY", tmp_path)
+    old, running, fresh, of_others = (tmp_path / f"t-{name}" for name in ("old", "running", "fresh", "of_others"))
+    for folder in (old, running, fresh, of_others):
+        folder.mkdir()
+        if folder is not of_others:
+            (folder / settings.MARK).touch()
+        if folder is not fresh:
+            for path in (folder, *folder.iterdir()):
+                os.utime(path, (0, 0))
+    with (running / settings.MARK).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        settings.remove_leftovers()
+
+    assert sorted(tmp_path.iterdir()) == sorted([running, fresh, of_others])

@@ -185,10 +185,10 @@ def test_a_direct_url_through_a_pooler_is_refused(own_server):
 
 
 @pytest.mark.slow
-def test_a_standby_is_neither_migrated_nor_adopted(own_server, tmp_path):
+def test_a_standby_is_neither_migrated_nor_adopted(own_server, tmp_path_factory):
     server = own_server(wal_level="replica", max_wal_senders="4")
     server.execute(prisma.exact())
-    standby = server.standby(tmp_path)
+    standby = server.standby(tmp_path_factory.mktemp("standby"))  # Short, for its socket is in it.
     sentence = "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary."
     try:
         assert refused(manage("dbadopt", "--yes", url=standby.url())) == sentence
