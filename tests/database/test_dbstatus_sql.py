@@ -105,7 +105,8 @@ def test_the_script_cures_what_was_damaged(migrated, status, place):
         migrated.execute(mutation.sql)
 
     code, script = status()
-    assert code == (4 if any(mutation.found for mutation in possible) else 0)
+    noted = {("default.extra", place) for mutation in possible for _, place in mutation.found if place.endswith(".updatedAt")}
+    assert code == (4 if any(mutation.found - noted for mutation in possible) else 0)
     # What builds on a renaming fails without it.
     assert psql(migrated, agreed(script) if MAY_BE_ANOTHERS in script else script) == (0, "")
     _, rest = status()

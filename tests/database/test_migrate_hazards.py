@@ -64,7 +64,7 @@ def test_a_prepared_transaction_that_blocks_is_named(own_server, probe):
     assert (result.returncode, result.stderr.splitlines()[-1].partition(", because of ")[2]) == (
         2,
         "a prepared transaction, which `SELECT gid, prepared, owner FROM pg_prepared_xacts` names: run the command again when"
-        " that is done, or end it: ROLLBACK PREPARED '…' with its gid, or COMMIT PREPARED, as its owner decides.",
+        " that transaction has ended, or end it: ROLLBACK PREPARED '…' with its gid, or COMMIT PREPARED, as its owner decides.",
     )
 
 
@@ -158,7 +158,7 @@ def test_a_change_of_a_model_is_tried_again_whole_and_told_once(migrated, probe)
     out, err = process.communicate(timeout=60)
 
     assert (process.returncode, out.count("Applying ")) == (0, 1), err
-    assert "again in " in err
+    assert "retrying in " in err
 
 
 @pytest.mark.slow
