@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from fly2any.postgres.search_path import SearchPathError
 from fly2any.postgres.url import is_local
 
-from . import facts
 from .errors import NO_SCHEMA
 from .findings import Finding, Severity
+from .session_settings import MARKING_TABLE, READ_ONLY_SQL, REPLICATION_ROLE_SQL, of_read_only, of_replication_role
 from .sql import TRUSTED_SQL, ask, catalogue, literal, pinned, quote
 
 RECORD = "django_migrations"  # Django's, of the migrations that are applied.
 JOURNAL = "fly2any_migration_runs"  # Of every run.
-(MARKING_TABLE,) = facts.tables("marks_schema")
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
 UTC = (
     *("UTC", "Etc/UTC", "GMT", "Etc/GMT", "UCT", "Etc/UCT"),
@@ -78,37 +77,6 @@ HOME_CTES = f"""
 # The version that the database's indexes were built with and the one that the library has now, where they differ; from PostgreSQL 15 on.
 COLLATION_SQL = """(SELECT ARRAY[d.datcollversion, pg_catalog.pg_database_collation_actual_version(d.oid)] FROM pg_catalog.pg_database AS d
             WHERE d.datname = current_database() AND d.datcollversion <> pg_catalog.pg_database_collation_actual_version(d.oid))"""
-# Where default_transaction_read_only is on: for sessions of this role here, and for other roles that may write. Where neither the
-# database nor a role sets it, the server does, or POSTGRES_URL.
-READ_ONLY_SQL = f"""
-    WITH told AS (
-        SELECT CASE WHEN s.setrole = 0 AND s.setdatabase = 0 THEN 'ROLE ALL'
-                    ELSE concat_ws(' IN ', 'ROLE ' || quote_ident(r.rolname), 'DATABASE ' || quote_ident(d.datname)) END AS place,
-               COALESCE(r.rolname, session_user) = session_user AS is_ours, r.oid AS role
-        FROM pg_catalog.pg_db_role_setting AS s CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (setting)
-        LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase
-        WHERE c.setting ~* '^default_transaction_read_only=(on|t|tr|tru|true|y|ye|yes|1)$'
-          AND COALESCE(d.datname, current_database()) = current_database()
-    )
-    SELECT place, is_ours FROM told
-    WHERE is_ours OR EXISTS (SELECT FROM known WHERE known.relname = {literal(MARKING_TABLE)} AND has_table_privilege(told.role, known.oid, 'INSERT'))
-    UNION ALL
-    SELECT CASE WHEN s.source = 'client' THEN 'CLIENT' ELSE 'SYSTEM' END, true FROM pg_catalog.pg_settings AS s
-    WHERE s.name = 'default_transaction_read_only' AND s.reset_val = 'on' AND s.source NOT IN ('database', 'user', 'database user', 'global')
-"""
-# Where session_replication_role is not origin: for sessions of a role, of this database, or, by the server or POSTGRES_URL, for this one.
-REPLICATION_ROLE_SQL = """
-    SELECT COALESCE(r.rolname, '') AS role, COALESCE(d.datname, '') AS database, pg_catalog.split_part(c.setting, '=', 2) AS value
-    FROM pg_catalog.pg_db_role_setting AS s
-    CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (setting)
-    LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
-    WHERE c.setting ~* '^session_replication_role=' AND pg_catalog.lower(pg_catalog.split_part(c.setting, '=', 2)) <> 'origin'
-      AND COALESCE(d.datname, current_database()) = current_database()
-    UNION ALL
-    SELECT '', CASE WHEN s.source = 'client' THEN 'CLIENT' ELSE 'SYSTEM' END, s.setting FROM pg_catalog.pg_settings AS s
-    WHERE s.name = 'session_replication_role' AND s.setting <> 'origin' AND s.source NOT IN ('database', 'user', 'database user', 'global')
-    ORDER BY 2, 1
-"""
 SERVER_SQL = f"""
     {HOME_CTES}, ledger AS (
         SELECT known.oid FROM known JOIN home ON home.schema = known.nspname WHERE known.relname = {literal(RECORD)} AND known.trusted
@@ -137,7 +105,7 @@ SERVER_SQL = f"""
                  WHERE n.nspname = home.schema AND co.collversion <> pg_catalog.pg_collation_actual_version(co.oid)
                  ORDER BY 1) AS collations,
            ARRAY(SELECT ARRAY[w.place, w.is_ours::text] FROM ({READ_ONLY_SQL}) AS w ORDER BY 1) AS read_only,
-           ARRAY(SELECT ARRAY[w.role, w.database, w.value] FROM ({REPLICATION_ROLE_SQL}) AS w) AS replication_roles,
+           ARRAY(SELECT ARRAY[w.place, w.value] FROM ({REPLICATION_ROLE_SQL}) AS w) AS replication_roles,
            COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
            COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
            COALESCE((SELECT has_schema_privilege(home.schema, 'USAGE') AND has_table_privilege(ledger.oid, 'SELECT') FROM ledger), true)
@@ -215,7 +183,7 @@ class Server:
     connections: int
     standby: bool
     read_only: list[list[str]]  # where default_transaction_read_only is on, and whether that is for this role: true or false
-    replication_roles: list[list[str]]  # where session_replication_role is not origin, as (role, database, value)
+    replication_roles: list[list[str]]  # where session_replication_role is not origin, and what it is
     may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
     may_read_migrations: bool
@@ -249,7 +217,7 @@ class Server:
 
     def _read_only(self) -> Iterator[Finding]:
         for place, is_ours in () if self.standby else self.read_only:
-            yield _of_read_only(place, self.database, is_ours == "true")
+            yield of_read_only(place, self.database, is_ours == "true")
 
     def _encoding(self) -> Iterator[Finding]:
         if self.encoding != "UTF8":
@@ -317,34 +285,6 @@ def refreshed(database: str, schema: str = "", collation: str = "") -> tuple[str
         name = quote(database)
         return f"REINDEX DATABASE CONCURRENTLY {name};", f"ALTER DATABASE {name} REFRESH COLLATION VERSION;"
     return f"REINDEX SCHEMA CONCURRENTLY {quote(schema)};", f"ALTER COLLATION {collation} REFRESH VERSION;"
-
-
-def _of_read_only(place: str, database: str, is_ours: bool) -> Finding:
-    who = "every write of this role here" if is_ours else "every write of that role, which may write otherwise,"
-    message, is_sql = f"default_transaction_read_only is on ({place}), so {who} fails.", True
-    if place == "CLIENT":
-        cure, is_sql = "Remove it from the options of POSTGRES_URL, or from PGOPTIONS.", False
-    elif place == "SYSTEM":
-        cure = "ALTER SYSTEM RESET default_transaction_read_only;\nSELECT pg_reload_conf();"
-    else:
-        cure = f"SET default_transaction_read_only TO off;\nALTER {place} RESET default_transaction_read_only;"
-    severity = Severity.ERROR if is_ours else Severity.NOTE
-    return Finding(severity, "database.read_only", database, message, cure, is_sql=is_sql)
-
-
-def of_replication_role(role: str, database: str, value: str) -> Finding:
-    """Return the finding that triggers and foreign keys do not run, a row of REPLICATION_ROLE_SQL."""
-    where, cure, is_sql = "ROLE ALL", "ALTER ROLE ALL RESET session_replication_role;", True
-    if database == "CLIENT" and not role:
-        where, cure, is_sql = database, "Remove it from the options of POSTGRES_URL, or from PGOPTIONS.", False
-    elif database == "SYSTEM" and not role:
-        where, cure = database, "ALTER SYSTEM RESET session_replication_role;\nSELECT pg_reload_conf();"
-    elif role or database:
-        parts = [("ROLE ", role), (" IN DATABASE " if role else "DATABASE ", database)]
-        where = "".join(word + name for word, name in parts if name)
-        cure = f"ALTER {''.join(word + quote(name) for word, name in parts if name)} RESET session_replication_role;"
-    message = f"Its sessions begin with session_replication_role = {value}: no trigger runs, and no foreign key is checked."
-    return Finding(Severity.ERROR, "security.replication_role", where, message, cure, is_sql=is_sql)
 
 
 def read_home(connection) -> tuple[str | None, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..findings import Finding, Severity
-from ..server import REPLICATION_ROLE_SQL, of_replication_role
+from ..session_settings import REPLICATION_ROLE_SQL, of_replication_role
 from ..sql import quote
 from .access import COLUMNS, PRIVATE_SQL
 from .examine import Figure, Reader
