@@ -121,6 +121,7 @@ def test_a_data_directory_is_upgraded_by_one_command_and_kept(old, upgrade):
     old.execute("CREATE ROLE site LOGIN")
     old.execute("CREATE DATABASE notes OWNER site")
     old.execute(PICKY, database="notes")
+    old.execute("CREATE DATABASE closed ALLOW_CONNECTIONS false")
     held = rows(old.database())
     old.stop()
 
@@ -132,6 +133,13 @@ def test_a_data_directory_is_upgraded_by_one_command_and_kept(old, upgrade):
         ),
     ):
         upgrade()
+    with pytest.raises(
+        Refusal, match=r"^The database closed takes no connections, so it cannot be copied, and nothing was replaced: "
+    ):
+        upgrade()
+    old.start()
+    old.execute("DROP DATABASE closed")
+    old.stop()
     with pytest.raises(Refusal, match=r"^psql ended with 3: not here\. Nothing was replaced\.$"):
         upgrade()
     assert ((home / "data" / "PG_VERSION").read_text(), entries(home)) == ("17\n", ["data", "upgrade"])

@@ -24,11 +24,13 @@ from .backup.workfolder import work_folder
 from .durable import sync
 from .errors import Refusal, without_password
 from .progress import Progress
-from .sql import execute, fetch_all
+from .sql import execute, fetch_all, quote
 from .verification import verify
 
 # pg_dumpall writes it before anything else of a role; every new server has this role.
 EXISTING_ROLE = f"CREATE ROLE {SUPERUSER};\n".encode()
+# pg_dumpall leaves out, without a word, what takes no connections; template0 is the same on every server.
+CLOSED_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE NOT datallowconn AND datname <> 'template0' ORDER BY datname"
 DATABASES_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit <> -2 ORDER BY datname"
 
 
@@ -121,6 +123,7 @@ def _move(
     old, new = Server(home, place["EMBEDDED"]["SETTINGS"], folder=folder), Server(unfinished, place["EMBEDDED"]["SETTINGS"])
     try:
         old.start()
+        _require_open(place, home)
         new.create()
         new.start()
         progress.show("copying all databases", None)
@@ -182,6 +185,16 @@ def _copy(old: Server, new: Server) -> None:
                 found = re.search(r"\b(?:error|fatal):\s+(.*)", errors.read_text(errors="replace"), re.IGNORECASE)
                 reason = without_password(found[1]).rstrip(".") if found else "it gave no reason"
                 raise Refusal(f"{name} ended with {code}: {reason}. Nothing was replaced.")
+
+
+def _require_open(place: dict[str, Any], home: Path) -> None:
+    """Raise Refusal if a database takes no connections: it would not be copied."""
+    with _reached(place, home, "postgres") as connection:
+        if closed := [name for (name,) in fetch_all(connection, CLOSED_SQL)]:
+            raise Refusal(
+                f"The database {closed[0]} takes no connections, so it cannot be copied, and nothing was replaced: start the"
+                f" server with the old version's pg_ctl, and run ALTER DATABASE {quote(closed[0])} ALLOW_CONNECTIONS true, or drop it."
+            )
 
 
 def _databases(place: dict[str, Any], home: Path) -> list[str]:
