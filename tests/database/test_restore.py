@@ -103,6 +103,26 @@ def test_whoever_was_dismissed_since_the_backup_is_named_and_signed_out(filled, 
 
 
 @pytest.mark.slow
+def test_sessions_that_a_trigger_keeps_are_not_called_ended(filled, place):
+    filled.execute(
+        "INSERT INTO django_session VALUES ('k', 'd', now() + interval '1 day');"
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        "CREATE TRIGGER keep BEFORE DELETE ON django_session FOR EACH ROW EXECUTE FUNCTION keep()"
+    )
+    assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+
+    restored = run(filled, "dbrestore", "latest", "--yes", place=place)
+
+    assert restored.returncode == 0
+    assert restored.stdout.splitlines()[-1] == (
+        "Staff     could not be signed out and compared with the old database (a trigger or policy keeps sessions of the admin): check"
+        " `manage.py dbstaff --list`, and sign everybody out of the admin."
+    )
+    [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]
+    filled.execute(f'DROP DATABASE "{old}"')
+
+
+@pytest.mark.slow
 def test_a_restore_beside_leaves_the_database_alone_and_takes_no_used_one(filled, place):
     run(filled, "dbbackup", "--verify", place=place)
     beside = f"{filled.name}_beside"

@@ -8,11 +8,11 @@ from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
 from django.db import transaction
 
+from ..errors import Refusal
 from ..sql import execute
 
-Rights = dict[
-    str, tuple[str, tuple[Any, ...]]
-]  # By the person's id: the e-mail address, and what decides who signs in to do what.
+# By the person's id: the e-mail address, and the rights and password.
+Rights = dict[str, tuple[str, tuple[Any, ...]]]
 
 
 def read_rights(connection) -> Rights:
@@ -38,7 +38,11 @@ def regained(before: Rights, now: Rights) -> list[str]:
 
 
 def end_sessions(connection) -> int:
-    """Sign all staff out of the admin, and return how many sessions there were. Raises django.db.Error if that fails."""
+    """Sign all staff out of the admin, and return how many sessions there were. Raises django.db.Error, or Refusal if any remain."""
+    sessions = Session._default_manager.using(connection.alias)
     with transaction.atomic(using=connection.alias):
         execute(connection, "SET TRANSACTION READ WRITE")
-        return Session._default_manager.using(connection.alias).all()._raw_delete(connection.alias)
+        ended = sessions.all()._raw_delete(connection.alias)
+        if sessions.exists():
+            raise Refusal("a trigger or policy keeps sessions of the admin")
+    return ended

@@ -105,9 +105,9 @@ class Command(BaseCommand):
             ended, now = end_sessions(connection), read_rights(connection)
             with beside(connection, old) as before:
                 changed = regained(read_rights(before), now)
-        except Error as error:
+        except (Error, Refusal) as error:
             self.stdout.write(
-                f"Staff     could not be compared with the old database ({explain(error)}): check `manage.py dbstaff --list`,"
+                f"Staff     could not be signed out and compared with the old database ({explain(error) or error}): check `manage.py dbstaff --list`,"
                 " and sign everybody out of the admin."
             )
             return
