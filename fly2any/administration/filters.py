@@ -169,11 +169,15 @@ class TimeFilter(Filter):
     def chosen(self):
         if preset := self.PRESETS.get(self.value("within")):
             return preset[0]
-        ends = (
-            (word, self.moment(name), len(self.value(name)) > len("2026-11-28"))
-            for word, name in (("from", "from"), ("to", "until"))
-        )
-        return " ".join(f"{word} {end:{'%Y-%m-%d %H:%M UTC' if timed else '%Y-%m-%d'}}" for word, end, timed in ends if end)
+        ends = (("from", self._shown("from")), ("to", self._shown("until")))
+        return " ".join(f"{word} {end}" for word, end in ends if end)
+
+    def _shown(self, name: str) -> str:
+        """Return an end of the range in words: the day, with a time of day and its zone if the URL has them."""
+        moment = self.moment(name)
+        if moment is None or parse_date(self.value(name)):
+            return self._day(name)
+        return f"{moment:%Y-%m-%d %H:%M} {moment.tzname()}"
 
     @property
     def active(self) -> bool:

@@ -265,6 +265,13 @@ def test_a_range_of_time_is_a_preset_or_days_and_anything_else_is_a_sentence(mem
     second, twentieth = (f"{now - timedelta(days=days):%Y-%m-%d}" for days in (2, 20))
     assert ids(timestamp__from=twentieth, timestamp__until=second) == ["d2", "d20"]
     assert ids(timestamp__from=twentieth, timestamp__until=f"{second}T00:00:00Z") == ["d20"]
+
+    def label(**query):
+        return [value for _, value, _ in client.get(address(LoginHistory), query).context["cl"].chips]
+
+    assert label(timestamp__from=twentieth, timestamp__until=second) == [f"from {twentieth} to {second}"]
+    assert label(timestamp__from=twentieth, timestamp__until=f"{second}T00:00Z") == [f"from {twentieth} to {second} 00:00 UTC"]
+    assert label(timestamp__until="2026-01-01T09:30+02:00") == ["to 2026-01-01 09:30 UTC+02:00"]
     for bad in ("yesterday", "2026-13-01"):
         said = client.get(address(LoginHistory), {"timestamp__from": bad}, follow=True).content.decode()
         assert "is not a date. Enter it as" in said
