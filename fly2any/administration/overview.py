@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import lru_cache
 from heapq import merge
 from itertools import islice
 from typing import Any
@@ -81,7 +81,7 @@ def page_of_row(row: models.Model, name: str = "change") -> str:
     return urlquote(str(key), safe=RFC3986_SUBDELIMS + "/~:@").join(around)
 
 
-@cache
+@lru_cache(maxsize=1_000)
 def _around(page: str, prefix: str, urlconf: Any) -> tuple[str, str] | None:
     """Return what stands before and after the key in an address, None if there is no such page: a list has one for each row."""
     try:

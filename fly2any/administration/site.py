@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from functools import partial, wraps
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from axes.handlers.proxy import AxesProxyHandler
@@ -21,7 +23,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.health.security import TOPICS as SECURITY
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.report.waivers import Waiver, read_waivers
-from fly2any.database.retention.rules import Due, switched_on
+from fly2any.database.retention.rules import switched_on
 from fly2any.database.schema.contract import PHASE7_APPS
 
 from .backends import in_turn, remember_device, signing_out, take_turn, verify
@@ -35,6 +37,7 @@ from .refusals import in_one_sentence, is_refusal
 from .search_page import search_view, searched
 from .second_factor import Enrol, Leave, RecoveryCodes, Verify
 
+T = TypeVar("T")
 PLACES = {app: place for place, app in enumerate(PHASE7_APPS)}
 
 
@@ -116,22 +119,17 @@ class AdminSite(admin.AdminSite):
             "title": "Database",
             "report": report,
             "topics": [("Health", report.health), ("Security", report.security)],
-            "retention": self.retention(request),
+            "retention": self.set_or_said(request, lambda: switched_on(settings.RETENTION["days"])),
         }
         return TemplateResponse(request, "admin/database.html", context)
 
-    def retention(self, request) -> tuple[Due, ...]:
-        """Return the rules of retention that are switched on, and say on the page why there are none if RETENTION is wrong."""
-        try:
-            return switched_on(settings.RETENTION["days"])
-        except Refusal as refusal:
-            messages.error(request, str(refusal))
-            return ()
-
     def waivers(self, request) -> tuple[Waiver, ...]:
-        """Return the waivers; of a file that cannot be read none, which the page says to who may see the Database page."""
+        return self.set_or_said(request, lambda: read_waivers(settings.WAIVERS))
+
+    def set_or_said(self, request, read: Callable[[], tuple[T, ...]]) -> tuple[T, ...]:
+        """Return what `read` returns; if a file or variable is wrong nothing, which the page says to who may see the Database page."""
         try:
-            return read_waivers(settings.WAIVERS)
+            return read()
         except Refusal as refusal:
             if self.may_see_database(request):
                 messages.error(request, str(refusal))
