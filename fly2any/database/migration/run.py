@@ -31,8 +31,8 @@ from .reversing import Reversal
 
 T = TypeVar("T")
 
-# Other sessions queue behind a statement that waits for a lock, so no statement waits long. A concurrent build blocks nobody and
-# would leave an invalid index if it were cancelled, so it has no time limit.
+# Other sessions queue behind a statement that waits for a lock, so no statement waits long. A concurrent build blocks no other
+# session and would leave an invalid index if it were cancelled, so it has no time limit.
 NAME = r'(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>\w+))'
 TABLE = r'(?P<table>(?:"(?:[^"]|"")+"|\w+)(?:\.(?:"(?:[^"]|"")+"|\w+))?)'
 COMMENTS = re.compile(r"(?:\s+|--[^\n]*|/\*.*?\*/)*", re.S)

@@ -14,7 +14,7 @@ from .tables import ACTIONS, Tables, read_tables
 from .trace import Rows, Trace, counted, follow, number, obstacles, places_of, rows_of
 from .transactions import UNHURRIED_SQL, reading
 
-RECORD = "the record of access keeps the id, which alone identifies nobody"
+RECORD = "the record of access keeps the id, which does not identify a person by itself"
 KEPT = facts.columns("ids_kept")
 NOT_SEARCHED = Unsearched("the database", "not searched, as requested")
 

@@ -219,7 +219,7 @@ class _Sweep:
     def _remove(self, keys: list[Any], action: Callable[[list[Any]], set[Any]], percent: float | None) -> tuple[set[Any], bool]:
         """Remove rows by key with `action`; return the keys of those that are gone, and whether there was time for all.
 
-        Citus skips no locked rows: a batch that is locked out is divided there, so that a row that somebody holds keeps only itself.
+        Citus cannot skip locked rows: there a batch that is locked out is divided, so that only the locked rows are left.
         """
         gone: set[Any] = set()
         todo = list(_batches(keys, BATCH_ROWS))[::-1]
@@ -382,6 +382,6 @@ def _delete_if_same(connection, rule: Rule, ids: list[str], versions: dict[str, 
 
 
 def _chosen(rule: Rule) -> str:
-    """Return SQL for those of the rows %(keys)s that nobody has locked, or that are waited for."""
+    """Return SQL for those of the rows %(keys)s that no other session has locked; on Citus all of them."""
     places = {"key": quote(rule.key), "rows": rule.rows, "part": rule.part, "condition": rule.condition}
     return rule.part if rule.is_of_citus else UNLOCKED_SQL.format(**places)
