@@ -251,9 +251,9 @@ class ChangeList(main.ChangeList):
             if spec.chosen
         ]
         of_specs = {name for spec in specs for name in spec.expected_parameters()}
-        params: dict[str, Any] = self.filter_params
+        params: dict[str, Any] = self.get_filters_params()  # Not the order, the search, nor the place.
         for name, values in params.items():
-            if name not in of_specs and name not in self.OURS:
+            if name not in of_specs:
                 value = values[-1] if isinstance(values, list) else values
                 field = next((field for field in self.opts.local_fields if name.partition("__")[0] == field.name), None)
                 label = str(field.verbose_name) if field else name
