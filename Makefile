@@ -6,7 +6,7 @@ MANAGE := $(BIN)/python manage.py
 # It takes most of a minute; pip shows its progress on a terminal.
 INSTALL = $(BIN)/python -m pip install $$([ -t 1 ] || echo --quiet) --disable-pip-version-check --no-warn-script-location
 
-.PHONY: help migrate test admin check bench django-suite lanes
+.PHONY: help migrate test admin check pictures bench django-suite lanes
 .DEFAULT_GOAL := help
 
 help: ## List the commands
@@ -38,6 +38,9 @@ check: $(VENV)/ready-dev ## Everything that CI runs: linters, types, migrations,
 	@env POSTGRES_URL=postgresql://nobody@localhost/nothing SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
 		ALLOWED_HOSTS=admin.example.com BACKUP_LOCATION=backups $(MANAGE) check --deploy --fail-level WARNING
 	@$(BIN)/python -m pytest -q -n auto $(PYTEST)
+
+pictures: $(VENV)/ready-dev ## Take the README's pictures again, of demo data (needs Chromium)
+	@$(BIN)/python -m tests.browser.pictures
 
 bench: $(VENV)/ready-dev ## Measure against a peer or the limit (BENCH=seed runs one)
 	@$(BIN)/python -m benchmarks $(BENCH)

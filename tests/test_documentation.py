@@ -110,7 +110,7 @@ def test_the_readme_names_each_make_target():
     targets = re.findall(r"^([a-z-]+):.*## ", (PROJECT / "Makefile").read_text(), re.M)
     readme = (PROJECT / "README.md").read_text()
 
-    assert targets == ["help", "migrate", "test", "admin", "check", "bench", "django-suite", "lanes"]
+    assert targets == ["help", "migrate", "test", "admin", "check", "pictures", "bench", "django-suite", "lanes"]
     assert [target for target in targets if not re.search(rf"`(make )?{target}`|make {target}", readme)] == []
 
 
