@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from django.contrib import admin
@@ -92,7 +93,7 @@ class ColumnsMixin(admin.ModelAdmin):
         column.__name__ = "__str__"
         return column
 
-    @property
+    @cached_property
     def numeric_columns(self) -> set[str]:
         """Return the fields whose values are numbers, which a list aligns on the right."""
         numeric = models.IntegerField | models.FloatField

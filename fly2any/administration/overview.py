@@ -76,7 +76,9 @@ def page_of_row(row: models.Model, name: str = "change") -> str:
     """Return the address of a page of `row` in the admin; raise NoReverseMatch if there is none."""
     page, key = f"admin:{row._meta.app_label}_{row._meta.model_name}_{name}", quote(row.pk)
     around = _around(page, get_script_prefix(), get_urlconf() or settings.ROOT_URLCONF)
-    if around is None or key == "":
+    if around is None:
+        raise NoReverseMatch(f"The admin has no page {page}.")
+    if key == "":
         return reverse(page, args=[key])
     return urlquote(str(key), safe=RFC3986_SUBDELIMS + "/~:@").join(around)
 

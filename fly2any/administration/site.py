@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from axes.handlers.proxy import AxesProxyHandler
@@ -15,8 +15,9 @@ from django.core.validators import MaxLengthValidator
 from django.db import DatabaseError
 from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import get_script_prefix, get_urlconf, path, reverse
 from django.utils.decorators import method_decorator
+from django.utils.translation import get_language
 from django.views.decorators.http import require_http_methods, require_safe
 
 from fly2any.database.errors import Refusal
@@ -38,6 +39,7 @@ from .search_page import search_view, searched
 from .second_factor import Enrol, Leave, RecoveryCodes, Verify
 
 T = TypeVar("T")
+MOST_APP_LISTS = 100  # Combinations of permissions and pages, whose lists of tables a process keeps.
 PLACES = {app: place for place, app in enumerate(PHASE7_APPS)}
 
 
@@ -93,11 +95,24 @@ class AdminSite(admin.AdminSite):
     def __init__(self, name="admin"):
         super().__init__(name)
         self.add_action(delete_selected, "delete_selected")
+        self._app_lists: dict[Any, list[dict[str, Any]]] = {}
 
     def get_app_list(self, request, app_label=None):
-        """Return the groups in one order everywhere: those of the data in the order of the apps, then those of the admin."""
-        apps = super().get_app_list(request, app_label)
-        return sorted(apps, key=lambda app: PLACES.get(app["app_label"], len(PLACES)))
+        """Return the groups in one order everywhere: those of the data in the order of the apps, then those of the admin.
+
+        They are the same for all who have the same permissions, and are not to be changed: every page shows them.
+        """
+        allowed = tuple(
+            (model, admin.has_module_permission(request), *admin.get_model_perms(request).items())
+            for model, admin in self._registry.items()
+        )
+        key = (app_label, get_script_prefix(), get_urlconf(), get_language(), allowed)
+        if key not in self._app_lists:
+            if len(self._app_lists) >= MOST_APP_LISTS:
+                self._app_lists.clear()
+            apps = super().get_app_list(request, app_label)
+            self._app_lists[key] = sorted(apps, key=lambda app: PLACES.get(app["app_label"], len(PLACES)))
+        return self._app_lists[key]
 
     @method_decorator(require_safe)
     def index(self, request, extra_context=None):

@@ -1,12 +1,15 @@
 from datetime import datetime
+from functools import lru_cache
 from urllib.parse import quote
 
 from django import template
+from django.contrib.admin.templatetags.admin_list import result_headers
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
 from fly2any.administration.formats import NOTHING, amount, when
+from fly2any.administration.list_rows import rows_of
 
 register = template.Library()
 
@@ -32,12 +35,15 @@ def money(value, currency):
     return amount(value, currency)
 
 
-@register.filter
-def header_class(header, cl):
-    """Return the classes of the header of a list's column, with that of numbers where the column is one of them."""
-    names = header.get("class_attrib", "").removeprefix(' class="').removesuffix('"').split()
-    numbers = {f"column-{name}" for name in cl.model_admin.numeric_columns}
-    return " ".join([*names, *(["numbers"] if numbers & {*names} else [])])
+@register.inclusion_tag("admin/change_list_results.html")
+def rows(cl):
+    """Show the table of a list; its headers are Django's, with a class for those of numbers."""
+    numbers = {f"column-{name}" for name in getattr(cl.model_admin, "numeric_columns", ())}
+    headers = list(result_headers(cl))
+    for header in headers:
+        names = str(header["class_attrib"]).removeprefix(' class="').removesuffix('"').split()
+        header["classes"] = " ".join([*names, *(["numbers"] if numbers & {*names} else [])])
+    return {"cl": cl, "headers": headers, "rows": rows_of(cl)}
 
 
 @register.filter
@@ -66,7 +72,7 @@ def navigation(context, apps):
                 gettext("Models in the %(name)s application") % {"name": app["name"]},
                 app["name"],
                 headers,
-                format_html_join("", ROW, (_row(app["app_label"], model, path) for model in app["models"])),
+                format_html_join("", "{}", (_row(app["app_label"], model, path) for model in app["models"])),
             )
             for app in apps
         ),
@@ -94,19 +100,28 @@ ROW = '<tr class="model-{}{}"><th scope="row" id="{}">{}</th><td>{}</td></tr>'
 
 
 def _row(label, model, path):
-    """Return what ROW has of a table."""
-    name, url, add = model["object_name"].lower(), model["admin_url"], model["add_url"]
-    described = f"{label}-{name}"
-    adding = '<a href="{}" class="addlink" aria-describedby="{}">{}</a>'
+    """Return a table of the sidebar."""
+    url = model["admin_url"]
     return (
-        name,
-        " current-model" if url and url in path else "",
-        described,
-        _link(model, path) if url else model["name"],
-        format_html(adding, add, described, gettext("Add")) if add else "",
+        _row_of(
+            label, model["object_name"].lower(), model["name"], url, model["add_url"], bool(url and url in path), gettext("Add")
+        ),
     )
 
 
+@lru_cache(maxsize=1_000)
+def _row_of(label, called, name, url, add_url, current, add):
+    described = f"{label}-{called}"
+    adding = (
+        format_html('<a href="{}" class="addlink" aria-describedby="{}">{}</a>', add_url, described, add) if add_url else ""
+    )
+    return format_html(ROW, called, " current-model" if current else "", described, _named(name, url, current), adding)
+
+
 def _link(model, path):
-    url = model["admin_url"]
-    return format_html('<a href="{}"{}>{}</a>', url, CURRENT if url in path else "", model["name"])
+    return _named(model["name"], model["admin_url"], model["admin_url"] in path)
+
+
+@lru_cache(maxsize=1_000)
+def _named(name, url, current):
+    return format_html('<a href="{}"{}>{}</a>', url, CURRENT if current else "", name) if url else name
