@@ -36,8 +36,13 @@ class Conversation(models.Model):
     updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
 
     person_field = "user"
+    # A message of the site's does not touch its conversation's time.
     retention = Retention(
-        "finished conversations", ("updated_at",), only="status IN ('completed', 'abandoned')", with_rows="messages"
+        "finished conversations",
+        ("updated_at",),
+        only="status IN ('completed', 'abandoned')",
+        with_rows="messages",
+        time_of_rows="created_at",
     )
 
     objects = ConversationQuerySet.as_manager()

@@ -43,13 +43,15 @@ class OnErasure(Enum):
 class Retention:
     """Rows are too old when the latest of the times in `fields` is before a day and `only`, SQL over the columns, holds.
 
-    `with_rows` names a foreign key from its other end: the rows that refer to an old one go with it.
+    `with_rows` names a foreign key from its other end: the rows that refer to an old one go with it. `time_of_rows` is the field
+    with their time: a row stays while one of them is not old.
     """
 
     what: str  # The rows, as a person calls them.
     fields: tuple[str, ...]
     only: str = "true"
     with_rows: str = ""
+    time_of_rows: str = ""
     archived: bool = True  # Not what is a secret and of no use once it expired.
     expires: bool = False  # Whether the time is that from which a row is useless: only then may 0 days be its age.
 

@@ -15,7 +15,7 @@ from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.description import PURPOSE
 from fly2any.database.retention.rules import RULES
 from tests.conftest import django, fresh, manage
-from tests.database.old_rows import BEFORE, CASES, EVERY, NEW, maintain, put, put_back, swept
+from tests.database.old_rows import BEFORE, CASES, EVERY, NEW, OLD, maintain, put, put_back, swept
 from tests.database.taken import KEY, rows
 from tests.servers import open_transaction
 
@@ -269,7 +269,8 @@ def test_an_archive_that_no_longer_fits_the_table_is_one_sentence(filled, tmp_pa
 def test_a_row_that_was_replaced_is_reported(migrated, tmp_path):
     put(migrated, "ai_conversations", "old", {**CASES["ai_conversations"][0], "sessionId": "s"})
     migrated.execute(
-        "INSERT INTO ai_messages (id, \"conversationId\", role, content, timestamp) VALUES ('m', 'old', 'user', 'x', 1)"
+        "INSERT INTO ai_messages (id, \"conversationId\", role, content, timestamp, \"createdAt\") VALUES ('m', 'old', 'user', 'x', 1, %s)",
+        [OLD],
     )
     swept(migrated, "ai_conversations", tmp_path)
     put(migrated, "ai_conversations", "new", {"sessionId": "s", "updatedAt": NEW})

@@ -16,7 +16,7 @@ from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import count, delete_archived
 from tests.conftest import django, manage, start_manage
-from tests.database.old_rows import BEFORE, CASES, KEYS, MUST, maintain, put, put_back, swept
+from tests.database.old_rows import BEFORE, CASES, KEYS, MUST, NEW, OLD, maintain, put, put_back, swept
 from tests.database.taken import rows
 from tests.servers import open_transaction, wait_until
 
@@ -75,9 +75,10 @@ def changed(database):
     database.execute("UPDATE notifications SET title = 'changed' WHERE id = 'goes'")
 
 
-def said_more(database):
+def said_more(database, conversation="goes", time=OLD):
     database.execute(
-        "INSERT INTO ai_messages (id, \"conversationId\", role, content, timestamp) VALUES ('late', 'goes', 'user', 'wait', 1)"
+        'INSERT INTO ai_messages (id, "conversationId", role, content, timestamp, "createdAt") VALUES (%s, %s, %s, %s, 1, %s)',
+        [f"of {conversation}", conversation, "user", "wait", time],
     )
 
 
@@ -193,6 +194,21 @@ def test_a_message_that_is_being_changed_keeps_its_conversation(migrated, tmp_pa
     assert migrated.execute("SELECT content FROM ai_messages") == [("v1:sealed",)]
 
 
+@pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
+def test_a_conversation_stays_while_one_of_its_messages_is_not_old(migrated, archived, tmp_path):
+    for conversation, said in (("goes", OLD), ("stays", NEW)):
+        put(migrated, "ai_conversations", conversation, CASES["ai_conversations"][0])
+        said_more(migrated, conversation, said)
+
+    with django(migrated) as connection:
+        planned = count(connection, RULES["ai_conversations"], BEFORE)
+    result = swept(migrated, "ai_conversations", tmp_path if archived else None)
+
+    assert (planned, result.removed, result.finished, result.skipped) == (1, 1, True, 0)
+    assert migrated.execute("SELECT id FROM ai_conversations") == [("stays",)]
+    assert migrated.execute("SELECT id FROM ai_messages") == [("of stays",)]
+
+
 KEPT = {
     "a trigger keeps them": (
         "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
@@ -292,8 +308,8 @@ def test_a_deadline_in_the_middle_of_a_part_is_not_the_end(migrated, monkeypatch
 HIDES = "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; ALTER TABLE {table} FORCE ROW LEVEL SECURITY; ALTER TABLE {table} OWNER TO {{role}}"
 
 
-# Unarchived, a conversation's messages go by the key's cascade, which no policy holds up.
-@pytest.mark.parametrize(("hidden", "archived"), [("price_history", False), ("price_history", True), ("ai_messages", True)])
+@pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
+@pytest.mark.parametrize("hidden", ["price_history", "ai_messages"])
 def test_rows_that_a_policy_hides_are_an_error_and_not_none(migrated, hidden, archived, tmp_path):
     table = "price_history" if hidden == "price_history" else "ai_conversations"
     put(migrated, table, "goes", CASES[table][0])

@@ -17,7 +17,10 @@ from ..sql import quote
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Rows of `table` are too old where `age`, a time, is before a day and `only` holds; `child` is a table whose rows go with them."""
+    """Rows of `table` are too old where `age`, a time, is before a day and `only` holds.
+
+    `child` is a table whose rows go with them. While the time `child_age` of one of these is not before that day, the row stays.
+    """
 
     table: str
     what: str  # As a person calls them.
@@ -25,6 +28,7 @@ class Rule:
     only: str = "true"
     child: str = ""
     child_key: str = ""
+    child_age: str = ""
     archived: bool = True
     expires: bool = False
     key: str = "id"
@@ -52,7 +56,13 @@ class Rule:
     @property
     def condition(self) -> str:
         """Return SQL for the rows before %(before)s."""
-        return f"{self.age} < %(before)s AND {self.only}"
+        old = f"{self.age} < %(before)s AND {self.only}"
+        if not self.child_age:
+            return old
+        refers = f"c.{quote(self.child_key)} = {quote(self.table)}.{quote(self.key)}"
+        return (
+            f"{old} AND NOT EXISTS (SELECT FROM {quote(self.child)} AS c WHERE {refers} AND c.{self.child_age} >= %(before)s)"
+        )
 
 
 def key_of(model: type[models.Model]) -> str:
@@ -64,10 +74,12 @@ def rule_of(model: type[models.Model], retention: Retention) -> Rule:
     """Return the rule that a model declares."""
     times = [quote(column_of(model, field)) for field in retention.fields]
     age = times[0] if len(times) == 1 else f"GREATEST({', '.join(times)})"
-    child, child_key = "", ""
+    child, child_key, child_age = "", "", ""
     if retention.with_rows:
         relation: Any = model._meta.get_field(retention.with_rows)
         child, child_key = relation.related_model._meta.db_table, relation.field.column
+        if retention.time_of_rows:
+            child_age = quote(column_of(relation.related_model, retention.time_of_rows))
     return Rule(
         model._meta.db_table,
         retention.what,
@@ -75,6 +87,7 @@ def rule_of(model: type[models.Model], retention: Retention) -> Rule:
         retention.only,
         child,
         child_key,
+        child_age,
         retention.archived,
         retention.expires,
         key_of(model),

@@ -66,17 +66,10 @@ IN_THE_WAY_SQL = """
 # Raises where this role, or this server, removes nothing: better before anything is archived.
 MAY_DELETE_SQL = "DELETE FROM {rows} WHERE false"
 MAY_LOCK_SQL = "SELECT FROM {rows} WHERE false FOR UPDATE"
-# A row that another session has locked is skipped; one that was changed meanwhile is checked again, and kept if it is no longer old.
-DELETE_SQL = """
-    DELETE FROM ONLY {table}
-    WHERE ctid = ANY (ARRAY(SELECT ctid FROM ONLY {table} WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid AND {condition}
-                            FOR UPDATE SKIP LOCKED))
-      AND {condition}
-    RETURNING {key}
-"""
 KEYS_SQL = "SELECT {key} FROM {rows} WHERE {condition} AND NOT ({key} = ANY (%(left)s)) LIMIT %(most)s"
-UNLOCKED_SQL = "{key} = ANY (ARRAY(SELECT {key} FROM {rows} WHERE {part} AND {condition} FOR UPDATE SKIP LOCKED))"
-DELETE_BY_KEY_SQL = "DELETE FROM {rows} WHERE {chosen} AND {condition} RETURNING {key}"
+UNLOCKED_SQL = "SELECT {address} FROM {rows} WHERE {part} AND {condition} FOR UPDATE SKIP LOCKED"
+# A row that another session has locked is skipped; one that was changed meanwhile is checked again, and kept if it is no longer old.
+DELETE_SQL = "DELETE FROM {rows} WHERE {chosen} AND {condition} RETURNING {key}"
 # Citus locks no rows of several shards: it is compared what a row was, in the statement that removes it.
 DELETE_ARCHIVED_SQL = (
     "DELETE FROM {rows} WHERE {chosen} AND {condition} AND id || ' ' || {version} = ANY (%(versions)s) RETURNING id"
@@ -105,7 +98,7 @@ class Swept:
 
 def count(connection, rule: Rule, before: datetime) -> int:
     """Return how many rows are too old."""
-    refuse_strangers(connection, [rule.table], reads=True)
+    refuse_strangers(connection, _tables(rule), reads=True)
     rule = _as_it_lies(connection, rule)
     with _briefly(connection) as cursor:
         cursor.execute(COUNT_SQL.format(rows=rule.rows, condition=rule.condition), {"before": before})
@@ -115,7 +108,7 @@ def count(connection, rule: Rule, before: datetime) -> int:
 def _as_it_lies(connection, rule: Rule) -> Rule:
     """Return the rule with the kinds of its tables; raise Refusal if rows cannot be removed there."""
     relations = read_relations(connection, schema=read_schema(connection))
-    names = [name for name in (rule.table, rule.child) if name]
+    names = _tables(rule)
     if missing := [name for name in names if name not in relations]:
         raise Refusal(f"The table {missing[0]} is not there: run `manage.py migrate`.")
     kinds = {name: relations[name].kind for name in names}
@@ -187,7 +180,9 @@ class _Sweep:
             self.progress.show(f"{self.rule.table}, {self.removed:,} rows removed", percent)
             part = {"first": f"({first},0)", "last": f"({min(first + step, blocks)},0)", "before": self.before}
             if self.archives is None:
-                self._delete(part)
+                gone = _patiently(partial(delete_old, self.connection, self.rule, part))
+                self.skipped += gone is None
+                self.removed += len(gone or ())
             elif not self._archive_and_delete(self.archives, part, percent)[1]:
                 return False
         return True
@@ -205,8 +200,9 @@ class _Sweep:
             if self.archives:
                 gone, in_time = self._archive_and_delete(self.archives, {"keys": keys, "before": self.before}, None)
             else:
-                delete = partial(_delete_by_key, self.connection, self.rule, before=self.before)
-                gone, in_time = self._remove(keys, delete, None)
+                gone, in_time = self._remove(
+                    keys, lambda keys: delete_old(self.connection, self.rule, {"keys": keys, "before": self.before}), None
+                )
                 self.removed += len(gone)
             if not in_time:
                 return False
@@ -238,12 +234,6 @@ class _Sweep:
 
     def _is_late(self) -> bool:
         return time.monotonic() > self.deadline
-
-    def _delete(self, part: dict[str, Any]) -> None:
-        """Remove the old rows of a part of the table."""
-        number = _patiently(partial(_delete, self.connection, self.rule, part))
-        self.skipped += number is None
-        self.removed += number or 0
 
     def _archive_and_delete(self, archives: Archives, part: dict[str, Any], percent: float | None) -> tuple[set[str], bool]:
         """Remove the old rows of a part of the table that are archived and did not change since.
@@ -307,21 +297,17 @@ def _read_keys(connection, rule: Rule, before: datetime, left: set[Any]) -> list
         return [key for (key,) in cursor.fetchall()]
 
 
-def _delete_by_key(connection, rule: Rule, keys: list[Any], before: datetime) -> set[Any]:
-    """Remove those of the rows `keys` that are still too old, and return their keys."""
-    places = {"key": quote(rule.key), "rows": rule.rows, "condition": rule.condition, "chosen": _chosen(rule)}
+def delete_old(connection, rule: Rule, part: dict[str, Any]) -> set[Any]:
+    """Remove the rows of a part of the table that are too old, and return their keys."""
+    key, chosen = quote(rule.key), _chosen(rule)
     with _briefly(connection, rule) as cursor:
         _refuse_strangers(connection, rule)
-        cursor.execute(DELETE_BY_KEY_SQL.format(**places), {"keys": keys, "before": before})
+        if rule.child and not rule.is_of_citus:
+            # Nothing new can refer to a locked row: the next statement sees every row that does.
+            cursor.execute(_unlocked(rule, key), part)
+            part, chosen = {**part, "keys": [found for (found,) in cursor.fetchall()]}, f"{key} = ANY (%(keys)s)"
+        cursor.execute(DELETE_SQL.format(key=key, rows=rule.rows, condition=rule.condition, chosen=chosen), part)
         return _removed(cursor, rule)
-
-
-def _delete(connection, rule: Rule, part: dict[str, Any]) -> int:
-    with _briefly(connection) as cursor:
-        _refuse_strangers(connection, rule)
-        places = {"table": quote(rule.table), "key": quote(rule.key), "condition": rule.condition}
-        cursor.execute(DELETE_SQL.format(**places), part)
-        return len(_removed(cursor, rule))
 
 
 def _removed(cursor, rule: Rule) -> set[Any]:
@@ -341,7 +327,11 @@ def _removed(cursor, rule: Rule) -> set[Any]:
 
 
 def _refuse_strangers(connection, rule: Rule) -> None:
-    refuse_strangers(connection, [table for table in (rule.table, rule.child) if table], deletes=True)
+    refuse_strangers(connection, _tables(rule), deletes=True)
+
+
+def _tables(rule: Rule) -> list[str]:
+    return [table for table in (rule.table, rule.child) if table]
 
 
 def _batches(ids: list[Any], size: int) -> Iterable[list[Any]]:
@@ -382,6 +372,10 @@ def _delete_if_same(connection, rule: Rule, ids: list[str], versions: dict[str, 
 
 
 def _chosen(rule: Rule) -> str:
-    """Return SQL for those of the rows %(keys)s that no other session has locked; on Citus all of them."""
-    places = {"key": quote(rule.key), "rows": rule.rows, "part": rule.part, "condition": rule.condition}
-    return rule.part if rule.is_of_citus else UNLOCKED_SQL.format(**places)
+    """Return SQL for those of the old rows of a part that no other session has locked; on Citus all of them."""
+    address = quote(rule.key) if rule.by_key else "ctid"
+    return rule.part if rule.is_of_citus else f"{address} = ANY (ARRAY({_unlocked(rule, address)}))"
+
+
+def _unlocked(rule: Rule, address: str) -> str:
+    return UNLOCKED_SQL.format(address=address, rows=rule.rows, part=rule.part, condition=rule.condition)
