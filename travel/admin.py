@@ -13,6 +13,7 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import User
 from fly2any.administration import formats
+from fly2any.administration.airports import airport, airports_named
 from fly2any.administration.dashboard import Figure
 from fly2any.administration.list_actions import confirmed
 from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
@@ -21,7 +22,6 @@ from fly2any.administration.search import Beginnings, Key, Route, airports_of
 from fly2any.administration.steps import Action, Step
 
 from .actions import pause_alerts, rearm_alerts
-from .airports import airport, airports_named
 from .found import airports_panel, route_panel
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
 from .prices import departures, read_alerts, read_prices

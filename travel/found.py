@@ -8,10 +8,10 @@ from urllib.parse import urlencode
 from django.urls import reverse
 
 from fly2any.administration import formats
+from fly2any.administration.airports import Airport
 from fly2any.administration.counts import Count
 from fly2any.administration.overview import Panel
 
-from .airports import Airport
 from .models import PriceHistory
 from .prices import next_departure
 

@@ -4,68 +4,19 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
-from functools import cache
 from typing import Any
 
-import airportsdata
 from django import forms
 from django.contrib.admin.widgets import AdminTextInputWidget, ForeignKeyRawIdWidget
 from django.core.exceptions import ValidationError
 from django.utils.html import format_html, format_html_join
 
 from fly2any.database.person.people import MOST_SIMILAR, is_same_address
-from fly2any.database.seed.places import AIRPORTS
 
+from .airports import is_code, suggested
 from .deadlines import TooSlow, within
 
-# Codes of cities with several airports, which searches take too.
-CITIES = frozenset(
-    [
-        "BER",
-        "BJS",
-        "BUE",
-        "BUH",
-        "CHI",
-        "DTT",
-        "HOU",
-        "JKT",
-        "LON",
-        "MIL",
-        "MOW",
-        "MMA",
-        "MFW",
-        "NYC",
-        "OSA",
-        "PAR",
-        "QDF",
-        "QLA",
-        "RIO",
-        "ROM",
-        "SAO",
-        "SEL",
-        "SPK",
-        "STO",
-        "TCI",
-        "TYO",
-        "WAS",
-        "YEA",
-        "YMQ",
-        "YTO",
-    ]
-)
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
-
-
-@cache
-def airports() -> dict[str, str]:
-    """Return the airports that are suggested: IATA code → name and city."""
-    known = airportsdata.load("IATA")
-    return {code: f"{known[code]['city']}, {known[code]['name']}" for code in sorted(AIRPORTS) if code in known}
-
-
-@cache
-def airport_codes() -> frozenset[str]:
-    return frozenset(airportsdata.load("IATA")) | CITIES
 
 
 class AirportInput(AdminTextInputWidget):
@@ -77,7 +28,9 @@ class AirportInput(AdminTextInputWidget):
     def render(self, name, value, attrs=None, renderer=None):
         place = f"airports-{name}"
         html = super().render(name, value, {**(attrs or {}), "list": place}, renderer)
-        options = format_html_join("", '<option value="{}">{}</option>', airports().items())
+        options = format_html_join(
+            "", '<option value="{}">{}, {}</option>', [(one.code, one.city, one.name) for one in suggested()]
+        )
         return format_html('{}<datalist id="{}">{}</datalist>', html, place, options)
 
 
@@ -90,7 +43,7 @@ class AirportField(forms.CharField):
         code = super().clean(value)
         if not code:
             return code
-        if code.strip().upper() not in airport_codes():
+        if not is_code(code.strip().upper()):
             raise ValidationError(f"“{code}” is not the IATA code of an airport or a city: enter three letters, such as LIS.")
         return code.strip().upper()
 

@@ -8,8 +8,17 @@ from functools import cache
 
 import airportsdata
 
+from fly2any.database.seed.places import AIRPORTS
+
 SHORTEST_NAME = 3  # Letters of a city or an airport's name.
 MOST_FOUND = 5
+# Codes of cities with several airports, which searches take too.
+CITIES = frozenset(
+    (
+        "BER", "BJS", "BUE", "BUH", "CHI", "DTT", "HOU", "JKT", "LON", "MIL", "MOW", "MMA", "MFW", "NYC", "OSA",
+        "PAR", "QDF", "QLA", "RIO", "ROM", "SAO", "SEL", "SPK", "STO", "TCI", "TYO", "WAS", "YEA", "YMQ", "YTO",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,16 @@ class Airport:
 def airport(code: str) -> Airport | None:
     """Return the airport with an IATA code in upper case, None if there is none."""
     return _airports().get(code)
+
+
+def is_code(code: str) -> bool:
+    """Return whether an upper-case text is the IATA code of an airport or of a city."""
+    return code in CITIES or code in _airports()
+
+
+def suggested() -> list[Airport]:
+    """Return the airports that forms suggest, the busiest ones, in the order of their codes."""
+    return [_airports()[code] for code in sorted(AIRPORTS) if code in _airports()]
 
 
 def airports_named(text: str) -> list[Airport]:
