@@ -11,10 +11,11 @@ from django.contrib.auth.models import Group
 from django.db import connection
 from django.urls import resolve, reverse
 
-from accounts.models import User, UserPreferences
+from accounts.models import Account, Session, User, UserPreferences, VerificationToken
 from ai_consultant.models import Conversation, Message
-from engagement.models import Notification, UserActivity
+from engagement.models import Notification, PushSubscription, UserActivity
 from fly2any.administration.counts import MOST_COUNTED
+from fly2any.administration.indexes import time_added
 from fly2any.database.schema.contract import PHASE7_APPS
 from fly2any.database.seed import seed
 from tests.database.test_dbseed import DAY
@@ -52,6 +53,23 @@ def test_all_18_tables_are_in_the_admin_under_their_four_groups(staff):
     text = staff.get(reverse("admin:index")).content.decode()
     for app in PHASE7_APPS:
         assert f"/admin/{app}/" in text
+
+
+def test_the_first_page_says_when_the_rows_of_each_table_came_or_why_it_does_not(staff, rows):
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM push_subscriptions; ANALYZE")
+
+    groups = staff.get(reverse("admin:index")).context["groups"]
+
+    tables = {entry["model"]: table for _, tables in groups for entry, table, _ in tables if entry["model"] in MODELS}
+    reasons = {Account: "Stores no time of creation", Session: "Stores no time of creation", PushSubscription: "No rows"}
+    known = [model for model in MODELS if model not in (*reasons, VerificationToken)]
+    assert {model: tables[model].reason for model in reasons} == reasons
+    assert [tables[model].reason for model in known] == [""] * len(known)
+    assert {model: tables[model].last for model in known} == {
+        model: max(model._base_manager.values_list(time_added(model), flat=True)) for model in known
+    }
+    assert [model for model in known if not tables[model].growth] == []
 
 
 def test_rows_of_a_user_are_reached_by_a_link(staff, rows):

@@ -23,7 +23,7 @@ from fly2any.postgres.values import Beyond
 from . import charts
 from .counts import MOST_COUNTED, Count, bounded, estimates, short
 from .deadlines import TooSlow, within
-from .indexes import time_of
+from .indexes import time_added, time_of
 
 BACKUPS_KNOWN = 300
 GROWTH = timedelta(days=30)
@@ -60,7 +60,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table on the first page; without statistics or an index over time the parts that need them are empty."""
+    """A table on the first page; without statistics the growth is empty, without an index the last row of a large table."""
 
     name: str
     url: str
@@ -69,6 +69,7 @@ class Table:
     last: datetime | None = None
     spark: str = ""
     since: str = ""  # From when on `spark` is.
+    reason: str = ""  # Why nothing is known over time.
 
 
 def read_verification() -> tuple[Verification | None, tuple[Finding, ...]]:
@@ -96,18 +97,23 @@ def read_tables(admins: Iterable[tuple[Any, str]]) -> dict[type[models.Model], T
     """Return what the first page says of each model, for its ModelAdmin and the address of its list."""
     admins = list(admins)
     numbers = estimates(admin.model for admin, _ in admins)
-    timed = {admin.model: name for admin, _ in admins if (name := time_of(admin.model))}
-    histograms, lasts = _histograms(timed), _lasts(timed)
-    small = _counted([admin.model for admin, _ in admins if numbers.get(admin.opts.db_table, -1) <= MOST_COUNTED])
+    added = {admin.model: name for admin, _ in admins if (name := time_added(admin.model))}
+    histograms = _histograms(added)
+    lasts = _lasts({model: name for model in added if (name := time_of(model))})
+    small = _counted([admin.model for admin, _ in admins if numbers.get(admin.opts.db_table, -1) <= MOST_COUNTED], added)
     tables = {}
     for admin, url in admins:
         model, table = admin.model, admin.opts.db_table
         estimate = numbers.get(table, -1)
-        count = Count(estimate, estimated=True) if estimate > MOST_COUNTED else small.get(table, Count(None))
+        count, last = small.get(table, (Count(None), None))
+        if estimate > MOST_COUNTED:
+            count = Count(estimate, estimated=True)
         bounds = histograms.get(table, [])
         growth, drawn = _growth(bounds, estimate), _spark(bounds)
         since = f"since {bounds[0]:%b %Y}" if drawn else ""
-        tables[model] = Table(str(admin.opts.verbose_name_plural), url, count, growth, lasts.get(table), drawn, since)
+        reason = "No rows" if count.number == 0 else "" if model in added else "Stores no time of creation"
+        name = str(admin.opts.verbose_name_plural)
+        tables[model] = Table(name, url, count, growth, lasts.get(table, last), drawn, since, reason)
     return tables
 
 
@@ -118,19 +124,25 @@ def _histograms(timed: Mapping[type[models.Model], str]) -> dict[str, list[datet
         return dict(cursor.fetchall())
 
 
-def _counted(small: Iterable[type[models.Model]]) -> dict[str, Count]:
-    """Return the numbers of rows of tables that the statistics say are small, counted, in one statement."""
+def _counted(
+    small: Iterable[type[models.Model]], added: Mapping[type[models.Model], str]
+) -> dict[str, tuple[Count, datetime | None]]:
+    """Return the numbers of rows and the newest times of tables that the statistics say are small, in one statement."""
     quote = connection.ops.quote_name
-    parts = [
-        f"SELECT '{model._meta.db_table}', (SELECT count(*) FROM (SELECT FROM {quote(model._meta.db_table)} LIMIT {MOST_COUNTED + 1}) AS r)"
-        for model in small
-    ]
+    parts = []
+    for model in small:
+        time = f"{quote(_column(model, added[model]))}::timestamptz" if model in added else "NULL::timestamptz"
+        rows = f"SELECT {time} AS at FROM {quote(model._meta.db_table)} LIMIT {MOST_COUNTED + 1}"
+        parts.append(f"SELECT '{model._meta.db_table}', count(*), max(at) FROM ({rows}) AS r")
     if not parts:
         return {}
     try:
         with within(), connection.cursor() as cursor:
             cursor.execute(" UNION ALL ".join(parts))
-            return {table: Count(min(number, MOST_COUNTED), more=number > MOST_COUNTED) for table, number in cursor.fetchall()}
+            return {
+                table: (Count(min(number, MOST_COUNTED), more=number > MOST_COUNTED), None if number > MOST_COUNTED else last)
+                for table, number, last in cursor.fetchall()
+            }
     except TooSlow:
         return {}
 
@@ -158,7 +170,7 @@ def _growth(bounds: list[datetime], estimate: int) -> str:
     if len(bounds) < 2 or estimate < 1:
         return ""
     share = 1 - _rank(bounds, timezone.now() - GROWTH) / (len(bounds) - 1)
-    return f"+{short(estimate * share)}" if share else ""
+    return f"+{short(estimate * share)}" if share else "0"
 
 
 def _rank(bounds: list[datetime], moment: datetime) -> float:

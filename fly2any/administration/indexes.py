@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import models
+from django.db.models.fields import NOT_PROVIDED
 
 from fly2any.postgres.indexes import Index
 
@@ -87,6 +88,15 @@ def leads(model: type[models.Model], name: str) -> bool:
 def time_of(model: type[models.Model]) -> str | None:
     """Return the time by which an index orders the whole table, None if there is none."""
     return next((name for path in paths(model) if (name := path.fields[0]) in orders(model) and _is_time(model, name)), None)
+
+
+def time_added(model: type[models.Model]) -> str | None:
+    """Return the time that says when a row was added, with an index or without; None if the table stores none."""
+    if name := time_of(model):
+        return name
+    times = [field for field in model._meta.local_fields if isinstance(field, models.DateTimeField) and not field.null]
+    added = [field for field in times if field.auto_now_add or field.db_default is not NOT_PROVIDED]
+    return min(added, key=lambda field: field.editable).name if added else None
 
 
 def time_within(model: type[models.Model], key: str) -> str | None:

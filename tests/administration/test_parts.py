@@ -15,7 +15,7 @@ from engagement.models import LoginHistory, Notification, UserActivity
 from fly2any.administration import deadlines, formats
 from fly2any.administration.counts import Count, bounded, exact, of_table, short
 from fly2any.administration.deadlines import TooSlow, within
-from fly2any.administration.indexes import best_path, orders, time_of, time_within
+from fly2any.administration.indexes import best_path, orders, time_added, time_of, time_within
 from fly2any.administration.models import Access
 from fly2any.administration.overview import relations, timeline
 from fly2any.administration.paging import Order, page_of
@@ -80,6 +80,12 @@ def test_only_what_an_index_orders_is_offered_to_sort_by():
     assert orders(UserActivity) == {"id", "created_at"}
     assert (time_of(PriceAlert), time_of(LoginHistory), time_within(LoginHistory, "user")) == (None, "timestamp", "timestamp")
     assert time_within(Account, "user") is None
+    assert [time_added(model) for model in (PriceAlert, LoginHistory, Account, Session)] == [
+        "created_at",
+        "timestamp",
+        None,
+        None,
+    ]
 
 
 @pytest.mark.django_db
