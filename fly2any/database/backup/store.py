@@ -56,7 +56,10 @@ class Store(ABC):
 
     @abstractmethod
     def put(self, name: str, path: Path, show: Show) -> None:
-        """Store the file at `path`, in the workplace, as `name`; readers never see a partial file."""
+        """Store the file at `path`, in the workplace, as `name`; readers never see a partial file.
+
+        It is at its place, with its size, when this returns.
+        """
 
     @contextmanager
     def workplace(self) -> Iterator[Path]:
@@ -188,7 +191,9 @@ class Bucket(Store):
 
     def sizes(self):
         with self.explained():
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
+            pages = [*self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)]
+            if not all("Name" in page or "KeyCount" in page for page in pages):
+                raise Refusal(f"{self.place} answered with something other than a list of files: correct AWS_ENDPOINT_URL.")
             found = {e["Key"].removeprefix(self.prefix): e["Size"] for page in pages for e in page.get("Contents", ())}
             return {name: size for name, size in found.items() if "/" not in name}
 
@@ -199,10 +204,23 @@ class Bucket(Store):
     def write(self, name, content):
         with self.explained(name):
             self.client.put_object(Bucket=self.bucket, Key=self.prefix + name, Body=content)
+        self._require_stored(name, len(content))
 
     def put(self, name, path, show):
         with self.explained():
             self.client.upload_file(str(path), self.bucket, self.prefix + name, Callback=show)
+        self._require_stored(name, path.stat().st_size)
+
+    def _require_stored(self, name: str, size: int) -> None:
+        """Raise Refusal unless the bucket has `name` with `size` bytes: a gateway or a wrong endpoint may answer 200 to anything."""
+        try:
+            with self.explained(name):
+                found = self.client.head_object(Bucket=self.bucket, Key=self.prefix + name)["ContentLength"]
+        except Gone:
+            found = None
+        if found != size:
+            has = "does not have it" if found is None else f"has {found:,} bytes instead of {size:,}"
+            raise Refusal(f"{self.place} accepted {name}, but {has}: correct AWS_ENDPOINT_URL, or what answers there.")
 
     @contextmanager
     def local(self, name, show):

@@ -20,7 +20,7 @@ from ..backup.contents import BY_COPY, BY_SELECT, CONTENT_SQL, PATIENT, PINNED, 
 from ..backup.manifest import file_name, sha256_of
 from ..backup.sealing import ENDING, room_for, seal
 from ..backup.signing import SIGNED
-from ..backup.store import Gone, Store, opened
+from ..backup.store import Gone, Store, fetched, opened
 from ..backup.workfolder import work_folder
 from ..errors import Refusal, Unfit
 from ..facts import people_table, person_columns
@@ -77,7 +77,7 @@ class Archives:
     def keep(self, connection, rule: Rule, part: dict[str, Any], progress: Progress) -> tuple[Archive | None, dict[str, str]]:
         """Archive the rows of `rule` in a range of blocks or with given keys, and return the archive and the version of each row; None where there are none.
 
-        When it returns, the archive is at its place. Nothing is removed, and no row is locked meanwhile.
+        When it returns, the archive is at its place, and was read there. Nothing is removed, and no row is locked meanwhile.
         """
         self.store.make()
         workplace = work_folder("an archive to encrypt") if settings.BACKUPS["recipient"] else self.store.workplace()
@@ -119,7 +119,8 @@ class Archives:
             self.store.put(file, path, lambda size: None)
             self.store.write(f"{name}{IDS}", json.dumps([row[0] for row in found]).encode())
             self.store.write(f"{name}.json", as_json(archive).encode())
-        return archive, {row[0]: row[1] for row in found}
+        with fetched(self.store, archive, progress):  # Raises Unfit: what is stored is soon the only copy.
+            return archive, {row[0]: row[1] for row in found}
 
     def finish(self, archive: Archive, left: list[str]) -> bool:
         """Note which rows were not removed, and return whether the archive is kept: without a removed row it is of no use."""

@@ -1,0 +1,105 @@
+"""A bucket's answer is no proof: what was stored is looked for."""
+
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from fly2any.database.backup.store import store_at
+from fly2any.database.errors import Refusal
+from tests.database.old_rows import CASES, put, swept
+
+SIGN_IN = b"<html><body>Please sign in</body></html>"
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Answers 200 to whatever is stored, and loses it (`forgets`), has other bytes (`alters`), or is no storage at all (`page`)."""
+
+    def __init__(self, *arguments, kind, sizes):
+        self.kind, self.sizes = kind, sizes
+        super().__init__(*arguments)
+
+    def answer(self, content=b"", status=200):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def do_PUT(self):
+        size = self.headers.get("X-Amz-Decoded-Content-Length") or self.headers["Content-Length"]
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.sizes[self.path] = int(size)
+        self.answer()
+
+    def do_GET(self):
+        if self.kind == "page":
+            self.answer(SIGN_IN)
+        elif self.kind == "alters" and self.path in self.sizes:
+            self.answer(b"?" * self.sizes[self.path])
+        else:
+            self.answer(status=404)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def endpoint(request, monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Endpoint, kind=request.param, sizes={}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+NO_STORAGE = {"forgets": "but does not have it", "page": f"but has {len(SIGN_IN)} bytes instead of 9,000"}
+
+
+@pytest.mark.parametrize("endpoint", NO_STORAGE, indirect=True)
+def test_what_a_bucket_accepted_and_does_not_have_is_not_stored(endpoint, request, tmp_path):
+    said = NO_STORAGE[request.node.callspec.params["endpoint"]]
+    (tmp_path / "file").write_bytes(b"x" * 9000)
+    store = store_at("s3://fly/nightly")
+
+    refusals = []
+    for store_it in (
+        partial(store.write, "name", b"x" * 9000),
+        partial(store.put, "name", tmp_path / "file", lambda size: None),
+    ):
+        with pytest.raises(Refusal) as refusal:
+            store_it()
+        refusals.append(str(refusal.value))
+
+    assert refusals == [
+        f"s3://fly/nightly accepted name, {said}: correct AWS_ENDPOINT_URL, or what answers there."
+    ] * 2  # fmt: skip
+
+
+@pytest.mark.parametrize("endpoint", ["page"], indirect=True)
+def test_a_page_is_no_empty_bucket(endpoint):
+    with pytest.raises(Refusal) as refusal:
+        store_at("s3://fly/nightly").names()
+
+    assert str(refusal.value) == (
+        "s3://fly/nightly answered with something other than a list of files: correct AWS_ENDPOINT_URL."
+    )
+
+
+@pytest.mark.parametrize("endpoint", ["alters"], indirect=True)
+def test_no_row_is_removed_whose_archive_cannot_be_read_back(endpoint, migrated, monkeypatch, tmp_path):
+    put(migrated, "price_history", "stays", CASES["price_history"][0])
+    monkeypatch.setattr("fly2any.database.retention.archive.Archives.settle", lambda *arguments: None)  # It lists the bucket.
+
+    with pytest.raises(Refusal, match=r"price_history-.*\.zip is damaged \(its SHA-256 differs\): use another\.$"):
+        swept(migrated, "price_history", "s3://fly/archive")
+
+    assert migrated.execute("SELECT id FROM price_history") == [("stays",)]
