@@ -4,6 +4,7 @@ from django.contrib.admin.utils import quote
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import AdminPasswordChangeForm, AdminUserCreationForm
 from django.contrib.sessions.models import Session as AdminSession
+from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
@@ -13,6 +14,7 @@ from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmi
 from fly2any.administration.person_page import PersonMixin
 from fly2any.administration.saving import SavedInline, remove_rows
 from fly2any.administration.search import Called, Key, KeyWithin
+from fly2any.administration.staff import keep_an_administrator
 from fly2any.administration.steps import Action, Step
 
 from .actions import deactivate, reactivate
@@ -146,6 +148,9 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
         ("Record", {"fields": ["created_at", "updated_at", "last_login", "id"]}),
     ]
     add_fieldsets = [(None, {"fields": ["email", "name", "usable_password", "password1", "password2"]})]
+
+    def guard(self):
+        return keep_an_administrator(connection)
 
     def formfield_for_dbfield(self, db_field, request, **kwargs):
         if db_field.name in STAFF_HELP:

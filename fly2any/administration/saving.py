@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from django.contrib import messages
@@ -38,10 +38,10 @@ def _for_a_form(request: HttpRequest, rows: models.QuerySet) -> models.QuerySet:
 
 
 @contextmanager
-def _checked(request: HttpRequest) -> Iterator[None]:
+def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
     """Undo what is inside, and its messages, where it is refused, by the database at the latest by a deferred constraint at the end.
 
-    Raises Refusal if it would run code of another role: of a trigger, for example, of a table that it writes to.
+    Raises Refusal if it would run code of another role: of a trigger, for example, of a table that it writes to. So may `guard`.
     """
     if request.method != "POST":
         yield
@@ -52,7 +52,7 @@ def _checked(request: HttpRequest) -> Iterator[None]:
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {LOCK}")
-            with connection.execute_wrapper(_refusing_strangers()):
+            with connection.execute_wrapper(_refusing_strangers()), guard():
                 yield
             connection.check_constraints()
     except (DatabaseError, Refusal):
@@ -123,6 +123,10 @@ class SavedInline:
 class SavedForms:
     """Forms that write what a person changed, of rows locked while they are saved, and that say what the database refused."""
 
+    def guard(self) -> AbstractContextManager[None]:
+        """Return the context in which a page writes; it raises Refusal where that must not be."""
+        return nullcontext()
+
     def get_object(self, request, object_id, from_field=None):
         """Return the row as forms need it: with the text of its columns, and locked where a form of it is saved."""
         row = super().get_object(request, object_id, from_field)  # type: ignore[misc]
@@ -139,7 +143,7 @@ class SavedForms:
         view = super().changeform_view  # type: ignore[misc]
         _refuse_nul(request)
         try:
-            with _checked(request):
+            with _checked(request, self.guard):
                 return view(request, object_id, form_url, extra_context)
         except DatabaseError as error:
             if request.method != "POST" or not is_refusal(error):
@@ -157,7 +161,7 @@ class SavedForms:
     def or_message(self, request, view, *arguments):
         """Answer with `view`, or lead back to the page, or to `request.back`, with what the database refused."""
         try:
-            with _checked(request):
+            with _checked(request, self.guard):
                 return view(request, *arguments)
         except Refusal as error:
             if request.method != "POST":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -111,16 +112,32 @@ def _roles(user: Any) -> Iterator[str]:
 
 
 def _lock_administrators(connection) -> list[str]:
-    """Return the ids of the administrators who can sign in, in order, and lock them: of two changes at once, one waits.
-
-    It comes before the lock of the person: two that lock each other's administrators would be a deadlock.
-    """
+    """Return the ids of the administrators as _locked does, once it is sure that a change runs no code of another role."""
     model = get_user_model()
     tables = [model, model.groups.through, model.user_permissions.through]
     refuse_beside_a_restore(connection)
     refuse_strangers(connection, [table._meta.db_table for table in tables])
-    locked = model._default_manager.using(connection.alias).select_for_update().order_by("pk")
-    return list(locked.filter(is_staff=True, is_superuser=True, is_active=True).values_list("pk", flat=True))
+    return _locked(connection)
+
+
+def _locked(connection) -> list[str]:
+    """Return the ids of the administrators who can sign in, in order, and lock them: of two changes at once, one waits.
+
+    It comes before the lock of the person: two that lock each other's administrators would be a deadlock.
+    """
+    people = get_user_model()._default_manager.using(connection.alias).select_for_update(no_key=True).order_by("pk")
+    return list(people.filter(is_staff=True, is_superuser=True, is_active=True).values_list("pk", flat=True))
+
+
+@contextmanager
+def keep_an_administrator(connection) -> Iterator[None]:
+    """Raise Refusal, in a transaction, if what is inside leaves no administrator who can sign in where there was one."""
+    before = _locked(connection)
+    yield
+    if before and not _locked(connection):
+        raise Refusal(
+            "This would leave no administrator who can sign in: first make another active person staff and superuser."
+        )
 
 
 def _find(connection, email: str) -> Any:

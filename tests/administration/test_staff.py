@@ -8,10 +8,13 @@ import pytest
 from django.contrib.auth.models import Group, Permission
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
+from django.test import Client
 
 from accounts.models import User
 from fly2any.administration.staff import Appointment, Member, appoint, dismiss, read_staff
 from fly2any.database.errors import Refusal
+from tests.administration.conftest import address
+from tests.administration.html_form import controls
 
 pytestmark = pytest.mark.django_db
 EMAIL = "ana@example.com"
@@ -250,3 +253,52 @@ def test_what_the_site_changes_while_a_password_is_typed_stays(monkeypatch):
         assert cursor.fetchall() == [("1990-01-01 00:00:00.123456+00",)]
     with pytest.raises(CommandError, match=r"^No person has the e-mail address nobody@example\.com: check the spelling\.$"):
         call_command("changepassword", "nobody@example.com")
+
+
+NONE_LEFT = "This would leave no administrator who can sign in: first make another active person staff and superuser."
+
+
+@pytest.mark.parametrize("box", ["is_active", "is_staff", "is_superuser", "delete"])
+def test_no_page_takes_the_last_administrator_away(member, box):
+    client = member()
+    User.objects.create_superuser("inactive@example.com", is_active=False)
+    page, data = address(User, "change", client.user.pk), {"post": "yes"}
+    if box == "delete":
+        page = address(User, "delete", client.user.pk)
+    else:
+        data = controls(client.get(page), "user_form")
+        del data[box]
+
+    refused = client.post(page, data, follow=True).content.decode()
+    left = state(client.user.email)
+    User.objects.create_superuser("other@example.com")
+    if box != "delete":
+        data = controls(client.get(page), "user_form")
+        del data[box]
+    client.post(page, data)
+
+    assert NONE_LEFT in refused
+    assert left == (True, True, True, [])
+    assert not User.objects.filter(pk=client.user.pk, is_active=True, is_staff=True, is_superuser=True).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_administrators_cannot_deactivate_each_other_at_once():
+    users = [User.objects.create_superuser(email) for email in (EMAIL, "bob@example.com")]
+    begin, answers = threading.Barrier(2), []
+
+    def deactivate(staff, other):
+        client = Client()
+        client.force_login(staff)
+        begin.wait()
+        answers.append(client.post(address(User, "overview", other.pk) + "deactivate/").status_code)
+        connections["default"].close()
+
+    threads = [threading.Thread(target=deactivate, args=pair) for pair in (users, users[::-1])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(answers) == 2
+    assert User.objects.filter(is_active=True).count() == 1
