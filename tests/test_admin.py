@@ -187,7 +187,7 @@ def test_a_user_who_is_not_staff_stays_outside(client, db):
     assert client.get(reverse("admin:index")).status_code == 302
 
 
-@pytest.mark.parametrize("role", ["Support", "Operations"])
+@pytest.mark.parametrize("role", ["Support", pytest.param("Operations", marks=pytest.mark.slow)])
 def test_no_page_has_a_link_that_ends_in_a_403(role, client, db, rows):
     """Each page that a member reaches, one of each kind, and from it one link of each kind."""
     user = User.objects.create(email=f"member.{role}@staff.example", is_staff=True)

@@ -349,6 +349,7 @@ STAFF = """
 """
 
 
+@pytest.mark.slow
 def test_of_sixteen_guesses_at_once_no_more_are_tried_than_of_sixteen_in_a_row(web):
     email = "boss@example.com"
     web.database.execute(STAFF, ["boss", email, bcrypt.hashpw(b"right", bcrypt.gensalt(10)).decode()])

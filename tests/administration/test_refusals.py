@@ -145,6 +145,7 @@ STATES = [
 ]
 
 
+@pytest.mark.slow
 def test_whatever_sqlstate_a_trigger_raises_is_a_message_and_what_it_says_is_in_no_log(staff, notice, caplog):
     refuse_with("notifications", "RAISE EXCEPTION USING ERRCODE = NEW.title, MESSAGE = 'not ' || NEW.message;")
 

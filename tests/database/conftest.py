@@ -10,7 +10,7 @@ from tests.database.people import ANA, BOB, EMAIL
 from tests.database.sites import KINDS, fill
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=["exact", pytest.param("superset", marks=pytest.mark.slow)])
 def site(request, database):
     """A database as the site uses it."""
     return fill(database, KINDS[request.param])

@@ -308,6 +308,7 @@ def test_a_non_atomic_migration_of_ours_does_one_thing():
             assert len(re.findall(r"^        \w", operations, re.M)) == 1, Path(path).name
 
 
+@pytest.mark.slow
 def test_models_are_checked_before_a_migration_and_pages_are_not(migrated, probe, tmp_path):
     environment = probe("RunSQL('SELECT 1')")
     settings = tmp_path / "probe_settings.py"

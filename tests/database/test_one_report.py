@@ -72,6 +72,7 @@ print(json.dumps({
 FOUND = [["error", "index.missing"], ["warning", "backup.none"], ["warning", "waiver.expired"]]
 
 
+@pytest.mark.slow
 def test_commands_metrics_and_pages_find_the_same(migrated, tmp_path):
     migrated.execute('DROP INDEX "price_alerts_active_idx"')
     migrated.execute(f"ALTER DATABASE {migrated.name} SET timezone TO 'America/New_York'")
