@@ -11,9 +11,11 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
 from fly2any.administration import changelist
+from fly2any.administration.list_rows import rows_of
 from fly2any.administration.models import Access, Note
 from fly2any.administration.options import ReadOnlyModelAdmin
 from tests.administration.conftest import CANARY, MODELS, ROLES, address, as_owner, lists_of, secrets_of
+from tests.administration.test_list_rows import djangos_rows
 
 MOST_QUERIES = 8  # That read; the savepoint and the deadline around one of them are not counted.
 MOST_BYTES = 300_000
@@ -71,6 +73,12 @@ def test_every_list_is_few_queries_and_none_reads_a_large_table_to_its_end(model
                 cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}")
                 (plan,) = cursor.fetchone()[0]
             assert set(scanned(plan["Plan"])) & large == set(), (url, sql)
+
+
+@by_model
+def test_the_rows_of_a_list_are_djangos(model, member):
+    cl = member("superuser").get(address(model)).context["cl"]
+    assert rows_of(cl) == djangos_rows(cl)
 
 
 @by_model
