@@ -125,12 +125,12 @@ class ColumnsMixin(admin.ModelAdmin):
 def link_to(name: str, description: str | None = None):
     """Return a list column that links to the object of the foreign key `name`, or shows the plain key if there is no such object."""
 
-    @admin.display(description=description or name.replace("_", " "), empty_value="–")
+    @admin.display(description=description or name.replace("_", " "))
     def column(self, obj):
         field = obj._meta.get_field(name)
         key = getattr(obj, field.attname)
         if key is None:
-            return None
+            return formats.NOTHING
         try:
             other = getattr(obj, name)
         except field.related_model.DoesNotExist:
