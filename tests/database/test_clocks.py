@@ -14,6 +14,7 @@ from django.core.management import call_command
 from django.db import Error
 from django.utils import timezone
 
+from fly2any.database.backup import take as taking
 from fly2any.database.backup.inventory import read_newest
 from fly2any.database.backup.proof import check
 from fly2any.database.backup.required import require_backup
@@ -33,7 +34,8 @@ from fly2any.database.schema.strangers import refuse_before_writes
 from fly2any.database.server import read_origin
 from fly2any.database.verification import verify
 from tests.conftest import django
-from tests.database.taken import described, keep
+from tests.database.taken import Told, described, keep
+from tests.servers import Database, wait_until
 
 A_MOMENT = timedelta(seconds=1)  # By which this machine may misjudge the server's clock.
 DIFFER = re.compile(
@@ -252,3 +254,29 @@ def test_a_run_whose_session_is_ended_removes_nothing_more(filled, settings):
         maintain(connection, "weekly", seconds=60, progress=Ended())
 
     assert filled.execute("SELECT count(*) FROM user_activities") == held
+
+
+@pytest.mark.slow
+def test_a_backup_of_a_standby_is_as_old_as_its_newest_transaction(server, own_server, tmp_path_factory, tmp_path, monkeypatch):
+    primary = own_server()
+    standby = primary.standby(tmp_path_factory.mktemp("standby"))
+    database = Database(str(standby.home / "data"), str(standby.port), "postgres", "", "fly2any")
+    monkeypatch.setattr(taking, "LIMIT", timedelta(0))
+    told = Told()
+    try:
+        with django(database) as connection:
+            primary.execute("CREATE TABLE replayed ()")
+            wait_until(database, "SELECT 1 FROM pg_class WHERE relname = 'replayed'")
+            standby.execute("SELECT pg_wal_replay_pause()")
+            [(replayed,)] = standby.execute("SELECT pg_last_xact_replay_timestamp()")
+            primary.execute("CREATE TABLE missing ()")
+
+            manifest = take(connection, store_at(str(tmp_path)), told)
+    finally:
+        standby.remove()
+
+    assert (manifest.taken, [*manifest.tables]) == (replayed, ['"public"."replayed"'])
+    assert [re.sub(r"is \d+ m?s old", "is ... old", sentence) for sentence in told.sentences if "standby" in sentence] == [
+        "This server is a standby whose newest transaction is ... old, so the backup is dated"
+        f" {replayed.astimezone(UTC):%Y-%m-%d %H:%M} UTC. If the primary has newer transactions, repair the replication."
+    ]

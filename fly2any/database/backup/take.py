@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 
+from ..clock import LIMIT
 from ..errors import Refusal
 from ..migration import journal
 from ..progress import Progress
@@ -19,6 +20,7 @@ from ..schema import contract
 from ..schema.strangers import our_tables
 from ..server import read_home, read_origin
 from ..sql import PEOPLE, TRUSTED_SQL, catalogue, fetch_all, literal, quote
+from ..units import span
 from ..verification import verify
 from . import tools
 from .contents import BY_COPY, PATIENT, pin, read_contents
@@ -84,6 +86,10 @@ MEMBERS_SQL = """
       AND (ours.oid IS NOT NULL OR c.relkind = 'r' AND pg_catalog.pg_relation_size(c.oid) > 0 AND NOT c.oid = ANY (COALESCE(e.extconfig, '{}')))
     ORDER BY 3 DESC, n.nspname COLLATE "C", c.relname COLLATE "C"
 """
+# A standby has what its primary committed until then: all that was received, or all that there was to receive, is not known.
+STANDBY_SQL = """
+    SELECT pg_catalog.pg_is_in_recovery(), LEAST(pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.now())
+"""
 SHOWN = 5
 
 # How the codes of findings about what the dump contains begin.
@@ -124,6 +130,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             pin(cursor, PATIENT)
             cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.now()")
             snapshot, now = cursor.fetchone()
+            taken = _data_of(cursor, now, progress)
             cursor.execute("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
             size = cursor.fetchone()[0]
         _require_readable(connection)
@@ -141,12 +148,11 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             progress.show("waiting for pg_dump", None)
             dump.finish()
     tools.require_portable(tool, path, version)
-    taken = now.astimezone(UTC)
-    name = f"{file_name(origin.database)}-{taken:%Y%m%dT%H%M%S.%fZ}"
+    name = f"{file_name(origin.database)}-{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
     return Manifest(
         name=name,
         file=f"{name}.dump",
-        taken=taken,
+        taken=taken.astimezone(UTC),
         database=origin.database,
         cluster=origin.cluster,
         oid=origin.oid,
@@ -164,6 +170,28 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
         size=size,
         **roles,
     )
+
+
+def _data_of(cursor, now: datetime, progress: Progress) -> datetime:
+    """Return the time until which the database has what was committed: `now`, or on a standby that of what it replayed last.
+
+    Tells `progress` if these are far apart; raises Refusal if a standby does not know it.
+    """
+    cursor.execute(STANDBY_SQL)
+    is_standby, replayed = cursor.fetchone()
+    if not is_standby:
+        return now
+    if replayed is None:
+        raise Refusal(
+            "The age of the data is not known: this standby has replayed no transaction since it started. Take the backup on the"
+            " primary, or run the command again once a transaction is replayed."
+        )
+    if now - replayed > LIMIT:
+        progress.say(
+            f"This server is a standby whose newest transaction is {span(now - replayed)} old, so the backup is dated"
+            f" {replayed.astimezone(UTC):%Y-%m-%d %H:%M} UTC. If the primary has newer transactions, repair the replication."
+        )
+    return replayed
 
 
 def _require_readable(connection) -> None:
