@@ -177,6 +177,7 @@ def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
     checks += [
         f"length({key}::text) >= 0",
         f"octet_length('a' || {key}::text) > -1",
+        f"{key} = {key} AND {key} <= {key}",
         f"{q(required)} IS NULL OR {q(required)} IS NOT NULL",
     ]
     added = ", ".join(f"ADD CHECK ({check})" for check in checks)

@@ -41,7 +41,7 @@ LIMIT  -- The site waits behind what waits for a lock: where this fails, run wha
 -- ERROR column.different at wishlist_items.notes: Column notes of wishlist_items may not be NULL, so writes without it fail.
 ALTER TABLE "wishlist_items" ALTER COLUMN "notes" DROP NOT NULL;
 
--- WARNING check.extra at price_alerts.not\\u000aours; DROP TABLE users: Constraint not\\u000aours; DROP TABLE users of price_alerts, CHECK ((origin <> 'XXX'::text)), is unmanaged, and refuses rows that the contract allows.
+-- WARNING check.extra at price_alerts.not\\u000aours; DROP TABLE users: Constraint not\\u000aours; DROP TABLE users of price_alerts, CHECK ((origin <> 'XXX'::text)), is unmanaged, and refuses rows that the contract allows, such as origin = 'XXX'.
 -- Commented out: it changes what another program made; agree with its owner first.
 -- ALTER TABLE "price_alerts" DROP CONSTRAINT "not
 -- ours; DROP TABLE users";

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_TEXT = r"'(?:[^']|'')*'"
-CONSTANT = re.compile(rf"(?:{_TEXT}(?:::[\w \"]+)?|\(?-?[\d.]+\)?(?:::\w+)?|true|false)")
+TEXT = r"'(?:[^']|'')*'"
+CONSTANT = re.compile(rf"(?:{TEXT}(?:::[\w \"]+)?|\(?-?[\d.]+\)?(?:::\w+)?|true|false)")
 DISTINCT = re.compile(
     r"\b(nextval|gen_random_uuid|uuidv7|uuid_generate_v\w+|random)\("
 )  # Defaults that differ from row to row.
@@ -14,9 +14,9 @@ DISTINCT = re.compile(
 COUNTS = {"length", "char_length", "character_length", "octet_length", "bit_length", "cardinality", "strpos", "num_nulls", "num_nonnulls"}  # fmt: skip
 # What raises an error for no value: names, comparisons and these functions, without casts to other types than text.
 TOTAL = {*COUNTS, "lower", "upper", "coalesce", "nullif", "md5", "btrim", "ltrim", "rtrim", "left", "right", "reverse", "to_tsvector"}  # fmt: skip
-_KEEPING = re.compile(rf"(?:{_TEXT}::text \|\| )?(?P<kept>\S.*?)(?: \|\| {_TEXT}::text)?")
+_KEEPING = re.compile(rf"(?:{TEXT}::text \|\| )?(?P<kept>\S.*?)(?: \|\| {TEXT}::text)?")
 _CAST = re.compile(r"(?P<kept>.+)::(?:text|character varying)")
-_REPLACED = re.compile(rf"COALESCE\((?P<kept>.+), {_TEXT}(?:::[\w ]+)?\)")
+_REPLACED = re.compile(rf"COALESCE\((?P<kept>.+), {TEXT}(?:::[\w ]+)?\)")
 _REVERSED = re.compile(r"reverse(?P<kept>\(.+\))")
 
 
@@ -70,7 +70,7 @@ def _is_one(text: str) -> bool:
 def _end(text: str, start: int) -> int:
     """Return where the parenthesis at `start` is closed."""
     depth, place = 0, start
-    for match in re.finditer(rf'{_TEXT}|"(?:[^"]|"")*"|[()]', text[start:]):
+    for match in re.finditer(rf'{TEXT}|"(?:[^"]|"")*"|[()]', text[start:]):
         depth += {"(": 1, ")": -1}.get(match[0], 0)
         place = start + match.end()
         if depth == 0:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
-from .expressions import CONSTANT, DISTINCT, is_total, told_apart
+from .allowed import Allowed
+from .expressions import CONSTANT, is_total
 from .live import Live, Rows
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, where
+from .samples import Clash, Trial
 
 # Unmanaged objects have an owner: their cure must not be pasted without asking first.
 AGREE = "Ask its owner first, then run: "
-TRY = "`manage.py dbstatus --write-check` tries it; read its definition with \\d+ in psql."
+MAY_REFUSE = "may refuse rows that the contract allows"
+TRY = "`manage.py dbstatus --write-check` tries it; read its definition with \\d+ in `manage.py dbshell`."
 
 
 def in_the_way(expected: Catalog, foreign: Catalog, actual: Catalog, live: Live | None = None) -> Iterator[Finding]:
@@ -29,13 +32,7 @@ def in_the_way(expected: Catalog, foreign: Catalog, actual: Catalog, live: Live 
     yield from _Obstacles(expected, foreign, actual, live).findings()
 
 
-@dataclass(frozen=True, slots=True)
-class _Obstacles:
-    expected: Catalog
-    foreign: Catalog
-    actual: Catalog
-    live: Live | None
-
+class _Obstacles(Allowed):
     def findings(self) -> Iterator[Finding]:
         ours = {column.table for column in self.expected.columns}
         for table in self.actual.tables:
@@ -56,32 +53,6 @@ class _Obstacles:
             yield from self.of_check(check)
         for fk in of_ours.foreign_keys:
             yield from self.of_foreign_key(fk)
-
-    # What is asked of several kinds.
-
-    def managed(self, table: str) -> dict[str, Column]:
-        return {column.name: column for column in self.expected.columns if column.table == table}
-
-    def rows(self, table: str, names: Iterable[str], *, inserted: bool) -> Rows:
-        """Return the rows that our INSERT stores, or those that may be there."""
-        managed, used = self.managed(table), set(names)
-        columns = tuple(column for column in self.actual.columns if column.table == table and column.name in used)
-        return Rows(columns, frozenset(used - managed.keys()) if inserted else frozenset())
-
-    def never(self, thing: Check | Index | Column, condition: str, rows: Rows) -> bool:
-        trusted = any(table.trusted for table in self.actual.tables if table.name == thing.table)
-        return self.live is not None and thing.own and trusted and self.live.never(condition, rows)
-
-    def stored(self, table: str, name: str) -> Column | None:
-        """Return an unmanaged column by its name."""
-        return next((column for column in self.foreign.columns if (column.table, column.name) == (table, name)), None)
-
-    def is_null(self, table: str, name: str) -> bool:
-        """Return whether our INSERT stores NULL in a column."""
-        column = self.stored(table, name)
-        return column is not None and column.filled is None and column.identity is None and column.generated is None
-
-    # One kind each.
 
     def of_table(self, table: Table) -> Iterator[Finding]:
         if table.unidentified:
@@ -164,8 +135,16 @@ class _Obstacles:
                     TRY,
                 )
 
-    def trusts(self, column: Column) -> bool:
-        return column.own and any(table.trusted for table in self.actual.tables if table.name == column.table)
+    def raising(self, code: str, thing: Check | Index | Column, what: str, trial: Trial, cure: str) -> Finding:
+        if trial.always:
+            message = f"{what} raised an error for each row that was tried, such as {trial.raised}: writes fail."
+            return _finding(code, thing, message, cure, Severity.ERROR)
+        message = f"{what} raises an error for rows that the contract allows, such as {trial.raised}."
+        return _finding(code, thing, message, cure)
+
+    def untried(self, code: str, thing: Object, title: str, trial: Trial | Clash, risk: str) -> Finding:
+        how = "refused no sample row" if trial.known else "was not tried"
+        return Finding(Severity.NOTE, code, where(thing), f"{title} and {how}: {risk}.", TRY)
 
     def no_longer_required(self, column: Column) -> str:
         return (
@@ -175,33 +154,32 @@ class _Obstacles:
     def of_generated(self, column: Column) -> Iterator[Finding]:
         title = f"Generated column {column.name} of {column.table} is unmanaged"
         drop = f"ALTER TABLE {quote(column.table)} DROP COLUMN {quote(column.name)};"
-        rows = self.rows(column.table, [c.name for c in self.actual.columns if c.name != column.name], inserted=False)
         expression = column.generated or ""
-        if not column.virtual and self.trusts(column) and self.live is not None and self.live.fails(expression, rows):
-            yield _finding(
+        used = [c.name for c in self.actual.columns if c.table == column.table and cures.mentions(expression, c)]
+        trial = self.trial(column, f"({expression}) IS NULL", used)
+        may_be_null = not column.nullable and not self.never(
+            column, f"({expression}) IS NULL", self.rows(column.table, used, inserted=False)
+        )
+        if trial.raised and not column.virtual:
+            yield self.raising("column.extra", column, f"{title}, and its expression {expression}", trial, drop)
+        elif may_be_null and (trial.refused or not trial.known):
+            such_as = f", such as {trial.refused}" if trial.refused else ""
+            yield _finding("column.extra", column, f"{title} and NOT NULL, and {expression} may be NULL where the contract allows it{such_as}.",
+                           f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} DROP NOT NULL;")  # fmt: skip
+        elif may_be_null or not (column.virtual or (column.own and is_total(expression))):
+            yield self.untried(
                 "column.extra",
                 column,
-                f"{title}, and its expression {expression} raises an error, so every write fails.",
-                drop,
-                Severity.ERROR,
-            )
-        elif not column.nullable and not self.never(column, f"({expression}) IS NULL", rows):
-            yield _finding("column.extra", column, f"{title} and NOT NULL, and {expression} may be NULL where the contract allows it.",
-                           f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} DROP NOT NULL;")  # fmt: skip
-        elif not column.virtual:
-            yield Finding(
-                Severity.NOTE,
-                "column.extra",
-                where(column),
-                f"{title} and was not tried: a write fails where {expression} raises an error.",
-                TRY,
+                title,
+                trial,
+                f"a write fails where {expression} {'is NULL or ' if may_be_null else ''}raises an error",
             )
 
     def of_check(self, check: Check) -> Iterator[Finding]:
         managed = set(check.columns) & self.managed(check.table).keys()
         if not check.enforced or (not managed and not check.columns and self.live is None):
             return
-        title = f"Constraint {check.name} of {check.table}, {check.expression}, is unmanaged"
+        title = f"Constraint {check.name} of {check.table}, {' '.join(check.expression.split())}, is unmanaged"
         if not check.expression.startswith("CHECK "):  # An exclusion: NULL conflicts with nothing.
             equal = {one.strip('"') for one in re.findall(r'[(,] ?("[^"]+"|\w+) WITH =(?=[,)])', check.expression)}
             told = any(key.table == check.table and set(key.columns) <= equal for key in self.expected.keys)
@@ -216,27 +194,27 @@ class _Obstacles:
             yield _finding(
                 "check.extra", check, f"{title}, and refuses every row that we INSERT.", cures.drop(check), Severity.ERROR
             )
-        elif managed and not self.allows_all(check, body):
-            yield _finding("check.extra", check, f"{title}, and refuses rows that the contract allows.", cures.drop(check))
-        elif managed and not is_total(body):
-            message = f"{title} and was not tried: a write fails where it raises an error."
-            yield Finding(Severity.NOTE, "check.extra", where(check), message, TRY)
-        elif not managed and not self.never(check, f"NOT {body}", inserted):
-            yield Finding(
-                Severity.NOTE, "check.extra", where(check), f"{title}, and was not tried with what our INSERT stores.", TRY
-            )
+        elif managed:
+            proved = self.allows_all(check, body)
+            if not (proved and is_total(body)):
+                yield self.of_unproved(check, title, body, proved=proved)
+        elif not self.never(check, f"NOT {body}", inserted):
+            trial = self.trial(check, f"({body}) IS FALSE", check.columns)
+            message = f"{title}, and was not tried with what our INSERT stores."
+            note = Finding(Severity.NOTE, "check.extra", where(check), message, TRY)
+            yield self.raising("check.extra", check, f"{title}, and", trial, cures.drop(check)) if trial.raised else note
 
-    def allows_all(self, check: Check, body: str) -> bool:
-        """Return whether no row that the contract allows is refused: checks of ours that hold of columns without NULL count."""
-        managed = self.managed(check.table)
-        ours = [
-            one
-            for one in self.expected.checks
-            if one.table == check.table and not any(managed[name].nullable for name in one.columns)
-        ]
-        used = [*check.columns, *(name for one in ours for name in one.columns)]
-        given = "".join(f" AND {one.expression.removeprefix('CHECK ')}" for one in ours)
-        return self.never(check, f"NOT {body}{given}", self.rows(check.table, used, inserted=False))
+    def of_unproved(self, check: Check, title: str, body: str, *, proved: bool) -> Finding:
+        """Return the finding about a check that may refuse rows, or, where that is `proved` to be impossible, raise an error."""
+        trial = self.trial(check, f"({body}) IS FALSE", check.columns)
+        if trial.raised and not trial.refused:
+            return self.raising("check.extra", check, f"{title}, and", trial, cures.drop(check))
+        if trial.refused or not (trial.known or proved):
+            refuses = f"refuses rows that the contract allows, such as {trial.refused}" if trial.refused else MAY_REFUSE
+            return _finding("check.extra", check, f"{title}, and {refuses}.", cures.drop(check))
+        return self.untried(
+            "check.extra", check, title, trial, f"a write fails where it {'raises an error' if proved else 'is false'}"
+        )
 
     def of_unique(self, thing: Key | Index) -> Iterator[Finding]:
         managed = self.managed(thing.table)
@@ -260,25 +238,17 @@ class _Obstacles:
                 "unique.extra", thing, f"{title}, and refuses the second row that we INSERT.", cures.drop(thing), Severity.ERROR
             )
         else:
-            yield _finding("unique.extra", thing, f"{title}, and refuses rows that the contract allows.", cures.drop(thing))
+            yield self.of_unproved_unique(thing, title, uses)
 
-    def is_implied(self, thing: Key | Index) -> bool:
-        """Return whether a key of ours refuses already what `thing` refuses."""
-        managed = self.managed(thing.table)
-        required = {name for name, column in managed.items() if not column.nullable}
-        exact = isinstance(thing, Key) or thing.exact
-        told = {told_apart(one, set(managed), required) for one in thing.columns if exact}
-        return any(
-            key.table == thing.table
-            and set(key.columns) <= told
-            and (thing.nulls_distinct or not any(managed[name].nullable for name in key.columns))
-            for key in self.expected.keys
-        )
-
-    def differs(self, table: str, name: str) -> bool:
-        """Return whether each row of ours gets another value in an unmanaged column."""
-        column = self.stored(table, name)
-        return column is not None and (column.identity is not None or bool(DISTINCT.search(column.filled or "")))
+    def of_unproved_unique(self, thing: Key | Index, title: str, uses: set[str]) -> Finding:
+        """Return the finding about a key over columns of ours that no key of ours is known to imply."""
+        refuses = "refuses rows that the contract allows"
+        if any(key.table == thing.table and set(key.columns) <= uses for key in self.expected.keys):
+            clash = self.clash(thing) if isinstance(thing, Index) and thing.exact else Clash()
+            if clash.known and not clash.rows:
+                return self.untried("unique.extra", thing, title, clash, "a write fails where two rows have the same value")
+            refuses = f"{refuses}, such as {clash.rows}" if clash.rows else MAY_REFUSE
+        return _finding("unique.extra", thing, f"{title}, and {refuses}.", cures.drop(thing))
 
     def of_index(self, index: Index) -> Iterator[Finding]:
         if not ((index.valid and index.ready) or index.building):
@@ -289,14 +259,17 @@ class _Obstacles:
             return
         computed = [one for one in (*index.columns, index.predicate) if one and not self.is_column(index.table, one)]
         title = f"Index {index.name} of {index.table} is unmanaged"
-        rows = self.rows(index.table, index.uses, inserted=True)
-        trusted = index.own and any(table.trusted for table in self.actual.tables if table.name == index.table)
-        if trusted and self.live is not None and any(self.live.fails(one, rows) for one in computed):
-            message = f"{title}, and its expression raises an error, so every INSERT fails."
-            yield _finding("index.extra", index, message, cures.drop(index), Severity.ERROR)
-        elif computed and not (index.own and all(map(is_total, computed))):
-            message = f"{title} and was not tried: a write fails where {', '.join(computed)} raises an error."
-            yield Finding(Severity.NOTE, "index.extra", where(index), message, TRY)
+        if not computed or (index.own and all(map(is_total, computed))):
+            return
+        first = [index.predicate] if index.predicate else []  # Only rows that it holds for are indexed.
+        values = [f"({one}) IS NULL" for one in computed if one != index.predicate]
+        trial = self.trial(index, " AND ".join([*first, f"num_nulls({', '.join(values) or 'NULL'}) < 0"]), index.uses)
+        if trial.raised:
+            yield self.raising(
+                "index.extra", index, f"{title}, and its expression {', '.join(computed)}", trial, cures.drop(index)
+            )
+        else:
+            yield self.untried("index.extra", index, title, trial, f"a write fails where {', '.join(computed)} raises an error")
 
     def is_column(self, table: str, name: str) -> bool:
         return any((column.table, column.name) == (table, name) for column in self.actual.columns)
@@ -352,7 +325,9 @@ def tried(finding: Finding, tables: Iterable[str]) -> Finding:
     if finding.cure != TRY or finding.where.partition(".")[0] not in set(tables):
         return finding
     message = re.sub(r"\b(was|were) not tried\b", "refused nothing in the write check", finding.message)
-    return replace(finding, message=message, cure="See what it does with \\d+ in psql: real rows hold other values.")
+    return replace(
+        finding, message=message, cure="See what it does with \\d+ in `manage.py dbshell`: real rows hold other values."
+    )
 
 
 def _finding(code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.WARNING) -> Finding:

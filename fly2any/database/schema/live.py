@@ -21,10 +21,12 @@ from ..sql import literal, pinned, quote
 from .cures import mentions
 from .expressions import counts
 from .objects import Catalog, Check, Column, Index, Object, where
+from .samples import ALONE, VALUES, WHOLE, Outcome, Sample, branch, kind
 
 NOW = re.compile(r"\b(?:now|transaction_timestamp)\(\)")
 NEVER = "false"  # The filter of a plan that reads no row.
 CALL = re.compile(r"\w\(")
+INTEGER = re.compile(r"(?<![\w.])-?\d{1,9}(?![\w.])")
 CASES = 64  # Parts of the rows of a table that the planner is asked about together.
 
 
@@ -90,11 +92,27 @@ class Live:
 
     def never(self, condition: str, rows: Rows) -> bool:
         """Return whether the planner proves that `condition` is true of none of `rows`; False where it cannot tell."""
-        facts = "".join(f" AND ({call} >= 0 OR {call} IS NULL)" for call in dict.fromkeys(counts(condition)))
+        facts = "".join(f" AND ({fact})" for fact in _facts(condition, rows))
         plan = self._explain(
             " UNION ALL ".join(f"SELECT FROM {part.sql()} WHERE ({condition}){part.given()}{facts}" for part in rows.cases())
         )
         return isinstance(plan, dict) and plan.get("One-Time Filter") == NEVER
+
+    def outcomes(self, expressions: list[str], tried: list[Sample], columns: tuple[Column, ...]) -> list[Outcome]:
+        """Return the text of the expressions' values for each row, None where one raises an error; [] where the planner cannot tell."""
+        if not tried:
+            return []
+        plan = self._explain(" UNION ALL ".join(branch(expressions, sample, columns) for sample in tried))
+        if isinstance(plan, dict):
+            values = [tuple(part["Output"]) for part in plan.get("Plans", [plan])]
+            return list(zip(tried, values, strict=True)) if len(values) == len(tried) else []
+        if plan is not DataError:
+            return []
+        if len(tried) == 1:
+            return [(tried[0], None)]
+        some = tried[:ALONE]
+        half = len(some) // 2
+        return [one for part in (some[:half], some[half:]) for one in self.outcomes(expressions, part, columns)]
 
     def fails(self, expression: str, rows: Rows) -> bool:
         """Return whether `expression` raises an error whatever the row is."""
@@ -166,6 +184,21 @@ class Live:
             finally:
                 cursor.execute("ROLLBACK TO SAVEPOINT fly2any_live")
                 cursor.execute("RELEASE SAVEPOINT fly2any_live")
+
+
+def _facts(condition: str, rows: Rows) -> Iterator[str]:
+    """Yield what is true of every row and unknown to the planner.
+
+    A length is not below 0, no integer is between two that follow each other, and each value is equal to itself.
+    """
+    lengths = [*dict.fromkeys(counts(condition))]
+    yield from (f"{one} >= 0 OR {one} IS NULL" for one in lengths)
+    used = [column for column in rows.columns if mentions(condition, column) and kind(column) in VALUES]
+    numbers = {int(number) for number in INTEGER.findall(condition)[:8]}
+    for one in (*lengths, *(quote(column.name) for column in used if kind(column) in WHOLE)):
+        for below in sorted(number - step for number in numbers for step in (0, 1)):
+            yield f"{one} <= {below} OR {one} >= {below + 1} OR {one} IS NULL"
+    yield from (f"{name} = {name} OR {name} IS NULL" for name in (quote(column.name) for column in used))
 
 
 def _type(column: Column) -> str:

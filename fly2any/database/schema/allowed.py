@@ -1,0 +1,111 @@
+"""What the contract allows in a table of ours, and what the server proves of it or tries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from ..sql import quote
+from .expressions import CONSTANT, DISTINCT, told_apart
+from .live import Live, Rows
+from .objects import Catalog, Check, Column, Index, Key
+from .samples import Clash, Outcome, Trial, find_clash, judge, samples
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The contract, the unmanaged objects, and the catalogue of a database, with the server that it was read from."""
+
+    expected: Catalog
+    foreign: Catalog
+    actual: Catalog
+    live: Live | None
+
+    def managed(self, table: str) -> dict[str, Column]:
+        return {column.name: column for column in self.expected.columns if column.table == table}
+
+    def rows(self, table: str, names: Iterable[str], *, inserted: bool) -> Rows:
+        """Return the rows that our INSERT stores, or those that may be there."""
+        managed, used = self.managed(table), set(names)
+        columns = tuple(column for column in self.actual.columns if column.table == table and column.name in used)
+        return Rows(columns, frozenset(used - managed.keys()) if inserted else frozenset())
+
+    def never(self, thing: Check | Index | Column, condition: str, rows: Rows) -> bool:
+        return self.live is not None and self.trusts(thing) and self.live.never(condition, rows)
+
+    def trial(self, thing: Check | Index | Column, condition: str, names: Iterable[str]) -> Trial:
+        """Return what a condition that refuses rows does with sample rows that the contract allows."""
+        used = {*names}
+        ours = [one for one in self.expected.checks if one.table == thing.table and not used.isdisjoint(one.columns)]
+        used |= {name for one in ours for name in one.columns}
+        given = "".join(f" AND {one.expression.removeprefix('CHECK ')} IS NOT FALSE" for one in ours)
+        kept, fills = self.kept(thing.table, used)
+        return judge(self.outcomes(thing, [f"CASE WHEN true{given} THEN {condition} END"], used), kept, fills)
+
+    def clash(self, index: Index) -> Clash:
+        """Return whether two sample rows, different in each key of ours that `index` uses, have the same values in it."""
+        keys = [key.columns for key in self.expected.keys if key.table == index.table and {*key.columns} <= {*index.uses}]
+        computed = [*index.columns, index.predicate or "true"]
+        expressions = [one if "(" in one or one == "true" else quote(one) for one in computed]
+        return find_clash(self.outcomes(index, expressions, index.uses), keys)
+
+    def outcomes(self, thing: Check | Index | Column, expressions: list[str], names: Iterable[str]) -> Iterable[Outcome]:
+        """Return the values of expressions for sample rows; nothing where they cannot be tried."""
+        used = {*names}
+        columns = tuple(column for column in self.actual.columns if column.table == thing.table and column.name in used)
+        kept, fills = self.kept(thing.table, used)
+        computed = any(column.identity or column.generated for column in columns if column.name in kept)
+        stored = len(kept) == len(columns)  # Values of other programs are not written by us.
+        if self.live is None or not self.trusts(thing) or computed or (stored and len(fills) < len(kept)):
+            return ()
+        rows = samples(" ".join(expressions), columns, fills, stored=stored)
+        return self.live.outcomes(expressions, rows, columns)
+
+    def kept(self, table: str, names: Collection[str]) -> tuple[list[str], dict[str, str]]:
+        """Return the unmanaged columns among `names`, which our UPDATE keeps, and the constants that our INSERT stores there."""
+        managed = self.managed(table)
+        columns = [c for c in self.actual.columns if c.table == table and c.name in names and c.name not in managed]
+        constant = [column for column in columns if column.filled is None or CONSTANT.fullmatch(column.filled)]
+        return [column.name for column in columns], {column.name: column.filled or "NULL" for column in constant}
+
+    def stored(self, table: str, name: str) -> Column | None:
+        """Return an unmanaged column by its name."""
+        return next((column for column in self.foreign.columns if (column.table, column.name) == (table, name)), None)
+
+    def is_null(self, table: str, name: str) -> bool:
+        """Return whether our INSERT stores NULL in a column."""
+        column = self.stored(table, name)
+        return column is not None and column.filled is None and column.identity is None and column.generated is None
+
+    def trusts(self, thing: Check | Index | Column) -> bool:
+        return thing.own and any(table.trusted for table in self.actual.tables if table.name == thing.table)
+
+    def allows_all(self, check: Check, body: str) -> bool:
+        """Return whether no row that the contract allows is refused: checks of ours that hold of columns without NULL count."""
+        managed = self.managed(check.table)
+        ours = [
+            one
+            for one in self.expected.checks
+            if one.table == check.table and not any(managed[name].nullable for name in one.columns)
+        ]
+        used = [*check.columns, *(name for one in ours for name in one.columns)]
+        given = "".join(f" AND {one.expression.removeprefix('CHECK ')}" for one in ours)
+        return self.never(check, f"NOT {body}{given}", self.rows(check.table, used, inserted=False))
+
+    def is_implied(self, thing: Key | Index) -> bool:
+        """Return whether a key of ours refuses already what `thing` refuses."""
+        managed = self.managed(thing.table)
+        required = {name for name, column in managed.items() if not column.nullable}
+        exact = isinstance(thing, Key) or thing.exact
+        told = {told_apart(one, set(managed), required) for one in thing.columns if exact}
+        return any(
+            key.table == thing.table
+            and set(key.columns) <= told
+            and (thing.nulls_distinct or not any(managed[name].nullable for name in key.columns))
+            for key in self.expected.keys
+        )
+
+    def differs(self, table: str, name: str) -> bool:
+        """Return whether each row of ours gets another value in an unmanaged column."""
+        column = self.stored(table, name)
+        return column is not None and (column.identity is not None or bool(DISTINCT.search(column.filled or "")))

@@ -1,0 +1,183 @@
+"""Rows that the contract allows, with values at the limits of an expression, on which PostgreSQL's planner tries it.
+
+The planner folds an immutable expression of constants to its value, or raises its error, and runs no statement. What it
+cannot prove for all rows is so tried on some: a row that is refused is certain, and a harmless expression refuses none.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+from ..sql import quote
+from .expressions import TEXT
+from .objects import Column
+
+ROWS = 96  # that an expression is tried on
+ALONE = 16  # of these, where one raises an error: each is then a question of its own
+LONGEST = 10_000  # letters of a text made for a number in the expression
+NULL = "NULL"
+
+_MOMENTS = ("'2000-01-01'", "'infinity'", "'-infinity'")
+VALUES: dict[str, tuple[str, ...]] = {
+    "text": ("'a'", "''", "'A'", "' '", "'0'", "'é✈'", "repeat('a', 300)"),
+    "boolean": ("true", "false"),
+    "smallint": ("1", "0", "-1", "32767", "-32768"),
+    "integer": ("1", "0", "-1", "2147483647", "-2147483648"),
+    "bigint": ("1", "0", "-1", "9223372036854775807", "-9223372036854775808"),
+    "double precision": ("1", "0", "-1", "1.5", "'NaN'", "'Infinity'", "'-Infinity'"),
+    "numeric": ("1", "0", "-1", "1.5", "'NaN'"),
+    "timestamp with time zone": _MOMENTS,
+    "timestamp without time zone": _MOMENTS,
+    "date": _MOMENTS,
+    "jsonb": ("'{}'", "'[]'", "'null'", "'1'", "'\"a\"'", "'[1, null]'"),
+    "text[]": ("'{}'", "'{a}'", "'{NULL}'", "'{a,a}'"),
+    "uuid": ("'00000000-0000-0000-0000-000000000000'", "'ffffffff-ffff-ffff-ffff-ffffffffffff'"),
+    "inet": ("'127.0.0.1'", "'::1'", "'10.0.0.0/8'"),
+    "bytea": ("'a'", "''", "'\\x00'"),
+}
+WHOLE = {"smallint": 2, "integer": 4, "bigint": 8}  # bytes
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_TYPED = re.compile(rf"({TEXT})::([a-z][a-z ]*)")
+# What is constant in a statement: the planner folds it where a constant stands for it.
+MOMENT = re.compile(r"\b(?:CURRENT_TIMESTAMP(?!\()|(?:now|transaction_timestamp|statement_timestamp|clock_timestamp)\(\))")
+TODAY = re.compile(r"\bCURRENT_DATE\b")
+DAY, INSTANT = "'2026-01-01'::date", "'2026-01-01 00:00:00+00'::timestamptz"
+
+Sample = Mapping[str, str]  # the value of each column, as SQL
+Outcome = tuple[Sample, tuple[str, ...] | None]  # a row and the values of expressions for it, None where they raise an error
+TRUE, FALSE = ("true",), ("false",)
+FOLDED = re.compile(rf"(?:{TEXT}|-?[\d.]+|true|false)(?:::[\w \"()\[\],]+)?")
+
+
+def kind(column: Column) -> str:
+    """Return the type of a column below its domains and without its length, as VALUES knows it."""
+    bare = re.sub(r"\(.*?\)", "", column.domain.type if column.domain else column.type)
+    return "text" if bare.startswith("character") else bare
+
+
+def samples(expression: str, columns: Iterable[Column], fills: Mapping[str, str], *, stored: bool) -> list[Sample]:
+    """Return rows of `columns`; [] where a column must hold what is not known here.
+
+    A column in `fills` also holds that value, and no other if the rows are `stored` by our INSERT. The first of many rows have
+    the value of the same place in each column's list: equal values, where the types are the same.
+    """
+    names, choices = [], []
+    for column in columns:
+        fill = [fills[column.name]] if column.name in fills else []
+        found = fill if stored and fill else [*dict.fromkeys([*fill, *_values(expression, column)])]
+        if not found:
+            return []
+        names.append(column.name)
+        choices.append(found)
+    if (count := prod(map(len, choices))) <= ROWS:
+        rows = list(product(*choices))
+    else:
+        longest = max(map(len, choices))
+        rows = [tuple(held[place % len(held)] for held in choices) for place in range(longest)][: ROWS // 2]
+        numbers = random.Random(0).sample(range(count), ROWS - len(rows))  # The same in each run.
+        rows += [_row(choices, number) for number in numbers]
+    return [dict(zip(names, row, strict=True)) for row in dict.fromkeys(rows)]
+
+
+def described(sample: Sample) -> str:
+    """Return a row as a condition."""
+    return " and ".join(f"{name} {'is' if value == NULL else '='} {value}" for name, value in sample.items())
+
+
+def branch(expressions: Iterable[str], sample: Sample, columns: Iterable[Column]) -> str:
+    """Return the SELECT of `expressions` for one row, at a moment that is a constant."""
+    held = ", ".join(
+        f"({sample[column.name]})::{column.domain.type if column.domain else column.type} AS {quote(column.name)}"
+        for column in columns
+    )
+    values = ", ".join(f"({TODAY.sub(DAY, MOMENT.sub(INSTANT, expression))})" for expression in expressions)
+    return f"SELECT {values} FROM (SELECT {held}) AS r"
+
+
+def _row(choices: list[list[str]], number: int) -> tuple[str, ...]:
+    row = []
+    for held in choices:
+        number, place = divmod(number, len(held))
+        row.append(held[place])
+    return tuple(row)
+
+
+def _values(expression: str, column: Column) -> list[str]:
+    type_ = kind(column)
+    values = [*VALUES.get(type_, ())]
+    numbers = [*dict.fromkeys(_NUMBER.findall(expression))][:8]
+    if type_ == "text":
+        texts = [*dict.fromkeys(re.findall(TEXT, expression))][:8]
+        values += [one for text in texts for one in (text, f"{text[:-1]}a'")]
+        lengths = {int(number) + step for number in numbers if "." not in number for step in (-1, 0, 1)}
+        values += [f"repeat('a', {length})" for length in sorted(lengths) if 1 < length <= LONGEST]
+    elif type_ in WHOLE:
+        limit = 1 << (8 * WHOLE[type_] - 1)
+        near = {int(float(number)) + step for number in numbers for step in (-1, 0, 1)}
+        values += [str(one) for one in sorted(near) if -limit <= one < limit]
+    elif type_ in ("double precision", "numeric"):
+        values += [one for number in numbers for one in (number, f"{number} - 1", f"{number} + 1")]
+    else:
+        values += [text for text, cast in _TYPED.findall(expression) if cast.strip() == type_]
+    return [*dict.fromkeys([*values, *([NULL] if column.may_hold_null else [])])]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a condition that refuses rows did with sample rows; an example is a row as a condition, "" for none."""
+
+    known: bool = False  # for some row
+    refused: str = ""  # a row for which it is true
+    raised: str = ""  # a row for which it raises an error
+    always: bool = False  # it raises an error for each row
+
+
+def judge(outcomes: Iterable[Outcome], kept: Iterable[str], fills: Mapping[str, str]) -> Trial:
+    """Return what is known from the value of a condition for each row.
+
+    Our UPDATE does not write the columns `kept`: a row counts only if our INSERT stores the values that it has there
+    (`fills`), or if some row that has them is not refused.
+    """
+    names = [*kept]
+
+    def key(sample: Sample) -> tuple[str, ...]:
+        return tuple(sample[name] for name in names)
+
+    known = [(sample, value) for sample, value in outcomes if value in (None, TRUE, FALSE)]
+    stored = {key(sample) for sample, value in known if value == FALSE}
+    if fills.keys() >= set(names):
+        stored.add(tuple(fills[name] for name in names))
+    counted = [(sample, value) for sample, value in known if key(sample) in stored]
+    refused = [described(sample) for sample, value in counted if value == TRUE]
+    raised = [described(sample) for sample, value in counted if value is None]
+    return Trial(
+        known=bool(counted),
+        refused=refused[0] if refused else "",
+        raised=raised[0] if raised else "",
+        always=bool(raised) and len(raised) == len(counted),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    known: bool = False  # two rows were compared
+    rows: str = ""  # two that have the same values, "" for none
+
+
+def find_clash(outcomes: Iterable[Outcome], keys: Iterable[tuple[str, ...]]) -> Clash:
+    """Return the first two rows with the same constants for which the last value, a predicate, is true; NULL is equal to nothing."""
+    told_apart = [*keys]
+    seen: dict[tuple[str, ...], list[Sample]] = {}
+    for sample, values in outcomes:
+        if values is None or values[-1] != "true" or not all(map(FOLDED.fullmatch, values)):
+            continue
+        for other in seen.setdefault(values, []):
+            if all(any(sample[name] != other[name] for name in key) for key in told_apart):
+                return Clash(True, f"{described(other)} beside {described(sample)}")
+        seen[values].append(sample)
+    return Clash(len(seen) > 1)
