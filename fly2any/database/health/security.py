@@ -198,7 +198,7 @@ def _of_roles(read: Reader) -> Iterator[Figure | Finding]:
         for name in plain:
             yield Finding(
                 Severity.WARNING, "security.role_password", name, "Its password is stored as an MD5 hash, which can be cracked quickly.",
-                f"In psql, with password_encryption = 'scram-sha-256': \\password {quote(name)}",
+                f"In `manage.py dbshell`, with password_encryption = 'scram-sha-256': \\password {quote(name)}",
             )  # fmt: skip
     except Error as error:
         if sqlstate(error) != "42501":
@@ -339,7 +339,7 @@ def secrets(read: Reader) -> Iterator[Figure | Finding]:
         yield Finding(
             Severity.WARNING, "security.weak_password", settings.DATABASE_VARIABLE,
             "Its password is shorter than 16 characters, or derived from the user's name.",
-            "Create one with `openssl rand -base64 24`, and set it with \\password in psql and in the environment.",
+            "Create one with `openssl rand -base64 24`, and set it with \\password in `manage.py dbshell` and in the environment.",
         )  # fmt: skip
     for path in (
         settings.BASE_DIR / ".env",

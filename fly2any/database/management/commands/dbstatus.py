@@ -32,7 +32,7 @@ class Command(BaseCommand):
         add_database(parser, "to look at")
         printed = parser.add_mutually_exclusive_group()
         printed.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
-        printed.add_argument("--sql", action="store_true", help="Print only the cures, in order, as a script for psql.")
+        printed.add_argument("--sql", action="store_true", help="Print only the cures, in order, as a script for dbshell.")
         printed.add_argument(
             "--take-over",
             metavar="TABLE.NAME",
