@@ -27,15 +27,16 @@ from .search import Found, search
 
 AFTER_VAR, BEFORE_VAR, COUNT_VAR, LOOK_VAR = "after", "before", "count", "look"
 WINDOW = 20_000  # Rows that one page looks through for a filter that no index serves.
-MOST_WINDOWS = 16
-LONGEST_LOOK = 1_000  # Milliseconds, past which a smaller window is looked through.
+MOST_WINDOWS = 16  # As many windows at once, where one looks further.
+LONGEST_LOOK = 400  # Milliseconds for a window, past which a quarter of it is looked through.
 
 
 class ChangeList(main.ChangeList):
     """A list in the order of an index, page by page from row to row.
 
     A filter whose column leads an index is looked up there. Any other is looked for in the next WINDOW rows of the order;
-    the page says how far it looked, and the link to look further looks through four times as many, up to MOST_WINDOWS.
+    the page says how far it looked, and the link to look further looks through four times as many, up to MOST_WINDOWS. A window
+    that takes too long is made smaller, down to a MOST_WINDOWS-th of WINDOW: the page is shown all the same.
     """
 
     OURS = (AFTER_VAR, BEFORE_VAR, COUNT_VAR, LOOK_VAR)
@@ -48,6 +49,7 @@ class ChangeList(main.ChangeList):
         self.windows = min(int(look), MOST_WINDOWS) if look.isdecimal() and look != "0" and len(look) < 4 else 1
         self.looked_until: Any = None  # The value of the order where the window ended.
         self.further = ""  # The address of the next window.
+        self.window = self.windows * WINDOW  # Rows.
         super().__init__(request, *args)
         if self.model_admin.overview:  # type: ignore[attr-defined]
             self.preserved_filters = ""  # Its first column leads to overviews, which have no use for them.
@@ -176,40 +178,29 @@ class ChangeList(main.ChangeList):
     def fetch(self) -> tuple[models.QuerySet, Page]:
         """Return the rows that the page is of, and the page; where a window takes too long, that of a smaller one."""
         while True:
-            rows = self.in_window(self.queryset) if self.is_windowed else self.queryset
-            may_shrink = self.is_windowed and self.windows > 1
+            may_shrink = self.is_windowed and self.window > WINDOW // MOST_WINDOWS
             try:
                 with within(LONGEST_LOOK) if may_shrink else nullcontext():
-                    full = not self.is_windowed
+                    rows = self.in_window(self.queryset) if self.is_windowed else self.queryset
                     page = page_of(
                         light(rows, self.model_admin),
                         self.order,
                         size=self.list_per_page,
                         after=self.after,
                         before=self.before,
-                        full=full,
+                        full=not self.is_windowed,
                     )
                     return rows, replace(page, rows=settled(page.rows))
             except TooSlow:
-                if not may_shrink:
-                    raise
-                self.windows //= 4
-                self.further, self.looked_until = "", None
+                self.window //= 4
             except DataError:  # A time that looks like one of PostgreSQL's.
                 raise BadParameter("The URL names no position in this list, so this is the first page.") from None
 
     def in_window(self, rows: models.QuerySet) -> models.QuerySet:
-        """Return the rows in the next WINDOW rows of the order; sets `looked_until` and `further` where that is not all."""
+        """Return the rows in the next `window` rows of the order; sets `looked_until` and `further` where that is not all."""
         backwards = self.before is not None
-        base = self.base.select_related(None)
-        if token := self.before or self.after:
-            base = base.filter(self.order.beyond(self.order.place(token), backwards=backwards))
-        edge = base.order_by(*self.order.by(backwards=backwards)).only(*self.order.names)[self.window : self.window + 1]
-        try:
-            with within():
-                last = next(iter(edge), None)
-        except TooSlow:
-            return rows
+        self.further, self.looked_until = "", None
+        last = self.edge(backwards=backwards)
         if last is None:
             return rows
         self.looked_until = getattr(last, self.order.field.attname)
@@ -217,6 +208,24 @@ class ChangeList(main.ChangeList):
         direction = BEFORE_VAR if backwards else AFTER_VAR
         self.further = self.get_query_string({direction: token, LOOK_VAR: min(4 * self.windows, MOST_WINDOWS)})
         return rows.filter(self.order.until(self.order.place(token), backwards=backwards))
+
+    def edge(self, *, backwards: bool) -> models.Model | None:
+        """Return the row that ends the next `window` rows of `base`, None if there are not as many.
+
+        They are counted by the first column of the order alone, which its index holds, and the row is the last of those that
+        tie: with the primary key, each entry of the index would be a visit to the table. What ties with the row that the
+        window begins after is not counted.
+        """
+        first, *_ = self.order.by(backwards=backwards)
+        name, comparison = first.lstrip("-"), "lt" if first.startswith("-") else "gt"
+        rows = self.base.select_related(None)
+        token = self.before or self.after
+        ahead = rows.filter(**{f"{name}__{comparison}": self.order.place(token)[0]}) if token else rows
+        values = list(ahead.order_by(first).values_list(name, flat=True)[self.window : self.window + 1])
+        if not values:
+            return None
+        tied = rows.filter(**{name: values[0]}).order_by(*self.order.by(backwards=not backwards))
+        return tied.only(*self.order.names).first()
 
     def count_of(self, rows: models.QuerySet) -> Count:
         if not self.has_earlier and not self.has_later and not self.further:
@@ -264,10 +273,6 @@ class ChangeList(main.ChangeList):
     def what_would_be_here(self) -> str:
         """Return the first sentence of the model's docstring."""
         return (self.model.__doc__ or "").strip().splitlines()[0].replace("`", "")
-
-    @property
-    def window(self) -> int:
-        return self.windows * WINDOW
 
     @property
     def window_size(self) -> str:

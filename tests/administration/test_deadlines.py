@@ -2,9 +2,11 @@
 
 import time
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from threading import Thread
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.db import connection, connections, transaction
 from django.test import Client
@@ -88,25 +90,49 @@ def test_an_action_on_a_missing_row_changes_nothing(staff, selected):
     assert Group.objects.filter(name="stays").exists()
 
 
-def test_a_window_that_takes_too_long_is_made_smaller(staff, monkeypatch):
+def add_notifications(number, *, each):
+    """Add notifications whose times are one step of `each` apart."""
     user = User.objects.create(email="ana@example.com")
-    Notification.objects.bulk_create(Notification(user=user, type="t", title=f"{n}", message="m") for n in range(60))
-    monkeypatch.setattr(changelist, "WINDOW", 10)
-    slow = changelist.page_of
-    sizes = []
+    Notification.objects.bulk_create(
+        Notification(user=user, type="t", title=f"{n}", message="m", created_at=datetime(2026, 1, 1, tzinfo=UTC) + each(n))
+        for n in range(number)
+    )
+
+
+@pytest.mark.parametrize(("slow", "window", "found"), [(0, 1024, 50), (2, 64, 50), (3, 16, 17), (9, 4, 5)])
+def test_a_window_that_takes_too_long_is_made_smaller_until_the_page_is_there(staff, monkeypatch, slow, window, found):
+    add_notifications(60, each=lambda n: timedelta(minutes=n))
+    monkeypatch.setattr(changelist, "WINDOW", 64)
+    usual = changelist.page_of
+    pages = []
 
     def page_of(rows, *args, **kwargs):
-        sizes.append(1)
-        if len(sizes) < 3:
+        pages.append(rows)
+        if len(pages) <= slow and len(pages) < 5:  # The fifth window is the smallest, which has no deadline but the page's.
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_sleep(1)")
-        return slow(rows, *args, **kwargs)
+        return usual(rows, *args, **kwargs)
 
     monkeypatch.setattr(changelist, "LONGEST_LOOK", 50)
     monkeypatch.setattr(changelist, "page_of", page_of)
     listing = staff.get(f"{reverse(LIST)}?read=0&look=16").context["cl"]
 
-    assert (listing.windows, len(listing.result_list), bool(listing.further)) == (1, 11, True)
+    assert (listing.window, len(listing.result_list), bool(listing.further)) == (window, found, window < 60)
+
+
+def test_a_window_ends_behind_the_rows_that_tie_and_the_next_begins_there(staff, monkeypatch):
+    add_notifications(90, each=lambda n: timedelta(days=n // 30))
+    monkeypatch.setattr(changelist, "WINDOW", 10)
+    monkeypatch.setattr(admin.site._registry[Notification], "list_per_page", 100)
+    expected = [*Notification.objects.order_by("-created_at", "-pk").values_list("pk", flat=True)]
+
+    windows, url = [], f"{reverse(LIST)}?read=0"
+    while url:
+        listing = staff.get(url).context["cl"]
+        windows.append([row.pk for row in listing.result_list])
+        url = reverse(LIST) + listing.further if listing.further else None
+
+    assert windows == [expected[:30], expected[30:90], []]
 
 
 def test_a_list_does_not_fetch_the_json_that_it_does_not_show(staff, django_assert_max_num_queries):
