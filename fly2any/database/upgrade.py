@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import re
+import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from fly2any.postgres.supervisor import UPGRADED, Server, major_of, version_of
 
 from .backup import tools
 from .backup.contents import Content, clauses, differences, read_contents, read_hashed
-from .backup.take import findings_of, new_findings
+from .backup.owners import others
+from .backup.take import findings_of, new_findings, read_roles
 from .backup.workfolder import work_folder
 from .durable import sync
 from .errors import Refusal, without_password
@@ -46,11 +48,14 @@ class Upgrade:
     kept: Path
 
 
-def upgrade(place: dict[str, Any], progress: Progress, *, programs: Path | None = None) -> Upgrade | None:
+def upgrade(
+    place: dict[str, Any], progress: Progress, *, programs: Path | None = None, trust: Sequence[str] = ()
+) -> Upgrade | None:
     """Move all databases and roles of the embedded server of `place`, an entry of DATABASES, to the installed PostgreSQL.
 
     Return None where its data directory is of that major version. `programs` is the folder of the old version's server
     programs, else the packages of this machine are searched. Until the new server holds the same rows nothing is replaced.
+    `trust` are roles whose code may run as the superuser.
 
     Raises Refusal with the data directory as it was, and EmbeddedServerError where a server does not start.
     """
@@ -73,7 +78,7 @@ def upgrade(place: dict[str, Any], progress: Progress, *, programs: Path | None 
             shutil.rmtree(left, ignore_errors=True)
         unfinished.mkdir(mode=0o755)
         try:
-            moved = _move(place, home, folder, unfinished, progress)
+            moved = _move(place, home, folder, unfinished, progress, trust)
             (unfinished / "data").rename(home / UPGRADED)
             # Killed between these two, the next start of the server does the second.
             (home / "data").rename(kept)
@@ -114,7 +119,7 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def _move(
-    place: dict[str, Any], home: Path, folder: Path, unfinished: Path, progress: Progress
+    place: dict[str, Any], home: Path, folder: Path, unfinished: Path, progress: Progress, trust: Sequence[str]
 ) -> dict[str, dict[str, Content]]:
     """Fill a new server in `unfinished` with what the one in `home` has, and return the contents of each database.
 
@@ -124,6 +129,7 @@ def _move(
     try:
         old.start()
         _require_open(place, home)
+        _require_trust(place, home, trust)
         new.create()
         new.start()
         progress.show("copying all databases", None)
@@ -195,6 +201,26 @@ def _require_open(place: dict[str, Any], home: Path) -> None:
                 f"The database {closed[0]} takes no connections, so it cannot be copied, and nothing was replaced: start the"
                 f" server with the old version's pg_ctl, and run ALTER DATABASE {quote(closed[0])} ALLOW_CONNECTIONS true, or drop it."
             )
+
+
+def _require_trust(place: dict[str, Any], home: Path, trust: Sequence[str]) -> None:
+    """Raise Refusal if code of other roles would run as the new server's superuser: a check, for example, when rows are copied.
+
+    Trusted are superusers, the owners of our database and of `users`, and `trust`.
+    """
+    found, trusted = [], set(trust)
+    for name in _databases(place, home):
+        with _reached(place, home, name) as connection:
+            roles = read_roles(connection)
+            found += [(role, name) for role in others(connection, roles["owners"])]
+            trusted.update(roles["trusted"] if name == place["NAME"] else ())
+    if strange := [(role, name) for role, name in found if role not in trusted]:
+        role, name = strange[0]
+        options = " ".join(f"--trust {shlex.quote(role)}" for role in sorted({role for role, _ in strange}))
+        raise Refusal(
+            f"Code of {role} in the database {name} would run as the superuser of the new server, and nothing was replaced: start"
+            f" the old server with its pg_ctl and drop what belongs to it (DROP OWNED BY), or, if you trust it, add {options}."
+        )
 
 
 def _databases(place: dict[str, Any], home: Path) -> list[str]:

@@ -46,16 +46,21 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
     rows = fetch_all(connection, MISSING_SQL, {"roles": [*manifest.owners, *manifest.roles], "owners": owners})
     if missing := [f"CREATE ROLE {quote(name)} NOLOGIN;" for name, is_missing in rows if is_missing]:
         raise Refusal(f"The backup names roles that this server has not: run {' '.join(missing)} and the command again.")
-    if others := [name for name, is_missing in rows if not is_missing]:
+    if foreign := [name for name, is_missing in rows if not is_missing]:
         raise Refusal(
-            f"Part of the backup belongs to {', '.join(others)}, and this role may not give it to them:"
+            f"Part of the backup belongs to {', '.join(foreign)}, and this role may not give it to them:"
             " connect as a superuser, or GRANT those roles to this one."
         )
 
 
 def untrusted(connection, manifest: Manifest) -> list[str]:
     """Return the roles whose code a restore runs as another: neither superusers, nor this one, nor those whose database it was."""
-    return [name for (name,) in fetch_all(connection, OTHERS_SQL, [list(manifest.owners)]) if name not in manifest.trusted]
+    return [name for name in others(connection, manifest.owners) if name not in manifest.trusted]
+
+
+def others(connection, owners: Sequence[str]) -> list[str]:
+    """Return those of the roles that are neither superusers nor the role of `connection`."""
+    return [name for (name,) in fetch_all(connection, OTHERS_SQL, [list(owners)])]
 
 
 def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None:
@@ -64,13 +69,11 @@ def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None
     A restore runs functions in checks, for example, as the role that restores. An unsigned backup is
     not checked: it was trusted as a whole with --unsigned.
     """
-    others = [name for name in untrusted(connection, manifest) if name not in trust]
-    if others and manifest.signed == SIGNED:
-        trusting, leaving = (
-            " ".join(f"{option} {shlex.quote(name)}" for name in others) for option in ("--trust", "--without")
-        )
+    found = [name for name in untrusted(connection, manifest) if name not in trust]
+    if found and manifest.signed == SIGNED:
+        trusting, leaving = (" ".join(f"{option} {shlex.quote(name)}" for name in found) for option in ("--trust", "--without"))
         raise Refusal(
-            f"Code of {', '.join(others)} in {manifest.name} would run as this role while it is restored:"
+            f"Code of {', '.join(found)} in {manifest.name} would run as this role while it is restored:"
             f" leave its objects out with {leaving}, or look at it with `dbbackup --check`, which runs it apart,"
             f" and if you trust it, add {trusting}."
         )

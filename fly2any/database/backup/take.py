@@ -135,7 +135,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             size = cursor.fetchone()[0]
         _require_readable(connection)
         _require_our_tables(connection, progress)
-        origin, (major, version), roles = read_origin(connection), tools.server_version(connection), _roles(connection)
+        origin, (major, version), roles = read_origin(connection), tools.server_version(connection), read_roles(connection)
         tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
         report = verify(connection)
         arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={PATIENT['lock_timeout']}"]
@@ -227,7 +227,7 @@ def _require_our_tables(connection, progress: Progress) -> None:
         progress.say(f"Not in the backup: the rows of {named}{more}, as pg_dump leaves out the tables of an extension.")
 
 
-def _roles(connection) -> dict[str, Any]:
+def read_roles(connection) -> dict[str, Any]:
     """Return the owners of the database and its objects, the other roles that it names, and the schema of our tables."""
     schema = read_home(connection)[0] or ""
     with catalogue(connection) as cursor:

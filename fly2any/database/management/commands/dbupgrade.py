@@ -22,13 +22,21 @@ class Command(BaseCommand):
             help="Folder of the old version's server programs (postgres); if not given, installed packages are searched.",
         )
 
-    def handle(self, *, database, programs, **options):
+        parser.add_argument(
+            "--trust",
+            action="append",
+            default=[],
+            metavar="ROLE",
+            help="Let the code of this role run as the superuser, although it owns neither the database nor its tables. Repeatable.",
+        )
+
+    def handle(self, *, database, programs, trust, **options):
         place = connections[database].settings_dict
         if not place.get("EMBEDDED"):
             raise Refusal(
                 f"{place.get('VARIABLE', 'POSTGRES_URL')} leads to a server of its own: docs/how-to/upgrade.md describes its upgrade."
             )
-        done = upgrade(place, Terminal(self.stderr), programs=programs)
+        done = upgrade(place, Terminal(self.stderr), programs=programs, trust=trust)
         if done is None:
             self.stdout.write("The data directory is of the installed major version of PostgreSQL; nothing was changed.")
             return
