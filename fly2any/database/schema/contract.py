@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import MISSING, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,12 @@ def grow(contract: Contract, migration: str, after: Catalog) -> Contract:
 
 
 def load(path: Path = PATH) -> Contract:
-    """Return the contract in the file `path`."""
+    """Return the contract in the file `path`, which is read again only when it was written."""
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, written: int) -> Contract:
     data = json.loads(path.read_text())
     if data["format"] != FORMAT:
         raise ValueError(f"{path} has the format {data['format']}, and this code reads {FORMAT}.")
