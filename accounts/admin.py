@@ -1,4 +1,6 @@
-from django.contrib import admin
+import secrets
+
+from django.contrib import admin, messages
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
@@ -25,6 +27,10 @@ KEPT = (
     "manage.py dbperson erase removes the person with this history."
 )
 
+REPLACED = (
+    "The password of {email} was replaced by a random one, because others may have set the old one before this person became staff. "
+    "Set a new password, and use “Sign out everywhere” to end sessions on the site."
+)
 # By field: its label, where the column's own is ambiguous, and what it grants.
 STAFF_HELP = {
     "is_staff": ("", "May sign in to the admin, and there do what the groups allow."),
@@ -148,6 +154,14 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
         ("Record", {"fields": ["created_at", "updated_at", "last_login", "id"]}),
     ]
     add_fieldsets = [(None, {"fields": ["email", "name", "usable_password", "password1", "password2"]})]
+
+    def save_model(self, request, obj, form, change):
+        """Save the person, and replace the password of one who becomes staff: until then others may have set it."""
+        super().save_model(request, obj, form, change)
+        if obj.is_staff and "is_staff" in form.changed_data and obj.has_usable_password():
+            obj.set_password(secrets.token_urlsafe(32))
+            obj.save(update_fields=["password"])
+            self.message_user(request, REPLACED.format(email=obj.email), messages.WARNING)
 
     def guard(self):
         return keep_an_administrator(connection)

@@ -51,8 +51,8 @@ class Appointment:
 def appoint(connection, email: str, role: str) -> Appointment:
     """Give the person with this e-mail address one of ROLES instead of any other; create the person if there is none.
 
-    A person without a password gets a random one, and so does one who is not staff yet and whose address was never verified:
-    anyone may have registered it on the site. Raises Refusal for an address that is none or that several people have in
+    A person without a password gets a random one, and so does everyone who is not staff yet: until then others may have set the
+    password, by registering the address on the site or on the person's page of the admin. Raises Refusal for an address that is none or that several people have in
     different case, and where the last administrator would lose that role.
     """
     with transaction.atomic(using=connection.alias):
@@ -63,7 +63,7 @@ def appoint(connection, email: str, role: str) -> Appointment:
         elif role != ADMINISTRATOR:
             _keep_one(administrators, user)
         password, had_one = None, user.has_usable_password()
-        if not had_one or not (user.is_staff or user.email_verified):
+        if not had_one or not user.is_staff:
             password = secrets.token_urlsafe(12)
             user.set_password(password)
         user.is_active = user.is_staff = True

@@ -43,26 +43,18 @@ def test_a_new_person_gets_the_role_and_a_password_that_works(capsys):
     assert User.objects.get(email=EMAIL).check_password(password)
 
 
-def test_a_user_of_the_site_is_promoted_and_keeps_the_password(capsys):
-    verified = datetime(2026, 5, 5, tzinfo=UTC)
-    User.objects.create_user(EMAIL, "a password of the site", name="Ana", is_active=False, email_verified=verified)
+@pytest.mark.parametrize("verified", [None, datetime(2026, 5, 5, tzinfo=UTC)], ids=["unverified", "verified"])
+def test_a_password_is_replaced_until_its_person_is_staff(capsys, verified):
+    User.objects.create_user(EMAIL, "of whoever set it", name="Ana", is_active=False, email_verified=verified)
 
-    assert run(capsys, EMAIL.upper(), "--role", "support") == f"{EMAIL} has the role support now. The password stays.\n"
-    assert state() == (True, True, False, ["Support"])
-    assert User.objects.get(email=EMAIL).check_password("a password of the site")
-
-
-def test_the_password_of_an_address_that_was_never_verified_is_replaced_until_its_person_is_staff(capsys):
-    User.objects.create_user(EMAIL, "of whoever registered the address")
-
-    printed = run(capsys, EMAIL, "--role", "support")
+    printed = run(capsys, EMAIL.upper(), "--role", "support")
 
     password = printed.split("One-time password: ")[1].split()[0]
     assert printed == (
-        f"{EMAIL} has the role support now. The address was never verified, so the old password, which anyone may have set, was"
-        f" replaced. One-time password: {password} (shown only now; change it after the first sign-in).\n"
+        f"{EMAIL} has the role support now. The old password was replaced, because others may have set it before the person became"
+        f" staff. One-time password: {password} (shown only now; change it after the first sign-in).\n"
     )
-    assert User.objects.get(email=EMAIL).check_password(password)
+    assert (state(), User.objects.get(email=EMAIL).check_password(password)) == ((True, True, False, ["Support"]), True)
     assert run(capsys, EMAIL, "--role", "operations") == f"{EMAIL} has the role operations now. The password stays.\n"
 
 
@@ -253,6 +245,22 @@ def test_what_the_site_changes_while_a_password_is_typed_stays(monkeypatch):
         assert cursor.fetchall() == [("1990-01-01 00:00:00.123456+00",)]
     with pytest.raises(CommandError, match=r"^No person has the e-mail address nobody@example\.com: check the spelling\.$"):
         call_command("changepassword", "nobody@example.com")
+
+
+def test_who_becomes_staff_on_a_page_loses_the_password_that_others_may_know(member):
+    client = member()
+    user = User.objects.create_user(EMAIL, "of whoever set it", email_verified=datetime(2026, 5, 5, tzinfo=UTC))
+    page = address(User, "change", user.pk)
+
+    told = client.post(page, {**controls(client.get(page), "user_form"), "is_staff": "on"}, follow=True).content.decode()
+    replaced = User.objects.get(pk=user.pk).password
+    again = client.post(page, {**controls(client.get(page), "user_form"), "is_superuser": "on"}, follow=True).content.decode()
+
+    assert (state(), replaced) == ((True, True, True, []), User.objects.get(pk=user.pk).password)
+    assert replaced
+    assert not User.objects.get(pk=user.pk).check_password("of whoever set it")
+    sentence = f"The password of {EMAIL} was replaced by a random one, because others may have set the old one"
+    assert (sentence in told, sentence in again) == (True, False)
 
 
 NONE_LEFT = "This would leave no administrator who can sign in: first make another active person staff and superuser."

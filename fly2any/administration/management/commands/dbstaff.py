@@ -42,7 +42,7 @@ def sentence(done, role):
     started = f"{done.email} was created with the role {role}." if done.is_new else f"{done.email} has the role {role} now."
     if done.password is None:
         return f"{started} The password stays."
-    replaced = " The address was never verified, so the old password, which anyone may have set, was replaced."
+    replaced = " The old password was replaced, because others may have set it before the person became staff."
     return (
         f"{started}{replaced if done.replaces else ''}"
         f" One-time password: {done.password} (shown only now; change it after the first sign-in)."
