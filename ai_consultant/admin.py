@@ -14,7 +14,7 @@ from .models import Conversation, Message
 @admin.register(Conversation)
 class ConversationAdmin(OfUser, ReadOnlyModelAdmin):
     place_in_overview = 2
-    in_panels = ("session_id", "status", "current_consultant_team", "updated_at")
+    in_panels = ("session_id", "user_link", "status", "current_consultant_team", "updated_at")
     list_display = ["session_id", "user_link", "status", "current_consultant_team", "created_at", "updated_at"]
     list_filter = ["created_at", "status", "current_consultant_team"]
     search = (Key("session_id"), *OfUser.search)

@@ -117,7 +117,7 @@ class UserSessionAdmin(OfUser, ReadOnlyModelAdmin):
 @admin.register(LoginHistory)
 class LoginHistoryAdmin(OfUser, ReadOnlyModelAdmin):
     place_in_overview = 3
-    in_panels = ("timestamp", "success", "ip_address", "device", "browser")
+    in_panels = ("timestamp", "user_link", "success", "ip_address", "device", "browser")
     list_display = ["timestamp", "user_link", "success", "device", "browser", "os", "location", "ip_address"]
     list_filter = ["timestamp", "success"]
     search = (Address("ip_address", "timestamp"), *OfUser.search)

@@ -107,7 +107,7 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
     ]
     ordering = ["-pk"]
     readonly_fields = ["id", "state", "created_at", "updated_at"]
-    in_panels = (route, "depart_date", "state", "last_checked")
+    in_panels = (route, "depart_date", "user_link", "target_price", "state")
 
     shown = {"current_price": formats.money(), "target_price": formats.money()}
     overview_steps = (

@@ -25,7 +25,8 @@ class OverviewMixin(ColumnsMixin):
     """Gives each row a page with its facts, the fields named in `overview`, its related rows and one timeline of them."""
 
     overview: tuple[str, ...] = ()
-    in_panels: tuple[str, ...] = ()  # The columns of its panel on the overview of another row; else the first of its list.
+    # The columns of its panel on the overview of another row and in the search; else the first of its list.
+    in_panels: tuple[str, ...] = ()
     of_staff = False  # Whether only staff have such rows.
     place_in_overview = 9  # Of its panel: smaller ones come first.
     in_overviews = True  # Whether its rows are a panel and on the timeline of another row's overview.
@@ -89,7 +90,7 @@ class OverviewMixin(ColumnsMixin):
         return {}
 
     def panel_columns(self, request):
-        """Return the columns of its rows on the overview of another one."""
+        """Return the columns of its rows on the overview of another one and in the search of all tables."""
         return [self.columns.get(name, name) for name in self.in_panels] or self.get_list_display(request)
 
     def happened(self, row) -> str:

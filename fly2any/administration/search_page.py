@@ -103,7 +103,7 @@ def _panel(admin: Any, request, rows: Q, order: str, term: str) -> Panel | None:
     found = settled(list(chosen.order_by(newest, "-pk")[: MOST_ROWS + 1]))
     if not found:
         return None
-    columns = admin.get_list_display(request)[:MOST_COLUMNS]
+    columns = admin.panel_columns(request)[:MOST_COLUMNS]
     links = columns[0] in admin.get_list_display_links(request, columns)
     return Panel(
         title=str(admin.opts.verbose_name_plural),
