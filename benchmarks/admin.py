@@ -1,10 +1,17 @@
 """the admin over 57 million rows, ten million in each of the largest tables, against Django's stock ModelAdmin with the same columns"""
 
+import os
 import statistics
+import sys
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from urllib.parse import quote
 
+import django.contrib.admin
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
@@ -13,31 +20,35 @@ from django.test import Client
 from django.test.utils import override_settings, setup_test_environment
 from django.urls import path, reverse
 
-from benchmarks.measure import seconds, show
+from benchmarks.measure import seconds, show, sized
 from fly2any.administration.export import rows_as_csv
 from fly2any.database.seed import seed
 
-USERS = 1_000_000  # 57 million rows in all; made on the first run, which takes a quarter of an hour, and kept.
+USERS = sized(1_000_000, 300)  # 57 million rows in all; made on the first run, which takes a quarter of an hour, and kept.
 DAY = date(2026, 5, 1)
 LARGE = ("price_history", "user_activities", "notifications", "ai_messages", "users")
 PATIENCE = 60_000  # Milliseconds that the stock pages are waited for; longer is shown as that.
-DEEP = 100_000  # The number of a page far down.
+DEEP = sized(100_000, 4)  # The number of a page far down.
 
-HEAVY_SQL = """
+HEAVY = sized(1_000_000, 2_000)  # Notifications of one user.
+HEAVY_SQL = f"""
     INSERT INTO users (id, email, "updatedAt") VALUES ('heavy', 'heavy@demo.fly2any.example', now()) ON CONFLICT DO NOTHING;
     INSERT INTO notifications (id, "userId", type, title, message, "createdAt")
-    SELECT 'heavy' || i, 'heavy', 'promotion', 't', 'm', timestamptz '2026-04-01' - interval '1 second' * i FROM generate_series(1, 1000000) AS i
+    SELECT 'heavy' || i, 'heavy', 'promotion', 't', 'm', timestamptz '2026-04-01' - interval '1 second' * i FROM generate_series(1, {HEAVY}) AS i
     ON CONFLICT DO NOTHING;
     ANALYZE users; ANALYZE notifications;
 """
+
+AGAIN = 2  # Answers of each address after the first.
+CACHES = Path("/proc/sys/vm/drop_caches")
 
 stock = admin.AdminSite(name="stock")
 
 
 def register_stock():
-    """Register the large tables as Django's documentation would: the same columns, filters and search, and a date hierarchy."""
+    """Register the tables as Django's documentation would: the same columns, filters and search, and a date hierarchy."""
     for model, ours in admin.site._registry.items():
-        if model._meta.db_table not in LARGE or stock.is_registered(model):
+        if model._meta.app_label == "auth":
             continue
         fields = {field.name: field for field in model._meta.local_fields}
         columns = [name if name in fields else "__str__" for name in ours.list_display if isinstance(name, str)]
@@ -51,7 +62,9 @@ def register_stock():
                 (admin.ModelAdmin,),
                 {
                     "list_display": [*dict.fromkeys(columns), *(["user"] if "user" in fields else [])],
-                    "list_filter": [name for name in ours.list_filter if name != time_field],
+                    "list_filter": [
+                        name if isinstance(name, str) else name[0] for name in ours.list_filter if name != time_field
+                    ],
                     "search_fields": search,
                     "date_hierarchy": time_field,
                     "ordering": ours.ordering,
@@ -63,6 +76,7 @@ def register_stock():
         )
 
 
+admin.autodiscover()
 register_stock()
 urlpatterns = [path("admin/", admin.site.urls), path("stock/", stock.urls)]
 
@@ -88,16 +102,44 @@ def run():
         measure(client)
 
 
-def taken(client, url, times=3):
-    """Return the seconds of the quickest of `times` answers."""
-    return min(seconds(lambda: answer(client, url)) for _ in range(times))
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a page took, in seconds: in all, waiting for the database, and of this process's processor."""
+
+    url: str
+    status: int
+    wall: float
+    sql: float
+    cpu: float
 
 
-def answer(client, url):
-    response = client.get(url)
-    if response.status_code != 200:
-        raise RuntimeError(f"{url}: {response.status_code}")
-    return response
+def ask(client, url):
+    waited = 0.0
+
+    def waiting(execute, *arguments):
+        nonlocal waited
+        begun = time.perf_counter()
+        try:
+            return execute(*arguments)
+        finally:
+            waited += time.perf_counter() - begun
+
+    cpu = time.process_time()
+    with connection.execute_wrapper(waiting):
+        begun = time.perf_counter()
+        status = client.get(url).status_code
+        wall = time.perf_counter() - begun
+    return Answer(url, status, wall, waited, time.process_time() - cpu)
+
+
+def report(what, answers):
+    """Print the centiles of all answers, and how often the slowest page waited for the database."""
+    for name in ("wall", "sql", "cpu"):
+        times = [getattr(answer, name) * 1000 for answer in answers]
+        centiles = statistics.quantiles(times, n=100, method="inclusive")
+        said = {"wall": what, "sql": "  of it waiting for the database", "cpu": "  of it processor time"}[name]
+        print(f"  {said:<46}p50 {centiles[49]:>6.0f} ms   p95 {centiles[94]:>6.0f} ms   p99 {centiles[98]:>6.0f} ms   slowest {max(times):>6.0f} ms", flush=True)  # fmt: skip
+    print(f"    the slowest is {max(answers, key=lambda answer: answer.wall).url}")
 
 
 def patient(client, url):
@@ -105,7 +147,7 @@ def patient(client, url):
     with connection.cursor() as cursor:
         cursor.execute(f"SET statement_timeout = {PATIENCE}")
         try:
-            return seconds(lambda: answer(client, url))
+            return ask(client, url).wall
         except OperationalError:
             return PATIENCE / 1000
         finally:
@@ -116,11 +158,11 @@ def address(model, site, name="changelist", *arguments):
     return reverse(f"{site}:{model._meta.app_label}_{model._meta.model_name}_{name}", args=arguments)
 
 
-def measure(client):
-    all_of_ours = []
+def addresses(client) -> Iterable[str]:
+    """Yield every list, filter, order, search and last page."""
     for model, ours in admin.site._registry.items():
         base = address(model, "admin")
-        listing = answer(client, base).context["cl"]
+        listing = client.get(base).context["cl"]
         queries = {choice["query_string"] for spec in listing.filter_specs for choice in spec.choices(listing)}
         queries |= {
             f"?o={sign}{n}" for n, name in enumerate(listing.list_display) if name in listing.sortable_by for sign in ("", "-")
@@ -130,40 +172,95 @@ def measure(client):
             row = listing.result_list[-1]
             terms = [row.pk, "nobody@nowhere.example", "GRU-LIS", getattr(getattr(row, "user", row), "email", "silva")]
             queries |= {f"?q={quote(str(term))}" for term in terms}
-        all_of_ours += [taken(client, base + query) for query in sorted(queries)]
-    centiles = statistics.quantiles(all_of_ours, n=100)
-    print(f"  every list, filter, order, search and last page: {len(all_of_ours)} addresses, p50 {centiles[49] * 1000:.0f} ms, p95 {centiles[94] * 1000:.0f} ms, slowest {max(all_of_ours) * 1000:.0f} ms", flush=True)  # fmt: skip
+        yield from (base + query for query in sorted(queries))
+    yield reverse("admin:index")
+    yield from (f"{reverse('admin:search')}?q={term}" for term in ("silva", "ana+silva", "GRU-LIS", "nobody@nowhere.example"))
 
-    for model in admin.site._registry:
-        if model._meta.db_table not in LARGE:
-            continue
+
+def forget_files():
+    """Drop what the operating system keeps of files; return whether it may be."""
+    os.sync()
+    try:
+        CACHES.write_text("3")
+    except OSError:
+        return False
+    return True
+
+
+def measure(client):
+    urls = [*addresses(client)][:: sized(1, 8)]
+    answers = []
+    if sized(True, False):
+        if forget_files():
+            cold = [ask(client, url) for url in urls]
+            report(f"{len(urls)} addresses, the system's cache dropped", cold)
+            answers += cold
+        else:
+            print("  the system's cache may not be dropped here: no answer without it was measured")
+    first = [ask(client, url) for url in urls]
+    report(f"{len(urls)} addresses, their first answers", first)
+    later = [ask(client, url) for _ in range(AGAIN) for url in urls]
+    report("all answers after the first", later)
+    answers += [*first, *later]
+    compare(client)
+    if failed := [answer for answer in answers if answer.status != 200]:
+        sys.exit("\n".join(f"{answer.status} at {answer.url}" for answer in failed))
+
+
+def compare(client):
+    """Show pages beside Django's own: ours first, then the others with Django's own templates."""
+    pages = list(comparisons(client))
+    ours = [ask(client, here).wall for _, here, _ in pages]
+    lists = [model for model in stock._registry if model._meta.app_label != "auth"]
+    cpu = [median_cpu(client, address(model, "admin")) for model in lists]
+    with override_settings(TEMPLATES=[{**settings.TEMPLATES[0], "DIRS": [DJANGOS]}]):
+        for (what, _, there), taken in zip(pages, ours, strict=True):
+            show(what, taken, patient(client, there), "stock")
+        ratios = [own / median_cpu(client, address(model, "stock")) for own, model in zip(cpu, lists, strict=True)]
+    print(f"  processor time of a list beside stock's: median {statistics.median(ratios):.2f} ×, the most {max(ratios):.2f} ×")
+    people = get_user_model()
+    for what, url in (
+        (f"a user with {HEAVY:,} notifications: overview", address(people, "admin", "overview", "heavy")),
+        ("first page of the admin", reverse("admin:index")),
+    ):
+        show(what, ask(client, url).wall, 0.150, "the limit")
+    rows = next(model for model in stock._registry if model._meta.db_table == "notifications")._base_manager.filter(
+        user="heavy"
+    )
+    show(f"CSV of {HEAVY:,} rows", seconds(lambda: sum(map(len, rows_as_csv(rows, without=())))), copied(), "bare COPY")
+
+
+DJANGOS = str(Path(django.contrib.admin.__file__).parent / "templates")
+
+
+def median_cpu(client, url):
+    return statistics.median(ask(client, url).cpu for _ in range(5))
+
+
+def comparisons(client):
+    """Yield what is compared, the address of ours, and the stock one."""
+    for model in stock._registry:
         table = model._meta.db_table
+        if table not in LARGE:
+            continue
         here, there = address(model, "admin"), address(model, "stock")
-        show(f"{table}: first page", taken(client, here), patient(client, there), "stock")
-        listing = answer(client, here).context["cl"]
+        yield f"{table}: first page", here, there
+        listing = client.get(here).context["cl"]
         place = 50 * DEEP if table != "users" else 50 * DEEP // 10
-        far = model._base_manager.order_by(*listing.order.by())[place - 1]
-        show(f"{table}: page {place // 50:,}", taken(client, f"{here}?after={listing.order.token(far)}"), patient(client, f"{there}?p={place // 50}"), "stock")  # fmt: skip
+        far = model._base_manager.order_by(*listing.order.by())[max(place - 1, 0)]
+        yield f"{table}: page {place // 50:,}", f"{here}?after={listing.order.token(far)}", f"{there}?p={place // 50}"
         for spec in listing.filter_specs[1:2]:
             choice = list(spec.choices(listing))[1]["query_string"]
             value = choice.partition("=")[2]
-            show(
-                f"{table}: {choice}",
-                taken(client, here + choice),
-                patient(client, f"{there}?{spec.field_path}__exact={value}"),
-                "stock",
-            )
+            yield f"{table}: {choice}", here + choice, f"{there}?{spec.field_path}__exact={value}"
         if hasattr(listing.result_list[0], "user"):
-            email = next(row.user.email for row in listing.result_list if row.user)
-            show(f"{table}: search for an e-mail address", taken(client, f"{here}?q={quote(email)}"), patient(client, f"{there}?q={quote(email)}"), "stock")  # fmt: skip
+            email = quote(next(row.user.email for row in listing.result_list if row.user))
+            yield f"{table}: search for an e-mail address", f"{here}?q={email}", f"{there}?q={email}"
     people = get_user_model()
-    notices = next(model for model in admin.site._registry if model._meta.db_table == "notifications")
-    show("a user with a million notifications: theirs", taken(client, f"{address(notices, 'admin')}?user=heavy"), patient(client, f"{address(notices, 'stock')}?user__id__exact=heavy"), "stock")  # fmt: skip
-    show("the same: overview", taken(client, address(people, "admin", "overview", "heavy")), 0.150, "the limit")
-    show("the same: delete preview", taken(client, address(people, "admin", "delete", "heavy")), patient(client, address(people, "stock", "delete", "heavy")), "stock")  # fmt: skip
-    show("first page of the admin", taken(client, reverse("admin:index")), 0.150, "the limit")
-    rows = notices._base_manager.filter(user="heavy")
-    show("CSV of a million rows", seconds(lambda: sum(map(len, rows_as_csv(rows, without=())))), copied(), "bare COPY")
+    notices = next(model for model in stock._registry if model._meta.db_table == "notifications")
+    theirs = f"{address(notices, 'admin')}?user=heavy", f"{address(notices, 'stock')}?user__id__exact=heavy"
+    yield f"a user with {HEAVY:,} notifications: theirs", *theirs
+    yield "the same: delete preview", address(people, "admin", "delete", "heavy"), address(people, "stock", "delete", "heavy")
 
 
 def copied():

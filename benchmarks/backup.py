@@ -4,7 +4,7 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
-from benchmarks.measure import migrated_database, rounds, seconds, show
+from benchmarks.measure import migrated_database, rounds, seconds, show, sized
 from fly2any.database.backup import tools
 from fly2any.database.backup.proof import check
 from fly2any.database.backup.restore import load
@@ -14,7 +14,7 @@ from fly2any.database.progress import Progress
 from fly2any.database.scratch import scratch_database
 from fly2any.database.seed import seed
 
-USERS, ROUNDS = 20_000, 3
+USERS, ROUNDS = sized((20_000, 3), (200, 1))
 
 
 def run():

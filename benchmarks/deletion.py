@@ -3,13 +3,14 @@
 from django.contrib.auth import get_user_model
 from django.db import models, transaction
 
-from benchmarks.measure import migrated_database, rounds, seconds, show
+from benchmarks.measure import migrated_database, rounds, seconds, show, sized
 
-FILL_SQL = """
+ROWS = sized(500_000, 5_000)  # Of notifications, and of messages.
+FILL_SQL = f"""
     INSERT INTO users (id, email, "updatedAt") VALUES ('heavy', 'heavy@demo.fly2any.example', now());
-    INSERT INTO notifications (id, "userId", type, title, message) SELECT 'n' || i, 'heavy', 'promotion', 't', 'm' FROM generate_series(1, 500000) AS i;
-    INSERT INTO ai_conversations (id, "sessionId", "userId", metadata, "updatedAt") SELECT 'c' || i, 's' || i, 'heavy', '{}', now() FROM generate_series(1, 10000) AS i;
-    INSERT INTO ai_messages (id, "conversationId", role, content, timestamp) SELECT 'm' || i, 'c' || 1 + i % 10000, 'user', 'hello', i FROM generate_series(1, 490000) AS i;
+    INSERT INTO notifications (id, "userId", type, title, message) SELECT 'n' || i, 'heavy', 'promotion', 't', 'm' FROM generate_series(1, {ROWS}) AS i;
+    INSERT INTO ai_conversations (id, "sessionId", "userId", metadata, "updatedAt") SELECT 'c' || i, 's' || i, 'heavy', '{{}}', now() FROM generate_series(1, 10000) AS i;
+    INSERT INTO ai_messages (id, "conversationId", role, content, timestamp) SELECT 'm' || i, 'c' || 1 + i % 10000, 'user', 'hello', i FROM generate_series(1, {ROWS}) AS i;
 """
 
 

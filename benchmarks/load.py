@@ -17,8 +17,9 @@ from django.db import connection
 from django.test import Client
 
 from benchmarks.admin import fill
+from benchmarks.measure import sized
 
-STAFF, SECONDS = 20, 300
+STAFF, SECONDS = sized((20, 300), (4, 8))
 # Milliseconds of the server's time for 95 of 100 pages; waiting for a thread and for the network is in what locust measures.
 LIMIT = 150
 

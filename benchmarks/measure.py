@@ -1,15 +1,24 @@
-"""Measuring: medians of interleaved rounds, so that a noisy moment hits both sides alike."""
+"""Measuring: sizes, and medians of interleaved rounds, so that a noisy moment hits both sides alike."""
 
+import os
 import resource
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from typing import TypeVar
 
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from fly2any.database.scratch import scratch_database
+
+T = TypeVar("T")
+
+
+def sized(full: T, quick: T) -> T:
+    """Return the size of what is measured: `quick` only shows that the benchmark works."""
+    return quick if os.environ.get("BENCHMARKS_QUICK") else full
 
 
 def seconds(action: Callable[[], object]) -> float:

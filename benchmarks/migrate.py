@@ -10,12 +10,12 @@ from pathlib import Path
 from django.core.management import call_command
 from django.db import connection
 
-from benchmarks.measure import child_seconds, show
+from benchmarks.measure import child_seconds, show, sized
 from fly2any.database.migration.state import known_migrations
 from fly2any.database.scratch import scratch_database
 from fly2any.postgres import embedded
 
-ROUNDS = 5
+ROUNDS = sized(5, 1)
 
 
 def run():
@@ -36,7 +36,7 @@ def run():
 def ddl(name):
     out = io.StringIO()
     try:
-        call_command("sqlmigrate", *name.split("."), stdout=out)
+        call_command("sqlmigrate", *name.split("."), stdout=out, stderr=io.StringIO())
     except Exception as error:
         raise RuntimeError(f"sqlmigrate {name}") from error
     return out.getvalue() + "\n"

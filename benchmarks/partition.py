@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 from statistics import median
 from time import monotonic
 
-from benchmarks.measure import migrated_database, seconds, show
+from benchmarks.measure import migrated_database, seconds, show, sized
 from fly2any.database.progress import Progress
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import sweep
 
-MONTHS, ROWS = 12, 250_000  # A month.
+MONTHS, ROWS = 12, sized(250_000, 1_000)  # A month.
 
 ROWS_SQL = """
     INSERT INTO {table} (id, origin, destination, "departDate", price, currency, provider, timestamp)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from django.db import transaction
 
-from benchmarks.measure import migrated_database, rounds, seconds, show
+from benchmarks.measure import migrated_database, rounds, seconds, show, sized
 from fly2any.database.seed import seed
 from fly2any.database.seed.statements import STATEMENTS
 
-USERS = 10_000
+USERS = sized(10_000, 200)
 DAY = date(2026, 5, 1)
 
 

@@ -1,11 +1,21 @@
-"""Settings of the benchmarks: a server of their own in `.benchmarks`, kept, whatever URL is set."""
+"""Settings of the benchmarks: a server of their own in `.benchmarks`, kept, whatever URL is set; a temporary one for `--quick`."""
 
+import atexit
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 os.environ["POSTGRES_URL"] = os.environ["DATABASE_URL"] = ""
 os.environ["POSTGRES_URL_NON_POOLING"] = os.environ["DIRECT_URL"] = ""
 os.environ.setdefault("SECRET_KEY", "only for benchmarks")
 os.environ.setdefault("ALLOWED_HOSTS", "localhost")
+
+if os.environ.get("BENCHMARKS_QUICK") and "BENCHMARKS_HOME" not in os.environ:
+    # Registered before the embedded server's own end, and so run after it.
+    os.environ["BENCHMARKS_HOME"] = tempfile.mkdtemp(prefix="fly2any-bench-")
+    atexit.register(shutil.rmtree, os.environ["BENCHMARKS_HOME"], ignore_errors=True)
+    Path(os.environ["BENCHMARKS_HOME"]).chmod(0o711)  # As root the server runs as another user, who must pass through.
 
 from fly2any.settings import *
 from fly2any.settings import BASE_DIR, embedded_database
@@ -13,5 +23,6 @@ from fly2any.settings import BASE_DIR, embedded_database
 DEBUG = False
 SECOND_FACTOR = False
 
-DATABASES = {"default": embedded_database(BASE_DIR / ".benchmarks", max_wal_size="4GB", shared_buffers="512MB")}
+HOME = Path(os.environ.get("BENCHMARKS_HOME", BASE_DIR / ".benchmarks"))
+DATABASES = {"default": embedded_database(HOME, max_wal_size="4GB", shared_buffers="512MB")}
 DATABASES["default"]["POOL"] = {"min_size": 0, "max_size": 10, "timeout": 10}  # As in production, for `load`.

@@ -9,10 +9,10 @@ from django.conf import settings
 from django.db import connection
 
 from benchmarks import bare
-from benchmarks.measure import child_seconds, rounds, show
+from benchmarks.measure import child_seconds, rounds, show, sized
 from fly2any.database.scratch import scratch_database
 
-ROUNDS = 9
+ROUNDS = sized(9, 1)
 OURS = ("fly2any", "accounts", "travel", "engagement", "ai_consultant")
 AIM = "≤ 1.3"
 # What is measured → our command and the bare project's.

@@ -1,0 +1,34 @@
+"""Every benchmark runs, at its smallest size, and prints its figures: what nobody runs is found broken too late."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.__main__ import BENCHMARKS
+from tests.commands import PROJECT
+
+FIGURES = dict.fromkeys(BENCHMARKS, r" ×") | {"load": r"errors 0 .* × the limit"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_prints_its_figures(name):
+    if name == "load":
+        pytest.importorskip("locust", reason="locust is not installed: make check installs it")
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--quick", name], cwd=PROJECT, capture_output=True, text=True, timeout=300
+    )
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith(f"{name}: ")
+    assert re.search(FIGURES[name], ran.stdout), ran.stdout
+
+
+def test_a_benchmark_that_is_not_there_is_named():
+    ran = subprocess.run([sys.executable, "-m", "benchmarks", "speed"], cwd=PROJECT, capture_output=True, text=True)
+
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == f"There is no benchmark speed: there are {', '.join(BENCHMARKS)}.\n"
