@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..sql import quote
-from .expressions import CONSTANT, DISTINCT, told_apart
+from .expressions import CONSTANT, DISTINCT, PLAIN, told_apart
 from .live import Live, Rows
 from .objects import Catalog, Check, Column, Index, Key
-from .samples import Clash, Outcome, Trial, find_clash, judge, samples
+from .samples import TRUE, Clash, Outcome, Trial, find_clash, judge, samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,22 @@ class Allowed:
         given = "".join(f" AND {one.expression.removeprefix('CHECK ')} IS NOT FALSE" for one in ours)
         kept, fills = self.kept(thing.table, used)
         return judge(self.outcomes(thing, [f"CASE WHEN true{given} THEN {condition} END"], used), kept, fills)
+
+    def refuses_stored(self, column: Column, condition: str) -> bool | None:
+        """Return whether a condition of VALUE refuses what our INSERT stores in an unmanaged column; None where it is not known."""
+        value = replace(column, name="value", default=column.filled)
+        rows = Rows((value,), frozenset(["value"]))
+        known = replace(column, own=column.own or PLAIN.fullmatch(column.filled or "") is not None)
+        if self.live is None or not condition or not self.trusts(known):
+            return None
+        if self.live.never(f"{condition} IS NOT FALSE", rows):
+            return True
+        if self.live.never(f"NOT {condition}", rows):
+            return False
+        if column.filled is not None and not CONSTANT.fullmatch(column.filled):
+            return None
+        outcomes = self.live.outcomes([f"{condition} IS FALSE"], [{"value": column.filled or "NULL"}], (value,))
+        return outcomes[0][1] in (None, TRUE) if outcomes else None
 
     def clash(self, index: Index) -> Clash:
         """Return whether two sample rows, different in each key of ours that `index` uses, have the same values in it."""

@@ -113,7 +113,7 @@ DOMAIN_SQL = f"""
         'default', (SELECT typdefault FROM below WHERE typdefault IS NOT NULL ORDER BY depth LIMIT 1),
         'required', (SELECT bool_or(typnotnull) FROM below),
         'conditions', ARRAY(SELECT CASE WHEN {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="k.contypid")}
-                                        THEN pg_catalog.pg_get_constraintdef(k.oid) END
+                                        THEN 'CHECK (' || pg_catalog.pg_get_expr(k.conbin, 0) || ')' END
                             FROM below JOIN pg_catalog.pg_constraint AS k ON k.contypid = below.oid AND k.contype = 'c'
                             ORDER BY k.conname COLLATE "C"))
 """

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 TEXT = r"'(?:[^']|'')*'"
 CONSTANT = re.compile(rf"(?:{TEXT}(?:::[\w \"]+)?|\(?-?[\d.]+\)?(?:::\w+)?|true|false)")
+# Of PostgreSQL's own types: a cast to a domain runs its checks.
+PLAIN = re.compile(rf"(?:{TEXT}(?:::(?:text|smallint|integer|bigint|numeric))?|[\d.]+|true|false)?")
 DISTINCT = re.compile(
     r"\b(nextval|gen_random_uuid|uuidv7|uuid_generate_v\w+|random)\("
 )  # Defaults that differ from row to row.

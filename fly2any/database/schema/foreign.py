@@ -117,23 +117,16 @@ class _Obstacles(Allowed):
                                f"{alter} DROP NOT NULL;", Severity.ERROR)  # fmt: skip
                 return
         for condition in domain.conditions if domain else ():
-            value = replace(column, name="value", default=column.filled)
-            value_rows = Rows((value,), frozenset(["value"]))
-            body = (condition or "").removeprefix("CHECK ")
-            if body and self.never(column, f"{body} IS NOT FALSE", value_rows):
+            refuses = self.refuses_stored(column, (condition or "").removeprefix("CHECK "))
+            if refuses:
                 message = f"{title}, and its type {column.type} refuses {column.filled or 'NULL'}, which every INSERT stores."
                 yield _finding(
                     "column.extra", column, message, f"{alter} TYPE {domain.type if domain else ''};", Severity.ERROR
                 )
                 return
-            if not body or not self.never(column, f"NOT {body}", value_rows):
-                yield Finding(
-                    Severity.NOTE,
-                    "column.extra",
-                    where(column),
-                    f"{title}, and its type {column.type} has conditions that were not tried.",
-                    TRY,
-                )
+            if refuses is None:
+                message = f"{title}, and its type {column.type} has conditions that were not tried."
+                yield Finding(Severity.NOTE, "column.extra", where(column), message, TRY)
 
     def raising(self, code: str, thing: Check | Index | Column, what: str, trial: Trial, cure: str) -> Finding:
         if trial.always:
@@ -199,10 +192,19 @@ class _Obstacles(Allowed):
             if not (proved and is_total(body)):
                 yield self.of_unproved(check, title, body, proved=proved)
         elif not self.never(check, f"NOT {body}", inserted):
-            trial = self.trial(check, f"({body}) IS FALSE", check.columns)
+            yield from self.of_inserted(check, title, body)
+
+    def of_inserted(self, check: Check, title: str, body: str) -> Iterator[Finding]:
+        """Yield the finding about a check of what our INSERT stores in unmanaged columns."""
+        trial = self.trial(check, f"({body}) IS FALSE", check.columns)
+        if trial.refused:
+            message = f"{title}, and refuses {trial.refused}, which every INSERT stores."
+            yield _finding("check.extra", check, message, cures.drop(check), Severity.ERROR)
+        elif trial.raised:
+            yield self.raising("check.extra", check, f"{title}, and", trial, cures.drop(check))
+        elif not trial.known:
             message = f"{title}, and was not tried with what our INSERT stores."
-            note = Finding(Severity.NOTE, "check.extra", where(check), message, TRY)
-            yield self.raising("check.extra", check, f"{title}, and", trial, cures.drop(check)) if trial.raised else note
+            yield Finding(Severity.NOTE, "check.extra", where(check), message, TRY)
 
     def of_unproved(self, check: Check, title: str, body: str, *, proved: bool) -> Finding:
         """Return the finding about a check that may refuse rows, or, where that is `proved` to be impossible, raise an error."""

@@ -1,7 +1,7 @@
-"""What only the server can say of expressions while a catalogue is compared: PostgreSQL's planner proves it, and runs no statement.
+"""What only the server can say of expressions while a catalogue is compared: PostgreSQL's planner proves it, or it is computed.
 
-The planner evaluates immutable functions of constants. So only expressions are shown to it that call nothing but
-PostgreSQL's own functions: the code of other roles never runs here.
+The planner evaluates immutable functions of constants, and a sample row every function but the volatile ones. So only
+expressions are shown to the server that call nothing but PostgreSQL's own functions: the code of other roles never runs here.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ NOW = re.compile(r"\b(?:now|transaction_timestamp)\(\)")
 NEVER = "false"  # The filter of a plan that reads no row.
 CALL = re.compile(r"\w\(")
 INTEGER = re.compile(r"(?<![\w.])-?\d{1,9}(?![\w.])")
+FUNCTION = re.compile(r"(\w+)\"?\(")
+VOLATILE_SQL = """
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_proc AS p
+                   WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'v' AND p.proname = ANY (%s))
+"""
 CASES = 64  # Parts of the rows of a table that the planner is asked about together.
 
 
@@ -99,20 +104,27 @@ class Live:
         return isinstance(plan, dict) and plan.get("One-Time Filter") == NEVER
 
     def outcomes(self, expressions: list[str], tried: list[Sample], columns: tuple[Column, ...]) -> list[Outcome]:
-        """Return the text of the expressions' values for each row, None where one raises an error; [] where the planner cannot tell."""
-        if not tried:
+        """Return the text of the expressions' values for each row, None where one raises an error.
+
+        [] where the server cannot tell, or where a volatile function would run: it could do more than return a value.
+        """
+        names = [*{name for one in expressions for name in FUNCTION.findall(one)}]
+        if not tried or self._ask(VOLATILE_SQL, [names]) != (False,):
             return []
-        plan = self._explain(" UNION ALL ".join(branch(expressions, sample, columns) for sample in tried))
-        if isinstance(plan, dict):
-            values = [tuple(part["Output"]) for part in plan.get("Plans", [plan])]
-            return list(zip(tried, values, strict=True)) if len(values) == len(tried) else []
-        if plan is not DataError:
+        return self._outcomes(expressions, tried, columns)
+
+    def _outcomes(self, expressions: list[str], tried: list[Sample], columns: tuple[Column, ...]) -> list[Outcome]:
+        parts = (f"SELECT {place}, {branch(expressions, sample, columns)}" for place, sample in enumerate(tried))
+        rows = self._ask(f"{' UNION ALL '.join(parts)} ORDER BY 1", every=True)
+        if isinstance(rows, list):
+            return [(tried[place], tuple(values)) for place, *values in rows]
+        if rows is not DataError:
             return []
         if len(tried) == 1:
             return [(tried[0], None)]
         some = tried[:ALONE]
         half = len(some) // 2
-        return [one for part in (some[:half], some[half:]) for one in self.outcomes(expressions, part, columns)]
+        return [one for part in (some[:half], some[half:]) for one in self._outcomes(expressions, part, columns)]
 
     def fails(self, expression: str, rows: Rows) -> bool:
         """Return whether `expression` raises an error whatever the row is."""
@@ -169,13 +181,13 @@ class Live:
         plan = json.loads(row[0]) if isinstance(row[0], str) else row[0]
         return plan[0]["Plan"]
 
-    def _ask(self, statement: str, *, every: bool = False) -> Any:
+    def _ask(self, statement: str, parameters: list[Any] | None = None, *, every: bool = False) -> Any:
         """Return the row, or all rows; DataError where evaluating fails, None if the server refuses for another reason."""
         with pinned(self.connection), self.connection.cursor() as cursor:
             cursor.execute("SAVEPOINT fly2any_live")
             try:
                 cursor.execute("SET LOCAL constraint_exclusion = on")
-                cursor.execute(statement)
+                cursor.execute(statement, parameters)
                 return cursor.fetchall() if every else cursor.fetchone()
             except DataError:
                 return DataError
@@ -189,15 +201,17 @@ class Live:
 def _facts(condition: str, rows: Rows) -> Iterator[str]:
     """Yield what is true of every row and unknown to the planner.
 
-    A length is not below 0, no integer is between two that follow each other, and each value is equal to itself.
+    A length is not below 0, no integer is between two that follow each other or beyond its type, and each value is equal to itself.
     """
     lengths = [*dict.fromkeys(counts(condition))]
     yield from (f"{one} >= 0 OR {one} IS NULL" for one in lengths)
     used = [column for column in rows.columns if mentions(condition, column) and kind(column) in VALUES]
     numbers = {int(number) for number in INTEGER.findall(condition)[:8]}
-    for one in (*lengths, *(quote(column.name) for column in used if kind(column) in WHOLE)):
+    whole = {quote(column.name): WHOLE[kind(column)] for column in used if kind(column) in WHOLE}
+    for one in (*lengths, *whole):
         for below in sorted(number - step for number in numbers for step in (0, 1)):
             yield f"{one} <= {below} OR {one} >= {below + 1} OR {one} IS NULL"
+    yield from (f"{name} BETWEEN {-limit} AND {limit - 1} OR {name} IS NULL" for name, limit in whole.items())
     yield from (f"{name} = {name} OR {name} IS NULL" for name in (quote(column.name) for column in used))
 
 
