@@ -30,6 +30,11 @@ pytestmark = pytest.mark.usefixtures("server")
         ("(a text_pattern_ops)", "(a text_pattern_ops, b)", ["narrow"]),
         ('(a COLLATE "C")', '(a COLLATE "POSIX", b)', []),
         ("(a)", "(a, b) WHERE b IS NOT NULL", []),
+        ("(a, b) WHERE b IS NOT NULL", "(a)", []),
+        ("(a) WHERE b IS NOT NULL", "(a, b) WHERE b IS NOT NULL", ["narrow"]),
+        ("(a) WHERE b IS NOT NULL", "(a, b) WHERE b IS NULL", []),
+        ("(lower(a))", "(lower(a), b)", ["narrow"]),
+        ("(lower(a))", "(upper(a), b)", []),
     ],
 )
 def test_an_index_is_redundant_only_where_another_serves_all_that_it_serves(database, narrow, wide, redundant):
@@ -43,7 +48,10 @@ def test_of_two_indexes_that_are_the_same_the_contracts_is_kept(migrated):
     definition = 'ON price_alerts ("lastChecked") WHERE active AND NOT triggered'
     migrated.execute(f'CREATE INDEX a_twin ON notifications ("userId", "createdAt" DESC); CREATE INDEX a_part {definition}')
 
-    assert found(migrated, "indexes") == [("indexes.redundant", "notifications.a_twin")]
+    assert found(migrated, "indexes") == [
+        ("indexes.redundant", "notifications.a_twin"),
+        ("indexes.redundant", "price_alerts.a_part"),
+    ]
 
 
 @pytest.mark.slow

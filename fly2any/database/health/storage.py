@@ -25,9 +25,10 @@ INDEXES_SQL = f"""
            EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.oid) AS demanded,
            pg_catalog.pg_get_indexdef(i.oid) AS definition, c.reltuples AS rows,
            am.amname AS method, x.indpred IS NOT NULL OR x.indexprs IS NOT NULL AS special,
-           (SELECT array_agg(k.attnum::int ORDER BY k.place) FROM unnest(x.indkey) WITH ORDINALITY AS k (attnum, place)
-            WHERE k.place <= x.indnkeyatts) AS columns,
-           ARRAY(SELECT k.attnum::int FROM unnest(x.indkey) WITH ORDINALITY AS k (attnum, place)
+           pg_catalog.pg_get_expr(x.indpred, x.indrelid) AS predicate,
+           (SELECT array_agg(COALESCE(NULLIF(k.attnum, 0)::text, pg_catalog.pg_get_indexdef(i.oid, k.place::int, false)) ORDER BY k.place)
+            FROM unnest(x.indkey) WITH ORDINALITY AS k (attnum, place) WHERE k.place <= x.indnkeyatts) AS columns,
+           ARRAY(SELECT k.attnum::text FROM unnest(x.indkey) WITH ORDINALITY AS k (attnum, place)
                  WHERE k.place > x.indnkeyatts ORDER BY 1) AS included,
            {BUILDING_SQL.format(valid="x.indisvalid", index="i.oid", name="i.relname")} AS building,
            x.indoption::int[] AS options, x.indclass::oid[]::text[] AS classes, x.indcollation::oid[]::text[] AS collations,
@@ -177,11 +178,16 @@ def _missing(read: Reader, many: int) -> Iterator[Finding]:
 def _contained_in(row, rows, contract: set[str]):
     """Return an index that serves all that `row` does; of two that are the same, the one to keep.
 
-    The columns of `row` come first there, in the same order and with the same operators, and those that `row` includes are in it.
+    The columns and expressions of `row` come first there, in the same order and with the same operators, those that `row` includes
+    are in it, and it has the same rows.
     """
     number = len(row.columns)
     for other in rows:
-        if other is row or other.table != row.table or row.special or other.special or {row.method, other.method} != {"btree"}:
+        if (
+            other is row
+            or (other.table, other.predicate) != (row.table, row.predicate)
+            or {row.method, other.method} != {"btree"}
+        ):
             continue
         same = all(
             getattr(other, part)[:number] == getattr(row, part)[:number]
@@ -190,7 +196,7 @@ def _contained_in(row, rows, contract: set[str]):
         covered = set(row.included) <= {*other.columns, *other.included}
         longer = len(other.columns) > number or len(other.included) > len(row.included)
         kept = other.unique or other.demanded or other.name in contract or other.name < row.name
-        if other.valid and same and covered and (longer or kept) and 0 not in row.columns:
+        if other.valid and same and covered and (longer or kept):
             return other
     return None
 
