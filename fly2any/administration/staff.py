@@ -15,7 +15,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from fly2any.database.errors import Refusal
-from fly2any.database.leftovers import refuse_beside_a_restore
+from fly2any.database.leftover_databases import refuse_beside_a_restore
 from fly2any.database.person.people import is_same_address
 from fly2any.database.schema.strangers import refuse_strangers
 

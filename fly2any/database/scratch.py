@@ -12,13 +12,13 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from psycopg import sql
 
-from . import leftovers
+from .leftover_databases import SCRATCH, drop_left, mark
 from .migration import journal
 from .migration.state import known_migrations
 from .schema import read_catalog
 from .schema.contract import Contract, grow
 
-SCRATCH = "fly2any_scratch_"
+PREFIX = "fly2any_scratch_"
 
 
 @contextmanager
@@ -27,15 +27,15 @@ def scratch_database(connection, make: Callable[[Any, str], None] | None = None)
 
     `make` creates it, given a connection and the name, where it must not be any database.
     """
-    name = f"{SCRATCH}{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(4)}"
+    name = f"{PREFIX}{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(4)}"
     beside = connection.copy()  # Databases are not created in a transaction, which `connection` may be in.
-    leftovers.drop_left(beside, leftovers.SCRATCH)
+    drop_left(beside, SCRATCH)
     # Under an alias of its own, so that transactions and migrations find it.
     options = {option: value for option, value in connection.settings_dict["OPTIONS"].items() if option != "options"}
     connections.databases[name] = {**connection.settings_dict, "NAME": name, "OPTIONS": options}
     try:
         (make or _make)(beside, name)
-        leftovers.mark(beside, name, leftovers.SCRATCH)
+        mark(beside, name, SCRATCH)
         yield connections[name]
     finally:
         connections[name].close()

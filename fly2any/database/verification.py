@@ -9,7 +9,7 @@ from typing import Any
 
 from .clock import Clock, read_clock
 from .findings import Finding, Severity
-from .leftovers import read_leftovers
+from .leftover_databases import read_leftovers
 from .migration import journal
 from .migration.activity import HOLDER_SQL, Activity, read_activity
 from .migration.journal import Run, read_runs

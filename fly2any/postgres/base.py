@@ -12,7 +12,7 @@ from psycopg.sql import Composable
 
 from . import embedded, pooler, search_path
 from .client import DatabaseClient
-from .errors import DatabaseErrorWrapper
+from .error_text import DatabaseErrorWrapper
 from .features import DatabaseFeatures
 from .introspection import DatabaseIntrospection
 from .operations import DatabaseOperations

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fly2any.database.errors import Refusal
-from fly2any.database.leftovers import RESTORE, mark
+from fly2any.database.leftover_databases import RESTORE, mark
 from fly2any.database.person import File, Person, Stream, erase, find, write_new
 from fly2any.database.schema import read_catalog
 from tests.conftest import django, manage

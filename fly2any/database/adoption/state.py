@@ -10,6 +10,7 @@ from typing import Any
 from django.db import DatabaseError, transaction
 
 from ..errors import NO_SCHEMA, Refusal
+from ..exit_codes import ExitCode
 from ..findings import Finding, Severity
 from ..migration.other_tools import RECORD_IS_LOST, is_built
 from ..migration.prisma import PrismaMigration, read_prisma
@@ -111,7 +112,7 @@ class Assessment:
 
     @property
     def exit_code(self) -> int:
-        return 4 if self.blockers else 0
+        return ExitCode.FOUND if self.blockers else ExitCode.OK
 
 
 NO_RECORD_OF_PRISMA = "Prisma has no record of migrations here (`prisma db push` keeps none), so none of them can have failed."

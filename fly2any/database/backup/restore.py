@@ -16,7 +16,7 @@ from fly2any.postgres import search_path
 
 from ..clock import read_clock
 from ..errors import Refusal, Unfit, explain
-from ..leftovers import BEFORE, INTO, MARK, RESTORE, comment, drop_left, mark
+from ..leftover_databases import BEFORE, INTO, MARK, RESTORE, comment, drop_left, mark
 from ..migration.lock import PATIENCE, wait_for_writers
 from ..migration.state import known_migrations, replaced_migrations
 from ..progress import Progress

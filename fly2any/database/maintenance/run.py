@@ -15,6 +15,7 @@ from ..backup.inventory import read_newest
 from ..backup.store import is_same_place, store_at
 from ..clock import server_time
 from ..errors import Refusal, explain, sqlstate
+from ..exit_codes import ExitCode
 from ..findings import Finding, Severity
 from ..health.examine import Topic
 from ..health.security import TOPICS as SECURITY
@@ -78,7 +79,7 @@ class Maintenance:
     @property
     def exit_code(self) -> int:
         """Return 0, or 4 for findings that are more than notes."""
-        return 4 if serious(self.report.findings) else 0
+        return ExitCode.FOUND if serious(self.report.findings) else ExitCode.OK
 
 
 class LostSession(Refusal):

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from django.db import Error
 
 from ..errors import Refusal
-from ..leftovers import refuse_beside_a_restore
+from ..leftover_databases import refuse_beside_a_restore
 from ..sql import ALIVE, ask, execute
 from .activity import HOLDER_SQL, read_activity, terminate
 

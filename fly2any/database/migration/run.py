@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,15 +14,15 @@ from django.db import Error, connections
 
 from ..errors import Refusal, first_line, sqlstate
 from ..progress import Progress
-from ..schema import Index, read_catalog
 from ..schema import contract as contracts
 from ..schema.ledgers import protect
 from ..schema.strangers import keep_strangers_out
-from ..sql import LONGEST_IDLE, quote
+from ..sql import LONGEST_IDLE
 from ..units import span
 from . import journal
 from .activity import cancel_waiters, terminate
 from .blockers import Watcher, say_cancelled
+from .concurrent_indexes import BuiltIndex, build
 from .lock import MIGRATION_LOCK, advisory_lock
 from .losses import Consent
 from .retry import DEADLOCK, LOCKED_OUT, try_again
@@ -33,21 +32,8 @@ T = TypeVar("T")
 
 # Other sessions queue behind a statement that waits for a lock, so no statement waits long. A concurrent build blocks no other
 # session and would leave an invalid index if it were cancelled, so it has no time limit.
-NAME = r'(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>\w+))'
-TABLE = r'(?P<table>(?:"(?:[^"]|"")+"|\w+)(?:\.(?:"(?:[^"]|"")+"|\w+))?)'
 COMMENTS = re.compile(r"(?:\s+|--[^\n]*|/\*.*?\*/)*", re.S)
 CONCURRENTLY = re.compile(r"\s*(CREATE\s+(UNIQUE\s+)?INDEX|DROP\s+INDEX|REINDEX\b.*?)\s+CONCURRENTLY\b", re.I | re.S)
-CREATES_INDEX = re.compile(
-    rf"\s*CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?{NAME}\s+ON\s+(?:ONLY\s+)?{TABLE}", re.I
-)
-
-# Runs with the search path of the run. Its operators match exactly, so no role can create a better match.
-INDEX_STATE_SQL = """
-    SELECT i.indisvalid FROM pg_catalog.pg_index AS i
-    WHERE i.indexrelid = pg_catalog.to_regclass(%s)::oid AND i.indrelid = pg_catalog.to_regclass(%s)::oid
-"""
-
-
 REACH_SQL = """
     SELECT current_setting('search_path') || ', ' || pg_catalog.quote_ident(n.nspname)
     FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
@@ -257,25 +243,7 @@ class Run:
 
     def concurrently(self, text: str, run: Callable[[], T]) -> T | None:
         index = BuiltIndex.of(text)
-        return self.patiently(lambda: self.once(index, run) if index else self.untimed(run), what=self.migration or "the run")
-
-    def once(self, index: BuiltIndex, run: Callable[[], T]) -> T | None:
-        if (builder := self.builder(index)) is not None:
-            raise Refusal(f"The index {index.name} is being built by pid {builder}: run the command again when it is finished.")
-        if (valid := self.index_state(index)) is False:  # Left by an interrupted build.
-            self.progress.say(f"The index {index.name} was left invalid by an earlier build: it is dropped and rebuilt.")
-            self.untimed(lambda: self.drop_index(index))
-        elif valid and self.is_as_defined(index):
-            self.progress.say(f"The index {index.name} already exists as defined: it is kept.")
-            return None
-        try:
-            return self.untimed(run)
-        except Error:
-            # With the lock timeout: if the index cannot be dropped now, the next run drops it.
-            with suppress(Error):
-                if self.index_state(index) is False:
-                    self.drop_index(index)
-            raise
+        return self.patiently(lambda: build(self, index, run) if index else self.untimed(run), what=self.migration or "the run")
 
     def untimed(self, action: Callable[[], T]) -> T:
         """Run `action` without a lock timeout, and return its result."""
@@ -286,32 +254,6 @@ class Run:
         finally:
             with suppress(Error):
                 self.set("lock_timeout", f"{settings.LOCK_TIMEOUT}ms")
-
-    def builder(self, index: BuiltIndex) -> int | None:
-        """Return the pid of the process that is building the index, None if there is none."""
-        return self.ask(
-            "SELECT pid FROM pg_catalog.pg_stat_progress_create_index"
-            " WHERE datname = current_database() AND index_relid = pg_catalog.to_regclass(%s)::oid",
-            index.quoted,
-        )
-
-    def index_state(self, index: BuiltIndex) -> bool | None:
-        """Return whether the index is valid, None if its table has no index of that name."""
-        return self.ask(INDEX_STATE_SQL, index.quoted, index.table)
-
-    def is_as_defined(self, index: BuiltIndex) -> bool:
-        """Return whether the index is as the contract defines it for the current migration."""
-        wanted = [
-            version.object
-            for version in contracts.load().versions
-            if version.since == self.migration and isinstance(version.object, Index) and version.object.name == index.name
-        ]
-        schema = self.ask("SELECT n.nspname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
-                          " WHERE c.oid = pg_catalog.to_regclass(%s)::oid", index.table)  # fmt: skip
-        return bool(wanted) and wanted[0] in read_catalog(self.connection, schema=schema).indexes
-
-    def drop_index(self, index: BuiltIndex) -> None:
-        self.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index.quoted}")
 
     def settle(self) -> None:
         """Override the time limits of the role or provider, which would cancel long builds and pauses.
@@ -336,24 +278,6 @@ class Run:
         with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
             row = cursor.execute(question, parameters).fetchone()
         return row and row[0]
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltIndex:
-    """The index of a CREATE INDEX CONCURRENTLY: its name, and how the statement writes it and its table."""
-
-    name: str
-    quoted: str
-    table: str
-
-    @classmethod
-    def of(cls, statement: str) -> BuiltIndex | None:
-        """Return the index that `statement` creates, None if it creates none."""
-        match = CREATES_INDEX.match(statement)
-        if match is None:
-            return None
-        name = match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].lower()
-        return cls(name, quote(name), match["table"])
 
 
 class LockedOut(Refusal):

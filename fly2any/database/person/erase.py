@@ -11,7 +11,7 @@ from typing import Protocol
 from django.db import Error, transaction
 
 from ..errors import Refusal, sqlstate
-from ..leftovers import refuse_beside_a_restore
+from ..leftover_databases import refuse_beside_a_restore
 from ..migration.retry import try_again
 from ..progress import Progress
 from ..sql import PEOPLE, time_limits

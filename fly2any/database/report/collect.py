@@ -13,6 +13,7 @@ from django.db import Error
 from ..backup.inventory import Newest
 from ..clock import read_clock
 from ..errors import explain
+from ..exit_codes import ExitCode
 from ..findings import Finding, Severity
 from ..health.examine import Question, Topic, examine
 from ..verification import Verification, verify
@@ -41,12 +42,15 @@ class Report:
     def exit_code(self) -> int:
         """Return 0, 4 (findings), 2 where a write check failed or no topic of health answered; without health 1 (migrations pending) or 5 (both) too."""
         if self.write_failed:
-            return 2
-        found = 4 if serious(self.findings) else 0
+            return ExitCode.REFUSED
+        found = serious(self.findings)
         if self.health:
-            return 2 if all(topic.trouble for topic in self.health) else found
+            unanswered = all(topic.trouble for topic in self.health)
+            return ExitCode.REFUSED if unanswered else ExitCode.FOUND if found else ExitCode.OK
         pending = self.verification is not None and self.verification.migrations.pending
-        return found + 1 if pending else found
+        if found:
+            return ExitCode.FOUND_AND_PENDING if pending else ExitCode.FOUND
+        return ExitCode.PENDING if pending else ExitCode.OK
 
 
 def serious(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -16,7 +16,7 @@ from fly2any.postgres.schema import revoke_trigger
 from ..clock import server_time
 from ..errors import Refusal, sqlstate
 from ..findings import Finding, Severity
-from ..leftovers import refuse_beside_a_restore
+from ..leftover_databases import refuse_beside_a_restore
 from ..server import read_home
 from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, quote
 from . import contract as contracts

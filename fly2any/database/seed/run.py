@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, time
 
 from django.apps import apps
 
-from ..leftovers import refuse_beside_a_restore
+from ..leftover_databases import refuse_beside_a_restore
 from ..schema.strangers import refuse_strangers
 from ..server import flush_statistics, read_schema
 from ..sql import PEOPLE, pinned, quote

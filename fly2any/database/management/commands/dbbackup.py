@@ -13,6 +13,7 @@ from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.clock import read_clock, time_or_own
 from fly2any.database.errors import Refusal
+from fly2any.database.exit_codes import ExitCode
 from fly2any.database.management.arguments import add_database
 from fly2any.database.progress import Terminal
 from fly2any.database.server import read_origin
@@ -53,7 +54,7 @@ class Command(BaseCommand):
             say(f"Pruned    {', '.join(manifest.name for manifest in removed) or nothing}")
         if format == "json":
             self.stdout.write(render.as_data(found, removed, now if kept else self.now(connection)))
-        sys.exit(4 if failed and found[0].state == "bad" else 2 if failed else 0)
+        sys.exit(ExitCode.FOUND if failed and found[0].state == "bad" else ExitCode.REFUSED if failed else ExitCode.OK)
 
     def now(self, connection):
         now, reason = time_or_own(connection)

@@ -1,6 +1,7 @@
 from django.core.management.base import BaseCommand
 from django.db import connections
 
+from fly2any.database.exit_codes import ExitCode
 from fly2any.database.management.arguments import add_database
 from fly2any.database.schema import contract
 from fly2any.database.scratch import built_contract
@@ -25,7 +26,7 @@ class Command(BaseCommand):
             self.stderr.write(
                 f"{contract.PATH.name} is not what the migrations build: run `manage.py dbcontract` and commit the file."
             )
-            raise SystemExit(4)
+            raise SystemExit(ExitCode.FOUND)
         else:
             contract.PATH.write_text(text)
             self.stdout.write(f"Wrote {contract.PATH}.")

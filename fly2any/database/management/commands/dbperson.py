@@ -4,6 +4,7 @@ from pathlib import Path
 from django.core.management.base import BaseCommand
 from django.db import connections
 
+from fly2any.database.exit_codes import ExitCode
 from fly2any.database.management.arguments import add_database
 from fly2any.database.person import File, Stream, erase, export, find, plan, write_new
 from fly2any.database.person.render import plan_as_text
@@ -49,7 +50,7 @@ class Command(BaseCommand):
                 self.stderr.write(
                     "The person was erased. The certificate lists what remains or was not searched: check those places."
                 )
-                sys.exit(4)
+                sys.exit(ExitCode.FOUND)
 
     def export(self, connection, person, output):
         texts = export(connection, person)

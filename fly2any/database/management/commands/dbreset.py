@@ -4,6 +4,7 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 
 from fly2any.database.backup.required import backup_required
+from fly2any.database.exit_codes import ExitCode
 from fly2any.database.management.arguments import add_database, add_lock_wait
 from fly2any.database.migration.losses import MOST_COUNTED, Consent
 from fly2any.database.migration.reset import plan_reset, reset
@@ -36,7 +37,7 @@ class Command(BaseCommand):
             for table, what in plan.hanging:
                 self.stdout.write(f"  {table}: {what}")
             self.stdout.write("Nothing was changed. Ask their owners, and drop them first.")
-            sys.exit(4)
+            sys.exit(ExitCode.FOUND)
         if not plan.migrations:
             self.stdout.write("None of our migrations is recorded here: there is nothing to reset.")
             return

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fly2any.database.errors import Refusal
+from fly2any.database.exit_codes import ExitCode
 from fly2any.database.management.arguments import add_database
 from fly2any.database.seed import DEMO_DOMAIN, RealUsersError, seed
 
@@ -85,7 +86,7 @@ class Command(BaseCommand):
                 )
             except RealUsersError as error:
                 self.stderr.write(str(error))
-                sys.exit(2)
+                sys.exit(ExitCode.REFUSED)
 
     def make_administrator(self, database):
         email = f"admin{DEMO_DOMAIN}"

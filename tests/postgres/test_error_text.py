@@ -13,7 +13,7 @@ from django.views.debug import ExceptionReporter, technical_500_response
 from accounts.models import User
 from fly2any.database.errors import explain
 from fly2any.logs import Json, Text, Unasked
-from fly2any.postgres.errors import QUOTED
+from fly2any.postgres.error_text import QUOTED
 
 pytestmark = pytest.mark.django_db
 SECRET = "$2b$12$s3cret-of-a-person"
