@@ -1,4 +1,4 @@
-# `make help` lists what there is. PYTHON=python3.12 make … uses another Python.
+# `make help` lists the targets. PYTHON=python3.12 make … uses another Python.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +16,7 @@ migrate: $(VENV)/ready ## Build the database, or bring it up to date, and verify
 	@$(MANAGE) migrate
 	@$(MANAGE) dbstatus --release
 
-test: $(VENV)/ready ## Run the tests, but for the slow ones, on a throw-away server (PYTEST="-k name" passes options on)
+test: $(VENV)/ready ## Run the tests except the slow ones, on a temporary server (PYTEST="-k name" passes options on)
 	@$(BIN)/python -m pytest -q -n auto -m "not slow" $(PYTEST)
 
 admin: $(VENV)/ready ## Add demo data and an administrator, and serve the admin (ADDRESS=0.0.0.0:8080)
@@ -39,16 +39,16 @@ check: $(VENV)/ready-dev ## Everything that CI runs: linters, types, migrations,
 		ALLOWED_HOSTS=admin.example.com BACKUP_LOCATION=backups $(MANAGE) check --deploy --fail-level WARNING
 	@$(BIN)/python -m pytest -q -n auto $(PYTEST)
 
-pictures: $(VENV)/ready-dev ## Take the README's pictures again, of demo data (needs Chromium)
+pictures: $(VENV)/ready-dev ## Take the README's pictures again, from demo data (needs Chromium)
 	@$(BIN)/python -m tests.browser.pictures
 
-bench: $(VENV)/ready-dev ## Measure against a peer or the limit (BENCH=seed runs one)
+bench: $(VENV)/ready-dev ## Measure against a peer or a limit (BENCH=seed runs one)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 django-suite: $(VENV)/ready ## Run Django's own tests of a backend on fly2any.postgres (SUITE="--all --stock" runs all, and on Django's too)
 	@$(BIN)/python -m lanes.django_suite $(SUITE)
 
-lanes: $(VENV)/ready ## Run the tests on other versions of Python, Django and PostgreSQL, as far as they are here (LANES=pg17 runs one)
+lanes: $(VENV)/ready ## Run the tests on other versions of Python, Django and PostgreSQL, as far as they are installed (LANES=pg17 runs one)
 	@$(BIN)/python -m lanes $(LANES)
 
 $(VENV)/ready: requirements.txt
