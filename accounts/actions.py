@@ -1,4 +1,4 @@
-"""Writes over more than one row, or with an effect outside."""
+"""Writes to more than one row, or with an external effect."""
 
 from django.utils import timezone
 
@@ -8,12 +8,12 @@ from .models import UserPreferences
 
 
 def ensure_preferences(*, user, using):
-    """Give `user` the default preferences, unless there are some: signing in on two machines at once makes one row."""
+    """Give `user` the default preferences, unless they exist: signing in on two machines at once creates one row."""
     UserPreferences.objects.using(using).bulk_create([UserPreferences(user=user)], ignore_conflicts=True)
 
 
 def deactivate(users):
-    """Close the admin to `users`, and return those that it was open to."""
+    """Deactivate `users` for the admin, and return those that were active."""
     return update_each(users.filter(is_active=True), is_active=False, updated_at=timezone.now())
 
 

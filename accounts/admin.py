@@ -33,20 +33,20 @@ REPLACED = (
 )
 # By field: its label, where the column's own is ambiguous, and what it grants.
 STAFF_HELP = {
-    "is_staff": ("", "May sign in to the admin, and there do what the groups allow."),
-    "groups": ("", "What staff may do. The group Administrators sees and changes all data, but makes no staff."),
+    "is_staff": ("", "May sign in to the admin, with the permissions of their groups."),
+    "groups": ("", "The roles of staff. The group Administrators sees and changes all data, but cannot grant staff status."),
     "is_superuser": (
         "Superuser",
-        "May do everything without a group, also make staff and change groups: the role “administrator” of dbstaff.",
+        "May do everything without a group, including granting staff status and changing groups: the role “administrator” of dbstaff.",
     ),
 }
-NOT_THE_SITE = "The site does not read this column: it closes the admin, and not the site, to them."
+NOT_THE_SITE = "Clearing it blocks access to the admin, but not to the site, which does not read it."
 SIGN_OUT = Action(
     "sign-out",
     "Sign out everywhere",
     "Sign out of",
     "revoked",
-    "The site also signs people in with a signed cookie (JWT), which no row here revokes: it is good until it expires.",
+    "The site also signs people in with a signed cookie (JWT), which cannot be revoked here: it is valid until it expires.",
 )
 DEACTIVATE = Action("deactivate", "Deactivate", "Deactivate", "deactivated", NOT_THE_SITE)
 REACTIVATE = Action("reactivate", "Reactivate", "Reactivate", "reactivated", NOT_THE_SITE)
@@ -148,7 +148,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
             {
                 "fields": ["user_permissions"],
                 "classes": ["collapse"],
-                "description": "Beside those of the groups. Prefer a group: it says who may do what in one place.",
+                "description": "In addition to those of the groups. Prefer a group, so that permissions are managed in one place.",
             },
         ),
         ("Record", {"fields": ["created_at", "updated_at", "last_login", "id"]}),
@@ -175,7 +175,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
     def formfield_for_manytomany(self, db_field, request, **kwargs):
         field = super().formfield_for_manytomany(db_field, request, **kwargs)
         if field and db_field.name == "user_permissions":
-            field.queryset = field.queryset.select_related("content_type")  # Their names need it, one query each else.
+            field.queryset = field.queryset.select_related("content_type")  # Their names need it: otherwise one query each.
         return field
 
     def overview_actions(self, request, row):
@@ -202,7 +202,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
         return super().has_delete_permission(request, obj) and _is_below(obj, request.user)
 
     def get_deleted_objects(self, objs, request):
-        """Keep staff who changed rows: with them the history of these rows would go, of who changed what."""
+        """Protect staff who changed rows, because deleting them would delete the history of these rows."""
         to_delete, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
         changed = LogEntry.objects.filter(user__in=[user.pk for user in objs]).order_by("user__email")
         kept = [KEPT.format(email=email) for email in changed.values_list("user__email", flat=True).distinct()]
@@ -213,12 +213,12 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
 
 
 def _is_below(user, staff):
-    """Return whether `staff` may change `user`; only administrators may change staff, whose password gives their powers."""
+    """Return whether `staff` may change `user`; only administrators may change staff, because a changed password would grant their permissions."""
     return user is None or user == staff or staff.is_superuser or not (user.is_staff or user.is_superuser)
 
 
 def sessions_of_admin(request, user):
-    """Return the sessions of the admin that a member of the staff has, but for the one of this browser."""
+    """Return the admin sessions of a member of the staff, except that of this browser."""
     if not user.is_staff:
         return AdminSession.objects.none()
     valid = AdminSession.objects.filter(expire_date__gt=timezone.now()).exclude(pk=request.session.session_key)

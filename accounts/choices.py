@@ -10,7 +10,7 @@ class Gender(TextChoices):
 
 
 class CabinClass(TextChoices):
-    """Of a user's preferences; a saved search has classes of its own (travel.choices)."""
+    """The cabin classes of a user's preferences; saved searches have their own (travel.choices)."""
 
     ECONOMY = "economy", "Economy"
     PREMIUM = "premium", "Premium economy"

@@ -1,4 +1,4 @@
-"""The demo data of this app: for each table a statement that makes the rows of the users number %(low)s to %(high)s - 1."""
+"""The demo data of this app: for each table a statement that creates the rows of users %(low)s to %(high)s - 1."""
 
 from fly2any.database.seed.functions import per_user
 

@@ -150,7 +150,7 @@ class Session(models.Model):
 
     secret_fields = ("session_token",)
     person_field = "user"
-    retention = Retention("expired sessions of NextAuth", ("expires",), archived=False, expires=True)
+    retention = Retention("expired NextAuth sessions", ("expires",), archived=False, expires=True)
 
     objects = SessionQuerySet.as_manager()
 
@@ -193,7 +193,7 @@ class VerificationToken(models.Model):
 
 
 class UserPreferences(models.Model):
-    """What a user prefers; no row means the defaults below."""
+    """The preferences of a user; without a row, the defaults below apply."""
 
     id = TextIdField()
     user = models.OneToOneField(User, DB_CASCADE, db_column="userId", related_name="preferences")

@@ -1,11 +1,11 @@
-"""Passwords as the site keeps them: raw bcrypt, which bcryptjs writes and reads. Django's own format would lock people out there."""
+"""Passwords as the site stores them: raw bcrypt, which bcryptjs writes and reads. Django's own format would lock people out there."""
 
 import bcrypt
 from django.core.exceptions import ValidationError
 
 ROUNDS = 12
-LONGEST_PASSWORD = 72  # Bytes: bcrypt looks at no more, and bcryptjs cuts the rest off.
-# Of no password: what a wrong one costs is spent on an account without one too, so the clock does not tell them apart.
+LONGEST_PASSWORD = 72  # Bytes: bcrypt uses no more, and bcryptjs truncates the rest.
+# The hash of no password: a check takes as long for an account without a password, so timing does not reveal it.
 NOBODYS_HASH = "$2b$12$abcdefghijklmnopqrstuu5Lo0g67CiD3M4RpN1BmBb4Crp5w7dbK"
 
 
@@ -15,7 +15,7 @@ def make_hash(password: str) -> str:
 
 
 def verify(password: str, stored: str | None) -> bool:
-    """Return whether `password` is the one of the hash `stored`; with none, or none of bcrypt's, no password is."""
+    """Return whether `password` matches the hash `stored`; no password matches a missing hash, or one that is not bcrypt's."""
     try:
         return bcrypt.checkpw(_bytes(password), (stored or NOBODYS_HASH).encode("ascii")) and bool(stored)
     except ValueError:  # A value of another program, which no password matches.
@@ -23,12 +23,12 @@ def verify(password: str, stored: str | None) -> bool:
 
 
 class LongestPasswordValidator:
-    """Refuse a password of which a part would not count."""
+    """Reject a password of which bcrypt would ignore a part."""
 
     def validate(self, password, user=None):
         if len(password.encode()) > LONGEST_PASSWORD:
             raise ValidationError(
-                f"The password is longer than {LONGEST_PASSWORD} bytes, of which no more would count: choose a shorter one."
+                f"The password is longer than {LONGEST_PASSWORD} bytes, and the rest would be ignored. Choose a shorter one."
             )
 
     def get_help_text(self):

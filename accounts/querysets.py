@@ -4,7 +4,7 @@ from django.db import models
 
 class UserQuerySet(models.QuerySet):
     def by_email(self, email):
-        """The user with this e-mail address, as the site wrote it."""
+        """The user with exactly this e-mail address."""
         return self.filter(email=email)
 
 
@@ -25,7 +25,7 @@ class UserManager(BaseUserManager.from_queryset(UserQuerySet)):  # type: ignore[
 
 class AccountQuerySet(models.QuerySet):
     def linked_as(self, *, provider, provider_account_id):
-        """The link of this account at an OAuth provider, one at most."""
+        """The linked account with this id at an OAuth provider, one at most."""
         return self.filter(provider=provider, provider_account_id=provider_account_id)
 
     def of_user(self, user_id):
@@ -45,5 +45,5 @@ class SessionQuerySet(models.QuerySet):
 
 class UserPreferencesQuerySet(models.QuerySet):
     def of_user(self, user_id):
-        """The preferences of a user: one row, or none, which is normal and means the defaults."""
+        """The preferences of a user: one row, or none, which means the defaults."""
         return self.filter(user_id=user_id)

@@ -35,7 +35,7 @@ class ConversationAdmin(OfUser, ReadOnlyModelAdmin):
         try:
             context["chat"] = read_chat(obj, after=request.GET.get("after"), before=request.GET.get("before"))
         except ValueError:
-            raise BadParameter("The address names no place in this conversation.") from None
+            raise BadParameter("The URL names no position in this conversation.") from None
         return super().render_change_form(request, context, add, change, form_url, obj)
 
 

@@ -1,4 +1,4 @@
-"""A conversation as it was had: who said what, and what was offered."""
+"""A conversation as a chat: its messages, and the flights and hotels that were offered."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Chat:
 
 
 def content(value: str, message: Any = None) -> str:
-    """Show what was said, or that it is encrypted."""
+    """Return the text as HTML, or that it is encrypted."""
     if CIPHERTEXT.fullmatch(value):
         return format_html('<span class="chip warn" title="{} characters">Encrypted</span>', f"{len(value):,}")
     return formats.text(value)
@@ -63,7 +63,7 @@ def speaker(message: Message) -> str:
 
 
 def read_chat(conversation: Conversation, *, after: str | None = None, before: str | None = None) -> Chat:
-    """Return a page of the conversation; raise ValueError for a place that is none."""
+    """Return a page of the conversation; raise ValueError for an invalid position."""
     fields = Message._meta
     order = Order(fields.get_field("timestamp"), fields.pk, descending=False)
     rows = Message.objects.filter(conversation_id=conversation.pk)
@@ -101,7 +101,7 @@ def cards(message: Message) -> Iterator[Card]:
         yield Card(
             _join(hotel.get("name"), f"★ {hotel['rating']}" if hotel.get("rating") else None),
             [
-                _join(total, "in all") if (total := _price(hotel.get("totalPrice"), hotel.get("currency"))) else "",
+                _join(total, "in total") if (total := _price(hotel.get("totalPrice"), hotel.get("currency"))) else "",
                 _join(hotel.get("checkIn"), "to", hotel.get("checkOut")),
                 ", ".join(map(str, amenities)) if isinstance(amenities, list) else "",
             ],
@@ -121,7 +121,7 @@ def _join(*parts: Any) -> str:
 
 
 def _price(amount: Any, currency: Any) -> str:
-    """Return a price as every page shows it, and as it was written where it is no number; "" where there is none."""
+    """Return a price as every page shows it, or as it was written if it is not a number; "" without one."""
     try:
         return formats.plain_amount(float(amount), str(currency or ""))
     except (TypeError, ValueError, OverflowError):

@@ -66,7 +66,7 @@ class Conversation(models.Model):
 
 
 class Message(models.Model):
-    """What one side said in a conversation. `content` may be ciphertext, `v1:<hex>:<hex>:<hex>`."""
+    """A message in a conversation. `content` may be ciphertext, `v1:<hex>:<hex>:<hex>`."""
 
     id = TextIdField()
     conversation = models.ForeignKey(
@@ -97,4 +97,6 @@ class Message(models.Model):
         ]
 
     def __str__(self):
-        return f"Message {self.id}"  # Not what was said: this stands in logs and lists, the record of access knows of neither.
+        return (
+            f"Message {self.id}"  # Not the content: this appears in logs and lists, which the record of access does not cover.
+        )

@@ -13,5 +13,5 @@ class ConversationQuerySet(models.QuerySet):
 
 class MessageQuerySet(models.QuerySet):
     def of_conversation(self, conversation_id):
-        """The messages of a conversation, in the order in which they were said."""
+        """The messages of a conversation, oldest first."""
         return self.filter(conversation_id=conversation_id).order_by("timestamp")

@@ -35,7 +35,7 @@ class WishlistItemAdmin(OfUser, ModelAdmin):
     readonly_fields = ["id", "created_at", "updated_at"]
 
     def happened(self, item):
-        return f"Kept {item} on the wishlist"
+        return f"Added {item} to the wishlist"
 
 
 @admin.register(Notification)
@@ -62,7 +62,7 @@ class NotificationAdmin(OfUser, ModelAdmin):
     readonly_fields = ["id", "created_at"]
 
     def happened(self, notification):
-        return f"Was notified: {notification.title}"
+        return f"Notified: {notification.title}"
 
     @confirmed("Mark {} read", "marked read")
     def mark_read(self, request, notifications):
@@ -85,8 +85,8 @@ class UserActivityAdmin(OfUser, ReadOnlyModelAdmin):
     computed_from = ("event_data",)
 
     def happened(self, activity):
-        """Say what was done, and of a flight its route, without the codes that the site writes."""
-        known = {"search": "Searched", "view": "Looked at", "click": "Clicked", "book": "Booked"}
+        """Return what was done, with the route of a flight, without the site's codes."""
+        known = {"search": "Searched", "view": "Viewed", "click": "Clicked", "book": "Booked"}
         kind, _, detail = activity.event_type.partition(":")
         data = activity.event_data if isinstance(activity.event_data, dict) else {}
         what = f"{data['origin']} → {data['destination']}" if {"origin", "destination"} <= data.keys() else ""

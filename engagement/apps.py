@@ -19,7 +19,7 @@ def on_sign_in(sender, user, request=None, **kwargs):
 def on_failure(sender, credentials, request=None, **kwargs):
     """The history references users, so an attempt for an unknown address is not in it."""
     if getattr(request, "axes_locked_out", False):
-        return  # Nobody fills a history by going on where the door is closed.
+        return  # Attempts during a lockout are not recorded, so they cannot fill the history.
     email = credentials.get("email") or credentials.get("username") or ""
     if "\0" not in email and (user := get_user_model().objects.by_email(email).first()):
         _record(user, request, success=False)

@@ -24,7 +24,7 @@ class Priority(TextChoices):
 
 
 class EventType(TextChoices):
-    """Beside these there are `error:*`."""
+    """The site also writes `error:*`."""
 
     SEARCH = "search", "Search"
     VIEW = "view", "View"

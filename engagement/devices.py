@@ -1,4 +1,4 @@
-"""Which device, browser and system a user agent names, in the words that the site writes."""
+"""The device, browser and system that a user agent names, in the words that the site uses."""
 
 # The first that is found counts: Edge says it is Chrome, and Chrome that it is Safari.
 BROWSERS = (

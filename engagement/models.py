@@ -21,7 +21,7 @@ from .querysets import (
 
 
 class WishlistItem(models.Model):
-    """A flight that a user keeps: {id, origin, destination, departureDate, price, currency, airline?, …}."""
+    """A flight on a user's wishlist: {id, origin, destination, departureDate, price, currency, airline?, …}."""
 
     id = TextIdField()
     user = models.ForeignKey(
@@ -74,7 +74,7 @@ class Notification(models.Model):
     read_at = DateTimeField(db_column="readAt", null=True, blank=True)
 
     person_field = "user"
-    retention = Retention("notifications that were read", ("created_at", "read_at"), only="read")
+    retention = Retention("read notifications", ("created_at", "read_at"), only="read")
 
     objects = NotificationQuerySet.as_manager()
 
@@ -187,7 +187,7 @@ class UserSession(models.Model):
 
     secret_fields = ("token",)
     person_field = "user"
-    retention = Retention("devices not used any more", ("last_active",), archived=False)
+    retention = Retention("devices no longer in use", ("last_active",), archived=False)
 
     objects = UserSessionQuerySet.as_manager()
 
@@ -200,7 +200,7 @@ class UserSession(models.Model):
             Index(fields=["user"], name="user_sessions_userId_idx"),
             # UserSessionQuerySet.of_user.
             Index(fields=["user", "last_active"], name="user_sessions_userId_lastActive_idx"),
-            # The admin's search for an IP address, newest first. An index row has its limit, a text of the site's none.
+            # The admin's search for an IP address, newest first. An index entry has a limit, a text of the site none.
             Index(Left("ip_address", 64), "last_active", name="user_sessions_ipAddress_lastActive_idx"),
         ]
 
@@ -238,7 +238,7 @@ class LoginHistory(models.Model):
             Index(fields=["user", "timestamp"], name="login_history_userId_timestamp_idx"),
             # The admin's list, newest first, and its ranges of time.
             Index(fields=["timestamp"], name="login_history_timestamp_idx"),
-            # The admin's search for an IP address, newest first. An index row has its limit, a text of the site's none.
+            # The admin's search for an IP address, newest first. An index entry has a limit, a text of the site none.
             Index(Left("ip_address", 64), "timestamp", name="login_history_ipAddress_timestamp_idx"),
         ]
 

@@ -13,7 +13,7 @@ class NotificationQuerySet(models.QuerySet):
         return self.filter(user_id=user_id).order_by("-created_at")
 
     def unread_of_user(self, user_id):
-        """The notifications that a user has not read, in no order: for their number."""
+        """The notifications that a user has not read, unordered: for counting."""
         return self.filter(user_id=user_id, read=False)
 
 
@@ -23,13 +23,13 @@ class PushSubscriptionQuerySet(models.QuerySet):
         return self.filter(endpoint=endpoint)
 
     def of_user(self, user_id):
-        """The browsers in which a user receives push messages."""
+        """The push subscriptions of a user's browsers."""
         return self.filter(user_id=user_id)
 
 
 class UserActivityQuerySet(models.QuerySet):
     def of_user(self, user_id):
-        """What a user did, newest first."""
+        """The activities of a user, newest first."""
         return self.filter(user_id=user_id).order_by("-created_at")
 
 

@@ -1,4 +1,4 @@
-"""Writes over more than one row, or with an effect outside."""
+"""Writes to more than one row, or with an external effect."""
 
 from django.utils import timezone
 

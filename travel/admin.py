@@ -123,7 +123,7 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
 
     @admin.display(description="state")
     def state(self, alert):
-        """Why the alert fired, or did not."""
+        """Return why the alert fired, or did not."""
         return alert_state(alert)
 
     @confirmed("Pause {}", "paused")
@@ -142,7 +142,7 @@ class RecentSearchAdmin(OfUser, ReadOnlyModelAdmin):
     shown = {"price": formats.money()}
 
     def happened(self, search):
-        return f"Looked at {search}"
+        return f"Viewed {search}"
 
 
 @admin.register(PriceHistory)
@@ -169,7 +169,7 @@ class PriceHistoryAdmin(ReadOnlyModelAdmin):
 
     @method_decorator(require_safe)
     def route_view(self, request):
-        """The prices of a route over time, for a day of departure."""
+        """Show the prices of a route over time, for a day of departure."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         origin, destination, day = (request.GET.get(name, "") for name in ("origin", "destination", "day"))

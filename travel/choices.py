@@ -4,7 +4,7 @@ from django.db.models import TextChoices
 
 
 class CabinClass(TextChoices):
-    """Of a saved search; a user's preferences have classes of their own (accounts.choices)."""
+    """The cabin classes of a saved search; a user's preferences have their own (accounts.choices)."""
 
     ECONOMY = "economy", "Economy"
     PREMIUM_ECONOMY = "premium_economy", "Premium economy"

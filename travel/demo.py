@@ -1,4 +1,4 @@
-"""The demo data of this app: for each table a statement that makes the rows of the users number %(low)s to %(high)s - 1."""
+"""The demo data of this app: for each table a statement that creates the rows of users %(low)s to %(high)s - 1."""
 
 from fly2any.database.seed.functions import ROUTE, at_most, per_user
 
@@ -41,7 +41,7 @@ RECENT_SEARCHES_SQL = f"""
     CROSS JOIN LATERAL (SELECT pg_temp.price(r.kilometres, lead, pg_temp.dice('luck', row.k)) AS price) AS p
 """
 
-# Ten prices a user, though they are nobody's: each seen `lead` days before its departure, dearer the later. Every fifth user up
+# Ten prices per user, although they belong to no user: each seen `lead` days before its departure, dearer the later. Every fifth user up
 # to number 1,000 stands for a route and a day of departure that were watched for 90 days: 50 to 200 prices more, which follow the
 # lead, the weekdays of the departure and of the look, and a sale now and then.
 WATCHED = "u.n %% 5 = 0 AND u.n <= 1000"

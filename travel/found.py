@@ -1,4 +1,4 @@
-"""What the search of all tables shows of routes and airports."""
+"""Routes and airports in the results of the search of all tables."""
 
 from __future__ import annotations
 

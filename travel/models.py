@@ -21,7 +21,7 @@ from .querysets import (
 
 
 class SavedSearch(models.Model):
-    """A flight search that a user keeps. Dates are text, `YYYY-MM-DD`, sometimes several, comma-separated."""
+    """A flight search that a user saved. Dates are text, `YYYY-MM-DD`, sometimes several, comma-separated."""
 
     id = TextIdField()
     user = models.ForeignKey(
@@ -62,7 +62,7 @@ class SavedSearch(models.Model):
 
 
 class PriceAlert(models.Model):
-    """A user's wish to hear when a route's price falls to the target."""
+    """An alert that fires when the price of a route falls to the target."""
 
     id = TextIdField()
     user = models.ForeignKey(
@@ -97,7 +97,7 @@ class PriceAlert(models.Model):
             Index(fields=["active"], name="price_alerts_active_idx"),
             # PriceAlertQuerySet.active_of_user, and deleting a user.
             Index(fields=["user", "active"], name="price_alerts_userId_active_idx"),
-            # The admin's search for the alerts of a route, newest first. An index row has its limit, a text of the site's none.
+            # The admin's search for the alerts of a route, newest first. An index entry has a limit, a text of the site none.
             Index(Left("origin", 8), Left("destination", 8), "created_at", name="price_alerts_route_createdAt_idx"),
             # PriceAlertQuerySet.queue and due.
             Index(
@@ -110,7 +110,7 @@ class PriceAlert(models.Model):
 
 
 class RecentSearch(models.Model):
-    """A destination that a user looked at, as the start page shows it."""
+    """A destination that a user viewed, as the start page shows it."""
 
     id = TextIdField()
     user = models.ForeignKey(

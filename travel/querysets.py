@@ -42,7 +42,7 @@ class PriceHistoryQuerySet(models.QuerySet):
         return self.filter(origin=origin, destination=destination, depart_date=depart_date).order_by("-timestamp")
 
     def before(self, cutoff):
-        """The prices seen before `cutoff`, for their deletion."""
+        """The prices seen before `cutoff`, for deletion."""
         return self.filter(timestamp__lt=cutoff)
 
 

@@ -1,4 +1,4 @@
-"""Why a price alert fired, or did not: what the columns that the price monitor reads say."""
+"""The reason why a price alert fired, or did not, from the columns that the price monitor reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OAuth accounts of a user, looked up when one is deleted (deviation D5). The index is made without locking writes out."""
+"""The OAuth accounts of a user, looked up when one is deleted (deviation D5). Built without blocking writes."""
 
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations

@@ -1,4 +1,4 @@
-"""The extension pg_trgm, for the admin's search. Undoing this leaves it: it may have been there before."""
+"""The extension pg_trgm, for the admin's search. Reversing this keeps it, because it may have existed before."""
 
 from django.db import migrations
 

@@ -1,4 +1,4 @@
-"""Parts of names, for the admin's search (deviation D5). Made without locking writes out."""
+"""Parts of names, for the admin's search (deviation D5). Built without blocking writes."""
 
 from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.contrib.postgres.operations import AddIndexConcurrently

@@ -1,4 +1,4 @@
-"""Names have an index with the addresses (0012); this one served the search before. Dropped without locking writes out."""
+"""Names have an index with the addresses (0012); this one served the search before. Dropped without blocking writes."""
 
 from django.contrib.postgres.operations import RemoveIndexConcurrently
 from django.db import migrations

@@ -1,4 +1,4 @@
-"""The newest messages first, for the admin (deviation D5). Made without locking writes out."""
+"""The newest messages first, for the admin (deviation D5). Built without blocking writes."""
 
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations

@@ -1,4 +1,4 @@
-"""What the groups of the staff may do here."""
+"""Grants the staff groups their permissions in this app."""
 
 from django.db import migrations
 

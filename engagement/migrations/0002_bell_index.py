@@ -1,4 +1,4 @@
-"""The newest notifications of a user (deviation D5). The index is made without locking writes out."""
+"""The newest notifications of a user (deviation D5). Built without blocking writes."""
 
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations

@@ -1,4 +1,4 @@
-"""The sign-ins from an IP address, for the admin (deviation D5). Made without locking writes out."""
+"""The sign-ins from an IP address, for the admin (deviation D5). Built without blocking writes."""
 
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations

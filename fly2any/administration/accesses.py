@@ -1,4 +1,4 @@
-"""The record of who of the staff opened what a person said, and who exported what."""
+"""The record of access: which staff opened a conversation, and which exported rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def address_of(request: HttpRequest) -> str | None:
 
 
 def network_of(request: HttpRequest) -> str | None:
-    """Return the address that guesses are counted by: of an IPv6 address the /64, which one subscriber has to himself."""
+    """Return the address that guesses are counted by: for an IPv6 address the /64, which belongs to one subscriber."""
     address = address_of(request)
     if address is None or ":" not in address:
         return address
@@ -32,7 +32,7 @@ def network_of(request: HttpRequest) -> str | None:
 
 
 def note(request: HttpRequest, action: Access.Action, model: type[models.Model], *, row_id=None, person_id=None, query=None):
-    """Keep in mind what `request` shows; it is recorded before the answer is sent, since the page itself only reads."""
+    """Remember what `request` shows; it is recorded before the response is sent, because the page itself is read-only."""
     user: Any = request.user
     request.accesses = [  # type: ignore[attr-defined]
         *getattr(request, "accesses", ()),

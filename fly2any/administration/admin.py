@@ -69,7 +69,7 @@ class DeviceAdmin(ReadOnlyModelAdmin):
         return request.user.is_superuser
 
     def delete_queryset(self, request, queryset):
-        """Remove the recovery codes too of a user without a device: both are then set up again."""
+        """Also remove the recovery codes of a user who has no device left: both are then set up again."""
         people = list(queryset.values_list("user", flat=True))
         with transaction.atomic():
             super().delete_queryset(request, queryset)

@@ -24,7 +24,7 @@ class AdministrationConfig(AppConfig):
 
 
 class AdminConfig(apps.SimpleAdminConfig):
-    """The admin, whose pages are found where they are needed: by the URLconf and by the check of them, not by each command."""
+    """The admin, whose pages are imported only by the URLconf and by their check, not by each command."""
 
     default_site = "fly2any.administration.site.AdminSite"
 

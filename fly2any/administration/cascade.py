@@ -1,4 +1,4 @@
-"""What the database deletes and changes with some rows: along the foreign keys of all schemas, of Django's models or not."""
+"""The rows that the database deletes or changes with others, along the foreign keys of all schemas."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cascade_of(model: type[models.Model], keys: Sequence) -> Cascade:
 
 
 class Cascade:
-    """The rows that are known to go or to change with some rows, and the tables of which there may be more."""
+    """The rows that are known to be deleted or changed with others, and the tables that may have more."""
 
     def __init__(self, tables: Tables, roots: Rows):
         self.tables, self.roots = tables, roots
@@ -73,7 +73,7 @@ class Cascade:
                 self.rows[self.name(oid)][oid] |= places  # Of a table that refers to itself.
 
     def counts(self) -> dict[str, Count]:
-        """Return the numbers of rows by what they are called.
+        """Return the numbers of rows by their name in messages.
 
         A number is unknown where this role may not see the rows, where another role's code could run to find them, or where
         that takes too long.
@@ -97,12 +97,12 @@ class Cascade:
         return Count(min(number, MOST_COUNTED), more=label in self.more or number > MOST_COUNTED)
 
     def links_to(self, oid: int) -> Iterable[Link]:
-        """Return the foreign keys by which rows go or change with those of a table."""
+        """Return the foreign keys by which rows are deleted or changed with those of a table."""
         lineage = self.tables.lineage(oid)
         return [link for link in self.tables.links if link.target in lineage and link.action in (DELETES, *CHANGES)]
 
     def beyond(self, link: Link) -> set[str]:
-        """Return the labels of what may go or change with rows that `link` finds."""
+        """Return the labels of what may be deleted or changed with rows that `link` finds."""
         found: set[str] = set()
         todo, seen = [link], {link}
         while todo:

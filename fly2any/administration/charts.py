@@ -1,4 +1,4 @@
-"""Charts as SVG, made on the server: no script, no style attribute, and their content as text for who cannot see them."""
+"""Charts as SVG, made on the server: no script, no style attribute, and their content as text for people who cannot see them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an admin page shows the fields of its rows: the columns of a list, and the values of a page."""
+"""The display of fields on pages of the admin: the columns of a list, and the values of a row."""
 
 from __future__ import annotations
 

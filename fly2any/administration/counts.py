@@ -25,7 +25,7 @@ ESTIMATES_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many rows: `number` of them, exactly, at least (`more`), or by the statistics (`estimated`); None is unknown."""
+    """A number of rows: exact, a minimum (`more`), or by the statistics (`estimated`); None is unknown."""
 
     number: int | None
     more: bool = False

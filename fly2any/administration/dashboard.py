@@ -14,7 +14,7 @@ from django.core.cache import cache
 from django.db import connection, models
 from django.utils import timezone
 
-from fly2any.database.backup.inventory import Newest, read_newest
+from fly2any.database.backup.inventory import BackupState, read_newest
 from fly2any.database.findings import Finding
 from fly2any.database.report.collect import Report, compare_and_collect, verify_or_say
 from fly2any.database.verification import Verification
@@ -73,7 +73,7 @@ class Table:
 
 
 def read_verification() -> tuple[Verification | None, tuple[Finding, ...]]:
-    """Return what `dbstatus` verifies, within the deadline of a page; where it cannot be had, a finding says why."""
+    """Return the verification, within the deadline of a page; if it is not available, a finding says why."""
     with within():
         return verify_or_say(connection)
 
@@ -83,7 +83,7 @@ def read_report(**wanted: Any) -> Report:
     return compare_and_collect(connection, limited=within(), backups=read_backups(), **wanted)
 
 
-def read_backups() -> Newest:
+def read_backups() -> BackupState:
     """Return the newest backups, as known for BACKUPS_KNOWN seconds: they may be far away."""
     return cache.get_or_set("fly2any.backups", lambda: read_newest(connection), BACKUPS_KNOWN)  # type: ignore[return-value]
 

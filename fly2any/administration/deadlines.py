@@ -1,4 +1,4 @@
-"""Pages that end: no statement of a request may take long, from the first on, and one that only reads is in a read-only transaction."""
+"""Deadlines of pages: no statement of a request may take long, and a page that only reads is in a read-only transaction."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from . import replica
 from .accesses import record
 
 STATEMENT = 2_000  # Milliseconds: no statement of a page that reads may take longer.
-WRITING = 60_000  # Nor of one that writes: a deletion takes with it what hangs on the row.
-GRACE = 4  # Seconds beyond that after which a server that says nothing is given up.
+WRITING = 60_000  # For a page that writes: a deletion also deletes dependent rows.
+GRACE = 4  # Additional seconds, after which a server that does not respond is given up.
 EXTRA = 400  # Milliseconds for a figure that the page can do without.
 
 
@@ -145,4 +145,4 @@ def within(milliseconds: int = EXTRA) -> Iterator[None]:
             raise TooSlow from error
         finally:
             if not cursor.connection.closed:
-                cursor.execute("ROLLBACK TO SAVEPOINT extra; RELEASE SAVEPOINT extra")  # And the deadline is as it was.
+                cursor.execute("ROLLBACK TO SAVEPOINT extra; RELEASE SAVEPOINT extra")  # This also restores the deadline.

@@ -1,4 +1,4 @@
-"""Packages whose own code runs when something of theirs is used.
+"""Packages whose code is imported only when it is used.
 
 django-otp-webauthn's models import four names of `webauthn`, whose packages import all of it and, with it, cryptography and OpenSSL: a
 fifth of the time of a command that never sees a passkey.

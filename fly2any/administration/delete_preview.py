@@ -50,7 +50,7 @@ class DeletePreviewMixin(ListActionsMixin):
         to_delete, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
         try:
             carried = cascade_of(self.model, [obj.pk for obj in objs]).counts()
-        except Refusal as refusal:  # The page shows what keeps the rows from being deleted.
+        except Refusal as refusal:  # The page shows what prevents the deletion.
             carried = {}
             self.message_user(request, str(refusal), messages.ERROR)
         return to_delete, {**counts, **{name: str(count) for name, count in carried.items()}}, perms_needed, protected

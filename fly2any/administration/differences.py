@@ -1,4 +1,4 @@
-"""A page that fails where the schema is not as the migrations build it says which finding that is, instead of an error."""
+"""A page that fails because the schema differs from what the migrations build names the finding instead of an error."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def differences(models_: Iterable[type[models.Model]] = ()) -> list[Finding] | N
 
 
 def or_differs(site, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-    """Return `view`, in whose place a page names the findings where it fails and the schema differs."""
+    """Return `view`; if it fails and the schema differs, a page that names the findings is shown instead."""
 
     @wraps(view)
     def answered(request, *args, **kwargs):
@@ -66,7 +66,7 @@ def or_differs(site, view: Callable[..., HttpResponse]) -> Callable[..., HttpRes
 
 
 def apart(read: Callable[[], Any], each: Callable[[Any], Any], items: Iterable[Any]) -> tuple[Any, list[Any]]:
-    """Return what `read` reads; where that fails and the schema differs, the list of what `each` reads of an item, and the items that failed."""
+    """Return the result of `read`; if it fails and the schema differs, the results of `each` for the items, and the items that failed."""
     try:
         with transaction.atomic(using=current().alias):
             return read(), []

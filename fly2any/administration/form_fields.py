@@ -96,7 +96,7 @@ class DayField(forms.DateField):
 
 
 class PersonWidget(ForeignKeyRawIdWidget):
-    """Shows a person by their e-mail address; a click on the lens, where scripts run, puts in the id."""
+    """Shows a person by their e-mail address; a click on the lens inserts the id, if scripts run."""
 
     def format_value(self, value):
         if value is None or value == "":

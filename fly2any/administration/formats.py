@@ -1,4 +1,4 @@
-"""How values are shown: each function returns safe HTML or text for a value, which may be anything the site wrote."""
+"""Formats of values: each function returns safe HTML or text for a value, which may be anything the site wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the schema's columns are edited in forms: choices are open, JSON is what PostgreSQL takes, empty is NULL."""
+"""Form fields for the schema's columns: choices are open, JSON is what PostgreSQL accepts, empty is NULL."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PLAIN = re.compile(r"[^\s,\[\"](?:[^,\r\n]*[^\s,])?")  # An element that stays i
 
 
 class OpenSelect(forms.Select):
-    """A list that also offers the value that is there, where no choice names it."""
+    """A list that also offers the stored value if it is not one of the choices."""
 
     def optgroups(self, name, value, attrs=None):
         groups = super().optgroups(name, value, attrs)
@@ -100,7 +100,7 @@ class ArrayFormField(SimpleArrayField):
     """An array as text between commas, and as JSON where that would not say what its elements are."""
 
     def __init__(self, base_field, **kwargs):
-        base_field.strip = False  # Blanks in JSON are meant.
+        base_field.strip = False  # Blanks in JSON are intended.
         super().__init__(base_field, **kwargs)
 
     def prepare_value(self, value):
@@ -115,7 +115,7 @@ class ArrayFormField(SimpleArrayField):
             return super().to_python([one.strip() for one in value.split(self.delimiter)] if isinstance(value, str) else value)
         try:
             read = json.loads(value)
-            json.dumps(read, ensure_ascii=False).encode()  # Half characters are no text.
+            json.dumps(read, ensure_ascii=False).encode()  # Unpaired surrogates are not text.
         except (ValueError, RecursionError):
             read = None
         if not isinstance(read, list) or not all(isinstance(one, str | None) for one in read):
@@ -157,7 +157,7 @@ class OpenModelForm(EditForm):
 
 
 class SchemaForms(BaseModelAdmin):
-    """How the schema's columns are edited: text in one line but for `long_texts`, empty is NULL, choices are open."""
+    """Form fields for the schema's columns: text in one line except `long_texts`, empty is NULL, choices are open."""
 
     form = OpenModelForm
     formfield_overrides = {

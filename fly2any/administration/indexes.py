@@ -1,4 +1,4 @@
-"""What the B-tree indexes of a model serve: which filters, and in which order."""
+"""The filters and orders that the B-tree indexes of a model serve."""
 
 from __future__ import annotations
 

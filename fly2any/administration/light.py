@@ -68,4 +68,4 @@ def settled(rows: list[Any]) -> list[Any]:
 
 
 def _refuse(*_: Any, **__: Any) -> None:
-    raise TypeError("A row of a list has only the beginning of its texts: fetch it anew to save it.")
+    raise TypeError("A row of a list holds only the beginning of its texts. Fetch it again to save it.")

@@ -1,4 +1,4 @@
-"""What a list can be asked: its filters, its orders and its search, each served by an index or a bounded look."""
+"""The filters, orders and search of a list, each served by an index or a bounded scan."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LookupsMixin(ColumnsMixin):
     show_facets = admin.ShowFacets.NEVER
 
     def get_search_fields(self, request):
-        """Return that there is a search; `search` says which."""
+        """Return that there is a search; `search` defines it."""
         return ("pk",) if self.search else ()
 
     def get_list_filter(self, request):

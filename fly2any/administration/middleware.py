@@ -1,4 +1,4 @@
-"""What no browser sends is refused before anything reads it."""
+"""Refuses requests that no browser sends, before anything reads them."""
 
 import codecs
 
@@ -11,7 +11,7 @@ from fly2any.handlers import TOO_LARGE
 
 
 class FileRefused(Exception):  # noqa: N818  Nothing is broken: the admin has no field for a file.
-    """A form that has a file in it."""
+    """A form contains a file."""
 
 
 class NoUploads(FileUploadHandler):
@@ -30,8 +30,8 @@ class NoUploads(FileUploadHandler):
 def plain_requests(get_response):
     """Refuse a request that is too large, has a file, is in another encoding than UTF-8, or has a NUL in a header.
 
-    Django decodes an address and a form as the request says, which yields text that no table takes: a failed sign-in with such
-    text would be counted nowhere.
+    Django decodes a URL and a form in the encoding that the request names, which can yield text that no table accepts: a failed
+    sign-in with such text would not be counted.
     """
 
     def respond(request):
@@ -41,7 +41,7 @@ def plain_requests(get_response):
 
 
 def refusal(request) -> HttpResponse | None:
-    """Return the answer to a request that is not taken, None for one that is."""
+    """Return the response to a request that is refused, None for any other."""
     if not is_utf8(request.content_params.get("charset", "utf-8")):
         return _refuse(400, "The request is not encoded in UTF-8. Send it as UTF-8.")
     if any("\0" in value for name, value in request.META.items() if name.startswith("HTTP_")):

@@ -8,7 +8,7 @@ from fly2any.postgres.indexes import Index
 
 
 class Access(models.Model):
-    """Somebody of the staff who opened what a person said, or exported rows. Only ever added to; it outlives both people."""
+    """A conversation that staff opened, or rows that they exported. Only ever added to; it outlives both people."""
 
     class Action(models.TextChoices):
         OPENED = "opened", "Opened"
@@ -43,7 +43,7 @@ class Access(models.Model):
         indexes = [
             # The admin's list, newest first.
             Index(fields=["at"], name="fly2any_accesses_at_idx"),
-            # Who opened what this person said.
+            # Who opened this person's conversations.
             Index(fields=["person_id", "at"], name="fly2any_accesses_person_at_idx"),
             # What this member of the staff opened.
             Index(fields=["staff_id", "at"], name="fly2any_accesses_staff_at_idx"),
@@ -54,7 +54,7 @@ class Access(models.Model):
 
 
 class Note(models.Model):
-    """What a member of the staff wrote down about a person. Only ever added to; it goes with the person."""
+    """A note by staff about a person. Only ever added to; it is deleted with the person."""
 
     at = models.DateTimeField(db_default=CurrentTimestamp(), editable=False)
     person = models.ForeignKey(settings.AUTH_USER_MODEL, DB_CASCADE, db_index=False, related_name="staff_notes")

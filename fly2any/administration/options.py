@@ -27,7 +27,7 @@ from .steps import StepsMixin
 class ModelAdmin(
     SavedForms, SchemaForms, SecretsMixin, ExportMixin, LookupsMixin, StepsMixin, OverviewMixin, DeletePreviewMixin
 ):
-    """A page of the admin over a table that may be large and may hold secrets.
+    """A page of the admin for a table that may be large and may hold secrets.
 
     `written_by_machines` names the fields that forms show and do not offer to change. `figures` stand on the first page, and
     so does the time of the newest row, where `newest` labels it.
@@ -47,7 +47,7 @@ class ModelAdmin(
 
     def get_readonly_fields(self, request, obj=None):
         machines = self.written_by_machines if obj else ()
-        # What a form could not give back as it was.
+        # Fields whose value a form could not send back unchanged.
         fields = self.opts.local_fields if obj else ()
         odd = [field.name for field in fields if isinstance(getattr(obj, field.attname), Beyond | Unreadable)]
         return [*super().get_readonly_fields(request, obj), *machines, *odd]
@@ -77,7 +77,7 @@ class ReadOnlyModelAdmin(ModelAdmin):
 
 
 class OfUser:
-    """What the pages over rows that hang on a user share: found by their id, or the user's e-mail address, id or name."""
+    """Shared by pages over rows that belong to a user: found by their id, or the user's e-mail address, id or name."""
 
     list_select_related = ("user",)
     raw_id_fields = ("user",)

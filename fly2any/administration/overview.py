@@ -1,4 +1,4 @@
-"""The overview of a row that others hang on: its facts, a panel for each table that points at it, and one timeline of all."""
+"""The overview of a row that others reference: its facts, a panel for each table that points at it, and one timeline of all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The overview page of a row that others hang on."""
+"""The overview page of a row that others reference."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class OverviewMixin(ColumnsMixin):
 
     @method_decorator(require_safe)
     def overview_view(self, request, object_id):
-        """The page of what hangs on a row."""
+        """Show the overview of a row."""
         row = self.get_object(request, unquote(object_id))
         if row is None and current().alias == REPLICA:
             raise Missing
@@ -86,7 +86,7 @@ class OverviewMixin(ColumnsMixin):
         return ([], events, "") if before else ([*panels(request, row, related)], events, activity(row, related))
 
     def beside_overview(self, request, row) -> dict[str, Any]:
-        """Return what else the page shows, for its template."""
+        """Return additional context for the template of the page."""
         return {}
 
     def panel_columns(self, request):

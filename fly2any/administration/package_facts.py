@@ -1,4 +1,4 @@
-"""What `fly2any.database.facts` lists, for the models of Django and of the packages we use."""
+"""The facts that `fly2any.database.facts` lists, for the models of Django and of the packages we use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FACTS: dict[type[Model], dict[str, Any]] = {
     StaticToken: {"secret_fields": ("token",)},
     Session: {
         "secret_fields": ("session_key", "session_data"),
-        "retention": Retention("expired sessions of the admin", ("expire_date",), archived=False, expires=True),
+        "retention": Retention("expired admin sessions", ("expire_date",), archived=False, expires=True),
     },
     # What the staff did outlives the person; their names, and those of other people in the same entry, are not the person's.
     LogEntry: {"on_erasure": OnErasure.CLEAR, "fields_of_staff": ("user", "object_repr", "change_message")},

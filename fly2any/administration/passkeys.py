@@ -22,7 +22,7 @@ class Helper(WebAuthnHelper):
 
 
 class ForStaff:
-    """What the library does not refuse: those who are not staff, and JSON that Python cannot read."""
+    """Also refuses what the library accepts: people who are not staff, and JSON that Python cannot read."""
 
     def _parse_request_data(self, request):
         try:

@@ -1,3 +1,3 @@
-"""What may be permitted on a table; exporting it is a permission of its own."""
+"""The permissions on a table; exporting it is one of its own."""
 
 PERMISSIONS = ("add", "change", "delete", "view", "export")

@@ -1,4 +1,4 @@
-"""Giving out what is held about a person, and erasing them: what `dbperson` does, with its certificate in the admin's log."""
+"""Exports and erases a person, as `dbperson` does, with the certificate in the admin's log."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXPORT, ERASE = "administration.export_person", "administration.erase_person"
 
 
 def read_notes(person_id: str) -> tuple[list[Note], dict[str, str]]:
-    """Return the newest MOST_NOTES notes about a person, and the e-mail addresses of who wrote them by id."""
+    """Return the newest MOST_NOTES notes about a person, and the e-mail addresses of their authors by id."""
     notes = list(Note.objects.filter(person=person_id).order_by("-at", "-pk")[:MOST_NOTES])
     staff = get_user_model()._default_manager.filter(pk__in={note.staff_id for note in notes})
     return notes, dict(staff.values_list("pk", "email"))
@@ -81,7 +81,7 @@ class PersonMixin(admin.ModelAdmin):
         return [(label, url) for permission, label, url in known if self._may(request, permission, row)]
 
     def beside_overview(self, request, row):
-        """Return the newest notes of the staff about a person, for who may see them."""
+        """Return the newest staff notes about a person, for users who may see them."""
         may_add, may_see = (request.user.has_perm(f"administration.{one}_note") for one in ("add", "view"))
         if not (may_see or may_add):
             return {}

@@ -1,4 +1,4 @@
-"""How the admin saves: rows locked, the columns that a person changed, and what the database refuses as a message."""
+"""Saving in the admin: rows are locked, only changed columns are written, and a refusal of the database is a message."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _for_a_form(request: HttpRequest, rows: models.QuerySet) -> models.QuerySet:
 
 @contextmanager
 def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """Undo what is inside, and its messages, where it is refused, by the database at the latest by a deferred constraint at the end.
+    """Roll back the block and its messages if it is refused, at the latest by a deferred constraint at its end.
 
     Raises Refusal if it would run code of another role: of a trigger, for example, of a table that it writes to. So may `guard`.
     """
@@ -56,7 +56,7 @@ def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[No
                 yield
             connection.check_constraints()
     except (DatabaseError, Refusal):
-        del queue[before:]  # It says that it was done.
+        del queue[before:]  # A message that reports success.
         raise
 
 
@@ -87,7 +87,7 @@ def _refuse_nul(request: HttpRequest) -> None:
 
 
 def delete_rows(rows: models.QuerySet) -> None:
-    """Delete `rows`; raise DatabaseError unless the database deleted each of them, and what hangs on them.
+    """Delete `rows`; raise DatabaseError unless the database deleted each of them, and their dependent rows.
 
     A trigger or a policy may prevent either silently. Raises Refusal if it would run code of another role.
     """

@@ -89,7 +89,7 @@ class Leave(Staff):
 
 
 class Verify(Staff):
-    """Ask for a code, once a session."""
+    """Ask for a code, once per session."""
 
     def get(self, request, form=None):
         if request.user.is_verified():

@@ -64,7 +64,7 @@ class OwnPasswordForm(WritesPassword, AdminPasswordChangeForm):
 
 
 class OwnPassword(PasswordChangeView):
-    """Change one's own password: the old one can be guessed as seldom as at the sign-in, and is counted apart."""
+    """Change one's own password: guesses of the old one are limited as at sign-in, and counted separately."""
 
     form_class = OwnPasswordForm
 
@@ -125,7 +125,7 @@ class AdminSite(admin.AdminSite):
 
     @method_decorator(require_safe)
     def database(self, request):
-        """What `dbstatus --security` and `dbhealth` say, and what retention is to do, on a page."""
+        """Show the reports of `dbstatus --security` and `dbhealth`, and the rules of retention."""
         if not self.may_see_database(request):
             raise PermissionDenied
         report = read_report(health=TOPICS, security=SECURITY, waivers=self.waivers(request))
@@ -152,7 +152,7 @@ class AdminSite(admin.AdminSite):
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
     def search(self, request):
-        """What a term finds in all tables that the user may see."""
+        """Show what a term finds in all tables that the user may see."""
         admins = sorted(searched(self, request), key=lambda admin: PLACES.get(admin.opts.app_label, len(PLACES)))
         return search_view(self, request, admins)
 
@@ -179,7 +179,7 @@ class AdminSite(admin.AdminSite):
         return {"groups": groups, "tiles": tiles, "may_see_database": self.may_see_database(request)}
 
     def has_permission(self, request):
-        """Staff, and in production only with a second factor shown in this session."""
+        """Return whether the user is staff and, in production, has shown a second factor in this session."""
         return super().has_permission(request) and (request.user.is_verified() or not settings.SECOND_FACTOR)
 
     def get_urls(self):
@@ -257,7 +257,7 @@ class AdminSite(admin.AdminSite):
         return answered
 
     def too_slow(self, request) -> HttpResponse:
-        """Answer for a page that the database did not fill in time."""
+        """Return the response for a page whose queries took too long."""
         context = {**self.each_context(request), "title": "This takes too long"}
         response = TemplateResponse(request, "admin/too_slow.html", context, status=503)
         return response.render()

@@ -40,7 +40,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Appointment:
-    """What `appoint` did; `password` is the new one, None if the person keeps theirs, and `replaces` another where that is so."""
+    """The result of `appoint`: `password` is a new one, None if the person keeps theirs; `replaces`: it replaces an old one."""
 
     email: str
     is_new: bool
@@ -78,7 +78,7 @@ def appoint(connection, email: str, role: str) -> Appointment:
 
 
 def dismiss(connection, email: str) -> str:
-    """Take the person's roles and access to the admin away; their account on the site stays. Return the address.
+    """Revoke the person's roles and access to the admin; their account on the site stays. Return the address.
 
     Raises Refusal if there is no such member of the staff, and for the last administrator.
     """

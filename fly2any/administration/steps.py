@@ -1,4 +1,4 @@
-"""What staff do from the overview of a row: each action is confirmed with the number of rows, then done, logged and reported."""
+"""Actions of staff on the overview of a row: each is confirmed with the number of rows, then done, logged and reported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What an action does to rows of one table, those of the row whose overview it is, a row of the model `of`.
+    """The part of an action that concerns one table: rows that belong to the row of the overview, which is of the model `of`.
 
     The ModelAdmin that has the step asks for `permission`; `allows` asks (request, row) for more. `do` returns the rows as
     they were; those that `remain` get an entry in their history. `nouns` is what one of them and several are called, where

@@ -109,7 +109,7 @@ def test_groups_come_before_single_permissions_and_a_superuser_is_no_group(staff
     names = re.findall(r'name="(is_staff|groups|is_superuser|user_permissions)"', page)
     assert list(dict.fromkeys(names)) == ["is_staff", "groups", "is_superuser", "user_permissions"]
     assert "Superuser</label>" in page
-    assert "The group Administrators sees and changes all data, but makes no staff." in page
+    assert "The group Administrators sees and changes all data, but cannot grant staff status." in page
     preferences = UserPreferences.objects.create(user=ana)
     text = staff.get(address(UserPreferences, "change", preferences.pk)).content.decode()
     assert 'value="ana@example.com"' in text

@@ -78,7 +78,7 @@ def test_json_that_python_does_not_read_is_shown_as_such(client, ana, text):
 
     open_everything(client, activity, item, ana)
     page = client.get(address(WishlistItem, "change", item.pk))
-    assert "JSON that is nested too deep or has a number that is no float" in page.content.decode()
+    assert "JSON that is nested too deeply or has a number that is not a float" in page.content.decode()
     form = {"user": ana.pk, "notes": "kept", "notify_on_drop": "on"}
     assert client.post(address(WishlistItem, "change", item.pk), form).status_code == 302
     [(notes, kept)] = sql('SELECT notes, "flightData"::text FROM wishlist_items')
@@ -169,7 +169,7 @@ def test_the_timeline_pages_over_equal_times(client, ana, time):
         seen += [event.text for event in page["events"]]
         url = page["next_events"]
 
-    assert (sorted(seen), url) == (sorted(f"Was notified: {one}" for one in Notification.objects.all()), "")
+    assert (sorted(seen), url) == (sorted(f"Notified: {one}" for one in Notification.objects.all()), "")
 
 
 @pytest.fixture

@@ -49,17 +49,17 @@ def test_the_timeline_says_what_happened_naming_each_thing_once(member):
     timeline = re.search(r'<ol class="timeline">(.*?)</ol>', page, re.S)[1]
     assert text_of(re.findall(r"<div>(.*?)</div>", timeline, re.S)) == [
         "Searched JFK → GRU",
-        "Looked at a page",
+        "Viewed a page",
         "Booked JFK → GRU",
         "An error occurred (payment)",
         "Guest e-mail captured",
         "Signed in from 203.0.113.8",
         "Sign-in failed from 203.0.113.8",
         "Active on Mobile, Safari",
-        "Was notified: Half price",
-        "Looked at Lisbon (LIS)",
+        "Notified: Half price",
+        "Viewed Lisbon (LIS)",
         "Searched JFK\xa0→\xa0GRU, saved as “Summer”".replace("\xa0", " "),
-        "Kept JFK → GRU, 2026-07-01 on the wishlist",
+        "Added JFK → GRU, 2026-07-01 to the wishlist",
     ]
     chart = re.search(r'<svg class="chart bars".*?</svg>', page, re.S)[0]
     assert "to today: 11 events, 5 in the busiest week" in chart

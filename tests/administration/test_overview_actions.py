@@ -89,7 +89,7 @@ def test_signing_out_everywhere_asks_with_the_numbers_and_reports_them(member, p
     done = client.post(overview(person, "sign-out"), follow=True).content.decode()
 
     assert "Sign out of 1 NextAuth session and 2 signed-in devices</button>" in asked
-    assert "signed cookie (JWT), which no row here revokes" in asked
+    assert "signed cookie (JWT), which cannot be revoked here" in asked
     assert "1 NextAuth session and 2 signed-in devices revoked." in done
     assert (Session.objects.count(), list(UserSession.objects.values_list("token", flat=True))) == (0, ["bob"])
     assert list(LogEntry.objects.values_list("user_id", "object_id", "action_flag", "change_message")) == [

@@ -125,7 +125,7 @@ def test_an_offer_shows_its_price_and_its_duration_as_other_pages_do():
         "NH 126 84,210\xa0JPY", "TP 1,550.50\xa0USD", "TP ask us ['x']", f"TP {10**400}", "TP", "Hotel Lisbon", "Hotel Porto",
     ]  # fmt: skip
     assert [card.lines[1] for card in found[:4]] == ["8 h 35 min direct", "55 min 2 stops", "['PT']", "PT"]
-    assert [card.lines[0] for card in found[5:]] == ["360.00\xa0USD in all", ""]
+    assert [card.lines[0] for card in found[5:]] == ["360.00\xa0USD in total", ""]
 
 
 @pytest.mark.django_db

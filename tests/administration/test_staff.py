@@ -51,11 +51,11 @@ def test_a_password_is_replaced_until_its_person_is_staff(capsys, verified):
 
     password = printed.split("One-time password: ")[1].split()[0]
     assert printed == (
-        f"{EMAIL} has the role support now. The old password was replaced, because others may have set it before the person became"
+        f"{EMAIL} now has the role support. The old password was replaced, because others may have set it before the person became"
         f" staff. One-time password: {password} (shown only now; change it after the first sign-in).\n"
     )
     assert (state(), User.objects.get(email=EMAIL).check_password(password)) == ((True, True, False, ["Support"]), True)
-    assert run(capsys, EMAIL, "--role", "operations") == f"{EMAIL} has the role operations now. The password stays.\n"
+    assert run(capsys, EMAIL, "--role", "operations") == f"{EMAIL} now has the role operations. The password stays.\n"
 
 
 def test_no_person_is_taken_for_another_whose_address_looks_alike():

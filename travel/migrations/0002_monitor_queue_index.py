@@ -1,4 +1,4 @@
-"""The price monitor's queue (deviation D5). The index is made without locking writes out."""
+"""The price monitor's queue (deviation D5). Built without blocking writes."""
 
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models

@@ -1,4 +1,4 @@
-"""The alerts of a route, newest first, for the admin (deviation D5). Made without locking writes out."""
+"""The alerts of a route, newest first, for the admin (deviation D5). Built without blocking writes."""
 
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations

@@ -1,4 +1,4 @@
-"""Who reads the record of access, and who sees the groups."""
+"""Grants the permissions to read the record of access and to see the groups."""
 
 from django.db import migrations
 

@@ -1,4 +1,4 @@
-"""Who sees the page of the database's health and backups."""
+"""Grants the permission to see the page of the database's health and backups."""
 
 from django.db import migrations
 

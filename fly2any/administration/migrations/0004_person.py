@@ -1,4 +1,4 @@
-"""Who exports everything about a person, and who erases a person."""
+"""Grants the permissions to export and to erase a person."""
 
 from django.db import migrations
 

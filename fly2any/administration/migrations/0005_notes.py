@@ -1,4 +1,4 @@
-"""The notes of the staff about a person, and who reads and adds them."""
+"""Staff notes about a person, and the permissions to read and to add them."""
 
 from django.conf import settings
 from django.db import migrations, models

@@ -17,7 +17,7 @@ class PasswordForm(WritesPassword, SetPasswordForm):
 
 
 class Command(changepassword.Command):
-    help = "Change a person's password, without overwriting concurrent changes of the site."
+    help = "Change a person's password, without overwriting concurrent changes by the site."
 
     def handle(self, *, username, database, **options):
         refuse_before_writes(connections[database])

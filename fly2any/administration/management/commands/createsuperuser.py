@@ -5,7 +5,7 @@ from fly2any.database.schema.strangers import refuse_before_writes
 
 
 class Command(createsuperuser.Command):
-    help = "Create an administrator. `manage.py dbstaff` makes an existing person one."
+    help = "Create an administrator. `manage.py dbstaff` appoints an existing person."
 
     def handle(self, *args, **options):
         refuse_before_writes(connections[options["database"]])

@@ -15,7 +15,7 @@ class Command(BaseCommand):
         what.add_argument("--role", choices=ROLES, help="Grant this role; create the person if missing.")
         what.add_argument("--remove", action="store_true", help="Revoke the person's role and access to the admin.")
         what.add_argument("--list", action="store_true", help="List the staff with their roles.")
-        add_database(parser, "they are in")
+        add_database(parser, "holds them")
 
     def handle(self, *, email, role, remove, database, **options):
         if bool(email) == options["list"]:
@@ -39,7 +39,7 @@ class Command(BaseCommand):
 
 def sentence(done, role):
     """Return what `appoint` did, with the password if there is a new one."""
-    started = f"{done.email} was created with the role {role}." if done.is_new else f"{done.email} has the role {role} now."
+    started = f"{done.email} was created with the role {role}." if done.is_new else f"{done.email} now has the role {role}."
     if done.password is None:
         return f"{started} The password stays."
     replaced = " The old password was replaced, because others may have set it before the person became staff."
