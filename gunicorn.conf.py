@@ -1,4 +1,4 @@
-"""How gunicorn serves the admin. PORT and GUNICORN_CMD_ARGS are gunicorn's own variables."""
+"""The configuration of gunicorn. PORT and GUNICORN_CMD_ARGS are gunicorn's own variables."""
 
 import os
 import sys

@@ -18,18 +18,18 @@ def terminate(*_):
 
 
 def main():
-    gc.disable()  # Until the command is imported: looking for garbage took a tenth of a short command's time.
+    gc.disable()  # Until the command is imported: garbage collection took a tenth of a short command's time.
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fly2any.settings")
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # Closed by the caller: `>&-`.
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
         getattr(sys, name).reconfigure(errors="backslashreplace")  # Names of tables may be in any script, terminals are not.
-    signal.signal(signal.SIGTERM, terminate)  # So that what a command made for itself is removed.
+    signal.signal(signal.SIGTERM, terminate)  # So that a command removes its temporary files and databases.
     try:
         run()
     except KeyboardInterrupt as interrupt:
         sys.exit(143 if isinstance(interrupt, Terminated) else 130)
-    except BrokenPipeError:  # Who read the output has had enough: `| head -1`.
+    except BrokenPipeError:  # The reader closed the pipe (`| head -1`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(2)
 
@@ -48,12 +48,12 @@ def refuse_other_encodings(arguments):
 
 
 def run():
-    """Run the command; what it raises is said in a sentence, which is exit code 2."""
+    """Run the command; report an error in one sentence, with exit code 2."""
     try:
         import django  # noqa: F401
     except ImportError:
         if (Path(__file__).resolve().parent / ".venv" / "ready").exists():
-            sys.exit("This Python has no Django, and the project's own has: run `. .venv/bin/activate` first.")
+            sys.exit("Django is not installed for this Python, but for the project's own: run `. .venv/bin/activate` first.")
         sys.exit("Django is not installed here: run `make migrate`, or `pip install -r requirements.txt`.")
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured

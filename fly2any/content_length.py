@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-DIGITS = 18  # More are no length of anything, and int() takes long for very many.
+DIGITS = 18  # More digits are not a length, and int() takes long for very many.
 
 
 def body_length(values: Sequence[bytes], *, largest: int) -> int | None:

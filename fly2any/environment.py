@@ -130,7 +130,7 @@ class Env(environ.Env):
         if not found or min(map(len, found)) < SHORTEST_KEY:
             raise ImproperlyConfigured(
                 f"{var} has a key of fewer than {SHORTEST_KEY} characters, or one with a comma, which separates keys: use keys of"
-                " `openssl rand -base64 48`. A key with a comma cannot be named here: what it signed is no longer accepted."
+                " `openssl rand -base64 48`. A key with a comma cannot be listed: its signatures are no longer accepted."
             )
         return found
 
@@ -139,7 +139,7 @@ class Env(environ.Env):
         value = self.get_value(var, default=default)
         if value != default and (len(value) < SHORTEST_TOKEN or not value.isascii() or not value.isprintable()):
             raise ImproperlyConfigured(
-                f'{var} is not {SHORTEST_TOKEN} or more characters of ASCII: set it to {var}="$(openssl rand -hex 24)".'
+                f'{var} is not {SHORTEST_TOKEN} or more printable ASCII characters: set it to {var}="$(openssl rand -hex 24)".'
             )
         return value
 
@@ -185,7 +185,7 @@ class Env(environ.Env):
             return False
 
     def read_file(self, path):
-        """Add the lines of a `.env` file to the environment, which wins. Nothing happens where there is no file.
+        """Add the lines of a `.env` file, if it exists, to the environment, which takes precedence.
 
         Raises ImproperlyConfigured for a line that is not `NAME=value`, without showing it.
         """
@@ -196,7 +196,7 @@ class Env(environ.Env):
         except UnicodeDecodeError:
             raise ImproperlyConfigured(f"{path} is not UTF-8: save it as UTF-8.") from None
         except PermissionError:
-            raise ImproperlyConfigured(f"{path} may not be read: run the command as its owner.") from None
+            raise ImproperlyConfigured(f"{path} cannot be read: run the command as its owner.") from None
         kept = []
         for number, line in enumerate(lines, 1):
             if re.match(r"\s*($|#)", line):
@@ -235,5 +235,5 @@ def kept_key(path):
         return path.read_text()
     except OSError as error:
         raise ImproperlyConfigured(
-            f"{path} cannot be read or made ({error.strerror}): run the command as the project's owner, or set SECRET_KEY."
+            f"{path} cannot be read or created ({error.strerror}): run the command as the project's owner, or set SECRET_KEY."
         ) from error

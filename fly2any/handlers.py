@@ -1,4 +1,4 @@
-"""Django's handlers and requests, where a client could make an error of ours or fill the disk before any middleware runs."""
+"""Django's handlers and requests, hardened where a client could cause an error or fill the disk before any middleware runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of this process: requests, and what anybody logs, as text or as JSON, without a password."""
+"""The log of this process: requests and all other messages, as text or as JSON, without passwords."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Unquoted(logging.Filter):
 
 
 class Unasked(logging.Filter):
-    """Django's security log without what a client asked for: a query in a Referer, or the name of a filter, may be an address."""
+    """Django's security log without client input: a query in a Referer, or the name of a filter, may be an address."""
 
     def filter(self, record):
         kind = record.name.removeprefix("django.security.")

@@ -1,4 +1,4 @@
-"""What other machines ask this process: whether it lives, whether it can serve, and its metrics."""
+"""Endpoints for other machines: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import GaugeMetricFamily
 
 from fly2any.administration.dashboard import read_backups
-from fly2any.database.backup.inventory import Newest
+from fly2any.database.backup.inventory import BackupState
 from fly2any.database.errors import explain, sqlstate
 from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Topic
@@ -60,12 +60,12 @@ def monitored(get_response):
 
 
 def live(request: HttpRequest) -> HttpResponse:
-    """The process answers; whether the database does is not asked: a restart would not fix it."""
+    """Answer that the process responds; the database is not queried, because a restart would not fix it."""
     return _json({"status": "ok"})
 
 
 def ready(request: HttpRequest) -> HttpResponse:
-    """The database answers, and every migration of this code is applied."""
+    """Answer whether the database responds and every migration of this code is applied."""
     try:
         _loader()  # Before the clock runs: it reads many files, once.
         checks = READINESS.answer()
@@ -77,9 +77,9 @@ def ready(request: HttpRequest) -> HttpResponse:
 
 
 class Question:
-    """A question to the database that is asked at most once at a time, in a thread of its own.
+    """A query of the database that runs at most once at a time, in a thread of its own.
 
-    Through a pooler it may wait for minutes, where no limit of the server reaches it: who asks does not wait with it.
+    Through a pooler it may wait for minutes, out of reach of the server's limits: the caller does not wait with it.
     """
 
     def __init__(self, ask: Callable[[], Any]):
@@ -102,7 +102,7 @@ class Question:
     def _run(self, asked: Future[Any]) -> None:
         try:
             try:
-                with at_most(2 * PATIENCE):  # Then it is asked anew.
+                with at_most(2 * PATIENCE):  # The next caller runs it again.
                     result = self.ask()
             finally:
                 connections.close_all()  # Of this thread: django.contrib.postgres asks for types by the alias, on another one.
@@ -151,13 +151,13 @@ def _json(data: dict[str, str], status: int = 200) -> HttpResponse:
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
-    """What `dbstatus` and `dbhealth` report, as Prometheus reads it."""
+    """Answer with the figures of `dbstatus` and `dbhealth`, in Prometheus's format."""
     if not settings.METRICS_TOKEN:
         return HttpResponse("METRICS_TOKEN is not set: there are no metrics.\n", status=404, content_type="text/plain")
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), settings.METRICS_TOKEN.encode()):
         return HttpResponse(
-            "Give the METRICS_TOKEN as Authorization: Bearer ….\n",
+            "Send the METRICS_TOKEN as Authorization: Bearer ….\n",
             status=401,
             content_type="text/plain",
             headers={"WWW-Authenticate": "Bearer"},
@@ -178,16 +178,16 @@ class Reports:
             report = read_report(connection)
         except Error as error:
             logging.getLogger("fly2any.metrics").warning("not reported: %s", explain(error))
-            yield _gauge("up", "Whether the database could be asked.", [((), 0)])
+            yield _gauge("up", "Whether the database could be queried.", [((), 0)])
             return
-        yield _gauge("up", "Whether the database could be asked.", [((), 1)])
+        yield _gauge("up", "Whether the database could be queried.", [((), 1)])
         if report.verification:
             yield from of_verification(report.verification)
         yield from of_health(report.health)
         if report.backups:
             yield from of_backups(report.backups)
         yield _findings(report.findings)
-        yield _gauge("report_seconds", "How long it took to ask.", [((), time.monotonic() - begun)])
+        yield _gauge("report_seconds", "How long the queries took.", [((), time.monotonic() - begun)])
 
 
 def of_verification(verified: Verification) -> Iterator[GaugeMetricFamily]:
@@ -204,7 +204,7 @@ def of_verification(verified: Verification) -> Iterator[GaugeMetricFamily]:
 
 def of_health(topics: tuple[Topic, ...]) -> Iterator[GaugeMetricFamily]:
     asked = [((topic.name,), 0 if topic.trouble else 1) for topic in topics]
-    yield _gauge("topic_asked", "Whether a topic of dbhealth could be asked.", asked, "topic")
+    yield _gauge("topic_asked", "Whether a topic of dbhealth could be queried.", asked, "topic")
     families: dict[str, dict[tuple[str, ...], float]] = {}
     for figure in (figure for topic in topics for figure in topic.figures):
         if figure.metric and figure.value is not None:
@@ -215,7 +215,7 @@ def of_health(topics: tuple[Topic, ...]) -> Iterator[GaugeMetricFamily]:
         yield _gauge(name, f"{name.replace('_', ' ')}, as dbhealth reports it.", samples.items(), *labels)
 
 
-def of_backups(backups: Newest) -> Iterator[GaugeMetricFamily]:
+def of_backups(backups: BackupState) -> Iterator[GaugeMetricFamily]:
     if backups.good:
         age = backups.good.age(backups.now()).total_seconds()
         yield _gauge("backup_age_seconds", "Seconds since the newest verified backup was taken.", [((), age)])

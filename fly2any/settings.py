@@ -18,11 +18,11 @@ env.read_file(BASE_DIR / ".env")
 for name in LIBPQS_PLACE:
     os.environ.pop(name, None)
 
-DATABASE_VARIABLE = env.first("POSTGRES_URL", "DATABASE_URL")  # As messages call it.
+DATABASE_VARIABLE = env.first("POSTGRES_URL", "DATABASE_URL")  # Its name in messages.
 DEVELOPMENT = DATABASE_VARIABLE not in env
 DEBUG = env.bool("DEBUG", default=DEVELOPMENT)
 SERVERLESS = "VERCEL" in env or "AWS_LAMBDA_FUNCTION_NAME" in env
-# The version of this code, for the journal of migrations: as the platform tells it, else git is asked.
+# The version of this code, for the journal of migrations: as the platform sets it, otherwise from git.
 CODE_VERSION = env.str(
     env.first(
         "CODE_VERSION",
@@ -67,7 +67,7 @@ POOL_MAX = env.int(
     most=10_000,
     zero="0 (no pool)",
 )
-# Seconds: to wait for a connection, and to go on trying to make one before a new request tries anew.
+# Seconds: to wait for a connection, and to keep trying to open one before a new request tries again.
 POOL = {"min_size": 0, "timeout": 5, "reconnect_timeout": 5, **POOL, "max_size": POOL_MAX}
 DATABASES["default"]["POOL"] = POOL if POOL_MAX else None
 
@@ -78,7 +78,7 @@ else:
     SECRET_KEY = env.str("SECRET_KEY", example='SECRET_KEY="$(openssl rand -base64 48)"')
     ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", example="ALLOWED_HOSTS=admin.example.com")
 SECRET_KEY_FALLBACKS = env.keys("SECRET_KEY_FALLBACKS", default=[])  # Older keys, which still verify what they signed.
-# For gunicorn.conf.py, which also checks it; gunicorn itself fails before, with a traceback, where it is no number.
+# For gunicorn.conf.py, which also checks it; gunicorn itself fails before, with a traceback, if it is not a number.
 env.int("WEB_CONCURRENCY", default=2, least=1, most=1_000)
 
 INSTALLED_APPS = [
@@ -147,12 +147,12 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 AUTHENTICATION_BACKENDS = ["fly2any.administration.backends.LockoutBackend", "fly2any.administration.backends.PasswordBackend"]
-# Five wrong passwords for an address from one place close it there for a quarter of an hour.
+# Five wrong passwords for an address from one place lock it there for 15 minutes.
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
-AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # An attempt that is not tried is not counted, so it keeps no one out.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # An attempt that was not tried is not counted, so it locks nobody out.
 AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code"]  # Masked in its records, as the password is.
 AXES_USERNAME_FORM_FIELD = "username"
 AXES_CLIENT_IP_CALLABLE = "fly2any.administration.accesses.network_of"
@@ -188,13 +188,13 @@ BACKUPS = {
 LOCK_TIMEOUT = env.int("LOCK_TIMEOUT", default=2000, least=1)
 
 RETENTION = {
-    "days": env.dict("RETENTION", default={}),  # Rows of these tables go when they are so old; of others none does.
-    "archive": env.str("ARCHIVE_LOCATION", default=""),  # Where they are kept, as backups are: nowhere until it is said.
+    "days": env.dict("RETENTION", default={}),  # The age in days after which rows of these tables are deleted.
+    "archive": env.str("ARCHIVE_LOCATION", default=""),  # Where deleted rows are archived, if set.
 }
 
 WAIVERS = BASE_DIR / "waivers.toml"  # Findings that a named person accepts until a date.
 
-# Who shows it as `Authorization: Bearer …` gets the metrics; without one there are none.
+# Clients that send it as `Authorization: Bearer …` get the metrics; without it there are none.
 METRICS_TOKEN = env.token("METRICS_TOKEN", default="")
 
 LOG_FORMAT = env.str("LOG_FORMAT", default="text" if DEBUG else "json", choices=["text", "json"])
@@ -206,7 +206,7 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "filters": ["unasked"]}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
-        "django": {"handlers": [], "propagate": True},  # Its own handlers would mail what they say.
+        "django": {"handlers": [], "propagate": True},  # Django's own handlers would send mail.
         "django.db.backends": {"level": "INFO"},  # Below it are statements with their values.
         "fly2any": {"level": "WARNING" if DEBUG else "INFO"},  # runserver logs requests already.
     },
@@ -225,7 +225,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
 FILE_UPLOAD_HANDLERS = ["fly2any.administration.middleware.NoUploads"]
 
 STATIC_URL = "static/"
-WHITENOISE_USE_FINDERS = True  # From where they lie: a deploy gathers nothing.
+WHITENOISE_USE_FINDERS = True  # Served from their source folders: collectstatic is not needed.
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -53,7 +53,7 @@ TOO_SLOW, TOO_LONG, BUSY = map(
 
 
 class Frame(NamedTuple):
-    """Where the request at the beginning of some bytes ends."""
+    """The end of the request at the beginning of some bytes."""
 
     size: int  # Bytes of the head and the body.
     is_read: bool = True  # Whether the body is received: not one too large, or of a length that is not told.
@@ -86,7 +86,7 @@ def frame(received: bytes | bytearray, largest: int) -> Frame | None:
 
 
 class Answer:
-    """What a thread has in place of the socket: nothing is left to read, and what it writes waits for the main loop."""
+    """A thread's replacement for the socket: nothing is left to read, and written bytes wait for the main loop."""
 
     def __init__(self, sock: socket.socket, written):
         self.fileno = sock.fileno
@@ -178,7 +178,9 @@ class Worker(ThreadWorker):
     @classmethod
     def check_config(cls, cfg, log):
         if cfg.is_ssl:
-            raise RuntimeError("fly2any.worker speaks no TLS: remove certfile and keyfile, and let the proxy speak it.")
+            raise RuntimeError(
+                "fly2any.worker does not support TLS: remove certfile and keyfile, and terminate TLS at the proxy."
+            )
         super().check_config(cfg, log)
 
     def init_process(self):

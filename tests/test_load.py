@@ -340,7 +340,7 @@ def test_tls_is_refused():
     config = Config()
     config.set("certfile", "a")
 
-    with pytest.raises(RuntimeError, match="speaks no TLS"):
+    with pytest.raises(RuntimeError, match="does not support TLS"):
         Worker.check_config(config, None)
 
 

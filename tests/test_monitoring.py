@@ -154,7 +154,7 @@ def test_without_a_server_it_lives_is_not_ready_and_says_why_in_the_log():
     assert result.stdout.splitlines() == [
         '200 {"status": "ok"}',
         '503 {"status": "failing", "database": "failing", "migrations": "unknown"}',
-        "200 # HELP fly2any_up Whether the database could be asked. # TYPE fly2any_up gauge fly2any_up 0.0",
+        "200 # HELP fly2any_up Whether the database could be queried. # TYPE fly2any_up gauge fly2any_up 0.0",
     ]
     lines = [json.loads(line) for line in result.stderr.splitlines()]
     said = "Nothing listens at 127.0.0.1, port 1: start the server, or correct the host and port in POSTGRES_URL."
@@ -260,7 +260,7 @@ def test_a_request_is_a_line_without_what_it_asked_and_without_a_password(migrat
     ("environment", "said"),
     [
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT is neither text nor json: set it to one of them."),
-        ({"METRICS_TOKEN": "short"}, 'METRICS_TOKEN is not 16 or more characters of ASCII: set it to METRICS_TOKEN="$(openssl rand -hex 24)".'),
+        ({"METRICS_TOKEN": "short"}, 'METRICS_TOKEN is not 16 or more printable ASCII characters: set it to METRICS_TOKEN="$(openssl rand -hex 24)".'),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_one_sentence(environment, said):

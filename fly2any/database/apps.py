@@ -15,7 +15,7 @@ class DatabaseConfig(AppConfig):
 
 
 def check_schema(**options):
-    """Ask the database, where one is named: what that imports is for no other command."""
+    """Check the schema if a database is named; the import is here because no other command needs it."""
     from .checks import check_schema
 
     return check_schema(**options) if options.get("databases") else []
@@ -32,10 +32,10 @@ def check_backups(**_):
 
 
 def require_own_record(has_table):
-    """Let Django read no record of migrations that another role made: planning the query could run that role's code."""
+    """Keep Django from reading another role's record of migrations, because planning the query could run that role's code."""
 
     def asked(recorder):
-        from .server import read_home  # Which the start of most commands does not need.
+        from .server import read_home  # Most commands do not need it at startup.
 
         read_home(recorder.connection)
         return has_table(recorder)

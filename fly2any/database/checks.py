@@ -21,7 +21,7 @@ EXTENSION_MADE_BY = "accounts.0007_trigrams"
 
 
 def check_schema(*, databases: Iterable[str] | None = None, **_) -> list[CheckMessage]:
-    """Return what `dbstatus` finds in each of `databases`, less what is waived; raise django.db.Error if one is not reached."""
+    """Return what `dbstatus` finds in each of `databases`, except waived findings; raise django.db.Error if one cannot be reached."""
     return [message for alias in databases or () for message in _messages(alias)]
 
 
@@ -35,7 +35,9 @@ def _messages(alias: str) -> Iterator[CheckMessage]:
     pending = verified.migrations.pending
     if verified.made_by:
         hint = "Run `manage.py dbadopt`: it shows its plan, and changes nothing without --yes."
-        yield Error(f"{verified.made_by} made the tables, and they are not adopted.", hint=hint, obj=alias, id="fly2any.E004")
+        yield Error(
+            f"{verified.made_by} created the tables, and they have not been adopted.", hint=hint, obj=alias, id="fly2any.E004"
+        )
     elif pending:
         message = (
             f"Migrations are pending: {', '.join(pending[:3])}{f' and {len(pending) - 3} more' if len(pending) > 3 else ''}."

@@ -1,4 +1,4 @@
-"""The database server's clock, which decides what is old."""
+"""The database server's clock, by which ages are measured."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Clock:
                 "server.clock",
                 "clock",
                 f"{self.difference}.",
-                "Correct the clock that is wrong (`timedatectl set-ntp true`): until then nothing is removed for its age.",
+                "Correct the clock that is wrong (`timedatectl set-ntp true`): until then, nothing is removed because of its age.",
             )
 
 
 def read_clock(connection) -> Clock:
-    """Return the two clocks as they were halfway through the question."""
+    """Return the two clocks as of halfway through the query."""
     connection.ensure_connection()
     with connection.cursor() as cursor:
         before = datetime.now(UTC)
@@ -58,7 +58,7 @@ def read_clock(connection) -> Clock:
 
 
 def time_or_own(connection) -> tuple[datetime, str]:
-    """Return the server's time and "", or this machine's and why the server cannot be asked."""
+    """Return the server's time and "", or this machine's time and why the server cannot be queried."""
     try:
         return read_clock(connection).now(), ""
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Files that are whole under their name, also after a power cut."""
+"""Files that are complete as soon as they have their name, even after a power failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An error → one sentence with its cause and its cure."""
+"""Explains an error in one sentence, with its cause and its cure."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from .printable import printable
 
 
 class Refusal(Exception):  # noqa: N818  It says no; nothing is broken.
-    """What cannot be done, and its cure, in one sentence for the user."""
+    """Something cannot be done: the message is one sentence for the user, with the cure."""
 
 
 class Unfit(Refusal):
-    """A backup that cannot be used: what is wrong is in it, and not with what it was tried with."""
+    """A backup cannot be used, because of its contents and not because of the tools or the server."""
 
 
 NO_SCHEMA = "The search path names no schema that exists: correct ?schema= in POSTGRES_URL, or create the schema."
 
 
 class Cause(NamedTuple):
-    """What an error says, as SQLSTATEs or as a pattern in its text, and the sentence for it; groups fill its {names}."""
+    """SQLSTATEs, or a pattern in the text, by which an error is recognised, and its sentence; groups fill its {names}."""
 
     sqlstates: str  # separated by spaces
     pattern: str
@@ -129,7 +129,7 @@ CAUSES = (
 
 
 def explain(error: BaseException) -> str | None:
-    """Return the sentence for `error`, without any password, or None for an error that is a fault of the program."""
+    """Return the sentence for `error`, without any password, or None for a bug."""
     sentence = printable(said) if (said := _explain(error)) else said
     if not settings.configured or isinstance(error, Refusal | EmbeddedServerError | ImproperlyConfigured | SearchPathError):
         return sentence
@@ -142,9 +142,9 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, Refusal | EmbeddedServerError | ImproperlyConfigured | SearchPathError):
         return str(error)
     if isinstance(error, InconsistentMigrationHistory):
-        return f"{str(error).rstrip('.')}: correct the rows of django_migrations to what really ran; `manage.py dbstatus` lists them all."
+        return f"{str(error).rstrip('.')}: make the rows of django_migrations match the migrations that ran; `manage.py dbstatus` lists them."
     if isinstance(error, IrreversibleError):
-        return f"{str(error).rstrip('.')}: give it what undoes it (RunPython's reverse_code, RunSQL's reverse_sql), or restore a backup."
+        return f"{str(error).rstrip('.')}: make it reversible (reverse_code of RunPython, reverse_sql of RunSQL), or restore a backup."
     if isinstance(error, BadMigrationError | CircularDependencyError | NodeNotFoundError):
         return f"{str(error).rstrip('.')}: correct the files of the migrations."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
@@ -170,7 +170,7 @@ def without_password(text: str) -> str:
     """Return `text` with every configured password in it replaced, where it stands as a word."""
     for database in settings.DATABASES.values():
         for password in filter(None, (database.get("PASSWORD"), (database.get("DIRECT") or {}).get("PASSWORD"))):
-            for written in {password, quote(password, safe=""), quote(password)}:  # As a URL has it, too.
+            for written in {password, quote(password, safe=""), quote(password)}:  # Also as written in a URL.
                 text = re.sub(rf"(?<!\w){re.escape(written)}(?!\w)", "********", text)
     return text
 
@@ -210,6 +210,6 @@ def _place(text: str) -> str:
 
 
 def _configured_place() -> str:
-    """Return where the default database is: a time-out does not say whom it waited for."""
+    """Return the host of the default database, because a timeout does not name it."""
     database = settings.DATABASES["default"]
     return f" at {database['HOST']}, port {database.get('PORT') or 5432}" if database.get("HOST") else ""

@@ -1,12 +1,13 @@
-"""What models declare about their rows: which fields are secret, whose a row is, when it is too old. Each is declared once.
+"""Facts that models declare about their rows, such as secret fields, the person a row belongs to, and its retention.
 
-A model declares a fact as a class attribute; one of a package gets it from `fly2any.administration.package_facts`. All are optional:
+A model declares a fact once, as a class attribute; models of packages get theirs from
+`fly2any.administration.package_facts`. All are optional:
 
 - `secret_fields`: the names of the fields with passwords, tokens and keys. The admin shows their fingerprints, an export leaves
   them out, and the role that only reads may not select them.
 - `person_field`: the name of the foreign key to the person a row belongs to.
 - `on_erasure`: of a table that names people by their e-mail address, an `OnErasure`.
-- `fields_of_staff`: the names of the fields about the staff who did something to a row: no part of a person's export.
+- `fields_of_staff`: the names of the fields about the staff who did something to a row; a person's export omits them.
 - `ids_kept`: the names of the fields whose ids stay when a person is erased.
 - `retention`: a `Retention`.
 - `append_only`: whether the site's role may add rows, but not change them.
@@ -14,7 +15,7 @@ A model declares a fact as a class attribute; one of a package gets it from `fly
 - `fields_beyond_guide`: the names of the fields that the migration guide lacks.
 - `nullable_beside`: a field that may be NULL where the site's table has a column of its own: {"field": "column"}.
 
-What reads them does so when it is imported, after Django has loaded the models.
+They are read at import time, after Django has loaded the models.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Place = tuple[str, str]  # A table and a column of it.
 
 
 class OnErasure(Enum):
-    """What an erasure does to the rows that have the person's e-mail address anywhere."""
+    """The treatment, in an erasure, of rows that have the person's e-mail address anywhere."""
 
     REMOVE = "remove"
     CLEAR = "clear"  # They stay, without the address.
@@ -43,21 +44,21 @@ class OnErasure(Enum):
 class Retention:
     """Rows are too old when the latest of the times in `fields` is before a day and `only`, SQL over the columns, holds.
 
-    `with_rows` names a foreign key from its other end: the rows that refer to an old one go with it. `time_of_rows` is the field
+    `with_rows` names a foreign key from its other end: the rows that refer to an old one are deleted with it. `time_of_rows` is the field
     with their time: a row stays while one of them is not old.
     """
 
-    what: str  # The rows, as a person calls them.
+    what: str  # The rows, in words.
     fields: tuple[str, ...]
     only: str = "true"
     with_rows: str = ""
     time_of_rows: str = ""
-    archived: bool = True  # Not what is a secret and of no use once it expired.
-    expires: bool = False  # Whether the time is that from which a row is useless: only then may 0 days be its age.
+    archived: bool = True  # False for secrets, which are useless once they have expired.
+    expires: bool = False  # Whether the time is an expiry: only then may the age be 0 days.
 
 
 def declared(name: str) -> Iterator[tuple[type[models.Model], Any]]:
-    """Yield the models that declare the fact `name`, with what they say, in the order of the apps.
+    """Yield the models that declare the fact `name`, with its value, in the order of the apps.
 
     Raises AppRegistryNotReady before all apps are ready: the facts about the models of packages would be missing.
     """

@@ -8,11 +8,11 @@ from enum import StrEnum
 
 class Severity(StrEnum):
     ERROR = "error"  # Data, writes or plans are at risk.
-    WARNING = "warning"  # Works, but is not as the contract or the guide asks.
+    WARNING = "warning"  # It works, but not as the contract or the guide requires.
     NOTE = "note"  # Worth knowing; never changes the exit code.
 
 
-# Every code there is, as docs/reference/findings.md explains them. Never reuse one for something else.
+# All codes, explained in docs/reference/findings.md. Never reuse one for something else.
 CODES = frozenset(
     [
         "table.missing",
@@ -159,8 +159,8 @@ class Finding:
     where: str  # table, table.column, table.constraint, …
     message: str  # one sentence
     cure: str  # SQL, a command, or a sentence
-    is_sql: bool = False  # whether the cure is nothing but SQL, a statement a line
-    loses: str = ""  # what of the rows such a cure loses
+    is_sql: bool = False  # whether the cure is only SQL, one statement per line
+    loses: str = ""  # the data that such a cure loses
 
     def __post_init__(self):
         if self.code not in CODES:

@@ -1,4 +1,4 @@
-"""Databases that our commands made beside another: marked with a comment, listed, and dropped only by that mark."""
+"""Databases that our commands created beside another: marked with a comment, listed, and dropped only by that mark."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GRACE = timedelta(hours=1)  # A command that works in one has moments without a 
 OLD = timedelta(days=1)
 IN_USE = "55006"
 FACTS_SQL = "SELECT pg_catalog.current_database(), pg_catalog.clock_timestamp()"
-# Comments and sessions of other databases are there for every role to see; any role may mark a database of its own.
+# Every role sees comments and sessions of other databases, and may mark a database of its own.
 DATABASES_SQL = f"""
     SELECT d.datname, CASE WHEN pg_catalog.octet_length(said.text) < {LONGEST_MARK} AND pg_catalog.left(said.text, {len(MARK)}) = '{MARK}' THEN said.text END, r.rolname = current_user,
            r.rolsuper OR r.rolname = current_user OR r.oid = c.datdba,
@@ -44,7 +44,7 @@ DATABASES_SQL = f"""
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A database that a command made beside `of`, when by the server's clock; without a mark its `purpose` is ""."""
+    """A database that a command created beside `of`, with the time by the server's clock; without a mark, `purpose` is ""."""
 
     name: str
     purpose: str
@@ -68,7 +68,7 @@ class Leftover:
             Severity.NOTE if self.purpose == BEFORE else Severity.WARNING, "server.leftover", self.name,
             f"{WHAT[self.purpose]} {self.made:%Y-%m-%d %H:%M} UTC.",
             f"DROP DATABASE {named};" if not whose else f"If it is not needed,{whose}: DROP DATABASE {named};",
-            is_sql=not whose, loses="the database goes with all that is in it",
+            is_sql=not whose, loses="the database is dropped with everything in it",
         )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def drop_left(connection, purpose: str) -> list[str]:
 
 
 def refuse_beside_a_restore(connection) -> None:
-    """Raise Refusal while a restore is to replace the connection's database: what is written now would only be in the old one."""
+    """Raise Refusal while a restore is about to replace the connection's database, because writes would only be in the old one."""
     for one in _marked(connection):
         if one.purpose == RESTORE and one.trusted and (one.used or one.age < GRACE):
             raise Refusal(

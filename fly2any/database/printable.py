@@ -1,4 +1,4 @@
-"""Text from files, databases and other machines, as it may reach a terminal."""
+"""Makes text from files, databases and other machines safe for a terminal."""
 
 import re
 

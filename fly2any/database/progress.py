@@ -1,4 +1,4 @@
-"""What a long run tells a person: sentences always, a progress bar on a terminal only."""
+"""Progress reports of a long run: sentences always, a progress bar only on a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Progress:
     """Progress reports of a run; this class discards them."""
 
     def say(self, sentence: str) -> None:
-        """Tell something worth a line."""
+        """Report a sentence, on a line of its own."""
 
     def show(self, what: str, percent: float | None) -> None:
         """Show how far a statement is; `percent` is None if it is unknown."""
@@ -22,11 +22,11 @@ class Progress:
 
 
 class Terminal(Progress):
-    """Tells on stderr."""
+    """Reports to stderr."""
 
     def __init__(self, stderr):
         self.stderr = stderr
-        self.bar: Any = None  # rich's, whose import is for who has a terminal.
+        self.bar: Any = None  # rich's, imported only if there is a terminal.
 
     def say(self, sentence):
         self.clear()

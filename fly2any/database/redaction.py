@@ -1,4 +1,4 @@
-"""Queries as they may be shown: without what may be anybody's data."""
+"""Queries without literals and comments, which may contain personal data."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ QUOTED = re.compile(
     re.S,
 )
 
-NUMBER = re.compile(r"(?<![\w$])\d{4,}(?:\.\d+)?")  # A telephone's, perhaps.
+NUMBER = re.compile(r"(?<![\w$])\d{4,}(?:\.\d+)?")  # Perhaps a telephone number.
 
 
 def without_literals(query: str) -> str:
-    """Return the beginning of a query, in one line, without what stands in quotes: it may be anybody's data."""
+    """Return the beginning of a query, in one line, without quoted text, which may be personal data."""
     query = " ".join(QUOTED.sub(_shown, query).split())
     query = NUMBER.sub("…", query)
     return query if len(query) <= 100 else f"{query[:99]}…"

@@ -1,4 +1,4 @@
-"""The three roles of the database and their grants, as SQL to read and run; present users of the tables keep their access."""
+"""The three roles of the database and their grants, as SQL to read and run; current users of the tables keep their access."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .schema.ledgers import APPEND_ONLY, LEDGERS, PRISMAS_LEDGER
 from .server import read_schema
 from .sql import catalogue, quote
 
-SECRETS = facts.columns("secret_fields")  # What the role PREFIX_read cannot read.
+SECRETS = facts.columns("secret_fields")  # The columns that the role PREFIX_read cannot read.
 
 TABLES_SQL = """
     SELECT c.relname AS name,
@@ -45,7 +45,7 @@ SCHEMAS_SQL = """
     WHERE n.nspname NOT IN ('information_schema', %(schema)s) AND n.nspname !~ '^pg_'
     ORDER BY n.nspname COLLATE "C"
 """
-# The owners of our tables, and the role that runs the SQL if it is no superuser: it must be a member of the new owner.
+# The owners of our tables, and the role that runs the SQL if it is not a superuser: it must be a member of the new owner.
 OWNERS_SQL = """
     SELECT r.rolname, COALESCE(t.owns, false)
     FROM pg_catalog.pg_roles AS r LEFT JOIN (
@@ -89,14 +89,14 @@ class Relation:
 
     @property
     def place(self) -> str:
-        """Return how a GRANT names it."""
+        """Return its name as a GRANT writes it."""
         return f"{'SEQUENCE ' if self.kind == 'S' else ''}{quote(self.schema)}.{quote(self.name)}"
 
 
 def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
     """Return the SQL that creates or updates the roles of `prefix`, for those of `tables` that exist.
 
-    Raises Refusal if the prefix is no beginning of a role's name, or if there is such a role that no earlier run made.
+    Raises Refusal if no role's name may begin with the prefix, or if such a role exists that no earlier run created.
     """
     if not prefix or len(prefix.encode()) > 50 or prefix.startswith("pg_") or "\0" in prefix:
         raise Refusal(f"“{prefix}” cannot be the prefix of role names: give --prefix 1 to 50 bytes that do not begin with pg_.")
@@ -166,7 +166,7 @@ def _roles(names: Names, existing: dict[str, bool], database: str, schema: str) 
 
 def _owners(names: Names, owners: dict[str, bool]) -> Iterator[str]:
     for name, owns in owners.items():
-        why = "The present owner of the tables keeps its access." if owns else "The role that runs this SQL."
+        why = "The current owner of the tables keeps its access." if owns else "The role that runs this SQL."
         yield f"GRANT {quote(names.migrate)} TO {quote(name)};  -- {why}"
 
 

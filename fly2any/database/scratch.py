@@ -1,4 +1,4 @@
-"""A scratch database on the server of a connection: for what must not touch the real one."""
+"""A scratch database on the server of a connection, for work that must not touch the real one."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PREFIX = "fly2any_scratch_"
 
 @contextmanager
 def scratch_database(connection, make: Callable[[Any, str], None] | None = None) -> Iterator:
-    """Yield a connection to a new, empty database beside that of `connection`, and drop the database in the end.
+    """Yield a connection to a new, empty database beside that of `connection`, and drop the database at the end.
 
-    `make` creates it, given a connection and the name, where it must not be any database.
+    `make` creates it, given a connection and the name, if it needs special properties.
     """
     name = f"{PREFIX}{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(4)}"
     beside = connection.copy()  # Databases are not created in a transaction, which `connection` may be in.

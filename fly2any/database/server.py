@@ -1,4 +1,4 @@
-"""The server a database lives on, and what this project asks of it."""
+"""The server of a database, and this project's requirements for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UTC = (
     *("Zulu", "Etc/Zulu", "Universal", "Etc/Universal"),
 )
 
-# What there is a limit for, and how many clients count for it. Of others' sessions not every role sees what kind they are.
+# The limits of connections, and how many clients count towards each. Not every role sees the kind of others' sessions.
 CONNECTIONS_SQL = """
     SELECT l.what, l."limit", l.reserved, count(s.pid)::int AS used, count(*) FILTER (WHERE s.state = 'active') AS active,
            count(*) FILTER (WHERE s.state LIKE 'idle in transaction%%') AS idle_in_transaction,
@@ -155,7 +155,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Privilege:
-    """On how many of the contract's tables that exist the role holds a privilege; ALTER is the owner's."""
+    """A privilege, and on how many of the contract's existing tables the role holds it; ALTER is the owner's."""
 
     privilege: str
     tables: int
@@ -178,7 +178,7 @@ class Server:
     collation_now: str
     collations: list[str]  # others of which the server has another version than the columns and indexes that use them
     time_zone: str
-    sets_zone: str  # The statement, without SET, by which the zone is another for this role here.
+    sets_zone: str  # The statement, without SET, that sets the zone for this role here.
     max_connections: int
     connections: int
     standby: bool
@@ -191,7 +191,7 @@ class Server:
     privileges: tuple[Privilege, ...]
 
     def findings(self) -> Iterator[Finding]:
-        """Yield what the guide and the migrations ask for and this server does not give."""
+        """Yield a finding for each requirement of the guide and the migrations that this server does not meet."""
         yield from self._schema()
         yield from self._read_only()
         yield from (of_replication_role(*one) for one in self.replication_roles)
@@ -223,7 +223,7 @@ class Server:
         if self.encoding != "UTF8":
             yield Finding(
                 Severity.ERROR, "server.encoding", self.database,
-                f"The database's encoding is {self.encoding}, which cannot hold every name and every message.",
+                f"The database's encoding is {self.encoding}, which cannot hold every character.",
                 "Dump it, create it again with ENCODING 'UTF8' TEMPLATE template0, and restore it there.",
             )  # fmt: skip
 
@@ -280,7 +280,7 @@ class Server:
 
 
 def refreshed(database: str, schema: str = "", collation: str = "") -> tuple[str, str]:
-    """Return the statements that build indexes anew and then record the version of the database's collation, or of another, quoted."""
+    """Return the statements that rebuild indexes and then record the version of the database's collation, or of another, quoted."""
     if not collation:
         name = quote(database)
         return f"REINDEX DATABASE CONCURRENTLY {name};", f"ALTER DATABASE {name} REFRESH COLLATION VERSION;"
@@ -288,7 +288,7 @@ def refreshed(database: str, schema: str = "", collation: str = "") -> tuple[str
 
 
 def read_home(connection) -> tuple[str | None, bool]:
-    """Return the schema that our tables are in, or would be made in, None without one, and whether our migrations' record is there.
+    """Return the schema that our tables are in, or would be created in, None without one, and whether our record is there.
 
     Raises SearchPathError if a relation of that name belongs to another role: reading it could run that role's code.
     """
@@ -305,7 +305,7 @@ def read_home(connection) -> tuple[str | None, bool]:
 
 
 def read_origin(connection) -> Origin:
-    """Return whose database it is; a physical copy of a server has the same identity at another address."""
+    """Return the identity of the database; a physical copy of a server has the same identity at another address."""
     values = connection.settings_dict
     direct = values.get("DIRECT") or values
     place = "" if values.get("EMBEDDED") else f"{direct['HOST']}:{direct['PORT'] or 5432}"
@@ -319,14 +319,15 @@ def read_origin(connection) -> Origin:
 
 
 def read_schema(connection) -> str:
-    """Return the schema that our tables are in, or would be made in; raise SearchPathError without one."""
+    """Return the schema that our tables are in, or would be created in; raise SearchPathError without one."""
     if (schema := read_home(connection)[0]) is None:
         raise SearchPathError(NO_SCHEMA.replace("POSTGRES_URL", connection.settings_dict.get("VARIABLE", "POSTGRES_URL")))
     return schema
 
 
 def flush_statistics(connection) -> None:
-    """Let what this session changed be counted now, and not on top of what its next VACUUM or ANALYZE counts (PostgreSQL 15 on)."""
+    """Report this session's changes to the statistics now, so that they are not added to the counts of its next VACUUM or ANALYZE
+    (PostgreSQL 15 or later)."""
     if connection.pg_version >= 150000:
         ask(connection, "SELECT pg_catalog.pg_stat_force_next_flush()")
 
@@ -342,7 +343,7 @@ def read_server(connection, *, tables: list[str]) -> Server:
     host = connection.settings_dict["HOST"]
     link = connection.connection
     before, now = row.pop("collation") or ("", "")
-    pooled = row.pop("process") != link.info.backend_pid  # A pooler tells a process id of its own.
+    pooled = row.pop("process") != link.info.backend_pid  # A pooler reports a process id of its own.
     return Server(
         pooled=pooled,
         encrypted=link.pgconn.ssl_in_use if pooled else bool(row["tls"]),

@@ -34,7 +34,7 @@ REPLICATION_ROLE_SQL = f"""
 
 
 def of_read_only(place: str, database: str, is_ours: bool) -> Finding:
-    """Return the finding that writes fail, of a row of READ_ONLY_SQL."""
+    """Return the finding that writes fail, for a row of READ_ONLY_SQL."""
     who = "every write of this role here" if is_ours else "every write of that role, which may write otherwise,"
     message = f"{READ_ONLY} is on ({place}), so {who} fails."
     cure, is_sql = _reset(READ_ONLY, place)
@@ -45,14 +45,14 @@ def of_read_only(place: str, database: str, is_ours: bool) -> Finding:
 
 
 def of_replication_role(place: str, value: str) -> Finding:
-    """Return the finding that triggers and foreign keys do not run, of a row of REPLICATION_ROLE_SQL."""
+    """Return the finding that triggers and foreign keys do not run, for a row of REPLICATION_ROLE_SQL."""
     message = f"Its sessions begin with {REPLICATION_ROLE} = {value}: no trigger runs, and no foreign key is checked."
     cure, is_sql = _reset(REPLICATION_ROLE, place)
     return Finding(Severity.ERROR, "security.replication_role", place, message, cure, is_sql=is_sql)
 
 
 def _reset(setting: str, place: str) -> tuple[str, bool]:
-    """Return how a setting is taken back where it is set, and whether that is SQL."""
+    """Return the cure that resets a setting where it is set, and whether it is SQL."""
     if place == "CLIENT":
         return "Remove it from the options of POSTGRES_URL, or from PGOPTIONS.", False
     if place == "SYSTEM":

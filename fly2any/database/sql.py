@@ -72,8 +72,7 @@ def time_limits(
 ) -> Iterator[None]:
     """Run the block in one transaction that waits `lock` milliseconds for a lock and `statement` for a statement, at most.
 
-    `snapshot` is read-only and REPEATABLE READ. Inside another transaction the limits end with the block, and whether it
-    only reads is for that transaction to say.
+    `snapshot` is read-only and REPEATABLE READ. Inside another transaction the limits end with the block, and that transaction decides whether it is read-only.
     """
     limits = {"lock_timeout": lock, "statement_timeout": statement}
     wanted = {name: f"{milliseconds}ms" for name, milliseconds in limits.items() if milliseconds is not None}
@@ -126,7 +125,7 @@ def unpinned(connection, *, lock: int, statement: int) -> Iterator[None]:
 
 
 class SharedText(Loader):
-    """Reads a text that may be no UTF-8: names and comments of databases and roles, and queries, are in the encoding of another database."""
+    """Reads a text that may not be UTF-8: names and comments of databases and roles, and queries, are in the encoding of another database."""
 
     def load(self, data: Buffer) -> str:
         return bytes(data).decode(errors="backslashreplace")
@@ -141,7 +140,7 @@ class SharedJson(Loader):
 
 @contextmanager
 def catalogue(connection) -> Iterator[Any]:
-    """Yield a cursor for questions to the catalogue, whose functions and operators are PostgreSQL's own."""
+    """Yield a cursor for queries of the catalogue, whose functions and operators are PostgreSQL's own."""
     with pinned(connection), connection.cursor() as cursor:
         for kind in ("text", "name", "varchar", "jsonb"):  # Django reads jsonb as a text.
             cursor.adapters.register_loader(kind, SharedText)
@@ -165,14 +164,14 @@ def execute(connection, statement: str | Composable, parameters: Any = None) -> 
 
 
 def fetch_all(connection, question: str, parameters: Any = None) -> list[Any]:
-    """Return the rows of a question to the catalogue, whose functions and operators are PostgreSQL's own."""
+    """Return the rows of a query of the catalogue, whose functions and operators are PostgreSQL's own."""
     with catalogue(connection) as cursor:
         cursor.execute(question, parameters)
         return cursor.fetchall()
 
 
 def fetch_one(connection, question: str, parameters: Any = None) -> Any:
-    """Return the first row of such a question, None without one."""
+    """Return the first row of such a query, None without one."""
     with catalogue(connection) as cursor:
         cursor.execute(question, parameters)
         return cursor.fetchone()

@@ -31,14 +31,14 @@ from .verification import verify
 
 # pg_dumpall writes it before anything else of a role; every new server has this role.
 EXISTING_ROLE = f"CREATE ROLE {SUPERUSER};\n".encode()
-# pg_dumpall leaves out, without a word, what takes no connections; template0 is the same on every server.
+# pg_dumpall silently leaves out databases that accept no connections; template0 is the same on every server.
 CLOSED_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE NOT datallowconn AND datname <> 'template0' ORDER BY datname"
 DATABASES_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit <> -2 ORDER BY datname"
 
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """What was moved from one version to another, and where the old data directory is kept."""
+    """The result of an upgrade: what was moved between which versions, and where the old data directory is kept."""
 
     before: str
     after: str
@@ -53,8 +53,8 @@ def upgrade(
 ) -> Upgrade | None:
     """Move all databases and roles of the embedded server of `place`, an entry of DATABASES, to the installed PostgreSQL.
 
-    Return None where its data directory is of that major version. `programs` is the folder of the old version's server
-    programs, else the packages of this machine are searched. Until the new server holds the same rows nothing is replaced.
+    Return None if its data directory has that major version already. `programs` is the folder of the old version's server
+    programs, otherwise the packages of this machine are searched. Nothing is replaced until the new server holds the same rows.
     `trust` are roles whose code may run as the superuser.
 
     Raises Refusal with the data directory as it was, and EmbeddedServerError where a server does not start.
@@ -145,9 +145,7 @@ def _move(
                 if ours:
                     different += new_findings(verify(connection), known)
             if different:
-                raise Refusal(
-                    f"The database {name} is not the same in the new server: {clauses(different)}. Nothing was replaced."
-                )
+                raise Refusal(f"The database {name} differs in the new server: {clauses(different)}. Nothing was replaced.")
             contents[name] = before
         return contents
     finally:
@@ -190,7 +188,7 @@ def _copy(old: Server, new: Server) -> None:
             if code:
                 found = re.search(r"\b(?:error|fatal):\s+(.*)", errors.read_text(errors="replace"), re.IGNORECASE)
                 reason = without_password(found[1]).rstrip(".") if found else "it gave no reason"
-                raise Refusal(f"{name} ended with {code}: {reason}. Nothing was replaced.")
+                raise Refusal(f"{name} exited with {code}: {reason}. Nothing was replaced.")
 
 
 def _require_open(place: dict[str, Any], home: Path) -> None:

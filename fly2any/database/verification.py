@@ -1,4 +1,4 @@
-"""The live database against the contract and the record of migrations: what differs."""
+"""The differences of the live database from the contract and from the record of migrations."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ TABLE_USE_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class TableUse:
-    """A table of Phase 7: its rows, estimated, its bytes on disk with indexes, both None where it is missing, and what is found of it."""
+    """A table of Phase 7: its rows, estimated, its bytes on disk with indexes, both None if it is missing, and its findings."""
 
     name: str
     rows: int | None
@@ -107,7 +107,7 @@ class TableUse:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What the database is, and where it differs from what the migrations that are applied build."""
+    """The state of the database, and its differences from what its applied migrations build."""
 
     server: Server
     clock: Clock
@@ -119,7 +119,7 @@ class Verification:
     runs: tuple[Run, ...] = ()  # of migrations, newest first
     running: Activity | None = None  # the session that holds the migration lock
     indexes: tuple[IndexUse, ...] | None = None
-    made_by: str = ""  # the tool that made our tables and keeps them: the database is not adopted
+    made_by: str = ""  # the tool that created our tables, if the database is not adopted
     tables: tuple[TableUse, ...] | None = None  # of Phase 7
 
     @property
@@ -130,7 +130,7 @@ class Verification:
 def verify(
     connection, *, with_indexes: bool = False, with_tables: bool = False, contract: Contract | None = None
 ) -> Verification:
-    """Return how the database behind `connection` is, read in one snapshot and without writing.
+    """Return the state of the database behind `connection`, read in one snapshot without writing.
 
     Raises django.db.Error if the database cannot be reached or read.
     """
@@ -161,7 +161,7 @@ def verify(
     findings += [maker[1]] if maker else _of_records(found, applied, schema)
     findings += [*_failed(runs, migrations, running), *([_stale(stale)] if stale else [])]
     findings += _of_prisma(prisma, migrations, comparison)
-    if applied.isdisjoint(stale):  # Else what the schema should be is not known.
+    if applied.isdisjoint(stale):  # Otherwise the expected schema is not known.
         findings += [in_schema(finding, schema) for finding in comparison.findings]
     return Verification(
         server=server,
@@ -248,9 +248,9 @@ def _by_prisma(migration: PrismaMigration) -> Finding:
         Severity.WARNING,
         "migrations.by_prisma",
         migration.name,
-        f"Prisma's migration {migration.name} ran here on {migration.finished:%Y-%m-%d %H:%M} UTC, though the schema is made here:"
-        " it may have dropped what is missing.",
-        "In the site: `npx prisma db pull`, and no more `prisma migrate` or `prisma db push`; here: the cures of the other findings.",
+        f"Prisma's migration {migration.name} ran here on {migration.finished:%Y-%m-%d %H:%M} UTC, although this project owns the schema:"
+        " it may have dropped the missing objects.",
+        "In the site, run `npx prisma db pull`, and stop using `prisma migrate` and `prisma db push`; here, run the cures of the other findings.",
     )
 
 
@@ -260,7 +260,7 @@ def _stale(names: list[str]) -> Finding:
         "contract.stale",
         "contract.json",
         f"The contract does not contain {', '.join(names)}, so their effect cannot be verified.",
-        "Run `manage.py dbcontract` where databases may be created, and commit the file.",
+        "Run `manage.py dbcontract` on a server where the role may create databases, and commit the file.",
     )
 
 
@@ -289,7 +289,7 @@ def _pending(name: str, final: Iterable[Version]) -> Pending:
 
 
 def _by_name(actual: Catalog) -> Iterable[tuple[type, str, str]]:
-    """Yield what is there by name, however it is defined: Prisma's unique indexes are constraints in the contract."""
+    """Yield the objects that exist by name, however they are defined: Prisma's unique indexes are constraints in the contract."""
     yield from map(key_of, actual)
     yield from ((Key, index.table, index.name) for index in actual.indexes)
 

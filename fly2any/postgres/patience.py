@@ -1,6 +1,6 @@
-"""How long a client waits for the server: whose host went, or whose pooler hangs, it would wait without end.
+"""Limits how long a client waits for a server: without a limit, it waits for ever if the host is gone or the pooler hangs.
 
-No limit of the server's reaches it then, and TCP keeps a connection for hours, or for as long as a proxy acknowledges it.
+The server's own limits do not apply then, and TCP keeps a connection for hours, or as long as a proxy acknowledges it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _here: ContextVar[float | None] = ContextVar("seconds", default=None)
 
 
 def never_more_than(seconds: float) -> None:
-    """Let this process wait `seconds` at most for each answer of a server, but for what `at_most` says.
+    """Limit this process's wait for each response of a server to `seconds`, except inside `at_most`.
 
     Past them the connection is closed, and psycopg's OperationalError is raised.
     """
@@ -49,7 +49,7 @@ def limit_waits(connection: Connection) -> None:
         except OperationalError:
             if (
                 connection.info.transaction_status == TransactionStatus.ACTIVE
-            ):  # The answer may still come, to another question.
+            ):  # The response may still arrive, and be taken for that of another query.
                 connection.close()
             raise
 

@@ -66,8 +66,8 @@ def require(connection, path: str | None, *, variable: str, user: str, database:
         )
     if "pg_catalog" in names[1:]:
         raise SearchPathError(
-            f"The search path of {role} is {here}: what another role creates there would be taken for PostgreSQL's own; leave"
-            " pg_catalog out of it, which is then searched first, where it is set (ALTER DATABASE, ALTER ROLE or the URL)."
+            f"The search path of {role} is {here}: objects that another role creates there would take precedence over PostgreSQL's"
+            " own; remove pg_catalog, which is then searched first, where the path is set (ALTER DATABASE, ALTER ROLE or the URL)."
         )
     if "$user" in names and stranger is not None:
         others = [name for name in names if name != "$user"] or ["public"]

@@ -1,8 +1,8 @@
-"""Taking over what another program made. Migrations import this path: it is frozen."""
+"""Takes over objects that another program created. Migrations import this path: it is frozen."""
 
 from django.db.migrations.operations import RunSQL
 
-# Whether it is there, and whole: an index that is valid, a constraint for which the rows that were there were looked at.
+# Whether it exists and is complete: a valid index, or a constraint that was validated for existing rows.
 THERE_SQL = """
     SELECT k.convalidated, true FROM pg_catalog.pg_constraint AS k
     WHERE k.conrelid = pg_catalog.to_regclass(%(table)s) AND k.conname = %(name)s
@@ -13,9 +13,10 @@ THERE_SQL = """
 
 
 class TakeOver(RunSQL):
-    """Create the constraint or index `name` of `table` with the statements `sql`, where it is not there; finish what was cut short.
+    """Create the constraint or index `name` of `table` with the statements `sql` if it does not exist; finish an interrupted build.
 
-    Reversed it stays: another program made it. The state of the models does not know it, so no model has to name it.
+    Reversing keeps it, because another program created it. The state of the models does not have it, so no model has to
+    declare it.
     """
 
     reversible = True
@@ -38,7 +39,7 @@ class TakeOver(RunSQL):
         return f"Take over {self.name} of {self.table}"
 
     def _there(self, connection):
-        """Return whether it is there and whole, and whether it is a constraint."""
+        """Return whether it exists and is complete, and whether it is a constraint."""
         with connection.cursor() as cursor:
             cursor.execute(THERE_SQL, {"table": connection.ops.quote_name(self.table), "name": self.name})
             return cursor.fetchone() or (False, False)

@@ -206,7 +206,7 @@ def _decode(text: str) -> str:
 
 
 def _encryption(options: dict[str, str], parameters: dict[str, str], *, local: bool) -> dict[str, str]:
-    """Return libpq's options with what the words of node-postgres and of Prisma mean for encryption, which a server elsewhere gets."""
+    """Return libpq's options with the parameters of node-postgres and Prisma for encryption translated; a remote server gets it."""
     options = dict(options)
     if parameters.get("ssl") == "true":
         options.setdefault("sslmode", "require")

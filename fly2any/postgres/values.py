@@ -62,7 +62,7 @@ class Unreadable:
         self.text = text
 
     def __str__(self):
-        return f"JSON that is nested too deep or has a number that is no float, {len(self.text):,} characters"
+        return f"JSON that is nested too deeply or has a number that is not a float, {len(self.text):,} characters"
 
 
 def is_deep(text: str) -> bool:

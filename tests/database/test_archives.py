@@ -153,7 +153,7 @@ def test_a_damaged_archive_puts_nothing_back(filled, tmp_path, harm):
         "cut": r".*zip has [\d,]+ bytes instead of [\d,]+ \(cut short\): use another\.",
         "flipped": r".*zip is damaged \(its SHA-256 differs\): use another\.",
         "gone": r".*zip does not exist: nothing is stored there yet, or correct ARCHIVE_LOCATION\.",
-        "manifest": r".*json describes no archive, or is damaged: use another, and remove it if it is not needed\.",
+        "manifest": r".*json does not describe an archive, or is damaged: use another, and remove it if it is not needed\.",
         "other rows": r".*zip does not have the archived rows of price_history: use another archive\.",
     }[harm]
     assert result.returncode == 2
@@ -242,7 +242,7 @@ def test_an_archive_of_another_database_is_refused(filled, migrated, tmp_path):
 
     assert result.returncode == 2
     assert result.stderr.startswith(
-        f"{name} is of the database {filled.name}, and this is {migrated.name}: connect to that one"
+        f"{name} is from the database {filled.name}, but this is {migrated.name}: connect to that one"
     )
     assert migrated.execute("SELECT count(*) FROM price_history") == [(0,)]
 
@@ -263,7 +263,7 @@ def test_an_archive_that_no_longer_fits_the_table_is_one_sentence(filled, tmp_pa
     result = manage("dbrestore", "--archive", name, url=filled.url, ARCHIVE_LOCATION=str(tmp_path / "a"))
 
     assert result.returncode == 2
-    assert re.fullmatch(r"\S+ (does not fit its table any more \(.*\)|has the column currency, which price_history has no more): load it with the code of \d{4}-\d\d-\d\d\.\n", result.stderr), result.stderr  # fmt: skip
+    assert re.fullmatch(r"\S+ (no longer matches its table \(.*\)|has the column currency, which price_history no longer has): load it with the code of \d{4}-\d\d-\d\d\.\n", result.stderr), result.stderr  # fmt: skip
 
 
 def test_a_row_that_was_replaced_is_reported(migrated, tmp_path):
@@ -279,8 +279,8 @@ def test_a_row_that_was_replaced_is_reported(migrated, tmp_path):
     result = manage("dbrestore", "--archive", name, url=migrated.url, ARCHIVE_LOCATION=str(tmp_path))
 
     assert result.stdout.splitlines() == [
-        "Put back  0 rows of ai_conversations; 0 were there already; 1 kept out: another row has what must be unique.",
-        "Put back  0 rows of ai_messages; 0 were there already; 1 left out: their row in ai_conversations is gone.",
+        "Restored  0 rows of ai_conversations; 0 existed already; 1 rejected: another row has the same unique value.",
+        "Restored  0 rows of ai_messages; 0 existed already; 1 skipped: their row in ai_conversations is missing.",
     ]
 
 
@@ -293,7 +293,7 @@ def test_rows_restored_while_retention_is_on_are_reported_as_due(filled, tmp_pat
     second = manage("dbrestore", "--archive", name, url=filled.url, **place)
 
     assert first.stdout.splitlines()[-1].startswith("Retention  is on for price_history: before the next dbmaintain")
-    assert re.match(r"Put back  0 rows of price_history; [\d,]+ were there already\.\n", second.stdout)
+    assert re.match(r"Restored  0 rows of price_history; [\d,]+ existed already\.\n", second.stdout)
 
 
 def test_files_that_are_no_archives_are_listed_as_such(filled, tmp_path):
@@ -361,7 +361,7 @@ def test_a_damaged_list_of_ids_is_one_sentence_and_the_others_are_swept(filled, 
     report = json.loads(maintain(filled, "weekly", "--format", "json", **place).stdout)
 
     [said] = [one["message"] for one in report["findings"] if one["code"] == "maintenance.failed"]
-    assert said == f"{name}.ids is damaged: look which rows of the archive are still in the table, and remove the file."
+    assert said == f"{name}.ids is damaged: check which rows of the archive are still in the table, then remove the file."
     assert [one["table"] for one in report["removed"]] == ["price_monitor_logs"]
 
 

@@ -102,7 +102,7 @@ def test_rows_of_an_extension_that_no_backup_has_are_named(migrated, place):
         take(connection, store_at(place), told)
 
     assert told.sentences == [
-        "Not in the backup: the rows of public.side of pg_trgm, as pg_dump leaves out the tables of an extension."
+        "Not in the backup: the rows of public.side of pg_trgm, because pg_dump leaves out the tables of an extension."
     ]
 
 

@@ -50,7 +50,7 @@ def test_objects_of_another_role_keep_no_backup_from_being_verified_or_restored(
             restore_into(connection, name, store, manifest, told, without=[mallory])
 
         assert (manifest.state, manifest.verdict.reason) == ("good", "")
-        assert f": leave its objects out with --without {mallory}, or look " in str(refused.value)
+        assert f": leave out the objects of that role with --without {mallory}; or check " in str(refused.value)
         [left_out] = manifest.verdict.left_out
         assert left_out.startswith(f"objects of {mallory} (FUNCTION public fx(integer), ")
         assert left_out.endswith(f"; code of {mallory} may have run in the trial restore)")
@@ -78,7 +78,7 @@ def test_objects_that_are_not_only_another_roles_are_not_left_out(migrated, mall
         ):
             migrated.execute(statement)
             manifest = take(connection, store, Progress())
-            with pytest.raises(Refusal, match=rf"^Table public\.{table} cannot be left out with what belongs to {mallory}: "):
+            with pytest.raises(Refusal, match=rf"^Table public\.{table} cannot be left out with the objects of {mallory}: "):
                 restore_into(connection, copy, store, manifest, Progress(), without=[mallory])
         with pytest.raises(Refusal, match=r"^Nothing in .* belongs to nobody: leave --without nobody out\.$"):
             restore_into(connection, copy, store, manifest, Progress(), without=["nobody"])

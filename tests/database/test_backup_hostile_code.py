@@ -81,7 +81,7 @@ def test_code_that_never_ends_makes_a_backup_not_verified_within_the_time_limit(
 
     assert (manifest.state, manifest.verdict.reason) == (
         "unverified",
-        "The trial restore did not finish within 2 s: find what waits in the backup, or raise BACKUP_VERIFY_TIMEOUT.",
+        "The trial restore did not finish within 2 s: find the object in the backup that waits, or raise BACKUP_VERIFY_TIMEOUT.",
     )
 
 

@@ -311,5 +311,7 @@ def test_a_dump_that_cannot_be_opened_now_is_not_taken_for_damaged(tmp_path):
         Refusal, match=r"^The dump cannot be opened now \(No such file or directory\): run the command again\.$"
     ):
         tools.read(program, tmp_path / "gone", "--list")
-    with pytest.raises(Refusal, match=r"^pg_restore was ended by signal 9 while it read the dump: run the command again\.$"):
+    with pytest.raises(
+        Refusal, match=r"^pg_restore was terminated by signal 9 while it read the dump: run the command again\.$"
+    ):
         tools.read(killed, tmp_path / "damaged", "--list")

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.test import override_settings
 
 from fly2any.database.backup import tools
-from fly2any.database.backup.inventory import Kept, Newest, backups, find, read_newest
+from fly2any.database.backup.inventory import BackupState, Kept, backups, find, read_newest
 from fly2any.database.backup.manifest import Verdict
 from fly2any.database.backup.render import many
 from fly2any.database.backup.required import require_backup
@@ -168,7 +168,7 @@ def test_a_reset_wants_a_backup_of_this_database_and_not_of_one_that_had_the_nam
     with django(migrated) as connection:
         now, own = read_clock(connection).now(), read_origin(connection)
         keep(tmp_path, described(dataclasses.replace(own, oid=own.oid - 1), now - timedelta(hours=1)))
-        with pytest.raises(Refusal, match="and there is none"):
+        with pytest.raises(Refusal, match="but there is none"):
             require_backup(connection)
         keep(tmp_path, described(own, now))
         require_backup(connection)
@@ -176,7 +176,7 @@ def test_a_reset_wants_a_backup_of_this_database_and_not_of_one_that_had_the_nam
 
 def test_a_verified_backup_is_shown_beside_the_problems_of_others():
     good = backup(NOW, "good")
-    newest = Newest("/backups", good, good, "b.json was taken in the future", Clock(NOW, NOW))
+    newest = BackupState("/backups", good, good, "b.json was taken in the future", Clock(NOW, NOW))
 
     assert [line[:13] for line in _backups(newest)] == ["Backups", "  verified   "]
     [_, line] = many(Kept((backup(NOW + timedelta(days=365), "good"),), ()), "/backups", NOW)
@@ -185,7 +185,7 @@ def test_a_verified_backup_is_shown_beside_the_problems_of_others():
 
 def test_a_backup_that_could_not_be_verified_is_a_finding():
     newest = dataclasses.replace(backup(NOW, "good"), verdict=Verdict(NOW, "", "the disk is full", "unverified"))
-    place = Newest("/backups", newest, backup(NOW - timedelta(hours=1), "good"))
+    place = BackupState("/backups", newest, backup(NOW - timedelta(hours=1), "good"))
 
     with override_settings(BACKUPS={**settings.BACKUPS, "expected": True}):
         found = [(one.code, one.where, one.message) for one in place.findings(NOW)]
@@ -293,4 +293,4 @@ def test_a_manifest_edited_by_hand_is_damaged(filled, place, facts):
 
     assert [answer.returncode for answer in answers] == [2, 4, 0]
     assert ["Traceback" in answer.stderr for answer in answers] == [False] * 3
-    assert "is no manifest of a backup, or is damaged" in answers[0].stderr
+    assert "is not the manifest of a backup, or is damaged" in answers[0].stderr

@@ -37,7 +37,7 @@ def test_a_healthy_database_has_no_message_and_each_trouble_its_own():
 def test_a_database_of_prismas_is_sent_to_dbadopt_and_an_empty_one_to_migrate(exact, database):
     with django(exact) as opened:
         assert [one[0] for one in checked(opened.alias)] == ["fly2any.E001", "fly2any.E004"]
-        assert checked(opened.alias)[1][3] == "Prisma made the tables, and they are not adopted."
+        assert checked(opened.alias)[1][3] == "Prisma created the tables, and they have not been adopted."
 
 
 def test_the_command_asks_only_where_a_database_is_named_and_migrate_never(database):

@@ -200,7 +200,7 @@ def test_a_list_without_a_server_says_that_its_ages_are_by_this_machines_clock(m
 
     said = capsys.readouterr()
     assert (ended.value.code, re.search(r" 5 h ", said.out) is not None) == (0, True)
-    assert re.fullmatch(r"Ages are by this machine's clock, as the server cannot be asked: [^\n]+\n", said.err)
+    assert re.fullmatch(r"Ages are by this machine's clock, because the server cannot be reached: [^\n]+\n", said.err)
 
 
 @pytest.mark.slow

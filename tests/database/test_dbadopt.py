@@ -123,7 +123,7 @@ def test_a_role_that_owns_nothing_is_told_so_and_changes_nothing(exact):
         result = manage("dbadopt", "--yes", url=url)
         assert (result.returncode, result.stderr) == (4, "")
         assert "adopt.not_owner at fresh_" in result.stdout
-        assert f"does not own 18 of the tables, accounts among them, which {exact.user} does." in result.stdout
+        assert f"does not own 18 of the tables: accounts, for example, belongs to {exact.user}." in result.stdout
         assert exact.execute("SELECT to_regclass('django_migrations')") == [(None,)]
     finally:
         exact.execute(f"DROP OWNED BY {exact.name}_reader; DROP ROLE {exact.name}_reader")

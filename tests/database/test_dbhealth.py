@@ -85,17 +85,15 @@ def test_who_waits_for_whom_is_found_and_the_holder_ended(migrated):
             assert found(migrated, "locks", longest=NOW) == [("locks.blocked", f"session {waiter}")]
             pid = str(holder.info.backend_pid)
             shown = manage("dbhealth", "--terminate", pid, url=migrated.url)
-            assert (shown.returncode, f"Nothing was done. --yes ends pid {pid} (the site, role postgres" in shown.stdout) == (
-                0,
-                True,
-            )
+            asks = f"Nothing was changed. --yes terminates pid {pid} (the site, role postgres" in shown.stdout
+            assert (shown.returncode, asks) == (0, True)
             ended = manage("dbhealth", "--terminate", pid, "--yes", url=migrated.url)
-            assert (ended.returncode, ended.stdout.startswith(f"Ended pid {pid} ")) == (0, True)
+            assert (ended.returncode, ended.stdout.startswith(f"Terminated pid {pid} ")) == (0, True)
             assert found(migrated, "locks", longest=NOW) == []
             again = manage("dbhealth", "--terminate", pid, "--yes", url=migrated.url)
             assert (again.returncode, again.stderr) == (
                 2,
-                f"There is no session {pid}: it is over, or it is one of the server's own.\n",
+                f"There is no session {pid}: it has ended, or it is a server process.\n",
             )
 
 

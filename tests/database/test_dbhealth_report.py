@@ -61,7 +61,10 @@ def test_a_waiver_holds_until_its_day_and_then_is_a_finding_itself(migrated, tmp
     [
         ("[[waiver", "cannot be read as TOML"),
         (WAIVER.format('"soon"'), "Waiver 1 in"),
-        (WAIVER.format("2999-01-01").replace("sequences.near_end", "nothing.such"), "names nothing.such, which is no code"),
+        (
+            WAIVER.format("2999-01-01").replace("sequences.near_end", "nothing.such"),
+            "names nothing.such, which is not a finding",
+        ),
         ("waiver = 7", "Waiver 1 in"),
         ("\xff", "cannot be read as TOML"),
     ],

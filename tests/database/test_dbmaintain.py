@@ -101,7 +101,7 @@ def test_nothing_is_removed_unless_it_is_switched_on_and_a_dry_run_only_counts(f
     assert dry.stdout.splitlines() == [
         "Nothing was changed. Retention would remove:",
         f"  price_history         {number:>12,} prices from before {now - timedelta(days=1):%Y-%m-%d}, 1 day ago",
-        f"  sessions              {0:>12,} expired sessions of NextAuth from before {now - timedelta(days=3):%Y-%m-%d}, 3 days ago",
+        f"  sessions              {0:>12,} expired NextAuth sessions from before {now - timedelta(days=3):%Y-%m-%d}, 3 days ago",
     ]
     assert rows(filled) == before
 

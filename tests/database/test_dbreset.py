@@ -27,7 +27,7 @@ def test_without_yes_it_shows_what_would_go_and_changes_nothing(migrated):
 
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("Would reverse: travel.0005_alert_route_index, travel.0004_roles, ")
-    assert "  users                                1 rows\n" in result.stdout
+    assert "  users                                1 row\n" in result.stdout
     assert tables(migrated) == before
     assert migrated.execute("SELECT count(*) FROM users") == [(1,)]
 
@@ -173,12 +173,12 @@ def test_rows_are_deleted_only_with_a_verified_backup_or_explicit_consent(migrat
     refused = manage("dbreset", "--yes", url=migrated.url, **place)
     assert (refused.returncode, refused.stderr) == (
         2,
-        "A verified backup newer than 26 h is required before rows are deleted, and there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
+        "A verified backup newer than 26 h is required before rows are deleted, but there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
     )
     assert migrated.execute("SELECT count(*) FROM users") == [(5,)]
     manage("dbbackup", "--verify", url=migrated.url, **place)
     old = manage("dbreset", "--yes", url=migrated.url, BACKUP_MAX_AGE="0", **place)
-    assert (old.returncode, "and the newest is " in old.stderr) == (2, True)
+    assert (old.returncode, "but the newest is " in old.stderr) == (2, True)
     assert manage("dbreset", "--yes", url=migrated.url, **place).returncode == 0
 
     manage("migrate", url=migrated.url)

@@ -128,12 +128,12 @@ def test_the_command_says_what_it_added_and_shows_the_password_once(own_server):
     assert second.stdout.endswith(
         "0 rows added in all.\n"
         f"The demo administrator admin{DEMO_DOMAIN} exists; `manage.py changepassword admin{DEMO_DOMAIN}` sets another password.\n"
-        f"support{DEMO_DOMAIN} has the role support now. The password stays.\n"
-        f"operations{DEMO_DOMAIN} has the role operations now. The password stays.\n"
+        f"support{DEMO_DOMAIN} now has the role support. The password stays.\n"
+        f"operations{DEMO_DOMAIN} now has the role operations. The password stays.\n"
     )
     assert (third.returncode, third.stdout) == (2, "")
     assert third.stderr == (
-        "This database holds users who are not demo data, so nothing was added; --yes (make admin SEED=--yes) adds demo data all the same.\n"
+        "This database holds users who are not demo data, so nothing was added: give --yes (make admin SEED=--yes) to add demo data anyway.\n"
     )
 
 
@@ -163,7 +163,7 @@ def test_production_is_filled_only_when_it_is_named(host):
         2,
         "",
         f"Database fly2any at {host} is in production (DEBUG is off):"
-        " give --production to add demo data to it, or set DEBUG=true where it is a developer's.\n",
+        " give --production to add demo data to it, or set DEBUG=true if it is a development database.\n",
     )
 
 

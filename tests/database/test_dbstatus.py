@@ -207,7 +207,7 @@ def test_unmanaged_objects_are_listed_on_request_and_are_no_findings():
     code, text = dbstatus("--verbosity", "2")
 
     assert code == 0
-    assert "Not ours, left alone\n  tables: theirs\n  columns: users.points\n\n" in text
+    assert "Unmanaged, left alone\n  tables: theirs\n  columns: users.points\n\n" in text
     assert "theirs" not in dbstatus()[1]
 
 

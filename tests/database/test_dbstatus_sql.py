@@ -26,13 +26,13 @@ DAMAGES = """
 LIMIT = f"SET lock_timeout TO '{settings.LOCK_TIMEOUT}ms';"
 SCRIPT = """-- Cures: 2 to run, 2 commented out, 1 without SQL.
 -- Stop at the first that fails: manage.py dbstatus --sql | manage.py dbshell -- -v ON_ERROR_STOP=1
-LIMIT  -- The site waits behind what waits for a lock: where this fails, run what is left again.
+LIMIT  -- The site queues behind a statement that waits for a lock: if this fails, run the rest again.
 
 -- WARNING server.time_zone at DATABASE: The database's time zone is Europe/Paris: other sessions read and write times in this zone, but the guide asks for UTC.
 -- No SQL: ALTER DATABASE DATABASE SET timezone TO 'UTC';
 
 -- ERROR column.different at price_alerts.notificationCount: Column notificationCount of price_alerts is numeric, not integer.
--- Commented out: what integer cannot hold of a value of the type numeric is rounded or left out.
+-- Commented out: values of the type numeric are rounded or truncated if integer cannot hold them.
 -- ALTER TABLE "price_alerts" ALTER COLUMN "notificationCount" DROP DEFAULT;
 -- ALTER TABLE "price_alerts" ALTER COLUMN "notificationCount" TYPE integer USING "notificationCount"::integer;
 -- ALTER TABLE "price_alerts" ALTER COLUMN "notificationCount" SET DEFAULT 0;
@@ -42,7 +42,7 @@ LIMIT  -- The site waits behind what waits for a lock: where this fails, run wha
 ALTER TABLE "wishlist_items" ALTER COLUMN "notes" DROP NOT NULL;
 
 -- WARNING check.extra at price_alerts.not\\u000aours; DROP TABLE users: Constraint not\\u000aours; DROP TABLE users of price_alerts, CHECK ((origin <> 'XXX'::text)), is unmanaged, and refuses rows that the contract allows, such as origin = 'XXX'.
--- Commented out: it changes what another program made; agree with its owner first.
+-- Commented out: it changes an unmanaged object; ask its owner first.
 -- ALTER TABLE "price_alerts" DROP CONSTRAINT "not
 -- ours; DROP TABLE users";
 -- -- Or keep it: `manage.py dbstatus --take-over price_alerts.not ours; DROP TABLE users` prints the migration that takes it over.
@@ -121,7 +121,7 @@ def test_no_script_names_by_itself_what_may_be_another_programs(migrated, status
     _, script = status()
 
     assert re.findall("^-- Commented.*\n.* RENAME .*|^[^-].* RENAME .*", script, flags=re.M) == [
-        "-- Commented out: it may be what another program made; look at its values first.\n" + statement
+        "-- Commented out: it may belong to another program; check its values first.\n" + statement
         for statement in (
             '-- ALTER TABLE "theirs" RENAME TO "verification_tokens";',
             '-- ALTER TABLE "users" RENAME COLUMN "isAgent" TO "isSuperuser";',

@@ -19,8 +19,8 @@ from fly2any.database.retention.description import from_json as archive_of
 BEFORE = Path(__file__).with_name("written_before")
 NEW, OLD, ROWS = sorted((path.name for path in BEFORE.iterdir()), key=lambda name: ("price" in name, "2026080" in name))
 AT = datetime(2026, 11, 27, 3, 0, 5, 123456, tzinfo=UTC)
-NO_MANIFEST = f"{NEW} is no manifest of a backup, or is damaged: use another, and remove it if it is not needed."
-NO_ARCHIVE = f"{ROWS} describes no archive, or is damaged: use another, and remove it if it is not needed."
+NO_MANIFEST = f"{NEW} is not the manifest of a backup, or is damaged: use another, and remove it if it is not needed."
+NO_ARCHIVE = f"{ROWS} does not describe an archive, or is damaged: use another, and remove it if it is not needed."
 
 
 @pytest.fixture(autouse=True)

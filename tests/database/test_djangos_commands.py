@@ -19,7 +19,7 @@ USER = """INSERT INTO users (id, email, "updatedAt") VALUES ('a', 'a@example.com
 EMAILS = "SELECT email FROM users ORDER BY id"
 GO_ON = ", so nothing was changed: take a backup (`manage.py dbbackup --verify`), then run the command again with --yes."
 NO_BACKUP = (
-    "A verified backup newer than 26 h is required before rows are deleted, and there is none:"
+    "A verified backup newer than 26 h is required before rows are deleted, but there is none:"
     " run `manage.py dbbackup --verify`, or add --without-backup."
 )
 
@@ -192,7 +192,10 @@ def test_a_fixture_that_cannot_be_read_is_one_sentence_without_its_values(used, 
     with pytest.raises(Refusal) as refused:
         call(used, "loaddata", str(file))
 
-    assert str(refused.value) == f"A fixture cannot be read ({file}): it is damaged, or of another schema. Nothing was changed."
+    assert (
+        str(refused.value)
+        == f"A fixture cannot be read ({file}): it is damaged, or belongs to another schema. Nothing was changed."
+    )
     assert used.execute(EMAILS) == [("a@example.com",)]
 
 

@@ -77,7 +77,7 @@ def test_a_process_of_the_servers_own_that_holds_a_lock_is_not_to_be_ended():
 
     assert [_end(row(*held)) for held in ((7, "site"), (7, ""), (0, ""))] == [
         "manage.py dbhealth locks --terminate 7 --yes",
-        "Wait until it is done: it is a process of the server's own, as a vacuum that prevents wraparound.",
+        "Wait until it is done: it is a server process, such as a vacuum that prevents wraparound.",
         ROLLBACK_PREPARED,
     ]
 

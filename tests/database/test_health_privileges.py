@@ -47,7 +47,7 @@ def test_invisible_figures_are_reported_and_not_counted_as_none(database, reader
     assert oldest["oldest transaction"][0].endswith(f" of those seen; 1 sessions {unseen}")
     assert (blocked.code, blocked.where) == ("locks.blocked", f"session {waiter}")
     assert f"“a query that {unseen}”" in blocked.message
-    assert told.startswith(f"Nothing was done. --yes ends pid {pid} (the site, role ")
+    assert told.startswith(f"Nothing was changed. --yes terminates pid {pid} (the site, role ")
 
 
 def test_who_holds_the_lock_of_migrations_and_who_waits_is_shown(database):

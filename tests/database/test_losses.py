@@ -40,7 +40,7 @@ def test_tables_with_rows_are_dropped_only_with_consent_and_a_verified_backup(fi
     assert (without.returncode, without.stdout, without.stderr) == (
         2,
         "",
-        "A verified backup newer than 26 h is required before rows are deleted, and there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
+        "A verified backup newer than 26 h is required before rows are deleted, but there is none: run `manage.py dbbackup --verify`, or add --without-backup.\n",
     )
     assert tables(filled) == before
 
@@ -138,7 +138,7 @@ def test_where_nothing_is_pending_a_database_that_only_reads_says_so(migrated):
 
     assert (result.returncode, result.stderr) == (
         0,
-        "The database only reads (a standby, or default_transaction_read_only is on): there was nothing to do.\n",
+        "The database is read-only (a standby, or default_transaction_read_only is on), but there was nothing to do.\n",
     )
 
 
@@ -159,7 +159,7 @@ def test_a_verified_backup_with_a_changed_file_does_not_count(database, settings
         require_backup(connection)
 
         for content, what in (
-            ("", "and there is none: run"),
+            ("", "but there is none: run"),
             ("y", f"the newest cannot be used ({good.file} is damaged (its SHA-256 differs)"),
         ):
             (tmp_path / "b" / good.file).write_text(content)

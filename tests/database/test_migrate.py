@@ -278,7 +278,7 @@ def test_fake_initial_is_refused(database):
 
     assert (result.returncode, result.stderr) == (
         2,
-        "--fake-initial believes in a table because of its name: run `manage.py dbadopt`, which looks at all of it first.\n",
+        "--fake-initial checks only the names of tables: run `manage.py dbadopt`, which compares their definitions.\n",
     )
 
 

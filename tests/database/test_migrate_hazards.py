@@ -186,8 +186,8 @@ def test_a_record_that_this_role_may_not_read_is_not_called_lost(migrated):
 @pytest.mark.parametrize(
     ("operation", "said"),
     [
-        ("RunPython(lambda apps, editor: None)", "is not reversible: give it what undoes it"),
-        ("RunSQL('SELECT 1')", "is not reversible: give it what undoes it"),
+        ("RunPython(lambda apps, editor: None)", "is not reversible: make it reversible"),
+        ("RunSQL('SELECT 1')", "is not reversible: make it reversible"),
     ],
 )
 def test_an_irreversible_migration_is_one_sentence(migrated, probe, operation, said):

@@ -65,5 +65,5 @@ def test_a_manifest_whose_name_has_more_than_a_line_is_none():
         FORGED, f"{FORGED}.dump", NOW, "fly2any", "18.6", "18.6", "c", 1, "", "", (), (), (), (), {},
     )  # fmt: skip
 
-    with pytest.raises(Refusal, match="is no manifest of a backup, or is damaged"):
+    with pytest.raises(Refusal, match="is not the manifest of a backup, or is damaged"):
         from_json(as_json(odd), where=f"{FORGED}.json")

@@ -106,7 +106,9 @@ def test_nothing_is_pruned_if_the_verified_backup_changed(migrated, tmp_path, se
         keep(tmp_path, newest, older)
         (tmp_path / newest.file).write_text("y")
 
-        with pytest.raises(Refusal, match=r"^Nothing was removed, as the newest verified backup cannot be used: .* is damaged"):
+        with pytest.raises(
+            Refusal, match=r"^Nothing was removed, because the newest verified backup cannot be used: .* is damaged"
+        ):
             prune(store, connection, Progress())
         assert prune(store, connection, Progress(), verified=older.name) == []
 
@@ -183,7 +185,7 @@ def test_another_servers_backups_of_the_same_name_are_neither_pruned_nor_counted
     )
     assert (checked.returncode, theirs in checked.stdout) == (0, True)
     assert re.findall(r"WARNING (backup\.\w+)", status.stdout) == ["backup.none"]
-    assert (named.returncode, f"Origin    it is not of {filled.name} on this server, but of another.\n" in named.stdout) == (
+    assert (named.returncode, f"Origin    a database named {filled.name} on another server.\n" in named.stdout) == (
         0,
         True,
     )

@@ -30,7 +30,7 @@ from tests.servers import Database, open_transaction
             "was taken by newer code, which has accounts.9999_future",
         ),
         ({"migrations": ["blog.0001_initial"], "tables": {}}, "is not a backup of a Fly2Any database"),
-        ({"tables": 7}, "is no manifest of a backup, or is damaged"),
+        ({"tables": 7}, "is not the manifest of a backup, or is damaged"),
         ({"format": 99}, "has a format that this code cannot read"),
     ],
 )
@@ -94,7 +94,7 @@ def test_whoever_was_dismissed_since_the_backup_is_named_and_signed_out(filled, 
     assert (restored.returncode, restored.stderr) == (0, "")
     assert restored.stdout.splitlines()[-2:] == [
         "Sessions  of the admin in the backup, 1, were ended: everybody signs in again.",
-        "Staff     gone@example.com: rights or password are those of the backup again. Correct them:"
+        "Staff     gone@example.com: privileges or password are again those of the backup. Correct them:"
         " `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`.",
     ]
     assert filled.execute("SELECT count(*) FROM django_session") == [(0,)]
@@ -130,7 +130,7 @@ def test_a_restore_beside_leaves_the_database_alone_and_takes_no_used_one(filled
         first = run(filled, "dbrestore", "latest", "--into", beside, place=place)
         again = run(filled, "dbrestore", "latest", "--into", beside, place=place)
 
-        assert (first.returncode, f"into {beside}, compared: every row is there." in first.stdout) == (0, True)
+        assert (first.returncode, f"into {beside}: every row was compared and matches." in first.stdout) == (0, True)
         assert (again.returncode, again.stderr) == (
             2,
             f"The database {beside} is not empty: give --into an empty database or a new name.\n",
@@ -288,7 +288,7 @@ def test_when_the_server_is_lost_the_latest_is_restored_on_a_new_one(filled, own
     restored = run(new, "dbrestore", "latest", place=place)
 
     assert (restored.returncode, restored.stderr) == (0, "")
-    assert f"Origin    it is not of {filled.name} on this server, but of another.\n" in restored.stdout
+    assert f"Origin    a database named {filled.name} on another server.\n" in restored.stdout
     assert rows(new) == rows(filled)
 
 

@@ -158,7 +158,7 @@ def test_the_embedded_servers_tools_restore_nothing_where_a_statement_fails_on_a
         store = store_at(place)
         manifest = take(connection, store, Progress())
         request.getfixturevalue("newest_tools")
-        with pytest.raises(Refusal, match=r'^pg_restore ended with -?\d+: COPY failed for table "picked": ERROR:  no'):
+        with pytest.raises(Refusal, match=r'^pg_restore exited with -?\d+: COPY failed for table "picked": ERROR:  no'):
             restore_into(connection, empty.name, store, manifest, Progress())
 
     assert (rows(empty), databases(migrated)) == ({}, {migrated.name, empty.name})

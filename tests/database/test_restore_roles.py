@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from fly2any.database.backup.properties import copy_grants, copy_properties, create, literals
-from fly2any.database.backup.restore import beside, restore_into, want_name
+from fly2any.database.backup.restore import beside, require_name, restore_into
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
@@ -23,7 +23,7 @@ def test_a_restore_gives_everything_back_to_its_owner_or_says_whom_it_misses(fil
     try:
         assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
         shown = run(filled, "dbrestore", "latest", place=place)  # It promises only what --yes does.
-        assert (shown.returncode, shown.stderr.startswith(f"Code of {role} in ")) == (2, True)
+        assert (shown.returncode, f" would run code of {role} as this role: " in shown.stderr) == (2, True)
         assert run(filled, "dbrestore", "latest", "--yes", "--trust", role, place=place).returncode == 0
         owners = "SELECT tableowner FROM pg_tables WHERE tablename IN ('notifications', 'users') ORDER BY tablename"
         assert filled.execute(owners) == [(role,), ("postgres",)]
@@ -35,7 +35,7 @@ def test_a_restore_gives_everything_back_to_its_owner_or_says_whom_it_misses(fil
         refused = run(filled, "dbrestore", "latest", "--yes", place=place)
         assert (refused.returncode, refused.stderr) == (
             2,
-            f'The backup names roles that this server has not: run CREATE ROLE "{role}_reads" NOLOGIN; and the command again.\n',
+            f'The backup names roles that do not exist on this server: run CREATE ROLE "{role}_reads" NOLOGIN; and the command again.\n',
         )
     finally:
         filled.execute(f"REASSIGN OWNED BY {role} TO postgres; DROP ROLE {role}; DROP ROLE IF EXISTS {role}_reads")
@@ -85,13 +85,13 @@ def test_code_of_others_runs_as_the_role_that_restores_only_where_that_trusts_th
         with django(migrated) as connection:
             store = store_at(place)
             manifest = take(connection, store, Progress())
-            with pytest.raises(Refusal, match=rf"^Code of {role} in .* would run as this role .* add --trust {role}\.$"):
+            with pytest.raises(Refusal, match=rf" would run code of {role} as this role: .* add --trust {role}\.$"):
                 restore_into(connection, name, store, manifest, Progress())
             assert name not in databases(migrated)
 
             restore_into(connection, name, store, manifest, Progress(), trust=[role])
             with pytest.raises(Refusal, match="is the database in use: leave out --into"):
-                want_name(connection, migrated.name)
+                require_name(connection, migrated.name)
 
         assert migrated.execute(datacl, [name]) == migrated.execute(datacl, [migrated.name])
     finally:

@@ -151,16 +151,16 @@ def test_a_locked_table_is_reported_and_the_others_are_swept(filled):
 
 IN_THE_WAY = {
     "CREATE TABLE theirs (id int, a text REFERENCES notifications ON DELETE CASCADE)": (
-        "notifications", "notifications is what a foreign key of theirs points at, whose rows would go too: take notifications out of RETENTION, or fix that.",
+        "notifications", "notifications is referenced by a foreign key of theirs, whose rows would be deleted too: remove notifications from RETENTION, or fix that.",
     ),
     "CREATE TABLE theirs (id int, a text REFERENCES ai_messages ON DELETE CASCADE)": (
-        "ai_conversations", "ai_messages is what a foreign key of theirs points at, whose rows would go too: take ai_conversations out of RETENTION, or fix that.",
+        "ai_conversations", "ai_messages is referenced by a foreign key of theirs, whose rows would be deleted too: remove ai_conversations from RETENTION, or fix that.",
     ),
     "CREATE TABLE theirs () INHERITS (notifications)": (
-        "notifications", "notifications has rows in theirs, which inherits from it: take notifications out of RETENTION, or fix that.",
+        "notifications", "notifications has rows in theirs, which inherits from it: remove notifications from RETENTION, or fix that.",
     ),
     "DROP TABLE price_monitor_logs; CREATE VIEW price_monitor_logs AS SELECT 'a' AS id": (
-        "price_monitor_logs", "price_monitor_logs is a view: take price_monitor_logs out of RETENTION, or fix that.",
+        "price_monitor_logs", "price_monitor_logs is a view: remove price_monitor_logs from RETENTION, or fix that.",
     ),
 }  # fmt: skip
 

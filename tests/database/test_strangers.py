@@ -96,8 +96,8 @@ def test_a_search_path_that_puts_pg_catalog_last_is_refused(database):
         opened.ensure_connection()
 
     assert str(refused.value) == (
-        f"The search path of {database.user} is public, pg_catalog: what another role creates there would be taken for PostgreSQL's own;"
-        " leave pg_catalog out of it, which is then searched first, where it is set (ALTER DATABASE, ALTER ROLE or the URL)."
+        f"The search path of {database.user} is public, pg_catalog: objects that another role creates there would take precedence over PostgreSQL's own;"
+        " remove pg_catalog, which is then searched first, where the path is set (ALTER DATABASE, ALTER ROLE or the URL)."
     )
 
 

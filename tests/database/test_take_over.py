@@ -73,7 +73,7 @@ def test_the_migration_is_printed_with_the_objects_own_name():
     assert err.getvalue() == f"Save it as {path}, then run `manage.py dbcontract` and `manage.py migrate`.\n"
     assert (
         out.getvalue().replace(last, "LAST")
-        == '''"""Takes over valid_user_email of users, which another program made: it is created where it is not there."""
+        == '''"""Takes over valid_user_email of users, which another program created: it is created if it does not exist."""
 
 from django.db import migrations
 
@@ -107,7 +107,7 @@ class Migration(migrations.Migration):
     [
         ("users.nothing", "SELECT 1", "No unmanaged constraint or index is at users.nothing"),
         ("users.theirs_c", "ALTER TABLE users ADD theirs int, ADD CONSTRAINT theirs_c CHECK (theirs > 1)", "it needs the unmanaged column theirs"),
-        ("auth_group.theirs_c", "ALTER TABLE auth_group ADD CONSTRAINT theirs_c CHECK (name <> '')", "auth_group is no table of this project"),
+        ("auth_group.theirs_c", "ALTER TABLE auth_group ADD CONSTRAINT theirs_c CHECK (name <> '')", "auth_group is not a table of this project"),
         ("users.theirs_c", "CREATE FUNCTION theirs(text) RETURNS bool IMMUTABLE LANGUAGE sql AS 'SELECT true'; ALTER TABLE users ADD CONSTRAINT theirs_c CHECK (theirs(email))", "it calls a function"),
         ("users.theirs_c", "CREATE TABLE theirs (id text PRIMARY KEY); ALTER TABLE users ADD CONSTRAINT theirs_c FOREIGN KEY (name) REFERENCES theirs", "it refers to theirs"),
     ],

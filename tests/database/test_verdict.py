@@ -99,8 +99,8 @@ def test_a_database_of_prismas_is_shown_as_found_and_sent_to_dbadopt(site, ledge
     ]
     assert f"  pending      {recorded_migrations() - 3}, which `manage.py dbadopt` records or applies" in lines
     assert [line for line in lines if line.startswith("    ")] == [
-        "          No migration that makes our tables is recorded, and they are there: "
-        f"{maker} made them, and `migrate` refuses to run.",
+        "          Our tables exist, but no migration that creates them is recorded: "
+        f"{maker} created them, and `migrate` refuses to run.",
         "          cure: Run `manage.py dbadopt`: it shows its plan, and changes nothing without --yes.",
     ]
     tables = [line.split("   ")[-1].strip() for line in lines if f"~{ROWS} " in line]

@@ -68,7 +68,7 @@ IN_USE_SQL = """
     ORDER BY 1, 2, 3
 """
 
-# Types whose names the tables to come will need for their row types; that of an array makes way by itself.
+# Types whose names the later tables need for their row types; PostgreSQL renames a conflicting array type by itself.
 TYPES_SQL = """
     SELECT t.typname FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
     WHERE n.nspname = %(schema)s AND t.typname = ANY (%(names)s) AND t.typrelid = 0
@@ -76,7 +76,7 @@ TYPES_SQL = """
     ORDER BY t.typname COLLATE "C"
 """
 
-# The zone that a session of each role that writes to our tables begins with, by where it is set; what postgresql.conf says is not seen here.
+# The initial time zone of sessions of each role that writes to our tables, by where it is set; postgresql.conf is not visible here.
 ZONES_SQL = """
     WITH setting AS (
         SELECT z.setrole AS role, z.setdatabase <> 0 AS here, pg_catalog.split_part(c, '=', 2) AS zone
@@ -137,7 +137,7 @@ OWNED_SQL = """
 
 
 def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: tuple[Indexed, ...]) -> Iterator[Finding]:
-    """Yield a finding for everything that keeps a column from changing its type."""
+    """Yield a finding for each object that prevents the change of a column's type."""
     wanted = {(column.table, column.name): column for column in expected.columns}
     retyped = {place for c in live.columns if (place := (c.table, c.name)) in wanted and is_convertible(wanted[place], c)}
     rows = [
@@ -160,7 +160,7 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
                 Severity.ERROR,
                 "adopt.computed",
                 f"{entry.table}.{entry.index}",
-                f"Index {entry.index} of {entry.table}, over {entry.column}, whose type changes, {entry.trouble}: whether it still can be made is not known.",
+                f"Index {entry.index} of {entry.table}, over {entry.column}, whose type changes, {entry.trouble}: it may not be possible to rebuild it.",
                 f"Ask its owner first, then drop it before the adoption: DROP INDEX CONCURRENTLY {quote(entry.index)};",
             )
 
@@ -183,7 +183,7 @@ def taken(contract: Contract, migrations: MigrationState, live: Catalog) -> Iter
 
 
 def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iterator[Finding]:
-    """Yield a finding for each name that an index, a key or the journal of ours will need, and something else has."""
+    """Yield a finding for each name that one of our indexes, keys or the journal will need, and that another object has."""
     tables = {table.name for table in live.tables}
     wanted = {index.name: index.table for index in pending.indexes if index.table in tables}
     wanted |= {PRIMARY_KEY.name: PRIMARY_KEY.table, JOURNAL: ""}
@@ -213,7 +213,7 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
 
 
 def unfillable(connection, schema: str, steps: tuple[Step, ...]) -> Iterator[Finding]:
-    """Yield a finding for each table that must be filled, and cannot, since it is published without an identity of its rows."""
+    """Yield a finding for each table that must be filled, but cannot be, because it is published without a replica identity."""
     rows = fetch_all(connection, PUBLISHED_SQL, {"schema": schema, "tables": [step.table for step in steps if step.repeated]})
     for table, publication in rows:
         yield Finding(
@@ -279,8 +279,8 @@ def zones(connection, schema: str, names: list[str], server: Server) -> Iterator
             Severity.ERROR,
             "server.time_zone",
             place,
-            f"{what}: Prisma's client with a driver adapter (the only way from its version 7 on) sends times as its session's,"
-            " so that after the adoption they would be off by hours.",
+            f"{what}: Prisma's client with a driver adapter (the only way from its version 7 on) sends times in the time zone of"
+            " its session, so after the adoption they would be off by hours.",
             f"{cure}\n-- Then restart the site's connections.",
         )
 
@@ -292,7 +292,7 @@ def not_ours(connection, schema: str, names: list[str], server: Server) -> Itera
             Severity.ERROR,
             "adopt.not_owner",
             server.role,
-            f"The role {server.role} does not own {len(owners)} of the tables, {owners[0][0]} among them, which {owners[0][1]} does.",
+            f"The role {server.role} does not own {len(owners)} of the tables: {owners[0][0]}, for example, belongs to {owners[0][1]}.",
             f"Connect as {owners[0][1]}, or: GRANT {quote(owners[0][1])} TO {quote(server.role)};",
         )
     if not server.may_create:

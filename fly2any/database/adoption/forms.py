@@ -1,4 +1,4 @@
-"""What Prisma made, as the contract would have it: the differences that adoption converts are no drift."""
+"""Prisma's objects in the form of the contract: the differences that adoption converts are not drift."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def is_ours(check: Check) -> bool:
 
 
 def _is_half_made(key: Key, live: Catalog, added: Iterable[Column], tables: set[str]) -> bool:
-    """Return whether `key` is that of a column which adoption adds, and not there yet."""
+    """Return whether `key` belongs to a column that adoption adds, and does not exist yet."""
     ours = any((column.table, (column.name,)) == (key.table, key.columns) for column in added)
     there = any(other.table == key.table and other.primary for other in live.keys)
     return ours and key.table in tables and not there

@@ -31,7 +31,7 @@ def later_steps(connection, migrations: Iterable[str], live: Catalog) -> tuple[S
 
 def _collected(connection, names: set[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the name of each migration in `names` and its SQL, in the order in which they run."""
-    loader = MigrationLoader(None, replace_migrations=False)  # Which are pending is known: the record is not read.
+    loader = MigrationLoader(None, replace_migrations=False)  # The pending migrations are known, so the record is not read.
     state = LazyState({}, loader.unmigrated_apps)
     for key in dict.fromkeys(key for leaf in loader.graph.leaf_nodes() for key in loader.graph.forwards_plan(leaf)):
         migration = loader.graph.nodes[key]

@@ -19,16 +19,16 @@ from .steps import BLOCKED, Step
 FORMAT = 1
 OTHERS = ("types", "functions", "policies", "publications", "grants")
 IS = {
-    Kind.EXACT: "exact: what Prisma's migration made, and nothing else",
-    Kind.SUPERSET: "superset: all that Prisma's migration made, and more that is not ours",
-    Kind.DRIFTED: "drifted: there are blockers",
-    Kind.EMPTY: "empty: none of our tables is here, so there is nothing to adopt; run `manage.py migrate`",
-    Kind.OURS: "ours: our migrations are recorded here, so there is nothing to adopt",
+    Kind.EXACT: "exact, as Prisma's migration created it",
+    Kind.SUPERSET: "superset, as Prisma's migration created it, with unmanaged objects too",
+    Kind.DRIFTED: "drifted, with blockers",
+    Kind.EMPTY: "empty: none of our tables exist, so there is nothing to adopt; run `manage.py migrate`",
+    Kind.OURS: "ours: our migrations are recorded, so there is nothing to adopt",
 }
 AFTERWARDS = """
-Verify it: `manage.py dbstatus`. The schema is made here from now on. In the site:
-  npx prisma db pull && npx prisma generate     so that its client knows the new columns
-  no more `prisma migrate` or `db push`          they would propose to drop what is not in its schema
+Verify it with `manage.py dbstatus`. This project now owns the schema. In the site:
+  Run `npx prisma db pull && npx prisma generate`, so that its client knows the new columns.
+  Stop using `prisma migrate` and `prisma db push`: they would propose to drop our columns and tables.
 """
 
 
@@ -85,7 +85,7 @@ def as_text(assessment: Assessment) -> str:
 def _lines(assessment: Assessment) -> Iterator[str]:
     server = assessment.server
     yield f"Database {server.database}, schema {assessment.schema}, PostgreSQL {server.version}, role {server.role}"
-    yield f"  It is {IS[assessment.kind]}."
+    yield f"  Kind: {IS[assessment.kind]}."
     if assessment.prisma:
         done = [migration for migration in assessment.prisma if migration.applied]
         last = f", the last {done[-1].name}" if done else ""
@@ -107,7 +107,7 @@ def _lines(assessment: Assessment) -> Iterator[str]:
         yield from _a_step(f"{number:>4}", step)
     yield f"{len(assessment.steps) + 1:>4}  {len(assessment.recorded)} migrations recorded as applied, once the catalogue matches them: {', '.join(assessment.recorded)}"
     quiet = sum(not step.statements for step in assessment.migrations)
-    yield f"{len(assessment.steps) + 2:>4}  {len(assessment.migrations)} migrations run, as `manage.py migrate` would; {quiet} of them touch no table that is there"
+    yield f"{len(assessment.steps) + 2:>4}  {len(assessment.migrations)} migrations run, as with `manage.py migrate`; {quiet} of them touch no existing table"
     for step in assessment.migrations:
         if step.statements:
             yield from _a_step("    ", step)
@@ -167,7 +167,7 @@ def _blocker(blocker: Blocker) -> Iterator[str]:
 
 
 def _foreign(assessment: Assessment) -> dict[str, list[str]]:
-    """Return what is not ours, by kind."""
+    """Return the unmanaged objects, by kind."""
     named = {kind: [where(thing) for thing in getattr(assessment.foreign, kind)] for kind in KINDS}
     others = {kind: [name for of, name in assessment.others if of == kind] for kind in OTHERS}
     return named | others
@@ -180,7 +180,7 @@ def _left_alone(assessment: Assessment) -> Iterator[str]:
             shown = ", ".join(things[:SHOWN]) + (f" and {len(things) - SHOWN} more" if len(things) > SHOWN else "")
             parts.append(f"    {kind.replace('_', ' ')}: {shown}")
     if parts:
-        yield "  Not ours, left alone:"
+        yield "  Unmanaged, left alone:"
         yield from parts
 
 

@@ -1,4 +1,4 @@
-"""Carrying an adoption out: step by step, each a short transaction, going on from wherever an earlier run ended."""
+"""Runs an adoption: step by step, each in a short transaction, resuming where an earlier run ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .steps import Step
 
 CHECK_VIOLATION = "23514"
 
-# A client's prepared statements fail after a column's type has changed, until it prepares them anew: on a new connection.
+# A client's prepared statements fail after a column's type has changed, until it prepares them again on a new connection.
 END_IDLE_SQL = """
     SELECT count(*) FILTER (WHERE pg_catalog.pg_terminate_backend(a.pid))
     FROM pg_catalog.pg_stat_activity AS a
@@ -34,7 +34,7 @@ def adopt(
 ) -> Assessment:
     """Convert the database `alias`, record our first migrations, run the later ones, and return what there was to do.
 
-    `done` is told each step and its seconds. With `end_idle`, other clients' idle connections are terminated once, after the
+    `done` is called with each step and its duration in seconds. With `end_idle`, other clients' idle connections are terminated once, after the
     last step that changes a type. With blockers (after the repairs, if `repair`) nothing further is changed.
     """
     with migrating(alias, patience=patience, progress=progress) as run:
@@ -46,7 +46,7 @@ def adopt(
             assessment = assess(connection)
         if assessment.kind in (Kind.EMPTY, Kind.DRIFTED):
             return assessment
-        if assessment.kind is not Kind.OURS:  # Else an earlier run has come so far.
+        if assessment.kind is not Kind.OURS:  # Otherwise an earlier run has done this.
             ended, last = 0, max((number for number, step in enumerate(assessment.steps) if step.retypes), default=None)
             for number, step in enumerate(assessment.steps):
                 _timed(run, step, done)

@@ -1,4 +1,4 @@
-"""What is bound to one database of a server and is in no dump: a database that takes its place does not have it."""
+"""Objects that are bound to one database and are not in a dump, so that a database which replaces it lacks them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Attached:
     tablespaces: tuple[str, ...]
 
     def notes(self) -> list[str]:
-        """Return a sentence for each kind that a database in place of this one does not have."""
+        """Return a sentence for each kind of object that a database which replaces this one will lack."""
         said = []
         if self.prepared:
             said.append(f"Prepared transactions prevent the swap until they end ({', '.join(self.prepared)}).")

@@ -34,7 +34,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """What a restore leaves out: the entries with their owners, by number, and the tables by their names in the manifest."""
+    """The objects that a restore leaves out: entries with their owners, by number, and tables by their names in the manifest."""
 
     entries: dict[int, str]
     tables: frozenset[str]
@@ -73,7 +73,7 @@ def without_owner(entry: str, owners: Iterable[str]) -> str:
 
 
 def apart(entries: Sequence[Entry], manifest: Manifest, roles: Collection[str]) -> Apart:
-    """Return what belongs to `roles`, and what depends on it, as the dump records it.
+    """Return the objects that belong to `roles`, and those that depend on them, as the dump records it.
 
     Raises Refusal if that is a table of ours or of another role: its rows are never left out.
     """
@@ -90,7 +90,7 @@ def apart(entries: Sequence[Entry], manifest: Manifest, roles: Collection[str]) 
             name = texts[one.number].removeprefix(with_rows[0])
             if name in ours or not _belongs(one, roles, manifest.owners):
                 raise Refusal(
-                    f"Table {name.replace(' ', '.', 1)} cannot be left out with what belongs to {', '.join(roles)}: it is a table of"
+                    f"Table {name.replace(' ', '.', 1)} cannot be left out with the objects of {', '.join(roles)}: it is a table of"
                     " Fly2Any, or of another role. Restore the backup with --trust instead."
                 )
     tables = frozenset(name for name in manifest.tables if f"TABLE DATA {_plain_name(name)}" in texts.values())
@@ -111,7 +111,7 @@ def _belongs(entry: Entry, roles: Collection[str], owners: Iterable[str]) -> boo
 
 
 def _plain(text: str) -> str:
-    """Return `text` with what a listing may print otherwise, for want of an encoding or of a line, as "?"."""
+    """Return `text` with "?" for each character that a listing may print differently, because of its encoding or as a line break."""
     return re.sub(r"[^ -~]+", "?", re.sub(r"[\r\n]", " ", text))
 
 

@@ -30,7 +30,7 @@ class Kept:
 
 
 def backups(store: Store, *, of: Origin | None = None) -> Kept:
-    """Return the backups in `store`, only those of the database `of` if it is given. A file whose size has changed is no backup.
+    """Return the backups in `store`, only those of the database `of` if it is given. A file whose size has changed is not a backup.
 
     Raises Refusal if a manifest cannot be read at the moment, because its contents are then unknown.
     """
@@ -108,7 +108,7 @@ def find(
 
 
 @dataclass(frozen=True, slots=True)
-class Newest:
+class BackupState:
     """The newest backup at a place, and the newest verified one; `trouble` is the reason why others could not be read."""
 
     place: str
@@ -165,12 +165,12 @@ class Newest:
             )
 
 
-def read_newest(connection) -> Newest:
+def read_newest(connection) -> BackupState:
     """Return the newest backups of the connection's database at BACKUP_LOCATION, reading no more manifests than needed."""
     place = settings.BACKUPS["location"]
     unsigned = 0
     if not place or not (settings.BACKUPS["expected"] or Path(place).exists()):
-        return Newest(place)
+        return BackupState(place)
     newest, good, trouble, origin, clock = None, None, "", read_origin(connection), read_clock(connection)
     try:
         store = store_at(place)
@@ -200,5 +200,5 @@ def read_newest(connection) -> Newest:
                 good = manifest
                 break
     except Refusal as refusal:
-        return Newest(place, trouble=str(refusal), clock=clock)
-    return Newest(place, newest, good, trouble, clock, unsigned)
+        return BackupState(place, trouble=str(refusal), clock=clock)
+    return BackupState(place, newest, good, trouble, clock, unsigned)

@@ -23,7 +23,7 @@ PURPOSE = "backup.manifest"
 FORMAT = 2
 READ = (1, FORMAT)
 ENDINGS = (".dump", ".dump.age")
-COLLATION = "server.collation"  # The one finding about the server that says something of what is in the database.
+COLLATION = "server.collation"  # The only finding about the server that concerns the contents of the database.
 
 
 STATES = ("good", "bad", "unverified")
@@ -64,8 +64,8 @@ class Manifest:
     contract: str  # The SHA-256 of contract.json.
     migrations: tuple[str, ...]
     findings: tuple[str, ...]  # Of dbstatus when it was taken, besides those about the server but COLLATION: "code at where".
-    owners: tuple[str, ...]  # The roles that what is in it belongs to,
-    roles: tuple[str, ...]  # and those it names besides, in privileges and policies.
+    owners: tuple[str, ...]  # The owners of its objects,
+    roles: tuple[str, ...]  # and the other roles that it names, in privileges and policies.
     tables: dict[str, Content]  # By "schema"."name", quoted where it must be.
     verdict: Verdict | None = None
     cluster: str = ""  # The server's system identifier, "" if it is not known.
@@ -119,7 +119,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         return signing.read_json(text, Manifest, where=where, endings=ENDINGS, numbers=READ, purpose=PURPOSE)
     except ValueError:
         raise Refusal(
-            f"{one_line(where)} is no manifest of a backup, or is damaged: use another, and remove it if it is not needed."
+            f"{one_line(where)} is not the manifest of a backup, or is damaged: use another, and remove it if it is not needed."
         ) from None
 
 

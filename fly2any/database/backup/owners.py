@@ -1,4 +1,4 @@
-"""To whom the objects of a backup belong: whether this server has these roles, and whether their code may run in a restore."""
+"""The owners of the objects in a backup: whether this server has these roles, and whether a restore may run their code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..sql import fetch_all, quote
 from .manifest import Manifest
 from .signing import SIGNED
 
-# Which of these roles are not on the server, and which of the owners the role that restores may not give things to.
+# Of these roles, those that the server lacks, and the owners to whom the role that restores may not give objects.
 MISSING_SQL = """
     SELECT name, NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name) AS missing
     FROM unnest(%(roles)s::text[]) AS name
@@ -18,7 +18,7 @@ MISSING_SQL = """
                THEN name = ANY (%(owners)s) AND NOT pg_catalog.pg_has_role(name::name, 'MEMBER') ELSE true END
     ORDER BY name
 """
-# Whose code a restore runs as the role that restores, which has more privileges: not of superusers, who have all anyway.
+# The roles whose code a restore would run with the privileges of the role that restores; superusers have all privileges anyway.
 OTHERS_SQL = """
     SELECT name FROM unnest(%s::text[]) AS name
     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name AND (rolsuper OR rolname IN (current_user, session_user)))
@@ -38,23 +38,25 @@ def require_owners(connection, manifest: Manifest, *, trust: Sequence[str], with
 
 
 def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> None:
-    """Raise Refusal if roles of the backup are missing, or may not be given what belongs to them: nothing is left out silently.
+    """Raise Refusal if roles of the backup are missing, or cannot be given their objects: nothing is left out silently.
 
-    The roles `without` are given nothing, but privileges may name them.
+    The roles `without` get no objects, but privileges may name them.
     """
     owners = [name for name in manifest.owners if name not in without]
     rows = fetch_all(connection, MISSING_SQL, {"roles": [*manifest.owners, *manifest.roles], "owners": owners})
     if missing := [f"CREATE ROLE {quote(name)} NOLOGIN;" for name, is_missing in rows if is_missing]:
-        raise Refusal(f"The backup names roles that this server has not: run {' '.join(missing)} and the command again.")
+        raise Refusal(
+            f"The backup names roles that do not exist on this server: run {' '.join(missing)} and the command again."
+        )
     if foreign := [name for name, is_missing in rows if not is_missing]:
         raise Refusal(
-            f"Part of the backup belongs to {', '.join(foreign)}, and this role may not give it to them:"
+            f"Objects in the backup belong to {', '.join(foreign)}, and this role cannot make them their owners:"
             " connect as a superuser, or GRANT those roles to this one."
         )
 
 
 def untrusted(connection, manifest: Manifest) -> list[str]:
-    """Return the roles whose code a restore runs as another: neither superusers, nor this one, nor those whose database it was."""
+    """Return the roles whose code a restore runs as another role: all but superusers, this role and the owners of the original."""
     return [name for name in others(connection, manifest.owners) if name not in manifest.trusted]
 
 
@@ -64,7 +66,7 @@ def others(connection, owners: Sequence[str]) -> list[str]:
 
 
 def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None:
-    """Raise Refusal if code of roles would run as this one that are neither trusted nor in `trust`.
+    """Raise Refusal if code of roles that are neither trusted nor in `trust` would run as this role.
 
     A restore runs functions in checks, for example, as the role that restores. An unsigned backup is
     not checked: it was trusted as a whole with --unsigned.
@@ -73,7 +75,7 @@ def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None
     if found and manifest.signed == SIGNED:
         trusting, leaving = (" ".join(f"{option} {shlex.quote(name)}" for name in found) for option in ("--trust", "--without"))
         raise Refusal(
-            f"Code of {', '.join(found)} in {manifest.name} would run as this role while it is restored:"
-            f" leave its objects out with {leaving}, or look at it with `dbbackup --check`, which runs it apart,"
+            f"Restoring {manifest.name} would run code of {', '.join(found)} as this role: leave out the objects of"
+            f" that role with {leaving}; or check the code with `dbbackup --check`, which runs it in isolation,"
             f" and if you trust it, add {trusting}."
         )

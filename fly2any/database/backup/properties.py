@@ -1,4 +1,4 @@
-"""What a database has besides its content: encoding and locale, settings, privileges, owner and limit."""
+"""The properties of a database besides its contents: encoding and locale, settings, privileges, owner and limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from psycopg import sql
 from ..progress import Progress
 from ..sql import catalogue, fetch_all, fetch_one
 
-# How a database was made, for one like it; daticulocale is datlocale from PostgreSQL 17 on, and to_jsonb knows both.
+# The options of CREATE DATABASE for a database like this one; daticulocale is datlocale from PostgreSQL 17 on, and to_jsonb knows both.
 LIKE_SQL = """
     SELECT pg_catalog.pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, pg_catalog.to_jsonb(d) ->> 'datlocprovider',
            COALESCE(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale'),
@@ -71,7 +71,7 @@ def copy_grants(connection, name: str) -> None:
 def copy_properties(connection, elsewhere, new: str, progress: Progress) -> None:
     """Give the database `new` the settings, the limit and the owner of that of `connection`, over `elsewhere`, a connection to another.
 
-    A setting that PostgreSQL itself ignores, as it is no list, is left out, and `progress` is told.
+    A list that PostgreSQL cannot parse, and therefore ignores, is left out and reported to `progress`.
     """
     with catalogue(connection) as cursor:
         cursor.execute(SETTINGS_SQL)

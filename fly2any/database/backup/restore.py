@@ -244,7 +244,7 @@ def dropped_where_it_fails(connection, name: str, progress: Progress) -> Iterato
         raise
 
 
-def want_name(connection, name: str) -> None:
+def require_name(connection, name: str) -> None:
     """Raise Refusal if `name` cannot be the name of another database to restore into."""
     if name == read_origin(connection).database:
         raise Refusal(f"{name} is the database in use: leave out --into to restore over it, or give another name.")

@@ -1,4 +1,4 @@
-"""Which backups are kept, and which are pruned."""
+"""The choice of the backups that are kept or pruned."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
 
 
 def prune(store: Store, connection, progress: Progress, *, verified: str = "") -> list[Manifest]:
-    """Remove the superfluous backups of the connection's database, and return them. The manifest goes first: without it a dump is no backup.
+    """Remove the superfluous backups of the connection's database, and return them. The manifest is removed first: a dump without it is not a backup.
 
     Keeps `verified`, which this run has just verified; otherwise it first reads the newest verified backup that is kept. Also
     keeps backups that may be of another server or of an earlier database of this name (they may be the only copy of its rows),
@@ -70,4 +70,4 @@ def _read(store: Store, manifest: Manifest, progress: Progress) -> None:
         with fetched(store, manifest, progress):
             progress.clear()
     except Unfit as error:
-        raise Refusal(f"Nothing was removed, as the newest verified backup cannot be used: {error}") from error
+        raise Refusal(f"Nothing was removed, because the newest verified backup cannot be used: {error}") from error

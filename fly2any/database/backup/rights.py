@@ -1,4 +1,4 @@
-"""Whose rights a restore brings back: those of staff who were dismissed since, and sessions that were ended."""
+"""The privileges that a restore brings back: those of staff who were dismissed since the backup, and sessions that were ended."""
 
 from __future__ import annotations
 

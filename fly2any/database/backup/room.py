@@ -10,7 +10,7 @@ from ..units import size
 from .manifest import Manifest
 
 SPARE = 0.1  # Of what the database took: for the write-ahead log, and for others.
-# Which superusers and few others may ask.
+# Only superusers and members of pg_read_all_settings may read it.
 FOLDER_SQL = """
     SELECT CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
                 THEN pg_catalog.current_setting('data_directory') ELSE '' END
@@ -22,14 +22,14 @@ def note(manifest: Manifest) -> str:
     if not manifest.size:
         return ""
     return (
-        f"The restored database takes about {size(manifest.size)} on the server's disk, beside the one in use. Check that it is free:"
+        f"The restored database takes about {size(manifest.size)} on the server's disk, in addition to the one in use. Check that it is free:"
         " a full disk stops the server."
     )
 
 
 def require_room(connection, manifest: Manifest) -> None:
     """Raise Refusal if the server is on this machine, and its disk has no room for the database of the backup."""
-    if not connection.connection.info.host.startswith("/"):  # By a socket: it is.
+    if not connection.connection.info.host.startswith("/"):  # Reached over a socket: it is on this machine.
         return
     folder = fetch_one(connection, FOLDER_SQL)[0]
     try:

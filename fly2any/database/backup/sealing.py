@@ -30,7 +30,7 @@ def seal(source: Path, target: Path, recipient: str) -> None:
         key = pyrage.x25519.Recipient.from_str(recipient)
     except pyrage.RecipientError:
         raise Refusal(
-            "BACKUP_RECIPIENT is not a public key of age: create a key with `age-keygen`, and set it to the line age1…."
+            "BACKUP_RECIPIENT is not an age public key: create a key with `age-keygen`, and set it to the line age1…."
         ) from None
     with room_for(target):
         pyrage.encrypt_file(str(source), str(target), [key])
@@ -43,13 +43,13 @@ def keys_in(identity_file: str) -> list[Any]:
     try:
         lines = Path(identity_file).read_text().splitlines()
     except (OSError, UnicodeDecodeError):
-        raise Refusal("BACKUP_IDENTITY_FILE names no file that can be read: correct it.") from None
+        raise Refusal("BACKUP_IDENTITY_FILE does not name a readable file: correct it.") from None
     try:
         found = [pyrage.x25519.Identity.from_str(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
     except pyrage.IdentityError:
         found = []
     if not found:
-        raise Refusal("BACKUP_IDENTITY_FILE holds no key of age: it has a line AGE-SECRET-KEY-1….")
+        raise Refusal("BACKUP_IDENTITY_FILE contains no age key: set it to a file with a line AGE-SECRET-KEY-1….")
     return found
 
 
@@ -60,4 +60,6 @@ def unseal(source: Path, target: Path, identity_file: str) -> None:
         with room_for(target):
             pyrage.decrypt_file(str(source), str(target), keys)
     except pyrage.DecryptError:
-        raise Refusal("The key in BACKUP_IDENTITY_FILE does not open this backup: it was made for another.") from None
+        raise Refusal(
+            "The key in BACKUP_IDENTITY_FILE does not decrypt this backup: use the key for which it was encrypted."
+        ) from None

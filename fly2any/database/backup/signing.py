@@ -80,7 +80,7 @@ def read_json(
 
 
 def _is_in_the_calendar(value: Any) -> bool:
-    """Return whether each time of a record's field can be said in UTC: one of the year 1 or 9999 may not."""
+    """Return whether each time in a record can be converted to UTC; one in the year 1 or 9999 may not."""
     if isinstance(value, dict):
         return all(map(_is_in_the_calendar, value.values()))
     if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""Where backups are kept: a folder, or a bucket of S3 or compatible storage."""
+"""The stores of backups: a folder, or a bucket of S3 or compatible storage."""
 
 from __future__ import annotations
 

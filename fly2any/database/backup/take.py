@@ -30,7 +30,7 @@ from .store import Store
 from .waiting import lock_holders_named
 from .workfolder import work_folder
 
-# Which roles the dump names, and whether something belongs to them: they must be there where it is restored.
+# The roles that the dump names, and whether they own objects: they must exist where it is restored.
 ROLES_SQL = """
     SELECT role, pg_catalog.bool_or(owns)
     FROM (SELECT pg_catalog.pg_get_userbyid(d.refobjid) AS role, d.deptype = 'o' AS owns
@@ -56,7 +56,7 @@ TRUSTED_OWNERS_SQL = f"""
     ORDER BY 1
 """
 
-# What pg_dump reads, and this role may not, or not all of it: a policy of row-level security hides rows.
+# The objects that pg_dump reads, but that this role cannot read, or not in full because row-level security hides rows.
 UNREADABLE_SQL = """
     SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), pg_catalog.pg_get_userbyid(c.relowner)::text,
            current_user::text, c.relkind = 'r' AND pg_catalog.row_security_active(c.oid)
@@ -70,7 +70,7 @@ UNREADABLE_SQL = """
                AND NOT (c.relkind = 'r' AND pg_catalog.row_security_active(c.oid)))
     ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
 """
-# What pg_dump leaves out because an extension has it as a member; the rows that the extension registered are dumped. The third
+# Objects that pg_dump leaves out because they are members of an extension; the rows that the extension registered are dumped. The third
 # column: whether it is a table of ours, a partition of one, or a sequence of one.
 MEMBERS_SQL = """
     SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), e.extname::text, ours.oid IS NOT NULL,
@@ -103,7 +103,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
     """
     store.make()
     recipient = settings.BACKUPS["recipient"]
-    # What is to be encrypted is not at the store before it is.
+    # A file that will be encrypted never reaches the store unencrypted.
     workplace = work_folder("a backup to encrypt") if recipient else store.workplace()
     with connection.direct(), workplace as work:
         path = work / "dump"
@@ -212,7 +212,7 @@ def _require_readable(connection) -> None:
 
 
 def _require_our_tables(connection, progress: Progress) -> None:
-    """Raise Refusal if pg_dump would leave out a table of ours because it is a member of an extension; tell `progress` of others."""
+    """Raise Refusal if pg_dump would leave out a table of ours because it is a member of an extension; report others to `progress`."""
     schema = read_home(connection)[0]
     found = fetch_all(connection, MEMBERS_SQL, {"tables": our_tables(), "schema": schema and quote(schema)})
     for name, extension, is_ours, kind in found:
@@ -224,7 +224,7 @@ def _require_our_tables(connection, progress: Progress) -> None:
     if found:
         named = ", ".join(f"{name} of {extension}" for name, extension, *_ in found[:SHOWN])
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        progress.say(f"Not in the backup: the rows of {named}{more}, as pg_dump leaves out the tables of an extension.")
+        progress.say(f"Not in the backup: the rows of {named}{more}, because pg_dump leaves out the tables of an extension.")
 
 
 def read_roles(connection) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def read_roles(connection) -> dict[str, Any]:
 
 
 def put(store: Store, path: Path, manifest: Manifest, progress: Progress) -> None:
-    """Keep the dump, then its manifest: a dump without one is none."""
+    """Store the dump, then its manifest: a dump without a manifest is not a backup."""
     done = 0
 
     def show(size: int) -> None:
@@ -257,7 +257,7 @@ def put(store: Store, path: Path, manifest: Manifest, progress: Progress) -> Non
 
 
 def findings_of(report) -> tuple[str, ...]:
-    """Return what `dbstatus` finds, besides what it says of the server and of backups, as "code at where".
+    """Return the findings of `dbstatus` except those about the server and backups, as "code at where".
 
     A collation of another version counts: the database's own indexes may be wrong.
     """
@@ -270,10 +270,10 @@ def findings_of(report) -> tuple[str, ...]:
 
 
 def new_findings(report, before: Iterable[str]) -> list[str]:
-    """Return as clauses what `dbstatus` finds wrong with an object of a restored database with which nothing was wrong `before`.
+    """Return, as clauses, the findings of `dbstatus` about objects of a restored database that had none `before`.
 
-    An object may be wrong in another way: pg_dump leaves out an invalid index, as a build that runs or was interrupted leaves it,
-    so that it is missing. Only objects count: the rest depends on who is connected, and on what belongs to whom.
+    A finding may change: pg_dump leaves out an index that is invalid because its build is running or was interrupted, so
+    it is missing. Only objects count, because the other findings depend on connections and ownership.
     """
     known = {one.partition(" at ")[2] for one in before if one.startswith(OBJECTS)}
     return [

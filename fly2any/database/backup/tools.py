@@ -1,4 +1,4 @@
-"""pg_dump and pg_restore: which of those on this machine can serve, and running them without a password in sight."""
+"""pg_dump and pg_restore: choosing suitable ones on this machine, and running them without exposing the password."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fly2any.postgres.embedded import bin_folder
 from ..errors import Refusal, without_password
 from .workfolder import work_folder
 
-# Where Debian, Red Hat, Homebrew and Postgres.app put each version's own.
+# Where Debian, Red Hat, Homebrew and Postgres.app put the programs of each version.
 FOLDERS = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -103,9 +103,9 @@ def bare_environment() -> dict[str, str]:
 
 
 def choose(server: int, *, tls: bool, oldest: int = 0, newest: int = 999) -> Tools:
-    """Return the tools nearest above the server's major version, that speak TLS where it is wanted.
+    """Return the tools of the closest version at or above the server's major version, with TLS if needed.
 
-    They are of the major version `oldest` at least and `newest` at most. Raises Refusal if this machine has none.
+    Their major version is between `oldest` and `newest`. Raises Refusal if this machine has none.
     """
     usable = [tools for tools in _installed() if tools.speaks_tls or not tls]
     wanted = max(server, oldest)
@@ -131,12 +131,12 @@ def server_version(connection) -> tuple[int, str]:
 def reached(connection) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield what libpq needs to reach the database of `connection`: a string without the password, and an environment.
 
-    The password is in a file that only this user can read, and that is gone in the end: an argument or a variable of the
+    The password is in a file that only this user can read, and that is removed at the end: an argument or a variable of the
     environment can be seen in the list of processes.
     """
     connection.ensure_connection()
     info = connection.connection.info
-    # As libpq resolved them, from the URL and from the environment; an older libpq of pg_dump's may not know what has its default.
+    # As libpq resolved them from the URL and the environment, without defaults, which pg_dump's older libpq may not know.
     parameters = {name: value for name, value in info.get_parameters().items() if value != DEFAULTS.get(name)}
     parameters.pop("client_encoding", None)
     password = info.password
@@ -158,9 +158,9 @@ def reached(connection) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def read(program: Path, path: Path, *options: str) -> str | None:
-    """Return what pg_restore prints, given a dump and no server, None if it cannot read what is in the dump.
+    """Return what pg_restore prints, given a dump and no server, None if it cannot read the dump.
 
-    Raises Refusal if it was ended, or if the file cannot be opened now: neither says anything about the dump.
+    Raises Refusal if it was terminated, or if the file cannot be opened now: neither says anything about the dump.
     """
     done = subprocess.run(  # noqa: S603
         [program, *options, path], capture_output=True, text=True, errors="replace", env=bare_environment()
@@ -168,7 +168,7 @@ def read(program: Path, path: Path, *options: str) -> str | None:
     if done.returncode == 0:
         return done.stdout
     if done.returncode < 0:
-        raise Refusal(f"pg_restore was ended by signal {-done.returncode} while it read the dump: run the command again.")
+        raise Refusal(f"pg_restore was terminated by signal {-done.returncode} while it read the dump: run the command again.")
     try:
         path.open("rb").close()
     except OSError as error:
@@ -187,12 +187,12 @@ def require_portable(tool: Tools, path: Path, version: str) -> None:
 
 
 class Running:
-    """A pg_dump or pg_restore that runs; leaving it early ends the process."""
+    """A running pg_dump or pg_restore; leaving the context early ends the process."""
 
     def __init__(
         self, program: Path, arguments: list[str], environment: dict[str, str], hear: Callable[[str], None], *, passes: str = ""
     ):
-        """Start it. If `passes` is a statement, it must not end at errors itself: the first error is passed over if it is of that statement."""
+        """Start it. `passes` is a statement whose error is ignored if it is the first one; the program must then not stop at errors."""
         self.name, self.hear, self.passes = program.name, hear, passes
         self.errors: list[str] = []
         self.passed = False
@@ -247,14 +247,14 @@ class Running:
         errors = self.failures() or self.errors
         said = errors[0].partition(":")[2].strip() if errors and ":" in errors[0] else "it gave no reason"
         raise Refusal(
-            f"{self.name} ended with {code}: {without_password(said).rstrip('.')}. Correct that, and run the command again."
+            f"{self.name} exited with {code}: {without_password(said).rstrip('.')}. Correct that, and run the command again."
         )
 
 
 def restoring(
     tool: Tools, server: int, arguments: list[str], environment: dict[str, str], hear: Callable[[str], None]
 ) -> Running:
-    """Start a pg_restore into a server of that major version, which ends at the first error."""
+    """Start a pg_restore into a server of that major version, which stops at the first error."""
     program = tool.folder / "pg_restore"
     if tool.major >= 17 > server:
         return Running(program, arguments, environment, hear, passes=UNKNOWN_BEFORE_17)

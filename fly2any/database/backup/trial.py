@@ -1,4 +1,4 @@
-"""A server of its own to try a restore on, thrown away afterwards: what a dump runs there can do nothing elsewhere.
+"""A temporary server for a trial restore: code that the dump runs there cannot reach anything else.
 
 Restoring a dump runs the functions in its checks, defaults, indexes and generated columns, even untrusted ones. Here they run
 as a role that owns one database and nothing else, cannot become another, and knows no way to another server.
@@ -45,7 +45,7 @@ SETTINGS = {
     "max_wal_size": "4GB",
     "autovacuum": "off",
     "max_connections": "10",
-    # Failures are known by their SQLSTATE; no row of the dump is in the log.
+    # Failures are identified by SQLSTATE; the log contains no row of the dump.
     "lc_messages": "C",
     "log_line_prefix": "%e ",
     "log_error_verbosity": "terse",
@@ -53,23 +53,21 @@ SETTINGS = {
     "log_min_error_statement": "panic",
 }
 SPARE = 0.1  # Of what is free on the disk: others use it too.
-TOO_LONG = (
-    "The trial restore did not finish within {seconds:,} s: find what waits in the backup, or raise BACKUP_VERIFY_TIMEOUT."
-)
+TOO_LONG = "The trial restore did not finish within {seconds:,} s: find the object in the backup that waits, or raise BACKUP_VERIFY_TIMEOUT."
 TOO_LARGE = (
     "The trial restore left less than {share:.0%} of the free disk space in TMPDIR: make room, or find what fills it in the"
     " backup."
 )
 FAILED = re.compile(r"\b(error|FATAL|PANIC): ")
 LOGGED = re.compile(r"^([0-9A-Z]{5}) (?:ERROR|FATAL|PANIC):  ", re.MULTILINE)
-# Holds no rows, and the views that monitor by it are restored: created beforehand, as only a superuser may create it.
+# It holds no rows, and monitoring views depend on it: created beforehand, because only a superuser may create it.
 STATEMENTS = "pg_stat_statements"
 
 
 class TrialServer(Server):
-    """A server in a folder, of the programs in `folder`, that knows no password and no database of ours."""
+    """A server in a folder, run by the programs in `folder`, that has no password and no database of ours."""
 
-    LOCALE = ("--locale=C",)  # What every machine and every version has; the database has its own.
+    LOCALE = ("--locale=C",)  # A locale of every machine and version; the database has its own.
 
     def __init__(self, home: Path, folder: Path):
         super().__init__(home, SETTINGS, folder=folder)
@@ -101,7 +99,7 @@ class TrialServer(Server):
         return LOGGED.findall(log[self.heard :])
 
     def hear(self) -> None:
-        """Forget the errors until now."""
+        """Discard the errors so far."""
         self.heard = len((self.home / "log").read_text(errors="replace"))
 
     def kill(self) -> None:
@@ -112,7 +110,7 @@ class TrialServer(Server):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A connection to the empty database, as the role that owns it; `unlike` says how it is not like the original."""
+    """A connection to the empty database, as the role that owns it; `unlike` says how it differs from the original."""
 
     server: TrialServer
     connection: Any
@@ -121,9 +119,9 @@ class Trial:
 
 
 def programs(server: int, *, oldest: int) -> tuple[Path, int]:
-    """Return the folder of the server programs nearest above the major version `server`, and their major version.
+    """Return the folder of the server programs closest to the major version `server`, at or above it, and their major version.
 
-    Raises Refusal if this machine has none that a pg_restore of `oldest` or newer can serve.
+    Raises Refusal if this machine has none that a pg_restore of `oldest` or newer can restore into.
     """
     found = []
     embedded = tools.embedded_folder()
@@ -156,10 +154,10 @@ def trial(
 ) -> Iterator[Trial]:
     """Yield a new database on a server of its own, of the programs in `folder`.
 
-    It is made by the first of the statements `like` that the server can run; `server` is the major version that the dump is
-    of, `schema` where the connection looks for our tables, `roles` are those that the dump names, `statements` says whether
-    pg_stat_statements is in it. Raises EmbeddedServerError, OSError or psycopg.Error where there can be none, and Refusal
-    where the block takes longer than BACKUP_VERIFY_TIMEOUT or most of the disk.
+    The first of the statements `like` that the server can run creates it. `server` is the major version of the dump,
+    `schema` that of our tables, `roles` are those that the dump names, `statements` says whether pg_stat_statements is in
+    it. Raises EmbeddedServerError, OSError or psycopg.Error if the server cannot be started, and Refusal if the block takes
+    longer than BACKUP_VERIFY_TIMEOUT or fills most of the disk.
     """
     with work_folder("the server of a trial restore") as folder_of_it:
         home = folder_of_it.resolve()
@@ -195,7 +193,7 @@ def trial(
 
 
 def _started(its: TrialServer) -> None:
-    """Create and start the server; raise Refusal with the last error in its log, which does not outlive the command, where it cannot."""
+    """Create and start the server; if that fails, raise Refusal with the last error in its log, which is deleted at the end."""
     try:
         its.create()
         its.start()
@@ -208,11 +206,11 @@ def _started(its: TrialServer) -> None:
 
 @contextmanager
 def _limited(its: TrialServer, seconds: int) -> Iterator[None]:
-    """Run the block; end the server, which ends whatever waits for it, and raise Refusal after `seconds`, 0 is no limit, or
-    where the disk has less than SPARE of what was free left.
+    """Run the block; end the server and raise Refusal after `seconds` (0: no limit), or if less than SPARE of the free disk
+    space is left.
 
-    No setting of the server limits either: the dump itself sets statement_timeout, as may a function in it, and such a
-    function fills a disk by temporary files or by tables.
+    No setting of the server can do this: the dump and its functions may set statement_timeout, and a function can fill a
+    disk with temporary files or tables.
     """
     over, reasons = threading.Event(), []
     ends, room = time.monotonic() + (seconds or float("inf")), shutil.disk_usage(its.home).free * SPARE
@@ -247,14 +245,14 @@ def _limited(its: TrialServer, seconds: int) -> Iterator[None]:
 def _prepare(
     its: TrialServer, like: list[sql.Composed], password: str, roles: Iterable[str], *, statements: bool
 ) -> tuple[str, ...]:
-    """Make the role and its database; return how that is not like the first of `like`."""
+    """Create the role and its database; return how that differs from the first of `like`."""
     with psycopg.connect(**its.place(), autocommit=True) as connection:
         connection.execute(
             sql.SQL("CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE BYPASSRLS PASSWORD {}").format(
                 sql.Identifier(ROLE), sql.Literal(password)
             )
         )
-        for role in roles:  # Which policies name.
+        for role in roles:  # Named by policies.
             with suppress(psycopg.errors.DuplicateObject):
                 connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
         unlike: tuple[str, ...] = ()
@@ -268,7 +266,7 @@ def _prepare(
                 unlike = (f"another locale ({str(error).splitlines()[0]})",)
         connection.execute(f"ALTER DATABASE {DATABASE} OWNER TO {ROLE}")
     if statements:
-        # Without the contrib package it is among what was left out.
+        # Without the contrib package, it is among the omitted objects.
         with suppress(psycopg.Error), psycopg.connect(**its.place(DATABASE), autocommit=True) as connection:
             connection.execute(f"CREATE EXTENSION IF NOT EXISTS {STATEMENTS}")
     return unlike

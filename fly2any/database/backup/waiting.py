@@ -1,4 +1,4 @@
-"""Who holds the locks that a backup waits for."""
+"""The holders of the locks that a backup waits for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..migration.activity import BLOCKERS_SQL, read_activity, terminate
 from ..progress import Progress
 from ..sql import fetch_all
 
-PAUSE = 2.0  # Seconds between two looks.
+PAUSE = 2.0  # Seconds between two queries.
 # The session of the command, and those of its pg_dump.
 WAITING_SQL = """
     SELECT a.pid FROM pg_catalog.pg_stat_activity AS a
@@ -24,7 +24,7 @@ WAITING_SQL = """
 
 @contextmanager
 def lock_holders_named(connection, progress: Progress) -> Iterator[None]:
-    """Run the block, and tell `progress` once of each session that keeps it, or its pg_dump, from a lock."""
+    """Run the block, and report to `progress`, once each, the sessions that keep it or its pg_dump from a lock."""
     over, pid = threading.Event(), connection.connection.info.backend_pid
 
     def watch() -> None:
@@ -36,7 +36,7 @@ def lock_holders_named(connection, progress: Progress) -> Iterator[None]:
                     if one.pid not in told:
                         told.add(one.pid)
                         progress.say(f"Waiting for a lock, held by {one}; to end it: {terminate(one.pid)}")
-        except Error:  # No connection left: the command itself says what is wrong.
+        except Error:  # No connection left: the command itself reports the error.
             pass
         finally:
             own.close()

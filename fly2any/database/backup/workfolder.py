@@ -19,23 +19,25 @@ from django.conf import settings
 MARK = ".fly2any-work-folder"
 FIRST_LINE = "Work in progress of a Fly2Any command. Removed by a later one when the process that made it has ended.\n"
 PREFIX = "fly2any-"
-OLD = 2 * 24 * 3600  # Seconds, for what another machine made: its processes cannot be seen from here.
+OLD = 2 * 24 * 3600  # Seconds, for folders of another machine, whose processes are not visible here.
 
 
 @contextmanager
 def work_folder(purpose: str, *, beside: Path | None = None, prefix: str = PREFIX) -> Iterator[Path]:
-    """Yield a new folder that only this user can read, in `beside` or the folder for temporary files; removed in the end.
+    """Yield a new folder that only this user can read, in `beside` or the folder for temporary files; removed at the end.
 
-    While the block runs the mark in it is locked (flock), which ends with the process, however that ends.
+    While the block runs, the mark in it is locked (flock); the lock ends with the process, however that ends.
     """
     parent = beside or Path(tempfile.gettempdir())
     sweep(parent, prefix)
-    folder = parent / f"{prefix}{secrets.token_hex(6)}"  # Known before it is made: an interrupt in between leaves nothing.
+    folder = (
+        parent / f"{prefix}{secrets.token_hex(6)}"
+    )  # Known before it is created, so that an interrupt in between leaves nothing.
     try:
         folder.mkdir(mode=0o700)
         descriptor = os.open(folder / MARK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
-            with suppress(OSError):  # A disk without locks: nothing in it is swept, since no lock can be had there.
+            with suppress(OSError):  # A disk without file locks: nothing on it is swept.
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             facts = {"purpose": purpose, "folder": folder.name, "machine": socket.gethostname(), "pid": os.getpid()}
             os.write(descriptor, f"{FIRST_LINE}{json.dumps(facts)}\n".encode())
@@ -47,10 +49,11 @@ def work_folder(purpose: str, *, beside: Path | None = None, prefix: str = PREFI
 
 
 def sweep(parent: Path, prefix: str = PREFIX) -> list[str]:
-    """Remove what processes that have ended left in `parent`, and return the names of those folders.
+    """Remove the work folders that ended processes left in `parent`, and return their names.
 
-    A folder is removed where it is this user's, closed to others, and holds the mark that work_folder() wrote into this very
-    folder, which no process has locked. One with a configured location in it stays, as does what a symbolic link names.
+    A folder is removed only if it belongs to this user, is closed to others, and holds the mark that work_folder() wrote
+    into this very folder and that no process has locked. A folder that contains a configured location stays, and so does
+    the target of a symbolic link.
     """
     removed: list[str] = []
     with suppress(OSError), os.scandir(parent) as entries:
@@ -69,7 +72,7 @@ def sweep(parent: Path, prefix: str = PREFIX) -> list[str]:
 
 @contextmanager
 def _abandoned(path: Path) -> Iterator[bool]:
-    """Yield whether a process that has ended left the folder; raises where it is no work folder, or its process runs."""
+    """Yield whether an ended process left the folder; raise if it is not a work folder, or its process is running."""
     with _opened(path, os.O_RDONLY | os.O_DIRECTORY) as folder:
         own = os.fstat(folder)
         if own.st_uid != os.geteuid() or own.st_mode & 0o066:
@@ -77,7 +80,7 @@ def _abandoned(path: Path) -> Iterator[bool]:
             return
         with _opened(MARK, os.O_RDWR, folder) as mark:
             status = os.fstat(mark)
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Raises where the process runs, or the disk has no locks.
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Raises if the process is running, or the disk has no file locks.
             first, _, rest = os.read(mark, 4096).decode().partition("\n")
             facts = json.loads(rest)
             ours = (

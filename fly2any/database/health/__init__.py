@@ -1,1 +1,1 @@
-"""The health of a database in use: a topic each, with its figures, its findings and its own deadline."""
+"""The health of a database in use, by topic: each has its figures, its findings and its own deadline."""

@@ -1,4 +1,4 @@
-"""Who can reach secrets and change tables by other ways than the privileges on the tables themselves."""
+"""Access to secrets and tables by other ways than the privileges on the tables themselves."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ DEFAULTS_SQL = """
     GROUP BY d.defaclrole, n.nspname, d.defaclobjtype ORDER BY 1, 2, 3
 """
 RESET_PATH_SQL = "SELECT s.reset_val AS path FROM pg_catalog.pg_settings AS s WHERE s.name = 'search_path'"
-# Of the schema of our tables, PUBLIC is the question of security.public.
+# PUBLIC's privileges on the schema of our tables are reported as security.public.
 CREATORS_SQL = f"""
     {PATH_SQL}, places AS (SELECT oid FROM path UNION SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
     SELECT n.nspname AS schema, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END AS role
@@ -117,7 +117,7 @@ CREATORS_SQL = f"""
 
 
 def readers(read: Reader) -> Iterator[Figure | Finding]:
-    """Who can read secrets: passwords, tokens and keys, however the right was obtained."""
+    """Report which roles can read secrets (passwords, tokens and keys), however they got the privilege."""
     found = read(READERS_SQL, **COLUMNS)
     listed = "; ".join(f"{row.name} ({row.tables})" for row in found)
     yield Figure("roles that read secrets", listed or "none but superusers", len(found))
@@ -131,7 +131,7 @@ def readers(read: Reader) -> Iterator[Figure | Finding]:
     for row in read(VIEWS_SQL, **COLUMNS):
         yield Finding(
             Severity.WARNING, "security.view", row.place,
-            f"The {row.kind} reads the secrets {row.secrets}, and {row.roles} may select from it without a right to read them.",
+            f"The {row.kind} reads the secrets {row.secrets}, and {row.roles} may select from it without the privilege to read them.",
             f"REVOKE SELECT ON {row.place} FROM {row.roles};", is_sql=True,
         )  # fmt: skip
     for row in read(PUBLICATIONS_SQL):
@@ -143,14 +143,14 @@ def readers(read: Reader) -> Iterator[Figure | Finding]:
 
 
 def ownership(read: Reader) -> Iterator[Figure | Finding]:
-    """Who owns our tables, what inherits from them, and what other roles may create beside them."""
+    """Report who owns our tables, which tables inherit from them, and where other roles may create objects."""
     tables = sorted({version.object.table for version in read.contract.versions if hasattr(version.object, "table")})
     strangers = read(OWNERS_SQL, tables=tables)
     yield Figure("tables of other roles", ", ".join(row.name for row in strangers) or "none", len(strangers))
     for row in strangers:
         yield Finding(
             Severity.ERROR, "security.owner", row.name,
-            f"It belongs to {row.owner}, which owns neither the schema nor the other tables: {row.owner} reads and changes it, and its triggers.",
+            f"It belongs to {row.owner}, which owns neither the schema nor the other tables: {row.owner} can read and change it, and its triggers.",
             f"ALTER TABLE {quote(read.schema)}.{quote(row.name)} OWNER TO the owner of the table {PEOPLE}.",
         )  # fmt: skip
     for row in read(CHILDREN_SQL, tables=tables):
@@ -170,6 +170,6 @@ def ownership(read: Reader) -> Iterator[Figure | Finding]:
     for row in read(CREATORS_SQL, path=path):
         yield Finding(
             Severity.WARNING, "security.create", f"SCHEMA {row.schema}",
-            f"{row.role} may create objects in this schema of the search path, and so stand in for tables and functions of ours.",
+            f"{row.role} may create objects in this schema of the search path, which can shadow our tables and functions.",
             f"REVOKE CREATE ON SCHEMA {quote(row.schema)} FROM {row.role};", is_sql=True,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from ..sql import quote
 from .access import COLUMNS, PRIVATE_SQL
 from .examine import Figure, Reader
 
-# Functions that others may call and that read a table with secrets as their owner: by what PostgreSQL knows of the body, else by its text.
+# Functions that others may call and that read a table with secrets as their owner: by the dependencies that PostgreSQL records for the body, otherwise by its text.
 DEFINERS_SQL = f"""
     {PRIVATE_SQL}
     SELECT p.oid::regprocedure::text AS place, pg_catalog.pg_get_userbyid(p.proowner) AS owner,
@@ -46,14 +46,14 @@ TRIGGERS_SQL = f"""
 
 
 def code(read: Reader) -> Iterator[Figure | Finding]:
-    """Whether code of others sees secrets or runs with each change, and whether triggers and foreign keys run at all."""
+    """Report code of other roles that sees secrets or runs with each change, and whether triggers and foreign keys run."""
     yield from (of_replication_role(*row) for row in read(REPLICATION_ROLE_SQL))
     definers = read(DEFINERS_SQL, **COLUMNS)
     yield Figure("functions that show secrets", str(len(definers)), len(definers))
     for row in definers:
         yield Finding(
             Severity.WARNING, "security.definer", row.place,
-            f"The function runs as its owner {row.owner} (SECURITY DEFINER) and reads {row.tables}; {row.roles} may call it without a right to read its secrets.",
+            f"The function runs as its owner {row.owner} (SECURITY DEFINER) and reads {row.tables}; {row.roles} may call it without the privilege to read its secrets.",
             f"REVOKE EXECUTE ON FUNCTION {row.place} FROM {row.roles};", is_sql=True,
         )  # fmt: skip
     for row in read(EVENT_TRIGGERS_SQL):

@@ -1,4 +1,4 @@
-"""Asking every topic, each for itself: one that fails or takes too long says so, and the others are answered."""
+"""Queries each topic separately: one that fails or takes too long says so, and the others are still reported."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ DEADLINE = 5_000  # Milliseconds for each statement of a topic.
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number of a topic, as a person reads it, and `value` as a program does (bytes, seconds, rows, a share of 1).
+    """A figure of a topic: as text for people, and as `value` for programs (bytes, seconds, rows, a share of 1).
 
-    `metric` is its name for Prometheus, where it has one, and `of` what of several it is of; one that is not `shown` is for
-    programs only.
+    `metric` is its name for Prometheus, if it has one, and `of` the object that it describes if there are several; one that is
+    not `shown` is for programs only.
     """
 
     label: str
@@ -36,7 +36,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What was found of one topic; `trouble` says why it could not be asked."""
+    """The result of one topic; `trouble` says why it could not be queried."""
 
     name: str
     figures: tuple[Figure, ...]
@@ -46,7 +46,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class Reader:
-    """Asks the catalogue: what a topic is given."""
+    """Queries the catalogue for a topic."""
 
     connection: Any
     schema: str
@@ -67,7 +67,7 @@ Question = Callable[[Reader], Iterator[Figure | Finding]]
 
 
 def examine(connection, questions: dict[str, Question]) -> tuple[Topic, ...]:
-    """Return the answer to each of `questions`; raise django.db.Error only where the database cannot be reached."""
+    """Return the result of each of `questions`; raise django.db.Error only if the database cannot be reached."""
     if not questions:
         return ()
     connection.ensure_connection()
@@ -82,7 +82,7 @@ def _ask(reader: Reader, name: str, question: Question) -> Topic:
             with reader.connection.cursor() as cursor:
                 cursor.execute("SET LOCAL jit = off")
             for answer in question(reader):
-                answers.append(answer)  # One by one: what was answered before a failure counts.
+                answers.append(answer)  # One by one, so that results before a failure count.
     except (Error, Refusal) as error:
         trouble = explain(error) or str(error)
     figures = tuple(answer for answer in answers if isinstance(answer, Figure))

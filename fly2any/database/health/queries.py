@@ -1,4 +1,4 @@
-"""Queries: which take long, and which take most of the time in all (pg_stat_statements)."""
+"""Queries that are slow or take most of the total time (pg_stat_statements)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SLOWEST_SQL = """
 """
 
 
-# What keeps them from being counted or read, by its SQLSTATE.
+# Why they are not counted or cannot be read, by SQLSTATE.
 STATES = {
     "55000": (
         "The extension pg_stat_statements is installed, but the server did not load it, so nothing is counted.",
@@ -47,7 +47,7 @@ STATES = {
     ),
 }
 HIDDEN = "<insufficient privilege>"
-# The catalogue's, ours, and what backups, migrations and maintenance run: statistics do not say which program asked.
+# Queries of the catalogue, of this project, of backups, migrations and maintenance: the statistics name no program.
 OURS = re.compile(
     r"^\s*(COPY|DECLARE|FETCH|CLOSE|VACUUM|ANALYZE|REINDEX|CREATE|ALTER|DROP|LOCK|SET|SHOW|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)\b"
     r"|\b(pg_catalog|information_schema)\.|\b(django_migrations|fly2any_migration_runs)\b|\bpg_(try_)?advisory_",
@@ -59,7 +59,7 @@ PLANNED = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORE
 def queries(
     read: Reader, *, slow: float = 0.5, calls: int = 20, most: float = 0.3, busy: float = 600, shown: int = 5
 ) -> Iterator[Figure | Finding]:
-    """Queries that take `slow` seconds or more on average, or more than `most` of all time once that is `busy` seconds."""
+    """Report queries that take `slow` seconds or more on average, or more than `most` of all time once that is `busy` seconds."""
     installed = read(INSTALLED_SQL)
     if not installed:
         yield Figure("queries", "not counted: the extension pg_stat_statements is not installed")
@@ -119,7 +119,7 @@ def _text(query: str) -> str:
 
 
 def _of(read: Reader, row) -> str:
-    """Return which models a query reads or writes, and by which indexes, as a clause."""
+    """Return a clause that names the models a query reads or writes, and the indexes it uses."""
     models = {model._meta.db_table: model._meta.label for model in apps.get_models()}
     names = re.findall(r'(?:FROM|JOIN|UPDATE|INTO)\s+"?(?:\w+"?\.)?"?(\w+)', row.query, re.IGNORECASE)
     found = [models[name] for name in dict.fromkeys(names) if name in models]
@@ -129,7 +129,7 @@ def _of(read: Reader, row) -> str:
 def _by(read: Reader, row) -> Iterator[str]:
     """Yield how the server reads the tables of a query: PostgreSQL 16 or later plans it without its values.
 
-    Only what this role has run itself: planning another's query calls functions of theirs as us.
+    Only for queries that this role ran, because planning another role's query would call its functions as this role.
     """
     if not row.own or not PLANNED.match(row.query) or read.connection.pg_version < 160000:
         return
@@ -138,7 +138,7 @@ def _by(read: Reader, row) -> Iterator[str]:
             cursor.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {row.query}")
             (plan,) = cursor.fetchone()
     except Error:
-        return  # What it names is gone, or it needs a type for a value.
+        return  # An object is gone, or a parameter needs a type.
     nodes = list(_nodes(plan[0]["Plan"]))
     indexes = sorted({node["Index Name"] for node in nodes if "Index Name" in node})
     whole = sorted({node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"})

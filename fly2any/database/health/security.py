@@ -105,7 +105,7 @@ AUDIT = ("log_connections", "log_statement", "shared_preload_libraries", "pgaudi
 
 
 def privileges(read: Reader) -> Iterator[Figure | Finding]:
-    """Excess privileges of the role of this connection and of others."""
+    """Report excess privileges of the role of this connection and of others."""
     role = read.one(ROLE_SQL)
     words = ("superuser", "createrole", "bypassrls", "replication")
     extra = [word.upper() for word in words if getattr(role, word)] + role.server
@@ -140,7 +140,7 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
 
 
 def encryption(read: Reader) -> Iterator[Figure | Finding]:
-    """Whether and how connections are encrypted."""
+    """Report whether and how connections are encrypted."""
     host = read.connection.settings_dict["HOST"]
     tls = next((row.tls for row in read(TLS_SQL)), "")
     found = dict(read(SETTINGS_SQL, names=["ssl", "ssl_min_protocol_version"]))
@@ -179,7 +179,7 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
 
 
 def passwords(read: Reader) -> Iterator[Figure | Finding]:
-    """How passwords of roles and people are stored, and whether staff need a second factor."""
+    """Report how passwords of roles and people are stored, and whether staff need a second factor."""
     yield from _of_roles(read)
     table = f"{quote(read.schema)}.{quote(PEOPLE)}"
     size = read.one(SIZE_SQL, table=table).bytes
@@ -248,7 +248,7 @@ def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
 
 
 def exposure(read: Reader) -> Iterator[Figure | Finding]:
-    """Which networks can reach the server, and how clients authenticate."""
+    """Report which networks can reach the server, and how clients authenticate."""
     listens = dict(read(SETTINGS_SQL, names=["listen_addresses"])).get("listen_addresses")
     yield Figure("listens on", "not readable by this role" if listens is None else listens or "no network, a local socket only")
     try:
@@ -306,7 +306,7 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
 
 
 def audit(read: Reader) -> Iterator[Figure | Finding]:
-    """What the server and the admin log."""
+    """Report what the server and the admin log."""
     found = dict(read(SETTINGS_SQL, names=list(AUDIT)))
     by_pgaudit = found.get("pgaudit.log", "none") not in ("none", "")
     unseen = "" if "shared_preload_libraries" in found else "; the settings of pgaudit are not readable by this role"
@@ -324,7 +324,7 @@ def audit(read: Reader) -> Iterator[Figure | Finding]:
 
 
 def secrets(read: Reader) -> Iterator[Figure | Finding]:
-    """The secrets of this process, without showing them, and Django's own deployment checks."""
+    """Report on the secrets of this process, without showing them, and Django's own deployment checks."""
     yield Figure("SECRET_KEY", f"{len(settings.SECRET_KEY)} characters")
     if settings.DEVELOPMENT:
         yield Figure("environment", "development, on the embedded server: Django's checks for production are not run")

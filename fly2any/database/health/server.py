@@ -1,4 +1,4 @@
-"""Replication, wraparound, settings and extensions: what the whole server is in danger of."""
+"""Replication, wraparound, settings and extensions: risks to the whole server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ EXTENSIONS_SQL = """
     SELECT name, installed_version AS installed, default_version AS offered
     FROM pg_catalog.pg_available_extensions WHERE installed_version IS NOT NULL ORDER BY name
 """
-# What must be as it is for rows not to be lost, or for the database not to grow without end.
+# Settings that prevent the loss of rows, or the unlimited growth of the database.
 WANTED = {
     "autovacuum": ("on", Severity.ERROR, "dead rows are never removed, and transaction numbers run out"),
     "track_counts": ("on", Severity.ERROR, "autovacuum cannot know what to do"),
@@ -54,7 +54,7 @@ WANTED = {
 def replication(
     read: Reader, *, most: int = 1_000_000_000, longest: timedelta = timedelta(minutes=5)
 ) -> Iterator[Figure | Finding]:
-    """Replicas that lag, and slots that retain WAL without a reader."""
+    """Report replicas that lag, and slots that retain WAL without a reader."""
     here = read.one(STANDBY_SQL)
     if here.standby:
         text = "has replayed nothing since its start" if here.behind is None else f"{span(here.behind)} behind"
@@ -71,7 +71,7 @@ def replication(
     yield Figure("replicas", str(len(replicas)), len(replicas), "replicas")
     for row in replicas:
         if row.state is None:
-            yield Figure(row.name, "how far it is, this role may not see: GRANT pg_monitor")
+            yield Figure(row.name, "lag not visible to this role: GRANT pg_monitor")
             continue
         yield Figure(row.name, f"{row.state}, {size(row.behind or 0)} behind", row.behind, "replica_behind_bytes", row.name)
         if (row.behind or 0) > most or (row.lag and row.lag > longest):
@@ -96,7 +96,7 @@ def replication(
 
 
 def _configured(read: Reader) -> Iterator[Finding]:
-    """Yield what is wrong with the replica that POSTGRES_REPLICA_URL names, if it names one."""
+    """Yield the problems of the replica that POSTGRES_REPLICA_URL names."""
     if read.connection.alias != DEFAULT_DB_ALIAS or "replica" not in connections.settings:
         return
     replica = connections["replica"]
@@ -119,7 +119,7 @@ def _configured(read: Reader) -> Iterator[Finding]:
 
 
 def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | Finding]:
-    """How far transaction numbers are used up, by the server's oldest database: at about 2,100 million none takes writes."""
+    """Report how far transaction numbers are used up in the server's oldest database; at about 2,100 million, writes stop."""
     for label, name, age in read(WRAPAROUND_SQL):
         yield Figure(f"age of {label}", f"{age:,} of 2,146,483,647", age, "transaction_age", label)
         if age > near:
@@ -131,7 +131,7 @@ def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | 
 
 
 def settings(read: Reader) -> Iterator[Figure | Finding]:
-    """Settings that must not be as they are."""
+    """Report settings whose values are unsafe."""
     found = dict(read(SETTINGS_SQL, names=list(WANTED)))
     yield Figure(
         "settings", f"{sum(found.get(name) == value for name, (value, *_) in WANTED.items())} of {len(WANTED)} as they must be"
@@ -145,7 +145,7 @@ def settings(read: Reader) -> Iterator[Figure | Finding]:
 
 
 def extensions(read: Reader) -> Iterator[Figure | Finding]:
-    """Extensions whose files are newer than what is installed of them."""
+    """Report installed extensions that are older than their files on the server."""
     rows = read(EXTENSIONS_SQL)
     yield Figure("extensions", ", ".join(f"{row.name} {row.installed}" for row in rows) or "none", len(rows))
     for row in rows:

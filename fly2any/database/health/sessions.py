@@ -15,7 +15,7 @@ from ..sql import fetch_one
 from ..units import share, span
 from .examine import Figure, Reader
 
-# By pg_locks, which every role sees all of.
+# From pg_locks, which every role can read in full.
 BLOCKED_SQL = """
     SELECT waiting.pid, blocking.pid AS by, COALESCE(holder.application_name, '') AS application, COALESCE(holder.usename, '') AS role,
            COALESCE(holder.state, '') AS state, holder.query, waiting.query AS waits_for,
@@ -34,7 +34,7 @@ LONG_SQL = """
     WHERE xact_start IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() AND backend_type = 'client backend' AND datname = current_database()
     ORDER BY xact_start
 """
-# Of others' sessions a role without pg_read_all_stats sees neither kind nor state.
+# A role without pg_read_all_stats sees neither the kind nor the state of other roles' sessions.
 HIDDEN_SQL = """
     SELECT count(*) AS number FROM pg_catalog.pg_stat_activity
     WHERE datname = current_database() AND usesysid IS NOT NULL AND backend_type IS NULL
@@ -52,7 +52,7 @@ SESSION_SQL = f"""
 
 
 def connections(read: Reader, *, near: float = 0.8) -> Iterator[Figure | Finding]:
-    """How many connections there are, of how many."""
+    """Report the number of connections, and its limit."""
     rows = read(f"{CONNECTIONS_SQL} ORDER BY l.what = 'max_connections' DESC, l.what")
     server = rows[0]
     limit = server.limit - server.reserved
@@ -75,7 +75,7 @@ def connections(read: Reader, *, near: float = 0.8) -> Iterator[Figure | Finding
 
 
 def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterator[Figure | Finding]:
-    """Who waits for whom, and since when."""
+    """Report which sessions wait for which, and since when."""
     rows = read(BLOCKED_SQL)
     waiting = len({row.pid for row in rows})
     yield Figure("sessions that wait for a lock", str(waiting), waiting, "sessions_waiting")
@@ -99,11 +99,11 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
 
 
 def _end(row) -> str:
-    """Return what ends the holder of a lock; a process of the server's own, as autovacuum, has no role, and is not ended."""
+    """Return the cure for a lock holder: the command that ends it, unless it is a server process such as autovacuum."""
     if not row.by:
         return ROLLBACK_PREPARED
     if not row.role:
-        return "Wait until it is done: it is a process of the server's own, as a vacuum that prevents wraparound."
+        return "Wait until it is done: it is a server process, such as a vacuum that prevents wraparound."
     return f"manage.py dbhealth locks --terminate {row.by} --yes"
 
 
@@ -115,7 +115,7 @@ def _shown(query: str | None) -> str:
 def transactions(
     read: Reader, *, longest: timedelta = timedelta(hours=1), idle: timedelta = timedelta(minutes=5)
 ) -> Iterator[Figure | Finding]:
-    """Transactions that keep vacuum from removing dead rows, and locks from being given."""
+    """Report transactions that keep vacuum from removing dead rows, or hold locks."""
     rows = read(LONG_SQL)
     oldest = rows[0].age if rows else timedelta()
     if hidden := read.one(HIDDEN_SQL).number:
@@ -154,12 +154,14 @@ def transactions(
 
 
 def end(connection, pid: int, *, really: bool) -> str:
-    """End the session `pid`, where `really`, and return a sentence; raise Refusal if there is no such session."""
+    """End the session `pid` if `really`, and return a sentence; raise Refusal if there is no such session."""
     found = read_activity(connection, SESSION_SQL, pid=pid)
     if not found:
-        raise Refusal(f"There is no session {pid}: it is over, or it is one of the server's own.")
+        raise Refusal(f"There is no session {pid}: it has ended, or it is a server process.")
     if not really:
-        return f"Nothing was done. --yes ends {found[0]}: its transaction is undone."
+        return f"Nothing was changed. --yes terminates {found[0]} and rolls back its transaction."
     if not fetch_one(connection, TERMINATE_SQL, {"pid": pid})[0]:
-        raise Refusal(f"The session {pid} was told to end and has not within 5 s: look again with `manage.py dbhealth locks`.")
-    return f"Ended {found[0]}: its transaction is undone."
+        raise Refusal(
+            f"The session {pid} was terminated, but did not end within 5 s: check it again with `manage.py dbhealth locks`."
+        )
+    return f"Terminated {found[0]}; its transaction is rolled back."

@@ -12,7 +12,7 @@ from ..sql import quote
 from ..units import share, size, span
 from .examine import Figure, Reader
 
-YOUNG = timedelta(days=14)  # Statistics that are younger say nothing about what is not used.
+YOUNG = timedelta(days=14)  # Younger statistics do not show which indexes are unused.
 
 RESET_SQL = """
     SELECT COALESCE(s.stats_reset, pg_catalog.pg_postmaster_start_time()) AS since, s.stats_reset IS NOT NULL AS known,
@@ -99,9 +99,9 @@ SEQUENCES_SQL = """
 def indexes(
     read: Reader, *, large: int = 10_000_000, bloated: float = 2.5, many: int = 10_000, young: timedelta = YOUNG
 ) -> Iterator[Figure | Finding]:
-    """Indexes that are invalid, not used, contained in another, swollen, or missing for a foreign key.
+    """Report indexes that are invalid, unused, redundant, bloated, or missing for a foreign key.
 
-    What the contract demands is never proposed for dropping.
+    Never proposes to drop an index of the contract.
     """
     rows = read(INDEXES_SQL)
     reset = read.one(RESET_SQL)
@@ -129,13 +129,13 @@ def indexes(
 def _invalid(row) -> Finding:
     return Finding(
         Severity.ERROR, "indexes.invalid", f"{row.table}.{row.name}",
-        "It is invalid: every write keeps it up and no query uses it.",
+        "It is invalid: every write updates it, but no query uses it.",
         f"REINDEX INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
     )  # fmt: skip
 
 
 def _dispensable(row, rows, contract: set[str], reset, young: timedelta) -> Iterator[Finding]:
-    """Yield whether an index is contained in another, or was never used; never of one that the contract or a constraint demands."""
+    """Yield a finding for an index that is redundant or was never used, unless the contract or a constraint needs it."""
     if row.unique or row.primary or row.demanded or row.name in contract:
         return
     where, cure = f"{row.table}.{row.name}", f"DROP INDEX CONCURRENTLY {quote(row.name)};"
@@ -148,7 +148,7 @@ def _dispensable(row, rows, contract: set[str], reset, young: timedelta) -> Iter
     elif row.scans == 0 and row.bytes > 8192 * 2 and reset.age >= young:
         yield Finding(
             Severity.WARNING, "indexes.unused", where,
-            f"No query on this server used it since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(row.bytes)}.",
+            f"No query on this server has used it since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(row.bytes)}.",
             cure, is_sql=True,
         )  # fmt: skip
 
@@ -159,7 +159,7 @@ def _bloated(row, large: int, bloated: float) -> Iterator[Finding]:
     if row.method == "btree" and not row.special and row.width and row.bytes > large and row.bytes > bloated * expected:
         yield Finding(
             Severity.WARNING, "indexes.bloat", f"{row.table}.{row.name}",
-            f"It takes {size(row.bytes)} where about {size(expected)} would do, more than {bloated} times as much.",
+            f"It takes {size(row.bytes)}, more than {bloated} times the {size(expected)} that its rows need.",
             f"REINDEX INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
         )  # fmt: skip
 
@@ -170,13 +170,13 @@ def _missing(read: Reader, many: int) -> Iterator[Finding]:
             columns = ", ".join(map(quote, key.columns))
             yield Finding(
                 Severity.WARNING, "indexes.missing", f"{key.table}.{key.name}",
-                f"No index begins with {', '.join(key.columns)}: deleting a row that it points at reads {key.rows:,.0f} rows (limit {many:,}).",
+                f"No index begins with {', '.join(key.columns)}: deleting a row that it references reads {key.rows:,.0f} rows (limit {many:,}).",
                 f"CREATE INDEX CONCURRENTLY ON {quote(key.table)} ({columns});", is_sql=True,
             )  # fmt: skip
 
 
 def _contained_in(row, rows, contract: set[str]):
-    """Return an index that serves all that `row` does; of two that are the same, the one to keep.
+    """Return an index that serves every query that `row` serves; of two equal ones, the one to keep.
 
     The columns and expressions of `row` come first there, in the same order and with the same operators, those that `row` includes
     are in it, and it has the same rows.
@@ -202,7 +202,7 @@ def _contained_in(row, rows, contract: set[str]):
 
 
 def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[Figure | Finding]:
-    """The size of the tables, and whether vacuum and analyse come by."""
+    """Report the size of the tables, and whether vacuum and analyse keep up."""
     rows = read(TABLES_SQL)
     reset = read.one(RESET_SQL)
     days = max(reset.age / timedelta(days=1), 1 / 24)
@@ -230,19 +230,19 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[F
             )  # fmt: skip
         if row.live > many and (row.analysed is None or row.changed > 0.5 * row.live):
             why = (
-                "was never analysed"
+                "it was never analysed"
                 if row.analysed is None
-                else f"changed in {row.changed:,} rows since it was analysed on {row.analysed:%Y-%m-%d}"
+                else f"{row.changed:,} of them changed since it was analysed on {row.analysed:%Y-%m-%d}"
             )
             yield Finding(
                 Severity.WARNING, "tables.not_analysed", row.name,
-                f"It has {row.live:,} rows (limit {many:,}) and {why}: plans are made by guesses.",
+                f"It has {row.live:,} rows (limit {many:,}) and {why}, so query plans rely on guesses.",
                 f"ANALYZE {place};", is_sql=True,
             )  # fmt: skip
 
 
 def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]:
-    """How near sequences are to the last value that the column takes, ascending or descending."""
+    """Report how near sequences are to the last value that the column takes, ascending or descending."""
     found = read(SEQUENCES_SQL)
     hidden = [row.name for row in found if not row.readable]
     rows = [(row, (row.last - row.origin) / ((row.limit - row.origin) or 1)) for row in found if row.last is not None]
@@ -261,13 +261,13 @@ def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]
 
 
 def cache(read: Reader, *, enough: float = 0.95, least: int = 1_000_000) -> Iterator[Figure | Finding]:
-    """How often a block was in memory when it was asked for."""
+    """Report how often a requested block was in memory."""
     row = read.one(RESET_SQL)
     asked = row.hit + row.read
     if asked < least:
         yield Figure(
             "cache hits",
-            f"not enough data: {asked:,} blocks were asked for since {row.since:%Y-%m-%d}, and {least:,} are needed",
+            f"not enough data: {asked:,} blocks were read since {row.since:%Y-%m-%d}, and {least:,} are needed",
         )
         return
     yield Figure(
@@ -279,6 +279,6 @@ def cache(read: Reader, *, enough: float = 0.95, least: int = 1_000_000) -> Iter
     if row.hit < enough * asked:
         yield Finding(
             Severity.WARNING, "cache.misses", "shared_buffers",
-            f"{share(row.hit / asked)} of blocks were in memory (limit {share(enough)}): the rest was read from the disk.",
-            "Give the server more memory, or shared_buffers a quarter of what it has.",
+            f"{share(row.hit / asked)} of blocks were in memory (limit {share(enough)}): the rest was read from disk.",
+            "Give the server more memory, or set shared_buffers to a quarter of it.",
         )  # fmt: skip

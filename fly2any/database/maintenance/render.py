@@ -43,12 +43,8 @@ def as_text(run: Maintenance, *, verbosity: int) -> str:
 
 def summary(run: Maintenance) -> str:
     """Return the run as one line, for a log."""
-    done = [f"{sum(one.removed for one in run.swept):,} rows removed"] if run.swept else []
-    done += (
-        [f"{len(run.refreshed.vacuumed)} table{'s' * (len(run.refreshed.vacuumed) != 1)} vacuumed"]
-        if run.refreshed.vacuumed
-        else []
-    )
+    done = [f"{plural(sum(one.removed for one in run.swept), 'row')} removed"] if run.swept else []
+    done += [f"{plural(len(run.refreshed.vacuumed), 'table')} vacuumed"] if run.refreshed.vacuumed else []
     done += [f"{len(run.refreshed.analysed)} analysed"] if run.refreshed.analysed else []
     codes = sorted({finding.code for finding in serious(run.report.findings)})
     notes = len(run.report.findings)
@@ -65,7 +61,7 @@ def _lines(run: Maintenance) -> Iterator[str]:
                 if one.archives
                 else ""
             )
-            rest = "" if one.finished else "; the deadline came before the end"
+            rest = "" if one.finished else "; stopped at the deadline"
             yield f"  {one.table:<22}{one.removed:>12,} {one.what} from before {one.before:%Y-%m-%d} removed{into}{rest}"
         yield ""
     if run.refreshed.vacuumed or run.refreshed.analysed:
@@ -93,7 +89,7 @@ def as_plan(plan: list[tuple[Due, datetime, int]], form: str) -> str:
         for due, before, number in plan
     ]
     if not lines:
-        return "Nothing is switched on: RETENTION is not set."
+        return "Retention is off (RETENTION is not set)."
     return "\n".join(["Nothing was changed. Retention would remove:", *lines])
 
 
@@ -116,7 +112,7 @@ def as_list(archives: list[Archive], odd: list[str], place: str, form: str) -> s
 def loaded(one: Loaded, archive: Archive) -> str:
     """Return the result of retention for a table, as a line."""
     hangs_on = "the person they belong to is" if one.table == archive.table else f"their row in {archive.table} is"
-    more = [f"{one.there:,} were there already"]
-    more += [f"{one.kept_out:,} kept out: another row has what must be unique"] if one.kept_out else []
-    more += [f"{one.left_out:,} left out: {hangs_on} gone"] if one.left_out else []
-    return f"Put back  {one.added:,} rows of {one.table}; {'; '.join(more)}."
+    more = [f"{one.there:,} existed already"]
+    more += [f"{one.kept_out:,} rejected: another row has the same unique value"] if one.kept_out else []
+    more += [f"{one.left_out:,} skipped: {hangs_on} missing"] if one.left_out else []
+    return f"Restored  {plural(one.added, 'row')} of {one.table}; {'; '.join(more)}."

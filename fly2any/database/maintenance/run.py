@@ -1,4 +1,4 @@
-"""What has to be done every week, month and quarter: old rows out, statistics and dead rows, and a look at everything."""
+"""Weekly, monthly and quarterly maintenance: retention, statistics, dead rows, and checks."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from ..retention.sweep import Swept, count, sweep
 from ..server import flush_statistics, read_schema
 from ..sql import fetch_all, quote
 
-LONGEST = 2_147_483  # Seconds, as many milliseconds as a time-out of the server's takes.
-# Each does what the one before does, and more.
+LONGEST = 2_147_483  # Seconds: the longest timeout, in milliseconds, that the server accepts.
+# Each includes the one before.
 PERIODS = ("weekly", "monthly", "quarterly")
 LOOKED_AT = {
     "weekly": ("connections", "queries", "tables"),
@@ -39,7 +39,7 @@ LOOKED_AT = {
     "quarterly": tuple(TOPICS),
 }
 
-# What vacuum and analyse would have something to do in; may: whether this role may do it (MAINTAIN is new in PostgreSQL 17).
+# Tables that need vacuum or analyse; may: whether this role may do it (MAINTAIN is new in PostgreSQL 17).
 TABLES_SQL = """
     SELECT c.relname AS name, COALESCE(s.n_dead_tup, 0) > 0 AS dead,
            COALESCE(s.n_mod_since_analyze, 0) > 0 OR c.reltuples < 0 AS changed,
@@ -87,17 +87,17 @@ class LostSession(Refusal):
 
 
 def maintain(connection, period: str, *, seconds: float, progress: Progress) -> Maintenance:
-    """Do what `period` asks for, and return what was done; what failed, or is not begun within `seconds`, is a finding.
+    """Run the maintenance of `period`, and return its results; work that failed, or was not begun within `seconds`, is a finding.
 
-    The server's clock says what is old. Raises Refusal if RETENTION, the place of archives or a clock is wrong, before anything is done, and django.db.Error where the
-    database cannot be asked any more.
+    Ages are measured by the server's clock. Raises Refusal, with nothing changed, if RETENTION, the location of archives or a
+    clock is wrong, and django.db.Error if the database can no longer be reached.
     """
     with connection.execute_wrapper(_in_one_session(connection)):
         return _maintain(connection, period, seconds=seconds, progress=progress)
 
 
 def _in_one_session(connection) -> Callable[..., Any]:
-    """Return a wrapper that raises LostSession once the session was replaced: the lock was its, and the database may be another."""
+    """Return a wrapper that raises LostSession once the session was replaced: its lock is lost, and the database may be another."""
     connection.ensure_connection()
     session = connection.connection
 
@@ -180,8 +180,8 @@ def archives_of(connection) -> Archives | None:
 
 
 def planned(connection) -> list[tuple[Due, datetime, int]]:
-    """Return for each rule that is switched on from when its rows go, and how many these are."""
-    archives_of(connection)  # Raises what would stop the run itself.
+    """Return, for each rule that is switched on, the time before which rows are deleted, and their number."""
+    archives_of(connection)  # Raises the error that would stop the run itself.
     now = server_time(connection)
     due = switched_on(settings.RETENTION["days"])
     return [(one, one.before(now), count(connection, one.rule, one.before(now))) for one in due]
@@ -220,7 +220,7 @@ def _refresh(
                 cursor.execute(f"{'VACUUM (ANALYZE)' if dead else 'ANALYZE'} {quote(name)}")
             except Error as error:
                 if sqlstate(error) in LOCKED_OUT:
-                    yield _locked(name, "it was")
+                    yield _locked(name, "It was")
                 elif sqlstate(error) == "57014":
                     yield _unfinished(f"{'vacuum' if dead else 'analyse'} of {name}")
                 elif not connection.is_usable():
@@ -246,6 +246,6 @@ def _unfinished(what: str) -> Finding:
 
 def _locked(table: str, what: str) -> Finding:
     return Finding(
-        Severity.WARNING, "maintenance.locked", table, f"For longer than it waits {what} locked by others, and left alone.",
-        "Run the command again when the site is quieter; `manage.py dbhealth transactions locks` shows the lock holders.",
+        Severity.WARNING, "maintenance.locked", table, f"{what} locked by other sessions for longer than maintenance waits, so nothing was done there.",
+        "Run the command again when the database is less busy; `manage.py dbhealth transactions locks` shows the lock holders.",
     )  # fmt: skip

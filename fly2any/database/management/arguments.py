@@ -20,7 +20,7 @@ def seconds(text: str) -> float:
 
 
 def add_database(parser: argparse.ArgumentParser, purpose: str) -> None:
-    """Add `--database`; `purpose` is what the command does with the one that is chosen."""
+    """Add `--database`; `purpose` completes the sentence "Which of DATABASES …"."""
     parser.add_argument(
         "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help=f"Which of DATABASES {purpose}."
     )

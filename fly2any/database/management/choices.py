@@ -1,4 +1,4 @@
-"""Values that are mistyped, and what was probably meant."""
+"""Suggestions for mistyped values."""
 
 from argparse import ArgumentError
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
 
 
 class Parser(CommandParser):
-    """Says which choice a mistyped one is near to, as argparse does from Python 3.14 on if it is asked."""
+    """Suggests the closest choice for a mistyped one, as argparse can from Python 3.14 on."""
 
     def _check_value(self, action, value):
         try:

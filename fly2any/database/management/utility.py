@@ -1,4 +1,4 @@
-"""How manage.py runs a command."""
+"""The runner of manage.py's commands."""
 
 import gc
 
@@ -9,17 +9,17 @@ from .choices import Parser
 
 
 class Utility(ManagementUtility):
-    """Runs the commands of Django and of other packages as ours.
+    """Runs the commands of Django and of other packages like ours.
 
-    They refuse to write where code of another role would run, exit with 2 where they could not do their job, since 1 says
-    that migrations are pending, and say which choice a mistyped one is near to.
+    They refuse to write if code of another role would run, exit with 2 if they fail, because 1 means that migrations are
+    pending, and suggest the closest choice for a mistyped one.
     """
 
     def fetch_command(self, subcommand: str) -> BaseCommand:
         command = super().fetch_command(subcommand)
-        gc.freeze()  # What is imported stays: garbage is looked for among the rest.
+        gc.freeze()  # Imported objects stay, so the garbage collector need not scan them.
         gc.enable()
-        if not type(command).__module__.startswith("fly2any."):  # Ours ask themselves, for the tables that they write to.
+        if not type(command).__module__.startswith("fly2any."):  # Ours check the tables that they write to themselves.
             from django.db import connections
 
             from fly2any.database.schema.strangers import refuse_before_writes

@@ -1,4 +1,4 @@
-"""What sessions do: who holds an advisory lock, who waits for it, and who blocks whom."""
+"""Sessions: which hold an advisory lock, which wait for it, and which block which."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ BLOCKERS_SQL = f"""
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What a session does; `age` is that of its state, its transaction or itself; None where this role may not see it."""
+    """The activity of a session; `age` is that of its state, its transaction or itself, None if this role may not see it."""
 
     pid: int
     application: str | None

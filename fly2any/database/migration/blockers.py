@@ -1,4 +1,4 @@
-"""Watching a statement from outside: who blocks it, and how far its index build is."""
+"""Watches a statement over another connection: its blockers, and the progress of its index build."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PHASES = (
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """How far an index build is, in percent."""
+    """The progress of an index build, in percent."""
 
     phase: str
     percent: float
@@ -49,7 +49,7 @@ class Build:
 
 @dataclass(eq=False, slots=True)
 class Statement:
-    """A statement that runs; `blocked` is the process whose blockers are cancelled where they wait for the migration lock."""
+    """A running statement; `blocked` is the process whose blockers are cancelled if they wait for the migration lock."""
 
     what: str
     blocked: int | None  # None: any session that waits for the lock.
@@ -67,7 +67,7 @@ def say_cancelled(progress: Progress, waiters: tuple[Activity, ...]) -> None:
 
 
 class Watcher:
-    """Sees, over a connection of its own, who blocks a statement of a run, and how far its index build is.
+    """Watches, over a connection of its own, the blockers of a run's statements, and the progress of index builds.
 
     A session that waits for the run's migration lock and blocks it would block it for ever, so its statement is cancelled.
     """
@@ -76,16 +76,16 @@ class Watcher:
         self.connection = connection
         self.progress = progress
         with catalogue(connection) as cursor:
-            cursor.execute("SELECT pg_catalog.pg_backend_pid()")  # A pooler tells a number of its own.
+            cursor.execute("SELECT pg_catalog.pg_backend_pid()")  # A pooler reports a process id of its own.
             self.pid = cursor.fetchone()[0]
         self.blockers: tuple[Activity, ...] = ()  # Those seen last.
         self.seconds = 0.0  # How long the last statement took.
         self.current: Statement | None = None
-        self.pause = min(0.5, settings.LOCK_TIMEOUT / 4000)  # Seconds: most statements are over before anybody need look.
+        self.pause = min(0.5, settings.LOCK_TIMEOUT / 4000)  # Seconds: most statements end before they need watching.
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Look after the statements inside: one thread for all, since most are over before a thread of their own has begun."""
+        """Watch the statements inside, with one thread for all, because most end before a thread of their own would start."""
         ended = threading.Event()
         thread = threading.Thread(target=self._look, args=[ended], daemon=True)
         thread.start()
@@ -139,7 +139,7 @@ class Watcher:
                 if over.wait(self.pause):
                     return
                 waited = waited + self.pause if blockers else 0
-        except Error:  # No connection left, or no longer a server: the statement itself will say so.
+        except Error:  # No connection left, or no longer a server: the statement itself will report it.
             pass
         finally:
             own.close()

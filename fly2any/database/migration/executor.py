@@ -1,4 +1,4 @@
-"""Django's executor of migrations, whose steps are those of a run, and which renders no model that no operation asks for."""
+"""Django's executor of migrations, with its steps in a run of ours, and without rendering models that no operation needs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .run import Run
 
 
 class Executor(MigrationExecutor):
-    """Django's executor, whose steps are those of a Run; reversals take rows away only with `consent`.
+    """Django's executor, with its steps in a Run; reversals delete rows only with `consent`.
 
-    `guard` may refuse what is planned, given the loader and the plan.
+    `guard` gets the loader and the plan, and may refuse it.
     """
 
     def __init__(self, connection, progress_callback=None, *, run: Run, consent: Consent | None = None, guard=None):
@@ -62,7 +62,7 @@ class Executor(MigrationExecutor):
 
     @contextmanager
     def telling_once(self) -> Iterator[None]:
-        """Tell the begin of a migration once, however often it is run again."""
+        """Report the start of a migration once, however often it is retried."""
         tell, told = self.progress_callback, set()
 
         def once(action, *arguments):

@@ -1,6 +1,6 @@
 """The journal of migration runs: which migration, when, by whom, from which code, and how it ended.
 
-Like Django's own record it is made when it is first needed, so that the first migration is in it too.
+Like Django's own record, it is created when it is first needed, so that it includes the first migration.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def is_readable(catalog: Catalog) -> bool:
 
 
 def ensure(connection) -> None:
-    """Create the journal where it is not there yet."""
+    """Create the journal if it does not exist."""
     if not ask(connection, THERE_SQL):
         with transaction.atomic(using=connection.alias):
             execute(connection, JOURNAL_SQL)
@@ -76,7 +76,7 @@ def ensure(connection) -> None:
 
 @contextmanager
 def recorded(connection, migration: str, direction: str) -> Iterator[None]:
-    """Record what happens inside as a run of `migration`; the record outlives a transaction that is undone."""
+    """Record the block as a run of `migration`; the record survives a rollback of the migration."""
     number = ask(
         connection,
         f"INSERT INTO {JOURNAL} (migration, direction, person, code) VALUES (%s, %s, %s, %s) RETURNING id",
@@ -86,10 +86,10 @@ def recorded(connection, migration: str, direction: str) -> Iterator[None]:
         yield
     except BaseException as error:
         stopped = not isinstance(error, Exception)
-        sentence = "It was interrupted." if stopped else explain(error) or f"A fault of the program: {type(error).__name__}."
+        sentence = "It was interrupted." if stopped else explain(error) or f"Internal error: {type(error).__name__}."
         try:
             _finish(connection, number, sentence)
-        except Error:  # The connection itself is what failed.
+        except Error:  # The connection itself failed.
             with suppress(Error), closing(connection.copy()) as another:
                 _finish(another, number, sentence)
         raise
@@ -104,7 +104,7 @@ def read_runs(connection, *, schema: str, limit: int) -> tuple[Run, ...]:
 
 
 def person() -> str:
-    """Return who runs this, as user@host."""
+    """Return the user who runs the command, as user@host."""
     try:
         user = getpass.getuser().encode(errors="backslashreplace").decode()  # Of $USER, which may be of any encoding.
     except (KeyError, OSError):  # A container's user may have no name.
@@ -114,7 +114,7 @@ def person() -> str:
 
 @functools.cache
 def code_version() -> str:
-    """Return the commit that this code is of, "unknown" where neither the environment nor git tells."""
+    """Return the commit of this code, "unknown" if neither the environment nor git names it."""
     if settings.CODE_VERSION:
         return settings.CODE_VERSION
     with suppress(OSError, subprocess.SubprocessError):

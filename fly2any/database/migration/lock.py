@@ -1,4 +1,4 @@
-"""Where the advisory locks are taken: one run of migrations, and one of maintenance, at a time."""
+"""Advisory locks: one run of migrations, and one of maintenance, at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE = 300  # Seconds in total for the migration lock, and for retries of ot
 
 @contextmanager
 def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the advisory lock `lock` inside, in order to write; `say` is told each session that is found to hold it.
+    """Hold the advisory lock `lock` inside, in order to write; `say` gets a sentence about each session that holds it.
 
     Raises Refusal when it is not free within `patience` seconds, and while a restore is about to replace the database.
     """
@@ -35,7 +35,7 @@ def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str]
 
 
 def wait_for_writers(connection, *, patience: float, say: Callable[[str], None]) -> None:
-    """Return when no run that took a lock before a restore was marked is at work: later ones see the mark, and refuse.
+    """Wait until every run that took a lock before a restore was marked has ended; later ones see the mark, and refuse.
 
     Raises Refusal if one takes longer than `patience` seconds.
     """
@@ -48,7 +48,7 @@ def wait_for_writers(connection, *, patience: float, say: Callable[[str], None])
 def _held(connection, lock: int, *, patience: float, say: Callable[[str], None]) -> Iterator[None]:
     """Hold an advisory lock.
 
-    It is polled: a session that waits inside pg_advisory_lock would wait for CREATE INDEX CONCURRENTLY, and that for it.
+    It is polled, because a session inside pg_advisory_lock and a CREATE INDEX CONCURRENTLY would wait for each other.
     """
     execute(connection, "; ".join(f"SET {name} TO '{value}'" for name, value in ALIVE.items()))
     deadline = time.monotonic() + patience
@@ -76,7 +76,7 @@ def _held(connection, lock: int, *, patience: float, say: Callable[[str], None])
 def hold(connection, lock: int) -> None:
     """Hold the advisory lock `lock` until the transaction ends, in order to write.
 
-    Raises Refusal if another session holds it, and while a restore is to replace the database.
+    Raises Refusal if another session holds it, and while a restore is about to replace the database.
     """
     if not ask(connection, "SELECT pg_catalog.pg_try_advisory_xact_lock(%s)", [lock]):
         holder = next(iter(read_activity(connection, HOLDER_SQL, lock=lock)), None)

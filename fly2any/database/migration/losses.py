@@ -1,4 +1,4 @@
-"""What a command takes away, with its number of rows, and the consent that it needs for that."""
+"""The rows and columns that a command deletes, and the consent that it needs for that."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLACE_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What a command, or a migration, takes away."""
+    """Rows, or a column, that a command or a migration deletes."""
 
     table: str  # "" where only `doing` says what it is
     column: str = ""  # "" for the whole table
@@ -38,7 +38,7 @@ class Loss:
         what = f"column {self.table}.{self.column}" if self.column else f"table {self.table}"
         many = "rows that cannot be counted" if self.rows is None else f"{self.rows:,} row{'s' if self.rows != 1 else ''}"
         more = " or more" if self.rows == MOST_COUNTED else ""
-        return f"{what} ({many}{more})" if self.table else "what cannot be known"
+        return f"{what} ({many}{more})" if self.table else "objects that cannot be determined"
 
     @property
     def sentence(self) -> str:
@@ -46,7 +46,7 @@ class Loss:
 
 
 class Consent:
-    """Whether a command may take rows away: with `yes`, and after `require_backup`, where it is given; asked for once."""
+    """The consent that a command needs to delete rows: `yes`, and after `require_backup` if given; required once."""
 
     def __init__(self, connection, *, yes: bool, require_backup: RequireBackup | None, is_reset: bool = False):
         self.connection, self.yes, self.require_backup = connection, yes, require_backup
@@ -58,14 +58,14 @@ class Consent:
         """Raise Refusal unless consent is given; `doing` is the beginning of its sentence, `so` says what did not happen."""
         if not self.given:
             sentences = [loss.sentence for loss in lost]
-            want_consent(self.connection, doing, sentences, yes=self.yes, require_backup=self.require_backup, so=so)
+            require_consent(self.connection, doing, sentences, yes=self.yes, require_backup=self.require_backup, so=so)
             self.given = True
 
 
 def read_losses(connection, loader, plan: list[tuple[Migration, bool]]) -> list[Loss]:
-    """Return what operations of `plan`, each migration with whether it is reversed, drop by name, of which some row is there.
+    """Return the tables and columns with rows that operations of `plan` drop by name; `plan` says which migrations are reversed.
 
-    What SQL and functions drop, or under another name, is not known before it is done: see reversing.py.
+    What SQL and functions drop is known only afterwards: see reversing.py.
     """
     found = [loss for migration, backwards in plan for loss in _of_migration(connection, loader, migration, backwards)]
     if not found:
@@ -75,7 +75,7 @@ def read_losses(connection, loader, plan: list[tuple[Migration, bool]]) -> list[
 
 
 def read_rows(connection, tables: Iterable[str]) -> list[Loss]:
-    """Return the rows of `tables`, as what a command takes away that empties them; nothing of an empty one."""
+    """Return the losses of a command that empties `tables`, none for an empty table."""
     return _with_rows(connection, [Loss(table, doing="empties") for table in sorted(tables)])
 
 
@@ -86,9 +86,9 @@ def _with_rows(connection, found: list[Loss]) -> list[Loss]:
 
 
 def guard(connection, loader, plan: list[tuple[Migration, bool]], *, consent: Consent, say: Callable[[str], Any]) -> None:
-    """Ask for consent, before anything is reversed, where it is known that rows would be dropped.
+    """Require consent, before anything is reversed, if rows are known to be dropped.
 
-    What migrations take away as they are applied is only said: who wrote them wanted that.
+    What applied migrations drop is only reported, because they are meant to.
     """
     losses = read_losses(connection, loader, plan)
     for loss in losses:
@@ -98,7 +98,7 @@ def guard(connection, loader, plan: list[tuple[Migration, bool]], *, consent: Co
         consent.ask(f"Reversing {_named(plan)}", lost, "nothing was changed")
 
 
-def want_consent(
+def require_consent(
     connection,
     doing: str,
     lost: Sequence[object],
@@ -155,7 +155,7 @@ def _of_migration(connection, loader, migration: Migration, backwards: bool) -> 
 
 
 def _places(connection, state, app: str, operation: Any) -> Iterator[tuple[str, str]]:
-    """Yield (table, column or "") of what `operation` made, or drops, as `state` has it."""
+    """Yield (table, column or "") for what `operation` creates or drops, by the names in `state`."""
     is_model = isinstance(operation, operations.CreateModel | operations.DeleteModel)
     model = state.apps.get_model(app, operation.name if is_model else operation.model_name)
     if not model._meta.can_migrate(connection):
@@ -167,7 +167,7 @@ def _places(connection, state, app: str, operation: Any) -> Iterator[tuple[str, 
         if field.many_to_many:
             if field.remote_field.through._meta.auto_created:
                 yield field.remote_field.through._meta.db_table, ""
-        elif field.column and not field.generated:  # What the server computes it can compute anew.
+        elif field.column and not field.generated:  # The server can recompute generated values.
             yield model._meta.db_table, field.column
 
 

@@ -23,11 +23,11 @@ Key = tuple[str, str]  # The label of an app, and the name of a model in lower c
 
 
 class LazyApps(StateApps):
-    """The models of a state. One is rendered, with those that it needs, when it is asked for; all are when all are."""
+    """The models of a state. A model is rendered, with those that it needs, when it is asked for; all are if all are asked for."""
 
     def __init__(self, real_apps: set[str], models: dict[Key, ModelState]):
         self.unrendered: dict[Key, ModelState] = {}
-        self.postponed: dict[Key, list[Key]] = {}  # Of rendered models, where their many-to-many fields lead to.
+        self.postponed: dict[Key, list[Key]] = {}  # The models that the many-to-many fields of rendered models refer to.
         self.detached = False
         super().__init__([], {})  # Which looks at these already.
         self.real_models = [  # Of apps without migrations: as from Django.
@@ -62,7 +62,7 @@ class LazyApps(StateApps):
     get_models.cache_clear = Apps.get_models.cache_clear  # type: ignore[attr-defined]  # Which Django calls.
 
     def detach(self) -> None:
-        """Make what is not rendered independent of the state, which changes its models in their place."""
+        """Make models that are not rendered independent of the state, which changes its models in place."""
         if not self.detached:
             self.unrendered = {key: state.clone() for key, state in self.unrendered.items()}
             self.detached = True

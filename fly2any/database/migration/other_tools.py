@@ -1,4 +1,4 @@
-"""Refuses to migrate a database whose tables another tool made, such as Prisma: `dbadopt` takes over those."""
+"""Refuses to migrate a database whose tables another tool created, such as Prisma; `dbadopt` adopts it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECORD_IS_LOST = f"{NONE_IS_RECORDED} {RECORDED_ANEW}"
 
 
 def is_built(contract: contracts.Contract, live: Catalog, server: Live) -> bool:
-    """Return whether all that our migrations make is there, as they make it; `server` is the one that `live` was read from."""
+    """Return whether all objects of our migrations exist as defined; `server` is the one that `live` was read from."""
     expected = contracts.catalog_of(contract.expected(contract.migrations))
     return all(finding.severity is Severity.NOTE for finding in compare(expected, live, live=server).findings)
 
@@ -27,9 +27,9 @@ def is_built(contract: contracts.Contract, live: Catalog, server: Live) -> bool:
 def not_adopted(
     contract: contracts.Contract, migrations: MigrationState, found: tuple[Unrecorded, ...], live: Catalog, server: Live
 ) -> tuple[str, Finding] | None:
-    """Return which tool made the tables of Phase 7, "" if only the record of ours is lost, and the finding about it.
+    """Return the tool that created the tables of Phase 7, "" if only our record is lost, and the finding about it.
 
-    None where the first migrations are recorded, or have made nothing yet; `found` is what is not recorded.
+    None if the first migrations are recorded, or none of their objects exist; `found` are the unrecorded migrations.
     """
     applied, place = {record.name for record in migrations.applied}, FIRST_MIGRATIONS[0]
     if not migrations.readable or not applied.isdisjoint(FIRST_MIGRATIONS):
@@ -40,7 +40,7 @@ def not_adopted(
         return "", Finding(Severity.ERROR, "migrations.unrecorded", place, NONE_IS_RECORDED, RECORDED_ANEW)
     maker = "Prisma" if any(table.name == PRISMAS_LEDGER for table in live.tables) else "another tool"
     message = (
-        f"No migration that makes our tables is recorded, and they are there: {maker} made them, and `migrate` refuses to run."
+        f"Our tables exist, but no migration that creates them is recorded: {maker} created them, and `migrate` refuses to run."
     )
     cure = "Run `manage.py dbadopt`: it shows its plan, and changes nothing without --yes."
     return maker, Finding(Severity.ERROR, "migrations.unrecorded", place, message, cure)
@@ -50,9 +50,9 @@ def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:
     """Raise Refusal if objects of a pending migration already exist and were not left by an interrupted run of ours."""
     schema, recorded = read_home(connection)
     if schema is None:
-        return  # The server will say what is wrong.
+        return  # The server will report the error.
     migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=True)
-    if not migrations.pending or migrations.too_early:  # Of which Django says what is wrong.
+    if not migrations.pending or migrations.too_early:  # Django reports the error.
         return
     contract, live = contracts.load(), read_catalog(connection, schema=schema)
     if not migrations.applied and is_built(contract, live, Live(connection, schema)):

@@ -23,7 +23,7 @@ class PrismaMigration:
 
     @property
     def applied(self) -> bool:
-        """Return whether it holds; one that was marked as rolled back after it had finished does not."""
+        """Return whether the migration is in effect; one that was marked as rolled back after it had finished is not."""
         return self.finished is not None and self.rolled_back is None
 
     @property
@@ -39,7 +39,7 @@ def may_read(connection, schema: str) -> bool:
 
 
 def read_prisma(connection, *, schema: str, catalog: Catalog) -> tuple[PrismaMigration, ...]:
-    """Return what Prisma recorded in `schema`, oldest first; () where there is none that this role may read, and trusts."""
+    """Return what Prisma recorded in `schema`, oldest first; () if there is no record that this role may read and trusts."""
     columns = {column.name for column in catalog.columns if column.table == PRISMAS_LEDGER}
     if not columns.issuperset(["id", "migration_name", "started_at", "finished_at", "rolled_back_at"]):
         return ()

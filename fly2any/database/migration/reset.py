@@ -1,4 +1,4 @@
-"""Taking our four apps out of a database again, and nothing else."""
+"""Removes our four apps from a database, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .executor import Executor
 from .losses import MOST_COUNTED, Consent, Loss
 from .run import migrating
 
-# What hangs on our tables without being ours: they cannot be dropped before it is.
-HANGING_SQL = """
+# Unmanaged objects that depend on our tables, which cannot be dropped before them.
+DEPENDENTS_SQL = """
     SELECT c.relname AS "table", what
     FROM (
         SELECT k.confrelid AS ours, 'foreign key ' || k.conname || ' of ' || k.conrelid::regclass AS what, k.conrelid AS theirs
@@ -48,12 +48,12 @@ HANGING_SQL = """
         WHERE d.classid = 'pg_catalog.pg_policy'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
         UNION ALL
         SELECT i.inhparent, 'table that inherits: ' || i.inhrelid::regclass, i.inhrelid FROM pg_catalog.pg_inherits AS i
-    ) AS hanging
-    JOIN pg_catalog.pg_class AS c ON c.oid = hanging.ours
+    ) AS dependent
+    JOIN pg_catalog.pg_class AS c ON c.oid = dependent.ours
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS t
-                      WHERE t.oid = hanging.theirs AND t.relnamespace = n.oid AND t.relname = ANY (%(tables)s))
+                      WHERE t.oid = dependent.theirs AND t.relnamespace = n.oid AND t.relname = ANY (%(tables)s))
     GROUP BY 1, 2
     ORDER BY 1, 2
 """
@@ -65,20 +65,20 @@ TABLES_SQL = """
     ORDER BY c.relname COLLATE "C"
 """
 # Without which a migration cannot be reversed, and those before it already were.
-HINDER = ("table.missing", "table.different", "column.missing", "column.renamed")
+IRREVERSIBLE = ("table.missing", "table.different", "column.missing", "column.renamed")
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """What a reset takes away: migrations, in the order in which they are reversed, and tables with their rows, a million at most."""
+    """The effect of a reset: migrations, in the order in which they are reversed, and tables with their rows, a million at most."""
 
     migrations: tuple[str, ...]
     tables: tuple[tuple[str, int], ...]
-    hanging: tuple[tuple[str, str], ...]  # (table of ours, what hangs on it): then it is refused
+    dependents: tuple[tuple[str, str], ...]  # (our table, the object that depends on it): then it is refused
 
 
 def plan_reset(connection) -> Reset:
-    """Return what a reset of the database behind `connection` would take away."""
+    """Return what a reset of the database behind `connection` would remove."""
     executor = MigrationExecutor(connection)
     plan = executor.migration_plan([(app, None) for app in PHASE7_APPS])
     migrations = tuple(f"{migration.app_label}.{migration.name}" for migration, _ in plan)
@@ -93,17 +93,17 @@ def plan_reset(connection) -> Reset:
     applied = [f"{app}.{name}" for app, name in executor.loader.applied_migrations]
     expected = contracts.catalog_of(version for version in contracts.load().expected(applied) if version.app in apps)
     comparison = compare(expected, read_catalog(connection, schema=schema), live=Live(connection, schema))
-    differ = [one for one in comparison.findings if one.code in HINDER]
+    differ = [one for one in comparison.findings if one.code in IRREVERSIBLE]
     if differ:
         raise Refusal(
-            f"{differ[0].where} is not as our migrations made it ({differ[0].code}), so they cannot be reversed: fix what `manage.py dbstatus`"
-            " finds, and run the command again."
+            f"{differ[0].where} differs from what our migrations created ({differ[0].code}), so they cannot be reversed: fix the findings of"
+            " `manage.py dbstatus`, then run the command again."
         )
     with catalogue(connection) as cursor:
         cursor.execute(TABLES_SQL, place)
         there = [name for (name,) in cursor.fetchall()]
         rows = tuple((name, _count(cursor, schema, name)) for name in there)
-        cursor.execute(HANGING_SQL, place)
+        cursor.execute(DEPENDENTS_SQL, place)
         return Reset(migrations, rows, tuple((table, relative(what, schema)) for table, what in cursor.fetchall()))
 
 
@@ -113,15 +113,15 @@ def _count(cursor, schema: str, table: str) -> int:
 
 
 def reset(alias: str, *, consent: Consent, patience: float, progress: Progress) -> Reset:
-    """Reverse the migrations of the four apps, and those of Django's that need them; return what was taken away.
+    """Reverse the migrations of the four apps, and those of Django's that need them; return what was removed.
 
-    Changes nothing where something hangs on our tables. Raises Refusal if rows would be lost without `consent`.
+    Changes nothing if unmanaged objects depend on our tables. Raises Refusal if rows would be lost without `consent`.
     """
     with migrating(alias, patience=patience, progress=progress) as run:
         with snapshot(run.connection), run.connection.cursor() as cursor:
             cursor.execute("SET LOCAL row_security TO off")  # Rows that a policy hides would count as none.
             plan = plan_reset(run.connection)
-        if not plan.migrations or plan.hanging:
+        if not plan.migrations or plan.dependents:
             return plan
         if lost := [Loss(table, rows=rows) for table, rows in plan.tables if rows]:
             consent.ask("Resetting", lost, "nothing was changed")
@@ -132,7 +132,7 @@ def reset(alias: str, *, consent: Consent, patience: float, progress: Progress) 
 
 
 def refuse_a_test_database(command: str) -> None:
-    """Raise Refusal if the server is not the embedded one: Django's test database replaces one that has its name there."""
+    """Raise Refusal if the server is not the embedded one: Django's test database would replace one of that name."""
     if not settings.DEVELOPMENT:
         raise Refusal(
             f"{command} creates a database test_… on the server of POSTGRES_URL, and drops an existing database of that name:"

@@ -1,4 +1,4 @@
-"""Trying again what a lock kept from running."""
+"""Retries of actions that did not get a lock."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LOCKED_OUT = ("55P03", DEADLOCK)  # lock_not_available, deadlock_detected: the s
 
 
 def try_again(action: Callable[[], T], *, patience: float, again: Callable[[OperationalError, float], None]) -> T:
-    """Return what `action` returns, running it again, after ever longer pauses, while it is locked out.
+    """Return the result of `action`, retrying it after growing pauses while it is locked out.
 
-    `action` must undo what it did when it raises. `again` is told the error and the coming pause in seconds. Raises the last
+    `action` must undo its work when it raises. `again` is called with the error and the next pause in seconds. Raises the last
     error once `patience` seconds are over.
     """
     begun = time.monotonic()

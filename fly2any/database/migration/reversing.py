@@ -1,6 +1,6 @@
-"""Reversals: sees in its transaction what a migration drops, before that is committed; what is then asked is in `losses`.
+"""Reversals: finds what a migration drops inside its transaction, before it is committed; `losses` has the consent.
 
-The catalogue is compared by the numbers of tables and columns, so neither their names nor the kind of an operation matter.
+Tables and columns are compared by their numbers in the catalogue, so neither names nor the kind of operation matter.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ COLUMNS_SQL = """
     WHERE c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
     ORDER BY a.attrelid, a.attnum
 """
-# What other sessions drop meanwhile, this one has not locked.
+# Not what other sessions drop meanwhile: this one has not locked it.
 LOCKED_SQL = """
     SELECT l.relation FROM pg_catalog.pg_locks AS l
     WHERE l.pid = pg_catalog.pg_backend_pid() AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation IS NOT NULL
     ORDER BY l.relation
 """
-# To read another role's table would be to run what its indexes call.
+# Reading another role's table would run the functions that its indexes call.
 COUNTABLE_SQL = f"""
     SELECT n.nspname, c.relname,
            {TRUSTED_SQL} AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_table_privilege(c.oid, 'DELETE')
@@ -64,7 +64,7 @@ OUTSIDE = ("25001", "2D000")  # Cannot run inside a transaction block; a procedu
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A table that is dropped, or rewritten or emptied, or a column that is dropped; `number` is 0 of a whole table."""
+    """A table that is dropped, or rewritten or emptied, or a column that is dropped; `number` is 0 for a whole table."""
 
     oid: int
     number: int
@@ -82,7 +82,7 @@ class State:
     columns: dict[tuple[int, int], str]
 
     def taken(self, after: State, locked: set[int]) -> Iterator[Taken]:
-        """Yield what is there in this state and not in `after`, of the tables in `locked`."""
+        """Yield what exists in this state but not in `after`, of the tables in `locked`."""
         for oid, (name, file, _, _) in self.tables.items():
             if oid in locked and oid not in after.tables:
                 yield Taken(oid, 0, "drops", name)
@@ -102,7 +102,7 @@ class State:
 
 
 class UncountedError(Exception):
-    """A run took away what was not counted before it; its transaction is rolled back."""
+    """A run dropped something that was not counted before; its transaction is rolled back."""
 
     def __init__(self, taken: frozenset[Taken], written: list[Loss]):
         self.taken, self.written = taken, written
@@ -116,7 +116,7 @@ class LossError(Exception):
 
 
 class Reversal:
-    """The reversal of one migration; `watched` is what a statement that may wait for a lock runs in."""
+    """The reversal of one migration; `watched` is the context for a statement that may wait for a lock."""
 
     def __init__(self, connection, migration: str, consent: Consent, watched: Callable[[], AbstractContextManager]):
         self.connection, self.migration, self.consent, self.watched = connection, migration, consent, watched
@@ -125,7 +125,7 @@ class Reversal:
     def transaction(self, action: Callable[[], T]) -> T:
         """Return what `action` returns, run in a transaction. Raises Refusal if rows would be lost without consent.
 
-        A first run shows what it takes away and is rolled back; the next one locks that and counts the rows first.
+        A first run determines the losses and is rolled back; the next one first locks those tables and counts their rows.
         """
         expected, written = frozenset[Taken](), list[Loss]()
         while self.consent.is_reset or not self.consent.given:
@@ -134,7 +134,7 @@ class Reversal:
             except UncountedError as error:
                 expected, written = expected | error.taken, error.written
             except LossError as error:
-                if self.consent.given:  # What cannot be counted goes all the same.
+                if self.consent.given:  # Rows that cannot be counted are lost too.
                     break
                 self._ask(error.lost)
         return action()
@@ -171,7 +171,7 @@ class Reversal:
                 after = self._read()
                 if after.xact != before.xact:
                     raise Refusal(
-                        f"{self.migration} ended its own transaction, so what it drops was not seen in time: compare the tables"
+                        f"{self.migration} ended its own transaction, so its losses could not be determined in time: compare the tables"
                         " with a backup."
                     )
                 taken = frozenset(before.taken(after, {oid for (oid,) in self._rows(LOCKED_SQL)}))
@@ -194,7 +194,7 @@ class Reversal:
         )
 
     def _counted(self, expected: Iterable[Taken]) -> Iterator[Loss]:
-        """Lock what is expected to go, and yield that of which there are rows, or may be."""
+        """Lock what is expected to be dropped, and yield those parts that have, or may have, rows."""
         if not expected:
             return
         with self._settings(COUNTING):

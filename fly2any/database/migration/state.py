@@ -1,4 +1,4 @@
-"""Which migrations are applied, pending, or recorded without being known to the code."""
+"""The state of the migrations: applied, pending, or recorded without being known to the code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class MigrationState:
     unknown: tuple[str, ...]
     known: tuple[str, ...]  # to the code, in the order of application
     too_early: tuple[str, ...]  # applied, though a migration they need is not
-    taking_over: tuple[str, ...] = ()  # pending, and only to take over what another program made
+    taking_over: tuple[str, ...] = ()  # pending, and only to take over an unmanaged object
 
     def findings(self) -> Iterator[Finding]:
         if not self.readable:
@@ -83,7 +83,7 @@ def read_migrations(
 ) -> MigrationState:
     """Return the state of the migrations; `recorded` and `readable` say whether `schema` has a ledger, and whether it may be read.
 
-    `loader` has the migrations of the code, where they were read before.
+    `loader` has the migrations of the code, if they were read before.
     """
     loader = loader or MigrationLoader(None)  # It reads every migration: once is enough.
     known = known_migrations(loader)
@@ -114,7 +114,7 @@ def _takes_over(loader: MigrationLoader, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Unrecorded:
-    """A pending migration part of which is in the database already."""
+    """A pending migration some of whose objects already exist."""
 
     migration: str
     there: tuple[Object, ...]
@@ -122,12 +122,12 @@ class Unrecorded:
 
     @property
     def is_leftover(self) -> bool:
-        """Return whether it is what an interrupted run leaves, which the next one deals with: indexes made concurrently."""
+        """Return whether an interrupted run left it, so that the next one repairs it: indexes built concurrently."""
         return all(isinstance(thing, Index) for thing in self.there)
 
     @property
     def places(self) -> str:
-        """Return the tables, or else the parts of tables, that are there: five at most."""
+        """Return the existing tables, or else parts of tables: five at most."""
         parts = [thing.name for thing in self.there if isinstance(thing, Table)] or [where(thing) for thing in self.there]
         return ", ".join(parts[:5]) + (f" and {len(parts) - 5} more" if len(parts) > 5 else "")
 
@@ -150,7 +150,7 @@ def _valid(thing: Object) -> Object:
 
 
 def unrecorded_findings(found: tuple[Unrecorded, ...], *, ours: bool) -> Iterator[Finding]:
-    """Yield what `dbstatus` says of each; `ours`: the first migrations are recorded."""
+    """Yield the findings of `dbstatus` about each; `ours`: the first migrations are recorded."""
     for one in found:
         if one.is_leftover and one.different:
             drops = "\n".join(f"DROP INDEX CONCURRENTLY {quote(thing.name)};" for thing in one.different)
@@ -158,7 +158,7 @@ def unrecorded_findings(found: tuple[Unrecorded, ...], *, ours: bool) -> Iterato
                 Severity.ERROR,
                 "migrations.unrecorded",
                 one.migration,
-                f"The migration {one.migration} is pending, and an index that is not as it defines has its name ({one.places}).",
+                f"The migration {one.migration} is pending, but an index of another definition has the name of one that it creates ({one.places}).",
                 f"{drops}\n-- Then run `manage.py migrate`.",
                 is_sql=True,
             )

@@ -1,4 +1,4 @@
-"""The migration that takes over a constraint or index which another program made on a table of ours, to be saved as a file."""
+"""The migration that takes over a constraint or index which another program created on our table, to be saved as a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..schema import contract as contracts
 from ..schema.contract import PHASE7_APPS
 from ..sql import quote
 
-FILE = '''"""Takes over {name} of {table}, which another program made: it is created where it is not there."""
+FILE = '''"""Takes over {name} of {table}, which another program created: it is created if it does not exist."""
 
 from django.db import migrations
 
@@ -48,7 +48,7 @@ def take_over(place: str, foreign: Catalog) -> tuple[str, str]:
     kinds: list[Object] = [*foreign.keys, *foreign.checks, *foreign.foreign_keys, *foreign.indexes]
     thing = next((one for one in kinds if where(one) == place), None)
     if thing is None:
-        raise Refusal(f"No unmanaged constraint or index is at {place}; `manage.py dbstatus -v 2` lists what is unmanaged.")
+        raise Refusal(f"No unmanaged constraint or index is at {place}; `manage.py dbstatus -v 2` lists unmanaged objects.")
     if why := _why_not(thing, contracts.catalog_of(version for version in contracts.load().versions if version.until is None)):
         raise Refusal(f"{thing.name} cannot be taken over: {why}.")
     app = next(model._meta.app_label for model in apps.get_models() if model._meta.db_table == thing.table)
@@ -57,14 +57,14 @@ def take_over(place: str, foreign: Catalog) -> tuple[str, str]:
     statements = "\n".join(f"                {statement!r}," for statement in _statements(thing))
     file = FILE.format(name=thing.name, table=thing.table, app=app, last=last, statements=statements)
     if not thing.name.isidentifier():  # It could end the text that it is in.
-        file = file.replace(f"Takes over {thing.name} of", "Takes over what is named below of", 1)
+        file = file.replace(f"Takes over {thing.name} of", "Takes over the object below of", 1)
     return f"{app}/migrations/{int(last[:4]) + 1:04}_take_over_{slug}.py", file
 
 
 def _why_not(thing: Object, expected: Catalog) -> str:
     ours = {model._meta.db_table for model in apps.get_models() if model._meta.app_label in PHASE7_APPS}
     if thing.table not in ours:
-        return f"{thing.table} is no table of this project"
+        return f"{thing.table} is not a table of this project"
     used = {*getattr(thing, "columns", ()), *getattr(thing, "include", ())}
     if isinstance(thing, Index):
         used = {*thing.uses, *thing.include}
@@ -79,13 +79,13 @@ def _why_not(thing: Object, expected: Catalog) -> str:
 
 
 def _statements(thing: Object) -> Iterator[str]:
-    """Yield what creates `thing` without keeping writes waiting while rows are read."""
+    """Yield the statements that create `thing` without blocking writes while rows are read."""
     alter = f"ALTER TABLE {quote(thing.table)}"
     if isinstance(thing, Index):
         yield thing.sql()
     elif isinstance(thing, Check | ForeignKey) and thing.enforced and not _is_exclusion(thing):
         yield f"{alter} ADD {thing.sql()} NOT VALID"
-        if thing.valid:  # Else older rows may break it, as the other program chose.
+        if thing.valid:  # Otherwise older rows may violate it, as the other program chose.
             yield f"{alter} VALIDATE CONSTRAINT {quote(thing.name)}"
     elif isinstance(thing, Check | ForeignKey | Key):
         yield f"{alter} ADD {thing.sql()}"

@@ -71,7 +71,7 @@ class Certificate:
 
 
 class Keeper(Protocol):
-    """Where a certificate is kept."""
+    """A place where a certificate is kept."""
 
     def keep(self, certificate: Certificate) -> None:
         """Write it as pending, and return when it is durable."""

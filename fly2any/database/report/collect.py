@@ -1,4 +1,4 @@
-"""The one report of a database: what is found, less what is waived, how serious it is, and the exit code that says so."""
+"""The report of a database: its findings except waived ones, their severity, and the exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import Error
 
-from ..backup.inventory import Newest
+from ..backup.inventory import BackupState
 from ..clock import read_clock
 from ..errors import explain
 from ..exit_codes import ExitCode
@@ -19,28 +19,29 @@ from ..health.examine import Question, Topic, examine
 from ..verification import Verification, verify
 from .waivers import Waiver, waive
 
-# What a deploy cannot fix, or fixes itself, and the keys of the site's own tables: with `release` it is a note.
+# Findings that a deploy cannot fix or fixes itself, and those about keys of the site's own tables: notes with `release`.
 NOT_OF_A_RELEASE = ("server.", "backup.", "security.", "foreign_key.restricts")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was asked of a database, and the findings that count; `verification` and `backups` are None where they were not wanted."""
+    """The results for a database, and the findings that count; `verification` and `backups` are None if they were not requested."""
 
     alias: str
     at: datetime  # by the server's clock
     verification: Verification | None
-    backups: Newest | None
+    backups: BackupState | None
     health: tuple[Topic, ...]
     security: tuple[Topic, ...]
     findings: tuple[Finding, ...]
     waived: tuple[tuple[Finding, Waiver], ...]
-    write_checked: tuple[str, ...] | None = None  # the tables that took a row and gave it back
+    write_checked: tuple[str, ...] | None = None  # the tables that passed the write check
     write_failed: bool = False
 
     @property
     def exit_code(self) -> int:
-        """Return 0, 4 (findings), 2 where a write check failed or no topic of health answered; without health 1 (migrations pending) or 5 (both) too."""
+        """Return 0, 4 (findings), or 2 if a write check failed or no topic of health answered; without health also 1 (migrations
+        pending) or 5 (both)."""
         if self.write_failed:
             return ExitCode.REFUSED
         found = serious(self.findings)
@@ -62,17 +63,16 @@ def collect(
     connection,
     *,
     verification: Verification | None = None,
-    backups: Newest | None = None,
+    backups: BackupState | None = None,
     health: dict[str, Question] | None = None,
     security: dict[str, Question] | None = None,
     found: Iterable[Finding] = (),
     waivers: Iterable[Waiver] = (),
     release: bool = False,
 ) -> Report:
-    """Return the report of what is given, and of the topics `health` and `security`, which are asked here.
+    """Return the report of the given results, and of the topics `health` and `security`, which are queried here.
 
-    `found` is what the caller found itself. `release`: what is found of the server, of backups and of security does not
-    count. Raises django.db.Error if the database cannot be reached.
+    `found` are findings of the caller. With `release`, findings about the server, backups and security do not count. Raises django.db.Error if the database cannot be reached.
     """
     topics, guards = examine(connection, health or {}), examine(connection, security or {})
     at = verification.clock.now() if verification else read_clock(connection).now()
@@ -96,7 +96,7 @@ def compare_and_collect(
 ) -> Report:
     """Return the report with the comparison of the schema, or with the finding why it cannot be compared now.
 
-    `limited` is what the comparison runs in; `found` and `wanted` are those of `collect`.
+    `limited` is the context in which the comparison runs; `found` and `wanted` are those of `collect`.
     """
     with limited or nullcontext():
         verification, trouble = verify_or_say(connection)
@@ -104,7 +104,7 @@ def compare_and_collect(
 
 
 def verify_or_say(connection) -> tuple[Verification | None, tuple[Finding, ...]]:
-    """Return the verification, or why the schema cannot be compared now, as where a table is locked: the rest is asked all the same."""
+    """Return the verification, or why the schema cannot be compared now, for example because a table is locked."""
     connection.ensure_connection()
     try:
         return verify(connection), ()
@@ -113,7 +113,7 @@ def verify_or_say(connection) -> tuple[Verification | None, tuple[Finding, ...]]
 
 
 def _of_topics(topics: Iterable[Topic], code: str) -> Iterator[Finding]:
-    """Yield what topics found, and which could not be asked: without that, a report with no findings would look complete."""
+    """Yield the findings of topics, and one for each that could not be queried: otherwise the report would look complete."""
     for topic in topics:
         yield from topic.findings
         if topic.trouble:

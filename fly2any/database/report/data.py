@@ -1,4 +1,4 @@
-"""The report as JSON, of the shapes that docs/reference has."""
+"""The report as JSON, in the form that docs/reference describes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from ..backup.inventory import Newest
+from ..backup.inventory import BackupState
 from ..findings import Finding
 from ..health.examine import Topic
 from ..schema import where
@@ -30,7 +30,7 @@ def _plain(value: Any) -> Any:
 
 
 def health_as_json(report: Report) -> str:
-    """Return what `dbhealth` prints."""
+    """Return the JSON that `dbhealth` prints."""
     return dumped(
         {
             "exit_code": report.exit_code,
@@ -43,7 +43,7 @@ def health_as_json(report: Report) -> str:
 
 
 def status_as_json(report: Report) -> str:
-    """Return what `dbstatus` prints."""
+    """Return the JSON that `dbstatus` prints."""
     data: dict[str, Any] = {"exit_code": report.exit_code, "database": report.alias}
     if report.verification:
         data |= _of_verification(report.verification)
@@ -103,7 +103,7 @@ def _of_verification(verified: Verification) -> dict[str, Any]:
     return data
 
 
-def _of_backups(backups: Newest) -> dict[str, Any]:
+def _of_backups(backups: BackupState) -> dict[str, Any]:
     good, newest = backups.good, backups.newest
     return {
         "place": backups.place,

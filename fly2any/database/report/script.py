@@ -15,11 +15,12 @@ from .collect import Report
 
 # A concurrent build blocks no other session; if cancelled, it leaves an invalid index.
 CONCURRENTLY = re.compile(r"^(?:CREATE (?:UNIQUE )?|DROP |RE)INDEX (?:INDEX )?CONCURRENTLY .*?;$", re.M | re.S)
-NOT_OURS = "it changes what another program made; agree with its owner first"
+NOT_OURS = "it changes an unmanaged object; ask its owner first"
 
 
 def status_as_sql(report: Report) -> str:
-    """Return the cures of errors and warnings, in the order in which they must run; what is no SQL, or must not run unread, is a comment."""
+    """Return the cures of errors and warnings, in the order in which they must run; those that are not SQL, or that must be read
+    first, are comments."""
     found = [finding for finding in report.findings if finding.severity is not Severity.NOTE]
     schema = report.verification.server.schema if report.verification else None
     path = f"SET search_path TO {quote(schema)};\n" if schema not in (None, "public") else ""
@@ -34,7 +35,7 @@ def _header(report: Report, found: list[Finding]) -> str:
     return (
         f"-- Cures: {run} to run, {off} commented out, {len(found) - run - off} without SQL.\n"
         "-- Stop at the first that fails: manage.py dbstatus --sql | manage.py dbshell -- -v ON_ERROR_STOP=1\n"
-        f"{_waiting()}  -- The site waits behind what waits for a lock: where this fails, run what is left again.\n"
+        f"{_waiting()}  -- The site queues behind a statement that waits for a lock: if this fails, run the rest again.\n"
     )
 
 

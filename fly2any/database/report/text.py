@@ -1,11 +1,11 @@
-"""The report as a person reads it."""
+"""The report as text."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
 
-from ..backup.inventory import Newest
+from ..backup.inventory import BackupState
 from ..findings import Finding, Severity
 from ..health.examine import Topic
 from ..printable import one_line, printable
@@ -19,12 +19,12 @@ from .waivers import Waiver
 
 
 def health_as_text(report: Report) -> str:
-    """Return what `dbhealth` prints."""
+    """Return the text that `dbhealth` prints."""
     return _framed(report, [*topic_lines(report.health), *finding_lines(report.findings, report.waived)])
 
 
 def status_as_text(report: Report, *, verbosity: int = 1) -> str:
-    """Return what `dbstatus` prints; with `verbosity` 2 or more what is foreign is listed too."""
+    """Return the text that `dbstatus` prints; with `verbosity` 2 or more, unmanaged objects are listed too."""
     return _framed(report, _lines(report, verbosity))
 
 
@@ -35,7 +35,7 @@ def _framed(report: Report, lines: Iterable[str]) -> str:
 
 
 def verdict(report: Report) -> str:
-    """Return how the database is, with what that was judged by, in one line."""
+    """Return the verdict, with the figures that it is based on, in one line."""
     verified, code = report.verification, report.exit_code
     if verified and verified.made_by and not report.health:
         return f"Made by {verified.made_by}, not adopted: run `manage.py dbadopt`"
@@ -176,7 +176,7 @@ def _indexes(verified: Verification) -> Iterator[str]:
 
 
 def _foreign(verified: Verification) -> Iterator[str]:
-    yield "Not ours, left alone"
+    yield "Unmanaged, left alone"
     nothing = True
     for kind in KINDS:
         if things := getattr(verified.foreign, kind):
@@ -186,7 +186,7 @@ def _foreign(verified: Verification) -> Iterator[str]:
         yield "  nothing"
 
 
-def _backups(newest: Newest) -> Iterator[str]:
+def _backups(newest: BackupState) -> Iterator[str]:
     yield "Backups"
     if not newest.place:
         yield "  none known   BACKUP_LOCATION is not set"
@@ -202,7 +202,7 @@ def topic_lines(topics: Iterable[Topic]) -> Iterator[str]:
     for topic in topics:
         yield topic.name.capitalize()
         if topic.trouble:
-            yield f"  not asked: {topic.trouble}"
+            yield f"  not queried: {topic.trouble}"
         for figure in topic.figures:
             if not figure.shown:
                 continue
@@ -213,7 +213,7 @@ def topic_lines(topics: Iterable[Topic]) -> Iterator[str]:
 def finding_lines(
     findings: Iterable[Finding], waived: Iterable[tuple[Finding, Waiver]], *, none: str = "none"
 ) -> Iterator[str]:
-    """Yield the findings; `none` is what is said where there are none."""
+    """Yield the findings; `none` is the text if there are none."""
     findings = list(findings)
     yield "Findings"
     if not findings:

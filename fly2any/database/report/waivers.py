@@ -14,7 +14,7 @@ from django.conf import settings
 from ..errors import Refusal
 from ..findings import CODES, Finding, Severity
 
-# What the contract demands: a waiver would hide drift.
+# Differences from the contract: a waiver would hide drift.
 NEVER = (
     "table",
     "column",
@@ -39,7 +39,7 @@ OF_THE_SITE = ("foreign_key.restricts",)
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """A finding that does not count until the end of a day, who answers for it, and why."""
+    """A finding that does not count until the end of a day, with the person who accepted it and the reason."""
 
     code: str
     where: str
@@ -49,7 +49,7 @@ class Waiver:
 
 
 def read_waivers(path: Path) -> tuple[Waiver, ...]:
-    """Return the waivers in the TOML file `path`, none where there is no file; raise Refusal if it is not as it should be."""
+    """Return the waivers in the TOML file `path`, none if it does not exist; raise Refusal if it is malformed."""
     if not path.exists():
         return ()
     try:
@@ -67,12 +67,12 @@ def read_waivers(path: Path) -> tuple[Waiver, ...]:
             wrong = [name for name in names if not isinstance(entry, dict) or type(entry.get(name)) is not names[name]]
             wrong += sorted(set(entry) - set(names)) if isinstance(entry, dict) else []
             raise Refusal(
-                f"Waiver {number} in {path} has not code, where, owner, until (a day, without quotes) and reason, and no other:"
+                f"Waiver {number} in {path} must have exactly code, where, owner, until (a date without quotes) and reason:"
                 f" correct {', '.join(wrong)}."
             )
         if entry["code"] not in CODES:
             raise Refusal(
-                f"Waiver {number} in {path} names {entry['code']}, which is no code: docs/reference/findings.md has them."
+                f"Waiver {number} in {path} names {entry['code']}, which is not a finding: docs/reference/findings.md lists the codes."
             )
         if entry["code"] not in OF_THE_SITE and (entry["code"] in NEVER or entry["code"].partition(".")[0] in NEVER):
             raise Refusal(f"Waiver {number} in {path} names {entry['code']}, which cannot be waived: fix what it finds.")
@@ -81,7 +81,7 @@ def read_waivers(path: Path) -> tuple[Waiver, ...]:
 
 
 def known_waivers() -> tuple[Waiver, ...]:
-    """Return the waivers; of a file that cannot be read none, which the log says."""
+    """Return the waivers; if the file cannot be read, log that and return none."""
     try:
         return read_waivers(settings.WAIVERS)
     except Refusal as refusal:

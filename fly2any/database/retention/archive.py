@@ -32,7 +32,7 @@ from .rules import RULES, Rule
 
 CHUNK = 1 << 20  # Bytes.
 PERSON_COLUMNS = person_columns()
-IDS = ".ids"  # Of an archive whose rows are being removed: once it is known which were not, it is gone.
+IDS = ".ids"  # The file of an archive whose rows are being removed; deleted once it is recorded which of them stayed.
 HERE = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT
 
 COLUMNS_SQL = """
@@ -44,7 +44,7 @@ VERSIONS_SQL = """
     SELECT id, {version}, ({age})::text FROM {rows} WHERE {part} AND {condition} ORDER BY id
 """
 ROWS_SQL = "SELECT {columns} FROM {rows} WHERE {part} AND {condition}"
-# People who were gone before: rows without a foreign key outlive them.
+# People who no longer exist: rows without a foreign key outlive them.
 GHOSTS_SQL = """
     SELECT DISTINCT {person} FROM ({rows}) AS t WHERE {person} IS NOT NULL AND {gone}
 """
@@ -57,8 +57,8 @@ THERE_SQL = "SELECT id FROM {table} WHERE id = ANY (%s)"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What became of the rows of a table: put back; there already; kept out by another row that has what must be unique; and
-    left out, since their person, or what they hang on, is gone."""
+    """The result of loading the rows of a table: added; existing already; rejected by another row with the same unique value;
+    and skipped because the person or the row that they refer to no longer exists."""
 
     table: str
     added: int
@@ -69,15 +69,15 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Archives:
-    """A place for archives of the database `database`."""
+    """The archives of the database `database` at one location."""
 
     store: Store
     database: str
 
     def keep(self, connection, rule: Rule, part: dict[str, Any], progress: Progress) -> tuple[Archive | None, dict[str, str]]:
-        """Archive the rows of `rule` in a range of blocks or with given keys, and return the archive and the version of each row; None where there are none.
+        """Archive the rows of `rule` in a range of blocks or with given keys, and return the archive and the version of each row, None without rows.
 
-        When it returns, the archive is at its place, and was read there. Nothing is removed, and no row is locked meanwhile.
+        When it returns, the archive is stored, and was read there. It removes and locks no rows.
         """
         self.store.make()
         workplace = work_folder("an archive to encrypt") if settings.BACKUPS["recipient"] else self.store.workplace()
@@ -123,7 +123,7 @@ class Archives:
             return archive, {row[0]: row[1] for row in found}
 
     def finish(self, archive: Archive, left: list[str]) -> bool:
-        """Note which rows were not removed, and return whether the archive is kept: without a removed row it is of no use."""
+        """Record which rows were not removed, and return whether the archive is kept: without a removed row it is useless."""
         if len(left) == archive.parts[0].content.rows:
             for ending in (".json", archive.file.removeprefix(archive.name), IDS):
                 self.store.delete(f"{archive.name}{ending}")
@@ -132,9 +132,9 @@ class Archives:
         return True
 
     def settle(self, connection, rule: Rule) -> None:
-        """Finish the archives of a run on this database that was killed: rows that are there still were not removed.
+        """Finish the archives of a killed run on this database: rows that still exist were not removed.
 
-        None is deleted: its rows may be gone from where it was made, which a copy of the database cannot know.
+        No archive is deleted: in a copy of the database, rows may exist that were removed from the original.
         """
         self.store.make()
         begins = f"{file_name(self.database)}-{rule.table}-"
@@ -155,7 +155,7 @@ class Archives:
             return msgspec.json.decode(self.store.read(f"{name}{IDS}"), type=list[str])
         except ValueError:
             raise Refusal(
-                f"{name}{IDS} is damaged: look which rows of the archive are still in the table, and remove the file."
+                f"{name}{IDS} is damaged: check which rows of the archive are still in the table, then remove the file."
             ) from None
 
     def _note(self, archive: Archive, left: list[str]) -> None:
@@ -163,7 +163,7 @@ class Archives:
         self.store.delete(f"{archive.name}{IDS}")
 
     def all(self) -> tuple[list[Archive], list[str]]:
-        """Return the archives there are, oldest first, and the names of files that are of none or are damaged.
+        """Return the archives, oldest first, and the names of files that belong to none or are damaged.
 
         Raises Refusal if a description cannot be read now.
         """
@@ -191,15 +191,15 @@ class Archives:
         return from_json(self.store.read(f"{name}.json"), where=f"{name}.json")
 
     def load(self, connection, name: str, progress: Progress, *, unsigned: bool = False) -> tuple[Archive, list[Loaded]]:
-        """Put the rows of an archive back, all or none, and return it and what became of them.
+        """Insert the rows of an archive again, all or none, and return the archive and the result for each table.
 
-        Raises Refusal if it is damaged, of another database, not signed and not allowed by `unsigned`, or does not fit the table any more.
+        Raises Refusal if it is damaged, of another database, not signed and not allowed by `unsigned`, or no longer matches the table.
         """
         archive = self.read(name)
         if archive.database != self.database:
             raise Refusal(
-                f"{archive.name} is of the database {archive.database}, and this is {self.database}: connect to that one,"
-                " or, where this one took its place, correct the name in the archive's .json and add --unsigned."
+                f"{archive.name} is from the database {archive.database}, but this is {self.database}: connect to that one;"
+                " or, if this one replaced it, correct the name in the archive's .json and add --unsigned."
             )
         if archive.signed != SIGNED and not unsigned:
             raise Refusal(
@@ -224,7 +224,7 @@ class Archives:
         except (DataError, IntegrityError) as error:
             said = str(error).splitlines()[0]
             raise Refusal(
-                f"{archive.name} does not fit its table any more ({said}): load it with the code of {archive.taken:%Y-%m-%d}."
+                f"{archive.name} no longer matches its table ({said}): load it with the code of {archive.taken:%Y-%m-%d}."
             ) from error
         progress.clear()
         return archive, loaded
@@ -304,7 +304,7 @@ def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
     there = _columns(cursor, part.table)
     if gone := [name for name in part.columns if name not in there]:
         raise Refusal(
-            f"{archive.name} has the column {gone[0]}, which {part.table} has no more: load it with the code of {archive.taken:%Y-%m-%d}."
+            f"{archive.name} has the column {gone[0]}, which {part.table} no longer has: load it with the code of {archive.taken:%Y-%m-%d}."
         )
     cursor.execute(f"CREATE TEMPORARY TABLE {beside} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA")
     with (
@@ -328,14 +328,14 @@ def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
         left_out = cursor.rowcount
     cursor.execute(f"DELETE FROM {beside} AS t WHERE EXISTS (SELECT FROM {table} AS o WHERE o.id = t.id)")
     already = cursor.rowcount
-    overriding = "OVERRIDING SYSTEM VALUE"  # Of a column that is always an identity, as the site may have added.
+    overriding = "OVERRIDING SYSTEM VALUE"  # For a column GENERATED ALWAYS AS IDENTITY that the site may have added.
     cursor.execute(f"INSERT INTO {table} ({columns}) {overriding} SELECT {columns} FROM {beside} ON CONFLICT DO NOTHING")
     added = cursor.rowcount
     return Loaded(part.table, added, already, went - left_out - already - added, left_out)
 
 
 def _missing(archive: Archive, part: Part) -> str:
-    """Return SQL for the rows that are not put back: of people deleted since, and rows without their parent."""
+    """Return SQL for the rows that are not restored: those of people deleted since, and those without their parent."""
     if part.table != archive.table:
         return f"NOT EXISTS (SELECT FROM {quote(archive.table)} AS p WHERE p.id = t.{quote(RULES[archive.table].child_key)})"
     if (column := PERSON_COLUMNS.get(part.table)) in part.columns:

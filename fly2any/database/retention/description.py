@@ -33,7 +33,7 @@ class Part:
 class Archive:
     """Rows that were removed: `file` holds an entry for each of `parts`, parents first; `oldest` and `newest` are their times.
 
-    `left` are the ids of those that in the end were not removed, `ghosts` of people who were gone before.
+    `left` are the ids of rows that were not removed, `ghosts` those of people who no longer existed.
     """
 
     name: str
@@ -78,5 +78,5 @@ def from_json(text: str | bytes, *, where: str) -> Archive:
         return archive
     except ValueError:
         raise Refusal(
-            f"{one_line(where)} describes no archive, or is damaged: use another, and remove it if it is not needed."
+            f"{one_line(where)} does not describe an archive, or is damaged: use another, and remove it if it is not needed."
         ) from None

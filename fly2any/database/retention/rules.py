@@ -19,11 +19,11 @@ from ..sql import quote
 class Rule:
     """Rows of `table` are too old where `age`, a time, is before a day and `only` holds.
 
-    `child` is a table whose rows go with them. While the time `child_age` of one of these is not before that day, the row stays.
+    `child` is a table whose rows are deleted with them. While the time `child_age` of one of these is not before that day, the row stays.
     """
 
     table: str
-    what: str  # As a person calls them.
+    what: str  # In words.
     age: str  # SQL, as `only`.
     only: str = "true"
     child: str = ""
@@ -36,7 +36,7 @@ class Rule:
 
     @property
     def by_key(self) -> bool:
-        """Return whether rows are in partitions or shards, which a walk along the blocks of the table does not see."""
+        """Return whether rows are in partitions or shards, which a scan of the table's own blocks does not see."""
         return not all(kind.has_blocks for kind in self.kinds)
 
     @property
@@ -105,7 +105,7 @@ RULES = {
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A rule that is switched on: what is older than `days` goes."""
+    """A rule that is switched on: rows older than `days` are deleted."""
 
     rule: Rule
     days: int
@@ -117,7 +117,7 @@ class Due:
 def switched_on(days: Mapping[str, int]) -> tuple[Due, ...]:
     """Return the rules that are switched on, in the order of RULES; raise Refusal for a table that has none.
 
-    So it does for 0 days, unless the rows expire: all of them would go.
+    Also raises it for 0 days, unless the rows expire: all of them would be deleted.
     """
     if unknown := [table for table in days if table not in RULES]:
         raise Refusal(f"RETENTION names {unknown[0]}, which has no rule. Tables with a rule: {', '.join(RULES)}.")

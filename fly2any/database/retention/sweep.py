@@ -1,6 +1,6 @@
-"""Removing rows that are too old, a batch a transaction, without waiting for anybody's lock.
+"""Removes rows that are too old, one batch per transaction, without waiting for row locks.
 
-A plain table is read along its blocks. The rows of a partitioned table, and of one that Citus distributes, are found by time and
+A plain table is scanned by block. The rows of a partitioned table, and of one that Citus distributes, are found by time and
 removed by key: such a table has no blocks of its own.
 """
 
@@ -30,12 +30,12 @@ from .rules import Rule
 
 T = TypeVar("T")
 
-BATCH_BLOCKS = 128  # Of 8 kB, read and emptied in a transaction: some thousand rows.
-PART_BLOCKS = 4096  # Of what goes into one archive, with what is stored beside and what hangs on it.
+BATCH_BLOCKS = 128  # Of 8 kB, per transaction: some thousand rows.
+PART_BLOCKS = 4096  # Of the blocks that go into one archive, with those of TOAST and dependent tables.
 BATCH_ROWS = 2_000
-PART_ROWS = 50_000  # Found by time at once.
-SPLIT = 8  # Into how many batches one is divided that is locked out, down to a single row.
-# What Citus sends on to the workers, one connection at a time: a cascade reaches shards that a parallel statement has locked.
+PART_ROWS = 50_000  # Rows that are found by time at once.
+SPLIT = 8  # Into how many batches a locked-out batch is divided, down to a single row.
+# Citus sends these to the workers. One connection at a time, because a cascade reaches shards that a parallel statement locks.
 ON_WORKERS_SQL = """
     SET LOCAL citus.propagate_set_commands TO 'local';
     SET LOCAL citus.multi_shard_modify_mode TO 'sequential';
@@ -51,26 +51,26 @@ SIZES_SQL = """
                / pg_catalog.current_setting('block_size')::bigint
     FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%(table)s)::oid
 """
-# What these statements are not for: rows that are in a table of their own, or rows of others that go with it.
-IN_THE_WAY_SQL = """
+# Why these statements cannot be used: rows are in an inheriting table, or other tables' rows would be deleted too.
+UNSUITABLE_SQL = """
     SELECT 'has rows in ' || i.inhrelid::regclass::text || ', which inherits from it'
     FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
     WHERE i.inhparent = pg_catalog.to_regclass(%(table)s)::oid AND c.relkind <> 'p'
     UNION ALL
-    SELECT 'is what a foreign key of ' || k.conrelid::regclass::text || ' points at, whose rows would go too'
+    SELECT 'is referenced by a foreign key of ' || k.conrelid::regclass::text || ', whose rows would be deleted too'
     FROM pg_catalog.pg_constraint AS k
     WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = pg_catalog.to_regclass(%(table)s)::oid AND k.conrelid <> k.confrelid
       AND k.conrelid IS DISTINCT FROM pg_catalog.to_regclass(%(child)s)::oid
     ORDER BY 1
 """
-# Raises where this role, or this server, removes nothing: better before anything is archived.
+# Raises if this role or this server cannot remove rows, before anything is archived.
 MAY_DELETE_SQL = "DELETE FROM {rows} WHERE false"
 MAY_LOCK_SQL = "SELECT FROM {rows} WHERE false FOR UPDATE"
 KEYS_SQL = "SELECT {key} FROM {rows} WHERE {condition} AND NOT ({key} = ANY (%(left)s)) LIMIT %(most)s"
 UNLOCKED_SQL = "SELECT {address} FROM {rows} WHERE {part} AND {condition} FOR UPDATE SKIP LOCKED"
 # A row that another session has locked is skipped; one that was changed meanwhile is checked again, and kept if it is no longer old.
 DELETE_SQL = "DELETE FROM {rows} WHERE {chosen} AND {condition} RETURNING {key}"
-# Citus locks no rows of several shards: it is compared what a row was, in the statement that removes it.
+# Citus cannot lock rows of several shards: the statement that removes a row compares it with its archived version.
 DELETE_ARCHIVED_SQL = (
     "DELETE FROM {rows} WHERE {chosen} AND {condition} AND id || ' ' || {version} = ANY (%(versions)s) RETURNING id"
 )
@@ -85,7 +85,7 @@ COUNT_SQL = "SELECT count(*) FROM {rows} WHERE {condition}"
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What became of a rule: how many rows were removed, into which archives they went, and whether all of the table was seen."""
+    """The result of a rule: the number of removed rows, their archives, and whether the whole table was scanned."""
 
     table: str
     what: str
@@ -110,29 +110,28 @@ def _as_it_lies(connection, rule: Rule) -> Rule:
     relations = read_relations(connection, schema=read_schema(connection))
     names = _tables(rule)
     if missing := [name for name in names if name not in relations]:
-        raise Refusal(f"The table {missing[0]} is not there: run `manage.py migrate`.")
+        raise Refusal(f"The table {missing[0]} does not exist: run `manage.py migrate`.")
     kinds = {name: relations[name].kind for name in names}
     for name, kind in kinds.items():
         if kind in (Kind.FOREIGN, Kind.VIEW):
-            raise Refusal(f"{name} is a {kind}: take {rule.table} out of RETENTION, or fix that.")
+            raise Refusal(f"{name} is a {kind}: remove {rule.table} from RETENTION, or fix that.")
     return replace(rule, kinds=frozenset(kinds.values()))
 
 
-def want_own_rows(connection, rule: Rule) -> None:
-    """Raise Refusal if more than the rule's own rows would go, or not all of them would be seen."""
+def require_own_rows(connection, rule: Rule) -> None:
+    """Raise Refusal if more than the rule's own rows would be deleted, or not all of them would be found."""
     for table, child in ((rule.table, rule.child), (rule.child, "")):
         if table:
             with _briefly(connection) as cursor:
-                cursor.execute(IN_THE_WAY_SQL, {"table": quote(table), "child": quote(child) if child else None})
+                cursor.execute(UNSUITABLE_SQL, {"table": quote(table), "child": quote(child) if child else None})
                 if row := cursor.fetchone():
-                    raise Refusal(f"{table} {row[0]}: take {rule.table} out of RETENTION, or fix that.")
+                    raise Refusal(f"{table} {row[0]}: remove {rule.table} from RETENTION, or fix that.")
 
 
 def sweep(connection, rule: Rule, *, before: datetime, archives: Archives | None, deadline: float, progress: Progress) -> Swept:
     """Remove the rows of `rule` from before a time, into `archives` first where they are given and the rule is archived.
 
-    Begins nothing after `deadline`, a time.monotonic(). Raises Refusal if the table is not as it should be, of which nothing
-    is removed then.
+    Begins no batch after `deadline`, a time.monotonic(). Raises Refusal, with nothing removed, if the table is not suitable.
     """
     run = _Sweep(connection, rule, before, archives if rule.archived else None, deadline, progress)
     finished = run.to_the_end()
@@ -141,7 +140,7 @@ def sweep(connection, rule: Rule, *, before: datetime, archives: Archives | None
 
 @dataclass(slots=True)
 class _Sweep:
-    """A sweep of one table, and what came of it so far."""
+    """A sweep of one table, and its results so far."""
 
     connection: Any
     rule: Rule
@@ -154,12 +153,12 @@ class _Sweep:
     made: list[str] = field(default_factory=list)
 
     def to_the_end(self) -> bool:
-        """Remove all that is too old; return whether all of the table was seen."""
+        """Remove all rows that are too old; return whether the whole table was scanned."""
         self.rule = _as_it_lies(self.connection, self.rule)
         if self.rule.by_key and self.archives and self.rule.child:
             raise Refusal(
                 f"{self.rule.table} and {self.rule.child} are not both plain tables, so that their rows cannot be archived together:"
-                f" take {self.rule.table} out of RETENTION."
+                f" remove {self.rule.table} from RETENTION."
             )
         blocks, whole = _patiently(partial(_prepare, self.connection, self.rule)) or (None, 0)
         if blocks is None:
@@ -188,7 +187,7 @@ class _Sweep:
         return True
 
     def _by_key(self) -> bool:
-        left: set[Any] = set()  # What others hold, or changed.
+        left: set[Any] = set()  # Rows that other sessions hold, or have changed.
         while not self._is_late():
             keys = _patiently(partial(_read_keys, self.connection, self.rule, self.before, left))
             if keys is None:
@@ -206,7 +205,7 @@ class _Sweep:
                 self.removed += len(gone)
             if not in_time:
                 return False
-            if not gone:  # Everything that is left is held by others.
+            if not gone:  # All remaining rows are held by other sessions.
                 self.skipped += not self.skipped
                 return True
             left.update(set(keys) - gone)
@@ -236,7 +235,7 @@ class _Sweep:
         return time.monotonic() > self.deadline
 
     def _archive_and_delete(self, archives: Archives, part: dict[str, Any], percent: float | None) -> tuple[set[str], bool]:
-        """Remove the old rows of a part of the table that are archived and did not change since.
+        """Remove the old rows of a part of the table that are archived and have not changed since.
 
         Return the ids of those that are gone, and whether there was time for all.
         """
@@ -256,8 +255,8 @@ class _Sweep:
 
 
 def _prepare(connection, rule: Rule) -> tuple[int, int]:
-    """Return how many blocks the table has, and with what is stored beside and hangs on it; raise Refusal if it cannot be swept."""
-    want_own_rows(connection, rule)
+    """Return the number of blocks of the table, and that with its TOAST and dependent tables; raise Refusal if it cannot be swept."""
+    require_own_rows(connection, rule)
     with _briefly(connection, rule) as cursor:
         _refuse_strangers(connection, rule)
         cursor.execute(SIZES_SQL, {"table": quote(rule.table), "child": quote(rule.child) if rule.child else None})
@@ -269,7 +268,7 @@ def _prepare(connection, rule: Rule) -> tuple[int, int]:
 
 
 def _patiently(action: Callable[[], T]) -> T | None:
-    """Return what `action` returns, run again while it is locked out, None if it still is in the end."""
+    """Return the result of `action`, retried while it is locked out; None if it still is at the end."""
     try:
         return try_again(action, patience=PATIENCE, again=lambda error, pause: None)
     except Error as error:
@@ -321,7 +320,7 @@ def _removed(cursor, rule: Rule) -> set[Any]:
         if cursor.fetchone()[0]:
             raise Refusal(
                 f"Rows of {rule.child} would remain after the rows of {rule.table} that they refer to: the foreign key is missing"
-                f" or not enforced, or a trigger keeps them. Fix that (`manage.py dbstatus`), or take {rule.table} out of RETENTION."
+                f" or not enforced, or a trigger keeps them. Fix that (`manage.py dbstatus`), or remove {rule.table} from RETENTION."
             )
     return keys
 
@@ -352,8 +351,10 @@ def delete_archived(connection, rule: Rule, ids: list[str], versions: dict[str, 
             cursor.execute(LOCK_CHILDREN_SQL.format(**places), {"ids": list(locked)})
             held = Counter(parent for (parent,) in cursor.fetchall())
             cursor.execute(CHILDREN_SQL.format(**places), {"ids": list(locked)})
-            locked -= {parent for parent, number in cursor.fetchall() if number != held[parent]}  # Somebody is changing one.
-        # Locked, they change no more, and nothing new can hang on them: only now is it seen whether they changed before.
+            locked -= {
+                parent for parent, number in cursor.fetchall() if number != held[parent]
+            }  # Another session is changing one.
+        # Once locked, they cannot change or get new dependent rows: only now can earlier changes be detected.
         cursor.execute(VERSIONS_SQL.format(table=table, version=version_of(rule)), {"ids": list(locked)})
         same = [identity for identity, version in cursor.fetchall() if versions[identity] == version]
         cursor.execute(DELETE_BY_ID_SQL.format(table=table), {"ids": same})

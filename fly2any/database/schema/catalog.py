@@ -100,7 +100,7 @@ TABLES_SQL = f"""
     ORDER BY c.relname COLLATE "C"
 """
 
-# What a domain asks of its values, those below it included. A condition that calls other functions is NULL.
+# The conditions of a domain, including those of the domains below it. A condition that calls other functions is NULL.
 DOMAIN_SQL = f"""
     WITH RECURSIVE below AS (
         SELECT t.oid, t.typbasetype, t.typtypmod, t.typnotnull, t.typdefault, 0 AS depth
@@ -240,7 +240,7 @@ ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "
 
 
 def read_catalog(connection, *, schema: str) -> Catalog:
-    """Return the catalogue of `schema`: names of other schemas are spelled with theirs."""
+    """Return the catalogue of `schema`: names in other schemas are qualified."""
     with catalogue(connection) as cursor:
         # For statements of this shape compiling takes PostgreSQL a hundred times as long as running them.
         cursor.execute("SET LOCAL jit = off; SET LOCAL quote_all_identifiers = off")
@@ -277,7 +277,7 @@ def _keeper(one: list[str], schema: str) -> tuple[str, ...]:
 
 
 def relative(text: str, schema: str) -> str:
-    """Return what PostgreSQL spelled with the schema of each name as it would inside `schema`."""
+    """Return text in which PostgreSQL qualified each name as it would write it inside `schema`."""
 
     def shortened(match: re.Match[str]) -> str:
         if match["kept"] is not None:

@@ -1,4 +1,4 @@
-"""Which columns of the contract are there, and as it says: one question a function."""
+"""Compares columns with the contract; each function answers one question."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .comparing import MAY_BE_ANOTHERS, Comparing
 from .contract import MAY_BE_NULL
 from .objects import Column
 
-# The time at which a row is made, which a column that may not be NULL holds anyway.
+# The time at which a row is created, a harmless default for a NOT NULL column.
 THIS_MOMENT = re.compile(
     r"(CURRENT_TIMESTAMP|LOCALTIMESTAMP)(\(\d\))?|(now|transaction_timestamp|statement_timestamp|clock_timestamp)\(\)"
 )
@@ -47,7 +47,7 @@ def _missing(to: Comparing, live: dict[tuple[str, str], Column]) -> None:
                 "column.renamed",
                 column,
                 f"Column {column.name} of {column.table} is missing, and {same[0].name} has its definition:"
-                " it was probably renamed; look at its values before you name it back.",
+                " it was probably renamed; check its values before you rename it back.",
                 f"ALTER TABLE {quote(column.table)} RENAME COLUMN {quote(same[0].name)} TO {quote(column.name)};",
                 loses=MAY_BE_ANOTHERS,
             )
@@ -74,7 +74,7 @@ def _left_out_by_the_site(to: Comparing, column: Column, live: Column) -> None:
 
 
 def _state(to: Comparing, column: Column, live: Column) -> None:
-    """Ask each question of `live` as the cure of the one before leaves it."""
+    """Compare one property of `live` after the other, each as the cure of the one before leaves it."""
     for question in (_generated, _type, _identity, _required, _default):
         live = question(to, column, live)
 
@@ -95,7 +95,7 @@ def _generated(to: Comparing, column: Column, live: Column) -> Column:
         return live
     message = f"{_what(column)} is {_computed(live)}, not {_computed(column)}."
     if column.generated is not None:
-        lost = "" if live.generated is not None else "the values that it holds are computed anew"
+        lost = "" if live.generated is not None else "its values are recomputed"
         to.add("column.different", column, message, cures.generate(column, live, to.actual), loses=lost)
         return column
     if live.virtual:

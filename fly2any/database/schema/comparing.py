@@ -8,12 +8,12 @@ from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Tab
 
 TITLES = {Check: "Check", ForeignKey: "Foreign key", Index: "Index", Column: "Column", Table: "Table"}
 
-# Why a script does not name it back by itself: a dump leaves no gap where a column was dropped, so a twin may be another's.
-MAY_BE_ANOTHERS = "it may be what another program made; look at its values first"
+# Why a script does not rename it back: a dump leaves no gap where a column was dropped, so a twin may be another program's.
+MAY_BE_ANOTHERS = "it may belong to another program; check its values first"
 
 
 class Comparing:
-    """What is renamed gets its name back in `actual`, so that what hangs on it is not reported too."""
+    """Renamed objects get their names back in `actual`, so that dependent objects are not reported too."""
 
     def __init__(self, expected: Catalog, actual: Catalog, pending: Catalog, live: Live | None):
         self.live = live

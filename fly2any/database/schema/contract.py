@@ -1,4 +1,4 @@
-"""The contract: what the migrations build, object by object, each with the migration that it came with.
+"""The contract: the objects that the migrations build, each with the migration that created it.
 
 `contract.json` is written by `manage.py dbcontract` and read by everything that compares a database with it.
 """
@@ -26,7 +26,7 @@ KINDS: dict[str, type[Object]] = {
     "indexes": Index,
 }
 
-GUIDE_APPS = ("accounts", "travel", "engagement")  # The guide's 26 indexes and 11 foreign keys are these three's.
+GUIDE_APPS = ("accounts", "travel", "engagement")  # The guide's 26 indexes and 11 foreign keys belong to these three.
 PHASE7_APPS = (*GUIDE_APPS, "ai_consultant")
 FIRST_MIGRATIONS = tuple(f"{app}.0001_initial" for app in PHASE7_APPS)  # They build Phase 7.
 # Deviation D2, which the first migration of accounts adds to the 188 columns of Phase 7.
@@ -54,7 +54,7 @@ class Version:
         return first and (self.object.table, self.object.name) not in NOT_PHASE7
 
     def holds(self, applied: Collection[str]) -> bool:
-        """Return whether a database has it to which the migrations in `applied` were applied, and no others."""
+        """Return whether a database with exactly the migrations in `applied` has it."""
         return self.since in applied and self.until not in applied
 
 
@@ -64,7 +64,7 @@ class Contract:
     versions: tuple[Version, ...]
 
     def expected(self, applied: Collection[str]) -> tuple[Version, ...]:
-        """Return what a database must have to which the migrations in `applied` were applied, and no others."""
+        """Return what a database with exactly the migrations in `applied` must have."""
         return tuple(version for version in self.versions if version.holds(applied))
 
 

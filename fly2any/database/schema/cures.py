@@ -1,6 +1,6 @@
-"""SQL that cures a difference: each function returns statements, one a line, each ending in ";".
+"""SQL that cures a difference: each function returns statements, one per line, each ending in ";".
 
-They spare a database in use: indexes are made CONCURRENTLY, foreign keys and checks NOT VALID first.
+They suit a database in use: indexes are built CONCURRENTLY, foreign keys and checks are first NOT VALID.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ALTER_WORDS = {"view": "VIEW", "materialized view": "MATERIALIZED VIEW", "foreig
 
 
 def create_table(table: Table, expected: Catalog) -> str:
-    """Return the statements that make `table` with all but its foreign keys."""
+    """Return the statements that create `table` without its foreign keys."""
     parts = [column.sql() for column in expected.columns if column.table == table.name]
     parts += [key.sql() for key in expected.keys if key.table == table.name]
     parts += [check.sql() for check in expected.checks if check.table == table.name]
@@ -41,7 +41,9 @@ def put_aside(table: Table) -> str:
 
 def add_column(column: Column) -> str:
     alter = f"ALTER TABLE {quote(column.table)}"
-    if column.default == "CURRENT_TIMESTAMP":  # Rows that are there get milliseconds: Prisma would not find them by more.
+    if (
+        column.default == "CURRENT_TIMESTAMP"
+    ):  # Existing rows get milliseconds: Prisma would not find them by a more precise time.
         filled = replace(column, default="date_trunc('milliseconds', CURRENT_TIMESTAMP)")
         return f"{alter} ADD COLUMN {filled.sql()};\n{alter} ALTER COLUMN {quote(column.name)} SET DEFAULT {column.default};"
     if column.can_be_left_out:
@@ -74,13 +76,13 @@ def mentions(expression: str | None, column: Column) -> bool:
 
 
 def around(computed: Iterable[Column], actual: Catalog, cure: str) -> str:
-    """Return `cure` with the generated columns dropped before it, and made again after it with what hangs on them."""
+    """Return `cure` with the generated columns dropped before it, and recreated after it with their dependent objects."""
     drops = [f"ALTER TABLE {quote(column.table)} DROP COLUMN {quote(column.name)};" for column in computed]
     return "\n".join([*drops, cure, *(statement for column in computed for statement in _again(column, column, actual))])
 
 
 def generate(column: Column, live: Column, actual: Catalog) -> str:
-    """Return what makes `column` generated: no version of PostgreSQL can do that to a column that is there."""
+    """Return the statements that recreate `column` as generated: no version of PostgreSQL can convert an existing column."""
     drop = f"ALTER TABLE {quote(column.table)} DROP COLUMN {quote(column.name)};"
     return "\n".join([drop, *_again(column, live, actual)])
 
@@ -97,7 +99,7 @@ def _again(column: Column, live: Column, actual: Catalog) -> Iterable[str]:
 
 
 def store(column: Column) -> str:
-    """Return what makes a virtual generated column one that is written, with the values that it shows now."""
+    """Return the statements that turn a virtual generated column into an ordinary one with its current values."""
     table, name, new = quote(column.table), quote(column.name), quote(f"{column.name}_new")
     made = replace(column, name=f"{column.name}_new", nullable=True, default=None)
     return (
@@ -111,13 +113,13 @@ def comment(text: str) -> str:
     return "-- " + re.sub(r"[\r\n]+", " ", text)
 
 
-def repair_key(key: Key, live: Key | None, hanging: Iterable[ForeignKey]) -> str:
-    """Return what makes `key`; `hanging` are the foreign keys that point at `live`, and must go and come with it."""
+def repair_key(key: Key, live: Key | None, referring: Iterable[ForeignKey]) -> str:
+    """Return the statements that create `key`; `referring` are the foreign keys that reference `live`, recreated with it."""
     if live is None:
         return add(key)
     if replace(live, valid=True) == key:
         return f"REINDEX INDEX CONCURRENTLY {quote(key.name)};"
-    return "\n".join([*(drop(fk) for fk in hanging), drop(live), add(key), *(add(fk) for fk in hanging)])
+    return "\n".join([*(drop(fk) for fk in referring), drop(live), add(key), *(add(fk) for fk in referring)])
 
 
 def use_index(key: Key, index: Index) -> str:
@@ -126,22 +128,22 @@ def use_index(key: Key, index: Index) -> str:
 
 
 def free_name(other: Object, thing: Object) -> str:
-    """Return what takes its name away from `other`, so that `thing` can have it."""
+    """Return the statement that frees the name of `other` for `thing`."""
     if other.table == thing.table:
         return drop(other)
     return rename(other, f"{other.name}_old")
 
 
 def lost_by_retyping(column: Column, live: Column) -> str:
-    """Return what the conversion of values to the type of `column` loses: "" where it keeps or refuses each."""
+    """Return what the conversion of values to the type of `column` loses, "" if it keeps or rejects each."""
     given, wanted = live.type, column.type
     if given.endswith("[]") and wanted.endswith("[]"):
         given, wanted = given.removesuffix("[]"), wanted.removesuffix("[]")
     times = given.startswith("timestamp") and wanted == "timestamp with time zone"
-    padded = given.startswith("character(") or given == "bpchar"  # Their blanks at the end go.
+    padded = given.startswith("character(") or given == "bpchar"  # Trailing blanks are removed.
     if given == wanted or (_is_text(wanted) and not padded) or times or (given, wanted) in KEPT:
         return ""
-    return f"what {column.type} cannot hold of a value of the type {live.type} is rounded or left out"
+    return f"values of the type {live.type} are rounded or truncated if {column.type} cannot hold them"
 
 
 def _is_text(type_: str) -> bool:
@@ -159,17 +161,17 @@ def retype(column: Column, live: Column, alter: str) -> str:
     else:
         if (
             live.type != column.type and not _is_text(column.type) and not column.generated
-        ):  # With USING, what is too long for its type would be cut.
+        ):  # With USING, values that are too long would be truncated.
             words.append(f"USING {quote(column.name)}::{column.type}")
-        # What has no zone is UTC here.
+        # Times without a zone are UTC here.
         zone = ["SET TimeZone TO 'UTC';"] if column.type == "timestamp with time zone" and live.type != column.type else []
         statements = [*zone, f"{' '.join(words)};"]
     if live.default is not None and live.generated is None:
-        # A default is not converted by USING: it goes before, and comes back after.
+        # USING does not convert a default: it is dropped before and set again afterwards.
         statements.insert(0, f"{alter} DROP DEFAULT;")
         if column.default is not None:
             statements.append(f"{alter} SET DEFAULT {column.default};")
-    if live.type != column.type:  # The planner forgets what it knew of the column.
+    if live.type != column.type:  # PostgreSQL discards the column's statistics.
         statements.append(f"ANALYZE {quote(column.table)} ({quote(column.name)});")
     return "\n".join(statements)
 
@@ -189,7 +191,7 @@ def duplicates(key: Key) -> str:
 
 
 def is_orphan(foreign_key: ForeignKey, *, row: str) -> str:
-    """Return the condition for a row, under the alias `row`, that refers to a row which is not there."""
+    """Return the condition for a row, under the alias `row`, that refers to a row which does not exist."""
     columns = zip(foreign_key.columns, foreign_key.target_columns, strict=True)
     same = " AND ".join(f"p.{quote(theirs)} = {row}.{quote(ours)}" for ours, theirs in columns)
     given = " AND ".join(f"{row}.{quote(ours)} IS NOT NULL" for ours in foreign_key.columns)

@@ -1,6 +1,6 @@
 """The live catalogue against the contract: values in, findings out, no database needed.
 
-A cure that is SQL makes its difference disappear; in the order of the findings they repair the whole.
+A cure in SQL removes its difference; run in the order of the findings, the cures repair the whole schema.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ ORDER = ("table", "column", "default", "primary_key", "unique", "check", "index"
 @dataclass(frozen=True, slots=True)
 class Comparison:
     findings: tuple[Finding, ...]  # in the order in which their cures must run
-    matched: frozenset[Object]  # of the contract: those that are there as they should be
-    foreign: Catalog  # what the contract does not know: left alone
+    matched: frozenset[Object]  # of the contract: those that exist as they should
+    foreign: Catalog  # unmanaged objects: left alone
 
 
 def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = None, live: Live | None = None) -> Comparison:
-    """Return how `actual` differs from `expected`; what is in `pending` may be there already, and is not foreign.
+    """Return how `actual` differs from `expected`; objects in `pending` may exist already, and are not unmanaged.
 
     `live` is the server `actual` was read from; without it expressions are compared as they are written.
     """
@@ -41,7 +41,7 @@ def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = Non
     compare_columns(to)
     compare_named(to)
     others = _foreign(to)
-    to.findings += foreign.in_the_way(to.expected, others, to.actual, live)
+    to.findings += foreign.harmful(to.expected, others, to.actual, live)
     generated = {where(column) for column in expected.columns if column.generated}
 
     def order(finding: Finding) -> tuple[int, bool, str, str]:  # A generated column comes after those it is computed from.

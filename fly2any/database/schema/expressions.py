@@ -1,4 +1,4 @@
-"""What the text of an expression tells, as PostgreSQL prints it."""
+"""Properties of an expression that its text, as PostgreSQL prints it, shows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ PLAIN = re.compile(rf"(?:{TEXT}(?:::(?:text|smallint|integer|bigint|numeric))?|[
 DISTINCT = re.compile(
     r"\b(nextval|gen_random_uuid|uuidv7|uuid_generate_v\w+|random)\("
 )  # Defaults that differ from row to row.
-# What returns no number below 0, and raises an error for no value.
+# Functions that never return a negative number and never raise an error.
 COUNTS = {"length", "char_length", "character_length", "octet_length", "bit_length", "cardinality", "strpos", "num_nulls", "num_nonnulls"}  # fmt: skip
-# What raises an error for no value: names, comparisons and these functions, without casts to other types than text.
+# What never raises an error: names, comparisons and these functions, without casts to other types than text.
 TOTAL = {*COUNTS, "lower", "upper", "coalesce", "nullif", "md5", "btrim", "ltrim", "rtrim", "left", "right", "reverse", "to_tsvector"}  # fmt: skip
 _KEEPING = re.compile(rf"(?:{TEXT}::text \|\| )?(?P<kept>\S.*?)(?: \|\| {TEXT}::text)?")
 _CAST = re.compile(r"(?P<kept>.+)::(?:text|character varying)")
@@ -23,7 +23,7 @@ _REVERSED = re.compile(r"reverse(?P<kept>\(.+\))")
 
 
 def is_total(expression: str) -> bool:
-    """Return whether an expression raises an error for no value of its columns, as far as its text tells."""
+    """Return whether its text shows that an expression never raises an error."""
     bare = re.sub(r"'(?:[^']|'')*'(?:::[\w ]+)?", "", expression)
     calls = {name.lower() for name in re.findall(r"(\w+)\(", bare)}
     casts = set(re.findall(r"::([\w ]+\w)", bare))
@@ -32,7 +32,7 @@ def is_total(expression: str) -> bool:
 
 
 def counts(expression: str) -> Iterator[str]:
-    """Yield the calls in an expression of what returns no number below 0, and raises no error."""
+    """Yield the calls in an expression that never return a negative number and never raise an error."""
     for match in re.finditer(rf"(?<![\w.\"])(?:{'|'.join(sorted(COUNTS))})\(", expression):
         call = expression[match.start() : _end(expression, match.end() - 1)]
         if is_total(call):
@@ -40,7 +40,7 @@ def counts(expression: str) -> Iterator[str]:
 
 
 def told_apart(expression: str, names: set[str], required: set[str]) -> str | None:
-    """Return the column of `names` of which no two values give the same value of `expression`; None where the text tells of none.
+    """Return the column of `names` whose different values always give different values of `expression`, None if the text shows none.
 
     Where COALESCE replaces NULL, only a column that is `required` may not hold it.
     """

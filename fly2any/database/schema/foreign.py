@@ -24,10 +24,10 @@ MAY_REFUSE = "may refuse rows that the contract allows"
 TRY = "`manage.py dbstatus --write-check` tries it; read its definition with \\d+ in `manage.py dbshell`."
 
 
-def in_the_way(expected: Catalog, foreign: Catalog, actual: Catalog, live: Live | None = None) -> Iterator[Finding]:
-    """Yield a finding for each unmanaged object on a table of ours that refuses, or may change, what the contract allows.
+def harmful(expected: Catalog, foreign: Catalog, actual: Catalog, live: Live | None = None) -> Iterator[Finding]:
+    """Yield a finding for each unmanaged object on a table of ours that refuses or may change rows that the contract allows.
 
-    Without `live` nothing is proved: what only the server can tell is found wherever it touches a column of ours.
+    Without `live` nothing is proved: an object is a finding wherever it touches a column of ours.
     """
     yield from _Obstacles(expected, foreign, actual, live).findings()
 
@@ -60,7 +60,7 @@ class _Obstacles(Allowed):
             cure = f"ALTER TABLE {quote(table.name)} REPLICA IDENTITY DEFAULT;"
             yield Finding(Severity.ERROR, "table.unidentified", table.name, message, cure, is_sql=True)
         for name in table.narrowed:
-            message = f"Publication {name} leaves out columns of {table.name} that identify its rows, or asks others which rows to send, so every UPDATE or DELETE fails."
+            message = f"Publication {name} leaves out columns of {table.name} that identify its rows, or filters its rows by other columns, so every UPDATE or DELETE fails."
             cure = f"ALTER PUBLICATION {quote(name)} DROP TABLE {quote(table.name)};\nALTER PUBLICATION {quote(name)} ADD TABLE {quote(table.name)};"
             yield Finding(Severity.ERROR, "table.unidentified", table.name, message, f"{AGREE}{cure}")
         for name in table.triggers:

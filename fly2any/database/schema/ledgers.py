@@ -1,6 +1,6 @@
-"""The tables that the role of the site may read, or add to, but not change, and what it may do with them all the same.
+"""The tables that the site's role may only read or add to, and its excess privileges on them.
 
-Default privileges let it write to every table that is made after `dbroles` ran, these among them.
+Default privileges let it write to every table that is created after `dbroles` ran, including these.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LEDGERS = (RECORD, JOURNAL)
 PRISMAS_LEDGER = "_prisma_migrations"
 APPEND_ONLY = tables("append_only")  # The record of access.
 
-# What a role PREFIX_app, of those that `dbroles` makes, may do too much. The sequence of a column counts as its table.
+# The excess privileges of a role PREFIX_app that `dbroles` creates. The sequence of a column counts as its table.
 EXCESS_SQL = f"""
     SELECT c.relname AS name, c.relkind AS kind, r.rolname AS role,
            pg_catalog.string_agg(a.privilege_type, ', ' ORDER BY a.privilege_type) AS privileges,
@@ -64,7 +64,7 @@ def read_excess(connection, *, schema: str) -> list[Excess]:
 
 
 def protect(connection) -> None:
-    """Revoke what the site's role may do too much, where the role of the connection may; dbstatus reports the rest."""
+    """Revoke excess privileges of the site's role if the role of the connection may; dbstatus reports the rest."""
     with suppress(Error), time_limits(connection, lock=settings.LOCK_TIMEOUT):
         schema = read_schema(connection)
         for one in read_excess(connection, schema=schema):

@@ -1,7 +1,7 @@
-"""What only the server can say of expressions while a catalogue is compared: PostgreSQL's planner proves it, or it is computed.
+"""Questions about expressions that only the server can answer: PostgreSQL's planner proves them, or a sample row computes them.
 
-The planner evaluates immutable functions of constants, and a sample row every function but the volatile ones. So only
-expressions are shown to the server that call nothing but PostgreSQL's own functions: the code of other roles never runs here.
+The planner evaluates immutable functions of constants, and a sample row every function but the volatile ones. So the server
+only gets expressions that call nothing but PostgreSQL's own functions: the code of other roles never runs here.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Live:
             " CASE WHEN NOT s.seqcycle THEN s.seqmax END"
             f" FROM pg_catalog.pg_sequence AS s WHERE s.seqrelid ="
             f" pg_catalog.pg_get_serial_sequence('{quote(self.schema)}.{quote(c.table)}', '{c.name}')::regclass"
-            " AND pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')"  # Whoever may not use it sees no last value.
+            " AND pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')"  # A role that may not use it sees no last value.
             for place, c in enumerate(asked)
         ]
         rows = self._ask(" UNION ALL ".join(parts), every=True) if parts else ()
@@ -223,7 +223,7 @@ def _holds_for_the_same(live: Live, thing: Object, one: str, other: str, columns
     """Return whether two texts of a check refuse the same rows, or two of an index's condition let the same queries use it."""
     if isinstance(thing, Index):  # The planner does not try each value of a column before it uses an index.
         return live.same_rows(one, other, tuple(c for c in columns if mentions(thing.predicate, c)), whole=True)
-    if isinstance(thing, Check) and not CALL.search(one + other):  # A call may return NULL, which a check lets in.
+    if isinstance(thing, Check) and not CALL.search(one + other):  # A call may return NULL, which a check accepts.
         return live.same_rows(one, other, tuple(c for c in columns if c.name in thing.columns))
     return False
 

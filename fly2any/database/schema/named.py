@@ -1,4 +1,4 @@
-"""Which constraints and indexes of the contract are there, and as it says: by name first, then by definition."""
+"""Compares constraints and indexes with the contract: by name first, then by definition."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def compare_named(to: Comparing) -> None:
 
     def key_cure(key: Key, live: Key | None) -> str:
         columns = live.columns if live else None
-        hanging = [fk for fk in to.actual.foreign_keys if fk.target == key.table and fk.target_columns == columns]
-        return cures.repair_key(key, live, hanging)
+        referring = [fk for fk in to.actual.foreign_keys if fk.target == key.table and fk.target_columns == columns]
+        return cures.repair_key(key, live, referring)
 
     _compare(to, to.expected.keys, to.actual.keys, _key_difference, key_cure)
     _compare(to, to.expected.checks, to.actual.checks, _check_difference, cures.repair_check)
@@ -50,7 +50,7 @@ def _compare(
             to.add(f"{kind}.{verdict}", thing, f"{what} {how}.", cure(thing, other))
         elif twin := _twin(to, thing, [o for key, o in live.items() if key not in ours]):
             to.claimed.add(twin)
-            message = f"{what} is there under the name {twin.name}."
+            message = f"{what} exists under the name {twin.name}."
             to.add(f"{kind}.renamed", thing, message, cures.rename(twin, thing.name), Severity.WARNING)
         elif isinstance(thing, Key) and (index := _index_for(to, thing)):
             to.claimed.add(index)
@@ -62,12 +62,12 @@ def _compare(
 
 
 def _twin(to: Comparing, thing: Any, others: Iterable[Any]) -> Any:
-    """Return what is the same as `thing` but for its name."""
+    """Return the object that differs from `thing` only by its name."""
     return next((other for other in others if other not in to.claimed and replace(other, name=thing.name) == thing), None)
 
 
 def _index_for(to: Comparing, key: Key) -> Index | None:
-    """Return the unique index that ADD CONSTRAINT … USING INDEX can make the constraint of."""
+    """Return the unique index from which ADD CONSTRAINT … USING INDEX can create the constraint."""
     return next(
         (
             index
@@ -83,7 +83,7 @@ def _index_for(to: Comparing, key: Key) -> Index | None:
 
 
 def _taken_by(to: Comparing, thing: Object) -> Any:
-    """Return what has the name of `thing`: indexes and tables share one room of names, the constraints of a table another."""
+    """Return the object that has the name of `thing`: indexes and tables share a namespace, and so do the constraints of a table."""
     constraints: tuple[Any, ...] = (*to.actual.keys, *to.actual.checks, *to.actual.foreign_keys)
     near = next((other for other in constraints if (other.table, other.name) == (thing.table, thing.name)), None)
     if near is not None or isinstance(thing, Check | ForeignKey):
@@ -142,7 +142,7 @@ def _foreign_key_difference(fk: ForeignKey, live: ForeignKey) -> tuple[str, str]
 def _index_difference(index: Index, live: Index) -> tuple[str, str]:
     changed = _changed(index, live)
     if set(changed) <= {"valid", "ready"}:
-        return "weaker", "is invalid: no query uses it, every write pays for it"
+        return "weaker", "is invalid: no query uses it, but every write updates it"
     if changed == ["predicate"] and index.predicate is None:
         return "weaker", f"covers only the rows WHERE {live.predicate}"
     if changed == ["unique"] and index.unique:

@@ -17,7 +17,7 @@ class Table:
     kind: str = "table"  # table, partitioned table, view, materialized view, foreign table
     logged: bool = True
     row_security: str | None = None  # active: rows are hidden from this role; bypassed: from others
-    # Facts that are not compared: columns that were dropped, triggers and rules of anybody's.
+    # Facts that are not compared: dropped columns, and the triggers and rules of any role.
     dropped_columns: int = field(default=0, compare=False)
     triggers: tuple[str, ...] = field(default=(), compare=False)
     owner: str = field(default="", compare=False)
@@ -37,7 +37,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """What the type of a column, and the domains below it, ask of a value."""
+    """The conditions of a column's domain and of the domains below it."""
 
     type: str  # below all domains
     default: str | None = None
@@ -206,7 +206,7 @@ def where(thing: Object) -> str:
 
 
 def key_of(thing: Object) -> tuple[type, str, str]:
-    """Return what a thing is known by, however it is defined."""
+    """Return what identifies a thing, whatever its definition."""
     return type(thing), thing.table, thing.name
 
 

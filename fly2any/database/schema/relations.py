@@ -1,4 +1,4 @@
-"""What a relation is, and where its rows are: in its own blocks, in partitions, or in the shards of Citus.
+"""The kinds of relations, by where their rows are: in their own blocks, in partitions, or in the shards of Citus.
 
 Every reader of blocks, ctid, estimates, sizes or statistics asks here first: a partitioned table has no blocks of its own, and
 what Citus distributes is an empty table on the coordinator.
@@ -13,7 +13,7 @@ from ..sql import fetch_all, fetch_one
 
 
 class Kind(StrEnum):
-    """What a relation is, as a message calls it."""
+    """The kind of a relation, in words."""
 
     PLAIN = "plain table"
     PARTITIONED = "partitioned table"
@@ -49,7 +49,7 @@ RELATIONS_SQL = """
     SELECT c.relname, c.oid::bigint, c.relkind FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') ORDER BY c.relname COLLATE "C"
 """
-# Only a superuser makes anything in pg_catalog: no other role can lead the next statement astray.
+# Only a superuser creates objects in pg_catalog, so no other role can subvert the next statement.
 HAS_CITUS_SQL = "SELECT pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
 PLACED_SQL = """
     SELECT p.logicalrelid::oid::bigint, p.partmethod = 'h', p.repmodel = 't', p.colocationid
@@ -63,7 +63,7 @@ def has_citus(connection) -> bool:
 
 
 def read_relations(connection, *, schema: str) -> dict[str, Relation]:
-    """Return what each relation of `schema` is, by name."""
+    """Return the relations of `schema`, by name."""
     placed = {}
     if has_citus(connection):
         for oid, by_hash, everywhere, colocation in fetch_all(connection, PLACED_SQL):

@@ -220,10 +220,10 @@ def keep_strangers_out(connection) -> None:
 
 
 def refuse_before_writes(connection) -> None:
-    """Have `connection` raise Refusal at the first statement that would run code of another role: for commands that are Django's.
+    """Make `connection` raise Refusal at the first statement that would run code of another role, for Django's own commands.
 
-    So does any that writes while a restore is to replace the database, and a DELETE while this machine's clock is wrong: some
-    delete what is old.
+    It also does so for a write while a restore is about to replace the database, and for a DELETE while this machine's clock is
+    wrong, because some commands delete old rows.
     """
     asked: set[str] = set()
 

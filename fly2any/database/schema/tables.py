@@ -1,4 +1,4 @@
-"""Which tables of the contract are there, and as it says."""
+"""Compares tables with the contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Demo data for all 18 tables: realistic, the same for the same seed, made inside the database."""
+"""Demo data for all 18 tables: realistic, the same for the same seed, generated inside the database."""
 
 from .run import DEMO_DOMAIN, RealUsersError, seed
 

@@ -1,4 +1,4 @@
-"""Where the demo data comes from: airports, routes, names."""
+"""Sources of the demo data: airports, routes, names."""
 
 from __future__ import annotations
 

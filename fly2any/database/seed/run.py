@@ -32,9 +32,10 @@ def seed(
     among_real_users: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, int]:
-    """Add the demo data of `users` users, whose newest rows are of shortly before `until`, a moment or the beginning of a day in UTC; return the rows added to each table.
+    """Add the demo data of `users` users, with rows until shortly before `until`, a moment or the beginning of a day in UTC;
+    return the number of rows added to each table.
 
-    Rows that are there already stay as they are. Calls `progress` with the number of users done. Each chunk of users is
+    Existing rows stay as they are. Calls `progress` with the number of users done. Each chunk of users is
     one transaction: after an interruption a second run adds what is missing. Raises RealUsersError, having written nothing,
     where there are real users and `among_real_users` is false.
     """
@@ -44,7 +45,7 @@ def seed(
         cursor.execute(REAL_USERS_SQL, {"pattern": f"%{DEMO_DOMAIN}"})
         if cursor.fetchone()[0] and not among_real_users:
             raise RealUsersError(
-                "This database holds users who are not demo data, so nothing was added; --yes (make admin SEED=--yes) adds demo data all the same."
+                "This database holds users who are not demo data, so nothing was added: give --yes (make admin SEED=--yes) to add demo data anyway."
             )
     values = {
         "seed": str(seed),

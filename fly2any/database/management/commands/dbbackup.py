@@ -34,7 +34,7 @@ class Command(BaseCommand):
 
     def handle(self, *, database, verify, prune, check, list, format, **options):
         if verify and list:
-            raise Refusal("--list lists, and --check NAME verifies: leave --verify out.")
+            raise Refusal("--verify cannot be combined with --list or --check: omit it.")
         if prune and not (verify or check or list):
             raise Refusal("--prune removes nothing after a backup that was not verified: add --verify.")
         store, connection = store_at(settings.BACKUPS["location"]), connections[database]
@@ -59,7 +59,7 @@ class Command(BaseCommand):
     def now(self, connection):
         now, reason = time_or_own(connection)
         if reason:
-            Terminal(self.stderr).say(f"Ages are by this machine's clock, as the server cannot be asked: {reason}")
+            Terminal(self.stderr).say(f"Ages are by this machine's clock, because the server cannot be reached: {reason}")
         return now
 
     def one(self, connection, store, verify, name, say):

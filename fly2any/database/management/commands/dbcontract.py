@@ -12,7 +12,7 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser):
-        add_database(parser, "has the server")
+        add_database(parser, "names the server to use")
         parser.add_argument(
             "--check", action="store_true", help="Write nothing; exit with 4 if the file does not match the migrations."
         )
@@ -21,10 +21,10 @@ class Command(BaseCommand):
         text = contract.dump(built_contract(connections[database]))
         same = contract.PATH.exists() and contract.PATH.read_text() == text
         if same:
-            self.stdout.write(f"{contract.PATH.name} is what the migrations build.")
+            self.stdout.write(f"{contract.PATH.name} matches the migrations.")
         elif check:
             self.stderr.write(
-                f"{contract.PATH.name} is not what the migrations build: run `manage.py dbcontract` and commit the file."
+                f"{contract.PATH.name} does not match the migrations: run `manage.py dbcontract` and commit the file."
             )
             raise SystemExit(ExitCode.FOUND)
         else:

@@ -21,13 +21,13 @@ from fly2any.postgres.patience import at_most
 class Command(BaseCommand):
     help = (
         "Report the health of the database in use, topic by topic, each finding with its figure, its limit and its cure. It only"
-        " reads; with --terminate and --yes it ends one session, whose transaction is undone."
+        " reads; with --terminate and --yes it terminates one session, whose transaction is rolled back."
     )
     requires_system_checks = []
 
     def add_arguments(self, parser):
         parser.add_argument("topics", nargs="*", metavar="TOPIC", help=f"Only these: {', '.join(TOPICS)}.")
-        add_database(parser, "to look at")
+        add_database(parser, "to check")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
         parser.add_argument(
             "--terminate", type=int, metavar="PID", help="Terminate this session, instead of printing a report."

@@ -13,15 +13,15 @@ from fly2any.database.progress import Terminal
 
 class Command(BaseCommand):
     help = (
-        "Do what has to be done every week, month or quarter: from cron, one run at a time, its last line a summary. It removes"
-        " the rows that RETENTION names, once archived to ARCHIVE_LOCATION, vacuums and analyses tables, and drops nothing."
+        "Run the weekly, monthly or quarterly maintenance, one run at a time, with a summary as the last line. It deletes the"
+        " rows that RETENTION selects, after archiving them if ARCHIVE_LOCATION is set, and vacuums and analyses tables."
     )
     requires_system_checks = []
 
     def add_arguments(self, parser):
         tasks = [*PERIODS, "archives"]
         parser.add_argument(
-            "what", metavar="TASK", choices=tasks, help=f"{', '.join(PERIODS)}, or archives for the list of what was archived."
+            "what", metavar="TASK", choices=tasks, help=f"{', '.join(PERIODS)}, or archives to list the archives."
         )
         parser.add_argument(
             "--dry-run", action="store_true", help="Change nothing, and show how many rows retention would remove."

@@ -31,7 +31,7 @@ class Command(BaseCommand):
             action="store_true",
             help="With erase: do not search the database for what remains; the certificate says so.",
         )
-        add_database(parser, "they are in")
+        add_database(parser, "holds them")
 
     def handle(self, *, what, email, output, yes, no_search, database, **options):
         connection = connections[database]

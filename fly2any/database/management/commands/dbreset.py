@@ -32,20 +32,22 @@ class Command(BaseCommand):
         else:
             with snapshot(connection):
                 plan = plan_reset(connection)
-        if plan.hanging:
-            self.stdout.write("Something that is not ours hangs on our tables, so they cannot be dropped:")
-            for table, what in plan.hanging:
+        if plan.dependents:
+            self.stdout.write("Unmanaged objects depend on our tables, so the tables cannot be dropped:")
+            for table, what in plan.dependents:
                 self.stdout.write(f"  {table}: {what}")
-            self.stdout.write("Nothing was changed. Ask their owners, and drop them first.")
+            self.stdout.write("Nothing was changed. Ask their owners, then drop these objects first.")
             sys.exit(ExitCode.FOUND)
         if not plan.migrations:
             self.stdout.write("None of our migrations is recorded here: there is nothing to reset.")
             return
         self.stdout.write(f"{'Reversed' if yes else 'Would reverse'}: {', '.join(plan.migrations)}")
         for table, rows in plan.tables:
-            self.stdout.write(f"  {table:<24}{rows:>14,} {'rows or more' if rows == MOST_COUNTED else 'rows'}")
+            self.stdout.write(
+                f"  {table:<24}{rows:>14,} {'row' if rows == 1 else 'rows'}{' or more' if rows == MOST_COUNTED else ''}"
+            )
         if yes:
-            self.stdout.write("These tables are dropped; `manage.py migrate` creates them again, empty.")
+            self.stdout.write("These tables were dropped; `manage.py migrate` creates them again, empty.")
         else:
             self.stdout.write(
                 "Take a backup (`manage.py dbbackup --verify`); then `manage.py dbreset --yes` drops these tables with all their rows."

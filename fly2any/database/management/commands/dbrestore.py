@@ -6,7 +6,7 @@ from fly2any.database.backup import render
 from fly2any.database.backup.attached import read_attached
 from fly2any.database.backup.inventory import find
 from fly2any.database.backup.owners import require_owners
-from fly2any.database.backup.restore import beside, is_used, restore_into, restore_over, want_name
+from fly2any.database.backup.restore import beside, is_used, require_name, restore_into, restore_over
 from fly2any.database.backup.rights import end_sessions, read_rights, regained
 from fly2any.database.backup.room import note as room_note
 from fly2any.database.backup.store import store_at
@@ -48,14 +48,14 @@ class Command(BaseCommand):
             metavar="ROLE",
             action="append",
             default=[],
-            help="Restore although code that belongs to this role runs as the role that restores; may be repeated.",
+            help="Restore although code of this role runs as the role that restores; may be repeated.",
         )
         parser.add_argument(
             "--without",
             metavar="ROLE",
             action="append",
             default=[],
-            help="Leave out what belongs to this role, and what depends on it; may be repeated.",
+            help="Leave out the objects of this role, and those that depend on them; may be repeated.",
         )
 
     def handle(self, *, name, database, into, archive, yes, unsigned, trust, without, **options):
@@ -70,13 +70,13 @@ class Command(BaseCommand):
         )  # fmt: skip
         self.stdout.write(f"{render.one(manifest, store.place)}\n{render.verdict(manifest)}")
         if not manifest.is_of(origin):
-            self.stdout.write(f"Origin    it is not of {origin.database} on this server, but of another.")
+            self.stdout.write(f"Origin    a database named {origin.database} on another server.")
         current = connection.settings_dict["NAME"]
-        less, of = (f" without what belongs to {', '.join(without)}", " of the rest") if without else ("", "")
+        less, of = (f" without the objects of {', '.join(without)}", " of the rest") if without else ("", "")
         if into is not None:
-            want_name(connection, into)
+            require_name(connection, into)
             kept = restore_into(connection, into, store, manifest, progress, trust=trust, without=without)
-            self.stdout.write(f"Restored  into {into}{less}, compared: every row{of} is there.")
+            self.stdout.write(f"Restored  into {into}{less}: every row{of} was compared and matches.")
             if kept:
                 self.say_kept("the empty database", kept)
             return
@@ -91,16 +91,16 @@ class Command(BaseCommand):
             )
             return
         kept = restore_over(connection, store, manifest, progress, empty=not yes, trust=trust, without=without)
-        self.stdout.write(f"Restored  {current}{less}, compared: every row{of} is there.")
+        self.stdout.write(f"Restored  {current}{less}: every row{of} was compared and matches.")
         self.say_kept("the old database", kept)
         if used:
             self.stdout.write(
-                f"Erasures  since {manifest.taken:%Y-%m-%d %H:%M} UTC are not in it: run `dbperson erase` for each again."
+                f"Erasures  since {manifest.taken:%Y-%m-%d %H:%M} UTC are not in it: run `dbperson erase` again for each."
             )
             self.say_staff(connection, kept.name)
 
     def say_staff(self, connection, old):
-        """End the sessions that were restored, and name the staff whose rights are not those in the database `old`."""
+        """End the sessions that were restored, and name the staff whose privileges differ from those in the database `old`."""
         try:
             ended, now = end_sessions(connection), read_rights(connection)
             with beside(connection, old) as before:
@@ -114,7 +114,7 @@ class Command(BaseCommand):
         self.stdout.write(f"Sessions  of the admin in the backup, {ended:,}, were ended: everybody signs in again.")
         if changed:
             self.stdout.write(
-                f"Staff     {', '.join(map(one_line, changed))}: rights or password are those of the backup again. Correct them:"
+                f"Staff     {', '.join(map(one_line, changed))}: privileges or password are again those of the backup. Correct them:"
                 " `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`."
             )
 

@@ -15,6 +15,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.exit_codes import ExitCode
 from fly2any.database.management.arguments import add_database
 from fly2any.database.seed import DEMO_DOMAIN, RealUsersError, seed
+from fly2any.database.units import plural
 
 MOST_USERS = 100_000_000
 
@@ -60,12 +61,12 @@ class Command(BaseCommand):
         if not (production or settings.DEBUG):
             raise Refusal(
                 f"Database {place['NAME']} at {place['HOST'] or 'the local socket'} is in production (DEBUG is off):"
-                " give --production to add demo data to it, or set DEBUG=true where it is a developer's."
+                " give --production to add demo data to it, or set DEBUG=true if it is a development database."
             )
         added = self.seed(connections[database], users, seed, until or datetime.now(UTC), yes)
         for table, number in added.items():
-            self.stdout.write(f"  {table:<20}{number:>12,} rows added")
-        self.stdout.write(f"{sum(added.values()):,} rows added in all.")
+            self.stdout.write(f"  {table:<20}{number:>12,} {'row' if number == 1 else 'rows'} added")
+        self.stdout.write(f"{plural(sum(added.values()), 'row')} added in all.")
         if admin:
             self.make_administrator(database)
             for role in ("support", "operations"):

@@ -29,7 +29,7 @@ class Command(BaseCommand):
     requires_system_checks = []  # Must also run on a database that is not migrated yet.
 
     def add_arguments(self, parser):
-        add_database(parser, "to look at")
+        add_database(parser, "to check")
         printed = parser.add_mutually_exclusive_group()
         printed.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
         printed.add_argument("--sql", action="store_true", help="Print only the cures, in order, as a script for dbshell.")

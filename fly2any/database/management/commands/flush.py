@@ -7,7 +7,7 @@ from fly2any.database.backup.required import backup_required
 from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_consent
 from fly2any.database.migration.lock import MIGRATION_LOCK, hold
-from fly2any.database.migration.losses import read_rows, want_consent
+from fly2any.database.migration.losses import read_rows, require_consent
 from fly2any.database.schema.strangers import refuse_strangers
 from fly2any.database.sql import quote, time_limits
 
@@ -17,7 +17,7 @@ class Command(flush.Command):
 
     def add_arguments(self, parser):
         super().add_arguments(parser)
-        add_consent(parser, "Delete rows even if there are any")
+        add_consent(parser, "Delete the rows")
 
     def handle(self, *, yes=False, without_backup=False, **options):
         if "inhibit_post_migrate" in options:  # Only Django's test cases pass it, to clear their test database.
@@ -27,7 +27,7 @@ class Command(flush.Command):
         tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
         refuse_strangers(connection, tables, reads=True)
         if lost := read_rows(connection, tables):
-            want_consent(
+            require_consent(
                 connection, "flush empties", lost, yes=yes, require_backup=backup_required(without_backup=without_backup)
             )
         try:
@@ -40,7 +40,7 @@ class Command(flush.Command):
         except CommandError as error:
             if (cause := error.__cause__) is None:
                 raise
-            raise cause from cause.__cause__  # Django's own sentence guesses at what the server said.
+            raise cause from cause.__cause__  # Django's own message only guesses the cause.
         self.stdout.write(f"Emptied {len(tables)} tables." if tables else "No tables of our models found: nothing was changed.")
 
     def require_empty(self, connection, tables):

@@ -8,7 +8,7 @@ from fly2any.database.backup.required import backup_required
 from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_consent
 from fly2any.database.migration.lock import MIGRATION_LOCK, hold
-from fly2any.database.migration.losses import Loss, want_consent
+from fly2any.database.migration.losses import Loss, require_consent
 from fly2any.database.schema.strangers import refuse_strangers
 
 
@@ -25,13 +25,13 @@ class Command(loaddata.Command):
             super().handle(*fixtures, **options)
         except DeserializationError as error:  # It quotes values.
             raise Refusal(
-                f"A fixture cannot be read ({', '.join(fixtures)}): it is damaged, or of another schema. Nothing was changed."
+                f"A fixture cannot be read ({', '.join(fixtures)}): it is damaged, or belongs to another schema. Nothing was changed."
             ) from error
 
     def loaddata(self, fixture_labels):
-        """Load all fixtures; raise Refusal, which rolls that back, where rows were overwritten without consent.
+        """Load all fixtures; raise Refusal, which rolls them back, if rows were overwritten without consent.
 
-        A run of migrations may be changing the tables: then it is refused, too.
+        Also raises it while a run of migrations, which may change the tables, holds the lock.
         """
         hold(connections[self.using], MIGRATION_LOCK)
         self.loaded: set[tuple] = set()
@@ -40,7 +40,7 @@ class Command(loaddata.Command):
         super().loaddata(fixture_labels)
         lost = [Loss(table, rows=rows) for table, rows in sorted(self.overwritten.items())]
         if lost:
-            want_consent(connections[self.using], "Loading the fixtures overwrites rows of", lost, **self.consent)
+            require_consent(connections[self.using], "Loading the fixtures overwrites rows of", lost, **self.consent)
 
     def save_obj(self, obj):
         row = obj.object

@@ -15,7 +15,7 @@ from fly2any.database.migration.other_tools import refuse_what_another_tool_made
 from fly2any.database.migration.run import migrating
 from fly2any.database.progress import Terminal
 
-# Of the pages, and of a database that this is about to change.
+# Checks of pages, and of the database that the command is about to change.
 NOT_ASKED = {Tags.admin, Tags.templates, Tags.urls, Tags.database}
 
 
@@ -25,16 +25,16 @@ class Command(migrate.Command):
     def add_arguments(self, parser):
         super().add_arguments(parser)
         add_lock_wait(parser)
-        add_consent(parser, "Reverse migrations even if that takes rows away")
+        add_consent(parser, "Reverse migrations even if that deletes rows")
 
     def check(self, app_configs=None, tags=None, *args, **options):
-        """Check what migrations depend on; the pages, whose import takes longer than all else, are for `manage.py check`."""
+        """Run the checks that migrations depend on; those of pages, whose import takes longest, are left to `manage.py check`."""
         super().check(app_configs, tags or sorted(registry.tags_available() - NOT_ASKED), *args, **options)
 
     def handle(self, *args, database, lock_wait, yes=False, without_backup=False, **options):
         if options["fake_initial"]:
             raise Refusal(
-                "--fake-initial believes in a table because of its name: run `manage.py dbadopt`, which looks at all of it first."
+                "--fake-initial checks only the names of tables: run `manage.py dbadopt`, which compares their definitions."
             )
         if options["plan"] or options["check_unapplied"]:
             super().handle(*args, database=database, **options)
@@ -50,7 +50,7 @@ class Command(migrate.Command):
                 run.ask("SELECT pg_catalog.current_setting('transaction_read_only')") == "on"
             ):  # A run with something to write has failed by now.
                 progress.say(
-                    "The database only reads (a standby, or default_transaction_read_only is on): there was nothing to do."
+                    "The database is read-only (a standby, or default_transaction_read_only is on), but there was nothing to do."
                 )
             with suppress_where_nothing_may_be_made():
                 journal.ensure(connections[database])
@@ -68,7 +68,7 @@ def suppress_where_nothing_may_be_made():
 
 @contextmanager
 def executed_by(executor):
-    """Let Django's command use `executor`: it has no other door."""
+    """Make Django's command use `executor`: it has no other hook."""
     djangos, migrate.MigrationExecutor = migrate.MigrationExecutor, executor  # type: ignore[attr-defined]
     try:
         yield

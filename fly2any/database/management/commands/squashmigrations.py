@@ -4,7 +4,7 @@ from django.db.migrations.writer import MigrationWriter
 
 class Writer(MigrationWriter):
     def as_string(self):
-        """Return the migration's source, not atomic where it builds an index concurrently, which Django's command forgets."""
+        """Return the migration's source, not atomic if it builds an index concurrently, which Django's command ignores."""
         source = super().as_string()
         concurrent = any(getattr(operation, "atomic", True) is False for operation in self.migration.operations)
         return (
@@ -19,7 +19,7 @@ class Command(squashmigrations.Command):
 
     def handle(self, **options):
         djangos, squashmigrations.MigrationWriter = squashmigrations.MigrationWriter, Writer  # type: ignore[attr-defined]
-        try:  # It has no other door.
+        try:  # It has no other hook.
             super().handle(**options)
         finally:
             squashmigrations.MigrationWriter = djangos  # type: ignore[attr-defined]
