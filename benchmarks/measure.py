@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TypeVar
 
+import psutil
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
@@ -33,6 +34,20 @@ def child_seconds(action: Callable[[], object]) -> tuple[float, float]:
     wall = seconds(action)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def processor_seconds(connection, action: Callable[[], object]) -> float:
+    """Return the processor time of this process and of the server's process of `connection`, on this machine, during `action`."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        backend = psutil.Process(cursor.fetchone()[0])
+
+    def taken() -> float:
+        return time.process_time() + sum(backend.cpu_times()[:2])
+
+    before = taken()
+    action()
+    return taken() - before
 
 
 def rounds(number: int, **sides: Callable[[], float]) -> dict[str, float]:
