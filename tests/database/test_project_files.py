@@ -79,7 +79,7 @@ def test_a_later_deploy_makes_an_environment_beside_the_one_that_runs(copy):
     programs.mkdir()
     (programs / "systemctl").write_text('#!/bin/sh\necho "$@" in $(readlink .venv) >>systemctl.log\n')
     (programs / "systemctl").chmod(0o755)
-    first, later = blocks("deploy.md", "sh")[1:]
+    _, first, _, later = blocks("deploy.md", "sh")
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "MAKEFLAGS": "INSTALL=true"}
 
     def run(commands):
