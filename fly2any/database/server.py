@@ -239,7 +239,7 @@ class Server:
         for collation in self.collations:
             yield Finding(
                 Severity.ERROR, "server.collation", collation,
-                f"Columns or indexes use it, which were built with another version than the server now has: {harm}.",
+                f"Columns or indexes that use it were built with a different version from the server's current one: {harm}.",
                 "\n".join(refreshed(self.database, self.schema or "public", collation)), is_sql=True,
             )  # fmt: skip
 
@@ -275,7 +275,7 @@ class Server:
             yield Finding(
                 Severity.NOTE, "server.privileges", self.role,
                 f"The role {self.role} does not hold {lacking}: enough for this report, not for everything else.",
-                "As it should be for a role that `dbroles` made to serve or to read. To migrate connect as the owner of the tables; the site needs SELECT, INSERT, UPDATE and DELETE.",
+                "This is as intended for a role that `dbroles` made to serve or to read. To migrate, connect as the owner of the tables; the site needs SELECT, INSERT, UPDATE and DELETE.",
             )  # fmt: skip
 
 

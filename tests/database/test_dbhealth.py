@@ -161,7 +161,7 @@ def test_transaction_numbers_are_those_of_the_servers_oldest_database(own_server
         [finding] = [one for one in TOPICS["wraparound"](Reader(connection, "public")) if isinstance(one, Finding)]
 
     assert (finding.code, finding.where) == ("wraparound.near", "transaction numbers")
-    assert finding.message.startswith("The oldest in the database another is 1,29")
+    assert finding.message.startswith("The oldest transaction number in the database another is 1,29")
 
 
 def test_connections_near_the_limit_are_found(own_server):

@@ -65,6 +65,6 @@ def code(read: Reader) -> Iterator[Figure | Finding]:
     for row in read(TRIGGERS_SQL, **COLUMNS):
         yield Finding(
             Severity.NOTE, "security.trigger", row.place,
-            f"The trigger gives the function {row.function}, which {row.owner} owns, rows with secrets of {row.relname}.",
+            f"The trigger passes rows of {row.relname}, which hold secrets, to {row.function}, owned by {row.owner}.",
             "Read the function; drop the trigger if it is not needed.",
         )  # fmt: skip

@@ -211,7 +211,7 @@ def _of_people(read: Reader, table: str, sample: str) -> Iterator[Figure | Findi
     people = read.one(PASSWORDS_SQL.format(table=table, sample=sample), bcrypt=BCRYPT)
     yield Figure(
         "people's passwords",
-        f"{people.seen:,} seen{', a sample' if sample else ''}, {people.foreign} not bcrypt, {people.cheap} with less than 2^10 rounds",
+        f"{people.seen:,} seen{', a sample' if sample else ''}, {people.foreign} not bcrypt, {people.cheap} with fewer than 2^10 rounds",
     )
     if people.foreign:
         yield Finding(
@@ -222,7 +222,7 @@ def _of_people(read: Reader, table: str, sample: str) -> Iterator[Figure | Findi
     if people.cheap:
         yield Finding(
             Severity.WARNING, "security.password_cost", f"{PEOPLE}.password",
-            f"{people.cheap} of {people.seen:,} passwords seen are bcrypt hashes with less than 2^10 rounds, which can be cracked quickly.",
+            f"{people.cheap} of {people.seen:,} passwords seen are bcrypt hashes with fewer than 2^10 rounds, which can be cracked quickly.",
             "A changed password is hashed with 12 rounds: ask people with many privileges to change theirs.",
         )  # fmt: skip
 
@@ -237,7 +237,7 @@ def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
     )
     if not settings.SECOND_FACTOR and not settings.DEVELOPMENT:
         yield Finding(
-            Severity.WARNING, "security.second_factor", "SECOND_FACTOR", "The admin requires only a password of staff.",
+            Severity.WARNING, "security.second_factor", "SECOND_FACTOR", "Staff need only a password to sign in to the admin.",
             "Remove SECOND_FACTOR=false from the environment.",
         )  # fmt: skip
     if staff.idle:
@@ -286,7 +286,7 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
         if row.method in BELIEVING and "clientcert=" not in row.options:
             yield Finding(
                 Severity.ERROR, "security.trust", where, f"Clients from {come_from} can connect without a password ({row.method}).",
-                f"Replace {row.method} by scram-sha-256 there, and run SELECT pg_reload_conf().",
+                f"Replace {row.method} with scram-sha-256 there, and run SELECT pg_reload_conf().",
             )  # fmt: skip
         elif row.method == "md5" or (row.method == "password" and row.type != "hostssl" and not plain_closed):
             harm = (

@@ -125,7 +125,7 @@ def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | 
         if age > near:
             yield Finding(
                 Severity.ERROR, "wraparound.near", label,
-                f"The oldest in the database {name} is {age:,} old (limit {near:,}): at 2,146 million the whole server stops accepting writes.",
+                f"The oldest transaction number in the database {name} is {age:,} transactions old (limit {near:,}): at 2,146 million the whole server stops accepting writes.",
                 f"In {name} VACUUM (FREEZE) the oldest tables (`SELECT relname, age(relfrozenxid) FROM pg_class ORDER BY 2 DESC`), and end what keeps them: `manage.py dbhealth transactions`.",
             )  # fmt: skip
 
