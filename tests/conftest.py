@@ -128,7 +128,10 @@ def fresh(template):
         # Copying the files costs half of what writing each page to the log does; before 15 there was no choice.
         strategy = "STRATEGY file_copy" if client.info.server_version >= 15_00_00 else ""
         client.execute(f"CREATE DATABASE {name} TEMPLATE {template} {strategy} ENCODING 'UTF8'")
-    yield dataclasses.replace(whole, name=name)
+    database = dataclasses.replace(whole, name=name)
+    if not strategy:
+        database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # As 15 and later have it.
+    yield database
     whole.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -22,7 +22,7 @@ from fly2any.postgres.values import Beyond
 
 from . import charts
 from .counts import MOST_COUNTED, Count, bounded, estimates, short
-from .deadlines import TooSlow, within
+from .deadlines import EXTRA, TooSlow, within
 from .indexes import time_added, time_of
 
 BACKUPS_KNOWN = 300
@@ -72,9 +72,9 @@ class Table:
     reason: str = ""  # Why nothing is known over time.
 
 
-def read_verification() -> tuple[Verification | None, tuple[Finding, ...]]:
-    """Return the verification, within the deadline of a page; if it is not available, a finding says why."""
-    with within():
+def read_verification(milliseconds: int = EXTRA) -> tuple[Verification | None, tuple[Finding, ...]]:
+    """Return the verification, each statement within `milliseconds`; if it is not available, a finding says why."""
+    with within(milliseconds):
         return verify_or_say(connection)
 
 

@@ -133,7 +133,8 @@ def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
     ):  # fmt: skip
         made = "CREATE TABLE theirs_to (id int PRIMARY KEY); CREATE DOMAIN theirs_required AS text NOT NULL;"
         made += " CREATE DOMAIN theirs_default AS text DEFAULT ''; CREATE DOMAIN theirs_long AS theirs_default CHECK (length(VALUE) > 1);"
-        yield Mutation(f"{table.name}: {name}", f"{made} ALTER TABLE {t} {sql}", frozenset(found))
+        since = 15 if "NULLS NOT DISTINCT" in sql else 0
+        yield Mutation(f"{table.name}: {name}", f"{made} ALTER TABLE {t} {sql}", frozenset(found), since)
     other = next((c.name for c in EXPECTED.columns if c.table == table.name and c.name not in primary.columns), "")
     for name, sql, *found, since in (
         ("kept by a table that cascades", f"CREATE TABLE theirs (id int PRIMARY KEY, ours {type_} REFERENCES {t} ON DELETE CASCADE);"

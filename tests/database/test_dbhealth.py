@@ -244,6 +244,9 @@ def test_tables_that_vacuum_and_analyse_have_not_seen_are_found(migrated):
     assert wait_until(migrated, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'busy' AND n_dead_tup > 50000")
     assert found(migrated, "tables") == [("tables.dead_rows", "busy"), ("tables.not_analysed", "busy")]
     migrated.execute("VACUUM (ANALYZE) busy")
+    assert wait_until(
+        migrated, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'busy' AND n_dead_tup + n_mod_since_analyze = 0"
+    )
     assert found(migrated, "tables") == []
 
 

@@ -16,6 +16,7 @@ from fly2any.database.findings import CODES
 from fly2any.database.report.collect import collect
 from fly2any.database.schema import contract as contracts
 from fly2any.database.schema.contract import Contract
+from fly2any.database.server import flush_statistics
 from fly2any.database.sql import snapshot
 from fly2any.database.verification import Count, Group, verify
 from tests.conftest import manage
@@ -242,7 +243,8 @@ def shape(value):
 
 @pytest.mark.django_db
 def test_indexes_are_listed_with_their_size_and_use():
-    run("SET enable_seqscan = off; SELECT * FROM price_alerts WHERE active; SELECT pg_stat_force_next_flush()")
+    run("SET enable_seqscan = off; SELECT * FROM price_alerts WHERE active")
+    flush_statistics(connection)
     code, text = dbstatus("--indexes")
 
     assert code == 0

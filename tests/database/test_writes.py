@@ -67,6 +67,8 @@ def test_a_sequence_behind_its_column_is_found_and_its_cure_works(table):
     ],
 )  # fmt: skip
 def test_the_write_check_tries_every_column_optional_rows_and_deferred_triggers(done, refusal):
+    if connection.pg_version < 150000:
+        done = done.replace("text, ADD UNIQUE NULLS NOT DISTINCT", "text DEFAULT 'a', ADD UNIQUE")
     run(RAISES, done)
 
     with pytest.raises(Error, match=f"^The write check failed at the table {refusal}"):
