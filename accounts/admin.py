@@ -40,7 +40,7 @@ STAFF_HELP = {
         "May do everything without a group, including granting staff status and changing groups: the role “administrator” of dbstaff.",
     ),
 }
-NOT_THE_SITE = "Clearing it blocks access to the admin, but not to the site, which does not read it."
+NOT_THE_SITE = "The site ignores this column: it decides only whether the person can use the admin."
 SIGN_OUT = Action(
     "sign-out",
     "Sign out everywhere",
@@ -55,7 +55,7 @@ UNLINK = Action(
     "Unlink an account",
     "Unlink",
     "unlinked",
-    "Without a password and without another linked account the person can no longer sign in to the site.",
+    "A person with no password and no other linked account can no longer sign in to the site.",
     chooses=True,
 )
 CLEAR_TOKENS = Action(
@@ -144,7 +144,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
         ),
         ("Staff", {"fields": ["is_active", "is_staff", "groups", "is_superuser"], "classes": ["collapse"]}),
         (
-            "Single permissions",
+            "Individual permissions",
             {
                 "fields": ["user_permissions"],
                 "classes": ["collapse"],

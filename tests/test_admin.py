@@ -62,7 +62,7 @@ def test_the_first_page_says_when_the_rows_of_each_table_came_or_why_it_does_not
     groups = staff.get(reverse("admin:index")).context["groups"]
 
     tables = {entry["model"]: table for _, tables in groups for entry, table, _ in tables if entry["model"] in MODELS}
-    reasons = {Account: "Stores no time of creation", Session: "Stores no time of creation", PushSubscription: "No rows"}
+    reasons = {Account: "No creation time stored", Session: "No creation time stored", PushSubscription: "No rows"}
     known = [model for model in MODELS if model not in (*reasons, VerificationToken)]
     assert {model: tables[model].reason for model in reasons} == reasons
     assert [tables[model].reason for model in known] == [""] * len(known)

@@ -44,7 +44,7 @@ def route(row):
 
 @admin.display(description="route")
 def route_link(price):
-    """The route, linked to its page and the day of departure."""
+    """The route, linked to its page and the departure date."""
     query = {"origin": price.origin, "destination": price.destination, "day": price.depart_date}
     return format_html('<a href="{}?{}">{}</a>', reverse("admin:travel_pricehistory_route"), urlencode(query), route(price))
 
@@ -84,7 +84,7 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
     ]
     list_filter = ["active", "triggered", "last_checked"]
     search = (Beginnings("created_at"), *OfUser.search)
-    search_help_text = "A route, GRU-LIS, an airport of departure, GRU, an id, or the user's name, e-mail address or id."
+    search_help_text = "A route (GRU-LIS), a departure airport (GRU), an id, or the user's name, e-mail address or id."
     actions = ["pause", "rearm"]
     written_by_machines = (
         "current_price", "triggered", "triggered_at", "last_checked", "last_notified_at", "notification_count",
@@ -92,7 +92,7 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
     figures = (
         Figure("Armed alerts", lambda: Q(active=True, triggered=False), lambda: ARMED),
         Figure(
-            "Armed alerts, unchecked for 6 hours",
+            "Armed alerts, not checked for 6 hours",
             lambda: Q(active=True, triggered=False, last_checked__lt=overdue()),
             lambda: {**ARMED, "last_checked__until": f"{overdue():%Y-%m-%dT%H:%MZ}"},
         ),
@@ -150,7 +150,7 @@ class PriceHistoryAdmin(ReadOnlyModelAdmin):
     list_display = [route_link, "depart_date", "return_date", "price", "provider", "timestamp"]
     list_filter = ["timestamp", "provider"]
     search = (Route(), Key("id"))
-    search_help_text = "A route, GRU-LIS, an airport of departure, GRU, or an id."
+    search_help_text = "A route (GRU-LIS), a departure airport (GRU), or an id."
     shown = {"price": formats.money()}
     ordering = ["-timestamp"]
     list_display_links = ["timestamp"]
@@ -169,7 +169,7 @@ class PriceHistoryAdmin(ReadOnlyModelAdmin):
 
     @method_decorator(require_safe)
     def route_view(self, request):
-        """Show the prices of a route over time, for a day of departure."""
+        """Show the prices of a route over time, for a departure date."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         origin, destination, day = (request.GET.get(name, "") for name in ("origin", "destination", "day"))

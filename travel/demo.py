@@ -42,7 +42,7 @@ RECENT_SEARCHES_SQL = f"""
 """
 
 # Ten prices per user, although they belong to no user: each seen `lead` days before its departure, dearer the later. Every fifth user up
-# to number 1,000 stands for a route and a day of departure that were watched for 90 days: 50 to 200 prices more, which follow the
+# to number 1,000 stands for a route and a departure date that were watched for 90 days: 50 to 200 prices more, which follow the
 # lead, the weekdays of the departure and of the look, and a sale now and then.
 WATCHED = "u.n %% 5 = 0 AND u.n <= 1000"
 PRICE_HISTORY_SQL = f"""

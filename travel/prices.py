@@ -26,7 +26,7 @@ MOST_DATES = 60
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """The prices seen for a route and a day of departure in PERIOD; figures in `currency`, of which a chart has one."""
+    """The prices seen for a route and a departure date in PERIOD; figures in `currency`, of which a chart has one."""
 
     currency: str
     number: int
@@ -93,7 +93,7 @@ def read_alerts(origin: str, destination: str) -> list[PriceAlert] | None:
 
 
 def next_departure(origin: str, destination: str) -> str | None:
-    """Return the first day of departure from today on for which prices were seen, else the last before."""
+    """Return the first departure date from today on for which prices were seen, else the last before."""
     days = PriceHistory.objects.filter(origin=origin, destination=destination).values_list("depart_date", flat=True)
     today = f"{timezone.now():%Y-%m-%d}"
     later = days.filter(depart_date__gte=today).order_by("depart_date").first()

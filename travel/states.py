@@ -16,9 +16,9 @@ def alert_state(alert: PriceAlert) -> str:
     if not alert.active:
         return "Paused"
     if alert.depart_date < f"{timezone.now():%Y-%m-%d}":
-        return "The day of departure has passed"
+        return "The departure date has passed"
     current, target = (formats.plain_amount(price, alert.currency) for price in (alert.current_price, alert.target_price))
     checked = formats.age(alert.last_checked)
     if alert.current_price > alert.target_price:
-        return f"Waits: {current} is above {target}, checked {checked}"
+        return f"Waiting: {current} is above {target}, checked {checked}"
     return f"Fires at the next check: {current} is at or below {target}, checked {checked}"

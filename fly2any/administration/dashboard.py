@@ -111,7 +111,7 @@ def read_tables(admins: Iterable[tuple[Any, str]]) -> dict[type[models.Model], T
         bounds = histograms.get(table, [])
         growth, drawn = _growth(bounds, estimate), _spark(bounds)
         since = f"since {bounds[0]:%b %Y}" if drawn else ""
-        reason = "No rows" if count.number == 0 else "" if model in added else "Stores no time of creation"
+        reason = "No rows" if count.number == 0 else "" if model in added else "No creation time stored"
         name = str(admin.opts.verbose_name_plural)
         tables[model] = Table(name, url, count, growth, lasts.get(table, last), drawn, since, reason)
     return tables

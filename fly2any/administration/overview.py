@@ -205,7 +205,7 @@ def activity(row: models.Model, found: list[Relation]) -> str:
         of_parts[part] += count
     if not rows or max(of_parts) > MOST_COUNTED:
         return ""
-    title = f"Activity a week, {first:%Y-%m-%d} to today: {sum(numbers):,} events, {max(numbers):,} in the busiest week"
+    title = f"Activity per week, {first:%Y-%m-%d} to today: {sum(numbers):,} events, {max(numbers):,} in the busiest week"
     return charts.bars(numbers, title)
 
 

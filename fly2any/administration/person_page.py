@@ -110,7 +110,7 @@ class PersonMixin(admin.ModelAdmin):
         request.back = self._overview(row.pk)
         text = request.POST.get("text", "").replace("\0", "").strip()
         if not text or len(text) > LONGEST_NOTE:
-            messages.error(request, f"A note has 1 to {LONGEST_NOTE:,} characters: nothing was added.")
+            messages.error(request, f"A note must have 1 to {LONGEST_NOTE:,} characters: nothing was added.")
         else:
             require_row(Note.objects.create(person=row, staff_id=request.user.pk, text=text))
             messages.success(request, "The note was added.")

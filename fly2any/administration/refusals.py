@@ -12,7 +12,7 @@ from fly2any.database.errors import sqlstate
 AGAIN = "Try again in a moment."
 SENTENCES = {
     "22001": "A value is too long for its column: shorten it.",
-    "22003": "A number is out of the range of its column: enter a smaller one.",
+    "22003": "A number is out of range for its column: enter one within the range.",
     "25006": "The database is read-only at the moment: nothing was saved. Try again when it accepts writes.",
     "40001": f"Another transaction changed the same rows: nothing was saved. {AGAIN}",
     "40P01": f"Another transaction waited for the same rows: nothing was saved. {AGAIN}",

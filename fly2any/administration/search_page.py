@@ -15,6 +15,7 @@ from django.http import HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.http import urlencode
+from django.utils.text import get_text_list
 
 from .counts import Count
 from .formats import beginning
@@ -40,7 +41,7 @@ def search_view(site: Any, request, admins: Sequence[Any]) -> HttpResponse:
         "term": beginning(term) if is_text(term) else "",
         "note": "" if can_be_searched else CANNOT_SEARCH,
         "panels": list(_panels(request, admins, term)) if term and can_be_searched else [],
-        "secrets": [str(admin.opts.verbose_name) for admin in admins if admin.findable],
+        "secrets": get_text_list([str(admin.opts.verbose_name) for admin in admins if admin.findable], "or"),
     }
     return TemplateResponse(request, "admin/search.html", context)
 

@@ -139,7 +139,7 @@ def test_the_first_page_and_an_overview_show_the_rest_and_what_cannot_be_read(ro
         1,
         True,
     )
-    assert [tile.label for tile in first.context["tiles"]][:2] == ["Armed alerts", "Armed alerts, unchecked for 6 hours"]
+    assert [tile.label for tile in first.context["tiles"]][:2] == ["Armed alerts", "Armed alerts, not checked for 6 hours"]
     text = overview.content.decode()
     assert overview.status_code == 200
     assert "Price alerts, notifications: different from the migrations, see <a href" in text

@@ -251,7 +251,7 @@ def test_notes_about_a_person_are_added_shown_exported_and_erased_and_never_chan
 
     note = Note.objects.get()
     assert (note.text, note.person_id, note.staff_id) == ("Wants a window seat <b>", person.pk, client.user.pk)
-    assert "A note has 1 to 10,000 characters: nothing was added." in empty
+    assert "A note must have 1 to 10,000 characters: nothing was added." in empty
     page = client.get(overview(person)).content.decode()
     assert re.search(r"support@staff.example · <time.*Wants a window seat &lt;b&gt;", page, re.S)
     assert "Staff notes" not in re.findall(r"<h2>(.*?)</h2>", page)[2:]  # But once, as a part of its own.

@@ -183,7 +183,7 @@ def test_a_number_that_is_out_of_range_is_a_message(staff, ana):
 
     _, errors = saved(staff, search, adults="40000")
 
-    assert errors == {"__all__": ["A number is out of the range of its column: enter a smaller one."]}
+    assert errors == {"__all__": ["A number is out of range for its column: enter one within the range."]}
 
 
 def test_an_inline_that_the_database_refuses_is_a_message_and_nothing_is_saved(staff, ana):

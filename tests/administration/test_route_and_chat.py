@@ -60,8 +60,8 @@ def test_a_route_shows_90_days_its_lowest_price_and_its_alerts(member):
     assert "Lowest 397.50 EUR</text>" in chart
     assert re.findall(r'text-anchor="end">([\d,]+)<', chart) == ["350", "400", "450", "500", "550"]
     assert len(re.findall(r'text-anchor="middle">\d\d \w{3}<', chart)) > 3
-    assert re.findall(r"<td class=\"sentence\">(Waits[^<]*)</td>", page) == [
-        "Waits: 410.00 EUR is above 400.00 EUR, checked now"
+    assert re.findall(r"<td class=\"sentence\">(Waiting[^<]*)</td>", page) == [
+        "Waiting: 410.00 EUR is above 400.00 EUR, checked now"
     ]
 
 
@@ -152,7 +152,7 @@ def test_the_figure_of_unchecked_alerts_leads_to_these_alerts(member):
         PriceAlert.objects.filter(pk=alert.pk).update(last_checked=now - timedelta(hours=hours))
     client = member("Support")
 
-    tile = next(tile for tile in client.get(reverse("admin:index")).context["tiles"] if "unchecked" in tile.label)
+    tile = next(tile for tile in client.get(reverse("admin:index")).context["tiles"] if "not checked" in tile.label)
     listing = client.get(tile.url).context["cl"]
 
     shown = [round((now - alert.last_checked) / timedelta(hours=1)) for alert in listing.result_list]

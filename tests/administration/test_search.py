@@ -121,7 +121,7 @@ def test_routes_airports_and_addresses_lead_to_their_pages_and_rows(member):
     said = re.sub(r"\s+", " ", client.get("/admin/search/?q=gru-lis").content.decode())
     assert "Sao Paulo, BR" in said
     assert "431.50" in said
-    assert "The day of departure has passed" in said  # Why it did not fire.
+    assert "The departure date has passed" in said  # Why it did not fire.
     assert found(client, "GRU") == {
         "Airports": ["/admin/travel/pricehistory/?q=GRU"],
         "price alerts": sorted(map(page, alerts), reverse=True),
