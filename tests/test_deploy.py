@@ -137,6 +137,7 @@ def test_an_invalid_number_of_processes_is_one_sentence(given, monkeypatch):
         runpy.run_path(str(PROJECT / "fly2any" / "settings.py"))
 
 
+@pytest.mark.slow  # It needs PyYAML.
 def test_the_workflow_is_one_and_never_cuts_off_a_run_that_migrates():
     jobs = workflow()["jobs"]
     checked = subprocess.run(
