@@ -6,8 +6,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from fly2any.database.backup import store
+from fly2any.database.backup.inventory import read_newest
 from fly2any.database.backup.store import store_at
 from fly2any.database.errors import Refusal
+from tests.conftest import django
 from tests.database.old_rows import CASES, put, swept
 
 SIGN_IN = b"<html><body>Please sign in</body></html>"
@@ -68,12 +71,12 @@ NO_STORAGE = {"forgets": "but does not have it", "page": f"but has {len(SIGN_IN)
 def test_what_a_bucket_accepted_and_does_not_have_is_not_stored(endpoint, request, tmp_path):
     said = NO_STORAGE[request.node.callspec.params["endpoint"]]
     (tmp_path / "file").write_bytes(b"x" * 9000)
-    store = store_at("s3://fly/nightly")
+    bucket = store_at("s3://fly/nightly")
 
     refusals = []
     for store_it in (
-        partial(store.write, "name", b"x" * 9000),
-        partial(store.put, "name", tmp_path / "file", lambda size: None),
+        partial(bucket.write, "name", b"x" * 9000),
+        partial(bucket.put, "name", tmp_path / "file", lambda size: None),
     ):
         with pytest.raises(Refusal) as refusal:
             store_it()
@@ -103,3 +106,55 @@ def test_no_row_is_removed_whose_archive_cannot_be_read_back(endpoint, migrated,
         swept(migrated, "price_history", "s3://fly/archive")
 
     assert migrated.execute("SELECT id FROM price_history") == [("stays",)]
+
+
+LISTED = b"""<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Name>fly</Name><IsTruncated>false</IsTruncated>%s</ListBucketResult>"""
+A_FILE = "<Contents><Key>%s</Key><Size>9</Size></Contents>"
+
+
+class Silent(BaseHTTPRequestHandler):
+    """Lists two backups, where it `lists`, and answers no other request until it is told to end."""
+
+    def __init__(self, *arguments, names, ended, asked):
+        self.names, self.ended, self.asked = names, ended, asked
+        super().__init__(*arguments)
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        if self.names and "list-type" in self.path:
+            content = LISTED % "".join(A_FILE % name for name in self.names).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+        else:
+            self.ended.wait(60)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_a_report_asks_a_silent_bucket_once(lists, migrated, monkeypatch, settings):
+    ended, asked = threading.Event(), []
+    names = [f"{migrated.name}-2026050{day}T000000Z.json" for day in (1, 2)] if lists else []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, names=names, ended=ended, asked=asked))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(store.HURRIED, "read_timeout", 0.5)
+    settings.BACKUPS = {**settings.BACKUPS, "location": "s3://fly", "expected": True}
+    try:
+        with django(migrated) as connection:
+            state = read_newest(connection)
+    finally:
+        ended.set()
+        server.shutdown()
+        server.server_close()
+
+    assert (state.newest, state.good, len(asked)) == (None, None, 1 + lists)
+    assert state.trouble.startswith("s3://fly")
+    assert "cannot be reached (Read timeout on endpoint URL" in state.trouble

@@ -18,7 +18,7 @@ from ..units import span
 from .manifest import Manifest, file_name, from_json
 from .sealing import ENDING
 from .signing import SIGNED
-from .store import Gone, Store, store_at
+from .store import Gone, Store, Unreachable, store_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +173,15 @@ def read_newest(connection) -> BackupState:
         return BackupState(place)
     newest, good, trouble, origin, clock = None, None, "", read_origin(connection), read_clock(connection)
     try:
-        store = store_at(place)
+        store = store_at(place, hurried=True)
         there = store.sizes()
         names = [name for name in there if name.endswith(".json") and name.startswith(f"{file_name(origin.database)}-")]
         for name in sorted(names, key=lambda name: name.rpartition("-")[2], reverse=True):
             try:
                 manifest = from_json(store.read(name), where=name)
+            except Unreachable as refusal:
+                trouble = trouble or str(refusal)
+                break
             except Refusal as refusal:
                 trouble = trouble or str(refusal)
                 continue

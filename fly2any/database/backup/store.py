@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -156,10 +156,19 @@ class Folder(Store):
             (self.folder / name).unlink(missing_ok=True)
 
 
+class Unreachable(Refusal):
+    """A bucket that does not answer: asking it for another file would take as long again."""
+
+
+# Seconds, and how often a request is tried: for backups and archives, and for a page or a report that only says what is there.
+PATIENT: dict[str, Any] = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3}}
+HURRIED: dict[str, Any] = {"connect_timeout": 3, "read_timeout": 5, "retries": {"total_max_attempts": 1}}
+
+
 class Bucket(Store):
     """`s3://bucket/prefix`, configured as for AWS's own tools: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, … or the machine's role."""
 
-    def __init__(self, place: str, variable: str = "BACKUP_LOCATION"):
+    def __init__(self, place: str, variable: str = "BACKUP_LOCATION", *, hurried: bool = False):
         super().__init__(place, variable)
         import boto3
         from botocore.config import Config
@@ -168,7 +177,8 @@ class Bucket(Store):
         if not self.bucket:
             raise Refusal(f"{place} has no bucket: write {self.variable} as s3://bucket/folder.")
         with self.explained():
-            self.client = boto3.client("s3", config=Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 3}))
+            patience = HURRIED if hurried else PATIENT
+            self.client = boto3.client("s3", config=Config(**patience))
 
     @contextmanager
     def explained(self, name: str = "") -> Iterator[None]:
@@ -187,7 +197,7 @@ class Bucket(Store):
             ) from error
         except (BotoCoreError, Boto3Error, ValueError) as error:
             said = str(error).splitlines()[0].rstrip(".")
-            raise Refusal(f"{place} cannot be reached ({said}): correct {self.variable} and the AWS variables.") from error
+            raise Unreachable(f"{place} cannot be reached ({said}): correct {self.variable} and the AWS variables.") from error
 
     def sizes(self):
         with self.explained():
@@ -249,15 +259,18 @@ def is_same_place(one: str, other: str) -> bool:
     return one.startswith("/") and other.startswith("/") and Path(one).resolve() == Path(other).resolve()
 
 
-def store_at(place: str, variable: str = "BACKUP_LOCATION") -> Store:
-    """Return the store at `place`, a folder or `s3://bucket/prefix`, the value of `variable`; raise Refusal if it is none of these."""
+def store_at(place: str, variable: str = "BACKUP_LOCATION", *, hurried: bool = False) -> Store:
+    """Return the store at `place`, a folder or `s3://bucket/prefix`, the value of `variable`; raise Refusal if it is none of these.
+
+    `hurried`, it waits no more than 5 seconds for an answer of the bucket, and asks once.
+    """
     if not place:
         raise Refusal(f"{variable} is not set: set it to a folder, or to s3://bucket/folder.")
     if "://" in place and not place.startswith("s3://"):
         raise Refusal(f"{variable} is {place.partition('://')[0]}://…: set it to a folder, or to s3://bucket/folder.")
     if not place.startswith(("s3://", "/")):
         raise Refusal(f"{variable} is the relative path {place}: write an absolute path, or s3://bucket/folder.")
-    return Bucket(place, variable) if place.startswith("s3://") else Folder(place, variable)
+    return Bucket(place, variable, hurried=hurried) if place.startswith("s3://") else Folder(place, variable)
 
 
 class Stored(Protocol):
