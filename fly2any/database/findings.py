@@ -106,6 +106,7 @@ CODES = frozenset(
         "backup.bad",
         "backup.unverified",
         "backup.unreadable",
+        "backup.elsewhere",
         "server.schema",
         "server.clock",
         "server.leftover",

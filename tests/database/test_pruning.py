@@ -14,7 +14,7 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fly2any.database.backup.inventory import backups, find
+from fly2any.database.backup.inventory import backups, find, read_newest
 from fly2any.database.backup.manifest import Verdict, as_json, judged
 from fly2any.database.backup.retention import prune, superfluous
 from fly2any.database.backup.store import store_at
@@ -96,6 +96,27 @@ def test_a_copy_of_the_server_neither_prunes_nor_replaces_what_was_taken_of_it(m
         f"{theirs.name} is newer, but is not `latest`: it was taken from the server at copy:5432, which may be a copy of this one."
         " If both addresses are the same server, name the backup."
     ]
+
+
+def test_a_report_counts_backups_of_a_copy_only_where_the_server_has_none(migrated, tmp_path, settings):
+    settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path), "expected": True}
+    with django(migrated) as connection:
+        connection.ensure_connection()
+        connection.settings_dict = {**connection.settings_dict, "EMBEDDED": None}
+        now, own = read_clock(connection).now(), read_origin(connection)
+        copy = dataclasses.replace(own, place="copy:5432")
+        theirs, ours = (described(origin, now - timedelta(days=days)) for days, origin in ((1, copy), (5, own)))
+
+        keep(tmp_path, theirs)
+        only_theirs = read_newest(connection)
+        keep(tmp_path, ours)
+        both = read_newest(connection)
+
+    assert (only_theirs.good, [one.code for one in only_theirs.findings()]) == (theirs, ["backup.elsewhere"])
+    assert next(iter(only_theirs.findings())).message == (
+        f"All backups were taken from the server at copy:5432, and none at {own.place}: one may be a copy of the other."
+    )
+    assert (both.good, both.newest, [one.code for one in both.findings()]) == (ours, ours, ["backup.old"])
 
 
 def test_nothing_is_pruned_if_the_verified_backup_changed(migrated, tmp_path, settings):

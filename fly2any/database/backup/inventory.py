@@ -107,6 +107,9 @@ def find(
     return manifest
 
 
+MOST_READ = 40  # Manifests that a report reads for one that was taken at the address of its server.
+
+
 @dataclass(frozen=True, slots=True)
 class BackupState:
     """The newest backup at a place, and the newest verified one; `trouble` is the reason why others could not be read."""
@@ -117,6 +120,7 @@ class BackupState:
     trouble: str = ""
     clock: Clock | None = None
     unsigned: int = 0  # Backups without a valid signature, newer than the verified one.
+    here: str = ""  # The server's address where all backups were taken at another one.
 
     def now(self) -> datetime:
         """Return the time by the server's clock, or by this machine's if the server was not asked."""
@@ -146,6 +150,14 @@ class BackupState:
                 f"The newest verified backup is {span(self.good.age(now))} old, and the limit is {span(limit)}.",
                 "Run `manage.py dbbackup --verify`, and check why cron did not run it.",
             )
+        if self.newest and self.here:
+            yield Finding(
+                Severity.NOTE,
+                "backup.elsewhere",
+                self.newest.name,
+                f"All backups were taken from the server at {self.newest.place}, and none at {self.here}: one may be a copy of the other.",
+                "If they are two servers, back this one up: run `manage.py dbbackup --verify` every night from cron.",
+            )
         verdict = self.newest and self.newest.verdict
         if self.newest and verdict and verdict.state == "unverified":
             yield Finding(
@@ -166,12 +178,16 @@ class BackupState:
 
 
 def read_newest(connection) -> BackupState:
-    """Return the newest backups of the connection's database at BACKUP_LOCATION, reading no more manifests than needed."""
+    """Return the newest backups of the connection's database at BACKUP_LOCATION, reading no more manifests than needed.
+
+    Those taken at another address, which may be of a copy of this server, count only where none was taken at this one.
+    """
     place = settings.BACKUPS["location"]
     unsigned = 0
     if not place or not (settings.BACKUPS["expected"] or Path(place).exists()):
         return BackupState(place)
-    newest, good, trouble, origin, clock = None, None, "", read_origin(connection), read_clock(connection)
+    trouble, origin, clock = "", read_origin(connection), read_clock(connection)
+    found: list[Manifest] = []
     try:
         store = store_at(place, hurried=True)
         there = store.sizes()
@@ -198,10 +214,13 @@ def read_newest(connection) -> BackupState:
                 cut = f"{manifest.file} has {size or 0:,} bytes instead of {manifest.bytes:,}: it was cut short or changed."
                 trouble = trouble or (gone if size is None else cut)
                 continue
-            newest = newest or manifest
-            if manifest.state == "good":
-                good = manifest
+            found.append(manifest)
+            if (manifest.state == "good" and manifest.place in ("", origin.place)) or len(found) == MOST_READ:
                 break
     except Refusal as refusal:
         return BackupState(place, trouble=str(refusal), clock=clock)
-    return BackupState(place, newest, good, trouble, clock, unsigned)
+    here = [manifest for manifest in found if manifest.place in ("", origin.place)]
+    elsewhere = origin.place if found and not here else ""
+    newest = next(iter(here or found), None)
+    good = next((manifest for manifest in here or found if manifest.state == "good"), None)
+    return BackupState(place, newest, good, trouble, clock, unsigned, elsewhere)
