@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -15,8 +16,8 @@ FIGURES = dict.fromkeys(BENCHMARKS, r" ×") | {"load": r"errors 0 .* × the limi
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_prints_its_figures(name):
-    if name == "load":
-        pytest.importorskip("locust", reason="locust is not installed: make check installs it")
+    if name == "load" and find_spec("locust") is None:  # To import it would exchange the sockets of this process.
+        pytest.skip("locust is not installed: make check installs it")
 
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--quick", name], cwd=PROJECT, capture_output=True, text=True, timeout=300
