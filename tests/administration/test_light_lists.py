@@ -87,5 +87,5 @@ def test_a_row_of_a_list_cannot_be_saved():
     settled([row])
 
     assert row.name == "who"
-    with pytest.raises(TypeError, match="fetch it anew"):
+    with pytest.raises(TypeError, match="Fetch it again to save it"):
         row.save()

@@ -196,7 +196,7 @@ def test_an_inconsistent_history_is_one_sentence(own_server):
 
     assert result.returncode == 2
     assert result.stderr.startswith(
-        "Migration admin.0001_initial is applied before its dependency accounts.0001_initial on database 'default': correct"
+        "Migration admin.0001_initial is applied before its dependency accounts.0001_initial on database 'default': make the rows of django_migrations match"
     )
     assert len(result.stderr.splitlines()) == 1
 

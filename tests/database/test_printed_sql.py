@@ -57,7 +57,7 @@ def test_the_cures_of_a_role_quote_it(database):
     assert [one.cure for one in server.findings() if one.code == "server.schema"] == [
         f"Correct ?schema= in POSTGRES_URL, create the schema, or: ALTER ROLE {role} SET search_path TO public;"
     ]
-    cure = f"In psql, with password_encryption = 'scram-sha-256': \\password {role}"
+    cure = f"In `manage.py dbshell`, with password_encryption = 'scram-sha-256': \\password {role}"
     assert cure in [one.cure for one in found if isinstance(one, Finding) and one.where == ODD]
     assert f"run CREATE ROLE {quote('No ' + ODD)} NOLOGIN;" in str(missing.value)
 
