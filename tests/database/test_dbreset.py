@@ -145,7 +145,10 @@ def test_what_cannot_be_reversed_whole_is_not_begun(migrated, damage):
 
     result = manage("dbreset", "--yes", "--without-backup", url=migrated.url)
 
-    assert (result.returncode, "so they cannot be reversed: fix the findings of `manage.py dbstatus`" in result.stderr) == (2, True)
+    assert (result.returncode, "so they cannot be reversed: fix the findings of `manage.py dbstatus`" in result.stderr) == (
+        2,
+        True,
+    )
     assert tables(migrated) == before
 
 

@@ -23,7 +23,10 @@ def test_an_empty_database_is_replaced_without_yes_and_kept_like_any_other(fille
 
     restored = run(filled, "dbrestore", "latest", place=place)
 
-    assert (restored.returncode, f"Restored  {filled.name}: every row was compared and matches." in restored.stdout) == (0, True)
+    assert (restored.returncode, f"Restored  {filled.name}: every row was compared and matches." in restored.stdout) == (
+        0,
+        True,
+    )
     [old] = databases(filled) - {filled.name}
     assert (rows(filled), old.startswith(f"{filled.name}_before_")) == (held, True)
     filled.execute(f'DROP DATABASE "{old}"')
