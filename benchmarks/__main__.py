@@ -7,17 +7,15 @@ import importlib
 import os
 import sys
 
-os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
-
-if "--quick" in sys.argv:
-    os.environ["BENCHMARKS_QUICK"] = "1"  # Also of the processes that a benchmark starts.
-
 import django
 
 BENCHMARKS = ("startup", "migrate", "status", "deletion", "seed", "adoption", "admin", "load", "backup", "partition")
 
 
 def main():
+    os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
+    if "--quick" in sys.argv:
+        os.environ["BENCHMARKS_QUICK"] = "1"  # Also of the processes that a benchmark starts.
     chosen = [word for word in sys.argv[1:] if word != "--quick"] or BENCHMARKS
     if unknown := set(chosen) - set(BENCHMARKS):
         sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}: there are {', '.join(BENCHMARKS)}.")
