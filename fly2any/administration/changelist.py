@@ -46,10 +46,10 @@ class ChangeList(main.ChangeList):
         self.wants_exact = request.GET.get(COUNT_VAR) == "exact"
         look = request.GET.get(LOOK_VAR, "")
         self.chosen: dict[str, Any] = {}  # The columns that the address compares with values.
-        self.windows = min(int(look), MOST_WINDOWS) if look.isdecimal() and look != "0" and len(look) < 4 else 1
+        windows = min(int(look), MOST_WINDOWS) if look.isdecimal() and look != "0" and len(look) < 4 else 1
         self.looked_until: Any = None  # The value of the order where the window ended.
         self.further = ""  # The address of the next window.
-        self.window = self.windows * WINDOW  # Rows.
+        self.window = windows * WINDOW  # Rows.
         super().__init__(request, *args)
         if self.model_admin.overview:  # type: ignore[attr-defined]
             self.preserved_filters = ""  # Its first column leads to overviews, which have no use for them.
@@ -206,7 +206,7 @@ class ChangeList(main.ChangeList):
         self.looked_until = getattr(last, self.order.field.attname)
         token = self.order.token(last)
         direction = BEFORE_VAR if backwards else AFTER_VAR
-        self.further = self.get_query_string({direction: token, LOOK_VAR: min(4 * self.windows, MOST_WINDOWS)})
+        self.further = self.get_query_string({direction: token, LOOK_VAR: max(1, min(4 * self.window // WINDOW, MOST_WINDOWS))})
         return rows.filter(self.order.until(self.order.place(token), backwards=backwards))
 
     def edge(self, *, backwards: bool) -> models.Model | None:
