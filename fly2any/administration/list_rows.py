@@ -1,7 +1,7 @@
 """The rows of a list as HTML, as `items_for_result` of Django's admin makes them, with what a column decides worked out once.
 
 Django looks up the field of a column, its label and its classes again for each cell, which took two fifths of the time of a
-page. Whatever is not plainly a text or HTML that a column's function returned is left to it.
+page. Anything but text or HTML returned by a column's function is left to it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def rows_of(cl: Any) -> str:
 
 
 def _cell(cl: Any, name: Any, *, linked: bool, header: Any) -> Cell:
-    """Return what makes the cell of a row in the column `name`."""
+    """Return the function that makes a row's cell in the column `name`."""
     alone = copy(cl)
     alone.list_display = [name] if header is None or not linked else [header, name]
     alone.list_display_links = alone.list_display if linked else None

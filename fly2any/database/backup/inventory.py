@@ -120,7 +120,7 @@ class BackupState:
     trouble: str = ""
     clock: Clock | None = None
     unsigned: int = 0  # Backups without a valid signature, newer than the verified one.
-    here: str = ""  # The server's address where all backups were taken at another one.
+    here: str = ""  # The server's address where none of the newest backups was taken at it.
 
     def now(self) -> datetime:
         """Return the time by the server's clock, or by this machine's if the server was not asked."""
@@ -155,7 +155,7 @@ class BackupState:
                 Severity.NOTE,
                 "backup.elsewhere",
                 self.newest.name,
-                f"All backups were taken from the server at {self.newest.place}, and none at {self.here}: one may be a copy of the other.",
+                f"None of the newest backups was taken at {self.here}; the newest was taken at {self.newest.place}: one server may be a copy of the other.",
                 "If they are two servers, back this one up: run `manage.py dbbackup --verify` every night from cron.",
             )
         verdict = self.newest and self.newest.verdict
