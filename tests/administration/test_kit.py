@@ -59,7 +59,7 @@ def test_every_list_is_few_queries_and_none_reads_a_large_table_to_its_end(model
     if row is not None and admin.site._registry[model].search:
         assert list(client.get(address(model), {"q": row.pk}).context["cl"].result_list) == [row]
 
-    explained = set()  # Whoever is signed in is looked up for each page.
+    explained = set()  # Each page looks up the signed-in user.
     for url in addresses:
         with CaptureQueriesContext(connection) as captured:
             response = client.get(url)

@@ -101,7 +101,7 @@ DRIFTS = {
 }  # fmt: skip
 
 
-# What cannot be there at once with another of those that are not mended.
+# Drifts that cannot exist in one database with the others that are not mended.
 APART = ("a unique index of its name", "a name of the adoption", "published")
 TOGETHER = {
     "mended": [drift for drift, (*_, mended) in DRIFTS.items() if mended],

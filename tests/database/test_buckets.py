@@ -1,6 +1,7 @@
 """A bucket's answer is no proof: what was stored is looked for."""
 
 import threading
+from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -50,18 +51,27 @@ class Endpoint(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def endpoint(request, monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Endpoint, kind=request.param, sizes={}))
+@contextmanager
+def serving(handler, monkeypatch):
+    """Serve `handler` as the S3 of the environment."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     for name, value in {
         "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    yield server
-    server.shutdown()
-    server.server_close()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def endpoint(request, monkeypatch):
+    with serving(partial(Endpoint, kind=request.param, sizes={}), monkeypatch):
+        yield
 
 
 NO_STORAGE = {"forgets": "but does not have it", "page": f"but has {len(SIGN_IN)} bytes instead of 9,000"}
@@ -138,22 +148,11 @@ class Silent(BaseHTTPRequestHandler):
 def test_a_report_asks_a_silent_bucket_once(lists, migrated, monkeypatch, settings):
     ended, asked = threading.Event(), []
     names = [f"{migrated.name}-2026050{day}T000000Z.json" for day in (1, 2)] if lists else []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, names=names, ended=ended, asked=asked))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
     monkeypatch.setitem(store.HURRIED, "read_timeout", 0.5)
     settings.BACKUPS = {**settings.BACKUPS, "location": "s3://fly", "expected": True}
-    try:
-        with django(migrated) as connection:
-            state = read_newest(connection)
-    finally:
+    with serving(partial(Silent, names=names, ended=ended, asked=asked), monkeypatch), django(migrated) as connection:
+        state = read_newest(connection)
         ended.set()
-        server.shutdown()
-        server.server_close()
 
     assert (state.newest, state.good, len(asked)) == (None, None, 1 + lists)
     assert state.trouble.startswith("s3://fly")
