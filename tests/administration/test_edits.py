@@ -328,7 +328,9 @@ def test_a_change_that_another_client_commits_while_the_form_is_saved_is_seen(an
             written.set()
             with watcher.cursor() as cursor:
                 for _ in range(600):
-                    cursor.execute("SELECT 1 FROM pg_catalog.pg_locks WHERE NOT granted")
+                    cursor.execute(
+                        "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                    )
                     if cursor.fetchone():
                         break
                     time.sleep(0.05)

@@ -243,9 +243,8 @@ def test_rows_that_row_security_hides_are_not_taken_for_none(two):
 
 def test_a_row_that_commits_meanwhile_into_a_table_without_a_key_goes_too(two):
     insert = f"INSERT INTO user_activities (id, \"userId\", \"eventType\") VALUES ('late', '{ANA}', 'search')"
-    waits = (
-        "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'user_activities'::regclass AND mode = 'ShareRowExclusiveLock'"
-    )
+    waits = """SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE datname = current_database()
+        AND NOT granted AND relation = 'user_activities'::regclass AND mode = 'ShareRowExclusiveLock'"""
     with two.connect() as site:
         site.execute("BEGIN")
         site.execute(insert)

@@ -131,7 +131,7 @@ def test_rows_that_are_committed_while_flush_waits_for_its_locks_stay(database, 
     database.execute(f"ALTER DATABASE {database.name} SET default_transaction_isolation TO '{isolation}'")
 
     def commit(site):
-        wait_until(database, "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass")
+        wait_until(database, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
         site.execute("COMMIT")
 
     with open_transaction(database, "INSERT INTO users VALUES ('a', 'a@example.com')") as site:

@@ -215,7 +215,10 @@ def test_rows_that_are_committed_while_a_reversal_waits_for_them_stay(database):
     with probing(database, thing()) as probe, open_transaction(database, ROW) as site:
 
         def commit():
-            wait_until(database, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ '^DROP TABLE'")
+            wait_until(
+                database,
+                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ '^DROP TABLE' AND datname = current_database()",
+            )
             site.execute("COMMIT")
 
         thread = threading.Thread(target=commit)
