@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from functools import cache
 
 import airportsdata
 
 from fly2any.database.seed.places import AIRPORTS
+from fly2any.postgres.expressions import fold
 
 SHORTEST_NAME = 3  # Letters of a city or an airport's name.
 MOST_FOUND = 5
@@ -46,7 +46,7 @@ def suggested() -> list[Airport]:
 
 def airports_named(text: str) -> list[Airport]:
     """Return up to MOST_FOUND airports whose city or name begins with `text`, without accents, in the order of their codes."""
-    wanted = _folded(text)
+    wanted = fold(text.strip())
     if len(wanted) < SHORTEST_NAME:
         return []
     return [_airports()[code] for code, names in _names() if names[0].startswith(wanted) or names[1].startswith(wanted)][
@@ -62,9 +62,4 @@ def _airports() -> dict[str, Airport]:
 
 @cache
 def _names() -> list[tuple[str, tuple[str, str]]]:
-    return [(code, (_folded(found.city), _folded(found.name))) for code, found in _airports().items()]
-
-
-def _folded(text: str) -> str:
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(letter for letter in plain if not unicodedata.combining(letter)).strip()
+    return [(code, (fold(found.city), fold(found.name))) for code, found in _airports().items()]

@@ -1,5 +1,7 @@
 """Database defaults and index expressions of the Fly2Any schema. Migrations import this path: it is frozen."""
 
+from itertools import zip_longest
+
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
 from django.db.models.functions import Cast
@@ -50,3 +52,11 @@ class Folded(models.Func):
     def as_sql(self, compiler, connection, **extra):  # type: ignore[override]
         sql, values = super().as_sql(compiler, connection, **extra)
         return f"({sql})", [*values] * 4
+
+
+FOLDING = {ord(letter): bare for letter, bare in zip_longest(Folded.accented + Folded.marks, Folded.bare)}
+
+
+def fold(text: str) -> str:
+    """Return what PostgreSQL computes for Folded(text)."""
+    return text.lower().translate(FOLDING)
