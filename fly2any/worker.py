@@ -1,8 +1,7 @@
-"""gunicorn's worker with threads, in which no thread reads from a client or writes to one.
+"""gunicorn's threaded worker, changed so that no thread waits for a client (docs/adr/0016).
 
-In gunicorn's own a thread waits for the rest of a request, and for a client to take its answer, without end: as many slow clients
-as there are threads stop a process. Here the main loop, which waits for all connections at once, receives each request whole and
-sends each answer; a thread turns one into the other in memory. TLS is the proxy's. docs/adr/0016 weighs this.
+In gunicorn's own worker, as many slow clients as there are threads block a process. Here the main loop receives complete requests
+and sends the responses; threads only compute them. The proxy terminates TLS.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-
 from fly2any.content_length import body_length
 from fly2any.logs import Unquoted
 
-ARRIVAL = 20  # Seconds that a request may take to arrive.
-TAKING = 60  # Seconds that a client may take for an answer; for each UNSENT of a longer one.
-STALLED = 20  # Seconds that a client may take nothing of what is sent.
-LINGER = 2  # Seconds that a client has to read the end of an answer before its connection is closed.
+ARRIVAL = 20  # Seconds in which a request must arrive.
+TAKING = 60  # Seconds in which a client must receive a response, or each UNSENT bytes of a longer one.
+STALLED = 20  # Seconds without an acknowledgement from the client.
+LINGER = 2  # Seconds in which a client must read the end of a response before the connection is closed.
 LONGEST_HEAD = 64 * 1024  # Bytes of the request line and the headers.
-HELD = 64 * 1024 * 1024  # Bytes of requests, from their arrival until they are answered, and as many of answers, in a process.
-UNSENT = 1024 * 1024  # Bytes of an answer, past which its thread waits for the client: a page fits.
+HELD = 64 * 1024 * 1024  # Bytes of unanswered requests in a process, and as many of unsent responses.
+UNSENT = 1024 * 1024  # Bytes of a response, past which its thread waits for the client; a page fits.
 WAITING = 100  # Requests that wait for a thread.
-READ = 256 * 1024  # Bytes that are received at once.
-SEND_BUFFER = 64 * 1024  # Bytes that the system keeps of an answer; it may double them.
+READ = 256 * 1024  # Bytes received at once.
+SEND_BUFFER = 64 * 1024  # Bytes of a response that the system buffers; it may double them.
 LINGERING = 100  # Connections.
 
 LIVE = re.compile(rb"(GET|HEAD) /health/live HTTP/1\.")
@@ -53,15 +52,15 @@ TOO_SLOW, TOO_LONG, BUSY = map(
 
 
 class Frame(NamedTuple):
-    """The end of the request at the beginning of some bytes."""
+    """Where the first request in a buffer ends."""
 
     size: int  # Bytes of the head and the body.
-    is_read: bool = True  # Whether the body is received: not one too large, or of a length that is not told.
-    is_awaited: bool = False  # Whether the client waits to be told to send the body.
+    is_read: bool = True  # Whether the body is received; it is not if it is too large, or its length is not given.
+    is_awaited: bool = False  # Whether the client waits for 100 Continue before it sends the body.
 
 
 def frame(received: bytes | bytearray, largest: int) -> Frame | None:
-    """Return the frame of a request whose body may have `largest` bytes, None until its head has arrived.
+    """Return the frame of a request whose body may have `largest` bytes, None until its head is complete.
 
     A malformed head is a frame without a body: gunicorn's parser answers the client.
     """
@@ -78,7 +77,7 @@ def frame(received: bytes | bytearray, largest: int) -> Frame | None:
             case b"transfer-encoding":
                 return Frame(end + 4, is_read=False)
             case b"expect":
-                is_awaited = first.endswith(b"HTTP/1.1")  # A client of HTTP/1.0 does not know that answer.
+                is_awaited = first.endswith(b"HTTP/1.1")  # HTTP/1.0 has no 100 Continue.
     length = body_length(lengths, largest=largest)
     if length is None:
         return Frame(end + 4, is_read=False)
@@ -86,7 +85,7 @@ def frame(received: bytes | bytearray, largest: int) -> Frame | None:
 
 
 class Answer:
-    """A thread's replacement for the socket: nothing is left to read, and written bytes wait for the main loop."""
+    """A thread's replacement for the socket: there is nothing to read, and the main loop sends the written bytes."""
 
     def __init__(self, sock: socket.socket, written):
         self.fileno = sock.fileno
@@ -99,19 +98,19 @@ class Answer:
         return b""
 
     def send(self, data):
-        return len(data)  # gunicorn's "100 Continue", which the main loop has sent where it was due.
+        return len(data)  # gunicorn's "100 Continue", which the main loop has already sent.
 
     def sendall(self, data):
         with self.changed:
             self.changed.wait_for(lambda: len(self.unsent) < UNSENT or not self.is_open, TAKING)
             if not self.is_open or len(self.unsent) >= UNSENT:
-                raise BrokenPipeError(errno.EPIPE, "The client does not take the answer.")
+                raise BrokenPipeError(errno.EPIPE, "The client does not read the response.")
             self.unsent += data
             if len(self.unsent) == len(data):
                 self.written()
 
     def send_to(self, sock):
-        """Send what the system takes, and return how many bytes that were."""
+        """Send as much as the system accepts, and return the number of bytes."""
         with self.changed:
             sent = sock.send(self.unsent) if self.unsent else 0
             del self.unsent[:sent]
@@ -120,7 +119,7 @@ class Answer:
 
     def end(self):
         with self.changed:
-            self.is_open, self.written = False, None  # Nor a cycle, which would keep the bytes of a request.
+            self.is_open, self.written = False, None  # This also breaks a cycle that would keep the request in memory.
             self.unsent.clear()
             self.changed.notify_all()
 
@@ -140,7 +139,7 @@ class Answer:
 
 
 class Connection(TConn):
-    """A connection, with what has arrived of its request and what is to be sent of its answer."""
+    """A connection, with the received part of its request and the unsent part of its response."""
 
     def __init__(self, worker, sock, *place):
         sock.setblocking(False)
@@ -151,9 +150,9 @@ class Connection(TConn):
         self.socket, self.worker = sock, worker
         self.received = bytearray()
         self.frame: Frame | None = None
-        self.since = self.ends = 0.0  # When it began to be waited for, and when it is no longer.
-        self.size = 0  # Bytes of the request that a thread has.
-        self.taken = 0  # Bytes of the answer, of the last UNSENT.
+        self.since = self.ends = 0.0  # When the wait for it began, and when it ends.
+        self.size = 0  # Bytes of the request, once a thread has it.
+        self.taken = 0  # Bytes of the response that were sent, counted up to UNSENT.
         self.finished = None  # The thread's result.
 
     def init(self):
@@ -169,7 +168,7 @@ class Connection(TConn):
     def close(self, graceful=False):
         self.sock.end()
         if graceful:
-            self.worker.linger(self)  # gunicorn's own would stop the main loop for up to two seconds.
+            self.worker.linger(self)  # gunicorn's own method would block the main loop for up to two seconds.
         else:
             self.socket.close()
 
@@ -178,13 +177,11 @@ class Worker(ThreadWorker):
     @classmethod
     def check_config(cls, cfg, log):
         if cfg.is_ssl:
-            raise RuntimeError(
-                "fly2any.worker does not support TLS: remove certfile and keyfile, and terminate TLS at the proxy."
-            )
+            raise RuntimeError("fly2any.worker does not support TLS: remove certfile and keyfile, terminate TLS at the proxy.")
         super().check_config(cfg, log)
 
     def init_process(self):
-        self.arriving: dict[Connection, None] = {}  # Oldest first, as in the others.
+        self.arriving: dict[Connection, None] = {}  # Oldest first, as in the next two.
         self.sending: dict[Connection, None] = {}
         self.lingering: dict[Connection, None] = {}
         self.held = 0
@@ -227,8 +224,8 @@ class Worker(ThreadWorker):
             super().on_client_socket_readable(conn, client)
 
     def enqueue_req(self, conn):
-        """Receive the request, and give it a thread when it has arrived whole."""
-        if conn.parser:  # What was read of this request behind the one before.
+        """Receive the request, and give it a thread when it is complete."""
+        if conn.parser:  # Bytes of this request that arrived with the previous one.
             conn.received += conn.parser.unreader.take_buffered()
         conn.frame = None
         conn.wait(ARRIVAL)
@@ -239,7 +236,7 @@ class Worker(ThreadWorker):
             self.on_arriving(conn, conn.sock)
 
     def on_arriving(self, conn, _):
-        """Receive what there is of a request."""
+        """Receive the available part of a request."""
         if conn not in self.arriving:
             return  # Closed since the poller told of it.
         try:
@@ -257,7 +254,7 @@ class Worker(ThreadWorker):
             self.drop(next(iter(self.arriving)), BUSY)
 
     def has_arrived(self, conn):
-        """Give the request a thread if it has arrived whole, and return whether this connection is done with here."""
+        """Give the request a thread if it is complete; return whether the connection is no longer among those arriving."""
         if conn.frame is None:
             conn.frame = frame(conn.received, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
             if conn.frame is None:
@@ -273,7 +270,7 @@ class Worker(ThreadWorker):
             self.drop(conn, answer)
             return True
         conn.size = len(conn.received)
-        self.held += conn.size  # Until it is answered.
+        self.held += conn.size  # Until the response is sent.
         self.forget(conn)
         self.working += 1
         conn.data_ready = True
@@ -281,7 +278,7 @@ class Worker(ThreadWorker):
         return True
 
     def without_thread(self, conn):
-        """Return the answer to a request for which there is no thread, b"" where it gets one or may wait for one."""
+        """Return the response to a request that gets no thread, b"" if it gets one or may wait for one."""
         if self.working < self.cfg.threads:
             return b""
         if live := LIVE.match(conn.received):
@@ -294,7 +291,7 @@ class Worker(ThreadWorker):
         self.poller.unregister(conn.sock)
 
     def drop(self, conn, answer=b""):
-        """Close a connection whose request does not arrive, or gets no thread."""
+        """Close a connection whose request is incomplete or gets no thread."""
         self.forget(conn)
         self.nr_conns -= 1
         conn.received.clear()
@@ -305,18 +302,18 @@ class Worker(ThreadWorker):
 
     def handle_request(self, req, conn):
         if conn.frame and not conn.frame.is_read:
-            req.force_close()  # The rest of it is not received.
+            req.force_close()  # The rest of it is never read.
         return super().handle_request(req, conn)
 
     def finish_request(self, conn, fs):
-        """Go on with a connection once its answer is sent."""
+        """Send the response, then continue with the connection."""
         self.working -= 1
         self.held -= conn.size
         conn.finished = fs
         self.send(conn)
 
     def send(self, conn, _=None):
-        """Send what there is of an answer, and wait for the client where it does not take all."""
+        """Send the available part of a response, and wait for the client if it does not accept all of it."""
         try:
             sent = conn.sock.send_to(conn.socket)
         except BlockingIOError:
@@ -353,7 +350,7 @@ class Worker(ThreadWorker):
             self.send(conn)
 
     def cut(self, conn):
-        """Close a connection whose client does not take the answer, which its thread may still write."""
+        """Close a connection whose client does not read the response; its thread may still be writing it."""
         if conn in self.sending:
             del self.sending[conn]
             self.poller.unregister(conn.sock)
@@ -363,7 +360,7 @@ class Worker(ThreadWorker):
             self.nr_conns -= 1
 
     def linger(self, conn):
-        """Close a connection once its client has read the answer: closed with bytes unread, it would lose the answer's end."""
+        """Close a connection once its client has read the response; closed earlier, it would lose the end."""
         try:
             conn.socket.shutdown(socket.SHUT_WR)
             if len(self.lingering) < LINGERING:
@@ -391,7 +388,7 @@ class Worker(ThreadWorker):
         conn.close()
 
     def murder_pending(self):
-        """Close the connections whose time is up; gunicorn asks for it every second."""
+        """Close the connections whose time is up; gunicorn calls this every second."""
         super().murder_pending()
         now = time.monotonic()
         for conn in [conn for conn in self.arriving if conn.ends <= now or not (self.alive or conn.received)]:
