@@ -11,11 +11,11 @@ from django.urls import reverse
 from django.utils import timezone
 
 from fly2any.administration import formats
-from fly2any.administration.forms import OpenModelForm, SchemaForms, WritesPassword
-from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
+from fly2any.administration.forms import OpenModelForm, PasswordFormMixin, SchemaForms
+from fly2any.administration.options import ModelAdmin, ReadOnlyModelAdmin, UserRowsMixin
 from fly2any.administration.person_page import PersonMixin
 from fly2any.administration.saving import SavedInline, remove_rows
-from fly2any.administration.search import Called, Key, KeyWithin
+from fly2any.administration.search import Key, KeyWithin, PersonNamed
 from fly2any.administration.staff import keep_an_administrator
 from fly2any.administration.steps import Action, Step
 
@@ -70,7 +70,7 @@ class PreferencesInline(SavedInline, SchemaForms, admin.StackedInline):
     airports = ("home_airport",)
 
 
-class PasswordForm(WritesPassword, AdminPasswordChangeForm):
+class PasswordForm(PasswordFormMixin, AdminPasswordChangeForm):
     pass
 
 
@@ -81,7 +81,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
     change_password_form = PasswordForm
     list_display = ["email", "name", "country", "is_staff", "is_active", "created_at", "last_login"]
     list_filter = ["is_staff", "is_active", "created_at"]
-    search = (Key("id"), Key("email"), Called())
+    search = (Key("id"), Key("email"), PersonNamed())
     search_help_text = (
         "An id, an e-mail address, or parts of a name or an address: three letters or more, accents and order do not matter."
     )
@@ -227,11 +227,11 @@ def sessions_of_admin(request, user):
 
 
 @admin.register(Account)
-class AccountAdmin(OfUser, ReadOnlyModelAdmin):
+class AccountAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     list_display = ["provider", "provider_account_id", "user_link", "type", "scope"]
     list_filter = ["provider"]
     deletion = ("Unlink", "unlinked")
-    search = (KeyWithin("provider", "provider_account_id"), *OfUser.search)
+    search = (KeyWithin("provider", "provider_account_id"), *UserRowsMixin.search)
     search_help_text = "An id, the user's name, e-mail address or id, or the account at the provider."
     ordering = ["-pk"]
     shown = {"expires_at": formats.epoch(unit=1)}
@@ -251,7 +251,7 @@ class AccountAdmin(OfUser, ReadOnlyModelAdmin):
 
 
 @admin.register(Session)
-class SessionAdmin(OfUser, ReadOnlyModelAdmin):
+class SessionAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     list_display = ["id", "user_link", "expires"]
     deletion = ("Revoke", "revoked")
     ordering = ["-pk"]
@@ -287,7 +287,7 @@ class VerificationTokenAdmin(ReadOnlyModelAdmin):
 
 
 @admin.register(UserPreferences)
-class UserPreferencesAdmin(OfUser, ModelAdmin):
+class UserPreferencesAdmin(UserRowsMixin, ModelAdmin):
     list_display = [
         "id",
         "user_link",

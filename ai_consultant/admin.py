@@ -4,7 +4,7 @@ from fly2any.administration.accesses import note
 from fly2any.administration.columns import link_to
 from fly2any.administration.filters import BadParameter
 from fly2any.administration.models import Access
-from fly2any.administration.options import OfUser, ReadOnlyModelAdmin
+from fly2any.administration.options import ReadOnlyModelAdmin, UserRowsMixin
 from fly2any.administration.search import Key, Related, Within
 
 from .chat import TIME, content, read_chat
@@ -12,12 +12,12 @@ from .models import Conversation, Message
 
 
 @admin.register(Conversation)
-class ConversationAdmin(OfUser, ReadOnlyModelAdmin):
+class ConversationAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     place_in_overview = 2
     in_panels = ("session_id", "user_link", "status", "current_consultant_team", "updated_at")
     list_display = ["session_id", "user_link", "status", "current_consultant_team", "created_at", "updated_at"]
     list_filter = ["created_at", "status", "current_consultant_team"]
-    search = (Key("session_id"), *OfUser.search)
+    search = (Key("session_id"), *UserRowsMixin.search)
     search_help_text = "The id of a conversation or its session, or the user's name, e-mail address or id."
     ordering = ["-created_at"]
     fieldsets = [

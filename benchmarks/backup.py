@@ -6,10 +6,10 @@ from pathlib import Path
 
 from benchmarks.measure import migrated_database, rounds, seconds, show, sized
 from fly2any.database.backup import tools
-from fly2any.database.backup.proof import check
 from fly2any.database.backup.restore import load
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
+from fly2any.database.backup.trial_restore import check
 from fly2any.database.progress import Progress
 from fly2any.database.scratch import scratch_database
 from fly2any.database.seed import seed

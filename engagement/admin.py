@@ -9,7 +9,7 @@ from accounts.models import User
 from fly2any.administration import formats
 from fly2any.administration.dashboard import Figure
 from fly2any.administration.list_actions import confirmed
-from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
+from fly2any.administration.options import ModelAdmin, ReadOnlyModelAdmin, UserRowsMixin
 from fly2any.administration.saving import remove_rows
 from fly2any.administration.search import Address
 from fly2any.administration.steps import Step
@@ -20,7 +20,7 @@ from .models import LoginHistory, Notification, PushSubscription, UserActivity, 
 
 
 @admin.register(WishlistItem)
-class WishlistItemAdmin(OfUser, ModelAdmin):
+class WishlistItemAdmin(UserRowsMixin, ModelAdmin):
     list_display = ["__str__", "user_link", "target_price", "notify_on_drop", "created_at"]
     shown = {"target_price": formats.money()}
     computed_from = ("flight_data",)
@@ -39,7 +39,7 @@ class WishlistItemAdmin(OfUser, ModelAdmin):
 
 
 @admin.register(Notification)
-class NotificationAdmin(OfUser, ModelAdmin):
+class NotificationAdmin(UserRowsMixin, ModelAdmin):
     place_in_overview = 5
     list_display = ["title", "user_link", "type", "priority", "read", "created_at"]
     list_filter = ["created_at", "read", "type", "priority"]
@@ -70,14 +70,14 @@ class NotificationAdmin(OfUser, ModelAdmin):
 
 
 @admin.register(PushSubscription)
-class PushSubscriptionAdmin(OfUser, ReadOnlyModelAdmin):
+class PushSubscriptionAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     list_display = ["id", "user_link", "user_agent", "created_at"]
     ordering = ["-pk"]
     shown = {"user_agent": devices.shown}
 
 
 @admin.register(UserActivity)
-class UserActivityAdmin(OfUser, ReadOnlyModelAdmin):
+class UserActivityAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     list_display = ["event_type", "user_link", "ip_address", "created_at"]
     list_filter = ["created_at", "event_type"]
     ordering = ["-created_at"]
@@ -99,11 +99,11 @@ class UserActivityAdmin(OfUser, ReadOnlyModelAdmin):
 
 
 @admin.register(UserSession)
-class UserSessionAdmin(OfUser, ReadOnlyModelAdmin):
+class UserSessionAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     place_in_overview = 4
     list_display = ["__str__", "user_link", "location", "ip_address", "last_active"]
     deletion = ("Revoke", "revoked")
-    search = (Address("ip_address", "last_active"), *OfUser.search)
+    search = (Address("ip_address", "last_active"), *UserRowsMixin.search)
     search_help_text = "An IP address, an id, or the user's name, e-mail address or id."
     ordering = ["-pk"]
     overview_steps = (
@@ -115,12 +115,12 @@ class UserSessionAdmin(OfUser, ReadOnlyModelAdmin):
 
 
 @admin.register(LoginHistory)
-class LoginHistoryAdmin(OfUser, ReadOnlyModelAdmin):
+class LoginHistoryAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     place_in_overview = 3
     in_panels = ("timestamp", "user_link", "success", "ip_address", "device", "browser")
     list_display = ["timestamp", "user_link", "success", "device", "browser", "os", "location", "ip_address"]
     list_filter = ["timestamp", "success"]
-    search = (Address("ip_address", "timestamp"), *OfUser.search)
+    search = (Address("ip_address", "timestamp"), *UserRowsMixin.search)
     search_help_text = "An IP address, an id, or the user's name, e-mail address or id."
     ordering = ["-timestamp"]
     figures = (

@@ -5,7 +5,7 @@ import django
 from django.conf import settings
 
 from fly2any.handlers import ASGIHandler
-from fly2any.postgres.patience import never_more_than
+from fly2any.postgres.patience import limit_every_wait
 from fly2any.postgres.pool import serve_from_pools
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fly2any.settings")
@@ -13,5 +13,5 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fly2any.settings")
 django.setup(set_prefix=False)
 application = ASGIHandler()
 import_module(settings.ROOT_URLCONF)  # Not by the first request.
-never_more_than(90)  # Longer than a page's longest statement.
+limit_every_wait(90)  # Longer than a page's longest statement.
 serve_from_pools()

@@ -14,7 +14,7 @@ OF_THE_SERVER = (
     "tests/postgres", "tests/test_deletion.py", "tests/test_migration_locks.py", "tests/test_queries.py",
     *_of(
         "mutations", "contract", "drift", "sql", "states", "home", "health_alarms", "security_reach", "dbstatus", "dbhealth",
-        "security", "strangers", "strangers_triggers", "dbroles", "migrate", "migrate_waits", "reversals", "losses",
+        "security", "untrusted_code", "untrusted_triggers", "dbroles", "migrate", "migrate_waits", "reversals", "losses",
         "concurrent_builds", "dbadopt", "dbadopt_columns", "dbseed", "dbperson", "backup", "backup_contents", "backup_entries",
         "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty", "restore_roles",
     ),

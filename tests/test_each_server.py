@@ -12,10 +12,10 @@ from django.core.management import call_command
 from django.db import connection, connections
 
 from fly2any.database.backup import tools
-from fly2any.database.backup.proof import check
 from fly2any.database.backup.restore import restore_into
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
+from fly2any.database.backup.trial_restore import check
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from fly2any.postgres import embedded

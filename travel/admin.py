@@ -16,9 +16,9 @@ from fly2any.administration import formats
 from fly2any.administration.airports import airport, airports_named
 from fly2any.administration.dashboard import Figure
 from fly2any.administration.list_actions import confirmed
-from fly2any.administration.options import ModelAdmin, OfUser, ReadOnlyModelAdmin
+from fly2any.administration.options import ModelAdmin, ReadOnlyModelAdmin, UserRowsMixin
 from fly2any.administration.overview import page_of_row
-from fly2any.administration.search import Beginnings, Key, Route, airports_of
+from fly2any.administration.search import Key, Route, RoutePrefix, airports_of
 from fly2any.administration.steps import Action, Step
 
 from .actions import pause_alerts, rearm_alerts
@@ -50,7 +50,7 @@ def route_link(price):
 
 
 @admin.register(SavedSearch)
-class SavedSearchAdmin(OfUser, ModelAdmin):
+class SavedSearchAdmin(UserRowsMixin, ModelAdmin):
     list_display = ["name", "user_link", route, "depart_date", "return_date", "search_count", "last_searched"]
     list_filter = ["cabin_class"]
     written_by_machines = ("search_count", "last_searched")
@@ -70,7 +70,7 @@ class SavedSearchAdmin(OfUser, ModelAdmin):
 
 
 @admin.register(PriceAlert)
-class PriceAlertAdmin(OfUser, ModelAdmin):
+class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
     place_in_overview = 1
     list_display = [
         route,
@@ -83,7 +83,7 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
         "last_checked",
     ]
     list_filter = ["active", "triggered", "last_checked"]
-    search = (Beginnings("created_at"), *OfUser.search)
+    search = (RoutePrefix("created_at"), *UserRowsMixin.search)
     search_help_text = "A route (GRU-LIS), a departure airport (GRU), an id, or the user's name, e-mail address or id."
     actions = ["pause", "rearm"]
     written_by_machines = (
@@ -136,7 +136,7 @@ class PriceAlertAdmin(OfUser, ModelAdmin):
 
 
 @admin.register(RecentSearch)
-class RecentSearchAdmin(OfUser, ReadOnlyModelAdmin):
+class RecentSearchAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     list_display = ["city", "country", "airport_code", "user_link", "price", "viewed_at"]
     ordering = ["-pk"]
     shown = {"price": formats.money()}

@@ -1,6 +1,6 @@
 """Sign-ins take turns: a few at a time per process, one at a time per address and network.
 
-A browser in which staff have signed in before has places of its own, so no number of other clients can keep it out.
+A browser in which staff have signed in before has slots of its own, so other clients cannot keep it out.
 """
 
 import time
@@ -36,36 +36,36 @@ DEVICE_SALT = "fly2any.administration.device"
 REMEMBERED = 365 * 24 * 3600  # Seconds.
 
 
-class Crowd(Exception):  # noqa: N818  Not an error: other sign-ins are running.
+class TooManySignIns(Exception):  # noqa: N818  Not an error: other sign-ins are running.
     """No turn came in time, because other sign-ins are running."""
 
 
-class Places:
-    """Places for sign-ins in a process, `number` in all and `each` per client; one at a time has the turn and computes a hash."""
+class SignInSlots:
+    """The slots for sign-ins of a process: `number` in total, `each` per client. One sign-in at a time has the turn and computes a hash."""
 
     def __init__(self, number: int, *, each: int) -> None:
         self.number, self.each = number, each
         self.changing, self.turn, self.taken = Lock(), Lock(), Counter[str]()
 
     @contextmanager
-    def place(self, client: str) -> Iterator[None]:
-        """Hold one of the places; raise Crowd if none is free for `client`."""
+    def slot(self, client: str) -> Iterator[None]:
+        """Hold a slot; raise TooManySignIns if none is free for `client`."""
         with self.changing:
             if self.taken.total() >= self.number or self.taken[client] >= self.each:
-                raise Crowd
+                raise TooManySignIns
             self.taken[client] += 1
         try:
             yield
         finally:
             with self.changing:
                 self.taken.subtract([client])
-                self.taken += Counter()  # Drops clients without a place.
+                self.taken += Counter()  # Drops clients without a slot.
 
     @contextmanager
     def turn_within(self, seconds: float) -> Iterator[None]:
-        """Wait for the turn; raise Crowd if it does not come within `seconds`."""
+        """Wait for the turn; raise TooManySignIns if it does not come within `seconds`."""
         if not self.turn.acquire(timeout=seconds):
-            raise Crowd
+            raise TooManySignIns
         try:
             yield
         finally:
@@ -73,15 +73,15 @@ class Places:
 
 
 # Together fewer than the threads of a process, because other pages need some.
-strangers = Places(3, each=2)  # By network.
-known = Places(2, each=1)  # By user.
+by_network = SignInSlots(3, each=2)
+by_user = SignInSlots(2, each=1)
 
 
-def place_for(request) -> tuple[Places, str]:
-    """Return the places for a request and its client: the user if one has signed in with this browser, otherwise the network."""
+def slots_for(request) -> tuple[SignInSlots, str]:
+    """Return the slots for a request, and its client: the user if one has signed in with this browser, otherwise the network."""
     if user := request.user.pk or user_of_device(request):
-        return known, str(user)
-    return strangers, str(network_of(request))
+        return by_user, str(user)
+    return by_network, str(network_of(request))
 
 
 def user_of_device(request) -> str | None:
@@ -152,7 +152,7 @@ def verify(request, form: type[AuthenticationForm]) -> None:
 
 
 def take_turn(request, username) -> None:
-    """Block other sign-ins of `username` from the same network until the transaction ends; raise Crowd if one is running.
+    """Block other sign-ins of `username` from the same network until the transaction ends; raise TooManySignIns if one is running.
 
     Without it, parallel attempts between the check of the failures and their count could exceed the limit. The lock lasts as long
     as the transaction, which must therefore span both.
@@ -160,7 +160,7 @@ def take_turn(request, username) -> None:
     with connection.cursor() as cursor:
         cursor.execute(TURN_SQL, [SIGN_IN_LOCK, f"{username} {network_of(request)}"])
         if not cursor.fetchone()[0]:
-            raise Crowd
+            raise TooManySignIns
 
 
 def in_turn(view, *, before=lambda request: None):
@@ -173,17 +173,17 @@ def in_turn(view, *, before=lambda request: None):
     @wraps(view)
     def answer(request, *args, **kwargs):
         try:
-            places, client = place_for(request)
-            with places.place(client):
-                with places.turn_within(PATIENCE):
+            slots, client = slots_for(request)
+            with slots.slot(client):
+                with slots.turn_within(PATIENCE):
                     before(request)
                 ends = time.monotonic() + PATIENCE
                 while (left := ends - time.monotonic()) > 0:
-                    with places.turn_within(left), suppress(Crowd), transaction.atomic():
+                    with slots.turn_within(left), suppress(TooManySignIns), transaction.atomic():
                         return view(request, *args, **kwargs)
                     time.sleep(PAUSE)
-                raise Crowd
-        except Crowd:
+                raise TooManySignIns
+        except TooManySignIns:
             sentence = "Too many sign-ins at once. Try again in a moment.\n"
             return HttpResponse(sentence, status=429, content_type="text/plain", headers={"Retry-After": "2"})
 

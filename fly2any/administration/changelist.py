@@ -20,10 +20,10 @@ from .counts import Count, bounded, exact, of_table
 from .deadlines import TooSlow, within
 from .filters import BadParameter, TimeFilter
 from .indexes import best_path, orders
-from .light import large, light, settled
 from .overview import best_page
 from .paging import Order, Page, page_of
 from .search import Found, search
+from .truncation import large_fields, with_short_copies, with_short_values
 
 AFTER_VAR, BEFORE_VAR, COUNT_VAR, LOOK_VAR = "after", "before", "count", "look"
 WINDOW = 20_000  # Rows that one page looks through for a filter that no index serves.
@@ -84,7 +84,7 @@ class ChangeList(main.ChangeList):
         self.order = self.chosen_order(path.following(equal) if path else None)
 
         looked_up = path.looks_up(equal) if path else set()
-        rows = self.apply_select_related(rows.filter(found.rows)).defer(*self.unshown)
+        rows = self.apply_select_related(rows.filter(found.rows)).defer(*self.columns_to_defer)
         self.narrowed = bool(remaining or found.rows)
         unserved = []
         for spec in specs:
@@ -106,14 +106,18 @@ class ChangeList(main.ChangeList):
         return rows.order_by(*self.order.by())
 
     @property
-    def unshown(self) -> list[str]:
-        """Return the columns that may be large and that the list does not show, also of the rows that it names by a link."""
+    def columns_to_defer(self) -> list[str]:
+        """Return the columns that may hold large values and that the list does not show, including those of linked rows."""
         shown = {self.get_ordering_field(name) for name in self.list_display} | {*self.model_admin.computed_from}  # type: ignore[attr-defined]
         names = self.list_select_related if isinstance(self.list_select_related, list | tuple) else ()
         related: list[Any] = [self.opts.get_field(name) for name in names]
         return [
-            *(field.name for field in large(self.model) if isinstance(field, models.JSONField) and field.name not in shown),
-            *(f"{link.name}__{field.name}" for link in related for field in large(link.related_model)),
+            *(
+                field.name
+                for field in large_fields(self.model)
+                if isinstance(field, models.JSONField) and field.name not in shown
+            ),
+            *(f"{link.name}__{field.name}" for link in related for field in large_fields(link.related_model)),
         ]
 
     @cached_property
@@ -183,14 +187,14 @@ class ChangeList(main.ChangeList):
                 with within(LONGEST_LOOK) if may_shrink else nullcontext():
                     rows = self.in_window(self.queryset) if self.is_windowed else self.queryset
                     page = page_of(
-                        light(rows, self.model_admin),
+                        with_short_copies(rows, self.model_admin),
                         self.order,
                         size=self.list_per_page,
                         after=self.after,
                         before=self.before,
                         full=not self.is_windowed,
                     )
-                    return rows, replace(page, rows=settled(page.rows))
+                    return rows, replace(page, rows=with_short_values(page.rows))
             except TooSlow:
                 self.window //= 4
             except DataError:  # A time that looks like one of PostgreSQL's.
@@ -243,7 +247,7 @@ class ChangeList(main.ChangeList):
         return best_page(result)
 
     @property
-    def stated_order(self) -> str:
+    def order_description(self) -> str:
         """Return the order of the list in words."""
         name = str(self.order.field.verbose_name)
         if isinstance(self.order.field, models.DateTimeField):
@@ -270,8 +274,8 @@ class ChangeList(main.ChangeList):
         return found
 
     @property
-    def what_would_be_here(self) -> str:
-        """Return the first sentence of the model's docstring."""
+    def model_description(self) -> str:
+        """Return the first sentence of the model's docstring, which an empty list shows."""
         return (self.model.__doc__ or "").strip().splitlines()[0].replace("`", "")
 
     @property

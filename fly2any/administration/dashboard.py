@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from fly2any.database.backup.inventory import BackupState, read_newest
 from fly2any.database.findings import Finding
-from fly2any.database.report.collect import Report, compare_and_collect, verify_or_say
+from fly2any.database.report.collect import Report, compare_and_collect, verify_or_report
 from fly2any.database.verification import Verification
 from fly2any.postgres.values import Beyond
 
@@ -75,7 +75,7 @@ class Table:
 def read_verification(milliseconds: int = EXTRA) -> tuple[Verification | None, tuple[Finding, ...]]:
     """Return the verification, each statement within `milliseconds`; if it is not available, a finding says why."""
     with within(milliseconds):
-        return verify_or_say(connection)
+        return verify_or_report(connection)
 
 
 def read_report(**wanted: Any) -> Report:

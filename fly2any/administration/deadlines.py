@@ -57,7 +57,7 @@ def _limited_from_the_first(connection: Any) -> Iterator[None]:
 
 
 @contextmanager
-def unhurried() -> Iterator[None]:
+def writing_limit() -> Iterator[None]:
     """Give each statement of the transactions that begin inside WRITING milliseconds. No transaction may be open."""
     connection: Any = connections[DEFAULT_DB_ALIAS]
     before = connection.transaction_limit

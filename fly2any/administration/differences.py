@@ -46,7 +46,7 @@ def differences(models_: Iterable[type[models.Model]] = ()) -> list[Finding] | N
     return found if found or verification.migrations.pending else None
 
 
-def or_differs(site, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+def explain_differences(site, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
     """Return `view`; if it fails and the schema differs, a page that names the findings is shown instead."""
 
     @wraps(view)
@@ -65,7 +65,7 @@ def or_differs(site, view: Callable[..., HttpResponse]) -> Callable[..., HttpRes
     return answered
 
 
-def apart(read: Callable[[], Any], each: Callable[[Any], Any], items: Iterable[Any]) -> tuple[Any, list[Any]]:
+def read_or_each(read: Callable[[], Any], each: Callable[[Any], Any], items: Iterable[Any]) -> tuple[Any, list[Any]]:
     """Return the result of `read`; if it fails and the schema differs, the results of `each` for the items, and the items that failed."""
     try:
         with transaction.atomic(using=current().alias):

@@ -120,7 +120,7 @@ class DisplayedField(BoundField):
         return (text if len(text) <= LONGEST else f"{text[:LONGEST]}…") or "nothing"
 
 
-class Gone(ModelState):
+class DeletedRow(ModelState):
     """The displayed state of a row that no longer exists."""
 
 
@@ -131,7 +131,7 @@ class EditFormSet(BaseInlineFormSet):
         row = super()._existing_object(pk)  # type: ignore[misc]
         if row is None:
             row = self.model(pk=pk)  # type: ignore[misc]
-            row._state = Gone()
+            row._state = DeletedRow()
         return row
 
     def get_queryset(self):
@@ -153,7 +153,7 @@ class EditForm(forms.ModelForm):
     @property
     def is_gone(self) -> bool:
         """Return whether the row was deleted after the form was displayed."""
-        return isinstance(self.instance._state, Gone)
+        return isinstance(self.instance._state, DeletedRow)
 
     @cached_property
     def watched(self) -> set[str]:

@@ -71,7 +71,7 @@ def spooled(chunks: Iterable[bytes]) -> Export:
         raise BadParameter(f"The export cannot be written to {tempfile.gettempdir()}: {error.strerror}.") from error
 
 
-class Harmless(Func):
+class FormulaEscaped(Func):
     """A text that no spreadsheet takes for a formula: with an apostrophe before = + - @, their full-width forms, tab, return or line feed (OWASP)."""
 
     template = r"(CASE WHEN %(expressions)s ~ '^[=+@＝＋＠－\t\r\n-]' THEN '''' || %(expressions)s ELSE %(expressions)s END)"
@@ -81,7 +81,7 @@ class Harmless(Func):
 def rows_as_csv(rows: models.QuerySet, *, without: tuple[str, ...]) -> Iterator[bytes]:
     """Yield `rows` as CSV (UTF-8, a header line), in no order, without the fields in `without`."""
     fields = [field for field in rows.model._meta.local_fields if field.name not in without]
-    columns = [Harmless(field.attname) if isinstance(field, TextField) else models.F(field.attname) for field in fields]
+    columns = [FormulaEscaped(field.attname) if isinstance(field, TextField) else models.F(field.attname) for field in fields]
     plain = rows.order_by().select_related(None).values_list(*columns)
     sql, parameters = plain.query.get_compiler(rows.db, elide_empty=False).as_sql()
     yield (",".join(field.attname for field in fields) + "\r\n").encode()

@@ -219,7 +219,7 @@ def _without(fields, names: set) -> list:
     return [line for line in lines if line and not (isinstance(line, str) and line in names)]
 
 
-class WritesPassword:
+class PasswordFormMixin:
     """A form for a new password, which leaves every other column as it is."""
 
     def set_password_and_save(self, user, *arguments, commit=True, **options):

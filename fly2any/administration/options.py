@@ -19,7 +19,7 @@ from .forms import SchemaForms
 from .lookups import LookupsMixin
 from .overview_page import OverviewMixin
 from .saving import SavedForms
-from .search import Key, Related, RelatedCalled
+from .search import Key, Related, RelatedPerson
 from .secret_fields import SecretsMixin
 from .steps import StepsMixin
 
@@ -43,7 +43,7 @@ class ModelAdmin(
         return super().history_view(request, object_id, extra_context)
 
     def changelist_view(self, request, extra_context=None):
-        return self.or_message(request, super().changelist_view, extra_context)
+        return self.redirect_on_refusal(request, super().changelist_view, extra_context)
 
     def get_readonly_fields(self, request, obj=None):
         machines = self.written_by_machines if obj else ()
@@ -76,11 +76,11 @@ class ReadOnlyModelAdmin(ModelAdmin):
         return False
 
 
-class OfUser:
+class UserRowsMixin:
     """Shared by pages over rows that belong to a user: found by their id, or the user's e-mail address, id or name."""
 
     list_select_related = ("user",)
     raw_id_fields = ("user",)
-    search = (Related("user", "email", is_address=True), Key("id"), Key("user"), RelatedCalled("user"))
+    search = (Related("user", "email", is_address=True), Key("id"), Key("user"), RelatedPerson("user"))
     search_help_text = "An id, or the user's name, e-mail address or id."
     user_link = link_to("user")

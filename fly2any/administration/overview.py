@@ -26,9 +26,9 @@ from .counts import MOST_COUNTED, Count, bounded
 from .deadlines import TooSlow, within
 from .formats import beginning
 from .indexes import time_within
-from .light import light, settled
 from .paging import value_of
 from .replica import current
+from .truncation import with_short_copies, with_short_values
 
 MOST_ROWS = 5  # Of a panel.
 MOST_COLUMNS = 5
@@ -126,8 +126,8 @@ def panels(request, row: models.Model, found: list[Relation]) -> Iterator[Panel]
     """Yield a panel for each relation, with its newest rows where an index has them by time."""
     for relation in found:
         rows = relation.model._base_manager.filter(**{relation.key: row.pk})
-        newest = light(rows, relation.admin).order_by(f"-{relation.time}" if relation.time else "-pk")
-        shown = settled(list(newest[: MOST_ROWS + 1]))
+        newest = with_short_copies(rows, relation.admin).order_by(f"-{relation.time}" if relation.time else "-pk")
+        shown = with_short_values(list(newest[: MOST_ROWS + 1]))
         columns = [
             name for name in relation.admin.panel_columns(request) if name not in (relation.key, f"{relation.key}_link")
         ][:MOST_COLUMNS]
@@ -168,7 +168,9 @@ def _events(relation: Relation, row: models.Model, before: str) -> Iterator[Even
         elif table == their_table:
             earlier |= Q(**{time: moment, "pk__lt": pk})
         rows = rows.filter(Q(**{f"{time}__lte": moment}) & earlier)
-    for found in settled(list(light(rows, relation.admin).order_by(f"-{time}", "-pk")[: MOST_EVENTS + 1])):
+    for found in with_short_values(
+        list(with_short_copies(rows, relation.admin).order_by(f"-{time}", "-pk")[: MOST_EVENTS + 1])
+    ):
         at = getattr(found, time)
         url = page_of_row(found)
         yield Event(at, beginning(relation.admin.happened(found)), url, f"{at.isoformat()}~{table}~{found.pk}")

@@ -14,7 +14,7 @@ from django.utils.text import capfirst
 from django.views.decorators.http import require_safe
 
 from .columns import ColumnsMixin
-from .differences import apart
+from .differences import read_or_each
 from .filters import BadParameter
 from .overview import MOST_EVENTS, Event, Panel, Relation, activity, page_of_row, panels, relations, timeline
 from .replica import REPLICA, Missing, current
@@ -49,7 +49,7 @@ class OverviewMixin(ColumnsMixin):
             raise PermissionDenied
         before = request.GET.get("before", "")
         related = relations(self, request, row)
-        working, broken = apart(
+        working, broken = read_or_each(
             lambda: self._of(request, row, related, before), lambda one: (one, self._of(request, row, [one], before)), related
         )
         if broken:

@@ -22,8 +22,8 @@ from fly2any.database.person import Certificate, Person, erase, export, find, pl
 from fly2any.database.person.own import ERASED
 
 from .accesses import note, record
-from .deadlines import unhurried
-from .differences import apart
+from .deadlines import writing_limit
+from .differences import read_or_each
 from .edits import require_row
 from .export import spooled
 from .models import Access, Note
@@ -41,7 +41,7 @@ def read_notes(person_id: str) -> tuple[list[Note], dict[str, str]]:
     return notes, dict(staff.values_list("pk", "email"))
 
 
-class LogKeeper:
+class AdminLogKeeper:
     """Keeps the certificate of an erasure in the admin's log: an entry of the transaction that erases, which commits or not with it."""
 
     def __init__(self, staff_id: str, content_type: ContentType) -> None:
@@ -64,10 +64,10 @@ class PersonMixin(admin.ModelAdmin):
 
     def get_urls(self):
         place = f"{self.opts.app_label}_{self.opts.model_name}"
-        wrap = self.admin_site.unhurried_view  # type: ignore[attr-defined]
+        wrap = self.admin_site.view_with_own_transactions  # type: ignore[attr-defined]
         return [
             path("<path:object_id>/overview/note/", self.admin_site.admin_view(self.note_view), name=f"{place}_note"),
-            path("<path:object_id>/overview/give-out/", wrap(self.give_out_view), name=f"{place}_give_out"),
+            path("<path:object_id>/overview/give-out/", wrap(self.export_person_view), name=f"{place}_give_out"),
             path("<path:object_id>/overview/erase/", wrap(self.erase_view), name=f"{place}_erase"),
             path("erased/<int:number>/", self.admin_site.admin_view(self.erased_view), name=f"{place}_erased"),
             *super().get_urls(),
@@ -85,7 +85,7 @@ class PersonMixin(admin.ModelAdmin):
         may_add, may_see = (request.user.has_perm(f"administration.{one}_note") for one in ("add", "view"))
         if not (may_see or may_add):
             return {}
-        found, failed = apart(lambda: [read_notes(row.pk)], read_notes, [row.pk]) if may_see else ([], [])
+        found, failed = read_or_each(lambda: [read_notes(row.pk)], read_notes, [row.pk]) if may_see else ([], [])
         notes, authors = found[0] if found else ([], {})
         shown = [(note.at, authors.get(note.staff_id, note.staff_id), note.text) for note in notes]
         return {
@@ -99,7 +99,7 @@ class PersonMixin(admin.ModelAdmin):
     @method_decorator(require_POST)
     def note_view(self, request, object_id):
         """Add a note about a person."""
-        return self.or_message(request, self._note, object_id)  # type: ignore[attr-defined]
+        return self.redirect_on_refusal(request, self._note, object_id)  # type: ignore[attr-defined]
 
     def _note(self, request, object_id):
         row = self.get_queryset(request).filter(pk=unquote(object_id)).first()
@@ -126,14 +126,14 @@ class PersonMixin(admin.ModelAdmin):
             raise Http404
         if not self._may(request, permission, row):
             raise PermissionDenied
-        with unhurried():
+        with writing_limit():
             person = find(connection, row.email)
         if person.id != row.pk:
             raise Refusal("Another person has this e-mail address in different upper or lower case. Run manage.py dbperson.")
         return person
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
-    def give_out_view(self, request, object_id):
+    def export_person_view(self, request, object_id):
         """Say what an export is, and by POST send everything that is held about a person, without secrets, as JSON."""
         try:
             person = self._person(request, object_id, EXPORT)
@@ -141,7 +141,7 @@ class PersonMixin(admin.ModelAdmin):
                 return self._page(request, "admin/give_out.html", person, "Export everything about")
             note(request, Access.Action.EXPORTED, self.model, row_id=person.id, person_id=person.id)
             record(request)
-            with unhurried():
+            with writing_limit():
                 held = spooled(text.encode() for text in export(connection, person))
         except Refusal as refusal:
             messages.error(request, str(refusal))
@@ -159,7 +159,7 @@ class PersonMixin(admin.ModelAdmin):
                 if request.POST.get("email", "").strip().lower() == str(person.email).lower():
                     return self._erase(request, person)
                 wrong = "This is not the e-mail address of this person: nothing was erased."
-            with unhurried():
+            with writing_limit():
                 planned = plan(connection, person, searched=False)
         except Refusal as refusal:
             messages.error(request, str(refusal))
@@ -167,8 +167,8 @@ class PersonMixin(admin.ModelAdmin):
         return self._page(request, "admin/erase.html", person, "Erase", plan=planned, wrong=wrong)
 
     def _erase(self, request, person: Person):
-        keeper = LogKeeper(request.user.pk, ContentType.objects.get_for_model(self.model))
-        with unhurried():
+        keeper = AdminLogKeeper(request.user.pk, ContentType.objects.get_for_model(self.model))
+        with writing_limit():
             erase(connection, person, keeper, searched=False)
         messages.success(request, "The person was erased. This is the certificate.")
         place = f"admin:{self.opts.app_label}_{self.opts.model_name}_erased"

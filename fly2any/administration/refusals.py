@@ -86,7 +86,7 @@ def _is_skipped(error: BaseException) -> bool:
 def refusal(error: Error, model: type[models.Model] | None = None) -> ValidationError:
     """Return why the database refused to write a row of `model`, as an error of the field if one is known."""
     state, diagnostics = sqlstate(error), getattr(error.__cause__, "diag", None)
-    if diagnostics and diagnostics.context and (said := _said_by_a_function(diagnostics.message_primary or "", state)):
+    if diagnostics and diagnostics.context and (said := _text_in_function(diagnostics.message_primary or "", state)):
         return ValidationError(said)
     if state in SENTENCES:
         return ValidationError(SENTENCES[state])
@@ -127,7 +127,7 @@ def _fields(diagnostics: Any, model: type[models.Model] | None) -> list[Any]:
     return [field for field in model._meta.local_fields if field.column in columns]
 
 
-def _said_by_a_function(message: str, state: str) -> str:
+def _text_in_function(message: str, state: str) -> str:
     return message if message not in ("", state) and _ask(FUNCTIONS_THAT_SAY, [message]) else ""
 
 

@@ -20,7 +20,7 @@ class Grant(migrations.RunPython):
     rendered, and `squashmigrations` can write it.
     """
 
-    asks_for_what_it_needs = True
+    requests_each_model = True
 
     def __init__(self, app: str, grants: Mapping[str, Iterable[str]]):
         self.app, self.grants = app, {name: list(codenames) for name, codenames in grants.items()}

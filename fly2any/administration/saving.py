@@ -14,7 +14,7 @@ from django.db import DatabaseError, connection, models, transaction
 from django.http import HttpRequest, HttpResponseRedirect
 
 from fly2any.database.errors import Refusal
-from fly2any.database.schema.strangers import refuse_strangers
+from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 
 from . import deadlines
 from .cascade import cascade_of
@@ -52,7 +52,7 @@ def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[No
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {LOCK}")
-            with connection.execute_wrapper(_refusing_strangers()), guard():
+            with connection.execute_wrapper(_refusing_untrusted_code()), guard():
                 yield
             connection.check_constraints()
     except (DatabaseError, Refusal):
@@ -60,7 +60,7 @@ def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[No
         raise
 
 
-def _refusing_strangers() -> Callable[..., Any]:
+def _refusing_untrusted_code() -> Callable[..., Any]:
     """Return a wrapper that asks, before the first write to a table, whose code it would run."""
     asked: set[str] = set()
 
@@ -68,7 +68,7 @@ def _refusing_strangers() -> Callable[..., Any]:
         written = WRITTEN.match(statement) if isinstance(statement, str) else None
         if written and (table := written[1].replace('""', '"')) not in asked:
             asked.add(table)
-            refuse_strangers(connection, [table])
+            refuse_untrusted_code(connection, [table])
         return execute(statement, parameters, many, context)
 
     return ask
@@ -91,7 +91,7 @@ def delete_rows(rows: models.QuerySet) -> None:
 
     A trigger or a policy may prevent either silently. Raises Refusal if it would run code of another role.
     """
-    refuse_strangers(connection, [rows.model._meta.db_table], deletes=True)
+    refuse_untrusted_code(connection, [rows.model._meta.db_table], deletes=True)
     keys = [*rows.values_list("pk", flat=True)]
     cascade = cascade_of(rows.model, keys)
     references = cascade.references()
@@ -156,9 +156,9 @@ class SavedForms:
         return view(request, object_id, form_url, extra_context)
 
     def delete_view(self, request, object_id, extra_context=None):
-        return self.or_message(request, super().delete_view, object_id, extra_context)  # type: ignore[misc]
+        return self.redirect_on_refusal(request, super().delete_view, object_id, extra_context)  # type: ignore[misc]
 
-    def or_message(self, request, view, *arguments):
+    def redirect_on_refusal(self, request, view, *arguments):
         """Answer with `view`, or lead back to the page, or to `request.back`, with what the database refused."""
         try:
             with _checked(request, self.guard):

@@ -166,7 +166,7 @@ def airports_of(term: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginnings(Probe):
+class RoutePrefix(Probe):
     """A route or an airport of departure; an index has the first `length` characters of the text, followed by `time`."""
 
     time: str
@@ -200,14 +200,14 @@ class Address(Probe):
         return Found(Q(Exact(Left(F(self.name), self.length), Value(term.lower()))), order=self.time)
 
 
-class Called(Probe):
+class PersonNamed(Probe):
     """A person, by words of their name and address in any order, ignoring accents; the model's `named_by` has an index."""
 
     is_general = True
 
     def find(self, model, term, chosen):
         try:
-            keys = called(model, term, most=MOST_CANDIDATES)
+            keys = people_named(model, term, most=MOST_CANDIDATES)
         except TooSlow:
             return Found(Q(pk__in=[]), note=TOO_MANY)
         if keys is None:
@@ -217,14 +217,14 @@ class Called(Probe):
 
 
 @dataclass(frozen=True, slots=True)
-class RelatedCalled(Probe):
+class RelatedPerson(Probe):
     """The rows of people, by words of their names; `key` is the foreign key to the person."""
 
     key: str
 
     def find(self, model, term, chosen):
         try:
-            people = called(model._meta.get_field(self.key).related_model, term, most=MOST_PEOPLE)
+            people = people_named(model._meta.get_field(self.key).related_model, term, most=MOST_PEOPLE)
         except TooSlow:
             return Found(Q(pk__in=[]), note=TOO_MANY)
         if people is None:
@@ -236,7 +236,7 @@ class RelatedCalled(Probe):
         return Found(Q(pk__in=keys[:MOST_CANDIDATES]), note=more if cut else "", is_understood=bool(people))
 
 
-def called(model: type[models.Model], term: str, *, most: int) -> list[str] | None:
+def people_named(model: type[models.Model], term: str, *, most: int) -> list[str] | None:
     """Return the keys of at most `most` + 1 people, in no order; None if no word is long enough.
 
     They match every word, or the term as a whole. A word shorter than SHORTEST_TEXT matches only at the beginning of a word, so

@@ -19,10 +19,10 @@ from django.utils.text import get_text_list
 
 from .counts import Count
 from .formats import beginning
-from .light import large, light, settled
 from .lookups import LookupsMixin
 from .overview import MOST_COLUMNS, Panel, best_page, page_of_row
 from .search import Key, airports_of, is_text
+from .truncation import large_fields, with_short_copies, with_short_values
 
 MOST_ROWS = 8  # Of a table.
 LONGEST_TERM = 200  # Characters.
@@ -98,10 +98,16 @@ def _rows_by_key(admins: Sequence[Any], term: str) -> dict[Any, list[str]]:
 def _panel(admin: Any, request, rows: Q, order: str, term: str) -> Panel | None:
     """Return the first rows of a list with its first columns, None without any."""
     related = admin.list_select_related or ()
-    unshown = [f"{name}__{column.name}" for name in related for column in large(admin.opts.get_field(name).related_model)]
-    chosen = light(admin.get_queryset(request).filter(rows), admin).select_related(*related or [None]).defer(*unshown)
+    columns_to_defer = [
+        f"{name}__{column.name}" for name in related for column in large_fields(admin.opts.get_field(name).related_model)
+    ]
+    chosen = (
+        with_short_copies(admin.get_queryset(request).filter(rows), admin)
+        .select_related(*related or [None])
+        .defer(*columns_to_defer)
+    )
     newest = order if order != "-pk" or not admin.ordering else admin.ordering[0]
-    found = settled(list(chosen.order_by(newest, "-pk")[: MOST_ROWS + 1]))
+    found = with_short_values(list(chosen.order_by(newest, "-pk")[: MOST_ROWS + 1]))
     if not found:
         return None
     columns = admin.panel_columns(request)[:MOST_COLUMNS]

@@ -72,7 +72,7 @@ class Staff(View):
     def page(self, request, template, **context):
         return TemplateResponse(request, template, {**self.site.each_context(request), **context})
 
-    def onward(self, request):
+    def redirect_to_next(self, request):
         """Lead to where the user wanted to go, within the admin."""
         wanted = request.GET.get("next", "")
         safe = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure())
@@ -93,7 +93,7 @@ class Verify(Staff):
 
     def get(self, request, form=None):
         if request.user.is_verified():
-            return self.onward(request)
+            return self.redirect_to_next(request)
         if not has_factor(request.user):
             return HttpResponseRedirect(reverse("admin:second_factor_new"))
         context = {
@@ -114,7 +114,7 @@ class Verify(Staff):
             if device := match_token(request.user, form.cleaned_data["code"].replace(" ", "")):
                 login(request, device)
                 request.session.cycle_key()
-                return self.onward(request)
+                return self.redirect_to_next(request)
             user_login_failed.send(sender=__name__, credentials=guessed, request=request)
             form.add_error(
                 "code", "This code is wrong, was already used, or came too soon after a wrong one. Wait for the next code."

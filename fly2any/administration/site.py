@@ -31,9 +31,9 @@ from .backends import in_turn, remember_device, signing_out, take_turn, verify
 from .dashboard import read_page, read_report
 from .deadlines import in_time
 from .delete_preview import delete_selected
-from .differences import apart, differences, or_differs
+from .differences import differences, explain_differences, read_or_each
 from .filters import BadParameter
-from .forms import WritesPassword
+from .forms import PasswordFormMixin
 from .refusals import in_one_sentence, is_refusal
 from .search_page import search_view, searched
 from .second_factor import Enrol, Leave, RecoveryCodes, Verify
@@ -59,7 +59,7 @@ class SignInForm(AdminAuthenticationForm):
             raise
 
 
-class OwnPasswordForm(WritesPassword, AdminPasswordChangeForm):
+class OwnPasswordForm(PasswordFormMixin, AdminPasswordChangeForm):
     pass
 
 
@@ -68,20 +68,20 @@ class OwnPassword(PasswordChangeView):
 
     form_class = OwnPasswordForm
 
-    def guessed(self):
+    def lockout_credentials(self):
         name = self.request.user.get_username()
         return {"username": f"{name} (old password)", "email": name}
 
     @method_decorator(in_turn)
     def post(self, request, *args, **kwargs):
-        take_turn(request, self.guessed()["username"])
-        if not AxesProxyHandler.is_allowed(request, self.guessed()):
-            return get_lockout_response(request, credentials=self.guessed())
+        take_turn(request, self.lockout_credentials()["username"])
+        if not AxesProxyHandler.is_allowed(request, self.lockout_credentials()):
+            return get_lockout_response(request, credentials=self.lockout_credentials())
         return super().post(request, *args, **kwargs)
 
     def form_invalid(self, form):
         if "old_password" in form.errors:
-            user_login_failed.send(sender=__name__, credentials=self.guessed(), request=self.request)
+            user_login_failed.send(sender=__name__, credentials=self.lockout_credentials(), request=self.request)
         return super().form_invalid(form)
 
 
@@ -134,14 +134,14 @@ class AdminSite(admin.AdminSite):
             "title": "Database",
             "report": report,
             "topics": [("Health", report.health), ("Security", report.security)],
-            "retention": self.set_or_said(request, lambda: switched_on(settings.RETENTION["days"])),
+            "retention": self.read_or_report(request, lambda: switched_on(settings.RETENTION["days"])),
         }
         return TemplateResponse(request, "admin/database.html", context)
 
     def waivers(self, request) -> tuple[Waiver, ...]:
-        return self.set_or_said(request, lambda: read_waivers(settings.WAIVERS))
+        return self.read_or_report(request, lambda: read_waivers(settings.WAIVERS))
 
-    def set_or_said(self, request, read: Callable[[], tuple[T, ...]]) -> tuple[T, ...]:
+    def read_or_report(self, request, read: Callable[[], tuple[T, ...]]) -> tuple[T, ...]:
         """Return what `read` returns; if a file or variable is wrong nothing, which the page says to who may see the Database page."""
         try:
             return read()
@@ -169,7 +169,7 @@ class AdminSite(admin.AdminSite):
             for model in app["models"]
             if model["admin_url"]
         ]
-        found, broken = apart(lambda: [read_page(admins)], lambda one: read_page([one]), admins)
+        found, broken = read_or_each(lambda: [read_page(admins)], lambda one: read_page([one]), admins)
         tables = {model: table for some, _ in found for model, table in some.items()}
         failing = {admin.model for admin, _ in broken}
         groups = [
@@ -184,12 +184,16 @@ class AdminSite(admin.AdminSite):
 
     def get_urls(self):
         return [
-            path("second-factor/", self.or_refused(Verify.as_view(site=self), in_place=True), name="second_factor"),
-            path("second-factor/leave/", self.or_refused(Leave.as_view(site=self), in_place=True), name="second_factor_leave"),
-            path("second-factor/new/", self.or_refused(Enrol.as_view(site=self), in_place=True), name="second_factor_new"),
+            path("second-factor/", self.report_refusals(Verify.as_view(site=self), in_place=True), name="second_factor"),
+            path(
+                "second-factor/leave/",
+                self.report_refusals(Leave.as_view(site=self), in_place=True),
+                name="second_factor_leave",
+            ),
+            path("second-factor/new/", self.report_refusals(Enrol.as_view(site=self), in_place=True), name="second_factor_new"),
             path(
                 "second-factor/codes/",
-                self.or_refused(RecoveryCodes.as_view(site=self), in_place=True),
+                self.report_refusals(RecoveryCodes.as_view(site=self), in_place=True),
                 name="second_factor_codes",
             ),
             path("search/", self.admin_view(self.search), name="search"),
@@ -199,7 +203,7 @@ class AdminSite(admin.AdminSite):
 
     def login(self, request, extra_context=None):
         """Ask for a password, or for the second factor where only that is missing."""
-        return or_differs(self, self._login)(request, extra_context)
+        return explain_differences(self, self._login)(request, extra_context)
 
     def _login(self, request, extra_context=None):
         if request.user.is_active and request.user.is_staff and not self.has_permission(request):
@@ -207,13 +211,13 @@ class AdminSite(admin.AdminSite):
             return HttpResponseRedirect(f"{reverse('admin:second_factor', current_app=self.name)}?{wanted}")
         login = super().login
         view = in_turn(login, before=partial(verify, form=self.login_form)) if request.method == "POST" else login
-        response = self.or_refused(view, in_place=True)(request, extra_context)
+        response = self.report_refusals(view, in_place=True)(request, extra_context)
         if request.method == "POST" and request.user.is_authenticated:
             remember_device(request, response)
         return response
 
     def logout(self, request, extra_context=None):
-        return self.or_refused(signing_out(super().logout), in_place=True)(request, extra_context)
+        return self.report_refusals(signing_out(super().logout), in_place=True)(request, extra_context)
 
     def password_change(self, request, extra_context=None):
         """Django's page, whose form leaves every other column of the user as it is."""
@@ -227,13 +231,15 @@ class AdminSite(admin.AdminSite):
         )(request)
 
     def admin_view(self, view, cacheable=False):
-        return or_differs(self, super().admin_view(_explained(self.or_refused(in_time(view, self.too_slow))), cacheable))
+        return explain_differences(
+            self, super().admin_view(_explained(self.report_refusals(in_time(view, self.too_slow))), cacheable)
+        )
 
-    def unhurried_view(self, view):
+    def view_with_own_transactions(self, view):
         """Return a view of the admin that has transactions of its own, and no deadline but theirs."""
-        return or_differs(self, super().admin_view(_explained(self.or_refused(view))))
+        return explain_differences(self, super().admin_view(_explained(self.report_refusals(view))))
 
-    def or_refused(self, view, *, in_place=False):
+    def report_refusals(self, view, *, in_place=False):
         """Return `view` with what the database refuses said on the page before, or, of a page that only reads, in its place.
 
         `in_place` says it there in any case: a message for the page before is kept in a session, which is a write too.

@@ -15,9 +15,9 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from fly2any.database.errors import Refusal
-from fly2any.database.leftover_databases import refuse_beside_a_restore
+from fly2any.database.leftover_databases import refuse_during_restore
 from fly2any.database.person.people import is_same_address
-from fly2any.database.schema.strangers import refuse_strangers
+from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 
 from .roles import ADMINISTRATORS, OPERATIONS, SUPPORT
 
@@ -115,8 +115,8 @@ def _lock_administrators(connection) -> list[str]:
     """Return the ids of the administrators as _locked does, once it is sure that a change runs no code of another role."""
     model = get_user_model()
     tables = [model, model.groups.through, model.user_permissions.through]
-    refuse_beside_a_restore(connection)
-    refuse_strangers(connection, [table._meta.db_table for table in tables])
+    refuse_during_restore(connection)
+    refuse_untrusted_code(connection, [table._meta.db_table for table in tables])
     return _locked(connection)
 
 

@@ -92,7 +92,7 @@ class StepsMixin(admin.ModelAdmin):
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
     def act_view(self, request, object_id, name):
         """Ask whether to do what an action of the overview does, and by POST do it."""
-        return self.or_message(request, self._act, object_id, name)  # type: ignore[attr-defined]
+        return self.redirect_on_refusal(request, self._act, object_id, name)  # type: ignore[attr-defined]
 
     def _act(self, request, object_id, name):
         row = self.get_object(request, unquote(object_id))

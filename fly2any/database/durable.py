@@ -17,7 +17,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def name_new(part: Path, path: Path) -> None:
+def rename_exclusively(part: Path, path: Path) -> None:
     """Give the written file `part` the name `path` in the same folder; raise FileExistsError if that is taken."""
     sync(part)
     try:

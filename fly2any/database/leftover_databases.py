@@ -94,7 +94,7 @@ def read_leftovers(connection) -> Iterator[Leftover]:
             yield one
 
 
-def drop_left(connection, purpose: str) -> list[str]:
+def drop_leftovers(connection, purpose: str) -> list[str]:
     """Drop databases marked for `purpose` a day ago or longer, by the server's clock, that are ours and not in use; return their names."""
     dropped = []
     for one in list(_marked(connection)):
@@ -110,7 +110,7 @@ def drop_left(connection, purpose: str) -> list[str]:
     return dropped
 
 
-def refuse_beside_a_restore(connection) -> None:
+def refuse_during_restore(connection) -> None:
     """Raise Refusal while a restore is about to replace the connection's database, because writes would only be in the old one."""
     for one in _marked(connection):
         if one.purpose == RESTORE and one.trusted and (one.used or one.age < GRACE):

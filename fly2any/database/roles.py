@@ -124,11 +124,11 @@ def roles_sql(connection, tables: list[str], *, prefix: str) -> str:
         *_owners(names, owners),
         *_tables(names, schema, there),
         *_sequences(names, relations),
-        *_of_the_site(names, schema, [one for one in relations if not one.is_known]),
+        *_site_grants(names, schema, [one for one in relations if not one.is_known]),
         *_other_schemas(names, schemas),
-        *_later(names, schema, makers),
+        *_default_privileges(names, schema, makers),
     ]
-    lines += ["COMMIT;", *_in_the_end(names, database, schema, owners, others)]
+    lines += ["COMMIT;", *_closing_notes(names, database, schema, owners, others)]
     return "".join(f"{_whole(line)}\n" for line in lines)
 
 
@@ -170,7 +170,7 @@ def _owners(names: Names, owners: dict[str, bool]) -> Iterator[str]:
         yield f"GRANT {quote(names.migrate)} TO {quote(name)};  -- {why}"
 
 
-def _in_the_end(names: Names, database: str, schema: str, owners: dict[str, bool], others: list[str]) -> Iterator[str]:
+def _closing_notes(names: Names, database: str, schema: str, owners: dict[str, bool], others: list[str]) -> Iterator[str]:
     if others:  # A restore gives objects back to their owners.
         members = ", ".join(map(quote, (names.migrate, *others)))
         yield f"-- dbrestore needs a superuser, or the owner of the database with CREATEDB and membership in each of {members}."
@@ -208,7 +208,7 @@ def _sequences(names: Names, relations: list[Relation]) -> Iterator[str]:
                 yield f"GRANT USAGE, SELECT ON {one.place} TO {quote(names.app)};"
 
 
-def _of_the_site(names: Names, schema: str, relations: list[Relation]) -> Iterator[str]:
+def _site_grants(names: Names, schema: str, relations: list[Relation]) -> Iterator[str]:
     """Yield the grants on the site's other objects and on those that a backup reads; their owners stay the same."""
     if not relations:
         return
@@ -217,37 +217,39 @@ def _of_the_site(names: Names, schema: str, relations: list[Relation]) -> Iterat
     for one in relations:
         if one.schema == schema:
             if one.name == PRISMAS_LEDGER:  # Default privileges may have given more.
-                yield _if_may(
+                yield _or_as_comment(
                     one.owner, one.is_ours_to_grant, f"REVOKE INSERT, UPDATE, DELETE ON {one.place} FROM {quote(names.app)};"
                 )
-            yield _grant(one, _of_the_app(one), names.app)
+            yield _grant(one, _app_grants(one), names.app)
         if one.kind in ("r", "p", "S"):  # Of other objects a dump has only the definition.
             yield _grant(one, "SELECT", names.migrate)
         if one.is_filtered:
             yield f"-- {one.place} has row-level security: policies decide which rows these roles see, and a backup by {quote(names.migrate)} needs BYPASSRLS."
 
 
-def _of_the_app(relation: Relation) -> str:
+def _app_grants(relation: Relation) -> str:
     if relation.kind == "S":
         return "USAGE, SELECT"
     return "SELECT" if relation.kind == "m" or relation.name == PRISMAS_LEDGER else "SELECT, INSERT, UPDATE, DELETE"
 
 
 def _grant(relation: Relation, privileges: str, role: str) -> str:
-    return _if_may(relation.owner, relation.is_ours_to_grant, f"GRANT {privileges} ON {relation.place} TO {quote(role)};")
+    return _or_as_comment(
+        relation.owner, relation.is_ours_to_grant, f"GRANT {privileges} ON {relation.place} TO {quote(role)};"
+    )
 
 
-def _if_may(owner: str, is_ours: bool, statement: str) -> str:
+def _or_as_comment(owner: str, is_ours: bool, statement: str) -> str:
     """Return a statement that only `owner` may run, as a comment if this role may not, so that the rest succeeds."""
     return statement if is_ours else f"-- Left out: only a member of {quote(owner)} may run it: {statement}"
 
 
 def _other_schemas(names: Names, schemas: list[tuple[str, str, bool]]) -> Iterator[str]:
     for schema, owner, is_ours_to_grant in schemas:
-        yield _if_may(owner, is_ours_to_grant, f"GRANT USAGE ON SCHEMA {quote(schema)} TO {quote(names.migrate)};")
+        yield _or_as_comment(owner, is_ours_to_grant, f"GRANT USAGE ON SCHEMA {quote(schema)} TO {quote(names.migrate)};")
 
 
-def _later(names: Names, schema: str, makers: dict[str, bool]) -> Iterator[str]:
+def _default_privileges(names: Names, schema: str, makers: dict[str, bool]) -> Iterator[str]:
     yield "-- Objects created later, by migrations and by the owners of other objects. Run this command again after each migration:"
     yield f"-- it hides the secret columns of new tables from {quote(names.read)}."
     migrate, app = quote(names.migrate), quote(names.app)
@@ -260,4 +262,6 @@ def _later(names: Names, schema: str, makers: dict[str, bool]) -> Iterator[str]:
             granted += [
                 f"GRANT {what} TO {migrate};" for what in ("SELECT ON TABLES", "SELECT ON SEQUENCES", "USAGE ON SCHEMAS")
             ]
-        yield from (_if_may(maker, is_ours, f"ALTER DEFAULT PRIVILEGES FOR ROLE {quote(maker)} {grant}") for grant in granted)
+        yield from (
+            _or_as_comment(maker, is_ours, f"ALTER DEFAULT PRIVILEGES FOR ROLE {quote(maker)} {grant}") for grant in granted
+        )

@@ -12,7 +12,7 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from psycopg import sql
 
-from .leftover_databases import SCRATCH, drop_left, mark
+from .leftover_databases import SCRATCH, drop_leftovers, mark
 from .migration import journal
 from .migration.state import known_migrations
 from .schema import read_catalog
@@ -29,7 +29,7 @@ def scratch_database(connection, make: Callable[[Any, str], None] | None = None)
     """
     name = f"{PREFIX}{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(4)}"
     beside = connection.copy()  # Databases are not created in a transaction, which `connection` may be in.
-    drop_left(beside, SCRATCH)
+    drop_leftovers(beside, SCRATCH)
     # Under an alias of its own, so that transactions and migrations find it.
     options = {option: value for option, value in connection.settings_dict["OPTIONS"].items() if option != "options"}
     connections.databases[name] = {**connection.settings_dict, "NAME": name, "OPTIONS": options}

@@ -19,7 +19,7 @@ from fly2any.postgres.embedded import SUPERUSER, bin_folder, lock, socket_folder
 from fly2any.postgres.supervisor import UPGRADED, Server, major_of, version_of
 
 from .backup import tools
-from .backup.contents import Content, clauses, differences, read_contents, read_hashed
+from .backup.contents import Content, clauses, differences, read_contents, read_hash_partitions
 from .backup.owners import others
 from .backup.take import findings_of, new_findings, read_roles
 from .backup.workfolder import work_folder
@@ -141,7 +141,7 @@ def _move(
                 before, known = _read(connection, progress), findings_of(verify(connection)) if ours else ()
             with _reached(place, unfinished, name) as connection:
                 execute(connection, "ANALYZE")
-                different = differences(before, _read(connection, progress), read_hashed(connection))
+                different = differences(before, _read(connection, progress), read_hash_partitions(connection))
                 if ours:
                     different += new_findings(verify(connection), known)
             if different:

@@ -23,7 +23,7 @@ from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
 from .schema.drift import Comparison, compare
 from .schema.ledgers import untrusted_findings
 from .schema.live import Live
-from .schema.strangers import read_strangers
+from .schema.untrusted_code import read_untrusted_code
 from .server import RECORD, Server, read_server
 from .sql import fetch_all, pinned, quote, snapshot
 
@@ -149,7 +149,7 @@ def verify(
         running = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
         uses = _read_table_use(connection, schema, _phase7_tables(final)) if with_tables else None
-        strangers = tuple(read_strangers(connection, schema=schema))
+        untrusted = tuple(read_untrusted_code(connection, schema=schema))
         applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
         live = Live(connection, schema)
         comparison = _compare(contract, applied, actual, live)
@@ -157,7 +157,7 @@ def verify(
         maker = not_adopted(contract, migrations, found, actual, live)
     stale = [name for name in migrations.known if name not in contract.migrations]
     findings = [*server.findings(), *clock.findings(), *(one.finding for one in left), *migrations.findings()]
-    findings += [*untrusted_findings(actual), *(one.finding for one in strangers)]
+    findings += [*untrusted_findings(actual), *(one.finding for one in untrusted)]
     findings += [maker[1]] if maker else _of_records(found, applied, schema)
     findings += [*_failed(runs, migrations, running), *([_stale(stale)] if stale else [])]
     findings += _of_prisma(prisma, migrations, comparison)

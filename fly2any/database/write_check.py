@@ -12,7 +12,7 @@ from django.db import Error, connections, models, transaction
 from django.utils import timezone
 
 from .schema.contract import PHASE7_APPS
-from .schema.strangers import refuse_strangers
+from .schema.untrusted_code import refuse_untrusted_code
 from .sql import time_limits
 
 
@@ -23,7 +23,7 @@ def check_writes(connection) -> tuple[str, ...]:
     """
     done = []
     with time_limits(connection, lock=settings.LOCK_TIMEOUT, statement=30_000):
-        refuse_strangers(connection, [model._meta.db_table for model in _models()], deletes=True)
+        refuse_untrusted_code(connection, [model._meta.db_table for model in _models()], deletes=True)
         for model in _models():
             try:
                 _round_trip(model, connection.alias)

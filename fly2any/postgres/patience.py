@@ -18,7 +18,7 @@ _usual: float | None = None
 _here: ContextVar[float | None] = ContextVar("seconds", default=None)
 
 
-def never_more_than(seconds: float) -> None:
+def limit_every_wait(seconds: float) -> None:
     """Limit this process's wait for each response of a server to `seconds`, except inside `at_most`.
 
     Past them the connection is closed, and psycopg's OperationalError is raised.

@@ -248,23 +248,23 @@ def test_a_passwords_hash_is_computed_in_no_transaction(client, monkeypatch, set
 
 
 def test_sign_ins_of_one_network_leave_a_place_for_others_and_all_leave_threads(client):
-    strangers = backends.strangers
+    by_network = backends.by_network
     with ExitStack() as stack:
-        for _ in range(strangers.each):
-            stack.enter_context(strangers.place("127.0.0.1"))
+        for _ in range(by_network.each):
+            stack.enter_context(by_network.slot("127.0.0.1"))
         begun = time.monotonic()
         answers = [guess(client)]
         took = time.monotonic() - begun
         answers.append(guess(client, REMOTE_ADDR="192.0.2.1"))
-        for number in range(strangers.number - strangers.each):
-            stack.enter_context(strangers.place(f"192.0.2.{number}"))
+        for number in range(by_network.number - by_network.each):
+            stack.enter_context(by_network.slot(f"192.0.2.{number}"))
         answers.append(guess(client, REMOTE_ADDR="198.51.100.1"))
 
     assert ([status for status, *_ in answers], answers[0], took < 1) == ([429, 200, 429], NO_TURN, True)
-    assert strangers.taken == {}
+    assert by_network.taken == {}
 
 
-def test_who_has_signed_in_in_a_browser_before_is_let_in_although_strangers_take_every_place(client, monkeypatch, settings):
+def test_who_has_signed_in_in_a_browser_before_is_let_in_although_others_hold_every_slot(client, monkeypatch, settings):
     settings.SECOND_FACTOR = False
     monkeypatch.setattr(passwords, "ROUNDS", 4)
     User.objects.create_superuser("boss@example.com", "a-long-password-1")
@@ -278,9 +278,9 @@ def test_who_has_signed_in_in_a_browser_before_is_let_in_although_strangers_take
     forged = Client()
     forged.cookies[backends.DEVICE] = f"{first.cookies[backends.DEVICE].value[:-1]}?"
     with ExitStack() as stack:
-        for number in range(backends.strangers.number):
-            stack.enter_context(backends.strangers.place(f"192.0.2.{number}"))
-        stack.enter_context(backends.strangers.turn_within(1))
+        for number in range(backends.by_network.number):
+            stack.enter_context(backends.by_network.slot(f"192.0.2.{number}"))
+        stack.enter_context(backends.by_network.turn_within(1))
         statuses = [sign_in(one).status_code for one in (Client(), forged, client)]
 
     cookie = first.cookies[backends.DEVICE]
@@ -288,10 +288,10 @@ def test_who_has_signed_in_in_a_browser_before_is_let_in_although_strangers_take
     assert backends.DEVICE not in Client().post(reverse("admin:login"), {"username": "a@example.com", "password": "p"}).cookies
 
 
-def test_one_sign_in_of_strangers_is_tried_at_a_time(client, monkeypatch):
+def test_one_sign_in_of_a_network_is_tried_at_a_time(client, monkeypatch):
     monkeypatch.setattr(backends, "PATIENCE", 0.2)
     one = guess(client)
-    with backends.strangers.turn_within(1):
+    with backends.by_network.turn_within(1):
         answers = [one[0], guess(client)]
 
     assert answers == [200, NO_TURN]

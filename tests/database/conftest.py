@@ -1,8 +1,8 @@
 import pytest
 
-from fly2any.database.backup.proof import check
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
+from fly2any.database.backup.trial_restore import check
 from fly2any.database.progress import Progress
 from tests.conftest import django, fresh, manage
 from tests.database.other_roles import PLANTED

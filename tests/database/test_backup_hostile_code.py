@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from fly2any.database.backup import trial
+from fly2any.database.backup import trial_server
 from tests.servers import let_through
 
 # Code of a role that may create things in one schema: as a superuser it makes a file, as any other it changes its password.
@@ -103,7 +103,7 @@ FILLS = """
 def test_code_that_fills_the_disk_makes_a_backup_not_verified_before_it_is_full(taken, settings, tmp_path, monkeypatch):
     settings.BACKUPS = {**settings.BACKUPS, "verify_timeout": 90}
     free = shutil.disk_usage(tmp_path).free
-    monkeypatch.setattr(trial, "SPARE", 1 - 300e6 / free)
+    monkeypatch.setattr(trial_server, "SPARE", 1 - 300e6 / free)
 
     manifest = taken(FILLS)
 

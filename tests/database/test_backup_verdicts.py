@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from fly2any.database.backup import tools, trial
+from fly2any.database.backup import tools, trial_server
 from fly2any.database.backup.contents import Content
 from fly2any.database.backup.entries import without_owner
 from fly2any.database.backup.inventory import backups
 from fly2any.database.backup.manifest import Verdict, from_json
-from fly2any.database.backup.proof import Failure, Findings, check, decided, unknown_failures
 from fly2any.database.backup.store import Folder
+from fly2any.database.backup.trial_restore import Failure, Findings, check, decided, unknown_failures
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from tests.conftest import django
@@ -21,7 +21,7 @@ from tests.conftest import django
 
 @pytest.mark.slow
 def test_the_verdict_says_why_there_is_no_server_for_a_trial(taken, monkeypatch):
-    monkeypatch.setattr(trial.TrialServer, "LOCALE", ("--locale=none_such",))
+    monkeypatch.setattr(trial_server.TrialServer, "LOCALE", ("--locale=none_such",))
 
     manifest = taken()
 
@@ -191,20 +191,20 @@ RESTORED = Findings((), (), ())
         ),
         (
             Findings((), ("t has 1 rows instead of 2",), ()),
-            {"strangers": ("mallory",)},
+            {"untrusted": ("mallory",)},
             ("t has 1 rows instead of 2; code of mallory may have run in the trial restore", "unverified"),
         ),
         (
             Findings((), (), ("1", "2", "3", "4", "5", "6")),
-            {"strangers": ("mallory", "bob")},
+            {"untrusted": ("mallory", "bob")},
             ("1; 2; 3; 4; 5; and 1 more; code of mallory, bob may have run in the trial restore", "unverified"),
         ),
-        (RESTORED, {"strangers": ("mallory",), "readable": False}, ("pg_restore cannot read the dump to its end.", "bad")),
-        (RESTORED, {"strangers": ("mallory",)}, ("", "good")),
+        (RESTORED, {"untrusted": ("mallory",), "readable": False}, ("pg_restore cannot read the dump to its end.", "bad")),
+        (RESTORED, {"untrusted": ("mallory",)}, ("", "good")),
     ],
 )
 def test_a_verdict_follows_from_states_and_comparison(found, facts, expected):
-    assert decided(found, **{"readable": True, "unlike": (), "by_copy": True, "strangers": (), **facts}) == expected
+    assert decided(found, **{"readable": True, "unlike": (), "by_copy": True, "untrusted": (), **facts}) == expected
 
 
 COUNTS = "warning: errors ignored on restore: "

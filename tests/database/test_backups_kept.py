@@ -14,9 +14,9 @@ from django.test import override_settings
 from fly2any.database.backup import tools
 from fly2any.database.backup.inventory import BackupState, Kept, backups, find, read_newest
 from fly2any.database.backup.manifest import Verdict
+from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.render import many
 from fly2any.database.backup.required import require_backup
-from fly2any.database.backup.retention import prune
 from fly2any.database.backup.store import store_at
 from fly2any.database.clock import Clock, read_clock
 from fly2any.database.errors import Refusal

@@ -16,12 +16,12 @@ from django.utils import timezone
 
 from fly2any.database.backup import take as taking
 from fly2any.database.backup.inventory import read_newest
-from fly2any.database.backup.proof import check
+from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.required import require_backup
 from fly2any.database.backup.restore import stamp_of
-from fly2any.database.backup.retention import prune
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
+from fly2any.database.backup.trial_restore import check
 from fly2any.database.errors import Refusal
 from fly2any.database.health.examine import examine
 from fly2any.database.health.topics import TOPICS
@@ -30,7 +30,7 @@ from fly2any.database.progress import Progress
 from fly2any.database.report.collect import collect
 from fly2any.database.report.waivers import Waiver
 from fly2any.database.retention.rules import RULES
-from fly2any.database.schema.strangers import refuse_before_writes
+from fly2any.database.schema.untrusted_code import refuse_before_writes
 from fly2any.database.server import read_origin
 from fly2any.database.verification import verify
 from tests.conftest import django

@@ -1,13 +1,13 @@
-"""Collations whose library has another version than when the indexes were built."""
+"""Collations whose version has changed since the indexes were built."""
 
 import dataclasses
 
 import pytest
 
-from fly2any.database.backup.proof import check
 from fly2any.database.backup.render import verdict
 from fly2any.database.backup.store import Folder
 from fly2any.database.backup.take import take
+from fly2any.database.backup.trial_restore import check
 from fly2any.database.progress import Progress
 from fly2any.database.report.collect import collect
 from fly2any.database.verification import verify
@@ -62,7 +62,7 @@ def test_the_verification_of_a_backup_names_a_collation_of_another_version(colla
 
     assert (manifest.state, manifest.findings[1:]) == ("good", (f"server.collation at {collated.name}",))
     assert verdict(manifest).splitlines()[1] == (
-        f"Collation of {collated.name}: the indexes were built with another version, so rows may be duplicates or orphans."
+        f"Collation of {collated.name}: the indexes were built with a different version of it, so the backup may hold duplicates and orphans."
         f' Run in the database: REINDEX DATABASE CONCURRENTLY "{collated.name}"; ALTER DATABASE "{collated.name}" REFRESH COLLATION VERSION;'
         " Then take another backup."
     )

@@ -8,7 +8,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.health import security
 from fly2any.database.health.examine import examine
 from fly2any.database.roles import SECRETS, roles_sql
-from fly2any.database.schema.strangers import our_tables
+from fly2any.database.schema.untrusted_code import our_tables
 from tests.conftest import django, manage
 
 

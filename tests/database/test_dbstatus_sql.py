@@ -10,7 +10,7 @@ from django.core.management import call_command
 
 from fly2any.database.schema import Column
 from fly2any.database.schema.comparing import MAY_BE_ANOTHERS
-from fly2any.database.schema.cures import lost_by_retyping
+from fly2any.database.schema.cures import lost_by_type_change
 from fly2any.postgres.embedded import bin_folder
 from tests.conftest import django
 from tests.database.mutations import mutations, rounds
@@ -165,6 +165,6 @@ def test_a_cure_waits_for_no_lock_for_long_but_what_is_built_concurrently_may(mi
     ],
 )  # fmt: skip
 def test_a_type_keeps_what_a_text_says_only_as_a_text(given, wanted, keeps):
-    lost = lost_by_retyping(Column("t", "c", wanted, nullable=True), Column("t", "c", given, nullable=True))
+    lost = lost_by_type_change(Column("t", "c", wanted, nullable=True), Column("t", "c", given, nullable=True))
 
     assert (lost == "") is keeps

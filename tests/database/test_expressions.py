@@ -7,7 +7,7 @@ from django.db import connection
 
 from fly2any.database.schema import Index
 from fly2any.database.schema.drift import compare
-from fly2any.database.schema.expressions import counts, told_apart
+from fly2any.database.schema.expressions import counts, distinguishing_column
 from fly2any.database.verification import verify
 from tests.database.mutation import EXPECTED
 
@@ -34,7 +34,7 @@ from tests.database.mutation import EXPECTED
     ],
 )
 def test_an_expression_that_keeps_the_values_of_a_column_apart_is_known(expression, column):
-    assert told_apart(expression, {"id", "name", 'a"b'}, {"id"}) == column
+    assert distinguishing_column(expression, {"id", "name", 'a"b'}, {"id"}) == column
 
 
 def test_calls_that_return_no_number_below_0_are_known():

@@ -9,7 +9,7 @@ import pytest
 from django.db.utils import ProgrammingError
 
 from fly2any.database.backup import restore
-from fly2any.database.leftover_databases import DATABASES_SQL, MARK, drop_left, read_leftovers
+from fly2any.database.leftover_databases import DATABASES_SQL, MARK, drop_leftovers, read_leftovers
 from fly2any.database.progress import Progress
 from fly2any.database.report.collect import collect
 from fly2any.database.report.text import status_as_text
@@ -55,7 +55,7 @@ def test_only_what_is_marked_old_and_unused_is_dropped(database, beside):
 
     with database.connect(), django(database) as connection, django(_named(database, used)) as session:
         session.ensure_connection()
-        dropped = drop_left(connection, "scratch")
+        dropped = drop_leftovers(connection, "scratch")
         there = {name for (name,) in database.execute("SELECT datname FROM pg_database")}
 
     assert dropped == [goes]
@@ -113,9 +113,9 @@ def test_a_scratch_database_is_marked_and_gone_in_the_end(database):
 def test_a_database_that_another_client_creates_meanwhile_is_not_dropped(database, beside, monkeypatch):
     create = restore.create
     monkeypatch.setattr(restore, "opened", lambda *_: nullcontext("no file"))
-    monkeypatch.setattr(restore, "refuse_what_cannot_be", lambda *_: None)
+    monkeypatch.setattr(restore, "require_restorable", lambda *_: None)
     monkeypatch.setattr(restore, "require_owners", lambda *_, **__: None)
-    monkeypatch.setattr(restore, "require_room", lambda *_: None)
+    monkeypatch.setattr(restore, "require_disk_space", lambda *_: None)
     monkeypatch.setattr(restore, "create", lambda connection, name: (beside("_theirs", None), create(connection, name)))
 
     with django(database) as connection, pytest.raises(ProgrammingError, match="already exists"):
@@ -144,5 +144,5 @@ def test_what_any_role_may_write_into_a_comment_stops_nothing(database, beside):
     names += [beside(f"_of_{made[:4]}", made=made) for made in dates]
 
     with django(database) as connection:
-        assert drop_left(connection, "scratch") == []
+        assert drop_leftovers(connection, "scratch") == []
         assert [one.where for one in verify(connection).findings if one.code == "server.leftover"] == []

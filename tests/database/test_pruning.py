@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fly2any.database.backup.inventory import backups, find, read_newest
 from fly2any.database.backup.manifest import Verdict, as_json, judged
-from fly2any.database.backup.retention import prune, superfluous
+from fly2any.database.backup.pruning import prune, to_prune
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.clock import read_clock
@@ -42,7 +42,7 @@ TIMES = st.integers(0, 800 * 24).map(lambda hours: NOW - timedelta(hours=hours))
 )
 def test_pruning_keeps_the_newest_and_the_last_verified_backup_of_each_period(pairs):
     every = sorted((backup(*pair) for pair in pairs), key=lambda one: one.taken, reverse=True)
-    removed = {one.name for one in superfluous(every)}
+    removed = {one.name for one in to_prune(every)}
     kept = [one for one in every if one.name not in removed]
     good = [one for one in every if one.state == "good"]
 

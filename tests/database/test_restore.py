@@ -9,11 +9,11 @@ import psutil
 import psycopg
 import pytest
 
-from fly2any.database.backup.proof import check
-from fly2any.database.backup.restore import beside, dropped_where_it_fails, restore_into, restore_over, swap
-from fly2any.database.backup.retention import prune
+from fly2any.database.backup.pruning import prune
+from fly2any.database.backup.restore import beside, drop_on_failure, restore_into, restore_over, swap
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
+from fly2any.database.backup.trial_restore import check
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from tests.conftest import django, manage, start_manage
@@ -313,7 +313,7 @@ def test_a_failed_restore_gives_its_reason_even_if_the_database_cannot_be_droppe
     with (
         django(migrated) as connection,
         pytest.raises(Refusal, match=r"^the reason$"),
-        dropped_where_it_fails(connection, migrated.name, told),
+        drop_on_failure(connection, migrated.name, told),
     ):
         raise Refusal("the reason")
 

@@ -8,8 +8,8 @@ import pytest
 
 from fly2any.database.backup.inventory import backups, find, read_newest
 from fly2any.database.backup.manifest import as_json, from_json
+from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.render import many
-from fly2any.database.backup.retention import prune
 from fly2any.database.backup.store import store_at
 from fly2any.database.clock import read_clock
 from fly2any.database.errors import Refusal

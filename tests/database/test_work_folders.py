@@ -107,13 +107,13 @@ def of_another_machine(parent):
     return mark(parent / "fly2any-x", machine="another")
 
 
-def not_ours(parent):
+def owned_by_another_user(parent):
     folder = mark(parent / "fly2any-x")
     (folder / MARK).write_text("Something else.\n{}\n")
     return folder
 
 
-CASES = [moved, readable, linked, linked_mark, hard_linked_mark, of_another_machine, not_ours]
+CASES = [moved, readable, linked, linked_mark, hard_linked_mark, of_another_machine, owned_by_another_user]
 
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)

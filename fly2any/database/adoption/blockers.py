@@ -212,7 +212,7 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
             )
 
 
-def unfillable(connection, schema: str, steps: tuple[Step, ...]) -> Iterator[Finding]:
+def replica_identity_missing(connection, schema: str, steps: tuple[Step, ...]) -> Iterator[Finding]:
     """Yield a finding for each table that must be filled, but cannot be, because it is published without a replica identity."""
     rows = fetch_all(connection, PUBLISHED_SQL, {"schema": schema, "tables": [step.table for step in steps if step.repeated]})
     for table, publication in rows:
@@ -285,7 +285,7 @@ def zones(connection, schema: str, names: list[str], server: Server) -> Iterator
         )
 
 
-def not_ours(connection, schema: str, names: list[str], server: Server) -> Iterator[Finding]:
+def ownership_missing(connection, schema: str, names: list[str], server: Server) -> Iterator[Finding]:
     owners = fetch_all(connection, OWNED_SQL, {"schema": schema, "tables": names})
     if owners:
         yield Finding(

@@ -92,7 +92,7 @@ def _transact(run: Run, step: Step, statements: tuple[str, ...]) -> int:
 
     if any(" CONCURRENTLY " in statement for statement in statements):
         return [execute(run.connection, statement) for statement in statements][-1]
-    return run.patiently(once, what=f"{step.table} ({step.what})")
+    return run.with_retries(once, what=f"{step.table} ({step.what})")
 
 
 def _record(run: Run) -> None:

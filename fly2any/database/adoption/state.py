@@ -22,7 +22,7 @@ from ..schema.cures import duplicates, is_orphan
 from ..schema.drift import compare
 from ..schema.ledgers import LEDGERS, PRISMAS_LEDGER, untrusted_findings
 from ..schema.live import Live
-from ..schema.strangers import read_strangers
+from ..schema.untrusted_code import read_untrusted_code
 from ..server import RECORD, Server, read_server
 from ..sql import ask, fetch_all, literal, quote, snapshot
 from ..verification import in_schema
@@ -146,7 +146,7 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
         indexed = read_indexed(connection, schema=schema, tables=names)
         pending = contracts.catalog_of(v for v in contract.versions if v.until is None and v.since not in FIRST)
         comparison = compare(expected, converted(expected, live), pending=pending, live=Live(connection, schema))
-        left_out = frozenset(place for place in MAY_BE_NULL if _is_left_out(live, place))
+        left_out = frozenset(place for place in MAY_BE_NULL if _is_omitted_by_site(live, place))
         nulls = frozenset(place for place in MAY_BE_NULL if place not in left_out and _has_nulls(connection, live, place))
         unknown = read_unknown(connection, schema=schema, tables=names)
         steps = tuple(conversion(expected, live, indexed, nulls=nulls | left_out, unknown=unknown))
@@ -155,9 +155,9 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
             *map(Blocker, blockers.in_use(connection, schema, expected, live, indexed)),
             *map(Blocker, blockers.taken(contract, migrations, live)),
             *map(Blocker, blockers.name_taken(connection, schema, pending, live)),
-            *map(Blocker, blockers.unfillable(connection, schema, steps)),
+            *map(Blocker, blockers.replica_identity_missing(connection, schema, steps)),
             *map(Blocker, blockers.failed(prisma)),
-            *map(Blocker, _hindrances(connection, server, schema, names, live)),
+            *map(Blocker, _other_blockers(connection, server, schema, names, live)),
         )
         others = tuple(fetch_all(connection, OTHERS_SQL, {"schema": schema, "tables": names}))
         functions = _functions(connection, schema, steps)
@@ -166,19 +166,19 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
     kind = Kind.DRIFTED if found else Kind.SUPERSET if any(foreign) else Kind.EXACT
     noted = [finding.message for finding in comparison.findings if _is_noted(finding)]
     lost = [] if PRISMAS_LEDGER in there else [NO_RECORD_OF_PRISMA]
-    notes = (*noted, *_about_functions(functions), *lost, *_about_nulls(steps, left_out, nulls))
+    notes = (*noted, *_function_notes(functions), *lost, *_null_notes(steps, left_out, nulls))
     return Assessment(kind, server, prisma, steps, later, FIRST, found, notes, foreign, others)
 
 
-def _hindrances(connection, server: Server, schema: str, names: list[str], live: Catalog) -> Iterator[Finding]:
+def _other_blockers(connection, server: Server, schema: str, names: list[str], live: Catalog) -> Iterator[Finding]:
     """Yield the blockers other than the schema's objects: privileges, the server, other roles' code."""
     yield from untrusted_findings(live)
-    yield from (one.finding for one in read_strangers(connection, schema=schema, deletes=False))
+    yield from (one.finding for one in read_untrusted_code(connection, schema=schema, deletes=False))
     yield from blockers.unreadable(connection, schema, live, server.role)
     yield from blockers.extension(connection, server.role)
     yield from blockers.zones(connection, schema, names, server)
     yield from (finding for finding in server.findings() if finding.code in ("server.schema", "server.encoding"))
-    yield from blockers.not_ours(connection, schema, names, server)
+    yield from blockers.ownership_missing(connection, schema, names, server)
 
 
 def _functions(connection, schema: str, steps: tuple[Step, ...]) -> list[tuple[str, str]]:
@@ -187,7 +187,7 @@ def _functions(connection, schema: str, steps: tuple[Step, ...]) -> list[tuple[s
     return [(relative(name, schema), table) for name, table in fetch_all(connection, FUNCTIONS_SQL, {"tables": retyped})]
 
 
-def _about_functions(functions: list[tuple[str, str]]) -> Iterator[str]:
+def _function_notes(functions: list[tuple[str, str]]) -> Iterator[str]:
     for function, table in functions:
         yield (
             f"The function {function} names {table} and timestamps without time zone, but the columns of {table} become timestamps with"
@@ -195,7 +195,7 @@ def _about_functions(functions: list[tuple[str, str]]) -> Iterator[str]:
         )
 
 
-def _about_nulls(steps: tuple[Step, ...], left_out: frozenset, nulls: frozenset) -> Iterator[str]:
+def _null_notes(steps: tuple[Step, ...], left_out: frozenset, nulls: frozenset) -> Iterator[str]:
     """Yield a note for each column of MAY_BE_NULL: whether it becomes NOT NULL."""
     made = {(table, column) for step in steps for table, column in MAY_BE_NULL if step.table == table and step.may_fail}
     for table, column in sorted(made):
@@ -209,7 +209,7 @@ def _about_nulls(steps: tuple[Step, ...], left_out: frozenset, nulls: frozenset)
         yield f"{table}.{column} has NULLs, so it stays nullable; `dbstatus` shows a note and exits with 0."
 
 
-def _is_left_out(live: Catalog, place: tuple[str, str]) -> bool:
+def _is_omitted_by_site(live: Catalog, place: tuple[str, str]) -> bool:
     """Return whether the site has its later schema, whose inserts omit the column `place`."""
     there = {(column.table, column.name) for column in live.columns}
     return {place, (place[0], MAY_BE_NULL[place])} <= there

@@ -113,7 +113,7 @@ def read_contents(connection, show: Callable[[str, float], None], *, how: int = 
     return contents
 
 
-def read_hashed(connection) -> dict[str, str]:
+def read_hash_partitions(connection) -> dict[str, str]:
     """Return the partitioned table of each partition by hash."""
     with sql.catalogue(connection) as cursor:
         cursor.execute(HASHED_SQL)
@@ -181,8 +181,8 @@ def differences(expected: dict[str, Content], found: dict[str, Content], hashed:
     """Return a clause for each table that differs from the manifest; partitions in `hashed` are compared as one table."""
     said = [f"{name} is missing" for name in expected if name not in found]
     said += [f"{name} is not in the backup" for name in found if name not in expected]
-    whole = _together(found, hashed)
-    for name, content in _together(expected, hashed).items():
+    whole = _merge_hash_partitions(found, hashed)
+    for name, content in _merge_hash_partitions(expected, hashed).items():
         there = whole.get(name, content)
         if there.rows != content.rows:
             said.append(f"{name} has {there.rows:,} rows instead of {content.rows:,}")
@@ -191,7 +191,7 @@ def differences(expected: dict[str, Content], found: dict[str, Content], hashed:
     return said
 
 
-def _together(contents: dict[str, Content], hashed: dict[str, str]) -> dict[str, Content]:
+def _merge_hash_partitions(contents: dict[str, Content], hashed: dict[str, str]) -> dict[str, Content]:
     """Return the contents, with partitions in `hashed` added up under the name of their partitioned table."""
     total: dict[str, Content] = {}
     for name, content in contents.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import Refusal
-from ..schema.strangers import our_tables
+from ..schema.untrusted_code import our_tables
 from .contents import Content
 from .manifest import Manifest, home_of
 
@@ -33,7 +33,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
+class LeftOut:
     """The objects that a restore leaves out: entries with their owners, by number, and tables by their names in the manifest."""
 
     entries: dict[int, str]
@@ -48,7 +48,7 @@ class Apart:
         return ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if len(named) > SHOWN else "")
 
 
-NOTHING = Apart({}, frozenset())
+NOTHING = LeftOut({}, frozenset())
 
 
 def entries_in(listed: str) -> Iterator[Entry]:
@@ -72,7 +72,7 @@ def without_owner(entry: str, owners: Iterable[str]) -> str:
     return entry.removesuffix(ends[0]) if ends else entry.rpartition(" ")[0]
 
 
-def apart(entries: Sequence[Entry], manifest: Manifest, roles: Collection[str]) -> Apart:
+def find_left_out(entries: Sequence[Entry], manifest: Manifest, roles: Collection[str]) -> LeftOut:
     """Return the objects that belong to `roles`, and those that depend on them, as the dump records it.
 
     Raises Refusal if that is a table of ours or of another role: its rows are never left out.
@@ -94,7 +94,7 @@ def apart(entries: Sequence[Entry], manifest: Manifest, roles: Collection[str]) 
                     " Fly2Any, or of another role. Restore the backup with --trust instead."
                 )
     tables = frozenset(name for name in manifest.tables if f"TABLE DATA {_plain_name(name)}" in texts.values())
-    return Apart(texts, tables)
+    return LeftOut(texts, tables)
 
 
 def _belongs(entry: Entry, roles: Collection[str], owners: Iterable[str]) -> bool:
@@ -104,7 +104,7 @@ def _belongs(entry: Entry, roles: Collection[str], owners: Iterable[str]) -> boo
     fitting = {owner for owner in owners if _plain(entry.text).endswith(f" {_plain(owner)}")}
     if fitting - set(roles) and fitting & set(roles):
         raise Refusal(
-            f"What belongs to {' and what to '.join(sorted(fitting))} cannot be told apart, as one name ends with the other:"
+            f"What belongs to {' and what to '.join(sorted(fitting))} cannot be distinguished, because one name ends with the other:"
             " restore the backup with --trust instead."
         )
     return bool(fitting) and not fitting - set(roles)
@@ -121,12 +121,12 @@ def _plain_name(name: str) -> str:
     return _plain(" ".join(part.replace('""', '"') for part in match.groups())) if match else ""
 
 
-def chosen(entries: Sequence[Entry], left_out: Apart, work: Path) -> Path:
+def chosen(entries: Sequence[Entry], left_out: LeftOut, work: Path) -> Path:
     """Return a list for pg_restore, as a file in `work`, of all that is not left out."""
     return _listed([one.number for one in entries if one.number not in left_out.entries], work / "chosen")
 
 
-def in_order(entries: Sequence[Entry], left_out: Apart, work: Path) -> Iterator[Path]:
+def in_order(entries: Sequence[Entry], left_out: LeftOut, work: Path) -> Iterator[Path]:
     """Yield lists for pg_restore, as files in `work`: first the schemas and their privileges, then the rest.
 
     pg_restore grants privileges last, but a role that is to own a table must be allowed to create in its schema.

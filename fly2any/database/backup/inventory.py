@@ -15,10 +15,10 @@ from ..findings import Finding, Severity
 from ..progress import Progress
 from ..server import Origin, read_origin
 from ..units import span
+from .encryption import ENDING
 from .manifest import Manifest, file_name, from_json
-from .sealing import ENDING
 from .signing import SIGNED
-from .store import Gone, Store, Unreachable, store_at
+from .store import Missing, Store, Unreachable, store_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def backups(store: Store, *, of: Origin | None = None) -> Kept:
         if name.endswith(".json") and name.startswith(begins):
             try:
                 text = store.read(name)
-            except Gone:  # Pruned meanwhile.
+            except Missing:  # Pruned meanwhile.
                 continue
             try:
                 manifest = from_json(text, where=name)

@@ -90,7 +90,7 @@ class Manifest:
         """Return whether it is of this database, and not of another server's of that name as far as is known."""
         return self.database == origin.database and (not self.cluster or self.cluster == origin.cluster or not origin.cluster)
 
-    def is_of_the_same(self, origin: Origin) -> bool:
+    def is_of_same_database(self, origin: Origin) -> bool:
         """Return whether it is of this database as far as is known, and not of one that had its name before, or of a copy of it."""
         return self.is_of(origin) and self.oid in (0, origin.oid) and self.place in ("", origin.place)
 

@@ -31,7 +31,7 @@ def _one(manifest: Manifest, place: str) -> tuple[str, str]:
 
 
 def verdict(manifest: Manifest) -> str:
-    """Return the verdict as a line, and one for each collation that had another version when the backup was taken."""
+    """Return the verdict as a line, and one for each collation whose version had changed when the backup was taken."""
     return "\n".join(map(one_line, (f"Verdict   {_said(manifest)}", *_collations(manifest))))
 
 
@@ -41,7 +41,7 @@ def _collations(manifest: Manifest) -> Iterator[str]:
         if code == COLLATION:
             reindex, refresh = refreshed(manifest.database, manifest.schema, "" if place == manifest.database else place)
             yield (
-                f"Collation of {place}: the indexes were built with another version, so rows may be duplicates or orphans."
+                f"Collation of {place}: the indexes were built with a different version of it, so the backup may hold duplicates and orphans."
                 f" Run in the database: {reindex} {refresh} Then take another backup."
             )
 

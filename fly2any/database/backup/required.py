@@ -21,7 +21,7 @@ def backup_required(*, without_backup: bool):
 def require_backup(connection) -> None:
     """Raise Refusal if no verified backup of the database is recent enough, or if its file has changed."""
     good, now = read_newest(connection).good, server_time(connection)
-    if good and not good.is_of_the_same(read_origin(connection)):
+    if good and not good.is_of_same_database(read_origin(connection)):
         good = None  # It is of an earlier database of this name, so it lacks the present rows.
     limit = settings.BACKUPS["max_age"]
     if good is None or good.age(now) > limit:

@@ -16,7 +16,7 @@ from fly2any.postgres import search_path
 
 from ..clock import read_clock
 from ..errors import Refusal, Unfit, explain
-from ..leftover_databases import BEFORE, INTO, MARK, RESTORE, comment, drop_left, mark
+from ..leftover_databases import BEFORE, INTO, MARK, RESTORE, comment, drop_leftovers, mark
 from ..migration.lock import PATIENCE, wait_for_writers
 from ..migration.state import known_migrations, replaced_migrations
 from ..progress import Progress
@@ -27,12 +27,12 @@ from ..sql import execute, fetch_all, fetch_one, quote
 from ..verification import verify
 from . import tools
 from .attached import read_attached
-from .contents import clauses, differences, read_contents, read_hashed
-from .entries import NOTHING, Apart, apart, entries_in, in_order
+from .contents import clauses, differences, read_contents, read_hash_partitions
+from .disk_space import require_disk_space
+from .entries import NOTHING, LeftOut, entries_in, find_left_out, in_order
 from .manifest import Manifest, home_of
 from .owners import require_owners
 from .properties import copy_grants, copy_properties, create
-from .room import require_room
 from .store import Store, opened
 from .take import new_findings
 from .workfolder import work_folder
@@ -56,7 +56,7 @@ STARTED_SQL = "SELECT pg_catalog.pg_postmaster_start_time()"
 MAINTENANCE = ("postgres", "template1")
 
 
-def refuse_what_cannot_be(manifest: Manifest, connection) -> None:
+def require_restorable(manifest: Manifest, connection) -> None:
     """Raise Refusal for a backup of another application, a newer server or newer code."""
     major, version = tools.server_version(connection)
     if int(manifest.server.partition(".")[0]) > major:
@@ -76,17 +76,17 @@ def shown(progress: Progress, manifest: Manifest) -> Callable[[str], None]:
     """Return a function that takes the lines of pg_restore's output and shows the table being restored."""
     whole, done = len(manifest.tables) or 1, 0
 
-    def hear(line: str) -> None:
+    def on_line(line: str) -> None:
         nonlocal done
         if line.startswith("processing data for table"):
             table = line.rpartition(".")[2].rstrip('"')
             progress.show(f"restoring {table}", 100 * done / whole)
             done += 1
 
-    return hear
+    return on_line
 
 
-def load(connection, path: Path, manifest: Manifest, progress: Progress, *, without: Sequence[str] = ()) -> Apart:
+def load(connection, path: Path, manifest: Manifest, progress: Progress, *, without: Sequence[str] = ()) -> LeftOut:
     """Restore the dump at `path` into the empty database of `connection`, and return the objects left out because of `without`.
 
     Raises Refusal if pg_restore fails.
@@ -100,7 +100,7 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, with
         if (listed := tools.read(tool.folder / "pg_restore", path, "--list", "--verbose")) is None:
             raise Unfit("pg_restore cannot read the dump, which is damaged: use another backup.")
         entries = tuple(entries_in(listed))
-        left_out = apart(entries, manifest, without)
+        left_out = find_left_out(entries, manifest, without)
         arguments = ["--verbose", "--no-subscriptions", f"--dbname={place}"]
         for contents in in_order(entries, left_out, work):
             with tools.restoring(
@@ -111,11 +111,11 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, with
     return left_out
 
 
-def compare(connection, manifest: Manifest, progress: Progress, left_out: Apart = NOTHING) -> str:
+def compare(connection, manifest: Manifest, progress: Progress, left_out: LeftOut = NOTHING) -> str:
     """Return how the database of `connection` differs from the backup without `left_out`, "" if it does not."""
     with transaction.atomic(using=connection.alias):
         found = read_contents(connection, progress.show, how=manifest.hashing)
-    different = differences(left_out.rest(manifest.tables), found, read_hashed(connection))
+    different = differences(left_out.rest(manifest.tables), found, read_hash_partitions(connection))
     different += new_findings(verify(connection), manifest.findings)
     progress.clear()
     return clauses(different)
@@ -192,15 +192,15 @@ def _restore_new(
     Refusal, and drops the database, if it differs from the backup or if the server was replaced meanwhile.
     """
     connection.ensure_connection()
-    refuse_what_cannot_be(manifest, connection)
+    require_restorable(manifest, connection)
     require_owners(connection, manifest, trust=trust, without=without)
-    require_room(connection, manifest)
+    require_disk_space(connection, manifest)
     (started,) = fetch_one(connection, STARTED_SQL)
     connection.close()  # A server or a pooler may end a connection that is idle for this long.
     with opened(store, manifest, progress) as path:
         _let_write(connection)
         create(connection, name)  # Raises if another client has created it meanwhile; then it is not dropped.
-        with dropped_where_it_fails(connection, name, progress):
+        with drop_on_failure(connection, name, progress):
             mark(connection, name, purpose)
             if purpose == RESTORE:
                 wait_for_writers(connection, patience=PATIENCE, say=progress.say)
@@ -229,7 +229,7 @@ def _let_write(connection) -> None:
 
 
 @contextmanager
-def dropped_where_it_fails(connection, name: str, progress: Progress) -> Iterator[None]:
+def drop_on_failure(connection, name: str, progress: Progress) -> Iterator[None]:
     """Run the block; if it raises, drop the database `name`, or report that it is left over."""
     try:
         yield
@@ -277,11 +277,11 @@ def restore_over(
         short = current.encode()[:30].decode(errors="ignore")
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
         _let_write(connection)
-        drop_left(connection, RESTORE)
+        drop_leftovers(connection, RESTORE)
         started = _restore_new(connection, new, store, manifest, progress, trust=trust, without=without, purpose=RESTORE)
         with (
             beside(connection, _maintenance(connection, current)) as elsewhere,
-            dropped_where_it_fails(elsewhere, new, progress),
+            drop_on_failure(elsewhere, new, progress),
         ):
             copy_properties(connection, elsewhere, new, progress)
             if empty and is_used(connection):

@@ -15,7 +15,7 @@ from ..sql import execute
 Rights = dict[str, tuple[str, tuple[Any, ...]]]
 
 
-def read_rights(connection) -> Rights:
+def read_staff_privileges(connection) -> Rights:
     """Return the rights of the staff who may sign in. Raises django.db.Error if they cannot be read."""
     people = get_user_model()._default_manager.using(connection.alias).filter(is_staff=True, is_active=True)
     return {
@@ -32,7 +32,7 @@ def read_rights(connection) -> Rights:
     }
 
 
-def regained(before: Rights, now: Rights) -> list[str]:
+def regained_privileges(before: Rights, now: Rights) -> list[str]:
     """Return the e-mail addresses of the staff whose rights or passwords `now` are not those of `before`, sorted."""
     return sorted(email for pk, (email, rights) in now.items() if pk not in before or before[pk][1] != rights)
 

@@ -16,14 +16,14 @@ from django.conf import settings
 from ..durable import sync
 from ..errors import Refusal, Unfit
 from ..progress import Progress
+from .encryption import ENDING, decrypt
 from .manifest import sha256_of
-from .sealing import ENDING, unseal
 from .workfolder import work_folder
 
 WORK = ".taking-"
 
 
-class Gone(Refusal):
+class Missing(Refusal):
     """A file does not exist."""
 
 
@@ -97,7 +97,9 @@ class Folder(Store):
         try:
             yield
         except FileNotFoundError as error:
-            raise Gone(f"{error.filename} does not exist: nothing is stored there yet, or correct {self.variable}.") from error
+            raise Missing(
+                f"{error.filename} does not exist: nothing is stored there yet, or correct {self.variable}."
+            ) from error
         except OSError as error:
             raise Refusal(
                 f"{self.folder / name if name else self.place} cannot be used ({error.strerror}): correct {self.variable}, or fix the cause there."
@@ -191,7 +193,9 @@ class Bucket(Store):
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             if code in ("NoSuchKey", "404"):
-                raise Gone(f"{self.place} has no such backup: `manage.py dbbackup --list` lists the backups there.") from error
+                raise Missing(
+                    f"{self.place} has no such backup: `manage.py dbbackup --list` lists the backups there."
+                ) from error
             raise Refusal(
                 f"{place} refused the request ({code}): correct {self.variable}, or the permissions of its key."
             ) from error
@@ -226,7 +230,7 @@ class Bucket(Store):
         try:
             with self.explained(name):
                 found = self.client.head_object(Bucket=self.bucket, Key=self.prefix + name)["ContentLength"]
-        except Gone:
+        except Missing:
             found = None
         if found != size:
             has = "does not have it" if found is None else f"has {found:,} bytes instead of {size:,}"
@@ -314,5 +318,5 @@ def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]
             return
         with work_folder("a decrypted backup") as work:  # Not in the store, which may be on another machine.
             progress.show("decrypting", None)
-            unseal(path, work / "dump", settings.BACKUPS["identity_file"])
+            decrypt(path, work / "dump", settings.BACKUPS["identity_file"])
             yield work / "dump"

@@ -17,17 +17,17 @@ from ..errors import Refusal
 from ..migration import journal
 from ..progress import Progress
 from ..schema import contract
-from ..schema.strangers import our_tables
+from ..schema.untrusted_code import our_tables
 from ..server import read_home, read_origin
 from ..sql import PEOPLE, TRUSTED_SQL, catalogue, fetch_all, literal, quote
 from ..units import span
 from ..verification import verify
 from . import tools
 from .contents import BY_COPY, PATIENT, pin, read_contents
+from .encryption import ENDING, encrypt
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
-from .sealing import ENDING, seal
 from .store import Store
-from .waiting import lock_holders_named
+from .waiting import report_lock_holders
 from .workfolder import work_folder
 
 # The roles that the dump names, and whether they own objects: they must exist where it is restored.
@@ -113,7 +113,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
         if recipient:
             progress.show("encrypting", None)
             sealed = work / "sealed"
-            seal(path, sealed, recipient)
+            encrypt(path, sealed, recipient)
             path.unlink()
             path, file = sealed, file + ENDING
         manifest = replace(manifest, file=file, bytes=path.stat().st_size, sha256=sha256_of(path))
@@ -141,7 +141,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
         arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={PATIENT['lock_timeout']}"]
         arguments += [f"--file={path}", f"--dbname={place}"]
         with (
-            lock_holders_named(connection, progress),
+            report_lock_holders(connection, progress),
             tools.Running(tool.folder / "pg_dump", arguments, environment, lambda line: None) as dump,
         ):
             tables = read_contents(connection, progress.show)

@@ -190,10 +190,16 @@ class Running:
     """A running pg_dump or pg_restore; leaving the context early ends the process."""
 
     def __init__(
-        self, program: Path, arguments: list[str], environment: dict[str, str], hear: Callable[[str], None], *, passes: str = ""
+        self,
+        program: Path,
+        arguments: list[str],
+        environment: dict[str, str],
+        on_line: Callable[[str], None],
+        *,
+        passes: str = "",
     ):
         """Start it. `passes` is a statement whose error is ignored if it is the first one; the program must then not stop at errors."""
-        self.name, self.hear, self.passes = program.name, hear, passes
+        self.name, self.on_line, self.passes = program.name, on_line, passes
         self.errors: list[str] = []
         self.passed = False
         self.process = subprocess.Popen(  # noqa: S603
@@ -213,7 +219,7 @@ class Running:
                 self.process.terminate()
             if self.passes and said == self.passes and len(self.errors) == 2 and not self.passed:
                 self.passed, self.errors = True, []
-            self.hear(said)
+            self.on_line(said)
 
     def failures(self) -> list[str]:
         return [line for line in self.errors if re.match(r"(error|fatal):", line, re.IGNORECASE)]
@@ -252,10 +258,10 @@ class Running:
 
 
 def restoring(
-    tool: Tools, server: int, arguments: list[str], environment: dict[str, str], hear: Callable[[str], None]
+    tool: Tools, server: int, arguments: list[str], environment: dict[str, str], on_line: Callable[[str], None]
 ) -> Running:
     """Start a pg_restore into a server of that major version, which stops at the first error."""
     program = tool.folder / "pg_restore"
     if tool.major >= 17 > server:
-        return Running(program, arguments, environment, hear, passes=UNKNOWN_BEFORE_17)
-    return Running(program, ["--exit-on-error", *arguments], environment, hear)
+        return Running(program, arguments, environment, on_line, passes=UNKNOWN_BEFORE_17)
+    return Running(program, ["--exit-on-error", *arguments], environment, on_line)

@@ -23,7 +23,7 @@ WAITING_SQL = """
 
 
 @contextmanager
-def lock_holders_named(connection, progress: Progress) -> Iterator[None]:
+def report_lock_holders(connection, progress: Progress) -> Iterator[None]:
     """Run the block, and report to `progress`, once each, the sessions that keep it or its pg_dump from a lock."""
     over, pid = threading.Event(), connection.connection.info.backend_pid
 

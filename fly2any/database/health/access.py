@@ -145,9 +145,9 @@ def readers(read: Reader) -> Iterator[Figure | Finding]:
 def ownership(read: Reader) -> Iterator[Figure | Finding]:
     """Report who owns our tables, which tables inherit from them, and where other roles may create objects."""
     tables = sorted({version.object.table for version in read.contract.versions if hasattr(version.object, "table")})
-    strangers = read(OWNERS_SQL, tables=tables)
-    yield Figure("tables of other roles", ", ".join(row.name for row in strangers) or "none", len(strangers))
-    for row in strangers:
+    others = read(OWNERS_SQL, tables=tables)
+    yield Figure("tables of other roles", ", ".join(row.name for row in others) or "none", len(others))
+    for row in others:
         yield Finding(
             Severity.ERROR, "security.owner", row.name,
             f"It belongs to {row.owner}, which owns neither the schema nor the other tables: {row.owner} can read and change it, and its triggers.",

@@ -65,12 +65,12 @@ def build(run: Any, index: BuiltIndex, statement: Callable[[], T]) -> T | None:
         raise Refusal(f"The index {index.name} is being built by pid {builder}: run the command again when it is finished.")
     if (valid := _is_valid(run, index)) is False:  # Left by an interrupted build.
         run.progress.say(f"The index {index.name} was left invalid by an earlier build: it is dropped and rebuilt.")
-        run.untimed(lambda: _drop(run, index))
+        run.without_lock_timeout(lambda: _drop(run, index))
     elif valid and _is_as_defined(run, index):
         run.progress.say(f"The index {index.name} already exists as defined: it is kept.")
         return None
     try:
-        return run.untimed(statement)
+        return run.without_lock_timeout(statement)
     except Error:
         # With the lock timeout: if the index cannot be dropped now, the next run drops it.
         with suppress(Error):

@@ -43,7 +43,7 @@ class Executor(MigrationExecutor):
 
     def apply_migration(self, state, migration, fake=False, fake_initial=False):
         apply = super().apply_migration
-        with self.telling_once():
+        with self.report_start_once():
             return self.run.migrate(
                 migration,
                 "faked" if fake else "forwards",
@@ -52,7 +52,7 @@ class Executor(MigrationExecutor):
 
     def unapply_migration(self, state, migration, fake=False):
         unapply = super().unapply_migration
-        with self.telling_once():
+        with self.report_start_once():
             return self.run.migrate(
                 migration,
                 "faked" if fake else "backwards",
@@ -61,7 +61,7 @@ class Executor(MigrationExecutor):
             )
 
     @contextmanager
-    def telling_once(self) -> Iterator[None]:
+    def report_start_once(self) -> Iterator[None]:
         """Report the start of a migration once, however often it is retried."""
         tell, told = self.progress_callback, set()
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from django.db import Error
 
 from ..errors import Refusal
-from ..leftover_databases import refuse_beside_a_restore
+from ..leftover_databases import refuse_during_restore
 from ..sql import ALIVE, ask, execute
 from .activity import HOLDER_SQL, read_activity, terminate
 
@@ -30,7 +30,7 @@ def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str]
     Raises Refusal when it is not free within `patience` seconds, and while a restore is about to replace the database.
     """
     with _held(connection, lock, patience=patience, say=say):
-        refuse_beside_a_restore(connection)
+        refuse_during_restore(connection)
         yield
 
 
@@ -82,4 +82,4 @@ def hold(connection, lock: int) -> None:
         holder = next(iter(read_activity(connection, HOLDER_SQL, lock=lock)), None)
         held = f" by {holder}" if holder else ""
         raise Refusal(f"Nothing was changed. The {NAMES[lock]} lock is held{held}: run the command again when it is released.")
-    refuse_beside_a_restore(connection)
+    refuse_during_restore(connection)

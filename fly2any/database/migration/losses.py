@@ -131,13 +131,13 @@ def _flat(given: Iterable[Any]) -> Iterator[Any]:
             yield operation
 
 
-def _takes_away(operation: Any, backwards: bool) -> bool:
+def _is_destructive(operation: Any, backwards: bool) -> bool:
     undone = (operations.CreateModel, operations.AddField) if backwards else (operations.DeleteModel, operations.RemoveField)
     return isinstance(operation, undone)
 
 
 def _of_migration(connection, loader, migration: Migration, backwards: bool) -> Iterator[Loss]:
-    if not any(_takes_away(operation, backwards) for operation in _flat(migration.operations)):
+    if not any(_is_destructive(operation, backwards) for operation in _flat(migration.operations)):
         return
     name = f"{migration.app_label}.{migration.name}"
     state = loader.project_state((migration.app_label, migration.name), at_end=False)
@@ -146,7 +146,7 @@ def _of_migration(connection, loader, migration: Migration, backwards: bool) -> 
         for one in _flat([operation]):
             before = inside.clone()
             one.state_forwards(migration.app_label, inside)
-            if not _takes_away(one, backwards):
+            if not _is_destructive(one, backwards):
                 continue
             there = inside.clone() if backwards else before  # A clone: rendered, it would be copied with each step.
             for table, column in _places(connection, there, migration.app_label, one):

@@ -122,7 +122,7 @@ class LazyState(ProjectState):
     def prepared_for(self, migration: Migration) -> LazyState:
         """Return a copy to apply or reverse `migration` on, which changes it, also when it fails."""
         copy = self.clone()
-        copy.is_whole = not all(map(asks_for_what_it_needs, migration.operations))
+        copy.is_whole = not all(map(requests_each_model, migration.operations))
         if copy.is_whole:
             copy.clear_delayed_apps_cache()
         return copy
@@ -148,8 +148,8 @@ def referred(state: ModelState, *, many: bool) -> Iterator[Key]:
             yield resolve_relation(base, *place)
 
 
-def asks_for_what_it_needs(operation: Operation) -> bool:
+def requests_each_model(operation: Operation) -> bool:
     """Return whether an operation is known to ask for each model that it needs: Django's do, others may follow any relation."""
     inner = getattr(operation, "database_operations", [])  # Of SeparateDatabaseAndState.
-    known = type(operation).__module__.startswith(DJANGOS) or getattr(operation, "asks_for_what_it_needs", False)
-    return known and all(map(asks_for_what_it_needs, inner))
+    known = type(operation).__module__.startswith(DJANGOS) or getattr(operation, "requests_each_model", False)
+    return known and all(map(requests_each_model, inner))

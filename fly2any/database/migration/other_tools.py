@@ -46,7 +46,7 @@ def not_adopted(
     return maker, Finding(Severity.ERROR, "migrations.unrecorded", place, message, cure)
 
 
-def refuse_what_another_tool_made(connection, *, fake: bool = False) -> None:
+def refuse_tables_of_other_tools(connection, *, fake: bool = False) -> None:
     """Raise Refusal if objects of a pending migration already exist and were not left by an interrupted run of ours."""
     schema, recorded = read_home(connection)
     if schema is None:

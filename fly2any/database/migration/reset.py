@@ -14,7 +14,7 @@ from ..schema import read_catalog, relative
 from ..schema.contract import PHASE7_APPS
 from ..schema.drift import compare
 from ..schema.live import Live
-from ..schema.strangers import refuse_strangers
+from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import read_schema
 from ..sql import catalogue, quote, snapshot
 from . import journal
@@ -87,7 +87,7 @@ def plan_reset(connection) -> Reset:
     tables = [table.name for table in contracts.catalog_of(versions).tables]
     if not migrations:
         return Reset((), (), ())
-    refuse_strangers(connection, tables, reads=True)
+    refuse_untrusted_code(connection, tables, reads=True)
     schema = read_schema(connection)
     place = {"schema": schema, "tables": tables}
     applied = [f"{app}.{name}" for app, name in executor.loader.applied_migrations]
@@ -131,7 +131,7 @@ def reset(alias: str, *, consent: Consent, patience: float, progress: Progress) 
         return replace(plan, tables=tuple((table, counted.get(table, rows)) for table, rows in plan.tables))
 
 
-def refuse_a_test_database(command: str) -> None:
+def refuse_test_database(command: str) -> None:
     """Raise Refusal if the server is not the embedded one: Django's test database would replace one of that name."""
     if not settings.DEVELOPMENT:
         raise Refusal(

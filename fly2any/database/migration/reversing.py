@@ -63,7 +63,7 @@ OUTSIDE = ("25001", "2D000")  # Cannot run inside a transaction block; a procedu
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class Dropped:
     """A table that is dropped, or rewritten or emptied, or a column that is dropped; `number` is 0 for a whole table."""
 
     oid: int
@@ -81,16 +81,16 @@ class State:
     tables: dict[int, tuple[str, int, int, int]]  # its name, its file, and the rows deleted and changed
     columns: dict[tuple[int, int], str]
 
-    def taken(self, after: State, locked: set[int]) -> Iterator[Taken]:
+    def taken(self, after: State, locked: set[int]) -> Iterator[Dropped]:
         """Yield what exists in this state but not in `after`, of the tables in `locked`."""
         for oid, (name, file, _, _) in self.tables.items():
             if oid in locked and oid not in after.tables:
-                yield Taken(oid, 0, "drops", name)
+                yield Dropped(oid, 0, "drops", name)
             elif oid in locked and after.tables[oid][1] != file:
-                yield Taken(oid, 0, "rewrites or empties", name)
+                yield Dropped(oid, 0, "rewrites or empties", name)
         for (oid, number), column in self.columns.items():
             if oid in locked and oid in self.tables and oid in after.tables and (oid, number) not in after.columns:
-                yield Taken(oid, number, "drops", self.tables[oid][0], column)
+                yield Dropped(oid, number, "drops", self.tables[oid][0], column)
 
     def written(self, after: State) -> Iterator[Loss]:
         """Yield the rows of tables that stay which were deleted or changed between this state and `after`."""
@@ -104,7 +104,7 @@ class State:
 class UncountedError(Exception):
     """A run dropped something that was not counted before; its transaction is rolled back."""
 
-    def __init__(self, taken: frozenset[Taken], written: list[Loss]):
+    def __init__(self, taken: frozenset[Dropped], written: list[Loss]):
         self.taken, self.written = taken, written
 
 
@@ -127,7 +127,7 @@ class Reversal:
 
         A first run determines the losses and is rolled back; the next one first locks those tables and counts their rows.
         """
-        expected, written = frozenset[Taken](), list[Loss]()
+        expected, written = frozenset[Dropped](), list[Loss]()
         while self.consent.is_reset or not self.consent.given:
             try:
                 return self._once(action, expected, written)
@@ -159,7 +159,7 @@ class Reversal:
     def _ask(self, lost: list[Loss]) -> None:
         self.consent.ask(f"Reversing {self.migration}", lost, "it was not reversed")
 
-    def _once(self, action: Callable[[], T], expected: frozenset[Taken], written: list[Loss]) -> T:
+    def _once(self, action: Callable[[], T], expected: frozenset[Dropped], written: list[Loss]) -> T:
         outer, self.compared = self.compared, True
         try:
             with transaction.atomic(using=self.connection.alias):
@@ -193,7 +193,7 @@ class Reversal:
             {(oid, number): name for oid, number, name in self._rows(COLUMNS_SQL)},
         )
 
-    def _counted(self, expected: Iterable[Taken]) -> Iterator[Loss]:
+    def _counted(self, expected: Iterable[Dropped]) -> Iterator[Loss]:
         """Lock what is expected to be dropped, and yield those parts that have, or may have, rows."""
         if not expected:
             return
@@ -203,7 +203,7 @@ class Reversal:
                 if rows != 0:
                     yield Loss(one.table, one.column, rows, one.doing)
 
-    def _count(self, one: Taken) -> int | None:
+    def _count(self, one: Dropped) -> int | None:
         found = self._rows(COUNTABLE_SQL, one.oid)
         if not found:
             return 0

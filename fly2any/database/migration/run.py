@@ -16,7 +16,7 @@ from ..errors import Refusal, first_line, sqlstate
 from ..progress import Progress
 from ..schema import contract as contracts
 from ..schema.ledgers import protect
-from ..schema.strangers import keep_strangers_out
+from ..schema.untrusted_code import block_untrusted_triggers
 from ..sql import LONGEST_IDLE
 from ..units import span
 from . import journal
@@ -101,7 +101,7 @@ class Run:
         with journal.recorded(self.connection, self.migration, direction), self.reversing(consent):
             if migration.atomic:
                 once = partial(self.reversal.transaction, action) if self.reversal else action
-                return self.patiently(partial(self.attempt, once), what=self.migration)
+                return self.with_retries(partial(self.attempt, once), what=self.migration)
             try:
                 return action()  # Each statement is retried by itself, because committed ones cannot be run again.
             except Error as error:
@@ -119,9 +119,9 @@ class Run:
                     raise self.locked_out(self.migration, self.watcher.seconds) from error
                 raise
 
-    def keep_strangers_out(self) -> None:
+    def block_untrusted_triggers(self) -> None:
         with self.watched():
-            keep_strangers_out(self.connection)
+            block_untrusted_triggers(self.connection)
 
     def attempt(self, action: Callable[[], T]) -> T:
         """Run `action` and return its result; its waits for locks together last about as long as one statement may wait."""
@@ -139,7 +139,7 @@ class Run:
         finally:
             self.reversal = None
 
-    def patiently(self, action: Callable[[], T], *, what: str) -> T:
+    def with_retries(self, action: Callable[[], T], *, what: str) -> T:
         """Run `action` and return its result, retrying while it is locked out; then raise LockedOut, which names the blockers."""
         begun = time.monotonic()
         try:
@@ -200,7 +200,7 @@ class Run:
         rows = list(parameters) if many else parameters  # A list, because it may be run again.
 
         def run():
-            with self.watched(concurrent=concurrent), self.reaching(text):
+            with self.watched(concurrent=concurrent), self.with_trigram_schema(text):
                 return execute(statement, rows, many, context)
 
         if concurrent:
@@ -208,7 +208,7 @@ class Run:
         once = partial(self.reversal.statement, text, run) if self.reversal else run
         if self.connection.in_atomic_block:  # Then the whole migration is rolled back and run again.
             return once()
-        return self.patiently(once, what=self.migration or "the run")
+        return self.with_retries(once, what=self.migration or "the run")
 
     @contextmanager
     def watched(self, *, concurrent: bool = False) -> Iterator[None]:
@@ -224,7 +224,7 @@ class Run:
             self.execute(f"SET LOCAL lock_timeout TO '{left * 1000:.0f}ms'")
 
     @contextmanager
-    def reaching(self, text: str) -> Iterator[None]:
+    def with_trigram_schema(self, text: str) -> Iterator[None]:
         """Add the schema of pg_trgm to the search path for a statement that names its operator class, if it is not in it.
 
         Supabase, for example, puts the extension into the schema `extensions`.
@@ -243,9 +243,11 @@ class Run:
 
     def concurrently(self, text: str, run: Callable[[], T]) -> T | None:
         index = BuiltIndex.of(text)
-        return self.patiently(lambda: build(self, index, run) if index else self.untimed(run), what=self.migration or "the run")
+        return self.with_retries(
+            lambda: build(self, index, run) if index else self.without_lock_timeout(run), what=self.migration or "the run"
+        )
 
-    def untimed(self, action: Callable[[], T]) -> T:
+    def without_lock_timeout(self, action: Callable[[], T]) -> T:
         """Run `action` without a lock timeout, and return its result."""
         self.cancel_waiters()
         self.set("lock_timeout", "0")
@@ -301,7 +303,7 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
         run = Run(connection, patience=patience, progress=progress)
         stack.enter_context(run.watcher.running())
         stack.enter_context(_session(run))
-        run.patiently(run.keep_strangers_out, what="the run")
+        run.with_retries(run.block_untrusted_triggers, what="the run")
         stack.enter_context(connection.execute_wrapper(run))
         yield run
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from django.db import Error, transaction
 
 from ..errors import Refusal, sqlstate
-from ..leftover_databases import refuse_beside_a_restore
+from ..leftover_databases import refuse_during_restore
 from ..migration.retry import try_again
 from ..progress import Progress
 from ..sql import PEOPLE, time_limits
@@ -94,9 +94,9 @@ def erase(
     committing = False
     try:
         with writing(connection):
-            refuse_beside_a_restore(connection)
+            refuse_during_restore(connection)
             certificate = _erase(connection, person, searched, progress or Progress())
-            refuse_beside_a_restore(connection)  # The search takes long.
+            refuse_during_restore(connection)  # The search takes long.
             keeper.keep(certificate)
             committing = True
     except BaseException as error:

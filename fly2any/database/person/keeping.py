@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..durable import name_new
+from ..durable import rename_exclusively
 from ..errors import Refusal
 from .erase import Certificate
 
@@ -47,7 +47,7 @@ class File:
         content = f"{text}{PENDING.ljust(len(COMMITTED))}\n}}\n".encode()
         with _explained(self.path):
             self.part.write_bytes(content)
-            name_new(self.part, self.path)
+            rename_exclusively(self.part, self.path)
         self.place = len(text.encode())
 
     def confirm(self) -> None:
@@ -126,6 +126,6 @@ def write_new(path: Path, write: Callable[[TextIO], None]) -> None:
         with _explained(path):
             with file.part.open("w", encoding="utf-8") as stream:
                 write(stream)
-            name_new(file.part, path)
+            rename_exclusively(file.part, path)
     finally:
         file.part.unlink(missing_ok=True)

@@ -71,7 +71,7 @@ class Reach:
 
 def reach(cursor, tables: Tables, person: Person, *, lock: bool) -> Reach:
     """Return the rows that an erasure reaches; with `lock` they are locked until the end of the transaction."""
-    roots = people_rows(cursor, tables, person, lock=lock)
+    roots = rows_of_person(cursor, tables, person, lock=lock)
     for oid, places in own.removed_rows(cursor, tables, person, lock=lock).items():
         roots[oid] |= places
     trace = follow(cursor, tables, roots, lock=lock)
@@ -79,7 +79,7 @@ def reach(cursor, tables: Tables, person: Person, *, lock: bool) -> Reach:
     return Reach(trace, trace.left(cleared), named)
 
 
-def people_rows(cursor, tables: Tables, person: Person, *, lock: bool) -> Rows:
+def rows_of_person(cursor, tables: Tables, person: Person, *, lock: bool) -> Rows:
     """Return the person's own row, even if it is in a table that inherits from the users."""
     found = rows_of()
     for table in tables.tables.values():

@@ -13,7 +13,7 @@ from ..errors import Refusal
 from ..sql import catalogue
 from . import own
 from .people import Person
-from .plan import Reach, people_rows
+from .plan import Reach, rows_of_person
 from .tables import Tables
 from .trace import AT, Rows, counted, of, referring, rows_of
 
@@ -123,7 +123,7 @@ def _delete(connection, cursor, tables: Tables, removed: Rows) -> Counts:
 
 def _left(cursor, tables: Tables, person: Person, found: Reach) -> Rows:
     """Return the found rows that still exist, or still reference the person."""
-    left = people_rows(cursor, tables, person, lock=False)
+    left = rows_of_person(cursor, tables, person, lock=False)
     for link, keys in found.trace.asked:
         for oid, places in referring(cursor, tables, link, keys, lock=False).items():
             left[oid] |= places

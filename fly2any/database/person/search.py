@@ -122,7 +122,9 @@ def _unreadable(table: Table, columns: list[Column]) -> str:
 def _barred(table: Table, column: Column) -> str:
     if not column.may_read:
         return "no privilege to read it"
-    return f"a generated column of a table of the role {table.stranger}" if column.is_generated and not table.is_ours else ""
+    return (
+        f"a generated column of a table of the role {table.untrusted_role}" if column.is_generated and not table.is_ours else ""
+    )
 
 
 def _reason(table: Table) -> str:

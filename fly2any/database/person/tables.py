@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..errors import Refusal
-from ..schema.strangers import ACTS_SQL, TRIGGER_OWNERS_SQL
+from ..schema.untrusted_code import ACTS_SQL, TRIGGER_OWNERS_SQL
 from ..server import read_schema
 from ..sql import PEOPLE, TRUSTED_ROLES_SQL, catalogue, quote
 
@@ -22,9 +22,9 @@ UNSEARCHED = (
 )
 LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Equal values are written alike.
 
-# `stranger` is a role whose code a SELECT, an UPDATE or a DELETE runs as the current role: the owner of the table, of its schema
+# `untrusted_role` is a role whose code a SELECT, an UPDATE or a DELETE runs as the current role: the owner of the table, of its schema
 # (who can replace the table) or of a function that a trigger calls. Superusers, the role of the connection, and the owners of
-# the users and of their schema are not strangers.
+# the users and of their schema are trusted.
 # `planter` is such a role whose code a trigger runs as the owner of the table, also because of a foreign key's action.
 # `acts` and `checks`: the table has code that a foreign key runs as the table's owner when it finds or deletes rows (`acts`) or
 # updates them (`checks`). Before PostgreSQL 18 this does not protect us: an AFTER trigger runs as the role of the outer
@@ -135,7 +135,7 @@ class Table:
     may_update: bool
     may_delete: bool
     hidden: bool
-    stranger: str | None
+    untrusted_role: str | None
     planter: str | None
     acts: bool
     checks: bool
@@ -143,7 +143,7 @@ class Table:
     @property
     def is_ours(self) -> bool:
         """Whether a statement on the table runs no other role's code. Other tables are only read, by COPY."""
-        return self.stranger is None
+        return self.untrusted_role is None
 
     @property
     def sql(self) -> str:
@@ -284,7 +284,7 @@ class Tables:
         table = self.tables[oid]
         if not table.is_ours:
             raise Refusal(
-                f"The role {table.stranger} owns {self.label(oid)}, its schema or a function of a trigger on it, and its code would"
+                f"The role {table.untrusted_role} owns {self.label(oid)}, its schema or a function of a trigger on it, and its code would"
                 f" run as {self.role}: make the owner of {PEOPLE} its owner."
             )
         return table
@@ -304,7 +304,7 @@ class Tables:
         if any(one.acts or (link.action in KEEPING and one.checks) for one in (table, *parts)):
             raise Refusal(
                 f"Nothing was changed. The foreign key {link.name} (ON DELETE {ACTIONS[link.action]}) would run a trigger, a rule or an"
-                f" expression of {self.label(table.oid)}, which belongs to the role {table.stranger}, and before PostgreSQL 18 that code can"
+                f" expression of {self.label(table.oid)}, which belongs to the role {table.untrusted_role}, and before PostgreSQL 18 that code can"
                 f" run as {self.role}: drop it, or make the owner of {PEOPLE} the owner of the table."
             )
         columns = [one for one in self.columns[link.table] if one.name in link.columns]
@@ -312,7 +312,7 @@ class Tables:
         if unfit := [one for one in (*columns, *keys) if not one.is_literal or (one in columns and one.is_generated)]:
             raise Refusal(
                 f"Nothing was changed. The rows that refer by the foreign key {link.name} cannot be counted: {self.label(table.oid)} belongs"
-                f" to the role {table.stranger}, so it is only read by COPY, and {unfit[0].name} of the type {unfit[0].type} cannot be"
+                f" to the role {table.untrusted_role}, so it is only read by COPY, and {unfit[0].name} of the type {unfit[0].type} cannot be"
                 f" compared as text: make the owner of {PEOPLE} the owner of the table."
             )
 
@@ -335,10 +335,10 @@ def read_tables(connection) -> Tables:
         cursor.execute(LINKS_SQL)
         links = tuple(_link(row) for row in cursor.fetchall() if row[2] in tables and row[3] in tables)
     found = Tables(role, schema, tables, {oid: tuple(some) for oid, some in columns.items()}, links)
-    strangers = {found.lineage(oid)[-1]: table.stranger for oid, table in tables.items() if table.stranger}
+    untrusted_roles = {found.lineage(oid)[-1]: table.untrusted_role for oid, table in tables.items() if table.untrusted_role}
     for oid, table in tables.items():  # A partition is treated as another role's if any partition of its table is.
-        if stranger := strangers.get(found.lineage(oid)[-1]):
-            tables[oid] = replace(table, stranger=table.stranger or stranger)
+        if untrusted_role := untrusted_roles.get(found.lineage(oid)[-1]):
+            tables[oid] = replace(table, untrusted_role=table.untrusted_role or untrusted_role)
     if found.own(PEOPLE) is None:
         raise Refusal(
             f"The table {PEOPLE} is not in the schema {schema}, where our migrations are recorded: correct ?schema= in POSTGRES_URL."

@@ -99,11 +99,11 @@ def compare_and_collect(
     `limited` is the context in which the comparison runs; `found` and `wanted` are those of `collect`.
     """
     with limited or nullcontext():
-        verification, trouble = verify_or_say(connection)
+        verification, trouble = verify_or_report(connection)
     return collect(connection, verification=verification, found=(*found, *trouble), **wanted)
 
 
-def verify_or_say(connection) -> tuple[Verification | None, tuple[Finding, ...]]:
+def verify_or_report(connection) -> tuple[Verification | None, tuple[Finding, ...]]:
     """Return the verification, or why the schema cannot be compared now, for example because a table is locked."""
     connection.ensure_connection()
     try:

@@ -17,15 +17,15 @@ from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
 
 from ..backup.contents import BY_COPY, BY_SELECT, CONTENT_SQL, PATIENT, PINNED, Content, content_of, pin, rows_of
+from ..backup.encryption import ENDING, encrypt, require_space_for
 from ..backup.manifest import file_name, sha256_of
-from ..backup.sealing import ENDING, room_for, seal
 from ..backup.signing import SIGNED
-from ..backup.store import Gone, Store, fetched, opened
+from ..backup.store import Missing, Store, fetched, opened
 from ..backup.workfolder import work_folder
 from ..errors import Refusal, Unfit
 from ..facts import people_table, person_columns
 from ..progress import Progress
-from ..schema.strangers import refuse_strangers
+from ..schema.untrusted_code import refuse_untrusted_code
 from ..sql import ask, quote
 from .description import Archive, Part, as_json, from_json
 from .rules import RULES, Rule
@@ -108,7 +108,7 @@ class Archives:
             file = f"{name}.zip"
             if settings.BACKUPS["recipient"]:
                 sealed = Path(folder, "sealed")
-                seal(path, sealed, settings.BACKUPS["recipient"])
+                encrypt(path, sealed, settings.BACKUPS["recipient"])
                 path, file = sealed, file + ENDING
             archive = Archive(
                 name, file, taken, self.database, origin_of(connection), path.stat().st_size, sha256_of(path), min(ages), max(ages),
@@ -173,7 +173,7 @@ class Archives:
             if name.endswith(".json"):
                 try:
                     text = self.store.read(name)
-                except Gone:
+                except Missing:
                     continue
                 try:
                     found.append(from_json(text, where=name))
@@ -214,7 +214,7 @@ class Archives:
                 connection.cursor() as cursor,
             ):
                 pin(cursor, {**HERE, "lock_timeout": f"{settings.LOCK_TIMEOUT}ms"})
-                refuse_strangers(connection, [part.table for part in archive.parts])
+                refuse_untrusted_code(connection, [part.table for part in archive.parts])
                 for place, part in enumerate(archive.parts):
                     progress.show(f"loading {part.table}", 100 * place / len(archive.parts))
                     with whole.open(f"{part.table}.copy") as entry:
@@ -267,7 +267,7 @@ def _listed(columns: tuple[str, ...]) -> str:
 def _write(connection, path: Path, queries: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Content]:
     """Write the result of each query into an entry of the zip at `path`, and return its content."""
     contents = {}
-    with room_for(path), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
+    with require_space_for(path), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
         for table, (query, parameters) in queries.items():
             with (
                 whole.open(f"{table}.copy", "w", force_zip64=True) as entry,

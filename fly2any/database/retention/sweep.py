@@ -22,7 +22,7 @@ from ..errors import Refusal, sqlstate
 from ..migration.retry import LOCKED_OUT, try_again
 from ..progress import Progress
 from ..schema.relations import Kind, read_relations
-from ..schema.strangers import refuse_strangers
+from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import read_schema
 from ..sql import quote, time_limits
 from .archive import Archives, version_of
@@ -98,14 +98,14 @@ class Swept:
 
 def count(connection, rule: Rule, before: datetime) -> int:
     """Return how many rows are too old."""
-    refuse_strangers(connection, _tables(rule), reads=True)
-    rule = _as_it_lies(connection, rule)
-    with _briefly(connection) as cursor:
+    refuse_untrusted_code(connection, _tables(rule), reads=True)
+    rule = _with_table_kinds(connection, rule)
+    with _short_transaction(connection) as cursor:
         cursor.execute(COUNT_SQL.format(rows=rule.rows, condition=rule.condition), {"before": before})
         return cursor.fetchone()[0]
 
 
-def _as_it_lies(connection, rule: Rule) -> Rule:
+def _with_table_kinds(connection, rule: Rule) -> Rule:
     """Return the rule with the kinds of its tables; raise Refusal if rows cannot be removed there."""
     relations = read_relations(connection, schema=read_schema(connection))
     names = _tables(rule)
@@ -122,7 +122,7 @@ def require_own_rows(connection, rule: Rule) -> None:
     """Raise Refusal if more than the rule's own rows would be deleted, or not all of them would be found."""
     for table, child in ((rule.table, rule.child), (rule.child, "")):
         if table:
-            with _briefly(connection) as cursor:
+            with _short_transaction(connection) as cursor:
                 cursor.execute(UNSUITABLE_SQL, {"table": quote(table), "child": quote(child) if child else None})
                 if row := cursor.fetchone():
                     raise Refusal(f"{table} {row[0]}: remove {rule.table} from RETENTION, or fix that.")
@@ -154,13 +154,13 @@ class _Sweep:
 
     def to_the_end(self) -> bool:
         """Remove all rows that are too old; return whether the whole table was scanned."""
-        self.rule = _as_it_lies(self.connection, self.rule)
+        self.rule = _with_table_kinds(self.connection, self.rule)
         if self.rule.by_key and self.archives and self.rule.child:
             raise Refusal(
                 f"{self.rule.table} and {self.rule.child} are not both plain tables, so that their rows cannot be archived together:"
                 f" remove {self.rule.table} from RETENTION."
             )
-        blocks, whole = _patiently(partial(_prepare, self.connection, self.rule)) or (None, 0)
+        blocks, whole = _with_retries(partial(_prepare, self.connection, self.rule)) or (None, 0)
         if blocks is None:
             self.skipped = 1
             return True
@@ -179,7 +179,7 @@ class _Sweep:
             self.progress.show(f"{self.rule.table}, {self.removed:,} rows removed", percent)
             part = {"first": f"({first},0)", "last": f"({min(first + step, blocks)},0)", "before": self.before}
             if self.archives is None:
-                gone = _patiently(partial(delete_old, self.connection, self.rule, part))
+                gone = _with_retries(partial(delete_old, self.connection, self.rule, part))
                 self.skipped += gone is None
                 self.removed += len(gone or ())
             elif not self._archive_and_delete(self.archives, part, percent)[1]:
@@ -189,7 +189,7 @@ class _Sweep:
     def _by_key(self) -> bool:
         left: set[Any] = set()  # Rows that other sessions hold, or have changed.
         while not self._is_late():
-            keys = _patiently(partial(_read_keys, self.connection, self.rule, self.before, left))
+            keys = _with_retries(partial(_read_keys, self.connection, self.rule, self.before, left))
             if keys is None:
                 self.skipped += 1
                 return True
@@ -222,7 +222,7 @@ class _Sweep:
             if self._is_late():
                 return gone, False
             batch = todo.pop()
-            found = _patiently(partial(action, batch))
+            found = _with_retries(partial(action, batch))
             if found is None and self.rule.is_of_citus and len(batch) > 1:
                 todo += _batches(batch, max(1, len(batch) // SPLIT))
             else:
@@ -239,7 +239,7 @@ class _Sweep:
 
         Return the ids of those that are gone, and whether there was time for all.
         """
-        kept = _patiently(partial(archives.keep, self.connection, self.rule, part, self.progress))
+        kept = _with_retries(partial(archives.keep, self.connection, self.rule, part, self.progress))
         archive, versions = kept or (None, None)
         self.skipped += versions is None
         if archive is None or versions is None:
@@ -257,8 +257,8 @@ class _Sweep:
 def _prepare(connection, rule: Rule) -> tuple[int, int]:
     """Return the number of blocks of the table, and that with its TOAST and dependent tables; raise Refusal if it cannot be swept."""
     require_own_rows(connection, rule)
-    with _briefly(connection, rule) as cursor:
-        _refuse_strangers(connection, rule)
+    with _short_transaction(connection, rule) as cursor:
+        _refuse_untrusted_code(connection, rule)
         cursor.execute(SIZES_SQL, {"table": quote(rule.table), "child": quote(rule.child) if rule.child else None})
         sizes = cursor.fetchone()
         cursor.execute(MAY_DELETE_SQL.format(rows=rule.rows))
@@ -267,7 +267,7 @@ def _prepare(connection, rule: Rule) -> tuple[int, int]:
         return sizes
 
 
-def _patiently(action: Callable[[], T]) -> T | None:
+def _with_retries(action: Callable[[], T]) -> T | None:
     """Return the result of `action`, retried while it is locked out; None if it still is at the end."""
     try:
         return try_again(action, patience=PATIENCE, again=lambda error, pause: None)
@@ -278,7 +278,7 @@ def _patiently(action: Callable[[], T]) -> T | None:
 
 
 @contextmanager
-def _briefly(connection, rule: Rule | None = None) -> Iterator[Any]:
+def _short_transaction(connection, rule: Rule | None = None) -> Iterator[Any]:
     """Yield a cursor in a transaction that waits for no lock for long, and in which a policy that hides rows is an error."""
     with time_limits(connection, lock=settings.LOCK_TIMEOUT, statement=STATEMENT_TIMEOUT), connection.cursor() as cursor:
         if rule and rule.is_of_citus:
@@ -289,8 +289,8 @@ def _briefly(connection, rule: Rule | None = None) -> Iterator[Any]:
 
 def _read_keys(connection, rule: Rule, before: datetime, left: set[Any]) -> list[Any]:
     """Return the keys of some of the rows that are too old, without those of `left`."""
-    with _briefly(connection, rule) as cursor:
-        _refuse_strangers(connection, rule)
+    with _short_transaction(connection, rule) as cursor:
+        _refuse_untrusted_code(connection, rule)
         places = {"key": quote(rule.key), "rows": rule.rows, "condition": rule.condition}
         cursor.execute(KEYS_SQL.format(**places), {"before": before, "left": list(left), "most": PART_ROWS})
         return [key for (key,) in cursor.fetchall()]
@@ -299,8 +299,8 @@ def _read_keys(connection, rule: Rule, before: datetime, left: set[Any]) -> list
 def delete_old(connection, rule: Rule, part: dict[str, Any]) -> set[Any]:
     """Remove the rows of a part of the table that are too old, and return their keys."""
     key, chosen = quote(rule.key), _chosen(rule)
-    with _briefly(connection, rule) as cursor:
-        _refuse_strangers(connection, rule)
+    with _short_transaction(connection, rule) as cursor:
+        _refuse_untrusted_code(connection, rule)
         if rule.child and not rule.is_of_citus:
             # Nothing new can refer to a locked row: the next statement sees every row that does.
             cursor.execute(_unlocked(rule, key), part)
@@ -325,8 +325,8 @@ def _removed(cursor, rule: Rule) -> set[Any]:
     return keys
 
 
-def _refuse_strangers(connection, rule: Rule) -> None:
-    refuse_strangers(connection, _tables(rule), deletes=True)
+def _refuse_untrusted_code(connection, rule: Rule) -> None:
+    refuse_untrusted_code(connection, _tables(rule), deletes=True)
 
 
 def _tables(rule: Rule) -> list[str]:
@@ -342,8 +342,8 @@ def delete_archived(connection, rule: Rule, ids: list[str], versions: dict[str, 
     if rule.by_key:
         return _delete_if_same(connection, rule, ids, versions, before)
     table = quote(rule.table)
-    with _briefly(connection) as cursor:
-        _refuse_strangers(connection, rule)
+    with _short_transaction(connection) as cursor:
+        _refuse_untrusted_code(connection, rule)
         cursor.execute(LOCK_SQL.format(table=table, condition=rule.condition), {"ids": ids, "before": before})
         locked = {identity for (identity,) in cursor.fetchall()}
         if rule.child:
@@ -366,8 +366,8 @@ def _delete_if_same(connection, rule: Rule, ids: list[str], versions: dict[str, 
         rows=rule.rows, chosen=_chosen(rule), condition=rule.condition, version=version_of(rule)
     )
     same = [f"{identity} {versions[identity]}" for identity in ids]
-    with _briefly(connection, rule) as cursor:
-        _refuse_strangers(connection, rule)
+    with _short_transaction(connection, rule) as cursor:
+        _refuse_untrusted_code(connection, rule)
         cursor.execute(statement, {"keys": ids, "before": before, "versions": same})
         return {identity for (identity,) in cursor.fetchall()}
 

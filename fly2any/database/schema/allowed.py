@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from ..sql import quote
-from .expressions import CONSTANT, DISTINCT, PLAIN, told_apart
+from .expressions import CONSTANT, DISTINCT, PLAIN, distinguishing_column
 from .live import Live, Rows
 from .objects import Catalog, Check, Column, Index, Key
 from .samples import TRUE, Clash, Outcome, Trial, find_clash, judge, samples
@@ -113,7 +113,7 @@ class Allowed:
         managed = self.managed(thing.table)
         required = {name for name, column in managed.items() if not column.nullable}
         exact = isinstance(thing, Key) or thing.exact
-        told = {told_apart(one, set(managed), required) for one in thing.columns if exact}
+        told = {distinguishing_column(one, set(managed), required) for one in thing.columns if exact}
         return any(
             key.table == thing.table
             and set(key.columns) <= told

@@ -25,7 +25,7 @@ def compare_columns(to: Comparing) -> None:
         if (other := live.get((column.table, column.name))) is None:
             continue
         if (column.table, MAY_BE_NULL.get((column.table, column.name))) in live:
-            _left_out_by_the_site(to, column, other)
+            _omitted_by_site(to, column, other)
             other = replace(other, nullable=column.nullable, validated=column.validated)
         if other != column:
             to.bad.add(column)
@@ -61,7 +61,7 @@ def _missing(to: Comparing, live: dict[tuple[str, str], Column]) -> None:
             )
 
 
-def _left_out_by_the_site(to: Comparing, column: Column, live: Column) -> None:
+def _omitted_by_site(to: Comparing, column: Column, live: Column) -> None:
     if not live.nullable:
         leaves_out = f"the site's inserts with {MAY_BE_NULL[column.table, column.name]} may leave it out, and then fail"
         to.add(
@@ -85,7 +85,7 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     message = f"{_what(column)} is {_typed(live)}, not {_typed(column)}."
     computed = [other for other in to.actual.columns if other.table == column.table and cures.mentions(other.generated, column)]
     cure = cures.around(computed, to.actual, cures.retype(column, live, _alter(column)))
-    to.add("column.different", column, message, cure, loses=cures.lost_by_retyping(column, live))
+    to.add("column.different", column, message, cure, loses=cures.lost_by_type_change(column, live))
     set_anew = live.default is not None and column.default is not None
     return replace(live, default=column.default if set_anew else live.default)
 

@@ -34,7 +34,7 @@ def create_table(table: Table, expected: Catalog) -> str:
     return "\n".join([f"CREATE TABLE {quote(table.name)} ({', '.join(parts)});", *indexes])
 
 
-def put_aside(table: Table) -> str:
+def rename_to_old(table: Table) -> str:
     word = ALTER_WORDS.get(table.kind, "TABLE")
     return f"ALTER {word} {quote(table.name)} RENAME TO {quote(table.name + '_old')};"
 
@@ -134,7 +134,7 @@ def free_name(other: Object, thing: Object) -> str:
     return rename(other, f"{other.name}_old")
 
 
-def lost_by_retyping(column: Column, live: Column) -> str:
+def lost_by_type_change(column: Column, live: Column) -> str:
     """Return what the conversion of values to the type of `column` loses, "" if it keeps or rejects each."""
     given, wanted = live.type, column.type
     if given.endswith("[]") and wanted.endswith("[]"):

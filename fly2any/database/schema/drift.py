@@ -11,7 +11,7 @@ from ..findings import Finding
 from . import foreign
 from .columns import compare_columns
 from .comparing import Comparing
-from .live import Live, taken_values, with_spelling_of
+from .live import Live, taken_values, with_equivalent_expressions
 from .named import compare_named
 from .objects import Catalog, Object, Table, key_of, where
 from .tables import compare_tables
@@ -37,7 +37,7 @@ def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = Non
         to.findings += taken_values(expected, actual, live)
     compare_tables(to)
     if live is not None:
-        to.actual = with_spelling_of(to.expected, to.actual, live)
+        to.actual = with_equivalent_expressions(to.expected, to.actual, live)
     compare_columns(to)
     compare_named(to)
     others = _foreign(to)

@@ -39,7 +39,7 @@ def counts(expression: str) -> Iterator[str]:
             yield call
 
 
-def told_apart(expression: str, names: set[str], required: set[str]) -> str | None:
+def distinguishing_column(expression: str, names: set[str], required: set[str]) -> str | None:
     """Return the column of `names` whose different values always give different values of `expression`, None if the text shows none.
 
     Where COALESCE replaces NULL, only a column that is `required` may not hold it.

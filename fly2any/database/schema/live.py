@@ -231,7 +231,7 @@ def _holds_for_the_same(live: Live, thing: Object, one: str, other: str, columns
 EXPRESSIONS: dict[type, tuple[str, ...]] = {Column: ("default", "generated"), Check: ("expression",), Index: ("predicate",)}
 
 
-def with_spelling_of(expected: Catalog, actual: Catalog, live: Live) -> Catalog:
+def with_equivalent_expressions(expected: Catalog, actual: Catalog, live: Live) -> Catalog:
     """Return `actual` with the expressions of `expected` where the server finds that both mean the same."""
     wanted = {(type(thing), thing.table, thing.name): thing for thing in expected if type(thing) in EXPRESSIONS}
     trusted = {table.name for table in actual.tables if table.trusted}

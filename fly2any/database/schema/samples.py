@@ -166,13 +166,13 @@ class Clash:
 
 def find_clash(outcomes: Iterable[Outcome], keys: Iterable[tuple[str, ...]]) -> Clash:
     """Return the first two rows with the same values for which the last value, a predicate, is true; NULL is equal to nothing."""
-    told_apart = [*keys]
+    unequal = [*keys]
     seen: dict[tuple[str | None, ...], list[Sample]] = {}
     for sample, values in outcomes:
         if values is None or values[-1] != "true" or None in values:
             continue
         for other in seen.setdefault(values, []):
-            if all(any(sample[name] != other[name] for name in key) for key in told_apart):
+            if all(any(sample[name] != other[name] for name in key) for key in unequal):
                 return Clash(True, f"{described(other)} beside {described(sample)}")
         seen[values].append(sample)
     return Clash(len(seen) > 1)

@@ -47,7 +47,7 @@ def _missing(to: Comparing, table: Table, live: Table | None) -> None:
         to.add("table.missing", table, message, create)
     else:
         message = f"{table.name} is a {live.kind}, not a table: put it aside, then restore the table from a backup, or create it empty."
-        to.add("table.different", table, message, f"{cures.put_aside(live)}\n{create}")
+        to.add("table.different", table, message, f"{cures.rename_to_old(live)}\n{create}")
     # Its own foreign keys, and those of other tables, are findings of their own: they come last.
     to.expected = to.expected.where(lambda thing: thing.table != table.name or isinstance(thing, ForeignKey))
     to.actual = to.actual.where(lambda thing: thing.table != table.name)

@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime, time
 
 from django.apps import apps
 
-from ..leftover_databases import refuse_beside_a_restore
-from ..schema.strangers import refuse_strangers
+from ..leftover_databases import refuse_during_restore
+from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import flush_statistics, read_schema
 from ..sql import PEOPLE, pinned, quote
 from . import places
@@ -39,8 +39,8 @@ def seed(
     one transaction: after an interruption a second run adds what is missing. Raises RealUsersError, having written nothing,
     where there are real users and `among_real_users` is false.
     """
-    refuse_beside_a_restore(connection)
-    refuse_strangers(connection, STATEMENTS)
+    refuse_during_restore(connection)
+    refuse_untrusted_code(connection, STATEMENTS)
     with connection.cursor() as cursor:
         cursor.execute(REAL_USERS_SQL, {"pattern": f"%{DEMO_DOMAIN}"})
         if cursor.fetchone()[0] and not among_real_users:
@@ -58,7 +58,7 @@ def seed(
     for low in range(1, users + 1, CHUNK):
         high = min(low + CHUNK, users + 1)
         with pinned(connection, read_only=False), connection.cursor() as cursor:
-            refuse_strangers(connection, STATEMENTS)
+            refuse_untrusted_code(connection, STATEMENTS)
             values["routes"] = _prepare(cursor, seed)
             for table, statement in STATEMENTS.items():
                 cursor.execute(

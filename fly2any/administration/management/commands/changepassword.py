@@ -6,13 +6,13 @@ from django.contrib.auth.management.commands import changepassword
 from django.core.management import CommandError
 from django.db import connections
 
-from fly2any.administration.forms import WritesPassword
-from fly2any.database.schema.strangers import refuse_before_writes
+from fly2any.administration.forms import PasswordFormMixin
+from fly2any.database.schema.untrusted_code import refuse_before_writes
 
 TRIES = 3
 
 
-class PasswordForm(WritesPassword, SetPasswordForm):
+class PasswordForm(PasswordFormMixin, SetPasswordForm):
     pass
 
 

@@ -5,12 +5,12 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 
 from fly2any.database.backup import render
+from fly2any.database.backup.encryption import keys_in
 from fly2any.database.backup.inventory import backups, find
-from fly2any.database.backup.proof import check as judge
-from fly2any.database.backup.retention import prune as remove_superfluous
-from fly2any.database.backup.sealing import keys_in
+from fly2any.database.backup.pruning import prune as remove_superfluous
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
+from fly2any.database.backup.trial_restore import check as judge
 from fly2any.database.clock import read_clock, time_or_own
 from fly2any.database.errors import Refusal
 from fly2any.database.exit_codes import ExitCode

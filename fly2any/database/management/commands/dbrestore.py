@@ -4,11 +4,11 @@ from django.db import Error, connections
 
 from fly2any.database.backup import render
 from fly2any.database.backup.attached import read_attached
+from fly2any.database.backup.disk_space import note as room_note
 from fly2any.database.backup.inventory import find
 from fly2any.database.backup.owners import require_owners
 from fly2any.database.backup.restore import beside, is_used, require_name, restore_into, restore_over
-from fly2any.database.backup.rights import end_sessions, read_rights, regained
-from fly2any.database.backup.room import note as room_note
+from fly2any.database.backup.rights import end_sessions, read_staff_privileges, regained_privileges
 from fly2any.database.backup.store import store_at
 from fly2any.database.clock import read_clock
 from fly2any.database.errors import Refusal, explain
@@ -78,7 +78,7 @@ class Command(BaseCommand):
             kept = restore_into(connection, into, store, manifest, progress, trust=trust, without=without)
             self.stdout.write(f"Restored  into {into}{less}: every row{of} was compared and matches.")
             if kept:
-                self.say_kept("the empty database", kept)
+                self.report_kept("the empty database", kept)
             return
         for note in filter(None, (*read_attached(connection).notes(), room_note(manifest))):
             self.stdout.write(f"Note      {note}")
@@ -92,19 +92,19 @@ class Command(BaseCommand):
             return
         kept = restore_over(connection, store, manifest, progress, empty=not yes, trust=trust, without=without)
         self.stdout.write(f"Restored  {current}{less}: every row{of} was compared and matches.")
-        self.say_kept("the old database", kept)
+        self.report_kept("the old database", kept)
         if used:
             self.stdout.write(
                 f"Erasures  since {manifest.taken:%Y-%m-%d %H:%M} UTC are not in it: run `dbperson erase` again for each."
             )
-            self.say_staff(connection, kept.name)
+            self.report_staff(connection, kept.name)
 
-    def say_staff(self, connection, old):
+    def report_staff(self, connection, old):
         """End the sessions that were restored, and name the staff whose privileges differ from those in the database `old`."""
         try:
-            ended, now = end_sessions(connection), read_rights(connection)
+            ended, now = end_sessions(connection), read_staff_privileges(connection)
             with beside(connection, old) as before:
-                changed = regained(read_rights(before), now)
+                changed = regained_privileges(read_staff_privileges(before), now)
         except (Error, Refusal) as error:
             self.stdout.write(
                 f"Staff     could not be signed out and compared with the old database ({explain(error) or error}): check `manage.py dbstaff --list`,"
@@ -118,7 +118,7 @@ class Command(BaseCommand):
                 " `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`."
             )
 
-    def say_kept(self, what, kept):
+    def report_kept(self, what, kept):
         if kept.filled:
             self.stdout.write(
                 f"Kept      the database as {kept.name}. It was empty, and tables were created in it during the restore."

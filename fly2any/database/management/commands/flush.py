@@ -8,7 +8,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_consent
 from fly2any.database.migration.lock import MIGRATION_LOCK, hold
 from fly2any.database.migration.losses import read_rows, require_consent
-from fly2any.database.schema.strangers import refuse_strangers
+from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 from fly2any.database.sql import quote, time_limits
 
 
@@ -25,7 +25,7 @@ class Command(flush.Command):
             return
         connection = connections[options["database"]]
         tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
-        refuse_strangers(connection, tables, reads=True)
+        refuse_untrusted_code(connection, tables, reads=True)
         if lost := read_rows(connection, tables):
             require_consent(
                 connection, "flush empties", lost, yes=yes, require_backup=backup_required(without_backup=without_backup)
@@ -33,7 +33,7 @@ class Command(flush.Command):
         try:
             with time_limits(connection, lock=settings.LOCK_TIMEOUT):
                 hold(connection, MIGRATION_LOCK)
-                refuse_strangers(connection, tables)
+                refuse_untrusted_code(connection, tables)
                 if tables and not lost:
                     self.require_empty(connection, tables)
                 super().handle(**options | {"interactive": False})

@@ -1,7 +1,7 @@
 from django.core.management.commands import inspectdb
 from django.db import connections
 
-from fly2any.database.schema.strangers import read_readable
+from fly2any.database.schema.untrusted_code import read_readable
 from fly2any.database.server import read_schema
 
 

@@ -9,7 +9,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_consent
 from fly2any.database.migration.lock import MIGRATION_LOCK, hold
 from fly2any.database.migration.losses import Loss, require_consent
-from fly2any.database.schema.strangers import refuse_strangers
+from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 
 
 class Command(loaddata.Command):
@@ -44,7 +44,7 @@ class Command(loaddata.Command):
 
     def save_obj(self, obj):
         row = obj.object
-        self.refuse_strangers(row._meta)
+        self.refuse_untrusted_code(row._meta)
         key = (type(row), row.pk)
         rows = type(row)._base_manager.using(self.using)
         exists = row.pk is not None and key not in self.loaded and rows.filter(pk=row.pk).exists()
@@ -55,8 +55,8 @@ class Command(loaddata.Command):
                 self.overwritten[row._meta.db_table] += 1
         return saved
 
-    def refuse_strangers(self, meta):
+    def refuse_untrusted_code(self, meta):
         if meta.model not in self.models:
             self.models.add(meta.model)
             tables = {meta.db_table, *(field.m2m_db_table() for field in meta.local_many_to_many)}
-            refuse_strangers(connections[self.using], tables)
+            refuse_untrusted_code(connections[self.using], tables)

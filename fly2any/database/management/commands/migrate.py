@@ -11,7 +11,7 @@ from fly2any.database.errors import Refusal, sqlstate
 from fly2any.database.management.arguments import add_consent, add_lock_wait
 from fly2any.database.migration import journal, losses
 from fly2any.database.migration.executor import Executor
-from fly2any.database.migration.other_tools import refuse_what_another_tool_made
+from fly2any.database.migration.other_tools import refuse_tables_of_other_tools
 from fly2any.database.migration.run import migrating
 from fly2any.database.progress import Terminal
 
@@ -43,7 +43,7 @@ class Command(migrate.Command):
         consent = losses.Consent(connections[database], yes=yes, require_backup=backup_required(without_backup=without_backup))
         asked = partial(losses.guard, consent=consent, say=progress.say)
         with migrating(database, patience=lock_wait, progress=progress) as run:
-            refuse_what_another_tool_made(connections[database], fake=options["fake"])
+            refuse_tables_of_other_tools(connections[database], fake=options["fake"])
             with executed_by(partial(Executor, run=run, consent=consent, guard=None if options["fake"] else asked)):
                 super().handle(*args, database=database, **options)
             if (
@@ -52,12 +52,12 @@ class Command(migrate.Command):
                 progress.say(
                     "The database is read-only (a standby, or default_transaction_read_only is on), but there was nothing to do."
                 )
-            with suppress_where_nothing_may_be_made():
+            with suppress_missing_privilege():
                 journal.ensure(connections[database])
 
 
 @contextmanager
-def suppress_where_nothing_may_be_made():
+def suppress_missing_privilege():
     """Let a role without CREATE, or on a standby, find that there is nothing to migrate."""
     try:
         yield

@@ -98,7 +98,7 @@ class TrialServer(Server):
         log = (self.home / "log").read_text(errors="replace")
         return LOGGED.findall(log[self.heard :])
 
-    def hear(self) -> None:
+    def discard_errors(self) -> None:
         """Discard the errors so far."""
         self.heard = len((self.home / "log").read_text(errors="replace"))
 
@@ -171,7 +171,7 @@ def trial(
             password = secrets.token_urlsafe(32)
             unlike = _prepare(its, like, password, roles, statements=statements)
             its.close_to_superusers()
-            its.hear()
+            its.discard_errors()
             connections.databases[alias] = {
                 **connections.databases["default"],
                 "NAME": DATABASE, "USER": ROLE, "PASSWORD": password, "HOST": its.place()["host"], "PORT": "5432",

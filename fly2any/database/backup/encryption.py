@@ -15,7 +15,7 @@ ENDING = ".age"
 
 
 @contextmanager
-def room_for(target: Path) -> Iterator[None]:
+def require_space_for(target: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pyrage.EncryptError, pyrage.DecryptError) as error:
@@ -24,7 +24,7 @@ def room_for(target: Path) -> Iterator[None]:
         raise
 
 
-def seal(source: Path, target: Path, recipient: str) -> None:
+def encrypt(source: Path, target: Path, recipient: str) -> None:
     """Encrypt a file to `recipient`, age1…; raise Refusal if that is not a valid key."""
     try:
         key = pyrage.x25519.Recipient.from_str(recipient)
@@ -32,7 +32,7 @@ def seal(source: Path, target: Path, recipient: str) -> None:
         raise Refusal(
             "BACKUP_RECIPIENT is not an age public key: create a key with `age-keygen`, and set it to the line age1…."
         ) from None
-    with room_for(target):
+    with require_space_for(target):
         pyrage.encrypt_file(str(source), str(target), [key])
 
 
@@ -53,11 +53,11 @@ def keys_in(identity_file: str) -> list[Any]:
     return found
 
 
-def unseal(source: Path, target: Path, identity_file: str) -> None:
+def decrypt(source: Path, target: Path, identity_file: str) -> None:
     """Decrypt a file by a key in `identity_file`; raise Refusal if none opens it."""
     keys = keys_in(identity_file)
     try:
-        with room_for(target):
+        with require_space_for(target):
             pyrage.decrypt_file(str(source), str(target), keys)
     except pyrage.DecryptError:
         raise Refusal(

@@ -1,6 +1,6 @@
-"""Rows as lists show them: of what may be large, the beginning. The site's users write texts of any length.
+"""Truncates large values in the rows of a list, because the site's users write texts of any length.
 
-A page of fifty rows with ten megabytes each would take more memory than a process has.
+A page of fifty rows of ten megabytes each would need more memory than a process has.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from django.db.models.lookups import LessThanOrEqual
 from .indexes import leads
 
 BEGINNING = 1_000  # Characters of a text.
-LARGEST = 16 * 1024  # Bytes of a JSON value or an array; a larger one is as if it were missing.
-SHORT = "short_"  # Before the name of a field: the attribute with what is shown of it.
+LARGEST = 16 * 1024  # Bytes of a JSON value or an array; a larger one is shown as missing.
+SHORT = "short_"  # Prefix of the attribute with a truncated copy of a field.
 
 
 class StoredSize(Func):
@@ -30,19 +30,19 @@ class Size(Func):
     output_field = models.IntegerField()
 
 
-def large(model: type[models.Model]) -> list[models.Field]:
-    """Return the fields that may be large: no key, and none that an index begins with, which holds no large value."""
+def large_fields(model: type[models.Model]) -> list[models.Field]:
+    """Return the fields that may hold large values. An index cannot hold one, so keys and leading columns of indexes are not among them."""
     kinds = models.TextField | models.JSONField | ArrayField
     fields = [field for field in model._meta.local_concrete_fields if isinstance(field, kinds)]
     return [field for field in fields if not (field.primary_key or field.unique or leads(model, field.name))]
 
 
-def light(rows: models.QuerySet, admin: Any) -> models.QuerySet:
-    """Return `rows` of the model of `admin` for `settled`: large texts cut, and no other large value but for what its list shows.
+def with_short_copies(rows: models.QuerySet, admin: Any) -> models.QuerySet:
+    """Defer the large fields of `rows`, and annotate truncated copies: of texts, and of those other fields that the list of `admin` shows.
 
-    Secrets are as they are where they are asked for: a fingerprint is of the whole.
+    Secrets are not truncated, because a fingerprint needs the whole value.
     """
-    fields = large(rows.model)
+    fields = large_fields(rows.model)
     shown = {*admin.computed_from, *(name for name in admin.list_display if isinstance(name, str))}
     short: dict[str, Any] = {}
     for field in fields:
@@ -52,14 +52,14 @@ def light(rows: models.QuerySet, admin: Any) -> models.QuerySet:
             short[SHORT + field.name] = Left(field.name, BEGINNING, output_field=models.TextField(null=True))
         elif field.name in shown:
             text = Cast(field.name, models.TextField())
-            small = LessThanOrEqual(StoredSize(F(field.name)), LARGEST)  # Compressed, and so not all of it is read.
+            small = LessThanOrEqual(StoredSize(F(field.name)), LARGEST)  # The compressed size, read without the value.
             brief = Case(When(LessThanOrEqual(Size(text), LARGEST), then=F(field.name)), output_field=field)
             short[SHORT + field.name] = Case(When(small, then=brief), output_field=field)
     return rows.defer(*(field.name for field in fields)).annotate(**short)
 
 
-def settled(rows: list[Any]) -> list[Any]:
-    """Return `rows` of `light` with what is short in place of what is large. They are to be looked at, and cannot be saved."""
+def with_short_values(rows: list[Any]) -> list[Any]:
+    """Return rows of `with_short_copies` with the copies as the values of the fields. The rows cannot be saved."""
     for row in rows:
         for name in [name for name in row.__dict__ if name.startswith(SHORT)]:
             row.__dict__[name.removeprefix(SHORT)] = row.__dict__.pop(name)

@@ -16,7 +16,7 @@ from fly2any.postgres.schema import revoke_trigger
 from ..clock import server_time
 from ..errors import Refusal, sqlstate
 from ..findings import Finding, Severity
-from ..leftover_databases import refuse_beside_a_restore
+from ..leftover_databases import refuse_during_restore
 from ..server import read_home
 from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, quote
 from . import contract as contracts
@@ -111,7 +111,7 @@ WRITTEN_SQL = """
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger:
+class UntrustedCode:
     """A table of ours, a trigger of one, or a table that refers to one, that runs code of another role."""
 
     table: str
@@ -133,7 +133,9 @@ def our_tables() -> list[str]:
     return [*(thing.name for thing in contracts.catalog_of(contracts.load().versions).tables), *LEDGERS]
 
 
-def read_strangers(connection, *, schema: str, tables: Iterable[str] | None = None, deletes: bool = True) -> Iterator[Stranger]:
+def read_untrusted_code(
+    connection, *, schema: str, tables: Iterable[str] | None = None, deletes: bool = True
+) -> Iterator[UntrustedCode]:
     """Yield what runs code of other roles in a write to `tables`, or to all of `schema`; `deletes`: rows or keys of them go."""
     names = our_tables() if tables is None else list(tables)
     rows = fetch_all(connection, STRANGERS_SQL, {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes})
@@ -157,7 +159,7 @@ def read_strangers(connection, *, schema: str, tables: Iterable[str] | None = No
         else:
             what = f"Table {name}, whose foreign key refers to {table},"
             cure = f"Ask its owner first, then drop the foreign key, or make the owner of {table} the owner of {name}."
-        yield Stranger(table, what, role, cure)
+        yield UntrustedCode(table, what, role, cure)
 
 
 def read_readable(connection, *, schema: str) -> set[str]:
@@ -165,7 +167,9 @@ def read_readable(connection, *, schema: str) -> set[str]:
     return {name for (name,) in fetch_all(connection, READABLE_SQL, [schema])}
 
 
-def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes: bool = False, reads: bool = False) -> None:
+def refuse_untrusted_code(
+    connection, tables: Iterable[str] | None = None, *, deletes: bool = False, reads: bool = False
+) -> None:
     """Raise Refusal if a write to `tables`, or to any of our schema, would run code of another role.
 
     In a transaction, `tables` are locked, with `deletes` also what foreign keys lead to: no trigger can be added to them before
@@ -187,7 +191,7 @@ def refuse_strangers(connection, tables: Iterable[str] | None = None, *, deletes
                 )
             ]
             _lock(connection, beyond)
-    if found := list(read_strangers(connection, schema=schema, tables=tables, deletes=deletes)):
+    if found := list(read_untrusted_code(connection, schema=schema, tables=tables, deletes=deletes)):
         more = f" `manage.py dbstatus` lists {len(found) - 1} more." if len(found) > 1 else ""
         raise Refusal(f"Nothing was changed. {found[0].sentence}. {found[0].cure}{more}")
 
@@ -197,7 +201,7 @@ def _lock(connection, places: list[str]) -> None:
         execute(connection, f"LOCK TABLE {', '.join(places)} IN ROW EXCLUSIVE MODE")
 
 
-def keep_strangers_out(connection) -> None:
+def block_untrusted_triggers(connection) -> None:
     """Let only their owners create triggers on our tables, then raise Refusal if one runs code of another role.
 
     The tables are locked in between: a trigger whose transaction is still open is waited for.
@@ -215,8 +219,8 @@ def keep_strangers_out(connection) -> None:
         if sqlstate(error) != READ_ONLY:  # Nothing will be written to such a database.
             raise
     with transaction.atomic(using=connection.alias):
-        refuse_strangers(connection, tables)
-    refuse_strangers(connection)
+        refuse_untrusted_code(connection, tables)
+    refuse_untrusted_code(connection)
 
 
 def refuse_before_writes(connection) -> None:
@@ -231,9 +235,9 @@ def refuse_before_writes(connection) -> None:
         written = WRITES.match(statement) if isinstance(statement, str) else None
         if written and (kind := written[1].upper()) not in asked:
             if not asked:
-                refuse_beside_a_restore(connection)
+                refuse_during_restore(connection)
             asked.add(kind)
-            refuse_strangers(connection, deletes=kind in ("DELETE", "UPDATE"))
+            refuse_untrusted_code(connection, deletes=kind in ("DELETE", "UPDATE"))
             if kind == "DELETE":
                 server_time(connection)
         return execute(statement, parameters, many, context)

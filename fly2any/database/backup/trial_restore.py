@@ -26,16 +26,16 @@ from ..errors import Refusal, Unfit, explain
 from ..progress import Progress
 from ..verification import verify
 from . import tools
-from .contents import BY_COPY, clauses, differences, read_contents, read_hashed
-from .entries import NOTHING, Apart, Entry, apart, chosen, entries_in, without_owner
+from .contents import BY_COPY, clauses, differences, read_contents, read_hash_partitions
+from .encryption import ENDING, keys_in
+from .entries import NOTHING, Entry, LeftOut, chosen, entries_in, find_left_out, without_owner
 from .manifest import Manifest, Verdict, as_json, from_json, home_of, judged
 from .owners import untrusted
 from .properties import creation
-from .restore import refuse_what_cannot_be, shown
-from .sealing import ENDING, keys_in
-from .store import Gone, Store, opened
+from .restore import require_restorable, shown
+from .store import Missing, Store, opened
 from .take import new_findings
-from .trial import DATABASE, STATEMENTS, Trial, programs, trial
+from .trial_server import DATABASE, STATEMENTS, Trial, programs, trial
 from .workfolder import work_folder
 
 # Objects that only a superuser can create, by the beginning of their entries in the dump.
@@ -117,7 +117,7 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
         keys_in(settings.BACKUPS["identity_file"])
     with connection.direct():
         connection.ensure_connection()
-        refuse_what_cannot_be(manifest, connection)
+        require_restorable(manifest, connection)
         like, clock, others = creation(connection, DATABASE), read_clock(connection), untrusted(connection, manifest)
         _, version = tools.server_version(connection)
     connection.close()  # Servers and poolers may end a connection that is idle during the restore.
@@ -130,19 +130,19 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
     tried, name = judged(manifest, verdict), f"{manifest.name}.json"
     try:
         there = from_json(store.read(name), where=name)  # Another run may have verified it meanwhile.
-    except Gone as gone:
-        raise Refusal(f"{manifest.name} was removed during its verification: no verdict was stored.") from gone
+    except Missing as missing:
+        raise Refusal(f"{manifest.name} was removed during its verification: no verdict was stored.") from missing
     if verdict.state != "unverified" or there.state != "good":
         store.write(name, as_json(tried).encode())
     return tried
 
 
 def judge(
-    path: Path, manifest: Manifest, like: sql.Composed, strangers: Sequence[str], clock: Clock, progress: Progress
+    path: Path, manifest: Manifest, like: sql.Composed, untrusted: Sequence[str], clock: Clock, progress: Progress
 ) -> Verdict:
     """Return the verdict on the dump at `path`, dated by `clock`.
 
-    `like` creates a database like the original; `strangers` are untrusted roles in the dump, whose code may interfere with the
+    `like` creates a database like the original; `untrusted` are roles in the dump, whose code may interfere with the
     trial. If the backup cannot be verified because of it, it is tried again without the objects of these roles.
     """
     server, tool = (int(version.partition(".")[0]) for version in (manifest.server, manifest.tool))
@@ -154,18 +154,18 @@ def judge(
             return Verdict(clock.now(), "", "pg_restore cannot read the dump.", "bad")
     except (Refusal, EmbeddedServerError, OSError, subprocess.SubprocessError) as error:
         return Verdict(clock.now(), "", explain(error) or type(error).__name__, "unverified")
-    subject = _Subject(path, manifest, folder, restoring, [like, *_plainer(major)], tuple(entries_in(listed)))
-    verdict = _judged(subject, strangers, NOTHING, clock, progress)
-    if verdict.state != "unverified" or not strangers:
+    subject = _Subject(path, manifest, folder, restoring, [like, *_fallback_locales(major)], tuple(entries_in(listed)))
+    verdict = _judged(subject, untrusted, NOTHING, clock, progress)
+    if verdict.state != "unverified" or not untrusted:
         return verdict
     try:
-        without = apart(subject.entries, manifest, strangers)
+        without = find_left_out(subject.entries, manifest, untrusted)
     except Refusal:
         return verdict
     second = _judged(subject, (), without, clock, progress)
     if second.state != "good":
         return verdict
-    left_out = f"objects of {', '.join(strangers)} ({without}); with them it is not verified ({verdict.reason.rstrip('.')})"
+    left_out = f"objects of {', '.join(untrusted)} ({without}); with them it is not verified ({verdict.reason.rstrip('.')})"
     return replace(second, left_out=(*second.left_out, left_out))
 
 
@@ -181,7 +181,7 @@ class _Subject:
     entries: tuple[Entry, ...]
 
 
-def _judged(subject: _Subject, strangers: Sequence[str], without: Apart, clock: Clock, progress: Progress) -> Verdict:
+def _judged(subject: _Subject, untrusted: Sequence[str], without: LeftOut, clock: Clock, progress: Progress) -> Verdict:
     """Return the verdict on a trial restore that leaves out `without`."""
     manifest, version = subject.manifest, ""
     try:
@@ -202,7 +202,7 @@ def _judged(subject: _Subject, strangers: Sequence[str], without: Apart, clock: 
             or tools.read(subject.restoring, subject.path, "--file=/dev/null") is not None
         )
         by_copy = manifest.hashing == BY_COPY
-        reason, state = decided(found, readable=readable, unlike=its.unlike, by_copy=by_copy, strangers=strangers)
+        reason, state = decided(found, readable=readable, unlike=its.unlike, by_copy=by_copy, untrusted=untrusted)
         left_out = tuple(map(str, found.left_out())) if state == "good" else ()
         return Verdict(clock.now(), version, reason, state, left_out)
     except (Refusal, EmbeddedServerError, Error, OSError, subprocess.SubprocessError) as error:
@@ -213,18 +213,18 @@ def _judged(subject: _Subject, strangers: Sequence[str], without: Apart, clock: 
 
 
 def decided(
-    found: Findings, *, readable: bool, unlike: tuple[str, ...], by_copy: bool, strangers: Sequence[str]
+    found: Findings, *, readable: bool, unlike: tuple[str, ...], by_copy: bool, untrusted: Sequence[str]
 ) -> tuple[str, str]:
-    """Return the reason and the state that follow from `found`; the code of `strangers` ran in the trial."""
+    """Return the reason and the state that follow from `found`; the code of `untrusted` ran in the trial."""
     left_out, others = found.left_out(), found.others()
     foreign = [*(f"{one} was left out" for one in left_out), *(f"it was tried with {one}" for one in unlike)]
-    foreign += [f"code of {', '.join(strangers)} may have run in the trial restore"] if strangers else []
+    foreign += [f"code of {', '.join(untrusted)} may have run in the trial restore"] if untrusted else []
     foreign += [found.unknown] if found.unknown else []
     if not readable:
         return "pg_restore cannot read the dump to its end.", "bad"
     if unknown := [one for one in others if not one.state.startswith(OF_THE_DUMP) or one.state in ELSEWHERE]:
         return _said([f"{one} could not be restored here" for one in unknown], foreign), "unverified"
-    if found.changed and (by_copy or not unlike) and not others and not found.unknown and not strangers:
+    if found.changed and (by_copy or not unlike) and not others and not found.unknown and not untrusted:
         return clauses(found.changed), "bad"
     wrong = [*(f"{one} cannot be restored" for one in others), *found.changed, *found.absent]
     if wrong:
@@ -252,13 +252,13 @@ def unknown_failures(code: int, last: str, *, named: int, logged: int) -> str:
     return f"pg_restore counted {counted} failures, named {named}, and the server logged {logged}"
 
 
-def _try(its: Trial, subject: _Subject, without: Apart, progress: Progress) -> tuple[Findings, int]:
+def _try(its: Trial, subject: _Subject, without: LeftOut, progress: Progress) -> tuple[Findings, int]:
     """Restore the dump and compare it; return the findings, and pg_restore's exit code."""
     manifest = subject.manifest
     failing: list[tuple[int, str]] = []
     show, last = shown(progress, manifest), ""
 
-    def hear(line: str) -> None:
+    def on_line(line: str) -> None:
         nonlocal last
         last = line
         show(line)
@@ -275,7 +275,7 @@ def _try(its: Trial, subject: _Subject, without: Apart, progress: Progress) -> t
         options.append(f"--dbname={place}")
         if without.entries:
             options.append(f"--use-list={chosen(subject.entries, without, work)}")
-        with tools.Running(subject.restoring, [*options, str(subject.path)], environment, hear) as restoring:
+        with tools.Running(subject.restoring, [*options, str(subject.path)], environment, on_line) as restoring:
             code = restoring.wait()
     states = its.server.states()
     unknown = unknown_failures(code, last, named=len(failing), logged=len(states))
@@ -288,14 +288,14 @@ def _try(its: Trial, subject: _Subject, without: Apart, progress: Progress) -> t
         found = read_contents(its.connection, progress.show, how=manifest.hashing)
     expected = without.rest(manifest.tables)
     both = {name: content for name, content in expected.items() if name in found}
-    hashed = read_hashed(its.connection)
+    hashed = read_hash_partitions(its.connection)
     changed = differences(both, {name: found[name] for name in both}, hashed)
     absent = [one for one in differences(expected, found, hashed) if one not in changed]
     absent += new_findings(verify(its.connection), manifest.findings)
     return Findings(tuple(failures), tuple(changed), tuple(absent), unknown), code
 
 
-def _plainer(major: int) -> Iterator[sql.Composed]:
+def _fallback_locales(major: int) -> Iterator[sql.Composed]:
     """Yield statements that create the database with another locale, for machines that lack the original's."""
     make = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE ").format(sql.Identifier(DATABASE))
     if major >= 17:

@@ -20,7 +20,7 @@ from fly2any.database.progress import Progress
 from fly2any.database.retention.archive import Archives
 from fly2any.database.retention.rules import RULES
 from fly2any.database.retention.sweep import sweep
-from fly2any.database.schema.strangers import refuse_before_writes, refuse_strangers
+from fly2any.database.schema.untrusted_code import refuse_before_writes, refuse_untrusted_code
 from fly2any.database.seed import seed
 from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes
@@ -112,7 +112,7 @@ def test_no_trigger_is_added_to_what_foreign_keys_lead_to_while_rows_are_deleted
     )
 
     with django(migrated) as connection, transaction.atomic(using=connection.alias):
-        refuse_strangers(connection, ["users"], deletes=True)
+        refuse_untrusted_code(connection, ["users"], deletes=True)
         for table in ("sessions", "site.bookings", "site.bills"):
             with migrated.connect() as client:
                 client.execute(f"SET lock_timeout = '100ms'; SET ROLE {role}")

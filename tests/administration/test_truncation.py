@@ -10,7 +10,7 @@ from django.db.models.functions import Repeat
 from accounts.models import Account, User
 from ai_consultant.models import Conversation, Message
 from engagement.models import LoginHistory, Notification, UserSession, WishlistItem
-from fly2any.administration.light import settled
+from fly2any.administration.truncation import with_short_values
 from tests.administration.conftest import address
 from travel.models import SavedSearch
 
@@ -82,9 +82,9 @@ def test_a_list_shows_the_beginning_of_a_text_and_of_no_other_than_before(staff,
 
 
 def test_a_row_of_a_list_cannot_be_saved():
-    [row] = settled([SavedSearch(name="whole")])
+    [row] = with_short_values([SavedSearch(name="whole")])
     row.short_name = "who"
-    settled([row])
+    with_short_values([row])
 
     assert row.name == "who"
     with pytest.raises(TypeError, match="Fetch it again to save it"):

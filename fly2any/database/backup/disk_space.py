@@ -27,7 +27,7 @@ def note(manifest: Manifest) -> str:
     )
 
 
-def require_room(connection, manifest: Manifest) -> None:
+def require_disk_space(connection, manifest: Manifest) -> None:
     """Raise Refusal if the server is on this machine, and its disk has no room for the database of the backup."""
     if not connection.connection.info.host.startswith("/"):  # Reached over a socket: it is on this machine.
         return

@@ -16,7 +16,7 @@ from .signing import SIGNED
 from .store import Store, fetched
 
 
-def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
+def to_prune(manifests: Iterable[Manifest]) -> list[Manifest]:
     """Return the backups to prune, of one database.
 
     For each of the days, weeks and months of BACKUP_KEEP the last verified and the last unverified backup are kept. The newest
@@ -38,7 +38,7 @@ def superfluous(manifests: Iterable[Manifest]) -> list[Manifest]:
 
 
 def prune(store: Store, connection, progress: Progress, *, verified: str = "") -> list[Manifest]:
-    """Remove the superfluous backups of the connection's database, and return them. The manifest is removed first: a dump without it is not a backup.
+    """Remove superfluous backups of the connection's database, and return them. The manifest is removed first: a dump without it is not a backup.
 
     Keeps `verified`, which this run has just verified; otherwise it first reads the newest verified backup that is kept. Also
     keeps backups that may be of another server or of an earlier database of this name (they may be the only copy of its rows),
@@ -48,12 +48,12 @@ def prune(store: Store, connection, progress: Progress, *, verified: str = "") -
     origin, now = read_origin(connection), server_time(connection)
     by_oid: dict[int, list[Manifest]] = {}
     for one in backups(store, of=origin).manifests:
-        known = one.cluster == origin.cluster and one.is_of_the_same(origin)
+        known = one.cluster == origin.cluster and one.is_of_same_database(origin)
         if known and one.taken <= now + LIMIT and one.signed == SIGNED:
             by_oid.setdefault(one.oid, []).append(one)
     removed: list[Manifest] = []
     for manifests in by_oid.values():
-        outdated = [one for one in superfluous(manifests) if one.name != verified]
+        outdated = [one for one in to_prune(manifests) if one.name != verified]
         stays = next((one for one in manifests if one.state == "good" and one not in outdated), None)
         if outdated and stays and stays.name != verified:
             _read(store, stays, progress)
