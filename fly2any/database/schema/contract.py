@@ -77,10 +77,9 @@ def catalog_of(versions: Iterable[Version]) -> Catalog:
 
 def grow(contract: Contract, migration: str, after: Catalog) -> Contract:
     """Return `contract` with one more migration, after which the catalogue is `after`."""
-    current = [version for version in contract.versions if version.until is None]
-    there, before = set(after), {version.object for version in current}
+    there, before = set(after), {version.object for version in contract.versions if version.until is None}
     kept = [
-        Version(version.object, version.since, migration) if version in current and version.object not in there else version
+        Version(version.object, version.since, migration) if version.until is None and version.object not in there else version
         for version in contract.versions
     ]
     return Contract(
