@@ -15,7 +15,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from fly2any.postgres.embedded import SUPERUSER, bin_folder, lock, socket_folder
+from fly2any.postgres.embedded import SUPERUSER, alive, bin_folder, lock, socket_folder
 from fly2any.postgres.supervisor import UPGRADED, Server, major_of, version_of
 
 from .backup import tools
@@ -31,6 +31,7 @@ from .verification import verify
 
 # pg_dumpall writes it before anything else of a role; every new server has this role.
 EXISTING_ROLE = f"CREATE ROLE {SUPERUSER};\n".encode()
+CURE = "Start the old server with its own pg_ctl, change or drop that object, and run the command again."
 # pg_dumpall silently leaves out databases that accept no connections; template0 is the same on every server.
 CLOSED_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE NOT datallowconn AND datname <> 'template0' ORDER BY datname"
 DATABASES_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit <> -2 ORDER BY datname"
@@ -53,22 +54,29 @@ def upgrade(
 ) -> Upgrade | None:
     """Move all databases and roles of the embedded server of `place`, an entry of DATABASES, to the installed PostgreSQL.
 
-    Return None if its data directory has that major version already. `programs` is the folder of the old version's server
+    Return None if its data directory has that major version already, and was not created by another build of it. `programs` is the folder of the old version's server
     programs, otherwise the packages of this machine are searched. Nothing is replaced until the new server holds the same rows.
     `trust` are roles whose code may run as the superuser.
 
     Raises Refusal with the data directory as it was, and EmbeddedServerError where a server does not start.
     """
     home = Path(place["EMBEDDED"]["HOME"])
-    if not (home / "data").exists():
+    data = home / "data"
+    if data.is_symlink():
+        raise Refusal(
+            f"{data} is a symbolic link, which an upgrade would replace: replace it by its folder (`rm {shlex.quote(str(data))} &&"
+            f" mv {shlex.quote(str(data.resolve()))} {shlex.quote(str(data))}`), or move all of {home} to the other disk and link that."
+        )
+    if not data.exists():
         raise Refusal(f"{home} has no data directory: `manage.py migrate` creates one.")
-    found, installed = major_of(home / "data"), int(version_of(bin_folder()).partition(".")[0])
-    if found == installed:
-        return None
+    found, installed = major_of(data), int(version_of(bin_folder()).partition(".")[0])
     if found > installed:
         raise Refusal(
-            f"{home / 'data'} is of PostgreSQL {found}, which is newer than the installed {installed}: install {found}."
+            f"{data} is of PostgreSQL {found}, which is newer than the installed {installed}: run `pip install -r requirements.txt`"
+            f" of the code that created it, or set POSTGRES_URL to a server of PostgreSQL {found}."
         )
+    if found == installed and not _is_of_another_build(place, home, programs):
+        return None
     folder, kept = _programs(found, programs), home / f"data-{found}"
     if kept.exists():
         raise Refusal(f"{kept} exists, and the data directory of PostgreSQL {found} would be kept there: move or delete it.")
@@ -91,6 +99,22 @@ def upgrade(
     tables = [content for contents in moved.values() for content in contents.values()]
     versions = (version_of(folder), version_of(bin_folder()))
     return Upgrade(*versions, len(moved), len(tables), sum(content.rows for content in tables), kept)
+
+
+def _is_of_another_build(place: dict[str, Any], home: Path, programs: Path | None) -> bool:
+    """Return whether the installed server cannot read the data directory although it has its major version.
+
+    Raises Refusal unless `programs` are given: those of this machine may be of any build.
+    """
+    if alive(home):  # Nothing shows better that it can.
+        return False
+    server = Server(home, place["EMBEDDED"]["SETTINGS"])
+    if (why := server.incompatibility()) and not programs:
+        raise Refusal(
+            f"{home / 'data'} was created by another build of PostgreSQL {major_of(home / 'data')}, for example a beta version"
+            f" ({why}): give the folder of its server programs as --programs."
+        )
+    return bool(why)
 
 
 def _programs(major: int, given: Path | None) -> Path:
@@ -145,7 +169,9 @@ def _move(
                 if ours:
                     different += new_findings(verify(connection), known)
             if different:
-                raise Refusal(f"The database {name} differs in the new server: {clauses(different)}. Nothing was replaced.")
+                raise Refusal(
+                    f"The database {name} differs in the new server: {clauses(different)}. Nothing was replaced. {CURE}"
+                )
             contents[name] = before
         return contents
     finally:
@@ -188,7 +214,7 @@ def _copy(old: Server, new: Server) -> None:
             if code:
                 found = re.search(r"\b(?:error|fatal):\s+(.*)", errors.read_text(errors="replace"), re.IGNORECASE)
                 reason = without_password(found[1]).rstrip(".") if found else "it gave no reason"
-                raise Refusal(f"{name} exited with {code}: {reason}. Nothing was replaced.")
+                raise Refusal(f"{name} exited with {code}: {reason}. Nothing was replaced. {CURE}")
 
 
 def _require_open(place: dict[str, Any], home: Path) -> None:

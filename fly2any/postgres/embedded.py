@@ -183,7 +183,7 @@ def alive(home: Path) -> bool:
     try:
         process = psutil.Process(pid(home))
         # A process id from before a crash or a reboot may belong to another process by now.
-        return process.name().startswith("postgres") and Path(process.cwd()) == home / "data"
+        return process.name().startswith("postgres") and Path(process.cwd()) == (home / "data").resolve()  # It may be a link.
     except (psutil.Error, OSError, ValueError):
         return False
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,6 +105,11 @@ class Server:
         """Create the data folder if it does not exist; it gets its name only when it is complete."""
         if self.data.exists():
             return
+        if self.data.is_symlink():
+            raise EmbeddedServerError(
+                f"{self.data} is a symbolic link to {self.data.readlink()}, which does not exist: mount its disk, or delete the link"
+                " to begin with an empty database."
+            )
         if (self.home / UPGRADED).exists():  # Its command was killed between two renames.
             (self.home / UPGRADED).rename(self.data)
             return
@@ -179,6 +186,17 @@ class Server:
                     socket.unlink()
                 folder.rmdir()
 
+    def incompatibility(self) -> str:
+        """Return why the programs cannot read the data directory of a stopped server although it has their major version, or ""."""
+        with tempfile.TemporaryFile("w+") as log:  # A file as for every program: `run` takes no pipe.
+            self.run(log, "postgres", "-C", "data_checksums", "-D", str(self.data)).wait(60)
+            log.seek(0)
+            said = log.read()
+        found = re.search(
+            r"FATAL:\s+database files are incompatible with server\n.*?DETAIL:\s+(.*?)\.?$", said, re.MULTILINE | re.DOTALL
+        )
+        return found[1] if found else ""
+
     def _give(self, folder: Path) -> None:
         if os.geteuid() == 0:
             os.chown(folder, *self.owner)
@@ -210,8 +228,14 @@ def version_of(folder: Path) -> str:
 
 
 def major_of(data: Path) -> int:
-    """Return the major version that a data directory is of."""
-    return int((data / "PG_VERSION").read_text())
+    """Return the major version that a data directory is of, 9 for 9.6; raise EmbeddedServerError if it is none."""
+    try:
+        return int((data / "PG_VERSION").read_text().partition(".")[0])
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise EmbeddedServerError(
+            f"{data} is not a data directory of PostgreSQL: its file PG_VERSION is missing or damaged. Move it away, and put its copy"
+            " there, or restore a backup with `manage.py dbrestore latest`."
+        ) from error
 
 
 def _owner(home: Path) -> tuple[int, int]:

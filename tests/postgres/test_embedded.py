@@ -240,6 +240,28 @@ def test_data_of_another_version_is_refused_with_its_cure(home):
 
 
 @pytest.mark.slow
+def test_the_data_folder_may_be_a_link(home):
+    ask(home)
+    (home / "data").rename(home / "elsewhere")
+    (home / "data").symlink_to(home / "elsewhere")
+    lock_file = home / "data" / "postmaster.pid"
+
+    seen = ask(home, then=f"time.sleep(1); print(open({str(lock_file)!r}).readline())")
+
+    assert len(seen.split()) == 2  # The running server keeps the file that prevents a second one.
+    assert "still in use" not in (home / "log").read_text()
+
+
+@pytest.mark.slow
+def test_a_link_to_a_missing_data_folder_is_refused_with_its_cure(home):
+    (home / "data").symlink_to(home / "unmounted")
+
+    err = client(home).communicate(timeout=60)[1]
+
+    assert f"is a symbolic link to {home / 'unmounted'}, which does not exist: mount its disk, or delete the link" in err
+
+
+@pytest.mark.slow
 def test_a_server_that_cannot_start_says_where_it_is_written_why(home):
     ask(home)
     (home / "data" / "postgresql.conf").write_text("no_such_setting = 1\n")
