@@ -108,6 +108,7 @@ CODES = frozenset(
         "backup.unreadable",
         "backup.elsewhere",
         "server.schema",
+        "server.standby",
         "server.clock",
         "server.leftover",
         "server.encoding",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from django.db import DEFAULT_DB_ALIAS
+
 from fly2any.postgres.search_path import SearchPathError
 from fly2any.postgres.url import is_local
 
@@ -190,9 +192,15 @@ class Server:
     may_read_journal: bool
     privileges: tuple[Privilege, ...]
 
-    def findings(self) -> Iterator[Finding]:
-        """Yield a finding for each requirement of the guide and the migrations that this server does not meet."""
+    def findings(self, alias: str = DEFAULT_DB_ALIAS) -> Iterator[Finding]:
+        """Yield a finding for each requirement of the guide and the migrations that this server, `alias` in DATABASES, does not meet."""
         yield from self._schema()
+        if self.standby and alias == DEFAULT_DB_ALIAS:  # The replica of POSTGRES_REPLICA_URL has to be one.
+            yield Finding(
+                Severity.WARNING, "server.standby", self.database,
+                "The server is a standby (pg_is_in_recovery() is true), so neither the admin nor a command can write to it.",
+                "Set POSTGRES_URL to the primary, or promote this server: SELECT pg_promote(); to check a replica, set POSTGRES_REPLICA_URL and add --database replica.",
+            )  # fmt: skip
         yield from self._read_only()
         yield from (of_replication_role(*one) for one in self.replication_roles)
         yield from self._encoding()

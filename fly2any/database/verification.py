@@ -156,7 +156,7 @@ def verify(
         found = unrecorded(contract, migrations, actual)
         maker = not_adopted(contract, migrations, found, actual, live)
     stale = [name for name in migrations.known if name not in contract.migrations]
-    findings = [*server.findings(), *clock.findings(), *(one.finding for one in left), *migrations.findings()]
+    findings = [*server.findings(connection.alias), *clock.findings(), *(one.finding for one in left), *migrations.findings()]
     findings += [*untrusted_findings(actual), *(one.finding for one in untrusted)]
     findings += [maker[1]] if maker else _of_records(found, applied, schema)
     findings += [*_failed(runs, migrations, running), *([_stale(stale)] if stale else [])]

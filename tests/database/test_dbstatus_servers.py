@@ -40,11 +40,15 @@ def test_it_works_on_a_hot_standby(migrated, tmp_path_factory):
     standby = migrated.standby(tmp_path_factory.mktemp("standby"))
     try:
         result = manage("dbstatus", "--indexes", url=standby.url())
+        replica = manage("dbstatus", "--database", "replica", url=migrated.url(), POSTGRES_REPLICA_URL=standby.url())
+        release = manage("dbstatus", "--release", url=standby.url())
         refused = manage("dbstatus", "--write-check", url=standby.url())
     finally:
         standby.remove()
 
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, result.stderr, replica.returncode, release.returncode) == (4, "", 0, 0)
+    assert [line for line in result.stdout.splitlines() if "WARNING" in line] == ["  WARNING server.standby at fly2any"]
+    assert "server.standby" not in replica.stdout
     assert ", a standby, at 127.0.0.1" in result.stdout
     assert (refused.returncode, refused.stdout.splitlines()[0][:16]) == (2, "FAILED: 18/18 ta")
     assert (
