@@ -80,22 +80,42 @@ def test_a_restore_puts_back_every_row_and_what_the_database_is_dressed_with(fil
     assert run(filled, "dbstatus", place=place).returncode == 0
 
 
+# An app and a recovery code of a person.
+DEVICES = """
+    WITH person AS (SELECT id FROM users WHERE email = %(email)s), app AS (
+        INSERT INTO otp_totp_totpdevice (user_id, name, confirmed, key, step, t0, digits, tolerance, drift, last_t, throttling_failure_count)
+        SELECT id, 'App', true, '0123', 30, 0, 6, 1, 0, -1, 0 FROM person
+    ), codes AS (
+        INSERT INTO otp_static_staticdevice (user_id, name, confirmed, throttling_failure_count)
+        SELECT id, 'Recovery codes', true, 0 FROM person RETURNING id
+    )
+    INSERT INTO otp_static_statictoken (device_id, token) SELECT id, 'used' FROM codes
+"""
+
+
 @pytest.mark.slow
 def test_whoever_was_dismissed_since_the_backup_is_named_and_signed_out(filled, place):
-    for email in ("stays@example.com", "gone@example.com"):
+    for email in ("stays@example.com", "gone@example.com", "phone@example.com", "codes@example.com"):
         assert manage("dbstaff", email, "--role", "administrator", url=filled.url).returncode == 0
+    for email in ("stays", "phone", "codes"):
+        filled.execute(DEVICES, {"email": f"{email}@example.com"})
     filled.execute("INSERT INTO django_session VALUES ('k', 'of one who is gone', now() + interval '1 day')")
     assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
     assert manage("dbstaff", "gone@example.com", "--remove", url=filled.url).returncode == 0
-    filled.execute("DELETE FROM django_session")
+    filled.execute("DELETE FROM django_session; UPDATE otp_totp_totpdevice SET last_t = 7, drift = 1")
+    mine = "(SELECT id FROM users WHERE email = '{}@example.com')"
+    filled.execute(f"DELETE FROM otp_totp_totpdevice WHERE user_id = {mine.format('phone')}")
+    device = f"(SELECT id FROM otp_static_staticdevice WHERE user_id = {mine.format('codes')})"
+    filled.execute(f"DELETE FROM otp_static_statictoken WHERE token = 'used' AND device_id = {device}")
 
     restored = run(filled, "dbrestore", "latest", "--yes", place=place)
 
     assert (restored.returncode, restored.stderr) == (0, "")
     assert restored.stdout.splitlines()[-2:] == [
         "Sessions  of the admin in the backup, 1, were ended: everybody signs in again.",
-        "Staff     gone@example.com: privileges or password are again those of the backup. Correct them:"
-        " `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`.",
+        "Staff     codes@example.com, gone@example.com, phone@example.com: privileges, password or second factors are again those of"
+        " the backup. Correct them: `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`, and *Second factor*"
+        " in the admin.",
     ]
     assert filled.execute("SELECT count(*) FROM django_session") == [(0,)]
     [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]

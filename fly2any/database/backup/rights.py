@@ -1,22 +1,25 @@
-"""The privileges that a restore brings back: those of staff who were dismissed since the backup, and sessions that were ended."""
+"""What a restore brings back: privileges of staff who were dismissed since the backup, removed second factors, and ended sessions."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
 from django.db import transaction
+from django_otp import device_classes
 
 from ..errors import Refusal
 from ..sql import execute
 
-# By the person's id: the e-mail address, and the rights and password.
+# By the person's id: the e-mail address, and the rights, password and second factors.
 Rights = dict[str, tuple[str, tuple[Any, ...]]]
 
 
 def read_staff_privileges(connection) -> Rights:
     """Return the rights of the staff who may sign in. Raises django.db.Error if they cannot be read."""
+    devices = _read_devices(connection)
     people = get_user_model()._default_manager.using(connection.alias).filter(is_staff=True, is_active=True)
     return {
         person.pk: (
@@ -26,14 +29,28 @@ def read_staff_privileges(connection) -> Rights:
                 person.password,
                 {group.name for group in person.groups.all()},
                 {permission.pk for permission in person.user_permissions.all()},
+                devices[person.pk],
             ),
         )
         for person in people.prefetch_related("groups", "user_permissions")
     }
 
 
+def _read_devices(connection) -> defaultdict[str, set[tuple[Any, ...]]]:
+    """Return the second factors by the person's id, each with its secret and the unused recovery codes, not with what each use changes."""
+    found: defaultdict[str, set[tuple[Any, ...]]] = defaultdict(set)
+    tables = connection.introspection.table_names()
+    for model in device_classes():
+        if model._meta.db_table in tables:  # Backups of earlier code have none.
+            for device in model._default_manager.using(connection.alias):
+                codes = sorted(one.token for one in device.token_set.all()) if hasattr(device, "token_set") else ()
+                secret = getattr(device, "credential_id", None) or getattr(device, "key", "")
+                found[device.user_id].add((model._meta.label, device.pk, device.confirmed, secret, *codes))
+    return found
+
+
 def regained_privileges(before: Rights, now: Rights) -> list[str]:
-    """Return the e-mail addresses of the staff whose rights or passwords `now` are not those of `before`, sorted."""
+    """Return the e-mail addresses of the staff whose rights, passwords or second factors `now` are not those of `before`, sorted."""
     return sorted(email for pk, (email, rights) in now.items() if pk not in before or before[pk][1] != rights)
 
 

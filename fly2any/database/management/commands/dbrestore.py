@@ -114,8 +114,8 @@ class Command(BaseCommand):
         self.stdout.write(f"Sessions  of the admin in the backup, {ended:,}, were ended: everybody signs in again.")
         if changed:
             self.stdout.write(
-                f"Staff     {', '.join(map(one_line, changed))}: privileges or password are again those of the backup. Correct them:"
-                " `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`."
+                f"Staff     {', '.join(map(one_line, changed))}: privileges, password or second factors are again those of the backup. Correct"
+                " them: `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`, and *Second factor* in the admin."
             )
 
     def report_kept(self, what, kept):
