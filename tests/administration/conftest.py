@@ -14,6 +14,7 @@ from accounts import passwords
 from accounts.models import User
 from fly2any.database.roles import roles_sql
 from fly2any.database.seed import seed
+from tests.conftest import made_once
 
 DAY = date(2026, 5, 1)
 USERS = 2_500  # 140,000 rows in all; 25,000 in the largest tables.
@@ -34,21 +35,42 @@ def secrets_of(model):
 def filled(django_db_setup, django_db_blocker):
     """All tables with rows, analysed; the secrets in them are canaries."""
     with django_db_blocker.unblock():
-        seed(connection, users=USERS, seed=1, until=DAY)
         with connection.cursor() as cursor:
+            copied = made_once("filled", fill)
+            cursor.execute("SET session_replication_role = replica")  # The rows' foreign keys were checked when they were made.
             for model in MODELS:
-                for name in secrets_of(model):
-                    field = model._meta.get_field(name)
-                    cursor.execute(
-                        f"""UPDATE "{model._meta.db_table}" SET "{field.column}" = '{CANARY}-{name}-' || id WHERE "{field.column}" IS NOT NULL"""
-                    )
-            cursor.execute("UPDATE users SET password = %s || id", [f"{CANARY}-password-"])
+                table = model._meta.db_table
+                with cursor.copy(f'COPY "{table}" FROM STDIN (FORMAT binary)') as copy:
+                    copy.write((copied / table).read_bytes())
+            cursor.execute("RESET session_replication_role")
             cursor.execute("VACUUM ANALYZE")
         yield
-        with connection.cursor() as cursor:
-            tables = ", ".join(f'"{model._meta.db_table}"' for model in MODELS)
-            cursor.execute(f"TRUNCATE {tables} CASCADE")
+        empty()
         connection.close()
+
+
+def fill(folder):
+    """Copy the rows of `filled` to a file for each table; they are made in this worker's database and do not stay there."""
+    seed(connection, users=USERS, seed=1, until=DAY)
+    with connection.cursor() as cursor:
+        for model in MODELS:
+            for name in secrets_of(model):
+                field = model._meta.get_field(name)
+                cursor.execute(
+                    f"""UPDATE "{model._meta.db_table}" SET "{field.column}" = '{CANARY}-{name}-' || id WHERE "{field.column}" IS NOT NULL"""
+                )
+        cursor.execute("UPDATE users SET password = %s || id", [f"{CANARY}-password-"])
+        for model in MODELS:
+            table = model._meta.db_table
+            with cursor.copy(f'COPY "{table}" TO STDOUT (FORMAT binary)') as copy, (folder / table).open("wb") as file:
+                file.writelines(copy)
+    empty()
+
+
+def empty():
+    with connection.cursor() as cursor:
+        tables = ", ".join(f'"{model._meta.db_table}"' for model in MODELS)
+        cursor.execute(f"TRUNCATE {tables} CASCADE")
 
 
 @pytest.fixture(scope="session")

@@ -84,12 +84,8 @@ def test_every_foreign_key_to_users_cascades_in_the_database():
 def test_every_migration_can_be_reversed_and_applied_again():
     with scratch_database(connection) as scratch:
         executor = MigrationExecutor(scratch)
-        steps = [node for node, _ in ((m, b) for m, b in executor.migration_plan(executor.loader.graph.leaf_nodes()))]
-        before = {}
-        for step in steps:
-            before[step] = read_catalog(scratch, schema="public")
-            executor.migrate([(step.app_label, step.name)])
-            executor.loader.build_graph()
+        executor.migrate(executor.loader.graph.leaf_nodes())
+        executor.loader.build_graph()
         forward = read_catalog(scratch, schema="public")
 
         for app in ("travel", "engagement", "ai_consultant", "admin", "accounts"):
