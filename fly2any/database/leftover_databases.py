@@ -12,6 +12,7 @@ from typing import Any
 from django.db import Error
 from psycopg import sql
 
+from .clock import LIMIT
 from .errors import Refusal, sqlstate
 from .findings import Finding, Severity
 from .sql import fetch_all, quote
@@ -52,7 +53,12 @@ class Leftover:
     owned: bool  # by the role that asks
     trusted: bool  # of a role that may restore `of`
     used: bool
-    age: timedelta
+    age: timedelta  # Negative if a clock was ahead when it was marked.
+
+    @property
+    def may_be_worked_in(self) -> bool:
+        """Return whether the command that created it may still be running."""
+        return self.used or -LIMIT <= self.age <= GRACE
 
     @property
     def finding(self) -> Finding:
@@ -66,7 +72,7 @@ class Leftover:
         whose = "" if self.owned else " as its owner"
         return Finding(
             Severity.NOTE if self.purpose == BEFORE else Severity.WARNING, "server.leftover", self.name,
-            f"{WHAT[self.purpose]} {self.made:%Y-%m-%d %H:%M} UTC.",
+            f"{WHAT[self.purpose]} {self.made:%Y-%m-%d %H:%M} UTC{' (in the future, so a clock was wrong)' if self.age < -LIMIT else ''}.",
             f"DROP DATABASE {named};" if not whose else f"If it is not needed,{whose}: DROP DATABASE {named};",
             is_sql=not whose, loses="the database is dropped with everything in it",
         )  # fmt: skip
@@ -90,7 +96,7 @@ def comment(connection, name: str, text: str | None) -> None:
 def read_leftovers(connection) -> Iterator[Leftover]:
     """Yield the databases made beside the connection's that no running command works in, by name."""
     for one in _marked(connection):
-        if one.purpose in ("", BEFORE) or (not one.used and one.age > GRACE):
+        if one.purpose in ("", BEFORE) or not one.may_be_worked_in:
             yield one
 
 
@@ -113,7 +119,7 @@ def drop_leftovers(connection, purpose: str) -> list[str]:
 def refuse_during_restore(connection) -> None:
     """Raise Refusal while a restore is about to replace the connection's database, because writes would only be in the old one."""
     for one in _marked(connection):
-        if one.purpose == RESTORE and one.trusted and (one.used or one.age < GRACE):
+        if one.purpose == RESTORE and one.trusted and one.may_be_worked_in:
             raise Refusal(
                 f"Nothing was changed. A restore of this database is running, into {one.name}, and will replace it: run the command"
                 f" again when it is done. If none is running: DROP DATABASE {quote(one.name)};"

@@ -2,7 +2,8 @@
 
 import io
 import json
-from datetime import UTC, datetime
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.conf import settings
@@ -13,10 +14,11 @@ from fly2any.database.backup.restore import restore_over
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
-from fly2any.database.leftover_databases import MARK
+from fly2any.database.leftover_databases import MARK, refuse_during_restore
 from fly2any.database.management.utility import Utility
 from fly2any.database.migration.lock import MAINTENANCE_LOCK, MIGRATION_LOCK, NAMES, wait_for_writers
 from fly2any.database.progress import Progress
+from fly2any.database.verification import verify
 from tests.conftest import django
 from tests.database.people import EMAIL
 from tests.database.taken import databases, rows
@@ -80,6 +82,22 @@ def test_no_command_writes_to_a_database_that_a_restore_is_to_replace(two, resto
     )
     assert said == dict.fromkeys(said, sentence)
     assert rows(two) == before
+
+
+@pytest.mark.parametrize(("ahead", "refused"), [(timedelta(minutes=4), True), (timedelta(days=2), False)])
+def test_a_mark_of_the_future_of_a_killed_restore_stops_no_command(two, restored, ahead, refused):
+    facts = {"purpose": "restore", "name": restored, "of": two.name, "made": (datetime.now(UTC) + ahead).isoformat()}
+    two.execute(f"COMMENT ON DATABASE {restored} IS '{MARK}{json.dumps(facts)}'")
+
+    with django(two) as connection:
+        with pytest.raises(Refusal, match="A restore of this database is running") if refused else nullcontext():
+            refuse_during_restore(connection)
+        found = [finding for finding in verify(connection).findings if finding.code == "server.leftover"]
+
+    assert [(finding.where, finding.cure) for finding in found] == (
+        [] if refused else [(restored, f'DROP DATABASE "{restored}";')]
+    )
+    assert all("UTC (in the future, so a clock was wrong)." in finding.message for finding in found)
 
 
 @pytest.mark.parametrize("lock", [MIGRATION_LOCK, MAINTENANCE_LOCK])
