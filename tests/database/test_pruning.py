@@ -98,6 +98,38 @@ def test_a_copy_of_the_server_neither_prunes_nor_replaces_what_was_taken_of_it(m
     ]
 
 
+@pytest.mark.parametrize(
+    ("newer", "reason"),
+    [
+        ("unverified", "it is not verified. `manage.py dbbackup --check {0}` verifies it."),
+        ("bad", "it is bad. `manage.py dbbackup --check {0}` says why."),
+        ("unsigned", "it is not signed with a key of this installation. `manage.py dbrestore {0} --unsigned` restores it."),
+        ("good", None),
+        ("of the future", None),
+    ],
+)
+def test_a_newer_backup_that_is_not_the_latest_is_named(migrated, tmp_path, newer, reason):
+    told = Told()
+    with django(migrated) as connection:
+        now, own = read_clock(connection).now(), read_origin(connection)
+        state = newer if newer in ("unverified", "bad") else "good"
+        moment = now + timedelta(days=1) if newer == "of the future" else now - timedelta(minutes=1)
+        young, good, old = (
+            described(own, moment, state=state),
+            described(own, now - timedelta(hours=1)),
+            described(own, now - timedelta(hours=2), state="unverified"),
+        )
+        keep(tmp_path, young, good, old)
+        if newer == "unsigned":
+            described_by = tmp_path / f"{young.name}.json"
+            described_by.write_text(described_by.read_text().replace('"signature": "', '"signature": "0'))
+        latest = find(store_at(str(tmp_path)), "latest", of=own, good=True, others=False, now=now, progress=told)
+
+    assert latest == (young if newer == "good" else good)
+    said = [sentence for sentence in told.sentences if "future" not in sentence]
+    assert said == ([f"{young.name} is newer, but is not `latest`: {reason.format(young.name)}"] if reason else [])
+
+
 def test_a_report_counts_backups_of_a_copy_only_where_the_server_has_none(migrated, tmp_path, settings):
     settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path), "expected": True}
     with django(migrated) as connection:

@@ -12,6 +12,7 @@ from django.conf import settings
 from ..clock import LIMIT, Clock, read_clock
 from ..errors import Refusal
 from ..findings import Finding, Severity
+from ..printable import one_line
 from ..progress import Progress
 from ..server import Origin, read_origin
 from ..units import span
@@ -90,6 +91,8 @@ def find(
         if there and (others or there[0].is_of(of)):
             for odd in [odd for odd in kept.odd if odd[: len(there[0].name)] > there[0].name]:
                 progress.say(f"{odd} is newer, but is skipped: it belongs to no backup, or is damaged.")
+            if good:
+                _tell_of_newer([one for one in kept.manifests if one.taken <= now + LIMIT], there[0], of, progress)
             return there[0]
         named = f"name one: the newest of another server's {of.database} is {there[0].name}" if there else "name one"
         verified = "verified " if good else ""
@@ -105,6 +108,23 @@ def find(
             f"{name}.json is not signed with a key of this installation ({manifest.signed}): if you know where it comes from, add --unsigned."
         )
     return manifest
+
+
+def _tell_of_newer(manifests: list[Manifest], chosen: Manifest, of: Origin, progress: Progress) -> None:
+    """Report the newest backup that is newer than `chosen`, and why it was not chosen: it has rows that `chosen` lacks."""
+    newer = [one for one in manifests if one.taken > chosen.taken and one.is_of(of) == chosen.is_of(of)]
+    if passed := [one for one in newer if one.signed != SIGNED or one.state != "good"]:
+        one = max(passed, key=lambda one: one.taken)
+        name = one_line(one.name)
+        reason, cure = {
+            "bad": ("it is bad", f"`manage.py dbbackup --check {name}` says why"),
+            "unverified": ("it is not verified", f"`manage.py dbbackup --check {name}` verifies it"),
+            "good": (
+                "it is not signed with a key of this installation",
+                f"`manage.py dbrestore {name} --unsigned` restores it",
+            ),
+        }[one.state if one.signed == SIGNED else "good"]
+        progress.say(f"{name} is newer, but is not `latest`: {reason}. {cure}.")
 
 
 MOST_READ = 40  # Manifests that a report reads for one that was taken at the address of its server.
