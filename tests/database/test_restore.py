@@ -1,6 +1,7 @@
 """Restoring: beside or in place, refused for a reason, and no row lost."""
 
 import dataclasses
+import re
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -151,6 +152,10 @@ def test_a_restore_beside_leaves_the_database_alone_and_takes_no_used_one(filled
         again = run(filled, "dbrestore", "latest", "--into", beside, place=place)
 
         assert (first.returncode, f"into {beside}: every row was compared and matches." in first.stdout) == (0, True)
+        assert re.fullmatch(
+            r"Erasures  since \d{4}-\d\d-\d\d \d\d:\d\d UTC are not in it: run `dbperson erase` again for each\.",
+            first.stdout.splitlines()[-1],
+        )
         assert (again.returncode, again.stderr) == (
             2,
             f"The database {beside} is not empty: give --into an empty database or a new name.\n",

@@ -79,6 +79,7 @@ class Command(BaseCommand):
             self.stdout.write(f"Restored  into {into}{less}: every row{of} was compared and matches.")
             if kept:
                 self.report_kept("the empty database", kept)
+            self.report_erasures(manifest)
             return
         for note in filter(None, (*read_attached(connection).notes(), room_note(manifest))):
             self.stdout.write(f"Note      {note}")
@@ -93,11 +94,14 @@ class Command(BaseCommand):
         kept = restore_over(connection, store, manifest, progress, empty=not yes, trust=trust, without=without)
         self.stdout.write(f"Restored  {current}{less}: every row{of} was compared and matches.")
         self.report_kept("the old database", kept)
+        self.report_erasures(manifest)
         if used:
-            self.stdout.write(
-                f"Erasures  since {manifest.taken:%Y-%m-%d %H:%M} UTC are not in it: run `dbperson erase` again for each."
-            )
             self.report_staff(connection, kept.name)
+
+    def report_erasures(self, manifest):
+        self.stdout.write(
+            f"Erasures  since {manifest.taken:%Y-%m-%d %H:%M} UTC are not in it: run `dbperson erase` again for each."
+        )
 
     def report_staff(self, connection, old):
         """End the sessions that were restored, and name the staff whose privileges differ from those in the database `old`."""
