@@ -90,6 +90,43 @@ def test_retention_refuses_while_the_clocks_differ(filled, settings, client_cloc
     assert filled.execute("SELECT count(*) FROM price_history") == held
 
 
+PRICE = """
+    INSERT INTO price_history (id, origin, destination, "departDate", price, currency, provider, timestamp)
+    VALUES (%s, 'GRU', 'LIS', '2026-01-01', 1, 'USD', 'duffel', now() - %s::interval)
+"""
+
+
+@pytest.mark.parametrize(
+    ("recorded", "refused"),
+    [
+        (["4 years", "3 days"], True),  # Written before a clock was put ahead, and since.
+        (["4 years", "20 days", "3 days"], False),
+        (["4 years", "50 days"], True),
+    ],
+)
+def test_retention_refuses_where_the_database_recorded_nothing_for_a_month(migrated, settings, recorded, refused):
+    settings.RETENTION = {**settings.RETENTION, "days": {"price_history": 365}}
+    migrated.execute("UPDATE fly2any_migration_runs SET started = started - interval '4 years'")
+    for number, age in enumerate(recorded):
+        migrated.execute(PRICE, [str(number), age])
+    migrated.execute("INSERT INTO sessions SELECT 's', 't', id, now() - interval '20 days' FROM users")
+    migrated.execute("INSERT INTO django_session VALUES ('k', 'd', now() - interval '20 days')")
+
+    with django(migrated) as connection:
+        for run in (planned, lambda one, **options: maintain(one, "weekly", seconds=60, progress=Progress(), **options)):
+            if refused:
+                with pytest.raises(
+                    Refusal,
+                    match=r"^By the server's clock it is .* UTC, but the database recorded nothing from .*, so the clock may be ahead",
+                ):
+                    run(connection)
+        held = migrated.execute("SELECT count(*) FROM price_history")
+        maintain(connection, "weekly", seconds=60, progress=Progress(), trust_clock=refused)
+
+    assert held == [(len(recorded),)]
+    assert migrated.execute("SELECT count(*) FROM price_history") == [(len(recorded) - 1,)]
+
+
 def test_retention_counts_days_from_the_servers_time(filled, settings, client_clock):
     settings.RETENTION = {**settings.RETENTION, "days": {"price_history": 365}}
     client_clock(timedelta(minutes=4))

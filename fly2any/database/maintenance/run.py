@@ -27,6 +27,7 @@ from ..report.waivers import read_waivers
 from ..retention.archive import Archives
 from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import Swept, count, sweep
+from ..retention.witness import require_witness
 from ..server import flush_statistics, read_schema
 from ..sql import fetch_all, quote
 
@@ -86,14 +87,14 @@ class LostSession(Refusal):
     """The session that holds the maintenance lock has ended."""
 
 
-def maintain(connection, period: str, *, seconds: float, progress: Progress) -> Maintenance:
+def maintain(connection, period: str, *, seconds: float, progress: Progress, trust_clock: bool = False) -> Maintenance:
     """Run the maintenance of `period`, and return its results; work that failed, or was not begun within `seconds`, is a finding.
 
-    Ages are measured by the server's clock. Raises Refusal, with nothing changed, if RETENTION, the location of archives or a
+    Ages are measured by the server's clock, even without a witness if `trust_clock`. Raises Refusal, with nothing changed, if RETENTION, the location of archives or a
     clock is wrong, and django.db.Error if the database can no longer be reached.
     """
     with connection.execute_wrapper(_in_one_session(connection)):
-        return _maintain(connection, period, seconds=seconds, progress=progress)
+        return _maintain(connection, period, seconds=seconds, progress=progress, trust_clock=trust_clock)
 
 
 def _in_one_session(connection) -> Callable[..., Any]:
@@ -111,10 +112,12 @@ def _in_one_session(connection) -> Callable[..., Any]:
     return execute_in_it
 
 
-def _maintain(connection, period: str, *, seconds: float, progress: Progress) -> Maintenance:
+def _maintain(connection, period: str, *, seconds: float, progress: Progress, trust_clock: bool) -> Maintenance:
     begun, at = time.monotonic(), server_time(connection)
     deadline = begun + min(seconds, LONGEST)
     waivers, due, archives = read_waivers(settings.WAIVERS), switched_on(settings.RETENTION["days"]), archives_of(connection)
+    if due and not trust_clock:
+        require_witness(connection, at)
     swept: list[Swept] = []
     refreshed = Refreshed([], [])
     found = [*_sweep_all(connection, due, swept, at=at, archives=archives, deadline=deadline, progress=progress)]
@@ -179,11 +182,16 @@ def archives_of(connection) -> Archives | None:
     return Archives(store_at(place, "ARCHIVE_LOCATION"), connection.settings_dict["NAME"])
 
 
-def planned(connection) -> list[tuple[Due, datetime, int]]:
-    """Return, for each rule that is switched on, the time before which rows are deleted, and their number."""
+def planned(connection, *, trust_clock: bool = False) -> list[tuple[Due, datetime, int]]:
+    """Return, for each rule that is switched on, the time before which rows are deleted, and their number.
+
+    Raises Refusal where `maintain` does.
+    """
     archives_of(connection)  # Raises the error that would stop the run itself.
     now = server_time(connection)
     due = switched_on(settings.RETENTION["days"])
+    if due and not trust_clock:
+        require_witness(connection, now)
     return [(one, one.before(now), count(connection, one.rule, one.before(now))) for one in due]
 
 

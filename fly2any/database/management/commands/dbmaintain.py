@@ -33,11 +33,16 @@ class Command(BaseCommand):
             metavar="SECONDS",
             help="Start no new work after this time (default: 3600).",
         )
+        parser.add_argument(
+            "--trust-clock",
+            action="store_true",
+            help="Remove old rows although the database recorded nothing for a month, so that the clock may be ahead.",
+        )
         add_lock_wait(parser, "maintenance")
         parser.add_argument("--format", default="text", choices=["text", "json"], help="How to print the report.")
         add_database(parser, "to work on")
 
-    def handle(self, *, what, dry_run, deadline, lock_wait, format, database, verbosity, **options):
+    def handle(self, *, what, dry_run, deadline, trust_clock, lock_wait, format, database, verbosity, **options):
         connection, progress = connections[database], Terminal(self.stderr)
         if what == "archives":
             if (archives := archives_of(connection)) is None:
@@ -47,11 +52,11 @@ class Command(BaseCommand):
             self.stdout.write(render.as_list(*archives.all(), archives.store.place, format))
             return
         if dry_run:
-            self.stdout.write(render.as_plan(planned(connection), format))
+            self.stdout.write(render.as_plan(planned(connection, trust_clock=trust_clock), format))
             return
         with connection.direct():  # type: ignore[attr-defined]
             connection.ensure_connection()
             with advisory_lock(connection, MAINTENANCE_LOCK, patience=lock_wait, say=progress.say):
-                run = maintain(connection, what, seconds=deadline, progress=progress)
+                run = maintain(connection, what, seconds=deadline, progress=progress, trust_clock=trust_clock)
         self.stdout.write(render.as_json(run) if format == "json" else render.as_text(run, verbosity=verbosity))
         sys.exit(run.exit_code)

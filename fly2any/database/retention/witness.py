@@ -1,0 +1,71 @@
+"""A witness of the server's clock besides this machine's, which is often the same one: the times that the database recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from ..errors import Refusal
+from ..schema.contract import load
+from ..server import JOURNAL, read_schema
+from ..sql import TRUSTED_SQL, catalogue, quote
+from .rules import RULES
+
+# A database in use records something on at least one of these days. The days since `LATEST` are left out: rows written since a
+# clock is ahead have its wrong time, and maintenance runs every week.
+LATEST, EARLIEST = timedelta(days=7), timedelta(days=37)
+# Columns of times that lead an index: whether one has a value in a period is one probe.
+COLUMNS_SQL = f"""
+    SELECT DISTINCT c.relname, a.attname
+    FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indrelid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_am AS m ON m.oid = (SELECT x.relam FROM pg_catalog.pg_class AS x WHERE x.oid = i.indexrelid)
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+    WHERE n.nspname = %s AND c.relname = ANY (%s) AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btree' AND {TRUSTED_SQL}
+      AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype) AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+    ORDER BY 1, 2
+"""
+READABLE_SQL = f"""
+    SELECT pg_catalog.has_table_privilege(c.oid, 'SELECT')
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %s AND c.relname = '{JOURNAL}' AND {TRUSTED_SQL}
+"""
+FIRST_SQL = "SELECT pg_catalog.min(started) FROM {journal}"
+RECORDED_SQL = "SELECT EXISTS (SELECT FROM {table} WHERE {column} >= %(earliest)s AND {column} < %(latest)s)"
+
+
+def require_witness(connection, now: datetime) -> None:
+    """Raise Refusal if the database recorded nothing from EARLIEST to LATEST before `now`, the server's time: it may be wrong.
+
+    A database whose first migration is later than that, and one whose journal this role may not read, has no such witness.
+    """
+    schema, earliest, latest = read_schema(connection), now - EARLIEST, now - LATEST
+    tables = sorted({table for version in load().versions if (table := getattr(version.object, "table", ""))})
+    with catalogue(connection) as cursor:
+        cursor.execute(READABLE_SQL, [schema])
+        if (True,) not in cursor.fetchall():
+            return
+        journal = f"{quote(schema)}.{quote(JOURNAL)}"
+        cursor.execute(FIRST_SQL.format(journal=journal))
+        [first] = cursor.fetchone()
+        if first is None or first >= earliest:
+            return
+        cursor.execute(COLUMNS_SQL, [schema, tables])
+        columns = [(journal, "started"), *_of_the_past((schema, *row) for row in cursor.fetchall())]
+        for table, column in columns:
+            cursor.execute(RECORDED_SQL.format(table=table, column=quote(column)), {"earliest": earliest, "latest": latest})
+            if cursor.fetchone()[0]:
+                return
+    raise Refusal(
+        f"By the server's clock it is {now:%Y-%m-%d %H:%M} UTC, but the database recorded nothing from {earliest:%Y-%m-%d} to"
+        f" {latest:%Y-%m-%d}, so the clock may be ahead and no row was removed: compare it with another clock (`timedatectl`)."
+        " If it is right, add --trust-clock."
+    )
+
+
+def _of_the_past(columns: Iterable[tuple[str, str, str]]) -> Iterable[tuple[str, str]]:
+    """Return the tables and columns but those of times at which rows expire."""
+    expiring = {(rule.table, rule.age) for rule in RULES.values() if rule.expires}
+    for schema, table, column in columns:
+        if (table, quote(column)) not in expiring:
+            yield f"{quote(schema)}.{quote(table)}", column
