@@ -26,6 +26,34 @@ def test_an_address_with_quotes_is_found_as_json_arrays_and_html_write_it(two):
     ]
 
 
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_an_address_with_marks_is_found_however_urls_json_and_html_write_them(two, is_ours):
+    email = "ana+a_b%c@example.com"
+    two.execute("UPDATE users SET email = %s WHERE id = %s", [email, ANA])
+    theirs = [
+        email,
+        "q=ana%2Ba_b%25c%40example.com",
+        "ana%2ba%5fb%25c%40example%2Ecom",
+        "ana%252Ba_b%2525c%2540example.com",
+        r"ana\u002ba\u005Fb\u0025c@example.com",
+        r"ana\x2Ba\x5fb\x25c@example.com",
+        "ana&#43;a&#x5f;b&#37;c@example.com",
+        "ana&plus;a&lowbar;b&percnt;c&commat;example&period;com",
+        "ANA%2BA_B%25C@EXAMPLE.COM",
+    ]
+    similar = ["ana a_b%c@example.com", "ana%2Ba_b%25c@example.com.br"]
+    others = ["anaa_b%c@example.com", "ana+axb%c@example.com", "ana+a_bxxc@example.com", "ana+a_b%c@exampleXcom"]
+    two.execute("CREATE TABLE notes (a text)")
+    for text in (*theirs, *similar, *others):
+        two.execute("INSERT INTO notes VALUES (%s)", [text])
+
+    with two.role(*([] if is_ours else ["ALTER TABLE notes OWNER TO {role}"])):
+        certificate = erased(two, email)
+
+    counts = {one["holds"]: one["rows"] for one in certificate["remaining"] if one["table"] == "notes"}
+    assert counts == {"address": len(theirs), "similar": len(similar)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_every_kind_of_column_of_every_schema_is_searched(two, is_ours):

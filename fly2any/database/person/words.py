@@ -18,12 +18,16 @@ NAMED = {
     "&": ("&amp;",),
     "<": ("&lt;",),
     ">": ("&gt;",),
+    "+": ("&plus;",),
+    "%": ("&percnt;",),
+    "_": ("&lowbar;",),
+    ".": ("&period;",),
 }
 # Characters other than letters and digits that may be in an address before the @. "=" may be, but separates names from values.
 MARKS = "!#$&'*+/?^`{|}~"
 HEX = "|".join(f"{ord(mark):02x}" for mark in f"{MARKS}._%-")
-ESCAPES = r"\\+u[0-9a-f]{4}|%[0-9a-f]{2}|&#?[[:alnum:]]+;"
-ENDS = rf"\\+[nrtbf]|\\+[0-7]{{3}}|\\+u(?!00(?:{HEX}))[0-9a-f]{{4}}|%(?!{HEX})[0-9a-f]{{2}}|&#?[[:alnum:]]+;"
+ESCAPES = r"\\+u[0-9a-f]{4}|\\+x[0-9a-f]{2}|%[0-9a-f]{2}|&#?[[:alnum:]]+;"
+ENDS = rf"\\+[nrtbf]|\\+[0-7]{{3}}|\\+u(?!00(?:{HEX}))[0-9a-f]{{4}}|\\+x(?!{HEX})[0-9a-f]{{2}}|%(?!{HEX})[0-9a-f]{{2}}|&#?[[:alnum:]]+;"
 # What may precede an address: nothing, or a character that cannot belong to it, even written as an escape. Marks such as quotes
 # may stand in between; after a letter they are part of the word, as in o'brien.
 BEFORE = rf"((?:^|[^[:alnum:]{MARKS}._%-]|{ENDS})(?:[{MARKS}]|{ESCAPES})*)"
@@ -60,7 +64,10 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Patterns for a person: `address` as a whole word, `within` also inside a longer word, which may be another address."""
+    """Patterns for a person: `address` as a whole word, `within` also inside a longer word, which may be another address.
+
+    `within` also matches a space for a plus sign, because a form decodes a + in a URL to a space.
+    """
 
     address: Pattern | None
     within: Pattern | None
@@ -80,7 +87,8 @@ def words(identity: str, email: str | None) -> Words:
     if not email:
         return Words(None, None, _pattern(by_id, identity))
     core = "".join(map(_letter, email))
-    return Words(_pattern(f"{BEFORE}{core}{AFTER}", email), _pattern(core, email), _pattern(by_id, identity))
+    decoded = "".join(rf"(?:{_letter(letter)}|\s)" if letter == "+" else _letter(letter) for letter in email)
+    return Words(_pattern(f"{BEFORE}{core}{AFTER}", email), _pattern(decoded, email), _pattern(by_id, identity))
 
 
 @cache
@@ -125,6 +133,7 @@ def _letter(letter: str) -> str:
         forms.append("".join(rf"\\+u{units[at : at + 4]}" for at in range(0, len(units), 4)))
         forms.append("".join(f"%(?:25)*{byte:02x}" for byte in one.encode()))
         forms.append("".join(f"={byte:02x}" for byte in one.encode()))
+        forms.append("".join(rf"\\+x{byte:02x}" for byte in one.encode()))
         forms.append("".join(rf"\\+{byte:03o}" for byte in one.encode() if byte > 127))  # The form of encode(…, 'escape').
         forms.extend(f"&#0*(?:{ord(part)}|x0*{ord(part):x});" for part in one if len(one) == 1)
     forms += NAMED.get(letter, ())
