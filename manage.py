@@ -18,12 +18,14 @@ def terminate(*_):
 
 
 def main():
-    gc.disable()  # Until the command is imported: garbage collection took a tenth of a short command's time.
+    gc.disable()  # Until the command is imported, because garbage collection took a tenth of a short command's time.
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fly2any.settings")
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # Closed by the caller: `>&-`.
+        if getattr(sys, name) is None:  # The caller closed it (`>&-`).
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-        getattr(sys, name).reconfigure(errors="backslashreplace")  # Names of tables may be in any script, terminals are not.
+        getattr(sys, name).reconfigure(
+            errors="backslashreplace"
+        )  # A table's name may have characters that the terminal's encoding lacks.
     signal.signal(signal.SIGTERM, terminate)  # So that a command removes its temporary files and databases.
     try:
         run()
@@ -63,7 +65,7 @@ def run():
 
     try:
         refuse_other_encodings(sys.argv)
-        with contextlib.suppress(ImproperlyConfigured):  # The command says what is wrong, or, as help, does without.
+        with contextlib.suppress(ImproperlyConfigured):  # The command reports the error, or, like help, does not need it.
             if settings.URLS_NOT_USED:
                 sys.stderr.write(f"{settings.URLS_NOT_USED}\n")
         try:

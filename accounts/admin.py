@@ -31,7 +31,7 @@ REPLACED = (
     "The password of {email} was replaced by a random one, because others may have set the old one before this person became staff. "
     "Set a new password, and use “Sign out everywhere” to end sessions on the site."
 )
-# By field: its label, where the column's own is ambiguous, and what it grants.
+# Field: (label if the column's own is ambiguous, what it grants).
 STAFF_HELP = {
     "is_staff": ("", "May sign in to the admin, with the permissions of their groups."),
     "groups": ("", "The roles of staff. The group Administrators sees and changes all data, but cannot grant staff status."),
@@ -175,7 +175,9 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
     def formfield_for_manytomany(self, db_field, request, **kwargs):
         field = super().formfield_for_manytomany(db_field, request, **kwargs)
         if field and db_field.name == "user_permissions":
-            field.queryset = field.queryset.select_related("content_type")  # Their names need it: otherwise one query each.
+            field.queryset = field.queryset.select_related(
+                "content_type"
+            )  # Their names include the content type: without the join, one query each.
         return field
 
     def overview_actions(self, request, row):

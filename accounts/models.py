@@ -24,7 +24,7 @@ NAMED_BY = ("name", "first_name", "last_name", "email")
 class User(AbstractBaseUser, PermissionsMixin):
     """A person: a user of the site, and, where `is_staff`, of the admin."""
 
-    named_by = NAMED_BY  # The columns by parts of which the admin finds a person; an index has them.
+    named_by = NAMED_BY  # The columns that the admin's search for people reads, with one index over all of them.
 
     id = TextIdField()
     name = models.TextField(null=True, blank=True)
@@ -76,15 +76,15 @@ class User(AbstractBaseUser, PermissionsMixin):
         return self.email
 
     def get_full_name(self):
-        """Return the name the person goes by: the profile's, else first and last name, else the e-mail address."""
+        """Return the name of the person: the profile's, otherwise first and last name, otherwise the e-mail address."""
         return self.name or " ".join(filter(None, [self.first_name, self.last_name])) or self.email
 
     def get_short_name(self):
-        """Return the first name, else what get_full_name returns."""
+        """Return the first name, otherwise get_full_name()."""
         return self.first_name or self.get_full_name()
 
     def set_password(self, raw_password):
-        """Set the password, or none (NULL, as the site writes it) where `raw_password` is None."""
+        """Set the password, or NULL, as the site writes it, if `raw_password` is None."""
         self.password = None if raw_password is None else passwords.make_hash(raw_password)
         self._password = raw_password
 
@@ -173,7 +173,7 @@ class VerificationToken(models.Model):
     identifier = models.TextField()
     token = models.TextField(unique=True)
     expires = DateTimeField()
-    # Last, where a database that Prisma made gets it too (deviation D2).
+    # The last column, as in a database that Prisma created (deviation D2).
     id = TextIdField(db_default=random_text_id())
 
     secret_fields = ("token",)

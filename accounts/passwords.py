@@ -5,7 +5,7 @@ from django.core.exceptions import ValidationError
 
 ROUNDS = 12
 LONGEST_PASSWORD = 72  # Bytes: bcrypt uses no more, and bcryptjs truncates the rest.
-# The hash of no password: a check takes as long for an account without a password, so timing does not reveal it.
+# No password has this hash. An account without one is checked against it, so the response time does not reveal it.
 NOBODYS_HASH = "$2b$12$abcdefghijklmnopqrstuu5Lo0g67CiD3M4RpN1BmBb4Crp5w7dbK"
 
 
@@ -18,12 +18,12 @@ def verify(password: str, stored: str | None) -> bool:
     """Return whether `password` matches the hash `stored`; no password matches a missing hash, or one that is not bcrypt's."""
     try:
         return bcrypt.checkpw(_bytes(password), (stored or NOBODYS_HASH).encode("ascii")) and bool(stored)
-    except ValueError:  # A value of another program, which no password matches.
+    except ValueError:  # Another program's value, which no password matches.
         return False
 
 
 class LongestPasswordValidator:
-    """Reject a password of which bcrypt would ignore a part."""
+    """Reject a password that bcrypt would truncate."""
 
     def validate(self, password, user=None):
         if len(password.encode()) > LONGEST_PASSWORD:

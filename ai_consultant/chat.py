@@ -18,8 +18,8 @@ from .models import Conversation, Message
 CIPHERTEXT = re.compile(r"v1:[0-9a-f]+:[0-9a-f]+:[0-9a-f]*", re.IGNORECASE)
 DURATION = re.compile(r"PT(?=\d)(?:(\d{1,3})H)?(?:(\d{1,4})M)?")
 TIME = formats.epoch(unit=0.001)
-MOST_TURNS = 100  # Of a page.
-MOST_CARDS = 20  # Of a message; the rest is on the page of the message.
+MOST_TURNS = 100  # Per page.
+MOST_CARDS = 20  # Characters of a message; its own page shows the rest.
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +42,19 @@ class Turn:
 @dataclass(frozen=True, slots=True)
 class Chat:
     turns: list[Turn]
-    earlier: str  # The address of the page, "" if there is none.
+    earlier: str  # The URL of the page, "" if there is none.
     later: str
 
 
 def content(value: str, message: Any = None) -> str:
-    """Return the text as HTML, or that it is encrypted."""
+    """Return the text as HTML, or a chip if it is encrypted."""
     if CIPHERTEXT.fullmatch(value):
         return format_html('<span class="chip warn" title="{} characters">Encrypted</span>', f"{len(value):,}")
     return formats.text(value)
 
 
 def speaker(message: Message) -> str:
-    """Return who said something, naming the consultant once: the labels of teams name theirs too."""
+    """Return the speaker's name, naming the consultant once, because the labels of teams include it too."""
     if not message.consultant_name:
         return message.get_role_display()
     team = message.get_consultant_team_display() if message.consultant_team else ""
@@ -129,7 +129,7 @@ def _price(amount: Any, currency: Any) -> str:
 
 
 def _duration(value: Any) -> Any:
-    """Return a time of the site's form, `PT8H35M`, in hours and minutes; any other as it is."""
+    """Return a duration in the site's form, `PT8H35M`, in hours and minutes; any other text unchanged."""
     time = DURATION.fullmatch(value) if isinstance(value, str) else None
     return (
         " ".join(f"{number} {unit}" for number, unit in zip(time.groups(), ("h", "min"), strict=True) if number)

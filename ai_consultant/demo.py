@@ -8,7 +8,7 @@ from .models import Conversation, Message
 CONVERSATIONS_MANY = (
     "CASE WHEN pg_temp.dice('talks many', u.n) < 0.6 THEN 1 WHEN pg_temp.dice('talks many', u.n) < 0.8 THEN 2 ELSE 0 END"
 )
-# Most are asked for a flight: the first team.
+# Most conversations are about a flight, with the first team.
 TEAM = "1 + floor(pow(pg_temp.dice('team', row.k), 2) * cardinality(%(teams)s::text[]))::int"
 MESSAGES_MANY = "6 + 2 * floor(pg_temp.dice('messages many', row.k) * 5)"
 

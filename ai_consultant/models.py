@@ -36,7 +36,7 @@ class Conversation(models.Model):
     updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
 
     person_field = "user"
-    # A message of the site's does not touch its conversation's time.
+    # The site does not update a conversation's time when it adds a message.
     retention = Retention(
         "finished conversations",
         ("updated_at",),

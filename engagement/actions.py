@@ -9,7 +9,7 @@ from .models import LoginHistory
 
 
 def mark_notifications_read(*, notifications):
-    """Mark those of `notifications` read that are not, and return them."""
+    """Mark the unread ones of `notifications` as read, and return them."""
     return update_each(notifications.filter(read=False), read=True, read_at=timezone.now())
 
 

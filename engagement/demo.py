@@ -7,7 +7,7 @@ from .models import LoginHistory, Notification, PushSubscription, UserActivity, 
 DEVICES = "ARRAY['Desktop','Mobile','Mobile','Tablet']"
 SYSTEMS = "ARRAY['Windows','macOS','iOS','Android','Linux','Unknown']"
 PLACES = "ARRAY['São Paulo, BR','Lisbon, PT','New York, US','Miami, US','Madrid, ES','Paris, FR','London, GB','Berlin, DE']"
-IP = "'203.0.113.' || floor(pg_temp.dice('{0} ip', row.k) * 254 + 1)::int"  # A block that is kept for documentation.
+IP = "'203.0.113.' || floor(pg_temp.dice('{0} ip', row.k) * 254 + 1)::int"  # A block reserved for documentation (RFC 5737).
 
 WISHLIST_ITEMS_SQL = f"""
     INSERT INTO wishlist_items (id, "userId", "flightData", notes, "targetPrice", "notifyOnDrop", "createdAt", "updatedAt")

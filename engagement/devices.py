@@ -1,6 +1,6 @@
 """The device, browser and system that a user agent names, in the words that the site uses."""
 
-# The first that is found counts: Edge says it is Chrome, and Chrome that it is Safari.
+# The first match counts: Edge also contains Chrome, and Chrome also contains Safari.
 BROWSERS = (
     ("Edg", "Edge"),
     ("Firefox", "Firefox"),

@@ -200,7 +200,7 @@ class UserSession(models.Model):
             Index(fields=["user"], name="user_sessions_userId_idx"),
             # UserSessionQuerySet.of_user.
             Index(fields=["user", "last_active"], name="user_sessions_userId_lastActive_idx"),
-            # The admin's search for an IP address, newest first. An index entry has a limit, a text of the site none.
+            # The admin's search for an IP address, newest first. An index entry has a size limit; the site's texts have none.
             Index(Left("ip_address", 64), "last_active", name="user_sessions_ipAddress_lastActive_idx"),
         ]
 
@@ -238,7 +238,7 @@ class LoginHistory(models.Model):
             Index(fields=["user", "timestamp"], name="login_history_userId_timestamp_idx"),
             # The admin's list, newest first, and its ranges of time.
             Index(fields=["timestamp"], name="login_history_timestamp_idx"),
-            # The admin's search for an IP address, newest first. An index entry has a limit, a text of the site none.
+            # The admin's search for an IP address, newest first. An index entry has a size limit; the site's texts have none.
             Index(Left("ip_address", 64), "timestamp", name="login_history_ipAddress_timestamp_idx"),
         ]
 

@@ -12,6 +12,6 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fly2any.settings")
 
 django.setup(set_prefix=False)
 application = ASGIHandler()
-import_module(settings.ROOT_URLCONF)  # Not by the first request.
+import_module(settings.ROOT_URLCONF)  # Loaded now, not by the first request.
 limit_every_wait(90)  # Longer than a page's longest statement.
 serve_from_pools()

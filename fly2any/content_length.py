@@ -1,10 +1,10 @@
-"""Content-Length, by which requests are refused before their body is received, under WSGI and ASGI alike."""
+"""Content-Length: a request that is too large is refused before its body is received, under WSGI and ASGI."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-DIGITS = 18  # More digits are not a length, and int() takes long for very many.
+DIGITS = 18  # More digits are no valid length, and int() is slow for very many.
 
 
 def body_length(values: Sequence[bytes], *, largest: int) -> int | None:

@@ -14,16 +14,18 @@ from django.core.exceptions import ImproperlyConfigured
 
 from fly2any.postgres import url
 
-# A database of PostgreSQL, as Prisma, JDBC, SQLAlchemy and Neon's console also write it; some files keep the quotes.
+# A PostgreSQL URL, also as Prisma, JDBC, SQLAlchemy and Neon's console write it; some files keep the quotes.
 LIKE_A_URL = re.compile(r"""\s*(psql\s+(-\S+\s+)*)?["']?[\w.+:-]*(postgres(ql)?|pgsql|postgis|prisma)(\+\w+)?://""", re.I)
-OF_OTHER_DATABASES = re.compile(r"(\w+_)?(SHADOW|TEST)(_\w+)?")  # Such as Prisma's SHADOW_DATABASE_URL: never the site's own.
+OF_OTHER_DATABASES = re.compile(
+    r"(\w+_)?(SHADOW|TEST)(_\w+)?"
+)  # Such as Prisma's SHADOW_DATABASE_URL: never the site's own database.
 LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*)", re.ASCII)
 WORDS = {
     **dict.fromkeys(["1", "true", "yes", "on"], True),
     **dict.fromkeys(["0", "false", "no", "off"], False),
 }
 MOST = 99_999  # The largest number a variable may have, unless the setting gives another.
-SHORTEST_KEY, SHORTEST_TOKEN = 32, 16  # Characters. A piece of a key that has commas is short, and easy to guess.
+SHORTEST_KEY, SHORTEST_TOKEN = 32, 16  # Characters. A part of a key that contains commas would be short and easy to guess.
 
 
 class Env(environ.Env):
@@ -89,7 +91,7 @@ class Env(environ.Env):
         return number
 
     def list(self, var, cast=None, default=environ.Env.NOTSET, length=None, example=""):
-        """Return what stands between commas, without blanks around it; with `cast=int`, `length` whole numbers."""
+        """Return the comma-separated values, without surrounding blanks; with `cast=int`, `length` whole numbers."""
         value = self.get_value(var, default=default, example=example)
         if value is default:
             return value
@@ -181,7 +183,7 @@ class Env(environ.Env):
     def _is_same(self, used, name):
         try:
             return url.is_same_database(used, url.parse(self.ENVIRON[name], variable=name))
-        except ImproperlyConfigured:  # Wherever it leads, this project could not use it.
+        except ImproperlyConfigured:  # This project could not use it, whatever it names.
             return False
 
     def read_file(self, path):
@@ -204,8 +206,10 @@ class Env(environ.Env):
             if not (found := LINE.match(line)):
                 raise ImproperlyConfigured(f"Line {number} of {path} is not NAME=value: correct it.")
             name, value = found.groups()
-            kept.append(f"{name}={value}")  # django-environ skips, and logs, a line with other blanks.
-            if self.ENVIRON.get(name) == "" and LIKE_A_URL.match(value):  # The embedded server would be used, in silence.
+            kept.append(f"{name}={value}")  # django-environ skips and logs a line with other blanks.
+            if self.ENVIRON.get(name) == "" and LIKE_A_URL.match(
+                value
+            ):  # Otherwise the embedded server would be used silently.
                 raise ImproperlyConfigured(
                     f"{name} is empty in the environment and set in {path}: unset it in the environment, or remove it from the file."
                 )
@@ -230,7 +234,7 @@ def kept_key(path):
             fresh.touch(mode=0o600)
             fresh.write_text(secrets.token_urlsafe(50))
             with contextlib.suppress(FileExistsError):
-                path.hardlink_to(fresh)  # The first process wins; a reader never sees half a key.
+                path.hardlink_to(fresh)  # The first process wins; a reader never sees a partial key.
             fresh.unlink()
         return path.read_text()
     except OSError as error:

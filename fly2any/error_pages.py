@@ -14,13 +14,13 @@ READ_ONLY = "25006"
 
 
 class ExceptionReporterFilter(SafeExceptionReporterFilter):
-    """Django's filter, which also hides URLs (POSTGRES_URL holds the password), variables in which a password stands, and those of the driver."""
+    """Django's filter, which here also hides URLs (POSTGRES_URL contains the password), variables that contain a password, and the driver's variables."""
 
     hidden_settings = re.compile(f"{SafeExceptionReporterFilter.hidden_settings.pattern}|URL|DSN", re.IGNORECASE)
 
     def get_traceback_frame_variables(self, request, tb_frame):
         if tb_frame.f_globals.get("__name__", "").startswith(("django.db.", "psycopg", "fly2any.postgres.")):
-            return []  # Statements, and the values that go with them.
+            return []  # They hold statements and their values.
         secrets = {password for database in settings.DATABASES.values() if (password := database.get("PASSWORD"))}
         return [
             (name, self.cleansed_substitute if any(secret in repr(value) for secret in secrets) else value)

@@ -38,7 +38,7 @@ class ASGIRequest(AnyContentType, asgi.ASGIRequest):
 
 
 class ASGIHandler(asgi.ASGIHandler):
-    """Django's, which would write a body of any size to the disk before anything looks at it."""
+    """Django's handler, which would write a body of any size to the disk before any check."""
 
     request_class = ASGIRequest
 

@@ -13,7 +13,7 @@ from pythonjsonlogger.json import JsonFormatter
 from fly2any.database.errors import without_password
 
 DISALLOWED = "django.security.DisallowedHost"
-ASKED_OFTEN = ("/health/live", "/health/ready", "/metrics")  # By machines, every few seconds.
+ASKED_OFTEN = ("/health/live", "/health/ready", "/metrics")  # Requested by machines every few seconds.
 requests = logging.getLogger("fly2any.request")
 
 
@@ -22,7 +22,7 @@ def logged(get_response):
 
     def respond(request):
         begun = time.monotonic()
-        path = escape_uri_path(request.path)[:500]  # Without what would begin a line of its own.
+        path = escape_uri_path(request.path)[:500]  # Without characters that would begin a new line.
         response = get_response(request)
         if request.path_info not in ASKED_OFTEN and not request.path_info.startswith("/static/"):
             user = getattr(request, "_cached_user", None)  # Only if it was loaded already: a log line is not worth a query.
@@ -39,7 +39,7 @@ def logged(get_response):
 
 
 class Unquoted(logging.Filter):
-    """gunicorn's log without what a client sent: it quotes malformed requests, and addresses with their query."""
+    """gunicorn's log without client input: gunicorn quotes malformed requests, and URLs with their query."""
 
     def filter(self, record):
         record.msg = re.sub(r"^(Invalid request from ip=\S+ [\w ]*).*", r"\1", str(record.msg), flags=re.DOTALL)
@@ -58,7 +58,7 @@ class Unasked(logging.Filter):
             return True
         if kind == "csrf":
             record.msg, record.args = re.sub(r"\?\S*", "", record.getMessage()), ()
-        else:  # Of a request that is refused: the logger has the name of the error, which quotes what it refused.
+        else:  # For a refused request, the logger is named after the error, whose message quotes the input.
             record.msg, record.args = f"Refused with {kind}.", ()
             record.exc_info = record.exc_text = None
         return True
@@ -72,7 +72,7 @@ class Text(logging.Formatter):
 
     def format(self, record):
         if record.name == DISALLOWED:
-            record.exc_info = record.exc_text = None  # Its message says all.
+            record.exc_info = record.exc_text = None  # The message has all of it.
         return without_password(super().format(record))
 
 
@@ -87,13 +87,13 @@ class Json(JsonFormatter):
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
     def format(self, record):
-        record.__dict__.pop("request", None)  # Django gives the request itself.
+        record.__dict__.pop("request", None)  # Django passes the request object.
         if record.name == DISALLOWED:
-            record.exc_info = record.exc_text = None  # Its message says all.
+            record.exc_info = record.exc_text = None  # The message has all of it.
         return super().format(record)
 
     def jsonify_log_record(self, log_data):
-        # Before they are escaped, which would change how a password is written.
+        # Before values are escaped, because an escaped password would not be recognised.
         return super().jsonify_log_record(
             {key: without_password(value) if isinstance(value, str) else value for key, value in log_data.items()}
         )

@@ -37,11 +37,11 @@ from fly2any.database.verification import Verification
 from fly2any.postgres.patience import at_most
 
 READY = 2_000  # Milliseconds for each statement.
-PATIENCE = 4  # Seconds for all of them, and the connection.
+PATIENCE = 4  # Seconds for all statements and the connection.
 
 
 def monitored(get_response):
-    """Answer /health/live, /health/ready and /metrics before anything looks at the host, the scheme or a session.
+    """Answer /health/live, /health/ready and /metrics before the host, the scheme or a session is checked.
 
     A platform asks by the machine's address and without TLS, and its answer must not be a redirect or a 400.
     """
@@ -67,7 +67,7 @@ def live(request: HttpRequest) -> HttpResponse:
 def ready(request: HttpRequest) -> HttpResponse:
     """Answer whether the database responds and every migration of this code is applied."""
     try:
-        _loader()  # Before the clock runs: it reads many files, once.
+        _loader()  # Before the time limit begins, because this reads many files, once.
         checks = READINESS.answer()
     except Error as error:
         logging.getLogger("fly2any.health").warning("not ready: %s", explain(error))
@@ -88,7 +88,7 @@ class Question:
         self.ends = 0.0
 
     def answer(self) -> Any:
-        """Return what the question yields; raise the error that it raised, or OperationalError where it took PATIENCE."""
+        """Return the result; raise the query's error, or OperationalError if it takes longer than PATIENCE."""
         with self.lock:
             if self.asked is None or self.asked.done():
                 self.asked, self.ends = Future(), time.monotonic() + PATIENCE
@@ -102,11 +102,11 @@ class Question:
     def _run(self, asked: Future[Any]) -> None:
         try:
             try:
-                with at_most(2 * PATIENCE):  # The next caller runs it again.
+                with at_most(2 * PATIENCE):  # The next caller asks again.
                     result = self.ask()
             finally:
-                connections.close_all()  # Of this thread: django.contrib.postgres asks for types by the alias, on another one.
-        except BaseException as error:  # For those who wait.
+                connections.close_all()  # This thread's connection: django.contrib.postgres queries types by the alias, on another connection.
+        except BaseException as error:  # For the waiting callers.
             asked.set_exception(error)
         else:
             asked.set_result(result)
@@ -174,7 +174,7 @@ class Reports:
     def collect(self) -> Iterator[GaugeMetricFamily]:
         begun = time.monotonic()
         try:
-            READINESS.answer()  # Else the pool is waited for, longer than Prometheus waits for this.
+            READINESS.answer()  # Otherwise it would wait for the pool, longer than Prometheus waits.
             report = read_report(connection)
         except Error as error:
             logging.getLogger("fly2any.metrics").warning("not reported: %s", explain(error))
@@ -209,7 +209,7 @@ def of_health(topics: tuple[Topic, ...]) -> Iterator[GaugeMetricFamily]:
     for figure in (figure for topic in topics for figure in topic.figures):
         if figure.metric and figure.value is not None:
             samples, of = families.setdefault(figure.metric, {}), (figure.of,) if figure.of else ()
-            samples[of] = max(figure.value, samples.get(of, figure.value))  # Of two of one name the worse.
+            samples[of] = max(figure.value, samples.get(of, figure.value))  # Of two with the same name, the worse.
     for name, samples in families.items():
         labels = ("name",) if next(iter(samples)) else ()
         yield _gauge(name, f"{name.replace('_', ' ')}, as dbhealth reports it.", samples.items(), *labels)

@@ -1,7 +1,7 @@
 """Django's settings of the Fly2Any database. Environment variables and `.env` are read here and nowhere else.
 
 docs/reference/settings.md lists the variables. Without POSTGRES_URL or DATABASE_URL the project is in development: embedded
-server, DEBUG, a key of its own making.
+server, DEBUG, a generated key.
 """
 
 import os
@@ -18,7 +18,7 @@ env.read_file(BASE_DIR / ".env")
 for name in LIBPQS_PLACE:
     os.environ.pop(name, None)
 
-DATABASE_VARIABLE = env.first("POSTGRES_URL", "DATABASE_URL")  # Its name in messages.
+DATABASE_VARIABLE = env.first("POSTGRES_URL", "DATABASE_URL")  # The name of the variable, for messages.
 DEVELOPMENT = DATABASE_VARIABLE not in env
 DEBUG = env.bool("DEBUG", default=DEVELOPMENT)
 SERVERLESS = "VERCEL" in env or "AWS_LAMBDA_FUNCTION_NAME" in env
@@ -42,12 +42,12 @@ if DEVELOPMENT:
     env.refuse_urls()
     URLS_NOT_USED = ""
 else:
-    # Where the direct URL leads is compared when it is used.
+    # Whether the direct URL leads to the same database is checked when it is used.
     URLS_NOT_USED = env.urls_not_used(DATABASES["default"], DATABASE_VARIABLE, DIRECT_VARIABLE, "POSTGRES_REPLICA_URL")
     if direct := env.db(DIRECT_VARIABLE):
         DATABASES["default"]["DIRECT"] = direct
 if replica := env.db("POSTGRES_REPLICA_URL"):
-    # Pages wait for it, and can do without: each makes a connection, which says within 2 s whether the server answers.
+    # Pages can do without it: each opens a new connection, which fails within 2 s if the server does not answer.
     replica["OPTIONS"] |= {"connect_timeout": 2, "tcp_user_timeout": 5000}
     DATABASES["replica"] = {**replica, "POOL": None, "TEST": {"MIRROR": "default"}}
 if schema := DATABASES["default"]["OPTIONS"].get("options"):
@@ -56,7 +56,7 @@ if schema := DATABASES["default"]["OPTIONS"].get("options"):
 DATABASE_ROUTERS = ["fly2any.administration.replica.Router"]
 REPLICA_MAX_LAG = env.int("REPLICA_MAX_LAG", default=10)  # Seconds.
 
-# A connection of the pool is asked before it is used: the server may have ended it, as after a restore.
+# A pooled connection is checked before use, because the server may have ended it, as after a restore.
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 # psycopg's pool, for the processes that serve pages. A serverless function serves one request at a time and is frozen in
 # between: a pool would only keep connections from others.
@@ -152,8 +152,8 @@ AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
-AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # An attempt that was not tried is not counted, so it locks nobody out.
-AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code"]  # Masked in its records, as the password is.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # A rejected attempt is not counted, so it extends no lockout.
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code"]  # Masked in axes' records, like the password.
 AXES_USERNAME_FORM_FIELD = "username"
 AXES_CLIENT_IP_CALLABLE = "fly2any.administration.accesses.network_of"
 AXES_LOCKOUT_TEMPLATE = "admin/locked_out.html"
@@ -170,16 +170,16 @@ LOGIN_REDIRECT_URL = "admin:index"
 SECOND_FACTOR = env.bool("SECOND_FACTOR", default=not DEBUG)
 
 BACKUPS = {
-    # A folder, or s3://bucket/folder; in production nowhere until it is said.
+    # A folder, or s3://bucket/folder; in production there is no default.
     "location": env.str("BACKUP_LOCATION", default=str(BASE_DIR / "backups") if DEVELOPMENT else ""),
     "expected": "BACKUP_LOCATION" in env,  # Whether dbstatus warns if no verified backup is recent enough.
     "keep": env.list(
         "BACKUP_KEEP", cast=int, default=[7, 4, 12], length=3
-    ),  # How many days, weeks and months the last verified backups are kept for.
+    ),  # The numbers of days, weeks and months for which backups are kept.
     "max_age": timedelta(hours=env.int("BACKUP_MAX_AGE", default=26)),
     "verify_timeout": env.int("BACKUP_VERIFY_TIMEOUT", default=21_600),  # Seconds for a trial restore; 0 for no limit.
     "recipient": env.str("BACKUP_RECIPIENT", default=""),
-    # The first signs, each of them verifies.
+    # The first signs, all verify.
     "signing_keys": env.keys("BACKUP_SIGNING_KEY", default=[SECRET_KEY, *SECRET_KEY_FALLBACKS]),
     "identity_file": env.str("BACKUP_IDENTITY_FILE", default=""),
 }
@@ -207,12 +207,12 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "django": {"handlers": [], "propagate": True},  # Django's own handlers would send mail.
-        "django.db.backends": {"level": "INFO"},  # Below it are statements with their values.
+        "django.db.backends": {"level": "INFO"},  # Lower levels log statements with their values.
         "fly2any": {"level": "WARNING" if DEBUG else "INFO"},  # runserver logs requests already.
     },
 }
 
-# An error page shows the environment too: neither a password nor a URL that holds one.
+# An error page shows the environment too, but no password and no URL that contains one.
 DEFAULT_EXCEPTION_REPORTER_FILTER = "fly2any.error_pages.ExceptionReporterFilter"
 
 LANGUAGE_CODE = "en-us"
@@ -229,7 +229,7 @@ WHITENOISE_USE_FINDERS = True  # Served from their source folders: collectstatic
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# Nothing but our own files, no script and no style in a page, no page of ours in another's.
+# Only our own files, no inline script or style, no framing by other sites.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'self'"],

@@ -30,11 +30,11 @@ from .states import alert_state
 PAUSE_ALERTS = Action("pause-alerts", "Pause alerts", "Pause", "paused", "The price monitor does not check a paused alert.")
 
 
-ARMED = {"active": "1", "triggered": "0"}  # The parameters of the list.
+ARMED = {"active": "1", "triggered": "0"}  # The parameters of the list that the figure links to.
 
 
 def overdue():
-    """Return until when an armed alert was last checked that the price monitor should have checked since: a whole minute."""
+    """Return the time, a whole minute, since which the price monitor should have checked an armed alert."""
     return timezone.now().replace(second=0, microsecond=0) - timedelta(hours=6)
 
 

@@ -97,7 +97,7 @@ class PriceAlert(models.Model):
             Index(fields=["active"], name="price_alerts_active_idx"),
             # PriceAlertQuerySet.active_of_user, and deleting a user.
             Index(fields=["user", "active"], name="price_alerts_userId_active_idx"),
-            # The admin's search for the alerts of a route, newest first. An index entry has a limit, a text of the site none.
+            # The admin's search for the alerts of a route, newest first. An index entry has a size limit; the site's texts have none.
             Index(Left("origin", 8), Left("destination", 8), "created_at", name="price_alerts_route_createdAt_idx"),
             # PriceAlertQuerySet.queue and due.
             Index(
@@ -179,7 +179,7 @@ class PriceHistory(models.Model):
 
 
 class PriceMonitorLog(models.Model):
-    """A run of the price monitor. `errors` is JSON null on a clean run, else a list of {alertId, error}."""
+    """A run of the price monitor. `errors` is JSON null for a run without errors, otherwise a list of {alertId, error}."""
 
     id = TextIdField()
     execution_time = DateTimeField(db_column="executionTime", db_default=CurrentTimestamp())

@@ -18,7 +18,7 @@ from fly2any.postgres.values import Beyond
 
 from .models import PriceAlert, PriceHistory
 
-MOST_PRICES = 1_000  # Of a chart: the newest.
+MOST_PRICES = 1_000  # The most prices of a chart: the newest.
 MOST_ALERTS = 20
 PERIOD = timedelta(days=90)
 MOST_DATES = 60
@@ -44,7 +44,7 @@ class Prices:
 def read_prices(origin: str, destination: str, depart_date: str) -> Prices | None:
     """Return the prices seen for a route (IATA codes) and a day (`YYYY-MM-DD`) in the last PERIOD, None if there are none at all.
 
-    Where the last price is older than that, it is the PERIOD up to that price.
+    If the last price is older than that, the PERIOD ends at that price.
     """
     rows = PriceHistory.objects.of_route(origin, destination, depart_date)
     newest = rows.first()
@@ -93,7 +93,7 @@ def read_alerts(origin: str, destination: str) -> list[PriceAlert] | None:
 
 
 def next_departure(origin: str, destination: str) -> str | None:
-    """Return the first departure date from today on for which prices were seen, else the last before."""
+    """Return the first departure date from today on for which prices were seen, otherwise the last one before."""
     days = PriceHistory.objects.filter(origin=origin, destination=destination).values_list("depart_date", flat=True)
     today = f"{timezone.now():%Y-%m-%d}"
     later = days.filter(depart_date__gte=today).order_by("depart_date").first()

@@ -17,7 +17,7 @@ class PriceAlertQuerySet(models.QuerySet):
 
     def of_route(self, origin, destination):
         """The alerts on a route (IATA codes), newest first."""
-        # The index is over the beginnings of the two texts, which may be long.
+        # The index is over the first characters of the two texts, which may be long.
         beginnings = self.alias(from_=Left("origin", 8), to=Left("destination", 8)).filter(from_=origin[:8], to=destination[:8])
         return beginnings.filter(origin=origin, destination=destination).order_by("-created_at")
 

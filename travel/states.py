@@ -10,7 +10,7 @@ from .models import PriceAlert
 
 
 def alert_state(alert: PriceAlert) -> str:
-    """Return the first reason for which an alert cannot fire, else what it waits for."""
+    """Return the first reason why an alert cannot fire, otherwise what it waits for."""
     if alert.triggered:
         return f"Fired{f' {formats.age(alert.triggered_at)}' if alert.triggered_at else ''}; re-arm it to let it fire again"
     if not alert.active:

@@ -19,12 +19,14 @@ def address_of(request: HttpRequest) -> str | None:
     for text in (forwarded, forwarded.rpartition(":")[0], request.META.get("REMOTE_ADDR", "")):  # Some proxies add a port.
         with suppress(ValueError):
             address = ip_address(text.strip().strip("[]"))
-            return str(getattr(address, "ipv4_mapped", None) or address)  # As a socket for both kinds tells it.
+            return str(
+                getattr(address, "ipv4_mapped", None) or address
+            )  # The form in which a dual-stack socket reports IPv4 addresses.
     return None
 
 
 def network_of(request: HttpRequest) -> str | None:
-    """Return the address that guesses are counted by: for an IPv6 address the /64, which belongs to one subscriber."""
+    """Return the address under which guesses are counted: for IPv6 the /64, which belongs to one subscriber."""
     address = address_of(request)
     if address is None or ":" not in address:
         return address
@@ -50,5 +52,5 @@ def note(request: HttpRequest, action: Access.Action, model: type[models.Model],
 
 
 def record(request: HttpRequest) -> None:
-    """Write what was noted; raise a DatabaseError where that fails, so that nothing is shown without a record."""
+    """Write the noted accesses; raise DatabaseError if that fails, so that nothing is shown without a record."""
     Access.objects.bulk_create(request.__dict__.pop("accesses", ()))

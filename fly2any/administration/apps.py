@@ -16,7 +16,7 @@ class AdministrationConfig(AppConfig):
     verbose_name = "Administration"
 
     def ready(self):
-        from .package_facts import declare  # It imports models.
+        from .package_facts import declare  # Imported here, because it imports models.
 
         declare()
         registry.get_app_config("otp_totp").verbose_name = "Second factor: apps"

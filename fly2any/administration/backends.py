@@ -118,7 +118,7 @@ class PasswordBackend(ModelBackend):
         if verified is None or (verified.username, verified.password) != (username, password):
             return super().authenticate(request, username, password, **kwargs)
         user = User._default_manager.filter(**{User.USERNAME_FIELD: username}).first()
-        if (user.password if user else None) != verified.hash:  # It was changed meanwhile.
+        if (user.password if user else None) != verified.hash:  # The password was changed meanwhile.
             return super().authenticate(request, username, password, **kwargs)
         return user if verified.is_right and self.user_can_authenticate(user) else None
 
@@ -147,7 +147,9 @@ def verify(request, form: type[AuthenticationForm]) -> None:
     if not AxesProxyHandler.is_allowed(request, {"username": username}):
         return
     user = User._default_manager.filter(**{User.USERNAME_FIELD: username}).first()
-    is_right = user.check_password(password) if user else bool(User().set_password(password))  # An unknown user takes as long.
+    is_right = (
+        user.check_password(password) if user else bool(User().set_password(password))
+    )  # An unknown user takes as long as a known one.
     request.verified = Verified(username, password, user.password if user else None, is_right)
 
 
@@ -164,7 +166,7 @@ def take_turn(request, username) -> None:
 
 
 def in_turn(view, *, before=lambda request: None):
-    """Return `view`, which takes its turn in a transaction; while it has none, the transaction is ended and begun again.
+    """Return `view`, which takes its turn in a transaction; while it has none, the transaction is rolled back and tried again.
 
     `before` is called once, in the turn and before the transaction. A waiting sign-in holds no server connection of a pooler,
     because the site needs them. If no turn comes, the response is 429.
@@ -199,7 +201,7 @@ def signing_out(view):
             with transaction.atomic():
                 return view(request, *args, **kwargs)
         except DatabaseError:
-            request.session = type(request.session)()  # For an empty session Django deletes the cookie.
+            request.session = type(request.session)()  # Django deletes the cookie of an empty session.
             request.user, request.signed_out = AnonymousUser(), True
             raise
 

@@ -1,4 +1,4 @@
-"""The rows that the database deletes or changes with others, along the foreign keys of all schemas."""
+"""The rows that the database deletes or changes along with others, by the foreign keys of all schemas."""
 
 from __future__ import annotations
 
@@ -44,9 +44,11 @@ class Cascade:
 
     def __init__(self, tables: Tables, roots: Rows):
         self.tables, self.roots = tables, roots
-        self.rows: dict[str, Rows] = defaultdict(rows_of)  # By what is done to them.
+        self.rows: dict[str, Rows] = defaultdict(rows_of)  # By action.
         self.more: set[str] = set()
-        self.followed: list[tuple[int, set[str], Link]] = []  # The foreign keys, and the rows by which they found some.
+        self.followed: list[
+            tuple[int, set[str], Link]
+        ] = []  # The foreign keys that found rows, and the rows that these refer to.
         options = (model._meta for model in apps.get_models(include_auto_created=True))
         self.names = {one.db_table: str(one.verbose_name_plural) for one in options}
         self._follow()
@@ -70,7 +72,7 @@ class Cascade:
                         todo.append((child, found))
         for oid, places in self.roots.items():
             if self.name(oid) in self.rows:
-                self.rows[self.name(oid)][oid] |= places  # Of a table that refers to itself.
+                self.rows[self.name(oid)][oid] |= places  # A table may reference itself.
 
     def counts(self) -> dict[str, Count]:
         """Return the numbers of rows by their name in messages.

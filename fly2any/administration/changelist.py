@@ -1,4 +1,4 @@
-"""The list of a table: what it shows costs the same at any size of the table and on any page."""
+"""The list of a table: every page costs the same, whatever the size of the table."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from .truncation import large_fields, with_short_copies, with_short_values
 
 AFTER_VAR, BEFORE_VAR, COUNT_VAR, LOOK_VAR = "after", "before", "count", "look"
 WINDOW = 20_000  # Rows that one page looks through for a filter that no index serves.
-MOST_WINDOWS = 16  # As many windows at once, where one looks further.
-LONGEST_LOOK = 400  # Milliseconds for a window, past which a quarter of it is looked through.
+MOST_WINDOWS = 16  # The most windows that are searched at once.
+LONGEST_LOOK = 400  # Milliseconds for a window; if it takes longer, a quarter of it is searched.
 
 
 class ChangeList(main.ChangeList):
@@ -45,14 +45,14 @@ class ChangeList(main.ChangeList):
         self.after, self.before = request.GET.get(AFTER_VAR), request.GET.get(BEFORE_VAR)
         self.wants_exact = request.GET.get(COUNT_VAR) == "exact"
         look = request.GET.get(LOOK_VAR, "")
-        self.chosen: dict[str, Any] = {}  # The columns that the address compares with values.
+        self.chosen: dict[str, Any] = {}  # The columns that the URL compares with values.
         windows = min(int(look), MOST_WINDOWS) if look.isdecimal() and look != "0" and len(look) < 4 else 1
-        self.looked_until: Any = None  # The value of the order where the window ended.
-        self.further = ""  # The address of the next window.
+        self.looked_until: Any = None  # The position where the window ended.
+        self.further = ""  # The URL of the next window.
         self.window = windows * WINDOW  # Rows.
         super().__init__(request, *args)
         if self.model_admin.overview:  # type: ignore[attr-defined]
-            self.preserved_filters = ""  # Its first column leads to overviews, which have no use for them.
+            self.preserved_filters = ""  # The first column links to overviews, which ignore the list's filters.
         if not self.is_popup:
             self.title = capfirst(str(self.opts.verbose_name_plural))
 
@@ -93,7 +93,7 @@ class ChangeList(main.ChangeList):
                 served = spec.field_path == self.order.field.name or not spec.active
             else:
                 self.narrowed |= bool(spec.equal)
-                # What a search finds is few, or the columns of an index.
+                # A search finds few rows, or uses the columns of an index.
                 served = spec.equal.keys() <= looked_up or (bool(found.rows) and not found.equal and not found.order)
             if served:
                 rows = spec.queryset(request, rows)
@@ -122,13 +122,13 @@ class ChangeList(main.ChangeList):
 
     @cached_property
     def found(self) -> Found:
-        """Return what is searched for: everything without a search."""
+        """Return the result of the search; without a search term, all rows."""
         term = self.query.strip()
         probes: Any = self.model_admin.search  # type: ignore[attr-defined]
         return search(self.model, probes, term, chosen=self.chosen) if term else Found(models.Q())
 
     def chosen_order(self, following: str | None) -> Order:
-        """Return the order: the one asked for, else by the time that the index in use has next, else the list's own."""
+        """Return the order: the requested one, otherwise the next time column of the index in use, otherwise the list's own."""
         pk = self.opts.pk
         name, descending = pk.name, True
         if chosen := self.asked_order():
@@ -144,7 +144,7 @@ class ChangeList(main.ChangeList):
         return Order(field, pk, descending)  # type: ignore[arg-type]
 
     def asked_order(self) -> tuple[str, bool] | None:
-        """Return the column that the address names, and whether downwards, where an index has that order."""
+        """Return the column that the URL names, and whether in descending order, if an index has that order."""
         first = self.params.get(ORDER_VAR, "").partition(".")[0]
         try:
             name = self.get_ordering_field(self.list_display[abs(int(first))])
@@ -160,7 +160,7 @@ class ChangeList(main.ChangeList):
         return {}
 
     def get_results(self, request):
-        """Fetch the page and count, both within bounds."""
+        """Fetch and count the page's rows, both within limits."""
         for token in filter(None, (self.after, self.before)):
             try:
                 self.order.place(token)
@@ -169,7 +169,7 @@ class ChangeList(main.ChangeList):
         rows, page = self.fetch()
         self.result_list = page.rows
         if page.has_later if self.before is None else page.has_earlier:
-            self.further, self.looked_until = "", None  # The page is full before the window's end.
+            self.further, self.looked_until = "", None  # The page was filled before the end of the window.
         self.has_earlier, self.has_later = page.has_earlier, page.has_later
         self.count = self.count_of(rows)
         # For Django's templates: the number on the page, so that no action is offered for rows that are not on it.
@@ -180,7 +180,7 @@ class ChangeList(main.ChangeList):
         self.paginator = None
 
     def fetch(self) -> tuple[models.QuerySet, Page]:
-        """Return the rows that the page is of, and the page; where a window takes too long, that of a smaller one."""
+        """Return the rows of the list and the page; if a window takes too long, those of a smaller one."""
         while True:
             may_shrink = self.is_windowed and self.window > WINDOW // MOST_WINDOWS
             try:
@@ -243,7 +243,7 @@ class ChangeList(main.ChangeList):
         return of_table(self.model)
 
     def url_for_result(self, result):
-        """Return where the first column leads: the overview of a row where it has one, else its page."""
+        """Return the URL that the first column links to: the overview of a row if there is one, otherwise its page."""
         return best_page(result)
 
     @property
@@ -256,7 +256,7 @@ class ChangeList(main.ChangeList):
 
     @property
     def chips(self) -> list[tuple[str, str, str]]:
-        """Return what narrows the list but for the search: (label, value, address of the list without it)."""
+        """Return the active filters other than the search: (label, value, URL of the list without it)."""
         specs: list[Any] = self.filter_specs
         found = [
             (str(spec.title), spec.chosen, self.get_query_string(dict.fromkeys(spec.expected_parameters())))
@@ -264,7 +264,7 @@ class ChangeList(main.ChangeList):
             if spec.chosen
         ]
         of_specs = {name for spec in specs for name in spec.expected_parameters()}
-        params: dict[str, Any] = self.get_filters_params()  # Not the order, the search, nor the place.
+        params: dict[str, Any] = self.get_filters_params()  # Neither the order, the search nor the position.
         for name, values in params.items():
             if name not in of_specs:
                 value = values[-1] if isinstance(values, list) else values
@@ -286,7 +286,7 @@ class ChangeList(main.ChangeList):
     def looked_until_shown(self) -> str:
         return formats.moment(self.looked_until) if isinstance(self.looked_until, datetime) else ""
 
-    # The addresses of the other pages, and of the exact count.
+    # The URLs of the other pages, and of the exact count.
 
     @property
     def first_page(self) -> str:

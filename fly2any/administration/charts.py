@@ -1,4 +1,4 @@
-"""Charts as SVG, made on the server: no script, no style attribute, and their content as text for people who cannot see them."""
+"""Charts as SVG, made on the server: no script, no style attribute, and a text alternative."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from django.utils.html import format_html, format_html_join
 
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 28
-LARGEST = 1e15  # Differences of larger values would be infinite, or rounded away.
-ALIKE = 1e-9  # Of values, by their size: less is not seen.
+LARGEST = 1e15  # Differences of larger values would overflow or be lost by rounding.
+ALIKE = 1e-9  # Relative differences; smaller ones are not visible.
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

@@ -41,7 +41,7 @@ class ColumnsMixin(admin.ModelAdmin):
         self.columns["__str__"] = self._name_column()
 
     def show(self, name: str, row, *, in_list: bool = False):
-        """Return how the value of the field `name` of `row` is shown, None for what Django's admin shows well."""
+        """Return the display of the field `name` of `row`, None if Django's default is suitable."""
         attname, secret, form = self._forms[name, in_list]
         value = getattr(row, attname)
         if value is None or value == "" or (secret and not value):
@@ -51,7 +51,7 @@ class ColumnsMixin(admin.ModelAdmin):
         return formats.yes_no(value) if isinstance(value, bool) else None
 
     def _form(self, field: Any, in_list: bool) -> Show | None:
-        """Return the format of a field's values, None for what their own type decides."""
+        """Return the format of a field's values, None if Django's default for the type is suitable."""
         if field.name in self.secrets:
             return formats.secret
         if field.name in self.shown:
@@ -72,7 +72,7 @@ class ColumnsMixin(admin.ModelAdmin):
         return formats.number if isinstance(field, models.IntegerField | models.FloatField) else None
 
     def show_readonly(self, name: str, row):
-        """Return how `name` is shown on the page of `row`, None if it is no column or Django's admin shows it well."""
+        """Return the display of `name` on the page of `row`, None if it is not a column or Django's default is suitable."""
         return self.show(name, row) if name in self.columns else None
 
     def _column(self, field):
@@ -95,18 +95,18 @@ class ColumnsMixin(admin.ModelAdmin):
 
     @cached_property
     def numeric_columns(self) -> set[str]:
-        """Return the fields whose values are numbers, which a list aligns on the right."""
+        """Return the numeric fields, which a list aligns to the right."""
         numeric = models.IntegerField | models.FloatField
         return {field.name for field in self.opts.local_fields if isinstance(field, numeric) and not field.choices}
 
     def cell(self, name, row):
-        """Return what the column `name` of the list shows of `row`."""
+        """Return what the column `name` of the list shows for `row`."""
         if callable(name):
             return name(row)
         return getattr(self, name)(row) if hasattr(self, name) else getattr(row, name)
 
     def action_checkbox(self, obj):
-        """Django's, with the beginning of what the row is called: the name of a row may be a megabyte."""
+        """Django's checkbox with a shortened name of the row, which may be a megabyte long."""
         return format_html(
             '<input type="checkbox" name="{}" value="{}" class="action-select" aria-label="Select {}">',
             ACTION_CHECKBOX_NAME,

@@ -1,4 +1,4 @@
-"""Numbers of rows that cost the same however many there are."""
+"""Row counts whose cost does not grow with the number of rows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .deadlines import TooSlow, within
 from .replica import current
 
 MOST_COUNTED = 10_000  # Rows that are counted; more is shown as "10,000+".
-EXACT_DEADLINE = 1_900  # Milliseconds for a count that was asked for.
+EXACT_DEADLINE = 1_900  # Milliseconds for an exact count on request.
 
-# -1 is a table that was never analysed; a partitioned one has none of its own.
+# -1 is a table that was never analysed; a partitioned table has no estimate of its own.
 ESTIMATES_SQL = """
     SELECT cls.relname AS "table", cls.reltuples::bigint AS rows
     FROM pg_catalog.pg_class AS cls
@@ -25,7 +25,7 @@ ESTIMATES_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A number of rows: exact, a minimum (`more`), or by the statistics (`estimated`); None is unknown."""
+    """A number of rows: exact, a minimum (`more`), or an estimate (`estimated`); None is unknown."""
 
     number: int | None
     more: bool = False
@@ -42,7 +42,7 @@ class Count:
 
 
 def short(number: float) -> str:
-    """Return a number in three figures or so: 950, 12.3 k, 10.0 M, 1.2 G."""
+    """Return a number with about three significant digits: 950, 12.3 k, 10.0 M, 1.2 G."""
     if number < 1000:
         return f"{number:.0f}"
     place = min(3, int(math.log10(number)) // 3)
@@ -50,14 +50,14 @@ def short(number: float) -> str:
 
 
 def estimates(models_: Iterable[type[models.Model]]) -> dict[str, int]:
-    """Return the table names of `models_` with their rows as the statistics have them, -1 where a table has none."""
+    """Return the estimated rows of each table of `models_`, by name; -1 without statistics."""
     with current().cursor() as cursor:
         cursor.execute(ESTIMATES_SQL, {"tables": [model._meta.db_table for model in models_]})
         return dict(cursor.fetchall())
 
 
 def bounded(queryset: models.QuerySet) -> Count:
-    """Return how many rows there are, counted up to MOST_COUNTED, or unknown where that takes too long."""
+    """Return the number of rows, counted up to MOST_COUNTED, or unknown if that takes too long."""
     try:
         with within():
             number = queryset.order_by()[: MOST_COUNTED + 1].count()
@@ -67,7 +67,7 @@ def bounded(queryset: models.QuerySet) -> Count:
 
 
 def exact(queryset: models.QuerySet) -> Count:
-    """Return how many rows there are, or unknown where counting them takes too long."""
+    """Return the exact number of rows, or unknown if counting takes too long."""
     try:
         with within(EXACT_DEADLINE):
             return Count(queryset.order_by().count())
@@ -76,7 +76,7 @@ def exact(queryset: models.QuerySet) -> Count:
 
 
 def of_table(model: type[models.Model]) -> Count:
-    """Return how many rows a table has: counted if they are few, else by the statistics."""
+    """Return the number of rows of a table: counted if there are few, otherwise estimated."""
     estimate = estimates([model]).get(model._meta.db_table, -1)
     if estimate > MOST_COUNTED:
         return Count(estimate, estimated=True)

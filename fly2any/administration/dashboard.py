@@ -29,7 +29,7 @@ BACKUPS_KNOWN = 300
 GROWTH = timedelta(days=30)
 SPARK_POINTS = 30
 
-# The bounds between which the statistics saw equally many rows.
+# The histogram bounds of the planner statistics.
 HISTOGRAMS_SQL = """
     SELECT st.tablename AS "table", st.histogram_bounds::text::timestamptz[] AS bounds
     FROM pg_catalog.pg_stats AS st
@@ -43,7 +43,7 @@ HISTOGRAMS_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number on the first page: how many rows of a table are `where`, which the list shows with the parameters of `query`."""
+    """A number on the first page: the rows of a table that match `where`; the list shows them with the parameters in `query`."""
 
     label: str
     where: Callable[[], models.Q]
@@ -68,8 +68,8 @@ class Table:
     growth: str = ""
     last: datetime | None = None
     spark: str = ""
-    since: str = ""  # From when on `spark` is.
-    reason: str = ""  # Why nothing is known over time.
+    since: str = ""  # Where `spark` begins.
+    reason: str = ""  # Why there is no `spark`.
 
 
 def read_verification(milliseconds: int = EXTRA) -> tuple[Verification | None, tuple[Finding, ...]]:
@@ -89,12 +89,12 @@ def read_backups() -> BackupState:
 
 
 def read_page(admins: list[tuple[Any, str]]) -> tuple[dict[type[models.Model], Table], list[Tile]]:
-    """Return what the first page says of the tables of ModelAdmins, each with the address of its list, and their figures."""
+    """Return the tables of the first page, given ModelAdmins and the URLs of their lists, and their figures."""
     return read_tables(admins), read_tiles(admins)
 
 
 def read_tables(admins: Iterable[tuple[Any, str]]) -> dict[type[models.Model], Table]:
-    """Return what the first page says of each model, for its ModelAdmin and the address of its list."""
+    """Return the first page's entry for each model, given its ModelAdmin and the URL of its list."""
     admins = list(admins)
     numbers = estimates(admin.model for admin, _ in admins)
     added = {admin.model: name for admin, _ in admins if (name := time_added(admin.model))}
@@ -127,7 +127,7 @@ def _histograms(timed: Mapping[type[models.Model], str]) -> dict[str, list[datet
 def _counted(
     small: Iterable[type[models.Model]], added: Mapping[type[models.Model], str]
 ) -> dict[str, tuple[Count, datetime | None]]:
-    """Return the numbers of rows and the newest times of tables that the statistics say are small, in one statement."""
+    """Return the row counts and newest times of tables that are small according to the statistics, in one statement."""
     quote = connection.ops.quote_name
     parts = []
     for model in small:
@@ -148,7 +148,7 @@ def _counted(
 
 
 def _lasts(timed: Mapping[type[models.Model], str]) -> dict[str, datetime]:
-    """Return the newest time of each table, each the last entry of an index."""
+    """Return the newest time of each table, read from the end of an index."""
     quote = connection.ops.quote_name
     parts = [
         f"SELECT '{model._meta.db_table}', max({quote(_column(model, name))}) FROM {quote(model._meta.db_table)}"
@@ -174,7 +174,7 @@ def _growth(bounds: list[datetime], estimate: int) -> str:
 
 
 def _rank(bounds: list[datetime], moment: datetime) -> float:
-    """Return how many bounds are before `moment`, and what part of the way to the next it is."""
+    """Return the number of bounds before `moment`, plus the fraction of the way to the next."""
     place = bisect_right(bounds, moment)
     if place in (0, len(bounds)):
         return float(max(0, place - 1))
@@ -183,7 +183,7 @@ def _rank(bounds: list[datetime], moment: datetime) -> float:
 
 
 def _spark(bounds: list[datetime]) -> str:
-    """Return how many rows came in each of SPARK_POINTS equal times from the first to the last."""
+    """Return the rows added in each of SPARK_POINTS equal intervals from the first bound to the last."""
     if len(bounds) < SPARK_POINTS or bounds[0] == bounds[-1]:
         return ""
     if isinstance(bounds[0], Beyond) or isinstance(bounds[-1], Beyond):

@@ -20,12 +20,12 @@ from .accesses import record
 
 STATEMENT = 2_000  # Milliseconds: no statement of a page that reads may take longer.
 WRITING = 60_000  # For a page that writes: a deletion also deletes dependent rows.
-GRACE = 4  # Additional seconds, after which a server that does not respond is given up.
-EXTRA = 400  # Milliseconds for a figure that the page can do without.
+GRACE = 4  # Additional seconds, after which the connection to an unresponsive server is closed.
+EXTRA = 400  # Milliseconds for an optional figure.
 
 
 class TooSlow(Exception):  # noqa: N818  Nothing is broken: the answer would come too late.
-    """A figure that did not come in time; the page shows that it was not computed."""
+    """A figure took too long; the page shows that it was not computed."""
 
 
 def is_timeout(error: BaseException) -> bool:
@@ -33,7 +33,7 @@ def is_timeout(error: BaseException) -> bool:
 
 
 def limited(get_response):
-    """Give each statement of a request STATEMENT from the first on: those that find its session and its user, too."""
+    """Limit each statement of a request to STATEMENT from the first on, including those that read its session and user."""
 
     def respond(request):
         with ExitStack() as stack:
@@ -48,7 +48,7 @@ def limited(get_response):
 
 @contextmanager
 def _limited_from_the_first(connection: Any) -> Iterator[None]:
-    """Limit also transactions whose first statement sets their search path: `_limit` comes after it."""
+    """Also limit transactions whose first statement sets their search path: `_limit` comes after it."""
     connection.transaction_limit = f"SET LOCAL statement_timeout = {STATEMENT}"
     try:
         yield
@@ -58,7 +58,7 @@ def _limited_from_the_first(connection: Any) -> Iterator[None]:
 
 @contextmanager
 def writing_limit() -> Iterator[None]:
-    """Give each statement of the transactions that begin inside WRITING milliseconds. No transaction may be open."""
+    """Limit each statement of the transactions that begin inside to WRITING milliseconds. No transaction may be open."""
     connection: Any = connections[DEFAULT_DB_ALIAS]
     before = connection.transaction_limit
     connection.transaction_limit = f"SET LOCAL statement_timeout = {WRITING}"
@@ -80,7 +80,7 @@ def _limit(execute, sql, parameters, many, context):
     if not begins or many or not isinstance(sql, str) or isinstance(cursor.cursor, ServerCursor):
         return execute(sql, parameters, many, context)
     result = execute(f"{context['connection'].transaction_limit}; {sql}", parameters, many, context)
-    cursor.nextset()  # From the answer to SET to that of the statement.
+    cursor.nextset()  # Skip the result of SET.
     return result
 
 
@@ -108,7 +108,7 @@ def in_time(view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest],
 
     def answer(request, source, *args, **kwargs):
         request.source = source
-        writes = request.method == "POST"  # Django's pages answer every other method as GET.
+        writes = request.method == "POST"  # Django's pages treat every other method as GET.
         patience = at_most(WRITING / 1000 + GRACE) if writes else nullcontext()
         with patience, replica.reading_from(source), transaction.atomic(using=source.alias):
             limit = f"SET LOCAL statement_timeout = {WRITING if writes else STATEMENT}"

@@ -13,7 +13,7 @@ from types import ModuleType
 
 
 class Deferred(ModuleType):
-    """A package that finds a name in its module of that name, as webauthn's functions are; for any other its own code runs."""
+    """A package that finds a name in its submodule of that name, where webauthn's functions are; for any other name, its own code runs."""
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -28,14 +28,14 @@ class Deferred(ModuleType):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}") from None
 
     def __setattr__(self, name, value):
-        """Set what a module is named for in its place, as `from .name import name` would."""
+        """Replace a submodule by the object of the same name, as `from .name import name` would."""
         if isinstance(value, ModuleType):
             value = vars(value).get(name, value)
         super().__setattr__(name, value)
 
 
 def defer(*packages: str) -> None:
-    """Let the code of `packages`, each after those it is in, run when it is needed."""
+    """Defer the code of `packages`, parents first, until it is needed."""
     for package in packages:
         if package not in sys.modules and (spec := find_spec(package)):
             sys.modules[package] = module = module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""The confirmation of a deletion: what the database deletes and changes along with the rows, counted and not fetched."""
+"""The confirmation of a deletion: the rows that the database also deletes or changes, counted and not fetched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .list_actions import ListActionsMixin, counted
 
 @admin.action(permissions=["delete"], description="Delete %(verbose_name_plural)s")
 def delete_selected(page, request, rows):
-    """Ask with what the database deletes along, then delete the rows, log each and report how many."""
+    """Ask for confirmation, with the rows that the database also deletes; then delete the rows, log each and report the number."""
     _, carried, lacking, protected = page.get_deleted_objects(rows, request)
     verb, done = page.deletion
     if not request.POST.get("post") or protected:
@@ -35,7 +35,7 @@ class DeletePreviewMixin(ListActionsMixin):
 
     deletion = ("Delete", "deleted")
 
-    def _get_action_description(self, function, name):  # For the actions of every version of Django.
+    def _get_action_description(self, function, name):  # Called for actions by every version of Django.
         if name == "delete_selected":
             return f"{self.deletion[0]} %(verbose_name_plural)s"
         return super()._get_action_description(function, name)  # type: ignore[misc]
@@ -46,7 +46,7 @@ class DeletePreviewMixin(ListActionsMixin):
         return super()._get_choice_description(action, location)  # type: ignore[misc]
 
     def get_deleted_objects(self, objs, request):
-        """Add to Django's answer what the database will delete and change along with it, counted and not fetched."""
+        """Add to Django's result the rows that the database also deletes or changes, counted and not fetched."""
         to_delete, counts, perms_needed, protected = super().get_deleted_objects(objs, request)
         try:
             carried = cascade_of(self.model, [obj.pk for obj in objs]).counts()

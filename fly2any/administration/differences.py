@@ -1,4 +1,4 @@
-"""A page that fails because the schema differs from what the migrations build names the finding instead of an error."""
+"""Pages that fail because the schema differs from the migrations name the finding instead of an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .replica import current
 
 MOST_SHOWN = 5
 PENDING = "Migrations are pending: run manage.py migrate."
-# What they say is known.
+# Errors that are handled elsewhere.
 ANSWERS = (Http404, PermissionDenied, SuspiciousOperation, OperationalError, InterfaceError, BadParameter, TooSlow)
 _log = logging.getLogger("fly2any.schema")
 
@@ -35,7 +35,7 @@ def differences(models_: Iterable[type[models.Model]] = ()) -> list[Finding] | N
     """
     try:
         with transaction.atomic(using=DEFAULT_DB_ALIAS):
-            verification, _ = read_verification(STATEMENT)  # Without it, the page would be an error.
+            verification, _ = read_verification(STATEMENT)  # If this fails, the page's own error is raised.
     except Error:
         return None
     if verification is None:
@@ -86,20 +86,20 @@ def read_or_each(read: Callable[[], Any], each: Callable[[Any], Any], items: Ite
 
 
 def rendered(response: HttpResponse) -> HttpResponse:
-    """Return a response with its content, in which a template may fail too."""
+    """Render a response here, because its template may fail too."""
     if isinstance(response, TemplateResponse) and not response.is_rendered:
         response.render()
     return response
 
 
 def _models_of(site, request: HttpRequest) -> list[type[models.Model]]:
-    """Return the model whose page was asked for."""
+    """Return the model of the requested page."""
     name = (request.resolver_match.url_name if request.resolver_match else None) or ""
     return [model for model in site._registry if name.startswith(f"{model._meta.app_label}_{model._meta.model_name}_")]
 
 
 def _page(site, request: HttpRequest, found: list[Finding]) -> HttpResponse:
-    """Return the page with the frame of the admin, or without it where the tables of who is signed in are those that differ."""
+    """Return the page within the admin's frame, or without it if the tables of the signed-in user are among those that differ."""
     context = {
         "title": "The database differs from what this page needs",
         "found": found[:MOST_SHOWN],

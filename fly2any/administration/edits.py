@@ -105,11 +105,11 @@ class DisplayedField(BoundField):
 
     def value(self):
         if self.form.marks and self.name in self.form.watched and self.name not in self.form.marks:
-            return self.field.prepare_value(self.initial)  # It was not displayed, so nothing was sent for it.
+            return self.field.prepare_value(self.initial)  # The field was not displayed, so nothing was sent.
         return super().value()
 
     def readable(self, sent: list[str]) -> str:
-        """Return a submitted value, or the one that would be, as a message shows it."""
+        """Return a submitted value, or the stored one as it would be submitted, for a message."""
         choices: Any = getattr(_widget(self.field), "choices", ())
         known: dict[Any, Any] = dict(flatten_choices(choices)) if choices else {}
         labels = {str(value): str(label) for value, label in known.items()}
@@ -247,7 +247,7 @@ class EditForm(forms.ModelForm):
         return super()._get_validation_exclusions() | self._kept  # type: ignore[misc]
 
     def is_multipart(self):
-        """Return True: a browser then sends each byte as it is, not percent-encoded as three."""
+        """Return True, so that browsers send each byte as one, not percent-encoded as three."""
         return True
 
     def write(self) -> None:

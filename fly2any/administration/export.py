@@ -27,15 +27,15 @@ from .deadlines import WRITING
 from .filters import BadParameter
 from .models import Access
 
-CHUNK = 64 * 1024  # Bytes that are sent at once.
+CHUNK = 64 * 1024  # Bytes sent at once.
 LARGEST = 1024**3  # Bytes of an export.
-AT_ONCE = 3  # Exports of a process, until their clients have them: fewer than its threads.
+AT_ONCE = 3  # Exports of a process that are being sent: fewer than its threads.
 
 places = BoundedSemaphore(AT_ONCE)
 
 
 class Export:
-    """An export on the disk, in one of the places until it is closed."""
+    """An export on the disk; it occupies a slot until it is closed."""
 
     def __init__(self) -> None:
         if not places.acquire(blocking=False):
@@ -57,7 +57,7 @@ class Export:
 
 
 def spooled(chunks: Iterable[bytes]) -> Export:
-    """Return `chunks` on the disk; raise BadParameter if there is no place for them."""
+    """Write `chunks` to the disk; raise BadParameter if no slot or no space is free."""
     try:
         with ExitStack() as stack:
             export = Export()
@@ -72,7 +72,7 @@ def spooled(chunks: Iterable[bytes]) -> Export:
 
 
 class FormulaEscaped(Func):
-    """A text that no spreadsheet takes for a formula: with an apostrophe before = + - @, their full-width forms, tab, return or line feed (OWASP)."""
+    """A text that no spreadsheet treats as a formula: an apostrophe precedes = + - @, their full-width forms, tab, return or line feed (OWASP)."""
 
     template = r"(CASE WHEN %(expressions)s ~ '^[=+@＝＋＠－\t\r\n-]' THEN '''' || %(expressions)s ELSE %(expressions)s END)"
     output_field = TextField()

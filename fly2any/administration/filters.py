@@ -16,7 +16,7 @@ from .search import values_of
 
 
 class BadParameter(Exception):  # noqa: N818  Nothing is broken.
-    """A parameter in the address that says nothing; its text is the sentence for the user."""
+    """A URL parameter cannot be used; the text is the sentence for the user."""
 
 
 class Filter(FieldListFilter):
@@ -33,7 +33,7 @@ class Filter(FieldListFilter):
 
     @property
     def chosen(self) -> str:
-        """Return what was chosen, as the list says it; empty where nothing was."""
+        """Return the choice as the list states it, "" without one."""
         return ""
 
     def queryset(self, request, queryset):
@@ -41,7 +41,7 @@ class Filter(FieldListFilter):
 
 
 class ValueFilter(Filter):
-    """Rows with a value: one of the field's choices, or of those that are in the table where an index leads with it."""
+    """Rows with a value: one of the field's choices, or of the values in the table if the column leads an index."""
 
     model_of_values: type[models.Model] | None = None
 
@@ -99,7 +99,7 @@ class ValueFilter(Filter):
 
 
 class IndexedValueFilter(ValueFilter):
-    """Rows with one of the values that are in the table; the column leads an index, which gives them."""
+    """Rows with one of the values in the table, which an index that begins with the column provides."""
 
     def __init__(self, field, request, params, model, model_admin, field_path):
         super().__init__(field, request, params, model, model_admin, field_path)
@@ -107,7 +107,7 @@ class IndexedValueFilter(ValueFilter):
 
 
 class TimeFilter(Filter):
-    """Rows of a range of time, UTC: one that ends now, or from a day or moment until a day (with it) or a moment (without it)."""
+    """Rows in a time range (UTC): one that ends now, or from a day or time until a day (inclusive) or a time (exclusive)."""
 
     template = "admin/time_filter.html"
     PRESETS = {
@@ -126,7 +126,7 @@ class TimeFilter(Filter):
 
     @property
     def range(self) -> tuple[datetime | None, datetime | None]:
-        """Return from when, and until when, None if there is no end."""
+        """Return the start and the end of the range, None for an open end."""
         now = timezone.now()
         if self.value("within") == "today":
             return start_of_day(), None
@@ -135,7 +135,7 @@ class TimeFilter(Filter):
         return self.moment("from"), self.moment("until", after=True)
 
     def moment(self, name: str, *, after: bool = False) -> datetime | None:
-        """Return the moment that was given as an ISO time, or the begin of the day `YYYY-MM-DD`, or what comes `after` the day.
+        """Return the given ISO time, or the start of the day `YYYY-MM-DD`, or with `after` the end of the day.
 
         It is in UTC where it names no zone.
         """
@@ -173,7 +173,7 @@ class TimeFilter(Filter):
         return " ".join(f"{word} {end}" for word, end in ends if end)
 
     def _shown(self, name: str) -> str:
-        """Return an end of the range in words: the day, with a time of day and its zone if the URL has them."""
+        """Return one end of the range as text: the day, with the time of day and its zone if the URL has them."""
         moment = self.moment(name)
         if moment is None or parse_date(self.value(name)):
             return self._day(name)

@@ -20,7 +20,7 @@ DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class AirportInput(AdminTextInputWidget):
-    """A text that suggests airports as it is typed; the browser does that without a script."""
+    """A text input that suggests airports as you type; the browser does that without a script."""
 
     def __init__(self, attrs=None):
         super().__init__({"autocapitalize": "characters", "spellcheck": "false", "size": 12, **(attrs or {})})
@@ -49,7 +49,7 @@ class AirportField(forms.CharField):
 
 
 def is_day(text: Any) -> bool:
-    """Return whether a text is a day that an input of days shows: `YYYY-MM-DD`."""
+    """Return whether a date input can show the text: `YYYY-MM-DD`."""
     try:
         return bool(DAY.fullmatch(text)) and bool(date.fromisoformat(text))
     except ValueError:
@@ -64,7 +64,7 @@ class DayInput(AdminTextInputWidget):
 
 
 class TextDayField(forms.CharField):
-    """A day in a column of text, `YYYY-MM-DD`; `several` between commas where that is what the column may hold."""
+    """A day in a text column, `YYYY-MM-DD`; with `several`, also several days separated by commas."""
 
     widget: Any = DayInput
 
@@ -81,7 +81,7 @@ class TextDayField(forms.CharField):
 
 
 class DayField(forms.DateField):
-    """A day in a column of times: midnight, UTC."""
+    """A day in a time column: midnight, UTC."""
 
     widget = DayInput
 
@@ -96,7 +96,7 @@ class DayField(forms.DateField):
 
 
 class PersonWidget(ForeignKeyRawIdWidget):
-    """Shows a person by their e-mail address; a click on the lens inserts the id, if scripts run."""
+    """Shows a person by e-mail address; with scripts, a click on the lens inserts the id."""
 
     def format_value(self, value):
         if value is None or value == "":

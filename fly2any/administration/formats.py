@@ -25,7 +25,7 @@ DECIMALS = {
     ),
     **dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3),
 }
-NEVER_CUT = 20  # Characters of a text that every column is wide enough for.
+NEVER_CUT = 20  # Characters that fit into every column.
 LONGEST_TEXT = 20_000  # Characters of a text on a page of its own.
 MOST_ITEMS = 300  # Of a JSON value, in all; the rest is counted.
 LONGEST_LEAF = 2_000
@@ -40,7 +40,7 @@ def moment(value: datetime) -> str:
 
 
 def age(value: datetime) -> str:
-    """Return how long ago a time was, or how long until it is, in one unit."""
+    """Return how long ago a time was, or how far ahead it is, in one unit."""
     if isinstance(value, Beyond):
         return value.text
     now = timezone.now()
@@ -67,7 +67,7 @@ def day(value: datetime, row: Any = None) -> str:
 
 
 def epoch(*, unit: float) -> Show:
-    """Return how a number of seconds (unit 1) or milliseconds (0.001) since 1970 is shown: as a time."""
+    """Return a format that shows seconds (unit 1) or milliseconds (0.001) since 1970 as a time."""
 
     def show(value, row):
         try:
@@ -79,7 +79,7 @@ def epoch(*, unit: float) -> Show:
 
 
 def plain_amount(value: float, currency: str | None = None) -> str:
-    """Return an amount of money as text, with the decimals of its currency, two where that is not known, and with the currency."""
+    """Return an amount as text, with its currency and that currency's decimals (two if unknown)."""
     if not math.isfinite(value):
         return str(value)
     number = f"{value:,.{DECIMALS.get(currency or '', 2)}f}"
@@ -87,12 +87,12 @@ def plain_amount(value: float, currency: str | None = None) -> str:
 
 
 def amount(value: float, currency: str | None = None) -> str:
-    """Show an amount of money as `plain_amount` has it."""
+    """Show an amount as plain_amount() returns it."""
     return format_html('<span class="number">{}</span>', plain_amount(value, currency)) if math.isfinite(value) else str(value)
 
 
 def money(currency: str = "currency") -> Show:
-    """Return how a price is shown, in the currency that another field of the row names."""
+    """Return a format that shows a price in the currency that another field of the row names."""
     return lambda value, row: amount(value, getattr(row, currency, None))
 
 
@@ -139,7 +139,7 @@ def text(value: Any, row: Any = None) -> str:
 
 
 def choice(labels: dict[str, str]) -> Show:
-    """Return how a value of a list is shown: by its label where it has one, on a colour of its own."""
+    """Return a format that shows a choice by its label, if it has one, in its own colour."""
 
     def show(value, row):
         return format_html(
@@ -161,17 +161,17 @@ def chips(values: list[Any], row: Any = None) -> str:
 
 
 def fingerprint(secret: str) -> str:
-    """Return 8 hexadecimal digits that tell one secret from another, and nothing of what it is (HMAC-SHA-256 by SECRET_KEY)."""
+    """Return 8 hexadecimal digits that distinguish secrets without revealing them (HMAC-SHA-256 with SECRET_KEY)."""
     return salted_hmac("fly2any.administration.fingerprint", secret, algorithm="sha256").hexdigest()[:8]
 
 
 def secret(value: str, row: Any = None) -> str:
-    """Show that a secret is there, by its fingerprint."""
+    """Show a secret by its fingerprint."""
     return format_html('<span class="secret" title="Fingerprint of a secret">•••• {}</span>', fingerprint(value))
 
 
 def tree(value: Any, row: Any = None) -> str:
-    """Show a JSON value as a tree that folds."""
+    """Show a JSON value as a collapsible tree."""
     if isinstance(value, Unreadable):
         return format_html('<span class="quiet">{}</span>', value)
     left = [MOST_ITEMS]

@@ -32,7 +32,7 @@ from fly2any.postgres.values import is_deep
 from .edits import EditForm
 from .form_fields import AirportField, AirportInput, DayField, DayInput, PersonField, PersonWidget, TextDayField, is_day
 
-PLAIN = re.compile(r"[^\s,\[\"](?:[^,\r\n]*[^\s,])?")  # An element that stays itself between commas.
+PLAIN = re.compile(r"[^\s,\[\"](?:[^,\r\n]*[^\s,])?")  # An element that survives being separated by commas.
 
 
 class OpenSelect(forms.Select):
@@ -58,7 +58,7 @@ def distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 class JSONFormField(forms.JSONField):
-    """JSON that PostgreSQL takes, and that can be shown again; an empty array or object is a value."""
+    """JSON that PostgreSQL accepts and that can be shown again; an empty array or object is a value."""
 
     empty_values = [None, ""]
 
@@ -88,7 +88,7 @@ class JSONFormField(forms.JSONField):
 
 
 class OpenChoiceField(forms.TypedChoiceField):
-    """The columns have no constraint: what the site wrote stays, whether a choice names it or not."""
+    """The columns have no constraint, so a value that the site wrote stays, even if it is not one of the choices."""
 
     widget = OpenSelect
 
@@ -97,10 +97,10 @@ class OpenChoiceField(forms.TypedChoiceField):
 
 
 class ArrayFormField(SimpleArrayField):
-    """An array as text between commas, and as JSON where that would not say what its elements are."""
+    """An array as comma-separated text, or as JSON if that would be ambiguous."""
 
     def __init__(self, base_field, **kwargs):
-        base_field.strip = False  # Blanks in JSON are intended.
+        base_field.strip = False  # Blanks in JSON are significant.
         super().__init__(base_field, **kwargs)
 
     def prepare_value(self, value):
@@ -124,7 +124,7 @@ class ArrayFormField(SimpleArrayField):
 
 
 class TimeInput(BaseAdminTimeWidget):
-    """Django's, that shows the fraction of a second where there is one."""
+    """Django's input, which here also shows fractions of a second."""
 
     def format_value(self, value):
         return value.isoformat() if isinstance(value, time) and value.microsecond else super().format_value(value)
@@ -144,12 +144,12 @@ class OpenModelForm(EditForm):
             field: Any = self.fields[name]
             value = self.initial.get(name)
             if isinstance(field, TextDayField) and value and not is_day(value):
-                field.widget = AdminTextInputWidget()  # An input of days shows nothing else.
+                field.widget = AdminTextInputWidget()  # A date input shows nothing else.
             of_one_line = type(field.widget) in (AdminTextInputWidget, AirportInput)
             if of_one_line and isinstance(value, str) and re.search(r"[\r\n]", value):
-                field.widget = AdminTextareaWidget(field.widget.attrs)  # An input of one line drops them.
+                field.widget = AdminTextareaWidget(field.widget.attrs)  # A single-line input drops line breaks.
             if isinstance(value, float) and not math.isfinite(value):
-                field.widget = AdminTextInputWidget(field.widget.attrs)  # Browsers send no NaN from an input of numbers.
+                field.widget = AdminTextInputWidget(field.widget.attrs)  # A number input cannot send NaN.
 
     def _get_validation_exclusions(self):
         chosen = {field.name for field in self._meta.model._meta.fields if field.choices}
@@ -166,12 +166,12 @@ class SchemaForms(BaseModelAdmin):
         models.DateTimeField: {"form_class": forms.SplitDateTimeField, "widget": DateTimeInput},
     }
     long_texts: tuple[str, ...] = ()
-    airports: tuple[str, ...] = ()  # Columns of text with an IATA code.
+    airports: tuple[str, ...] = ()  # Text columns with an IATA code.
     days: tuple[str, ...] = ()  # Columns with a day: text as YYYY-MM-DD, or a time at midnight.
-    several_days: tuple[str, ...] = ()  # Of those of text, which may hold several.
+    several_days: tuple[str, ...] = ()  # Text columns that may hold several days.
 
     def get_fieldsets(self, request, obj=None):
-        """Return the titled parts of the form; to add a row, without what is only shown."""
+        """Return the titled parts of the form; without read-only fields if a row is added."""
         found = super().get_fieldsets(request, obj)
         if obj:
             return found
@@ -220,7 +220,7 @@ def _without(fields, names: set) -> list:
 
 
 class PasswordFormMixin:
-    """A form for a new password, which leaves every other column as it is."""
+    """A form for a new password that writes no other column."""
 
     def set_password_and_save(self, user, *arguments, commit=True, **options):
         user = super().set_password_and_save(user, *arguments, commit=False, **options)  # type: ignore[misc]

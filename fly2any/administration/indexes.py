@@ -14,13 +14,13 @@ from fly2any.postgres.indexes import Index
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """An index as a way to rows: those of its condition, by the values of its `fields` from the left."""
+    """An index as an access path to the rows of its condition, by the values of its `fields` from the left."""
 
     fields: tuple[str, ...]
     condition: dict[str, Any] = field(default_factory=dict)
 
     def served(self, equal: Mapping[str, Any]) -> int:
-        """Return how many of the `equal` fields (name → value) the index looks up, 0 where it does not hold their rows."""
+        """Return how many of the `equal` fields (name → value) the index looks up, 0 if it does not cover their rows."""
         if not self.condition.items() <= equal.items():
             return 0
         return len(self.condition) + self.depth(equal)
@@ -29,7 +29,7 @@ class Path:
         return next((place for place, name in enumerate(self.fields) if name not in equal), len(self.fields))
 
     def following(self, equal: Mapping[str, Any]) -> str | None:
-        """Return the field by which the rows of `equal` come ordered, None at the end of the index."""
+        """Return the field by which the index orders the rows of `equal`, None at its end."""
         return self.fields[depth] if (depth := self.depth(equal)) < len(self.fields) else None
 
     def looks_up(self, equal: Mapping[str, Any]) -> set[str]:
@@ -38,7 +38,7 @@ class Path:
 
 
 def paths(model: type[models.Model]) -> Iterator[Path]:
-    """Yield the paths to the rows of `model`, its primary key first."""
+    """Yield the access paths of `model`, its primary key first."""
     opts = model._meta
     yield Path((opts.pk.name,))
     for column in opts.local_fields:

@@ -1,4 +1,4 @@
-"""Actions of a list: each is confirmed with the number of rows before it is done, and reports what it did."""
+"""Actions of a list: each is confirmed with the number of rows, and reports its result."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .formats import beginning
 
 
 def counted(number: int, options) -> str:
-    """Return a number of rows in words."""
+    """Return the number of rows with the model's name."""
     return f"{number:,} {options.verbose_name if number == 1 else options.verbose_name_plural}"
 
 
 def confirmed(said: str, done: str, *, permission: str = "change"):
-    """Return the decorator of an action of a list that asks before it is done.
+    """Return a decorator that asks for confirmation before an action of a list runs.
 
     `said` is what it does, with {} for the rows, `done` what it did: "Mark {} read", "marked read". What is decorated
     returns the rows that it changed.
@@ -38,10 +38,10 @@ def confirmed(said: str, done: str, *, permission: str = "change"):
 
 
 class ListActionsMixin(admin.ModelAdmin):
-    """Asks before an action of a list is done."""
+    """Confirms actions of a list before they run."""
 
     def ask(self, request, rows, action: str, said: str, **more):
-        """Return the page that asks whether to do what `said` to `rows`, named there."""
+        """Return the confirmation page, which states the action (`said`) and names the rows."""
         sentence = said.format(counted(len(rows), self.opts))
         context = {
             **self.admin_site.each_context(request),

@@ -1,4 +1,4 @@
-"""The rows of a list as HTML, as `items_for_result` of Django's admin makes them, with what a column decides worked out once.
+"""The rows of a list as HTML, as `items_for_result` of Django's admin makes them, with each column's properties computed once.
 
 Django looks up the field of a column, its label and its classes again for each cell, which took two fifths of the time of a
 page. Anything but text or HTML returned by a column's function is left to it.
@@ -15,13 +15,13 @@ from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist
 from django.urls import NoReverseMatch
 from django.utils.html import format_html, format_html_join
 
-Cell = Callable[[Any], str]  # The row → its cell.
+Cell = Callable[[Any], str]  # (row) → cell.
 
 
 def rows_of(cl: Any) -> str:
     """Return the table rows of the rows of the change list `cl`; none of its columns is editable in place."""
     cells: list[Cell] = []
-    header = None  # The first column that leads to the row; it is the row's header.
+    header = None  # The first column that links to the row; it is the row's header.
     for name in cl.list_display:
         links = cl.list_display_links
         linked = links is not None and (name in links if links else header is None)

@@ -19,7 +19,7 @@ from .search import Probe, search
 
 
 class LookupsMixin(ColumnsMixin):
-    """Answers a closed list of lookups from the address, and offers only the orders that an index has.
+    """Accepts a closed list of lookups from the URL, and offers only orders that an index has.
 
     `search` holds the lookups of the search, in the order in which they are tried.
     """
@@ -29,7 +29,7 @@ class LookupsMixin(ColumnsMixin):
     show_facets = admin.ShowFacets.NEVER
 
     def get_search_fields(self, request):
-        """Return that there is a search; `search` defines it."""
+        """Return a placeholder, so that the list has a search box; `search` defines the search."""
         return ("pk",) if self.search else ()
 
     def get_list_filter(self, request):
@@ -58,16 +58,16 @@ class LookupsMixin(ColumnsMixin):
             raise BadParameter("The URL contains a filter that this list does not offer, so it was ignored.") from None
 
     def get_search_results(self, request, queryset, search_term):
-        """Return what the search finds, for the lists of autocomplete fields."""
+        """Return the search results for autocomplete fields."""
         term = search_term.strip()
         return (queryset.filter(search(self.model, self.search, term).rows) if term else queryset), False
 
     def found_pages(self, term: str) -> Iterable[Panel]:
-        """Return what the search of all tables finds here besides rows: pages over several of them."""
+        """Return results of the search of all tables other than rows: pages over several rows."""
         return ()
 
     def lookup_allowed(self, lookup, value, request=None):
-        """Allow what the page's filters ask, and rows by their key or a foreign key: anything else could ask for a secret."""
+        """Allow lookups of the page's filters, and by a key or a foreign key: any other could probe a secret."""
         offered = {name for item in self.get_list_filter(request) for name in _parameters(item)}
         keys = {self.opts.pk.name: ("", "__exact", "__in")}
         for field in self.opts.local_fields:
@@ -77,6 +77,6 @@ class LookupsMixin(ColumnsMixin):
 
 
 def _parameters(item) -> list[str]:
-    """Return the names in the address that a filter of `list_filter` takes."""
+    """Return the URL parameters that a filter of `list_filter` accepts."""
     name, kind = item
     return [f"{name}__{part}" for part in ("within", "from", "until")] if kind is filters.TimeFilter else [name]

@@ -1,4 +1,4 @@
-"""Refuses requests that no browser sends, before anything reads them."""
+"""Refuses requests that no browser sends, before any other code reads them."""
 
 import codecs
 
@@ -15,7 +15,7 @@ class FileRefused(Exception):  # noqa: N818  Nothing is broken: the admin has no
 
 
 class NoUploads(FileUploadHandler):
-    """Refuse a file before a byte of it is kept."""
+    """Refuse a file before any byte of it is stored."""
 
     def new_file(self, *args, **kwargs):
         raise FileRefused
@@ -51,7 +51,7 @@ def refusal(request) -> HttpResponse | None:
     length = request.META.get("CONTENT_LENGTH", "").encode()
     if body_length([length] if length else [], largest=settings.DATA_UPLOAD_MAX_MEMORY_SIZE) is None:
         return _refuse(413, TOO_LARGE)
-    if request.content_type == "multipart/form-data":  # Read here: later the check of CSRF would answer for what it has.
+    if request.content_type == "multipart/form-data":  # Read here: otherwise the CSRF check would respond first.
         try:
             _ = request.POST
         except FileRefused:
@@ -62,7 +62,7 @@ def refusal(request) -> HttpResponse | None:
 
 
 def is_utf8(charset: str) -> bool:
-    """Return whether `charset` is a name of UTF-8; there are encodings that are none of text, as hex."""
+    """Return whether `charset` is a name of UTF-8; some codecs, such as hex, are not text encodings."""
     try:
         return codecs.lookup(charset).name == "utf-8"
     except (LookupError, ValueError):

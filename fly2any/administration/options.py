@@ -47,7 +47,7 @@ class ModelAdmin(
 
     def get_readonly_fields(self, request, obj=None):
         machines = self.written_by_machines if obj else ()
-        # Fields whose value a form could not send back unchanged.
+        # Fields whose values a form could not send back unchanged.
         fields = self.opts.local_fields if obj else ()
         odd = [field.name for field in fields if isinstance(getattr(obj, field.attname), Beyond | Unreadable)]
         return [*super().get_readonly_fields(request, obj), *machines, *odd]
@@ -77,7 +77,7 @@ class ReadOnlyModelAdmin(ModelAdmin):
 
 
 class UserRowsMixin:
-    """Shared by pages over rows that belong to a user: found by their id, or the user's e-mail address, id or name."""
+    """Pages over rows that belong to a user: found by their id, or by the user's e-mail address, id or name."""
 
     list_select_related = ("user",)
     raw_id_fields = ("user",)

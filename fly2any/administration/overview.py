@@ -1,4 +1,4 @@
-"""The overview of a row that others reference: its facts, a panel for each table that points at it, and one timeline of all."""
+"""The overview of a row that others reference: its facts, a panel for each table that points at it, and one timeline of all events."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from .paging import value_of
 from .replica import current
 from .truncation import with_short_copies, with_short_values
 
-MOST_ROWS = 5  # Of a panel.
+MOST_ROWS = 5  # Rows of a panel.
 MOST_COLUMNS = 5
-MOST_EVENTS = 30  # Of a page of the timeline.
-WEEKS = 12  # Of the chart of activity.
+MOST_EVENTS = 30  # Events of a page of the timeline.
+WEEKS = 12  # Weeks in the activity chart.
 
 WEEKS_SQL = f"""
     SELECT least(floor(extract(epoch FROM e.at - %s) / 604800), {WEEKS - 1})::int AS week, count(*), e.part FROM ({{events}}) AS e GROUP BY week, e.part
@@ -57,14 +57,14 @@ class Relation:
 class Panel:
     title: str
     headers: list[str]
-    rows: list[tuple[str, list[Any]]]  # (address, cells)
+    rows: list[tuple[str, list[Any]]]  # (URL, cells)
     count: Count
     url: str
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something on the timeline; `token` is its place there."""
+    """An event on the timeline; `token` is its position."""
 
     time: datetime
     text: str
@@ -73,7 +73,7 @@ class Event:
 
 
 def page_of_row(row: models.Model, name: str = "change") -> str:
-    """Return the address of a page of `row` in the admin; raise NoReverseMatch if there is none."""
+    """Return the URL of a page of `row` in the admin; raise NoReverseMatch if there is none."""
     page, key = f"admin:{row._meta.app_label}_{row._meta.model_name}_{name}", quote(row.pk)
     around = _around(page, get_script_prefix(), get_urlconf() or settings.ROOT_URLCONF)
     if around is None:
@@ -85,7 +85,7 @@ def page_of_row(row: models.Model, name: str = "change") -> str:
 
 @lru_cache(maxsize=1_000)
 def _around(page: str, prefix: str, urlconf: Any) -> tuple[str, str] | None:
-    """Return what stands before and after the key in an address, None if there is no such page: a list has one for each row."""
+    """Return the parts of the page's URL before and after the key, None if there is no such page: a list needs one per row."""
     try:
         before, _, after = reverse(page, urlconf, args=["-key-"]).partition("-key-")
     except NoReverseMatch:
@@ -94,7 +94,7 @@ def _around(page: str, prefix: str, urlconf: Any) -> tuple[str, str] | None:
 
 
 def best_page(row: models.Model) -> str:
-    """Return the address of the overview of `row`, or of its page where it has none; raise NoReverseMatch without either."""
+    """Return the URL of the overview of `row`, otherwise of its page; raise NoReverseMatch without either."""
     try:
         return page_of_row(row, "overview")
     except NoReverseMatch:
@@ -106,7 +106,7 @@ def _list_of(model: type[models.Model]) -> str:
 
 
 def relations(admin: Any, request, row: models.Model) -> list[Relation]:
-    """Return the tables of the admin that point at the model of `row`, that the user may see and that can have rows of it."""
+    """Return the tables that point at the model of `row`, that the user may see, and that can have rows for it."""
     found = []
     for relation in admin.opts.related_objects:
         other = admin.admin_site._registry.get(relation.related_model)
@@ -147,7 +147,7 @@ def panels(request, row: models.Model, found: list[Relation]) -> Iterator[Panel]
 
 
 def timeline(row: models.Model, found: list[Relation], *, before: str = "") -> list[Event]:
-    """Return the newest MOST_EVENTS + 1 events before a token, newest first; raise ValueError for a token that is none.
+    """Return the newest MOST_EVENTS + 1 events before a token, newest first; raise ValueError for an invalid token.
 
     The order is by time, then by table and key, so that events of one moment are neither skipped nor shown twice.
     """
@@ -177,7 +177,7 @@ def _events(relation: Relation, row: models.Model, before: str) -> Iterator[Even
 
 
 def activity(row: models.Model, found: list[Relation]) -> str:
-    """Return how much happened on the timeline of `row` in each of the last WEEKS weeks as a chart, "" of nothing or too much."""
+    """Return a chart of the events of `row` in each of the last WEEKS weeks, "" if there are none or too many."""
     connection = current()
     quoted = connection.ops.quote_name
     first = timezone.now() - timedelta(weeks=WEEKS)

@@ -25,11 +25,11 @@ class OverviewMixin(ColumnsMixin):
     """Gives each row a page with its facts, the fields named in `overview`, its related rows and one timeline of them."""
 
     overview: tuple[str, ...] = ()
-    # The columns of its panel on the overview of another row and in the search; else the first of its list.
+    # The columns of its panel on another row's overview and in the search; by default the first of its list.
     in_panels: tuple[str, ...] = ()
     of_staff = False  # Whether only staff have such rows.
-    place_in_overview = 9  # Of its panel: smaller ones come first.
-    in_overviews = True  # Whether its rows are a panel and on the timeline of another row's overview.
+    place_in_overview = 9  # The position of its panel: smaller numbers come first.
+    in_overviews = True  # Whether its rows appear, in a panel and on the timeline, on another row's overview.
 
     def get_urls(self):
         name = f"{self.opts.app_label}_{self.opts.model_name}_overview"
@@ -94,11 +94,11 @@ class OverviewMixin(ColumnsMixin):
         return [self.columns.get(name, name) for name in self.in_panels] or self.get_list_display(request)
 
     def happened(self, row) -> str:
-        """Return what the timeline says of a row: what happened, in a few words."""
+        """Return the timeline's text for a row: what happened, in a few words."""
         return f"{capfirst(str(self.opts.verbose_name))}: {row}"
 
     def overview_actions(self, request, row) -> list[tuple[str, str]]:
-        """Return the labels and addresses of what the user may do on the overview of `row`."""
+        """Return the labels and URLs of the user's actions on the overview of `row`."""
         return [(action.label, f"{action.name}/") for action in actions_of(self, request, row)]
 
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):

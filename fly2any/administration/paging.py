@@ -1,4 +1,4 @@
-"""Pages by the place of their first or last row in the order (keyset): any page costs what the first one costs."""
+"""Keyset pagination: a page begins after the position of a row in the order, so every page costs the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fly2any.postgres.values import Beyond
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The order of a list: by `field`, and where its values tie by the primary key, both the same way."""
+    """The order of a list: by `field`, then by the primary key, both in the same direction."""
 
     field: models.Field
     pk: models.Field
@@ -28,7 +28,7 @@ class Order:
         return list(dict.fromkeys([self.field.attname, self.pk.attname]))
 
     def by(self, *, backwards: bool = False) -> list[str]:
-        """Return what order_by takes."""
+        """Return the arguments of order_by()."""
         sign = "-" if self.descending != backwards else ""
         return [sign + name for name in self.names]
 
@@ -49,12 +49,12 @@ class Order:
         return self.beyond(place, backwards=not backwards, inclusive=True)
 
     def token(self, row: models.Model) -> str:
-        """Return the place of `row` for a URL."""
+        """Return the position of `row`, for a URL."""
         place = [str(getattr(row, name)) for name in self.names]
         return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
     def place(self, token: str) -> list[Any]:
-        """Return the place that `token` says; raise ValueError if it says none of this order."""
+        """Return the position in `token`; raise ValueError if it is invalid for this order."""
         try:
             texts = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
             if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts) or "\0" in "".join(texts):
@@ -67,7 +67,7 @@ class Order:
 
 
 def value_of(field: models.Field, text: str) -> Any:
-    """Return the value of `field` that was written as `text`; raise ValueError or ValidationError where it is none."""
+    """Return the value of `field` in `text`; raise ValueError or ValidationError if it is invalid."""
     try:
         return field.to_python(text)
     except ValidationError:

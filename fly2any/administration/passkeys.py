@@ -1,4 +1,4 @@
-"""Passkeys of the staff: django-otp-webauthn's ceremonies (WebAuthn), for staff alone, each ending in a session of a new key."""
+"""Passkeys of the staff: django-otp-webauthn's ceremonies (WebAuthn), for staff only, each ending in a session with a new key."""
 
 from urllib.parse import urlsplit
 
@@ -8,11 +8,11 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 from django_otp_webauthn import exceptions, views
 from django_otp_webauthn.helpers import WebAuthnHelper
 
-app_name = "otp_webauthn"  # By which the library's templates know these addresses.
+app_name = "otp_webauthn"  # The namespace by which the library's templates find these URLs.
 
 
 class Helper(WebAuthnHelper):
-    """Passkeys belong to the host by which the admin is reached, which Django has compared with ALLOWED_HOSTS."""
+    """Passkeys belong to the host name in the request, which Django has checked against ALLOWED_HOSTS."""
 
     def get_relying_party_domain(self):
         return urlsplit(f"//{self.request.get_host()}").hostname

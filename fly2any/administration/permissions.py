@@ -1,3 +1,3 @@
-"""The permissions on a table; exporting it is one of its own."""
+"""The permissions on a table, including one to export it."""
 
 PERMISSIONS = ("add", "change", "delete", "view", "export")

@@ -29,7 +29,7 @@ from .export import spooled
 from .models import Access, Note
 from .overview import page_of_row
 
-MOST_NOTES = 20  # On an overview.
+MOST_NOTES = 20  # Notes on an overview.
 LONGEST_NOTE = 10_000  # Characters.
 EXPORT, ERASE = "administration.export_person", "administration.erase_person"
 
@@ -42,7 +42,7 @@ def read_notes(person_id: str) -> tuple[list[Note], dict[str, str]]:
 
 
 class AdminLogKeeper:
-    """Keeps the certificate of an erasure in the admin's log: an entry of the transaction that erases, which commits or not with it."""
+    """Keeps the certificate of an erasure in the admin's log: an entry that is written in the erasing transaction and commits with it."""
 
     def __init__(self, staff_id: str, content_type: ContentType) -> None:
         self.entry = LogEntry(user_id=staff_id, content_type=content_type, object_repr=ERASED, action_flag=DELETION)
@@ -60,7 +60,7 @@ class AdminLogKeeper:
 
 
 class PersonMixin(admin.ModelAdmin):
-    """Pages over a person: everything that is held about them as JSON, and their erasure."""
+    """Pages about a person: the export of all their data as JSON, and their erasure."""
 
     def get_urls(self):
         place = f"{self.opts.app_label}_{self.opts.model_name}"
@@ -74,7 +74,7 @@ class PersonMixin(admin.ModelAdmin):
         ]
 
     def person_actions(self, request, row) -> list[tuple[str, str]]:
-        """Return the labels and addresses of what the user may do here: nothing to staff, whose rights dbperson refuses."""
+        """Return the labels and URLs of the user's actions here; none for staff, whom dbperson refuses."""
         if row.is_staff or row.is_superuser:
             return []
         known = [(EXPORT, "Export everything", "give-out/"), (ERASE, "Erase", "erase/")]
@@ -134,7 +134,7 @@ class PersonMixin(admin.ModelAdmin):
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
     def export_person_view(self, request, object_id):
-        """Say what an export is, and by POST send everything that is held about a person, without secrets, as JSON."""
+        """Describe the export; by POST, send all data about a person as JSON, without secrets."""
         try:
             person = self._person(request, object_id, EXPORT)
             if request.method != "POST":

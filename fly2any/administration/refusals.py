@@ -28,7 +28,7 @@ KINDS = {
     "23514": "The constraint {constraint} does not allow this value of {what}.",
     "23P01": "The constraint {constraint} does not allow this value of {what} together with the other rows.",
 }
-VALUES = ("22", "53")  # Classes that say enough about a statement inside a trigger.
+VALUES = ("22", "53")  # Classes that describe a failed statement inside a trigger well enough.
 SKIPPED = (
     "The database did not write or delete every row: nothing was saved. A trigger or a policy of the table skipped a row, "
     "or another client deleted it first."
@@ -46,7 +46,7 @@ REFUSED = (
     "54",
     "55",
     "P0",
-)  # Classes of SQLSTATE: of the statement, not of the connection.
+)  # SQLSTATE classes that concern the statement, not the connection.
 
 COLUMNS_OF_A_CONSTRAINT = """
     SELECT a.attname
@@ -132,7 +132,7 @@ def _text_in_function(message: str, state: str) -> str:
 
 
 def _ask(statement: str, parameters: Any) -> list[tuple]:
-    """Return the rows of a query about the refusal, none if it fails: the refusal is shown without them."""
+    """Return the rows of a query about the refusal, [] if it fails: the refusal is then shown without details."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(statement, parameters)
@@ -142,7 +142,7 @@ def _ask(statement: str, parameters: Any) -> list[tuple]:
 
 
 class Refused:
-    """A form that is shown again with the refusal as an error; its class is made for one request."""
+    """A form that is shown again with the refusal as an error; its class is created per request."""
 
     refused: ValidationError
 

@@ -23,7 +23,7 @@ from fly2any.database.units import span
 
 REPLICA = "replica"
 PAGES = ("_changelist", "_overview", "_route")  # Not forms, which must show the current row.
-SILENT = 30  # Seconds before a replica that did not answer is asked again.
+SILENT = 30  # Seconds before a replica that did not answer is tried again.
 MOMENT = 0.1  # Seconds that a replica has to replay the latest commits.
 WRITTEN = "written"  # Session key: the primary's WAL position after the user's last change.
 
@@ -66,7 +66,7 @@ class Router:
         return DEFAULT_DB_ALIAS if instance is not None and instance._state.db == REPLICA else None
 
     def allow_relation(self, one, other, **hints):
-        return True  # Both have the same rows.
+        return True  # Primary and replica have the same rows.
 
     def allow_migrate(self, db, app_label, **hints):
         return db != REPLICA

@@ -23,7 +23,7 @@ from .list_actions import counted
 from .refusals import in_one_sentence, is_refusal, refusal, with_refusal
 
 NUL = "A NUL character was removed from this form: PostgreSQL cannot store it. Check what you entered, then save again."
-WRITTEN = re.compile(r'(?:INSERT INTO|UPDATE|DELETE FROM) "((?:[^"]|"")+)"')  # As Django writes them.
+WRITTEN = re.compile(r'(?:INSERT INTO|UPDATE|DELETE FROM) "((?:[^"]|"")+)"')  # Statements as Django writes them.
 LOCK = 5_000  # Milliseconds that a page which writes waits for a lock: a page that waits holds locks too.
 
 
@@ -56,12 +56,12 @@ def _checked(request: HttpRequest, guard: Callable[[], AbstractContextManager[No
                 yield
             connection.check_constraints()
     except (DatabaseError, Refusal):
-        del queue[before:]  # A message that reports success.
+        del queue[before:]  # Messages that report success.
         raise
 
 
 def _refusing_untrusted_code() -> Callable[..., Any]:
-    """Return a wrapper that asks, before the first write to a table, whose code it would run."""
+    """Return a wrapper that checks, before the first write to a table, whose code it would run."""
     asked: set[str] = set()
 
     def ask(execute, statement, parameters, many, context):
@@ -75,7 +75,7 @@ def _refusing_untrusted_code() -> Callable[..., Any]:
 
 
 def _refuse_nul(request: HttpRequest) -> None:
-    """Remove NUL characters from a form that was sent, and let it be shown again with a message: no field takes them."""
+    """Remove NUL characters from a form that was sent, and show the form again with a message, because no field accepts them."""
     odd = {name: values for name, values in request.POST.lists() if any("\0" in value for value in values)}
     if not odd:
         return
@@ -111,7 +111,7 @@ def remove_rows(rows: models.QuerySet) -> list[models.Model]:
 
 
 class SavedInline:
-    """An inline whose rows are saved as those of `SavedForms`."""
+    """An inline whose rows are saved like those of `SavedForms`."""
 
     formset = EditFormSet
 
@@ -121,10 +121,10 @@ class SavedInline:
 
 
 class SavedForms:
-    """Forms that write what a person changed, of rows locked while they are saved, and that say what the database refused."""
+    """Forms that write only changed fields, lock the rows while saving, and report what the database rejected."""
 
     def guard(self) -> AbstractContextManager[None]:
-        """Return the context in which a page writes; it raises Refusal where that must not be."""
+        """Return the context in which a page writes; it raises Refusal if the write is not allowed."""
         return nullcontext()
 
     def get_object(self, request, object_id, from_field=None):
@@ -139,7 +139,7 @@ class SavedForms:
         return with_refusal(form, request.refused) if hasattr(request, "refused") else form
 
     def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
-        """Show the form once more, with what the database refused, where it refused to save it."""
+        """Show the form again, with the reason, if the database refused to save it."""
         view = super().changeform_view  # type: ignore[misc]
         _refuse_nul(request)
         try:
@@ -159,7 +159,7 @@ class SavedForms:
         return self.redirect_on_refusal(request, super().delete_view, object_id, extra_context)  # type: ignore[misc]
 
     def redirect_on_refusal(self, request, view, *arguments):
-        """Answer with `view`, or lead back to the page, or to `request.back`, with what the database refused."""
+        """Return the response of `view`; if the database refuses, redirect to the page, or `request.back`, with a message."""
         try:
             with _checked(request, self.guard):
                 return view(request, *arguments)
@@ -188,12 +188,12 @@ class SavedForms:
         delete_rows(queryset)
 
     def log_change(self, request, obj, message):
-        """Log a change, and nothing where nothing was changed."""
+        """Log a change, unless nothing changed."""
         request.unchanged = not message
         return super().log_change(request, obj, message) if message else None  # type: ignore[misc]
 
     def log_action(self, request, rows, done: str) -> None:
-        """Log what an action did to `rows`, in the history of each, and say how many they are."""
+        """Log what an action did in the history of each row, and report the number of rows."""
         LogEntry.objects.log_actions(request.user.pk, rows, CHANGE, f"{done[0].upper()}{done[1:]}.")
         self.message_user(request, f"{counted(len(rows), self.opts)} {done}.")  # type: ignore[attr-defined]
 

@@ -19,10 +19,10 @@ from fly2any.postgres.expressions import Folded, Words
 from .deadlines import TooSlow, within
 from .replica import current
 
-SHORTEST_TEXT = 3  # Letters: a trigram index cannot find a shorter text.
+SHORTEST_TEXT = 3  # Characters; a trigram index cannot find a shorter text.
 MOST_CANDIDATES = 1_000  # Rows found by free text, before they are sorted.
 MOST_PEOPLE = 50  # People whose rows are found by a name.
-MOST_WORDS = 8  # Of a name.
+MOST_WORDS = 8  # Words of a name.
 TOO_MANY = "Too many people match. Enter more of the name, or an e-mail address."
 ROUTE = re.compile(r"([a-z]{3})\s*(?:-|–|→|>|/|to|\s)\s*([a-z]{3})", re.IGNORECASE)
 LETTERS = re.compile(rf"\w{{{SHORTEST_TEXT}}}")
@@ -68,7 +68,7 @@ def values_of(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The result of a probe: `rows`, and the columns that it compares with values, as name → value.
+    """The result of a probe: `rows`, and the columns that it compares with values (name → value).
 
     `is_all`: the term has no other meaning, even if there are no such rows. `order`: the time by which an index sorts these rows.
     `is_understood`: the term has the form that the probe looks up.

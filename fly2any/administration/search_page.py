@@ -1,4 +1,4 @@
-"""The search of all tables: what a term finds in each, on one page, and the row that a secret leads to."""
+"""The search of all tables: the results in each, on one page, and the row with a given secret."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .overview import MOST_COLUMNS, Panel, best_page, page_of_row
 from .search import Key, airports_of, is_text
 from .truncation import large_fields, with_short_copies, with_short_values
 
-MOST_ROWS = 8  # Of a table.
+MOST_ROWS = 8  # Rows per table.
 LONGEST_TERM = 200  # Characters.
 CANNOT_SEARCH = "This text cannot be searched."
 
 
 def search_view(site: Any, request, admins: Sequence[Any]) -> HttpResponse:
-    """Answer with what is found in the lists of `admins`; a secret is sent by POST, so that it is in no address and no log."""
+    """Show what is found in the lists of `admins`; a secret is sent by POST, so that it is in no URL and no log."""
     if request.method == "POST":
         return HttpResponseRedirect(_page_of_secret(request, admins))
     term = request.GET.get("q", "").strip()
@@ -47,7 +47,7 @@ def search_view(site: Any, request, admins: Sequence[Any]) -> HttpResponse:
 
 
 def searched(site: Any, request) -> list[Any]:
-    """Return the pages whose rows the user may search."""
+    """Return the ModelAdmins whose rows the user may search."""
     pages = site._registry.values()
     return [admin for admin in pages if isinstance(admin, LookupsMixin) and admin.search and admin.has_view_permission(request)]
 
@@ -62,7 +62,7 @@ def _page_of_secret(request, admins: Sequence[Any]) -> str:
 
 
 def _panels(request, admins: Sequence[Any], term: str) -> Iterator[Panel]:
-    """Yield what the term finds: the rows of each table, newest first, and pages that are not rows, first where it is their code."""
+    """Yield the results: the rows of each table, newest first, and other pages, which come first if the term is their code."""
     pages = [panel for admin in admins for panel in admin.found_pages(term)]
     yield from pages if airports_of(term) else ()
     by_key = _rows_by_key(admins, term)
@@ -80,7 +80,7 @@ def _panels(request, admins: Sequence[Any], term: str) -> Iterator[Panel]:
 
 
 def _rows_by_key(admins: Sequence[Any], term: str) -> dict[Any, list[str]]:
-    """Return the rows that have the term as a unique text by which their list is searched, in one question for all tables."""
+    """Return the rows that a unique searched column identifies by the term, in one query for all tables."""
     parts = []
     for place, admin in enumerate(admins):
         for probe in admin.search:
@@ -96,7 +96,7 @@ def _rows_by_key(admins: Sequence[Any], term: str) -> dict[Any, list[str]]:
 
 
 def _panel(admin: Any, request, rows: Q, order: str, term: str) -> Panel | None:
-    """Return the first rows of a list with its first columns, None without any."""
+    """Return the first rows of a list with its first columns, None if it is empty."""
     related = admin.list_select_related or ()
     columns_to_defer = [
         f"{name}__{column.name}" for name in related for column in large_fields(admin.opts.get_field(name).related_model)

@@ -33,11 +33,11 @@ from .backends import in_turn, signing_out, take_turn
 from .passkeys import Helper
 
 RECOVERY_CODES = 10
-PENDING = "second_factor_pending"  # The key in the session of the device that waits for its first code.
+PENDING = "second_factor_pending"  # The session key of the device that awaits its first code.
 
 
 def is_name(request) -> bool:
-    """Return whether the admin is reached by a name: a passkey cannot be for an address."""
+    """Return whether the request's host is a name: a passkey cannot belong to an IP address."""
     try:
         ip_address(Helper(request).get_relying_party_domain())
     except ValueError:
@@ -60,7 +60,7 @@ def has_factor(user) -> bool:
 
 @method_decorator(never_cache, name="dispatch")
 class Staff(View):
-    """A page for staff who have signed in by password, and need not have shown a second factor."""
+    """A page for staff who have signed in with a password, but perhaps not shown a second factor."""
 
     site: Any = None  # The AdminSite.
 
@@ -73,7 +73,7 @@ class Staff(View):
         return TemplateResponse(request, template, {**self.site.each_context(request), **context})
 
     def redirect_to_next(self, request):
-        """Lead to where the user wanted to go, within the admin."""
+        """Redirect to the page that the user requested, within the admin."""
         wanted = request.GET.get("next", "")
         safe = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, require_https=request.is_secure())
         return HttpResponseRedirect(wanted if safe else reverse("admin:index"))
@@ -104,7 +104,7 @@ class Verify(Staff):
 
     @method_decorator(in_turn)
     def post(self, request):
-        # Counted apart from passwords, which a right one would set back.
+        # Counted separately from passwords, because a correct password would reset the count.
         guessed = {"username": f"{request.user.get_username()} (code)", "email": request.user.get_username()}
         take_turn(request, guessed["username"])
         if not AxesProxyHandler.is_allowed(request, guessed):
@@ -123,11 +123,11 @@ class Verify(Staff):
 
 
 class Enrol(Staff):
-    """Make a device: a passkey, or a secret as a QR code, confirmed by its first code; then the recovery codes."""
+    """Create a device: a passkey, or a secret shown as a QR code and confirmed by its first code; then the recovery codes."""
 
     def dispatch(self, request, *args, **kwargs):
         if request.user.is_authenticated and has_factor(request.user) and not request.user.is_verified():
-            return HttpResponseRedirect(reverse("admin:second_factor"))  # A second device needs the first one.
+            return HttpResponseRedirect(reverse("admin:second_factor"))  # Adding a second device requires the first one.
         return super().dispatch(request, *args, **kwargs)
 
     def unconfirmed(self, request):
@@ -160,7 +160,7 @@ class Enrol(Staff):
 
 
 class RecoveryCodes(Staff):
-    """Make ten codes that each open the admin once, in place of those there are, and show them this once."""
+    """Replace the recovery codes by ten new ones, each valid once, and show them this time only."""
 
     def dispatch(self, request, *args, **kwargs):
         if request.user.is_authenticated and not request.user.is_verified():

@@ -18,7 +18,7 @@ from .overview import page_of_row
 class SecretsMixin(ColumnsMixin):
     """Keeps the model's `secret_fields` out of every form and shows their fingerprints instead.
 
-    Where a unique index leads to a secret, the list has a form to find its row; the secret is sent by POST.
+    If a unique index covers a secret, the list has a form to find its row; the secret is sent by POST.
     """
 
     def get_urls(self):
@@ -28,13 +28,13 @@ class SecretsMixin(ColumnsMixin):
 
     @property
     def findable(self) -> list[str]:
-        """Return the secrets by which a row can be found: those that a unique index leads to."""
+        """Return the secrets by which a row can be found: those with a unique index."""
         unique = {field.name for field in self.opts.local_fields if field.unique}
         return [name for name in self.secrets if name in unique]
 
     @method_decorator(require_POST)
     def find_view(self, request):
-        """Lead to the row that has the secret that was sent; by POST, so that it is in no address and no log."""
+        """Redirect to the row with the submitted secret; by POST, so that it is in no URL and no log."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         secret = request.POST.get("secret", "").strip()
@@ -44,7 +44,7 @@ class SecretsMixin(ColumnsMixin):
         return HttpResponseRedirect("../")
 
     def row_of_secret(self, request, secret: str) -> Any:
-        """Return the row that has this secret, with its key alone; None without one."""
+        """Return the row with this secret, only its key loaded; None without one."""
         rows = (self.get_queryset(request).filter(**{name: secret}).only("pk").first() for name in self.findable)
         return next(filter(None, rows), None)
 

@@ -39,7 +39,7 @@ from .search_page import search_view, searched
 from .second_factor import Enrol, Leave, RecoveryCodes, Verify
 
 T = TypeVar("T")
-MOST_APP_LISTS = 100  # Combinations of permissions and pages, whose lists of tables a process keeps.
+MOST_APP_LISTS = 100  # Cached lists of tables per process, by permissions and page.
 PLACES = {app: place for place, app in enumerate(PHASE7_APPS)}
 
 
@@ -64,7 +64,7 @@ class OwnPasswordForm(PasswordFormMixin, AdminPasswordChangeForm):
 
 
 class OwnPassword(PasswordChangeView):
-    """Change one's own password: guesses of the old one are limited as at sign-in, and counted separately."""
+    """Change your own password; guesses of the old one are limited as at sign-in, but counted separately."""
 
     form_class = OwnPasswordForm
 
@@ -89,7 +89,7 @@ class AdminSite(admin.AdminSite):
     site_header = "Fly2Any database"
     site_title = "Fly2Any"
     index_title = "Data"
-    site_url = None  # The site is not here.
+    site_url = None  # The site is hosted elsewhere.
     login_form = SignInForm
 
     def __init__(self, name="admin"):
@@ -98,9 +98,9 @@ class AdminSite(admin.AdminSite):
         self._app_lists: dict[Any, list[dict[str, Any]]] = {}
 
     def get_app_list(self, request, app_label=None):
-        """Return the groups in one order everywhere: those of the data in the order of the apps, then those of the admin.
+        """Return the groups in a fixed order: those of the data in the order of the apps, then those of the admin.
 
-        They are the same for all who have the same permissions, and are not to be changed: every page shows them.
+        Users with the same permissions share the result, so it must not be changed.
         """
         allowed = tuple(
             (model, admin.has_module_permission(request), *admin.get_model_perms(request).items())
@@ -142,7 +142,7 @@ class AdminSite(admin.AdminSite):
         return self.read_or_report(request, lambda: read_waivers(settings.WAIVERS))
 
     def read_or_report(self, request, read: Callable[[], tuple[T, ...]]) -> tuple[T, ...]:
-        """Return what `read` returns; if a file or variable is wrong nothing, which the page says to who may see the Database page."""
+        """Return what `read` returns, or () if a file or variable is invalid, with a message for users who may see the Database page."""
         try:
             return read()
         except Refusal as refusal:
@@ -152,7 +152,7 @@ class AdminSite(admin.AdminSite):
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
     def search(self, request):
-        """Show what a term finds in all tables that the user may see."""
+        """Show the results of a search of all tables that the user may see."""
         admins = sorted(searched(self, request), key=lambda admin: PLACES.get(admin.opts.app_label, len(PLACES)))
         return search_view(self, request, admins)
 
@@ -162,7 +162,7 @@ class AdminSite(admin.AdminSite):
         return super().app_index(request, app_label, {**tables, **(extra_context or {})})
 
     def tables_of(self, request, apps):
-        """Return what the pages of all groups and of one show of their tables."""
+        """Return the tables that the pages of all groups, and of one, show."""
         admins = [
             (self._registry[model["model"]], model["admin_url"])
             for app in apps
@@ -202,7 +202,7 @@ class AdminSite(admin.AdminSite):
         ]
 
     def login(self, request, extra_context=None):
-        """Ask for a password, or for the second factor where only that is missing."""
+        """Ask for a password, or for the second factor if only that is missing."""
         return explain_differences(self, self._login)(request, extra_context)
 
     def _login(self, request, extra_context=None):
@@ -236,13 +236,13 @@ class AdminSite(admin.AdminSite):
         )
 
     def view_with_own_transactions(self, view):
-        """Return a view of the admin that has transactions of its own, and no deadline but theirs."""
+        """Return a view of the admin that opens its own transactions, with their own time limits."""
         return explain_differences(self, super().admin_view(_explained(self.report_refusals(view))))
 
     def report_refusals(self, view, *, in_place=False):
-        """Return `view` with what the database refuses said on the page before, or, of a page that only reads, in its place.
+        """Return `view`; what the database refuses is reported on the previous page, or in place of a page that only reads.
 
-        `in_place` says it there in any case: a message for the page before is kept in a session, which is a write too.
+        With `in_place` it is always reported in place, because a message for another page is stored in the session, which is a write.
         """
 
         @wraps(view)
@@ -270,7 +270,7 @@ class AdminSite(admin.AdminSite):
 
 
 def _explained(view):
-    """Return `view`, which shows the page without a parameter that it cannot use, with a message that says so."""
+    """Return `view`, which ignores a parameter that it cannot use, and says so in a message."""
 
     @wraps(view)
     def explained(request, *args, **kwargs):
@@ -290,5 +290,5 @@ def _explained(view):
 
 
 def _is_form(request) -> bool:
-    """Return whether a page is a form, which says itself that it takes no NUL, and keeps what was entered."""
+    """Return whether a page is a form, which reports NUL characters itself and keeps what was entered."""
     return (request.resolver_match.url_name or "").endswith(("_add", "_change"))

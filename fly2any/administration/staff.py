@@ -24,7 +24,7 @@ from .roles import ADMINISTRATORS, OPERATIONS, SUPPORT
 ADMINISTRATOR = "administrator"
 GROUPS = {"support": SUPPORT, "operations": OPERATIONS}  # An administrator may do everything and needs no group.
 ROLES = (*GROUPS, ADMINISTRATOR)
-# Groups of which a member has one: who gets a role loses the others.
+# Groups that exclude each other: a new role replaces the others.
 EXCLUSIVE = (*GROUPS.values(), ADMINISTRATORS)
 
 
@@ -70,7 +70,7 @@ def appoint(connection, email: str, role: str) -> Appointment:
         user.is_superuser = role == ADMINISTRATOR
         _save(connection, user, *(["password"] if password else []))
         _leave_groups(connection, user)
-        user.user_permissions.clear()  # The role is all that the person may do, but for other groups.
+        user.user_permissions.clear()  # Apart from other groups, the role defines all permissions.
         if role in GROUPS:
             user.groups.add(Group.objects.using(connection.alias).get(name=GROUPS[role]))
         _require_stored(connection, user, GROUPS.get(role))

@@ -21,7 +21,7 @@ from .counts import Count, bounded
 from .formats import beginning
 from .overview import page_of_row
 
-MOST_CHOICES = 50  # Rows that a page lets staff choose among.
+MOST_CHOICES = 50  # The most rows that staff can choose from on a page.
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,13 @@ class Step:
     nouns: tuple[str, str] | None = None
 
     def counted(self, count: Count, model: type[models.Model]) -> str:
-        """Return how many rows in words."""
+        """Return the number of rows with a noun."""
         one, many = self.nouns or (str(model._meta.verbose_name), str(model._meta.verbose_name_plural))
         return f"{count} {one if count.number == 1 and count.is_exact else many}"
 
 
 def steps_of(owner: Any, request, row: models.Model) -> Iterator[tuple[Step, models.QuerySet]]:
-    """Yield the steps that the user may take from the overview of `row`, with the rows that they concern."""
+    """Yield the steps available to the user on the overview of `row`, with the rows that they affect."""
     for other in owner.admin_site._registry.values():
         for step in getattr(other, "overview_steps", ()):
             may = getattr(other, f"has_{step.permission}_permission")
@@ -74,12 +74,12 @@ def steps_of(owner: Any, request, row: models.Model) -> Iterator[tuple[Step, mod
 
 
 def actions_of(owner: Any, request, row: models.Model) -> list[Action]:
-    """Return the actions that the user may take from the overview of `row`, and that would do something."""
+    """Return the actions available to the user on the overview of `row` that would change something."""
     return list(dict.fromkeys(step.action for step, rows in steps_of(owner, request, row) if rows.exists()))
 
 
 class StepsMixin(admin.ModelAdmin):
-    """Offers on the overview of a row the actions that any ModelAdmin of the site has in `overview_steps`."""
+    """Offers, on the overview of a row, the actions in `overview_steps` of all ModelAdmins."""
 
     overview_steps: tuple[Step, ...] = ()
 
@@ -91,7 +91,7 @@ class StepsMixin(admin.ModelAdmin):
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
     def act_view(self, request, object_id, name):
-        """Ask whether to do what an action of the overview does, and by POST do it."""
+        """Ask for confirmation of an action of the overview; by POST, run it."""
         return self.redirect_on_refusal(request, self._act, object_id, name)  # type: ignore[attr-defined]
 
     def _act(self, request, object_id, name):

@@ -1,4 +1,4 @@
-"""Updates of several rows that are known one by one, for the history of each."""
+"""Updates several rows one by one, for the history of each."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from .patience import limit_waits
 from .schema import DatabaseSchemaEditor
 from .values import accept_any_time
 
-OF_NO_SCHEMA = re.compile(r"\s*(CREATE|DROP)\s+DATABASE\b", re.I)  # It cannot run in a transaction.
+OF_NO_SCHEMA = re.compile(r"\s*(CREATE|DROP)\s+DATABASE\b", re.I)  # These statements cannot run in a transaction.
 
 
 def in_a_transaction(execute, statement, parameters, many, context):
@@ -50,7 +50,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     `DIRECT` is the entry for what needs a session of its own, where the rest goes through a pooler.
     """
 
-    transaction_limit = ""  # A statement that limits a transaction which sets its search path first.
+    transaction_limit = ""  # A statement that sets the limit of a transaction whose first statement sets the search path.
 
     SchemaEditorClass = DatabaseSchemaEditor
     client_class = DatabaseClient
@@ -69,7 +69,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_connection_params(self):
         self.start_embedded_server()
         parameters = super().get_connection_params()
-        if self.settings_dict.get("POOLER") and "options" in parameters:  # Poolers refuse search_path there.
+        if self.settings_dict.get("POOLER") and "options" in parameters:  # Poolers reject search_path in the options.
             parameters["options"], _ = search_path.split(parameters["options"])
         return parameters
 
@@ -87,14 +87,14 @@ class DatabaseWrapper(base.DatabaseWrapper):
         try:
             super().init_connection_state()
         except search_path.SearchPathError:
-            self.close()  # Django would go on with it.
+            self.close()  # Django would continue to use the connection.
             raise
         accept_any_time(self.connection)
-        if not self.connection.info.parameter_status("DateStyle").startswith("ISO"):  # psycopg reads no other.
+        if not self.connection.info.parameter_status("DateStyle").startswith("ISO"):  # psycopg reads no other style.
             with self.connection.cursor() as cursor:
                 cursor.execute("SET datestyle TO ISO")
 
-    def _configure_connection(self, connection):  # Also of psycopg's pool.
+    def _configure_connection(self, connection):  # Also called by psycopg's pool.
         limit_waits(connection)
         place = self.settings_dict
         _, path = search_path.split(place["OPTIONS"].get("options", ""))
@@ -104,7 +104,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if path and not place.get("KEEPS_SESSION") and (place.get("POOLER") or not kept):
             connection.transaction_path = search_path.local(path)
         super()._configure_connection(connection)  # type: ignore[misc]
-        return True  # There is a transaction to end.
+        return True  # A transaction must be ended.
 
     def _set_autocommit(self, autocommit):
         super()._set_autocommit(autocommit)  # type: ignore[misc]
@@ -139,7 +139,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 raise ImproperlyConfigured(
                     f"{settings['VARIABLE']} leads to the database {there}, and {configured['VARIABLE']} to {usual}: correct one of them."
                 )
-            self.settings_dict = {**self.settings_dict, "KEEPS_SESSION": True}  # For copies too.
+            self.settings_dict = {**self.settings_dict, "KEEPS_SESSION": True}  # Copies of the connection use it too.
             vars(self.connection).pop("transaction_path", None)
             yield
         except Exception as error:

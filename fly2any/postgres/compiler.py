@@ -1,4 +1,4 @@
-"""Django's compilers, of which the one of INSERT keeps the database's times in milliseconds."""
+"""Django's compilers; the INSERT compiler keeps times that the database computes in milliseconds."""
 
 from django.db.backends.postgresql import compiler
 from django.db.backends.postgresql.compiler import (
@@ -18,5 +18,5 @@ class SQLInsertCompiler(compiler.SQLInsertCompiler):
     def pre_save_val(self, field, obj):
         value = super().pre_save_val(field, obj)
         if isinstance(field, DateTimeField) and isinstance(value, DatabaseDefault):
-            return MillisecondsOf(*value.get_source_expressions())  # From Django 6.1 on the column would be left out.
+            return MillisecondsOf(*value.get_source_expressions())  # From Django 6.1 on, Django would leave the column out.
         return value

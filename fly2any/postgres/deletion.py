@@ -5,7 +5,7 @@ try:
 except ImportError:
 
     def DB_CASCADE(collector, field, sub_objs, using):  # type: ignore[misc]
-        """Leave the children to the database's ON DELETE CASCADE: not one of them is fetched.
+        """Leave the children to the database's ON DELETE CASCADE, without fetching them.
 
         As with Django 6.1's, no signal is sent for the children.
         What QuerySet.delete() deletes itself, the parents, it still fetches: Django 5.2 spares that only without any relation.

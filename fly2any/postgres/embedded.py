@@ -82,7 +82,7 @@ def hold(home: Path, settings: Mapping[str, str], database: str) -> None:
 
 
 def release(home: Path) -> None:
-    """Give up this process's hold on the server in `home` and, if it was the last, wait until the server has stopped."""
+    """Release this process's hold on the server in `home`; if it was the last one, wait until the server has stopped."""
     with _one_thread:
         _release(home)
 
@@ -95,7 +95,7 @@ def _join(home: Path, settings: Mapping[str, str], database: str) -> int:
         try:
             fcntl.flock(clients, fcntl.LOCK_SH)  # Waits while a supervisor is stopping the server.
             deadline = time.monotonic() + PATIENCE
-            while not (ready(home) and alive(home) and status(home) == "ready"):  # It may be recovering from a crash.
+            while not (ready(home) and alive(home) and status(home) == "ready"):  # The server may be recovering from a crash.
                 if not supervised(home):
                     _start_supervisor(home, settings, database)
                     break
@@ -135,13 +135,13 @@ def _start_supervisor(home: Path, settings: Mapping[str, str], database: str) ->
             stdout=subprocess.PIPE,
             stderr=log,
             cwd=PROJECT,
-            start_new_session=True,  # Ctrl-C in the terminal is for the command, not for the server.
+            start_new_session=True,  # Ctrl-C in the terminal must stop the command, not the server.
             text=True,
         )
     assert supervisor.stdout is not None
     with supervisor.stdout:
         answer = supervisor.stdout.readline().strip()
-    supervisor.returncode = 0  # It outlives us on purpose: no warning that it was not waited for.
+    supervisor.returncode = 0  # It outlives this process on purpose: suppress the warning about an unreaped child.
     if answer != "ready":
         raise EmbeddedServerError(
             answer or f"The embedded PostgreSQL did not start: see {home / 'log'}, or set POSTGRES_URL to use another server."

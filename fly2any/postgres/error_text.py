@@ -1,4 +1,4 @@
-"""The text of a server's error: what it refused, without the rows and the values that it refused."""
+"""The text of a server's error, without the rows and values that it quotes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import re
 import psycopg
 from django.db import utils
 
-# Of this class of SQLSTATEs the primary message quotes a value, but for these, which quote an encoding or a setting.
+# In this class of SQLSTATEs, the primary message quotes a value, except for these, which quote an encoding or a setting.
 DATA_EXCEPTION = "22"
 WITHOUT_VALUE = ("22021", "22023", "22P05")
-# Where the languages of functions raise what a function says, which may quote a row.
+# Source functions that raise a function's own message, which may quote a row.
 RAISED_IN = ("pl_exec.c", "plpy_elog.c", "plperl.c", "pltcl.c")
 QUOTED = re.compile(r'["«»„“”‚‘「].*["«»“”‘’」]', re.DOTALL)  # In the quotation marks of the server's language.
 
 
 class DatabaseErrorWrapper(utils.DatabaseErrorWrapper):
-    """Django's, which keeps only the primary message of a server's error.
+    """Django's wrapper, which here keeps only the primary message of a server's error.
 
     DETAIL and CONTEXT quote rows, and LINE quotes the statement with its values. The text of an error reaches logs, pages and
     messages in many ways, so it is cut where it comes from. `diag` still has every field.

@@ -23,7 +23,7 @@ def random_text_id():
 
 
 class Words(models.Func):
-    """Columns of text one after the other, each after a space; NULL counts as an empty text."""
+    """Text columns, concatenated, each preceded by a space; NULL is an empty text."""
 
     output_field = models.TextField()
 
@@ -36,14 +36,14 @@ class Words(models.Func):
 class Folded(models.Func):
     """A text in lower case, without the accents of Latin letters.
 
-    Only functions that are immutable and need no extension, so that an index can have it. TRANSLATE compares each character
-    with its whole list: a text of ASCII alone goes past it.
+    It uses only immutable functions without an extension, so an index can contain it. TRANSLATE compares each character
+    with its whole list, so it is skipped for ASCII text.
     """
 
     output_field = models.TextField()
     accented = "áàâãäåāăąçćĉċčďđèéêëēĕėęěĝğġģĥħìíîïĩīĭįıĵķĺļľŀłñńņňòóôõöøōŏőŕŗřśŝşšșţťŧțùúûüũūŭůűųŵýÿŷźżž"
     bare = "aaaaaaaaacccccddeeeeeeeeegggghhiiiiiiiiijklllllnnnnooooooooorrrsssssttttuuuuuuuuuuwyyyzzz"
-    marks = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0326\u0327\u0328"  # Combining: in the list without a letter that replaces them.
+    marks = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0326\u0327\u0328"  # Combining marks, which are removed.
     template = (
         "CASE WHEN OCTET_LENGTH(%(expressions)s) = LENGTH(%(expressions)s) THEN LOWER(%(expressions)s)"
         f" ELSE TRANSLATE(LOWER(%(expressions)s), '{accented}{marks}', '{bare}') END"

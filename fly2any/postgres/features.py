@@ -1,7 +1,7 @@
 from django.db.backends.postgresql import features
 from django.utils.functional import cached_property
 
-# Tests of Django's own suite that cannot pass, since this backend differs on purpose: `make django-suite` skips them.
+# Tests of Django's own suite that cannot pass because of intended differences; `make django-suite` skips them.
 DIFFERENCES = {
     "The schema has no _like index beside an indexed text column.": {
         "indexes.tests.SchemaIndexesPostgreSQLTests.test_text_indexes",

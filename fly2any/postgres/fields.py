@@ -42,9 +42,9 @@ class TextIdField(models.TextField):
 
 
 class DateTimeField(models.DateTimeField):
-    """Django's, that writes milliseconds: Prisma sends and compares no more, so that it would not find a row by a time with microseconds.
+    """Django's field, truncated to milliseconds: Prisma compares milliseconds, and would not find a row by a time with microseconds.
 
-    Migrations know it as Django's own: the column is the same.
+    Migrations record it as Django's own field, because the column is the same.
     """
 
     def deconstruct(self):
@@ -54,7 +54,7 @@ class DateTimeField(models.DateTimeField):
     def pre_save(self, model_instance, add):
         value = super().pre_save(model_instance, add)
         if (shorter := _in_milliseconds(value)) is not value:
-            setattr(model_instance, self.attname, shorter)  # As it is read back.
+            setattr(model_instance, self.attname, shorter)  # The value as it is read back.
         return shorter
 
     def get_db_prep_save(self, value, connection):
@@ -77,7 +77,7 @@ def _in_milliseconds(value):
 
 
 def exactly(text: str) -> float:
-    """Return the number; raise ValueError if Python's float is another, so that saving would change it."""
+    """Return the number; raise ValueError if a Python float cannot hold it, so that saving would change it."""
     number = float(text)
     if Decimal(repr(number)) != Decimal(text):
         raise ValueError(f"{text} is no float.")
@@ -85,9 +85,9 @@ def exactly(text: str) -> float:
 
 
 class JSONField(models.JSONField):
-    """Django's, that reads what Python cannot as `Unreadable`, and writes that back as it was.
+    """Django's field, which here reads JSON that Python cannot parse as `Unreadable`, and writes it back unchanged.
 
-    Migrations know it as Django's own: the column is the same. An empty array or object is a value, also where none may be missing.
+    Migrations record it as Django's own field, because the column is the same. An empty array or object is a value, also where none may be missing.
     """
 
     empty_values = [None, ""]

@@ -3,8 +3,8 @@ from typing import Any
 
 from django.db.backends.postgresql import introspection
 
-# Django's questions call functions and operators of PostgreSQL by their bare names: a function of another role's in the search
-# path, whose types fit better, would be called instead.
+# Django's queries call PostgreSQL's functions and operators by unqualified names: another role's function in the search
+# path whose argument types fit better would be called instead.
 QUALIFIED = (
     (r"(?<![\w.])(obj_description|col_description|pg_get_expr|pg_get_indexdef|array_agg)\(", r"pg_catalog.\1("),
     (r"(?<![\w.])unnest\((\w+\.\w+)\)", r"pg_catalog.unnest(\1)"),

@@ -11,7 +11,7 @@ class DatabaseOperations(operations.DatabaseOperations):
     compiler_module = "fly2any.postgres.compiler"
 
     def lookup_cast(self, lookup_type, internal_type=None):
-        """Compare varchar as text: PostgreSQL has no operator for varchar, so one that another role made would fit best.
+        """Compare varchar as text: PostgreSQL has no operators for varchar, so one that another role created would match best.
 
         PostgreSQL itself compares it as text, and an index serves the one as the other.
         """

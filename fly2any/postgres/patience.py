@@ -1,4 +1,4 @@
-"""Limits how long a client waits for a server: without a limit, it waits for ever if the host is gone or the pooler hangs.
+"""Limits how long a client waits for a server: without a limit, it waits forever if the host is gone or the pooler hangs.
 
 The server's own limits do not apply then, and TCP keeps a connection for hours, or as long as a proxy acknowledges it.
 """
@@ -29,7 +29,7 @@ def limit_every_wait(seconds: float) -> None:
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Wait `seconds` at most for each answer inside: longer than a statement may take there."""
+    """Limit the wait for each response inside to `seconds`, which must exceed the statement timeout there."""
     token = _here.set(seconds)
     try:
         yield
@@ -38,8 +38,8 @@ def at_most(seconds: float) -> Iterator[None]:
 
 
 def limit_waits(connection: Connection) -> None:
-    """Let a psycopg connection wait no longer than this module says."""
-    itself: Any = weakref.ref(connection)  # No cycle: a connection that is dropped is closed at once.
+    """Apply this module's limit to a psycopg connection."""
+    itself: Any = weakref.ref(connection)  # A weak reference, so that a dropped connection is closed at once.
     usual = type(connection).wait
 
     def wait(gen, *arguments, **options):
@@ -49,7 +49,7 @@ def limit_waits(connection: Connection) -> None:
         except OperationalError:
             if (
                 connection.info.transaction_status == TransactionStatus.ACTIVE
-            ):  # The response may still arrive, and be taken for that of another query.
+            ):  # A late response could be taken for that of the next query.
                 connection.close()
             raise
 

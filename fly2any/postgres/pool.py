@@ -1,6 +1,6 @@
 """psycopg's connection pool, for the processes that serve pages.
 
-Commands use none: they need one connection, and a pool would say "no connection in time" where the server said why.
+Commands use none: they need one connection, and a pool would hide the server's error behind a timeout.
 """
 
 from django.db import connections

@@ -11,7 +11,7 @@ from django.db import OperationalError
 
 from .patience import at_most
 
-SECOND_CONNECTION = 5  # Seconds to wait for one: a session pooler without a free connection lets its clients wait.
+SECOND_CONNECTION = 5  # Seconds to wait for it: a session pooler without a free connection makes its clients wait.
 CURE = (
     "set POSTGRES_URL_NON_POOLING or DIRECT_URL to the database's direct URL{hint}; this needs a session of its"
     " own, which such a pooler does not keep"
@@ -22,7 +22,7 @@ NEON = (".neon.tech", ".neon.build", ".vercel-storage.com")
 
 
 def pooler_of(host: str, port: str, parameters: dict[str, str]) -> str:
-    """Return which transaction pooler a URL leads through, "" if nothing in it says so."""
+    """Return the transaction pooler that a URL leads through, "" if the URL shows none."""
     host = host.lower()
     if host.partition(".")[0].endswith("-pooler") and host.endswith(NEON):
         return "Neon"
@@ -76,7 +76,7 @@ def is_transaction_pooler(connection, *, tries: int = 10) -> bool:
         second.close()
 
 
-# Two servers may hold databases of the same name and number, but did not start in the same microsecond.
+# Two servers may have databases of the same name and OID, but not the same start time.
 PLACE_SQL = """
     SELECT current_database()::text || ' (number ' || d.oid::text || '), schema ' || COALESCE(current_schema()::text, 'none')
            || ', of the server that started at '
@@ -86,7 +86,7 @@ PLACE_SQL = """
 
 
 def place(connection) -> str:
-    """Return which database and schema of which server `connection` leads to."""
+    """Return the server, database and schema that `connection` reaches."""
     with connection.cursor() as cursor:
         cursor.execute(PLACE_SQL)
         return cursor.fetchone()[0]

@@ -9,7 +9,7 @@ from .deletion import DB_CASCADE
 
 LONGEST_NAME = 63  # NAMEDATALEN - 1: PostgreSQL would cut a longer one silently.
 CASCADES = " ON DELETE CASCADE ON UPDATE CASCADE"
-HASHED = {"_key": "_uniq", "_fkey": "_fk"}  # How the name with a hash ends that Django gives such a constraint.
+HASHED = {"_key": "_uniq", "_fkey": "_fk"}  # The ending of the hashed name that Django gives such a constraint.
 
 
 # An index shares its name with no other relation of the schema, a constraint with no other of its table.
@@ -19,7 +19,7 @@ TAKEN_SQL = """
         OR EXISTS (SELECT FROM pg_catalog.pg_constraint AS c
                    WHERE c.conrelid = pg_catalog.to_regclass(%(table)s)::pg_catalog.oid AND c.conname = %(name)s::pg_catalog.name)
 """
-# Whom the privileges of a table let create triggers on it, besides its owner.
+# The roles, other than the owner, that may create triggers on a table.
 TRIGGER_SQL = """
     SELECT pg_catalog.string_agg(DISTINCT CASE WHEN a.grantee = 0::pg_catalog.oid THEN 'PUBLIC'
         ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END, ', ')
@@ -56,7 +56,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     sql_create_fk = f"SET CONSTRAINTS ALL IMMEDIATE; {schema.DatabaseSchemaEditor.sql_create_fk}"
     # Without the inline form AddField adds its foreign key by sql_create_fk, with its actions.
     sql_create_column_inline_fk = None  # type: ignore[assignment]
-    # By name, SET CONSTRAINTS fails on a foreign key that is not deferrable.
+    # SET CONSTRAINTS with a name fails for a foreign key that is not deferrable.
     sql_delete_fk = "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE %(table)s DROP CONSTRAINT %(name)s"
 
     def __init__(self, *arguments, **options):
@@ -66,7 +66,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
 
     def create_model(self, model):
         super().create_model(model)
-        if not self.collect_sql:  # Default privileges may have given it.
+        if not self.collect_sql:  # Default privileges may have granted TRIGGER.
             revoke_trigger(self.connection, self.quote_name(model._meta.db_table))
 
     def _create_fk_sql(self, model, field, suffix):
@@ -80,7 +80,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
         return Statement(statement.template, **parts)
 
     def _field_should_be_altered(self, old_field, new_field, ignore=None):
-        # Elsewhere in Django on_delete changes nothing in the database; here these two change the constraint.
+        # In Django, on_delete changes nothing in the database; here a change from or to a cascade changes the constraint.
         old, new = (getattr(field.remote_field, "on_delete", None) for field in (old_field, new_field))
         changed = old is not new and not {CASCADE, DB_CASCADE}.isdisjoint((old, new))
         return changed or super()._field_should_be_altered(old_field, new_field, ignore)  # type: ignore[misc]
@@ -99,7 +99,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
         get_field = model._meta.get_field
         together = ["_".join(get_field(each).column for each in names) for names in model._meta.unique_together]
         if name is None and together.count("_".join(field.column for field in fields)) > 1:
-            # Django takes them in the order of a set, which differs from process to process, so none has the plain name.
+            # Django iterates over a set, whose order differs between processes, so none gets the plain name.
             asked = statement.parts["name"]
             statement.parts["name"] = IndexName(asked.table, asked.columns, "_uniq", self._quoted_index_name)
         return statement
@@ -128,7 +128,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
         return statement
 
     def _create_check_sql(self, model, name, check):
-        if name not in {constraint.name for constraint in model._meta.constraints}:  # A column's own, which Django named.
+        if name not in {constraint.name for constraint in model._meta.constraints}:  # A check of a column, which Django named.
             name = self._free_name(model._meta.db_table, name)
         return super()._create_check_sql(model, name, check)  # type: ignore[misc]
 

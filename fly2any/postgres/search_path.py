@@ -1,4 +1,4 @@
-"""The search path of a connection: the one it asks for in its startup options, and none that puts other roles' code before ours."""
+"""The search path of a connection: it must be the requested one, and must not put other roles' code before PostgreSQL's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from django.db.utils import OperationalError
 
 # The last column: who owns the schema that "$user" stands for, unless that role could do anything here anyway. Each name is
-# qualified, and each operator: where pg_catalog is last in the path, others' would be taken.
+# qualified, and each operator: if pg_catalog is last in the path, others would take precedence.
 STATE_SQL = """
     SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema(), CURRENT_USER,
            (SELECT o.rolname
@@ -23,7 +23,7 @@ NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^",]*))\s*(?:,|$)')
 
 
 class SearchPathError(OperationalError):
-    """A connection that would read and write in another schema than was asked for, or run another role's code; the message says the cure."""
+    """A connection would use a schema other than the requested one, or run another role's code; the message gives the cure."""
 
 
 def option(schema: str) -> str:

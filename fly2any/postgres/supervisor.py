@@ -45,7 +45,7 @@ def supervise(home: Path, database: str, settings: Mapping[str, str]) -> None:
         server.create_database(database)
         os.write(supervisor, READY)
         _say("ready")
-        os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # Now the command that started us may end.
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # From now on, the command that started the supervisor may end.
         clients = _keep_until_unused(server)
     except (EmbeddedServerError, OSError, subprocess.SubprocessError) as error:
         _say(_why(error, home))
@@ -66,7 +66,7 @@ def _keep_until_unused(server: Server) -> int:
             return clients
         except BlockingIOError:
             time.sleep(0.05)
-        if not alive(server.home):  # It crashed or was stopped while clients need it.
+        if not alive(server.home):  # The server crashed or was stopped while clients need it.
             with contextlib.suppress(EmbeddedServerError):
                 server.start()
 
@@ -114,7 +114,7 @@ class Server:
             (self.home / UPGRADED).rename(self.data)
             return
         unfinished = self.home / "data.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)  # From an earlier attempt that was killed.
+        shutil.rmtree(unfinished, ignore_errors=True)  # Left by an earlier attempt that was killed.
         unfinished.mkdir(mode=0o700)
         self._give(unfinished)
         with open(self.home / "log", "a") as log:
@@ -170,7 +170,7 @@ class Server:
 
     def stop(self) -> None:
         """Stop the server if it runs, without losing a committed row."""
-        for how in (signal.SIGINT, signal.SIGQUIT):  # Fast; then immediate, from which the next start recovers.
+        for how in (signal.SIGINT, signal.SIGQUIT):  # Fast shutdown, then immediate, from which the next start recovers.
             if alive(self.home):
                 os.kill(pid(self.home), how)
             deadline = time.monotonic() + 60
@@ -181,7 +181,7 @@ class Server:
         if self.process is not None:
             self.process.wait()
         if (folder := socket_folder(self.home)) != self.data:
-            with contextlib.suppress(OSError):  # A folder with other files stays.
+            with contextlib.suppress(OSError):  # A folder with other files is kept.
                 for socket in folder.glob(".s.PGSQL.*"):
                     socket.unlink()
                 folder.rmdir()
@@ -300,7 +300,7 @@ def _why(error: Exception, home: Path) -> str:
 
 
 def _say(line: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # The client was killed: the next one uses the server.
+    with contextlib.suppress(BrokenPipeError):  # The client was killed; the next one uses the server.
         print(line, flush=True)
 
 

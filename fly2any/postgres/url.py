@@ -18,9 +18,9 @@ SCHEMES = ("postgresql", "postgres")
 EXAMPLE = "postgresql://user:password@host:5432/database?sslmode=require"
 ESCAPES = "in the user and the password write % / @ : # ? [ ] as %25 %2F %40 %3A %23 %3F %5B %5D"
 LONGEST_NAME = 63  # Bytes.
-CONNECT_TIMEOUT = 10  # Seconds; libpq's default is to wait for ever.
-# A server whose host or network is gone is given up after 90 s of silence; the system's own limit is two hours. tcp_user_timeout
-# would also end a connection to a server that is there, but does not read: a virtual machine that is paused, a disk that stalls.
+CONNECT_TIMEOUT = 10  # Seconds; by default, libpq waits forever.
+# A connection whose host or network is gone is closed after 90 s of silence; the system's own limit is two hours. tcp_user_timeout
+# would also end a connection to a server that exists but does not read: a paused virtual machine, a stalled disk.
 ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 6}
 
 # Parameters of Prisma, of node-postgres and of the providers that say nothing to libpq: about pools, prepared statements and proxies.
@@ -48,9 +48,11 @@ PLACE = {
     "user": "USER",
     "password": "PASSWORD",
     "dbname": "NAME",
-}  # In the query they win, as in libpq.
-POOL = {"connection_limit": "max_size", "pool_timeout": "timeout"}  # Prisma's pool, and what psycopg's calls it.
-NOT_HERE = frozenset(["service", "replication", "client_encoding"])  # They would lead elsewhere, or to what Django cannot use.
+}  # In the query string they take precedence, as in libpq.
+POOL = {"connection_limit": "max_size", "pool_timeout": "timeout"}  # Parameters of Prisma's pool, and their names in psycopg's.
+NOT_HERE = frozenset(
+    ["service", "replication", "client_encoding"]
+)  # They would lead to another server, or to something Django cannot use.
 LIBPQ = frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults()) - PLACE.keys() - NOT_HERE
 
 # libpq's own variables that decide which database a connection reaches, and in which state, where the URL does not say.
@@ -76,7 +78,7 @@ def parse(url: str, *, variable: str = "POSTGRES_URL") -> dict[str, Any]:
         "ENGINE": "fly2any.postgres",
         **place,
         "OPTIONS": {"connect_timeout": CONNECT_TIMEOUT, "application_name": "fly2any", **ALIVE, **options},
-        # Behind a transaction pooler a cursor would not find its next page: the server connection has changed.
+        # Behind a transaction pooler, a server-side cursor may be on another server connection.
         "DISABLE_SERVER_SIDE_CURSORS": bool(pooler),
         "POOLER": pooler,
         "POOL": {
@@ -99,7 +101,7 @@ def _split(url: str, variable: str) -> tuple[SplitResult, int | None]:
         raise InvalidURL(f"{variable} is malformed ({_reason(error, url)}): write it as {EXAMPLE}; {ESCAPES}.") from None
     if parts.scheme not in SCHEMES:
         raise InvalidURL(_wrong_scheme(parts.scheme, variable))
-    if "@" in parts.query:  # A ? in the password: what follows it is the password's rest.
+    if "@" in parts.query:  # A ? in the password: the rest of the password would be the query string.
         raise InvalidURL(f"{variable} is malformed (it has a ? or an @ too many): {ESCAPES}.")
     if parts.fragment or "#" in url:
         raise InvalidURL(f"{variable} is malformed (it contains #): {ESCAPES}.")
@@ -110,10 +112,10 @@ def _place(parts: SplitResult, port: int | None, variable: str) -> tuple[dict[st
     """Return which database the parts of a URL name, as DATABASES has it, and the parameters of its query, all decoded."""
     try:
         if not parts.netloc.rpartition("@")[2].startswith("["):
-            _decode(_host(parts.netloc)).encode("idna")  # Raises UnicodeError for a name that no host can have.
+            _decode(_host(parts.netloc)).encode("idna")  # Raises UnicodeError for an impossible host name.
         user, password = _decode(parts.username or ""), _decode(parts.password or "")
         host, name = _decode(_host(parts.netloc)), _decode(parts.path.lstrip("/"))
-        given = "&".join(filter(None, parts.query.split("&")))  # An & too many says nothing.
+        given = "&".join(filter(None, parts.query.split("&")))  # A superfluous & is ignored.
         query = parse_qsl(given, keep_blank_values=True, strict_parsing=bool(given), errors="strict")
     except UnicodeError:
         raise InvalidURL(
@@ -167,14 +169,16 @@ def is_same_database(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _server(database: dict[str, Any]) -> tuple[str, ...]:
-    """Return what is the same for every route to a server."""
+    """Return what all routes to a server have in common."""
     host, user = database["HOST"].lower(), database["USER"]
     first, _, rest = host.partition(".")
     if host.endswith(".pooler.supabase.com"):
         return "supabase", user.partition(".")[2]
     if match := re.fullmatch(r"db\.(\w+)\.supabase\.co", host):
         return "supabase", match[1]
-    if host.endswith((".railway.internal", ".rlwy.net")):  # Inside Railway and from outside: no host or port tells which.
+    if host.endswith(
+        (".railway.internal", ".rlwy.net")
+    ):  # Railway's internal and public addresses: neither host nor port identifies the server.
         return "railway", user, database["PASSWORD"]
     if host.endswith(NEON):
         return f"{first.removesuffix('-pooler')}.{rest}", database["PORT"] or "5432"
@@ -192,7 +196,7 @@ def is_local(host: str) -> bool:
 
 
 def _host(netloc: str) -> str:
-    """Return the host of a netloc as it is written: urlsplit would put it in lower case, which a socket's folder is not."""
+    """Return the host of a netloc as written: urlsplit would lowercase it, but a socket's folder is case-sensitive."""
     host = netloc.rpartition("@")[2]
     if host.startswith("["):
         return host[1:].partition("]")[0]
@@ -210,14 +214,14 @@ def _encryption(options: dict[str, str], parameters: dict[str, str], *, local: b
     options = dict(options)
     if parameters.get("ssl") == "true":
         options.setdefault("sslmode", "require")
-    if options.get("sslmode") == "no-verify":  # node-postgres' word.
+    if options.get("sslmode") == "no-verify":  # node-postgres' parameter.
         options["sslmode"] = "require"
-    # Alone it is Prisma's word for the authority that vouches for the server.
+    # Alone, it is Prisma's name for the server's certificate authority.
     if "sslcert" in options and options.keys().isdisjoint(["sslkey", "sslrootcert"]):
         options["sslrootcert"] = options.pop("sslcert")
     if not local:
         options.setdefault("sslmode", "require")
-    if parameters.get("sslaccept") == "strict":  # Prisma's word for a certificate that this machine's authorities vouch for.
+    if parameters.get("sslaccept") == "strict":  # Prisma's name for a certificate signed by this machine's authorities.
         options = {"sslrootcert": "system", **options, "sslmode": "verify-full"}
     return options
 

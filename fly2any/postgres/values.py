@@ -1,4 +1,4 @@
-"""Values that PostgreSQL holds and Python does not: kept as the server wrote them, so that a row that has one is read and saved."""
+"""Values that PostgreSQL can store but Python cannot represent: kept as text, so that a row with one can be read and saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from psycopg.adapt import Dumper
 from psycopg.postgres import types
 
 TIMESTAMPTZ = types["timestamptz"].oid
-DEEPEST = 200  # Levels of a JSON value; Python's own functions end at some hundreds.
+DEEPEST = 200  # Levels of a JSON value; Python's functions fail at some hundreds.
 BEYOND = re.compile(r"-?infinity|\d{5,}-\d\d-\d\d .{1,40}|.{1,60} BC")
 
 
@@ -26,7 +26,7 @@ class Beyond(datetime):
         return self.text
 
     def astimezone(self, tz=None):
-        return self  # In every time zone: replace() and arithmetic go on with the nearest that Python has.
+        return self  # The same in every time zone; replace() and arithmetic use the nearest time that Python has.
 
     def __str__(self):
         return self.text
@@ -56,7 +56,7 @@ class BeyondDumper(Dumper):
 
 
 class Unreadable:
-    """A JSON value that Python's json cannot read, or only just: `text` is what the server wrote."""
+    """A JSON value that Python's json cannot read, or barely can; `text` is what the server wrote."""
 
     def __init__(self, text: str):
         self.text = text
@@ -81,7 +81,7 @@ def accept_any_time(connection) -> None:
     """Let a psycopg connection read and write times beyond Python's."""
     usual = connection.adapters.get_loader(TIMESTAMPTZ, 0)
     if hasattr(usual, "takes_any_time"):
-        return  # A connection of the pool, which had this before.
+        return  # A connection of the pool already has it.
 
     class Loader(usual):  # type: ignore[valid-type, misc]
         takes_any_time = True

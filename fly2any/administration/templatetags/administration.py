@@ -16,7 +16,7 @@ register = template.Library()
 
 @register.filter
 def contents(field):
-    """Return what a read-only field of a form shows: as our ModelAdmin shows it, else as Django's admin does."""
+    """Return the display of a read-only field: our ModelAdmin's, otherwise Django's."""
     name = field.field["field"]
     show = getattr(field.model_admin, "show_readonly", None)
     shown = show(name, field.form.instance) if show and isinstance(name, str) else None
@@ -31,7 +31,7 @@ def figure(value):
 
 @register.filter
 def money(value, currency):
-    """Return an amount of money as every page shows it."""
+    """Return an amount of money in the admin's format."""
     return amount(value, currency)
 
 
@@ -48,7 +48,7 @@ def rows(cl):
 
 @register.filter
 def moment(value):
-    """Return how a figure is shown: a time as its distance from now, anything else as it is, nothing as a dash."""
+    """Return a figure's display: a time relative to now, anything else unchanged, nothing as a dash."""
     if isinstance(value, datetime):
         return when(value)
     return NOTHING if value is None else value
