@@ -42,6 +42,7 @@ class ChangeList(main.ChangeList):
     OURS = (AFTER_VAR, BEFORE_VAR, COUNT_VAR, LOOK_VAR)
 
     def __init__(self, request, *args):
+        self.request = request
         self.after, self.before = request.GET.get(AFTER_VAR), request.GET.get(BEFORE_VAR)
         self.wants_exact = request.GET.get(COUNT_VAR) == "exact"
         look = request.GET.get(LOOK_VAR, "")
@@ -254,7 +255,7 @@ class ChangeList(main.ChangeList):
             return f"{'Newest' if self.order.descending else 'Oldest'} first, by {name}"
         return f"By {name}, {'descending' if self.order.descending else 'ascending'}"
 
-    @property
+    @cached_property
     def chips(self) -> list[tuple[str, str, str]]:
         """Return the active filters other than the search: (label, value, URL of the list without it)."""
         specs: list[Any] = self.filter_specs
@@ -270,8 +271,18 @@ class ChangeList(main.ChangeList):
                 value = values[-1] if isinstance(values, list) else values
                 field = next((field for field in self.opts.local_fields if name.partition("__")[0] == field.name), None)
                 label = str(field.verbose_name) if field else name
-                found.append((label, formats.beginning(value), self.get_query_string({name: None})))
+                found.append((label, formats.beginning(self.named(field, name, value)), self.get_query_string({name: None})))
         return found
+
+    def named(self, field: models.Field | None, lookup: str, value: Any) -> Any:
+        """Return the name of the row whose key a condition asks for, if there is one that this person may see; else `value`."""
+        target: Any = field and field.remote_field and field.related_model
+        options = target and self.model_admin.admin_site._registry.get(target)
+        if field is None or not options or not options.has_view_permission(self.request):
+            return value
+        if lookup.removesuffix("__exact") not in (field.name, f"{field.name}__{target._meta.pk.name}"):
+            return value
+        return target._base_manager.filter(pk=value).first() or value
 
     @property
     def model_description(self) -> str:

@@ -278,6 +278,10 @@ def test_a_range_of_time_is_a_preset_or_days_and_anything_else_is_a_sentence(mem
     assert label(timestamp__from=twentieth, timestamp__until=second) == [f"from {twentieth} to {second}"]
     assert label(timestamp__from=twentieth, timestamp__until=f"{second}T00:00Z") == [f"from {twentieth} to {second} 00:00 UTC"]
     assert label(o="1.-0", q="nobody", _popup="1", timestamp__within="1h") == ["Last hour"]
+    someone = User.objects.create(email="someone@example.com")
+    for lookup in ("user", "user__exact", "user__id__exact"):
+        assert label(**{lookup: someone.pk}) == ["someone@example.com"], lookup
+    assert label(user="unknown") == ["unknown"]
     assert label(timestamp__until="2026-01-01T09:30+02:00") == ["to 2026-01-01 09:30 UTC+02:00"]
     for bad in ("yesterday", "2026-13-01"):
         said = client.get(address(LoginHistory), {"timestamp__from": bad}, follow=True).content.decode()
