@@ -22,20 +22,20 @@ def check_schema(**options):
 
 
 def check_backups(**_):
-    """Warn of a deployment that keeps no backups of its own."""
+    """Warn about a deployment without BACKUP_LOCATION."""
     if settings.BACKUPS["location"]:
         return []
     hint = (
         "Set it and run `manage.py dbbackup --verify` every night, or silence this check if the provider verifies its backups."
     )
-    return [Warning("BACKUP_LOCATION is not set: nothing backs this database up.", hint=hint, id="fly2any.W002")]
+    return [Warning("BACKUP_LOCATION is not set: no backups of this database are taken.", hint=hint, id="fly2any.W002")]
 
 
 def require_own_record(has_table):
     """Keep Django from reading another role's record of migrations, because planning the query could run that role's code."""
 
     def asked(recorder):
-        from .server import read_home  # Most commands do not need it at startup.
+        from .server import read_home  # Imported here, because most commands do not need it.
 
         read_home(recorder.connection)
         return has_table(recorder)

@@ -33,7 +33,7 @@ class Clock:
         )
 
     def now(self) -> datetime:
-        """Return the server's time now, without asking again."""
+        """Return the server's current time, without another query."""
         return datetime.now(UTC) - (self.client - self.server)
 
     def findings(self) -> Iterator[Finding]:
@@ -48,7 +48,7 @@ class Clock:
 
 
 def read_clock(connection) -> Clock:
-    """Return the two clocks as of halfway through the query."""
+    """Return both times, this machine's at the middle of the query."""
     connection.ensure_connection()
     with connection.cursor() as cursor:
         before = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Files that are complete as soon as they have their name, even after a power failure."""
+"""Files that are complete once they have their final name, even after a power failure."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def sync(path: Path) -> None:
 
 
 def rename_exclusively(part: Path, path: Path) -> None:
-    """Give the written file `part` the name `path` in the same folder; raise FileExistsError if that is taken."""
+    """Give the written file `part` the name `path` in the same folder; raise FileExistsError if it exists."""
     sync(part)
     try:
         os.link(part, path)
     except FileExistsError:
         raise
-    except OSError:  # Without hard links: taking the name first replaces no other file.
+    except OSError:  # A file system without hard links: creating the name first cannot replace another file.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with _removed_on_failure(path):
             part.replace(path)

@@ -45,9 +45,9 @@ class Cause(NamedTuple):
     sentence: str
 
 
-# libpq gives no SQLSTATE where the connection itself fails, so those are known by their text.
+# libpq gives no SQLSTATE if the connection itself fails, so these are recognised by their text.
 CAUSES = (
-    # The connection.
+    # Connection errors.
     Cause("", r'password authentication failed for user "(?P<user>[^"]*)"',
           'The server refused the password of the user "{user}": correct the user and password in POSTGRES_URL.'),
     Cause("", r'no password supplied', "The server requires a password, but POSTGRES_URL has none: write it as postgresql://user:password@host/database."),
@@ -101,7 +101,7 @@ CAUSES = (
           "PostgreSQL rejects the parameter options (or schema) of POSTGRES_URL ({line}): correct it."),
     Cause("", r'(definition of service|authentication method requirement|GSSAPI encryption required)',
           "A parameter of POSTGRES_URL needs something that does not exist ({line}): correct or remove it."),
-    # Statements.
+    # Errors of statements.
     Cause("", r'permission denied to create database',
           "The role may not create databases, which this command needs temporarily: ALTER ROLE … CREATEDB."),
     Cause("", r'permission denied to create extension "(?P<name>[^"]*)"',
@@ -129,7 +129,7 @@ CAUSES = (
 
 
 def explain(error: BaseException) -> str | None:
-    """Return the sentence for `error`, without any password, or None for a bug."""
+    """Return the sentence for `error`, without any password, or None if `error` is a bug."""
     sentence = printable(said) if (said := _explain(error)) else said
     if not settings.configured or isinstance(error, Refusal | EmbeddedServerError | ImproperlyConfigured | SearchPathError):
         return sentence
@@ -153,7 +153,7 @@ def _explain(error: BaseException) -> str | None:
         return None
     text = without_password(str(error).strip())
     state = sqlstate(error)
-    said = first_line(text) if state else text  # With an SQLSTATE the rest quotes data, which may say anything.
+    said = first_line(text) if state else text  # With an SQLSTATE, the rest may quote data.
     for cause in CAUSES:
         match = re.search(cause.pattern, said) if cause.pattern else None
         if match or (state and state in cause.sqlstates.split()):
@@ -167,10 +167,10 @@ def _explain(error: BaseException) -> str | None:
 
 
 def without_password(text: str) -> str:
-    """Return `text` with every configured password in it replaced, where it stands as a word."""
+    """Return `text` with every configured password replaced where it occurs as a word."""
     for database in settings.DATABASES.values():
         for password in filter(None, (database.get("PASSWORD"), (database.get("DIRECT") or {}).get("PASSWORD"))):
-            for written in {password, quote(password, safe=""), quote(password)}:  # Also as written in a URL.
+            for written in {password, quote(password, safe=""), quote(password)}:  # Also in its URL-encoded form.
                 text = re.sub(rf"(?<!\w){re.escape(written)}(?!\w)", "********", text)
     return text
 
@@ -181,7 +181,7 @@ def sqlstate(error: BaseException | None) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those below it, each once: an error that was raised again can be its own cause."""
+    """Yield an error and its causes, each once: an error that was raised again can be its own cause."""
     todo, seen = [error], set()
     while todo:
         error = todo.pop()
@@ -192,7 +192,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def first_line(text: str) -> str:
-    """Return the first line of an error's text that is not a hint, a position or a quotation, without Django's words around it."""
+    """Return the first line of an error's text that is not a hint, a position or a quotation, without the text that Django adds."""
     text = text.removeprefix("Unable to create the django_migrations table (")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = [line for line in lines if not re.match(r"(LINE \d+:|\^|HINT:|CONTEXT:|DETAIL:)", line)]

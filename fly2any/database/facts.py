@@ -37,7 +37,7 @@ class OnErasure(Enum):
     """The treatment, in an erasure, of rows that have the person's e-mail address anywhere."""
 
     REMOVE = "remove"
-    CLEAR = "clear"  # They stay, without the address.
+    CLEAR = "clear"  # The rows stay, without the address.
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Retention:
     with their time: a row stays while one of them is not old.
     """
 
-    what: str  # The rows, in words.
+    what: str  # A noun phrase for the rows.
     fields: tuple[str, ...]
     only: str = "true"
     with_rows: str = ""
@@ -63,7 +63,7 @@ def declared(name: str) -> Iterator[tuple[type[models.Model], Any]]:
     Raises AppRegistryNotReady before all apps are ready: the facts about the models of packages would be missing.
     """
     if not apps.ready:
-        raise AppRegistryNotReady("What models declare is not complete before all apps are ready.")
+        raise AppRegistryNotReady("The declarations of models are not complete before all apps are ready.")
     for model in apps.get_models():
         if value := getattr(model, name, None):
             yield model, value
@@ -91,7 +91,7 @@ def column_of(model: type[models.Model], field: str) -> str:
 
 
 def people_table() -> str:
-    """Return the table of the people."""
+    """Return the table of people (users)."""
     return get_user_model()._meta.db_table
 
 
@@ -109,7 +109,7 @@ def person_columns(*, with_key: bool | None = None) -> dict[str, str]:
 
 
 def erased(how: OnErasure) -> tuple[str, ...]:
-    """Return the tables whose rows with a person's address are treated so when the person is erased."""
+    """Return the tables with this treatment of rows that hold the address of an erased person."""
     return tuple(model._meta.db_table for model, value in declared("on_erasure") if value is how)
 
 

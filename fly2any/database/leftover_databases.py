@@ -17,7 +17,7 @@ from .errors import Refusal, sqlstate
 from .findings import Finding, Severity
 from .sql import fetch_all, quote
 
-MARK = "fly2any: "  # Before the JSON of a mark.
+MARK = "fly2any: "  # The prefix of a mark, before its JSON.
 LONGEST_MARK = 2_000  # Bytes; a comment may have a gigabyte.
 SCRATCH, RESTORE, INTO, BEFORE = "scratch", "restore", "into", "before"
 WHAT = {
@@ -26,7 +26,7 @@ WHAT = {
     INTO: "Left by a restore with --into that did not finish, so rows may be missing, created",
     BEFORE: "The database before a restore replaced it, kept since",
 }
-GRACE = timedelta(hours=1)  # A command that works in one has moments without a session in it.
+GRACE = timedelta(hours=1)  # A running command sometimes has no session in its database.
 OLD = timedelta(days=1)
 IN_USE = "55006"
 FACTS_SQL = "SELECT pg_catalog.current_database(), pg_catalog.clock_timestamp()"
@@ -50,8 +50,8 @@ class Leftover:
     name: str
     purpose: str
     made: datetime | None
-    owned: bool  # by the role that asks
-    trusted: bool  # of a role that may restore `of`
+    owned: bool  # owned by the current role
+    trusted: bool  # owned by a role that may restore `of`
     used: bool
     age: timedelta  # Negative if a clock was ahead when it was marked.
 
@@ -101,7 +101,7 @@ def read_leftovers(connection) -> Iterator[Leftover]:
 
 
 def drop_leftovers(connection, purpose: str) -> list[str]:
-    """Drop databases marked for `purpose` a day ago or longer, by the server's clock, that are ours and not in use; return their names."""
+    """Drop this role's unused databases that were marked for `purpose` at least a day ago (server time); return their names."""
     dropped = []
     for one in list(_marked(connection)):
         if one.purpose == purpose and one.owned and not one.used and one.age > OLD:
@@ -109,7 +109,7 @@ def drop_leftovers(connection, purpose: str) -> list[str]:
                 with connection.cursor() as cursor:
                     cursor.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(one.name)))
             except Error as error:
-                if sqlstate(error) != IN_USE:  # A client has connected since.
+                if sqlstate(error) != IN_USE:  # A client has connected meanwhile.
                     raise
             else:
                 dropped.append(one.name)

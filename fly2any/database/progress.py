@@ -18,7 +18,7 @@ class Progress:
         """Show how far a statement is; `percent` is None if it is unknown."""
 
     def clear(self) -> None:
-        """The statement is over."""
+        """Report that the statement has ended."""
 
 
 class Terminal(Progress):
@@ -26,7 +26,7 @@ class Terminal(Progress):
 
     def __init__(self, stderr):
         self.stderr = stderr
-        self.bar: Any = None  # rich's, imported only if there is a terminal.
+        self.bar: Any = None  # From rich, which is imported only if there is a terminal.
 
     def say(self, sentence):
         self.clear()
@@ -54,7 +54,7 @@ class Terminal(Progress):
 
 
 def begun():
-    """Return a bar of rich's with one task."""
+    """Return one of rich's progress bars, with one task."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.table import Column

@@ -10,7 +10,7 @@ QUOTED = re.compile(
     re.S,
 )
 
-NUMBER = re.compile(r"(?<![\w$])\d{4,}(?:\.\d+)?")  # Perhaps a telephone number.
+NUMBER = re.compile(r"(?<![\w$])\d{4,}(?:\.\d+)?")  # It may be a telephone number.
 
 
 def without_literals(query: str) -> str:
@@ -21,5 +21,5 @@ def without_literals(query: str) -> str:
 
 
 def _shown(match: re.Match[str]) -> str:
-    # A comment may hold another: it ends what is shown.
+    # Comments can be nested, so the text is cut at the first.
     return {'"': match[0], "-": " ", "/": " "}.get(match[0][0], "'…'")

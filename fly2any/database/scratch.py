@@ -23,25 +23,25 @@ PREFIX = "fly2any_scratch_"
 
 @contextmanager
 def scratch_database(connection, make: Callable[[Any, str], None] | None = None) -> Iterator:
-    """Yield a connection to a new, empty database beside that of `connection`, and drop the database at the end.
+    """Yield a connection to a new, empty database on the server of `connection`, and drop the database at the end.
 
     `make` creates it, given a connection and the name, if it needs special properties.
     """
     name = f"{PREFIX}{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(4)}"
-    beside = connection.copy()  # Databases are not created in a transaction, which `connection` may be in.
-    drop_leftovers(beside, SCRATCH)
+    outside = connection.copy()  # Databases are not created in a transaction, which `connection` may be in.
+    drop_leftovers(outside, SCRATCH)
     # Under an alias of its own, so that transactions and migrations find it.
     options = {option: value for option, value in connection.settings_dict["OPTIONS"].items() if option != "options"}
     connections.databases[name] = {**connection.settings_dict, "NAME": name, "OPTIONS": options}
     try:
-        (make or _make)(beside, name)
-        mark(beside, name, SCRATCH)
+        (make or _make)(outside, name)
+        mark(outside, name, SCRATCH)
         yield connections[name]
     finally:
         connections[name].close()
         del connections[name], connections.databases[name]
-        drop(beside, name)
-        beside.close()
+        drop(outside, name)
+        outside.close()
 
 
 def _make(connection, name: str) -> None:

@@ -15,15 +15,15 @@ from .findings import Finding, Severity
 from .session_settings import MARKING_TABLE, READ_ONLY_SQL, REPLICATION_ROLE_SQL, of_read_only, of_replication_role
 from .sql import TRUSTED_SQL, ask, catalogue, literal, pinned, quote
 
-RECORD = "django_migrations"  # Django's, of the migrations that are applied.
-JOURNAL = "fly2any_migration_runs"  # Of every run.
+RECORD = "django_migrations"  # Django's record of applied migrations.
+JOURNAL = "fly2any_migration_runs"  # The journal of all runs.
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
 UTC = (
     *("UTC", "Etc/UTC", "GMT", "Etc/GMT", "UCT", "Etc/UCT"),
     *("Zulu", "Etc/Zulu", "Universal", "Etc/Universal"),
 )
 
-# The limits of connections, and how many clients count towards each. Not every role sees the kind of others' sessions.
+# The limits of connections, and how many clients count towards each. Not every role sees the backend type of other roles' sessions.
 CONNECTIONS_SQL = """
     SELECT l.what, l."limit", l.reserved, count(s.pid)::int AS used, count(*) FILTER (WHERE s.state = 'active') AS active,
            count(*) FILTER (WHERE s.state LIKE 'idle in transaction%%') AS idle_in_transaction,
@@ -174,17 +174,17 @@ class Server:
     creates_in: str | None  # where a new table would be
     encoding: str
     tls: str  # protocol and cipher of the server's connection, which is the pooler's behind one; "" without TLS
-    pooled: bool  # whether a pooler is between
-    encrypted: bool  # whether our own connection is, to the pooler or to the server
+    pooled: bool  # whether the connection goes through a pooler
+    encrypted: bool  # whether our own connection, to the pooler or the server, is encrypted
     collation_of: str  # the version that the database's indexes were built with, "" if the server has the same
     collation_now: str
-    collations: list[str]  # others of which the server has another version than the columns and indexes that use them
+    collations: list[str]  # other collations whose version differs from the one that columns and indexes were built with
     time_zone: str
-    sets_zone: str  # The statement, without SET, that sets the zone for this role here.
+    sets_zone: str  # The beginning of the statement that sets the time zone for this role in this database.
     max_connections: int
     connections: int
     standby: bool
-    read_only: list[list[str]]  # where default_transaction_read_only is on, and whether that is for this role: true or false
+    read_only: list[list[str]]  # where default_transaction_read_only is on, and whether that applies to this role
     replication_roles: list[list[str]]  # where session_replication_role is not origin, and what it is
     may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
@@ -232,7 +232,7 @@ class Server:
             yield Finding(
                 Severity.ERROR, "server.encoding", self.database,
                 f"The database's encoding is {self.encoding}, which cannot hold every character.",
-                "Dump it, create it again with ENCODING 'UTF8' TEMPLATE template0, and restore it there.",
+                "Dump it, create a new database with ENCODING 'UTF8' TEMPLATE template0, and restore the dump there.",
             )  # fmt: skip
 
     def _collation(self) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Settings with which sessions begin, by role, database or server, that make writes fail or go unchecked."""
+"""Default settings of sessions (of a role, database or server) that make writes fail or go unchecked."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ PEOPLE = people_table()
 # The server gives up a client whose host or network is gone after 90 s of silence, with all locks that its session holds; the
 # system's own limit is two hours. They say nothing of a Unix socket.
 ALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "6"}
-LONGEST_IDLE = "5min"  # In a transaction of ours: a proxy may acknowledge for a client that is gone.
+LONGEST_IDLE = "5min"  # For our transactions, because a proxy may acknowledge in place of a client that is gone.
 
 
 def quote(name: str) -> str:
@@ -142,14 +142,14 @@ class SharedJson(Loader):
 def catalogue(connection) -> Iterator[Any]:
     """Yield a cursor for queries of the catalogue, whose functions and operators are PostgreSQL's own."""
     with pinned(connection), connection.cursor() as cursor:
-        for kind in ("text", "name", "varchar", "jsonb"):  # Django reads jsonb as a text.
+        for kind in ("text", "name", "varchar", "jsonb"):  # Django reads jsonb as text.
             cursor.adapters.register_loader(kind, SharedText)
         cursor.adapters.register_loader("json", SharedJson)
         yield cursor
 
 
 def ask(connection, question: str, parameters: Any = None) -> Any:
-    """Return the first value of the first row of a statement, asked with the search path as it is; None without a row."""
+    """Run a statement with the current search path, and return the first value of its first row; None without a row."""
     with connection.cursor() as cursor:
         cursor.execute(question, parameters)
         row = cursor.fetchone()
@@ -157,7 +157,7 @@ def ask(connection, question: str, parameters: Any = None) -> Any:
 
 
 def execute(connection, statement: str | Composable, parameters: Any = None) -> int:
-    """Run a statement, with the search path as it is, and return how many rows it changed."""
+    """Run a statement with the current search path, and return the number of rows it changed."""
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.rowcount
@@ -179,7 +179,7 @@ def fetch_one(connection, question: str, parameters: Any = None) -> Any:
 
 @contextmanager
 def _transaction(connection) -> Iterator[None]:
-    """Run the block in a transaction, or in a savepoint of the one there is."""
+    """Run the block in a transaction, or in a savepoint if one is open."""
     if connection in connections.all(initialized_only=True):
         with transaction.atomic(using=connection.alias):
             yield
@@ -187,7 +187,7 @@ def _transaction(connection) -> Iterator[None]:
     if _in_transaction(connection):
         yield
         return
-    connection.set_autocommit(False)  # A copy of a connection, which atomic() cannot find by its alias.
+    connection.set_autocommit(False)  # A copied connection, which atomic() cannot find by its alias.
     try:
         yield
         connection.commit()

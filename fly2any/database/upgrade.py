@@ -82,13 +82,13 @@ def upgrade(
         raise Refusal(f"{kept} exists, and the data directory of PostgreSQL {found} would be kept there: move or delete it.")
     with _alone(home):
         unfinished = home / "upgrade"
-        for left in (unfinished, home / UPGRADED):  # Of an attempt that failed.
+        for left in (unfinished, home / UPGRADED):  # The remains of a failed attempt.
             shutil.rmtree(left, ignore_errors=True)
         unfinished.mkdir(mode=0o755)
         try:
             moved = _move(place, home, folder, unfinished, progress, trust)
             (unfinished / "data").rename(home / UPGRADED)
-            # Killed between these two, the next start of the server does the second.
+            # If this is killed between the two, the next start of the server does the second.
             (home / "data").rename(kept)
             (home / UPGRADED).rename(home / "data")
             sync(home)
@@ -145,7 +145,7 @@ def _alone(home: Path) -> Iterator[None]:
 def _move(
     place: dict[str, Any], home: Path, folder: Path, unfinished: Path, progress: Progress, trust: Sequence[str]
 ) -> dict[str, dict[str, Content]]:
-    """Fill a new server in `unfinished` with what the one in `home` has, and return the contents of each database.
+    """Copy everything from the server in `home` to a new one in `unfinished`, and return the contents of each database.
 
     Raises Refusal if the new server does not hold the same.
     """

@@ -29,7 +29,7 @@ from .sql import fetch_all, pinned, quote, snapshot
 
 PHASE7 = "Phase 7 in all"  # The group that the verdict counts.
 PHASE7_BEGINS = "accounts.0001_initial"
-RUNS = 10  # Runs of migrations that a report shows.
+RUNS = 10  # The number of migration runs in a report.
 
 # last_idx_scan is new in PostgreSQL 16; to_jsonb reaches it where it exists.
 INDEX_USE_SQL = """
@@ -44,7 +44,7 @@ INDEX_USE_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    found: int  # as they should be
+    found: int  # as defined
     expected: int
 
     def __add__(self, other: Count) -> Count:
@@ -161,7 +161,7 @@ def verify(
     findings += [maker[1]] if maker else _of_records(found, applied, schema)
     findings += [*_failed(runs, migrations, running), *([_stale(stale)] if stale else [])]
     findings += _of_prisma(prisma, migrations, comparison)
-    if applied.isdisjoint(stale):  # Otherwise the expected schema is not known.
+    if applied.isdisjoint(stale):  # Otherwise the expected schema is unknown.
         findings += [in_schema(finding, schema) for finding in comparison.findings]
     return Verification(
         server=server,
@@ -180,7 +180,7 @@ def verify(
 
 
 def _compare(contract: Contract, applied: set[str], actual: Catalog, live: Live) -> Comparison:
-    """Return how a catalogue differs from what the migrations `applied` make of it."""
+    """Return how a catalogue differs from what the migrations `applied` build."""
     pending = contracts.catalog_of(version for version in contract.versions if not version.holds(applied))
     return compare(contracts.catalog_of(contract.expected(applied)), actual, pending=pending, live=live)
 
@@ -206,7 +206,9 @@ def _tables(
     uses: dict[str, tuple[int | None, int | None]], findings: Iterable[Finding], *, adopted: bool
 ) -> Iterable[TableUse]:
     for name, (rows, size) in uses.items():
-        ours = (finding for finding in findings if not finding.code.startswith("migrations."))  # An app has a table's name.
+        ours = (
+            finding for finding in findings if not finding.code.startswith("migrations.")
+        )  # "accounts" is both an app and a table.
         codes = [finding.code for finding in ours if finding.where.partition(".")[0] == name]
         state = ", ".join(dict.fromkeys(codes)) or ("as defined" if adopted else "not adopted")
         yield TableUse(name, rows, size, "missing" if size is None else state)
@@ -265,7 +267,7 @@ def _stale(names: list[str]) -> Finding:
 
 
 def in_schema(finding: Finding, schema: str) -> Finding:
-    """Return the finding with a cure that works in psql, where the search path is another."""
+    """Return the finding with a cure that works in psql, whose search path may differ."""
     if not finding.is_sql or schema == "public":
         return finding
     return replace(finding, cure=f"SET search_path TO {quote(schema)};\n{finding.cure}")
@@ -289,7 +291,7 @@ def _pending(name: str, final: Iterable[Version]) -> Pending:
 
 
 def _by_name(actual: Catalog) -> Iterable[tuple[type, str, str]]:
-    """Yield the objects that exist by name, however they are defined: Prisma's unique indexes are constraints in the contract."""
+    """Yield the objects that exist by name, whatever their definition: Prisma's unique indexes are constraints in the contract."""
     yield from map(key_of, actual)
     yield from ((Key, index.table, index.name) for index in actual.indexes)
 

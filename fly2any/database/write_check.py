@@ -1,4 +1,4 @@
-"""A row created, read, updated and deleted in each of the 18 tables, and rolled back."""
+"""Creates, reads, updates and deletes a row in each of the 18 tables, and rolls back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .sql import time_limits
 def check_writes(connection) -> tuple[str, ...]:
     """Return the tables that passed; raise django.db.Error, naming the table, at the first that fails.
 
-    Nothing stays: everything happens in one transaction, which is rolled back.
+    Everything happens in one transaction, which is rolled back.
     """
     done = []
     with time_limits(connection, lock=settings.LOCK_TIMEOUT, statement=30_000):
@@ -55,7 +55,7 @@ def _round_trip(model: type[models.Model], alias: str) -> None:
     changed = {field.name: _given(field, alias) for field in model._meta.local_fields if not field.primary_key}
     if rows.filter(pk=made.pk).update(**changed) != 1:
         raise Error("the row could not be updated")
-    connections[alias].check_constraints()  # Deferred constraints and triggers run now.
+    connections[alias].check_constraints()  # This runs deferred constraints and triggers.
     if made.delete()[0] < 1 or rows.filter(pk=made.pk).exists():
         raise Error("the row could not be deleted")
     for other in others:
@@ -66,7 +66,7 @@ def _round_trip(model: type[models.Model], alias: str) -> None:
 
 
 def _make(model: type[models.Model], alias: str, *, optional: bool = True) -> models.Model:
-    """Create a row, with or without what may be NULL."""
+    """Create a row, with or without its nullable columns."""
     fields = [field for field in model._meta.local_fields if not field.primary_key and (optional or not field.null)]
     return model._base_manager.using(alias).create(**{field.name: _given(field, alias) for field in fields})
 
@@ -82,7 +82,7 @@ def _parents(row: models.Model) -> Iterator[models.Model]:
 
 
 def _value(field: models.Field) -> Any:
-    """Return a value that no real row can have where it must be unique."""
+    """Return a value that, in a unique column, no real row has."""
     match field.get_internal_type():
         case "DateTimeField":
             return timezone.now()

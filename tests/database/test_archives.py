@@ -1,4 +1,4 @@
-"""Archives: what was removed comes back as it was, or it is said why not."""
+"""Archives: removed rows are restored unchanged, or the reason is reported."""
 
 import json
 import os
@@ -29,7 +29,7 @@ ODD = [
 
 
 @pytest.mark.slow
-def test_what_was_archived_comes_back_as_it_was(filled, tmp_path):
+def test_archived_rows_are_restored_unchanged(filled, tmp_path):
     filled.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
     for number, (table, values) in enumerate(ODD):
         put(filled, table, f"odd{number}", {**CASES[table][0], **values})
@@ -48,7 +48,7 @@ def test_what_was_archived_comes_back_as_it_was(filled, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_whose_text_is_longer_than_a_gigabyte_with_its_quotes_is_archived_and_comes_back(migrated, tmp_path):
+def test_a_row_of_over_a_gigabyte_as_text_is_archived_and_restored(migrated, tmp_path):
     put(migrated, "price_history", "big", CASES["price_history"][0])
     migrated.execute("UPDATE price_history SET currency = repeat('\"', 540000000)")
 
@@ -61,7 +61,7 @@ def test_a_row_whose_text_is_longer_than_a_gigabyte_with_its_quotes_is_archived_
     assert migrated.execute("SELECT id, length(currency) FROM price_history") == [("big", 540000000)]
 
 
-def test_rows_with_a_column_that_is_always_an_identity_come_back(migrated, tmp_path):
+def test_rows_with_a_generated_always_identity_are_restored(migrated, tmp_path):
     put(migrated, "price_history", "first", CASES["price_history"][0])
     migrated.execute("ALTER TABLE price_history ADD COLUMN seq int GENERATED ALWAYS AS IDENTITY (START 7)")
 
@@ -105,7 +105,7 @@ def test_an_earlier_archive_is_compared_by_its_own_hash(migrated, tmp_path, chan
     assert rows(migrated)["price_history"] == ([] if changed else held)
 
 
-def test_archives_are_sealed_as_backups_are(filled, tmp_path):
+def test_archives_are_encrypted_like_backups(filled, tmp_path):
     import pyrage
 
     key = pyrage.x25519.Identity.generate()
@@ -127,7 +127,7 @@ def test_archives_are_sealed_as_backups_are(filled, tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["cut", "flipped", "gone", "manifest", "other rows"])
-def test_a_damaged_archive_puts_nothing_back(filled, tmp_path, harm):
+def test_a_damaged_archive_restores_nothing(filled, tmp_path, harm):
     place = tmp_path / "a"
     maintain(filled, "weekly", RETENTION="price_history=1", ARCHIVE_LOCATION=str(place))
     [manifest] = place.glob("*.json")
@@ -153,7 +153,7 @@ def test_a_damaged_archive_puts_nothing_back(filled, tmp_path, harm):
         "cut": r".*zip has [\d,]+ bytes instead of [\d,]+ \(cut short\): use another\.",
         "flipped": r".*zip is damaged \(its SHA-256 differs\): use another\.",
         "gone": r".*zip does not exist: nothing is stored there yet, or correct ARCHIVE_LOCATION\.",
-        "manifest": r".*json does not describe an archive, or is damaged: use another, and remove it if it is not needed\.",
+        "manifest": r".*json does not describe an archive, or is damaged: use another one, and remove this one if it is not needed\.",
         "other rows": r".*zip does not have the archived rows of price_history: use another archive\.",
     }[harm]
     assert result.returncode == 2
@@ -161,7 +161,7 @@ def test_a_damaged_archive_puts_nothing_back(filled, tmp_path, harm):
     assert rows(filled) == before
 
 
-def test_of_people_who_are_gone_nothing_comes_back(filled, tmp_path):
+def test_rows_of_deleted_people_are_not_restored(filled, tmp_path):
     before = len(rows(filled)["login_history"])
     maintain(filled, "weekly", RETENTION="login_history=1,ai_conversations=1", ARCHIVE_LOCATION=str(tmp_path / "a"))
     filled.execute("DELETE FROM users")
@@ -176,7 +176,7 @@ def test_of_people_who_are_gone_nothing_comes_back(filled, tmp_path):
     ) == [(0,)]
 
 
-def test_what_stayed_and_changed_is_not_put_back_as_it_was(migrated, tmp_path):
+def test_rows_that_stayed_and_changed_are_not_overwritten_by_a_restore(migrated, tmp_path):
     migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
     put(migrated, "notifications", "held", CASES["notifications"][0])
     put(migrated, "notifications", "goes", CASES["notifications"][0])
@@ -208,7 +208,7 @@ def test_a_run_that_was_killed_is_settled_by_the_next(migrated, tmp_path):
     assert migrated.execute("SELECT id, title FROM notifications ORDER BY id") == [("removed", "t"), ("still there", "newer")]
 
 
-def test_a_trail_whose_person_was_gone_before_comes_back(migrated, tmp_path):
+def test_an_activity_whose_person_no_longer_existed_is_restored(migrated, tmp_path):
     migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
     for number, person in enumerate(("u", "ghost", None)):
         put(
@@ -222,7 +222,7 @@ def test_a_trail_whose_person_was_gone_before_comes_back(migrated, tmp_path):
     assert rows(migrated)["user_activities"] == before
 
 
-def test_an_archive_of_which_nothing_was_removed_is_not_kept(filled, tmp_path):
+def test_an_archive_without_removed_rows_is_not_kept(filled, tmp_path):
     filled.execute(
         "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
         " CREATE TRIGGER keep BEFORE DELETE ON price_history FOR EACH ROW EXECUTE FUNCTION keep()"
@@ -292,11 +292,11 @@ def test_rows_restored_while_retention_is_on_are_reported_as_due(filled, tmp_pat
     first = manage("dbrestore", "--archive", name, url=filled.url, **place)
     second = manage("dbrestore", "--archive", name, url=filled.url, **place)
 
-    assert first.stdout.splitlines()[-1].startswith("Retention  is on for price_history: before the next dbmaintain")
+    assert first.stdout.splitlines()[-1].startswith("Retention  is on for price_history: raise its days in RETENTION")
     assert re.match(r"Restored  0 rows of price_history; [\d,]+ existed already\.\n", second.stdout)
 
 
-def test_files_that_are_no_archives_are_listed_as_such(filled, tmp_path):
+def test_files_that_are_not_archives_are_listed_as_such(filled, tmp_path):
     place = {"ARCHIVE_LOCATION": str(tmp_path / "a")}
     maintain(filled, "weekly", RETENTION="price_history=1", **place)
     (tmp_path / "a" / "notes.json").write_text("{}")
@@ -336,7 +336,7 @@ def test_a_copy_of_the_database_settles_nothing_of_the_originals(migrated, tmp_p
     with django(migrated) as connection:
         part = {"first": "(0,0)", "last": "(100,0)", "before": BEFORE}
         Archives(store_at(str(tmp_path)), "the same name").keep(connection, RULES["price_history"], part, Progress())
-    migrated.execute("DELETE FROM price_history")  # And then it was killed.
+    migrated.execute("DELETE FROM price_history")  # Then the run was killed.
     before = sorted(path.name for path in tmp_path.iterdir())
 
     for copy in fresh("template0"):
@@ -365,7 +365,7 @@ def test_a_damaged_list_of_ids_is_one_sentence_and_the_others_are_swept(filled, 
     assert [one["table"] for one in report["removed"]] == ["price_monitor_logs"]
 
 
-def test_an_archive_that_is_not_signed_is_put_back_only_when_that_is_allowed(migrated, tmp_path):
+def test_an_unsigned_archive_is_restored_only_if_allowed(migrated, tmp_path):
     put(migrated, "price_history", "goes", CASES["price_history"][0])
     held = rows(migrated)["price_history"]
     swept(migrated, "price_history", tmp_path)

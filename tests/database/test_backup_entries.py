@@ -1,4 +1,4 @@
-"""Objects of other roles that keep a backup from being verified or restored, and are left out by their owner."""
+"""Objects of other roles that prevent verifying or restoring a backup, and are left out by owner."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.database.taken import Told, databases
 
-# Rows that break a check of their own, in tables whose names are not printed as they are, and code on a table of ours.
+# Rows that violate their own check, in tables with unprintable names, and code on a table of ours.
 HOSTILE = """
     CREATE FUNCTION public.fx(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
     CREATE TABLE public.mm (a int CHECK (public.fx(a))); INSERT INTO public.mm VALUES (1);
@@ -37,7 +37,7 @@ def mallory(migrated):
 
 
 @pytest.mark.slow
-def test_objects_of_another_role_keep_no_backup_from_being_verified_or_restored(migrated, mallory, place):
+def test_objects_of_another_role_prevent_neither_verification_nor_restore(migrated, mallory, place):
     name = f"{migrated.name}_copy"
     migrated.execute("CREATE TABLE trips (id int); INSERT INTO trips VALUES (1), (2)")
     dataclasses.replace(migrated, user=mallory).execute(HOSTILE)
@@ -80,6 +80,6 @@ def test_objects_that_are_not_only_another_roles_are_not_left_out(migrated, mall
             manifest = take(connection, store, Progress())
             with pytest.raises(Refusal, match=rf"^Table public\.{table} cannot be left out with the objects of {mallory}: "):
                 restore_into(connection, copy, store, manifest, Progress(), without=[mallory])
-        with pytest.raises(Refusal, match=r"^Nothing in .* belongs to nobody: leave --without nobody out\.$"):
+        with pytest.raises(Refusal, match=r"^Nothing in .* belongs to nobody: omit --without nobody\.$"):
             restore_into(connection, copy, store, manifest, Progress(), without=["nobody"])
     assert copy not in databases(migrated)

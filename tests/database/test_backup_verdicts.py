@@ -40,7 +40,7 @@ def test_an_entry_is_named_without_its_owner():
 
 
 @pytest.mark.slow
-def test_the_extension_that_the_embedded_server_brings_keeps_no_backup_from_being_good(taken):
+def test_the_embedded_servers_extension_does_not_prevent_verification(taken):
     manifest = taken("CREATE EXTENSION pg_stat_statements")
 
     assert (manifest.state, manifest.verdict.reason, manifest.verdict.left_out) == ("good", "", ())
@@ -84,7 +84,7 @@ def test_rows_that_break_a_constraint_of_their_own_are_bad_and_the_constraint_is
 
     if same.verdict.server == same.server:
         assert (same.state, same.verdict.reason) == ("bad", "INDEX parts_once (23505) cannot be restored")
-    else:  # A newer server tried it.
+    else:  # A newer server verified it.
         assert same.state == "unverified"
 
 
@@ -123,7 +123,7 @@ RESTORED = Findings((), (), ())
     ("found", "facts", "expected"),
     [
         (RESTORED, {}, ("", "good")),
-        (RESTORED, {"readable": False}, ("pg_restore cannot read the dump to its end.", "bad")),
+        (RESTORED, {"readable": False}, ("pg_restore cannot read the whole dump.", "bad")),
         (Findings((), (), (), "it counted 1"), {}, ("it counted 1", "unverified")),
         (
             Findings((), ("t has 1 rows instead of 2",), (), "it counted 1"),
@@ -199,7 +199,7 @@ RESTORED = Findings((), (), ())
             {"untrusted": ("mallory", "bob")},
             ("1; 2; 3; 4; 5; and 1 more; code of mallory, bob may have run in the trial restore", "unverified"),
         ),
-        (RESTORED, {"untrusted": ("mallory",), "readable": False}, ("pg_restore cannot read the dump to its end.", "bad")),
+        (RESTORED, {"untrusted": ("mallory",), "readable": False}, ("pg_restore cannot read the whole dump.", "bad")),
         (RESTORED, {"untrusted": ("mallory",)}, ("", "good")),
     ],
 )
@@ -231,9 +231,7 @@ def test_failures_are_known_where_pg_restore_counts_no_others(code, last, named,
     ["SELECT 1", "CREATE FUNCTION quiet(int) RETURNS int LEAKPROOF LANGUAGE sql AS 'SELECT 1'"],
     ids=["a comment", "a comment and a function"],
 )
-def test_a_failure_that_pg_restore_counts_and_does_not_name_keeps_a_backup_from_being_good(
-    taken, tmp_path, monkeypatch, left_out
-):
+def test_a_failure_that_pg_restore_counts_but_does_not_name_prevents_verification(taken, tmp_path, monkeypatch, left_out):
     choose = tools.choose
 
     def counting_one_more(server, **wanted):
@@ -299,7 +297,7 @@ def test_different_rows_are_bad_and_their_table_is_named(taken):
     assert (manifest.state, manifest.verdict.reason) == ("bad", '"public"."users" has 0 rows instead of 3')
 
 
-def test_a_dump_that_cannot_be_opened_now_is_not_taken_for_damaged(tmp_path):
+def test_a_dump_that_cannot_be_opened_now_is_not_called_damaged(tmp_path):
     program = tools.choose(15, tls=False).folder / "pg_restore"
     (tmp_path / "damaged").write_text("no dump")
     killed = tmp_path / "killed"

@@ -1,4 +1,4 @@
-"""Backups at their place: in a folder or a bucket, listed, and what lies there besides."""
+"""Backups in a folder or a bucket: lists, and other files there."""
 
 import dataclasses
 import json
@@ -120,7 +120,7 @@ def test_a_verified_backup_with_a_truncated_file_does_not_count(migrated, tmp_pa
     assert (latest, removed, backups(store).odd) == (older, [oldest], (newest.file, f"{newest.name}.json"))
 
 
-def test_a_manifest_that_cannot_be_read_now_is_not_taken_for_none(migrated, tmp_path):
+def test_a_temporarily_unreadable_manifest_does_not_count_as_missing(migrated, tmp_path):
     with django(migrated) as connection:
         now, own, store = read_clock(connection).now(), read_origin(connection), store_at(str(tmp_path))
         newest, older = (described(own, now - timedelta(hours=hours)) for hours in (1, 2))
@@ -151,19 +151,19 @@ def test_a_damaged_backup_newer_than_the_latest_is_named(migrated, tmp_path):
 
     assert latest == older
     assert told.sentences == [
-        f"{name} is newer, but is skipped: it belongs to no backup, or is damaged."
+        f"{name} is newer but was skipped: it belongs to no backup, or is damaged."
         for name in (newest.file, f"{newest.name}.json")
     ]
 
 
-def test_a_folder_of_the_path_that_cannot_be_looked_into_is_passed_over(monkeypatch):
+def test_an_inaccessible_folder_on_the_path_is_skipped(monkeypatch):
     usable = tools.choose(15, tls=False)
     monkeypatch.setenv("PATH", f"/{'x' * 300}:{os.environ['PATH']}")
 
     assert tools.choose(15, tls=False) == usable
 
 
-def test_a_reset_wants_a_backup_of_this_database_and_not_of_one_that_had_the_name_before(migrated, tmp_path, settings):
+def test_a_reset_requires_a_backup_of_this_database_not_of_an_earlier_one_of_that_name(migrated, tmp_path, settings):
     settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path), "expected": True}
     with django(migrated) as connection:
         now, own = read_clock(connection).now(), read_origin(connection)
@@ -249,7 +249,7 @@ def test_an_invalid_location_is_reported(filled, place):
     assert not os.path.exists("backups")
 
 
-def test_looking_makes_no_folder(filled, place):
+def test_listing_creates_no_folder(filled, place):
     answers = [
         run(filled, *words, place=place).returncode for words in (["dbstatus"], ["dbbackup", "--list"], ["dbrestore", "latest"])
     ]
@@ -258,7 +258,7 @@ def test_looking_makes_no_folder(filled, place):
 
 
 @pytest.mark.slow
-def test_a_dump_that_is_gone_is_no_backup(filled, place):
+def test_a_manifest_without_its_dump_is_not_a_backup(filled, place):
     run(filled, "dbbackup", "--verify", place=place)
     name = the_one(place)
     os.unlink(f"{place}/{name}.dump")

@@ -1,4 +1,4 @@
-"""The site writes on, in its own form, before, during and after an adoption and the migrations that follow."""
+"""The site keeps writing, in its own way, before, during and after an adoption and the later migrations."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_a_writer_that_never_stops_sees_no_error(database, kind):
     assert first.errors + second.errors == []
     assert min(first.rounds, second.rounds) >= 3
     assert is_as_migrated(database)
-    # Users go with all that hangs on them; what has no foreign key stays, a row a round.
+    # Deleting users removes dependent rows; tables without a foreign key keep one row per round.
     for table in ("price_history", "user_activities", "verification_tokens"):
         rows = database.execute(f'SELECT count(*) FROM "{table}"')[0][0]
         assert rows == 50 + first.rounds + second.rounds
@@ -46,7 +46,7 @@ def test_while_another_client_keeps_a_table_the_site_waits_for_no_longer_than_th
     )
     assert writer.errors == []
     assert writer.rounds >= 3
-    assert writer.longest[0] < 4  # The timeout, and what a busy machine adds.
+    assert writer.longest[0] < 4  # The timeout, plus the delay of a busy machine.
     assert manage("dbadopt", "--yes", url=database.url).returncode == 0
     assert is_as_migrated(database)
 
@@ -57,7 +57,7 @@ def test_a_row_that_becomes_null_in_between_leaves_flight_data_as_it_is_and_the_
     database.execute('ALTER TABLE wishlist_items ALTER "flightData" DROP NOT NULL')
     null = """UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 3'"""
     with open_transaction(database, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users") as client:
-        # The adoption waits for its concurrent build, after it looked for NULLs.
+        # The adoption has checked for NULLs and waits for its concurrent build.
         client.execute("COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM _prisma_migrations")
         process = start_manage("dbadopt", "--yes", url=database.url)
         wait_until(database, "SELECT 1 FROM pg_stat_progress_create_index WHERE datname = current_database()")
@@ -66,7 +66,7 @@ def test_a_row_that_becomes_null_in_between_leaves_flight_data_as_it_is_and_the_
 
     assert (process.returncode, err) == (
         0,
-        "flightData NOT NULL of wishlist_items: a row holds NULL, so it stays as it is.\n",
+        "wishlist_items: flightData NOT NULL was skipped, because the column has NULLs.\n",
     ), out
     database.execute("""UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 4'""")
     assert manage("dbstatus", url=database.url).returncode == 0

@@ -1,4 +1,4 @@
-"""Each illness is made for real and found; a healthy database has no finding."""
+"""Each problem is created for real and found; a healthy database has no finding."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,7 @@ def found(database, topic, **limits):
 
 
 def of(server):
-    """The database of a server of the test's own."""
+    """The database on a test's own server."""
     return Database(host=str(server.home / "data"), port=str(server.port), user="postgres", password="", name="fly2any")
 
 
@@ -76,7 +76,7 @@ def test_a_healthy_database_has_no_finding(own_server):
 
 
 @pytest.mark.slow
-def test_who_waits_for_whom_is_found_and_the_holder_ended(migrated):
+def test_waits_are_found_and_the_lock_holder_can_be_terminated(migrated):
     lock = "LOCK TABLE users IN ACCESS EXCLUSIVE MODE"
     with closing(migrated.connect(application_name="the site")) as holder:
         holder.execute(f"BEGIN; {lock}")
@@ -112,7 +112,7 @@ def test_long_and_idle_transactions_are_found(migrated):
         assert found(migrated, "transactions", longest=NOW) == [("transactions.long", where)]
 
 
-def test_a_transaction_prepared_and_forgotten_is_found(own_server):
+def test_a_forgotten_prepared_transaction_is_found(own_server):
     server = own_server(max_prepared_transactions="2")
     server.execute("CREATE TABLE t (id int)")
     with of(server).connect() as client:
@@ -122,7 +122,7 @@ def test_a_transaction_prepared_and_forgotten_is_found(own_server):
     assert found(of(server), "transactions", idle=NOW) == [("transactions.prepared", "forgotten")]
 
 
-def test_who_waits_for_a_prepared_transaction_is_told_how_it_ends(own_server):
+def test_a_wait_for_a_prepared_transaction_has_a_cure(own_server):
     server = own_server(max_prepared_transactions="2")
     server.execute("CREATE TABLE t (id int)")
     with of(server).connect() as client:
@@ -150,7 +150,7 @@ def test_queries_without_a_text_are_still_counted(own_server):
     assert "a query whose text the server has lost" in shown.stdout
 
 
-def test_transaction_numbers_are_those_of_the_servers_oldest_database(own_server):
+def test_transaction_ids_are_those_of_the_servers_oldest_database(own_server):
     server = own_server()
     server.execute("CREATE DATABASE another", database="postgres")
     server.execute(
@@ -160,8 +160,8 @@ def test_transaction_numbers_are_those_of_the_servers_oldest_database(own_server
     with django(of(server)) as connection:
         [finding] = [one for one in TOPICS["wraparound"](Reader(connection, "public")) if isinstance(one, Finding)]
 
-    assert (finding.code, finding.where) == ("wraparound.near", "transaction numbers")
-    assert finding.message.startswith("The oldest transaction number in the database another is 1,29")
+    assert (finding.code, finding.where) == ("wraparound.near", "transaction IDs")
+    assert finding.message.startswith("The oldest transaction ID in the database another is 1,29")
 
 
 def test_connections_near_the_limit_are_found(own_server):
@@ -233,7 +233,7 @@ def test_a_bloated_index_is_found_until_it_is_rebuilt(migrated):
     assert found(migrated, "indexes") == []
 
 
-def test_tables_that_vacuum_and_analyse_have_not_seen_are_found(migrated):
+def test_tables_without_recent_vacuum_or_analyse_are_found(migrated):
     migrated.execute("CREATE TABLE busy (id int, n int) WITH (autovacuum_enabled = off)")
     migrated.execute("INSERT INTO busy SELECT generate_series(1, 60000), 1")
     assert wait_until(migrated, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'busy' AND n_live_tup > 0")
@@ -258,7 +258,7 @@ def test_a_sequence_near_its_end_is_found(migrated):
     assert found(migrated, "sequences") == [("sequences.near_end", "theirs")]
 
 
-def test_blocks_that_are_not_in_memory_are_found(own_server):
+def test_cache_misses_are_found(own_server):
     server = own_server(shared_buffers="1MB")
     server.execute("CREATE TABLE t AS SELECT i, repeat('x', 500) FROM generate_series(1, 20000) AS i")
     assert found(of(server), "cache") == []
@@ -293,9 +293,9 @@ def test_an_unused_slot_and_a_lagging_replica_are_found(own_server, tmp_path_fac
         standby.remove()
 
 
-def test_transaction_numbers_that_run_out_are_found(migrated):
+def test_old_transaction_ids_are_found(migrated):
     assert found(migrated, "wraparound") == []
-    assert ("wraparound.near", "transaction numbers") in found(migrated, "wraparound", near=10)
+    assert ("wraparound.near", "transaction IDs") in found(migrated, "wraparound", near=10)
 
 
 def test_settings_that_lose_rows_are_found(own_server):
@@ -335,7 +335,7 @@ def test_a_replica_that_cannot_be_read_from_is_found(own_server, tmp_path_factor
     assert result.returncode == (4 if code else 0)
 
 
-def test_a_query_of_our_own_is_shown_with_the_indexes_it_goes_by_and_the_tables_it_reads_whole(own_server):
+def test_a_query_of_this_role_is_shown_with_its_indexes_and_sequential_scans(own_server):
     server = own_server(shared_preload_libraries="pg_stat_statements")
     database = of(server)
     server.execute(

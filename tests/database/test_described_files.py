@@ -1,4 +1,4 @@
-"""The files that describe backups and archives: read strictly, and as they were written before."""
+"""Manifests and archive descriptions: read strictly, and compatible with existing files."""
 
 import json
 from datetime import UTC, datetime
@@ -19,8 +19,8 @@ from fly2any.database.retention.description import from_json as archive_of
 BEFORE = Path(__file__).with_name("written_before")
 NEW, OLD, ROWS = sorted((path.name for path in BEFORE.iterdir()), key=lambda name: ("price" in name, "2026080" in name))
 AT = datetime(2026, 11, 27, 3, 0, 5, 123456, tzinfo=UTC)
-NO_MANIFEST = f"{NEW} is not the manifest of a backup, or is damaged: use another, and remove it if it is not needed."
-NO_ARCHIVE = f"{ROWS} does not describe an archive, or is damaged: use another, and remove it if it is not needed."
+NO_MANIFEST = f"{NEW} is not the manifest of a backup, or is damaged: use another one, and remove this one if it is not needed."
+NO_ARCHIVE = f"{ROWS} does not describe an archive, or is damaged: use another one, and remove this one if it is not needed."
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def text_of(name):
     return (BEFORE / name).read_text(encoding="utf-8")
 
 
-def test_a_manifest_that_was_written_before_is_read_and_written_as_it_is():
+def test_an_existing_manifest_is_read_and_written_unchanged():
     manifest = manifest_of(text_of(NEW), where=NEW)
 
     assert manifest == Manifest(
@@ -48,7 +48,7 @@ def test_a_manifest_that_was_written_before_is_read_and_written_as_it_is():
     assert manifest_as_json(manifest) == text_of(NEW)
 
 
-def test_a_manifest_of_the_first_format_is_read_with_what_it_lacks():
+def test_a_manifest_of_the_first_format_is_read_with_defaults():
     manifest = manifest_of(text_of(OLD).encode(), where=OLD)
 
     assert (manifest.state, manifest.verdict) == ("bad", Verdict(datetime(2026, 8, 1, 3, 1, tzinfo=UTC), "18.6", "cut short"))
@@ -56,7 +56,7 @@ def test_a_manifest_of_the_first_format_is_read_with_what_it_lacks():
     assert (manifest.schema, manifest.place, manifest.size) == ("", "", 0)
 
 
-def test_what_describes_an_archive_is_read_and_written_as_it_is():
+def test_an_archives_description_is_read_and_written_unchanged():
     archive = archive_of(text_of(ROWS), where=ROWS)
 
     assert archive == Archive(
@@ -116,7 +116,7 @@ def test_an_archive_with_a_value_of_another_kind_is_one_sentence(change):
 
 
 @pytest.mark.parametrize("text", ["", "7", "[]", "{}", "{", '"\\ud800"', b"\xff\xfe", "[" * 100_000, '{"a":' * 100_000])
-def test_a_text_that_is_no_manifest_at_all_is_one_sentence(text):
+def test_a_text_that_is_not_a_manifest_is_one_sentence(text):
     for read, said in ((manifest_of, NO_MANIFEST), (archive_of, NO_ARCHIVE)):
         with pytest.raises(Refusal) as refused:
             read(text, where=said.partition(" ")[0])

@@ -9,8 +9,8 @@ from django.db import DatabaseError, ProgrammingError, connection, transaction
 from fly2any.database.findings import Severity
 from fly2any.database.schema import Column, read_catalog
 from fly2any.database.schema.drift import compare
-from fly2any.database.schema.foreign import AGREE
 from fly2any.database.schema.live import Live
+from fly2any.database.schema.unmanaged import AGREE
 from tests.database.mutation import EXPECTED, Mutation
 from tests.database.mutations import mutations, rounds
 
@@ -19,7 +19,7 @@ ROUNDS = [
     pytest.param(together, id=f"{len(together)} damages", marks=[pytest.mark.slow] if number % 4 else [])
     for number, together in enumerate(rounds(mutations()))
 ]
-# What `migrate` fills: damage such as a new NOT NULL column needs empty tables.
+# Tables that `migrate` fills: damage such as a new NOT NULL column needs empty tables.
 EMPTY_SQL = """
     DELETE FROM auth_group; DELETE FROM auth_permission; DELETE FROM django_content_type; DELETE FROM django_migrations;
     DELETE FROM fly2any_migration_runs; SET CONSTRAINTS ALL IMMEDIATE
@@ -63,7 +63,7 @@ def is_too_new(mutation):
 
 
 def what_is_wrong(together):
-    """Do the damage of `together`, compare what is found, cure it, compare again, and undo all; return what was not as expected."""
+    """Apply the damages of `together`, compare the findings, cure, compare again and roll back; return the deviations."""
     expected = sorted(place for mutation in together for place in mutation.found)
     try:
         with transaction.atomic():

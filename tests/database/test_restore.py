@@ -1,4 +1,4 @@
-"""Restoring: beside or in place, refused for a reason, and no row lost."""
+"""Restores into another database or in place: refused with a reason, or without a lost row."""
 
 import dataclasses
 import re
@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from fly2any.database.backup.pruning import prune
-from fly2any.database.backup.restore import beside, drop_on_failure, restore_into, restore_over, swap
+from fly2any.database.backup.restore import connection_to, drop_on_failure, restore_into, restore_over, swap
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.backup.trial_restore import check
@@ -35,7 +35,7 @@ from tests.servers import Database, open_transaction
         ({"format": 99}, "has a format that this code cannot read"),
     ],
 )
-def test_what_cannot_be_restored_here_is_refused_with_its_reason(filled, place, facts, said):
+def test_a_backup_that_cannot_be_restored_here_is_refused_with_the_reason(filled, place, facts, said):
     run(filled, "dbbackup", place=place)
     change(place, **facts)
     name = the_one(place)
@@ -48,7 +48,7 @@ def test_what_cannot_be_restored_here_is_refused_with_its_reason(filled, place, 
 
 
 @pytest.mark.slow
-def test_a_restore_puts_back_every_row_and_what_the_database_is_dressed_with(filled, place):
+def test_a_restore_brings_back_every_row_and_the_databases_properties(filled, place):
     filled.execute(f"ALTER DATABASE {filled.name} SET statement_timeout = '77s'")
     filled.execute(f"ALTER DATABASE {filled.name} SET search_path = public, other")
     filled.execute(f"REVOKE CONNECT ON DATABASE {filled.name} FROM PUBLIC")
@@ -95,7 +95,7 @@ DEVICES = """
 
 
 @pytest.mark.slow
-def test_whoever_was_dismissed_since_the_backup_is_named_and_signed_out(filled, place):
+def test_staff_dismissed_since_the_backup_are_named_and_signed_out(filled, place):
     for email in ("stays@example.com", "gone@example.com", "phone@example.com", "codes@example.com"):
         assert manage("dbstaff", email, "--role", "administrator", url=filled.url).returncode == 0
     for email in ("stays", "phone", "codes"):
@@ -113,7 +113,7 @@ def test_whoever_was_dismissed_since_the_backup_is_named_and_signed_out(filled, 
 
     assert (restored.returncode, restored.stderr) == (0, "")
     assert restored.stdout.splitlines()[-2:] == [
-        "Sessions  of the admin in the backup, 1, were ended: everybody signs in again.",
+        "Sessions  of the admin in the backup, 1, were ended: all staff must sign in again.",
         "Staff     codes@example.com, gone@example.com, phone@example.com: privileges, password or second factors are again those of"
         " the backup. Correct them: `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`, and *Second factor*"
         " in the admin.",
@@ -124,7 +124,7 @@ def test_whoever_was_dismissed_since_the_backup_is_named_and_signed_out(filled, 
 
 
 @pytest.mark.slow
-def test_sessions_that_a_trigger_keeps_are_not_called_ended(filled, place):
+def test_sessions_that_a_trigger_keeps_are_not_reported_as_ended(filled, place):
     filled.execute(
         "INSERT INTO django_session VALUES ('k', 'd', now() + interval '1 day');"
         "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
@@ -137,14 +137,14 @@ def test_sessions_that_a_trigger_keeps_are_not_called_ended(filled, place):
     assert restored.returncode == 0
     assert restored.stdout.splitlines()[-1] == (
         "Staff     could not be signed out and compared with the old database (a trigger or policy keeps sessions of the admin): check"
-        " `manage.py dbstaff --list`, and sign everybody out of the admin."
+        " `manage.py dbstaff --list`, and sign all staff out of the admin."
     )
     [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]
     filled.execute(f'DROP DATABASE "{old}"')
 
 
 @pytest.mark.slow
-def test_a_restore_beside_leaves_the_database_alone_and_takes_no_used_one(filled, place):
+def test_a_restore_into_another_database_leaves_this_one_alone_and_refuses_a_used_one(filled, place):
     run(filled, "dbbackup", "--verify", place=place)
     beside = f"{filled.name}_beside"
     try:
@@ -190,7 +190,7 @@ def test_a_restore_that_is_killed_leaves_the_database_in_use_as_it_was(filled, p
 @pytest.mark.parametrize(
     "words", [["--into", ""], ["--into", "postgres"], ["--into", "template0"], ["--into", "x" * 64], ["--into", "x", "--yes"]]
 )
-def test_where_nothing_is_to_be_restored_is_refused_in_a_sentence(filled, place, words):
+def test_a_restore_into_an_unsuitable_database_is_refused_in_one_sentence(filled, place, words):
     run(filled, "dbbackup", "--verify", place=place)
     held = rows(filled)
 
@@ -201,7 +201,7 @@ def test_where_nothing_is_to_be_restored_is_refused_in_a_sentence(filled, place,
 
 
 @pytest.mark.slow
-def test_a_database_sorts_as_before_when_it_was_restored(filled, place):
+def test_a_restored_database_sorts_as_before(filled, place):
     provider = "SELECT datlocprovider, datcollate FROM pg_database WHERE datname = current_database()"
     whole = dataclasses.replace(filled, name="postgres")
     libc = dataclasses.replace(filled, name=f"{filled.name}_libc")
@@ -255,7 +255,7 @@ def test_objects_bound_to_the_database_are_reported_before_it_is_replaced(own_se
     ]
     assert (refused.returncode, refused.stderr) == (
         2,
-        "Prepared transactions keep \"fly2any_bound\" from being replaced: commit them, or run ROLLBACK PREPARED 'half'; in it."
+        "Prepared transactions prevent the replacement of \"fly2any_bound\": commit them, or run in it: ROLLBACK PREPARED 'half';"
         " Nothing was changed.\n",
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -297,7 +297,7 @@ def test_a_database_that_was_compared_on_another_server_is_not_swapped(own_serve
         assert server.execute("SELECT 1 FROM pg_database WHERE datname = 'restored_beside'") == []
         before = datetime(2026, 1, 1, tzinfo=UTC)
         with (
-            beside(connection, "postgres") as elsewhere,
+            connection_to(connection, "postgres") as elsewhere,
             pytest.raises(Refusal, match=r"^The server was restarted or replaced"),
         ):
             swap(elsewhere, "fly2any", new="none", old="none", said=None, started=before)

@@ -1,11 +1,11 @@
-"""Restoring and roles: who owns what afterwards, whose code runs, and whose settings are copied."""
+"""Restores and roles: owners, code that runs, and settings that are copied."""
 
 import dataclasses
 
 import pytest
 
 from fly2any.database.backup.properties import copy_grants, copy_properties, create, literals
-from fly2any.database.backup.restore import beside, require_name, restore_into
+from fly2any.database.backup.restore import connection_to, require_name, restore_into
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
@@ -15,14 +15,14 @@ from tests.database.taken import Told, databases, rows, run
 
 
 @pytest.mark.slow
-def test_a_restore_gives_everything_back_to_its_owner_or_says_whom_it_misses(filled, place):
+def test_a_restore_gives_objects_back_to_their_owners_or_names_missing_roles(filled, place):
     role = f"{filled.name}_owner"
     filled.execute(f"CREATE ROLE {role} LOGIN; CREATE ROLE {role}_reads; ALTER TABLE notifications OWNER TO {role}")
     filled.execute(f"GRANT SELECT (email) ON users TO {role}_reads; ALTER TABLE users ENABLE ROW LEVEL SECURITY")
     filled.execute(f"CREATE POLICY p ON users TO {role}_reads USING (true)")
     try:
         assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
-        shown = run(filled, "dbrestore", "latest", place=place)  # It promises only what --yes does.
+        shown = run(filled, "dbrestore", "latest", place=place)  # The preview promises only what --yes does.
         assert (shown.returncode, f" would run code of {role} as this role: " in shown.stderr) == (2, True)
         assert run(filled, "dbrestore", "latest", "--yes", "--trust", role, place=place).returncode == 0
         owners = "SELECT tableowner FROM pg_tables WHERE tablename IN ('notifications', 'users') ORDER BY tablename"
@@ -101,7 +101,7 @@ def test_code_of_others_runs_as_the_role_that_restores_only_where_that_trusts_th
         )
 
 
-def test_a_database_that_is_being_restored_lets_no_other_role_in(migrated):
+def test_a_database_that_is_being_restored_admits_no_other_role(migrated):
     name = f"{migrated.name}_copy"
     try:
         with django(migrated) as connection:
@@ -133,7 +133,7 @@ def test_settings_are_copied_as_values_and_run_no_sql_of_the_role_that_made_them
                 ALTER DATABASE {migrated.name} SET DateStyle = 'ISO, DMY'; ALTER DATABASE {migrated.name} SET "my.own" = 'it''s; \\ so'"""
         )
         told = Told()
-        with django(migrated) as connection, beside(connection, "postgres") as elsewhere:
+        with django(migrated) as connection, connection_to(connection, "postgres") as elsewhere:
             copy_properties(connection, elsewhere, new, told)
 
         assert migrated.execute(f"SELECT rolsuper FROM pg_roles WHERE rolname = '{role}'") == [(False,)]

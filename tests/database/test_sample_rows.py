@@ -1,11 +1,11 @@
-"""What the planner proves of no row is tried on sample rows: a finding names one, and without one there is only a note."""
+"""Conditions that the planner cannot judge are tried on sample rows: a finding names a row, otherwise there is a note."""
 
 import pytest
 from django.db import connection
 
-from fly2any.database.schema.foreign import AGREE
 from fly2any.database.schema.objects import Column
 from fly2any.database.schema.samples import find_clash, judge, samples
+from fly2any.database.schema.unmanaged import AGREE
 from fly2any.database.verification import verify
 from tests.database.test_writes import run
 
@@ -135,7 +135,7 @@ def test_an_index_is_reported_with_rows_that_it_refuses(index, expected):
         ("action_flag >= -1", ["check.different"]),
     ],
 )
-def test_a_check_of_ours_said_with_the_next_integer_is_the_same(check, codes):
+def test_a_check_of_ours_rewritten_with_the_next_integer_is_the_same(check, codes):
     name = "django_admin_log_action_flag_check"
     run(f"ALTER TABLE django_admin_log DROP CONSTRAINT {name}, ADD CONSTRAINT {name} CHECK ({check})")
 

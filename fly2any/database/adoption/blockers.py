@@ -21,7 +21,7 @@ from .steps import Indexed, Step
 MOST_NAMED = 5
 PRIMARY_KEY = Key(ADDED[0], f"{ADDED[0]}_pkey", (ADDED[1],), primary=True)
 
-# What hinders a change of a column's type: views and rules, triggers, policies, publications, functions, generated columns; or
+# What prevents a change of a column's type: views and rules, triggers, policies, publications, functions, generated columns; or
 # would change with it: checks, which would be read by the session's time zone, and inheriting tables.
 IN_USE_SQL = """
     WITH ours AS (
@@ -160,7 +160,7 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
                 Severity.ERROR,
                 "adopt.computed",
                 f"{entry.table}.{entry.index}",
-                f"Index {entry.index} of {entry.table}, over {entry.column}, whose type changes, {entry.trouble}: it may not be possible to rebuild it.",
+                f"Index {entry.index} of {entry.table}, over {entry.column}, whose type changes, {entry.trouble}: rebuilding it may fail.",
                 f"Ask its owner first, then drop it before the adoption: DROP INDEX CONCURRENTLY {quote(entry.index)};",
             )
 

@@ -13,7 +13,7 @@ from .steps import Step
 
 
 def later_steps(connection, migrations: Iterable[str], live: Catalog) -> tuple[Step, ...]:
-    """Return a step for each of `migrations`, with those of its statements that lock a table of `live`."""
+    """Return a step for each of `migrations`, with its statements that lock a table of `live`."""
     tables, steps = {table.name for table in live.tables}, []
     for name, lines in _collected(connection, set(migrations)):
         statements = [

@@ -60,7 +60,7 @@ def as_json(assessment: Assessment) -> str:
             for blocker in assessment.blockers
         ],
         "notes": assessment.notes,
-        "foreign": _foreign(assessment),
+        "foreign": _unmanaged(assessment),
     }
     return json.dumps(data, indent=2, ensure_ascii=False, default=lambda value: value.isoformat())
 
@@ -104,13 +104,13 @@ def _lines(assessment: Assessment) -> Iterator[str]:
     yield "Steps: each runs in its own transactions, in a session with the time zone UTC. No table is rewritten. A step that does"
     yield f"not get a lock within {span(settings.LOCK_TIMEOUT / 1000)} lets the other sessions go first, and is retried."
     for number, step in enumerate(assessment.steps, 1):
-        yield from _a_step(f"{number:>4}", step)
+        yield from _step_lines(f"{number:>4}", step)
     yield f"{len(assessment.steps) + 1:>4}  {len(assessment.recorded)} migrations recorded as applied, once the catalogue matches them: {', '.join(assessment.recorded)}"
     quiet = sum(not step.statements for step in assessment.migrations)
     yield f"{len(assessment.steps) + 2:>4}  {len(assessment.migrations)} migrations run, as with `manage.py migrate`; {quiet} of them touch no existing table"
     for step in assessment.migrations:
         if step.statements:
-            yield from _a_step("    ", step)
+            yield from _step_lines("    ", step)
     yield from _worth_knowing(assessment)
 
 
@@ -135,7 +135,7 @@ def _worth_knowing(assessment: Assessment) -> Iterator[str]:
         yield f"Not ready: {len(assessment.blockers)} {'blocker' if len(assessment.blockers) == 1 else 'blockers'}. `--repair` fixes {repaired}; fix the other {len(assessment.blockers) - repaired} first."
 
 
-def _a_step(number: str, step: Step) -> Iterator[str]:
+def _step_lines(number: str, step: Step) -> Iterator[str]:
     lock = f"{step.lock} on {step.table}: {BLOCKED[step.lock]}" if step.lock else BLOCKED[""]
     held = f", for {_seconds(step)} ({size(step.index_bytes)} of index rebuilt)" if step.index_bytes else ""
     yield f"{number}  {step.table}: {step.what}"
@@ -166,7 +166,7 @@ def _blocker(blocker: Blocker) -> Iterator[str]:
             yield f"      {'cure: ' if place == 0 else '      '}{line}"
 
 
-def _foreign(assessment: Assessment) -> dict[str, list[str]]:
+def _unmanaged(assessment: Assessment) -> dict[str, list[str]]:
     """Return the unmanaged objects, by kind."""
     named = {kind: [where(thing) for thing in getattr(assessment.foreign, kind)] for kind in KINDS}
     others = {kind: [name for of, name in assessment.others if of == kind] for kind in OTHERS}
@@ -175,7 +175,7 @@ def _foreign(assessment: Assessment) -> dict[str, list[str]]:
 
 def _left_alone(assessment: Assessment) -> Iterator[str]:
     parts = []
-    for kind, things in _foreign(assessment).items():
+    for kind, things in _unmanaged(assessment).items():
         if things:
             shown = ", ".join(things[:SHOWN]) + (f" and {len(things) - SHOWN} more" if len(things) > SHOWN else "")
             parts.append(f"    {kind.replace('_', ' ')}: {shown}")

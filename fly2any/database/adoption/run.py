@@ -46,11 +46,11 @@ def adopt(
             assessment = assess(connection)
         if assessment.kind in (Kind.EMPTY, Kind.DRIFTED):
             return assessment
-        if assessment.kind is not Kind.OURS:  # Otherwise an earlier run has done this.
+        if assessment.kind is not Kind.OURS:  # Otherwise an earlier run did this.
             ended, last = 0, max((number for number, step in enumerate(assessment.steps) if step.retypes), default=None)
             for number, step in enumerate(assessment.steps):
                 _timed(run, step, done)
-                if end_idle and number == last:  # Once: clients connect again, and would be ended after each.
+                if end_idle and number == last:  # Once, because clients reconnect and would be disconnected after each step.
                     with pinned(connection):
                         ended = ask(connection, END_IDLE_SQL)
             if end_idle:
@@ -79,7 +79,7 @@ def _timed(run: Run, step: Step, done: Callable[[Step, float], None]) -> None:
         _transact(run, step, (step.undo,))
         if not step.may_fail:
             raise
-        run.progress.say(f"{step.what} of {step.table}: a row holds NULL, so it stays as it is.")
+        run.progress.say(f"{step.table}: {step.what} was skipped, because the column has NULLs.")
     done(step, time.monotonic() - begun)
 
 
@@ -98,7 +98,7 @@ def _transact(run: Run, step: Step, statements: tuple[str, ...]) -> int:
 def _record(run: Run) -> None:
     """Record our first migrations, once the database matches them."""
     left = assess(run.connection, ahead=False)
-    # A table that was never analysed has lost nothing: autovacuum still counts its rows.
+    # A table that was never analysed has no statistics to lose: autovacuum will analyse it.
     if left.blockers or any(not statement.startswith("ANALYZE ") for step in left.steps for statement in step.statements):
         raise Refusal("The schema was changed during the adoption: run `manage.py dbadopt` again.")
     journal.ensure(run.connection)
@@ -106,7 +106,7 @@ def _record(run: Run) -> None:
     graph = executor.loader.graph
     first = [tuple(name.split(".", 1)) for name in FIRST]
     needed = {parent.key for name in first for parent in graph.node_map[name].parents} - set(first)
-    # Django's own tables: to migrate to what is applied already would be to go back.
+    # Django's own tables. Migrating to a migration that is already applied would reverse the later ones.
     executor.migrate(sorted(needed - set(executor.loader.applied_migrations)))
     recorder = MigrationRecorder(run.connection)
     with transaction.atomic(using=run.connection.alias):

@@ -76,7 +76,7 @@ FUNCTIONS_SQL = r"""
 
 class Kind(StrEnum):
     EXACT = "exact"  # as Prisma's migration created it
-    SUPERSET = "superset"  # with unmanaged objects besides
+    SUPERSET = "superset"  # with unmanaged objects too
     DRIFTED = "drifted"  # something of ours is missing or different
     EMPTY = "empty"  # none of our tables
     OURS = "ours"  # our migrations are recorded
@@ -121,7 +121,7 @@ NO_RECORD_OF_PRISMA = "Prisma has no record of migrations here (`prisma db push`
 def assess(connection, *, contract: Contract | None = None, ahead: bool = True) -> Assessment:
     """Return the state of the database and the steps of its adoption, read in one snapshot.
 
-    What the later migrations do is worked out only if it is asked for with `ahead`.
+    The steps of the later migrations are determined only with `ahead`.
     Raises django.db.Error if the database cannot be reached or read.
     """
     contract = contract or contracts.load()
@@ -232,7 +232,7 @@ def _blocks(finding: Finding) -> bool:
 def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, schema: str) -> Blocker:
     """Return the finding with the rows that block its cure; without such rows, with the steps of --repair."""
     cure, finding = finding.cure, in_schema(finding, schema)
-    thing = _thing(finding, expected)
+    thing = _object_of(finding, expected)
     if thing is None or not _is_there(thing, live) or not _is_trusted(thing, live):
         return Blocker(finding)
     if ask(connection, f"SELECT pg_catalog.row_security_active({literal(quote(thing.table))})"):
@@ -248,13 +248,13 @@ def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, sch
         with transaction.atomic(using=connection.alias):
             rows = ask(connection, f"SELECT count(*) FROM {table} AS t WHERE {condition}")
             ids = _samples(connection, query) if rows else ()
-    except DatabaseError:  # For example, columns whose types cannot be compared.
+    except DatabaseError:  # Columns whose types cannot be compared, for example.
         return Blocker(finding)
     there = "" if schema == "public" else f"SET search_path TO {quote(schema)}; "
     return Blocker(finding, rows, ids, f"{there}{query};", () if rows else repair(finding.code, thing, cure))
 
 
-def _thing(finding: Finding, expected: Catalog) -> Object | None:
+def _object_of(finding: Finding, expected: Catalog) -> Object | None:
     kind = finding.code.partition(".")[0]
     kinds: dict[str, tuple[Any, ...]] = {
         "column": expected.columns, "default": expected.columns, "unique": expected.keys, "primary_key": expected.keys,

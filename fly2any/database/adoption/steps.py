@@ -67,7 +67,7 @@ class Step:
     index_bytes: int = 0  # rebuilt while the lock is held
     repeated: str = ""  # while this query returns true
     undo: str = ""  # run if a row violates the new constraint
-    may_fail: bool = False  # because of such a row; the column then stays unchanged
+    may_fail: bool = False  # because of that row; the column then stays unchanged
 
     @property
     def statements(self) -> tuple[str, ...]:
@@ -145,7 +145,10 @@ def conversion(
             names = {column.name for column in retyped}
             sizes = {entry.index: entry.bytes for entry in indexed if entry.table == table.name and entry.column in names}
             yield Step(
-                table.name, _what(retyped, keys, sizes), (tuple(_convert(table.name, retyped, keys)),), sum(sizes.values())
+                table.name,
+                _description(retyped, keys, sizes),
+                (tuple(_convert(table.name, retyped, keys)),),
+                sum(sizes.values()),
             )
         if forgotten := [c for c in columns if c in retyped or (c.table, c.name) in unknown]:
             listed = ", ".join(quote(column.name) for column in forgotten)
@@ -175,7 +178,7 @@ def _drop(check: Check) -> str:
     return f"ALTER TABLE {quote(check.table)} DROP CONSTRAINT {quote(check.name)}"
 
 
-def _what(retyped: list[Column], keys: list[Key], sizes: dict[str, int]) -> str:
+def _description(retyped: list[Column], keys: list[Key], sizes: dict[str, int]) -> str:
     parts = []
     if retyped:
         rebuilt = f", {len(sizes)} {'index' if len(sizes) == 1 else 'indexes'} rebuilt" if sizes else ""

@@ -1,4 +1,4 @@
-"""Objects that are bound to one database and are not in a dump, so that a database which replaces it lacks them."""
+"""Objects that belong to a database but are not in its dump, so that a database that replaces it lacks them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ATTACHED_SQL = """
                     OR t.oid = (SELECT d.dattablespace FROM pg_catalog.pg_database AS d
                                 WHERE d.datname = pg_catalog.current_database() AND t.spcname <> 'pg_default') ORDER BY 1)
 """
-SHARED = "pg_global"  # Of the server's own catalogue.
+SHARED = "pg_global"  # The tablespace of the server's shared catalogues.
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Attached:
     tablespaces: tuple[str, ...]
 
     def notes(self) -> list[str]:
-        """Return a sentence for each kind of object that a database which replaces this one will lack."""
+        """Return a sentence for each kind of object that a database that replaces this one will lack."""
         said = []
         if self.prepared:
             said.append(f"Prepared transactions prevent the swap until they end ({', '.join(self.prepared)}).")
@@ -54,12 +54,12 @@ class Attached:
         if self.prepared:
             ends = " ".join(f"ROLLBACK PREPARED {literal(gid)};" for gid in self.prepared)
             raise Refusal(
-                f"Prepared transactions keep {quote(database)} from being replaced: commit them, or run {ends} in it."
+                f"Prepared transactions prevent the replacement of {quote(database)}: commit them, or run in it: {ends}"
                 " Nothing was changed."
             )
 
 
 def read_attached(connection) -> Attached:
-    """Return the objects that are bound to the database of `connection`."""
+    """Return the objects that belong to the database of `connection` but are not in its dump."""
     prepared, slots, subscriptions, tablespaces = fetch_one(connection, ATTACHED_SQL)
     return Attached(tuple(prepared), tuple(slots), tuple(subscriptions), tuple(name for name in tablespaces if name != SHARED))

@@ -42,7 +42,7 @@ HASHED_SQL = """
                   JOIN pg_catalog.pg_partitioned_table AS p ON p.partrelid = a.relid WHERE p.partstrat = 'h')
 """
 
-# COPY of a table runs none of its code. SELECT does: the planner evaluates immutable functions in index expressions with the
+# COPY of a table runs no code of the table. SELECT does: the planner evaluates immutable functions in index expressions with the
 # privileges of the reading role, even if another role owns them.
 BY_COPY = 2
 # Manifests before December 2026 have the sum of the first 64 bits of each row's MD5, computed by the server.
@@ -80,7 +80,7 @@ PATIENT = {
 }
 
 
-SHOWN = 5  # Clauses shown of a reason.
+SHOWN = 5  # The number of clauses of a reason that are shown.
 
 
 @dataclass(frozen=True, slots=True)

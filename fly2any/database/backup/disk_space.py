@@ -1,4 +1,4 @@
-"""The room on the server's disk that a restored database takes: a full disk stops a PostgreSQL server."""
+"""The disk space that a restored database takes on the server: a full disk stops a PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..sql import fetch_one
 from ..units import size
 from .manifest import Manifest
 
-SPARE = 0.1  # Of what the database took: for the write-ahead log, and for others.
+SPARE = 0.1  # Factor on the size of the database, for the write-ahead log and other clients.
 # Only superusers and members of pg_read_all_settings may read it.
 FOLDER_SQL = """
     SELECT CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
@@ -18,7 +18,7 @@ FOLDER_SQL = """
 
 
 def note(manifest: Manifest) -> str:
-    """Return how much room a restore takes, "" if the backup does not say."""
+    """Return a sentence about the disk space that a restore takes, "" if the backup does not say."""
     if not manifest.size:
         return ""
     return (
@@ -28,13 +28,13 @@ def note(manifest: Manifest) -> str:
 
 
 def require_disk_space(connection, manifest: Manifest) -> None:
-    """Raise Refusal if the server is on this machine, and its disk has no room for the database of the backup."""
-    if not connection.connection.info.host.startswith("/"):  # Reached over a socket: it is on this machine.
+    """Raise Refusal if the server is on this machine and its disk lacks the space for the backup's database."""
+    if not connection.connection.info.host.startswith("/"):  # A server that is reached over a socket is on this machine.
         return
     folder = fetch_one(connection, FOLDER_SQL)[0]
     try:
         free = shutil.disk_usage(folder).free
-    except OSError:  # A folder of a container, whose socket is shared.
+    except OSError:  # The folder may be in a container that shares its socket.
         return
     if manifest.size * (1 + SPARE) > free:
         raise Refusal(

@@ -1,4 +1,4 @@
-"""Encryption before a backup leaves this machine: age (age-encryption.org), to a key whose other half is elsewhere."""
+"""Encryption of backups with age (age-encryption.org) before they leave this machine; the private key is elsewhere."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ NOTHING = LeftOut({}, frozenset())
 def entries_in(listed: str) -> Iterator[Entry]:
     """Yield the entries that `pg_restore --list --verbose` prints."""
     entry = None
-    for line in listed.split("\n"):  # A name may have any of the characters that str.splitlines() splits at.
+    for line in listed.split("\n"):  # Not splitlines(), which also splits at characters that a name may contain.
         if match := ENTRY.match(line):
             if entry:
                 yield entry
@@ -104,7 +104,7 @@ def _belongs(entry: Entry, roles: Collection[str], owners: Iterable[str]) -> boo
     fitting = {owner for owner in owners if _plain(entry.text).endswith(f" {_plain(owner)}")}
     if fitting - set(roles) and fitting & set(roles):
         raise Refusal(
-            f"What belongs to {' and what to '.join(sorted(fitting))} cannot be distinguished, because one name ends with the other:"
+            f"Objects of {' and of '.join(sorted(fitting))} cannot be distinguished, because one name ends with the other:"
             " restore the backup with --trust instead."
         )
     return bool(fitting) and not fitting - set(roles)
@@ -122,7 +122,7 @@ def _plain_name(name: str) -> str:
 
 
 def chosen(entries: Sequence[Entry], left_out: LeftOut, work: Path) -> Path:
-    """Return a list for pg_restore, as a file in `work`, of all that is not left out."""
+    """Write a list of the entries that are not left out to a file in `work`, for pg_restore, and return its path."""
     return _listed([one.number for one in entries if one.number not in left_out.entries], work / "chosen")
 
 

@@ -43,7 +43,7 @@ def backups(store: Store, *, of: Origin | None = None) -> Kept:
         if name.endswith(".json") and name.startswith(begins):
             try:
                 text = store.read(name)
-            except Missing:  # Pruned meanwhile.
+            except Missing:  # It was pruned meanwhile.
                 continue
             try:
                 manifest = from_json(text, where=name)
@@ -90,9 +90,9 @@ def find(
                 break
         if there and (others or there[0].is_of(of)):
             for odd in [odd for odd in kept.odd if odd[: len(there[0].name)] > there[0].name]:
-                progress.say(f"{odd} is newer, but is skipped: it belongs to no backup, or is damaged.")
+                progress.say(f"{odd} is newer but was skipped: it belongs to no backup, or is damaged.")
             if good:
-                _tell_of_newer([one for one in kept.manifests if one.taken <= now + LIMIT], there[0], of, progress)
+                _report_newer([one for one in kept.manifests if one.taken <= now + LIMIT], there[0], of, progress)
             return there[0]
         named = f"name one: the newest of another server's {of.database} is {there[0].name}" if there else "name one"
         verified = "verified " if good else ""
@@ -110,7 +110,7 @@ def find(
     return manifest
 
 
-def _tell_of_newer(manifests: list[Manifest], chosen: Manifest, of: Origin, progress: Progress) -> None:
+def _report_newer(manifests: list[Manifest], chosen: Manifest, of: Origin, progress: Progress) -> None:
     """Report the newest backup that is newer than `chosen`, and why it was not chosen: it has rows that `chosen` lacks."""
     newer = [one for one in manifests if one.taken > chosen.taken and one.is_of(of) == chosen.is_of(of)]
     if passed := [one for one in newer if one.signed != SIGNED or one.state != "good"]:
@@ -124,10 +124,10 @@ def _tell_of_newer(manifests: list[Manifest], chosen: Manifest, of: Origin, prog
                 f"`manage.py dbrestore {name} --unsigned` restores it",
             ),
         }[one.state if one.signed == SIGNED else "good"]
-        progress.say(f"{name} is newer, but is not `latest`: {reason}. {cure}.")
+        progress.say(f"{name} is newer but is not `latest`: {reason}. {cure}.")
 
 
-MOST_READ = 40  # Manifests that a report reads for one that was taken at the address of its server.
+MOST_READ = 40  # Manifests that a report reads at most, to find a backup that was taken at its server's address.
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class BackupState:
     trouble: str = ""
     clock: Clock | None = None
     unsigned: int = 0  # Backups without a valid signature, newer than the verified one.
-    here: str = ""  # The server's address where none of the newest backups was taken at it.
+    here: str = ""  # The server's address, if none of the newest backups was taken there.
 
     def now(self) -> datetime:
         """Return the time by the server's clock, or by this machine's if the server was not asked."""

@@ -28,7 +28,7 @@ COLLATION = "server.collation"  # The only finding about the server that concern
 
 STATES = ("good", "bad", "unverified")
 Outcome = Annotated[str, Meta(pattern=rf"^({'|'.join(('', *STATES))})\Z")]
-Version = Annotated[str, Meta(pattern=r"^\d{1,4}(\.\d+)?\Z")]  # Of a server or a tool: 18.6.
+Version = Annotated[str, Meta(pattern=r"^\d{1,4}(\.\d+)?\Z")]  # The version of a server or a tool: 18.6.
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +57,27 @@ class Manifest:
     taken: Moment
     database: str
     server: Version
-    tool: Version  # And of pg_dump.
-    code: str  # Of this project.
+    tool: Version  # The version of pg_dump.
+    code: str  # The version of this project.
     bytes: Number
     sha256: str
     contract: str  # The SHA-256 of contract.json.
     migrations: tuple[str, ...]
-    findings: tuple[str, ...]  # Of dbstatus when it was taken, besides those about the server but COLLATION: "code at where".
+    findings: tuple[
+        str, ...
+    ]  # The findings of dbstatus at that time, as "code at where"; of those about the server only COLLATION.
     owners: tuple[str, ...]  # The owners of its objects,
     roles: tuple[str, ...]  # and the other roles that it names, in privileges and policies.
-    tables: dict[str, Content]  # By "schema"."name", quoted where it must be.
+    tables: dict[str, Content]  # The key is "schema"."name", quoted where necessary.
     verdict: Verdict | None = None
     cluster: str = ""  # The server's system identifier, "" if it is not known.
-    hashing: Hashing = BY_SELECT  # How the tables' hashes were made.
-    oid: Number = 0  # Of the database on its server, 0 in manifests until 2026-11.
+    hashing: Hashing = BY_SELECT  # How the hashes of the tables were computed.
+    oid: Number = 0  # The OID of the database, 0 in manifests until 2026-11.
     trusted: tuple[str, ...] = ()  # The owners of the database and of `users`.
-    schema: str = ""  # Where our tables are; manifests until 2026-11 do not say.
-    place: str = ""  # The server's address; manifests until 2026-11 do not say, nor those of an embedded server.
-    size: Number = 0  # Of the database on its server, in bytes; manifests until 2026-11 do not say.
-    signed: str = SIGNED  # Or why the file it was read from is not known to be ours.
+    schema: str = ""  # The schema of our tables; not in manifests until 2026-11.
+    place: str = ""  # The server's address; not in manifests until 2026-11 or of an embedded server.
+    size: Number = 0  # The size of the database in bytes; not in manifests until 2026-11.
+    signed: str = SIGNED  # SIGNED, or why the signature of the file is not accepted.
 
     @property
     def rows(self) -> int:
@@ -87,11 +89,11 @@ class Manifest:
         return self.verdict.state if self.verdict else "unverified"
 
     def is_of(self, origin: Origin) -> bool:
-        """Return whether it is of this database, and not of another server's of that name as far as is known."""
+        """Return whether it is of this database and, as far as known, not of a database of that name on another server."""
         return self.database == origin.database and (not self.cluster or self.cluster == origin.cluster or not origin.cluster)
 
     def is_of_same_database(self, origin: Origin) -> bool:
-        """Return whether it is of this database as far as is known, and not of one that had its name before, or of a copy of it."""
+        """Return whether it is, as far as known, of this database and not of an earlier database of that name or of a copy."""
         return self.is_of(origin) and self.oid in (0, origin.oid) and self.place in ("", origin.place)
 
     def age(self, now: datetime) -> timedelta:
@@ -99,7 +101,7 @@ class Manifest:
 
 
 def file_name(database: str) -> str:
-    """Return the name of a database as the names of its backups begin."""
+    """Return the prefix of the names of a database's backups."""
     return re.sub(r"[^A-Za-z0-9_]", "_", database)
 
 
@@ -119,7 +121,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         return signing.read_json(text, Manifest, where=where, endings=ENDINGS, numbers=READ, purpose=PURPOSE)
     except ValueError:
         raise Refusal(
-            f"{one_line(where)} is not the manifest of a backup, or is damaged: use another, and remove it if it is not needed."
+            f"{one_line(where)} is not the manifest of a backup, or is damaged: use another one, and remove this one if it is not needed."
         ) from None
 
 
@@ -128,7 +130,7 @@ def judged(manifest: Manifest, verdict: Verdict) -> Manifest:
 
 
 def home_of(manifest: Manifest) -> str | None:
-    """Return the schema of our tables in a backup, None if it has none of them; guessed if the manifest does not name it."""
+    """Return the schema of our tables in a backup, None if it has no such tables; inferred if the manifest does not name it."""
     if manifest.schema:
         return manifest.schema
     for table in (RECORD, MARKING_TABLE):

@@ -32,7 +32,7 @@ def require_owners(connection, manifest: Manifest, *, trust: Sequence[str], with
     `trust` are roles whose code may run, and `without` those whose objects are left out.
     """
     if strange := [name for name in without if name not in manifest.owners]:
-        raise Refusal(f"Nothing in {manifest.name} belongs to {strange[0]}: leave --without {shlex.quote(strange[0])} out.")
+        raise Refusal(f"Nothing in {manifest.name} belongs to {strange[0]}: omit --without {shlex.quote(strange[0])}.")
     _require_roles(connection, manifest, without)
     _require_trust(connection, manifest, [*trust, *without])
 

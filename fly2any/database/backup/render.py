@@ -32,7 +32,7 @@ def _one(manifest: Manifest, place: str) -> tuple[str, str]:
 
 def verdict(manifest: Manifest) -> str:
     """Return the verdict as a line, and one for each collation whose version had changed when the backup was taken."""
-    return "\n".join(map(one_line, (f"Verdict   {_said(manifest)}", *_collations(manifest))))
+    return "\n".join(map(one_line, (f"Verdict   {_verdict_text(manifest)}", *_collations(manifest))))
 
 
 def _collations(manifest: Manifest) -> Iterator[str]:
@@ -46,7 +46,7 @@ def _collations(manifest: Manifest) -> Iterator[str]:
             )
 
 
-def _said(manifest: Manifest) -> str:
+def _verdict_text(manifest: Manifest) -> str:
     verdict = manifest.verdict
     if verdict is None:
         return f"unverified: `manage.py dbbackup --check {manifest.name}` restores and compares it"
@@ -73,7 +73,7 @@ def _many(kept: Kept, place: str, now: datetime) -> Iterator[str]:
     yield f"  {'backup':<40}{'age':>9}{'size':>12}{'rows':>15}  verdict"
     for manifest in manifests:
         judged = manifest.verdict and manifest.state != "good"
-        said = _said(manifest) if judged else "verified" if manifest.state == "good" else manifest.state
+        said = _verdict_text(manifest) if judged else "verified" if manifest.state == "good" else manifest.state
         said = said if manifest.signed == SIGNED else f"{manifest.signed}; {said}"
         age = manifest.age(now)
         shown = span(age) if age >= timedelta(0) else "in future"

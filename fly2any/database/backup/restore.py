@@ -135,7 +135,7 @@ class Kept:
 
 
 @contextmanager
-def beside(connection, name: str, *, schema: str | None = None) -> Iterator:
+def connection_to(connection, name: str, *, schema: str | None = None) -> Iterator:
     """Yield a connection to the database `name` of the same server, in `schema` if given."""
     alias = f"beside_{name}"
     options = {option: value for option, value in connection.settings_dict["OPTIONS"].items() if option != "options"}
@@ -169,7 +169,7 @@ def restore_into(
         if not is_there:
             _restore_new(connection, name, store, manifest, progress, trust=trust, without=without, purpose=INTO)
             return None
-        with beside(connection, name) as target:
+        with connection_to(connection, name) as target:
             if is_used(target):
                 raise Refusal(f"The database {name} is not empty: give --into an empty database or a new name.")
             return restore_over(target, store, manifest, progress, empty=True, trust=trust, without=without)
@@ -280,7 +280,7 @@ def restore_over(
         drop_leftovers(connection, RESTORE)
         started = _restore_new(connection, new, store, manifest, progress, trust=trust, without=without, purpose=RESTORE)
         with (
-            beside(connection, _maintenance(connection, current)) as elsewhere,
+            connection_to(connection, _maintenance(connection, current)) as elsewhere,
             drop_on_failure(elsewhere, new, progress),
         ):
             copy_properties(connection, elsewhere, new, progress)
@@ -291,7 +291,10 @@ def restore_over(
             connection.close()
             swap(elsewhere, current, new=new, old=old, said=said, started=started)
         filled = False
-        with suppress(Error), beside(connection, old) as kept:  # Tables may also be created between the check and the swap.
+        with (
+            suppress(Error),
+            connection_to(connection, old) as kept,
+        ):  # Tables may also be created between the check and the swap.
             filled = empty and is_used(kept)
     return Kept(old, filled)
 
@@ -345,7 +348,7 @@ def swap(elsewhere, current: str, *, new: str, old: str, said: str | None, start
 
 
 def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Progress, without: Sequence[str]) -> None:
-    with beside(connection, name, schema=home_of(manifest)) as target:
+    with connection_to(connection, name, schema=home_of(manifest)) as target:
         left_out = load(target, path, manifest, progress, without=without)
         if reason := compare(target, manifest, progress, left_out):
             raise Refusal(
@@ -359,7 +362,7 @@ def _maintenance(connection, current: str) -> str:
     """Return a database to connect to while others are renamed; it must accept this role."""
     for name in MAINTENANCE:
         if name != current:
-            with suppress(Error), beside(connection, name) as elsewhere:
+            with suppress(Error), connection_to(connection, name) as elsewhere:
                 elsewhere.ensure_connection()
                 return name
     raise Refusal(

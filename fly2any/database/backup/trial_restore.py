@@ -1,4 +1,4 @@
-"""Verification of a backup: it is restored on a server of its own and compared with its manifest; the verdict is good, bad or unverified.
+"""Verification of a backup: it is restored on a temporary server and compared with its manifest; the verdict is good, bad or unverified.
 
 A backup is bad if its rows differ from the manifest, or if its contents prevent reading or restoring it. A failure that a
 missing privilege, role, extension, locale or disk space may explain, or the code of another role that the restore runs, says
@@ -51,11 +51,11 @@ SUPERUSERS = tuple(
 BEYOND = ("42501", "0A000", "58P01")
 OF_THE_MACHINE = ("COLLATION ", "SECURITY LABEL ", "USER MAPPING ")
 UNDEFINED_OBJECT = "42704"  # A missing role, type or collation.
-# The SQLSTATEs of a missing object, function, table or schema.
+# SQLSTATEs of a missing object, function, table or schema.
 MISSING = (UNDEFINED_OBJECT, "42883", "42P01", "3F000")
 # SQLSTATE classes: data exceptions, constraint violations, syntax errors and access rule violations.
 OF_THE_DUMP = ("22", "23", "42")
-ELSEWHERE = (UNDEFINED_OBJECT, *BEYOND)  # These may not occur on the server where the backup is restored.
+ELSEWHERE = (UNDEFINED_OBJECT, *BEYOND)  # These can also occur because the server differs from the original.
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Failure:
         return f"{self.what} ({self.state})"
 
 
-COMMENT = (f"COMMENT EXTENSION {STATEMENTS}", "42501")  # The owner of the extension is a superuser.
+COMMENT = (f"COMMENT EXTENSION {STATEMENTS}", "42501")  # A superuser owns the extension.
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _follows(failure: Failure, left: list[Failure]) -> bool:
 
 
 def check(connection, store: Store, manifest: Manifest, progress: Progress) -> Manifest:
-    """Restore a backup on a server of its own, compare it, and return the manifest with the verdict, which is stored.
+    """Restore a backup on a temporary server, compare it, store the verdict, and return the manifest with it.
 
     If the restore could not run, a manifest that another run has verified by then stays unchanged. Raises Refusal if the backup
     cannot be read or was removed meanwhile.
@@ -221,18 +221,18 @@ def decided(
     foreign += [f"code of {', '.join(untrusted)} may have run in the trial restore"] if untrusted else []
     foreign += [found.unknown] if found.unknown else []
     if not readable:
-        return "pg_restore cannot read the dump to its end.", "bad"
+        return "pg_restore cannot read the whole dump.", "bad"
     if unknown := [one for one in others if not one.state.startswith(OF_THE_DUMP) or one.state in ELSEWHERE]:
-        return _said([f"{one} could not be restored here" for one in unknown], foreign), "unverified"
+        return _reason([f"{one} could not be restored here" for one in unknown], foreign), "unverified"
     if found.changed and (by_copy or not unlike) and not others and not found.unknown and not untrusted:
         return clauses(found.changed), "bad"
     wrong = [*(f"{one} cannot be restored" for one in others), *found.changed, *found.absent]
     if wrong:
-        return _said(wrong, foreign), "unverified" if foreign else "bad"
+        return _reason(wrong, foreign), "unverified" if foreign else "bad"
     return (found.unknown, "unverified") if found.unknown else ("", "good")
 
 
-def _said(wrong: list[str], foreign: list[str]) -> str:
+def _reason(wrong: list[str], foreign: list[str]) -> str:
     """Return the problems and their other possible causes, each list shortened."""
     return "; ".join(clauses(part) for part in (wrong, foreign) if part)
 

@@ -1,4 +1,4 @@
-"""Access to secrets and tables by other ways than the privileges on the tables themselves."""
+"""Access to secrets and tables by ways other than privileges on the tables themselves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..server import PATH_SQL
 from ..sql import PEOPLE, TRUSTED_ROLES_SQL, TRUSTED_SQL, quote
 from .examine import Figure, Reader
 
-# The secret columns that exist. Parameters: schema, secret_tables and secret_columns, one of each a column.
+# The existing secret columns. Parameters: schema, and the parallel arrays secret_tables and secret_columns.
 PRIVATE_SQL = """
     WITH RECURSIVE secret AS (
         SELECT c.oid AS relation, c.relname, c.relowner, a.attnum, a.attname
@@ -24,7 +24,7 @@ COLUMNS = {
     "secret_tables": [table for table, columns in SECRETS.items() for _ in columns],
     "secret_columns": [column for columns in SECRETS.values() for column in columns],
 }
-# Memberships count, also those without INHERIT: SET ROLE is all it takes.
+# Memberships count, even those without INHERIT: the member can use SET ROLE.
 READERS_SQL = f"""
     {PRIVATE_SQL}
     SELECT l.rolname AS name, pg_catalog.string_agg(DISTINCT s.relname, ', ' ORDER BY s.relname) AS tables
@@ -92,7 +92,7 @@ CHILDREN_SQL = """
 PUBLICATIONS_SQL = """
     SELECT p.pubname AS name FROM pg_catalog.pg_publication AS p WHERE p.puballtables ORDER BY p.pubname COLLATE "C"
 """
-# PostgreSQL itself gives PUBLIC functions and types, so that only those of tables, sequences and schemas say anything.
+# PostgreSQL itself grants PUBLIC functions and types, so only tables, sequences and schemas are informative.
 DEFAULTS_SQL = """
     SELECT pg_catalog.pg_get_userbyid(d.defaclrole) AS role, COALESCE(n.nspname, '') AS schema,
            CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' ELSE 'SCHEMAS' END AS kind,
@@ -117,7 +117,7 @@ CREATORS_SQL = f"""
 
 
 def readers(read: Reader) -> Iterator[Figure | Finding]:
-    """Report which roles can read secrets (passwords, tokens and keys), however they got the privilege."""
+    """Report which roles can read secrets (passwords, tokens and keys), and by which route."""
     found = read(READERS_SQL, **COLUMNS)
     listed = "; ".join(f"{row.name} ({row.tables})" for row in found)
     yield Figure("roles that read secrets", listed or "none but superusers", len(found))

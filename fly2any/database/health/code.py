@@ -1,4 +1,4 @@
-"""Code in the database that runs with other privileges than its caller's, or keeps other code from running."""
+"""Code in the database that runs with privileges other than its caller's, and triggers that do not run."""
 
 from __future__ import annotations
 

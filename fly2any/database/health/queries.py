@@ -31,7 +31,7 @@ SLOWEST_SQL = """
 """
 
 
-# Why they are not counted or cannot be read, by SQLSTATE.
+# Why query statistics are not collected or not readable, by SQLSTATE.
 STATES = {
     "55000": (
         "The extension pg_stat_statements is installed, but the server did not load it, so nothing is counted.",
@@ -84,7 +84,7 @@ def queries(
     rows = [row for row in counted if not OURS.search(row.query)]
     whole = sum(row.total for row in rows)
     yield Figure("time in queries", span(whole), whole, "query_seconds")
-    of = functools.cache(lambda place: _of(read, rows[place]))  # Each is planned once.
+    of = functools.cache(lambda place: _of(read, rows[place]))  # Each query is planned only once.
     by_mean = sorted(range(len(rows)), key=lambda place: -rows[place].mean)
     for place in dict.fromkeys([*range(min(shown, len(rows))), *by_mean[:shown]]):
         row = rows[place]
@@ -138,7 +138,7 @@ def _by(read: Reader, row) -> Iterator[str]:
             cursor.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {row.query}")
             (plan,) = cursor.fetchone()
     except Error:
-        return  # An object is gone, or a parameter needs a type.
+        return  # An object was dropped, or a parameter needs a type.
     nodes = list(_nodes(plan[0]["Plan"]))
     indexes = sorted({node["Index Name"] for node in nodes if "Index Name" in node})
     whole = sorted({node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"})

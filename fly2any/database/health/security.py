@@ -56,7 +56,7 @@ WRITERS_SQL = """
           AND (pg_catalog.has_table_privilege(r.oid, c.oid, 'DELETE') OR pg_catalog.has_any_column_privilege(r.oid, c.oid, 'INSERT, UPDATE')))
     ORDER BY l.rolname
 """
-# The roles that Supabase's API answers as, and the tables they may use without a policy.
+# The roles of Supabase's API, and the tables that they may use without a policy.
 API_SQL = """
     SELECT r.rolname AS role, pg_catalog.string_agg(c.relname, ', ' ORDER BY c.relname) AS tables, count(*) AS number
     FROM pg_catalog.pg_roles AS r, pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -82,7 +82,7 @@ PASSWORDS_SQL = """
            count(*) FILTER (WHERE password ~ %(bcrypt)s AND password ~ '^....0') AS cheap
     FROM {table} AS u {sample} WHERE password IS NOT NULL
 """
-# Also NULL if another role created the table, which is then not read.
+# Also NULL if an untrusted role created the table, which is then not read.
 SIZE_SQL = f"""
     SELECT (SELECT pg_catalog.pg_relation_size(c.oid) FROM pg_catalog.pg_class AS c
             WHERE c.oid = pg_catalog.to_regclass(%(table)s)::oid AND {TRUSTED_SQL}) AS bytes
@@ -99,7 +99,7 @@ RULES_SQL = """
     FROM pg_catalog.pg_hba_file_rules WHERE type IS DISTINCT FROM 'local' ORDER BY line_number
 """
 LOCAL_ADDRESSES = ("127.0.0.1", "::1", "localhost", "samehost")
-BELIEVING = ("trust", "ident")  # No check, or only a claim of the client's machine.
+BELIEVING = ("trust", "ident")  # No authentication, or only what the client's machine claims.
 EVERYWHERE = ("all", "0.0.0.0", "::")  # noqa: S104  Of pg_hba.conf.
 AUDIT = ("log_connections", "log_statement", "shared_preload_libraries", "pgaudit.log")
 

@@ -29,10 +29,10 @@ STANDBY_SQL = """
                 ELSE now() - pg_catalog.pg_last_xact_replay_timestamp() END AS behind
 """
 WRAPAROUND_SQL = """
-    (SELECT 'transaction numbers' AS label, datname AS name, pg_catalog.age(datfrozenxid) AS age
+    (SELECT 'transaction IDs' AS label, datname AS name, pg_catalog.age(datfrozenxid) AS age
      FROM pg_catalog.pg_database ORDER BY 3 DESC, datname = current_database() DESC LIMIT 1)
     UNION ALL
-    (SELECT 'multixact numbers', datname, pg_catalog.mxid_age(datminmxid)
+    (SELECT 'multixact IDs', datname, pg_catalog.mxid_age(datminmxid)
      FROM pg_catalog.pg_database ORDER BY 3 DESC, datname = current_database() DESC LIMIT 1)
 """
 SETTINGS_SQL = """
@@ -44,7 +44,7 @@ EXTENSIONS_SQL = """
 """
 # Settings that prevent the loss of rows, or the unlimited growth of the database.
 WANTED = {
-    "autovacuum": ("on", Severity.ERROR, "dead rows are never removed, and transaction numbers run out"),
+    "autovacuum": ("on", Severity.ERROR, "dead rows are never removed, and transaction IDs run out"),
     "track_counts": ("on", Severity.ERROR, "autovacuum cannot know what to do"),
     "fsync": ("on", Severity.ERROR, "a power cut loses the database"),
     "full_page_writes": ("on", Severity.ERROR, "a power cut damages pages"),
@@ -119,13 +119,13 @@ def _configured(read: Reader) -> Iterator[Finding]:
 
 
 def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | Finding]:
-    """Report how far transaction numbers are used up in the server's oldest database; at about 2,100 million, writes stop."""
+    """Report the age of the oldest transaction and multixact IDs of the server; at about 2,100 million, writes stop."""
     for label, name, age in read(WRAPAROUND_SQL):
         yield Figure(f"age of {label}", f"{age:,} of 2,146,483,647", age, "transaction_age", label)
         if age > near:
             yield Finding(
                 Severity.ERROR, "wraparound.near", label,
-                f"The oldest transaction number in the database {name} is {age:,} transactions old (limit {near:,}): at 2,146 million the whole server stops accepting writes.",
+                f"The oldest {label.removesuffix('s')} in the database {name} is {age:,} {label.split()[0]}s old (limit {near:,}): at 2,146 million the whole server stops accepting writes.",
                 f"In {name} VACUUM (FREEZE) the oldest tables (`SELECT relname, age(relfrozenxid) FROM pg_class ORDER BY 2 DESC`), and end what keeps them: `manage.py dbhealth transactions`.",
             )  # fmt: skip
 

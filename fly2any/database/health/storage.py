@@ -242,7 +242,7 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[F
 
 
 def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]:
-    """Report how near sequences are to the last value that the column takes, ascending or descending."""
+    """Report how near sequences are to the last value that the column can hold, ascending or descending."""
     found = read(SEQUENCES_SQL)
     hidden = [row.name for row in found if not row.readable]
     rows = [(row, (row.last - row.origin) / ((row.limit - row.origin) or 1)) for row in found if row.last is not None]

@@ -31,8 +31,8 @@ from ..retention.witness import require_witness
 from ..server import flush_statistics, read_schema
 from ..sql import fetch_all, quote
 
-LONGEST = 2_147_483  # Seconds: the longest timeout, in milliseconds, that the server accepts.
-# Each includes the one before.
+LONGEST = 2_147_483  # Seconds; the server accepts no longer timeout.
+# Each includes the previous one.
 PERIODS = ("weekly", "monthly", "quarterly")
 LOOKED_AT = {
     "weekly": ("connections", "queries", "tables"),
@@ -40,7 +40,7 @@ LOOKED_AT = {
     "quarterly": tuple(TOPICS),
 }
 
-# Tables that need vacuum or analyse; may: whether this role may do it (MAINTAIN is new in PostgreSQL 17).
+# Tables that need VACUUM or ANALYZE, and whether this role may run it (MAINTAIN is new in PostgreSQL 17).
 TABLES_SQL = """
     SELECT c.relname AS name, COALESCE(s.n_dead_tup, 0) > 0 AS dead,
            COALESCE(s.n_mod_since_analyze, 0) > 0 OR c.reltuples < 0 AS changed,
@@ -79,7 +79,7 @@ class Maintenance:
 
     @property
     def exit_code(self) -> int:
-        """Return 0, or 4 for findings that are more than notes."""
+        """Return 0, or 4 if there are errors or warnings."""
         return ExitCode.FOUND if serious(self.report.findings) else ExitCode.OK
 
 
@@ -98,7 +98,7 @@ def maintain(connection, period: str, *, seconds: float, progress: Progress, tru
 
 
 def _in_one_session(connection) -> Callable[..., Any]:
-    """Return a wrapper that raises LostSession once the session was replaced: its lock is lost, and the database may be another."""
+    """Return a wrapper that raises LostSession if the session was replaced: its lock is lost, and it may be another database."""
     connection.ensure_connection()
     session = connection.connection
 
@@ -187,7 +187,7 @@ def planned(connection, *, trust_clock: bool = False) -> list[tuple[Due, datetim
 
     Raises Refusal where `maintain` does.
     """
-    archives_of(connection)  # Raises the error that would stop the run itself.
+    archives_of(connection)  # Raises the errors that would stop a run.
     now = server_time(connection)
     due = switched_on(settings.RETENTION["days"])
     if due and not trust_clock:
@@ -254,6 +254,6 @@ def _unfinished(what: str) -> Finding:
 
 def _locked(table: str, what: str) -> Finding:
     return Finding(
-        Severity.WARNING, "maintenance.locked", table, f"{what} locked by other sessions for longer than maintenance waits, so nothing was done there.",
+        Severity.WARNING, "maintenance.locked", table, f"{what} locked by other sessions for longer than maintenance waits, so nothing was changed there.",
         "Run the command again when the database is less busy; `manage.py dbhealth transactions locks` shows the lock holders.",
     )  # fmt: skip

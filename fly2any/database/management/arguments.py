@@ -33,7 +33,7 @@ def add_lock_wait(parser: argparse.ArgumentParser, lock: str = "migration") -> N
         type=seconds,
         default=PATIENCE,
         metavar="SECONDS",
-        help=f"How long to wait for the {lock} lock, and in all for a lock that others hold; {PATIENCE} if not given.",
+        help=f"How long to wait for the {lock} lock, and in total for other locks (default: {PATIENCE}).",
     )
 
 

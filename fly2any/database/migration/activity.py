@@ -1,4 +1,4 @@
-"""Sessions: which hold an advisory lock, which wait for it, and which block which."""
+"""Sessions that hold or wait for an advisory lock, and sessions that block others."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CANCEL_WAITERS_SQL = f"""
     ORDER BY a.pid
 """
 
-# A prepared transaction has no session: its number is 0.
+# A prepared transaction has no session, so its pid is 0.
 BLOCKERS_SQL = f"""
     SELECT DISTINCT ON (blocking.pid) {ACTIVITY}
     FROM unnest(pg_catalog.pg_blocking_pids(%(pid)s)) AS blocking (pid) LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid)

@@ -52,10 +52,10 @@ class Statement:
     """A running statement; `blocked` is the process whose blockers are cancelled if they wait for the migration lock."""
 
     what: str
-    blocked: int | None  # None: any session that waits for the lock.
+    blocked: int | None  # None: any session that waits for the migration lock.
     begun: float = field(default_factory=time.monotonic)
     over: threading.Event = field(default_factory=threading.Event)
-    thread: threading.Thread | None = None  # That watches it.
+    thread: threading.Thread | None = None  # The connection that watches it.
 
 
 def say_cancelled(progress: Progress, waiters: tuple[Activity, ...]) -> None:
@@ -78,8 +78,8 @@ class Watcher:
         with catalogue(connection) as cursor:
             cursor.execute("SELECT pg_catalog.pg_backend_pid()")  # A pooler reports a process id of its own.
             self.pid = cursor.fetchone()[0]
-        self.blockers: tuple[Activity, ...] = ()  # Those seen last.
-        self.seconds = 0.0  # How long the last statement took.
+        self.blockers: tuple[Activity, ...] = ()  # The blockers seen last.
+        self.seconds = 0.0  # The duration of the last statement.
         self.current: Statement | None = None
         self.pause = min(0.5, settings.LOCK_TIMEOUT / 4000)  # Seconds: most statements end before they need watching.
 
@@ -107,7 +107,7 @@ class Watcher:
             self.current = None
             self.seconds = time.monotonic() - one.begun
             if one.thread:
-                one.thread.join(timeout=0.1)  # It may be connecting: what has the lock does not wait for it.
+                one.thread.join(timeout=0.1)  # The thread may be connecting, so the lock holder does not wait for it.
             self.progress.clear()
 
     def _look(self, ended: threading.Event) -> None:
@@ -116,7 +116,7 @@ class Watcher:
             if one and one.thread is None and time.monotonic() - one.begun >= self.pause:
                 thread = threading.Thread(target=self._watch, args=[one.what, one.blocked, one.over], daemon=True)
                 thread.start()
-                one.thread = thread  # Which may be waited for now.
+                one.thread = thread  # The statement may be waiting for it now.
 
     def _watch(self, what: str, blocked: int | None, over: threading.Event) -> None:
         if over.is_set():
@@ -139,14 +139,14 @@ class Watcher:
                 if over.wait(self.pause):
                     return
                 waited = waited + self.pause if blockers else 0
-        except Error:  # No connection left, or no longer a server: the statement itself will report it.
+        except Error:  # The connection was lost: the watched statement reports that itself.
             pass
         finally:
             own.close()
 
 
 def read_build(connection, pid: int) -> Build | None:
-    """Return how far the index build of the session `pid` is, None if it builds none."""
+    """Return the progress of the index build of the session `pid`, None if it builds none."""
     row = fetch_one(connection, PROGRESS_SQL, {"pid": pid})
     if row is None:
         return None

@@ -1,4 +1,4 @@
-"""CREATE INDEX CONCURRENTLY in a migration: what an interrupted build left behind is recognised, dropped and built again."""
+"""CREATE INDEX CONCURRENTLY in a migration: an index that an interrupted build left behind is dropped and rebuilt."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class BuiltIndex:
 
 
 def build(run: Any, index: BuiltIndex, statement: Callable[[], T]) -> T | None:
-    """Build `index` by `statement` where it is not there as defined; raise Refusal while another session builds it.
+    """Build `index` by `statement` unless it exists as defined; raise Refusal while another session builds it.
 
     `run` is the Run of the migrations.
     """

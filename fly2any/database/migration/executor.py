@@ -1,4 +1,4 @@
-"""Django's executor of migrations, with its steps in a run of ours, and without rendering models that no operation needs."""
+"""Django's migration executor, with its steps inside a Run, and without rendering models that no operation needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Executor(MigrationExecutor):
 
     def migration_plan(self, targets, clean_start=False):
         plan = super().migration_plan(targets, clean_start)
-        if self.guard and not clean_start:  # A clean start is the order of all migrations, and no plan.
+        if self.guard and not clean_start:  # With clean_start, Django only wants the order of all migrations, not a plan.
             self.guard(self.connection, self.loader, plan)
         return plan
 

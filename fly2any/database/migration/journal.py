@@ -106,7 +106,7 @@ def read_runs(connection, *, schema: str, limit: int) -> tuple[Run, ...]:
 def person() -> str:
     """Return the user who runs the command, as user@host."""
     try:
-        user = getpass.getuser().encode(errors="backslashreplace").decode()  # Of $USER, which may be of any encoding.
+        user = getpass.getuser().encode(errors="backslashreplace").decode()  # $USER may be in any encoding.
     except (KeyError, OSError):  # A container's user may have no name.
         user = "unknown"
     return f"{user}@{socket.gethostname()}"

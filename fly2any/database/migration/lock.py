@@ -68,7 +68,7 @@ def _held(connection, lock: int, *, patience: float, say: Callable[[str], None])
     try:
         yield
     finally:
-        with suppress(Error):  # A connection that was cut has released it.
+        with suppress(Error):  # A lost connection has released the lock.
             ask(connection, "SELECT pg_catalog.pg_advisory_unlock(%s)", [lock])
             execute(connection, "; ".join(f"RESET {name}" for name in ALIVE))
 

@@ -27,9 +27,9 @@ PLACE_SQL = """
 class Loss:
     """Rows, or a column, that a command or a migration deletes."""
 
-    table: str  # "" where only `doing` says what it is
+    table: str  # "" if unknown
     column: str = ""  # "" for the whole table
-    rows: int | None = None  # that have a value there, MOST_COUNTED at most; None where they cannot be counted
+    rows: int | None = None  # rows with a value, MOST_COUNTED at most; None if they cannot be counted
     doing: str = "drops"
     migration: str = ""  # app.name
     backwards: bool = False
@@ -50,7 +50,7 @@ class Consent:
 
     def __init__(self, connection, *, yes: bool, require_backup: RequireBackup | None, is_reset: bool = False):
         self.connection, self.yes, self.require_backup = connection, yes, require_backup
-        self.is_reset = is_reset  # Then what is dropped is always counted, and only that is asked about.
+        self.is_reset = is_reset  # For a reset, drops are always counted, and consent is asked only for them.
         self.given = False
         self.lost: list[Loss] = []
 
@@ -81,7 +81,7 @@ def read_rows(connection, tables: Iterable[str]) -> list[Loss]:
 
 def _with_rows(connection, found: list[Loss]) -> list[Loss]:
     with time_limits(connection, read_only=True), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL row_security TO off")  # Rows that a policy hides would count as none.
+        cursor.execute("SET LOCAL row_security TO off")  # Otherwise rows that a policy hides would be counted as 0.
         return [replace(loss, rows=rows) for loss in found if (rows := _count(cursor, loss))]
 
 
@@ -148,7 +148,7 @@ def _of_migration(connection, loader, migration: Migration, backwards: bool) -> 
             one.state_forwards(migration.app_label, inside)
             if not _is_destructive(one, backwards):
                 continue
-            there = inside.clone() if backwards else before  # A clone: rendered, it would be copied with each step.
+            there = inside.clone() if backwards else before  # A clone, because a rendered state would be copied at each step.
             for table, column in _places(connection, there, migration.app_label, one):
                 yield Loss(table, column, migration=name, backwards=backwards)
         operation.state_forwards(migration.app_label, state)

@@ -23,14 +23,14 @@ Key = tuple[str, str]  # The label of an app, and the name of a model in lower c
 
 
 class LazyApps(StateApps):
-    """The models of a state. A model is rendered, with those that it needs, when it is asked for; all are if all are asked for."""
+    """The models of a state. A model is rendered, with those that it needs, when it is first requested."""
 
     def __init__(self, real_apps: set[str], models: dict[Key, ModelState]):
         self.unrendered: dict[Key, ModelState] = {}
         self.postponed: dict[Key, list[Key]] = {}  # The models that the many-to-many fields of rendered models refer to.
         self.detached = False
-        super().__init__([], {})  # Which looks at these already.
-        self.real_models = [  # Of apps without migrations: as from Django.
+        super().__init__([], {})  # It already uses the attributes above.
+        self.real_models = [  # The models of apps without migrations, as in Django.
             ModelState.from_model(model, exclude_rels=True)
             for label in real_apps
             for model in registry.get_app_config(label).get_models()
@@ -94,9 +94,9 @@ class LazyApps(StateApps):
 
 
 class LazyState(ProjectState):
-    """A state that drops its rendered models when it changes; they are rendered again when they are asked for."""
+    """A state that drops its rendered models when it changes, and renders them again on request."""
 
-    is_whole = False  # Whether all models are rendered at once, for operations that are not known.
+    is_whole = False  # Whether all models are rendered at once, as unknown operations require.
 
     @cached_property
     def apps(self) -> LazyApps:
@@ -106,7 +106,7 @@ class LazyState(ProjectState):
         return apps
 
     def clear_delayed_apps_cache(self):
-        """Render all models: Django calls it before what may ask for any of them."""
+        """Render all models: Django calls this before code that may request any of them."""
         self.apps.render_all()
 
     def reload_model(self, app_label, model_name, delay=False):
@@ -130,7 +130,7 @@ class LazyState(ProjectState):
     def clone(self):
         clone = LazyState({key: state.clone() for key, state in self.models.items()}, self.real_apps)
         clone.is_whole = self.is_whole
-        if "apps" in self.__dict__:  # Both have them until one changes.
+        if "apps" in self.__dict__:  # Both share them until one changes.
             self.apps.detach()
             clone.__dict__["apps"] = self.apps
         return clone
@@ -149,7 +149,7 @@ def referred(state: ModelState, *, many: bool) -> Iterator[Key]:
 
 
 def requests_each_model(operation: Operation) -> bool:
-    """Return whether an operation is known to ask for each model that it needs: Django's do, others may follow any relation."""
-    inner = getattr(operation, "database_operations", [])  # Of SeparateDatabaseAndState.
+    """Return whether an operation requests each model that it needs, as Django's do; others may follow any relation."""
+    inner = getattr(operation, "database_operations", [])  # The operations of SeparateDatabaseAndState.
     known = type(operation).__module__.startswith(DJANGOS) or getattr(operation, "requests_each_model", False)
     return known and all(map(requests_each_model, inner))

@@ -64,7 +64,7 @@ TABLES_SQL = """
     WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND c.relname = ANY (%(tables)s)
     ORDER BY c.relname COLLATE "C"
 """
-# Without which a migration cannot be reversed, and those before it already were.
+# Findings that would make a reversal fail after earlier migrations were already reversed.
 IRREVERSIBLE = ("table.missing", "table.different", "column.missing", "column.renamed")
 
 
@@ -74,7 +74,7 @@ class Reset:
 
     migrations: tuple[str, ...]
     tables: tuple[tuple[str, int], ...]
-    dependents: tuple[tuple[str, str], ...]  # (our table, the object that depends on it): then it is refused
+    dependents: tuple[tuple[str, str], ...]  # (our table, the object that depends on it); the reset is then refused
 
 
 def plan_reset(connection) -> Reset:
@@ -119,7 +119,7 @@ def reset(alias: str, *, consent: Consent, patience: float, progress: Progress) 
     """
     with migrating(alias, patience=patience, progress=progress) as run:
         with snapshot(run.connection), run.connection.cursor() as cursor:
-            cursor.execute("SET LOCAL row_security TO off")  # Rows that a policy hides would count as none.
+            cursor.execute("SET LOCAL row_security TO off")  # Otherwise rows that a policy hides would be counted as 0.
             plan = plan_reset(run.connection)
         if not plan.migrations or plan.dependents:
             return plan

@@ -19,7 +19,7 @@ LOCKED_OUT = ("55P03", DEADLOCK)  # lock_not_available, deadlock_detected: the s
 
 
 def try_again(action: Callable[[], T], *, patience: float, again: Callable[[OperationalError, float], None]) -> T:
-    """Return the result of `action`, retrying it after growing pauses while it is locked out.
+    """Return the result of `action`, retried after growing pauses while it does not get its locks.
 
     `action` must undo its work when it raises. `again` is called with the error and the next pause in seconds. Raises the last
     error once `patience` seconds are over.
@@ -36,7 +36,7 @@ def try_again(action: Callable[[], T], *, patience: float, again: Callable[[Oper
             left = begun + patience - now
             if sqlstate(error) not in LOCKED_OUT or left <= 0:
                 raise
-            # Others get at least as long as they waited behind this try.
+            # Other sessions get at least as long as they waited behind this attempt.
             wait = min(max(random.uniform(pause / 2, pause), random.uniform(1, 1.2) * min(now - tried, timeout)), left)
             again(error, wait)
         time.sleep(wait)

@@ -75,7 +75,7 @@ class Run:
         self.watcher = Watcher(connection, progress)
         self.session = connection.connection
         self.migration = ""
-        self.reversal: Reversal | None = None  # Of the migration that is being reversed.
+        self.reversal: Reversal | None = None  # The Reversal of the current migration.
         self.waited = 0.0  # Seconds that this attempt of an atomic migration waited for locks, before the current statement.
         self.attempting = False
         self.endless = self.ask(KNOWN_SQL, [*ENDLESS])
@@ -91,7 +91,7 @@ class Run:
         if direction == "forwards":
             require_utf8(self.connection)
         self.waited = 0.0
-        self.settle()  # Settings of the previous migration end with it.
+        self.settle()  # Reset the settings of the previous migration.
         if not self.ask(HELD_SQL, MIGRATION_LOCK):
             raise Refusal(
                 "A migration released the migration lock (it runs DISCARD ALL or pg_advisory_unlock_all), so another run may have begun:"
@@ -197,7 +197,7 @@ class Run:
         text = text[COMMENTS.match(text).end() :]  # type: ignore[union-attr]
 
         concurrent = CONCURRENTLY.match(text) is not None
-        rows = list(parameters) if many else parameters  # A list, because it may be run again.
+        rows = list(parameters) if many else parameters  # A list, because it may be run more than once.
 
         def run():
             with self.watched(concurrent=concurrent), self.with_trigram_schema(text):
@@ -269,7 +269,7 @@ class Run:
     def set(self, name: str, value: str) -> None:
         self.execute(f"SET {name} TO '{value}'")
 
-    # The run's own statements, which are not watched.
+    # Statements of the run itself, which are not watched.
 
     def execute(self, statement: str) -> None:
         with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
@@ -283,7 +283,7 @@ class Run:
 
 
 class LockedOut(Refusal):
-    """A lock was not granted within the patience of the run; the message names its holders."""
+    """A lock was not granted within `--lock-wait`; the message names its holders."""
 
 
 @contextmanager
@@ -299,7 +299,7 @@ def migrating(alias: str, *, patience: float, progress: Progress) -> Iterator[Ru
         stack.enter_context(connection.direct())  # type: ignore[attr-defined]
         connection.ensure_connection()
         stack.enter_context(advisory_lock(connection, MIGRATION_LOCK, patience=patience, say=progress.say))
-        stack.callback(protect, connection)  # Before the lock is released, and also after a run that failed.
+        stack.callback(protect, connection)  # Before the lock is released, even if the run failed.
         run = Run(connection, patience=patience, progress=progress)
         stack.enter_context(run.watcher.running())
         stack.enter_context(_session(run))
@@ -314,5 +314,5 @@ def _session(run: Run) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(Error, AttributeError):  # The connection may be gone.
+        with suppress(Error, AttributeError):  # The connection may be lost.
             run.execute("; ".join(f"RESET {name}" for name in ("lock_timeout", "search_path", IDLE, *run.endless)))

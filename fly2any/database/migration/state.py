@@ -29,12 +29,12 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class MigrationState:
-    recorded: bool  # whether there is a table of records
+    recorded: bool  # whether the table of records exists
     readable: bool  # whether this role may read it
     applied: tuple[Applied, ...]
     pending: tuple[str, ...]  # in the order in which `migrate` would apply them
     unknown: tuple[str, ...]
-    known: tuple[str, ...]  # to the code, in the order of application
+    known: tuple[str, ...]  # known to the code, in the order of application
     too_early: tuple[str, ...]  # applied, though a migration they need is not
     taking_over: tuple[str, ...] = ()  # pending, and only to take over an unmanaged object
 
@@ -85,7 +85,7 @@ def read_migrations(
 
     `loader` has the migrations of the code, if they were read before.
     """
-    loader = loader or MigrationLoader(None)  # It reads every migration: once is enough.
+    loader = loader or MigrationLoader(None)  # It reads every migration, so it is created once.
     known = known_migrations(loader)
     if recorded and not readable:
         return MigrationState(recorded, readable, (), (), (), tuple(known), ())

@@ -1,4 +1,4 @@
-"""The migration that takes over a constraint or index which another program created on our table, to be saved as a file."""
+"""Prints the migration that takes over a constraint or index that another program created on one of our tables."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def take_over(place: str, foreign: Catalog) -> tuple[str, str]:
     slug = re.sub(r"\W+", "_", thing.name.lower()).strip("_")[:40]
     statements = "\n".join(f"                {statement!r}," for statement in _statements(thing))
     file = FILE.format(name=thing.name, table=thing.table, app=app, last=last, statements=statements)
-    if not thing.name.isidentifier():  # It could end the text that it is in.
+    if not thing.name.isidentifier():  # A quote or a backslash could end the string.
         file = file.replace(f"Takes over {thing.name} of", "Takes over the object below of", 1)
     return f"{app}/migrations/{int(last[:4]) + 1:04}_take_over_{slug}.py", file
 
@@ -85,7 +85,7 @@ def _statements(thing: Object) -> Iterator[str]:
         yield thing.sql()
     elif isinstance(thing, Check | ForeignKey) and thing.enforced and not _is_exclusion(thing):
         yield f"{alter} ADD {thing.sql()} NOT VALID"
-        if thing.valid:  # Otherwise older rows may violate it, as the other program chose.
+        if thing.valid:  # Otherwise the other program accepted that older rows violate it.
             yield f"{alter} VALIDATE CONSTRAINT {quote(thing.name)}"
     elif isinstance(thing, Check | ForeignKey | Key):
         yield f"{alter} ADD {thing.sql()}"

@@ -34,7 +34,7 @@ def lines(cursor, table: Table, columns: Sequence[Column]) -> Iterator[bytes]:
 
 
 def fields(place: str) -> list[str | None]:
-    """Return the values of a row from its place."""
+    """Return the values of a row, given its place."""
     values = place.rpartition("\n")[0].split("\t")
     return [None if value == NULL else _unescaped(value) for value in values]
 
@@ -100,7 +100,7 @@ def search(cursor, table: Table, columns: list[Column], wanted: Words, without: 
 
 
 def _prefilter(pattern: Pattern) -> Callable[[bytes], bool]:
-    """Return whether a line may match a pattern; most do not, and are not parsed."""
+    """Return whether a line may match a pattern. Most lines do not match, and need no parsing."""
     parts = [part.strip("%").encode() for part in pattern.parts]
     digits = re.compile("|".join(as_digits(part.decode()) for part in parts).encode())
 

@@ -46,8 +46,8 @@ class Certificate:
     """The rows that an erasure removed, changed and cleared, by table; the rows that remain, and why; and what was not searched."""
 
     at: datetime
-    transaction: str  # The argument of pg_xact_status(), which tells whether it was committed.
-    person: str  # The id; the certificate has no other data of the person.
+    transaction: str  # The argument of pg_xact_status(), which says whether it was committed.
+    person: str  # The person's id; the certificate contains no other data about the person.
     removed: dict[str, int]
     changed: tuple[Change, ...]
     cleared: dict[str, int]
@@ -62,7 +62,7 @@ class Certificate:
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything was searched and only the id in the record of access is left."""
+        """Whether everything was searched and only the id in the record of access remains."""
         remaining = [place for place in self.remaining if place.holds != "similar" and place.reason != RECORD]
         return not (self.changed or self.unsearched or remaining)
 
@@ -96,7 +96,7 @@ def erase(
         with writing(connection):
             refuse_during_restore(connection)
             certificate = _erase(connection, person, searched, progress or Progress())
-            refuse_during_restore(connection)  # The search takes long.
+            refuse_during_restore(connection)  # The search may take long, so this is checked again.
             keeper.keep(certificate)
             committing = True
     except BaseException as error:

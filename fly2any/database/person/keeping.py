@@ -79,13 +79,13 @@ class Stream:
         self.number = ""
 
     def keep(self, certificate: Certificate) -> None:
-        """Write it without its end."""
+        """Write it except its end."""
         self.number = certificate.transaction
         self._write(_without_end(certificate))
         self.begun = True
 
     def confirm(self) -> None:
-        """Finish it."""
+        """Write the end."""
         try:
             self._write(f"{COMMITTED}\n}}\n")
         except OSError as error:
@@ -94,7 +94,7 @@ class Stream:
             ) from error
 
     def discard(self) -> None:
-        """Finish it as the certificate of an erasure that did not take place."""
+        """Write the end, with the state “rolled back”."""
         if self.begun:
             with suppress(OSError):
                 self._write(f"{ROLLED_BACK}\n}}\n")

@@ -136,7 +136,7 @@ def _naming(tables: Tables, person: Person, removed: Rows) -> Iterator[tuple[str
         if not key or not (table := tables.own(model._meta.db_table)):
             continue
         values = [ERASED, model._meta.app_label, model._meta.model_name]
-        if table.name == PEOPLE:  # Even if the row no longer exists.
+        if table.name == PEOPLE:  # The row may no longer exist.
             yield f"{is_type} AND c.object_id OPERATOR(pg_catalog.=) %s", [*values, person.id]
         elif places := removed.get(table.oid):
             keys = f"SELECT {as_written(f'c.{quoted(key)}')} FROM {table.rows_sql} AS c WHERE {AT}"

@@ -96,7 +96,7 @@ def _counts(connection, tables: Tables) -> Counts:
 
 
 def _delete(connection, cursor, tables: Tables, removed: Rows) -> Counts:
-    """Delete rows, those that refer to others first; return what was rolled back of it.
+    """Delete rows, referencing ones first; return the counts of what was rolled back.
 
     Rows that this role may not delete itself, and those of other roles' tables, are left to the foreign keys.
     """

@@ -226,7 +226,7 @@ def as_written(value: str) -> str:
 def statistics(connection, tables: Tables, person: Person) -> list[tuple[Table, str]]:
     """Return the tables, with their columns, whose planner statistics (samples of the rows) contain the person's address or id.
 
-    Not of columns of numbers and times, where a short id may be a value; an expression of an index counts.
+    Columns of numbers and times are excluded, because a short id may be a value there; expressions of indexes are included.
     """
     with catalogue(connection) as cursor:
         cursor.execute(STATISTICS_SQL, [words(person.id, person.email).any.text])

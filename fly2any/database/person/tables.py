@@ -20,7 +20,7 @@ UNSEARCHED = (
     *("bool", "int2", "int4", "int8", "float4", "float8", "numeric", "money", "oid", "date", "time", "timetz", "timestamp"),
     *("timestamptz", "interval", "inet", "cidr", "point", "line", "lseg", "box", "path", "polygon", "circle"),
 )
-LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Equal values are written alike.
+LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Types whose equal values have the same text.
 
 # `untrusted_role` is a role whose code a SELECT, an UPDATE or a DELETE runs as the current role: the owner of the table, of its schema
 # (who can replace the table) or of a function that a trigger calls. Superusers, the role of the connection, and the owners of

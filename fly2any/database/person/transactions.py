@@ -1,4 +1,4 @@
-"""The transactions that a person's rows are read and removed in."""
+"""The transactions in which a person's rows are read and removed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ABANDONED_SQL = "; ".join(
 )
 UNHURRIED_SQL = "SET LOCAL statement_timeout = 0"  # A search reads the whole database.
 LOCK_TIMEOUT = 5_000  # Milliseconds.
-TABLE_LOCK_TIMEOUT = 500  # Less than deadlock_timeout, so that a session waiting for this one is not the deadlock's victim.
+TABLE_LOCK_TIMEOUT = 500  # Less than deadlock_timeout: in a deadlock, this session gives up before PostgreSQL cancels another.
 
 
 @contextmanager

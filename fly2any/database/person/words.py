@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-# Characters of an id: a shorter one may be an ordinary word, so it counts only as a whole value; a longer one counts anywhere.
+# Characters of an id. A shorter one may be an ordinary word, so only a whole value matches; a longer one matches anywhere.
 SHORT, LONG = 8, 16
 ENOUGH = 3
 # Other ways in which JSON, arrays, composites, SQL and HTML write a character.

@@ -35,7 +35,7 @@ class Report:
     security: tuple[Topic, ...]
     findings: tuple[Finding, ...]
     waived: tuple[tuple[Finding, Waiver], ...]
-    write_checked: tuple[str, ...] | None = None  # the tables that passed the write check
+    write_checked: tuple[str, ...] | None = None  # tables that passed the write check
     write_failed: bool = False
 
     @property
@@ -94,7 +94,7 @@ def collect(
 def compare_and_collect(
     connection, *, limited: AbstractContextManager[Any] | None = None, found: Iterable[Finding] = (), **wanted: Any
 ) -> Report:
-    """Return the report with the comparison of the schema, or with the finding why it cannot be compared now.
+    """Return the report with the comparison of the schema, or with a finding that says why it cannot be compared now.
 
     `limited` is the context in which the comparison runs; `found` and `wanted` are those of `collect`.
     """
@@ -104,7 +104,7 @@ def compare_and_collect(
 
 
 def verify_or_report(connection) -> tuple[Verification | None, tuple[Finding, ...]]:
-    """Return the verification, or why the schema cannot be compared now, for example because a table is locked."""
+    """Return the verification, or a finding that says why the schema cannot be compared now, for example because a table is locked."""
     connection.ensure_connection()
     try:
         return verify(connection), ()

@@ -9,7 +9,7 @@ from django.conf import settings
 
 from ..findings import Finding, Severity
 from ..printable import one_line
-from ..schema.foreign import AGREE
+from ..schema.unmanaged import AGREE
 from ..sql import quote
 from .collect import Report
 

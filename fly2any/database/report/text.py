@@ -78,7 +78,7 @@ def _lines(report: Report, verbosity: int) -> Iterator[str]:
         yield "Security"
         yield from (line and f"  {line}" for line in topic_lines(report.security))
     if verified and verbosity > 1:
-        yield from (*_foreign(verified), "")
+        yield from (*_unmanaged(verified), "")
     applied = " so far" if verified and verified.migrations.pending else ""
     yield from finding_lines(report.findings, report.waived, none=f"none: the database is what the migrations{applied} build")
     if report.write_checked is not None:
@@ -175,7 +175,7 @@ def _indexes(verified: Verification) -> Iterator[str]:
         yield f"      {index.definition}"
 
 
-def _foreign(verified: Verification) -> Iterator[str]:
+def _unmanaged(verified: Verification) -> Iterator[str]:
     yield "Unmanaged, left alone"
     nothing = True
     for kind in KINDS:

@@ -32,7 +32,7 @@ from .rules import RULES, Rule
 
 CHUNK = 1 << 20  # Bytes.
 PERSON_COLUMNS = person_columns()
-IDS = ".ids"  # The file of an archive whose rows are being removed; deleted once it is recorded which of them stayed.
+IDS = ".ids"  # Ending of the file that exists while an archive's rows are being removed, until the remaining ones are recorded.
 HERE = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT
 
 COLUMNS_SQL = """
@@ -44,7 +44,7 @@ VERSIONS_SQL = """
     SELECT id, {version}, ({age})::text FROM {rows} WHERE {part} AND {condition} ORDER BY id
 """
 ROWS_SQL = "SELECT {columns} FROM {rows} WHERE {part} AND {condition}"
-# People who no longer exist: rows without a foreign key outlive them.
+# The ids of people who no longer exist: rows without a foreign key outlive them.
 GHOSTS_SQL = """
     SELECT DISTINCT {person} FROM ({rows}) AS t WHERE {person} IS NOT NULL AND {gone}
 """
@@ -119,11 +119,11 @@ class Archives:
             self.store.put(file, path, lambda size: None)
             self.store.write(f"{name}{IDS}", json.dumps([row[0] for row in found]).encode())
             self.store.write(f"{name}.json", as_json(archive).encode())
-        with fetched(self.store, archive, progress):  # Raises Unfit: what is stored is soon the only copy.
+        with fetched(self.store, archive, progress):  # Raises Unfit: the stored file will soon be the only copy.
             return archive, {row[0]: row[1] for row in found}
 
     def finish(self, archive: Archive, left: list[str]) -> bool:
-        """Record which rows were not removed, and return whether the archive is kept: without a removed row it is useless."""
+        """Record which rows were not removed, and return whether the archive is kept: it is not if no row was removed."""
         if len(left) == archive.parts[0].content.rows:
             for ending in (".json", archive.file.removeprefix(archive.name), IDS):
                 self.store.delete(f"{archive.name}{ending}")
@@ -140,12 +140,12 @@ class Archives:
         begins = f"{file_name(self.database)}-{rule.table}-"
         names = self.store.names()
         for name in [name.removesuffix(IDS) for name in names if name.endswith(IDS) and name.startswith(begins)]:
-            if f"{name}.json" not in names:  # It was killed before anything was removed.
+            if f"{name}.json" not in names:  # The run was killed before it removed anything.
                 continue
             archive = self.read(name)
             if archive.signed != SIGNED or (archive.database, archive.origin) != (self.database, origin_of(connection)):
                 continue
-            with _snapshot(connection) as cursor:  # Which a row that a policy hides would be an error for, and not gone.
+            with _snapshot(connection) as cursor:  # A row that a policy hides is then an error instead of seeming removed.
                 cursor.execute(THERE_SQL.format(table=quote(rule.table)), [self._ids(name)])
                 there = [identity for (identity,) in cursor.fetchall()]
             self._note(archive, there)
@@ -234,7 +234,7 @@ def origin_of(connection) -> str:
     """Return the identity that distinguishes this database from copies on this or another server."""
     return ask(
         connection, ORIGIN_SQL
-    )  # Raises an error if the provider hides it, so that another server's archive is never taken for ours.
+    )  # Raises an error if the provider hides it, because another server's archive could not be distinguished from ours.
 
 
 def version_of(rule: Rule) -> str:
@@ -280,7 +280,7 @@ def _write(connection, path: Path, queries: dict[str, tuple[str, dict[str, Any]]
 
 
 def _written(rows: Iterable[Any], entry) -> Iterator[Any]:
-    """Yield the rows, each once it is written."""
+    """Write the rows, and yield each."""
     for row in rows:
         entry.write(row)
         yield row
@@ -300,36 +300,36 @@ def _content(connection, cursor, query: str, hashing: int) -> Content:
 
 
 def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
-    table, columns, beside = quote(part.table), _listed(part.columns), quote(f"archived {part.table}")
+    table, columns, staging = quote(part.table), _listed(part.columns), quote(f"archived {part.table}")
     there = _columns(cursor, part.table)
     if gone := [name for name in part.columns if name not in there]:
         raise Refusal(
             f"{archive.name} has the column {gone[0]}, which {part.table} no longer has: load it with the code of {archive.taken:%Y-%m-%d}."
         )
-    cursor.execute(f"CREATE TEMPORARY TABLE {beside} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA")
+    cursor.execute(f"CREATE TEMPORARY TABLE {staging} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA")
     with (
         connection.wrap_database_errors,
         connection.connection.cursor() as raw,
-        raw.copy(f"COPY {beside} ({columns}) FROM STDIN") as rows,
+        raw.copy(f"COPY {staging} ({columns}) FROM STDIN") as rows,
     ):
         while data := entry.read(CHUNK):
             rows.write(data)
-    if _content(connection, cursor, f"SELECT {columns} FROM {beside}", archive.hashing) != part.content:
+    if _content(connection, cursor, f"SELECT {columns} FROM {staging}", archive.hashing) != part.content:
         raise Unfit(f"{archive.file} does not have the archived rows of {part.table}: use another archive.")
     is_parent = part.table == archive.table
     hangs_on = "id" if is_parent else quote(RULES[archive.table].child_key)
-    cursor.execute(f"ANALYZE {beside}; DELETE FROM {beside} WHERE {hangs_on} = ANY (%s)", [list(archive.left)])
-    cursor.execute(f"SELECT count(*) FROM {beside}")
+    cursor.execute(f"ANALYZE {staging}; DELETE FROM {staging} WHERE {hangs_on} = ANY (%s)", [list(archive.left)])
+    cursor.execute(f"SELECT count(*) FROM {staging}")
     went = cursor.fetchone()[0]
     missing = _missing(archive, part)
     left_out = 0
     if missing:
-        cursor.execute(f"DELETE FROM {beside} AS t WHERE {missing}", {"ghosts": list(archive.ghosts)})
+        cursor.execute(f"DELETE FROM {staging} AS t WHERE {missing}", {"ghosts": list(archive.ghosts)})
         left_out = cursor.rowcount
-    cursor.execute(f"DELETE FROM {beside} AS t WHERE EXISTS (SELECT FROM {table} AS o WHERE o.id = t.id)")
+    cursor.execute(f"DELETE FROM {staging} AS t WHERE EXISTS (SELECT FROM {table} AS o WHERE o.id = t.id)")
     already = cursor.rowcount
     overriding = "OVERRIDING SYSTEM VALUE"  # For a column GENERATED ALWAYS AS IDENTITY that the site may have added.
-    cursor.execute(f"INSERT INTO {table} ({columns}) {overriding} SELECT {columns} FROM {beside} ON CONFLICT DO NOTHING")
+    cursor.execute(f"INSERT INTO {table} ({columns}) {overriding} SELECT {columns} FROM {staging} ON CONFLICT DO NOTHING")
     added = cursor.rowcount
     return Loaded(part.table, added, already, went - left_out - already - added, left_out)
 

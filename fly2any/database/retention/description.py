@@ -43,13 +43,13 @@ class Archive:
     origin: str  # The cluster, and the database in it.
     bytes: Number
     sha256: str
-    oldest: str  # As PostgreSQL writes times, which may be any.
+    oldest: str  # In PostgreSQL's format, because Python cannot represent every time.
     newest: str
     parts: Annotated[tuple[Part, ...], Meta(min_length=1)]
     ghosts: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
-    hashing: Hashing = BY_SELECT  # How the hashes of the parts were made, as those of backups.
-    signed: str = SIGNED  # Or why the file it was read from is not known to be ours.
+    hashing: Hashing = BY_SELECT  # How the hashes of the parts were computed, as in manifests.
+    signed: str = SIGNED  # SIGNED, or why the signature of the file is not accepted.
 
     @property
     def table(self) -> str:
@@ -78,5 +78,5 @@ def from_json(text: str | bytes, *, where: str) -> Archive:
         return archive
     except ValueError:
         raise Refusal(
-            f"{one_line(where)} does not describe an archive, or is damaged: use another, and remove it if it is not needed."
+            f"{one_line(where)} does not describe an archive, or is damaged: use another one, and remove this one if it is not needed."
         ) from None

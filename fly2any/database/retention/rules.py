@@ -23,8 +23,8 @@ class Rule:
     """
 
     table: str
-    what: str  # In words.
-    age: str  # SQL, as `only`.
+    what: str  # A noun phrase.
+    age: str  # SQL expressions, like `only`.
     only: str = "true"
     child: str = ""
     child_key: str = ""
@@ -32,11 +32,11 @@ class Rule:
     archived: bool = True
     expires: bool = False
     key: str = "id"
-    kinds: frozenset[Kind] = frozenset({Kind.PLAIN})  # Of `table` and `child`.
+    kinds: frozenset[Kind] = frozenset({Kind.PLAIN})  # The kinds of `table` and `child`.
 
     @property
     def by_key(self) -> bool:
-        """Return whether rows are in partitions or shards, which a scan of the table's own blocks does not see."""
+        """Return whether rows are in partitions or shards, which a scan of the table's own blocks does not reach."""
         return not all(kind.has_blocks for kind in self.kinds)
 
     @property
@@ -115,9 +115,9 @@ class Due:
 
 
 def switched_on(days: Mapping[str, int]) -> tuple[Due, ...]:
-    """Return the rules that are switched on, in the order of RULES; raise Refusal for a table that has none.
+    """Return the rules that are switched on, in the order of RULES; raise Refusal for a table without a rule.
 
-    Also raises it for 0 days, unless the rows expire: all of them would be deleted.
+    Also raises it for 0 days unless the rows expire, because all of them would be deleted.
     """
     if unknown := [table for table in days if table not in RULES]:
         raise Refusal(f"RETENTION names {unknown[0]}, which has no rule. Tables with a rule: {', '.join(RULES)}.")

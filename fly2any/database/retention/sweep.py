@@ -30,11 +30,11 @@ from .rules import Rule
 
 T = TypeVar("T")
 
-BATCH_BLOCKS = 128  # Of 8 kB, per transaction: some thousand rows.
-PART_BLOCKS = 4096  # Of the blocks that go into one archive, with those of TOAST and dependent tables.
+BATCH_BLOCKS = 128  # Blocks of 8 kB per transaction: some thousand rows.
+PART_BLOCKS = 4096  # Blocks per archive, including those of TOAST and dependent tables.
 BATCH_ROWS = 2_000
-PART_ROWS = 50_000  # Rows that are found by time at once.
-SPLIT = 8  # Into how many batches a locked-out batch is divided, down to a single row.
+PART_ROWS = 50_000  # Keys of old rows that are read at once.
+SPLIT = 8  # The number of parts into which a batch with a locked row is divided, down to a single row.
 # Citus sends these to the workers. One connection at a time, because a cascade reaches shards that a parallel statement locks.
 ON_WORKERS_SQL = """
     SET LOCAL citus.propagate_set_commands TO 'local';
@@ -42,9 +42,9 @@ ON_WORKERS_SQL = """
     SET LOCAL lock_timeout TO '{lock}ms'
 """
 STATEMENT_TIMEOUT = 60_000
-PATIENCE = 10  # Seconds for a batch that is locked out.
+PATIENCE = 10  # Seconds that a batch with a locked row waits.
 
-# reltuples and pg_class's pages may be old; these are what there is.
+# The current sizes: relpages in pg_class may be old.
 SIZES_SQL = """
     SELECT pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::bigint,
            (pg_catalog.pg_table_size(c.oid) + COALESCE(pg_catalog.pg_table_size(pg_catalog.to_regclass(%(child)s)), 0))
@@ -91,7 +91,7 @@ class Swept:
     what: str
     before: datetime
     removed: int = 0
-    skipped: int = 0  # Batches that others held locked.
+    skipped: int = 0  # Batches that other sessions had locked.
     archives: tuple[str, ...] = ()
     finished: bool = True
 
@@ -187,7 +187,7 @@ class _Sweep:
         return True
 
     def _by_key(self) -> bool:
-        left: set[Any] = set()  # Rows that other sessions hold, or have changed.
+        left: set[Any] = set()  # Rows that other sessions have locked or changed.
         while not self._is_late():
             keys = _with_retries(partial(_read_keys, self.connection, self.rule, self.before, left))
             if keys is None:
@@ -205,16 +205,16 @@ class _Sweep:
                 self.removed += len(gone)
             if not in_time:
                 return False
-            if not gone:  # All remaining rows are held by other sessions.
+            if not gone:  # Other sessions have locked all remaining rows.
                 self.skipped += not self.skipped
                 return True
             left.update(set(keys) - gone)
         return False
 
     def _remove(self, keys: list[Any], action: Callable[[list[Any]], set[Any]], percent: float | None) -> tuple[set[Any], bool]:
-        """Remove rows by key with `action`; return the keys of those that are gone, and whether there was time for all.
+        """Remove rows by key with `action`; return the keys of removed rows, and whether there was time for all.
 
-        Citus cannot skip locked rows: there a batch that is locked out is divided, so that only the locked rows are left.
+        Citus cannot skip locked rows, so there a batch with a locked row is divided until only locked rows remain.
         """
         gone: set[Any] = set()
         todo = list(_batches(keys, BATCH_ROWS))[::-1]
@@ -237,7 +237,7 @@ class _Sweep:
     def _archive_and_delete(self, archives: Archives, part: dict[str, Any], percent: float | None) -> tuple[set[str], bool]:
         """Remove the old rows of a part of the table that are archived and have not changed since.
 
-        Return the ids of those that are gone, and whether there was time for all.
+        Return the ids of removed rows, and whether there was time for all.
         """
         kept = _with_retries(partial(archives.keep, self.connection, self.rule, part, self.progress))
         archive, versions = kept or (None, None)
@@ -268,7 +268,7 @@ def _prepare(connection, rule: Rule) -> tuple[int, int]:
 
 
 def _with_retries(action: Callable[[], T]) -> T | None:
-    """Return the result of `action`, retried while it is locked out; None if it still is at the end."""
+    """Return the result of `action`, retried while it does not get its locks; None if it never does."""
     try:
         return try_again(action, patience=PATIENCE, again=lambda error, pause: None)
     except Error as error:
@@ -338,7 +338,7 @@ def _batches(ids: list[Any], size: int) -> Iterable[list[Any]]:
 
 
 def delete_archived(connection, rule: Rule, ids: list[str], versions: dict[str, str], before: datetime) -> set[str]:
-    """Remove those of the archived rows `ids` that are still what was archived, and return their ids."""
+    """Remove the archived rows `ids` that have not changed since, and return their ids."""
     if rule.by_key:
         return _delete_if_same(connection, rule, ids, versions, before)
     table = quote(rule.table)
@@ -353,7 +353,7 @@ def delete_archived(connection, rule: Rule, ids: list[str], versions: dict[str, 
             cursor.execute(CHILDREN_SQL.format(**places), {"ids": list(locked)})
             locked -= {
                 parent for parent, number in cursor.fetchall() if number != held[parent]
-            }  # Another session is changing one.
+            }  # Another session is changing a row.
         # Once locked, they cannot change or get new dependent rows: only now can earlier changes be detected.
         cursor.execute(VERSIONS_SQL.format(table=table, version=version_of(rule)), {"ids": list(locked)})
         same = [identity for identity, version in cursor.fetchall() if versions[identity] == version]
@@ -373,7 +373,7 @@ def _delete_if_same(connection, rule: Rule, ids: list[str], versions: dict[str, 
 
 
 def _chosen(rule: Rule) -> str:
-    """Return SQL for those of the old rows of a part that no other session has locked; on Citus all of them."""
+    """Return SQL for the old rows of a part that no other session has locked; on Citus, for all old rows."""
     address = quote(rule.key) if rule.by_key else "ctid"
     return rule.part if rule.is_of_citus else f"{address} = ANY (ARRAY({_unlocked(rule, address)}))"
 

@@ -1,4 +1,4 @@
-"""What the contract allows in a table of ours, and what the server proves of it or tries."""
+"""What the contract allows in a table of ours: what the server can prove about it, or try on sample rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Allowed:
         return {column.name: column for column in self.expected.columns if column.table == table}
 
     def rows(self, table: str, names: Iterable[str], *, inserted: bool) -> Rows:
-        """Return the rows that our INSERT stores, or those that may be there."""
+        """Return the rows that our INSERT stores, or those that may exist."""
         managed, used = self.managed(table), set(names)
         columns = tuple(column for column in self.actual.columns if column.table == table and column.name in used)
         return Rows(columns, frozenset(used - managed.keys()) if inserted else frozenset())
@@ -71,7 +71,7 @@ class Allowed:
         columns = tuple(column for column in self.actual.columns if column.table == thing.table and column.name in used)
         kept, fills = self.kept(thing.table, used)
         computed = any(column.identity or column.generated for column in columns if column.name in kept)
-        stored = len(kept) == len(columns)  # Values of other programs are not written by us.
+        stored = len(kept) == len(columns)  # The values of other programs are not ours.
         if self.live is None or not self.trusts(thing) or computed or (stored and len(fills) < len(kept)):
             return ()
         rows = samples(" ".join(expressions), columns, fills, stored=stored)
@@ -97,7 +97,7 @@ class Allowed:
         return thing.own and any(table.trusted for table in self.actual.tables if table.name == thing.table)
 
     def allows_all(self, check: Check, body: str) -> bool:
-        """Return whether no row that the contract allows is refused: checks of ours that hold of columns without NULL count."""
+        """Return whether no row that the contract allows is refused, given our checks and NOT NULL constraints."""
         managed = self.managed(check.table)
         ours = [
             one
@@ -109,7 +109,7 @@ class Allowed:
         return self.never(check, f"NOT {body}{given}", self.rows(check.table, used, inserted=False))
 
     def is_implied(self, thing: Key | Index) -> bool:
-        """Return whether a key of ours refuses already what `thing` refuses."""
+        """Return whether a key of ours already refuses what `thing` refuses."""
         managed = self.managed(thing.table)
         required = {name for name, column in managed.items() if not column.nullable}
         exact = isinstance(thing, Key) or thing.exact
@@ -122,6 +122,6 @@ class Allowed:
         )
 
     def differs(self, table: str, name: str) -> bool:
-        """Return whether each row of ours gets another value in an unmanaged column."""
+        """Return whether each of our rows gets a different value in an unmanaged column."""
         column = self.stored(table, name)
         return column is not None and (column.identity is not None or bool(DISTINCT.search(column.filled or "")))

@@ -40,7 +40,7 @@ NARROWED_SQL = """
                        AND NOT d.refobjsubid::int2 = ANY (ident.keys)))
           ORDER BY 1)
 """
-# The foreign keys that refuse a DELETE, and which tables a DELETE from `origin` reaches: where keys cascade, those of others too.
+# The foreign keys that refuse a DELETE, and the tables that a DELETE from `origin` reaches by cascades, including unmanaged ones.
 LINKS_CTES = """
     link AS MATERIALIZED (
         SELECT k.oid, k.conrelid, k.confrelid, k.conname, k.confdeltype,
@@ -55,7 +55,7 @@ LINKS_CTES = """
         UNION SELECT r.origin, l.conrelid FROM reached AS r JOIN link AS l ON l.confrelid = r.oid AND l.confdeltype = 'c'
     )
 """
-# Of these the table, the name, the definition, the table that is referred to, and the columns whose NOT NULL refuses SET NULL.
+# For each: its table, name, definition, referenced table, and the columns whose NOT NULL refuses SET NULL.
 REFERENCES_SQL = """
     ARRAY(SELECT ARRAY[l.conrelid::regclass::text, l.conname::text, pg_catalog.pg_get_constraintdef(l.oid), l.confrelid::regclass::text,
                        CASE WHEN l.confdeltype IN ('n', 'd') THEN pg_catalog.array_to_string(l.required, ', ') ELSE '' END]
@@ -63,7 +63,7 @@ REFERENCES_SQL = """
           WHERE r.origin = c.oid AND (l.confdeltype IN ('a', 'r') OR l.confdeltype IN ('n', 'd') AND l.required <> '{}')
           ORDER BY 1)
 """
-# Whether the expression of an object calls nothing but PostgreSQL's own functions and operators: of those nothing is recorded.
+# Whether an object's expression calls only PostgreSQL's own functions and operators, for which no dependency is recorded.
 OWN_SQL = """
     NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS own
                 WHERE own.classid = 'pg_catalog.{kind}'::regclass AND own.objid = {oid} AND own.refobjid <> {besides}
@@ -145,7 +145,7 @@ COLUMNS_SQL = f"""
 """
 
 # to_jsonb reaches a column of a catalogue that older versions do not have: conenforced is new in PostgreSQL 18,
-# indnullsnotdistinct in 15. A foreign key whose triggers are disabled is as good as none.
+# indnullsnotdistinct in 15. A foreign key whose triggers are disabled is not enforced.
 CONSTRAINTS_SQL = f"""
     SELECT c.relname AS "table", k.conname AS name, k.contype AS type,
            ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS u (number, place)
@@ -242,7 +242,7 @@ ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "
 def read_catalog(connection, *, schema: str) -> Catalog:
     """Return the catalogue of `schema`: names in other schemas are qualified."""
     with catalogue(connection) as cursor:
-        # For statements of this shape compiling takes PostgreSQL a hundred times as long as running them.
+        # Compiling these statements would take a hundred times as long as running them.
         cursor.execute("SET LOCAL jit = off; SET LOCAL quote_all_identifiers = off")
         cursor.execute(CATALOG_SQL, {"schema": schema})
         tables, columns, constraints, indexes = (_spelled_rows(rows or (), schema) for rows in cursor.fetchone())
@@ -277,7 +277,7 @@ def _keeper(one: list[str], schema: str) -> tuple[str, ...]:
 
 
 def relative(text: str, schema: str) -> str:
-    """Return text in which PostgreSQL qualified each name as it would write it inside `schema`."""
+    """Return `text`, in which PostgreSQL qualified each name, as it would be written inside `schema`."""
 
     def shortened(match: re.Match[str]) -> str:
         if match["kept"] is not None:
@@ -291,7 +291,7 @@ def relative(text: str, schema: str) -> str:
 def _qualified(schema: str) -> re.Pattern[str]:
     names = "|".join(re.escape(name) for name in dict.fromkeys([quote(schema), schema]))
     place = rf"(?:{names})\."
-    # A constant of the type regclass, any other, a name, and last what a name begins with.
+    # A constant of type regclass, any other constant, a name, or the beginning of a name.
     return re.compile(
         rf"""(?P<constant>'{place}(?=(?:[^']|'')*'::regclass))|(?P<kept>'(?:[^']|'')*')|(?<![\w$".]){place}|(?P<name>"(?:[^"]|"")*")"""
     )

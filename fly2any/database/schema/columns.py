@@ -12,7 +12,7 @@ from .comparing import MAY_BE_ANOTHERS, Comparing
 from .contract import MAY_BE_NULL
 from .objects import Column
 
-# The time at which a row is created, a harmless default for a NOT NULL column.
+# The creation time of a row, a harmless default of a NOT NULL column.
 THIS_MOMENT = re.compile(
     r"(CURRENT_TIMESTAMP|LOCALTIMESTAMP)(\(\d\))?|(now|transaction_timestamp|statement_timestamp|clock_timestamp)\(\)"
 )
@@ -41,7 +41,7 @@ def _missing(to: Comparing, live: dict[tuple[str, str], Column]) -> None:
         twins = [other for other in missing if replace(other, name=column.name) == column]
         same = [other for key, other in live.items() if key not in ours and replace(other, name=column.name) == column]
         to.bad.add(column)
-        # A dropped column leaves a gap; where there is one, our column was dropped, and its twin is another program's.
+        # A dropped column leaves a gap in attnum; then our column was dropped, and its twin belongs to another program.
         if len(twins) == len(same) == 1 and not tables[column.table].dropped_columns:
             to.add(
                 "column.renamed",
@@ -74,7 +74,7 @@ def _omitted_by_site(to: Comparing, column: Column, live: Column) -> None:
 
 
 def _state(to: Comparing, column: Column, live: Column) -> None:
-    """Compare one property of `live` after the other, each as the cure of the one before leaves it."""
+    """Compare the properties of `live` one by one, each as the cure of the previous one leaves it."""
     for question in (_generated, _type, _identity, _required, _default):
         live = question(to, column, live)
 
@@ -82,7 +82,7 @@ def _state(to: Comparing, column: Column, live: Column) -> None:
 def _type(to: Comparing, column: Column, live: Column) -> Column:
     if (live.type, live.collation) == (column.type, column.collation):
         return live
-    message = f"{_what(column)} is {_typed(live)}, not {_typed(column)}."
+    message = f"{_name_of(column)} is {_typed(live)}, not {_typed(column)}."
     computed = [other for other in to.actual.columns if other.table == column.table and cures.mentions(other.generated, column)]
     cure = cures.around(computed, to.actual, cures.retype(column, live, _alter(column)))
     to.add("column.different", column, message, cure, loses=cures.lost_by_type_change(column, live))
@@ -93,7 +93,7 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
 def _generated(to: Comparing, column: Column, live: Column) -> Column:
     if (live.generated, live.virtual) == (column.generated, column.virtual):
         return live
-    message = f"{_what(column)} is {_computed(live)}, not {_computed(column)}."
+    message = f"{_name_of(column)} is {_computed(live)}, not {_computed(column)}."
     if column.generated is not None:
         lost = "" if live.generated is not None else "its values are recomputed"
         to.add("column.different", column, message, cures.generate(column, live, to.actual), loses=lost)
@@ -110,13 +110,13 @@ def _identity(to: Comparing, column: Column, live: Column) -> Column:
         return live
     is_, should = live.identity or "by nothing", column.identity or "by nothing"
     to.add(
-        "column.different", column, f"{_what(column)} is generated {is_}, not {should}.", cures.repair_identity(column, live)
+        "column.different", column, f"{_name_of(column)} is generated {is_}, not {should}.", cures.repair_identity(column, live)
     )
     return replace(live, default=column.default)  # The cure drops it.
 
 
 def _required(to: Comparing, column: Column, live: Column) -> Column:
-    what = _what(column)
+    what = _name_of(column)
     if live.nullable and not column.nullable:
         if (column.table, column.name) in MAY_BE_NULL:
             message, severity = f"{what} may be NULL, as in the site's later schema.", Severity.NOTE
@@ -133,7 +133,7 @@ def _required(to: Comparing, column: Column, live: Column) -> Column:
 
 
 def _default(to: Comparing, column: Column, live: Column) -> Column:
-    what, wanted, found = _what(column), column.default, live.default
+    what, wanted, found = _name_of(column), column.default, live.default
     if found == wanted:
         return live
     if wanted is None:
@@ -155,7 +155,7 @@ def _default(to: Comparing, column: Column, live: Column) -> Column:
     return live
 
 
-def _what(column: Column) -> str:
+def _name_of(column: Column) -> str:
     return f"Column {column.name} of {column.table}"
 
 

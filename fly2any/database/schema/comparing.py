@@ -8,7 +8,7 @@ from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Tab
 
 TITLES = {Check: "Check", ForeignKey: "Foreign key", Index: "Index", Column: "Column", Table: "Table"}
 
-# Why a script does not rename it back: a dump leaves no gap where a column was dropped, so a twin may be another program's.
+# Why a script does not rename it back: after a restore there is no gap in attnum, so a twin may belong to another program.
 MAY_BE_ANOTHERS = "it may belong to another program; check its values first"
 
 
@@ -21,8 +21,8 @@ class Comparing:
         self.pending = pending
         self.actual = actual
         self.findings: list[Finding] = []
-        self.bad: set[Object] = set()  # Of the contract: missing, or not as it should be.
-        self.claimed: set[Object] = set()  # Of the live catalogue: ours, though perhaps under another name.
+        self.bad: set[Object] = set()  # Objects of the contract that are missing or different.
+        self.claimed: set[Object] = set()  # Objects of the live catalogue that are ours, perhaps under another name.
 
     def add(
         self, code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.ERROR, *, loses: str = ""

@@ -88,7 +88,7 @@ def grow(contract: Contract, migration: str, after: Catalog) -> Contract:
 
 
 def load(path: Path = PATH) -> Contract:
-    """Return the contract in the file `path`, which is read again only when it was written."""
+    """Return the contract in the file `path`, which is read again only if it changed."""
     return _read(path, path.stat().st_mtime_ns)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ..sql import literal, quote
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
 
-# The types, besides texts, of whose values another type keeps each, or refuses it.
+# For each type but text, the types that keep every value of it or reject it.
 INTEGERS = ("smallint", "integer", "bigint")
 KEPT = {
     *permutations(INTEGERS, 2),
@@ -43,7 +43,7 @@ def add_column(column: Column) -> str:
     alter = f"ALTER TABLE {quote(column.table)}"
     if (
         column.default == "CURRENT_TIMESTAMP"
-    ):  # Existing rows get milliseconds: Prisma would not find them by a more precise time.
+    ):  # Existing rows get milliseconds, because Prisma would not find them by a more precise time.
         filled = replace(column, default="date_trunc('milliseconds', CURRENT_TIMESTAMP)")
         return f"{alter} ADD COLUMN {filled.sql()};\n{alter} ALTER COLUMN {quote(column.name)} SET DEFAULT {column.default};"
     if column.can_be_left_out:
@@ -71,7 +71,7 @@ def repair_identity(column: Column, live: Column) -> str:
 
 
 def mentions(expression: str | None, column: Column) -> bool:
-    """Return whether an expression may use a column: it names it."""
+    """Return whether an expression may use a column, because it contains its name."""
     return expression is not None and re.search(rf"(?<![\w$]){re.escape(column.name)}(?![\w$])", expression) is not None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..findings import Finding
-from . import foreign
+from . import unmanaged
 from .columns import compare_columns
 from .comparing import Comparing
 from .live import Live, taken_values, with_equivalent_expressions
@@ -40,8 +40,8 @@ def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = Non
         to.actual = with_equivalent_expressions(to.expected, to.actual, live)
     compare_columns(to)
     compare_named(to)
-    others = _foreign(to)
-    to.findings += foreign.harmful(to.expected, others, to.actual, live)
+    others = _unmanaged(to)
+    to.findings += unmanaged.harmful(to.expected, others, to.actual, live)
     generated = {where(column) for column in expected.columns if column.generated}
 
     def order(finding: Finding) -> tuple[int, bool, str, str]:  # A generated column comes after those it is computed from.
@@ -50,7 +50,7 @@ def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = Non
     return Comparison(tuple(sorted(to.findings, key=order)), frozenset(set(to.expected) - to.bad), others)
 
 
-def _foreign(to: Comparing) -> Catalog:
+def _unmanaged(to: Comparing) -> Catalog:
     known = {key_of(thing) for thing in (*to.expected, *to.pending)}
     ours = {thing.name for thing in (*to.expected.tables, *to.pending.tables)}
     return to.actual.where(

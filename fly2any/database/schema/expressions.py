@@ -1,4 +1,4 @@
-"""Properties of an expression that its text, as PostgreSQL prints it, shows."""
+"""Properties of an expression that follow from its text, as PostgreSQL prints it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 TEXT = r"'(?:[^']|'')*'"
 CONSTANT = re.compile(rf"(?:{TEXT}(?:::[\w \"]+)?|\(?-?[\d.]+\)?(?:::\w+)?|true|false)")
-# Of PostgreSQL's own types: a cast to a domain runs its checks.
+# Only PostgreSQL's own types, because a cast to a domain runs its checks.
 PLAIN = re.compile(rf"(?:{TEXT}(?:::(?:text|smallint|integer|bigint|numeric))?|[\d.]+|true|false)?")
 DISTINCT = re.compile(
     r"\b(nextval|gen_random_uuid|uuidv7|uuid_generate_v\w+|random)\("
-)  # Defaults that differ from row to row.
+)  # Defaults that are different in each row.
 # Functions that never return a negative number and never raise an error.
 COUNTS = {"length", "char_length", "character_length", "octet_length", "bit_length", "cardinality", "strpos", "num_nulls", "num_nonnulls"}  # fmt: skip
-# What never raises an error: names, comparisons and these functions, without casts to other types than text.
+# Names, comparisons and these functions never raise an error, nor do casts to text.
 TOTAL = {*COUNTS, "lower", "upper", "coalesce", "nullif", "md5", "btrim", "ltrim", "rtrim", "left", "right", "reverse", "to_tsvector"}  # fmt: skip
 _KEEPING = re.compile(rf"(?:{TEXT}::text \|\| )?(?P<kept>\S.*?)(?: \|\| {TEXT}::text)?")
 _CAST = re.compile(r"(?P<kept>.+)::(?:text|character varying)")
@@ -32,7 +32,7 @@ def is_total(expression: str) -> bool:
 
 
 def counts(expression: str) -> Iterator[str]:
-    """Yield the calls in an expression that never return a negative number and never raise an error."""
+    """Yield the calls in an expression that never return a negative number or raise an error."""
     for match in re.finditer(rf"(?<![\w.\"])(?:{'|'.join(sorted(COUNTS))})\(", expression):
         call = expression[match.start() : _end(expression, match.end() - 1)]
         if is_total(call):
@@ -62,7 +62,7 @@ def distinguishing_column(expression: str, names: set[str], required: set[str]) 
 
 
 def _is_one(text: str) -> bool:
-    """Return whether `text` is a name, a call or one expression in parentheses, and no part of an expression."""
+    """Return whether `text` is a name, a call or one expression in parentheses, rather than part of one."""
     text = re.sub(r"(::(text|character varying))+$", "", text)
     match = re.fullmatch(r'(?:"(?:[^"]|"")+"|\w+)', text)
     opened = re.match(r"\w*\(", text)

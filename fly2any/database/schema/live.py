@@ -32,7 +32,7 @@ VOLATILE_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_proc AS p
                    WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'v' AND p.proname = ANY (%s))
 """
-CASES = 64  # Parts of the rows of a table that the planner is asked about together.
+CASES = 64  # The most parts of a table's rows that the planner judges together.
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Rows:
     """The rows of a table for which something is to be proved."""
 
     columns: tuple[Column, ...]  # those that the expression uses
-    filled: frozenset[str] = frozenset()  # of these, those that an INSERT of ours leaves out
+    filled: frozenset[str] = frozenset()  # of these, the ones that our INSERT leaves out
     values: tuple[tuple[str, str], ...] = ()  # columns that hold a constant, with its text; "" for any that is not NULL
-    whole: bool = False  # in one part: to be proved as the planner does it for a query
+    whole: bool = False  # as one part, as the planner proves it for a query
 
     def cases(self) -> Iterator[Rows]:
-        """Yield these rows in parts: each boolean column holds one value, each other that may be NULL is NULL, or is not."""
+        """Yield these rows in parts, in which each boolean column has one value, and each other nullable column is NULL or not NULL."""
         choices = [[(column.name, value) for value in held] for column in self.columns if (held := self._choices(column))]
         if self.whole or not choices or prod(map(len, choices)) > CASES:
             yield self
@@ -74,7 +74,7 @@ class Rows:
         return f"(SELECT v.*{fills} FROM {rows}) AS r"
 
     def given(self) -> str:
-        """Return what is true of every row: the columns that are NOT NULL."""
+        """Return a condition that is true for every row: the NOT NULL columns."""
         values = dict(self.values)
         return "".join(
             f" AND {quote(column.name)} IS NOT NULL"
@@ -127,7 +127,7 @@ class Live:
         return [one for part in (some[:half], some[half:]) for one in self._outcomes(expressions, part, columns)]
 
     def fails(self, expression: str, rows: Rows) -> bool:
-        """Return whether `expression` raises an error whatever the row is."""
+        """Return whether `expression` raises an error for every row."""
         return self._explain(f"SELECT ({expression}) FROM {rows.sql()}") is DataError
 
     def same(self, one: str, other: str, rows: Rows) -> bool:
@@ -163,7 +163,7 @@ class Live:
             " CASE WHEN NOT s.seqcycle THEN s.seqmax END"
             f" FROM pg_catalog.pg_sequence AS s WHERE s.seqrelid ="
             f" pg_catalog.pg_get_serial_sequence('{quote(self.schema)}.{quote(c.table)}', '{c.name}')::regclass"
-            " AND pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')"  # A role that may not use it sees no last value.
+            " AND pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')"  # The last value is hidden from a role without privileges on the sequence.
             for place, c in enumerate(asked)
         ]
         rows = self._ask(" UNION ALL ".join(parts), every=True) if parts else ()
@@ -199,7 +199,7 @@ class Live:
 
 
 def _facts(condition: str, rows: Rows) -> Iterator[str]:
-    """Yield what is true of every row and unknown to the planner.
+    """Yield conditions that are true for every row but unknown to the planner.
 
     A length is not below 0, no integer is between two that follow each other or beyond its type, and each value is equal to itself.
     """
@@ -221,7 +221,7 @@ def _type(column: Column) -> str:
 
 def _holds_for_the_same(live: Live, thing: Object, one: str, other: str, columns: tuple[Column, ...]) -> bool:
     """Return whether two texts of a check refuse the same rows, or two of an index's condition let the same queries use it."""
-    if isinstance(thing, Index):  # The planner does not try each value of a column before it uses an index.
+    if isinstance(thing, Index):  # Before it uses an index, the planner does not try each value of a column.
         return live.same_rows(one, other, tuple(c for c in columns if mentions(thing.predicate, c)), whole=True)
     if isinstance(thing, Check) and not CALL.search(one + other):  # A call may return NULL, which a check accepts.
         return live.same_rows(one, other, tuple(c for c in columns if c.name in thing.columns))
@@ -247,7 +247,7 @@ def with_equivalent_expressions(expected: Catalog, actual: Catalog, live: Live) 
             mine, theirs = getattr(other, name), getattr(thing, name)
             if mine and theirs and mine != theirs:
                 used = () if name == "default" else columns[thing.table]
-                cast = f"::{_type(thing)}" if name == "default" else ""  # As the column stores it: 0 is 0.0 there.
+                cast = f"::{_type(thing)}" if name == "default" else ""  # Cast to the column's type: 0 may be stored as 0.0.
                 one, two = (f"({text.removeprefix('CHECK ')}){cast}" for text in (mine, theirs))
                 if live.same(one, two, Rows(used)) or _holds_for_the_same(live, thing, one, two, used):
                     thing = replace(thing, **{name: mine})

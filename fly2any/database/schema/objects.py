@@ -16,7 +16,7 @@ class Table:
     table: str
     kind: str = "table"  # table, partitioned table, view, materialized view, foreign table
     logged: bool = True
-    row_security: str | None = None  # active: rows are hidden from this role; bypassed: from others
+    row_security: str | None = None  # active: rows are hidden from this role; bypassed: only from other roles
     # Facts that are not compared: dropped columns, and the triggers and rules of any role.
     dropped_columns: int = field(default=0, compare=False)
     triggers: tuple[str, ...] = field(default=(), compare=False)
@@ -25,8 +25,8 @@ class Table:
     readable: bool = field(default=True, compare=False)  # by this role
     unidentified: tuple[str, ...] = field(
         default=(), compare=False
-    )  # publications that need an identity of rows it does not give
-    narrowed: tuple[str, ...] = field(default=(), compare=False)  # publications that leave out what identifies its rows
+    )  # publications that need a replica identity, which the table lacks
+    narrowed: tuple[str, ...] = field(default=(), compare=False)  # publications that omit identity columns
     # Foreign keys that keep rows: table, name, definition, the table referred to, the columns that SET NULL meets a NOT NULL in.
     kept_by: tuple[tuple[str, str, str, str, str], ...] = field(default=(), compare=False)
 
@@ -56,7 +56,7 @@ class Column:
     generated: str | None = None  # the expression
     collation: str | None = None  # where it is not the type's own
     virtual: bool = False  # generated when it is read, and not stored
-    validated: bool = True  # False: its NOT NULL is NOT VALID, older rows were never looked at
+    validated: bool = True  # False: its NOT NULL is NOT VALID, older rows were never checked
     # Facts that are not compared.
     own: bool = field(default=True, compare=False)  # its default or expression calls nothing but PostgreSQL's own functions
     domain: Domain | None = field(default=None, compare=False)
@@ -137,7 +137,7 @@ class ForeignKey:
     on_update: str = "NO ACTION"
     deferrable: bool = False
     deferred: bool = False
-    valid: bool = True  # False: made NOT VALID, older rows were never looked at
+    valid: bool = True  # False: NOT VALID, older rows were never checked
     enforced: bool = True  # False: NOT ENFORCED, or its triggers are disabled
     full: bool = field(default=False, compare=False)  # MATCH FULL: all columns are NULL, or none
 
@@ -167,12 +167,12 @@ class Index:
     nulls_distinct: bool = True
     valid: bool = True
     ready: bool = True
-    building: bool = field(default=False, compare=False)  # a session builds it now: not valid yet, and nothing is wrong
+    building: bool = field(default=False, compare=False)  # a session is building it, so it is not valid yet
     uses: tuple[str, ...] = field(default=(), compare=False)  # columns, those in expressions and the predicate included
     own: bool = field(default=True, compare=False)  # its expressions call nothing but PostgreSQL's own functions
     exact: bool = field(
         default=True, compare=False
-    )  # no two different values are equal to it: unlike citext, or letters of any case
+    )  # no two different values are equal, unlike in citext or a case-insensitive collation
 
     def sql(self) -> str:
         columns = ", ".join(
@@ -201,12 +201,12 @@ Object = Table | Column | Key | Check | ForeignKey | Index
 
 
 def where(thing: Object) -> str:
-    """Return the place of a thing, as reports name it: `table`, or `table.name`."""
+    """Return the place of an object, as reports name it: `table`, or `table.name`."""
     return thing.table if isinstance(thing, Table) else f"{thing.table}.{thing.name}"
 
 
 def key_of(thing: Object) -> tuple[type, str, str]:
-    """Return what identifies a thing, whatever its definition."""
+    """Return what identifies an object, whatever its definition."""
     return type(thing), thing.table, thing.name
 
 

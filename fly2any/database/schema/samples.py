@@ -17,9 +17,9 @@ from ..sql import quote
 from .expressions import TEXT
 from .objects import Column
 
-ROWS = 96  # that an expression is tried on
-ALONE = 16  # of these, where one raises an error: each is then a question of its own
-LONGEST = 10_000  # letters of a text made for a number in the expression
+ROWS = 96  # sample rows on which an expression is tried
+ALONE = 16  # the same, if one raises an error: each is then a separate query
+LONGEST = 10_000  # the longest text made for a number in the expression
 NULL = "NULL"
 
 _MOMENTS = ("'2000-01-01'", "'infinity'", "'-infinity'")
@@ -40,7 +40,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "inet": ("'127.0.0.1'", "'::1'", "'10.0.0.0/8'"),
     "bytea": ("'a'", "''", "'\\x00'"),
 }
-WHOLE = {"smallint": 1 << 15, "integer": 1 << 31, "bigint": 1 << 63}  # what is the first too large
+WHOLE = {"smallint": 1 << 15, "integer": 1 << 31, "bigint": 1 << 63}  # the first value that is too large
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _TYPED = re.compile(rf"({TEXT})::([a-z][a-z ]*)")
 Sample = Mapping[str, str]  # the value of each column, as SQL
@@ -57,7 +57,7 @@ def kind(column: Column) -> str:
 
 
 def samples(expression: str, columns: Iterable[Column], fills: Mapping[str, str], *, stored: bool) -> list[Sample]:
-    """Return rows of `columns`; [] where a column must hold what is not known here.
+    """Return rows of `columns`; [] if no suitable value of a column is known.
 
     A column in `fills` also holds that value, and no other if the rows are `stored` by our INSERT. The first of many rows have
     the value of the same place in each column's list: equal values, where the types are the same.
@@ -75,7 +75,7 @@ def samples(expression: str, columns: Iterable[Column], fills: Mapping[str, str]
     else:
         longest = max(map(len, choices))
         rows = [tuple(held[place % len(held)] for held in choices) for place in range(longest)][: ROWS // 2]
-        numbers = random.Random(0).sample(range(count), ROWS - len(rows))  # The same in each run.
+        numbers = random.Random(0).sample(range(count), ROWS - len(rows))  # The same rows in each run.
         rows += [_row(choices, number) for number in numbers]
     return [dict(zip(names, row, strict=True)) for row in dict.fromkeys(rows)]
 

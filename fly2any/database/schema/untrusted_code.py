@@ -1,6 +1,6 @@
-"""Code of other roles that a write to our tables would run with the privileges of the role that writes.
+"""Code of untrusted roles that a write to our tables would run with the privileges of the writing role.
 
-A role needs only TRIGGER on a table to add a trigger. Which roles are trusted: see TRUSTED_ROLES_SQL.
+A role needs only TRIGGER on a table to add a trigger. TRUSTED_ROLES_SQL defines which roles are trusted.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ WRITTEN_SQL = """
 
 @dataclass(frozen=True, slots=True)
 class UntrustedCode:
-    """A table of ours, a trigger of one, or a table that refers to one, that runs code of another role."""
+    """A table of ours, a trigger on one, or a table that references one, that runs code of an untrusted role."""
 
     table: str
     what: str
@@ -136,7 +136,7 @@ def our_tables() -> list[str]:
 def read_untrusted_code(
     connection, *, schema: str, tables: Iterable[str] | None = None, deletes: bool = True
 ) -> Iterator[UntrustedCode]:
-    """Yield what runs code of other roles in a write to `tables`, or to all of `schema`; `deletes`: rows or keys of them go."""
+    """Yield the code of untrusted roles that a write to `tables`, or to all of `schema`, runs; with `deletes`, also a deletion or a change of keys."""
     names = our_tables() if tables is None else list(tables)
     rows = fetch_all(connection, STRANGERS_SQL, {"schema": schema, "tables": names, "all": tables is None, "deletes": deletes})
     for kind, table, name, number, role in rows:
@@ -182,7 +182,7 @@ def refuse_untrusted_code(
         if tables and connection.in_atomic_block and not reads:
             lockable = fetch_all(
                 connection, WRITTEN_SQL, {"schema": schema, "tables": tables}
-            )  # INSERT alone locks from 16 on.
+            )  # From PostgreSQL 16 on, INSERT alone allows this lock.
             _lock(connection, [f"{quote(schema)}.{quote(table)}" for table, _ in lockable])
             beyond = [
                 place
@@ -216,7 +216,7 @@ def block_untrusted_triggers(connection) -> None:
             for place in places:
                 revoke_trigger(connection, place)
     except Error as error:
-        if sqlstate(error) != READ_ONLY:  # Nothing will be written to such a database.
+        if sqlstate(error) != READ_ONLY:  # Nothing can be written to a read-only database.
             raise
     with transaction.atomic(using=connection.alias):
         refuse_untrusted_code(connection, tables)

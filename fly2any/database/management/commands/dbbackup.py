@@ -26,7 +26,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser):
         add_database(parser, "to back up")
         parser.add_argument("--verify", action="store_true", help="Restore the backup on a temporary server, and compare it.")
-        parser.add_argument("--prune", action="store_true", help="Then remove the backups that BACKUP_KEEP does not keep.")
+        parser.add_argument("--prune", action="store_true", help="Afterwards, remove old backups according to BACKUP_KEEP.")
         instead = parser.add_mutually_exclusive_group()
         instead.add_argument("--check", metavar="NAME", help="Take no backup, and verify this one.")
         instead.add_argument("--list", action="store_true", help="Take no backup, and list the existing ones.")

@@ -7,7 +7,7 @@ from fly2any.database.backup.attached import read_attached
 from fly2any.database.backup.disk_space import note as room_note
 from fly2any.database.backup.inventory import find
 from fly2any.database.backup.owners import require_owners
-from fly2any.database.backup.restore import beside, is_used, require_name, restore_into, restore_over
+from fly2any.database.backup.restore import connection_to, is_used, require_name, restore_into, restore_over
 from fly2any.database.backup.rights import end_sessions, read_staff_privileges, regained_privileges
 from fly2any.database.backup.store import store_at
 from fly2any.database.clock import read_clock
@@ -88,7 +88,7 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"Nothing was changed. `manage.py dbrestore {manifest.name} --yes` restores into a new database, compares it, and swaps it with"
                 f" {current}: whatever was written since {manifest.taken:%Y-%m-%d %H:%M} UTC is then only in the old one, which is kept under another"
-                " name. --into NAME restores beside."
+                " name. --into NAME restores into another database instead."
             )
             return
         kept = restore_over(connection, store, manifest, progress, empty=not yes, trust=trust, without=without)
@@ -107,15 +107,15 @@ class Command(BaseCommand):
         """End the sessions that were restored, and name the staff whose privileges differ from those in the database `old`."""
         try:
             ended, now = end_sessions(connection), read_staff_privileges(connection)
-            with beside(connection, old) as before:
+            with connection_to(connection, old) as before:
                 changed = regained_privileges(read_staff_privileges(before), now)
         except (Error, Refusal) as error:
             self.stdout.write(
                 f"Staff     could not be signed out and compared with the old database ({explain(error) or error}): check `manage.py dbstaff --list`,"
-                " and sign everybody out of the admin."
+                " and sign all staff out of the admin."
             )
             return
-        self.stdout.write(f"Sessions  of the admin in the backup, {ended:,}, were ended: everybody signs in again.")
+        self.stdout.write(f"Sessions  of the admin in the backup, {ended:,}, were ended: all staff must sign in again.")
         if changed:
             self.stdout.write(
                 f"Staff     {', '.join(map(one_line, changed))}: privileges, password or second factors are again those of the backup. Correct"
@@ -144,5 +144,5 @@ class Command(BaseCommand):
             self.stdout.write(render_archive.loaded(one, archive))
         if archive.table in settings.RETENTION["days"]:
             self.stdout.write(
-                f"Retention  is on for {archive.table}: before the next dbmaintain raise its days in RETENTION, or what is too old goes again."
+                f"Retention  is on for {archive.table}: raise its days in RETENTION before the next run of dbmaintain, which otherwise deletes the old rows again."
             )

@@ -15,7 +15,7 @@ from fly2any.database.report.data import status_as_json
 from fly2any.database.report.script import status_as_sql
 from fly2any.database.report.text import status_as_text
 from fly2any.database.report.waivers import read_waivers
-from fly2any.database.schema.foreign import tried
+from fly2any.database.schema.unmanaged import tried
 from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes
 from fly2any.postgres.patience import at_most

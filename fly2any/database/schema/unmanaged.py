@@ -70,7 +70,7 @@ class _Obstacles(Allowed):
             yield Finding(Severity.NOTE, "trigger.extra", f"{table.name}.{name}", message, TRY)
 
     def of_keepers(self, table: Table) -> Iterator[Finding]:
-        ours = {one.name for one in self.expected.tables}  # Whose foreign keys are compared themselves.
+        ours = {one.name for one in self.expected.tables}  # Foreign keys of our own tables are compared with the contract.
         there = {other.name for other in self.actual.tables}
         for place, name, definition, target, required in table.kept_by:
             bare, kept = place.strip('"'), target.strip('"')
@@ -173,7 +173,7 @@ class _Obstacles(Allowed):
         if not check.enforced or (not managed and not check.columns and self.live is None):
             return
         title = f"Constraint {check.name} of {check.table}, {' '.join(check.expression.split())}, is unmanaged"
-        if not check.expression.startswith("CHECK "):  # An exclusion: NULL conflicts with nothing.
+        if not check.expression.startswith("CHECK "):  # In an exclusion constraint, NULL conflicts with nothing.
             equal = {one.strip('"') for one in re.findall(r'[(,] ?("[^"]+"|\w+) WITH =(?=[,)])', check.expression)}
             told = any(key.table == check.table and set(key.columns) <= equal for key in self.expected.keys)
             if not told and not any(self.is_null(check.table, name) for name in check.columns):
@@ -263,7 +263,7 @@ class _Obstacles(Allowed):
         title = f"Index {index.name} of {index.table} is unmanaged"
         if not computed or (index.own and all(map(is_total, computed))):
             return
-        first = [index.predicate] if index.predicate else []  # Only rows that it holds for are indexed.
+        first = [index.predicate] if index.predicate else []  # Only rows that satisfy the predicate are indexed.
         values = [f"({one}) IS NULL" for one in computed if one != index.predicate]
         trial = self.trial(index, " AND ".join([*first, f"num_nulls({', '.join(values) or 'NULL'}) < 0"]), index.uses)
         if trial.raised:
@@ -277,7 +277,7 @@ class _Obstacles(Allowed):
         return any((column.table, column.name) == (table, name) for column in self.actual.columns)
 
     def has_twin(self, fk: ForeignKey) -> bool:
-        """Return whether a foreign key of ours is the same but for its name."""
+        """Return whether a foreign key of ours is the same except for its name."""
         return any(
             replace(fk, name=ours.name, deferrable=ours.deferrable, deferred=ours.deferred) == ours
             for ours in self.expected.foreign_keys
@@ -323,7 +323,7 @@ class _Obstacles(Allowed):
 
 
 def tried(finding: Finding, tables: Iterable[str]) -> Finding:
-    """Return `finding` as it is after a write check of `tables`: it no longer says that an object on them was not tried."""
+    """Return `finding` as it reads after a write check of `tables`, which tried the objects on them."""
     if finding.cure != TRY or finding.where.partition(".")[0] not in set(tables):
         return finding
     message = re.sub(r"\b(was|were) not tried\b", "refused nothing in the write check", finding.message)
