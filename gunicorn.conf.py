@@ -9,12 +9,12 @@ if not (given.isascii() and given.isdecimal() and 1 <= int(given) <= MOST):
     sys.exit(f"WEB_CONCURRENCY is not a number from 1 to {MOST}: correct it.")
 
 wsgi_app = "fly2any.wsgi"
-worker_class = "fly2any.worker.Worker"  # gthread's, in which no client keeps a thread.
+worker_class = "fly2any.worker.Worker"  # gthread, changed so that no client occupies a thread.
 workers = int(given)
 threads = 8
-worker_connections = 500  # In each process, below the 1,024 files that one may usually have open.
+worker_connections = 500  # Per process; below the usual limit of 1,024 open files.
 timeout = 90  # Seconds: a page that writes may take 60.
 graceful_timeout = 30
-keepalive = 75  # Longer than a proxy keeps its own, which else sends into a connection that closes.
+keepalive = 75  # Longer than a proxy keeps connections; otherwise it may send into one that is closing.
 sendfile = False  # A thread writes to memory; the main loop sends.
 control_socket_disable = True

@@ -1,6 +1,6 @@
 """`make bench`: each benchmark prints ours, the peer's or the limit's, and the ratio, measured in one run.
 
-`--quick` runs each at a small size on a temporary server: its figures say nothing but that it works.
+`--quick` runs each at a small size on a temporary server: its figures only show that the benchmark works.
 """
 
 import importlib
@@ -15,7 +15,7 @@ BENCHMARKS = ("startup", "migrate", "status", "deletion", "seed", "adoption", "a
 def main():
     os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
     if "--quick" in sys.argv:
-        os.environ["BENCHMARKS_QUICK"] = "1"  # Also of the processes that a benchmark starts.
+        os.environ["BENCHMARKS_QUICK"] = "1"  # Also for the processes that a benchmark starts.
     chosen = [word for word in sys.argv[1:] if word != "--quick"] or BENCHMARKS
     if unknown := set(chosen) - set(BENCHMARKS):
         sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}: there are {', '.join(BENCHMARKS)}.")

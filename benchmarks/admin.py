@@ -27,8 +27,8 @@ from fly2any.database.seed import seed
 USERS = sized(1_000_000, 300)  # 57 million rows in all; made on the first run, which takes a quarter of an hour, and kept.
 DAY = date(2026, 5, 1)
 LARGE = ("price_history", "user_activities", "notifications", "ai_messages", "users")
-PATIENCE = 60_000  # Milliseconds that the stock pages are waited for; longer is shown as that.
-DEEP = sized(100_000, 4)  # The number of a page far down.
+PATIENCE = 60_000  # Milliseconds, the time limit of the stock pages; a longer time is shown as this.
+DEEP = sized(100_000, 4)  # A page number far into the list.
 
 HEAVY = sized(1_000_000, 2_000)  # Notifications of one user.
 HEAVY_SQL = f"""
@@ -39,7 +39,7 @@ HEAVY_SQL = f"""
     ANALYZE users; ANALYZE notifications;
 """
 
-AGAIN = 2  # Answers of each address after the first.
+AGAIN = 2  # Responses measured per URL after the first.
 CACHES = Path("/proc/sys/vm/drop_caches")
 
 stock = admin.AdminSite(name="stock")
@@ -82,7 +82,7 @@ urlpatterns = [path("admin/", admin.site.urls), path("stock/", stock.urls)]
 
 
 def fill():
-    """Make the rows, which a later run finds."""
+    """Create the rows, which later runs reuse."""
     call_command("migrate", verbosity=0)
     if get_user_model().objects.filter(pk="heavy").exists():
         return  # The last of them.
@@ -104,7 +104,7 @@ def run():
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a page took, in seconds: in all, waiting for the database, and of this process's processor."""
+    """The time of a page in seconds: in total, waiting for the database, and processor time of this process."""
 
     url: str
     status: int
@@ -133,7 +133,7 @@ def ask(client, url):
 
 
 def report(what, answers):
-    """Print the centiles of all answers, and how often the slowest page waited for the database."""
+    """Print the percentiles of all responses, and how much of the slowest page was waiting for the database."""
     for name in ("wall", "sql", "cpu"):
         times = [getattr(answer, name) * 1000 for answer in answers]
         centiles = statistics.quantiles(times, n=100, method="inclusive")
@@ -178,7 +178,7 @@ def addresses(client) -> Iterable[str]:
 
 
 def forget_files():
-    """Drop what the operating system keeps of files; return whether it may be."""
+    """Drop the operating system's file cache; return whether that is allowed."""
     os.sync()
     try:
         CACHES.write_text("3")
@@ -208,7 +208,7 @@ def measure(client):
 
 
 def compare(client):
-    """Show pages beside Django's own: ours first, then the others with Django's own templates."""
+    """Compare pages with Django's own: ours first, then the others with Django's templates."""
     pages = list(comparisons(client))
     ours = [ask(client, here).wall for _, here, _ in pages]
     lists = [model for model in stock._registry if model._meta.app_label != "auth"]
@@ -238,7 +238,7 @@ def median_cpu(client, url):
 
 
 def comparisons(client):
-    """Yield what is compared, the address of ours, and the stock one."""
+    """Yield the name of the comparison, the URL of our page, and that of the stock one."""
     for model in stock._registry:
         table = model._meta.db_table
         if table not in LARGE:
@@ -264,7 +264,7 @@ def comparisons(client):
 
 
 def copied():
-    """Return the seconds of the same rows by COPY, as they are."""
+    """Return the seconds that COPY of the same rows takes."""
     begun = time.perf_counter()
     with (
         connection.cursor() as cursor,

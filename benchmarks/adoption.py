@@ -40,11 +40,11 @@ def by_size():
                     there += rows
                 cursor.execute("VACUUM ANALYZE price_history")
                 cursor.execute("CHECKPOINT")
-            # ANALYZE, the other step of the table, keeps nobody waiting.
+            # ANALYZE, the table's other step, blocks no other session.
             [step] = [step for step in assess(database).steps if step.table == "price_history" and step.index_bytes]
 
             def undone(statements):
-                """Measure how long a lock would be held, and undo it: each side finds the same table."""
+                """Measure how long a lock is held, and roll back, so that each side starts from the same table."""
 
                 def measure():
                     with transaction.atomic(using=database.alias), database.cursor() as cursor:

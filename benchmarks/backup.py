@@ -1,4 +1,4 @@
-"""dbbackup against pg_dump alone, and its proof against pg_restore alone, on 1.1 million rows"""
+"""dbbackup against pg_dump alone, and its verification against pg_restore alone, on 1.1 million rows"""
 
 import tempfile
 from datetime import date
@@ -38,7 +38,7 @@ def run():
             restore=lambda: seconds(bare_restore),
         )
     show(f"dbbackup, {manifest.rows:,} rows", sides["take"], sides["dump"], "pg_dump")
-    show("its proof: restored, hashed, compared", sides["check"], sides["restore"], "pg_restore and ANALYZE")
+    show("its verification: restored, hashed, compared", sides["check"], sides["restore"], "pg_restore and ANALYZE")
 
 
 def dump(connection, path):

@@ -23,7 +23,7 @@ def run():
         user = people.get()
 
         def undone(action):
-            """Measure a deletion, and undo it: each side finds the same rows."""
+            """Measure a deletion, and roll it back, so that each side starts from the same rows."""
 
             def measure():
                 with transaction.atomic(using=database.alias):
@@ -52,7 +52,7 @@ def run():
 
 
 class django_cascades:
-    """Let Django's collector do what the database does: every DB_CASCADE below users is CASCADE inside."""
+    """Let Django's collector cascade instead of the database: inside, every DB_CASCADE below users is CASCADE."""
 
     def __enter__(self):
         self.changed = []

@@ -1,4 +1,4 @@
-"""Measuring: sizes, and medians of interleaved rounds, so that a noisy moment hits both sides alike."""
+"""Measurements: sizes, and medians of interleaved rounds, so that noise affects both sides alike."""
 
 import os
 import resource
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def sized(full: T, quick: T) -> T:
-    """Return the size of what is measured: `quick` only shows that the benchmark works."""
+    """Return the size to measure: `quick` only shows that the benchmark works."""
     return quick if os.environ.get("BENCHMARKS_QUICK") else full
 
 

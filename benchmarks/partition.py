@@ -26,7 +26,7 @@ ONE_SQL = "SELECT * FROM {table} WHERE id = '6-777'"
 def run():
     with migrated_database() as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE parts (LIKE price_history INCLUDING DEFAULTS) PARTITION BY RANGE (timestamp)")
-        cursor.execute("ALTER TABLE parts ADD PRIMARY KEY (id, timestamp)")  # It must have the time in it.
+        cursor.execute("ALTER TABLE parts ADD PRIMARY KEY (id, timestamp)")  # It must contain the time.
         cursor.execute('CREATE INDEX ON parts (origin, destination, "departDate"); CREATE INDEX ON parts (timestamp)')
         for month in range(1, MONTHS + 1):
             until = f"{2025 + month // 12}-{month % 12 + 1:02}-01 UTC"

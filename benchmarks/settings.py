@@ -15,7 +15,7 @@ if os.environ.get("BENCHMARKS_QUICK") and "BENCHMARKS_HOME" not in os.environ:
     # Registered before the embedded server's own end, and so run after it.
     os.environ["BENCHMARKS_HOME"] = tempfile.mkdtemp(prefix="fly2any-bench-")
     atexit.register(shutil.rmtree, os.environ["BENCHMARKS_HOME"], ignore_errors=True)
-    Path(os.environ["BENCHMARKS_HOME"]).chmod(0o711)  # As root the server runs as another user, who must pass through.
+    Path(os.environ["BENCHMARKS_HOME"]).chmod(0o711)  # For root, the server runs as another user, who needs access.
 
 from fly2any.settings import *
 from fly2any.settings import BASE_DIR, embedded_database

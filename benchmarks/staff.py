@@ -1,4 +1,4 @@
-"""One of the staff for locust: reads as people do, follows the links of the pages, and thinks for one to three seconds."""
+"""A staff member for locust, who follows the links of pages and pauses for one to three seconds."""
 
 import os
 import random
@@ -20,10 +20,10 @@ class Staff(HttpUser):
 
     def on_start(self):
         self.client.headers["Cookie"] = SESSIONS[next(numbers) % len(SESSIONS)]
-        self.client.headers["X-Forwarded-Proto"] = "https"  # As a proxy in front of gunicorn says.
+        self.client.headers["X-Forwarded-Proto"] = "https"  # As a proxy in front of gunicorn would set it.
 
     def read(self, url, kind):
-        """Return the links of a page of ours; any other answer is an error."""
+        """Return the links of one of our pages; any other response is an error."""
         with self.client.get(url, name=kind, allow_redirects=False, catch_response=True) as page:
             if page.status_code != 200:
                 page.failure(f"{page.status_code} at {url}")
@@ -54,7 +54,7 @@ class Staff(HttpUser):
 
     @task(3)
     def help_somebody(self):
-        """By e-mail address: the overview, then their notifications."""
+        """Look a person up by e-mail address: the overview, then the notifications."""
         links = self.read(f"/admin/accounts/user/?q={quote(random.choice(ADDRESSES))}", "search")
         people = [link for link in links if link.startswith("/admin/accounts/user/") and "/change/" in link]
         if people:

@@ -15,7 +15,7 @@ from fly2any.database.scratch import scratch_database
 ROUNDS = sized(9, 1)
 OURS = ("fly2any", "accounts", "travel", "engagement", "ai_consultant")
 AIM = "≤ 1.3"
-# What is measured → our command and the bare project's.
+# Name → our command and the bare project's.
 COMMANDS = {
     "no command: `--version`": (["--version"], ["--version"]),
     "`migrate` with nothing to do": (["migrate", "-v0"], ["migrate", "-v0"]),

@@ -1,1 +1,1 @@
-"""What the project is tested with besides its own suite: Django's, and other versions of Python, Django and PostgreSQL."""
+"""Tests beyond the project's own suite: Django's suite, and other versions of Python, Django and PostgreSQL."""

@@ -1,4 +1,4 @@
-"""`make lanes`: the tests on other versions of Python, Django and PostgreSQL, as far as this machine has them."""
+"""`make lanes`: the tests on the other versions of Python, Django and PostgreSQL that this machine has."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a lane ended with: `ok`, `failed` or `not run`, and the tests' closing line or the reason."""
+    """The outcome of a lane: `ok`, `failed` or `not run`, and the last line of the tests or the reason."""
 
     lane: Lane
     result: str
@@ -82,7 +82,7 @@ def main() -> None:
     print(f"{'lane':<18}{'Python':<8}{'Django':<8}{'PostgreSQL':<12}{'tests':<8}{'result':<9}{'time':>8}")
     for outcome in outcomes:
         print(outcome)
-    # In CI what a lane needs is installed.
+    # In CI, everything that a lane needs is installed.
     bad = {"failed", "not run"} if os.environ.get("CI") else {"failed"}
     sys.exit(any(outcome.result in bad for outcome in outcomes) or not any(outcome.result == "ok" for outcome in outcomes))
 

@@ -28,7 +28,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of the tests on one engine: how many ran, which failed, which were skipped and why, in how many seconds."""
+    """The result of the tests on one engine: how many ran, which failed, which were skipped and why, and the seconds."""
 
     engine: str
     ran: int

@@ -71,7 +71,7 @@ def postgresql(major: int) -> Path:
 
 
 def _fetch(archive: Path, words: list[str], algorithm, digest: bytes) -> None:
-    """Download `archive` by `words` unless it is in the cache; raise UnavailableError if its hash is another."""
+    """Download `archive` by `words` unless it is in the cache; raise UnavailableError if its hash differs."""
     if not shutil.which(words[0]):
         raise UnavailableError(f"{words[0]} is not installed")
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def environment(python: str, django: str) -> Path:
 
 
 def _interpreter(python: str) -> Path:
-    """Return an interpreter of a version: pyenv's newest, or that on the PATH."""
+    """Return an interpreter of a version: pyenv's newest, or the one on the PATH."""
     versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     found = sorted(versions.glob(f"{python}.*/bin/python"), key=lambda path: int(path.parts[-3].rpartition(".")[2]))
     if found:

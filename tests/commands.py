@@ -39,7 +39,7 @@ def start(arguments, environment, *, fresh, stderr=subprocess.PIPE):
 
 
 def as_ours():
-    """Heed the interrupt, which a shell that runs the tests in the background has them ignore; and end with who started us."""
+    """Handle SIGINT, which a background shell makes processes ignore, and end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -67,7 +67,7 @@ class Forked:
         self.pid = self._process.pid
 
     def __del__(self):
-        for file in self._files().values():  # Of a test that did not want to know what it wrote.
+        for file in self._files().values():  # A test may not read the output.
             file.close()
 
     @property
@@ -84,7 +84,7 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout=None):
-        """Return what it writes, (stdout, stderr), when it has ended."""
+        """Wait for its end, and return (stdout, stderr)."""
         texts = {}
         readers = [Thread(target=lambda n=n, f=f: texts.update({n: f.read()}), daemon=True) for n, f in self._files().items()]
         for reader in readers:
@@ -117,7 +117,7 @@ def _pipe():
 
 
 def _run(arguments, environment, out, err):
-    """Be the command, in the fork."""
+    """Run the command in the fork."""
     for number, end in ((1, out), (2, err)):
         os.dup2(end.fileno(), number)
         end.close()
@@ -144,7 +144,7 @@ def _end_with_the_tests():
 
 
 def _forget_settings():
-    """Have the settings read again, from this process's environment."""
+    """Reload the settings from this process's environment."""
     from django.conf import settings
     from django.db import connections
     from django.utils.functional import empty

@@ -18,9 +18,9 @@ from fly2any.environment import LIKE_A_URL
 from tests import commands
 from tests.servers import Database, OwnServer
 
-admin.autodiscover()  # As the URLconf does: what is generated from the registry is generated before any page is asked for.
+admin.autodiscover()  # As the URLconf does: parts generated from the registry must exist before the first request.
 
-settings.register_profile("shared machine", deadline=None)  # Never a test that fails for being slow.
+settings.register_profile("shared machine", deadline=None)  # No test fails because it is slow.
 settings.load_profile("shared machine")
 
 
@@ -30,33 +30,33 @@ assert pytest_django.fixtures._get_databases_for_setup
 pytest_django.fixtures._get_databases_for_setup = lambda items: ({"default"}, set())
 
 PROJECT = commands.PROJECT
-NOT_INSTALLED = {"browser", "bucket"}  # Fixtures of what requirements.txt does not install.
+NOT_INSTALLED = {"browser", "bucket"}  # Fixtures that need more than requirements.txt installs.
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """What is skipped where something is not installed is slow too: `make test` skips nothing."""
+    """Tests that need optional software are marked slow too, so that `make test` skips nothing."""
     for item in items:
         if item.get_closest_marker("skipif") or not NOT_INSTALLED.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.slow)
 
 
 def pytest_sessionfinish(session):
-    """In CI nothing may be skipped: what a test needs is installed there."""
+    """In CI nothing may be skipped, because everything is installed there."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say how many damages to the schema were tried: fewer tests must never mean fewer of them."""
+    """Print how many damages to the schema were tried, so that a decrease is noticed."""
     reports = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
     if damages := sum(value for report in reports for name, value in report.user_properties if name == "damages"):
         terminalreporter.write_line(f"{damages:,} damages to the schema, each found and cured.")
 
 
 def manage(*arguments, url=None, timeout=120, **environment):
-    """Run a command as a user would, in a process of its own; `url` is its POSTGRES_URL."""
+    """Run a command as a user would, in a separate process; `url` is its POSTGRES_URL."""
     process = start_manage(*arguments, url=url, **environment)
     try:
         out, err = process.communicate(timeout=timeout)
@@ -68,7 +68,7 @@ def manage(*arguments, url=None, timeout=120, **environment):
 
 
 def start_manage(*arguments, url=None, stderr=subprocess.PIPE, **environment):
-    """Start a command in a process of its own."""
+    """Start a command in a separate process."""
     clean = {
         name: value
         for name, value in os.environ.items()
@@ -78,13 +78,13 @@ def start_manage(*arguments, url=None, stderr=subprocess.PIPE, **environment):
     }
     if url is not None:
         clean |= {"POSTGRES_URL": url, "SECRET_KEY": "only for tests", "ALLOWED_HOSTS": "localhost"}
-    # In a fork some packages' settings lack their defaults, which `shell` may ask for.
+    # In a fork, some packages' settings lack defaults that `shell` may need.
     fresh = url is None or arguments[0] == "shell" or any(name.startswith(commands.READ_AT_START) for name in environment)
     return commands.start(arguments, {**clean, **environment}, fresh=fresh, stderr=stderr)
 
 
 def recorded_migrations():
-    """How many rows django_migrations has when all are applied: of a squashed one also those that it replaces."""
+    """The number of rows in django_migrations when all are applied, including those that a squashed one replaces."""
     return len(load().migrations) + sum(map(len, replaced_migrations().values()))
 
 
@@ -125,7 +125,7 @@ def fresh(template):
         host=place["HOST"], port=place["PORT"] or "5432", user=place["USER"], password=place["PASSWORD"], name="postgres"
     )
     with whole.connect() as client:
-        # Copying the files costs half of what writing each page to the log does; before 15 there was no choice.
+        # Copying files takes half as long as writing each page to the WAL; before 15 there is no choice.
         strategy = "STRATEGY file_copy" if client.info.server_version >= 15_00_00 else ""
         client.execute(f"CREATE DATABASE {name} TEMPLATE {template} {strategy} ENCODING 'UTF8'")
     database = dataclasses.replace(whole, name=name)
@@ -137,7 +137,7 @@ def fresh(template):
 
 @contextmanager
 def django(database):
-    """A Django connection to a database of a test's own."""
+    """A Django connection to a test's own database."""
     place = {"NAME": database.name, "HOST": database.host, "PORT": database.port, "USER": database.user}
     connections.databases[database.name] = {**connection.settings_dict, **place}
     try:
@@ -148,7 +148,7 @@ def django(database):
 
 
 def made_once(name, make):
-    """Return a folder that `make` fills, for whichever of a run's workers comes first."""
+    """Return a folder that `make` fills once per run, by the first worker that needs it."""
     root = Path(os.environ["PYTEST_DEBUG_TEMPROOT"])
     folder = root / name
     with (root / f"{name}.lock").open("w") as lock:
@@ -183,7 +183,7 @@ def start_server(home, migrated=False, **settings):
 
 @pytest.fixture
 def own_server(tmp_path_factory):
-    """A function that starts a server with settings of its own, as `start_server` does, stopped and removed after the test."""
+    """A function that starts a server with its own settings, like `start_server`; it is stopped and removed after the test."""
     servers = []
 
     def start(**options):
@@ -197,7 +197,7 @@ def own_server(tmp_path_factory):
 
 @pytest.fixture
 def server(django_db_setup, django_db_blocker):
-    """The tests' server for tests that make databases of their own; nothing is rolled back."""
+    """The tests' server, for tests that create their own databases; nothing is rolled back."""
     with django_db_blocker.unblock():
         yield
         connection.close()

@@ -1,4 +1,4 @@
-"""`python -m tests.lint_migrations`: what squawk has against the SQL of each of our migrations."""
+"""`python -m tests.lint_migrations`: squawk's objections to the SQL of our migrations."""
 
 import io
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
-# Rules whose purpose is served otherwise, or that would change what Phase 7 says.
+# Rules that are covered in another way, or that would contradict Phase 7.
 NOT_ASKED = {
     "require-lock-timeout": "our migrate sets it on every statement",
     "require-statement-timeout": "a build may take its time; a lock may not",
@@ -19,7 +19,7 @@ NOT_ASKED = {
 }
 
 
-# What squawk lets pass: each rewrites or empties a table, or locks it for as long as it takes.
+# Statements that squawk allows but that rewrite, empty or lock a table for their whole duration.
 REFUSED = re.compile(
     r"(CLUSTER|LOCK|TRUNCATE|REFRESH\s+MATERIALIZED|CREATE\s+(OR\s+REPLACE\s+)?(CONSTRAINT\s+)?TRIGGER)\b"
     r"|ALTER\b.*\bSET\s+TABLESPACE\b|(UPDATE|DELETE)\b(?!.*\bWHERE\b)",
@@ -32,7 +32,7 @@ def refused(sql):
     """Return the statements of `sql` that stop the site."""
     for statement in NOT_CODE.sub("''", sql).split(";"):
         bare = " ".join(statement.replace("''", " ").split())
-        while (inner := re.sub(r"\([^()]*\)", " ", bare)) != bare:  # A WHERE inside is another's.
+        while (inner := re.sub(r"\([^()]*\)", " ", bare)) != bare:  # A WHERE inside parentheses belongs to a subquery.
             bare = inner
         if REFUSED.match(bare) or re.match(r"\s*VACUUM\b.*\bFULL\b", statement, re.I | re.S):
             yield " ".join(statement.split())
@@ -44,7 +44,7 @@ def squawk():
 
 
 def lint(sql):
-    """Return what squawk says of `sql`, "" if nothing."""
+    """Return squawk's output for `sql`, "" if there is none."""
     command = [squawk(), "--reporter", "gcc", "--pg-version", "14.0", *(f"--exclude={rule}" for rule in NOT_ASKED)]
     result = subprocess.run(command, input=sql, capture_output=True, text=True)
     return "".join(f"stops the site for as long as it takes: {statement}\n" for statement in refused(sql)) + (

@@ -27,4 +27,4 @@ import_module("fly2any.urls")
 MigrationLoader(None)  # Imports all migrations.
 import_module("fly2any.database.schema.contract").load()
 gc.collect()
-gc.freeze()  # No fork looks at what all have, and so copies its pages.
+gc.freeze()  # So that garbage collection in a fork does not copy shared pages.

@@ -1,4 +1,4 @@
-"""Databases as Prisma made them: the exact one, and the one of the site that went on."""
+"""Databases as Prisma creates them: the exact one, and the site's later one."""
 
 import json
 from pathlib import Path
@@ -73,7 +73,7 @@ def exact(*, ledger=True):
 
 
 def superset():
-    """Return the statements that make the database of the site that went on."""
+    """Return the statements that create the site's later database."""
     return exact() + SUPERSET
 
 

@@ -1,4 +1,4 @@
-"""Real servers for faults that the tests' common server must not have."""
+"""Real servers for faults that must not affect the tests' common server."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ SUPERUSER = "postgres"
 
 
 def let_through(home):
-    """Open the way to a folder of pytest's, which are 0700, to the user that a server runs as."""
+    """Give the user that a server runs as access to a folder of pytest, whose mode is 0700."""
     for folder in (home, *home.parents):
         if "pytest-of-" in str(folder):
             folder.chmod(folder.stat().st_mode | 0o011)
@@ -52,7 +52,7 @@ class Database:
         return f"postgresql://{self.user}{secret}@/{self.name}?host={self.host}&port={self.port}"
 
     def connect(self, **options):
-        """Return a connection of its own, in autocommit."""
+        """Return a new connection in autocommit mode."""
         return psycopg.connect(
             host=self.host, port=self.port, user=self.user, password=self.password, dbname=self.name, autocommit=True, **options
         )
@@ -107,7 +107,7 @@ def runs(database, app):
 
 
 class OwnServer:
-    """A server on a port of its own, with a database `fly2any`; its data are those of `template`, or made by initdb."""
+    """A server on its own port, with a database `fly2any`; its data come from `template` or initdb."""
 
     def __init__(self, home, settings, template=None):
         let_through(home)
@@ -225,7 +225,7 @@ class PgBouncer:
         let_through(home)
         program = next(path for path in ("/usr/sbin/pgbouncer", "/usr/bin/pgbouncer") if os.path.exists(path))
         user = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
-        words = ["setpriv", "--pdeathsig=KILL", *user, program, str(settings)]  # It ends with the tests, however they end.
+        words = ["setpriv", "--pdeathsig=KILL", *user, program, str(settings)]  # It ends when the tests end, for any reason.
         self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
         while True:
@@ -244,7 +244,7 @@ class PgBouncer:
 
 
 class Relay:
-    """A proxy in front of a server, which can forget the connections that exist, as a host or a NAT that goes without a word."""
+    """A proxy in front of a server that can drop connections silently, like a host or a NAT that disappears."""
 
     def __init__(self, port):
         self.to, self.forgotten = port, threading.Event()
@@ -272,7 +272,7 @@ class Relay:
                 other.shutdown(socket.SHUT_WR)
 
     def forget(self):
-        """Say no more on the connections that exist; new ones work."""
+        """Silence the existing connections; new ones work."""
         self.forgotten.set()
         self.forgotten = threading.Event()
 

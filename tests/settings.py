@@ -1,6 +1,6 @@
-"""Settings of the tests: a throw-away server of their own, or the one of POSTGRES_URL in the environment.
+"""Settings of the tests: a temporary server, or the one in POSTGRES_URL of the environment.
 
-A POSTGRES_URL in `.env` does not count: what runs there is nobody's to test on by accident.
+A POSTGRES_URL in `.env` is ignored, so that no test runs there by accident.
 """
 
 import atexit
@@ -21,19 +21,19 @@ def keep(folder):
 
 
 def remove_leftovers():
-    """Remove the folders of runs that were killed: memory is given back by nobody else."""
+    """Remove the folders of killed runs, because nothing else frees their memory."""
     for mark in MEMORY.glob(f"t-*/{MARK}"):
-        with contextlib.suppress(OSError):  # It is of a run that goes on, or of another user.
-            if time.time() - mark.stat().st_mtime > 60:  # Not one that is made just now.
+        with contextlib.suppress(OSError):  # It belongs to an active run or another user.
+            if time.time() - mark.stat().st_mtime > 60:  # Not one that is just being created.
                 keep(mark.parent)
                 shutil.rmtree(mark.parent)
 
 
 if "TMPDIR" not in os.environ and MEMORY.is_mount() and os.access(MEMORY, os.W_OK):
-    # Where the system offers enough memory as a folder, all that a run writes is there: hundreds of databases are copied.
+    # A memory file system, if large enough, holds everything that a run writes: hundreds of copied databases.
     remove_leftovers()
     if shutil.disk_usage(MEMORY).free > ENOUGH:
-        tempfile.tempdir = tempfile.mkdtemp(prefix="t-", dir=MEMORY)  # Short, for sockets are in it.
+        tempfile.tempdir = tempfile.mkdtemp(prefix="t-", dir=MEMORY)  # Short, because sockets are in it.
         os.environ["TMPDIR"] = tempfile.tempdir
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.tempdir)
         os.chmod(tempfile.tempdir, 0o711)
@@ -45,7 +45,7 @@ os.environ.setdefault("POSTGRES_URL", os.environ.setdefault("DATABASE_URL", ""))
 of_others = [name for name, value in os.environ.items() if "postgres" in value.partition("://")[0].lower() and "://" in value]
 for name in ("POSTGRES_URL_NON_POOLING", "DIRECT_URL", "POSTGRES_REPLICA_URL", *of_others):
     if name not in ("POSTGRES_URL", "DATABASE_URL"):
-        os.environ[name] = ""  # No test reads another database than the one it was given.
+        os.environ[name] = ""  # No test reads a database other than its own.
 os.environ["SECRET_KEY"] = "only for tests"  # Also of the commands that they start.
 os.environ.setdefault("LOCK_TIMEOUT", "400")  # The default is for the tests that are about it, which set "".
 os.environ.setdefault("ALLOWED_HOSTS", "testserver,localhost,127.0.0.1")
@@ -57,7 +57,7 @@ if not os.environ["POSTGRES_URL"] and "FLY2ANY_TEST_SERVER" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["FLY2ANY_TEST_SERVER"], ignore_errors=True)
 
 if "PYTEST_DEBUG_TEMPROOT" not in os.environ:
-    # Not in the folder of all of this user's runs: each that begins would close it to the user that the servers run as.
+    # Not in the common folder of this user's runs, which each new run closes to the servers' user.
     os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.mkdtemp(prefix="t-")
     os.chmod(os.environ["PYTEST_DEBUG_TEMPROOT"], 0o711)
     atexit.register(shutil.rmtree, os.environ["PYTEST_DEBUG_TEMPROOT"], ignore_errors=True)
@@ -69,11 +69,11 @@ DEBUG = False
 SECURE_SSL_REDIRECT = False
 BACKUPS = {**BACKUPS, "location": "", "expected": False}
 WHITENOISE_AUTOREFRESH = True  # Each client would list all files first.
-SECOND_FACTOR = False  # But where it is tested.
+SECOND_FACTOR = False  # Except where it is tested.
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "sessionid", "csrftoken"  # Production's names are for HTTPS alone.
 
 if DEVELOPMENT:
     home = Path(os.environ["FLY2ANY_TEST_SERVER"]).resolve()
-    home.chmod(0o711)  # As root the server runs as another user, who must pass through.
+    home.chmod(0o711)  # For root, the server runs as another user, who needs access.
     DATABASES = {"default": embedded_database(home, fsync="off", synchronous_commit="off", full_page_writes="off")}
     DATABASES["default"]["TEST"] = {"NAME": "test_fly2any"}

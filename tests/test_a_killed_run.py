@@ -1,4 +1,4 @@
-"""What a run of the tests leaves behind that is killed: no server, no pooler, no command."""
+"""A killed test run leaves no server, pooler or command behind."""
 
 import fcntl
 import os
@@ -46,7 +46,7 @@ def belonging(run, folder):
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/usr/sbin/pgbouncer"), reason="pgbouncer is not installed")
 def test_a_run_that_is_killed_leaves_no_process():
-    folder = Path(tempfile.mkdtemp(prefix="k-", dir=os.environ["PYTEST_DEBUG_TEMPROOT"]))  # Short, for sockets are in it.
+    folder = Path(tempfile.mkdtemp(prefix="k-", dir=os.environ["PYTEST_DEBUG_TEMPROOT"]))  # Short, because sockets are in it.
     folder.chmod(0o711)
     begun, test = folder / "begun", folder / "test_waits.py"
     test.write_text(WAITS.format(begun=str(begun)))

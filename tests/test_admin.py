@@ -1,4 +1,4 @@
-"""The admin over all 18 tables: what a person does there, beyond what the conformance kit proves of every table."""
+"""The admin of all 18 tables, beyond what the conformance kit checks for every table."""
 
 import re
 from html import unescape
@@ -87,7 +87,7 @@ def test_an_activity_of_a_deleted_user_shows_the_bare_id(staff, rows):
     assert ">gone<" in staff.get(page(UserActivity, "changelist")).content.decode()
 
 
-def test_deleting_a_user_says_what_goes_with_it_and_does_it(staff, rows):
+def test_deleting_a_user_previews_and_deletes_dependent_rows(staff, rows):
     user = User.objects.filter(notifications__isnull=False, conversations__messages__isnull=False).first()
     number = user.notifications.count()
     said = Message.objects.filter(conversation__user=user).count()
@@ -189,7 +189,7 @@ def test_a_user_who_is_not_staff_stays_outside(client, db):
 
 @pytest.mark.parametrize("role", ["Support", pytest.param("Operations", marks=pytest.mark.slow)])
 def test_no_page_has_a_link_that_ends_in_a_403(role, client, db, rows):
-    """Each page that a member reaches, one of each kind, and from it one link of each kind."""
+    """Visit one page of each kind that a member reaches, and follow one link of each kind."""
     user = User.objects.create(email=f"member.{role}@staff.example", is_staff=True)
     user.groups.add(Group.objects.get(name=role))
     client.force_login(user)

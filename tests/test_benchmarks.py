@@ -1,4 +1,4 @@
-"""Every benchmark runs, at its smallest size, and prints its figures: what nobody runs is found broken too late."""
+"""Every benchmark runs at its smallest size and prints its figures, so that breakage is noticed."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ FIGURES = dict.fromkeys(BENCHMARKS, r" ×") | {"load": r"errors 0 .* × the limi
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_prints_its_figures(name):
-    if name == "load" and find_spec("locust") is None:  # To import it would exchange the sockets of this process.
+    if name == "load" and find_spec("locust") is None:  # Importing it would replace this process's sockets.
         pytest.skip("locust is not installed: make check installs it")
 
     ran = subprocess.run(

@@ -1,4 +1,4 @@
-"""Deleting leaves the children to the database: nothing of them is fetched, and everything goes."""
+"""Deletion leaves child rows to the database: none is fetched, and all are deleted."""
 
 import pytest
 from django.contrib.admin.models import LogEntry

@@ -1,4 +1,4 @@
-"""What a deploy needs is run as it stands in its files; what cannot be run here is at least well formed."""
+"""The deployment files: their commands are run as written; the rest is checked to be well-formed."""
 
 import json
 import os
@@ -61,7 +61,7 @@ PHASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PHASES)
-def test_a_release_phase_builds_the_database_and_stops_where_it_is_not_what_it_should_be(database, name):
+def test_a_release_phase_builds_the_database_and_stops_if_it_differs(database, name):
     def release():
         return subprocess.run(
             PHASES[name](),
@@ -72,7 +72,7 @@ def test_a_release_phase_builds_the_database_and_stops_where_it_is_not_what_it_s
             text=True,
         )
 
-    first = release()  # With a place for backups and none there: that is not a deploy's to mend.
+    first = release()  # A backup location without backups does not stop a deploy.
     database.execute('DROP INDEX "price_alerts_active_idx"')
     second = release()
 
@@ -82,7 +82,7 @@ def test_a_release_phase_builds_the_database_and_stops_where_it_is_not_what_it_s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", {procfile()["web"], railway()["startCommand"]})
-def test_the_web_process_serves_says_that_it_is_ready_and_ends_when_told(migrated, command):
+def test_the_web_process_serves_reports_readiness_and_stops_on_sigterm(migrated, command):
     port = free_port()
     web = subprocess.Popen(
         [BIN / command], cwd=PROJECT, env=environment(migrated, PORT=str(port), GUNICORN_CMD_ARGS=f"--bind=127.0.0.1:{port}"),
@@ -155,7 +155,7 @@ def test_the_workflow_is_one_and_never_cuts_off_a_run_that_migrates():
 
 
 def test_the_units_are_well_formed(tmp_path):
-    for unit in UNITS:  # With a program that is there, in a place that is.
+    for unit in UNITS:  # With an existing program and folder.
         text = (
             unit.read_text()
             .replace("/srv/fly2any/.venv/bin/", f"{BIN}/")
@@ -188,7 +188,7 @@ def test_each_command_of_a_unit_runs(migrated, tmp_path, line):
     assert result.stderr == ""
 
 
-def test_each_timer_has_its_service_and_every_unit_the_same_walls():
+def test_each_timer_has_its_service_and_every_unit_the_same_sandbox():
     services = {unit.name: unit.read_text() for unit in UNITS if unit.suffix == ".service"}
     walls = {
         name: frozenset(re.findall(r"^(?:NoNew|Private|Protect|Restrict|Lock|Cap|System|UMask|User).*$", text, re.M))

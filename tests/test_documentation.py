@@ -1,4 +1,4 @@
-"""Every command, option, finding, setting and make target is documented; every link in the docs leads somewhere."""
+"""Every command, option, finding, setting and make target is documented, and no link in the docs is broken."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ WITHOUT_PAGE = {
     "squashmigrations",
     "test",
     "testserver",
-}  # As Django's, but for a sentence or a guard.
+}  # Django's commands, except for a message or a guard.
 OF_DJANGO = {
     "--help",
     "--version",

@@ -1,4 +1,4 @@
-"""The versions of PostgreSQL that no other test runs on: a migration, a backup and a restore on each, and the upgrade of a data directory.
+"""The versions of PostgreSQL that no other test covers: a migration, a backup and a restore on each, and dbupgrade.
 
 Those that this machine has are tested; `python -m lanes.servers` fetches them.
 """

@@ -177,6 +177,6 @@ def test_keys_are_separated_by_commas(env):
 
 @pytest.mark.parametrize("variable", ["SECRET_KEY_FALLBACKS", "BACKUP_SIGNING_KEY"])
 @pytest.mark.parametrize("value", ["correct horse, battery staple", f"{KEYS[0]},Q", ","])
-def test_no_piece_of_a_key_is_a_key(settings_of, variable, value):
+def test_a_part_of_a_key_is_not_a_key(settings_of, variable, value):
     with pytest.raises(ImproperlyConfigured, match=rf"^{variable} has a key of fewer than 32 characters, or one with a comma"):
         settings_of(**PRODUCTION, **{variable: value})

@@ -37,7 +37,7 @@ def permission_denied(database, own_server):
 
 
 def timeout(database, own_server):
-    with socket.socket() as silent:  # It takes connections, and never says a word.
+    with socket.socket() as silent:  # It accepts connections and never responds.
         silent.bind(("127.0.0.1", free_port()))
         silent.listen()
         port = silent.getsockname()[1]

@@ -13,7 +13,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 BELOW_THE_APPS = {"fly2any.postgres", "fly2any.database", "fly2any.administration"}
-LAYERS = {  # What each room may import, besides itself.
+LAYERS = {  # What each package may import, besides itself.
     "fly2any.postgres": set(),
     "fly2any.administration": {"fly2any.postgres", "fly2any.database"},
     "fly2any.database": {"fly2any.postgres"},
@@ -41,7 +41,7 @@ def imported(path):
 
 
 @pytest.mark.parametrize("room", LAYERS)
-def test_a_room_imports_only_what_is_below_it(room):
+def test_a_package_imports_only_lower_ones(room):
     files = [path for path in (PROJECT / room.replace(".", "/")).rglob("*.py") if "migrations" not in path.parts]
     assert files
 
@@ -78,13 +78,13 @@ def test_each_package_of_the_database_is_entered_from_above_only():
     for name, needs in modules_of_the_database().items():
         parts.setdefault(part_of(name), set()).update({part_of(one) for one in needs} - {part_of(name), ""})
 
-    order = [*TopologicalSorter(parts).static_order()]  # It raises CycleError.
+    order = [*TopologicalSorter(parts).static_order()]  # Raises CycleError.
 
     assert order.index("schema") < order.index("migration") < order.index("verification") < order.index("report")
 
 
 def test_no_module_of_the_database_is_imported_by_what_it_imports():
-    order = [*TopologicalSorter(modules_of_the_database()).static_order()]  # It raises CycleError.
+    order = [*TopologicalSorter(modules_of_the_database()).static_order()]  # Raises CycleError.
 
     assert "fly2any.database.verification" in order
 
@@ -127,7 +127,7 @@ def test_a_command_imports_nothing_that_only_pages_or_other_commands_need(url, w
     assert imported & ONLY_WHERE_NEEDED == set()
 
 
-def test_garbage_is_looked_for_once_a_command_is_imported_and_not_among_what_is(url):
+def test_imported_objects_are_excluded_from_garbage_collection(url):
     done = subprocess.run(
         [sys.executable, "manage.py", "shell", "-v0", "-c", "import gc; print(gc.isenabled(), gc.get_freeze_count() > 50_000)"],
         cwd=PROJECT, env={**os.environ, "POSTGRES_URL": url, "DJANGO_SETTINGS_MODULE": "fly2any.settings"}, capture_output=True, text=True,

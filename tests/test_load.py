@@ -1,4 +1,4 @@
-"""Who has not signed in takes no disk, no memory and no thread of ours: a real gunicorn, and clients that are slow or send much."""
+"""Clients that have not signed in occupy no thread and little memory or disk: a real gunicorn, and slow or large requests."""
 
 import re
 import select
@@ -46,7 +46,7 @@ class Web:
             time.sleep(0.1)
 
     def ask(self, path, data=None, headers=(), timeout=30):
-        """Return the status and the text of an answer."""
+        """Return the status and the text of a response."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}", data=data, headers={"Host": "localhost", "X-Forwarded-Proto": "https", **dict(headers)}
         )  # fmt: skip
@@ -132,7 +132,7 @@ def test_clients_that_ask_for_much_at_once_and_do_not_read_keep_no_thread(web):
 
 @contextmanager
 def busy(web, number, body=b""):
-    """Have `number` requests wait for the database, until the second of what is yielded is called."""
+    """Make `number` requests wait for the database until the second yielded value is called."""
     lines = ["Cookie: __Host-sessionid=abcdefghijklmnopqrstuvwxyz012345", "Connection: close", f"Content-Length: {len(body)}"]
     sent = head("/admin/second-factor/", *lines, method="GET") + body
     with psycopg.connect(web.database.url) as other, ExitStack() as stack:
@@ -144,7 +144,7 @@ def busy(web, number, body=b""):
         yield clients, other.rollback
 
 
-def test_while_all_threads_wait_the_process_says_that_it_lives(web):
+def test_liveness_is_answered_while_all_threads_are_busy(web):
     web.ask("/admin/login/")  # So that everything is imported.
     with busy(web, 48):  # For twelve seconds.
         time.sleep(0.5)
@@ -156,7 +156,7 @@ def test_while_all_threads_wait_the_process_says_that_it_lives(web):
 
 
 @pytest.mark.parametrize(("number", "body"), [(8 + WAITING + 20, b""), (60, b"a" * 2_600_000)], ids=["many", "large"])
-def test_what_waits_for_a_thread_is_bounded(web, number, body):
+def test_the_queue_for_threads_is_bounded(web, number, body):
     with busy(web, number, body) as (clients, release), ThreadPoolExecutor(number) as threads:
         deadline = time.monotonic() + 20
         while len(select.select(clients, [], [], 1)[0]) < 20 and time.monotonic() < deadline:
@@ -187,7 +187,7 @@ def test_a_request_that_does_not_arrive_is_ended(web):
 
 
 def everything(client):
-    """Return what a connection brings, until it is closed."""
+    """Return everything that a connection receives until it is closed."""
     client.settimeout(30)
     said = b""
     while data := client.recv(65536):
@@ -196,7 +196,7 @@ def everything(client):
 
 
 def whole(client):
-    """Return the statuses of the answers that a connection brings, until it is closed."""
+    """Return the statuses of the responses on a connection until it is closed."""
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", everything(client))]
 
 
@@ -224,7 +224,7 @@ def test_what_a_malformed_request_says_is_not_in_the_log(web):
     assert ("SECRET" in log, log.count("Invalid request from ip=127.0.0.1: Invalid HTTP ")) == (False, 2)
 
 
-def test_a_client_that_asks_first_is_told_to_send(web):
+def test_a_client_that_expects_100_continue_gets_it(web):
     with web.connect(head("/admin/login/", FORM, "Expect: 100-continue", "Content-Length: 4", "Connection: close")) as client:
         client.settimeout(10)
         told = client.recv(1000)
@@ -278,7 +278,7 @@ def test_where_a_request_ends(received, found):
 
 @pytest.fixture
 def main_loop():
-    """A worker as its main loop has it, and a connection with the client's end."""
+    """A worker in the state of its main loop, and a connection with the client's socket."""
     worker = Worker(0, 0, [], None, 1, Config(), None)
     worker.arriving, worker.sending, worker.lingering, worker.held, worker.working = {}, {}, {}, 0, 0
     worker.method_queue.init()
@@ -295,7 +295,7 @@ def main_loop():
     worker.tmp.close()
 
 
-def test_an_event_of_a_connection_that_was_closed_to_make_room_is_passed_over(main_loop):
+def test_an_event_of_a_connection_that_was_closed_to_make_room_is_ignored(main_loop):
     worker, connection, _ = main_loop
     worker.keepalived_conns.append(connection)
     worker.poller.register(connection.sock, selectors.EVENT_READ)
@@ -306,7 +306,7 @@ def test_an_event_of_a_connection_that_was_closed_to_make_room_is_passed_over(ma
     assert (worker.nr_conns, [*worker.keepalived_conns], connection.socket.fileno()) == (0, [], -1)
 
 
-def test_an_answer_that_is_not_taken_in_time_is_given_up_and_its_thread_with_it(main_loop):
+def test_a_response_that_is_not_read_in_time_is_dropped_and_frees_its_thread(main_loop):
     worker, connection, _ = main_loop
     with ThreadPoolExecutor(1) as threads:
         writing = threads.submit(lambda: [connection.sock.sendall(b"a" * MB) for _ in range(20)])
@@ -322,7 +322,7 @@ def test_an_answer_that_is_not_taken_in_time_is_given_up_and_its_thread_with_it(
     assert (worker.sending, connection.socket.fileno(), len(worker.poller.get_map())) == ({}, -1, 0)
 
 
-def test_the_system_keeps_little_of_an_answer_and_not_for_long(main_loop):
+def test_the_system_buffers_little_of_a_response_and_not_for_long(main_loop):
     _, connection, _ = main_loop
 
     assert connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * 64 * 1024
@@ -364,16 +364,16 @@ def test_of_sixteen_guesses_at_once_no_more_are_tried_than_of_sixteen_in_a_row(w
         data = urllib.parse.urlencode({"username": email, "password": password, "csrfmiddlewaretoken": token}).encode()
         headers = {"Cookie": cookie, "Referer": "https://localhost/", "User-Agent": password}
         status, text = web.ask("/admin/login/", data, headers)
-        while "at once" in text:  # It was not tried: others were at it.
+        while "at once" in text:  # It was not tried, because other sign-ins were running.
             status, text = web.ask("/admin/login/", data, headers)
         return status
 
     with ThreadPoolExecutor(16) as threads:
         answers = sorted(threads.map(guess, [f"wrong {n}" for n in range(16)]))
 
-    assert answers == [200] * 4 + [429] * 12  # The fifth closes it.
+    assert answers == [200] * 4 + [429] * 12  # The fifth causes the lockout.
     assert guess("right") == 429
     assert web.database.execute("SELECT sum(failures_since_start)::int FROM axes_accessattempt") == [(5,)]
 
 
-TAKEN = 403  # By the check of CSRF, which there is no cookie for.
+TAKEN = 403  # By the CSRF check, because there is no cookie.

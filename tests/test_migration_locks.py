@@ -1,4 +1,4 @@
-"""What our migrations do to tables in use: the linter's word, and the locks that they really take."""
+"""The effect of our migrations on tables in use: the linter's verdict, and the locks they actually take."""
 
 import re
 import threading
@@ -38,7 +38,7 @@ HELD = """
 def strongest(database_or_client, pid, tables):
     locks = {}
     for table, mode in database_or_client.execute(HELD, [pid, tables]):
-        if mode != "AccessShareLock":  # Which every reader takes.
+        if mode != "AccessShareLock":  # The lock that every reader takes.
             locks[table] = max(locks.get(table, MODES[0]), mode, key=MODES.index)
     return locks
 
@@ -58,7 +58,7 @@ def locks_of(database, app, name):
     if not todo:  # Python, or nothing at all.
         with django(database) as opened, transaction.atomic(using=opened.alias), opened.cursor() as cursor:
             MigrationExecutor(opened).migrate([(app, name)])
-            tables = files.keys() - {"django_migrations", "fly2any_migration_runs"}  # Where every migration is written down.
+            tables = files.keys() - {"django_migrations", "fly2any_migration_runs"}  # The tables that record every migration.
             return strongest(cursor, opened.connection.info.backend_pid, list(tables)), set()
     with database.connect() as client:
         pid = client.info.backend_pid

@@ -1,4 +1,4 @@
-"""What a platform, Prometheus and a log collector see: the truth, in time, and no secret."""
+"""Health checks, metrics and logs: correct, in time, and without secrets."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def platform(client, settings):
 
 
 def test_a_process_lives_without_a_database(platform):
-    answer = platform.get("/health/live")  # Without the mark for it, the tests let nobody use the database.
+    answer = platform.get("/health/live")  # Without the mark, pytest-django blocks database access.
 
     assert (answer.status_code, answer.json(), answer.headers["Cache-Control"]) == (200, {"status": "ok"}, "no-store")
     assert platform.head("/health/live").status_code == 200
@@ -75,7 +75,7 @@ for path in ("/health/ready", "/metrics", "/admin/login/"):
 
 @pytest.mark.slow
 def test_a_server_that_accepts_no_connection_is_reported_before_the_pools_timeout():
-    with socket.socket() as silent:  # It takes connections, and never says a word.
+    with socket.socket() as silent:  # It accepts connections and never responds.
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/d"
@@ -177,7 +177,7 @@ def test_without_a_server_it_lives_is_not_ready_and_says_why_in_the_log():
         (TOKEN, BEARER, 200),
     ],
 )
-def test_metrics_are_for_who_has_the_token(platform, settings, token, headers, status):
+def test_metrics_require_the_token(platform, settings, token, headers, status):
     settings.METRICS_TOKEN = token
 
     assert platform.get("/metrics", headers=headers).status_code == status

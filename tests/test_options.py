@@ -1,4 +1,4 @@
-"""What a mistyped option is told, and with which code a command ends that cannot do its job."""
+"""Suggestions for mistyped options, and the exit code of commands that fail."""
 
 import argparse
 
@@ -28,7 +28,7 @@ def test_the_usage_line_has_each_name_that_an_error_uses(command):
         (["dbstatus", "--database", "defualt"], "default"),
     ],
 )
-def test_a_mistyped_value_is_told_what_was_probably_meant(words, meant):
+def test_a_mistyped_value_gets_a_suggestion(words, meant):
     result = manage(*words, url="postgresql://nobody@127.0.0.1:1/none")
 
     assert (result.returncode, result.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""A server that goes without a word: nobody waits for it longer than its own limits would let them."""
+"""A server that disappears silently: no client waits longer than the server's own limits."""
 
 import contextlib
 import os
@@ -48,7 +48,7 @@ def ask(statement="SELECT 1", *parameters):
 
 
 @pytest.mark.parametrize("lost", ["a statement", "the commit"])
-def test_an_answer_that_does_not_come_is_an_error_and_the_connection_is_given_up(relay, lost):
+def test_a_missing_response_is_an_error_and_closes_the_connection(relay, lost):
     def work():
         with at_most(0.5), transaction.atomic(using="relayed"):
             ask()
@@ -76,7 +76,7 @@ def test_an_answer_that_comes_in_time_is_waited_for_and_outside_there_is_no_limi
 
 
 def lost_once(relay):
-    """Return a question whose first answer gets lost."""
+    """Return a query whose first response is lost."""
     relays = [relay]
 
     def question(*_):
@@ -118,7 +118,7 @@ def option(connection, name):
         return own.getsockopt(socket.IPPROTO_TCP, name)
 
 
-def test_a_host_that_is_gone_is_given_up_by_both_sides(own_server, django_db_setup, django_db_blocker):
+def test_both_sides_close_a_connection_whose_host_is_gone(own_server, django_db_setup, django_db_blocker):
     server = own_server()
     place = parse(f"postgresql://postgres@127.0.0.1:{server.port}/fly2any?sslmode=disable")
     connections.databases["far"] = {**connection.settings_dict, "DIRECT": None, "EMBEDDED": None, **place, "POOL": None}
@@ -169,7 +169,7 @@ def test_a_migration_whose_client_is_gone_keeps_the_site_out_no_longer_than_a_tr
 
 
 @pytest.mark.parametrize("module", [dbstatus, dbhealth])
-def test_what_monitors_run_waits_for_no_answer_without_end(module, monkeypatch, db):
+def test_commands_that_monitors_run_limit_every_wait(module, monkeypatch, db):
     limits = []
     monkeypatch.setattr(module, "read_newest", lambda connection: limits.append(patience._here.get()))
     with contextlib.suppress(SystemExit):

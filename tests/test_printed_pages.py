@@ -1,4 +1,4 @@
-"""The page of each command ends with what it prints: run again here, line by line. PRINT_PAGES=1 writes it into the pages."""
+"""The page of each command ends with its output, which this compares line by line. PRINT_PAGES=1 writes it into the pages."""
 
 import os
 import re
@@ -56,11 +56,11 @@ def printed(database, other, folder):
 
 
 def shape(line):
-    """A line without what differs from run to run: numbers, their units, times, names of servers' and machines' own."""
+    """A line without parts that vary: numbers, units, times, names of servers and machines."""
     line = re.sub(r"\b\w+@[\w.-]+", "person@host", line)
     line = re.sub(r"code \S+", "code #", line)
     line = re.sub(r" \(Debian[^)]*\)", "", line)
-    line = re.sub(r"^  \w+( +[\d.]+ \wB, ~)", r"  table\1", line)  # Which are the largest may differ from version to version.
+    line = re.sub(r"^  \w+( +[\d.]+ \wB, ~)", r"  table\1", line)  # The largest may differ between versions.
     line = re.sub(r"role \w+|, owner of", lambda found: "role r" if found[0].startswith("role") else found[0], line)
     line = re.sub(r"[+-]?\d[\d,.:]*(?:[TZ]?\d[\d.:-]*)*Z?\b", "#", line)
     line = re.sub(r"#(-#)+", "#", line)

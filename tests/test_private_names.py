@@ -1,6 +1,6 @@
-"""The names of Django, gunicorn and psycopg that their documentation does not promise, and that our code relies on.
+"""Undocumented names of Django, gunicorn and psycopg that our code relies on.
 
-An upgrade that renames one, or gives it other parameters, fails here with its name.
+An upgrade that renames one, or changes its parameters, fails here with its name.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""What the site asks most often: each question's plan, on enough rows to matter, on tables filled by dbseed."""
+"""The site's most frequent queries: the plan of each, on tables that dbseed filled with enough rows to matter."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -20,7 +20,7 @@ USERS = 4_000  # 230,000 rows in all.
 
 @pytest.fixture(scope="module")
 def rows(django_db_setup, django_db_blocker):
-    """A user among many, and what hangs on it."""
+    """A user among many, with dependent rows."""
     with django_db_blocker.unblock():
         seed(connection, users=USERS, seed=1, until=DAY)
         with connection.cursor() as cursor:
@@ -68,7 +68,7 @@ MORE_SQL = """
     ANALYZE sessions, price_monitor_logs
 """
 
-# The question → the index that answers it, and whether its order comes from the index too.
+# Query → the index that serves it, and whether the order comes from that index too.
 QUESTIONS = {
     "a user by e-mail": (lambda r: User.objects.by_email(r["email"]), "users_email_key", True),
     "an account by provider": (
@@ -178,7 +178,7 @@ QUESTIONS = {
         False,
     ),
 }
-# The order in which the site shows the rows: by what, and whether downwards.
+# The order in which the site shows the rows: the column, and whether descending.
 ORDERS = {
     "the saved searches of a user": ("last_searched", True),
     "the monitor's queue": ("last_checked", False),
@@ -212,7 +212,7 @@ def nodes(plan):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_the_sites_questions_are_answered_by_their_index(question, rows, django_db_blocker):
+def test_the_sites_queries_use_their_indexes(question, rows, django_db_blocker):
     ask, index, ordered = QUESTIONS[question]
     with django_db_blocker.unblock():
         queryset = ask(rows)
@@ -233,7 +233,7 @@ def test_the_sites_questions_are_answered_by_their_index(question, rows, django_
         assert not [step for step in steps if step["Node Type"] == "Sort"]
 
 
-def test_the_questions_return_the_rows_they_name(rows, django_db_blocker):
+def test_the_queries_return_the_rows_they_name(rows, django_db_blocker):
     with django_db_blocker.unblock():
         mine = Notification.objects.filter(user_id=rows["user"])
         newest = list(Notification.objects.of_user(rows["user"]))

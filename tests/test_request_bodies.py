@@ -1,4 +1,4 @@
-"""Bodies of requests: what is too large, a file or in no encoding of ours is one sentence, and is not read."""
+"""Request bodies: one that is too large, contains a file or is in another encoding is refused without being read."""
 
 import asyncio
 import io
@@ -12,14 +12,14 @@ MB = 1024 * 1024
 
 
 class Unread(io.BytesIO):
-    """A body that was not to be read."""
+    """A body that must not be read."""
 
     def read(self, *_):
         raise AssertionError("it was read")
 
 
 def answer(body=b"", *, method="POST", path="/admin/login/", **environ):
-    """Return status and text of the answer of the application, as a server would ask it."""
+    """Return the status and text of the application's response, called as a server would."""
     environ = RequestFactory().generic(method, path, body).environ | environ
     said = []
     text = b"".join(handlers.WSGIHandler()(environ, lambda status, headers: said.append(int(status[:3])))).decode()
@@ -28,7 +28,7 @@ def answer(body=b"", *, method="POST", path="/admin/login/", **environ):
 
 FILE = b'--B\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nabc\r\n--B--\r\n'
 FIELD = b'--B\r\nContent-Disposition: form-data; name="f"%s\r\n\r\nabc\r\n--B--\r\n'
-TAKEN = 403  # By the check of CSRF, which there is no cookie for.
+TAKEN = 403  # By the CSRF check, because there is no cookie.
 MULTIPART = "multipart/form-data; boundary=B"
 
 
@@ -76,7 +76,7 @@ def test_a_charset_that_is_not_utf_8_is_a_sentence(method, charset):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("odd", [b"; filename*=hex''%41", b"; filename*=nope''a", b"; x*=rot13''%41"])
-def test_a_part_in_no_encoding_of_text_is_no_fault_of_ours(odd):
+def test_a_form_part_that_cannot_be_decoded_is_a_400(odd):
     assert answer(FIELD % odd, CONTENT_TYPE=MULTIPART)[0] in (TAKEN, 400, 413)
 
 
@@ -110,5 +110,5 @@ def test_under_asgi_a_large_body_is_not_kept_either():
 
     assert ask_asgi(piece, headers=[(b"content-length", str(600 * MB).encode())]) == [413]
     assert ask_asgi(b"a", headers=[(b"content-length", b"1")] * 2) == [413]  # Repeated, as under WSGI.
-    assert ask_asgi(*[piece] * 3) == []  # Without a told length it is ended.
+    assert ask_asgi(*[piece] * 3) == []  # Without a Content-Length, the body is ended.
     assert ask_asgi(b"a=b", headers=[(b"content-type", b"text/plain; charset=hex")]) == [400]

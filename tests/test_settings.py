@@ -19,7 +19,7 @@ from tests.conftest import PROJECT, manage
 @pytest.fixture
 def env_file(tmp_path, monkeypatch):
     for name in ("POSTGRES_URL", "OTHER", "QUOTED"):
-        monkeypatch.setenv(name, "")  # So that it is put back in the end.
+        monkeypatch.setenv(name, "")  # So that it is restored at the end.
         del os.environ[name]
     return tmp_path / ".env"
 
@@ -49,7 +49,7 @@ def test_the_blanks_after_export_do_not_matter(env_file, export, capfd, caplog):
 @pytest.mark.parametrize(
     "line", ["postgresql://u:s3cret@h/d", "POSTGRES URL=postgresql://u:s3cret@h/d", "POSTGRES_URL: postgresql://u:s3cret@h/d"]
 )
-def test_a_line_that_is_none_is_refused_and_never_shown(env_file, line, capfd):
+def test_an_invalid_line_is_refused_and_never_shown(env_file, line, capfd):
     env_file.write_text(f"OTHER=1\n{line}\n")
 
     with pytest.raises(ImproperlyConfigured) as error:
@@ -132,7 +132,7 @@ def test_an_error_page_shows_no_variable_with_a_password(rf, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", ["head -1", "true"])
-def test_a_reader_that_stops_early_is_no_traceback(url, reader):
+def test_a_reader_that_stops_early_causes_no_traceback(url, reader):
     command = f"{sys.executable} manage.py dbstatus | {reader}"
     environment = {
         **os.environ,
@@ -173,7 +173,7 @@ def read_settings(monkeypatch, **variables):
 
 
 @pytest.mark.parametrize("variable", OF_THE_SITE)
-def test_a_url_under_a_name_that_nothing_reads_is_not_passed_over(monkeypatch, variable):
+def test_a_url_under_an_unread_name_is_not_ignored(monkeypatch, variable):
     with pytest.raises(ImproperlyConfigured) as error:
         read_settings(monkeypatch, **{variable: "postgresql://user:secret@db.example.com/fly2any"})
 
@@ -206,7 +206,7 @@ def test_a_url_of_postgresql_is_known_however_it_is_written(monkeypatch, value):
     assert "secret" not in str(error.value)
 
 
-def test_a_host_without_a_url_is_not_passed_over(monkeypatch):
+def test_a_host_without_a_url_is_not_ignored(monkeypatch):
     with pytest.raises(ImproperlyConfigured, match=r"^POSTGRES_HOST is set, and neither POSTGRES_URL nor DATABASE_URL: "):
         read_settings(monkeypatch, POSTGRES_HOST="db.example.com")
 
@@ -288,7 +288,7 @@ def test_an_argument_that_is_not_utf_8_is_refused(words):
     assert result.stderr.endswith(" is not UTF-8: write it in UTF-8; a file with such a name must be renamed first.\n")
 
 
-def test_who_runs_a_migration_is_recorded_whatever_encoding_the_name_has(monkeypatch):
+def test_the_user_who_migrates_is_recorded_in_any_encoding(monkeypatch):
     monkeypatch.setenv("LOGNAME", os.fsdecode(b"caf\xe9"))
 
     assert person() == f"caf\\udce9@{socket.gethostname()}"

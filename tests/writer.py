@@ -6,9 +6,9 @@ import time
 
 from tests.prisma import PARENTS, PHASE7
 
-# What Prisma's client gives: the id, updatedAt, and what has no default; the database adds the rest.
+# The values that Prisma's client sends: the id, updatedAt and columns without a default; the database adds the rest.
 VALUES = {"text": "new {column} {number}", "integer": 1, "bigint": 1_700_000_000_000, "double precision": 99.5, "boolean": True}
-PAUSE = 0.002  # Seconds between two statements: what is tried beside it needs the processor too.
+PAUSE = 0.002  # Seconds between two statements, because the tested code needs the processor too.
 TIME = "2026-11-22T10:20:30.456"
 
 

@@ -38,7 +38,7 @@ def test_a_hash_of_the_site_signs_in_and_is_never_rewritten(prefix):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("stored", [None, "", "!unusable", "pbkdf2_sha256$1$a$b", "$2b$10$short", "ключ"])
-def test_without_a_bcrypt_hash_no_one_signs_in(stored):
+def test_nobody_signs_in_without_a_bcrypt_hash(stored):
     User.objects.create_user("ana@example.com")
     User.objects.update(password=stored)
 
@@ -47,7 +47,7 @@ def test_without_a_bcrypt_hash_no_one_signs_in(stored):
 
 
 @pytest.mark.django_db
-def test_no_password_is_null_as_the_site_writes_it():
+def test_a_missing_password_is_null_as_the_site_writes_it():
     user = User.objects.create_user("ana@example.com")
 
     assert user.password is None
@@ -55,7 +55,7 @@ def test_no_password_is_null_as_the_site_writes_it():
     assert not user.check_password(None)
 
 
-def test_an_account_without_a_password_costs_what_a_wrong_one_costs(monkeypatch):
+def test_a_sign_in_without_a_stored_password_takes_as_long_as_a_wrong_one(monkeypatch):
     asked = []
     monkeypatch.setattr(bcrypt, "checkpw", lambda password, stored: asked.append(stored) or True)
 
@@ -70,7 +70,7 @@ def test_bcrypt_looks_at_72_bytes():
     assert not passwords.verify("é" * 35, stored)
 
 
-def test_a_password_of_which_a_part_would_not_count_is_refused():
+def test_a_password_that_bcrypt_would_truncate_is_refused():
     validate_password("a long password, " * 4)
 
     with pytest.raises(ValidationError, match="longer than 72 bytes"):
@@ -79,7 +79,7 @@ def test_a_password_of_which_a_part_would_not_count_is_refused():
 
 @settings(max_examples=25)
 @given(st.text(min_size=1, max_size=100).filter(lambda text: "\0" not in text))
-def test_any_password_verifies_and_another_does_not(password):
+def test_the_right_password_verifies_and_another_does_not(password):
     stored = passwords.make_hash(password)
 
     assert passwords.verify(password, stored)

@@ -22,7 +22,7 @@ def test_the_first_sign_in_makes_the_default_preferences(client):
     )  # fmt: skip
 
 
-def test_preferences_that_are_there_stay(client):
+def test_existing_preferences_stay(client):
     user = get_user_model().objects.create_superuser("a@example.com", "correct horse")
     UserPreferences.objects.create(id="theirs", user=user, currency="EUR", theme="dark")
 

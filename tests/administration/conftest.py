@@ -1,4 +1,4 @@
-"""The admin over enough rows to matter: whoever signs in, and which pages there are, from the registry."""
+"""Fixtures of the admin: enough rows to matter, signed-in staff, and the pages in the registry."""
 
 import secrets
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ def secrets_of(model):
 
 @pytest.fixture(scope="module")
 def filled(django_db_setup, django_db_blocker):
-    """All tables with rows, analysed; the secrets in them are canaries."""
+    """A database with rows in all tables, analysed; its secrets are canaries."""
     with django_db_blocker.unblock():
         with connection.cursor() as cursor:
             copied = made_once("filled", fill)
@@ -81,7 +81,7 @@ def app_role(django_db_setup, django_db_blocker):
         with connection.cursor() as cursor:
             cursor.execute(roles_sql(connection, connection.introspection.table_names(), prefix=prefix))
         yield f"{prefix}_app"
-        connection.close()  # What the last test left of it.
+        connection.close()  # Left by the previous test.
         with connection.cursor() as cursor:
             for end in ("migrate", "app", "read"):
                 cursor.execute(f"REASSIGN OWNED BY {prefix}_{end} TO CURRENT_USER")
@@ -91,7 +91,7 @@ def app_role(django_db_setup, django_db_blocker):
 
 @contextmanager
 def as_owner():
-    """Run what is inside as who may do anything: the app's role may not change the record of access."""
+    """Run the block as the superuser, because the app's role may not change the record of access."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_user")
         role = cursor.fetchone()[0]
@@ -119,14 +119,14 @@ def member(client, db, app_role):
 
 @pytest.fixture
 def staff(client, monkeypatch):
-    """A superuser of the admin who is signed in; hashing a password takes no time."""
+    """A signed-in superuser of the admin; hashing a password takes no time."""
     monkeypatch.setattr(passwords, "ROUNDS", 4)
     client.force_login(User.objects.create_superuser("staff@example.com"))
     return client
 
 
 def lists_of(client, model):
-    """Every address of the list of a model that a person reaches by one click: its filters, orders, pages and searches."""
+    """Every URL of a model's list that one click reaches: filters, orders, pages and searches."""
     base = address(model)
     changelist = client.get(base).context["cl"]
     queries = {""}

@@ -1,4 +1,4 @@
-"""What a browser sends for a form of the admin, by its HTML alone."""
+"""What a browser sends for a form of the admin, determined from its HTML."""
 
 from html.parser import HTMLParser
 

@@ -1,4 +1,4 @@
-"""The page of a deletion names what the database deletes and changes with a row, in whatever table it is."""
+"""The page before a deletion counts the rows that the database deletes or changes too, in any table."""
 
 from html import unescape
 
@@ -64,7 +64,7 @@ def named(client, model, key):
     return {str(name): str(count) for name, count in client.get(address(model, "delete", key)).context["model_count"]}
 
 
-def test_rows_of_every_table_that_go_or_change_are_counted_once(staff, superset):
+def test_rows_that_are_deleted_or_changed_are_counted_once_per_table(staff, superset):
     assert named(staff, User, "ana") == {
         "users": "3",  # Other people too.
         "notifications": "2",
@@ -76,14 +76,14 @@ def test_rows_of_every_table_that_go_or_change_are_counted_once(staff, superset)
     assert named(staff, User, "bob") == {"users": "1", "notifications": "1", "rows of trip_1": "3"}
 
 
-def test_an_action_on_several_rows_names_them_too(staff, superset):
+def test_an_action_on_several_rows_also_names_them(staff, superset):
     page = staff.post(address(User), {"action": "delete_selected", "_selected_action": ["ana", "bob"]})
 
     counts = page.context["carried"]
     assert (counts["users"], counts["notifications"], counts["rows of trip_1"]) == ("4", "3", "8")
 
 
-def test_rows_that_may_not_be_seen_or_are_too_many_are_not_left_out(member, superset, monkeypatch):
+def test_rows_that_are_hidden_or_too_many_are_still_mentioned(member, superset, monkeypatch):
     monkeypatch.setattr(cascade, "MOST_COUNTED", 1)
     with connection.cursor() as cursor:
         cursor.execute("CREATE ROLE t_hidden")
@@ -108,7 +108,7 @@ def test_rows_that_may_not_be_seen_or_are_too_many_are_not_left_out(member, supe
         ("offers", "UPDATE", "RETURN OLD;"),
     ],
 )
-def test_a_deletion_that_leaves_dangling_references_is_no_success(staff, superset, table, event, body):
+def test_a_deletion_that_leaves_dangling_references_fails(staff, superset, table, event, body):
     sql("ALTER TABLE site.bills ADD note text")
     sql(f"CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$")
     sql(f"CREATE TRIGGER keep BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION keep()")
@@ -142,7 +142,7 @@ def test_a_deletion_runs_no_trigger_of_another_role(staff, superset, table):
 
 
 @pytest.mark.parametrize("table", ["users", "django_admin_log"])
-def test_nothing_that_is_saved_runs_a_trigger_of_another_role(staff, table):
+def test_saving_runs_no_trigger_of_another_role(staff, table):
     ana = User.objects.create(pk="ana", email="ana@example.com")
     sql(f"CREATE ROLE t_mallory; CREATE SCHEMA mal AUTHORIZATION t_mallory; GRANT TRIGGER ON {table} TO t_mallory")
     sql("SET LOCAL ROLE t_mallory")
@@ -164,7 +164,7 @@ def test_nothing_that_is_saved_runs_a_trigger_of_another_role(staff, table):
     assert (ana.name, ana.is_active, User.objects.filter(email="new@example.com").exists()) == (None, True, False)
 
 
-def test_a_deletion_that_takes_all_along_is_a_success(staff, superset):
+def test_a_deletion_that_removes_all_dependent_rows_succeeds(staff, superset):
     staff.post(address(User, "delete", "ana"), {"post": "yes"})
 
     with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""A database that is kept busy: pages and actions end with a sentence, and change nothing."""
+"""On a busy database, pages and actions end with a sentence and change nothing."""
 
 import time
 from contextlib import ExitStack, contextmanager
@@ -25,7 +25,7 @@ LIST = "admin:engagement_notification_changelist"
 
 @contextmanager
 def busy(table):
-    """Another session that has `table` to itself."""
+    """Another session with an exclusive lock on `table`."""
     other = connection.copy()
     try:
         with other.cursor() as cursor:
@@ -42,7 +42,7 @@ def staff(client, monkeypatch):
     return client
 
 
-def test_a_list_an_action_and_an_export_of_a_table_that_is_locked_end_with_a_sentence(staff):
+def test_a_locked_table_is_reported_by_lists_actions_and_exports(staff):
     user = User.objects.create(email="ana@example.com")
     notice = Notification.objects.create(user=user, type="promotion", title="t", message="m")
     action = {"action": "mark_read", "_selected_action": notice.pk, "index": "0", "post": "yes"}
@@ -61,7 +61,7 @@ def test_a_list_an_action_and_an_export_of_a_table_that_is_locked_end_with_a_sen
     assert notice.read is True
 
 
-def test_an_export_by_a_bad_address_leads_back_to_the_list(staff):
+def test_an_export_with_a_bad_url_redirects_to_the_list(staff):
     answer = staff.post(f"{reverse('admin:engagement_notification_export')}?created_at__from=yesterday", follow=True)
 
     assert answer.redirect_chain == [("../", 302)]
@@ -69,7 +69,7 @@ def test_an_export_by_a_bad_address_leads_back_to_the_list(staff):
     assert "“yesterday” is not a date. Enter it as" in answer.content.decode()
 
 
-def test_pages_that_only_read_take_no_post(staff):
+def test_read_only_pages_refuse_post(staff):
     user = User.objects.create(email="ana@example.com")
     pages = [reverse("admin:index"), reverse("admin:app_list", args=["travel"]), reverse("admin:travel_pricehistory_route")]
     pages += [reverse(f"admin:accounts_user_{name}", args=[user.pk]) for name in ("overview", "history")]
@@ -100,7 +100,7 @@ def add_notifications(number, *, each):
 
 
 @pytest.mark.parametrize(("slow", "window", "found"), [(0, 1024, 50), (2, 64, 50), (3, 16, 17), (9, 4, 5)])
-def test_a_window_that_takes_too_long_is_made_smaller_until_the_page_is_there(staff, monkeypatch, slow, window, found):
+def test_a_window_that_takes_too_long_is_made_smaller_until_the_page_is_shown(staff, monkeypatch, slow, window, found):
     add_notifications(60, each=lambda n: timedelta(minutes=n))
     monkeypatch.setattr(changelist, "WINDOW", 64)
     usual = changelist.page_of
@@ -120,7 +120,7 @@ def test_a_window_that_takes_too_long_is_made_smaller_until_the_page_is_there(st
     assert (listing.window, len(listing.result_list), bool(listing.further)) == (window, found, window < 60)
 
 
-def test_a_window_ends_behind_the_rows_that_tie_and_the_next_begins_there(staff, monkeypatch):
+def test_a_window_ends_after_tied_rows_and_the_next_begins_there(staff, monkeypatch):
     add_notifications(90, each=lambda n: timedelta(days=n // 30))
     monkeypatch.setattr(changelist, "WINDOW", 10)
     monkeypatch.setattr(admin.site._registry[Notification], "list_per_page", 100)
@@ -142,14 +142,14 @@ def test_a_list_does_not_fetch_the_json_that_it_does_not_show(staff, django_asse
     assert [query["sql"] for query in captured.captured_queries if '"metadata"' in query["sql"]] == []
 
 
-def test_a_secret_with_a_character_that_no_text_has_finds_nothing(staff):
+def test_a_secret_that_postgresql_cannot_store_finds_nothing(staff):
     answer = staff.post(reverse("admin:accounts_session_find"), {"secret": "a\0b"}, follow=True)
 
     assert (answer.status_code, answer.content.decode().count('class="error"')) == (200, 1)
 
 
 @pytest.mark.parametrize("address", ["?id=abc", "?e=1&created_at__from=abc", "?created_at__from=" + "9" * 5000])
-def test_a_bad_address_is_a_sentence_above_the_list_without_it(staff, address):
+def test_a_bad_url_parameter_is_reported_above_the_list_and_ignored(staff, address):
     answer = staff.get(reverse("admin:auth_group_changelist" if "id=" in address else LIST) + address, follow=True)
 
     page = answer.content.decode()
@@ -158,7 +158,7 @@ def test_a_bad_address_is_a_sentence_above_the_list_without_it(staff, address):
 
 
 @pytest.mark.parametrize("table", ["django_session", "users"])
-def test_time_is_limited_from_the_first_query_of_a_request_on(staff, table):
+def test_the_time_limit_applies_from_the_first_query_of_a_request(staff, table):
     staff.raise_request_exception = False
     with busy(table):
         begun = time.monotonic()
@@ -177,7 +177,7 @@ def test_a_sign_in_that_waits_for_its_record_ends(client, monkeypatch):
     assert page.status_code == 503
 
 
-def test_the_limit_of_a_request_is_not_left_on_its_connection(staff):
+def test_the_limit_of_a_request_does_not_stay_on_its_connection(staff):
     staff.get(reverse(LIST))
     staff.post(reverse("admin:login"), {"username": "a@example.com", "password": "p"})
     with connection.cursor() as cursor:
@@ -193,12 +193,12 @@ IN_TRANSACTION_SQL = """
 
 
 def guess(client, **more):
-    """Try to sign in, and return what the answer says."""
+    """Try to sign in, and return the response's text."""
     page = client.post(reverse("admin:login"), {"username": " a@example.com", "password": "p"}, **more)
     return page.status_code, page.headers.get("Retry-After"), page.content
 
 
-def test_a_sign_in_that_waits_for_its_turn_is_in_no_transaction(client):
+def test_a_waiting_sign_in_holds_no_transaction(client):
     """Behind a pooler a transaction keeps a server connection, of which the site has few."""
     other, watching, answers, seen = connection.copy(), connection.copy(), [], []
 
@@ -225,7 +225,7 @@ def test_a_sign_in_that_waits_for_its_turn_is_in_no_transaction(client):
     assert seen.count(1) > len(seen) / 2  # The other's own.
 
 
-def test_a_passwords_hash_is_computed_in_no_transaction(client, monkeypatch, settings):
+def test_a_password_hash_is_computed_outside_a_transaction(client, monkeypatch, settings):
     settings.SECOND_FACTOR = False
     monkeypatch.setattr(passwords, "ROUNDS", 4)
     boss = User.objects.create_superuser("a@example.com", "p")
@@ -247,7 +247,7 @@ def test_a_passwords_hash_is_computed_in_no_transaction(client, monkeypatch, set
     assert seen == [False] * len(seen)
 
 
-def test_sign_ins_of_one_network_leave_a_place_for_others_and_all_leave_threads(client):
+def test_sign_ins_of_one_network_leave_a_slot_for_others_and_all_leave_threads(client):
     by_network = backends.by_network
     with ExitStack() as stack:
         for _ in range(by_network.each):
@@ -264,7 +264,7 @@ def test_sign_ins_of_one_network_leave_a_place_for_others_and_all_leave_threads(
     assert by_network.taken == {}
 
 
-def test_who_has_signed_in_in_a_browser_before_is_let_in_although_others_hold_every_slot(client, monkeypatch, settings):
+def test_a_known_browser_signs_in_although_others_hold_every_slot(client, monkeypatch, settings):
     settings.SECOND_FACTOR = False
     monkeypatch.setattr(passwords, "ROUNDS", 4)
     User.objects.create_superuser("boss@example.com", "a-long-password-1")
@@ -297,7 +297,7 @@ def test_one_sign_in_of_a_network_is_tried_at_a_time(client, monkeypatch):
     assert answers == [200, NO_TURN]
 
 
-def test_every_statement_of_a_request_is_limited_where_transactions_set_their_search_path_too():
+def test_every_statement_is_limited_even_if_transactions_set_the_search_path():
     """As through a pooler that drops ?schema=, before the page: the session and the user are looked up outside its transaction."""
     limits = []
 

@@ -1,4 +1,4 @@
-"""No page of the admin is an error where a table or a column is missing, renamed or of another type: it names the finding."""
+"""If a table or a column is missing, renamed or of another type, no page of the admin is a 500: it names the finding."""
 
 import re
 from collections import defaultdict
@@ -76,7 +76,7 @@ def pages(model):
 
 
 def outside_a_transaction(execute, sql, parameters, many, context):
-    """Let a query that fails leave the test's transaction as it would be without one."""
+    """Let a failed query leave the test's transaction usable, as outside a transaction."""
     if not isinstance(sql, str) or not sql.startswith("SELECT"):
         return execute(sql, parameters, many, context)
     with connection.connection.transaction():
@@ -84,7 +84,7 @@ def outside_a_transaction(execute, sql, parameters, many, context):
 
 
 def assert_named(client, model, damage, where, urls):
-    """Damage the table, and see that each page is shown, refused, or names what differs."""
+    """Damage the table, and check that each page is shown, is refused, or names the difference."""
     try:
         with transaction.atomic(), connection.execute_wrapper(outside_a_transaction):
             with connection.cursor() as cursor:
@@ -93,7 +93,7 @@ def assert_named(client, model, damage, where, urls):
                 response = client.get(url)
                 text = response.content.decode()
                 assert response.status_code in (200, 302, 403, 503), (damage, url)
-                # Without the users it is not known whose tables are trusted: the owner of the users' is.
+                # Without users it is unknown which owners are trusted, because the owner of users is.
                 named = where.partition(".")[0] in text or "tables.untrusted" in text
                 assert response.status_code != 503 or named, (damage, url)
             raise Undone
@@ -102,7 +102,7 @@ def assert_named(client, model, damage, where, urls):
 
 
 @pytest.mark.parametrize("table", ["users", "price_alerts", "ai_conversations"])
-def test_a_list_whose_table_or_column_differs_names_it(table, rows, client):
+def test_a_list_names_the_table_or_column_that_differs(table, rows, client):
     client.force_login(User.objects.create_superuser("staff@example.com"))
     model = next(model for model in OURS if model._meta.db_table == table)
     tried = [next(found) for found in (damages(model), damages(model, "RENAME COLUMN"), damages(model, "bytea"))]
@@ -112,7 +112,7 @@ def test_a_list_whose_table_or_column_differs_names_it(table, rows, client):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.db_table)
-def test_no_page_is_an_error_where_a_table_or_a_column_differs(model, rows, client):
+def test_no_page_fails_with_500_if_a_table_or_column_differs(model, rows, client):
     staff = User.objects.create_superuser("staff@example.com")
     Access.objects.create(staff_id="s", staff_email="e@example.com", action="opened", table="t")
     Note.objects.create(person=User.objects.order_by("pk").first(), staff_id=staff.pk, text="Called.")
@@ -124,7 +124,7 @@ def test_no_page_is_an_error_where_a_table_or_a_column_differs(model, rows, clie
         assert_named(client, model, damage, where, [url for url in urls if not SAME_FOR_A_COLUMN.search(url)])
 
 
-def test_the_first_page_and_an_overview_show_the_rest_and_what_cannot_be_read(rows, client):
+def test_the_first_page_and_an_overview_show_what_can_be_read_and_name_the_rest(rows, client):
     client.force_login(User.objects.create_superuser("staff@example.com"))
     ana = User.objects.filter(login_history__isnull=False, price_alerts__isnull=False).order_by("pk").first()
     with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""A form writes what its person changed, bit for bit, and nothing that it did not show."""
+"""A form writes exactly what the user changed, and nothing that it did not show."""
 
 import threading
 import time
@@ -93,7 +93,7 @@ def make(ana):
 
 
 def form_of(staff, row):
-    """Open the form of a row: where it is sent, and what a browser sends if nothing on it was touched."""
+    """Open the form of a row; return its URL, and what a browser sends for the untouched form."""
     url = address(type(row), "change", row.pk)
     return url, controls(staff.get(url), f"{type(row)._meta.model_name}_form")
 
@@ -122,7 +122,7 @@ def test_saving_an_untouched_form_writes_nothing(model, make, staff):
 
 
 @pytest.mark.parametrize("model", EDITABLE, ids=lambda model: model._meta.db_table)
-def test_a_change_of_one_field_keeps_every_other_and_what_another_client_wrote_meanwhile(model, make, staff):
+def test_changing_one_field_keeps_the_others_and_concurrent_changes(model, make, staff):
     row = make(model)
     changed = {
         User: "bio", UserPreferences: "language", SavedSearch: "name", PriceAlert: "currency", WishlistItem: "notes",
@@ -147,7 +147,7 @@ def test_a_change_of_one_field_keeps_every_other_and_what_another_client_wrote_m
     assert LogEntry.objects.get().get_change_message() == f"Changed {model._meta.get_field(changed).verbose_name.capitalize()}."
 
 
-def test_a_field_that_another_client_changed_meanwhile_is_refused_with_both_values_and_then_replaced(ana, staff):
+def test_a_conflict_is_reported_with_both_values_and_can_be_overwritten(ana, staff):
     url, sent = form_of(staff, ana)
     sql("UPDATE users SET phone = %s, bio = %s", "+55 11 1", "theirs")
 
@@ -199,7 +199,7 @@ def test_preferences_on_the_page_of_a_user_are_compared_too(make, ana, staff):
     assert sql('SELECT theme, currency, "homeAirport" FROM user_preferences WHERE id = %s', row.pk) == [("dark", "EUR", "LIS")]
 
 
-def test_a_field_that_the_form_showed_to_be_read_is_not_emptied_when_it_can_be_edited_meanwhile(ana, staff):
+def test_a_field_that_was_read_only_when_displayed_is_not_emptied(ana, staff):
     sql("""UPDATE users SET "dateOfBirth" = 'infinity' WHERE id = %s""", ana.pk)
     url, sent = form_of(staff, ana)
     sql("""UPDATE users SET "dateOfBirth" = '1990-01-02' WHERE id = %s""", ana.pk)
@@ -223,7 +223,7 @@ def test_a_field_that_can_no_longer_be_edited_is_reported(ana, staff):
     assert sql('SELECT "dateOfBirth"::text, name FROM users WHERE id = %s', ana.pk) == [("infinity", "Ana")]
 
 
-def test_the_marks_of_a_form_hold_for_its_row_alone_and_show_no_value(ana, make, staff):
+def test_the_digests_of_a_form_are_valid_for_its_row_only_and_reveal_no_value(ana, make, staff):
     _, sent = form_of(staff, ana)
     other = User.objects.create(email="bob@example.com")
     _, others = form_of(staff, other)
@@ -250,7 +250,7 @@ def test_an_array_with_commas_is_edited_as_json(make, staff, name, sent, stored)
 
 
 @pytest.mark.parametrize("sent", ['["\\ud800"]', "AA,,BB", '["AA", null]'])
-def test_an_array_that_no_column_takes_or_that_lacks_an_element_is_a_message(make, staff, sent):
+def test_an_array_that_cannot_be_stored_is_reported(make, staff, sent):
     url, form = form_of(staff, make(UserPreferences))
 
     page = staff.post(url, {**form, "preferred_airlines": sent})
@@ -266,7 +266,7 @@ def test_empty_json_is_a_value(make, staff, json):
     assert sql('SELECT "flightData"::text FROM wishlist_items') == [(json,)]
 
 
-def test_lines_are_written_as_the_row_had_them(make, staff):
+def test_line_endings_are_written_as_the_row_had_them(make, staff):
     row = make(Notification)
     for stored, expected in (("a\nb", "a\nb\nc"), ("a\r\nb", "a\r\nb\r\nc")):
         sql("UPDATE notifications SET message = %s", stored)
@@ -289,7 +289,7 @@ def test_groups_and_permissions_of_a_user_are_written_when_they_are_changed(ana,
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["somebody's", "one's own"])
-def test_a_new_password_writes_the_password_and_the_time_of_the_change_alone(ana, staff, own):
+def test_a_new_password_writes_only_the_password_and_the_time_of_change(ana, staff, own):
     user = User.objects.get(email="staff@example.com") if own else ana
     user.set_password("a-long-password-1")
     user.save()
@@ -312,12 +312,12 @@ def test_a_new_password_writes_the_password_and_the_time_of_the_change_alone(ana
     assert User.objects.get(pk=user.pk).check_password("a-long-password-9")
 
 
-def test_no_list_of_the_admin_writes_rows_from_its_cells():
+def test_no_list_of_the_admin_is_editable():
     assert [model for model, page in admin.site._registry.items() if page.list_editable] == []
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_change_that_another_client_commits_while_the_form_is_saved_is_seen(ana, staff):
+def test_a_change_committed_while_the_form_is_saved_is_detected(ana, staff):
     url, sent = form_of(staff, ana)
     written = threading.Event()
 

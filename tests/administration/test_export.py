@@ -1,4 +1,4 @@
-"""Rows as CSV: as they are, but for secrets and for what a spreadsheet would run."""
+"""Rows as CSV: unchanged, except for secrets and for formulas."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ def exported(rows, **options):
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1))
-def test_any_text_comes_out_as_it_is_or_with_an_apostrophe_before_a_formula(text):
+def test_texts_are_exported_unchanged_or_with_an_apostrophe_before_a_formula(text):
     User.objects.filter(email="ana@example.com").delete()
     User.objects.create(email="ana@example.com", name=text)
 
@@ -36,7 +36,7 @@ def test_any_text_comes_out_as_it_is_or_with_an_apostrophe_before_a_formula(text
     assert row[header.index("name")] == (f"'{text}" if text[0] in "=+-@＝＋－＠\t\r\n" else text)
 
 
-def test_rows_are_exported_in_development_too(member, settings):
+def test_rows_are_also_exported_in_development(member, settings):
     settings.DEBUG = True  # Django then gives out cursors of its own.
     User.objects.create(email="ana@example.com")
 
@@ -53,7 +53,7 @@ def test_secrets_are_left_out_and_nothing_else(member):
     assert (len(rows), rows[0][header.index("email")]) == (1, "ana@example.com")
 
 
-def test_the_list_as_it_is_filtered_is_exported_and_recorded(member):
+def test_the_filtered_list_is_exported_and_recorded(member):
     client = member("Administrators")
     user = User.objects.create(email="ana@example.com")
     for number, read in enumerate([True, False, False]):
@@ -70,7 +70,7 @@ def test_the_list_as_it_is_filtered_is_exported_and_recorded(member):
     assert client.get(address(Notification, "export")).status_code == 405
 
 
-def test_nothing_found_is_exported_as_a_header(member):
+def test_an_empty_list_is_exported_as_a_header(member):
     client = member("Administrators")
 
     response = client.post(f"{address(User, 'export')}?q=zz")
@@ -81,7 +81,7 @@ def test_nothing_found_is_exported_as_a_header(member):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_reads_an_export_slowly_keeps_no_transaction(client):
+def test_a_slow_reader_of_an_export_holds_no_transaction(client):
     client.force_login(User.objects.create_superuser("boss@example.com"))
     User.objects.bulk_create(User(email=f"{number}@example.com", name="a" * 100_000) for number in range(5))
 
@@ -93,7 +93,7 @@ def test_who_reads_an_export_slowly_keeps_no_transaction(client):
     response.close()
 
 
-def test_few_exports_at_a_time_leave_threads_to_other_pages(member):
+def test_the_number_of_exports_is_limited_so_that_threads_remain_for_other_pages(member):
     client = member("Administrators")
     sent = [client.post(address(User, "export")) for _ in range(export.AT_ONCE)]
 
@@ -108,7 +108,7 @@ def test_few_exports_at_a_time_leave_threads_to_other_pages(member):
 
 
 @pytest.mark.parametrize("largest", [10, 10_000], ids=["too large", "a full disk"])
-def test_an_export_that_does_not_fit_is_a_message_and_keeps_no_place(member, monkeypatch, largest):
+def test_an_export_that_does_not_fit_is_reported_and_frees_its_slot(member, monkeypatch, largest):
     client = member("Administrators")
     monkeypatch.setattr(export, "LARGEST", largest)
     monkeypatch.setattr(export.tempfile, "TemporaryFile", partial(Path("/dev/full").open, "wb", buffering=0))

@@ -1,4 +1,4 @@
-"""Forms as people think of them: a person by e-mail, airports, days and money; and who is an administrator."""
+"""Form fields: people by e-mail address, airports, days and money; and the choice of administrators."""
 
 import re
 from datetime import UTC, datetime
@@ -54,7 +54,7 @@ def test_an_unknown_airport_day_or_person_is_reported_at_the_field(staff, ana):
     assert PriceAlert.objects.count() == 0
 
 
-def test_a_person_whose_address_looks_alike_is_another(staff):
+def test_an_address_that_only_looks_alike_is_another_person(staff):
     alike = User.objects.create(email="adm\u0131n@example.com")  # upper() of the dotless i is I.
     PriceAlert.objects.create(
         user=alike, origin="GRU", destination="LIS", depart_date="2027-07-01", current_price=5, target_price=4
@@ -67,7 +67,7 @@ def test_a_person_whose_address_looks_alike_is_another(staff):
     assert (alike.email in listed, PriceAlert.objects.count()) == (False, 1)
 
 
-def test_days_are_inputs_of_days_and_what_they_cannot_show_stays_a_text(staff, ana):
+def test_days_are_date_inputs_unless_only_a_text_input_can_show_the_value(staff, ana):
     usual = {"user": ana, "name": "n", "origin": "GRU", "destination": "Lisbon"}
     one = SavedSearch.objects.create(**usual, depart_date="2027-07-01")
     several = SavedSearch.objects.create(**usual, depart_date="2027-07-01, 2027-07-02")
@@ -87,7 +87,7 @@ def test_days_are_inputs_of_days_and_what_they_cannot_show_stays_a_text(staff, a
     assert re.findall(r'fieldset-heading">(.*?)</h2>', page) == ["Search", "Travellers", "Filters", "Use"]
 
 
-def test_a_date_of_birth_has_no_time_and_keeps_the_one_that_is_stored_unless_it_is_changed(staff, ana):
+def test_an_unchanged_date_of_birth_keeps_its_stored_time(staff, ana):
     url = address(User, "change", ana.pk)
     page = staff.get(url)
     sent = controls(page, "user_form")
@@ -103,7 +103,7 @@ def test_a_date_of_birth_has_no_time_and_keeps_the_one_that_is_stored_unless_it_
     assert "<dt>Date of birth</dt><dd>1991-03-04</dd>" in overview
 
 
-def test_groups_come_before_single_permissions_and_a_superuser_is_no_group(staff, ana):
+def test_groups_come_before_individual_permissions_and_superuser_is_not_a_group(staff, ana):
     page = staff.get(address(User, "change", ana.pk)).content.decode()
 
     names = re.findall(r'name="(is_staff|groups|is_superuser|user_permissions)"', page)

@@ -1,4 +1,4 @@
-"""What every table of the admin is held to, generated from the registry: a table is covered the day it is registered."""
+"""Rules for every table of the admin, generated from the registry, so that a new table is covered at once."""
 
 import re
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from tests.administration.test_list_rows import djangos_rows
 
 MOST_QUERIES = 8  # That read; the savepoint and the deadline around one of them are not counted.
 MOST_BYTES = 300_000
-LARGE = 5_000  # Rows from which on a table must not be scanned.
+LARGE = 5_000  # A table of more rows must not be scanned.
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("filled")]
 BETWEEN = ("Operations", "Administrators")  # Roles that may see more than Support and less than a superuser.
@@ -31,7 +31,7 @@ def reads(captured):
 
 
 def scanned(plan):
-    """The tables that a plan reads to their end: in the order of their pages, and not only their first rows."""
+    """The tables that a plan scans sequentially without a limit."""
     if plan["Node Type"] == "Seq Scan":
         yield plan["Relation Name"]
     first_rows = (
@@ -42,14 +42,14 @@ def scanned(plan):
 
 
 def others(model, client):
-    """The rows of a model but for whoever is signed in."""
+    """The rows of a model except the signed-in user's."""
     return model._base_manager.exclude(pk=client.user.pk) if model is User else model._base_manager.all()
 
 
 @by_model
-def test_every_list_is_few_queries_and_none_reads_a_large_table_to_its_end(model, member, monkeypatch):
+def test_every_list_needs_few_queries_and_none_scans_a_large_table(model, member, monkeypatch):
     client = member("superuser")
-    monkeypatch.setattr(changelist, "WINDOW", 500)  # To the tables here what the real one is to large ones.
+    monkeypatch.setattr(changelist, "WINDOW", 500)  # In proportion to these tables as the real one is to large ones.
     with connection.cursor() as cursor:
         cursor.execute("SELECT relname FROM pg_class WHERE reltuples > %s AND relkind = 'r'", [LARGE])
         large = {name for (name,) in cursor.fetchall()}
@@ -66,7 +66,7 @@ def test_every_list_is_few_queries_and_none_reads_a_large_table_to_its_end(model
         asked = reads(captured)
         assert (response.status_code, len(asked) <= MOST_QUERIES, len(response.content) < MOST_BYTES) == (200, True, True), url
         if "count=exact" in url:
-            continue  # Asked for, and under a deadline.
+            continue  # On request, and with a deadline.
         for sql in {*asked} - explained:
             explained.add(sql)
             with connection.cursor() as cursor:
@@ -76,7 +76,7 @@ def test_every_list_is_few_queries_and_none_reads_a_large_table_to_its_end(model
 
 
 @by_model
-def test_the_rows_of_a_list_are_djangos(model, member):
+def test_the_rows_of_a_list_equal_djangos(model, member):
     cl = member("superuser").get(address(model)).context["cl"]
     assert rows_of(cl) == djangos_rows(cl)
 
@@ -112,7 +112,7 @@ def test_paging_shows_every_row_once_though_all_values_of_the_order_tie(model, m
 
 
 @by_model
-def test_a_filter_that_no_index_serves_finds_every_row_in_the_end(model, member, monkeypatch):
+def test_a_filter_without_an_index_eventually_finds_every_row(model, member, monkeypatch):
     client = member("superuser")
     monkeypatch.setattr(changelist, "WINDOW", 40)
     monkeypatch.setattr(changelist, "MOST_WINDOWS", 4)
@@ -136,7 +136,7 @@ def test_a_filter_that_no_index_serves_finds_every_row_in_the_end(model, member,
 
 @pytest.mark.parametrize("role", [pytest.param(role, marks=[pytest.mark.slow] if role in BETWEEN else []) for role in ROLES])
 @by_model
-def test_no_page_shows_a_secret_to_anybody(model, role, member):
+def test_no_page_shows_a_secret(model, role, member):
     client = member(role)
     row = others(model, client).order_by("pk").last()
     pages = [address(model)]
@@ -157,7 +157,7 @@ def test_no_page_shows_a_secret_to_anybody(model, role, member):
 
 
 @by_model
-def test_no_lookup_but_those_offered_is_answered(model, member, rf):
+def test_only_offered_lookups_are_allowed(model, member, rf):
     client = member("superuser")
     listing = client.get(address(model)).context["cl"]
     offered = {name for spec in listing.filter_specs for name in spec.expected_parameters()}
@@ -192,7 +192,7 @@ ODD = {
 
 @pytest.mark.parametrize("number", [0, 1, *(pytest.param(number, marks=pytest.mark.slow) for number in (2, 3, 4))])
 @by_model
-def test_odd_values_are_shown_and_never_an_error(model, number, member):
+def test_odd_values_are_shown_without_an_error(model, number, member):
     client = member("superuser")
     row = others(model, client).order_by("pk").last()
     if row is None:
@@ -208,7 +208,7 @@ def test_odd_values_are_shown_and_never_an_error(model, number, member):
     for field in model._meta.local_fields:
         if not (field.primary_key or field.remote_field or field.unique):
             if number == 3 and field.name in indexed:
-                continue  # An index holds no text as long as that.
+                continue  # An index cannot hold so long a text.
             choices = ODD.get("TextField" if isinstance(field, models.TextField) else field.get_internal_type(), [True])
             values[field.name] = choices[number % len(choices)]
     with as_owner():
@@ -233,7 +233,7 @@ def test_odd_values_are_shown_and_never_an_error(model, number, member):
 @by_model
 def test_a_bad_url_of_a_list_is_reported_and_the_list_is_shown(model, member):
     client = member("superuser")
-    # Places that are none: no base64, no list, the wrong number, a NUL, half a surrogate, a nesting without end.
+    # Invalid positions: no base64, no list, the wrong length, a NUL, an unpaired surrogate, endless nesting.
     tokens = ("x", "%%%", "W10", "WyJcdTAwMDAiLCAiYSJd", "WyJcdWQ4MDAiLCAiYSJd", "a" * 5000)
     for token in tokens:
         for name in ("after", "before"):
@@ -243,7 +243,7 @@ def test_a_bad_url_of_a_list_is_reported_and_the_list_is_shown(model, member):
     assert said.count("The URL names no position in this list, so this is the first page.") == 2 * len(tokens)
 
 
-def test_secrets_are_those_fields_that_the_schema_calls_so():
+def test_the_secret_fields_are_those_that_the_schema_names():
     """A token, key or hash that a migration adds must be named as a secret, or here as none."""
     looks_secret = re.compile("token|secret|password|auth$|p256dh|endpoint|session_state|key")
     harmless = {

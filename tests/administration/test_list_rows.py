@@ -1,4 +1,4 @@
-"""The rows of a list are as Django's admin makes them, whatever a ModelAdmin's columns return."""
+"""The rows of a list equal those of Django's admin, whatever a ModelAdmin's columns return."""
 
 from datetime import UTC, date, datetime
 
@@ -65,7 +65,7 @@ class Columns(admin.ModelAdmin):
 
 @pytest.mark.parametrize("links", [(), (RETURNED["unsafe"], "email", "of_admin"), (nothing, is_long), (missing,), None])
 @pytest.mark.parametrize("query", ["", "?_popup=1", "?is_staff__exact=0", "?_popup=1&_to_field=id"])
-def test_a_cell_is_as_djangos_whatever_its_column_returns_and_links_to(links, query, rf, monkeypatch):
+def test_a_cell_equals_djangos_whatever_its_column_returns_and_links_to(links, query, rf, monkeypatch):
     monkeypatch.setattr(Columns, "list_display_links", links)
     staff = User.objects.create_superuser("<i>@example.com")
     User.objects.create(email="other@example.com")

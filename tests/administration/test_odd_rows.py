@@ -1,4 +1,4 @@
-"""Rows that PostgreSQL holds and Python's types do not: every page that meets one opens, and saving one changes nothing."""
+"""Rows with values that Python cannot represent: every page shows them, and saving one changes nothing."""
 
 import base64
 import copy
@@ -44,7 +44,7 @@ def open_everything(client, *rows):
 
 
 @pytest.mark.parametrize("time", [TIMES[0], TIMES[-1], *(pytest.param(time, marks=pytest.mark.slow) for time in TIMES[1:-1])])
-def test_times_beyond_the_calendar_are_shown_as_they_are_and_page_by_page(client, ana, time):
+def test_times_beyond_the_calendar_are_shown_and_paged(client, ana, time):
     notices = [Notification.objects.create(user=ana, type="t", title=f"n{n}", message="m") for n in range(3)]
     session = Session.objects.create(user=ana, session_token="t", expires="2026-01-01T00:00:00Z")
     sql('UPDATE notifications SET "createdAt" = %s', time)
@@ -70,7 +70,7 @@ def test_times_beyond_the_calendar_are_shown_as_they_are_and_page_by_page(client
     [DEEP, "9" * 5000, f"[1{'0' * 400}.5]", "[0.1234567890123456789]"],
     ids=["deep", "a number of 5,000 digits", "a number beyond floats", "a number that a float rounds"],
 )
-def test_json_that_python_does_not_read_is_shown_as_such(client, ana, text):
+def test_json_that_python_cannot_read_is_shown_as_such(client, ana, text):
     activity = UserActivity.objects.create(user_id=ana.pk, event_type="e")
     item = WishlistItem.objects.create(user=ana, flight_data={})
     sql('UPDATE user_activities SET "eventData" = %s::jsonb', text)
@@ -85,7 +85,7 @@ def test_json_that_python_does_not_read_is_shown_as_such(client, ana, text):
     assert (notes, kept) == ("kept", text)
 
 
-def test_saving_a_row_writes_back_what_python_does_not_have(ana):
+def test_saving_a_row_preserves_values_that_python_cannot_represent(ana):
     sql("""UPDATE users SET "dateOfBirth" = '0044-03-15 12:00:00+00 BC'""")
     item = WishlistItem.objects.create(user=ana, flight_data={})
     sql('UPDATE wishlist_items SET "flightData" = %s::jsonb', DEEP)
@@ -115,7 +115,7 @@ def test_saving_a_row_writes_back_what_python_does_not_have(ana):
         "[" * 100_000,
     ],
 )
-def test_a_form_takes_no_json_that_the_database_does_not_take(client, ana, json):
+def test_a_form_rejects_json_that_the_database_rejects(client, ana, json):
     notice = Notification.objects.create(user=ana, type="t", title="t", message="m", metadata={"a": 1})
     client.force_login(User.objects.create_superuser("staff@example.com"))
 
@@ -128,7 +128,7 @@ def test_a_form_takes_no_json_that_the_database_does_not_take(client, ana, json)
 
 
 @pytest.mark.parametrize("json", ['{"a": "\\\\u0000"}', '{"a": 1.5}', '"text"', "[]"])
-def test_a_form_takes_the_json_that_the_database_takes(client, ana, json):
+def test_a_form_accepts_json_that_the_database_accepts(client, ana, json):
     notice = Notification.objects.create(user=ana, type="t", title="t", message="m", metadata={"a": 1})
     client.force_login(User.objects.create_superuser("staff@example.com"))
 
@@ -140,7 +140,7 @@ def test_a_form_takes_the_json_that_the_database_takes(client, ana, json):
 
 
 @pytest.mark.parametrize("place", ["foo BC", "99999-99-99 x", "-1 BC", "10000000-01-01 00:00:00+00"])
-def test_a_time_that_only_looks_like_one_is_a_sentence(client, ana, place):
+def test_an_impossible_time_is_reported(client, ana, place):
     client.force_login(User.objects.create_superuser("staff@example.com"))
     token = base64.urlsafe_b64encode(json.dumps([place, "x"]).encode()).decode().rstrip("=")
 
@@ -149,7 +149,7 @@ def test_a_time_that_only_looks_like_one_is_a_sentence(client, ana, place):
     assert (page.status_code, "The URL names no position in this list" in page.content.decode()) == (200, True)
 
 
-def test_times_beyond_the_calendar_stay_what_they_are_in_every_copy():
+def test_times_beyond_the_calendar_survive_copying():
     time = Beyond.of("infinity")
 
     copies = [copy.copy(time), copy.deepcopy(time), pickle.loads(pickle.dumps(time)), time.astimezone(UTC)]
@@ -192,7 +192,7 @@ def test_a_wish_without_a_flight_is_shown_and_kept(client, ana, hotel):
     assert hotel.pk in client.get(address(WishlistItem)).content.decode()
 
 
-def test_another_value_of_a_wish_without_a_flight_is_saved(client, ana, hotel):
+def test_another_field_of_a_wish_without_a_flight_can_be_saved(client, ana, hotel):
     client.force_login(User.objects.create_superuser("staff@example.com"))
     page = address(WishlistItem, "change", hotel.pk)
     form = client.get(page).context["adminform"].form

@@ -1,4 +1,4 @@
-"""The overview of a person: what happened in words, how much, why alerts did not fire, and nothing that does not concern them."""
+"""The overview of a person: events, numbers, the state of alerts, and nothing about others."""
 
 import re
 from datetime import timedelta
@@ -66,7 +66,7 @@ def test_the_timeline_says_what_happened_naming_each_thing_once(member):
     assert len(re.findall("<rect", chart)) == 12
 
 
-def test_what_is_empty_is_one_line_and_second_factors_are_of_staff_alone(member):
+def test_empty_tables_are_one_line_and_second_factors_appear_for_staff_only(member):
     ana = User.objects.create(email="ana@example.com")
     Conversation.objects.create(user=ana, session_id="s", metadata={})
     client = member("superuser")

@@ -1,4 +1,4 @@
-"""What staff do from the overview of a person: asked with a count, done, logged and reported, and offered to who may."""
+"""Actions on the overview of a person: offered by permission, confirmed with a count, logged and reported."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def overview(user, action=""):
 
 
 def offered(client, user):
-    """The labels of what the overview offers to do."""
+    """The labels of the actions that the overview offers."""
     tools = re.search(r'<ul class="object-tools[^"]*">(.*?)</ul>', client.get(overview(user)).content.decode(), re.S)[1]
     return re.findall(r'<a href="[^"]+">([^<]+)</a>', tools)
 
@@ -64,7 +64,7 @@ def offered(client, user):
         ),
     ],
 )
-def test_a_role_is_offered_what_it_may_do_and_the_rest_is_refused(role, labels, member, person):
+def test_a_role_is_offered_only_its_permitted_actions_and_others_are_refused(role, labels, member, person):
     client = member(role)
     actions = {
         "Deactivate": "deactivate", "Unlink an account": "unlink", "Sign out everywhere": "sign-out", "Pause alerts": "pause-alerts",
@@ -80,7 +80,7 @@ def test_a_role_is_offered_what_it_may_do_and_the_rest_is_refused(role, labels, 
     assert client.get(overview(person, "none")).status_code == 404
 
 
-def test_signing_out_everywhere_asks_with_the_numbers_and_reports_them(member, person):
+def test_signing_out_everywhere_confirms_and_reports_the_numbers(member, person):
     other = User.objects.create(email="bob@example.com")
     UserSession.objects.create(user=other, token="bob")
     client = member("Support")
@@ -100,7 +100,7 @@ def test_signing_out_everywhere_asks_with_the_numbers_and_reports_them(member, p
     assert "Nothing needed to be changed." in client.post(overview(person, "sign-out"), follow=True).content.decode()
 
 
-def test_staff_are_signed_out_of_the_admin_too_but_not_of_this_browser(member):
+def test_staff_are_also_signed_out_of_the_admin_except_in_this_browser(member):
     boss = User.objects.create(email="boss@example.com", is_staff=True)
     for _ in range(2):
         Client().force_login(boss)
@@ -162,7 +162,7 @@ def test_an_account_is_unlinked_by_choice_and_staff_are_left_alone(member, perso
     assert client.post(overview(boss, "unlink"), {"chosen": [boss.accounts.get().pk]}).status_code == 403
 
 
-def test_everything_about_a_person_is_given_out_without_secrets_and_recorded(member, person):
+def test_all_data_about_a_person_is_exported_without_secrets_and_recorded(member, person):
     client = member("Administrators")
 
     response = client.post(overview(person, "give-out"))
@@ -178,7 +178,7 @@ def test_everything_about_a_person_is_given_out_without_secrets_and_recorded(mem
     ]
 
 
-def test_an_erasure_wants_the_address_typed_and_leaves_a_certificate_in_the_log(member, person):
+def test_an_erasure_requires_the_typed_address_and_logs_a_certificate(member, person):
     talk = Conversation.objects.create(user=person, session_id="s", metadata={})
     Message.objects.create(conversation=talk, role="user", content="I am ill", timestamp=1)
     UserActivity.objects.create(user=person, event_type="search")
@@ -212,7 +212,7 @@ def test_an_erasure_wants_the_address_typed_and_leaves_a_certificate_in_the_log(
     assert json.loads(client.get(place, {"download": ""}).content) == certificate
 
 
-def test_staff_are_not_erased(member):
+def test_staff_cannot_be_erased(member):
     client = member("Administrators")
     boss = User.objects.create(email="boss@example.com", is_staff=True)
 
@@ -254,7 +254,7 @@ def test_notes_about_a_person_are_added_shown_exported_and_erased_and_never_chan
     assert "A note must have 1 to 10,000 characters: nothing was added." in empty
     page = client.get(overview(person)).content.decode()
     assert re.search(r"support@staff.example · <time.*Wants a window seat &lt;b&gt;", page, re.S)
-    assert "Staff notes" not in re.findall(r"<h2>(.*?)</h2>", page)[2:]  # But once, as a part of its own.
+    assert "Staff notes" not in re.findall(r"<h2>(.*?)</h2>", page)[2:]  # It appears once, as a separate part.
     assert client.post(address(Note, "change", note.pk), {"text": "x"}).status_code == 403
     assert client.post(address(Note, "delete", note.pk), {"post": "yes"}).status_code == 403
     with pytest.raises(DatabaseError), transaction.atomic():

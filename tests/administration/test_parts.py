@@ -1,4 +1,4 @@
-"""The parts of the lists: orders and places, indexes and what they serve, searches, deadlines, what is shown."""
+"""The parts of the lists: orders and positions, indexes, searches, deadlines and formats."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -29,7 +29,7 @@ MOMENT = datetime(2026, 5, 1, tzinfo=UTC)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 4), max_size=25), st.integers(1, 6), st.booleans())
 @pytest.mark.django_db
-def test_pages_one_after_the_other_are_all_rows_in_order_in_both_directions(seconds, size, descending):
+def test_paging_in_either_direction_yields_all_rows_in_order(seconds, size, descending):
     Access.objects.all()._raw_delete("default")
     Access.objects.bulk_create(
         Access(at=MOMENT + timedelta(seconds=second), staff_id="s", staff_email="e", action="opened", table="t")
@@ -137,7 +137,7 @@ def test_a_search_term_is_looked_up_by_its_form(member):
 
 
 @pytest.mark.django_db
-def test_a_page_only_reads_and_gives_up_what_takes_too_long(rf, monkeypatch):
+def test_a_page_is_read_only_and_cancels_slow_queries(rf, monkeypatch):
     monkeypatch.setattr(deadlines, "STATEMENT", 200)
 
     def view(sql):
@@ -197,7 +197,7 @@ def test_counts_are_exact_while_they_are_cheap(monkeypatch):
 
 
 @pytest.mark.django_db
-def test_the_timeline_is_every_event_once_though_moments_tie(rf, monkeypatch):
+def test_the_timeline_shows_every_event_once_even_if_times_tie(rf, monkeypatch):
     monkeypatch.setattr("fly2any.administration.overview.MOST_EVENTS", 4)
     ana = User.objects.create(email="ana@example.com", is_superuser=True, is_staff=True)
     rows = [Notification.objects.create(user=ana, type="promotion", title=str(n), message="m") for n in range(7)]
@@ -248,7 +248,7 @@ def test_values_are_shown_for_people():
 
 
 @pytest.mark.django_db
-def test_a_range_of_time_is_a_preset_or_days_and_anything_else_is_a_sentence(member):
+def test_a_time_range_is_a_preset_or_days_and_anything_else_is_reported(member):
     client = member("superuser")
     user = client.user
     now = timezone.now()
@@ -289,6 +289,6 @@ def test_a_range_of_time_is_a_preset_or_days_and_anything_else_is_a_sentence(mem
 
 
 @pytest.mark.django_db
-def test_a_session_is_found_by_nothing_but_its_own_columns(member):
+def test_a_session_is_found_only_by_its_own_columns(member):
     client = member("superuser")
     assert client.get(address(Session), {"user": "x", "user__email": "a"}).status_code == 400

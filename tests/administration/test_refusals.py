@@ -1,4 +1,4 @@
-"""What the database refuses in the admin is a message, at its field where one is known, and never a 500 or a value of the row."""
+"""What the database rejects is a message in the admin, at its field if known, never a 500 or a value of the row."""
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -13,7 +13,7 @@ from tests.administration.html_form import controls
 from travel.models import PriceAlert, SavedSearch
 
 pytestmark = pytest.mark.django_db
-SECRET = "value-5c1e"  # In the rows, and on no page but in the field that it was typed into.
+SECRET = "value-5c1e"  # A value in the rows, which no page shows except the field that it was typed into.
 
 
 def sql(statement, *parameters):
@@ -146,7 +146,7 @@ STATES = [
 
 
 @pytest.mark.slow
-def test_whatever_sqlstate_a_trigger_raises_is_a_message_and_what_it_says_is_in_no_log(staff, notice, caplog):
+def test_any_sqlstate_of_a_trigger_is_a_message_and_its_text_is_never_logged(staff, notice, caplog):
     refuse_with("notifications", "RAISE EXCEPTION USING ERRCODE = NEW.title, MESSAGE = 'not ' || NEW.message;")
 
     told = {state: saved(staff, notice, title=state)[1] for state in STATES}
@@ -170,7 +170,7 @@ def test_a_trigger_that_fails_is_a_message(staff, notice, body, state):
     assert [f"SQLSTATE {state}" in " ".join(errors["__all__"])] == [True]
 
 
-def test_what_a_function_raises_is_in_no_error_of_ours(db):
+def test_the_text_that_a_function_raises_is_in_none_of_our_errors(db):
     with pytest.raises(DatabaseError) as error:
         sql(f"DO $$ BEGIN RAISE EXCEPTION 'not {SECRET}'; END $$")
 
@@ -336,7 +336,7 @@ def alert_of(user):
 
 
 @pytest.mark.parametrize("when", ["BEFORE", "AFTER"])
-def test_a_deletion_that_the_database_skips_is_no_success(staff, ana, when):
+def test_a_deletion_that_the_database_skips_fails(staff, ana, when):
     alert = alert_of(ana)
     body = {"BEFORE": "RETURN NULL;", "AFTER": "INSERT INTO price_alerts SELECT OLD.*; RETURN NULL;"}[when]
     refuse_with("price_alerts", body, "DELETE", when)
@@ -348,7 +348,7 @@ def test_a_deletion_that_the_database_skips_is_no_success(staff, ana, when):
     assert (PriceAlert.objects.count(), LogEntry.objects.count()) == (1, 0)
 
 
-def test_a_deletion_that_a_policy_hides_is_no_success(staff, ana):
+def test_a_deletion_that_a_policy_hides_fails(staff, ana):
     alert = alert_of(ana)
     sql("CREATE ROLE sees")
     sql("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO sees")
@@ -361,7 +361,7 @@ def test_a_deletion_that_a_policy_hides_is_no_success(staff, ana):
     assert (page.status_code, said(page), PriceAlert.objects.count()) == (302, [SKIPPED], 1)
 
 
-def test_a_row_that_the_database_does_not_add_is_no_success(staff, ana):
+def test_a_row_that_the_database_does_not_add_is_reported(staff, ana):
     refuse_with("price_alerts", "RETURN NULL;", "INSERT")
     refuse_with("users", "RETURN NULL;", "INSERT")
     values = {"origin": "GRU", "destination": "LIS", "depart_date": "2026-07-01", "current_price": 5, "target_price": 4}

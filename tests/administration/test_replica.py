@@ -1,4 +1,4 @@
-"""Lists are read from a real standby, and from the primary, with a note, when that is too far behind or gone."""
+"""Lists are read from a real standby, or from the primary, with a note, if the standby lags or is gone."""
 
 import json
 import socket
@@ -83,7 +83,7 @@ def visit(primary, replica, *steps, **environment):
 
 
 def add_late(primary, standby):
-    """Pause the standby, and add a row that it does not have."""
+    """Pause the standby, and add a row that it lacks."""
     of(standby).execute("SELECT pg_wal_replay_pause()")
     wait_until(of(standby), "SELECT 1 WHERE pg_get_wal_replay_pause_state() = 'paused'")
     primary.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('late', 'late@example.com', now())")
@@ -117,7 +117,7 @@ def test_a_lagging_replica_is_reported_and_the_primary_read(pair):
 
 
 @pytest.mark.slow
-def test_what_a_person_saved_they_see(pair):
+def test_users_see_what_they_saved(pair):
     primary, standby = pair
     add_late(primary, standby)
 
@@ -127,7 +127,7 @@ def test_what_a_person_saved_they_see(pair):
 
 
 @pytest.mark.slow
-def test_a_replica_that_has_all_is_read_however_long_nothing_was_written(pair):
+def test_an_up_to_date_replica_is_read_even_after_a_long_idle_time(pair):
     primary, standby = pair
     primary.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('late', 'late@example.com', now())")
     wait_until(of(standby), "SELECT 1 FROM users WHERE id = 'late'")
@@ -200,9 +200,9 @@ def test_a_replica_that_was_left_on_the_history_of_an_older_primary_is_not_read(
 
 
 @pytest.mark.slow
-def test_a_replica_that_says_nothing_is_waited_for_once(pair):
+def test_a_silent_replica_is_waited_for_once(pair):
     primary, _ = pair
-    with socket.socket() as silent:  # It takes connections, and never says a word.
+    with socket.socket() as silent:  # It accepts connections and never responds.
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/fly2any"
@@ -227,7 +227,7 @@ def test_a_missing_replica_is_reported_and_not_waited_for(pair):
 
 
 @pytest.mark.slow
-def test_a_replica_that_fails_in_the_middle_is_read_from_no_more(pair):
+def test_a_replica_that_fails_during_a_page_is_not_read_again(pair):
     primary, standby = pair
     standby.stop()
 
@@ -237,7 +237,7 @@ def test_a_replica_that_fails_in_the_middle_is_read_from_no_more(pair):
 
 
 @pytest.mark.slow
-def test_a_url_that_leads_to_the_primary_is_no_replica(pair):
+def test_a_url_of_the_primary_is_not_a_replica(pair):
     primary, _ = pair
 
     seen = visit(primary, primary.url(), LIST)
@@ -248,7 +248,7 @@ def test_a_url_that_leads_to_the_primary_is_no_replica(pair):
 
 
 @pytest.mark.slow
-def test_reports_are_asked_of_the_replica_and_their_errors_name_its_variable(pair):
+def test_reports_on_the_replica_name_its_variable_in_errors(pair):
     primary, standby = pair
 
     status = manage("dbstatus", "--database", "replica", url=primary.url(), POSTGRES_REPLICA_URL=standby.url())

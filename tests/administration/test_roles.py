@@ -1,4 +1,4 @@
-"""What each group of the staff may do, tried by somebody who wants more."""
+"""What each group of the staff may do, and that more is refused."""
 
 import re
 from importlib import import_module
@@ -51,7 +51,7 @@ def test_the_groups_have_what_the_migrations_grant():
 @pytest.mark.parametrize(
     ("role", "status"), [("Support", 403), ("Operations", 200), ("Administrators", 200), ("superuser", 200)]
 )
-def test_the_page_of_the_database_is_for_those_who_run_it(member, role, status):
+def test_the_database_page_needs_its_permission(member, role, status):
     connection.cursor().execute('DROP INDEX "price_alerts_active_idx"; CREATE INDEX theirs ON price_alerts ("userId", id)')
     connection.cursor().execute("CREATE INDEX theirs_too ON price_alerts (id)")
     client = member(role)
@@ -170,7 +170,7 @@ def test_sessions_are_revoked_and_accounts_unlinked_by_support(member, person):
     assert (UserSession.objects.count(), Account.objects.count()) == (0, 0)
 
 
-def test_who_opens_what_a_person_said_is_recorded_before_it_is_shown(member, person):
+def test_opening_a_conversation_is_recorded_before_it_is_shown(member, person):
     client = member("Support")
     talk = Conversation.objects.create(user=person, session_id="s", metadata={})
     said = Message.objects.create(conversation=talk, role="user", content="I am ill", timestamp=1)
@@ -219,14 +219,16 @@ def test_signing_in_and_failing_to_is_in_the_login_history(client):
     client.post(reverse("admin:login"), {**sign_in, "username": "nobody@example.com"})
 
     assert list(
-        LoginHistory.objects.order_by("timestamp").values_list("user_id", "success", "device", "browser", "os", "ip_address")
+        LoginHistory.objects.order_by("timestamp", "pk").values_list(
+            "user_id", "success", "device", "browser", "os", "ip_address"
+        )
     ) == [
         (staff.pk, False, "Mobile", "Safari", "iOS", "203.0.113.9"),
         (staff.pk, True, "Mobile", "Safari", "iOS", "203.0.113.9"),
     ]
 
 
-def test_a_token_in_hand_leads_to_its_row_and_stands_in_no_address(member, person):
+def test_a_token_finds_its_row_and_appears_in_no_url(member, person):
     client = member("Support")
     session = Session.objects.create(user=person, session_token="secret-token", expires="2030-01-01T00:00:00Z")
 
@@ -239,7 +241,7 @@ def test_a_token_in_hand_leads_to_its_row_and_stands_in_no_address(member, perso
 
 
 @pytest.mark.parametrize("method", ["get", "head", "options", "trace", "put", "patch"])
-def test_no_method_shows_what_was_said_without_a_record(method, member, person):
+def test_no_http_method_shows_a_conversation_without_a_record(method, member, person):
     client = member("Support")
     talk = Conversation.objects.create(user=person, session_id="s", metadata={})
     Message.objects.create(conversation=talk, role="user", content="I am ill", timestamp=1)
@@ -262,7 +264,7 @@ def test_conversations_without_the_permission_to_see_messages_show_none(client, 
     assert (page.status_code, b"I am ill" in page.content) == (200, False)
 
 
-def test_what_the_price_monitor_writes_is_not_put_back_by_an_open_form(member, person):
+def test_an_open_form_does_not_overwrite_what_the_price_monitor_writes(member, person):
     client = member("Support")
     alert = PriceAlert.objects.create(
         user=person, origin="GRU", destination="LIS", depart_date="2026-07-01", current_price=500, target_price=400
@@ -277,7 +279,7 @@ def test_what_the_price_monitor_writes_is_not_put_back_by_an_open_form(member, p
     assert (alert.target_price, alert.triggered, alert.current_price, alert.notification_count) == (350, True, 390, 1)
 
 
-def test_the_page_of_a_group_shows_its_tables_and_nothing_that_is_not_so(member):
+def test_the_page_of_a_group_shows_its_tables_correctly(member):
     page = member("Support").get(reverse("admin:app_list", args=["travel"])).content.decode()
 
     assert "Price history" in page
@@ -291,7 +293,7 @@ def test_rows_of_price_history_are_opened_from_their_list(member):
     assert f'href="{address(PriceHistory, "change", price.pk)}' in member("Support").get(address(PriceHistory)).content.decode()
 
 
-def test_undone_a_migration_takes_only_the_permissions_that_it_granted():
+def test_reversing_a_migration_revokes_only_the_permissions_that_it_granted():
     support = Group.objects.get(name="Support")
     support.permissions.add(Permission.objects.get(codename="delete_pricealert"))
     [operation] = import_module("travel.migrations.0004_roles").Migration.operations

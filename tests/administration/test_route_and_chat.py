@@ -1,4 +1,4 @@
-"""The page of a route, and the page of a conversation: what is looked for comes first, and each thing is said once."""
+"""The pages of a route and of a conversation: the essential first, and nothing twice."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -105,7 +105,7 @@ def test_a_conversation_is_the_chat_first_and_names_the_consultant_once(member):
     assert places == sorted(places)
 
 
-def test_an_offer_shows_its_price_and_its_duration_as_other_pages_do():
+def test_an_offer_shows_price_and_duration_like_other_pages():
     flights = [
         {
             "flightNumber": "NH 126",
@@ -129,7 +129,7 @@ def test_an_offer_shows_its_price_and_its_duration_as_other_pages_do():
 
 
 @pytest.mark.django_db
-def test_the_days_of_departure_of_a_route_are_found_in_one_question(django_assert_num_queries):
+def test_the_departure_dates_of_a_route_are_one_query(django_assert_num_queries):
     days = [f"2999-01-{number:02}" for number in range(1, 29)]
     others = [("GRU", "OPO", "2999-02-01"), ("GIG", "LIS", "2999-02-02"), ("GRU", "LIS", "2999-03-01")]
     for origin, destination, day in [*(("GRU", "LIS", day) for day in days * 2), *others]:

@@ -1,4 +1,4 @@
-"""The search of all tables, and what the search of a list takes: who and what is found, and what nobody finds."""
+"""The search of all tables and of single lists: what is found, and what must not be."""
 
 import re
 import unicodedata
@@ -23,7 +23,7 @@ MODELS = [model for model in admin.site._registry if model._meta.app_label in PH
 
 
 def found(client, term):
-    """What the search of all tables finds: title → the addresses that its rows lead to."""
+    """The results of the search of all tables: title → the URLs of its rows."""
     response = client.get("/admin/search/", {"q": term})
     assert response.status_code == 200
     return {panel.title: [url for url, _ in panel.rows] for panel in response.context["panels"]}
@@ -109,7 +109,7 @@ def test_routes_airports_and_addresses_lead_to_their_pages_and_rows(member):
         LoginHistory.objects.create(user=ana, ip_address=ip, timestamp=moment + timedelta(minutes=minute))
         for minute, ip in enumerate(("203.0.113.8", "2001:db8::1", "203.0.113.8", "203.0.113.80"))
     ]
-    # What the site writes may be of any length, and an index row may not.
+    # The site's texts may have any length, but index entries have a limit.
     LoginHistory.objects.create(user=ana, ip_address="".join(map(str, range(9_000))))
     PriceAlert.objects.create(user=ana, origin="".join(map(str, range(9_000))), destination="x", depart_date="x", current_price=2, target_price=1)  # fmt: skip
     client = member("Support")
@@ -170,7 +170,7 @@ def test_lists_find_by_a_name_and_messages_by_a_text_in_one_conversation(member)
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
-def test_a_list_says_when_it_did_not_understand_a_search(member, model, understood, not_understood):
+def test_a_list_reports_a_search_that_it_did_not_understand(member, model, understood, not_understood):
     client = member("Administrators")
     for terms, expected in ((understood, False), (not_understood, True)):
         for term in terms:
@@ -178,7 +178,7 @@ def test_a_list_says_when_it_did_not_understand_a_search(member, model, understo
             assert (f"The search did not recognize “{term}”. It accepts: " in said) is expected, term
 
 
-def test_a_search_is_few_questions_and_takes_any_text(member):
+def test_a_search_needs_few_queries_and_accepts_any_text(member):
     client = member("superuser")
     for term in (
         "",
@@ -194,7 +194,7 @@ def test_a_search_is_few_questions_and_takes_any_text(member):
         with CaptureQueriesContext(connection) as captured:
             assert {*found(client, term)} <= {"Route"}, term
         assert len([query for query in captured if query["sql"].startswith(("SELECT", "WITH", "("))]) <= 12, term
-    assert client.get("/admin/search/?q=%ED%A0%80").status_code == 200  # Half a surrogate.
+    assert client.get("/admin/search/?q=%ED%A0%80").status_code == 200  # An unpaired surrogate.
     nul = client.get("/admin/search/", {"q": "a\0b"}, follow=True)
     assert "The request contained a NUL character, which was ignored." in nul.content.decode()
     assert client.get("/admin/").content.decode().count('id="search-box"') == 1
@@ -203,6 +203,6 @@ def test_a_search_is_few_questions_and_takes_any_text(member):
     assert client.get("/admin/search/").status_code == 302
 
 
-def test_fields_that_the_search_is_by_are_in_the_order_of_the_index():
+def test_searched_fields_are_in_the_order_of_the_index():
     index = next(index for index in User._meta.indexes if index.name == "users_words_trgm_idx")
     assert [leaf.name for leaf in index.expressions[0].flatten() if isinstance(leaf, models.F)] == list(User.named_by)

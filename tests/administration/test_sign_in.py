@@ -1,4 +1,4 @@
-"""Signing in: guessing is closed out, and in production nobody comes in without a second factor."""
+"""Signing in: guesses are limited, and production requires a second factor."""
 
 import re
 from datetime import timedelta
@@ -44,7 +44,7 @@ def code_of(device, later=0):
 
 
 def without_throttling():
-    """As if some seconds had passed: after a wrong code a device takes none for a second, then two, four, …"""
+    """Skip the wait after wrong codes, during which a device accepts none: one second, then two, four, …"""
     for model in (TOTPDevice, StaticDevice):
         model.objects.update(throttling_failure_count=0, throttling_failure_timestamp=None)
 
@@ -144,7 +144,7 @@ def test_pages_of_the_second_factor_are_for_staff_who_signed_in(client, boss):
     assert TOTPDevice.objects.count() == 0
 
 
-def test_five_wrong_passwords_close_the_address_from_that_place_and_no_other(client, boss, settings):
+def test_five_wrong_passwords_lock_the_address_from_that_network_only(client, boss, settings):
     settings.SECOND_FACTOR = False
     for _ in range(5):
         sign_in(client, boss, password="a-wrong-password")
@@ -154,7 +154,7 @@ def test_five_wrong_passwords_close_the_address_from_that_place_and_no_other(cli
 
     assert (closed.status_code, "Too many attempts" in closed.content.decode()) == (429, True)
     assert elsewhere.status_code == 302
-    # Nobody fills a history by going on where the door is closed; the failure that closes it is axes' own record.
+    # Attempts during a lockout are not recorded, so they cannot fill the history; axes records the failure that causes it.
     assert LoginHistory.objects.filter(success=False).count() == 4
     assert AccessAttempt.objects.get().failures_since_start == 5
 
@@ -183,13 +183,13 @@ def test_the_sites_bare_delete_takes_staff_with_their_devices(client, boss):
         {"HTTP_ACCEPT": "\0"},
     ],
 )
-def test_a_request_that_no_browser_sends_is_refused_before_it_can_be_a_guess(client, boss, odd):
+def test_a_request_that_no_browser_sends_is_refused_before_it_counts_as_a_guess(client, boss, odd):
     answer = client.generic("POST", reverse(SIGN_IN), b"--B--\r\n", **odd)
 
     assert (answer.status_code, answer.headers["Content-Type"]) == (400, "text/plain")
 
 
-def test_an_address_longer_than_there_are_is_a_sentence(client, boss):
+def test_an_overlong_address_is_reported(client, boss):
     page = client.post(reverse(SIGN_IN), {"username": f"{'a' * 250}@example.com", "password": "p"})
 
     assert (page.status_code, "at most 254 characters" in page.content.decode()) == (200, True)
@@ -229,7 +229,7 @@ def test_a_secret_is_shown_only_to_its_session(client, boss):
     assert thief.post(reverse(VERIFY), {"code": code_of(planted, later=1)}).status_code == 200
 
 
-def test_wrong_codes_are_in_the_history_and_close_the_address(client, boss):
+def test_wrong_codes_are_recorded_and_lock_the_address(client, boss):
     sign_in(client, boss)
     _, codes = enrolled(client, boss)
     client.post(reverse("admin:logout"))
@@ -238,7 +238,7 @@ def test_wrong_codes_are_in_the_history_and_close_the_address(client, boss):
     answers = []
     for _ in range(4):
         answers.append(client.post(reverse(VERIFY), {"code": "000000"}).status_code)
-        sign_in(client, boss)  # The right password sets nothing back.
+        sign_in(client, boss)  # The right password does not reset the count.
     answers.append(client.post(reverse(VERIFY), {"code": "000000"}).status_code)
     without_throttling()
     right = client.post(reverse(VERIFY), {"code": codes[0]})
@@ -248,20 +248,20 @@ def test_wrong_codes_are_in_the_history_and_close_the_address(client, boss):
     assert LoginHistory.objects.filter(user=boss, success=False).count() == 4
 
 
-def test_no_code_is_in_the_records_of_guesses(client, boss):
+def test_codes_are_masked_in_the_records_of_guesses(client, boss):
     sign_in(client, boss)
     _, codes = enrolled(client, boss)
     client.post(reverse("admin:logout"))
     sign_in(client, boss)
 
-    for code in ("000000", codes[0]):  # The second comes too soon after the first, and stays good.
+    for code in ("000000", codes[0]):  # The second comes too soon after the first, and stays valid.
         client.post(reverse(VERIFY), {"code": code})
 
     assert StaticToken.objects.filter(token=codes[0]).exists()
     assert [codes[0] in f"{row.get_data}{row.post_data}" for row in AccessAttempt.objects.all()] == [False]
 
 
-def test_addresses_that_a_socket_for_both_kinds_maps_are_told_apart(client, boss):
+def test_ipv4_addresses_that_a_dual_stack_socket_maps_are_distinguished(client, boss):
     for _ in range(5):
         client.post(reverse(SIGN_IN), {"username": boss.email, "password": "wrong"}, REMOTE_ADDR="::ffff:192.0.2.1")
     elsewhere = client.post(reverse(SIGN_IN), {"username": boss.email, "password": PASSWORD}, REMOTE_ADDR="::ffff:198.51.100.9")
@@ -273,7 +273,7 @@ def test_addresses_that_a_socket_for_both_kinds_maps_are_told_apart(client, boss
 @pytest.mark.parametrize(
     "name", ["registration-begin", "registration-complete", "authentication-begin", "authentication-complete"]
 )
-def test_the_ceremonies_of_passkeys_are_for_staff_and_refuse_what_is_no_json(client, boss, name):
+def test_passkey_ceremonies_are_for_staff_and_refuse_invalid_json(client, boss, name):
     url = reverse(f"otp_webauthn:credential-{name}")
     odd = [client.post(url, body, content_type="application/json").status_code for body in (b"\xff", b"[" * 100_000)]
     client.force_login(User.objects.create(email="ana@example.com"))
@@ -285,7 +285,7 @@ def test_the_ceremonies_of_passkeys_are_for_staff_and_refuse_what_is_no_json(cli
     assert WebAuthnUserHandle.objects.count() == 0
 
 
-def test_removing_a_device_removes_those_that_wait_too(client, boss):
+def test_removing_a_device_also_removes_unconfirmed_ones(client, boss):
     lost = User.objects.create_superuser("lost@example.com", PASSWORD)
     device = TOTPDevice.objects.create(user=lost, name="App")
     TOTPDevice.objects.create(user=lost, name="App", confirmed=False)
@@ -297,7 +297,7 @@ def test_removing_a_device_removes_those_that_wait_too(client, boss):
     assert list(TOTPDevice.objects.values_list("user", flat=True)) == [boss.pk]
 
 
-def test_the_record_of_old_guesses_goes_at_the_next_sign_in_of_anyone(client, boss):
+def test_old_guesses_are_deleted_at_the_next_sign_in(client, boss):
     client.post(reverse(SIGN_IN), {"username": "other@example.com", "password": "wrong"})
     AccessAttempt.objects.update(attempt_time=timezone.now() - timedelta(minutes=16))
 
@@ -307,7 +307,7 @@ def test_the_record_of_old_guesses_goes_at_the_next_sign_in_of_anyone(client, bo
 
 
 @pytest.mark.django_db(transaction=True)
-def test_while_the_database_only_reads_signing_in_says_so(client, boss):
+def test_signing_in_reports_a_read_only_database(client, boss):
     waiting = Client()
     waiting.force_login(boss)
     connection.cursor().execute("SET default_transaction_read_only = on")
@@ -327,7 +327,7 @@ def test_while_the_database_only_reads_signing_in_says_so(client, boss):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_while_the_database_only_reads_signing_out_ends_in_this_browser_and_passkeys_say_so(client, boss, settings):
+def test_a_read_only_database_still_allows_signing_out_in_this_browser(client, boss, settings):
     settings.SECOND_FACTOR = False
     leaving, passkeys = Client(), Client(raise_request_exception=False)
     for one in (client, leaving, passkeys):

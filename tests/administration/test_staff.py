@@ -58,7 +58,7 @@ def test_a_password_is_replaced_until_its_person_is_staff(capsys, verified):
     assert run(capsys, EMAIL, "--role", "operations") == f"{EMAIL} now has the role operations. The password stays.\n"
 
 
-def test_no_person_is_taken_for_another_whose_address_looks_alike():
+def test_addresses_that_look_alike_are_not_confused():
     alike = "\u0131na@example.com"  # upper() of the dotless i is I.
     User.objects.create_user(alike, "of another person", email_verified=datetime(2026, 5, 5, tzinfo=UTC))
 
@@ -71,7 +71,7 @@ def test_no_person_is_taken_for_another_whose_address_looks_alike():
     assert state("ina@example.com") == (True, False, False, [])
 
 
-def test_what_the_site_knows_of_a_person_stays_bit_for_bit():
+def test_the_sites_data_about_a_person_stays_bit_for_bit():
     User.objects.create_user(EMAIL)
     exactly = "1990-01-01 00:00:00.123456+00"
     with connection.cursor() as cursor:
@@ -142,7 +142,7 @@ def test_the_staff_is_listed_with_roles(capsys):
     ]
 
 
-def test_addresses_that_differ_in_case_are_told_apart():
+def test_addresses_that_differ_in_case_are_distinguished():
     for email in ("Ana@example.com", EMAIL):
         User.objects.create_user(email)
 
@@ -160,7 +160,7 @@ def test_addresses_that_differ_in_case_are_told_apart():
 @pytest.mark.parametrize(
     "words", [[EMAIL], ["--role", "support"], [EMAIL, "--list"], [EMAIL, "--role", "x"], [EMAIL, "--remove", "--list"]]
 )
-def test_words_that_do_not_go_together_are_refused(words):
+def test_contradictory_options_are_refused(words):
     with pytest.raises(CommandError):
         call_command("dbstaff", *words)
 
@@ -204,7 +204,7 @@ def test_createsuperuser_points_to_the_command_for_an_existing_person():
 
 
 @pytest.mark.parametrize("change", [lambda: dismiss(connection, EMAIL), lambda: appoint(connection, EMAIL, "operations")])
-def test_what_a_trigger_of_the_database_prevents_is_no_success(change):
+def test_a_change_that_a_trigger_prevents_fails(change):
     appoint(connection, "other@example.com", "administrator")
     appoint(connection, EMAIL, "support")
     with connection.cursor() as cursor:
@@ -220,7 +220,7 @@ def test_what_a_trigger_of_the_database_prevents_is_no_success(change):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_the_site_changes_while_a_password_is_typed_stays(monkeypatch):
+def test_changes_by_the_site_while_a_password_is_typed_stay(monkeypatch):
     user = User.objects.create_user(EMAIL, "the old password", bio="x")
     typed = iter(["Correct horse 1", "another", "short", "short", "Correct horse 1", "Correct horse 1"])
 
@@ -247,7 +247,7 @@ def test_what_the_site_changes_while_a_password_is_typed_stays(monkeypatch):
         call_command("changepassword", "nobody@example.com")
 
 
-def test_who_becomes_staff_on_a_page_loses_the_password_that_others_may_know(member):
+def test_becoming_staff_in_the_admin_replaces_the_password(member):
     client = member()
     user = User.objects.create_user(EMAIL, "of whoever set it", email_verified=datetime(2026, 5, 5, tzinfo=UTC))
     page = address(User, "change", user.pk)
@@ -267,7 +267,7 @@ NONE_LEFT = "This would leave no administrator who can sign in: first make anoth
 
 
 @pytest.mark.parametrize("box", ["is_active", "is_staff", "is_superuser", "delete"])
-def test_no_page_takes_the_last_administrator_away(member, box):
+def test_no_page_removes_the_last_administrator(member, box):
     client = member()
     User.objects.create_superuser("inactive@example.com", is_active=False)
     page, data = address(User, "change", client.user.pk), {"post": "yes"}

@@ -1,4 +1,4 @@
-"""A text of ten megabytes that a user of the site wrote is not fetched for a list, once or fifty times."""
+"""A list does not fetch texts of ten megabytes."""
 
 import tracemalloc
 
@@ -63,7 +63,7 @@ LISTS = [User, Notification, LoginHistory, UserSession, WishlistItem, Conversati
 
 @pytest.mark.slow
 def test_lists_and_overviews_take_little_memory_however_long_texts_are(staff, ana):
-    staff.get(address(User))  # What is imported and compiled once.
+    staff.get(address(User))  # So that everything is imported and compiled.
 
     peaks = {model.__name__: peak(staff, address(model)) for model in LISTS}
     peaks["overview"] = peak(staff, address(User, "overview", ana.pk))
@@ -73,7 +73,7 @@ def test_lists_and_overviews_take_little_memory_however_long_texts_are(staff, an
 
 
 @pytest.mark.slow
-def test_a_list_shows_the_beginning_of_a_text_and_of_no_other_than_before(staff, ana):
+def test_a_list_shows_the_same_texts_as_before_but_truncated(staff, ana):
     SavedSearch.objects.create(user=ana, name="y" * 200, origin="GRU", destination="LIS", depart_date="2026-07-01")
 
     assert f"{'y' * 80}…" in staff.get(address(SavedSearch)).content.decode()

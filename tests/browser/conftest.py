@@ -14,7 +14,7 @@ def browser(monkeypatch):
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make check installs it")
     if CHROMIUM is None:
         pytest.skip("no Chromium here: apt-get install chromium")
-    # Playwright runs an event loop in this thread, in which Django would refuse to ask the database.
+    # Playwright runs an event loop in this thread, in which Django refuses database queries.
     monkeypatch.setitem(os.environ, "DJANGO_ALLOW_ASYNC_UNSAFE", "true")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
@@ -24,6 +24,6 @@ def browser(monkeypatch):
 
 
 def follow(page, selector):
-    """Clicks, and waits for the whole page that comes: a click alone returns while the old one may still stand."""
+    """Click, and wait until the next page has loaded: a click alone may return while the old page is still shown."""
     with page.expect_navigation():
         page.click(selector)

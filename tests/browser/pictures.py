@@ -1,4 +1,4 @@
-"""`make pictures`: the README's pictures, of demo data on a throw-away server, as Chromium shows them."""
+"""`make pictures`: the README's pictures, of demo data on a temporary server, taken in Chromium."""
 
 import io
 import os
@@ -31,7 +31,7 @@ def addresses():
 
 
 def status():
-    """Return what a terminal shows of the command with which `make migrate` ends."""
+    """Return the terminal output of the command with which `make migrate` ends."""
     from django.core.management import call_command
 
     out = io.StringIO()

@@ -1,4 +1,4 @@
-"""The admin in a real Chromium: sign in by e-mail, look, search, and see no error."""
+"""The admin in a real Chromium: sign in, browse and search without an error."""
 
 import pytest
 from django.db import connection

@@ -1,4 +1,4 @@
-"""Every list of the admin in a real Chromium, measured: what fits, what is cut, and what wraps."""
+"""Every list of the admin in a real Chromium: nothing overflows, is cut without a sign, or wraps."""
 
 import pytest
 from django.conf import settings
@@ -14,7 +14,7 @@ from tests.database.test_dbseed import DAY
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LONG = "a-person-with-a-rather-long-address.and-two-names"
-# What is wrong with a list: cells that are cut without a sign, or that wrap; a table that scrolls without a sign.
+# The faults of a list: cells that are cut without a sign, or that wrap; a table that scrolls without a sign.
 FAULTS = """() => {
     const list = document.querySelector('.results'), found = [], style = element => getComputedStyle(element);
     const scrolls = list.scrollWidth > list.clientWidth;
@@ -62,7 +62,7 @@ def page(browser, live_server):
 
 
 @pytest.mark.slow
-def test_every_list_fits_and_cuts_nothing_without_a_sign(page):
+def test_every_list_fits_and_marks_truncated_values(page):
     models = [model for model in admin.site._registry if model._base_manager.exists()]
     assert len(models) >= 19
     for width in (1440, 1024, 375):
@@ -75,7 +75,7 @@ def test_every_list_fits_and_cuts_nothing_without_a_sign(page):
 
 
 @pytest.mark.slow
-def test_filters_are_a_bar_above_the_list_with_what_is_chosen_as_chips(page):
+def test_filters_are_a_bar_above_the_list_with_active_ones_as_chips(page):
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto("/admin/engagement/notification/?type=promotion&created_at__from=2026-04-01&created_at__until=2026-04-20")
     assert page.locator("#changelist-filter").bounding_box()["y"] < page.locator("#result_list").bounding_box()["y"]

@@ -37,7 +37,7 @@ def staff(monkeypatch):
 
 
 def pages():
-    """A page of each kind for each table, and those that stand alone."""
+    """A page of each kind for each table, and the pages without a table."""
     price, talk = PriceHistory.objects.first(), Conversation.objects.filter(messages__flight_results__isnull=False).first()
     yield reverse("admin:index")
     yield reverse("admin:app_list", args=["travel"])
@@ -63,7 +63,7 @@ def pages():
     )
 
 
-# What stands on every page: it is looked at on the first.
+# Parts of every page, which are checked on the first.
 ON_EVERY_PAGE = {"exclude": [["#nav-sidebar"], [".phone-nav"]]}
 
 
@@ -79,7 +79,7 @@ def violations(axe, page, rules, looked_at):
 @pytest.mark.parametrize(("width", "rows"), [(1440, 5), (320, 5)])
 def test_every_page_keeps_the_policy_fits_the_width_and_is_open_to_all(browser, live_server, staff, monkeypatch, width, rows):
     for listed in admin.site._registry.values():
-        monkeypatch.setattr(listed, "list_per_page", rows)  # axe looks at each element.
+        monkeypatch.setattr(listed, "list_per_page", rows)  # axe checks each element.
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe is not installed: make check installs it"
     ).Axe()
@@ -111,7 +111,7 @@ def test_every_page_keeps_the_policy_fits_the_width_and_is_open_to_all(browser, 
 
 
 @pytest.mark.slow
-def test_without_script_everything_a_person_needs_works(browser, live_server, staff):
+def test_everything_essential_works_without_scripts(browser, live_server, staff):
     page = browser.new_context(java_script_enabled=False, viewport={"width": 1440, "height": 900}).new_page()
     page.goto(f"{live_server.url}/admin/engagement/notification/")
     page.fill("#id_username", "staff@demo.fly2any.example")

@@ -62,7 +62,7 @@ def test_staff_make_a_passkey_and_sign_in_with_it(browser, live_server, settings
     assert page.url == live_server.url + reverse("admin:app_list", args=["travel"])
     assert complaints == []
 
-    # Without the passkey nobody comes in.
+    # Without the passkey, sign-in fails.
     follow(page, "text=Log out")
     devtools.send("WebAuthn.clearCredentials", {"authenticatorId": authenticator})
     sign_in(page, live_server)

@@ -1,4 +1,4 @@
-"""The README's pictures can be taken again, and are those that it shows."""
+"""The README's pictures can be taken again, and are the ones that it shows."""
 
 import re
 

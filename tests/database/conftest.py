@@ -23,7 +23,7 @@ def exact(database):
 
 @pytest.fixture
 def probe(tmp_path):
-    """A function that makes the next migration of an app of the test's own, from its source."""
+    """A function that creates the next migration of the test's own app, from its source."""
     folder = tmp_path / "probe" / "migrations"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
@@ -60,13 +60,13 @@ def filled(server, seeded):
 
 @pytest.fixture
 def place(tmp_path):
-    """Where backups are put."""
+    """The location of backups."""
     return str(tmp_path / "backups")
 
 
 @pytest.fixture
 def two(migrated):
-    """Two people, who have nothing."""
+    """Two people without other rows."""
     for identity, email in ((ANA, EMAIL), (BOB, "bob@example.com")):
         migrated.execute('INSERT INTO users (id, email, "updatedAt") VALUES (%s, %s, now())', [identity, email])
     return migrated
@@ -74,7 +74,7 @@ def two(migrated):
 
 @pytest.fixture
 def taken(migrated, place):
-    """A function that makes something in a database, takes a backup of it and returns its manifest after `edit`, verified."""
+    """A function that runs statements in a database, takes a backup, applies `edit` to its manifest, verifies it and returns it."""
 
     def make(statement="SELECT 1", edit=lambda manifest: manifest):
         migrated.execute(statement)

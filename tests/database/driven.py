@@ -2,7 +2,7 @@
 
 TOKEN = "0123456789abcdef0123456789abcdef"  # For METRICS_TOKEN.
 
-# What needs no session; EMAIL is somebody's who is there.
+# Commands that need no session; EMAIL is the address of an existing person.
 COMMANDS = """
     dbstatus
     dbstatus --write-check --security --indexes

@@ -31,7 +31,7 @@ OTHER_DEFAULT = {
     "text[]": "'{x}'",
     "smallint": "7",
 }
-# What `migrate` fills: an index is built over rows that the transaction deleted, too.
+# Rows that `migrate` inserts: an index build also sees rows that the transaction deleted.
 FILLED = {
     "auth_group",
     "auth_group_permissions",
@@ -83,7 +83,7 @@ def of_table(table: Table) -> Iterator[Mutation]:
         for column in EXPECTED.columns
         if column.table == table.name and (column.name,) not in keyed and "json" not in column.type
     ]
-    if table.name == "user_activities":  # The trail that is to survive its user.
+    if table.name == "user_activities":  # The activity log, which outlives its user.
         sql = f'ALTER TABLE {t} ADD CONSTRAINT theirs FOREIGN KEY ("userId") REFERENCES users ON DELETE CASCADE'
         yield damage("a foreign foreign key in the way", sql, ("foreign_key.extra", "user_activities.theirs"), reads="users")
     for column in spare[:1]:
@@ -214,7 +214,7 @@ def of_column(column: Column) -> Iterator[Mutation]:
         "django_content_type",
         "axes_accessattempt",
         "axes_accesslog",
-    ):  # A migration dropped a column there: a rename cannot be told from a drop.
+    ):  # A migration dropped a column there, so a rename cannot be distinguished from a drop.
         sql = f"ALTER TABLE {q(column.table)} RENAME {q(column.name)} TO moved"
         yield damage("renamed", sql, ("column.renamed", at(column)), *named)
     type_ = column.type if column.type in OTHER_TYPE else "character varying"

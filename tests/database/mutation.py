@@ -19,7 +19,7 @@ class Mutation:
     sql: str
     found: frozenset[tuple[str, str]]  # code and where of every finding
     since: int = 0  # the major version of PostgreSQL that can do this damage
-    reads: str = ""  # a table that is not damaged and must be whole
+    reads: str = ""  # a table that is not damaged and must be reported as such
 
     @property
     def table(self) -> str:
@@ -27,7 +27,7 @@ class Mutation:
 
     @cached_property
     def damages(self) -> frozenset[str]:
-        """The tables that are not whole while it lasts."""
+        """The tables that are damaged meanwhile."""
         return frozenset([self.table, *(where.partition(".")[0] for _, where in self.found)])
 
 
@@ -54,7 +54,7 @@ def missing(things) -> set[tuple[str, str]]:
 
 
 def hanging_on(column: Column) -> list:
-    """What PostgreSQL drops with a column."""
+    """The objects that PostgreSQL drops with a column."""
     mine = [
         thing
         for thing in (*EXPECTED.keys, *EXPECTED.checks, *EXPECTED.indexes, *EXPECTED.foreign_keys)
@@ -70,7 +70,7 @@ def column_type(table: str, name: str) -> str | None:
 
 
 def expression_of(thing) -> str:
-    """What names columns without being one: a condition, or an expression that an index has in a column's place."""
+    """Expressions that name columns: a condition, or an expression in an index."""
     computed = " ".join(name for name in getattr(thing, "columns", ()) if "(" in name)
     return getattr(thing, "predicate", None) or getattr(thing, "expression", None) or computed
 

@@ -12,7 +12,7 @@ from tests.database.mutation import EXPECTED, Mutation
 
 
 def rounds(all_of_them: Iterable[Mutation]) -> list[list[Mutation]]:
-    """Put mutations of different tables together: two readings of the catalogue then serve all of a round."""
+    """Group mutations of different tables into rounds, each of which needs only two readings of the catalogue."""
     made: list[tuple[list[Mutation], set[str], set[str]]] = []
     for mutation in all_of_them:
         for together, damaged, read in made:  # noqa: B007  Those at which it stops are used below.
@@ -41,7 +41,7 @@ def mutations() -> Iterator[Mutation]:
 
 
 def with_names_of_its_own(mutation: Mutation) -> Mutation:
-    """What it makes or renames carries its table's name: indexes of two tables cannot have the same."""
+    """Return the mutation with its table's name in all new names, because indexes of two tables cannot share one."""
 
     def own(text):
         return re.sub(r"\b(theirs|moved)", rf"\1_{mutation.table}", text)

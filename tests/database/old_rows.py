@@ -1,4 +1,4 @@
-"""Rows that are too old, and the commands that remove them and put them back."""
+"""Rows that are too old, and the commands that remove and restore them."""
 
 import time
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from tests.conftest import django, manage
 EVERY = ",".join(f"{table}={int(not rule.expires)}" for table, rule in RULES.items())
 BEFORE = datetime(2026, 1, 1, tzinfo=UTC)
 OLD, NEW = "2025-12-31 23:59:59+00", "2026-01-01 00:00:00+00"
-# Of each table the values of a row that is to go, and the changes of which each alone keeps it.
+# For each table, the values of a row to delete, and changes that each suffice to keep it.
 CASES = {
     "price_history": ({"timestamp": OLD}, [{"timestamp": NEW}]),
     "price_monitor_logs": ({"executionTime": OLD}, [{"executionTime": NEW}]),
@@ -52,7 +52,7 @@ MUST = {
 }
 
 
-KEYS = {"django_session": "session_key", "axes_accessattempt": "username"}  # Where "id" is none, or no text.
+KEYS = {"django_session": "session_key", "axes_accessattempt": "username"}  # Tables without a text key "id".
 
 
 def put(database, table, key, values):

@@ -1,4 +1,4 @@
-"""What another role plants where ours is looked for, and a run of migrations that it could meet."""
+"""Objects that another role plants where ours are looked up, and a run of migrations that could hit them."""
 
 from fly2any.database.migration import journal
 from fly2any.database.migration.run import migrating

@@ -14,7 +14,7 @@ from tests.conftest import django
 EMAIL = "Ana.Silva@Example.com"
 CANARY = "canary-9f3a"
 ANA, BOB = "u-alpha", "u-beta"
-# Tables that know a person without a foreign key: by which column, and whether it holds the id or the e-mail address.
+# Tables that hold a person without a foreign key: the column, and whether it has the id or the e-mail address.
 WITHOUT_KEY = {
     "user_activities": ("userId", "id"),
     "verification_tokens": ("identifier", "email"),
@@ -26,7 +26,7 @@ WITHOUT_KEY = {
 
 
 def fill(database, catalog, identity, email, number):
-    """Put a row into each table that hangs on users, and into those that know a person without a foreign key."""
+    """Insert a row into each table that references users, and into those that hold a person without a foreign key."""
     made, todo = {"users": identity}, ["users"]
     for table, (column, what) in WITHOUT_KEY.items():
         made[table] = insert(database, catalog, table, {column: identity if what == "id" else email.upper()}, number)
@@ -46,7 +46,7 @@ def content_type(database):
 
 
 def insert(database, catalog, table, values, number):
-    """Insert a row with something in each column that must have something; return its primary key."""
+    """Insert a row with a value in each required column; return its primary key."""
     wanted = {column.name: column for column in catalog.columns if column.table == table}
     unique = f"{number}-{table}"
     for name, column in wanted.items():
@@ -115,7 +115,7 @@ def exported(database, email=EMAIL):
 
 
 def refused(database, **options):
-    """What an erasure says that is refused; nothing is changed by it, and the plan says the same."""
+    """Return the message of a refused erasure; it must change nothing, and the plan must have the same message."""
     before = database.execute("SELECT id FROM users ORDER BY id")
     with pytest.raises(Refusal) as refusal:
         erased(database, **options)

@@ -1,4 +1,4 @@
-"""Databases as the site left them, and what may not change when they are adopted."""
+"""Databases as the site leaves them, and the facts that an adoption must not change."""
 
 import json
 from dataclasses import replace
@@ -68,7 +68,7 @@ def plan(database, url=None):
 
 
 def adopted(database, *options):
-    # A timeout below deadlock_timeout would not have an autovacuum make way.
+    # A timeout below deadlock_timeout would not cancel an autovacuum.
     result = manage("dbadopt", "--yes", *options, url=database.url, LOCK_TIMEOUT="")
     assert (result.returncode, result.stderr) == (0, ""), result.stdout
     return result.stdout
@@ -89,6 +89,6 @@ def is_as_migrated(database):
 
 
 def left_out(catalog):
-    """The columns that the site's inserts leave out where its later schema is there."""
+    """The columns that the site's inserts omit in its later schema."""
     there = {(column.table, column.name) for column in catalog.columns}
     return {place for place, sign in MAY_BE_NULL.items() if (place[0], sign) in there}

@@ -15,7 +15,7 @@ KEY = "only for tests"  # The SECRET_KEY of commands in tests.
 
 
 class Told(Progress):
-    """Keeps the sentences that it is told."""
+    """Keeps the reported sentences."""
 
     def __init__(self):
         self.sentences = []
@@ -40,7 +40,7 @@ def described(origin, taken, *, state="good", **facts):
 
 
 def keep(place, *manifests):
-    """Keep backups in the folder `place`, as a command would."""
+    """Configure the folder `place` for backups, as a command would."""
     place.mkdir(exist_ok=True)
     for manifest in manifests:
         (place / manifest.file).write_text("x")

@@ -1,4 +1,4 @@
-"""A night in the life: seed, back up, prove, damage, be told, restore, and everything is as it was."""
+"""A whole night: seed, back up, verify, damage, get findings, restore, and all rows are as before."""
 
 import json
 
@@ -47,7 +47,7 @@ def test_nightly_damage_is_found_and_cured(migrated, tmp_path, sealed):
     restored = run("dbrestore", "latest", "--yes")
     assert (restored.returncode, ": every row was compared and matches." in restored.stdout) == (0, True)
     assert run("dbstatus", "--write-check").returncode == 0
-    assert codes("dbhealth") - usual == {"server.leftover"}  # What was there before the restore.
+    assert codes("dbhealth") - usual == {"server.leftover"}  # The database before the restore.
     assert rows(migrated) == held
     for name in databases(migrated) - {migrated.name}:
         migrated.execute(f'DROP DATABASE "{name}"')

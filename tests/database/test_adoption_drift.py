@@ -1,4 +1,4 @@
-"""What is in the way of an adoption is said, with its rows, and repaired where nothing is lost."""
+"""Blockers of an adoption are reported with their rows, and repaired if nothing is lost."""
 
 import re
 
@@ -10,7 +10,7 @@ from tests.database.sites import catalog, contents, everything, is_as_migrated, 
 FK = '"price_alerts_userId_fkey"'
 DUPLICATES = "UPDATE push_subscriptions SET endpoint = 'same' WHERE id IN ('push_subscriptions 3', 'push_subscriptions 5')"
 DRIFTS = {
-    # What was done, (code, place), rows in the way with their ids, and whether --repair mends it.
+    # The damage, (code, place), the blocking rows with their ids, and whether --repair fixes it.
     "nullable": ("ALTER TABLE users ALTER email DROP NOT NULL", ("column.weaker", "users.email"), (0, []), True),
     "nulls": (
         "ALTER TABLE users ALTER email DROP NOT NULL; UPDATE users SET email = NULL WHERE id = 'users 9'",
@@ -101,7 +101,7 @@ DRIFTS = {
 }  # fmt: skip
 
 
-# Drifts that cannot exist in one database with the others that are not mended.
+# Drift that cannot exist in one database with the other unrepaired kinds.
 APART = ("a unique index of its name", "a name of the adoption", "published")
 TOGETHER = {
     "mended": [drift for drift, (*_, mended) in DRIFTS.items() if mended],
@@ -209,7 +209,7 @@ def test_a_cure_of_a_time_column_keeps_its_instants(exact):
 
 
 @pytest.mark.slow
-def test_what_is_in_use_comes_with_the_statement_that_shows_it(exact):
+def test_objects_in_use_are_printed_with_their_definitions(exact):
     exact.execute('CREATE VIEW theirs AS SELECT "createdAt" FROM users')
 
     [blocker] = plan(exact)["blockers"]
@@ -220,7 +220,7 @@ def test_what_is_in_use_comes_with_the_statement_that_shows_it(exact):
 
 
 @pytest.mark.slow
-def test_values_that_cannot_be_of_the_type_are_counted(exact):
+def test_values_that_cannot_be_converted_are_counted(exact):
     exact.execute('ALTER TABLE price_alerts ALTER "currentPrice" TYPE text')
     exact.execute("UPDATE price_alerts SET \"currentPrice\" = 'abc' WHERE id = 'price_alerts 3'")
 
@@ -254,7 +254,7 @@ def test_an_extension_that_this_role_cannot_create_is_a_blocker(exact):
 
 
 @pytest.mark.slow
-def test_what_else_is_foreign_is_listed_and_functions_over_times_are_named(exact):
+def test_other_unmanaged_objects_are_listed_and_functions_over_times_named(exact):
     exact.execute(
         "CREATE TYPE mood AS ENUM ('ok'); CREATE PUBLICATION news FOR TABLE users; GRANT SELECT ON users TO pg_monitor"
     )

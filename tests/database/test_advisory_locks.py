@@ -1,4 +1,4 @@
-"""The keys of advisory locks: one home, and none used for two purposes."""
+"""The keys of advisory locks: defined in one place, and each used for one purpose."""
 
 import re
 

@@ -104,7 +104,7 @@ def test_rows_that_differ_from_the_backup_are_found(filled, place, other, said):
 def test_a_backup_that_is_killed_or_fails_leaves_nothing_that_looks_like_one(filled, place):
     os.makedirs(place)
     process = start_manage("dbbackup", url=filled.url, BACKUP_LOCATION=place)
-    while not os.listdir(place) and process.poll() is None:  # In the middle of it, however slow the machine is.
+    while not os.listdir(place) and process.poll() is None:  # In the middle of the backup, even on a slow machine.
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     process.communicate()
@@ -119,7 +119,7 @@ def test_a_backup_that_is_killed_or_fails_leaves_nothing_that_looks_like_one(fil
 
 
 @pytest.mark.slow
-def test_a_backup_beside_writers_is_of_one_moment(filled, place):
+def test_a_backup_during_writes_is_one_snapshot(filled, place):
     write = (
         "import psycopg, sys, time\nwith psycopg.connect(sys.argv[1], autocommit=True) as c:\n    n = 0\n    while True:\n        n += 1\n        time.sleep(0.002)\n"
         "        c.execute(\"WITH u AS (INSERT INTO users (id, email, \\\"updatedAt\\\") VALUES ('w' || %(n)s, 'w' || %(n)s || '@x', now()) RETURNING id)"
@@ -224,7 +224,7 @@ def test_unsuitable_tools_are_reported_with_the_suitable_packages(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_key_that_is_missing_says_nothing_of_the_backup(filled, place, tmp_path):
+def test_a_missing_key_says_nothing_about_the_backup(filled, place, tmp_path):
     import pyrage
 
     key = pyrage.x25519.Identity.generate()
@@ -260,7 +260,7 @@ def test_rows_are_hashed_whatever_the_database_calls_its_functions_and_columns(f
 
 
 @pytest.mark.slow
-def test_what_is_encrypted_is_never_in_clear_at_the_place(filled, place):
+def test_an_encrypted_backup_is_never_stored_unencrypted(filled, place):
     import pyrage
 
     recipient = str(pyrage.x25519.Identity.generate().to_public())

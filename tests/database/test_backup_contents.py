@@ -1,4 +1,4 @@
-"""Hashing what the tables hold: as COPY reads them, running nobody's code."""
+"""Hashing tables by COPY, which runs no code of other roles."""
 
 import dataclasses
 from contextlib import suppress
@@ -58,7 +58,7 @@ def test_taking_a_backup_runs_no_code_of_the_tables(migrated, place):
     assert manifest.tables['"public"."bait"'].rows == 1
 
 
-def test_whoever_may_have_created_users_before_the_site_is_not_trusted_by_a_restore(migrated, place):
+def test_a_restore_does_not_trust_a_role_that_may_have_created_users_first(migrated, place):
     role = f"{migrated.name}_mallory"
     migrated.execute(f"CREATE ROLE {role}; ALTER TABLE users OWNER TO {role}")
     with django(migrated) as connection:
@@ -80,7 +80,7 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize("done", MEMBERS, ids=["table", "partition", "sequence"])
-def test_no_backup_leaves_a_table_of_ours_out_because_an_extension_has_it(migrated, place, done):
+def test_a_backup_is_refused_if_an_extension_owns_a_table_of_ours(migrated, place, done):
     name, kind = MEMBERS[done]
     migrated.execute(done)
 
@@ -94,7 +94,7 @@ def test_no_backup_leaves_a_table_of_ours_out_because_an_extension_has_it(migrat
     assert backups(store_at(place)).manifests == ()
 
 
-def test_rows_of_an_extension_that_no_backup_has_are_named(migrated, place):
+def test_rows_of_extensions_that_are_not_backed_up_are_named(migrated, place):
     migrated.execute("CREATE TABLE side AS SELECT 1 AS n; ALTER EXTENSION pg_trgm ADD TABLE side")
     told = Told()
 
@@ -106,7 +106,7 @@ def test_rows_of_an_extension_that_no_backup_has_are_named(migrated, place):
     ]
 
 
-def test_a_function_that_relies_on_the_search_path_stops_no_backup(migrated, place):
+def test_a_function_that_relies_on_the_search_path_prevents_no_backup(migrated, place):
     migrated.execute("CREATE FUNCTION plain(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT lower($1) || 'x' $$")
     make = "CREATE OR REPLACE FUNCTION folded(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT {}plain($1) $$"
     migrated.execute(make.format("public."))
@@ -119,8 +119,8 @@ def test_a_function_that_relies_on_the_search_path_stops_no_backup(migrated, pla
     assert len(backups(Folder(place)).manifests) == 1
 
 
-def test_rows_that_lie_in_other_partitions_of_a_table_that_is_partitioned_by_an_enum_are_the_same(migrated, place):
-    """Their hash is that of the labels' oids, which every restored database has others of."""
+def test_rows_in_other_hash_partitions_after_a_restore_are_equal(migrated, place):
+    """Enums are hashed by the OIDs of their labels, which differ in a restored database."""
     make = f"""
         CREATE TYPE mood AS ENUM ({", ".join(f"'{number}'" for number in range(20))});
         CREATE TABLE moods (mood mood, note text) PARTITION BY LIST (note);
@@ -141,8 +141,8 @@ def test_rows_that_lie_in_other_partitions_of_a_table_that_is_partitioned_by_an_
     assert (same, fewer) == ("", '"public"."moods" has 19 rows instead of 20')
 
 
-def test_what_a_backup_is_compared_by_does_not_depend_on_who_is_connected(migrated, place):
-    """As in a backup taken while a migration runs: in the restored database no session holds its lock."""
+def test_hashes_do_not_depend_on_the_connected_role(migrated, place):
+    """As in a backup during a migration, whose lock no session holds in the restored database."""
     migrated.execute(
         "DELETE FROM django_migrations WHERE app = 'ai_consultant' AND name = '0004_roles';"
         " INSERT INTO fly2any_migration_runs (migration, direction, started, person, code)"
@@ -160,7 +160,7 @@ def test_what_a_backup_is_compared_by_does_not_depend_on_who_is_connected(migrat
 
 
 def test_a_column_that_is_missing_may_be_taken_for_renamed_after_a_restore(migrated, place):
-    """The gap that a dropped column leaves is no more."""
+    """The gap that a dropped column leaves in attnum is gone."""
     migrated.execute("ALTER TABLE price_history DROP COLUMN provider, ADD COLUMN provider2 text NOT NULL")
     with django(migrated) as connection:
         manifest = take(connection, Folder(place), Progress())
@@ -226,7 +226,7 @@ def test_an_error_in_the_middle_of_a_copy_is_raised_and_the_connection_is_free_a
         assert cursor.execute("SELECT 1").fetchall() == [(1,)]
 
 
-def test_a_copy_that_is_left_early_or_cut_ends(database):
+def test_a_copy_that_is_abandoned_or_cut_ends(database):
     with database.connect() as client, client.cursor() as cursor:
         with suppress(ZeroDivisionError), cursor.copy(f"COPY ({MANY}) TO STDOUT") as copy:
             next(rows_of(copy))
@@ -241,7 +241,7 @@ def test_a_copy_that_is_left_early_or_cut_ends(database):
     assert after == [(1,)]
 
 
-def test_rows_that_a_policy_hides_are_an_error_and_not_fewer(database):
+def test_rows_that_a_policy_hides_are_an_error(database):
     database.execute("CREATE TABLE t (x int); INSERT INTO t VALUES (1); ALTER TABLE t ENABLE ROW LEVEL SECURITY")
     with database.role("GRANT SELECT ON t TO {role}", f"GRANT CONNECT ON DATABASE {database.name} TO {{role}}") as url:
         role = url.split("//")[1].split("@")[0]
@@ -254,7 +254,7 @@ def test_rows_that_a_policy_hides_are_an_error_and_not_fewer(database):
 
 
 @pytest.mark.slow
-def test_a_row_whose_text_is_longer_than_a_gigabyte_with_its_quotes_is_hashed(database):
+def test_a_row_of_over_a_gigabyte_as_text_is_hashed(database):
     database.execute("CREATE TABLE big (t text); INSERT INTO big VALUES (repeat('\"', 540000000))")
 
     with django(database) as connection:
@@ -262,7 +262,7 @@ def test_a_row_whose_text_is_longer_than_a_gigabyte_with_its_quotes_is_hashed(da
 
 
 @pytest.mark.slow
-def test_who_holds_a_lock_that_a_backup_waits_for_is_named(migrated, place, monkeypatch):
+def test_the_holder_of_a_lock_that_a_backup_waits_for_is_named(migrated, place, monkeypatch):
     monkeypatch.setitem(PATIENT, "lock_timeout", "4s")
     migrated.execute("CREATE TABLE mine (a int)")
     told = Told()
@@ -276,7 +276,7 @@ def test_who_holds_a_lock_that_a_backup_waits_for_is_named(migrated, place, monk
     assert sentence.endswith(f"; to end it: SELECT pg_terminate_backend({pid});")
 
 
-def test_what_other_roles_made_and_a_backup_cannot_read_is_named_with_the_cure(migrated, place):
+def test_objects_of_other_roles_that_a_backup_cannot_read_are_named_with_the_cure(migrated, place):
     with migrated.role("GRANT USAGE ON SCHEMA public TO {role}", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
                        "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {role}") as url:  # fmt: skip
         role = f"{migrated.name}_role"

@@ -1,4 +1,4 @@
-"""Verifying a backup with code of another role in it: it does nothing, ends in time, and decides no verdict."""
+"""Verifying a backup with hostile code: the code has no effect, ends in time, and decides no verdict."""
 
 import dataclasses
 import shutil
@@ -28,7 +28,7 @@ HOSTILE = """
     CREATE VIEW evil.seen AS SELECT evil.f(id) FROM evil.checked;
     CREATE MATERIALIZED VIEW evil.kept AS SELECT evil.f(id) FROM evil.checked
 """
-# Of the roles that the code could become or make: another test's may come and go meanwhile.
+# Only roles that the code could become or create, because other tests' roles come and go.
 PASSWORDS = (
     "SELECT rolname, rolpassword FROM pg_authid WHERE rolname = current_user OR starts_with(rolname, '{name}') ORDER BY 1"
 )
@@ -113,7 +113,7 @@ def test_code_that_fills_the_disk_makes_a_backup_not_verified_before_it_is_full(
 
 
 @pytest.mark.slow
-def test_what_only_a_superuser_creates_is_left_out_and_named(taken):
+def test_objects_that_only_a_superuser_can_create_are_omitted_and_named(taken):
     manifest = taken(
         "CREATE FUNCTION told() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$;"
         " CREATE EVENT TRIGGER teller ON ddl_command_end EXECUTE FUNCTION told();"
@@ -181,7 +181,7 @@ RAISES = """
     ],
     ids=["rows", "an index"],
 )
-def test_code_that_claims_to_want_a_privilege_makes_a_backup_neither_good_nor_bad(taken, state, where, what):
+def test_code_that_raises_42501_makes_a_backup_neither_good_nor_bad(taken, state, where, what):
     manifest = taken(f"{RAISES.format(state=state)}; {where}")
 
     assert (manifest.state, manifest.verdict.reason) == ("unverified", f"{what} ({state}) could not be restored here")

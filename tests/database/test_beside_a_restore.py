@@ -1,4 +1,4 @@
-"""While a restore is to replace the database, no command of ours, of Django's or of its packages writes to the old one."""
+"""While a restore is about to replace the database, no command of ours, Django's or a package's writes to the old one."""
 
 import io
 import json
@@ -116,7 +116,7 @@ def test_a_restore_waits_for_commands_that_began_before_it(two, restored, lock):
 
 
 @pytest.mark.slow
-def test_a_restore_that_finds_another_at_work_too_long_replaces_nothing(two, restored, tmp_path, monkeypatch):
+def test_a_restore_that_waits_too_long_for_a_writer_replaces_nothing(two, restored, tmp_path, monkeypatch):
     two.execute(f"COMMENT ON DATABASE {restored} IS NULL")
     monkeypatch.setattr(restore, "PATIENCE", 0)
     with django(two) as connection:

@@ -1,4 +1,4 @@
-"""A bucket's answer is no proof: what was stored is looked for."""
+"""A bucket's response is not trusted: a stored file is looked up."""
 
 import threading
 from contextlib import contextmanager
@@ -78,7 +78,7 @@ NO_STORAGE = {"forgets": "but does not have it", "page": f"but has {len(SIGN_IN)
 
 
 @pytest.mark.parametrize("endpoint", NO_STORAGE, indirect=True)
-def test_what_a_bucket_accepted_and_does_not_have_is_not_stored(endpoint, request, tmp_path):
+def test_a_file_that_a_bucket_accepted_but_does_not_have_is_not_stored(endpoint, request, tmp_path):
     said = NO_STORAGE[request.node.callspec.params["endpoint"]]
     (tmp_path / "file").write_bytes(b"x" * 9000)
     bucket = store_at("s3://fly/nightly")
@@ -98,7 +98,7 @@ def test_what_a_bucket_accepted_and_does_not_have_is_not_stored(endpoint, reques
 
 
 @pytest.mark.parametrize("endpoint", ["page"], indirect=True)
-def test_a_page_is_no_empty_bucket(endpoint):
+def test_an_html_page_is_not_an_empty_bucket(endpoint):
     with pytest.raises(Refusal) as refusal:
         store_at("s3://fly/nightly").names()
 

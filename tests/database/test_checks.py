@@ -14,7 +14,7 @@ def checked(alias="default"):
 
 
 @pytest.mark.django_db
-def test_a_healthy_database_has_no_message_and_each_trouble_its_own():
+def test_a_healthy_database_has_no_message_and_each_problem_has_its_own():
     assert checked() == []
 
     run('DROP INDEX "price_alerts_active_idx"')
@@ -34,7 +34,7 @@ def test_a_healthy_database_has_no_message_and_each_trouble_its_own():
     assert checked()[-1] == ("fly2any.E003", 40, "default", gone, "CREATE EXTENSION pg_trgm;")
 
 
-def test_a_database_of_prismas_is_sent_to_dbadopt_and_an_empty_one_to_migrate(exact, database):
+def test_a_prisma_database_is_referred_to_dbadopt_and_an_empty_one_to_migrate(exact, database):
     with django(exact) as opened:
         assert [one[0] for one in checked(opened.alias)] == ["fly2any.E001", "fly2any.E004"]
         assert checked(opened.alias)[1][3] == "Prisma created the tables, and they have not been adopted."
@@ -50,7 +50,7 @@ def test_the_command_asks_only_where_a_database_is_named_and_migrate_never(datab
 
 
 @pytest.mark.parametrize(("place", "ids"), [("", ["fly2any.W002"]), ("/var/backups/fly2any", [])])
-def test_a_deployment_without_backups_is_warned_of(settings, place, ids):
+def test_a_deployment_without_backups_gets_a_warning(settings, place, ids):
     settings.BACKUPS = {**settings.BACKUPS, "location": place}
 
     assert [one.id for one in run_checks(tags=["backups"], include_deployment_checks=True)] == ids

@@ -1,4 +1,4 @@
-"""The server's clock decides what is old; with another clock on this machine nothing is removed."""
+"""The server's clock decides what is old; nothing is removed if this machine's clock differs."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ from tests.conftest import django
 from tests.database.taken import Told, described, keep
 from tests.servers import Database, wait_until
 
-A_MOMENT = timedelta(seconds=1)  # By which this machine may misjudge the server's clock.
+A_MOMENT = timedelta(seconds=1)  # The uncertainty in reading the server's clock.
 DIFFER = re.compile(
     r"The clock of the database server \(\d{4}-[-\d: ]+ UTC\) and that of this machine \(\d{4}-[-\d: ]+ UTC\) differ by"
 )
@@ -172,7 +172,7 @@ def test_a_backup_of_the_future_is_neither_the_newest_nor_pruned(migrated, with_
         assert prune(store_at(str(with_backups)), connection, Progress()) == []
 
 
-def test_commands_of_djangos_delete_nothing_while_the_clocks_differ(migrated, client_clock):
+def test_djangos_commands_delete_nothing_while_the_clocks_differ(migrated, client_clock):
     migrated.execute("INSERT INTO django_session VALUES ('key', 'data', now() + interval '1 day')")
     with django(migrated) as connection:
         refuse_before_writes(connection)
@@ -183,7 +183,7 @@ def test_commands_of_djangos_delete_nothing_while_the_clocks_differ(migrated, cl
         assert sessions.count() == 1
 
 
-def test_a_reset_wants_a_backup_that_is_new_by_the_servers_clock(filled, with_backups, client_clock):
+def test_a_reset_requires_a_recent_backup_by_the_servers_clock(filled, with_backups, client_clock):
     with django(filled) as connection:
         keep(with_backups, backup(connection, datetime.now(UTC) - timedelta(days=30)))
         client_clock(timedelta(days=-30))

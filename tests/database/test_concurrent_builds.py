@@ -1,4 +1,4 @@
-"""Indexes that are built without locking writes out, and cut short."""
+"""Concurrent index builds, and what happens when they are interrupted."""
 
 import contextlib
 import os
@@ -79,7 +79,7 @@ def test_a_concurrent_build_that_fails_leaves_no_index(migrated, probe):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_concurrent_build_that_is_stopped_ends_at_once_and_the_next_run_mends_it(migrated, probe, sent):
+def test_an_interrupted_concurrent_build_ends_at_once_and_the_next_run_repairs_it(migrated, probe, sent):
     environment = probe(INDEX.format(""), atomic=False)
     with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
         process = start_manage("migrate", url=migrated.url, **environment)
@@ -213,7 +213,7 @@ def suppress_all(client, statement):
 
 
 @pytest.mark.slow
-def test_a_terminal_shows_how_far_a_build_is(migrated, probe):
+def test_a_terminal_shows_the_progress_of_a_build(migrated, probe):
     environment = probe(INDEX.format(""), atomic=False)
     terminal, theirs = pty.openpty()
     with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
@@ -231,6 +231,6 @@ def test_a_terminal_shows_how_far_a_build_is(migrated, probe):
 
 
 def suppress_reading(terminal):
-    with contextlib.suppress(OSError):  # Nobody has its other end any more.
+    with contextlib.suppress(OSError):  # Its other end is closed.
         while os.read(terminal, 4096):
             pass

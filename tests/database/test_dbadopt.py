@@ -103,7 +103,7 @@ def test_the_locks_of_the_plan_are_those_that_are_taken(site):
 
 
 @pytest.mark.parametrize(("made", "kind"), [("", "empty"), ("CREATE TABLE theirs (id int)", "empty")])
-def test_where_none_of_our_tables_is_there_is_nothing_to_adopt(database, made, kind):
+def test_without_our_tables_there_is_nothing_to_adopt(database, made, kind):
     if made:
         database.execute(made)
 
@@ -115,7 +115,7 @@ def test_where_none_of_our_tables_is_there_is_nothing_to_adopt(database, made, k
     assert database.execute("SELECT to_regclass('django_migrations')") == [(None,)]
 
 
-def test_a_role_that_owns_nothing_is_told_so_and_changes_nothing(exact):
+def test_a_role_without_ownership_is_refused_and_changes_nothing(exact):
     exact.execute(f"DROP ROLE IF EXISTS {exact.name}_reader")
     exact.execute(f"CREATE ROLE {exact.name}_reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {exact.name}_reader")
     url = exact.url.replace(f"//{exact.user}@", f"//{exact.name}_reader@")
@@ -132,7 +132,7 @@ def test_a_role_that_owns_nothing_is_told_so_and_changes_nothing(exact):
 @pytest.mark.slow
 @pytest.mark.parametrize("end_idle", [False, True])
 def test_a_client_with_prepared_statements_fails_until_its_connection_is_ended(exact, end_idle):
-    """psycopg never prepares anew; its pool looks at a connection before it gives it away."""
+    """psycopg does not prepare again; its pool checks a connection before use."""
     from psycopg_pool import ConnectionPool
 
     statements = [f"SELECT * FROM {table}" for table in ("users", "notifications", "price_history")]

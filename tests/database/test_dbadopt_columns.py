@@ -1,4 +1,4 @@
-"""What an adoption does with single columns: times of other zones, defaults of the current time, and `flightData`."""
+"""How an adoption treats single columns: times in other zones, defaults of the current time, and `flightData`."""
 
 import json
 

@@ -40,7 +40,7 @@ def test_after_a_kill_during_a_concurrent_build_a_second_run_resumes(exact):
     before = contents(exact)
     invalid = "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('verification_tokens_pkey') AND NOT indisvalid"
     with open_transaction(exact, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM push_subscriptions LIMIT 0"):
-        # An old snapshot, though of a table that this run has passed.
+        # An old snapshot, although of a table that this run has finished.
         process = start_manage("dbadopt", "--yes", "--lock-wait", "60", url=exact.url)
         wait_until(
             exact,
@@ -70,9 +70,7 @@ def test_the_planner_knows_the_time_columns_afterwards_also_of_a_run_that_was_ki
     columns = "SELECT tablename, attname FROM pg_stats WHERE schemaname = 'public' AND attname IN ('createdAt', 'timestamp') ORDER BY 1, 2"
     exact.execute("ANALYZE")
     before = exact.execute(columns)
-    exact.execute(
-        "SET TimeZone TO 'UTC'; ALTER TABLE users ALTER \"createdAt\" TYPE timestamptz"
-    )  # As by a run that was killed.
+    exact.execute("SET TimeZone TO 'UTC'; ALTER TABLE users ALTER \"createdAt\" TYPE timestamptz")  # As a killed run leaves it.
 
     adopted(exact)
 
@@ -90,7 +88,7 @@ def test_two_adoptions_at_once_one_adopts_and_both_succeed(exact):
 
 
 @pytest.mark.slow
-def test_after_a_kill_behind_the_record_a_second_run_resumes_the_migrations(exact):
+def test_after_a_kill_once_recorded_a_second_run_resumes_the_migrations(exact):
     snapshot = ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM _prisma_migrations")
     waiting = (
         "SELECT pid FROM pg_stat_activity WHERE query LIKE %s AND wait_event = 'virtualxid' AND datname = current_database()"
@@ -152,7 +150,7 @@ def test_a_check_that_a_killed_run_left_is_dropped_though_nulls_came(exact):
 
 
 @pytest.mark.slow
-def test_after_each_step_what_is_left_is_the_rest_of_the_plan(exact):
+def test_after_each_step_the_rest_of_the_plan_remains(exact):
     planned, left = [], []
 
     def is_looked_at(step):  # What changes no more than rows is repeated where there are none to change.
@@ -174,8 +172,8 @@ def test_after_each_step_what_is_left_is_the_rest_of_the_plan(exact):
 
 
 @pytest.mark.slow
-def test_a_unique_constraint_that_stands_for_the_primary_key_is_replaced(exact):
-    """Of a run of an earlier version that was cut short."""
+def test_a_unique_constraint_in_place_of_the_primary_key_is_replaced(exact):
+    """Left by an interrupted run of an earlier version."""
     exact.execute(
         "ALTER TABLE verification_tokens ADD id text NOT NULL DEFAULT gen_random_uuid()::text,"
         " ADD CONSTRAINT verification_tokens_pkey UNIQUE (id)"

@@ -43,7 +43,7 @@ def test_a_role_that_may_only_connect_gets_a_report(migrated):
 WAIVER = '[[waiver]]\ncode = "sequences.near_end"\nwhere = "theirs"\nowner = "ana@example.com"\nuntil = {}\nreason = "bigint in May"\n'
 
 
-def test_a_waiver_holds_until_its_day_and_then_is_a_finding_itself(migrated, tmp_path):
+def test_a_waiver_applies_until_its_date_and_is_then_a_finding(migrated, tmp_path):
     migrated.execute("CREATE SEQUENCE theirs AS int; SELECT setval('theirs', 2000000000)")
     path = tmp_path / "waivers.toml"
     results = []

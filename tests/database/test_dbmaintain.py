@@ -1,4 +1,4 @@
-"""Maintenance: each period does what it says, from cron, and says what it found."""
+"""Maintenance, as cron runs it: the work and the findings of each period."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from tests.database.taken import rows
 from tests.servers import open_transaction, wait_until
 
 
-def test_a_waiver_holds_for_what_maintenance_finds(filled, settings, tmp_path):
+def test_a_waiver_applies_to_findings_of_maintenance(filled, settings, tmp_path):
     settings.WAIVERS = tmp_path / "waivers.toml"
     settings.RETENTION = {"days": {"price_history": 1}, "archive": ""}
     settings.WAIVERS.write_text(
@@ -89,7 +89,7 @@ def test_a_wrong_setting_is_one_sentence(migrated, environment, said):
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{said}\n")
 
 
-def test_nothing_is_removed_unless_it_is_switched_on_and_a_dry_run_only_counts(filled):
+def test_retention_is_off_by_default_and_a_dry_run_only_counts(filled):
     filled.execute("DELETE FROM sessions; DELETE FROM price_history WHERE timestamp > now() - interval '2 days'")
     before = rows(filled)
 
@@ -118,7 +118,7 @@ def test_the_deadline_is_kept_and_the_remaining_work_reported(filled):
     assert rows(filled) == before
 
 
-def test_one_run_at_a_time_and_who_holds_it_is_named(migrated):
+def test_runs_exclude_each_other_and_name_the_lock_holder(migrated):
     with migrated.connect(application_name="the other") as other:
         other.execute("SELECT pg_advisory_lock(72707370)")
         result = maintain(migrated, "weekly", "--lock-wait", "0.5")
@@ -136,7 +136,7 @@ def periods(database, period):
     return json.loads(maintain(database, period, "--format", "json").stdout)
 
 
-def test_each_period_does_what_the_one_before_does_and_more(filled):
+def test_each_period_includes_the_shorter_one(filled):
     filled.execute(f"{BY_HAND}; ALTER TABLE verification_tokens SET (autovacuum_enabled = off)")
     filled.execute("DELETE FROM price_history; INSERT INTO verification_tokens VALUES ('a', 'b', now())")
     wait_until(filled, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'price_history' AND n_dead_tup > 0")
@@ -198,7 +198,7 @@ def test_the_last_line_is_the_summary_and_with_v0_the_only_one(filled):
     assert (result.returncode, bool(found), result.stderr) == (0, True, ""), result.stdout
 
 
-def test_a_table_that_cannot_be_analysed_does_not_keep_the_others_from_it(migrated):
+def test_a_table_that_cannot_be_analysed_does_not_stop_the_others(migrated):
     migrated.execute(
         "CREATE FUNCTION norm(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1'; CREATE TABLE a_note (t text);"
         " CREATE INDEX ON a_note (norm(t)); INSERT INTO a_note VALUES ('x'); CREATE TABLE z_note AS SELECT 1 AS one;"

@@ -1,4 +1,4 @@
-"""Everything that is held about a person is given out, and erased: proved on every table that has a word about them."""
+"""Export and erasure of all data about a person, checked on every table that mentions them."""
 
 import errno
 import json
@@ -75,7 +75,7 @@ def test_an_erasure_removes_every_row_of_a_person_and_no_other(migrated, people)
         erased(migrated)
 
 
-def test_what_others_did_to_them_no_longer_names_them(migrated, people):
+def test_log_entries_of_others_no_longer_name_the_person(migrated, people):
     migrated.execute("UPDATE django_admin_log SET user_id = 'u-beta'")
     migrated.execute("UPDATE django_admin_log SET object_repr = 'ana@before.example' WHERE object_id = 'u-alpha'")
 
@@ -154,7 +154,7 @@ def test_a_full_disk_stops_the_erasure_and_leaves_no_certificate(migrated, peopl
     assert migrated.execute("SELECT count(*) FROM users") == [(2,)]
 
 
-def test_an_export_that_does_not_fit_on_the_disk_is_a_sentence_and_leaves_no_file(tmp_path):
+def test_an_export_that_does_not_fit_on_the_disk_is_reported_and_leaves_no_file(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
     try:
@@ -167,7 +167,7 @@ def test_an_export_that_does_not_fit_on_the_disk_is_a_sentence_and_leaves_no_fil
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_are_new_and_whole_on_a_file_system_without_hard_links(tmp_path, monkeypatch):
+def test_files_are_new_and_complete_without_hard_links(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
@@ -219,7 +219,7 @@ def test_a_certificate_says_committed_only_after_the_commit(migrated, people, tm
     assert f"{path.stat().st_mode & 0o777:o}" == "600"
 
 
-def test_rows_of_an_address_that_differs_in_case_alone_are_another_persons(migrated):
+def test_rows_with_an_address_that_differs_only_in_case_belong_to_another_person(migrated):
     for identity, email in (("cl_upper_case_0001", "Ann@example.com"), ("cl_lower_case_0001", "ann@example.com")):
         migrated.execute('INSERT INTO users (id, email, "updatedAt") VALUES (%s, %s, now())', [identity, email])
         migrated.execute(
@@ -258,7 +258,7 @@ def test_an_erasure_refuses_while_a_restore_is_to_replace_the_database(two):
         two.execute(f"DROP ROLE {two.name}_other")
 
 
-def test_a_person_whose_address_looks_alike_is_another(migrated):
+def test_an_address_that_only_looks_alike_is_another_person(migrated):
     migrated.execute(
         """INSERT INTO users (id, email, "updatedAt") VALUES ('k', '\u212aate@example.com', now())"""
     )  # The Kelvin sign.

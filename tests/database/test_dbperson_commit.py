@@ -1,4 +1,4 @@
-"""The commit of an erasure: its certificate says what is known of it, whatever happens."""
+"""The commit of an erasure: its certificate is correct, whatever happens."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""An erasure on databases that others made: it says what it did, or refuses and changes nothing."""
+"""Erasures on databases with unusual objects: they report what they did, or refuse and change nothing."""
 
 import dataclasses
 import io
@@ -122,7 +122,7 @@ def test_a_default_that_no_row_has_is_refused_without_row_data(two):
     )
 
 
-def test_rows_that_go_anyway_do_not_forbid_the_erasure(two):
+def test_rows_that_are_removed_anyway_do_not_prevent_the_erasure(two):
     two.execute(
         "CREATE TABLE a_trips (id int PRIMARY KEY, who text REFERENCES users ON DELETE CASCADE);"
         "CREATE TABLE b_stops (trip int REFERENCES a_trips ON DELETE RESTRICT, who text REFERENCES users ON DELETE CASCADE);"
@@ -156,7 +156,7 @@ def test_a_trigger_that_keeps_rows_stops_the_erasure(two):
         ("user_activities", "SET \"eventType\" = 'deleted' WHERE ctid = OLD.ctid"),
     ],
 )
-def test_a_trigger_that_moves_rows_aside_instead_stops_the_erasure(two, name, kept):
+def test_a_trigger_that_moves_rows_instead_of_deleting_stops_the_erasure(two, name, kept):
     two.execute(
         'CREATE TABLE notes (id int, "userId" text REFERENCES users ON DELETE CASCADE, phone text);'
         f"INSERT INTO notes VALUES (1, '{ANA}', '+49 170 123456');"
@@ -212,7 +212,7 @@ def test_rows_are_counted_once_where_a_deletion_was_tried_again(two):
     assert erased(two)["removed"] == {"users": 1, "a_trips": 1, "b_stops": 1, "c_lines": 1}
 
 
-def test_rows_that_row_security_hides_are_not_taken_for_none(two):
+def test_rows_hidden_by_row_level_security_do_not_count_as_none(two):
     two.execute(
         "CREATE TABLE notes (who text REFERENCES users ON DELETE CASCADE);"
         "ALTER TABLE notes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;"
@@ -241,7 +241,7 @@ def test_rows_that_row_security_hides_are_not_taken_for_none(two):
     assert two.execute("SELECT count(*) FROM users") == [(2,)]
 
 
-def test_a_row_that_commits_meanwhile_into_a_table_without_a_key_goes_too(two):
+def test_a_row_added_meanwhile_to_a_table_without_a_key_is_removed_too(two):
     insert = f"INSERT INTO user_activities (id, \"userId\", \"eventType\") VALUES ('late', '{ANA}', 'search')"
     waits = """SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE datname = current_database()
         AND NOT granted AND relation = 'user_activities'::regclass AND mode = 'ShareRowExclusiveLock'"""
@@ -269,7 +269,7 @@ def test_a_person_whose_address_changes_meanwhile_is_not_erased(two):
     assert two.execute("SELECT count(*) FROM users") == [(2,)]
 
 
-def test_people_in_a_table_that_inherits_are_others(two):
+def test_people_in_an_inheriting_table_are_other_people(two):
     two.execute(
         "CREATE TABLE guests (host text REFERENCES users ON DELETE CASCADE) INHERITS (users);"
         f"INSERT INTO guests (id, email, \"updatedAt\", host) VALUES ('guest', 'g@example.com', now(), '{ANA}')"

@@ -1,4 +1,4 @@
-"""An erasure and what is logged of a person: sign-ins, accesses, the admin's log and its sessions."""
+"""Erasures and what logs hold about a person: sign-ins, accesses, the admin's log and sessions."""
 
 from django.core import signing
 
@@ -6,7 +6,7 @@ from tests.conftest import django
 from tests.database.people import ANA, BOB, EMAIL, erased, exported
 
 
-def test_the_address_goes_from_the_logs_of_guesses_of_accesses_and_of_the_admin(two):
+def test_the_address_is_removed_from_failed_sign_ins_accesses_and_the_admins_log(two):
     staff = '(at, staff_id, staff_email, action, "table", row_id, query)'
     two.execute(
         "INSERT INTO axes_accessattempt (user_agent, ip_address, username, http_accept, path_info, attempt_time, get_data, post_data, failures_since_start)"
@@ -36,7 +36,7 @@ def test_the_address_goes_from_the_logs_of_guesses_of_accesses_and_of_the_admin(
     ]
 
 
-def test_the_admins_log_no_longer_shows_what_rows_of_theirs_were_called(two):
+def test_the_admins_log_no_longer_names_the_persons_rows(two):
     two.execute(
         f"INSERT INTO ai_conversations (id, \"sessionId\", \"userId\", metadata, \"updatedAt\") VALUES ('c1', 's1', '{ANA}', '{{}}', now()), ('c2', 's2', '{BOB}', '{{}}', now());"
         "INSERT INTO django_content_type (app_label, model) VALUES ('ai_consultant', 'conversation') ON CONFLICT DO NOTHING;"
@@ -55,7 +55,7 @@ def test_the_admins_log_no_longer_shows_what_rows_of_theirs_were_called(two):
     ]
 
 
-def test_sessions_of_the_admin_go_with_the_person_and_with_their_address(two):
+def test_admin_sessions_of_the_person_or_with_their_address_are_removed(two):
     pages = ["", "q=ana.silva%40example.com", "q=juana.silva@example.com", "q=ana.silva@example.com.br", f'"{ANA}"']
     with django(two):
         for number, page in enumerate(pages):

@@ -57,7 +57,7 @@ def test_an_address_with_marks_is_found_however_urls_json_and_html_write_them(tw
 @pytest.mark.slow
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_every_kind_of_column_of_every_schema_is_searched(two, is_ours):
-    """In the same way where the table belongs to another role, and is searched on this side."""
+    """The same for a table of another role, which is searched on the client."""
     two.execute(
         "CREATE SCHEMA crm; CREATE EXTENSION IF NOT EXISTS citext SCHEMA public; CREATE DOMAIN crm.mail AS varchar(80);"
         "CREATE TYPE crm.contact AS (mail text, raw bytea); CREATE TYPE crm.names AS RANGE (subtype = text);"
@@ -159,8 +159,8 @@ def test_statistics_of_several_columns_are_searched(two):
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
-def test_words_that_only_end_with_the_address_are_others(two, is_ours):
-    """Marks before the address are a part of the word after a letter, and quotes otherwise."""
+def test_words_that_only_end_with_the_address_do_not_match(two, is_ours):
+    """Marks before the address belong to the word after a letter; otherwise they are quotes."""
     others = ["o'{}", "team+{}", "x/{}", "team%2B{}", "o\\u0027{}", "j.{}", "a|{}", "é{}"]
     theirs = ["'{}'", "q={}", "(+{})", "a;{}", "%27{}", "=%27{}", "a%20{}", "\\n{}", "mailto://{}", "{{{}}}", "a, '{}'"]
     two.execute("CREATE TABLE notes (a text)")

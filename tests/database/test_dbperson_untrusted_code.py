@@ -15,7 +15,7 @@ from tests.database.people import ANA, BOB, EMAIL, erased, exported, planned, re
 
 
 def says(result, kind=""):
-    """The body of a function that says as which role it runs."""
+    """The body of a function that reports the role it runs as."""
     return f"LANGUAGE plpgsql {kind} AS $$ BEGIN RAISE WARNING 'ran as %', current_user; RETURN {result}; END $$"
 
 
@@ -37,7 +37,7 @@ def stranger(database, *statements):
 
 @contextmanager
 def heard(database):
-    """A connection, and what code that it ran has said."""
+    """A connection, and the messages of the code that it ran."""
     with django(database) as connection:
         connection.ensure_connection()
         said = []
@@ -143,7 +143,7 @@ def test_keys_of_a_table_whose_expressions_run_are_followed_from_postgresql_18_o
             assert erased(two)["removed"] == {"users": 1}
 
 
-def test_what_a_trigger_of_another_role_leaves_in_the_session_does_not_count(two):
+def test_session_changes_by_another_roles_trigger_have_no_effect(two):
     statements = (
         "CREATE TABLE mal.child (u text REFERENCES users ON DELETE CASCADE)",
         "CREATE FUNCTION mal.yes(pg_catalog.text) RETURNS bool " + says("true"),
@@ -193,7 +193,7 @@ def test_rows_that_a_trigger_of_another_role_keeps_stop_the_erasure(two, functio
     assert two.execute("SELECT count(*) FROM users") == [(2,)]
 
 
-def test_keys_of_other_roles_tables_forbid_and_clear_as_others_do(two):
+def test_foreign_keys_of_other_roles_tables_restrict_and_clear_like_ours(two):
     statements = (
         "CREATE TABLE mal.parts (u text REFERENCES users ON DELETE SET NULL, body text, at int) PARTITION BY RANGE (at)",
         "CREATE TABLE mal.parts_1 PARTITION OF mal.parts FOR VALUES FROM (0) TO (9)",
@@ -265,7 +265,7 @@ def test_a_table_of_ours_that_runs_another_roles_code_is_refused(two, taken):
 
 @pytest.mark.parametrize("event", ["FOR EACH ROW", "FOR EACH STATEMENT"])
 def test_a_trigger_of_another_role_on_a_table_of_the_site_does_not_run_as_its_owner(two, event):
-    """As which the action of a foreign key runs it, from PostgreSQL 18 on."""
+    """From PostgreSQL 18 on, a foreign key's action runs it as that role."""
     two.execute("CREATE SCHEMA site; CREATE TABLE site.bookings (u text REFERENCES users ON DELETE CASCADE)")
     two.execute("CREATE TABLE site.places (u text REFERENCES users)")
     planted = "CREATE TRIGGER seen BEFORE DELETE ON site.{} {} EXECUTE FUNCTION mal.seen()"
@@ -312,7 +312,7 @@ def test_no_trigger_is_added_to_what_an_erasure_writes_to_while_it_runs(two):
 
 
 def test_a_table_in_the_schema_of_another_role_is_read_as_that_roles(two):
-    """Who owns the schema may put another table into its place at any moment."""
+    """The owner of the schema may replace the table at any time."""
     with stranger(two, "CREATE TYPE mal.kind AS ENUM ('k')"):
         two.execute(f"CREATE TABLE mal.ours (a text, k mal.kind); INSERT INTO mal.ours VALUES ('{EMAIL}', 'k')")
         with heard(two) as (connection, _), connection.execute_wrapper(_no_select_of("mal")):

@@ -1,4 +1,4 @@
-"""Taking the four apps out again: the command, on a real server."""
+"""dbreset on a real server."""
 
 import re
 
@@ -19,7 +19,7 @@ def tables(database):
     }
 
 
-def test_without_yes_it_shows_what_would_go_and_changes_nothing(migrated):
+def test_without_yes_it_shows_the_plan_and_changes_nothing(migrated):
     migrated.execute("""INSERT INTO users (id, email, "updatedAt") VALUES ('a', 'a', now()); ANALYZE users""")
     before = tables(migrated)
 
@@ -33,7 +33,7 @@ def test_without_yes_it_shows_what_would_go_and_changes_nothing(migrated):
 
 
 @pytest.mark.slow
-def test_the_four_apps_go_and_everything_else_stays(migrated):
+def test_the_four_apps_are_removed_and_everything_else_stays(migrated):
     migrated.execute("CREATE TABLE theirs (id int PRIMARY KEY); INSERT INTO theirs VALUES (1)")
     before = tables(migrated)
 
@@ -92,7 +92,7 @@ def test_the_four_apps_go_and_everything_else_stays(migrated):
         ),
     ],
 )
-def test_it_is_refused_where_something_foreign_hangs_on_ours(migrated, made, shown):
+def test_it_is_refused_if_unmanaged_objects_depend_on_our_tables(migrated, made, shown):
     migrated.execute(made)
     before = tables(migrated)
 
@@ -114,7 +114,7 @@ def test_a_database_of_prisma_is_left_alone(database):
     assert tables(database) == {"users"}
 
 
-def test_what_hangs_on_ours_is_found_though_another_schema_comes_first(migrated):
+def test_dependent_objects_are_found_even_if_another_schema_comes_first(migrated):
     migrated.execute(
         f"CREATE VIEW v AS SELECT email FROM users; CREATE SCHEMA app; ALTER DATABASE {migrated.name} SET search_path TO app, public"
     )
@@ -139,7 +139,7 @@ def test_a_locked_table_is_not_waited_for_forever(migrated, words, said):
 
 
 @pytest.mark.parametrize("damage", ["DROP TABLE price_history", 'ALTER TABLE users DROP COLUMN "isStaff"'])
-def test_what_cannot_be_reversed_whole_is_not_begun(migrated, damage):
+def test_a_reset_that_cannot_be_completed_is_not_started(migrated, damage):
     migrated.execute(damage)
     before = tables(migrated)
 

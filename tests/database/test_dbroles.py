@@ -1,4 +1,4 @@
-"""Three roles: one migrates, one runs the site and the admin, one only reads; each can what it needs, and nothing else."""
+"""The three roles for migrations, for the site and the admin, and for reading: each has only the privileges it needs."""
 
 import psycopg
 import pytest
@@ -13,7 +13,7 @@ from tests.conftest import django, manage
 
 
 def forget(database, *ends):
-    """Drop the roles; what they own goes back."""
+    """Drop the roles, and give their objects back."""
     for end in ends:
         role = f"{database.name}_{end}"
         database.execute(f"REASSIGN OWNED BY {role} TO postgres")
@@ -29,7 +29,7 @@ def roles(migrated):
     assert (printed.returncode, printed.stderr) == (0, "")
     migrated.execute(printed.stdout)
     with django(migrated) as connection:
-        migrated.execute(roles_sql(connection, our_tables(), prefix=migrated.name))  # Again: it brings up to date.
+        migrated.execute(roles_sql(connection, our_tables(), prefix=migrated.name))  # Run again, it updates the grants.
     ends = ("migrate", "app", "read")
     yield {end: migrated.url.replace("//postgres", f"//{migrated.name}_{end}") for end in ends}
     forget(migrated, *ends)
@@ -104,7 +104,7 @@ def test_the_present_owner_of_the_tables_keeps_its_access(migrated):
         forget(migrated, "site", "migrate", "app", "read")
 
 
-def test_what_is_hidden_from_who_only_reads_is_what_the_admin_keeps_secret():
+def test_the_read_role_cannot_read_the_fields_that_the_admin_keeps_secret():
     secret = {
         (model._meta.db_table, model._meta.get_field(name).column)
         for model, page in admin.site._registry.items()
@@ -199,7 +199,7 @@ def test_dbroles_itself_takes_back_what_default_privileges_gave(early):
     assert of_app(early) == [("_prisma_migrations", ["SELECT"])]
 
 
-def test_a_role_that_is_there_already_is_given_nothing_before_the_databases_owner_let_it_in(migrated):
+def test_an_existing_role_gets_nothing_unless_the_owner_granted_it_connect(migrated):
     theirs = f"{migrated.name}_migrate"
     migrated.execute(f"CREATE ROLE {theirs} LOGIN PASSWORD 'known to whoever made it'")
     try:

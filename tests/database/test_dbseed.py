@@ -68,14 +68,14 @@ def test_a_manually_recreated_object_stays():
 
 
 @pytest.mark.django_db
-def test_more_users_go_on_from_fewer():
+def test_a_larger_number_of_users_adds_to_a_smaller_one():
     seed(connection, users=20, seed=1, until=DAY)
 
     assert seed(connection, users=30, seed=1, until=date(2026, 5, 2))["users"] == 10
 
 
 @pytest.mark.django_db
-def test_what_is_made_is_realistic():
+def test_the_demo_data_is_realistic():
     seed(connection, users=300, seed=1, until=DAY)
 
     assert rows("SELECT count(*) FROM users WHERE id !~ '^c[0-9a-z]{24}$'") == [(0,)]
@@ -99,7 +99,7 @@ def test_what_is_made_is_realistic():
 
 
 @pytest.mark.django_db
-def test_it_is_refused_among_real_users_unless_told():
+def test_it_is_refused_among_real_users_without_yes():
     seed(connection, users=5, seed=1, until=DAY)
     User.objects.create_user("ana@example.com")
     before = contents()

@@ -1,4 +1,4 @@
-"""The command as a user runs it, and the report behind it."""
+"""dbstatus as a user runs it, and its report."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def found(report):
 
 
 @pytest.mark.django_db
-def test_a_migrated_database_is_all_there_and_the_guides_figures_add_up():
+def test_a_migrated_database_is_complete_and_the_guides_figures_add_up():
     report = verify(connection)
 
     assert collect(connection, verification=report).exit_code == 0
@@ -90,8 +90,8 @@ PRISMAS_LEDGER = """CREATE TABLE _prisma_migrations (id text PRIMARY KEY, migrat
 @pytest.mark.parametrize(
     ("with_indexes", "ledger", "questions"), [(False, "", 10), (True, "", 11), (False, PRISMAS_LEDGER, 12)]
 )
-def test_the_number_of_its_questions_does_not_grow_with_what_there_is(with_indexes, ledger, questions):
-    """Server, its privileges, clock, leftovers, catalogue, sequences, code of other roles, migrations, runs and who holds the lock."""
+def test_the_number_of_queries_does_not_grow_with_the_database(with_indexes, ledger, questions):
+    """Server, privileges, clock, leftovers, catalogue, sequences, untrusted code, migrations, runs and the lock holder."""
     run(ledger or "SELECT")
     for number in range(30):
         run(
@@ -341,7 +341,7 @@ def test_a_migration_unknown_to_the_contract_is_reported(applied):
 SCHEMA = {"table", "column", "default", "primary_key", "unique", "check", "index", "trigger", "foreign_key"}
 
 
-def test_every_code_has_a_test_that_gets_it():
+def test_every_code_has_a_test_that_produces_it():
     """Those of the schema by the mutation matrix, which has no rows for column.sequence; the others by the tests that name them."""
     by_mutation = {code for mutation in mutations() for code, _ in mutation.found} | {"column.sequence"}
     by_name = set(

@@ -1,4 +1,4 @@
-"""The command on servers of its own: other roles, schemas, encodings, a standby, one that is not there yet."""
+"""dbstatus on special servers: other roles, schemas and encodings, a standby, a server that is not running yet."""
 
 import json
 import threading
@@ -36,7 +36,7 @@ def test_a_role_that_may_only_read_the_catalogue_gets_the_whole_report(migrated)
 
 
 @pytest.mark.slow
-def test_it_works_on_a_hot_standby(migrated, tmp_path_factory):
+def test_it_runs_on_a_hot_standby(migrated, tmp_path_factory):
     standby = migrated.standby(tmp_path_factory.mktemp("standby"))
     try:
         result = manage("dbstatus", "--indexes", url=standby.url())
@@ -169,7 +169,7 @@ def test_another_encoding_is_an_error(own_server):
 
 
 @pytest.mark.slow
-def test_a_database_of_another_encoding_is_neither_adopted_nor_migrated_half_way(own_server):
+def test_a_database_of_another_encoding_is_neither_adopted_nor_partly_migrated(own_server):
     server = own_server()
     server.execute(
         "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0", database="postgres"

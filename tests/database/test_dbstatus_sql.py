@@ -1,4 +1,4 @@
-"""`dbstatus --sql`: what it prints goes into psql, and the database is as it should be afterwards."""
+"""`dbstatus --sql`: psql runs its output, and the database is then as defined."""
 
 import io
 import re
@@ -80,7 +80,7 @@ def agreed(script):
     return re.sub(r"^(-- Commented out: .*\n)((?:--.*\n)+)", lambda m: m[1] + re.sub("(?m)^-- ", "", m[2]), script, flags=re.M)
 
 
-def test_nothing_is_printed_but_the_cures_in_order_and_what_loses_data_is_a_comment(migrated, status):
+def test_only_cures_are_printed_in_order_and_lossy_ones_are_comments(migrated, status):
     migrated.execute(DAMAGES)
     migrated.execute(f"ALTER DATABASE {migrated.name} SET timezone TO 'Europe/Paris'")
 
@@ -107,7 +107,7 @@ def test_the_script_cures_what_was_damaged(migrated, status, place):
     code, script = status()
     noted = {("default.extra", place) for mutation in possible for _, place in mutation.found if place.endswith(".updatedAt")}
     assert code == (4 if any(mutation.found - noted for mutation in possible) else 0)
-    # What builds on a renaming fails without it.
+    # Cures that build on a renaming fail without it.
     assert psql(migrated, agreed(script) if MAY_BE_ANOTHERS in script else script) == (0, "")
     _, rest = status()
     assert psql(migrated, agreed(rest)) == (0, "")
@@ -129,7 +129,7 @@ def test_no_script_names_by_itself_what_may_be_another_programs(migrated, status
     ]
 
 
-def test_a_cure_of_a_type_cuts_no_text_but_refuses_it(migrated, status):
+def test_a_cure_of_a_type_rejects_long_texts_instead_of_truncating(migrated, status):
     migrated.execute("ALTER TABLE auth_group ALTER name TYPE text; INSERT INTO auth_group (name) VALUES (repeat('x', 151))")
 
     _, script = status()
@@ -138,7 +138,7 @@ def test_a_cure_of_a_type_cuts_no_text_but_refuses_it(migrated, status):
     assert psql(migrated, script) == (3, "ERROR:  value too long for type character varying(150)\n")
 
 
-def test_a_cure_waits_for_no_lock_for_long_but_what_is_built_concurrently_may(migrated, status):
+def test_cures_have_a_lock_timeout_except_concurrent_builds(migrated, status):
     migrated.execute(
         'ALTER TABLE wishlist_items ALTER notes SET NOT NULL; DROP INDEX "users_createdAt_idx", users_words_trgm_idx'
     )
@@ -164,7 +164,7 @@ def test_a_cure_waits_for_no_lock_for_long_but_what_is_built_concurrently_may(mi
         ("text", "character varying(9)", True), ("integer", "text", True), ("integer[]", "bigint[]", True), ("jsonb", "text", True),
     ],
 )  # fmt: skip
-def test_a_type_keeps_what_a_text_says_only_as_a_text(given, wanted, keeps):
+def test_only_text_types_keep_the_spelling_of_a_text(given, wanted, keeps):
     lost = lost_by_type_change(Column("t", "c", wanted, nullable=True), Column("t", "c", given, nullable=True))
 
     assert (lost == "") is keeps

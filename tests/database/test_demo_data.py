@@ -1,4 +1,4 @@
-"""What the demo data shows: prices that move, people and conversations of each kind, and activity until now."""
+"""The demo data is realistic: moving prices, people and conversations of each kind, and recent activity."""
 
 from datetime import UTC, datetime, timedelta
 

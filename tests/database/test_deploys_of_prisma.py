@@ -1,4 +1,4 @@
-"""`prisma migrate deploy` beside a run of ours: its backend waits in pg_advisory_lock, which the run holds, long after its client gave up."""
+"""`prisma migrate deploy` during a run of ours: its backend waits in pg_advisory_lock long after its client gave up."""
 
 import re
 import threading
@@ -38,7 +38,7 @@ class Deploy:
         self.client = database.connect(application_name="prisma")
         self.pid = self.client.info.backend_pid
         self.end = None
-        self.client.execute("SET deadlock_timeout = '10min'")  # How its wait ends is for the run to decide.
+        self.client.execute("SET deadlock_timeout = '10min'")  # The run decides how its wait ends.
         for statement in before:
             self.client.execute(statement)
         self.thread = threading.Thread(target=self.wait)
@@ -76,7 +76,7 @@ def deploy(database):
 
 @contextmanager
 def running(database, role=None):
-    """A run over `database`, with what it told."""
+    """A run on `database`, and the sentences that it reported."""
     told = Told()
     with django(database) as opened:
         opened.settings_dict["USER"] = role or database.user
@@ -206,7 +206,7 @@ def test_a_deploy_that_this_role_may_not_cancel_is_named_before_a_build(migrated
 
 
 def test_a_build_that_is_lost_to_a_deploy_that_this_role_may_not_cancel_is_given_up_at_once(migrated, owner, deploy, settings):
-    settings.LOCK_TIMEOUT = 2000  # After which it would say whom it waits for.
+    settings.LOCK_TIMEOUT = 2000  # After that it would name the session that it waits for.
     with (
         running(migrated, role=owner) as (run, told),
         open_transaction(migrated, WRITE) as client,
@@ -215,7 +215,7 @@ def test_a_build_that_is_lost_to_a_deploy_that_this_role_may_not_cancel_is_given
 
         def come():
             wait_until(migrated, BUILDING_SQL)
-            waiting = deploy("SET deadlock_timeout = '10ms'", on=migrated)  # It looks once, before there is a deadlock.
+            waiting = deploy("SET deadlock_timeout = '10ms'", on=migrated)  # It checks once, before there is a deadlock.
             client.execute("SELECT pg_sleep(0.2); COMMIT")
             return waiting
 

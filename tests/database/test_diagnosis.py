@@ -1,4 +1,4 @@
-"""Each fault on a real server, seen as a user sees it: one sentence, exit code 2, no traceback, no password."""
+"""Each fault on a real server, as a user sees it: one sentence, exit code 2, no traceback, no password."""
 
 import socket
 import threading
@@ -116,7 +116,7 @@ def test_a_host_that_does_not_answer():
 
 
 def test_a_server_that_is_too_old():
-    """No package has so old a server; this peer says no more than what libpq needs to believe in PostgreSQL 13."""
+    """No package has so old a server; this peer sends just enough for libpq to assume PostgreSQL 13."""
     oldest, *_ = connection.features.minimum_database_version  # Django's.
     with socket.create_server(("127.0.0.1", 0)) as old:
         threading.Thread(target=speak_as_postgresql_13, args=[old], daemon=True).start()
@@ -156,7 +156,7 @@ def test_too_many_connections(own_server):
 @pytest.mark.parametrize(
     "command", [("migrate",), ("dbstatus",), ("dbstatus", "--format", "json"), ("dbseed", "--production"), ("dbcontract",)]
 )
-def test_every_command_says_it_alike(command):
+def test_every_command_prints_the_same_sentence(command):
     port = free_port()
 
     assert refused(f"postgresql://app:{PASSWORD}@127.0.0.1:{port}/fly2any", *command).startswith("Nothing listens at 127.0.0.1")

@@ -1,4 +1,4 @@
-"""Django's own commands that delete or overwrite rows ask for what `dbreset` and a destructive reversal ask for."""
+"""Django's commands that delete or overwrite rows require what `dbreset` and a destructive reversal require."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def test_flush_without_input_deletes_nothing_and_names_what_it_would_delete(used
     assert used.execute(EMAILS) == [("a@example.com",)]
 
 
-def test_flush_with_yes_wants_a_good_backup(used):
+def test_flush_with_yes_requires_a_verified_backup(used):
     with pytest.raises(Refusal) as refused:
         call(used, "flush", interactive=False, yes=True)
 
@@ -117,7 +117,7 @@ def test_flush_that_is_refused_says_why(used):
 
 
 @pytest.mark.skipif(not shutil.which("psql"), reason="psql is not installed")
-def test_dbshell_works_in_the_schema_that_was_asked_for(used):
+def test_dbshell_works_in_the_requested_schema(used):
     used.execute("CREATE SCHEMA app; CREATE TABLE app.users ()")
 
     result = manage("dbshell", "--", "-Atc", "SELECT current_schema(), count(*) FROM users", url=f"{used.url}&schema=app")
@@ -165,13 +165,13 @@ def test_fixtures_overwrite_no_row_without_yes(used, tmp_path):
 def test_fixtures_of_new_rows_are_loaded_without_a_question(used, tmp_path):
     file = fixture(tmp_path, "b@example.com", "b")
 
-    call(used, "loaddata", file, file)  # Twice: a row of the fixtures themselves may be overwritten.
+    call(used, "loaddata", file, file)  # Twice, because fixtures may overwrite their own rows.
 
     assert used.execute(EMAILS) == [("a@example.com",), ("b@example.com",)]
 
 
 @pytest.mark.parametrize("command", ["test", "testserver"])
-def test_no_test_database_is_made_on_a_server_of_others(database, command, monkeypatch):
+def test_no_test_database_is_created_on_another_server(database, command, monkeypatch):
     monkeypatch.setattr(settings, "DEVELOPMENT", False)
 
     with pytest.raises(Refusal) as refused:

@@ -14,7 +14,7 @@ NAMED = (*EXPECTED.keys, *EXPECTED.checks, *EXPECTED.indexes, *EXPECTED.foreign_
 
 @settings(max_examples=30)
 @given(st.sets(st.sampled_from(NAMED)))
-def test_whatever_is_taken_away_is_missing_and_nothing_else(taken):
+def test_any_removed_object_is_reported_missing_and_nothing_else(taken):
     comparison = compare(EXPECTED, EXPECTED.where(lambda thing: thing not in taken))
 
     assert {(f.code, f.where) for f in comparison.findings} == {(f"{kind(thing)}.missing", at(thing)) for thing in taken}
@@ -24,7 +24,7 @@ def test_whatever_is_taken_away_is_missing_and_nothing_else(taken):
 
 @settings(max_examples=30)
 @given(st.sets(st.sampled_from(EXPECTED.columns)))
-def test_whatever_columns_are_taken_away_are_missing(taken):
+def test_any_removed_columns_are_reported_missing(taken):
     comparison = compare(EXPECTED, EXPECTED.where(lambda thing: thing not in taken))
 
     assert {(f.code, f.where) for f in comparison.findings} == {("column.missing", at(column)) for column in taken}

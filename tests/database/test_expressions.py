@@ -1,4 +1,4 @@
-"""What the text of an expression tells of its values, and what the planner does with an index's condition."""
+"""Properties of expressions that their text shows, and how the planner uses an index's condition."""
 
 from dataclasses import replace
 
@@ -33,11 +33,11 @@ from tests.database.mutation import EXPECTED
         ("theirs", None),
     ],
 )
-def test_an_expression_that_keeps_the_values_of_a_column_apart_is_known(expression, column):
+def test_an_injective_expression_is_recognised(expression, column):
     assert distinguishing_column(expression, {"id", "name", 'a"b'}, {"id"}) == column
 
 
-def test_calls_that_return_no_number_below_0_are_known():
+def test_calls_that_return_no_negative_number_are_recognised():
     expression = (
         "((length(btrim(a, ')'::text)) >= 0) AND (strlength(a) > octet_length((b)::text)) AND (length((a)::bytea) > 0))"
     )

@@ -1,4 +1,4 @@
-"""What models declare: once, and read from there by the admin, roles, export, erase, retention and security."""
+"""Facts that models declare once, and that the admin, roles, export, erasure, retention and security read."""
 
 import ast
 import re
@@ -32,7 +32,7 @@ def strings_of(path):
 
 
 def tables_in(text):
-    """The tables of models that a text names: by itself, in quotes, after a word of SQL, or by a name that is no English word."""
+    """The tables of models that a text names: alone, in quotes, after an SQL keyword, or by a name that is not an English word."""
     labels = {app.label for app in apps.get_app_configs()}
     for name in {model._meta.db_table for model in apps.get_models(include_auto_created=True)}:
         patterns = [rf"(?:\b(?:FROM|JOIN|INTO|UPDATE|TABLE|ONLY|EXISTS) |['\"]){name}(?:['\"]|\b(?! [a-z]))"]
@@ -55,7 +55,7 @@ def tables_in(text):
         ("sessions that wait", set()),
     ],
 )
-def test_a_table_is_seen_in_a_text(text, named):
+def test_a_table_name_is_detected_in_a_text(text, named):
     assert {*tables_in(text)} == named
 
 

@@ -1,4 +1,4 @@
-"""Real faults on real servers: each ends with one sentence, its exit code, and nothing lost."""
+"""Real faults on real servers: each ends with one sentence and its exit code, and loses nothing."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ HOST = "db.fly2any.example"
 
 @pytest.fixture(scope="module")
 def encrypted(tmp_path_factory):
-    """Debian's server, which takes TCP only encrypted, with certificates of its own authority and of another."""
+    """Debian's server, which accepts TCP only with TLS, with certificates of its own authority and of another."""
     folder = tmp_path_factory.mktemp("tls")
     authority, made, key = certificate(folder, "right", HOST)
     other, *_ = certificate(folder, "wrong", HOST)
@@ -125,7 +125,7 @@ REASON = (
 
 @pytest.mark.slow
 @needs_pgbouncer
-def test_a_transaction_pooler_is_found_out_and_refused(pooled):
+def test_a_transaction_pooler_is_detected_and_refused(pooled):
     server, pooler = pooled("transaction")
 
     for command in ("migrate", "dbadopt"):
@@ -152,7 +152,7 @@ def test_with_a_direct_url_it_migrates_past_the_pooler_and_works_through_it(pool
 
 @pytest.mark.slow
 @needs_pgbouncer
-def test_a_session_pooler_keeps_the_session_and_is_taken(pooled):
+def test_a_session_pooler_keeps_the_session_and_is_accepted(pooled):
     server, pooler = pooled("session")
 
     assert manage("migrate", url=pooler.url()).returncode == 0
@@ -188,7 +188,7 @@ def test_a_direct_url_through_a_pooler_is_refused(own_server):
 def test_a_standby_is_neither_migrated_nor_adopted(own_server, tmp_path_factory):
     server = own_server(wal_level="replica", max_wal_senders="4")
     server.execute(prisma.exact())
-    standby = server.standby(tmp_path_factory.mktemp("standby"))  # Short, for its socket is in it.
+    standby = server.standby(tmp_path_factory.mktemp("standby"))  # Short, because its socket is in it.
     sentence = "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary."
     try:
         assert refused(manage("dbadopt", "--yes", url=standby.url())) == sentence
@@ -207,7 +207,7 @@ def wait_until_gone(standby):
 
 
 def mounted(folder):
-    """A small disk of its own in `folder`, where this machine lets us have one."""
+    """A small separate disk at `folder`, if this machine allows mounting one."""
     return subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], capture_output=True).returncode == 0
 
 

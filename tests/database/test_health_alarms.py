@@ -1,4 +1,4 @@
-"""What health reports of indexes and sequences is so: no false alarm, and none left out."""
+"""The findings about indexes and sequences: no false alarm, and none missing."""
 
 from collections import namedtuple
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""What a role without pg_monitor is told, the states of pg_stat_statements, and who holds the lock of migrations."""
+"""Reports for a role without pg_monitor, the states of pg_stat_statements, and the holder of the migration lock."""
 
 import dataclasses
 import re

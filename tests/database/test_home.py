@@ -1,4 +1,4 @@
-"""Where another schema comes first in the search path, every command looks where the tables are."""
+"""If another schema comes first in the search path, every command still uses the schema of the tables."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Databases made beside another: marked, listed, and dropped by the mark only."""
+"""Databases that commands create beside another: marked, listed, and dropped only by their mark."""
 
 import dataclasses
 import json
@@ -100,7 +100,7 @@ def test_only_what_may_be_a_mark_is_read_of_a_comment(database, beside):
     assert (read[marked].startswith(MARK), read[long], read[theirs]) == (True, None, None)
 
 
-def test_a_scratch_database_is_marked_and_gone_in_the_end(database):
+def test_a_scratch_database_is_marked_and_dropped(database):
     with django(database) as connection, scratch_database(connection) as scratch:
         name = scratch.settings_dict["NAME"]
         [(text,)] = database.execute("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s", [name])
@@ -135,7 +135,7 @@ def test_a_database_whose_name_has_lines_forges_none_of_a_report(database, besid
     assert f"  WARNING server.leftover at {shown}" in lines
 
 
-def test_what_any_role_may_write_into_a_comment_stops_nothing(database, beside):
+def test_a_comment_by_any_role_stops_nothing(database, beside):
     comments = ["[" * 2000, json.dumps({"purpose": ["scratch"]}), "9" * 5000]
     names = [beside(f"_{number}", None) for number in range(len(comments))]
     for name, comment in zip(names, comments, strict=True):

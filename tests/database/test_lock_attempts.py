@@ -1,4 +1,4 @@
-"""How long one attempt to get the locks of a migration keeps the site waiting."""
+"""How long one attempt to get a migration's locks blocks the site."""
 
 import threading
 import time
@@ -67,7 +67,7 @@ def test_an_attempt_waits_for_all_its_locks_about_as_long_as_a_statement_for_one
     ]
 
 
-def test_one_thread_looks_after_all_statements_of_a_run_and_ends_with_it(database):
+def test_one_thread_watches_all_statements_of_a_run_and_ends_with_it(database):
     with django(database) as connection:
         before = threading.active_count()
         with migrating(connection.alias, patience=1, progress=Progress()) as run:
@@ -79,7 +79,7 @@ def test_one_thread_looks_after_all_statements_of_a_run_and_ends_with_it(databas
                     time.sleep(0.05)
 
     deadline = time.monotonic() + 30
-    while threading.active_count() > before:  # What watched the long one closes its connection.
+    while threading.active_count() > before:  # The watcher of the long statement closes its connection.
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert during - before == 1

@@ -1,4 +1,4 @@
-"""Reversing migrations where rows would go: planned, refused, and done when asked for twice."""
+"""Reversals that delete rows: planned, refused, and run only with consent."""
 
 import re
 from datetime import UTC, datetime
@@ -63,9 +63,9 @@ def test_columns_and_tables_with_rows_are_planned_with_their_numbers(migrated):
     assert "lastLoginAt" not in {loss.column for loss in staff}
 
 
-def test_empty_tables_and_columns_go_without_a_question(migrated):
+def test_empty_tables_and_columns_are_dropped_without_consent(migrated):
     assert losses(migrated, ("travel", None)) == []
-    migrated.execute("DELETE FROM auth_group_permissions; DELETE FROM auth_group")  # What the roles' reversals delete.
+    migrated.execute("DELETE FROM auth_group_permissions; DELETE FROM auth_group")  # The rows that reversals of roles delete.
     assert manage("migrate", "travel", "zero", url=migrated.url).returncode == 0
 
 
@@ -131,7 +131,7 @@ def test_objects_dropped_by_an_applied_migration_are_reported(migrated, probe):
     assert (result.returncode, result.stderr) == (0, "probe.0002_step drops the column probe_thing.word (1 row).\n")
 
 
-def test_where_nothing_is_pending_a_database_that_only_reads_says_so(migrated):
+def test_a_read_only_database_with_nothing_pending_is_reported(migrated):
     migrated.execute(f"ALTER DATABASE {migrated.name} SET default_transaction_read_only TO on")
 
     result = manage("migrate", url=migrated.url)

@@ -1,4 +1,4 @@
-"""`migrate` on a database in use: each run is a process of its own, on a real server."""
+"""`migrate` on a database in use: each run is a separate process on a real server."""
 
 import os
 import re
@@ -98,7 +98,7 @@ def test_a_lost_connection_is_one_sentence_and_rolls_back(migrated, probe):
 
 @pytest.mark.slow
 def test_a_killed_run_on_a_fresh_database_is_resumed(database):
-    for step in (3, 14, 20, 26):  # Migrations that are there when it is killed.
+    for step in (3, 14, 20, 26):  # Migrations that exist when it is killed.
         process = start_manage("migrate", url=database.url)
         while process.poll() is None:
             applied = database.execute("SELECT to_regclass('django_migrations')") != [(None,)] and database.execute(
@@ -113,7 +113,7 @@ def test_a_killed_run_on_a_fresh_database_is_resumed(database):
 
 
 @pytest.mark.slow
-def test_a_run_that_loses_its_connection_does_not_go_on_without_the_lock(migrated, probe):
+def test_a_run_that_loses_its_connection_does_not_continue_without_the_lock(migrated, probe):
     environment = probe("RunPython(lambda apps, editor: editor.connection.close())", atomic=False)
     probe("RunSQL('CREATE TABLE probe (id int)')")
 
@@ -127,8 +127,8 @@ def test_a_run_that_loses_its_connection_does_not_go_on_without_the_lock(migrate
 
 
 @pytest.mark.slow
-def test_interrupted_at_any_moment_it_ends(migrated, probe):
-    """Each statement has a thread that watches it: none may keep the process."""
+def test_an_interrupt_at_any_moment_ends_the_run(migrated, probe):
+    """A thread watches the statements; it must not keep the process alive."""
     environment = probe("RunPython(lambda apps, editor: [editor.execute('SELECT 1') for _ in range(100_000)])")
     for _ in range(6):
         process = start_manage("migrate", url=migrated.url, **environment)
@@ -227,7 +227,7 @@ def test_the_direct_url_takes_the_schema_of_the_other(database):
     assert database.execute("SELECT to_regclass('public.users'), to_regclass('site.users')::text") == [(None, "site.users")]
 
 
-def test_the_journal_tells_every_run(migrated):
+def test_the_journal_records_every_run(migrated):
     assert manage("migrate", "engagement", "0005", "--yes", "--without-backup", url=migrated.url).returncode == 0
 
     name = migrated.execute(
@@ -300,7 +300,7 @@ def test_tables_of_ours_without_a_record_are_to_be_adopted(database, made):
 
 
 def test_a_non_atomic_migration_of_ours_does_one_thing():
-    """Killed between two, the next run could not tell which of them is done."""
+    """After a kill between two, the next run could not know which is done."""
     for path in PROJECT.glob("*/migrations/0*.py"):
         text = path.read_text()
         if "atomic = False" in text:

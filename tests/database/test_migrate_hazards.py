@@ -1,4 +1,4 @@
-"""What a migration or a server may hold ready for a run of `migrate`, and that nothing comes of it but a sentence."""
+"""Hazards for a run of `migrate` from migrations and servers, each of which ends in one sentence."""
 
 import re
 import time
@@ -24,7 +24,7 @@ def test_pg_trgm_may_be_in_a_schema_that_the_search_path_does_not_name(database)
 
 
 @pytest.mark.slow
-def test_a_run_stays_in_the_schema_that_is_asked_for(migrated):
+def test_a_run_stays_in_the_requested_schema(migrated):
     """Also where pg_trgm, which a run must find, is in another that has tables of ours."""
     migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('1', 'p@x.de', now()); CREATE SCHEMA b")
     url = f"{migrated.url}&schema=b"
@@ -83,12 +83,12 @@ def test_a_comment_before_a_concurrent_build_changes_nothing(migrated, probe, co
         time.sleep(settings.LOCK_TIMEOUT / 1000 + 1)
     _, err = process.communicate(timeout=60)
 
-    assert (process.returncode, err.count("\n")) == (0, 1), err  # Whom it waited for.
+    assert (process.returncode, err.count("\n")) == (0, 1), err  # The session that it waited for.
     assert migrated.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'zz_idx'::regclass") == [(True,)]
 
 
 @pytest.mark.slow
-def test_what_a_migration_sets_ends_with_it(migrated, probe):
+def test_settings_of_a_migration_end_with_it(migrated, probe):
     probe("RunSQL('SET lock_timeout = 0')")
     environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int')")
     with open_transaction(migrated, "SELECT FROM users"):
@@ -101,7 +101,7 @@ def test_what_a_migration_sets_ends_with_it(migrated, probe):
 
 
 @pytest.mark.slow
-def test_a_migration_that_gives_the_lock_up_ends_the_run(migrated, probe):
+def test_a_migration_that_releases_the_lock_ends_the_run(migrated, probe):
     probe("RunSQL('DISCARD ALL')", atomic=False)
     environment = probe("RunSQL('CREATE TABLE probe_two ()')")
 

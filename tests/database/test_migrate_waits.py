@@ -1,4 +1,4 @@
-"""`migrate` and the locks of others: it waits, lets the site through, and names whom it waited for."""
+"""`migrate` and other sessions' locks: it waits, lets the site continue, and names the lock holder."""
 
 import re
 import time
@@ -13,7 +13,7 @@ from tests.conftest import django, manage, start_manage
 from tests.servers import open_transaction, recorded, runs, wait_until
 
 
-def test_who_holds_the_migration_lock_is_named_and_the_end_of_patience_is_one_sentence(database):
+def test_the_migration_lock_holder_is_named_and_a_timeout_is_one_sentence(database):
     with database.connect(application_name="prisma migrate") as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
         pid = holder.info.backend_pid
@@ -35,7 +35,7 @@ def test_who_holds_the_migration_lock_is_named_and_the_end_of_patience_is_one_se
 
 
 @pytest.mark.slow
-def test_a_lock_that_comes_free_is_waited_for(database):
+def test_a_run_waits_for_a_lock_that_is_released(database):
     with database.connect() as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
         process = start_manage("migrate", url=database.url)
@@ -106,7 +106,7 @@ def test_the_site_passes_while_a_run_waits_and_then_the_run_resumes(migrated, pr
         r"probe\.0001_step waited 2 s for pid \d+ \(the site, .*\) and gave way to other sessions; retrying in \d\.\d s\.\n",
         told,
     )
-    assert longest < 4  # The timeout, and what a busy machine adds.
+    assert longest < 4  # The timeout, plus the delay of a busy machine.
     assert process.returncode == 0
     assert [(name, ended, error) for name, _, ended, error in runs(migrated, "probe")] == [("probe.0001_step", True, None)]
 
@@ -129,7 +129,7 @@ def test_a_query_is_shown_without_its_data(query, shown):
 
 
 @pytest.mark.parametrize("word", ["-1", "soon", "nan", "inf"])
-def test_a_wait_that_is_no_number_of_seconds_is_refused(database, word):
+def test_an_invalid_number_of_seconds_is_refused(database, word):
     result = manage("migrate", f"--lock-wait={word}", url=database.url)
 
     assert result.returncode == 2

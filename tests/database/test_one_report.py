@@ -1,4 +1,4 @@
-"""Whoever is asked, command, metric or page, the same is found of a database."""
+"""Commands, metrics and pages report the same findings for a database."""
 
 import json
 from datetime import date
@@ -99,7 +99,7 @@ def waiver(code, where, year):
     return Waiver(code, where, "ana@example.com", date(year, 1, 1), "a demo")
 
 
-def test_a_finding_counts_until_it_is_waived_and_once(migrated):
+def test_a_finding_counts_once_unless_it_is_waived(migrated):
     with django(migrated) as connection:
         left = collect(connection, found=[ROLE, ROLE])
         waived = collect(connection, found=[ROLE], waivers=[waiver("security.role", "postgres", 2100)])
@@ -109,7 +109,7 @@ def test_a_finding_counts_until_it_is_waived_and_once(migrated):
 
 
 @pytest.mark.parametrize("release", [False, True])
-def test_a_release_is_not_stopped_by_what_it_cannot_mend(migrated, release):
+def test_a_release_is_not_stopped_by_findings_that_it_cannot_fix(migrated, release):
     migrated.execute('DROP INDEX "price_alerts_active_idx"')
 
     with django(migrated) as connection:

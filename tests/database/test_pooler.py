@@ -1,4 +1,4 @@
-"""Behind a transaction pooler: what a command or a page sets must not reach the next client of the server connection."""
+"""Behind a transaction pooler, settings of a command or a page must not reach the server connection's next client."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from tests.servers import PgBouncer
 
 pytestmark = pytest.mark.skipif(not shutil.which("pgbouncer", path="/usr/sbin:/usr/bin"), reason="pgbouncer is not installed")
 
-# What needs a session, and says so.
+# Commands that need a session, and say so.
 REFUSED = """
     migrate
     migrate travel zero
@@ -31,7 +31,7 @@ REFUSED = """
     dbshell
 """
 
-# What of the server connection another client sees, looked at after each command and each page.
+# The state that the next client of the server connection would see, checked after each command and page.
 WATCH = """
 import psycopg
 
@@ -133,7 +133,7 @@ IGNORED = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parameters", ["?schema=app&pgbouncer=true", "?schema=app", "?options=-c%20search_path%3Dapp"])
-def test_no_command_works_in_another_schema_than_was_asked_for(other, pooler, parameters):
+def test_no_command_works_in_a_schema_other_than_the_requested_one(other, pooler, parameters):
     url = pooler().url(parameters, database="other")
 
     refused = manage("dbstatus", url=url)
@@ -143,7 +143,7 @@ def test_no_command_works_in_another_schema_than_was_asked_for(other, pooler, pa
 
 
 @pytest.mark.slow
-def test_what_the_role_sets_serves_the_schema_that_is_asked_for(other, pooler):
+def test_the_roles_search_path_can_provide_the_requested_schema(other, pooler):
     other.execute('ALTER ROLE "postgres" IN DATABASE "other" SET search_path TO "app"', database="other")
     url = pooler().url("?schema=app&pgbouncer=true", database="other")
 
@@ -154,7 +154,7 @@ def test_what_the_role_sets_serves_the_schema_that_is_asked_for(other, pooler):
     assert other.execute("SELECT count(*) FROM app.users", database="other") == [(3,)]
 
 
-def test_a_pooler_that_refuses_options_serves_a_schema_that_is_there_anyway(server, pooler):
+def test_a_pooler_that_refuses_options_works_if_the_schema_is_already_set(server, pooler):
     one = pooler(ignored="extra_float_digits")
 
     refused = manage("dbstatus", url=one.url("?schema=public"))
@@ -213,7 +213,7 @@ def with_app(own_server):
     return server
 
 
-def test_each_transaction_works_in_the_schema_that_was_asked_for(with_app, tmp_path, django_db_setup, django_db_blocker):
+def test_each_transaction_works_in_the_requested_schema(with_app, tmp_path, django_db_setup, django_db_blocker):
     """Whatever the server connection it gets was left with: here by another client of the same pooler."""
     one = PgBouncer(tmp_path, with_app.port, "transaction", size=1)
     try:
@@ -244,7 +244,7 @@ SESSIONS = """CREATE TABLE {0}.sessions (id text, "sessionToken" text, "userId" 
               INSERT INTO {0}.sessions (id) VALUES ('of {0}')"""
 
 
-def test_an_export_reads_the_schema_that_was_asked_for(with_app, tmp_path, django_db_setup, django_db_blocker):
+def test_an_export_reads_the_requested_schema(with_app, tmp_path, django_db_setup, django_db_blocker):
     for schema in ("app", "public"):
         with_app.execute(SESSIONS.format(schema))
     one = PgBouncer(tmp_path, with_app.port, "transaction", size=1)
@@ -262,7 +262,7 @@ def test_an_export_reads_the_schema_that_was_asked_for(with_app, tmp_path, djang
     assert (exported, left) == (b"id,user_id,expires\r\nof app,,\n", ("0",))
 
 
-def test_a_pooler_that_keeps_sessions_takes_what_cannot_run_in_a_transaction(
+def test_a_session_pooler_accepts_statements_that_cannot_run_in_a_transaction(
     with_app, tmp_path, django_db_setup, django_db_blocker
 ):
     one = PgBouncer(tmp_path, with_app.port, "session")

@@ -1,4 +1,4 @@
-"""Nothing that a terminal would obey is printed."""
+"""Control characters are never printed to a terminal."""
 
 import json
 from datetime import UTC, datetime
@@ -23,11 +23,11 @@ SHOWN = r"a\u001b]0;title\u0007\u009b31m\u202egpj.\u2066\u000d\u0000\udcffb"
     [(HOSTILE, SHOWN), ("Zoë 東京 🛫\n\tok", "Zoë 東京 🛫\n\tok"), ("\U000e0041\u2028", r"\udb40\udc41\u2028")],
     ids=["hostile", "plain", "tags and lines"],
 )
-def test_what_a_terminal_would_obey_is_escaped(text, shown):
+def test_terminal_control_characters_are_escaped(text, shown):
     assert printable(text) == shown
 
 
-def test_names_of_files_and_sentences_are_printed_so():
+def test_file_names_and_sentences_are_printed_escaped():
     assert next(render.many(Kept((), (HOSTILE,)), "here", NOW)) == f"{SHOWN} belongs to no backup, or cannot be read."
     assert f"  {SHOWN} belongs to no archive" in as_list([], [HOSTILE], "here", "text")
     assert explain(Refusal(HOSTILE)) == SHOWN
@@ -38,7 +38,7 @@ FORGED = "a.dump\nVerdict   good\tb"
 ON_ONE_LINE = r"a.dump\u000aVerdict   good\u0009b"
 
 
-def test_a_name_of_a_file_is_on_one_line():
+def test_a_file_name_is_printed_on_one_line():
     unknown = Manifest(
         "n", "n.dump", NOW, FORGED, "18.6", "18.6", "c", 1, "", "", (), (), (), (), {},
         Verdict(NOW, "18.6", FORGED, "bad"), signed="unsigned",
@@ -60,7 +60,7 @@ def test_a_file_whose_name_has_more_than_a_line_is_refused_in_one(read):
     assert str(refused.value).startswith(f"{ON_ONE_LINE}.json ")
 
 
-def test_a_manifest_whose_name_has_more_than_a_line_is_none():
+def test_a_manifest_whose_name_has_a_line_break_does_not_count():
     odd = Manifest(
         FORGED, f"{FORGED}.dump", NOW, "fly2any", "18.6", "18.6", "c", 1, "", "", (), (), (), (), {},
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""SQL for a person to run: names are quoted, whatever they are, and none ends the statement or the comment that it is in."""
+"""Printed SQL: every name is quoted, and none can end its statement or comment."""
 
 from dataclasses import replace
 
@@ -63,7 +63,7 @@ def test_the_cures_of_a_role_quote_it(database):
 
 
 class Named:
-    """What a manifest says of roles."""
+    """The roles in a manifest."""
 
     owners = ()
     roles = ("No " + ODD,)

@@ -1,4 +1,4 @@
-"""What is done to the project's own files, in a copy of it: squashing migrations, changing the schema, deploying."""
+"""Work on the project's own files, in a copy: squashing migrations, changing the schema, deploying."""
 
 import os
 import re

@@ -57,7 +57,7 @@ def test_pruning_keeps_the_newest_and_the_last_verified_backup_of_each_period(pa
     assert [one for one in kept if one.state == "bad"] == [one for one in bad if one in every[:1] or not good]
 
 
-def test_pruning_spares_what_is_of_a_database_that_had_the_name_before(migrated, tmp_path, settings):
+def test_pruning_spares_backups_of_an_earlier_database_of_that_name(migrated, tmp_path, settings):
     settings.BACKUPS = {**settings.BACKUPS, "keep": (1, 0, 0)}
     with django(migrated) as connection:
         now, own = read_clock(connection).now(), read_origin(connection)
@@ -247,7 +247,7 @@ def test_another_servers_backups_of_the_same_name_are_neither_pruned_nor_counted
     assert ("Origin" in latest.stdout, theirs in latest.stdout) == (False, False)
 
 
-def test_pruning_goes_with_a_verdict(filled, place):
+def test_pruning_needs_a_verdict(filled, place):
     refused = run(filled, "dbbackup", "--prune", place=place)
 
     assert (refused.returncode, "add --verify" in refused.stderr, os.path.exists(place)) == (2, True, False)

@@ -1,4 +1,4 @@
-"""Restoring where there is an empty database, or tools that are newer than the server."""
+"""Restores into an empty database, and with tools newer than the server."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Retention: old rows go, and nothing else; nobody waits, and no row is lost."""
+"""Retention deletes only old rows, blocks no other session, and loses no row."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from tests.database.taken import rows
 from tests.servers import open_transaction, wait_until
 
 
-def test_every_rule_has_its_case():
+def test_every_rule_has_a_case():
     assert CASES.keys() == RULES.keys() == MUST.keys()
 
 
@@ -122,7 +122,7 @@ PARTITIONED = """
 
 
 @pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
-def test_the_old_rows_of_a_partitioned_table_go_but_for_one_that_somebody_holds(migrated, archived, tmp_path):
+def test_old_rows_of_a_partitioned_table_are_deleted_except_locked_ones(migrated, archived, tmp_path):
     migrated.execute(PARTITIONED)
     for key in ("goes", "held", "goes too"):
         put(migrated, "price_history", key, CASES["price_history"][0])
@@ -221,7 +221,7 @@ KEPT = {
 
 @pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
 @pytest.mark.parametrize("done", KEPT)
-def test_no_conversation_goes_whose_messages_would_stay(migrated, done, archived, tmp_path):
+def test_a_conversation_whose_messages_would_remain_is_not_deleted(migrated, done, archived, tmp_path):
     put(migrated, "ai_conversations", "goes", CASES["ai_conversations"][0])
     said_more(migrated)
     migrated.execute(KEPT[done])
@@ -234,7 +234,7 @@ def test_no_conversation_goes_whose_messages_would_stay(migrated, done, archived
 
 
 @pytest.mark.parametrize("grants", [("SELECT",), ("SELECT, DELETE",)], ids=["reads", "may not lock"])
-def test_where_nothing_may_be_removed_nothing_is_archived(filled, grants, tmp_path):
+def test_nothing_is_archived_if_nothing_may_be_removed(filled, grants, tmp_path):
     with filled.role(f"GRANT {grants[0]} ON ALL TABLES IN SCHEMA public TO {{role}}") as url:
         result = manage(
             "dbmaintain",

@@ -1,4 +1,4 @@
-"""What a reversal takes away is seen when it goes, whatever it was called before, and whoever writes meanwhile."""
+"""Reversals: losses are detected when they happen, whatever the names, even with concurrent writes."""
 
 import threading
 from contextlib import contextmanager
@@ -82,7 +82,7 @@ def is_there(database):
     return any("precious" in str(database.execute(f"SELECT * FROM {table}")) for (table,) in database.execute(TABLES))
 
 
-CASES = {  # The operations, a row, and what their reversal takes away, from the last one on.
+CASES = {  # The operations, a row, and the losses of their reversal, from the last one on.
     "another column": (
         lambda: [thing(), with_x(), AlterField("thing", "x", models.TextField(null=True, db_column="y"))],
         IN_Y,
@@ -181,7 +181,7 @@ def test_a_procedure_that_commits_is_not_called_unasked(database):
 
 
 @pytest.mark.parametrize("atomic", [True, False], ids=["atomic", "not atomic"])
-def test_what_takes_no_row_away_needs_no_consent(database, atomic):
+def test_a_reversal_that_deletes_no_row_needs_no_consent(database, atomic):
     several = "TRUNCATE probe_thing; DELETE FROM probe_thing; CREATE TABLE more (); DROP TABLE more"
     with probing(database, thing(), with_x(), back(several), back("TRUNCATE probe_thing"), atomic=atomic) as probe:
         probe.reverse()
@@ -190,7 +190,7 @@ def test_what_takes_no_row_away_needs_no_consent(database, atomic):
     assert database.execute("SELECT to_regclass('probe_thing')") == [(None,)]
 
 
-def test_with_consent_rows_go(database):
+def test_rows_are_deleted_with_consent(database):
     with probing(database, thing(), with_x(), yes=True) as probe:
         database.execute(ROW)
         probe.reverse()
@@ -199,7 +199,7 @@ def test_with_consent_rows_go(database):
     assert not is_there(database)
 
 
-def test_consent_without_a_backup_is_none(database, settings, tmp_path):
+def test_consent_without_a_backup_is_not_enough(database, settings, tmp_path):
     settings.BACKUPS = {**settings.BACKUPS, "location": str(tmp_path / "backups")}
     with probing(database, thing(), yes=True, require_backup=require_backup) as probe:
         database.execute(ROW)
@@ -234,7 +234,7 @@ def test_rows_that_are_committed_while_a_reversal_waits_for_them_stay(database):
     ]
 
 
-def test_a_reset_counts_what_is_committed_before_a_table_goes(database):
+def test_a_reset_counts_rows_committed_before_a_table_is_dropped(database):
     with probing(database, thing(), yes=True, is_reset=True) as probe:
         probe.executor.consent.given = True
         database.execute(ROW)
@@ -243,7 +243,7 @@ def test_a_reset_counts_what_is_committed_before_a_table_goes(database):
     assert probe.executor.consent.lost == [Loss("probe_thing", "", 1)]
 
 
-def test_what_other_sessions_drop_meanwhile_is_not_the_reversals(database):
+def test_drops_by_other_sessions_do_not_count_for_the_reversal(database):
     def drop(apps, editor):
         database.execute("DROP TABLE theirs")
 

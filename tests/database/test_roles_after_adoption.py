@@ -1,4 +1,4 @@
-"""The whole way: a database that Prisma made is adopted by its owner, gets the roles, and each of them does its work there."""
+"""End to end: the owner adopts a Prisma database, creates the roles, and each role does its work."""
 
 import dataclasses
 import time
@@ -128,7 +128,7 @@ def test_after_adoption_each_role_does_its_work(database, roles, tmp_path):
     assert "security.public" not in found
 
 
-def test_what_the_site_makes_later_is_the_apps_and_is_backed_up(database, roles):
+def test_objects_that_the_site_creates_later_are_usable_and_backed_up(database, roles):
     site, migrate, app = roles["site"], roles["migrate"], roles["app"]
     site.execute("CREATE TABLE trips (id serial PRIMARY KEY)")
     database.execute(roles_of(database))

@@ -1,4 +1,4 @@
-"""Each weakness is made for real and found; a server that is closed has no finding, and no secret is in the report."""
+"""Each weakness is created for real and found; a secure server has no finding, and no report contains a secret."""
 
 import json
 import os
@@ -24,7 +24,7 @@ KEY = "3uW7Xk29vLq8Tz4mBw7pRc1nHd6sYf3jGa0eUi5oKlQxWvZbNtMy"
 
 
 def looked(url, **environment):
-    """What `dbstatus --security` finds of security, as (severity, code, where); and the whole output."""
+    """The findings of `dbstatus --security`, as (severity, code, where), and the whole output."""
     result = manage("dbstatus", "--security", "--format", "json", url=url, **{"SECRET_KEY": KEY, **environment})
     assert result.returncode in (0, 4, 5), result.stderr
     report = json.loads(result.stdout)
@@ -60,7 +60,7 @@ def test_a_role_that_may_do_everything_is_found(migrated):
 
 
 @pytest.mark.slow
-def test_what_everybody_may_do_is_found_and_its_cure_works(migrated, app):
+def test_privileges_of_public_are_found_and_the_cure_works(migrated, app):
     migrated.execute("GRANT CREATE ON SCHEMA public TO PUBLIC; GRANT SELECT, UPDATE ON users TO PUBLIC")
     result = manage("dbstatus", "--security", "--format", "json", url=app)
     public = [one for one in json.loads(result.stdout)["findings"] if one["code"] == "security.public"]
@@ -82,7 +82,7 @@ def test_what_everybody_may_do_is_found_and_its_cure_works(migrated, app):
         (None, []),
     ],
 )
-def test_how_peoples_passwords_are_stored_is_seen(migrated, app, password, found):
+def test_weak_storage_of_peoples_passwords_is_found(migrated, app, password, found):
     migrated.execute("INSERT INTO users (id, email, password, \"updatedAt\") VALUES ('u', 'u@b.c', %s, now())", [password])
 
     said, output = looked(app)
@@ -103,7 +103,7 @@ def test_how_peoples_passwords_are_stored_is_seen(migrated, app, password, found
         ({"lastLoginAt": None, "createdAt": "2100-01-01"}, []),
     ],
 )
-def test_staff_who_are_gone_are_noted(migrated, app, change, found):
+def test_idle_staff_are_noted(migrated, app, change, found):
     row = {
         "id": "u",
         "email": "u@b.c",
@@ -146,7 +146,7 @@ def test_what_the_environment_weakens_is_found(app, environment, found):
         ("fly2any_app", "", False),
     ],
 )
-def test_a_password_that_is_guessed_is_found_and_not_shown(migrated, settings, user, password, weak):
+def test_a_guessable_password_is_found_but_not_shown(migrated, settings, user, password, weak):
     settings.DEVELOPMENT = True
     with django(migrated) as connection, with_settings(connection, USER=user, PASSWORD=password) as copy:
         reader = Reader(copy, "public")
@@ -200,7 +200,7 @@ LINES = {
 }
 
 
-def test_who_is_let_in_is_read_from_pg_hba_conf(own_server):
+def test_rules_are_read_from_pg_hba_conf(own_server):
     server = own_server(listen_addresses="*")
     server.hba(*LINES)
 
@@ -331,7 +331,7 @@ def test_unencrypted_connections_between_machines_are_found(tmp_path_factory):
     assert of_the_wire(verified) == [version]
 
 
-def test_a_waiver_holds_for_security_too(migrated):
+def test_a_waiver_also_applies_to_security(migrated):
     migrated.execute("GRANT SELECT ON users TO PUBLIC")
     waiver = Waiver("security.public", "TABLE users", "ana@example.com", date(2100, 1, 1), "a demo")
 

@@ -1,4 +1,4 @@
-"""Each way around the privileges of a table is made for real, found, and gone after its cure."""
+"""Each way around the privileges of a table is created for real, found, and resolved by its cure."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def asked(database):
 
 @pytest.fixture
 def stranger(migrated):
-    """A role that may do nothing."""
+    """A role without privileges."""
     name = f"{migrated.name}_stranger"
     migrated.execute(f"CREATE ROLE {name} LOGIN")
     yield name
@@ -111,7 +111,7 @@ def test_a_healthy_database_has_none(migrated, stranger):
 
 
 @pytest.mark.parametrize("made", WEAKNESSES)
-def test_a_weakness_is_found_and_gone_after_its_cure(migrated, stranger, made):
+def test_a_weakness_is_found_and_resolved_by_its_cure(migrated, stranger, made):
     statements, severity, code, where = WEAKNESSES[made]
     names = {"role": stranger, "db": migrated.name}
     migrated.execute(statements.format(**names))
@@ -157,7 +157,7 @@ def test_a_comparison_says_where_no_foreign_key_is_checked(migrated):
         "GRANT SELECT (id, email) ON users TO {role}",
     ],
 )
-def test_what_gives_no_secret_away_is_not_found(migrated, stranger, harmless):
+def test_harmless_privileges_are_not_found(migrated, stranger, harmless):
     migrated.execute(harmless.replace("airports", "price_alerts").format(role=stranger))
 
     assert asked(migrated)[0] == []

@@ -1,4 +1,4 @@
-"""Backups whose manifests this installation did not write: listed, never chosen, never counted, never pruned."""
+"""Backups with manifests of another origin: listed, but never chosen, counted or pruned."""
 
 import json
 import re
@@ -102,7 +102,7 @@ def test_an_unsigned_one_is_restored_only_when_named_and_allowed(database, place
     assert "signature" not in json.loads(as_json(found))  # Judging it does not sign it.
 
 
-def test_latest_is_no_backup_of_the_future_which_is_reported(database, place):
+def test_latest_is_never_a_backup_dated_in_the_future(database, place):
     told = Told()
     with django(database) as connection:
         origin, store = read_origin(connection), store_at(str(place))
@@ -125,7 +125,7 @@ def test_latest_is_no_backup_of_the_future_which_is_reported(database, place):
     )
 
 
-def test_what_an_older_key_signed_stays_signed(database, place, settings):
+def test_signatures_of_an_older_key_stay_valid(database, place, settings):
     with django(database) as connection:
         name = keep(place, read_origin(connection), 1)
     text = (place / f"{name}.json").read_text()

@@ -1,4 +1,4 @@
-"""The models between migrations are rendered when they are asked for, and are then as Django renders them."""
+"""Models between migrations are rendered on request, and then equal those that Django renders."""
 
 import pytest
 from django.db import models
@@ -58,7 +58,7 @@ def test_a_model_is_rendered_with_those_it_refers_to_and_no_others(state):
         state.apps.get_model("nothing", "Nothing")
 
 
-def test_who_asks_what_refers_to_a_model_sees_all(state, last):
+def test_related_objects_of_a_model_are_complete(state, last):
     alone = state.apps.get_model("accounts", "User")
     djangos = ProjectState(last.clone().models, last.real_apps).apps.get_model("accounts", "User")
 

@@ -1,4 +1,4 @@
-"""What another program made on our tables can be taken over, by the migration that dbstatus prints."""
+"""Objects of another program on our tables can be taken over by the migration that dbstatus prints."""
 
 import io
 import os

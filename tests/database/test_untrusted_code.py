@@ -1,4 +1,4 @@
-"""What another role puts where ours is looked for: its code runs as nobody but itself."""
+"""Objects that another role plants where ours are looked up: their code never runs as another role."""
 
 import io
 from datetime import UTC, date, datetime

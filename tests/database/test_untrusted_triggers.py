@@ -120,7 +120,7 @@ def test_no_trigger_is_added_to_what_foreign_keys_lead_to_while_rows_are_deleted
                     client.execute(f"CREATE TRIGGER zz BEFORE DELETE ON {table} EXECUTE FUNCTION public.ran()")
 
 
-def test_before_a_command_of_djangos_writes_it_is_asked_whose_code_would_run(migrated, stranger_of):
+def test_djangos_commands_check_for_untrusted_code_before_they_write(migrated, stranger_of):
     role = stranger_of(migrated)
     migrated.execute(RUNS.format(role=role) + EVERY_ROW.format(table="auth_group"))
 
@@ -197,7 +197,7 @@ def test_a_database_with_a_trigger_of_another_role_is_not_adopted(exact, strange
     assert blockers == ["verification_tokens"]
 
 
-def test_nor_does_one_on_a_table_of_the_site_that_a_foreign_keys_action_deletes_from(migrated, stranger_of):
+def test_a_trigger_on_a_site_table_reached_by_a_foreign_key_does_not_run(migrated, stranger_of):
     role = stranger_of(migrated)
     migrated.execute(
         "CREATE SCHEMA site; CREATE TABLE site.bookings (id int PRIMARY KEY, u text REFERENCES users ON DELETE CASCADE);"
@@ -225,7 +225,7 @@ def test_nor_does_one_on_a_table_of_the_site_that_a_foreign_keys_action_deletes_
     ]
 
 
-def test_before_postgresql_18_nor_does_one_of_a_table_whose_foreign_key_refers_to_ours(migrated, stranger_of):
+def test_before_postgresql_18_a_trigger_on_a_referencing_table_does_not_run(migrated, stranger_of):
     role = stranger_of(migrated)
     migrated.execute(
         f"GRANT REFERENCES ON users TO {role};{RUNS.format(role=role)}"

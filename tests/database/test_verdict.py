@@ -1,4 +1,4 @@
-"""The first and the last line of a report, its tables, and what a database that is not adopted is told."""
+"""The verdict lines of a report, its tables, and the report on a database that is not adopted."""
 
 import io
 import json
@@ -83,7 +83,7 @@ def test_the_tables_are_listed_with_rows_size_and_state():
 
 
 @pytest.mark.parametrize("ledger", [True, False])
-def test_a_database_of_prismas_is_shown_as_found_and_sent_to_dbadopt(site, ledger):
+def test_a_prisma_database_is_counted_by_name_and_referred_to_dbadopt(site, ledger):
     if not ledger:
         site.execute("DROP TABLE _prisma_migrations")
     site.execute('CREATE INDEX "login_history_timestamp_idx" ON login_history (timestamp); ANALYZE')

@@ -1,4 +1,4 @@
-"""Clean-up removes what a command of ours made and left, and nothing else."""
+"""Clean-up removes only what our commands created and left behind."""
 
 import json
 import os
@@ -117,14 +117,14 @@ CASES = [moved, readable, linked, linked_mark, hard_linked_mark, of_another_mach
 
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
-def test_what_only_looks_like_a_work_folder_stays(tmp_path, make):
+def test_folders_that_only_look_like_work_folders_stay(tmp_path, make):
     folder = make(tmp_path)
 
     assert sweep(tmp_path) == []
     assert folder.is_dir()
 
 
-def test_what_another_machine_left_goes_when_it_is_old(tmp_path):
+def test_old_work_folders_of_another_machine_are_removed(tmp_path):
     folder = mark(tmp_path / "fly2any-x", machine="another")
     old = (tmp_path / "fly2any-x" / MARK).stat().st_mtime - OLD - 60
     os.utime(folder / MARK, (old, old))
@@ -133,7 +133,7 @@ def test_what_another_machine_left_goes_when_it_is_old(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["", "inside"])
-def test_a_configured_location_stays_and_what_holds_one(tmp_path, settings, where):
+def test_configured_locations_and_their_parents_stay(tmp_path, settings, where):
     folder = mark(tmp_path / "fly2any-archive")
     settings.RETENTION = {**settings.RETENTION, "archive": str(folder / where)}
 

@@ -1,4 +1,4 @@
-"""What makes our writes fail is found: from the catalogue, or by trying."""
+"""Objects that make our writes fail are found, by the catalogue or by a write check."""
 
 import pytest
 from django.core.management import call_command
@@ -132,7 +132,7 @@ def test_a_default_of_read_only_is_found_wherever_it_is_set(place, severity):
 
 
 @pytest.mark.django_db
-def test_a_sequence_that_has_come_to_its_end_is_found_and_its_cure_works():
+def test_an_exhausted_sequence_is_found_and_the_cure_works():
     # Transactional, as setval is not.
     run(
         "ALTER SEQUENCE django_migrations_id_seq MAXVALUE 1000000 RESTART WITH 1000000",

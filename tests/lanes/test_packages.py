@@ -1,4 +1,4 @@
-"""Pinned packages: only what has the pinned hash is used."""
+"""Pinned packages are used only if their hash matches."""
 
 import hashlib
 import tarfile

@@ -1,4 +1,4 @@
-"""The embedded server, used as commands use it: from processes of their own, in a folder of its own."""
+"""The embedded server as commands use it: from separate processes, in a separate folder."""
 
 import os
 import signal
@@ -93,7 +93,7 @@ def test_rows_outlive_the_server(home):
     )
 
     assert ask(home, "SELECT n FROM kept") == "7"
-    (home / "data").rename(home / "data.upgraded")  # As an upgrade leaves it that is killed between its two renames.
+    (home / "data").rename(home / "data.upgraded")  # As left by an upgrade that was killed between its two renames.
     assert ask(home, "SELECT n FROM kept") == "7"
     assert not (home / "data.upgraded").exists()
 
@@ -136,7 +136,7 @@ def test_the_server_stays_while_another_command_needs_it(home):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["supervisor", "server"])
-def test_what_is_killed_below_a_command_is_made_anew_for_the_next(home, victim):
+def test_a_killed_server_is_restarted_for_the_next_command(home, victim):
     ask(home, then="connection.execute('CREATE TABLE kept AS SELECT 7 AS n')")
     process = client(home, then="time.sleep(3)")
     assert process.stdout.readline() == "1\n"
@@ -262,7 +262,7 @@ def test_a_link_to_a_missing_data_folder_is_refused_with_its_cure(home):
 
 
 @pytest.mark.slow
-def test_a_server_that_cannot_start_says_where_it_is_written_why(home):
+def test_a_server_that_cannot_start_names_its_log(home):
     ask(home)
     (home / "data" / "postgresql.conf").write_text("no_such_setting = 1\n")
 

@@ -1,4 +1,4 @@
-"""What the server quotes of rows and statements in an error is in no log, on no page and in no message."""
+"""Rows and statements that an error quotes appear in no log, page or message."""
 
 import io
 import logging
@@ -43,7 +43,7 @@ def secrets():
 
 
 def fault(statement, value):
-    """Run what the server refuses, and return what was raised."""
+    """Run a statement that the server rejects, and return the error."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(statement, [value] if value else None)
@@ -53,7 +53,7 @@ def fault(statement, value):
 
 
 def logged(error):
-    """What each form of our log says of an error, and gunicorn's own."""
+    """An error in each format of our log, and in gunicorn's."""
     kinds = (Text(), Json(), logging.Formatter())
     said = io.StringIO()
     for kind in kinds:
@@ -73,7 +73,7 @@ def test_an_error_says_what_was_refused_and_quotes_no_value(secrets, kind):
     assert (str(error), str(error.__cause__)) == (said, said)
     assert SECRET not in "".join(traceback.format_exception(error)) + logged(error) + explain(error)
     assert said in logged(error)
-    assert error.__cause__.diag.message_primary.startswith(said.partition('"…"')[0])  # Its fields are there for who asks.
+    assert error.__cause__.diag.message_primary.startswith(said.partition('"…"')[0])  # Its fields remain available.
 
 
 def test_a_copy_quotes_no_row(secrets):

@@ -1,4 +1,4 @@
-"""A time that Django writes is one that Prisma finds: Prisma sends and compares milliseconds."""
+"""Prisma finds rows by the times that Django writes: both use milliseconds."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -28,7 +28,7 @@ FOUND_SQL = """
 
 
 def found(model, name):
-    """Return how many rows an equality of Prisma's finds by a column."""
+    """Return how many rows Prisma's equality filter finds by a column."""
     with connection.cursor() as cursor:
         cursor.execute(FOUND_SQL.format(table=model._meta.db_table, column=model._meta.get_field(name).column))
         return cursor.fetchone()[0]
@@ -139,7 +139,7 @@ def test_rows_that_get_a_missing_time_by_the_cure_for_it_are_found():
         assert cursor.fetchone() == ("CURRENT_TIMESTAMP",)
 
 
-def test_every_time_of_our_tables_is_written_so():
+def test_every_time_column_of_our_tables_is_truncated():
     fields = [
         field
         for app in ("accounts", "travel", "engagement", "ai_consultant")

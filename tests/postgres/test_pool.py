@@ -1,4 +1,4 @@
-"""The connection pool of the processes that serve pages, each a process of its own."""
+"""The connection pool of processes that serve pages, each tested in a separate process."""
 
 import os
 import subprocess

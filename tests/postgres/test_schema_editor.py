@@ -1,4 +1,4 @@
-"""The DDL that the engine makes where Django's own would differ from the schema's names and actions."""
+"""The engine's DDL where Django's own would use other names and actions."""
 
 import re
 from dataclasses import replace
@@ -94,7 +94,7 @@ def test_djangos_cascade_cascades_in_the_database_and_stays_deferrable(child):
     assert live("children").foreign_keys == (own, FOREIGN_KEY)
 
 
-def test_a_column_made_unique_later_is_named_alike_and_can_be_undone(child):
+def test_a_column_made_unique_later_gets_the_same_name_and_is_reversible(child):
     note = models.TextField(null=True)
     note.contribute_to_class(child, "note")
     unique = models.TextField(null=True, unique=True)

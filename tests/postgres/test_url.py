@@ -169,7 +169,7 @@ def test_a_url_that_cannot_be_used_gets_one_sentence_without_the_password(url, s
     password=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),
     name=st.text(st.characters(exclude_characters="\0@/", exclude_categories=["Cs"]), min_size=1, max_size=15),
 )
-def test_whatever_is_escaped_comes_back(user, password, name):
+def test_escaped_values_survive_a_round_trip(user, password, name):
     parsed = parse(f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@host/{quote(name, safe='')}")
 
     assert (parsed["USER"], parsed["PASSWORD"], parsed["NAME"]) == (user, password, name)

@@ -124,7 +124,7 @@ def _report_newer(manifests: list[Manifest], chosen: Manifest, of: Origin, progr
                 f"`manage.py dbrestore {name} --unsigned` restores it",
             ),
         }[one.state if one.signed == SIGNED else "good"]
-        progress.say(f"{name} is newer but is not `latest`: {reason}. {cure}.")
+        progress.say(f"{name} is newer, but is not `latest`: {reason}. {cure}.")
 
 
 MOST_READ = 40  # Manifests that a report reads at most, to find a backup that was taken at its server's address.
