@@ -5,7 +5,7 @@ from django.db import models, transaction
 
 from benchmarks.measure import migrated_database, rounds, seconds, show, sized
 
-ROWS = sized(500_000, 5_000)  # Of notifications, and of messages.
+ROWS = sized(500_000, 5_000)  # Rows of notifications, and of messages.
 FILL_SQL = f"""
     INSERT INTO users (id, email, "updatedAt") VALUES ('heavy', 'heavy@demo.fly2any.example', now());
     INSERT INTO notifications (id, "userId", type, title, message) SELECT 'n' || i, 'heavy', 'promotion', 't', 'm' FROM generate_series(1, {ROWS}) AS i;

@@ -29,7 +29,7 @@ SHORTEST_KEY, SHORTEST_TOKEN = 32, 16  # Characters. A part of a key that contai
 
 
 class Env(environ.Env):
-    """django-environ's Env, without its leniency: no `$NAME` is followed, and no bad value is taken for a default.
+    """django-environ's Env, without its leniency: no `$NAME` is expanded, and no bad value is replaced by a default.
 
     `defaults` has each variable that was asked for, with its default; Env.NOTSET is that of a required one.
     """

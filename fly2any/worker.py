@@ -220,7 +220,7 @@ class Worker(ThreadWorker):
                 conn.close()
 
     def on_client_socket_readable(self, conn, client):
-        if conn in self.keepalived_conns:  # Not closed since the poller told of it.
+        if conn in self.keepalived_conns:  # It may have been closed since the poller's event.
             super().on_client_socket_readable(conn, client)
 
     def enqueue_req(self, conn):
@@ -238,7 +238,7 @@ class Worker(ThreadWorker):
     def on_arriving(self, conn, _):
         """Receive the available part of a request."""
         if conn not in self.arriving:
-            return  # Closed since the poller told of it.
+            return  # It was closed since the poller's event.
         try:
             data = conn.socket.recv(READ)
         except BlockingIOError:
@@ -346,7 +346,7 @@ class Worker(ThreadWorker):
                 self.nr_conns -= 1
 
     def on_writable(self, conn, _):
-        if conn in self.sending:  # Not closed since the poller told of it.
+        if conn in self.sending:  # It may have been closed since the poller's event.
             self.send(conn)
 
     def cut(self, conn):

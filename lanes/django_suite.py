@@ -19,7 +19,7 @@ from .servers import EMBEDDED, VERSIONS, running
 
 PROJECT = Path(__file__).resolve().parents[1]
 ENGINES = {"ours": "lanes.engine", "stock": "django.db.backends.postgresql"}
-# What tests a database backend more than the rest: schema editor, introspection, migrations, transactions, PostgreSQL's own.
+# The packages that test a database backend most: schema editor, introspection, migrations, transactions, PostgreSQL.
 PACKAGES = (
     "backends", "schema", "migrations", "introspection", "inspectdb", "transactions", "delete", "delete_regress", "indexes",
     "constraints", "postgres_tests",

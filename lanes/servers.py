@@ -47,7 +47,7 @@ def running(major: int) -> Iterator[str]:
     folder = programs(major)
     with tempfile.TemporaryDirectory(prefix="lane-") as name:
         home = Path(name).resolve()
-        home.chmod(0o711)  # As root the server runs as another user.
+        home.chmod(0o711)  # For root, the server runs as another user.
         server = (Server if major == EMBEDDED else Older)(home, SETTINGS, folder=folder)
         try:
             server.create()

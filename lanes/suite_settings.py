@@ -12,7 +12,7 @@ DATABASES = {
     }
     for alias in ("default", "other")
 }
-SECRET_KEY = "django_tests_secret_key"  # As in runtests.py: tests compare what is signed with it.
+SECRET_KEY = "django_tests_secret_key"  # The key in runtests.py: tests compare signatures made with it.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 USE_TZ = False

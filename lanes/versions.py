@@ -9,7 +9,7 @@ def _of(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/database/test_{name}.py" for name in names)
 
 
-# What the version of PostgreSQL can change: catalogue, contract, drift, migrations, adoption, privileges, backups and the engine.
+# Tests whose result can depend on the version of PostgreSQL: catalogue, contract, drift, migrations, adoption, privileges, backups and the engine.
 OF_THE_SERVER = (
     "tests/postgres", "tests/test_deletion.py", "tests/test_migration_locks.py", "tests/test_queries.py",
     *_of(
@@ -19,7 +19,7 @@ OF_THE_SERVER = (
         "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty", "restore_roles",
     ),
 )  # fmt: skip
-# Of these the slow ones, but for kills, races and large data, which are the same on each version.
+# The slow ones of these, except kills, races and large data, which behave the same on each version.
 SLOW_OF_THE_SERVER = _of(
     "adoption_drift", "contract", "mutations", "dbadopt", "dbadopt_columns", "concurrent_builds", "migrate_hazards", "backup",
     "backup_contents", "backup_entries", "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty",

@@ -19,7 +19,7 @@ from threading import Thread
 
 LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 PROJECT = Path(__file__).resolve().parent.parent
-# What the interpreter or an import reads once, before it could be changed.
+# Variables that the interpreter or an import reads once, before a fork could change them.
 READ_AT_START = ("PYTHON", "DJANGO_SETTINGS_MODULE", "LC_", "LANG", "PATH", "HOME", "DEBUG")
 
 

@@ -46,7 +46,7 @@ of_others = [name for name, value in os.environ.items() if "postgres" in value.p
 for name in ("POSTGRES_URL_NON_POOLING", "DIRECT_URL", "POSTGRES_REPLICA_URL", *of_others):
     if name not in ("POSTGRES_URL", "DATABASE_URL"):
         os.environ[name] = ""  # No test reads a database other than its own.
-os.environ["SECRET_KEY"] = "only for tests"  # Also of the commands that they start.
+os.environ["SECRET_KEY"] = "only for tests"  # Also for the commands that tests start.
 os.environ.setdefault("LOCK_TIMEOUT", "400")  # The default is for the tests that are about it, which set "".
 os.environ.setdefault("ALLOWED_HOSTS", "testserver,localhost,127.0.0.1")
 

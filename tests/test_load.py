@@ -301,7 +301,7 @@ def test_an_event_of_a_connection_that_was_closed_to_make_room_is_ignored(main_l
     worker.poller.register(connection.sock, selectors.EVENT_READ)
 
     worker.make_room()
-    worker.on_client_socket_readable(connection, connection.sock)  # Of the same round of the poller.
+    worker.on_client_socket_readable(connection, connection.sock)  # Events from the same round of the poller.
 
     assert (worker.nr_conns, [*worker.keepalived_conns], connection.socket.fileno()) == (0, [], -1)
 

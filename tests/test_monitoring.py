@@ -103,7 +103,7 @@ def test_a_pooler_without_a_free_connection_is_reported_in_time(
         with django_db_blocker.unblock():
             before = question.answer()
             with psycopg.connect(pooler.url()) as other, ThreadPoolExecutor(10) as threads:
-                other.execute("SELECT 1")  # In a transaction, with the one connection to the server.
+                other.execute("SELECT 1")  # Inside a transaction, on the only server connection.
                 begun = time.monotonic()
                 errors = [asked.exception() for asked in [threads.submit(question.answer) for _ in range(10)]]
                 took, waiting = time.monotonic() - begun, question.asked

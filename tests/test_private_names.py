@@ -79,7 +79,7 @@ OF_WORKER = ("cfg", "alive", "poller", "nr_conns", "worker_connections", "keepal
 
 FILES = ("worker.py", "handlers.py", "administration/edits.py", "administration/saving.py", "administration/refusals.py")
 OF_AN_INSTANCE = {"_errors", "_encoding", "_messages", "_queued_messages"}
-PROMISED = {"_base_manager", "_meta", "_state", "__str__"}  # By the documentation.
+PROMISED = {"_base_manager", "_meta", "_state", "__str__"}  # According to the documentation.
 
 
 @pytest.mark.parametrize(("owner", "name"), DJANGOS | GUNICORNS, ids=lambda one: getattr(one, "__name__", one))

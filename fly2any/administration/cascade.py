@@ -83,12 +83,12 @@ class Cascade:
         return {label: self.count(label) for label in sorted({*self.rows, *self.more})}
 
     def references(self) -> list[tuple[Link, list[list[str]]]]:
-        """Return the foreign keys that found rows, with the values that they found: when the rows are gone, none may have them."""
+        """Return the foreign keys that found rows, with the referenced values: once the rows are deleted, no row may have these."""
         with current().cursor() as cursor:
             return [(link, keys_of(cursor, self.tables, oid, places, link)) for oid, places, link in self.followed]
 
     def are_left(self, references: list[tuple[Link, list[list[str]]]]) -> bool:
-        """Return whether rows still refer to rows that are gone: a trigger or a policy kept them from being deleted or changed."""
+        """Return whether rows still refer to deleted rows: a trigger or a policy kept them from being deleted or changed."""
         with current().cursor() as cursor:
             return any(any(referring(cursor, self.tables, *one, lock=False).values()) for one in references)
 

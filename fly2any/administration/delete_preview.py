@@ -31,7 +31,7 @@ def delete_selected(page, request, rows):
 
 
 class DeletePreviewMixin(ListActionsMixin):
-    """Counts what a deletion removes besides the rows. `deletion` names it: what it does, and what it did."""
+    """Counts the rows that a deletion also removes. `deletion` is its verb, as a command and as a participle."""
 
     deletion = ("Delete", "deleted")
 

@@ -20,7 +20,7 @@ class BadParameter(Exception):  # noqa: N818  Nothing is broken.
 
 
 class Filter(FieldListFilter):
-    """A filter over one column: `equal` is what it asks for, by name, and `narrow` asks it."""
+    """A filter over one column: `equal` has the requested value by name, and `narrow` applies the filter."""
 
     def __init__(self, field, request, params, model, model_admin, field_path):
         super().__init__(field, request, params, model, model_admin, field_path)

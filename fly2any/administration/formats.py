@@ -27,7 +27,7 @@ DECIMALS = {
 }
 NEVER_CUT = 20  # Characters that fit into every column.
 LONGEST_TEXT = 20_000  # Characters of a text on a page of its own.
-MOST_ITEMS = 300  # Of a JSON value, in all; the rest is counted.
+MOST_ITEMS = 300  # Nodes of a JSON value in total; the rest is only counted.
 LONGEST_LEAF = 2_000
 DEEPEST = 12
 

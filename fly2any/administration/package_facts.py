@@ -20,7 +20,7 @@ FACTS: dict[type[Model], dict[str, Any]] = {
         "secret_fields": ("session_key", "session_data"),
         "retention": Retention("expired admin sessions", ("expire_date",), archived=False, expires=True),
     },
-    # What the staff did outlives the person; their names, and those of other people in the same entry, are not the person's.
+    # Log entries outlive the person. The names of staff and of other people in an entry are not the person's data.
     LogEntry: {"on_erasure": OnErasure.CLEAR, "fields_of_staff": ("user", "object_repr", "change_message")},
     AccessAttempt: {
         "on_erasure": OnErasure.REMOVE,

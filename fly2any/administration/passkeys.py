@@ -42,7 +42,9 @@ class BeginRegistration(ForStaff, views.BeginCredentialRegistrationView):
 class CompleteRegistration(ForStaff, views.CompleteCredentialRegistrationView):
     def post(self, *args, **kwargs):
         response = super().post(*args, **kwargs)
-        TOTPDevice.objects.filter(user=self.request.user, confirmed=False).delete()  # Of the page that offered both.
+        TOTPDevice.objects.filter(
+            user=self.request.user, confirmed=False
+        ).delete()  # The unconfirmed device of the page that offered both.
         self.request.session.cycle_key()
         return response
 

@@ -22,7 +22,7 @@ from fly2any.database.server import Origin, read_origin
 from fly2any.database.units import span
 
 REPLICA = "replica"
-PAGES = ("_changelist", "_overview", "_route")  # Not forms, which must show the current row.
+PAGES = ("_changelist", "_overview", "_route")  # Forms are not among them, because they must show the current row.
 SILENT = 30  # Seconds before a replica that did not answer is tried again.
 MOMENT = 0.1  # Seconds that a replica has to replay the latest commits.
 WRITTEN = "written"  # Session key: the primary's WAL position after the user's last change.

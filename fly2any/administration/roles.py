@@ -36,7 +36,7 @@ class Grant(migrations.RunPython):
     def give(self, apps, editor):
         using = editor.connection.alias
         config = apps.get_app_config(self.app)
-        config.models_module = True  # Of the migrations' state: there to be asked for by the function.
+        config.models_module = True  # Requested here so that the state has it when the function needs it.
         create_permissions(config, verbosity=0, using=using, apps=apps)  # And the content types.
         permissions = apps.get_model("auth", "Permission").objects.using(using).filter(content_type__app_label=self.app)
         for name, codenames in self.grants.items():
@@ -48,7 +48,7 @@ class Grant(migrations.RunPython):
         for name, codenames in self.grants.items():
             for group in groups.filter(name=name):
                 given = group.permissions.filter(content_type__app_label=self.app, codename__in=codenames)
-                group.permissions.remove(*given)  # Not those that people have given it since.
+                group.permissions.remove(*given)  # Other permissions, which people have granted since, stay.
                 if not group.permissions.exists() and not group.user_set.exists():
                     group.delete()
 

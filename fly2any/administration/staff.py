@@ -131,7 +131,7 @@ def _locked(connection) -> list[str]:
 
 @contextmanager
 def keep_an_administrator(connection) -> Iterator[None]:
-    """Raise Refusal, in a transaction, if what is inside leaves no administrator who can sign in where there was one."""
+    """Run the block in a transaction; raise Refusal if it would leave no administrator who can sign in."""
     before = _locked(connection)
     yield
     if before and not _locked(connection):

@@ -26,7 +26,7 @@ MOST_CHOICES = 50  # The most rows that staff can choose from on a page.
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An action of an overview: `label` is its button there, `verb` the one that does it, `done` what it did.
+    """An action of an overview: `label` is its button there, `verb` the confirming button, `done` the participle in the report.
 
     `note` says what it does not do. Of an action that `chooses`, staff choose the rows.
     """

@@ -139,7 +139,7 @@ def _marked(connection) -> Iterator[Leftover]:
 
 
 def _facts(text: str | None) -> dict[str, Any]:
-    """Return what a mark says, {} where `text` is none: every role may comment on databases of its own."""
+    """Return the facts in a mark, {} if `text` is not one, because every role may comment on its own databases."""
     try:
         facts = json.loads((text or "").removeprefix(MARK)) if (text or "").startswith(MARK) else {}
         if facts["purpose"] in WHAT and (made := datetime.fromisoformat(facts["made"])).tzinfo:

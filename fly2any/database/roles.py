@@ -221,7 +221,7 @@ def _site_grants(names: Names, schema: str, relations: list[Relation]) -> Iterat
                     one.owner, one.is_ours_to_grant, f"REVOKE INSERT, UPDATE, DELETE ON {one.place} FROM {quote(names.app)};"
                 )
             yield _grant(one, _app_grants(one), names.app)
-        if one.kind in ("r", "p", "S"):  # Of other objects a dump has only the definition.
+        if one.kind in ("r", "p", "S"):  # A dump has only the definition of other objects.
             yield _grant(one, "SELECT", names.migrate)
         if one.is_filtered:
             yield f"-- {one.place} has row-level security: policies decide which rows these roles see, and a backup by {quote(names.migrate)} needs BYPASSRLS."
@@ -258,7 +258,7 @@ def _default_privileges(names: Names, schema: str, makers: dict[str, bool]) -> I
             f"IN SCHEMA {quote(schema)} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {app};",
             f"IN SCHEMA {quote(schema)} GRANT USAGE, SELECT ON SEQUENCES TO {app};",
         ]
-        if maker != names.migrate:  # In any schema, because a backup reads all.
+        if maker != names.migrate:  # In every schema, because a backup reads them all.
             granted += [
                 f"GRANT {what} TO {migrate};" for what in ("SELECT ON TABLES", "SELECT ON SEQUENCES", "USAGE ON SCHEMAS")
             ]

@@ -185,7 +185,7 @@ class Server:
     connections: int
     standby: bool
     read_only: list[list[str]]  # where default_transaction_read_only is on, and whether that applies to this role
-    replication_roles: list[list[str]]  # where session_replication_role is not origin, and what it is
+    replication_roles: list[list[str]]  # where session_replication_role is not origin, and its value
     may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
     may_read_migrations: bool

@@ -8,7 +8,7 @@ from .sql import literal
 
 (MARKING_TABLE,) = facts.tables("marks_schema")
 
-# Where a setting has one of some values for sessions of this database, and whether that is for this role: for a role, the database
+# Where a setting has one of the given values for sessions of this database, and whether for this role: set for a role, the database
 # or both, and, if neither sets it, by the server or POSTGRES_URL.
 _TOLD_SQL = """
     SELECT CASE WHEN s.setrole = 0 AND s.setdatabase = 0 THEN 'ROLE ALL'
@@ -22,7 +22,7 @@ _TOLD_SQL = """
     WHERE s.name = '{name}' AND s.reset_val ~* '^({values})$' AND s.source NOT IN ('database', 'user', 'database user', 'global')
 """
 READ_ONLY, REPLICATION_ROLE = "default_transaction_read_only", "session_replication_role"
-# Of another role only if it may write otherwise; `known` is the relation of server.HOME_CTES.
+# For another role, only if it may write otherwise; `known` is the relation of server.HOME_CTES.
 READ_ONLY_SQL = f"""
     SELECT told.place, told.is_ours FROM ({_TOLD_SQL.format(name=READ_ONLY, values="on|t|tr|tru|true|y|ye|yes|1")}) AS told
     WHERE told.is_ours

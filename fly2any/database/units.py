@@ -28,5 +28,5 @@ def share(part: float) -> str:
 
 
 def plural(number: int, one: str, many: str = "") -> str:
-    """Return a number with what it counts; `many` is the plural of `one` if it does not just add an s."""
+    """Return a number with its noun; `many` is the plural of `one` if that is irregular."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -79,7 +79,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         except Exception as error:
             error.database_variable = self.settings_dict.get("VARIABLE")  # type: ignore[attr-defined]
             raise
-        # Each BEGIN names it: what is looked at behind a lock must be seen as it is by then, whatever a role's default is.
+        # Named in each BEGIN, whatever the role's default: rows read after a lock is granted must be current.
         connection.isolation_level = self.isolation_level  # type: ignore[attr-defined]
         return connection
 

@@ -12,7 +12,7 @@ DATA_EXCEPTION = "22"
 WITHOUT_VALUE = ("22021", "22023", "22P05")
 # Source functions that raise a function's own message, which may quote a row.
 RAISED_IN = ("pl_exec.c", "plpy_elog.c", "plperl.c", "pltcl.c")
-QUOTED = re.compile(r'["«»„“”‚‘「].*["«»“”‘’」]', re.DOTALL)  # In the quotation marks of the server's language.
+QUOTED = re.compile(r'["«»„“”‚‘「].*["«»“”‘’」]', re.DOTALL)  # A value in the quotation marks of the server's language.
 
 
 class DatabaseErrorWrapper(utils.DatabaseErrorWrapper):

@@ -52,7 +52,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     # Without Django's CASCADE, which would silently drop unmanaged objects that depend on it.
     sql_delete_table = "DROP TABLE %(table)s"
     sql_delete_column = "ALTER TABLE %(table)s DROP COLUMN %(column)s"
-    # As in Django's sql_delete_fk: rows changed before in this transaction have checks outstanding.
+    # As in Django's sql_delete_fk, because rows changed earlier in the transaction have pending checks.
     sql_create_fk = f"SET CONSTRAINTS ALL IMMEDIATE; {schema.DatabaseSchemaEditor.sql_create_fk}"
     # Without the inline form AddField adds its foreign key by sql_create_fk, with its actions.
     sql_create_column_inline_fk = None  # type: ignore[assignment]
@@ -74,7 +74,7 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
         on_delete = field.remote_field.on_delete
         parts = {**statement.parts}
         if on_delete in (CASCADE, DB_CASCADE):
-            # In the place of parts that Django's template has, so that other code can fill the template in too.
+            # In parts that Django's template has, so that other code can also fill in the template.
             parts["on_delete_db"] = ""  # From Django 6.1 on: it is in CASCADES.
             parts["deferrable"] = CASCADES + ("" if on_delete is DB_CASCADE else parts["deferrable"])
         return Statement(statement.template, **parts)

@@ -24,7 +24,7 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-UPGRADED = "data.upgraded"  # What a finished upgrade (`manage.py dbupgrade`) names `data` after that has been renamed.
+UPGRADED = "data.upgraded"  # The folder that a finished upgrade (`manage.py dbupgrade`) renames to `data`.
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2  # Numbers from capabilities(7).
 
 

@@ -27,7 +27,7 @@ def rows(django_db_setup, django_db_blocker):
         connection.close()
 
 
-# What reads no column, or those that the list or the page of the row reads.
+# Pages that read no column, or the same ones as the list or the row's page.
 SAME_FOR_A_COLUMN = re.compile(r"/(delete|history|add)/$|\?q=|^/admin/(\w+/)?$")
 
 

@@ -17,7 +17,7 @@ from fly2any.administration.options import ReadOnlyModelAdmin
 from tests.administration.conftest import CANARY, MODELS, ROLES, address, as_owner, lists_of, secrets_of
 from tests.administration.test_list_rows import djangos_rows
 
-MOST_QUERIES = 8  # That read; the savepoint and the deadline around one of them are not counted.
+MOST_QUERIES = 8  # Queries that read; the savepoints and time limits around them are not counted.
 MOST_BYTES = 300_000
 LARGE = 5_000  # A table of more rows must not be scanned.
 

@@ -252,7 +252,7 @@ def test_a_time_range_is_a_preset_or_days_and_anything_else_is_reported(member):
     client = member("superuser")
     user = client.user
     now = timezone.now()
-    LoginHistory.objects.all().delete()  # Of signing in here.
+    LoginHistory.objects.all().delete()  # Entries of this test's own sign-in.
     for days in (0, 2, 20, 200):
         LoginHistory.objects.create(id=f"d{days}", user=user, timestamp=now - timedelta(days=days))
 

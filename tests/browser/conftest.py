@@ -20,7 +20,7 @@ def browser(monkeypatch):
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
-        connection.close()  # Of the event loop: the test's own thread has another.
+        connection.close()  # The connection of the event loop's thread; the test's own thread has another.
 
 
 def follow(page, selector):

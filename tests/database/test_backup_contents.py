@@ -111,7 +111,7 @@ def test_a_function_that_relies_on_the_search_path_prevents_no_backup(migrated, 
     make = "CREATE OR REPLACE FUNCTION folded(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT {}plain($1) $$"
     migrated.execute(make.format("public."))
     migrated.execute("CREATE TABLE words (word text); CREATE INDEX ON words (folded(word)); INSERT INTO words VALUES ('Ä')")
-    migrated.execute(make.format(""))  # From PostgreSQL 17 on an index is built with another search path.
+    migrated.execute(make.format(""))  # From PostgreSQL 17 on, indexes are built with another search path.
 
     with django(migrated) as connection:
         take(connection, Folder(place), Progress())

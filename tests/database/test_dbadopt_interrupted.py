@@ -153,7 +153,7 @@ def test_a_check_that_a_killed_run_left_is_dropped_though_nulls_came(exact):
 def test_after_each_step_the_rest_of_the_plan_remains(exact):
     planned, left = [], []
 
-    def is_looked_at(step):  # What changes no more than rows is repeated where there are none to change.
+    def is_looked_at(step):  # Steps that only change rows are repeated, with nothing to change.
         return step.table == "verification_tokens" and "statistics" not in step.what and not step.repeated
 
     def steps(assessment):

@@ -242,6 +242,6 @@ def test_names_in_the_encoding_of_another_database_stop_nothing(own_server, tmp_
     ended = {words: (result.returncode, result.stderr) for words, result in results.items() if "Traceback" in result.stderr}
     assert ended == {}
     assert {words: result.returncode for words, result in results.items() if result.returncode not in (0, 4)} == {
-        "dbrestore latest --yes": 2,  # Of objects of a role that cannot be named there.
+        "dbrestore latest --yes": 2,  # For objects of a role whose name cannot be represented there.
         "dbperson export a@example.com": 2,  # Staff.
     }

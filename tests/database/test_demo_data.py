@@ -29,7 +29,7 @@ def test_the_demo_data_has_something_of_everything_until_now():
     seed(connection, users=400, seed=1, until=NOW)
 
     watched = rows(ROUTE_DAYS)
-    assert 76 <= len(watched) <= 80  # Of 80 two may be the same.
+    assert 76 <= len(watched) <= 80  # Two of 80 may be equal.
     bad = [row for row in watched if not (50 <= row[0] <= 402 and row[2] > 1.15 * row[1] and row[3] > 30)]
     assert bad == []
     assert all(NOW - newest < timedelta(days=2) for *_, newest, late, early in watched)

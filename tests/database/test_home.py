@@ -19,7 +19,7 @@ def behind(migrated):
 
 
 def test_a_person_is_exported_and_erased_whole(behind):
-    behind.execute("ANALYZE")  # As autovacuum may: 1 is also the number of a row of other tables.
+    behind.execute("ANALYZE")  # As autovacuum may do: 1 is also the id of a row of other tables.
     exported = manage("dbperson", "export", "1@x.de", url=behind.url)
     erased = manage("dbperson", "erase", "1@x.de", "--yes", url=behind.url)
 

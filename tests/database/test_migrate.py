@@ -14,7 +14,7 @@ from fly2any.database.schema.contract import load
 from tests.conftest import PROJECT, manage, recorded_migrations, start_manage
 from tests.servers import OwnServer, open_transaction, recorded, runs, wait_until
 
-# Of an empty database and of one to which all but the last two migrations are applied, where a round costs a fifth.
+# On an empty database, and on one that lacks only the last two migrations, where a round takes a fifth of the time.
 ROUNDS = {"database": 3, "migrated": 17 if os.environ.get("CI") else 3}
 UNDO_SQL = """
     DROP TABLE IF EXISTS probe_runs; DELETE FROM django_migrations WHERE app = 'probe';

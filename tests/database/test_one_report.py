@@ -68,7 +68,7 @@ print(json.dumps({
 }))
 """
 
-# Of a database with a waived, an expired, a backup and a drift finding. What else is found, each says of what it was asked for.
+# Findings of a database with a waived, an expired, a backup and a drift finding; others depend on what each report checks.
 FOUND = [["error", "index.missing"], ["warning", "backup.none"], ["warning", "waiver.expired"]]
 
 

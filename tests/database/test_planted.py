@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import PROJECT, manage, start_server
 from tests.database.driven import COMMANDS, TOKEN, drive
 
-# What the arguments of a call may be where PostgreSQL's own function takes this type: each is converted, so an exact match wins.
+# Argument types that PostgreSQL's own function of this type converts, so that an exact match wins.
 NEAR = {
     "text": ["varchar", "name", '"char"', "regclass", "regtype", "int4", "int8", "oid", "bool", "timestamptz", "text[]"],
     "name": ["text", "varchar"],
@@ -27,7 +27,7 @@ NEAR = {
     "jsonb": ["json"],
     "bool": [],
 }
-# Those of COMMANDS in between, and what else needs a session.
+# Commands between those of COMMANDS, and others that need a session.
 SESSIONS = """
     dbbackup --verify
     dbrestore latest --into copied

@@ -91,7 +91,7 @@ def test_what_asks_for_all_gets_reverse_relations_too(state):
     user = state.apps.get_model("accounts", "User")
     assert not hasattr(user, "accounts")
 
-    state.clear_delayed_apps_cache()  # As RunPython does.
+    state.clear_delayed_apps_cache()  # RunPython does the same.
 
     assert hasattr(user, "accounts")
     assert state.apps.unrendered == {}

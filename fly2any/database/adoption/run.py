@@ -32,7 +32,7 @@ END_IDLE_SQL = """
 def adopt(
     alias: str, *, patience: float, progress: Progress, repair: bool, end_idle: bool, done: Callable[[Step, float], None]
 ) -> Assessment:
-    """Convert the database `alias`, record our first migrations, run the later ones, and return what there was to do.
+    """Convert the database `alias`, record our first migrations, run the later ones, and return the assessment.
 
     `done` is called with each step and its duration in seconds. With `end_idle`, other clients' idle connections are terminated once, after the
     last step that changes a type. With blockers (after the repairs, if `repair`) nothing further is changed.

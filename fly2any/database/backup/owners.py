@@ -10,7 +10,7 @@ from ..sql import fetch_all, quote
 from .manifest import Manifest
 from .signing import SIGNED
 
-# Of these roles, those that the server lacks, and the owners to whom the role that restores may not give objects.
+# The given roles that the server lacks, and the owners to whom the restoring role may not give objects.
 MISSING_SQL = """
     SELECT name, NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name) AS missing
     FROM unnest(%(roles)s::text[]) AS name
@@ -18,7 +18,7 @@ MISSING_SQL = """
                THEN name = ANY (%(owners)s) AND NOT pg_catalog.pg_has_role(name::name, 'MEMBER') ELSE true END
     ORDER BY name
 """
-# The roles whose code a restore would run with the privileges of the role that restores; superusers have all privileges anyway.
+# The roles whose code a restore would run with the restoring role's privileges; superusers have all privileges anyway.
 OTHERS_SQL = """
     SELECT name FROM unnest(%s::text[]) AS name
     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name AND (rolsuper OR rolname IN (current_user, session_user)))

@@ -96,7 +96,7 @@ def copy_properties(connection, elsewhere, new: str, progress: Progress) -> None
 
 
 def literals(option: str, value: str) -> sql.Composable | None:
-    """Return the value of a setting as literals; None where it is of LISTS and PostgreSQL cannot read it as one.
+    """Return the value of a setting as literals; None if it is one of LISTS and PostgreSQL cannot parse it.
 
     Any role may store any text in a setting of its own, so none of it becomes part of a statement.
     """

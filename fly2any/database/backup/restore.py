@@ -199,7 +199,7 @@ def _restore_new(
     connection.close()  # A server or a pooler may end a connection that is idle for this long.
     with opened(store, manifest, progress) as path:
         _let_write(connection)
-        create(connection, name)  # Raises if another client has created it meanwhile; then it is not dropped.
+        create(connection, name)  # Raises if another client has created it meanwhile; it is then not dropped.
         with drop_on_failure(connection, name, progress):
             mark(connection, name, purpose)
             if purpose == RESTORE:

@@ -13,7 +13,7 @@ from django_otp import device_classes
 from ..errors import Refusal
 from ..sql import execute
 
-# By the person's id: the e-mail address, and the rights, password and second factors.
+# Person's id → e-mail address, and rights with password and second factors.
 Rights = dict[str, tuple[str, tuple[Any, ...]]]
 
 

@@ -130,7 +130,7 @@ class Folder(Store):
             if path.parent.parent == self.folder:
                 path.replace(self.folder / name)
                 sync(self.folder)
-            else:  # From another disk: copied beside the target first, so that no reader sees a partial file.
+            else:  # A file on another disk is first copied next to the target, so that no reader sees a partial file.
                 with self.workplace() as near:
                     shutil.copyfile(path, near / name)
                     sync(near / name)
@@ -316,7 +316,9 @@ def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]
         if not manifest.file.endswith(ENDING):
             yield path
             return
-        with work_folder("a decrypted backup") as work:  # Not in the store, which may be on another machine.
+        with work_folder(
+            "a decrypted backup"
+        ) as work:  # The decrypted file is not in the store, which may be on another machine.
             progress.show("decrypting", None)
             decrypt(path, work / "dump", settings.BACKUPS["identity_file"])
             yield work / "dump"

@@ -173,7 +173,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
 
 
 def _data_of(cursor, now: datetime, progress: Progress) -> datetime:
-    """Return the time until which the database has what was committed: `now`, or on a standby that of what it replayed last.
+    """Return the time up to which the database has all commits: `now`, or on a standby that of its last replayed transaction.
 
     Tells `progress` if these are far apart; raises Refusal if a standby does not know it.
     """

@@ -19,7 +19,7 @@ from fly2any.postgres.embedded import bin_folder
 from ..errors import Refusal, without_password
 from .workfolder import work_folder
 
-# Where Debian, Red Hat, Homebrew and Postgres.app put the programs of each version.
+# The folders in which Debian, Red Hat, Homebrew and Postgres.app put the programs of each version.
 FOLDERS = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -38,7 +38,7 @@ CURE = (
     "run `apt-get install postgresql-client-{0}` (Debian, Ubuntu; from apt.postgresql.org if the system does not have it) or"
     " `brew install postgresql@{0}` (macOS), or put their folder on the PATH."
 )
-DEFAULTS["sslcertmode"] = "allow"  # As it is documented; compiled is another.
+DEFAULTS["sslcertmode"] = "allow"  # The documented type; the C implementation has another name.
 
 
 @dataclass(frozen=True, slots=True)

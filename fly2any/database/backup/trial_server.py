@@ -52,7 +52,7 @@ SETTINGS = {
     "log_min_messages": "error",
     "log_min_error_statement": "panic",
 }
-SPARE = 0.1  # Of what is free on the disk: others use it too.
+SPARE = 0.1  # The share of the free disk space that must stay free, because others use it too.
 TOO_LONG = "The trial restore did not finish within {seconds:,} s: find the object in the backup that waits, or raise BACKUP_VERIFY_TIMEOUT."
 TOO_LARGE = (
     "The trial restore left less than {share:.0%} of the free disk space in TMPDIR: make room, or find what fills it in the"

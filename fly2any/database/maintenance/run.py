@@ -222,7 +222,7 @@ def _refresh(
                 yield _unfinished(f"vacuum and analyse from {name} on")
                 return
             progress.show(f"{'vacuum' if dead else 'analyse'} {name}", 100 * place / len(tables))
-            # Of the session, since VACUUM runs in no transaction: dbmaintain's connection is direct, and keeps its session.
+            # Set for the session, because VACUUM cannot run in a transaction; dbmaintain's direct connection keeps its session.
             cursor.execute(f"SET lock_timeout = '{settings.LOCK_TIMEOUT}ms'; SET statement_timeout = {remaining}")
             try:
                 cursor.execute(f"{'VACUUM (ANALYZE)' if dead else 'ANALYZE'} {quote(name)}")

@@ -22,7 +22,7 @@ PROGRESS_SQL = """
     WHERE p.pid = %(pid)s
 """
 
-# Where each phase of a concurrent build begins, in percent of the whole; a phase that waits for others takes no share.
+# The percentage at which each phase of a concurrent build begins; phases that wait for other sessions take no share.
 PHASES = (
     ("initializing", 0),
     ("waiting for writers before build", 0),

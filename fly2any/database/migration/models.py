@@ -68,7 +68,7 @@ class LazyApps(StateApps):
             self.detached = True
 
     def render_all(self) -> None:
-        """Render what is not rendered yet; raise ValueError if a field leads to a model that is not there."""
+        """Render what is not rendered yet; raise ValueError if a field refers to a missing model."""
         self.render([*self.unrendered, *self.postponed])
         if errors := _check_lazy_references(self):
             raise ValueError("\n".join(error.msg for error in errors))

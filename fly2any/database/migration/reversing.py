@@ -34,7 +34,7 @@ COLUMNS_SQL = """
     WHERE c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
     ORDER BY a.attrelid, a.attnum
 """
-# Not what other sessions drop meanwhile: this one has not locked it.
+# Without what other sessions drop meanwhile, because this session has not locked it.
 LOCKED_SQL = """
     SELECT l.relation FROM pg_catalog.pg_locks AS l
     WHERE l.pid = pg_catalog.pg_backend_pid() AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.relation IS NOT NULL
@@ -194,7 +194,7 @@ class Reversal:
         )
 
     def _counted(self, expected: Iterable[Dropped]) -> Iterator[Loss]:
-        """Lock what is expected to be dropped, and yield those parts that have, or may have, rows."""
+        """Lock the objects expected to be dropped, and yield the losses among them that have, or may have, rows."""
         if not expected:
             return
         with self._settings(COUNTING):

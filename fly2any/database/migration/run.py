@@ -115,7 +115,7 @@ class Run:
                         " interrupted run: drop the object and run the command again, or, if everything the migration creates exists, run"
                         f" `manage.py migrate --fake {self.migration.replace('.', ' ')}`."
                     ) from error
-                if sqlstate(error) in LOCKED_OUT:  # In a transaction that the migration itself began; it is not retried.
+                if sqlstate(error) in LOCKED_OUT:  # The migration itself began this transaction, so it is not retried.
                     raise self.locked_out(self.migration, self.watcher.seconds) from error
                 raise
 
@@ -238,7 +238,7 @@ class Run:
         try:
             yield
         finally:
-            with suppress(Error):  # In a failed transaction, whose rollback resets it.
+            with suppress(Error):  # The transaction failed, and its rollback resets the setting.
                 self.ask("SELECT pg_catalog.set_config('search_path', %s, false)", before)
 
     def concurrently(self, text: str, run: Callable[[], T]) -> T | None:

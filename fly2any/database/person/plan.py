@@ -54,7 +54,7 @@ class Reach:
 
     trace: Trace
     cleared: Rows
-    named: set[str]  # Those entries of the admin's log that name a deleted row.
+    named: set[str]  # The entries of the admin's log that name a deleted row.
 
     def changed(self, tables: Tables) -> tuple[Change, ...]:
         """Return the changes by foreign keys that keep rows (SET NULL, SET DEFAULT)."""

@@ -202,7 +202,7 @@ class Link:
     keys: tuple[str, ...]
     types: tuple[str, ...]
     operators: tuple[str, ...]
-    sets: tuple[str, ...]  # Which columns SET NULL and SET DEFAULT change.
+    sets: tuple[str, ...]  # The columns that SET NULL or SET DEFAULT changes.
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from .tables import ACTIONS, KEEPING, STOPPING, Link, Table, Tables, quoted
 
 AT = "c.ctid OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[]::pg_catalog.tid[])"
 
-# By a table's oid (a partition's own), the places of its rows: ctid, or for another role's table the place that copied.py makes.
+# A table's oid (of the partition) → the places of its rows: their ctid, or for another role's table the place from copied.py.
 Rows = dict[int, set[str]]
 
 

@@ -129,7 +129,7 @@ def require_own_rows(connection, rule: Rule) -> None:
 
 
 def sweep(connection, rule: Rule, *, before: datetime, archives: Archives | None, deadline: float, progress: Progress) -> Swept:
-    """Remove the rows of `rule` from before a time, into `archives` first where they are given and the rule is archived.
+    """Remove the rows of `rule` from before a time, after archiving them if there are `archives` and the rule is archived.
 
     Begins no batch after `deadline`, a time.monotonic(). Raises Refusal, with nothing removed, if the table is not suitable.
     """

@@ -43,7 +43,7 @@ class Allowed:
         return judge(self.outcomes(thing, [f"CASE WHEN true{given} THEN {condition} END"], used), kept, fills)
 
     def refuses_stored(self, column: Column, condition: str) -> bool | None:
-        """Return whether a condition of VALUE refuses what our INSERT stores in an unmanaged column; None where it is not known."""
+        """Return whether a condition of VALUE refuses what our INSERT stores in an unmanaged column; None if that is unknown."""
         value = replace(column, name="value", default=column.filled)
         rows = Rows((value,), frozenset(["value"]))
         known = replace(column, own=column.own or PLAIN.fullmatch(column.filled or "") is not None)
@@ -66,7 +66,7 @@ class Allowed:
         return find_clash(self.outcomes(index, expressions, index.uses), keys)
 
     def outcomes(self, thing: Check | Index | Column, expressions: list[str], names: Iterable[str]) -> Iterable[Outcome]:
-        """Return the values of expressions for sample rows; nothing where they cannot be tried."""
+        """Return the values of expressions for sample rows; nothing if they cannot be tried."""
         used = {*names}
         columns = tuple(column for column in self.actual.columns if column.table == thing.table and column.name in used)
         kept, fills = self.kept(thing.table, used)

@@ -61,7 +61,7 @@ TABLES_SQL = f"""
         WHERE r.oid NOT IN (SELECT oid FROM written)
     )
 """
-# What a foreign key's action deletes from or updates runs its triggers as its owner, and before PostgreSQL 18 its AFTER triggers
+# A table that a foreign key's action changes runs its triggers as its owner, and before PostgreSQL 18 its AFTER triggers
 # as the role of the outer statement.
 STRANGERS_SQL = f"""{TABLES_SQL}
     SELECT 'owner' AS kind, pg_catalog.min(o.relname::text COLLATE "C"), pg_catalog.quote_ident(current_database()), count(*)::int,
@@ -84,7 +84,7 @@ STRANGERS_SQL = f"""{TABLES_SQL}
     WHERE current_setting('server_version_num')::int < 180000 AND c.relowner NOT IN (SELECT oid FROM trusted) AND {ACTS_SQL}
     ORDER BY 1, 2, 3, 5
 """
-# Those beyond that this role may lock: no trigger is added to them, nor a foreign key that leads further, before the lock ends.
+# The tables reached by foreign keys that this role may lock, so that no trigger or further foreign key is added meanwhile.
 BEYOND_SQL = f"""{TABLES_SQL}
     SELECT DISTINCT c.place FROM beyond AS c
     WHERE c.relkind IN ('r', 'p') AND has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'UPDATE, DELETE')
