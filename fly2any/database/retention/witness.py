@@ -1,4 +1,4 @@
-"""A witness of the server's clock besides this machine's, which is often the same one: the times that the database recorded."""
+"""A second check of the server's clock, by the times that the database recorded: this machine's clock is often the server's own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..server import JOURNAL, read_schema
 from ..sql import TRUSTED_SQL, catalogue, quote
 from .rules import RULES
 
-# A database in use records something on at least one of these days. The days since `LATEST` are left out: rows written since a
-# clock is ahead have its wrong time, and maintenance runs every week.
+# A database in use records something on at least one of these days. The days since `LATEST` are left out, because
+# rows that were written while the clock was ahead have wrong times, and maintenance runs every week.
 LATEST, EARLIEST = timedelta(days=7), timedelta(days=37)
-# Columns of times that lead an index: whether one has a value in a period is one probe.
+# Time columns that lead an index, so that one probe shows whether there is a value in a period.
 COLUMNS_SQL = f"""
     SELECT DISTINCT c.relname, a.attname
     FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indrelid
@@ -37,7 +37,7 @@ RECORDED_SQL = "SELECT EXISTS (SELECT FROM {table} WHERE {column} >= %(earliest)
 def require_witness(connection, now: datetime) -> None:
     """Raise Refusal if the database recorded nothing from EARLIEST to LATEST before `now`, the server's time: it may be wrong.
 
-    A database whose first migration is later than that, and one whose journal this role may not read, has no such witness.
+    A database whose first migration is later than that, or whose journal this role may not read, is not checked.
     """
     schema, earliest, latest = read_schema(connection), now - EARLIEST, now - LATEST
     tables = sorted({table for version in load().versions if (table := getattr(version.object, "table", ""))})
@@ -51,7 +51,7 @@ def require_witness(connection, now: datetime) -> None:
         if first is None or first >= earliest:
             return
         cursor.execute(COLUMNS_SQL, [schema, tables])
-        columns = [(journal, "started"), *_of_the_past((schema, *row) for row in cursor.fetchall())]
+        columns = [(journal, "started"), *_without_expiry((schema, *row) for row in cursor.fetchall())]
         for table, column in columns:
             cursor.execute(RECORDED_SQL.format(table=table, column=quote(column)), {"earliest": earliest, "latest": latest})
             if cursor.fetchone()[0]:
@@ -63,8 +63,8 @@ def require_witness(connection, now: datetime) -> None:
     )
 
 
-def _of_the_past(columns: Iterable[tuple[str, str, str]]) -> Iterable[tuple[str, str]]:
-    """Return the tables and columns but those of times at which rows expire."""
+def _without_expiry(columns: Iterable[tuple[str, str, str]]) -> Iterable[tuple[str, str]]:
+    """Yield the tables and columns, except columns of expiry times."""
     expiring = {(rule.table, rule.age) for rule in RULES.values() if rule.expires}
     for schema, table, column in columns:
         if (table, quote(column)) not in expiring:

@@ -14,7 +14,7 @@ from typing import Any
 from ..sql import literal, quote
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
 
-# For each type but text, the types that keep every value of it or reject it.
+# Pairs of types other than text of which the second keeps or rejects every value of the first.
 INTEGERS = ("smallint", "integer", "bigint")
 KEPT = {
     *permutations(INTEGERS, 2),
