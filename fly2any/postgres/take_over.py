@@ -7,7 +7,7 @@ THERE_SQL = """
     SELECT k.convalidated, true FROM pg_catalog.pg_constraint AS k
     WHERE k.conrelid = pg_catalog.to_regclass(%(table)s) AND k.conname = %(name)s
     UNION ALL
-    SELECT i.indisvalid, false FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+    SELECT i.indisvalid AND i.indislive, false FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
     WHERE i.indrelid = pg_catalog.to_regclass(%(table)s) AND c.relname = %(name)s
 """
 

@@ -11,6 +11,8 @@ import psycopg
 import pytest
 
 from fly2any.database.findings import Severity
+from fly2any.database.health.examine import examine
+from fly2any.database.health.topics import TOPICS
 from fly2any.database.verification import verify
 from tests.conftest import django, manage, start_manage
 from tests.servers import open_transaction, recorded, runs, wait_until
@@ -59,6 +61,36 @@ def test_an_index_that_is_being_built_is_noted_and_one_left_invalid_is_an_error(
     being_built = "Index price_alerts_active_idx of price_alerts is being built: no query uses it yet."
     assert found[0] == [(Severity.NOTE, "index.weaker", place, being_built)]
     assert [one[:3] for one in found[1]] == [(Severity.ERROR, "index.weaker", place)]
+
+
+@pytest.mark.parametrize("valid", ["true", "false"])
+def test_an_index_whose_removal_was_interrupted_is_invalid_and_refuses_nothing(migrated, valid):
+    migrated.execute("CREATE INDEX extra_idx ON users (phone); CREATE UNIQUE INDEX extra_key ON users (phone)")
+    ours = ["price_alerts_active_idx", "users_pkey"]
+    migrated.execute(
+        f"UPDATE pg_index SET indislive = false, indisready = false, indisvalid = {valid}"
+        " WHERE indexrelid::regclass::text = ANY (%s)",
+        [["extra_idx", "extra_key", *ours]],
+    )
+
+    with django(migrated) as connection:
+        found = [(one.code, one.where, one.message) for one in verify(connection).findings]
+        [topic] = examine(connection, {"indexes": TOPICS["indexes"]})
+
+    ignored = "invalid: queries and writes ignore it, because its build or its removal was interrupted."
+    assert found == [
+        (
+            "primary_key.weaker",
+            "users.users_pkey",
+            "Primary key users_pkey of users has an invalid index, which lets duplicates in.",
+        ),
+        ("index.weaker", "price_alerts.price_alerts_active_idx", f"Index price_alerts_active_idx of price_alerts is {ignored}"),
+        ("index.extra", "users.extra_idx", f"Index extra_idx of users is unmanaged and {ignored}"),
+        ("index.extra", "users.extra_key", f"Index extra_key of users is unmanaged and {ignored}"),
+    ]
+    assert [one.where for one in topic.findings if (one.code, one.message) == ("indexes.invalid", f"It is {ignored}")] == [
+        "price_alerts.price_alerts_active_idx", "users.extra_idx", "users.extra_key", "users.users_pkey"
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from datetime import timedelta
 from ..findings import Finding, Severity
 from ..schema import Index, Key
 from ..schema.catalog import BUILDING_SQL
+from ..schema.objects import of_invalid
 from ..sql import quote
 from ..units import share, size, span
 from .examine import Figure, Reader
@@ -21,7 +22,8 @@ RESET_SQL = """
 """
 INDEXES_SQL = f"""
     SELECT c.relname AS "table", i.relname AS name, pg_catalog.pg_relation_size(i.oid) AS bytes, COALESCE(u.idx_scan, 0) AS scans,
-           x.indisunique AS "unique", x.indisprimary AS "primary", x.indisvalid AS valid,
+           x.indisunique AS "unique", x.indisprimary AS "primary", x.indisvalid AND x.indislive AS valid,
+           x.indisready AND x.indislive AS ready,
            EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.oid) AS demanded,
            pg_catalog.pg_get_indexdef(i.oid) AS definition, c.reltuples AS rows,
            am.amname AS method, x.indpred IS NOT NULL OR x.indexprs IS NOT NULL AS special,
@@ -58,7 +60,7 @@ FOREIGN_KEYS_SQL = """
                       CROSS JOIN LATERAL (
                           SELECT '(' || pg_catalog.quote_ident(a.attname) || ' IS NOT NULL)' AS test
                           FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum = ANY (k.conkey)) AS given
-                      WHERE x.indrelid = c.oid AND x.indisvalid AND x.indnkeyatts >= array_length(k.conkey, 1)
+                      WHERE x.indrelid = c.oid AND x.indisvalid AND x.indislive AND x.indnkeyatts >= array_length(k.conkey, 1)
                         AND (x.indpred IS NULL OR pg_catalog.pg_get_expr(x.indpred, x.indrelid) = given.test)
                         AND (x.indkey::int2[])[0:array_length(k.conkey, 1) - 1] @> k.conkey)
     ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
@@ -129,7 +131,7 @@ def indexes(
 def _invalid(row) -> Finding:
     return Finding(
         Severity.ERROR, "indexes.invalid", f"{row.table}.{row.name}",
-        "It is invalid: every write updates it, but no query uses it.",
+        f"It is invalid: {of_invalid(row)}.",
         f"REINDEX INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ CREATES_INDEX = re.compile(
 
 # Each runs with the search path of the run. Their operators match exactly, so no role can create a better match.
 STATE_SQL = """
-    SELECT i.indisvalid FROM pg_catalog.pg_index AS i
+    SELECT i.indisvalid AND i.indislive FROM pg_catalog.pg_index AS i
     WHERE i.indexrelid = pg_catalog.to_regclass(%s)::oid AND i.indrelid = pg_catalog.to_regclass(%s)::oid
 """
 BUILDER_SQL = """

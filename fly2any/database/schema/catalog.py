@@ -166,7 +166,7 @@ CONSTRAINTS_SQL = f"""
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number
                  WHERE u.place > i.indnkeyatts ORDER BY u.place) AS include,
            NOT COALESCE((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_distinct,
-           COALESCE(i.indisvalid AND i.indisready, true) AS index_valid,
+           COALESCE(i.indisvalid AND i.indisready AND i.indislive, true) AS index_valid,
            {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="0")} AS own
     FROM pg_catalog.pg_constraint AS k
     JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
@@ -210,7 +210,7 @@ INDEXES_SQL = f"""
            pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS predicate,
            i.indisunique AS unique,
            NOT COALESCE((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_distinct,
-           i.indisvalid AS valid, i.indisready AND i.indislive AS ready,
+           i.indisvalid AND i.indislive AS valid, i.indisready AND i.indislive AS ready,
            {BUILDING_SQL.format(valid="i.indisvalid", index="i.indexrelid", name="x.relname")} AS building,
            ARRAY(SELECT DISTINCT a.attname::text FROM pg_catalog.pg_depend AS d
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid

@@ -10,7 +10,7 @@ from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
 from .comparing import Comparing, title
-from .objects import Check, ForeignKey, Index, Key, Object, where
+from .objects import Check, ForeignKey, Index, Key, Object, of_invalid, where
 
 
 def compare_named(to: Comparing) -> None:
@@ -142,7 +142,7 @@ def _foreign_key_difference(fk: ForeignKey, live: ForeignKey) -> tuple[str, str]
 def _index_difference(index: Index, live: Index) -> tuple[str, str]:
     changed = _changed(index, live)
     if set(changed) <= {"valid", "ready"}:
-        return "weaker", "is invalid: no query uses it, but every write updates it"
+        return "weaker", f"is invalid: {of_invalid(live)}"
     if changed == ["predicate"] and index.predicate is None:
         return "weaker", f"covers only the rows WHERE {live.predicate}"
     if changed == ["unique"] and index.unique:

@@ -152,6 +152,13 @@ class ForeignKey:
         return " ".join(words) + (_deferral(self) if self.deferrable else "")
 
 
+def of_invalid(index: Any) -> str:
+    """Return what an invalid index is for, by its `ready`."""
+    if index.ready:
+        return "no query uses it, but every write updates it"
+    return "queries and writes ignore it, because its build or its removal was interrupted"
+
+
 @dataclass(frozen=True, slots=True)
 class Index:
     """An index that no constraint owns."""

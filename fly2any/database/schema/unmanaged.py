@@ -15,7 +15,7 @@ from . import cures
 from .allowed import Allowed
 from .expressions import CONSTANT, is_total
 from .live import Live, Rows
-from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, where
+from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, of_invalid, where
 from .samples import Clash, Trial
 
 # Unmanaged objects have an owner: their cure must not be pasted without asking first.
@@ -219,6 +219,8 @@ class _Obstacles(Allowed):
         )
 
     def of_unique(self, thing: Key | Index) -> Iterator[Finding]:
+        if isinstance(thing, Index) and not (thing.ready or thing.building):  # No write updates it, so it refuses none.
+            return
         managed = self.managed(thing.table)
         names = [name for name in thing.columns if name in managed or self.stored(thing.table, name)]
         computed = [name for name in thing.columns if name not in names]
@@ -254,9 +256,7 @@ class _Obstacles(Allowed):
 
     def of_index(self, index: Index) -> Iterator[Finding]:
         if not ((index.valid and index.ready) or index.building):
-            message = (
-                f"Index {index.name} of {index.table} is unmanaged and invalid: no query uses it, but every write updates it."
-            )
+            message = f"Index {index.name} of {index.table} is unmanaged and invalid: {of_invalid(index)}."
             yield _finding("index.extra", index, message, cures.drop(index))
             return
         computed = [one for one in (*index.columns, index.predicate) if one and not self.is_column(index.table, one)]
