@@ -102,11 +102,8 @@ class PersonMixin(admin.ModelAdmin):
         return self.redirect_on_refusal(request, self._note, object_id)  # type: ignore[attr-defined]
 
     def _note(self, request, object_id):
-        row = self.get_queryset(request).filter(pk=unquote(object_id)).first()
-        if row is None:
-            raise Http404
-        if not self._may(request, "administration.add_note", row):
-            raise PermissionDenied
+        request.back = self._list()  # In case the person is gone.
+        row = self._row(request, object_id, "administration.add_note")
         request.back = self._overview(row.pk)
         text = request.POST.get("text", "").replace("\0", "").strip()
         if not text or len(text) > LONGEST_NOTE:
@@ -119,13 +116,20 @@ class PersonMixin(admin.ModelAdmin):
     def _may(self, request, permission: str, row) -> bool:
         return request.user.has_perm(permission) and self.has_view_permission(request, row)
 
-    def _person(self, request, object_id: str, permission: str) -> Person:
-        """Return the person of a page; raise PermissionDenied, Http404 if there is none, and Refusal for staff."""
+    def _row(self, request, object_id: str, permission: str):
+        """Return the row of a person; raise PermissionDenied, and Refusal if there is none."""
+        if not request.user.has_perm(permission):
+            raise PermissionDenied
         row = self.get_queryset(request).filter(pk=unquote(object_id)).first()
         if row is None:
-            raise Http404
+            raise Refusal("This person does not exist: another member of the staff may have erased or deleted them.")
         if not self._may(request, permission, row):
             raise PermissionDenied
+        return row
+
+    def _person(self, request, object_id: str, permission: str) -> Person:
+        """Return the person of a page; raise PermissionDenied, and Refusal for staff and if there is none."""
+        row = self._row(request, object_id, permission)
         with writing_limit():
             person = find(connection, row.email)
         if person.id != row.pk:
@@ -144,8 +148,7 @@ class PersonMixin(admin.ModelAdmin):
             with writing_limit():
                 held = spooled(text.encode() for text in export(connection, person))
         except Refusal as refusal:
-            messages.error(request, str(refusal))
-            return HttpResponseRedirect(self._overview(unquote(object_id)))
+            return self._refused(request, object_id, refusal)
         headers = {"Content-Length": str(held.size), "Content-Disposition": 'attachment; filename="person.json"'}
         return StreamingHttpResponse(iter(lambda: held.read(65_536), b""), content_type="application/json", headers=headers)
 
@@ -162,8 +165,7 @@ class PersonMixin(admin.ModelAdmin):
             with writing_limit():
                 planned = plan(connection, person, searched=False)
         except Refusal as refusal:
-            messages.error(request, str(refusal))
-            return HttpResponseRedirect(self._overview(unquote(object_id)))
+            return self._refused(request, object_id, refusal)
         return self._page(request, "admin/erase.html", person, "Erase", plan=planned, wrong=wrong)
 
     def _erase(self, request, person: Person):
@@ -194,6 +196,12 @@ class PersonMixin(admin.ModelAdmin):
         }
         return TemplateResponse(request, "admin/erased.html", context)
 
+    def _refused(self, request, object_id: str, refusal: Refusal) -> HttpResponse:
+        """Lead back to the person, or to the list if the person is gone, with the reason."""
+        messages.error(request, str(refusal))
+        is_there = self.get_queryset(request).filter(pk=unquote(object_id)).exists()
+        return HttpResponseRedirect(self._overview(unquote(object_id)) if is_there else self._list())
+
     def _page(self, request, template: str, person: Person, verb: str, **more):
         context = {
             **self.admin_site.each_context(request),
@@ -207,3 +215,6 @@ class PersonMixin(admin.ModelAdmin):
 
     def _overview(self, key: str) -> str:
         return page_of_row(self.model(pk=key), "overview")
+
+    def _list(self) -> str:
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")

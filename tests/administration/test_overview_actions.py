@@ -212,6 +212,18 @@ def test_an_erasure_requires_the_typed_address_and_logs_a_certificate(member, pe
     assert json.loads(client.get(place, {"download": ""}).content) == certificate
 
 
+@pytest.mark.parametrize("page", ["erase", "give-out", "note"])
+def test_who_comes_after_a_colleagues_erasure_is_led_to_the_list_with_the_reason(member, person, page):
+    client = member("Administrators")
+    assert client.post(overview(person, "erase"), {"email": EMAIL}).status_code == 302
+
+    said = client.post(overview(person, page), {"email": EMAIL, "text": "x"}, follow=True)
+
+    assert said.redirect_chain == [(reverse("admin:accounts_user_changelist"), 302)]
+    assert "This person does not exist: another member of the staff may have erased or deleted them." in said.content.decode()
+    assert LogEntry.objects.count() == 1
+
+
 def test_staff_cannot_be_erased(member):
     client = member("Administrators")
     boss = User.objects.create(email="boss@example.com", is_staff=True)
