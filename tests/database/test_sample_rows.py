@@ -105,6 +105,25 @@ def test_a_generated_column_is_reported_with_a_row_that_it_fails_for(column, exp
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ("(10 / length(id)) VIRTUAL", ("note", "(10 / length(id)) raises an error, such as where id = '': reading it fails, writes do not.")),
+        ("(10 / length(id)) VIRTUAL NOT NULL", ("warning", f"and its expression (10 / length(id)) {RAISES} id = ''.")),
+        ("(length(id) / 0) VIRTUAL NOT NULL", ("error", f"and its expression (length(id) / 0) {ALWAYS} id = 'a': writes fail.")),
+        ("(length(id) / 2) VIRTUAL NOT NULL", ("note", f"{TRIED} (length(id) / 2) is NULL or raises an error.")),
+        ("(length(id) / 2) VIRTUAL", None),
+    ],
+)  # fmt: skip
+def test_a_virtual_column_fails_where_it_is_computed(column, expected):
+    if connection.pg_version < 180000:
+        pytest.skip("Virtual generated columns are new in PostgreSQL 18.")
+    found = of_users(f"ADD theirs int GENERATED ALWAYS AS {column}").get("theirs")
+
+    assert (found and (found[0], found[1][-len(expected[1]) :])) == expected
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
     ("index", "expected"),
     [
         ("UNIQUE INDEX theirs ON users (md5(email))", ("note", SAME)),

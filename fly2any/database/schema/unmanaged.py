@@ -153,13 +153,16 @@ class _Obstacles(Allowed):
         may_be_null = not column.nullable and not self.never(
             column, f"({expression}) IS NULL", self.rows(column.table, used, inserted=False)
         )
-        if trial.raised and not column.virtual:
+        if trial.raised and column.virtual and column.nullable:
+            message = f"{title}, and its expression {expression} raises an error, such as where {trial.raised}: reading it fails, writes do not."
+            yield _finding("column.extra", column, message, drop, Severity.NOTE)
+        elif trial.raised:
             yield self.raising("column.extra", column, f"{title}, and its expression {expression}", trial, drop)
         elif may_be_null and (trial.refused or not trial.known):
             such_as = f", such as {trial.refused}" if trial.refused else ""
             yield _finding("column.extra", column, f"{title} and NOT NULL, and {expression} may be NULL where the contract allows it{such_as}.",
                            f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} DROP NOT NULL;")  # fmt: skip
-        elif may_be_null or not (column.virtual or (column.own and is_total(expression))):
+        elif may_be_null or not ((column.virtual and column.nullable) or (column.own and is_total(expression))):
             yield self.untried(
                 "column.extra",
                 column,
