@@ -174,6 +174,14 @@ def of_foreign_key(fk: ForeignKey) -> Iterator[Mutation]:
             if action != getattr(fk, event):
                 yield damage(f"{event} {action}", again(**{event: action}), "different")
     yield Mutation(f"{here}: twice", f"{alter} ADD {replace(fk, name='theirs').sql()}", frozenset(), reads=fk.target)
+    for event in ("on_delete", "on_update"):  # Made after ours: it finds no row that ours has left.
+        if getattr(fk, event) != "NO ACTION":
+            sql = f"{alter} ADD {replace(fk, name='theirs', deferrable=False, **{event: 'RESTRICT'}).sql()}"
+            yield Mutation(f"{here}: twice, {event} RESTRICT", sql, frozenset(), reads=fk.target)
+            sql = f"{alter} ADD {replace(fk, name='theirs', deferrable=False, **{event: 'NO ACTION'}).sql()}"
+            sql += f"; {drop}; {alter} ADD {fk.sql()}"
+            found = frozenset([("foreign_key.extra", f"{fk.table}.theirs")])
+            yield Mutation(f"{here}: before ours, {event} NO ACTION", sql, found, reads=fk.target)
     yield damage("deferrable", again(deferrable=not fk.deferrable, deferred=False), "different")
     yield damage("other deferral", again(deferrable=True, deferred=not fk.deferred), "different")
     yield damage("not validated", again(" NOT VALID"), "weaker")

@@ -162,3 +162,22 @@ def test_a_write_check_says_what_it_tried(capsys):
     printed = capsys.readouterr().out
     assert "Trigger or rule theirs of users is unmanaged and refused nothing in the write check; it may change" in printed
     assert "Trigger or rule theirs of auth_group is unmanaged and was not tried; it may change" in printed
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("action", ["NO ACTION", "RESTRICT", "SET NULL"])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_second_foreign_key_is_reported_if_its_action_comes_before_ours(action, first):
+    ours = next(fk for fk in EXPECTED.foreign_keys if (fk.on_delete, fk.on_update) == ("CASCADE", "CASCADE"))
+    alter = f'ALTER TABLE "{ours.table}"'
+    target, column = ours.target, ours.columns[0]
+    run(f'{alter} ADD CONSTRAINT theirs FOREIGN KEY ("{column}") REFERENCES "{target}" ON DELETE {action} ON UPDATE {action}')
+    if first:
+        run(f'{alter} DROP CONSTRAINT "{ours.name}"', f"{alter} ADD {ours.sql()}")
+
+    findings = [one for one in verify(connection).findings if one.code == "foreign_key.extra"]
+
+    said = (
+        f"Foreign key theirs of {ours.table} is unmanaged, and its ON DELETE {action} acts before the CASCADE of {ours.name}."
+    )
+    assert [(one.severity, one.message) for one in findings] == ([("warning", said)] if first else [])

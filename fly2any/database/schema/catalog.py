@@ -160,6 +160,9 @@ CONSTRAINTS_SQL = f"""
            COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true) AND NOT EXISTS (
                SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgconstraint = k.oid AND t.tgenabled IN ('D', 'R')
            ) AS enforced,
+           ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t
+                 WHERE k.contype = 'f' AND t.tgconstraint = k.oid AND t.tgrelid = k.confrelid AND t.tgname ~ '_a_[0-9]+$'
+                 ORDER BY t.tgtype) AS fires,
            CASE k.contype WHEN 'c' THEN 'CHECK (' || pg_catalog.pg_get_expr(k.conbin, k.conrelid) || ')'
                           WHEN 'x' THEN pg_catalog.pg_get_constraintdef(k.oid) END AS expression,
            ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS u (number, place)
@@ -347,4 +350,5 @@ def _foreign_key(row: dict[str, Any]) -> ForeignKey:
         valid=row["valid"],
         enforced=row["enforced"],
         full=row["full"],
+        fires=row["fires"],
     )

@@ -140,15 +140,16 @@ class ForeignKey:
     valid: bool = True  # False: NOT VALID, older rows were never checked
     enforced: bool = True  # False: NOT ENFORCED, or its triggers are disabled
     full: bool = field(default=False, compare=False)  # MATCH FULL: all columns are NULL, or none
+    # The triggers that act on a DELETE and an UPDATE of the target, which run in the order of their names.
+    fires: tuple[str, ...] = field(default=(), compare=False)
+
+    def actions(self) -> tuple[tuple[str, str], ...]:
+        return ("DELETE", self.on_delete), ("UPDATE", self.on_update)
 
     def sql(self) -> str:
         words = [f"CONSTRAINT {quote(self.name)} FOREIGN KEY ({_list(self.columns)})"]
         words.append(f"REFERENCES {quote(self.target)} ({_list(self.target_columns)})")
-        words += [
-            f"ON {event} {action}"
-            for event, action in (("DELETE", self.on_delete), ("UPDATE", self.on_update))
-            if action != "NO ACTION"
-        ]
+        words += [f"ON {event} {action}" for event, action in self.actions() if action != "NO ACTION"]
         return " ".join(words) + (_deferral(self) if self.deferrable else "")
 
 

@@ -279,17 +279,37 @@ class _Obstacles(Allowed):
     def is_column(self, table: str, name: str) -> bool:
         return any((column.table, column.name) == (table, name) for column in self.actual.columns)
 
-    def has_twin(self, fk: ForeignKey) -> bool:
-        """Return whether a foreign key of ours is the same except for its name."""
-        return any(
-            replace(fk, name=ours.name, deferrable=ours.deferrable, deferred=ours.deferred) == ours
-            for ours in self.expected.foreign_keys
-        )
+    def twin(self, fk: ForeignKey) -> ForeignKey | None:
+        """Return a foreign key of ours that checks the same rows."""
+        own = ("name", "deferrable", "deferred", "valid", "on_delete", "on_update")
+        found = (one for one in self.expected.foreign_keys if one.table == fk.table and one.columns == fk.columns)
+        return next((one for one in found if replace(fk, **{name: getattr(one, name) for name in own}) == one), None)
+
+    def preempted(self, fk: ForeignKey, ours: ForeignKey) -> str:
+        """Return what `fk` does to rows before `ours` does something else, "" for nothing.
+
+        The triggers of both run in the order of their names. Once ours has deleted or changed the rows that refer to the
+        target, the other finds none; once ours has refused, the other does not run.
+        """
+        live = next((one for one in self.actual.foreign_keys if (one.table, one.name) == (ours.table, ours.name)), ours)
+        known = len(fk.fires) == len(live.fires) == 2
+        refusing = {"NO ACTION", "RESTRICT"}
+        for place, ((event, theirs), (_, action)) in enumerate(zip(fk.actions(), ours.actions(), strict=True)):
+            if theirs == action or {theirs, action} <= refusing or (theirs == "NO ACTION" and fk.deferred):
+                continue
+            waits = action == "NO ACTION" and ours.deferred  # until the end of the transaction
+            if waits or not known or fk.fires[place] < live.fires[place]:
+                return f"ON {event} {theirs} acts before the {action} of {ours.name}"
+        return ""
 
     def of_foreign_key(self, fk: ForeignKey) -> Iterator[Finding]:
         unmanaged = [name for name in fk.columns if name not in self.managed(fk.table)]
         title = f"Foreign key {fk.name} of {fk.table} is unmanaged"
-        if not fk.enforced or self.has_twin(fk):
+        if not fk.enforced:
+            return
+        if ours := self.twin(fk):
+            if preempted := self.preempted(fk, ours):
+                yield _finding("foreign_key.extra", fk, f"{title}, and its {preempted}.", cures.drop(fk))
             return
         if not unmanaged:
             yield _finding(
