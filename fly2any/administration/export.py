@@ -91,6 +91,7 @@ def rows_as_csv(rows: models.QuerySet, *, without: tuple[str, ...]) -> Iterator[
         time_limits(connection, statement=WRITING, read_only=True),
         connection.wrap_database_errors,
         connection.connection.cursor() as cursor,
+        cursor.execute("SET LOCAL extra_float_digits = 1"),  # At 0 or less, numbers would be rounded.
         cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT csv)", parameters) as copy,
     ):
         for data in copy:

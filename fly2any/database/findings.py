@@ -64,6 +64,7 @@ CODES = frozenset(
         "migrations.failed",
         "migrations.by_prisma",
         "database.read_only",
+        "database.float_digits",
         "server.tls",
         "server.time_zone",
         "server.connections",

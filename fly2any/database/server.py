@@ -12,7 +12,15 @@ from fly2any.postgres.url import is_local
 
 from .errors import NO_SCHEMA
 from .findings import Finding, Severity
-from .session_settings import MARKING_TABLE, READ_ONLY_SQL, REPLICATION_ROLE_SQL, of_read_only, of_replication_role
+from .session_settings import (
+    FLOAT_DIGITS_SQL,
+    MARKING_TABLE,
+    READ_ONLY_SQL,
+    REPLICATION_ROLE_SQL,
+    of_float_digits,
+    of_read_only,
+    of_replication_role,
+)
 from .sql import TRUSTED_SQL, ask, catalogue, literal, pinned, quote
 
 RECORD = "django_migrations"  # Django's record of applied migrations.
@@ -108,6 +116,7 @@ SERVER_SQL = f"""
                  ORDER BY 1) AS collations,
            ARRAY(SELECT ARRAY[w.place, w.is_ours::text] FROM ({READ_ONLY_SQL}) AS w ORDER BY 1) AS read_only,
            ARRAY(SELECT ARRAY[w.place, w.value] FROM ({REPLICATION_ROLE_SQL}) AS w) AS replication_roles,
+           ARRAY(SELECT ARRAY[w.place, w.value] FROM ({FLOAT_DIGITS_SQL}) AS w) AS float_digits,
            COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
            COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
            COALESCE((SELECT has_schema_privilege(home.schema, 'USAGE') AND has_table_privilege(ledger.oid, 'SELECT') FROM ledger), true)
@@ -186,6 +195,7 @@ class Server:
     standby: bool
     read_only: list[list[str]]  # where default_transaction_read_only is on, and whether that applies to this role
     replication_roles: list[list[str]]  # where session_replication_role is not origin, and its value
+    float_digits: list[list[str]]  # where extra_float_digits rounds, and its value
     may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
     may_read_migrations: bool
@@ -203,6 +213,7 @@ class Server:
             )  # fmt: skip
         yield from self._read_only()
         yield from (of_replication_role(*one) for one in self.replication_roles)
+        yield from (of_float_digits(*one) for one in self.float_digits)
         yield from self._encoding()
         yield from self._collation()
         yield from self._encryption()

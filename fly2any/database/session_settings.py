@@ -1,4 +1,4 @@
-"""Default settings of sessions (of a role, database or server) that make writes fail or go unchecked."""
+"""Default settings of sessions (of a role, database or server) that make writes fail or go unchecked, or round values."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _TOLD_SQL = """
     WHERE s.name = '{name}' AND s.reset_val ~* '^({values})$' AND s.source NOT IN ('database', 'user', 'database user', 'global')
 """
 READ_ONLY, REPLICATION_ROLE = "default_transaction_read_only", "session_replication_role"
+FLOAT_DIGITS = "extra_float_digits"
 # For another role, only if it may write otherwise; `known` is the relation of server.HOME_CTES.
 READ_ONLY_SQL = f"""
     SELECT told.place, told.is_ours FROM ({_TOLD_SQL.format(name=READ_ONLY, values="on|t|tr|tru|true|y|ye|yes|1")}) AS told
@@ -30,6 +31,9 @@ READ_ONLY_SQL = f"""
 """
 REPLICATION_ROLE_SQL = f"""
     SELECT told.place, told.value FROM ({_TOLD_SQL.format(name=REPLICATION_ROLE, values="replica|local")}) AS told ORDER BY 1
+"""
+FLOAT_DIGITS_SQL = f"""
+    SELECT told.place, told.value FROM ({_TOLD_SQL.format(name=FLOAT_DIGITS, values="0|-[0-9]+")}) AS told ORDER BY 1
 """
 
 
@@ -49,6 +53,14 @@ def of_replication_role(place: str, value: str) -> Finding:
     message = f"Its sessions begin with {REPLICATION_ROLE} = {value}: no trigger runs, and no foreign key is checked."
     cure, is_sql = _reset(REPLICATION_ROLE, place)
     return Finding(Severity.ERROR, "security.replication_role", place, message, cure, is_sql=is_sql)
+
+
+def of_float_digits(place: str, value: str) -> Finding:
+    """Return the finding that prices are read rounded, for a row of FLOAT_DIGITS_SQL."""
+    digits = max(1, 15 + int(value))
+    message = f"Its sessions begin with {FLOAT_DIGITS} = {value}: clients read a price rounded to {digits} significant digit{'s' * (digits > 1)}."
+    cure, is_sql = _reset(FLOAT_DIGITS, place)
+    return Finding(Severity.WARNING, "database.float_digits", place, message, cure, is_sql=is_sql)
 
 
 def _reset(setting: str, place: str) -> tuple[str, bool]:

@@ -17,6 +17,7 @@ from fly2any.administration import export
 from fly2any.administration.export import rows_as_csv
 from fly2any.administration.models import Access
 from tests.administration.conftest import address
+from travel.models import PriceHistory
 
 pytestmark = pytest.mark.django_db
 
@@ -43,6 +44,17 @@ def test_rows_are_also_exported_in_development(member, settings):
     header, *rows = exported(User.objects.filter(email="ana@example.com"), without=("password",))
 
     assert [row[header.index("email")] for row in rows] == ["ana@example.com"]
+
+
+def test_a_price_is_exported_as_it_is_stored_whatever_the_database_rounds(member):
+    member()
+    PriceHistory.objects.create(origin="GRU", destination="LIS", depart_date="2026-07-01", price=0.1 + 0.2, provider="mock")
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL extra_float_digits = 0")
+
+    header, row = exported(PriceHistory.objects.all(), without=())
+
+    assert row[header.index("price")] == "0.30000000000000004"
 
 
 def test_secrets_are_left_out_and_nothing_else(member):

@@ -90,6 +90,17 @@ def test_an_export_contains_no_other_persons_address(two):
     assert given["fly2any_accesses"][0]["person_id"] == ANA
 
 
+def test_a_price_is_exported_as_it_is_stored_whatever_the_database_rounds(two):
+    two.execute(
+        'INSERT INTO price_alerts (id, "userId", origin, destination, "departDate", "currentPrice", "targetPrice", "updatedAt")'
+        " VALUES ('a', %s, 'GRU', 'LIS', '2026-07-01', 0.1::float8 + 0.2::float8, 1, now())",
+        [ANA],
+    )
+    two.execute(f"ALTER DATABASE {two.name} SET extra_float_digits TO 0")
+
+    assert exported(two)["price_alerts"][0]["currentPrice"] == 0.1 + 0.2
+
+
 def test_generated_columns_of_the_logs_are_cleared_with_what_they_are_made_of(two):
     two.execute(
         "ALTER TABLE fly2any_accesses ADD lowered text GENERATED ALWAYS AS (lower(query)) STORED;"

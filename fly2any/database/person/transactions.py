@@ -10,7 +10,7 @@ from django.db import transaction
 from ..sql import ALIVE, LONGEST_IDLE, time_limits
 
 # PostgreSQL then raises an error if a policy would hide rows from this role.
-WHOLE_SQL = "SET LOCAL row_security = off; SET LOCAL bytea_output = 'hex'"
+WHOLE_SQL = "SET LOCAL row_security = off; SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1"
 # After a crash, a commit that was acknowledged before it reached the disk would make the certificate false.
 DURABLE_SQL = """
     SELECT pg_catalog.set_config('synchronous_commit', 'on', true)

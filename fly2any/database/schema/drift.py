@@ -11,9 +11,10 @@ from ..findings import Finding
 from . import unmanaged
 from .columns import compare_columns
 from .comparing import Comparing
-from .live import Live, taken_values, with_equivalent_expressions
+from .live import Live, with_equivalent_expressions
 from .named import compare_named
 from .objects import Catalog, Object, Table, key_of, where
+from .sequences import taken_values
 from .tables import compare_tables
 
 # The order in which cures run: a key before the foreign keys that point at it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -16,11 +16,10 @@ from typing import Any
 
 from django.db import DataError, Error
 
-from ..findings import Finding, Severity
-from ..sql import literal, pinned, quote
+from ..sql import pinned, quote
 from .cures import mentions
 from .expressions import counts
-from .objects import Catalog, Check, Column, Index, Object, where
+from .objects import Catalog, Check, Column, Index, Object
 from .samples import ALONE, VALUES, WHOLE, Outcome, Sample, branch, kind
 
 NOW = re.compile(r"\b(?:now|transaction_timestamp)\(\)")
@@ -109,13 +108,13 @@ class Live:
         [] where the server cannot tell, or where a volatile function would run: it could do more than return a value.
         """
         names = [*{name for one in expressions for name in FUNCTION.findall(one)}]
-        if not tried or self._ask(VOLATILE_SQL, [names]) != (False,):
+        if not tried or self.ask(VOLATILE_SQL, [names]) != (False,):
             return []
         return self._outcomes(expressions, tried, columns)
 
     def _outcomes(self, expressions: list[str], tried: list[Sample], columns: tuple[Column, ...]) -> list[Outcome]:
         parts = (f"SELECT {place}, {branch(expressions, sample, columns)}" for place, sample in enumerate(tried))
-        rows = self._ask(f"{' UNION ALL '.join(parts)} ORDER BY 1", every=True)
+        rows = self.ask(f"{' UNION ALL '.join(parts)} ORDER BY 1", every=True)
         if isinstance(rows, list):
             return [(tried[place], tuple(values)) for place, *values in rows]
         if rows is not DataError:
@@ -148,40 +147,17 @@ class Live:
     def has_row(self, table: str, values: dict[str, str]) -> bool | None:
         """Return whether `table` has a row with the constants `values`; None where it cannot be asked."""
         wanted = " AND ".join(f"{quote(name)} = ({value})" for name, value in values.items())
-        row = self._ask(f"SELECT EXISTS (SELECT FROM {quote(self.schema)}.{quote(table)} WHERE {wanted})")
+        row = self.ask(f"SELECT EXISTS (SELECT FROM {quote(self.schema)}.{quote(table)} WHERE {wanted})")
         return row[0] if isinstance(row, tuple) else None
 
-    def sequences(self, columns: Iterable[Column]) -> Iterator[tuple[Column, int, int | None]]:
-        """Yield the identity columns of keys whose sequence gives a value next that is taken: column, next and largest value.
-
-        The largest is None where the sequence has come to its end.
-        """
-        asked = list(columns)
-        parts = [
-            f"SELECT {place}, COALESCE(pg_catalog.pg_sequence_last_value(s.seqrelid) + s.seqincrement, s.seqstart),"
-            f" (SELECT pg_catalog.max({quote(c.name)}) FROM {quote(self.schema)}.{quote(c.table)}), s.seqincrement,"
-            " CASE WHEN NOT s.seqcycle THEN s.seqmax END"
-            f" FROM pg_catalog.pg_sequence AS s WHERE s.seqrelid ="
-            f" pg_catalog.pg_get_serial_sequence('{quote(self.schema)}.{quote(c.table)}', '{c.name}')::regclass"
-            " AND pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')"  # The last value is hidden from a role without privileges on the sequence.
-            for place, c in enumerate(asked)
-        ]
-        rows = self._ask(" UNION ALL ".join(parts), every=True) if parts else ()
-        for place, following, largest, increment, end in rows if isinstance(rows, list) else ():
-            if following is not None and end is not None and increment > 0 and following > end:
-                yield asked[place], following, None
-                continue
-            if largest is not None and following is not None and increment > 0 and following <= largest:
-                yield asked[place], following, largest
-
     def _explain(self, statement: str) -> Any:
-        row = self._ask(f"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) {statement}")
+        row = self.ask(f"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) {statement}")
         if not isinstance(row, tuple):
             return row
         plan = json.loads(row[0]) if isinstance(row[0], str) else row[0]
         return plan[0]["Plan"]
 
-    def _ask(self, statement: str, parameters: list[Any] | None = None, *, every: bool = False) -> Any:
+    def ask(self, statement: str, parameters: list[Any] | None = None, *, every: bool = False) -> Any:
         """Return the row, or all rows; DataError where evaluating fails, None if the server refuses for another reason."""
         with pinned(self.connection), self.connection.cursor() as cursor:
             cursor.execute("SAVEPOINT fly2any_live")
@@ -266,31 +242,3 @@ def with_equivalent_expressions(expected: Catalog, actual: Catalog, live: Live) 
         checks=tuple(spelled(one) for one in actual.checks),
         indexes=tuple(spelled(one) for one in actual.indexes),
     )
-
-
-def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Finding]:
-    """Yield a finding for each identity column of `expected` whose sequence gives a value that is taken."""
-    keys = {(key.table, key.columns) for key in actual.keys if key.valid}
-    readable = {table.name for table in actual.tables if table.trusted and table.readable and table.row_security != "active"}
-    identities = {(column.table, column.name) for column in expected.columns if column.identity}
-    asked = [
-        column
-        for column in actual.columns
-        if column.identity and (column.table, column.name) in identities and (column.table, (column.name,)) in keys
-        if column.table in readable
-    ]
-    for column, following, largest in live.sequences(asked):
-        if largest is None:
-            message = f"The sequence of column {column.name} of {column.table} is exhausted: an INSERT fails."
-            cure = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} SET NO MAXVALUE;"
-            yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure, is_sql=True)
-            continue
-        sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
-        yield Finding(
-            Severity.ERROR,
-            "column.sequence",
-            where(column),
-            f"The sequence of column {column.name} of {column.table} returns {following} next, but {largest} is in use: an INSERT fails.",
-            f"SELECT setval({sequence}, (SELECT max({quote(column.name)}) FROM {quote(column.table)}));",
-            is_sql=True,
-        )
