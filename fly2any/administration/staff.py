@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from fly2any.database.errors import Refusal
+from fly2any.database.errors import Refusal, leaves_commit_open
 from fly2any.database.leftover_databases import refuse_during_restore
 from fly2any.database.person.people import is_same_address
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
@@ -55,7 +56,7 @@ def appoint(connection, email: str, role: str) -> Appointment:
     password, by registering the address on the site or on the person's page of the admin. Raises Refusal for an address that is none or that several people have in
     different case, and where the last administrator would lose that role.
     """
-    with transaction.atomic(using=connection.alias):
+    with _committed(connection, email):
         administrators = _lock_administrators(connection)
         user = _find(connection, email)
         if is_new := user is None:
@@ -82,7 +83,7 @@ def dismiss(connection, email: str) -> str:
 
     Raises Refusal if there is no such member of the staff, and for the last administrator.
     """
-    with transaction.atomic(using=connection.alias):
+    with _committed(connection, email):
         administrators = _lock_administrators(connection)
         user = _find(connection, email)
         if user is None or not (user.is_staff or user.is_superuser):
@@ -109,6 +110,24 @@ def _roles(user: Any) -> Iterator[str]:
     if user.is_superuser:
         yield ADMINISTRATOR
     yield from sorted(group.name.lower() for group in user.groups.all())
+
+
+@contextmanager
+def _committed(connection, email: str) -> Iterator[None]:
+    """Run the block in a transaction; raise Refusal if the answer to its COMMIT is lost, since the change may be stored or not."""
+    committing = False
+    try:
+        with transaction.atomic(using=connection.alias):
+            yield
+            committing = True
+    except BaseException as error:
+        if not committing or not leaves_commit_open(error):
+            raise
+        raise Refusal(
+            f"The connection was lost during the commit, so {email} may have been changed or not: `manage.py dbstaff --list` shows it."
+            " Run the command again; if it then prints no password and the person knows none, run"
+            f" `manage.py changepassword {shlex.quote(email)}`."
+        ) from error
 
 
 def _lock_administrators(connection) -> list[str]:

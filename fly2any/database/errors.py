@@ -127,6 +127,8 @@ CAUSES = (
     Cause("57P01", "", "The server ended the connection: it was shut down or restarted, or the session was terminated. Uncommitted changes are rolled back; run the command again."),
 )  # fmt: skip
 
+LOST = ("", "08", "57")  # SQLSTATE classes that leave open whether a COMMIT succeeded.
+
 
 def explain(error: BaseException) -> str | None:
     """Return the sentence for `error`, without any password, or None if `error` is a bug."""
@@ -178,6 +180,11 @@ def without_password(text: str) -> str:
 def sqlstate(error: BaseException | None) -> str:
     """Return the SQLSTATE of the driver's error below `error`, "" without one."""
     return next((state for one in _chain(error) if (state := getattr(one, "sqlstate", None))), "")
+
+
+def leaves_commit_open(error: BaseException) -> bool:
+    """Return whether a COMMIT that raised `error` may have succeeded: its answer was lost."""
+    return not isinstance(error, DatabaseError) or sqlstate(error)[:2] in LOST
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -220,6 +220,30 @@ def test_a_change_that_a_trigger_prevents_fails(change):
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("change", [["--role", "support"], ["--remove"]])
+def test_a_commit_whose_answer_is_lost_is_called_neither_done_nor_undone(capsys, change):
+    User.objects.create_user("boss@example.com", "a", is_staff=True, is_superuser=True)
+    User.objects.create_user(EMAIL, "b", is_staff=True)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;"
+            "CREATE CONSTRAINT TRIGGER cut AFTER UPDATE ON users DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION cut()"
+        )
+    try:
+        with pytest.raises(
+            Refusal, match=rf"^The connection was lost during the commit, so {EMAIL} may have been changed or not:"
+        ):
+            run(capsys, EMAIL, *change)
+    finally:
+        connection.close()
+        with connection.cursor() as cursor:
+            cursor.execute("DROP FUNCTION cut CASCADE")
+
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.django_db(transaction=True)
 def test_changes_by_the_site_while_a_password_is_typed_stay(monkeypatch):
     user = User.objects.create_user(EMAIL, "the old password", bio="x")
     typed = iter(["Correct horse 1", "another", "short", "short", "Correct horse 1", "Correct horse 1"])

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from django.db import Error, transaction
 
-from ..errors import Refusal, sqlstate
+from ..errors import Refusal, leaves_commit_open
 from ..leftover_databases import refuse_during_restore
 from ..migration.retry import try_again
 from ..progress import Progress
@@ -38,7 +38,6 @@ BEYOND = (
 )
 WRITTEN = "a trigger or a rule wrote these rows during the erasure: check whether they are about the person"
 NOW_SQL = "SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_current_xact_id()::pg_catalog.text"
-LOST = ("", "08", "57")  # SQLSTATE classes that leave open whether a COMMIT succeeded.
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ def erase(
             keeper.keep(certificate)
             committing = True
     except BaseException as error:
-        if committing and not (isinstance(error, Error) and sqlstate(error)[:2] not in LOST):
+        if committing and leaves_commit_open(error):
             raise Refusal(
                 "The connection was lost during the commit. To see whether the erasure was committed, run"
                 f" SELECT pg_xact_status('{certificate.transaction}'); its certificate says “pending”."
