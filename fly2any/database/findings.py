@@ -163,7 +163,7 @@ class Finding:
     message: str  # one sentence
     cure: str  # SQL, a command, or a sentence
     is_sql: bool = False  # whether the cure is only SQL, one statement per line
-    loses: str = ""  # the data that such a cure loses
+    loses: str = ""  # the data that such a cure loses, or what must be done before it
 
     def __post_init__(self):
         if self.code not in CODES:

@@ -118,6 +118,17 @@ DOMAIN_SQL = f"""
                             ORDER BY k.conname COLLATE "C"))
 """
 
+# Views, rules, triggers, policies and filters of publications that use a column: PostgreSQL refuses to drop it or to change its type.
+USED_BY_SQL = """
+    ARRAY(SELECT DISTINCT CASE WHEN r.rulename = '_RETURN' THEN pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, r.ev_class, 0)
+                               ELSE pg_catalog.pg_describe_object(u.classid, u.objid, 0) END
+          FROM pg_catalog.pg_depend AS u LEFT JOIN pg_catalog.pg_rewrite AS r ON u.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = u.objid
+          WHERE u.refclassid = 'pg_catalog.pg_class'::regclass AND u.refobjid = c.oid AND u.refobjsubid = a.attnum
+            AND u.classid IN ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_policy'::regclass,
+                              'pg_catalog.pg_publication_rel'::regclass)
+            AND c.relkind IN ('r', 'p', 'f') ORDER BY 1)
+"""
+
 # From PostgreSQL 18 on a NOT NULL can be NOT VALID: it refuses NULL from now on, and older rows may still be NULL.
 COLUMNS_SQL = f"""
     SELECT c.relname AS "table", a.attname AS name,
@@ -133,7 +144,8 @@ COLUMNS_SQL = f"""
            a.attgenerated = 'v' AS virtual,
            CASE WHEN a.attcollation <> t.typcollation THEN co.collname END AS collation,
            d.oid IS NULL OR {OWN_SQL.format(kind="pg_attrdef", oid="d.oid", besides="0")} AS own,
-           CASE WHEN t.typtype = 'd' THEN ({DOMAIN_SQL}) END AS domain
+           CASE WHEN t.typtype = 'd' THEN ({DOMAIN_SQL}) END AS domain,
+           {USED_BY_SQL} AS used_by
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace

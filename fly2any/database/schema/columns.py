@@ -85,7 +85,9 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     message = f"{_name_of(column)} is {_typed(live)}, not {_typed(column)}."
     computed = [other for other in to.actual.columns if other.table == column.table and cures.mentions(other.generated, column)]
     cure = cures.around(computed, to.actual, cures.retype(column, live, _alter(column)))
-    to.add("column.different", column, message, cure, loses=cures.lost_by_type_change(column, live))
+    blockers = sorted({blocker for one in (live, *computed) for blocker in one.used_by})
+    cure, lost = cures.after(blockers, cure), cures.lost_by_type_change(column, live)
+    to.add("column.different", column, message, cure, loses=lost or cures.blocked(blockers))
     set_anew = live.default is not None and column.default is not None
     return replace(live, default=column.default if set_anew else live.default)
 
@@ -96,10 +98,12 @@ def _generated(to: Comparing, column: Column, live: Column) -> Column:
     message = f"{_name_of(column)} is {_computed(live)}, not {_computed(column)}."
     if column.generated is not None:
         lost = "" if live.generated is not None else "its values are recomputed"
-        to.add("column.different", column, message, cures.generate(column, live, to.actual), loses=lost)
+        cure = cures.after(live.used_by, cures.generate(column, live, to.actual))
+        to.add("column.different", column, message, cure, loses=lost or cures.blocked(live.used_by))
         return column
     if live.virtual:
-        to.add("column.different", column, message, cures.store(column))
+        cure = cures.after(live.used_by, cures.store(column))
+        to.add("column.different", column, message, cure, loses=cures.blocked(live.used_by))
         return replace(column, nullable=True, default=None)
     to.add("column.different", column, message, f"{_alter(column)} DROP EXPRESSION;")
     return replace(live, generated=None)

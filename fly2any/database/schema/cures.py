@@ -81,6 +81,17 @@ def around(computed: Iterable[Column], actual: Catalog, cure: str) -> str:
     return "\n".join([*drops, cure, *(statement for column in computed for statement in _again(column, column, actual))])
 
 
+def blocked(blockers: Iterable[str]) -> str:
+    """Return why a column cannot be changed as long as other objects use it, "" if none does."""
+    names = ", ".join(blockers)
+    return names and f"first save the definition of what uses the column and drop it; create it again afterwards: {names}"
+
+
+def after(blockers: Iterable[str], cure: str) -> str:
+    why = blocked(blockers)
+    return f"{comment(why[0].upper() + why[1:])}\n{cure}" if why else cure
+
+
 def generate(column: Column, live: Column, actual: Catalog) -> str:
     """Return the statements that recreate `column` as generated: no version of PostgreSQL can convert an existing column."""
     drop = f"ALTER TABLE {quote(column.table)} DROP COLUMN {quote(column.name)};"

@@ -60,6 +60,7 @@ class Column:
     # Facts that are not compared.
     own: bool = field(default=True, compare=False)  # its default or expression calls nothing but PostgreSQL's own functions
     domain: Domain | None = field(default=None, compare=False)
+    used_by: tuple[str, ...] = field(default=(), compare=False)  # what keeps its type from being changed
 
     @property
     def filled(self) -> str | None:

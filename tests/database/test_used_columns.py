@@ -1,0 +1,74 @@
+"""PostgreSQL refuses to change the type of a column that a view, rule, trigger, policy or publication uses: the cure names them."""
+
+import pytest
+from django.db import Error, connection, transaction
+
+from fly2any.database.verification import verify
+
+FIRST = "first save the definition of what uses the column and drop it; create it again afterwards: "
+TRIGGER = """
+    CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+    CREATE TRIGGER theirs BEFORE UPDATE OF name ON users FOR EACH ROW EXECUTE FUNCTION theirs()
+"""
+
+
+def run(sql):
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("made", "blocker", "drop"),
+    [
+        ("CREATE VIEW theirs AS SELECT name FROM users", "view public.theirs", "DROP VIEW theirs"),
+        ("CREATE RULE theirs AS ON UPDATE TO users WHERE new.name = 'a' DO ALSO NOTHING", "rule theirs on table public.users", "DROP RULE theirs ON users"),
+        (TRIGGER, "trigger theirs on table public.users", "DROP TRIGGER theirs ON users"),
+        ("CREATE POLICY theirs ON users USING (name <> '')", "policy theirs on table public.users", "DROP POLICY theirs ON users"),
+        ("CREATE PUBLICATION theirs FOR TABLE users WHERE (id <> '' AND name <> '') WITH (publish = 'insert')",
+         "publication of table public.users in publication theirs", "DROP PUBLICATION theirs"),
+    ],
+)  # fmt: skip
+def test_the_cure_of_a_column_names_what_must_be_dropped_first(made, blocker, drop):
+    if "WHERE (" in made and connection.pg_version < 150000:
+        pytest.skip("Row filters of publications are new in PostgreSQL 15.")
+    run("ALTER TABLE users ALTER name TYPE varchar(200)")
+    run(made)
+
+    (finding,) = (one for one in verify(connection).findings if one.severity == "error")
+
+    assert finding.loses == FIRST + blocker
+    assert finding.cure.splitlines()[0] == f"-- F{FIRST[1:]}{blocker}"
+    with pytest.raises(Error, match="cannot alter type of a column used"), transaction.atomic():
+        run(finding.cure)
+    run(drop)
+    run(finding.cure)
+    assert [one for one in verify(connection).findings if one.severity == "error"] == []
+
+
+@pytest.mark.django_db
+def test_a_view_of_a_generated_column_blocks_the_type_of_its_base():
+    run("ALTER TABLE users ALTER name TYPE varchar(200), ADD theirs text GENERATED ALWAYS AS (lower(name)) STORED")
+    run("CREATE VIEW theirs_v AS SELECT theirs FROM users")
+
+    (finding,) = verify(connection).findings
+
+    assert finding.loses == f"{FIRST}view public.theirs_v"
+    run("DROP VIEW theirs_v")
+    run(finding.cure)
+    assert verify(connection).findings == ()
+
+
+@pytest.mark.django_db
+def test_a_view_blocks_the_cure_of_a_virtual_column():
+    if connection.pg_version < 180000:
+        pytest.skip("Virtual generated columns are new in PostgreSQL 18.")
+    run("ALTER TABLE users DROP name, ADD name text GENERATED ALWAYS AS ('a'::text) VIRTUAL")
+    run("CREATE VIEW theirs AS SELECT name FROM users")
+
+    (finding,) = (one for one in verify(connection).findings if one.code == "column.different")
+
+    assert finding.loses == f"{FIRST}view public.theirs"
+    run("DROP VIEW theirs")
+    run(finding.cure)
+    assert [one for one in verify(connection).findings if one.code == "column.different"] == []
