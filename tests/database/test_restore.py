@@ -10,6 +10,7 @@ import psutil
 import psycopg
 import pytest
 
+from fly2any.database.backup import restore
 from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.restore import connection_to, drop_on_failure, restore_into, restore_over, swap
 from fly2any.database.backup.store import store_at
@@ -121,6 +122,26 @@ def test_staff_dismissed_since_the_backup_are_named_and_signed_out(filled, place
     assert filled.execute("SELECT count(*) FROM django_session") == [(0,)]
     [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]
     filled.execute(f'DROP DATABASE "{old}"')
+
+
+@pytest.mark.slow
+def test_no_session_of_the_backup_is_valid_after_the_swap_even_if_nothing_more_is_done(filled, place, monkeypatch):
+    filled.execute("INSERT INTO django_session VALUES ('k', 'of one who is gone', now() + interval '1 day')")
+    found = []
+
+    def swapped(elsewhere, current, *, new, **names):
+        found.append(dataclasses.replace(filled, name=new).execute("SELECT count(*) FROM django_session"))
+        raise Refusal("killed")
+
+    monkeypatch.setattr(restore, "swap", swapped)
+    with django(filled) as connection:
+        store = store_at(place)
+        manifest = take(connection, store, Progress())
+        with pytest.raises(Refusal, match=r"^killed$"):
+            restore_over(connection, store, manifest, Progress(), empty=False)
+
+    assert found == [[(0,)]]
+    assert filled.execute("SELECT count(*) FROM django_session") == [(1,)]
 
 
 @pytest.mark.slow

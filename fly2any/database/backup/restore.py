@@ -33,6 +33,7 @@ from .entries import NOTHING, LeftOut, entries_in, find_left_out, in_order
 from .manifest import Manifest, home_of
 from .owners import require_owners
 from .properties import copy_grants, copy_properties, create
+from .rights import StaffChanges, sign_out_staff
 from .store import Store, opened
 from .take import new_findings
 from .workfolder import work_folder
@@ -132,6 +133,7 @@ class Kept:
 
     name: str
     filled: bool
+    staff: StaffChanges | None = None  # If the replaced database was in use.
 
 
 @contextmanager
@@ -288,6 +290,10 @@ def restore_over(
                 raise Refusal(
                     f"{current} is no longer empty: tables were created in it during the restore. Nothing was replaced."
                 )
+            staff = None
+            if not empty:  # Before the swap: no session of the backup is ever valid again, whatever happens to this process.
+                with connection_to(connection, new, schema=home_of(manifest)) as target:
+                    staff = sign_out_staff(target, connection)
             connection.close()
             swap(elsewhere, current, new=new, old=old, said=said, started=started)
         filled = False
@@ -296,7 +302,7 @@ def restore_over(
             connection_to(connection, old) as kept,
         ):  # Tables may also be created between the check and the swap.
             filled = empty and is_used(kept)
-    return Kept(old, filled)
+    return Kept(old, filled, staff)
 
 
 def stamp_of(connection) -> str:

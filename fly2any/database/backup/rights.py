@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
-from django.db import transaction
+from django.db import Error, transaction
 from django_otp import device_classes
 
-from ..errors import Refusal
+from ..errors import Refusal, explain
 from ..sql import execute
 
 # Person's id → e-mail address, and rights with password and second factors.
 Rights = dict[str, tuple[str, tuple[Any, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class StaffChanges:
+    """How many sessions were ended, and the e-mail addresses of the staff whose privileges a restore changes; or why that is unknown."""
+
+    ended: int = 0
+    changed: tuple[str, ...] = ()
+    error: str = ""
+
+
+def sign_out_staff(connection, old) -> StaffChanges:
+    """Sign all staff out of the restored database of `connection`, and compare their privileges with those in `old`."""
+    try:
+        ended, now = end_sessions(connection), read_staff_privileges(connection)
+        return StaffChanges(ended, tuple(regained_privileges(read_staff_privileges(old), now)))
+    except (Error, Refusal) as error:
+        return StaffChanges(error=explain(error) or str(error))
 
 
 def read_staff_privileges(connection) -> Rights:

@@ -1,17 +1,16 @@
 from django.conf import settings
 from django.core.management.base import BaseCommand
-from django.db import Error, connections
+from django.db import connections
 
 from fly2any.database.backup import render
 from fly2any.database.backup.attached import read_attached
 from fly2any.database.backup.disk_space import note as room_note
 from fly2any.database.backup.inventory import find
 from fly2any.database.backup.owners import require_owners
-from fly2any.database.backup.restore import connection_to, is_used, require_name, restore_into, restore_over
-from fly2any.database.backup.rights import end_sessions, read_staff_privileges, regained_privileges
+from fly2any.database.backup.restore import is_used, require_name, restore_into, restore_over
 from fly2any.database.backup.store import store_at
 from fly2any.database.clock import read_clock
-from fly2any.database.errors import Refusal, explain
+from fly2any.database.errors import Refusal
 from fly2any.database.maintenance import render as render_archive
 from fly2any.database.maintenance.run import archives_of
 from fly2any.database.management.arguments import add_database
@@ -95,30 +94,25 @@ class Command(BaseCommand):
         self.stdout.write(f"Restored  {current}{less}: every row{of} was compared and matches.")
         self.report_kept("the old database", kept)
         self.report_erasures(manifest)
-        if used:
-            self.report_staff(connection, kept.name)
+        if kept.staff:
+            self.report_staff(kept.staff)
 
     def report_erasures(self, manifest):
         self.stdout.write(
             f"Erasures  since {manifest.taken:%Y-%m-%d %H:%M} UTC are not in it: run `dbperson erase` again for each."
         )
 
-    def report_staff(self, connection, old):
-        """End the sessions that were restored, and name the staff whose privileges differ from those in the database `old`."""
-        try:
-            ended, now = end_sessions(connection), read_staff_privileges(connection)
-            with connection_to(connection, old) as before:
-                changed = regained_privileges(read_staff_privileges(before), now)
-        except (Error, Refusal) as error:
+    def report_staff(self, staff):
+        if staff.error:
             self.stdout.write(
-                f"Staff     could not be signed out and compared with the old database ({explain(error) or error}): check `manage.py dbstaff --list`,"
+                f"Staff     could not be signed out and compared with the old database ({staff.error}): check `manage.py dbstaff --list`,"
                 " and sign all staff out of the admin."
             )
             return
-        self.stdout.write(f"Sessions  of the admin in the backup, {ended:,}, were ended: all staff must sign in again.")
-        if changed:
+        self.stdout.write(f"Sessions  of the admin in the backup, {staff.ended:,}, were ended: all staff must sign in again.")
+        if staff.changed:
             self.stdout.write(
-                f"Staff     {', '.join(map(one_line, changed))}: privileges, password or second factors are again those of the backup. Correct"
+                f"Staff     {', '.join(map(one_line, staff.changed))}: privileges, password or second factors are again those of the backup. Correct"
                 " them: `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`, and *Second factor* in the admin."
             )
 
