@@ -1,5 +1,3 @@
-import secrets
-
 from django.contrib import admin, messages
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
@@ -16,7 +14,7 @@ from fly2any.administration.options import ModelAdmin, ReadOnlyModelAdmin, UserR
 from fly2any.administration.person_page import PersonMixin
 from fly2any.administration.saving import SavedInline, remove_rows
 from fly2any.administration.search import Key, KeyWithin, PersonNamed
-from fly2any.administration.staff import keep_an_administrator
+from fly2any.administration.staff import keep_an_administrator, replace_password
 from fly2any.administration.steps import Action, Step
 
 from .actions import deactivate, reactivate
@@ -159,8 +157,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
         """Save the person, and replace the password of one who becomes staff: until then others may have set it."""
         super().save_model(request, obj, form, change)
         if obj.is_staff and "is_staff" in form.changed_data and obj.has_usable_password():
-            obj.set_password(secrets.token_urlsafe(32))
-            obj.save(update_fields=["password"])
+            replace_password(connection, obj)
             self.message_user(request, REPLACED.format(email=obj.email), messages.WARNING)
 
     def guard(self):

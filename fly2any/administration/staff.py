@@ -28,6 +28,8 @@ ROLES = (*GROUPS, ADMINISTRATOR)
 # Groups that exclude each other: a new role replaces the others.
 EXCLUSIVE = (*GROUPS.values(), ADMINISTRATORS)
 
+PREVENTED = "A trigger or a policy of the database prevents the change: nothing was changed."
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -63,19 +65,31 @@ def appoint(connection, email: str, role: str) -> Appointment:
             user = _new(email)
         elif role != ADMINISTRATOR:
             _keep_one(administrators, user)
-        password, had_one = None, user.has_usable_password()
-        if not had_one or not user.is_staff:
-            password = secrets.token_urlsafe(12)
-            user.set_password(password)
+        had_one, was_staff = user.has_usable_password(), user.is_staff
         user.is_active = user.is_staff = True
         user.is_superuser = role == ADMINISTRATOR
-        _save(connection, user, *(["password"] if password else []))
+        _save(connection, user)
+        password = None if had_one and was_staff else replace_password(connection, user)
         _leave_groups(connection, user)
         user.user_permissions.clear()  # Apart from other groups, the role defines all permissions.
         if role in GROUPS:
             user.groups.add(Group.objects.using(connection.alias).get(name=GROUPS[role]))
         _require_stored(connection, user, GROUPS.get(role))
     return Appointment(user.email, is_new, password, replaces=had_one and password is not None)
+
+
+def replace_password(connection, user: Any) -> str:
+    """Store a random password for a person who becomes staff, since others may have set the old one, and return it.
+
+    Raises Refusal if the database does not have it afterwards.
+    """
+    password = secrets.token_urlsafe(12)
+    user.set_password(password)
+    user.save(using=connection.alias, update_fields=["password", "updated_at"])
+    people = get_user_model()._default_manager.using(connection.alias)
+    if not people.filter(pk=user.pk, password=user.password).exists():
+        raise Refusal(PREVENTED)
+    return password
 
 
 def dismiss(connection, email: str) -> str:
@@ -191,9 +205,9 @@ def _keep_one(administrators: list[str], user: Any) -> None:
         )
 
 
-def _save(connection, user: Any, *fields: str) -> None:
-    """Write the person's access to the admin, and `fields`: the site may change the rest meanwhile, or know it more exactly."""
-    changed = ["is_active", "is_staff", "is_superuser", "updated_at", *fields]
+def _save(connection, user: Any) -> None:
+    """Write the person's access to the admin: the site may change the rest meanwhile, or know it more exactly."""
+    changed = ["is_active", "is_staff", "is_superuser", "updated_at"]
     user.save(using=connection.alias, update_fields=None if user._state.adding else changed)
 
 
@@ -203,7 +217,7 @@ def _require_stored(connection, user: Any, group: str | None) -> None:
     groups = {one.name for one in stored.groups.all()} & {*EXCLUSIVE}
     is_same = all(getattr(stored, name) == getattr(user, name) for name in ("is_active", "is_staff", "is_superuser"))
     if not is_same or groups != ({group} if group else set()):
-        raise Refusal("A trigger or a policy of the database prevents the change: nothing was changed.")
+        raise Refusal(PREVENTED)
 
 
 def _leave_groups(connection, user: Any) -> None:

@@ -290,6 +290,30 @@ def test_becoming_staff_in_the_admin_replaces_the_password(member):
 NONE_LEFT = "This would leave no administrator who can sign in: first make another active person staff and superuser."
 
 
+@pytest.mark.parametrize("by", ["dbstaff", "the admin"])
+def test_nobody_becomes_staff_with_a_password_that_a_trigger_keeps(member, by):
+    user = User.objects.create_user(EMAIL, "of whoever set it")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN NEW.password := OLD.password; RETURN NEW; END $$;"
+            "CREATE TRIGGER keep BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION keep()"
+        )
+
+    client = member()
+    if by == "dbstaff":
+        with pytest.raises(
+            Refusal, match=r"^A trigger or a policy of the database prevents the change: nothing was changed\.$"
+        ):
+            appoint(connection, EMAIL, "support")
+    else:
+        page = address(User, "change", user.pk)
+        said = client.post(page, {**controls(client.get(page), "user_form"), "is_staff": "on"}).content.decode()
+        assert "A trigger or a policy of the database prevents the change: nothing was changed." in said
+
+    assert state() == (True, False, False, [])
+
+
 @pytest.mark.parametrize("box", ["is_active", "is_staff", "is_superuser", "delete"])
 def test_no_page_removes_the_last_administrator(member, box):
     client = member()
