@@ -1,9 +1,10 @@
-"""PostgreSQL refuses to change the type of a column that a view, rule, trigger, policy or publication uses: the cure names them."""
+"""PostgreSQL refuses to change the type of a column, or to drop a key, that other objects use: the cure names them."""
 
 import pytest
 from django.db import Error, connection, transaction
 
 from fly2any.database.verification import verify
+from tests.database.mutation import EXPECTED
 
 FIRST = "first save the definition of what uses the column and drop it; create it again afterwards: "
 TRIGGER = """
@@ -72,3 +73,29 @@ def test_a_view_blocks_the_cure_of_a_virtual_column():
     run("DROP VIEW theirs")
     run(finding.cure)
     assert [one for one in verify(connection).findings if one.code == "column.different"] == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("key", "made", "blocker", "drop"),
+    [
+        ("users_email_key", "CREATE TABLE theirs.theirs (a text REFERENCES users (email))",
+         "constraint theirs_a_fkey on table theirs.theirs", "DROP TABLE theirs.theirs"),
+        ("auth_permission_pkey", "CREATE VIEW theirs AS SELECT id, name FROM auth_permission GROUP BY id", "view public.theirs", "DROP VIEW theirs"),
+    ],
+)  # fmt: skip
+def test_the_cure_of_a_key_names_what_must_be_dropped_first(key, made, blocker, drop):
+    ours = next(one for one in EXPECTED.keys if one.name == key)
+    columns, word = ", ".join(ours.columns), "PRIMARY KEY" if ours.primary else "UNIQUE"
+    run(f"ALTER TABLE {ours.table} DROP CONSTRAINT {key} CASCADE, ADD CONSTRAINT {key} {word} ({columns}) INCLUDE (name)")
+    run(f"CREATE SCHEMA theirs; {made}")
+
+    (finding,) = (one for one in verify(connection).findings if one.where == f"{ours.table}.{key}")
+
+    assert finding.loses == f"{FIRST.replace('column', 'key')}{blocker}"
+    assert finding.cure.splitlines()[0] == f"-- F{finding.loses[1:]}"
+    with pytest.raises(Error, match=f"cannot drop constraint {key} on table {ours.table}"), transaction.atomic():
+        run(finding.cure)
+    run(drop)
+    run(finding.cure)
+    assert [one for one in verify(connection).findings if one.where == f"{ours.table}.{key}"] == []

@@ -156,6 +156,18 @@ COLUMNS_SQL = f"""
     ORDER BY c.relname COLLATE "C", a.attname COLLATE "C"
 """
 
+# Foreign keys of other schemas, and views that group by a key: PostgreSQL refuses to drop it.
+KEY_USED_BY_SQL = """
+    ARRAY(SELECT DISTINCT CASE WHEN r.rulename = '_RETURN' THEN pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, r.ev_class, 0)
+                               ELSE pg_catalog.pg_describe_object(u.classid, u.objid, 0) END
+          FROM pg_catalog.pg_depend AS u LEFT JOIN pg_catalog.pg_rewrite AS r ON u.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = u.objid
+          LEFT JOIN pg_catalog.pg_constraint AS f ON u.classid = 'pg_catalog.pg_constraint'::regclass AND f.oid = u.objid
+          WHERE k.contype IN ('p', 'u') AND u.deptype = 'n' AND f.connamespace IS DISTINCT FROM c.relnamespace
+            AND (u.refclassid = 'pg_catalog.pg_constraint'::regclass AND u.refobjid = k.oid
+                 OR u.refclassid = 'pg_catalog.pg_class'::regclass AND u.refobjid = k.conindid)
+          ORDER BY 1)
+"""
+
 # to_jsonb reaches a column of a catalogue that older versions do not have: conenforced is new in PostgreSQL 18,
 # indnullsnotdistinct in 15. A foreign key whose triggers are disabled is not enforced.
 CONSTRAINTS_SQL = f"""
@@ -182,7 +194,8 @@ CONSTRAINTS_SQL = f"""
                  WHERE u.place > i.indnkeyatts ORDER BY u.place) AS include,
            NOT COALESCE((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_distinct,
            COALESCE(i.indisvalid AND i.indisready AND i.indislive, true) AS index_valid,
-           {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="0")} AS own
+           {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="0")} AS own,
+           {KEY_USED_BY_SQL} AS used_by
     FROM pg_catalog.pg_constraint AS k
     JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -333,6 +346,7 @@ def _key(row: dict[str, Any]) -> Key:
         nulls_distinct=row["nulls_distinct"],
         include=row["include"],
         valid=row["index_valid"],
+        used_by=row["used_by"],
     )
 
 

@@ -81,14 +81,14 @@ def around(computed: Iterable[Column], actual: Catalog, cure: str) -> str:
     return "\n".join([*drops, cure, *(statement for column in computed for statement in _again(column, column, actual))])
 
 
-def blocked(blockers: Iterable[str]) -> str:
-    """Return why a column cannot be changed as long as other objects use it, "" if none does."""
+def blocked(blockers: Iterable[str], what: str = "column") -> str:
+    """Return why a column or key cannot be changed as long as other objects use it, "" if none does."""
     names = ", ".join(blockers)
-    return names and f"first save the definition of what uses the column and drop it; create it again afterwards: {names}"
+    return names and f"first save the definition of what uses the {what} and drop it; create it again afterwards: {names}"
 
 
-def after(blockers: Iterable[str], cure: str) -> str:
-    why = blocked(blockers)
+def after(blockers: Iterable[str], cure: str, what: str = "column") -> str:
+    why = blocked(blockers, what)
     return f"{comment(why[0].upper() + why[1:])}\n{cure}" if why else cure
 
 
@@ -130,7 +130,8 @@ def repair_key(key: Key, live: Key | None, referring: Iterable[ForeignKey]) -> s
         return add(key)
     if replace(live, valid=True) == key:
         return f"REINDEX INDEX CONCURRENTLY {quote(key.name)};"
-    return "\n".join([*(drop(fk) for fk in referring), drop(live), add(key), *(add(fk) for fk in referring)])
+    cure = "\n".join([*(drop(fk) for fk in referring), drop(live), add(key), *(add(fk) for fk in referring)])
+    return after(live.used_by, cure, "key")
 
 
 def use_index(key: Key, index: Index) -> str:

@@ -47,7 +47,10 @@ def _compare(
             to.findings.append(Finding(Severity.NOTE, "index.weaker", where(thing), message, "Wait until it is built."))
         elif other is not None:
             verdict, how = difference(thing, other)
-            to.add(f"{kind}.{verdict}", thing, f"{what} {how}.", cure(thing, other))
+            blocked = (
+                cures.blocked(other.used_by, "key") if isinstance(other, Key) and _changed(thing, other) != ["valid"] else ""
+            )
+            to.add(f"{kind}.{verdict}", thing, f"{what} {how}.", cure(thing, other), loses=blocked)
         elif twin := _twin(to, thing, [o for key, o in live.items() if key not in ours]):
             to.claimed.add(twin)
             message = f"{what} exists under the name {twin.name}."

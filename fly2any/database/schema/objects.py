@@ -105,6 +105,7 @@ class Key:
     nulls_distinct: bool = True
     include: tuple[str, ...] = ()
     valid: bool = True
+    used_by: tuple[str, ...] = field(default=(), compare=False)  # what keeps it from being dropped, besides foreign keys here
 
     def sql(self) -> str:
         kind = "PRIMARY KEY" if self.primary else "UNIQUE" if self.nulls_distinct else "UNIQUE NULLS NOT DISTINCT"
