@@ -128,6 +128,7 @@ CODES = frozenset(
         "security.view",
         "security.publication",
         "security.owner",
+        "security.member",
         "security.child",
         "security.default_privileges",
         "security.create",

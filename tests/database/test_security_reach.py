@@ -175,3 +175,28 @@ def test_everyone_who_can_read_a_secret_is_listed(migrated, stranger):
             assert f"{stranger} ({tables})" in asked(migrated)[1]["roles that read secrets"].split("; ")
     finally:
         migrated.execute(f"DROP OWNED BY {middle}; DROP ROLE {middle}")
+
+
+def test_members_of_the_owner_of_people_are_named_with_what_ends_it(migrated, stranger):
+    owner, between = f"{stranger}_owner", f"{stranger}_group"
+    migrated.execute(f"CREATE ROLE {owner}; CREATE ROLE {between}; ALTER TABLE users OWNER TO {owner}")
+    try:
+        migrated.execute(f"GRANT {owner} TO {between}; GRANT {between} TO {stranger}; ALTER ROLE {stranger} NOINHERIT")
+        indirect = [one for one in asked(migrated)[0] if one.code == "security.member"]
+        migrated.execute(f"GRANT {owner} TO {stranger}")
+        direct = [one for one in asked(migrated)[0] if one.code == "security.member"]
+        migrated.execute(f"REVOKE {between} FROM {stranger}; {direct[0].cure.partition(': ')[2]}")
+        resolved = [one for one in asked(migrated)[0] if one.code == "security.member"]
+    finally:
+        migrated.execute(
+            f"REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner}; DROP ROLE {owner}; DROP ROLE {between}"
+        )
+
+    assert [(one.severity, one.where, one.cure) for one in indirect + direct] == [
+        ("note", stranger, f"If it does not need this, revoke the membership by which it can become {owner}."),
+        ("note", stranger, f'If it does not need this: REVOKE "{owner}" FROM "{stranger}";'),
+    ]
+    assert direct[0].message == (
+        f"It is a member of {owner}, which owns users, so it can do all that the owner can, such as drop tables and triggers."
+    )
+    assert resolved == []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..findings import Finding, Severity
 from ..roles import SECRETS
 from ..server import PATH_SQL
-from ..sql import PEOPLE, TRUSTED_ROLES_SQL, TRUSTED_SQL, quote
+from ..sql import PEOPLE, TRUSTED_ROLES_SQL, TRUSTED_SQL, literal, quote
 from .examine import Figure, Reader
 
 # The existing secret columns. Parameters: schema, and the parallel arrays secret_tables and secret_columns.
@@ -81,6 +81,16 @@ OWNERS_SQL = f"""
     WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p') AND NOT {TRUSTED_SQL}
     ORDER BY c.relname COLLATE "C"
 """
+# Memberships without INHERIT too, and those by way of other roles; the one of a role in the owner itself is `direct`.
+MEMBERS_SQL = f"""
+    SELECT l.rolname AS name, o.rolname AS owner,
+           EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m WHERE m.roleid = o.oid AND m.member = l.oid) AS direct
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_roles AS o ON o.oid = c.relowner
+    JOIN pg_catalog.pg_roles AS l ON l.rolcanlogin AND NOT l.rolsuper AND l.oid <> o.oid AND pg_catalog.pg_has_role(l.oid, o.oid, 'MEMBER')
+    WHERE n.nspname = %(schema)s AND c.relname = {literal(PEOPLE)} AND c.relkind IN ('r', 'p')
+    ORDER BY l.rolname COLLATE "C"
+"""
 CHILDREN_SQL = """
     SELECT pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS child, p.relname AS parent,
            pg_catalog.pg_get_userbyid(c.relowner) AS owner
@@ -152,6 +162,13 @@ def ownership(read: Reader) -> Iterator[Figure | Finding]:
             Severity.ERROR, "security.owner", row.name,
             f"It belongs to {row.owner}, which owns neither the schema nor the other tables: {row.owner} can read and change it, and its triggers.",
             f"ALTER TABLE {quote(read.schema)}.{quote(row.name)} OWNER TO the owner of the table {PEOPLE}.",
+        )  # fmt: skip
+    for row in read(MEMBERS_SQL):
+        yield Finding(
+            Severity.NOTE, "security.member", row.name,
+            f"It is a member of {row.owner}, which owns {PEOPLE}, so it can do all that the owner can, such as drop tables and triggers.",
+            f"If it does not need this: REVOKE {quote(row.owner)} FROM {quote(row.name)};" if row.direct
+            else f"If it does not need this, revoke the membership by which it can become {row.owner}.",
         )  # fmt: skip
     for row in read(CHILDREN_SQL, tables=tables):
         yield Finding(
