@@ -110,6 +110,7 @@ CODES = frozenset(
         "backup.elsewhere",
         "server.schema",
         "server.standby",
+        "server.event_trigger",
         "server.clock",
         "server.leftover",
         "server.encoding",

@@ -117,6 +117,11 @@ SERVER_SQL = f"""
            ARRAY(SELECT ARRAY[w.place, w.is_ours::text] FROM ({READ_ONLY_SQL}) AS w ORDER BY 1) AS read_only,
            ARRAY(SELECT ARRAY[w.place, w.value] FROM ({REPLICATION_ROLE_SQL}) AS w) AS replication_roles,
            ARRAY(SELECT ARRAY[w.place, w.value] FROM ({FLOAT_DIGITS_SQL}) AS w) AS float_digits,
+           ARRAY(SELECT e.evtname::text FROM pg_catalog.pg_event_trigger AS e
+                 WHERE e.evtenabled IN ('O', 'A') AND e.evtevent IN ('ddl_command_start', 'ddl_command_end', 'sql_drop', 'table_rewrite')
+                   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                                   WHERE d.classid = 'pg_catalog.pg_event_trigger'::regclass AND d.objid = e.oid AND d.deptype = 'e')
+                 ORDER BY 1) AS event_triggers,
            COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
            COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
            COALESCE((SELECT has_schema_privilege(home.schema, 'USAGE') AND has_table_privilege(ledger.oid, 'SELECT') FROM ledger), true)
@@ -196,6 +201,7 @@ class Server:
     read_only: list[list[str]]  # where default_transaction_read_only is on, and whether that applies to this role
     replication_roles: list[list[str]]  # where session_replication_role is not origin, and its value
     float_digits: list[list[str]]  # where extra_float_digits rounds, and its value
+    event_triggers: list[str]  # that run with changes of the schema, but those of extensions
     may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
     may_read_migrations: bool
@@ -214,6 +220,7 @@ class Server:
         yield from self._read_only()
         yield from (of_replication_role(*one) for one in self.replication_roles)
         yield from (of_float_digits(*one) for one in self.float_digits)
+        yield from self._event_triggers()
         yield from self._encoding()
         yield from self._collation()
         yield from self._encryption()
@@ -237,6 +244,18 @@ class Server:
     def _read_only(self) -> Iterator[Finding]:
         for place, is_ours in () if self.standby else self.read_only:
             yield of_read_only(place, self.database, is_ours == "true")
+
+    def _event_triggers(self) -> Iterator[Finding]:
+        if self.event_triggers:
+            names = ", ".join(self.event_triggers)
+            yield Finding(
+                Severity.NOTE, "server.event_trigger", self.database,
+                f"Event triggers run whenever the schema changes: {names}. If one raises an error, migrations fail.",
+                "\n".join(
+                    ["If a migration fails because of one, ask its owner, or as a superuser:"]
+                    + [f"ALTER EVENT TRIGGER {quote(name)} DISABLE;" for name in self.event_triggers]
+                ),
+            )  # fmt: skip
 
     def _encoding(self) -> Iterator[Finding]:
         if self.encoding != "UTF8":

@@ -9,8 +9,9 @@ import psycopg
 import pytest
 
 from fly2any.database.server import Server
+from fly2any.database.verification import verify
 from tests import prisma
-from tests.conftest import manage, start_server
+from tests.conftest import django, manage, start_server
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +209,7 @@ def test_an_inconsistent_history_is_one_sentence(own_server):
 def test_a_distant_server_without_tls_is_a_finding():
     near = Server(
         version="18.6", host="", database="d", role="r", schema="public", creates_in="public", encoding="UTF8", tls="", pooled=False, encrypted=False, collation_of="", collation_now="", collations=[], time_zone="UTC", sets_zone="",
-        max_connections=100, connections=1, standby=False, read_only=[], replication_roles=[], float_digits=[], may_use=True, may_create=True, may_read_migrations=True, may_read_journal=True, privileges=(),
+        max_connections=100, connections=1, standby=False, read_only=[], replication_roles=[], event_triggers=[], float_digits=[], may_use=True, may_create=True, may_read_migrations=True, may_read_journal=True, privileges=(),
     )  # fmt: skip
 
     assert list(near.findings()) == []
@@ -245,3 +246,22 @@ def test_names_in_the_encoding_of_another_database_stop_nothing(own_server, tmp_
         "dbrestore latest --yes": 2,  # For objects of a role whose name cannot be represented there.
         "dbperson export a@example.com": 2,  # Staff.
     }
+
+
+def test_event_triggers_that_run_with_migrations_are_named_in_a_note(database):
+    database.execute(
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no DDL'; END $$;"
+        "CREATE EVENT TRIGGER off ON ddl_command_end EXECUTE FUNCTION refuse(); ALTER EVENT TRIGGER off DISABLE;"
+        'CREATE EVENT TRIGGER "Frozen" ON ddl_command_start EXECUTE FUNCTION refuse();'
+        'ALTER EVENT TRIGGER "Frozen" ENABLE ALWAYS'
+    )
+
+    with django(database) as connection:
+        [finding] = [one for one in verify(connection).findings if one.code == "server.event_trigger"]
+
+    assert (finding.severity, finding.message) == (
+        "note",
+        "Event triggers run whenever the schema changes: Frozen. If one raises an error, migrations fail.",
+    )
+    database.execute(finding.cure.splitlines()[-1])
+    database.execute("CREATE TABLE other ()")
