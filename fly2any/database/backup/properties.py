@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+from django.db import DataError, ProgrammingError
 from psycopg import sql
 
+from ..errors import sqlstate
 from ..progress import Progress
-from ..sql import catalogue, fetch_all, fetch_one
+from ..sql import catalogue, fetch_all, fetch_one, quote
 
 # The options of CREATE DATABASE for a database like this one; daticulocale is datlocale from PostgreSQL 17 on, and to_jsonb knows both.
 LIKE_SQL = """
@@ -71,13 +73,15 @@ def copy_grants(connection, name: str) -> None:
 def copy_properties(connection, elsewhere, new: str, progress: Progress) -> None:
     """Give the database `new` the settings, the limit and the owner of that of `connection`, over `elsewhere`, a connection to another.
 
-    A list that PostgreSQL cannot parse, and therefore ignores, is left out and reported to `progress`.
+    A list that PostgreSQL cannot parse, and therefore ignores, and a setting that this role may not set, or that this server does
+    not know, are left out and reported to `progress`.
     """
     with catalogue(connection) as cursor:
         cursor.execute(SETTINGS_SQL)
         settings_of = cursor.fetchall()
         cursor.execute(LIKE_SQL)
         *_, owner, limit = cursor.fetchone()
+        current = connection.settings_dict["NAME"]
     name = sql.Identifier(new)
     with elsewhere.cursor() as cursor:
         for role, lines in settings_of:
@@ -89,7 +93,15 @@ def copy_properties(connection, elsewhere, new: str, progress: Progress) -> None
                     progress.say(f"The setting {option}{of} is not a valid list and was not copied: ALTER … SET it again.")
                     continue
                 alter = whom if role else sql.SQL("ALTER DATABASE {}").format(name)
-                cursor.execute(sql.SQL("{} SET {} TO {}").format(alter, sql.Identifier(option), shown))
+                try:
+                    cursor.execute(sql.SQL("{} SET {} TO {}").format(alter, sql.Identifier(option), shown))
+                except (ProgrammingError, DataError) as error:
+                    why = "this role may not set it" if sqlstate(error) == "42501" else "the server refuses it"
+                    of = f"ROLE {quote(role)} IN DATABASE {quote(current)}" if role else f"DATABASE {quote(current)}"
+                    progress.say(  # Without its value, which may be a secret.
+                        f"The setting {option} was not copied ({why}): after the restore, run ALTER {of} SET {option} TO … as a role that"
+                        " may, with the value of the old database (\\drds in psql)."
+                    )
         if limit != -1:
             cursor.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, sql.Literal(limit)))
         cursor.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(name, sql.Identifier(owner)))

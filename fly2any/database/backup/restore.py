@@ -46,6 +46,10 @@ COMMENT_SQL = """
     SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
     WHERE datname = pg_catalog.current_database()
 """
+# A role or provider may limit each statement of a session to less than ANALYZE takes; transaction_timeout is of 17 and later.
+UNLIMITED_SQL = """
+    SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')
+"""
 USED_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
                    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
@@ -108,6 +112,7 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, with
                 tool, major, [*arguments, f"--use-list={contents}", str(path)], environment, shown(progress, manifest)
             ) as restoring:
                 restoring.finish()
+    execute(connection, UNLIMITED_SQL)  # In a new session.
     execute(connection, "ANALYZE")
     return left_out
 
@@ -138,13 +143,14 @@ class Kept:
 
 @contextmanager
 def connection_to(connection, name: str, *, schema: str | None = None) -> Iterator:
-    """Yield a connection to the database `name` of the same server, in `schema` if given."""
+    """Yield a connection to the database `name` of the same server, in `schema` if given, without a time limit."""
     alias = f"beside_{name}"
     options = {option: value for option, value in connection.settings_dict["OPTIONS"].items() if option != "options"}
     if schema:
         options["options"] = search_path.option(schema)
     connections.databases[alias] = {**connection.settings_dict, "NAME": name, "OPTIONS": options, "DIRECT": None}
     try:
+        execute(connections[alias], UNLIMITED_SQL)
         yield connections[alias]
     finally:
         connections[alias].close()
@@ -200,7 +206,7 @@ def _restore_new(
     (started,) = fetch_one(connection, STARTED_SQL)
     connection.close()  # A server or a pooler may end a connection that is idle for this long.
     with opened(store, manifest, progress) as path:
-        _let_write(connection)
+        _prepare_session(connection)
         create(connection, name)  # Raises if another client has created it meanwhile; it is then not dropped.
         with drop_on_failure(connection, name, progress):
             mark(connection, name, purpose)
@@ -209,7 +215,7 @@ def _restore_new(
             connection.close()
             _restore(connection, name, path, manifest, progress, without)
             _require_same_server(connection, started)
-            _let_write(connection)
+            _prepare_session(connection)
             copy_grants(connection, name)
             if purpose == INTO:
                 comment(connection, name, None)
@@ -225,9 +231,10 @@ def _require_same_server(connection, started: datetime) -> None:
         )
 
 
-def _let_write(connection) -> None:
-    """Let the session write even if the database is read-only by default, as an operator may set it before a restore."""
+def _prepare_session(connection) -> None:
+    """Let the session write even if the database is read-only by default, as an operator may set it before a restore, and take its time."""
     execute(connection, "SET default_transaction_read_only TO off")
+    execute(connection, UNLIMITED_SQL)
 
 
 @contextmanager
@@ -237,7 +244,7 @@ def drop_on_failure(connection, name: str, progress: Progress) -> Iterator[None]
         yield
     except BaseException:
         try:
-            _let_write(connection)
+            _prepare_session(connection)
             drop(connection, name)
         except Error as error:
             progress.say(
@@ -278,7 +285,7 @@ def restore_over(
         stamp = stamp_of(connection)
         short = current.encode()[:30].decode(errors="ignore")
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
-        _let_write(connection)
+        _prepare_session(connection)
         drop_leftovers(connection, RESTORE)
         started = _restore_new(connection, new, store, manifest, progress, trust=trust, without=without, purpose=RESTORE)
         with (
