@@ -8,6 +8,7 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.models import User
+from ai_consultant.models import Conversation
 from fly2any.administration.models import Access
 from fly2any.database.seed import seed
 from tests.database.test_dbseed import DAY
@@ -93,6 +94,18 @@ def test_filters_are_a_bar_above_the_list_with_active_ones_as_chips(page):
     assert page.locator("#changelist-filter").is_visible() is False
     page.locator("label[for=filters-open]").click()
     assert page.locator("#changelist-filter").is_visible() is True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1440, 1024, 375])
+def test_the_tools_of_an_object_do_not_cover_its_name(page, width):
+    talk = Conversation.objects.latest("pk")
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(reverse("admin:ai_consultant_conversation_change", args=[talk.pk]))
+
+    name, tools = (page.locator(place).bounding_box() for place in ("#content > h2", ".object-tools"))
+
+    assert name["y"] + name["height"] <= tools["y"]
 
 
 @pytest.mark.slow

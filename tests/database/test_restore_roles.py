@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from fly2any.database.backup.properties import copy_grants, copy_properties, create, literals
-from fly2any.database.backup.restore import connection_to, require_name, restore_into
+from fly2any.database.backup.restore import require_name, restore_into
+from fly2any.database.backup.sessions import connection_to
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from django.db import Error, connections, transaction
+from django.db import DataError, Error, InternalError, ProgrammingError, transaction
 from psycopg import sql
 
-from fly2any.postgres import search_path
-
 from ..clock import read_clock
-from ..errors import Refusal, Unfit, explain
+from ..errors import Refusal, Unfit, explain, first_line
 from ..leftover_databases import BEFORE, INTO, MARK, RESTORE, comment, drop_leftovers, mark
 from ..migration.lock import PATIENCE, wait_for_writers
 from ..migration.state import known_migrations, replaced_migrations
@@ -34,6 +32,7 @@ from .manifest import Manifest, home_of
 from .owners import require_owners
 from .properties import copy_grants, copy_properties, create
 from .rights import StaffChanges, sign_out_staff
+from .sessions import UNLIMITED_SQL, connection_to, prepare_session
 from .store import Store, opened
 from .take import new_findings
 from .workfolder import work_folder
@@ -46,9 +45,10 @@ COMMENT_SQL = """
     SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
     WHERE datname = pg_catalog.current_database()
 """
-# A role or provider may limit each statement of a session to less than ANALYZE takes; transaction_timeout is of 17 and later.
-UNLIMITED_SQL = """
-    SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')
+TABLES_SQL = """
+    SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'm', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY 1
 """
 USED_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -112,9 +112,26 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, with
                 tool, major, [*arguments, f"--use-list={contents}", str(path)], environment, shown(progress, manifest)
             ) as restoring:
                 restoring.finish()
-    execute(connection, UNLIMITED_SQL)  # In a new session.
-    execute(connection, "ANALYZE")
+    _analyze(connection, progress)
     return left_out
+
+
+def _analyze(connection, progress: Progress) -> None:
+    """Collect the statistics of all tables; those of a table whose expressions raise an error, which no dump contains, are reported."""
+    execute(connection, UNLIMITED_SQL)
+    try:
+        execute(connection, "ANALYZE")
+        return
+    except (DataError, InternalError, ProgrammingError):  # It stops at the first table.
+        tables = [place for (place,) in fetch_all(connection, TABLES_SQL)]
+    for place in tables:
+        try:
+            execute(connection, f"ANALYZE {place}")
+        except (DataError, InternalError, ProgrammingError) as error:
+            progress.say(
+                f"ANALYZE {place} failed ({first_line(str(error))}), so it has no statistics, as in the old database: correct the index or the"
+                " statistics object (\\dX in psql) whose expression raises that."
+            )
 
 
 def compare(connection, manifest: Manifest, progress: Progress, left_out: LeftOut = NOTHING) -> str:
@@ -139,22 +156,6 @@ class Kept:
     name: str
     filled: bool
     staff: StaffChanges | None = None  # If the replaced database was in use.
-
-
-@contextmanager
-def connection_to(connection, name: str, *, schema: str | None = None) -> Iterator:
-    """Yield a connection to the database `name` of the same server, in `schema` if given, without a time limit."""
-    alias = f"beside_{name}"
-    options = {option: value for option, value in connection.settings_dict["OPTIONS"].items() if option != "options"}
-    if schema:
-        options["options"] = search_path.option(schema)
-    connections.databases[alias] = {**connection.settings_dict, "NAME": name, "OPTIONS": options, "DIRECT": None}
-    try:
-        execute(connections[alias], UNLIMITED_SQL)
-        yield connections[alias]
-    finally:
-        connections[alias].close()
-        del connections[alias], connections.databases[alias]
 
 
 def restore_into(
@@ -206,7 +207,7 @@ def _restore_new(
     (started,) = fetch_one(connection, STARTED_SQL)
     connection.close()  # A server or a pooler may end a connection that is idle for this long.
     with opened(store, manifest, progress) as path:
-        _prepare_session(connection)
+        prepare_session(connection)
         create(connection, name)  # Raises if another client has created it meanwhile; it is then not dropped.
         with drop_on_failure(connection, name, progress):
             mark(connection, name, purpose)
@@ -215,7 +216,7 @@ def _restore_new(
             connection.close()
             _restore(connection, name, path, manifest, progress, without)
             _require_same_server(connection, started)
-            _prepare_session(connection)
+            prepare_session(connection)
             copy_grants(connection, name)
             if purpose == INTO:
                 comment(connection, name, None)
@@ -231,12 +232,6 @@ def _require_same_server(connection, started: datetime) -> None:
         )
 
 
-def _prepare_session(connection) -> None:
-    """Let the session write even if the database is read-only by default, as an operator may set it before a restore, and take its time."""
-    execute(connection, "SET default_transaction_read_only TO off")
-    execute(connection, UNLIMITED_SQL)
-
-
 @contextmanager
 def drop_on_failure(connection, name: str, progress: Progress) -> Iterator[None]:
     """Run the block; if it raises, drop the database `name`, or report that it is left over."""
@@ -244,7 +239,7 @@ def drop_on_failure(connection, name: str, progress: Progress) -> Iterator[None]
         yield
     except BaseException:
         try:
-            _prepare_session(connection)
+            prepare_session(connection)
             drop(connection, name)
         except Error as error:
             progress.say(
@@ -285,7 +280,7 @@ def restore_over(
         stamp = stamp_of(connection)
         short = current.encode()[:30].decode(errors="ignore")
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"
-        _prepare_session(connection)
+        prepare_session(connection)
         drop_leftovers(connection, RESTORE)
         started = _restore_new(connection, new, store, manifest, progress, trust=trust, without=without, purpose=RESTORE)
         with (

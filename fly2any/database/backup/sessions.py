@@ -1,0 +1,51 @@
+"""The sessions of a restore: beside the database in use, without a time limit, and without event triggers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import connections
+
+from fly2any.postgres import search_path
+
+from ..sql import execute, fetch_one
+from . import tools
+
+# A role or provider may limit each statement of a session to less than ANALYZE takes; transaction_timeout is of 17 and later.
+UNLIMITED_SQL = """
+    SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')
+"""
+# For sessions on PostgreSQL 17 and later.
+MAY_DISABLE_SQL = "SELECT pg_catalog.has_parameter_privilege('event_triggers', 'SET')"
+NO_EVENT_TRIGGERS = "-c event_triggers=off"
+
+
+@contextmanager
+def connection_to(connection, name: str, *, schema: str | None = None) -> Iterator:
+    """Yield a connection to the database `name` of the same server, in `schema` if given, without a time limit.
+
+    If its role may, it fires no event trigger: one on login would change the rows that are compared.
+    """
+    alias = f"beside_{name}"
+    options = {option: value for option, value in connection.settings_dict["OPTIONS"].items() if option != "options"}
+    if schema:
+        options["options"] = search_path.option(schema)
+    connections.databases[alias] = {**connection.settings_dict, "NAME": name, "OPTIONS": options, "DIRECT": None}
+    beside = connections[alias]
+    try:
+        beside.ensure_connection()
+        if tools.server_version(beside)[0] >= 17 and fetch_one(beside, MAY_DISABLE_SQL)[0]:
+            beside.close()
+            options["options"] = f"{options.get('options', '')} {NO_EVENT_TRIGGERS}".strip()
+        execute(beside, UNLIMITED_SQL)
+        yield beside
+    finally:
+        connections[alias].close()
+        del connections[alias], connections.databases[alias]
+
+
+def prepare_session(connection) -> None:
+    """Let the session write even if the database is read-only by default, as an operator may set it before a restore, and take its time."""
+    execute(connection, "SET default_transaction_read_only TO off")
+    execute(connection, UNLIMITED_SQL)
