@@ -107,6 +107,29 @@ def test_a_generated_column_is_reported_with_a_row_that_it_fails_for(column, exp
 @pytest.mark.parametrize(
     ("column", "expected"),
     [
+        ("varchar(10) GENERATED ALWAYS AS (bio) STORED", ("warning", f"and its expression bio, stored as character varying(10), {RAISES} bio = repeat('a', 300).")),
+        ("char(2) GENERATED ALWAYS AS (lower(email)) STORED", ("warning", f"and its expression lower(email), stored as character(2), {RAISES} email = repeat('a', 300).")),
+        ("smallint GENERATED ALWAYS AS (length(bio) * 200) STORED", ("warning", f"and its expression (length(bio) * 200), stored as smallint, {RAISES} bio = repeat('a', 300).")),
+        ("smallint GENERATED ALWAYS AS (length(id)) STORED", ("note", f"{TRIED} length(id) raises an error.")),
+        ("numeric(3,1) GENERATED ALWAYS AS (length(id)) STORED", ("warning", f"and its expression length(id), stored as numeric(3,1), {RAISES} id = repeat('a', 300).")),
+        ("theirs_short GENERATED ALWAYS AS (email) STORED", ("note", "is unmanaged and was not tried: a write fails where email raises an error.")),
+        ("varchar(10) GENERATED ALWAYS AS (left(email, 3)) STORED", ("note", f"{TRIED} \"left\"(email, 3) raises an error.")),
+        ("text GENERATED ALWAYS AS (lower(email)) STORED", None),
+        ("varchar GENERATED ALWAYS AS (email) STORED", None),
+        ("timestamptz GENERATED ALWAYS AS (\"createdAt\") STORED", None),
+    ],
+)  # fmt: skip
+def test_a_generated_column_is_tried_in_its_type(column, expected):
+    run("CREATE DOMAIN theirs_short AS text CHECK (length(VALUE) < 40)")
+    found = of_users(f"ADD theirs {column}").get("theirs")
+
+    assert (found and (found[0], found[1][-len(expected[1]) :])) == expected
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
         ("(10 / length(id)) VIRTUAL", ("note", "(10 / length(id)) raises an error, such as where id = '': reading it fails, writes do not.")),
         ("(10 / length(id)) VIRTUAL NOT NULL", ("warning", f"and its expression (10 / length(id)) {RAISES} id = ''.")),
         ("(length(id) / 0) VIRTUAL NOT NULL", ("error", f"and its expression (length(id) / 0) {ALWAYS} id = 'a': writes fail.")),

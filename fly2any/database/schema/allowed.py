@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from ..sql import quote
+from ..sql import literal, quote
+from .cures import mentions
 from .expressions import CONSTANT, DISTINCT, PLAIN, distinguishing_column
 from .live import Live, Rows
 from .objects import Catalog, Check, Column, Index, Key
@@ -57,6 +58,18 @@ class Allowed:
             return None
         outcomes = self.live.outcomes([f"{condition} IS FALSE"], [{"value": column.filled or "NULL"}], (value,))
         return outcomes[0][1] in (None, TRUE) if outcomes else None
+
+    def fits(self, column: Column) -> bool:
+        """Return whether every value of a generated column's expression can be stored in its type."""
+        expression = column.generated or ""
+        same = (one for one in self.actual.columns if one.table == column.table and quote(one.name) == expression.strip("()"))
+        if any(one.type == column.type for one in same) or column.type in ("text", "character varying"):
+            return True
+        if "(" in column.type or column.domain or self.live is None or not self.trusts(column):
+            return False
+        rows = Rows(tuple(one for one in self.actual.columns if one.table == column.table and mentions(expression, one)))
+        asked = f"SELECT pg_typeof(({expression})) = {literal(column.type)}::regtype FROM {rows.sql()} LIMIT 1"
+        return self.live.ask(asked) == (True,)
 
     def clash(self, index: Index) -> Clash:
         """Return whether two sample rows, different in each key of ours that `index` uses, have the same values in it."""

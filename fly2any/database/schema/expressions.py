@@ -16,6 +16,8 @@ DISTINCT = re.compile(
 COUNTS = {"length", "char_length", "character_length", "octet_length", "bit_length", "cardinality", "strpos", "num_nulls", "num_nonnulls"}  # fmt: skip
 # Names, comparisons and these functions never raise an error, nor do casts to text.
 TOTAL = {*COUNTS, "lower", "upper", "coalesce", "nullif", "md5", "btrim", "ltrim", "rtrim", "left", "right", "reverse", "to_tsvector"}  # fmt: skip
+# Assigned to these types, a value that is too long is refused; an explicit cast would cut it.
+_CUT_BY_CASTS = re.compile(r"(?:character|bit)\b")
 _KEEPING = re.compile(rf"(?:{TEXT}::text \|\| )?(?P<kept>\S.*?)(?: \|\| {TEXT}::text)?")
 _CAST = re.compile(r"(?P<kept>.+)::(?:text|character varying)")
 _REPLACED = re.compile(rf"COALESCE\((?P<kept>.+), {TEXT}(?:::[\w ]+)?\)")
@@ -29,6 +31,13 @@ def is_total(expression: str) -> bool:
     casts = set(re.findall(r"::([\w ]+\w)", bare))
     keywords = {"and", "or", "not", "in", "any", "is"}
     return calls <= TOTAL | keywords and casts <= {"text", "text[]", "character varying"} and not re.search(r"[-+*/%^]", bare)
+
+
+def assigned(expression: str, type_: str) -> str:
+    """Return what storing an expression's value in a column of a type, which is no domain, computes."""
+    if _CUT_BY_CASTS.match(type_):
+        return f"(SELECT v FROM json_to_record(json_build_object('v', ({expression})::text)) AS r (v {type_}))"
+    return f"(({expression})::{type_})"
 
 
 def counts(expression: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
 from .allowed import Allowed
-from .expressions import CONSTANT, is_total
+from .expressions import CONSTANT, assigned, is_total
 from .live import Live, Rows
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, of_invalid, where
 from .samples import Clash, Trial
@@ -149,20 +149,26 @@ class _Obstacles(Allowed):
         drop = f"ALTER TABLE {quote(column.table)} DROP COLUMN {quote(column.name)};"
         expression = column.generated or ""
         used = [c.name for c in self.actual.columns if c.table == column.table and cures.mentions(expression, c)]
-        trial = self.trial(column, f"({expression}) IS NULL", used)
-        may_be_null = not column.nullable and not self.never(
+        domain = column.domain
+        stored = assigned(expression, domain.type if domain else column.type)
+        trial = self.trial(column, f"{stored} IS NULL", used)
+        may_be_null = (not column.nullable or (domain is not None and domain.required)) and not self.never(
             column, f"({expression}) IS NULL", self.rows(column.table, used, inserted=False)
         )
         if trial.raised and column.virtual and column.nullable:
             message = f"{title}, and its expression {expression} raises an error, such as where {trial.raised}: reading it fails, writes do not."
             yield _finding("column.extra", column, message, drop, Severity.NOTE)
         elif trial.raised:
-            yield self.raising("column.extra", column, f"{title}, and its expression {expression}", trial, drop)
+            computes = not self.trial(column, f"({expression}) IS NULL", used).raised
+            named = f", stored as {column.type}," if computes else ""
+            yield self.raising("column.extra", column, f"{title}, and its expression {expression}{named}", trial, drop)
         elif may_be_null and (trial.refused or not trial.known):
             such_as = f", such as {trial.refused}" if trial.refused else ""
             yield _finding("column.extra", column, f"{title} and NOT NULL, and {expression} may be NULL where the contract allows it{such_as}.",
                            f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} DROP NOT NULL;")  # fmt: skip
-        elif may_be_null or not ((column.virtual and column.nullable) or (column.own and is_total(expression))):
+        elif may_be_null or not (
+            (column.virtual and column.nullable) or (column.own and is_total(expression) and self.fits(column))
+        ):
             yield self.untried(
                 "column.extra",
                 column,
