@@ -13,13 +13,13 @@ from fly2any.postgres.url import is_local
 from .errors import NO_SCHEMA
 from .findings import Finding, Severity
 from .session_settings import (
-    FLOAT_DIGITS_SQL,
     MARKING_TABLE,
     READ_ONLY_SQL,
     REPLICATION_ROLE_SQL,
-    of_float_digits,
+    SETTINGS_SQL,
     of_read_only,
     of_replication_role,
+    of_setting,
 )
 from .sql import TRUSTED_SQL, ask, catalogue, literal, pinned, quote
 
@@ -116,7 +116,7 @@ SERVER_SQL = f"""
                  ORDER BY 1) AS collations,
            ARRAY(SELECT ARRAY[w.place, w.is_ours::text] FROM ({READ_ONLY_SQL}) AS w ORDER BY 1) AS read_only,
            ARRAY(SELECT ARRAY[w.place, w.value] FROM ({REPLICATION_ROLE_SQL}) AS w) AS replication_roles,
-           ARRAY(SELECT ARRAY[w.place, w.value] FROM ({FLOAT_DIGITS_SQL}) AS w) AS float_digits,
+           ARRAY(SELECT ARRAY[w.name, w.place, w.value] FROM ({SETTINGS_SQL}) AS w) AS settings,
            ARRAY(SELECT e.evtname::text FROM pg_catalog.pg_event_trigger AS e
                  WHERE e.evtenabled IN ('O', 'A') AND e.evtevent IN ('ddl_command_start', 'ddl_command_end', 'sql_drop', 'table_rewrite')
                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
@@ -200,7 +200,7 @@ class Server:
     standby: bool
     read_only: list[list[str]]  # where default_transaction_read_only is on, and whether that applies to this role
     replication_roles: list[list[str]]  # where session_replication_role is not origin, and its value
-    float_digits: list[list[str]]  # where extra_float_digits rounds, and its value
+    settings: list[list[str]]  # other defaults of sessions that are findings: name, place and value
     event_triggers: list[str]  # that run with changes of the schema, but those of extensions
     may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
@@ -219,7 +219,7 @@ class Server:
             )  # fmt: skip
         yield from self._read_only()
         yield from (of_replication_role(*one) for one in self.replication_roles)
-        yield from (of_float_digits(*one) for one in self.float_digits)
+        yield from (of_setting(*one) for one in self.settings)
         yield from self._event_triggers()
         yield from self._encoding()
         yield from self._collation()

@@ -32,9 +32,21 @@ READ_ONLY_SQL = f"""
 REPLICATION_ROLE_SQL = f"""
     SELECT told.place, told.value FROM ({_TOLD_SQL.format(name=REPLICATION_ROLE, values="replica|local")}) AS told ORDER BY 1
 """
-FLOAT_DIGITS_SQL = f"""
-    SELECT told.place, told.value FROM ({_TOLD_SQL.format(name=FLOAT_DIGITS, values="0|-[0-9]+")}) AS told ORDER BY 1
-"""
+_MAY_WRITE = f"EXISTS (SELECT FROM known WHERE known.relname = {literal(MARKING_TABLE)} AND has_table_privilege({{role}}, known.oid, 'INSERT'))"
+# Other settings: the values that are findings, and a condition. The role `r` of the value is one that may not write, though this one may.
+_OTHERS = {
+    FLOAT_DIGITS: ("0|-[0-9]+", "true"),
+    "default_transaction_isolation": ("repeatable read|serializable", "told.is_ours"),
+    "temp_file_limit": ("0[a-z]*", "told.is_ours"),
+    "role": (".+", f"told.is_ours AND r.oid IS NOT NULL AND {_MAY_WRITE.format(role='session_user')} AND NOT {_MAY_WRITE.format(role='r.oid')}"),
+}  # fmt: skip
+SETTINGS_SQL = "{} ORDER BY 1, 2".format(
+    " UNION ALL ".join(
+        f"SELECT {literal(name)} AS name, told.place, told.value FROM ({_TOLD_SQL.format(name=name, values=values)}) AS told"
+        f" LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = told.value WHERE {condition}"
+        for name, (values, condition) in _OTHERS.items()
+    )
+)
 
 
 def of_read_only(place: str, database: str, is_ours: bool) -> Finding:
@@ -55,12 +67,20 @@ def of_replication_role(place: str, value: str) -> Finding:
     return Finding(Severity.ERROR, "security.replication_role", place, message, cure, is_sql=is_sql)
 
 
-def of_float_digits(place: str, value: str) -> Finding:
-    """Return the finding that prices are read rounded, for a row of FLOAT_DIGITS_SQL."""
-    digits = max(1, 15 + int(value))
-    message = f"Its sessions begin with {FLOAT_DIGITS} = {value}: clients read a price rounded to {digits} significant digit{'s' * (digits > 1)}."
-    cure, is_sql = _reset(FLOAT_DIGITS, place)
-    return Finding(Severity.WARNING, "database.float_digits", place, message, cure, is_sql=is_sql)
+def of_setting(name: str, place: str, value: str) -> Finding:
+    """Return the finding about a setting that hinders reads or writes, for a row of SETTINGS_SQL."""
+    if name == FLOAT_DIGITS:
+        digits = max(1, 15 + int(value))
+        code, does = "database.float_digits", f"clients read a price rounded to {digits} significant digit{'s' * (digits > 1)}"
+    elif name == "default_transaction_isolation":
+        code, does = "database.isolation", "writes at the same time as others fail (40001)"
+    elif name == "temp_file_limit":
+        code, does = "database.temp_files", "a sort or an index build that does not fit into memory fails"
+    else:
+        code, does = "database.role", "that role may not write here, though their own may"
+    cure, is_sql = _reset(name, place)
+    message = f"Its sessions begin with {name} = {value}: {does}."
+    return Finding(Severity.WARNING, code, place, message, cure, is_sql=is_sql)
 
 
 def _reset(setting: str, place: str) -> tuple[str, bool]:

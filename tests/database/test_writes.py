@@ -194,6 +194,32 @@ def test_a_default_that_rounds_prices_is_found_and_its_cure_works(value, digits)
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("setting", "value", "code", "does"),
+    [
+        ("default_transaction_isolation", "serializable", "database.isolation", "writes at the same time as others fail (40001)."),
+        ("default_transaction_isolation", "read committed", None, ""),
+        ("temp_file_limit", "0", "database.temp_files", "a sort or an index build that does not fit into memory fails."),
+        ("temp_file_limit", "1GB", None, ""),
+        ("role", "pg_monitor", "database.role", "that role may not write here, though their own may."),
+        ("role", "pg_write_all_data", None, ""),
+        ("role", "none", None, ""),
+    ],
+)  # fmt: skip
+def test_a_default_that_hinders_reads_or_writes_is_found_and_its_cure_works(setting, value, code, does):
+    name = connection.settings_dict["NAME"]
+    run(f"ALTER DATABASE {name} SET {setting} TO '{value}'")
+
+    findings = verify(connection).findings
+
+    assert [(one.severity, one.code, one.where) for one in findings] == [("warning", code, f"DATABASE {name}")] * bool(code)
+    for finding in findings:
+        assert finding.message == f"Its sessions begin with {setting} = {value}: {does}"
+        run(finding.cure)
+    assert found() == []
+
+
+@pytest.mark.django_db
 def test_an_exhausted_sequence_is_found_and_the_cure_works():
     # Transactional, as setval is not.
     run(
