@@ -56,6 +56,7 @@ def test_an_owner_who_is_no_superuser_backs_up_and_restores(filled, place):
         f"ALTER DATABASE {filled.name} SET log_min_duration_statement = '5s'; ALTER ROLE {other} IN DATABASE {filled.name} SET work_mem = '8MB';"
         f" ALTER ROLE {role} SET statement_timeout = '2s'; CREATE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql"
         " AS 'BEGIN PERFORM pg_catalog.pg_sleep(2.2); RETURN 1; END'; CREATE TABLE slow (id int); INSERT INTO slow VALUES (1);"
+        f" ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {other};"
         f" CREATE INDEX ON slow (slow(id)); ALTER TABLE slow OWNER TO {role}; ALTER FUNCTION slow(int) OWNER TO {role}"
     )
     url = filled.url.replace("//postgres", f"//{role}")
@@ -69,7 +70,9 @@ def test_an_owner_who_is_no_superuser_backs_up_and_restores(filled, place):
             (0, ""),
             (
                 0,
-                "".join(
+                "Default privileges for what postgres will create were not restored, because only postgres or a superuser may set them: run"
+                " `manage.py dbroles` again, and its SQL as postgres.\n"
+                + "".join(
                     f"The setting {name} was not copied (this role may not set it): after the restore, run ALTER {of} SET {name} TO … as a"
                     " role that may, with the value of the old database (\\drds in psql).\n"
                     for of, name in (

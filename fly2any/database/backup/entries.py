@@ -19,6 +19,8 @@ WITH_ROWS = re.compile(r"TABLE( DATA)? ")
 # Before version 17, pg_dump puts the data of all large objects into one entry; they have no code.
 LARGE_OBJECT = "BLOB - "
 MINOR = re.compile(r"(TABLE DATA|ACL|COMMENT|SEQUENCE SET|DEFAULT ACL) ")
+# The privileges that a role's future objects get, which only that role, its members and superusers may set.
+DEFAULTS = re.compile(r"DEFAULT ACL .* DEFAULT PRIVILEGES FOR (?:TABLES|SEQUENCES|FUNCTIONS|TYPES|SCHEMAS|LARGE OBJECTS) (.+)")
 TABLE = re.compile(r'"((?:[^"]|"")*)"\."((?:[^"]|"")*)"')
 SHOWN = 5
 
@@ -97,6 +99,13 @@ def find_left_out(entries: Sequence[Entry], manifest: Manifest, roles: Collectio
     return LeftOut(texts, tables)
 
 
+def default_privileges(entries: Sequence[Entry], roles: Collection[str]) -> dict[int, str]:
+    """Return the entries of default privileges, by number, with the role of `roles` whose objects they are for."""
+    plain = {_plain(role): role for role in roles}
+    found = ((one.number, DEFAULTS.fullmatch(_plain(one.text))) for one in entries)
+    return {number: plain[match[1]] for number, match in found if match and match[1] in plain}
+
+
 def _belongs(entry: Entry, roles: Collection[str], owners: Iterable[str]) -> bool:
     """Return whether the entry belongs to one of `roles`; raise Refusal if names of `owners` make that uncertain."""
     if entry.text.startswith(LARGE_OBJECT):
@@ -126,12 +135,12 @@ def chosen(entries: Sequence[Entry], left_out: LeftOut, work: Path) -> Path:
     return _listed([one.number for one in entries if one.number not in left_out.entries], work / "chosen")
 
 
-def in_order(entries: Sequence[Entry], left_out: LeftOut, work: Path) -> Iterator[Path]:
-    """Yield lists for pg_restore, as files in `work`: first the schemas and their privileges, then the rest.
+def in_order(entries: Sequence[Entry], without: Collection[int], work: Path) -> Iterator[Path]:
+    """Yield lists for pg_restore, without the entries of some numbers, as files in `work`: first the schemas and their privileges, then the rest.
 
     pg_restore grants privileges last, but a role that is to own a table must be allowed to create in its schema.
     """
-    kept = [one for one in entries if one.number not in left_out.entries]
+    kept = [one for one in entries if one.number not in without]
     for name, first in (("schemas", True), ("rest", False)):
         if part := [one.number for one in kept if (OF_SCHEMA.match(one.text) is not None) is first]:
             yield _listed(part, work / name)

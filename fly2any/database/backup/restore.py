@@ -27,7 +27,7 @@ from . import tools
 from .attached import read_attached
 from .contents import clauses, differences, read_contents, read_hash_partitions
 from .disk_space import require_disk_space
-from .entries import NOTHING, LeftOut, entries_in, find_left_out, in_order
+from .entries import NOTHING, LeftOut, default_privileges, entries_in, find_left_out, in_order
 from .manifest import Manifest, home_of
 from .owners import require_owners
 from .properties import copy_grants, copy_properties, create
@@ -45,6 +45,7 @@ COMMENT_SQL = """
     SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
     WHERE datname = pg_catalog.current_database()
 """
+NOT_A_MEMBER_SQL = "SELECT rolname FROM pg_catalog.pg_roles WHERE NOT pg_catalog.pg_has_role(oid, 'MEMBER')"
 TABLES_SQL = """
     SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -100,14 +101,21 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, with
     major, _ = tools.server_version(connection)
     tls = connection.connection.pgconn.ssl_in_use
     tool = tools.choose(major, tls=tls, oldest=int(manifest.tool.partition(".")[0]))
+    others = [role for (role,) in fetch_all(connection, NOT_A_MEMBER_SQL)]
     with tools.reached(connection) as (place, environment), work_folder("a backup's table of contents") as work:
         connection.close()
         if (listed := tools.read(tool.folder / "pg_restore", path, "--list", "--verbose")) is None:
             raise Unfit("pg_restore cannot read the dump, which is damaged: use another backup.")
         entries = tuple(entries_in(listed))
         left_out = find_left_out(entries, manifest, without)
+        defaults = default_privileges(entries, others)
+        for role in sorted({*defaults.values()} - {*without}):
+            progress.say(
+                f"Default privileges for what {role} will create were not restored, because only {role} or a superuser may set them: run"
+                f" `manage.py dbroles` again, and its SQL as {role}."
+            )
         arguments = ["--verbose", "--no-subscriptions", f"--dbname={place}"]
-        for contents in in_order(entries, left_out, work):
+        for contents in in_order(entries, {*left_out.entries, *defaults}, work):
             with tools.restoring(
                 tool, major, [*arguments, f"--use-list={contents}", str(path)], environment, shown(progress, manifest)
             ) as restoring:
