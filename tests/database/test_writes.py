@@ -159,6 +159,52 @@ def test_a_sequence_of_an_unmanaged_column_that_has_come_to_its_end_is_found_and
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("made", "severity", "message"),
+    [
+        (
+            "ALTER TABLE notifications ADD CONSTRAINT theirs CHECK (now() < '2020-01-01'::timestamptz) NOT VALID",
+            "error",
+            "and refuses every row now.",
+        ),
+        (
+            "ALTER TABLE notifications ADD CONSTRAINT theirs CHECK (now() < '2999-01-01'::timestamptz)",
+            "note",
+            "and accepts what our INSERT stores now, but depends on the time or the session.",
+        ),
+        (
+            "ALTER TABLE notifications ADD COLUMN theirs integer NOT NULL DEFAULT (current_setting('app.tenant', true))::integer",
+            "warning",
+            "is NULL in this session, so an INSERT fails where it is NULL.",
+        ),
+    ],
+)
+def test_what_depends_on_the_time_or_the_session_is_evaluated_now(made, severity, message):
+    run(made)
+
+    (finding,) = verify(connection).findings
+
+    assert (finding.severity, finding.where) == (severity, "notifications.theirs")
+    assert finding.message.endswith(f"{message}")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "made",
+    [
+        "ALTER TABLE notifications ADD CONSTRAINT theirs CHECK (1 < 2)",
+        "ALTER TABLE notifications ADD COLUMN theirs timestamptz NOT NULL DEFAULT now()",
+        "ALTER TABLE notifications ADD COLUMN theirs text NOT NULL DEFAULT (gen_random_uuid())::text",
+        "ALTER TABLE notifications ADD COLUMN theirs text NOT NULL DEFAULT current_user",
+    ],
+)
+def test_what_refuses_no_row_at_any_time_is_no_finding(made):
+    run(made)
+
+    assert found() == []
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("start", [5, -10])
 def test_a_decreasing_sequence_of_an_identity_is_found_before_it_returns_a_taken_value_or_none(start):
     run(

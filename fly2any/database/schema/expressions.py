@@ -18,6 +18,10 @@ COUNTS = {"length", "char_length", "character_length", "octet_length", "bit_leng
 TOTAL = {*COUNTS, "lower", "upper", "coalesce", "nullif", "md5", "btrim", "ltrim", "rtrim", "left", "right", "reverse", "to_tsvector"}  # fmt: skip
 # Assigned to these types, a value that is too long is refused; an explicit cast would cut it.
 _CUT_BY_CASTS = re.compile(r"(?:character|bit)\b")
+_CHANGING = re.compile(
+    r"\b(?:(?:now|\w+_timestamp|timeofday|age|current_setting|inet_\w+_(?:addr|port)|pg_backend_pid|current_schemas?|current_database"
+    r"|pg_has_role|has_\w+_privilege)\"?\(|CURRENT_\w+|SESSION_USER|LOCALTIME|LOCALTIMESTAMP)"
+)
 _KEEPING = re.compile(rf"(?:{TEXT}::text \|\| )?(?P<kept>\S.*?)(?: \|\| {TEXT}::text)?")
 _CAST = re.compile(r"(?P<kept>.+)::(?:text|character varying)")
 _REPLACED = re.compile(rf"COALESCE\((?P<kept>.+), {TEXT}(?:::[\w ]+)?\)")
@@ -38,6 +42,11 @@ def assigned(expression: str, type_: str) -> str:
     if _CUT_BY_CASTS.match(type_):
         return f"(SELECT v FROM json_to_record(json_build_object('v', ({expression})::text)) AS r (v {type_}))"
     return f"(({expression})::{type_})"
+
+
+def changes(expression: str) -> bool:
+    """Return whether the value of an expression depends on the time or on the session."""
+    return _CHANGING.search(re.sub(TEXT, "", expression)) is not None
 
 
 def counts(expression: str) -> Iterator[str]:

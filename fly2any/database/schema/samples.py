@@ -81,8 +81,12 @@ def samples(expression: str, columns: Iterable[Column], fills: Mapping[str, str]
 
 
 def described(sample: Sample) -> str:
-    """Return a row as a condition."""
-    return " and ".join(f"{name} {'is' if value == NULL else '='} {value}" for name, value in sample.items())
+    """Return a row as a condition; any row, where no column matters."""
+    return (
+        "any row"
+        if not sample
+        else " and ".join(f"{name} {'is' if value == NULL else '='} {value}" for name, value in sample.items())
+    )
 
 
 def branch(expressions: Iterable[str], sample: Sample, columns: Iterable[Column]) -> str:

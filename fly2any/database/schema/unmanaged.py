@@ -6,6 +6,7 @@ Our INSERT leaves out unmanaged columns, so their defaults or NULL are stored; o
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -13,14 +14,15 @@ from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
 from .allowed import Allowed
-from .expressions import CONSTANT, assigned, is_total
+from .expressions import CONSTANT, assigned, changes, is_total
 from .live import Live, Rows
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, of_invalid, where
-from .samples import Clash, Trial
+from .samples import TRUE, Clash, Trial
 
 # Unmanaged objects have an owner: their cure must not be pasted without asking first.
 AGREE = "Ask its owner first, then run: "
 MAY_REFUSE = "may refuse rows that the contract allows"
+CHANGES = "Ask its owner whether it may refuse rows later."
 TRY = "`manage.py dbstatus --write-check` tries it; read its definition with \\d+ in `manage.py dbshell`."
 
 
@@ -116,6 +118,12 @@ class _Obstacles(Allowed):
                 yield _finding("column.extra", column, f"{title}, NOT NULL, and its default is NULL, so every INSERT fails.",
                                f"{alter} DROP NOT NULL;", Severity.ERROR)  # fmt: skip
                 return
+            if not column.nullable and self.trusts(column) and self.live is not None:
+                outcomes = self.live.outcomes([f"({column.filled}) IS NULL"], [{}], ())
+                if outcomes and outcomes[0][1] == TRUE:
+                    message = f"{title}, NOT NULL, and its default {column.filled} is NULL in this session, so an INSERT fails where it is NULL."
+                    yield _finding("column.extra", column, message, f"{alter} DROP NOT NULL;")
+                    return
         for condition in domain.conditions if domain else ():
             refuses = self.refuses_stored(column, (condition or "").removeprefix("CHECK "))
             if refuses:
@@ -207,13 +215,17 @@ class _Obstacles(Allowed):
         """Yield the finding about a check of what our INSERT stores in unmanaged columns."""
         trial = self.trial(check, f"({body}) IS FALSE", check.columns)
         if trial.refused:
-            message = f"{title}, and refuses {trial.refused}, which every INSERT stores."
+            refuses = f"{trial.refused}, which every INSERT stores" if check.columns else "every row now"
+            message = f"{title}, and refuses {refuses}."
             yield _finding("check.extra", check, message, cures.drop(check), Severity.ERROR)
         elif trial.raised:
             yield self.raising("check.extra", check, f"{title}, and", trial, cures.drop(check))
         elif not trial.known:
             message = f"{title}, and was not tried with what our INSERT stores."
             yield Finding(Severity.NOTE, "check.extra", where(check), message, TRY)
+        elif changes(body):
+            message = f"{title}, and accepts what our INSERT stores now, but depends on the time or the session."
+            yield Finding(Severity.NOTE, "check.extra", where(check), message, CHANGES)
 
     def of_unproved(self, check: Check, title: str, body: str, *, proved: bool) -> Finding:
         """Return the finding about a check that may refuse rows, or, where that is `proved` to be impossible, raise an error."""
@@ -365,6 +377,6 @@ def _finding(code: str, thing: Object, message: str, cure: str, severity: Severi
     if isinstance(thing, Column) or code == "index.extra":
         return Finding(severity, code, where(thing), message, f"{AGREE}{cure}")
     keep = cures.comment(
-        f"Or keep it: `manage.py dbstatus --take-over {where(thing)}` prints the migration that takes it over."
+        f"Or keep it: `manage.py dbstatus --take-over {shlex.quote(where(thing))}` prints the migration that takes it over."
     )
     return Finding(severity, code, where(thing), message, f"{AGREE}{cure}\n{keep}")
