@@ -17,13 +17,14 @@ OF_THE_SERVER = (
         "security", "untrusted_code", "untrusted_triggers", "dbroles", "migrate", "migrate_waits", "reversals", "losses",
         "concurrent_builds", "dbadopt", "dbadopt_columns", "dbseed", "dbperson", "backup", "backup_contents", "backup_entries",
         "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty", "restore_roles",
+        "restore_staff",
     ),
 )  # fmt: skip
 # The slow ones of these, except kills, races and large data, which behave the same on each version.
 SLOW_OF_THE_SERVER = _of(
     "adoption_drift", "contract", "mutations", "dbadopt", "dbadopt_columns", "concurrent_builds", "migrate_hazards", "backup",
     "backup_contents", "backup_entries", "backup_verdicts", "backup_hostile_code", "restore", "restore_into_empty",
-    "restore_roles",
+    "restore_roles", "restore_staff",
 )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ import psutil
 import psycopg
 import pytest
 
-from fly2any.database.backup import restore
 from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.restore import drop_on_failure, restore_into, restore_over, swap
 from fly2any.database.backup.sessions import connection_to
@@ -83,68 +82,6 @@ def test_a_restore_brings_back_every_row_and_the_databases_properties(filled, pl
     assert run(filled, "dbstatus", place=place).returncode == 0
 
 
-# An app and a recovery code of a person.
-DEVICES = """
-    WITH person AS (SELECT id FROM users WHERE email = %(email)s), app AS (
-        INSERT INTO otp_totp_totpdevice (user_id, name, confirmed, key, step, t0, digits, tolerance, drift, last_t, throttling_failure_count)
-        SELECT id, 'App', true, '0123', 30, 0, 6, 1, 0, -1, 0 FROM person
-    ), codes AS (
-        INSERT INTO otp_static_staticdevice (user_id, name, confirmed, throttling_failure_count)
-        SELECT id, 'Recovery codes', true, 0 FROM person RETURNING id
-    )
-    INSERT INTO otp_static_statictoken (device_id, token) SELECT id, 'used' FROM codes
-"""
-
-
-@pytest.mark.slow
-def test_staff_dismissed_since_the_backup_are_named_and_signed_out(filled, place):
-    for email in ("stays@example.com", "gone@example.com", "phone@example.com", "codes@example.com"):
-        assert manage("dbstaff", email, "--role", "administrator", url=filled.url).returncode == 0
-    for email in ("stays", "phone", "codes"):
-        filled.execute(DEVICES, {"email": f"{email}@example.com"})
-    filled.execute("INSERT INTO django_session VALUES ('k', 'of one who is gone', now() + interval '1 day')")
-    assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
-    assert manage("dbstaff", "gone@example.com", "--remove", url=filled.url).returncode == 0
-    filled.execute("DELETE FROM django_session; UPDATE otp_totp_totpdevice SET last_t = 7, drift = 1")
-    mine = "(SELECT id FROM users WHERE email = '{}@example.com')"
-    filled.execute(f"DELETE FROM otp_totp_totpdevice WHERE user_id = {mine.format('phone')}")
-    device = f"(SELECT id FROM otp_static_staticdevice WHERE user_id = {mine.format('codes')})"
-    filled.execute(f"DELETE FROM otp_static_statictoken WHERE token = 'used' AND device_id = {device}")
-
-    restored = run(filled, "dbrestore", "latest", "--yes", place=place)
-
-    assert (restored.returncode, restored.stderr) == (0, "")
-    assert restored.stdout.splitlines()[-2:] == [
-        "Sessions  of the admin in the backup, 1, were ended: all staff must sign in again.",
-        "Staff     codes@example.com, gone@example.com, phone@example.com: privileges, password or second factors are again those of"
-        " the backup. Correct them: `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`, and *Second factor*"
-        " in the admin.",
-    ]
-    assert filled.execute("SELECT count(*) FROM django_session") == [(0,)]
-    [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]
-    filled.execute(f'DROP DATABASE "{old}"')
-
-
-@pytest.mark.slow
-def test_no_session_of_the_backup_is_valid_after_the_swap_even_if_nothing_more_is_done(filled, place, monkeypatch):
-    filled.execute("INSERT INTO django_session VALUES ('k', 'of one who is gone', now() + interval '1 day')")
-    found = []
-
-    def swapped(elsewhere, current, *, new, **names):
-        found.append(dataclasses.replace(filled, name=new).execute("SELECT count(*) FROM django_session"))
-        raise Refusal("killed")
-
-    monkeypatch.setattr(restore, "swap", swapped)
-    with django(filled) as connection:
-        store = store_at(place)
-        manifest = take(connection, store, Progress())
-        with pytest.raises(Refusal, match=r"^killed$"):
-            restore_over(connection, store, manifest, Progress(), empty=False)
-
-    assert found == [[(0,)]]
-    assert filled.execute("SELECT count(*) FROM django_session") == [(1,)]
-
-
 @pytest.mark.slow
 def test_what_no_dump_contains_does_not_stop_a_restore(filled, place):
     filled.execute(
@@ -168,26 +105,6 @@ def test_what_no_dump_contains_does_not_stop_a_restore(filled, place):
         " statistics object (\\dX in psql) whose expression raises that.\n",
     )
     assert filled.execute("SELECT count(*) > 0 FROM pg_stats WHERE tablename = 'notifications'") == [(True,)]
-    [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]
-    filled.execute(f'DROP DATABASE "{old}"')
-
-
-@pytest.mark.slow
-def test_sessions_that_a_trigger_keeps_are_not_reported_as_ended(filled, place):
-    filled.execute(
-        "INSERT INTO django_session VALUES ('k', 'd', now() + interval '1 day');"
-        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
-        "CREATE TRIGGER keep BEFORE DELETE ON django_session FOR EACH ROW EXECUTE FUNCTION keep()"
-    )
-    assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
-
-    restored = run(filled, "dbrestore", "latest", "--yes", place=place)
-
-    assert restored.returncode == 0
-    assert restored.stdout.splitlines()[-1] == (
-        "Staff     could not be signed out and compared with the old database (a trigger or policy keeps sessions of the admin): check"
-        " `manage.py dbstaff --list`, and sign all staff out of the admin."
-    )
     [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]
     filled.execute(f'DROP DATABASE "{old}"')
 
