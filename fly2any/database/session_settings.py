@@ -23,16 +23,15 @@ _TOLD_SQL = """
 """
 READ_ONLY, REPLICATION_ROLE = "default_transaction_read_only", "session_replication_role"
 FLOAT_DIGITS = "extra_float_digits"
+_MAY_WRITE = f"EXISTS (SELECT FROM known WHERE known.relname = {literal(MARKING_TABLE)} AND has_table_privilege({{role}}, known.oid, 'INSERT'))"
 # For another role, only if it may write otherwise; `known` is the relation of server.HOME_CTES.
 READ_ONLY_SQL = f"""
     SELECT told.place, told.is_ours FROM ({_TOLD_SQL.format(name=READ_ONLY, values="on|t|tr|tru|true|y|ye|yes|1")}) AS told
-    WHERE told.is_ours
-       OR EXISTS (SELECT FROM known WHERE known.relname = {literal(MARKING_TABLE)} AND has_table_privilege(told.role, known.oid, 'INSERT'))
+    WHERE told.is_ours OR {_MAY_WRITE.format(role="told.role")}
 """
 REPLICATION_ROLE_SQL = f"""
     SELECT told.place, told.value FROM ({_TOLD_SQL.format(name=REPLICATION_ROLE, values="replica|local")}) AS told ORDER BY 1
 """
-_MAY_WRITE = f"EXISTS (SELECT FROM known WHERE known.relname = {literal(MARKING_TABLE)} AND has_table_privilege({{role}}, known.oid, 'INSERT'))"
 # Other settings: the values that are findings, and a condition. The role `r` of the value is one that may not write, though this one may.
 _OTHERS = {
     FLOAT_DIGITS: ("0|-[0-9]+", "true"),
