@@ -90,8 +90,8 @@ class LostSession(Refusal):
 def maintain(connection, period: str, *, seconds: float, progress: Progress, trust_clock: bool = False) -> Maintenance:
     """Run the maintenance of `period`, and return its results; work that failed, or was not begun within `seconds`, is a finding.
 
-    Ages are measured by the server's clock, even without a witness if `trust_clock`. Raises Refusal, with nothing changed, if RETENTION, the location of archives or a
-    clock is wrong, and django.db.Error if the database can no longer be reached.
+    Ages are measured by the server's clock, even without a witness if `trust_clock`. Raises Refusal, with nothing changed, if
+    RETENTION, the location of archives or a clock is wrong, and django.db.Error if the database can no longer be reached.
     """
     with connection.execute_wrapper(_in_one_session(connection)):
         return _maintain(connection, period, seconds=seconds, progress=progress, trust_clock=trust_clock)
