@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models.functions import Upper
 
 from fly2any.administration.permissions import PERMISSIONS
-from fly2any.database.facts import OnErasure, Retention
+from fly2any.database.facts import OnErasure, Placement, Retention
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp, Folded, Words, random_text_id
 from fly2any.postgres.fields import DateTimeField, TextIdField
@@ -51,6 +51,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_active = models.BooleanField("active", db_column="isActive", default=True, db_default=True)
 
     secret_fields = ("password",)
+    placement = Placement.REFERENCE
 
     objects = UserManager()
 

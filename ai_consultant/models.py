@@ -2,7 +2,7 @@ from django.conf import settings
 from django.db import models
 
 from fly2any.administration.permissions import PERMISSIONS
-from fly2any.database.facts import Retention
+from fly2any.database.facts import Placement, Retention
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
 from fly2any.postgres.fields import DateTimeField, JSONField, TextIdField
@@ -44,6 +44,7 @@ class Conversation(models.Model):
         with_rows="messages",
         time_of_rows="created_at",
     )
+    placement = Placement.REFERENCE
 
     objects = ConversationQuerySet.as_manager()
 
@@ -81,6 +82,8 @@ class Message(models.Model):
     hotel_results = JSONField(db_column="hotelResults", null=True, blank=True)
     timestamp = models.BigIntegerField("timestamp (epoch ms)")
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
+
+    placement = Placement.DISTRIBUTED
 
     objects = MessageQuerySet.as_manager()
 

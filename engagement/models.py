@@ -3,7 +3,7 @@ from django.db import models
 from django.db.models.functions import Left
 
 from fly2any.administration.permissions import PERMISSIONS
-from fly2any.database.facts import Retention
+from fly2any.database.facts import Placement, Retention
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
 from fly2any.postgres.fields import DateTimeField, JSONField, TextIdField
@@ -38,6 +38,7 @@ class WishlistItem(models.Model):
     # The site's later schema stores other products too, which have no flight. Where it has the second column, it inserts rows
     # without the first; elsewhere a column that may be NULL is noted.
     nullable_beside = {"flight_data": "productType"}
+    placement = Placement.DISTRIBUTED
 
     objects = WishlistItemQuerySet.as_manager()
 
@@ -75,6 +76,7 @@ class Notification(models.Model):
 
     person_field = "user"
     retention = Retention("read notifications", ("created_at", "read_at"), only="read")
+    placement = Placement.DISTRIBUTED
 
     objects = NotificationQuerySet.as_manager()
 
@@ -148,6 +150,7 @@ class UserActivity(models.Model):
 
     person_field = "user"
     retention = Retention("activities", ("created_at",))
+    placement = Placement.DISTRIBUTED
 
     objects = UserActivityQuerySet.as_manager()
 
@@ -225,6 +228,7 @@ class LoginHistory(models.Model):
 
     person_field = "user"
     retention = Retention("sign-ins", ("timestamp",))
+    placement = Placement.DISTRIBUTED
 
     objects = LoginHistoryQuerySet.as_manager()
 

@@ -4,7 +4,7 @@ from django.db.models.functions import Left
 
 from fly2any.administration.formats import plain_amount
 from fly2any.administration.permissions import PERMISSIONS
-from fly2any.database.facts import Retention
+from fly2any.database.facts import Placement, Retention
 from fly2any.postgres.deletion import DB_CASCADE
 from fly2any.postgres.expressions import CurrentTimestamp
 from fly2any.postgres.fields import DateTimeField, JSONField, TextIdField
@@ -43,6 +43,7 @@ class SavedSearch(models.Model):
     updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
 
     person_field = "user"
+    placement = Placement.DISTRIBUTED
 
     objects = SavedSearchQuerySet.as_manager()
 
@@ -86,6 +87,7 @@ class PriceAlert(models.Model):
 
     person_field = "user"
     marks_schema = True
+    placement = Placement.DISTRIBUTED
 
     objects = PriceAlertQuerySet.as_manager()
 
@@ -129,6 +131,7 @@ class RecentSearch(models.Model):
 
     person_field = "user"
     retention = Retention("recent searches", ("viewed_at",))
+    placement = Placement.DISTRIBUTED
 
     objects = RecentSearchQuerySet.as_manager()
 
@@ -159,6 +162,7 @@ class PriceHistory(models.Model):
     timestamp = DateTimeField(db_default=CurrentTimestamp())
 
     retention = Retention("prices", ("timestamp",))
+    placement = Placement.DISTRIBUTED
 
     objects = PriceHistoryQuerySet.as_manager()
 
@@ -191,6 +195,7 @@ class PriceMonitorLog(models.Model):
     triggered_by = models.TextField(db_column="triggeredBy", choices=Trigger)
 
     retention = Retention("runs of the price monitor", ("execution_time",))
+    placement = Placement.DISTRIBUTED
 
     objects = PriceMonitorLogQuerySet.as_manager()
 

@@ -10,6 +10,7 @@ A model declares a fact once, as a class attribute; models of packages get their
 - `fields_of_staff`: the names of the fields about the staff who did something to a row; a person's export omits them.
 - `ids_kept`: the names of the fields whose ids stay when a person is erased.
 - `retention`: a `Retention`.
+- `placement`: the `Placement` of its rows where the database is distributed; without it they stay on the coordinator.
 - `append_only`: whether the site's role may add rows, but not change them.
 - `marks_schema`: whether no other project has a table of this name: the schema that has it is ours.
 - `fields_beyond_guide`: the names of the fields that the migration guide lacks.
@@ -55,6 +56,14 @@ class Retention:
     time_of_rows: str = ""
     archived: bool = True  # False for secrets, which are useless once they have expired.
     expires: bool = False  # Whether the time is an expiry: only then may the age be 0 days.
+
+
+class Placement(Enum):
+    """The nodes that hold a table's rows where `manage.py dbdistribute` spread the database over several with Citus."""
+
+    REFERENCE = "reference"  # Every node has all rows: a key may lead to it, and any of its columns may be unique.
+    DISTRIBUTED = "distributed"  # Each row is on the node that its primary key selects.
+    LOCAL = "local"  # All rows are on the coordinator.
 
 
 def declared(name: str) -> Iterator[tuple[type[models.Model], Any]]:

@@ -1,0 +1,1 @@
+"""Spreading a database over several machines with Citus."""
