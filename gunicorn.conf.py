@@ -9,6 +9,7 @@ if not (given.isascii() and given.isdecimal() and 1 <= int(given) <= MOST):
     sys.exit(f"WEB_CONCURRENCY is not a number from 1 to {MOST}: correct it.")
 
 wsgi_app = "fly2any.wsgi"
+preload_app = True
 worker_class = "fly2any.worker.Worker"  # gthread, changed so that no client occupies a thread.
 workers = int(given)
 threads = 8
@@ -18,3 +19,9 @@ graceful_timeout = 30
 keepalive = 75  # Longer than a proxy keeps connections; otherwise it may send into one that is closing.
 sendfile = False  # A thread writes to memory; the main loop sends.
 control_socket_disable = True
+
+
+def on_starting(server):
+    from fly2any.preload import load_pages  # Not before wsgi_app: it needs Django's settings.
+
+    load_pages()
