@@ -55,7 +55,7 @@ def test_all_18_tables_are_in_the_admin_under_their_four_groups(staff):
         assert f"/admin/{app}/" in text
 
 
-def test_the_first_page_says_when_the_rows_of_each_table_came_or_why_it_does_not(staff, rows):
+def test_the_first_page_shows_when_rows_were_last_added_or_why_not(staff, rows):
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM push_subscriptions; ANALYZE")
 
@@ -102,7 +102,7 @@ def test_deleting_a_user_previews_and_deletes_dependent_rows(staff, rows):
     assert not Notification.objects.filter(user_id=user.pk).exists()
 
 
-def test_a_value_that_no_choice_names_stays_when_something_else_is_changed(staff):
+def test_a_value_outside_the_choices_stays_when_another_field_changes(staff):
     user = User.objects.create_user("ana@example.com", gender="unsaid")
     preferences = UserPreferences.objects.create(user=user, currency="MXN", language="ko", home_airport=None)
     shown = staff.get(page(UserPreferences, "change", preferences.pk))
@@ -174,7 +174,7 @@ def test_an_alert_is_added_without_its_times(staff):
     assert (alert.origin, alert.triggered_at) == ("GRU", None)
 
 
-def test_machines_tables_are_read_only(staff, rows):
+def test_machine_written_tables_are_read_only(staff, rows):
     talk = Conversation.objects.first()
 
     assert staff.get(reverse("admin:ai_consultant_conversation_add")).status_code == 403

@@ -28,7 +28,7 @@ def test_a_benchmark_prints_its_figures(name):
     assert re.search(FIGURES[name], ran.stdout), ran.stdout
 
 
-def test_a_benchmark_that_is_not_there_is_named():
+def test_a_missing_benchmark_is_named():
     ran = subprocess.run([sys.executable, "-m", "benchmarks", "speed"], cwd=PROJECT, capture_output=True, text=True)
 
     assert (ran.returncode, ran.stdout) == (1, "")

@@ -53,7 +53,7 @@ NOTHING_BUT_THE_TRAIL = {
 }
 
 
-def test_django_fetches_no_child(user):
+def test_django_fetches_no_child_rows(user):
     with CaptureQueriesContext(connection) as queries:
         user.delete()
 
@@ -72,7 +72,7 @@ def test_django_fetches_no_child(user):
     assert left() == NOTHING_BUT_THE_TRAIL
 
 
-def test_the_sites_bare_delete_works_for_staff_too(user):
+def test_the_sites_plain_delete_works_for_staff_too(user):
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM users WHERE id = %s", [user.pk])
 
@@ -98,7 +98,7 @@ def test_the_sites_inserts_which_do_not_name_our_columns_work(db):
     assert (user.is_active, user.is_staff, user.is_superuser, user.profile_completed) == (True, False, False, False)
 
 
-def test_a_row_made_here_has_an_id_that_sorts_by_time(db):
+def test_a_row_created_here_has_an_id_that_sorts_by_time(db):
     users = [User.objects.create_user(f"{n}@example.com") for n in range(3)]
 
     assert [user.pk for user in users] == sorted(user.pk for user in users)

@@ -119,7 +119,7 @@ def test_the_web_process_serves_reports_readiness_and_stops_on_sigterm(migrated,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("given", "workers"), [({}, "2"), ({"WEB_CONCURRENCY": "4"}, "4")])
-def test_the_number_of_processes_is_the_platforms(migrated, given, workers):
+def test_the_platform_sets_the_number_of_processes(migrated, given, workers):
     config = subprocess.run(
         [BIN / "gunicorn", "--print-config"], cwd=PROJECT, env=environment(migrated, **given), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ).stdout  # fmt: skip
@@ -128,7 +128,7 @@ def test_the_number_of_processes_is_the_platforms(migrated, given, workers):
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "1_0", "1001"])
-def test_an_invalid_number_of_processes_is_one_sentence(given, monkeypatch):
+def test_an_invalid_number_of_processes_is_reported_in_one_sentence(given, monkeypatch):
     monkeypatch.setenv("WEB_CONCURRENCY", given)
 
     with pytest.raises(SystemExit, match=r"^WEB_CONCURRENCY is not a number from 1 to 1000: correct it\.$"):
@@ -138,7 +138,7 @@ def test_an_invalid_number_of_processes_is_one_sentence(given, monkeypatch):
 
 
 @pytest.mark.slow  # It needs PyYAML.
-def test_the_workflow_is_one_and_never_cuts_off_a_run_that_migrates():
+def test_one_workflow_at_a_time_never_cancels_a_run_that_migrates():
     jobs = workflow()["jobs"]
     checked = subprocess.run(
         [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", ".github/workflows/deploy.yml"],

@@ -86,7 +86,7 @@ def example():
     return [line.removeprefix("# ") for line in lines if re.match(r"(# )?[A-Z_]+=", line)]
 
 
-def test_the_example_as_it_is_sets_nothing(env, tmp_path):
+def test_the_unedited_example_sets_nothing(env, tmp_path):
     reader = env()
     reader.read_file(PROJECT / ".env.example")
 
@@ -135,7 +135,7 @@ def test_an_example_that_is_a_default_is_the_default(env, settings_of, tmp_path)
         ),
     ],
 )
-def test_a_bad_value_is_one_sentence_without_it(env, read, sentence):
+def test_a_bad_value_is_reported_in_one_sentence_without_it(env, read, sentence):
     with pytest.raises(ImproperlyConfigured) as error:
         read(env(X="s3cret-Ù"))
 
@@ -159,7 +159,7 @@ def test_blanks_and_an_empty_variable_are_not_a_value(env):
     )
 
 
-def test_a_value_that_begins_with_a_dollar_is_itself(env):
+def test_a_value_that_begins_with_a_dollar_is_taken_literally(env):
     assert env(X="$Y", Y="another").str("X") == "$Y"
 
 

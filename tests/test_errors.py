@@ -74,7 +74,7 @@ def test_every_sentence_is_on_the_page():
     assert {sentence for sentence in said if f"| {sentence} |" not in PAGE} == set()
 
 
-def test_an_error_of_djangos_own_is_not_the_databases():
+def test_an_error_of_django_is_not_attributed_to_the_database():
     error = NotSupportedError(
         "The AddIndexConcurrently operation cannot be executed inside a transaction (set atomic = False)."
     )

@@ -115,17 +115,17 @@ def answers_in_time(web):
 
 
 @pytest.mark.parametrize("what", DAWDLING)
-def test_clients_that_do_not_send_keep_no_thread(web, what):
+def test_clients_that_do_not_send_occupy_no_thread(web, what):
     with web.clients(DAWDLING[what]):
         assert answers_in_time(web)
 
 
-def test_clients_that_do_not_read_keep_no_thread(web):
+def test_clients_that_do_not_read_occupy_no_thread(web):
     with web.clients(head("/static/admin/js/vendor/jquery/jquery.js", method="GET"), receive=4096):
         assert answers_in_time(web)
 
 
-def test_clients_that_ask_for_much_at_once_and_do_not_read_keep_no_thread(web):
+def test_clients_that_send_many_requests_and_do_not_read_occupy_no_thread(web):
     with web.clients(head("/static/admin/js/vendor/xregexp/xregexp.js", method="GET") * 30, receive=4096):
         assert answers_in_time(web)
 
@@ -167,7 +167,7 @@ def test_the_queue_for_threads_is_bounded(web, number, body):
     assert (len(refused), refused.count(True) >= 20) == (number, True)
 
 
-def test_clients_that_do_not_close_keep_no_thread_and_do_not_stop_the_main_loop(web):
+def test_clients_that_do_not_close_occupy_no_thread_and_do_not_stop_the_main_loop(web):
     with web.clients(head("/nope/", "Connection: close", method="GET")):
         assert answers_in_time(web)
 
@@ -214,7 +214,7 @@ def test_a_request_in_pieces_and_several_at_once_are_answered(web):
     assert answers == [TAKEN, TAKEN, 200, 200]
 
 
-def test_what_a_malformed_request_says_is_not_in_the_log(web):
+def test_the_text_of_a_malformed_request_is_not_logged(web):
     for sent in (head("/admin/x?token=SECRET\xff", method="GET"), head("/admin/", "Authorization Bearer SECRET", method="GET")):
         with web.connect(sent) as client:
             assert whole(client) == [400]

@@ -112,12 +112,12 @@ def test_the_page_says_which_locks_a_migration_takes_and_none_rewrites_a_table(d
         ("UPDATE users SET name = (SELECT 'x' WHERE true);", "stops the site for as long as it takes: UPDATE users"),
     ],
 )
-def test_the_linter_refuses_what_would_stop_the_site(sql, rule):
+def test_the_linter_rejects_migrations_that_would_block_the_site(sql, rule):
     assert rule in lint(sql)
 
 
 @pytest.mark.skipif(not squawk(), reason="squawk is not installed: pip install -r requirements-dev.txt")
-def test_the_linter_lets_pass_what_our_way_of_migrating_makes_safe():
+def test_the_linter_accepts_what_our_way_of_migrating_makes_safe():
     assert (
         lint(
             'CREATE INDEX CONCURRENTLY "i" ON "users" ("email"); ALTER TABLE users ADD COLUMN c boolean DEFAULT false NOT NULL;'

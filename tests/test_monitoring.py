@@ -30,7 +30,7 @@ def platform(client, settings):
     return client
 
 
-def test_a_process_lives_without_a_database(platform):
+def test_liveness_needs_no_database(platform):
     answer = platform.get("/health/live")  # Without the mark, pytest-django blocks database access.
 
     assert (answer.status_code, answer.json(), answer.headers["Cache-Control"]) == (200, {"status": "ok"}, "no-store")
@@ -39,7 +39,7 @@ def test_a_process_lives_without_a_database(platform):
 
 
 @pytest.mark.django_db
-def test_a_process_is_ready_when_all_is_applied(platform):
+def test_a_process_is_ready_when_all_migrations_are_applied(platform):
     answer = platform.get("/health/ready")
 
     assert (answer.status_code, answer.json()) == (200, {"status": "ok", "database": "ok", "migrations": "ok"})
@@ -136,7 +136,7 @@ def test_a_page_without_a_database_says_so(migrated):
 
 
 @pytest.mark.slow
-def test_a_host_that_is_not_ours_is_a_line_that_names_the_setting(migrated):
+def test_an_unknown_host_is_logged_with_the_setting(migrated):
     script = "from django.test import Client; print(Client(HTTP_HOST='other.example', raise_request_exception=False).get('/admin/').status_code)"
 
     result = manage("shell", "-v0", "-c", script, url=migrated.url, LOG_FORMAT="text")
@@ -146,7 +146,7 @@ def test_a_host_that_is_not_ours_is_a_line_that_names_the_setting(migrated):
     assert "Traceback" not in result.stderr
 
 
-def test_without_a_server_it_lives_is_not_ready_and_says_why_in_the_log():
+def test_without_a_server_a_process_is_alive_but_not_ready_and_logs_why():
     url = "postgresql://u:s3cret-of-ours@127.0.0.1:1/d"
 
     result = manage("shell", "-v0", "-c", ASK % TOKEN, url=url, METRICS_TOKEN=TOKEN, LOG_FORMAT="json")
@@ -193,7 +193,7 @@ def sampled(client):
 
 
 @pytest.mark.django_db
-def test_the_metrics_are_the_figures_of_the_reports(platform, settings):
+def test_metrics_equal_the_figures_of_the_reports(platform, settings):
     settings.METRICS_TOKEN = TOKEN
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM django_migrations WHERE app = 'administration' AND name = '0003_database_page'")
@@ -263,7 +263,7 @@ def test_a_request_is_a_line_without_what_it_asked_and_without_a_password(migrat
         ({"METRICS_TOKEN": "short"}, 'METRICS_TOKEN is not 16 or more printable ASCII characters: set it to METRICS_TOKEN="$(openssl rand -hex 24)".'),
     ],
 )  # fmt: skip
-def test_a_wrong_setting_is_one_sentence(environment, said):
+def test_a_wrong_setting_is_reported_in_one_sentence(environment, said):
     result = manage("dbstatus", url="postgresql://u@127.0.0.1:1/d", **environment)
 
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{said}\n")

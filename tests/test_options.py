@@ -38,7 +38,7 @@ def test_a_mistyped_value_gets_a_suggestion(words, meant):
 @pytest.mark.parametrize(
     "words", [["migrate", "nosuch"], ["sqlmigrate", "nosuch", "0001"], ["squashmigrations", "nosuch", "0001"]]
 )
-def test_a_bad_app_label_is_2_since_1_says_that_migrations_are_pending(database, words):
+def test_a_bad_app_label_exits_with_2_because_1_means_pending_migrations(database, words):
     result = manage(*words, url=database.url)
 
     assert (result.returncode, result.stderr) == (2, "CommandError: No installed app with label 'nosuch'.\n")

@@ -42,7 +42,7 @@ def test_a_body_too_large_is_a_sentence_on_every_page_and_is_not_read(path):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("length", ["9" * 5000, "²", "-1", "1, 1"])
-def test_a_length_that_is_no_number_is_refused_as_one_too_large_is(length):
+def test_a_length_that_is_not_a_number_is_refused_like_one_too_large(length):
     assert answer(CONTENT_LENGTH=length) == (413, handlers.TOO_LARGE)
 
 
@@ -65,7 +65,7 @@ CHARSETS = [
 @pytest.mark.django_db
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("charset", CHARSETS)
-def test_a_charset_that_is_not_utf_8_is_a_sentence(method, charset):
+def test_a_charset_other_than_utf_8_is_refused_in_one_sentence(method, charset):
     for path in ("/admin/login/?next=%41", "/nope/"):
         assert answer(method=method, path=path, CONTENT_TYPE=charset) == (
             400,
@@ -82,7 +82,7 @@ def test_a_form_part_that_cannot_be_decoded_is_a_400(odd):
 
 @pytest.mark.parametrize("name", ["utf-8", "UTF8", "u8", '"utf-8"'])
 @pytest.mark.django_db
-def test_a_name_of_utf_8_is_taken(name):
+def test_a_utf_8_name_is_accepted(name):
     assert answer(b"a=b", CONTENT_TYPE=f"application/x-www-form-urlencoded; charset={name}")[0] == TAKEN
 
 

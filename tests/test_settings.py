@@ -71,7 +71,7 @@ def test_a_url_of_the_file_that_is_empty_in_the_environment_is_refused(env_file,
     )
 
 
-def test_a_file_in_another_encoding_is_one_sentence(env_file):
+def test_a_file_in_another_encoding_is_reported_in_one_sentence(env_file):
     env_file.write_bytes("OTHER=é".encode("latin-1"))
 
     with pytest.raises(ImproperlyConfigured, match=r"is not UTF-8: save it as UTF-8\.$"):

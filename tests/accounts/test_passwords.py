@@ -63,7 +63,7 @@ def test_a_sign_in_without_a_stored_password_takes_as_long_as_a_wrong_one(monkey
     assert [stored[:7] for stored in asked] == [b"$2b$12$"]
 
 
-def test_bcrypt_looks_at_72_bytes():
+def test_bcrypt_reads_72_bytes():
     stored = passwords.make_hash("é" * 36 + "and more")
 
     assert passwords.verify("é" * 36 + "and other things", stored)

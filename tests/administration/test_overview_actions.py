@@ -213,7 +213,7 @@ def test_an_erasure_requires_the_typed_address_and_logs_a_certificate(member, pe
 
 
 @pytest.mark.parametrize("page", ["erase", "give-out", "note"])
-def test_who_comes_after_a_colleagues_erasure_is_led_to_the_list_with_the_reason(member, person, page):
+def test_an_action_after_a_colleagues_erasure_redirects_to_the_list_with_the_reason(member, person, page):
     client = member("Administrators")
     assert client.post(overview(person, "erase"), {"email": EMAIL}).status_code == 302
 

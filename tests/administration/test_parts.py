@@ -73,7 +73,7 @@ def test_the_index_that_looks_up_most_is_found():
     )
 
 
-def test_only_what_an_index_orders_is_offered_to_sort_by():
+def test_only_orders_that_an_index_serves_are_offered():
     assert orders(User) == {"id", "email", "created_at"}
     assert orders(Account) == {"id"}
     assert orders(Notification) == {"id", "created_at"}

@@ -84,7 +84,7 @@ CONSTRAINTS = {
 
 
 @pytest.mark.parametrize("kind", CONSTRAINTS)
-def test_a_constraint_is_a_message_at_its_field(staff, notice, kind):
+def test_a_constraint_violation_is_shown_at_its_field(staff, notice, kind):
     planted, expected = CONSTRAINTS[kind]
     Notification.objects.create(user=notice.user, type="t", title="xx " if "long" in kind else "x", message="m")
     if kind.startswith("check"):
@@ -114,7 +114,7 @@ def test_a_constraint_is_a_message_at_its_field(staff, notice, kind):
     ("RAISE EXCEPTION USING ERRCODE = '55P03';", "Another transaction holds a lock on this: nothing was saved. Try again in a moment."),
     ("RAISE EXCEPTION USING ERRCODE = '53100';", "The database rejected this (SQLSTATE 53100): nothing was saved. The server's log says why."),
 ])  # fmt: skip
-def test_what_a_trigger_raises_is_a_message_without_the_values_it_quotes(staff, notice, body, expected):
+def test_what_a_trigger_raises_is_shown_as_a_message_without_the_values_it_quotes(staff, notice, body, expected):
     refuse_with("notifications", body)
 
     page, errors = saved(staff, notice, title="x")
@@ -146,7 +146,7 @@ STATES = [
 
 
 @pytest.mark.slow
-def test_any_sqlstate_of_a_trigger_is_a_message_and_its_text_is_never_logged(staff, notice, caplog):
+def test_any_sqlstate_of_a_trigger_is_shown_as_a_message_and_its_text_is_never_logged(staff, notice, caplog):
     refuse_with("notifications", "RAISE EXCEPTION USING ERRCODE = NEW.title, MESSAGE = 'not ' || NEW.message;")
 
     told = {state: saved(staff, notice, title=state)[1] for state in STATES}
@@ -162,7 +162,7 @@ def test_any_sqlstate_of_a_trigger_is_a_message_and_its_text_is_never_logged(sta
     ("UPDATE notifications SET read = NOT read WHERE id = NEW.id; RETURN NEW;", "27000"),
     ("PERFORM 1 FROM dropped;", "42P01"),
 ])  # fmt: skip
-def test_a_trigger_that_fails_is_a_message(staff, notice, body, state):
+def test_a_trigger_that_fails_is_shown_as_a_message(staff, notice, body, state):
     refuse_with("notifications", body, "UPDATE OF title")
 
     _, errors = saved(staff, notice, title="x")
@@ -177,7 +177,7 @@ def test_the_text_that_a_function_raises_is_in_none_of_our_errors(db):
     assert str(error.value) == "A function or trigger of the database raised SQLSTATE P0001."
 
 
-def test_a_number_that_is_out_of_range_is_a_message(staff, ana):
+def test_a_number_that_is_out_of_range_is_shown_as_a_message(staff, ana):
     search = SavedSearch.objects.create(user=ana, name="n", origin="A", destination="B", depart_date="2026-01-01")
     sql("ALTER TABLE saved_searches ALTER adults TYPE smallint")
 
@@ -186,7 +186,7 @@ def test_a_number_that_is_out_of_range_is_a_message(staff, ana):
     assert errors == {"__all__": ["A number is out of range for its column: enter one within the range."]}
 
 
-def test_an_inline_that_the_database_refuses_is_a_message_and_nothing_is_saved(staff, ana):
+def test_an_inline_that_the_database_refuses_is_shown_as_a_message_and_nothing_is_saved(staff, ana):
     sql('INSERT INTO user_preferences (id, "userId", "updatedAt") VALUES (\'p\', %s, now())', ana.pk)
     sql("ALTER TABLE user_preferences ADD CONSTRAINT real_airport CHECK (\"homeAirport\" <> 'LIS')")
 
@@ -196,7 +196,7 @@ def test_an_inline_that_the_database_refuses_is_a_message_and_nothing_is_saved(s
     assert sql("SELECT name FROM users WHERE id = %s", ana.pk) == [(None,)]
 
 
-def test_a_row_that_cannot_be_added_is_a_message(staff, ana):
+def test_a_row_that_cannot_be_added_is_shown_as_a_message(staff, ana):
     sql("ALTER TABLE notifications ADD CONSTRAINT titled CHECK (title <> 'x')")
     sql("ALTER TABLE users ADD CONSTRAINT company CHECK (email NOT LIKE '%%@bad.example')")
 
@@ -215,7 +215,7 @@ def test_a_row_that_cannot_be_added_is_a_message(staff, ana):
 
 
 @pytest.mark.parametrize("action", ["RESTRICT", "NO ACTION DEFERRABLE INITIALLY DEFERRED"])
-def test_a_deletion_that_a_foreign_key_refuses_is_a_message(staff, ana, action):
+def test_a_deletion_that_a_foreign_key_refuses_is_shown_as_a_message(staff, ana, action):
     sql(f"CREATE TABLE trips (of text REFERENCES users ON DELETE {action})")
     sql("INSERT INTO trips VALUES (%s)", ana.pk)
     url = address(User, "delete", ana.pk)
@@ -231,7 +231,7 @@ def test_a_deletion_that_a_foreign_key_refuses_is_a_message(staff, ana, action):
     assert SECRET not in staff.get(url).content.decode()
 
 
-def test_an_action_that_a_trigger_refuses_is_a_message(staff, ana, notice):
+def test_an_action_that_a_trigger_refuses_is_shown_as_a_message(staff, ana, notice):
     refuse_with("notifications", "RAISE EXCEPTION 'not %', NEW.message;")
     alert = PriceAlert.objects.create(
         user=ana, origin="GRU", destination="LIS", depart_date="2026-07-01", current_price=5, target_price=4
@@ -248,7 +248,7 @@ def test_an_action_that_a_trigger_refuses_is_a_message(staff, ana, notice):
     ]
 
 
-def test_a_password_that_the_database_refuses_is_a_message(staff, ana):
+def test_a_password_that_the_database_refuses_is_shown_as_a_message(staff, ana):
     refuse_with("users", "RAISE EXCEPTION 'Frozen.';", "UPDATE")
     url = f"{address(User, 'change', ana.pk).removesuffix('change/')}password/"
 
@@ -257,7 +257,7 @@ def test_a_password_that_the_database_refuses_is_a_message(staff, ana):
     assert (page.status_code, page["Location"], said(page)) == (302, url, ["Frozen."])
 
 
-def test_a_table_that_the_role_may_not_write_is_a_message(staff, notice):
+def test_a_table_that_the_role_may_not_write_is_shown_as_a_message(staff, notice):
     sql("CREATE ROLE only_reads")
     sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO only_reads")
     sql("GRANT INSERT, UPDATE, DELETE ON django_session TO only_reads")
@@ -273,7 +273,7 @@ def test_a_table_that_the_role_may_not_write_is_a_message(staff, notice):
     assert (deleted.status_code, said(deleted)) == (302, [sentence])
 
 
-def test_a_read_only_database_is_a_message_on_every_page_that_writes(staff, ana, notice):
+def test_a_read_only_database_is_shown_as_a_message_on_every_page_that_writes(staff, ana, notice):
     talk = Conversation.objects.create(user=ana, session_id="s", metadata={})
     url = address(Notification, "change", notice.pk)
     sent = {**controls(staff.get(url), "notification_form"), "title": "x"}
@@ -296,7 +296,7 @@ def test_a_read_only_database_is_a_message_on_every_page_that_writes(staff, ana,
     assert (read.status_code, sentence in read.content.decode(), history.status_code) == (503, True, 200)
 
 
-def test_a_form_that_takes_too_long_to_save_is_a_message(staff, notice, monkeypatch):
+def test_a_form_that_takes_too_long_to_save_is_shown_as_a_message(staff, notice, monkeypatch):
     refuse_with("notifications", "PERFORM pg_catalog.pg_sleep(5); RETURN NEW;")
     monkeypatch.setattr("fly2any.administration.deadlines.WRITING", 100)
 
@@ -306,7 +306,9 @@ def test_a_form_that_takes_too_long_to_save_is_a_message(staff, notice, monkeypa
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_row_that_another_session_keeps_locked_is_a_message_on_forms_deletions_and_actions(staff, notice, monkeypatch):
+def test_a_row_that_another_session_keeps_locked_is_shown_as_a_message_on_forms_deletions_and_actions(
+    staff, notice, monkeypatch
+):
     monkeypatch.setattr("fly2any.administration.saving.LOCK", 100)
     sentence = "Another transaction holds a lock on this: nothing was saved. Try again in a moment."
     other = connection.copy()

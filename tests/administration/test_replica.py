@@ -90,7 +90,7 @@ def add_late(primary, standby):
 
 
 @pytest.mark.slow
-def test_lists_are_read_from_the_replica_forms_are_not(pair):
+def test_lists_are_read_from_the_replica_and_forms_are_not(pair):
     primary, standby = pair
     add_late(primary, standby)
 
@@ -172,7 +172,7 @@ def test_a_standby_of_another_database_is_not_read(pair):
 
 
 @pytest.mark.slow
-def test_a_replica_that_was_left_on_the_history_of_an_older_primary_is_not_read(pair, tmp_path_factory):
+def test_a_replica_on_the_timeline_of_a_former_primary_is_not_read(pair, tmp_path_factory):
     older, left = pair
     promoted = older.standby(tmp_path_factory.mktemp("promoted"))
     try:
@@ -268,7 +268,7 @@ def test_reports_on_the_replica_name_its_variable_in_errors(pair):
 
 
 @pytest.mark.slow
-def test_what_is_written_under_another_alias_is_written_there(database):
+def test_writes_under_another_alias_go_to_its_database(database):
     with django(database) as connection:
         executor = MigrationExecutor(connection)
         executor.migrate(executor.loader.graph.leaf_nodes())

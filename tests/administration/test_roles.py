@@ -100,7 +100,7 @@ def test_only_a_superuser_appoints_or_changes_staff(role, member, person):
         assert (user.is_staff, user.is_superuser, sorted(user.groups.values_list("name", flat=True))) == before
 
 
-def test_support_exports_nothing_and_makes_no_groups(member, person):
+def test_support_exports_nothing_and_creates_no_groups(member, person):
     client = member("Support")
     for model in (User, Notification, Account, PriceHistory):
         assert client.post(address(model, "export")).status_code == 403
@@ -109,7 +109,7 @@ def test_support_exports_nothing_and_makes_no_groups(member, person):
     assert Access.objects.count() == 0
 
 
-def test_actions_do_what_they_say_to_the_rows_chosen(member, person):
+def test_actions_change_the_selected_rows_as_they_say(member, person):
     client = member("Support")
     notices = [
         Notification.objects.create(user=person, type="promotion", title="t", message="m", read=read)
@@ -192,7 +192,7 @@ def test_opening_a_conversation_is_recorded_before_it_is_shown(member, person):
     assert Access.objects.count() == 2
 
 
-def test_the_record_of_access_is_read_and_nothing_else(member):
+def test_the_record_of_access_is_read_only(member):
     client = member("superuser")
     access = Access.objects.create(staff_id="s", staff_email="e@example.com", action="opened", table="t")
 
@@ -205,7 +205,7 @@ def test_the_record_of_access_is_read_and_nothing_else(member):
 
 
 @pytest.mark.slow
-def test_signing_in_and_failing_to_is_in_the_login_history(client):
+def test_successful_and_failed_sign_ins_are_in_the_login_history(client):
     staff = User.objects.create_superuser("boss@example.com", "a-long-password-1")
     agent = (
         "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Version/17.0 Mobile/15E148 Safari/604.1"

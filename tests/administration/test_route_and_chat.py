@@ -87,7 +87,7 @@ def test_a_route_with_extreme_prices_and_times_has_a_page(member, seen):
 
 
 @pytest.mark.django_db
-def test_a_conversation_is_the_chat_first_and_names_the_consultant_once(member):
+def test_a_conversation_begins_with_the_chat_and_names_the_consultant_once(member):
     ana = User.objects.create(email="ana@example.com")
     talk = Conversation.objects.create(user=ana, session_id="s", metadata={"platform": "web"})
     Message.objects.create(conversation=talk, role="user", content="v1:00ff:00ff:00ff", timestamp=1)

@@ -59,7 +59,7 @@ def test_a_user_can_be_saved_although_another_client_deleted_the_preferences(ana
     assert (answer.status_code, saved(ana)) == (302, ("by staff", *([("theirs", "LIS")] if replaced else [])))
 
 
-def test_a_change_of_preferences_that_are_gone_is_refused_until_it_is_undone(ana, staff, opened):
+def test_a_change_of_deleted_preferences_is_refused_until_it_is_undone(ana, staff, opened):
     url, sent = opened
     UserPreferences.objects.all().delete()
 
@@ -114,7 +114,7 @@ def test_an_ip_address_as_host_is_answered(ana, staff):
     assert (old.status_code, old.headers["Location"], unknown) == (302, address(User, "change", ana.pk), [404, 404, 302])
 
 
-def test_a_nul_in_a_new_row_is_a_message_too(ana, staff):
+def test_a_nul_in_a_new_row_is_reported_too(ana, staff):
     page = staff.post(address(WishlistItem, "add"), {"user": f"{ana.pk}\0", "flight_data": "{}", "notes": "kept"})
 
     assert (page.status_code, list(errors_of(page)), WishlistItem.objects.count()) == (200, [":__all__"], 0)

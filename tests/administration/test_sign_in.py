@@ -159,7 +159,7 @@ def test_five_wrong_passwords_lock_the_address_from_that_network_only(client, bo
     assert AccessAttempt.objects.get().failures_since_start == 5
 
 
-def test_the_sites_bare_delete_takes_staff_with_their_devices(client, boss):
+def test_the_sites_plain_delete_removes_staff_with_their_devices(client, boss):
     from django.db import connection
 
     TOTPDevice.objects.create(user=boss)

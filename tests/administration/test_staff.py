@@ -221,7 +221,7 @@ def test_a_change_that_a_trigger_prevents_fails(change):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("change", [["--role", "administrator"], ["--remove"]])
-def test_a_commit_whose_answer_is_lost_is_called_neither_done_nor_undone(capsys, change):
+def test_a_commit_whose_response_is_lost_is_reported_as_neither_done_nor_undone(capsys, change):
     User.objects.create_user("boss@example.com", "a", is_staff=True, is_superuser=True)
     User.objects.create_user(EMAIL, "b", is_staff=True)
     with connection.cursor() as cursor:

@@ -109,7 +109,7 @@ def test_the_tools_of_an_object_do_not_cover_its_name(page, width):
 
 
 @pytest.mark.slow
-def test_the_navigation_folds_and_remembers_it(page):
+def test_the_navigation_collapses_and_stays_collapsed(page):
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto("/admin/travel/pricealert/")
     wide = page.locator(".results").bounding_box()["width"]

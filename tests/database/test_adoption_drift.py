@@ -273,7 +273,7 @@ def test_other_unmanaged_objects_are_listed_and_functions_over_times_named(exact
 
 
 @pytest.mark.slow
-def test_a_trigger_that_undoes_every_update_is_one_sentence(exact):
+def test_a_trigger_that_undoes_every_update_is_reported_in_one_sentence(exact):
     exact.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
     exact.execute("CREATE TRIGGER no BEFORE UPDATE ON verification_tokens FOR EACH ROW EXECUTE FUNCTION no()")
 

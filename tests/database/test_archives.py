@@ -191,7 +191,7 @@ def test_rows_that_stayed_and_changed_are_not_overwritten_by_a_restore(migrated,
     assert migrated.execute("SELECT id, title FROM notifications ORDER BY id") == [("goes", "t"), ("held", "newer")]
 
 
-def test_a_run_that_was_killed_is_settled_by_the_next(migrated, tmp_path):
+def test_a_killed_run_is_settled_by_the_next(migrated, tmp_path):
     migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
     put(migrated, "notifications", "removed", CASES["notifications"][0])
     put(migrated, "notifications", "still there", CASES["notifications"][0])
@@ -255,7 +255,7 @@ def test_an_archive_of_another_database_is_refused(filled, migrated, tmp_path):
         "ALTER TABLE price_history DROP currency",
     ],
 )
-def test_an_archive_that_no_longer_fits_the_table_is_one_sentence(filled, tmp_path, change):
+def test_an_archive_that_no_longer_fits_the_table_is_reported_in_one_sentence(filled, tmp_path, change):
     maintain(filled, "weekly", RETENTION="price_history=1", ARCHIVE_LOCATION=str(tmp_path / "a"))
     filled.execute(change)
     [name] = [path.stem for path in (tmp_path / "a").glob("*.json")]

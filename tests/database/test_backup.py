@@ -144,7 +144,7 @@ def test_a_backup_during_writes_is_one_snapshot(filled, place):
 
 
 @pytest.mark.slow
-def test_encrypted_backups_hold_nothing_readable_and_open_with_their_key_alone(filled, place, tmp_path):
+def test_encrypted_backups_contain_no_plain_text_and_need_their_key(filled, place, tmp_path):
     import pyrage
 
     keys = [pyrage.x25519.Identity.generate() for _ in range(2)]
@@ -224,7 +224,7 @@ def test_unsuitable_tools_are_reported_with_the_suitable_packages(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_missing_key_says_nothing_about_the_backup(filled, place, tmp_path):
+def test_a_missing_key_does_not_make_a_backup_bad(filled, place, tmp_path):
     import pyrage
 
     key = pyrage.x25519.Identity.generate()
@@ -285,7 +285,7 @@ def open_bytes(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exact", "superset"])
-def test_a_database_that_prisma_made_is_backed_up_before_it_is_adopted(database, place, kind):
+def test_a_prisma_database_is_backed_up_before_it_is_adopted(database, place, kind):
     fill(database, KINDS[kind])
 
     taken = run(database, "dbbackup", "--verify", place=place)

@@ -159,7 +159,7 @@ def test_hashes_do_not_depend_on_the_connected_role(migrated, place):
     assert without == "dbstatus finds index.missing at price_history.price_history_origin_destination_departDate_idx"
 
 
-def test_a_column_that_is_missing_may_be_taken_for_renamed_after_a_restore(migrated, place):
+def test_a_missing_column_may_look_renamed_after_a_restore(migrated, place):
     """The gap that a dropped column leaves in attnum is gone."""
     migrated.execute("ALTER TABLE price_history DROP COLUMN provider, ADD COLUMN provider2 text NOT NULL")
     with django(migrated) as connection:
@@ -226,7 +226,7 @@ def test_an_error_in_the_middle_of_a_copy_is_raised_and_the_connection_is_free_a
         assert cursor.execute("SELECT 1").fetchall() == [(1,)]
 
 
-def test_a_copy_that_is_abandoned_or_cut_ends(database):
+def test_an_abandoned_or_interrupted_copy_ends(database):
     with database.connect() as client, client.cursor() as cursor:
         with suppress(ZeroDivisionError), cursor.copy(f"COPY ({MANY}) TO STDOUT") as copy:
             next(rows_of(copy))

@@ -99,7 +99,7 @@ def test_an_index_that_was_invalid_when_a_backup_was_taken_does_not_make_it_bad(
 
 
 @pytest.mark.slow
-def test_a_schema_that_is_not_public_is_where_the_tables_are_looked_for(migrated, taken, place):
+def test_tables_are_looked_for_in_the_configured_schema(migrated, taken, place):
     missing = "ALTER TABLE fly2any.users DROP CONSTRAINT users_email_key"
     moved = (
         "ALTER SCHEMA public RENAME TO fly2any; CREATE SCHEMA public; CREATE TABLE public.django_migrations AS"

@@ -85,7 +85,7 @@ def test_no_command_writes_to_a_database_that_a_restore_is_to_replace(two, resto
 
 
 @pytest.mark.parametrize(("ahead", "refused"), [(timedelta(minutes=4), True), (timedelta(days=2), False)])
-def test_a_mark_of_the_future_of_a_killed_restore_stops_no_command(two, restored, ahead, refused):
+def test_a_mark_dated_in_the_future_by_a_killed_restore_stops_no_command(two, restored, ahead, refused):
     facts = {"purpose": "restore", "name": restored, "of": two.name, "made": (datetime.now(UTC) + ahead).isoformat()}
     two.execute(f"COMMENT ON DATABASE {restored} IS '{MARK}{json.dumps(facts)}'")
 

@@ -32,7 +32,7 @@ def test_a_writer_that_never_stops_sees_no_error(database, kind):
 
 
 @pytest.mark.slow
-def test_while_another_client_keeps_a_table_the_site_waits_for_no_longer_than_the_timeout(database):
+def test_the_site_waits_no_longer_than_the_timeout_while_another_client_locks_a_table(database):
     fill(database, KINDS["exact"])
 
     with open_transaction(database, "SELECT FROM notifications") as client, Writer(database) as writer:
@@ -52,7 +52,7 @@ def test_while_another_client_keeps_a_table_the_site_waits_for_no_longer_than_th
 
 
 @pytest.mark.slow
-def test_a_row_that_becomes_null_in_between_leaves_flight_data_as_it_is_and_the_site_unharmed(database):
+def test_a_null_written_meanwhile_leaves_flight_data_nullable_and_the_site_unharmed(database):
     fill(database, KINDS["exact"])
     database.execute('ALTER TABLE wishlist_items ALTER "flightData" DROP NOT NULL')
     null = """UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 3'"""

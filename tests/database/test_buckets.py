@@ -108,7 +108,7 @@ def test_an_html_page_is_not_an_empty_bucket(endpoint):
 
 
 @pytest.mark.parametrize("endpoint", ["alters"], indirect=True)
-def test_no_row_is_removed_whose_archive_cannot_be_read_back(endpoint, migrated, monkeypatch, tmp_path):
+def test_rows_whose_archive_cannot_be_read_back_are_not_removed(endpoint, migrated, monkeypatch, tmp_path):
     put(migrated, "price_history", "stays", CASES["price_history"][0])
     monkeypatch.setattr("fly2any.database.retention.archive.Archives.settle", lambda *arguments: None)  # It lists the bucket.
 

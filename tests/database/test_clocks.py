@@ -104,7 +104,7 @@ PRICE = """
         (["4 years", "50 days"], True),
     ],
 )
-def test_retention_refuses_where_the_database_recorded_nothing_for_a_month(migrated, settings, recorded, refused):
+def test_retention_refuses_if_the_database_recorded_nothing_for_a_month(migrated, settings, recorded, refused):
     settings.RETENTION = {**settings.RETENTION, "days": {"price_history": 365}}
     migrated.execute("UPDATE fly2any_migration_runs SET started = started - interval '4 years'")
     for number, age in enumerate(recorded):
@@ -150,7 +150,7 @@ def test_nothing_is_pruned_while_the_clocks_differ(migrated, with_backups, clien
     assert len(list(with_backups.glob("*.dump"))) == 3
 
 
-def test_the_age_of_a_backup_is_by_the_servers_clock(migrated, with_backups, client_clock):
+def test_a_backups_age_is_measured_by_the_servers_clock(migrated, with_backups, client_clock):
     with django(migrated) as connection:
         keep(with_backups, backup(connection, datetime.now(UTC) - timedelta(hours=1)))
         client_clock(timedelta(days=-400))
@@ -160,7 +160,7 @@ def test_the_age_of_a_backup_is_by_the_servers_clock(migrated, with_backups, cli
     assert list(newest.findings()) == []
 
 
-def test_a_backup_of_the_future_is_neither_the_newest_nor_pruned(migrated, with_backups):
+def test_a_backup_dated_in_the_future_is_neither_the_newest_nor_pruned(migrated, with_backups):
     now = datetime.now(UTC)
     with django(migrated) as connection:
         future, here = backup(connection, now + timedelta(days=30)), backup(connection, now - timedelta(hours=1))
@@ -204,7 +204,7 @@ def test_reports_say_that_the_clocks_differ(migrated, client_clock):
     assert before.trouble == ""
 
 
-def test_the_command_ends_with_2(migrated, client_clock, settings):
+def test_the_command_exits_with_2(migrated, client_clock, settings):
     settings.RETENTION = {**settings.RETENTION, "days": {"price_history": 365}}
     client_clock(timedelta(days=1461))
 
@@ -212,7 +212,7 @@ def test_the_command_ends_with_2(migrated, client_clock, settings):
         call_command("dbmaintain", "weekly", "--database", migrated.name)
 
 
-def test_the_ages_in_the_list_are_by_the_servers_clock(migrated, with_backups, client_clock, capsys):
+def test_listed_ages_are_measured_by_the_servers_clock(migrated, with_backups, client_clock, capsys):
     with django(migrated) as connection:
         keep(with_backups, backup(connection, datetime.now(UTC) - timedelta(hours=5)))
         client_clock(timedelta(days=-400))
@@ -229,7 +229,7 @@ def test_the_ages_in_the_list_are_by_the_servers_clock(migrated, with_backups, c
     assert text.err + data.err == ""
 
 
-def test_a_list_without_a_server_says_that_its_ages_are_by_this_machines_clock(migrated, with_backups, capsys):
+def test_a_list_without_a_server_says_that_this_machines_clock_measures_ages(migrated, with_backups, capsys):
     with django(migrated) as connection:
         keep(with_backups, backup(connection, datetime.now(UTC) - timedelta(hours=5)))
     with django(dataclasses.replace(migrated, host="/nowhere")) as connection, pytest.raises(SystemExit) as ended:
@@ -241,7 +241,7 @@ def test_a_list_without_a_server_says_that_its_ages_are_by_this_machines_clock(m
 
 
 @pytest.mark.slow
-def test_a_verdict_and_the_names_of_databases_are_by_the_servers_clock(migrated, with_backups, client_clock):
+def test_verdicts_and_database_names_use_the_servers_clock(migrated, with_backups, client_clock):
     before = datetime.now(UTC)
     client_clock(timedelta(days=-400))
     with django(migrated) as connection:
@@ -263,7 +263,7 @@ def test_a_verdict_and_the_names_of_databases_are_by_the_servers_clock(migrated,
 
 
 @pytest.mark.parametrize(("by", "until", "expired"), [(-400, -1, True), (400, 1, False)], ids=["behind", "ahead"])
-def test_waivers_end_by_the_servers_clock(migrated, client_clock, by, until, expired):
+def test_waivers_expire_by_the_servers_clock(migrated, client_clock, by, until, expired):
     today = datetime.now(UTC).date()
     waiver = Waiver("server.time_zone", "x", "ana@example.com", today + timedelta(days=until), "a demo")
     client_clock(timedelta(days=by))
@@ -275,7 +275,7 @@ def test_waivers_end_by_the_servers_clock(migrated, client_clock, by, until, exp
     assert ("waiver.expired" in [one.code for one in report.findings]) is expired
 
 
-def test_a_run_whose_session_is_ended_removes_nothing_more(filled, settings):
+def test_a_run_whose_session_is_terminated_removes_nothing_more(filled, settings):
     settings.RETENTION = {**settings.RETENTION, "days": {"price_history": 1, "user_activities": 1}, "archive": ""}
     filled.execute("ALTER TABLE price_history ADD x int; UPDATE price_history SET x = 1")
     held = filled.execute("SELECT count(*) FROM user_activities")

@@ -23,7 +23,7 @@ BUILDING_SQL = "SELECT pid FROM pg_stat_progress_create_index WHERE datname = cu
 
 
 @pytest.mark.slow
-def test_a_concurrent_build_outwaits_an_old_snapshot_and_says_for_whom(migrated, probe):
+def test_a_concurrent_build_waits_for_an_old_snapshot_and_names_its_holder(migrated, probe):
     environment = probe(INDEX.format(""), atomic=False)
     migrated.execute("ALTER ROLE CURRENT_USER IN DATABASE " + migrated.name + " SET statement_timeout = '3s'")
     with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users") as client:
@@ -64,7 +64,7 @@ def test_an_index_that_is_being_built_is_noted_and_one_left_invalid_is_an_error(
 
 
 @pytest.mark.parametrize("valid", ["true", "false"])
-def test_an_index_whose_removal_was_interrupted_is_invalid_and_refuses_nothing(migrated, valid):
+def test_an_index_whose_removal_was_interrupted_is_invalid_and_rejects_nothing(migrated, valid):
     migrated.execute("CREATE INDEX extra_idx ON users (phone); CREATE UNIQUE INDEX extra_key ON users (phone)")
     ours = ["price_alerts_active_idx", "users_pkey"]
     migrated.execute(
@@ -185,7 +185,7 @@ def test_another_index_of_the_same_name_is_refused_with_its_cure(migrated):
     assert 'DROP INDEX CONCURRENTLY "login_history_timestamp_idx";\n' in status.stdout
 
 
-def test_an_invalid_index_of_another_table_is_not_ours_to_drop(migrated):
+def test_an_invalid_index_of_another_table_is_not_dropped(migrated):
     migrated.execute("CREATE TABLE theirs (id int)")
     migrated.execute(
         """DELETE FROM django_migrations WHERE app = 'engagement' AND name >= '0004'; DROP INDEX "login_history_timestamp_idx" """
@@ -223,7 +223,7 @@ def test_an_index_that_another_session_is_building_is_left_alone(migrated, probe
 
 
 @pytest.mark.slow
-def test_a_connection_lost_during_a_build_is_one_sentence(migrated, probe):
+def test_a_connection_lost_during_a_build_is_reported_in_one_sentence(migrated, probe):
     environment = probe(INDEX.format(""), atomic=False)
     with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users"):
         process = start_manage("migrate", url=migrated.url, **environment)

@@ -29,7 +29,7 @@ def test_the_tables_are_those_of_phase_7():
 
 
 @pytest.mark.parametrize("table", PHASE7)
-def test_a_table_is_as_prisma_made_it_but_for_the_chosen_deviations(table):
+def test_a_table_is_as_prisma_creates_it_except_for_the_chosen_deviations(table):
     facts = PHASE7[table]
 
     columns = {
@@ -102,7 +102,7 @@ def test_every_migration_can_be_reversed_and_applied_again():
 @pytest.mark.slow
 @pytest.mark.usefixtures("server")
 @pytest.mark.parametrize("app", contracts.PHASE7_APPS)
-def test_each_migration_of_ours_goes_back_to_where_it_came_from(app):
+def test_reversing_a_migration_restores_the_schema_before_it(app):
     with scratch_database(connection) as scratch:
         executor = MigrationExecutor(scratch)
         executor.migrate(executor.loader.graph.leaf_nodes())
@@ -141,7 +141,7 @@ def test_an_object_changed_later_is_expected_as_it_was_until_then():
     assert contract.expected(set()) == ()
 
 
-def test_the_file_keeps_everything(tmp_path):
+def test_the_file_loses_nothing(tmp_path):
     path = tmp_path / "contract.json"
     path.write_text(contracts.dump(CONTRACT))
 

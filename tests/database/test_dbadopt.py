@@ -29,7 +29,7 @@ def test_a_plan_changes_nothing(site):
     assert everything(site) == before
 
 
-def test_an_adopted_database_is_as_a_migrated_one_and_no_row_or_file_changed(site):
+def test_an_adopted_database_equals_a_migrated_one_and_no_row_or_file_changes(site):
     before = everything(site)
     kept = files(site)
 
@@ -194,7 +194,7 @@ ROLLED_BACK = """
 
 
 @pytest.mark.slow
-def test_a_migration_of_prismas_that_finished_and_was_rolled_back_is_not_applied(exact):
+def test_a_prisma_migration_that_finished_and_was_rolled_back_is_not_applied(exact):
     exact.execute(ROLLED_BACK)
 
     report, text = plan(exact), manage("dbadopt", url=exact.url).stdout

@@ -68,7 +68,7 @@ IS_NOT_NULL = """SELECT attnotnull FROM pg_attribute WHERE attrelid = 'wishlist_
 
 
 @pytest.mark.slow
-def test_where_the_site_stores_hotels_too_flight_data_stays_nullable_and_is_no_drift(database):
+def test_flight_data_stays_nullable_without_drift_if_the_site_stores_hotels_too(database):
     fill(database, KINDS["superset"])
     hotel = """
         INSERT INTO wishlist_items (id, "userId", "productType", "hotelData", "updatedAt")

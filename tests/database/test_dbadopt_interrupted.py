@@ -66,7 +66,7 @@ def test_after_a_kill_during_a_concurrent_build_a_second_run_resumes(exact):
 
 
 @pytest.mark.slow
-def test_the_planner_knows_the_time_columns_afterwards_also_of_a_run_that_was_killed(exact):
+def test_time_columns_have_statistics_afterwards_even_if_a_run_was_killed(exact):
     columns = "SELECT tablename, attname FROM pg_stats WHERE schemaname = 'public' AND attname IN ('createdAt', 'timestamp') ORDER BY 1, 2"
     exact.execute("ANALYZE")
     before = exact.execute(columns)
@@ -79,7 +79,7 @@ def test_the_planner_knows_the_time_columns_afterwards_also_of_a_run_that_was_ki
 
 
 @pytest.mark.slow
-def test_two_adoptions_at_once_one_adopts_and_both_succeed(exact):
+def test_of_two_adoptions_at_once_one_adopts_and_both_succeed(exact):
     processes = [start_manage("dbadopt", "--yes", url=exact.url) for _ in range(2)]
     ends = [(process.communicate(timeout=120), process.returncode)[1] for process in processes]
 
@@ -136,7 +136,7 @@ def test_a_locked_row_is_waited_for_and_the_lock_holder_named(exact):
 
 
 @pytest.mark.slow
-def test_a_check_that_a_killed_run_left_is_dropped_though_nulls_came(exact):
+def test_a_check_left_by_a_killed_run_is_dropped_even_if_nulls_were_added(exact):
     exact.execute('ALTER TABLE wishlist_items ALTER "flightData" DROP NOT NULL')
     exact.execute("""UPDATE wishlist_items SET "flightData" = NULL WHERE id = 'wishlist_items 7'""")
     exact.execute(

@@ -30,7 +30,7 @@ def test_a_waiver_applies_to_findings_of_maintenance(filled, settings, tmp_path)
 
 
 @pytest.mark.parametrize("seconds", ["3000000", "1e300"])
-def test_a_deadline_longer_than_the_servers_is_taken(filled, seconds):
+def test_a_deadline_longer_than_the_servers_is_accepted(filled, seconds):
     result = maintain(filled, "monthly", "--deadline", seconds)
 
     assert (result.returncode, result.stderr) == (0, ""), result.stdout
@@ -83,7 +83,7 @@ def test_a_dry_run_as_json(filled):
         ),
     ],
 )  # fmt: skip
-def test_a_wrong_setting_is_one_sentence(migrated, environment, said):
+def test_a_wrong_setting_is_reported_in_one_sentence(migrated, environment, said):
     result = maintain(migrated, "weekly", **environment)
 
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{said}\n")
@@ -152,7 +152,7 @@ def test_each_period_includes_the_shorter_one(filled):
     assert {"privileges", "encryption", "passwords", "exposure", "audit", "secrets"} < set(names[2])
 
 
-def test_a_role_that_owns_nothing_sweeps_and_says_what_it_may_not(filled):
+def test_a_role_that_owns_nothing_sweeps_and_reports_what_it_may_not_do(filled):
     with filled.role(
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
         "GRANT USAGE ON SCHEMA public TO {role}",
@@ -166,7 +166,7 @@ def test_a_role_that_owns_nothing_sweeps_and_says_what_it_may_not(filled):
 
 
 @pytest.mark.slow
-def test_a_topic_that_could_not_be_asked_is_a_finding(filled):
+def test_a_topic_that_failed_is_a_finding(filled):
     with filled.role() as url:
         result = manage("dbmaintain", "quarterly", "--format", "json", url=url)
 

@@ -108,7 +108,7 @@ def test_staff_unknown_ambiguous_and_undecodable_addresses_are_refused(migrated,
     assert migrated.execute("SELECT id FROM users ORDER BY id") == [("ana2",), (BOB,)]
 
 
-def test_an_argument_in_another_encoding_is_one_sentence(migrated, tmp_path):
+def test_an_argument_in_another_encoding_is_reported_in_one_sentence(migrated, tmp_path):
     output = os.fsdecode(os.fsencode(tmp_path) + b"/\xff/x")
 
     answers = [

@@ -201,7 +201,7 @@ def test_a_trigger_that_deletes_other_people_stops_the_erasure(two):
     assert two.execute("SELECT count(*) FROM users") == [(2,)]
 
 
-def test_rows_are_counted_once_where_a_deletion_was_tried_again(two):
+def test_rows_are_counted_once_if_a_deletion_is_retried(two):
     two.execute(
         "CREATE TABLE a_trips (id int PRIMARY KEY, who text REFERENCES users ON DELETE CASCADE);"
         "CREATE TABLE b_stops (trip int REFERENCES a_trips ON DELETE RESTRICT, who text REFERENCES users ON DELETE CASCADE);"
@@ -212,7 +212,7 @@ def test_rows_are_counted_once_where_a_deletion_was_tried_again(two):
     assert erased(two)["removed"] == {"users": 1, "a_trips": 1, "b_stops": 1, "c_lines": 1}
 
 
-def test_rows_hidden_by_row_level_security_do_not_count_as_none(two):
+def test_rows_hidden_by_row_level_security_are_not_reported_as_none(two):
     two.execute(
         "CREATE TABLE notes (who text REFERENCES users ON DELETE CASCADE);"
         "ALTER TABLE notes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;"

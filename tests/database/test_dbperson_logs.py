@@ -124,7 +124,7 @@ def test_a_price_is_exported_as_it_is_stored_whatever_the_database_rounds(two):
     assert exported(two)["price_alerts"][0]["currentPrice"] == 0.1 + 0.2
 
 
-def test_generated_columns_of_the_logs_are_cleared_with_what_they_are_made_of(two):
+def test_generated_columns_of_the_logs_are_cleared_with_their_sources(two):
     two.execute(
         "ALTER TABLE fly2any_accesses ADD lowered text GENERATED ALWAYS AS (lower(query)) STORED;"
         'INSERT INTO fly2any_accesses (at, staff_id, staff_email, action, "table", query)'

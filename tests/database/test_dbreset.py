@@ -92,7 +92,7 @@ def test_the_four_apps_are_removed_and_everything_else_stays(migrated):
         ),
     ],
 )
-def test_it_is_refused_if_unmanaged_objects_depend_on_our_tables(migrated, made, shown):
+def test_a_reset_is_refused_if_unmanaged_objects_depend_on_our_tables(migrated, made, shown):
     migrated.execute(made)
     before = tables(migrated)
 
@@ -105,7 +105,7 @@ def test_it_is_refused_if_unmanaged_objects_depend_on_our_tables(migrated, made,
     assert tables(migrated) == before
 
 
-def test_a_database_of_prisma_is_left_alone(database):
+def test_a_prisma_database_is_left_alone(database):
     database.execute("CREATE TABLE users (id text)")
 
     result = manage("dbreset", "--yes", url=database.url)

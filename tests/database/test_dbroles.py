@@ -36,7 +36,7 @@ def roles(migrated):
 
 
 @pytest.mark.slow
-def test_the_role_that_migrates_migrates(roles):
+def test_the_migrate_role_migrates(roles):
     results = [
         manage("migrate", "engagement", "0002", "--yes", "--without-backup", url=roles["migrate"]),
         manage("migrate", url=roles["migrate"]),
@@ -46,7 +46,7 @@ def test_the_role_that_migrates_migrates(roles):
     assert [(result.returncode, result.stderr) for result in results] == [(0, "")] * 3
 
 
-def test_the_role_of_the_app_writes_rows_and_no_schema(migrated, roles):
+def test_the_app_role_writes_rows_and_cannot_change_the_schema(migrated, roles):
     status = manage("dbstatus", "--write-check", url=roles["app"])
     seeded = manage("dbseed", "--production", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=roles["app"])
 
@@ -73,7 +73,7 @@ def test_the_role_of_the_app_writes_rows_and_no_schema(migrated, roles):
     assert migrated.execute("SELECT count(*) FROM fly2any_accesses") == [(1,)]
 
 
-def test_the_role_that_reads_sees_no_secret_and_changes_nothing(migrated, roles):
+def test_the_read_role_sees_no_secret_and_changes_nothing(migrated, roles):
     with psycopg.connect(roles["read"], autocommit=True) as reader:
         assert reader.execute("SELECT count(*) FROM price_history").fetchone() == (0,)
         assert reader.execute("SELECT id, email FROM users").fetchall() == []
@@ -88,7 +88,7 @@ def test_the_role_that_reads_sees_no_secret_and_changes_nothing(migrated, roles)
             reader.execute("DELETE FROM users")
 
 
-def test_the_present_owner_of_the_tables_keeps_its_access(migrated):
+def test_the_current_owner_of_the_tables_keeps_its_access(migrated):
     owner = f"{migrated.name}_site"
     migrated.execute(f"CREATE ROLE {owner} LOGIN")
     tables = [name for (name,) in migrated.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
@@ -191,7 +191,7 @@ def test_a_ledger_that_the_app_may_write_is_found_and_its_cure_works(early):
     assert found() == []
 
 
-def test_dbroles_itself_takes_back_what_default_privileges_gave(early):
+def test_dbroles_revokes_what_default_privileges_granted(early):
     with django(early) as connection:
         printed = roles_sql(connection, [], prefix=early.name)
     early.execute(printed)

@@ -45,7 +45,7 @@ def test_all_18_tables_get_rows_and_a_second_run_adds_none():
 
 
 @pytest.mark.django_db
-def test_the_same_seed_gives_the_same_rows_and_another_seed_others():
+def test_the_same_seed_gives_the_same_rows_and_another_seed_different_ones():
     seed(connection, users=40, seed=5, until=DAY)
     first = contents()
     with connection.cursor() as cursor:
@@ -99,7 +99,7 @@ def test_the_demo_data_is_realistic():
 
 
 @pytest.mark.django_db
-def test_it_is_refused_among_real_users_without_yes():
+def test_seeding_beside_real_users_requires_yes():
     seed(connection, users=5, seed=1, until=DAY)
     User.objects.create_user("ana@example.com")
     before = contents()
@@ -112,7 +112,7 @@ def test_it_is_refused_among_real_users_without_yes():
 
 
 @pytest.mark.slow
-def test_the_command_says_what_it_added_and_shows_the_password_once(own_server):
+def test_the_command_reports_what_it_added_and_shows_the_password_once(own_server):
     server = own_server(migrated=True)
 
     first = manage("dbseed", "--production", "--users", "10", "--admin", url=server.url())
@@ -148,7 +148,7 @@ def test_the_command_says_what_it_added_and_shows_the_password_once(own_server):
         ["--seed", "x"],
     ],
 )
-def test_a_wrong_option_is_2_with_a_line_that_says_so(arguments):
+def test_a_wrong_option_exits_with_2_and_one_line(arguments):
     result = manage("dbseed", *arguments)
 
     assert (result.returncode, result.stdout) == (2, "")
@@ -156,7 +156,7 @@ def test_a_wrong_option_is_2_with_a_line_that_says_so(arguments):
 
 
 @pytest.mark.parametrize("host", ["db.example.com", "localhost", "127.0.0.1"])
-def test_production_is_filled_only_when_it_is_named(host):
+def test_production_is_seeded_only_if_it_is_named(host):
     result = manage("dbseed", url=f"postgresql://u:secret@{host}/fly2any")
 
     assert (result.returncode, result.stdout, result.stderr) == (
@@ -175,7 +175,7 @@ def test_a_production_database_on_a_socket_stays_empty_without_the_option(migrat
     assert (refused.returncode, rows, filled.returncode) == (2, [(0,)], 0)
 
 
-def test_the_statistics_know_each_row_once(migrated):
+def test_the_statistics_count_each_row_once(migrated):
     result = manage("dbseed", "--production", "--users", "30", "--until", "2026-05-01", url=migrated.url)
 
     assert result.returncode == 0, result.stderr

@@ -132,7 +132,7 @@ def test_pending_migrations_are_pending_and_not_drift():
 
 
 @pytest.mark.django_db
-def test_pending_and_damaged_is_5():
+def test_pending_and_damaged_exits_with_5():
     MigrationRecorder(connection).migration_qs.filter(app="admin", name="0003_logentry_add_action_flag_choices").delete()
     run('DROP INDEX "price_alerts_active_idx"')
 
@@ -183,7 +183,7 @@ def test_tables_that_no_migration_made_are_not_to_be_migrated():
 
 @pytest.mark.slow
 @pytest.mark.django_db
-def test_an_empty_database_is_all_pending_and_nothing_is_wrong(own_server):
+def test_an_empty_database_has_pending_migrations_and_no_finding(own_server):
     server = own_server()
 
     result = manage("dbstatus", "--format", "json", url=server.url())
@@ -202,7 +202,7 @@ def test_an_empty_database_is_all_pending_and_nothing_is_wrong(own_server):
 
 
 @pytest.mark.django_db
-def test_unmanaged_objects_are_listed_on_request_and_are_no_findings():
+def test_unmanaged_objects_are_listed_on_request_and_are_not_findings():
     run("CREATE TABLE theirs (id int PRIMARY KEY); ALTER TABLE users ADD points int NOT NULL DEFAULT 0")
 
     code, text = dbstatus("--verbosity", "2")
@@ -279,7 +279,7 @@ def test_the_write_check_writes_to_every_table_and_leaves_nothing():
 
 
 @pytest.mark.slow
-def test_the_write_check_names_the_table_that_refuses(url, own_server):
+def test_the_write_check_names_the_table_that_rejects_a_write(url, own_server):
     server = own_server(migrated=True)
     server.execute("ALTER TABLE wishlist_items ADD CONSTRAINT never CHECK (false)")
 
@@ -303,7 +303,7 @@ def test_the_write_check_names_the_table_that_refuses(url, own_server):
         ["--no-such-option"],
     ],
 )
-def test_a_wrong_option_is_2_with_a_line_that_says_so(arguments):
+def test_a_wrong_option_exits_with_2_and_one_line(arguments):
     result = manage("dbstatus", *arguments)
 
     assert (result.returncode, result.stdout) == (2, "")
@@ -311,7 +311,7 @@ def test_a_wrong_option_is_2_with_a_line_that_says_so(arguments):
 
 
 @pytest.mark.django_db
-def test_a_missing_ledger_row_makes_nothing_of_ours_foreign():
+def test_a_missing_ledger_row_makes_none_of_our_objects_unmanaged():
     MigrationRecorder(connection).migration_qs.filter(app="accounts", name="0001_initial").delete()
 
     report = verify(connection)
@@ -355,7 +355,7 @@ def test_every_code_has_a_test_that_produces_it():
     assert CODES - by_mutation <= by_name
 
 
-def test_the_report_is_read_in_one_read_only_snapshot_that_waits_for_no_lock_for_long(server):
+def test_the_report_is_read_in_one_read_only_snapshot_with_a_lock_timeout(server):
     with snapshot(connection), connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), current_setting('lock_timeout')"

@@ -79,7 +79,7 @@ def test_another_schema_is_verified_there(own_server):
 
 
 @pytest.mark.slow
-def test_what_the_guide_asks_of_a_server_is_found(own_server):
+def test_unmet_server_requirements_of_the_guide_are_found(own_server):
     server = own_server(migrated=True, max_connections="30")
     server.execute("ALTER DATABASE fly2any SET timezone TO 'America/Sao_Paulo'")
 
@@ -117,7 +117,7 @@ def test_wait_waits_for_a_server_to_come_up(own_server):
 
 
 @pytest.mark.slow
-def test_wait_gives_up_in_the_end(own_server):
+def test_wait_gives_up_eventually(own_server):
     server = own_server()
     begun = time.monotonic()
 
@@ -193,7 +193,7 @@ def test_a_database_of_another_encoding_is_neither_adopted_nor_partly_migrated(o
 
 
 @pytest.mark.slow
-def test_an_inconsistent_history_is_one_sentence(own_server):
+def test_an_inconsistent_history_is_reported_in_one_sentence(own_server):
     server = own_server(migrated=True)
     server.execute("DELETE FROM django_migrations WHERE app = 'accounts'")
 
@@ -206,7 +206,7 @@ def test_an_inconsistent_history_is_one_sentence(own_server):
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_distant_server_without_tls_is_a_finding():
+def test_a_remote_server_without_tls_is_a_finding():
     near = Server(
         version="18.6", host="", database="d", role="r", schema="public", creates_in="public", encoding="UTF8", tls="", pooled=False, encrypted=False, collation_of="", collation_now="", collations=[], time_zone="UTC", sets_zone="",
         max_connections=100, connections=1, standby=False, read_only=[], replication_roles=[], event_triggers=[], settings=[], may_use=True, may_create=True, may_read_migrations=True, may_read_journal=True, privileges=(),

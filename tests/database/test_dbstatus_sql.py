@@ -115,7 +115,7 @@ def test_the_script_cures_what_was_damaged(migrated, status, place):
     assert status() == (0, "-- Nothing to cure in the database.\n")
 
 
-def test_no_script_names_by_itself_what_may_be_another_programs(migrated, status):
+def test_a_script_renames_nothing_that_may_belong_to_another_program(migrated, status):
     migrated.execute('ALTER TABLE users RENAME "isSuperuser" TO "isAgent"; ALTER TABLE verification_tokens RENAME TO "theirs"')
 
     _, script = status()
@@ -129,7 +129,7 @@ def test_no_script_names_by_itself_what_may_be_another_programs(migrated, status
     ]
 
 
-def test_a_cure_of_a_type_rejects_long_texts_instead_of_truncating(migrated, status):
+def test_a_type_cure_rejects_long_texts_instead_of_truncating_them(migrated, status):
     migrated.execute("ALTER TABLE auth_group ALTER name TYPE text; INSERT INTO auth_group (name) VALUES (repeat('x', 151))")
 
     _, script = status()

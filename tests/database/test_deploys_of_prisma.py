@@ -100,7 +100,7 @@ def timeless(told):
     return [re.sub(r"active for \d+ s", "active for … s", sentence) for sentence in told]
 
 
-def test_a_deploy_that_waits_before_a_concurrent_build_is_cancelled_and_told(migrated, deploy):
+def test_a_deploy_that_waits_before_a_concurrent_build_is_cancelled_with_a_message(migrated, deploy):
     with running(migrated) as (run, told):
         waiting = deploy(on=migrated)
         build(run)
@@ -110,7 +110,7 @@ def test_a_deploy_that_waits_before_a_concurrent_build_is_cancelled_and_told(mig
     assert migrated.execute(VALID_SQL) == [(True,)]
 
 
-def test_a_deploy_that_comes_during_a_concurrent_build_is_cancelled_before_the_build_is_lost(migrated, deploy):
+def test_a_deploy_that_starts_during_a_concurrent_build_is_cancelled_before_the_build_is_lost(migrated, deploy):
     with running(migrated) as (run, told), open_transaction(migrated, WRITE) as client, ThreadPoolExecutor() as pool:
 
         def come():
@@ -129,7 +129,7 @@ def test_a_deploy_that_comes_during_a_concurrent_build_is_cancelled_before_the_b
     assert migrated.execute(VALID_SQL) == [(True,)]
 
 
-def test_a_deploy_that_keeps_a_table_is_cancelled_where_a_run_waits_for_the_table(migrated, deploy):
+def test_a_deploy_that_locks_a_table_is_cancelled_if_a_run_waits_for_the_table(migrated, deploy):
     with running(migrated) as (run, told), run.connection.cursor() as cursor:
         waiting = deploy("BEGIN", WRITE, on=migrated)
         cursor.execute("ALTER TABLE users ADD COLUMN probe integer")
@@ -138,7 +138,7 @@ def test_a_deploy_that_keeps_a_table_is_cancelled_where_a_run_waits_for_the_tabl
     assert timeless(told) == cancelled(migrated, waiting.pid)
 
 
-def test_a_deploy_that_a_deadlock_finds_first_is_cancelled_too(migrated, deploy):
+def test_a_deploy_in_a_deadlock_is_cancelled_too(migrated, deploy):
     with running(migrated) as (run, told), run.connection.cursor() as cursor:
         waiting = deploy("BEGIN", WRITE, on=migrated)
         run.execute("SET deadlock_timeout = '10ms'")
@@ -205,7 +205,7 @@ def test_a_deploy_that_this_role_may_not_cancel_is_named_before_a_build(migrated
     assert migrated.execute(VALID_SQL) == []
 
 
-def test_a_build_that_is_lost_to_a_deploy_that_this_role_may_not_cancel_is_given_up_at_once(migrated, owner, deploy, settings):
+def test_a_build_lost_to_a_deploy_that_this_role_may_not_cancel_is_given_up_at_once(migrated, owner, deploy, settings):
     settings.LOCK_TIMEOUT = 2000  # After that it would name the session that it waits for.
     with (
         running(migrated, role=owner) as (run, told),

@@ -85,7 +85,7 @@ VERDICT = {"at": "2026-11-27T03:00:05+00:00", "server": "18.6", "reason": ""}
     ],
     ids=str,
 )  # fmt: skip
-def test_a_manifest_with_a_value_of_another_kind_is_one_sentence(change):
+def test_a_manifest_with_a_value_of_another_kind_is_reported_in_one_sentence(change):
     data = json.loads(text_of(NEW)) | change
 
     with pytest.raises(Refusal) as refused:
@@ -106,7 +106,7 @@ PART = {"table": "price_history", "columns": ["id"], "content": CONTENT}
     ],
     ids=str,
 )  # fmt: skip
-def test_an_archive_with_a_value_of_another_kind_is_one_sentence(change):
+def test_an_archive_with_a_value_of_another_kind_is_reported_in_one_sentence(change):
     data = json.loads(text_of(ROWS)) | change
 
     with pytest.raises(Refusal) as refused:
@@ -116,7 +116,7 @@ def test_an_archive_with_a_value_of_another_kind_is_one_sentence(change):
 
 
 @pytest.mark.parametrize("text", ["", "7", "[]", "{}", "{", '"\\ud800"', b"\xff\xfe", "[" * 100_000, '{"a":' * 100_000])
-def test_a_text_that_is_not_a_manifest_is_one_sentence(text):
+def test_a_text_that_is_not_a_manifest_is_reported_in_one_sentence(text):
     for read, said in ((manifest_of, NO_MANIFEST), (archive_of, NO_ARCHIVE)):
         with pytest.raises(Refusal) as refused:
             read(text, where=said.partition(" ")[0])

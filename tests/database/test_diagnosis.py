@@ -85,13 +85,13 @@ def test_a_role_that_may_not_create_tables(strict):
     )
 
 
-def test_a_session_that_only_reads(strict):
+def test_a_read_only_session(strict):
     assert refused(strict.url("reader", PASSWORD)) == (
         "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary."
     )
 
 
-def test_a_server_that_is_not_there():
+def test_a_server_that_is_not_running():
     port = free_port()
 
     assert refused(f"postgresql://app:{PASSWORD}@127.0.0.1:{port}/fly2any") == (

@@ -80,7 +80,7 @@ def test_flush_empties_the_tables_and_keeps_the_migrations(used):
     assert used.execute("SELECT count(*) FROM django_migrations") == recorded
 
 
-def test_flush_waits_for_no_lock_for_long(used):
+def test_flush_has_a_lock_timeout(used):
     with open_transaction(used, "SELECT FROM users"), pytest.raises(OperationalError, match="lock timeout"):
         call(used, "flush", yes=True, without_backup=True)
 
@@ -103,7 +103,7 @@ def test_flush_and_loaddata_do_not_run_beside_migrations(used, tmp_path):
     assert used.execute(EMAILS) == [("a@example.com",), ("b@example.com",)]
 
 
-def test_flush_that_is_refused_says_why(used):
+def test_a_refused_flush_says_why(used):
     used.execute("CREATE TABLE theirs (u text REFERENCES users)")
 
     result = manage("flush", "--yes", "--without-backup", url=used.url, timeout=30)

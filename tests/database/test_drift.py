@@ -30,7 +30,7 @@ def test_any_removed_columns_are_reported_missing(taken):
     assert {(f.code, f.where) for f in comparison.findings} == {("column.missing", at(column)) for column in taken}
 
 
-def test_what_the_site_added_since_is_foreign_and_no_finding():
+def test_objects_that_the_site_added_are_unmanaged_and_not_findings():
     added = Catalog(
         tables=(Table("trips"),),
         columns=(
@@ -54,7 +54,7 @@ def test_what_the_site_added_since_is_foreign_and_no_finding():
     assert comparison.matched == frozenset(EXPECTED)
 
 
-def test_a_dropped_column_is_not_taken_for_one_of_the_sites():
+def test_a_dropped_column_is_not_mistaken_for_one_of_the_site():
     ours = next(column for column in EXPECTED.columns if at(column) == "wishlist_items.notes")
     live = EXPECTED.where(lambda thing: thing != ours)
     tables = tuple(

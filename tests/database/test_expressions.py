@@ -45,7 +45,7 @@ def test_calls_that_return_no_negative_number_are_recognised():
     assert list(counts(expression)) == ["length(btrim(a, ')'::text))", "octet_length((b)::text)"]
 
 
-def test_a_unique_index_to_which_different_values_are_equal_is_not_implied_by_a_key():
+def test_a_unique_index_that_equates_different_values_is_not_implied_by_a_key():
     same = Index("users", "theirs", ("id",), ("",), unique=True, uses=("id",))
 
     def found(index):
@@ -58,7 +58,7 @@ def test_a_unique_index_to_which_different_values_are_equal_is_not_implied_by_a_
 
 
 @pytest.mark.django_db
-def test_an_index_whose_condition_the_planner_does_not_recognise_is_different_though_it_holds_for_the_same_rows():
+def test_an_index_is_different_if_the_planner_does_not_recognise_its_equivalent_predicate():
     with connection.cursor() as cursor:
         cursor.execute("DROP INDEX users_staff_idx; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
         used = {}

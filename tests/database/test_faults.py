@@ -88,7 +88,7 @@ def test_a_certificate_of_another_host_is_refused(encrypted):
 
 
 @pytest.mark.slow
-def test_a_distant_server_without_tls_is_refused_unless_told(own_server):
+def test_a_remote_server_without_tls_is_refused_unless_allowed(own_server):
     server = own_server()
     url = f"postgresql://postgres@{HOST}:{server.port}/fly2any?hostaddr=127.0.0.1"
 

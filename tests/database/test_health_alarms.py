@@ -37,14 +37,14 @@ pytestmark = pytest.mark.usefixtures("server")
         ("(lower(a))", "(upper(a), b)", []),
     ],
 )
-def test_an_index_is_redundant_only_where_another_serves_all_that_it_serves(database, narrow, wide, redundant):
+def test_an_index_is_redundant_only_if_another_serves_all_its_queries(database, narrow, wide, redundant):
     database.execute("CREATE TABLE t (a text, b text, c text)")
     database.execute(f"CREATE INDEX narrow ON t {narrow}; CREATE INDEX wide ON t {wide}")
 
     assert found(database, "indexes") == [("indexes.redundant", f"t.{name}") for name in redundant]
 
 
-def test_of_two_indexes_that_are_the_same_the_contracts_is_kept(migrated):
+def test_of_two_identical_indexes_the_contracts_is_kept(migrated):
     definition = 'ON price_alerts ("lastChecked") WHERE active AND NOT triggered'
     migrated.execute(f'CREATE INDEX a_twin ON notifications ("userId", "createdAt" DESC); CREATE INDEX a_part {definition}')
 
@@ -55,7 +55,7 @@ def test_of_two_indexes_that_are_the_same_the_contracts_is_kept(migrated):
 
 
 @pytest.mark.slow
-def test_a_slot_whose_wal_is_gone_is_said_to_keep_nothing(own_server):
+def test_a_slot_that_lost_its_wal_is_reported_to_keep_none(own_server):
     server = own_server(max_slot_wal_keep_size="16MB", max_wal_size="32MB", min_wal_size="32MB")
     server.execute("SELECT pg_create_physical_replication_slot('lost', true)")
     for _ in range(4):
@@ -72,7 +72,7 @@ def test_a_slot_whose_wal_is_gone_is_said_to_keep_nothing(own_server):
     )
 
 
-def test_a_process_of_the_servers_own_that_holds_a_lock_is_not_to_be_ended():
+def test_a_server_process_that_holds_a_lock_is_not_to_be_terminated():
     row = namedtuple("Row", "by role")
 
     assert [_end(row(*held)) for held in ((7, "site"), (7, ""), (0, ""))] == [

@@ -50,7 +50,7 @@ def test_invisible_figures_are_reported_and_not_counted_as_none(database, reader
     assert told.startswith(f"Nothing was changed. --yes terminates pid {pid} (the site, role ")
 
 
-def test_who_holds_the_lock_of_migrations_and_who_waits_is_shown(database):
+def test_the_migration_lock_holder_and_those_who_wait_are_shown(database):
     assert "the migration lock" not in asked(database, "locks")[0]
     lock = "SELECT pg_advisory_lock(72707369)"
     with open_transaction(database, lock) as holder, waiting(database, lock) as waiter:

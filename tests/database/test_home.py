@@ -30,7 +30,7 @@ def test_a_person_is_exported_and_erased_whole(behind):
     assert behind.execute(left) == [(2, 0, 0)]
 
 
-def test_a_person_whose_table_is_not_where_ours_are_is_refused(behind):
+def test_a_person_in_a_table_of_another_schema_is_refused(behind):
     behind.execute("ALTER TABLE users SET SCHEMA app")
 
     erased = manage("dbperson", "erase", "1@x.de", "--yes", url=behind.url)
@@ -42,7 +42,7 @@ def test_a_person_whose_table_is_not_where_ours_are_is_refused(behind):
     assert behind.execute("SELECT count(*) FROM users") == [(3,)]
 
 
-def test_health_maintenance_and_roles_are_of_our_tables(behind):
+def test_health_maintenance_and_roles_cover_our_tables(behind):
     health = json.loads(manage("dbhealth", "tables", "--format", "json", url=behind.url).stdout)
     maintained = json.loads(manage("dbmaintain", "monthly", "--format", "json", url=behind.url).stdout)
     roles = manage("dbroles", url=behind.url).stdout
@@ -63,7 +63,7 @@ def test_it_is_ready(behind):
     assert json.loads(answer.stdout.splitlines()[-1]) == {"status": "ok", "database": "ok", "migrations": "ok"}
 
 
-def test_the_first_page_knows_when_rows_came(behind):
+def test_the_first_page_shows_when_rows_were_added(behind):
     behind.execute(
         'INSERT INTO price_alerts (id, "userId", origin, destination, "departDate", "currentPrice", "targetPrice", "updatedAt", "createdAt")'
         " SELECT i, '1', 'AAA', 'BBB', now(), 1, 1, now(), now() - make_interval(hours => i) FROM generate_series(1, 100) AS i; ANALYZE price_alerts"

@@ -41,7 +41,7 @@ def beside(database):
         database.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
-def test_only_what_is_marked_old_and_unused_is_dropped(database, beside):
+def test_only_marked_old_and_unused_databases_are_dropped(database, beside):
     goes = beside("_a")
     stays = {
         beside("_of_another", of="another"),
@@ -124,7 +124,7 @@ def test_a_database_that_another_client_creates_meanwhile_is_not_dropped(databas
     assert f"{database.name}_theirs" in databases(database)
 
 
-def test_a_database_whose_name_has_lines_forges_none_of_a_report(database, beside):
+def test_a_database_name_with_line_breaks_forges_no_line_of_a_report(database, beside):
     name = beside("_x\n  ERROR   table.missing at users\nx")
 
     with django(database) as connection:

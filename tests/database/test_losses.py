@@ -50,7 +50,7 @@ def test_tables_with_rows_are_dropped_only_with_consent_and_a_verified_backup(fi
     assert manage("migrate", url=filled.url).returncode == 0
 
 
-def test_columns_and_tables_with_rows_are_planned_with_their_numbers(migrated):
+def test_the_plan_counts_the_rows_of_dropped_tables_and_columns(migrated):
     migrated.execute("""INSERT INTO users (id, email, "updatedAt") VALUES ('a', 'a', now()), ('b', 'b', now())""")
     migrated.execute("""INSERT INTO price_alerts (id, "userId", origin, destination, "departDate", "targetPrice", "currentPrice", "updatedAt")
                         VALUES ('p', 'a', 'x', 'y', 'z', 1, 2, now())""")

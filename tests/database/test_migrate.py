@@ -66,7 +66,7 @@ def test_of_eight_runs_at_once_one_applies_and_all_succeed(request, begins, prob
 
 
 @pytest.mark.slow
-def test_eight_processes_at_once_one_applies_and_all_exit_0(database):
+def test_of_eight_processes_at_once_one_applies_and_all_exit_with_0(database):
     processes = [start_manage("migrate", url=database.url) for _ in range(8)]
     ends = [(process.communicate(timeout=120), process.returncode)[1] for process in processes]
 
@@ -144,7 +144,7 @@ def test_an_interrupt_at_any_moment_ends_the_run(migrated, probe):
 
 
 @pytest.mark.slow
-def test_what_a_migration_that_is_not_atomic_has_committed_is_not_run_again(migrated, probe):
+def test_committed_operations_of_a_non_atomic_migration_are_not_run_again(migrated, probe):
     environment = probe(
         "RunSQL('CREATE TABLE probe (id int)'), RunSQL('INSERT INTO probe VALUES (1)'),"
         "RunPython(lambda apps, editor: editor.execute('LOCK TABLE users'), atomic=True)",
@@ -189,7 +189,7 @@ def test_a_role_that_may_read_no_journal_gets_its_report(migrated):
     assert f"  applied      {recorded_migrations()}" in result.stdout
 
 
-def test_the_direct_url_must_lead_to_the_same_place(migrated, database):
+def test_the_direct_url_must_lead_to_the_same_database(migrated, database):
     result = manage("migrate", url=migrated.url, DIRECT_URL=database.url)
 
     assert result.returncode == 2
@@ -220,7 +220,7 @@ def test_the_direct_url_of_another_server_is_refused_though_the_database_has_the
 
 
 @pytest.mark.slow
-def test_the_direct_url_takes_the_schema_of_the_other(database):
+def test_the_direct_url_takes_the_schema_of_the_pooled_url(database):
     database.execute("CREATE SCHEMA site")
 
     assert manage("migrate", url=f"{database.url}&schema=site", DIRECT_URL=database.url).returncode == 0
@@ -264,7 +264,7 @@ def test_dbstatus_reports_a_current_run(migrated, probe):
     assert "migrations.failed" not in status.stdout
 
 
-def test_a_database_of_prisma_is_not_faked_either(database):
+def test_a_prisma_database_is_not_faked_either(database):
     database.execute("CREATE TABLE users (id text)")
 
     result = manage("migrate", "--fake", url=database.url)

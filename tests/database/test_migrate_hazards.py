@@ -11,7 +11,7 @@ from tests.servers import open_transaction, wait_until
 
 
 @pytest.mark.slow
-def test_pg_trgm_may_be_in_a_schema_that_the_search_path_does_not_name(database):
+def test_pg_trgm_may_be_in_a_schema_outside_the_search_path(database):
     database.execute("CREATE SCHEMA extensions; CREATE EXTENSION pg_trgm SCHEMA extensions")
     url = f"{database.url}&schema=public" if "?" in database.url else f"{database.url}?schema=public"
 
@@ -144,7 +144,7 @@ def test_a_role_with_idle_timeouts_can_migrate(own_server, probe):
 
 
 @pytest.mark.slow
-def test_a_change_of_a_model_is_tried_again_whole_and_told_once(migrated, probe):
+def test_a_change_of_a_model_is_retried_as_a_whole_and_reported_once(migrated, probe):
     environment = probe("migrations.CreateModel('thing', [('id', models.BigAutoField(primary_key=True))])")
     assert manage("migrate", url=migrated.url, **environment).returncode == 0
     probe("migrations.AddField('thing', 'probe', models.IntegerField(null=True))")
@@ -190,7 +190,7 @@ def test_a_record_that_this_role_may_not_read_is_not_called_lost(migrated):
         ("RunSQL('SELECT 1')", "is not reversible: make it reversible"),
     ],
 )
-def test_an_irreversible_migration_is_one_sentence(migrated, probe, operation, said):
+def test_an_irreversible_migration_is_reported_in_one_sentence(migrated, probe, operation, said):
     environment = probe(operation)
     assert manage("migrate", url=migrated.url, **environment).returncode == 0
 

@@ -13,7 +13,7 @@ from tests.conftest import django, manage, start_manage
 from tests.servers import open_transaction, recorded, runs, wait_until
 
 
-def test_the_migration_lock_holder_is_named_and_a_timeout_is_one_sentence(database):
+def test_the_migration_lock_holder_is_named_and_a_timeout_is_reported_in_one_sentence(database):
     with database.connect(application_name="prisma migrate") as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
         pid = holder.info.backend_pid
@@ -92,7 +92,7 @@ def test_a_table_in_use_is_waited_for_and_then_its_user_is_named(migrated, probe
 
 
 @pytest.mark.slow
-def test_the_site_passes_while_a_run_waits_and_then_the_run_resumes(migrated, probe):
+def test_the_site_proceeds_while_a_run_waits_and_then_the_run_resumes(migrated, probe):
     environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int'), RunPython(lambda apps, editor: None)")
     with open_transaction(migrated, "SELECT FROM users"):
         process = start_manage("migrate", url=migrated.url, LOCK_TIMEOUT="", **environment)

@@ -42,7 +42,7 @@ def test_the_undamaged_database_has_no_finding():
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("together", ROUNDS)
-def test_damages_are_found_and_their_cures_work(together: list[Mutation], record_property):
+def test_damage_is_found_and_its_cures_work(together: list[Mutation], record_property):
     record_property("damages", len(together))
     run(EMPTY_SQL)
     for mutation in filter(is_too_new, together):

@@ -73,7 +73,7 @@ FOUND = [["error", "index.missing"], ["warning", "backup.none"], ["warning", "wa
 
 
 @pytest.mark.slow
-def test_commands_metrics_and_pages_find_the_same(migrated, tmp_path):
+def test_commands_metrics_and_pages_report_the_same_findings(migrated, tmp_path):
     migrated.execute('DROP INDEX "price_alerts_active_idx"')
     migrated.execute(f"ALTER DATABASE {migrated.name} SET timezone TO 'America/New_York'")
     (tmp_path / "waivers.toml").write_text(WAIVERS.format(name=migrated.name))

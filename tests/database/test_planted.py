@@ -151,7 +151,7 @@ def planted(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_no_command_and_no_page_calls_what_another_role_planted(planted, tmp_path):
+def test_no_command_or_page_calls_a_function_planted_by_another_role(planted, tmp_path):
     log = planted.home / "log"
     begun = log.stat().st_size
 

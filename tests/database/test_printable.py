@@ -53,7 +53,7 @@ def test_a_file_name_is_printed_on_one_line():
 
 
 @pytest.mark.parametrize("read", [from_json, describing], ids=["backup", "archive"])
-def test_a_file_whose_name_has_more_than_a_line_is_refused_in_one(read):
+def test_a_file_name_with_a_line_break_is_refused_in_one_line(read):
     with pytest.raises(Refusal) as refused:
         read(json.dumps({"format": 1}), where=f"{FORGED}.json")
 

@@ -73,7 +73,7 @@ def test_the_steps_of_changing_the_schema_leave_nothing_for_makemigrations(copy,
 
 
 @pytest.mark.slow
-def test_a_later_deploy_makes_an_environment_beside_the_one_that_runs(copy):
+def test_a_later_deploy_creates_an_environment_beside_the_running_one(copy):
     """Without the packages themselves, and with a systemctl that says which environment it was called in."""
     programs = copy.folder / "programs"
     programs.mkdir()

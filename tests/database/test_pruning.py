@@ -75,7 +75,7 @@ def test_pruning_spares_backups_of_an_earlier_database_of_that_name(migrated, tm
     assert removed == [every[1], every[5]]
 
 
-def test_a_copy_of_the_server_neither_prunes_nor_replaces_what_was_taken_of_it(migrated, tmp_path, settings):
+def test_a_copy_of_the_server_neither_prunes_nor_replaces_the_originals_backups(migrated, tmp_path, settings):
     settings.BACKUPS = {**settings.BACKUPS, "keep": (1, 0, 0)}
     told, store = Told(), store_at(str(tmp_path))
     with django(migrated) as connection:

@@ -83,7 +83,7 @@ def test_a_restore_brings_back_every_row_and_the_databases_properties(filled, pl
 
 
 @pytest.mark.slow
-def test_what_no_dump_contains_does_not_stop_a_restore(filled, place):
+def test_objects_that_no_dump_contains_do_not_stop_a_restore(filled, place):
     filled.execute(
         "CREATE STATISTICS raises ON (1 / length(name)), country FROM users; UPDATE users SET name = '' WHERE id = (SELECT min(id) FROM users);"
         "CREATE TABLE logins (who text)"
@@ -270,7 +270,7 @@ def test_a_database_that_was_compared_on_another_server_is_not_swapped(own_serve
 
 
 @pytest.mark.slow
-def test_when_the_server_is_lost_the_latest_is_restored_on_a_new_one(filled, own_server, place):
+def test_the_latest_backup_of_a_lost_server_is_restored_on_a_new_one(filled, own_server, place):
     run(filled, "dbbackup", "--verify", place=place)
     server = own_server()
     server.execute(f"CREATE DATABASE {filled.name}", database="postgres")
@@ -284,7 +284,7 @@ def test_when_the_server_is_lost_the_latest_is_restored_on_a_new_one(filled, own
 
 
 @pytest.mark.slow
-def test_a_server_that_ends_idle_connections_stops_neither_a_trial_nor_a_restore(migrated, place):
+def test_a_server_that_closes_idle_connections_stops_neither_a_trial_nor_a_restore(migrated, place):
     name = f"{migrated.name}_copy"
     migrated.execute(f"ALTER DATABASE {migrated.name} SET idle_session_timeout = '1s'")
     try:

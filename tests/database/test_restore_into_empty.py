@@ -56,7 +56,7 @@ def empty(migrated):
 
 
 @pytest.mark.slow
-def test_an_empty_database_that_is_there_is_replaced_by_what_was_restored_beside_it(migrated, empty, place):
+def test_an_existing_empty_database_is_replaced_by_the_restored_one(migrated, empty, place):
     migrated.execute(f"""COMMENT ON DATABASE {empty.name} IS 'fly2any: {{"purpose": "into"}}'""")
     with django(migrated) as connection:
         store = store_at(place)
@@ -73,7 +73,7 @@ def test_an_empty_database_that_is_there_is_replaced_by_what_was_restored_beside
 
 
 @pytest.mark.slow
-def test_a_database_that_only_reads_by_default_is_restored_and_stays_so(migrated, empty, place):
+def test_a_database_that_is_read_only_by_default_is_restored_and_stays_so(migrated, empty, place):
     whole = dataclasses.replace(migrated, name="postgres")
     with django(migrated) as connection:
         store = store_at(place)
@@ -168,7 +168,7 @@ def test_the_embedded_servers_tools_restore_nothing_where_a_statement_fails_on_a
 
 
 @pytest.mark.slow
-def test_where_a_restore_fails_half_way_an_empty_database_that_is_there_stays_empty(migrated, empty, place):
+def test_an_existing_empty_database_stays_empty_if_the_restore_fails_halfway(migrated, empty, place):
     migrated.execute(
         "CREATE FUNCTION picky(int) RETURNS bool LANGUAGE plpgsql AS $f$"
         f" BEGIN RETURN current_database() = '{migrated.name}'; END $f$;"

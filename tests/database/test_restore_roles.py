@@ -95,7 +95,7 @@ def test_an_owner_who_is_no_superuser_backs_up_and_restores(filled, place):
         )
 
 
-def test_code_of_others_runs_as_the_role_that_restores_only_where_that_trusts_them(migrated, place):
+def test_code_of_other_roles_runs_as_the_restoring_role_only_if_it_trusts_them(migrated, place):
     role, name = f"{migrated.name}_mallory", f"{migrated.name}_copy"
     migrated.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA mal AUTHORIZATION {role}; CREATE ROLE {role}_trusted")
     migrated.execute(f"REVOKE CONNECT ON DATABASE {migrated.name} FROM PUBLIC; ALTER TABLE users OWNER TO {role}_trusted")
@@ -138,7 +138,7 @@ def test_a_database_that_is_being_restored_admits_no_other_role(migrated):
         migrated.execute(f"DROP DATABASE IF EXISTS {name}")
 
 
-def test_settings_are_copied_as_values_and_run_no_sql_of_the_role_that_made_them(migrated):
+def test_settings_are_copied_as_values_and_run_no_sql_of_the_role_that_set_them(migrated):
     role, new = f"{migrated.name}_mallory", f"{migrated.name}_new"
     migrated.execute(f"CREATE ROLE {role} LOGIN")
     migrated.execute(f"CREATE DATABASE {new} TEMPLATE template0")

@@ -83,7 +83,7 @@ def said_more(database, conversation="goes", time=OLD):
 
 
 @pytest.mark.parametrize(("table", "meanwhile"), [("notifications", changed), ("ai_conversations", said_more)])
-def test_what_changed_since_it_was_archived_stays_whole(migrated, table, meanwhile, tmp_path):
+def test_a_row_changed_since_it_was_archived_stays_whole(migrated, table, meanwhile, tmp_path):
     migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
     put(migrated, table, "goes", CASES[table][0])
     put(migrated, table, "other", CASES[table][0])
@@ -253,7 +253,7 @@ def test_nothing_is_archived_if_nothing_may_be_removed(filled, grants, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_session_that_is_ended_in_the_middle_stops_the_run_and_no_row_is_lost(migrated, tmp_path):
+def test_a_session_terminated_halfway_stops_the_run_and_no_row_is_lost(migrated, tmp_path):
     migrated.execute(
         'INSERT INTO price_history (id, origin, destination, "departDate", price, provider, timestamp)'
         " SELECT 'p' || n, 'JFK', repeat('x', 300), '2026-01-01', n, 'mock', '2020-01-01' FROM generate_series(1, 400000) AS n"
@@ -276,7 +276,7 @@ def test_a_session_that_is_ended_in_the_middle_stops_the_run_and_no_row_is_lost(
     assert migrated.execute("SELECT count(*) FROM price_history") == [(400_000,)]
 
 
-def test_where_archives_cannot_be_kept_nothing_is_removed(filled, tmp_path):
+def test_nothing_is_removed_if_archives_cannot_be_stored(filled, tmp_path):
     (tmp_path / "file").touch()
     before = rows(filled)
 

@@ -168,7 +168,7 @@ def test_no_row_is_deleted_by_a_reversal_without_consent(database, case, atomic)
     assert recorded(database)[-1] == takes.split()[0].removeprefix("probe.")
 
 
-def test_a_procedure_that_commits_is_not_called_unasked(database):
+def test_a_procedure_that_commits_is_not_called_without_consent(database):
     made_too = RunSQL("CREATE PROCEDURE gone() LANGUAGE plpgsql AS 'BEGIN DROP TABLE probe_thing; COMMIT; END'", NOOP)
     with probing(database, made(), made_too, back("CALL gone()"), atomic=False) as probe:
         database.execute(ROW)

@@ -144,7 +144,7 @@ def test_objects_that_the_site_creates_later_are_usable_and_backed_up(database, 
         app.execute("SELECT * FROM later.days")
 
 
-def test_what_this_role_cannot_grant_is_named_and_the_rest_succeeds(database, roles):
+def test_privileges_that_this_role_cannot_grant_are_named_and_the_rest_succeeds(database, roles):
     site, app = roles["site"], roles["app"]
     site.execute("CREATE TABLE trips (id int)")
     database.execute('CREATE TABLE "of\nothers" (id int); CREATE SCHEMA others; CREATE TABLE others.days (day date)')

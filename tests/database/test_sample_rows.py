@@ -49,7 +49,7 @@ def of_users(*changes, after="SELECT 1"):
 
 
 @pytest.mark.django_db
-def test_a_check_is_reported_with_a_row_that_it_refuses():
+def test_a_check_is_reported_with_a_row_that_it_rejects():
     checks = [one for one in CHECKS if connection.pg_version >= 160000 or "IS JSON" not in one[0]]
     found = of_users(
         "ADD theirs int",
@@ -159,7 +159,7 @@ def test_a_virtual_column_fails_where_it_is_computed(column, expected):
         ("INDEX theirs ON users (name) WHERE 10 / length(id) > 1", ("warning", f"((10 / length(id)) > 1) {RAISES} id = '' and name = ''.")),
     ],
 )  # fmt: skip
-def test_an_index_is_reported_with_rows_that_it_refuses(index, expected):
+def test_an_index_is_reported_with_rows_that_it_rejects(index, expected):
     run(f"CREATE {index}")
 
     said = [(one.severity, one.message[-len(expected[1]) :]) for one in verify(connection).findings if one.code == f"{'unique' if 'UNIQUE' in index else 'index'}.extra"]  # fmt: skip
@@ -189,7 +189,7 @@ def test_a_check_of_ours_rewritten_with_the_next_integer_is_the_same(check, code
     assert verify(connection).findings == ()
 
 
-def test_sample_rows_are_few_and_hold_equal_and_different_values():
+def test_sample_rows_are_few_with_equal_and_different_values():
     columns = [Column("t", name, "text") for name in "abc"]
 
     rows = samples("((a <> b) AND (c <> 'x'::text) AND (length(c) < 3))", columns, {"c": "'fill'"}, stored=False)

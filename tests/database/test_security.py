@@ -48,7 +48,7 @@ def app(migrated):
 AUDITED = [("note", "security.audit", "log_connections, log_statement")]
 
 
-def test_a_role_with_no_more_than_it_needs_has_no_finding(app):
+def test_a_role_with_only_the_privileges_it_needs_has_no_finding(app):
     found, output = looked(app)
 
     assert found == AUDITED
@@ -82,7 +82,7 @@ def test_privileges_of_public_are_found_and_the_cure_works(migrated, app):
         (None, []),
     ],
 )
-def test_weak_storage_of_peoples_passwords_is_found(migrated, app, password, found):
+def test_weak_password_storage_is_found(migrated, app, password, found):
     migrated.execute("INSERT INTO users (id, email, password, \"updatedAt\") VALUES ('u', 'u@b.c', %s, now())", [password])
 
     said, output = looked(app)
@@ -130,7 +130,7 @@ def test_idle_staff_are_noted(migrated, app, change, found):
         ({"BACKUP_LOCATION": "/nonexistent/b", "BACKUP_IDENTITY_FILE": "/nonexistent/bb/key"}, []),
     ],
 )
-def test_what_the_environment_weakens_is_found(app, environment, found):
+def test_weak_environment_settings_are_found(app, environment, found):
     said = [one for one in looked(app, **environment)[0] if one != AUDITED[0]]
 
     assert said == found
@@ -213,7 +213,7 @@ def test_rules_are_read_from_pg_hba_conf(own_server):
     assert sorted(exposed) == sorted(expected)
 
 
-def test_a_server_that_listens_to_this_machine_alone_is_not_open_whatever_its_lines_say(own_server):
+def test_a_server_that_listens_only_locally_is_not_open_whatever_pg_hba_conf_says(own_server):
     server = own_server(listen_addresses="localhost")
     server.hba("host all all all trust")
 
@@ -230,7 +230,7 @@ def test_a_server_that_listens_to_this_machine_alone_is_not_open_whatever_its_li
         ("GRANT pg_execute_server_program TO {role}", "pg_execute_server_program"),
     ],
 )
-def test_what_a_role_may_become_counts(own_server, made, extra):
+def test_roles_that_a_role_may_become_count(own_server, made, extra):
     server = own_server()
     server.execute("CREATE ROLE app LOGIN")
     server.execute(made.format(role="app"))
@@ -242,7 +242,7 @@ def test_what_a_role_may_become_counts(own_server, made, extra):
 
 
 @pytest.mark.slow
-def test_who_writes_as_another_role_or_to_a_column_only_is_listed_and_supabases_roles_are_found(own_server):
+def test_roles_that_write_indirectly_or_to_columns_are_listed_and_supabases_are_found(own_server):
     server = own_server(migrated=True)
     server.execute(
         "CREATE ROLE anon NOLOGIN; CREATE ROLE authenticator LOGIN NOINHERIT; GRANT anon TO authenticator; CREATE ROLE one_column LOGIN;"
@@ -269,7 +269,7 @@ def test_who_writes_as_another_role_or_to_a_column_only_is_listed_and_supabases_
 
 
 @pytest.mark.slow
-def test_a_topic_that_could_not_be_asked_is_a_finding(own_server):
+def test_a_topic_that_failed_is_a_finding(own_server):
     server = own_server(migrated=True)
     server.execute("CREATE ROLE watcher LOGIN")
 
@@ -281,7 +281,7 @@ def test_a_topic_that_could_not_be_asked_is_a_finding(own_server):
 
 
 @pytest.mark.slow
-def test_a_password_of_a_role_that_is_md5_is_found_and_logs_that_tell_are_enough(own_server):
+def test_an_md5_password_of_a_role_is_found_and_sufficient_logging_is_not(own_server):
     server = own_server(log_connections="on", log_statement="ddl")
     server.execute("SET password_encryption = 'md5'; CREATE ROLE old LOGIN PASSWORD 'x'")
     server.execute("CREATE ROLE new LOGIN PASSWORD 'x'")

@@ -103,7 +103,7 @@ BY_HAND = {
 }
 
 
-def test_a_healthy_database_has_none(migrated, stranger):
+def test_a_healthy_database_has_no_finding(migrated, stranger):
     findings, figures = asked(migrated)
 
     assert findings == []
@@ -177,7 +177,7 @@ def test_everyone_who_can_read_a_secret_is_listed(migrated, stranger):
         migrated.execute(f"DROP OWNED BY {middle}; DROP ROLE {middle}")
 
 
-def test_members_of_the_owner_of_people_are_named_with_what_ends_it(migrated, stranger):
+def test_members_of_the_owner_of_users_are_named_with_the_cure(migrated, stranger):
     owner, between = f"{stranger}_owner", f"{stranger}_group"
     migrated.execute(f"CREATE ROLE {owner}; CREATE ROLE {between}; ALTER TABLE users OWNER TO {owner}")
     try:

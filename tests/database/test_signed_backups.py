@@ -76,7 +76,7 @@ def test_unsigned_backups_are_never_chosen_counted_or_pruned(server, place, data
     assert (place / f"{old}.dump").exists()
 
 
-def test_forged_ones_prune_nothing_of_ours(database, place):
+def test_forged_backups_prune_none_of_ours(database, place):
     with django(database) as connection:
         origin, store = read_origin(connection), store_at(str(place))
         ours = keep(place, origin, 72)
@@ -87,7 +87,7 @@ def test_forged_ones_prune_nothing_of_ours(database, place):
         assert (place / f"{ours}.dump").exists()
 
 
-def test_an_unsigned_one_is_restored_only_when_named_and_allowed(database, place):
+def test_an_unsigned_backup_is_restored_only_if_named_and_allowed(database, place):
     with django(database) as connection:
         origin, store = read_origin(connection), store_at(str(place))
         name = keep(place, origin, 1, unsigned)

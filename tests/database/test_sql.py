@@ -25,7 +25,7 @@ def state(connection):
 
 @pytest.mark.parametrize("copied", [False, True], ids=["a connection", "a copy of one"])
 @pytest.mark.parametrize("block", BLOCKS)
-def test_a_block_that_fails_within_a_transaction_that_goes_on_leaves_no_setting(database, block, copied):
+def test_a_failed_block_of_a_transaction_that_continues_leaves_no_setting(database, block, copied):
     with django(database) as connection:
         own = connection.copy() if copied else connection
         try:
@@ -43,7 +43,7 @@ def test_a_block_that_fails_within_a_transaction_that_goes_on_leaves_no_setting(
     assert after == before
 
 
-def test_transactions_see_what_others_commit_whatever_the_databases_default_is(database):
+def test_transactions_see_others_commits_whatever_the_default_isolation_is(database):
     database.execute(f"ALTER DATABASE {database.name} SET default_transaction_isolation TO 'repeatable read'")
     with django(database) as connection, connection.cursor() as cursor, transaction.atomic(using=connection.alias):
         cursor.execute("SELECT current_setting('transaction_isolation')")
@@ -53,7 +53,7 @@ def test_transactions_see_what_others_commit_whatever_the_databases_default_is(d
             assert isolation == cursor.fetchone() == ("read committed",)
 
 
-def test_intervals_and_times_are_read_in_whatever_form_the_database_has_them(database):
+def test_intervals_and_times_are_read_in_any_output_style(database):
     database.execute(f"ALTER DATABASE {database.name} SET intervalstyle = sql_standard")
     database.execute(f"ALTER DATABASE {database.name} SET datestyle = 'German'")
 

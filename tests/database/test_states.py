@@ -97,7 +97,7 @@ def test_what_asks_for_all_gets_reverse_relations_too(state):
     assert state.apps.unrendered == {}
 
 
-def test_what_many_to_many_fields_lead_to_waits_until_their_model_is_asked_for(state):
+def test_targets_of_many_to_many_fields_are_rendered_with_their_model(state):
     account = state.apps.get_model("accounts", "Account")
     alone = rendered(state.apps)
 
@@ -139,7 +139,7 @@ def test_an_operation_that_is_not_djangos_finds_all_models_rendered(state, opera
     assert bool(prepared.apps.unrendered) is some
 
 
-def test_a_field_that_leads_nowhere_is_an_error_as_from_django(state):
+def test_a_dangling_relation_raises_djangos_error(state):
     CreateModel("Lost", [("to", models.ForeignKey("accounts.Nobody", models.CASCADE))]).state_forwards("accounts", state)
 
     with pytest.raises(ValueError, match=r"accounts\.Lost\.to was declared with a lazy reference to 'accounts\.nobody'"):

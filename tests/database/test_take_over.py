@@ -25,7 +25,7 @@ KEPT = [
 
 
 @pytest.mark.slow
-def test_what_is_taken_over_is_ours_here_and_in_a_new_database(migrated, database, tmp_path):
+def test_an_object_taken_over_is_ours_here_and_in_a_new_database(migrated, database, tmp_path):
     project = shutil.copytree(
         PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns(".git", ".venv", ".fly2any", "*cache*")
     )
@@ -112,7 +112,7 @@ class Migration(migrations.Migration):
         ("users.theirs_c", "CREATE TABLE theirs (id text PRIMARY KEY); ALTER TABLE users ADD CONSTRAINT theirs_c FOREIGN KEY (name) REFERENCES theirs", "it refers to theirs"),
     ],
 )  # fmt: skip
-def test_what_a_new_database_could_not_have_is_refused(place, made, why):
+def test_an_object_that_no_new_database_could_have_is_refused(place, made, why):
     run(made)
 
     with pytest.raises(Refusal, match=why):
@@ -139,7 +139,7 @@ INDEX = TakeOver("users", "named", ["CREATE INDEX CONCURRENTLY named ON users (i
     ],
 )  # fmt: skip
 @pytest.mark.django_db
-def test_what_a_run_that_was_cut_short_left_is_finished(operation, before, done):
+def test_an_interrupted_run_is_finished_by_the_next(operation, before, done):
     if before:
         run(before)
 

@@ -263,7 +263,7 @@ def test_a_run_of_migrations_lets_no_other_role_add_triggers(migrated, stranger_
             migrated.execute(f"SET ROLE {role}; {EVERY_ROW.format(table=table).replace('zz', 'late')}")
 
 
-def test_a_table_that_a_migration_makes_lets_no_other_role_create_triggers(database, stranger_of):
+def test_a_table_created_by_a_migration_lets_no_other_role_create_triggers(database, stranger_of):
     role = stranger_of(database)
     database.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {role}, PUBLIC")
 

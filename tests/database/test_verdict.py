@@ -107,7 +107,7 @@ def test_a_prisma_database_is_counted_by_name_and_referred_to_dbadopt(site, ledg
     assert tables == ["not adopted"] * 18
 
 
-def test_a_lost_record_is_not_taken_for_another_tools_work(migrated):
+def test_a_lost_record_is_not_mistaken_for_another_tools_work(migrated):
     migrated.execute("DELETE FROM django_migrations")
 
     result = manage("dbstatus", url=migrated.url)

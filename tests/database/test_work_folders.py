@@ -48,7 +48,7 @@ def mark(folder, /, **facts):
     return folder
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_running_one_uses_is_not(tmp_path):
+def test_folders_of_killed_processes_are_removed_and_those_of_running_ones_are_not(tmp_path):
     process, used = start(tmp_path)
     abandoned = left(tmp_path)
 

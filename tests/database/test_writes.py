@@ -118,7 +118,7 @@ def test_a_trigger_is_a_note_that_says_it_was_not_tried():
         ("ROLE reads_of_theirs", None),
     ],
 )
-def test_a_default_of_read_only_is_found_wherever_it_is_set(place, severity):
+def test_a_read_only_default_is_found_wherever_it_is_set(place, severity):
     run("CREATE ROLE writes_of_theirs", "CREATE ROLE reads_of_theirs", "GRANT INSERT ON price_alerts TO writes_of_theirs")
     name = connection.settings_dict["NAME"]
     place = place.format(database=name, role=connection.settings_dict["USER"])
@@ -146,7 +146,7 @@ def test_a_default_of_read_only_is_found_wherever_it_is_set(place, severity):
         " SELECT nextval('users_theirs_seq')",
     ],
 )
-def test_a_sequence_of_an_unmanaged_column_that_has_come_to_its_end_is_found_and_its_cure_works(made):
+def test_an_exhausted_sequence_of_an_unmanaged_column_is_found_and_its_cure_works(made):
     run(made)
 
     (finding,) = verify(connection).findings
@@ -179,7 +179,7 @@ def test_a_sequence_of_an_unmanaged_column_that_has_come_to_its_end_is_found_and
         ),
     ],
 )
-def test_what_depends_on_the_time_or_the_session_is_evaluated_now(made, severity, message):
+def test_expressions_of_the_time_or_the_session_are_evaluated_now(made, severity, message):
     run(made)
 
     (finding,) = verify(connection).findings
@@ -198,7 +198,7 @@ def test_what_depends_on_the_time_or_the_session_is_evaluated_now(made, severity
         "ALTER TABLE notifications ADD COLUMN theirs text NOT NULL DEFAULT current_user",
     ],
 )
-def test_what_refuses_no_row_at_any_time_is_no_finding(made):
+def test_an_object_that_never_rejects_a_row_is_not_a_finding(made):
     run(made)
 
     assert found() == []
@@ -206,7 +206,7 @@ def test_what_refuses_no_row_at_any_time_is_no_finding(made):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("start", [5, -10])
-def test_a_decreasing_sequence_of_an_identity_is_found_before_it_returns_a_taken_value_or_none(start):
+def test_a_decreasing_identity_sequence_is_found_before_it_collides_or_is_exhausted(start):
     run(
         f"ALTER SEQUENCE django_migrations_id_seq INCREMENT -1 MINVALUE -10 START {start} RESTART WITH {start}",
         "SELECT nextval('django_migrations_id_seq')",
@@ -252,7 +252,7 @@ def test_a_default_that_rounds_prices_is_found_and_its_cure_works(value, digits)
         ("role", "none", None, ""),
     ],
 )  # fmt: skip
-def test_a_default_that_hinders_reads_or_writes_is_found_and_its_cure_works(setting, value, code, does):
+def test_a_default_that_breaks_reads_or_writes_is_found_and_its_cure_works(setting, value, code, does):
     name = connection.settings_dict["NAME"]
     run(f"ALTER DATABASE {name} SET {setting} TO '{value}'")
 
@@ -282,7 +282,7 @@ def test_an_exhausted_sequence_is_found_and_the_cure_works():
 
 
 @pytest.mark.django_db
-def test_a_write_check_says_what_it_tried(capsys):
+def test_a_write_check_reports_what_it_tried(capsys):
     run(
         "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$",
         "CREATE TRIGGER theirs BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION theirs()",

@@ -32,7 +32,7 @@ def test_each_version_runs_the_whole_suite_in_one_lane_at_least():
 
 
 @pytest.mark.parametrize("lane", LANES, ids=lambda lane: lane.name)
-def test_what_a_lane_runs_exists(lane):
+def test_the_tests_of_each_lane_exist(lane):
     assert [path for path in lane.tests if not (PROJECT / path).exists()] == []
 
 

@@ -68,7 +68,7 @@ def gone(home, seconds=15):
 
 
 @pytest.mark.slow
-def test_a_server_is_made_used_and_gone_when_its_command_has_ended(home):
+def test_a_server_starts_and_stops_with_its_command(home):
     assert ask(home, "SELECT current_setting('server_version_num')::int / 10000") == "18"
 
     assert processes(str(home / "data")) == []
@@ -78,7 +78,7 @@ def test_a_server_is_made_used_and_gone_when_its_command_has_ended(home):
 
 
 @pytest.mark.slow
-def test_it_listens_on_nothing_but_a_socket_of_its_own(home):
+def test_the_server_listens_only_on_its_own_socket(home):
     assert ask(home, "SELECT current_setting('listen_addresses')") == ""
 
     assert (home / "data").stat().st_mode & 0o777 == 0o700
@@ -154,7 +154,7 @@ def test_a_killed_server_is_restarted_for_the_next_command(home, victim):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stale", ["the test's own process id", "nobody's process id", "rubbish"])
-def test_a_stale_pid_file_is_no_obstacle(home, stale):
+def test_a_stale_pid_file_is_ignored(home, stale):
     ask(home)
     number = {"the test's own process id": str(os.getpid()), "nobody's process id": "4194303", "rubbish": "x"}[stale]
     (home / "data" / "postmaster.pid").write_text(f"{number}\n{home / 'data'}\n1\n5432\n{home / 'data'}\n\n\nready\n")
@@ -163,7 +163,7 @@ def test_a_stale_pid_file_is_no_obstacle(home, stale):
 
 
 @pytest.mark.slow
-def test_a_killed_creation_is_started_again(home):
+def test_a_killed_creation_is_restarted(home):
     (home / "data.unfinished").mkdir()
     (home / "data.unfinished" / "PG_VERSION").write_text("18\n")
 
@@ -171,7 +171,7 @@ def test_a_killed_creation_is_started_again(home):
 
 
 @pytest.mark.parametrize("name", ["long" * 30, "a,b", 'a "quoted" é $HOME name'])
-def test_an_odd_path_is_no_obstacle(home, name):
+def test_an_unusual_path_works(home, name):
     odd = home / name
     odd.mkdir(mode=0o711)
 
@@ -180,7 +180,7 @@ def test_an_odd_path_is_no_obstacle(home, name):
 
 
 @pytest.mark.slow
-def test_a_symbolic_link_is_no_obstacle(home):
+def test_a_symbolic_link_works(home):
     real = home / "real"
     real.mkdir(mode=0o711)
     (home / "link").symlink_to(real)
@@ -193,7 +193,7 @@ def test_a_symbolic_link_is_no_obstacle(home):
 
 
 @pytest.mark.slow
-def test_a_command_that_is_killed_while_it_creates_the_server_leaves_no_half_for_the_next(home):
+def test_a_command_killed_while_it_creates_the_server_leaves_no_partial_one(home):
     for delay in (0.2, 0.7, 1.2):
         folder = home / str(delay)
         folder.mkdir(mode=0o711)
@@ -217,7 +217,7 @@ def test_the_server_ends_with_its_supervisor(home):
     assert gone(home)
 
 
-def test_a_folder_that_is_a_file_is_one_sentence(home):
+def test_a_folder_that_is_a_file_is_reported_in_one_sentence(home):
     (home / "file").write_text("")
 
     err = client(home / "file" / "below").communicate(timeout=60)[1]

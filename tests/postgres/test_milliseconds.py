@@ -53,7 +53,7 @@ def test_an_object_has_the_times_that_its_row_has():
     assert (user.email_verified, user.updated_at) == (row.email_verified, row.updated_at) == (IN_MILLISECONDS, row.updated_at)
 
 
-def test_rows_written_many_at_once_and_by_actions_are_found_too():
+def test_rows_written_in_bulk_and_by_actions_are_found_too():
     user = User.objects.create(email="a@example.com")
     Notification.objects.bulk_create(Notification(user=user, type="promotion", title="t", message="m") for _ in range(3))
     notices = list(Notification.objects.all())
@@ -105,7 +105,7 @@ def test_a_row_that_is_loaded_without_its_time_gets_one_that_is_found():
     assert (found_by, User.objects.count()) == ([1, 1], 1)
 
 
-def test_a_poll_for_what_is_newer_than_the_last_one_ends():
+def test_polling_for_newer_rows_ends():
     PriceHistory.objects.create(origin="GRU", destination="LIS", depart_date="2026-06-01", price=1, provider="duffel")
     last = PriceHistory.objects.get().timestamp
     as_prisma_has_it = last.replace(microsecond=last.microsecond // 1000 * 1000)
@@ -125,7 +125,7 @@ def test_times_of_years_that_python_does_not_have_stay():
         assert cursor.fetchone() == ("infinity",)
 
 
-def test_rows_that_get_a_missing_time_by_the_cure_for_it_are_found():
+def test_rows_whose_missing_time_the_cure_fills_are_found():
     User.objects.create(email="a@example.com")
     columns = catalog_of(load().versions).columns
     [column] = [column for column in columns if (column.table, column.name) == ("users", "createdAt")]

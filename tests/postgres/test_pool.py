@@ -69,13 +69,13 @@ def test_twenty_requests_at_once_share_three_connections(database):
         ({"POSTGRES_URL": "postgresql://u@h/d", "DATABASE_POOL_MAX": "0"}, None),
     ],
 )
-def test_how_large_a_pool_is(environment, most):
+def test_a_pool_has_its_configured_size(environment, most):
     options = None if most is None else {"min_size": 0, "timeout": 5, "reconnect_timeout": 5, "max_size": most}
 
     assert run(ASK, **environment) == f"{options}\n"
 
 
-def test_a_pool_size_that_is_not_a_number_is_one_sentence():
+def test_a_pool_size_that_is_not_a_number_is_reported_in_one_sentence():
     result = subprocess.run(
         [sys.executable, "manage.py", "dbstatus"], cwd=PROJECT, env={**os.environ, "DJANGO_SETTINGS_MODULE": "fly2any.settings", "DATABASE_POOL_MAX": "many"},
         capture_output=True, text=True, timeout=60,

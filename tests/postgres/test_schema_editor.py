@@ -210,7 +210,7 @@ def test_columns_whose_names_join_alike_have_two_constraints():
     )
 
 
-def test_a_field_may_have_the_name_of_one_that_was_renamed():
+def test_a_field_may_reuse_the_name_of_a_renamed_one():
     positive = migrations.AlterField("part", "size", models.PositiveIntegerField(default=1))
 
     applied(
@@ -235,7 +235,7 @@ def test_a_field_may_have_the_name_of_one_that_was_renamed():
     ]
 
 
-def test_a_model_may_have_the_name_of_one_that_was_renamed():
+def test_a_model_may_reuse_the_name_of_a_renamed_one():
     part = migrations.CreateModel(
         "Part",
         [
