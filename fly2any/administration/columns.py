@@ -11,11 +11,16 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.urls import NoReverseMatch
 from django.utils.choices import flatten_choices
-from django.utils.html import format_html
 
 from . import formats
 from .formats import Show
+from .markup import markup
 from .overview import best_page
+
+CHECKBOX = markup(
+    f'<input type="checkbox" name="{ACTION_CHECKBOX_NAME}" value="{{}}" class="action-select" aria-label="Select {{}}">'
+)
+LINK = markup('<a href="{}">{}</a>')
 
 
 class ColumnsMixin(admin.ModelAdmin):
@@ -107,12 +112,7 @@ class ColumnsMixin(admin.ModelAdmin):
 
     def action_checkbox(self, obj):
         """Django's checkbox with a shortened name of the row, which may be a megabyte long."""
-        return format_html(
-            '<input type="checkbox" name="{}" value="{}" class="action-select" aria-label="Select {}">',
-            ACTION_CHECKBOX_NAME,
-            obj.pk,
-            formats.beginning(obj),
-        )
+        return CHECKBOX(obj.pk, formats.beginning(obj))
 
     def get_list_display(self, request):
         return [self.columns.get(name, name) for name in super().get_list_display(request)]
@@ -141,6 +141,6 @@ def link_to(name: str, description: str | None = None):
             url = best_page(other)
         except NoReverseMatch:
             return formats.cell(other)
-        return format_html('<a href="{}">{}</a>', url, formats.cell(other))
+        return LINK(url, formats.cell(other))
 
     return column

@@ -12,10 +12,20 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.timesince import timesince, timeuntil
+from django.utils.timesince import TIME_STRINGS, timesince
 
 from fly2any.postgres.values import Beyond, Unreadable
 
+from .markup import markup
+
+TIME = markup('<time datetime="{}" title="{}">{}</time>')
+NUMBER = markup('<span class="number">{}</span>')
+EMAIL = markup('<bdi class="email" title="{0}"><span class="cut">{1}</span><span class="cut">@{2}</span></bdi>')
+SHORT, CUT, ID = map(
+    markup, ("<bdi>{}</bdi>", '<bdi class="cut" title="{0}">{0}</bdi>', '<bdi class="cut id" title="{0}">{0}</bdi>')
+)
+CHOICE = markup('<span class="chip" data-value="{}">{}</span>')
+YES, NO = SafeString('<span class="chip good">Yes</span>'), SafeString('<span class="chip">No</span>')
 NOTHING = SafeString('<span class="nothing" aria-label="empty">–</span>')
 LONGEST_CELL = 80  # Characters of a text in a list.
 # ISO 4217; every other currency has two.
@@ -39,12 +49,24 @@ def moment(value: datetime) -> str:
     return value.text if isinstance(value, Beyond) else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+class Unit(str):
+    """A unit of time in place of timesince's, whose translation took longer than the rest."""
+
+    __slots__ = ()
+
+    def __mod__(self, values):
+        return f"{values['num']} {self}{'' if values['num'] == 1 else 's'}"
+
+
+UNITS: dict[str, Any] = {name: Unit(name) for name in TIME_STRINGS}
+
+
 def age(value: datetime) -> str:
     """Return how long ago a time was, or how far ahead it is, in one unit."""
     if isinstance(value, Beyond):
         return value.text
     now = timezone.now()
-    words = timesince(value, now, depth=1) if value <= now else timeuntil(value, now, depth=1)
+    words = timesince(value, now, reversed=value > now, time_strings=UNITS, depth=1)
     if words.startswith("0"):
         return "now"
     return f"{words} ago" if value <= now else f"in {words}"
@@ -52,7 +74,7 @@ def age(value: datetime) -> str:
 
 def when(value: datetime, row: Any = None) -> str:
     """Show a time as its distance from now, with the exact time on it."""
-    return format_html('<time datetime="{}" title="{}">{}</time>', value.isoformat(), moment(value), age(value))
+    return TIME(value.isoformat(), moment(value), age(value))
 
 
 def when_in_full(value: datetime, row: Any = None) -> str:
@@ -88,7 +110,7 @@ def plain_amount(value: float, currency: str | None = None) -> str:
 
 def amount(value: float, currency: str | None = None) -> str:
     """Show an amount as plain_amount() returns it."""
-    return format_html('<span class="number">{}</span>', plain_amount(value, currency)) if math.isfinite(value) else str(value)
+    return NUMBER(plain_amount(value, currency)) if math.isfinite(value) else str(value)
 
 
 def money(currency: str = "currency") -> Show:
@@ -101,7 +123,7 @@ def with_unit(unit: str) -> Show:
 
 
 def number(value: float, row: Any = None) -> str:
-    return format_html('<span class="number">{}</span>', f"{value:,}")
+    return NUMBER(f"{value:,}")
 
 
 def cell(value: Any, row: Any = None) -> str:
@@ -112,16 +134,13 @@ def cell(value: Any, row: Any = None) -> str:
     text = beginning(value)
     name, at, domain = text.partition("@")
     if at and domain and " " not in text:
-        html = '<bdi class="email" title="{0}"><span class="cut">{1}</span><span class="cut">@{2}</span></bdi>'
-        return format_html(html, text, name, domain)
-    if len(text) <= NEVER_CUT:
-        return format_html("<bdi>{}</bdi>", text)
-    return format_html('<bdi class="cut" title="{0}">{0}</bdi>', text)
+        return EMAIL(text, name, domain)
+    return SHORT(text) if len(text) <= NEVER_CUT else CUT(text)
 
 
 def identifier(value: Any, row: Any = None) -> str:
     """Show an id in a list: its beginning, with the whole to select and as a title."""
-    return format_html('<bdi class="cut id" title="{0}">{0}</bdi>', beginning(value))
+    return ID(beginning(value))
 
 
 def beginning(value: Any) -> str:
@@ -142,15 +161,13 @@ def choice(labels: dict[str, str]) -> Show:
     """Return a format that shows a choice by its label, if it has one, in its own colour."""
 
     def show(value, row):
-        return format_html(
-            '<span class="chip" data-value="{}">{}</span>', beginning(value), beginning(labels.get(value, value))
-        )
+        return CHOICE(beginning(value), beginning(labels.get(value, value)))
 
     return show
 
 
 def yes_no(value: bool, row: Any = None) -> str:
-    return format_html('<span class="chip{}">{}</span>', " good" if value else "", "Yes" if value else "No")
+    return YES if value else NO
 
 
 def chips(values: list[Any], row: Any = None) -> str:

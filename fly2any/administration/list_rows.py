@@ -13,7 +13,10 @@ from typing import Any
 from django.contrib.admin.templatetags.admin_list import items_for_result
 from django.core.exceptions import FieldDoesNotExist, ObjectDoesNotExist
 from django.urls import NoReverseMatch
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from .markup import markup
 
 Cell = Callable[[Any], str]  # (row) → cell.
 
@@ -28,8 +31,8 @@ def rows_of(cl: Any) -> str:
         cells.append(_cell(cl, name, linked=linked, header=header))
         if linked and header is None:
             header = name
-    html = f"<tr>{'{}' * len(cells)}</tr>"
-    return format_html_join("", html, ([cell(row) for cell in cells] for row in cl.result_list))
+    row = markup(f"<tr>{'{}' * len(cells)}</tr>")
+    return SafeString("".join(row(*[cell(found) for cell in cells]) for found in cl.result_list))
 
 
 def _cell(cl: Any, name: Any, *, linked: bool, header: Any) -> Cell:
@@ -47,14 +50,13 @@ def _cell(cl: Any, name: Any, *, linked: bool, header: Any) -> Cell:
     tag = "th" if linked and header is None else "td"
     called = name.__name__ if callable(name) else name
     begin = format_html('<{} class="{}">', tag, "action-checkbox" if name == "action_checkbox" else f"field-{called}")
-    html = f"{begin}{{}}</{tag}>"
-    html_linked = f'{begin}<a href="{{}}">{{}}</a></{tag}>'
+    plain, link = markup(f"{begin}{{}}</{tag}>"), markup(f'{begin}<a href="{{}}">{{}}</a></{tag}>')
 
     def cell(row):
         try:
             shown = function(row)
             if isinstance(shown, str) and shown.strip():
-                return format_html(html_linked, cl.url_for_result(row), shown) if linked else format_html(html, shown)
+                return link(cl.url_for_result(row), shown) if linked else plain(shown)
         except (ObjectDoesNotExist, NoReverseMatch):
             pass
         return djangos(row)
