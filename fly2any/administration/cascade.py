@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from django.apps import apps
 from django.db import models
 
-from fly2any.database.person.tables import Link, Tables, quoted, read_tables
-from fly2any.database.person.trace import AT, Rows, keys_of, places_of, referring, rows_of
+from fly2any.database.person.tables import ForeignKey, Tables, quoted, read_tables
+from fly2any.database.person.trace import CTID_IN, Rows, keys_of, places_of, referring, rows_of
 
 from .counts import MOST_COUNTED, Count
 from .deadlines import TooSlow, within
@@ -47,7 +47,7 @@ class Cascade:
         self.rows: dict[str, Rows] = defaultdict(rows_of)  # By action.
         self.more: set[str] = set()
         self.followed: list[
-            tuple[int, set[str], Link]
+            tuple[int, set[str], ForeignKey]
         ] = []  # The foreign keys that found rows, and the rows that these refer to.
         options = (model._meta for model in apps.get_models(include_auto_created=True))
         self.names = {one.db_table: str(one.verbose_name_plural) for one in options}
@@ -60,15 +60,15 @@ class Cascade:
             oid, places = todo.pop()
             new = places - gone[oid]
             gone[oid] |= new
-            for link in self.links_to(oid) if new else ():
-                rows = self.referring(oid, new, link)
+            for fk in self.links_to(oid) if new else ():
+                rows = self.referring(oid, new, fk)
                 if rows is None or sum(map(len, rows.values())) > MOST_COUNTED:
-                    self.more |= {self.label(link), *self.beyond(link)}
+                    self.more |= {self.label(fk), *self.beyond(fk)}
                 if rows:
-                    self.followed.append((oid, new, link))
+                    self.followed.append((oid, new, fk))
                 for child, found in (rows or {}).items():
-                    self.rows[self.label(link)][child] |= found
-                    if link.action == DELETES:
+                    self.rows[self.label(fk)][child] |= found
+                    if fk.action == DELETES:
                         todo.append((child, found))
         for oid, places in self.roots.items():
             if self.name(oid) in self.rows:
@@ -82,12 +82,12 @@ class Cascade:
         """
         return {label: self.count(label) for label in sorted({*self.rows, *self.more})}
 
-    def references(self) -> list[tuple[Link, list[list[str]]]]:
+    def references(self) -> list[tuple[ForeignKey, list[list[str]]]]:
         """Return the foreign keys that found rows, with the referenced values: once the rows are deleted, no row may have these."""
         with current().cursor() as cursor:
-            return [(link, keys_of(cursor, self.tables, oid, places, link)) for oid, places, link in self.followed]
+            return [(fk, keys_of(cursor, self.tables, oid, places, fk)) for oid, places, fk in self.followed]
 
-    def are_left(self, references: list[tuple[Link, list[list[str]]]]) -> bool:
+    def are_left(self, references: list[tuple[ForeignKey, list[list[str]]]]) -> bool:
         """Return whether rows still refer to deleted rows: a trigger or a policy kept them from being deleted or changed."""
         with current().cursor() as cursor:
             return any(any(referring(cursor, self.tables, *one, lock=False).values()) for one in references)
@@ -98,15 +98,15 @@ class Cascade:
             return Count(None)
         return Count(min(number, MOST_COUNTED), more=label in self.more or number > MOST_COUNTED)
 
-    def links_to(self, oid: int) -> Iterable[Link]:
+    def links_to(self, oid: int) -> Iterable[ForeignKey]:
         """Return the foreign keys by which rows are deleted or changed with those of a table."""
         lineage = self.tables.lineage(oid)
-        return [link for link in self.tables.links if link.target in lineage and link.action in (DELETES, *CHANGES)]
+        return [fk for fk in self.tables.foreign_keys if fk.target in lineage and fk.action in (DELETES, *CHANGES)]
 
-    def beyond(self, link: Link) -> set[str]:
-        """Return the labels of what may be deleted or changed with rows that `link` finds."""
+    def beyond(self, fk: ForeignKey) -> set[str]:
+        """Return the labels of what may be deleted or changed with rows that `fk` finds."""
         found: set[str] = set()
-        todo, seen = [link], {link}
+        todo, seen = [fk], {fk}
         while todo:
             one = todo.pop()
             further = [other for other in self.links_to(one.table) if other not in seen] if one.action == DELETES else []
@@ -120,21 +120,21 @@ class Cascade:
         known = self.names.get(table.name) if table.schema == self.tables.schema else None
         return known or f"rows of {self.tables.label(oid)}"
 
-    def label(self, link: Link) -> str:
-        if link.action == DELETES:
-            return self.name(link.table)
-        return f"{self.name(link.table)}, {CHANGES[link.action].format(columns=', '.join(link.sets))}"
+    def label(self, fk: ForeignKey) -> str:
+        if fk.action == DELETES:
+            return self.name(fk.table)
+        return f"{self.name(fk.table)}, {CHANGES[fk.action].format(columns=', '.join(fk.sets))}"
 
-    def referring(self, oid: int, places: set[str], link: Link) -> Rows | None:
-        """Return the rows that refer by `link` to rows of a table, a few of very many; None where that is unknown."""
-        parts = [self.tables.tables[link.table], *self.tables.parts(link.table)]
+    def referring(self, oid: int, places: set[str], fk: ForeignKey) -> Rows | None:
+        """Return the rows that refer by `fk` to rows of a table, a few of very many; None where that is unknown."""
+        parts = [self.tables.tables[fk.table], *self.tables.parts(fk.table)]
         if any(one.hidden or not one.may_read or not one.is_ours for one in parts):
             return None
-        pairs = zip(link.keys, link.operators, link.columns, strict=True)
+        pairs = zip(fk.keys, fk.operators, fk.columns, strict=True)
         statement = REFERRING_SQL.format(
             child=parts[0].rows_sql,
             parent=self.tables.tables[oid].rows_sql,
-            at=AT.replace("c.ctid", "p.ctid"),
+            at=CTID_IN.replace("c.ctid", "p.ctid"),
             same=" AND ".join(
                 f"p.{quoted(key)} {operator.replace('%', '%%')} c.{quoted(column)}" for key, operator, column in pairs
             ),

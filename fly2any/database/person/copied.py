@@ -1,6 +1,6 @@
-"""Tables of other roles are read by COPY, which runs none of their code and writes values in their type's text form.
+"""Rows of other roles' tables, read by COPY: it runs none of their code and writes values in their type's text form.
 
-A SELECT would run their casts and, at planning, the functions in their index expressions, as the reading role.
+A SELECT would run their casts as the reading role, and during planning the functions in their index expressions.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from ..sql import quote
-from .tables import Column, Link, Table, Tables
-from .words import Pattern, Words, as_digits
+from .patterns import Pattern, Patterns, as_digits
+from .tables import Column, ForeignKey, Table, Tables
 
 ESCAPES = {"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 ESCAPED = {written: letter for letter, written in ESCAPES.items()}
@@ -19,7 +19,7 @@ NULL = "\\N"
 BYTES = b"\\x"  # The prefix of bytea in hex format.
 
 
-def copied(tables: Tables, oid: int) -> list[Column]:
+def copied_columns(tables: Tables, oid: int) -> list[Column]:
     """Return the columns of a table that COPY can write and this role may read."""
     return [column for column in tables.columns.get(oid, ()) if column.may_read and not column.is_generated]
 
@@ -39,17 +39,18 @@ def fields(place: str) -> list[str | None]:
     return [None if value == NULL else _unescaped(value) for value in values]
 
 
-def referring(cursor, tables: Tables, link: Link, keys: list[list[str]]) -> dict[int, set[str]]:
-    """Return the rows that reference one of `keys` by `link`, by the oid of their table."""
+def referring(cursor, tables: Tables, fk: ForeignKey, keys: list[list[str]]) -> dict[int, set[str]]:
+    """Return the rows that reference one of `keys` by `fk`, by the oid of their table."""
     wanted = {tuple(_escaped(value).encode() for value in key) for key in zip(*keys, strict=True)}
     return {
-        table.oid: _places(cursor, table, copied(tables, table.oid), link.columns, wanted) for table in tables.parts(link.table)
+        table.oid: _places(cursor, table, copied_columns(tables, table.oid), fk.columns, wanted)
+        for table in tables.parts(fk.table)
     }
 
 
-def keys_of(tables: Tables, oid: int, places: set[str], link: Link) -> list[list[str]]:
-    """Return the values that `link` may reference in rows of a table, a list for each of its columns."""
-    at = _positions(copied(tables, oid), link.keys)
+def keys_of(tables: Tables, oid: int, places: set[str], fk: ForeignKey) -> list[list[str]]:
+    """Return the values that `fk` may reference in rows of a table, a list for each of its columns."""
+    at = _positions(copied_columns(tables, oid), fk.keys)
     values = {tuple(row[one] for one in at) for row in map(fields, places)}
     known = sorted(tuple(map(str, key)) for key in values if None not in key)
     return [list(column) for column in zip(*known, strict=True)]
@@ -75,43 +76,43 @@ def _place(line: bytes, number: int) -> str:
     return f"{line.decode(errors='replace')}{number}"
 
 
-def search(cursor, table: Table, columns: list[Column], wanted: Words, without: set[str]) -> dict[str, dict[str, int]]:
-    """Return the number of rows of a table, except `without`, that contain the address and the id, by column."""
-    may_hold = _prefilter(wanted.any)
+def search(cursor, table: Table, columns: list[Column], wanted: Patterns, excluded: set[str]) -> dict[str, dict[str, int]]:
+    """Return how many rows of a table, other than `excluded`, contain the address and the id, by column."""
+    may_match = _prefilter(wanted.any)
     found: dict[str, dict[str, int]] = {}
     seen: Counter[bytes] = Counter()
     for line in lines(cursor, table, columns):
-        if not may_hold(line):
+        if not may_match(line):
             continue
         place = _place(line, seen[line])
         seen[line] += 1
-        if place in without:
+        if place in excluded:
             continue
         for column, value in zip(columns, fields(place), strict=True):
             if value is None or not column.is_searched:
                 continue
             counts = found.setdefault(column.name, {"address": 0, "similar": 0, "id": 0})
-            if wanted.address and holds(column, value, wanted.address):
+            if wanted.address and matches(column, value, wanted.address):
                 counts["address"] += 1
-            elif wanted.within and holds(column, value, wanted.within):
+            elif wanted.within and matches(column, value, wanted.within):
                 counts["similar"] += 1
-            counts["id"] += holds(column, value, wanted.id)
+            counts["id"] += matches(column, value, wanted.id)
     return found
 
 
 def _prefilter(pattern: Pattern) -> Callable[[bytes], bool]:
-    """Return whether a line may match a pattern. Most lines do not match, and need no parsing."""
+    """Return a function that tells whether a line may match: most lines do not, and need no parsing."""
     parts = [part.strip("%").encode() for part in pattern.parts]
     digits = re.compile("|".join(as_digits(part.decode()) for part in parts).encode())
 
-    def may_hold(line: bytes) -> bool:
+    def may_match(line: bytes) -> bool:
         lower = line.lower()
         return any(part in lower for part in parts) or (BYTES in lower and digits.search(lower) is not None)
 
-    return may_hold
+    return may_match
 
 
-def holds(column: Column, value: str, pattern: Pattern) -> bool:
+def matches(column: Column, value: str, pattern: Pattern) -> bool:
     """Return whether a value of a column matches a pattern."""
     if column.base == "bytea":
         value = bytes.fromhex(value.removeprefix("\\x")).decode(errors="replace")

@@ -22,7 +22,7 @@ from .remove import remove
 from .search import Found, Place, Unsearched, search, statistics
 from .tables import Tables, read_tables
 from .trace import rows_of
-from .transactions import TABLE_LOCK_TIMEOUT, UNHURRIED_SQL, writing
+from .transactions import NO_STATEMENT_TIMEOUT_SQL, TABLE_LOCK_TIMEOUT, writing
 
 FORMAT = 2
 PATIENCE = 60  # Seconds in total for the locks on tables without a foreign key.
@@ -114,13 +114,13 @@ def _erase(connection, person: Person, searched: bool, progress: Progress) -> Ce
     with connection.cursor() as cursor:
         tables = _read_locked(connection, cursor)
         found = _require(tables, reach(cursor, tables, person, lock=True))
-        if not _is_as_found(cursor, tables, person):
+        if not _is_unchanged(cursor, tables, person):
             raise Refusal("The person was changed meanwhile: nothing was erased; run the command again.")
         changed = found.changed(tables)
         done = [remove(connection, cursor, tables, person, found)]
         places, began = Found((), (NOT_SEARCHED,)), None
         if searched:
-            cursor.execute(UNHURRIED_SQL)
+            cursor.execute(NO_STATEMENT_TIMEOUT_SQL)
             cursor.execute(NOW_SQL)
             began, _ = cursor.fetchone()
             places = search(connection, tables, person, progress, reasons(tables, found), rows_of())
@@ -132,7 +132,7 @@ def _erase(connection, person: Person, searched: bool, progress: Progress) -> Ce
         done.append(remove(connection, cursor, tables, person, found))
         cursor.execute(NOW_SQL)
         at, number = cursor.fetchone()
-    removed, cleared, written = (_added(counts) for counts in zip(*map(astuple, done), strict=True))
+    removed, cleared, written = (_sum_counts(counts) for counts in zip(*map(astuple, done), strict=True))
     remaining = (*places.places, *(Place(table, "", "written", rows, WRITTEN) for table, rows in written.items()))
     unsearched = (*places.unsearched, *unguarded)
     return Certificate(at, number, person.id, removed, changed, cleared, remaining, unsearched, began)
@@ -149,7 +149,7 @@ def _read_locked(connection, cursor) -> Tables:
     return tables
 
 
-def _is_as_found(cursor, tables: Tables, person: Person) -> bool:
+def _is_unchanged(cursor, tables: Tables, person: Person) -> bool:
     """Return whether the person still has the address that is searched for, and is not staff."""
     cursor.execute(
         f'SELECT email, "isStaff" OR "isSuperuser" FROM {tables.people.sql} WHERE id OPERATOR(pg_catalog.=) %s', [person.id]
@@ -165,8 +165,8 @@ def _require(tables: Tables, found: Reach) -> Reach:
 
 def _lock(connection, tables: Tables) -> list[Unsearched]:
     """Lock the tables that hold a person without a foreign key against writes until the end; return those this role cannot lock."""
-    there = [table for name in own.WITHOUT_KEY if (table := tables.own(name))]
-    lockable = [table for table in there if table.may_update or table.may_delete]
+    existing = [table for name in own.WITHOUT_KEY if (table := tables.own(name))]
+    lockable = [table for table in existing if table.may_update or table.may_delete]
 
     def attempt():
         with time_limits(connection, lock=TABLE_LOCK_TIMEOUT), connection.cursor() as cursor:
@@ -176,7 +176,7 @@ def _lock(connection, tables: Tables) -> list[Unsearched]:
         try_again(attempt, patience=PATIENCE, again=lambda error, pause: None)
     return [
         Unsearched(table.name, "rows added meanwhile: this role may not lock the table")
-        for table in there
+        for table in existing
         if table not in lockable
     ]
 
@@ -198,7 +198,7 @@ def _refresh_statistics(connection, tables: Tables, person: Person) -> list[Plac
     ]
 
 
-def _added(counts) -> dict[str, int]:
+def _sum_counts(counts) -> dict[str, int]:
     total: dict[str, int] = {}
     for one in counts:
         for name, count in one.items():

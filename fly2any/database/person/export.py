@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 from .. import facts
 from ..roles import SECRETS
-from .copied import copied, fields
+from .copied import copied_columns, fields
 from .people import Person
 from .plan import reach
 from .search import as_written
 from .tables import Column, Tables, quoted, read_tables
-from .trace import AT, Rows, rows_of
+from .trace import CTID_IN, Rows, rows_of
 from .transactions import reading
 
 FORMAT = 1
@@ -55,7 +55,7 @@ def _rows(connection, tables: Tables, oid: int, places: set[str]) -> Iterator[st
     table = tables.tables[oid]
     hidden = (*SECRETS.get(tables.label(oid), ()), *OF_STAFF.get(tables.label(oid), ()))
     if not table.is_ours:
-        names = [column.name for column in copied(tables, oid)]
+        names = [column.name for column in copied_columns(tables, oid)]
         for place in sorted(places):
             row = dict(zip(names, fields(place), strict=True))
             yield json.dumps({name: value for name, value in row.items() if name not in hidden}, ensure_ascii=False)
@@ -63,7 +63,7 @@ def _rows(connection, tables: Tables, oid: int, places: set[str]) -> Iterator[st
     columns = ", ".join(_as_json(column) for column in tables.columns[oid] if column.name not in hidden)
     with connection.chunked_cursor() as cursor:
         cursor.execute(
-            f"SELECT pg_catalog.row_to_json(r)::pg_catalog.text FROM (SELECT {columns} FROM {table.rows_sql} AS c WHERE {AT}) AS r",
+            f"SELECT pg_catalog.row_to_json(r)::pg_catalog.text FROM (SELECT {columns} FROM {table.rows_sql} AS c WHERE {CTID_IN}) AS r",
             [sorted(places)],
         )
         while rows := cursor.fetchmany(1000):

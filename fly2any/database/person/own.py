@@ -16,11 +16,11 @@ from django.contrib.sessions.models import Session
 from ..errors import Refusal
 from ..facts import OnErasure, erased, person_columns
 from ..sql import PEOPLE
+from .patterns import Patterns, patterns_for
 from .people import Person
-from .search import as_text, as_written, holds
+from .search import as_text, as_written, matches
 from .tables import Column, Table, Tables, quoted
-from .trace import AT, Rows, places_of, rows_of
-from .words import Words, words
+from .trace import CTID_IN, Rows, places_of, rows_of
 
 OF_PERSON = person_columns(with_key=False)  # Columns with the person's id.
 MENTIONED = erased(OnErasure.REMOVE)  # Rows with the address in any column are deleted.
@@ -45,7 +45,7 @@ def removed_rows(cursor, tables: Tables, person: Person, *, lock: bool) -> Rows:
 
 
 def _removals(cursor, tables: Tables, person: Person) -> Iterator[tuple[Table, str, list]]:
-    wanted = words(person.id, person.email)
+    wanted = patterns_for(person.id, person.email)
     for name, column in OF_PERSON.items():
         if table := _known(tables, name):
             yield table, f"c.{quoted(column)} OPERATOR(pg_catalog.=) %s", [person.id]
@@ -54,7 +54,7 @@ def _removals(cursor, tables: Tables, person: Person) -> Iterator[tuple[Table, s
             yield table, *mentions(tables, table, person)
     if table := _known(tables, SESSIONS):
         cursor.execute(f"SELECT session_key, session_data FROM {table.sql}", [])
-        keys = [key for key, data in cursor.fetchall() if _is_of(decoded(data), person, wanted)]
+        keys = [key for key, data in cursor.fetchall() if _is_session_of(decoded(data), person, wanted)]
         yield table, "c.session_key OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[])" if keys else "", [keys]
 
 
@@ -66,15 +66,15 @@ def _known(tables: Tables, name: str) -> Table | None:
 def mentions(tables: Tables, table: Table, person: Person) -> tuple[str, list]:
     """Return the condition for rows of a table that have the address in any column, "" for a person without one.
 
-    For a person with a twin it matches the address case-sensitively; other rows are reported, and stay.
+    For a person with a twin the condition is case-sensitive; rows with another spelling are reported, and stay.
     """
-    if (address := words(person.id, person.email).address) is None:
+    if (address := patterns_for(person.id, person.email).address) is None:
         return "", []
-    conditions = [holds(column, address) for column in texts(tables, table)]
+    conditions = [matches(column, address) for column in texts(tables, table)]
     if person.has_twin:
-        as_it_is = "({}) AND pg_catalog.strpos({}, %s) OPERATOR(pg_catalog.>) 0"
+        exact = "({}) AND pg_catalog.strpos({}, %s) OPERATOR(pg_catalog.>) 0"
         conditions = [
-            (as_it_is.format(condition, as_text(column)), [*values, person.email])
+            (exact.format(condition, as_text(column)), [*values, person.email])
             for (condition, values), column in zip(conditions, texts(tables, table), strict=True)
         ]
     return " OR ".join(f"({condition})" for condition, _ in conditions), [value for _, values in conditions for value in values]
@@ -93,7 +93,7 @@ def decoded(data: str) -> str:
     return ""
 
 
-def _is_of(text: str, person: Person, wanted: Words) -> bool:
+def _is_session_of(text: str, person: Person, wanted: Patterns) -> bool:
     """Return whether a session is the person's, or contains their address, for example in a URL."""
     if wanted.address and wanted.address.compiled.search(text) and (not person.has_twin or str(person.email) in text):
         return True
@@ -152,24 +152,24 @@ def _naming(tables: Tables, person: Person, removed: Rows) -> Iterator[tuple[str
         if table.name == PEOPLE:  # The row may no longer exist.
             yield f"{is_type} AND c.object_id OPERATOR(pg_catalog.=) %s", [*values, person.id]
         elif places := removed.get(table.oid):
-            keys = f"SELECT {as_written(f'c.{quoted(key)}')} FROM {table.rows_sql} AS c WHERE {AT}"
+            keys = f"SELECT {as_written(f'c.{quoted(key)}')} FROM {table.rows_sql} AS c WHERE {CTID_IN}"
             yield f"{is_type} AND c.object_id OPERATOR(pg_catalog.=) ANY ({keys})", [*values, sorted(places)]
 
 
 def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -> None:
     """Replace the address in `rows`, and the text of a row in the log entries that are `named`."""
-    pattern = words(person.id, person.email).address
+    pattern = patterns_for(person.id, person.email).address
     for oid, places in rows.items():
         table = tables.tables[oid]
         changes, parameters = [], []
         for column in (column for column in texts(tables, table) if not column.is_generated):
             text, values = as_text(column), []
             if table.name == LOG and column.name == "object_repr":
-                text, values = f"CASE WHEN {AT} THEN %s ELSE {text} END", [sorted(named), ERASED]
+                text, values = f"CASE WHEN {CTID_IN} THEN %s ELSE {text} END", [sorted(named), ERASED]
             if table.name == LOG and column.name == "change_message":
                 replaced = f"pg_catalog.regexp_replace({text}, %s, %s, 'g')"
                 text, values = (
-                    f"CASE WHEN {AT} THEN {replaced} ELSE {text} END",
+                    f"CASE WHEN {CTID_IN} THEN {replaced} ELSE {text} END",
                     [sorted(named), OBJECT, f'"object": "{ERASED}"'],
                 )
             if pattern:
@@ -179,6 +179,6 @@ def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -
                 f"{quoted(column.name)} = {text}::{column.sql_type.replace('%', '%%')}"
             )  # The cast truncates text that became too long.
             parameters += values
-        cursor.execute(f"UPDATE {table.sql} AS c SET {', '.join(changes)} WHERE {AT}", [*parameters, sorted(places)])
+        cursor.execute(f"UPDATE {table.sql} AS c SET {', '.join(changes)} WHERE {CTID_IN}", [*parameters, sorted(places)])
         if cursor.rowcount != len(places):
             raise Refusal(f"Rows of {tables.label(oid)} changed meanwhile: nothing was erased; run the command again.")

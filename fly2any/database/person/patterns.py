@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-# Characters of an id. A shorter one may be an ordinary word, so only a whole value matches; a longer one matches anywhere.
+# Lengths of an id. A shorter one may be an ordinary word, so only a whole value matches; one of 16 or more matches anywhere.
 SHORT, LONG = 8, 16
-ENOUGH = 3
+MIN_PART = 3  # A part of the address must be longer than this to be searched for first.
 # Other ways in which JSON, arrays, composites, SQL and HTML write a character.
 NAMED = {
     "@": ("&commat;",),
@@ -23,13 +23,13 @@ NAMED = {
     "_": ("&lowbar;",),
     ".": ("&period;",),
 }
-# Characters other than letters and digits that may be in an address before the @. "=" may be, but separates names from values.
+# Characters besides letters and digits that an address may contain before the @; "=" too, but it separates names from values.
 MARKS = "!#$&'*+/?^`{|}~"
 HEX = "|".join(f"{ord(mark):02x}" for mark in f"{MARKS}._%-")
 ESCAPES = r"\\+u[0-9a-f]{4}|\\+x[0-9a-f]{2}|%[0-9a-f]{2}|&#?[[:alnum:]]+;"
 ENDS = rf"\\+[nrtbf]|\\+[0-7]{{3}}|\\+u(?!00(?:{HEX}))[0-9a-f]{{4}}|\\+x(?!{HEX})[0-9a-f]{{2}}|%(?!{HEX})[0-9a-f]{{2}}|&#?[[:alnum:]]+;"
-# What may precede an address: nothing, or a character that cannot belong to it, even written as an escape. Marks such as quotes
-# may stand in between; after a letter they are part of the word, as in o'brien.
+# What may precede an address: the start, or a character that cannot belong to it, even as an escape. Marks such as quotes may come
+# in between; after a letter they are part of the word, as in o'brien.
 BEFORE = rf"((?:^|[^[:alnum:]{MARKS}._%-]|{ENDS})(?:[{MARKS}]|{ESCAPES})*)"
 AFTER = r"(?![[:alnum:]_-]|\.[[:alnum:]])"
 BEFORE_ID = rf"(^|[^[:alnum:]_-]|\\+[nrtbf]|\\[0-7]{{3}}|{ESCAPES})"
@@ -38,9 +38,9 @@ AFTER_ID = r"(?![[:alnum:]_-])"
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Patterns for a text: for ~*, for ~* on bytes written as hex digits, and for LIKE, in lower case, on values too long for ~*.
+    """Patterns for a text: `text` for ~*, `digits` for ~* on bytes in hex, and `plain` for LIKE on values too long for ~*.
 
-    `parts` are for LIKE, in lower case: every match of ~* contains one of them. LIKE takes a twentieth of the time.
+    `parts` are a prefilter for LIKE, which takes a twentieth of the time of ~*: every match contains one of them.
     """
 
     text: str
@@ -63,7 +63,7 @@ class Pattern:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class Patterns:
     """Patterns for a person: `address` as a whole word, `within` also inside a longer word, which may be another address.
 
     `within` also matches a space for a plus sign, because a form decodes a + in a URL to a space.
@@ -78,17 +78,17 @@ class Words:
         return self.within | self.id if self.within else self.id
 
 
-def words(identity: str, email: str | None) -> Words:
+def patterns_for(identity: str, email: str | None) -> Patterns:
     """Return the patterns for an id and an e-mail address, in any case and with the escapes of JSON, URLs and HTML."""
     if len(identity) < SHORT:
         by_id = f'(^|[{{,"]){_plain(identity)}($|[}},"])'
     else:
         by_id = _plain(identity) if len(identity) >= LONG else f"{BEFORE_ID}{_plain(identity)}{AFTER_ID}"
     if not email:
-        return Words(None, None, _pattern(by_id, identity))
+        return Patterns(None, None, _pattern(by_id, identity))
     core = "".join(map(_letter, email))
     decoded = "".join(rf"(?:{_letter(letter)}|\s)" if letter == "+" else _letter(letter) for letter in email)
-    return Words(_pattern(f"{BEFORE}{core}{AFTER}", email), _pattern(decoded, email), _pattern(by_id, identity))
+    return Patterns(_pattern(f"{BEFORE}{core}{AFTER}", email), _pattern(decoded, email), _pattern(by_id, identity))
 
 
 @cache
@@ -116,7 +116,7 @@ def _lower(text: str) -> str:
 def _longest(word: str) -> str:
     """Return the longest part of a word that no escape changes, preferably before the @, because many share the domain."""
     runs = [max(re.findall("[a-z0-9]+", part), key=len, default="") for part in (word.partition("@")[0].lower(), word.lower())]
-    return runs[0] if len(runs[0]) > ENOUGH else runs[1]
+    return runs[0] if len(runs[0]) > MIN_PART else runs[1]
 
 
 def _plain(text: str) -> str:

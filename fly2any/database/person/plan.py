@@ -12,8 +12,8 @@ from . import own
 from .people import Person
 from .search import Found, Place, Unsearched, search
 from .tables import ACTIONS, Tables, read_tables
-from .trace import Rows, Trace, counted, follow, number, obstacles, places_of, rows_of
-from .transactions import UNHURRIED_SQL, reading
+from .trace import Rows, Trace, count, counts_by_table, follow, obstacles, places_of, rows_of
+from .transactions import NO_STATEMENT_TIMEOUT_SQL, reading
 
 RECORD = "the record of access keeps the id, which does not identify a person by itself"
 KEPT = facts.columns("ids_kept")
@@ -61,9 +61,9 @@ class Reach:
     def changed(self, tables: Tables) -> tuple[Change, ...]:
         """Return the changes by foreign keys that keep rows (SET NULL, SET DEFAULT)."""
         return tuple(
-            Change(tables.label(link.table), link.name, ACTIONS[link.action], link.sets, count)
-            for link, rows in self.trace.changed.items()
-            if (count := number(self.trace.left(rows)))
+            Change(tables.label(fk.table), fk.name, ACTIONS[fk.action], fk.sets, rows_changed)
+            for fk, rows in self.trace.changed.items()
+            if (rows_changed := count(self.trace.remaining(rows)))
         )
 
     def obstacles(self, tables: Tables) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def reach(cursor, tables: Tables, person: Person, *, lock: bool) -> Reach:
         roots[oid] |= places
     trace = follow(cursor, tables, roots, lock=lock)
     cleared, named = own.cleared_rows(cursor, tables, person, trace.removed, lock=lock)
-    return Reach(trace, trace.left(cleared), named, own.certificates(cursor, tables, person))
+    return Reach(trace, trace.remaining(cleared), named, own.certificates(cursor, tables, person))
 
 
 def rows_of_person(cursor, tables: Tables, person: Person, *, lock: bool) -> Rows:
@@ -120,25 +120,25 @@ def plan(connection, person: Person, *, searched: bool = True, progress: Progres
         found = reach(cursor, tables, person, lock=False)
         places = Found((), (NOT_SEARCHED,))
         if searched:
-            cursor.execute(UNHURRIED_SQL)
+            cursor.execute(NO_STATEMENT_TIMEOUT_SQL)
             places = search(connection, tables, person, progress or Progress(), reasons(tables, found), found.trace.removed)
-        changed, cleared = found.changed(tables), counted(tables, found.cleared)
+        changed, cleared = found.changed(tables), counts_by_table(tables, found.cleared)
         emptied = {(one.table, column) for one in changed for column in one.columns}
         remaining = tuple(
             place
             for place in places.places
             if (place.table, place.column) not in emptied and not (place.holds == "address" and place.table in cleared)
         )
-        removed = counted(tables, found.trace.removed)
+        removed = counts_by_table(tables, found.trace.removed)
         return Plan(person, removed, changed, cleared, remaining, places.unsearched, found.obstacles(tables))
 
 
 def reasons(tables: Tables, found: Reach) -> dict[tuple[int, str], str]:
     """Return the known reasons why the address or the id stays, by a table's oid and column ("" for all columns)."""
     known = {}
-    for link, rows in found.trace.changed.items():
-        for oid in (link.table, *rows):
-            known[oid, ""] = f"the foreign key {link.name} keeps the row (ON DELETE {ACTIONS[link.action]})"
+    for fk, rows in found.trace.changed.items():
+        for oid in (fk.table, *rows):
+            known[oid, ""] = f"the foreign key {fk.name} keeps the row (ON DELETE {ACTIONS[fk.action]})"
     for name, listed in KEPT.items():
         if (table := tables.own(name)) is not None:
             known.update({(table.oid, column): RECORD for column in listed})

@@ -11,11 +11,12 @@ from django.db import IntegrityError, transaction
 
 from ..errors import Refusal
 from ..sql import catalogue
+from ..units import plural
 from . import own
 from .people import Person
 from .plan import Reach, rows_of_person
 from .tables import Tables
-from .trace import AT, Rows, counted, of, referring, rows_of
+from .trace import CTID_IN, Rows, counts_by_table, referring, rows_of
 
 # Rows that this session wrote, including by triggers, rules and foreign keys, and those rolled back to a savepoint.
 COUNTS_SQL = """
@@ -48,24 +49,24 @@ def remove(connection, cursor, tables: Tables, person: Person, found: Reach) -> 
     """Remove and clear the rows found; raise Refusal if one of them stays, or if a row of another person is deleted."""
     before, settings = _counts(connection, tables), _settings(cursor)
     own.clear(cursor, tables, person, found.cleared, found.named)
-    in_vain = _delete(connection, cursor, tables, found.trace.removed)
+    rolled_back = _delete(connection, cursor, tables, found.trace.removed)
     with _refused():
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    if any(not tables.tables[link.table].is_ours for link, _ in found.trace.asked):
+    if any(not tables.tables[fk.table].is_ours for fk, _ in found.trace.lookups):
         _require_settings(settings, _settings(cursor))
-    done = _counts(connection, tables).since(before).since(in_vain)
-    expected, cleared = counted(tables, found.trace.removed), counted(tables, found.cleared)
+    done = _counts(connection, tables).since(before).since(rolled_back)
+    expected, cleared = counts_by_table(tables, found.trace.removed), counts_by_table(tables, found.cleared)
     kept = {name for name, count in expected.items() if done.deleted[name] < count}
-    if names := sorted(kept.union(counted(tables, _left(cursor, tables, person, found)))):
+    if names := sorted(kept.union(counts_by_table(tables, _remaining(cursor, tables, person, found)))):
         raise Refusal(
             f"A trigger or a disabled foreign key keeps rows of the person in {', '.join(names)}: nothing was changed."
         )
     people = {tables.label(oid) for oid in tables.tables if tables.is_of_people(oid)}
     if others := sum(max(done.deleted[name] - expected.get(name, 0), 0) for name in people):
-        raise Refusal(f"A trigger would delete {of(others, 'other person', 'other people')}: nothing was changed.")
+        raise Refusal(f"A trigger would delete {plural(others, 'other person', 'other people')}: nothing was changed.")
     ours = Counter(cleared)
     for rows in found.trace.changed.values():
-        ours.update(counted(tables, rows))
+        ours.update(counts_by_table(tables, rows))
     removed = {name: done.deleted[name] for name in [*expected, *sorted(done.deleted - Counter(expected))]}
     return Removal(removed, cleared, dict(sorted((done.written - ours).items())))
 
@@ -100,44 +101,44 @@ def _delete(connection, cursor, tables: Tables, removed: Rows) -> Counts:
 
     Rows that this role may not delete itself, and those of other roles' tables, are left to the foreign keys.
     """
-    in_vain = Counts(Counter(), Counter())
+    rolled_back = Counts(Counter(), Counter())
     todo = [oid for oid in reversed(removed) if removed[oid] and tables.tables[oid].is_ours and tables.tables[oid].may_delete]
     while todo:
-        stuck = []
+        blocked = []
         for oid in todo:
             before = _counts(connection, tables)
             try:
                 with transaction.atomic(using=connection.alias):
-                    cursor.execute(f"DELETE FROM {tables.tables[oid].rows_sql} AS c WHERE {AT}", [sorted(removed[oid])])
+                    cursor.execute(f"DELETE FROM {tables.tables[oid].rows_sql} AS c WHERE {CTID_IN}", [sorted(removed[oid])])
             except IntegrityError as error:  # A row that is deleted later still refers to it.
-                stuck.append((oid, error))
+                blocked.append((oid, error))
                 failed = _counts(connection, tables).since(before)
-                in_vain.written.update(failed.written)
-                in_vain.deleted.update(failed.deleted)
-        if len(stuck) == len(todo):
+                rolled_back.written.update(failed.written)
+                rolled_back.deleted.update(failed.deleted)
+        if len(blocked) == len(todo):
             with _refused():
-                raise stuck[0][1]
-        todo = [oid for oid, _ in stuck]
-    return in_vain
+                raise blocked[0][1]
+        todo = [oid for oid, _ in blocked]
+    return rolled_back
 
 
-def _left(cursor, tables: Tables, person: Person, found: Reach) -> Rows:
-    """Return the found rows that still exist, or still reference the person."""
-    left = rows_of_person(cursor, tables, person, lock=False)
-    for link, keys in found.trace.asked:
-        for oid, places in referring(cursor, tables, link, keys, lock=False).items():
-            left[oid] |= places
-    for oid, places in _still_there(cursor, tables, found.trace.removed).items():
-        left[oid] |= places
-    return left
+def _remaining(cursor, tables: Tables, person: Person, found: Reach) -> Rows:
+    """Return the rows found that still exist or still reference the person."""
+    remaining = rows_of_person(cursor, tables, person, lock=False)
+    for fk, keys in found.trace.lookups:
+        for oid, places in referring(cursor, tables, fk, keys, lock=False).items():
+            remaining[oid] |= places
+    for oid, places in _existing(cursor, tables, found.trace.removed).items():
+        remaining[oid] |= places
+    return remaining
 
 
-def _still_there(cursor, tables: Tables, removed: Rows) -> Rows:
+def _existing(cursor, tables: Tables, removed: Rows) -> Rows:
     found = rows_of()
     for oid, places in removed.items():
         if tables.tables[oid].is_ours:
             cursor.execute(
-                f"SELECT c.ctid::pg_catalog.text FROM {tables.tables[oid].rows_sql} AS c WHERE {AT}", [sorted(places)]
+                f"SELECT c.ctid::pg_catalog.text FROM {tables.tables[oid].rows_sql} AS c WHERE {CTID_IN}", [sorted(places)]
             )
             found[oid] |= {place for (place,) in cursor.fetchall()}
     return found

@@ -12,12 +12,12 @@ from ..errors import first_line
 from ..progress import Progress
 from ..sql import catalogue
 from . import copied
+from .patterns import Pattern, Patterns, patterns_for
 from .people import Person
 from .tables import Column, Table, Tables, quoted
-from .trace import AT, Rows
-from .words import Pattern, Words, words
+from .trace import CTID_IN, Rows
 
-LARGE = 32 << 20  # Bytes: larger texts exceed the memory of ~*, so escapes in them are not found.
+LARGE = 32 << 20  # Bytes. A larger text exceeds the memory of ~*, so escapes in it are not found.
 KINDS = {"m": "materialized view", "f": "foreign table"}
 
 STATISTICS_SQL = """
@@ -62,31 +62,31 @@ class Found:
 
 
 def search(
-    connection, tables: Tables, person: Person, progress: Progress, reasons: dict[tuple[int, str], str], without: Rows
+    connection, tables: Tables, person: Person, progress: Progress, reasons: dict[tuple[int, str], str], excluded: Rows
 ) -> Found:
-    """Return the occurrences of the person's address and id outside the rows `without`.
+    """Return the occurrences of the person's address and id outside the rows `excluded`.
 
     `reasons` explains them by a table's oid and column ("" for all). It must run inside a transaction.
     """
-    wanted = words(person.id, person.email)
+    wanted = patterns_for(person.id, person.email)
     places: dict[tuple[str, str, str, str], int] = {}
     unsearched: list[Unsearched] = []
-    whole = sum(table.pages + 1 for table in tables.tables.values())
+    pages = sum(table.pages + 1 for table in tables.tables.values())
     done = 0
     for table in tables.tables.values():
-        progress.show(f"searching {table.schema}.{table.name}", 100 * done / whole)
+        progress.show(f"searching {table.schema}.{table.name}", 100 * done / pages)
         done += table.pages + 1
         if table.kind == "p":  # Its partitions have the rows.
             continue
         label = tables.label(table.oid)
         columns = [column for column in tables.columns.get(table.oid, ()) if column.is_searched]
-        if reason := _unreadable(table, columns):
+        if reason := _unreadable_table(table, columns):
             unsearched.append(Unsearched(label, reason))
             continue
-        barred = [(one, reason) for one in columns if (reason := _barred(table, one))]
-        unsearched += [Unsearched(f"{label}.{one.name}", reason) for one, reason in barred]
-        seen = Searched(connection, tables, table, without.get(table.oid, set()))
-        for column, counts in seen.columns([one for one in columns if not _barred(table, one)], wanted):
+        unreadable = [(one, reason) for one in columns if (reason := _unreadable_column(table, one))]
+        unsearched += [Unsearched(f"{label}.{one.name}", reason) for one, reason in unreadable]
+        seen = TableSearch(connection, tables, table, excluded.get(table.oid, set()))
+        for column, counts in seen.columns([one for one in columns if not _unreadable_column(table, one)], wanted):
             if isinstance(counts, str):
                 unsearched.append(Unsearched(f"{label}.{column.name}", counts))
                 continue
@@ -109,7 +109,7 @@ def _has_large_objects(connection) -> bool:
         return cursor.fetchone()[0]
 
 
-def _unreadable(table: Table, columns: list[Column]) -> str:
+def _unreadable_table(table: Table, columns: list[Column]) -> str:
     if not columns:
         return ""
     if table.kind == "f":
@@ -119,7 +119,7 @@ def _unreadable(table: Table, columns: list[Column]) -> str:
     return "" if any(column.may_read for column in columns) else "no privilege to read it"
 
 
-def _barred(table: Table, column: Column) -> str:
+def _unreadable_column(table: Table, column: Column) -> str:
     if not column.may_read:
         return "no privilege to read it"
     return (
@@ -134,20 +134,20 @@ def _reason(table: Table) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Searched:
-    """A table to search, except for the rows `without`."""
+class TableSearch:
+    """A table to search, except for the rows `excluded`."""
 
     connection: Any
     tables: Tables
     table: Table
-    without: set[str]
+    excluded: set[str]
 
-    def columns(self, columns: list[Column], wanted: Words) -> Iterator[tuple[Column, dict[str, int] | str]]:
+    def columns(self, columns: list[Column], wanted: Patterns) -> Iterator[tuple[Column, dict[str, int] | str]]:
         """Yield each column with matches and its counts, or the reason why it could not be searched."""
         if not columns:
             return
         try:
-            found = self.counts(columns, wanted) if self.table.is_ours else self.counts_of_others(columns, wanted)
+            found = self.counts(columns, wanted) if self.table.is_ours else self.counts_in_others_table(columns, wanted)
         except Error as error:
             if len(columns) == 1:
                 yield columns[0], f"PostgreSQL cannot search it: {first_line(str(error))}"
@@ -157,7 +157,7 @@ class Searched:
             return
         yield from found.items()
 
-    def counts(self, columns: list[Column], wanted: Words) -> dict[Column, dict[str, int] | str]:
+    def counts(self, columns: list[Column], wanted: Patterns) -> dict[Column, dict[str, int] | str]:
         """Return the matches in a table of ours, by column."""
         hits = self.count([(column, wanted.any) for column in columns])
         found: dict[Column, dict[str, int] | str] = {}
@@ -169,28 +169,28 @@ class Searched:
             found[column] = {"address": address, "similar": within - address, "id": by_id}
         return found
 
-    def counts_of_others(self, columns: list[Column], wanted: Words) -> dict[Column, dict[str, int] | str]:
+    def counts_in_others_table(self, columns: list[Column], wanted: Patterns) -> dict[Column, dict[str, int] | str]:
         """Return the matches in a table of another role, whose rows are identified by all their columns."""
-        whole = copied.copied(self.tables, self.table.oid) if self.without else columns
+        read = copied.copied_columns(self.tables, self.table.oid) if self.excluded else columns
         with transaction.atomic(using=self.connection.alias), self.connection.cursor() as cursor:
-            found = copied.search(cursor, self.table, whole, wanted, self.without)
+            found = copied.search(cursor, self.table, read, wanted, self.excluded)
         return {column: found[column.name] for column in columns if column.name in found}
 
     def count(self, wanted: list[tuple[Column, Pattern]]) -> tuple[int, ...]:
         """Return the number of rows in which each pattern matches its column, in one scan."""
-        conditions = [holds(column, pattern) for column, pattern in wanted]
+        conditions = [matches(column, pattern) for column, pattern in wanted]
         counts = ", ".join(f"pg_catalog.count(*) FILTER (WHERE {condition})" for condition, _ in conditions)
         parameters = [value for _, values in conditions for value in values]
-        left = f" WHERE NOT {AT}" if self.without else ""
+        left = f" WHERE NOT {CTID_IN}" if self.excluded else ""
         with transaction.atomic(using=self.connection.alias), self.connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT {counts} FROM {self.table.rows_sql} AS c{left}",
-                [*parameters, *([sorted(self.without)] if self.without else [])],
+                [*parameters, *([sorted(self.excluded)] if self.excluded else [])],
             )
             return cursor.fetchone()
 
 
-def holds(column: Column, pattern: Pattern) -> tuple[str, list]:
+def matches(column: Column, pattern: Pattern) -> tuple[str, list]:
     """Return the condition that a column of the table `c` matches a pattern, and its parameters."""
     plain = as_text(column)
     text = f'({plain} COLLATE pg_catalog."default")'
@@ -229,7 +229,7 @@ def statistics(connection, tables: Tables, person: Person) -> list[tuple[Table, 
     Columns of numbers and times are excluded, because a short id may be a value there; expressions of indexes are included.
     """
     with catalogue(connection) as cursor:
-        cursor.execute(STATISTICS_SQL, [words(person.id, person.email).any.text])
+        cursor.execute(STATISTICS_SQL, [patterns_for(person.id, person.email).any.text])
         found = [(column, oid) for *_, column, oid in cursor.fetchall() if oid in tables.tables]
     numbers = {(oid, column.name) for _, oid in found for column in tables.columns.get(oid, ()) if not column.is_searched}
     return [(tables.tables[oid], column) for column, oid in found if (oid, column) not in numbers]

@@ -12,10 +12,10 @@ from ..sql import PEOPLE, TRUSTED_ROLES_SQL, catalogue, quote
 
 # 'c' is CASCADE, 'n' SET NULL, 'd' SET DEFAULT, 'r' RESTRICT, 'a' NO ACTION.
 ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT", "a": "NO ACTION"}
-KEEPING = ("n", "d")
-STOPPING = ("r", "a")
+CLEARING = ("n", "d")
+RESTRICTING = ("r", "a")
 
-# Numbers, times and the like, which cannot contain an address. Every other type is searched, including types of other roles.
+# Types that cannot contain an address, such as numbers and times. Every other type is searched, including types of other roles.
 UNSEARCHED = (
     *("bool", "int2", "int4", "int8", "float4", "float8", "numeric", "money", "oid", "date", "time", "timetz", "timestamp"),
     *("timestamptz", "interval", "inet", "cidr", "point", "line", "lseg", "box", "path", "polygon", "circle"),
@@ -25,11 +25,11 @@ LITERAL = ("text", "varchar", "uuid", "int2", "int4", "int8")  # Types whose equ
 # `untrusted_role` is a role whose code a SELECT, an UPDATE or a DELETE runs as the current role: the owner of the table, of its schema
 # (who can replace the table) or of a function that a trigger calls. Superusers, the role of the connection, and the owners of
 # the users and of their schema are trusted.
-# `planter` is such a role whose code a trigger runs as the owner of the table, also because of a foreign key's action.
-# `acts` and `checks`: the table has code that a foreign key runs as the table's owner when it finds or deletes rows (`acts`) or
-# updates them (`checks`). Before PostgreSQL 18 this does not protect us: an AFTER trigger runs as the role of the outer
-# statement, and any code can write to a table whose deferred trigger does.
-PLANTER_SQL = f"""
+# `trigger_role` is such a role whose code a trigger runs as the owner of the table, for example when a foreign key's action fires it.
+# `runs_code` and `checks_updates`: the table has code that a foreign key runs as the table's owner when it finds or deletes rows (`runs_code`) or
+# updates them (`checks_updates`). Before PostgreSQL 18, an AFTER trigger runs as the role of the outer statement instead, and any such
+# code can write to a table with a deferred trigger.
+TRIGGER_ROLE_SQL = f"""
     SELECT pg_get_userbyid(min(w.owner))::text
     FROM pg_catalog.pg_trigger AS t, LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS w (owner)
     WHERE t.tgrelid = {{table}} AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0 AND w.owner NOT IN (SELECT oid FROM trusted)
@@ -55,7 +55,7 @@ TABLES_SQL = f"""
                       LATERAL ({TRIGGER_OWNERS_SQL.format(trigger="t.oid")}) AS w (owner)
                   WHERE t.tgrelid = c.oid AND t.tgenabled <> 'D' AND t.tgtype & 24 <> 0) AS o (place, owner)
             WHERE o.owner NOT IN (SELECT oid FROM trusted) ORDER BY o.place, o.owner LIMIT 1),
-           CASE WHEN c.relowner IN (SELECT oid FROM trusted) THEN ({PLANTER_SQL.format(table="c.oid")}) END,
+           CASE WHEN c.relowner IN (SELECT oid FROM trusted) THEN ({TRIGGER_ROLE_SQL.format(table="c.oid")}) END,
            current_setting('server_version_num')::integer < 180000 AND {ACTS_SQL},
            current_setting('server_version_num')::integer < 180000
                AND (EXISTS (SELECT FROM pg_catalog.pg_constraint AS k
@@ -95,7 +95,7 @@ COLUMNS_SQL = """
     ORDER BY a.attrelid, a.attnum
 """
 
-LINKS_SQL = """
+FOREIGN_KEYS_SQL = """
     SELECT k.oid::bigint, k.conname::text, k.conrelid::bigint, k.confrelid::bigint, k.confdeltype::text,
            ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS u (number, place)
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number ORDER BY u.place),
@@ -136,9 +136,9 @@ class Table:
     may_delete: bool
     hidden: bool
     untrusted_role: str | None
-    planter: str | None
-    acts: bool
-    checks: bool
+    trigger_role: str | None
+    runs_code: bool
+    checks_updates: bool
 
     @property
     def is_ours(self) -> bool:
@@ -158,7 +158,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; `base` is the type below its domains, `leaf` the one below its arrays too; "" if it is not built in.
+    """A column; `base` is its type without domains, `leaf` without arrays too; "" if that type is not built in.
 
     `sql_type` names its schema, because PostgreSQL searches the temporary schema first.
     """
@@ -190,8 +190,8 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """A foreign key of any number of columns, to any unique key."""
+class ForeignKey:
+    """A foreign key."""
 
     oid: int
     name: str
@@ -213,14 +213,14 @@ class Tables:
     schema: str
     tables: dict[int, Table]
     columns: dict[int, tuple[Column, ...]]
-    links: tuple[Link, ...]
+    foreign_keys: tuple[ForeignKey, ...]
 
     @property
     def people(self) -> Table:
         return next(table for table in self.tables.values() if (table.schema, table.name) == (self.schema, PEOPLE))
 
     def own(self, name: str) -> Table | None:
-        """Return our table of this name, None if there is none; raise Refusal if another role's code could run in it."""
+        """Return our table of this name, None if there is none; raise Refusal if using it would run another role's code."""
         found = next((one for one in self.tables.values() if (one.schema, one.name) == (self.schema, name)), None)
         return found and self.require_own(found.oid)
 
@@ -252,7 +252,7 @@ class Tables:
             oid = todo.pop()
             if oid not in found:
                 found[oid] = self.tables[oid]
-                todo += [link.table for link in self.links if link.target == oid]
+                todo += [fk.table for fk in self.foreign_keys if fk.target == oid]
         return found
 
     def is_of_people(self, oid: int) -> bool:
@@ -289,29 +289,31 @@ class Tables:
             )
         return table
 
-    def require_followed(self, link: Link) -> None:
+    def require_followed(self, fk: ForeignKey) -> None:
         """Raise Refusal if a foreign key of another role's table cannot be followed, or would run that role's code as ours."""
-        table = self.tables[link.table]
+        table = self.tables[fk.table]
         if table.is_ours:
             return
-        parts = [self.require(part.oid, f"whose foreign key is {link.name}") for part in self.parts(table.oid)]
-        if link.action not in STOPPING and (planter := next((one.planter for one in (table, *parts) if one.planter), None)):
+        parts = [self.require(part.oid, f"whose foreign key is {fk.name}") for part in self.parts(table.oid)]
+        if fk.action not in RESTRICTING and (
+            trigger_role := next((one.trigger_role for one in (table, *parts) if one.trigger_role), None)
+        ):
             raise Refusal(
-                f"Nothing was changed. The foreign key {link.name} (ON DELETE {ACTIONS[link.action]}) would run a trigger of"
-                f" {self.label(table.oid)} as the owner of that table, and the trigger calls code of the role {planter}: drop it, and"
-                f" REVOKE TRIGGER ON {quote(table.schema)}.{quote(table.name)} FROM {quote(planter)}, PUBLIC;"
+                f"Nothing was changed. The foreign key {fk.name} (ON DELETE {ACTIONS[fk.action]}) would run a trigger of"
+                f" {self.label(table.oid)} as the owner of that table, and the trigger calls code of the role {trigger_role}: drop it, and"
+                f" REVOKE TRIGGER ON {quote(table.schema)}.{quote(table.name)} FROM {quote(trigger_role)}, PUBLIC;"
             )
-        if any(one.acts or (link.action in KEEPING and one.checks) for one in (table, *parts)):
+        if any(one.runs_code or (fk.action in CLEARING and one.checks_updates) for one in (table, *parts)):
             raise Refusal(
-                f"Nothing was changed. The foreign key {link.name} (ON DELETE {ACTIONS[link.action]}) would run a trigger, a rule or an"
+                f"Nothing was changed. The foreign key {fk.name} (ON DELETE {ACTIONS[fk.action]}) would run a trigger, a rule or an"
                 f" expression of {self.label(table.oid)}, which belongs to the role {table.untrusted_role}, and before PostgreSQL 18 that code can"
                 f" run as {self.role}: drop it, or make the owner of {PEOPLE} the owner of the table."
             )
-        columns = [one for one in self.columns[link.table] if one.name in link.columns]
-        keys = [one for one in self.columns[link.target] if one.name in link.keys]
+        columns = [one for one in self.columns[fk.table] if one.name in fk.columns]
+        keys = [one for one in self.columns[fk.target] if one.name in fk.keys]
         if unfit := [one for one in (*columns, *keys) if not one.is_literal or (one in columns and one.is_generated)]:
             raise Refusal(
-                f"Nothing was changed. The rows that refer by the foreign key {link.name} cannot be counted: {self.label(table.oid)} belongs"
+                f"Nothing was changed. The rows that refer by the foreign key {fk.name} cannot be counted: {self.label(table.oid)} belongs"
                 f" to the role {table.untrusted_role}, so it is only read by COPY, and {unfit[0].name} of the type {unfit[0].type} cannot be"
                 f" compared as text: make the owner of {PEOPLE} the owner of the table."
             )
@@ -332,9 +334,9 @@ def read_tables(connection) -> Tables:
         columns: dict[int, list[Column]] = {}
         for oid, *rest in cursor.fetchall():
             columns.setdefault(oid, []).append(Column(*rest))
-        cursor.execute(LINKS_SQL)
-        links = tuple(_link(row) for row in cursor.fetchall() if row[2] in tables and row[3] in tables)
-    found = Tables(role, schema, tables, {oid: tuple(some) for oid, some in columns.items()}, links)
+        cursor.execute(FOREIGN_KEYS_SQL)
+        foreign_keys = tuple(_foreign_key(row) for row in cursor.fetchall() if row[2] in tables and row[3] in tables)
+    found = Tables(role, schema, tables, {oid: tuple(some) for oid, some in columns.items()}, foreign_keys)
     untrusted_roles = {found.lineage(oid)[-1]: table.untrusted_role for oid, table in tables.items() if table.untrusted_role}
     for oid, table in tables.items():  # A partition is treated as another role's if any partition of its table is.
         if untrusted_role := untrusted_roles.get(found.lineage(oid)[-1]):
@@ -346,8 +348,8 @@ def read_tables(connection) -> Tables:
     return found
 
 
-def _link(row) -> Link:
+def _foreign_key(row) -> ForeignKey:
     oid, name, table, target, action, columns, keys, types, operators, sets = row
-    return Link(
+    return ForeignKey(
         oid, name, table, target, action, tuple(columns), tuple(keys), tuple(types), tuple(operators), tuple(sets or columns)
     )

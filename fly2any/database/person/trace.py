@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ..units import plural
 from . import copied
-from .tables import ACTIONS, KEEPING, STOPPING, Link, Table, Tables, quoted
+from .tables import ACTIONS, CLEARING, RESTRICTING, ForeignKey, Table, Tables, quoted
 
-AT = "c.ctid OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[]::pg_catalog.tid[])"
+CTID_IN = "c.ctid OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[]::pg_catalog.tid[])"
 
 # A table's oid (of the partition) → the places of its rows: their ctid, or for another role's table the place from copied.py.
 Rows = dict[int, set[str]]
@@ -21,18 +22,18 @@ def rows_of() -> Rows:
 
 @dataclass(slots=True)
 class Trace:
-    """The rows that a deletion reaches: deleted ones, ones that lose their reference, ones that prevent it, and other people's.
+    """The rows that a deletion reaches: those that it deletes, those that it changes, those that prevent it, and other people's.
 
-    `asked` are the keys by which rows were found, so that the query can be repeated after the deletion.
+    `lookups` has the keys by which rows were found, so that they can be looked up again after the deletion.
     """
 
     removed: Rows = field(default_factory=rows_of)
-    changed: dict[Link, Rows] = field(default_factory=lambda: defaultdict(rows_of))
-    stopping: dict[Link, Rows] = field(default_factory=lambda: defaultdict(rows_of))
-    others: dict[Link, Rows] = field(default_factory=lambda: defaultdict(rows_of))
-    asked: list[tuple[Link, list[list[str]]]] = field(default_factory=list)
+    changed: dict[ForeignKey, Rows] = field(default_factory=lambda: defaultdict(rows_of))
+    restricting: dict[ForeignKey, Rows] = field(default_factory=lambda: defaultdict(rows_of))
+    others: dict[ForeignKey, Rows] = field(default_factory=lambda: defaultdict(rows_of))
+    lookups: list[tuple[ForeignKey, list[list[str]]]] = field(default_factory=list)
 
-    def left(self, rows: Rows) -> Rows:
+    def remaining(self, rows: Rows) -> Rows:
         """Return those of `rows` that are not deleted."""
         return {oid: left for oid, places in rows.items() if (left := places - self.removed.get(oid, set()))}
 
@@ -49,49 +50,49 @@ def follow(cursor, tables: Tables, roots: Rows, *, lock: bool) -> Trace:
     while todo:
         oid, places = todo.pop(0)
         lineage = tables.lineage(oid)
-        for link in (one for one in tables.links if one.target in lineage):
-            tables.require(link.table, f"whose foreign key {link.name} refers to {tables.label(oid)}")
-            tables.require_followed(link)
-            keys = keys_of(cursor, tables, oid, places, link)
+        for fk in (one for one in tables.foreign_keys if one.target in lineage):
+            tables.require(fk.table, f"whose foreign key {fk.name} refers to {tables.label(oid)}")
+            tables.require_followed(fk)
+            keys = keys_of(cursor, tables, oid, places, fk)
             if not keys:
                 continue
-            trace.asked.append((link, keys))
-            for child, found in referring(cursor, tables, link, keys, lock=lock).items():
-                if link.action in KEEPING:
-                    trace.changed[link][child] |= found
-                elif link.action in STOPPING:
-                    trace.stopping[link][child] |= found
+            trace.lookups.append((fk, keys))
+            for child, found in referring(cursor, tables, fk, keys, lock=lock).items():
+                if fk.action in CLEARING:
+                    trace.changed[fk][child] |= found
+                elif fk.action in RESTRICTING:
+                    trace.restricting[fk][child] |= found
                 elif new := found - trace.removed[child]:
                     if tables.is_of_people(child):
-                        trace.others[link][child] |= new
+                        trace.others[fk][child] |= new
                     else:
                         trace.removed[child] |= new
                         todo.append((child, new))
     return trace
 
 
-def keys_of(cursor, tables: Tables, oid: int, places: set[str], link: Link) -> list[list[str]]:
-    """Return the values that `link` may reference, a list for each of its columns; [] if there are none."""
+def keys_of(cursor, tables: Tables, oid: int, places: set[str], fk: ForeignKey) -> list[list[str]]:
+    """Return the values that `fk` may reference, a list for each of its columns; [] if there are none."""
     table = tables.tables[oid]
     if not table.is_ours:
-        return copied.keys_of(tables, oid, places, link)
-    names = [quoted(name) for name in link.keys]
+        return copied.keys_of(tables, oid, places, fk)
+    names = [quoted(name) for name in fk.keys]
     values = ", ".join(f"pg_catalog.concat(c.{name})" for name in names)  # Not a cast: see search.as_written().
     known = " AND ".join(f"c.{name} IS NOT NULL" for name in names)
     cursor.execute(
-        f"SELECT DISTINCT {values} FROM {table.rows_sql} AS c WHERE {AT} AND {known}",
+        f"SELECT DISTINCT {values} FROM {table.rows_sql} AS c WHERE {CTID_IN} AND {known}",
         [sorted(places)],
     )
     return [list(column) for column in zip(*cursor.fetchall(), strict=True)]
 
 
-def referring(cursor, tables: Tables, link: Link, keys: list[list[str]], *, lock: bool) -> Rows:
-    """Return the rows that reference one of `keys` by `link`."""
-    table = tables.tables[link.table]
+def referring(cursor, tables: Tables, fk: ForeignKey, keys: list[list[str]], *, lock: bool) -> Rows:
+    """Return the rows that reference one of `keys` by `fk`."""
+    table = tables.tables[fk.table]
     if not table.is_ours:
-        return copied.referring(cursor, tables, link, keys)
-    kinds, operators = ([part.replace("%", "%%") for part in parts] for parts in (link.types, link.operators))
-    pairs = list(zip(link.columns, kinds, operators, strict=True))
+        return copied.referring(cursor, tables, fk, keys)
+    kinds, operators = ([part.replace("%", "%%") for part in parts] for parts in (fk.types, fk.operators))
+    pairs = list(zip(fk.columns, kinds, operators, strict=True))
     arrays = [
         _array(values) for values in keys
     ]  # As a literal of their type, because a cast could call a function of the type's owner.
@@ -113,7 +114,7 @@ def _array(values: list[str]) -> str:
 
 
 def places_of(cursor, table: Table, condition: str, parameters: list, *, lock: bool) -> Rows:
-    """Return the rows of a table of ours, named `c` in it, for which a condition is true."""
+    """Return the rows of a table of ours, alias `c`, that meet a condition."""
     for_update = " FOR UPDATE" if lock and table.may_update else ""
     cursor.execute(
         f"SELECT c.tableoid::pg_catalog.int8, c.ctid::pg_catalog.text FROM {table.rows_sql} AS c WHERE {condition}{for_update}",
@@ -125,7 +126,7 @@ def places_of(cursor, table: Table, condition: str, parameters: list, *, lock: b
     return found
 
 
-def counted(tables: Tables, rows: Rows) -> dict[str, int]:
+def counts_by_table(tables: Tables, rows: Rows) -> dict[str, int]:
     """Return how many rows there are of each table, by its name."""
     counts: dict[str, int] = {}
     for oid, places in rows.items():
@@ -134,35 +135,29 @@ def counted(tables: Tables, rows: Rows) -> dict[str, int]:
     return counts
 
 
-def number(rows: Rows) -> int:
+def count(rows: Rows) -> int:
     return sum(map(len, rows.values()))
 
 
 def obstacles(tables: Tables, trace: Trace) -> Iterator[str]:
     """Yield a sentence for each foreign key that prevents the erasure."""
-    for link, rows in trace.others.items():
-        if other := number(trace.left(rows)):
+    for fk, rows in trace.others.items():
+        if other := count(trace.remaining(rows)):
             yield (
-                f"The foreign key {link.name} of {tables.label(link.table)} (ON DELETE CASCADE) would delete {of(other, 'other person', 'other people')}:"
+                f"The foreign key {fk.name} of {tables.label(fk.table)} (ON DELETE CASCADE) would delete {plural(other, 'other person', 'other people')}:"
                 " change its action, or clear that reference."
             )
-    for link, rows in trace.stopping.items():
-        if kept := number(trace.left(rows)):
+    for fk, rows in trace.restricting.items():
+        if kept := count(trace.remaining(rows)):
             yield (
-                f"The foreign key {link.name} of {tables.label(link.table)} (ON DELETE {ACTIONS[link.action]}) prevents the erasure"
-                f" with {of(kept, 'row', 'rows')}: remove or change {'it' if kept == 1 else 'them'} first."
+                f"The foreign key {fk.name} of {tables.label(fk.table)} (ON DELETE {ACTIONS[fk.action]}) prevents the erasure"
+                f" with {plural(kept, 'row', 'rows')}: remove or change {'it' if kept == 1 else 'them'} first."
             )
-    for link, rows in trace.changed.items():
-        columns = {column.name: column for column in tables.columns[link.table]}
-        required = [
-            name for name in link.sets if columns[name].not_null and (link.action == "n" or not columns[name].has_default)
-        ]
-        if required and (kept := number(trace.left(rows))):
+    for fk, rows in trace.changed.items():
+        columns = {column.name: column for column in tables.columns[fk.table]}
+        required = [name for name in fk.sets if columns[name].not_null and (fk.action == "n" or not columns[name].has_default)]
+        if required and (kept := count(trace.remaining(rows))):
             yield (
-                f"The foreign key {link.name} (ON DELETE {ACTIONS[link.action]}) would clear {tables.label(link.table)}.{required[0]},"
-                f" which is NOT NULL, in {of(kept, 'row', 'rows')}: change its action."
+                f"The foreign key {fk.name} (ON DELETE {ACTIONS[fk.action]}) would clear {tables.label(fk.table)}.{required[0]},"
+                f" which is NOT NULL, in {plural(kept, 'row', 'rows')}: change its action."
             )
-
-
-def of(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"

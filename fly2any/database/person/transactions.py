@@ -10,21 +10,21 @@ from django.db import transaction
 from ..sql import ALIVE, LONGEST_IDLE, time_limits
 
 # PostgreSQL then raises an error if a policy would hide rows from this role.
-WHOLE_SQL = "SET LOCAL row_security = off; SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1"
+ALL_ROWS_SQL = "SET LOCAL row_security = off; SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1"
 # After a crash, a commit that was acknowledged before it reached the disk would make the certificate false.
 DURABLE_SQL = """
     SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
     WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
 """
-# From PostgreSQL 17 on; a search reads the whole database.
-ENDLESS_SQL = """
+# The setting exists from PostgreSQL 17 on; a search reads the whole database.
+NO_TRANSACTION_TIMEOUT_SQL = """
     SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'transaction_timeout'
 """
-# Releases the row locks if the client is gone.
-ABANDONED_SQL = "; ".join(
+# They release the row locks if the client is gone.
+CLIENT_GONE_SQL = "; ".join(
     f"SET LOCAL {name} = '{value}'" for name, value in {**ALIVE, "idle_in_transaction_session_timeout": LONGEST_IDLE}.items()
 )
-UNHURRIED_SQL = "SET LOCAL statement_timeout = 0"  # A search reads the whole database.
+NO_STATEMENT_TIMEOUT_SQL = "SET LOCAL statement_timeout = 0"  # A search reads the whole database.
 LOCK_TIMEOUT = 5_000  # Milliseconds.
 TABLE_LOCK_TIMEOUT = 500  # Less than deadlock_timeout: in a deadlock, this session gives up before PostgreSQL cancels another.
 
@@ -33,8 +33,8 @@ TABLE_LOCK_TIMEOUT = 500  # Less than deadlock_timeout: in a deadlock, this sess
 def reading(connection) -> Iterator[None]:
     """Run the block in one read-only snapshot that sees all rows or raises an error."""
     with time_limits(connection, lock=LOCK_TIMEOUT, snapshot=True), connection.cursor() as cursor:
-        cursor.execute(WHOLE_SQL)
-        cursor.execute(ENDLESS_SQL)
+        cursor.execute(ALL_ROWS_SQL)
+        cursor.execute(NO_TRANSACTION_TIMEOUT_SQL)
         yield
 
 
@@ -43,9 +43,9 @@ def writing(connection) -> Iterator[None]:
     """Run the block in a READ COMMITTED transaction that sees all rows or raises an error."""
     with transaction.atomic(using=connection.alias, durable=True), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        cursor.execute(WHOLE_SQL)
-        cursor.execute(ENDLESS_SQL)
+        cursor.execute(ALL_ROWS_SQL)
+        cursor.execute(NO_TRANSACTION_TIMEOUT_SQL)
         cursor.execute(DURABLE_SQL)
-        cursor.execute(ABANDONED_SQL)
+        cursor.execute(CLIENT_GONE_SQL)
         with time_limits(connection, lock=LOCK_TIMEOUT):
             yield
