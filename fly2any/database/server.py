@@ -22,6 +22,7 @@ from .session_settings import (
     of_setting,
 )
 from .sql import TRUSTED_SQL, ask, catalogue, literal, pinned, quote
+from .supabase import SERVED_SQL, of_api_role
 
 RECORD = "django_migrations"  # Django's record of applied migrations.
 JOURNAL = "fly2any_migration_runs"  # The journal of all runs.
@@ -117,6 +118,7 @@ SERVER_SQL = f"""
            ARRAY(SELECT ARRAY[w.place, w.is_ours::text] FROM ({READ_ONLY_SQL}) AS w ORDER BY 1) AS read_only,
            ARRAY(SELECT ARRAY[w.place, w.value] FROM ({REPLICATION_ROLE_SQL}) AS w) AS replication_roles,
            ARRAY(SELECT ARRAY[w.name, w.place, w.value] FROM ({SETTINGS_SQL}) AS w) AS settings,
+           ARRAY(SELECT ARRAY[w.role, w.number, w.tables] FROM ({SERVED_SQL}) AS w ORDER BY 1) AS served,
            ARRAY(SELECT e.evtname::text FROM pg_catalog.pg_event_trigger AS e
                  WHERE e.evtenabled IN ('O', 'A') AND e.evtevent IN ('ddl_command_start', 'ddl_command_end', 'sql_drop', 'table_rewrite')
                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
@@ -201,6 +203,7 @@ class Server:
     read_only: list[list[str]]  # where default_transaction_read_only is on, and whether that applies to this role
     replication_roles: list[list[str]]  # where session_replication_role is not origin, and its value
     settings: list[list[str]]  # other defaults of sessions that are findings: name, place and value
+    served: list[list[str]]  # by Supabase's API: role, number of tables, and their names
     event_triggers: list[str]  # that run with changes of the schema, but those of extensions
     may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
@@ -220,6 +223,7 @@ class Server:
         yield from self._read_only()
         yield from (of_replication_role(*one) for one in self.replication_roles)
         yield from (of_setting(*one) for one in self.settings)
+        yield from (of_api_role(self.schema or "", *one) for one in self.served)
         yield from self._event_triggers()
         yield from self._encoding()
         yield from self._collation()

@@ -19,6 +19,21 @@ TAKEN_SQL = """
         OR EXISTS (SELECT FROM pg_catalog.pg_constraint AS c
                    WHERE c.conrelid = pg_catalog.to_regclass(%(table)s)::pg_catalog.oid AND c.conname = %(name)s::pg_catalog.name)
 """
+# Supabase's API serves whatever these two may use, and they may use whatever the role postgres creates: by default privileges.
+API_ROLES = ("anon", "authenticated")
+# The table and its sequences, and those of API_ROLES with privileges on them.
+SERVED_SQL = """
+    SELECT c.relkind = 'S', c.oid::pg_catalog.regclass::text,
+           pg_catalog.string_agg(DISTINCT pg_catalog.quote_ident(r.rolname), ', ')
+    FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a
+    JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee AND r.rolname = ANY (%(roles)s)
+    WHERE (c.oid = pg_catalog.to_regclass(%(table)s)::pg_catalog.oid OR EXISTS (
+               SELECT FROM pg_catalog.pg_depend AS d
+               WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i') AND c.relkind = 'S'
+                 AND d.refclassid = d.classid AND d.refobjid = pg_catalog.to_regclass(%(table)s)::pg_catalog.oid))
+      AND pg_catalog.pg_has_role(c.relowner, 'USAGE')
+    GROUP BY c.oid, c.relkind ORDER BY 1, 2
+"""
 # The roles, other than the owner, that may create triggers on a table.
 TRIGGER_SQL = """
     SELECT pg_catalog.string_agg(DISTINCT CASE WHEN a.grantee = 0::pg_catalog.oid THEN 'PUBLIC'
@@ -35,6 +50,15 @@ def revoke_trigger(connection, table: str) -> None:
         cursor.execute(TRIGGER_SQL, [table])
         if roles := cursor.fetchone()[0]:
             cursor.execute(f"REVOKE TRIGGER ON {table} FROM {roles} CASCADE")
+
+
+def restrict(connection, table: str) -> None:
+    """Revoke what default privileges granted on a new table, a quoted name: TRIGGER, and everything from API_ROLES, sequences included."""
+    revoke_trigger(connection, table)
+    with connection.cursor() as cursor:
+        cursor.execute(SERVED_SQL, {"table": table, "roles": list(API_ROLES)})
+        for is_sequence, name, roles in cursor.fetchall():
+            cursor.execute(f"REVOKE ALL ON {'SEQUENCE' if is_sequence else 'TABLE'} {name} FROM {roles} CASCADE")
 
 
 class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
@@ -66,8 +90,8 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
 
     def create_model(self, model):
         super().create_model(model)
-        if not self.collect_sql:  # Default privileges may have granted TRIGGER.
-            revoke_trigger(self.connection, self.quote_name(model._meta.db_table))
+        if not self.collect_sql:
+            restrict(self.connection, self.quote_name(model._meta.db_table))
 
     def _create_fk_sql(self, model, field, suffix):
         statement = super()._create_fk_sql(model, field, suffix)  # type: ignore[misc]

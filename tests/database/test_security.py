@@ -250,6 +250,7 @@ def test_roles_that_write_indirectly_or_to_columns_are_listed_and_supabases_are_
     )
 
     result = manage("dbstatus", "--security", "--format", "json", url=server.url())
+    without = json.loads(manage("dbstatus", "--format", "json", url=server.url()).stdout)
     report = json.loads(result.stdout)
     [writers] = [
         figure["text"]
@@ -265,7 +266,28 @@ def test_roles_that_write_indirectly_or_to_columns_are_listed_and_supabases_are_
     assert [(one["where"], one["message"]) for one in api] == [
         ("anon", "Supabase's API lets any holder of the public key use 2 tables: accounts, users.")
     ]
+    assert [one for one in without["findings"] if one["code"] == "security.api"] == api
     assert [one for one in after["findings"] if one["code"] == "security.api"] == []
+
+
+@pytest.mark.slow
+def test_migrations_give_supabases_api_none_of_the_tables_that_they_create(own_server):
+    server = own_server()
+    server.execute(
+        "CREATE ROLE anon NOLOGIN; CREATE ROLE authenticated NOLOGIN; GRANT USAGE ON SCHEMA public TO anon, authenticated;"
+        " ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated;"
+        " ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO anon, authenticated"
+    )
+
+    migrated = manage("migrate", url=server.url())
+    report = json.loads(manage("dbstatus", "--format", "json", url=server.url()).stdout)
+    granted = server.execute("SELECT relname FROM pg_class WHERE relacl::text ~ 'anon|authenticated'")
+    server.execute("CREATE TABLE theirs (id int)")
+
+    assert migrated.returncode == 0, migrated.stderr
+    assert [one for one in report["findings"] if one["code"] == "security.api"] == []
+    assert granted == []
+    assert server.execute("SELECT has_table_privilege('anon', 'theirs', 'SELECT')") == [(True,)]
 
 
 @pytest.mark.slow

@@ -56,14 +56,6 @@ WRITERS_SQL = """
           AND (pg_catalog.has_table_privilege(r.oid, c.oid, 'DELETE') OR pg_catalog.has_any_column_privilege(r.oid, c.oid, 'INSERT, UPDATE')))
     ORDER BY l.rolname
 """
-# The roles of Supabase's API, and the tables that they may use without a policy.
-API_SQL = """
-    SELECT r.rolname AS role, pg_catalog.string_agg(c.relname, ', ' ORDER BY c.relname) AS tables, count(*) AS number
-    FROM pg_catalog.pg_roles AS r, pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE r.rolname IN ('anon', 'authenticated') AND n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity
-      AND (pg_catalog.has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE') OR pg_catalog.has_table_privilege(r.oid, c.oid, 'DELETE, TRUNCATE'))
-    GROUP BY r.rolname ORDER BY r.rolname
-"""
 SETTINGS_SQL = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY (%(names)s)"
 # Without pg_read_all_stats a role sees no address of other roles' sessions.
 SESSIONS_SQL = """
@@ -124,12 +116,6 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
             Severity.WARNING, "security.ledger", excess.name,
             f"The role {excess.role} has {excess.privileges} on it by default privileges, so it can change the audit trail.",
             excess.revoke(read.schema), is_sql=True,
-        )  # fmt: skip
-    for row in read(API_SQL):
-        yield Finding(
-            Severity.ERROR, "security.api", row.role,
-            f"Supabase's API lets {'any holder of the public key' if row.role == 'anon' else 'any signed-in user'} use {row.number} tables: {row.tables[:200]}.",
-            f'REVOKE ALL ON ALL TABLES IN SCHEMA {quote(read.schema)} FROM "{row.role}";', is_sql=True,
         )  # fmt: skip
     for row in read(PUBLIC_SQL):
         yield Finding(

@@ -17,7 +17,7 @@ from datetime import datetime
 from django.conf import settings
 from django.db import Error, transaction
 
-from fly2any.postgres.schema import revoke_trigger
+from fly2any.postgres.schema import restrict
 
 from ..errors import explain
 from ..schema import Catalog
@@ -71,7 +71,7 @@ def ensure(connection) -> None:
     if not ask(connection, THERE_SQL):
         with transaction.atomic(using=connection.alias):
             execute(connection, JOURNAL_SQL)
-            revoke_trigger(connection, JOURNAL)
+            restrict(connection, JOURNAL)
 
 
 @contextmanager
