@@ -160,6 +160,9 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
             replace_password(connection, obj)
             self.message_user(request, REPLACED.format(email=obj.email), messages.WARNING)
 
+    def title_of(self, row):
+        return f"{formats.beginning(row.name)} ({row.email})" if row.name else str(row.email)
+
     def guard(self):
         return keep_an_administrator(connection)
 

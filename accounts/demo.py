@@ -1,10 +1,10 @@
 """The demo data of this app: for each table a statement that creates the rows of users %(low)s to %(high)s - 1."""
 
-from fly2any.database.seed.functions import per_user
+from fly2any.database.seed.functions import LAST_SIGN_IN, per_user
 
 from .models import Account, Session, User, UserPreferences, VerificationToken
 
-USERS_SQL = """
+USERS_SQL = f"""
     INSERT INTO users (id, name, email, "emailVerified", image, "firstName", "lastName", phone, "dateOfBirth", gender, country, timezone,
                        bio, "avatarUrl", "profileCompleted", "createdAt", "updatedAt", "lastLoginAt")
     SELECT pg_temp.make_id('users', u.n), first || ' ' || last,
@@ -18,7 +18,7 @@ USERS_SQL = """
            pg_temp.pick(ARRAY['America/Sao_Paulo','America/New_York','Europe/Lisbon','Europe/Madrid','Asia/Tokyo'], 'zone', u.n),
            CASE WHEN pg_temp.dice('bio', u.n) < 0.1 THEN 'Travels for ' || pg_temp.pick(ARRAY['work','food','the sea','family','football'], 'why', u.n) || '.' END,
            NULL, pg_temp.dice('completed', u.n) < 0.6, joined, joined + interval '2 hours',
-           CASE WHEN pg_temp.dice('seen', u.n) < 0.9 THEN pg_temp.moment('seen', u.n, u.n, %(until)s) END
+           {LAST_SIGN_IN}
     FROM generate_series(%(low)s::bigint, %(high)s::bigint - 1) AS u (n)
     CROSS JOIN LATERAL (SELECT pg_temp.pick(%(first_names)s::text[], 'first', u.n) AS first,
                                pg_temp.pick(%(last_names)s::text[], 'last', u.n) AS last,

@@ -30,6 +30,7 @@ class ConversationAdmin(UserRowsMixin, ReadOnlyModelAdmin):
 
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
         note(request, Access.Action.OPENED, self.model, row_id=obj.pk, person_id=obj.user_id)
+        context |= {"title": "Conversation", "subtitle": str(obj.user or obj.session_id)}
         if not request.user.has_perm("ai_consultant.view_message"):
             return super().render_change_form(request, context, add, change, form_url, obj)
         try:

@@ -1,6 +1,6 @@
 """The demo data of this app: for each table a statement that creates the rows of users %(low)s to %(high)s - 1."""
 
-from fly2any.database.seed.functions import BROWSERS, ROUTE, at_most, per_user
+from fly2any.database.seed.functions import BROWSERS, ROUTE, SIGN_INS, at_most, per_user
 
 from .models import LoginHistory, Notification, PushSubscription, UserActivity, UserSession, WishlistItem
 
@@ -62,7 +62,7 @@ LOGIN_HISTORY_SQL = f"""
     INSERT INTO login_history (id, "userId", device, browser, os, location, "ipAddress", success, timestamp)
     SELECT pg_temp.make_id('logins', row.k), pg_temp.make_id('users', u.n), pg_temp.pick({DEVICES}, 'device', row.k), pg_temp.pick({BROWSERS}, 'browser', row.k),
            pg_temp.pick({SYSTEMS}, 'os', row.k), pg_temp.pick({PLACES}, 'place', row.k), {IP.format("logins")}, pg_temp.dice('success', row.k) < 0.93, pg_temp.moment('logins', row.k, u.n, %(until)s)
-    {per_user(at_most(5, "logins"))}
+    {per_user(SIGN_INS)}
 """
 
 # Parents before children.

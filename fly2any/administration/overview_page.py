@@ -57,7 +57,7 @@ class OverviewMixin(ColumnsMixin):
         shown, events, drawn = working
         context = {
             **self.admin_site.each_context(request),
-            "title": str(row),
+            "title": self.title_of(row),
             "opts": self.opts,
             "original": row,
             "facts": [(label_for_field(name, self.model, self), self.show(name, row)) for name in self.overview],
@@ -74,6 +74,10 @@ class OverviewMixin(ColumnsMixin):
             **self.beside_overview(request, row),
         }
         return TemplateResponse(request, "admin/overview.html", context)
+
+    def title_of(self, row) -> str:
+        """Return the title of a row's overview."""
+        return str(row)
 
     def _of(self, request, row, related: list[Relation], before: str) -> tuple[list[Panel], list[Event], str]:
         """Return the panels, the events of the timeline and the chart of what is related to `row`; panels and chart on the first page."""

@@ -99,3 +99,16 @@ def test_an_alert_says_why_it_did_not_fire(member):
     details = unescape(client.get(address(PriceAlert, "change", alerts[0].pk)).content.decode())
     assert [sentence in overview for sentence in said] == [True] * 5
     assert next(iter(said)) in details
+
+
+def test_an_overview_is_titled_with_the_name_and_the_address(member):
+    ana = User.objects.create(email="ana@example.com", name="Ana <b>Souza</b>")
+    nameless = User.objects.create(email="nameless@example.com", name="")
+    support = member("Support")
+
+    titles = [
+        re.search(r"<h1>(.*?)</h1>", support.get(address(User, "overview", person.pk)).content.decode())[1]
+        for person in (ana, nameless)
+    ]
+
+    assert titles == ["Ana &lt;b&gt;Souza&lt;/b&gt; (ana@example.com)", "nameless@example.com"]

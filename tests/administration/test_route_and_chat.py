@@ -105,6 +105,16 @@ def test_a_conversation_begins_with_the_chat_and_names_the_consultant_once(membe
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize(("email", "named"), [("ana@example.com", "ana@example.com"), (None, "s1")])
+def test_a_conversation_is_titled_with_the_persons_address_or_its_session(member, email, named):
+    person = User.objects.create(email=email) if email else None
+    talk = Conversation.objects.create(user=person, session_id="s1", metadata={})
+
+    page = member("Support").get(address(Conversation, "change", talk.pk)).content.decode()
+
+    assert re.findall(r"<h[12]>(.*?)</h[12]>", page)[:2] == ["Conversation", named]
+
+
 def test_an_offer_shows_price_and_duration_like_other_pages():
     flights = [
         {

@@ -54,3 +54,8 @@ def test_the_demo_data_has_something_of_everything_until_now():
     for table in ("user_activities", "notifications", "login_history", "price_history"):
         ((today,),) = rows(f"SELECT count(*) FROM {table} WHERE \"{TIMES[table][0]}\" >= '{NOW:%Y-%m-%d}'")
         assert today > 0, table
+    contradictions = rows(
+        """SELECT u.email FROM users AS u LEFT JOIN login_history AS l ON l."userId" = u.id AND l.success
+           GROUP BY u.id HAVING u."lastLoginAt" IS DISTINCT FROM max(l.timestamp)"""
+    )
+    assert contradictions == []

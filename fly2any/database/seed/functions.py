@@ -58,4 +58,8 @@ def at_most(average: int, salt: str) -> str:
     return f"CASE WHEN u.n %% 400 = 333 THEN {100 * average} ELSE {usual} END"
 
 
+SIGN_INS = at_most(5, "logins")  # A person's rows of login_history.
+LAST_SIGN_IN = f"""
+    (SELECT max(pg_temp.moment('logins', u.n * 10000 + s, u.n, %(until)s)) FROM generate_series(1, ({SIGN_INS})::int) AS s
+     WHERE pg_temp.dice('success', u.n * 10000 + s) < 0.93)"""
 BROWSERS = "ARRAY['Chrome','Chrome','Safari','Firefox','Edge','Unknown']"
