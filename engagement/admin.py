@@ -92,10 +92,10 @@ class UserActivityAdmin(UserRowsMixin, ReadOnlyModelAdmin):
         what = f"{data['origin']} → {data['destination']}" if {"origin", "destination"} <= data.keys() else ""
         if kind == "error":
             return f"An error occurred{f' ({detail})' if detail else ''}"
-        said = known.get(kind) or activity.get_event_type_display()
+        label = known.get(kind) or activity.get_event_type_display()
         if kind in known and not what:
             what = {"search": "for flights", "view": "a page", "click": "a link", "book": "a trip"}[kind]
-        return f"{said} {what}".strip()
+        return f"{label} {what}".strip()
 
 
 @admin.register(UserSession)

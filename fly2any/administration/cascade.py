@@ -55,11 +55,11 @@ class Cascade:
 
     def _follow(self) -> None:
         todo = list(self.roots.items())
-        gone = rows_of()
+        seen = rows_of()
         while todo:
             oid, places = todo.pop()
-            new = places - gone[oid]
-            gone[oid] |= new
+            new = places - seen[oid]
+            seen[oid] |= new
             for fk in self.links_to(oid) if new else ():
                 rows = self.referring(oid, new, fk)
                 if rows is None or sum(map(len, rows.values())) > MOST_COUNTED:

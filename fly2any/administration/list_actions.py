@@ -16,19 +16,19 @@ def counted(number: int, options) -> str:
     return f"{number:,} {options.verbose_name if number == 1 else options.verbose_name_plural}"
 
 
-def confirmed(said: str, done: str, *, permission: str = "change"):
+def confirmed(description: str, done: str, *, permission: str = "change"):
     """Return a decorator that asks for confirmation before an action of a list runs.
 
-    `said` is what it does, with {} for the rows, `done` what it did: "Mark {} read", "marked read". What is decorated
+    `description` is what it does, with {} for the rows, `done` what it did: "Mark {} read", "marked read". What is decorated
     returns the rows that it changed.
     """
 
     def decorate(write):
-        @admin.action(description=said.format("%(verbose_name_plural)s"), permissions=[permission])
+        @admin.action(description=description.format("%(verbose_name_plural)s"), permissions=[permission])
         @wraps(write)
         def action(page, request, rows):
             if not request.POST.get("post"):
-                return page.ask(request, rows, write.__name__, said)
+                return page.ask(request, rows, write.__name__, description)
             page.log_action(request, write(page, request, rows), done)
             return None
 
@@ -40,9 +40,9 @@ def confirmed(said: str, done: str, *, permission: str = "change"):
 class ListActionsMixin(admin.ModelAdmin):
     """Confirms actions of a list before they run."""
 
-    def ask(self, request, rows, action: str, said: str, **more):
-        """Return the confirmation page, which states the action (`said`) and names the rows."""
-        sentence = said.format(counted(len(rows), self.opts))
+    def ask(self, request, rows, action: str, description: str, **more):
+        """Return the confirmation page, which states the action (`description`) and names the rows."""
+        sentence = description.format(counted(len(rows), self.opts))
         context = {
             **self.admin_site.each_context(request),
             "title": f"{sentence}?",

@@ -86,8 +86,8 @@ def _is_skipped(error: BaseException) -> bool:
 def refusal(error: Error, model: type[models.Model] | None = None) -> ValidationError:
     """Return why the database refused to write a row of `model`, as an error of the field if one is known."""
     state, diagnostics = sqlstate(error), getattr(error.__cause__, "diag", None)
-    if diagnostics and diagnostics.context and (said := _text_in_function(diagnostics.message_primary or "", state)):
-        return ValidationError(said)
+    if diagnostics and diagnostics.context and (message := _text_in_function(diagnostics.message_primary or "", state)):
+        return ValidationError(message)
     if state in SENTENCES:
         return ValidationError(SENTENCES[state])
     fields = _fields(diagnostics, model) if diagnostics else []

@@ -132,11 +132,11 @@ LOST = ("", "08", "57")  # SQLSTATE classes that leave open whether a COMMIT suc
 
 def explain(error: BaseException) -> str | None:
     """Return the sentence for `error`, without any password, or None if `error` is a bug."""
-    sentence = printable(said) if (said := _explain(error)) else said
+    sentence = printable(text) if (text := _explain(error)) else text
     if not settings.configured or isinstance(error, Refusal | EmbeddedServerError | ImproperlyConfigured | SearchPathError):
         return sentence
-    told = (getattr(one, "database_variable", None) for one in _chain(error))
-    variable = next(filter(None, told), getattr(settings, "DATABASE_VARIABLE", "POSTGRES_URL"))
+    variables = (getattr(one, "database_variable", None) for one in _chain(error))
+    variable = next(filter(None, variables), getattr(settings, "DATABASE_VARIABLE", "POSTGRES_URL"))
     return sentence and sentence.replace("POSTGRES_URL", variable)
 
 
@@ -155,9 +155,9 @@ def _explain(error: BaseException) -> str | None:
         return None
     text = without_password(str(error).strip())
     state = sqlstate(error)
-    said = first_line(text) if state else text  # With an SQLSTATE, the rest may quote data.
+    searched = first_line(text) if state else text  # With an SQLSTATE, the rest may quote data.
     for cause in CAUSES:
-        match = re.search(cause.pattern, said) if cause.pattern else None
+        match = re.search(cause.pattern, searched) if cause.pattern else None
         if match or (state and state in cause.sqlstates.split()):
             return cause.sentence.format(
                 **{"line": first_line(text), "at": _place(text) or _configured_place(), **(match.groupdict() if match else {})}
@@ -202,8 +202,8 @@ def first_line(text: str) -> str:
     """Return the first line of an error's text that is not a hint, a position or a quotation, without the text that Django adds."""
     text = text.removeprefix("Unable to create the django_migrations table (")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = [line for line in lines if not re.match(r"(LINE \d+:|\^|HINT:|CONTEXT:|DETAIL:)", line)]
-    return (said or lines or ["no reason given"])[0].rstrip(".)")
+    messages = [line for line in lines if not re.match(r"(LINE \d+:|\^|HINT:|CONTEXT:|DETAIL:)", line)]
+    return (messages or lines or ["no reason given"])[0].rstrip(".)")
 
 
 def _place(text: str) -> str:

@@ -32,12 +32,12 @@ IN_USE = "55006"
 FACTS_SQL = "SELECT pg_catalog.current_database(), pg_catalog.clock_timestamp()"
 # Every role sees comments and sessions of other databases, and may mark a database of its own.
 DATABASES_SQL = f"""
-    SELECT d.datname, CASE WHEN pg_catalog.octet_length(said.text) < {LONGEST_MARK} AND pg_catalog.left(said.text, {len(MARK)}) = '{MARK}' THEN said.text END, r.rolname = current_user,
+    SELECT d.datname, CASE WHEN pg_catalog.octet_length(comment.text) < {LONGEST_MARK} AND pg_catalog.left(comment.text, {len(MARK)}) = '{MARK}' THEN comment.text END, r.rolname = current_user,
            r.rolsuper OR r.rolname = current_user OR r.oid = c.datdba,
            EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS s WHERE s.datid = d.oid), pg_catalog.clock_timestamp(), c.datname
     FROM pg_catalog.pg_database AS d JOIN pg_catalog.pg_roles AS r ON r.oid = d.datdba
     JOIN pg_catalog.pg_database AS c ON c.datname = pg_catalog.current_database()
-    CROSS JOIN LATERAL pg_catalog.shobj_description(d.oid, 'pg_database') AS said (text)
+    CROSS JOIN LATERAL pg_catalog.shobj_description(d.oid, 'pg_database') AS comment (text)
     WHERE NOT d.datistemplate AND d.oid <> c.oid
     ORDER BY d.datname COLLATE "C"
 """
@@ -69,12 +69,12 @@ class Leftover:
                 "Its name looks like a restore's, but it has no mark of this project.",
                 f"Check what it holds. If it is not needed: DROP DATABASE {named};",
             )  # fmt: skip
-        whose = "" if self.owned else " as its owner"
+        as_owner = "" if self.owned else " as its owner"
         return Finding(
             Severity.NOTE if self.purpose == BEFORE else Severity.WARNING, "server.leftover", self.name,
             f"{WHAT[self.purpose]} {self.made:%Y-%m-%d %H:%M} UTC{' (in the future, so a clock was wrong)' if self.age < -LIMIT else ''}.",
-            f"DROP DATABASE {named};" if not whose else f"If it is not needed,{whose}: DROP DATABASE {named};",
-            is_sql=not whose, loses="the database is dropped with everything in it",
+            f"DROP DATABASE {named};" if not as_owner else f"If it is not needed,{as_owner}: DROP DATABASE {named};",
+            is_sql=not as_owner, loses="the database is dropped with everything in it",
         )  # fmt: skip
 
 

@@ -336,12 +336,12 @@ def read_home(connection) -> tuple[str | None, bool]:
     """
     with pinned(connection) as path, connection.cursor() as cursor:
         cursor.execute(HOME_SQL, {"path": path})
-        schema, recorded, stranger, database = cursor.fetchone()
-    if stranger is not None:
+        schema, recorded, untrusted_owner, database = cursor.fetchone()
+    if untrusted_owner is not None:
         raise SearchPathError(
-            f"{RECORD} belongs to the role {stranger}, which may be another tenant's, so it is not read: drop it, or, if it"
+            f"{RECORD} belongs to the role {untrusted_owner}, which may be another tenant's, so it is not read: drop it, or, if it"
             f" is the record, give it to the owner of the other tables (ALTER TABLE {RECORD} OWNER TO …); if all of them"
-            f" belong to {stranger}: GRANT CREATE ON DATABASE {quote(database)} TO {quote(stranger)};"
+            f" belong to {untrusted_owner}: GRANT CREATE ON DATABASE {quote(database)} TO {quote(untrusted_owner)};"
         )
     return schema, recorded
 

@@ -10,7 +10,7 @@ from .sql import literal
 
 # Where a setting has one of the given values for sessions of this database, and whether for this role: set for a role, the database
 # or both, and, if neither sets it, by the server or POSTGRES_URL.
-_TOLD_SQL = """
+_SETTING_SQL = """
     SELECT CASE WHEN s.setrole = 0 AND s.setdatabase = 0 THEN 'ROLE ALL'
                 ELSE concat_ws(' IN ', 'ROLE ' || quote_ident(r.rolname), 'DATABASE ' || quote_ident(d.datname)) END AS place,
            COALESCE(r.rolname, session_user) = session_user AS is_ours, r.oid AS role, pg_catalog.split_part(c.setting, '=', 2) AS value
@@ -26,23 +26,23 @@ FLOAT_DIGITS = "extra_float_digits"
 _MAY_WRITE = f"EXISTS (SELECT FROM known WHERE known.relname = {literal(MARKING_TABLE)} AND has_table_privilege({{role}}, known.oid, 'INSERT'))"
 # For another role, only if it may write otherwise; `known` is the relation of server.HOME_CTES.
 READ_ONLY_SQL = f"""
-    SELECT told.place, told.is_ours FROM ({_TOLD_SQL.format(name=READ_ONLY, values="on|t|tr|tru|true|y|ye|yes|1")}) AS told
-    WHERE told.is_ours OR {_MAY_WRITE.format(role="told.role")}
+    SELECT configured.place, configured.is_ours FROM ({_SETTING_SQL.format(name=READ_ONLY, values="on|t|tr|tru|true|y|ye|yes|1")}) AS configured
+    WHERE configured.is_ours OR {_MAY_WRITE.format(role="configured.role")}
 """
 REPLICATION_ROLE_SQL = f"""
-    SELECT told.place, told.value FROM ({_TOLD_SQL.format(name=REPLICATION_ROLE, values="replica|local")}) AS told ORDER BY 1
+    SELECT configured.place, configured.value FROM ({_SETTING_SQL.format(name=REPLICATION_ROLE, values="replica|local")}) AS configured ORDER BY 1
 """
 # Other settings: the values that are findings, and a condition. The role `r` of the value is one that may not write, though this one may.
 _OTHERS = {
     FLOAT_DIGITS: ("0|-[0-9]+", "true"),
-    "default_transaction_isolation": ("repeatable read|serializable", "told.is_ours"),
-    "temp_file_limit": ("0[a-z]*", "told.is_ours"),
-    "role": (".+", f"told.is_ours AND r.oid IS NOT NULL AND {_MAY_WRITE.format(role='session_user')} AND NOT {_MAY_WRITE.format(role='r.oid')}"),
+    "default_transaction_isolation": ("repeatable read|serializable", "configured.is_ours"),
+    "temp_file_limit": ("0[a-z]*", "configured.is_ours"),
+    "role": (".+", f"configured.is_ours AND r.oid IS NOT NULL AND {_MAY_WRITE.format(role='session_user')} AND NOT {_MAY_WRITE.format(role='r.oid')}"),
 }  # fmt: skip
 SETTINGS_SQL = "{} ORDER BY 1, 2".format(
     " UNION ALL ".join(
-        f"SELECT {literal(name)} AS name, told.place, told.value FROM ({_TOLD_SQL.format(name=name, values=values)}) AS told"
-        f" LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = told.value WHERE {condition}"
+        f"SELECT {literal(name)} AS name, configured.place, configured.value FROM ({_SETTING_SQL.format(name=name, values=values)}) AS configured"
+        f" LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = configured.value WHERE {condition}"
         for name, (values, condition) in _OTHERS.items()
     )
 )

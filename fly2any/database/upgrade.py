@@ -185,12 +185,12 @@ def _copy(old: Server, new: Server) -> None:
     as_superuser = ["--no-password", f"--username={SUPERUSER}"]
     with (
         work_folder("the errors of pg_dumpall and psql") as work,
-        (work / "dump").open("wb") as said,
+        (work / "dump").open("wb") as error_log,
         (work / "load").open("wb") as heard,
     ):
         dump = subprocess.Popen(  # noqa: S603
             [new.bin / "pg_dumpall", *as_superuser, f"--host={socket_folder(old.home)}"],
-            stdout=subprocess.PIPE, stderr=said, env=tools.bare_environment(),
+            stdout=subprocess.PIPE, stderr=error_log, env=tools.bare_environment(),
         )  # fmt: skip
         load = subprocess.Popen(  # noqa: S603
             [new.bin / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", *as_superuser, f"--host={socket_folder(new.home)}", "postgres"],

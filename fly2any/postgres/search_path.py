@@ -54,7 +54,7 @@ def require(connection, path: str | None, *, variable: str, user: str, database:
     Raises SearchPathError if it leads to another schema, or takes another role's code for PostgreSQL's.
     """
     with connection.cursor() as cursor:
-        here, schema, role, stranger = cursor.execute(STATE_SQL).fetchone()
+        here, schema, role, other_owner = cursor.execute(STATE_SQL).fetchone()
     names = _names(here)
     wanted = names if path is None else _names(path)
     if names != wanted and [schema] != wanted:
@@ -69,10 +69,10 @@ def require(connection, path: str | None, *, variable: str, user: str, database:
             f"The search path of {role} is {here}: objects that another role creates there would take precedence over PostgreSQL's"
             " own; remove pg_catalog, which is then searched first, where the path is set (ALTER DATABASE, ALTER ROLE or the URL)."
         )
-    if "$user" in names and stranger is not None:
+    if "$user" in names and other_owner is not None:
         others = [name for name in names if name != "$user"] or ["public"]
         raise SearchPathError(
-            f"The schema {_quoted([role])} belongs to the role {stranger}, and {role} searches it because of its name: run"
+            f"The schema {_quoted([role])} belongs to the role {other_owner}, and {role} searches it because of its name: run"
             f" ALTER ROLE {_quoted([role])} IN DATABASE {_quoted([database])} SET search_path TO {_quoted(others)};"
             f" or ALTER SCHEMA {_quoted([role])} OWNER TO {_quoted([role])}; if it is meant to be there."
         )

@@ -191,9 +191,9 @@ class Server:
         with tempfile.TemporaryFile("w+") as log:  # A file as for every program: `run` takes no pipe.
             self.run(log, "postgres", "-C", "data_checksums", "-D", str(self.data)).wait(60)
             log.seek(0)
-            said = log.read()
+            text = log.read()
         found = re.search(
-            r"FATAL:\s+database files are incompatible with server\n.*?DETAIL:\s+(.*?)\.?$", said, re.MULTILINE | re.DOTALL
+            r"FATAL:\s+database files are incompatible with server\n.*?DETAIL:\s+(.*?)\.?$", text, re.MULTILINE | re.DOTALL
         )
         return found[1] if found else ""
 
@@ -223,8 +223,8 @@ class Server:
 
 def version_of(folder: Path) -> str:
     """Return the version of the server programs in `folder`, such as 18.6; raise OSError or CalledProcessError without them."""
-    said = subprocess.check_output([str(folder / "postgres"), "--version"], text=True, cwd="/")
-    return said.partition(")")[2].split()[0]  # Packagers add text after it.
+    version = subprocess.check_output([str(folder / "postgres"), "--version"], text=True, cwd="/")
+    return version.partition(")")[2].split()[0]  # Packagers add text after it.
 
 
 def major_of(data: Path) -> int:

@@ -13,7 +13,7 @@ from fly2any.database.backup.entries import without_owner
 from fly2any.database.backup.inventory import backups
 from fly2any.database.backup.manifest import Verdict, from_json
 from fly2any.database.backup.store import Folder
-from fly2any.database.backup.trial_restore import Failure, Findings, check, decided, unknown_failures
+from fly2any.database.backup.trial_restore import Failure, TrialResult, check, decide, unknown_failures
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from tests.conftest import django
@@ -116,7 +116,7 @@ def test_tables_are_looked_for_in_the_configured_schema(migrated, taken, place):
     assert "users_email_key" in found.verdict.reason
 
 
-RESTORED = Findings((), (), ())
+RESTORED = TrialResult((), (), ())
 
 
 @pytest.mark.parametrize(
@@ -124,33 +124,33 @@ RESTORED = Findings((), (), ())
     [
         (RESTORED, {}, ("", "good")),
         (RESTORED, {"readable": False}, ("pg_restore cannot read the whole dump.", "bad")),
-        (Findings((), (), (), "it counted 1"), {}, ("it counted 1", "unverified")),
+        (TrialResult((), (), (), "it counted 1"), {}, ("it counted 1", "unverified")),
         (
-            Findings((), ("t has 1 rows instead of 2",), (), "it counted 1"),
+            TrialResult((), ("t has 1 rows instead of 2",), (), "it counted 1"),
             {},
             ("t has 1 rows instead of 2; it counted 1", "unverified"),
         ),
-        (Findings((Failure("EXTENSION x", "0A000"),), (), (), "it counted 2"), {}, ("it counted 2", "unverified")),
-        (Findings((), ("t has 1 rows instead of 2",), ()), {}, ("t has 1 rows instead of 2", "bad")),
+        (TrialResult((Failure("EXTENSION x", "0A000"),), (), (), "it counted 2"), {}, ("it counted 2", "unverified")),
+        (TrialResult((), ("t has 1 rows instead of 2",), ()), {}, ("t has 1 rows instead of 2", "bad")),
         (
-            Findings((), ("t has 1 rows instead of 2",), ()),
+            TrialResult((), ("t has 1 rows instead of 2",), ()),
             {"unlike": ("another locale",)},
             ("t has 1 rows instead of 2", "bad"),
         ),
-        (Findings((), (), ("t is missing",)), {}, ("t is missing", "bad")),
+        (TrialResult((), (), ("t is missing",)), {}, ("t is missing", "bad")),
         (
-            Findings((), (), ("t is missing",)),
+            TrialResult((), (), ("t is missing",)),
             {"unlike": ("another locale",)},
             ("t is missing; it was tried with another locale", "unverified"),
         ),
-        (Findings((Failure("EXTENSION postgis", "0A000"),), (), ()), {}, ("", "good")),
+        (TrialResult((Failure("EXTENSION postgis", "0A000"),), (), ()), {}, ("", "good")),
         (
-            Findings((Failure("EXTENSION x", "0A000", 7), Failure("COMMENT EXTENSION x", "42704", 8, (7,))), (), ()),
+            TrialResult((Failure("EXTENSION x", "0A000", 7), Failure("COMMENT EXTENSION x", "42704", 8, (7,))), (), ()),
             {},
             ("", "good"),
         ),
         (
-            Findings(
+            TrialResult(
                 (Failure("FUNCTION f()", "42501", 7), Failure("VIEW w", "42P01", 9, (8,)), Failure("VIEW v", "42883", 8, (7,))),
                 (),
                 (),
@@ -159,43 +159,43 @@ RESTORED = Findings((), (), ())
             ("", "good"),
         ),
         (
-            Findings((Failure("FUNCTION f()", "42501", 7), Failure("INDEX i", "23505", 8, (7,))), (), ()),
+            TrialResult((Failure("FUNCTION f()", "42501", 7), Failure("INDEX i", "23505", 8, (7,))), (), ()),
             {},
             ("INDEX i (23505) cannot be restored; FUNCTION f() (42501) was left out", "unverified"),
         ),
         (
-            Findings((Failure("TABLE DATA t", "42501"),), ("t has 0 rows instead of 2",), ()),
+            TrialResult((Failure("TABLE DATA t", "42501"),), ("t has 0 rows instead of 2",), ()),
             {},
             ("TABLE DATA t (42501) could not be restored here", "unverified"),
         ),
-        (Findings((Failure("INDEX i", "0A000"),), (), ()), {}, ("INDEX i (0A000) could not be restored here", "unverified")),
+        (TrialResult((Failure("INDEX i", "0A000"),), (), ()), {}, ("INDEX i (0A000) could not be restored here", "unverified")),
         (
-            Findings((Failure("CONSTRAINT c", "58P01"),), (), ()),
+            TrialResult((Failure("CONSTRAINT c", "58P01"),), (), ()),
             {},
             ("CONSTRAINT c (58P01) could not be restored here", "unverified"),
         ),
         (
-            Findings((Failure("TABLE DATA t", "53100"),), ("t has 0 rows instead of 2",), ()),
+            TrialResult((Failure("TABLE DATA t", "53100"),), ("t has 0 rows instead of 2",), ()),
             {},
             ("TABLE DATA t (53100) could not be restored here", "unverified"),
         ),
         (
-            Findings((Failure("INDEX i", "53400"),), (), ("dbstatus finds index.missing at i",)),
+            TrialResult((Failure("INDEX i", "53400"),), (), ("dbstatus finds index.missing at i",)),
             {},
             ("INDEX i (53400) could not be restored here", "unverified"),
         ),
         (
-            Findings((Failure("TABLE DATA t", "22P02"),), ("t has 0 rows instead of 2",), ()),
+            TrialResult((Failure("TABLE DATA t", "22P02"),), ("t has 0 rows instead of 2",), ()),
             {},
             ("TABLE DATA t (22P02) cannot be restored; t has 0 rows instead of 2", "bad"),
         ),
         (
-            Findings((), ("t has 1 rows instead of 2",), ()),
+            TrialResult((), ("t has 1 rows instead of 2",), ()),
             {"untrusted": ("mallory",)},
             ("t has 1 rows instead of 2; code of mallory may have run in the trial restore", "unverified"),
         ),
         (
-            Findings((), (), ("1", "2", "3", "4", "5", "6")),
+            TrialResult((), (), ("1", "2", "3", "4", "5", "6")),
             {"untrusted": ("mallory", "bob")},
             ("1; 2; 3; 4; 5; and 1 more; code of mallory, bob may have run in the trial restore", "unverified"),
         ),
@@ -204,7 +204,7 @@ RESTORED = Findings((), (), ())
     ],
 )
 def test_a_verdict_follows_from_states_and_comparison(found, facts, expected):
-    assert decided(found, **{"readable": True, "unlike": (), "by_copy": True, "untrusted": (), **facts}) == expected
+    assert decide(found, **{"readable": True, "unlike": (), "by_copy": True, "untrusted": (), **facts}) == expected
 
 
 COUNTS = "warning: errors ignored on restore: "

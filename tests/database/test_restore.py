@@ -19,7 +19,7 @@ from fly2any.database.backup.trial_restore import check
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from tests.conftest import django, manage, start_manage
-from tests.database.taken import Told, change, databases, rows, run, the_one
+from tests.database.taken import RecordedProgress, change, databases, rows, run, the_one
 from tests.servers import Database, open_transaction
 
 
@@ -266,7 +266,7 @@ def test_a_database_that_was_compared_on_another_server_is_not_swapped(own_serve
             connection_to(connection, "postgres") as elsewhere,
             pytest.raises(Refusal, match=r"^The server was restarted or replaced"),
         ):
-            swap(elsewhere, "fly2any", new="none", old="none", said=None, started=before)
+            swap(elsewhere, "fly2any", new="none", old="none", description=None, started=before)
 
 
 @pytest.mark.slow
@@ -300,15 +300,15 @@ def test_a_server_that_closes_idle_connections_stops_neither_a_trial_nor_a_resto
 
 
 def test_a_failed_restore_gives_its_reason_even_if_the_database_cannot_be_dropped(migrated):
-    told = Told()
+    recorded = RecordedProgress()
     with (
         django(migrated) as connection,
         pytest.raises(Refusal, match=r"^the reason$"),
-        drop_on_failure(connection, migrated.name, told),
+        drop_on_failure(connection, migrated.name, recorded),
     ):
         raise Refusal("the reason")
 
-    [sentence] = told.sentences
+    [sentence] = recorded.sentences
     assert sentence.startswith(f"The unfinished database {migrated.name} could not be dropped (")
     assert sentence.endswith(f'): DROP DATABASE "{migrated.name}";')
 

@@ -171,8 +171,8 @@ def taken(contract: Contract, migrations: MigrationState, live: Catalog) -> Iter
     known = Contract(contract.migrations, tuple(version for version in contract.versions if version.since not in FIRST))
     for found in unrecorded(known, later, live):
         if found.different or not found.is_leftover:
-            there = found.different if found.is_leftover else found.there
-            places = ", ".join(thing.name if isinstance(thing, Table) else where(thing) for thing in there[:MOST_NAMED])
+            existing = found.different if found.is_leftover else found.existing
+            places = ", ".join(thing.name if isinstance(thing, Table) else where(thing) for thing in existing[:MOST_NAMED])
             yield Finding(
                 Severity.ERROR,
                 "adopt.name_taken",
@@ -198,8 +198,8 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
         elif name == JOURNAL:
             taken = not (journal.is_readable(live) and Table(name) in live.tables)
         elif name == PRIMARY_KEY.name:
-            half = [index for index in live.indexes if replace(index, valid=True, ready=True) == index_for(PRIMARY_KEY)]
-            taken = not half and {PRIMARY_KEY, replace(PRIMARY_KEY, primary=False)}.isdisjoint(live.keys)
+            partial = [index for index in live.indexes if replace(index, valid=True, ready=True) == index_for(PRIMARY_KEY)]
+            taken = not partial and {PRIMARY_KEY, replace(PRIMARY_KEY, primary=False)}.isdisjoint(live.keys)
         else:
             taken = table != wanted[name]  # On its own table it is compared with the definition.
         if taken:
@@ -267,14 +267,14 @@ def extension(connection, role: str) -> Iterator[Finding]:
 
 def zones(connection, schema: str, names: list[str], server: Server) -> Iterator[Finding]:
     """Yield a finding for the database, and for each role that writes to our tables, whose sessions are not at UTC."""
-    whose = [
+    zone_settings = [
         (place, f"The time zone of {what} is {zone}", f"{alter} SET timezone TO 'UTC';")
         for place, what, zone, alter in fetch_all(connection, ZONES_SQL, {"utc": list(UTC), "schema": schema, "tables": names})
     ]
     for one in server.findings():  # The time zone of this session, whatever set it.
-        if one.code == "server.time_zone" and one.cure not in {cure for _, _, cure in whose}:
-            whose.append((one.where, f"The time zone of {server.database} is {server.time_zone}", one.cure))
-    for place, what, cure in whose:
+        if one.code == "server.time_zone" and one.cure not in {cure for _, _, cure in zone_settings}:
+            zone_settings.append((one.where, f"The time zone of {server.database} is {server.time_zone}", one.cure))
+    for place, what, cure in zone_settings:
         yield Finding(
             Severity.ERROR,
             "server.time_zone",

@@ -12,7 +12,7 @@ from ..schema.contract import ADDED, MAY_BE_NULL
 
 TIME = "timestamp with time zone"
 PRISMAS_TIME = re.compile(r"timestamp(\(\d\))? (with|without) time zone")
-NOT_NULL = "adopting_not_null"  # A check that stands in while a column is made NOT NULL.
+NOT_NULL = "adopting_not_null"  # The prefix of the check that is validated before a column is set NOT NULL.
 
 
 def is_convertible(column: Column, live: Column) -> bool:
@@ -26,7 +26,7 @@ def added_columns(expected: Catalog) -> tuple[Column, ...]:
 
 
 def index_of(key: Key, live: Catalog) -> Index | None:
-    """Return the unique index of the name of `key` that is as the constraint's would be (D3)."""
+    """Return the unique index with the name of `key` and the definition of its index (D3)."""
     return index_for(key) if index_for(key) in live.indexes else None
 
 
@@ -43,18 +43,18 @@ def converted(expected: Catalog, live: Catalog) -> Catalog:
     columns: list[Column] = []
     for column in live.columns:
         target = wanted.get((column.table, column.name))
-        if target is not None and (column.table, column.name) in added and _is_half_of(target, column):
+        if target is not None and (column.table, column.name) in added and _is_partial(target, column):
             column = target
         elif target is not None and is_convertible(target, column):
             column = replace(column, type=target.type)
         if target is not None and (column.table, column.name) in MAY_BE_NULL and replace(column, nullable=False) == target:
             column = target
         columns.append(column)
-    there = {(column.table, column.name) for column in live.columns}
-    columns += [column for place, column in added.items() if place not in there and column.table in tables]
+    existing = {(column.table, column.name) for column in live.columns}
+    columns += [column for place, column in added.items() if place not in existing and column.table in tables]
     keys, indexes = list(live.keys), list(live.indexes)
     for key in expected.keys:
-        if index_of(key, live) is not None or _is_half_made(key, live, added.values(), tables):
+        if index_of(key, live) is not None or _is_added_key(key, live, added.values(), tables):
             keys = [*(other for other in keys if other != replace(key, primary=False)), key]
             made = index_for(key)
             indexes = [other for other in indexes if replace(other, valid=True, ready=True) != made]
@@ -62,7 +62,7 @@ def converted(expected: Catalog, live: Catalog) -> Catalog:
     return replace(live, columns=_sorted(columns), keys=_sorted(keys), indexes=tuple(indexes), checks=checks)
 
 
-def _is_half_of(column: Column, live: Column) -> bool:
+def _is_partial(column: Column, live: Column) -> bool:
     """Return whether `live` is the state of `column` after an interrupted run."""
     return replace(live, nullable=column.nullable, validated=column.validated, default=live.default or column.default) == column
 
@@ -72,11 +72,11 @@ def is_ours(check: Check) -> bool:
     return check.name.startswith(NOT_NULL)
 
 
-def _is_half_made(key: Key, live: Catalog, added: Iterable[Column], tables: set[str]) -> bool:
+def _is_added_key(key: Key, live: Catalog, added: Iterable[Column], tables: set[str]) -> bool:
     """Return whether `key` belongs to a column that adoption adds, and does not exist yet."""
     ours = any((column.table, (column.name,)) == (key.table, key.columns) for column in added)
-    there = any(other.table == key.table and other.primary for other in live.keys)
-    return ours and key.table in tables and not there
+    existing = any(other.table == key.table and other.primary for other in live.keys)
+    return ours and key.table in tables and not existing
 
 
 def _sorted(things: Iterable[Any]) -> tuple[Any, ...]:

@@ -18,14 +18,14 @@ from .steps import BLOCKED, Step
 
 FORMAT = 1
 OTHERS = ("types", "functions", "policies", "publications", "grants")
-IS = {
+KIND_TEXT = {
     Kind.EXACT: "exact, as Prisma's migration created it",
     Kind.SUPERSET: "superset, as Prisma's migration created it, with unmanaged objects too",
     Kind.DRIFTED: "drifted, with blockers",
     Kind.EMPTY: "empty: none of our tables exist, so there is nothing to adopt; run `manage.py migrate`",
     Kind.OURS: "ours: our migrations are recorded, so there is nothing to adopt",
 }
-AFTERWARDS = """
+NEXT_STEPS = """
 Verify it with `manage.py dbstatus`. This project now owns the schema. In the site:
   Run `npx prisma db pull && npx prisma generate`, so that its client knows the new columns.
   Stop using `prisma migrate` and `prisma db push`: they would propose to drop our columns and tables.
@@ -71,7 +71,7 @@ def _step(step: Step) -> dict[str, Any]:
         "what": step.what,
         "statements": step.statements,
         "lock": step.lock,
-        "rewrites": False,  # No step does: a test looks at the files.
+        "rewrites": False,  # No step does; a test compares the tables' files.
         "index_bytes": step.index_bytes,
         "seconds": round(step.seconds, 3),
     }
@@ -85,7 +85,7 @@ def as_text(assessment: Assessment) -> str:
 def _lines(assessment: Assessment) -> Iterator[str]:
     server = assessment.server
     yield f"Database {server.database}, schema {assessment.schema}, PostgreSQL {server.version}, role {server.role}"
-    yield f"  Kind: {IS[assessment.kind]}."
+    yield f"  Kind: {KIND_TEXT[assessment.kind]}."
     if assessment.prisma:
         done = [migration for migration in assessment.prisma if migration.applied]
         last = f", the last {done[-1].name}" if done else ""
@@ -94,7 +94,7 @@ def _lines(assessment: Assessment) -> Iterator[str]:
         yield f"  {len(assessment.migrations)} later migrations are pending: `manage.py migrate` runs them, and so does --yes."
     if assessment.kind in (Kind.EMPTY, Kind.OURS):
         return
-    yield from _left_alone(assessment)
+    yield from _unmanaged_lines(assessment)
     if assessment.blockers:
         yield ""
         yield "Blockers"
@@ -106,15 +106,15 @@ def _lines(assessment: Assessment) -> Iterator[str]:
     for number, step in enumerate(assessment.steps, 1):
         yield from _step_lines(f"{number:>4}", step)
     yield f"{len(assessment.steps) + 1:>4}  {len(assessment.recorded)} migrations recorded as applied, once the catalogue matches them: {', '.join(assessment.recorded)}"
-    quiet = sum(not step.statements for step in assessment.migrations)
-    yield f"{len(assessment.steps) + 2:>4}  {len(assessment.migrations)} migrations run, as with `manage.py migrate`; {quiet} of them touch no existing table"
+    unlocked = sum(not step.statements for step in assessment.migrations)
+    yield f"{len(assessment.steps) + 2:>4}  {len(assessment.migrations)} migrations run, as with `manage.py migrate`; {unlocked} of them touch no existing table"
     for step in assessment.migrations:
         if step.statements:
             yield from _step_lines("    ", step)
-    yield from _worth_knowing(assessment)
+    yield from _notes(assessment)
 
 
-def _worth_knowing(assessment: Assessment) -> Iterator[str]:
+def _notes(assessment: Assessment) -> Iterator[str]:
     longest = max(assessment.steps, key=lambda step: step.seconds, default=None)
     yield ""
     yield "Worth knowing"
@@ -173,7 +173,7 @@ def _unmanaged(assessment: Assessment) -> dict[str, list[str]]:
     return named | others
 
 
-def _left_alone(assessment: Assessment) -> Iterator[str]:
+def _unmanaged_lines(assessment: Assessment) -> Iterator[str]:
     parts = []
     for kind, things in _unmanaged(assessment).items():
         if things:

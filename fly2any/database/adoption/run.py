@@ -97,9 +97,11 @@ def _transact(run: Run, step: Step, statements: tuple[str, ...]) -> int:
 
 def _record(run: Run) -> None:
     """Record our first migrations, once the database matches them."""
-    left = assess(run.connection, ahead=False)
+    remaining = assess(run.connection, ahead=False)
     # An ANALYZE may remain for a table that was never analysed: it lost no statistics, and autovacuum will analyse it.
-    if left.blockers or any(not statement.startswith("ANALYZE ") for step in left.steps for statement in step.statements):
+    if remaining.blockers or any(
+        not statement.startswith("ANALYZE ") for step in remaining.steps for statement in step.statements
+    ):
         raise Refusal("The schema was changed during the adoption: run `manage.py dbadopt` again.")
     journal.ensure(run.connection)
     executor = Executor(run.connection, run=run)

@@ -29,10 +29,10 @@ from ..verification import in_schema
 from . import blockers
 from .forms import converted
 from .later import later_steps
-from .steps import Step, conversion, is_null, read_indexed, read_unknown, repair
+from .steps import Step, conversion, is_null, read_indexed, read_without_statistics, repair
 
 FIRST = FIRST_MIGRATIONS  # These are recorded as applied; later ones are run.
-FOREIGN = ("unique.extra", "check.extra", "index.extra", "foreign_key.extra", "foreign_key.restricts", "trigger.extra")
+UNMANAGED = ("unique.extra", "check.extra", "index.extra", "foreign_key.extra", "foreign_key.restricts", "trigger.extra")
 SAMPLES = 5
 
 # Unmanaged objects other than tables and objects on tables.
@@ -132,14 +132,14 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
         if (schema := server.schema) is None:
             raise Refusal(NO_SCHEMA)
         live = read_catalog(connection, schema=schema)
-        there = {table.name for table in live.tables}
+        existing = {table.name for table in live.tables}
         recorded = any(table.name == RECORD and table.trusted for table in live.tables)
         migrations = read_migrations(connection, schema=schema, recorded=recorded, readable=server.may_read_migrations)
         prisma = read_prisma(connection, schema=schema, catalog=live)
         applied = {record.name for record in migrations.applied}
         if migrations.readable and not applied and is_built(contract, live, Live(connection, schema)):
             raise Refusal(RECORD_IS_LOST)
-        if applied.issuperset(FIRST) or there.isdisjoint(names):
+        if applied.issuperset(FIRST) or existing.isdisjoint(names):
             kind = Kind.OURS if applied.issuperset(FIRST) else Kind.EMPTY
             later = tuple(Step("", f"migration {name}", ()) for name in migrations.pending if kind is Kind.OURS)
             return Assessment(kind, server, prisma, (), later, (), (), (), Catalog())
@@ -148,8 +148,8 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
         comparison = compare(expected, converted(expected, live), pending=pending, live=Live(connection, schema))
         left_out = frozenset(place for place in MAY_BE_NULL if _is_omitted_by_site(live, place))
         nulls = frozenset(place for place in MAY_BE_NULL if place not in left_out and _has_nulls(connection, live, place))
-        unknown = read_unknown(connection, schema=schema, tables=names)
-        steps = tuple(conversion(expected, live, indexed, nulls=nulls | left_out, unknown=unknown))
+        without_statistics = read_without_statistics(connection, schema=schema, tables=names)
+        steps = tuple(conversion(expected, live, indexed, nulls=nulls | left_out, without_statistics=without_statistics))
         found = (
             *(_blocker(connection, finding, expected, live, schema) for finding in comparison.findings if _blocks(finding)),
             *map(Blocker, blockers.in_use(connection, schema, expected, live, indexed)),
@@ -165,7 +165,7 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
     foreign = comparison.foreign.where(lambda thing: thing.table not in (PRISMAS_LEDGER, *LEDGERS))
     kind = Kind.DRIFTED if found else Kind.SUPERSET if any(foreign) else Kind.EXACT
     noted = [finding.message for finding in comparison.findings if _is_noted(finding)]
-    lost = [] if PRISMAS_LEDGER in there else [NO_RECORD_OF_PRISMA]
+    lost = [] if PRISMAS_LEDGER in existing else [NO_RECORD_OF_PRISMA]
     notes = (*noted, *_function_notes(functions), *lost, *_null_notes(steps, left_out, nulls))
     return Assessment(kind, server, prisma, steps, later, FIRST, found, notes, foreign, others)
 
@@ -211,8 +211,8 @@ def _null_notes(steps: tuple[Step, ...], left_out: frozenset, nulls: frozenset) 
 
 def _is_omitted_by_site(live: Catalog, place: tuple[str, str]) -> bool:
     """Return whether the site has its later schema, whose inserts omit the column `place`."""
-    there = {(column.table, column.name) for column in live.columns}
-    return {place, (place[0], MAY_BE_NULL[place])} <= there
+    existing = {(column.table, column.name) for column in live.columns}
+    return {place, (place[0], MAY_BE_NULL[place])} <= existing
 
 
 def _has_nulls(connection, live: Catalog, place: tuple[str, str]) -> bool:
@@ -222,18 +222,18 @@ def _has_nulls(connection, live: Catalog, place: tuple[str, str]) -> bool:
 
 
 def _is_noted(finding: Finding) -> bool:
-    return finding.code in FOREIGN or (finding.code, finding.severity) == ("default.extra", Severity.NOTE)
+    return finding.code in UNMANAGED or (finding.code, finding.severity) == ("default.extra", Severity.NOTE)
 
 
 def _blocks(finding: Finding) -> bool:
-    return finding.severity is not Severity.NOTE and finding.code not in FOREIGN
+    return finding.severity is not Severity.NOTE and finding.code not in UNMANAGED
 
 
 def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, schema: str) -> Blocker:
     """Return the finding with the rows that block its cure; without such rows, with the steps of --repair."""
     cure, finding = finding.cure, in_schema(finding, schema)
     thing = _object_of(finding, expected)
-    if thing is None or not _is_there(thing, live) or not _is_trusted(thing, live):
+    if thing is None or not _has_columns(thing, live) or not _is_trusted(thing, live):
         return Blocker(finding)
     if ask(connection, f"SELECT pg_catalog.row_security_active({literal(quote(thing.table))})"):
         return Blocker(finding)  # This role cannot see its rows.
@@ -250,8 +250,8 @@ def _blocker(connection, finding: Finding, expected: Catalog, live: Catalog, sch
             ids = _samples(connection, query) if rows else ()
     except DatabaseError:  # Columns whose types cannot be compared, for example.
         return Blocker(finding)
-    there = "" if schema == "public" else f"SET search_path TO {quote(schema)}; "
-    return Blocker(finding, rows, ids, f"{there}{query};", () if rows else repair(finding.code, thing, cure))
+    set_path = "" if schema == "public" else f"SET search_path TO {quote(schema)}; "
+    return Blocker(finding, rows, ids, f"{set_path}{query};", () if rows else repair(finding.code, thing, cure))
 
 
 def _object_of(finding: Finding, expected: Catalog) -> Object | None:
@@ -263,14 +263,14 @@ def _object_of(finding: Finding, expected: Catalog) -> Object | None:
     return next((thing for thing in kinds.get(kind, ()) if where(thing) == finding.where), None)
 
 
-def _is_there(thing: Object, live: Catalog) -> bool:
+def _has_columns(thing: Object, live: Catalog) -> bool:
     """Return whether the columns of `thing` exist, and those that it references."""
-    there = {(column.table, column.name) for column in live.columns}
+    existing = {(column.table, column.name) for column in live.columns}
     names = (thing.name,) if isinstance(thing, Column | Table) else thing.columns
     columns = {(thing.table, name) for name in names}
     if isinstance(thing, ForeignKey):
         columns |= {(thing.target, name) for name in thing.target_columns}
-    return columns <= there
+    return columns <= existing
 
 
 def _is_trusted(thing: Object, live: Catalog) -> bool:

@@ -35,7 +35,7 @@ INDEXED_SQL = """
     ORDER BY c.relname COLLATE "C", x.relname COLLATE "C", a.attname COLLATE "C"
 """
 
-UNKNOWN_SQL = """
+WITHOUT_STATISTICS_SQL = """
     SELECT c.relname, a.attname
     FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -117,9 +117,9 @@ def lock_of(statement: str) -> str:
     return "" if re.match("CREATE (EXTENSION|TABLE)|COMMENT|SELECT|SET|BEGIN|COMMIT", words) else "ACCESS EXCLUSIVE"
 
 
-def read_unknown(connection, *, schema: str, tables: Iterable[str]) -> frozenset[tuple[str, str]]:
+def read_without_statistics(connection, *, schema: str, tables: Iterable[str]) -> frozenset[tuple[str, str]]:
     """Return the time columns of non-empty `tables` that have no planner statistics, as (table, column)."""
-    return frozenset(fetch_all(connection, UNKNOWN_SQL, {"schema": schema, "tables": list(tables)}))
+    return frozenset(fetch_all(connection, WITHOUT_STATISTICS_SQL, {"schema": schema, "tables": list(tables)}))
 
 
 def read_indexed(connection, *, schema: str, tables: Iterable[str]) -> tuple[Indexed, ...]:
@@ -128,18 +128,18 @@ def read_indexed(connection, *, schema: str, tables: Iterable[str]) -> tuple[Ind
 
 
 def conversion(
-    expected: Catalog, live: Catalog, indexed: Iterable[Indexed], *, nulls: frozenset, unknown: frozenset
+    expected: Catalog, live: Catalog, indexed: Iterable[Indexed], *, nulls: frozenset, without_statistics: frozenset
 ) -> Iterator[Step]:
     """Yield the steps that convert `live`, which has no drift, to `expected`, table by table.
 
-    `nulls` are the (table, column) pairs of MAY_BE_NULL that stay nullable; `unknown` those that still lack statistics after an
+    `nulls` are the (table, column) pairs of MAY_BE_NULL that stay nullable; `without_statistics` those that still lack statistics after an
     interrupted run.
     """
-    there = {(column.table, column.name): column for column in live.columns}
+    existing = {(column.table, column.name): column for column in live.columns}
     added = added_columns(expected)
     for table in expected.tables:
         columns = [column for column in expected.columns if column.table == table.name]
-        retyped = [c for c in columns if (c.table, c.name) in there and is_convertible(c, there[c.table, c.name])]
+        retyped = [c for c in columns if (c.table, c.name) in existing and is_convertible(c, existing[c.table, c.name])]
         keys = [key for key in expected.keys if key.table == table.name and not key.primary and index_of(key, live)]
         if retyped or keys:
             names = {column.name for column in retyped}
@@ -150,28 +150,28 @@ def conversion(
                 (tuple(_convert(table.name, retyped, keys)),),
                 sum(sizes.values()),
             )
-        if forgotten := [c for c in columns if c in retyped or (c.table, c.name) in unknown]:
-            listed = ", ".join(quote(column.name) for column in forgotten)
+        if to_analyze := [c for c in columns if c in retyped or (c.table, c.name) in without_statistics]:
+            listed = ", ".join(quote(column.name) for column in to_analyze)
             # A change of type discards them, and autovacuum is not triggered by it.
             yield Step(table.name, "planner statistics of the time columns", ((f"ANALYZE {quote(table.name)} ({listed})",),))
-        required = {column.name for column in columns if _is_to_be_required(column, there, nulls)}
+        required = {column.name for column in columns if _is_to_be_required(column, existing, nulls)}
         for check in live.checks:
             if check.table == table.name and is_ours(check) and not required.intersection(check.columns):
                 yield Step(table.name, "drop the check left by an interrupted run", ((_drop(check),),))
         for column in columns:
-            now = there.get((column.table, column.name))
+            live_column = existing.get((column.table, column.name))
             if column in added:
-                yield from add_column(column, now, live)
+                yield from add_column(column, live_column, live)
             elif column.name in required:
                 yield require(column, may_fail=True)
 
 
-def _is_to_be_required(column: Column, there: dict[tuple[str, str], Column], nulls: frozenset) -> bool:
+def _is_to_be_required(column: Column, existing: dict[tuple[str, str], Column], nulls: frozenset) -> bool:
     place = (column.table, column.name)
-    now = there.get(place)
+    live_column = existing.get(place)
     if place in MAY_BE_NULL:
-        return now is not None and now.may_hold_null and not column.nullable and place not in nulls
-    return place == ADDED and (now is None or now.may_hold_null)
+        return live_column is not None and live_column.may_hold_null and not column.nullable and place not in nulls
+    return place == ADDED and (live_column is None or live_column.may_hold_null)
 
 
 def _drop(check: Check) -> str:
@@ -201,15 +201,15 @@ def _convert(table: str, retyped: list[Column], keys: list[Key]) -> Iterator[str
         yield f"ALTER TABLE {quote(table)} ADD CONSTRAINT {quote(key.name)} UNIQUE USING INDEX {quote(key.name)}"
 
 
-def add_column(column: Column, now: Column | None, live: Catalog) -> Iterator[Step]:
+def add_column(column: Column, live_column: Column | None, live: Catalog) -> Iterator[Step]:
     """Yield the steps that add a column whose default differs in each row, without a table rewrite, and its primary key."""
     table, name = column.table, column.name
     alter = f"ALTER TABLE {quote(table)}"
-    if now is None or now.default is None:
-        adds = [f"{alter} ADD COLUMN {quote(name)} {column.type}"] if now is None else []
+    if live_column is None or live_column.default is None:
+        adds = [f"{alter} ADD COLUMN {quote(name)} {column.type}"] if live_column is None else []
         default = f"{alter} ALTER COLUMN {quote(name)} SET DEFAULT {column.default}"
         yield Step(table, f"the column {name}, with its default for new rows", ((*adds, default),))
-    if now is None or now.may_hold_null:
+    if live_column is None or live_column.may_hold_null:
         batch = f"SELECT ctid FROM {quote(table)} WHERE {quote(name)} IS NULL LIMIT {BATCH}"
         update = f"UPDATE {quote(table)} SET {quote(name)} = DEFAULT WHERE ctid = ANY (ARRAY({batch}))"
         yield Step(table, f"{name} of the existing rows, {BATCH:,} at a time", ((update,),), repeated=is_null(column))

@@ -33,21 +33,21 @@ class Attached:
 
     def notes(self) -> list[str]:
         """Return a sentence for each kind of object that a database that replaces this one will lack."""
-        said = []
+        notes = []
         if self.prepared:
-            said.append(f"Prepared transactions prevent the swap until they end ({', '.join(self.prepared)}).")
+            notes.append(f"Prepared transactions prevent the swap until they end ({', '.join(self.prepared)}).")
         if self.slots:
-            said.append(
+            notes.append(
                 f"Replication slots stay with the old database ({', '.join(self.slots)}): recreate the slots, and let their consumers resynchronize."
             )
         if self.subscriptions:
-            said.append(f"Subscriptions are not restored ({', '.join(self.subscriptions)}): create them again.")
+            notes.append(f"Subscriptions are not restored ({', '.join(self.subscriptions)}): create them again.")
         if self.tablespaces:
-            said.append(
+            notes.append(
                 f"Tablespaces hold parts of this database ({', '.join(self.tablespaces)}): the copy needs space there and in"
                 " the default tablespace."
             )
-        return said
+        return notes
 
     def require_no_prepared(self, database: str) -> None:
         """Raise Refusal if a prepared transaction keeps the database from being renamed."""

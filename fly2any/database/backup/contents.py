@@ -30,9 +30,8 @@ TABLES_SQL = """
                       WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
     ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
 """
-# Partitions by hash. An enum is hashed by its OID, which differs between databases, so a restore may put the same rows into
-# other partitions.
-HASHED_SQL = """
+# Hash partitions. An enum is hashed by its OID, which differs between databases, so a restore may put a row into another partition.
+HASH_PARTITIONS_SQL = """
     SELECT n.nspname, c.relname, wn.nspname, w.relname
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     JOIN pg_catalog.pg_class AS w ON w.oid = pg_catalog.pg_partition_root(c.oid)
@@ -100,10 +99,10 @@ def read_contents(connection, show: Callable[[str, float], None], *, how: int = 
         pin(cursor, PINNED | PATIENT)
         cursor.execute(TABLES_SQL)
         tables = cursor.fetchall()
-        whole, done, contents = sum(size for _, _, size, _ in tables) or 1, 0, {}
+        total, done, contents = sum(size for _, _, size, _ in tables) or 1, 0, {}
         for schema, name, size, columns in tables:
             place = f"{quote(schema)}.{quote(name)}"
-            show(f"hashing {name}", 100 * done / whole)
+            show(f"hashing {name}", 100 * done / total)
             if how == BY_COPY:
                 contents[place] = _copied(connection, cursor, place, columns)
             else:
@@ -116,10 +115,10 @@ def read_contents(connection, show: Callable[[str, float], None], *, how: int = 
 def read_hash_partitions(connection) -> dict[str, str]:
     """Return the partitioned table of each partition by hash."""
     with sql.catalogue(connection) as cursor:
-        cursor.execute(HASHED_SQL)
+        cursor.execute(HASH_PARTITIONS_SQL)
         return {
-            f"{quote(schema)}.{quote(name)}": f"{quote(whole_schema)}.{quote(whole)}"
-            for schema, name, whole_schema, whole in cursor.fetchall()
+            f"{quote(schema)}.{quote(name)}": f"{quote(parent_schema)}.{quote(parent)}"
+            for schema, name, parent_schema, parent in cursor.fetchall()
         }
 
 
@@ -172,23 +171,23 @@ def pin(cursor, settings: dict[str, str]) -> None:
         cursor.execute(known, [value, name])
 
 
-def clauses(said: Sequence[str]) -> str:
+def clauses(reasons: Sequence[str]) -> str:
     """Join the first SHOWN clauses of a reason, and add how many more there are."""
-    return "; ".join(said[:SHOWN]) + (f"; and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
+    return "; ".join(reasons[:SHOWN]) + (f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else "")
 
 
 def differences(expected: dict[str, Content], found: dict[str, Content], hashed: dict[str, str]) -> list[str]:
     """Return a clause for each table that differs from the manifest; partitions in `hashed` are compared as one table."""
-    said = [f"{name} is missing" for name in expected if name not in found]
-    said += [f"{name} is not in the backup" for name in found if name not in expected]
-    whole = _merge_hash_partitions(found, hashed)
+    different = [f"{name} is missing" for name in expected if name not in found]
+    different += [f"{name} is not in the backup" for name in found if name not in expected]
+    merged = _merge_hash_partitions(found, hashed)
     for name, content in _merge_hash_partitions(expected, hashed).items():
-        there = whole.get(name, content)
-        if there.rows != content.rows:
-            said.append(f"{name} has {there.rows:,} rows instead of {content.rows:,}")
-        elif there != content:
-            said.append(f"{name} has different rows")
-    return said
+        actual = merged.get(name, content)
+        if actual.rows != content.rows:
+            different.append(f"{name} has {actual.rows:,} rows instead of {content.rows:,}")
+        elif actual != content:
+            different.append(f"{name} has different rows")
+    return different
 
 
 def _merge_hash_partitions(contents: dict[str, Content], hashed: dict[str, str]) -> dict[str, Content]:

@@ -1,4 +1,4 @@
-"""Encryption of backups with age (age-encryption.org) before they leave this machine; the private key is elsewhere."""
+"""Encryption of backups with age (age-encryption.org) before they leave this machine, which does not need the private key."""
 
 from __future__ import annotations
 

@@ -13,14 +13,16 @@ from .contents import Content
 from .manifest import Manifest, home_of
 
 ENTRY = re.compile(r"(\d+); \d+ \d+ (.*)")
-# A schema, and the privileges on one.
+# A schema, or the privileges on one.
 OF_SCHEMA = re.compile(r"(SCHEMA -|ACL - SCHEMA) ")
 WITH_ROWS = re.compile(r"TABLE( DATA)? ")
 # Before version 17, pg_dump puts the data of all large objects into one entry; they have no code.
 LARGE_OBJECT = "BLOB - "
 MINOR = re.compile(r"(TABLE DATA|ACL|COMMENT|SEQUENCE SET|DEFAULT ACL) ")
-# The privileges that a role's future objects get, which only that role, its members and superusers may set.
-DEFAULTS = re.compile(r"DEFAULT ACL .* DEFAULT PRIVILEGES FOR (?:TABLES|SEQUENCES|FUNCTIONS|TYPES|SCHEMAS|LARGE OBJECTS) (.+)")
+# Default privileges, which only the role that will create the objects, its members and superusers may set.
+DEFAULT_PRIVILEGES = re.compile(
+    r"DEFAULT ACL .* DEFAULT PRIVILEGES FOR (?:TABLES|SEQUENCES|FUNCTIONS|TYPES|SCHEMAS|LARGE OBJECTS) (.+)"
+)
 TABLE = re.compile(r'"((?:[^"]|"")*)"\."((?:[^"]|"")*)"')
 SHOWN = 5
 
@@ -81,14 +83,14 @@ def find_left_out(entries: Sequence[Entry], manifest: Manifest, roles: Collectio
     """
     if not roles:
         return NOTHING
-    left = {one.number for one in entries if _belongs(one, roles, manifest.owners)}
-    while more := {one.number for one in entries if one.number not in left and left.intersection(one.needs)}:
-        left |= more
+    omitted = {one.number for one in entries if _belongs(one, roles, manifest.owners)}
+    while more := {one.number for one in entries if one.number not in omitted and omitted.intersection(one.needs)}:
+        omitted |= more
     ours = {f"{_plain(home_of(manifest) or '')} {table}" for table in our_tables()}
     owners = [_plain(owner) for owner in manifest.owners]
-    texts = {one.number: without_owner(_plain(one.text), owners) for one in entries if one.number in left}
+    texts = {one.number: without_owner(_plain(one.text), owners) for one in entries if one.number in omitted}
     for one in entries:
-        if one.number in left and (with_rows := WITH_ROWS.match(one.text)):
+        if one.number in omitted and (with_rows := WITH_ROWS.match(one.text)):
             name = texts[one.number].removeprefix(with_rows[0])
             if name in ours or not _belongs(one, roles, manifest.owners):
                 raise Refusal(
@@ -102,7 +104,7 @@ def find_left_out(entries: Sequence[Entry], manifest: Manifest, roles: Collectio
 def default_privileges(entries: Sequence[Entry], roles: Collection[str]) -> dict[int, str]:
     """Return the entries of default privileges, by number, with the role of `roles` whose objects they are for."""
     plain = {_plain(role): role for role in roles}
-    found = ((one.number, DEFAULTS.fullmatch(_plain(one.text))) for one in entries)
+    found = ((one.number, DEFAULT_PRIVILEGES.fullmatch(_plain(one.text))) for one in entries)
     return {number: plain[match[1]] for number, match in found if match and match[1] in plain}
 
 
@@ -110,13 +112,13 @@ def _belongs(entry: Entry, roles: Collection[str], owners: Iterable[str]) -> boo
     """Return whether the entry belongs to one of `roles`; raise Refusal if names of `owners` make that uncertain."""
     if entry.text.startswith(LARGE_OBJECT):
         return False
-    fitting = {owner for owner in owners if _plain(entry.text).endswith(f" {_plain(owner)}")}
-    if fitting - set(roles) and fitting & set(roles):
+    matching = {owner for owner in owners if _plain(entry.text).endswith(f" {_plain(owner)}")}
+    if matching - set(roles) and matching & set(roles):
         raise Refusal(
-            f"Objects of {' and of '.join(sorted(fitting))} cannot be distinguished, because one name ends with the other:"
+            f"Objects of {' and of '.join(sorted(matching))} cannot be distinguished, because one name ends with the other:"
             " restore the backup with --trust instead."
         )
-    return bool(fitting) and not fitting - set(roles)
+    return bool(matching) and not matching - set(roles)
 
 
 def _plain(text: str) -> str:

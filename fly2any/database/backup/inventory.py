@@ -23,24 +23,24 @@ from .store import Missing, Store, Unreachable, store_at
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Inventory:
     """The contents of a store: the manifests, newest first, and the names of files that belong to none or cannot be read."""
 
     manifests: tuple[Manifest, ...]
     odd: tuple[str, ...]
 
 
-def backups(store: Store, *, of: Origin | None = None) -> Kept:
+def backups(store: Store, *, of: Origin | None = None) -> Inventory:
     """Return the backups in `store`, only those of the database `of` if it is given. A file whose size has changed is not a backup.
 
     Raises Refusal if a manifest cannot be read at the moment, because its contents are then unknown.
     """
     sizes = store.sizes()
     names = sorted(sizes)
-    begins = f"{file_name(of.database)}-" if of else ""
+    prefix = f"{file_name(of.database)}-" if of else ""
     found, odd = [], []
     for name in names:
-        if name.endswith(".json") and name.startswith(begins):
+        if name.endswith(".json") and name.startswith(prefix):
             try:
                 text = store.read(name)
             except Missing:  # It was pruned meanwhile.
@@ -55,9 +55,9 @@ def backups(store: Store, *, of: Origin | None = None) -> Kept:
             else:
                 odd.append(name)
     dumps = {manifest.file for manifest in found}
-    odd += [name for name in names if name.endswith((".dump", ".dump.age")) and name.startswith(begins) and name not in dumps]
+    odd += [name for name in names if name.endswith((".dump", ".dump.age")) and name.startswith(prefix) and name not in dumps]
     of_this = [manifest for manifest in found if of is None or manifest.is_of(of)]
-    return Kept(tuple(sorted(of_this, key=lambda manifest: manifest.taken, reverse=True)), tuple(sorted(odd)))
+    return Inventory(tuple(sorted(of_this, key=lambda manifest: manifest.taken, reverse=True)), tuple(sorted(odd)))
 
 
 def find(
@@ -71,30 +71,30 @@ def find(
     backup dated later must be named too, and `progress` reports it.
     """
     if name == "latest":
-        kept = backups(store, of=replace(of, cluster=""))
-        signed = [one for one in kept.manifests if one.signed == SIGNED and (one.state == "good" or not good)]
+        inventory = backups(store, of=replace(of, cluster=""))
+        signed = [one for one in inventory.manifests if one.signed == SIGNED and (one.state == "good" or not good)]
         for one in signed:
             if one.taken > now + LIMIT:
                 progress.say(
                     f"{one.name} is not `latest`: it is dated in the future by the server's clock ({now:%Y-%m-%d %H:%M:%S} UTC)."
                     " Correct the wrong clock, or name the backup."
                 )
-        there = [one for one in signed if one.taken <= now + LIMIT]
-        there.sort(key=lambda one: (not one.is_of(of), one.is_of(of) and one.place not in ("", of.place)))
-        for one in there[1:]:
-            if one.is_of(of) and one.place not in ("", of.place) and one.taken > there[0].taken:
+        candidates = [one for one in signed if one.taken <= now + LIMIT]
+        candidates.sort(key=lambda one: (not one.is_of(of), one.is_of(of) and one.place not in ("", of.place)))
+        for one in candidates[1:]:
+            if one.is_of(of) and one.place not in ("", of.place) and one.taken > candidates[0].taken:
                 progress.say(
                     f"{one.name} is newer, but is not `latest`: it was taken from the server at {one.place}, which may be a copy of this one."
                     " If both addresses are the same server, name the backup."
                 )
                 break
-        if there and (others or there[0].is_of(of)):
-            for odd in [odd for odd in kept.odd if odd[: len(there[0].name)] > there[0].name]:
+        if candidates and (others or candidates[0].is_of(of)):
+            for odd in [odd for odd in inventory.odd if odd[: len(candidates[0].name)] > candidates[0].name]:
                 progress.say(f"{odd} is newer but was skipped: it belongs to no backup, or is damaged.")
             if good:
-                _report_newer([one for one in kept.manifests if one.taken <= now + LIMIT], there[0], of, progress)
-            return there[0]
-        named = f"name one: the newest of another server's {of.database} is {there[0].name}" if there else "name one"
+                _report_newer([one for one in inventory.manifests if one.taken <= now + LIMIT], candidates[0], of, progress)
+            return candidates[0]
+        named = f"name one: the newest of another server's {of.database} is {candidates[0].name}" if candidates else "name one"
         verified = "verified " if good else ""
         raise Refusal(
             f"{store.place} has no {verified}backup of {of.database}{'' if others else ' on this server'}: run `manage.py dbbackup --verify`, or {named}."
@@ -127,7 +127,7 @@ def _report_newer(manifests: list[Manifest], chosen: Manifest, of: Origin, progr
         progress.say(f"{name} is newer, but is not `latest`: {reason}. {cure}.")
 
 
-MOST_READ = 40  # Manifests that a report reads at most, to find a backup that was taken at its server's address.
+MOST_READ = 40  # Manifests that a report reads to find a backup that was taken at its server's address.
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +210,8 @@ def read_newest(connection) -> BackupState:
     found: list[Manifest] = []
     try:
         store = store_at(place, hurried=True)
-        there = store.sizes()
-        names = [name for name in there if name.endswith(".json") and name.startswith(f"{file_name(origin.database)}-")]
+        sizes = store.sizes()
+        names = [name for name in sizes if name.endswith(".json") and name.startswith(f"{file_name(origin.database)}-")]
         for name in sorted(names, key=lambda name: name.rpartition("-")[2], reverse=True):
             try:
                 manifest = from_json(store.read(name), where=name)
@@ -229,10 +229,12 @@ def read_newest(connection) -> BackupState:
             if manifest.taken > clock.server + LIMIT:
                 trouble = trouble or f"{name} is dated in the future by the server's clock: check both clocks."
                 continue
-            if (size := there.get(manifest.file)) != manifest.bytes:
-                gone = f"{manifest.file} is missing, but its manifest exists."
-                cut = f"{manifest.file} has {size or 0:,} bytes instead of {manifest.bytes:,}: it was cut short or changed."
-                trouble = trouble or (gone if size is None else cut)
+            if (size := sizes.get(manifest.file)) != manifest.bytes:
+                missing = f"{manifest.file} is missing, but its manifest exists."
+                truncated = (
+                    f"{manifest.file} has {size or 0:,} bytes instead of {manifest.bytes:,}: it was cut short or changed."
+                )
+                trouble = trouble or (missing if size is None else truncated)
                 continue
             found.append(manifest)
             if (manifest.state == "good" and manifest.place in ("", origin.place)) or len(found) == MOST_READ:

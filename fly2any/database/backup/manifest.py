@@ -63,9 +63,7 @@ class Manifest:
     sha256: str
     contract: str  # The SHA-256 of contract.json.
     migrations: tuple[str, ...]
-    findings: tuple[
-        str, ...
-    ]  # The findings of dbstatus at that time, as "code at where"; of those about the server only COLLATION.
+    findings: tuple[str, ...]  # The findings of dbstatus at that time, as "code at where"; about the server only COLLATION.
     owners: tuple[str, ...]  # The owners of its objects,
     roles: tuple[str, ...]  # and the other roles that it names, in privileges and policies.
     tables: dict[str, Content]  # The key is "schema"."name", quoted where necessary.
@@ -125,7 +123,7 @@ def from_json(text: str | bytes, *, where: str) -> Manifest:
         ) from None
 
 
-def judged(manifest: Manifest, verdict: Verdict) -> Manifest:
+def with_verdict(manifest: Manifest, verdict: Verdict) -> Manifest:
     return replace(manifest, verdict=verdict)
 
 

@@ -31,8 +31,8 @@ def require_owners(connection, manifest: Manifest, *, trust: Sequence[str], with
 
     `trust` are roles whose code may run, and `without` those whose objects are left out.
     """
-    if strange := [name for name in without if name not in manifest.owners]:
-        raise Refusal(f"Nothing in {manifest.name} belongs to {strange[0]}: omit --without {shlex.quote(strange[0])}.")
+    if unknown := [name for name in without if name not in manifest.owners]:
+        raise Refusal(f"Nothing in {manifest.name} belongs to {unknown[0]}: omit --without {shlex.quote(unknown[0])}.")
     _require_roles(connection, manifest, without)
     _require_trust(connection, manifest, [*trust, *without])
 
@@ -48,9 +48,9 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
         raise Refusal(
             f"The backup names roles that do not exist on this server: run {' '.join(missing)} and the command again."
         )
-    if foreign := [name for name, is_missing in rows if not is_missing]:
+    if unassignable := [name for name, is_missing in rows if not is_missing]:
         raise Refusal(
-            f"Objects in the backup belong to {', '.join(foreign)}, and this role cannot make them their owners:"
+            f"Objects in the backup belong to {', '.join(unassignable)}, and this role cannot make them their owners:"
             " connect as a superuser, or GRANT those roles to this one."
         )
 
@@ -73,9 +73,11 @@ def _require_trust(connection, manifest: Manifest, trust: Sequence[str]) -> None
     """
     found = [name for name in untrusted(connection, manifest) if name not in trust]
     if found and manifest.signed == SIGNED:
-        trusting, leaving = (" ".join(f"{option} {shlex.quote(name)}" for name in found) for option in ("--trust", "--without"))
+        trust_options, without_options = (
+            " ".join(f"{option} {shlex.quote(name)}" for name in found) for option in ("--trust", "--without")
+        )
         raise Refusal(
             f"Restoring {manifest.name} would run code of {', '.join(found)} as this role: leave out the objects of"
-            f" that role with {leaving}; or check the code with `dbbackup --check`, which runs it in isolation,"
-            f" and if you trust it, add {trusting}."
+            f" that role with {without_options}; or check the code with `dbbackup --check`, which runs it in isolation,"
+            f" and if you trust it, add {trust_options}."
         )

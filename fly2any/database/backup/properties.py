@@ -1,4 +1,4 @@
-"""The properties of a database besides its contents: encoding and locale, settings, privileges, owner and limit."""
+"""The properties of a database besides its contents: encoding, locale, settings, privileges, owner and connection limit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ELEMENT = re.compile(rf'{BLANK}(?:"((?:[^"]|"")*)"|([^ \t\n\r\f\v,"][^ \t\n\r\f\
 
 
 def creation(connection, name: str) -> sql.Composed:
-    """Return the statement that makes the database `name`, like that of `connection`."""
+    """Return the statement that creates the database `name` like that of `connection`."""
     encoding, collate, ctype, provider, locale, *_ = fetch_one(connection, LIKE_SQL)
     parts: list[sql.Composable] = [sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))]
     for word, value in (("ENCODING", encoding), ("LC_COLLATE", collate), ("LC_CTYPE", ctype)):
@@ -85,14 +85,14 @@ def copy_properties(connection, elsewhere, new: str, progress: Progress) -> None
     name = sql.Identifier(new)
     with elsewhere.cursor() as cursor:
         for role, lines in settings_of:
-            whom = sql.SQL("ALTER ROLE {} IN DATABASE {}").format(sql.Identifier(role), name)
+            alter_role = sql.SQL("ALTER ROLE {} IN DATABASE {}").format(sql.Identifier(role), name)
             for line in lines:
                 option, _, value = line.partition("=")
                 if (shown := literals(option, value)) is None:
                     of = f" of the role {role}" if role else ""
                     progress.say(f"The setting {option}{of} is not a valid list and was not copied: ALTER … SET it again.")
                     continue
-                alter = whom if role else sql.SQL("ALTER DATABASE {}").format(name)
+                alter = alter_role if role else sql.SQL("ALTER DATABASE {}").format(name)
                 try:
                     cursor.execute(sql.SQL("{} SET {} TO {}").format(alter, sql.Identifier(option), shown))
                 except (ProgrammingError, DataError) as error:

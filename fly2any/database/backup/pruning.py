@@ -54,9 +54,9 @@ def prune(store: Store, connection, progress: Progress, *, verified: str = "") -
     removed: list[Manifest] = []
     for manifests in by_oid.values():
         outdated = [one for one in to_prune(manifests) if one.name != verified]
-        stays = next((one for one in manifests if one.state == "good" and one not in outdated), None)
-        if outdated and stays and stays.name != verified:
-            _read(store, stays, progress)
+        newest_kept = next((one for one in manifests if one.state == "good" and one not in outdated), None)
+        if outdated and newest_kept and newest_kept.name != verified:
+            _require_intact(store, newest_kept, progress)
         removed += outdated
     for manifest in removed:
         store.delete(f"{manifest.name}.json")
@@ -64,7 +64,7 @@ def prune(store: Store, connection, progress: Progress, *, verified: str = "") -
     return removed
 
 
-def _read(store: Store, manifest: Manifest, progress: Progress) -> None:
+def _require_intact(store: Store, manifest: Manifest, progress: Progress) -> None:
     """Read the file of a backup; raise Refusal if it is not the one that was stored."""
     try:
         with fetched(store, manifest, progress):

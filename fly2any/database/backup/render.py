@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from ..printable import one_line, printable
 from ..server import refreshed
 from ..units import size, span
-from .inventory import Kept
+from .inventory import Inventory
 from .manifest import COLLATION, Manifest
 from .signing import SIGNED
 
@@ -59,25 +59,25 @@ def _verdict_text(manifest: Manifest) -> str:
     )
 
 
-def many(kept: Kept, place: str, now: datetime) -> Iterator[str]:
+def many(inventory: Inventory, place: str, now: datetime) -> Iterator[str]:
     """Yield the lines of a list, newest first; ages are until `now`."""
-    yield from map(one_line, _many(kept, place, now))
+    yield from map(one_line, _many(inventory, place, now))
 
 
-def _many(kept: Kept, place: str, now: datetime) -> Iterator[str]:
-    manifests = kept.manifests
-    yield from (f"{name} belongs to no backup, or cannot be read." for name in kept.odd)
+def _many(inventory: Inventory, place: str, now: datetime) -> Iterator[str]:
+    manifests = inventory.manifests
+    yield from (f"{name} belongs to no backup, or cannot be read." for name in inventory.odd)
     if not manifests:
         yield f"No backup is at {place}."
         return
     yield f"  {'backup':<40}{'age':>9}{'size':>12}{'rows':>15}  verdict"
     for manifest in manifests:
-        judged = manifest.verdict and manifest.state != "good"
-        said = _verdict_text(manifest) if judged else "verified" if manifest.state == "good" else manifest.state
-        said = said if manifest.signed == SIGNED else f"{manifest.signed}; {said}"
+        has_reason = manifest.verdict and manifest.state != "good"
+        text = _verdict_text(manifest) if has_reason else "verified" if manifest.state == "good" else manifest.state
+        text = text if manifest.signed == SIGNED else f"{manifest.signed}; {text}"
         age = manifest.age(now)
         shown = span(age) if age >= timedelta(0) else "in future"
-        yield f"  {manifest.name:<40}{shown:>9}{size(manifest.bytes):>12}{manifest.rows:>15,}  {said}"
+        yield f"  {manifest.name:<40}{shown:>9}{size(manifest.bytes):>12}{manifest.rows:>15,}  {text}"
 
 
 def as_data(manifests: Iterable[Manifest], pruned: Iterable[Manifest], now: datetime) -> str:

@@ -80,13 +80,13 @@ def require_restorable(manifest: Manifest, connection) -> None:
 
 def shown(progress: Progress, manifest: Manifest) -> Callable[[str], None]:
     """Return a function that takes the lines of pg_restore's output and shows the table being restored."""
-    whole, done = len(manifest.tables) or 1, 0
+    total, done = len(manifest.tables) or 1, 0
 
     def on_line(line: str) -> None:
         nonlocal done
         if line.startswith("processing data for table"):
             table = line.rpartition(".")[2].rstrip('"')
-            progress.show(f"restoring {table}", 100 * done / whole)
+            progress.show(f"restoring {table}", 100 * done / total)
             done += 1
 
     return on_line
@@ -158,7 +158,7 @@ def is_used(connection) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Replaced:
     """The database that a restore replaced, by its new name; `filled` if it should have been empty but no longer is."""
 
     name: str
@@ -175,15 +175,15 @@ def restore_into(
     *,
     trust: Sequence[str] = (),
     without: Sequence[str] = (),
-) -> Kept | None:
+) -> Replaced | None:
     """Restore into the database `name` of the server, which is created if it does not exist.
 
     An existing empty database is replaced, as by restore_over(), and returned. Raises Refusal, with nothing changed, if it is
     not empty or if the restored database differs from the backup.
     """
     with connection.direct():
-        is_there = fetch_one(connection, "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])[0]
-        if not is_there:
+        exists = fetch_one(connection, "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])[0]
+        if not exists:
             _restore_new(connection, name, store, manifest, progress, trust=trust, without=without, purpose=INTO)
             return None
         with connection_to(connection, name) as target:
@@ -273,7 +273,7 @@ def restore_over(
     empty: bool,
     trust: Sequence[str] = (),
     without: Sequence[str] = (),
-) -> Kept:
+) -> Replaced:
     """Restore into a new database, compare it, and swap it with the one of `connection`; return the old one, which is kept.
 
     Until the swap, which is one transaction, the old database stays unchanged and in use. Raises Refusal, with nothing changed,
@@ -281,9 +281,11 @@ def restore_over(
     """
     with connection.direct():
         connection.ensure_connection()
-        current, said = fetch_one(connection, COMMENT_SQL)
-        if said and said.startswith(MARK):  # The mark of an unfinished restore with --into, which this one replaces.
-            said = None
+        current, description = fetch_one(connection, COMMENT_SQL)
+        if description and description.startswith(
+            MARK
+        ):  # The mark of an unfinished restore with --into, which this one replaces.
+            description = None
         read_attached(connection).require_no_prepared(current)
         stamp = stamp_of(connection)
         short = current.encode()[:30].decode(errors="ignore")
@@ -301,41 +303,41 @@ def restore_over(
                     f"{current} is no longer empty: tables were created in it during the restore. Nothing was replaced."
                 )
             staff = None
-            if not empty:  # Before the swap: no session of the backup is ever valid again, whatever happens to this process.
+            if not empty:  # Before the swap, so that no session of the backup becomes valid even if this process is killed.
                 with connection_to(connection, new, schema=home_of(manifest)) as target:
                     staff = sign_out_staff(target, connection)
             connection.close()
-            swap(elsewhere, current, new=new, old=old, said=said, started=started)
+            swap(elsewhere, current, new=new, old=old, description=description, started=started)
         filled = False
         with (
             suppress(Error),
-            connection_to(connection, old) as kept,
+            connection_to(connection, old) as replaced,
         ):  # Tables may also be created between the check and the swap.
-            filled = empty and is_used(kept)
-    return Kept(old, filled, staff)
+            filled = empty and is_used(replaced)
+    return Replaced(old, filled, staff)
 
 
 def stamp_of(connection) -> str:
-    """Return the server's time as it is written in the names of databases."""
+    """Return the server's time as a suffix for database names."""
     return f"{read_clock(connection).now():%Y%m%dT%H%M%S%f}"
 
 
-def swap(elsewhere, current: str, *, new: str, old: str, said: str | None, started: datetime) -> None:
+def swap(elsewhere, current: str, *, new: str, old: str, description: str | None, started: datetime) -> None:
     """Rename `current` to `old` and `new` to `current`, in one transaction; end the sessions of both.
 
-    The old database is marked as such, and its comment `said` moves to the new one. Raises Refusal if the server has not been
+    The old database is marked as such, and its comment `description` moves to the new one. Raises Refusal if the server has not been
     running since `started`.
 
     A rename first locks the database against new sessions, then waits up to 5 s for existing ones, which another connection ends
     meanwhile. If it fails or is killed, nothing has changed.
     """
     _require_same_server(elsewhere, started)  # In the session that renames them.
-    over = threading.Event()
+    finished = threading.Event()
 
     def end_sessions() -> None:
         own = elsewhere.copy()
         try:
-            while not over.is_set():
+            while not finished.is_set():
                 sessions = fetch_all(own, SESSIONS_SQL, [[current, new]])
                 for session in sessions:
                     with (
@@ -343,7 +345,7 @@ def swap(elsewhere, current: str, *, new: str, old: str, said: str | None, start
                         own.cursor() as cursor,
                     ):  # A session of a role that this one may not end: the rename reports it.
                         cursor.execute(TERMINATE_SQL, session)
-                over.wait(0.2)
+                finished.wait(0.2)
         except Error:
             pass  # The rename reports the problem.
         finally:
@@ -357,9 +359,9 @@ def swap(elsewhere, current: str, *, new: str, old: str, said: str | None, start
             cursor.execute(rename(sql.Identifier(current), sql.Identifier(old)))
             cursor.execute(rename(sql.Identifier(new), sql.Identifier(current)))
             mark(elsewhere, old, BEFORE, of=current)
-            comment(elsewhere, current, said)
+            comment(elsewhere, current, description)
     finally:
-        over.set()
+        finished.set()
         thread.join(10)
 
 

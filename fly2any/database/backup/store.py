@@ -200,8 +200,10 @@ class Bucket(Store):
                 f"{place} refused the request ({code}): correct {self.variable}, or the permissions of its key."
             ) from error
         except (BotoCoreError, Boto3Error, ValueError) as error:
-            said = str(error).splitlines()[0].rstrip(".")
-            raise Unreachable(f"{place} cannot be reached ({said}): correct {self.variable} and the AWS variables.") from error
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise Unreachable(
+                f"{place} cannot be reached ({reason}): correct {self.variable} and the AWS variables."
+            ) from error
 
     def sizes(self):
         with self.explained():
@@ -301,8 +303,8 @@ def fetched(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path
     with store.local(manifest.file, show) as path:
         size = path.stat().st_size
         if size != manifest.bytes:
-            cut = "cut short" if size < manifest.bytes else "changed"
-            raise Unfit(f"{manifest.file} has {size:,} bytes instead of {manifest.bytes:,} ({cut}): use another.")
+            verdict = "cut short" if size < manifest.bytes else "changed"
+            raise Unfit(f"{manifest.file} has {size:,} bytes instead of {manifest.bytes:,} ({verdict}): use another.")
         progress.show(f"reading {manifest.file}", None)
         if sha256_of(path) != manifest.sha256:
             raise Unfit(f"{manifest.file} is damaged (its SHA-256 differs): use another.")

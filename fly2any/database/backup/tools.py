@@ -84,7 +84,7 @@ def _installed() -> Iterator[Tools]:
         if has(folder, "pg_dump", "pg_restore"):
             # Debian's /usr/bin/pg_dump is a wrapper that runs the version of the default cluster.
             with suppress(OSError, subprocess.SubprocessError):
-                said = subprocess.run(  # noqa: S603
+                result = subprocess.run(  # noqa: S603
                     [folder / "pg_dump", "--version"],
                     capture_output=True,
                     text=True,
@@ -92,7 +92,7 @@ def _installed() -> Iterator[Tools]:
                     timeout=30,
                     env=bare_environment(),
                 )
-                if version := re.search(r"(\d+)(\.\d+)?", said.stdout):
+                if version := re.search(r"(\d+)(\.\d+)?", result.stdout):
                     yield Tools(folder, version[0])
 
 
@@ -109,8 +109,8 @@ def choose(server: int, *, tls: bool, oldest: int = 0, newest: int = 999) -> Too
     """
     usable = [tools for tools in _installed() if tools.speaks_tls or not tls]
     wanted = max(server, oldest)
-    if fitting := [tools for tools in usable if wanted <= tools.major <= newest]:
-        return min(fitting, key=lambda tools: tools.major)
+    if suitable := [tools for tools in usable if wanted <= tools.major <= newest]:
+        return min(suitable, key=lambda tools: tools.major)
     here = "this machine has none"
     if usable:
         here = f"this machine has {', '.join(str(major) for major in sorted({tools.major for tools in usable}))}"
@@ -196,12 +196,12 @@ class Running:
         environment: dict[str, str],
         on_line: Callable[[str], None],
         *,
-        passes: str = "",
+        ignored_statement: str = "",
     ):
-        """Start it. `passes` is a statement whose error is ignored if it is the first one; the program must then not stop at errors."""
-        self.name, self.on_line, self.passes = program.name, on_line, passes
+        """Start it. `ignored_statement` is a statement whose error is ignored if it is the first one; the program must then not stop at errors."""
+        self.name, self.on_line, self.ignored_statement = program.name, on_line, ignored_statement
         self.errors: list[str] = []
-        self.passed = False
+        self.has_ignored = False
         self.process = subprocess.Popen(  # noqa: S603
             [str(program), "--no-password", *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, errors="replace",
@@ -211,15 +211,15 @@ class Running:
 
     def _read(self) -> None:
         for line in self.process.stderr or ():
-            said = line.rstrip("\n").removeprefix(f"{self.name}: ").lstrip()
-            own = line.startswith(self.name)
-            if re.match(r"(error|fatal|detail|hint|warning):", said, re.IGNORECASE) or not own:
-                self.errors = [*self.errors, said][-50:]
-            elif self.passes and self.failures():
+            message = line.rstrip("\n").removeprefix(f"{self.name}: ").lstrip()
+            is_own = line.startswith(self.name)
+            if re.match(r"(error|fatal|detail|hint|warning):", message, re.IGNORECASE) or not is_own:
+                self.errors = [*self.errors, message][-50:]
+            elif self.ignored_statement and self.failures():
                 self.process.terminate()
-            if self.passes and said == self.passes and len(self.errors) == 2 and not self.passed:
-                self.passed, self.errors = True, []
-            self.on_line(said)
+            if self.ignored_statement and message == self.ignored_statement and len(self.errors) == 2 and not self.has_ignored:
+                self.has_ignored, self.errors = True, []
+            self.on_line(message)
 
     def failures(self) -> list[str]:
         return [line for line in self.errors if re.match(r"(error|fatal):", line, re.IGNORECASE)]
@@ -248,12 +248,12 @@ class Running:
     def finish(self) -> None:
         """Wait for the end; raise Refusal with its message if it failed."""
         code = self.wait()
-        if code == 0 or (self.passed and not self.failures() and "warning: errors ignored on restore: 1" in self.errors):
+        if code == 0 or (self.has_ignored and not self.failures() and "warning: errors ignored on restore: 1" in self.errors):
             return
         errors = self.failures() or self.errors
-        said = errors[0].partition(":")[2].strip() if errors and ":" in errors[0] else "it gave no reason"
+        reason = errors[0].partition(":")[2].strip() if errors and ":" in errors[0] else "it gave no reason"
         raise Refusal(
-            f"{self.name} exited with {code}: {without_password(said).rstrip('.')}. Correct that, and run the command again."
+            f"{self.name} exited with {code}: {without_password(reason).rstrip('.')}. Correct that, and run the command again."
         )
 
 
@@ -263,5 +263,5 @@ def restoring(
     """Start a pg_restore into a server of that major version, which stops at the first error."""
     program = tool.folder / "pg_restore"
     if tool.major >= 17 > server:
-        return Running(program, arguments, environment, on_line, passes=UNKNOWN_BEFORE_17)
+        return Running(program, arguments, environment, on_line, ignored_statement=UNKNOWN_BEFORE_17)
     return Running(program, ["--exit-on-error", *arguments], environment, on_line)

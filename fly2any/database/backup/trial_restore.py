@@ -29,7 +29,7 @@ from . import tools
 from .contents import BY_COPY, clauses, differences, read_contents, read_hash_partitions
 from .encryption import ENDING, keys_in
 from .entries import NOTHING, Entry, LeftOut, chosen, entries_in, find_left_out, without_owner
-from .manifest import Manifest, Verdict, as_json, from_json, home_of, judged
+from .manifest import Manifest, Verdict, as_json, from_json, home_of, with_verdict
 from .owners import untrusted
 from .properties import creation
 from .restore import require_restorable, shown
@@ -48,14 +48,14 @@ SUPERUSERS = tuple(
     )
 )  # fmt: skip
 # insufficient_privilege; feature_not_supported and undefined_file, raised for extensions that this machine lacks.
-BEYOND = ("42501", "0A000", "58P01")
+SERVER_STATES = ("42501", "0A000", "58P01")
 OF_THE_MACHINE = ("COLLATION ", "SECURITY LABEL ", "USER MAPPING ")
 UNDEFINED_OBJECT = "42704"  # A missing role, type or collation.
 # SQLSTATEs of a missing object, function, table or schema.
 MISSING = (UNDEFINED_OBJECT, "42883", "42P01", "3F000")
 # SQLSTATE classes: data exceptions, constraint violations, syntax errors and access rule violations.
 OF_THE_DUMP = ("22", "23", "42")
-ELSEWHERE = (UNDEFINED_OBJECT, *BEYOND)  # These can also occur because the server differs from the original.
+ELSEWHERE = (UNDEFINED_OBJECT, *SERVER_STATES)  # These can also occur because the server differs from the original.
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,9 @@ class Failure:
     needs: tuple[int, ...] = ()
 
     @property
-    def is_beyond(self) -> bool:
-        """Return whether the server is the cause. The SQLSTATE alone is not enough: any role's code in the dump can raise any."""
-        return self.what.startswith(OF_THE_MACHINE) or (self.what.startswith(SUPERUSERS) and self.state in BEYOND)
+    def is_caused_by_server(self) -> bool:
+        """Return whether the server is the cause. The SQLSTATE alone does not show it: code in the dump can raise any."""
+        return self.what.startswith(OF_THE_MACHINE) or (self.what.startswith(SUPERUSERS) and self.state in SERVER_STATES)
 
     def __str__(self) -> str:
         return f"{self.what} ({self.state})"
@@ -83,7 +83,7 @@ COMMENT = (f"COMMENT EXTENSION {STATEMENTS}", "42501")  # A superuser owns the e
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class TrialResult:
     """The result of a trial restore: failures, tables whose rows differ, and missing or changed objects."""
 
     failures: tuple[Failure, ...]
@@ -93,18 +93,18 @@ class Findings:
 
     def left_out(self) -> list[Failure]:
         """Return the failures that the server caused, and those of objects that depend on them."""
-        left = [one for one in self.failures if one.is_beyond]
-        while more := [one for one in self.failures if one not in left and _follows(one, left)]:
-            left += more
-        return [one for one in self.failures if one in left]
+        omitted = [one for one in self.failures if one.is_caused_by_server]
+        while more := [one for one in self.failures if one not in omitted and _depends_on(one, omitted)]:
+            omitted += more
+        return [one for one in self.failures if one in omitted]
 
     def others(self) -> list[Failure]:
         left_out = self.left_out()
         return [one for one in self.failures if one not in left_out]
 
 
-def _follows(failure: Failure, left: list[Failure]) -> bool:
-    return failure.state in MISSING and any(one.entry in failure.needs for one in left)
+def _depends_on(failure: Failure, omitted: list[Failure]) -> bool:
+    return failure.state in MISSING and any(one.entry in failure.needs for one in omitted)
 
 
 def check(connection, store: Store, manifest: Manifest, progress: Progress) -> Manifest:
@@ -127,12 +127,12 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
     except Unfit as unfit:
         verdict = Verdict(clock.now(), version, str(unfit), "bad")
     progress.clear()
-    tried, name = judged(manifest, verdict), f"{manifest.name}.json"
+    tried, name = with_verdict(manifest, verdict), f"{manifest.name}.json"
     try:
-        there = from_json(store.read(name), where=name)  # Another run may have verified it meanwhile.
+        stored = from_json(store.read(name), where=name)  # Another run may have verified it meanwhile.
     except Missing as missing:
         raise Refusal(f"{manifest.name} was removed during its verification: no verdict was stored.") from missing
-    if verdict.state != "unverified" or there.state != "good":
+    if verdict.state != "unverified" or stored.state != "good":
         store.write(name, as_json(tried).encode())
     return tried
 
@@ -155,14 +155,14 @@ def judge(
     except (Refusal, EmbeddedServerError, OSError, subprocess.SubprocessError) as error:
         return Verdict(clock.now(), "", explain(error) or type(error).__name__, "unverified")
     subject = _Subject(path, manifest, folder, restoring, [like, *_fallback_locales(major)], tuple(entries_in(listed)))
-    verdict = _judged(subject, untrusted, NOTHING, clock, progress)
+    verdict = _verdict_of(subject, untrusted, NOTHING, clock, progress)
     if verdict.state != "unverified" or not untrusted:
         return verdict
     try:
         without = find_left_out(subject.entries, manifest, untrusted)
     except Refusal:
         return verdict
-    second = _judged(subject, (), without, clock, progress)
+    second = _verdict_of(subject, (), without, clock, progress)
     if second.state != "good":
         return verdict
     left_out = f"objects of {', '.join(untrusted)} ({without}); with them it is not verified ({verdict.reason.rstrip('.')})"
@@ -181,7 +181,7 @@ class _Subject:
     entries: tuple[Entry, ...]
 
 
-def _judged(subject: _Subject, untrusted: Sequence[str], without: LeftOut, clock: Clock, progress: Progress) -> Verdict:
+def _verdict_of(subject: _Subject, untrusted: Sequence[str], without: LeftOut, clock: Clock, progress: Progress) -> Verdict:
     """Return the verdict on a trial restore that leaves out `without`."""
     manifest, version = subject.manifest, ""
     try:
@@ -193,48 +193,48 @@ def _judged(subject: _Subject, untrusted: Sequence[str], without: LeftOut, clock
             schema=home_of(manifest),
             roles=(*manifest.owners, *manifest.roles),
             statements=any(one.text.startswith(f"EXTENSION - {STATEMENTS} ") for one in subject.entries),
-        ) as its:
-            version = its.version
-            found, code = _try(its, subject, without, progress)
+        ) as running:
+            version = running.version
+            found, code = _try(running, subject, without, progress)
         readable = (
             code == 0
             or not (found.changed or found.absent)
             or tools.read(subject.restoring, subject.path, "--file=/dev/null") is not None
         )
         by_copy = manifest.hashing == BY_COPY
-        reason, state = decided(found, readable=readable, unlike=its.unlike, by_copy=by_copy, untrusted=untrusted)
+        reason, state = decide(found, readable=readable, unlike=running.unlike, by_copy=by_copy, untrusted=untrusted)
         left_out = tuple(map(str, found.left_out())) if state == "good" else ()
         return Verdict(clock.now(), version, reason, state, left_out)
     except (Refusal, EmbeddedServerError, Error, OSError, subprocess.SubprocessError) as error:
         return Verdict(clock.now(), version, explain(error) or type(error).__name__, "unverified")
     except psycopg.Error as error:
-        said = error.diag.message_primary or type(error).__name__
-        return Verdict(clock.now(), version, f"the server for the trial restore reported: {said}", "unverified")
+        message = error.diag.message_primary or type(error).__name__
+        return Verdict(clock.now(), version, f"the server for the trial restore reported: {message}", "unverified")
 
 
-def decided(
-    found: Findings, *, readable: bool, unlike: tuple[str, ...], by_copy: bool, untrusted: Sequence[str]
+def decide(
+    found: TrialResult, *, readable: bool, unlike: tuple[str, ...], by_copy: bool, untrusted: Sequence[str]
 ) -> tuple[str, str]:
     """Return the reason and the state that follow from `found`; the code of `untrusted` ran in the trial."""
     left_out, others = found.left_out(), found.others()
-    foreign = [*(f"{one} was left out" for one in left_out), *(f"it was tried with {one}" for one in unlike)]
-    foreign += [f"code of {', '.join(untrusted)} may have run in the trial restore"] if untrusted else []
-    foreign += [found.unknown] if found.unknown else []
+    other_causes = [*(f"{one} was left out" for one in left_out), *(f"it was tried with {one}" for one in unlike)]
+    other_causes += [f"code of {', '.join(untrusted)} may have run in the trial restore"] if untrusted else []
+    other_causes += [found.unknown] if found.unknown else []
     if not readable:
         return "pg_restore cannot read the whole dump.", "bad"
     if unknown := [one for one in others if not one.state.startswith(OF_THE_DUMP) or one.state in ELSEWHERE]:
-        return _reason([f"{one} could not be restored here" for one in unknown], foreign), "unverified"
+        return _reason([f"{one} could not be restored here" for one in unknown], other_causes), "unverified"
     if found.changed and (by_copy or not unlike) and not others and not found.unknown and not untrusted:
         return clauses(found.changed), "bad"
     wrong = [*(f"{one} cannot be restored" for one in others), *found.changed, *found.absent]
     if wrong:
-        return _reason(wrong, foreign), "unverified" if foreign else "bad"
+        return _reason(wrong, other_causes), "unverified" if other_causes else "bad"
     return (found.unknown, "unverified") if found.unknown else ("", "good")
 
 
-def _reason(wrong: list[str], foreign: list[str]) -> str:
+def _reason(wrong: list[str], other_causes: list[str]) -> str:
     """Return the problems and their other possible causes, each list shortened."""
-    return "; ".join(clauses(part) for part in (wrong, foreign) if part)
+    return "; ".join(clauses(part) for part in (wrong, other_causes) if part)
 
 
 def unknown_failures(code: int, last: str, *, named: int, logged: int) -> str:
@@ -252,7 +252,7 @@ def unknown_failures(code: int, last: str, *, named: int, logged: int) -> str:
     return f"pg_restore counted {counted} failures, named {named}, and the server logged {logged}"
 
 
-def _try(its: Trial, subject: _Subject, without: LeftOut, progress: Progress) -> tuple[Findings, int]:
+def _try(running: Trial, subject: _Subject, without: LeftOut, progress: Progress) -> tuple[TrialResult, int]:
     """Restore the dump and compare it; return the findings, and pg_restore's exit code."""
     manifest = subject.manifest
     failing: list[tuple[int, str]] = []
@@ -269,7 +269,7 @@ def _try(its: Trial, subject: _Subject, without: LeftOut, progress: Progress) ->
     options += ["--no-data-for-failed-tables"]
     # The connection stays open, because the restored code may change the password of its role.
     with (
-        tools.reached(its.connection) as (place, environment),
+        tools.reached(running.connection) as (place, environment),
         work_folder("a backup's table of contents") as work,
     ):
         options.append(f"--dbname={place}")
@@ -277,22 +277,22 @@ def _try(its: Trial, subject: _Subject, without: LeftOut, progress: Progress) ->
             options.append(f"--use-list={chosen(subject.entries, without, work)}")
         with tools.Running(subject.restoring, [*options, str(subject.path)], environment, on_line) as restoring:
             code = restoring.wait()
-    states = its.server.states()
+    states = running.server.states()
     unknown = unknown_failures(code, last, named=len(failing), logged=len(states))
     failed, needs = [], {one.number: one.needs for one in subject.entries}
     for named, state in zip_longest(failing, states):
         entry, what = named or (0, "an object")
         failed.append(Failure(what, state or "?????", entry, needs.get(entry, ())))
     failures = [one for one in failed if (one.what, one.state) != COMMENT]
-    with transaction.atomic(using=its.connection.alias):
-        found = read_contents(its.connection, progress.show, how=manifest.hashing)
+    with transaction.atomic(using=running.connection.alias):
+        found = read_contents(running.connection, progress.show, how=manifest.hashing)
     expected = without.rest(manifest.tables)
     both = {name: content for name, content in expected.items() if name in found}
-    hashed = read_hash_partitions(its.connection)
+    hashed = read_hash_partitions(running.connection)
     changed = differences(both, {name: found[name] for name in both}, hashed)
     absent = [one for one in differences(expected, found, hashed) if one not in changed]
-    absent += new_findings(verify(its.connection), manifest.findings)
-    return Findings(tuple(failures), tuple(changed), tuple(absent), unknown), code
+    absent += new_findings(verify(running.connection), manifest.findings)
+    return TrialResult(tuple(failures), tuple(changed), tuple(absent), unknown), code
 
 
 def _fallback_locales(major: int) -> Iterator[sql.Composed]:

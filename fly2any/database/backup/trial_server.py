@@ -96,11 +96,11 @@ class TrialServer(Server):
     def states(self) -> list[str]:
         """Return the SQLSTATEs of the errors since the database was closed to superusers, in order."""
         log = (self.home / "log").read_text(errors="replace")
-        return LOGGED.findall(log[self.heard :])
+        return LOGGED.findall(log[self.log_position :])
 
     def discard_errors(self) -> None:
         """Discard the errors so far."""
-        self.heard = len((self.home / "log").read_text(errors="replace"))
+        self.log_position = len((self.home / "log").read_text(errors="replace"))
 
     def kill(self) -> None:
         """End the server at once, whatever its sessions do; its data are lost."""
@@ -128,7 +128,7 @@ def programs(server: int, *, oldest: int) -> tuple[Path, int]:
     for folder in [*tools.package_folders(), *([embedded] if embedded else [])]:
         if not tools.has(folder, "initdb", "postgres"):
             continue
-        said = subprocess.run(  # noqa: S603
+        result = subprocess.run(  # noqa: S603
             [folder / "postgres", "--version"],
             capture_output=True,
             text=True,
@@ -136,7 +136,7 @@ def programs(server: int, *, oldest: int) -> tuple[Path, int]:
             env=tools.bare_environment(),
             cwd="/",
         )
-        version = re.search(r"\) (\d+)", said.stdout)
+        version = re.search(r"\) (\d+)", result.stdout)
         if version and server <= int(version[1]) and (int(version[1]) >= 17 or oldest < 17):
             found.append((int(version[1]), folder))
     if not found:
@@ -159,15 +159,15 @@ def trial(
     it. Raises EmbeddedServerError, OSError or psycopg.Error if the server cannot be started, and Refusal if the block takes
     longer than BACKUP_VERIFY_TIMEOUT or fills most of the disk.
     """
-    with work_folder("the server of a trial restore") as folder_of_it:
-        home = folder_of_it.resolve()
+    with work_folder("the server of a trial restore") as work:
+        home = work.resolve()
         if os.geteuid() == 0:
-            home.chmod(0o711)  # The server runs as another user; its data is closed to everybody else.
+            home.chmod(0o711)  # The server runs as another user; no other user can read its data.
         (home / "log").touch(mode=0o600)
         its = TrialServer(home, folder)
         alias = f"{DATABASE}_{secrets.token_hex(4)}"
         try:
-            _started(its)
+            _start(its)
             password = secrets.token_urlsafe(32)
             unlike = _prepare(its, like, password, roles, statements=statements)
             its.close_to_superusers()
@@ -192,7 +192,7 @@ def trial(
             its.stop()
 
 
-def _started(its: TrialServer) -> None:
+def _start(its: TrialServer) -> None:
     """Create and start the server; if that fails, raise Refusal with the last error in its log, which is deleted at the end."""
     try:
         its.create()
@@ -200,8 +200,8 @@ def _started(its: TrialServer) -> None:
     except EmbeddedServerError as error:
         lines = (its.home / "log").read_text(errors="replace").strip().splitlines()
         errors = [line for line in lines if FAILED.search(line)] or lines[-1:]
-        said = f": {one_line(errors[-1])[:200].rstrip('.')}" if errors else ""
-        raise Refusal(f"The server for the trial restore could not be started{said}.") from error
+        reason = f": {one_line(errors[-1])[:200].rstrip('.')}" if errors else ""
+        raise Refusal(f"The server for the trial restore could not be started{reason}.") from error
 
 
 @contextmanager
@@ -212,11 +212,11 @@ def _limited(its: TrialServer, seconds: int) -> Iterator[None]:
     No setting of the server can do this: the dump and its functions may set statement_timeout, and a function can fill a
     disk with temporary files or tables.
     """
-    over, reasons = threading.Event(), []
+    finished, reasons = threading.Event(), []
     ends, room = time.monotonic() + (seconds or float("inf")), shutil.disk_usage(its.home).free * SPARE
 
     def watch() -> None:
-        while not over.wait(0.2):
+        while not finished.wait(0.2):
             if time.monotonic() > ends:
                 reasons.append(TOO_LONG.format(seconds=seconds))
             elif shutil.disk_usage(its.home).free < room:
@@ -234,7 +234,7 @@ def _limited(its: TrialServer, seconds: int) -> Iterator[None]:
     except Exception as error:
         failure = error
     finally:
-        over.set()
+        finished.set()
         thread.join()
     if reasons:
         raise Refusal(reasons[0]) from failure

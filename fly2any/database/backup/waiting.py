@@ -25,16 +25,16 @@ WAITING_SQL = """
 @contextmanager
 def report_lock_holders(connection, progress: Progress) -> Iterator[None]:
     """Run the block, and report to `progress`, once each, the sessions that keep it or its pg_dump from a lock."""
-    over, pid = threading.Event(), connection.connection.info.backend_pid
+    finished, pid = threading.Event(), connection.connection.info.backend_pid
 
     def watch() -> None:
-        own, told = connection.copy(), set[int]()
+        own, reported = connection.copy(), set[int]()
         try:
-            while not over.wait(PAUSE):
+            while not finished.wait(PAUSE):
                 waiting = [found for (found,) in fetch_all(own, WAITING_SQL, [pid])]
                 for one in {holder for found in waiting for holder in read_activity(own, BLOCKERS_SQL, pid=found)}:
-                    if one.pid not in told:
-                        told.add(one.pid)
+                    if one.pid not in reported:
+                        reported.add(one.pid)
                         progress.say(f"Waiting for a lock, held by {one}; to end it: {terminate(one.pid)}")
         except Error:  # No connection left: the command itself reports the error.
             pass
@@ -46,5 +46,5 @@ def report_lock_holders(connection, progress: Progress) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        finished.set()
         thread.join(10)

@@ -124,14 +124,14 @@ def transactions(
         yield Figure("oldest transaction", span(oldest), oldest.total_seconds(), "oldest_transaction_seconds")
     for row in rows:
         where, query = f"session {row.pid}", without_literals(row.query or "")
-        whose = f"{row.application or 'unnamed'}, {row.role}: “{query}”"
+        session = f"{row.application or 'unnamed'}, {row.role}: “{query}”"
         cure = f"manage.py dbhealth transactions --terminate {row.pid} --yes"
         if row.idle is not None and row.idle > idle:
             yield Finding(
                 Severity.WARNING,
                 "transactions.idle",
                 where,
-                f"Its transaction has been idle for {span(row.idle)} (limit {span(idle)}): {whose}.",
+                f"Its transaction has been idle for {span(row.idle)} (limit {span(idle)}): {session}.",
                 cure,
             )
         elif row.age > longest:
@@ -139,7 +139,7 @@ def transactions(
                 Severity.WARNING,
                 "transactions.long",
                 where,
-                f"Its transaction is {span(row.age)} old (limit {span(longest)}): {whose}.",
+                f"Its transaction is {span(row.age)} old (limit {span(longest)}): {session}.",
                 cure,
             )
     for row in read(PREPARED_SQL):

@@ -112,7 +112,7 @@ def as_list(archives: list[Archive], odd: list[str], place: str, form: str) -> s
 def loaded(one: Loaded, archive: Archive) -> str:
     """Return the result of retention for a table, as a line."""
     hangs_on = "the person they belong to is" if one.table == archive.table else f"their row in {archive.table} is"
-    more = [f"{one.there:,} existed already"]
-    more += [f"{one.kept_out:,} rejected: another row has the same unique value"] if one.kept_out else []
-    more += [f"{one.left_out:,} skipped: {hangs_on} missing"] if one.left_out else []
+    more = [f"{one.existing:,} existed already"]
+    more += [f"{one.rejected:,} rejected: another row has the same unique value"] if one.rejected else []
+    more += [f"{one.skipped:,} skipped: {hangs_on} missing"] if one.skipped else []
     return f"Restored  {plural(one.added, 'row')} of {one.table}; {'; '.join(more)}."

@@ -121,7 +121,7 @@ class Watcher:
     def _watch(self, what: str, blocked: int | None, over: threading.Event) -> None:
         if over.is_set():
             return
-        own, told, waited = self.connection.copy(), False, self.pause
+        own, reported, waited = self.connection.copy(), False, self.pause
         try:
             while True:
                 with catalogue(own) as cursor:
@@ -133,8 +133,8 @@ class Watcher:
                     return
                 behind = f", waiting for {blockers[0]}" if blockers else ""
                 self.progress.show(f"{what}{': ' + build.phase if build else ''}{behind}", build.percent if build else None)
-                if blockers and 1000 * waited > settings.LOCK_TIMEOUT and not told:
-                    told = True
+                if blockers and 1000 * waited > settings.LOCK_TIMEOUT and not reported:
+                    reported = True
                     self.progress.say(f"Waiting for {blockers[0]}; to end it: {terminate(blockers[0].pid)}")
                 if over.wait(self.pause):
                     return

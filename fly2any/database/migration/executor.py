@@ -63,15 +63,15 @@ class Executor(MigrationExecutor):
     @contextmanager
     def report_start_once(self) -> Iterator[None]:
         """Report the start of a migration once, however often it is retried."""
-        tell, told = self.progress_callback, set()
+        report, reported = self.progress_callback, set()
 
         def once(action, *arguments):
-            if tell and action not in told:
-                told.add(action)
-                tell(action, *arguments)
+            if report and action not in reported:
+                reported.add(action)
+                report(action, *arguments)
 
         self.progress_callback = once
         try:
             yield
         finally:
-            self.progress_callback = tell
+            self.progress_callback = report

@@ -62,8 +62,8 @@ class Run:
 
 def is_readable(catalog: Catalog) -> bool:
     """Return whether the journal is in `catalog` with all its columns."""
-    there = {column.name for column in catalog.columns if column.table == JOURNAL}
-    return there.issuperset(["id", *(column.name for column in fields(Run))])
+    existing = {column.name for column in catalog.columns if column.table == JOURNAL}
+    return existing.issuperset(["id", *(column.name for column in fields(Run))])
 
 
 def ensure(connection) -> None:
@@ -128,8 +128,8 @@ def code_version() -> str:
             "--short",
             "HEAD",
         ]
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)  # noqa: S603
-        return said.stdout.strip()
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)  # noqa: S603
+        return result.stdout.strip()
     return "unknown"
 
 

@@ -52,12 +52,12 @@ def _held(connection, lock: int, *, patience: float, say: Callable[[str], None])
     """
     execute(connection, "; ".join(f"SET {name} TO '{value}'" for name, value in ALIVE.items()))
     deadline = time.monotonic() + patience
-    told: int | None = None
+    reported: int | None = None
     while not ask(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", [lock]):
         holder = next(iter(read_activity(connection, HOLDER_SQL, lock=lock)), None)
-        if holder is not None and holder.pid != told:
+        if holder is not None and holder.pid != reported:
             say(f"Waiting for the {NAMES[lock]} lock, held by {holder} …")
-            told = holder.pid
+            reported = holder.pid
         if time.monotonic() >= deadline:
             held = f" by {holder}" if holder else ""
             cure = f" (or end it: {terminate(holder.pid)})" if holder else ""

@@ -101,8 +101,8 @@ def plan_reset(connection) -> Reset:
         )
     with catalogue(connection) as cursor:
         cursor.execute(TABLES_SQL, place)
-        there = [name for (name,) in cursor.fetchall()]
-        rows = tuple((name, _count(cursor, schema, name)) for name in there)
+        tables = [name for (name,) in cursor.fetchall()]
+        rows = tuple((name, _count(cursor, schema, name)) for name in tables)
         cursor.execute(DEPENDENTS_SQL, place)
         return Reset(migrations, rows, tuple((table, relative(what, schema)) for table, what in cursor.fetchall()))
 

@@ -117,18 +117,18 @@ class Unrecorded:
     """A pending migration some of whose objects already exist."""
 
     migration: str
-    there: tuple[Object, ...]
+    existing: tuple[Object, ...]
     different: tuple[Object, ...]  # those of `there` that are not as defined
 
     @property
     def is_leftover(self) -> bool:
         """Return whether an interrupted run left it, so that the next one repairs it: indexes built concurrently."""
-        return all(isinstance(thing, Index) for thing in self.there)
+        return all(isinstance(thing, Index) for thing in self.existing)
 
     @property
     def places(self) -> str:
         """Return the existing tables, or else parts of tables: five at most."""
-        parts = [thing.name for thing in self.there if isinstance(thing, Table)] or [where(thing) for thing in self.there]
+        parts = [thing.name for thing in self.existing if isinstance(thing, Table)] or [where(thing) for thing in self.existing]
         return ", ".join(parts[:5]) + (f" and {len(parts) - 5} more" if len(parts) > 5 else "")
 
 
@@ -140,8 +140,8 @@ def unrecorded(contract: Contract, migrations: MigrationState, actual: Catalog) 
     found = []
     for name in migrations.pending:
         new = [version.object for version in contract.versions if version.since == name and name not in migrations.taking_over]
-        if there := tuple(thing for thing in new if key_of(thing) in live and key_of(thing) not in known):
-            found.append(Unrecorded(name, there, tuple(thing for thing in there if _valid(live[key_of(thing)]) != thing)))
+        if existing := tuple(thing for thing in new if key_of(thing) in live and key_of(thing) not in known):
+            found.append(Unrecorded(name, existing, tuple(thing for thing in existing if _valid(live[key_of(thing)]) != thing)))
     return tuple(found)
 
 

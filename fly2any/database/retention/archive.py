@@ -45,26 +45,26 @@ VERSIONS_SQL = """
 """
 ROWS_SQL = "SELECT {columns} FROM {rows} WHERE {part} AND {condition}"
 # The ids of people who no longer exist: rows without a foreign key outlive them.
-GHOSTS_SQL = """
-    SELECT DISTINCT {person} FROM ({rows}) AS t WHERE {person} IS NOT NULL AND {gone}
+DELETED_PEOPLE_SQL = """
+    SELECT DISTINCT {person} FROM ({rows}) AS t WHERE {person} IS NOT NULL AND {deleted}
 """
 ORIGIN_SQL = """
     SELECT c.system_identifier::text || '/' || d.oid::text
     FROM pg_catalog.pg_control_system() AS c, pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
 """
-THERE_SQL = "SELECT id FROM {table} WHERE id = ANY (%s)"
+EXISTING_SQL = "SELECT id FROM {table} WHERE id = ANY (%s)"
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The result of loading the rows of a table: added; existing already; rejected by another row with the same unique value;
-    and skipped because the person or the row that they refer to no longer exists."""
+    """The result of loading the rows of a table: those added, those that existed already, those that another row with the same
+    unique value rejected, and those skipped because the person or the row that they refer to no longer exists."""
 
     table: str
     added: int
-    there: int
-    kept_out: int
-    left_out: int
+    existing: int
+    rejected: int
+    skipped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +93,13 @@ class Archives:
                 rows = ROWS_SQL.format(columns=_listed(columns[rule.table]), **places)
                 queries: dict[str, tuple[str, dict[str, Any]]] = {rule.table: (rows, part)}
                 if rule.child:
-                    theirs = f"SELECT {_listed(columns[rule.child])} FROM ONLY {quote(rule.child)} WHERE {quote(rule.child_key)} = ANY (%(ids)s)"
-                    queries[rule.child] = (theirs, {"ids": [row[0] for row in found]})
+                    children = f"SELECT {_listed(columns[rule.child])} FROM ONLY {quote(rule.child)} WHERE {quote(rule.child_key)} = ANY (%(ids)s)"
+                    queries[rule.child] = (children, {"ids": [row[0] for row in found]})
                 contents = _write(connection, path, queries)
                 ghosts = []
                 if (column := PERSON_COLUMNS.get(rule.table)) in columns[rule.table]:
                     person = f"t.{quote(str(column))}"
-                    cursor.execute(GHOSTS_SQL.format(rows=rows, person=person, gone=_gone(person)), part)
+                    cursor.execute(DELETED_PEOPLE_SQL.format(rows=rows, person=person, deleted=_is_deleted(person)), part)
                     ghosts = [person for (person,) in cursor.fetchall()]
                 cursor.execute("SELECT pg_catalog.now()")
                 taken = cursor.fetchone()[0].astimezone(UTC)
@@ -128,7 +128,7 @@ class Archives:
             for ending in (".json", archive.file.removeprefix(archive.name), IDS):
                 self.store.delete(f"{archive.name}{ending}")
             return False
-        self._note(archive, left)
+        self._record_remaining(archive, left)
         return True
 
     def settle(self, connection, rule: Rule) -> None:
@@ -137,18 +137,18 @@ class Archives:
         No archive is deleted: in a copy of the database, rows may exist that were removed from the original.
         """
         self.store.make()
-        begins = f"{file_name(self.database)}-{rule.table}-"
+        prefix = f"{file_name(self.database)}-{rule.table}-"
         names = self.store.names()
-        for name in [name.removesuffix(IDS) for name in names if name.endswith(IDS) and name.startswith(begins)]:
+        for name in [name.removesuffix(IDS) for name in names if name.endswith(IDS) and name.startswith(prefix)]:
             if f"{name}.json" not in names:  # The run was killed before it removed anything.
                 continue
             archive = self.read(name)
             if archive.signed != SIGNED or (archive.database, archive.origin) != (self.database, origin_of(connection)):
                 continue
             with _snapshot(connection) as cursor:  # A row that a policy hides is then an error instead of seeming removed.
-                cursor.execute(THERE_SQL.format(table=quote(rule.table)), [self._ids(name)])
-                there = [identity for (identity,) in cursor.fetchall()]
-            self._note(archive, there)
+                cursor.execute(EXISTING_SQL.format(table=quote(rule.table)), [self._ids(name)])
+                existing = [identity for (identity,) in cursor.fetchall()]
+            self._record_remaining(archive, existing)
 
     def _ids(self, name: str) -> list[str]:
         try:
@@ -158,7 +158,7 @@ class Archives:
                 f"{name}{IDS} is damaged: check which rows of the archive are still in the table, then remove the file."
             ) from None
 
-    def _note(self, archive: Archive, left: list[str]) -> None:
+    def _record_remaining(self, archive: Archive, left: list[str]) -> None:
         self.store.write(f"{archive.name}.json", as_json(replace(archive, left=tuple(left))).encode())
         self.store.delete(f"{archive.name}{IDS}")
 
@@ -209,7 +209,7 @@ class Archives:
         try:
             with (
                 opened(self.store, archive, progress) as path,
-                zipfile.ZipFile(path) as whole,
+                zipfile.ZipFile(path) as archive_zip,
                 transaction.atomic(using=connection.alias),
                 connection.cursor() as cursor,
             ):
@@ -217,14 +217,14 @@ class Archives:
                 refuse_untrusted_code(connection, [part.table for part in archive.parts])
                 for place, part in enumerate(archive.parts):
                     progress.show(f"loading {part.table}", 100 * place / len(archive.parts))
-                    with whole.open(f"{part.table}.copy") as entry:
+                    with archive_zip.open(f"{part.table}.copy") as entry:
                         loaded.append(_load(connection, cursor, archive, part, entry))
         except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
             raise Unfit(f"{archive.file} is damaged ({error}): use another archive.") from error
         except (DataError, IntegrityError) as error:
-            said = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0]
             raise Refusal(
-                f"{archive.name} no longer matches its table ({said}): load it with the code of {archive.taken:%Y-%m-%d}."
+                f"{archive.name} no longer matches its table ({reason}): load it with the code of {archive.taken:%Y-%m-%d}."
             ) from error
         progress.clear()
         return archive, loaded
@@ -243,8 +243,8 @@ def version_of(rule: Rule) -> str:
     if not rule.child:
         return own
     child, key, parent = quote(rule.child), quote(rule.child_key), quote(rule.table)
-    theirs = f"SELECT pg_catalog.string_agg(c.id || '=' || c.xmin::text, ',' ORDER BY c.id) FROM {child} AS c WHERE c.{key} = {parent}.id"
-    return f"{own} || ':' || COALESCE(({theirs}), '')"
+    children = f"SELECT pg_catalog.string_agg(c.id || '=' || c.xmin::text, ',' ORDER BY c.id) FROM {child} AS c WHERE c.{key} = {parent}.id"
+    return f"{own} || ':' || COALESCE(({children}), '')"
 
 
 @contextmanager
@@ -267,10 +267,10 @@ def _listed(columns: tuple[str, ...]) -> str:
 def _write(connection, path: Path, queries: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Content]:
     """Write the result of each query into an entry of the zip at `path`, and return its content."""
     contents = {}
-    with require_space_for(path), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
+    with require_space_for(path), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive_zip:
         for table, (query, parameters) in queries.items():
             with (
-                whole.open(f"{table}.copy", "w", force_zip64=True) as entry,
+                archive_zip.open(f"{table}.copy", "w", force_zip64=True) as entry,
                 connection.wrap_database_errors,
                 connection.connection.cursor() as raw,
                 raw.copy(f"COPY ({query}) TO STDOUT", parameters) as copy,
@@ -301,10 +301,10 @@ def _content(connection, cursor, query: str, hashing: int) -> Content:
 
 def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
     table, columns, staging = quote(part.table), _listed(part.columns), quote(f"archived {part.table}")
-    there = _columns(cursor, part.table)
-    if gone := [name for name in part.columns if name not in there]:
+    existing = _columns(cursor, part.table)
+    if dropped := [name for name in part.columns if name not in existing]:
         raise Refusal(
-            f"{archive.name} has the column {gone[0]}, which {part.table} no longer has: load it with the code of {archive.taken:%Y-%m-%d}."
+            f"{archive.name} has the column {dropped[0]}, which {part.table} no longer has: load it with the code of {archive.taken:%Y-%m-%d}."
         )
     cursor.execute(f"CREATE TEMPORARY TABLE {staging} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA")
     with (
@@ -317,21 +317,21 @@ def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
     if _content(connection, cursor, f"SELECT {columns} FROM {staging}", archive.hashing) != part.content:
         raise Unfit(f"{archive.file} does not have the archived rows of {part.table}: use another archive.")
     is_parent = part.table == archive.table
-    hangs_on = "id" if is_parent else quote(RULES[archive.table].child_key)
-    cursor.execute(f"ANALYZE {staging}; DELETE FROM {staging} WHERE {hangs_on} = ANY (%s)", [list(archive.left)])
+    key = "id" if is_parent else quote(RULES[archive.table].child_key)
+    cursor.execute(f"ANALYZE {staging}; DELETE FROM {staging} WHERE {key} = ANY (%s)", [list(archive.left)])
     cursor.execute(f"SELECT count(*) FROM {staging}")
-    went = cursor.fetchone()[0]
+    removed = cursor.fetchone()[0]
     missing = _missing(archive, part)
-    left_out = 0
+    skipped = 0
     if missing:
         cursor.execute(f"DELETE FROM {staging} AS t WHERE {missing}", {"ghosts": list(archive.ghosts)})
-        left_out = cursor.rowcount
+        skipped = cursor.rowcount
     cursor.execute(f"DELETE FROM {staging} AS t WHERE EXISTS (SELECT FROM {table} AS o WHERE o.id = t.id)")
     already = cursor.rowcount
     overriding = "OVERRIDING SYSTEM VALUE"  # For a column GENERATED ALWAYS AS IDENTITY that the site may have added.
     cursor.execute(f"INSERT INTO {table} ({columns}) {overriding} SELECT {columns} FROM {staging} ON CONFLICT DO NOTHING")
     added = cursor.rowcount
-    return Loaded(part.table, added, already, went - left_out - already - added, left_out)
+    return Loaded(part.table, added, already, removed - skipped - already - added, skipped)
 
 
 def _missing(archive: Archive, part: Part) -> str:
@@ -340,10 +340,10 @@ def _missing(archive: Archive, part: Part) -> str:
         return f"NOT EXISTS (SELECT FROM {quote(archive.table)} AS p WHERE p.id = t.{quote(RULES[archive.table].child_key)})"
     if (column := PERSON_COLUMNS.get(part.table)) in part.columns:
         person = f"t.{quote(str(column))}"
-        return f"{person} IS NOT NULL AND {person} <> ALL (%(ghosts)s) AND {_gone(person)}"
+        return f"{person} IS NOT NULL AND {person} <> ALL (%(ghosts)s) AND {_is_deleted(person)}"
     return ""
 
 
-def _gone(person: str) -> str:
+def _is_deleted(person: str) -> str:
     """Return SQL that is true if no user has the id `person`."""
     return f"NOT EXISTS (SELECT FROM {quote(people_table())} AS u WHERE u.id = {person})"

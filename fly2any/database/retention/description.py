@@ -72,9 +72,9 @@ def from_json(text: str | bytes, *, where: str) -> Archive:
         tables = [part.table for part in archive.parts]
         rule = RULES.get(archive.table)
         if rule is None or tables != [name for name in (rule.table, rule.child) if name]:
-            raise ValueError("other tables than retention archives")
+            raise ValueError("tables that retention does not archive")
         if not all("id" in part.columns for part in archive.parts):
-            raise ValueError("a part that is none")
+            raise ValueError("a part without ids")
         return archive
     except ValueError:
         raise Refusal(

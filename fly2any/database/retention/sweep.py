@@ -44,7 +44,7 @@ ON_WORKERS_SQL = """
 STATEMENT_TIMEOUT = 60_000
 PATIENCE = 10  # Seconds that a batch with a locked row waits.
 
-# The current sizes: relpages in pg_class may be old.
+# The current sizes: relpages in pg_class may be outdated.
 SIZES_SQL = """
     SELECT pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::bigint,
            (pg_catalog.pg_table_size(c.oid) + COALESCE(pg_catalog.pg_table_size(pg_catalog.to_regclass(%(child)s)), 0))
@@ -135,7 +135,7 @@ def sweep(connection, rule: Rule, *, before: datetime, archives: Archives | None
     """
     run = _Sweep(connection, rule, before, archives if rule.archived else None, deadline, progress)
     finished = run.to_the_end()
-    return Swept(rule.table, rule.what, before, run.removed, run.skipped, tuple(run.made), finished)
+    return Swept(rule.table, rule.what, before, run.removed, run.skipped, tuple(run.archive_names), finished)
 
 
 @dataclass(slots=True)
@@ -150,7 +150,7 @@ class _Sweep:
     progress: Progress
     removed: int = 0
     skipped: int = 0
-    made: list[str] = field(default_factory=list)
+    archive_names: list[str] = field(default_factory=list)
 
     def to_the_end(self) -> bool:
         """Remove all rows that are too old; return whether the whole table was scanned."""
@@ -179,9 +179,9 @@ class _Sweep:
             self.progress.show(f"{self.rule.table}, {self.removed:,} rows removed", percent)
             part = {"first": f"({first},0)", "last": f"({min(first + step, blocks)},0)", "before": self.before}
             if self.archives is None:
-                gone = _with_retries(partial(delete_old, self.connection, self.rule, part))
-                self.skipped += gone is None
-                self.removed += len(gone or ())
+                removed_keys = _with_retries(partial(delete_old, self.connection, self.rule, part))
+                self.skipped += removed_keys is None
+                self.removed += len(removed_keys or ())
             elif not self._archive_and_delete(self.archives, part, percent)[1]:
                 return False
         return True
@@ -197,18 +197,18 @@ class _Sweep:
                 return True
             self.progress.show(f"{self.rule.table}, {self.removed:,} rows removed", None)
             if self.archives:
-                gone, in_time = self._archive_and_delete(self.archives, {"keys": keys, "before": self.before}, None)
+                removed_keys, in_time = self._archive_and_delete(self.archives, {"keys": keys, "before": self.before}, None)
             else:
-                gone, in_time = self._remove(
+                removed_keys, in_time = self._remove(
                     keys, lambda keys: delete_old(self.connection, self.rule, {"keys": keys, "before": self.before}), None
                 )
-                self.removed += len(gone)
+                self.removed += len(removed_keys)
             if not in_time:
                 return False
-            if not gone:  # Other sessions have locked all remaining rows.
+            if not removed_keys:  # Other sessions have locked all remaining rows.
                 self.skipped += not self.skipped
                 return True
-            left.update(set(keys) - gone)
+            left.update(set(keys) - removed_keys)
         return False
 
     def _remove(self, keys: list[Any], action: Callable[[list[Any]], set[Any]], percent: float | None) -> tuple[set[Any], bool]:
@@ -216,20 +216,20 @@ class _Sweep:
 
         Citus cannot skip locked rows, so there a batch with a locked row is divided until only locked rows remain.
         """
-        gone: set[Any] = set()
+        removed_keys: set[Any] = set()
         todo = list(_batches(keys, BATCH_ROWS))[::-1]
         while todo:
             if self._is_late():
-                return gone, False
+                return removed_keys, False
             batch = todo.pop()
             found = _with_retries(partial(action, batch))
             if found is None and self.rule.is_of_citus and len(batch) > 1:
                 todo += _batches(batch, max(1, len(batch) // SPLIT))
             else:
                 self.skipped += found is None
-            gone |= found or set()
-            self.progress.show(f"{self.rule.table}, {self.removed + len(gone):,} rows removed", percent)
-        return gone, True
+            removed_keys |= found or set()
+            self.progress.show(f"{self.rule.table}, {self.removed + len(removed_keys):,} rows removed", percent)
+        return removed_keys, True
 
     def _is_late(self) -> bool:
         return time.monotonic() > self.deadline
@@ -245,13 +245,13 @@ class _Sweep:
         if archive is None or versions is None:
             return set(), True
         delete = partial(delete_archived, self.connection, self.rule, versions=versions, before=self.before)
-        gone, in_time = self._remove(list(versions), delete, percent)
-        self.removed += len(gone)
-        if archives.finish(archive, [identity for identity in versions if identity not in gone]):
-            self.made.append(archive.name)
+        removed_keys, in_time = self._remove(list(versions), delete, percent)
+        self.removed += len(removed_keys)
+        if archives.finish(archive, [identity for identity in versions if identity not in removed_keys]):
+            self.archive_names.append(archive.name)
         elif in_time:
             self.skipped += 1
-        return gone, in_time
+        return removed_keys, in_time
 
 
 def _prepare(connection, rule: Rule) -> tuple[int, int]:

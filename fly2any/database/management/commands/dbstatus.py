@@ -101,8 +101,8 @@ class Command(BaseCommand):
             waivers=read_waivers(settings.WAIVERS),
             release=release,
         )
-        said = tuple(tried(finding, checked or ()) for finding in report.findings)
-        report = replace(report, findings=said, write_checked=checked, write_failed=failure is not None)
+        findings = tuple(tried(finding, checked or ()) for finding in report.findings)
+        report = replace(report, findings=findings, write_checked=checked, write_failed=failure is not None)
         if sql:
             self.stdout.write(status_as_sql(report))
         elif format == "json":
