@@ -199,6 +199,6 @@ def test_each_timer_has_its_service_and_every_unit_the_same_sandbox():
     assert len(set(walls.values())) == 1
     assert len(next(iter(walls.values()))) == 20
     for name, text in timers.items():
-        told = re.search(r"^Unit=(.*)$", text, re.M)
-        service = re.sub(r"@\w+\.", "@.", told[1]) if told else f"{name}.service"
+        unit = re.search(r"^Unit=(.*)$", text, re.M)
+        service = re.sub(r"@\w+\.", "@.", unit[1]) if unit else f"{name}.service"
         assert service in services

@@ -99,7 +99,7 @@ DAWDLING = {
     "the body": head("/admin/login/", FORM, "Content-Length: 1000") + b"username=",
     "the head": head("/admin/login/", FORM)[:-2],
     "anything": b"",
-    "a body of no told length": head("/admin/login/", FORM, "Transfer-Encoding: chunked") + b"5\r\n",
+    "a body of no declared length": head("/admin/login/", FORM, "Transfer-Encoding: chunked") + b"5\r\n",
     "what it was asked for": head("/admin/login/", FORM, "Expect: 100-continue", "Content-Length: 1000"),
     "a length in many digits": head(
         "/admin/login/", "Content-Type: multipart/form-data; boundary=B", f"Content-Length: {'0' * 20}999"
@@ -227,17 +227,17 @@ def test_the_text_of_a_malformed_request_is_not_logged(web):
 def test_a_client_that_expects_100_continue_gets_it(web):
     with web.connect(head("/admin/login/", FORM, "Expect: 100-continue", "Content-Length: 4", "Connection: close")) as client:
         client.settimeout(10)
-        told = client.recv(1000)
+        received = client.recv(1000)
         client.sendall(b"a=bc")
         answers = whole(client)
 
-    assert (told, answers) == (CONTINUE, [TAKEN])
+    assert (received, answers) == (CONTINUE, [TAKEN])
 
 
 REFUSED = {
     "600 MB": (["Content-Type: multipart/form-data; boundary=B", f"Content-Length: {600 * MB}"], b"--B\r\n", 413),
     "one byte too many": ([FORM, "Content-Length: 2621441"], b"a=", 413),
-    "no told length": ([FORM, "Transfer-Encoding: chunked"], b"5\r\na=bcd\r\n", 411),
+    "no declared length": ([FORM, "Transfer-Encoding: chunked"], b"5\r\na=bcd\r\n", 411),
     "two lengths": ([FORM, "Content-Length: 1", "Content-Length: 2"], b"a=", 400),
     "a head without end": ([f"X-{n}: {'a' * 4000}" for n in range(20)], b"", 431),
 }

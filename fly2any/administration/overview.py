@@ -216,4 +216,4 @@ def _place(token: str) -> tuple[datetime, str, str]:
     try:
         return value_of(models.DateTimeField(), moment).astimezone(UTC), table, pk
     except ValidationError:
-        raise ValueError(f"{token!r} is no place on this timeline.") from None
+        raise ValueError(f"{token!r} is not a position on this timeline.") from None

@@ -63,7 +63,7 @@ class Order:
             fields = list(dict.fromkeys([self.field, self.pk]))
             return [value_of(field, text) for field, text in zip(fields, texts, strict=True)]
         except (ValueError, binascii.Error, ValidationError, RecursionError) as error:
-            raise ValueError(f"{token!r} is no place in this list.") from error
+            raise ValueError(f"{token!r} is not a position in this list.") from error
 
 
 def value_of(field: models.Field, text: str) -> Any:

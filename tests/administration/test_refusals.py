@@ -149,10 +149,10 @@ STATES = [
 def test_any_sqlstate_of_a_trigger_is_shown_as_a_message_and_its_text_is_never_logged(staff, notice, caplog):
     refuse_with("notifications", "RAISE EXCEPTION USING ERRCODE = NEW.title, MESSAGE = 'not ' || NEW.message;")
 
-    told = {state: saved(staff, notice, title=state)[1] for state in STATES}
+    shown = {state: saved(staff, notice, title=state)[1] for state in STATES}
 
     said = "A trigger of the database refused this (SQLSTATE {}): the server's log says why."
-    assert told == {state: {"__all__": [said.format(state)]} for state in STATES}
+    assert shown == {state: {"__all__": [said.format(state)]} for state in STATES}
     assert SECRET not in caplog.text
 
 

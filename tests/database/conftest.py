@@ -86,7 +86,7 @@ def taken(migrated, place):
 
 
 @pytest.fixture
-def stranger_of():
+def other_role_of():
     """A function that makes a role that may create in a database's schema public, and nothing else, and returns its name."""
     made = []
 

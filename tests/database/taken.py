@@ -14,7 +14,7 @@ X = hashlib.sha256(b"x").hexdigest()
 KEY = "only for tests"  # The SECRET_KEY of commands in tests.
 
 
-class Told(Progress):
+class RecordedProgress(Progress):
     """Keeps the reported sentences."""
 
     def __init__(self):

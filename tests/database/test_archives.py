@@ -120,7 +120,7 @@ def test_archives_are_encrypted_like_backups(filled, tmp_path):
 
     assert not (tmp_path / "a" / f"{name}.zip.age").read_bytes().startswith(b"PK")
     assert (without.returncode, without.stderr) == (
-        2, "The backup is encrypted: set BACKUP_IDENTITY_FILE to the file with the key that age-keygen made.\n",
+        2, "The backup is encrypted: set BACKUP_IDENTITY_FILE to the file with the key that age-keygen created.\n",
     )  # fmt: skip
     assert with_key.returncode == 0, with_key.stderr
     assert rows(filled)["price_history"] == before["price_history"]

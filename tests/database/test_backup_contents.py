@@ -18,7 +18,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.migration.lock import MIGRATION_LOCK
 from fly2any.database.progress import Progress
 from tests.conftest import django
-from tests.database.taken import Told
+from tests.database.taken import RecordedProgress
 from tests.servers import open_transaction
 
 # The index's function is evaluated by the planner of any SELECT, as the role that selects.
@@ -96,12 +96,12 @@ def test_a_backup_is_refused_if_an_extension_owns_a_table_of_ours(migrated, plac
 
 def test_rows_of_extensions_that_are_not_backed_up_are_named(migrated, place):
     migrated.execute("CREATE TABLE side AS SELECT 1 AS n; ALTER EXTENSION pg_trgm ADD TABLE side")
-    told = Told()
+    recorded = RecordedProgress()
 
     with django(migrated) as connection:
-        take(connection, store_at(place), told)
+        take(connection, store_at(place), recorded)
 
-    assert told.sentences == [
+    assert recorded.sentences == [
         "Not in the backup: the rows of public.side of pg_trgm, because pg_dump leaves out the tables of an extension."
     ]
 
@@ -265,13 +265,13 @@ def test_a_row_of_over_a_gigabyte_as_text_is_hashed(database):
 def test_the_holder_of_a_lock_that_a_backup_waits_for_is_named(migrated, place, monkeypatch):
     monkeypatch.setitem(PATIENT, "lock_timeout", "4s")
     migrated.execute("CREATE TABLE mine (a int)")
-    told = Told()
+    recorded = RecordedProgress()
     with open_transaction(migrated, "LOCK TABLE mine IN ACCESS EXCLUSIVE MODE") as holder, django(migrated) as connection:
         pid = holder.info.backend_pid
         with pytest.raises((DatabaseError, Refusal)):
-            take(connection, store_at(place), told)
+            take(connection, store_at(place), recorded)
 
-    [sentence] = told.sentences
+    [sentence] = recorded.sentences
     assert sentence.startswith(f"Waiting for a lock, held by pid {pid} (")
     assert sentence.endswith(f"; to end it: SELECT pg_terminate_backend({pid});")
 

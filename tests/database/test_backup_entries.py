@@ -11,7 +11,7 @@ from fly2any.database.backup.trial_restore import check
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from tests.conftest import django
-from tests.database.taken import Told, databases
+from tests.database.taken import RecordedProgress, databases
 
 # Rows that violate their own check, in tables with unprintable names, and code on a table of ours.
 HOSTILE = """
@@ -43,18 +43,18 @@ def test_objects_of_another_role_prevent_neither_verification_nor_restore(migrat
     dataclasses.replace(migrated, user=mallory).execute(HOSTILE)
     try:
         with django(migrated) as connection:
-            store, told = store_at(place), Told()
+            store, recorded = store_at(place), RecordedProgress()
             manifest = check(connection, store, take(connection, store, Progress()), Progress())
             with pytest.raises(Refusal, match=rf"if you trust it, add --trust {mallory}\.$") as refused:
-                restore_into(connection, name, store, manifest, told)
-            restore_into(connection, name, store, manifest, told, without=[mallory])
+                restore_into(connection, name, store, manifest, recorded)
+            restore_into(connection, name, store, manifest, recorded, without=[mallory])
 
         assert (manifest.state, manifest.verdict.reason) == ("good", "")
         assert f": leave out the objects of that role with --without {mallory}; or check " in str(refused.value)
         [left_out] = manifest.verdict.left_out
         assert left_out.startswith(f"objects of {mallory} (FUNCTION public fx(integer), ")
         assert left_out.endswith(f"; code of {mallory} may have run in the trial restore)")
-        assert [sentence.partition(": ")[0] for sentence in told.sentences] == [
+        assert [sentence.partition(": ")[0] for sentence in recorded.sentences] == [
             f"Left out, because it belongs to {mallory} or depends on such an object"
         ]
         copy = dataclasses.replace(migrated, name=name)

@@ -24,7 +24,7 @@ from fly2any.database.progress import Progress
 from fly2any.database.report.text import _backups
 from fly2any.database.server import Origin, read_origin
 from tests.conftest import django, manage
-from tests.database.taken import Told, change, databases, described, keep, rows, run, the_one
+from tests.database.taken import RecordedProgress, change, databases, described, keep, rows, run, the_one
 from tests.servers import Database
 
 
@@ -139,7 +139,7 @@ def test_a_temporarily_unreadable_manifest_does_not_count_as_missing(migrated, t
 
 
 def test_a_damaged_backup_newer_than_the_latest_is_named(migrated, tmp_path):
-    told = Told()
+    recorded = RecordedProgress()
     with django(migrated) as connection:
         now, own = read_clock(connection).now(), read_origin(connection)
         newest, older = (described(own, now - timedelta(hours=hours)) for hours in (1, 2))
@@ -147,10 +147,10 @@ def test_a_damaged_backup_newer_than_the_latest_is_named(migrated, tmp_path):
         (tmp_path / newest.file).write_text("")
         (tmp_path / f"{older.name}.dump.age").touch()
 
-        latest = find(store_at(str(tmp_path)), "latest", of=own, good=True, others=False, now=now, progress=told)
+        latest = find(store_at(str(tmp_path)), "latest", of=own, good=True, others=False, now=now, progress=recorded)
 
     assert latest == older
-    assert told.sentences == [
+    assert recorded.sentences == [
         f"{name} is newer but was skipped: it belongs to no backup, or is damaged."
         for name in (newest.file, f"{newest.name}.json")
     ]

@@ -93,7 +93,7 @@ def test_a_file_that_a_bucket_accepted_but_does_not_have_is_not_stored(endpoint,
         refusals.append(str(refusal.value))
 
     assert refusals == [
-        f"s3://fly/nightly accepted name, {said}: correct AWS_ENDPOINT_URL, or what answers there."
+        f"s3://fly/nightly accepted name, {said}: correct AWS_ENDPOINT_URL, or the service there."
     ] * 2  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from fly2any.database.schema.untrusted_code import refuse_before_writes
 from fly2any.database.server import read_origin
 from fly2any.database.verification import verify
 from tests.conftest import django
-from tests.database.taken import Told, described, keep
+from tests.database.taken import RecordedProgress, described, keep
 from tests.servers import Database, wait_until
 
 A_MOMENT = timedelta(seconds=1)  # The uncertainty in reading the server's clock.
@@ -299,7 +299,7 @@ def test_a_backup_of_a_standby_is_as_old_as_its_newest_transaction(server, own_s
     standby = primary.standby(tmp_path_factory.mktemp("standby"))
     database = Database(str(standby.home / "data"), str(standby.port), "postgres", "", "fly2any")
     monkeypatch.setattr(taking, "LIMIT", timedelta(0))
-    told = Told()
+    recorded = RecordedProgress()
     try:
         with django(database) as connection:
             primary.execute("CREATE TABLE replayed ()")
@@ -308,12 +308,12 @@ def test_a_backup_of_a_standby_is_as_old_as_its_newest_transaction(server, own_s
             [(replayed,)] = standby.execute("SELECT pg_last_xact_replay_timestamp()")
             primary.execute("CREATE TABLE missing ()")
 
-            manifest = take(connection, store_at(str(tmp_path)), told)
+            manifest = take(connection, store_at(str(tmp_path)), recorded)
     finally:
         standby.remove()
 
     assert (manifest.taken, [*manifest.tables]) == (replayed, ['"public"."replayed"'])
-    assert [re.sub(r"is \d+ m?s old", "is ... old", sentence) for sentence in told.sentences if "standby" in sentence] == [
+    assert [re.sub(r"is \d+ m?s old", "is ... old", sentence) for sentence in recorded.sentences if "standby" in sentence] == [
         "This server is a standby whose newest transaction is ... old, so the backup is dated"
         f" {replayed.astimezone(UTC):%Y-%m-%d %H:%M} UTC. If the primary has newer transactions, repair the replication."
     ]

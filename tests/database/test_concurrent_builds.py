@@ -28,13 +28,13 @@ def test_a_concurrent_build_waits_for_an_old_snapshot_and_names_its_holder(migra
     migrated.execute("ALTER ROLE CURRENT_USER IN DATABASE " + migrated.name + " SET statement_timeout = '3s'")
     with open_transaction(migrated, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT FROM users") as client:
         process = start_manage("migrate", url=migrated.url, **environment)
-        told = process.stderr.readline()
+        line = process.stderr.readline()
         assert process.poll() is None
         pid = client.info.backend_pid
     _, err = process.communicate(timeout=60)
 
     assert re.fullmatch(
-        rf"Waiting for pid {pid} \(the site, .*SELECT FROM users\); to end it: SELECT pg_terminate_backend\({pid}\);\n", told
+        rf"Waiting for pid {pid} \(the site, .*SELECT FROM users\); to end it: SELECT pg_terminate_backend\({pid}\);\n", line
     )
     assert (process.returncode, err) == (0, "")
     assert migrated.execute(VALID_SQL) == [(True,)]
@@ -82,7 +82,7 @@ def test_an_index_whose_removal_was_interrupted_is_invalid_and_rejects_nothing(m
         (
             "primary_key.weaker",
             "users.users_pkey",
-            "Primary key users_pkey of users has an invalid index, which lets duplicates in.",
+            "Primary key users_pkey of users has an invalid index, so duplicates can be stored.",
         ),
         ("index.weaker", "price_alerts.price_alerts_active_idx", f"Index price_alerts_active_idx of price_alerts is {ignored}"),
         ("index.extra", "users.extra_idx", f"Index extra_idx of users is unmanaged and {ignored}"),

@@ -20,7 +20,7 @@ def says(result, kind=""):
 
 
 @contextmanager
-def stranger(database, *statements):
+def other_role(database, *statements):
     """A role that has a schema of its own, `mal`, and may refer to users; it runs these statements."""
     with database.role(
         "CREATE SCHEMA mal AUTHORIZATION {role}",
@@ -71,7 +71,7 @@ def test_no_code_of_another_role_runs_as_ours(two):
             "CREATE TRIGGER seen BEFORE DELETE ON mal.child FOR EACH ROW EXECUTE FUNCTION mal.seen()",
             "CREATE RULE ruled AS ON DELETE TO mal.below DO ALSO SELECT mal.rule()",
         )
-    with stranger(two, *statements) as role, heard(two) as (connection, said):
+    with other_role(two, *statements) as role, heard(two) as (connection, said):
         two.execute(
             f"ALTER TABLE users ADD kind mal.kind DEFAULT 'k', ADD pair mal.pair; GRANT USAGE ON SCHEMA mal TO {two.user}"
         )
@@ -114,7 +114,7 @@ def test_triggers_of_another_role_that_run_after_its_statement_do_not_run_as_our
         code,
         f"INSERT INTO mal.child VALUES ('{ANA}')",
     )
-    with stranger(two, *statements) as role:
+    with other_role(two, *statements) as role:
         if is_before_18(two):
             assert refused(two) == (
                 "Nothing was changed. The foreign key child_u_fkey (ON DELETE CASCADE) would run a trigger, a rule or an expression of"
@@ -136,7 +136,7 @@ def test_keys_of_a_table_whose_expressions_run_are_followed_from_postgresql_18_o
         if action == "RESTRICT"
         else "ALTER TABLE mal.child ADD CHECK (mal.seen(u))",
     )
-    with stranger(two, *statements):
+    with other_role(two, *statements):
         if is_before_18(two):
             assert "would run a trigger, a rule or an expression of mal.child" in refused(two)
         else:
@@ -154,7 +154,7 @@ def test_session_changes_by_another_roles_trigger_have_no_effect(two):
         "CREATE TRIGGER plant BEFORE DELETE ON mal.child FOR EACH ROW EXECUTE FUNCTION mal.plant()",
         f"INSERT INTO mal.child VALUES ('{ANA}'), ('{BOB}')",
     )
-    with stranger(two, *statements):
+    with other_role(two, *statements):
         if is_before_18(two):
             assert "would run a trigger, a rule or an expression of mal.child" in refused(two)
             return
@@ -187,7 +187,7 @@ def test_rows_that_a_trigger_of_another_role_keeps_stop_the_erasure(two, functio
         if is_before_18(two)
         else r"A trigger or a disabled foreign key keeps rows of the person in mal\.child"
     )
-    with stranger(two, *statements), pytest.raises(Refusal, match=sentence):
+    with other_role(two, *statements), pytest.raises(Refusal, match=sentence):
         erased(two)
 
     assert two.execute("SELECT count(*) FROM users") == [(2,)]
@@ -199,7 +199,7 @@ def test_foreign_keys_of_other_roles_tables_restrict_and_clear_like_ours(two):
         "CREATE TABLE mal.parts_1 PARTITION OF mal.parts FOR VALUES FROM (0) TO (9)",
         f"INSERT INTO mal.parts VALUES ('{ANA}', 'of {EMAIL}', 1), ('{BOB}', '', 2)",
     )
-    with stranger(two, *statements) as role:
+    with other_role(two, *statements) as role:
         certificate = erased(two)
         two.execute('INSERT INTO users (id, email, "updatedAt") VALUES (%s, %s, now())', [ANA, EMAIL])
         two.execute(
@@ -220,7 +220,7 @@ def test_foreign_keys_of_other_roles_tables_restrict_and_clear_like_ours(two):
 
 def test_tables_that_need_a_roles_code_are_reported(two):
     two.execute("ALTER TABLE users ADD number numeric UNIQUE")
-    with stranger(two, "CREATE TABLE mal.child (n numeric REFERENCES users (number) ON DELETE CASCADE)") as role:
+    with other_role(two, "CREATE TABLE mal.child (n numeric REFERENCES users (number) ON DELETE CASCADE)") as role:
         assert refused(two) == (
             "Nothing was changed. The rows that refer by the foreign key child_n_fkey cannot be counted: mal.child belongs to the role"
             f" {role}, so it is only read by COPY, and n of the type numeric cannot be compared as text: make the owner of users the"
@@ -250,7 +250,7 @@ def test_a_table_of_ours_that_runs_another_roles_code_is_refused(two, taken):
         "CREATE FUNCTION mal.seen() RETURNS trigger " + says("OLD"),
         "CREATE FUNCTION mal.asked(text) RETURNS bool " + says("true"),
     )
-    with stranger(two, *functions) as role:
+    with other_role(two, *functions) as role:
         two.execute(f"GRANT TRIGGER ON users TO {role}; SET ROLE {role}; {taken.format(role=role)}")
         table = "user_activities" if "activities" in taken else "users"
         for act in (erased, planned, exported):
@@ -269,7 +269,7 @@ def test_a_trigger_of_another_role_on_a_table_of_the_site_does_not_run_as_its_ow
     two.execute("CREATE SCHEMA site; CREATE TABLE site.bookings (u text REFERENCES users ON DELETE CASCADE)")
     two.execute("CREATE TABLE site.places (u text REFERENCES users)")
     planted = "CREATE TRIGGER seen BEFORE DELETE ON site.{} {} EXECUTE FUNCTION mal.seen()"
-    with stranger(two, "CREATE FUNCTION mal.seen() RETURNS trigger " + says("OLD")) as role:
+    with other_role(two, "CREATE FUNCTION mal.seen() RETURNS trigger " + says("OLD")) as role:
         two.execute(
             f"GRANT USAGE ON SCHEMA site TO {role}; GRANT TRIGGER ON ALL TABLES IN SCHEMA site TO {role}; SET ROLE {role};"
             + planted.format("bookings", event)
@@ -313,7 +313,7 @@ def test_no_trigger_is_added_to_what_an_erasure_writes_to_while_it_runs(two):
 
 def test_a_table_in_the_schema_of_another_role_is_read_as_that_roles(two):
     """The owner of the schema may replace the table at any time."""
-    with stranger(two, "CREATE TYPE mal.kind AS ENUM ('k')"):
+    with other_role(two, "CREATE TYPE mal.kind AS ENUM ('k')"):
         two.execute(f"CREATE TABLE mal.ours (a text, k mal.kind); INSERT INTO mal.ours VALUES ('{EMAIL}', 'k')")
         with heard(two) as (connection, _), connection.execute_wrapper(_no_select_of("mal")):
             certificate = plan(connection, find(connection, EMAIL))

@@ -11,9 +11,9 @@ import pytest
 from fly2any.database.adoption import adopt
 from fly2any.database.migration.lock import MIGRATION_LOCK
 from fly2any.database.migration.run import LockedOut, migrating
-from fly2any.database.progress import Progress
 from tests.conftest import django
 from tests.database.sites import KINDS, fill, is_as_migrated
+from tests.database.taken import RecordedProgress
 from tests.servers import open_transaction, wait_until
 
 BUILD = "CREATE INDEX CONCURRENTLY probe_idx ON users (name)"
@@ -21,14 +21,6 @@ VALID_SQL = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('pro
 WAITING_SQL = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'advisory' AND datname = current_database()"
 BUILDING_SQL = "SELECT 1 FROM pg_stat_progress_create_index WHERE datname = current_database()"
 WRITE = "LOCK TABLE users IN ROW EXCLUSIVE MODE"  # A build waits for its end before it reads the table.
-
-
-class Told(Progress):
-    def __init__(self):
-        self.sentences = []
-
-    def say(self, sentence):
-        self.sentences.append(sentence)
 
 
 class Deploy:
@@ -77,11 +69,11 @@ def deploy(database):
 @contextmanager
 def running(database, role=None):
     """A run on `database`, and the sentences that it reported."""
-    told = Told()
+    recorded = RecordedProgress()
     with django(database) as opened:
         opened.settings_dict["USER"] = role or database.user
-        with migrating(opened.alias, patience=20, progress=told) as run:
-            yield run, told.sentences
+        with migrating(opened.alias, patience=20, progress=recorded) as run:
+            yield run, recorded.sentences
 
 
 def build(run):
@@ -96,22 +88,22 @@ def cancelled(database, pid):
     ]
 
 
-def timeless(told):
-    return [re.sub(r"active for \d+ s", "active for … s", sentence) for sentence in told]
+def timeless(recorded):
+    return [re.sub(r"active for \d+ s", "active for … s", sentence) for sentence in recorded]
 
 
 def test_a_deploy_that_waits_before_a_concurrent_build_is_cancelled_with_a_message(migrated, deploy):
-    with running(migrated) as (run, told):
+    with running(migrated) as (run, recorded):
         waiting = deploy(on=migrated)
         build(run)
 
     assert waiting.ended() == "57014"
-    assert timeless(told) == cancelled(migrated, waiting.pid)
+    assert timeless(recorded) == cancelled(migrated, waiting.pid)
     assert migrated.execute(VALID_SQL) == [(True,)]
 
 
 def test_a_deploy_that_starts_during_a_concurrent_build_is_cancelled_before_the_build_is_lost(migrated, deploy):
-    with running(migrated) as (run, told), open_transaction(migrated, WRITE) as client, ThreadPoolExecutor() as pool:
+    with running(migrated) as (run, recorded), open_transaction(migrated, WRITE) as client, ThreadPoolExecutor() as pool:
 
         def come():
             wait_until(migrated, BUILDING_SQL)
@@ -125,27 +117,27 @@ def test_a_deploy_that_starts_during_a_concurrent_build_is_cancelled_before_the_
         waiting, end = coming.result()
 
     assert end == "57014"
-    assert timeless(told) == cancelled(migrated, waiting.pid)
+    assert timeless(recorded) == cancelled(migrated, waiting.pid)
     assert migrated.execute(VALID_SQL) == [(True,)]
 
 
 def test_a_deploy_that_locks_a_table_is_cancelled_if_a_run_waits_for_the_table(migrated, deploy):
-    with running(migrated) as (run, told), run.connection.cursor() as cursor:
+    with running(migrated) as (run, recorded), run.connection.cursor() as cursor:
         waiting = deploy("BEGIN", WRITE, on=migrated)
         cursor.execute("ALTER TABLE users ADD COLUMN probe integer")
 
     assert waiting.ended() == "57014"
-    assert timeless(told) == cancelled(migrated, waiting.pid)
+    assert timeless(recorded) == cancelled(migrated, waiting.pid)
 
 
 def test_a_deploy_in_a_deadlock_is_cancelled_too(migrated, deploy):
-    with running(migrated) as (run, told), run.connection.cursor() as cursor:
+    with running(migrated) as (run, recorded), run.connection.cursor() as cursor:
         waiting = deploy("BEGIN", WRITE, on=migrated)
         run.execute("SET deadlock_timeout = '10ms'")
         cursor.execute("ALTER TABLE users ADD COLUMN probe integer")
 
     assert waiting.ended() == "57014"
-    [first, second] = timeless(told)
+    [first, second] = timeless(recorded)
     assert [first] == cancelled(migrated, waiting.pid)
     assert re.fullmatch(r"the run ran into a deadlock and was rolled back; retrying in \d\.\d s\.", second)
 
@@ -153,28 +145,28 @@ def test_a_deploy_in_a_deadlock_is_cancelled_too(migrated, deploy):
 @pytest.mark.slow
 def test_a_deploy_that_waits_during_an_adoption_is_cancelled_before_its_concurrent_build(database, deploy):
     fill(database, KINDS["exact"])
-    waiting, told = [], Told()
+    waiting, recorded = [], RecordedProgress()
 
     def done(step, seconds):
         if not waiting:
             waiting.append(deploy())
 
     with django(database) as opened:
-        adopt(opened.alias, patience=20, progress=told, repair=False, end_idle=False, done=done)
+        adopt(opened.alias, patience=20, progress=recorded, repair=False, end_idle=False, done=done)
 
     assert waiting[0].ended() == "57014"
-    assert timeless(told.sentences) == cancelled(database, waiting[0].pid)
+    assert timeless(recorded.sentences) == cancelled(database, waiting[0].pid)
     assert is_as_migrated(database)
 
 
 def test_a_deploy_that_blocks_no_statement_gets_the_lock_after_the_run(migrated, deploy):
-    with running(migrated) as (run, told), run.connection.cursor() as cursor:
+    with running(migrated) as (run, recorded), run.connection.cursor() as cursor:
         waiting = deploy(on=migrated)
         cursor.execute("ALTER TABLE users ADD COLUMN probe integer")
         cursor.execute("SELECT pg_sleep(1.2)")
 
     assert waiting.ended() == "locked"
-    assert told == []
+    assert recorded == []
 
 
 @pytest.fixture
@@ -195,20 +187,20 @@ def may_not_cancel(database, role, pid):
 
 
 def test_a_deploy_that_this_role_may_not_cancel_is_named_before_a_build(migrated, owner, deploy):
-    with running(migrated, role=owner) as (run, told):
+    with running(migrated, role=owner) as (run, recorded):
         waiting = deploy(on=migrated)
         with pytest.raises(LockedOut) as refused:
             build(run)
 
     assert waiting.ended() == "locked"
-    assert (str(refused.value), told) == (may_not_cancel(migrated, owner, waiting.pid), [])
+    assert (str(refused.value), recorded) == (may_not_cancel(migrated, owner, waiting.pid), [])
     assert migrated.execute(VALID_SQL) == []
 
 
 def test_a_build_lost_to_a_deploy_that_this_role_may_not_cancel_is_given_up_at_once(migrated, owner, deploy, settings):
     settings.LOCK_TIMEOUT = 2000  # After that it would name the session that it waits for.
     with (
-        running(migrated, role=owner) as (run, told),
+        running(migrated, role=owner) as (run, recorded),
         open_transaction(migrated, WRITE) as client,
         ThreadPoolExecutor() as pool,
     ):
@@ -225,5 +217,5 @@ def test_a_build_lost_to_a_deploy_that_this_role_may_not_cancel_is_given_up_at_o
 
     waiting = coming.result()
     assert waiting.ended() == "locked"
-    assert (str(refused.value), told) == (may_not_cancel(migrated, owner, waiting.pid), [])
+    assert (str(refused.value), recorded) == (may_not_cancel(migrated, owner, waiting.pid), [])
     assert migrated.execute(VALID_SQL) == []

@@ -40,14 +40,14 @@ def test_invisible_figures_are_reported_and_not_counted_as_none(database, reader
             _, [blocked] = asked(reader, "locks", longest=NOW)
         with django(reader) as connection:
             pid = holder.info.backend_pid
-            told = end(connection, pid, really=False)
+            message = end(connection, pid, really=False)
 
     assert re.fullmatch(rf"0; the state of [1-9]\d* {re.escape(unseen)}", idle["idle in a transaction"][0])
     assert idle["idle in a transaction"][1] is None
     assert oldest["oldest transaction"][0].endswith(f" of those seen; 1 sessions {unseen}")
     assert (blocked.code, blocked.where) == ("locks.blocked", f"session {waiter}")
     assert f"“a query that {unseen}”" in blocked.message
-    assert told.startswith(f"Nothing was changed. --yes terminates pid {pid} (the site, role ")
+    assert message.startswith(f"Nothing was changed. --yes terminates pid {pid} (the site, role ")
 
 
 def test_the_migration_lock_holder_and_those_who_wait_are_shown(database):

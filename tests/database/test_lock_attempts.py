@@ -12,7 +12,7 @@ from fly2any.database.migration.models import LazyState
 from fly2any.database.migration.run import migrating
 from fly2any.database.progress import Progress
 from tests.conftest import django
-from tests.database.test_deploys_of_prisma import Told
+from tests.database.taken import RecordedProgress
 from tests.servers import open_transaction, wait_until
 
 TABLES = ("one", "two", "three", "four")
@@ -46,11 +46,11 @@ def test_an_attempt_waits_for_all_its_locks_about_as_long_as_a_statement_for_one
             time.sleep(1.5)
             session.execute("COMMIT")
 
-    told = Told()
+    recorded = RecordedProgress()
     with ExitStack() as stack, django(database) as connection:
         sessions = [stack.enter_context(open_transaction(database, f"SELECT FROM {table}")) for table in TABLES]
         threads = [threading.Thread(target=read), threading.Thread(target=let_go, args=[sessions])]
-        with migrating(connection.alias, patience=60, progress=told) as run:
+        with migrating(connection.alias, patience=60, progress=recorded) as run:
             executor = Executor(run.connection, run=run)
             executor.recorder.ensure_schema()
             for thread in threads:
@@ -61,7 +61,9 @@ def test_an_attempt_waits_for_all_its_locks_about_as_long_as_a_statement_for_one
             thread.join()
 
     assert longest < 4  # All together they were held for 6 s.
-    assert [sentence.partition(" waited ")[0] for sentence in told.sentences if " waited " in sentence][:1] == ["probe.0001"]
+    assert [sentence.partition(" waited ")[0] for sentence in recorded.sentences if " waited " in sentence][:1] == [
+        "probe.0001"
+    ]
     assert database.execute("SELECT count(*) FROM pg_attribute WHERE attname = 'word' AND attrelid = 'four'::regclass") == [
         (1,)
     ]

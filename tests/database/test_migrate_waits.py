@@ -96,7 +96,7 @@ def test_the_site_proceeds_while_a_run_waits_and_then_the_run_resumes(migrated, 
     environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int'), RunPython(lambda apps, editor: None)")
     with open_transaction(migrated, "SELECT FROM users"):
         process = start_manage("migrate", url=migrated.url, LOCK_TIMEOUT="", **environment)
-        told = process.stderr.readline()
+        line = process.stderr.readline()
         begun = time.monotonic()
         migrated.execute("SELECT FROM users")
         longest = time.monotonic() - begun
@@ -104,7 +104,7 @@ def test_the_site_proceeds_while_a_run_waits_and_then_the_run_resumes(migrated, 
 
     assert re.fullmatch(
         r"probe\.0001_step waited 2 s for pid \d+ \(the site, .*\) and gave way to other sessions; retrying in \d\.\d s\.\n",
-        told,
+        line,
     )
     assert longest < 4  # The timeout, plus the delay of a busy machine.
     assert process.returncode == 0

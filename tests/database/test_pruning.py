@@ -24,7 +24,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from fly2any.database.server import Origin, read_origin
 from tests.conftest import django
-from tests.database.taken import Told, change, described, keep, run, the_one
+from tests.database.taken import RecordedProgress, change, described, keep, run, the_one
 
 
 def backup(taken, state):
@@ -77,7 +77,7 @@ def test_pruning_spares_backups_of_an_earlier_database_of_that_name(migrated, tm
 
 def test_a_copy_of_the_server_neither_prunes_nor_replaces_the_originals_backups(migrated, tmp_path, settings):
     settings.BACKUPS = {**settings.BACKUPS, "keep": (1, 0, 0)}
-    told, store = Told(), store_at(str(tmp_path))
+    recorded, store = RecordedProgress(), store_at(str(tmp_path))
     with django(migrated) as connection:
         connection.ensure_connection()
         connection.settings_dict = {**connection.settings_dict, "EMBEDDED": None}
@@ -89,10 +89,10 @@ def test_a_copy_of_the_server_neither_prunes_nor_replaces_the_originals_backups(
         keep(tmp_path, theirs, ours, old)
 
         removed = prune(store, connection, Progress())
-        latest = find(store, "latest", of=own, good=True, others=False, now=now, progress=told)
+        latest = find(store, "latest", of=own, good=True, others=False, now=now, progress=recorded)
 
     assert (own.place, removed, latest) == (f"{migrated.host}:{migrated.port or 5432}", [], ours)
-    assert told.sentences == [
+    assert recorded.sentences == [
         f"{theirs.name} is newer, but is not `latest`: it was taken from the server at copy:5432, which may be a copy of this one."
         " If both addresses are the same server, name the backup."
     ]
@@ -109,7 +109,7 @@ def test_a_copy_of_the_server_neither_prunes_nor_replaces_the_originals_backups(
     ],
 )
 def test_a_newer_backup_that_is_not_the_latest_is_named(migrated, tmp_path, newer, reason):
-    told = Told()
+    recorded = RecordedProgress()
     with django(migrated) as connection:
         now, own = read_clock(connection).now(), read_origin(connection)
         state = newer if newer in ("unverified", "bad") else "good"
@@ -123,10 +123,10 @@ def test_a_newer_backup_that_is_not_the_latest_is_named(migrated, tmp_path, newe
         if newer == "unsigned":
             described_by = tmp_path / f"{young.name}.json"
             described_by.write_text(described_by.read_text().replace('"signature": "', '"signature": "0'))
-        latest = find(store_at(str(tmp_path)), "latest", of=own, good=True, others=False, now=now, progress=told)
+        latest = find(store_at(str(tmp_path)), "latest", of=own, good=True, others=False, now=now, progress=recorded)
 
     assert latest == (young if newer == "good" else good)
-    said = [sentence for sentence in told.sentences if "future" not in sentence]
+    said = [sentence for sentence in recorded.sentences if "future" not in sentence]
     assert said == ([f"{young.name} is newer, but is not `latest`: {reason.format(young.name)}"] if reason else [])
 
 
@@ -182,13 +182,13 @@ def test_pruning_removes_manifest_and_dump_together(filled, place):
 @pytest.mark.slow
 @pytest.mark.parametrize(("outcome", "code"), [("bad", 4), ("unverified", 2), ("good", 0)])
 def test_a_run_that_verifies_no_backup_prunes_nothing(filled, tmp_path, monkeypatch, capsys, outcome, code):
-    told = {**settings.BACKUPS, "location": str(tmp_path), "keep": (1, 0, 0)}
+    recorded = {**settings.BACKUPS, "location": str(tmp_path), "keep": (1, 0, 0)}
     verdict = Verdict(datetime.now(UTC), "18.6", "" if outcome == "good" else "a reason", outcome)
     monkeypatch.setattr(
         "fly2any.database.management.commands.dbbackup.judge",
         lambda connection, store, manifest, progress: judged(manifest, verdict),
     )
-    with override_settings(BACKUPS=told), django(filled) as connection:
+    with override_settings(BACKUPS=recorded), django(filled) as connection:
         store = store_at(str(tmp_path))
         for _ in range(2):
             manifest = take(connection, store, Progress())

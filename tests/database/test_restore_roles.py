@@ -12,7 +12,7 @@ from fly2any.database.backup.take import take
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from tests.conftest import django, manage
-from tests.database.taken import Told, databases, rows, run
+from tests.database.taken import RecordedProgress, databases, rows, run
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_an_owner_who_is_no_superuser_backs_up_and_restores(filled, place):
             (0, ""),
             (
                 0,
-                "Default privileges for what postgres will create were not restored, because only postgres or a superuser may set them: run"
+                "Default privileges for objects that postgres will create were not restored, because only postgres or a superuser may set them: run"
                 " `manage.py dbroles` again, and its SQL as postgres.\n"
                 + "".join(
                     f"The setting {name} was not copied (this role may not set it): after the restore, run ALTER {of} SET {name} TO … as a"
@@ -156,16 +156,16 @@ def test_settings_are_copied_as_values_and_run_no_sql_of_the_role_that_set_them(
             f"""ALTER DATABASE {migrated.name} SET search_path = "$user", public, "a "", b";
                 ALTER DATABASE {migrated.name} SET DateStyle = 'ISO, DMY'; ALTER DATABASE {migrated.name} SET "my.own" = 'it''s; \\ so'"""
         )
-        told = Told()
+        recorded = RecordedProgress()
         with django(migrated) as connection, connection_to(connection, "postgres") as elsewhere:
-            copy_properties(connection, elsewhere, new, told)
+            copy_properties(connection, elsewhere, new, recorded)
 
         assert migrated.execute(f"SELECT rolsuper FROM pg_roles WHERE rolname = '{role}'") == [(False,)]
         assert migrated.execute(kept) == [
             (['search_path="$user", public, "a "", b"', "DateStyle=ISO, DMY", "my.own=it's; \\ so"],),
             ([f'search_path="{hostile.lower()}"'],),
         ]
-        assert told.sentences == [
+        assert recorded.sentences == [
             f"The setting local_preload_libraries of the role {role} is not a valid list and was not copied: ALTER … SET it again."
         ]
     finally:

@@ -22,7 +22,7 @@ def asked(database):
 
 
 @pytest.fixture
-def stranger(migrated):
+def other_role(migrated):
     """A role without privileges."""
     name = f"{migrated.name}_stranger"
     migrated.execute(f"CREATE ROLE {name} LOGIN")
@@ -103,17 +103,17 @@ BY_HAND = {
 }
 
 
-def test_a_healthy_database_has_no_finding(migrated, stranger):
+def test_a_healthy_database_has_no_finding(migrated, other_role):
     findings, figures = asked(migrated)
 
     assert findings == []
-    assert stranger not in figures["roles that read secrets"]
+    assert other_role not in figures["roles that read secrets"]
 
 
 @pytest.mark.parametrize("made", WEAKNESSES)
-def test_a_weakness_is_found_and_resolved_by_its_cure(migrated, stranger, made):
+def test_a_weakness_is_found_and_resolved_by_its_cure(migrated, other_role, made):
     statements, severity, code, where = WEAKNESSES[made]
-    names = {"role": stranger, "db": migrated.name}
+    names = {"role": other_role, "db": migrated.name}
     migrated.execute(statements.format(**names))
 
     findings, _ = asked(migrated)
@@ -157,35 +157,35 @@ def test_a_comparison_says_where_no_foreign_key_is_checked(migrated):
         "GRANT SELECT (id, email) ON users TO {role}",
     ],
 )
-def test_harmless_privileges_are_not_found(migrated, stranger, harmless):
-    migrated.execute(harmless.replace("airports", "price_alerts").format(role=stranger))
+def test_harmless_privileges_are_not_found(migrated, other_role, harmless):
+    migrated.execute(harmless.replace("airports", "price_alerts").format(role=other_role))
 
     assert asked(migrated)[0] == []
 
 
-def test_everyone_who_can_read_a_secret_is_listed(migrated, stranger):
+def test_everyone_who_can_read_a_secret_is_listed(migrated, other_role):
     middle = f"{migrated.name}_middle"
-    migrated.execute(f"CREATE ROLE {middle}; GRANT {middle} TO {stranger}; ALTER ROLE {stranger} NOINHERIT")
+    migrated.execute(f"CREATE ROLE {middle}; GRANT {middle} TO {other_role}; ALTER ROLE {other_role} NOINHERIT")
     try:
         for grant, tables in (
             ("GRANT SELECT (password) ON users TO {}", "users"),
             ("GRANT SELECT ON accounts TO {}", "accounts, users"),
         ):
             migrated.execute(grant.format(middle))
-            assert f"{stranger} ({tables})" in asked(migrated)[1]["roles that read secrets"].split("; ")
+            assert f"{other_role} ({tables})" in asked(migrated)[1]["roles that read secrets"].split("; ")
     finally:
         migrated.execute(f"DROP OWNED BY {middle}; DROP ROLE {middle}")
 
 
-def test_members_of_the_owner_of_users_are_named_with_the_cure(migrated, stranger):
-    owner, between = f"{stranger}_owner", f"{stranger}_group"
+def test_members_of_the_owner_of_users_are_named_with_the_cure(migrated, other_role):
+    owner, between = f"{other_role}_owner", f"{other_role}_group"
     migrated.execute(f"CREATE ROLE {owner}; CREATE ROLE {between}; ALTER TABLE users OWNER TO {owner}")
     try:
-        migrated.execute(f"GRANT {owner} TO {between}; GRANT {between} TO {stranger}; ALTER ROLE {stranger} NOINHERIT")
+        migrated.execute(f"GRANT {owner} TO {between}; GRANT {between} TO {other_role}; ALTER ROLE {other_role} NOINHERIT")
         indirect = [one for one in asked(migrated)[0] if one.code == "security.member"]
-        migrated.execute(f"GRANT {owner} TO {stranger}")
+        migrated.execute(f"GRANT {owner} TO {other_role}")
         direct = [one for one in asked(migrated)[0] if one.code == "security.member"]
-        migrated.execute(f"REVOKE {between} FROM {stranger}; {direct[0].cure.partition(': ')[2]}")
+        migrated.execute(f"REVOKE {between} FROM {other_role}; {direct[0].cure.partition(': ')[2]}")
         resolved = [one for one in asked(migrated)[0] if one.code == "security.member"]
     finally:
         migrated.execute(
@@ -193,8 +193,8 @@ def test_members_of_the_owner_of_users_are_named_with_the_cure(migrated, strange
         )
 
     assert [(one.severity, one.where, one.cure) for one in indirect + direct] == [
-        ("note", stranger, f"If it does not need this, revoke the membership by which it can become {owner}."),
-        ("note", stranger, f'If it does not need this: REVOKE "{owner}" FROM "{stranger}";'),
+        ("note", other_role, f"If it does not need this, revoke the membership by which it can become {owner}."),
+        ("note", other_role, f'If it does not need this: REVOKE "{owner}" FROM "{other_role}";'),
     ]
     assert direct[0].message == (
         f"It is a member of {owner}, which owns users, so it can do all that the owner can, such as drop tables and triggers."

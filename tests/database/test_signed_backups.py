@@ -16,7 +16,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from fly2any.database.server import read_origin
 from tests.conftest import django
-from tests.database.taken import Told, described
+from tests.database.taken import RecordedProgress, described
 
 
 @pytest.fixture
@@ -103,12 +103,12 @@ def test_an_unsigned_backup_is_restored_only_if_named_and_allowed(database, plac
 
 
 def test_latest_is_never_a_backup_dated_in_the_future(database, place):
-    told = Told()
+    recorded = RecordedProgress()
     with django(database) as connection:
         origin, store = read_origin(connection), store_at(str(place))
         old, soon = keep(place, origin, 1), keep(place, origin, -4 / 60)
         future = keep(place, origin, -6 / 60)
-        latest = find(store, "latest", **chosen(connection, origin, told))
+        latest = find(store, "latest", **chosen(connection, origin, recorded))
         newest, named = read_newest(connection), find(store, future, **chosen(connection, origin))
 
         (place / f"{soon}.json").unlink()
@@ -117,7 +117,7 @@ def test_latest_is_never_a_backup_dated_in_the_future(database, place):
             find(store, "latest", **chosen(connection, origin))
 
     assert (latest.name, newest.good.name, named.name) == (soon, soon, future)
-    [said] = told.sentences
+    [said] = recorded.sentences
     assert re.fullmatch(
         rf"{future} is not `latest`: it is dated in the future by the server's clock \(\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC\)\."
         r" Correct the wrong clock, or name the backup\.",

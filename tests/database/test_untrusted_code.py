@@ -33,8 +33,8 @@ WATCHED = "CREATE TABLE {name} (id text, migration_name text, started_at timesta
 
 
 @pytest.fixture
-def stranger(stranger_of, database):
-    return stranger_of(database)
+def other_role(other_role_of, database):
+    return other_role_of(database)
 
 
 def untrusted(database):
@@ -50,8 +50,8 @@ def untrusted(database):
         ("table", f"{WATCHED.format(name='_prisma_migrations')}; CREATE INDEX ON _prisma_migrations ((id || public.caught()))"),
     ],
 )
-def test_prismas_ledger_created_by_another_role_is_reported_and_not_read(migrated, stranger_of, kind, made):
-    role = stranger_of(migrated)
+def test_prismas_ledger_created_by_another_role_is_reported_and_not_read(migrated, other_role_of, kind, made):
+    role = other_role_of(migrated)
     migrated.execute(f"{made}; ALTER TABLE _prisma_migrations OWNER TO {role}; {ARMED}")
 
     assert untrusted(migrated) == [
@@ -63,27 +63,27 @@ def test_prismas_ledger_created_by_another_role_is_reported_and_not_read(migrate
     ]
 
 
-def test_our_ledger_created_by_another_role_is_reported_and_not_read(database, stranger):
-    database.execute(f"CREATE VIEW django_migrations AS {OURS}; ALTER VIEW django_migrations OWNER TO {stranger}; {ARMED}")
+def test_our_ledger_created_by_another_role_is_reported_and_not_read(database, other_role):
+    database.execute(f"CREATE VIEW django_migrations AS {OURS}; ALTER VIEW django_migrations OWNER TO {other_role}; {ARMED}")
 
     assert [where for _, where, _ in untrusted(database)] == ["django_migrations"]
     with (
         django(database) as opened,
         pytest.raises(
-            SearchPathError, match=f"django_migrations belongs to the role {stranger}, which may be another tenant's"
+            SearchPathError, match=f"django_migrations belongs to the role {other_role}, which may be another tenant's"
         ),
     ):
         read_home(opened)
 
 
-def test_a_schema_of_this_roles_name_created_by_another_role_is_refused(database, stranger):
-    database.execute(f"CREATE SCHEMA {database.user} AUTHORIZATION {stranger}")
+def test_a_schema_of_this_roles_name_created_by_another_role_is_refused(database, other_role):
+    database.execute(f"CREATE SCHEMA {database.user} AUTHORIZATION {other_role}")
 
     with django(database) as opened, pytest.raises(SearchPathError) as refused:
         opened.ensure_connection()
 
     assert str(refused.value) == (
-        f'The schema "{database.user}" belongs to the role {stranger}, and {database.user} searches it because of its name: run'
+        f'The schema "{database.user}" belongs to the role {other_role}, and {database.user} searches it because of its name: run'
         f' ALTER ROLE "{database.user}" IN DATABASE "{database.name}" SET search_path TO "public";'
         f' or ALTER SCHEMA "{database.user}" OWNER TO "{database.user}"; if it is meant to be there.'
     )
@@ -101,8 +101,8 @@ def test_a_search_path_that_puts_pg_catalog_last_is_refused(database):
     )
 
 
-def test_inspectdb_reads_no_view_of_another_role(migrated, stranger_of):
-    role = stranger_of(migrated)
+def test_inspectdb_reads_no_view_of_another_role(migrated, other_role_of):
+    role = other_role_of(migrated)
     migrated.execute(f"{ARMED}; CREATE VIEW trap AS SELECT public.caught() AS c; ALTER VIEW trap OWNER TO {role}")
     migrated.execute(f"CREATE TABLE planted (a text); ALTER TABLE planted OWNER TO {role}")
     out = io.StringIO()
@@ -124,8 +124,8 @@ SQUATTED = f"""
 
 
 @pytest.mark.parametrize("path", ["public", "app, public"])
-def test_the_creator_of_users_is_not_trusted_if_others_may_create_tables(database, stranger_of, path):
-    role = stranger_of(database)
+def test_the_creator_of_users_is_not_trusted_if_others_may_create_tables(database, other_role_of, path):
+    role = other_role_of(database)
     database.execute(f"GRANT CREATE ON SCHEMA public TO PUBLIC; {SQUATTED.format(role=role)}")
     database.execute(f"ALTER DATABASE {database.name} SET search_path TO {path}")
 
@@ -139,8 +139,8 @@ def test_the_creator_of_users_is_not_trusted_if_others_may_create_tables(databas
         )
 
 
-def test_the_owner_of_the_tables_is_trusted_if_no_other_role_may_create_any(migrated, stranger_of):
-    role = stranger_of(migrated)
+def test_the_owner_of_the_tables_is_trusted_if_no_other_role_may_create_any(migrated, other_role_of):
+    role = other_role_of(migrated)
     tables = [name for (name,) in migrated.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
     migrated.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for name in tables))
     with django(migrated) as connection:
@@ -152,8 +152,8 @@ def test_the_owner_of_the_tables_is_trusted_if_no_other_role_may_create_any(migr
         assert read_home(connection) == ("public", True)
 
 
-def test_a_first_migrate_writes_to_no_journal_created_by_another_role(database, stranger_of):
-    role = stranger_of(database)
+def test_a_first_migrate_writes_to_no_journal_created_by_another_role(database, other_role_of):
+    role = other_role_of(database)
     database.execute(
         f"SET ROLE {role}; CREATE TABLE public.fly2any_migration_runs (id bigint GENERATED BY DEFAULT AS IDENTITY, migration text,"
         " direction text, started timestamptz, finished timestamptz, error text, person text, code text, x text DEFAULT"
@@ -164,7 +164,7 @@ def test_a_first_migrate_writes_to_no_journal_created_by_another_role(database, 
         migrates(connection, None)
 
     assert str(refused.value) == (
-        "Nothing was changed. Table fly2any_migration_runs, of another owner than the schema's, runs code of the role"
+        "Nothing was changed. Table fly2any_migration_runs, whose owner does not own the schema, runs code of the role"
         f" {role} with the privileges of the role that writes to fly2any_migration_runs. If the site created them: GRANT CREATE ON"
         f' DATABASE {database.name} TO "{role}"; otherwise drop them, or make the site\'s role their owner. REVOKE CREATE ON SCHEMA'
         ' "public" FROM PUBLIC keeps other roles from creating any.'
@@ -172,8 +172,8 @@ def test_a_first_migrate_writes_to_no_journal_created_by_another_role(database, 
 
 
 @pytest.mark.parametrize("command", ["dbadopt", "migrate --check", "migrate --plan", "showmigrations", "dbreset"])
-def test_no_command_reads_a_record_of_migrations_created_by_another_role(exact, stranger_of, command):
-    role = stranger_of(exact)
+def test_no_command_reads_a_record_of_migrations_created_by_another_role(exact, other_role_of, command):
+    role = other_role_of(exact)
     exact.execute(
         f"SET ROLE {role}; CREATE TABLE public.django_migrations (id bigint, app varchar(255), name varchar(255), applied timestamptz);"
         f" CREATE INDEX ON public.django_migrations ((app || public.caught())); {ARMED}"
@@ -189,8 +189,8 @@ def test_no_command_reads_a_record_of_migrations_created_by_another_role(exact, 
         assert str(stopped.value).startswith(f"django_migrations belongs to the role {role}, which may be another tenant's")
 
 
-def test_an_adoption_reads_no_table_created_by_another_role(exact, stranger_of):
-    role = stranger_of(exact)
+def test_an_adoption_reads_no_table_created_by_another_role(exact, other_role_of):
+    role = other_role_of(exact)
     exact.execute(
         f'DROP TABLE recent_searches; SET ROLE {role}; CREATE TABLE public.recent_searches (id text, "airportCode" int);'
         f" CREATE INDEX ON public.recent_searches ((id || public.caught())); {ARMED}"
@@ -202,7 +202,7 @@ def test_an_adoption_reads_no_table_created_by_another_role(exact, stranger_of):
         connection.ensure_connection()
         connection.connection.add_notice_handler(lambda diag: said.append(diag.message_primary))
         blockers = assess(connection).blockers
-        with pytest.raises(Refusal, match="Table recent_searches, of another owner than the schema's"):
+        with pytest.raises(Refusal, match="Table recent_searches, whose owner does not own the schema"):
             adopt(connection.alias, patience=1, progress=Progress(), repair=True, end_idle=False, done=print)
 
     assert said == []
@@ -219,21 +219,21 @@ READERS = {
 
 
 @pytest.mark.parametrize("command", READERS)
-def test_no_command_counts_rows_of_a_table_created_by_another_role(migrated, stranger_of, command):
-    role = stranger_of(migrated)
+def test_no_command_counts_rows_of_a_table_created_by_another_role(migrated, other_role_of, command):
+    role = other_role_of(migrated)
     migrated.execute(
         f"CREATE INDEX ON recent_searches ((id || public.caught())); ALTER TABLE recent_searches OWNER TO {role}; {ARMED}"
     )
 
     with (
         django(migrated) as connection,
-        pytest.raises(Refusal, match="Table recent_searches, of another owner than the schema's"),
+        pytest.raises(Refusal, match="Table recent_searches, whose owner does not own the schema"),
     ):
         READERS[command](connection)
 
 
-def test_passwords_in_another_roles_table_are_not_read(database, stranger_of):
-    role = stranger_of(database)
+def test_passwords_in_another_roles_table_are_not_read(database, other_role_of):
+    role = other_role_of(database)
     database.execute(
         f"GRANT CREATE ON SCHEMA public TO PUBLIC; SET ROLE {role}; CREATE TABLE public.users (id text, password text);"
         f" CREATE INDEX ON public.users ((id || public.caught())); {ARMED}"

@@ -74,9 +74,9 @@ ACTS = {
 
 
 @pytest.mark.parametrize("command", ACTS)
-def test_no_trigger_of_another_role_runs_as_the_role_that_writes(migrated, stranger_of, tmp_path, command):
+def test_no_trigger_of_another_role_runs_as_the_role_that_writes(migrated, other_role_of, tmp_path, command):
     act, table, trigger = ACTS[command]
-    role = stranger_of(migrated)
+    role = other_role_of(migrated)
     migrated.execute("INSERT INTO verification_tokens (identifier, token, expires) VALUES ('a', 'b', '2026-01-01')")
     migrated.execute(RUNS.format(role=role) + trigger.format(table=table))
 
@@ -89,8 +89,8 @@ def test_no_trigger_of_another_role_runs_as_the_role_that_writes(migrated, stran
     )
 
 
-def test_no_trigger_of_another_role_runs_while_archived_rows_are_put_back(migrated, stranger_of, tmp_path):
-    role = stranger_of(migrated)
+def test_no_trigger_of_another_role_runs_while_archived_rows_are_put_back(migrated, other_role_of, tmp_path):
+    role = other_role_of(migrated)
     put(migrated, "price_history", "old", CASES["price_history"][0])
     swept(migrated, "price_history", tmp_path)
     migrated.execute(RUNS.format(role=role) + EVERY_ROW.format(table="price_history"))
@@ -102,8 +102,8 @@ def test_no_trigger_of_another_role_runs_while_archived_rows_are_put_back(migrat
             archives.load(connection, name, Progress())
 
 
-def test_no_trigger_is_added_to_what_foreign_keys_lead_to_while_rows_are_deleted(migrated, stranger_of):
-    role = stranger_of(migrated)
+def test_no_trigger_is_added_to_what_foreign_keys_lead_to_while_rows_are_deleted(migrated, other_role_of):
+    role = other_role_of(migrated)
     migrated.execute(
         "CREATE SCHEMA site; CREATE TABLE site.bookings (id int PRIMARY KEY, buyer text REFERENCES users ON DELETE CASCADE);"
         "CREATE TABLE site.bills (booking int REFERENCES site.bookings ON DELETE CASCADE);"
@@ -120,8 +120,8 @@ def test_no_trigger_is_added_to_what_foreign_keys_lead_to_while_rows_are_deleted
                     client.execute(f"CREATE TRIGGER zz BEFORE DELETE ON {table} EXECUTE FUNCTION public.ran()")
 
 
-def test_djangos_commands_check_for_untrusted_code_before_they_write(migrated, stranger_of):
-    role = stranger_of(migrated)
+def test_djangos_commands_check_for_untrusted_code_before_they_write(migrated, other_role_of):
+    role = other_role_of(migrated)
     migrated.execute(RUNS.format(role=role) + EVERY_ROW.format(table="auth_group"))
 
     with django(migrated) as connection:
@@ -140,8 +140,8 @@ def test_djangos_commands_check_for_untrusted_code_before_they_write(migrated, s
         (["clearsessions"], "django_session"),
     ],
 )
-def test_no_trigger_of_another_role_runs_in_a_command_of_djangos(migrated, stranger_of, words, table):
-    role = stranger_of(migrated)
+def test_no_trigger_of_another_role_runs_in_a_command_of_djangos(migrated, other_role_of, words, table):
+    role = other_role_of(migrated)
     trigger = f"CREATE TRIGGER zz BEFORE INSERT OR DELETE ON {table} EXECUTE FUNCTION public.ran()"
     migrated.execute(RUNS.format(role=role) + trigger)
 
@@ -161,8 +161,8 @@ def cure(role, table):
     )
 
 
-def test_a_trigger_of_another_role_is_found_and_one_of_the_owner_is_not(migrated, stranger_of):
-    role = stranger_of(migrated)
+def test_a_trigger_of_another_role_is_found_and_one_of_the_owner_is_not(migrated, other_role_of):
+    role = other_role_of(migrated)
     migrated.execute(
         "CREATE FUNCTION public.own() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
         "CREATE TRIGGER own BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION public.own();"
@@ -183,8 +183,8 @@ def test_a_trigger_of_another_role_is_found_and_one_of_the_owner_is_not(migrated
     ]
 
 
-def test_a_database_with_a_trigger_of_another_role_is_not_adopted(exact, stranger_of):
-    role = stranger_of(exact)
+def test_a_database_with_a_trigger_of_another_role_is_not_adopted(exact, other_role_of):
+    role = other_role_of(exact)
     exact.execute(RUNS.format(role=role) + EVERY_ROW.format(table="verification_tokens"))
 
     with django(exact) as connection:
@@ -197,8 +197,8 @@ def test_a_database_with_a_trigger_of_another_role_is_not_adopted(exact, strange
     assert blockers == ["verification_tokens"]
 
 
-def test_a_trigger_on_a_site_table_reached_by_a_foreign_key_does_not_run(migrated, stranger_of):
-    role = stranger_of(migrated)
+def test_a_trigger_on_a_site_table_reached_by_a_foreign_key_does_not_run(migrated, other_role_of):
+    role = other_role_of(migrated)
     migrated.execute(
         "CREATE SCHEMA site; CREATE TABLE site.bookings (id int PRIMARY KEY, u text REFERENCES users ON DELETE CASCADE);"
         "CREATE TABLE site.seats (id int REFERENCES site.bookings ON DELETE CASCADE) PARTITION BY LIST (id);"
@@ -225,8 +225,8 @@ def test_a_trigger_on_a_site_table_reached_by_a_foreign_key_does_not_run(migrate
     ]
 
 
-def test_before_postgresql_18_a_trigger_on_a_referencing_table_does_not_run(migrated, stranger_of):
-    role = stranger_of(migrated)
+def test_before_postgresql_18_a_trigger_on_a_referencing_table_does_not_run(migrated, other_role_of):
+    role = other_role_of(migrated)
     migrated.execute(
         f"GRANT REFERENCES ON users TO {role};{RUNS.format(role=role)}"
         "CREATE TABLE public.theirs (u text REFERENCES users ON DELETE CASCADE);"
@@ -240,8 +240,8 @@ def test_before_postgresql_18_a_trigger_on_a_referencing_table_does_not_run(migr
             check_writes(connection)
 
 
-def test_a_run_of_migrations_lets_no_other_role_add_triggers(migrated, stranger_of):
-    role = stranger_of(migrated)
+def test_a_run_of_migrations_lets_no_other_role_add_triggers(migrated, other_role_of):
+    role = other_role_of(migrated)
     migrated.execute(RUNS.format(role=role) + "RESET ROLE; DROP TABLE fly2any_migration_runs")
     migrated.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {role}, PUBLIC")
 
@@ -263,8 +263,8 @@ def test_a_run_of_migrations_lets_no_other_role_add_triggers(migrated, stranger_
             migrated.execute(f"SET ROLE {role}; {EVERY_ROW.format(table=table).replace('zz', 'late')}")
 
 
-def test_a_table_created_by_a_migration_lets_no_other_role_create_triggers(database, stranger_of):
-    role = stranger_of(database)
+def test_a_table_created_by_a_migration_lets_no_other_role_create_triggers(database, other_role_of):
+    role = other_role_of(database)
     database.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {role}, PUBLIC")
 
     with django(database) as connection:

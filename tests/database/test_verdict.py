@@ -91,7 +91,7 @@ def test_a_prisma_database_is_counted_by_name_and_referred_to_dbadopt(site, ledg
 
     result = manage("dbstatus", "--tables", url=site.url)
 
-    said = f"Made by {maker}, not adopted: run `manage.py dbadopt`"
+    said = f"Created by {maker}, not adopted: run `manage.py dbadopt`"
     assert frame(result.stdout) == (said, "", "", f"{said} (exit code 5)")
     lines = result.stdout.splitlines()
     assert [line.split() for line in lines if "Phase 7 in all" in line] == [

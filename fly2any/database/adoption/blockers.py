@@ -233,7 +233,7 @@ def failed(prisma: tuple[PrismaMigration, ...]) -> Iterator[Finding]:
                 "adopt.prisma_failed",
                 migration.name,
                 f"Prisma's migration {migration.name} was started but never finished.",
-                f"What went wrong: `SELECT logs FROM {PRISMAS_LEDGER} WHERE migration_name = {literal(migration.name)};`. In the site: npx prisma migrate resolve --rolled-back {migration.name} (or --applied, if all of it is there).",
+                f"Read its error: `SELECT logs FROM {PRISMAS_LEDGER} WHERE migration_name = {literal(migration.name)};`. Then, in the site: npx prisma migrate resolve --rolled-back {migration.name} (or --applied, if all its objects exist).",
             )
 
 

@@ -39,7 +39,7 @@ def encrypt(source: Path, target: Path, recipient: str) -> None:
 def keys_in(identity_file: str) -> list[Any]:
     """Return the keys in `identity_file`; raise Refusal if there is none."""
     if not identity_file:
-        raise Refusal("The backup is encrypted: set BACKUP_IDENTITY_FILE to the file with the key that age-keygen made.")
+        raise Refusal("The backup is encrypted: set BACKUP_IDENTITY_FILE to the file with the key that age-keygen created.")
     try:
         lines = Path(identity_file).read_text().splitlines()
     except (OSError, UnicodeDecodeError):

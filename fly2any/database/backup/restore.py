@@ -111,7 +111,7 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, with
         defaults = default_privileges(entries, others)
         for role in sorted({*defaults.values()} - {*without}):
             progress.say(
-                f"Default privileges for what {role} will create were not restored, because only {role} or a superuser may set them: run"
+                f"Default privileges for objects that {role} will create were not restored, because only {role} or a superuser may set them: run"
                 f" `manage.py dbroles` again, and its SQL as {role}."
             )
         arguments = ["--verbose", "--no-subscriptions", f"--dbname={place}"]

@@ -236,7 +236,7 @@ class Bucket(Store):
             found = None
         if found != size:
             has = "does not have it" if found is None else f"has {found:,} bytes instead of {size:,}"
-            raise Refusal(f"{self.place} accepted {name}, but {has}: correct AWS_ENDPOINT_URL, or what answers there.")
+            raise Refusal(f"{self.place} accepted {name}, but {has}: correct AWS_ENDPOINT_URL, or the service there.")
 
     @contextmanager
     def local(self, name, show):

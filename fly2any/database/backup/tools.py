@@ -253,7 +253,7 @@ class Running:
         errors = self.failures() or self.errors
         reason = errors[0].partition(":")[2].strip() if errors and ":" in errors[0] else "it gave no reason"
         raise Refusal(
-            f"{self.name} exited with {code}: {without_password(reason).rstrip('.')}. Correct that, and run the command again."
+            f"{self.name} exited with {code}: {without_password(reason).rstrip('.')}. Fix the cause, then run the command again."
         )
 
 

@@ -104,7 +104,7 @@ def _demanding(rows, of, whole: float, *, slow: float, calls: int, most: float, 
             yield Finding(
                 Severity.WARNING, "queries.slow", f"query {row.id}",
                 f"“{_text(row.query)}” takes {span(row.mean)} on average over {row.calls:,} calls (limit {span(slow)}){of(place)}.",
-                "EXPLAIN (ANALYZE, BUFFERS) it; an index it lacks is a migration, what it need not read a shorter SELECT.",
+                "Run EXPLAIN (ANALYZE, BUFFERS) on it; add a missing index by a migration, or select fewer rows and columns.",
             )  # fmt: skip
         elif whole > busy and (row.part or 0) > most:
             yield Finding(

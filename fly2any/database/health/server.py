@@ -134,7 +134,7 @@ def settings(read: Reader) -> Iterator[Figure | Finding]:
     """Report settings whose values are unsafe."""
     found = dict(read(SETTINGS_SQL, names=list(WANTED)))
     yield Figure(
-        "settings", f"{sum(found.get(name) == value for name, (value, *_) in WANTED.items())} of {len(WANTED)} as they must be"
+        "settings", f"{sum(found.get(name) == value for name, (value, *_) in WANTED.items())} of {len(WANTED)} as required"
     )
     for name, (wanted, severity, harm) in WANTED.items():
         if name in found and found[name] != wanted:

@@ -23,7 +23,7 @@ def _lines(plan: Plan) -> Iterator[str]:
                 change.table, change.rows, f"{change.constraint}, ON DELETE {change.action}: {', '.join(change.columns)}"
             )
     if plan.cleared:
-        yield "In these rows the address is replaced:"
+        yield "The address is replaced in these rows:"
         yield from (_line(table, count) for table, count in plan.cleared.items())
     if plan.remaining:
         yield "The address or the id would remain here:"

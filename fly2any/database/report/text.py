@@ -38,7 +38,7 @@ def verdict(report: Report) -> str:
     """Return the verdict, with the figures that it is based on, in one line."""
     verified, code = report.verification, report.exit_code
     if verified and verified.made_by and not report.health:
-        return f"Made by {verified.made_by}, not adopted: run `manage.py dbadopt`"
+        return f"Created by {verified.made_by}, not adopted: run `manage.py dbadopt`"
     word = {0: "OK", 1: "PENDING", 2: "FAILED"}.get(code, "NOT OK")
     return f"{word}: {', '.join(_counts(report))}"
 
@@ -152,7 +152,7 @@ def _groups(verified: Verification) -> Iterator[str]:
             f"{count.found}/{count.expected}" for count in (group.tables, group.columns, group.indexes, group.foreign_keys)
         ]
         yield f"  {group.name:<20}{cells[0]:>9}{cells[1]:>12}{cells[2]:>10}{cells[3]:>15}"
-    found = f"found by name, as {verified.made_by} made them" if verified.made_by else "found as defined"
+    found = f"found by name, as {verified.made_by} created them" if verified.made_by else "found as defined"
     yield f"  {found} / expected; the guide's 19 tables are the 18 of Phase 7 and the migration ledger"
 
 

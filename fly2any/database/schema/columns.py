@@ -128,7 +128,7 @@ def _required(to: Comparing, column: Column, live: Column) -> Column:
             message, severity = f"{what} may be NULL.", Severity.ERROR
         to.add("column.weaker", column, message, cures.require(column), severity)
     elif not live.validated and not column.nullable:
-        message = f"{what} is NOT NULL NOT VALID: older rows may be NULL."
+        message = f"{what} is NOT NULL NOT VALID: existing rows may be NULL."
         to.add("column.weaker", column, message, cures.require(column))
     elif column.nullable and not live.nullable:
         message = f"{what} may not be NULL, so writes without it fail."

@@ -120,25 +120,25 @@ def _changed(expected: Any, live: Any) -> list[str]:
 
 def _key_difference(key: Key, live: Key) -> tuple[str, str]:
     if _changed(key, live) == ["valid"]:
-        return "weaker", "has an invalid index, which lets duplicates in"
+        return "weaker", "has an invalid index, so duplicates can be stored"
     wider = set(key.columns) < set(live.columns)
     return "weaker" if wider else "different", f"is {_body(live)}, not {_body(key)}"
 
 
 def _check_difference(check: Check, live: Check) -> tuple[str, str]:
     if _changed(check, live) == ["enforced"]:
-        return "weaker", "is NOT ENFORCED: rows may break it"
+        return "weaker", "is NOT ENFORCED: rows may violate it"
     if _changed(check, live) == ["valid"]:
-        return "weaker", "is not validated: older rows may break it"
+        return "weaker", "is not validated: existing rows may violate it"
     return "different", f"is {live.expression}, not {check.expression}"
 
 
 def _foreign_key_difference(fk: ForeignKey, live: ForeignKey) -> tuple[str, str]:
     changed = _changed(fk, live)
     if "enforced" in changed:
-        return "weaker", "is not enforced (NOT ENFORCED, or its triggers are disabled): orphans get in"
+        return "weaker", "is not enforced (NOT ENFORCED, or its triggers are disabled): orphans can be stored"
     if changed == ["valid"]:
-        return "weaker", "is not validated: older rows may be orphans"
+        return "weaker", "is not validated: existing rows may be orphans"
     return "different", f"is {_body(live)}, not {_body(fk)}"
 
 

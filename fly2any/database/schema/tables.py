@@ -46,7 +46,9 @@ def _missing(to: Comparing, table: Table, live: Table | None) -> None:
         message = f"Table {table.name} is missing, with its rows: restore it from a backup, or create it empty."
         to.add("table.missing", table, message, create)
     else:
-        message = f"{table.name} is a {live.kind}, not a table: put it aside, then restore the table from a backup, or create it empty."
+        message = (
+            f"{table.name} is a {live.kind}, not a table: rename it, then restore the table from a backup, or create it empty."
+        )
         to.add("table.different", table, message, f"{cures.rename_to_old(live)}\n{create}")
     # Its own foreign keys, and those of other tables, are findings of their own: they come last.
     to.expected = to.expected.where(lambda thing: thing.table != table.name or isinstance(thing, ForeignKey))
@@ -61,7 +63,7 @@ def _state(to: Comparing, table: Table, live: Table) -> None:
     if live.row_security is not None:
         if hidden := live.row_security == "active":
             to.bad.add(table)
-        who = "hides rows from this role and refuses its writes" if hidden else "does not bind this role, but others"
+        who = "hides rows from this role and refuses its writes" if hidden else "applies to other roles, but not to this one"
         to.findings.append(
             Finding(
                 Severity.ERROR if hidden else Severity.NOTE,

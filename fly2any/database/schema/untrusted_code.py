@@ -142,7 +142,7 @@ def read_untrusted_code(
     for kind, table, name, number, role in rows:
         at = f"{quote(schema)}.{quote(table)}"
         if kind == "owner":
-            what = f"Table {table}{f' and {number - 1} others' if number > 1 else ''}, of another owner than the schema's,"
+            what = f"Table {table}{f' and {number - 1} others' if number > 1 else ''}, whose owner does not own the schema,"
             cure = (
                 f"If the site created them: GRANT CREATE ON DATABASE {name} TO {quote(role)}; otherwise drop them, or make the"
                 f" site's role their owner. REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC keeps other roles from creating any."
