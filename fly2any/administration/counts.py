@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+from django.core.cache import cache
 from django.db import models
+
+from fly2any.database.schema.extents import Extent, ask_nodes, read_estimates
 
 from .deadlines import TooSlow, within
 from .replica import current
 
 MOST_COUNTED = 10_000  # Rows that are counted; more is shown as "10,000+".
 EXACT_DEADLINE = 1_900  # Milliseconds for an exact count on request.
-
-# -1 is a table that was never analysed; a partitioned table has no estimate of its own.
-ESTIMATES_SQL = """
-    SELECT cls.relname AS "table", cls.reltuples::bigint AS rows
-    FROM pg_catalog.pg_class AS cls
-    WHERE cls.oid = ANY (SELECT pg_catalog.to_regclass(pg_catalog.quote_ident(name))::oid FROM pg_catalog.unnest(%(tables)s::text[]) AS name)
-    ORDER BY cls.relname
-"""
+NODES_KNOWN = 60  # Seconds: each node of Citus is asked over a new connection.
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +47,14 @@ def short(number: float) -> str:
     return f"{number / 1000**place:.1f} {' kMG'[place]}"
 
 
-def estimates(models_: Iterable[type[models.Model]]) -> dict[str, int]:
-    """Return the estimated rows of each table of `models_`, by name; -1 without statistics."""
-    with current().cursor() as cursor:
-        cursor.execute(ESTIMATES_SQL, {"tables": [model._meta.db_table for model in models_]})
-        return dict(cursor.fetchall())
+def extents(models_: Iterable[type[models.Model]]) -> dict[str, Extent]:
+    """Return what the statistics say about the table of each of `models_`, by name."""
+    return read_estimates(current(), [model._meta.db_table for model in models_], ask=_ask_nodes)
+
+
+def _ask_nodes(connection, command: str) -> list[dict[str, Any]]:
+    key = f"fly2any.nodes.{hashlib.sha256(command.encode()).hexdigest()}"
+    return cache.get_or_set(key, lambda: ask_nodes(connection, command), NODES_KNOWN)  # type: ignore[return-value]
 
 
 def bounded(queryset: models.QuerySet) -> Count:
@@ -77,7 +78,7 @@ def exact(queryset: models.QuerySet) -> Count:
 
 def of_table(model: type[models.Model]) -> Count:
     """Return the number of rows of a table: counted if there are few, otherwise estimated."""
-    estimate = estimates([model]).get(model._meta.db_table, -1)
-    if estimate > MOST_COUNTED:
+    extent = extents([model]).get(model._meta.db_table)
+    if extent and (estimate := extent.estimate or 0) > MOST_COUNTED:
         return Count(estimate, estimated=True)
     return bounded(model._base_manager.all())

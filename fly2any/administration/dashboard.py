@@ -21,7 +21,7 @@ from fly2any.database.verification import Verification
 from fly2any.postgres.values import Beyond
 
 from . import charts
-from .counts import MOST_COUNTED, Count, bounded, estimates, short
+from .counts import MOST_COUNTED, Count, bounded, extents, short
 from .deadlines import EXTRA, TooSlow, within
 from .indexes import time_added, time_of
 
@@ -96,15 +96,16 @@ def read_page(admins: list[tuple[Any, str]]) -> tuple[dict[type[models.Model], T
 def read_tables(admins: Iterable[tuple[Any, str]]) -> dict[type[models.Model], Table]:
     """Return the first page's entry for each model, given its ModelAdmin and the URL of its list."""
     admins = list(admins)
-    numbers = estimates(admin.model for admin, _ in admins)
+    stored = extents(admin.model for admin, _ in admins)
+    numbers = {name: extent.estimate or 0 for name, extent in stored.items()}
     added = {admin.model: name for admin, _ in admins if (name := time_added(admin.model))}
     histograms = _histograms(added)
     lasts = _lasts({model: name for model in added if (name := time_of(model))})
-    small = _counted([admin.model for admin, _ in admins if numbers.get(admin.opts.db_table, -1) <= MOST_COUNTED], added)
+    small = _counted([admin.model for admin, _ in admins if numbers.get(admin.opts.db_table, 0) <= MOST_COUNTED], added)
     tables = {}
     for admin, url in admins:
         model, table = admin.model, admin.opts.db_table
-        estimate = numbers.get(table, -1)
+        estimate = numbers.get(table, 0)
         count, last = small.get(table, (Count(None), None))
         if estimate > MOST_COUNTED:
             count = Count(estimate, estimated=True)
@@ -112,6 +113,8 @@ def read_tables(admins: Iterable[tuple[Any, str]]) -> dict[type[models.Model], T
         growth, drawn = _growth(bounds, estimate), _spark(bounds)
         since = f"since {bounds[0]:%b %Y}" if drawn else ""
         reason = "No rows" if count.number == 0 else "" if model in added else "No creation time stored"
+        if not drawn and not reason and table in stored and stored[table].kind.is_of_citus:
+            reason = f"Not known for a {stored[table].kind}"
         name = str(admin.opts.verbose_name_plural)
         tables[model] = Table(name, url, count, growth, lasts.get(table, last), drawn, since, reason)
     return tables

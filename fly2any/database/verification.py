@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from .clock import Clock, read_clock
@@ -21,25 +20,16 @@ from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_
 from .schema import contract as contracts
 from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
 from .schema.drift import Comparison, compare
+from .schema.extents import Extent, IndexUse, read_extents, read_index_use
 from .schema.ledgers import untrusted_findings
 from .schema.live import Live
 from .schema.untrusted_code import read_untrusted_code
 from .server import RECORD, Server, read_server
-from .sql import fetch_all, pinned, quote, snapshot
+from .sql import pinned, quote, snapshot
 
 PHASE7 = "Phase 7 in all"  # The group that the verdict counts.
 PHASE7_BEGINS = "accounts.0001_initial"
 RUNS = 10  # The number of migration runs in a report.
-
-# last_idx_scan is new in PostgreSQL 16; to_jsonb reaches it where it exists.
-INDEX_USE_SQL = """
-    SELECT s.relname AS "table", s.indexrelname AS name, pg_get_indexdef(s.indexrelid) AS definition,
-           pg_relation_size(s.indexrelid) AS bytes, s.idx_scan AS scans,
-           (to_jsonb(s) ->> 'last_idx_scan')::timestamptz AS last_scan
-    FROM pg_catalog.pg_stat_user_indexes AS s
-    WHERE s.schemaname = %(schema)s
-    ORDER BY s.relname COLLATE "C", s.indexrelname COLLATE "C"
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,30 +64,8 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexUse:
-    """Bytes on disk, and scans since the statistics were last reset; `last_scan` is None before PostgreSQL 16."""
-
-    table: str
-    name: str
-    definition: str
-    bytes: int
-    scans: int
-    last_scan: datetime | None
-
-
-# A table that was not analysed yet, or whose statistics a crash reset, has only one of the two estimates.
-TABLE_USE_SQL = """
-    SELECT c.relname AS name, GREATEST(pg_catalog.pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0) AS rows,
-           pg_catalog.pg_total_relation_size(c.oid) AS bytes
-    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-    ORDER BY c.relname COLLATE "C"
-"""
-
-
-@dataclass(frozen=True, slots=True)
 class TableUse:
-    """A table of Phase 7: its rows, estimated, its bytes on disk with indexes, both None if it is missing, and its findings."""
+    """A table of Phase 7: its rows, estimated, its bytes on disk with indexes, both None where they are not known, and its findings."""
 
     name: str
     rows: int | None
@@ -148,7 +116,7 @@ def verify(
         prisma = read_prisma(connection, schema=schema, catalog=actual)
         running = next(iter(read_activity(connection, HOLDER_SQL, lock=MIGRATION_LOCK)), None)
         indexes = read_index_use(connection, schema=schema) if with_indexes else None
-        uses = _read_table_use(connection, schema, _phase7_tables(final)) if with_tables else None
+        extents = read_extents(connection, schema=schema) if with_tables else None
         untrusted = tuple(read_untrusted_code(connection, schema=schema))
         applied = {record.name for record in migrations.applied} if migrations.readable else set(contract.migrations)
         live = Live(connection, schema)
@@ -175,7 +143,7 @@ def verify(
         indexes=indexes,
         clock=clock,
         made_by=maker[0] if maker else "",
-        tables=None if uses is None else tuple(_tables(uses, findings, adopted=not (maker and maker[0]))),
+        tables=None if extents is None else tuple(_tables(final, extents, findings, adopted=not (maker and maker[0]))),
     )
 
 
@@ -185,33 +153,22 @@ def _compare(contract: Contract, applied: set[str], actual: Catalog, live: Live)
     return compare(contracts.catalog_of(contract.expected(applied)), actual, pending=pending, live=live)
 
 
-def read_index_use(connection, *, schema: str) -> tuple[IndexUse, ...]:
-    """Return the size and the use of every index of `schema`, ordered by table and name."""
-    with connection.cursor() as cursor:
-        cursor.execute(INDEX_USE_SQL, {"schema": schema})
-        return tuple(IndexUse(*row) for row in cursor.fetchall())
-
-
 def _phase7_tables(final: Iterable[Version]) -> list[str]:
     return sorted(version.object.name for version in final if version.is_phase7 and isinstance(version.object, Table))
 
 
-def _read_table_use(connection, schema: str, names: list[str]) -> dict[str, tuple[int | None, int | None]]:
-    """Return the rows and bytes of each of `names`, None for those that are missing."""
-    rows = fetch_all(connection, TABLE_USE_SQL, {"schema": schema, "tables": names})
-    return dict.fromkeys(names, (None, None)) | {name: (number, size) for name, number, size in rows}
-
-
 def _tables(
-    uses: dict[str, tuple[int | None, int | None]], findings: Iterable[Finding], *, adopted: bool
+    final: Iterable[Version], extents: dict[str, Extent], findings: Iterable[Finding], *, adopted: bool
 ) -> Iterable[TableUse]:
-    for name, (rows, size) in uses.items():
-        ours = (
-            finding for finding in findings if not finding.code.startswith("migrations.")
-        )  # "accounts" is both an app and a table.
+    # "accounts" is both an app and a table.
+    ours = [finding for finding in findings if not finding.code.startswith("migrations.")]
+    for name in _phase7_tables(final):
         codes = [finding.code for finding in ours if finding.where.partition(".")[0] == name]
         state = ", ".join(dict.fromkeys(codes)) or ("as defined" if adopted else "not adopted")
-        yield TableUse(name, rows, size, "missing" if size is None else state)
+        if (extent := extents.get(name)) is None:
+            yield TableUse(name, None, None, "missing")
+        else:
+            yield TableUse(name, extent.rows, extent.bytes, state)
 
 
 def _failed(runs: tuple[Run, ...], migrations: MigrationState, running: Activity | None) -> Iterable[Finding]:

@@ -16,6 +16,7 @@ from fly2any.postgres.url import is_local
 
 from ..errors import sqlstate
 from ..findings import Finding, Severity
+from ..schema.extents import read_extents
 from ..schema.ledgers import read_excess
 from ..sql import PEOPLE, TRUSTED_SQL, quote
 from .access import ownership, readers
@@ -74,10 +75,9 @@ PASSWORDS_SQL = """
            count(*) FILTER (WHERE password ~ %(bcrypt)s AND password ~ '^....0') AS cheap
     FROM {table} AS u {sample} WHERE password IS NOT NULL
 """
-# Also NULL if an untrusted role created the table, which is then not read.
-SIZE_SQL = f"""
-    SELECT (SELECT pg_catalog.pg_relation_size(c.oid) FROM pg_catalog.pg_class AS c
-            WHERE c.oid = pg_catalog.to_regclass(%(table)s)::oid AND {TRUSTED_SQL}) AS bytes
+# Another role's table is not read.
+MAY_READ_PEOPLE_SQL = f"""
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%(table)s)::oid AND {TRUSTED_SQL}) AS may
 """
 SAMPLE = 64 * 1024 * 1024  # Bytes.
 STAFF_SQL = """
@@ -168,9 +168,9 @@ def passwords(read: Reader) -> Iterator[Figure | Finding]:
     """Report how passwords of roles and people are stored, and whether staff need a second factor."""
     yield from _of_roles(read)
     table = f"{quote(read.schema)}.{quote(PEOPLE)}"
-    size = read.one(SIZE_SQL, table=table).bytes
-    if size is None:
+    if not read.one(MAY_READ_PEOPLE_SQL, table=table).may:
         return
+    size = read_extents(read.connection, schema=read.schema)[PEOPLE].heap or 0
     sample = f"TABLESAMPLE SYSTEM ({100 * SAMPLE / size:.4f})" if size > 2 * SAMPLE else ""
     yield from _of_people(read, table, sample)
     yield from _of_staff(read, table)

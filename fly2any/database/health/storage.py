@@ -8,9 +8,11 @@ from datetime import timedelta
 from ..findings import Finding, Severity
 from ..schema import Index, Key
 from ..schema.catalog import BUILDING_SQL
+from ..schema.extents import Extent, IndexUse, read_extents, read_index_use
 from ..schema.objects import of_invalid
+from ..schema.relations import Kind
 from ..sql import quote
-from ..units import share, size, span
+from ..units import plural, share, size, span
 from .examine import Figure, Reader
 
 YOUNG = timedelta(days=14)  # Younger statistics do not show which indexes are unused.
@@ -21,11 +23,10 @@ RESET_SQL = """
     FROM pg_catalog.pg_stat_database AS s WHERE s.datname = current_database()
 """
 INDEXES_SQL = f"""
-    SELECT c.relname AS "table", i.relname AS name, pg_catalog.pg_relation_size(i.oid) AS bytes, COALESCE(u.idx_scan, 0) AS scans,
+    SELECT c.relname AS "table", i.relname AS name,
            x.indisunique AS "unique", x.indisprimary AS "primary", x.indisvalid AND x.indislive AS valid,
            x.indisready AND x.indislive AS ready,
            EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.oid) AS demanded,
-           pg_catalog.pg_get_indexdef(i.oid) AS definition, c.reltuples AS rows,
            am.amname AS method, x.indpred IS NOT NULL OR x.indexprs IS NOT NULL AS special,
            pg_catalog.pg_get_expr(x.indpred, x.indrelid) AS predicate,
            (SELECT array_agg(COALESCE(NULLIF(k.attnum, 0)::text, pg_catalog.pg_get_indexdef(i.oid, k.place::int, false)) ORDER BY k.place)
@@ -35,25 +36,25 @@ INDEXES_SQL = f"""
            {BUILDING_SQL.format(valid="x.indisvalid", index="i.oid", name="i.relname")} AS building,
            x.indoption::int[] AS options, x.indclass::oid[]::text[] AS classes, x.indcollation::oid[]::text[] AS collations,
            (SELECT sum(s.avg_width)::float FROM pg_catalog.pg_stats AS s JOIN pg_catalog.pg_attribute AS a ON a.attname = s.attname
-            WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND a.attrelid = c.oid AND a.attnum = ANY (x.indkey)) AS width
+            WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND s.inherited = (c.relkind = 'p')
+              AND a.attrelid = c.oid AND a.attnum = ANY (x.indkey)) AS width
     FROM pg_catalog.pg_index AS x
     JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
     JOIN pg_catalog.pg_class AS c ON c.oid = x.indrelid
     JOIN pg_catalog.pg_am AS am ON am.oid = i.relam
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    LEFT JOIN pg_catalog.pg_stat_user_indexes AS u ON u.indexrelid = i.oid
-    WHERE n.nspname = %(schema)s AND c.relkind = 'r'
+    WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND NOT i.relispartition
     ORDER BY c.relname COLLATE "C", i.relname COLLATE "C"
 """
 # Checks of a foreign key compare with "=", never with NULL: an index over the rows that are not NULL serves them too.
 FOREIGN_KEYS_SQL = """
-    SELECT c.relname AS "table", k.conname AS name, c.reltuples AS rows,
+    SELECT c.relname AS "table", k.conname AS name,
            (SELECT array_agg(a.attname ORDER BY f.place) FROM unnest(k.conkey) WITH ORDINALITY AS f (attnum, place)
             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = f.attnum) AS columns
     FROM pg_catalog.pg_constraint AS k
     JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE k.contype = 'f' AND n.nspname = %(schema)s
+    WHERE k.contype = 'f' AND k.conparentid = 0 AND n.nspname = %(schema)s
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS x
                       JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
                       JOIN pg_catalog.pg_am AS am ON am.oid = i.relam AND am.amname IN ('btree', 'hash')
@@ -64,15 +65,6 @@ FOREIGN_KEYS_SQL = """
                         AND (x.indpred IS NULL OR pg_catalog.pg_get_expr(x.indpred, x.indrelid) = given.test)
                         AND (x.indkey::int2[])[0:array_length(k.conkey, 1) - 1] @> k.conkey)
     ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
-"""
-TABLES_SQL = """
-    SELECT s.relname AS name, pg_catalog.pg_total_relation_size(s.relid) AS bytes, s.n_live_tup AS live, s.n_dead_tup AS dead,
-           GREATEST(s.last_vacuum, s.last_autovacuum) AS vacuumed, GREATEST(s.last_analyze, s.last_autoanalyze) AS analysed,
-           s.n_tup_ins - s.n_tup_del AS grown, s.n_mod_since_analyze AS changed,
-           c.reltuples AS estimate
-    FROM pg_catalog.pg_stat_user_tables AS s JOIN pg_catalog.pg_class AS c ON c.oid = s.relid
-    WHERE s.schemaname = %(schema)s
-    ORDER BY bytes DESC, s.relname COLLATE "C"
 """
 # `limit` is where inserts begin to fail: the end of the sequence, or of the type of a column that takes its values from it.
 SEQUENCES_SQL = """
@@ -106,13 +98,14 @@ def indexes(
     Never proposes to drop an index of the contract.
     """
     rows = read(INDEXES_SQL)
+    uses = {use.name: use for use in read_index_use(read.connection, schema=read.schema)}
+    extents = read_extents(read.connection, schema=read.schema)
     reset = read.one(RESET_SQL)
     age = reset.age
     final = [version.object for version in read.contract.versions if version.until is None]
     contract = {thing.name for thing in final if isinstance(thing, Index | Key)}
-    yield Figure(
-        "indexes", f"{len(rows)}, {size(sum(row.bytes for row in rows))}", sum(row.bytes for row in rows), "indexes_bytes"
-    )
+    stored = sum(uses[row.name].bytes or 0 for row in rows)
+    yield Figure("indexes", f"{len(rows)}, {size(stored)}", stored, "indexes_bytes")
     since = "when statistics were last reset" if reset.known else "the server's start, or before"
     yield Figure("scans are counted since", f"{reset.since:%Y-%m-%d %H:%M} UTC, {since}", reset.since)
     for row in rows:
@@ -121,11 +114,13 @@ def indexes(
         elif not row.valid:
             yield _invalid(row)
         else:
-            yield from _dispensable(row, rows, contract, reset, young)
-            yield from _bloated(row, large, bloated)
+            yield from _dispensable(row, uses[row.name], rows, contract, reset, young)
+            yield from _bloated(row, uses[row.name], extents[row.table].rows, large, bloated)
+    if unknown := [name for name, extent in extents.items() if extent.kind.is_of_citus and extent.bytes]:
+        yield Figure("bloat of indexes", f"not known for {plural(len(unknown), 'table')} of Citus")
     if age < young:
         yield Figure("unused indexes", f"not enough data: statistics are {span(age)} old, and {span(young)} are needed")
-    yield from _missing(read, many)
+    yield from _missing(read, extents, many)
 
 
 def _invalid(row) -> Finding:
@@ -136,43 +131,46 @@ def _invalid(row) -> Finding:
     )  # fmt: skip
 
 
-def _dispensable(row, rows, contract: set[str], reset, young: timedelta) -> Iterator[Finding]:
+def _dispensable(row, use: IndexUse, rows, contract: set[str], reset, young: timedelta) -> Iterator[Finding]:
     """Yield a finding for an index that is redundant or was never used, unless the contract or a constraint needs it."""
     if row.unique or row.primary or row.demanded or row.name in contract:
+        return
+    if use.bytes is None:
         return
     where, cure = f"{row.table}.{row.name}", f"DROP INDEX CONCURRENTLY {quote(row.name)};"
     if wider := _contained_in(row, rows, contract):
         yield Finding(
             Severity.WARNING, "indexes.redundant", where,
-            f"Its columns are the first of {wider.name}, which serves every query that it serves; it takes {size(row.bytes)}.",
+            f"Its columns are the first of {wider.name}, which serves every query that it serves; it takes {size(use.bytes)}.",
             cure, is_sql=True,
         )  # fmt: skip
-    elif row.scans == 0 and row.bytes > 8192 * 2 and reset.age >= young:
+    elif use.scans == 0 and use.bytes > 8192 * 2 and reset.age >= young:
         yield Finding(
             Severity.WARNING, "indexes.unused", where,
-            f"No query on this server has used it since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(row.bytes)}.",
+            f"No query on this server has used it since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(use.bytes)}.",
             cure, is_sql=True,
         )  # fmt: skip
 
 
-def _bloated(row, large: int, bloated: float) -> Iterator[Finding]:
+def _bloated(row, use: IndexUse, number: int | None, large: int, bloated: float) -> Iterator[Finding]:
     # A B-tree entry is its columns, 16 bytes of headers, and pages are filled to nine tenths.
-    expected = max(row.rows, 0) * ((row.width or 0) + 16) / 0.9
-    if row.method == "btree" and not row.special and row.width and row.bytes > large and row.bytes > bloated * expected:
+    expected = (number or 0) * ((row.width or 0) + 16) / 0.9
+    if row.method == "btree" and not row.special and row.width and (use.bytes or 0) > max(large, bloated * expected):
         yield Finding(
             Severity.WARNING, "indexes.bloat", f"{row.table}.{row.name}",
-            f"It takes {size(row.bytes)}, more than {bloated} times the {size(expected)} that its rows need.",
+            f"It takes {size(use.bytes or 0)}, more than {bloated} times the {size(expected)} that its rows need.",
             f"REINDEX INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
         )  # fmt: skip
 
 
-def _missing(read: Reader, many: int) -> Iterator[Finding]:
+def _missing(read: Reader, extents: dict[str, Extent], many: int) -> Iterator[Finding]:
     for key in read(FOREIGN_KEYS_SQL):
-        if key.rows > many:
+        number = extents[key.table].rows if key.table in extents else None
+        if number and number > many:
             columns = ", ".join(map(quote, key.columns))
             yield Finding(
                 Severity.WARNING, "indexes.missing", f"{key.table}.{key.name}",
-                f"No index begins with {', '.join(key.columns)}: deleting a row that it references reads {key.rows:,.0f} rows (limit {many:,}).",
+                f"No index begins with {', '.join(key.columns)}: deleting a row that it references reads {number:,} rows (limit {many:,}).",
                 f"CREATE INDEX CONCURRENTLY ON {quote(key.table)} ({columns});", is_sql=True,
             )  # fmt: skip
 
@@ -205,42 +203,47 @@ def _contained_in(row, rows, contract: set[str]):
 
 def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[Figure | Finding]:
     """Report the size of the tables, and whether vacuum and analyse keep up."""
-    rows = read(TABLES_SQL)
+    stored = read_extents(read.connection, schema=read.schema).values()
+    rows = sorted(
+        (row for row in stored if row.bytes is not None or row.kind is not Kind.VIEW), key=lambda row: -(row.bytes or 0)
+    )
     reset = read.one(RESET_SQL)
     days = max(reset.age / timedelta(days=1), 1 / 24)
-    yield Figure("tables", f"{len(rows)}, {size(sum(row.bytes for row in rows))}", sum(row.bytes for row in rows))
+    whole = sum(row.bytes or 0 for row in rows)
+    yield Figure("tables", f"{len(rows)}, {size(whole)}", whole)
     for rank, row in enumerate(rows):
-        grown = f", {row.grown / days:+,.0f} rows a day" if days >= 1 else ""
-        yield Figure(
-            row.name,
-            f"{size(row.bytes)}, ~{max(row.live, 0):,} rows, {row.dead:,} dead{grown}",
-            row.bytes,
-            "table_bytes",
-            row.name,
-            shown=rank < 5,
-        )
-        yield Figure(f"{row.name}, rows", f"~{max(row.live, 0):,}", max(row.live, 0), "table_rows", row.name, shown=False)
+        if row.bytes is None or row.rows is None or row.dead is None:
+            yield Figure(row.name, f"rows and size are not known for this {row.kind}")
+            continue
+        grown = f", {row.grown / days:+,.0f} rows a day" if days >= 1 and row.grown is not None else ""
+        text = f"{size(row.bytes)}, ~{row.rows:,} rows, {row.dead:,} dead{grown}"
+        yield Figure(row.name, text, row.bytes, "table_bytes", row.name, shown=rank < 5)
+        yield Figure(f"{row.name}, rows", f"~{row.rows:,}", row.rows, "table_rows", row.name, shown=False)
         yield Figure(f"{row.name}, dead rows", f"{row.dead:,}", row.dead, "table_dead_rows", row.name, shown=False)
-    for row in rows:
-        place = quote(row.name)
-        if row.dead > many and row.dead > dead * (row.live + row.dead):
-            when = f"{row.vacuumed:%Y-%m-%d %H:%M} UTC" if row.vacuumed else "never"
-            yield Finding(
-                Severity.WARNING, "tables.dead_rows", row.name,
-                f"{row.dead:,} of its rows are dead, {share(row.dead / (row.live + row.dead))} (limit {share(dead)}); last vacuumed {when}.",
-                f"VACUUM (ANALYZE) {place};", is_sql=True,
-            )  # fmt: skip
-        if row.live > many and (row.analysed is None or row.changed > 0.5 * row.live):
-            why = (
-                "it was never analysed"
-                if row.analysed is None
-                else f"{row.changed:,} of them changed since it was analysed on {row.analysed:%Y-%m-%d}"
-            )
-            yield Finding(
-                Severity.WARNING, "tables.not_analysed", row.name,
-                f"It has {row.live:,} rows (limit {many:,}) and {why}, so query plans rely on guesses.",
-                f"ANALYZE {place};", is_sql=True,
-            )  # fmt: skip
+        yield from _neglected(row, dead, many)
+
+
+def _neglected(row: Extent, dead: float, many: int) -> Iterator[Finding]:
+    """Yield a finding for a table with many dead rows, and for one whose statistics are missing or old."""
+    place, live, gone, changed = quote(row.name), row.live or 0, row.dead or 0, row.changed or 0
+    if gone > many and gone > dead * (live + gone):
+        when = f"{row.vacuumed:%Y-%m-%d %H:%M} UTC" if row.vacuumed else "never"
+        yield Finding(
+            Severity.WARNING, "tables.dead_rows", row.name,
+            f"{gone:,} of its rows are dead, {share(gone / (live + gone))} (limit {share(dead)}); last vacuumed {when}.",
+            f"VACUUM (ANALYZE) {place};", is_sql=True,
+        )  # fmt: skip
+    if live > many and (row.analysed is None or changed > 0.5 * live):
+        why = (
+            "it was never analysed"
+            if row.analysed is None
+            else f"{changed:,} of them changed since it was analysed on {row.analysed:%Y-%m-%d}"
+        )
+        yield Finding(
+            Severity.WARNING, "tables.not_analysed", row.name,
+            f"It has {live:,} rows (limit {many:,}) and {why}, so query plans rely on guesses.",
+            f"ANALYZE {place};", is_sql=True,
+        )  # fmt: skip
 
 
 def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]:

@@ -28,6 +28,8 @@ from ..retention.archive import Archives
 from ..retention.rules import RULES, Due, switched_on
 from ..retention.sweep import Swept, count, sweep
 from ..retention.witness import require_witness
+from ..schema.extents import Extent, read_extents
+from ..schema.relations import Kind
 from ..server import flush_statistics, read_schema
 from ..sql import fetch_all, quote
 
@@ -40,16 +42,14 @@ LOOKED_AT = {
     "quarterly": tuple(TOPICS),
 }
 
-# Tables that need VACUUM or ANALYZE, and whether this role may run it (MAINTAIN is new in PostgreSQL 17).
+# Whether this role may run VACUUM and ANALYZE (MAINTAIN is new in PostgreSQL 17).
 TABLES_SQL = """
-    SELECT c.relname AS name, COALESCE(s.n_dead_tup, 0) > 0 AS dead,
-           COALESCE(s.n_mod_since_analyze, 0) > 0 OR c.reltuples < 0 AS changed,
+    SELECT c.relname AS name,
            pg_catalog.pg_has_role(c.relowner, 'USAGE')
            OR CASE WHEN current_setting('server_version_num')::int >= 170000 THEN has_table_privilege(c.oid, 'MAINTAIN') ELSE false END AS may
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    LEFT JOIN pg_catalog.pg_stat_user_tables AS s ON s.relid = c.oid
-    WHERE n.nspname = %s AND c.relkind = 'r' AND c.relpersistence <> 't'
-    ORDER BY c.relpages, c.relname COLLATE "C"
+    WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT c.relispartition
+    ORDER BY c.relname COLLATE "C"
 """
 
 
@@ -200,12 +200,14 @@ def _refresh(
 ) -> Iterator[Finding]:
     """Vacuum the tables with dead rows, and analyse those that changed, or only the `emptied` ones; yield a finding for each failure."""
     flush_statistics(connection)
-    listed = fetch_all(connection, TABLES_SQL, [read_schema(connection)])
+    schema = read_schema(connection)
+    extents = read_extents(connection, schema=schema)
+    listed = [(extents[name], may) for name, may in fetch_all(connection, TABLES_SQL, [schema]) if name in extents]
     with connection.cursor() as cursor:
         tables = [
-            (name, dead or name in emptied, may)
-            for name, dead, changed, may in listed
-            if name in emptied or (whole and (dead or changed))
+            (table.name, bool(table.dead) or table.name in emptied, may)
+            for table, may in sorted(listed, key=lambda pair: pair[0].bytes or 0)
+            if table.name in emptied or (whole and (table.dead or _needs_analyse(table)))
         ]
         forbidden = [name for name, _, may in tables if not may]
         if forbidden:
@@ -243,6 +245,11 @@ def _refresh(
             finally:
                 if not cursor.connection.closed:
                     cursor.execute("RESET lock_timeout; RESET statement_timeout")
+
+
+def _needs_analyse(table: Extent) -> bool:
+    """Return whether statistics are missing or older than a change; autovacuum never makes those of a partitioned table."""
+    return bool(table.changed) or table.estimate is None or (table.kind is Kind.PARTITIONED and table.analysed is None)
 
 
 def _unfinished(what: str) -> Finding:

@@ -161,8 +161,10 @@ def _tables(verified: Verification) -> Iterator[str]:
         return
     yield f"{'Tables':<26}{'rows':>14}{'size':>12}   state"
     for table in verified.tables:
-        rows = "" if table.rows is None else f"~{table.rows:,}"
-        yield f"  {table.name:<24}{rows:>14}{'' if table.bytes is None else size(table.bytes):>12}   {table.state}"
+        unknown = "" if table.state == "missing" else "not known"
+        rows = unknown if table.rows is None else f"~{table.rows:,}"
+        stored = unknown if table.bytes is None else size(table.bytes)
+        yield f"  {table.name:<24}{rows:>14}{stored:>12}   {table.state}"
 
 
 def _indexes(verified: Verification) -> Iterator[str]:
@@ -171,7 +173,10 @@ def _indexes(verified: Verification) -> Iterator[str]:
     for index in verified.indexes or ():
         never = ", never used" if recorded else ""
         last = f", last {index.last_scan:%Y-%m-%d %H:%M} UTC" if index.last_scan else never
-        yield f"  {index.table}.{index.name}: {size(index.bytes)}, {index.scans:,} {'scan' if index.scans == 1 else 'scans'}{last}"
+        use = "not known"
+        if index.bytes is not None and index.scans is not None:
+            use = f"{size(index.bytes)}, {plural(index.scans, 'scan')}{last}"
+        yield f"  {index.table}.{index.name}: {use}"
         yield f"      {index.definition}"
 
 

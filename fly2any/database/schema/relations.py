@@ -50,7 +50,7 @@ RELATIONS_SQL = """
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') ORDER BY c.relname COLLATE "C"
 """
 # Only a superuser creates objects in pg_catalog, so no other role can subvert the next statement.
-HAS_CITUS_SQL = "SELECT pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
+HAS_CITUS_SQL = "(pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL)"
 PLACED_SQL = """
     SELECT p.logicalrelid::oid::bigint, p.partmethod = 'h', p.repmodel = 't', p.colocationid
     FROM pg_catalog.pg_dist_partition AS p ORDER BY 1
@@ -59,15 +59,19 @@ PLACED_SQL = """
 
 def has_citus(connection) -> bool:
     """Return whether the database has the extension Citus."""
-    return fetch_one(connection, HAS_CITUS_SQL)[0]
+    return fetch_one(connection, f"SELECT {HAS_CITUS_SQL}")[0]
+
+
+def read_placed(connection) -> dict[int, tuple[Kind, int | None]]:
+    """Return the kind of each table of Citus, which the database must have, and the id of its group, by oid."""
+    return {
+        oid: (Kind.DISTRIBUTED if by_hash else Kind.REFERENCE if everywhere else Kind.MANAGED, colocation or None)
+        for oid, by_hash, everywhere, colocation in fetch_all(connection, PLACED_SQL)
+    }
 
 
 def read_relations(connection, *, schema: str) -> dict[str, Relation]:
     """Return the relations of `schema`, by name."""
-    placed = {}
-    if has_citus(connection):
-        for oid, by_hash, everywhere, colocation in fetch_all(connection, PLACED_SQL):
-            kind = Kind.DISTRIBUTED if by_hash else Kind.REFERENCE if everywhere else Kind.MANAGED
-            placed[oid] = (kind, colocation or None)
+    placed = read_placed(connection) if has_citus(connection) else {}
     found = fetch_all(connection, RELATIONS_SQL, {"schema": schema})
     return {name: Relation(name, oid, *placed.get(oid, (OF_POSTGRES[letter], None))) for name, oid, letter in found}

@@ -1,0 +1,99 @@
+"""What tables store: partitions count for their table, and what cannot be measured is not known."""
+
+import pytest
+
+from fly2any.database.health.examine import Figure, Reader
+from fly2any.database.health.storage import tables
+from fly2any.database.maintenance.run import Refreshed, maintain
+from fly2any.database.progress import Progress
+from fly2any.database.schema.extents import read_estimates, read_extents, read_index_use
+from fly2any.database.schema.relations import Kind
+from tests.conftest import django
+from tests.database.test_dbhealth import found
+
+pytestmark = pytest.mark.usefixtures("server")
+
+PARTITIONED = """
+    CREATE TABLE visits (id int, day date NOT NULL) PARTITION BY RANGE (day);
+    CREATE INDEX visits_id ON visits (id);
+    CREATE SCHEMA parts;
+    CREATE TABLE visits_old PARTITION OF visits FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+    CREATE TABLE parts.visits_new PARTITION OF visits FOR VALUES FROM ('2025-01-01') TO (MAXVALUE) PARTITION BY LIST (id);
+    CREATE TABLE parts.visits_one PARTITION OF parts.visits_new FOR VALUES IN (1);
+    CREATE TABLE parts.visits_rest PARTITION OF parts.visits_new DEFAULT;
+    INSERT INTO visits SELECT n, DATE '2024-12-01' + n FROM generate_series(1, 3000) AS n
+"""
+STORED_SQL = """
+    SELECT sum(pg_total_relation_size(part))::bigint, sum(pg_relation_size(part))::bigint
+    FROM unnest('{visits_old, parts.visits_one, parts.visits_rest}'::regclass[]) AS part
+"""
+
+
+def test_the_partitions_of_a_table_are_added_up(database):
+    database.execute(PARTITIONED)
+    database.execute("ANALYZE")
+    [(stored, heap)] = database.execute(STORED_SQL)
+
+    with django(database) as connection:
+        extents = read_extents(connection, schema="public")
+        estimates = read_estimates(connection, ["visits", "missing"])
+        indexes = read_index_use(connection, schema="public")
+
+    visits = extents["visits"]
+    assert [*extents] == ["visits"]
+    assert (visits.kind, visits.estimate, visits.rows, visits.bytes, visits.heap) == (
+        Kind.PARTITIONED,
+        3000,
+        3000,
+        stored,
+        heap,
+    )
+    assert {name: (one.estimate, one.bytes) for name, one in estimates.items()} == {"visits": (3000, None)}
+    assert [(use.table, use.name) for use in indexes] == [("visits", "visits_id")]
+    assert (indexes[0].bytes or 0) > 2 * 8192
+
+
+def test_what_a_view_and_a_foreign_table_store_is_not_known(database):
+    database.execute(
+        "CREATE VIEW seen AS SELECT 1 AS one; CREATE MATERIALIZED VIEW kept AS SELECT 1 AS one; CREATE TABLE empty ()"
+    )
+    database.execute("CREATE FOREIGN DATA WRAPPER far; CREATE SERVER there FOREIGN DATA WRAPPER far")
+    database.execute("CREATE FOREIGN TABLE away (id int) SERVER there; CREATE TABLE mixed (id int) PARTITION BY LIST (id)")
+    database.execute("CREATE FOREIGN TABLE mixed_away PARTITION OF mixed DEFAULT SERVER there")
+
+    with django(database) as connection:
+        extents = read_extents(connection, schema="public")
+
+    assert {name: (one.kind, one.rows, one.dead, one.bytes) for name, one in extents.items()} == {
+        "away": (Kind.FOREIGN, None, None, None),
+        "empty": (Kind.PLAIN, 0, 0, 0),
+        "kept": (Kind.VIEW, 1, 0, 16384),
+        "mixed": (Kind.PARTITIONED, None, None, None),
+        "seen": (Kind.VIEW, None, None, None),
+    }
+
+
+def test_the_health_of_a_partitioned_table_is_that_of_its_partitions(database):
+    database.execute(PARTITIONED)
+    database.execute("CREATE INDEX visits_again ON visits (id)")
+    database.execute("INSERT INTO visits SELECT n, '2024-06-01' FROM generate_series(1, 60000) AS n; ANALYZE visits_old")
+
+    with django(database) as connection:
+        connection.ensure_connection()
+        labels = [one.label for one in tables(Reader(connection, "public")) if isinstance(one, Figure)]
+
+    assert labels == ["tables", "visits", "visits, rows", "visits, dead rows"]
+    assert found(database, "tables") == [("tables.not_analysed", "visits")]
+    assert found(database, "indexes") == [("indexes.redundant", "visits.visits_id")]
+
+
+def test_maintenance_vacuums_a_partitioned_table_as_a_whole(database):
+    database.execute(PARTITIONED)
+    database.execute("DELETE FROM visits WHERE id < 1000")
+
+    with django(database) as connection:
+        refreshed = maintain(connection, "monthly", seconds=600, progress=Progress()).refreshed
+        visits = read_extents(connection, schema="public")["visits"]
+
+    assert refreshed == Refreshed(["visits"], [])
+    assert (visits.estimate, visits.vacuumed is not None, visits.analysed is not None) == (2001, True, True)
