@@ -41,9 +41,9 @@ RECENT_SEARCHES_SQL = f"""
     CROSS JOIN LATERAL (SELECT pg_temp.price(r.kilometres, lead, pg_temp.dice('luck', row.k)) AS price) AS p
 """
 
-# Ten prices per user, although they belong to no user: each seen `lead` days before its departure, dearer the later. Every fifth user up
+# Ten prices per user, although they belong to no user: each seen `lead` days before its departure, more expensive the later. Every fifth user up
 # to number 1,000 stands for a route and a departure date that were watched for 90 days: 50 to 200 prices more, which follow the
-# lead, the weekdays of the departure and of the look, and a sale now and then.
+# lead, the weekdays of the departure and of the look, and occasional sales.
 WATCHED = "u.n %% 5 = 0 AND u.n <= 1000"
 PRICE_HISTORY_SQL = f"""
     INSERT INTO price_history (id, origin, destination, "departDate", "returnDate", price, currency, provider, timestamp)

@@ -19,8 +19,8 @@ def counted(number: int, options) -> str:
 def confirmed(description: str, done: str, *, permission: str = "change"):
     """Return a decorator that asks for confirmation before an action of a list runs.
 
-    `description` is what it does, with {} for the rows, `done` what it did: "Mark {} read", "marked read". What is decorated
-    returns the rows that it changed.
+    `description` is what it does, with {} for the rows, `done` what it did: "Mark {} read", "marked read". The decorated
+    function returns the rows that it changed.
     """
 
     def decorate(write):

@@ -90,8 +90,7 @@ def page_of(
 ) -> Page:
     """Return the page of `size` rows after a token, or before one (before "" is the last page), else the first.
 
-    Where fewer rows are before a token, the first page is shown, unless not to be `full`. Raises ValueError for a token
-    that is none.
+    If fewer rows precede a token, the first page is shown, unless `full` is False. Raises ValueError for an invalid token.
     """
     if before is not None:
         earlier = rows.filter(order.beyond(order.place(before), backwards=True)) if before else rows

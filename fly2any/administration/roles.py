@@ -15,7 +15,7 @@ ADMINISTRATORS = "Administrators"
 class Grant(migrations.RunPython):
     """The operation that gives groups permissions of an app: group → code names, such as `view_user`.
 
-    The permissions are made here, since Django makes them only when all migrations have run. Undone, the groups lose these,
+    The permissions are made here, since Django makes them only when all migrations have run. When it is reversed, the groups lose these,
     and a group with neither permissions nor people is deleted. It asks for each model it needs, so that not all of them are
     rendered, and `squashmigrations` can write it.
     """

@@ -3,7 +3,7 @@
 import re
 
 # Control characters other than line feed and tab, including those that begin an escape sequence; characters that reverse or
-# hides the text beside it; surrogates, for bytes that are not UTF-8. Lines of Unicode's own, which would forge one of ours.
+# hide the text beside it; surrogates, for bytes that are not UTF-8. Lines of Unicode's own, which would forge one of ours.
 UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )

@@ -66,7 +66,7 @@ def built_contract(connection) -> Contract:
         for name in known_migrations():
             app, _, migration = name.partition(".")
             step = executor.loader.get_migration(app, migration)
-            # The state goes on from one to the next: to render all models again for each takes longer than applying it.
+            # The state is passed on from one to the next: rendering all models for each would take longer than applying it.
             state = executor.migrate([(app, migration)], plan=[(step, False)], state=state)
             contract = grow(contract, name, read_catalog(scratch, schema="public"))
     return contract

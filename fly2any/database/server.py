@@ -204,7 +204,7 @@ class Server:
     replication_roles: list[list[str]]  # where session_replication_role is not origin, and its value
     settings: list[list[str]]  # other defaults of sessions that are findings: name, place and value
     served: list[list[str]]  # by Supabase's API: role, number of tables, and their names
-    event_triggers: list[str]  # that run with changes of the schema, but those of extensions
+    event_triggers: list[str]  # that run when the schema changes, except those of extensions
     may_use: bool  # what is in the schema
     may_create: bool  # tables in the schema
     may_read_migrations: bool

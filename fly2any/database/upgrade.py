@@ -106,7 +106,7 @@ def _is_of_another_build(place: dict[str, Any], home: Path, programs: Path | Non
 
     Raises Refusal unless `programs` are given: those of this machine may be of any build.
     """
-    if alive(home):  # Nothing shows better that it can.
+    if alive(home):  # A running server can read it.
         return False
     server = Server(home, place["EMBEDDED"]["SETTINGS"])
     if (why := server.incompatibility()) and not programs:

@@ -1,7 +1,7 @@
 """The embedded PostgreSQL server, which is started for the first connection and stopped after the last.
 
 Three lock files in the server's folder decide everything, because the kernel releases a lock however its holder ends:
-`clients.lock` is held (shared) by every process that uses the server, `start.lock` by the one that is just asking for it,
+`clients.lock` is held (shared) by every process that uses the server, `start.lock` by the one that requests it,
 `supervisor.lock` by the supervisor: a small process that starts the server, and stops it once no client is left.
 
 The supervisor's program is in supervisor.py.

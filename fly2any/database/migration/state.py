@@ -118,7 +118,7 @@ class Unrecorded:
 
     migration: str
     existing: tuple[Object, ...]
-    different: tuple[Object, ...]  # those of `there` that are not as defined
+    different: tuple[Object, ...]  # those that are not as defined
 
     @property
     def is_leftover(self) -> bool:
