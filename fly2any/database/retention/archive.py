@@ -280,10 +280,15 @@ def _write(connection, path: Path, queries: dict[str, tuple[str, dict[str, Any]]
 
 
 def _written(rows: Iterable[Any], entry) -> Iterator[Any]:
-    """Write the rows, and yield each."""
+    """Write the rows, some at once, and yield each."""
+    unwritten = bytearray()
     for row in rows:
-        entry.write(row)
+        unwritten += row
+        if len(unwritten) >= CHUNK:
+            entry.write(unwritten)
+            unwritten = bytearray()
         yield row
+    entry.write(unwritten)
 
 
 def _content(connection, cursor, query: str, hashing: int) -> Content:
