@@ -279,7 +279,7 @@ def test_a_row_that_was_replaced_is_reported(migrated, tmp_path):
     result = manage("dbrestore", "--archive", name, url=migrated.url, ARCHIVE_LOCATION=str(tmp_path))
 
     assert result.stdout.splitlines() == [
-        "Restored  0 rows of ai_conversations; 0 existed already; 1 rejected: another row has the same unique value.",
+        "Restored  0 rows of ai_conversations; 0 existed already; 1 rejected: another row has the same unique value, or a trigger or rule rejects them.",
         "Restored  0 rows of ai_messages; 0 existed already; 1 skipped: their row in ai_conversations is missing.",
     ]
 

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.test import override_settings
 
 from fly2any.database.backup import tools
-from fly2any.database.backup.inventory import BackupState, Kept, backups, find, read_newest
+from fly2any.database.backup.inventory import BackupState, Inventory, backups, find, read_newest
 from fly2any.database.backup.manifest import Verdict
 from fly2any.database.backup.pruning import prune
 from fly2any.database.backup.render import many
@@ -156,6 +156,28 @@ def test_a_damaged_backup_newer_than_the_latest_is_named(migrated, tmp_path):
     ]
 
 
+def test_latest_of_several_other_servers_must_be_named(migrated, tmp_path):
+    store = store_at(str(tmp_path))
+    with django(migrated) as connection:
+        own, now = read_origin(connection), read_clock(connection).now()
+        production, staging = (dataclasses.replace(own, cluster=number, place=f"{number}.example:5432") for number in "12")
+        ours, theirs = described(production, now - timedelta(hours=2)), described(staging, now - timedelta(hours=1))
+        older = described(production, now - timedelta(hours=3))
+        options = {"of": own, "good": True, "others": True, "now": now, "progress": Progress()}
+        keep(tmp_path, older, ours)
+        alone = find(store, "latest", **options)
+        keep(tmp_path, theirs)
+
+        with pytest.raises(Refusal) as refused:
+            find(store, "latest", **options)
+
+    assert alone == ours
+    assert str(refused.value) == (
+        f"{tmp_path} has backups of {own.database} from 2 other servers, so name the backup. The newest of each:"
+        f" {ours.name} (taken from 1.example:5432); {theirs.name} (taken from 2.example:5432)."
+    )
+
+
 def test_an_inaccessible_folder_on_the_path_is_skipped(monkeypatch):
     usable = tools.choose(15, tls=False)
     monkeypatch.setenv("PATH", f"/{'x' * 300}:{os.environ['PATH']}")
@@ -179,7 +201,7 @@ def test_a_verified_backup_is_shown_beside_the_problems_of_others():
     newest = BackupState("/backups", good, good, "b.json was taken in the future", Clock(NOW, NOW))
 
     assert [line[:13] for line in _backups(newest)] == ["Backups", "  verified   "]
-    [_, line] = many(Kept((backup(NOW + timedelta(days=365), "good"),), ()), "/backups", NOW)
+    [_, line] = many(Inventory((backup(NOW + timedelta(days=365), "good"),), ()), "/backups", NOW)
     assert line.split()[1:3] == ["in", "future"]
 
 

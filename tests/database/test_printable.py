@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fly2any.database.backup import render
-from fly2any.database.backup.inventory import Kept
+from fly2any.database.backup.inventory import Inventory
 from fly2any.database.backup.manifest import Manifest, Verdict, as_json, from_json
 from fly2any.database.errors import Refusal, explain
 from fly2any.database.maintenance.render import as_list
@@ -28,7 +28,7 @@ def test_terminal_control_characters_are_escaped(text, shown):
 
 
 def test_file_names_and_sentences_are_printed_escaped():
-    assert next(render.many(Kept((), (HOSTILE,)), "here", NOW)) == f"{SHOWN} belongs to no backup, or cannot be read."
+    assert next(render.many(Inventory((), (HOSTILE,)), "here", NOW)) == f"{SHOWN} belongs to no backup, or cannot be read."
     assert f"  {SHOWN} belongs to no archive" in as_list([], [HOSTILE], "here", "text")
     assert explain(Refusal(HOSTILE)) == SHOWN
     assert json.loads(as_list([], ["a\x9b\u202e"], "here", "json"))["odd"] == ["a\x9b\u202e"]
@@ -44,7 +44,7 @@ def test_a_file_name_is_printed_on_one_line():
         Verdict(NOW, "18.6", FORGED, "bad"), signed="unsigned",
     )  # fmt: skip
 
-    assert next(render.many(Kept((), (FORGED,)), "here", NOW)) == f"{ON_ONE_LINE} belongs to no backup, or cannot be read."
+    assert next(render.many(Inventory((), (FORGED,)), "here", NOW)) == f"{ON_ONE_LINE} belongs to no backup, or cannot be read."
     assert (
         as_list([], [FORGED], "here", "text") == f"Archives at here\n  {ON_ONE_LINE} belongs to no archive, or cannot be read."
     )

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fly2any.database.backup.inventory import backups, find, read_newest
-from fly2any.database.backup.manifest import Verdict, as_json, judged
+from fly2any.database.backup.manifest import Verdict, as_json, with_verdict
 from fly2any.database.backup.pruning import prune, to_prune
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
@@ -186,13 +186,13 @@ def test_a_run_that_verifies_no_backup_prunes_nothing(filled, tmp_path, monkeypa
     verdict = Verdict(datetime.now(UTC), "18.6", "" if outcome == "good" else "a reason", outcome)
     monkeypatch.setattr(
         "fly2any.database.management.commands.dbbackup.judge",
-        lambda connection, store, manifest, progress: judged(manifest, verdict),
+        lambda connection, store, manifest, progress: with_verdict(manifest, verdict),
     )
     with override_settings(BACKUPS=recorded), django(filled) as connection:
         store = store_at(str(tmp_path))
         for _ in range(2):
             manifest = take(connection, store, Progress())
-            store.write(f"{manifest.name}.json", as_json(judged(manifest, Verdict(NOW, "18.6", "", "good"))).encode())
+            store.write(f"{manifest.name}.json", as_json(with_verdict(manifest, Verdict(NOW, "18.6", "", "good"))).encode())
         with pytest.raises(SystemExit) as ended:
             call_command("dbbackup", database=connection.alias, verify=True, prune=True)
 

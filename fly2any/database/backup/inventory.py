@@ -67,7 +67,7 @@ def find(
 
     `latest` is the newest backup of the database `of`, or the newest verified one if `good`; backups taken at its server's address
     come before those of a copy of the server. If its server has none, and `others`, it is the newest of a database of that name on
-    another server. A backup without a valid signature must be named, and allowed by `unsigned`. `now` is the server's time; a
+    another server, of which there must be only one. A backup without a valid signature must be named, and allowed by `unsigned`. `now` is the server's time; a
     backup dated later must be named too, and `progress` reports it.
     """
     if name == "latest":
@@ -88,6 +88,8 @@ def find(
                     " If both addresses are the same server, name the backup."
                 )
                 break
+        if candidates and others and not candidates[0].is_of(of):
+            _refuse_several_servers(store, candidates)
         if candidates and (others or candidates[0].is_of(of)):
             for odd in [odd for odd in inventory.odd if odd[: len(candidates[0].name)] > candidates[0].name]:
                 progress.say(f"{odd} is newer but was skipped: it belongs to no backup, or is damaged.")
@@ -108,6 +110,19 @@ def find(
             f"{name}.json is not signed with a key of this installation ({manifest.signed}): if you know where it comes from, add --unsigned."
         )
     return manifest
+
+
+def _refuse_several_servers(store: Store, candidates: list[Manifest]) -> None:
+    """Raise Refusal if the backups are of several servers: the newest may be of staging, say, and not of the one that was lost."""
+    newest: dict[tuple[str, str], Manifest] = {}
+    for one in sorted(candidates, key=lambda one: one.taken):
+        newest[one.cluster, one.place] = one
+    if len(newest) > 1:
+        listed = "; ".join(f"{one.name} (taken from {one.place or 'an embedded server'})" for one in newest.values())
+        raise Refusal(
+            f"{store.place} has backups of {candidates[0].database} from {len(newest)} other servers, so name the backup."
+            f" The newest of each: {listed}."
+        )
 
 
 def _report_newer(manifests: list[Manifest], chosen: Manifest, of: Origin, progress: Progress) -> None:

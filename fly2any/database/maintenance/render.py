@@ -113,6 +113,10 @@ def loaded(one: Loaded, archive: Archive) -> str:
     """Return the result of retention for a table, as a line."""
     hangs_on = "the person they belong to is" if one.table == archive.table else f"their row in {archive.table} is"
     more = [f"{one.existing:,} existed already"]
-    more += [f"{one.rejected:,} rejected: another row has the same unique value"] if one.rejected else []
+    more += (
+        [f"{one.rejected:,} rejected: another row has the same unique value, or a trigger or rule rejects them"]
+        if one.rejected
+        else []
+    )
     more += [f"{one.skipped:,} skipped: {hangs_on} missing"] if one.skipped else []
     return f"Restored  {plural(one.added, 'row')} of {one.table}; {'; '.join(more)}."

@@ -26,6 +26,7 @@ from ..errors import Refusal, Unfit
 from ..facts import people_table, person_columns
 from ..progress import Progress
 from ..schema.untrusted_code import refuse_untrusted_code
+from ..server import read_origin
 from ..sql import ask, quote
 from .description import Archive, Part, as_json, from_json
 from .rules import RULES, Rule
@@ -143,7 +144,9 @@ class Archives:
             if f"{name}.json" not in names:  # The run was killed before it removed anything.
                 continue
             archive = self.read(name)
-            if archive.signed != SIGNED or (archive.database, archive.origin) != (self.database, origin_of(connection)):
+            if archive.signed != SIGNED or archive.database != self.database:
+                continue
+            if archive.origin not in made_by(connection):
                 continue
             with _snapshot(connection) as cursor:  # A row that a policy hides is then an error instead of seeming removed.
                 cursor.execute(EXISTING_SQL.format(table=quote(rule.table)), [self._ids(name)])
@@ -231,10 +234,18 @@ class Archives:
 
 
 def origin_of(connection) -> str:
-    """Return the identity that distinguishes this database from copies on this or another server."""
-    return ask(
-        connection, ORIGIN_SQL
-    )  # Raises an error if the provider hides it, because another server's archive could not be distinguished from ours.
+    """Return the identity that distinguishes this database from copies on this or another server, physical ones included.
+
+    Raises django.db.Error if the provider hides it, because another server's archive could not be distinguished from ours.
+    """
+    identity, place = ask(connection, ORIGIN_SQL), read_origin(connection).place
+    return f"{identity}@{place}" if place else identity
+
+
+def made_by(connection) -> tuple[str, str]:
+    """Return the origins of this database's archives; those until 2026-11 do not tell physical copies apart."""
+    origin = origin_of(connection)
+    return origin, origin.partition("@")[0]
 
 
 def version_of(rule: Rule) -> str:
@@ -336,6 +347,13 @@ def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
     overriding = "OVERRIDING SYSTEM VALUE"  # For a column GENERATED ALWAYS AS IDENTITY that the site may have added.
     cursor.execute(f"INSERT INTO {table} ({columns}) {overriding} SELECT {columns} FROM {staging} ON CONFLICT DO NOTHING")
     added = cursor.rowcount
+    differs = " OR ".join(f"s.{quote(name)}::text IS DISTINCT FROM t.{quote(name)}::text" for name in part.columns)
+    cursor.execute(f"SELECT count(*) FROM {staging} AS s JOIN {table} AS t USING (id) WHERE {differs}")
+    if changed := cursor.fetchone()[0]:
+        raise Refusal(
+            f"Nothing was loaded: a trigger or a rule of {part.table} changes {changed:,} of the rows. As the table's owner, disable it"
+            f" (ALTER TABLE {table} DISABLE TRIGGER USER;), load the archive, and enable it again."
+        )
     return Loaded(part.table, added, already, removed - skipped - already - added, skipped)
 
 

@@ -40,7 +40,7 @@ class Archive:
     file: str
     taken: Moment
     database: str
-    origin: str  # The cluster, and the database in it.
+    origin: str  # The cluster, the database in it, and the server's address, which a physical copy does not share.
     bytes: Number
     sha256: str
     oldest: str  # In PostgreSQL's format, because Python cannot represent every time.
