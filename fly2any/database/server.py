@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django.db import DEFAULT_DB_ALIAS
 
-from fly2any.postgres.search_path import SearchPathError
+from fly2any.postgres.search_path import SearchPathError, names_of
 from fly2any.postgres.url import is_local
 
 from .errors import NO_SCHEMA
@@ -67,10 +67,8 @@ PRIVILEGES_SQL = """
 PATH_SQL = """
     WITH path AS (
         SELECT n.oid, n.nspname, p.place, pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS usable
-        FROM pg_catalog.unnest(pg_catalog.string_to_array(%(path)s, ',')) WITH ORDINALITY AS p (name, place)
-        JOIN pg_catalog.pg_namespace AS n
-          ON n.nspname = CASE trim(p.name) WHEN '"$user"' THEN current_user::text
-                                           ELSE replace(trim(BOTH '"' FROM trim(p.name)), '""', '"') END
+        FROM pg_catalog.unnest(%(path)s::text[]) WITH ORDINALITY AS p (name, place)
+        JOIN pg_catalog.pg_namespace AS n ON n.nspname = CASE p.name WHEN '$user' THEN current_user::text ELSE p.name END
     )
 """
 HOME_CTES = f"""
@@ -335,7 +333,7 @@ def read_home(connection) -> tuple[str | None, bool]:
     Raises SearchPathError if a relation of that name belongs to another role: reading it could run that role's code.
     """
     with pinned(connection) as path, connection.cursor() as cursor:
-        cursor.execute(HOME_SQL, {"path": path})
+        cursor.execute(HOME_SQL, {"path": names_of(path)})
         schema, recorded, untrusted_owner, database = cursor.fetchone()
     if untrusted_owner is not None:
         raise SearchPathError(
@@ -378,7 +376,7 @@ def read_server(connection, *, tables: list[str]) -> Server:
     """Return the server behind `connection`, and the privileges that its role holds on those of `tables` that exist."""
     with pinned(connection) as path, connection.cursor() as cursor:
         dated = connection.pg_version >= 150000
-        cursor.execute(SERVER_SQL if dated else SERVER_SQL.replace(COLLATION_SQL, "NULL"), {"path": path})
+        cursor.execute(SERVER_SQL if dated else SERVER_SQL.replace(COLLATION_SQL, "NULL"), {"path": names_of(path)})
         row = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
         cursor.execute(PRIVILEGES_SQL, {"schema": row["schema"], "tables": tables})
         privileges = tuple(Privilege(*values) for values in cursor.fetchall())

@@ -55,8 +55,8 @@ def require(connection, path: str | None, *, variable: str, user: str, database:
     """
     with connection.cursor() as cursor:
         here, schema, role, other_owner = cursor.execute(STATE_SQL).fetchone()
-    names = _names(here)
-    wanted = names if path is None else _names(path)
+    names = names_of(here)
+    wanted = names if path is None else names_of(path)
     if names != wanted and [schema] != wanted:
         found = f"the schema {schema}" if schema else "no schema"
         raise SearchPathError(
@@ -84,11 +84,11 @@ def require(connection, path: str | None, *, variable: str, user: str, database:
 
 def local(path: str) -> str:
     """Return the statement that sets the search path of a transaction, and lets its isolation level be set after it."""
-    names = _quoted(_names(path))
+    names = _quoted(names_of(path))
     return f"SET LOCAL search_path TO {names}" if names else "SET LOCAL search_path TO ''"
 
 
-def _names(path: str) -> list[str]:
+def names_of(path: str) -> list[str]:
     """Return the schemas that a search path lists."""
     found = []
     place = 0

@@ -157,6 +157,29 @@ def test_a_schema_that_does_not_exist_is_reported(own_server):
 
 
 @pytest.mark.slow
+def test_a_search_path_in_quotes_is_one_schema_as_for_postgresql(own_server):
+    """SET search_path = 'app, public' names one schema, in which no session finds a table."""
+    server = own_server(migrated=True)
+    server.execute("ALTER DATABASE fly2any SET search_path = 'app, public'")
+
+    result = manage("dbstatus", url=server.url())
+
+    assert result.returncode == 5
+    assert "No schema in the search path exists, so no table can be found." in result.stdout
+
+
+@pytest.mark.slow
+def test_a_schema_with_a_comma_in_its_name_is_found(database):
+    database.execute('CREATE SCHEMA "A, b"')
+    url = f"{database.url}{'&' if '?' in database.url else '?'}schema=A%2C%20b"
+
+    migrated, result = manage("migrate", "-v0", url=url), manage("dbstatus", url=url)
+
+    assert (migrated.returncode, migrated.stderr) == (0, "")
+    assert "  Phase 7 in all          18/18     188/188     33/33          13/13\n" in result.stdout
+
+
+@pytest.mark.slow
 def test_another_encoding_is_an_error(own_server):
     server = own_server()
     server.execute("DROP DATABASE fly2any", database="postgres")

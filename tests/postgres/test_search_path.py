@@ -2,7 +2,7 @@
 
 import pytest
 
-from fly2any.postgres.search_path import _names, option, split
+from fly2any.postgres.search_path import names_of, option, split
 
 
 @pytest.mark.parametrize(
@@ -40,4 +40,4 @@ def test_a_schema_of_any_name_is_one_option():
     ],
 )
 def test_a_search_path_is_its_schemas(path, names):
-    assert _names(path) == names
+    assert names_of(path) == names

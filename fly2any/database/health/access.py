@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fly2any.postgres.search_path import names_of
+
 from ..findings import Finding, Severity
 from ..roles import SECRETS
 from ..server import PATH_SQL
@@ -184,7 +186,7 @@ def ownership(read: Reader) -> Iterator[Figure | Finding]:
             f"ALTER DEFAULT PRIVILEGES FOR ROLE {quote(row.role)}{place} REVOKE {row.privileges} ON {row.kind} FROM PUBLIC;", is_sql=True,
         )  # fmt: skip
     path = read.one(RESET_PATH_SQL).path
-    for row in read(CREATORS_SQL, path=path):
+    for row in read(CREATORS_SQL, path=names_of(path)):
         yield Finding(
             Severity.WARNING, "security.create", f"SCHEMA {row.schema}",
             f"{row.role} may create objects in this schema of the search path, which can shadow our tables and functions.",
