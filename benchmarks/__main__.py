@@ -9,7 +9,19 @@ import sys
 
 import django
 
-BENCHMARKS = ("startup", "migrate", "status", "deletion", "seed", "adoption", "admin", "load", "backup", "retention", "partition")
+BENCHMARKS = (
+    "startup",
+    "migrate",
+    "status",
+    "deletion",
+    "seed",
+    "adoption",
+    "admin",
+    "load",
+    "backup",
+    "retention",
+    "partition",
+)
 
 
 def main():
