@@ -35,7 +35,7 @@ class Outcome:
 
 @contextmanager
 def _server(major: int) -> Iterator[str]:
-    """Yield the POSTGRES_URL for the tests: of a new server, or "" for their own embedded one."""
+    """Yield TEST_POSTGRES_URL: that of a new server, or "" for the tests' own embedded one."""
     if major == EMBEDDED:
         yield ""
     else:
@@ -51,7 +51,7 @@ def run(lane: Lane, options: list[str]) -> Outcome:
             done = subprocess.run(
                 [python, "-m", "pytest", "-q", "-n", "auto", "-m", "not slow", *lane.tests, *options],
                 cwd=PROJECT,
-                env={**os.environ, "POSTGRES_URL": url, "DATABASE_URL": url},
+                env={**os.environ, "TEST_POSTGRES_URL": url},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

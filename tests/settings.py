@@ -1,6 +1,6 @@
-"""Settings of the tests: a temporary server, or the one in POSTGRES_URL of the environment.
+"""Settings of the tests: a temporary server, or the one in TEST_POSTGRES_URL.
 
-A POSTGRES_URL in `.env` is ignored, so that no test runs there by accident.
+POSTGRES_URL is ignored, in the environment and in `.env`: the tests create roles and replace a database there.
 """
 
 import atexit
@@ -41,7 +41,12 @@ if "TMPDIR" not in os.environ and MEMORY.is_mount() and os.access(MEMORY, os.W_O
         keep(Path(tempfile.tempdir))
         atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
-os.environ.setdefault("POSTGRES_URL", os.environ.setdefault("DATABASE_URL", ""))
+if "FLY2ANY_TEST_SERVER" not in os.environ:  # Workers of pytest-xdist inherit both, and so the server.
+    os.environ |= {"POSTGRES_URL": os.environ.pop("TEST_POSTGRES_URL", ""), "DATABASE_URL": "", "FLY2ANY_TEST_SERVER": ""}
+    if not os.environ["POSTGRES_URL"]:
+        # Registered before fly2any.postgres.embedded is imported, and so run after that has waited for the server's end.
+        os.environ["FLY2ANY_TEST_SERVER"] = tempfile.mkdtemp(prefix="fly2any-test-")
+        atexit.register(shutil.rmtree, os.environ["FLY2ANY_TEST_SERVER"], ignore_errors=True)
 of_others = [name for name, value in os.environ.items() if "postgres" in value.partition("://")[0].lower() and "://" in value]
 for name in ("POSTGRES_URL_NON_POOLING", "DIRECT_URL", "POSTGRES_REPLICA_URL", *of_others):
     if name not in ("POSTGRES_URL", "DATABASE_URL"):
@@ -49,12 +54,6 @@ for name in ("POSTGRES_URL_NON_POOLING", "DIRECT_URL", "POSTGRES_REPLICA_URL", *
 os.environ["SECRET_KEY"] = "only for tests"  # Also for the commands that tests start.
 os.environ.setdefault("LOCK_TIMEOUT", "400")  # The default is for the tests that are about it, which set "".
 os.environ.setdefault("ALLOWED_HOSTS", "testserver,localhost,127.0.0.1")
-
-if not os.environ["POSTGRES_URL"] and "FLY2ANY_TEST_SERVER" not in os.environ:
-    # Workers of pytest-xdist inherit the variable, and so the server. Registered before fly2any.postgres.embedded is
-    # imported, and so run after that has waited for the server's end.
-    os.environ["FLY2ANY_TEST_SERVER"] = tempfile.mkdtemp(prefix="fly2any-test-")
-    atexit.register(shutil.rmtree, os.environ["FLY2ANY_TEST_SERVER"], ignore_errors=True)
 
 if "PYTEST_DEBUG_TEMPROOT" not in os.environ:
     # Not in the common folder of this user's runs, which each new run closes to the servers' user.

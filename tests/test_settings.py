@@ -292,3 +292,21 @@ def test_the_user_who_migrates_is_recorded_in_any_encoding(monkeypatch):
     monkeypatch.setenv("LOGNAME", os.fsdecode(b"caf\xe9"))
 
     assert person() == f"caf\\udce9@{socket.gethostname()}"
+
+
+CHOSEN = "from django.conf import settings; print(settings.DEVELOPMENT, settings.DATABASES['default']['HOST'])"
+
+
+@pytest.mark.parametrize(
+    ("variable", "chosen"), [("POSTGRES_URL", "True"), ("DATABASE_URL", "True"), ("TEST_POSTGRES_URL", "False db.example")]
+)
+def test_tests_ignore_the_url_of_the_environment(variable, chosen):
+    """On a machine where the site's own URL is exported, they would create roles and replace a database there."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FLY2ANY_", "POSTGRES_", "DATABASE_"))}
+    environment = {**clean, variable: "postgresql://u@db.example/d", "DJANGO_SETTINGS_MODULE": "tests.settings"}
+
+    result = subprocess.run(
+        [sys.executable, "-c", CHOSEN], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+    assert result.stdout.startswith(chosen), result.stderr
