@@ -21,10 +21,9 @@ from .session_settings import (
     of_replication_role,
     of_setting,
 )
-from .sql import TRUSTED_SQL, ask, catalogue, literal, pinned, quote
+from .sql import RECORD, TRUSTED_SQL, ask, catalogue, literal, pinned, quote
 from .supabase import SERVED_SQL, of_api_role
 
-RECORD = "django_migrations"  # Django's record of applied migrations.
 JOURNAL = "fly2any_migration_runs"  # The journal of all runs.
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
 UTC = (
@@ -337,9 +336,9 @@ def read_home(connection) -> tuple[str | None, bool]:
         schema, recorded, untrusted_owner, database = cursor.fetchone()
     if untrusted_owner is not None:
         raise SearchPathError(
-            f"{RECORD} belongs to the role {untrusted_owner}, which may be another tenant's, so it is not read: drop it, or, if it"
-            f" is the record, give it to the owner of the other tables (ALTER TABLE {RECORD} OWNER TO …); if all of them"
-            f" belong to {untrusted_owner}: GRANT CREATE ON DATABASE {quote(database)} TO {quote(untrusted_owner)};"
+            f"{RECORD} belongs to the role {untrusted_owner}, which may be another tenant's, so it is not read. If it is"
+            f" the record, give it to the owner of the other tables (ALTER TABLE {RECORD} OWNER TO …); if all of them belong to"
+            f" {untrusted_owner}: GRANT CREATE ON DATABASE {quote(database)} TO {quote(untrusted_owner)}; otherwise drop it."
         )
     return schema, recorded
 

@@ -25,6 +25,7 @@ PINNED = "pg_catalog, pg_temp"
 # The driver reads intervals and times in these forms only; the database or the role may set others.
 READABLE = {"intervalstyle": "postgres", "datestyle": "ISO"}
 PEOPLE = people_table()
+RECORD = "django_migrations"  # Django's record of applied migrations.
 
 # The server gives up a client whose host or network is gone after 90 s of silence, with all locks that its session holds; the
 # system's own limit is two hours. They say nothing of a Unix socket.
@@ -43,7 +44,7 @@ def literal(text: str) -> str:
 
 
 # The roles whose code may run as the role of the connection: that one, superusers, and the owners of the schema with the given
-# oid and of its people's table. Any role that may create tables there can create such a table before the site does, so its owner
+# oid and of its people's table, or of the record of migrations where there is none. Any role that may create tables there can create such a table before the site does, so its owner
 # must be allowed to create schemas in this database too, be a role that this one (no superuser) is a member of, or be the only
 # role, besides those that may create schemas, that may create tables there; then this one may not either, or is a superuser.
 TRUSTED_ROLES_SQL = f"""
@@ -54,7 +55,10 @@ TRUSTED_ROLES_SQL = f"""
     UNION ALL SELECT u.relowner
               FROM pg_catalog.pg_class AS u JOIN pg_catalog.pg_namespace AS n ON n.oid = u.relnamespace
               JOIN pg_catalog.pg_roles AS r ON r.rolname = current_user
-              WHERE u.relnamespace = {{schema}} AND u.relname = {literal(PEOPLE)} AND u.relkind IN ('r', 'p')
+              WHERE u.relnamespace = {{schema}} AND u.relkind IN ('r', 'p')
+                AND u.relname = (SELECT p.relname FROM pg_catalog.pg_class AS p
+                                 WHERE p.relnamespace = {{schema}} AND p.relname IN ({literal(PEOPLE)}, {literal(RECORD)})
+                                 ORDER BY p.relname = {literal(PEOPLE)} DESC LIMIT 1)
                 AND (pg_catalog.has_database_privilege(u.relowner, current_database(), 'CREATE')
                      OR NOT r.rolsuper AND pg_catalog.pg_has_role(u.relowner, 'USAGE')
                      OR (r.rolsuper OR NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')) AND NOT EXISTS (

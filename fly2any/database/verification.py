@@ -24,8 +24,8 @@ from .schema.extents import Extent, IndexUse, read_extents, read_index_use
 from .schema.ledgers import untrusted_findings
 from .schema.live import Live
 from .schema.untrusted_code import read_untrusted_code
-from .server import RECORD, Server, read_server
-from .sql import pinned, quote, snapshot
+from .server import Server, read_server
+from .sql import RECORD, pinned, quote, snapshot
 
 PHASE7 = "Phase 7 in all"  # The group that the verdict counts.
 PHASE7_BEGINS = "accounts.0001_initial"

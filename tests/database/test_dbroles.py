@@ -46,6 +46,26 @@ def test_the_migrate_role_migrates(roles):
     assert [(result.returncode, result.stderr) for result in results] == [(0, "")] * 3
 
 
+@pytest.mark.slow
+def test_a_superuser_resets_what_the_migrate_role_owns(migrated, roles):
+    """Halfway, the table users is gone, whose owner is trusted."""
+    result = manage("dbreset", "--yes", "--without-backup", url=migrated.url)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert migrated.execute("SELECT to_regclass('users'), to_regclass('price_alerts')") == [(None, None)]
+
+
+@pytest.mark.slow
+def test_a_missing_table_of_users_is_named_where_the_migrate_role_owns_the_rest(migrated, roles):
+    migrated.execute("DROP TABLE users CASCADE")
+
+    result = manage("dbstatus", url=migrated.url)
+
+    assert result.returncode == 4
+    assert "table.missing at users" in result.stdout
+    assert "untrusted" not in result.stdout
+
+
 def test_the_app_role_writes_rows_and_cannot_change_the_schema(migrated, roles):
     status = manage("dbstatus", "--write-check", url=roles["app"])
     seeded = manage("dbseed", "--production", "--users", "5", "--seed", "1", "--until", "2026-05-01", url=roles["app"])

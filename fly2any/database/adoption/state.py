@@ -23,8 +23,8 @@ from ..schema.drift import compare
 from ..schema.ledgers import LEDGERS, PRISMAS_LEDGER, untrusted_findings
 from ..schema.live import Live
 from ..schema.untrusted_code import read_untrusted_code
-from ..server import RECORD, Server, read_server
-from ..sql import ask, fetch_all, literal, quote, snapshot
+from ..server import Server, read_server
+from ..sql import RECORD, ask, fetch_all, literal, quote, snapshot
 from ..verification import in_schema
 from . import blockers
 from .forms import converted

@@ -13,8 +13,8 @@ from msgspec import Meta
 
 from ..errors import Refusal
 from ..printable import one_line
-from ..server import MARKING_TABLE, RECORD, Origin
-from ..sql import quote
+from ..server import MARKING_TABLE, Origin
+from ..sql import RECORD, quote
 from . import signing
 from .contents import BY_SELECT, Content, Hashing, Number
 from .signing import SIGNED, Moment

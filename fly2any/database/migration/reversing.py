@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 from django.db import Error, transaction
 
 from ..errors import Refusal, sqlstate
-from ..server import RECORD
-from ..sql import TRUSTED_SQL, quote
+from ..sql import RECORD, TRUSTED_SQL, quote
 from .losses import MOST_COUNTED, Consent, Loss
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from django.db import Error
 
 from ..facts import tables
 from ..findings import Finding, Severity
-from ..server import JOURNAL, RECORD, read_schema
-from ..sql import execute, fetch_all, quote, time_limits
+from ..server import JOURNAL, read_schema
+from ..sql import RECORD, execute, fetch_all, quote, time_limits
 from .objects import Catalog
 
 # Only the role that migrates writes them. They are created when they are first needed, whatever is recorded.
@@ -81,6 +81,6 @@ def untrusted_findings(catalog: Catalog) -> Iterator[Finding]:
                 "migrations.untrusted",
                 table.name,
                 f"The {table.kind} {table.name} belongs to the role {table.owner}, whose code would run with the privileges of the role that reads it: it was not read.",
-                f"Drop it, or, if it is the record: ALTER TABLE {quote(table.name)} OWNER TO the owner of the other tables;"
-                f" if all of them belong to {table.owner}: GRANT CREATE ON DATABASE … TO {quote(table.owner)}.",
+                f"If it is the record: ALTER TABLE {quote(table.name)} OWNER TO the owner of the other tables; if all of them"
+                f" belong to {table.owner}: GRANT CREATE ON DATABASE … TO {quote(table.owner)}. Otherwise drop it.",
             )
