@@ -1,4 +1,4 @@
-"""What the contract allows in a table of ours: what the server can prove about it, or try on sample rows."""
+"""What the contract allows in a table of ours, as far as the server can prove it, or try it on sample rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .samples import TRUE, Clash, Outcome, Trial, find_clash, judge, samples
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The contract, the unmanaged objects, and the catalogue of a database, with the server that it was read from."""
+    """The contract, a catalogue, its unmanaged objects, and the server that it was read from."""
 
     expected: Catalog
     foreign: Catalog
@@ -35,7 +35,7 @@ class Allowed:
         return self.live is not None and self.trusts(thing) and self.live.never(condition, rows)
 
     def trial(self, thing: Check | Index | Column, condition: str, names: Iterable[str]) -> Trial:
-        """Return what a condition that refuses rows does with sample rows that the contract allows."""
+        """Return the result of a condition that rejects rows, for sample rows that the contract allows."""
         used = {*names}
         ours = [one for one in self.expected.checks if one.table == thing.table and not used.isdisjoint(one.columns)]
         used |= {name for one in ours for name in one.columns}
@@ -44,7 +44,7 @@ class Allowed:
         return judge(self.outcomes(thing, [f"CASE WHEN true{given} THEN {condition} END"], used), kept, fills)
 
     def refuses_stored(self, column: Column, condition: str) -> bool | None:
-        """Return whether a condition of VALUE refuses what our INSERT stores in an unmanaged column; None if that is unknown."""
+        """Return whether a condition on VALUE rejects what our INSERT stores in an unmanaged column; None if that is unknown."""
         value = replace(column, name="value", default=column.filled)
         rows = Rows((value,), frozenset(["value"]))
         known = replace(column, own=column.own or PLAIN.fullmatch(column.filled or "") is not None)
@@ -72,7 +72,7 @@ class Allowed:
         return self.live.ask(asked) == (True,)
 
     def clash(self, index: Index) -> Clash:
-        """Return whether two sample rows, different in each key of ours that `index` uses, have the same values in it."""
+        """Return whether two sample rows that differ in each key of ours that `index` uses have the same values in it."""
         keys = [key.columns for key in self.expected.keys if key.table == index.table and {*key.columns} <= {*index.uses}]
         computed = [*index.columns, index.predicate or "true"]
         expressions = [one if "(" in one or one == "true" else quote(one) for one in computed]
@@ -84,14 +84,14 @@ class Allowed:
         columns = tuple(column for column in self.actual.columns if column.table == thing.table and column.name in used)
         kept, fills = self.kept(thing.table, used)
         computed = any(column.identity or column.generated for column in columns if column.name in kept)
-        stored = len(kept) == len(columns)  # The values of other programs are not ours.
+        stored = len(kept) == len(columns)  # Our INSERT stores only defaults; other programs may have stored other values.
         if self.live is None or not self.trusts(thing) or computed or (stored and len(fills) < len(kept)):
             return ()
         rows = samples(" ".join(expressions), columns, fills, stored=stored)
         return self.live.outcomes(expressions, rows, columns)
 
     def kept(self, table: str, names: Collection[str]) -> tuple[list[str], dict[str, str]]:
-        """Return the unmanaged columns among `names`, which our UPDATE keeps, and the constants that our INSERT stores there."""
+        """Return the unmanaged columns among `names`, which our UPDATE does not write, and the constant defaults that our INSERT stores."""
         managed = self.managed(table)
         columns = [c for c in self.actual.columns if c.table == table and c.name in names and c.name not in managed]
         constant = [column for column in columns if column.filled is None or CONSTANT.fullmatch(column.filled)]
@@ -110,7 +110,7 @@ class Allowed:
         return thing.own and any(table.trusted for table in self.actual.tables if table.name == thing.table)
 
     def allows_all(self, check: Check, body: str) -> bool:
-        """Return whether no row that the contract allows is refused, given our checks and NOT NULL constraints."""
+        """Return whether `check` accepts every row that the contract allows, given our checks and NOT NULL constraints."""
         managed = self.managed(check.table)
         ours = [
             one
@@ -122,7 +122,7 @@ class Allowed:
         return self.never(check, f"NOT {body}{given}", self.rows(check.table, used, inserted=False))
 
     def is_implied(self, thing: Key | Index) -> bool:
-        """Return whether a key of ours already refuses what `thing` refuses."""
+        """Return whether a key of ours already rejects what `thing` rejects."""
         managed = self.managed(thing.table)
         required = {name for name, column in managed.items() if not column.nullable}
         exact = isinstance(thing, Key) or thing.exact

@@ -12,8 +12,8 @@ from .objects import Catalog, Check, Column, Domain, ForeignKey, Index, Key, Tab
 
 T = TypeVar("T")
 
-# The publications that send the updates and deletes of the table `c`, which PostgreSQL refuses where rows have no identity. Schemas of
-# publications are in a catalogue that PostgreSQL 14 lacks, and in pg_depend.
+# The publications of updates or deletes of the table `c`, which PostgreSQL rejects where rows have no replica identity. Published
+# schemas are read from pg_depend, because PostgreSQL 14 lacks pg_publication_namespace.
 PUBLICATIONS_SQL = """
     ARRAY(SELECT p.pubname::text FROM pg_catalog.pg_publication AS p
           WHERE (p.pubupdate OR p.pubdelete) AND (p.puballtables
@@ -24,8 +24,8 @@ PUBLICATIONS_SQL = """
                               AND n.refclassid = 'pg_catalog.pg_namespace'::regclass AND n.refobjid = c.relnamespace))
           ORDER BY 1)
 """
-# The publications that send the updates or deletes of `c` without a column that identifies its rows, or that ask of another column
-# which rows to send: PostgreSQL refuses both. int2vector is no array to every version, so its digits are read.
+# The publications of updates or deletes of `c` that leave out a column of its replica identity, or filter by a column outside it:
+# PostgreSQL rejects both. Not every version can cast int2vector to an array, so its text is parsed.
 NARROWED_SQL = """
     ARRAY(SELECT p.pubname::text FROM pg_catalog.pg_publication AS p JOIN pg_catalog.pg_publication_rel AS r ON r.prpubid = p.oid AND r.prrelid = c.oid
           CROSS JOIN LATERAL (SELECT ARRAY(SELECT k FROM pg_catalog.pg_index AS i, pg_catalog.unnest(i.indkey::int2[]) AS k
@@ -40,7 +40,7 @@ NARROWED_SQL = """
                        AND NOT d.refobjsubid::int2 = ANY (ident.keys)))
           ORDER BY 1)
 """
-# The foreign keys that refuse a DELETE, and the tables that a DELETE from `origin` reaches by cascades, including unmanaged ones.
+# The foreign keys that reject a DELETE, and the tables that a DELETE from `origin` reaches by cascades, including unmanaged ones.
 LINKS_CTES = """
     link AS MATERIALIZED (
         SELECT k.oid, k.conrelid, k.confrelid, k.conname, k.confdeltype,
@@ -55,7 +55,7 @@ LINKS_CTES = """
         UNION SELECT r.origin, l.conrelid FROM reached AS r JOIN link AS l ON l.confrelid = r.oid AND l.confdeltype = 'c'
     )
 """
-# For each: its table, name, definition, referenced table, and the columns whose NOT NULL refuses SET NULL.
+# For each: its table, name, definition, referenced table, and the columns whose NOT NULL rejects SET NULL.
 REFERENCES_SQL = """
     ARRAY(SELECT ARRAY[l.conrelid::regclass::text, l.conname::text, pg_catalog.pg_get_constraintdef(l.oid), l.confrelid::regclass::text,
                        CASE WHEN l.confdeltype IN ('n', 'd') THEN pg_catalog.array_to_string(l.required, ', ') ELSE '' END]
@@ -100,7 +100,7 @@ TABLES_SQL = f"""
     ORDER BY c.relname COLLATE "C"
 """
 
-# The conditions of a domain, including those of the domains below it. A condition that calls other functions is NULL.
+# The constraints of a domain, including those of the domains it is based on; NULL for one that calls other functions.
 DOMAIN_SQL = f"""
     WITH RECURSIVE below AS (
         SELECT t.oid, t.typbasetype, t.typtypmod, t.typnotnull, t.typdefault, 0 AS depth
@@ -129,7 +129,7 @@ USED_BY_SQL = """
             AND c.relkind IN ('r', 'p', 'f') ORDER BY 1)
 """
 
-# From PostgreSQL 18 on a NOT NULL can be NOT VALID: it refuses NULL from now on, and older rows may still be NULL.
+# From PostgreSQL 18 on, a NOT NULL can be NOT VALID: it rejects NULL from now on, but existing rows may be NULL.
 COLUMNS_SQL = f"""
     SELECT c.relname AS "table", a.attname AS name,
            pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
@@ -205,8 +205,8 @@ CONSTRAINTS_SQL = f"""
     ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
 """
 
-# A role without pg_read_all_stats sees of another role's build only the lock on its table; REINDEX TABLE CONCURRENTLY is at one index
-# of many, perhaps the TOAST table's, and the others that it builds are known by their names.
+# A role without pg_read_all_stats sees only the table lock of another role's build. REINDEX TABLE CONCURRENTLY reports one index at a
+# time, perhaps the TOAST table's; the others that it builds are known by their names.
 BUILDING_SQL = """
     NOT {valid} AND EXISTS (
         SELECT FROM pg_catalog.pg_stat_progress_create_index AS b
@@ -270,7 +270,7 @@ ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "
 def read_catalog(connection, *, schema: str) -> Catalog:
     """Return the catalogue of `schema`: names in other schemas are qualified."""
     with catalogue(connection) as cursor:
-        # Compiling these statements would take a hundred times as long as running them.
+        # JIT compilation of these statements would take a hundred times as long as running them.
         cursor.execute("SET LOCAL jit = off; SET LOCAL quote_all_identifiers = off")
         cursor.execute(CATALOG_SQL, {"schema": schema})
         tables, columns, constraints, indexes = (_spelled_rows(rows or (), schema) for rows in cursor.fetchone())

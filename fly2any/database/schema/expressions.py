@@ -38,7 +38,7 @@ def is_total(expression: str) -> bool:
 
 
 def assigned(expression: str, type_: str) -> str:
-    """Return what storing an expression's value in a column of a type, which is no domain, computes."""
+    """Return the expression for the value that a column of a type, not a domain, stores."""
     if _CUT_BY_CASTS.match(type_):
         return f"(SELECT v FROM json_to_record(json_build_object('v', ({expression})::text)) AS r (v {type_}))"
     return f"(({expression})::{type_})"
@@ -58,9 +58,9 @@ def counts(expression: str) -> Iterator[str]:
 
 
 def distinguishing_column(expression: str, names: set[str], required: set[str]) -> str | None:
-    """Return the column of `names` whose different values always give different values of `expression`, None if the text shows none.
+    """Return the column of `names` whose distinct values always give distinct values of `expression`, None if there is none.
 
-    Where COALESCE replaces NULL, only a column that is `required` may not hold it.
+    COALESCE gives NULL the value of another row, so its column must be in `required` (NOT NULL).
     """
     text, kept = expression, True
     while kept:

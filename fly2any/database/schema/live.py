@@ -1,7 +1,7 @@
-"""Questions about expressions that only the server can answer: PostgreSQL's planner proves them, or a sample row computes them.
+"""Questions about expressions that only the server can answer: its planner proves something, or it evaluates sample rows.
 
-The planner evaluates immutable functions of constants, and a sample row every function but the volatile ones. So the server
-only gets expressions that call nothing but PostgreSQL's own functions: the code of other roles never runs here.
+The planner evaluates immutable functions of constants, and sample rows run every function that is not volatile. So only
+expressions that call nothing but PostgreSQL's own functions are sent: the code of other roles never runs here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .objects import Catalog, Check, Column, Index, Object
 from .samples import ALONE, VALUES, WHOLE, Outcome, Sample, branch, kind
 
 NOW = re.compile(r"\b(?:now|transaction_timestamp)\(\)")
-NEVER = "false"  # The filter of a plan that reads no row.
+NEVER = "false"  # The One-Time Filter of a plan that reads no rows.
 CALL = re.compile(r"\w\(")
 INTEGER = re.compile(r"(?<![\w.])-?\d{1,9}(?![\w.])")
 FUNCTION = re.compile(r"(\w+)\"?\(")
@@ -31,20 +31,20 @@ VOLATILE_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_proc AS p
                    WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'v' AND p.proname = ANY (%s))
 """
-CASES = 64  # The most parts of a table's rows that the planner judges together.
+CASES = 64  # Parts of a table's rows in one query.
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of a table for which something is to be proved."""
+    """The rows of a table for which the planner is asked to prove something."""
 
     columns: tuple[Column, ...]  # those that the expression uses
-    filled: frozenset[str] = frozenset()  # of these, the ones that our INSERT leaves out
-    values: tuple[tuple[str, str], ...] = ()  # columns that hold a constant, with its text; "" for any that is not NULL
-    whole: bool = False  # as one part, as the planner proves it for a query
+    filled: frozenset[str] = frozenset()  # those of them that our INSERT leaves out
+    values: tuple[tuple[str, str], ...] = ()  # columns with a known value, as text; "" for any value but NULL
+    whole: bool = False  # not split into cases, as the planner proves it for a query
 
     def cases(self) -> Iterator[Rows]:
-        """Yield these rows in parts, in which each boolean column has one value, and each other nullable column is NULL or not NULL."""
+        """Yield these rows in parts: in each, a boolean column has one value, and another nullable column is NULL or NOT NULL."""
         choices = [[(column.name, value) for value in held] for column in self.columns if (held := self._choices(column))]
         if self.whole or not choices or prod(map(len, choices)) > CASES:
             yield self
@@ -73,7 +73,7 @@ class Rows:
         return f"(SELECT v.*{fills} FROM {rows}) AS r"
 
     def given(self) -> str:
-        """Return a condition that is true for every row: the NOT NULL columns."""
+        """Return the condition that the NOT NULL columns meet in every row."""
         values = dict(self.values)
         return "".join(
             f" AND {quote(column.name)} IS NOT NULL"
@@ -89,7 +89,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The server behind a connection, in whose schema the compared catalogue is."""
+    """The server of the compared catalogue, and its schema."""
 
     connection: Any
     schema: str
@@ -105,7 +105,7 @@ class Live:
     def outcomes(self, expressions: list[str], tried: list[Sample], columns: tuple[Column, ...]) -> list[Outcome]:
         """Return the text of the expressions' values for each row, None where one raises an error.
 
-        [] where the server cannot tell, or where a volatile function would run: it could do more than return a value.
+        [] if the server cannot evaluate them, or if a volatile function would run, because it may have side effects.
         """
         names = [*{name for one in expressions for name in FUNCTION.findall(one)}]
         if not tried or self.ask(VOLATILE_SQL, [names]) != (False,):
@@ -130,7 +130,7 @@ class Live:
         return self._explain(f"SELECT ({expression}) FROM {rows.sql()}") is DataError
 
     def same(self, one: str, other: str, rows: Rows) -> bool:
-        """Return whether two expressions are the same once constants are folded and casts without effect are gone."""
+        """Return whether two expressions are the same after the planner folds constants and removes casts without effect."""
         plan = self._explain(f"SELECT ({one}), ({other}) FROM {rows.sql()}")
         if not isinstance(plan, dict):
             return False
@@ -138,14 +138,14 @@ class Live:
         return first == second
 
     def same_rows(self, one: str, other: str, columns: tuple[Column, ...], *, whole: bool = False) -> bool:
-        """Return whether the planner proves that two conditions hold for the same rows; where a column may be NULL it is not asked."""
+        """Return whether the planner proves that two conditions are true for the same rows; False if a column may be NULL."""
         if any(column.may_hold_null for column in columns):
             return False
         rows = Rows(columns, whole=whole)
         return self.never(f"({one}) AND NOT ({other})", rows) and self.never(f"({other}) AND NOT ({one})", rows)
 
     def has_row(self, table: str, values: dict[str, str]) -> bool | None:
-        """Return whether `table` has a row with the constants `values`; None where it cannot be asked."""
+        """Return whether `table` has a row with the constants `values`; None if it cannot be read."""
         wanted = " AND ".join(f"{quote(name)} = ({value})" for name, value in values.items())
         row = self.ask(f"SELECT EXISTS (SELECT FROM {quote(self.schema)}.{quote(table)} WHERE {wanted})")
         return row[0] if isinstance(row, tuple) else None
@@ -177,7 +177,7 @@ class Live:
 def _facts(condition: str, rows: Rows) -> Iterator[str]:
     """Yield conditions that are true for every row but unknown to the planner.
 
-    A length is not below 0, no integer is between two that follow each other or beyond its type, and each value is equal to itself.
+    A length is not negative, no integer lies between two consecutive ones or outside the range of its type, and each value equals itself.
     """
     lengths = [*dict.fromkeys(counts(condition))]
     yield from (f"{one} >= 0 OR {one} IS NULL" for one in lengths)
@@ -196,8 +196,8 @@ def _type(column: Column) -> str:
 
 
 def _holds_for_the_same(live: Live, thing: Object, one: str, other: str, columns: tuple[Column, ...]) -> bool:
-    """Return whether two texts of a check refuse the same rows, or two of an index's condition let the same queries use it."""
-    if isinstance(thing, Index):  # Before it uses an index, the planner does not try each value of a column.
+    """Return whether two texts of a check reject the same rows, or whether the same queries can use an index with either predicate."""
+    if isinstance(thing, Index):  # The planner does not split rows into cases to decide whether a query can use an index.
         return live.same_rows(one, other, tuple(c for c in columns if mentions(thing.predicate, c)), whole=True)
     if isinstance(thing, Check) and not CALL.search(one + other):  # A call may return NULL, which a check accepts.
         return live.same_rows(one, other, tuple(c for c in columns if c.name in thing.columns))
@@ -208,7 +208,7 @@ EXPRESSIONS: dict[type, tuple[str, ...]] = {Column: ("default", "generated"), Ch
 
 
 def with_equivalent_expressions(expected: Catalog, actual: Catalog, live: Live) -> Catalog:
-    """Return `actual` with the expressions of `expected` where the server finds that both mean the same."""
+    """Return `actual` with the expressions of `expected` where the server shows that they are equivalent."""
     wanted = {(type(thing), thing.table, thing.name): thing for thing in expected if type(thing) in EXPRESSIONS}
     trusted = {table.name for table in actual.tables if table.trusted}
     columns: dict[str, tuple[Column, ...]] = {

@@ -17,7 +17,7 @@ class Table:
     kind: str = "table"  # table, partitioned table, view, materialized view, foreign table
     logged: bool = True
     row_security: str | None = None  # active: rows are hidden from this role; bypassed: only from other roles
-    # Facts that are not compared: dropped columns, and the triggers and rules of any role.
+    # Not compared: dropped columns, and the triggers and rules of any role.
     dropped_columns: int = field(default=0, compare=False)
     triggers: tuple[str, ...] = field(default=(), compare=False)
     owner: str = field(default="", compare=False)
@@ -27,7 +27,7 @@ class Table:
         default=(), compare=False
     )  # publications that need a replica identity, which the table lacks
     narrowed: tuple[str, ...] = field(default=(), compare=False)  # publications that omit identity columns
-    # Foreign keys that keep rows: table, name, definition, the table referred to, the columns that SET NULL meets a NOT NULL in.
+    # Foreign keys that prevent deletions: table, name, definition, referenced table, and NOT NULL columns that ON DELETE would set to NULL.
     kept_by: tuple[tuple[str, str, str, str, str], ...] = field(default=(), compare=False)
 
     @property
@@ -37,9 +37,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """The conditions of a column's domain and of the domains below it."""
+    """The constraints of a column's domain, including those of the domains it is based on."""
 
-    type: str  # below all domains
+    type: str  # the base type
     default: str | None = None
     required: bool = False  # NOT NULL
     conditions: tuple[str | None, ...] = ()  # CHECK (… VALUE …); None where it calls functions that are not PostgreSQL's own
@@ -56,11 +56,11 @@ class Column:
     generated: str | None = None  # the expression
     collation: str | None = None  # where it is not the type's own
     virtual: bool = False  # generated when it is read, and not stored
-    validated: bool = True  # False: its NOT NULL is NOT VALID, older rows were never checked
-    # Facts that are not compared.
+    validated: bool = True  # False: its NOT NULL is NOT VALID, so existing rows were never checked
+    # Not compared.
     own: bool = field(default=True, compare=False)  # its default or expression calls nothing but PostgreSQL's own functions
     domain: Domain | None = field(default=None, compare=False)
-    used_by: tuple[str, ...] = field(default=(), compare=False)  # what keeps its type from being changed
+    used_by: tuple[str, ...] = field(default=(), compare=False)  # objects that prevent a change of its type
 
     @property
     def filled(self) -> str | None:
@@ -105,7 +105,9 @@ class Key:
     nulls_distinct: bool = True
     include: tuple[str, ...] = ()
     valid: bool = True
-    used_by: tuple[str, ...] = field(default=(), compare=False)  # what keeps it from being dropped, besides foreign keys here
+    used_by: tuple[str, ...] = field(
+        default=(), compare=False
+    )  # objects that prevent dropping it, besides foreign keys of this schema
 
     def sql(self) -> str:
         kind = "PRIMARY KEY" if self.primary else "UNIQUE" if self.nulls_distinct else "UNIQUE NULLS NOT DISTINCT"
@@ -119,7 +121,7 @@ class Check:
     table: str
     name: str
     columns: tuple[str, ...]
-    expression: str  # CHECK (…), or EXCLUDE …, which the contract has none of
+    expression: str  # CHECK (…), or EXCLUDE … (none in the contract)
     valid: bool = True
     enforced: bool = True
     own: bool = field(default=True, compare=False)  # it calls nothing but PostgreSQL's own functions
@@ -139,7 +141,7 @@ class ForeignKey:
     on_update: str = "NO ACTION"
     deferrable: bool = False
     deferred: bool = False
-    valid: bool = True  # False: NOT VALID, older rows were never checked
+    valid: bool = True  # False: NOT VALID, so existing rows were never checked
     enforced: bool = True  # False: NOT ENFORCED, or its triggers are disabled
     full: bool = field(default=False, compare=False)  # MATCH FULL: all columns are NULL, or none
     # The triggers that act on a DELETE and an UPDATE of the target, which run in the order of their names.
@@ -156,7 +158,7 @@ class ForeignKey:
 
 
 def of_invalid(index: Any) -> str:
-    """Return what an invalid index is for, by its `ready`."""
+    """Return what an invalid index still does, which depends on its `ready`."""
     if index.ready:
         return "no query uses it, but every write updates it"
     return "queries and writes ignore it, because its build or its removal was interrupted"
@@ -216,7 +218,7 @@ def where(thing: Object) -> str:
 
 
 def key_of(thing: Object) -> tuple[type, str, str]:
-    """Return what identifies an object, whatever its definition."""
+    """Return the identity of an object, whatever its definition."""
     return type(thing), thing.table, thing.name
 
 

@@ -1,7 +1,6 @@
-"""Rows that the contract allows, with values at the limits of an expression, for which PostgreSQL computes it.
+"""Sample rows that the contract allows, with boundary values of an expression, which PostgreSQL evaluates for them.
 
-What its planner cannot prove for all rows is tried on some: a row that is refused is certain, and a harmless expression
-refuses none.
+They decide what the planner cannot prove for all rows: one rejected sample proves that rows are rejected.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from .expressions import TEXT
 from .objects import Column
 
 ROWS = 96  # sample rows on which an expression is tried
-ALONE = 16  # the same, if one raises an error: each is then a separate query
+ALONE = 16  # the same once one raised an error, because each is then a separate query
 LONGEST = 10_000  # the longest text made for a number in the expression
 NULL = "NULL"
 
@@ -51,7 +50,7 @@ TRUE, FALSE = ("true",), ("false",)
 
 
 def kind(column: Column) -> str:
-    """Return the type of a column below its domains and without its length, as VALUES knows it."""
+    """Return the base type of a column without its length: a key of VALUES."""
     bare = re.sub(r"\(.*?\)", "", column.domain.type if column.domain else column.type)
     return "text" if bare.startswith("character") else bare
 
@@ -59,8 +58,8 @@ def kind(column: Column) -> str:
 def samples(expression: str, columns: Iterable[Column], fills: Mapping[str, str], *, stored: bool) -> list[Sample]:
     """Return rows of `columns`; [] if no suitable value of a column is known.
 
-    A column in `fills` also holds that value, and no other if the rows are `stored` by our INSERT. The first of many rows have
-    the value of the same place in each column's list: equal values, where the types are the same.
+    A column in `fills` also gets that value, and only that one if the rows are `stored` by our INSERT. If there are too many
+    combinations, the first rows take the value at the same position of each column's list, so columns of one type are equal.
     """
     names, choices = [], []
     for column in columns:
@@ -81,7 +80,7 @@ def samples(expression: str, columns: Iterable[Column], fills: Mapping[str, str]
 
 
 def described(sample: Sample) -> str:
-    """Return a row as a condition; any row, where no column matters."""
+    """Return a row as a condition, "any row" if the expression uses no column."""
     return (
         "any row"
         if not sample
@@ -90,7 +89,7 @@ def described(sample: Sample) -> str:
 
 
 def branch(expressions: Iterable[str], sample: Sample, columns: Iterable[Column]) -> str:
-    """Return what a SELECT of `expressions` for one row says."""
+    """Return the SELECT list and the FROM clause that evaluate `expressions` for one row."""
     held = ", ".join(
         f"({sample[column.name]})::{column.domain.type if column.domain else column.type} AS {quote(column.name)}"
         for column in columns
@@ -128,7 +127,7 @@ def _values(expression: str, column: Column) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a condition that refuses rows did with sample rows; an example is a row as a condition, "" for none."""
+    """The result of a condition that rejects rows, for sample rows; an example is a row as a condition, "" for none."""
 
     known: bool = False  # for some row
     refused: str = ""  # a row for which it is true
@@ -137,10 +136,10 @@ class Trial:
 
 
 def judge(outcomes: Iterable[Outcome], kept: Iterable[str], fills: Mapping[str, str]) -> Trial:
-    """Return what is known from the value of a condition for each row.
+    """Return what the values of a condition for sample rows show.
 
-    Our UPDATE does not write the columns `kept`: a row counts only if our INSERT stores the values that it has there
-    (`fills`), or if some row that has them is not refused.
+    Our UPDATE does not write the columns `kept`: a row counts only if our INSERT stores its values there (`fills`), or if
+    another row with these values is accepted.
     """
     names = [*kept]
 

@@ -1,4 +1,4 @@
-"""The sequences that fill columns: what they return next must be free, and there."""
+"""The sequences of columns: their next value must exist and be unused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .live import Live
 from .objects import Catalog, Column, where
 from .unmanaged import AGREE
 
-# The sequences of a column: its identity's, and those that its default names. The type of a column may end before its sequence.
+# The sequences of a column: its identity's, and those that its default names. A column's type may have a lower maximum than its sequence.
 NEXT_SQL = """
     SELECT {place}, COALESCE(pg_catalog.pg_sequence_last_value(s.seqrelid) + s.seqincrement, s.seqstart), {used}, s.seqincrement,
            CASE WHEN s.seqcycle THEN NULL WHEN s.seqincrement < 0 THEN s.seqmin
@@ -35,7 +35,7 @@ USED_SQL = "(SELECT CASE WHEN s.seqincrement < 0 THEN pg_catalog.min({column}) E
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """What a column's sequence returns next, though it cannot be stored."""
+    """The next value of a column's sequence, which cannot be stored."""
 
     column: Column
     value: int
@@ -46,7 +46,7 @@ class Next:
 def next_values(live: Live, columns: Iterable[tuple[Column, bool]]) -> Iterator[Next]:
     """Yield those of `columns`, each with whether its values are unique, whose next value cannot be stored.
 
-    A sequence that this role may not read is left out.
+    Sequences that this role may not use are left out.
     """
     asked = list(columns)
     parts = []
@@ -64,7 +64,7 @@ def next_values(live: Live, columns: Iterable[tuple[Column, bool]]) -> Iterator[
 
 
 def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Finding]:
-    """Yield a finding for each column of a table of ours whose sequence returns a value that is in use, or no value any more."""
+    """Yield a finding for each column of a table of ours whose sequence returns a value in use, or is exhausted."""
     keys = {(key.table, key.columns) for key in actual.keys if key.valid}
     readable = {table.name for table in actual.tables if table.trusted and table.readable and table.row_security != "active"}
     ours = {(column.table, column.name): column for column in expected.columns}

@@ -1,6 +1,6 @@
-"""Unmanaged objects on our tables that make our writes fail, or could: the only case in which they are findings.
+"""Unmanaged objects on our tables that make our writes fail, or may. Other unmanaged objects are not findings.
 
-Our INSERT leaves out unmanaged columns, so their defaults or NULL are stored; our UPDATE keeps what they hold.
+Our INSERT leaves out unmanaged columns, so their defaults or NULL are stored; our UPDATE does not write them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRY = "`manage.py dbstatus --write-check` tries it; read its definition with \\d
 def harmful(expected: Catalog, foreign: Catalog, actual: Catalog, live: Live | None = None) -> Iterator[Finding]:
     """Yield a finding for each unmanaged object on a table of ours that refuses or may change rows that the contract allows.
 
-    Without `live` nothing is proved: an object is a finding wherever it touches a column of ours.
+    Without `live` nothing can be proved: every object that uses a column of ours is a finding.
     """
     yield from _Obstacles(expected, foreign, actual, live).findings()
 
@@ -40,7 +40,7 @@ class _Obstacles(Allowed):
         for table in self.actual.tables:
             if table.name in ours:
                 yield from self.of_table(table)
-        # A key behind a table that cascades keeps the rows of each table of ours that it is reached from.
+        # A foreign key behind a cascade restricts every table of ours that reaches it: it is reported once.
         keepers = {one.where: one for table in self.actual.tables if table.name in ours for one in self.of_keepers(table)}
         yield from keepers.values()
         of_ours = self.foreign.where(lambda thing: thing.table in ours)
@@ -304,10 +304,10 @@ class _Obstacles(Allowed):
         return next((one for one in found if replace(fk, **{name: getattr(one, name) for name in own}) == one), None)
 
     def preempted(self, fk: ForeignKey, ours: ForeignKey) -> str:
-        """Return what `fk` does to rows before `ours` does something else, "" for nothing.
+        """Return the action of `fk` that preempts a different action of `ours`, "" if there is none.
 
-        The triggers of both run in the order of their names. Once ours has deleted or changed the rows that refer to the
-        target, the other finds none; once ours has refused, the other does not run.
+        The triggers of both run in the order of their names. Once ours has deleted or changed the referencing rows, the other
+        finds none; once ours has rejected the statement, the other does not run.
         """
         live = next((one for one in self.actual.foreign_keys if (one.table, one.name) == (ours.table, ours.name)), ours)
         known = len(fk.fires) == len(live.fires) == 2

@@ -30,7 +30,7 @@ TRIGGER_OWNERS_SQL = """
         AND o.dbid = (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database())
     WHERE d.classid = 'pg_catalog.pg_trigger'::regclass AND d.objid = {trigger} AND d.refclassid <> 'pg_catalog.pg_class'::regclass
 """
-# Whether the table `c` has code that a foreign key runs when it looks for rows or deletes some.
+# Whether the table `c` has code that a foreign key runs when it finds or deletes rows.
 ACTS_SQL = """
     (c.relhasrules
      OR EXISTS (SELECT FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
@@ -38,7 +38,7 @@ ACTS_SQL = """
                   AND (p.pronamespace <> 'pg_catalog'::regnamespace OR p.proname NOT LIKE 'RI\\_FKey\\_%%'))
      OR EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL)))
 """
-# The tables that are written to, and those `beyond` from which foreign keys' actions delete, or which they update.
+# The tables that are written to, and the tables `beyond` them that the actions of foreign keys write to.
 TABLES_SQL = f"""
     WITH RECURSIVE home AS (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = %(schema)s),
     trusted AS ({TRUSTED_ROLES_SQL.format(schema="(SELECT oid FROM home)")}), ours AS (
@@ -61,8 +61,8 @@ TABLES_SQL = f"""
         WHERE r.oid NOT IN (SELECT oid FROM written)
     )
 """
-# A table that a foreign key's action changes runs its triggers as its owner, and before PostgreSQL 18 its AFTER triggers
-# as the role of the outer statement.
+# The triggers of a table that a foreign key's action writes to run as its owner; before PostgreSQL 18, AFTER triggers run as the
+# role of the outer statement.
 STRANGERS_SQL = f"""{TABLES_SQL}
     SELECT 'owner' AS kind, pg_catalog.min(o.relname::text COLLATE "C"), pg_catalog.quote_ident(current_database()), count(*)::int,
            pg_catalog.pg_get_userbyid(o.relowner)::text
@@ -172,8 +172,8 @@ def refuse_untrusted_code(
 ) -> None:
     """Raise Refusal if a write to `tables`, or to any of our schema, would run code of another role.
 
-    In a transaction, `tables` are locked, with `deletes` also what foreign keys lead to: no trigger can be added to them before
-    it ends. Not so for one that only `reads`.
+    In a transaction that does not only read (`reads`), it locks `tables`, and with `deletes` the tables that foreign keys lead
+    to: no trigger can be added to them until it ends.
     """
     if (schema := read_home(connection)[0]) is None:
         return
@@ -204,7 +204,7 @@ def _lock(connection, places: list[str]) -> None:
 def block_untrusted_triggers(connection) -> None:
     """Let only their owners create triggers on our tables, then raise Refusal if one runs code of another role.
 
-    The tables are locked in between: a trigger whose transaction is still open is waited for.
+    It locks the tables in between, and so waits for a transaction that is adding a trigger.
     """
     if (schema := read_home(connection)[0]) is None:
         return
