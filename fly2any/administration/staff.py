@@ -56,7 +56,7 @@ def appoint(connection, email: str, role: str) -> Appointment:
 
     A person without a password gets a random one, and so does everyone who is not staff yet: until then others may have set the
     password, by registering the address on the site or on the person's page of the admin. Raises Refusal for an
-    invalid address, for one that several people have in different case, and if the last administrator would lose that role.
+    invalid address, for one that several people have in different case, if the role's group is missing, and if the last administrator would lose that role.
     """
     with _committed(connection, email):
         administrators = _lock_administrators(connection)
@@ -73,9 +73,18 @@ def appoint(connection, email: str, role: str) -> Appointment:
         _leave_groups(connection, user)
         user.user_permissions.clear()  # Apart from other groups, the role defines all permissions.
         if role in GROUPS:
-            user.groups.add(Group.objects.using(connection.alias).get(name=GROUPS[role]))
+            user.groups.add(_group(connection, GROUPS[role]))
         _require_stored(connection, user, GROUPS.get(role))
     return Appointment(user.email, is_new, password, replaces=had_one and password is not None)
+
+
+def _group(connection, name: str) -> Group:
+    found = Group.objects.using(connection.alias).filter(name=name).first()
+    if found is None:
+        raise Refusal(
+            f"There is no group {name}, so nothing was changed: rename the renamed one back on its page, or create it there."
+        )
+    return found
 
 
 def replace_password(connection, user: Any) -> str:

@@ -104,6 +104,18 @@ def test_a_role_replaces_another_and_other_groups_stay():
     assert list(user.user_permissions.all()) == []
 
 
+def test_a_role_whose_group_was_renamed_is_refused():
+    Group.objects.filter(name="Support").update(name="Helpers")
+
+    with pytest.raises(Refusal) as refused:
+        appoint(connection, "new@example.com", "support")
+
+    assert str(refused.value) == (
+        "There is no group Support, so nothing was changed: rename the renamed one back on its page, or create it there."
+    )
+    assert not User.objects.filter(email="new@example.com").exists()
+
+
 def test_a_removed_member_stays_a_user_of_the_site(capsys):
     appoint(connection, EMAIL, "support")
 
