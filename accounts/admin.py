@@ -161,7 +161,7 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
             self.message_user(request, REPLACED.format(email=obj.email), messages.WARNING)
 
     def title_of(self, row):
-        return f"{formats.beginning(row.name)} ({row.email})" if row.name else str(row.email)
+        return formats.beginning(row.name or row.email)
 
     def guard(self):
         return keep_an_administrator(connection)

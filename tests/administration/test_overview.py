@@ -101,7 +101,7 @@ def test_an_alert_says_why_it_did_not_fire(member):
     assert next(iter(said)) in details
 
 
-def test_an_overview_is_titled_with_the_name_and_the_address(member):
+def test_an_overview_is_titled_with_the_name_or_the_address(member):
     ana = User.objects.create(email="ana@example.com", name="Ana <b>Souza</b>")
     nameless = User.objects.create(email="nameless@example.com", name="")
     support = member("Support")
@@ -111,4 +111,4 @@ def test_an_overview_is_titled_with_the_name_and_the_address(member):
         for person in (ana, nameless)
     ]
 
-    assert titles == ["Ana &lt;b&gt;Souza&lt;/b&gt; (ana@example.com)", "nameless@example.com"]
+    assert titles == ["Ana &lt;b&gt;Souza&lt;/b&gt;", "nameless@example.com"]

@@ -36,7 +36,7 @@ def test_staff_sign_in_by_email_and_browse(browser, live_server, monkeypatch):
     follow(page, "#content .rows >> text=Notifications")
     assert page.locator("#result_list tbody tr").count() == 50
     follow(page, "#result_list tbody tr:first-child td.field-user_link a")
-    email = page.text_content("h1").strip().partition("(")[2].removesuffix(")")
+    email = page.locator("dl.facts dd").first.text_content()
     page.goto(f"{live_server.url}/admin/accounts/user/?q={email}")
     assert page.locator("#result_list tbody tr").count() == 1
 
