@@ -41,6 +41,8 @@ if "TMPDIR" not in os.environ and MEMORY.is_mount() and os.access(MEMORY, os.W_O
         keep(Path(tempfile.tempdir))
         atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
+if os.environ.get("CITUS_URL"):  # For tests/citus; the settings would take it for the database's URL.
+    os.environ["CITUS"] = os.environ["CITUS_URL"].partition("://")[2]
 if "FLY2ANY_TEST_SERVER" not in os.environ:  # Workers of pytest-xdist inherit both, and so the server.
     os.environ |= {"POSTGRES_URL": os.environ.pop("TEST_POSTGRES_URL", ""), "DATABASE_URL": "", "FLY2ANY_TEST_SERVER": ""}
     if not os.environ["POSTGRES_URL"]:

@@ -51,6 +51,7 @@ def test_the_commands_are_these():
         "dbadopt",
         "dbbackup",
         "dbcontract",
+        "dbdistribute",
         "dbhealth",
         "dbmaintain",
         "dbperson",

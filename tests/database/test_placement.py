@@ -16,11 +16,15 @@ def current(kind):
     return [one for one in CURRENT if isinstance(one, kind)]
 
 
-def test_the_plan_has_each_table_once_and_the_targets_of_keys_first():
-    placements = [one.placement for one in read_plan()]
+def test_the_plan_has_each_table_once_and_reference_tables_after_those_that_their_keys_lead_to():
+    tables = [one.table for one in read_plan()]
+    placed = [one.table for one in read_plan() if one.placement is not Placement.LOCAL]
 
-    assert sorted(one.table for one in read_plan()) == sorted(table.table for table in current(Table))
-    assert placements == sorted(placements, key=[*Placement].index)
+    assert sorted(tables) == sorted(table.table for table in current(Table))
+    assert tables[: len(placed)] == placed
+    assert [
+        key.name for key in current(ForeignKey) if key.table in placed and placed.index(key.target) > placed.index(key.table)
+    ] == []
 
 
 def test_the_growing_tables_are_distributed_by_id_and_reference_tables_hold_what_their_keys_lead_to():

@@ -37,15 +37,11 @@ def _planned() -> Iterator[Planned]:
 
 
 def read_plan() -> tuple[Planned, ...]:
-    """Return the plan: reference tables first, because keys of the others lead to them, then distributed ones, then the rest."""
+    """Return the plan in the order in which it is carried out: first reference tables, because keys of the others lead to them."""
     tables = {
         version.object.table for version in load().versions if isinstance(version.object, Table) and version.until is None
     }
-    planned = {one.table: one for one in _planned()}
+    placed = [one for one in _planned() if one.table in tables]  # In the order of the apps, whose keys lead to earlier ones.
     order = [*Placement]
-    return tuple(
-        sorted(
-            (planned.get(table, Planned(table, Placement.LOCAL)) for table in tables),
-            key=lambda one: (order.index(one.placement), one.table),
-        )
-    )
+    local = (Planned(table, Placement.LOCAL) for table in sorted(tables - {one.table for one in placed}))
+    return (*sorted(placed, key=lambda one: order.index(one.placement)), *local)

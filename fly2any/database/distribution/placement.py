@@ -1,0 +1,127 @@
+"""The plan of a database with the current placement of its tables, and what each node stores of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from ..facts import Placement
+from ..schema.relations import Kind, Relation, read_relations
+from ..server import read_schema
+from ..sql import fetch_all, literal
+from .cluster import Cluster
+from .plan import Planned, read_plan
+
+ONLINE = 64 * 1024**2  # Bytes above which a table's rows are copied while the site writes to it.
+
+SIZES_SQL = """
+    SELECT c.relname::text, GREATEST(pg_catalog.pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0), pg_catalog.pg_total_relation_size(c.oid)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relkind = 'r' ORDER BY c.relname COLLATE "C"
+"""
+# What each node stores of each table of Citus.
+SHARDS_SQL = """
+    SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(name, rows, bytes)), '[]') FROM (
+        SELECT r.relname AS name, pg_catalog.sum(GREATEST(pg_catalog.pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0)) AS rows,
+               pg_catalog.sum(pg_catalog.pg_total_relation_size(c.oid)) AS bytes
+        FROM pg_catalog.pg_dist_placement AS p JOIN pg_catalog.pg_dist_local_group AS g USING (groupid)
+        JOIN pg_catalog.pg_dist_shard AS s USING (shardid) JOIN pg_catalog.pg_class AS r ON r.oid = s.logicalrelid
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = r.relnamespace
+        JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(pg_catalog.shard_name(s.logicalrelid, s.shardid))
+        WHERE n.nspname = {schema} GROUP BY 1) AS stored
+"""
+ASKED_SQL = "SELECT nodeid, success, result FROM pg_catalog.run_command_on_all_nodes(%(command)s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a node stores of a table, by the estimates of its statistics."""
+
+    node: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A table with its planned and its current placement."""
+
+    planned: Planned
+    kind: Kind
+    stored: tuple[Stored, ...]
+
+    @property
+    def done(self) -> bool:
+        return self.kind in (Kind.REFERENCE, Kind.DISTRIBUTED)
+
+    @property
+    def rows(self) -> int:
+        """Return the rows of the table, which each node has if it is a reference table."""
+        rows = [one.rows for one in self.stored]
+        return max(rows, default=0) if self.kind is Kind.REFERENCE else sum(rows)
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.bytes for one in self.stored)
+
+    @property
+    def online(self) -> bool:
+        """Return whether the site writes to the table while its rows are copied."""
+        return self.planned.placement is Placement.DISTRIBUTED and self.bytes > ONLINE
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """The plan, with the current placement of each table that exists; `others` are tables that stay on the coordinator."""
+
+    cluster: Cluster
+    steps: tuple[Step, ...]
+    others: tuple[Relation, ...]
+
+    @property
+    def done(self) -> bool:
+        return all(step.done for step in self.steps)
+
+    @property
+    def nodes(self) -> dict[str, Stored]:
+        """Return what each node stores of these tables, by its name."""
+        parts = [one for step in self.steps for one in step.stored]
+        return {
+            node.name: Stored(
+                node.name, *(sum(getattr(one, of) for one in parts if one.node == node.name) for of in ("rows", "bytes"))
+            )
+            for node in self.cluster.nodes
+        }
+
+    @property
+    def skew(self) -> float | None:
+        """Return how much of the distributed tables the fullest worker holds, as a multiple of the average; None without any."""
+        parts = [one for step in self.steps if step.kind is Kind.DISTRIBUTED for one in step.stored]
+        held = [sum(one.bytes for one in parts if one.node == node.name) for node in self.cluster.workers]
+        return max(held) * len(held) / sum(held) if sum(held) else None
+
+
+def read_distribution(connection, cluster: Cluster) -> Distribution:
+    """Return the plan and how much of it is done."""
+    schema = read_schema(connection)
+    relations = read_relations(connection, schema=schema)
+    plan = [one for one in read_plan() if one.placement is not Placement.LOCAL and one.table in relations]
+    stored = _read_stored(connection, cluster, schema, relations)
+    steps = tuple(Step(one, relations[one.table].kind, stored.get(one.table, ())) for one in plan)
+    placed = {step.planned.table for step in steps}
+    others = tuple(one for one in relations.values() if one.name not in placed and one.kind in (Kind.PLAIN, Kind.MANAGED))
+    return Distribution(cluster, steps, others)
+
+
+def _read_stored(connection, cluster: Cluster, schema: str, relations: dict[str, Relation]) -> dict[str, tuple[Stored, ...]]:
+    here = next(node.name for node in cluster.nodes if node.is_coordinator)
+    found = {
+        name: [Stored(here, rows, size)]
+        for name, rows, size in fetch_all(connection, SIZES_SQL, {"schema": schema})
+        if name in relations and not relations[name].kind.is_of_citus
+    }
+    names = {node.id: node.name for node in cluster.nodes}
+    for node, success, result in fetch_all(connection, ASKED_SQL, {"command": SHARDS_SQL.format(schema=literal(schema))}):
+        for table, rows, size in json.loads(result) if success else ():
+            found.setdefault(table, []).append(Stored(names[node], int(rows), int(size)))
+    return {table: tuple(parts) for table, parts in found.items()}
