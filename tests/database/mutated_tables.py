@@ -122,6 +122,11 @@ def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
         ("a check of an update", f"ADD theirs text, ADD CONSTRAINT theirs_c CHECK (theirs IS NULL OR theirs <> {key}::text)", ("check.extra", f"{here}_c")),
         ("a default of NULL", "ADD theirs text NOT NULL DEFAULT nullif('a', 'a')", ("column.extra", here)),
         ("a default that raises", "ADD theirs int, ALTER theirs SET DEFAULT 1 / 0", ("column.extra", here)),
+        ("a default that its type refuses", "ADD theirs varchar(2), ALTER theirs SET DEFAULT 'abc'", ("column.extra", here)),
+        ("a default of a setting", "ADD theirs text, ALTER theirs SET DEFAULT current_setting('app.theirs')", ("column.extra", here)),
+        ("a default of a lost sequence", "ADD theirs int, ALTER theirs SET DEFAULT nextval('theirs_lost'::text)", ("column.extra", here)),
+        ("a default of another role's function", "ADD theirs uuid, ALTER theirs SET DEFAULT theirs_f()", ("column.extra", here)),
+        ("a check that raises beside NULL", "ADD theirs text, ADD CONSTRAINT theirs_c CHECK (theirs = current_setting('app.theirs')) NOT VALID", ("check.extra", f"{here}_c")),
         ("a generated column that raises", f"ADD theirs int GENERATED ALWAYS AS (length({key}::text) / 0) STORED", ("column.extra", here)),
         ("a generated column that may be NULL", f"ADD theirs text GENERATED ALWAYS AS (nullif({key}::text, 'a')) STORED NOT NULL", ("column.extra", here)),
         ("one NULL for all", "ADD theirs text, ADD CONSTRAINT theirs_c UNIQUE NULLS NOT DISTINCT (theirs)", ("unique.extra", f"{here}_c")),
@@ -132,6 +137,7 @@ def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
         ("a domain of a domain", "ADD theirs theirs_long", ("column.extra", here)),
     ):  # fmt: skip
         made = "CREATE TABLE theirs_to (id int PRIMARY KEY); CREATE DOMAIN theirs_required AS text NOT NULL;"
+        made += " CREATE FUNCTION theirs_f() RETURNS uuid STABLE LANGUAGE sql AS 'SELECT NULL::uuid';"
         made += " CREATE DOMAIN theirs_default AS text DEFAULT ''; CREATE DOMAIN theirs_long AS theirs_default CHECK (length(VALUE) > 1);"
         since = 15 if "NULLS NOT DISTINCT" in sql else 0
         yield Mutation(f"{table.name}: {name}", f"{made} ALTER TABLE {t} {sql}", frozenset(found), since)

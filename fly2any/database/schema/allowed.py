@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..sql import literal, quote
 from .cures import mentions
-from .expressions import CONSTANT, DISTINCT, PLAIN, distinguishing_column
+from .expressions import CONSTANT, DISTINCT, PLAIN, assigned, changes, distinguishing_column, is_total, without_new_values
 from .live import Live, Rows
 from .objects import Catalog, Check, Column, Index, Key
 from .samples import TRUE, Clash, Outcome, Trial, find_clash, judge, samples
@@ -41,7 +41,20 @@ class Allowed:
         used |= {name for one in ours for name in one.columns}
         given = "".join(f" AND {one.expression.removeprefix('CHECK ')} IS NOT FALSE" for one in ours)
         kept, fills = self.kept(thing.table, used)
-        return judge(self.outcomes(thing, [f"CASE WHEN true{given} THEN {condition} END"], used), kept, fills)
+        trial = judge(self.outcomes(thing, [f"CASE WHEN true{given} THEN {condition} END"], used), kept, fills)
+        return Trial() if trial.raised and changes(condition) and not self.inserts(thing.table) else trial
+
+    def trial_of_default(self, column: Column) -> Trial:
+        """Return what storing the default of an unmanaged column does; it is refused where it is NULL."""
+        default, sequences = without_new_values(column.filled or "NULL")
+        if self.live is None or not self.trusts(column):
+            return Trial()
+        found = {self.live.is_sequence(name) for name in sequences}
+        if None in found:
+            return Trial()
+        if False in found:
+            return Trial(known=True, raised="any row", always=True)
+        return self.trial(column, f"{assigned(default, column.domain.type if column.domain else column.type)} IS NULL", ())
 
     def refuses_stored(self, column: Column, condition: str) -> bool | None:
         """Return whether a condition on VALUE rejects what our INSERT stores in an unmanaged column; None if that is unknown."""
@@ -52,7 +65,7 @@ class Allowed:
             return None
         if self.live.never(f"{condition} IS NOT FALSE", rows):
             return True
-        if self.live.never(f"NOT {condition}", rows):
+        if self.live.never(f"NOT {condition}", rows) and is_total(condition):
             return False
         if column.filled is not None and not CONSTANT.fullmatch(column.filled):
             return None
@@ -105,6 +118,10 @@ class Allowed:
         """Return whether our INSERT stores NULL in a column."""
         column = self.stored(table, name)
         return column is not None and column.filled is None and column.identity is None and column.generated is None
+
+    def inserts(self, table: str) -> bool:
+        """Return whether this role may insert rows, so that its sessions are those of the site."""
+        return any(one.insertable for one in self.actual.tables if one.name == table)
 
     def trusts(self, thing: Check | Index | Column) -> bool:
         return thing.own and any(table.trusted for table in self.actual.tables if table.name == thing.table)

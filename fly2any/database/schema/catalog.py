@@ -87,6 +87,7 @@ TABLES_SQL = f"""
            pg_catalog.pg_get_userbyid(c.relowner)::text AS owner,
            {TRUSTED_SQL} AS trusted,
            pg_catalog.has_table_privilege(c.oid, 'SELECT') AS readable,
+           pg_catalog.has_any_column_privilege(c.oid, 'INSERT') AS insertable,
            CASE WHEN c.relkind = 'r' AND (c.relreplident = 'n' OR c.relreplident = 'i' AND NOT EXISTS (
                          SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indislive))
                 THEN {PUBLICATIONS_SQL} ELSE ARRAY[]::text[] END AS unidentified,
@@ -112,6 +113,8 @@ DOMAIN_SQL = f"""
         'type', (SELECT pg_catalog.format_type(typbasetype, typtypmod) FROM below ORDER BY depth DESC LIMIT 1),
         'default', (SELECT typdefault FROM below WHERE typdefault IS NOT NULL ORDER BY depth LIMIT 1),
         'required', (SELECT bool_or(typnotnull) FROM below),
+        'own', NOT EXISTS (SELECT FROM below JOIN pg_catalog.pg_depend AS own ON own.classid = 'pg_catalog.pg_type'::regclass AND own.objid = below.oid
+                           WHERE own.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass)),
         'conditions', ARRAY(SELECT CASE WHEN {OWN_SQL.format(kind="pg_constraint", oid="k.oid", besides="k.contypid")}
                                         THEN 'CHECK (' || pg_catalog.pg_get_expr(k.conbin, 0) || ')' END
                             FROM below JOIN pg_catalog.pg_constraint AS k ON k.contypid = below.oid AND k.contype = 'c'
@@ -331,7 +334,9 @@ def _objects(kind: Callable[..., T], rows: Iterable[dict[str, Any]]) -> tuple[T,
 
 def _column(row: dict[str, Any]) -> Column:
     if row["domain"] is not None:
-        row["domain"] = Domain(**{**row["domain"], "conditions": tuple(row["domain"]["conditions"])})
+        row["domain"] = domain = Domain(**{**row["domain"], "conditions": tuple(row["domain"]["conditions"])})
+        if row["default"] is None and row["generated"] is None:  # The domain's default is stored.
+            row["own"] = domain.own
     return Column(**row)
 
 

@@ -12,6 +12,20 @@ PLAIN = re.compile(rf"(?:{TEXT}(?:::(?:text|smallint|integer|bigint|numeric))?|[
 DISTINCT = re.compile(
     r"\b(nextval|gen_random_uuid|uuidv7|uuid_generate_v\w+|random)\("
 )  # Defaults that are different in each row.
+_LITERAL = rf"(?:{TEXT}::[\w .\"]+(?:\[\])?|\(?-?\d{{1,4}}\)?(?:::\w+)?|true|false)"
+_LITERALS = re.compile(rf"{_LITERAL}|ARRAY\[(?:{_LITERAL}(?:, {_LITERAL})*)?\](?:::[\w .\"]+\[\])?")
+_NEW_VALUES = re.compile(
+    rf"(?P<kept>{TEXT})|\bnextval\((?:{TEXT}::regclass|\((?P<sequence>{TEXT})::text\)::regclass)\)"
+    r"|\b(?P<name>gen_random_uuid|uuidv4|uuidv7|random|clock_timestamp|timeofday)\(\)"
+)
+_A_VALUE = {
+    "gen_random_uuid": "'00000000-0000-4000-8000-000000000000'::uuid",
+    "uuidv4": "'00000000-0000-4000-8000-000000000000'::uuid",
+    "uuidv7": "'00000000-0000-7000-8000-000000000000'::uuid",
+    "random": "0.5::double precision",
+    "clock_timestamp": "now()",
+    "timeofday": "(now())::text",
+}
 # Functions that never return a negative number and never raise an error.
 COUNTS = {"length", "char_length", "character_length", "octet_length", "bit_length", "cardinality", "strpos", "num_nulls", "num_nonnulls"}  # fmt: skip
 # Names, comparisons and these functions never raise an error, nor do casts to text.
@@ -35,6 +49,22 @@ def is_total(expression: str) -> bool:
     casts = set(re.findall(r"::([\w ]+\w)", bare))
     keywords = {"and", "or", "not", "in", "any", "is"}
     return calls <= TOTAL | keywords and casts <= {"text", "text[]", "character varying"} and not re.search(r"[-+*/%^]", bare)
+
+
+def is_literal(default: str, type_: str) -> bool:
+    """Return whether a default is a value that a column of the type can hold: PostgreSQL evaluates nothing to store it."""
+    return "(" not in type_ and _LITERALS.fullmatch(default) is not None
+
+
+def without_new_values(expression: str) -> tuple[str, set[str]]:
+    """Return an expression without the volatile functions that always return a new value, and the sequences that it finds by name.
+
+    A value that they may return replaces each call.
+    """
+    sequences = {match["sequence"] for match in _NEW_VALUES.finditer(expression) if match["sequence"]}
+    return _NEW_VALUES.sub(lambda match: match["kept"] or _A_VALUE.get(match["name"], "1::bigint"), expression), {
+        name[1:-1].replace("''", "'") for name in sequences
+    }
 
 
 def assigned(expression: str, type_: str) -> str:

@@ -14,11 +14,11 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from django.db import DataError, Error
+from django.db import Error
 
 from ..sql import pinned, quote
 from .cures import mentions
-from .expressions import counts
+from .expressions import TEXT, counts
 from .objects import Catalog, Check, Column, Index, Object
 from .samples import ALONE, VALUES, WHOLE, Outcome, Sample, branch, kind
 
@@ -27,6 +27,17 @@ NEVER = "false"  # The One-Time Filter of a plan that reads no rows.
 CALL = re.compile(r"\w\(")
 INTEGER = re.compile(r"(?<![\w.])-?\d{1,9}(?![\w.])")
 FUNCTION = re.compile(r"(\w+)\"?\(")
+# Errors that pass, or that are due to the role that asks. Any other error without a position in the statement, which the parser thus
+# accepted, comes from evaluating it.
+PASSING = ("08", "25", "40", "53", "55", "57", "58", "42501")
+UNKNOWN_NAME = ("42P01", "42704", "42883", "3F000")
+# Their result depends on the search path.
+BY_NAME = re.compile(r"\b(?:to_)?reg[a-z]+\b|\bhas_\w+_privilege\b|\bpg_get_serial_sequence\b")
+# This runs with the search path of the site, so each name in it has a schema.
+IS_SEQUENCE_SQL = """
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c
+                   WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(%s)::pg_catalog.oid AND c.relkind OPERATOR(pg_catalog.=) 'S')
+"""
 VOLATILE_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_proc AS p
                    WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'v' AND p.proname = ANY (%s))
@@ -88,6 +99,13 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Raised:
+    """The error that evaluating an expression raises."""
+
+    error: Error
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """The server of the compared catalogue, and its schema."""
 
@@ -107,7 +125,7 @@ class Live:
 
         [] if the server cannot evaluate them, or if a volatile function would run, because it may have side effects.
         """
-        names = [*{name for one in expressions for name in FUNCTION.findall(one)}]
+        names = [*{name for one in expressions for name in FUNCTION.findall(re.sub(TEXT, "", one))}]
         if not tried or self.ask(VOLATILE_SQL, [names]) != (False,):
             return []
         return self._outcomes(expressions, tried, columns)
@@ -117,17 +135,13 @@ class Live:
         rows = self.ask(f"{' UNION ALL '.join(parts)} ORDER BY 1", every=True)
         if isinstance(rows, list):
             return [(tried[place], tuple(values)) for place, *values in rows]
-        if rows is not DataError:
+        if not isinstance(rows, Raised):
             return []
         if len(tried) == 1:
             return [(tried[0], None)]
         some = tried[:ALONE]
         half = len(some) // 2
         return [one for part in (some[:half], some[half:]) for one in self._outcomes(expressions, part, columns)]
-
-    def fails(self, expression: str, rows: Rows) -> bool:
-        """Return whether `expression` raises an error for every row."""
-        return self._explain(f"SELECT ({expression}) FROM {rows.sql()}") is DataError
 
     def same(self, one: str, other: str, rows: Rows) -> bool:
         """Return whether two expressions are the same after the planner folds constants and removes casts without effect."""
@@ -150,6 +164,12 @@ class Live:
         row = self.ask(f"SELECT EXISTS (SELECT FROM {quote(self.schema)}.{quote(table)} WHERE {wanted})")
         return row[0] if isinstance(row, tuple) else None
 
+    def is_sequence(self, name: str) -> bool | None:
+        """Return whether the site's sessions find a sequence by `name`; None where it cannot be asked."""
+        with pinned(self.connection) as path:
+            row = self.ask(IS_SEQUENCE_SQL, [name], path=path)
+        return row[0] if isinstance(row, tuple) else None
+
     def _explain(self, statement: str) -> Any:
         row = self.ask(f"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) {statement}")
         if not isinstance(row, tuple):
@@ -157,21 +177,30 @@ class Live:
         plan = json.loads(row[0]) if isinstance(row[0], str) else row[0]
         return plan[0]["Plan"]
 
-    def ask(self, statement: str, parameters: list[Any] | None = None, *, every: bool = False) -> Any:
-        """Return the row, or all rows; DataError where evaluating fails, None if the server refuses for another reason."""
+    def ask(self, statement: str, parameters: list[Any] | None = None, *, every: bool = False, path: str = "") -> Any:
+        """Return the row, or all rows; Raised where evaluating fails, None if the server refuses for another reason."""
         with pinned(self.connection), self.connection.cursor() as cursor:
             cursor.execute("SAVEPOINT fly2any_live")
             try:
                 cursor.execute("SET LOCAL constraint_exclusion = on")
+                if path:
+                    cursor.execute("SELECT pg_catalog.set_config('search_path', %s, true)", [path])
                 cursor.execute(statement, parameters)
                 return cursor.fetchall() if every else cursor.fetchone()
-            except DataError:
-                return DataError
-            except Error:
-                return None
+            except Error as error:
+                return Raised(error) if _is_of_values(error, statement) else None
             finally:
                 cursor.execute("ROLLBACK TO SAVEPOINT fly2any_live")
                 cursor.execute("RELEASE SAVEPOINT fly2any_live")
+
+
+def _is_of_values(error: Error, statement: str) -> bool:
+    """Return whether evaluating `statement` raised `error`, as it would in a write of the site."""
+    cause: Any = error.__cause__
+    state = getattr(cause, "sqlstate", None)
+    if state is None or state.startswith(PASSING) or (state in UNKNOWN_NAME and BY_NAME.search(statement)):
+        return False
+    return state.startswith("22") or cause.diag.statement_position is None
 
 
 def _facts(condition: str, rows: Rows) -> Iterator[str]:

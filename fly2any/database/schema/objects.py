@@ -23,6 +23,7 @@ class Table:
     owner: str = field(default="", compare=False)
     trusted: bool = field(default=True, compare=False)  # reading it runs no code of other roles
     readable: bool = field(default=True, compare=False)  # by this role
+    insertable: bool = field(default=True, compare=False)  # by this role
     unidentified: tuple[str, ...] = field(
         default=(), compare=False
     )  # publications that need a replica identity, which the table lacks
@@ -42,6 +43,7 @@ class Domain:
     type: str  # the base type
     default: str | None = None
     required: bool = False  # NOT NULL
+    own: bool = True  # the defaults call nothing but PostgreSQL's own functions
     conditions: tuple[str | None, ...] = ()  # CHECK (… VALUE …); None where it calls functions that are not PostgreSQL's own
 
 

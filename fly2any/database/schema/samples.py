@@ -94,7 +94,8 @@ def branch(expressions: Iterable[str], sample: Sample, columns: Iterable[Column]
         f"({sample[column.name]})::{column.domain.type if column.domain else column.type} AS {quote(column.name)}"
         for column in columns
     )
-    return f"{', '.join(f'({expression})::text' for expression in expressions)} FROM (SELECT {held}) AS r"
+    # As in a write, the values are not constants: those would hide the errors of what they are compared with.
+    return f"{', '.join(f'({expression})::text' for expression in expressions)} FROM (SELECT {held} OFFSET 0) AS r"
 
 
 def _row(choices: list[list[str]], number: int) -> tuple[str, ...]:

@@ -14,10 +14,10 @@ from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
 from .allowed import Allowed
-from .expressions import CONSTANT, assigned, changes, is_total
-from .live import Live, Rows
+from .expressions import CONSTANT, assigned, changes, is_literal, is_total
+from .live import Live
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, of_invalid, where
-from .samples import TRUE, Clash, Trial
+from .samples import Clash, Trial
 
 # Unmanaged objects have an owner: their cure must not be pasted without asking first.
 AGREE = "Ask its owner first, then run: "
@@ -107,23 +107,9 @@ class _Obstacles(Allowed):
         if column.generated is not None:
             yield from self.of_generated(column)
             return
-        rows = Rows((column,), frozenset([column.name]))
-        simple = column.filled is None or CONSTANT.fullmatch(column.filled)
-        if not simple and column.identity is None:
-            if self.trusts(column) and self.live is not None and self.live.fails(column.filled or "NULL", Rows(())):
-                yield _finding("column.extra", column, f"{title}, and its default {column.filled} raises an error, so every INSERT fails.",
-                               f"{alter} DROP DEFAULT;{self.no_longer_required(column)}", Severity.ERROR)  # fmt: skip
-                return
-            if not column.nullable and self.never(column, f"{quote(column.name)} IS NOT NULL", rows):
-                yield _finding("column.extra", column, f"{title}, NOT NULL, and its default is NULL, so every INSERT fails.",
-                               f"{alter} DROP NOT NULL;", Severity.ERROR)  # fmt: skip
-                return
-            if not column.nullable and self.trusts(column) and self.live is not None:
-                outcomes = self.live.outcomes([f"({column.filled}) IS NULL"], [{}], ())
-                if outcomes and outcomes[0][1] == TRUE:
-                    message = f"{title}, NOT NULL, and its default {column.filled} is NULL in this session, so an INSERT fails where it is NULL."
-                    yield _finding("column.extra", column, message, f"{alter} DROP NOT NULL;")
-                    return
+        if column.filled is not None and column.identity is None and (found := self.of_default(column, title, alter)):
+            yield found
+            return
         for condition in domain.conditions if domain else ():
             refuses = self.refuses_stored(column, (condition or "").removeprefix("CHECK "))
             if refuses:
@@ -135,6 +121,30 @@ class _Obstacles(Allowed):
             if refuses is None:
                 message = f"{title}, and its type {column.type} has conditions that were not tried."
                 yield Finding(Severity.NOTE, "column.extra", where(column), message, TRY)
+
+    def of_default(self, column: Column, title: str, alter: str) -> Finding | None:
+        default, type_ = column.filled or "NULL", column.domain.type if column.domain else column.type
+        if is_literal(default, type_):
+            return None
+        trial, now = self.trial_of_default(column), " in this session" if changes(default) else ""
+        if trial.raised:
+            message = f"{title}, and its default {default} raises an error{now}, so every INSERT fails."
+            drop = "DROP DEFAULT" if column.default is not None else "SET DEFAULT NULL"  # Otherwise it is the domain's.
+            return _finding(
+                "column.extra", column, message, f"{alter} {drop};{self.no_longer_required(column)}", Severity.ERROR
+            )
+        required = not column.nullable or (column.domain is not None and column.domain.required)
+        if trial.refused and required:
+            cure = f"{alter} DROP NOT NULL;" if not column.nullable else f"{alter} TYPE {type_};"
+            if now:
+                message = f"{title}, NOT NULL, and its default {default} is NULL{now}, so an INSERT fails where it is NULL."
+                return _finding("column.extra", column, message, cure)
+            message = f"{title}, NOT NULL, and its default is NULL, so every INSERT fails."
+            return _finding("column.extra", column, message, cure, Severity.ERROR)
+        if trial.known:
+            return None
+        risk = f"an INSERT fails where its default {default} {'is NULL or ' if required else ''}raises an error"
+        return self.untried("column.extra", column, title, trial, risk)
 
     def raising(self, code: str, thing: Check | Index | Column, what: str, trial: Trial, cure: str) -> Finding:
         if trial.always:
@@ -208,11 +218,11 @@ class _Obstacles(Allowed):
             proved = self.allows_all(check, body)
             if not (proved and is_total(body)):
                 yield self.of_unproved(check, title, body, proved=proved)
-        elif not self.never(check, f"NOT {body}", inserted):
-            yield from self.of_inserted(check, title, body)
+        elif not ((proved := self.never(check, f"NOT {body}", inserted)) and is_total(body)):
+            yield from self.of_inserted(check, title, body, proved=proved)
 
-    def of_inserted(self, check: Check, title: str, body: str) -> Iterator[Finding]:
-        """Yield the finding about a check of what our INSERT stores in unmanaged columns."""
+    def of_inserted(self, check: Check, title: str, body: str, *, proved: bool) -> Iterator[Finding]:
+        """Yield the finding about a check of what our INSERT stores in unmanaged columns; one `proved` to refuse none may raise an error."""
         trial = self.trial(check, f"({body}) IS FALSE", check.columns)
         if trial.refused:
             refuses = f"{trial.refused}, which every INSERT stores" if check.columns else "every row now"
@@ -223,7 +233,7 @@ class _Obstacles(Allowed):
         elif not trial.known:
             message = f"{title}, and was not tried with what our INSERT stores."
             yield Finding(Severity.NOTE, "check.extra", where(check), message, TRY)
-        elif changes(body):
+        elif changes(body) and not proved:
             message = f"{title}, and accepts what our INSERT stores now, but depends on the time or the session."
             yield Finding(Severity.NOTE, "check.extra", where(check), message, CHANGES)
 
@@ -286,7 +296,8 @@ class _Obstacles(Allowed):
             return
         first = [index.predicate] if index.predicate else []  # Only rows that satisfy the predicate are indexed.
         values = [f"({one}) IS NULL" for one in computed if one != index.predicate]
-        trial = self.trial(index, " AND ".join([*first, f"num_nulls({', '.join(values) or 'NULL'}) < 0"]), index.uses)
+        never = f"num_nulls({', '.join(values)}) < 0" if values else f"CASE WHEN {index.predicate} THEN false ELSE false END"
+        trial = self.trial(index, " AND ".join([*first, never]), index.uses)
         if trial.raised:
             yield self.raising(
                 "index.extra", index, f"{title}, and its expression {', '.join(computed)}", trial, cures.drop(index)
