@@ -7,6 +7,7 @@ from django.db.models import CASCADE
 
 from .deletion import DB_CASCADE
 
+IMMEDIATE = "SET CONSTRAINTS ALL IMMEDIATE"  # Before or after a statement, in some of Django's templates.
 LONGEST_NAME = 63  # NAMEDATALEN - 1: PostgreSQL would cut a longer one silently.
 CASCADES = " ON DELETE CASCADE ON UPDATE CASCADE"
 HASHED = {"_key": "_uniq", "_fkey": "_fk"}  # The ending of the hashed name that Django gives such a constraint.
@@ -77,16 +78,41 @@ class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
     sql_delete_table = "DROP TABLE %(table)s"
     sql_delete_column = "ALTER TABLE %(table)s DROP COLUMN %(column)s"
     # As in Django's sql_delete_fk, because rows changed earlier in the transaction have pending checks.
-    sql_create_fk = f"SET CONSTRAINTS ALL IMMEDIATE; {schema.DatabaseSchemaEditor.sql_create_fk}"
+    sql_create_fk = f"{IMMEDIATE}; {schema.DatabaseSchemaEditor.sql_create_fk}"
     # Without the inline form AddField adds its foreign key by sql_create_fk, with its actions.
     sql_create_column_inline_fk = None  # type: ignore[assignment]
     # SET CONSTRAINTS with a name fails for a foreign key that is not deferrable.
-    sql_delete_fk = "SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE %(table)s DROP CONSTRAINT %(name)s"
+    sql_delete_fk = f"{IMMEDIATE}; ALTER TABLE %(table)s DROP CONSTRAINT %(name)s"
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         # Names that PostgreSQL gives, of constraints in the definition of a column.
         self.inline_names: set[str] = set()
+
+    def execute(self, sql, params=()):
+        text = str(sql)
+        if self.collect_sql or IMMEDIATE not in text:
+            return super().execute(sql, params)
+        # One after the other, because Citus sends the whole text to each shard as one prepared statement.
+        if text.startswith(IMMEDIATE):
+            super().execute(IMMEDIATE, None)
+        super().execute(text.removeprefix(f"{IMMEDIATE}; ").removesuffix(f"; {IMMEDIATE}"), params)
+        if text.endswith(IMMEDIATE):
+            super().execute(IMMEDIATE, None)
+        return None
+
+    def add_field(self, model, field):
+        check = field.column and field.db_parameters(self.connection)["check"]
+        if not check:
+            super().add_field(model, field)
+            return
+        self.sql_check_constraint = ""  # Of the column's definition: Citus adds no column with a constraint.
+        try:
+            super().add_field(model, field)
+        finally:
+            del self.sql_check_constraint
+        name = self._plain_name(model._meta.db_table, [field.column], "_check")
+        self.execute(self._create_check_sql(model, name, check))
 
     def create_model(self, model):
         super().create_model(model)

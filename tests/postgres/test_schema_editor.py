@@ -7,7 +7,7 @@ import pytest
 from django.db import connection, migrations, models
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor as DjangosSchemaEditor
 from django.db.migrations.state import ProjectState
-from django.test.utils import isolate_apps
+from django.test.utils import CaptureQueriesContext, isolate_apps
 
 from fly2any.database.schema import Catalog, ForeignKey, Index, Key, read_catalog
 from fly2any.postgres.deletion import DB_CASCADE
@@ -80,6 +80,26 @@ def test_a_foreign_key_added_later_is_the_same(child):
         editor.add_field(child, new)
 
     assert live("children").foreign_keys == (FOREIGN_KEY,)
+
+
+def test_each_statement_is_sent_alone_and_a_column_without_its_check(child):
+    """Citus runs neither several statements of one text nor ADD COLUMN with a constraint."""
+    (key,) = (field for field in child._meta.local_fields if field.column == "userId")
+    visits = models.PositiveIntegerField(default=1)
+    visits.set_attributes_from_name("visits")
+
+    with CaptureQueriesContext(connection) as captured, connection.schema_editor() as editor:
+        editor.remove_field(child, key)
+        editor.add_field(child, visits)
+        editor.add_field(child, key)
+    sent = [query["sql"].rstrip("; ") for query in captured if not query["sql"].lstrip().startswith("SELECT")]
+
+    assert [text for text in sent if ";" in text] == []
+    assert sent.count("SET CONSTRAINTS ALL IMMEDIATE") == 2
+    assert 'ALTER TABLE "children" ADD COLUMN "visits" integer DEFAULT 1 NOT NULL' in sent
+    assert [(one.name, one.expression) for one in live("children").checks] == [
+        ("children_visits_check", "CHECK ((visits >= 0))")
+    ]
 
 
 def test_djangos_cascade_cascades_in_the_database_and_stays_deferrable(child):

@@ -176,5 +176,5 @@ def _count(cursor, loss: Loss) -> int:
     if not cursor.fetchone()[0]:
         return 0
     having = f"WHERE {quote(loss.column)} IS NOT NULL" if loss.column else ""
-    cursor.execute(f"SELECT pg_catalog.count(*) FROM (SELECT FROM {quote(loss.table)} {having} LIMIT {MOST_COUNTED}) AS rows")
+    cursor.execute(f"SELECT pg_catalog.count(*) FROM (SELECT 1 FROM {quote(loss.table)} {having} LIMIT {MOST_COUNTED}) AS rows")
     return cursor.fetchone()[0]

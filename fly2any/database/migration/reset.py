@@ -108,7 +108,7 @@ def plan_reset(connection) -> Reset:
 
 
 def _count(cursor, schema: str, table: str) -> int:
-    cursor.execute(f"SELECT count(*) FROM (SELECT FROM {quote(schema)}.{quote(table)} LIMIT {MOST_COUNTED}) AS rows")
+    cursor.execute(f"SELECT count(*) FROM (SELECT 1 FROM {quote(schema)}.{quote(table)} LIMIT {MOST_COUNTED}) AS rows")
     return cursor.fetchone()[0]
 
 

@@ -214,9 +214,9 @@ class Reversal:
         with self.watched():
             self._run(f"LOCK TABLE {place} IN ACCESS EXCLUSIVE MODE")
         try:
-            return self._rows(f"SELECT pg_catalog.count(*) FROM (SELECT FROM {place}{having} LIMIT {MOST_COUNTED}) AS rows")[0][
+            return self._rows(f"SELECT pg_catalog.count(*) FROM (SELECT 1 FROM {place}{having} LIMIT {MOST_COUNTED}) AS rows")[
                 0
-            ]
+            ][0]
         except Error as error:
             if sqlstate(error) != TOO_LONG:
                 raise

@@ -50,6 +50,8 @@ KNOWN_SQL = """
 """
 OPERATOR_CLASS = "gin_trgm_ops"
 ENDLESS = ("statement_timeout", "transaction_timeout", "idle_session_timeout")
+# A transaction that changed a reference table, or read shards before it drops them, must use one connection to each node.
+ONE_CONNECTION = {"citus.multi_shard_modify_mode": "sequential", "citus.max_adaptive_executor_pool_size": "1"}
 IDLE = "idle_in_transaction_session_timeout"
 SHORTEST_WAIT = 0.1  # Seconds: most transactions of the site end within it.
 THERE_ALREADY = ("42P07", "42701", "42710")  # Duplicate relation, column or other object.
@@ -79,6 +81,7 @@ class Run:
         self.waited = 0.0  # Seconds that this attempt of an atomic migration waited for locks, before the current statement.
         self.attempting = False
         self.endless = self.ask(KNOWN_SQL, [*ENDLESS])
+        self.of_citus = self.ask(KNOWN_SQL, [*ONE_CONNECTION])
 
     def migrate(self, migration, direction: str, action: Callable[[], T], *, consent: Consent | None = None) -> T:
         """Run `action`, which applies or reverses `migration`, and return its result; retry it while it is locked out.
@@ -263,6 +266,7 @@ class Run:
         A transaction whose client is gone keeps its locks no longer than LONGEST_IDLE.
         """
         limits = "".join(f"SET {name} TO '0'; " for name in self.endless)
+        limits += "".join(f"SET {name} TO '{ONE_CONNECTION[name]}'; " for name in self.of_citus)
         idle = f"SET {IDLE} TO '{LONGEST_IDLE}'; "
         self.execute(f"SET lock_timeout TO '{settings.LOCK_TIMEOUT}ms'; {limits}{idle}RESET search_path")
 
@@ -315,4 +319,6 @@ def _session(run: Run) -> Iterator[None]:
         yield
     finally:
         with suppress(Error, AttributeError):  # The connection may be lost.
-            run.execute("; ".join(f"RESET {name}" for name in ("lock_timeout", "search_path", IDLE, *run.endless)))
+            run.execute(
+                "; ".join(f"RESET {name}" for name in ("lock_timeout", "search_path", IDLE, *run.endless, *run.of_citus))
+            )
