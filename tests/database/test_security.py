@@ -271,6 +271,25 @@ def test_roles_that_write_indirectly_or_to_columns_are_listed_and_supabases_are_
 
 
 @pytest.mark.slow
+def test_a_policy_that_admits_supabases_api_to_a_table_with_secrets_is_found(own_server):
+    server = own_server(migrated=True)
+    server.execute(
+        "CREATE ROLE anon NOLOGIN; GRANT ALL ON users, notifications TO anon;"
+        " ALTER TABLE users ENABLE ROW LEVEL SECURITY; ALTER TABLE notifications ENABLE ROW LEVEL SECURITY;"
+        " CREATE POLICY theirs ON notifications TO anon USING (true)"
+    )
+    hidden = json.loads(manage("dbstatus", "--format", "json", url=server.url()).stdout)
+    server.execute("CREATE POLICY everyone ON users FOR SELECT USING (true)")
+
+    admitted = json.loads(manage("dbstatus", "--format", "json", url=server.url()).stdout)
+
+    assert [one for one in hidden["findings"] if one["code"] == "security.api"] == []
+    assert [one["message"] for one in admitted["findings"] if one["code"] == "security.api"] == [
+        "Supabase's API lets any holder of the public key use 1 table: users."
+    ]
+
+
+@pytest.mark.slow
 def test_migrations_give_supabases_api_none_of_the_tables_that_they_create(own_server):
     server = own_server()
     server.execute(
