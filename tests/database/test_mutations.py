@@ -4,7 +4,7 @@ from dataclasses import replace
 from pprint import pformat
 
 import pytest
-from django.db import DatabaseError, ProgrammingError, connection, transaction
+from django.db import DatabaseError, OperationalError, ProgrammingError, connection, transaction
 
 from fly2any.database.findings import Severity
 from fly2any.database.schema import Column, read_catalog
@@ -88,6 +88,38 @@ def test_rows_without_identity_are_found_where_their_schema_is_published():
     damage = Mutation("wishlist_items", sql, frozenset({("table.unidentified", "wishlist_items")}), since=15)
 
     assert is_too_new(damage) or what_is_wrong([damage]) == {}
+
+
+@pytest.mark.django_db
+def test_rows_without_identity_are_found_where_the_table_is_a_partition_of_a_published_one():
+    run(
+        "CREATE TABLE theirs (LIKE price_history) PARTITION BY LIST (id); ALTER TABLE theirs ATTACH PARTITION price_history DEFAULT;"
+        " ALTER TABLE price_history REPLICA IDENTITY NOTHING; CREATE PUBLICATION theirs FOR TABLE theirs"
+    )
+
+    assert ("table.unidentified", "price_history") in [(finding.code, finding.where) for finding in drift()]
+    with pytest.raises(OperationalError, match="does not have a replica identity"):
+        run("UPDATE price_history SET price = 1")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("published", ["TABLE users", "ALL TABLES"])
+def test_a_generated_column_that_is_not_published_is_found_where_it_identifies_rows(published):
+    """From PostgreSQL 18 on, every UPDATE and DELETE then fails."""
+    run(
+        "ALTER TABLE users ADD theirs text GENERATED ALWAYS AS (id || 'a') STORED, REPLICA IDENTITY FULL;"
+        f" CREATE PUBLICATION theirs FOR {published}"
+    )
+
+    found = [finding for finding in drift() if finding.code == "table.unidentified"]
+    for finding in found:
+        with pytest.raises(ProgrammingError, match="cannot update"), transaction.atomic():
+            run("UPDATE users SET name = 'x'")
+        run(finding.cure)
+    run("UPDATE users SET name = 'x'")
+
+    assert [finding.where for finding in found] == (["users"] if connection.pg_version >= 180000 else [])
+    assert [finding for finding in drift() if finding.code == "table.unidentified"] == []
 
 
 COMPUTED = Column("price_alerts", "computed", "text", generated="upper(origin)")

@@ -12,18 +12,29 @@ from .objects import Catalog, Check, Column, Domain, ForeignKey, Index, Key, Tab
 
 T = TypeVar("T")
 
-# The publications of updates or deletes of the table `c`, which PostgreSQL rejects where rows have no replica identity. Published
-# schemas are read from pg_depend, because PostgreSQL 14 lacks pg_publication_namespace.
+# The publications of updates or deletes of the table `c`, or of a table that it is a partition of: PostgreSQL rejects these where
+# rows have no replica identity. Published schemas are read from pg_depend, because PostgreSQL 14 lacks pg_publication_namespace.
 PUBLICATIONS_SQL = """
     ARRAY(SELECT p.pubname::text FROM pg_catalog.pg_publication AS p
-          WHERE (p.pubupdate OR p.pubdelete) AND (p.puballtables
-                 OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel AS r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)
+          WHERE (p.pubupdate OR p.pubdelete) AND {which} AND (p.puballtables OR EXISTS (
+              SELECT FROM (SELECT c.oid, c.relnamespace UNION SELECT a.oid, a.relnamespace FROM pg_catalog.pg_class AS a
+                           WHERE a.oid IN (SELECT pg_catalog.pg_partition_ancestors(c.oid))) AS one
+              WHERE EXISTS (SELECT FROM pg_catalog.pg_publication_rel AS r WHERE r.prpubid = p.oid AND r.prrelid = one.oid)
                  OR EXISTS (SELECT FROM pg_catalog.pg_depend AS s JOIN pg_catalog.pg_depend AS n USING (classid, objid)
                             WHERE s.classid = pg_catalog.to_regclass('pg_catalog.pg_publication_namespace')::pg_catalog.oid
                               AND s.refclassid = 'pg_catalog.pg_publication'::regclass AND s.refobjid = p.oid
-                              AND n.refclassid = 'pg_catalog.pg_namespace'::regclass AND n.refobjid = c.relnamespace))
+                              AND n.refclassid = 'pg_catalog.pg_namespace'::regclass AND n.refobjid = one.relnamespace)))
           ORDER BY 1)
 """
+# Of these, the ones that do not publish a generated column of the replica identity, which PostgreSQL rejects from 18 on.
+UNPUBLISHED_SQL = """EXISTS (
+    SELECT FROM pg_catalog.pg_attribute AS a
+    WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attgenerated <> ''
+      AND (a.attgenerated = 'v' OR to_jsonb(p) ->> 'pubgencols' <> 's') AND to_jsonb(p) ->> 'pubgencols' IS NOT NULL
+      AND (c.relreplident = 'f' OR EXISTS (
+          SELECT FROM pg_catalog.pg_index AS i
+          WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN i.indisprimary ELSE i.indisreplident END
+            AND a.attnum = ANY (i.indkey::int2[]))))"""
 # The publications of updates or deletes of `c` that leave out a column of its replica identity, or filter by a column outside it:
 # PostgreSQL rejects both. Not every version can cast int2vector to an array, so its text is parsed.
 NARROWED_SQL = """
@@ -90,7 +101,9 @@ TABLES_SQL = f"""
            pg_catalog.has_any_column_privilege(c.oid, 'INSERT') AS insertable,
            CASE WHEN c.relkind = 'r' AND (c.relreplident = 'n' OR c.relreplident = 'i' AND NOT EXISTS (
                          SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indislive))
-                THEN {PUBLICATIONS_SQL} ELSE ARRAY[]::text[] END AS unidentified,
+                THEN {PUBLICATIONS_SQL.format(which="true")} ELSE ARRAY[]::text[] END AS unidentified,
+           CASE WHEN c.relkind = 'r' AND c.relreplident <> 'n' THEN {PUBLICATIONS_SQL.format(which=UNPUBLISHED_SQL)} ELSE ARRAY[]::text[] END
+               AS unpublished,
            CASE WHEN c.relkind = 'r' AND c.relreplident <> 'n' THEN {NARROWED_SQL} ELSE ARRAY[]::text[] END AS narrowed,
            {REFERENCES_SQL} AS kept_by
     FROM pg_catalog.pg_class AS c

@@ -27,6 +27,7 @@ class Table:
     unidentified: tuple[str, ...] = field(
         default=(), compare=False
     )  # publications that need a replica identity, which the table lacks
+    unpublished: tuple[str, ...] = field(default=(), compare=False)  # publications without a generated column of the identity
     narrowed: tuple[str, ...] = field(default=(), compare=False)  # publications that omit identity columns
     # Foreign keys that prevent deletions: table, name, definition, referenced table, and NOT NULL columns that ON DELETE would set to NULL.
     kept_by: tuple[tuple[str, str, str, str, str], ...] = field(default=(), compare=False)

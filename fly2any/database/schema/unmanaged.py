@@ -61,6 +61,10 @@ class _Obstacles(Allowed):
             message = f"Table {table.name} is published ({', '.join(table.unidentified)}) without a replica identity, so every UPDATE and DELETE fails."
             cure = f"ALTER TABLE {quote(table.name)} REPLICA IDENTITY DEFAULT;"
             yield Finding(Severity.ERROR, "table.unidentified", table.name, message, cure, is_sql=True)
+        if table.unpublished:
+            message = f"Table {table.name} is published ({', '.join(table.unpublished)}) without a generated column of its replica identity, so every UPDATE and DELETE fails."
+            cure = f"ALTER TABLE {quote(table.name)} REPLICA IDENTITY DEFAULT;"
+            yield Finding(Severity.ERROR, "table.unidentified", table.name, message, cure, is_sql=True)
         for name in table.narrowed:
             message = f"Publication {name} leaves out columns of {table.name} that identify its rows, or filters its rows by other columns, so every UPDATE or DELETE fails."
             cure = f"ALTER PUBLICATION {quote(name)} DROP TABLE {quote(table.name)};\nALTER PUBLICATION {quote(name)} ADD TABLE {quote(table.name)};"
