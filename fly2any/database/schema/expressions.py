@@ -30,6 +30,15 @@ _A_VALUE = {
 COUNTS = {"length", "char_length", "character_length", "octet_length", "bit_length", "cardinality", "strpos", "num_nulls", "num_nonnulls"}  # fmt: skip
 # Names, comparisons and these functions never raise an error, nor do casts to text.
 TOTAL = {*COUNTS, "lower", "upper", "coalesce", "nullif", "md5", "btrim", "ltrim", "rtrim", "left", "right", "reverse", "to_tsvector"}  # fmt: skip
+NEVER_RAISING = {
+    "=",
+    "<>",
+    "<",
+    ">",
+    "<=",
+    ">=",
+    "||",
+}  # Operators. A pattern, after any other, may raise unless it is a constant.
 # Assigned to these types, a value that is too long is refused; an explicit cast would cut it.
 _CUT_BY_CASTS = re.compile(r"(?:character|bit)\b")
 _CHANGING = re.compile(
@@ -44,11 +53,16 @@ _REVERSED = re.compile(r"reverse(?P<kept>\(.+\))")
 
 def is_total(expression: str) -> bool:
     """Return whether its text shows that an expression never raises an error."""
-    bare = re.sub(r"'(?:[^']|'')*'(?:::[\w ]+)?", "", expression)
+    bare = re.sub(rf"{TEXT}(?:::[\w ]+)?", "¶", expression)
+    # Without names, casts, and patterns that are constants: one that is not valid fails in every row, which samples show.
+    symbols = re.sub(r'"(?:[^"]|"")*"|::| [!~*]+ ¶', "", bare)
+    operators = set(re.findall(r"[-+*/<>=~!@#%^&|`?]+", symbols))
+    if "||" in operators and re.search(r"\[|jsonb", bare):
+        return False  # Arrays and JSON cannot always be joined.
     calls = {name.lower() for name in re.findall(r"(\w+)\(", bare)}
     casts = set(re.findall(r"::([\w ]+\w)", bare))
     keywords = {"and", "or", "not", "in", "any", "is"}
-    return calls <= TOTAL | keywords and casts <= {"text", "text[]", "character varying"} and not re.search(r"[-+*/%^]", bare)
+    return calls <= TOTAL | keywords and casts <= {"text", "text[]", "character varying"} and operators <= NEVER_RAISING
 
 
 def is_literal(default: str, type_: str) -> bool:
