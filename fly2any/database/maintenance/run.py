@@ -201,12 +201,12 @@ def _refresh(
     """Vacuum the tables with dead rows, and analyse those that changed, or only the `emptied` ones; yield a finding for each failure."""
     flush_statistics(connection)
     schema = read_schema(connection)
-    extents = read_extents(connection, schema=schema)
+    extents = read_extents(connection, schema=schema, sizes=False)
     listed = [(extents[name], may) for name, may in fetch_all(connection, TABLES_SQL, [schema]) if name in extents]
     with connection.cursor() as cursor:
         tables = [
             (table.name, bool(table.dead) or table.name in emptied, may)
-            for table, may in sorted(listed, key=lambda pair: pair[0].bytes or 0)
+            for table, may in sorted(listed, key=lambda pair: pair[0].rows or 0)
             if table.name in emptied or (whole and (table.dead or _needs_analyse(table)))
         ]
         forbidden = [name for name, _, may in tables if not may]

@@ -86,10 +86,12 @@ ON_NODE_SQL = "SELECT pg_catalog.json_object_agg(m.schema || '.' || m.name, pg_c
 
 Ask = Callable[[Any, str], list[dict[str, Any]]]
 
+# Measuring a table waits for whoever has locked it.
 SIZES = {
     "heap": STORED.format("pg_catalog.pg_relation_size(c.oid)"),
     "bytes": STORED.format("pg_catalog.pg_total_relation_size(c.oid)"),
 }
+UNMEASURED = dict.fromkeys(SIZES, "NULL::bigint")
 TIMES = ("vacuumed", "analysed", "last_scan")
 STORED_BY_EACH_NODE = ("bytes", "scans")
 FIGURES = {"estimate", "rows", "live", "dead", "grown", "changed", "heap", *TIMES, *STORED_BY_EACH_NODE}
@@ -128,16 +130,15 @@ class IndexUse:
     last_scan: datetime | None
 
 
-def read_extents(connection, *, schema: str) -> dict[str, Extent]:
-    """Return what each relation of `schema` stores, by name; partitions belong to their table."""
-    return _read_tables(connection, TABLES_OF_SCHEMA_SQL, {"schema": schema}, SIZES)
+def read_extents(connection, *, schema: str, sizes: bool = True) -> dict[str, Extent]:
+    """Return what each relation of `schema` stores, by name; partitions belong to their table. Without `sizes` no lock is waited for."""
+    return _read_tables(connection, TABLES_OF_SCHEMA_SQL, {"schema": schema}, SIZES if sizes else UNMEASURED)
 
 
 def read_estimates(connection, names: Iterable[str], *, ask: Ask | None = None) -> dict[str, Extent]:
     """Return the same for the relations of these names in the current search path, without sizes; `ask` replaces `ask_nodes`."""
     asked = {"names": list(names)}
-    unmeasured = dict.fromkeys(SIZES, "NULL::bigint")
-    return _read_tables(connection, TABLES_OF_NAMES_SQL, asked, unmeasured, cursor=connection.cursor, ask=ask)
+    return _read_tables(connection, TABLES_OF_NAMES_SQL, asked, UNMEASURED, cursor=connection.cursor, ask=ask)
 
 
 def read_index_use(connection, *, schema: str) -> tuple[IndexUse, ...]:
