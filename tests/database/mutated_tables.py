@@ -43,6 +43,15 @@ FILLED = {
 TRIGGER_SQL = "CREATE OR REPLACE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
 
 
+UNLIMITED = ("text", "jsonb", "text[]", "bytea")  # types whose values may be longer than an index entry
+
+
+def limited(table: str) -> set[str]:
+    """The columns whose length an index of ours limits."""
+    indexes = [index for index in EXPECTED.indexes if index.method == "btree" and not index.predicate]
+    return {name for one in (*EXPECTED.keys, *indexes) if one.table == table for name in one.columns}
+
+
 def of_table(table: Table) -> Iterator[Mutation]:
     def damage(name, sql, *found, **options):
         return Mutation(f"{table.name}: {name}", sql, frozenset(found), **options)
@@ -68,7 +77,8 @@ def of_table(table: Table) -> Iterator[Mutation]:
         ("table.different", table.name),
         *missing(fks),
     )
-    first = next(column.name for column in EXPECTED.columns if column.table == table.name and not column.nullable)
+    required = [column for column in EXPECTED.columns if column.table == table.name and not column.nullable]
+    first = next(column.name for column in required if column.type not in UNLIMITED or column.name in limited(table.name))
     keyed = {key.columns for key in EXPECTED.keys if key.table == table.name}
     yield damage(
         "a foreign column in the way", f"ALTER TABLE {t} ADD theirs text NOT NULL", ("column.extra", f"{table.name}.theirs")
@@ -200,6 +210,48 @@ def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
         sql = f"CREATE UNIQUE INDEX theirs ON {t} (({expression}))"
         notes = [("index.extra", here)] if "varchar" in expression else []
         yield Mutation(f"{table.name}: a unique index of a key {name}", sql, frozenset([("unique.extra", here), *notes]))
+
+    yield from of_values(table, key)
+
+
+def of_values(table: Table, key: str) -> Iterator[Mutation]:
+    """Unmanaged objects that refuse some values, and their harmless siblings."""
+    t, here = q(table.name), f"{table.name}.theirs"
+    here_c = f"{here}_c"
+    columns_ = [column for column in EXPECTED.columns if column.table == table.name and column.type in UNLIMITED]
+    long = [column for column in columns_ if column.name not in limited(table.name)]
+    for name, sql, *found in (
+        ("a default of few values", "ADD theirs text DEFAULT left(gen_random_uuid()::text, 1), ADD CONSTRAINT theirs_c UNIQUE (theirs)", ("unique.extra", here_c)),
+        ("a default of the time", "ADD theirs timestamptz DEFAULT now(), ADD CONSTRAINT theirs_c UNIQUE (theirs)", ("unique.extra", here_c)),
+        ("defaults of many values", "ADD a_theirs text UNIQUE DEFAULT md5(random()::text), ADD b_theirs text UNIQUE DEFAULT ('u' || gen_random_uuid()::text),"
+         " ADD c_theirs text UNIQUE DEFAULT replace(gen_random_uuid()::text, '-', ''), ADD d_theirs bigserial UNIQUE"),
+    ):  # fmt: skip
+        yield Mutation(f"{table.name}: {name}", f"ALTER TABLE {t} {sql}", frozenset(found))
+    for column in long[:1]:
+        c, text = q(column.name), column.type == "text"
+        for name, index, *found in (
+            ("an index over a long value", f"({c})", ("index.extra", here)),
+            ("a long value beside a key", f"({key}) INCLUDE ({c})", ("index.extra", here)),
+            ("a long value in a unique key", f"({key}, {c})", ("index.extra", here)),
+            ("a long value of some rows", f"({c}) WHERE {c} IS NOT NULL", ("index.extra", here)),
+            ("a long value in lower case", f"(lower({c}::text))", ("index.extra", here)),
+            ("a part of a long value", f"(left({c}::text, 500), md5({c}::text)) WHERE {c} IS NOT NULL"),
+            ("a short value", f"({c}) WHERE octet_length({c}::text) < 2000"),
+        ):  # fmt: skip
+            unique = "UNIQUE " if "unique" in name else ""
+            yield Mutation(f"{table.name}: {name}", f"CREATE {unique}INDEX theirs ON {t} {index}", frozenset(found))
+        if text:
+            sql = f"CREATE INDEX theirs ON {t} USING hash ({c}); CREATE INDEX theirs_b ON {t} USING spgist ({c})"
+            yield Mutation(f"{table.name}: indexes without long entries", sql, frozenset())
+            made = f"ALTER TABLE {t} ADD theirs tsvector GENERATED ALWAYS AS (to_tsvector('english', %s)) STORED"
+            yield Mutation(f"{table.name}: words of a long text", made % c, frozenset([("column.extra", here)]))
+            yield Mutation(f"{table.name}: words of a part of it", made % f"left(coalesce({c}, ''), 50000)", frozenset())
+            sql = f"CREATE INDEX theirs ON {t} USING gin (to_tsvector('simple', {c}))"
+            yield Mutation(f"{table.name}: an index of its words", sql, frozenset([("index.extra", here)]))
+    for column in [column for column in columns_ if column not in long and column.type == "text"][:1]:
+        sql = f"CREATE INDEX theirs ON {t} ({q(column.name)}); CREATE INDEX theirs_b ON {t} USING gin (to_tsvector('simple', {q(column.name)}));"
+        sql += f" CREATE INDEX theirs_c ON {t} (lower({q(column.name)}))"
+        yield Mutation(f"{table.name}: a value that ours limits", sql, frozenset())
 
 
 def of_column(column: Column) -> Iterator[Mutation]:

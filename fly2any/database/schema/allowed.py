@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 
 from ..sql import literal, quote
 from .cures import mentions
-from .expressions import CONSTANT, DISTINCT, PLAIN, assigned, changes, distinguishing_column, is_total, without_new_values
+from .expressions import (
+    CONSTANT,
+    PLAIN,
+    SEARCHED,
+    assigned,
+    changes,
+    distinguishing_column,
+    is_distinct,
+    is_total,
+    without_new_values,
+)
 from .live import Live, Rows
 from .objects import Catalog, Check, Column, Index, Key
 from .samples import TRUE, Clash, Outcome, Trial, find_clash, judge, samples
@@ -151,7 +161,35 @@ class Allowed:
             for key in self.expected.keys
         )
 
-    def differs(self, table: str, name: str) -> bool:
-        """Return whether each of our rows gets a different value in an unmanaged column."""
+    def differs(self, table: str, name: str) -> bool | None:
+        """Return whether each of our rows gets a different value in an unmanaged column; None if that is unknown."""
         column = self.stored(table, name)
-        return column is not None and (column.identity is not None or bool(DISTINCT.search(column.filled or "")))
+        if column is None or column.identity is not None:
+            return column is not None
+        filled = column.filled or ""
+        if is_distinct(filled):
+            return True
+        fixed = not filled or CONSTANT.fullmatch(filled) or (column.own and not changes(filled) and self.is_fixed(filled))
+        return False if fixed else None
+
+    def is_fixed(self, expression: str) -> bool:
+        """Return whether an expression calls no volatile function."""
+        return self.live is not None and self.live.calls_volatile(expression) is False
+
+    def short(self, table: str) -> set[str]:
+        """Return the columns whose length an index of ours limits."""
+        whole = [
+            index.columns
+            for index in self.expected.indexes
+            if index.table == table and index.method == "btree" and not index.predicate
+        ]
+        return {
+            name for columns in (*whole, *(key.columns for key in self.expected.keys if key.table == table)) for name in columns
+        }
+
+    def never_raises(self, table: str, expression: str) -> bool:
+        """Return whether an expression raises no error for a row of a table; a text search does not for a short text."""
+        if is_total(expression):
+            return True
+        used = {column.name for column in self.actual.columns if column.table == table and mentions(expression, column)}
+        return used <= self.short(table) and is_total(SEARCHED.sub("(", expression))

@@ -9,9 +9,11 @@ TEXT = r"'(?:[^']|'')*'"
 CONSTANT = re.compile(rf"(?:{TEXT}(?:::[\w \"]+)?|\(?-?[\d.]+\)?(?:::\w+)?|true|false)")
 # Only PostgreSQL's own types, because a cast to a domain runs its checks.
 PLAIN = re.compile(rf"(?:{TEXT}(?:::(?:text|smallint|integer|bigint|numeric))?|[\d.]+|true|false)?")
-DISTINCT = re.compile(
-    r"\b(nextval|gen_random_uuid|uuidv7|uuid_generate_v\w+|random)\("
-)  # Defaults that are different in each row.
+# Calls that return another value each time; a value of 52 random bits or more is another one for our purposes.
+_DISTINCT = re.compile(rf"\b(?:nextval\({TEXT}::regclass\)|(?:gen_random_uuid|uuidv7|uuid_generate_v\w+|random)\(\))")
+_DIGEST = re.compile(
+    rf"(?:md5\((?P<whole>.+)\)|(?:replace|translate)\((?P<bare>\(?gen_random_uuid\(\)\)?::text), '-'::text, {TEXT}::text\))"
+)
 _LITERAL = rf"(?:{TEXT}::[\w .\"]+(?:\[\])?|\(?-?\d{{1,4}}\)?(?:::\w+)?|true|false)"
 _LITERALS = re.compile(rf"{_LITERAL}|ARRAY\[(?:{_LITERAL}(?:, {_LITERAL})*)?\](?:::[\w .\"]+\[\])?")
 _NEW_VALUES = re.compile(
@@ -29,7 +31,10 @@ _A_VALUE = {
 # Functions that never return a negative number and never raise an error.
 COUNTS = {"length", "char_length", "character_length", "octet_length", "bit_length", "cardinality", "strpos", "num_nulls", "num_nonnulls"}  # fmt: skip
 # Names, comparisons and these functions never raise an error, nor do casts to text.
-TOTAL = {*COUNTS, "lower", "upper", "coalesce", "nullif", "md5", "btrim", "ltrim", "rtrim", "left", "right", "reverse", "to_tsvector"}  # fmt: skip
+TOTAL = {*COUNTS, "lower", "upper", "coalesce", "nullif", "md5", "btrim", "ltrim", "rtrim", "left", "right", "reverse"}  # fmt: skip
+# A tsvector holds less than 1 MB of words, which a text that left() cuts to fewer than 100,000 characters cannot exceed.
+SEARCHED = re.compile(r"\bto_tsvector\(")
+_CUT_AND_SEARCHED = re.compile(r'\bto_tsvector(?=\((?:¶, )?\(?"left"\((?:[^()]|\([^()]*\))*, \d{1,5}\))')
 NEVER_RAISING = {
     "=",
     "<>",
@@ -53,7 +58,7 @@ _REVERSED = re.compile(r"reverse(?P<kept>\(.+\))")
 
 def is_total(expression: str) -> bool:
     """Return whether its text shows that an expression never raises an error."""
-    bare = re.sub(rf"{TEXT}(?:::[\w ]+)?", "¶", expression)
+    bare = _CUT_AND_SEARCHED.sub("", re.sub(rf"{TEXT}(?:::[\w ]+)?", "¶", expression))
     # Without names, casts, and patterns that are constants: one that is not valid fails in every row, which samples show.
     symbols = re.sub(r'"(?:[^"]|"")*"|::| [!~*]+ ¶', "", bare)
     operators = set(re.findall(r"[-+*/<>=~!@#%^&|`?]+", symbols))
@@ -91,6 +96,14 @@ def assigned(expression: str, type_: str) -> str:
 def changes(expression: str) -> bool:
     """Return whether the value of an expression depends on the time or on the session."""
     return _CHANGING.search(re.sub(TEXT, "", expression)) is not None
+
+
+def is_distinct(default: str) -> bool:
+    """Return whether its text shows that a default is different in each row."""
+    while match := _DIGEST.fullmatch(default):
+        default = match["whole"] or match["bare"]
+    one, made = _DISTINCT.subn("made", default)
+    return made == 1 and distinguishing_column(one, {"made"}, {"made"}) is not None
 
 
 def counts(expression: str) -> Iterator[str]:

@@ -125,10 +125,14 @@ class Live:
 
         [] if the server cannot evaluate them, or if a volatile function would run, because it may have side effects.
         """
-        names = [*{name for one in expressions for name in FUNCTION.findall(re.sub(TEXT, "", one))}]
-        if not tried or self.ask(VOLATILE_SQL, [names]) != (False,):
+        if not tried or self.calls_volatile(" ".join(expressions)) is not False:
             return []
         return self._outcomes(expressions, tried, columns)
+
+    def calls_volatile(self, expression: str) -> bool | None:
+        """Return whether `expression` calls a volatile function; None if the server cannot tell."""
+        row = self.ask(VOLATILE_SQL, [[*{*FUNCTION.findall(re.sub(TEXT, "", expression))}]])
+        return row[0] if isinstance(row, tuple) else None
 
     def _outcomes(self, expressions: list[str], tried: list[Sample], columns: tuple[Column, ...]) -> list[Outcome]:
         parts = (f"SELECT {place}, {branch(expressions, sample, columns)}" for place, sample in enumerate(tried))

@@ -40,6 +40,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "bytea": ("'a'", "''", "'\\x00'"),
 }
 WHOLE = {"smallint": 1 << 15, "integer": 1 << 31, "bigint": 1 << 63}  # the first value that is too large
+_HOLDING = {"jsonb": "to_jsonb({})", "text[]": "ARRAY[{}]", "bytea": "{}::bytea"}  # a long text as a value of another type
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _TYPED = re.compile(rf"({TEXT})::([a-z][a-z ]*)")
 Sample = Mapping[str, str]  # the value of each column, as SQL
@@ -113,17 +114,24 @@ def _values(expression: str, column: Column) -> list[str]:
     if type_ == "text":
         texts = [*dict.fromkeys(re.findall(TEXT, expression))][:8]
         values += [one for text in texts for one in (text, f"{text[:-1]}a'")]
-        lengths = {int(number) + step for number in numbers if "." not in number for step in (-1, 0, 1)}
-        values += [f"repeat('a', {length})" for length in sorted(lengths) if 1 < length <= LONGEST]
+        values += _long(numbers)
     elif type_ in WHOLE:
         limit = WHOLE[type_]
         near = {int(float(number)) + step for number in numbers for step in (-1, 0, 1)}
         values += [str(one) for one in sorted(near) if -limit <= one < limit]
     elif type_ in ("double precision", "numeric"):
         values += [one for number in numbers for one in (number, f"{number} - 1", f"{number} + 1")]
+    elif type_ in _HOLDING:
+        values += [_HOLDING[type_].format(text) for text in _long(numbers)]
     else:
         values += [text for text, cast in _TYPED.findall(expression) if cast.strip() == type_]
     return [*dict.fromkeys([*values, *([NULL] if column.may_hold_null else [])])]
+
+
+def _long(numbers: Iterable[str]) -> list[str]:
+    """Return texts as long as `numbers` say, and a letter shorter or longer."""
+    lengths = {int(number) + step for number in numbers if "." not in number for step in (-1, 0, 1)}
+    return [f"repeat('a', {length})" for length in sorted(lengths) if 1 < length <= LONGEST]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,24 +6,19 @@ Our INSERT leaves out unmanaged columns, so their defaults or NULL are stored; o
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
-from .allowed import Allowed
 from .expressions import CONSTANT, assigned, changes, is_literal, is_total
 from .live import Live
-from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, of_invalid, where
-from .samples import Clash, Trial
+from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Table, where
+from .obstacles import AGREE, MAY_REFUSE, TRY, obstacle
+from .unmanaged_keys import Keys
 
-# Unmanaged objects have an owner: their cure must not be pasted without asking first.
-AGREE = "Ask its owner first, then run: "
-MAY_REFUSE = "may refuse rows that the contract allows"
 CHANGES = "Ask its owner whether it may refuse rows later."
-TRY = "`manage.py dbstatus --write-check` tries it; read its definition with \\d+ in `manage.py dbshell`."
 
 
 def harmful(expected: Catalog, foreign: Catalog, actual: Catalog, live: Live | None = None) -> Iterator[Finding]:
@@ -34,7 +29,7 @@ def harmful(expected: Catalog, foreign: Catalog, actual: Catalog, live: Live | N
     yield from _Obstacles(expected, foreign, actual, live).findings()
 
 
-class _Obstacles(Allowed):
+class _Obstacles(Keys):
     def findings(self) -> Iterator[Finding]:
         ours = {column.table for column in self.expected.columns}
         for table in self.actual.tables:
@@ -46,11 +41,17 @@ class _Obstacles(Allowed):
         of_ours = self.foreign.where(lambda thing: thing.table in ours)
         for column in of_ours.columns:
             yield from self.of_column(column)
+        refused: set[str] = set()
         uniques: list[Key | Index] = [*of_ours.keys, *(index for index in of_ours.indexes if index.unique)]
         for unique in uniques:
-            yield from self.of_unique(unique)
+            refusing = [*self.of_unique(unique)]
+            yield from refusing
+            if isinstance(unique, Key) and not refusing:
+                yield from self.of_length(unique)
+            refused.update(where(unique) for _ in refusing)
         for index in of_ours.indexes:
-            yield from self.of_index(index)
+            found = [*self.of_index(index)]
+            yield from found or (() if where(index) in refused else self.of_length(index))
         for check in of_ours.checks:
             yield from self.of_check(check)
         for fk in of_ours.foreign_keys:
@@ -102,11 +103,11 @@ class _Obstacles(Allowed):
         domain = column.domain
         if not column.can_be_left_out:
             if domain and domain.required and column.nullable:
-                yield _finding("column.extra", column, f"{title}, and its type {column.type} is NOT NULL without a default, so every INSERT fails.",
+                yield obstacle("column.extra", column, f"{title}, and its type {column.type} is NOT NULL without a default, so every INSERT fails.",
                                f"{alter} TYPE {domain.type};", Severity.ERROR)  # fmt: skip
                 return
             message = f"{title}, NOT NULL and without a default, so every INSERT fails."
-            yield _finding("column.extra", column, message, f"{alter} DROP NOT NULL;", Severity.ERROR)
+            yield obstacle("column.extra", column, message, f"{alter} DROP NOT NULL;", Severity.ERROR)
             return
         if column.generated is not None:
             yield from self.of_generated(column)
@@ -118,7 +119,7 @@ class _Obstacles(Allowed):
             refuses = self.refuses_stored(column, (condition or "").removeprefix("CHECK "))
             if refuses:
                 message = f"{title}, and its type {column.type} refuses {column.filled or 'NULL'}, which every INSERT stores."
-                yield _finding(
+                yield obstacle(
                     "column.extra", column, message, f"{alter} TYPE {domain.type if domain else ''};", Severity.ERROR
                 )
                 return
@@ -134,7 +135,7 @@ class _Obstacles(Allowed):
         if trial.raised:
             message = f"{title}, and its default {default} raises an error{now}, so every INSERT fails."
             drop = "DROP DEFAULT" if column.default is not None else "SET DEFAULT NULL"  # Otherwise it is the domain's.
-            return _finding(
+            return obstacle(
                 "column.extra", column, message, f"{alter} {drop};{self.no_longer_required(column)}", Severity.ERROR
             )
         required = not column.nullable or (column.domain is not None and column.domain.required)
@@ -142,24 +143,13 @@ class _Obstacles(Allowed):
             cure = f"{alter} DROP NOT NULL;" if not column.nullable else f"{alter} TYPE {type_};"
             if now:
                 message = f"{title}, NOT NULL, and its default {default} is NULL{now}, so an INSERT fails where it is NULL."
-                return _finding("column.extra", column, message, cure)
+                return obstacle("column.extra", column, message, cure)
             message = f"{title}, NOT NULL, and its default is NULL, so every INSERT fails."
-            return _finding("column.extra", column, message, cure, Severity.ERROR)
+            return obstacle("column.extra", column, message, cure, Severity.ERROR)
         if trial.known:
             return None
         risk = f"an INSERT fails where its default {default} {'is NULL or ' if required else ''}raises an error"
         return self.untried("column.extra", column, title, trial, risk)
-
-    def raising(self, code: str, thing: Check | Index | Column, what: str, trial: Trial, cure: str) -> Finding:
-        if trial.always:
-            message = f"{what} raised an error for each row that was tried, such as {trial.raised}: writes fail."
-            return _finding(code, thing, message, cure, Severity.ERROR)
-        message = f"{what} raises an error for rows that the contract allows, such as {trial.raised}."
-        return _finding(code, thing, message, cure)
-
-    def untried(self, code: str, thing: Object, title: str, trial: Trial | Clash, risk: str) -> Finding:
-        how = "refused no sample row" if trial.known else "was not tried"
-        return Finding(Severity.NOTE, code, where(thing), f"{title} and {how}: {risk}.", TRY)
 
     def no_longer_required(self, column: Column) -> str:
         return (
@@ -179,25 +169,20 @@ class _Obstacles(Allowed):
         )
         if trial.raised and column.virtual and column.nullable:
             message = f"{title}, and its expression {expression} raises an error, such as where {trial.raised}: reading it fails, writes do not."
-            yield _finding("column.extra", column, message, drop, Severity.NOTE)
+            yield obstacle("column.extra", column, message, drop, Severity.NOTE)
         elif trial.raised:
             computes = not self.trial(column, f"({expression}) IS NULL", used).raised
             named = f", stored as {column.type}," if computes else ""
             yield self.raising("column.extra", column, f"{title}, and its expression {expression}{named}", trial, drop)
         elif may_be_null and (trial.refused or not trial.known):
             such_as = f", such as {trial.refused}" if trial.refused else ""
-            yield _finding("column.extra", column, f"{title} and NOT NULL, and {expression} may be NULL where the contract allows it{such_as}.",
+            yield obstacle("column.extra", column, f"{title} and NOT NULL, and {expression} may be NULL where the contract allows it{such_as}.",
                            f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)} DROP NOT NULL;")  # fmt: skip
         elif may_be_null or not (
-            (column.virtual and column.nullable) or (column.own and is_total(expression) and self.fits(column))
+            (column.virtual and column.nullable)
+            or (column.own and self.never_raises(column.table, expression) and self.fits(column))
         ):
-            yield self.untried(
-                "column.extra",
-                column,
-                title,
-                trial,
-                f"a write fails where {expression} {'is NULL or ' if may_be_null else ''}raises an error",
-            )
+            yield self.may_raise("column.extra", column, title, trial, expression, nulls=may_be_null)
 
     def of_check(self, check: Check) -> Iterator[Finding]:
         managed = set(check.columns) & self.managed(check.table).keys()
@@ -208,14 +193,14 @@ class _Obstacles(Allowed):
             equal = {one.strip('"') for one in re.findall(r'[(,] ?("[^"]+"|\w+) WITH =(?=[,)])', check.expression)}
             told = any(key.table == check.table and set(key.columns) <= equal for key in self.expected.keys)
             if not told and not any(self.is_null(check.table, name) for name in check.columns):
-                yield _finding("check.extra", check, f"{title}, and refuses rows that the contract allows.", cures.drop(check))
+                yield obstacle("check.extra", check, f"{title}, and refuses rows that the contract allows.", cures.drop(check))
             return
         body = check.expression.removeprefix("CHECK ")
         if any(c.table == check.table and c.expression == check.expression for c in self.expected.checks):
             return
         inserted = self.rows(check.table, check.columns, inserted=True)
         if self.never(check, f"{body} IS NOT FALSE", inserted):
-            yield _finding(
+            yield obstacle(
                 "check.extra", check, f"{title}, and refuses every row that we INSERT.", cures.drop(check), Severity.ERROR
             )
         elif managed:
@@ -231,7 +216,7 @@ class _Obstacles(Allowed):
         if trial.refused:
             refuses = f"{trial.refused}, which every INSERT stores" if check.columns else "every row now"
             message = f"{title}, and refuses {refuses}."
-            yield _finding("check.extra", check, message, cures.drop(check), Severity.ERROR)
+            yield obstacle("check.extra", check, message, cures.drop(check), Severity.ERROR)
         elif trial.raised:
             yield self.raising("check.extra", check, f"{title}, and", trial, cures.drop(check))
         elif not trial.known:
@@ -248,69 +233,10 @@ class _Obstacles(Allowed):
             return self.raising("check.extra", check, f"{title}, and", trial, cures.drop(check))
         if trial.refused or not (trial.known or proved):
             refuses = f"refuses rows that the contract allows, such as {trial.refused}" if trial.refused else MAY_REFUSE
-            return _finding("check.extra", check, f"{title}, and {refuses}.", cures.drop(check))
+            return obstacle("check.extra", check, f"{title}, and {refuses}.", cures.drop(check))
         return self.untried(
             "check.extra", check, title, trial, f"a write fails where it {'raises an error' if proved else 'is false'}"
         )
-
-    def of_unique(self, thing: Key | Index) -> Iterator[Finding]:
-        if isinstance(thing, Index) and not (thing.ready or thing.building):  # No write updates it, so it refuses none.
-            return
-        managed = self.managed(thing.table)
-        names = [name for name in thing.columns if name in managed or self.stored(thing.table, name)]
-        computed = [name for name in thing.columns if name not in names]
-        if self.is_implied(thing) or any(self.differs(thing.table, name) for name in names):
-            return
-        uses = set(thing.uses) if isinstance(thing, Index) and thing.uses else set(names)
-        rows = self.rows(thing.table, uses, inserted=True)
-        if thing.nulls_distinct and any(self.is_null(thing.table, name) for name in names):
-            return
-        if isinstance(thing, Index):
-            if thing.nulls_distinct and any(self.never(thing, f"({one}) IS NOT NULL", rows) for one in computed):
-                return
-            if thing.predicate and self.never(thing, thing.predicate, rows):
-                return
-        kind = "Unique constraint" if isinstance(thing, Key) else "Unique index"
-        title = f"{kind} {thing.name} of {thing.table} is unmanaged"
-        if not uses & managed.keys():
-            yield _finding(
-                "unique.extra", thing, f"{title}, and refuses the second row that we INSERT.", cures.drop(thing), Severity.ERROR
-            )
-        else:
-            yield self.of_unproved_unique(thing, title, uses)
-
-    def of_unproved_unique(self, thing: Key | Index, title: str, uses: set[str]) -> Finding:
-        """Return the finding about a key over columns of ours that no key of ours is known to imply."""
-        refuses = "refuses rows that the contract allows"
-        if any(key.table == thing.table and set(key.columns) <= uses for key in self.expected.keys):
-            clash = self.clash(thing) if isinstance(thing, Index) and thing.exact else Clash()
-            if clash.known and not clash.rows:
-                return self.untried("unique.extra", thing, title, clash, "a write fails where two rows have the same value")
-            refuses = f"{refuses}, such as {clash.rows}" if clash.rows else MAY_REFUSE
-        return _finding("unique.extra", thing, f"{title}, and {refuses}.", cures.drop(thing))
-
-    def of_index(self, index: Index) -> Iterator[Finding]:
-        if not ((index.valid and index.ready) or index.building):
-            message = f"Index {index.name} of {index.table} is unmanaged and invalid: {of_invalid(index)}."
-            yield _finding("index.extra", index, message, cures.drop(index))
-            return
-        computed = [one for one in (*index.columns, index.predicate) if one and not self.is_column(index.table, one)]
-        title = f"Index {index.name} of {index.table} is unmanaged"
-        if not computed or (index.own and all(map(is_total, computed))):
-            return
-        first = [index.predicate] if index.predicate else []  # Only rows that satisfy the predicate are indexed.
-        values = [f"({one}) IS NULL" for one in computed if one != index.predicate]
-        never = f"num_nulls({', '.join(values)}) < 0" if values else f"CASE WHEN {index.predicate} THEN false ELSE false END"
-        trial = self.trial(index, " AND ".join([*first, never]), index.uses)
-        if trial.raised:
-            yield self.raising(
-                "index.extra", index, f"{title}, and its expression {', '.join(computed)}", trial, cures.drop(index)
-            )
-        else:
-            yield self.untried("index.extra", index, title, trial, f"a write fails where {', '.join(computed)} raises an error")
-
-    def is_column(self, table: str, name: str) -> bool:
-        return any((column.table, column.name) == (table, name) for column in self.actual.columns)
 
     def twin(self, fk: ForeignKey) -> ForeignKey | None:
         """Return a foreign key of ours that checks the same rows."""
@@ -342,10 +268,10 @@ class _Obstacles(Allowed):
             return
         if ours := self.twin(fk):
             if preempted := self.preempted(fk, ours):
-                yield _finding("foreign_key.extra", fk, f"{title}, and its {preempted}.", cures.drop(fk))
+                yield obstacle("foreign_key.extra", fk, f"{title}, and its {preempted}.", cures.drop(fk))
             return
         if not unmanaged:
-            yield _finding(
+            yield obstacle(
                 "foreign_key.extra", fk, f"{title}, and refuses or deletes rows that the contract allows.", cures.drop(fk)
             )
             return
@@ -353,7 +279,7 @@ class _Obstacles(Allowed):
         if nulls and (not fk.full or len(nulls) == len(fk.columns)):
             return
         if nulls:
-            yield _finding(
+            yield obstacle(
                 "foreign_key.extra",
                 fk,
                 f"{title} and MATCH FULL, so every INSERT fails: it stores NULL in {', '.join(nulls)}.",
@@ -371,7 +297,7 @@ class _Obstacles(Allowed):
         there = self.live.has_row(fk.target, fills) if self.live is not None and known else None
         if there is False:
             message = f"{title}, and {fk.target} has no row for {', '.join(fills.values())}, which every INSERT stores."
-            yield _finding("foreign_key.extra", fk, message, cures.drop(fk), Severity.ERROR)
+            yield obstacle("foreign_key.extra", fk, message, cures.drop(fk), Severity.ERROR)
         elif there is None:
             yield Finding(
                 Severity.NOTE, "foreign_key.extra", where(fk), f"{title}, and was not tried with what our INSERT stores.", TRY
@@ -386,12 +312,3 @@ def tried(finding: Finding, tables: Iterable[str]) -> Finding:
     return replace(
         finding, message=message, cure="See what it does with \\d+ in `manage.py dbshell`: real rows hold other values."
     )
-
-
-def _finding(code: str, thing: Object, message: str, cure: str, severity: Severity = Severity.WARNING) -> Finding:
-    if isinstance(thing, Column) or code == "index.extra":
-        return Finding(severity, code, where(thing), message, f"{AGREE}{cure}")
-    keep = cures.comment(
-        f"Or keep it: `manage.py dbstatus --take-over {shlex.quote(where(thing))}` prints the migration that takes it over."
-    )
-    return Finding(severity, code, where(thing), message, f"{AGREE}{cure}\n{keep}")

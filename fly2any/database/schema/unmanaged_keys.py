@@ -1,0 +1,121 @@
+"""Unmanaged keys and indexes on our tables that make our writes fail, or could."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..findings import Finding, Severity
+from ..sql import quote
+from . import cures
+from .cures import mentions
+from .objects import Index, Key, of_invalid
+from .obstacles import MAY_REFUSE, Obstacles, obstacle
+from .samples import Clash, kind
+
+# The bytes of an index entry on pages of 8 kB; a hash index stores no value, and SP-GiST divides it.
+LONGEST_ENTRY = {"btree": 2704, "gin": 2712, "gist": 8152, "brin": 8152}
+UNLIMITED = {"text", "jsonb", "text[]", "bytea"}
+
+
+class Keys(Obstacles):
+    def of_unique(self, thing: Key | Index) -> Iterator[Finding]:
+        if isinstance(thing, Index) and not (thing.ready or thing.building):  # No write updates it, so it refuses none.
+            return
+        managed = self.managed(thing.table)
+        names = [name for name in thing.columns if name in managed or self.stored(thing.table, name)]
+        computed = [name for name in thing.columns if name not in names]
+        differing = {self.differs(thing.table, name) for name in names}
+        if self.is_implied(thing) or True in differing:
+            return
+        uses = set(thing.uses) if isinstance(thing, Index) and thing.uses else set(names)
+        rows = self.rows(thing.table, uses, inserted=True)
+        if thing.nulls_distinct and any(self.is_null(thing.table, name) for name in names):
+            return
+        if isinstance(thing, Index):
+            if thing.nulls_distinct and any(self.never(thing, f"({one}) IS NOT NULL", rows) for one in computed):
+                return
+            if thing.predicate and self.never(thing, thing.predicate, rows):
+                return
+        noun = "Unique constraint" if isinstance(thing, Key) else "Unique index"
+        title = f"{noun} {thing.name} of {thing.table} is unmanaged"
+        if None in differing:
+            filled = ", ".join(
+                column.filled or ""
+                for name in names
+                if (column := self.stored(thing.table, name)) and self.differs(thing.table, name) is None
+            )
+            yield self.untried("unique.extra", thing, title, Clash(), f"an INSERT fails where {filled} returns a value again")
+        elif not uses & managed.keys():
+            yield obstacle(
+                "unique.extra", thing, f"{title}, and refuses the second row that we INSERT.", cures.drop(thing), Severity.ERROR
+            )
+        else:
+            yield self.of_unproved_unique(thing, title, uses)
+
+    def of_unproved_unique(self, thing: Key | Index, title: str, uses: set[str]) -> Finding:
+        """Return the finding about a key over columns of ours that no key of ours is known to imply."""
+        refuses = "refuses rows that the contract allows"
+        if any(key.table == thing.table and set(key.columns) <= uses for key in self.expected.keys):
+            clash = self.clash(thing) if isinstance(thing, Index) and thing.exact else Clash()
+            if clash.known and not clash.rows:
+                return self.untried("unique.extra", thing, title, clash, "a write fails where two rows have the same value")
+            refuses = f"{refuses}, such as {clash.rows}" if clash.rows else MAY_REFUSE
+        return obstacle("unique.extra", thing, f"{title}, and {refuses}.", cures.drop(thing))
+
+    def of_index(self, index: Index) -> Iterator[Finding]:
+        if not ((index.valid and index.ready) or index.building):
+            message = f"Index {index.name} of {index.table} is unmanaged and invalid: {of_invalid(index)}."
+            yield obstacle("index.extra", index, message, cures.drop(index))
+            return
+        computed = [one for one in (*index.columns, index.predicate) if one and not self.is_column(index.table, one)]
+        title = f"Index {index.name} of {index.table} is unmanaged"
+        if not computed or (index.own and all(self.never_raises(index.table, one) for one in computed)):
+            return
+        first = [index.predicate] if index.predicate else []  # Only rows that satisfy the predicate are indexed.
+        values = [f"({one}) IS NULL" for one in computed if one != index.predicate]
+        never = f"num_nulls({', '.join(values)}) < 0" if values else f"CASE WHEN {index.predicate} THEN false ELSE false END"
+        trial = self.trial(index, " AND ".join([*first, never]), index.uses)
+        if trial.raised:
+            yield self.raising(
+                "index.extra", index, f"{title}, and its expression {', '.join(computed)}", trial, cures.drop(index)
+            )
+        else:
+            yield self.may_raise("index.extra", index, title, trial, ", ".join(computed))
+
+    def is_column(self, table: str, name: str) -> bool:
+        return any((column.table, column.name) == (table, name) for column in self.actual.columns)
+
+    def of_length(self, thing: Key | Index) -> Iterator[Finding]:
+        """Yield the finding about an index that refuses rows whose entry would be too long."""
+        index = thing if isinstance(thing, Index) else _index_of(thing)
+        limit = LONGEST_ENTRY.get(index.method)
+        options = (*index.options, *("" for _ in index.include))
+        for one, option in zip((*index.columns, *index.include), options, strict=True):
+            if limit and "bloom" not in option and self.may_exceed(index, one, limit):
+                title = f"{'Index' if thing is index else 'Unique constraint'} {thing.name} of {thing.table} is unmanaged"
+                message = f"{title}, and a write fails where {one} has more than {limit:,} bytes after compression, the most that its entries hold."
+                instead = f"Or index a part or a digest of it: left({one}, 500), md5({one}), or USING hash"
+                cure = f"{cures.drop(thing)}\n{cures.comment(instead)}"
+                yield obstacle("index.extra", thing, message, cure)
+                return
+
+    def may_exceed(self, index: Index, one: str, limit: int) -> bool:
+        """Return whether the contract allows a value of a column or expression that is longer than `limit`."""
+        columns = {column.name: column for column in self.actual.columns if column.table == index.table}
+        plain = columns.get(one)
+        if (plain and kind(plain) not in UNLIMITED) or (index.method == "gin" and not (plain and kind(plain) == "text[]")):
+            return False
+        short, managed = self.short(index.table), self.managed(index.table)
+        measured = [name for name, column in columns.items() if name == one or (not plain and mentions(one, column))]
+        if not managed.keys() & {*measured} - short:  # The values of other programs are not ours.
+            return False
+        asked = [index.predicate] if index.predicate else []  # Only rows that satisfy the predicate are indexed.
+        asked += [f"octet_length({quote(name)}::text) <= {limit}" for name in measured if name in short]
+        asked.append(f"octet_length(({quote(one) if plain else one})::text) > {limit}")
+        used = {*measured, *(name for name, column in columns.items() if mentions(index.predicate, column))}
+        trial = self.trial(index, " AND ".join(asked), used)
+        return bool(trial.refused) or (plain is not None and not trial.known)
+
+
+def _index_of(key: Key) -> Index:
+    return Index(key.table, key.name, key.columns, ("",) * len(key.columns), include=key.include, unique=True)

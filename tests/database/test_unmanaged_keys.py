@@ -1,0 +1,123 @@
+"""Unmanaged indexes that refuse long values, and unique defaults that may return a value twice."""
+
+import secrets
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from fly2any.database.schema.expressions import is_distinct, is_total
+from fly2any.database.schema.unmanaged import AGREE
+from fly2any.database.verification import verify
+from tests.database.test_writes import run
+
+LONG = "and a write fails where {} has more than {:,} bytes after compression"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("index", "refuses", "limit"),
+    [
+        ("ON users (bio)", "bio", 2704),
+        ("ON users (id) INCLUDE (bio)", "bio", 2704),
+        ("ON users (upper(bio))", "upper(bio)", 2704),
+        ("ON users USING brin (bio)", "bio", 8152),
+        ("ON users USING brin (bio text_bloom_ops)", None, 0),
+        ("ON users USING hash (bio)", None, 0),
+        ("ON users USING spgist (bio)", None, 0),
+        ("ON users (md5(bio))", None, 0),
+        ("ON users (left(bio, 500))", None, 0),
+        ("ON users (bio) WHERE length(bio) < 500", None, 0),
+    ],
+)
+def test_an_index_that_refuses_long_values_is_reported(index, refuses, limit):
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('1', 'a@example.org', now())")
+        cursor.execute(f"CREATE INDEX theirs {index}")
+    text = secrets.token_hex(12_000)  # compresses to a half
+
+    findings = verify(connection).findings
+
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("UPDATE users SET bio = %s", [text])
+            stored = True
+    except DatabaseError:
+        stored = False
+    assert stored is (refuses is None)
+    assert [(one.severity, one.code, LONG.format(refuses, limit) in one.message) for one in findings] == (
+        [] if refuses is None else [("warning", "index.extra", True)]
+    )
+    for one in findings:
+        run(one.cure.removeprefix(AGREE).replace(" CONCURRENTLY", ""))
+    assert verify(connection).findings == ()
+
+
+@pytest.mark.django_db
+def test_a_unique_constraint_that_refuses_long_values_is_reported():
+    run("ALTER TABLE users ADD theirs uuid DEFAULT gen_random_uuid(), ADD CONSTRAINT theirs_u UNIQUE (theirs, bio)")
+
+    (finding,) = verify(connection).findings
+
+    assert (finding.severity, finding.code, finding.where) == ("warning", "index.extra", "users.theirs_u")
+    assert 'DROP CONSTRAINT "theirs_u";' in finding.cure
+
+
+@pytest.mark.django_db
+def test_the_words_of_a_long_text_are_a_note_with_a_cure():
+    run("ALTER TABLE users ADD theirs tsvector GENERATED ALWAYS AS (to_tsvector('simple', bio)) STORED")
+
+    (finding,) = verify(connection).findings
+
+    assert (finding.severity, finding.code) == ("note", "column.extra")
+    assert finding.message.endswith(
+        "a write fails where to_tsvector('simple'::regconfig, bio) reads more than 1 MB of different words."
+    )
+    assert "left(content, 50000)" in finding.cure
+
+
+def test_a_text_search_of_a_part_is_total():
+    assert is_total("to_tsvector('english'::regconfig, \"left\"(COALESCE(bio, ''::text), 50000))")
+    assert not is_total("to_tsvector('english'::regconfig, \"left\"(bio, 5000000))")
+    assert not is_total("to_tsvector('english'::regconfig, bio)")
+
+
+@pytest.mark.parametrize(
+    ("default", "distinct"),
+    [
+        ("nextval('users_n_seq'::regclass)", True),
+        ("gen_random_uuid()", True),
+        ("(gen_random_uuid())::text", True),
+        ("random()", True),
+        ("md5((random())::text)", True),
+        ("('u_'::text || (gen_random_uuid())::text)", True),
+        ("replace((gen_random_uuid())::text, '-'::text, ''::text)", True),
+        ('"left"((gen_random_uuid())::text, 1)', False),
+        ("(random() * (10)::double precision)", False),
+        ("((nextval('users_n_seq'::regclass) % (2)::bigint))", False),
+        ('"substring"(md5((random())::text), 1, 2)', False),
+        ("(random())::integer", False),
+        ("now()", False),
+    ],
+)
+def test_defaults_that_differ_in_each_row_are_recognised(default, distinct):
+    assert is_distinct(default) is distinct
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("default", "expected"),
+    [
+        ("left(gen_random_uuid()::text, 1)", ("note", "was not tried: an INSERT fails where")),
+        ("clock_timestamp()::text", ("note", "was not tried: an INSERT fails where")),
+        ("lower('A')", ("error", "refuses the second row that we INSERT.")),
+        ("'a'", ("error", "refuses the second row that we INSERT.")),
+        ("gen_random_uuid()::text", None),
+    ],
+)
+def test_a_unique_default_is_reported_unless_it_differs_in_each_row(default, expected):
+    run(f"ALTER TABLE users ADD theirs text DEFAULT {default}, ADD UNIQUE (theirs)")
+
+    said = [(one.severity, one.message) for one in verify(connection).findings]
+
+    assert [severity for severity, _ in said] == ([expected[0]] if expected else [])
+    assert all(expected[1] in message for _, message in said)
