@@ -25,6 +25,7 @@ from fly2any.database.backup.trial_restore import check
 from fly2any.database.errors import Refusal
 from fly2any.database.health.examine import examine
 from fly2any.database.health.topics import TOPICS
+from fly2any.database.maintenance import render
 from fly2any.database.maintenance.run import maintain, planned
 from fly2any.database.progress import Progress
 from fly2any.database.report.collect import collect
@@ -127,12 +128,42 @@ def test_retention_refuses_if_the_database_recorded_nothing_for_a_month(migrated
     assert migrated.execute("SELECT count(*) FROM price_history") == [(len(recorded) - 1,)]
 
 
+@pytest.mark.parametrize(
+    ("journal", "why"),
+    [
+        (
+            "UPDATE fly2any_migration_runs SET started = now()",
+            "fly2any_migration_runs records no migration from more than 37 days ago",
+        ),
+        ("TRUNCATE fly2any_migration_runs", "fly2any_migration_runs records no migration from more than 37 days ago"),
+        ("DROP TABLE fly2any_migration_runs", "this role may not read fly2any_migration_runs, the record of migrations"),
+        ("UPDATE fly2any_migration_runs SET started = now() - interval '40 days'", ""),
+    ],
+)
+@pytest.mark.parametrize("old", [True, False])
+def test_a_removal_says_why_the_clock_was_not_checked(migrated, settings, journal, why, old):
+    settings.RETENTION = {**settings.RETENTION, "days": {"price_history": 365}}
+    migrated.execute(journal)
+    migrated.execute(PRICE, ["1", "4 years" if old else "10 days"])
+    migrated.execute(PRICE, ["2", "20 days"])
+    line = f"The server's clock was not checked against older records: {why}."
+
+    with django(migrated) as connection:
+        plan = planned(connection)
+        run = maintain(connection, "weekly", seconds=60, progress=Progress())
+
+    assert plan.clock_unchecked == run.clock_unchecked == why
+    for text in (render.as_plan(plan, "text"), render.as_text(run, verbosity=1)):
+        assert (line in text) is bool(why and old), text
+    assert json.loads(render.as_json(run))["clock_unchecked"] == why
+
+
 def test_retention_counts_days_from_the_servers_time(filled, settings, client_clock):
     settings.RETENTION = {**settings.RETENTION, "days": {"price_history": 365}}
     client_clock(timedelta(minutes=4))
 
     with django(filled) as connection:
-        [(due, before, _)] = planned(connection)
+        [(due, before, _)] = planned(connection).due
 
     assert due.rule is RULES["price_history"]
     assert abs(before - (datetime.now(UTC) - timedelta(days=365))) < timedelta(minutes=2)

@@ -102,6 +102,7 @@ def test_retention_is_off_by_default_and_a_dry_run_only_counts(filled):
         "Nothing was changed. Retention would remove:",
         f"  price_history         {number:>12,} prices from before {now - timedelta(days=1):%Y-%m-%d}, 1 day ago",
         f"  sessions              {0:>12,} expired NextAuth sessions from before {now - timedelta(days=3):%Y-%m-%d}, 3 days ago",
+        "The server's clock was not checked against older records: fly2any_migration_runs records no migration from more than 37 days ago.",
     ]
     assert rows(filled) == before
 

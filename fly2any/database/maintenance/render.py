@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 from ..backup.signing import SIGNED
@@ -14,9 +13,8 @@ from ..report.data import dumped, of_findings, of_topics, of_waived
 from ..report.text import finding_lines, topic_lines
 from ..retention.archive import Loaded
 from ..retention.description import Archive
-from ..retention.rules import Due
 from ..units import plural, size, span
-from .run import Maintenance
+from .run import Maintenance, Plan
 
 
 def as_json(run: Maintenance) -> str:
@@ -26,6 +24,7 @@ def as_json(run: Maintenance) -> str:
         "database": run.database,
         "at": run.at,
         "seconds": round(run.seconds, 3),
+        "clock_unchecked": run.clock_unchecked,
         "removed": [asdict(one) for one in run.swept],
         "vacuumed": run.refreshed.vacuumed,
         "analysed": run.refreshed.analysed,
@@ -63,6 +62,8 @@ def _lines(run: Maintenance) -> Iterator[str]:
             )
             rest = "" if one.finished else "; stopped at the deadline"
             yield f"  {one.table:<22}{one.removed:>12,} {one.what} from before {one.before:%Y-%m-%d} removed{into}{rest}"
+        if run.clock_unchecked and any(one.removed for one in run.swept):
+            yield f"  {_unchecked(run.clock_unchecked)}"
         yield ""
     if run.refreshed.vacuumed or run.refreshed.analysed:
         yield "Statistics"
@@ -77,20 +78,25 @@ def _lines(run: Maintenance) -> Iterator[str]:
     yield ""
 
 
-def as_plan(plan: list[tuple[Due, datetime, int]], form: str) -> str:
+def _unchecked(why: str) -> str:
+    return f"The server's clock was not checked against older records: {why}."
+
+
+def as_plan(plan: Plan, form: str) -> str:
     """Return the rows that retention would remove, as text."""
     if form == "json":
         entries = [
-            {"table": due.rule.table, "days": due.days, "before": before, "rows": number} for due, before, number in plan
+            {"table": due.rule.table, "days": due.days, "before": before, "rows": number} for due, before, number in plan.due
         ]
-        return dumped({"would_remove": entries})
+        return dumped({"would_remove": entries, "clock_unchecked": plan.clock_unchecked})
     lines = [
         f"  {due.rule.table:<22}{number:>12,} {due.rule.what} from before {before:%Y-%m-%d}, {plural(due.days, 'day')} ago"
-        for due, before, number in plan
+        for due, before, number in plan.due
     ]
     if not lines:
         return "Retention is off (RETENTION is not set)."
-    return "\n".join(["Nothing was changed. Retention would remove:", *lines])
+    unchecked = [_unchecked(plan.clock_unchecked)] if plan.clock_unchecked and any(number for *_, number in plan.due) else []
+    return "\n".join(["Nothing was changed. Retention would remove:", *lines, *unchecked])
 
 
 def as_list(archives: list[Archive], odd: list[str], place: str, form: str) -> str:

@@ -72,6 +72,7 @@ class Maintenance:
     swept: tuple[Swept, ...]
     refreshed: Refreshed
     report: Report
+    clock_unchecked: str = ""  # why the database's records could not show that the server's clock is right
 
     @property
     def topics(self) -> tuple[Topic, ...]:
@@ -116,8 +117,7 @@ def _maintain(connection, period: str, *, seconds: float, progress: Progress, tr
     begun, at = time.monotonic(), server_time(connection)
     deadline = begun + min(seconds, LONGEST)
     waivers, due, archives = read_waivers(settings.WAIVERS), switched_on(settings.RETENTION["days"]), archives_of(connection)
-    if due and not trust_clock:
-        require_witness(connection, at)
+    unchecked = require_witness(connection, at) if due and not trust_clock else ""
     swept: list[Swept] = []
     refreshed = Refreshed([], [])
     found = [*_sweep_all(connection, due, swept, at=at, archives=archives, deadline=deadline, progress=progress)]
@@ -134,7 +134,7 @@ def _maintain(connection, period: str, *, seconds: float, progress: Progress, tr
     )
     progress.clear()
     took = time.monotonic() - begun
-    return Maintenance(period, connection.settings_dict["NAME"], at, took, tuple(swept), refreshed, report)
+    return Maintenance(period, connection.settings_dict["NAME"], at, took, tuple(swept), refreshed, report, unchecked)
 
 
 def _sweep_all(
@@ -182,17 +182,24 @@ def archives_of(connection) -> Archives | None:
     return Archives(store_at(place, "ARCHIVE_LOCATION"), connection.settings_dict["NAME"])
 
 
-def planned(connection, *, trust_clock: bool = False) -> list[tuple[Due, datetime, int]]:
-    """Return, for each rule that is switched on, the time before which rows are deleted, and their number.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """For each rule that is switched on, the time before which rows would be deleted, and their number."""
+
+    due: tuple[tuple[Due, datetime, int], ...]
+    clock_unchecked: str = ""  # as in Maintenance
+
+
+def planned(connection, *, trust_clock: bool = False) -> Plan:
+    """Return what retention would remove.
 
     Raises Refusal where `maintain` does.
     """
     archives_of(connection)  # Raises the errors that would stop a run.
     now = server_time(connection)
     due = switched_on(settings.RETENTION["days"])
-    if due and not trust_clock:
-        require_witness(connection, now)
-    return [(one, one.before(now), count(connection, one.rule, one.before(now))) for one in due]
+    unchecked = require_witness(connection, now) if due and not trust_clock else ""
+    return Plan(tuple((one, one.before(now), count(connection, one.rule, one.before(now))) for one in due), unchecked)
 
 
 def _refresh(

@@ -34,28 +34,29 @@ FIRST_SQL = "SELECT pg_catalog.min(started) FROM {journal}"
 RECORDED_SQL = "SELECT EXISTS (SELECT FROM {table} WHERE {column} >= %(earliest)s AND {column} < %(latest)s)"
 
 
-def require_witness(connection, now: datetime) -> None:
+def require_witness(connection, now: datetime) -> str:
     """Raise Refusal if the database recorded nothing from EARLIEST to LATEST before `now`, the server's time: it may be wrong.
 
-    A database whose first migration is later than that, or whose journal this role may not read, is not checked.
+    A database whose first migration is later than that, or whose journal this role may not read, is not checked: return why,
+    otherwise "".
     """
     schema, earliest, latest = read_schema(connection), now - EARLIEST, now - LATEST
     tables = sorted({table for version in load().versions if (table := getattr(version.object, "table", ""))})
     with catalogue(connection) as cursor:
         cursor.execute(READABLE_SQL, [schema])
         if (True,) not in cursor.fetchall():
-            return
+            return f"this role may not read {JOURNAL}, the record of migrations"
         journal = f"{quote(schema)}.{quote(JOURNAL)}"
         cursor.execute(FIRST_SQL.format(journal=journal))
         [first] = cursor.fetchone()
         if first is None or first >= earliest:
-            return
+            return f"{JOURNAL} records no migration from more than {EARLIEST.days} days ago"
         cursor.execute(COLUMNS_SQL, [schema, tables])
         columns = [(journal, "started"), *_without_expiry((schema, *row) for row in cursor.fetchall())]
         for table, column in columns:
             cursor.execute(RECORDED_SQL.format(table=table, column=quote(column)), {"earliest": earliest, "latest": latest})
             if cursor.fetchone()[0]:
-                return
+                return ""
     raise Refusal(
         f"By the server's clock it is {now:%Y-%m-%d %H:%M} UTC, but the database recorded nothing from {earliest:%Y-%m-%d} to"
         f" {latest:%Y-%m-%d}, so the clock may be ahead and no row was removed: compare it with another clock (`timedatectl`)."
