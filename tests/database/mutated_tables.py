@@ -155,6 +155,7 @@ def of_writes(table: Table, primary: Key, required: str) -> Iterator[Mutation]:
     for name, sql, *found, since in (
         ("kept by a table that cascades", f"CREATE TABLE theirs (id int PRIMARY KEY, ours {type_} REFERENCES {t} ON DELETE CASCADE);"
          " CREATE TABLE theirs_b (a int REFERENCES theirs)", ("foreign_key.restricts", "theirs_b.theirs_b_a_fkey"), 0),
+        ("inherited by a table", f"CREATE TABLE theirs () INHERITS ({t}); CREATE TABLE theirs_b () INHERITS (theirs)", ("table.inherited", table.name), 0),
         ("kept by NOT NULL", f"CREATE TABLE theirs (ours {type_} NOT NULL REFERENCES {t} ON DELETE SET NULL)", ("foreign_key.restricts", "theirs.theirs_ours_fkey"), 0),
         ("published in part", f"CREATE PUBLICATION theirs FOR TABLE {t} ({q(other)})", ("table.unidentified", table.name), 15),
         ("published by a filter", f"CREATE PUBLICATION theirs FOR TABLE {t} WHERE ({q(other)} IS NOT NULL)", ("table.unidentified", table.name), 15),

@@ -83,7 +83,6 @@ WEAKNESSES = {
         *("note", "security.event_trigger", "e"),
     ),
     "publication": ("CREATE PUBLICATION p FOR ALL TABLES", "warning", "security.publication", "p"),
-    "child": ("CREATE TABLE child () INHERITS (users)", "warning", "security.child", "public.child"),
     "default privileges": (
         "ALTER DEFAULT PRIVILEGES FOR ROLE {role} IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC",
         *("warning", "security.default_privileges", "{role}"),

@@ -32,7 +32,10 @@ from .later import later_steps
 from .steps import Step, conversion, is_null, read_indexed, read_without_statistics, repair
 
 FIRST = FIRST_MIGRATIONS  # These are recorded as applied; later ones are run.
-UNMANAGED = ("unique.extra", "check.extra", "index.extra", "foreign_key.extra", "foreign_key.restricts", "trigger.extra")
+UNMANAGED = (
+    *("unique.extra", "check.extra", "index.extra", "foreign_key.extra", "foreign_key.restricts", "trigger.extra"),
+    "table.inherited",
+)
 SAMPLES = 5
 
 # Unmanaged objects other than tables and objects on tables.

@@ -93,14 +93,6 @@ MEMBERS_SQL = f"""
     WHERE n.nspname = %(schema)s AND c.relname = {literal(PEOPLE)} AND c.relkind IN ('r', 'p')
     ORDER BY l.rolname COLLATE "C"
 """
-CHILDREN_SQL = """
-    SELECT pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS child, p.relname AS parent,
-           pg_catalog.pg_get_userbyid(c.relowner) AS owner
-    FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS p ON p.oid = i.inhparent AND p.relkind = 'r'
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = p.relnamespace
-    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace AS cn ON cn.oid = c.relnamespace
-    WHERE n.nspname = %(schema)s AND p.relname = ANY (%(tables)s) ORDER BY 1
-"""
 PUBLICATIONS_SQL = """
     SELECT p.pubname AS name FROM pg_catalog.pg_publication AS p WHERE p.puballtables ORDER BY p.pubname COLLATE "C"
 """
@@ -155,7 +147,7 @@ def readers(read: Reader) -> Iterator[Figure | Finding]:
 
 
 def ownership(read: Reader) -> Iterator[Figure | Finding]:
-    """Report who owns our tables, which tables inherit from them, and where other roles may create objects."""
+    """Report who owns our tables, and where other roles may create objects."""
     tables = sorted({version.object.table for version in read.contract.versions if hasattr(version.object, "table")})
     others = read(OWNERS_SQL, tables=tables)
     yield Figure("tables of other roles", ", ".join(row.name for row in others) or "none", len(others))
@@ -171,12 +163,6 @@ def ownership(read: Reader) -> Iterator[Figure | Finding]:
             f"It is a member of {row.owner}, which owns {PEOPLE}, so it can do all that the owner can, such as drop tables and triggers.",
             f"If it does not need this: REVOKE {quote(row.owner)} FROM {quote(row.name)};" if row.direct
             else f"If it does not need this, revoke the membership by which it can become {row.owner}.",
-        )  # fmt: skip
-    for row in read(CHILDREN_SQL, tables=tables):
-        yield Finding(
-            Severity.WARNING, "security.child", row.child,
-            f"It inherits from {row.parent} and belongs to {row.owner}: queries on {row.parent} return its rows, to which no key of {row.parent} applies.",
-            f"ALTER TABLE {row.child} NO INHERIT {quote(read.schema)}.{quote(row.parent)};", is_sql=True,
         )  # fmt: skip
     for row in read(DEFAULTS_SQL):
         place = f" IN SCHEMA {quote(row.schema)}" if row.schema else ""

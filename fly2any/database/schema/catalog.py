@@ -105,7 +105,8 @@ TABLES_SQL = f"""
            CASE WHEN c.relkind = 'r' AND c.relreplident <> 'n' THEN {PUBLICATIONS_SQL.format(which=UNPUBLISHED_SQL)} ELSE ARRAY[]::text[] END
                AS unpublished,
            CASE WHEN c.relkind = 'r' AND c.relreplident <> 'n' THEN {NARROWED_SQL} ELSE ARRAY[]::text[] END AS narrowed,
-           {REFERENCES_SQL} AS kept_by
+           {REFERENCES_SQL} AS kept_by,
+           ARRAY(SELECT i.inhrelid::regclass::text FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = c.oid AND c.relkind = 'r' ORDER BY 1) AS children
     FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')

@@ -66,6 +66,10 @@ class _Obstacles(Keys):
             message = f"Table {table.name} is published ({', '.join(table.unpublished)}) without a generated column of its replica identity, so every UPDATE and DELETE fails."
             cure = f"ALTER TABLE {quote(table.name)} REPLICA IDENTITY DEFAULT;"
             yield Finding(Severity.ERROR, "table.unidentified", table.name, message, cure, is_sql=True)
+        if table.children:
+            message = f"{', '.join(table.children)} inherits from {table.name}: queries on {table.name} return its rows, and UPDATE and DELETE change them, but no key of {table.name} applies to them."
+            cure = "\n".join(f"ALTER TABLE {child} NO INHERIT {quote(table.name)};" for child in table.children)
+            yield Finding(Severity.WARNING, "table.inherited", table.name, message, f"{AGREE}{cure}")
         for name in table.narrowed:
             message = f"Publication {name} leaves out columns of {table.name} that identify its rows, or filters its rows by other columns, so every UPDATE or DELETE fails."
             cure = f"ALTER PUBLICATION {quote(name)} DROP TABLE {quote(table.name)};\nALTER PUBLICATION {quote(name)} ADD TABLE {quote(table.name)};"
