@@ -16,6 +16,7 @@ from .migration.lock import MIGRATION_LOCK
 from .migration.other_tools import not_adopted
 from .migration.prisma import PrismaMigration, read_prisma
 from .migration.state import MigrationState, Unrecorded, read_migrations, unrecorded, unrecorded_findings
+from .privileges import of_held, read_held
 from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog
 from .schema import contract as contracts
 from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
@@ -106,6 +107,9 @@ def verify(
     final = [version for version in contract.versions if version.until is None]
     with snapshot(connection), pinned(connection):
         server = read_server(connection, tables=[version.object.name for version in final if isinstance(version.object, Table)])
+        held = read_held(
+            connection, server.schema, [version.object.name for version in final if isinstance(version.object, Table)]
+        )
         clock, left = read_clock(connection), tuple(read_leftovers(connection))
         schema = server.schema or ""
         actual = read_catalog(connection, schema=schema)
@@ -124,7 +128,12 @@ def verify(
         found = unrecorded(contract, migrations, actual)
         maker = not_adopted(contract, migrations, found, actual, live)
     stale = [name for name in migrations.known if name not in contract.migrations]
-    findings = [*server.findings(connection.alias), *clock.findings(), *(one.finding for one in left), *migrations.findings()]
+    site = frozenset(
+        version.object.name for version in final if isinstance(version.object, Table) and version.app in PHASE7_APPS
+    )
+    lacking = [*of_held(server.role, schema, held, may_use=server.may_use, site=site)]
+    noted = (one for one in server.findings(connection.alias) if not (lacking and one.code == "server.privileges"))
+    findings = [*noted, *lacking, *clock.findings(), *(one.finding for one in left), *migrations.findings()]
     findings += [*untrusted_findings(actual), *(one.finding for one in untrusted)]
     findings += [maker[1]] if maker else _of_records(found, applied, schema)
     findings += [*_failed(runs, migrations, running), *([_stale(stale)] if stale else [])]

@@ -1,0 +1,62 @@
+"""A role that holds privileges on some of our tables and lacks them on others, on the schema, or on a sequence."""
+
+import pytest
+from django.db import connection
+
+from fly2any.database.report.collect import serious
+from fly2any.database.roles import roles_sql
+from fly2any.database.schema.untrusted_code import our_tables
+from fly2any.database.verification import verify
+from tests.database.test_writes import run
+
+GRANT = "CREATE ROLE site; GRANT USAGE ON SCHEMA public TO site; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO site"
+TABLES = "SELECT string_agg(quote_ident(relname), ', ') FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname ~ '^(auth|axes|django|fly2any|otp)'"
+
+
+def seen_by(role, *statements):
+    """The findings about privileges for a role, once the owner has run the statements."""
+    run(*statements, f"SET ROLE {role}")
+    try:
+        return [one for one in verify(connection).findings if one.code == "server.privileges"]
+    finally:
+        run("RESET ROLE")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("damage", "severity", "message", "cure"),
+    [
+        ("REVOKE INSERT ON notifications FROM site", "warning", "does not hold INSERT on notifications, but", "GRANT INSERT ON public.notifications TO site;"),
+        ("REVOKE UPDATE ON users FROM site; GRANT UPDATE (name) ON users TO site", "warning", "does not hold UPDATE on users, but", "GRANT UPDATE ON public.users TO site;"),
+        ("REVOKE ALL ON users, sessions FROM site", "warning", "does not hold SELECT, INSERT, UPDATE, DELETE on sessions, users, but",
+         "GRANT SELECT, INSERT, UPDATE, DELETE ON public.sessions, public.users TO site;"),
+        ("REVOKE DELETE ON django_session FROM site", "warning", "does not hold DELETE on django_session, but", "GRANT DELETE ON public.django_session TO site;"),
+        ("ALTER TABLE users ADD n serial", "warning", "may not use the sequence public.users_n_seq of users, so each", "GRANT USAGE ON SEQUENCE public.users_n_seq TO site;"),
+        ("REVOKE USAGE ON SCHEMA public FROM site, PUBLIC", "error", "but not USAGE on their schema public, so it can read and write none", "GRANT USAGE ON SCHEMA public TO site;"),
+    ],
+)  # fmt: skip
+def test_what_the_site_lacks_on_some_tables_is_reported(damage, severity, message, cure):
+    (finding,) = seen_by("site", GRANT, damage)
+
+    assert (str(finding.severity), message in finding.message, finding.cure.replace('"', "")) == (severity, True, cure)
+    assert serious(seen_by("site", finding.cure)) == ()
+
+
+@pytest.mark.django_db
+def test_a_site_without_the_tables_of_the_admin_and_a_role_without_any_are_notes():
+    with connection.cursor() as cursor:
+        cursor.execute(TABLES)
+        [(admin,)] = cursor.fetchall()
+
+    site = seen_by("site", GRANT, f"REVOKE ALL ON {admin} FROM site")
+    watcher = seen_by("watcher", "CREATE ROLE watcher")
+
+    assert [str(one.severity) for one in (*site, *watcher)] == ["note", "note"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("end", ["app", "read", "migrate"])
+def test_the_roles_of_dbroles_get_a_note_at_most(end):
+    made = roles_sql(connection, our_tables(), prefix="ours").replace("BEGIN;\n", "").replace("COMMIT;\n", "")
+
+    assert {str(one.severity) for one in seen_by(f"ours_{end}", made)} <= {"note"}
