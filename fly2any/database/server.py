@@ -11,6 +11,7 @@ from fly2any.postgres.search_path import SearchPathError, names_of
 from fly2any.postgres.url import is_local
 
 from .errors import NO_SCHEMA
+from .event_triggers import EVENT_TRIGGERS_SQL, of_event_triggers
 from .findings import Finding, Severity
 from .session_settings import (
     MARKING_TABLE,
@@ -116,11 +117,7 @@ SERVER_SQL = f"""
            ARRAY(SELECT ARRAY[w.place, w.value] FROM ({REPLICATION_ROLE_SQL}) AS w) AS replication_roles,
            ARRAY(SELECT ARRAY[w.name, w.place, w.value] FROM ({SETTINGS_SQL}) AS w) AS settings,
            ARRAY(SELECT ARRAY[w.role, w.number, w.tables] FROM ({SERVED_SQL}) AS w ORDER BY 1) AS served,
-           ARRAY(SELECT e.evtname::text FROM pg_catalog.pg_event_trigger AS e
-                 WHERE e.evtenabled IN ('O', 'A') AND e.evtevent IN ('ddl_command_start', 'ddl_command_end', 'sql_drop', 'table_rewrite')
-                   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
-                                   WHERE d.classid = 'pg_catalog.pg_event_trigger'::regclass AND d.objid = e.oid AND d.deptype = 'e')
-                 ORDER BY 1) AS event_triggers,
+           ARRAY({EVENT_TRIGGERS_SQL}) AS event_triggers,
            COALESCE(has_schema_privilege(home.schema, 'USAGE'), false) AS may_use,
            COALESCE(has_schema_privilege(home.schema, 'CREATE'), false) AS may_create,
            COALESCE((SELECT has_schema_privilege(home.schema, 'USAGE') AND has_table_privilege(ledger.oid, 'SELECT') FROM ledger), true)
@@ -221,7 +218,7 @@ class Server:
         yield from (of_replication_role(*one) for one in self.replication_roles)
         yield from (of_setting(*one) for one in self.settings)
         yield from (of_api_role(self.schema or "", *one) for one in self.served)
-        yield from self._event_triggers()
+        yield from of_event_triggers(self.database, self.event_triggers)
         yield from self._encoding()
         yield from self._collation()
         yield from self._encryption()
@@ -245,18 +242,6 @@ class Server:
     def _read_only(self) -> Iterator[Finding]:
         for place, is_ours in () if self.standby else self.read_only:
             yield of_read_only(place, self.database, is_ours == "true")
-
-    def _event_triggers(self) -> Iterator[Finding]:
-        if self.event_triggers:
-            names = ", ".join(self.event_triggers)
-            yield Finding(
-                Severity.NOTE, "server.event_trigger", self.database,
-                f"Event triggers run whenever the schema changes: {names}. If one raises an error, migrations fail.",
-                "\n".join(
-                    ["If a migration fails because of one, ask its owner, or as a superuser:"]
-                    + [f"ALTER EVENT TRIGGER {quote(name)} DISABLE;" for name in self.event_triggers]
-                ),
-            )  # fmt: skip
 
     def _encoding(self) -> Iterator[Finding]:
         if self.encoding != "UTF8":

@@ -11,7 +11,7 @@ import pytest
 from fly2any.database.server import Server
 from fly2any.database.verification import verify
 from tests import prisma
-from tests.conftest import django, manage, start_server
+from tests.conftest import django, fresh, manage, start_server
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,12 @@ def migrated(tmp_path_factory):
     server.execute("CREATE ROLE watcher LOGIN")
     yield server
     server.remove()
+
+
+@pytest.fixture
+def migrated_here(_migrated_template):
+    """A migrated database on the tests' server; `migrated` is a server of its own here."""
+    yield from fresh(_migrated_template)
 
 
 @pytest.mark.slow
@@ -288,3 +294,17 @@ def test_event_triggers_that_run_with_migrations_are_named_in_a_note(database):
     )
     database.execute(finding.cure.splitlines()[-1])
     database.execute("CREATE TABLE other ()")
+
+
+def test_migrate_names_event_triggers_before_it_changes_the_schema(migrated_here, probe):
+    migrated_here.execute(
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no DDL'; END $$;"
+        'CREATE EVENT TRIGGER "Frozen" ON ddl_command_start EXECUTE FUNCTION refuse()'
+    )
+    said = "The event trigger Frozen runs with each migration: if one raises an error, the migration fails, and"
+
+    idle = manage("migrate", url=migrated_here.url)
+    refused = manage("migrate", url=migrated_here.url, **probe("RunSQL('CREATE TABLE probe ()')"))
+
+    assert (idle.returncode, said in idle.stderr) == (0, False)
+    assert (refused.returncode, refused.stderr.startswith(said)) == (2, True), refused.stderr

@@ -6,6 +6,7 @@ from django.core.checks.registry import registry
 from django.core.management.commands import migrate
 from django.db import Error, connections
 
+from fly2any.database import event_triggers
 from fly2any.database.backup.required import backup_required
 from fly2any.database.errors import Refusal, sqlstate
 from fly2any.database.management.arguments import add_consent, add_lock_wait
@@ -41,7 +42,7 @@ class Command(migrate.Command):
             return
         progress = Terminal(self.stderr)
         consent = losses.Consent(connections[database], yes=yes, require_backup=backup_required(without_backup=without_backup))
-        asked = partial(losses.guard, consent=consent, say=progress.say)
+        asked = partial(before, consent=consent, say=progress.say)
         with migrating(database, patience=lock_wait, progress=progress) as run:
             refuse_tables_of_other_tools(connections[database], fake=options["fake"])
             with executed_by(partial(Executor, run=run, consent=consent, guard=None if options["fake"] else asked)):
@@ -54,6 +55,13 @@ class Command(migrate.Command):
                 )
             with suppress_missing_privilege():
                 journal.ensure(connections[database])
+
+
+def before(connection, loader, plan, *, consent, say):
+    """Say what may make the migrations of `plan` fail, and refuse losses without consent."""
+    if plan and (warning := event_triggers.warning(connection)):
+        say(warning)
+    losses.guard(connection, loader, plan, consent=consent, say=say)
 
 
 @contextmanager
