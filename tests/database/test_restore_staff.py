@@ -93,3 +93,29 @@ def test_sessions_that_a_trigger_keeps_are_not_reported_as_ended(filled, place):
     )
     [old] = [name for name in databases(filled) if name.startswith(f"{filled.name}_before_")]
     filled.execute(f'DROP DATABASE "{old}"')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place_of", ["new", "empty", "current"])
+def test_no_session_of_the_backup_is_valid_where_nothing_is_replaced(migrated, place, place_of):
+    migrated.execute("INSERT INTO django_session VALUES ('k', 'of one who is gone', now() + interval '1 day')")
+    beside = dataclasses.replace(migrated, name=f"{migrated.name}_beside")
+    try:
+        with django(migrated) as connection:
+            store = store_at(place)
+            manifest = take(connection, store, Progress())
+            if place_of == "current":
+                migrated.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+                done = restore.restore_over(connection, store, manifest, Progress(), empty=True)
+                beside = migrated
+            else:
+                if place_of == "empty":
+                    migrated.execute(f"CREATE DATABASE {beside.name}")
+                done = restore.restore_into(connection, beside.name, store, manifest, Progress())
+
+        assert (done.staff.ended, done.staff.changed, done.staff.error) == (1, (), "")
+        assert beside.execute("SELECT count(*) FROM django_session") == [(0,)]
+        assert beside.execute("SELECT count(*) > 10 FROM django_migrations") == [(True,)]
+    finally:
+        for name in databases(migrated) - {migrated.name}:
+            migrated.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

@@ -159,11 +159,11 @@ def is_used(connection) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """The database that a restore replaced, by its new name; `filled` if it should have been empty but no longer is."""
+    """The database that a restore replaced, by its new name, "" if there was none; `filled` if it should have been empty but no longer is."""
 
     name: str
     filled: bool
-    staff: StaffChanges | None = None  # If the replaced database was in use.
+    staff: StaffChanges
 
 
 def restore_into(
@@ -175,7 +175,7 @@ def restore_into(
     *,
     trust: Sequence[str] = (),
     without: Sequence[str] = (),
-) -> Replaced | None:
+) -> Replaced:
     """Restore into the database `name` of the server, which is created if it does not exist.
 
     An existing empty database is replaced, as by restore_over(), and returned. Raises Refusal, with nothing changed, if it is
@@ -185,7 +185,8 @@ def restore_into(
         exists = fetch_one(connection, "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])[0]
         if not exists:
             _restore_new(connection, name, store, manifest, progress, trust=trust, without=without, purpose=INTO)
-            return None
+            with connection_to(connection, name, schema=home_of(manifest)) as target:
+                return Replaced("", False, sign_out_staff(target))
         with connection_to(connection, name) as target:
             if is_used(target):
                 raise Refusal(f"The database {name} is not empty: give --into an empty database or a new name.")
@@ -302,10 +303,9 @@ def restore_over(
                 raise Refusal(
                     f"{current} is no longer empty: tables were created in it during the restore. Nothing was replaced."
                 )
-            staff = None
-            if not empty:  # Before the swap, so that no session of the backup becomes valid even if this process is killed.
-                with connection_to(connection, new, schema=home_of(manifest)) as target:
-                    staff = sign_out_staff(target, connection)
+            # Before the swap, so that no session of the backup becomes valid even if this process is killed.
+            with connection_to(connection, new, schema=home_of(manifest)) as target:
+                staff = sign_out_staff(target, None if empty else connection)
             connection.close()
             swap(elsewhere, current, new=new, old=old, description=description, started=started)
         filled = False

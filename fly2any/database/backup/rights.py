@@ -27,10 +27,13 @@ class StaffChanges:
     error: str = ""
 
 
-def sign_out_staff(connection, old) -> StaffChanges:
-    """Sign all staff out of the restored database of `connection`, and compare their privileges with those in `old`."""
+def sign_out_staff(connection, old=None) -> StaffChanges:
+    """Sign all staff out of the restored database of `connection`, and compare their privileges with those in `old`, if any."""
     try:
-        ended, now = end_sessions(connection), read_staff_privileges(connection)
+        ended = end_sessions(connection)
+        if old is None:
+            return StaffChanges(ended)
+        now = read_staff_privileges(connection)
         return StaffChanges(ended, tuple(regained_privileges(read_staff_privileges(old), now)))
     except (Error, Refusal) as error:
         return StaffChanges(error=explain(error) or str(error))
@@ -75,6 +78,8 @@ def regained_privileges(before: Rights, now: Rights) -> list[str]:
 
 def end_sessions(connection) -> int:
     """Sign all staff out of the admin, and return how many sessions there were. Raises django.db.Error, or Refusal if any remain."""
+    if Session._meta.db_table not in connection.introspection.table_names():  # Before adoption.
+        return 0
     sessions = Session._default_manager.using(connection.alias)
     with transaction.atomic(using=connection.alias):
         execute(connection, "SET TRANSACTION READ WRITE")

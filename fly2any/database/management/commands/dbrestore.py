@@ -76,9 +76,10 @@ class Command(BaseCommand):
             require_name(connection, into)
             kept = restore_into(connection, into, store, manifest, progress, trust=trust, without=without)
             self.stdout.write(f"Restored  into {into}{less}: every row{of} was compared and matches.")
-            if kept:
+            if kept.name:
                 self.report_kept("the empty database", kept)
             self.report_erasures(manifest)
+            self.report_staff(kept.staff)
             return
         for note in filter(None, (*read_attached(connection).notes(), room_note(manifest))):
             self.stdout.write(f"Note      {note}")
@@ -94,8 +95,7 @@ class Command(BaseCommand):
         self.stdout.write(f"Restored  {current}{less}: every row{of} was compared and matches.")
         self.report_kept("the old database", kept)
         self.report_erasures(manifest)
-        if kept.staff:
-            self.report_staff(kept.staff)
+        self.report_staff(kept.staff)
 
     def report_erasures(self, manifest):
         self.stdout.write(
