@@ -68,6 +68,8 @@ CODES = frozenset(
         "database.float_digits",
         "database.isolation",
         "database.temp_files",
+        "database.tablespace",
+        "database.access_method",
         "database.role",
         "server.tls",
         "server.time_zone",

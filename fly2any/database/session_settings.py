@@ -37,6 +37,10 @@ _OTHERS = {
     FLOAT_DIGITS: ("0|-[0-9]+", "true"),
     "default_transaction_isolation": ("repeatable read|serializable", "configured.is_ours"),
     "temp_file_limit": ("0[a-z]*", "configured.is_ours"),
+    "default_tablespace": (".+", "configured.is_ours AND EXISTS (SELECT FROM pg_catalog.pg_tablespace AS t WHERE t.spcname = configured.value"
+                           " AND t.oid <> (SELECT d.dattablespace FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())"
+                           " AND NOT has_tablespace_privilege(session_user, t.oid, 'CREATE'))"),
+    "default_table_access_method": (".+", "configured.is_ours AND configured.value <> 'heap'"),
     "role": (".+", f"configured.is_ours AND r.oid IS NOT NULL AND {_MAY_WRITE.format(role='session_user')} AND NOT {_MAY_WRITE.format(role='r.oid')}"),
 }  # fmt: skip
 SETTINGS_SQL = "{} ORDER BY 1, 2".format(
@@ -73,6 +77,13 @@ def of_setting(name: str, place: str, value: str) -> Finding:
         code, does = "database.float_digits", f"clients read a price rounded to {digits} significant digit{'s' * (digits > 1)}"
     elif name == "default_transaction_isolation":
         code, does = "database.isolation", "writes at the same time as others fail (40001)"
+    elif name == "default_tablespace":
+        code, does = "database.tablespace", "it may create nothing there, so migrations fail"
+    elif name == "default_table_access_method":
+        code, does = (
+            "database.access_method",
+            "migrations create tables that may lack keys, or fail if the server has no such method",
+        )
     elif name == "temp_file_limit":
         code, does = "database.temp_files", "a sort or an index build that does not fit into memory fails"
     else:

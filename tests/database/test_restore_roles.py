@@ -3,8 +3,9 @@
 import dataclasses
 
 import pytest
+from django.db import connection
 
-from fly2any.database.backup.properties import copy_grants, copy_properties, create, literals
+from fly2any.database.backup.properties import copy_grants, copy_properties, create, creation, literals
 from fly2any.database.backup.restore import require_name, restore_into
 from fly2any.database.backup.sessions import connection_to
 from fly2any.database.backup.store import store_at
@@ -136,6 +137,21 @@ def test_a_database_that_is_being_restored_admits_no_other_role(migrated):
         assert (closed, migrated.execute(public)) == ([(False,)], [(True,)])
     finally:
         migrated.execute(f"DROP DATABASE IF EXISTS {name}")
+
+
+@pytest.mark.django_db
+def test_the_rules_of_an_icu_collation_are_copied():
+    if connection.pg_version < 160000:
+        return  # They are new in PostgreSQL 16.
+    locale = "datlocale" if connection.pg_version >= 170000 else "daticulocale"
+    with connection.cursor() as cursor:  # Rolled back. The embedded server has no ICU to create such a database with.
+        cursor.execute(
+            f"UPDATE pg_database SET datlocprovider = 'i', {locale} = 'und', daticurules = '& V << w' WHERE datname = current_database()"
+        )
+
+    statement = creation(connection, "copy").as_string(connection.connection)
+
+    assert statement.endswith("LOCALE_PROVIDER icu ICU_LOCALE 'und' ICU_RULES '& V << w'")
 
 
 def test_settings_are_copied_as_values_and_run_no_sql_of_the_role_that_set_them(migrated):

@@ -250,10 +250,16 @@ def test_a_default_that_rounds_prices_is_found_and_its_cure_works(value, digits)
         ("role", "pg_monitor", "database.role", "that role may not write here, though their own may."),
         ("role", "pg_write_all_data", None, ""),
         ("role", "none", None, ""),
+        ("default_tablespace", "pg_default", None, ""),
+        ("default_tablespace", "nowhere", None, ""),  # PostgreSQL ignores a tablespace that does not exist.
+        ("default_table_access_method", "heap", None, ""),
+        ("default_table_access_method", "theirs", "database.access_method", "migrations create tables that may lack keys, or fail if the server has no such method."),
     ],
 )  # fmt: skip
 def test_a_default_that_breaks_reads_or_writes_is_found_and_its_cure_works(setting, value, code, does):
     name = connection.settings_dict["NAME"]
+    if value == "theirs":
+        run("CREATE ACCESS METHOD theirs TYPE TABLE HANDLER heap_tableam_handler")
     run(f"ALTER DATABASE {name} SET {setting} TO '{value}'")
 
     findings = verify(connection).findings
@@ -263,6 +269,20 @@ def test_a_default_that_breaks_reads_or_writes_is_found_and_its_cure_works(setti
         assert finding.message == f"Its sessions begin with {setting} = {value}: {does}"
         run(finding.cure)
     assert found() == []
+
+
+@pytest.mark.django_db
+def test_a_default_tablespace_in_which_the_role_may_create_nothing_is_found():
+    name = connection.settings_dict["NAME"]
+    run("CREATE ROLE site", f"ALTER DATABASE {name} SET default_tablespace TO pg_global", "SET SESSION AUTHORIZATION site")
+    try:
+        found = {one.code: one.message for one in verify(connection).findings}
+    finally:
+        run("RESET SESSION AUTHORIZATION")
+
+    assert found["database.tablespace"] == (
+        "Its sessions begin with default_tablespace = pg_global: it may create nothing there, so migrations fail."
+    )
 
 
 @pytest.mark.django_db

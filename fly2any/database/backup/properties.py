@@ -11,10 +11,12 @@ from ..errors import sqlstate
 from ..progress import Progress
 from ..sql import catalogue, fetch_all, fetch_one, quote
 
-# The options of CREATE DATABASE for a database like this one; daticulocale is datlocale from PostgreSQL 17 on, and to_jsonb knows both.
+# The options of CREATE DATABASE for a database like this one. daticulocale is datlocale from PostgreSQL 17 on, and daticurules is
+# new in 16; to_jsonb knows all of them.
 LIKE_SQL = """
     SELECT pg_catalog.pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, pg_catalog.to_jsonb(d) ->> 'datlocprovider',
            COALESCE(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale'),
+           pg_catalog.to_jsonb(d) ->> 'daticurules',
            pg_catalog.pg_get_userbyid(d.datdba), d.datconnlimit
     FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
 """
@@ -38,7 +40,7 @@ ELEMENT = re.compile(rf'{BLANK}(?:"((?:[^"]|"")*)"|([^ \t\n\r\f\v,"][^ \t\n\r\f\
 
 def creation(connection, name: str) -> sql.Composed:
     """Return the statement that creates the database `name` like that of `connection`."""
-    encoding, collate, ctype, provider, locale, *_ = fetch_one(connection, LIKE_SQL)
+    encoding, collate, ctype, provider, locale, rules, *_ = fetch_one(connection, LIKE_SQL)
     parts: list[sql.Composable] = [sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))]
     for word, value in (("ENCODING", encoding), ("LC_COLLATE", collate), ("LC_CTYPE", ctype)):
         parts.append(sql.SQL(f"{word} {{}}").format(sql.Literal(value)))
@@ -48,6 +50,8 @@ def creation(connection, name: str) -> sql.Composed:
         kind = {"i": "icu", "b": "builtin"}[provider]
         option = {"i": "ICU_LOCALE", "b": "BUILTIN_LOCALE"}[provider]
         parts.append(sql.SQL(f"LOCALE_PROVIDER {kind} {option} {{}}").format(sql.Literal(locale)))
+        if rules:
+            parts.append(sql.SQL("ICU_RULES {}").format(sql.Literal(rules)))
     return sql.SQL(" ").join(parts)
 
 
