@@ -116,6 +116,7 @@ CODES = frozenset(
         "backup.elsewhere",
         "server.schema",
         "server.standby",
+        "permissions.missing",
         "server.event_trigger",
         "server.clock",
         "server.leftover",

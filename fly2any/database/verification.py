@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from . import staff_permissions
 from .clock import Clock, read_clock
 from .findings import Finding, Severity
 from .leftover_databases import read_leftovers
@@ -127,6 +128,8 @@ def verify(
         comparison = _compare(contract, applied, actual, live)
         found = unrecorded(contract, migrations, actual)
         maker = not_adopted(contract, migrations, found, actual, live)
+        is_current = migrations.readable and not migrations.pending and staff_permissions.is_readable(actual)
+        permissions = [*staff_permissions.read_permissions(connection, schema)] if is_current else []
     stale = [name for name in migrations.known if name not in contract.migrations]
     site = frozenset(
         version.object.name for version in final if isinstance(version.object, Table) and version.app in PHASE7_APPS
@@ -137,6 +140,7 @@ def verify(
     findings += [*untrusted_findings(actual), *(one.finding for one in untrusted)]
     findings += [maker[1]] if maker else _of_records(found, applied, schema)
     findings += [*_failed(runs, migrations, running), *([_stale(stale)] if stale else [])]
+    findings += permissions
     findings += _of_prisma(prisma, migrations, comparison)
     if applied.isdisjoint(stale):  # Otherwise the expected schema is unknown.
         findings += [in_schema(finding, schema) for finding in comparison.findings]

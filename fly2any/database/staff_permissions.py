@@ -1,0 +1,67 @@
+"""The permissions of the staff in the admin: rows that `migrate` creates, and that groups lose with them if they are deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.apps import apps
+from django.contrib.auth import get_permission_codename, get_user_model
+from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
+
+from .findings import Finding, Severity
+from .schema import Catalog
+from .sql import fetch_one, quote
+
+GROUPS_OF_PEOPLE: Any = get_user_model()._meta.get_field("groups").remote_field.through
+PERMISSIONS_OF_GROUPS: Any = Group.permissions.through
+TABLES = [model._meta.db_table for model in (ContentType, Permission, Group, PERMISSIONS_OF_GROUPS, GROUPS_OF_PEOPLE)]
+EXISTING_SQL = """
+    SELECT ARRAY(SELECT t.app_label || '.' || p.codename
+                 FROM {schema}.{permission} AS p JOIN {schema}.{type} AS t ON t.id = p.content_type_id),
+           ARRAY(SELECT g.name FROM {schema}.{group} AS g
+                 WHERE NOT EXISTS (SELECT FROM {schema}.{granted} AS x WHERE x.group_id = g.id)
+                   AND EXISTS (SELECT FROM {schema}.{member} AS m WHERE m.group_id = g.id)
+                 ORDER BY g.name COLLATE "C")
+"""
+
+
+def is_readable(catalog: Catalog) -> bool:
+    """Return whether a role may read all tables of permissions without running code of other roles."""
+    found = {table.name for table in catalog.tables if table.kind == "table" and table.trusted and table.readable}
+    return found >= {*TABLES}
+
+
+def read_permissions(connection, schema: str) -> Iterator[Finding]:
+    """Yield the permissions of the admin that are missing, and the groups with members and without any permission."""
+    names = dict(zip(("type", "permission", "group", "granted", "member"), map(quote, TABLES), strict=True))
+    existing, empty = fetch_one(connection, EXISTING_SQL.format(schema=quote(schema), **names))
+    missing = sorted({*_expected()} - {*existing})
+    if missing:
+        them = (
+            f"The permission {missing[0]} is"
+            if len(missing) == 1
+            else f"{len(missing):,} permissions, such as {missing[0]}, are"
+        )
+        yield Finding(
+            Severity.WARNING, "permissions.missing", Permission._meta.db_table,
+            f"{them} missing, so only superusers may do what requires it in the admin.",
+            "Run `manage.py migrate`, which creates them, then give them to the groups again (Groups in the admin), or restore a backup.",
+        )  # fmt: skip
+    for name in empty:
+        yield Finding(
+            Severity.WARNING, "permissions.missing", f"group {name}",
+            f"The group {name} has members and no permission, so they can do nothing in the admin.",
+            f"Run `manage.py migrate`, then give the group {name} its permissions (Groups in the admin), or restore a backup.",
+        )  # fmt: skip
+
+
+def _expected() -> Iterator[str]:
+    for model in apps.get_models():
+        options = model._meta
+        for codename in (
+            *(get_permission_codename(action, options) for action in options.default_permissions),
+            *(codename for codename, _ in options.permissions),
+        ):
+            yield f"{options.app_label}.{codename}"

@@ -1,0 +1,43 @@
+"""Permissions of the admin that were deleted: dbstatus reports them, and migrate creates their rows again."""
+
+import pytest
+from django.contrib.auth.models import Group, Permission
+from django.core.management import call_command
+from django.db import connection
+
+from accounts.models import User
+from fly2any.database.verification import verify
+from tests.database.test_writes import run
+
+
+def found():
+    return [(one.severity, one.where) for one in verify(connection).findings if one.code == "permissions.missing"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "deleted", ["DELETE FROM auth_group_permissions; DELETE FROM auth_permission", "DELETE FROM auth_group_permissions; DELETE FROM auth_permission; DELETE FROM django_content_type"]
+)  # fmt: skip
+def test_deleted_permissions_are_reported_until_migrate_and_their_groups_until_they_are_given(deleted):
+    assert found() == []
+    group = Group.objects.order_by("name").first()
+    User.objects.create(email="a@example.com").groups.add(group)
+    run("DELETE FROM django_admin_log", deleted, "SET CONSTRAINTS ALL IMMEDIATE")
+
+    assert found() == [("warning", "auth_permission"), ("warning", f"group {group.name}")]
+    call_command("migrate", verbosity=0)
+    assert found() == [("warning", f"group {group.name}")]
+    group.permissions.add(Permission.objects.first())
+    assert found() == []
+
+
+@pytest.mark.django_db
+def test_one_missing_permission_is_named():
+    run("DELETE FROM auth_group_permissions", "DELETE FROM auth_permission WHERE codename = 'view_user'")
+
+    (finding,) = [one for one in verify(connection).findings if one.code == "permissions.missing"]
+
+    assert (
+        finding.message
+        == "The permission accounts.view_user is missing, so only superusers may do what requires it in the admin."
+    )
