@@ -97,7 +97,6 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
         "created_at",
         "last_login",
     )
-    long_texts = ("bio",)
     days = ("date_of_birth",)
     shown = {"date_of_birth": formats.day}
     readonly_fields = ["id", "password_state", "created_at", "updated_at", "last_login"]

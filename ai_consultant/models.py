@@ -83,6 +83,7 @@ class Message(models.Model):
     timestamp = models.BigIntegerField("timestamp (epoch ms)")
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
 
+    long_texts = ("content",)
     placement = Placement.DISTRIBUTED
 
     objects = MessageQuerySet.as_manager()

@@ -26,7 +26,6 @@ class WishlistItemAdmin(UserRowsMixin, ModelAdmin):
     computed_from = ("flight_data",)
     list_filter = ["notify_on_drop"]
     ordering = ["-pk"]
-    long_texts = ("notes",)
     fieldsets = [
         ("Item", {"fields": ["user", "flight_data", "notes"]}),
         ("Price", {"fields": ["target_price", "notify_on_drop"]}),
@@ -53,7 +52,6 @@ class NotificationAdmin(UserRowsMixin, ModelAdmin):
         ),
     )
     ordering = ["-created_at"]
-    long_texts = ("message",)
     fieldsets = [
         ("Message", {"fields": ["user", ("type", "priority"), "title", "message", "action_url"]}),
         ("State", {"fields": ["read", "read_at", "created_at", "id"]}),

@@ -34,6 +34,7 @@ class WishlistItem(models.Model):
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
     updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
 
+    long_texts = ("notes",)
     person_field = "user"
     # The site's later schema stores other products too, which have no flight. Where it has the second column, it inserts rows
     # without the first; elsewhere a column that may be NULL is noted.
@@ -74,6 +75,7 @@ class Notification(models.Model):
     created_at = DateTimeField(db_column="createdAt", db_default=CurrentTimestamp(), editable=False)
     read_at = DateTimeField(db_column="readAt", null=True, blank=True)
 
+    long_texts = ("message",)
     person_field = "user"
     retention = Retention("read notifications", ("created_at", "read_at"), only="read")
     placement = Placement.DISTRIBUTED

@@ -46,7 +46,6 @@ class NoteAdmin(ReadOnlyModelAdmin):
     search = (Related("person", "email", is_address=True), Key("person"), Key("id"))
     search_help_text = "The e-mail address or id of a person, or the id of a note."
     ordering = ["-at"]
-    long_texts = ("text",)
     in_overviews = False
 
     def has_delete_permission(self, request, obj=None):

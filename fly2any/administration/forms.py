@@ -157,7 +157,7 @@ class OpenModelForm(EditForm):
 
 
 class SchemaForms(BaseModelAdmin):
-    """Form fields for the schema's columns: text in one line except `long_texts`, empty is NULL, choices are open."""
+    """Form fields for the schema's columns: text in one line except the model's `long_texts`, empty is NULL, choices are open."""
 
     form = OpenModelForm
     formfield_overrides = {
@@ -165,7 +165,6 @@ class SchemaForms(BaseModelAdmin):
         ArrayField: {"form_class": ArrayFormField},
         models.DateTimeField: {"form_class": forms.SplitDateTimeField, "widget": DateTimeInput},
     }
-    long_texts: tuple[str, ...] = ()
     airports: tuple[str, ...] = ()  # Text columns with an IATA code.
     days: tuple[str, ...] = ()  # Columns with a day: text as YYYY-MM-DD, or a time at midnight.
     several_days: tuple[str, ...] = ()  # Text columns that may hold several days.
@@ -200,7 +199,8 @@ class SchemaForms(BaseModelAdmin):
             several = {} if is_time else {"several": db_field.name in self.several_days}
             kwargs |= {"form_class": DayField if is_time else TextDayField, "widget": DayInput, **several}
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
-        of_one_line = type(db_field) is models.TextField and not db_field.choices and db_field.name not in self.long_texts
+        long = getattr(self.model, "long_texts", ())
+        of_one_line = type(db_field) is models.TextField and not db_field.choices and db_field.name not in long
         if field and of_one_line and db_field.name not in self.days:
             field.widget = AirportInput() if db_field.name in self.airports else AdminTextInputWidget()
         if field and isinstance(db_field, models.DateTimeField):

@@ -65,6 +65,7 @@ class Note(models.Model):
     person_field = "person"
     fields_of_staff = ("staff_id",)
     ids_kept = ("staff_id",)
+    long_texts = ("text",)
     append_only = True
 
     class Meta:

@@ -11,6 +11,7 @@ A model declares a fact once, as a class attribute; models of packages get their
 - `ids_kept`: the names of the fields whose ids stay when a person is erased.
 - `retention`: a `Retention`.
 - `placement`: the `Placement` of its rows where the database is distributed; without it they stay on the coordinator.
+- `long_texts`: the names of the fields with texts of several lines, which may be long.
 - `append_only`: whether the site's role may add rows, but not change them.
 - `marks_schema`: whether no other project has a table of this name: the schema that has it is ours.
 - `fields_beyond_guide`: the names of the fields that the migration guide lacks.

@@ -53,6 +53,24 @@ def test_an_index_that_refuses_long_values_is_reported(index, refuses, limit):
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("index", "severity"),
+    [
+        ("users (name)", "note"),
+        ("users (upper(name), country)", "note"),
+        ("ai_messages (content)", "warning"),
+        ("notifications (message)", "warning"),
+        ("users (email, id)", None),
+        ('user_preferences ("preferredAirlines")', "warning"),
+    ],
+)
+def test_only_an_index_over_what_is_often_long_is_more_than_a_note(index, severity):
+    run(f"CREATE INDEX theirs ON {index}")
+
+    assert [one.severity for one in verify(connection).findings] == ([severity] if severity else [])
+
+
+@pytest.mark.django_db
 def test_a_unique_constraint_that_refuses_long_values_is_reported():
     run("ALTER TABLE users ADD theirs uuid DEFAULT gen_random_uuid(), ADD CONSTRAINT theirs_u UNIQUE (theirs, bio)")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .. import facts
 from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
@@ -15,6 +16,7 @@ from .samples import Clash, kind
 # The bytes of an index entry on pages of 8 kB; a hash index stores no value, and SP-GiST divides it.
 LONGEST_ENTRY = {"btree": 2704, "gin": 2712, "gist": 8152, "brin": 8152}
 UNLIMITED = {"text", "jsonb", "text[]", "bytea"}
+LONG_TEXTS = facts.columns("long_texts")
 
 
 class Keys(Obstacles):
@@ -96,8 +98,16 @@ class Keys(Obstacles):
                 message = f"{title}, and a write fails where {one} has more than {limit:,} bytes after compression, the most that its entries hold."
                 instead = f"Or index a part or a digest of it: left({one}, 500), md5({one}), or USING hash"
                 cure = f"{cures.drop(thing)}\n{cures.comment(instead)}"
-                yield obstacle("index.extra", thing, message, cure)
+                severity = Severity.WARNING if self.is_long(index.table, one) else Severity.NOTE
+                yield obstacle("index.extra", thing, message, cure, severity)
                 return
+
+    def is_long(self, table: str, one: str) -> bool:
+        """Return whether a column or expression holds what is often long: JSON, an array, or a text of several lines."""
+        used = (
+            column for column in self.actual.columns if column.table == table and (column.name == one or mentions(one, column))
+        )
+        return any(kind(column) != "text" or column.name in LONG_TEXTS.get(table, ()) for column in used)
 
     def may_exceed(self, index: Index, one: str, limit: int) -> bool:
         """Return whether the contract allows a value of a column or expression that is longer than `limit`."""
