@@ -9,7 +9,7 @@ from django.apps import apps
 from django.db import models
 
 from fly2any.database.person.tables import ForeignKey, Tables, quoted, read_tables
-from fly2any.database.person.trace import CTID_IN, Rows, keys_of, places_of, referring, rows_of
+from fly2any.database.person.trace import Rows, keys_of, places_of, referring, rows_of
 
 from .counts import MOST_COUNTED, Count
 from .deadlines import TooSlow, within
@@ -19,8 +19,8 @@ DELETES = "c"
 CHANGES = {"n": "{columns} set to NULL", "d": "{columns} set to its default"}
 
 REFERRING_SQL = """
-    SELECT c.tableoid::pg_catalog.int8, c.ctid::pg_catalog.text FROM {child} AS c
-    WHERE EXISTS (SELECT FROM {parent} AS p WHERE {at} AND {same})
+    SELECT {place} FROM {child} AS c
+    WHERE EXISTS (SELECT 1 FROM {parent} AS p WHERE {at} AND {same})
     LIMIT {most}
 """
 
@@ -130,11 +130,13 @@ class Cascade:
         parts = [self.tables.tables[fk.table], *self.tables.parts(fk.table)]
         if any(one.hidden or not one.may_read or not one.is_ours for one in parts):
             return None
+        parent = self.tables.tables[oid]
         pairs = zip(fk.keys, fk.operators, fk.columns, strict=True)
         statement = REFERRING_SQL.format(
             child=parts[0].rows_sql,
-            parent=self.tables.tables[oid].rows_sql,
-            at=CTID_IN.replace("c.ctid", "p.ctid"),
+            place=parts[0].place_sql(),
+            parent=parent.rows_sql,
+            at=parent.at_sql("p"),
             same=" AND ".join(
                 f"p.{quoted(key)} {operator.replace('%', '%%')} c.{quoted(column)}" for key, operator, column in pairs
             ),

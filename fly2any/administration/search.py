@@ -18,6 +18,7 @@ from fly2any.postgres.expressions import Folded, Words
 
 from .deadlines import TooSlow, within
 from .replica import current
+from .shards import is_distributed
 
 SHORTEST_TEXT = 3  # Characters; a trigram index cannot find a shorter text.
 MOST_CANDIDATES = 1_000  # Rows found by free text, before they are sorted.
@@ -43,6 +44,8 @@ VALUES_SQL = """
     )
     SELECT value FROM found WHERE value IS NOT NULL ORDER BY value
 """
+# Citus rejects a recursive query over shards: there, each value is a query.
+NEXT_VALUE_SQL = "SELECT {column} FROM {table} WHERE {first} {equal} ORDER BY {column} LIMIT 1"
 
 
 def values_of(
@@ -55,15 +58,25 @@ def values_of(
     connection = current()
     quote = connection.ops.quote_name
     columns: dict[str, Any] = {one.name: quote(one.column) for one in model._meta.local_fields}
-    statement = VALUES_SQL.format(
-        column=columns[name],
-        table=quote(model._meta.db_table),
-        first=f"{columns[name]} IS NOT NULL" if since is None else f"{columns[name]} >= %(since)s",
-        equal=" ".join(f"AND {columns[key]} = %({key})s" for key in equal or ()),
-    )
+    places = {
+        "column": columns[name],
+        "table": quote(model._meta.db_table),
+        "equal": " ".join(f"AND {columns[key]} = %({key})s" for key in equal or ()),
+    }
+    first = f"{columns[name]} IS NOT NULL" if since is None else f"{columns[name]} >= %(since)s"
+    asked = {**(equal or {}), "most": most, "since": since}
     with connection.cursor() as cursor:
-        cursor.execute(statement, {**(equal or {}), "most": most, "since": since})
-        return [value for (value,) in cursor.fetchall()]
+        if not is_distributed(model):
+            cursor.execute(VALUES_SQL.format(first=first, **places), asked)
+            return [value for (value,) in cursor.fetchall()]
+        values: list[Any] = []
+        while len(values) < most:
+            cursor.execute(NEXT_VALUE_SQL.format(first=first, **places), asked)
+            if not (row := cursor.fetchone()):
+                break
+            values += row
+            first, asked["since"] = f"{columns[name]} > %(since)s", row[0]
+        return values
 
 
 @dataclass(frozen=True, slots=True)

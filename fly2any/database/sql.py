@@ -160,6 +160,13 @@ def ask(connection, question: str, parameters: Any = None) -> Any:
     return row and row[0]
 
 
+def ask_directly(connection, question: str) -> Any:
+    """Return the first value of a query that execute wrappers do not see, so that it is no query of a page."""
+    connection.ensure_connection()
+    row = _execute(connection, question)
+    return row and row[0]
+
+
 def execute(connection, statement: str | Composable, parameters: Any = None) -> int:
     """Run a statement with the current search path, and return the number of rows it changed."""
     with connection.cursor() as cursor:

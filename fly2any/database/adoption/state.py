@@ -22,6 +22,7 @@ from ..schema.cures import duplicates, is_orphan
 from ..schema.drift import compare
 from ..schema.ledgers import LEDGERS, PRISMAS_LEDGER, untrusted_findings
 from ..schema.live import Live
+from ..schema.relations import read_relations
 from ..schema.untrusted_code import read_untrusted_code
 from ..server import Server, read_server
 from ..sql import RECORD, ask, fetch_all, literal, quote, snapshot
@@ -121,6 +122,17 @@ class Assessment:
 NO_RECORD_OF_PRISMA = "Prisma has no record of migrations here (`prisma db push` keeps none), so none of them can have failed."
 
 
+def _refuse_citus(connection, schema: str, names: list[str]) -> None:
+    """Raise Refusal if Citus has one of the tables: the steps tell rows apart by their place, which differs on each node."""
+    relations = read_relations(connection, schema=schema)
+    placed = [name for name in names if name in relations and relations[name].kind.is_of_citus]
+    if placed:
+        raise Refusal(
+            f"Citus distributes {placed[0]}: make its tables local again (SELECT undistribute_table('{placed[0]}')), run"
+            " `manage.py dbadopt`, and distribute them afterwards."
+        )
+
+
 def assess(connection, *, contract: Contract | None = None, ahead: bool = True) -> Assessment:
     """Return the state of the database and the steps of its adoption, read in one snapshot.
 
@@ -146,6 +158,7 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
             kind = Kind.OURS if applied.issuperset(FIRST) else Kind.EMPTY
             later = tuple(Step("", f"migration {name}", ()) for name in migrations.pending if kind is Kind.OURS)
             return Assessment(kind, server, prisma, (), later, (), (), (), Catalog())
+        _refuse_citus(connection, schema, names)
         indexed = read_indexed(connection, schema=schema, tables=names)
         pending = contracts.catalog_of(v for v in contract.versions if v.until is None and v.since not in FIRST)
         comparison = compare(expected, converted(expected, live), pending=pending, live=Live(connection, schema))

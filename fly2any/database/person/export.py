@@ -13,7 +13,7 @@ from .people import Person
 from .plan import reach
 from .search import as_written
 from .tables import Column, Tables, quoted, read_tables
-from .trace import CTID_IN, Rows, rows_of
+from .trace import Rows, rows_of
 from .transactions import reading
 
 FORMAT = 1
@@ -63,7 +63,7 @@ def _rows(connection, tables: Tables, oid: int, places: set[str]) -> Iterator[st
     columns = ", ".join(_as_json(column) for column in tables.columns[oid] if column.name not in hidden)
     with connection.chunked_cursor() as cursor:
         cursor.execute(
-            f"SELECT pg_catalog.row_to_json(r)::pg_catalog.text FROM (SELECT {columns} FROM {table.rows_sql} AS c WHERE {CTID_IN}) AS r",
+            f"SELECT pg_catalog.row_to_json(r)::pg_catalog.text FROM (SELECT {columns} FROM {table.rows_sql} AS c WHERE {table.at_sql()}) AS r",
             [sorted(places)],
         )
         while rows := cursor.fetchmany(1000):

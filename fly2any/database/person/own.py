@@ -20,7 +20,7 @@ from .patterns import Patterns, patterns_for
 from .people import Person
 from .search import as_text, as_written, matches
 from .tables import Column, Table, Tables, quoted
-from .trace import CTID_IN, Rows, places_of, rows_of
+from .trace import Rows, places_of, rows_of
 
 OF_PERSON = person_columns(with_key=False)  # Columns with the person's id.
 MENTIONED = erased(OnErasure.REMOVE)  # Rows with the address in any column are deleted.
@@ -152,7 +152,7 @@ def _naming(tables: Tables, person: Person, removed: Rows) -> Iterator[tuple[str
         if table.name == PEOPLE:  # The row may no longer exist.
             yield f"{is_type} AND c.object_id OPERATOR(pg_catalog.=) %s", [*values, person.id]
         elif places := removed.get(table.oid):
-            keys = f"SELECT {as_written(f'c.{quoted(key)}')} FROM {table.rows_sql} AS c WHERE {CTID_IN}"
+            keys = f"SELECT {as_written(f'c.{quoted(key)}')} FROM {table.rows_sql} AS c WHERE {table.at_sql()}"
             yield f"{is_type} AND c.object_id OPERATOR(pg_catalog.=) ANY ({keys})", [*values, sorted(places)]
 
 
@@ -165,11 +165,11 @@ def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -
         for column in (column for column in texts(tables, table) if not column.is_generated):
             text, values = as_text(column), []
             if table.name == LOG and column.name == "object_repr":
-                text, values = f"CASE WHEN {CTID_IN} THEN %s ELSE {text} END", [sorted(named), ERASED]
+                text, values = f"CASE WHEN {table.at_sql()} THEN %s ELSE {text} END", [sorted(named), ERASED]
             if table.name == LOG and column.name == "change_message":
                 replaced = f"pg_catalog.regexp_replace({text}, %s, %s, 'g')"
                 text, values = (
-                    f"CASE WHEN {CTID_IN} THEN {replaced} ELSE {text} END",
+                    f"CASE WHEN {table.at_sql()} THEN {replaced} ELSE {text} END",
                     [sorted(named), OBJECT, f'"object": "{ERASED}"'],
                 )
             if pattern:
@@ -179,6 +179,8 @@ def clear(cursor, tables: Tables, person: Person, rows: Rows, named: set[str]) -
                 f"{quoted(column.name)} = {text}::{column.sql_type.replace('%', '%%')}"
             )  # The cast truncates text that became too long.
             parameters += values
-        cursor.execute(f"UPDATE {table.sql} AS c SET {', '.join(changes)} WHERE {CTID_IN}", [*parameters, sorted(places)])
+        cursor.execute(
+            f"UPDATE {table.sql} AS c SET {', '.join(changes)} WHERE {table.at_sql()}", [*parameters, sorted(places)]
+        )
         if cursor.rowcount != len(places):
             raise Refusal(f"Rows of {tables.label(oid)} changed meanwhile: nothing was erased; run the command again.")

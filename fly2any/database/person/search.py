@@ -15,7 +15,7 @@ from . import copied
 from .patterns import Pattern, Patterns, patterns_for
 from .people import Person
 from .tables import Column, Table, Tables, quoted
-from .trace import CTID_IN, Rows
+from .trace import Rows
 
 LARGE = 32 << 20  # Bytes. A larger text exceeds the memory of ~*, so escapes in it are not found.
 KINDS = {"m": "materialized view", "f": "foreign table"}
@@ -97,6 +97,8 @@ def search(
     progress.clear()
     if _has_large_objects(connection):
         unsearched.append(Unsearched("large objects", "not in columns"))
+    if any(table.kind_of_citus for table in tables.tables.values()):
+        unsearched.append(Unsearched("the planner's statistics on the nodes of Citus", "sampled values: ANALYZE the tables"))
     return Found(
         tuple(Place(table, column, holds, rows, reason) for (table, column, holds, reason), rows in places.items() if rows),
         tuple(dict.fromkeys(unsearched)),
@@ -181,7 +183,7 @@ class TableSearch:
         conditions = [matches(column, pattern) for column, pattern in wanted]
         counts = ", ".join(f"pg_catalog.count(*) FILTER (WHERE {condition})" for condition, _ in conditions)
         parameters = [value for _, values in conditions for value in values]
-        left = f" WHERE NOT {CTID_IN}" if self.excluded else ""
+        left = f" WHERE NOT {self.table.at_sql()}" if self.excluded else ""
         with transaction.atomic(using=self.connection.alias), self.connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT {counts} FROM {self.table.rows_sql} AS c{left}",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ..errors import Refusal
+from ..schema.relations import Kind, has_citus, read_placed
 from ..schema.untrusted_code import ACTS_SQL, TRIGGER_OWNERS_SQL
 from ..server import read_schema
-from ..sql import PEOPLE, TRUSTED_ROLES_SQL, catalogue, quote
+from ..sql import PEOPLE, TRUSTED_ROLES_SQL, catalogue, fetch_all, quote
 
 # 'c' is CASCADE, 'n' SET NULL, 'd' SET DEFAULT, 'r' RESTRICT, 'a' NO ACTION.
 ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT", "a": "NO ACTION"}
@@ -114,6 +115,13 @@ FOREIGN_KEYS_SQL = """
     ORDER BY k.conname COLLATE "C", k.oid
 """
 
+KEYS_SQL = """
+    SELECT x.indrelid::bigint, a.attname::text, t.typname::text
+    FROM pg_catalog.pg_index AS x JOIN pg_catalog.pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0]
+    JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid AND t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace
+    WHERE x.indisprimary AND x.indnkeyatts = 1 AND x.indrelid = ANY (%s::oid[]) AND t.typname = ANY (%s::name[]) ORDER BY 1
+"""
+
 
 def quoted(name: str) -> str:
     """Return an identifier for a statement with parameters."""
@@ -139,6 +147,9 @@ class Table:
     trigger_role: str | None
     runs_code: bool
     checks_updates: bool
+    kind_of_citus: Kind | None = None
+    key: str = ""  # Of a table of Citus: the primary key's column, "" if it has none of one column whose values are their text.
+    key_type: str = ""
 
     @property
     def is_ours(self) -> bool:
@@ -153,7 +164,30 @@ class Table:
     @property
     def rows_sql(self) -> str:
         """The table in FROM, with only its own rows, as a foreign key sees them."""
-        return self.sql if self.kind != "r" else f"ONLY {self.sql}"
+        return self.sql if self.kind != "r" or self.kind_of_citus else f"ONLY {self.sql}"
+
+    def place_sql(self, alias: str = "c") -> str:
+        """Return the columns that identify a row: the oid of its table or partition, and its ctid, or on Citus its key.
+
+        A row in a shard has the oid and the ctid of that shard.
+        """
+        if self.kind_of_citus:
+            return f"{self.oid}::pg_catalog.int8, pg_catalog.concat({alias}.{self._key_sql()})"
+        return f"{alias}.tableoid::pg_catalog.int8, {alias}.ctid::pg_catalog.text"
+
+    def at_sql(self, alias: str = "c") -> str:
+        """Return the condition that a row is at one of the places that a parameter lists."""
+        if self.kind_of_citus:
+            return f"{alias}.{self._key_sql()} OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[]::pg_catalog.{self.key_type}[])"
+        return f"{alias}.ctid OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[]::pg_catalog.tid[])"
+
+    def _key_sql(self) -> str:
+        if not self.key:
+            raise Refusal(
+                f"{self.schema}.{self.name} is a {self.kind_of_citus} without a primary key of one text or integer column, by which its"
+                " rows are told apart: add one."
+            )
+        return quoted(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +364,8 @@ def read_tables(connection) -> Tables:
         role = cursor.fetchone()[0]
         cursor.execute(TABLES_SQL, {"schema": schema})
         tables = {row[0]: Table(*row) for row in cursor.fetchall()}
+        if has_citus(connection):
+            tables |= _with_keys(connection, tables)
         cursor.execute(COLUMNS_SQL, [list(tables)])
         columns: dict[int, list[Column]] = {}
         for oid, *rest in cursor.fetchall():
@@ -346,6 +382,14 @@ def read_tables(connection) -> Tables:
             f"The table {PEOPLE} is not in the schema {schema}, where our migrations are recorded: correct ?schema= in POSTGRES_URL."
         )
     return found
+
+
+def _with_keys(connection, tables: dict[int, Table]) -> Iterator[tuple[int, Table]]:
+    placed = {oid: kind for oid, (kind, _) in read_placed(connection).items() if oid in tables}
+    keys = {oid: key for oid, *key in fetch_all(connection, KEYS_SQL, [[*placed], list(LITERAL)])}
+    for oid, kind in placed.items():
+        name, type_ = keys.get(oid, ("", ""))
+        yield oid, replace(tables[oid], kind_of_citus=kind, key=name, key_type=type_)
 
 
 def _foreign_key(row) -> ForeignKey:

@@ -6,13 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ..schema.relations import Kind
 from ..units import plural
 from . import copied
 from .tables import ACTIONS, CLEARING, RESTRICTING, ForeignKey, Table, Tables, quoted
 
-CTID_IN = "c.ctid OPERATOR(pg_catalog.=) ANY (%s::pg_catalog.text[]::pg_catalog.tid[])"
-
-# A table's oid (of the partition) → the places of its rows: their ctid, or for another role's table the place from copied.py.
+# A table's oid (of the partition) → the places of its rows: their ctid, on Citus their key, or for another role's table the place from copied.py.
 Rows = dict[int, set[str]]
 
 
@@ -80,7 +79,7 @@ def keys_of(cursor, tables: Tables, oid: int, places: set[str], fk: ForeignKey) 
     values = ", ".join(f"pg_catalog.concat(c.{name})" for name in names)  # Not a cast: see search.as_written().
     known = " AND ".join(f"c.{name} IS NOT NULL" for name in names)
     cursor.execute(
-        f"SELECT DISTINCT {values} FROM {table.rows_sql} AS c WHERE {CTID_IN} AND {known}",
+        f"SELECT DISTINCT {values} FROM {table.rows_sql} AS c WHERE {table.at_sql()} AND {known}",
         [sorted(places)],
     )
     return [list(column) for column in zip(*cursor.fetchall(), strict=True)]
@@ -103,7 +102,7 @@ def referring(cursor, tables: Tables, fk: ForeignKey, keys: list[list[str]], *, 
         marks = ", ".join(f"pg_catalog.unnest(%s::{kind}[])" for _, kind, _ in pairs)
         names = ", ".join(f"k{place}" for place in range(len(keys)))
         same = (f"k.k{at} {operator} c.{quoted(column)}" for at, (column, _, operator) in enumerate(pairs))
-        condition = f"EXISTS (SELECT FROM ROWS FROM ({marks}) AS k ({names}) WHERE {' AND '.join(same)})"
+        condition = f"EXISTS (SELECT 1 FROM ROWS FROM ({marks}) AS k ({names}) WHERE {' AND '.join(same)})"
     return places_of(cursor, table, condition, arrays, lock=lock)
 
 
@@ -115,9 +114,10 @@ def _array(values: list[str]) -> str:
 
 def places_of(cursor, table: Table, condition: str, parameters: list, *, lock: bool) -> Rows:
     """Return the rows of a table of ours, alias `c`, that meet a condition."""
-    for_update = " FOR UPDATE" if lock and table.may_update else ""
+    # Citus cannot lock rows of several shards: the lock on the row that they refer to keeps others from being added.
+    for_update = " FOR UPDATE" if lock and table.may_update and table.kind_of_citus is not Kind.DISTRIBUTED else ""
     cursor.execute(
-        f"SELECT c.tableoid::pg_catalog.int8, c.ctid::pg_catalog.text FROM {table.rows_sql} AS c WHERE {condition}{for_update}",
+        f"SELECT {table.place_sql()} FROM {table.rows_sql} AS c WHERE {condition}{for_update}",
         parameters,
     )
     found = rows_of()

@@ -20,6 +20,11 @@ DURABLE_SQL = """
 NO_TRANSACTION_TIMEOUT_SQL = """
     SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'transaction_timeout'
 """
+# One connection to each node of Citus, because a cascade reaches shards that a parallel statement locks.
+ONE_BY_ONE_SQL = """
+    SELECT pg_catalog.set_config(name, 'sequential', true) FROM pg_catalog.pg_settings
+    WHERE name OPERATOR(pg_catalog.=) 'citus.multi_shard_modify_mode'
+"""
 # They release the row locks if the client is gone.
 CLIENT_GONE_SQL = "; ".join(
     f"SET LOCAL {name} = '{value}'" for name, value in {**ALIVE, "idle_in_transaction_session_timeout": LONGEST_IDLE}.items()
@@ -46,6 +51,7 @@ def writing(connection) -> Iterator[None]:
         cursor.execute(ALL_ROWS_SQL)
         cursor.execute(NO_TRANSACTION_TIMEOUT_SQL)
         cursor.execute(DURABLE_SQL)
+        cursor.execute(ONE_BY_ONE_SQL)
         cursor.execute(CLIENT_GONE_SQL)
         with time_limits(connection, lock=LOCK_TIMEOUT):
             yield

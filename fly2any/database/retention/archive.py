@@ -342,7 +342,7 @@ def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
     if missing:
         cursor.execute(f"DELETE FROM {staging} AS t WHERE {missing}", {"ghosts": list(archive.ghosts)})
         skipped = cursor.rowcount
-    cursor.execute(f"DELETE FROM {staging} AS t WHERE EXISTS (SELECT FROM {table} AS o WHERE o.id = t.id)")
+    cursor.execute(f"DELETE FROM {staging} AS t WHERE EXISTS (SELECT 1 FROM {table} AS o WHERE o.id = t.id)")
     already = cursor.rowcount
     overriding = "OVERRIDING SYSTEM VALUE"  # For a column GENERATED ALWAYS AS IDENTITY that the site may have added.
     cursor.execute(f"INSERT INTO {table} ({columns}) {overriding} SELECT {columns} FROM {staging} ON CONFLICT DO NOTHING")
@@ -360,7 +360,7 @@ def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
 def _missing(archive: Archive, part: Part) -> str:
     """Return SQL for the rows that are not restored: those of people deleted since, and those without their parent."""
     if part.table != archive.table:
-        return f"NOT EXISTS (SELECT FROM {quote(archive.table)} AS p WHERE p.id = t.{quote(RULES[archive.table].child_key)})"
+        return f"NOT EXISTS (SELECT 1 FROM {quote(archive.table)} AS p WHERE p.id = t.{quote(RULES[archive.table].child_key)})"
     if (column := PERSON_COLUMNS.get(part.table)) in part.columns:
         person = f"t.{quote(str(column))}"
         return f"{person} IS NOT NULL AND {person} <> ALL (%(ghosts)s) AND {_is_deleted(person)}"
@@ -369,4 +369,4 @@ def _missing(archive: Archive, part: Part) -> str:
 
 def _is_deleted(person: str) -> str:
     """Return SQL that is true if no user has the id `person`."""
-    return f"NOT EXISTS (SELECT FROM {quote(people_table())} AS u WHERE u.id = {person})"
+    return f"NOT EXISTS (SELECT 1 FROM {quote(people_table())} AS u WHERE u.id = {person})"

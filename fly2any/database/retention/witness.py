@@ -31,7 +31,7 @@ READABLE_SQL = f"""
     WHERE n.nspname = %s AND c.relname = '{JOURNAL}' AND {TRUSTED_SQL}
 """
 FIRST_SQL = "SELECT pg_catalog.min(started) FROM {journal}"
-RECORDED_SQL = "SELECT EXISTS (SELECT FROM {table} WHERE {column} >= %(earliest)s AND {column} < %(latest)s)"
+RECORDED_SQL = "SELECT EXISTS (SELECT 1 FROM {table} WHERE {column} >= %(earliest)s AND {column} < %(latest)s)"
 
 
 def require_witness(connection, now: datetime) -> str:

@@ -55,6 +55,10 @@ PLACED_SQL = """
     SELECT p.logicalrelid::oid::bigint, p.partmethod = 'h', p.repmodel = 't', p.colocationid
     FROM pg_catalog.pg_dist_partition AS p ORDER BY 1
 """
+DISTRIBUTED_SQL = """
+    SELECT pg_catalog.array_agg(c.relname::text) FROM pg_catalog.pg_dist_partition AS p
+    JOIN pg_catalog.pg_class AS c ON c.oid = p.logicalrelid::oid WHERE p.partmethod = 'h'
+"""
 
 
 def has_citus(connection) -> bool:
