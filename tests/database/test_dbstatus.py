@@ -346,7 +346,7 @@ def test_every_code_has_a_test_that_produces_it():
     by_mutation = {code for mutation in mutations() for code, _ in mutation.found} | {"column.sequence"}
     by_name = set(
         re.findall(
-            r"\b(?:migrations|server|contract|adopt|backup|maintenance|health|security|waiver|connections|locks|transactions|queries|indexes|tables|sequences|database|cache|replication|wraparound|settings|extensions|permissions)\.[a-z_]+",
+            r"\b(?:migrations|server|contract|adopt|backup|maintenance|health|security|waiver|connections|locks|transactions|queries|indexes|tables|sequences|database|cache|replication|wraparound|settings|extensions|permissions|distribution)\.[a-z_]+",
             " ".join(path.read_text() for path in Path(__file__).parent.glob("*.py")),
         )
     )

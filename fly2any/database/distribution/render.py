@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..facts import Placement
+from ..json_reports import dumped
 from ..printable import printable
-from ..report.data import dumped
 from ..schema.relations import Kind
 from ..units import plural, size
 from .placement import Distribution, Step

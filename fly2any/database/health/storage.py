@@ -211,9 +211,10 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[F
     days = max(reset.age / timedelta(days=1), 1 / 24)
     whole = sum(row.bytes or 0 for row in rows)
     yield Figure("tables", f"{len(rows)}, {size(whole)}", whole)
+    if unknown := [row.name for row in rows if row.bytes is None]:
+        yield Figure("not known", f"rows and size of {plural(len(unknown), 'table')}, for example {unknown[0]}", len(unknown))
     for rank, row in enumerate(rows):
         if row.bytes is None or row.rows is None or row.dead is None:
-            yield Figure(row.name, f"rows and size are not known for this {row.kind}")
             continue
         grown = f", {row.grown / days:+,.0f} rows a day" if days >= 1 and row.grown is not None else ""
         text = f"{size(row.bytes)}, ~{row.rows:,} rows, {row.dead:,} dead{grown}"

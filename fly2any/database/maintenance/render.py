@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ..backup.signing import SIGNED
+from ..json_reports import dumped
 from ..printable import one_line, printable
 from ..report.collect import serious
-from ..report.data import dumped, of_findings, of_topics, of_waived
+from ..report.data import of_findings, of_topics, of_waived
 from ..report.text import finding_lines, topic_lines
 from ..retention.archive import Loaded
 from ..retention.description import Archive

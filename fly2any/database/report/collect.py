@@ -12,6 +12,7 @@ from django.db import Error
 
 from ..backup.inventory import BackupState
 from ..clock import read_clock
+from ..distribution.state import Engine, read_engine
 from ..errors import explain
 from ..exit_codes import ExitCode
 from ..findings import Finding, Severity
@@ -37,6 +38,7 @@ class Report:
     waived: tuple[tuple[Finding, Waiver], ...]
     write_checked: tuple[str, ...] | None = None  # tables that passed the write check
     write_failed: bool = False
+    engine: Engine | None = None  # of a distributed database
 
     @property
     def exit_code(self) -> int:
@@ -76,9 +78,11 @@ def collect(
     """
     topics, guards = examine(connection, health or {}), examine(connection, security or {})
     at = verification.clock.now() if verification else read_clock(connection).now()
+    engine, of_engine = _engine(connection, verification) if verification else (None, ())
     everything = [
         *found,
         *(verification.findings if verification else ()),
+        *of_engine,
         *(backups.findings() if backups else ()),
         *_of_topics(topics, "health.not_asked"),
         *_of_topics(guards, "security.not_asked"),
@@ -88,7 +92,14 @@ def collect(
     if release:
         noted = (replace(f, severity=Severity.NOTE) if f.code.startswith(NOT_OF_A_RELEASE) else f for f in counting)
         counting = tuple(noted)
-    return Report(connection.alias, at, verification, backups, topics, guards, counting, tuple(waived))
+    return Report(connection.alias, at, verification, backups, topics, guards, counting, tuple(waived), engine=engine)
+
+
+def _engine(connection, verification: Verification) -> tuple[Engine | None, tuple[Finding, ...]]:
+    try:
+        return read_engine(connection, schema=verification.server.schema or "")
+    except Error as error:
+        return None, (_not_asked("distribution.node", "Citus", explain(error) or str(error)),)
 
 
 def compare_and_collect(

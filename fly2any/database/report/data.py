@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Any
 
 from ..backup.inventory import BackupState
 from ..findings import Finding
 from ..health.examine import Topic
+from ..json_reports import dumped
 from ..schema import where
 from ..schema.contract import KINDS
 from ..verification import Verification
 from .collect import Report
 from .waivers import Waiver
-
-FORMAT = 1
-
-
-def dumped(data: dict[str, Any]) -> str:
-    """Return `data` as JSON, a time in ISO 8601 and how long something took in seconds."""
-    return json.dumps({"format": FORMAT, **data}, indent=2, ensure_ascii=False, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    return value.total_seconds() if isinstance(value, timedelta) else value.isoformat()
 
 
 def health_as_json(report: Report) -> str:
@@ -47,6 +35,8 @@ def status_as_json(report: Report) -> str:
     data: dict[str, Any] = {"exit_code": report.exit_code, "database": report.alias}
     if report.verification:
         data |= _of_verification(report.verification)
+    if report.engine:
+        data["engine"] = asdict(report.engine)
     data["findings"] = of_findings(report.findings)
     if report.backups:
         data["backups"] = _of_backups(report.backups)

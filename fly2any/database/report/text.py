@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ..backup.inventory import BackupState
+from ..distribution.state import Engine
 from ..findings import Finding, Severity
 from ..health.examine import Topic
 from ..printable import one_line, printable
@@ -67,7 +68,7 @@ def _counts(report: Report) -> Iterator[str]:
 def _lines(report: Report, verbosity: int) -> Iterator[str]:
     verified = report.verification
     if verified:
-        for section in (_server(verified), _migrations(verified), _groups(verified), _tables(verified)):
+        for section in (_server(verified, report.engine), _migrations(verified), _groups(verified), _tables(verified)):
             if lines := list(section):
                 yield from (*lines, "")
     if report.backups:
@@ -86,10 +87,12 @@ def _lines(report: Report, verbosity: int) -> Iterator[str]:
         yield f"Write check: a row created, read, updated and deleted in each of {len(report.write_checked)} tables, and rolled back."
 
 
-def _server(verified: Verification) -> Iterator[str]:
+def _server(verified: Verification, engine: Engine | None) -> Iterator[str]:
     server = verified.server
     yield "Server"
     yield f"  PostgreSQL   {server.version}{', a standby' if server.standby else ''}, at {server.host or 'a local socket'}"
+    if engine:
+        yield f"  Engine       {engine}"
     yield f"  Database     {server.database}, schema {server.schema or 'none'}, role {server.role}"
     yield f"  TLS          {_tls(server)}"
     yield f"  Time zone    {server.time_zone}"

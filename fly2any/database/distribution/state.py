@@ -1,0 +1,95 @@
+"""The engine of a database that Citus distributes, and what is wrong with its nodes and the placement of its tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..findings import Finding, Severity
+from ..schema.relations import Kind, Relation, has_citus, read_relations
+from ..sql import fetch_all, pinned
+from ..units import plural
+from .cluster import Node, read_cluster
+from .plan import Planned, read_plan
+
+DEADLINE = 5_000  # Milliseconds for each statement: a node may not answer.
+
+# 1 is a shard in use; Citus reads no other placement.
+INACTIVE_SQL = """
+    SELECT c.relname::text, count(*), pg_catalog.string_agg(DISTINCT n.nodename || ':' || n.nodeport, ', ' ORDER BY n.nodename || ':' || n.nodeport)
+    FROM pg_catalog.pg_dist_placement AS p JOIN pg_catalog.pg_dist_shard AS s ON s.shardid = p.shardid
+    JOIN pg_catalog.pg_class AS c ON c.oid = s.logicalrelid::oid
+    JOIN pg_catalog.pg_dist_node AS n ON n.groupid = p.groupid AND n.noderole = 'primary'
+    WHERE p.shardstate <> 1 GROUP BY c.relname ORDER BY c.relname COLLATE "C"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Citus: its version, and the numbers of its workers and of the tables that it distributes or copies to each node."""
+
+    version: str
+    workers: int
+    distributed: int
+    reference: int
+
+    def __str__(self) -> str:
+        tables = f"{plural(self.distributed, 'distributed table')}, {plural(self.reference, 'reference table')}"
+        return f"Citus {self.version}, {plural(self.workers, 'worker')}, {tables}"
+
+
+def read_engine(connection, *, schema: str) -> tuple[Engine | None, tuple[Finding, ...]]:
+    """Return the engine, None without Citus, and the findings about its nodes and tables."""
+    with pinned(connection, lock=DEADLINE, statement=DEADLINE):
+        if not has_citus(connection):
+            return None, ()
+        cluster = read_cluster(connection)
+        relations = read_relations(connection, schema=schema)
+        inactive = fetch_all(connection, INACTIVE_SQL)
+    kinds = Counter(relation.kind for relation in relations.values())
+    workers = sum(not node.is_coordinator for node in cluster.nodes)
+    engine = Engine(cluster.version, workers, kinds[Kind.DISTRIBUTED], kinds[Kind.REFERENCE])
+    return engine, tuple(findings_of(cluster.nodes, relations, inactive))
+
+
+def findings_of(
+    nodes: Iterable[Node], relations: dict[str, Relation], inactive: Iterable[tuple[str, int, str]]
+) -> Iterator[Finding]:
+    """Yield what is wrong with nodes and tables; `inactive` has tables, numbers of copies of their shards, and nodes."""
+    yield from (_silent(node) for node in nodes if node.error or not node.active)
+    yield from (_inactive(*row) for row in inactive)
+    if any(relation.kind in (Kind.DISTRIBUTED, Kind.REFERENCE) for relation in relations.values()):
+        yield from _misplaced(relations)
+
+
+def _silent(node: Node) -> Finding:
+    why = f"It does not answer ({node.error})" if node.active else "It is disabled"
+    return Finding(
+        Severity.ERROR, "distribution.node", node.name,
+        f"{why}: queries of its shards fail, and so do writes to reference tables.",
+        "Start the node, or repair its network; if it is lost, restore it from its backup or standby and run SELECT citus_update_node(…).",
+    )  # fmt: skip
+
+
+def _inactive(table: str, number: int, nodes: str) -> Finding:
+    return Finding(
+        Severity.ERROR, "distribution.shard", table,
+        f"{plural(number, 'copy', 'copies')} of its shards on {nodes} {'is' if number == 1 else 'are'} not active, so Citus does not use {'it' if number == 1 else 'them'}.",
+        "SELECT citus_copy_shard_placement(…) copies a shard from an active node; for a reference table, SELECT replicate_reference_tables();",
+    )  # fmt: skip
+
+
+def _misplaced(relations: dict[str, Relation]) -> Iterator[Finding]:
+    for planned in read_plan():
+        relation = relations.get(planned.table)
+        if relation and not planned.holds(relation):
+            yield _elsewhere(planned, relation)
+
+
+def _elsewhere(planned: Planned, relation: Relation) -> Finding:
+    return Finding(
+        Severity.WARNING, "distribution.placement", planned.table,
+        f"It is a {relation.kind}, but the plan says {planned.placement.value}.",
+        "Run `manage.py dbdistribute` to see the plan, and with --yes to carry it out.",
+    )  # fmt: skip
