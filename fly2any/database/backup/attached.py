@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import Refusal
+from ..schema.relations import has_citus, read_placed
 from ..sql import fetch_one, literal, quote
 
 ATTACHED_SQL = """
@@ -63,3 +64,12 @@ def read_attached(connection) -> Attached:
     """Return the objects that belong to the database of `connection` but are not in its dump."""
     prepared, slots, subscriptions, tablespaces = fetch_one(connection, ATTACHED_SQL)
     return Attached(tuple(prepared), tuple(slots), tuple(subscriptions), tuple(name for name in tablespaces if name != SHARED))
+
+
+def require_undistributed(connection) -> None:
+    """Raise Refusal if tables are on nodes of Citus, which find them by the database's name: the old database would lose them."""
+    if has_citus(connection) and read_placed(connection):
+        raise Refusal(
+            "Citus distributes this database, and the old one would lose its shards when it is renamed. Nothing was changed. Run"
+            " `manage.py dbdistribute --undo --yes` first, or restore with --into NAME."
+        )

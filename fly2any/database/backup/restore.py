@@ -24,7 +24,7 @@ from ..server import MARKING_TABLE, read_origin
 from ..sql import execute, fetch_all, fetch_one, quote
 from ..verification import verify
 from . import tools
-from .attached import read_attached
+from .attached import read_attached, require_undistributed
 from .contents import clauses, differences, read_contents, read_hash_partitions
 from .disk_space import require_disk_space
 from .entries import NOTHING, LeftOut, default_privileges, entries_in, find_left_out, in_order
@@ -288,6 +288,7 @@ def restore_over(
         ):  # The mark of an unfinished restore with --into, which this one replaces.
             description = None
         read_attached(connection).require_no_prepared(current)
+        require_undistributed(connection)
         stamp = stamp_of(connection)
         short = current.encode()[:30].decode(errors="ignore")
         new, old = f"{short}_restored_{stamp}", f"{short}_before_{stamp}"

@@ -3,7 +3,7 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 
 from fly2any.database.backup import render
-from fly2any.database.backup.attached import read_attached
+from fly2any.database.backup.attached import read_attached, require_undistributed
 from fly2any.database.backup.disk_space import note as room_note
 from fly2any.database.backup.inventory import find
 from fly2any.database.backup.owners import require_owners
@@ -84,6 +84,7 @@ class Command(BaseCommand):
         for note in filter(None, (*read_attached(connection).notes(), room_note(manifest))):
             self.stdout.write(f"Note      {note}")
         if used and not yes:
+            require_undistributed(connection)
             require_owners(connection, manifest, trust=trust, without=without)
             self.stdout.write(
                 f"Nothing was changed. `manage.py dbrestore {manifest.name} --yes` restores into a new database, compares it, and swaps it with"
