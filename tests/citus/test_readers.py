@@ -1,0 +1,44 @@
+"""Sizes, retention, erasure and filter choices on a distributed database."""
+
+import json
+
+from tests.citus.test_migrate import run
+from tests.conftest import manage
+
+CHOICES = """
+from engagement.models import UserActivity
+from fly2any.administration.search import values_of
+print(values_of(UserActivity, "event_type") == sorted({*UserActivity.objects.values_list("event_type", flat=True)}))
+"""
+
+
+def count(database, table, condition="true"):
+    return database.execute(f"SELECT count(*) FROM {table} WHERE {condition}")[0][0]
+
+
+def test_commands_read_and_remove_rows_in_shards(distributed):
+    run(distributed, "dbseed", "--users", "60", "--yes", "--production")
+    old = "timestamp < now() - interval '60 days'"
+    before, kept = count(distributed, "price_history", old), count(distributed, "price_history", f"NOT {old}")
+
+    for table in ("price_history", "users"):  # Rows of the seed's prepared transactions count twice until then.
+        distributed.execute(f"ANALYZE {table}")
+    [topic] = json.loads(run(distributed, "dbhealth", "tables", "--format", "json"))["topics"]
+    rows = {one["label"].removesuffix(", rows"): one["value"] for one in topic["figures"]}
+    assert (rows["price_history"], rows["users"]) == (before + kept, count(distributed, "users"))
+
+    report = json.loads(run(distributed, "dbstatus", "--format", "json"))
+    assert {name: report["engine"][name] for name in ("distributed", "reference")} == {"distributed": 10, "reference": 2}
+    assert run(distributed, "shell", "-v0", "-c", CHOICES) == "True\n"
+
+    manage("dbmaintain", "weekly", "--trust-clock", url=distributed.url, RETENTION="price_history=60,ai_conversations=60")
+    assert before > 0
+    assert (count(distributed, "price_history"), count(distributed, "price_history", old)) == (kept, 0)
+
+    [(person, address)] = distributed.execute(
+        'SELECT u.id, u.email FROM users AS u JOIN notifications AS n ON n."userId" = u.id WHERE NOT u."isStaff" LIMIT 1'
+    )
+    erased = manage("dbperson", "erase", address, "--yes", url=distributed.url)
+    assert (erased.returncode, "the planner's statistics on the nodes of Citus" in erased.stdout) == (4, True), erased.stderr
+    assert [count(distributed, table, f"\"userId\" = '{person}'") for table in ("notifications", "user_activities")] == [0, 0]
+    assert count(distributed, "users", f"id = '{person}'") == 0
