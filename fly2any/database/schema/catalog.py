@@ -162,6 +162,7 @@ COLUMNS_SQL = f"""
            CASE WHEN a.attcollation <> t.typcollation THEN co.collname END AS collation,
            d.oid IS NULL OR {OWN_SQL.format(kind="pg_attrdef", oid="d.oid", besides="0")} AS own,
            CASE WHEN t.typtype = 'd' THEN ({DOMAIN_SQL}) END AS domain,
+           pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT') AS readable,
            {USED_BY_SQL} AS used_by
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid

@@ -64,6 +64,7 @@ class Column:
     # Not compared.
     own: bool = field(default=True, compare=False)  # its default or expression calls nothing but PostgreSQL's own functions
     domain: Domain | None = field(default=None, compare=False)
+    readable: bool = field(default=True, compare=False)  # by this role
     used_by: tuple[str, ...] = field(default=(), compare=False)  # objects that prevent a change of its type
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..findings import Finding, Severity
@@ -13,9 +13,12 @@ from .unmanaged import AGREE
 
 # The sequences of a column: its identity's, and those that its default names. A column's type may have a lower maximum than its sequence.
 NEXT_SQL = """
-    SELECT {place}, COALESCE(pg_catalog.pg_sequence_last_value(s.seqrelid) + s.seqincrement, s.seqstart), {used}, s.seqincrement,
+    SELECT {place}, CASE WHEN pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')
+                         THEN COALESCE(pg_catalog.pg_sequence_last_value(s.seqrelid) + s.seqincrement, s.seqstart) END, {used}, s.seqincrement,
            CASE WHEN s.seqcycle THEN NULL WHEN s.seqincrement < 0 THEN s.seqmin
-                ELSE LEAST(s.seqmax, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 END) END
+                ELSE LEAST(s.seqmax, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 END) END,
+           s.seqrelid::regclass::text, current_user::text,
+           a.attidentity <> '' OR pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, UPDATE')
     FROM pg_catalog.pg_attribute AS a
     CROSS JOIN LATERAL (
         SELECT d.objid FROM pg_catalog.pg_depend AS d
@@ -28,59 +31,100 @@ NEXT_SQL = """
     ) AS named (oid)
     JOIN pg_catalog.pg_sequence AS s ON s.seqrelid = named.oid
     WHERE a.attrelid = {table}::regclass AND a.attname = {column}
-      AND pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')
 """
 USED_SQL = "(SELECT CASE WHEN s.seqincrement < 0 THEN pg_catalog.min({column}) ELSE pg_catalog.max({column}) END FROM {table})"
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
-    """The next value of a column's sequence, which cannot be stored."""
+class Asked:
+    """A column whose sequence is asked for, and whether its next value must be compared with those in use."""
 
     column: Column
-    value: int
-    used: int | None  # the last value in use; None where the sequence, or the column's type, has come to its end
-    increment: int
+    unique: bool
+    readable: bool = True  # the values in use
 
 
-def next_values(live: Live, columns: Iterable[tuple[Column, bool]]) -> Iterator[Next]:
-    """Yield those of `columns`, each with whether its values are unique, whose next value cannot be stored.
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What a column's sequence returns next."""
 
-    Sequences that this role may not use are left out.
-    """
-    asked = list(columns)
-    parts = []
-    for place, (column, unique) in enumerate(asked):
-        table = f"{quote(live.schema)}.{quote(column.table)}"
-        used = USED_SQL.format(column=quote(column.name), table=table) if unique else "NULL::bigint"
-        parts.append(NEXT_SQL.format(place=place, used=used, table=literal(table), column=literal(column.name)))
-    rows = live.ask(" UNION ALL ".join(parts), every=True) if parts else ()
-    for place, value, used, increment, end in rows if isinstance(rows, list) else ():
-        step = 1 if increment > 0 else -1
-        if end is not None and (value - end) * step > 0:
-            yield Next(asked[place][0], value, None, increment)
-        elif used is not None and (value - used) * step <= 0:
-            yield Next(asked[place][0], value, used, increment)
+    asked: Asked
+    value: int | None  # None where this role may not read the sequence, or the server did not answer
+    used: int | None = None  # the last value in use
+    increment: int = 1
+    end: int | None = None  # the last value of the sequence or of the column's type; None where it cycles
+    sequence: str = ""
+    role: str = ""
+    usable: bool = True  # by this role, for a default
+
+    @property
+    def step(self) -> int:
+        return 1 if self.increment > 0 else -1
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self.value is not None and self.end is not None and (self.value - self.end) * self.step > 0
+
+    @property
+    def is_taken(self) -> bool:
+        return self.value is not None and self.used is not None and (self.value - self.used) * self.step <= 0
+
+
+def next_values(live: Live, asked: list[Asked]) -> Iterator[Next]:
+    """Yield the next value of each sequence of the columns `asked`; one that fails does not affect the others."""
+    parts = [_part(live, place, one) for place, one in enumerate(asked)]
+    rows = live.ask(" UNION ALL ".join(parts), every=True) if parts else []
+    if not isinstance(rows, list):
+        if len(asked) == 1:
+            yield Next(asked[0], None)
+        else:
+            for one in asked:
+                yield from next_values(live, [one])
+        return
+    for place, *values in rows:
+        yield Next(asked[place], *values)
+
+
+def _part(live: Live, place: int, asked: Asked) -> str:
+    table = f"{quote(live.schema)}.{quote(asked.column.table)}"
+    used = USED_SQL.format(column=quote(asked.column.name), table=table)
+    compared = asked.unique and asked.readable
+    return NEXT_SQL.format(
+        place=place, used=used if compared else "NULL::bigint", table=literal(table), column=literal(asked.column.name)
+    )
 
 
 def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Finding]:
-    """Yield a finding for each column of a table of ours whose sequence returns a value in use, or is exhausted."""
+    """Yield a finding for each column of a table of ours whose sequence returns a value that is in use, or no value any more.
+
+    One more lists the sequences that could not be checked.
+    """
     keys = {(key.table, key.columns) for key in actual.keys if key.valid}
-    readable = {table.name for table in actual.tables if table.trusted and table.readable and table.row_security != "active"}
+    trusted = {table.name for table in actual.tables if table.trusted and table.row_security != "active"}
     ours = {(column.table, column.name): column for column in expected.columns}
-    tables = {table.name for table in expected.tables}
+    known = {table.name for table in expected.tables}
+    tables = {table.name: table.insertable for table in actual.tables if table.name in known}
     asked = []
     for column in actual.columns:
         contracted = ours.get((column.table, column.name))
         if contracted is not None:
-            if contracted.identity and column.identity and column.table in readable and (column.table, (column.name,)) in keys:
-                asked.append((column, True))
+            if contracted.identity and column.identity:
+                unique = column.table in trusted and (column.table, (column.name,)) in keys
+                asked.append(Asked(column, unique, column.readable))
         elif column.table in tables and (column.identity or "nextval(" in (column.filled or "")):
-            asked.append((column, False))
-    for following in next_values(live, asked):
-        column = following.column
+            asked.append(Asked(column, False))
+    found = [*next_values(live, asked)]
+    yield from _unknown(found)
+    for following in found:
+        column = following.asked.column
         title = f"column {column.name} of {column.table}"
         alter = f"ALTER TABLE {quote(column.table)} ALTER COLUMN {quote(column.name)}"
+        if not following.usable and tables.get(column.table):
+            message = f"{following.role} may not use {following.sequence}, from which the default of {title} takes its values, so every INSERT of it fails."
+            cure = f"As its owner: GRANT USAGE, SELECT ON SEQUENCE {following.sequence} TO {quote(following.role)};"
+            yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure)
+        if not (following.is_exhausted or following.is_taken):
+            continue
         if (column.table, column.name) not in ours:
             message = f"The sequence of the unmanaged {title} is exhausted, so every INSERT fails."
             cure = f"{alter} DROP {'IDENTITY' if column.identity else 'DEFAULT'};"
@@ -88,7 +132,7 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             yield Finding(Severity.ERROR, "column.sequence", where(column), message, f"{AGREE}{cure}")
             continue
         upwards = " SET INCREMENT 1" if following.increment < 0 else ""
-        if following.used is None:
+        if following.is_exhausted:
             message = f"The sequence of {title} is exhausted: an INSERT fails."
             cure = f"{alter}{upwards} SET NO MAXVALUE;"
         else:
@@ -99,3 +143,28 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             cure = f"{alter}{upwards} SET NO MAXVALUE;\n" if upwards else ""
             cure += f"SELECT setval({sequence}, (SELECT max({quote(column.name)}) FROM {quote(column.table)}));"
         yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure, is_sql=True)
+
+
+def _unknown(found: list[Next]) -> Iterator[Finding]:
+    """Yield the note about sequences that were not checked, or not compared with the values in use."""
+    unread = [one for one in found if one.value is None]
+    uncompared = [one for one in found if one.value is not None and one.asked.unique and not one.asked.readable]
+    if not (unread or uncompared):
+        return
+    columns = ", ".join(where(one.asked.column) for one in (*unread, *uncompared))
+    role = quote(next((one.role for one in (*unread, *uncompared) if one.role), "CURRENT_USER"))
+    grants = (
+        [f"GRANT SELECT ON SEQUENCE {', '.join(names)} TO {role};"]
+        if (names := [one.sequence for one in unread if one.sequence])
+        else []
+    )
+    grants += [
+        f"GRANT SELECT ({quote(one.asked.column.name)}) ON {quote(one.asked.column.table)} TO {role};"
+        for one in found
+        if one.asked.unique and not one.asked.readable
+    ]
+    cure = (
+        f"As their owner: {' '.join(grants)}" if grants else "The server did not return their next values: its log shows why."
+    )
+    message = f"The sequences of {columns} were not checked, or not compared with the values in use: whether an INSERT fails there is not known."
+    yield Finding(Severity.NOTE, "column.sequence", "sequences", message, cure)

@@ -1,0 +1,67 @@
+"""Sequences that the role may not read are named, and do not leave out the others."""
+
+import pytest
+from django.db import connection
+
+from fly2any.database.verification import verify
+from tests.database.test_writes import run
+
+TAKEN = ("error", "auth_group.id", "The sequence of column id of auth_group returns 1 next, but 3 is in use: an INSERT fails.")
+
+
+def of_sequences():
+    return [(one.severity, one.where, one.message) for one in verify(connection).findings if one.code == "column.sequence"]
+
+
+@pytest.fixture
+def monitor(db):  # RESTART is rolled back, unlike setval.
+    run("CREATE ROLE monitor", "ALTER SEQUENCE auth_group_id_seq RESTART WITH 1")
+
+
+@pytest.mark.django_db
+def test_a_monitor_is_told_which_sequences_it_may_not_read_and_its_cure_works(monitor):
+    run("SET LOCAL ROLE monitor")
+
+    (note,) = (one for one in verify(connection).findings if one.code == "column.sequence")
+
+    assert (note.severity, note.where) == ("note", "sequences")
+    assert note.message.startswith("The sequences of ")
+    assert "auth_group.id" in note.message
+    run("RESET ROLE", note.cure.removeprefix("As their owner: "), "SET LOCAL ROLE monitor")
+    assert of_sequences() == [TAKEN]
+
+
+@pytest.mark.django_db
+def test_a_sequence_that_fails_does_not_leave_out_the_others(monitor):
+    run(
+        "ALTER TABLE users ADD theirs bigint; CREATE SEQUENCE theirs; ALTER TABLE users ALTER theirs SET DEFAULT nextval('theirs')"
+    )
+    run(
+        "UPDATE pg_sequence SET seqmax = 9223372036854775807, seqincrement = 9223372036854775807 WHERE seqrelid = 'theirs'::regclass"
+    )
+    run("SELECT setval('theirs', 5)")
+
+    assert of_sequences() == [
+        TAKEN,
+        ("note", "sequences", "The sequences of users.theirs were not checked, or not compared with the values in use: whether an INSERT fails there is not known."),
+    ]  # fmt: skip
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("granted", ["USAGE", "UPDATE", ""])
+def test_a_sequence_that_the_inserting_role_may_not_use_is_an_error(granted):
+    run(
+        "CREATE ROLE monitor; GRANT INSERT ON users TO monitor; CREATE SEQUENCE theirs; GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO monitor"
+    )
+    run("ALTER TABLE users ADD theirs bigint, ALTER theirs SET DEFAULT nextval('theirs')")
+    run(*[f"GRANT {granted} ON SEQUENCE theirs TO monitor"] * bool(granted), "SET LOCAL ROLE monitor")
+
+    errors = [one for one in verify(connection).findings if one.where == "users.theirs"]
+
+    assert [(one.severity, one.message) for one in errors] == (
+        []
+        if granted
+        else [("error", "monitor may not use public.theirs, from which the default of column theirs of users takes its values, so every INSERT of it fails.")]
+    )  # fmt: skip
+    run("RESET ROLE", *(one.cure.removeprefix("As its owner: ") for one in errors), "SET LOCAL ROLE monitor")
+    assert [one for one in verify(connection).findings if one.where == "users.theirs"] == []
