@@ -1,6 +1,7 @@
 """The live catalogue as plain values."""
 
-from .catalog import read_catalog, relative
+from .catalog import read_catalog
+from .names import relative
 from .objects import Catalog, Check, Column, Domain, ForeignKey, Index, Key, Object, Table, key_of, where
 
 __all__ = [

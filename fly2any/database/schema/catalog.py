@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
-from functools import cache
 from typing import Any, TypeVar
 
-from ..sql import TRUSTED_SQL, catalogue, quote
+from ..sql import TRUSTED_SQL, catalogue
+from .names import relative
 from .objects import Catalog, Check, Column, Domain, ForeignKey, Index, Key, Table
 
 T = TypeVar("T")
@@ -99,6 +98,8 @@ TABLES_SQL = f"""
            {TRUSTED_SQL} AS trusted,
            pg_catalog.has_table_privilege(c.oid, 'SELECT') AS readable,
            pg_catalog.has_any_column_privilege(c.oid, 'INSERT') AS insertable,
+           CASE WHEN c.relispartition THEN (SELECT i.inhparent::regclass::text FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid) END AS partition_of,
+           CASE WHEN c.relispartition THEN COALESCE(pg_catalog.pg_get_partition_constraintdef(c.oid), '') END AS bound,
            CASE WHEN c.relkind = 'r' AND (c.relreplident = 'n' OR c.relreplident = 'i' AND NOT EXISTS (
                          SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indislive))
                 THEN {PUBLICATIONS_SQL.format(which="true")} ELSE ARRAY[]::text[] END AS unidentified,
@@ -163,6 +164,7 @@ COLUMNS_SQL = f"""
            d.oid IS NULL OR {OWN_SQL.format(kind="pg_attrdef", oid="d.oid", besides="0")} AS own,
            CASE WHEN t.typtype = 'd' THEN ({DOMAIN_SQL}) END AS domain,
            pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT') AS readable,
+           a.attstorage = 'p' AND t.typstorage IN ('x', 'e') AS plain,
            {USED_BY_SQL} AS used_by
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
@@ -281,7 +283,7 @@ CATALOG_SQL = f"""
            (SELECT pg_catalog.json_agg(x) FROM ({CONSTRAINTS_SQL}) AS x), (SELECT pg_catalog.json_agg(x) FROM ({INDEXES_SQL}) AS x)
 """
 
-SPELLED = {"type", "default", "generated", "expression", "predicate"}
+SPELLED = {"type", "default", "generated", "expression", "predicate", "partition_of", "bound"}
 ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
@@ -320,27 +322,6 @@ def _spelled(row: dict[str, Any], schema: str) -> dict[str, Any]:
 def _keeper(one: list[str], schema: str) -> tuple[str, ...]:
     place, name, definition, target, required = one
     return relative(place, schema), name, relative(definition, schema), relative(target, schema), required
-
-
-def relative(text: str, schema: str) -> str:
-    """Return `text`, in which PostgreSQL qualified each name, as it would be written inside `schema`."""
-
-    def shortened(match: re.Match[str]) -> str:
-        if match["kept"] is not None:
-            return match["kept"]
-        return "'" if match["constant"] is not None else ""
-
-    return re.sub(_qualified(schema), lambda match: match["name"] or shortened(match), text)
-
-
-@cache
-def _qualified(schema: str) -> re.Pattern[str]:
-    names = "|".join(re.escape(name) for name in dict.fromkeys([quote(schema), schema]))
-    place = rf"(?:{names})\."
-    # A constant of type regclass, any other constant, a name, or the beginning of a name.
-    return re.compile(
-        rf"""(?P<constant>'{place}(?=(?:[^']|'')*'::regclass))|(?P<kept>'(?:[^']|'')*')|(?<![\w$".]){place}|(?P<name>"(?:[^"]|"")*")"""
-    )
 
 
 def _objects(kind: Callable[..., T], rows: Iterable[dict[str, Any]]) -> tuple[T, ...]:

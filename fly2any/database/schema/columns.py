@@ -17,6 +17,8 @@ THIS_MOMENT = re.compile(
     r"(CURRENT_TIMESTAMP|LOCALTIMESTAMP)(\(\d\))?|(now|transaction_timestamp|statement_timestamp|clock_timestamp)\(\)"
 )
 
+BOUNDED = re.compile(r"\(\d{1,3}\)")  # A short text fits into a row.
+
 
 def compare_columns(to: Comparing) -> None:
     live = {(column.table, column.name): column for column in to.actual.columns}
@@ -27,9 +29,16 @@ def compare_columns(to: Comparing) -> None:
         if (column.table, MAY_BE_NULL.get((column.table, column.name))) in live:
             _omitted_by_site(to, column, other)
             other = replace(other, nullable=column.nullable, validated=column.validated)
+        if other.plain and not BOUNDED.search(other.type):
+            _plain(to, column)
         if other != column:
             to.bad.add(column)
             _state(to, column, other)
+
+
+def _plain(to: Comparing, column: Column) -> None:
+    message = f"{_name_of(column)} has STORAGE PLAIN: a write of more than about 8,000 bytes fails."
+    to.add("column.storage", column, message, f"{_alter(column)} SET STORAGE EXTENDED;", Severity.WARNING)
 
 
 def _missing(to: Comparing, live: dict[tuple[str, str], Column]) -> None:

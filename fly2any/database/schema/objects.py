@@ -24,6 +24,8 @@ class Table:
     trusted: bool = field(default=True, compare=False)  # reading it runs no code of other roles
     readable: bool = field(default=True, compare=False)  # by this role
     insertable: bool = field(default=True, compare=False)  # by this role
+    partition_of: str | None = field(default=None, compare=False)  # a partitioned table
+    bound: str | None = field(default=None, compare=False)  # the condition that this places on its rows
     unidentified: tuple[str, ...] = field(
         default=(), compare=False
     )  # publications that need a replica identity, which the table lacks
@@ -65,6 +67,7 @@ class Column:
     own: bool = field(default=True, compare=False)  # its default or expression calls nothing but PostgreSQL's own functions
     domain: Domain | None = field(default=None, compare=False)
     readable: bool = field(default=True, compare=False)  # by this role
+    plain: bool = field(default=False, compare=False)  # a long value is neither compressed nor moved out of its row
     used_by: tuple[str, ...] = field(default=(), compare=False)  # objects that prevent a change of its type
 
     @property

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
 from .comparing import MAY_BE_ANOTHERS, Comparing
 from .objects import Catalog, ForeignKey, Table
+from .unmanaged import AGREE
 
 
 def compare_tables(to: Comparing) -> None:
@@ -60,6 +63,8 @@ def _state(to: Comparing, table: Table, live: Table) -> None:
         to.bad.add(table)
         message = f"Table {table.name} is UNLOGGED: a crash empties it."
         to.add("table.weaker", table, message, f"ALTER TABLE {quote(table.name)} SET LOGGED;")
+    if live.partition_of is not None:
+        _partition(to, table, live)
     if live.row_security is not None:
         if hidden := live.row_security == "active":
             to.bad.add(table)
@@ -73,6 +78,27 @@ def _state(to: Comparing, table: Table, live: Table) -> None:
                 f"Add policies for the roles that use it, or give them BYPASSRLS; if no other role may connect: ALTER TABLE {quote(table.name)} DISABLE ROW LEVEL SECURITY;",
             )
         )
+
+
+def _partition(to: Comparing, table: Table, live: Table) -> None:
+    """Report a table that another program made a partition: rows outside its bound are refused, though no constraint says so."""
+    parent = live.partition_of or ""
+    required = {column.name for column in to.actual.columns if column.table == table.name and not column.may_hold_null}
+    of_nulls = {
+        name.strip('"').replace('""', '"') for name in re.findall(r'("(?:[^"]|"")+"|\w+) IS NOT NULL', live.bound or "")
+    }
+    rest = re.sub(r'("(?:[^"]|"")+"|\w+) IS NOT NULL|AND|[() ]', "", live.bound or "")
+    harmless = not rest and of_nulls <= required
+    refuses = "accepts every row now" if harmless else f"refuses rows outside its bound, {live.bound}"
+    to.findings.append(
+        Finding(
+            Severity.NOTE if harmless else Severity.ERROR,
+            "table.partition",
+            table.name,
+            f"Table {table.name} is a partition of the unmanaged table {parent}, and {refuses}.",
+            f"{AGREE}ALTER TABLE {parent} DETACH PARTITION {quote(table.name)};",
+        )
+    )
 
 
 def _shape(catalog: Catalog, table: str) -> frozenset[tuple[str, str]]:
