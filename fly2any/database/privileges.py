@@ -63,7 +63,7 @@ def of_held(role: str, schema: str, held: tuple[Held, ...], *, may_use: bool, si
         return
     grants: dict[tuple[str, ...], list[str]] = {}
     for group in ([one for one in held if one.table in site], [one for one in held if one.table not in site]):
-        serves = {privilege for one in group for privilege in one.privileges}
+        serves = {privilege for one in group if one.table not in LEDGERS for privilege in one.privileges}
         for one in group:
             wanted = serves - one.privileges - {*NEEDLESS.get(one.table, ())}
             if wanted:

@@ -44,9 +44,10 @@ def literal(text: str) -> str:
 
 
 # The roles whose code may run as the role of the connection: that one, superusers, and the owners of the schema with the given
-# oid and of its people's table, or of the record of migrations where there is none. Any role that may create tables there can create such a table before the site does, so its owner
-# must be allowed to create schemas in this database too, be a role that this one (no superuser) is a member of, or be the only
-# role, besides those that may create schemas, that may create tables there; then this one may not either, or is a superuser.
+# oid, of its people's table and of the record of migrations. Any role that may create tables there can create such a table before
+# the site does, so its owner must be allowed to create schemas in this database too, be a role that this one (no superuser) is a
+# member of, or, for the people's table, or the record where that is missing, be the only role, besides those that may create
+# schemas, that may create tables there; then this one may not either, or is a superuser.
 TRUSTED_ROLES_SQL = f"""
     SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolsuper OR r.rolname = current_user
     UNION ALL SELECT CASE WHEN pg_catalog.pg_get_userbyid(n.nspowner) = 'pg_database_owner'
@@ -56,12 +57,12 @@ TRUSTED_ROLES_SQL = f"""
               FROM pg_catalog.pg_class AS u JOIN pg_catalog.pg_namespace AS n ON n.oid = u.relnamespace
               JOIN pg_catalog.pg_roles AS r ON r.rolname = current_user
               WHERE u.relnamespace = {{schema}} AND u.relkind IN ('r', 'p')
-                AND u.relname = (SELECT p.relname FROM pg_catalog.pg_class AS p
-                                 WHERE p.relnamespace = {{schema}} AND p.relname IN ({literal(PEOPLE)}, {literal(RECORD)})
-                                 ORDER BY p.relname = {literal(PEOPLE)} DESC LIMIT 1)
+                AND u.relname IN ({literal(PEOPLE)}, {literal(RECORD)})
                 AND (pg_catalog.has_database_privilege(u.relowner, current_database(), 'CREATE')
                      OR NOT r.rolsuper AND pg_catalog.pg_has_role(u.relowner, 'USAGE')
-                     OR (r.rolsuper OR NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')) AND NOT EXISTS (
+                     OR (u.relname = {literal(PEOPLE)} OR NOT EXISTS (SELECT FROM pg_catalog.pg_class AS p
+                                                                     WHERE p.relnamespace = n.oid AND p.relname = {literal(PEOPLE)}))
+                        AND (r.rolsuper OR NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')) AND NOT EXISTS (
                          SELECT FROM pg_catalog.aclexplode(n.nspacl) AS a
                          WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner AND a.grantee <> u.relowner
                            AND (a.grantee = 0 OR NOT pg_catalog.has_database_privilege(a.grantee, current_database(), 'CREATE'))))

@@ -50,9 +50,13 @@ def test_the_migrate_role_migrates(roles):
 def test_a_superuser_resets_what_the_migrate_role_owns(migrated, roles):
     """Halfway, the table users is gone, whose owner is trusted."""
     result = manage("dbreset", "--yes", "--without-backup", url=migrated.url)
+    gone = migrated.execute("SELECT to_regclass('users'), to_regclass('price_alerts')")
+    again = manage("migrate", "-v0", url=migrated.url)
 
     assert (result.returncode, result.stderr) == (0, "")
-    assert migrated.execute("SELECT to_regclass('users'), to_regclass('price_alerts')") == [(None, None)]
+    assert gone == [(None, None)]
+    assert (again.returncode, again.stderr) == (0, "")
+    assert manage("migrate", "--check", url=roles["migrate"]).returncode == 0
 
 
 @pytest.mark.slow

@@ -41,3 +41,19 @@ def test_one_missing_permission_is_named():
         finding.message
         == "The permission accounts.view_user is missing, so only superusers may do what requires it in the admin."
     )
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "ALTER TABLE auth_group_permissions DROP group_id CASCADE",
+        "ALTER TABLE auth_permission ALTER content_type_id TYPE text",
+        "ALTER TABLE auth_group RENAME name TO label",
+    ],
+)
+def test_a_damaged_table_of_permissions_is_reported_as_such(damage):
+    run("ALTER TABLE auth_permission DROP CONSTRAINT auth_permission_content_type_id_fkey", damage)
+
+    assert found() == []
+    assert verify(connection).findings != ()
