@@ -3,7 +3,7 @@
 import pytest
 from django.db import connection
 
-from fly2any.database.schema.expressions import is_literal, without_new_values
+from fly2any.database.schema.expressions import calls_nothing, is_literal, without_new_values
 from fly2any.database.verification import verify
 from tests.database.test_writes import run
 
@@ -110,6 +110,26 @@ def test_a_setting_of_other_sessions_is_not_judged_by_a_role_that_does_not_inser
     ((said, message),) = of_theirs()
 
     assert (said, UNTRIED in message) == (("error", False) if writes else ("note", True))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("predicate", "severity"), [("theirs IS NOT NULL", None), ("theirs IS NOT NULL AND (NOT (theirs IS NULL))", None), ("theirs IS NULL", "error")]
+)  # fmt: skip
+def test_a_unique_index_that_no_row_of_ours_enters_is_no_finding(predicate, severity):
+    run("CREATE FUNCTION theirs_i(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN 'x'; END $$")
+    run(f"ALTER TABLE users ADD theirs text; CREATE UNIQUE INDEX theirs_x ON users (theirs_i(theirs)) WHERE {predicate}")
+
+    found = [one.severity for one in verify(connection).findings if one.code == "unique.extra"]
+
+    assert found == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(
+    ("condition", "none"), [('("a(b" IS NOT NULL)', True), ("(f(a) IS NULL)", False), ("(a = 'x'::text)", False), ("(a OPERATOR(x.=) b)", False)]
+)  # fmt: skip
+def test_a_condition_that_runs_no_function_is_recognised(condition, none):
+    assert calls_nothing(condition) is none
 
 
 @pytest.mark.parametrize(

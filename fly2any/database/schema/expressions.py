@@ -75,6 +75,12 @@ def is_literal(default: str, type_: str) -> bool:
     return "(" not in type_ and _LITERALS.fullmatch(default) is not None
 
 
+def calls_nothing(condition: str) -> bool:
+    """Return whether the text of a condition has only names, IS NULL and logical operators, so that it runs no function."""
+    bare = re.sub(r'"(?:[^"]|"")*"', "x", condition)
+    return re.fullmatch(r"[\w\s()]+", bare) is not None and re.search(r"\w\(", bare) is None
+
+
 def without_new_values(expression: str) -> tuple[str, set[str]]:
     """Return an expression without the volatile functions that always return a new value, and the sequences that it finds by name.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from .. import facts
 from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
 from .cures import mentions
+from .expressions import calls_nothing
 from .objects import Index, Key, of_invalid
 from .obstacles import MAY_REFUSE, Obstacles, obstacle
 from .samples import Clash, kind
@@ -36,7 +38,8 @@ class Keys(Obstacles):
         if isinstance(thing, Index):
             if thing.nulls_distinct and any(self.never(thing, f"({one}) IS NOT NULL", rows) for one in computed):
                 return
-            if thing.predicate and self.never(thing, thing.predicate, rows):
+            own = thing.own or calls_nothing(thing.predicate or "")  # The predicate, whatever the expressions call.
+            if thing.predicate and self.never(replace(thing, own=own), thing.predicate, rows):
                 return
         noun = "Unique constraint" if isinstance(thing, Key) else "Unique index"
         title = f"{noun} {thing.name} of {thing.table} is unmanaged"
