@@ -104,6 +104,7 @@ CODES = frozenset(
         "cache.misses",
         "replication.lag",
         "replication.slot",
+        "replication.synchronous",
         "replication.unreachable",
         "replication.not_standby",
         "distribution.node",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -27,6 +28,13 @@ STANDBY_SQL = """
     SELECT pg_catalog.pg_is_in_recovery() AS standby,
            CASE WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN interval '0'
                 ELSE now() - pg_catalog.pg_last_xact_replay_timestamp() END AS behind
+"""
+# A role without pg_read_all_stats sees neither which standbys are synchronous nor which sessions wait.
+SYNCHRONOUS_SQL = """
+    SELECT current_setting('synchronous_standby_names') AS names, current_setting('synchronous_commit') IN ('off', 'local') AS alone,
+           (SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE sync_state IN ('sync', 'quorum')) AS connected,
+           (SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE state IS NULL) AS hidden,
+           (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE wait_event = 'SyncRep') AS waiting
 """
 WRAPAROUND_SQL = """
     (SELECT 'transaction IDs' AS label, datname AS name, pg_catalog.age(datfrozenxid) AS age
@@ -67,6 +75,7 @@ def replication(
             )  # fmt: skip
         return
     yield from _configured(read)
+    yield from _synchronous(read)
     replicas, slots = read(REPLICAS_SQL), read(SLOTS_SQL)
     yield Figure("replicas", str(len(replicas)), len(replicas), "replicas")
     for row in replicas:
@@ -93,6 +102,21 @@ def replication(
                 f"No client reads from it, and the server keeps {size(row.kept or 0)} of WAL for it (limit {size(most)}), which fills the disk.",
                 f"Start its replica again, or SELECT pg_drop_replication_slot('{row.name}');",
             )  # fmt: skip
+
+
+def _synchronous(read: Reader) -> Iterator[Finding]:
+    """Yield the finding that commits wait for standbys that are not connected."""
+    row = read.one(SYNCHRONOUS_SQL)
+    number = re.match(r"\s*(?:FIRST|ANY)?\s*(\d+)\s*\(", row.names, re.IGNORECASE)
+    needed = int(number[1]) if number else 1
+    missing = not row.alone and not row.hidden and row.connected < needed
+    if row.names.strip() and (missing or row.waiting):
+        count = "1 session waits" if row.waiting == 1 else f"{row.waiting} sessions wait"
+        yield Finding(
+            Severity.ERROR, "replication.synchronous", "synchronous_standby_names",
+            f"Each COMMIT waits for {needed} of {row.names}, of which {row.connected} are connected; {count} now.",
+            "Start the standby again; or commit without it: ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf();",
+        )  # fmt: skip
 
 
 def _configured(read: Reader) -> Iterator[Finding]:
