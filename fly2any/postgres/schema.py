@@ -30,7 +30,7 @@ SERVED_SQL = """
     JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee AND r.rolname = ANY (%(roles)s)
     WHERE (c.oid = pg_catalog.to_regclass(%(table)s)::pg_catalog.oid OR EXISTS (
                SELECT FROM pg_catalog.pg_depend AS d
-               WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i') AND c.relkind = 'S'
+               WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid AND d.objid = c.oid AND d.deptype IN ('a', 'i') AND c.relkind = 'S'
                  AND d.refclassid = d.classid AND d.refobjid = pg_catalog.to_regclass(%(table)s)::pg_catalog.oid))
       AND pg_catalog.pg_has_role(c.relowner, 'USAGE')
     GROUP BY c.oid, c.relkind ORDER BY 1, 2

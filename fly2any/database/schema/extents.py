@@ -51,8 +51,8 @@ STORED = "CASE WHEN pg_catalog.bool_or(c.relkind IN ('f', 'v')) THEN NULL ELSE C
 TABLES_SQL = f"""
     {PARTS_SQL}
     SELECT r.relname::text AS name, n.nspname::text AS schema, r.oid::bigint AS oid, r.relkind::text AS letter, {HAS_CITUS_SQL} AS citus,
-           CASE WHEN pg_catalog.bool_or(c.reltuples >= 0) THEN pg_catalog.sum(GREATEST(c.reltuples, 0))::bigint END AS estimate,
-           CASE WHEN pg_catalog.bool_or(c.relkind = 'v' OR c.relkind = 'f' AND c.reltuples < 0) THEN NULL
+           CASE WHEN pg_catalog.bool_or(c.reltuples >= 0::real) THEN pg_catalog.sum(GREATEST(c.reltuples, 0::real))::bigint END AS estimate,
+           CASE WHEN pg_catalog.bool_or(c.relkind = 'v' OR c.relkind = 'f' AND c.reltuples < 0::real) THEN NULL
                 ELSE COALESCE(pg_catalog.sum(GREATEST(pg_catalog.pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0)), 0)::bigint END AS rows,
            {STORED.format("pg_catalog.pg_stat_get_live_tuples(c.oid)")} AS live,
            {STORED.format("pg_catalog.pg_stat_get_dead_tuples(c.oid)")} AS dead,
