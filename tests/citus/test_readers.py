@@ -1,9 +1,11 @@
 """Sizes, retention, erasure and filter choices on a distributed database."""
 
 import json
+from dataclasses import replace
 
 from tests.citus.test_migrate import run
 from tests.conftest import manage
+from tests.database.test_dbstatus_sql import psql
 
 CHOICES = """
 from engagement.models import UserActivity
@@ -42,3 +44,22 @@ def test_commands_read_and_remove_rows_in_shards(distributed):
     assert (erased.returncode, "the planner's statistics on the nodes of Citus" in erased.stdout) == (4, True), erased.stderr
     assert [count(distributed, table, f"\"userId\" = '{person}'") for table in ("notifications", "user_activities")] == [0, 0]
     assert count(distributed, "users", f"id = '{person}'") == 0
+
+
+def test_the_roles_of_dbroles_work_on_each_node_and_see_no_false_finding(distributed):
+    printed = manage("dbroles", "--prefix", distributed.name, url=distributed.url)
+    assert psql(distributed, printed.stdout)[0] == 0
+    distributed.execute(f"ALTER ROLE {distributed.name}_app LOGIN")
+    app = replace(distributed, user=f"{distributed.name}_app")
+    try:
+        app.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@example.com', now())")
+        app.execute("INSERT INTO user_activities (id, \"userId\", \"eventType\") VALUES ('a', 'u', 'view')")
+        status = manage("dbstatus", url=app.url)
+
+        assert app.execute("SELECT count(*) FROM user_activities") == [(1,)]
+        assert (status.returncode, "distribution." in status.stdout) == (0, False), status.stdout
+    finally:
+        names = [f"{distributed.name}_{end}" for end in ("app", "read", "migrate")]
+        for statement in ("REASSIGN OWNED BY {} TO postgres", "DROP OWNED BY {}", "DROP ROLE {}"):
+            for name in names:
+                distributed.execute(statement.format(name))

@@ -21,10 +21,11 @@ NODES_SQL = """
     SELECT n.nodeid, n.groupid, n.nodename || ':' || n.nodeport, n.isactive, n.shouldhaveshards
     FROM pg_catalog.pg_dist_node AS n WHERE n.noderole = 'primary' ORDER BY n.groupid, n.nodeid
 """
-# The second is NULL before the minor versions that have the setting.
+# The second is NULL before the minor versions that have the setting, and for a role that may not see it.
 SETTINGS_SQL = """
     SELECT nodeid, success, result FROM pg_catalog.run_command_on_all_nodes($$
-        SELECT json_build_array(current_setting('wal_level'), current_setting('output_plugin_libraries', true))$$)
+        SELECT json_build_array(current_setting('wal_level'),
+                                (SELECT s.setting FROM pg_catalog.pg_settings AS s WHERE s.name = 'output_plugin_libraries'))$$)
 """
 
 
