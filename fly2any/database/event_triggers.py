@@ -31,7 +31,7 @@ def of_event_triggers(database: str, names: list[str]) -> Iterator[Finding]:
 
 
 def warning(connection) -> str:
-    """Return what is said before the schema changes, "" if no event trigger runs then."""
+    """Return the warning to print before the schema is changed, "" if there is no event trigger."""
     names = [name for (name,) in fetch_all(connection, EVENT_TRIGGERS_SQL)]
     if not names:
         return ""

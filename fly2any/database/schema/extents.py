@@ -86,7 +86,7 @@ ON_NODE_SQL = "SELECT pg_catalog.json_object_agg(m.schema || '.' || m.name, pg_c
 
 Ask = Callable[[Any, str], list[dict[str, Any]]]
 
-# Measuring a table waits for whoever has locked it.
+# Reading the size of a table waits for an exclusive lock on it to be released.
 SIZES = {
     "heap": STORED.format("pg_catalog.pg_relation_size(c.oid)"),
     "bytes": STORED.format("pg_catalog.pg_total_relation_size(c.oid)"),
