@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from ..errors import Refusal
 from ..facts import Placement
 from ..schema.relations import Kind, Relation, read_relations
 from ..server import read_schema
@@ -122,6 +123,10 @@ def _read_stored(connection, cluster: Cluster, schema: str, relations: dict[str,
     }
     names = {node.id: node.name for node in cluster.nodes}
     for node, success, result in fetch_all(connection, ASKED_SQL, {"command": SHARDS_SQL.format(schema=literal(schema))}):
-        for table, rows, size in json.loads(result) if success else ():
+        if not success:  # Its rows would count as 0.
+            raise Refusal(
+                f"The node {names[node]} does not answer ({result.strip()}): repair or remove it, and run the command again."
+            )
+        for table, rows, size in json.loads(result):
             found.setdefault(table, []).append(Stored(names[node], int(rows), int(size)))
     return {table: tuple(parts) for table, parts in found.items()}
