@@ -1,4 +1,4 @@
-"""The record of access: which staff opened a conversation, and which exported rows."""
+"""The record of access: which staff opened a conversation, exported rows, or erased a person."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.db import models
 from django.http import HttpRequest
+from django.urls import reverse
 
 from .models import Access
 
@@ -35,20 +37,29 @@ def network_of(request: HttpRequest) -> str | None:
 
 def note(request: HttpRequest, action: Access.Action, model: type[models.Model], *, row_id=None, person_id=None, query=None):
     """Remember what `request` shows; it is recorded before the response is sent, because the page itself is read-only."""
-    user: Any = request.user
     request.accesses = [  # type: ignore[attr-defined]
         *getattr(request, "accesses", ()),
-        Access(
-            staff_id=user.pk,
-            staff_email=user.get_username(),
-            action=action,
-            table=model._meta.db_table,
-            row_id=row_id,
-            person_id=person_id,
-            query=query,
-            ip_address=address_of(request),
-        ),
+        access_of(request, action, model, row_id=row_id, person_id=person_id, query=query),
     ]
+
+
+def access_of(request: HttpRequest, action: Access.Action, model: type[models.Model], **values) -> Access:
+    """Return an unsaved access by the user of `request` to rows of `model`."""
+    user: Any = request.user
+    return Access(
+        staff_id=user.pk,
+        staff_email=user.get_username(),
+        action=action,
+        table=model._meta.db_table,
+        ip_address=address_of(request),
+        **values,
+    )
+
+
+def certificate_page(access: Access) -> str:
+    """Return the URL of the page of an erasure's certificate."""
+    people = get_user_model()._meta
+    return reverse(f"admin:{people.app_label}_{people.model_name}_erased", args=[access.pk])
 
 
 def record(request: HttpRequest) -> None:

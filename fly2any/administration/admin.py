@@ -6,6 +6,8 @@ from django_otp.plugins.otp_static.admin import StaticDevice
 from django_otp.plugins.otp_totp.admin import TOTPDevice
 from django_otp_webauthn.models import WebAuthnCredential
 
+from .accesses import certificate_page
+from .columns import LINK
 from .models import Access, Note
 from .options import ModelAdmin, ReadOnlyModelAdmin, link_to
 from .search import Key, Related
@@ -29,6 +31,7 @@ class AccessAdmin(ReadOnlyModelAdmin):
     list_filter = ["at", "action"]
     search = (Key("person_id"), Key("staff_id"))
     search_help_text = "The id of a person, or of one of the staff."
+    shown = {"certificate": lambda certificate, access: LINK(certificate_page(access), "Certificate of erasure")}
     ordering = ["-at"]
 
     def has_delete_permission(self, request, obj=None):

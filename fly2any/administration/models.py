@@ -8,11 +8,12 @@ from fly2any.postgres.indexes import Index
 
 
 class Access(models.Model):
-    """A conversation that staff opened, or rows that they exported. Only ever added to; it outlives both people."""
+    """A conversation that staff opened, rows that they exported, or a person they erased. Only ever added to; it outlives both people."""
 
     class Action(models.TextChoices):
         OPENED = "opened", "Opened"
         EXPORTED = "exported", "Exported"
+        ERASED = "erased", "Erased"
 
     at = models.DateTimeField(db_default=CurrentTimestamp(), editable=False)
     # No foreign keys: the record stays when the staff or the person is deleted.
@@ -24,10 +25,12 @@ class Access(models.Model):
     person_id = models.TextField("person", null=True, blank=True)
     query = models.TextField(null=True, blank=True)
     ip_address = models.TextField("IP address", null=True, blank=True)
+    certificate = models.JSONField("certificate of the erasure", null=True, blank=True)
 
     on_erasure = OnErasure.CLEAR
-    fields_of_staff = ("staff_id", "staff_email", "query", "ip_address")
-    ids_kept = ("person_id", "row_id", "staff_id")
+    fields_of_staff = ("staff_id", "staff_email", "query", "ip_address", "certificate")
+    ids_kept = ("person_id", "row_id", "staff_id", "certificate")
+    certificate_field = "certificate"
     append_only = True
 
     class Meta:

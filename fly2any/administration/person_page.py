@@ -1,4 +1,4 @@
-"""Exports and erases a person, as `dbperson` does, with the certificate in the admin's log."""
+"""Exports and erases a person, as `dbperson` does, with the certificate in the record of access."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fly2any.database.errors import Refusal
 from fly2any.database.person import Certificate, Person, erase, export, find, plan
 from fly2any.database.person.own import ERASED
 
-from .accesses import note, record
+from .accesses import access_of, certificate_page, note, record
 from .deadlines import writing_limit
 from .differences import read_or_each
 from .edits import require_row
@@ -32,6 +32,7 @@ from .overview import page_of_row
 MOST_NOTES = 20  # Notes on an overview.
 LONGEST_NOTE = 10_000  # Characters.
 EXPORT, ERASE = "administration.export_person", "administration.erase_person"
+VIEW_RECORD = "administration.view_access"
 
 
 def read_notes(person_id: str) -> tuple[list[Note], dict[str, str]]:
@@ -41,15 +42,24 @@ def read_notes(person_id: str) -> tuple[list[Note], dict[str, str]]:
     return notes, dict(staff.values_list("pk", "email"))
 
 
-class AdminLogKeeper:
-    """Keeps the certificate of an erasure in the admin's log: an entry that is written in the erasing transaction and commits with it."""
+class AccessKeeper:
+    """Keeps the certificate of an erasure in the record of access, and an entry in the admin's log: both commit with the erasure."""
 
-    def __init__(self, staff_id: str, content_type: ContentType) -> None:
-        self.entry = LogEntry(user_id=staff_id, content_type=content_type, object_repr=ERASED, action_flag=DELETION)
+    def __init__(self, request, model) -> None:
+        self.access = access_of(request, Access.Action.ERASED, model)
+        content_type = ContentType.objects.get_for_model(model)
+        self.entry = LogEntry(
+            user_id=request.user.pk,
+            content_type=content_type,
+            object_repr=ERASED,
+            action_flag=DELETION,
+            change_message="Erased.",
+        )
 
     def keep(self, certificate: Certificate) -> None:
-        self.entry.object_id = certificate.person
-        self.entry.change_message = certificate.as_json()
+        self.access.row_id = self.access.person_id = self.entry.object_id = certificate.person
+        self.access.certificate = json.loads(certificate.as_json())
+        self.access.save()
         self.entry.save()
 
     def confirm(self) -> None:
@@ -169,30 +179,29 @@ class PersonMixin(admin.ModelAdmin):
         return self._page(request, "admin/erase.html", person, "Erase", plan=planned, wrong=wrong)
 
     def _erase(self, request, person: Person):
-        keeper = AdminLogKeeper(request.user.pk, ContentType.objects.get_for_model(self.model))
+        keeper = AccessKeeper(request, self.model)
         with writing_limit():
             erase(connection, person, keeper, searched=False)
         messages.success(request, "The person was erased. This is the certificate.")
-        place = f"admin:{self.opts.app_label}_{self.opts.model_name}_erased"
-        return HttpResponseRedirect(reverse(place, args=[keeper.entry.pk]))
+        return HttpResponseRedirect(certificate_page(keeper.access))
 
     @method_decorator(require_safe)
     def erased_view(self, request, number):
         """Show the certificate of an erasure, or send it as a file."""
-        if not request.user.has_perm(ERASE):
+        if not (request.user.has_perm(ERASE) or request.user.has_perm(VIEW_RECORD)):
             raise PermissionDenied
-        entry = LogEntry.objects.filter(pk=number, action_flag=DELETION, object_repr=ERASED).first()
-        if entry is None or not entry.change_message.startswith('{\n  "format"'):
+        access = Access.objects.filter(pk=number, certificate__isnull=False).first()
+        if access is None:
             raise Http404
         if "download" in request.GET:
             name = {"Content-Disposition": 'attachment; filename="certificate.json"'}
-            return HttpResponse(entry.change_message, content_type="application/json", headers=name)
+            text = json.dumps(access.certificate, indent=2)
+            return HttpResponse(text, content_type="application/json", headers=name)
         context = {
             **self.admin_site.each_context(request),
             "title": "Certificate of erasure",
             "opts": self.opts,
-            "entry": entry,
-            "certificate": json.loads(entry.change_message),
+            "access": access,
         }
         return TemplateResponse(request, "admin/erased.html", context)
 

@@ -41,7 +41,8 @@ class Grant(migrations.RunPython):
         permissions = apps.get_model("auth", "Permission").objects.using(using).filter(content_type__app_label=self.app)
         for name, codenames in self.grants.items():
             group, _ = apps.get_model("auth", "Group").objects.using(using).get_or_create(name=name)
-            group.permissions.add(*permissions.filter(codename__in=codenames))
+            # By id: Django's own executor may have rendered the model twice.
+            group.permissions.add(*permissions.filter(codename__in=codenames).values_list("pk", flat=True))
 
     def take(self, apps, editor):
         groups = apps.get_model("auth", "Group").objects.using(editor.connection.alias)

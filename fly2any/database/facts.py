@@ -9,6 +9,7 @@ A model declares a fact once, as a class attribute; models of packages get their
 - `on_erasure`: of a table that names people by their e-mail address, an `OnErasure`.
 - `fields_of_staff`: the names of the fields about the staff who did something to a row; a person's export omits them.
 - `ids_kept`: the names of the fields whose ids stay when a person is erased.
+- `certificate_field`: the name of the JSON field with the certificate of a person's erasure, NULL in other rows.
 - `retention`: a `Retention`.
 - `placement`: the `Placement` of its rows where the database is distributed; without it they stay on the coordinator.
 - `long_texts`: the names of the fields with texts of several lines, which may be long.

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.contrib.auth.models import Permission
 from django.contrib.sessions.models import Session as AdminSession
 from django.db import DatabaseError, connection, transaction
 from django.test import Client
@@ -197,19 +198,38 @@ def test_an_erasure_requires_the_typed_address_and_logs_a_certificate(member, pe
     assert (User.objects.filter(pk=person.pk).exists(), Message.objects.exists(), UserActivity.objects.exists()) == (
         False, False, False,
     )  # fmt: skip
-    [entry] = LogEntry.objects.all()
-    certificate = json.loads(entry.change_message)
-    assert (entry.user_id, entry.object_id, entry.object_repr, entry.action_flag) == (
-        client.user.pk,
-        person.pk,
-        "(erased)",
-        DELETION,
-    )
-    assert (certificate["person"], certificate["removed"]["users"], EMAIL in entry.change_message) == (person.pk, 1, False)
-    place = reverse("admin:accounts_user_erased", args=[entry.pk])
+    assert list(LogEntry.objects.values_list("user_id", "object_id", "object_repr", "action_flag", "change_message")) == [
+        (client.user.pk, person.pk, "(erased)", DELETION, "Erased.")
+    ]
+    [access] = Access.objects.all()
+    certificate = access.certificate
+    assert (access.staff_id, access.staff_email, access.action, access.table, access.row_id, access.person_id) == (
+        client.user.pk, client.user.email, "erased", "users", person.pk, person.pk,
+    )  # fmt: skip
+    assert (certificate["person"], certificate["removed"]["users"], EMAIL in str(certificate)) == (person.pk, 1, False)
+    place = reverse("admin:accounts_user_erased", args=[access.pk])
     assert done.redirect_chain == [(place, 302)]
     assert "not searched, as requested" in done.content.decode()
+    assert f"<dt>Erased by</dt><dd>{client.user.email}</dd>" in done.content.decode()
     assert json.loads(client.get(place, {"download": ""}).content) == certificate
+    assert f'<a href="{place}">Certificate of erasure</a>' in client.get(address(Access, "change", access.pk)).content.decode()
+
+
+def test_a_certificate_outlives_the_staff_and_is_shown_to_those_who_may_read_the_record_of_access(member, person):
+    boss = member("Administrators")
+    boss.post(overview(person, "erase"), {"email": EMAIL})
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM users WHERE id = %s", [boss.user.pk])
+    page = reverse("admin:accounts_user_erased", args=[Access.objects.get(certificate__person=person.pk).pk])
+
+    reader = member("Support")
+    refused = reader.get(page).status_code
+    reader.user.user_permissions.add(Permission.objects.get(codename="view_access"))
+    shown = Client()
+    shown.force_login(User.objects.get(pk=reader.user.pk))
+
+    assert (refused, LogEntry.objects.count()) == (403, 0)
+    assert f"<dd>{person.pk}</dd>" in shown.get(page).content.decode()
 
 
 @pytest.mark.parametrize("page", ["erase", "give-out", "note"])

@@ -28,6 +28,7 @@ from .attached import read_attached, require_undistributed
 from .contents import clauses, differences, read_contents, read_hash_partitions
 from .disk_space import require_disk_space
 from .entries import NOTHING, LeftOut, default_privileges, entries_in, find_left_out, in_order
+from .erasures import Erasures, find_erased
 from .manifest import Manifest, home_of
 from .owners import require_owners
 from .properties import copy_grants, copy_properties, create
@@ -164,6 +165,7 @@ class Replaced:
     name: str
     filled: bool
     staff: StaffChanges
+    erasures: Erasures
 
 
 def restore_into(
@@ -186,7 +188,7 @@ def restore_into(
         if not exists:
             _restore_new(connection, name, store, manifest, progress, trust=trust, without=without, purpose=INTO)
             with connection_to(connection, name, schema=home_of(manifest)) as target:
-                return Replaced("", False, sign_out_staff(target))
+                return Replaced("", False, sign_out_staff(target), Erasures())
         with connection_to(connection, name) as target:
             if is_used(target):
                 raise Refusal(f"The database {name} is not empty: give --into an empty database or a new name.")
@@ -307,6 +309,7 @@ def restore_over(
             # Before the swap, so that no session of the backup becomes valid even if this process is killed.
             with connection_to(connection, new, schema=home_of(manifest)) as target:
                 staff = sign_out_staff(target, None if empty else connection)
+                erasures = Erasures() if empty else find_erased(target, connection)
             connection.close()
             swap(elsewhere, current, new=new, old=old, description=description, started=started)
         filled = False
@@ -315,7 +318,7 @@ def restore_over(
             connection_to(connection, old) as replaced,
         ):  # Tables may also be created between the check and the swap.
             filled = empty and is_used(replaced)
-    return Replaced(old, filled, staff)
+    return Replaced(old, filled, staff, erasures)
 
 
 def stamp_of(connection) -> str:

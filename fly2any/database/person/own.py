@@ -103,19 +103,6 @@ def _is_session_of(text: str, person: Person, wanted: Patterns) -> bool:
     return False
 
 
-def certificates(cursor, tables: Tables, person: Person) -> int:
-    """Return how many certificates of erasures the admin's log keeps as entries of this person: they would be deleted too."""
-    if (table := _known(tables, LOG)) is None:
-        return 0
-    author = quoted(LogEntry._meta.get_field("user").column)
-    cursor.execute(
-        f"SELECT pg_catalog.count(*) FROM {table.sql} AS c WHERE c.{author} OPERATOR(pg_catalog.=) %s"
-        " AND c.object_repr OPERATOR(pg_catalog.=) %s AND pg_catalog.starts_with(c.change_message, '{')",
-        [person.id, ERASED],
-    )
-    return cursor.fetchone()[0]
-
-
 def cleared_rows(cursor, tables: Tables, person: Person, removed: Rows, *, lock: bool) -> tuple[Rows, set[str]]:
     """Return our rows that stay but lose the address, and the entries of the admin's log that name `removed` rows.
 

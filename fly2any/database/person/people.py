@@ -1,4 +1,4 @@
-"""A person, by their e-mail address."""
+"""A person, by their e-mail address or id."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ..errors import Refusal
 from .tables import read_tables
 from .transactions import reading
 
+SAME_ADDRESS = "pg_catalog.lower(email) OPERATOR(pg_catalog.=) pg_catalog.lower(%s) ORDER BY id"
 MOST_SIMILAR = 20  # Candidates with the same address to PostgreSQL, which is_same_address() then checks.
 
 
@@ -29,7 +30,7 @@ def is_same_address(one: str, other: str) -> bool:
 
 
 def find(connection, email: str) -> Person:
-    """Return the person with this e-mail address, ignoring the case of ASCII letters.
+    """Return the person with this e-mail address, ignoring the case of ASCII letters, or with this id.
 
     Raises Refusal if there is none, if there are several, and for staff. A person whose address is equal only by PostgreSQL's
     lower() is only a twin.
@@ -43,15 +44,17 @@ def find(connection, email: str) -> Person:
     with reading(connection), connection.cursor() as cursor:
         people = read_tables(connection)
         table = people.require(people.people.oid, "which holds the people")
-        cursor.execute(
-            f'SELECT id, email, "isStaff" OR "isSuperuser" FROM {table.sql}'
-            " WHERE pg_catalog.lower(email) OPERATOR(pg_catalog.=) pg_catalog.lower(%s) ORDER BY id",
-            [email],
-        )
+        rows_sql = f'SELECT id, email, "isStaff" OR "isSuperuser" FROM {table.sql} WHERE '
+        cursor.execute(rows_sql + SAME_ADDRESS, [email])
         similar = cursor.fetchall()
-    found = [row for row in similar if is_same_address(row[1], email)]
+        found = [row for row in similar if is_same_address(row[1], email)]
+        if not found:
+            cursor.execute(rows_sql + "id OPERATOR(pg_catalog.=) %s", [email])
+            found = cursor.fetchall()
+            cursor.execute(rows_sql + SAME_ADDRESS, [found[0][1] if found else None])
+            similar = cursor.fetchall()
     if not found:
-        raise Refusal(f"No person has the e-mail address {email}: check the spelling, or search in the admin.")
+        raise Refusal(f"No person has the e-mail address or the id {email}: check the spelling, or search in the admin.")
     if len(found) > 1:
         exact = [row for row in found if row[1] == email]
         if len(exact) != 1:

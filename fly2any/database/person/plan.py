@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from .. import facts
 from ..errors import Refusal
 from ..progress import Progress
-from ..sql import PEOPLE
 from . import own
 from .people import Person
 from .search import Found, Place, Unsearched, search
@@ -56,7 +55,6 @@ class Reach:
     trace: Trace
     cleared: Rows
     named: set[str]  # The entries of the admin's log that name a deleted row.
-    certificates: int  # Of erasures that this person carried out in the admin.
 
     def changed(self, tables: Tables) -> tuple[Change, ...]:
         """Return the changes by foreign keys that keep rows (SET NULL, SET DEFAULT)."""
@@ -68,7 +66,7 @@ class Reach:
 
     def obstacles(self, tables: Tables) -> tuple[str, ...]:
         """Return the reasons why the person cannot be erased."""
-        return (*obstacles(tables, self.trace), *_privileges(tables, self.cleared), *_certificates(self.certificates))
+        return (*obstacles(tables, self.trace), *_privileges(tables, self.cleared))
 
 
 def reach(cursor, tables: Tables, person: Person, *, lock: bool) -> Reach:
@@ -78,7 +76,7 @@ def reach(cursor, tables: Tables, person: Person, *, lock: bool) -> Reach:
         roots[oid] |= places
     trace = follow(cursor, tables, roots, lock=lock)
     cleared, named = own.cleared_rows(cursor, tables, person, trace.removed, lock=lock)
-    return Reach(trace, trace.remaining(cleared), named, own.certificates(cursor, tables, person))
+    return Reach(trace, trace.remaining(cleared), named)
 
 
 def rows_of_person(cursor, tables: Tables, person: Person, *, lock: bool) -> Rows:
@@ -92,17 +90,6 @@ def rows_of_person(cursor, tables: Tables, person: Person, *, lock: bool) -> Row
             for oid, places in rows.items():
                 found[oid] |= places
     return found
-
-
-def _certificates(number: int):
-    if number:
-        them, kept = ("it", "1 certificate of an erasure") if number == 1 else ("them", f"{number:,} certificates of erasures")
-        named = f"(SELECT id FROM {PEOPLE} WHERE email = '{{}}')".format
-        yield (
-            f"The admin's log has {kept} of other people that this person carried out, which would be deleted too: give {them} to"
-            f" another administrator first, UPDATE {own.LOG} SET user_id = {named('ADMINISTRATOR')} WHERE user_id = {named('THIS PERSON')}"
-            f" AND object_repr = '{own.ERASED}' AND change_message LIKE '{{%';"
-        )
 
 
 def _privileges(tables: Tables, cleared: Rows):

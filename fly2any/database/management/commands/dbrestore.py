@@ -78,7 +78,7 @@ class Command(BaseCommand):
             self.stdout.write(f"Restored  into {into}{less}: every row{of} was compared and matches.")
             if kept.name:
                 self.report_kept("the empty database", kept)
-            self.report_erasures(manifest)
+            self.report_erasures(manifest, kept.erasures)
             self.report_staff(kept.staff)
             return
         for note in filter(None, (*read_attached(connection).notes(), room_note(manifest))):
@@ -95,13 +95,22 @@ class Command(BaseCommand):
         kept = restore_over(connection, store, manifest, progress, empty=not yes, trust=trust, without=without)
         self.stdout.write(f"Restored  {current}{less}: every row{of} was compared and matches.")
         self.report_kept("the old database", kept)
-        self.report_erasures(manifest)
+        self.report_erasures(manifest, kept.erasures)
         self.report_staff(kept.staff)
 
-    def report_erasures(self, manifest):
+    def report_erasures(self, manifest, erasures):
         self.stdout.write(
             f"Erasures  since {manifest.taken:%Y-%m-%d %H:%M} UTC are not in it: run `dbperson erase` again for each."
         )
+        if erasures.people:
+            people = ", ".join(map(one_line, erasures.people))
+            self.stdout.write(
+                f"Erased    in the admin, by the record of access: {people}. For each: `manage.py dbperson erase ID --yes`."
+            )
+        if erasures.error:
+            self.stdout.write(
+                f"Erased    in the admin is unknown, because the old database's record of access could not be read ({erasures.error})."
+            )
 
     def report_staff(self, staff):
         if staff.error:

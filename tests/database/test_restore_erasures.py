@@ -1,0 +1,50 @@
+"""Restores and erasures: the people whom a backup brings back are named, by id alone."""
+
+import pytest
+
+from tests.conftest import manage
+from tests.database.taken import databases, run
+
+ERASED = (
+    'INSERT INTO fly2any_accesses (staff_id, staff_email, action, "table", row_id, person_id, certificate)'
+    " VALUES ('boss', 'boss@example.com', 'erased', 'users', %(id)s, %(id)s, jsonb_build_object('person', %(id)s::text))"
+)
+
+
+def restored(database, place):
+    done = run(database, "dbrestore", "latest", "--yes", place=place)
+    assert (done.returncode, done.stderr) == (0, "")
+    for old in [name for name in databases(database) if name.startswith(f"{database.name}_before_")]:
+        database.execute(f'DROP DATABASE "{old}"')
+    return [line for line in done.stdout.splitlines() if line.startswith("Erased")]
+
+
+@pytest.mark.slow
+def test_people_erased_in_the_admin_since_the_backup_are_named_with_the_command_that_repeats_it(filled, place):
+    person = 'INSERT INTO users (id, email, "updatedAt") VALUES (%s, %s, now())'
+    for name in ("p1", "p2", "p3"):
+        filled.execute(person, [name, f"{name}@example.com"])
+    filled.execute(ERASED, {"id": "p0"})  # Before the backup.
+    assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+    for name in ("p2", "p1"):
+        filled.execute(ERASED, {"id": name})
+        filled.execute("DELETE FROM users WHERE id = %s", [name])
+
+    assert restored(filled, place) == [
+        "Erased    in the admin, by the record of access: p1, p2. For each: `manage.py dbperson erase ID --yes`."
+    ]
+
+    for name in ("p1", "p2"):
+        assert manage("dbperson", "erase", name, "--yes", "--no-search", url=filled.url).returncode == 4
+    assert filled.execute("SELECT id FROM users WHERE id LIKE 'p%'") == [("p3",)]
+
+
+@pytest.mark.slow
+def test_an_old_database_without_certificates_names_nobody_and_one_that_cannot_be_read_is_reported(filled, place):
+    assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+    filled.execute("ALTER TABLE fly2any_accesses DROP certificate")
+    assert restored(filled, place) == []
+
+    filled.execute("ALTER TABLE fly2any_accesses ALTER certificate TYPE text")
+    [line] = restored(filled, place)
+    assert line.startswith("Erased    in the admin is unknown, because the old database's record of access could not be read (")
