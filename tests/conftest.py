@@ -15,9 +15,10 @@ from hypothesis import settings
 from fly2any.database.migration.state import replaced_migrations
 from fly2any.database.schema.contract import load
 from fly2any.environment import LIKE_A_URL
-from tests import commands
+from tests import cheap_hashes, commands
 from tests.servers import Database, OwnServer
 
+cheap_hashes.use()
 admin.autodiscover()  # As the URLconf does: parts generated from the registry must exist before the first request.
 
 settings.register_profile("shared machine", deadline=None)  # No test fails because it is slow.

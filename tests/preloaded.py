@@ -24,6 +24,7 @@ for name, app in get_commands().items():
     if app == "fly2any.database" or name in ("makemigrations", "check", "showmigrations"):
         load_command_class(app, name)
 import_module("fly2any.urls")
+import_module("tests.cheap_hashes").use()
 MigrationLoader(None)  # Imports all migrations.
 import_module("fly2any.database.schema.contract").load()
 gc.collect()

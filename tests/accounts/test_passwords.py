@@ -8,11 +8,7 @@ from hypothesis import strategies as st
 
 from accounts import passwords
 from accounts.models import User
-
-
-@pytest.fixture(autouse=True)
-def _few_rounds(monkeypatch):
-    monkeypatch.setattr(passwords, "ROUNDS", 4)
+from tests.conftest import manage
 
 
 @pytest.mark.django_db
@@ -60,7 +56,14 @@ def test_a_sign_in_without_a_stored_password_takes_as_long_as_a_wrong_one(monkey
     monkeypatch.setattr(bcrypt, "checkpw", lambda password, stored: asked.append(stored) or True)
 
     assert not passwords.verify("correct horse", None)
-    assert [stored[:7] for stored in asked] == [b"$2b$12$"]
+    assert asked == [passwords.NOBODYS_HASH.encode()]
+
+
+def test_a_hash_has_12_rounds_also_that_of_an_account_without_a_password():
+    code = "from accounts.passwords import NOBODYS_HASH, make_hash; print(make_hash('p')[:7], NOBODYS_HASH[:7])"
+
+    result = manage("shell", "--no-imports", "--command", code, url="postgresql://nobody@127.0.0.1:1/none")
+    assert (result.stdout, result.stderr) == ("$2b$12$ $2b$12$\n", "")
 
 
 def test_bcrypt_reads_72_bytes():

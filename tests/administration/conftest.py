@@ -10,7 +10,6 @@ from django.contrib.auth.models import Group
 from django.db import connection, models, transaction
 from django.urls import reverse
 
-from accounts import passwords
 from accounts.models import User
 from fly2any.database.roles import roles_sql
 from fly2any.database.seed import seed
@@ -121,9 +120,8 @@ def member(client, db, app_role):
 
 
 @pytest.fixture
-def staff(client, monkeypatch):
-    """A signed-in superuser of the admin; hashing a password takes no time."""
-    monkeypatch.setattr(passwords, "ROUNDS", 4)
+def staff(client):
+    """A signed-in superuser of the admin."""
     client.force_login(User.objects.create_superuser("staff@example.com"))
     return client
 

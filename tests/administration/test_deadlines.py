@@ -227,7 +227,6 @@ def test_a_waiting_sign_in_holds_no_transaction(client):
 
 def test_a_password_hash_is_computed_outside_a_transaction(client, monkeypatch, settings):
     settings.SECOND_FACTOR = False
-    monkeypatch.setattr(passwords, "ROUNDS", 4)
     boss = User.objects.create_superuser("a@example.com", "p")
     real, seen, statuses = passwords.verify, [], []
 
@@ -264,9 +263,8 @@ def test_sign_ins_of_one_network_leave_a_slot_for_others_and_all_leave_threads(c
     assert by_network.taken == {}
 
 
-def test_a_known_browser_signs_in_although_others_hold_every_slot(client, monkeypatch, settings):
+def test_a_known_browser_signs_in_although_others_hold_every_slot(client, settings):
     settings.SECOND_FACTOR = False
-    monkeypatch.setattr(passwords, "ROUNDS", 4)
     User.objects.create_superuser("boss@example.com", "a-long-password-1")
 
     def sign_in(client):

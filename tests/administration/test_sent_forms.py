@@ -5,7 +5,6 @@ from urllib.parse import urlencode
 
 import pytest
 
-from accounts import passwords
 from accounts.models import User, UserPreferences
 from engagement.models import WishlistItem
 from tests.administration.conftest import address
@@ -20,8 +19,7 @@ def ana():
 
 
 @pytest.fixture
-def staff(client, monkeypatch):
-    monkeypatch.setattr(passwords, "ROUNDS", 4)
+def staff(client):
     client.force_login(User.objects.create_superuser("staff@example.com"))
     return client
 

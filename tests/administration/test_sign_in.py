@@ -14,7 +14,6 @@ from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice
 from django_otp_webauthn.models import WebAuthnAttestation, WebAuthnCredential, WebAuthnUserHandle
 
-from accounts import passwords
 from accounts.models import User
 from engagement.models import LoginHistory
 
@@ -26,9 +25,8 @@ INDEX, SIGN_IN, VERIFY, ENROL, CODES = (
 
 
 @pytest.fixture
-def boss(settings, monkeypatch):
+def boss(settings):
     settings.SECOND_FACTOR = True
-    monkeypatch.setattr(passwords, "ROUNDS", 4)
     return User.objects.create_superuser("boss@example.com", PASSWORD)
 
 

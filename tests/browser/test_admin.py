@@ -3,7 +3,6 @@
 import pytest
 from django.db import connection
 
-from accounts import passwords
 from accounts.models import User
 from fly2any.database.seed import seed
 from tests.browser.conftest import follow
@@ -13,8 +12,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.mark.slow
-def test_staff_sign_in_by_email_and_browse(browser, live_server, monkeypatch):
-    monkeypatch.setattr(passwords, "ROUNDS", 4)
+def test_staff_sign_in_by_email_and_browse(browser, live_server):
     seed(connection, users=80, seed=1, until=DAY)
     User.objects.create_superuser("staff@demo.fly2any.example", "a-long-password-1")
     errors = []

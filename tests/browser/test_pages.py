@@ -7,7 +7,6 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
-from accounts import passwords
 from accounts.models import User
 from ai_consultant.models import Conversation
 from fly2any.administration.models import Access
@@ -26,8 +25,7 @@ COLOR_RULES = ["color-contrast", "link-in-text-block"]  # All that another color
 
 
 @pytest.fixture
-def staff(monkeypatch):
-    monkeypatch.setattr(passwords, "ROUNDS", 4)
+def staff():
     seed(connection, users=80, seed=1, until=DAY)
     Access.objects.create(staff_id="s", staff_email="e@example.com", action="opened", table="t")
     user = User.objects.create_superuser("staff@demo.fly2any.example", "a-long-password-1")

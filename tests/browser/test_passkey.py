@@ -4,7 +4,6 @@ import pytest
 from django.urls import reverse
 from django_otp_webauthn.models import WebAuthnCredential
 
-from accounts import passwords
 from accounts.models import User
 from tests.browser.conftest import follow
 
@@ -32,9 +31,8 @@ def key(page):
 
 
 @pytest.mark.slow
-def test_staff_make_a_passkey_and_sign_in_with_it(browser, live_server, settings, monkeypatch):
+def test_staff_make_a_passkey_and_sign_in_with_it(browser, live_server, settings):
     settings.SECOND_FACTOR = True
-    monkeypatch.setattr(passwords, "ROUNDS", 4)
     User.objects.create_superuser("staff@demo.fly2any.example", "a-long-password-1")
     page = browser.new_page()
     complaints = []
