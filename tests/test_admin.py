@@ -187,7 +187,8 @@ def test_a_user_who_is_not_staff_stays_outside(client, db):
     assert client.get(reverse("admin:index")).status_code == 302
 
 
-@pytest.mark.parametrize("role", ["Support", pytest.param("Operations", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["Support", "Operations"])
 def test_no_page_has_a_link_that_ends_in_a_403(role, client, db, rows):
     """Visit one page of each kind that a member reaches, and follow one link of each kind."""
     user = User.objects.create(email=f"member.{role}@staff.example", is_staff=True)

@@ -20,6 +20,8 @@ SIGN_IN = b"<html><body>Please sign in</body></html>"
 class Endpoint(BaseHTTPRequestHandler):
     """Answers 200 to whatever is stored, and loses it (`forgets`), has other bytes (`alters`), or is no storage at all (`page`)."""
 
+    protocol_version = "HTTP/1.1"  # botocore waits a second for the “100 Continue” of an older one.
+
     def __init__(self, *arguments, kind, sizes):
         self.kind, self.sizes = kind, sizes
         super().__init__(*arguments)
@@ -55,7 +57,7 @@ class Endpoint(BaseHTTPRequestHandler):
 def serving(handler, monkeypatch):
     """Serve `handler` as the S3 of the environment."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
     for name, value in {
         "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",

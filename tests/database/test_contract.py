@@ -19,6 +19,7 @@ OURS = catalog_of(version for version in FINAL if version.is_phase7)
 WITHOUT_TIME_ZONE = {"timestamp(3) without time zone": "timestamp with time zone"}  # D1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_the_file_is_what_the_migrations_build():
     assert contracts.dump(built_contract(connection)) == contracts.PATH.read_text()

@@ -14,9 +14,9 @@ from fly2any.database.schema.unmanaged import AGREE
 from tests.database.mutation import EXPECTED, Mutation
 from tests.database.mutations import mutations, rounds
 
-# Each table is damaged in each round's way in the end; every fourth round is enough for `make test`.
+# Each table is damaged in each round's way in the end; every fifth round is enough for `make test`.
 ROUNDS = [
-    pytest.param(together, id=f"{len(together)} damages", marks=[pytest.mark.slow] if number % 4 else [])
+    pytest.param(together, id=f"{len(together)} damages", marks=[pytest.mark.slow] if number % 5 else [])
     for number, together in enumerate(rounds(mutations()))
 ]
 # Tables that `migrate` fills: damage such as a new NOT NULL column needs empty tables.
