@@ -149,7 +149,7 @@ def test_the_command_reports_what_it_added_and_shows_the_password_once(own_serve
     ],
 )
 def test_a_wrong_option_exits_with_2_and_one_line(arguments):
-    result = manage("dbseed", *arguments)
+    result = manage("dbseed", *arguments, url="postgresql://nobody@127.0.0.1:1/none")
 
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.splitlines()[-1].startswith("manage.py dbseed: error: argument ")

@@ -304,7 +304,7 @@ def test_the_write_check_names_the_table_that_rejects_a_write(url, own_server):
     ],
 )
 def test_a_wrong_option_exits_with_2_and_one_line(arguments):
-    result = manage("dbstatus", *arguments)
+    result = manage("dbstatus", *arguments, url="postgresql://nobody@127.0.0.1:1/none")
 
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.splitlines()[-1].startswith("manage.py dbstatus: error: ")
