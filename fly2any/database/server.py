@@ -49,19 +49,6 @@ CONNECTIONS_SQL = """
     GROUP BY l.what, l."limit", l.reserved
 """
 
-PRIVILEGES_SQL = """
-    SELECT p.name AS privilege,
-           count(*) AS tables,
-           count(*) FILTER (WHERE CASE p.name WHEN 'ALTER' THEN pg_has_role(c.relowner, 'USAGE')
-                                              ELSE has_table_privilege(c.oid, p.name) END) AS held
-    FROM pg_catalog.pg_class AS c
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'ALTER']) WITH ORDINALITY AS p (name, place)
-    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
-    GROUP BY p.name, p.place
-    ORDER BY p.place
-"""
-
 # The schema is the first with the migration ledger or a table of ours that other roles did not make, else where new tables are made, else the first
 # that exists, whether or not the role may use it. reset_val is what the server or the role sets: Django sets the session to UTC.
 PATH_SQL = """
@@ -166,15 +153,6 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Privilege:
-    """A privilege, and on how many of the contract's existing tables the role holds it; ALTER is the owner's."""
-
-    privilege: str
-    tables: int
-    held: int
-
-
-@dataclass(frozen=True, slots=True)
 class Server:
     version: str
     host: str  # "" for a socket
@@ -203,7 +181,6 @@ class Server:
     may_create: bool  # tables in the schema
     may_read_migrations: bool
     may_read_journal: bool
-    privileges: tuple[Privilege, ...]
 
     def findings(self, alias: str = DEFAULT_DB_ALIAS) -> Iterator[Finding]:
         """Yield a finding for each requirement of the guide and the migrations that this server, `alias` in DATABASES, does not meet."""
@@ -224,7 +201,6 @@ class Server:
         yield from self._encryption()
         yield from self._time_zone()
         yield from self._connections()
-        yield from self._privileges()
 
     def _schema(self) -> Iterator[Finding]:
         if self.schema is None:
@@ -291,17 +267,6 @@ class Server:
                 "Raise max_connections (and the limits of the database and the role), or put a connection pooler in front.",
             )  # fmt: skip
 
-    def _privileges(self) -> Iterator[Finding]:
-        missing = [privilege.privilege for privilege in self.privileges if privilege.held < privilege.tables]
-        in_schema = [name for name, held in (("USAGE", self.may_use), ("CREATE", self.may_create)) if not held]
-        if missing or in_schema:
-            lacking = ", ".join([*missing, *(f"{name} in the schema" for name in in_schema)])
-            yield Finding(
-                Severity.NOTE, "server.privileges", self.role,
-                f"The role {self.role} does not hold {lacking}: enough for this report, not for everything else.",
-                "This is as intended for a role that `dbroles` made to serve or to read. To migrate, connect as the owner of the tables; the site needs SELECT, INSERT, UPDATE and DELETE.",
-            )  # fmt: skip
-
 
 def refreshed(database: str, schema: str = "", collation: str = "") -> tuple[str, str]:
     """Return the statements that rebuild indexes and then record the version of the database's collation, or of another, quoted."""
@@ -356,14 +321,12 @@ def flush_statistics(connection) -> None:
         ask(connection, "SELECT pg_catalog.pg_stat_force_next_flush()")
 
 
-def read_server(connection, *, tables: list[str]) -> Server:
-    """Return the server behind `connection`, and the privileges that its role holds on those of `tables` that exist."""
+def read_server(connection) -> Server:
+    """Return the server behind `connection`."""
     with pinned(connection) as path, connection.cursor() as cursor:
         dated = connection.pg_version >= 150000
         cursor.execute(SERVER_SQL if dated else SERVER_SQL.replace(COLLATION_SQL, "NULL"), {"path": names_of(path)})
         row = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
-        cursor.execute(PRIVILEGES_SQL, {"schema": row["schema"], "tables": tables})
-        privileges = tuple(Privilege(*values) for values in cursor.fetchall())
     host = connection.settings_dict["HOST"]
     link = connection.connection
     before, now = row.pop("collation") or ("", "")
@@ -374,6 +337,5 @@ def read_server(connection, *, tables: list[str]) -> Server:
         collation_of=before,
         collation_now=now,
         host="" if host.startswith("/") else host,
-        privileges=privileges,
         **row,
     )

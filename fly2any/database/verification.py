@@ -17,7 +17,7 @@ from .migration.lock import MIGRATION_LOCK
 from .migration.other_tools import not_adopted
 from .migration.prisma import PrismaMigration, read_prisma
 from .migration.state import MigrationState, Unrecorded, read_migrations, unrecorded, unrecorded_findings
-from .privileges import of_held, read_held
+from .privileges import Privilege, counted, lacking
 from .schema import Catalog, Column, ForeignKey, Index, Key, Object, Table, key_of, read_catalog
 from .schema import contract as contracts
 from .schema.contract import GUIDE_APPS, PHASE7_APPS, Contract, Version
@@ -80,6 +80,7 @@ class Verification:
     """The state of the database, and its differences from what its applied migrations build."""
 
     server: Server
+    privileges: tuple[Privilege, ...]  # of its role, on our tables
     clock: Clock
     migrations: MigrationState
     pending: tuple[Pending, ...]
@@ -107,10 +108,7 @@ def verify(
     contract = contract or contracts.load()
     final = [version for version in contract.versions if version.until is None]
     with snapshot(connection), pinned(connection):
-        server = read_server(connection, tables=[version.object.name for version in final if isinstance(version.object, Table)])
-        held = read_held(
-            connection, server.schema, [version.object.name for version in final if isinstance(version.object, Table)]
-        )
+        server = read_server(connection)
         clock, left = read_clock(connection), tuple(read_leftovers(connection))
         schema = server.schema or ""
         actual = read_catalog(connection, schema=schema)
@@ -131,12 +129,11 @@ def verify(
         is_current = migrations.readable and not migrations.pending and staff_permissions.is_readable(actual)
         permissions = [*staff_permissions.read_permissions(connection, schema)] if is_current else []
     stale = [name for name in migrations.known if name not in contract.migrations]
-    site = frozenset(
-        version.object.name for version in final if isinstance(version.object, Table) and version.app in PHASE7_APPS
-    )
-    lacking = [*of_held(server.role, schema, held, may_use=server.may_use, site=site)]
-    noted = (one for one in server.findings(connection.alias) if not (lacking and one.code == "server.privileges"))
-    findings = [*noted, *lacking, *clock.findings(), *(one.finding for one in left), *migrations.findings()]
+    apps = {version.object.name: version.app for version in final if isinstance(version.object, Table)}
+    site = frozenset(name for name, app in apps.items() if app in PHASE7_APPS)
+    ours = tuple(table for table in actual.tables if table.name in apps and table.kind in ("table", "partitioned table"))
+    findings = [*server.findings(connection.alias), *lacking(server, ours, site=site), *clock.findings()]
+    findings += [*(one.finding for one in left), *migrations.findings()]
     findings += [*untrusted_findings(actual), *(one.finding for one in untrusted)]
     findings += [maker[1]] if maker else _of_records(found, applied, schema)
     findings += [*_failed(runs, migrations, running), *([_stale(stale)] if stale else [])]
@@ -146,6 +143,7 @@ def verify(
         findings += [in_schema(finding, schema) for finding in comparison.findings]
     return Verification(
         server=server,
+        privileges=counted(ours),
         migrations=migrations,
         pending=tuple(_pending(name, final) for name in migrations.pending),
         groups=tuple(_groups(final, _by_name(actual) if maker else map(key_of, comparison.matched))),

@@ -46,7 +46,7 @@ def test_the_cures_of_a_role_quote_it(database):
     database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'md5{'0' * 32}'")
     try:
         with django(database) as connection:
-            server = replace(read_server(connection, tables=[]), role=ODD, schema=None)
+            server = replace(read_server(connection), role=ODD, schema=None)
             with transaction.atomic(using=connection.alias):
                 found = list(security.passwords(Reader(connection, "public")))
             with pytest.raises(Refusal, match="run CREATE ROLE ") as missing:

@@ -13,11 +13,11 @@ GRANT = "CREATE ROLE site; GRANT USAGE ON SCHEMA public TO site; GRANT SELECT, I
 TABLES = "SELECT string_agg(quote_ident(relname), ', ') FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname ~ '^(auth|axes|django|fly2any|otp)'"
 
 
-def seen_by(role, *statements):
-    """The findings about privileges for a role, once the owner has run the statements."""
+def seen_by(role, *statements, codes=("server.privileges",)):
+    """The findings of these codes for a role, once the owner has run the statements."""
     run(*statements, f"SET ROLE {role}")
     try:
-        return [one for one in verify(connection).findings if one.code == "server.privileges"]
+        return [one for one in verify(connection).findings if one.code in codes]
     finally:
         run("RESET ROLE")
 
@@ -31,7 +31,6 @@ def seen_by(role, *statements):
         ("REVOKE ALL ON users, sessions FROM site", "warning", "does not hold SELECT, INSERT, UPDATE, DELETE on sessions, users, but",
          "GRANT SELECT, INSERT, UPDATE, DELETE ON public.sessions, public.users TO site;"),
         ("REVOKE DELETE ON django_session FROM site", "warning", "does not hold DELETE on django_session, but", "GRANT DELETE ON public.django_session TO site;"),
-        ("ALTER TABLE users ADD n serial", "warning", "may not use the sequence public.users_n_seq of users, so each", "GRANT USAGE ON SEQUENCE public.users_n_seq TO site;"),
         ("REVOKE USAGE ON SCHEMA public FROM site, PUBLIC", "error", "but not USAGE on their schema public, so it can read and write none", "GRANT USAGE ON SCHEMA public TO site;"),
     ],
 )  # fmt: skip
@@ -40,6 +39,25 @@ def test_what_the_site_lacks_on_some_tables_is_reported(damage, severity, messag
 
     assert (str(finding.severity), message in finding.message, finding.cure.replace('"', "")) == (severity, True, cure)
     assert serious(seen_by("site", finding.cure)) == ()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("damage", "column"),
+    [
+        ("ALTER TABLE users ADD n serial", "users.n"),
+        ("ALTER TABLE fly2any_accesses ALTER id DROP IDENTITY; CREATE SEQUENCE s; ALTER TABLE fly2any_accesses ALTER id SET DEFAULT nextval('s')",
+         "fly2any_accesses.id"),
+    ],
+)  # fmt: skip
+def test_a_sequence_that_the_site_may_not_use_is_reported_once(damage, column):
+    found = seen_by("site", GRANT, damage, codes=("server.privileges", "column.sequence"))
+
+    assert [(str(one.severity), one.code, one.where) for one in found if "may not use" in one.message] == [
+        ("error", "column.sequence", column)
+    ]
+    cure = next(one.cure for one in found if "may not use" in one.message).partition(": ")[2]
+    assert serious(seen_by("site", cure, codes=("server.privileges", "column.sequence"))) == ()
 
 
 @pytest.mark.django_db

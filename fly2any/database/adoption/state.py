@@ -143,7 +143,7 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
     expected = contracts.catalog_of(contract.expected(FIRST)).where(lambda thing: thing.table not in LEDGERS)
     names = [table.name for table in expected.tables]
     with snapshot(connection):
-        server = read_server(connection, tables=names)
+        server = read_server(connection)
         if (schema := server.schema) is None:
             raise Refusal(NO_SCHEMA)
         live = read_catalog(connection, schema=schema)

@@ -72,7 +72,7 @@ def of_waived(waived: Iterable[tuple[Finding, Waiver]]) -> list[dict[str, Any]]:
 
 def _of_verification(verified: Verification) -> dict[str, Any]:
     data: dict[str, Any] = {
-        "server": asdict(verified.server),
+        "server": asdict(verified.server) | {"privileges": [asdict(privilege) for privilege in verified.privileges]},
         "migrations": {
             "recorded": verified.migrations.recorded,
             "readable": verified.migrations.readable,

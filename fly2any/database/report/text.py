@@ -10,6 +10,7 @@ from ..distribution.state import Engine
 from ..findings import Finding, Severity
 from ..health.examine import Topic
 from ..printable import one_line, printable
+from ..privileges import Privilege
 from ..schema import where
 from ..schema.contract import KINDS
 from ..server import Server
@@ -97,7 +98,7 @@ def _server(verified: Verification, engine: Engine | None) -> Iterator[str]:
     yield f"  TLS          {_tls(server)}"
     yield f"  Time zone    {server.time_zone}"
     yield f"  Connections  {server.connections} of {server.max_connections}"
-    yield f"  Privileges   {_privileges(server)}"
+    yield f"  Privileges   {_privileges(server, verified.privileges)}"
 
 
 def _tls(server: Server) -> str:
@@ -106,12 +107,12 @@ def _tls(server: Server) -> str:
     return server.tls or ("off" if server.host else "not needed on a local socket")
 
 
-def _privileges(server: Server) -> str:
+def _privileges(server: Server, privileges: Iterable[Privilege]) -> str:
     create = "CREATE in the schema" if server.may_create else "no CREATE in the schema"
-    if all(privilege.held == privilege.tables for privilege in server.privileges):
-        names = ", ".join(privilege.privilege for privilege in server.privileges)
+    if all(privilege.held == privilege.tables for privilege in privileges):
+        names = ", ".join(privilege.privilege for privilege in privileges)
         return f"{create}; {names} on all tables" if names else create
-    return f"{create}; " + ", ".join(f"{p.privilege} on {p.held} of {p.tables} tables" for p in server.privileges)
+    return f"{create}; " + ", ".join(f"{p.privilege} on {p.held} of {p.tables} tables" for p in privileges)
 
 
 def _migrations(verified: Verification) -> Iterator[str]:

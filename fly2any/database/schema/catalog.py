@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from ..sql import TRUSTED_SQL, catalogue
+from ..sql import TRUSTED_SQL, catalogue, literal
 from .names import relative
-from .objects import Catalog, Check, Column, Domain, ForeignKey, Index, Key, Table
+from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Index, Key, Table
 
 T = TypeVar("T")
 
@@ -79,6 +79,18 @@ OWN_SQL = """
                 WHERE own.classid = 'pg_catalog.{kind}'::regclass AND own.objid = {oid} AND own.refobjid <> {besides}
                   AND own.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass, 'pg_catalog.pg_type'::regclass))
 """
+# The privileges of this role on the table `c`: on the table itself, and on each column by its own grants, or on any for SELECT.
+PRIVILEGES_SQL = f"""
+    ARRAY(SELECT p.name FROM pg_catalog.unnest(ARRAY[{", ".join(map(literal, PRIVILEGES))}]) WITH ORDINALITY AS p (name, place)
+          WHERE {{held}} ORDER BY p.place)
+"""
+HELD_BY_COLUMN_SQL = """
+    NOT pg_catalog.has_table_privilege(c.oid, p.name)
+    AND CASE p.name WHEN 'SELECT' THEN pg_catalog.has_any_column_privilege(c.oid, p.name)
+                    WHEN 'DELETE' THEN false
+                    ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                                       AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, p.name)) END
+"""
 
 TABLES_SQL = f"""
     WITH RECURSIVE {LINKS_CTES}
@@ -96,7 +108,9 @@ TABLES_SQL = f"""
                  ORDER BY 1) AS triggers,
            pg_catalog.pg_get_userbyid(c.relowner)::text AS owner,
            {TRUSTED_SQL} AS trusted,
-           pg_catalog.has_table_privilege(c.oid, 'SELECT') AS readable,
+           {PRIVILEGES_SQL.format(held="pg_catalog.has_table_privilege(c.oid, p.name)")} AS held,
+           {PRIVILEGES_SQL.format(held=HELD_BY_COLUMN_SQL)} AS held_by_column,
+           pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned,
            pg_catalog.has_any_column_privilege(c.oid, 'INSERT') AS insertable,
            CASE WHEN c.relispartition THEN (SELECT i.inhparent::regclass::text FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid) END AS partition_of,
            CASE WHEN c.relispartition THEN COALESCE(pg_catalog.pg_get_partition_constraintdef(c.oid), '') END AS bound,

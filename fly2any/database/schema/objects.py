@@ -8,6 +8,8 @@ from typing import Any
 
 from ..sql import quote
 
+PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -22,8 +24,12 @@ class Table:
     triggers: tuple[str, ...] = field(default=(), compare=False)
     owner: str = field(default="", compare=False)
     trusted: bool = field(default=True, compare=False)  # reading it runs no code of other roles
-    readable: bool = field(default=True, compare=False)  # by this role
-    insertable: bool = field(default=True, compare=False)  # by this role
+    held: tuple[str, ...] = field(default=PRIVILEGES, compare=False)  # privileges of this role
+    held_by_column: tuple[str, ...] = field(
+        default=(), compare=False
+    )  # others, on each column by its own grants; SELECT on any
+    owned: bool = field(default=True, compare=False)  # by this role, or one that it is a member of
+    insertable: bool = field(default=True, compare=False)  # by this role, at least in a column
     partition_of: str | None = field(default=None, compare=False)  # a partitioned table
     bound: str | None = field(default=None, compare=False)  # the condition that this places on its rows
     unidentified: tuple[str, ...] = field(
@@ -38,6 +44,11 @@ class Table:
     @property
     def name(self) -> str:
         return self.table
+
+    @property
+    def readable(self) -> bool:
+        """Return whether this role may read every column."""
+        return "SELECT" in self.held
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,10 +107,9 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
     asked = []
     for column in actual.columns:
         contracted = ours.get((column.table, column.name))
-        if contracted is not None:
-            if contracted.identity and column.identity:
-                unique = column.table in trusted and (column.table, (column.name,)) in keys
-                asked.append(Asked(column, unique, column.readable))
+        if contracted is not None and contracted.identity and column.identity:
+            unique = column.table in trusted and (column.table, (column.name,)) in keys
+            asked.append(Asked(column, unique, column.readable))
         elif column.table in tables and (column.identity or "nextval(" in (column.filled or "")):
             asked.append(Asked(column, False))
     found = [*next_values(live, asked)]
@@ -125,11 +124,14 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure)
         if not (following.is_exhausted or following.is_taken):
             continue
-        if (column.table, column.name) not in ours:
+        contracted = ours.get((column.table, column.name))
+        if contracted is None:
             message = f"The sequence of the unmanaged {title} is exhausted, so every INSERT fails."
             cure = f"{alter} DROP {'IDENTITY' if column.identity else 'DEFAULT'};"
             cure += "" if column.nullable else f"\n{alter} DROP NOT NULL;"
             yield Finding(Severity.ERROR, "column.sequence", where(column), message, f"{AGREE}{cure}")
+            continue
+        if not (contracted.identity and column.identity):  # Another finding, whose cure gives the column its own sequence.
             continue
         upwards = " SET INCREMENT 1" if following.increment < 0 else ""
         if following.is_exhausted:
