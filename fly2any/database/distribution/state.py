@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..findings import Finding, Severity
-from ..schema.relations import Kind, Relation, has_citus, read_relations
+from ..schema.relations import Kind, Relation, read_relations
 from ..sql import fetch_all, pinned
 from ..units import plural
 from .cluster import Node, read_cluster
@@ -42,9 +42,9 @@ class Engine:
 def read_engine(connection, *, schema: str) -> tuple[Engine | None, tuple[Finding, ...]]:
     """Return the engine, None without Citus, and the findings about its nodes and tables."""
     with pinned(connection, lock=DEADLINE, statement=DEADLINE):
-        if not has_citus(connection):
-            return None, ()
         cluster = read_cluster(connection)
+        if not cluster.version:
+            return None, ()
         relations = read_relations(connection, schema=schema)
         inactive = fetch_all(connection, INACTIVE_SQL)
     kinds = Counter(relation.kind for relation in relations.values())

@@ -45,12 +45,12 @@ class Relation:
 
 OF_POSTGRES = {"r": Kind.PLAIN, "p": Kind.PARTITIONED, "f": Kind.FOREIGN, "v": Kind.VIEW, "m": Kind.VIEW}
 
-RELATIONS_SQL = """
-    SELECT c.relname, c.oid::bigint, c.relkind FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+# Only a superuser creates objects in pg_catalog, so no other role can subvert what reads it.
+HAS_CITUS_SQL = "(pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL)"
+RELATIONS_SQL = f"""
+    SELECT c.relname, c.oid::bigint, c.relkind, {HAS_CITUS_SQL} FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') ORDER BY c.relname COLLATE "C"
 """
-# Only a superuser creates objects in pg_catalog, so no other role can subvert the next statement.
-HAS_CITUS_SQL = "(pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL)"
 PLACED_SQL = """
     SELECT p.logicalrelid::oid::bigint, p.partmethod = 'h', p.repmodel = 't', p.colocationid
     FROM pg_catalog.pg_dist_partition AS p ORDER BY 1
@@ -76,6 +76,6 @@ def read_placed(connection) -> dict[int, tuple[Kind, int | None]]:
 
 def read_relations(connection, *, schema: str) -> dict[str, Relation]:
     """Return the relations of `schema`, by name."""
-    placed = read_placed(connection) if has_citus(connection) else {}
     found = fetch_all(connection, RELATIONS_SQL, {"schema": schema})
-    return {name: Relation(name, oid, *placed.get(oid, (OF_POSTGRES[letter], None))) for name, oid, letter in found}
+    placed = read_placed(connection) if any(citus for *_, citus in found) else {}
+    return {name: Relation(name, oid, *placed.get(oid, (OF_POSTGRES[letter], None))) for name, oid, letter, _ in found}
