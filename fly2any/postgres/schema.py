@@ -22,12 +22,13 @@ TAKEN_SQL = """
 """
 # Supabase's API serves whatever these two may use, and they may use whatever the role postgres creates: by default privileges.
 API_ROLES = ("anon", "authenticated")
-# The table and its sequences, and those of API_ROLES with privileges on them.
-SERVED_SQL = """
+# The table and its sequences, with the roles, other than the owner, that may create triggers, and those of API_ROLES with any privilege.
+GRANTEES_SQL = """
     SELECT c.relkind = 'S', c.oid::pg_catalog.regclass::text,
-           pg_catalog.string_agg(DISTINCT pg_catalog.quote_ident(r.rolname), ', ')
-    FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a
-    JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee AND r.rolname = ANY (%(roles)s)
+           pg_catalog.string_agg(DISTINCT g.name, ', ') FILTER (WHERE a.privilege_type = 'TRIGGER' AND a.grantee <> c.relowner),
+           pg_catalog.string_agg(DISTINCT g.name, ', ') FILTER (WHERE g.name = ANY (%(roles)s))
+    FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a CROSS JOIN LATERAL (
+        SELECT CASE a.grantee WHEN 0::pg_catalog.oid THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END) AS g (name)
     WHERE (c.oid = pg_catalog.to_regclass(%(table)s)::pg_catalog.oid OR EXISTS (
                SELECT FROM pg_catalog.pg_depend AS d
                WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid AND d.objid = c.oid AND d.deptype IN ('a', 'i') AND c.relkind = 'S'
@@ -35,31 +36,26 @@ SERVED_SQL = """
       AND pg_catalog.pg_has_role(c.relowner, 'USAGE')
     GROUP BY c.oid, c.relkind ORDER BY 1, 2
 """
-# The roles, other than the owner, that may create triggers on a table.
-TRIGGER_SQL = """
-    SELECT pg_catalog.string_agg(DISTINCT CASE WHEN a.grantee = 0::pg_catalog.oid THEN 'PUBLIC'
-        ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END, ', ')
-    FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) AS a
-    WHERE c.oid = pg_catalog.to_regclass(%s)::pg_catalog.oid AND a.privilege_type = 'TRIGGER' AND a.grantee <> c.relowner
-      AND pg_catalog.pg_has_role(c.relowner, 'USAGE')
-"""
 
 
 def revoke_trigger(connection, table: str) -> None:
     """Revoke TRIGGER on `table`, a quoted name, from all but its owner: their code would run as the role that writes."""
-    with connection.cursor() as cursor:
-        cursor.execute(TRIGGER_SQL, [table])
-        if roles := cursor.fetchone()[0]:
-            cursor.execute(f"REVOKE TRIGGER ON {table} FROM {roles} CASCADE")
+    _revoke(connection, table, api_roles=())
 
 
 def restrict(connection, table: str) -> None:
     """Revoke what default privileges granted on a new table, a quoted name: TRIGGER, and everything from API_ROLES, sequences included."""
-    revoke_trigger(connection, table)
+    _revoke(connection, table, api_roles=API_ROLES)
+
+
+def _revoke(connection, table: str, *, api_roles: tuple[str, ...]) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(SERVED_SQL, {"table": table, "roles": list(API_ROLES)})
-        for is_sequence, name, roles in cursor.fetchall():
-            cursor.execute(f"REVOKE ALL ON {'SEQUENCE' if is_sequence else 'TABLE'} {name} FROM {roles} CASCADE")
+        cursor.execute(GRANTEES_SQL, {"table": table, "roles": list(api_roles)})
+        for is_sequence, name, trigger_roles, served_roles in cursor.fetchall():
+            if trigger_roles:
+                cursor.execute(f"REVOKE TRIGGER ON {name} FROM {trigger_roles} CASCADE")
+            if served_roles:
+                cursor.execute(f"REVOKE ALL ON {'SEQUENCE' if is_sequence else 'TABLE'} {name} FROM {served_roles} CASCADE")
 
 
 class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
