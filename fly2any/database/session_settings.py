@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from . import facts
 from .findings import Finding, Severity
 from .sql import literal
+from .units import plural
 
 (MARKING_TABLE,) = facts.tables("marks_schema")
 
@@ -22,7 +25,6 @@ _SETTING_SQL = """
     WHERE s.name = '{name}' AND s.reset_val ~* '^({values})$' AND s.source NOT IN ('database', 'user', 'database user', 'global')
 """
 READ_ONLY, REPLICATION_ROLE = "default_transaction_read_only", "session_replication_role"
-FLOAT_DIGITS = "extra_float_digits"
 _MAY_WRITE = f"EXISTS (SELECT FROM known WHERE known.relname = {literal(MARKING_TABLE)} AND has_table_privilege({{role}}, known.oid, 'INSERT'))"
 # For another role, only if it may write otherwise; `known` is the relation of server.HOME_CTES.
 READ_ONLY_SQL = f"""
@@ -32,22 +34,48 @@ READ_ONLY_SQL = f"""
 REPLICATION_ROLE_SQL = f"""
     SELECT configured.place, configured.value FROM ({_SETTING_SQL.format(name=REPLICATION_ROLE, values="replica|local")}) AS configured ORDER BY 1
 """
-# Other settings: the values that are findings, and a condition. The role `r` of the value is one that may not write, though this one may.
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A setting: the values that are findings under a condition, in which `r` is the role of that name, the finding's code and what the values do."""
+
+    values: str
+    condition: str
+    code: str
+    effect: str  # {digits} are those of a float.
+
+
 _OTHERS = {
-    FLOAT_DIGITS: ("0|-[0-9]+", "true"),
-    "default_transaction_isolation": ("repeatable read|serializable", "configured.is_ours"),
-    "temp_file_limit": ("0[a-z]*", "configured.is_ours"),
-    "default_tablespace": (".+", "configured.is_ours AND EXISTS (SELECT FROM pg_catalog.pg_tablespace AS t WHERE t.spcname = configured.value"
-                           " AND t.oid <> (SELECT d.dattablespace FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())"
-                           " AND NOT has_tablespace_privilege(session_user, t.oid, 'CREATE'))"),
-    "default_table_access_method": (".+", "configured.is_ours AND configured.value <> 'heap'"),
-    "role": (".+", f"configured.is_ours AND r.oid IS NOT NULL AND {_MAY_WRITE.format(role='session_user')} AND NOT {_MAY_WRITE.format(role='r.oid')}"),
+    "extra_float_digits": _Setting(
+        "0|-[0-9]+", "true", "database.float_digits", "clients read a price rounded to {digits}",
+    ),
+    "default_transaction_isolation": _Setting(
+        "repeatable read|serializable", "configured.is_ours", "database.isolation", "writes at the same time as others fail (40001)",
+    ),
+    "temp_file_limit": _Setting(
+        "0[a-z]*", "configured.is_ours", "database.temp_files", "a sort or an index build that does not fit into memory fails",
+    ),
+    "default_tablespace": _Setting(
+        ".+", "configured.is_ours AND EXISTS (SELECT FROM pg_catalog.pg_tablespace AS t WHERE t.spcname = configured.value"
+        " AND t.oid <> (SELECT d.dattablespace FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())"
+        " AND NOT has_tablespace_privilege(session_user, t.oid, 'CREATE'))",
+        "database.tablespace", "it may create nothing there, so migrations fail",
+    ),
+    "default_table_access_method": _Setting(
+        ".+", "configured.is_ours AND configured.value <> 'heap'",
+        "database.access_method", "migrations create tables that may lack keys, or fail if the server has no such method",
+    ),
+    "role": _Setting(
+        ".+", f"configured.is_ours AND r.oid IS NOT NULL AND {_MAY_WRITE.format(role='session_user')} AND NOT {_MAY_WRITE.format(role='r.oid')}",
+        "database.role", "that role may not write here, though their own may",
+    ),
 }  # fmt: skip
 SETTINGS_SQL = "{} ORDER BY 1, 2".format(
     " UNION ALL ".join(
-        f"SELECT {literal(name)} AS name, configured.place, configured.value FROM ({_SETTING_SQL.format(name=name, values=values)}) AS configured"
-        f" LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = configured.value WHERE {condition}"
-        for name, (values, condition) in _OTHERS.items()
+        f"SELECT {literal(name)} AS name, configured.place, configured.value FROM ({_SETTING_SQL.format(name=name, values=one.values)}) AS configured"
+        f" LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = configured.value WHERE {one.condition}"
+        for name, one in _OTHERS.items()
     )
 )
 
@@ -72,25 +100,11 @@ def of_replication_role(place: str, value: str) -> Finding:
 
 def of_setting(name: str, place: str, value: str) -> Finding:
     """Return the finding about a setting that hinders reads or writes, for a row of SETTINGS_SQL."""
-    if name == FLOAT_DIGITS:
-        digits = max(1, 15 + int(value))
-        code, does = "database.float_digits", f"clients read a price rounded to {digits} significant digit{'s' * (digits > 1)}"
-    elif name == "default_transaction_isolation":
-        code, does = "database.isolation", "writes at the same time as others fail (40001)"
-    elif name == "default_tablespace":
-        code, does = "database.tablespace", "it may create nothing there, so migrations fail"
-    elif name == "default_table_access_method":
-        code, does = (
-            "database.access_method",
-            "migrations create tables that may lack keys, or fail if the server has no such method",
-        )
-    elif name == "temp_file_limit":
-        code, does = "database.temp_files", "a sort or an index build that does not fit into memory fails"
-    else:
-        code, does = "database.role", "that role may not write here, though their own may"
+    setting = _OTHERS[name]
+    digits = plural(max(1, 15 + int(value)), "significant digit") if "{digits}" in setting.effect else ""
     cure, is_sql = _reset(name, place)
-    message = f"Its sessions begin with {name} = {value}: {does}."
-    return Finding(Severity.WARNING, code, place, message, cure, is_sql=is_sql)
+    message = f"Its sessions begin with {name} = {value}: {setting.effect.format(digits=digits)}."
+    return Finding(Severity.WARNING, setting.code, place, message, cure, is_sql=is_sql)
 
 
 def _reset(setting: str, place: str) -> tuple[str, bool]:
