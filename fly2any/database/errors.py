@@ -110,7 +110,7 @@ CAUSES = (
           "The server lacks an extension ({line}): install PostgreSQL's contrib package there, and run the command again."),
     Cause("42501", "", "The role may not do this ({line}): connect as the owner of the tables, or GRANT it the privilege (for migrations CREATE on the schema)."),
     Cause("25006", "", "The database is read-only (a standby, or default_transaction_read_only is on): set POSTGRES_URL to the primary."),
-    Cause("55P03", "", "Another transaction holds a lock ({line}): find it in pg_stat_activity, and run the command again when it has ended."),
+    Cause("55P03", "", "Another transaction holds a lock ({line}): run the command again when it has ended. pg_stat_activity shows sessions, and pg_prepared_xacts prepared transactions, which end only by COMMIT PREPARED or ROLLBACK PREPARED."),
     Cause("57014", "", "The statement exceeded its time limit ({line}): run the command again when the server is less busy."),
     Cause("40P01", "", "Two transactions deadlocked and this one was rolled back: run the command again."),
     Cause("42P07 42701 42710", "", "An object that a migration creates already exists ({line}): `manage.py dbstatus` shows it and the cure."),

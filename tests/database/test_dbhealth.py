@@ -133,9 +133,9 @@ def test_a_wait_for_a_prepared_transaction_has_a_cure(own_server):
 
     assert (finding.where, finding.cure) == (
         f"session {waiter}",
-        "ROLLBACK PREPARED '…' with its gid, or COMMIT PREPARED, as its owner decides.",
+        "ROLLBACK PREPARED 'forgotten', or COMMIT PREPARED, as its owner decides.",
     )
-    assert " for a prepared transaction, which `SELECT gid, prepared, owner FROM pg_prepared_xacts` names." in finding.message
+    assert " for the prepared transaction forgotten." in finding.message
 
 
 def test_queries_without_a_text_are_still_counted(own_server):

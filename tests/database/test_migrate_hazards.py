@@ -56,15 +56,16 @@ def test_a_transaction_that_a_migration_began_itself_says_how_long_it_really_wai
 @pytest.mark.slow
 def test_a_prepared_transaction_that_blocks_is_named(own_server, probe):
     server = own_server(migrated=True, max_prepared_transactions="2")
-    server.execute("BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE; PREPARE TRANSACTION 'forgotten'")
+    server.execute("BEGIN; LOCK TABLE users IN ROW EXCLUSIVE MODE; PREPARE TRANSACTION 'it''s forgotten'")
+    server.execute("BEGIN; LOCK TABLE sessions IN ROW EXCLUSIVE MODE; PREPARE TRANSACTION 'of another table'")
     environment = probe("RunSQL('ALTER TABLE users ADD COLUMN probe int')")
 
     result = manage("migrate", "--lock-wait", "1", url=server.url(), **environment)
 
     assert (result.returncode, result.stderr.splitlines()[-1].partition(", because of ")[2]) == (
         2,
-        "a prepared transaction, which `SELECT gid, prepared, owner FROM pg_prepared_xacts` names: run the command again when"
-        " that transaction has ended, or end it: ROLLBACK PREPARED '…' with its gid, or COMMIT PREPARED, as its owner decides.",
+        "the prepared transaction it's forgotten: run the command again when that transaction has ended, or end it: ROLLBACK"
+        " PREPARED 'it''s forgotten', or COMMIT PREPARED, as its owner decides.",
     )
 
 

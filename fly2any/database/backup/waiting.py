@@ -35,7 +35,7 @@ def report_lock_holders(connection, progress: Progress) -> Iterator[None]:
                 for one in {holder for found in waiting for holder in read_activity(own, BLOCKERS_SQL, pid=found)}:
                     if one.pid not in reported:
                         reported.add(one.pid)
-                        progress.say(f"Waiting for a lock, held by {one}; to end it: {terminate(one.pid)}")
+                        progress.say(f"Waiting for a lock, held by {one}; to end it: {terminate(one)}")
         except Error:  # No connection left: the command itself reports the error.
             pass
         finally:

@@ -7,7 +7,15 @@ from datetime import timedelta
 
 from ..errors import Refusal
 from ..findings import Finding, Severity
-from ..migration.activity import ACTIVITY, HOLDER_SQL, PREPARED, ROLLBACK_PREPARED, WAITERS_SQL, read_activity
+from ..migration.activity import (
+    ACTIVITY,
+    HOLDER_SQL,
+    PREPARED_HOLDERS_SQL,
+    WAITERS_SQL,
+    describe_prepared,
+    read_activity,
+    roll_back_prepared,
+)
 from ..migration.lock import NAMES
 from ..redaction import without_literals
 from ..server import CONNECTIONS_SQL
@@ -16,16 +24,17 @@ from ..units import share, span
 from .examine import Figure, Reader
 
 # From pg_locks, which every role can read in full.
-BLOCKED_SQL = """
-    SELECT waiting.pid, blocking.pid AS by, COALESCE(holder.application_name, '') AS application, COALESCE(holder.usename, '') AS role,
+BLOCKED_SQL = f"""
+    SELECT DISTINCT waiting.pid, blocking.pid AS by, held.gid, COALESCE(holder.application_name, '') AS application, COALESCE(holder.usename, '') AS role,
            COALESCE(holder.state, '') AS state, holder.query, waiting.query AS waits_for,
            COALESCE(now() - l.waitstart, now() - waiting.query_start) AS since
     FROM pg_catalog.pg_stat_activity AS waiting
     CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(waiting.pid)) AS blocking (pid)
     LEFT JOIN pg_catalog.pg_stat_activity AS holder ON holder.pid = blocking.pid
+    LEFT JOIN LATERAL ({PREPARED_HOLDERS_SQL.format(pid="waiting.pid")}) AS held ON blocking.pid = 0
     JOIN (SELECT pid, min(waitstart) AS waitstart FROM pg_catalog.pg_locks WHERE NOT granted GROUP BY pid) AS l ON l.pid = waiting.pid
     WHERE waiting.datname = current_database() AND (holder.pid IS NOT NULL OR blocking.pid = 0)
-    ORDER BY since DESC, waiting.pid, blocking.pid
+    ORDER BY since DESC, waiting.pid, blocking.pid, held.gid
 """
 LONG_SQL = """
     SELECT pid, COALESCE(application_name, '') AS application, COALESCE(usename, '') AS role, state, query,
@@ -87,7 +96,11 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
             yield Figure(f"waits for the {name} lock", str(one))
     for row in rows:
         waits, held = _shown(row.waits_for), _shown(row.query)
-        holder = f"session {row.by} ({row.application or 'unnamed'}, {row.role}, {row.state}: “{held}”)" if row.by else PREPARED
+        holder = (
+            f"session {row.by} ({row.application or 'unnamed'}, {row.role}, {row.state}: “{held}”)"
+            if row.by
+            else describe_prepared(row.gid)
+        )
         if row.since is not None and row.since > longest:
             yield Finding(
                 Severity.ERROR,
@@ -101,7 +114,7 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
 def _end(row) -> str:
     """Return the cure for a lock holder: the command that ends it, unless it is a server process such as autovacuum."""
     if not row.by:
-        return ROLLBACK_PREPARED
+        return roll_back_prepared(row.gid)
     if not row.role:
         return "Wait until it is done: it is a server process, such as a vacuum that prevents wraparound."
     return f"manage.py dbhealth locks --terminate {row.by} --yes"
@@ -149,7 +162,7 @@ def transactions(
                 "transactions.prepared",
                 row.gid,
                 f"It was prepared {span(row.age)} ago by {row.owner} and never ended, and holds its locks even over a restart.",
-                f"ROLLBACK PREPARED '{row.gid}', or COMMIT PREPARED, as its owner decides.",
+                roll_back_prepared(row.gid),
             )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ..redaction import without_literals
-from ..sql import fetch_all
+from ..sql import fetch_all, literal
 
 PREPARED = "a prepared transaction, which `SELECT gid, prepared, owner FROM pg_prepared_xacts` names"
 ROLLBACK_PREPARED = "ROLLBACK PREPARED '…' with its gid, or COMMIT PREPARED, as its owner decides."
@@ -46,18 +46,48 @@ CANCEL_WAITERS_SQL = f"""
     ORDER BY a.pid
 """
 
+# The prepared transactions that hold a lock for which the session {pid} waits. Their locks have no pid, and one is on their own number.
+PREPARED_HOLDERS_SQL = """
+    SELECT x.gid::text AS gid
+    FROM pg_catalog.pg_locks AS w
+    JOIN (VALUES ('AccessShareLock', '{{AccessExclusiveLock}}'::text[]),
+                 ('RowShareLock', '{{AccessExclusiveLock,ExclusiveLock}}'),
+                 ('RowExclusiveLock', '{{AccessExclusiveLock,ExclusiveLock,ShareRowExclusiveLock,ShareLock}}'),
+                 ('ShareUpdateExclusiveLock',
+                  '{{AccessExclusiveLock,ExclusiveLock,ShareRowExclusiveLock,ShareLock,ShareUpdateExclusiveLock}}'),
+                 ('ShareLock',
+                  '{{AccessExclusiveLock,ExclusiveLock,ShareRowExclusiveLock,ShareUpdateExclusiveLock,RowExclusiveLock}}'),
+                 ('ShareRowExclusiveLock',
+                  '{{AccessExclusiveLock,ExclusiveLock,ShareRowExclusiveLock,ShareLock,ShareUpdateExclusiveLock,RowExclusiveLock}}'),
+                 ('ExclusiveLock',
+                  '{{AccessExclusiveLock,ExclusiveLock,ShareRowExclusiveLock,ShareLock,ShareUpdateExclusiveLock,RowExclusiveLock,RowShareLock}}'),
+                 ('AccessExclusiveLock', NULL)) AS c (wanted, held) ON c.wanted = w.mode
+    JOIN pg_catalog.pg_locks AS h ON h.granted AND h.pid IS NULL AND (c.held IS NULL OR h.mode = ANY (c.held))
+     AND (h.locktype, h.database, h.relation, h.page, h.tuple, h.virtualxid, h.transactionid, h.classid, h.objid, h.objsubid)
+         IS NOT DISTINCT FROM
+         (w.locktype, w.database, w.relation, w.page, w.tuple, w.virtualxid, w.transactionid, w.classid, w.objid, w.objsubid)
+    JOIN pg_catalog.pg_locks AS own ON own.locktype = 'transactionid' AND own.granted AND own.pid IS NULL
+     AND own.virtualtransaction = h.virtualtransaction
+    JOIN pg_catalog.pg_prepared_xacts AS x ON x.transaction = own.transactionid
+    WHERE w.pid = {pid} AND NOT w.granted
+"""
+
 # A prepared transaction has no session, so its pid is 0.
 BLOCKERS_SQL = f"""
-    SELECT DISTINCT ON (blocking.pid) {ACTIVITY}
+    SELECT DISTINCT ON (blocking.pid, held.gid) {ACTIVITY}, held.gid
     FROM unnest(pg_catalog.pg_blocking_pids(%(pid)s)) AS blocking (pid) LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid)
+    LEFT JOIN LATERAL ({PREPARED_HOLDERS_SQL.format(pid="%(pid)s")}) AS held ON blocking.pid = 0
     WHERE a.pid IS NOT NULL OR blocking.pid = 0
-    ORDER BY blocking.pid
+    ORDER BY blocking.pid, held.gid
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """The activity of a session; `age` is that of its state, its transaction or itself, None if this role may not see it."""
+    """The activity of a session, or a prepared transaction, whose `pid` is 0 and whose name is `gid`.
+
+    `age` is that of its state, its transaction or itself, None if this role may not see it.
+    """
 
     pid: int
     application: str | None
@@ -65,10 +95,11 @@ class Activity:
     state: str | None
     age: timedelta | None
     query: str | None
+    gid: str | None = None
 
     def __str__(self) -> str:
         if not self.pid:
-            return PREPARED
+            return describe_prepared(self.gid)
         words = [self.application or "no application name", f"role {self.role}"]
         if self.state and self.age is not None:
             words.append(f"{self.state} for {self.age.total_seconds():.0f} s")
@@ -91,6 +122,16 @@ def cancel_waiters(cursor, lock: int, *, blocked: int | None = None) -> tuple[tu
     return tuple(one for cancelled, one in waiting if cancelled), tuple(one for cancelled, one in waiting if not cancelled)
 
 
-def terminate(pid: int) -> str:
-    """Return the command that ends the session `pid`, 0 for a prepared transaction, for psql or `manage.py dbshell`."""
-    return f"SELECT pg_terminate_backend({pid});" if pid else ROLLBACK_PREPARED
+def terminate(one: Activity) -> str:
+    """Return the command that ends a session or a prepared transaction, for psql or `manage.py dbshell`."""
+    return f"SELECT pg_terminate_backend({one.pid});" if one.pid else roll_back_prepared(one.gid)
+
+
+def describe_prepared(gid: str | None) -> str:
+    """Return a phrase for a prepared transaction, whose name may be unknown."""
+    return f"the prepared transaction {gid}" if gid else PREPARED
+
+
+def roll_back_prepared(gid: str | None) -> str:
+    """Return the command that ends a prepared transaction, whose name may be unknown."""
+    return f"ROLLBACK PREPARED {literal(gid)}, or COMMIT PREPARED, as its owner decides." if gid else ROLLBACK_PREPARED

@@ -135,7 +135,7 @@ class Watcher:
                 self.progress.show(f"{what}{': ' + build.phase if build else ''}{behind}", build.percent if build else None)
                 if blockers and 1000 * waited > settings.LOCK_TIMEOUT and not reported:
                     reported = True
-                    self.progress.say(f"Waiting for {blockers[0]}; to end it: {terminate(blockers[0].pid)}")
+                    self.progress.say(f"Waiting for {blockers[0]}; to end it: {terminate(blockers[0])}")
                 if over.wait(self.pause):
                     return
                 waited = waited + self.pause if blockers else 0

@@ -187,7 +187,7 @@ class Run:
                 f"{what} did not get a lock within {span(seconds)}: run the command again when the database is less busy."
             )
         names = "; ".join(map(str, blockers))
-        cure = " ".join(terminate(blocker.pid) for blocker in blockers)
+        cure = " ".join(terminate(blocker) for blocker in blockers)
         return LockedOut(
             f"{what} did not get a lock within {span(seconds)}, because of {names}: run the command again when that transaction has"
             f" ended, or end it: {cure}"
