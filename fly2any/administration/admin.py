@@ -10,6 +10,7 @@ from .accesses import certificate_page
 from .columns import LINK
 from .models import Access, Note
 from .options import ModelAdmin, ReadOnlyModelAdmin, link_to
+from .roles import GROUPS
 from .search import Key, Related
 
 for model in (Group, StaticDevice, TOTPDevice):
@@ -23,6 +24,10 @@ class GroupAdmin(ModelAdmin, DjangoGroupAdmin):  # type: ignore[misc]
     search_help_text = "A group's name."
     ordering = ["name"]
     filter_horizontal = []
+
+    def get_readonly_fields(self, request, obj=None):
+        """The groups of the roles keep their names, by which migrations and `dbstaff` find them."""
+        return [*super().get_readonly_fields(request, obj), *(["name"] if obj and obj.name in GROUPS else [])]
 
 
 @admin.register(Access)

@@ -10,6 +10,7 @@ from django.db import migrations, router
 SUPPORT = "Support"
 OPERATIONS = "Operations"
 ADMINISTRATORS = "Administrators"
+GROUPS = (SUPPORT, OPERATIONS, ADMINISTRATORS)
 
 
 class Grant(migrations.RunPython):

@@ -70,7 +70,7 @@ def appoint(connection, email: str, role: str) -> Appointment:
         user.is_superuser = role == ADMINISTRATOR
         _save(connection, user)
         password = None if had_one and was_staff else replace_password(connection, user)
-        _leave_groups(connection, user)
+        _leave_roles(connection, user)
         user.user_permissions.clear()  # Apart from other groups, the role defines all permissions.
         if role in GROUPS:
             user.groups.add(_group(connection, GROUPS[role]))
@@ -114,9 +114,11 @@ def dismiss(connection, email: str) -> str:
         _keep_one(administrators, user)
         user.is_staff = user.is_superuser = False
         _save(connection, user)
-        _leave_groups(connection, user)
+        user.groups.clear()
         user.user_permissions.clear()
         _require_stored(connection, user, None)
+        if user.groups.exists():
+            raise Refusal(PREVENTED)
     return user.email
 
 
@@ -229,5 +231,15 @@ def _require_stored(connection, user: Any, group: str | None) -> None:
         raise Refusal(PREVENTED)
 
 
-def _leave_groups(connection, user: Any) -> None:
-    user.groups.remove(*Group.objects.using(connection.alias).filter(name__in=EXCLUSIVE))
+def _leave_roles(connection, user: Any) -> None:
+    """Remove the person from the groups of the roles; raise Refusal if one of their other groups may be such a group, renamed."""
+    groups = {group.name: group for group in Group.objects.using(connection.alias).filter(name__in=EXCLUSIVE)}
+    missing = [name for name in EXCLUSIVE if name not in groups]
+    others = user.groups.exclude(name__in=EXCLUSIVE).order_by("name").values_list("name", flat=True)
+    if missing and others:
+        raise Refusal(
+            f"There is no group {missing[0]}, and {user.email} is in {', '.join(others)}, which may be that group with another name, so"
+            f" nothing was changed: rename it back or create {missing[0]} (Groups in the admin), or remove {user.email} from all groups"
+            " with --remove first."
+        )
+    user.groups.remove(*groups.values())

@@ -116,6 +116,37 @@ def test_a_role_whose_group_was_renamed_is_refused():
     assert not User.objects.filter(email="new@example.com").exists()
 
 
+def test_a_demotion_does_not_leave_a_renamed_group_of_a_role():
+    appoint(connection, "other@example.com", "administrator")
+    appoint(connection, EMAIL, "administrator")
+    User.objects.get(email=EMAIL).groups.add(Group.objects.get(name="Administrators"))
+    Group.objects.filter(name="Administrators").update(name="Bosses")
+
+    with pytest.raises(Refusal) as refused:
+        appoint(connection, EMAIL, "operations")
+
+    assert str(refused.value) == (
+        f"There is no group Administrators, and {EMAIL} is in Bosses, which may be that group with another name, so nothing was"
+        f" changed: rename it back or create Administrators (Groups in the admin), or remove {EMAIL} from all groups with --remove"
+        " first."
+    )
+    assert state() == (True, True, True, ["Bosses"])
+
+    dismiss(connection, EMAIL)
+    appoint(connection, EMAIL, "operations")
+    assert state() == (True, True, False, ["Operations"])
+
+
+def test_the_groups_of_the_roles_cannot_be_renamed_in_the_admin(client):
+    client.force_login(User.objects.create_superuser("boss@example.com"))
+    own = Group.objects.create(name="Night shift")
+    for group in (Group.objects.get(name="Administrators"), own):
+        permissions = list(group.permissions.values_list("pk", flat=True))
+        client.post(address(Group, "change", group.pk), {"name": f"{group.name} 2", "permissions": permissions})
+
+    assert {*Group.objects.values_list("name", flat=True)} == {"Administrators", "Operations", "Support", "Night shift 2"}
+
+
 def test_a_removed_member_stays_a_user_of_the_site(capsys):
     appoint(connection, EMAIL, "support")
 
