@@ -137,6 +137,34 @@ def test_old_rows_of_a_partitioned_table_are_deleted_except_locked_ones(migrated
     assert (second.removed, migrated.execute("SELECT id FROM price_history")) == (1, [("stays",)])
 
 
+SAID_IN_PARTS = """
+    ALTER TABLE ai_messages RENAME TO plain;
+    CREATE TABLE ai_messages (LIKE plain INCLUDING DEFAULTS) PARTITION BY HASH ("conversationId");
+    CREATE TABLE said_0 PARTITION OF ai_messages FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+    CREATE TABLE said_1 PARTITION OF ai_messages FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+    ALTER TABLE ai_messages ADD FOREIGN KEY ("conversationId") REFERENCES ai_conversations ON UPDATE CASCADE ON DELETE CASCADE;
+    DROP TABLE plain;
+"""
+
+
+def test_conversations_are_archived_with_messages_in_partitions_and_restored(migrated, tmp_path):
+    migrated.execute(SAID_IN_PARTS)
+    for conversation in ("goes", "held", "goes too"):
+        put(migrated, "ai_conversations", conversation, CASES["ai_conversations"][0])
+        said_more(migrated, conversation)
+    before = rows(migrated)
+
+    with open_transaction(migrated, "SELECT FROM ai_messages WHERE id = 'of held' FOR UPDATE"):
+        result = swept(migrated, "ai_conversations", tmp_path)
+    left = migrated.execute(
+        'SELECT c.id, m.id FROM ai_conversations AS c FULL JOIN ai_messages AS m ON m."conversationId" = c.id'
+    )
+    put_back(migrated, tmp_path)
+
+    assert (result.removed, left) == (2, [("held", "of held")])
+    assert rows(migrated) == before
+
+
 @pytest.mark.slow
 def test_a_locked_table_is_reported_and_the_others_are_swept(filled):
     with open_transaction(filled, "LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE"):

@@ -12,8 +12,8 @@ from ..printable import one_line, printable
 from ..report.collect import serious
 from ..report.data import of_findings, of_topics, of_waived
 from ..report.text import finding_lines, topic_lines
-from ..retention.archive import Loaded
 from ..retention.description import Archive
+from ..retention.loading import Loaded
 from ..units import plural, size, span
 from .run import Maintenance, Plan
 

@@ -16,34 +16,26 @@ import msgspec
 from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
 
-from ..backup.contents import BY_COPY, BY_SELECT, CONTENT_SQL, PATIENT, PINNED, Content, content_of, pin, rows_of
+from ..backup.contents import BY_COPY, PATIENT, PINNED, Content, content_of, pin, rows_of
 from ..backup.encryption import ENDING, encrypt, require_space_for
 from ..backup.manifest import file_name, sha256_of
 from ..backup.signing import SIGNED
 from ..backup.store import Missing, Store, fetched, opened
 from ..backup.workfolder import work_folder
 from ..errors import Refusal, Unfit
-from ..facts import people_table, person_columns
 from ..progress import Progress
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import read_origin
 from ..sql import ask, quote
 from .description import Archive, Part, as_json, from_json
-from .rules import RULES, Rule
+from .loading import PERSON_COLUMNS, Loaded, columns_of, is_deleted, listed, load_part
+from .rules import Rule
+from .versions import SEQUENTIAL_SQL, read_versions
 
 CHUNK = 1 << 20  # Bytes.
-PERSON_COLUMNS = person_columns()
 IDS = ".ids"  # Ending of the file that exists while an archive's rows are being removed, until the remaining ones are recorded.
 HERE = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT
 
-COLUMNS_SQL = """
-    SELECT a.attname FROM pg_catalog.pg_attribute AS a
-    WHERE a.attrelid = pg_catalog.to_regclass(%s)::oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-    ORDER BY a.attnum
-"""
-VERSIONS_SQL = """
-    SELECT id, {version}, ({age})::text FROM {rows} WHERE {part} AND {condition} ORDER BY id
-"""
 ROWS_SQL = "SELECT {columns} FROM {rows} WHERE {part} AND {condition}"
 # The ids of people who no longer exist: rows without a foreign key outlive them.
 DELETED_PEOPLE_SQL = """
@@ -54,18 +46,6 @@ ORIGIN_SQL = """
     FROM pg_catalog.pg_control_system() AS c, pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database()
 """
 EXISTING_SQL = "SELECT id FROM {table} WHERE id = ANY (%s)"
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """The result of loading the rows of a table: those added, those that existed already, those that another row with the same
-    unique value rejected, and those skipped because the person or the row that they refer to no longer exists."""
-
-    table: str
-    added: int
-    existing: int
-    rejected: int
-    skipped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +65,23 @@ class Archives:
         with workplace as folder:
             path = Path(folder, "rows.zip")
             with _snapshot(connection) as cursor:
-                columns = {table: _columns(cursor, table) for table in filter(None, (rule.table, rule.child))}
+                if rule.is_of_citus:
+                    cursor.execute(SEQUENTIAL_SQL)
+                columns = {table: columns_of(cursor, table) for table in filter(None, (rule.table, rule.child))}
                 places = {"rows": rule.rows, "part": rule.part, "condition": rule.condition}
-                cursor.execute(VERSIONS_SQL.format(age=rule.age, version=version_of(rule), **places), part)
-                found = cursor.fetchall()
+                found = read_versions(cursor, rule, part)
                 if not found:
                     return None, {}
-                rows = ROWS_SQL.format(columns=_listed(columns[rule.table]), **places)
+                rows = ROWS_SQL.format(columns=listed(columns[rule.table]), **places)
                 queries: dict[str, tuple[str, dict[str, Any]]] = {rule.table: (rows, part)}
                 if rule.child:
-                    children = f"SELECT {_listed(columns[rule.child])} FROM ONLY {quote(rule.child)} WHERE {quote(rule.child_key)} = ANY (%(ids)s)"
+                    children = f"SELECT {listed(columns[rule.child])} FROM {rule.children} WHERE {quote(rule.child_key)} = ANY (%(ids)s)"
                     queries[rule.child] = (children, {"ids": [row[0] for row in found]})
                 contents = _write(connection, path, queries)
                 ghosts = []
                 if (column := PERSON_COLUMNS.get(rule.table)) in columns[rule.table]:
                     person = f"t.{quote(str(column))}"
-                    cursor.execute(DELETED_PEOPLE_SQL.format(rows=rows, person=person, deleted=_is_deleted(person)), part)
+                    cursor.execute(DELETED_PEOPLE_SQL.format(rows=rows, person=person, deleted=is_deleted(person)), part)
                     ghosts = [person for (person,) in cursor.fetchall()]
                 cursor.execute("SELECT pg_catalog.now()")
                 taken = cursor.fetchone()[0].astimezone(UTC)
@@ -221,7 +202,7 @@ class Archives:
                 for place, part in enumerate(archive.parts):
                     progress.show(f"loading {part.table}", 100 * place / len(archive.parts))
                     with archive_zip.open(f"{part.table}.copy") as entry:
-                        loaded.append(_load(connection, cursor, archive, part, entry))
+                        loaded.append(load_part(connection, cursor, archive, part, entry))
         except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
             raise Unfit(f"{archive.file} is damaged ({error}): use another archive.") from error
         except (DataError, IntegrityError) as error:
@@ -248,31 +229,12 @@ def made_by(connection) -> tuple[str, str]:
     return origin, origin.partition("@")[0]
 
 
-def version_of(rule: Rule) -> str:
-    """Return SQL for a value that changes when a row or one of its dependent rows is changed."""
-    own = f"{quote(rule.table)}.xmin::text"
-    if not rule.child:
-        return own
-    child, key, parent = quote(rule.child), quote(rule.child_key), quote(rule.table)
-    children = f"SELECT pg_catalog.string_agg(c.id || '=' || c.xmin::text, ',' ORDER BY c.id) FROM {child} AS c WHERE c.{key} = {parent}.id"
-    return f"{own} || ':' || COALESCE(({children}), '')"
-
-
 @contextmanager
 def _snapshot(connection) -> Iterator[Any]:
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         pin(cursor, {**HERE, "lock_timeout": f"{settings.LOCK_TIMEOUT}ms"})
         yield cursor
-
-
-def _columns(cursor, table: str) -> tuple[str, ...]:
-    cursor.execute(COLUMNS_SQL, [quote(table)])
-    return tuple(name for (name,) in cursor.fetchall())
-
-
-def _listed(columns: tuple[str, ...]) -> str:
-    return ", ".join(map(quote, columns))
 
 
 def _write(connection, path: Path, queries: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Content]:
@@ -300,73 +262,3 @@ def _written(rows: Iterable[Any], entry) -> Iterator[Any]:
             unwritten = bytearray()
         yield row
     entry.write(unwritten)
-
-
-def _content(connection, cursor, query: str, hashing: int) -> Content:
-    """Return the content of a query's result, hashed like the archive's rows."""
-    if hashing == BY_SELECT:
-        cursor.execute(CONTENT_SQL.format(table=f"({query})"))
-        return Content(*cursor.fetchone())
-    with (
-        connection.wrap_database_errors,
-        connection.connection.cursor() as raw,
-        raw.copy(f"COPY ({query}) TO STDOUT") as copy,
-    ):
-        return content_of(rows_of(copy))
-
-
-def _load(connection, cursor, archive: Archive, part: Part, entry) -> Loaded:
-    table, columns, staging = quote(part.table), _listed(part.columns), quote(f"archived {part.table}")
-    existing = _columns(cursor, part.table)
-    if dropped := [name for name in part.columns if name not in existing]:
-        raise Refusal(
-            f"{archive.name} has the column {dropped[0]}, which {part.table} no longer has: load it with the code of {archive.taken:%Y-%m-%d}."
-        )
-    cursor.execute(f"CREATE TEMPORARY TABLE {staging} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA")
-    with (
-        connection.wrap_database_errors,
-        connection.connection.cursor() as raw,
-        raw.copy(f"COPY {staging} ({columns}) FROM STDIN") as rows,
-    ):
-        while data := entry.read(CHUNK):
-            rows.write(data)
-    if _content(connection, cursor, f"SELECT {columns} FROM {staging}", archive.hashing) != part.content:
-        raise Unfit(f"{archive.file} does not have the archived rows of {part.table}: use another archive.")
-    is_parent = part.table == archive.table
-    key = "id" if is_parent else quote(RULES[archive.table].child_key)
-    cursor.execute(f"ANALYZE {staging}; DELETE FROM {staging} WHERE {key} = ANY (%s)", [list(archive.left)])
-    cursor.execute(f"SELECT count(*) FROM {staging}")
-    removed = cursor.fetchone()[0]
-    missing = _missing(archive, part)
-    skipped = 0
-    if missing:
-        cursor.execute(f"DELETE FROM {staging} AS t WHERE {missing}", {"ghosts": list(archive.ghosts)})
-        skipped = cursor.rowcount
-    cursor.execute(f"DELETE FROM {staging} AS t WHERE EXISTS (SELECT 1 FROM {table} AS o WHERE o.id = t.id)")
-    already = cursor.rowcount
-    overriding = "OVERRIDING SYSTEM VALUE"  # For a column GENERATED ALWAYS AS IDENTITY that the site may have added.
-    cursor.execute(f"INSERT INTO {table} ({columns}) {overriding} SELECT {columns} FROM {staging} ON CONFLICT DO NOTHING")
-    added = cursor.rowcount
-    differs = " OR ".join(f"s.{quote(name)}::text IS DISTINCT FROM t.{quote(name)}::text" for name in part.columns)
-    cursor.execute(f"SELECT count(*) FROM {staging} AS s JOIN {table} AS t USING (id) WHERE {differs}")
-    if changed := cursor.fetchone()[0]:
-        raise Refusal(
-            f"Nothing was loaded: a trigger or a rule of {part.table} changes {changed:,} of the rows. As the table's owner, disable it"
-            f" (ALTER TABLE {table} DISABLE TRIGGER USER;), load the archive, and enable it again."
-        )
-    return Loaded(part.table, added, already, removed - skipped - already - added, skipped)
-
-
-def _missing(archive: Archive, part: Part) -> str:
-    """Return SQL for the rows that are not restored: those of people deleted since, and those without their parent."""
-    if part.table != archive.table:
-        return f"NOT EXISTS (SELECT 1 FROM {quote(archive.table)} AS p WHERE p.id = t.{quote(RULES[archive.table].child_key)})"
-    if (column := PERSON_COLUMNS.get(part.table)) in part.columns:
-        person = f"t.{quote(str(column))}"
-        return f"{person} IS NOT NULL AND {person} <> ALL (%(ghosts)s) AND {_is_deleted(person)}"
-    return ""
-
-
-def _is_deleted(person: str) -> str:
-    """Return SQL that is true if no user has the id `person`."""
-    return f"NOT EXISTS (SELECT 1 FROM {quote(people_table())} AS u WHERE u.id = {person})"

@@ -49,6 +49,15 @@ class Rule:
         return quote(self.table) if self.by_key else f"ONLY {quote(self.table)}"
 
     @property
+    def children(self) -> str:
+        """Return SQL for the table of the rows that are deleted with them, as FROM takes it."""
+        return quote(self.child) if self.by_key else f"ONLY {quote(self.child)}"
+
+    @property
+    def tables(self) -> list[str]:
+        return [table for table in (self.table, self.child) if table]
+
+    @property
     def part(self) -> str:
         """Return SQL for a part of the table: the rows with %(keys)s, or from block %(first)s until %(last)s."""
         return f"{quote(self.key)} = ANY (%(keys)s)" if self.by_key else "ctid >= %(first)s::tid AND ctid < %(last)s::tid"

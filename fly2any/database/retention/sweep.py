@@ -6,17 +6,13 @@ removed by key: such a table has no blocks of its own.
 
 from __future__ import annotations
 
-import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from django.conf import settings
 from django.db import Error
 
 from ..errors import Refusal, sqlstate
@@ -25,8 +21,9 @@ from ..progress import Progress
 from ..schema.relations import Kind, read_relations
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import read_schema
-from ..sql import quote, time_limits
-from .archive import Archives, version_of
+from ..sql import quote
+from .archive import Archives
+from .removal import delete_archived, delete_old, short_transaction
 from .rules import Rule
 
 T = TypeVar("T")
@@ -36,13 +33,7 @@ PART_BLOCKS = 16_384  # Blocks per archive, including those of TOAST and depende
 BATCH_ROWS = 10_000
 PART_ROWS = 50_000  # Keys of old rows that are read at once.
 SPLIT = 8  # The number of parts into which a batch with a locked row is divided, down to a single row.
-# Citus sends these to the workers. One connection at a time, because a cascade reaches shards that a parallel statement locks.
-ON_WORKERS_SQL = """
-    SET LOCAL citus.propagate_set_commands TO 'local';
-    SET LOCAL citus.multi_shard_modify_mode TO 'sequential';
-    SET LOCAL lock_timeout TO '{lock}ms'
-"""
-STATEMENT_TIMEOUT = 60_000
+CHANGED = "40001"  # serialization_failure: another session changed a row after the snapshot.
 PATIENCE = 10  # Seconds that a batch with a locked row waits.
 
 # The current sizes: relpages in pg_class may be outdated.
@@ -68,27 +59,6 @@ UNSUITABLE_SQL = """
 MAY_DELETE_SQL = "DELETE FROM {rows} WHERE false"
 MAY_LOCK_SQL = "SELECT FROM {rows} WHERE false FOR UPDATE"
 KEYS_SQL = "SELECT {key} FROM {rows} WHERE {condition} AND NOT ({key} = ANY (%(left)s)) LIMIT %(most)s"
-UNLOCKED_SQL = "SELECT {address} FROM {rows} WHERE {part} AND {condition} FOR UPDATE SKIP LOCKED"
-# A row that another session has locked is skipped; one that was changed meanwhile is checked again, and kept if it is no longer old.
-DELETE_SQL = "DELETE FROM {rows} WHERE {chosen} AND {condition} RETURNING {key}"
-# Citus cannot lock rows of several shards: the statement that removes a row compares it with its archived version.
-DELETE_ARCHIVED_SQL = (
-    "DELETE FROM {rows} WHERE {chosen} AND {condition} AND id || ' ' || {version} = ANY (%(versions)s) RETURNING id"
-)
-# Both conditions hold for the row's latest version: one that was changed since it was archived is not locked.
-DELETE_SAME_SQL = """
-    WITH archived AS (SELECT key AS id, value AS version FROM pg_catalog.json_each_text(%(versions)s))
-    DELETE FROM ONLY {table} WHERE {condition} AND ctid = ANY (ARRAY(
-        SELECT {table}.ctid FROM ONLY {table} JOIN archived USING (id)
-        WHERE {version} = archived.version AND {condition} FOR UPDATE OF {table} SKIP LOCKED))
-    RETURNING id
-"""
-LOCK_SQL = "SELECT id FROM ONLY {table} WHERE id = ANY (%(ids)s) AND {condition} FOR UPDATE SKIP LOCKED"
-LOCK_CHILDREN_SQL = "SELECT {key} FROM ONLY {child} WHERE {key} = ANY (%(ids)s) FOR UPDATE SKIP LOCKED"
-CHILDREN_SQL = "SELECT {key}, count(*) FROM ONLY {child} WHERE {key} = ANY (%(ids)s) GROUP BY {key}"
-VERSIONS_SQL = "SELECT id, {version} FROM ONLY {table} WHERE id = ANY (%(ids)s)"
-DELETE_BY_ID_SQL = "DELETE FROM ONLY {table} WHERE id = ANY (%(ids)s) RETURNING id"
-ORPHANS_SQL = "SELECT EXISTS (SELECT 1 FROM {child} WHERE {key} = ANY (%(keys)s))"
 COUNT_SQL = "SELECT count(*) FROM {rows} WHERE {condition}"
 
 
@@ -107,9 +77,9 @@ class Swept:
 
 def count(connection, rule: Rule, before: datetime) -> int:
     """Return how many rows are too old."""
-    refuse_untrusted_code(connection, _tables(rule), reads=True)
+    refuse_untrusted_code(connection, rule.tables, reads=True)
     rule = _with_table_kinds(connection, rule)
-    with _short_transaction(connection) as cursor:
+    with short_transaction(connection) as cursor:
         cursor.execute(COUNT_SQL.format(rows=rule.rows, condition=rule.condition), {"before": before})
         return cursor.fetchone()[0]
 
@@ -117,7 +87,7 @@ def count(connection, rule: Rule, before: datetime) -> int:
 def _with_table_kinds(connection, rule: Rule) -> Rule:
     """Return the rule with the kinds of its tables; raise Refusal if rows cannot be removed there."""
     relations = read_relations(connection, schema=read_schema(connection))
-    names = _tables(rule)
+    names = rule.tables
     if missing := [name for name in names if name not in relations]:
         raise Refusal(f"The table {missing[0]} does not exist: run `manage.py migrate`.")
     kinds = {name: relations[name].kind for name in names}
@@ -131,7 +101,7 @@ def require_own_rows(connection, rule: Rule) -> None:
     """Raise Refusal if more than the rule's own rows would be deleted, or not all of them would be found."""
     for table, child in ((rule.table, rule.child), (rule.child, "")):
         if table:
-            with _short_transaction(connection) as cursor:
+            with short_transaction(connection) as cursor:
                 cursor.execute(UNSUITABLE_SQL, {"table": quote(table), "child": quote(child) if child else None})
                 if row := cursor.fetchone():
                     raise Refusal(f"{table} {row[0]}: remove {rule.table} from RETENTION, or fix that.")
@@ -164,11 +134,6 @@ class _Sweep:
     def to_the_end(self) -> bool:
         """Remove all rows that are too old; return whether the whole table was scanned."""
         self.rule = _with_table_kinds(self.connection, self.rule)
-        if self.rule.by_key and self.archives and self.rule.child:
-            raise Refusal(
-                f"{self.rule.table} and {self.rule.child} are not both plain tables, so that their rows cannot be archived together:"
-                f" remove {self.rule.table} from RETENTION."
-            )
         blocks, whole = _with_retries(partial(_prepare, self.connection, self.rule)) or (None, 0)
         if blocks is None:
             self.skipped = 1
@@ -266,8 +231,8 @@ class _Sweep:
 def _prepare(connection, rule: Rule) -> tuple[int, int]:
     """Return the number of blocks of the table, and that with its TOAST and dependent tables; raise Refusal if it cannot be swept."""
     require_own_rows(connection, rule)
-    with _short_transaction(connection, rule) as cursor:
-        _refuse_untrusted_code(connection, rule)
+    with short_transaction(connection, rule) as cursor:
+        refuse_untrusted_code(connection, rule.tables, deletes=True)
         cursor.execute(SIZES_SQL, {"table": quote(rule.table), "child": quote(rule.child) if rule.child else None})
         sizes = cursor.fetchone()
         cursor.execute(MAY_DELETE_SQL.format(rows=rule.rows))
@@ -277,119 +242,23 @@ def _prepare(connection, rule: Rule) -> tuple[int, int]:
 
 
 def _with_retries(action: Callable[[], T]) -> T | None:
-    """Return the result of `action`, retried while it does not get its locks; None if it never does."""
+    """Return the result of `action`, retried while it does not get its locks; None if it never does, or if rows were changed meanwhile."""
     try:
         return try_again(action, patience=PATIENCE, again=lambda error, pause: None)
     except Error as error:
-        if sqlstate(error) not in LOCKED_OUT:
+        if sqlstate(error) not in (*LOCKED_OUT, CHANGED):
             raise
         return None
 
 
-@contextmanager
-def _short_transaction(connection, rule: Rule | None = None) -> Iterator[Any]:
-    """Yield a cursor in a transaction that waits for no lock for long, and in which a policy that hides rows is an error."""
-    with time_limits(connection, lock=settings.LOCK_TIMEOUT, statement=STATEMENT_TIMEOUT), connection.cursor() as cursor:
-        if rule and rule.is_of_citus:
-            cursor.execute(ON_WORKERS_SQL.format(lock=settings.LOCK_TIMEOUT))
-        cursor.execute("SET LOCAL row_security TO off")
-        yield cursor
-
-
 def _read_keys(connection, rule: Rule, before: datetime, left: set[Any]) -> list[Any]:
     """Return the keys of some of the rows that are too old, without those of `left`."""
-    with _short_transaction(connection, rule) as cursor:
-        _refuse_untrusted_code(connection, rule)
+    with short_transaction(connection, rule) as cursor:
+        refuse_untrusted_code(connection, rule.tables, deletes=True)
         places = {"key": quote(rule.key), "rows": rule.rows, "condition": rule.condition}
         cursor.execute(KEYS_SQL.format(**places), {"before": before, "left": list(left), "most": PART_ROWS})
         return [key for (key,) in cursor.fetchall()]
 
 
-def delete_old(connection, rule: Rule, part: dict[str, Any]) -> set[Any]:
-    """Remove the rows of a part of the table that are too old, and return their keys."""
-    key, chosen = quote(rule.key), _chosen(rule)
-    with _short_transaction(connection, rule) as cursor:
-        _refuse_untrusted_code(connection, rule)
-        if rule.child and not rule.is_of_citus:
-            # Nothing new can refer to a locked row: the next statement sees every row that does.
-            cursor.execute(_unlocked(rule, key), part)
-            part, chosen = {**part, "keys": [found for (found,) in cursor.fetchall()]}, f"{key} = ANY (%(keys)s)"
-        cursor.execute(DELETE_SQL.format(key=key, rows=rule.rows, condition=rule.condition, chosen=chosen), part)
-        return _removed(cursor, rule)
-
-
-def _removed(cursor, rule: Rule) -> set[Any]:
-    """Return the keys of the rows that a DELETE has just returned; raise Refusal if rows of `rule.child` still refer to one.
-
-    The foreign key should have deleted them. It does not where it is missing or not enforced, or where a trigger prevents it.
-    """
-    keys = {key for (key,) in cursor.fetchall()}
-    if rule.child and keys:
-        cursor.execute(ORPHANS_SQL.format(child=quote(rule.child), key=quote(rule.child_key)), {"keys": list(keys)})
-        if cursor.fetchone()[0]:
-            raise Refusal(
-                f"Rows of {rule.child} would remain after the rows of {rule.table} that they refer to: the foreign key is missing"
-                f" or not enforced, or a trigger keeps them. Fix that (`manage.py dbstatus`), or remove {rule.table} from RETENTION."
-            )
-    return keys
-
-
-def _refuse_untrusted_code(connection, rule: Rule) -> None:
-    refuse_untrusted_code(connection, _tables(rule), deletes=True)
-
-
-def _tables(rule: Rule) -> list[str]:
-    return [table for table in (rule.table, rule.child) if table]
-
-
 def _batches(ids: list[Any], size: int) -> Iterable[list[Any]]:
     return (ids[first : first + size] for first in range(0, len(ids), size))
-
-
-def delete_archived(connection, rule: Rule, ids: list[str], versions: dict[str, str], before: datetime) -> set[str]:
-    """Remove the archived rows `ids` that have not changed since, and return their ids."""
-    if rule.by_key:
-        return _delete_if_same(connection, rule, ids, versions, before)
-    table, version = quote(rule.table), version_of(rule)
-    with _short_transaction(connection) as cursor:
-        _refuse_untrusted_code(connection, rule)
-        if not rule.child:
-            # As JSON, because psycopg takes longer to quote an array than PostgreSQL to delete the rows.
-            same = {identity: versions[identity] for identity in ids}
-            statement = DELETE_SAME_SQL.format(table=table, condition=rule.condition, version=version)
-            cursor.execute(statement, {"versions": json.dumps(same), "before": before})
-            return {identity for (identity,) in cursor.fetchall()}
-        cursor.execute(LOCK_SQL.format(table=table, condition=rule.condition), {"ids": ids, "before": before})
-        locked = {identity for (identity,) in cursor.fetchall()}
-        places = {"child": quote(rule.child), "key": quote(rule.child_key)}
-        cursor.execute(LOCK_CHILDREN_SQL.format(**places), {"ids": list(locked)})
-        held = Counter(parent for (parent,) in cursor.fetchall())
-        cursor.execute(CHILDREN_SQL.format(**places), {"ids": list(locked)})
-        # Another session is changing a row.
-        locked -= {parent for parent, number in cursor.fetchall() if number != held[parent]}
-        # Once locked, they cannot change or get new dependent rows: only now can earlier changes be detected.
-        cursor.execute(VERSIONS_SQL.format(table=table, version=version), {"ids": list(locked)})
-        unchanged = [identity for identity, version in cursor.fetchall() if versions[identity] == version]
-        cursor.execute(DELETE_BY_ID_SQL.format(table=table), {"ids": unchanged})
-        return _removed(cursor, rule)
-
-
-def _delete_if_same(connection, rule: Rule, ids: list[str], versions: dict[str, str], before: datetime) -> set[str]:
-    statement = DELETE_ARCHIVED_SQL.format(
-        rows=rule.rows, chosen=_chosen(rule), condition=rule.condition, version=version_of(rule)
-    )
-    same = [f"{identity} {versions[identity]}" for identity in ids]
-    with _short_transaction(connection, rule) as cursor:
-        _refuse_untrusted_code(connection, rule)
-        cursor.execute(statement, {"keys": ids, "before": before, "versions": same})
-        return {identity for (identity,) in cursor.fetchall()}
-
-
-def _chosen(rule: Rule) -> str:
-    """Return SQL for the old rows of a part that no other session has locked; on Citus, for all old rows."""
-    address = quote(rule.key) if rule.by_key else "ctid"
-    return rule.part if rule.is_of_citus else f"{address} = ANY (ARRAY({_unlocked(rule, address)}))"
-
-
-def _unlocked(rule: Rule, address: str) -> str:
-    return UNLOCKED_SQL.format(address=address, rows=rule.rows, part=rule.part, condition=rule.condition)
