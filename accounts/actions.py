@@ -1,4 +1,4 @@
-"""Writes to more than one row, or with an external effect."""
+"""Writes to more than one row, or with an external effect; the actions on a person's overview are Steps in admin.py."""
 
 from django.utils import timezone
 

@@ -1,6 +1,7 @@
-"""Truncates large values in the rows of a list, because the site's users write texts of any length.
+"""Fetches only the beginning of large values for the rows of a list, because the site's users write texts of any length.
 
-A page of fifty rows of ten megabytes each would need more memory than a process has.
+A page of fifty rows of ten megabytes each would need more memory than a process has. How a value is shortened on the page is
+decided by formats.py and its classes in admin.css.
 """
 
 from __future__ import annotations

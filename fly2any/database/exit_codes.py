@@ -1,4 +1,9 @@
-"""The exit codes of the commands."""
+"""The exit codes of the commands: their names only.
+
+`Report.exit_code` (report/collect.py) decides the code of dbstatus and dbhealth, `Maintenance.exit_code` (maintenance/run.py)
+that of dbmaintain, and `Assessment.exit_code` (adoption/state.py) that of dbadopt. dbbackup, dbreset, dbperson and dbcontract
+decide in their modules of management/commands. A Refusal, a CommandError, ends any command with 2.
+"""
 
 from enum import IntEnum
 

@@ -1,4 +1,7 @@
-"""Queries without literals and comments, which may contain personal data."""
+"""Queries without literals and comments, which may contain personal data, for findings and logs.
+
+administration/formats.py shortens values on a page, such as e-mail addresses.
+"""
 
 from __future__ import annotations
 
