@@ -2,8 +2,9 @@
 
 import pytest
 
+from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Figure, Reader
-from fly2any.database.health.storage import tables
+from fly2any.database.health.storage import indexes, tables
 from fly2any.database.maintenance.run import Refreshed, maintain
 from fly2any.database.progress import Progress
 from fly2any.database.schema.extents import read_estimates, read_extents, read_index_use
@@ -85,6 +86,27 @@ def test_the_health_of_a_partitioned_table_is_that_of_its_partitions(database):
     assert labels == ["tables", "visits", "visits, rows", "visits, dead rows"]
     assert found(database, "tables") == [("tables.not_analysed", "visits")]
     assert found(database, "indexes") == [("indexes.redundant", "visits.visits_id")]
+
+
+def test_a_partition_may_have_an_index_of_its_own(database):
+    database.execute(PARTITIONED)
+    database.execute("CREATE INDEX visits_old_day ON visits_old (day); CREATE INDEX visits_old_again ON visits_old (day)")
+
+    assert found(database, "indexes") == [("indexes.redundant", "visits_old.visits_old_day")]
+
+
+def test_an_invalid_index_of_a_partitioned_table_is_attached_to_its_partitions(database):
+    database.execute("CREATE TABLE visits (day date) PARTITION BY RANGE (day); CREATE TABLE old PARTITION OF visits DEFAULT")
+    database.execute("CREATE INDEX visits_day ON ONLY visits (day); CREATE INDEX old_day ON old (day)")
+
+    with django(database) as connection:
+        connection.ensure_connection()
+        [finding] = [one for one in indexes(Reader(connection, "public")) if isinstance(one, Finding)]
+    statement = finding.cure.rpartition("then for each: ")[2]
+    assert (finding.where, statement) == ("visits.visits_day", 'ALTER INDEX "visits_day" ATTACH PARTITION …;')
+
+    database.execute(statement.replace("…", "old_day"))
+    assert found(database, "indexes") == []
 
 
 def test_maintenance_vacuums_a_partitioned_table_as_a_whole(database):

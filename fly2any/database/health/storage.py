@@ -23,7 +23,8 @@ RESET_SQL = """
     FROM pg_catalog.pg_stat_database AS s WHERE s.datname = current_database()
 """
 INDEXES_SQL = f"""
-    SELECT c.relname AS "table", i.relname AS name,
+    SELECT c.relname AS "table", c.relkind = 'p' AS partitioned, i.relname AS name,
+           GREATEST(pg_catalog.pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0) AS rows,
            x.indisunique AS "unique", x.indisprimary AS "primary", x.indisvalid AND x.indislive AS valid,
            x.indisready AND x.indislive AS ready,
            EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.oid) AS demanded,
@@ -115,7 +116,9 @@ def indexes(
             yield _invalid(row)
         else:
             yield from _dispensable(row, uses[row.name], rows, contract, reset, young)
-            yield from _bloated(row, uses[row.name], extents[row.table].rows, large, bloated)
+            # A partition, whose rows belong to its table in `extents`, may have an index of its own.
+            number = extents[row.table].rows if row.table in extents else row.rows
+            yield from _bloated(row, uses[row.name], number, large, bloated)
     if unknown := [name for name, extent in extents.items() if extent.kind.is_of_citus and extent.bytes]:
         yield Figure("bloat of indexes", f"not known for {plural(len(unknown), 'table')} of Citus")
     if age < young:
@@ -124,6 +127,12 @@ def indexes(
 
 
 def _invalid(row) -> Finding:
+    if row.partitioned:  # REINDEX rebuilds the indexes of its partitions, and leaves it invalid.
+        return Finding(
+            Severity.ERROR, "indexes.invalid", f"{row.table}.{row.name}",
+            "It is invalid: at least one partition has no valid index that is attached to it.",
+            f"Give each partition such an index (REINDEX INDEX CONCURRENTLY repairs an invalid one), then for each: ALTER INDEX {quote(row.name)} ATTACH PARTITION …;",
+        )  # fmt: skip
     return Finding(
         Severity.ERROR, "indexes.invalid", f"{row.table}.{row.name}",
         f"It is invalid: {of_invalid(row)}.",
