@@ -119,6 +119,7 @@ def of_index(index: Index) -> Iterator[Mutation]:
         yield damage("fewer rows", again(predicate="active AND NOT triggered AND active IS NOT NULL AND id <> ''"), "different")
         yield damage("other rows", again(predicate="active AND triggered"), "different")
     yield damage("dropped", drop, "missing")
+    yield damage("dropped, and its name taken", f"{drop}; CREATE SEQUENCE {name}", "missing")
     yield damage("renamed", f"ALTER INDEX {name} RENAME TO moved", "renamed")
     yield damage("invalid", f"UPDATE pg_index SET indisvalid = false {place}", "weaker")
     yield damage("not ready", f"UPDATE pg_index SET indisready = false {place}", "weaker")

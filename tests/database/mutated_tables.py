@@ -59,6 +59,9 @@ def of_table(table: Table) -> Iterator[Mutation]:
     t = q(table.name)
     fks = [fk for fk in EXPECTED.foreign_keys if table.name in (fk.table, fk.target)]
     yield damage("dropped", f"DROP TABLE {t} CASCADE", ("table.missing", table.name), *missing(fks))
+    primary = next(key for key in EXPECTED.keys if key.table == table.name and key.primary)
+    taken = f"DROP TABLE {t} CASCADE; CREATE TYPE {t} AS ENUM ('a'); CREATE SEQUENCE {q(primary.name)}"
+    yield damage("dropped, and its names taken", taken, ("table.missing", table.name), *missing(fks))
     yield damage("renamed", f"ALTER TABLE {t} RENAME TO moved", ("table.renamed", table.name))
     yield damage("row security", f"ALTER TABLE {t} ENABLE ROW LEVEL SECURITY", ("table.different", table.name))
     yield damage(
@@ -66,11 +69,16 @@ def of_table(table: Table) -> Iterator[Mutation]:
         f"{TRIGGER_SQL}; CREATE TRIGGER theirs BEFORE INSERT ON {t} EXECUTE FUNCTION theirs()",
         ("trigger.extra", f"{table.name}.theirs"),
     )
+    only = f"ALTER TABLE {t} ENABLE REPLICA TRIGGER theirs, ENABLE REPLICA RULE theirs"
+    yield damage(
+        "a trigger and a rule of replication",
+        f"{TRIGGER_SQL}; CREATE TRIGGER theirs BEFORE INSERT ON {t} EXECUTE FUNCTION theirs(); CREATE RULE theirs AS ON DELETE TO {t} DO INSTEAD NOTHING; {only}",
+    )
     yield damage(
         "a rule", f"CREATE RULE theirs AS ON DELETE TO {t} DO INSTEAD NOTHING", ("trigger.extra", f"{table.name}.theirs")
     )
     if not any(column.table == table.name and column.identity for column in EXPECTED.columns):  # PostgreSQL 17 refuses those.
-        key = next(key.columns[0] for key in EXPECTED.keys if key.table == table.name and key.primary)
+        key = primary.columns[0]
         for name, parted, bound, *found in (
             ("a partition", "LIST", "IN ('1')", ("table.partition", table.name)),
             ("a partition of every row", "RANGE", "FROM (MINVALUE) TO (MAXVALUE)", ("table.partition", table.name)),
@@ -117,7 +125,6 @@ def of_table(table: Table) -> Iterator[Mutation]:
         f"CREATE INDEX theirs ON {t} ({q(first)}); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'theirs'::regclass",
         ("index.extra", f"{table.name}.theirs"),
     )
-    primary = next(key for key in EXPECTED.keys if key.table == table.name and key.primary)
     yield from of_writes(table, primary, first)
     yield damage(
         "what is foreign and harmless",

@@ -101,10 +101,10 @@ TABLES_SQL = f"""
            CASE WHEN row_security_active(c.oid) THEN 'active' WHEN c.relrowsecurity THEN 'bypassed' END AS row_security,
            (SELECT count(*) FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attisdropped) AS dropped_columns,
            ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t
-                 WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+                 WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R')
                  UNION ALL
                  SELECT r.rulename::text FROM pg_catalog.pg_rewrite AS r
-                 WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D'
+                 WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled NOT IN ('D', 'R')
                  ORDER BY 1) AS triggers,
            pg_catalog.pg_get_userbyid(c.relowner)::text AS owner,
            {TRUSTED_SQL} AS trusted,

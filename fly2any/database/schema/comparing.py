@@ -6,7 +6,7 @@ from ..findings import Finding, Severity
 from .live import Live
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table, where
 
-TITLES = {Check: "Check", ForeignKey: "Foreign key", Index: "Index", Column: "Column", Table: "Table"}
+TITLES = {Check: "Check", ForeignKey: "Foreign key", Index: "Index", Column: "Column"}
 
 # Why a script does not rename it back: after a restore there is no gap in attnum, so a twin may belong to another program.
 MAY_BE_ANOTHERS = "it may belong to another program; check its values first"
@@ -31,5 +31,7 @@ class Comparing:
 
 
 def title(thing: Object) -> str:
+    if isinstance(thing, Table):
+        return f"{thing.kind.capitalize()} {thing.name}"
     kind = ("Primary key" if thing.primary else "Unique constraint") if isinstance(thing, Key) else TITLES[type(thing)]
-    return f"{kind} {thing.name}" if isinstance(thing, Table) else f"{kind} {thing.name} of {thing.table}"
+    return f"{kind} {thing.name} of {thing.table}"

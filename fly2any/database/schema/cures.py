@@ -36,7 +36,16 @@ def create_table(table: Table, expected: Catalog) -> str:
 
 def rename_to_old(table: Table) -> str:
     word = ALTER_WORDS.get(table.kind, "TABLE")
-    return f"ALTER {word} {quote(table.name)} RENAME TO {quote(table.name + '_old')};"
+    return set_aside(word, table.name)
+
+
+def set_aside(word: str, name: str) -> str:
+    """Return the statement that frees the name of an object of the kind `word`."""
+    return f"ALTER {word} {quote(name)} RENAME TO {quote(_old(name))};"
+
+
+def _old(name: str) -> str:
+    return f"{name.encode()[:59].decode(errors='ignore')}_old"  # PostgreSQL would cut a longer name to the same one.
 
 
 def add_column(column: Column) -> str:
@@ -143,7 +152,7 @@ def free_name(other: Object, thing: Object) -> str:
     """Return the statement that frees the name of `other` for `thing`."""
     if other.table == thing.table:
         return drop(other)
-    return rename(other, f"{other.name}_old")
+    return rename(other, _old(other.name))
 
 
 def lost_by_type_change(column: Column, live: Column) -> str:

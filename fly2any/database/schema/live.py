@@ -38,6 +38,18 @@ IS_SEQUENCE_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c
                    WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(%s)::pg_catalog.oid AND c.relkind OPERATOR(pg_catalog.=) 'S')
 """
+# Relations share a namespace, and the type of a table's rows has its name; PostgreSQL renames an array's type that has it.
+HOLDERS_SQL = """
+    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'c' THEN 'TYPE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
+                WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'i' THEN 'INDEX' WHEN 'I' THEN 'INDEX' ELSE 'TABLE' END, c.relname::text
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relname = ANY (%(names)s::text[])
+    UNION ALL
+    SELECT CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, t.typname::text
+    FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
+    WHERE n.nspname = %(schema)s AND t.typname = %(table)s AND t.typrelid = 0::oid AND t.typcategory <> 'A'
+    ORDER BY 2, 1
+"""
 VOLATILE_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_proc AS p
                    WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'v' AND p.proname = ANY (%s))
@@ -168,6 +180,11 @@ class Live:
         row = self.ask(f"SELECT EXISTS (SELECT FROM {quote(self.schema)}.{quote(table)} WHERE {wanted})")
         return row[0] if isinstance(row, tuple) else None
 
+    def holders(self, names: list[str], *, table: str = "") -> list[tuple[str, str]]:
+        """Return the kind and the name of each relation that has one of `names`, and of a type that has that of a new `table`."""
+        found = self.ask(HOLDERS_SQL, {"schema": self.schema, "names": names, "table": table}, every=True)
+        return found if isinstance(found, list) else []
+
     def is_sequence(self, name: str) -> bool | None:
         """Return whether the site's sessions find a sequence by `name`; None where it cannot be asked."""
         with pinned(self.connection) as path:
@@ -181,7 +198,9 @@ class Live:
         plan = json.loads(row[0]) if isinstance(row[0], str) else row[0]
         return plan[0]["Plan"]
 
-    def ask(self, statement: str, parameters: list[Any] | None = None, *, every: bool = False, path: str = "") -> Any:
+    def ask(
+        self, statement: str, parameters: list[Any] | dict[str, Any] | None = None, *, every: bool = False, path: str = ""
+    ) -> Any:
         """Return the row, or all rows; Raised where evaluating fails, None if the server refuses for another reason."""
         with pinned(self.connection), self.connection.cursor() as cursor:
             cursor.execute("SAVEPOINT fly2any_live")

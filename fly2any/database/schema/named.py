@@ -95,14 +95,26 @@ def _taken_by(to: Comparing, thing: Object) -> Any:
     return next((other for other in relations if other.name == thing.name), None)
 
 
+def _holder(to: Comparing, thing: Object) -> tuple[str, str] | None:
+    """Return the kind and the name of what has the name of an index, and is no object of the catalogue, such as a sequence."""
+    found = to.live.holders([thing.name]) if to.live and isinstance(thing, Index | Key) else []
+    return found[0] if found else None
+
+
 def _name_taken(to: Comparing, thing: Object) -> str:
-    other = _taken_by(to, thing)
-    return f", and {title(other).lower()} has its name" if other else ""
+    if other := _taken_by(to, thing):
+        what = title(other)
+        return f", and {what[0].lower()}{what[1:]} has its name"
+    holder = _holder(to, thing)
+    return f", and {holder[0].lower()} {holder[1]} has its name" if holder else ""
 
 
 def _free_name(to: Comparing, thing: Object, besides: Object | None = None) -> str:
     other = _taken_by(to, thing)
-    if other is None or other == besides:
+    if other is None:
+        holder = _holder(to, thing)
+        return cures.set_aside(*holder) + "\n" if holder else ""
+    if other == besides:
         return ""
     to.claimed.add(other)
     return cures.free_name(other, thing) + "\n"

@@ -19,7 +19,7 @@ class Table:
     kind: str = "table"  # table, partitioned table, view, materialized view, foreign table
     logged: bool = True
     row_security: str | None = None  # active: rows are hidden from this role; bypassed: only from other roles
-    # Not compared: dropped columns, and the triggers and rules of any role.
+    # Not compared: dropped columns, and the triggers and rules of any role, except those that run only in replication.
     dropped_columns: int = field(default=0, compare=False)
     triggers: tuple[str, ...] = field(default=(), compare=False)
     owner: str = field(default="", compare=False)

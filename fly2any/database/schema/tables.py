@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
 from .comparing import MAY_BE_ANOTHERS, Comparing
-from .objects import Catalog, ForeignKey, Table
+from .objects import Catalog, ForeignKey, Index, Key, Table
 from .unmanaged import AGREE
 
 
@@ -44,7 +45,7 @@ def _renamed(to: Comparing, table: Table) -> str | None:
 
 def _missing(to: Comparing, table: Table, live: Table | None) -> None:
     to.bad.update(thing for thing in to.expected if thing.table == table.name)
-    create = cures.create_table(table, to.expected)
+    create = "\n".join([*_freed(to, table, live), cures.create_table(table, to.expected)])
     if live is None:
         message = f"Table {table.name} is missing, with its rows: restore it from a backup, or create it empty."
         to.add("table.missing", table, message, create)
@@ -56,6 +57,15 @@ def _missing(to: Comparing, table: Table, live: Table | None) -> None:
     # Its own foreign keys, and those of other tables, are findings of their own: they come last.
     to.expected = to.expected.where(lambda thing: thing.table != table.name or isinstance(thing, ForeignKey))
     to.actual = to.actual.where(lambda thing: thing.table != table.name)
+
+
+def _freed(to: Comparing, table: Table, live: Table | None) -> Iterator[str]:
+    """Yield the statements that free the names of the table, of its keys and of its indexes, other than that of `live`."""
+    if to.live is not None:
+        indexes: tuple[Key | Index, ...] = (*to.expected.keys, *to.expected.indexes)
+        ours = [thing.name for thing in indexes if thing.table == table.name]
+        held = to.live.holders(ours) if live else to.live.holders([table.name, *ours], table=table.name)
+        yield from (cures.set_aside(*one) for one in held)
 
 
 def _state(to: Comparing, table: Table, live: Table) -> None:
