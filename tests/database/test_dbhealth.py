@@ -231,6 +231,8 @@ def test_a_bloated_index_is_found_until_it_is_rebuilt(migrated):
     assert found(migrated, "indexes") == [("indexes.bloat", "swollen.swollen_pkey")]
     migrated.execute('REINDEX INDEX CONCURRENTLY "swollen_pkey"')
     assert found(migrated, "indexes") == []
+    migrated.execute('ALTER INDEX "swollen_pkey" SET (fillfactor = 10); REINDEX INDEX "swollen_pkey"')
+    assert found(migrated, "indexes") == []
 
 
 def test_tables_without_recent_vacuum_or_analyse_are_found(migrated):

@@ -20,9 +20,9 @@ REPLICAS_SQL = """
     FROM pg_catalog.pg_stat_replication ORDER BY 1
 """
 SLOTS_SQL = """
-    SELECT slot_name AS name, active, wal_status AS status,
-           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint AS kept
-    FROM pg_catalog.pg_replication_slots ORDER BY slot_name
+    SELECT s.slot_name AS name, s.active, s.wal_status AS status, pg_catalog.to_jsonb(s) ->> 'invalidation_reason' AS reason,
+           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn)::bigint AS kept
+    FROM pg_catalog.pg_replication_slots AS s ORDER BY s.slot_name
 """
 STANDBY_SQL = """
     SELECT pg_catalog.pg_is_in_recovery() AS standby,
@@ -93,8 +93,14 @@ def replication(
         if row.status == "lost":
             yield Finding(
                 Severity.ERROR, "replication.slot", row.name,
-                "The server has removed WAL that its reader still needs, so the slot is of no use and keeps nothing.",
+                f"The server has {'removed WAL that its reader still needs' if row.reason in (None, 'wal_removed') else f'invalidated it ({row.reason})'}, so the slot is of no use and keeps nothing.",
                 f"SELECT pg_drop_replication_slot('{row.name}'); then create its replica or subscription again.",
+            )  # fmt: skip
+        elif row.status == "unreserved":
+            yield Finding(
+                Severity.WARNING, "replication.slot", row.name,
+                f"Its reader is further behind than max_slot_wal_keep_size: the next checkpoint removes WAL that it still needs{'' if row.active else ', and no client reads from it'}.",
+                f"Start its replica again, or raise max_slot_wal_keep_size; if it is not needed: SELECT pg_drop_replication_slot('{row.name}');",
             )  # fmt: skip
         elif not row.active and (row.kept or 0) > most:
             yield Finding(

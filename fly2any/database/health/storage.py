@@ -35,6 +35,8 @@ INDEXES_SQL = f"""
            ARRAY(SELECT k.attnum::text FROM unnest(x.indkey) WITH ORDINALITY AS k (attnum, place)
                  WHERE k.place > x.indnkeyatts ORDER BY 1) AS included,
            {BUILDING_SQL.format(valid="x.indisvalid", index="i.oid", name="i.relname")} AS building,
+           COALESCE((SELECT o.option_value::float / 100 FROM pg_catalog.pg_options_to_table(i.reloptions) AS o
+                     WHERE o.option_name = 'fillfactor'), 0.9) AS filled,
            x.indoption::int[] AS options, x.indclass::oid[]::text[] AS classes, x.indcollation::oid[]::text[] AS collations,
            (SELECT sum(s.avg_width)::float FROM pg_catalog.pg_stats AS s JOIN pg_catalog.pg_attribute AS a ON a.attname = s.attname
             WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND s.inherited = (c.relkind = 'p')
@@ -162,8 +164,8 @@ def _dispensable(row, use: IndexUse, rows, contract: set[str], reset, young: tim
 
 
 def _bloated(row, use: IndexUse, number: int | None, large: int, bloated: float) -> Iterator[Finding]:
-    # A B-tree entry is its columns, 16 bytes of headers, and pages are filled to nine tenths.
-    expected = (number or 0) * ((row.width or 0) + 16) / 0.9
+    # A B-tree entry is its columns and 16 bytes of headers; pages are filled to nine tenths, or to the index's fillfactor.
+    expected = (number or 0) * ((row.width or 0) + 16) / row.filled
     if row.method == "btree" and not row.special and row.width and (use.bytes or 0) > max(large, bloated * expected):
         yield Finding(
             Severity.WARNING, "indexes.bloat", f"{row.table}.{row.name}",
