@@ -1,11 +1,13 @@
 """The findings about indexes and sequences: no false alarm, and none missing."""
 
+import re
 from collections import namedtuple
 from contextlib import closing
 
+import psycopg
 import pytest
 
-from fly2any.database.findings import Finding
+from fly2any.database.findings import Finding, Severity
 from fly2any.database.health.examine import Reader
 from fly2any.database.health.sessions import _end
 from fly2any.database.health.topics import TOPICS
@@ -139,3 +141,74 @@ def test_a_sequence_is_judged_by_the_type_of_its_column_and_its_direction(databa
     database.execute(f"{made}; SELECT setval('s', {filled})")
 
     assert found(database, "sequences") == [("sequences.near_end", name) for name in near]
+
+
+def test_an_archive_command_that_fails_is_found_until_it_succeeds(own_server):
+    server = own_server(archive_mode="on")
+    server.execute("ALTER SYSTEM SET archive_command = 'false'")
+    server.execute("SELECT pg_reload_conf()")
+    server.execute("CREATE TABLE t (); SELECT pg_switch_wal()")
+    failed = "SELECT 1 FROM pg_stat_archiver WHERE last_failed_time > COALESCE(last_archived_time, '-infinity')"
+    wait_until(of(server), failed)
+
+    with django(of(server)) as connection:
+        [finding] = [one for one in TOPICS["replication"](Reader(connection, "public")) if isinstance(one, Finding)]
+    assert (finding.code, finding.where) == ("replication.archive", "archive_command")
+    assert re.fullmatch(
+        r"It failed .+ ago for [0-9A-F]{24}, \d+ times in all, and nothing was archived since: the server keeps WAL until its disk is"
+        r" full, and nothing of it can be recovered from the archive\.",
+        finding.message,
+    )
+
+    server.execute("ALTER SYSTEM SET archive_command = 'true'")
+    server.execute("SELECT pg_reload_conf()")
+    wait_until(of(server), "SELECT 1 WHERE current_setting('archive_command') = 'true'")
+    server.execute("CREATE TABLE u (); SELECT pg_switch_wal()")  # This wakes the archiver, which tries again once a minute.
+    wait_until(of(server), "SELECT 1 FROM pg_stat_archiver WHERE last_archived_time > last_failed_time")
+    assert found(of(server), "replication") == []
+
+
+def test_pages_with_a_wrong_checksum_are_found(own_server):
+    server = own_server()
+    server.execute("CREATE TABLE t AS SELECT 1 AS id; CHECKPOINT")
+    [(name,)] = server.execute("SELECT pg_relation_filepath('t')")
+    assert found(of(server), "tables") == []
+    server.stop()
+    with open(server.home / "data" / name, "r+b") as file:
+        file.seek(100)
+        file.write(b"damaged")
+    server.start()
+    with pytest.raises(psycopg.errors.DataCorrupted):
+        server.execute("SELECT * FROM t")
+
+    wait_until(of(server), "SELECT 1 FROM pg_stat_database WHERE checksum_failures > 0")
+    with django(of(server)) as connection:
+        [finding] = [one for one in TOPICS["tables"](Reader(connection, "public")) if isinstance(one, Finding)]
+    assert (finding.code, finding.where) == ("tables.damaged", "fly2any")
+    assert finding.message.startswith("1 page had a wrong checksum, the last at ")
+
+
+def test_roles_of_ours_whose_password_expires_are_found(migrated):
+    roles = {"past": "-1 day", "soon": "13 days", "later": "15 days", "of_others": "1 day", "group": "1 day", "boss": "1 day"}
+    names = {one: f"{migrated.name}_{one}" for one in roles}
+    for one, name in names.items():
+        kind = {"group": "NOLOGIN", "boss": "LOGIN SUPERUSER"}.get(one, "LOGIN")
+        migrated.execute(f"CREATE ROLE {name} {kind}")
+        [(until,)] = migrated.execute("SELECT (now() + %s::interval)::text", [roles[one]])
+        migrated.execute(f"ALTER ROLE {name} VALID UNTIL '{until}'")
+        if one != "of_others":
+            migrated.execute(f"GRANT SELECT ON users TO {name}")
+    try:
+        with django(migrated) as connection:
+            seen = [one for one in TOPICS["connections"](Reader(connection, "public")) if isinstance(one, Finding)]
+    finally:
+        for name in names.values():
+            migrated.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+    assert [(one.severity, one.code, one.where) for one in seen] == [
+        (Severity.ERROR, "connections.role_expires", names["past"]),
+        (Severity.WARNING, "connections.role_expires", names["soon"]),
+    ]
+    assert seen[0].cure == (
+        f'ALTER ROLE "{names["past"]}" VALID UNTIL \'infinity\'; or, if it is no longer used: ALTER ROLE "{names["past"]}" NOLOGIN;'
+    )

@@ -4,7 +4,7 @@ import pytest
 
 from fly2any.database.health.examine import Reader
 from fly2any.database.health.topics import TOPICS
-from tests.conftest import django
+from tests.conftest import django, manage
 from tests.database.test_dbhealth import found, of
 from tests.servers import wait_until
 
@@ -13,13 +13,16 @@ FOUND = ("replication.synchronous", "synchronous_standby_names")
 
 @pytest.mark.slow
 def test_commits_that_wait_for_a_standby_that_is_not_connected_are_found(own_server, django_db_blocker):
-    database = of(own_server(wal_level="replica"))
+    server = own_server(wal_level="replica")
+    database = of(server)
     with django_db_blocker.unblock():
         assert FOUND not in found(database, "replication")
         database.execute("ALTER SYSTEM SET synchronous_standby_names = 'ANY 2 (a, b)'")
         database.execute("SELECT pg_reload_conf()")
         wait_until(database, "SELECT 1 WHERE current_setting('synchronous_standby_names') <> ''")
         assert FOUND in found(database, "replication")
+        status = manage("dbstatus", url=server.url())
+        assert f"ERROR   {FOUND[0]} at {FOUND[1]}\n" in status.stdout
 
         with django(database) as connection:
             connection.ensure_connection()

@@ -32,9 +32,15 @@ STANDBY_SQL = """
 # A role without pg_read_all_stats sees neither which standbys are synchronous nor which sessions wait.
 SYNCHRONOUS_SQL = """
     SELECT current_setting('synchronous_standby_names') AS names, current_setting('synchronous_commit') IN ('off', 'local') AS alone,
+           pg_catalog.pg_is_in_recovery() AS standby,
            (SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE sync_state IN ('sync', 'quorum')) AS connected,
            (SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE state IS NULL) AS hidden,
            (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE wait_event = 'SyncRep') AS waiting
+"""
+ARCHIVER_SQL = """
+    SELECT failed_count AS failures, last_failed_wal AS segment, now() - last_failed_time AS ago, last_archived_wal AS archived
+    FROM pg_catalog.pg_stat_archiver
+    WHERE current_setting('archive_mode') <> 'off' AND last_failed_time > COALESCE(last_archived_time, '-infinity')
 """
 WRAPAROUND_SQL = """
     (SELECT 'transaction IDs' AS label, datname AS name, pg_catalog.age(datfrozenxid) AS age
@@ -75,7 +81,8 @@ def replication(
             )  # fmt: skip
         return
     yield from _configured(read)
-    yield from _synchronous(read)
+    yield from commits_that_wait(read)
+    yield from _archiver(read)
     replicas, slots = read(REPLICAS_SQL), read(SLOTS_SQL)
     yield Figure("replicas", str(len(replicas)), len(replicas), "replicas")
     for row in replicas:
@@ -110,18 +117,30 @@ def replication(
             )  # fmt: skip
 
 
-def _synchronous(read: Reader) -> Iterator[Finding]:
+def commits_that_wait(read: Reader) -> Iterator[Finding]:
     """Yield the finding that commits wait for standbys that are not connected."""
     row = read.one(SYNCHRONOUS_SQL)
     number = re.match(r"\s*(?:FIRST|ANY)?\s*(\d+)\s*\(", row.names, re.IGNORECASE)
     needed = int(number[1]) if number else 1
     missing = not row.alone and not row.hidden and row.connected < needed
-    if row.names.strip() and (missing or row.waiting):
+    if row.names.strip() and not row.standby and (missing or row.waiting):
         count = "1 session waits" if row.waiting == 1 else f"{row.waiting} sessions wait"
         yield Finding(
             Severity.ERROR, "replication.synchronous", "synchronous_standby_names",
             f"Each COMMIT waits for {needed} of {row.names}, of which {row.connected} are connected; {count} now.",
             "Start the standby again; or commit without it: ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf();",
+        )  # fmt: skip
+
+
+def _archiver(read: Reader) -> Iterator[Finding]:
+    """Yield the finding that the server cannot archive its WAL."""
+    for row in read(ARCHIVER_SQL):
+        after = f"after {row.archived}" if row.archived else "of it"
+        yield Finding(
+            Severity.ERROR, "replication.archive", "archive_command",
+            f"It failed {span(row.ago)} ago for {row.segment}, {row.failures:,} times in all, and nothing was archived since: the server keeps"
+            f" WAL until its disk is full, and nothing {after} can be recovered from the archive.",
+            "Read its output in the server's log, and fix it (SHOW archive_command); the server then tries again by itself.",
         )  # fmt: skip
 
 

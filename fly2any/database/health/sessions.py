@@ -19,7 +19,7 @@ from ..migration.activity import (
 from ..migration.lock import NAMES
 from ..redaction import without_literals
 from ..server import CONNECTIONS_SQL
-from ..sql import fetch_one
+from ..sql import PEOPLE, fetch_one, literal, quote
 from ..units import share, span
 from .examine import Figure, Reader
 
@@ -35,6 +35,17 @@ BLOCKED_SQL = f"""
     JOIN (SELECT pid, min(waitstart) AS waitstart FROM pg_catalog.pg_locks WHERE NOT granted GROUP BY pid) AS l ON l.pid = waiting.pid
     WHERE waiting.datname = current_database() AND (holder.pid IS NOT NULL OR blocking.pid = 0)
     ORDER BY since DESC, waiting.pid, blocking.pid, held.gid
+"""
+# The role of the connection, and those that own or read our people, superusers excluded.
+EXPIRING_SQL = f"""
+    SELECT r.rolname AS name, r.rolvaliduntil AS until, r.rolvaliduntil <= now() AS expired
+    FROM pg_catalog.pg_roles AS r
+    LEFT JOIN (pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = %(schema)s)
+           ON c.relname = {literal(PEOPLE)} AND c.relkind IN ('r', 'p')
+    WHERE r.rolcanlogin AND isfinite(r.rolvaliduntil) AND r.rolvaliduntil < now() + %(longest)s
+      AND (r.rolname = session_user
+           OR NOT r.rolsuper AND (c.relowner = r.oid OR pg_catalog.has_table_privilege(r.oid, c.oid, 'SELECT')))
+    ORDER BY r.rolvaliduntil, r.rolname COLLATE "C"
 """
 LONG_SQL = """
     SELECT pid, COALESCE(application_name, '') AS application, COALESCE(usename, '') AS role, state, query,
@@ -60,8 +71,8 @@ SESSION_SQL = f"""
 """
 
 
-def connections(read: Reader, *, near: float = 0.8) -> Iterator[Figure | Finding]:
-    """Report the number of connections, and its limit."""
+def connections(read: Reader, *, near: float = 0.8, longest: timedelta = timedelta(days=14)) -> Iterator[Figure | Finding]:
+    """Report the number of connections, its limit, and roles that soon cannot connect."""
     rows = read(f"{CONNECTIONS_SQL} ORDER BY l.what = 'max_connections' DESC, l.what")
     server = rows[0]
     limit = server.limit - server.reserved
@@ -81,6 +92,18 @@ def connections(read: Reader, *, near: float = 0.8) -> Iterator[Figure | Finding
                 f"{row.used} of {row.limit - row.reserved} connections are in use, more than {share(near)}.",
                 "Find who holds them (`SELECT application_name, count(*) FROM pg_stat_activity GROUP BY 1`), use a pooler, or raise the limit.",
             )
+
+    for row in read(EXPIRING_SQL, longest=longest):
+        when = f"{row.until:%Y-%m-%d %H:%M} UTC"
+        yield Finding(
+            Severity.ERROR if row.expired else Severity.WARNING,
+            "connections.role_expires",
+            row.name,
+            f"Its password expired at {when}: it cannot connect with it."
+            if row.expired
+            else f"Its password expires at {when} (limit {span(longest)}): it can then no longer connect with it.",
+            f"ALTER ROLE {quote(row.name)} VALID UNTIL 'infinity'; or, if it is no longer used: ALTER ROLE {quote(row.name)} NOLOGIN;",
+        )
 
 
 def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterator[Figure | Finding]:

@@ -17,6 +17,10 @@ from .examine import Figure, Reader
 
 YOUNG = timedelta(days=14)  # Younger statistics do not show which indexes are unused.
 
+DAMAGED_SQL = """
+    SELECT COALESCE(datname, 'shared tables') AS name, checksum_failures AS failures, checksum_last_failure AS last
+    FROM pg_catalog.pg_stat_database WHERE checksum_failures > 0 ORDER BY datid
+"""
 RESET_SQL = """
     SELECT COALESCE(s.stats_reset, pg_catalog.pg_postmaster_start_time()) AS since, s.stats_reset IS NOT NULL AS known,
            pg_catalog.now() - COALESCE(s.stats_reset, pg_catalog.pg_postmaster_start_time()) AS age, s.blks_hit AS hit, s.blks_read AS read
@@ -212,6 +216,17 @@ def _contained_in(row, rows, contract: set[str]):
     return None
 
 
+def _damaged(read: Reader) -> Iterator[Finding]:
+    """Yield a finding for each database of the server in which pages had a wrong checksum."""
+    for row in read(DAMAGED_SQL):
+        one = "1 page" if row.failures == 1 else f"{row.failures:,} pages"
+        yield Finding(
+            Severity.ERROR, "tables.damaged", row.name,
+            f"{one} had a wrong checksum, the last at {row.last:%Y-%m-%d %H:%M} UTC: the disk, the memory or the file system damages data.",
+            "Save what can be read (pg_dump table by table), check the hardware, and restore the newest verified backup on a sound machine.",
+        )  # fmt: skip
+
+
 def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[Figure | Finding]:
     """Report the size of the tables, and whether vacuum and analyse keep up."""
     stored = read_extents(read.connection, schema=read.schema).values()
@@ -233,6 +248,7 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[F
         yield Figure(f"{row.name}, rows", f"~{row.rows:,}", row.rows, "table_rows", row.name, shown=False)
         yield Figure(f"{row.name}, dead rows", f"{row.dead:,}", row.dead, "table_dead_rows", row.name, shown=False)
         yield from _neglected(row, dead, many)
+    yield from _damaged(read)
 
 
 def _neglected(row: Extent, dead: float, many: int) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from ..verification import Verification, verify
 from .waivers import Waiver, waive
 
 # Findings that a deploy cannot fix or fixes itself, and those about keys of the site's own tables: notes with `release`.
-NOT_OF_A_RELEASE = ("server.", "backup.", "security.", "foreign_key.restricts")
+NOT_OF_A_RELEASE = ("server.", "backup.", "security.", "replication.", "foreign_key.restricts")
 
 
 @dataclass(frozen=True, slots=True)

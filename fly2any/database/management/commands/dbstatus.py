@@ -7,6 +7,8 @@ from django.core.management.base import BaseCommand
 from django.db import Error, connections
 
 from fly2any.database.backup.inventory import read_newest
+from fly2any.database.health.examine import Reader
+from fly2any.database.health.server import commits_that_wait
 from fly2any.database.management.arguments import add_database, seconds
 from fly2any.database.management.output import write_report
 from fly2any.database.migration.take_over import take_over as migration_for
@@ -96,6 +98,7 @@ class Command(BaseCommand):
         report = collect(
             connection,
             verification=verification,
+            found=commits_that_wait(Reader(connection, verification.server.schema or "")),
             backups=read_newest(connection),
             security=self.topics_of_security() if security else None,
             waivers=read_waivers(settings.WAIVERS),
