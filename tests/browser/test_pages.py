@@ -96,10 +96,10 @@ def test_every_page_keeps_the_policy_fits_the_width_and_is_open_to_all(browser, 
         assert (response.status, page.url) == (200, live_server.url + url)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, url
         assert violations(axe, page, RULES, looked_at) == [], url
-        page.emulate_media(color_scheme="dark")
-        page.evaluate(SETTLED)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, url
         if width > 1000:  # The colours of a narrow page are those of a wide one.
+            page.emulate_media(color_scheme="dark")
+            page.evaluate(SETTLED)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, url
             assert violations(axe, page, {"type": "rule", "values": COLOR_RULES}, looked_at) == [], url
         assert complaints == [], url
     policy = page.goto(f"{live_server.url}{reverse('admin:index')}").headers["content-security-policy"]
