@@ -170,6 +170,8 @@ def of_foreign_key(fk: ForeignKey) -> Iterator[Mutation]:
 
     yield damage("dropped", drop, "missing")
     yield damage("renamed", f"{alter} RENAME CONSTRAINT {name} TO moved", "renamed")
+    far = f"CREATE SCHEMA IF NOT EXISTS far; CREATE TABLE IF NOT EXISTS far.{q(fk.target)} (LIKE {q(fk.target)} INCLUDING INDEXES)"
+    yield damage("elsewhere", f"{far}; {again(target=f'far.{q(fk.target)}', elsewhere=True)}", "different")
     for event in ("on_delete", "on_update"):
         for action in ("NO ACTION", "RESTRICT", "SET NULL", "SET DEFAULT", "CASCADE"):
             if action != getattr(fk, event):

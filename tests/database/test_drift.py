@@ -54,6 +54,16 @@ def test_objects_that_the_site_added_are_unmanaged_and_not_findings():
     assert comparison.matched == frozenset(EXPECTED)
 
 
+def test_a_foreign_key_to_a_table_of_another_schema_names_both():
+    fk = next(one for one in EXPECTED.foreign_keys if at(one) == "sessions.sessions_userId_fkey")
+    live = replace(fk, target='"far away".users', elsewhere=True)
+
+    [finding] = compare(EXPECTED, replace(EXPECTED, foreign_keys=(*(set(EXPECTED.foreign_keys) - {fk}), live))).findings
+
+    assert finding.code == "foreign_key.different"
+    assert ' REFERENCES "far away".users ("id") ' in finding.message
+
+
 def test_a_dropped_column_is_not_mistaken_for_one_of_the_site():
     ours = next(column for column in EXPECTED.columns if at(column) == "wishlist_items.notes")
     live = EXPECTED.where(lambda thing: thing != ours)

@@ -209,7 +209,7 @@ CONSTRAINTS_SQL = f"""
            ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS u (number, place)
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number
                  ORDER BY u.place) AS columns,
-           CASE WHEN ft.relnamespace = c.relnamespace THEN ft.relname ELSE ft.oid::regclass::text END AS target,
+           CASE WHEN ft.relnamespace = c.relnamespace THEN ft.relname ELSE ft.oid::regclass::text END AS target, ft.relnamespace <> c.relnamespace AS elsewhere,
            ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS u (number, place)
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.confrelid AND a.attnum = u.number
                  ORDER BY u.place) AS target_columns,
@@ -390,6 +390,7 @@ def _foreign_key(row: dict[str, Any]) -> ForeignKey:
         deferred=row["deferred"],
         valid=row["valid"],
         enforced=row["enforced"],
+        elsewhere=row["elsewhere"],
         full=row["full"],
         fires=row["fires"],
     )

@@ -162,6 +162,7 @@ class ForeignKey:
     deferred: bool = False
     valid: bool = True  # False: NOT VALID, so existing rows were never checked
     enforced: bool = True  # False: NOT ENFORCED, or its triggers are disabled
+    elsewhere: bool = False  # The target is in another schema, and its name qualified and quoted.
     full: bool = field(default=False, compare=False)  # MATCH FULL: all columns are NULL, or none
     # The triggers that act on a DELETE and an UPDATE of the target, which run in the order of their names.
     fires: tuple[str, ...] = field(default=(), compare=False)
@@ -171,7 +172,8 @@ class ForeignKey:
 
     def sql(self) -> str:
         words = [f"CONSTRAINT {quote(self.name)} FOREIGN KEY ({_list(self.columns)})"]
-        words.append(f"REFERENCES {quote(self.target)} ({_list(self.target_columns)})")
+        target = self.target if self.elsewhere else quote(self.target)
+        words.append(f"REFERENCES {target} ({_list(self.target_columns)})")
         words += [f"ON {event} {action}" for event, action in self.actions() if action != "NO ACTION"]
         return " ".join(words) + (_deferral(self) if self.deferrable else "")
 
