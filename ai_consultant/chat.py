@@ -12,6 +12,7 @@ from django.utils.html import format_html
 
 from fly2any.administration import formats
 from fly2any.administration.paging import Order, page_of
+from fly2any.database.units import plural
 
 from .models import Conversation, Message
 
@@ -19,7 +20,7 @@ CIPHERTEXT = re.compile(r"v1:[0-9a-f]+:[0-9a-f]+:[0-9a-f]*", re.IGNORECASE)
 DURATION = re.compile(r"PT(?=\d)(?:(\d{1,3})H)?(?:(\d{1,4})M)?")
 TIME = formats.epoch(unit=0.001)
 MOST_TURNS = 100  # Per page.
-MOST_CARDS = 20  # Characters of a message; its own page shows the rest.
+MOST_CARDS = 20  # Cards of a message; its own page shows the rest.
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def cards(message: Message) -> Iterator[Card]:
             [
                 f"{departure.get('airport', '?')} {departure.get('time', '')} → {arrival.get('airport', '?')} {arrival.get('time', '')}",
                 _join(_duration(outbound.get("duration")), _stops(outbound.get("stops")), flight.get("cabinClass")),
-                f"{flight['seatsAvailable']} seats" if flight.get("seatsAvailable") is not None else "",
+                _seats(flight.get("seatsAvailable")),
             ],
         )
     for hotel in _dicts(message.hotel_results):
@@ -136,6 +137,12 @@ def _duration(value: Any) -> Any:
         if time
         else value
     )
+
+
+def _seats(number: Any) -> str:
+    if number is None:
+        return ""
+    return plural(number, "seat") if isinstance(number, int | float) else f"{number} seats"
 
 
 def _stops(number: Any) -> str:

@@ -18,6 +18,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import TIME_STRINGS, timesince
 
+from fly2any.database.units import plural
 from fly2any.postgres.values import Beyond, Unreadable
 
 from .markup import markup
@@ -157,7 +158,7 @@ def text(value: Any, row: Any = None) -> str:
     """Show a text on a page of its own, its lines kept."""
     text = str(value)
     rest = len(text) - LONGEST_TEXT
-    more = f" … {rest:,} more characters" if rest > 0 else ""
+    more = f" … {plural(rest, 'more character')}" if rest > 0 else ""
     return format_html('<div class="long-text" dir="auto">{}<span class="quiet">{}</span></div>', text[:LONGEST_TEXT], more)
 
 
@@ -227,7 +228,7 @@ def _branch(value: Any, left: list[int], depth: int, name: Any = "") -> str:
 def _leaf(value: Any, name: Any) -> str:
     if isinstance(value, str):
         rest = len(value) - LONGEST_LEAF
-        more = f"… {rest:,} more characters" if rest > 0 else ""
+        more = f"… {plural(rest, 'more character')}" if rest > 0 else ""
         return format_html('<bdi class="json-text">{}</bdi>{}', value[:LONGEST_LEAF], more)
     if value is None or isinstance(value, bool):
         return format_html('<span class="json-null">{}</span>', json.dumps(value))

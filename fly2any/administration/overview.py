@@ -21,6 +21,8 @@ from django.urls import NoReverseMatch, get_script_prefix, get_urlconf, reverse
 from django.utils import timezone
 from django.utils.http import RFC3986_SUBDELIMS
 
+from fly2any.database.units import plural
+
 from . import charts
 from .counts import MOST_COUNTED, Count, bounded
 from .deadlines import TooSlow, within
@@ -207,7 +209,9 @@ def activity(row: models.Model, found: list[Relation]) -> str:
         of_parts[part] += count
     if not rows or max(of_parts) > MOST_COUNTED:
         return ""
-    title = f"Activity per week, {first:%Y-%m-%d} to today: {sum(numbers):,} events, {max(numbers):,} in the busiest week"
+    title = (
+        f"Activity per week, {first:%Y-%m-%d} to today: {plural(sum(numbers), 'event')}, {max(numbers):,} in the busiest week"
+    )
     return charts.bars(numbers, title)
 
 

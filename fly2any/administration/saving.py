@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponseRedirect
 
 from fly2any.database.errors import Refusal
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
+from fly2any.database.units import plural
 
 from . import deadlines
 from .cascade import cascade_of
@@ -98,7 +99,7 @@ def delete_rows(rows: models.QuerySet) -> None:
     deleted = rows.delete()[1].get(rows.model._meta.label, 0)
     kept = max(len(keys) - deleted, rows.model._base_manager.filter(pk__in=keys).count())
     if kept:
-        raise DatabaseError(f"{kept} of {len(keys)} rows were not deleted.")
+        raise DatabaseError(f"Of {plural(len(keys), 'row')}, {plural(kept, 'was', 'were')} not deleted.")
     if cascade.are_left(references):
         raise DatabaseError("Rows still refer to rows that were deleted.")
 

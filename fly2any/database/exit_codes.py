@@ -2,7 +2,7 @@
 
 `Report.exit_code` (report/collect.py) decides the code of dbstatus and dbhealth, `Maintenance.exit_code` (maintenance/run.py)
 that of dbmaintain, and `Assessment.exit_code` (adoption/state.py) that of dbadopt. dbbackup, dbreset, dbperson and dbcontract
-decide in their modules of management/commands. A Refusal, a CommandError, ends any command with 2.
+decide in their modules of management/commands. manage.py ends with 2 on each error that errors.explain() knows.
 """
 
 from enum import IntEnum

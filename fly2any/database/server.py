@@ -24,6 +24,7 @@ from .session_settings import (
 )
 from .sql import RECORD, TRUSTED_SQL, ask, catalogue, literal, pinned, quote
 from .supabase import SERVED_SQL, of_api_role
+from .units import plural
 
 JOURNAL = "fly2any_migration_runs"  # The journal of all runs.
 ENOUGH_CONNECTIONS = 100  # The guide's figure.
@@ -263,7 +264,7 @@ class Server:
         if self.max_connections < ENOUGH_CONNECTIONS:
             yield Finding(
                 Severity.WARNING, "server.connections", self.database,
-                f"{self.max_connections} connections are allowed, but the guide asks for {ENOUGH_CONNECTIONS} or more.",
+                f"{plural(self.max_connections, 'connection is', 'connections are')} allowed, but the guide asks for {ENOUGH_CONNECTIONS} or more.",
                 "Raise max_connections (and the limits of the database and the role), or put a connection pooler in front.",
             )  # fmt: skip
 

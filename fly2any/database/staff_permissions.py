@@ -14,6 +14,7 @@ from django.db import DataError, ProgrammingError, transaction
 from .findings import Finding, Severity
 from .schema import Catalog
 from .sql import fetch_one, quote
+from .units import plural
 
 GROUPS_OF_PEOPLE: Any = get_user_model()._meta.get_field("groups").remote_field.through
 PERMISSIONS_OF_GROUPS: Any = Group.permissions.through
@@ -44,14 +45,14 @@ def read_permissions(connection, schema: str) -> Iterator[Finding]:
         return
     missing = sorted({*_expected()} - {*existing})
     if missing:
-        them = (
-            f"The permission {missing[0]} is"
+        message = (
+            f"The permission {missing[0]} is missing, so only superusers may do what requires it in the admin."
             if len(missing) == 1
-            else f"{len(missing):,} permissions, such as {missing[0]}, are"
+            else f"{plural(len(missing), 'permission')}, such as {missing[0]}, are missing, so only superusers may do what requires them in the admin."
         )
         yield Finding(
             Severity.WARNING, "permissions.missing", Permission._meta.db_table,
-            f"{them} missing, so only superusers may do what requires it in the admin.",
+            message,
             "Run `manage.py migrate`, which creates them, then give them to the groups again (Groups in the admin), or restore a backup.",
         )  # fmt: skip
     for name in empty:

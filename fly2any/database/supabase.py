@@ -7,6 +7,7 @@ from fly2any.postgres.schema import API_ROLES
 from . import facts
 from .findings import Finding, Severity
 from .sql import literal, quote
+from .units import plural
 
 # The API's roles, and the tables that each may use: those without row-level security, and those with secrets where a policy admits
 # the role, since a policy chooses rows and not columns.
@@ -25,6 +26,6 @@ SERVED_SQL = f"""
 def of_api_role(schema: str, role: str, number: str, tables: str) -> Finding:
     who = "any holder of the public key" if role == "anon" else "any signed-in user"
     return Finding(
-        Severity.ERROR, "security.api", role, f"Supabase's API lets {who} use {number} table{'s' if number != '1' else ''}: {tables[:200]}.",
+        Severity.ERROR, "security.api", role, f"Supabase's API lets {who} use {plural(int(number), 'table')}: {tables[:200]}.",
         f"REVOKE ALL ON ALL TABLES IN SCHEMA {quote(schema)} FROM {quote(role)};", is_sql=True,
     )  # fmt: skip

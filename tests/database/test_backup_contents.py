@@ -44,7 +44,7 @@ def test_each_way_in_which_tables_differ_is_a_clause():
     found = {"same": Content(2, "5"), "changed": Content(2, "6"), "fewer": Content(1, "5"), "new": Content(0, "0")}
 
     assert differences(expected, found, {}) == [
-        "gone is missing", "new is not in the backup", "changed has different rows", "fewer has 1 rows instead of 2",
+        "gone is missing", "new is not in the backup", "changed has different rows", "fewer has 1 row instead of 2",
     ]  # fmt: skip
     assert differences(expected, expected, {}) == []
 

@@ -126,16 +126,16 @@ RESTORED = TrialResult((), (), ())
         (RESTORED, {"readable": False}, ("pg_restore cannot read the whole dump.", "bad")),
         (TrialResult((), (), (), "it counted 1"), {}, ("it counted 1", "unverified")),
         (
-            TrialResult((), ("t has 1 rows instead of 2",), (), "it counted 1"),
+            TrialResult((), ("t has 1 row instead of 2",), (), "it counted 1"),
             {},
-            ("t has 1 rows instead of 2; it counted 1", "unverified"),
+            ("t has 1 row instead of 2; it counted 1", "unverified"),
         ),
         (TrialResult((Failure("EXTENSION x", "0A000"),), (), (), "it counted 2"), {}, ("it counted 2", "unverified")),
-        (TrialResult((), ("t has 1 rows instead of 2",), ()), {}, ("t has 1 rows instead of 2", "bad")),
+        (TrialResult((), ("t has 1 row instead of 2",), ()), {}, ("t has 1 row instead of 2", "bad")),
         (
-            TrialResult((), ("t has 1 rows instead of 2",), ()),
+            TrialResult((), ("t has 1 row instead of 2",), ()),
             {"unlike": ("another locale",)},
-            ("t has 1 rows instead of 2", "bad"),
+            ("t has 1 row instead of 2", "bad"),
         ),
         (TrialResult((), (), ("t is missing",)), {}, ("t is missing", "bad")),
         (
@@ -190,9 +190,9 @@ RESTORED = TrialResult((), (), ())
             ("TABLE DATA t (22P02) cannot be restored; t has 0 rows instead of 2", "bad"),
         ),
         (
-            TrialResult((), ("t has 1 rows instead of 2",), ()),
+            TrialResult((), ("t has 1 row instead of 2",), ()),
             {"untrusted": ("mallory",)},
-            ("t has 1 rows instead of 2; code of mallory may have run in the trial restore", "unverified"),
+            ("t has 1 row instead of 2; code of mallory may have run in the trial restore", "unverified"),
         ),
         (
             TrialResult((), (), ("1", "2", "3", "4", "5", "6")),

@@ -133,7 +133,7 @@ def test_a_wait_for_a_prepared_transaction_has_a_cure(own_server):
 
     assert (finding.where, finding.cure) == (
         f"session {waiter}",
-        "ROLLBACK PREPARED 'forgotten', or COMMIT PREPARED, as its owner decides.",
+        "ROLLBACK PREPARED 'forgotten' or COMMIT PREPARED 'forgotten', after asking its owner.",
     )
     assert " for the prepared transaction forgotten." in finding.message
 

@@ -100,8 +100,8 @@ def test_retention_is_off_by_default_and_a_dry_run_only_counts(filled):
     assert off.returncode in (0, 4)
     assert dry.stdout.splitlines() == [
         "Nothing was changed. Retention would remove:",
-        f"  price_history         {number:>12,} prices from before {now - timedelta(days=1):%Y-%m-%d}, 1 day ago",
-        f"  sessions              {0:>12,} expired NextAuth sessions from before {now - timedelta(days=3):%Y-%m-%d}, 3 days ago",
+        f"  price_history         prices from before {now - timedelta(days=1):%Y-%m-%d}, 1 day ago: {number:,}",
+        f"  sessions              expired NextAuth sessions from before {now - timedelta(days=3):%Y-%m-%d}, 3 days ago: 0",
         "The server's clock was not checked against older records: fly2any_migration_runs records no migration from more than 37 days ago.",
     ]
     assert rows(filled) == before

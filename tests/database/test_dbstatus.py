@@ -127,7 +127,7 @@ def test_pending_migrations_are_pending_and_not_drift():
     assert list(report.migrations.pending) == pending
     assert found(report) == []
     assert "    accounts.0002_staff: would create 2 tables, 9 columns, 6 indexes, 4 foreign keys\n" in text
-    assert "  none: the database is what the migrations so far build\n" in text
+    assert "  none: the database matches the migrations so far\n" in text
 
 
 @pytest.mark.django_db

@@ -44,7 +44,7 @@ def test_invisible_figures_are_reported_and_not_counted_as_none(database, reader
 
     assert re.fullmatch(rf"0; the state of [1-9]\d* {re.escape(unseen)}", idle["idle in a transaction"][0])
     assert idle["idle in a transaction"][1] is None
-    assert oldest["oldest transaction"][0].endswith(f" of those seen; 1 sessions {unseen}")
+    assert oldest["oldest transaction"][0].endswith(f" of those seen; 1 session {unseen}")
     assert (blocked.code, blocked.where) == ("locks.blocked", f"session {waiter}")
     assert f"“a query that {unseen}”" in blocked.message
     assert message.startswith(f"Nothing was changed. --yes terminates pid {pid} (the site, role ")

@@ -65,7 +65,7 @@ def test_a_prepared_transaction_that_blocks_is_named(own_server, probe):
     assert (result.returncode, result.stderr.splitlines()[-1].partition(", because of ")[2]) == (
         2,
         "the prepared transaction it's forgotten: run the command again when that transaction has ended, or end it: ROLLBACK"
-        " PREPARED 'it''s forgotten', or COMMIT PREPARED, as its owner decides.",
+        " PREPARED 'it''s forgotten' or COMMIT PREPARED 'it''s forgotten', after asking its owner.",
     )
 
 

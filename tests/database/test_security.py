@@ -238,7 +238,7 @@ def test_roles_that_a_role_may_become_count(own_server, made, extra):
     result = manage("dbstatus", "--security", "--format", "json", url=server.url("app"))
 
     [one] = [one for one in json.loads(result.stdout)["findings"] if one["code"] == "security.role"]
-    assert one["message"] == f"The role is, or may become, {extra}, which neither the admin nor a migration needs."
+    assert one["message"] == f"The role has, or can acquire, {extra}, which neither the admin nor a migration needs."
 
 
 @pytest.mark.slow

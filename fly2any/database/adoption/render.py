@@ -12,7 +12,7 @@ from django.conf import settings
 from ..printable import printable
 from ..schema import where
 from ..schema.contract import KINDS
-from ..units import size, span
+from ..units import plural, size, span
 from .state import Assessment, Blocker, Kind
 from .steps import BLOCKED, Step
 
@@ -91,7 +91,7 @@ def _lines(assessment: Assessment) -> Iterator[str]:
         last = f", the last {done[-1].name}" if done else ""
         yield f"  Prisma's own record: {len(done)} applied{last}."
     if assessment.migrations and assessment.kind is Kind.OURS:
-        yield f"  {len(assessment.migrations)} later migrations are pending: `manage.py migrate` runs them, and so does --yes."
+        yield f"  {plural(len(assessment.migrations), 'later migration is', 'later migrations are')} pending: run `manage.py migrate`, or this command with --yes."
     if assessment.kind in (Kind.EMPTY, Kind.OURS):
         return
     yield from _unmanaged_lines(assessment)
@@ -105,9 +105,9 @@ def _lines(assessment: Assessment) -> Iterator[str]:
     yield f"not get a lock within {span(settings.LOCK_TIMEOUT / 1000)} lets the other sessions go first, and is retried."
     for number, step in enumerate(assessment.steps, 1):
         yield from _step_lines(f"{number:>4}", step)
-    yield f"{len(assessment.steps) + 1:>4}  {len(assessment.recorded)} migrations recorded as applied, once the catalogue matches them: {', '.join(assessment.recorded)}"
+    yield f"{len(assessment.steps) + 1:>4}  {plural(len(assessment.recorded), 'migration')} recorded as applied, once the catalogue matches them: {', '.join(assessment.recorded)}"
     unlocked = sum(not step.statements for step in assessment.migrations)
-    yield f"{len(assessment.steps) + 2:>4}  {len(assessment.migrations)} migrations run, as with `manage.py migrate`; {unlocked} of them touch no existing table"
+    yield f"{len(assessment.steps) + 2:>4}  {plural(len(assessment.migrations), 'migration')} run, as with `manage.py migrate`; {plural(unlocked, 'touches', 'touch')} no existing table"
     for step in assessment.migrations:
         if step.statements:
             yield from _step_lines("    ", step)
@@ -132,7 +132,7 @@ def _notes(assessment: Assessment) -> Iterator[str]:
     if assessment.blockers:
         repaired = sum(bool(blocker.repairs) for blocker in assessment.blockers)
         yield ""
-        yield f"Not ready: {len(assessment.blockers)} {'blocker' if len(assessment.blockers) == 1 else 'blockers'}. `--repair` fixes {repaired}; fix the other {len(assessment.blockers) - repaired} first."
+        yield f"Not ready: {plural(len(assessment.blockers), 'blocker')}. `--repair` fixes {repaired}; fix the other {len(assessment.blockers) - repaired} first."
 
 
 def _step_lines(number: str, step: Step) -> Iterator[str]:

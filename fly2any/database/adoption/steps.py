@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..schema import Catalog, Check, Column, Key
 from ..schema.contract import MAY_BE_NULL
 from ..sql import fetch_all, quote
+from ..units import plural
 from .forms import ADDED, NOT_NULL, added_columns, index_for, index_of, is_convertible, is_ours
 
 REBUILT_PER_SECOND = 25_000_000  # Bytes of index, on a small machine; benchmarks/adoption.py measures it.
@@ -181,12 +182,15 @@ def _drop(check: Check) -> str:
 def _description(retyped: list[Column], keys: list[Key], sizes: dict[str, int]) -> str:
     parts = []
     if retyped:
-        rebuilt = f", {len(sizes)} {'index' if len(sizes) == 1 else 'indexes'} rebuilt" if sizes else ""
-        parts.append(f"{len(retyped)} time {'column' if len(retyped) == 1 else 'columns'} to {retyped[0].type}{rebuilt}")
+        rebuilt = f", {plural(len(sizes), 'index', 'indexes')} rebuilt" if sizes else ""
+        parts.append(f"{plural(len(retyped), 'time column')} to {retyped[0].type}{rebuilt}")
     if keys:
-        one = len(keys) == 1
         parts.append(
-            f"{len(keys)} unique {'index becomes a constraint of the same name' if one else 'indexes become constraints of the same names'}"
+            plural(
+                len(keys),
+                "unique index becomes a constraint of the same name",
+                "unique indexes become constraints of the same names",
+            )
         )
     return "; ".join(parts)
 

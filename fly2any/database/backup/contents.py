@@ -16,6 +16,7 @@ from psycopg.pq import ExecStatus
 
 from .. import sql
 from ..sql import ALIVE, quote
+from ..units import plural
 
 # Every table whose rows are in a dump, so not the tables of an extension, which CREATE EXTENSION creates. Columns are sorted by
 # name, because a restore may change their order in a table that inherits. Generated columns are computed, not dumped.
@@ -184,7 +185,7 @@ def differences(expected: dict[str, Content], found: dict[str, Content], hashed:
     for name, content in _merge_hash_partitions(expected, hashed).items():
         actual = merged.get(name, content)
         if actual.rows != content.rows:
-            different.append(f"{name} has {actual.rows:,} rows instead of {content.rows:,}")
+            different.append(f"{name} has {plural(actual.rows, 'row')} instead of {content.rows:,}")
         elif actual != content:
             different.append(f"{name} has different rows")
     return different

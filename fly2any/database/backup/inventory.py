@@ -15,7 +15,7 @@ from ..findings import Finding, Severity
 from ..printable import one_line
 from ..progress import Progress
 from ..server import Origin, read_origin
-from ..units import span
+from ..units import plural, span
 from .encryption import ENDING
 from .manifest import Manifest, file_name, from_json
 from .signing import SIGNED
@@ -120,7 +120,7 @@ def _refuse_several_servers(store: Store, candidates: list[Manifest]) -> None:
     if len(newest) > 1:
         listed = "; ".join(f"{one.name} (taken from {one.place or 'an embedded server'})" for one in newest.values())
         raise Refusal(
-            f"{store.place} has backups of {candidates[0].database} from {len(newest)} other servers, so name the backup."
+            f"{store.place} has backups of {candidates[0].database} from {plural(len(newest), 'other server')}, so name the backup."
             f" The newest of each: {listed}."
         )
 
@@ -246,9 +246,7 @@ def read_newest(connection) -> BackupState:
                 continue
             if (size := sizes.get(manifest.file)) != manifest.bytes:
                 missing = f"{manifest.file} is missing, but its manifest exists."
-                truncated = (
-                    f"{manifest.file} has {size or 0:,} bytes instead of {manifest.bytes:,}: it was cut short or changed."
-                )
+                truncated = f"{manifest.file} has {plural(size or 0, 'byte')} instead of {manifest.bytes:,}: it was cut short or changed."
                 trouble = trouble or (missing if size is None else truncated)
                 continue
             found.append(manifest)

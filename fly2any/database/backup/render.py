@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from ..printable import one_line, printable
 from ..server import refreshed
-from ..units import size, span
+from ..units import plural, size, span
 from .inventory import Inventory
 from .manifest import COLLATION, Manifest
 from .signing import SIGNED
@@ -22,10 +22,10 @@ def one(manifest: Manifest, place: str) -> str:
 
 def _one(manifest: Manifest, place: str) -> tuple[str, str]:
     number = len(manifest.findings)
-    found = f", with {number} finding{'s' if number > 1 else ''} of dbstatus" if number else ""
+    found = f", with {plural(number, 'finding')} of dbstatus" if number else ""
     return (
         f"Backup    {manifest.name}, {size(manifest.bytes)}{', encrypted' if manifest.file.endswith('.age') else ''}, at {place}",
-        f"Contents  {len(manifest.tables)} tables, {manifest.rows:,} rows, of {manifest.database} on PostgreSQL {manifest.server},"
+        f"Contents  {plural(len(manifest.tables), 'table')}, {plural(manifest.rows, 'row')}, of {manifest.database} on PostgreSQL {manifest.server},"
         f" {manifest.taken:%Y-%m-%d %H:%M} UTC{found}",
     )
 

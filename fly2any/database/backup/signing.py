@@ -14,6 +14,7 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 
 from ..errors import Refusal
 from ..printable import one_line
+from ..units import plural
 
 T = TypeVar("T")
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -72,7 +73,7 @@ def read_json(
     if not all(map(_is_in_the_calendar, values.values())):
         raise ValueError("a time beyond the calendar")
     if unknown := {*_places(data)} - {*_places(msgspec.to_builtins(record))}:
-        raise ValueError(f"{len(unknown)} unknown fields")
+        raise ValueError(plural(len(unknown), "unknown field"))
     name = where.removesuffix(".json")
     if name != one_line(name) or data.get("name") != name or data.get("file") not in [name + ending for ending in endings]:
         raise ValueError("another's description")

@@ -16,6 +16,7 @@ from django.conf import settings
 from ..durable import sync
 from ..errors import Refusal, Unfit
 from ..progress import Progress
+from ..units import plural
 from .encryption import ENDING, decrypt
 from .manifest import sha256_of
 from .workfolder import work_folder
@@ -235,7 +236,7 @@ class Bucket(Store):
         except Missing:
             found = None
         if found != size:
-            has = "does not have it" if found is None else f"has {found:,} bytes instead of {size:,}"
+            has = "does not have it" if found is None else f"has {plural(found, 'byte')} instead of {size:,}"
             raise Refusal(f"{self.place} accepted {name}, but {has}: correct AWS_ENDPOINT_URL, or the service there.")
 
     @contextmanager
@@ -304,7 +305,7 @@ def fetched(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path
         size = path.stat().st_size
         if size != manifest.bytes:
             verdict = "cut short" if size < manifest.bytes else "changed"
-            raise Unfit(f"{manifest.file} has {size:,} bytes instead of {manifest.bytes:,} ({verdict}): use another.")
+            raise Unfit(f"{manifest.file} has {plural(size, 'byte')} instead of {manifest.bytes:,} ({verdict}): use another.")
         progress.show(f"reading {manifest.file}", None)
         if sha256_of(path) != manifest.sha256:
             raise Unfit(f"{manifest.file} is damaged (its SHA-256 differs): use another.")

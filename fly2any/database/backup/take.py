@@ -20,7 +20,7 @@ from ..schema import contract
 from ..schema.untrusted_code import our_tables
 from ..server import read_home, read_origin
 from ..sql import PEOPLE, TRUSTED_SQL, catalogue, fetch_all, literal, quote
-from ..units import span
+from ..units import plural, span
 from ..verification import verify
 from . import tools
 from .contents import BY_COPY, PATIENT, pin, read_contents
@@ -206,7 +206,7 @@ def _require_readable(connection) -> None:
     role = rows[0][2]
     bypass = f" ALTER ROLE {quote(role)} BYPASSRLS;" if any(hidden for *_, hidden in rows) else ""
     raise Refusal(
-        f"The role {role} cannot read {len(rows)} tables and sequences, so no backup was taken: {named}{more}."
+        f"The role {role} cannot read {plural(len(rows), 'table or sequence', 'tables and sequences')}, so no backup was taken: {named}{more}."
         f" As a superuser: GRANT pg_read_all_data TO {quote(role)};{bypass}"
     )
 

@@ -24,6 +24,7 @@ from fly2any.postgres.embedded import EmbeddedServerError
 from ..clock import Clock, read_clock
 from ..errors import Refusal, Unfit, explain
 from ..progress import Progress
+from ..units import plural
 from ..verification import verify
 from . import tools
 from .contents import BY_COPY, clauses, differences, read_contents, read_hash_partitions
@@ -249,7 +250,7 @@ def unknown_failures(code: int, last: str, *, named: int, logged: int) -> str:
     counted = int(match[1]) if match else 0
     if named == logged == counted:
         return ""
-    return f"pg_restore counted {counted} failures, named {named}, and the server logged {logged}"
+    return f"pg_restore counted {plural(counted, 'failure')}, named {named}, and the server logged {logged}"
 
 
 def _try(running: Trial, subject: _Subject, without: LeftOut, progress: Progress) -> tuple[TrialResult, int]:

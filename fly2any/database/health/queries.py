@@ -14,7 +14,7 @@ from ..errors import sqlstate
 from ..findings import Finding, Severity
 from ..redaction import without_literals
 from ..sql import quote, unpinned
-from ..units import share, span
+from ..units import plural, share, span
 from .examine import Figure, Reader
 
 INSTALLED_SQL = """
@@ -91,7 +91,7 @@ def queries(
         ranks = f"no. {by_mean.index(place) + 1} by mean, no. {place + 1} by total with {share(row.part or 0)} of the time"
         yield Figure(
             _text(row.query),
-            f"{row.calls:,} calls, {span(row.mean)} each, {ranks}{of(place)}",
+            f"{plural(row.calls, 'call')}, {span(row.mean)} each, {ranks}{of(place)}",
             row.mean,
         )
     yield from _demanding(rows, of, whole, slow=slow, calls=calls, most=most, busy=busy)
@@ -103,13 +103,13 @@ def _demanding(rows, of, whole: float, *, slow: float, calls: int, most: float, 
         if row.calls >= calls and row.mean >= slow:
             yield Finding(
                 Severity.WARNING, "queries.slow", f"query {row.id}",
-                f"“{_text(row.query)}” takes {span(row.mean)} on average over {row.calls:,} calls (limit {span(slow)}){of(place)}.",
+                f"“{_text(row.query)}” takes {span(row.mean)} on average over {plural(row.calls, 'call')} (limit {span(slow)}){of(place)}.",
                 "Run EXPLAIN (ANALYZE, BUFFERS) on it; add a missing index by a migration, or select fewer rows and columns.",
             )  # fmt: skip
         elif whole > busy and (row.part or 0) > most:
             yield Finding(
                 Severity.NOTE, "queries.heavy", f"query {row.id}",
-                f"“{_text(row.query)}” takes {share(row.part)} of all time in queries (limit {share(most)}), {row.calls:,} calls of {span(row.mean)}{of(place)}.",
+                f"“{_text(row.query)}” takes {share(row.part)} of all time in queries (limit {share(most)}), {plural(row.calls, 'call')} of {span(row.mean)}{of(place)}.",
                 "Run EXPLAIN (ANALYZE, BUFFERS) on it, or run it less often.",
             )  # fmt: skip
 

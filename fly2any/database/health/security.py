@@ -19,6 +19,7 @@ from ..findings import Finding, Severity
 from ..schema.extents import read_extents
 from ..schema.ledgers import read_excess
 from ..sql import PEOPLE, TRUSTED_SQL, quote
+from ..units import plural
 from .access import ownership, readers
 from .code import code
 from .examine import Figure, Question, Reader
@@ -101,12 +102,12 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
     role = read.one(ROLE_SQL)
     words = ("superuser", "createrole", "bypassrls", "replication")
     extra = [word.upper() for word in words if getattr(role, word)] + role.server
-    owner = f", owner of {role.owns} tables" if role.owns else ""
+    owner = f", owner of {plural(role.owns, 'table')}" if role.owns else ""
     yield Figure("this role", f"{role.name}{owner}{', ' + ', '.join(extra) if extra else ''}")
     if extra and not read.connection.settings_dict.get("EMBEDDED"):
         yield Finding(
             Severity.WARNING, "security.role", role.name,
-            f"The role is, or may become, {', '.join(extra)}, which neither the admin nor a migration needs.",
+            f"The role has, or can acquire, {', '.join(extra)}, which neither the admin nor a migration needs.",
             "Connect as one of the roles that `manage.py dbroles` prints.",
         )  # fmt: skip
     writers = [row.name for row in read(WRITERS_SQL, people=PEOPLE)]
@@ -136,8 +137,9 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
         tls or ("a local socket" if host.startswith("/") or not host else "not encrypted"),
     )
     least = found.get("ssl_min_protocol_version")
-    oldest = "minimum version not readable by this role" if least is None else f"from {least or 'any version'} on"
-    yield Figure("the server", f"TLS {found.get('ssl', 'unknown')}, {oldest}")
+    oldest = "the minimum version is not readable by this role" if least is None else _versions(least)
+    state = found.get("ssl", "unknown")
+    yield Figure("the server", f"TLS {state}" if state == "off" else f"TLS {state}, {oldest}")
     if found.get("ssl") == "on" and found.get("ssl_min_protocol_version") in ("", "TLSv1", "TLSv1.1"):
         yield Finding(
             Severity.WARNING, "security.tls_version", "ssl_min_protocol_version",
@@ -145,14 +147,13 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
             "ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1.2';\nSELECT pg_reload_conf();", is_sql=True,
         )  # fmt: skip
     sessions = read.one(SESSIONS_SQL)
+    unencrypted = f", {sessions.plain} of them not encrypted" if sessions.remote else ""
     whose = "" if sessions.all else " (only this role's sessions are visible)"
-    yield Figure(
-        "sessions from other machines", f"{sessions.remote}, {sessions.plain} of them not encrypted{whose}", sessions.plain
-    )
+    yield Figure("sessions from other machines", f"{sessions.remote}{unencrypted}{whose}", sessions.plain)
     if sessions.plain:
         yield Finding(
             Severity.WARNING, "security.plain_sessions", "pg_stat_ssl",
-            f"{sessions.plain} sessions from other machines are not encrypted: passwords and rows can be read in transit.",
+            f"{plural(sessions.plain, 'session from another machine is', 'sessions from other machines are')} not encrypted: passwords and rows can be read in transit.",
             "Use only hostssl lines in pg_hba.conf, and sslmode=require in every URL.",
         )  # fmt: skip
     mode = read.connection.settings_dict["OPTIONS"].get("sslmode", "")
@@ -162,6 +163,10 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
             f"sslmode is {mode or 'prefer'}: the connection is encrypted, but the server's certificate is not verified.",
             "Set sslmode=verify-full, and the provider's sslrootcert if it publishes one, in the URL.",
         )  # fmt: skip
+
+
+def _versions(least: str) -> str:
+    return f"version {least.removeprefix('TLSv')} or later" if least else "any version"
 
 
 def passwords(read: Reader) -> Iterator[Figure | Finding]:
@@ -202,23 +207,24 @@ def _of_people(read: Reader, table: str, sample: str) -> Iterator[Figure | Findi
     if people.foreign:
         yield Finding(
             Severity.ERROR, "security.password_kind", f"{PEOPLE}.password",
-            f"{people.foreign} of {people.seen:,} passwords seen are not bcrypt hashes as the site writes them: they may be stored in plain text.",
+            f"Of {plural(people.seen, 'password')} seen, {plural(people.foreign, 'is not a bcrypt hash: it', 'are not bcrypt hashes: they')} may be stored in plain text.",
             f"SELECT id FROM {PEOPLE} WHERE password !~ '{BCRYPT}' lists the people; set their passwords to NULL, and ask them to reset it.",
         )  # fmt: skip
     if people.cheap:
         yield Finding(
             Severity.WARNING, "security.password_cost", f"{PEOPLE}.password",
-            f"{people.cheap} of {people.seen:,} passwords seen are bcrypt hashes with fewer than 2^10 rounds, which can be cracked quickly.",
+            f"Of {plural(people.seen, 'password')} seen, {plural(people.cheap, 'is a bcrypt hash', 'are bcrypt hashes')} with fewer than 2^10 rounds, which can be cracked quickly.",
             "A changed password is hashed with 12 rounds: ask people with many privileges to change theirs.",
         )  # fmt: skip
 
 
 def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
     staff = read.one(STAFF_SQL.format(table=table))
+    idle = f", {staff.idle} of them not signed in for 90 days" if staff.staff else ""
     factor = "required" if settings.SECOND_FACTOR else "not required"
     yield Figure(
         "staff with a password",
-        f"{staff.staff}, {staff.idle} of them not signed in for 90 days; a second factor is {factor}",
+        f"{staff.staff}{idle}; a second factor is {factor}",
         staff.staff,
     )
     if not settings.SECOND_FACTOR and not settings.DEVELOPMENT:
@@ -228,7 +234,7 @@ def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
         )  # fmt: skip
     if staff.idle:
         yield Finding(
-            Severity.NOTE, "security.idle_staff", f"{PEOPLE}.isStaff", f"{staff.idle} of the staff have not signed in for 90 days.",
+            Severity.NOTE, "security.idle_staff", f"{PEOPLE}.isStaff", f"{plural(staff.idle, 'member of the staff has', 'members of the staff have')} not signed in for 90 days.",
             "Remove the staff status of those who left, in the admin.",
         )  # fmt: skip
 
@@ -245,7 +251,7 @@ def exposure(read: Reader) -> Iterator[Figure | Finding]:
             raise
         yield Figure("pg_hba.conf", "not readable by this role: check in your provider's settings which networks can connect")
         return
-    yield Figure("pg_hba.conf", f"{len(rules)} lines for networks", len(rules))
+    yield Figure("pg_hba.conf", plural(len(rules), "line for networks", "lines for networks"), len(rules))
     if listens is None or not all(address.strip() in LOCAL_ADDRESSES for address in listens.split(",") if address.strip()):
         yield from _open_lines(rules)
 
@@ -311,7 +317,7 @@ def audit(read: Reader) -> Iterator[Figure | Finding]:
 
 def secrets(read: Reader) -> Iterator[Figure | Finding]:
     """Report on the secrets of this process, without showing them, and Django's own deployment checks."""
-    yield Figure("SECRET_KEY", f"{len(settings.SECRET_KEY)} characters")
+    yield Figure("SECRET_KEY", plural(len(settings.SECRET_KEY), "character"))
     if settings.DEVELOPMENT:
         yield Figure("environment", "development, on the embedded server: Django's checks for production are not run")
     else:

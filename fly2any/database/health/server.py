@@ -11,7 +11,7 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 from ..errors import explain
 from ..findings import Finding, Severity
 from ..sql import quote
-from ..units import size, span
+from ..units import plural, size, span
 from .examine import Figure, Reader
 
 REPLICAS_SQL = """
@@ -124,7 +124,7 @@ def commits_that_wait(read: Reader) -> Iterator[Finding]:
     needed = int(number[1]) if number else 1
     missing = not row.alone and not row.hidden and row.connected < needed
     if row.names.strip() and not row.standby and (missing or row.waiting):
-        count = "1 session waits" if row.waiting == 1 else f"{row.waiting} sessions wait"
+        count = plural(row.waiting, "session waits", "sessions wait")
         yield Finding(
             Severity.ERROR, "replication.synchronous", "synchronous_standby_names",
             f"Each COMMIT waits for {needed} of {row.names}, of which {row.connected} are connected; {count} now.",
@@ -138,7 +138,7 @@ def _archiver(read: Reader) -> Iterator[Finding]:
         after = f"after {row.archived}" if row.archived else "of it"
         yield Finding(
             Severity.ERROR, "replication.archive", "archive_command",
-            f"It failed {span(row.ago)} ago for {row.segment}, {row.failures:,} times in all, and nothing was archived since: the server keeps"
+            f"It failed {span(row.ago)} ago for {row.segment}, {plural(row.failures, 'time')} in all, and nothing was archived since: the server keeps"
             f" WAL until its disk is full, and nothing {after} can be recovered from the archive.",
             "Read its output in the server's log, and fix it (SHOW archive_command); the server then tries again by itself.",
         )  # fmt: skip

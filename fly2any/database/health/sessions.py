@@ -20,7 +20,7 @@ from ..migration.lock import NAMES
 from ..redaction import without_literals
 from ..server import CONNECTIONS_SQL
 from ..sql import PEOPLE, fetch_one, literal, quote
-from ..units import share, span
+from ..units import plural, share, span
 from .examine import Figure, Reader
 
 # From pg_locks, which every role can read in full.
@@ -129,7 +129,7 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
                 Severity.ERROR,
                 "locks.blocked",
                 f"session {row.pid}",
-                f"It has waited {span(row.since)} (limit {span(longest)}) with “{waits}” for {holder}.",
+                f"Its query “{waits}” has waited {span(row.since)} (limit {span(longest)}) for {holder}.",
                 _end(row),
             )
 
@@ -155,7 +155,7 @@ def transactions(
     rows = read(LONG_SQL)
     oldest = rows[0].age if rows else timedelta()
     if hidden := read.one(HIDDEN_SQL).number:
-        yield Figure("oldest transaction", f"{span(oldest)} of those seen; {hidden} sessions {HIDDEN}")
+        yield Figure("oldest transaction", f"{span(oldest)} of those seen; {plural(hidden, 'session')} {HIDDEN}")
     else:
         yield Figure("oldest transaction", span(oldest), oldest.total_seconds(), "oldest_transaction_seconds")
     for row in rows:
@@ -184,7 +184,7 @@ def transactions(
                 Severity.ERROR,
                 "transactions.prepared",
                 row.gid,
-                f"It was prepared {span(row.age)} ago by {row.owner} and never ended, and holds its locks even over a restart.",
+                f"It was prepared {span(row.age)} ago by {row.owner}, has not been committed or rolled back, and holds its locks even across a restart.",
                 roll_back_prepared(row.gid),
             )
 

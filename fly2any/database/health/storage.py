@@ -156,7 +156,7 @@ def _dispensable(row, use: IndexUse, rows, contract: set[str], reset, young: tim
     if wider := _contained_in(row, rows, contract):
         yield Finding(
             Severity.WARNING, "indexes.redundant", where,
-            f"Its columns are the first of {wider.name}, which serves every query that it serves; it takes {size(use.bytes)}.",
+            f"{wider.name} begins with the same columns and serves the same queries. This index takes {size(use.bytes)}.",
             cure, is_sql=True,
         )  # fmt: skip
     elif use.scans == 0 and use.bytes > 8192 * 2 and reset.age >= young:
@@ -185,7 +185,7 @@ def _missing(read: Reader, extents: dict[str, Extent], many: int) -> Iterator[Fi
             columns = ", ".join(map(quote, key.columns))
             yield Finding(
                 Severity.WARNING, "indexes.missing", f"{key.table}.{key.name}",
-                f"No index begins with {', '.join(key.columns)}: deleting a row that it references reads {number:,} rows (limit {many:,}).",
+                f"No index begins with {', '.join(key.columns)}: deleting a row that this foreign key references reads {plural(number, 'row')} (limit {many:,}).",
                 f"CREATE INDEX CONCURRENTLY ON {quote(key.table)} ({columns});", is_sql=True,
             )  # fmt: skip
 
@@ -219,7 +219,7 @@ def _contained_in(row, rows, contract: set[str]):
 def _damaged(read: Reader) -> Iterator[Finding]:
     """Yield a finding for each database of the server in which pages had a wrong checksum."""
     for row in read(DAMAGED_SQL):
-        one = "1 page" if row.failures == 1 else f"{row.failures:,} pages"
+        one = plural(row.failures, "page")
         yield Finding(
             Severity.ERROR, "tables.damaged", row.name,
             f"{one} had a wrong checksum, the last at {row.last:%Y-%m-%d %H:%M} UTC: the disk, the memory or the file system damages data.",
@@ -242,8 +242,12 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[F
     for rank, row in enumerate(rows):
         if row.bytes is None or row.rows is None or row.dead is None:
             continue
-        grown = f", {row.grown / days:+,.0f} rows a day" if days >= 1 and row.grown is not None else ""
-        text = f"{size(row.bytes)}, ~{row.rows:,} rows, {row.dead:,} dead{grown}"
+        grown = (
+            f", {row.grown / days:+,.0f} {'row' if abs(round(row.grown / days)) == 1 else 'rows'} a day"
+            if days >= 1 and row.grown is not None
+            else ""
+        )
+        text = f"{size(row.bytes)}, ~{plural(row.rows, 'row')}, {row.dead:,} dead{grown}"
         yield Figure(row.name, text, row.bytes, "table_bytes", row.name, shown=rank < 5)
         yield Figure(f"{row.name}, rows", f"~{row.rows:,}", row.rows, "table_rows", row.name, shown=False)
         yield Figure(f"{row.name}, dead rows", f"{row.dead:,}", row.dead, "table_dead_rows", row.name, shown=False)
@@ -269,7 +273,7 @@ def _neglected(row: Extent, dead: float, many: int) -> Iterator[Finding]:
         )
         yield Finding(
             Severity.WARNING, "tables.not_analysed", row.name,
-            f"It has {live:,} rows (limit {many:,}) and {why}, so query plans rely on guesses.",
+            f"It has {plural(live, 'row')} (limit {many:,}) and {why}, so query plans rely on guesses.",
             f"ANALYZE {place};", is_sql=True,
         )  # fmt: skip
 
@@ -289,7 +293,7 @@ def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]
             yield Finding(
                 Severity.ERROR, "sequences.near_end", row.name,
                 f"It{kind} is at {row.last:,} of {row.limit:,}, {share(used)} (limit {share(near)}): after that every insert fails.",
-                "Give its column the type bigint by a migration, and the sequence with it (ALTER SEQUENCE … AS bigint).",
+                "Change its column to bigint in a migration, and the sequence with it (ALTER SEQUENCE … AS bigint).",
             )  # fmt: skip
 
 
@@ -300,12 +304,12 @@ def cache(read: Reader, *, enough: float = 0.95, least: int = 1_000_000) -> Iter
     if asked < least:
         yield Figure(
             "cache hits",
-            f"not enough data: {asked:,} blocks were read since {row.since:%Y-%m-%d}, and {least:,} are needed",
+            f"not enough data: {plural(asked, 'block was', 'blocks were')} read since {row.since:%Y-%m-%d}, and {least:,} are needed",
         )
         return
     yield Figure(
         "cache hits",
-        f"{share(row.hit / asked)} of {asked:,} blocks since {row.since:%Y-%m-%d}",
+        f"{share(row.hit / asked)} of {plural(asked, 'block')} since {row.since:%Y-%m-%d}",
         row.hit / asked,
         "cache_hit_ratio",
     )

@@ -56,13 +56,14 @@ def _lines(run: Maintenance) -> Iterator[str]:
     if run.swept:
         yield "Retention"
         for one in run.swept:
-            into = (
-                f", archived in {one.archives[-1] if len(one.archives) == 1 else f'{len(one.archives)} files, the last {one.archives[-1]}'}"
-                if one.archives
-                else ""
+            files = (
+                f"{plural(len(one.archives), 'file')}, the last {one.archives[-1]}"
+                if len(one.archives) > 1
+                else "".join(one.archives)
             )
+            into = f", archived in {files}" if files else ""
             rest = "" if one.finished else "; stopped at the deadline"
-            yield f"  {one.table:<22}{one.removed:>12,} {one.what} from before {one.before:%Y-%m-%d} removed{into}{rest}"
+            yield f"  {one.table:<22}{one.what} from before {one.before:%Y-%m-%d}: {one.removed:,} removed{into}{rest}"
         if run.clock_unchecked and any(one.removed for one in run.swept):
             yield f"  {_unchecked(run.clock_unchecked)}"
         yield ""
@@ -91,7 +92,7 @@ def as_plan(plan: Plan, form: str) -> str:
         ]
         return dumped({"would_remove": entries, "clock_unchecked": plan.clock_unchecked})
     lines = [
-        f"  {due.rule.table:<22}{number:>12,} {due.rule.what} from before {before:%Y-%m-%d}, {plural(due.days, 'day')} ago"
+        f"  {due.rule.table:<22}{due.rule.what} from before {before:%Y-%m-%d}, {plural(due.days, 'day')} ago: {number:,}"
         for due, before, number in plan.due
     ]
     if not lines:
@@ -109,7 +110,7 @@ def as_list(archives: list[Archive], odd: list[str], place: str, form: str) -> s
         ]  # fmt: skip
         return printable(dumped({"archives": entries, "odd": odd}))
     lines = [
-        f"  {one.name:<58}{one.rows:>12,} rows{size(one.bytes):>12}  {one.oldest[:10]} to {one.newest[:10]}{'' if one.signed == SIGNED else f'  {one.signed}'}"
+        f"  {one.name:<58}{plural(one.rows, 'row'):>17}{size(one.bytes):>12}  {one.oldest[:10]} to {one.newest[:10]}{'' if one.signed == SIGNED else f'  {one.signed}'}"
         for one in archives
     ]
     lines += [f"  {name} belongs to no archive, or cannot be read." for name in odd]

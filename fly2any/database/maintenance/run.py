@@ -32,6 +32,7 @@ from ..schema.extents import Extent, read_extents
 from ..schema.relations import Kind
 from ..server import flush_statistics, read_schema
 from ..sql import fetch_all, quote
+from ..units import plural
 
 LONGEST = 2_147_483  # Seconds; the server accepts no longer timeout.
 # Each includes the previous one.
@@ -167,7 +168,7 @@ def _sweep_all(
         if not done.finished:
             yield _unfinished(f"retention of {table}")
         if done.skipped:
-            yield _locked(table, f"{done.skipped} of its batches were")
+            yield _locked(table, plural(done.skipped, "of its batches was", "of its batches were"))
 
 
 def archives_of(connection) -> Archives | None:

@@ -9,7 +9,7 @@ from ..redaction import without_literals
 from ..sql import fetch_all, literal
 
 PREPARED = "a prepared transaction, which `SELECT gid, prepared, owner FROM pg_prepared_xacts` names"
-ROLLBACK_PREPARED = "ROLLBACK PREPARED '…' with its gid, or COMMIT PREPARED, as its owner decides."
+ROLLBACK_PREPARED = "ROLLBACK PREPARED '…' or COMMIT PREPARED '…' with its gid, after asking its owner."
 
 ACTIVITY = """
     COALESCE(a.pid, 0) AS pid, a.application_name AS application, a.usename AS role, a.state,
@@ -134,4 +134,8 @@ def describe_prepared(gid: str | None) -> str:
 
 def roll_back_prepared(gid: str | None) -> str:
     """Return the command that ends a prepared transaction, whose name may be unknown."""
-    return f"ROLLBACK PREPARED {literal(gid)}, or COMMIT PREPARED, as its owner decides." if gid else ROLLBACK_PREPARED
+    return (
+        f"ROLLBACK PREPARED {literal(gid)} or COMMIT PREPARED {literal(gid)}, after asking its owner."
+        if gid
+        else ROLLBACK_PREPARED
+    )

@@ -11,6 +11,7 @@ from django.db.migrations.migration import Migration
 
 from ..errors import Refusal
 from ..sql import quote, time_limits
+from ..units import plural
 
 # Raises Refusal if the database of a connection has no recent verified backup.
 RequireBackup = Callable[[Any], None]
@@ -36,7 +37,7 @@ class Loss:
 
     def __str__(self) -> str:
         what = f"column {self.table}.{self.column}" if self.column else f"table {self.table}"
-        many = "rows that cannot be counted" if self.rows is None else f"{self.rows:,} row{'s' if self.rows != 1 else ''}"
+        many = "rows that cannot be counted" if self.rows is None else plural(self.rows, "row")
         more = " or more" if self.rows == MOST_COUNTED else ""
         return f"{what} ({many}{more})" if self.table else "objects that cannot be determined"
 
@@ -119,7 +120,7 @@ def require_consent(
 
 def _named(plan: list[tuple[Migration, bool]]) -> str:
     back = [f"{migration.app_label}.{migration.name}" for migration, backwards in plan if backwards]
-    return back[0] if len(back) == 1 else f"{len(back)} migrations from {back[0]} to {back[-1]}"
+    return back[0] if len(back) == 1 else f"{plural(len(back), 'migration')} from {back[0]} to {back[-1]}"
 
 
 def _flat(given: Iterable[Any]) -> Iterator[Any]:

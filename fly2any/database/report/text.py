@@ -48,13 +48,13 @@ def verdict(report: Report) -> str:
 def _counts(report: Report) -> Iterator[str]:
     if report.health:
         answered = sum(not topic.trouble for topic in report.health)
-        yield f"{answered}/{len(report.health)} topics answered"
+        yield f"{answered}/{plural(len(report.health), 'topic')} answered"
     elif report.verification:
         group, migrations = report.verification.phase7, report.verification.migrations
         for kind in ("tables", "columns", "indexes", "foreign_keys"):
             count = getattr(group, kind)
             yield f"{count.found}/{count.expected} {kind.replace('_', ' ')}"
-        yield f"{len(migrations.applied)} migrations" if migrations.readable else "migrations not readable"
+        yield plural(len(migrations.applied), "migration") if migrations.readable else "migrations not readable"
         if migrations.pending:
             yield f"{len(migrations.pending)} pending"
     if report.write_failed:
@@ -82,10 +82,10 @@ def _lines(report: Report, verbosity: int) -> Iterator[str]:
     if verified and verbosity > 1:
         yield from (*_unmanaged(verified), "")
     applied = " so far" if verified and verified.migrations.pending else ""
-    yield from finding_lines(report.findings, report.waived, none=f"none: the database is what the migrations{applied} build")
+    yield from finding_lines(report.findings, report.waived, none=f"none: the database matches the migrations{applied}")
     if report.write_checked is not None:
         yield ""
-        yield f"Write check: a row created, read, updated and deleted in each of {len(report.write_checked)} tables, and rolled back."
+        yield f"Write check: a row created, read, updated and deleted in each of {plural(len(report.write_checked), 'table')}, and rolled back."
 
 
 def _server(verified: Verification, engine: Engine | None) -> Iterator[str]:
@@ -112,7 +112,7 @@ def _privileges(server: Server, privileges: Iterable[Privilege]) -> str:
     if all(privilege.held == privilege.tables for privilege in privileges):
         names = ", ".join(privilege.privilege for privilege in privileges)
         return f"{create}; {names} on all tables" if names else create
-    return f"{create}; " + ", ".join(f"{p.privilege} on {p.held} of {p.tables} tables" for p in privileges)
+    return f"{create}; " + ", ".join(f"{p.privilege} on {p.held} of {plural(p.tables, 'table')}" for p in privileges)
 
 
 def _migrations(verified: Verification) -> Iterator[str]:
@@ -200,7 +200,7 @@ def _backups(newest: BackupState) -> Iterator[str]:
     if not newest.place:
         yield "  none known   BACKUP_LOCATION is not set"
     elif good := newest.good:
-        yield f"  verified     {good.name}, {span(good.age(newest.now()))} old, {good.rows:,} rows, at {newest.place}"
+        yield f"  verified     {good.name}, {span(good.age(newest.now()))} old, {plural(good.rows, 'row')}, at {newest.place}"
     elif newest.trouble:
         yield f"  none known   {newest.trouble}"
     else:

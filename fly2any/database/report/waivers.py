@@ -13,6 +13,7 @@ from django.conf import settings
 
 from ..errors import Refusal
 from ..findings import CODES, Finding, Severity
+from ..units import plural
 
 # Differences from the contract: a waiver would hide drift.
 NEVER = (
@@ -108,6 +109,6 @@ def _expired(waiver: Waiver, today: date) -> Finding:
         Severity.WARNING,
         "waiver.expired",
         f"{waiver.code} at {waiver.where}",
-        f"The waiver of {waiver.owner} ended on {waiver.until}, {(today - waiver.until).days} days ago.",
+        f"The waiver of {waiver.owner} ended on {waiver.until}, {plural((today - waiver.until).days, 'day')} ago.",
         "Fix what it waives, or give it a new end date in the file of waivers.",
     )

@@ -22,6 +22,7 @@ from ..schema.relations import Kind, read_relations
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import read_schema
 from ..sql import quote
+from ..units import plural
 from .archive import Archives
 from .removal import delete_archived, delete_old, short_transaction
 from .rules import Rule
@@ -150,7 +151,7 @@ class _Sweep:
             if self._is_late():
                 return False
             percent = 100 * first / blocks
-            self.progress.show(f"{self.rule.table}, {self.removed:,} rows removed", percent)
+            self.progress.show(f"{self.rule.table}, {plural(self.removed, 'row')} removed", percent)
             part = {"first": f"({first},0)", "last": f"({min(first + step, blocks)},0)", "before": self.before}
             if self.archives is None:
                 removed_keys = _with_retries(partial(delete_old, self.connection, self.rule, part))
@@ -169,7 +170,7 @@ class _Sweep:
                 return True
             if not keys:
                 return True
-            self.progress.show(f"{self.rule.table}, {self.removed:,} rows removed", None)
+            self.progress.show(f"{self.rule.table}, {plural(self.removed, 'row')} removed", None)
             if self.archives:
                 removed_keys, in_time = self._archive_and_delete(self.archives, {"keys": keys, "before": self.before}, None)
             else:
@@ -202,7 +203,7 @@ class _Sweep:
             else:
                 self.skipped += found is None
             removed_keys |= found or set()
-            self.progress.show(f"{self.rule.table}, {self.removed + len(removed_keys):,} rows removed", percent)
+            self.progress.show(f"{self.rule.table}, {plural(self.removed + len(removed_keys), 'row')} removed", percent)
         return removed_keys, True
 
     def _is_late(self) -> bool:

@@ -121,10 +121,10 @@ def _generated(to: Comparing, column: Column, live: Column) -> Column:
 def _identity(to: Comparing, column: Column, live: Column) -> Column:
     if live.identity == column.identity:
         return live
-    is_, should = live.identity or "by nothing", column.identity or "by nothing"
-    to.add(
-        "column.different", column, f"{_name_of(column)} is generated {is_}, not {should}.", cures.repair_identity(column, live)
-    )
+    should = f"be GENERATED {column.identity.upper()}" if column.identity else "not be one"
+    found = f"is an identity column GENERATED {live.identity.upper()}" if live.identity else "is not an identity column"
+    message = f"{_name_of(column)} {found}; it should {should}."
+    to.add("column.different", column, message, cures.repair_identity(column, live))
     return replace(live, default=column.default)  # The cure drops it.
 
 
@@ -137,7 +137,7 @@ def _required(to: Comparing, column: Column, live: Column) -> Column:
             message, severity = f"{what} may be NULL.", Severity.ERROR
         to.add("column.weaker", column, message, cures.require(column), severity)
     elif not live.validated and not column.nullable:
-        message = f"{what} is NOT NULL NOT VALID: existing rows may be NULL."
+        message = f"{what} is NOT NULL NOT VALID: existing values may be NULL."
         to.add("column.weaker", column, message, cures.require(column))
     elif column.nullable and not live.nullable:
         message = f"{what} may not be NULL, so writes without it fail."

@@ -8,6 +8,7 @@ from dataclasses import replace
 from .. import facts
 from ..findings import Finding, Severity
 from ..sql import quote
+from ..units import plural
 from . import cures
 from .cures import mentions
 from .expressions import calls_nothing
@@ -98,7 +99,7 @@ class Keys(Obstacles):
         for one, option in zip((*index.columns, *index.include), options, strict=True):
             if limit and "bloom" not in option and self.may_exceed(index, one, limit):
                 title = f"{'Index' if thing is index else 'Unique constraint'} {thing.name} of {thing.table} is unmanaged"
-                message = f"{title}, and a write fails where {one} has more than {limit:,} bytes after compression, the most that its entries hold."
+                message = f"{title}, and a write fails where {one} has more than {plural(limit, 'byte')} after compression, the most that its entries hold."
                 instead = f"Or index a part or a digest of it: left({one}, 500), md5({one}), or USING hash"
                 cure = f"{cures.drop(thing)}\n{cures.comment(instead)}"
                 severity = Severity.WARNING if self.is_long(index.table, one) else Severity.NOTE

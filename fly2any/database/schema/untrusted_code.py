@@ -19,6 +19,7 @@ from ..findings import Finding, Severity
 from ..leftover_databases import refuse_during_restore
 from ..server import read_home
 from ..sql import TRUSTED_ROLES_SQL, TRUSTED_SQL, execute, fetch_all, quote
+from ..units import plural
 from . import contract as contracts
 from .ledgers import LEDGERS
 
@@ -142,7 +143,8 @@ def read_untrusted_code(
     for kind, table, name, number, role in rows:
         at = f"{quote(schema)}.{quote(table)}"
         if kind == "owner":
-            what = f"Table {table}{f' and {number - 1} others' if number > 1 else ''}, whose owner does not own the schema,"
+            others = f" and {plural(number - 1, 'other')}" if number > 1 else ""
+            what = f"Table {table}{others}, whose owner does not own the schema,"
             cure = (
                 f"If the site created them: GRANT CREATE ON DATABASE {name} TO {quote(role)}; otherwise drop them, or make the"
                 f" site's role their owner. REVOKE CREATE ON SCHEMA {quote(schema)} FROM PUBLIC keeps other roles from creating any."

@@ -8,6 +8,7 @@ from fly2any.database.adoption.render import NEXT_STEPS, as_json, as_text
 from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_database, add_lock_wait
 from fly2any.database.progress import Terminal
+from fly2any.database.units import plural
 
 
 class Command(BaseCommand):
@@ -46,7 +47,7 @@ class Command(BaseCommand):
         adopted = assessment.kind in (Kind.EXACT, Kind.SUPERSET) or (assessment.kind is Kind.OURS and assessment.migrations)
         if adopted and format == "text":
             self.stdout.write(
-                f"Adopted: {len(assessment.steps)} steps, {len(assessment.recorded)} migrations recorded, {len(assessment.migrations)} run.{NEXT_STEPS}"
+                f"Adopted: {plural(len(assessment.steps), 'step')}, {plural(len(assessment.recorded), 'migration')} recorded, {len(assessment.migrations)} run.{NEXT_STEPS}"
             )
         else:
             self.stdout.write(text(assessment))

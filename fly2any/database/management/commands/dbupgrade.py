@@ -6,6 +6,7 @@ from django.db import connections
 from fly2any.database.errors import Refusal
 from fly2any.database.management.arguments import add_database
 from fly2any.database.progress import Terminal
+from fly2any.database.units import plural
 from fly2any.database.upgrade import upgrade
 
 
@@ -41,5 +42,7 @@ class Command(BaseCommand):
             self.stdout.write("The data directory is of the installed major version of PostgreSQL; nothing was changed.")
             return
         self.stdout.write(f"Upgraded  from PostgreSQL {done.before} to {done.after}")
-        self.stdout.write(f"Compared  {done.databases} databases, {done.tables} tables, {done.rows:,} rows: all are the same.")
+        self.stdout.write(
+            f"Compared  {plural(done.databases, 'database')}, {plural(done.tables, 'table')}, {plural(done.rows, 'row')}: all are the same."
+        )
         self.stdout.write(f"Kept      {done.kept}. Delete it when `manage.py dbstatus` reports no findings.")

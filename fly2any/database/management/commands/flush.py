@@ -10,6 +10,7 @@ from fly2any.database.migration.lock import MIGRATION_LOCK, hold
 from fly2any.database.migration.losses import read_rows, require_consent
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 from fly2any.database.sql import quote, time_limits
+from fly2any.database.units import plural
 
 
 class Command(flush.Command):
@@ -41,7 +42,9 @@ class Command(flush.Command):
             if (cause := error.__cause__) is None:
                 raise
             raise cause from cause.__cause__  # Django's own message only guesses the cause.
-        self.stdout.write(f"Emptied {len(tables)} tables." if tables else "No tables of our models found: nothing was changed.")
+        self.stdout.write(
+            f"Emptied {plural(len(tables), 'table')}." if tables else "No tables of our models found: nothing was changed."
+        )
 
     def require_empty(self, connection, tables):
         """Lock the tables; raise Refusal if one has rows by now."""
