@@ -118,6 +118,9 @@ def of_table(table: Table) -> Iterator[Mutation]:
         sql = f"ALTER TABLE {t} ADD CONSTRAINT theirs UNIQUE ({q(column)})"
         sql = f"ALTER TABLE {t} ADD CONSTRAINT theirs EXCLUDE USING btree ({q(column)} WITH =)"
         yield damage("a foreign exclusion in the way", sql, ("check.extra", f"{table.name}.theirs"))
+        sql = f"""CREATE EXTENSION IF NOT EXISTS btree_gist; ALTER TABLE {t} ADD theirs_at tstzrange NOT NULL DEFAULT tstzrange(now(), NULL),
+                  ADD CONSTRAINT theirs UNIQUE ({q(column)}, theirs_at WITHOUT OVERLAPS)"""
+        yield damage("a foreign temporal key in the way", sql, ("check.extra", f"{table.name}.theirs"), since=18)
         sql = f"ALTER TABLE {t} ADD CONSTRAINT theirs UNIQUE ({q(column)})"
         yield damage("a foreign unique constraint in the way", sql, ("unique.extra", f"{table.name}.theirs"))
     yield damage(

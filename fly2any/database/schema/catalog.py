@@ -204,8 +204,10 @@ KEY_USED_BY_SQL = """
 
 # to_jsonb reaches a column of a catalogue that older versions do not have: conenforced is new in PostgreSQL 18,
 # indnullsnotdistinct in 15. A foreign key whose triggers are disabled is not enforced.
+# UNIQUE (…, … WITHOUT OVERLAPS), new in PostgreSQL 18, rejects what overlaps, as an exclusion constraint does.
+CONSTRAINT_TYPE_SQL = "CASE WHEN k.contype = 'u' AND (to_jsonb(k) ->> 'conperiod')::boolean THEN 'x' ELSE k.contype END"
 CONSTRAINTS_SQL = f"""
-    SELECT c.relname AS "table", k.conname AS name, k.contype AS type,
+    SELECT c.relname AS "table", k.conname AS name, {CONSTRAINT_TYPE_SQL} AS type,
            ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS u (number, place)
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number
                  ORDER BY u.place) AS columns,
@@ -221,7 +223,7 @@ CONSTRAINTS_SQL = f"""
            ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t
                  WHERE k.contype = 'f' AND t.tgconstraint = k.oid AND t.tgrelid = k.confrelid AND t.tgname ~ '_a_[0-9]+$'
                  ORDER BY t.tgtype) AS fires,
-           CASE k.contype WHEN 'c' THEN 'CHECK (' || pg_catalog.pg_get_expr(k.conbin, k.conrelid) || ')'
+           CASE {CONSTRAINT_TYPE_SQL} WHEN 'c' THEN 'CHECK (' || pg_catalog.pg_get_expr(k.conbin, k.conrelid) || ')'
                           WHEN 'x' THEN pg_catalog.pg_get_constraintdef(k.oid) END AS expression,
            ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS u (number, place)
                  JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.number

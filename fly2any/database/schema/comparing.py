@@ -33,5 +33,7 @@ class Comparing:
 def title(thing: Object) -> str:
     if isinstance(thing, Table):
         return f"{thing.kind.capitalize()} {thing.name}"
+    if isinstance(thing, Check) and not thing.expression.startswith("CHECK "):
+        return f"Exclusion constraint {thing.name} of {thing.table}"
     kind = ("Primary key" if thing.primary else "Unique constraint") if isinstance(thing, Key) else TITLES[type(thing)]
     return f"{kind} {thing.name} of {thing.table}"

@@ -140,7 +140,7 @@ class Check:
     table: str
     name: str
     columns: tuple[str, ...]
-    expression: str  # CHECK (…), or EXCLUDE … (none in the contract)
+    expression: str  # CHECK (…), or EXCLUDE … or UNIQUE (…, … WITHOUT OVERLAPS), neither in the contract
     valid: bool = True
     enforced: bool = True
     own: bool = field(default=True, compare=False)  # it calls nothing but PostgreSQL's own functions

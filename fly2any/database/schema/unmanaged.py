@@ -195,6 +195,7 @@ class _Obstacles(Keys):
         title = f"Constraint {check.name} of {check.table}, {' '.join(check.expression.split())}, is unmanaged"
         if not check.expression.startswith("CHECK "):  # In an exclusion constraint, NULL conflicts with nothing.
             equal = {one.strip('"') for one in re.findall(r'[(,] ?("[^"]+"|\w+) WITH =(?=[,)])', check.expression)}
+            equal |= {*check.columns[:-1]} if check.expression.startswith("UNIQUE ") else set()
             told = any(key.table == check.table and set(key.columns) <= equal for key in self.expected.keys)
             if not told and not any(self.is_null(check.table, name) for name in check.columns):
                 yield obstacle("check.extra", check, f"{title}, and refuses rows that the contract allows.", cures.drop(check))
