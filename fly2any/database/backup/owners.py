@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 
 from ..errors import Refusal
-from ..sql import fetch_all, quote
+from ..sql import fetch_all, fetch_one, quote
 from .manifest import Manifest
 from .signing import SIGNED
 
@@ -18,6 +19,7 @@ MISSING_SQL = """
                THEN name = ANY (%(owners)s) AND NOT pg_catalog.pg_has_role(name::name, 'MEMBER') ELSE true END
     ORDER BY name
 """
+SUPERUSER_SQL = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
 # The roles whose code a restore would run with the restoring role's privileges; superusers have all privileges anyway.
 OTHERS_SQL = """
     SELECT name FROM unnest(%s::text[]) AS name
@@ -35,6 +37,18 @@ def require_owners(connection, manifest: Manifest, *, trust: Sequence[str], with
         raise Refusal(f"Nothing in {manifest.name} belongs to {unknown[0]}: omit --without {shlex.quote(unknown[0])}.")
     _require_roles(connection, manifest, without)
     _require_trust(connection, manifest, [*trust, *without])
+
+
+def describe_untried(connection, manifest: Manifest) -> str:
+    """Return a sentence about objects that this role may not be able to restore, as the verification could not; "" for a superuser."""
+    left_out = manifest.verdict.left_out if manifest.verdict else ()
+    untried = [one for one in left_out if re.search(r" \([0-9A-Z]{5}\)$", one)]  # Without the objects of untrusted roles.
+    if not untried or fetch_one(connection, SUPERUSER_SQL)[0]:
+        return ""
+    return (
+        f"The verification did not create {', '.join(untried)}: this role may not be allowed to either, and the restore then fails and"
+        " replaces nothing. Restore as a superuser."
+    )
 
 
 def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> None:

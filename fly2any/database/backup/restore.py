@@ -30,7 +30,7 @@ from .disk_space import require_disk_space
 from .entries import NOTHING, LeftOut, default_privileges, entries_in, find_left_out, in_order
 from .erasures import Erasures, find_erased
 from .manifest import Manifest, home_of
-from .owners import require_owners
+from .owners import describe_untried, require_owners
 from .properties import copy_grants, copy_properties, create
 from .rights import StaffChanges, sign_out_staff
 from .sessions import UNLIMITED_SQL, connection_to, prepare_session
@@ -103,6 +103,7 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, with
     tls = connection.connection.pgconn.ssl_in_use
     tool = tools.choose(major, tls=tls, oldest=int(manifest.tool.partition(".")[0]))
     others = [role for (role,) in fetch_all(connection, NOT_A_MEMBER_SQL)]
+    untried = describe_untried(connection, manifest)
     with tools.reached(connection) as (place, environment), work_folder("a backup's table of contents") as work:
         connection.close()
         if (listed := tools.read(tool.folder / "pg_restore", path, "--list", "--verbose")) is None:
@@ -120,7 +121,10 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, with
             with tools.restoring(
                 tool, major, [*arguments, f"--use-list={contents}", str(path)], environment, shown(progress, manifest)
             ) as restoring:
-                restoring.finish()
+                try:
+                    restoring.finish()
+                except Refusal as refusal:
+                    raise Refusal(f"{refusal} {untried}".rstrip()) from refusal
     _analyze(connection, progress)
     return left_out
 

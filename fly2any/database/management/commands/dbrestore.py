@@ -6,7 +6,7 @@ from fly2any.database.backup import render
 from fly2any.database.backup.attached import read_attached, require_undistributed
 from fly2any.database.backup.disk_space import note as room_note
 from fly2any.database.backup.inventory import find
-from fly2any.database.backup.owners import require_owners
+from fly2any.database.backup.owners import describe_untried, require_owners
 from fly2any.database.backup.restore import is_used, require_name, restore_into, restore_over
 from fly2any.database.backup.store import store_at
 from fly2any.database.clock import read_clock
@@ -81,7 +81,8 @@ class Command(BaseCommand):
             self.report_erasures(manifest, kept.erasures)
             self.report_staff(kept.staff)
             return
-        for note in filter(None, (*read_attached(connection).notes(), room_note(manifest))):
+        notes = (*read_attached(connection).notes(), describe_untried(connection, manifest), room_note(manifest))
+        for note in filter(None, notes):
             self.stdout.write(f"Note      {note}")
         if used and not yes:
             require_undistributed(connection)
