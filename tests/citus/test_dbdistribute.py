@@ -27,6 +27,11 @@ SEQUENCES = """
     FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
     WHERE c.relnamespace = 'public'::regnamespace AND a.attidentity <> '' AND c.relname !~ '_[0-9]{6,}$' ORDER BY 1, 2
 """
+# What the coordinator still has of tables whose rows are on other nodes: invisible rows, and their sampled values.
+LEFT_HERE = """
+    SELECT relname FROM pg_class WHERE relname = ANY (%s) AND pg_relation_size(oid) > 0
+    UNION SELECT tablename FROM pg_stats WHERE tablename = ANY (%s) AND schemaname = 'public' ORDER BY 1
+"""
 PRICES = """
     INSERT INTO price_history (id, origin, destination, "departDate", price, provider)
     SELECT 'p' || n, 'JFK', repeat('x', 100), '2026-01-01', n, 'mock' FROM generate_series(1, %s) AS n
@@ -61,6 +66,7 @@ def test_distributing_and_undoing_it_lose_no_row_no_value_of_a_sequence_and_no_p
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.endswith("\nAll tables are placed as planned.\n")
         assert placed(cluster) == PLANNED
+        assert cluster.execute(LEFT_HERE, [[*PLANNED], [*PLANNED]]) == []
         assert state(cluster) == before
         assert manage("dbstatus", url=cluster.url).returncode == 0
 

@@ -99,10 +99,12 @@ def _place(connection, step: Step, *, patience: float, progress: Progress) -> No
     schema, key = read_schema(connection), step.planned.key
     table = f"{quote(schema)}.{quote(step.planned.table)}"
 
-    def convert(call: str, *arguments: str) -> None:
+    def convert(call: str, *arguments: str, then: str = "") -> None:
         def attempt():
             with _converting(connection, schema):
                 ask(connection, f"SELECT pg_catalog.{call}", arguments)
+                if then:
+                    ask(connection, f"SELECT pg_catalog.{then}", arguments[:1])
 
         _retried(attempt, step.planned.table, patience=patience, progress=progress)
 
@@ -112,11 +114,14 @@ def _place(connection, step: Step, *, patience: float, progress: Progress) -> No
         if not step.kind.is_of_citus:
             convert("citus_add_local_table_to_metadata(%s, cascade_via_foreign_keys => true)", table)
         convert("create_reference_table(%s)", table)
-    elif not step.online:
-        convert("create_distributed_table(%s, %s)", table, key)
+        return
+    # Otherwise the values that ANALYZE sampled stay in the statistics of the table on this server.
+    if not step.kind.is_of_citus:
+        convert("citus_add_local_table_to_metadata(%s)", table)
+    if not step.online:
+        # Citus leaves the rows that it copied on this server's disk, where no query sees them.
+        convert("create_distributed_table(%s, %s)", table, key, then="truncate_local_data_after_distributing_table(%s)")
     else:
-        if not step.kind.is_of_citus:  # Otherwise the next statement does it, and waits for its lock without a limit.
-            convert("citus_add_local_table_to_metadata(%s)", table)
         execute(connection, "SET statement_timeout TO 0")
         ask(connection, "SELECT pg_catalog.create_distributed_table_concurrently(%s, %s)", [table, key])
         execute(connection, "RESET statement_timeout")
