@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 from datetime import datetime
 from typing import Protocol
-
-from django.db import Error, transaction
 
 from ..errors import Refusal, leaves_commit_open
 from ..leftover_databases import refuse_during_restore
@@ -19,7 +16,8 @@ from . import own
 from .people import Person
 from .plan import NOT_SEARCHED, RECORD, Change, Reach, reach, reasons
 from .remove import remove
-from .search import Found, Place, Unsearched, search, statistics
+from .search import Found, Place, Unsearched, search
+from .statistics import refresh_statistics
 from .tables import Tables, read_tables
 from .trace import rows_of
 from .transactions import NO_STATEMENT_TIMEOUT_SQL, TABLE_LOCK_TIMEOUT, writing
@@ -124,7 +122,8 @@ def _erase(connection, person: Person, searched: bool, progress: Progress) -> Ce
             cursor.execute(NOW_SQL)
             began, _ = cursor.fetchone()
             places = search(connection, tables, person, progress, reasons(tables, found), rows_of())
-            places = Found((*places.places, *_refresh_statistics(connection, tables, person)), places.unsearched)
+            sampled = refresh_statistics(connection, tables, person)
+            places = Found((*places.places, *sampled.places), (*places.unsearched, *sampled.unsearched))
         progress.show("waiting for tables without a foreign key", None)
         unguarded = _lock(connection, tables)
         progress.clear()
@@ -178,23 +177,6 @@ def _lock(connection, tables: Tables) -> list[Unsearched]:
         Unsearched(table.name, "rows added meanwhile: this role may not lock the table")
         for table in existing
         if table not in lockable
-    ]
-
-
-def _refresh_statistics(connection, tables: Tables, person: Person) -> list[Place]:
-    """Run ANALYZE on tables whose statistics hold the person's address or id, and return where these remain."""
-    for table in {table.oid: table for table, _ in statistics(connection, tables, person)}.values():
-        with suppress(Error), transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-            cursor.execute(f"ANALYZE {table.sql}", [])
-    return [
-        Place(
-            tables.label(table.oid),
-            column,
-            "statistics",
-            1,
-            f"the planner's statistics may still hold sampled values: ANALYZE {table.sql}",
-        )
-        for table, column in statistics(connection, tables, person)
     ]
 
 

@@ -10,7 +10,6 @@ from django.db import Error, transaction
 
 from ..errors import first_line
 from ..progress import Progress
-from ..sql import catalogue
 from . import copied
 from .patterns import Pattern, Patterns, patterns_for
 from .people import Person
@@ -19,21 +18,6 @@ from .trace import Rows
 
 LARGE = 32 << 20  # Bytes. A larger text exceeds the memory of ~*, so escapes in it are not found.
 KINDS = {"m": "materialized view", "f": "foreign table"}
-
-STATISTICS_SQL = """
-    SELECT s.schema::text, s.relation::text, s.column::text,
-           COALESCE((SELECT i.indrelid FROM pg_catalog.pg_index AS i WHERE i.indexrelid = c.oid), c.oid)::bigint
-    FROM (
-        SELECT schemaname, tablename, attname, most_common_vals::text, histogram_bounds::text, most_common_elems::text FROM pg_catalog.pg_stats
-        UNION ALL SELECT schemaname, tablename, statistics_name, most_common_vals::text, NULL, NULL FROM pg_catalog.pg_stats_ext
-        UNION ALL SELECT schemaname, tablename, statistics_name, most_common_vals::text, histogram_bounds::text, most_common_elems::text
-                  FROM pg_catalog.pg_stats_ext_exprs
-    ) AS s (schema, relation, "column", common, bounds, elements)
-    JOIN pg_catalog.pg_namespace AS n ON n.nspname = s.schema
-    JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = s.relation
-    WHERE concat_ws(' ', s.common, s.bounds, s.elements) ~* %s
-    ORDER BY s.schema COLLATE "C", s.relation COLLATE "C", s.column COLLATE "C"
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +81,6 @@ def search(
     progress.clear()
     if _has_large_objects(connection):
         unsearched.append(Unsearched("large objects", "not in columns"))
-    if any(table.kind_of_citus for table in tables.tables.values()):
-        unsearched.append(Unsearched("the planner's statistics on the nodes of Citus", "sampled values: ANALYZE the tables"))
     return Found(
         tuple(Place(table, column, holds, rows, reason) for (table, column, holds, reason), rows in places.items() if rows),
         tuple(dict.fromkeys(unsearched)),
@@ -223,15 +205,3 @@ def as_text(column: Column) -> str:
 def as_written(value: str) -> str:
     """Return a value in its type's text form. A cast to text could call a function of the type's owner."""
     return f"CASE WHEN {value} IS NULL THEN NULL ELSE pg_catalog.concat({value}) END"
-
-
-def statistics(connection, tables: Tables, person: Person) -> list[tuple[Table, str]]:
-    """Return the tables, with their columns, whose planner statistics (samples of the rows) contain the person's address or id.
-
-    Columns of numbers and times are excluded, because a short id may be a value there; expressions of indexes are included.
-    """
-    with catalogue(connection) as cursor:
-        cursor.execute(STATISTICS_SQL, [patterns_for(person.id, person.email).any.text])
-        found = [(column, oid) for *_, column, oid in cursor.fetchall() if oid in tables.tables]
-    numbers = {(oid, column.name) for _, oid in found for column in tables.columns.get(oid, ()) if not column.is_searched}
-    return [(tables.tables[oid], column) for column, oid in found if (oid, column) not in numbers]

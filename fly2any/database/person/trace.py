@@ -114,7 +114,7 @@ def _array(values: list[str]) -> str:
 
 def places_of(cursor, table: Table, condition: str, parameters: list, *, lock: bool) -> Rows:
     """Return the rows of a table of ours, alias `c`, that meet a condition."""
-    # Citus cannot lock rows of several shards: the lock on the row that they refer to keeps others from being added.
+    # Citus cannot lock rows of several shards.
     for_update = " FOR UPDATE" if lock and table.may_update and table.kind_of_citus is not Kind.DISTRIBUTED else ""
     cursor.execute(
         f"SELECT {table.place_sql()} FROM {table.rows_sql} AS c WHERE {condition}{for_update}",

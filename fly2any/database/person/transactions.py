@@ -20,10 +20,13 @@ DURABLE_SQL = """
 NO_TRANSACTION_TIMEOUT_SQL = """
     SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'transaction_timeout'
 """
-# One connection to each node of Citus, because a cascade reaches shards that a parallel statement locks.
+# One connection to each node of Citus, this one included, because a cascade reaches shards that a parallel statement locks, and
+# because Citus rejects ANALYZE of a table after it changed a shard of its own node without a connection.
 ONE_BY_ONE_SQL = """
-    SELECT pg_catalog.set_config(name, 'sequential', true) FROM pg_catalog.pg_settings
-    WHERE name OPERATOR(pg_catalog.=) 'citus.multi_shard_modify_mode'
+    SELECT pg_catalog.set_config(
+        name, CASE name OPERATOR(pg_catalog.=) 'citus.enable_local_execution' WHEN true THEN 'off' ELSE 'sequential' END, true)
+    FROM pg_catalog.pg_settings
+    WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY['citus.multi_shard_modify_mode', 'citus.enable_local_execution'])
 """
 # They release the row locks if the client is gone.
 CLIENT_GONE_SQL = "; ".join(
