@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from ..errors import Refusal
 from ..facts import Placement
+from ..schema.extents import read_extents, read_shares
 from ..schema.relations import Kind, Relation, read_relations
 from ..server import read_schema
-from ..sql import fetch_all, literal
 from .cluster import Cluster
 from .plan import Planned, read_plan
 
 ONLINE = 64 * 1024**2  # Bytes above which a table's rows are copied while the site writes to it.
-
-SIZES_SQL = """
-    SELECT c.relname::text, GREATEST(pg_catalog.pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0), pg_catalog.pg_total_relation_size(c.oid)
-    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = %(schema)s AND c.relkind = 'r' ORDER BY c.relname COLLATE "C"
-"""
-# What each node stores of each table of Citus.
-SHARDS_SQL = """
-    SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_array(name, rows, bytes)), '[]') FROM (
-        SELECT r.relname AS name, pg_catalog.sum(GREATEST(pg_catalog.pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0)) AS rows,
-               pg_catalog.sum(pg_catalog.pg_total_relation_size(c.oid)) AS bytes
-        FROM pg_catalog.pg_dist_placement AS p JOIN pg_catalog.pg_dist_local_group AS g USING (groupid)
-        JOIN pg_catalog.pg_dist_shard AS s USING (shardid) JOIN pg_catalog.pg_class AS r ON r.oid = s.logicalrelid
-        JOIN pg_catalog.pg_namespace AS n ON n.oid = r.relnamespace
-        JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(pg_catalog.shard_name(s.logicalrelid, s.shardid))
-        WHERE n.nspname = {schema} GROUP BY 1) AS stored
-"""
-ASKED_SQL = "SELECT nodeid, success, result FROM pg_catalog.run_command_on_all_nodes(%(command)s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,26 +88,24 @@ def read_distribution(connection, cluster: Cluster) -> Distribution:
     schema = read_schema(connection)
     relations = read_relations(connection, schema=schema)
     plan = [one for one in read_plan() if one.placement is not Placement.LOCAL and one.table in relations]
-    stored = _read_stored(connection, cluster, schema, relations)
+    stored = _read_stored(connection, cluster, schema)
     steps = tuple(Step(one, relations[one.table].kind, stored.get(one.table, ())) for one in plan)
     placed = {step.planned.table for step in steps}
     others = tuple(one for one in relations.values() if one.name not in placed and one.kind in (Kind.PLAIN, Kind.MANAGED))
     return Distribution(cluster, steps, others)
 
 
-def _read_stored(connection, cluster: Cluster, schema: str, relations: dict[str, Relation]) -> dict[str, tuple[Stored, ...]]:
+def _read_stored(connection, cluster: Cluster, schema: str) -> dict[str, tuple[Stored, ...]]:
     here = next(node.name for node in cluster.nodes if node.is_coordinator)
     found = {
-        name: [Stored(here, rows, size)]
-        for name, rows, size in fetch_all(connection, SIZES_SQL, {"schema": schema})
-        if name in relations and not relations[name].kind.is_of_citus
+        extent.name: [Stored(here, extent.rows or 0, extent.bytes or 0)]
+        for extent in read_extents(connection, schema=schema).values()
+        if not extent.kind.is_of_citus
     }
     names = {node.id: node.name for node in cluster.nodes}
-    for node, success, result in fetch_all(connection, ASKED_SQL, {"command": SHARDS_SQL.format(schema=literal(schema))}):
-        if not success:  # Its rows would count as 0.
-            raise Refusal(
-                f"The node {names[node]} does not answer ({result.strip()}): repair or remove it, and run the command again."
-            )
-        for table, rows, size in json.loads(result):
-            found.setdefault(table, []).append(Stored(names[node], int(rows), int(size)))
+    for node, tables, error in read_shares(connection, schema=schema):
+        if error:  # Its rows would count as 0.
+            raise Refusal(f"The node {names[node]} does not answer ({error}): repair or remove it, and run the command again.")
+        for table, (rows, size) in tables.items():
+            found.setdefault(table, []).append(Stored(names[node], rows, size))
     return {table: tuple(parts) for table, parts in found.items()}

@@ -81,7 +81,7 @@ INDEXES_SQL = f"""
     LEFT JOIN pg_catalog.pg_stat_all_indexes AS s ON s.indexrelid = c.oid
     GROUP BY r.oid, r.relname, n.nspname, x.indrelid, t.relname ORDER BY t.relname COLLATE "C", r.relname COLLATE "C"
 """
-NODES_SQL = "SELECT success, result FROM pg_catalog.run_command_on_all_nodes(%(command)s)"
+NODES_SQL = "SELECT nodeid, success, result FROM pg_catalog.run_command_on_all_nodes(%(command)s)"
 ON_NODE_SQL = "SELECT pg_catalog.json_object_agg(m.schema || '.' || m.name, pg_catalog.to_json(m)) FROM ({measured}) AS m"
 
 Ask = Callable[[Any, str], list[dict[str, Any]]]
@@ -147,6 +147,14 @@ def read_index_use(connection, *, schema: str) -> tuple[IndexUse, ...]:
     return tuple(IndexUse(**{name: row[name] for name in IndexUse.__slots__}) for row in rows)
 
 
+def read_shares(connection, *, schema: str) -> Iterator[tuple[int, dict[str, tuple[int, int]], str]]:
+    """Yield the id of each node of Citus, the rows and bytes that it stores of each of its tables in `schema`, and why it does not answer."""
+    command = _on_node(TABLES_SQL.format(roots="{roots}", **SIZES), OF_TABLES, literal(schema))
+    for node, success, result in fetch_all(connection, NODES_SQL, {"command": command}):
+        stored = json.loads(result or "{}").values() if success else ()
+        yield node, {one["name"]: (one["rows"], one["bytes"]) for one in stored}, "" if success else result.strip()
+
+
 def _read_tables(connection, roots: str, parameters: dict[str, Any], sizes: dict[str, str], **ways: Any) -> dict[str, Extent]:
     rows = _measured(connection, TABLES_SQL.format(roots="{roots}", **sizes), roots, OF_TABLES, parameters, **ways)
     return {row["name"]: Extent(**{name: row[name] for name in Extent.__slots__}) for row in rows}
@@ -169,8 +177,7 @@ def _measured(
         rows = [dict(zip(names, row, strict=True)) for row in opened.fetchall()]
     placed = read_placed(connection) if rows and rows[0]["citus"] else {}
     schemas = ", ".join(sorted({literal(row["schema"]) for row in rows if row["oid"] in placed}))
-    on_nodes = ON_NODE_SQL.format(measured=measured.format(roots=SHARDS_SQL.format(join=join, schemas=schemas)))
-    nodes = (ask or ask_nodes)(connection, on_nodes) if schemas else []
+    nodes = (ask or ask_nodes)(connection, _on_node(measured, join, schemas)) if schemas else []
     for row in rows:
         kind = placed[row["oid"]][0] if row["oid"] in placed else OF_POSTGRES[row.get("letter", "r")]
         row["kind"] = kind
@@ -180,10 +187,14 @@ def _measured(
         yield row
 
 
+def _on_node(measured: str, join: str, schemas: str) -> str:
+    return ON_NODE_SQL.format(measured=measured.format(roots=SHARDS_SQL.format(join=join, schemas=schemas)))
+
+
 def ask_nodes(connection, command: str) -> list[dict[str, Any]]:
     """Return the JSON that a query returns on each node of Citus; nothing if one does not answer, because a sum would be too small."""
     answers = fetch_all(connection, NODES_SQL, {"command": command})
-    return [json.loads(result) for _, result in answers if result] if all(success for success, _ in answers) else []
+    return [json.loads(result) for *_, result in answers if result] if all(success for _, success, _ in answers) else []
 
 
 def _added(kind: Kind, name: str, parts: list[dict[str, Any]]) -> Any:
