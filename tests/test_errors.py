@@ -4,7 +4,7 @@ import re
 import socket
 
 import pytest
-from django.db import NotSupportedError
+from django.db import NotSupportedError, OperationalError
 
 from fly2any.database.errors import CAUSES, explain
 from tests import prisma
@@ -82,6 +82,16 @@ def test_an_error_of_django_is_not_attributed_to_the_database():
     assert explain(error) == (
         "The AddIndexConcurrently operation cannot be executed inside a transaction (set atomic = False)"
         " (NotSupportedError of Django; --traceback shows where)."
+    )
+
+
+def test_a_node_of_citus_is_not_mistaken_for_the_server():
+    error = OperationalError(
+        "connection to the remote node app@10.0.0.2:5432 failed with the following error: Connection refused\n\tIs the server running?"
+    )
+
+    assert explain(error) == (
+        "The node 10.0.0.2:5432 of Citus does not answer: start it, or repair its network (`manage.py dbstatus` shows the nodes)."
     )
 
 

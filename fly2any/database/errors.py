@@ -48,6 +48,8 @@ class Cause(NamedTuple):
 # libpq gives no SQLSTATE if the connection itself fails, so these are recognised by their text.
 CAUSES = (
     # Connection errors.
+    Cause("", r'connection to the remote node (\S*@)?(?P<node>\S+) failed',
+          "The node {node} of Citus does not answer: start it, or repair its network (`manage.py dbstatus` shows the nodes)."),
     Cause("", r'password authentication failed for user "(?P<user>[^"]*)"',
           'The server refused the password of the user "{user}": correct the user and password in POSTGRES_URL.'),
     Cause("", r'no password supplied', "The server requires a password, but POSTGRES_URL has none: write it as postgresql://user:password@host/database."),
