@@ -39,7 +39,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     date_of_birth = DateTimeField(db_column="dateOfBirth", null=True, blank=True)
     gender = models.TextField(null=True, blank=True, choices=Gender)
     country = models.TextField(null=True, blank=True)
-    timezone = models.TextField(null=True, blank=True)
+    timezone = models.TextField("time zone", null=True, blank=True)
     bio = models.TextField(null=True, blank=True)
     avatar_url = models.TextField("avatar URL", db_column="avatarUrl", null=True, blank=True)
     profile_completed = models.BooleanField(db_column="profileCompleted", default=False, db_default=False)
@@ -216,6 +216,8 @@ class UserPreferences(models.Model):
     updated_at = DateTimeField(db_column="updatedAt", auto_now=True)
 
     person_field = "user"
+
+    nouns = ("set of preferences", "sets of preferences")
 
     objects = UserPreferencesQuerySet.as_manager()
 

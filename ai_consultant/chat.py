@@ -142,7 +142,7 @@ def _duration(value: Any) -> Any:
 def _seats(number: Any) -> str:
     if number is None:
         return ""
-    return plural(number, "seat") if isinstance(number, int | float) else f"{number} seats"
+    return plural(number, "seat") if isinstance(number, int | float) and not isinstance(number, bool) else f"{number} seats"
 
 
 def _stops(number: Any) -> str:

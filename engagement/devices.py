@@ -1,5 +1,7 @@
 """The device, browser and system that a user agent names, in the words that the site uses."""
 
+UNKNOWN = "Unknown"  # What the site writes where a user agent does not say.
+
 # The first match counts: Edge also contains Chrome, and Chrome also contains Safari.
 BROWSERS = (
     ("Edg", "Edge"),
@@ -28,15 +30,20 @@ DEVICES = (
 
 
 def _first(agent, names):
-    return next((name for part, name in names if part in agent), "Unknown")
+    return next((name for part, name in names if part in agent), UNKNOWN)
 
 
 def describe(agent):
-    """Return (device, browser, operating system) of a user agent's text, "Unknown" where it does not say."""
+    """Return (device, browser, operating system) of a user agent's text, UNKNOWN where it does not say."""
     return _first(agent, DEVICES), _first(agent, BROWSERS), _first(agent, SYSTEMS)
+
+
+def known(*parts):
+    """Return the parts of a description that say something."""
+    return [part for part in parts if part and part != UNKNOWN]
 
 
 def shown(agent, row=None):
     """Show a user agent in a few words."""
     device, browser, system = describe(agent)
-    return f"{browser}, {system}, {device}" if (device, browser, system) != ("Unknown",) * 3 else agent[:80]
+    return ", ".join(known(browser, system, device)) or agent[:80]

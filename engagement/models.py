@@ -9,6 +9,7 @@ from fly2any.postgres.expressions import CurrentTimestamp
 from fly2any.postgres.fields import DateTimeField, JSONField, TextIdField
 from fly2any.postgres.indexes import Index
 
+from . import devices
 from .choices import EventType, NotificationType, Priority
 from .querysets import (
     LoginHistoryQuerySet,
@@ -210,7 +211,7 @@ class UserSession(models.Model):
         ]
 
     def __str__(self):
-        return ", ".join(filter(None, [self.device, self.browser, self.os])) or "Unknown device"
+        return ", ".join(devices.known(self.device, self.browser, self.os)) or "Unknown device"
 
 
 class LoginHistory(models.Model):
@@ -231,6 +232,8 @@ class LoginHistory(models.Model):
     person_field = "user"
     retention = Retention("sign-ins", ("timestamp",))
     placement = Placement.DISTRIBUTED
+
+    nouns = ("sign-in", "sign-ins")
 
     objects = LoginHistoryQuerySet.as_manager()
 

@@ -30,7 +30,7 @@ class SavedSearch(models.Model):
     name = models.TextField()
     origin = models.TextField()
     destination = models.TextField()
-    depart_date = models.TextField(db_column="departDate")
+    depart_date = models.TextField("departure date", db_column="departDate")
     return_date = models.TextField(db_column="returnDate", null=True, blank=True)
     adults = models.IntegerField(default=1, db_default=1)
     children = models.IntegerField(default=0, db_default=0)
@@ -71,7 +71,7 @@ class PriceAlert(models.Model):
     )
     origin = models.TextField()
     destination = models.TextField()
-    depart_date = models.TextField(db_column="departDate")
+    depart_date = models.TextField("departure date", db_column="departDate")
     return_date = models.TextField(db_column="returnDate", null=True, blank=True)
     current_price = models.FloatField(db_column="currentPrice")
     target_price = models.FloatField(db_column="targetPrice")
@@ -125,7 +125,7 @@ class RecentSearch(models.Model):
     origin = models.TextField(null=True, blank=True)
     price = models.FloatField()
     original_price = models.FloatField(db_column="originalPrice", null=True, blank=True)
-    depart_date = models.TextField(db_column="departDate", null=True, blank=True)
+    depart_date = models.TextField("departure date", db_column="departDate", null=True, blank=True)
     return_date = models.TextField(db_column="returnDate", null=True, blank=True)
     viewed_at = DateTimeField(db_column="viewedAt", db_default=CurrentTimestamp())
 
@@ -154,7 +154,7 @@ class PriceHistory(models.Model):
     id = TextIdField()
     origin = models.TextField()
     destination = models.TextField()
-    depart_date = models.TextField(db_column="departDate")
+    depart_date = models.TextField("departure date", db_column="departDate")
     return_date = models.TextField(db_column="returnDate", null=True, blank=True)
     price = models.FloatField()
     currency = models.TextField(default="USD", db_default="USD")
@@ -163,6 +163,8 @@ class PriceHistory(models.Model):
 
     retention = Retention("prices", ("timestamp",))
     placement = Placement.DISTRIBUTED
+
+    nouns = ("price", "prices")
 
     objects = PriceHistoryQuerySet.as_manager()
 

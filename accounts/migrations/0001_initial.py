@@ -44,7 +44,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("country", models.TextField(blank=True, null=True)),
-                ("timezone", models.TextField(blank=True, null=True)),
+                ("timezone", models.TextField(blank=True, null=True, verbose_name="time zone")),
                 ("bio", models.TextField(blank=True, null=True)),
                 ("avatar_url", models.TextField(blank=True, db_column="avatarUrl", null=True, verbose_name="avatar URL")),
                 ("profile_completed", models.BooleanField(db_column="profileCompleted", db_default=False, default=False)),

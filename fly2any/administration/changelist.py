@@ -16,7 +16,7 @@ from django.db import DataError, models
 from django.utils.text import capfirst
 
 from . import formats
-from .counts import Count, bounded, exact, of_table
+from .counts import Count, bounded, exact, nouns, of_table
 from .deadlines import TooSlow, within
 from .filters import BadParameter, TimeFilter
 from .indexes import best_path, orders
@@ -288,6 +288,10 @@ class ChangeList(main.ChangeList):
     def model_description(self) -> str:
         """Return the first sentence of the model's docstring, which an empty list shows."""
         return (self.model.__doc__ or "").strip().splitlines()[0].replace("`", "")
+
+    @property
+    def nouns(self) -> tuple[str, str]:
+        return nouns(self.model)
 
     @property
     def window_size(self) -> str:

@@ -39,6 +39,12 @@ class Count:
         return self.number is not None and not self.more and not self.estimated
 
 
+def nouns(model: type[models.Model]) -> tuple[str, str]:
+    """Return what one row and several are called after a number: the model's `nouns` if its plural name cannot be counted."""
+    options = model._meta
+    return getattr(model, "nouns", None) or (str(options.verbose_name), str(options.verbose_name_plural))
+
+
 def short(number: float) -> str:
     """Return a number with about three significant digits: 950, 12.3 k, 10.0 M, 1.2 G."""
     if number < 1000:

@@ -8,12 +8,15 @@ from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.template.response import TemplateResponse
 
+from fly2any.database.units import plural
+
+from .counts import nouns
 from .formats import beginning
 
 
 def counted(number: int, options) -> str:
-    """Return the number of rows with the model's name."""
-    return f"{number:,} {options.verbose_name if number == 1 else options.verbose_name_plural}"
+    """Return the number of rows with the model's noun."""
+    return plural(number, *nouns(options.model))
 
 
 def confirmed(description: str, done: str, *, permission: str = "change"):

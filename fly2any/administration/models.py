@@ -32,6 +32,7 @@ class Access(models.Model):
     ids_kept = ("person_id", "row_id", "staff_id", "certificate")
     certificate_field = "certificate"
     append_only = True
+    nouns = ("access record", "access records")
 
     class Meta:
         db_table = "fly2any_accesses"

@@ -17,7 +17,7 @@ from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_http_methods
 
-from .counts import Count, bounded
+from .counts import Count, bounded, nouns
 from .formats import beginning
 from .overview import page_of_row
 
@@ -59,7 +59,7 @@ class Step:
 
     def counted(self, count: Count, model: type[models.Model]) -> str:
         """Return the number of rows with a noun."""
-        one, many = self.nouns or (str(model._meta.verbose_name), str(model._meta.verbose_name_plural))
+        one, many = self.nouns or nouns(model)
         return f"{count} {one if count.number == 1 and count.is_exact else many}"
 
 

@@ -73,7 +73,7 @@ def test_empty_tables_are_one_line_and_second_factors_appear_for_staff_only(memb
 
     [page, of_staff] = [client.get(address(User, "overview", user.pk)).content.decode() for user in (ana, client.user)]
 
-    [[empty], [of_staff]] = [re.findall(r'<p class="quiet">None: (.*?)\.</p>', one) for one in (page, of_staff)]
+    [[empty], [of_staff]] = [re.findall(r'<p class="quiet">No rows in: (.*?)\.</p>', one) for one in (page, of_staff)]
     assert {"OAuth accounts", "price alerts", "login history"} < set(empty.split(", "))
     assert (len(re.findall('<section class="module panel">', page)), "Conversations</h2>" in page) == (4, True)
     assert ("TOTP devices" in empty, "TOTP devices" in of_staff) == (False, True)

@@ -175,7 +175,7 @@ def test_a_list_reports_a_search_that_it_did_not_understand(member, model, under
     for terms, expected in ((understood, False), (not_understood, True)):
         for term in terms:
             said = client.get(address(model), {"q": term}).content.decode()
-            assert (f"The search did not recognize “{term}”. It accepts: " in said) is expected, term
+            assert (f"The search did not recognise “{term}”. It accepts: " in said) is expected, term
 
 
 def test_a_search_needs_few_queries_and_accepts_any_text(member):

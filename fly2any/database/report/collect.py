@@ -41,12 +41,22 @@ class Report:
     engine: Engine | None = None  # of a distributed database
 
     @property
+    def problems(self) -> tuple[Finding, ...]:
+        """Return the findings that are errors or warnings; reports count them as findings."""
+        return serious(self.findings)
+
+    @property
+    def notes(self) -> int:
+        return len(self.findings) - len(self.problems)
+
+    @property
     def exit_code(self) -> int:
         """Return 0, 4 (findings), or 2 if a write check failed or no topic of health answered; without health also 1 (migrations
         pending) or 5 (both)."""
         if self.write_failed:
             return ExitCode.REFUSED
-        found = serious(self.findings)
+        found = self.problems
+
         if self.health:
             unanswered = all(topic.trouble for topic in self.health)
             return ExitCode.REFUSED if unanswered else ExitCode.FOUND if found else ExitCode.OK

@@ -16,7 +16,7 @@ from ..schema.contract import KINDS
 from ..server import Server
 from ..units import plural, size, span
 from ..verification import Verification
-from .collect import Report, serious
+from .collect import Report
 from .waivers import Waiver
 
 
@@ -59,9 +59,9 @@ def _counts(report: Report) -> Iterator[str]:
             yield f"{len(migrations.pending)} pending"
     if report.write_failed:
         yield "the write check failed"
-    yield plural(len(serious(report.findings)), "finding")
-    if notes := len(report.findings) - len(serious(report.findings)):
-        yield plural(notes, "note")
+    yield plural(len(report.problems), "finding")
+    if report.notes:
+        yield plural(report.notes, "note")
     if report.waived:
         yield f"{len(report.waived)} waived"
 
