@@ -113,6 +113,7 @@ CODES = frozenset(
         "distribution.node",
         "distribution.shard",
         "distribution.placement",
+        "distribution.worker",
         "wraparound.near",
         "settings.wrong",
         "extensions.outdated",

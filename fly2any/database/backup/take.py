@@ -17,6 +17,7 @@ from ..errors import Refusal
 from ..migration import journal
 from ..progress import Progress
 from ..schema import contract
+from ..schema.relations import refuse_on_worker
 from ..schema.untrusted_code import our_tables
 from ..server import read_home, read_origin
 from ..sql import PEOPLE, TRUSTED_SQL, catalogue, fetch_all, literal, quote
@@ -106,6 +107,7 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
     # A file that will be encrypted never reaches the store unencrypted.
     workplace = work_folder("a backup to encrypt") if recipient else store.workplace()
     with connection.direct(), workplace as work:
+        refuse_on_worker(connection)
         path = work / "dump"
         manifest = _dump(connection, path, progress)
         connection.close()  # It would be idle while the file is stored.

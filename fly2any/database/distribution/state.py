@@ -23,18 +23,29 @@ INACTIVE_SQL = """
     JOIN pg_catalog.pg_dist_node AS n ON n.groupid = p.groupid AND n.noderole = 'primary'
     WHERE p.shardstate <> 1 GROUP BY c.relname ORDER BY c.relname COLLATE "C"
 """
+WORKER = Finding(
+    Severity.ERROR, "distribution.worker", "Citus",
+    "This server is a worker of Citus: the tables that are not distributed are on the coordinator.",
+    "Set POSTGRES_URL to the coordinator.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Citus: its version, and the numbers of its workers and of the tables that it distributes or copies to each node."""
+    """Citus: its version, and the numbers of its workers and of the tables that it distributes or copies to each node.
+
+    `worker` is whether this server is one of the workers, which do not know how many there are.
+    """
 
     version: str
-    workers: int
+    workers: int | None
     distributed: int
     reference: int
+    worker: bool = False
 
     def __str__(self) -> str:
+        if self.workers is None:
+            return f"Citus {self.version}, a worker: the coordinator has the tables"
         tables = f"{plural(self.distributed, 'distributed table')}, {plural(self.reference, 'reference table')}"
         return f"Citus {self.version}, {plural(self.workers, 'worker')}, {tables}"
 
@@ -48,9 +59,9 @@ def read_engine(connection, *, schema: str) -> tuple[Engine | None, tuple[Findin
         relations = read_relations(connection, schema=schema)
         inactive = fetch_all(connection, INACTIVE_SQL)
     kinds = Counter(relation.kind for relation in relations.values())
-    workers = sum(not node.is_coordinator for node in cluster.nodes)
-    engine = Engine(cluster.version, workers, kinds[Kind.DISTRIBUTED], kinds[Kind.REFERENCE])
-    return engine, tuple(findings_of(cluster.nodes, relations, inactive))
+    workers = None if cluster.group else sum(not node.is_coordinator for node in cluster.nodes)
+    engine = Engine(cluster.version, workers, kinds[Kind.DISTRIBUTED], kinds[Kind.REFERENCE], bool(cluster.group))
+    return engine, (WORKER,) if engine.worker else tuple(findings_of(cluster.nodes, relations, inactive))
 
 
 def findings_of(

@@ -11,6 +11,7 @@ from django.db import Error
 
 from ..errors import Refusal
 from ..leftover_databases import refuse_during_restore
+from ..schema.relations import refuse_on_worker
 from ..sql import ALIVE, ask, execute
 from .activity import HOLDER_SQL, read_activity, terminate
 
@@ -27,8 +28,9 @@ PATIENCE = 300  # Seconds in total for the migration lock, and for retries of ot
 def advisory_lock(connection, lock: int, *, patience: float, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the advisory lock `lock` inside, in order to write; `say` gets a sentence about each session that holds it.
 
-    Raises Refusal when it is not free within `patience` seconds, and while a restore is about to replace the database.
+    Raises Refusal when it is not free within `patience` seconds, while a restore is about to replace the database, and on a worker of Citus.
     """
+    refuse_on_worker(connection)
     with _held(connection, lock, patience=patience, say=say):
         refuse_during_restore(connection)
         yield

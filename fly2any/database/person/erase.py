@@ -11,6 +11,7 @@ from ..errors import Refusal, leaves_commit_open
 from ..leftover_databases import refuse_during_restore
 from ..migration.retry import try_again
 from ..progress import Progress
+from ..schema.relations import refuse_on_worker
 from ..sql import PEOPLE, time_limits
 from . import own
 from .people import Person
@@ -91,6 +92,7 @@ def erase(
     committing = False
     try:
         with writing(connection):
+            refuse_on_worker(connection)
             refuse_during_restore(connection)
             certificate = _erase(connection, person, searched, progress or Progress())
             refuse_during_restore(connection)  # The search may take long, so this is checked again.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ..errors import Refusal
 from ..sql import fetch_all, fetch_one
 
 
@@ -60,6 +61,8 @@ DISTRIBUTED_SQL = """
     JOIN pg_catalog.pg_class AS c ON c.oid = p.logicalrelid::oid WHERE p.partmethod = 'h'
 """
 
+WORKER_SQL = "SELECT g.groupid <> 0 FROM pg_catalog.pg_dist_local_group AS g"  # The coordinator is group 0.
+
 
 def has_citus(connection) -> bool:
     """Return whether the database has the extension Citus."""
@@ -79,3 +82,9 @@ def read_relations(connection, *, schema: str) -> dict[str, Relation]:
     found = fetch_all(connection, RELATIONS_SQL, {"schema": schema})
     placed = read_placed(connection) if any(citus for *_, citus in found) else {}
     return {name: Relation(name, oid, *placed.get(oid, (OF_POSTGRES[letter], None))) for name, oid, letter, _ in found}
+
+
+def refuse_on_worker(connection) -> None:
+    """Raise Refusal if this server is a worker of Citus, which lacks the tables that are not distributed."""
+    if has_citus(connection) and fetch_one(connection, WORKER_SQL)[0]:
+        raise Refusal("This server is a worker of Citus: set POSTGRES_URL to the coordinator, and run the command again.")

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, time
 from django.apps import apps
 
 from ..leftover_databases import refuse_during_restore
+from ..schema.relations import refuse_on_worker
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import flush_statistics, read_schema
 from ..sql import PEOPLE, pinned, quote
@@ -39,6 +40,7 @@ def seed(
     one transaction: after an interruption a second run adds what is missing. Raises RealUsersError, having written nothing,
     where there are real users and `among_real_users` is false.
     """
+    refuse_on_worker(connection)
     refuse_during_restore(connection)
     refuse_untrusted_code(connection, STATEMENTS)
     with connection.cursor() as cursor:
