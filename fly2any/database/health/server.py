@@ -127,7 +127,7 @@ def commits_that_wait(read: Reader) -> Iterator[Finding]:
         count = plural(row.waiting, "session waits", "sessions wait")
         yield Finding(
             Severity.ERROR, "replication.synchronous", "synchronous_standby_names",
-            f"Each COMMIT waits for {needed} of {row.names}, of which {row.connected} are connected; {count} now.",
+            f"Each COMMIT waits for {needed} of {row.names}, of which {plural(row.connected, 'is', 'are')} connected; {count} now.",
             "Start the standby again; or commit without it: ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf();",
         )  # fmt: skip
 

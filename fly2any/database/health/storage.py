@@ -259,10 +259,10 @@ def _neglected(row: Extent, dead: float, many: int) -> Iterator[Finding]:
     """Yield a finding for a table with many dead rows, and for one whose statistics are missing or old."""
     place, live, gone, changed = quote(row.name), row.live or 0, row.dead or 0, row.changed or 0
     if gone > many and gone > dead * (live + gone):
-        when = f"{row.vacuumed:%Y-%m-%d %H:%M} UTC" if row.vacuumed else "never"
+        when = f"last vacuumed {row.vacuumed:%Y-%m-%d %H:%M} UTC" if row.vacuumed else "never vacuumed"
         yield Finding(
             Severity.WARNING, "tables.dead_rows", row.name,
-            f"{gone:,} of its rows are dead, {share(gone / (live + gone))} (limit {share(dead)}); last vacuumed {when}.",
+            f"{gone:,} of its rows are dead, {share(gone / (live + gone))} (limit {share(dead)}); {when}.",
             f"VACUUM (ANALYZE) {place};", is_sql=True,
         )  # fmt: skip
     if live > many and (row.analysed is None or changed > 0.5 * live):
@@ -292,7 +292,7 @@ def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]
             kind = f" feeds a column of type {row.type} and" if row.type else ""
             yield Finding(
                 Severity.ERROR, "sequences.near_end", row.name,
-                f"It{kind} is at {row.last:,} of {row.limit:,}, {share(used)} (limit {share(near)}): after that every insert fails.",
+                f"It{kind} is at {row.last:,} of {row.limit:,}, {share(used)} (limit {share(near)}): at the limit, every insert fails.",
                 "Change its column to bigint in a migration, and the sequence with it (ALTER SEQUENCE … AS bigint).",
             )  # fmt: skip
 
