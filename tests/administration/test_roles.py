@@ -27,6 +27,16 @@ def person():
     return User.objects.create(email="ana@example.com", password="$2b$10$hash")
 
 
+def test_the_groups_of_the_roles_cannot_be_renamed_in_the_admin(client):
+    client.force_login(User.objects.create_superuser("boss@example.com"))
+    own = Group.objects.create(name="Night shift")
+    for group in (Group.objects.get(name="Administrators"), own):
+        permissions = list(group.permissions.values_list("pk", flat=True))
+        client.post(address(Group, "change", group.pk), {"name": f"{group.name} 2", "permissions": permissions})
+
+    assert {*Group.objects.values_list("name", flat=True)} == {"Administrators", "Operations", "Support", "Night shift 2"}
+
+
 def test_the_groups_have_what_the_migrations_grant():
     granted = {
         group.name: {f"{p.content_type.app_label}.{p.codename}" for p in group.permissions.select_related("content_type")}

@@ -137,16 +137,6 @@ def test_a_demotion_does_not_leave_a_renamed_group_of_a_role():
     assert state() == (True, True, False, ["Operations"])
 
 
-def test_the_groups_of_the_roles_cannot_be_renamed_in_the_admin(client):
-    client.force_login(User.objects.create_superuser("boss@example.com"))
-    own = Group.objects.create(name="Night shift")
-    for group in (Group.objects.get(name="Administrators"), own):
-        permissions = list(group.permissions.values_list("pk", flat=True))
-        client.post(address(Group, "change", group.pk), {"name": f"{group.name} 2", "permissions": permissions})
-
-    assert {*Group.objects.values_list("name", flat=True)} == {"Administrators", "Operations", "Support", "Night shift 2"}
-
-
 def test_a_removed_member_stays_a_user_of_the_site(capsys):
     appoint(connection, EMAIL, "support")
 
