@@ -10,6 +10,7 @@ from fly2any.database.schema.live import Live
 from fly2any.database.schema.unmanaged import AGREE
 from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes
+from tests.conftest import recorded_migrations
 from tests.database.mutation import EXPECTED
 
 RAISES = """CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this'; END $$"""
@@ -219,7 +220,9 @@ def test_a_decreasing_identity_sequence_is_found_before_it_collides_or_is_exhaus
     assert [one.message for one in verify(connection).findings] == (
         []
         if start > 0
-        else ["The sequence of column id of django_migrations returns -9 next, but 74 is in use: an INSERT fails."]
+        else [
+            f"The sequence of column id of django_migrations returns -9 next, but {recorded_migrations()} is in use: an INSERT fails."
+        ]
     )
 
 
