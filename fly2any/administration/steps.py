@@ -15,6 +15,7 @@ from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils.decorators import method_decorator
+from django.utils.text import get_text_list
 from django.views.decorators.http import require_http_methods
 
 from .counts import Count, bounded, nouns
@@ -116,7 +117,7 @@ class StepsMixin(admin.ModelAdmin):
 
     def _confirm(self, request, row, action, steps):
         counts = [(step, rows, bounded(rows)) for step, rows in steps]
-        concerned = [step.counted(count, rows.model) for step, rows, count in counts if count.number != 0]
+        concerned = get_text_list([step.counted(count, rows.model) for step, rows, count in counts if count.number != 0], "and")
         context = {
             **self.admin_site.each_context(request),
             "title": f"{action.label}: {beginning(row)}",
@@ -125,7 +126,7 @@ class StepsMixin(admin.ModelAdmin):
             "action": action,
             "concerned": concerned,
             "choices": [one for _, rows, _ in counts for one in rows[:MOST_CHOICES]] if action.chooses else [],
-            "button": action.verb if action.chooses else f"{action.verb} {' and '.join(concerned)}",
+            "button": action.verb if action.chooses else f"{action.verb} {concerned}",
             "overview_url": page_of_row(row, "overview"),
         }
         return TemplateResponse(request, "admin/confirm.html", context)
@@ -140,7 +141,7 @@ class StepsMixin(admin.ModelAdmin):
             if done:
                 results.append(step.counted(Count(len(done)), rows.model))
         if results:
-            sentence = f"{' and '.join(results)} {action.done}."
+            sentence = f"{get_text_list(results, 'and')} {action.done}."
             if not any(step.remain and rows.model is type(row) for step, rows in steps):
                 LogEntry.objects.log_actions(request.user.pk, [row], CHANGE, f"{action.label}: {sentence}", single_object=True)
             messages.success(request, sentence[0].upper() + sentence[1:])

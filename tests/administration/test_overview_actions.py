@@ -105,12 +105,14 @@ def test_staff_are_also_signed_out_of_the_admin_except_in_this_browser(member):
     boss = User.objects.create(email="boss@example.com", is_staff=True)
     for _ in range(2):
         Client().force_login(boss)
+    Session.objects.create(user=boss, session_token="site", expires="2030-01-01T00:00:00Z")
+    UserSession.objects.create(user=boss, token="boss")
     client = member("superuser")
 
     done = client.post(overview(boss, "sign-out"), follow=True).content.decode()
     client.post(overview(client.user, "sign-out"))
 
-    assert "2 admin sessions revoked." in done
+    assert "1 NextAuth session, 2 admin sessions and 1 signed-in device revoked." in done
     assert [one.get_decoded()["_auth_user_id"] for one in AdminSession.objects.all()] == [client.user.pk]
     assert "Deactivate" not in offered(client, client.user)
     assert client.post(overview(client.user, "deactivate")).status_code == 403

@@ -72,7 +72,7 @@ def test_a_slot_that_lost_its_wal_is_reported_to_keep_none(own_server):
 
     assert [(str(one.severity), one.code, one.where, one.message) for one in found] == [
         ("warning", "replication.slot", "lost", "Its reader is further behind than max_slot_wal_keep_size: the next checkpoint removes WAL that it still needs, and no client reads from it."),
-        ("error", "replication.slot", "lost", "The server has removed WAL that its reader still needs, so the slot is of no use and keeps nothing."),
+        ("error", "replication.slot", "lost", "The server has removed WAL that its reader still needs, so no reader can resume from the slot, and it keeps no WAL."),
     ]  # fmt: skip
 
 

@@ -100,7 +100,7 @@ def replication(
         if row.status == "lost":
             yield Finding(
                 Severity.ERROR, "replication.slot", row.name,
-                f"The server has {'removed WAL that its reader still needs' if row.reason in (None, 'wal_removed') else f'invalidated it ({row.reason})'}, so the slot is of no use and keeps nothing.",
+                f"The server has {'removed WAL that its reader still needs' if row.reason in (None, 'wal_removed') else f'invalidated it ({row.reason})'}, so no reader can resume from the slot, and it keeps no WAL.",
                 f"SELECT pg_drop_replication_slot('{row.name}'); then create its replica or subscription again.",
             )  # fmt: skip
         elif row.status == "unreserved":
@@ -175,7 +175,7 @@ def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | 
             yield Finding(
                 Severity.ERROR, "wraparound.near", label,
                 f"The oldest {label.removesuffix('s')} in the database {name} is {age:,} {label.split()[0]}s old (limit {near:,}): at 2,146 million the whole server stops accepting writes.",
-                f"In {name} VACUUM (FREEZE) the oldest tables (`SELECT relname, age(relfrozenxid) FROM pg_class ORDER BY 2 DESC`), and end what keeps them: `manage.py dbhealth transactions`.",
+                f"In {name}, run VACUUM (FREEZE) on the oldest tables (`SELECT relname, age(relfrozenxid) FROM pg_class ORDER BY 2 DESC`), and end the transactions that hold them back: `manage.py dbhealth transactions`.",
             )  # fmt: skip
 
 
