@@ -73,3 +73,23 @@ def test_the_roles_of_dbroles_work_on_each_node_and_see_no_false_finding(distrib
         for statement in ("REASSIGN OWNED BY {} TO postgres", "DROP OWNED BY {}", "DROP ROLE {}"):
             for name in names:
                 distributed.execute(statement.format(name))
+
+
+def test_statistics_of_empty_shards_are_listed_with_a_statement_that_removes_them(distributed):
+    person = "person-alone-7c1e"
+    distributed.execute(f"INSERT INTO users (id, email, \"updatedAt\") VALUES ('{person}', 'alone@example.com', now())")
+    distributed.execute(
+        'INSERT INTO notifications (id, "userId", type, title, message)'
+        f" SELECT 'n' || n, '{person}', 'a', 'b', 'c' FROM generate_series(1, 200) AS n"
+    )
+    distributed.execute("ANALYZE")
+    assert sampled(distributed, person) > 0
+
+    erased = manage("dbperson", "erase", "alone@example.com", "--yes", url=distributed.url)
+
+    statement = 'ALTER TABLE "public"."notifications" ALTER COLUMN "userId" TYPE text'
+    [left] = json.loads(erased.stdout)["remaining"]
+    assert (erased.returncode, left["table"], left["column"], left["holds"]) == (4, "notifications", "userId", "statistics")
+    assert left["reason"].endswith(f"this removes them: {statement}")
+    distributed.execute(statement)
+    assert sampled(distributed, person) == 0

@@ -50,6 +50,22 @@ ON_NODE_SQL = f"""
 """
 # A worker runs this for each of its shards that has rows.
 FILLED_SQL = f"SELECT DISTINCT pg_catalog.substring(c.tableoid::regclass::text, '{SHARD}') FROM {{table}} AS c"
+# ANALYZE keeps the statistics of a table without rows. PostgreSQL 18 can remove them, but not those of several columns.
+CLEAR_SQL = f"""
+    SELECT pg_catalog.pg_clear_attribute_stats(s.schema::text, s.relation::text, s.column::text, i.inherited)
+    FROM ({SAMPLES_SQL}) AS s JOIN pg_catalog.pg_namespace AS n ON n.nspname = s.schema
+    JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = s.relation
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attname = s.column AND NOT a.attisdropped
+    LEFT JOIN pg_catalog.pg_index AS x ON x.indexrelid = c.oid CROSS JOIN (VALUES (false), (true)) AS i (inherited)
+    WHERE s."values" ~* %s AND COALESCE(x.indrelid, c.oid) = %s
+"""
+# To change a column to the type that it has, which rewrites nothing, drops its statistics, also those of expressions with it.
+SAME_TYPE_SQL = """
+    SELECT pg_catalog.format('ALTER COLUMN %%I TYPE %%s%%s', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
+               CASE WHEN a.attcollation <> t.typcollation THEN ' COLLATE ' || a.attcollation::pg_catalog.regcollation::text END)
+    FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+    WHERE a.attrelid = %s AND a.attname = %s AND NOT a.attisdropped
+"""
 NOT_ASKED = Unsearched("the planner's statistics on the nodes of Citus", "a node does not answer: ANALYZE the tables")
 
 
@@ -70,18 +86,55 @@ def refresh_statistics(connection, tables: Tables, person: Person) -> Found:
         with suppress(Error), transaction.atomic(using=connection.alias), connection.cursor() as cursor:
             cursor.execute(f"ANALYZE {table.sql}", [])
             done.add(table.oid)
-    left = [*_here(connection, tables, person), *_left(connection, on_nodes or [], done)]
+    here = _cleared(connection, tables, person, done)
+    left = [*here, *_left(connection, on_nodes or [], done)]
     places = (
         Place(
             tables.label(table.oid),
             column,
             "statistics",
             1,
-            f"the planner's statistics may still hold sampled values: ANALYZE {table.sql}",
+            f"the planner's statistics may still hold sampled values: {_cure(connection, tables, table, column, shard, done)}",
         )
-        for table, column in {(one.table.oid, one.column): (one.table, one.column) for one in left}.values()
+        for table, column, shard in {(one.table.oid, one.column): (one.table, one.column, one.shard) for one in left}.values()
     )
     return Found(tuple(places), () if on_nodes is not None else (NOT_ASKED,))
+
+
+def _cleared(connection, tables: Tables, person: Person, done: set[int]) -> list[Sample]:
+    """Remove the statistics of empty tables that still hold a value, where PostgreSQL can, and return what remains on this server."""
+    found = _here(connection, tables, person)
+    if connection.pg_version < 180000:
+        return found
+    for table in {one.table.oid: one.table for one in found if one.table.oid in done}.values():
+        if _is_empty(connection, table):
+            with suppress(Error), transaction.atomic(using=connection.alias), catalogue(connection) as cursor:
+                cursor.execute(CLEAR_SQL, [_pattern(person), table.oid])
+    return _here(connection, tables, person)
+
+
+def _cure(connection, tables: Tables, table: Table, column: str, shard: str, done: set[int]) -> str:
+    if table.oid not in done or not (shard or _is_empty(connection, table)):
+        return f"ANALYZE {table.sql}"
+    top = table
+    while top.partition_of in tables.tables:
+        top = tables.tables[top.partition_of]
+    with catalogue(connection) as cursor:
+        cursor.execute(SAME_TYPE_SQL, [top.oid, column])
+        action = cursor.fetchone()
+    if action:
+        return (
+            f"ANALYZE keeps them while a table or a shard has no rows, but this removes them: ALTER TABLE {top.sql} {action[0]}"
+        )
+    return f"ANALYZE keeps them while the table has no rows: run ANALYZE {table.sql} when it has some"
+
+
+def _is_empty(connection, table: Table) -> bool:
+    """Return False also if this role may not read the table."""
+    with suppress(Error), transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        cursor.execute(f"SELECT 1 FROM {table.sql} LIMIT 1", [])
+        return cursor.fetchone() is None
+    return False
 
 
 def _here(connection, tables: Tables, person: Person) -> list[Sample]:
