@@ -128,8 +128,8 @@ def _refuse_citus(connection, schema: str, names: list[str]) -> None:
     placed = [name for name in names if name in relations and relations[name].kind.is_of_citus]
     if placed:
         raise Refusal(
-            f"Citus distributes {placed[0]}: make its tables local again (SELECT undistribute_table('{placed[0]}')), run"
-            " `manage.py dbadopt`, and distribute them afterwards."
+            f"Citus manages {placed[0]}: make its tables local again (SELECT undistribute_table('{placed[0]}',"
+            " cascade_via_foreign_keys => true)), run `manage.py dbadopt`, and distribute them afterwards."
         )
 
 
