@@ -316,10 +316,10 @@ def read_schema(connection) -> str:
 
 
 def flush_statistics(connection) -> None:
-    """Report this session's changes to the statistics now, so that they are not added to the counts of its next VACUUM or ANALYZE
-    (PostgreSQL 15 or later)."""
-    if connection.pg_version >= 150000:
-        ask(connection, "SELECT pg_catalog.pg_stat_force_next_flush()")
+    """Report this session's changes to the statistics now, so that they are not added to the counts of its next VACUUM or ANALYZE."""
+    # PostgreSQL 14 reports at the end of a command, half a second after the last report.
+    flush = "pg_stat_force_next_flush()" if connection.pg_version >= 150000 else "pg_sleep(0.6)"
+    ask(connection, f"SELECT pg_catalog.{flush}")
 
 
 def read_server(connection) -> Server:
