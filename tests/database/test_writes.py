@@ -305,6 +305,32 @@ def test_an_exhausted_sequence_is_found_and_the_cure_works():
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("table", ["auth_permission", "django_admin_log"], ids=["with rows", "without"])
+def test_a_sequence_at_the_limit_of_its_column_continues_after_the_values_in_use(table):
+    run(f"SELECT setval('{table}_id_seq', 2147483647)")
+
+    (finding,) = verify(connection).findings
+
+    assert (finding.severity, finding.code) == ("error", "column.sequence")
+    run(finding.cure)
+    assert found() == []
+
+
+@pytest.mark.django_db
+def test_a_sequence_and_values_at_the_limit_of_their_column_have_no_cure_in_sql():
+    run(
+        "INSERT INTO auth_group (id, name) VALUES (2147483647, 'last')",
+        "SELECT setval('auth_group_id_seq', 2147483647)",
+    )
+
+    (finding,) = verify(connection).findings
+    run("SELECT setval('auth_group_id_seq', 1000)")  # No rollback does this.
+
+    assert (finding.code, finding.where, finding.is_sql) == ("column.sequence", "auth_group.id", False)
+    assert finding.cure == "Change its column to bigint in a migration, and the sequence with it."
+
+
+@pytest.mark.django_db
 def test_a_write_check_reports_what_it_tried(capsys):
     run(
         "CREATE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$",

@@ -34,6 +34,8 @@ NEXT_SQL = """
 """
 USED_SQL = "(SELECT CASE WHEN s.seqincrement < 0 THEN pg_catalog.min({column}) ELSE pg_catalog.max({column}) END FROM {table})"
 
+LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -64,6 +66,11 @@ class Next:
     @property
     def is_exhausted(self) -> bool:
         return self.value is not None and self.end is not None and (self.value - self.end) * self.step > 0
+
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether the sequence ends where the type of its column does."""
+        return self.increment > 0 and self.end == LARGEST.get(self.asked.column.type)
 
     @property
     def is_taken(self) -> bool:
@@ -134,17 +141,22 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
         if not (contracted.identity and column.identity):  # Another finding, whose cure gives the column its own sequence.
             continue
         upwards = " SET INCREMENT 1" if following.increment < 0 else ""
+        is_sql = True
+        sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
         if following.is_exhausted:
             message = f"The sequence of {title} is exhausted: an INSERT fails."
             cure = f"{alter}{upwards} SET NO MAXVALUE;"
+            if following.is_at_limit:  # A larger MAXVALUE would not help.
+                is_sql = following.used != following.end
+                cure = f"SELECT setval({sequence}, (SELECT COALESCE(max({quote(column.name)}), 1) FROM {quote(column.table)}));"
+                cure = cure if is_sql else "Change its column to bigint in a migration, and the sequence with it."
         else:
             message = (
                 f"The sequence of {title} returns {following.value} next, but {following.used} is in use: an INSERT fails."
             )
-            sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
             cure = f"{alter}{upwards} SET NO MAXVALUE;\n" if upwards else ""
             cure += f"SELECT setval({sequence}, (SELECT max({quote(column.name)}) FROM {quote(column.table)}));"
-        yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure, is_sql=True)
+        yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure, is_sql=is_sql)
 
 
 def _unknown(found: list[Next]) -> Iterator[Finding]:
