@@ -24,7 +24,7 @@ WHAT = {
     SCRATCH: "Left by a command that did not finish, created",
     RESTORE: "Left by a restore that did not finish, created",
     INTO: "Left by a restore with --into that did not finish, so rows may be missing, created",
-    BEFORE: "The database before a restore replaced it, kept since",
+    BEFORE: "The database that a restore replaced, kept since",
 }
 GRACE = timedelta(hours=1)  # A running command sometimes has no session in its database.
 OLD = timedelta(days=1)
@@ -66,7 +66,7 @@ class Leftover:
         if not self.purpose:
             return Finding(
                 Severity.NOTE, "server.leftover", self.name,
-                "Its name looks like a restore's, but it has no mark of this project.",
+                "Its name looks like one that a restore creates, but no comment marks it as such.",
                 f"Check what it holds. If it is not needed: DROP DATABASE {named};",
             )  # fmt: skip
         as_owner = "" if self.owned else " as its owner"

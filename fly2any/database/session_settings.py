@@ -60,7 +60,7 @@ _OTHERS = {
         ".+", "configured.is_ours AND EXISTS (SELECT FROM pg_catalog.pg_tablespace AS t WHERE t.spcname = configured.value"
         " AND t.oid <> (SELECT d.dattablespace FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())"
         " AND NOT has_tablespace_privilege(session_user, t.oid, 'CREATE'))",
-        "database.tablespace", "it may create nothing there, so migrations fail",
+        "database.tablespace", "this role may create nothing in that tablespace, so migrations fail",
     ),
     "default_table_access_method": _Setting(
         ".+", "configured.is_ours AND configured.value <> 'heap'",
@@ -68,7 +68,7 @@ _OTHERS = {
     ),
     "role": _Setting(
         ".+", f"configured.is_ours AND r.oid IS NOT NULL AND {_MAY_WRITE.format(role='session_user')} AND NOT {_MAY_WRITE.format(role='r.oid')}",
-        "database.role", "that role may not write here, though their own may",
+        "database.role", "that role may not write here, although the role that connects may",
     ),
 }  # fmt: skip
 SETTINGS_SQL = "{} ORDER BY 1, 2".format(

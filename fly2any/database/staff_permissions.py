@@ -58,7 +58,7 @@ def read_permissions(connection, schema: str) -> Iterator[Finding]:
     for name in empty:
         yield Finding(
             Severity.WARNING, "permissions.missing", f"group {name}",
-            f"The group {name} has members and no permission, so they can do nothing in the admin.",
+            f"The group {name} has members but no permissions, so they can do nothing in the admin.",
             f"Run `manage.py migrate`, then give the group {name} its permissions (Groups in the admin), or restore a backup.",
         )  # fmt: skip
 

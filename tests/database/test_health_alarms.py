@@ -155,8 +155,8 @@ def test_an_archive_command_that_fails_is_found_until_it_succeeds(own_server):
         [finding] = [one for one in TOPICS["replication"](Reader(connection, "public")) if isinstance(one, Finding)]
     assert (finding.code, finding.where) == ("replication.archive", "archive_command")
     assert re.fullmatch(
-        r"It failed .+ ago for [0-9A-F]{24}, \d+ times? in all, and nothing was archived since: the server keeps WAL until its disk is"
-        r" full, and nothing of it can be recovered from the archive\.",
+        r"It failed .+ ago for [0-9A-F]{24}, \d+ times? in all, and nothing has been archived since: the server keeps WAL until its disk is"
+        r" full, and no WAL of it can be recovered from the archive\.",
         finding.message,
     )
 

@@ -78,9 +78,9 @@ def test_dbstatus_lists_remaining_findings_with_their_cures(database, beside):
     assert sorted((one.where, str(one.severity), one.message, one.cure) for one in found) == sorted(
         [
             (killed, "warning", f"Left by a restore that did not finish, created {when}.", f'DROP DATABASE "{killed}";'),
-            (before, "note", f"The database before a restore replaced it, kept since {when}.", f'DROP DATABASE "{before}";'),
+            (before, "note", f"The database that a restore replaced, kept since {when}.", f'DROP DATABASE "{before}";'),
             (
-                named, "note", "Its name looks like a restore's, but it has no mark of this project.",
+                named, "note", "Its name looks like one that a restore creates, but no comment marks it as such.",
                 f'Check what it holds. If it is not needed: DROP DATABASE "{named}";',
             ),
         ]

@@ -250,7 +250,7 @@ def test_a_default_that_rounds_prices_is_found_and_its_cure_works(value, digits)
         ("default_transaction_isolation", "read committed", None, ""),
         ("temp_file_limit", "0", "database.temp_files", "a sort or an index build that does not fit into memory fails."),
         ("temp_file_limit", "1GB", None, ""),
-        ("role", "pg_monitor", "database.role", "that role may not write here, though their own may."),
+        ("role", "pg_monitor", "database.role", "that role may not write here, although the role that connects may."),
         ("role", "pg_write_all_data", None, ""),
         ("role", "none", None, ""),
         ("default_tablespace", "pg_default", None, ""),
@@ -284,7 +284,7 @@ def test_a_default_tablespace_in_which_the_role_may_create_nothing_is_found():
         run("RESET SESSION AUTHORIZATION")
 
     assert found["database.tablespace"] == (
-        "Its sessions begin with default_tablespace = pg_global: it may create nothing there, so migrations fail."
+        "Its sessions begin with default_tablespace = pg_global: this role may create nothing in that tablespace, so migrations fail."
     )
 
 

@@ -43,10 +43,10 @@ ARCHIVER_SQL = """
     WHERE current_setting('archive_mode') <> 'off' AND last_failed_time > COALESCE(last_archived_time, '-infinity')
 """
 WRAPAROUND_SQL = """
-    (SELECT 'transaction IDs' AS label, datname AS name, pg_catalog.age(datfrozenxid) AS age
+    (SELECT 'transaction IDs' AS label, datname AS name, pg_catalog.age(datfrozenxid) AS age, 'age(relfrozenxid)' AS of_table
      FROM pg_catalog.pg_database ORDER BY 3 DESC, datname = current_database() DESC LIMIT 1)
     UNION ALL
-    (SELECT 'multixact IDs', datname, pg_catalog.mxid_age(datminmxid)
+    (SELECT 'multixact IDs', datname, pg_catalog.mxid_age(datminmxid), 'mxid_age(relminmxid)'
      FROM pg_catalog.pg_database ORDER BY 3 DESC, datname = current_database() DESC LIMIT 1)
 """
 SETTINGS_SQL = """
@@ -138,8 +138,8 @@ def _archiver(read: Reader) -> Iterator[Finding]:
         after = f"after {row.archived}" if row.archived else "of it"
         yield Finding(
             Severity.ERROR, "replication.archive", "archive_command",
-            f"It failed {span(row.ago)} ago for {row.segment}, {plural(row.failures, 'time')} in all, and nothing was archived since: the server keeps"
-            f" WAL until its disk is full, and nothing {after} can be recovered from the archive.",
+            f"It failed {span(row.ago)} ago for {row.segment}, {plural(row.failures, 'time')} in all, and nothing has been archived since: the server keeps"
+            f" WAL until its disk is full, and no WAL {after} can be recovered from the archive.",
             "Read its output in the server's log, and fix it (SHOW archive_command); the server then tries again by itself.",
         )  # fmt: skip
 
@@ -169,13 +169,13 @@ def _configured(read: Reader) -> Iterator[Finding]:
 
 def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | Finding]:
     """Report the age of the oldest transaction and multixact IDs of the server; at about 2,100 million, writes stop."""
-    for label, name, age in read(WRAPAROUND_SQL):
-        yield Figure(f"age of {label}", f"{age:,} of 2,146,483,647", age, "transaction_age", label)
+    for label, name, age, of_table in read(WRAPAROUND_SQL):
+        yield Figure(f"age of {label}", f"{age:,} of 2,144,483,647", age, "transaction_age", label)
         if age > near:
             yield Finding(
                 Severity.ERROR, "wraparound.near", label,
-                f"The oldest {label.removesuffix('s')} in the database {name} is {age:,} {label.split()[0]}s old (limit {near:,}): at 2,146 million the whole server stops accepting writes.",
-                f"In {name}, run VACUUM (FREEZE) on the oldest tables (`SELECT relname, age(relfrozenxid) FROM pg_class ORDER BY 2 DESC`), and end the transactions that hold them back: `manage.py dbhealth transactions`.",
+                f"The oldest {label.removesuffix('s')} in the database {name} is {age:,} {label.split()[0]}s old (limit {near:,}): at 2,144 million the whole server stops accepting writes.",
+                f"In {name}, run VACUUM (FREEZE) on the oldest tables (`SELECT oid::regclass, {of_table} FROM pg_class WHERE relkind IN ('r', 'm', 't') ORDER BY 2 DESC`), and end the transactions that hold them back: `manage.py dbhealth transactions`.",
             )  # fmt: skip
 
 
