@@ -1,6 +1,7 @@
 """Connection poolers: which URLs lead through one, and whether it keeps a session.
 
 A transaction pooler gives each transaction another server connection: a session's locks leak there, its settings are lost.
+`base` decides what each connection does behind one.
 """
 
 from __future__ import annotations
