@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from datetime import timedelta
 
 import pytest
+from psycopg.errors import UniqueViolation
 
 from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Figure, Reader
@@ -220,6 +221,21 @@ def test_bad_indexes_are_found_and_those_of_the_contract_never_proposed_for_drop
     assert ("indexes.unused", "notifications.theirs_unused") in found(migrated, "indexes", young=NOW)
     migrated.execute("CREATE INDEX ON theirs (whose); DROP INDEX theirs_invalid, theirs_prefix, theirs_redundant")
     assert found(migrated, "indexes") == []
+
+
+def test_the_copy_that_an_interrupted_reindex_left_is_to_be_dropped(migrated):
+    migrated.execute("CREATE TABLE theirs (id int); INSERT INTO theirs VALUES (1), (1)")
+    for statement in ("CREATE UNIQUE INDEX CONCURRENTLY same ON theirs (id)", "REINDEX INDEX CONCURRENTLY same"):
+        with migrated.connect() as client, pytest.raises(UniqueViolation):
+            client.execute(statement)
+
+    with django(migrated) as connection:
+        invalid = [one for one in TOPICS["indexes"](Reader(connection, "public")) if isinstance(one, Finding)]
+
+    assert [(one.where, one.cure) for one in invalid] == [
+        ("theirs.same", 'REINDEX INDEX CONCURRENTLY "same";'),
+        ("theirs.same_ccnew", 'DROP INDEX CONCURRENTLY "same_ccnew";'),
+    ]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -15,6 +16,7 @@ from ..sql import quote
 from ..units import plural, share, size, span
 from .examine import Figure, Reader
 
+OF_REINDEX = re.compile(r"_cc(new|old)\d*$")  # The copy that an interrupted REINDEX CONCURRENTLY leaves beside the index.
 YOUNG = timedelta(days=14)  # Younger statistics do not show which indexes are unused.
 
 DAMAGED_SQL = """
@@ -139,10 +141,11 @@ def _invalid(row) -> Finding:
             "It is invalid: at least one partition has no valid index that is attached to it.",
             f"Give each partition such an index (REINDEX INDEX CONCURRENTLY repairs an invalid one), then for each: ALTER INDEX {quote(row.name)} ATTACH PARTITION …;",
         )  # fmt: skip
+    action = "DROP INDEX" if OF_REINDEX.search(row.name) else "REINDEX INDEX"
     return Finding(
         Severity.ERROR, "indexes.invalid", f"{row.table}.{row.name}",
         f"It is invalid: {of_invalid(row)}.",
-        f"REINDEX INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
+        f"{action} CONCURRENTLY {quote(row.name)};", is_sql=True,
     )  # fmt: skip
 
 
