@@ -10,7 +10,7 @@ from django.db import migrations, router
 SUPPORT = "Support"
 OPERATIONS = "Operations"
 ADMINISTRATORS = "Administrators"
-GROUPS = (SUPPORT, OPERATIONS, ADMINISTRATORS)
+GROUPS = (SUPPORT, OPERATIONS, ADMINISTRATORS)  # They exclude each other: a new role replaces the others.
 
 
 class Grant(migrations.RunPython):

@@ -20,13 +20,11 @@ from fly2any.database.leftover_databases import refuse_during_restore
 from fly2any.database.person.people import is_same_address
 from fly2any.database.schema.untrusted_code import refuse_untrusted_code
 
-from .roles import ADMINISTRATORS, OPERATIONS, SUPPORT
+from .roles import GROUPS, OPERATIONS, SUPPORT
 
 ADMINISTRATOR = "administrator"
-GROUPS = {"support": SUPPORT, "operations": OPERATIONS}  # An administrator may do everything and needs no group.
-ROLES = (*GROUPS, ADMINISTRATOR)
-# Groups that exclude each other: a new role replaces the others.
-EXCLUSIVE = (*GROUPS.values(), ADMINISTRATORS)
+GROUP_OF = {"support": SUPPORT, "operations": OPERATIONS}  # An administrator may do everything and needs no group.
+ROLES = (*GROUP_OF, ADMINISTRATOR)
 
 PREVENTED = "A trigger or a policy of the database prevents the change: nothing was changed."
 
@@ -72,9 +70,9 @@ def appoint(connection, email: str, role: str) -> Appointment:
         password = None if had_one and was_staff else replace_password(connection, user)
         _leave_roles(connection, user)
         user.user_permissions.clear()  # Apart from other groups, the role defines all permissions.
-        if role in GROUPS:
-            user.groups.add(_group(connection, GROUPS[role]))
-        _require_stored(connection, user, GROUPS.get(role))
+        if role in GROUP_OF:
+            user.groups.add(_group(connection, GROUP_OF[role]))
+        _require_stored(connection, user, GROUP_OF.get(role))
     return Appointment(user.email, is_new, password, replaces=had_one and password is not None)
 
 
@@ -225,7 +223,7 @@ def _save(connection, user: Any) -> None:
 def _require_stored(connection, user: Any, group: str | None) -> None:
     """Raise Refusal unless the database has what was written: a trigger or a policy may prevent it silently."""
     stored = get_user_model()._default_manager.using(connection.alias).get(pk=user.pk)
-    groups = {one.name for one in stored.groups.all()} & {*EXCLUSIVE}
+    groups = {one.name for one in stored.groups.all()} & {*GROUPS}
     is_same = all(getattr(stored, name) == getattr(user, name) for name in ("is_active", "is_staff", "is_superuser"))
     if not is_same or groups != ({group} if group else set()):
         raise Refusal(PREVENTED)
@@ -233,9 +231,9 @@ def _require_stored(connection, user: Any, group: str | None) -> None:
 
 def _leave_roles(connection, user: Any) -> None:
     """Remove the person from the groups of the roles; raise Refusal if one of their other groups may be such a group, renamed."""
-    groups = {group.name: group for group in Group.objects.using(connection.alias).filter(name__in=EXCLUSIVE)}
-    missing = [name for name in EXCLUSIVE if name not in groups]
-    others = user.groups.exclude(name__in=EXCLUSIVE).order_by("name").values_list("name", flat=True)
+    groups = {group.name: group for group in Group.objects.using(connection.alias).filter(name__in=GROUPS)}
+    missing = [name for name in GROUPS if name not in groups]
+    others = user.groups.exclude(name__in=GROUPS).order_by("name").values_list("name", flat=True)
     if missing and others:
         raise Refusal(
             f"There is no group {missing[0]}, and {user.email} is in {', '.join(others)}, which may be that group with another name, so"
