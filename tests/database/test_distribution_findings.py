@@ -41,4 +41,4 @@ def test_tables_that_are_not_placed_as_planned_are_reported_once_some_are():
 
 def test_the_engine_names_its_workers_and_tables():
     assert str(Engine("13.2", 1, 10, 2)) == "Citus 13.2, 1 worker, 10 distributed tables, 2 reference tables"
-    assert str(Engine("13.2", None, 10, 2, worker=True)) == "Citus 13.2, a worker: the coordinator has the tables"
+    assert str(Engine("13.2", None, 10, 2)) == "Citus 13.2, a worker: the coordinator has the tables"

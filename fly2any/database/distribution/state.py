@@ -34,14 +34,13 @@ WORKER = Finding(
 class Engine:
     """Citus: its version, and the numbers of its workers and of the tables that it distributes or copies to each node.
 
-    `worker` is whether this server is one of the workers, which do not know how many there are.
+    `workers` is None if this server is one of them: they do not know how many there are.
     """
 
     version: str
     workers: int | None
     distributed: int
     reference: int
-    worker: bool = False
 
     def __str__(self) -> str:
         if self.workers is None:
@@ -60,8 +59,8 @@ def read_engine(connection, *, schema: str) -> tuple[Engine | None, tuple[Findin
         inactive = fetch_all(connection, INACTIVE_SQL)
     kinds = Counter(relation.kind for relation in relations.values())
     workers = None if cluster.group else sum(not node.is_coordinator for node in cluster.nodes)
-    engine = Engine(cluster.version, workers, kinds[Kind.DISTRIBUTED], kinds[Kind.REFERENCE], bool(cluster.group))
-    return engine, (WORKER,) if engine.worker else tuple(findings_of(cluster.nodes, relations, inactive))
+    engine = Engine(cluster.version, workers, kinds[Kind.DISTRIBUTED], kinds[Kind.REFERENCE])
+    return engine, (WORKER,) if workers is None else tuple(findings_of(cluster.nodes, relations, inactive))
 
 
 def findings_of(
