@@ -104,13 +104,12 @@ def refresh_statistics(connection, tables: Tables, person: Person) -> Found:
 def _cleared(connection, tables: Tables, person: Person, done: set[int]) -> list[Sample]:
     """Remove the statistics of empty tables that still hold a value, where PostgreSQL can, and return what remains on this server."""
     found = _here(connection, tables, person)
-    if connection.pg_version < 180000:
-        return found
-    for table in {one.table.oid: one.table for one in found if one.table.oid in done}.values():
-        if _is_empty(connection, table):
-            with suppress(Error), transaction.atomic(using=connection.alias), catalogue(connection) as cursor:
-                cursor.execute(CLEAR_SQL, [_pattern(person), table.oid])
-    return _here(connection, tables, person)
+    left = {one.table.oid: one.table for one in found if one.table.oid in done}.values()
+    empty = [table for table in left if _is_empty(connection, table)] if connection.pg_version >= 180000 else []
+    for table in empty:
+        with suppress(Error), transaction.atomic(using=connection.alias), catalogue(connection) as cursor:
+            cursor.execute(CLEAR_SQL, [_pattern(person), table.oid])
+    return _here(connection, tables, person) if empty else found
 
 
 def _cure(connection, tables: Tables, table: Table, column: str, shard: str, done: set[int]) -> str:
