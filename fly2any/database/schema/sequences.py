@@ -140,23 +140,29 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
             continue
         if not (contracted.identity and column.identity):  # Another finding, whose cure gives the column its own sequence.
             continue
-        upwards = " SET INCREMENT 1" if following.increment < 0 else ""
-        is_sql = True
-        sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
         if following.is_exhausted:
             message = f"The sequence of {title} is exhausted: an INSERT fails."
-            cure = f"{alter}{upwards} SET NO MAXVALUE;"
-            if following.is_at_limit:  # A larger MAXVALUE would not help.
-                is_sql = following.used != following.end
-                cure = f"SELECT setval({sequence}, (SELECT COALESCE(max({quote(column.name)}), 1) FROM {quote(column.table)}));"
-                cure = cure if is_sql else "Change its column to bigint in a migration, and the sequence with it."
         else:
             message = (
                 f"The sequence of {title} returns {following.value} next, but {following.used} is in use: an INSERT fails."
             )
-            cure = f"{alter}{upwards} SET NO MAXVALUE;\n" if upwards else ""
-            cure += f"SELECT setval({sequence}, (SELECT max({quote(column.name)}) FROM {quote(column.table)}));"
+        cure, is_sql = _cure(following, alter)
         yield Finding(Severity.ERROR, "column.sequence", where(column), message, cure, is_sql=is_sql)
+
+
+def _cure(following: Next, alter: str) -> tuple[str, bool]:
+    """Return the cure of a sequence that is exhausted or behind the values in use, and whether it is SQL."""
+    column = following.asked.column
+    upwards = " SET INCREMENT 1" if following.increment < 0 else ""
+    sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"
+    resume = f"SELECT setval({sequence}, (SELECT COALESCE(max({quote(column.name)}), 1) FROM {quote(column.table)}));"
+    if not following.is_exhausted:
+        return (f"{alter}{upwards} SET NO MAXVALUE;\n" if upwards else "") + resume, True
+    if not following.is_at_limit:
+        return f"{alter}{upwards} SET NO MAXVALUE;", True
+    if following.used == following.end:
+        return "Change its column to bigint in a migration, and the sequence with it.", False
+    return resume, True  # A larger MAXVALUE would not help.
 
 
 def _unknown(found: list[Next]) -> Iterator[Finding]:
