@@ -5,7 +5,7 @@ import argparse
 import pytest
 from django.core.management import get_commands, load_command_class
 
-from tests.conftest import manage
+from tests.conftest import NO_SERVER, manage
 
 COMMANDS = sorted(name for name, app in get_commands().items() if app.startswith("fly2any."))
 
@@ -29,7 +29,7 @@ def test_the_usage_line_has_each_name_that_an_error_uses(command):
     ],
 )
 def test_a_mistyped_value_gets_a_suggestion(words, meant):
-    result = manage(*words, url="postgresql://nobody@127.0.0.1:1/none")
+    result = manage(*words, url=NO_SERVER)
 
     assert (result.returncode, result.stdout) == (2, "")
     assert f"(did you mean {meant}?)" in result.stderr.splitlines()[-1]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from accounts import passwords
 from accounts.models import User
-from tests.conftest import manage
+from tests.conftest import NO_SERVER, manage
 
 
 @pytest.mark.django_db
@@ -62,7 +62,7 @@ def test_a_sign_in_without_a_stored_password_takes_as_long_as_a_wrong_one(monkey
 def test_a_hash_has_12_rounds_also_that_of_an_account_without_a_password():
     code = "from accounts.passwords import NOBODYS_HASH, make_hash; print(make_hash('p')[:7], NOBODYS_HASH[:7])"
 
-    result = manage("shell", "--no-imports", "--command", code, url="postgresql://nobody@127.0.0.1:1/none")
+    result = manage("shell", "--no-imports", "--command", code, url=NO_SERVER)
     assert (result.stdout, result.stderr) == ("$2b$12$ $2b$12$\n", "")
 
 

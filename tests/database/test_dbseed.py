@@ -7,7 +7,7 @@ from django.db import connection
 from accounts.models import User
 from fly2any.database.schema import contract as contracts
 from fly2any.database.seed import DEMO_DOMAIN, RealUsersError, seed
-from tests.conftest import manage
+from tests.conftest import NO_SERVER, manage
 from tests.servers import wait_until
 
 TABLES = sorted(v.object.name for v in contracts.load().versions if v.is_phase7 and type(v.object).__name__ == "Table")
@@ -149,7 +149,7 @@ def test_the_command_reports_what_it_added_and_shows_the_password_once(own_serve
     ],
 )
 def test_a_wrong_option_exits_with_2_and_one_line(arguments):
-    result = manage("dbseed", *arguments, url="postgresql://nobody@127.0.0.1:1/none")
+    result = manage("dbseed", *arguments, url=NO_SERVER)
 
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.splitlines()[-1].startswith("manage.py dbseed: error: argument ")

@@ -19,7 +19,7 @@ from fly2any.database.schema.contract import Contract
 from fly2any.database.server import flush_statistics
 from fly2any.database.sql import snapshot
 from fly2any.database.verification import Count, Group, verify
-from tests.conftest import PROJECT, manage
+from tests.conftest import NO_SERVER, PROJECT, manage
 from tests.database.mutation import EXPECTED
 from tests.database.mutations import mutations
 
@@ -303,7 +303,7 @@ def test_the_write_check_names_the_table_that_rejects_a_write(url, own_server):
     ],
 )
 def test_a_wrong_option_exits_with_2_and_one_line(arguments):
-    result = manage("dbstatus", *arguments, url="postgresql://nobody@127.0.0.1:1/none")
+    result = manage("dbstatus", *arguments, url=NO_SERVER)
 
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.splitlines()[-1].startswith("manage.py dbstatus: error: ")
