@@ -245,11 +245,10 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[F
     for rank, row in enumerate(rows):
         if row.bytes is None or row.rows is None or row.dead is None:
             continue
-        grown = (
-            f", {row.grown / days:+,.0f} {'row' if abs(round(row.grown / days)) == 1 else 'rows'} a day"
-            if days >= 1 and row.grown is not None
-            else ""
-        )
+        grown = ""
+        if days >= 1 and row.grown is not None:
+            daily = round(row.grown / days)
+            grown = f", {daily:+,} {'row' if abs(daily) == 1 else 'rows'} a day"
         text = f"{size(row.bytes)}, ~{plural(row.rows, 'row')}, {row.dead:,} dead{grown}"
         yield Figure(row.name, text, row.bytes, "table_bytes", row.name, shown=rank < 5)
         yield Figure(f"{row.name}, rows", f"~{row.rows:,}", row.rows, "table_rows", row.name, shown=False)

@@ -56,7 +56,6 @@ class Report:
         if self.write_failed:
             return ExitCode.REFUSED
         found = self.problems
-
         if self.health:
             unanswered = all(topic.trouble for topic in self.health)
             return ExitCode.REFUSED if unanswered else ExitCode.FOUND if found else ExitCode.OK
