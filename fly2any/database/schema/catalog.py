@@ -73,7 +73,8 @@ REFERENCES_SQL = """
           WHERE r.origin = c.oid AND (l.confdeltype IN ('a', 'r') OR l.confdeltype IN ('n', 'd') AND l.required <> '{}')
           ORDER BY 1)
 """
-# Whether an object's expression calls only PostgreSQL's own functions and operators, for which no dependency is recorded.
+# Whether an object's expression calls only PostgreSQL's own functions and operators, for which no dependency is recorded. Before
+# PostgreSQL 15 what the expression of a generated column calls is recorded for the column.
 OWN_SQL = """
     NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS own
                 WHERE own.classid = 'pg_catalog.{kind}'::regclass AND own.objid = {oid} AND own.refobjid <> {besides}
@@ -175,7 +176,8 @@ COLUMNS_SQL = f"""
            CASE WHEN a.attgenerated <> '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS generated,
            a.attgenerated = 'v' AS virtual,
            CASE WHEN a.attcollation <> t.typcollation THEN co.collname END AS collation,
-           d.oid IS NULL OR {OWN_SQL.format(kind="pg_attrdef", oid="d.oid", besides="0")} AS own,
+           d.oid IS NULL OR {OWN_SQL.format(kind="pg_attrdef", oid="d.oid", besides="0")} AND (a.attgenerated = ''
+               OR {OWN_SQL.format(kind="pg_class", oid="c.oid AND own.objsubid = a.attnum", besides="0")}) AS own,
            CASE WHEN t.typtype = 'd' THEN ({DOMAIN_SQL}) END AS domain,
            pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT') AS readable,
            a.attstorage = 'p' AND t.typstorage IN ('x', 'e') AS plain,
