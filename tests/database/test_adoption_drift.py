@@ -53,6 +53,10 @@ DRIFTS = {
     "type": ("ALTER TABLE saved_searches ALTER filters TYPE text", ("column.different", "saved_searches.filters"), None, False),
     "column": ('ALTER TABLE price_alerts DROP "departDate"', ("column.missing", "price_alerts.departDate"), None, False),
     "view": ('CREATE VIEW v AS SELECT "createdAt" FROM users', ("adopt.in_use", "users.createdAt"), None, False),
+    "generated": (
+        """ALTER TABLE notifications ADD theirs timestamp GENERATED ALWAYS AS (date_trunc('day', "createdAt")) STORED""",
+        ("adopt.in_use", "notifications.createdAt"), None, False,
+    ),
     "expression": (
         """CREATE INDEX by_day ON users (date_trunc('day', "createdAt"))""", ("adopt.computed", "users.by_day"), None, False,
     ),
@@ -217,6 +221,19 @@ def test_objects_in_use_are_printed_with_their_definitions(exact):
     question = blocker["cure"].partition("`")[2].partition("`")[0]
     [(definition,)] = exact.execute(question)
     assert re.fullmatch(r'\s*SELECT (users\.)?"createdAt"\s+FROM users;', definition)
+
+
+@pytest.mark.slow
+def test_a_generated_column_is_named_once_with_its_expression(exact):
+    exact.execute("""ALTER TABLE users ADD theirs timestamp GENERATED ALWAYS AS (date_trunc('day', "createdAt")) STORED""")
+
+    [blocker] = plan(exact)["blockers"]
+
+    assert blocker["message"] == (
+        "Column createdAt of users is used by generated column theirs of table users, so its type cannot be changed."
+    )
+    question = blocker["cure"].partition("`")[2].partition("`")[0]
+    assert exact.execute(question) == [("date_trunc('day'::text, \"createdAt\")",)]
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ MOST_NAMED = 5
 PRIMARY_KEY = Key(ADDED[0], f"{ADDED[0]}_pkey", (ADDED[1],), primary=True)
 
 # What prevents a change of a column's type: views and rules, triggers, policies, publications, functions, generated columns; or
-# would change with it: checks, which would be read by the session's time zone, and inheriting tables.
+# would change with it: checks, which would be read by the session's time zone, and inheriting tables. What a generated column uses is
+# recorded for its expression, before PostgreSQL 15 for the column.
 IN_USE_SQL = """
     WITH ours AS (
         SELECT c.oid, c.relname, c.reltype, a.attname, a.attnum, a.attinhcount
@@ -31,8 +32,11 @@ IN_USE_SQL = """
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s)
     )
-    SELECT o.relname AS "table", o.attname AS "column", pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) AS what,
-           CASE WHEN d.classid = 'pg_catalog.pg_proc'::regclass THEN 'SELECT pg_get_functiondef(' || d.objid || ')'
+    SELECT o.relname AS "table", o.attname AS "column",
+           CASE WHEN f.oid IS NULL THEN pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+                ELSE 'generated ' || pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, f.adrelid, f.adnum) END AS what,
+           CASE WHEN f.oid IS NOT NULL THEN 'SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE oid = ' || f.oid
+                WHEN d.classid = 'pg_catalog.pg_proc'::regclass THEN 'SELECT pg_get_functiondef(' || d.objid || ')'
                 WHEN d.classid = 'pg_catalog.pg_trigger'::regclass THEN 'SELECT pg_get_triggerdef(' || d.objid || ')'
                 WHEN r.ev_type = '1' THEN 'SELECT pg_get_viewdef(' || r.ev_class || ')'
                 WHEN r.oid IS NOT NULL THEN 'SELECT pg_get_ruledef(' || r.oid || ')'
@@ -40,10 +44,11 @@ IN_USE_SQL = """
     FROM pg_catalog.pg_depend AS d
     JOIN ours AS o ON d.refclassid = 'pg_catalog.pg_class'::regclass AND o.oid = d.refobjid AND o.attnum = d.refobjsubid
     LEFT JOIN pg_catalog.pg_attrdef AS f ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND f.oid = d.objid
+        OR d.classid = 'pg_catalog.pg_class'::regclass AND f.adrelid = d.objid AND f.adnum = d.objsubid
     LEFT JOIN pg_catalog.pg_rewrite AS r ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND r.oid = d.objid
     WHERE d.classid IN ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_trigger'::regclass, 'pg_catalog.pg_policy'::regclass,
-                        'pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_attrdef'::regclass)
-      AND (f.oid IS NULL OR f.adnum <> o.attnum)
+                        'pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_publication_rel'::regclass)
+       OR f.adnum <> o.attnum
     UNION
     SELECT o.relname, o.attname, pg_catalog.pg_describe_object('pg_catalog.pg_constraint'::regclass, k.oid, 0),
            'SELECT pg_get_constraintdef(' || k.oid || ')', ''
