@@ -59,3 +59,17 @@ def test_the_demo_data_has_something_of_everything_until_now():
            GROUP BY u.id HAVING u."lastLoginAt" IS DISTINCT FROM max(l.timestamp)"""
     )
     assert contradictions == []
+
+
+@pytest.mark.django_db
+def test_an_alert_of_the_demo_data_fired_only_at_or_below_its_target_and_at_its_last_check():
+    seed(connection, users=400, seed=1, until=NOW)
+
+    states = rows(
+        """SELECT triggered, count(*), bool_and("currentPrice" <= "targetPrice"), bool_or("currentPrice" <= "targetPrice"),
+                  bool_and("lastChecked" IS NOT DISTINCT FROM "triggeredAt"), bool_and("createdAt" <= "lastChecked")
+           FROM price_alerts GROUP BY triggered ORDER BY triggered"""
+    )
+
+    assert [state[2:] for state in states] == [(False, False, False, True), (True, True, True, True)]
+    assert min(number for _, number, *_ in states) > 50
