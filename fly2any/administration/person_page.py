@@ -33,6 +33,7 @@ MOST_NOTES = 20  # Notes on an overview.
 LONGEST_NOTE = 10_000  # Characters.
 EXPORT, ERASE = "administration.export_person", "administration.erase_person"
 VIEW_RECORD = "administration.view_access"
+NEEDS_ADMINISTRATOR = "Only an administrator can erase this person."
 
 
 def read_notes(person_id: str) -> tuple[list[Note], dict[str, str]]:
@@ -91,7 +92,11 @@ class PersonMixin(admin.ModelAdmin):
         return [(label, url) for permission, label, url in known if self._may(request, permission, row)]
 
     def beside_overview(self, request, row):
-        """Return the newest staff notes about a person, for users who may see them."""
+        """Return who may erase a person, for users who may not, and the newest staff notes, for users who may see them."""
+        may_erase = row.is_staff or row.is_superuser or self._may(request, ERASE, row)
+        return {"actions_note": "" if may_erase else NEEDS_ADMINISTRATOR, **self._notes(request, row)}
+
+    def _notes(self, request, row):
         may_add, may_see = (request.user.has_perm(f"administration.{one}_note") for one in ("add", "view"))
         if not (may_see or may_add):
             return {}

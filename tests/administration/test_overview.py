@@ -101,6 +101,16 @@ def test_an_alert_says_why_it_did_not_fire(member):
     assert next(iter(said)) in details
 
 
+def test_those_who_may_not_erase_a_person_read_who_may(member):
+    ana, staff = User.objects.create(email="ana@example.com"), User.objects.create(email="staff@example.com", is_staff=True)
+    client = member("Support")
+
+    pages = [client.get(address(User, "overview", person.pk)).content.decode() for person in (ana, staff)]
+    pages.append(member("Administrators").get(address(User, "overview", ana.pk)).content.decode())
+
+    assert ["Only an administrator can erase this person." in page for page in pages] == [True, False, False]
+
+
 def test_an_overview_is_titled_with_the_name_or_the_address(member):
     ana = User.objects.create(email="ana@example.com", name="Ana <b>Souza</b>")
     nameless = User.objects.create(email="nameless@example.com", name="")
