@@ -21,12 +21,13 @@ from .counts import Count
 from .formats import beginning
 from .lookups import LookupsMixin
 from .overview import MOST_COLUMNS, Panel, best_page, page_of_row
-from .search import Key, airports_of, is_text
+from .search import LETTERS, SHORTEST_TEXT, Key, airports_of, is_text
 from .truncation import large_fields, with_short_copies, with_short_values
 
 MOST_ROWS = 8  # Rows per table.
 LONGEST_TERM = 200  # Characters.
 CANNOT_SEARCH = "This text cannot be searched."
+TOO_SHORT = f"A search for a person needs {SHORTEST_TEXT} letters of a name or an e-mail address."
 
 
 def search_view(site: Any, request, admins: Sequence[Any]) -> HttpResponse:
@@ -40,6 +41,7 @@ def search_view(site: Any, request, admins: Sequence[Any]) -> HttpResponse:
         "title": "Search",
         "term": beginning(term) if is_text(term) else "",
         "note": "" if can_be_searched else CANNOT_SEARCH,
+        "hint": TOO_SHORT if term and not LETTERS.search(term) else "",
         "panels": list(_panels(request, admins, term)) if term and can_be_searched else [],
         "secrets": get_text_list([str(admin.opts.verbose_name) for admin in admins if admin.findable], "or"),
     }

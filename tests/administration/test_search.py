@@ -206,3 +206,13 @@ def test_a_search_needs_few_queries_and_accepts_any_text(member):
 def test_searched_fields_are_in_the_order_of_the_index():
     index = next(index for index in User._meta.indexes if index.name == "users_words_trgm_idx")
     assert [leaf.name for leaf in index.expressions[0].flatten() if isinstance(leaf, models.F)] == list(User.named_by)
+
+
+def test_a_search_too_short_for_a_person_says_so(member):
+    client = member("Support")
+
+    pages = [client.get("/admin/search/", {"q": term}).content.decode() for term in ("xq", "xqq", "")]
+
+    hint = "A search for a person needs 3 letters of a name or an e-mail address."
+    assert [hint in page for page in pages] == [True, False, False]
+    assert ["one of three letters or more" in page for page in pages] == [True] * 3
