@@ -25,7 +25,7 @@ from .actions import pause_alerts, rearm_alerts
 from .found import airports_panel, route_panel
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
 from .prices import departures, read_alerts, read_prices
-from .states import alert_state
+from .states import State, alert_state, state_of, why_in_full
 
 PAUSE_ALERTS = Action("pause-alerts", "Pause alerts", "Pause", "paused", "The price monitor does not check a paused alert.")
 
@@ -38,15 +38,24 @@ def overdue():
     return timezone.now().replace(second=0, microsecond=0) - timedelta(hours=6)
 
 
+# The classes of the chips of a list.
+STATE_CHIPS = {State.WAITING: "chip good", State.DUE: "chip warn"}
+
+
 def route(row):
     return formats.beginning(f"{row.origin}\u00a0→\u00a0{row.destination}")
+
+
+def route_page(row):
+    """Return the URL of the page of a row's route, for its departure date."""
+    query = {"origin": row.origin, "destination": row.destination, "day": row.depart_date}
+    return f"{reverse('admin:travel_pricehistory_route')}?{urlencode(query)}"
 
 
 @admin.display(description="route")
 def route_link(price):
     """The route, linked to its page and the departure date."""
-    query = {"origin": price.origin, "destination": price.destination, "day": price.depart_date}
-    return format_html('<a href="{}?{}">{}</a>', reverse("admin:travel_pricehistory_route"), urlencode(query), route(price))
+    return format_html('<a href="{}">{}</a>', route_page(price), route(price))
 
 
 @admin.register(SavedSearch)
@@ -76,10 +85,9 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
         route,
         "depart_date",
         "user_link",
-        "current_price",
         "target_price",
-        "active",
-        "triggered",
+        "current_price",
+        "state_chip",
         "last_checked",
     ]
     list_filter = ["active", "triggered", "last_checked"]
@@ -100,14 +108,26 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
     airports = ("origin", "destination")
     days = ("depart_date", "return_date")
     fieldsets = [
-        ("Alert", {"fields": ["state", "user", ("origin", "destination"), ("depart_date", "return_date"), "active"]}),
-        ("Price", {"fields": [("target_price", "currency"), "current_price"]}),
-        ("Checks", {"fields": ["last_checked", "triggered", "triggered_at", "last_notified_at", "notification_count"]}),
+        ("Alert", {"fields": ["why", "user", ("origin", "destination"), ("depart_date", "return_date"), "active"]}),
+        ("Price", {"fields": [("target_price", "currency"), "recorded_prices"]}),
+        (
+            "Checks",
+            {
+                "fields": [
+                    "last_checked",
+                    "current_price",
+                    "triggered",
+                    "triggered_at",
+                    "last_notified_at",
+                    "notification_count",
+                ]
+            },
+        ),
         ("Record", {"fields": ["created_at", "updated_at", "id"]}),
     ]
     ordering = ["-pk"]
-    readonly_fields = ["id", "state", "created_at", "updated_at"]
-    in_panels = (route, "depart_date", "user_link", "target_price", "state")
+    readonly_fields = ["id", "why", "recorded_prices", "created_at", "updated_at"]
+    in_panels = (route, "depart_date", "user_link", "target_price", "state", "prices")
 
     shown = {"current_price": formats.money(), "target_price": formats.money()}
     overview_steps = (
@@ -123,8 +143,32 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
 
     @admin.display(description="state")
     def state(self, alert):
-        """Return why the alert fired, or did not."""
-        return alert_state(alert)
+        """Return why the alert fired, or did not, in one line."""
+        return format_html('<span class="sentence">{}</span>', alert_state(alert))
+
+    @admin.display(description="state")
+    def state_chip(self, alert):
+        state = state_of(alert)
+        return format_html('<span class="{}">{}</span>', STATE_CHIPS.get(state, "chip"), state)
+
+    @admin.display(description="state")
+    def why(self, alert):
+        return why_in_full(alert)
+
+    @admin.display(description="prices")
+    def prices(self, alert):
+        return format_html('<a href="{}">Prices</a>', route_page(alert))
+
+    @admin.display(description="recorded prices")
+    def recorded_prices(self, alert):
+        """Return a link to the page of the route, whose last price need not be that of the alert's last check."""
+        return format_html(
+            '<a href="{}">{} on {}</a> <span class="quiet">{}</span>',
+            route_page(alert),
+            route(alert),
+            formats.beginning(alert.depart_date),
+            "A check finds its own price, which may differ from the last recorded one.",
+        )
 
     @confirmed("Pause {}", "paused")
     def pause(self, request, alerts):

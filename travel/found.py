@@ -29,7 +29,7 @@ def route_panel(origin: Airport, destination: Airport) -> Panel:
         formats.amount(price.price, price.currency) if price else formats.NOTHING,
         formats.when(price.timestamp) if price else formats.NOTHING,
     ]
-    headers = ["route", "from", "to", "next departure", "last price", "seen"]
+    headers = ["route", "from", "to", "next departure", "last recorded price", "recorded"]
     return Panel("Route", headers, [(url, cells)], Count(1), "")
 
 

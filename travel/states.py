@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from django.utils import timezone
 
 from fly2any.administration import formats
@@ -9,16 +11,59 @@ from fly2any.administration import formats
 from .models import PriceAlert
 
 
-def alert_state(alert: PriceAlert) -> str:
-    """Return the first reason why an alert cannot fire, otherwise what it waits for."""
+class State(StrEnum):
+    FIRED = "Fired"
+    PAUSED = "Paused"
+    DEPARTED = "Departed"
+    WAITING = "Waiting"
+    DUE = "Fires next"
+
+
+# The first sentence of why_in_full(); {ago} is when it fired, with a blank before it.
+REASONS = {
+    State.FIRED: "Fired{ago}; it does not fire again until it is re-armed.",
+    State.PAUSED: "Paused; it does not fire until it is active.",
+    State.DEPARTED: "The departure date has passed; it does not fire.",
+    State.WAITING: "Active, waiting for a lower price.",
+    State.DUE: "Active; it fires at the next check if the price is still as low.",
+}
+
+
+def state_of(alert: PriceAlert) -> State:
+    """Return the first reason why an alert cannot fire, otherwise whether it waits for a lower price."""
     if alert.triggered:
-        return f"Fired{f' {formats.age(alert.triggered_at)}' if alert.triggered_at else ''}; re-arm it to let it fire again"
+        return State.FIRED
     if not alert.active:
-        return "Paused"
+        return State.PAUSED
     if alert.depart_date < f"{timezone.now():%Y-%m-%d}":
-        return "The departure date has passed"
+        return State.DEPARTED
+    return State.WAITING if alert.current_price > alert.target_price else State.DUE
+
+
+def alert_state(alert: PriceAlert) -> str:
+    """Return the state of an alert and its reason in one line."""
+    state = state_of(alert)
+    current, target, checked = _facts(alert)
+    return {
+        State.FIRED: f"Fired{_fired_ago(alert)}; re-arm it to let it fire again",
+        State.PAUSED: "Paused",
+        State.DEPARTED: "The departure date has passed",
+        State.WAITING: f"Waiting: {current} is above {target}, checked {checked}",
+        State.DUE: f"Fires at the next check: {current} is at or below {target}, checked {checked}",
+    }[state]
+
+
+def why_in_full(alert: PriceAlert) -> str:
+    """Return the reason, the price at which an alert fires, and the price that its last check found."""
+    current, target, checked = _facts(alert)
+    reason = REASONS[state_of(alert)].format(ago=_fired_ago(alert))
+    return f"{reason} It fires at or below {target}; the price was {current} at its last check, {checked}."
+
+
+def _facts(alert: PriceAlert) -> tuple[str, str, str]:
     current, target = (formats.plain_amount(price, alert.currency) for price in (alert.current_price, alert.target_price))
-    checked = formats.age(alert.last_checked)
-    if alert.current_price > alert.target_price:
-        return f"Waiting: {current} is above {target}, checked {checked}"
-    return f"Fires at the next check: {current} is at or below {target}, checked {checked}"
+    return current, target, formats.age(alert.last_checked)
+
+
+def _fired_ago(alert: PriceAlert) -> str:
+    return f" {formats.age(alert.triggered_at)}" if alert.triggered_at else ""

@@ -253,6 +253,9 @@ class ChangeList(main.ChangeList):
         name = str(self.order.field.verbose_name)
         if isinstance(self.order.field, models.DateTimeField):
             return f"{'Newest' if self.order.descending else 'Oldest'} first, by {name}"
+        # The site's ids (cuid) begin with their time. UUIDs do not: the lists of rows with these are ordered by a time.
+        if self.order.field.primary_key and [*(self.model_admin.ordering or ())][:1] == ["-pk"]:
+            return f"{'Newest' if self.order.descending else 'Oldest'} first, by id"
         return f"By {name}, {'descending' if self.order.descending else 'ascending'}"
 
     @cached_property

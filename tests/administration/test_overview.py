@@ -3,8 +3,10 @@
 import re
 from datetime import timedelta
 from html import unescape
+from urllib.parse import urlencode
 
 import pytest
+from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import User
@@ -96,9 +98,23 @@ def test_an_alert_says_why_it_did_not_fire(member):
     assert [alert_state(alert) for alert in alerts] == list(said)
     client = member("Support")
     overview = unescape(client.get(address(User, "overview", ana.pk)).content.decode())
-    details = unescape(client.get(address(PriceAlert, "change", alerts[0].pk)).content.decode())
     assert [sentence in overview for sentence in said] == [True] * 5
-    assert next(iter(said)) in details
+    facts = "It fires at or below 400.00\xa0USD; the price was {}.00\xa0USD at its last check, now."
+    in_full = [
+        f"Active, waiting for a lower price. {facts.format(512)}",
+        f"Active; it fires at the next check if the price is still as low. {facts.format(399)}",
+        f"The departure date has passed; it does not fire. {facts.format(512)}",
+        f"Paused; it does not fire until it is active. {facts.format(512)}",
+        f"Fired 2\xa0days ago; it does not fire again until it is re-armed. {facts.format(512)}",
+    ]
+    pages = [unescape(client.get(address(PriceAlert, "change", alert.pk)).content.decode()) for alert in alerts]
+    assert [sentence in page for sentence, page in zip(in_full, pages, strict=True)] == [True] * 5
+    route = f"{reverse('admin:travel_pricehistory_route')}?{urlencode({**ROUTE, 'day': '2999-07-01'})}"
+    assert [f'href="{route}"' in page for page in (overview, pages[0])] == [True] * 2
+    listed = client.get(address(PriceAlert)).content.decode()
+    chips = re.findall(r'<td class="field-state_chip"><span class="chip[^"]*">(.*?)</span>', listed)
+    assert sorted(chips) == ["Departed", "Fired", "Fires next", "Paused", "Waiting"]
+    assert "Newest first, by id" in listed
 
 
 def test_those_who_may_not_erase_a_person_read_who_may(member):

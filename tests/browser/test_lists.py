@@ -12,6 +12,7 @@ from ai_consultant.models import Conversation
 from fly2any.administration.models import Access
 from fly2any.database.seed import seed
 from tests.database.test_dbseed import DAY
+from travel.models import PriceAlert
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LONG = "a-person-with-a-rather-long-address.and-two-names"
@@ -106,6 +107,42 @@ def test_the_tools_of_an_object_do_not_cover_its_name(page, width):
     name, tools = (page.locator(place).bounding_box() for place in ("#content > h2", ".object-tools"))
 
     assert name["y"] + name["height"] <= tools["y"]
+
+
+@pytest.mark.slow
+def test_the_tools_of_an_object_push_no_card_aside(page):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(reverse("admin:travel_pricealert_change", args=[PriceAlert.objects.latest("pk").pk]))
+
+    tools = page.locator(".object-tools").bounding_box()
+    cards = [card.bounding_box() for card in page.locator("fieldset.module").all()]
+
+    assert len({(card["x"], card["width"]) for card in cards}) == 1
+    assert tools["y"] + tools["height"] <= cards[0]["y"]
+
+
+@pytest.mark.slow
+def test_the_header_of_a_long_list_stays_in_place(page):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto("/admin/travel/pricealert/")
+    assert page.locator("#result_list tbody tr").count() == 50
+    page.evaluate("document.querySelector('.results').scrollTop = 600")
+
+    region, header = (page.locator(place).bounding_box() for place in (".results", "#result_list thead"))
+    first = page.locator("#result_list thead th").nth(1).bounding_box()
+
+    assert header["y"] < region["y"]
+    assert first["y"] - region["y"] <= 1
+
+
+@pytest.mark.slow
+def test_results_of_the_search_fit(page):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    alert = PriceAlert.objects.select_related("user").latest("pk")
+    for term in (f"{alert.origin}-{alert.destination}", alert.user.name, LONG):
+        page.goto(f"/admin/search/?q={term}")
+        sizes = page.evaluate("[...document.querySelectorAll('.scroll')].map(one => one.scrollWidth - one.clientWidth)")
+        assert sizes == [0] * len(sizes) != [], term
 
 
 @pytest.mark.slow
