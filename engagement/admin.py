@@ -23,6 +23,7 @@ from .models import LoginHistory, Notification, PushSubscription, UserActivity, 
 class WishlistItemAdmin(UserRowsMixin, ModelAdmin):
     list_display = ["__str__", "user_link", "target_price", "notify_on_drop", "created_at"]
     shown = {"target_price": formats.money()}
+    amounts = ("target_price",)
     computed_from = ("flight_data",)
     list_filter = ["notify_on_drop"]
     ordering = ["-pk"]

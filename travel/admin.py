@@ -106,6 +106,7 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
         ),
     )
     airports = ("origin", "destination")
+    amounts = ("target_price",)
     days = ("depart_date", "return_date")
     fieldsets = [
         ("Alert", {"fields": ["why", "user", ("origin", "destination"), ("depart_date", "return_date"), "active"]}),

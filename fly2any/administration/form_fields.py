@@ -95,6 +95,17 @@ class DayField(forms.DateField):
         return day and datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
+class MoneyInput(forms.NumberInput):
+    """A number input that shows an amount with two decimals, unless it has more."""
+
+    def format_value(self, value):
+        return (
+            f"{value:.2f}"
+            if isinstance(value, float) and abs(value) < 1e12 and round(value, 2) == value
+            else super().format_value(value)
+        )
+
+
 class PersonWidget(ForeignKeyRawIdWidget):
     """Shows a person by e-mail address; with scripts, a click on the lens inserts the id."""
 

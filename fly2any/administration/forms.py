@@ -30,7 +30,17 @@ from fly2any.postgres.fields import exactly
 from fly2any.postgres.values import is_deep
 
 from .edits import EditForm
-from .form_fields import AirportField, AirportInput, DayField, DayInput, PersonField, PersonWidget, TextDayField, is_day
+from .form_fields import (
+    AirportField,
+    AirportInput,
+    DayField,
+    DayInput,
+    MoneyInput,
+    PersonField,
+    PersonWidget,
+    TextDayField,
+    is_day,
+)
 
 PLAIN = re.compile(r"[^\s,\[\"](?:[^,\r\n]*[^\s,])?")  # An element that survives being separated by commas.
 
@@ -166,6 +176,7 @@ class SchemaForms(BaseModelAdmin):
         models.DateTimeField: {"form_class": forms.SplitDateTimeField, "widget": DateTimeInput},
     }
     airports: tuple[str, ...] = ()  # Text columns with an IATA code.
+    amounts: tuple[str, ...] = ()  # Columns with an amount of money.
     days: tuple[str, ...] = ()  # Columns with a day: text as YYYY-MM-DD, or a time at midnight.
     several_days: tuple[str, ...] = ()  # Text columns that may hold several days.
 
@@ -198,6 +209,8 @@ class SchemaForms(BaseModelAdmin):
             is_time = isinstance(db_field, models.DateTimeField)
             several = {} if is_time else {"several": db_field.name in self.several_days}
             kwargs |= {"form_class": DayField if is_time else TextDayField, "widget": DayInput, **several}
+        if db_field.name in self.amounts:
+            kwargs["widget"] = MoneyInput
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         long = getattr(self.model, "long_texts", ())
         of_one_line = type(db_field) is models.TextField and not db_field.choices and db_field.name not in long

@@ -113,3 +113,22 @@ def test_groups_come_before_individual_permissions_and_superuser_is_not_a_group(
     preferences = UserPreferences.objects.create(user=ana)
     text = staff.get(address(UserPreferences, "change", preferences.pk)).content.decode()
     assert 'value="ana@example.com"' in text
+
+
+def test_an_amount_has_two_decimals_or_more_if_it_needs_them(staff, ana):
+    usual = {"user": ana, "origin": "GRU", "destination": "LIS", "depart_date": "2027-07-01", "current_price": 700}
+    alerts = [PriceAlert.objects.create(**usual, target_price=price) for price in (633, 12.5, 0.125, 1e300)]
+    pages = [staff.get(address(PriceAlert, "change", alert.pk)) for alert in alerts]
+
+    shown = [re.findall(r'name="target_price" value="(.*?)"', page.content.decode())[0] for page in pages]
+    sent = [controls(page, "pricealert_form") for page in pages]
+    saved = [
+        staff.post(address(PriceAlert, "change", alert.pk), {**one, "currency": "EUR"}).status_code
+        for alert, one in zip(alerts, sent, strict=True)
+    ]
+
+    assert shown == ["633.00", "12.50", "0.125", "1e+300"]
+    assert saved == [302] * 4
+    assert list(PriceAlert.objects.order_by("pk").values_list("target_price", "currency")) == [
+        (price, "EUR") for price in (633, 12.5, 0.125, 1e300)
+    ]
