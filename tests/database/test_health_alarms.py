@@ -143,6 +143,14 @@ def test_a_sequence_is_judged_by_the_type_of_its_column_and_its_direction(databa
     assert found(database, "sequences") == [("sequences.near_end", name) for name in near]
 
 
+def test_a_sequence_that_returned_no_value_yet_is_judged_by_its_first_one(database):
+    database.execute(
+        "CREATE SEQUENCE far AS int; CREATE SEQUENCE fresh AS int START 5; SELECT setval('far', 2000000000, false)"
+    )
+
+    assert found(database, "sequences") == [("sequences.near_end", "far")]
+
+
 def test_an_archive_command_that_fails_is_found_until_it_succeeds(own_server):
     server = own_server(archive_mode="on")
     server.execute("ALTER SYSTEM SET archive_command = 'false'")

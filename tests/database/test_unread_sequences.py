@@ -32,6 +32,23 @@ def test_a_monitor_is_told_which_sequences_it_may_not_read_and_its_cure_works(mo
 
 
 @pytest.mark.django_db
+def test_a_role_that_may_only_use_a_sequence_does_not_know_its_first_value(monitor):
+    run(
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO monitor; GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO monitor",
+        "REVOKE SELECT ON SEQUENCE auth_group_id_seq FROM monitor; GRANT USAGE ON SEQUENCE auth_group_id_seq TO monitor",
+        "SET LOCAL ROLE monitor",
+    )
+
+    (note,) = (one for one in verify(connection).findings if one.code == "column.sequence")
+
+    assert (note.severity, note.where, note.cure) == (
+        "note", "sequences", 'As their owner: GRANT SELECT ON SEQUENCE public.auth_group_id_seq TO "monitor";'
+    )  # fmt: skip
+    run("RESET ROLE", note.cure.removeprefix("As their owner: "), "SET LOCAL ROLE monitor")
+    assert of_sequences() == [TAKEN]
+
+
+@pytest.mark.django_db
 def test_a_sequence_that_fails_does_not_leave_out_the_others(monitor):
     run(
         "ALTER TABLE users ADD theirs bigint; CREATE SEQUENCE theirs; ALTER TABLE users ALTER theirs SET DEFAULT nextval('theirs')"

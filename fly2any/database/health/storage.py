@@ -12,6 +12,7 @@ from ..schema.catalog import BUILDING_SQL
 from ..schema.extents import Extent, IndexUse, read_extents, read_index_use
 from ..schema.objects import of_invalid
 from ..schema.relations import Kind
+from ..schema.sequences import FIRST_VALUE_SQL
 from ..sql import quote
 from ..units import plural, share, size, span
 from .examine import Figure, Reader
@@ -76,12 +77,12 @@ FOREIGN_KEYS_SQL = """
     ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
 """
 # `limit` is where inserts begin to fail: the end of the sequence, or of the type of a column that takes its values from it.
-SEQUENCES_SQL = """
-    SELECT c.relname AS name, s.seqincrement AS step, columns.type,
+SEQUENCES_SQL = f"""
+    SELECT c.relname AS name, columns.type,
            CASE WHEN s.seqincrement > 0 THEN LEAST(s.seqmax, columns.most) ELSE GREATEST(s.seqmin, -columns.most - 1) END AS "limit",
            CASE WHEN s.seqincrement > 0 THEN s.seqmin ELSE s.seqmax END AS origin,
-           pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT') AS readable,
-           CASE WHEN pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT') THEN pg_catalog.pg_sequence_last_value(c.oid) END AS last
+           CASE WHEN pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT')
+                THEN COALESCE(pg_catalog.pg_sequence_last_value(c.oid), {FIRST_VALUE_SQL.format(sequence="c.oid")}) END AS last
     FROM pg_catalog.pg_sequence AS s
     JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -283,7 +284,7 @@ def _neglected(row: Extent, dead: float, many: int) -> Iterator[Finding]:
 def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]:
     """Report how near sequences are to the last value that the column can hold, ascending or descending."""
     found = read(SEQUENCES_SQL)
-    hidden = [row.name for row in found if not row.readable]
+    hidden = [row.name for row in found if row.last is None]
     rows = [(row, (row.last - row.origin) / ((row.limit - row.origin) or 1)) for row in found if row.last is not None]
     fullest = max((used for _, used in rows), default=0)
     yield Figure("fullest sequence", share(fullest), fullest, "fullest_sequence_ratio")

@@ -11,10 +11,19 @@ from .live import Live
 from .objects import Catalog, Column, where
 from .unmanaged import AGREE
 
+# pg_sequence_last_value() is NULL before a sequence's first value, also after RESTART or setval(…, false). That value is then in the
+# sequence's only row, which may be read only with SELECT. ts_stat() reads it in the same query, whatever the server was built with
+# (table_to_xml() needs libxml, pg_get_sequence_data() PostgreSQL 18).
+FIRST_VALUE_SQL = """
+    CASE WHEN pg_catalog.has_sequence_privilege({sequence}, 'SELECT')
+         THEN (SELECT f.word::bigint
+               FROM pg_catalog.ts_stat('SELECT last_value::text::pg_catalog.tsvector FROM ' || {sequence}::regclass) AS f) END
+"""
 # The sequences of a column: its identity's, and those that its default names. A column's type may have a lower maximum than its sequence.
-NEXT_SQL = """
-    SELECT {place}, CASE WHEN pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')
-                         THEN COALESCE(pg_catalog.pg_sequence_last_value(s.seqrelid) + s.seqincrement, s.seqstart) END, {used}, s.seqincrement,
+NEXT_SQL = f"""
+    SELECT {{place}}, CASE WHEN pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT')
+                         THEN COALESCE(pg_catalog.pg_sequence_last_value(s.seqrelid) + s.seqincrement,
+                                       {FIRST_VALUE_SQL.format(sequence="s.seqrelid")}) END, {{used}}, s.seqincrement,
            CASE WHEN s.seqcycle THEN NULL WHEN s.seqincrement < 0 THEN s.seqmin
                 ELSE LEAST(s.seqmax, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 END) END,
            s.seqrelid::regclass::text, current_user::text,
@@ -30,7 +39,7 @@ NEXT_SQL = """
         WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum
     ) AS named (oid)
     JOIN pg_catalog.pg_sequence AS s ON s.seqrelid = named.oid
-    WHERE a.attrelid = {table}::regclass AND a.attname = {column}
+    WHERE a.attrelid = {{table}}::regclass AND a.attname = {{column}}
 """
 USED_SQL = "(SELECT CASE WHEN s.seqincrement < 0 THEN pg_catalog.min({column}) ELSE pg_catalog.max({column}) END FROM {table})"
 
