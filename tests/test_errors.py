@@ -4,11 +4,12 @@ import re
 import socket
 
 import pytest
-from django.db import NotSupportedError, OperationalError
+from django.db import Error, NotSupportedError, OperationalError
 
-from fly2any.database.errors import CAUSES, explain
+from fly2any.database.errors import CAUSES, FUNCTION_FAILED, UNNAMED_FUNCTION_FAILED, explain
+from fly2any.database.write_check import check_writes
 from tests import prisma
-from tests.conftest import PROJECT, manage
+from tests.conftest import PROJECT, django, manage
 from tests.servers import free_port
 
 PAGE = (PROJECT / "docs" / "reference" / "errors.md").read_text()
@@ -69,7 +70,8 @@ def test_the_guides_five_cases_are_answered_with_cause_and_cure(database, own_se
 
 
 def test_every_sentence_is_on_the_page():
-    said = {re.sub(r"\{\w+\}", "…", cause.sentence).replace("|", "/") for cause in CAUSES}
+    sentences = [*(cause.sentence for cause in CAUSES), FUNCTION_FAILED, UNNAMED_FUNCTION_FAILED]
+    said = {re.sub(r"\{\w+\}", "…", sentence).replace("|", "/") for sentence in sentences}
 
     assert {sentence for sentence in said if f"| {sentence} |" not in PAGE} == set()
 
@@ -99,3 +101,89 @@ def test_a_cause_is_reported_once():
     sentences = [cause.sentence for cause in CAUSES if cause.sqlstates]
 
     assert len(sentences) == len(set(sentences))
+
+
+LEFTOVER = """
+    CREATE FUNCTION repack_trigger() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN INSERT INTO repack.log_16384 VALUES (NEW.id); RETURN NEW; END $$;
+    CREATE TRIGGER repack_trigger AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION repack_trigger();
+"""
+FAILURES = {
+    "missing schema": (LEFTOVER, "repack_trigger()", 'relation "repack.log_16384" does not exist'),
+    "missing table": (LEFTOVER.replace("repack.log", "log"), "repack_trigger()", 'relation "log_16384" does not exist'),
+    "missing column": (
+        "CREATE TABLE log_16384 (); " + LEFTOVER.replace("repack.log_16384", "log_16384 (pk)"),
+        "repack_trigger()",
+        'column "pk" of relation "log_16384" does not exist',
+    ),
+    "exception": (LEFTOVER.replace("INSERT INTO repack.log_16384 VALUES (NEW.id)", "RAISE 'request timed out'"), "repack_trigger()", "A function or trigger of the database raised SQLSTATE P0001"),
+    "syntax": (
+        "SET check_function_bodies = off; " + LEFTOVER.replace("INSERT INTO repack.log_16384 VALUES (NEW.id)", "END IF"),
+        '"repack_trigger"', 'syntax error at or near "IF"',
+    ),
+    "check": (
+        """CREATE FUNCTION "Is it"(text, double precision) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN $2 / 0 > 1; END $$;
+           ALTER TABLE users ADD CHECK ("Is it"(id, 1))""",
+        '"Is it"(text,double precision)', "division by zero",
+    ),
+    "default": (
+        """CREATE FUNCTION theirs() RETURNS int LANGUAGE sql VOLATILE SECURITY DEFINER AS $$ SELECT 1 / 0 $$;
+           ALTER TABLE users ADD theirs int DEFAULT theirs()""",
+        '"theirs"', "division by zero",
+    ),
+}  # fmt: skip
+
+
+def refusal(database):
+    """The sentence for the write check's error."""
+    with django(database) as connection, pytest.raises(Error) as raised:
+        check_writes(connection)
+    return explain(raised.value)
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_function_that_fails_is_named(migrated, failure):
+    made, function, reason = FAILURES[failure]
+    migrated.execute(made)
+
+    assert refusal(migrated) == FUNCTION_FAILED.format(
+        function=function, line=f"The write check failed at the table users: {reason}"
+    )
+
+
+def test_a_function_in_c_that_fails_is_not_taken_for_a_missing_migration(migrated):
+    statement = "SELECT 1 FROM missing"
+    migrated.execute(f"ALTER TABLE users ADD theirs text DEFAULT query_to_xml('{statement}', true, true, '')::text")
+
+    assert refusal(migrated) == UNNAMED_FUNCTION_FAILED.format(
+        line='The write check failed at the table users: relation "missing" does not exist'
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "start"),
+    [
+        ("DO $$ BEGIN PERFORM * FROM missing; END $$", "A table is missing ("),
+        ("SELECT waits()", "The statement exceeded its time limit ("),
+    ],
+)
+def test_an_error_that_no_function_causes_keeps_its_cure(database, statement, start):
+    database.execute("CREATE FUNCTION waits() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); END $$")
+
+    with django(database) as connection, connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = 100")
+        with pytest.raises(Error) as raised:
+            cursor.execute(statement)
+
+    assert explain(raised.value).startswith(start)
+
+
+def test_the_definition_of_a_function_that_failed_is_read_as_the_sentence_says(migrated):
+    migrated.execute(LEFTOVER)
+
+    result = manage("dbstatus", "--write-check", url=migrated.url)
+
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert "trigger.extra at users.repack_trigger" in result.stdout
+    read = re.search(r"read its definition with (.*) in `manage.py dbshell`", result.stderr)[1]
+    assert "log_16384" in manage("dbshell", "--", "-c", read, url=migrated.url).stdout

@@ -129,6 +129,22 @@ CAUSES = (
     Cause("57P01", "", "The server ended the connection: it was shut down or restarted, or the session was terminated. Uncommitted changes are rolled back; run the command again."),
 )  # fmt: skip
 
+# The only functions of this project are temporary ones of dbseed: an error inside a function is that of other code, such as a trigger's.
+FUNCTION = re.compile(
+    r'^(?:compilation of |in )?(?:PL/\w+|SQL) function (?P<function>[^(\n]+\([^)\n]*\)|"[^"\n]+")', re.MULTILINE
+)
+FUNCTION_FAILED = (
+    "The function {function} in the database failed ({line}): read its definition with \\sf {function} in `manage.py dbshell`, and ask its owner"
+    " to correct it, or to drop what calls it, such as a trigger (DROP TRIGGER … ON …). `manage.py dbstatus` lists unmanaged objects."
+)
+# The context of a function in C does not name it.
+UNNAMED_FUNCTION_FAILED = (
+    "A function in the database failed ({line}): ask its owner to correct it, or to drop what calls it, such as a trigger"
+    " (DROP TRIGGER … ON …). `manage.py dbstatus` lists unmanaged objects."
+)
+# SQLSTATE classes of errors that the server or another session causes, whichever code is running.
+OUTSIDE = ("08", "25", "40", "53", "55", "57", "58")
+
 LOST = ("", "08", "57")  # SQLSTATE classes that leave open whether a COMMIT succeeded.
 
 
@@ -157,6 +173,8 @@ def _explain(error: BaseException) -> str | None:
         return None
     text = without_password(str(error).strip())
     state = sqlstate(error)
+    if state and state[:2] not in OUTSIDE and (sentence := _of_function(error)):
+        return sentence.replace("{line}", first_line(text))
     searched = first_line(text) if state else text  # With an SQLSTATE, the rest may quote data.
     for cause in CAUSES:
         match = re.search(cause.pattern, searched) if cause.pattern else None
@@ -168,6 +186,16 @@ def _explain(error: BaseException) -> str | None:
         return f"{text.splitlines()[0].rstrip('.') if text else 'No reason given'} ({type(error).__name__} of Django; --traceback shows where)."
     code = f", SQLSTATE {state}" if state else ""
     return f"The database refused ({type(error).__name__}{code}): {first_line(text)} (--traceback shows where)."
+
+
+def _of_function(error: BaseException) -> str | None:
+    """Return the sentence for an error inside a function, with {line} still in it, or None if it occurred elsewhere."""
+    diag = next((one.diag for one in _chain(error) if isinstance(one, psycopg.Error) and one.sqlstate), None)
+    context = (diag and diag.context) or ""
+    if match := FUNCTION.search(context):  # The innermost function comes first.
+        return FUNCTION_FAILED.replace("{function}", match["function"])
+    # The internal query of a DO statement is the statement of its author, not of a function.
+    return UNNAMED_FUNCTION_FAILED if diag and diag.internal_query and "inline_code_block" not in context else None
 
 
 def without_password(text: str) -> str:
