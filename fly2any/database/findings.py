@@ -101,6 +101,7 @@ CODES = frozenset(
         "indexes.missing",
         "tables.dead_rows",
         "tables.not_analysed",
+        "tables.not_vacuumed",
         "tables.damaged",
         "sequences.near_end",
         "cache.misses",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import groupby
 
 from ..findings import Finding, Severity
 from ..schema import Index, Key
@@ -75,6 +76,33 @@ FOREIGN_KEYS_SQL = """
                         AND (x.indpred IS NULL OR pg_catalog.pg_get_expr(x.indpred, x.indrelid) = given.test)
                         AND (x.indkey::int2[])[0:array_length(k.conkey, 1) - 1] @> k.conkey)
     ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
+"""
+# The contract's tables and their partitions, each with its TOAST table, if they have options of their own. `due` is the number of
+# dead rows at which autovacuum removes them, and `delaying` the options that raise it; the maximum is new in PostgreSQL 18.
+AUTOVACUUM_SQL = """
+    SELECT CASE WHEN n.oid = h.oid THEN '' ELSE n.nspname || '.' END || c.relname AS name, p.prefix, o.off, o.delaying,
+           GREATEST(t.reltuples, 0::real)::bigint AS rows,
+           CASE WHEN n.oid = h.oid THEN '' ELSE pg_catalog.quote_ident(n.nspname) || '.' END || pg_catalog.quote_ident(c.relname) AS place,
+           LEAST(COALESCE(o.threshold, current_setting('autovacuum_vacuum_threshold')::float)
+                     + COALESCE(o.factor, current_setting('autovacuum_vacuum_scale_factor')::float) * GREATEST(t.reltuples, 0::real),
+                 NULLIF(COALESCE(o.most, current_setting('autovacuum_vacuum_max_threshold', true)::float), -1))::bigint AS due
+    FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_class AS r ON r.oid = COALESCE(pg_catalog.pg_partition_root(c.oid), c.oid)
+    JOIN pg_catalog.pg_namespace AS h ON h.oid = r.relnamespace
+    CROSS JOIN LATERAL (VALUES (c.oid, ''), (c.reltoastrelid, 'toast.')) AS p (oid, prefix)
+    JOIN pg_catalog.pg_class AS t ON t.oid = p.oid
+    CROSS JOIN LATERAL (
+        SELECT pg_catalog.bool_or(NOT x.value::boolean) FILTER (WHERE x.name = 'autovacuum_enabled') AS off,
+               pg_catalog.max(x.value::float) FILTER (WHERE x.name = 'autovacuum_vacuum_threshold') AS threshold,
+               pg_catalog.max(x.value::float) FILTER (WHERE x.name = 'autovacuum_vacuum_scale_factor') AS factor,
+               pg_catalog.max(x.value::float) FILTER (WHERE x.name = 'autovacuum_vacuum_max_threshold') AS most,
+               pg_catalog.array_agg(x.name ORDER BY x.name) FILTER (
+                   WHERE CASE WHEN x.name ~ '^autovacuum_vacuum_(threshold|scale_factor|max_threshold)$'
+                         THEN x.value = '-1' OR x.value::float > current_setting(x.name)::float END) AS delaying
+        FROM pg_catalog.pg_options_to_table(t.reloptions) AS x (name, value)) AS o
+    WHERE h.nspname = %(schema)s AND r.relname = ANY (%(tables)s) AND c.relkind = 'r' AND t.reloptions IS NOT NULL
+    ORDER BY c.relname COLLATE "C", n.nspname COLLATE "C", p.prefix COLLATE "C"
 """
 # `limit` is where inserts begin to fail: the end of the sequence, or of the type of a column that takes its values from it.
 SEQUENCES_SQL = f"""
@@ -255,7 +283,31 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[F
         yield Figure(f"{row.name}, rows", f"~{row.rows:,}", row.rows, "table_rows", row.name, shown=False)
         yield Figure(f"{row.name}, dead rows", f"{row.dead:,}", row.dead, "table_dead_rows", row.name, shown=False)
         yield from _neglected(row, dead, many)
+    yield from _not_vacuumed(read, many)
     yield from _damaged(read)
+
+
+def _not_vacuumed(read: Reader, many: int) -> Iterator[Finding]:
+    """Yield a finding for each table of the contract whose own options turn autovacuum off, or delay it too long."""
+    tables = sorted({version.object.table for version in read.contract.versions})
+    for (name, place), rows in groupby(read(AUTOVACUUM_SQL, tables=tables), lambda row: (row.name, row.place)):
+        reasons, options = [], []
+        for row in rows:
+            where, limit = "of its TOAST table" if row.prefix else "of it", max(many, row.rows)
+            if row.off:
+                options.append(f"{row.prefix}autovacuum_enabled")
+                reasons.append(f"Autovacuum {where} is off ({options[-1]}): dead rows are not removed.")
+            if row.delaying and row.due > limit:
+                delaying = [f"{row.prefix}{option}" for option in row.delaying]
+                options += delaying
+                reasons.append(
+                    f"Autovacuum {where} waits for {row.due:,} dead rows (limit {limit:,}), because of {', '.join(delaying)}."
+                )
+        if reasons:
+            yield Finding(
+                Severity.WARNING, "tables.not_vacuumed", name, " ".join(reasons),
+                f"ALTER TABLE {place} RESET ({', '.join(options)});", is_sql=True,
+            )  # fmt: skip
 
 
 def _neglected(row: Extent, dead: float, many: int) -> Iterator[Finding]:
