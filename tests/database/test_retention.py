@@ -184,6 +184,15 @@ IN_THE_WAY = {
     "CREATE TABLE theirs (id int, a text REFERENCES ai_messages ON DELETE CASCADE)": (
         "ai_conversations", "ai_messages is referenced by a foreign key of theirs, whose rows would be deleted too: remove ai_conversations from RETENTION, or fix that.",
     ),
+    'ALTER TABLE notifications ADD "parentId" text CONSTRAINT thread REFERENCES notifications ON DELETE CASCADE': (
+        "notifications", "notifications is referenced by a foreign key of its own, thread, so that newer rows would be deleted or changed too: remove notifications from RETENTION, or fix that.",
+    ),
+    'ALTER TABLE ai_messages ADD "replyTo" text CONSTRAINT reply REFERENCES ai_messages ON DELETE SET NULL': (
+        "ai_conversations", "ai_messages is referenced by a foreign key of its own, reply, so that newer rows would be deleted or changed too: remove ai_conversations from RETENTION, or fix that.",
+    ),
+    'ALTER TABLE ai_messages ADD "quotedId" text REFERENCES ai_conversations ON DELETE CASCADE': (
+        "ai_conversations", "ai_conversations is referenced by a foreign key of ai_messages, whose rows would be deleted too: remove ai_conversations from RETENTION, or fix that.",
+    ),
     "CREATE TABLE theirs () INHERITS (notifications)": (
         "notifications", "notifications has rows in theirs, which inherits from it: remove notifications from RETENTION, or fix that.",
     ),
@@ -193,7 +202,19 @@ IN_THE_WAY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("made", IN_THE_WAY, ids=["a key to it", "a key to its child", "inherits", "a view"])
+@pytest.mark.parametrize(
+    "made",
+    IN_THE_WAY,
+    ids=[
+        "a key to it",
+        "a key to its child",
+        "its own key",
+        "its child's own key",
+        "a second key of its child",
+        "inherits",
+        "a view",
+    ],
+)
 def test_a_table_that_is_more_than_its_own_rows_is_left_alone_and_the_others_are_swept(filled, made, tmp_path):
     table, said = IN_THE_WAY[made]
     filled.execute(made)

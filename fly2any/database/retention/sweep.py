@@ -44,16 +44,19 @@ SIZES_SQL = """
                / pg_catalog.current_setting('block_size')::bigint
     FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass(%(table)s)::oid
 """
-# Why these statements cannot be used: rows are in an inheriting table, or other tables' rows would be deleted too.
+# Why these statements cannot be used: rows are in an inheriting table, or rows that are not the rule's would be deleted too.
 UNSUITABLE_SQL = """
     SELECT 'has rows in ' || i.inhrelid::regclass::text || ', which inherits from it'
     FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
     WHERE i.inhparent = pg_catalog.to_regclass(%(table)s)::oid AND c.relkind <> 'p'
     UNION ALL
-    SELECT 'is referenced by a foreign key of ' || k.conrelid::regclass::text || ', whose rows would be deleted too'
+    SELECT 'is referenced by a foreign key of '
+           || CASE WHEN k.conrelid = k.confrelid THEN 'its own, ' || pg_catalog.quote_ident(k.conname) || ', so that newer rows would be deleted or changed too'
+                   ELSE k.conrelid::regclass::text || ', whose rows would be deleted too' END
     FROM pg_catalog.pg_constraint AS k
-    WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = pg_catalog.to_regclass(%(table)s)::oid AND k.conrelid <> k.confrelid
-      AND k.conrelid IS DISTINCT FROM pg_catalog.to_regclass(%(child)s)::oid
+    WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = pg_catalog.to_regclass(%(table)s)::oid
+      AND NOT (k.conrelid = pg_catalog.to_regclass(%(child)s)::oid
+               AND k.conkey = ARRAY(SELECT a.attnum FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = k.conrelid AND a.attname = %(key)s))
     ORDER BY 1
 """
 # Raises if this role or this server cannot remove rows, before anything is archived.
@@ -103,7 +106,9 @@ def require_own_rows(connection, rule: Rule) -> None:
     for table, child in ((rule.table, rule.child), (rule.child, "")):
         if table:
             with short_transaction(connection) as cursor:
-                cursor.execute(UNSUITABLE_SQL, {"table": quote(table), "child": quote(child) if child else None})
+                cursor.execute(
+                    UNSUITABLE_SQL, {"table": quote(table), "child": quote(child) if child else None, "key": rule.child_key}
+                )
                 if row := cursor.fetchone():
                     raise Refusal(f"{table} {row[0]}: remove {rule.table} from RETENTION, or fix that.")
 
