@@ -259,6 +259,16 @@ def test_rows_are_hashed_whatever_the_database_calls_its_functions_and_columns(f
 
 
 @pytest.mark.slow
+def test_a_character_encoding_set_for_the_database_does_not_fail_the_backup(filled, place):
+    filled.execute("UPDATE users SET name = 'Jānis' WHERE id = (SELECT min(id) FROM users)")
+    filled.execute(f"ALTER DATABASE {filled.name} SET client_encoding = 'LATIN1'")
+
+    result = run(filled, "dbbackup", "--verify", place=place)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Verdict   verified" in result.stdout
+
+
 def test_an_encrypted_backup_is_never_stored_unencrypted(filled, place):
     import pyrage
 

@@ -141,7 +141,8 @@ def reached(connection) -> Iterator[tuple[str, dict[str, str]]]:
     parameters.pop("client_encoding", None)
     password = info.password
     secrets = {name: parameters.pop(name) for name in SECRETS if name in parameters}
-    clean = bare_environment()
+    # Not the one that is set for the database or the role, which may lack characters of the rows.
+    clean = {**bare_environment(), "PGCLIENTENCODING": info.parameter_status("server_encoding") or "UTF8"}
     with work_folder("passwords for pg_dump and pg_restore") as folder:
         if password:
             secret = Path(folder, "pass")
