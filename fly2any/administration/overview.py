@@ -27,7 +27,7 @@ from . import charts
 from .counts import MOST_COUNTED, Count, bounded
 from .deadlines import TooSlow, within
 from .formats import beginning
-from .indexes import time_within
+from .indexes import time_added, time_within
 from .paging import value_of
 from .replica import current
 from .truncation import with_short_copies, with_short_values
@@ -125,10 +125,11 @@ def relations(admin: Any, request, row: models.Model) -> list[Relation]:
 
 
 def panels(request, row: models.Model, found: list[Relation]) -> Iterator[Panel]:
-    """Yield a panel for each relation, with its newest rows where an index has them by time."""
+    """Yield a panel for each relation, with its newest rows."""
     for relation in found:
         rows = relation.model._base_manager.filter(**{relation.key: row.pk})
-        newest = with_short_copies(rows, relation.admin).order_by(f"-{relation.time}" if relation.time else "-pk")
+        # Ids need not grow with time. Without an index by time, the rows of one person are sorted, as they would be by id.
+        newest = with_short_copies(rows, relation.admin).order_by(*_newest_first(relation))
         shown = with_short_values(list(newest[: MOST_ROWS + 1]))
         columns = [
             name for name in relation.admin.panel_columns(request) if name not in (relation.key, f"{relation.key}_link")
@@ -146,6 +147,11 @@ def panels(request, row: models.Model, found: list[Relation]) -> Iterator[Panel]
             count=Count(len(shown)) if len(shown) <= MOST_ROWS else bounded(rows),
             url=f"{_list_of(relation.model)}?{urlencode({relation.key: row.pk})}",
         )
+
+
+def _newest_first(relation: Relation) -> list[str]:
+    time = relation.time or time_added(relation.model)
+    return [f"-{time}", "-pk"] if time else ["-pk"]
 
 
 def timeline(row: models.Model, found: list[Relation], *, before: str = "") -> list[Event]:

@@ -138,3 +138,20 @@ def test_an_overview_is_titled_with_the_name_or_the_address(member):
     ]
 
     assert titles == ["Ana &lt;b&gt;Souza&lt;/b&gt;", "nameless@example.com"]
+
+
+def test_a_panel_shows_the_newest_rows_first_whatever_their_ids(member):
+    ana, now = User.objects.create(email="ana@example.com"), timezone.now()
+    for place, days in enumerate((3, 9, 1, 4, 8, 6, 5)):
+        at = now - timedelta(days=days, hours=1)
+        common = {"user": ana, "id": f"id-{place}", "created_at": at}
+        Conversation.objects.create(**common, session_id=f"s{place}", metadata={})
+        PriceAlert.objects.create(**common, **ROUTE, depart_date=f"2999-01-0{days}", current_price=2, target_price=1)
+    client = member("Support")
+
+    page = client.get(address(User, "overview", ana.pk)).content.decode()
+
+    for model, title in ((Conversation, "Conversations"), (PriceAlert, "Price alerts")):
+        panel = page.partition(f"<h2>{title}</h2>")[2].partition("</table>")[0]
+        ids = re.findall(r'<th scope="row"><a href="([^"]*)"', panel)
+        assert ids == [address(model, "change", f"id-{place}") for place in (2, 0, 3, 6, 5)], title
