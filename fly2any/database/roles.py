@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from . import facts
 from .errors import Refusal
+from .schema.contract import load
 from .schema.ledgers import APPEND_ONLY, LEDGERS, PRISMAS_LEDGER
+from .schema.objects import Column
 from .server import read_schema
 from .sql import catalogue, quote
 
@@ -185,6 +187,7 @@ def _closing_notes(names: Names, database: str, schema: str, owners: dict[str, b
 
 def _tables(names: Names, schema: str, tables: list[tuple[str, list[str], str]]) -> Iterator[str]:
     migrate, app, read = map(quote, (names.migrate, names.app, names.read))
+    managed = {(version.object.table, version.object.name) for version in load().versions if isinstance(version.object, Column)}
     for name, columns, owner in tables:
         place = f"{quote(schema)}.{quote(name)}"
         if owner != names.migrate:  # It would lock the table needlessly.
@@ -192,11 +195,14 @@ def _tables(names: Names, schema: str, tables: list[tuple[str, list[str], str]])
         yield f"REVOKE ALL ON {place} FROM {app}, {read};"
         may = "SELECT" if name in LEDGERS else "SELECT, INSERT" if name in APPEND_ONLY else "SELECT, INSERT, UPDATE, DELETE"
         yield f"GRANT {may} ON {place} TO {app};"
-        if hidden := SECRETS.get(name):
+        unmanaged = [column for column in columns if name not in LEDGERS and (name, column) not in managed]
+        if hidden := {*SECRETS.get(name, ()), *unmanaged}:
             shown = ", ".join(quote(column) for column in columns if column not in hidden)
             yield f"GRANT SELECT ({shown}) ON {place} TO {read};"
         else:
             yield f"GRANT SELECT ON {place} TO {read};"
+        if unmanaged:
+            yield f"-- Columns that no migration built; if they hold no secrets: GRANT SELECT ({', '.join(map(quote, unmanaged))}) ON {place} TO {read};"
 
 
 def _sequences(names: Names, relations: list[Relation]) -> Iterator[str]:
