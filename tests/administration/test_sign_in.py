@@ -358,3 +358,7 @@ def test_five_wrong_old_passwords_close_the_page_that_changes_it(client, boss, s
     assert statuses == [200] * 4 + [429] * 2
     boss.refresh_from_db()
     assert boss.check_password(PASSWORD)
+    [(said,)] = AccessAttempt.objects.values_list("post_data")
+    assert {line for line in said.splitlines() if "=" in line} == {
+        f"{name}=********************" for name in ("old_password", *new)
+    }
