@@ -96,6 +96,44 @@ def test_an_owner_who_is_no_superuser_backs_up_and_restores(filled, place):
         )
 
 
+@pytest.mark.slow
+def test_a_role_that_the_owner_created_is_named_before_the_restore(filled, place):
+    """Its creator is no member of it, or from 16 on one that may neither give it objects nor set its default privileges."""
+    role, site = f"{filled.name}_owner", f"{filled.name}_site"
+    filled.execute(f"CREATE ROLE {role} LOGIN CREATEDB CREATEROLE BYPASSRLS; GRANT pg_read_all_data TO {role}")
+    filled.execute(f"ALTER DATABASE {filled.name} OWNER TO {role}")
+    tables = [name for (name,) in filled.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    filled.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for name in tables))
+    as_owner = dataclasses.replace(filled, user=role)
+    try:
+        as_owner.execute(f"CREATE ROLE {site} LOGIN")
+        filled.execute(f"GRANT CREATE ON SCHEMA public TO {site}")
+        dataclasses.replace(filled, user=site).execute(
+            f"CREATE TABLE trips (id text); ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {role}"
+        )
+        assert manage("dbbackup", "--verify", url=as_owner.url, BACKUP_LOCATION=place).returncode == 0
+        fully = " WITH INHERIT TRUE, SET TRUE" if connection.pg_version >= 160000 else ""
+        grant = f'GRANT "{site}" TO "{role}"{fully};'
+        restore = ["dbrestore", "latest", "--yes", "--trust", site]
+        before = databases(filled)
+
+        refused = manage(*restore, url=as_owner.url, BACKUP_LOCATION=place)
+        unchanged = databases(filled)
+        filled.execute(grant)
+        restored = manage(*restore, url=as_owner.url, BACKUP_LOCATION=place)
+
+        sentence = f"Objects in the backup belong to {site}, and this role cannot make them their owners: connect as a superuser, or run {grant}\n"
+        assert (refused.returncode, refused.stderr, unchanged) == (2, sentence, before)
+        assert (restored.returncode, restored.stderr) == (0, "")
+        assert filled.execute("SELECT tableowner FROM pg_tables WHERE tablename = 'trips'") == [(site,)]
+    finally:
+        for name in databases(filled) - {filled.name}:
+            if name.startswith(f"{filled.name}_"):
+                filled.execute(f'DROP DATABASE "{name}"')
+        filled.execute(f"REASSIGN OWNED BY {role}, {site} TO postgres; ALTER DATABASE {filled.name} OWNER TO postgres")
+        filled.execute(f"DROP OWNED BY {role}, {site}; DROP ROLE {site}; DROP ROLE {role}")
+
+
 def test_code_of_other_roles_runs_as_the_restoring_role_only_if_it_trusts_them(migrated, place):
     role, name = f"{migrated.name}_mallory", f"{migrated.name}_copy"
     migrated.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA mal AUTHORIZATION {role}; CREATE ROLE {role}_trusted")

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from ..errors import Refusal
-from ..sql import fetch_all, fetch_one, quote
+from ..sql import ask, fetch_all, fetch_one, quote
 from .manifest import Manifest
 from .signing import SIGNED
 
@@ -16,7 +16,8 @@ MISSING_SQL = """
     SELECT name, NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name) AS missing
     FROM unnest(%(roles)s::text[]) AS name
     WHERE CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name)
-               THEN name = ANY (%(owners)s) AND NOT pg_catalog.pg_has_role(name::name, 'MEMBER') ELSE true END
+               THEN name = ANY (%(owners)s) AND (SELECT pg_catalog.bool_or(NOT pg_catalog.pg_has_role(name::name, privilege)) FROM unnest(%(privileges)s::text[]) AS privilege)
+               ELSE true END
     ORDER BY name
 """
 SUPERUSER_SQL = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
@@ -57,15 +58,19 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
     The roles `without` get no objects, but privileges may name them.
     """
     owners = [name for name in manifest.owners if name not in without]
-    rows = fetch_all(connection, MISSING_SQL, {"roles": [*manifest.owners, *manifest.roles], "owners": owners})
+    # From 16 on, a role with CREATEROLE administers the roles that it creates, and is a member of them, but has not their privileges and may not SET ROLE to them.
+    privileges = ["SET", "USAGE"] if connection.pg_version >= 16_00_00 else ["MEMBER"]
+    names = {"roles": [*manifest.owners, *manifest.roles], "owners": owners, "privileges": privileges}
+    rows = fetch_all(connection, MISSING_SQL, names)
     if missing := [f"CREATE ROLE {quote(name)} NOLOGIN;" for name, is_missing in rows if is_missing]:
         raise Refusal(
             f"The backup names roles that do not exist on this server: run {' '.join(missing)} and the command again."
         )
     if unassignable := [name for name, is_missing in rows if not is_missing]:
+        own, fully = ask(connection, "SELECT current_user"), " WITH INHERIT TRUE, SET TRUE" if len(privileges) > 1 else ""
         raise Refusal(
             f"Objects in the backup belong to {', '.join(unassignable)}, and this role cannot make them their owners:"
-            " connect as a superuser, or GRANT those roles to this one."
+            f" connect as a superuser, or run {' '.join(f'GRANT {quote(name)} TO {quote(own)}{fully};' for name in unassignable)}"
         )
 
 
