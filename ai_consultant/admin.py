@@ -9,12 +9,13 @@ from fly2any.administration.search import Key, Related, Within
 
 from .chat import TIME, content, read_chat
 from .models import Conversation, Message
+from .subjects import Subject, subjects_of
 
 
 @admin.register(Conversation)
 class ConversationAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     place_in_overview = 2
-    in_panels = ("session_id", "user_link", "status", "current_consultant_team", "updated_at")
+    in_panels = ("about", "user_link", "status", "current_consultant_team", "created_at")
     list_display = ["session_id", "user_link", "status", "current_consultant_team", "created_at", "updated_at"]
     list_filter = ["created_at", "status", "current_consultant_team"]
     search = (Key("session_id"), *UserRowsMixin.search)
@@ -24,6 +25,16 @@ class ConversationAdmin(UserRowsMixin, ReadOnlyModelAdmin):
         ("Facts", {"fields": ["session_id", "user", "status", "current_consultant_team", "created_at", "updated_at", "id"]}),
         ("Stored as JSON", {"fields": ["metadata", "conversation_context", "search_history"], "classes": ["collapse"]}),
     ]
+
+    @admin.display(description="about")
+    def about(self, talk):
+        return talk.subject.as_html()
+
+    def prepare_panel(self, request, rows):
+        may_see_messages = request.user.has_perm("ai_consultant.view_message")
+        subjects = subjects_of([talk.pk for talk in rows], may_see_messages=may_see_messages)
+        for talk in rows:
+            talk.subject = subjects.get(talk.pk, Subject())
 
     def happened(self, talk):
         return "Talked to the AI consultants"

@@ -15,8 +15,8 @@ from fly2any.administration.paging import Order, page_of
 from fly2any.database.units import plural
 
 from .models import Conversation, Message
+from .subjects import CIPHERTEXT
 
-CIPHERTEXT = re.compile(r"v1:[0-9a-f]+:[0-9a-f]+:[0-9a-f]*", re.IGNORECASE)
 DURATION = re.compile(r"PT(?=\d)(?:(\d{1,3})H)?(?:(\d{1,4})M)?")
 TIME = formats.epoch(unit=0.001)
 MOST_TURNS = 100  # Per page.
@@ -49,7 +49,7 @@ class Chat:
 
 def content(value: str, message: Any = None) -> str:
     """Return the text as HTML, or a chip if it is encrypted."""
-    if CIPHERTEXT.fullmatch(value):
+    if re.fullmatch(CIPHERTEXT, value, re.IGNORECASE):
         return format_html('<span class="chip warn" title="{} characters">Encrypted</span>', f"{len(value):,}")
     return formats.text(value)
 

@@ -131,6 +131,7 @@ def panels(request, row: models.Model, found: list[Relation]) -> Iterator[Panel]
         # Ids need not grow with time. Without an index by time, the rows of one person are sorted, as they would be by id.
         newest = with_short_copies(rows, relation.admin).order_by(*_newest_first(relation))
         shown = with_short_values(list(newest[: MOST_ROWS + 1]))
+        relation.admin.prepare_panel(request, shown[:MOST_ROWS])
         columns = [
             name for name in relation.admin.panel_columns(request) if name not in (relation.key, f"{relation.key}_link")
         ][:MOST_COLUMNS]

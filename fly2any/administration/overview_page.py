@@ -97,6 +97,9 @@ class OverviewMixin(ColumnsMixin):
         """Return the columns of its rows on the overview of another one and in the search of all tables."""
         return [self.columns.get(name, name) for name in self.in_panels] or self.get_list_display(request)
 
+    def prepare_panel(self, request, rows: list[Any]) -> None:
+        """Set, on the rows of a panel, what their columns need from other tables, in one statement for all rows."""
+
     def happened(self, row) -> str:
         """Return the timeline's text for a row: what happened, in a few words."""
         return f"{capfirst(str(self.opts.verbose_name))}: {row}"

@@ -112,6 +112,7 @@ def _panel(admin: Any, request, rows: Q, order: str, term: str) -> Panel | None:
     found = with_short_values(list(chosen.order_by(newest, "-pk")[: MOST_ROWS + 1]))
     if not found:
         return None
+    admin.prepare_panel(request, found[:MOST_ROWS])
     columns = admin.panel_columns(request)[:MOST_COLUMNS]
     links = columns[0] in admin.get_list_display_links(request, columns)
     return Panel(

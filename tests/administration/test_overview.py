@@ -3,14 +3,18 @@
 import re
 from datetime import timedelta
 from html import unescape
+from secrets import token_hex
 from urllib.parse import urlencode
 
 import pytest
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import User
-from ai_consultant.models import Conversation
+from ai_consultant.models import Conversation, Message
 from engagement.models import LoginHistory, Notification, UserActivity, UserSession, WishlistItem
 from tests.administration.conftest import address
 from travel.models import PriceAlert, RecentSearch, SavedSearch
@@ -155,3 +159,45 @@ def test_a_panel_shows_the_newest_rows_first_whatever_their_ids(member):
         panel = page.partition(f"<h2>{title}</h2>")[2].partition("</table>")[0]
         ids = re.findall(r'<th scope="row"><a href="([^"]*)"', panel)
         assert ids == [address(model, "change", f"id-{place}") for place in (2, 0, 3, 6, 5)], title
+
+
+def flights(origin, destination):
+    return [{"outbound": {"departure": {"airport": origin}, "arrival": {"airport": destination}}}]
+
+
+def test_a_panel_says_what_a_conversation_is_about_without_its_texts(member, client):
+    ana, now = User.objects.create(email="ana@example.com"), timezone.now()
+    cipher = "v1:00ff:00ff:" + "ab" * 3_000
+    texts, said = "I am ill", {
+        "KUL → LGW": [{}, {"flight_results": flights("KUL", "LGW")}, {"flight_results": flights("LGW", "KUL")}],
+        "GRU → LIS Encrypted": [{"content": cipher}, {"content": cipher, "flight_results": flights("GRU", "LIS")}],
+        "Hotel Lisbon": [{"hotel_results": [{"name": "Hotel Lisbon"}]}, {"content": cipher}],
+        "JFK → GRU": [{"flight_results": {"odd": 1}}, {"flight_results": [7], "hotel_results": [{"name": token_hex(20_000)}]}],
+        "Paris": [],
+        "Encrypted": [{"content": cipher}],
+    }  # fmt: skip
+    kept = {"JFK → GRU": {"search_history": [ROUTE]}, "Paris": {"conversation_context": {"destination": "Paris"}}}
+    for place, (subject, messages) in enumerate(said.items()):
+        usual = {"user": ana, "session_id": f"s{place}", "metadata": {}, "created_at": now - timedelta(days=place)}
+        talk = Conversation.objects.create(**usual, **kept.get(subject, {}))
+        for time, message in enumerate(messages):
+            Message.objects.create(**{"conversation": talk, "role": "user", "content": texts, "timestamp": time, **message})
+    reader = User.objects.create(email="reader@staff.example", is_staff=True)
+    reader.user_permissions.add(*Permission.objects.filter(codename__in=["view_conversation", "view_user"]))
+    client.force_login(reader)
+
+    def subjects():
+        page = client.get(address(User, "overview", ana.pk)).content.decode()
+        assert texts not in page
+        panel = page.partition("<h2>Conversations</h2>")[2].partition("</table>")[0]
+        return text_of(re.findall(r'<th scope="row">(.*?)</th>', panel))
+
+    assert subjects() == ["No route", "No route", "No route", "JFK → GRU", "Paris"]
+    member("Support")
+    with CaptureQueriesContext(connection) as captured:
+        assert subjects() == list(said)[:5]
+    assert len([query for query in captured if '"ai_messages"' in query["sql"]]) == 1
+    Conversation.objects.exclude(session_id="s5").delete()
+    assert subjects() == ["Encrypted"]
+    found = client.get(f"{reverse('admin:search')}?q=s5").content.decode()
+    assert text_of(re.findall(r'<th scope="row">(.*?)</th>', found)) == ["Encrypted"]
