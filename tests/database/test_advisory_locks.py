@@ -11,7 +11,7 @@ TAKES = re.compile(r"pg_(?:try_)?advisory_(?:xact_)?(?:un)?lock(?:_shared)?\((?!
 def test_no_two_advisory_locks_have_the_same_key():
     keys = {name: key for name, key in vars(locks).items() if name.endswith("_LOCK") and isinstance(key, int)}
 
-    assert keys == {"MIGRATION_LOCK": 72707369, "MAINTENANCE_LOCK": 72707370, "SIGN_IN_LOCK": 14102}
+    assert keys == {"MIGRATION_LOCK": 72707369, "MAINTENANCE_LOCK": 72707370, "ERASURE_LOCK": 72707371, "SIGN_IN_LOCK": 14102}
     assert len(set(keys.values())) == len(keys)
 
 

@@ -11,10 +11,12 @@ import pytest
 
 from fly2any.database.errors import Refusal
 from fly2any.database.leftover_databases import RESTORE, mark
+from fly2any.database.migration.lock import ERASURE_LOCK
 from fly2any.database.person import File, Person, Stream, erase, find, write_new
 from fly2any.database.schema import read_catalog
 from tests.conftest import django, manage
 from tests.database.people import ANA, BOB, CANARY, EMAIL, erased, exported, fill, mentions, planned
+from tests.servers import open_transaction
 
 
 @pytest.fixture
@@ -258,6 +260,14 @@ def test_an_erasure_refuses_while_a_restore_is_to_replace_the_database(two):
     finally:
         two.execute(f"DROP DATABASE {restored}")
         two.execute(f"DROP ROLE {two.name}_other")
+
+
+def test_a_second_erasure_at_the_same_time_is_refused_at_once(two):
+    said = r"^Nothing was changed\. The erasure lock is held by pid \d+ .*: run the command again when it is released\.$"
+    with open_transaction(two, f"SELECT pg_advisory_xact_lock({ERASURE_LOCK})"), pytest.raises(Refusal, match=said):
+        erased(two)
+
+    assert erased(two)["removed"]["users"] == 1
 
 
 def test_an_address_that_only_looks_alike_is_another_person(migrated):

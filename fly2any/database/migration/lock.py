@@ -1,4 +1,4 @@
-"""Advisory locks: one run of migrations, and one of maintenance, at a time."""
+"""Advisory locks: one run of migrations, one of maintenance, and one erasure of a person at a time."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from .activity import HOLDER_SQL, read_activity, terminate
 # The keys of all advisory locks that this project takes. Never reuse or renumber one.
 MIGRATION_LOCK = 72707369  # Prisma's own: `prisma migrate deploy` and we exclude each other.
 MAINTENANCE_LOCK = 72707370
+ERASURE_LOCK = 72707371
 SIGN_IN_LOCK = 14_102  # The first of two keys; the second is a hash of the address and the network.
-NAMES = {MIGRATION_LOCK: "migration", MAINTENANCE_LOCK: "maintenance"}
+NAMES = {MIGRATION_LOCK: "migration", MAINTENANCE_LOCK: "maintenance", ERASURE_LOCK: "erasure"}
 
 PATIENCE = 300  # Seconds in total for the migration lock, and for retries of other locks.
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ..errors import Refusal, leaves_commit_open
 from ..leftover_databases import refuse_during_restore
+from ..migration.lock import ERASURE_LOCK, hold
 from ..migration.retry import try_again
 from ..progress import Progress
 from ..schema.relations import refuse_on_worker
@@ -86,14 +87,14 @@ def erase(
 ) -> Certificate:
     """Remove the person and all their rows in one transaction; return the certificate, which `keeper` stores before the commit.
 
-    Raises Refusal, with nothing changed, if other people would be deleted, a foreign key prevents it, rows would stay, or a
-    restore is about to replace the database.
+    Raises Refusal, with nothing changed, if other people would be deleted, a foreign key prevents it, rows would stay, another
+    person is being erased, or a restore is about to replace the database.
     """
     committing = False
     try:
         with writing(connection):
             refuse_on_worker(connection)
-            refuse_during_restore(connection)
+            hold(connection, ERASURE_LOCK)  # Two would wait for each other at the tables without a foreign key.
             certificate = _erase(connection, person, searched, progress or Progress())
             refuse_during_restore(connection)  # The search may take long, so this is checked again.
             keeper.keep(certificate)
