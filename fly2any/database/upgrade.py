@@ -235,7 +235,7 @@ def _require_trust(place: dict[str, Any], home: Path, trust: Sequence[str]) -> N
     found, trusted = [], set(trust)
     for name in _databases(place, home):
         with _reached(place, home, name) as connection:
-            roles = read_roles(connection)
+            roles = read_roles(connection, tools.server_version(connection)[0])
             found += [(role, name) for role in others(connection, roles["owners"])]
             trusted.update(roles["trusted"] if name == place["NAME"] else ())
     if strange := [(role, name) for role, name in found if role not in trusted]:

@@ -3,17 +3,87 @@
 import dataclasses
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from fly2any.database.backup.properties import copy_grants, copy_properties, create, creation, literals
 from fly2any.database.backup.restore import require_name, restore_into
 from fly2any.database.backup.sessions import connection_to
 from fly2any.database.backup.store import store_at
-from fly2any.database.backup.take import take
+from fly2any.database.backup.take import read_roles, take
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from tests.conftest import django, manage
 from tests.database.taken import RecordedProgress, databases, rows, run
+
+# One object of each kind that pg_dump dumps with its owner, created by the server's first role.
+KINDS = (
+    "CREATE TABLE t (a int)", "CREATE VIEW v AS SELECT 1", "CREATE MATERIALIZED VIEW v AS SELECT 1", "CREATE SEQUENCE s",
+    "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "CREATE PROCEDURE p() LANGUAGE plpgsql AS 'BEGIN END'",
+    "CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int)", "CREATE TYPE mood AS ENUM ('sad')", "CREATE TYPE pair AS (a int)",
+    "CREATE DOMAIN code AS text", "CREATE TYPE span AS RANGE (subtype = date)", "CREATE TYPE later", "CREATE SCHEMA crm",
+    "CREATE PUBLICATION everything", "CREATE OPERATOR @@@ (FUNCTION = int4pl, LEFTARG = int, RIGHTARG = int)",
+    "CREATE OPERATOR FAMILY many USING hash",
+    "CREATE COLLATION plain (provider = libc, locale = 'C')", "CREATE CONVERSION c FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8",
+    "CREATE TEXT SEARCH DICTIONARY words (TEMPLATE = simple)", "CREATE TEXT SEARCH CONFIGURATION search (COPY = english)",
+    "CREATE FOREIGN DATA WRAPPER w", "SELECT lo_create(4242)", "CREATE LANGUAGE other HANDLER plpgsql_call_handler",
+)  # fmt: skip
+# An object of another role, and one of the first role that depends on it.
+BESIDE = {
+    "CREATE FOREIGN DATA WRAPPER w": "CREATE SERVER far FOREIGN DATA WRAPPER w",
+    "CREATE SERVER far FOREIGN DATA WRAPPER w": "CREATE FOREIGN TABLE away (a int) SERVER far",
+    "CREATE FUNCTION seen() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'": "CREATE EVENT TRIGGER e ON sql_drop EXECUTE FUNCTION seen()",
+    "CREATE OPERATOR FAMILY many USING hash": "CREATE OPERATOR CLASS other FOR TYPE int4 USING hash FAMILY many AS OPERATOR 1 =",
+    "CREATE TABLE t (a int, b int)": "CREATE STATISTICS both_columns ON a, b FROM t",
+}
+
+
+def owners_with(connection, *statements, tool=14):
+    """The owners that a pg_dump of this version dumps after these statements, which are rolled back."""
+    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        owners = read_roles(connection, tool)["owners"]
+        transaction.set_rollback(True, using=connection.alias)
+    return owners
+
+
+def test_the_owner_of_each_object_is_known_also_if_it_is_the_servers_first_role(database):
+    """PostgreSQL records no dependency on that role."""
+    role = f"{database.name}_owner"
+    database.execute(f"CREATE ROLE {role} SUPERUSER")
+    try:
+        with django(database) as connection:
+            assert {kind: owners_with(connection, kind) for kind in KINDS} == dict.fromkeys(KINDS, ("postgres",))
+            for kind, beside in BESIDE.items():
+                needed = ["CREATE FOREIGN DATA WRAPPER w"] if " SERVER far F" in kind else []
+                theirs = [f"SET LOCAL ROLE {role}", *needed, kind]
+                assert owners_with(connection, *theirs) == (role,)
+                assert owners_with(connection, *theirs, "RESET ROLE", beside) == (role, "postgres"), beside
+    finally:
+        database.execute(f"DROP ROLE {role}")
+
+
+def test_what_is_dumped_without_an_owner_names_none(database):
+    """The members of extensions, the schema `public`, and what PostgreSQL creates beside a table or a type."""
+    role = f"{database.name}_owner"
+    database.execute(f"CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role}")
+    made = (
+        "CREATE TYPE span AS RANGE (subtype = date); CREATE TYPE mood AS ENUM ('sad');"
+        " CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, number serial, long text)"
+    )
+    try:
+        with django(database) as connection:
+            for name in ("pg_stat_statements", "hstore", "pg_trgm", "postgres_fdw"):
+                assert owners_with(connection, f"CREATE EXTENSION {name}") == ()
+            assert owners_with(connection, f"SET LOCAL ROLE {role}", made, "RESET ROLE") == (role,)
+            unassigned = (
+                f"{made}; ALTER TABLE t OWNER TO {role}; ALTER TYPE span OWNER TO {role}; ALTER TYPE mood OWNER TO {role}"
+            )
+            assert owners_with(connection, unassigned) == (role,)
+            public = "ALTER SCHEMA public OWNER TO postgres"
+            assert [owners_with(connection, public, tool=tool) for tool in (14, 15)] == [(), ("postgres",)]
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 @pytest.mark.slow
@@ -122,7 +192,7 @@ def test_a_role_that_the_owner_created_is_named_before_the_restore(filled, place
         filled.execute(grant)
         restored = manage(*restore, url=as_owner.url, BACKUP_LOCATION=place)
 
-        sentence = f"Objects in the backup belong to {site}, and this role cannot make them their owners: connect as a superuser, or run {grant}\n"
+        sentence = f"Objects in the backup belong to {site}, and this role cannot make them their owners: connect as a superuser, leave out their objects with --without {site}, or run {grant}\n"
         assert (refused.returncode, refused.stderr, unchanged) == (2, sentence, before)
         assert (restored.returncode, restored.stderr) == (0, "")
         assert filled.execute("SELECT tableowner FROM pg_tables WHERE tablename = 'trips'") == [(site,)]

@@ -70,7 +70,8 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
         own, fully = ask(connection, "SELECT current_user"), " WITH INHERIT TRUE, SET TRUE" if len(privileges) > 1 else ""
         raise Refusal(
             f"Objects in the backup belong to {', '.join(unassignable)}, and this role cannot make them their owners:"
-            f" connect as a superuser, or run {' '.join(f'GRANT {quote(name)} TO {quote(own)}{fully};' for name in unassignable)}"
+            f" connect as a superuser, leave out their objects with {' '.join(f'--without {shlex.quote(name)}' for name in unassignable)},"
+            f" or run {' '.join(f'GRANT {quote(name)} TO {quote(own)}{fully};' for name in unassignable)}"
         )
 
 

@@ -31,19 +31,49 @@ from .store import Store
 from .waiting import report_lock_holders
 from .workfolder import work_folder
 
-# The roles that the dump names, and whether they own objects: they must exist where it is restored.
-ROLES_SQL = """
+# The catalogues of the objects that pg_dump dumps with their owners: the columns of the schema, if any, and of the owner.
+OWNED = (
+    ("pg_class", "relnamespace", "relowner"),
+    ("pg_type", "typnamespace", "typowner"),
+    ("pg_proc", "pronamespace", "proowner"),
+    ("pg_operator", "oprnamespace", "oprowner"),
+    ("pg_opclass", "opcnamespace", "opcowner"),
+    ("pg_opfamily", "opfnamespace", "opfowner"),
+    ("pg_collation", "collnamespace", "collowner"),
+    ("pg_conversion", "connamespace", "conowner"),
+    ("pg_ts_dict", "dictnamespace", "dictowner"),
+    ("pg_ts_config", "cfgnamespace", "cfgowner"),
+    ("pg_statistic_ext", "stxnamespace", "stxowner"),
+    ("pg_namespace", "oid", "nspowner"),
+    ("pg_publication", "", "pubowner"),
+    ("pg_event_trigger", "", "evtowner"),
+    ("pg_foreign_data_wrapper", "", "fdwowner"),
+    ("pg_foreign_server", "", "srvowner"),
+    ("pg_language", "", "lanowner"),
+    ("pg_largeobject_metadata", "", "lomowner"),
+)
+CONDITIONS = {"pg_class": "relkind IN ('r', 'p', 'v', 'm', 'f', 'S')", "pg_language": "lanispl"}
+OWNED_SQL = " UNION ALL ".join(
+    f"SELECT 'pg_catalog.{table}'::regclass AS class, oid, {schema or 'NULL::oid'} AS schema, {owner} AS owner"
+    f" FROM pg_catalog.{table} WHERE {CONDITIONS.get(table, 'true')}"
+    for table, schema, owner in OWNED
+)
+# The roles that the dump names, and whether they own objects: they must exist where it is restored. The server's first role is in
+# no pg_shdepend. Members of extensions, and row, array and multirange types with their functions, have no entry of their own.
+# Before version 15, pg_dump leaves out the owner of `public`.
+ROLES_SQL = f"""
     SELECT role, pg_catalog.bool_or(owns)
     FROM (SELECT pg_catalog.pg_get_userbyid(d.refobjid) AS role, d.deptype = 'o' AS owns
           FROM pg_catalog.pg_shdepend AS d
           WHERE d.refclassid = 'pg_catalog.pg_authid'::regclass
             AND d.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
           UNION ALL
-          SELECT pg_catalog.pg_get_userbyid(c.relowner), true  -- The server's first role is in no pg_shdepend.
-          FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-          WHERE n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
-            AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS e
-                            WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')) AS named
+          SELECT pg_catalog.pg_get_userbyid(o.owner), true
+          FROM ({OWNED_SQL}) AS o LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = o.schema
+          WHERE (n.oid IS NULL OR n.nspname <> 'information_schema' AND n.nspname !~ '^pg_')
+            AND NOT (o.class = 'pg_catalog.pg_namespace'::regclass AND n.nspname = 'public' AND %(tool)s < 15)
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                            WHERE d.classid = o.class AND d.objid = o.oid AND d.objsubid = 0 AND d.deptype IN ('e', 'i'))) AS named
     WHERE role !~ '^pg_'
     GROUP BY role ORDER BY role
 """
@@ -137,8 +167,9 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             size = cursor.fetchone()[0]
         _require_readable(connection)
         _require_our_tables(connection, progress)
-        origin, (major, version), roles = read_origin(connection), tools.server_version(connection), read_roles(connection)
+        origin, (major, version) = read_origin(connection), tools.server_version(connection)
         tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
+        roles = read_roles(connection, tool.major)
         report = verify(connection)
         arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={PATIENT['lock_timeout']}"]
         arguments += [f"--file={path}", f"--dbname={place}"]
@@ -229,11 +260,11 @@ def _require_our_tables(connection, progress: Progress) -> None:
         progress.say(f"Not in the backup: the rows of {named}{more}, because pg_dump leaves out the tables of an extension.")
 
 
-def read_roles(connection) -> dict[str, Any]:
-    """Return the owners of the database and its objects, the other roles that it names, and the schema of our tables."""
+def read_roles(connection, tool: int) -> dict[str, Any]:
+    """Return the owners of the database and its objects, the other roles that pg_dump of version `tool` names, and the schema of our tables."""
     schema = read_home(connection)[0] or ""
     with catalogue(connection) as cursor:
-        cursor.execute(ROLES_SQL)
+        cursor.execute(ROLES_SQL, {"tool": tool})
         named = cursor.fetchall()
         cursor.execute(TRUSTED_OWNERS_SQL, [schema])
         trusted = tuple(name for (name,) in cursor.fetchall())
