@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS
 
 from fly2any.postgres.search_path import SearchPathError, names_of
@@ -84,6 +85,13 @@ SERVER_SQL = f"""
            current_user AS role,
            home.schema,
            (SELECT nspname FROM path WHERE usable ORDER BY place LIMIT 1) AS creates_in,
+           ARRAY(SELECT quote_ident(found.nspname) || '.' || quote_ident(found.relname)
+                 FROM (SELECT DISTINCT ON (c.relname) c.relname, path.nspname FROM path JOIN pg_catalog.pg_class AS c ON c.relnamespace = path.oid
+                       WHERE path.usable AND c.relname = ANY (%(tables)s) ORDER BY c.relname, path.place) AS found
+                 WHERE found.nspname <> home.schema
+                   AND EXISTS (SELECT FROM pg_catalog.pg_class AS own JOIN pg_catalog.pg_namespace AS n ON n.oid = own.relnamespace
+                               WHERE n.nspname = home.schema AND own.relname = found.relname)
+                 ORDER BY found.relname COLLATE "C") AS hiding,
            current_setting('server_encoding') AS encoding,
            COALESCE((SELECT s.version || ' ' || s.cipher FROM pg_catalog.pg_stat_ssl AS s WHERE s.pid = pg_backend_pid() AND s.ssl), '') AS tls,
            (SELECT s.reset_val FROM pg_catalog.pg_settings AS s WHERE s.name = 'TimeZone') AS time_zone,
@@ -161,6 +169,7 @@ class Server:
     role: str
     schema: str | None  # where our tables are
     creates_in: str | None  # where a new table would be
+    hiding: list[str]  # relations that statements use instead of our tables, since their schema comes first in the search path
     encoding: str
     tls: str  # protocol and cipher of the server's connection, which is the pooler's behind one; "" without TLS
     pooled: bool  # whether the connection goes through a pooler
@@ -208,6 +217,14 @@ class Server:
             yield Finding(
                 Severity.ERROR, "server.schema", self.database, "No schema in the search path exists, so no table can be found.",
                 f"Correct ?schema= in POSTGRES_URL, create the schema, or: ALTER ROLE {quote(self.role)} SET search_path TO public;",
+            )  # fmt: skip
+        elif self.hiding:
+            few = ", ".join(self.hiding[:3]) + (f" and {len(self.hiding) - 3} more" if self.hiding[3:] else "")
+            come = "comes" if len(self.hiding) == 1 else "come"
+            yield Finding(
+                Severity.ERROR, "server.schema", self.database,
+                f"The tables are in the schema {self.schema}, but {few} {come} first in the search path: the site reads and writes there.",
+                f"Add ?schema={self.schema} to POSTGRES_URL.",
             )  # fmt: skip
         elif self.creates_in not in (None, self.schema):
             yield Finding(
@@ -326,7 +343,10 @@ def read_server(connection) -> Server:
     """Return the server behind `connection`."""
     with pinned(connection) as path, connection.cursor() as cursor:
         dated = connection.pg_version >= 150000
-        cursor.execute(SERVER_SQL if dated else SERVER_SQL.replace(COLLATION_SQL, "NULL"), {"path": names_of(path)})
+        tables = [model._meta.db_table for model in apps.get_models(include_auto_created=True)]
+        cursor.execute(
+            SERVER_SQL if dated else SERVER_SQL.replace(COLLATION_SQL, "NULL"), {"path": names_of(path), "tables": tables}
+        )
         row = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
     host = connection.settings_dict["HOST"]
     link = connection.connection

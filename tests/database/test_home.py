@@ -42,6 +42,28 @@ def test_a_person_in_a_table_of_another_schema_is_refused(behind):
     assert behind.execute("SELECT count(*) FROM users") == [(3,)]
 
 
+@pytest.mark.parametrize("made", ["TABLE app.{} (id int)", "VIEW app.{} AS SELECT 1", "SEQUENCE app.{}"])
+def test_a_relation_that_hides_a_table_is_an_error(behind, made):
+    def reported():
+        found = json.loads(manage("dbstatus", "--format", "json", url=behind.url).stdout)["findings"]
+        return [(one["severity"], one["message"], one["cure"]) for one in found if one["code"] == "server.schema"]
+
+    cure = "Add ?schema=public to POSTGRES_URL"
+    beside = "The tables are in the schema public, but new ones would be created in app, which comes first in the search path."
+    behind.execute("CREATE TABLE app.legacy (id int); CREATE TABLE public.legacy (id int); CREATE TABLE app.flights (id int)")
+    assert reported() == [("warning", beside, f"{cure}, or remove the schema app if nothing is in it.")]
+
+    for name in ("users", "sessions", "users_groups", "ai_messages"):
+        behind.execute(f"CREATE {made.format(name)}")
+        if name == "users":
+            message = "The tables are in the schema public, but app.users comes first in the search path: the site reads and writes there."
+            assert reported() == [("error", message, f"{cure}.")]
+
+    come = "app.ai_messages, app.sessions, app.users and 1 more come first in the search path: the site reads and writes there."
+    assert reported() == [("error", f"The tables are in the schema public, but {come}", f"{cure}.")]
+    assert manage("dbstatus", "--write-check", url=f"{behind.url}&schema=public").returncode == 0
+
+
 def test_health_maintenance_and_roles_cover_our_tables(behind):
     health = json.loads(manage("dbhealth", "tables", "--format", "json", url=behind.url).stdout)
     maintained = json.loads(manage("dbmaintain", "monthly", "--format", "json", url=behind.url).stdout)
