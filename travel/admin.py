@@ -128,7 +128,7 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
     ]
     ordering = ["-pk"]
     readonly_fields = ["id", "why", "recorded_prices", "created_at", "updated_at"]
-    in_panels = (route, "depart_date", "user_link", "target_price", "state", "prices")
+    in_panels = (route, "state", "depart_date", "user_link", "target_price", "prices")
 
     shown = {"current_price": formats.money(), "target_price": formats.money()}
     overview_steps = (

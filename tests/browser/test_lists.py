@@ -13,6 +13,7 @@ from fly2any.administration.models import Access
 from fly2any.database.seed import seed
 from tests.database.test_dbseed import DAY
 from travel.models import PriceAlert
+from travel.states import alert_state
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LONG = "a-person-with-a-rather-long-address.and-two-names"
@@ -155,3 +156,53 @@ def test_the_navigation_collapses_and_stays_collapsed(page):
     page.goto("/admin/accounts/user/")
 
     assert page.locator("#nav-sidebar").is_visible() is False
+
+
+# The faults of a narrow page: text that is cut at the edge of its card, words broken within, regions that scroll without a sign.
+NARROW_FAULTS = """() => {
+    const found = [], texts = document.createTreeWalker(document.querySelector('#content-main'), NodeFilter.SHOW_TEXT);
+    for (let text; (text = texts.nextNode());) {
+        const card = text.parentElement.closest('.module'), scrolls = text.parentElement.closest('.panel, .panel-body, .scroll');
+        for (const word of text.data.matchAll(/[^\\s]+/g)) {
+            const range = document.createRange();
+            range.setStart(text, word.index);
+            range.setEnd(text, word.index + word[0].length);
+            const places = [...range.getClientRects()];
+            const right = card && card.getBoundingClientRect().right;
+            if (card && !scrolls && places.some(place => place.right > right)) found.push('cut: ' + word[0]);
+            if (text.parentElement.closest('table') && /^[a-z]+$/i.test(word[0]) && places.length > 1) found.push('broken: ' + word[0]);
+        }
+    }
+    for (const region of document.querySelectorAll('.module, .panel, .panel-body, .scroll, .groups .module'))
+        if (region.scrollWidth > region.clientWidth + 1 && !getComputedStyle(region).backgroundImage.includes('gradient'))
+            found.push(`scrolls without a sign: ${region.textContent.trim().slice(0, 40)}`);
+    return found;
+}"""
+
+
+@pytest.mark.slow
+def test_nothing_is_cut_or_broken_on_the_pages_of_a_narrow_window(page):
+    alert = PriceAlert.objects.latest("pk")
+    User.objects.filter(pk=alert.user_id).update(email=f"{LONG}@demo.fly2any.example")
+    alert = alert.user.price_alerts.latest("created_at", "pk")
+    urls = [
+        reverse("admin:index"),
+        reverse("admin:travel_pricealert_change", args=[alert.pk]),
+        reverse("admin:accounts_user_overview", args=[alert.user_id]),
+        reverse("admin:accounts_user_change", args=[alert.user_id]),
+    ]
+    for width in (375, 320):
+        page.set_viewport_size({"width": width, "height": 900})
+        for url in urls:
+            page.goto(url)
+            assert page.evaluate(NARROW_FAULTS) == [], (width, url)
+
+    page.set_viewport_size({"width": 375, "height": 900})
+    page.goto(urls[2])
+    alerts = page.locator(".panel", has=page.locator("h2", has_text="Price alerts"))
+    state = alerts.locator("tbody td").first
+    assert state.text_content() == alert_state(alert)
+    assert state.bounding_box()["x"] + state.bounding_box()["width"] <= 375
+    before = alerts.locator("tbody th").first.bounding_box()["x"]
+    alerts.locator(".scroll").evaluate("region => region.scrollLeft = 300")
+    assert alerts.locator("tbody th").first.bounding_box()["x"] == before
