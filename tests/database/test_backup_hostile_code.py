@@ -127,6 +127,7 @@ def test_objects_that_only_a_superuser_can_create_are_omitted_and_named(taken):
         "",
         [
             "EVENT TRIGGER teller (42501)",
+            "EXTENSION pg_stat_statements (42501)",
             "FOREIGN DATA WRAPPER elsewhere (42501)",
             "FUNCTION quiet(integer) (42501)",
             "PUBLICATION everything (42501)",

@@ -29,6 +29,7 @@ from .contents import clauses, differences, read_contents, read_hash_partitions
 from .disk_space import require_disk_space
 from .entries import NOTHING, LeftOut, default_privileges, entries_in, find_left_out, in_order
 from .erasures import Erasures, find_erased
+from .extensions import require_extensions
 from .manifest import Manifest, home_of
 from .owners import describe_untried, require_owners
 from .properties import copy_grants, copy_properties, create
@@ -218,6 +219,7 @@ def _restore_new(
     connection.ensure_connection()
     require_restorable(manifest, connection)
     require_owners(connection, manifest, trust=trust, without=without)
+    require_extensions(connection, manifest)
     require_disk_space(connection, manifest)
     (started,) = fetch_one(connection, STARTED_SQL)
     connection.close()  # A server or a pooler may end a connection that is idle for this long.

@@ -80,6 +80,8 @@ class Failure:
         return f"{self.what} ({self.state})"
 
 
+# The extension that the trial's superuser creates, as its own role would fail to.
+BY_SUPERUSER = Failure(f"EXTENSION {STATEMENTS}", "42501")
 COMMENT = (f"COMMENT EXTENSION {STATEMENTS}", "42501")  # A superuser owns the extension.
 
 
@@ -185,6 +187,7 @@ class _Subject:
 def _verdict_of(subject: _Subject, untrusted: Sequence[str], without: LeftOut, clock: Clock, progress: Progress) -> Verdict:
     """Return the verdict on a trial restore that leaves out `without`."""
     manifest, version = subject.manifest, ""
+    statements = any(one.text.startswith(f"EXTENSION - {STATEMENTS} ") for one in subject.entries)
     try:
         progress.show("starting a server for the trial restore", None)
         with trial(
@@ -193,7 +196,7 @@ def _verdict_of(subject: _Subject, untrusted: Sequence[str], without: LeftOut, c
             server=int(manifest.server.partition(".")[0]),
             schema=home_of(manifest),
             roles=(*manifest.owners, *manifest.roles),
-            statements=any(one.text.startswith(f"EXTENSION - {STATEMENTS} ") for one in subject.entries),
+            statements=statements,
         ) as running:
             version = running.version
             found, code = _try(running, subject, without, progress)
@@ -204,8 +207,10 @@ def _verdict_of(subject: _Subject, untrusted: Sequence[str], without: LeftOut, c
         )
         by_copy = manifest.hashing == BY_COPY
         reason, state = decide(found, readable=readable, unlike=running.unlike, by_copy=by_copy, untrusted=untrusted)
-        left_out = tuple(map(str, found.left_out())) if state == "good" else ()
-        return Verdict(clock.now(), version, reason, state, left_out)
+        left_out = tuple(map(str, found.left_out()))
+        if statements and not any(one.startswith(f"{BY_SUPERUSER.what} (") for one in left_out):
+            left_out = (str(BY_SUPERUSER), *left_out)
+        return Verdict(clock.now(), version, reason, state, left_out if state == "good" else ())
     except (Refusal, EmbeddedServerError, Error, OSError, subprocess.SubprocessError) as error:
         return Verdict(clock.now(), version, explain(error) or type(error).__name__, "unverified")
     except psycopg.Error as error:

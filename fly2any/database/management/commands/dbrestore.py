@@ -5,6 +5,7 @@ from django.db import connections
 from fly2any.database.backup import render
 from fly2any.database.backup.attached import read_attached, require_undistributed
 from fly2any.database.backup.disk_space import note as room_note
+from fly2any.database.backup.extensions import require_extensions
 from fly2any.database.backup.inventory import find
 from fly2any.database.backup.owners import describe_untried, require_owners
 from fly2any.database.backup.restore import is_used, require_name, restore_into, restore_over
@@ -87,6 +88,7 @@ class Command(BaseCommand):
         if used and not yes:
             require_undistributed(connection)
             require_owners(connection, manifest, trust=trust, without=without)
+            require_extensions(connection, manifest)
             self.stdout.write(
                 f"Nothing was changed. `manage.py dbrestore {manifest.name} --yes` restores into a new database, compares it, and swaps it with"
                 f" {current}: whatever was written since {manifest.taken:%Y-%m-%d %H:%M} UTC is then only in the old one, which is kept under another"

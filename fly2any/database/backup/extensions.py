@@ -1,0 +1,46 @@
+"""The extensions of a backup: whether the role that restores may create them."""
+
+from __future__ import annotations
+
+import re
+
+from django.db import NotSupportedError, ProgrammingError
+
+from ..errors import Refusal, first_line
+from ..scratch import scratch_database
+from ..sql import execute, fetch_one, quote
+from .manifest import Manifest
+from .owners import SUPERUSER_SQL
+from .properties import create
+from .sessions import prepare_session
+
+UNTRIED = re.compile(r"EXTENSION (.+) \([0-9A-Z]{5}\)")
+
+
+def require_extensions(connection, manifest: Manifest) -> None:
+    """Raise Refusal if this role cannot create an extension that the verification could not create either.
+
+    It is tried in a scratch database: providers let roles create extensions that PostgreSQL reserves for superusers.
+    """
+    left_out = manifest.verdict.left_out if manifest.verdict else ()
+    names = [match[1] for one in left_out if (match := UNTRIED.fullmatch(one))]
+    if not names or fetch_one(connection, SUPERUSER_SQL)[0]:
+        return
+    failures = []
+    with scratch_database(connection, _create) as scratch:
+        prepare_session(scratch)
+        for name in names:
+            try:
+                execute(scratch, f"CREATE EXTENSION IF NOT EXISTS {quote(name)} CASCADE")
+            except (ProgrammingError, NotSupportedError) as error:
+                failures.append(first_line(str(error)))
+    if failures:
+        raise Refusal(
+            f"This role cannot create extensions of the backup ({'; '.join(failures)}): restore as a superuser, or drop them in the"
+            " original, if they are not needed, and take another backup."
+        )
+
+
+def _create(connection, name: str) -> None:
+    prepare_session(connection)
+    create(connection, name)
