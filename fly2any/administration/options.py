@@ -69,6 +69,12 @@ class ModelAdmin(
 class ReadOnlyModelAdmin(ModelAdmin):
     """A page over rows that the site writes (trails, tokens, results): staff view them, and delete them where permitted."""
 
+    def get_readonly_fields(self, request, obj=None):
+        """Include the columns that Django's forms leave out, such as the time at which a row was added."""
+        known = super().get_readonly_fields(request, obj)
+        hidden = {*known, *(self.exclude or ())}
+        return [*known, *(field.name for field in self.opts.local_fields if not field.editable and field.name not in hidden)]
+
     def has_add_permission(self, request):
         return False
 

@@ -20,6 +20,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from fly2any.database.errors import Refusal
 from fly2any.database.person import Certificate, Person, erase, export, find, plan
 from fly2any.database.person.own import ERASED
+from fly2any.database.person.search import Unsearched
 
 from .accesses import access_of, certificate_page, note, record
 from .deadlines import writing_limit
@@ -33,6 +34,7 @@ MOST_NOTES = 20  # Notes on an overview.
 LONGEST_NOTE = 10_000  # Characters.
 EXPORT, ERASE = "administration.export_person", "administration.erase_person"
 VIEW_RECORD = "administration.view_access"
+NOT_SEARCHED = Unsearched("other texts in the database", "not searched by the admin for the e-mail address")
 NEEDS_ADMINISTRATOR = "Only an administrator can erase this person."
 
 
@@ -186,7 +188,7 @@ class PersonMixin(admin.ModelAdmin):
     def _erase(self, request, person: Person):
         keeper = AccessKeeper(request, self.model)
         with writing_limit():
-            erase(connection, person, keeper, searched=False)
+            erase(connection, person, keeper, searched=False, unsearched=NOT_SEARCHED)
         messages.success(request, "The person was erased. This is the certificate.")
         return HttpResponseRedirect(certificate_page(keeper.access))
 

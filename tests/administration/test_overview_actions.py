@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC
 
 import pytest
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
@@ -211,10 +212,15 @@ def test_an_erasure_requires_the_typed_address_and_logs_a_certificate(member, pe
     assert (certificate["person"], certificate["removed"]["users"], EMAIL in str(certificate)) == (person.pk, 1, False)
     place = reverse("admin:accounts_user_erased", args=[access.pk])
     assert done.redirect_chain == [(place, 302)]
-    assert "not searched, as requested" in done.content.decode()
+    said = done.content.decode()
+    assert "Other texts in the database: not searched by the admin for the e-mail address" in said
+    assert "as requested" not in said
     assert f"<dt>Erased by</dt><dd>{client.user.email}</dd>" in done.content.decode()
     assert json.loads(client.get(place, {"download": ""}).content) == certificate
-    assert f'<a href="{place}">Certificate of erasure</a>' in client.get(address(Access, "change", access.pk)).content.decode()
+    entry = client.get(address(Access, "change", access.pk)).content.decode()
+    assert f'<a href="{place}">Certificate of erasure</a>' in entry
+    in_words = f">{access.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC</time>"
+    assert (in_words in said, in_words in entry) == (True, True)
 
 
 def test_a_certificate_outlives_the_staff_and_is_shown_to_those_who_may_read_the_record_of_access(member, person):

@@ -8,7 +8,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
-from fly2any.administration.formats import NOTHING, amount, when
+from fly2any.administration.formats import NOTHING, amount, when, when_in_full
 from fly2any.administration.list_rows import rows_of
 
 register = template.Library()
@@ -52,6 +52,12 @@ def moment(value):
     if isinstance(value, datetime):
         return when(value)
     return NOTHING if value is None else value
+
+
+@register.filter
+def moment_in_full(value):
+    """Return the display of a time with its date, and relative to now."""
+    return when_in_full(value)
 
 
 CURRENT = SafeString(' aria-current="page"')

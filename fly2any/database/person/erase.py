@@ -83,10 +83,17 @@ class Keeper(Protocol):
 
 
 def erase(
-    connection, person: Person, keeper: Keeper, *, searched: bool = True, progress: Progress | None = None
+    connection,
+    person: Person,
+    keeper: Keeper,
+    *,
+    searched: bool = True,
+    unsearched: Unsearched = NOT_SEARCHED,
+    progress: Progress | None = None,
 ) -> Certificate:
     """Remove the person and all their rows in one transaction; return the certificate, which `keeper` stores before the commit.
 
+    If the database is not `searched` for the address, the certificate says so by `unsearched`.
     Raises Refusal, with nothing changed, if other people would be deleted, a foreign key prevents it, rows would stay, another
     person is being erased, or a restore is about to replace the database.
     """
@@ -95,7 +102,7 @@ def erase(
         with writing(connection):
             refuse_on_worker(connection)
             hold(connection, ERASURE_LOCK)  # Two would wait for each other at the tables without a foreign key.
-            certificate = _erase(connection, person, searched, progress or Progress())
+            certificate = _erase(connection, person, None if searched else unsearched, progress or Progress())
             refuse_during_restore(connection)  # The search may take long, so this is checked again.
             keeper.keep(certificate)
             committing = True
@@ -111,7 +118,7 @@ def erase(
     return certificate
 
 
-def _erase(connection, person: Person, searched: bool, progress: Progress) -> Certificate:
+def _erase(connection, person: Person, unsearched: Unsearched | None, progress: Progress) -> Certificate:
     with connection.cursor() as cursor:
         tables = _read_locked(connection, cursor)
         found = _require(tables, reach(cursor, tables, person, lock=True))
@@ -119,8 +126,8 @@ def _erase(connection, person: Person, searched: bool, progress: Progress) -> Ce
             raise Refusal("The person was changed meanwhile: nothing was erased; run the command again.")
         changed = found.changed(tables)
         done = [remove(connection, cursor, tables, person, found)]
-        places, began = Found((), (NOT_SEARCHED,)), None
-        if searched:
+        places, began = Found((), ()), None
+        if unsearched is None:
             cursor.execute(NO_STATEMENT_TIMEOUT_SQL)
             cursor.execute(NOW_SQL)
             began, _ = cursor.fetchone()
@@ -136,8 +143,8 @@ def _erase(connection, person: Person, searched: bool, progress: Progress) -> Ce
         at, number = cursor.fetchone()
     removed, cleared, written = (_sum_counts(counts) for counts in zip(*map(astuple, done), strict=True))
     remaining = (*places.places, *(Place(table, "", "written", rows, WRITTEN) for table, rows in written.items()))
-    unsearched = (*places.unsearched, *unguarded)
-    return Certificate(at, number, person.id, removed, changed, cleared, remaining, unsearched, began)
+    skipped = (*([unsearched] if unsearched else []), *places.unsearched, *unguarded)
+    return Certificate(at, number, person.id, removed, changed, cleared, remaining, skipped, began)
 
 
 def _read_locked(connection, cursor) -> Tables:
