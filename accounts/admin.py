@@ -45,6 +45,7 @@ SIGN_OUT = Action(
     "Sign out of",
     "revoked",
     "The site also signs people in with a signed cookie (JWT), which cannot be revoked here: it is valid until it expires.",
+    nothing="Nothing to sign out of: no sessions or signed-in devices are stored.",
 )
 DEACTIVATE = Action("deactivate", "Deactivate", "Deactivate", "deactivated", NOT_THE_SITE)
 REACTIVATE = Action("reactivate", "Reactivate", "Reactivate", "reactivated", NOT_THE_SITE)
@@ -179,8 +180,8 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
             )  # Their names include the content type: without the join, one query each.
         return field
 
-    def overview_actions(self, request, row):
-        return [*super().overview_actions(request, row), *self.person_actions(request, row)]
+    def overview_actions(self, request, row, actions):
+        return [*super().overview_actions(request, row, actions), *self.person_actions(request, row)]
 
     @admin.display(description="password")
     def password_state(self, user):

@@ -18,7 +18,7 @@ from .differences import read_or_each
 from .filters import BadParameter
 from .overview import MOST_EVENTS, Event, Panel, Relation, activity, page_of_row, panels, relations, timeline
 from .replica import REPLICA, Missing, current
-from .steps import actions_of
+from .steps import Action, actions_of
 
 
 class OverviewMixin(ColumnsMixin):
@@ -55,6 +55,7 @@ class OverviewMixin(ColumnsMixin):
         if broken:
             working = self._of(request, row, [one for one, _ in working], before)
         shown, events, drawn = working
+        actions = actions_of(self, request, row)
         context = {
             **self.admin_site.each_context(request),
             "title": self.title_of(row),
@@ -69,7 +70,8 @@ class OverviewMixin(ColumnsMixin):
             "events": events[:MOST_EVENTS],
             "next_events": f"?{urlencode({'before': events[MOST_EVENTS - 1].token})}" if len(events) > MOST_EVENTS else "",
             "before": before,
-            "actions": self.overview_actions(request, row),
+            "actions": self.overview_actions(request, row, [action for action, has_rows in actions.items() if has_rows]),
+            "idle": [action.nothing for action, has_rows in actions.items() if action.nothing and not has_rows],
             "change_url": page_of_row(row),
             **self.beside_overview(request, row),
         }
@@ -104,9 +106,9 @@ class OverviewMixin(ColumnsMixin):
         """Return the timeline's text for a row: what happened, in a few words."""
         return f"{capfirst(str(self.opts.verbose_name))}: {row}"
 
-    def overview_actions(self, request, row) -> list[tuple[str, str]]:
-        """Return the labels and URLs of the user's actions on the overview of `row`."""
-        return [(action.label, f"{action.name}/") for action in actions_of(self, request, row)]
+    def overview_actions(self, request, row, actions: list[Action]) -> list[tuple[str, str]]:
+        """Return the labels and URLs of the user's actions on the overview of `row`; `actions` are those of its steps."""
+        return [(action.label, f"{action.name}/") for action in actions]
 
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
         if self.overview and obj:

@@ -29,7 +29,8 @@ MOST_CHOICES = 50  # The most rows that staff can choose from on a page.
 class Action:
     """An action of an overview: `label` is its button there, `verb` the confirming button, `done` the participle in the report.
 
-    `note` says what it does not do. Of an action that `chooses`, staff choose the rows.
+    `note` says what it does not do, `nothing` why it is not offered while it has no rows. Of an action that `chooses`,
+    staff choose the rows.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Action:
     verb: str
     done: str
     note: str = ""
+    nothing: str = ""
     chooses: bool = False
 
 
@@ -74,9 +76,12 @@ def steps_of(owner: Any, request, row: models.Model) -> Iterator[tuple[Step, mod
                 yield step, step.rows(request, row)
 
 
-def actions_of(owner: Any, request, row: models.Model) -> list[Action]:
-    """Return the actions available to the user on the overview of `row` that would change something."""
-    return list(dict.fromkeys(step.action for step, rows in steps_of(owner, request, row) if rows.exists()))
+def actions_of(owner: Any, request, row: models.Model) -> dict[Action, bool]:
+    """Return the actions available to the user on the overview of `row`, each with whether it would change something."""
+    found: dict[Action, bool] = {}
+    for step, rows in steps_of(owner, request, row):
+        found[step.action] = found.get(step.action, False) or rows.exists()
+    return found
 
 
 class StepsMixin(admin.ModelAdmin):

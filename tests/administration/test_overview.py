@@ -131,6 +131,20 @@ def test_those_who_may_not_erase_a_person_read_who_may(member):
     assert ["Only an administrator can erase this person." in page for page in pages] == [True, False, False]
 
 
+def test_an_overview_says_that_nothing_can_be_signed_out_to_those_who_may(member):
+    ana = User.objects.create(email="ana@example.com")
+    said = "Nothing to sign out of: no sessions or signed-in devices are stored."
+    support = member("Support")
+    page = support.get(address(User, "overview", ana.pk)).content.decode()
+    UserSession.objects.create(user=ana, token="t", device="Mobile")
+    other = support.get(address(User, "overview", ana.pk)).content.decode()
+    refused = member("Operations").get(address(User, "overview", User.objects.create(email="bob@example.com").pk))
+
+    assert (said in page, "Sign out everywhere</a>" in page) == (True, False)
+    assert (said in other, "Sign out everywhere</a>" in other) == (False, True)
+    assert said not in refused.content.decode()
+
+
 def test_an_overview_is_titled_with_the_name_or_the_address(member):
     ana = User.objects.create(email="ana@example.com", name="Ana <b>Souza</b>")
     nameless = User.objects.create(email="nameless@example.com", name="")
