@@ -18,6 +18,8 @@ from .models import Conversation, Message
 from .subjects import CIPHERTEXT
 
 DURATION = re.compile(r"PT(?=\d)(?:(\d{1,3})H)?(?:(\d{1,4})M)?")
+DAY = re.compile(r"(\d{4}-\d\d-\d\d)(?:T.*)?", re.DOTALL)
+TIME_OF_DAY = re.compile(r"\d{4}-\d\d-\d\dT(\d\d:\d\d).{0,20}", re.DOTALL)
 TIME = formats.epoch(unit=0.001)
 MOST_TURNS = 100  # Per page.
 MOST_CARDS = 20  # Cards of a message; its own page shows the rest.
@@ -45,11 +47,16 @@ class Chat:
     turns: list[Turn]
     earlier: str  # The URL of the page, "" if there is none.
     later: str
+    is_encrypted: bool  # Whether all messages of the page are.
+
+
+def is_encrypted(text: str) -> bool:
+    return re.fullmatch(CIPHERTEXT, text, re.IGNORECASE) is not None
 
 
 def content(value: str, message: Any = None) -> str:
     """Return the text as HTML, or a chip if it is encrypted."""
-    if re.fullmatch(CIPHERTEXT, value, re.IGNORECASE):
+    if is_encrypted(value):
         return format_html('<span class="chip warn" title="{} characters">Encrypted</span>', f"{len(value):,}")
     return formats.text(value)
 
@@ -82,6 +89,7 @@ def read_chat(conversation: Conversation, *, after: str | None = None, before: s
         ],
         f"?before={order.token(page.rows[0])}" if page.has_earlier and page.rows else "",
         f"?after={order.token(page.rows[-1])}" if page.has_later else "",
+        bool(page.rows) and all(is_encrypted(message.content) for message in page.rows),
     )
 
 
@@ -90,10 +98,11 @@ def cards(message: Message) -> Iterator[Card]:
         outbound, price = _dict(flight.get("outbound")), _dict(flight.get("price"))
         departure, arrival = _dict(outbound.get("departure")), _dict(outbound.get("arrival"))
         yield Card(
-            _join(flight.get("flightNumber") or flight.get("airline"), _price(price.get("amount"), price.get("currency"))),
+            _list(flight.get("flightNumber") or flight.get("airline"), _price(price.get("amount"), price.get("currency"))),
             [
-                f"{departure.get('airport', '?')} {departure.get('time', '')} → {arrival.get('airport', '?')} {arrival.get('time', '')}",
-                _join(_duration(outbound.get("duration")), _stops(outbound.get("stops")), flight.get("cabinClass")),
+                _day(departure) or "The offer contains no date",
+                f"{departure.get('airport', '?')} {_time(departure)} → {arrival.get('airport', '?')} {_time(arrival)}",
+                _list(_duration(outbound.get("duration")), _stops(outbound.get("stops")), flight.get("cabinClass")),
                 _seats(flight.get("seatsAvailable")),
             ],
         )
@@ -119,6 +128,22 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 def _join(*parts: Any) -> str:
     return " ".join(str(part) for part in parts if part not in (None, ""))
+
+
+def _list(*parts: Any) -> str:
+    return " · ".join(str(part) for part in parts if part not in (None, ""))
+
+
+def _day(end: dict[str, Any]) -> str:
+    """Return the day of a departure, which the site writes with the time or beside it; "" without one."""
+    found = DAY.match(str(end.get("date") or end.get("time") or ""))
+    return found[1] if found else ""
+
+
+def _time(end: dict[str, Any]) -> Any:
+    """Return the time of a departure or an arrival, without a day before it and seconds."""
+    found = TIME_OF_DAY.fullmatch(str(end.get("time", "")))
+    return found[1] if found else end.get("time", "")
 
 
 def _price(amount: Any, currency: Any) -> str:

@@ -34,7 +34,7 @@ AI_MESSAGES_SQL = f"""
                 ELSE pg_temp.pick(ARRAY['I would like to fly from ', 'How much is it from ', 'Can I change my trip from ', 'Do I need a visa from '], 'question', row.k + said.turn) || r.origin || ' to ' || r.city || '?' END,
            CASE WHEN by_us THEN (%(consultants)s::text[])[team] END, CASE WHEN by_us THEN (%(teams)s::text[])[team] END, CASE WHEN by_us THEN (%(emojis)s::text[])[team] END,
            CASE WHEN offers THEN jsonb_build_array(jsonb_build_object('id', 'offer-' || row.k, 'airline', airline, 'flightNumber', airline || ' ' || flight,
-                'outbound', jsonb_build_object('departure', jsonb_build_object('airport', r.origin, 'time', '09:30'), 'arrival', jsonb_build_object('airport', r.destination, 'time', '18:05'), 'duration', 'PT8H35M', 'stops', 0),
+                'outbound', jsonb_build_object('departure', jsonb_build_object('airport', r.origin, 'time', to_char(at + interval '30 days', 'YYYY-MM-DD"T"09:30')), 'arrival', jsonb_build_object('airport', r.destination, 'time', to_char(at + interval '30 days', 'YYYY-MM-DD"T"18:05')), 'duration', 'PT8H35M', 'stops', 0),
                 'price', jsonb_build_object('amount', price::text, 'currency', 'USD'), 'cabinClass', 'economy', 'seatsAvailable', 4)) END,
            CASE WHEN said.turn = 2 AND team = 2 THEN jsonb_build_array(jsonb_build_object('id', 'hotel-' || row.k, 'name', 'Hotel ' || r.city, 'rating', 4.2, 'address', r.city, 'pricePerNight', 120, 'totalPrice', 360,
                 'currency', 'USD', 'amenities', jsonb_build_array('wifi', 'breakfast'), 'checkIn', to_char(at, 'YYYY-MM-DD'), 'checkOut', to_char(at + interval '3 days', 'YYYY-MM-DD'))) END,

@@ -17,6 +17,7 @@ from fly2any.administration.truncation import BEGINNING, LARGEST, StoredSize
 
 from .models import Conversation, Message
 
+# AES-GCM, whose key only the site has.
 CIPHERTEXT = r"v1:[0-9a-f]+:[0-9a-f]+:[0-9a-f]*"
 ENCRYPTED = format_html('<span class="chip warn">{}</span>', "Encrypted")
 MOST_READ = 50  # Messages of a conversation, from its beginning.

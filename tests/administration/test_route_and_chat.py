@@ -105,6 +105,19 @@ def test_a_conversation_begins_with_the_chat_and_names_the_consultant_once(membe
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize(
+    ("texts", "is_said"), [(["v1:00ff:00ff:00ff"] * 2, True), (["v1:00ff:00ff:00ff", "Hello"], False), ([], False)]
+)
+def test_a_conversation_of_encrypted_messages_says_why_they_cannot_be_read(member, texts, is_said):
+    talk = Conversation.objects.create(session_id="s", metadata={})
+    for place, text in enumerate(texts):
+        Message.objects.create(conversation=talk, role="user", content=text, timestamp=place)
+
+    page = member("Support").get(address(Conversation, "change", talk.pk)).content.decode()
+
+    assert ("These messages cannot be read here: the site encrypted them, and only it has the key." in page) == is_said
+
+
 @pytest.mark.parametrize(("email", "named"), [("ana@example.com", "ana@example.com"), (None, "s1")])
 def test_a_conversation_is_titled_with_the_persons_address_or_its_session(member, email, named):
     person = User.objects.create(email=email) if email else None
@@ -120,10 +133,28 @@ def test_an_offer_shows_price_and_duration_like_other_pages():
         {
             "flightNumber": "NH 126",
             "price": {"amount": "84210.00", "currency": "JPY"},
-            "outbound": {"duration": "PT8H35M", "stops": 0},
+            "outbound": {
+                "duration": "PT8H35M",
+                "stops": 0,
+                "departure": {"airport": "KUL", "time": "2027-03-16T09:30:00+08:00"},
+                "arrival": {"airport": "LGW", "time": "2027-03-16T18:05"},
+            },
+            "cabinClass": "economy",
         },
-        {"airline": "TP", "price": {"amount": 1550.5, "currency": "USD"}, "outbound": {"duration": "PT55M", "stops": 2}},
-        {"airline": "TP", "price": {"amount": "ask us", "currency": ["x"]}, "outbound": {"duration": ["PT"]}},
+        {
+            "airline": "TP",
+            "price": {"amount": 1550.5, "currency": "USD"},
+            "outbound": {
+                "duration": "PT55M",
+                "stops": 2,
+                "departure": {"airport": "LIS", "date": "2027-03-17", "time": "07:05"},
+            },
+        },
+        {
+            "airline": "TP",
+            "price": {"amount": "ask us", "currency": ["x"]},
+            "outbound": {"duration": ["PT"], "departure": {"time": [7]}},
+        },
         {"airline": "TP", "price": {"amount": 10**400}, "outbound": {"duration": "PT"}},
         {"airline": "TP"},
     ]
@@ -132,9 +163,12 @@ def test_an_offer_shows_price_and_duration_like_other_pages():
     found = list(cards(Message(flight_results=flights, hotel_results=hotels)))
 
     assert [card.title for card in found] == [
-        "NH 126 84,210\xa0JPY", "TP 1,550.50\xa0USD", "TP ask us ['x']", f"TP {10**400}", "TP", "Hotel Lisbon", "Hotel Porto",
+        "NH 126 · 84,210\xa0JPY", "TP · 1,550.50\xa0USD", "TP · ask us ['x']", f"TP · {10**400}", "TP", "Hotel Lisbon", "Hotel Porto",
     ]  # fmt: skip
-    assert [card.lines[1] for card in found[:4]] == ["8 h 35 min direct", "55 min 2 stops", "['PT']", "PT"]
+    assert found[0].lines[:2] == ["2027-03-16", "KUL 09:30 → LGW 18:05"]
+    assert found[1].lines[:2] == ["2027-03-17", "LIS 07:05 → ? "]
+    assert found[2].lines[:2] == ["The offer contains no date", "? [7] → ? "]
+    assert [card.lines[2] for card in found[:4]] == ["8 h 35 min · direct · economy", "55 min · 2 stops", "['PT']", "PT"]
     assert [card.lines[0] for card in found[5:]] == ["360.00\xa0USD in total", ""]
 
 
