@@ -11,6 +11,7 @@ class AccountsConfig(AppConfig):
 
 
 def on_sign_in(sender, user, **kwargs):
+    """Create the default preferences at a person's first sign-in, which the guide leaves to the app; staff are people too."""
     from .actions import ensure_preferences
 
     ensure_preferences(user=user, using=user._state.db)
