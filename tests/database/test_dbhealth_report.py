@@ -32,6 +32,14 @@ def test_a_topic_that_takes_too_long_fails_alone(migrated, monkeypatch):
     )
 
 
+def test_a_topic_that_waits_for_a_lock_says_so(migrated):
+    with migrated.connect() as other, django(migrated) as connection:
+        other.execute("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        [topic] = examining.examine(connection, {"indexes": TOPICS["indexes"]})
+
+    assert topic.trouble.startswith("Another transaction holds a lock")
+
+
 def test_a_role_that_may_only_connect_gets_a_report(migrated):
     with migrated.role() as url:
         report = manage("dbhealth", "--format", "json", url=url)

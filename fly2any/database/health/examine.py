@@ -16,6 +16,7 @@ from ..server import read_schema
 from ..sql import catalogue, pinned
 
 DEADLINE = 5_000  # Milliseconds for each statement of a topic.
+OF_LOCK = 4_000  # Less, so that a statement that waits for a lock says so.
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def examine(connection, questions: dict[str, Question]) -> tuple[Topic, ...]:
 def _ask(reader: Reader, name: str, question: Question) -> Topic:
     answers, trouble = [], ""
     try:
-        with pinned(reader.connection, lock=DEADLINE, statement=DEADLINE):
+        with pinned(reader.connection, lock=OF_LOCK, statement=DEADLINE):
             with reader.connection.cursor() as cursor:
                 cursor.execute("SET LOCAL jit = off")
             for answer in question(reader):
