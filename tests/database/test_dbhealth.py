@@ -253,6 +253,18 @@ def test_a_bloated_index_is_found_until_it_is_rebuilt(migrated):
     assert found(migrated, "indexes") == []
 
 
+def test_an_index_of_values_in_the_toast_table_is_not_bloated(migrated):
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@x.de', now())")
+    token = "(SELECT string_agg(encode(sha512((100 * i + j)::text::bytea), 'base64'), '') FROM generate_series(1, 25) AS j)"
+    migrated.execute(
+        f'INSERT INTO sessions (id, "sessionToken", "userId", expires) SELECT i, {token}, \'u\', now() FROM generate_series(1, 3000) AS i'
+    )
+    migrated.execute('REINDEX INDEX "sessions_sessionToken_key"; ANALYZE sessions')
+    assert migrated.execute("SELECT pg_relation_size('\"sessions_sessionToken_key\"') > 10000000") == [(True,)]
+
+    assert found(migrated, "indexes") == []
+
+
 def test_tables_without_recent_vacuum_or_analyse_are_found(migrated):
     migrated.execute("CREATE TABLE busy (id int, n int) WITH (autovacuum_enabled = off)")
     migrated.execute("INSERT INTO busy SELECT generate_series(1, 60000), 1")

@@ -48,7 +48,12 @@ INDEXES_SQL = f"""
            x.indoption::int[] AS options, x.indclass::oid[]::text[] AS classes, x.indcollation::oid[]::text[] AS collations,
            (SELECT sum(s.avg_width)::float FROM pg_catalog.pg_stats AS s JOIN pg_catalog.pg_attribute AS a ON a.attname = s.attname
             WHERE s.schemaname = n.nspname AND s.tablename = c.relname AND s.inherited = (c.relkind = 'p')
-              AND a.attrelid = c.oid AND a.attnum = ANY (x.indkey)) AS width
+              AND a.attrelid = c.oid AND a.attnum = ANY (x.indkey)) AS width,
+           CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum = ANY (x.indkey)
+                                                                       AND a.attlen = -1 AND a.attstorage <> 'p')
+                THEN (SELECT sum(pg_catalog.pg_relation_size(t.reltoastrelid))::float
+                      FROM (SELECT c.oid UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid) AS p) AS part
+                      JOIN pg_catalog.pg_class AS t ON t.oid = part.oid WHERE t.reltoastrelid <> 0) END AS toasted
     FROM pg_catalog.pg_index AS x
     JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
     JOIN pg_catalog.pg_class AS c ON c.oid = x.indrelid
@@ -200,8 +205,9 @@ def _dispensable(row, use: IndexUse, rows, contract: set[str], reset, young: tim
 
 
 def _bloated(row, use: IndexUse, number: int | None, large: int, bloated: float) -> Iterator[Finding]:
-    # A B-tree entry is its columns and 16 bytes of headers; pages are filled to nine tenths, or to the index's fillfactor.
-    expected = (number or 0) * ((row.width or 0) + 16) / row.filled
+    # A B-tree entry is its columns and 16 bytes of headers; pages are filled to nine tenths, or to the index's fillfactor. A value
+    # in the TOAST table is whole in the index, but only its pointer counts in `width`.
+    expected = ((number or 0) * ((row.width or 0) + 16) + (row.toasted or 0)) / row.filled
     if row.method == "btree" and not row.special and row.width and (use.bytes or 0) > max(large, bloated * expected):
         yield Finding(
             Severity.WARNING, "indexes.bloat", f"{row.table}.{row.name}",
