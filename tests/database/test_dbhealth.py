@@ -223,18 +223,39 @@ def test_bad_indexes_are_found_and_those_of_the_contract_never_proposed_for_drop
     assert found(migrated, "indexes") == []
 
 
-def test_the_copy_that_an_interrupted_reindex_left_is_to_be_dropped(migrated):
+def invalid_indexes(database):
+    with django(database) as connection:
+        return [one for one in TOPICS["indexes"](Reader(connection, "public")) if isinstance(one, Finding)]
+
+
+def test_the_index_of_a_failed_build_and_the_copy_that_an_interrupted_reindex_left_are_to_be_dropped(migrated):
     migrated.execute("CREATE TABLE theirs (id int); INSERT INTO theirs VALUES (1), (1)")
     for statement in ("CREATE UNIQUE INDEX CONCURRENTLY same ON theirs (id)", "REINDEX INDEX CONCURRENTLY same"):
         with migrated.connect() as client, pytest.raises(UniqueViolation):
             client.execute(statement)
 
-    with django(migrated) as connection:
-        invalid = [one for one in TOPICS["indexes"](Reader(connection, "public")) if isinstance(one, Finding)]
+    invalid = invalid_indexes(migrated)
 
     assert [(one.where, one.cure) for one in invalid] == [
-        ("theirs.same", 'REINDEX INDEX CONCURRENTLY "same";'),
+        ("theirs.same", 'DROP INDEX CONCURRENTLY "same";'),
         ("theirs.same_ccnew", 'DROP INDEX CONCURRENTLY "same_ccnew";'),
+    ]
+    for one in invalid:
+        migrated.execute(one.cure)
+    assert invalid_indexes(migrated) == []
+
+
+def test_an_invalid_index_that_is_ours_or_not_unique_is_to_be_rebuilt(migrated):
+    migrated.execute("CREATE INDEX plain ON notifications (title); CREATE UNIQUE INDEX single ON notifications (title)")
+    migrated.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text IN ('plain', 'single', 'users_email_key')"
+    )
+
+    updated = "It is invalid: no query uses it, but every write updates it"
+    assert [(one.where, one.message, one.cure) for one in invalid_indexes(migrated)] == [
+        ("notifications.plain", f"{updated}.", 'REINDEX INDEX CONCURRENTLY "plain";'),
+        ("notifications.single", f"{updated}, and it rejects duplicates.", 'DROP INDEX CONCURRENTLY "single";'),
+        ("users.users_email_key", f"{updated}, and it rejects duplicates.", 'REINDEX INDEX CONCURRENTLY "users_email_key";'),
     ]
 
 

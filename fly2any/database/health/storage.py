@@ -155,7 +155,7 @@ def indexes(
         if row.building:
             yield Figure("being built", f"{row.table}.{row.name}")
         elif not row.valid:
-            yield _invalid(row)
+            yield _invalid(row, contract)
         else:
             yield from _dispensable(row, uses[row.name], rows, contract, reset, young)
             # A partition, whose rows belong to its table in `extents`, may have an index of its own.
@@ -168,17 +168,20 @@ def indexes(
     yield from _missing(read, extents, many)
 
 
-def _invalid(row) -> Finding:
+def _invalid(row, contract: set[str]) -> Finding:
     if row.partitioned:  # REINDEX rebuilds the indexes of its partitions, and leaves it invalid.
         return Finding(
             Severity.ERROR, "indexes.invalid", f"{row.table}.{row.name}",
             "It is invalid: at least one partition has no valid index that is attached to it.",
             f"Give each partition such an index (REINDEX INDEX CONCURRENTLY repairs an invalid one), then for each: ALTER INDEX {quote(row.name)} ATTACH PARTITION …;",
         )  # fmt: skip
-    action = "DROP INDEX" if OF_REINDEX.search(row.name) else "REINDEX INDEX"
+    # REINDEX fails as the build did where that found duplicates.
+    failed = row.unique and not row.demanded and row.name not in contract
+    action = "DROP INDEX" if failed or OF_REINDEX.search(row.name) else "REINDEX INDEX"
+    refuses = ", and it rejects duplicates" if row.unique and row.ready else ""
     return Finding(
         Severity.ERROR, "indexes.invalid", f"{row.table}.{row.name}",
-        f"It is invalid: {of_invalid(row)}.",
+        f"It is invalid: {of_invalid(row)}{refuses}.",
         f"{action} CONCURRENTLY {quote(row.name)};", is_sql=True,
     )  # fmt: skip
 
