@@ -1,16 +1,21 @@
 """Backups and restores of one object of each kind, as each role: what the verification says is what the restore does."""
 
+import dataclasses
 import re
 import subprocess
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
 
+from fly2any.database.backup.extensions import require_extensions
+from fly2any.database.errors import Refusal
 from fly2any.database.roles import roles_sql
+from fly2any.database.server import read_origin
 from fly2any.postgres.embedded import bin_folder
 from tests.conftest import django, manage
 from tests.database.sites import OURS
-from tests.database.taken import databases
+from tests.database.taken import databases, described
 
 # What a role can create that owns the database and its tables.
 OWN = """
@@ -188,6 +193,29 @@ def test_what_only_a_superuser_can_create_is_not_tried_and_restored_by_a_superus
             assert schema_of(migrated) == before
         finally:
             drop_others(migrated)
+
+
+def test_extensions_that_the_verification_did_not_create_are_tried_in_a_scratch_database(migrated):
+    """The machine of the verification may lack what the server has; the database may be read-only before a restore."""
+    with connected_as(migrated, "owner") as url:
+        role = re.search(r"//(\w+)", url)[1]
+        migrated.execute(f"ALTER DATABASE {migrated.name} SET default_transaction_read_only = on")
+        with django(dataclasses.replace(migrated, user=role)) as connection:
+            manifest = described(read_origin(connection), datetime.now(UTC))
+
+            def untried(*left_out):
+                return dataclasses.replace(manifest, verdict=dataclasses.replace(manifest.verdict, left_out=left_out))
+
+            require_extensions(connection, untried("EXTENSION hstore (58P01)", "EVENT TRIGGER seen (42501)"))
+            with pytest.raises(Refusal, match=EXTENSIONS):
+                require_extensions(connection, untried("EXTENSION hstore (58P01)", "EXTENSION amcheck (42501)"))
+            with pytest.raises(
+                Refusal, match=r'^This role cannot create extensions of the backup \(extension "nowhere" is not available'
+            ):
+                require_extensions(connection, untried("EXTENSION nowhere (0A000)"))
+        dataclasses.replace(migrated, name="postgres").execute(f"ALTER DATABASE {migrated.name} RESET ALL")
+        scratch = f"SELECT 1 FROM pg_database WHERE datname LIKE 'fly2any_scratch_%' AND datdba = '{role}'::regrole"
+        assert migrated.execute(scratch) == []
 
 
 @pytest.mark.slow

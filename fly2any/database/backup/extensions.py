@@ -27,7 +27,7 @@ def require_extensions(connection, manifest: Manifest) -> None:
     if not names or fetch_one(connection, SUPERUSER_SQL)[0]:
         return
     failures = []
-    with scratch_database(connection, _create) as scratch:
+    with connection.direct(), scratch_database(connection, _create) as scratch:
         prepare_session(scratch)
         for name in names:
             try:
