@@ -78,8 +78,8 @@ OF_A_SUPERUSER = {
 OF_POSTGRES = ("EVENT TRIGGER seen", "PUBLICATION everything", "OPERATOR CLASS other")
 
 BELONG = (
-    "Objects in the backup belong to postgres, and this role cannot make them their owners: connect as a superuser, leave out their"
-    " objects with --without postgres, or run GRANT "
+    "Objects in the backup belong to postgres, and this role cannot make them their owners: connect as a superuser, or leave out"
+    " their objects with --without postgres\n"
 )
 
 EXTENSIONS = (

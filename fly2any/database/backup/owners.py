@@ -68,10 +68,16 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
         )
     if unassignable := [name for name, is_missing in rows if not is_missing]:
         own, fully = ask(connection, "SELECT current_user"), " WITH INHERIT TRUE, SET TRUE" if len(privileges) > 1 else ""
+        grants = [f"GRANT {quote(name)} TO {quote(own)}{fully};" for name in others(connection, unassignable)]
+        cures = [
+            "connect as a superuser",
+            f"leave out their objects with {' '.join(f'--without {shlex.quote(name)}' for name in unassignable)}",
+        ]
+        if len(grants) == len(unassignable):  # Membership in a superuser would make this role one.
+            cures.append(f"run {' '.join(grants)}")
         raise Refusal(
             f"Objects in the backup belong to {', '.join(unassignable)}, and this role cannot make them their owners:"
-            f" connect as a superuser, leave out their objects with {' '.join(f'--without {shlex.quote(name)}' for name in unassignable)},"
-            f" or run {' '.join(f'GRANT {quote(name)} TO {quote(own)}{fully};' for name in unassignable)}"
+            f" {', '.join(cures[:-1])}, or {cures[-1]}"
         )
 
 
