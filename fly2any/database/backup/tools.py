@@ -123,6 +123,7 @@ def choose(server: int, *, tls: bool, oldest: int = 0, newest: int = 999) -> Too
 
 def server_version(connection) -> tuple[int, str]:
     """Return the server's major version, and its version in full."""
+    connection.ensure_connection()
     number = connection.connection.info.server_version
     return number // 10000, f"{number // 10000}.{number % 10000}"
 

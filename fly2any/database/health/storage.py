@@ -310,7 +310,7 @@ def _not_vacuumed(read: Reader, many: int) -> Iterator[Finding]:
                 delaying = [f"{row.prefix}{option}" for option in row.delaying]
                 options += delaying
                 reasons.append(
-                    f"Autovacuum {where} waits for {row.due:,} dead rows (limit {limit:,}), because of {', '.join(delaying)}."
+                    f"Autovacuum {where} waits for {plural(row.due, 'dead row')} (limit {limit:,}), because of {', '.join(delaying)}."
                 )
         if reasons:
             yield Finding(

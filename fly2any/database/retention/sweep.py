@@ -54,9 +54,10 @@ UNSUITABLE_SQL = """
            || CASE WHEN k.conrelid = k.confrelid THEN 'its own, ' || pg_catalog.quote_ident(k.conname) || ', so that newer rows would be deleted or changed too'
                    ELSE k.conrelid::regclass::text || ', whose rows would be deleted too' END
     FROM pg_catalog.pg_constraint AS k
-    WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = pg_catalog.to_regclass(%(table)s)::oid
+    WHERE k.contype = 'f' AND k.conparentid = 0::oid AND k.confrelid = pg_catalog.to_regclass(%(table)s)::oid
       AND NOT (k.conrelid = pg_catalog.to_regclass(%(child)s)::oid
-               AND k.conkey = ARRAY(SELECT a.attnum FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = k.conrelid AND a.attname = %(key)s))
+               AND k.conkey OPERATOR(pg_catalog.=) ARRAY(SELECT a.attnum FROM pg_catalog.pg_attribute AS a
+                                                         WHERE a.attrelid = k.conrelid AND a.attname = %(key)s::name))
     ORDER BY 1
 """
 # Raises if this role or this server cannot remove rows, before anything is archived.
