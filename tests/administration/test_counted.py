@@ -71,4 +71,4 @@ def test_a_device_shows_only_what_is_known_of_it():
 def test_a_flight_counts_its_seats(seats, shown):
     [card] = cards(Message(flight_results=[{"flightNumber": "LA1", "seatsAvailable": seats}]))
 
-    assert card.lines[2] == shown
+    assert card.lines[3] == shown
