@@ -6,6 +6,7 @@ from contextlib import closing
 
 import psycopg
 import pytest
+from psycopg.errors import UniqueViolation
 
 from fly2any.database.findings import Finding, Severity
 from fly2any.database.health.examine import Reader
@@ -303,3 +304,51 @@ def test_partitions_without_autovacuum_are_found(migrated):
         ("old.one", "ALTER TABLE old.one RESET (autovacuum_enabled);"),
         ("one", "ALTER TABLE one RESET (autovacuum_enabled);"),
     ]
+
+
+def invalid_indexes(database):
+    with django(database) as connection:
+        return [one for one in TOPICS["indexes"](Reader(connection, "public")) if isinstance(one, Finding)]
+
+
+def test_the_index_of_a_failed_build_and_the_copy_that_an_interrupted_reindex_left_are_to_be_dropped(migrated):
+    migrated.execute("CREATE TABLE theirs (id int); INSERT INTO theirs VALUES (1), (1)")
+    for statement in ("CREATE UNIQUE INDEX CONCURRENTLY same ON theirs (id)", "REINDEX INDEX CONCURRENTLY same"):
+        with migrated.connect() as client, pytest.raises(UniqueViolation):
+            client.execute(statement)
+
+    invalid = invalid_indexes(migrated)
+
+    assert [(one.where, one.cure) for one in invalid] == [
+        ("theirs.same", 'DROP INDEX CONCURRENTLY "same";'),
+        ("theirs.same_ccnew", 'DROP INDEX CONCURRENTLY "same_ccnew";'),
+    ]
+    for one in invalid:
+        migrated.execute(one.cure)
+    assert invalid_indexes(migrated) == []
+
+
+def test_an_invalid_index_that_is_ours_or_not_unique_is_to_be_rebuilt(migrated):
+    migrated.execute("CREATE INDEX plain ON notifications (title); CREATE UNIQUE INDEX single ON notifications (title)")
+    migrated.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid::regclass::text IN ('plain', 'single', 'users_email_key')"
+    )
+
+    updated = "It is invalid: no query uses it, but every write updates it"
+    assert [(one.where, one.message, one.cure) for one in invalid_indexes(migrated)] == [
+        ("notifications.plain", f"{updated}.", 'REINDEX INDEX CONCURRENTLY "plain";'),
+        ("notifications.single", f"{updated}, and it rejects duplicates.", 'DROP INDEX CONCURRENTLY "single";'),
+        ("users.users_email_key", f"{updated}, and it rejects duplicates.", 'REINDEX INDEX CONCURRENTLY "users_email_key";'),
+    ]
+
+
+def test_an_index_of_values_in_the_toast_table_is_not_bloated(migrated):
+    migrated.execute("INSERT INTO users (id, email, \"updatedAt\") VALUES ('u', 'u@x.de', now())")
+    token = "(SELECT string_agg(encode(sha512((100 * i + j)::text::bytea), 'base64'), '') FROM generate_series(1, 25) AS j)"
+    migrated.execute(
+        f'INSERT INTO sessions (id, "sessionToken", "userId", expires) SELECT i, {token}, \'u\', now() FROM generate_series(1, 3000) AS i'
+    )
+    migrated.execute('REINDEX INDEX "sessions_sessionToken_key"; ANALYZE sessions')
+    assert migrated.execute("SELECT pg_relation_size('\"sessions_sessionToken_key\"') > 10000000") == [(True,)]
+
+    assert found(migrated, "indexes") == []

@@ -1,10 +1,12 @@
-"""Sequences that the role may not read are named, and do not leave out the others."""
+"""Sequences that the role may not read are named, and do not leave out the others; the others are judged by their next value."""
+
+from contextlib import nullcontext
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 
 from fly2any.database.verification import verify
-from tests.database.test_writes import run
+from tests.database.test_writes import found, run
 
 TAKEN = ("error", "auth_group.id", "The sequence of column id of auth_group returns 1 next, but 3 is in use: an INSERT fails.")
 
@@ -82,3 +84,36 @@ def test_a_sequence_that_the_inserting_role_may_not_use_is_an_error(granted):
     )  # fmt: skip
     run("RESET ROLE", *(one.cure.removeprefix("As its owner: ") for one in errors), "SET LOCAL ROLE monitor")
     assert [one for one in verify(connection).findings if one.where == "users.theirs"] == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("restarted", "following"),
+    [
+        ("ALTER SEQUENCE auth_group_id_seq RESTART WITH 1; SELECT setval('auth_group_id_seq', 10, false)", None),
+        ("ALTER SEQUENCE auth_group_id_seq RESTART WITH 10", None),
+        ("ALTER SEQUENCE auth_group_id_seq START WITH 10 RESTART WITH 2", 2),
+    ],
+)
+def test_a_sequence_is_judged_by_its_first_value_and_not_by_its_start(restarted, following):
+    run(restarted)
+
+    messages = [one.message for one in verify(connection).findings]
+
+    assert messages == (
+        [f"The sequence of column id of auth_group returns {following} next, but 3 is in use: an INSERT fails."]
+        if following
+        else []
+    )
+    with pytest.raises(IntegrityError) if following else nullcontext(), transaction.atomic():
+        run("INSERT INTO auth_group (name) VALUES ('theirs')")
+
+
+@pytest.mark.django_db
+def test_an_exhausted_sequence_is_found_before_its_first_value():
+    run(
+        "CREATE SEQUENCE theirs; ALTER TABLE users ADD theirs int; ALTER TABLE users ALTER theirs SET DEFAULT nextval('theirs')"
+    )
+    run("ALTER SEQUENCE theirs RESTART WITH 2147483648")
+
+    assert found() == [("error", "column.sequence", "users.theirs")]

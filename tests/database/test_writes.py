@@ -1,10 +1,8 @@
 """Objects that make our writes fail are found, by the catalogue or by a write check."""
 
-from contextlib import nullcontext
-
 import pytest
 from django.core.management import call_command
-from django.db import Error, IntegrityError, connection, transaction
+from django.db import Error, connection
 
 from fly2any.database.schema import read_catalog
 from fly2any.database.schema.drift import compare
@@ -205,39 +203,6 @@ def test_an_object_that_never_rejects_a_row_is_not_a_finding(made):
     run(made)
 
     assert found() == []
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize(
-    ("restarted", "following"),
-    [
-        ("ALTER SEQUENCE auth_group_id_seq RESTART WITH 1; SELECT setval('auth_group_id_seq', 10, false)", None),
-        ("ALTER SEQUENCE auth_group_id_seq RESTART WITH 10", None),
-        ("ALTER SEQUENCE auth_group_id_seq START WITH 10 RESTART WITH 2", 2),
-    ],
-)
-def test_a_sequence_is_judged_by_its_first_value_and_not_by_its_start(restarted, following):
-    run(restarted)
-
-    messages = [one.message for one in verify(connection).findings]
-
-    assert messages == (
-        [f"The sequence of column id of auth_group returns {following} next, but 3 is in use: an INSERT fails."]
-        if following
-        else []
-    )
-    with pytest.raises(IntegrityError) if following else nullcontext(), transaction.atomic():
-        run("INSERT INTO auth_group (name) VALUES ('theirs')")
-
-
-@pytest.mark.django_db
-def test_an_exhausted_sequence_is_found_before_its_first_value():
-    run(
-        "CREATE SEQUENCE theirs; ALTER TABLE users ADD theirs int; ALTER TABLE users ALTER theirs SET DEFAULT nextval('theirs')"
-    )
-    run("ALTER SEQUENCE theirs RESTART WITH 2147483648")
-
-    assert found() == [("error", "column.sequence", "users.theirs")]
 
 
 @pytest.mark.django_db
