@@ -31,7 +31,7 @@ assert pytest_django.fixtures._get_databases_for_setup
 pytest_django.fixtures._get_databases_for_setup = lambda items: ({"default"}, set())
 
 PROJECT = commands.PROJECT
-NO_SERVER = "postgresql://nobody@127.0.0.1:1/none"  # For commands that end before they connect.
+NO_SERVER = "postgresql://nobody@127.0.0.1:1/none"  # For commands that finish without connecting.
 collect_ignore_glob = [] if os.environ.get("CITUS") else ["citus/*"]  # A cluster that CI does not have.
 NOT_INSTALLED = {"browser", "bucket"}  # Fixtures that need more than requirements.txt installs.
 

@@ -58,7 +58,7 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
     The roles `without` get no objects, but privileges may name them.
     """
     owners = [name for name in manifest.owners if name not in without]
-    # From 16 on, a role with CREATEROLE administers the roles that it creates, and is a member of them, but has not their privileges and may not SET ROLE to them.
+    # From 16 on, a role with CREATEROLE is a member of the roles that it creates, but may not use their privileges or SET ROLE to them.
     privileges = ["SET", "USAGE"] if connection.pg_version >= 16_00_00 else ["MEMBER"]
     names = {"roles": [*manifest.owners, *manifest.roles], "owners": owners, "privileges": privileges}
     rows = fetch_all(connection, MISSING_SQL, names)
@@ -67,7 +67,7 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
             f"The backup names roles that do not exist on this server: run {' '.join(missing)} and the command again."
         )
     if unassignable := [name for name, is_missing in rows if not is_missing]:
-        own, fully = ask(connection, "SELECT current_user"), " WITH INHERIT TRUE, SET TRUE" if len(privileges) > 1 else ""
+        own, fully = ask(connection, "SELECT current_user"), " WITH INHERIT TRUE, SET TRUE" if "SET" in privileges else ""
         grants = [f"GRANT {quote(name)} TO {quote(own)}{fully};" for name in others(connection, unassignable)]
         cures = [
             "connect as a superuser",
