@@ -92,6 +92,25 @@ HELD_BY_COLUMN_SQL = """
                     ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
                                        AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, p.name)) END
 """
+# The commands for which the policies of the table `c` do not admit every row to this role: no permissive one has the condition
+# true, or a restrictive one has another.
+RESTRICTED_SQL = """
+    ARRAY(SELECT w.command
+          FROM (VALUES (1, 'SELECT', 'r', false), (2, 'INSERT', 'a', true), (3, 'UPDATE', 'w', false), (3, 'UPDATE', 'w', true),
+                       (4, 'DELETE', 'd', false)) AS w (place, command, letter, is_check)
+          LEFT JOIN LATERAL (
+              SELECT p.polpermissive AS permits,
+                     pg_catalog.pg_get_expr(CASE WHEN w.is_check THEN COALESCE(p.polwithcheck, p.polqual) ELSE p.polqual END, c.oid) AS condition
+              FROM pg_catalog.pg_policy AS p
+              WHERE p.polrelid = c.oid AND p.polcmd IN ('*'::"char", w.letter::"char") AND EXISTS (
+                        SELECT FROM pg_catalog.unnest(p.polroles) AS m (oid) WHERE m.oid = 0::oid OR pg_catalog.pg_has_role(m.oid, 'USAGE'))
+          ) AS applied ON true
+          WHERE row_security_active(c.oid)
+          GROUP BY w.place, w.command, w.is_check
+          HAVING NOT COALESCE(bool_or(applied.condition = 'true'::text) FILTER (WHERE applied.permits), false)
+              OR bool_or(applied.condition <> 'true'::text) FILTER (WHERE NOT applied.permits)
+          ORDER BY w.place)
+"""
 
 TABLES_SQL = f"""
     WITH RECURSIVE {LINKS_CTES}
@@ -100,6 +119,7 @@ TABLES_SQL = f"""
                           WHEN 'm' THEN 'materialized view' ELSE 'foreign table' END AS kind,
            c.relpersistence = 'p' AS logged,
            CASE WHEN row_security_active(c.oid) THEN 'active' WHEN c.relrowsecurity THEN 'bypassed' END AS row_security,
+           {RESTRICTED_SQL} AS restricted,
            (SELECT count(*) FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attisdropped) AS dropped_columns,
            ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t
                  WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R')

@@ -18,8 +18,9 @@ class Table:
     table: str
     kind: str = "table"  # table, partitioned table, view, materialized view, foreign table
     logged: bool = True
-    row_security: str | None = None  # active: rows are hidden from this role; bypassed: only from other roles
-    # Not compared: dropped columns, and the triggers and rules of any role, except those that run only in replication.
+    row_security: str | None = None  # active: policies apply to this role; bypassed: only to other roles
+    # Not compared: the commands for which policies do not admit every row to this role, dropped columns, and the triggers and rules of any role, except those that run only in replication.
+    restricted: tuple[str, ...] = field(default=(), compare=False)
     dropped_columns: int = field(default=0, compare=False)
     triggers: tuple[str, ...] = field(default=(), compare=False)
     owner: str = field(default="", compare=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from django.utils.text import get_text_list
+
 from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
@@ -76,15 +78,19 @@ def _state(to: Comparing, table: Table, live: Table) -> None:
     if live.partition_of is not None:
         _partition(to, table, live)
     if live.row_security is not None:
-        if hidden := live.row_security == "active":
+        if live.restricted:
             to.bad.add(table)
-        who = "hides rows from this role and refuses its writes" if hidden else "applies to other roles, but not to this one"
+            what = f"which restricts this role's {get_text_list([*dict.fromkeys(live.restricted)], 'and')}"
+        elif live.row_security == "active":
+            what = "whose policies admit every row for this role; a backup by it needs BYPASSRLS"
+        else:
+            what = "which applies to other roles, but not to this one"
         to.findings.append(
             Finding(
-                Severity.ERROR if hidden else Severity.NOTE,
+                Severity.ERROR if live.restricted else Severity.NOTE,
                 "table.different",
                 table.name,
-                f"Table {table.name} has row-level security enabled, which {who}.",
+                f"Table {table.name} has row-level security enabled, {what}.",
                 f"Add policies for the roles that use it, or give them BYPASSRLS; if no other role may connect: ALTER TABLE {quote(table.name)} DISABLE ROW LEVEL SECURITY;",
             )
         )

@@ -1,0 +1,80 @@
+"""Row-level security on a table of ours: what its policies restrict for this role, compared with what PostgreSQL does."""
+
+import pytest
+from django.db import Error, connection, transaction
+
+from tests.database.test_table_privileges import GRANT, seen_by
+from tests.database.test_writes import run
+
+ADMIT = "CREATE POLICY everyone ON users USING (true)"
+EVERY = ("SELECT", "INSERT", "UPDATE", "DELETE")
+NOTE = (
+    "Table users has row-level security enabled, whose policies admit every row for this role; a backup by it needs BYPASSRLS."
+)
+STATEMENTS = {
+    "SELECT": "SELECT FROM users",
+    "INSERT": "INSERT INTO users (id, email, \"updatedAt\") VALUES ('two', 'two@fly2any.example', now())",
+    "UPDATE": "UPDATE users SET name = 'changed'",
+    "DELETE": "DELETE FROM users",
+}
+
+
+def refused(role):
+    """The statements that PostgreSQL refuses this role, or that find no row, on a table with one row."""
+    found = []
+    for command, statement in STATEMENTS.items():
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL ROLE {role}")
+                cursor.execute(statement)
+                number = cursor.rowcount
+                transaction.set_rollback(True)
+        except Error:
+            number = 0
+        found += [command] * (number == 0)
+    return tuple(found)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("policies", "restricted"),
+    [
+        ("SELECT", EVERY),
+        (ADMIT, ()),
+        ("CREATE POLICY site ON users TO site USING (true)", ()),
+        ("CREATE POLICY another ON users TO pg_monitor USING (true)", EVERY),
+        ("GRANT pg_monitor TO site; CREATE POLICY group_of_ours ON users TO pg_monitor USING (true)", ()),
+        ("CREATE POLICY few ON users USING (name = 'nobody')", EVERY),
+        ("CREATE POLICY reads ON users FOR SELECT USING (true)", ("INSERT", "UPDATE", "DELETE")),
+        ("CREATE POLICY adds ON users FOR INSERT WITH CHECK (true)", ("SELECT", "UPDATE", "DELETE")),
+        ("CREATE POLICY removes ON users FOR DELETE USING (true)", ("SELECT", "INSERT", "UPDATE")),
+        ("CREATE POLICY changes ON users FOR UPDATE USING (true)", ("SELECT", "INSERT", "DELETE")),
+        ("CREATE POLICY keeps ON users USING (true) WITH CHECK (name = 'nobody')", ("INSERT", "UPDATE")),
+        ("CREATE POLICY fills ON users WITH CHECK (true)", ("SELECT", "UPDATE", "DELETE")),
+        (f"{ADMIT}; CREATE POLICY less ON users AS RESTRICTIVE FOR DELETE USING (name = 'nobody')", ("DELETE",)),
+        (f"{ADMIT}; CREATE POLICY none ON users AS RESTRICTIVE USING (true)", ()),
+        (f"{ADMIT}; CREATE POLICY theirs ON users AS RESTRICTIVE TO pg_monitor USING (false)", ()),
+    ],
+)  # fmt: skip
+def test_what_policies_restrict_is_what_postgresql_refuses(policies, restricted):
+    row = "INSERT INTO users (id, email, \"updatedAt\") VALUES ('one', 'one@fly2any.example', now())"
+    (finding,) = seen_by(
+        "site", GRANT, row, "ALTER TABLE users ENABLE ROW LEVEL SECURITY", policies, codes=("table.different",)
+    )
+
+    words = " and ".join(filter(None, [", ".join(restricted[:-1]), *restricted[-1:]]))
+    expected = (
+        ("error", f"Table users has row-level security enabled, which restricts this role's {words}.")
+        if restricted
+        else ("note", NOTE)
+    )
+    assert ((str(finding.severity), finding.message), refused("site")) == (expected, restricted)
+
+
+@pytest.mark.django_db
+def test_a_role_that_bypasses_the_policies_is_told_that_they_apply_to_others():
+    run("CREATE ROLE backs_up BYPASSRLS", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO backs_up")
+    (finding,) = seen_by("backs_up", "ALTER TABLE users ENABLE ROW LEVEL SECURITY", codes=("table.different",))
+
+    message = "Table users has row-level security enabled, which applies to other roles, but not to this one."
+    assert (str(finding.severity), finding.message) == ("note", message)
