@@ -160,6 +160,16 @@ def test_a_function_in_c_that_fails_is_not_taken_for_a_missing_migration(migrate
     )
 
 
+def test_the_servers_hint_follows_its_message(migrated):
+    migrated.execute("ALTER TABLE users REPLICA IDENTITY NOTHING; CREATE PUBLICATION theirs FOR TABLE users")
+
+    assert refusal(migrated) == (
+        "The database refused (OperationalError, SQLSTATE 55000): The write check failed at the table users:"
+        ' cannot update table "users" because it does not have a replica identity and publishes updates.'
+        " To enable updating the table, set REPLICA IDENTITY using ALTER TABLE (--traceback shows where)."
+    )
+
+
 @pytest.mark.parametrize(
     ("statement", "start"),
     [

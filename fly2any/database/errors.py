@@ -185,17 +185,27 @@ def _explain(error: BaseException) -> str | None:
     if not any(isinstance(one, psycopg.Error) for one in _chain(error)):
         return f"{text.splitlines()[0].rstrip('.') if text else 'No reason given'} ({type(error).__name__} of Django; --traceback shows where)."
     code = f", SQLSTATE {state}" if state else ""
-    return f"The database refused ({type(error).__name__}{code}): {first_line(text)} (--traceback shows where)."
+    return f"The database refused ({type(error).__name__}{code}): {first_line(text)}{_hint(error)} (--traceback shows where)."
 
 
 def _of_function(error: BaseException) -> str | None:
     """Return the sentence for an error inside a function, with {line} still in it, or None if it occurred elsewhere."""
-    diag = next((one.diag for one in _chain(error) if isinstance(one, psycopg.Error) and one.sqlstate), None)
+    diag = _diagnosis(error)
     context = (diag and diag.context) or ""
     if match := FUNCTION.search(context):  # The innermost function comes first.
         return FUNCTION_FAILED.replace("{function}", match["function"])
     # The internal query of a DO statement is the statement of its author, not of a function.
     return UNNAMED_FUNCTION_FAILED if diag and diag.internal_query and "inline_code_block" not in context else None
+
+
+def _diagnosis(error: BaseException) -> psycopg.errors.Diagnostic | None:
+    return next((one.diag for one in _chain(error) if isinstance(one, psycopg.Error) and one.sqlstate), None)
+
+
+def _hint(error: BaseException) -> str:
+    """Return the server's advice, to be added to its message; "" without one. Unlike DETAIL, it quotes no row."""
+    diag = _diagnosis(error)
+    return f". {without_password(' '.join(diag.message_hint.split())).rstrip('.')}" if diag and diag.message_hint else ""
 
 
 def without_password(text: str) -> str:
