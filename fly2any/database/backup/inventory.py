@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..printable import one_line
 from ..progress import Progress
 from ..server import Origin, read_origin
 from ..units import plural, span
+from .copies import describe, of_two_servers
 from .encryption import ENDING
 from .manifest import Manifest, file_name, from_json
 from .signing import SIGNED
@@ -65,8 +66,8 @@ def find(
 ) -> Manifest:
     """Return the manifest of the backup `name`; raise Refusal if there is none.
 
-    `latest` is the newest backup of the database `of`, or the newest verified one if `good`; backups taken at its server's address
-    come before those of a copy of the server. If its server has none, and `others`, it is the newest of a database of that name on
+    `latest` is the newest backup of the database `of`, or the newest verified one if `good`, for a restore; backups taken from its
+    server come before those of a copy at another address, and a restore is refused if a copy has the same address. If its server has none, and `others`, it is the newest of a database of that name on
     another server, of which there must be only one. A backup without a valid signature must be named, and allowed by `unsigned`. `now` is the server's time; a
     backup dated later must be named too, and `progress` reports it.
     """
@@ -80,7 +81,9 @@ def find(
                     " Correct the wrong clock, or name the backup."
                 )
         candidates = [one for one in signed if one.taken <= now + LIMIT]
-        candidates.sort(key=lambda one: (not one.is_of(of), one.is_of(of) and one.place not in ("", of.place)))
+        if good:
+            _refuse_copies(store, inventory.manifests, of, now)
+        candidates.sort(key=lambda one: (not one.is_of(of), one.is_of(of) and not one.is_of_same_server(of)))
         for one in candidates[1:]:
             if one.is_of(of) and one.place not in ("", of.place) and one.taken > candidates[0].taken:
                 progress.say(
@@ -90,6 +93,8 @@ def find(
                 break
         if candidates and others and not candidates[0].is_of(of):
             _refuse_several_servers(store, candidates)
+            lost = replace(of, cluster=candidates[0].cluster, place=candidates[0].place, run=None)
+            _refuse_copies(store, inventory.manifests, lost, now)
         if candidates and (others or candidates[0].is_of(of)):
             for odd in [odd for odd in inventory.odd if odd[: len(candidates[0].name)] > candidates[0].name]:
                 progress.say(f"{odd} is newer but was skipped: it belongs to no backup, or is damaged.")
@@ -125,6 +130,12 @@ def _refuse_several_servers(store: Store, candidates: list[Manifest]) -> None:
         )
 
 
+def _refuse_copies(store: Store, manifests: Iterable[Manifest], of: Origin, now: datetime) -> None:
+    """Raise Refusal if a copy of the server `of` stored backups too: the newest may be the copy's."""
+    if found := of_two_servers(manifests, of, now):
+        raise Refusal(f"`latest` may be of either of two servers, so name the backup: {describe(found, store.place)}.")
+
+
 def _report_newer(manifests: list[Manifest], chosen: Manifest, of: Origin, progress: Progress) -> None:
     """Report the newest backup that is newer than `chosen`, and why it was not chosen: it has rows that `chosen` lacks."""
     newer = [one for one in manifests if one.taken > chosen.taken and one.is_of(of) == chosen.is_of(of)]
@@ -155,7 +166,7 @@ class BackupState:
     trouble: str = ""
     clock: Clock | None = None
     unsigned: int = 0  # Backups without a valid signature, newer than the verified one.
-    here: str = ""  # The server's address, if none of the newest backups was taken there.
+    elsewhere: str = ""  # How it is known that none of the newest backups was taken from this server, if so.
 
     def now(self) -> datetime:
         """Return the time by the server's clock, or by this machine's if the server was not asked."""
@@ -185,12 +196,12 @@ class BackupState:
                 f"The newest verified backup is {span(self.good.age(now))} old, and the limit is {span(limit)}.",
                 "Run `manage.py dbbackup --verify`, and check why cron did not run it.",
             )
-        if self.newest and self.here:
+        if self.newest and self.elsewhere:
             yield Finding(
                 Severity.NOTE,
                 "backup.elsewhere",
                 self.newest.name,
-                f"None of the newest backups was taken at {self.here}; the newest was taken at {self.newest.place}: one server may be a copy of the other.",
+                f"None of the newest backups was taken {self.elsewhere}: one server may be a copy of the other.",
                 "If they are two servers, back this one up: run `manage.py dbbackup --verify` every night from cron.",
             )
         verdict = self.newest and self.newest.verdict
@@ -215,7 +226,7 @@ class BackupState:
 def read_newest(connection) -> BackupState:
     """Return the newest backups of the connection's database at BACKUP_LOCATION, reading no more manifests than needed.
 
-    Those taken at another address, which may be of a copy of this server, count only where none was taken at this one.
+    Those that may be of a copy of this server count only where there are no others.
     """
     place = settings.BACKUPS["location"]
     unsigned = 0
@@ -250,12 +261,19 @@ def read_newest(connection) -> BackupState:
                 trouble = trouble or (missing if size is None else truncated)
                 continue
             found.append(manifest)
-            if (manifest.state == "good" and manifest.place in ("", origin.place)) or len(found) == MOST_READ:
+            if (manifest.state == "good" and manifest.is_of_same_server(origin)) or len(found) == MOST_READ:
                 break
     except Refusal as refusal:
         return BackupState(place, trouble=str(refusal), clock=clock)
-    here = [manifest for manifest in found if manifest.place in ("", origin.place)]
-    elsewhere = origin.place if found and not here else ""
+    here = [manifest for manifest in found if manifest.is_of_same_server(origin)]
     newest = next(iter(here or found), None)
+    elsewhere = ""
+    if newest and not here:
+        same = newest.place in ("", origin.place)
+        elsewhere = (
+            "from this server; the newest was taken from another while this one was running"
+            if same
+            else (f"at {origin.place}; the newest was taken at {newest.place}")
+        )
     good = next((manifest for manifest in here or found if manifest.state == "good"), None)
     return BackupState(place, newest, good, trouble, clock, unsigned, elsewhere)

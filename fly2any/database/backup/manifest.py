@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from ..errors import Refusal
 from ..printable import one_line
-from ..server import MARKING_TABLE, Origin
+from ..server import MARKING_TABLE, Origin, Run
 from ..sql import RECORD, quote
 from . import signing
 from .contents import BY_SELECT, Content, Hashing, Number
@@ -75,6 +75,7 @@ class Manifest:
     schema: str = ""  # The schema of our tables; not in manifests until 2026-11.
     place: str = ""  # The server's address; not in manifests until 2026-11 or of an embedded server.
     size: Number = 0  # The size of the database in bytes; not in manifests until 2026-11.
+    run: Run | None = None  # The run of the server; not in manifests until 2026-11 or of a standby.
     signed: str = SIGNED  # SIGNED, or why the signature of the file is not accepted.
 
     @property
@@ -92,7 +93,13 @@ class Manifest:
 
     def is_of_same_database(self, origin: Origin) -> bool:
         """Return whether it is, as far as known, of this database and not of an earlier database of that name or of a copy."""
-        return self.is_of(origin) and self.oid in (0, origin.oid) and self.place in ("", origin.place)
+        return self.is_of(origin) and self.oid in (0, origin.oid) and self.is_of_same_server(origin)
+
+    def is_of_same_server(self, origin: Origin) -> bool:
+        """Return whether it was, as far as known, not taken from a copy of the server, at another address or while this one ran."""
+        own, its = origin.run, self.run
+        beside = own is not None and its is not None and its.started != own.started and self.taken > own.started
+        return self.place in ("", origin.place) and not beside
 
     def age(self, now: datetime) -> timedelta:
         return now - self.taken

@@ -10,16 +10,20 @@ from ..clock import LIMIT, server_time
 from ..errors import Refusal, Unfit
 from ..progress import Progress
 from ..server import read_origin
+from .copies import describe, of_two_servers
 from .inventory import backups
 from .manifest import Manifest
 from .signing import SIGNED
 from .store import Store, fetched
 
+DAY = "%Y-%m-%d"
+
 
 def to_prune(manifests: Iterable[Manifest]) -> list[Manifest]:
     """Return the backups to prune, of one database.
 
-    For each of the days, weeks and months of BACKUP_KEEP the last verified and the last unverified backup are kept. The newest
+    For each of the days, weeks and months of BACKUP_KEEP the last verified and the last unverified backup are kept, and for each
+    of the days those of each run of the server: another run may be that of the server that this one is a copy of. The newest
     backup is always kept, and bad ones are kept while no backup is verified.
     """
     by_age = sorted(manifests, key=lambda manifest: manifest.taken, reverse=True)
@@ -27,11 +31,12 @@ def to_prune(manifests: Iterable[Manifest]) -> list[Manifest]:
     for state in ("good", "unverified"):
         of_state = [manifest for manifest in by_age if manifest.state == state]
         kept.update(manifest.name for manifest in of_state[:1])
-        for number, period in zip(settings.BACKUPS["keep"], ("%Y-%m-%d", "%G-%V", "%Y-%m"), strict=True):
-            last: dict[str, str] = {}
+        for number, period in zip(settings.BACKUPS["keep"], (DAY, "%G-%V", "%Y-%m"), strict=True):
+            last: dict[str, dict[object, str]] = {}
             for manifest in of_state:
-                last.setdefault(f"{manifest.taken:{period}}", manifest.name)
-            kept.update(list(last.values())[:number])
+                run = manifest.run.started if manifest.run and period == DAY else None
+                last.setdefault(f"{manifest.taken:{period}}", {}).setdefault(run, manifest.name)
+            kept.update(name for names in list(last.values())[:number] for name in names.values())
     if all(manifest.state != "good" for manifest in by_age):
         kept.update(manifest.name for manifest in by_age if manifest.state == "bad")
     return [manifest for manifest in by_age if manifest.name not in kept]
@@ -43,11 +48,15 @@ def prune(store: Store, connection, progress: Progress, *, verified: str = "") -
     Keeps `verified`, which this run has just verified; otherwise it first reads the newest verified backup that is kept. Also
     keeps backups that may be of another server or of an earlier database of this name (they may be the only copy of its rows),
     those dated in the future by the server's clock, and those without a valid signature. None of these counts for the others.
-    Raises Refusal if this machine's clock differs, or if the newest verified backup that is kept is damaged.
+    Raises Refusal if this machine's clock differs, if a copy of the server stores its backups here, or if the newest verified
+    backup that is kept is damaged.
     """
     origin, now = read_origin(connection), server_time(connection)
+    stored = backups(store, of=origin).manifests
+    if found := of_two_servers(stored, origin, now):
+        raise Refusal(f"Nothing was removed: {describe(found, store.place)}.")
     by_oid: dict[int, list[Manifest]] = {}
-    for one in backups(store, of=origin).manifests:
+    for one in stored:
         known = one.cluster == origin.cluster and one.is_of_same_database(origin)
         if known and one.taken <= now + LIMIT and one.signed == SIGNED:
             by_oid.setdefault(one.oid, []).append(one)

@@ -190,6 +190,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
         cluster=origin.cluster,
         oid=origin.oid,
         place=origin.place,
+        run=origin.run,
         server=version,
         tool=tool.version,
         code=journal.code_version(),
