@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
+from time import monotonic
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,7 +17,7 @@ from django.utils import timezone
 
 from fly2any.database.backup.inventory import BackupState, read_newest
 from fly2any.database.findings import Finding
-from fly2any.database.report.collect import Report, compare_and_collect, verify_or_report
+from fly2any.database.report.collect import Report, collect, compare_and_collect, verify_or_report
 from fly2any.database.verification import Verification
 from fly2any.postgres.values import Beyond
 
@@ -26,6 +27,7 @@ from .deadlines import EXTRA, TooSlow, within
 from .indexes import time_added, time_of
 
 BACKUPS_KNOWN = 300
+VERIFIED_FOR = 30  # Seconds for which the first page shows one verification; the Database page and `dbstatus` verify each time.
 GROWTH = timedelta(days=30)
 SPARK_POINTS = 30
 
@@ -72,6 +74,18 @@ class Table:
     reason: str = ""  # Why there is no `spark`.
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A verification, its time by the server's clock, and by this process's."""
+
+    verification: Verification
+    at: datetime
+    clock: float
+
+
+_known: Known | None = None
+
+
 def read_verification(milliseconds: int = EXTRA) -> tuple[Verification | None, tuple[Finding, ...]]:
     """Return the verification, each statement within `milliseconds`; if it is not available, a finding says why."""
     with within(milliseconds):
@@ -81,6 +95,18 @@ def read_verification(milliseconds: int = EXTRA) -> tuple[Verification | None, t
 def read_report(**wanted: Any) -> Report:
     """Return the report that a page shows: the comparison within the deadline of a page, and the backups as they are known."""
     return compare_and_collect(connection, limited=within(), backups=read_backups(), **wanted)
+
+
+def read_summary(**wanted: Any) -> tuple[Report, datetime]:
+    """Return the report of the first page, and when its verification was made: at most VERIFIED_FOR seconds ago in this process."""
+    global _known
+    known = _known
+    if known is not None and monotonic() - known.clock < VERIFIED_FOR:
+        return collect(connection, verification=known.verification, backups=read_backups(), **wanted), known.at
+    report = read_report(**wanted)
+    if report.verification is not None:
+        _known = Known(report.verification, report.at, monotonic())
+    return report, report.at
 
 
 def read_backups() -> BackupState:

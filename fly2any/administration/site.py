@@ -28,7 +28,7 @@ from fly2any.database.retention.rules import switched_on
 from fly2any.database.schema.contract import PHASE7_APPS
 
 from .backends import in_turn, remember_device, signing_out, take_turn, verify
-from .dashboard import read_page, read_report
+from .dashboard import read_page, read_report, read_summary
 from .deadlines import in_time
 from .delete_preview import delete_selected
 from .differences import differences, explain_differences, read_or_each
@@ -117,8 +117,9 @@ class AdminSite(admin.AdminSite):
     @method_decorator(require_safe)
     def index(self, request, extra_context=None):
         tables = self.tables_of(request, self.get_app_list(request))
-        extra = {"report": read_report(waivers=self.waivers(request))}
-        return super().index(request, {**tables, "is_first_page": True, **extra, **(extra_context or {})})
+        report, verified_at = read_summary(waivers=self.waivers(request))
+        extra = {"is_first_page": True, "report": report, "verified_at": verified_at}
+        return super().index(request, {**tables, **extra, **(extra_context or {})})
 
     def may_see_database(self, request) -> bool:
         return request.user.has_perm("administration.view_database")
