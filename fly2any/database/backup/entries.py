@@ -134,20 +134,20 @@ def _plain_name(name: str) -> str:
 
 def chosen(entries: Sequence[Entry], left_out: LeftOut, work: Path) -> Path:
     """Write a list of the entries that are not left out to a file in `work`, for pg_restore, and return its path."""
-    return _listed([one.number for one in entries if one.number not in left_out.entries], work / "chosen")
+    return listed([one.number for one in entries if one.number not in left_out.entries], work / "chosen")
 
 
-def in_order(entries: Sequence[Entry], without: Collection[int], work: Path) -> Iterator[Path]:
+def in_order(entries: Sequence[Entry], without: Collection[int], work: Path) -> Iterator[tuple[bool, Path]]:
     """Yield lists for pg_restore, without the entries of some numbers, as files in `work`: first the schemas and their privileges, then the rest.
 
-    pg_restore grants privileges last, but a role that is to own a table must be allowed to create in its schema.
+    Each comes with whether it is the first. pg_restore grants privileges last, but a role that is to own a table must be allowed to create in its schema.
     """
     kept = [one for one in entries if one.number not in without]
     for name, first in (("schemas", True), ("rest", False)):
-        if part := [one.number for one in kept if (OF_SCHEMA.match(one.text) is not None) is first]:
-            yield _listed(part, work / name)
+        yield first, listed([one.number for one in kept if (OF_SCHEMA.match(one.text) is not None) is first], work / name)
 
 
-def _listed(numbers: Iterable[int], path: Path) -> Path:
+def listed(numbers: Iterable[int], path: Path) -> Path:
+    """Write a list of entries for pg_restore to the file at `path`, and return it."""
     path.write_text("".join(f"{number};\n" for number in numbers))
     return path

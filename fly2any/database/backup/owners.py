@@ -21,6 +21,12 @@ MISSING_SQL = """
     ORDER BY name
 """
 SUPERUSER_SQL = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+# The database, its owner, and whether this role may create and rename databases.
+DATABASE_SQL = """
+    SELECT d.datname::text, pg_catalog.pg_get_userbyid(d.datdba)::text, r.rolcreatedb OR r.rolsuper
+    FROM pg_catalog.pg_database AS d, pg_catalog.pg_roles AS r
+    WHERE d.datname = pg_catalog.current_database() AND r.rolname = current_user
+"""
 # The roles whose code a restore would run with the restoring role's privileges; superusers have all privileges anyway.
 OTHERS_SQL = """
     SELECT name FROM unnest(%s::text[]) AS name
@@ -58,17 +64,14 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
     The roles `without` get no objects, but privileges may name them.
     """
     owners = [name for name in manifest.owners if name not in without]
-    # From 16 on, a role with CREATEROLE is a member of the roles that it creates, but may not use their privileges or SET ROLE to them.
-    privileges = ["SET", "USAGE"] if connection.pg_version >= 16_00_00 else ["MEMBER"]
-    names = {"roles": [*manifest.owners, *manifest.roles], "owners": owners, "privileges": privileges}
+    names = {"roles": [*manifest.owners, *manifest.roles], "owners": owners, "privileges": _privileges(connection)}
     rows = fetch_all(connection, MISSING_SQL, names)
     if missing := [f"CREATE ROLE {quote(name)} NOLOGIN;" for name, is_missing in rows if is_missing]:
         raise Refusal(
             f"The backup names roles that do not exist on this server: run {' '.join(missing)} and the command again."
         )
     if unassignable := [name for name, is_missing in rows if not is_missing]:
-        own, fully = ask(connection, "SELECT current_user"), " WITH INHERIT TRUE, SET TRUE" if "SET" in privileges else ""
-        grants = [f"GRANT {quote(name)} TO {quote(own)}{fully};" for name in others(connection, unassignable)]
+        grants = memberships(connection, unassignable)
         cures = [
             "connect as a superuser",
             f"leave out their objects with {' '.join(f'--without {shlex.quote(name)}' for name in unassignable)}",
@@ -78,6 +81,41 @@ def _require_roles(connection, manifest: Manifest, without: Sequence[str]) -> No
         raise Refusal(
             f"Objects in the backup belong to {', '.join(unassignable)}, and this role cannot make them their owners:"
             f" {', '.join(cures[:-1])}, or {cures[-1]}"
+        )
+
+
+def _privileges(connection) -> list[str]:
+    """Return the privileges on a role that acting as it needs.
+
+    From 16 on, a role with CREATEROLE is a member of the roles that it creates, but may not use their privileges or SET ROLE to them.
+    """
+    return ["SET", "USAGE"] if connection.pg_version >= 16_00_00 else ["MEMBER"]
+
+
+def memberships(connection, names: Sequence[str]) -> list[str]:
+    """Return the statements that let this role act as those of the roles `names` that are no superusers: it would become one."""
+    fully = " WITH INHERIT TRUE, SET TRUE" if connection.pg_version >= 16_00_00 else ""
+    own = quote(ask(connection, "SELECT current_user"))
+    return [f"GRANT {quote(name)} TO {own}{fully};" for name in others(connection, names)]
+
+
+def unavailable(connection, names: Sequence[str]) -> list[str]:
+    """Return those of the roles `names` as which this role cannot act, or that do not exist."""
+    every = {"roles": [*names], "owners": [*names], "privileges": _privileges(connection)}
+    return [name for name, _ in fetch_all(connection, MISSING_SQL, every)]
+
+
+def require_replaceable(connection) -> None:
+    """Raise Refusal if this role may not create a database and rename it and the one in use, whose owner the new one gets."""
+    database, owner, creates = fetch_one(connection, DATABASE_SQL)
+    own = quote(ask(connection, "SELECT current_user"))
+    if not creates:
+        raise Refusal(f"This role may not create databases, as a restore does: run ALTER ROLE {own} CREATEDB; as a superuser.")
+    if unavailable(connection, [owner]):
+        cures = " or ".join([*memberships(connection, [owner]), f"ALTER DATABASE {quote(database)} OWNER TO {own};"])
+        raise Refusal(
+            f"The database {database} belongs to {owner}, so this role cannot replace it: as a superuser, run {cures} or restore"
+            " with --into NAME."
         )
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from django.db import DataError, Error, InternalError, ProgrammingError, transaction
+from django.db import Error, transaction
 from psycopg import sql
 
 from ..clock import read_clock
-from ..errors import Refusal, Unfit, explain, first_line
+from ..errors import Refusal, explain
 from ..leftover_databases import BEFORE, INTO, MARK, RESTORE, comment, drop_leftovers, mark
 from ..migration.lock import PATIENCE, wait_for_writers
 from ..migration.state import known_migrations, replaced_migrations
@@ -21,23 +21,23 @@ from ..progress import Progress
 from ..schema.contract import PHASE7_APPS
 from ..scratch import drop
 from ..server import MARKING_TABLE, read_origin
-from ..sql import execute, fetch_all, fetch_one, quote
+from ..sql import fetch_all, fetch_one, quote
 from ..verification import verify
 from . import tools
 from .attached import read_attached, require_undistributed
 from .contents import clauses, differences, read_contents, read_hash_partitions
 from .disk_space import require_disk_space
-from .entries import NOTHING, LeftOut, default_privileges, entries_in, find_left_out, in_order
+from .entries import NOTHING, LeftOut
 from .erasures import Erasures, find_erased
 from .extensions import require_extensions
+from .load import load
 from .manifest import Manifest, home_of
-from .owners import describe_untried, require_owners
+from .owners import require_owners, require_replaceable
 from .properties import copy_grants, copy_properties, create
 from .rights import StaffChanges, sign_out_staff
-from .sessions import UNLIMITED_SQL, connection_to, prepare_session
+from .sessions import connection_to, prepare_session
 from .store import Store, opened
 from .take import new_findings
-from .workfolder import work_folder
 
 SESSIONS_SQL = """
     SELECT pid FROM pg_catalog.pg_stat_activity WHERE datname = ANY (%s) AND pid <> pg_catalog.pg_backend_pid() ORDER BY pid
@@ -46,12 +46,6 @@ TERMINATE_SQL = "SELECT pg_catalog.pg_terminate_backend(%s)"
 COMMENT_SQL = """
     SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
     WHERE datname = pg_catalog.current_database()
-"""
-NOT_A_MEMBER_SQL = "SELECT rolname FROM pg_catalog.pg_roles WHERE NOT pg_catalog.pg_has_role(oid, 'MEMBER')"
-TABLES_SQL = """
-    SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
-    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'm', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY 1
 """
 USED_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -78,74 +72,6 @@ def require_restorable(manifest: Manifest, connection) -> None:
         raise Refusal(f"{manifest.name} is not a backup of a Fly2Any database: it has neither our migrations nor our tables.")
     if newer := [name for name in manifest.migrations if name not in known]:
         raise Refusal(f"{manifest.name} was taken by newer code, which has {newer[0]}: deploy that code first.")
-
-
-def shown(progress: Progress, manifest: Manifest) -> Callable[[str], None]:
-    """Return a function that takes the lines of pg_restore's output and shows the table being restored."""
-    total, done = len(manifest.tables) or 1, 0
-
-    def on_line(line: str) -> None:
-        nonlocal done
-        if line.startswith("processing data for table"):
-            table = line.rpartition(".")[2].rstrip('"')
-            progress.show(f"restoring {table}", 100 * done / total)
-            done += 1
-
-    return on_line
-
-
-def load(connection, path: Path, manifest: Manifest, progress: Progress, *, without: Sequence[str] = ()) -> LeftOut:
-    """Restore the dump at `path` into the empty database of `connection`, and return the objects left out because of `without`.
-
-    Raises Refusal if pg_restore fails.
-    """
-    connection.ensure_connection()
-    major, _ = tools.server_version(connection)
-    tls = connection.connection.pgconn.ssl_in_use
-    tool = tools.choose(major, tls=tls, oldest=int(manifest.tool.partition(".")[0]))
-    others = [role for (role,) in fetch_all(connection, NOT_A_MEMBER_SQL)]
-    untried = describe_untried(connection, manifest)
-    with tools.reached(connection) as (place, environment), work_folder("a backup's table of contents") as work:
-        connection.close()
-        if (listed := tools.read(tool.folder / "pg_restore", path, "--list", "--verbose")) is None:
-            raise Unfit("pg_restore cannot read the dump, which is damaged: use another backup.")
-        entries = tuple(entries_in(listed))
-        left_out = find_left_out(entries, manifest, without)
-        defaults = default_privileges(entries, others)
-        for role in sorted({*defaults.values()} - {*without}):
-            progress.say(
-                f"Default privileges for objects that {role} will create were not restored, because only {role} or a superuser may set them: run"
-                f" `manage.py dbroles` again, and its SQL as {role}."
-            )
-        arguments = ["--verbose", "--no-subscriptions", f"--dbname={place}"]
-        for contents in in_order(entries, {*left_out.entries, *defaults}, work):
-            with tools.restoring(
-                tool, major, [*arguments, f"--use-list={contents}", str(path)], environment, shown(progress, manifest)
-            ) as restoring:
-                try:
-                    restoring.finish()
-                except Refusal as refusal:
-                    raise Refusal(f"{refusal} {untried}".rstrip()) from refusal
-    _analyze(connection, progress)
-    return left_out
-
-
-def _analyze(connection, progress: Progress) -> None:
-    """Collect the statistics of all tables; those of a table whose expressions raise an error, which no dump contains, are reported."""
-    execute(connection, UNLIMITED_SQL)
-    try:
-        execute(connection, "ANALYZE")
-        return
-    except (DataError, InternalError, ProgrammingError):  # It stops at the first table.
-        tables = [place for (place,) in fetch_all(connection, TABLES_SQL)]
-    for place in tables:
-        try:
-            execute(connection, f"ANALYZE {place}")
-        except (DataError, InternalError, ProgrammingError) as error:
-            progress.say(
-                f"ANALYZE {place} failed ({first_line(str(error))}), so it has no statistics, as in the old database: correct the index or the"
-                " statistics object (\\dX in psql) whose expression raises that."
-            )
 
 
 def compare(connection, manifest: Manifest, progress: Progress, left_out: LeftOut = NOTHING) -> str:
@@ -295,6 +221,7 @@ def restore_over(
             MARK
         ):  # The mark of an unfinished restore with --into, which this one replaces.
             description = None
+        require_replaceable(connection)
         read_attached(connection).require_no_prepared(current)
         require_undistributed(connection)
         stamp = stamp_of(connection)

@@ -30,10 +30,11 @@ from . import tools
 from .contents import BY_COPY, clauses, differences, read_contents, read_hash_partitions
 from .encryption import ENDING, keys_in
 from .entries import NOTHING, Entry, LeftOut, chosen, entries_in, find_left_out, without_owner
+from .load import shown
 from .manifest import Manifest, Verdict, as_json, from_json, home_of, with_verdict
 from .owners import untrusted
 from .properties import creation
-from .restore import require_restorable, shown
+from .restore import require_restorable
 from .store import Missing, Store, opened
 from .take import new_findings
 from .trial_server import DATABASE, STATEMENTS, Trial, programs, trial

@@ -7,7 +7,7 @@ from fly2any.database.backup.attached import read_attached, require_undistribute
 from fly2any.database.backup.disk_space import note as room_note
 from fly2any.database.backup.extensions import require_extensions
 from fly2any.database.backup.inventory import find
-from fly2any.database.backup.owners import describe_untried, require_owners
+from fly2any.database.backup.owners import describe_untried, require_owners, require_replaceable
 from fly2any.database.backup.restore import is_used, require_name, restore_into, restore_over
 from fly2any.database.backup.store import store_at
 from fly2any.database.clock import read_clock
@@ -86,6 +86,7 @@ class Command(BaseCommand):
         for note in filter(None, notes):
             self.stdout.write(f"Note      {note}")
         if used and not yes:
+            require_replaceable(connection)
             require_undistributed(connection)
             require_owners(connection, manifest, trust=trust, without=without)
             require_extensions(connection, manifest)

@@ -1,0 +1,75 @@
+"""Privileges that a role granted which got them WITH GRANT OPTION: pg_restore can only restore them as a superuser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.db import transaction
+
+from ..errors import Refusal
+from ..sql import execute
+from . import tools
+from .entries import OF_SCHEMA, Entry, listed
+from .owners import memberships, unavailable
+
+OF_PRIVILEGES = re.compile(r"ACL ")
+GRANTED_BY = re.compile(r'^SET SESSION AUTHORIZATION ("(?:[^"]|"")*"|[^"\s]+);$', re.MULTILINE)
+STATEMENTS = re.compile(r"^(?:GRANT|REVOKE|SET SESSION AUTHORIZATION) .*;$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """An entry of a dump with such privileges: its number, whether it is of a schema, the roles that granted them, and its statements."""
+
+    number: int
+    of_schema: bool
+    grantors: frozenset[str]
+    script: str
+
+
+def find_chains(program: Path, path: Path, entries: Sequence[Entry], work: Path) -> list[Chain]:
+    """Return the entries with such privileges in the dump at `path`, read with the pg_restore at `program`."""
+    found = [one for one in entries if OF_PRIVILEGES.match(one.text)]
+    if not GRANTED_BY.search(_script(program, path, found, work)):
+        return []
+    return [chain for one in found if (chain := _chain(one, _script(program, path, [one], work))).grantors]
+
+
+def require_grantors(connection, chains: Iterable[Chain]) -> None:
+    """Raise Refusal if the role of `connection` may not act as the roles that granted privileges."""
+    grantors = sorted({name for chain in chains for name in chain.grantors})
+    if names := unavailable(connection, grantors):
+        grants = memberships(connection, names)
+        cure = f", or run {' '.join(grants)}" if len(grants) == len(names) else "."  # Not in a superuser.
+        raise Refusal(
+            f"Privileges in the backup were granted by {', '.join(names)}, which this role may not act as: connect as a superuser{cure}"
+        )
+
+
+def grant(connection, chains: Iterable[Chain]) -> None:
+    """Grant the privileges as the roles that granted them."""
+    for chain in chains:
+        with transaction.atomic(using=connection.alias):
+            execute(connection, chain.script)
+
+
+def _script(program: Path, path: Path, entries: Iterable[Entry], work: Path) -> str:
+    """Return the statements of some entries."""
+    contents = listed([one.number for one in entries], work / "privileges")
+    return tools.read(program, path, f"--use-list={contents}", "--file=-") or ""
+
+
+def _chain(entry: Entry, script: str) -> Chain:
+    statements = STATEMENTS.search(script)
+    text = re.sub(r"^\\.*$", "", statements[0] if statements else "", flags=re.MULTILINE)
+    grantors = frozenset(_plain(name) for name in GRANTED_BY.findall(text))
+    as_members = GRANTED_BY.sub(r"SET ROLE \1;", text)
+    as_members = re.sub(r"^RESET SESSION AUTHORIZATION;$", "RESET ROLE;", as_members, flags=re.MULTILINE)
+    return Chain(entry.number, OF_SCHEMA.match(entry.text) is not None, grantors, as_members)
+
+
+def _plain(identifier: str) -> str:
+    return identifier[1:-1].replace('""', '"') if identifier.startswith('"') else identifier

@@ -1,0 +1,102 @@
+"""Loading a dump into an empty database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from django.db import DataError, InternalError, ProgrammingError
+
+from ..errors import Refusal, Unfit, first_line
+from ..progress import Progress
+from ..sql import execute, fetch_all, fetch_one
+from . import tools
+from .entries import LeftOut, default_privileges, entries_in, find_left_out, in_order
+from .grant_chains import find_chains, grant, require_grantors
+from .manifest import Manifest
+from .owners import SUPERUSER_SQL, describe_untried
+from .sessions import UNLIMITED_SQL
+from .workfolder import work_folder
+
+NOT_A_MEMBER_SQL = "SELECT rolname FROM pg_catalog.pg_roles WHERE NOT pg_catalog.pg_has_role(oid, 'MEMBER')"
+TABLES_SQL = """
+    SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'm', 'p') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY 1
+"""
+
+
+def shown(progress: Progress, manifest: Manifest) -> Callable[[str], None]:
+    """Return a function that takes the lines of pg_restore's output and shows the table being restored."""
+    total, done = len(manifest.tables) or 1, 0
+
+    def on_line(line: str) -> None:
+        nonlocal done
+        if line.startswith("processing data for table"):
+            table = line.rpartition(".")[2].rstrip('"')
+            progress.show(f"restoring {table}", 100 * done / total)
+            done += 1
+
+    return on_line
+
+
+def load(connection, path: Path, manifest: Manifest, progress: Progress, *, without: Sequence[str] = ()) -> LeftOut:
+    """Restore the dump at `path` into the empty database of `connection`, and return the objects left out because of `without`.
+
+    Raises Refusal if pg_restore fails.
+    """
+    connection.ensure_connection()
+    major, _ = tools.server_version(connection)
+    tls = connection.connection.pgconn.ssl_in_use
+    tool = tools.choose(major, tls=tls, oldest=int(manifest.tool.partition(".")[0]))
+    others = [role for (role,) in fetch_all(connection, NOT_A_MEMBER_SQL)]
+    (is_superuser,) = fetch_one(connection, SUPERUSER_SQL)
+    untried = describe_untried(connection, manifest)
+    with tools.reached(connection) as (place, environment), work_folder("a backup's table of contents") as work:
+        connection.close()
+        if (listed := tools.read(tool.folder / "pg_restore", path, "--list", "--verbose")) is None:
+            raise Unfit("pg_restore cannot read the dump, which is damaged: use another backup.")
+        entries = tuple(entries_in(listed))
+        left_out = find_left_out(entries, manifest, without)
+        defaults = default_privileges(entries, others)
+        for role in sorted({*defaults.values()} - {*without}):
+            progress.say(
+                f"Default privileges for objects that {role} will create were not restored, because only {role} or a superuser may set them: run"
+                f" `manage.py dbroles` again, and its SQL as {role}."
+            )
+        kept = [one for one in entries if one.number not in left_out.entries]
+        chains = [] if is_superuser else find_chains(tool.folder / "pg_restore", path, kept, work)
+        require_grantors(connection, chains)
+        connection.close()
+        arguments = ["--verbose", "--no-subscriptions", f"--dbname={place}"]
+        apart = {*left_out.entries, *defaults, *(chain.number for chain in chains)}
+        for of_schemas, contents in in_order(entries, apart, work):
+            with tools.restoring(
+                tool, major, [*arguments, f"--use-list={contents}", str(path)], environment, shown(progress, manifest)
+            ) as restoring:
+                try:
+                    restoring.finish()
+                except Refusal as refusal:
+                    raise Refusal(f"{refusal} {untried}".rstrip()) from refusal
+            grant(connection, [chain for chain in chains if chain.of_schema is of_schemas])
+            connection.close()
+    _analyze(connection, progress)
+    return left_out
+
+
+def _analyze(connection, progress: Progress) -> None:
+    """Collect the statistics of all tables; those of a table whose expressions raise an error, which no dump contains, are reported."""
+    execute(connection, UNLIMITED_SQL)
+    try:
+        execute(connection, "ANALYZE")
+        return
+    except (DataError, InternalError, ProgrammingError):  # It stops at the first table.
+        tables = [place for (place,) in fetch_all(connection, TABLES_SQL)]
+    for place in tables:
+        try:
+            execute(connection, f"ANALYZE {place}")
+        except (DataError, InternalError, ProgrammingError) as error:
+            progress.say(
+                f"ANALYZE {place} failed ({first_line(str(error))}), so it has no statistics, as in the old database: correct the index or the"
+                " statistics object (\\dX in psql) whose expression raises that."
+            )

@@ -1,0 +1,90 @@
+"""Restores by a role that is no superuser: privileges that a grantee granted on, and a database of another role."""
+
+import dataclasses
+
+import pytest
+from django.db import connection
+
+from tests.conftest import manage
+from tests.database.taken import databases
+
+pytestmark = pytest.mark.slow
+FULLY = " WITH INHERIT TRUE, SET TRUE"
+
+
+@pytest.fixture
+def owned(filled):
+    """The names of a role that owns the tables and may create databases, and of two others; they are removed at the end."""
+    role, partner, third = (f"{filled.name}_{name}" for name in ("owner", 'part"ner', "third"))
+    every = f"""{role}, "{partner.replace('"', '""')}", {third}"""
+    filled.execute(
+        f"CREATE ROLE {role} LOGIN CREATEDB; CREATE ROLE {third}; GRANT pg_read_all_data, pg_signal_backend TO {role}"
+    )
+    filled.execute(f"""CREATE ROLE "{partner.replace('"', '""')}"; GRANT CREATE ON SCHEMA public TO {role}""")
+    tables = [name for (name,) in filled.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    filled.execute("; ".join(f'ALTER TABLE "{name}" OWNER TO {role}' for name in tables))
+    try:
+        yield role, partner, third
+    finally:
+        for name in databases(filled) - {filled.name}:
+            filled.execute(f'DROP DATABASE "{name}"')
+        filled.execute(f"ALTER DATABASE {filled.name} OWNER TO postgres; REASSIGN OWNED BY {role} TO postgres")
+        filled.execute(f"DROP OWNED BY {every} CASCADE; DROP ROLE {every}")
+
+
+def test_privileges_that_a_grantee_granted_are_restored_as_that_role(filled, owned, place):
+    role, partner, third = owned
+    quoted = f"""\"{partner.replace('"', '""')}\""""
+    filled.execute(f"ALTER DATABASE {filled.name} OWNER TO {role}")
+    for what in ("SELECT ON users", "CREATE ON SCHEMA public"):
+        filled.execute(f"GRANT {what} TO {quoted} WITH GRANT OPTION; SET ROLE {quoted}; GRANT {what} TO {third}")
+    question = """SELECT relacl::text FROM pg_class WHERE oid = 'users'::regclass
+                  UNION ALL SELECT nspacl::text FROM pg_namespace WHERE nspname = 'public'"""
+    url = dataclasses.replace(filled, user=role).url
+    fully = FULLY if connection.pg_version >= 160000 else ""
+    before, granted = databases(filled), filled.execute(question)
+    assert manage("dbbackup", "--verify", url=url, BACKUP_LOCATION=place).returncode == 0
+
+    refused = manage("dbrestore", "latest", "--yes", url=url, BACKUP_LOCATION=place)
+    unchanged = databases(filled)
+    filled.execute(f'GRANT {quoted} TO "{role}"{fully}')
+    restored = manage("dbrestore", "latest", "--yes", url=url, BACKUP_LOCATION=place)
+
+    assert (refused.returncode, refused.stderr, unchanged) == (
+        2,
+        f"Privileges in the backup were granted by {partner}, which this role may not act as: connect as a superuser, or run"
+        f' GRANT {quoted} TO "{role}"{fully};\n',
+        before,
+    )
+    assert (restored.returncode, restored.stderr) == (0, "")
+    assert len(databases(filled) - before) == 1
+    assert filled.execute(question) == granted
+
+
+@pytest.mark.parametrize("cured", [True, False])
+def test_a_database_of_another_role_is_replaced_only_by_a_member(filled, owned, place, cured):
+    role, _, third = owned
+    url = dataclasses.replace(filled, user=role).url
+    own = f'ALTER DATABASE "{filled.name}" OWNER TO "{role}";'
+    fully = FULLY if connection.pg_version >= 160000 else ""
+    assert manage("dbbackup", "--verify", url=url, BACKUP_LOCATION=place).returncode == 0
+    before = databases(filled)
+
+    refused = [manage("dbrestore", "latest", *words, url=url, BACKUP_LOCATION=place) for words in ([], ["--yes"])]
+    filled.execute(f"ALTER DATABASE {filled.name} OWNER TO {third}")
+    of_third = manage("dbrestore", "latest", "--yes", url=url, BACKUP_LOCATION=place)
+    unchanged = databases(filled)
+    filled.execute(own if cured else f'GRANT "{third}" TO "{role}"{fully}')
+    restored = manage("dbrestore", "latest", "--yes", url=url, BACKUP_LOCATION=place)
+    filled.execute(f"ALTER ROLE {role} NOCREATEDB")
+    may_not = manage("dbrestore", "latest", url=url, BACKUP_LOCATION=place)
+
+    sentence = f"The database {filled.name} belongs to {{}}, so this role cannot replace it: as a superuser, run {{}} or restore with --into NAME.\n"
+    assert [(one.returncode, one.stderr) for one in refused] == [(2, sentence.format("postgres", own))] * 2
+    assert (of_third.stderr, unchanged) == (sentence.format(third, f'GRANT "{third}" TO "{role}"{fully}; or {own}'), before)
+    assert (restored.returncode, restored.stderr) == (0, "")
+    owner = filled.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()")
+    assert owner == [(role if cured else third,)]
+    assert may_not.stderr == (
+        f'This role may not create databases, as a restore does: run ALTER ROLE "{role}" CREATEDB; as a superuser.\n'
+    )
