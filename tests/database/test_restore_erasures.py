@@ -29,9 +29,18 @@ def test_people_erased_in_the_admin_since_the_backup_are_named_with_the_command_
     for name in ("p2", "p1"):
         filled.execute(ERASED, {"id": name})
         filled.execute("DELETE FROM users WHERE id = %s", [name])
+    accesses = filled.execute("SELECT * FROM fly2any_accesses ORDER BY certificate->>'person'")
 
     assert restored(filled, place) == [
         "Erased    in the admin, by the record of access: p1, p2. For each: `manage.py dbperson erase ID --yes`."
+    ]
+
+    for _ in range(2):  # The certificates are in the restored database too.
+        assert restored(filled, place) == [
+            "Erased    in the admin, by the record of access: p1, p2. For each: `manage.py dbperson erase ID --yes`."
+        ]
+    assert filled.execute("SELECT * FROM fly2any_accesses ORDER BY certificate->>'person'") == [
+        (number, *row) for number, (_, *row) in zip((1, 3, 2), accesses, strict=True)
     ]
 
     for name in ("p1", "p2"):
@@ -45,6 +54,20 @@ def test_an_old_database_without_certificates_names_nobody_and_one_that_cannot_b
     filled.execute("ALTER TABLE fly2any_accesses DROP certificate")
     assert restored(filled, place) == []
 
-    filled.execute("ALTER TABLE fly2any_accesses ALTER certificate TYPE text")
+    filled.execute("ALTER TABLE fly2any_accesses RENAME action TO did")
     [line] = restored(filled, place)
     assert line.startswith("Erased    in the admin is unknown, because the old database's record of access could not be read (")
+
+
+@pytest.mark.slow
+def test_certificates_that_the_restored_database_refuses_are_reported(filled, place):
+    filled.execute("ALTER TABLE fly2any_accesses ADD CONSTRAINT none CHECK (action <> 'erased')")
+    assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+    filled.execute("ALTER TABLE fly2any_accesses DROP CONSTRAINT none")
+    filled.execute('INSERT INTO users (id, email, "updatedAt") VALUES (%s, %s, now())', ["p1", "p1@example.com"])
+    filled.execute(ERASED, {"id": "p1"})
+
+    [line] = restored(filled, place)
+
+    assert line.startswith("Erased    in the admin: the certificates are in the old database alone (")
+    assert line.endswith("). Save them before you drop it.")

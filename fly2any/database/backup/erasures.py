@@ -1,11 +1,13 @@
-"""The people whom a restore brings back, although the record of access has the certificate of their erasure."""
+"""Erasures in the admin since a backup: their certificates outlive a restore, and the people whom it brings back are named."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.db import Error
+from django.db import Error, transaction
 
 from ..errors import explain
 from ..facts import column_of, declared
@@ -15,36 +17,63 @@ BATCH = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Erasures:
-    """The ids of the people who were erased in the admin since the backup, sorted; or why that is unknown."""
+    """The ids of the people who were erased in the admin since the backup, sorted, or why that is unknown, or why the certificates were not copied."""
 
     people: tuple[str, ...] = ()
     error: str = ""
+    uncopied: str = ""
 
 
-def find_erased(connection, old) -> Erasures:
-    """Return the people of the restored database of `connection` whose certificates of erasure `old` has."""
+def keep_erasures(connection, old) -> Erasures:
+    """Copy the certificates of erasure in `old` to the restored database of `connection`; return the people there who have one."""
     try:
-        erased = sorted(_read_erased(old))
+        certified = {(model, field): _rows(old, model, field) for model, field in declared("certificate_field")}
+        every = [
+            getattr(row, field).get("person")
+            for (_, field), rows in certified.items()
+            for row in rows
+            if _is_object(row, field)
+        ]
+        erased = sorted({person for person in every if isinstance(person, str)})
         people = get_user_model()._default_manager.using(connection.alias)
         found: list[str] = []
         for start in range(0, len(erased), BATCH):
             batch = people.filter(pk__in=erased[start : start + BATCH])
             found += batch.order_by("pk").values_list("pk", flat=True)
-        return Erasures(tuple(found))
     except Error as error:
         return Erasures(error=explain(error) or str(error))
+    try:
+        for (model, field), rows in certified.items():
+            _copy(connection, model, field, rows)
+    except Error as error:
+        return Erasures(tuple(found), uncopied=explain(error) or str(error))
+    return Erasures(tuple(found))
 
 
-def _read_erased(connection) -> set[str]:
-    """Return the ids of the people whose certificates the database keeps. Raises django.db.Error if they cannot be read."""
-    found: set[str] = set()
-    for model, field in declared("certificate_field"):
-        table = model._meta.db_table
-        with connection.cursor() as cursor:
-            if table not in connection.introspection.table_names(cursor):  # Before adoption.
-                continue
-            columns = {column.name for column in connection.introspection.get_table_description(cursor, table)}
-        if column_of(model, field) in columns:  # Else its migration is pending.
-            rows = model._default_manager.using(connection.alias).filter(**{f"{field}__isnull": False})
-            found.update(person for person in rows.values_list(f"{field}__person", flat=True) if isinstance(person, str))
-    return found
+def _is_object(row, field: str) -> bool:
+    return isinstance(getattr(row, field), dict)
+
+
+def _rows(connection, model, field: str) -> list[Any]:
+    """Return the rows with a certificate, in the order of their keys. Raises django.db.Error if they cannot be read."""
+    table = model._meta.db_table
+    with connection.cursor() as cursor:
+        if table not in connection.introspection.table_names(cursor):  # Before adoption.
+            return []
+        columns = {column.name for column in connection.introspection.get_table_description(cursor, table)}
+    if column_of(model, field) not in columns:  # Its migration is pending.
+        return []
+    return list(model._default_manager.using(connection.alias).filter(**{f"{field}__isnull": False}).order_by("pk"))
+
+
+def _copy(connection, model, field: str, rows: list[Any]) -> None:
+    """Insert the rows whose certificates the database lacks, with new keys: other rows may get theirs since the backup."""
+    with transaction.atomic(using=connection.alias):
+        known = {_text(row, field) for row in _rows(connection, model, field)} if rows else set()
+        fields = [one.attname for one in model._meta.concrete_fields if not one.primary_key]
+        copies = [model(**{name: getattr(row, name) for name in fields}) for row in rows if _text(row, field) not in known]
+        model._default_manager.using(connection.alias).bulk_create(copies, batch_size=BATCH)
+
+
+def _text(row, field: str) -> str:
+    return json.dumps(getattr(row, field), sort_keys=True)

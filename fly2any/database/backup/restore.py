@@ -28,7 +28,7 @@ from .attached import read_attached, require_undistributed
 from .contents import clauses, differences, read_contents, read_hash_partitions
 from .disk_space import require_disk_space
 from .entries import NOTHING, LeftOut
-from .erasures import Erasures, find_erased
+from .erasures import Erasures, keep_erasures
 from .extensions import require_extensions
 from .load import load
 from .manifest import Manifest, home_of
@@ -242,7 +242,7 @@ def restore_over(
             # Before the swap, so that no session of the backup becomes valid even if this process is killed.
             with connection_to(connection, new, schema=home_of(manifest)) as target:
                 staff = sign_out_staff(target, None if empty else connection)
-                erasures = Erasures() if empty else find_erased(target, connection)
+                erasures = Erasures() if empty else keep_erasures(target, connection)
             connection.close()
             swap(elsewhere, current, new=new, old=old, description=description, started=started)
         filled = False

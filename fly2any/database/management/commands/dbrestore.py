@@ -116,6 +116,11 @@ class Command(BaseCommand):
                 f"Erased    in the admin is unknown, because the old database's record of access could not be read ({erasures.error})."
             )
 
+        if erasures.uncopied:
+            self.stdout.write(
+                f"Erased    in the admin: the certificates are in the old database alone ({erasures.uncopied}). Save them before you drop it."
+            )
+
     def report_staff(self, staff):
         if staff.error:
             self.stdout.write(
