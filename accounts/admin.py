@@ -82,7 +82,8 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
     list_filter = ["is_staff", "is_active", "created_at"]
     search = (Key("id"), Key("email"), PersonNamed())
     search_help_text = (
-        "An id, an e-mail address, or parts of a name or an address: three letters or more, accents and order do not matter."
+        "An id, an e-mail address, or parts of a name or an e-mail address, at least one with three letters or more;"
+        " accents and order do not matter."
     )
     ordering = ["-created_at"]
     overview = (

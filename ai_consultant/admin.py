@@ -62,7 +62,9 @@ class MessageAdmin(ReadOnlyModelAdmin):
         Key("conversation"),
         Within("conversation", "content", note="Encrypted messages are not searched."),
     )
-    search_help_text = "The id of a message, a conversation or its session; in the list of one conversation also a text."
+    search_help_text = (
+        "The id of a message, a conversation or its session; in the list of one conversation, also part of a message's text."
+    )
     ordering = ["-created_at"]
     shown = {"timestamp": TIME, "content": content}
     conversation_link = link_to("conversation")

@@ -142,7 +142,7 @@ class PersonField(forms.ModelChoiceField):
             raise ValidationError("No user has this e-mail address or id.")
         if len(found) > 1:
             raise ValidationError(
-                "Several users have this address in different upper and lower case. Enter it exactly as one of them has it."
+                "Several users have this address in different spellings. Enter the exact spelling of one of them."
             )
         return found[0]
 

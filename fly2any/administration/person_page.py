@@ -150,7 +150,7 @@ class PersonMixin(admin.ModelAdmin):
         with writing_limit():
             person = find(connection, row.email)
         if person.id != row.pk:
-            raise Refusal("Another person has this e-mail address in different upper or lower case. Run manage.py dbperson.")
+            raise Refusal("Another person's e-mail address differs from this one only in case. Run manage.py dbperson.")
         return person
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))

@@ -26,7 +26,7 @@ from .truncation import large_fields, with_short_copies, with_short_values
 
 MOST_ROWS = 8  # Rows per table.
 LONGEST_TERM = 200  # Characters.
-CANNOT_SEARCH = "This text cannot be searched."
+CANNOT_SEARCH = "This text cannot be searched for."
 TOO_SHORT = f"A search for a person needs {SHORTEST_TEXT} letters of a name or an e-mail address."
 
 
@@ -59,7 +59,7 @@ def _page_of_secret(request, admins: Sequence[Any]) -> str:
     for admin in admins if secret and is_text(secret) else ():
         if row := admin.row_of_secret(request, secret):
             return page_of_row(row)
-    messages.warning(request, "No row has this secret.")
+    messages.warning(request, "No row has this token.")
     return reverse("admin:search")
 
 

@@ -40,7 +40,7 @@ class SecretsMixin(ColumnsMixin):
         secret = request.POST.get("secret", "").strip()
         if secret and (row := self.row_of_secret(request, secret)):
             return HttpResponseRedirect(page_of_row(row))
-        self.message_user(request, f"No {self.opts.verbose_name} has this secret.", messages.WARNING)
+        self.message_user(request, f"No {self.opts.verbose_name} has this token.", messages.WARNING)
         return HttpResponseRedirect("../")
 
     def row_of_secret(self, request, secret: str) -> Any:

@@ -190,7 +190,7 @@ def _find(connection, email: str) -> Any:
     exact = [user for user in people if user.email == email]
     if len(people) > 1 and not exact:
         raise Refusal(
-            f"Several people have the address {email} in different upper and lower case. Enter it exactly as one of them has it."
+            f"Several people have the address {email} in different spellings. Enter the exact spelling of one of them."
         )
     return next(iter(exact or people), None)
 

@@ -46,7 +46,7 @@ def test_an_unknown_airport_day_or_person_is_reported_at_the_field(staff, ana):
     nobody = staff.post(address(PriceAlert, "add"), {**ALERT, "user": "bob@example.com"})
 
     assert errors(several) == {
-        "user": ["Several users have this address in different upper and lower case. Enter it exactly as one of them has it."],
+        "user": ["Several users have this address in different spellings. Enter the exact spelling of one of them."],
         "origin": ["“GRX1” is not the IATA code of an airport or a city: enter three letters, such as LIS."],
         "depart_date": ["“tomorrow” is not a date. Enter it as YYYY-MM-DD."],
     }

@@ -79,7 +79,7 @@ def test_any_row_is_found_by_its_id_if_the_user_may_see_it(member):
         assert found(client, rows[model].pk) == {}, model
     assert found(client, talk.session_id) == {}
     denied = client.post("/admin/search/", {"secret": rows[Session].session_token}, follow=True)
-    assert "No row has this secret." in denied.content.decode()
+    assert "No row has this token." in denied.content.decode()
 
     client.force_login(User.objects.create(email="s@example.com", is_staff=True, is_superuser=True))
     for model, row in rows.items():
@@ -215,4 +215,4 @@ def test_a_search_too_short_for_a_person_says_so(member):
 
     hint = "A search for a person needs 3 letters of a name or an e-mail address."
     assert [hint in page for page in pages] == [True, False, False]
-    assert ["one of three letters or more" in page for page in pages] == [True] * 3
+    assert ["at least one with three letters or more" in page for page in pages] == [True] * 3
