@@ -220,7 +220,7 @@ def _by_prisma(migration: PrismaMigration) -> Finding:
         migration.name,
         f"Prisma's migration {migration.name} ran here on {migration.finished:%Y-%m-%d %H:%M} UTC, although this project owns the schema:"
         " it may have dropped the missing objects.",
-        "In the site, run `npx prisma db pull`, and stop using `prisma migrate` and `prisma db push`; here, run the cures of the other findings.",
+        "In the site, run `npx prisma db pull`, and stop using `prisma migrate` and `prisma db push`; here, run the cures for the other findings.",
     )
 
 

@@ -92,7 +92,7 @@ def test_a_key_that_prevents_the_erasure_is_reported_in_advance(two, action):
 
     assert refused(two) == (
         "Nothing was changed. The foreign key invoices_who_fkey of invoices"
-        f" (ON DELETE {action.partition(' DEFERRABLE')[0]}) prevents the erasure with 2 rows: remove or change them first."
+        f" (ON DELETE {action.partition(' DEFERRABLE')[0]}) prevents the erasure because of 2 rows: remove or change them first."
     )
 
 

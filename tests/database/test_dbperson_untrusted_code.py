@@ -213,7 +213,7 @@ def test_foreign_keys_of_other_roles_tables_restrict_and_clear_like_ours(two):
         ("mal.parts", "body", "the foreign key parts_u_fkey keeps the row (ON DELETE SET NULL)")
     ]
     assert sentence == (
-        "Nothing was changed. The foreign key invoices_u_fkey of mal.invoices (ON DELETE RESTRICT) prevents the erasure with 1 row:"
+        "Nothing was changed. The foreign key invoices_u_fkey of mal.invoices (ON DELETE RESTRICT) prevents the erasure because of 1 row:"
         " remove or change it first."
     )
 

@@ -46,7 +46,7 @@ def test_staff_dismissed_since_the_backup_are_named_and_signed_out(filled, place
     assert (restored.returncode, restored.stderr) == (0, "")
     assert restored.stdout.splitlines()[-2:] == [
         "Sessions  of the admin in the backup, 1, were ended: all staff must sign in again.",
-        "Staff     codes@example.com, gone@example.com, phone@example.com: privileges, password or second factors are again those of"
+        "Staff     codes@example.com, gone@example.com, phone@example.com: privileges, password or second factors have reverted to those in"
         " the backup. Correct them: `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`, and *Second factor*"
         " in the admin.",
     ]

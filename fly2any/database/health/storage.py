@@ -150,7 +150,7 @@ def indexes(
     stored = sum(uses[row.name].bytes or 0 for row in rows)
     yield Figure("indexes", f"{len(rows)}, {size(stored)}", stored, "indexes_bytes")
     since = "when statistics were last reset" if reset.known else "the server's start, or before"
-    yield Figure("scans are counted since", f"{reset.since:%Y-%m-%d %H:%M} UTC, {since}", reset.since)
+    yield Figure("scans counted since", f"{reset.since:%Y-%m-%d %H:%M} UTC, {since}", reset.since)
     for row in rows:
         if row.building:
             yield Figure("being built", f"{row.table}.{row.name}")

@@ -48,7 +48,7 @@ def summary(run: Maintenance) -> str:
     done += [f"{len(run.refreshed.analysed)} analysed"] if run.refreshed.analysed else []
     codes = sorted({finding.code for finding in serious(run.report.findings)})
     notes = len(run.report.findings)
-    found = f"findings: {', '.join(codes)}" if codes else plural(notes, "note") if notes else "no finding"
+    found = f"findings: {', '.join(codes)}" if codes else plural(notes, "note") if notes else "no findings"
     return f"dbmaintain {run.period} of {run.database}: {', '.join([*done, found])}; {span(run.seconds)}, exit code {run.exit_code}"
 
 

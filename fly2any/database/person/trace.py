@@ -151,7 +151,7 @@ def obstacles(tables: Tables, trace: Trace) -> Iterator[str]:
         if kept := count(trace.remaining(rows)):
             yield (
                 f"The foreign key {fk.name} of {tables.label(fk.table)} (ON DELETE {ACTIONS[fk.action]}) prevents the erasure"
-                f" with {plural(kept, 'row', 'rows')}: remove or change {'it' if kept == 1 else 'them'} first."
+                f" because of {plural(kept, 'row', 'rows')}: remove or change {'it' if kept == 1 else 'them'} first."
             )
     for fk, rows in trace.changed.items():
         columns = {column.name: column for column in tables.columns[fk.table]}

@@ -160,7 +160,7 @@ def taken_values(expected: Catalog, actual: Catalog, live: Live) -> Iterator[Fin
 
 
 def _cure(following: Next, alter: str) -> tuple[str, bool]:
-    """Return the cure of a sequence that is exhausted or behind the values in use, and whether it is SQL."""
+    """Return the cure for a sequence that is exhausted or behind the values in use, and whether it is SQL."""
     column = following.asked.column
     upwards = " SET INCREMENT 1" if following.increment < 0 else ""
     sequence = f"pg_get_serial_sequence({literal(quote(column.table))}, {literal(column.name)})"

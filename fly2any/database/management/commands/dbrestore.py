@@ -31,7 +31,7 @@ class Command(BaseCommand):
         add_database(parser, "to restore")
         where = parser.add_mutually_exclusive_group()
         where.add_argument(
-            "--into", metavar="DATABASE", help="Restore into this database of the same server; it is created if missing."
+            "--into", metavar="DATABASE", help="Restore into this database on the same server; it is created if missing."
         )
         where.add_argument("--archive", action="store_true", help="NAME is an archive of `dbmaintain`: insert its rows again.")
         where.add_argument(
@@ -40,7 +40,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--unsigned",
             action="store_true",
-            help="Accept a backup or archive that no key of this installation signed.",
+            help="Accept a backup or archive even if no key of this installation signed it.",
         )
 
         parser.add_argument(
@@ -48,7 +48,7 @@ class Command(BaseCommand):
             metavar="ROLE",
             action="append",
             default=[],
-            help="Restore although code of this role runs as the role that restores; may be repeated.",
+            help="Restore even if code of this role runs as the role that restores; may be repeated.",
         )
         parser.add_argument(
             "--without",
@@ -131,7 +131,7 @@ class Command(BaseCommand):
         self.stdout.write(f"Sessions  of the admin in the backup, {staff.ended:,}, were ended: all staff must sign in again.")
         if staff.changed:
             self.stdout.write(
-                f"Staff     {', '.join(map(one_line, staff.changed))}: privileges, password or second factors are again those of the backup. Correct"
+                f"Staff     {', '.join(map(one_line, staff.changed))}: privileges, password or second factors have reverted to those in the backup. Correct"
                 " them: `manage.py dbstaff EMAIL --remove` or --role, `manage.py changepassword EMAIL`, and *Second factor* in the admin."
             )
 

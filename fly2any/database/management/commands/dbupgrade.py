@@ -28,7 +28,7 @@ class Command(BaseCommand):
             action="append",
             default=[],
             metavar="ROLE",
-            help="Let the code of this role run as the superuser, although it owns neither the database nor its tables. Repeatable.",
+            help="Let the code of this role run as the superuser, even if it owns neither the database nor its tables. Repeatable.",
         )
 
     def handle(self, *, database, programs, trust, **options):
