@@ -1,3 +1,5 @@
+"""The pages for errors that no view answers, and what Django's error reports hide."""
+
 import re
 import sys
 
@@ -29,9 +31,15 @@ class ExceptionReporterFilter(SafeExceptionReporterFilter):
 
 
 def server_error(request):
-    """Answer an error: with 503 where the database is unreachable or read-only, which is not the client's fault."""
+    """Answer an error: with 503 where the database is unreachable or read-only, which is not the client's fault.
+
+    A request that writes may have been committed before the error: the answer to its COMMIT may be lost, or the session, which is
+    saved after the view, may fail. Only a read-only database rules that out.
+    """
     error = sys.exc_info()[1]
     only_reads = sqlstate(error) == READ_ONLY
     if only_reads or isinstance(error, OperationalError | InterfaceError):
-        return HttpResponse(render_to_string("503.html", {"only_reads": only_reads}), status=503)
+        may_be_saved = request.method == "POST" and not only_reads
+        page = render_to_string("503.html", {"only_reads": only_reads, "may_be_saved": may_be_saved})
+        return HttpResponse(page, status=503)
     return defaults.server_error(request)

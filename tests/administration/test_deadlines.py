@@ -164,7 +164,8 @@ def test_the_time_limit_applies_from_the_first_query_of_a_request(staff, table):
         begun = time.monotonic()
         page = staff.get(reverse(LIST))
 
-    assert (page.status_code, "The database does not answer" in page.content.decode()) == (503, True)
+    text = page.content.decode()
+    assert (page.status_code, "The database does not answer" in text, "Nothing was changed." in text) == (503, True, True)
     assert time.monotonic() - begun < 5
 
 
@@ -175,6 +176,26 @@ def test_a_sign_in_that_waits_for_its_record_ends(client, monkeypatch):
         page = client.post(reverse("admin:login"), {"username": "a@example.com", "password": "p"})
 
     assert page.status_code == 503
+
+
+def test_a_change_whose_connection_is_lost_is_said_to_be_perhaps_saved(staff):
+    group = Group.objects.create(name="Guests")
+    staff.raise_request_exception = False
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;"
+            "CREATE CONSTRAINT TRIGGER cut AFTER DELETE ON auth_group DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION cut()"
+        )
+    try:
+        page = staff.post(reverse("admin:auth_group_delete", args=[group.pk]), {"post": "yes"})
+    finally:
+        connection.close()
+        with connection.cursor() as cursor:
+            cursor.execute("DROP FUNCTION cut CASCADE")
+
+    text = page.content.decode()
+    assert (page.status_code, "Your change may have been saved" in text, "Nothing was changed" in text) == (503, True, False)
 
 
 def test_the_limit_of_a_request_does_not_stay_on_its_connection(staff):
