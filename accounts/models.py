@@ -181,7 +181,7 @@ class VerificationToken(models.Model):
     secret_fields = ("token",)
     on_erasure = OnErasure.REMOVE
     retention = Retention("expired tokens", ("expires",), archived=False, expires=True)
-    fields_beyond_guide = ("id",)
+    key_beyond_guide = True
 
     class Meta:
         db_table = "verification_tokens"

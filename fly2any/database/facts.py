@@ -15,7 +15,7 @@ A model declares a fact once, as a class attribute; models of packages get their
 - `long_texts`: the names of the fields with texts of several lines, which may be long.
 - `append_only`: whether the site's role may add rows, but not change them.
 - `marks_schema`: whether no other project has a table of this name: the schema that has it is ours.
-- `fields_beyond_guide`: the names of the fields that the migration guide lacks.
+- `key_beyond_guide`: whether the migration guide's table has no primary key, and the model's first migration adds it.
 - `nullable_beside`: a field that may be NULL where the site's table has a column of its own: {"field": "column"}.
 
 They are read at import time, after Django has loaded the models.
@@ -131,3 +131,8 @@ def nullable_columns() -> dict[Place, str]:
         for model, value in declared("nullable_beside")
         for field, beside in value.items()
     }
+
+
+def added_keys() -> tuple[Place, ...]:
+    """Return the (table, column) of the primary keys that first migrations add to the guide's tables."""
+    return tuple((model._meta.db_table, column_of(model, model._meta.pk.name)) for model, _ in declared("key_beyond_guide"))

@@ -8,6 +8,7 @@ import pytest
 from django.apps import apps
 from django.core.exceptions import AppRegistryNotReady
 
+from accounts.models import VerificationToken
 from fly2any.database import facts
 from fly2any.database.facts import OnErasure
 from fly2any.database.health.access import COLUMNS
@@ -16,6 +17,7 @@ from fly2any.database.retention.rules import RULES
 from fly2any.database.roles import SECRETS
 from fly2any.database.schema.contract import ADDED, MAY_BE_NULL
 from fly2any.database.schema.ledgers import APPEND_ONLY
+from travel.models import SavedSearch
 
 DATABASE = Path(facts.__file__).parent
 
@@ -91,9 +93,18 @@ def test_each_fact_is_read_where_it_matters():
     assert {*facts.erased(OnErasure.CLEAR)} == cleared
     assert {*own.WITHOUT_KEY} == {"user_activities", "django_session", *removed, *cleared}
     assert facts.person_columns(with_key=False) == {"user_activities": "userId"}
-    assert (ADDED, MAY_BE_NULL) == (("verification_tokens", "id"), {("wishlist_items", "flightData"): "productType"})
+    assert (ADDED, MAY_BE_NULL) == ((("verification_tokens", "id"),), {("wishlist_items", "flightData"): "productType"})
     assert APPEND_ONLY == ("fly2any_accesses", "fly2any_notes")
     assert [*RULES] == [*sorted(facts.tables("retention"), key=lambda table: not RULES[table].archived)]
+
+
+def test_several_tables_or_none_may_lack_a_primary_key_in_the_guide(monkeypatch):
+    monkeypatch.setattr(SavedSearch, "key_beyond_guide", True, raising=False)
+    several = facts.added_keys()
+    monkeypatch.setattr(SavedSearch, "key_beyond_guide", False)
+    monkeypatch.setattr(VerificationToken, "key_beyond_guide", False)
+
+    assert (several, facts.added_keys()) == ((("verification_tokens", "id"), ("saved_searches", "id")), ())
 
 
 def test_each_foreign_key_to_a_person_is_declared():

@@ -19,7 +19,7 @@ from .forms import ADDED, index_for, is_convertible
 from .steps import Indexed, Step
 
 MOST_NAMED = 5
-PRIMARY_KEY = Key(ADDED[0], f"{ADDED[0]}_pkey", (ADDED[1],), primary=True)
+PRIMARY_KEYS = {f"{table}_pkey": Key(table, f"{table}_pkey", (column,), primary=True) for table, column in ADDED}
 
 # What prevents a change of a column's type: views and rules, triggers, policies, publications, functions, generated columns; or
 # would change with it: checks, which would be read by the session's time zone, and inheriting tables. What a generated column uses is
@@ -191,7 +191,7 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
     """Yield a finding for each name that one of our indexes, keys or the journal will need, and that another object has."""
     tables = {table.name for table in live.tables}
     wanted = {index.name: index.table for index in pending.indexes if index.table in tables}
-    wanted |= {PRIMARY_KEY.name: PRIMARY_KEY.table, JOURNAL: ""}
+    wanted |= {name: key.table for name, key in PRIMARY_KEYS.items()} | {JOURNAL: ""}
     with catalogue(connection) as cursor:
         cursor.execute(TAKEN_SQL, {"schema": schema, "names": list(wanted)})
         rows = [(name, table, relative(what, schema)) for name, table, what in cursor.fetchall()]
@@ -202,9 +202,9 @@ def name_taken(connection, schema: str, pending: Catalog, live: Catalog) -> Iter
             taken = True
         elif name == JOURNAL:
             taken = not (journal.is_readable(live) and Table(name) in live.tables)
-        elif name == PRIMARY_KEY.name:
-            partial = [index for index in live.indexes if replace(index, valid=True, ready=True) == index_for(PRIMARY_KEY)]
-            taken = not partial and {PRIMARY_KEY, replace(PRIMARY_KEY, primary=False)}.isdisjoint(live.keys)
+        elif key := PRIMARY_KEYS.get(name):
+            partial = [index for index in live.indexes if replace(index, valid=True, ready=True) == index_for(key)]
+            taken = not partial and {key, replace(key, primary=False)}.isdisjoint(live.keys)
         else:
             taken = table != wanted[name]  # On its own table it is compared with the definition.
         if taken:

@@ -22,7 +22,7 @@ def is_convertible(column: Column, live: Column) -> bool:
 
 def added_columns(expected: Catalog) -> tuple[Column, ...]:
     """Return the columns that Phase 7 lacks and the first migrations have (D2)."""
-    return tuple(column for column in expected.columns if (column.table, column.name) == ADDED)
+    return tuple(column for column in expected.columns if (column.table, column.name) in ADDED)
 
 
 def index_of(key: Key, live: Catalog) -> Index | None:

@@ -172,7 +172,7 @@ def _is_to_be_required(column: Column, existing: dict[tuple[str, str], Column], 
     live_column = existing.get(place)
     if place in MAY_BE_NULL:
         return live_column is not None and live_column.may_hold_null and not column.nullable and place not in nulls
-    return place == ADDED and (live_column is None or live_column.may_hold_null)
+    return place in ADDED and (live_column is None or live_column.may_hold_null)
 
 
 def _drop(check: Check) -> str:
