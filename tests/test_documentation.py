@@ -7,7 +7,9 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 from fly2any.database.findings import CODES
+from fly2any.database.health.security import TOPICS as SECURITY
 from fly2any.database.health.topics import TOPICS
+from fly2any.database.report.collect import NOT_OF_A_RELEASE
 
 PROJECT = Path(__file__).resolve().parent.parent
 DOCS = PROJECT / "docs"
@@ -81,6 +83,16 @@ def test_a_command_has_a_page_with_each_of_its_options(command):
 
     assert {option for option in options if not re.search(rf"^\| `{option}\b", page, re.M)} == set()
     assert f"docs/reference/{command}.md" in (PROJECT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("option", "parts"), [("--security", SECURITY), ("--release", NOT_OF_A_RELEASE)])
+def test_dbstatus_describes_each_part_of_an_option(option, parts):
+    parser = load_command_class("fly2any.database", "dbstatus").create_parser("manage.py", "dbstatus")
+    [said] = [action.help for action in parser._actions if option in action.option_strings]
+    [row] = re.findall(rf"^\| `{option}` \| (.*) \|$", (DOCS / "reference" / "dbstatus.md").read_text(), re.M)
+
+    for text in (said, row):
+        assert [part for part in parts if part.removesuffix(".") not in text] == []
 
 
 def test_the_findings_page_has_each_code_and_no_other():

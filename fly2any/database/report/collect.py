@@ -83,7 +83,8 @@ def collect(
 ) -> Report:
     """Return the report of the given results, and of the topics `health` and `security`, which are queried here.
 
-    `found` are findings of the caller. With `release`, findings about the server, backups and security do not count. Raises django.db.Error if the database cannot be reached.
+    `found` are findings of the caller. With `release`, those of NOT_OF_A_RELEASE do not count. Raises django.db.Error if the
+    database cannot be reached.
     """
     topics, guards = examine(connection, health or {}), examine(connection, security or {})
     at = verification.clock.now() if verification else read_clock(connection).now()

@@ -50,12 +50,14 @@ class Command(BaseCommand):
             "--write-check", action="store_true", help="Also create, read, update and delete a row in each table, rolled back."
         )
         parser.add_argument(
-            "--security", action="store_true", help="Also check privileges, encryption, passwords and network access."
+            "--security",
+            action="store_true",
+            help="Also check privileges, readers of secrets, ownership, code, encryption, passwords, exposure, audit and secrets.",
         )
         parser.add_argument(
             "--release",
             action="store_true",
-            help="For deploys: findings about the server, backups and security become notes.",
+            help="For deploys: findings about the server, replication, backups and security, and foreign_key.restricts, become notes.",
         )
         parser.add_argument(
             "--wait",
