@@ -2,12 +2,13 @@
 
 import dataclasses
 import io
+import json
 import threading
 
 import pytest
 
 from fly2any.database.errors import Refusal
-from fly2any.database.person import Stream, erase, find
+from fly2any.database.person import Stream, erase, export, find
 from tests.conftest import django
 from tests.database.people import ANA, BOB, EMAIL, erased, exported, mentions, planned, refused
 from tests.servers import wait_until
@@ -276,3 +277,39 @@ def test_people_in_an_inheriting_table_are_other_people(two):
     )
 
     assert "The foreign key guests_host_fkey of guests (ON DELETE CASCADE) would delete 1 other person" in refused(two)
+
+
+@pytest.mark.parametrize("crm", [False, True], ids=["tables of ours", "tables of another role"])
+def test_an_export_leaves_out_rows_about_other_people_and_what_depends_on_them(two, crm):
+    role = f"{two.name}_crm"
+    two.execute(
+        "CREATE TABLE tours (id int PRIMARY KEY, owner text REFERENCES users ON DELETE CASCADE);"
+        "CREATE TABLE members (id int PRIMARY KEY, tour int REFERENCES tours ON DELETE CASCADE, who text REFERENCES users ON DELETE SET NULL,"
+        " phone text);"
+        "CREATE TABLE payments (id int PRIMARY KEY, member int REFERENCES members ON DELETE CASCADE);"
+        "CREATE TABLE letters (id int, sender text REFERENCES users ON DELETE CASCADE, receiver text REFERENCES users ON DELETE CASCADE);"
+        "CREATE TABLE bookings (id int, who text REFERENCES users ON DELETE CASCADE, tour int REFERENCES tours ON DELETE SET NULL);"
+        "ALTER TABLE users ADD invited_by text REFERENCES users ON DELETE SET NULL;"
+        f"INSERT INTO tours VALUES (1, '{ANA}'), (2, '{BOB}');"
+        f"INSERT INTO members VALUES (1, 1, '{ANA}', '1'), (2, 1, '{BOB}', '2'), (3, 1, NULL, '3'), (4, 2, '{ANA}', '4');"
+        "INSERT INTO payments VALUES (1, 1), (2, 2), (3, 3), (4, 4);"
+        f"INSERT INTO letters VALUES (1, '{ANA}', '{BOB}'), (2, '{BOB}', '{ANA}');"
+        f"INSERT INTO bookings VALUES (1, '{ANA}', 1), (2, '{BOB}', 1); UPDATE users SET invited_by = '{ANA}' WHERE id = '{BOB}'"
+    )
+    two.execute(f"CREATE ROLE {role}")
+    try:
+        for table in ("tours", "members", "payments", "bookings") if crm else ():
+            two.execute(f"ALTER TABLE {table} OWNER TO {role}")
+        with django(two) as connection:
+            given = json.loads("".join(export(connection, find(connection, EMAIL))))
+    finally:
+        two.execute(f"REASSIGN OWNED BY {role} TO postgres; DROP ROLE {role}")
+
+    held = {
+        name: sorted(row["id"] if name == "users" else int(row["id"]) for row in rows) for name, rows in given["tables"].items()
+    }
+    assert held == {
+        "users": [ANA], "tours": [1], "members": [1, 3, 4], "payments": [1, 3], "letters": [1, 2], "bookings": [1],
+    }  # fmt: skip
+    assert given["left_out"] == {"users": 1, "members": 1, "bookings": 1}
+    assert planned(two).removed == {"users": 1, "tours": 1, "members": 3, "payments": 3, "letters": 2, "bookings": 1}

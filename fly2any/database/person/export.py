@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from .. import facts
 from ..roles import SECRETS
 from .copied import copied_columns, fields
+from .others import Others
 from .people import Person
-from .plan import reach
+from .plan import reach, rows_of_person
 from .search import as_written
 from .tables import Column, Tables, quoted, read_tables
-from .trace import Rows, rows_of
+from .trace import Rows, counts_by_table, rows_of
 from .transactions import reading
 
 FORMAT = 1
@@ -21,11 +22,15 @@ OF_STAFF = facts.columns("fields_of_staff")
 
 
 def export(connection, person: Person) -> Iterator[str]:
-    """Yield the parts of one JSON text with every row that an erasure removes, changes or clears, of one snapshot, without secrets."""
+    """Yield the parts of one JSON text with every row that an erasure removes, changes or clears, of one snapshot, without secrets.
+
+    Rows about other people are left out and counted by table.
+    """
     with reading(connection):
         with connection.cursor() as cursor:
             tables = read_tables(connection)
-            found = reach(cursor, tables, person, lock=False)
+            others = Others(cursor, tables, rows_of_person(cursor, tables, person, lock=False))
+            found = reach(cursor, tables, person, lock=False, leave=others.find)
         rows = rows_of()
         for part in (found.trace.removed, *found.trace.changed.values(), found.cleared):
             for oid, places in part.items():
@@ -40,7 +45,7 @@ def export(connection, person: Person) -> Iterator[str]:
                     yield ("" if first else ",\n") + text
                     first = False
             yield "]"
-        yield "\n}}\n"
+        yield f'\n}}, "left_out": {json.dumps(counts_by_table(tables, others.left_out), ensure_ascii=False)}}}\n'
 
 
 def _by_name(tables: Tables, rows: Rows) -> dict[str, list[tuple[int, set[str]]]]:

@@ -11,7 +11,7 @@ from . import own
 from .people import Person
 from .search import Found, Place, Unsearched, search
 from .tables import ACTIONS, Tables, read_tables
-from .trace import Rows, Trace, count, counts_by_table, follow, obstacles, places_of, rows_of
+from .trace import Leave, Rows, Trace, count, counts_by_table, follow, obstacles, places_of, rows_of
 from .transactions import NO_STATEMENT_TIMEOUT_SQL, reading
 
 RECORD = "the record of access keeps the id, which does not identify a person by itself"
@@ -69,12 +69,15 @@ class Reach:
         return (*obstacles(tables, self.trace), *_privileges(tables, self.cleared))
 
 
-def reach(cursor, tables: Tables, person: Person, *, lock: bool) -> Reach:
-    """Return the rows that an erasure reaches; with `lock` they are locked until the end of the transaction."""
+def reach(cursor, tables: Tables, person: Person, *, lock: bool, leave: Leave | None = None) -> Reach:
+    """Return the rows that an erasure reaches; with `lock` they are locked until the end of the transaction.
+
+    `leave` is for follow(), which then leaves rows out.
+    """
     roots = rows_of_person(cursor, tables, person, lock=lock)
     for oid, places in own.removed_rows(cursor, tables, person, lock=lock).items():
         roots[oid] |= places
-    trace = follow(cursor, tables, roots, lock=lock)
+    trace = follow(cursor, tables, roots, lock=lock, leave=leave)
     cleared, named = own.cleared_rows(cursor, tables, person, trace.removed, lock=lock)
     return Reach(trace, trace.remaining(cleared), named)
 

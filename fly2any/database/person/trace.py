@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..schema.relations import Kind
@@ -13,6 +13,10 @@ from .tables import ACTIONS, CLEARING, RESTRICTING, ForeignKey, Table, Tables, q
 
 # A table's oid (of the partition) → the places of its rows: their ctid, on Citus their key, or for another role's table the place from copied.py.
 Rows = dict[int, set[str]]
+
+
+# Given the foreign key by which rows of a table were found, the table's oid and the rows, it returns some of them.
+Leave = Callable[[ForeignKey, int, set[str]], set[str]]
 
 
 def rows_of() -> Rows:
@@ -37,10 +41,10 @@ class Trace:
         return {oid: left for oid, places in rows.items() if (left := places - self.removed.get(oid, set()))}
 
 
-def follow(cursor, tables: Tables, roots: Rows, *, lock: bool) -> Trace:
+def follow(cursor, tables: Tables, roots: Rows, *, lock: bool, leave: Leave | None = None) -> Trace:
     """Return the rows that depend on `roots`, which are deleted themselves; with `lock` every row found is locked.
 
-    A lock also prevents other sessions from adding rows that reference it. Raises Refusal if rows may be hidden.
+    `leave` returns those of the rows found that are left out, with the rows that depend on them. A lock also prevents other sessions from adding rows that reference it. Raises Refusal if rows may be hidden.
     """
     trace = Trace()
     todo = list(roots.items())
@@ -57,6 +61,8 @@ def follow(cursor, tables: Tables, roots: Rows, *, lock: bool) -> Trace:
                 continue
             trace.lookups.append((fk, keys))
             for child, found in referring(cursor, tables, fk, keys, lock=lock).items():
+                if leave and (more := found - trace.removed[child]):
+                    found = found - leave(fk, child, more)
                 if fk.action in CLEARING:
                     trace.changed[fk][child] |= found
                 elif fk.action in RESTRICTING:
