@@ -296,3 +296,27 @@ def test_objects_of_other_roles_that_a_backup_cannot_read_are_named_with_the_cur
         f"The role {role} cannot read 3 tables and sequences, so no backup was taken: m.s of postgres, m.secret of postgres,"
         f' public.filtered of postgres. As a superuser: GRANT pg_read_all_data TO "{role}"; ALTER ROLE "{role}" BYPASSRLS;'
     )
+
+
+@pytest.mark.parametrize(
+    "cure", ["ALTER ROLE {0} SET lo_compat_privileges TO on;", "GRANT SELECT ON LARGE OBJECT 4242 TO {0};"]
+)
+def test_large_objects_that_a_backup_cannot_read_are_named_with_the_cure(migrated, place, cure):
+    """Every role may create some, and pg_read_all_data does not include them."""
+    role = f"{migrated.name}_role"
+    with migrated.role("GRANT pg_read_all_data TO {role}", "ALTER ROLE {role} BYPASSRLS"):
+        migrated.execute(
+            f"SELECT lo_from_bytea(4242, 'x'), lo_create(4243), lo_create(4244); GRANT SELECT ON LARGE OBJECT 4243 TO PUBLIC;"
+            f"ALTER LARGE OBJECT 4244 OWNER TO {role}"
+        )
+        with django(dataclasses.replace(migrated, user=role)) as connection:
+            with pytest.raises(Refusal) as refused:
+                take(connection, store_at(place), Progress())
+            migrated.execute(cure.format(f'"{role}"'))
+            connection.close()
+            assert take(connection, store_at(place), Progress()).state == "unverified"
+
+    assert cure.format(f'"{role}"') in str(refused.value)
+    assert str(refused.value).startswith(
+        f"The role {role} cannot read 1 large object, so no backup was taken: 4242 of postgres. As a "
+    )

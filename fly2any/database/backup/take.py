@@ -101,6 +101,15 @@ UNREADABLE_SQL = """
                AND NOT (c.relkind = 'r' AND pg_catalog.row_security_active(c.oid)))
     ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
 """
+# Large objects that this role cannot read; pg_read_all_data does not include them, and every role may create some.
+LARGE_OBJECTS_SQL = """
+    SELECT m.oid::text, pg_catalog.pg_get_userbyid(m.lomowner)::text, current_user::text
+    FROM pg_catalog.pg_largeobject_metadata AS m
+    WHERE NOT pg_catalog.current_setting('lo_compat_privileges')::bool AND NOT pg_catalog.pg_has_role(m.lomowner, 'USAGE')
+      AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(m.lomacl) AS a
+                      WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR pg_catalog.pg_has_role(a.grantee, 'USAGE')))
+    ORDER BY m.oid
+"""
 # Objects that pg_dump leaves out because they are members of an extension; the rows that the extension registered are dumped. The third
 # column: whether it is a table of ours, a partition of one, or a sequence of one.
 MEMBERS_SQL = """
@@ -166,6 +175,7 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
             cursor.execute("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())")
             size = cursor.fetchone()[0]
         _require_readable(connection)
+        _require_large_objects(connection)
         _require_our_tables(connection, progress)
         origin, (major, version) = read_origin(connection), tools.server_version(connection)
         tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
@@ -242,6 +252,20 @@ def _require_readable(connection) -> None:
     raise Refusal(
         f"The role {role} cannot read {plural(len(rows), 'table or sequence', 'tables and sequences')}, so no backup was taken: {named}{more}."
         f" As a superuser: GRANT pg_read_all_data TO {quote(role)};{bypass}"
+    )
+
+
+def _require_large_objects(connection) -> None:
+    """Raise Refusal if large objects cannot be read: pg_dump would stop at the first of them."""
+    if not (rows := fetch_all(connection, LARGE_OBJECTS_SQL)):
+        return
+    named = ", ".join(f"{oid} of {owner}" for oid, owner, _ in rows[:SHOWN])
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    role = quote(rows[0][2])
+    raise Refusal(
+        f"The role {rows[0][2]} cannot read {plural(len(rows), 'large object')}, so no backup was taken: {named}{more}. As a superuser:"
+        f" ALTER ROLE {role} SET lo_compat_privileges TO on; which lets it read and write all of them. Or, for each of them:"
+        f" GRANT SELECT ON LARGE OBJECT {rows[0][0]} TO {role};"
     )
 
 
