@@ -130,7 +130,7 @@ class SavedForms:
 
     def get_object(self, request, object_id, from_field=None):
         """Return the row as forms need it: with the text of its columns, and locked where a form of it is saved."""
-        row = super().get_object(request, object_id, from_field)  # type: ignore[misc]
+        row = super().get_object(request, object_id, from_field or None)  # type: ignore[misc]  # An empty _to_field is none.
         if row is None or not self.has_change_permission(request, row):  # type: ignore[attr-defined]
             return row
         return _for_a_form(request, self.get_queryset(request).filter(pk=row.pk)).first()  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ import re
 from urllib.parse import urlencode
 
 import pytest
+from django.contrib.auth.models import Group
 
 from accounts.models import User, UserPreferences
 from engagement.models import WishlistItem
@@ -134,3 +135,16 @@ def test_a_long_non_latin_text_can_be_saved(ana, staff):
     assert answer.status_code == 302
     item.refresh_from_db()
     assert (item.target_price, item.notes == "漢" * 600_000) == (120, True)
+
+
+def test_an_empty_name_of_a_field_in_the_url_is_ignored(ana, staff):
+    group, preferences = Group.objects.create(name="Flight desk"), UserPreferences.objects.create(user=ana)
+    rows = (ana, group, preferences)
+    pages = [staff.get(f"{address(type(row), page, row.pk)}?_to_field=") for row in rows for page in ("change", "delete")]
+    saved = staff.post(
+        f"{address(User, 'change', ana.pk)}?_to_field=", {"_to_field": ""}
+    )  # Incomplete: the form is shown again.
+    deleted = staff.post(f"{address(Group, 'delete', group.pk)}?_to_field=", {"post": "yes"})
+
+    assert [page.status_code for page in pages] == [200] * 6
+    assert (saved.status_code, deleted.status_code, Group.objects.filter(pk=group.pk).exists()) == (200, 302, False)
