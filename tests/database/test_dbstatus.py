@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test.utils import CaptureQueriesContext
 
 from fly2any.database.findings import CODES
+from fly2any.database.health.server import wraparound
 from fly2any.database.report.collect import collect
 from fly2any.database.schema import contract as contracts
 from fly2any.database.schema.contract import Contract
@@ -80,6 +82,17 @@ def test_a_dropped_index_is_named_with_its_cure_and_exit_code_4():
         '          cure: CREATE INDEX CONCURRENTLY "price_alerts_active_idx" ON "price_alerts" USING btree ("active");\n'
         f"\n{text.splitlines()[0]} (exit code 4)\n"
     )
+
+
+@pytest.mark.django_db
+def test_transaction_ids_that_are_nearly_used_up_are_found_and_do_not_stop_a_release(monkeypatch):
+    monkeypatch.setattr("fly2any.database.report.collect.wraparound", partial(wraparound, near=10))
+
+    code, text = dbstatus()
+    released, _ = dbstatus("--release")
+
+    assert (code, released) == (4, 0)
+    assert "  ERROR   wraparound.near at transaction IDs\n          The oldest transaction ID in the database " in text
 
 
 PRISMAS_LEDGER = """CREATE TABLE _prisma_migrations (id text PRIMARY KEY, migration_name text NOT NULL, started_at timestamptz NOT NULL,

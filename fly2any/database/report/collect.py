@@ -17,11 +17,12 @@ from ..errors import explain
 from ..exit_codes import ExitCode
 from ..findings import Finding, Severity
 from ..health.examine import Question, Topic, examine
+from ..health.server import wraparound
 from ..verification import Verification, verify
 from .waivers import Waiver, waive
 
 # Findings that a deploy cannot fix or fixes itself, and those about keys of the site's own tables: notes with `release`.
-NOT_OF_A_RELEASE = ("server.", "backup.", "security.", "replication.", "foreign_key.restricts")
+NOT_OF_A_RELEASE = ("server.", "backup.", "security.", "replication.", "wraparound.", "foreign_key.restricts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,12 @@ def collect(
 ) -> Report:
     """Return the report of the given results, and of the topics `health` and `security`, which are queried here.
 
+    With a verification it always has the findings about transaction IDs: without them left, the server accepts no writes.
     `found` are findings of the caller. With `release`, those of NOT_OF_A_RELEASE do not count. Raises django.db.Error if the
     database cannot be reached.
     """
     topics, guards = examine(connection, health or {}), examine(connection, security or {})
+    urgent = () if verification is None or "wraparound" in (health or {}) else examine(connection, {"wraparound": wraparound})
     at = verification.clock.now() if verification else read_clock(connection).now()
     engine, of_engine = _engine(connection, verification) if verification else (None, ())
     everything = [
@@ -94,7 +97,7 @@ def collect(
         *(verification.findings if verification else ()),
         *of_engine,
         *(backups.findings() if backups else ()),
-        *_of_topics(topics, "health.not_asked"),
+        *_of_topics((*topics, *urgent), "health.not_asked"),
         *_of_topics(guards, "security.not_asked"),
     ]
     left, waived, expired = waive(dict.fromkeys(everything), tuple(waivers), at.date())
