@@ -2,24 +2,29 @@
 
 import contextlib
 import csv
+import http.client
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import psutil
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test import Client
 
 from benchmarks.admin import fill
-from benchmarks.measure import sized
+from benchmarks.measure import show, sized
 
 SECONDS = sized(120, 8)
+FIRST = 40  # Responses in turn; a process that gets none of them is not measured.
+LIST = "/admin/engagement/notification/"
 # Staff, and milliseconds for 95 of 100 pages; waiting for a thread and for the network is in what locust measures.
 LIMITS = sized({20: 150, 60: 400}, {4: 150})
 
@@ -42,6 +47,7 @@ def run():
     server = subprocess.Popen(gunicorn, env=environment)
     try:
         wait_for(port)
+        begin(server, port, environment["SESSIONS"].split(",")[0])
         for staff, limit in LIMITS.items():
             work(staff, limit, place, environment)
     finally:
@@ -60,6 +66,39 @@ def work(staff, limit, place, environment):
         report(figures, limit)
         for error in list(csv.DictReader(Path(folder, "run_failures.csv").read_text().splitlines()))[:5]:
             print(f"  {error['Occurrences']} × {error['Error']}")
+
+
+def begin(server, port, cookie):
+    """Print the time of the first response of a process of gunicorn beside its later ones, each over a connection of its own."""
+    first, later = {}, []
+    for _ in range(FIRST):
+        connection = http.client.HTTPConnection("localhost", port, timeout=30)
+        begun = time.perf_counter()
+        connection.request("GET", LIST, headers={"Cookie": cookie, "X-Forwarded-Proto": "https"})
+        response = connection.getresponse()
+        response.read()
+        taken = time.perf_counter() - begun
+        if response.status != 200:
+            sys.exit(f"{response.status} at {LIST}")
+        process = process_of(server, connection.sock.getsockname())
+        later += [taken] if process in first else []
+        first.setdefault(process, taken)
+        connection.close()
+    show(
+        f"first response of {len(first)} processes, the slower",
+        max(first.values()),
+        statistics.median(later),
+        "a later one",
+        "aim: ≤ 1.5",
+    )
+
+
+def process_of(server, client):
+    """Return the process of gunicorn that keeps the connection of `client`, an address and port."""
+    for process in psutil.Process(server.pid).children():
+        if any(one.raddr and one.raddr[1] == client[1] for one in process.net_connections("tcp")):
+            return process.pid
+    sys.exit("No process of gunicorn kept the connection.")
 
 
 def wait_for(port):
