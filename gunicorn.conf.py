@@ -25,3 +25,11 @@ def on_starting(server):
     from fly2any.preload import load_pages  # Not before wsgi_app: it needs Django's settings.
 
     load_pages()
+
+
+def post_worker_init(worker):
+    from threading import Thread
+
+    from fly2any.preload import connect
+
+    Thread(target=connect, daemon=True).start()  # Otherwise nothing would be served while a host does not answer.

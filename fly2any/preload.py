@@ -1,13 +1,15 @@
 """Loads what pages need into gunicorn's first process, before it forks those that serve: they share it, and their first
-responses take about as long as later ones.
+responses take about as long as later ones. Only connections cannot be shared: each process opens its first itself.
 """
 
 import gc
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from django import forms
 from django.contrib import admin
+from django.db import Error, connection
 from django.forms.renderers import get_default_renderer
 from django.template import Context, Template
 from django.template.loader import get_template
@@ -33,6 +35,13 @@ def load_pages() -> None:
             renderer.get_template(name)
     gc.collect()
     gc.freeze()  # No later collection looks at what is loaded, nor does it copy the pages of memory that are shared.
+
+
+def connect() -> None:
+    """Open the first connection of this process's pool, so that the first request finds one. A page reports a database that does not answer."""
+    with suppress(Error):
+        connection.ensure_connection()
+    connection.close()
 
 
 def _names(folder: Path, below: str) -> Iterator[str]:

@@ -17,6 +17,11 @@ from django.urls import reverse
 compiled, compile_one = [], Template.compile_nodelist
 Template.compile_nodelist = lambda template: compiled.append(template.name) or compile_one(template)
 print(connection.connection, gc.get_freeze_count() > 100_000)
+import runpy, time
+runpy.run_path("gunicorn.conf.py")["post_worker_init"](None)
+while not (size := connection.pool.get_stats().get("pool_size")):
+    time.sleep(0.01)
+print(size)
 staff = get_user_model().objects.create_superuser("first@example.com")
 client = Client(HTTP_HOST="localhost")
 client.force_login(staff, backend="fly2any.administration.backends.PasswordBackend")
@@ -32,6 +37,7 @@ def test_the_first_pages_of_a_process_compile_no_template(migrated):
 
     assert result.stdout.splitlines() == [
         "None True",
+        "1",
         "admin:index 200",
         "admin:accounts_user_changelist 200",
         "admin:travel_pricealert_add 200",
