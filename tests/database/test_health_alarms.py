@@ -1,15 +1,20 @@
 """The findings about indexes and sequences: no false alarm, and none missing."""
 
+import contextlib
+import os
 import re
+import signal
+import time
 from collections import namedtuple
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 from psycopg.errors import UniqueViolation
 
 from fly2any.database.findings import Finding, Severity
-from fly2any.database.health.examine import Reader
+from fly2any.database.health.examine import Figure, Reader
 from fly2any.database.health.sessions import _end
 from fly2any.database.health.topics import TOPICS
 from fly2any.database.migration.activity import ROLLBACK_PREPARED
@@ -352,3 +357,28 @@ def test_an_index_of_values_in_the_toast_table_is_not_bloated(migrated):
     assert migrated.execute("SELECT pg_relation_size('\"sessions_sessionToken_key\"') > 10000000") == [(True,)]
 
     assert found(migrated, "indexes") == []
+
+
+@pytest.mark.slow
+def test_scans_are_counted_from_a_crash_on_which_discards_all_statistics(own_server):
+    """The server stays up, so its start says nothing about them."""
+    server = own_server(restart_after_crash="on")
+    database = of(server)
+    time.sleep(2)
+    with closing(database.connect()) as killed, closing(database.connect()) as other:
+        crashed = datetime.now(UTC)
+        os.kill(killed.info.backend_pid, signal.SIGKILL)
+        with pytest.raises(psycopg.OperationalError):
+            other.execute("SELECT pg_sleep(60)")  # The server ends every session.
+    started = None
+    while started is None and datetime.now(UTC) - crashed < timedelta(minutes=1):
+        with contextlib.suppress(psycopg.OperationalError):  # It recovers.
+            [(started, now)] = database.execute("SELECT pg_postmaster_start_time(), now()")
+
+    with django(database) as connection:
+        connection.ensure_connection()
+        figures = {one.label: one for one in TOPICS["indexes"](Reader(connection, "public")) if isinstance(one, Figure)}
+
+    since = figures["scans counted since"]
+    assert started < crashed < since.value <= now
+    assert since.text == f"{since.value:%Y-%m-%d %H:%M} UTC, when statistics were last reset"

@@ -25,10 +25,13 @@ DAMAGED_SQL = """
     SELECT COALESCE(datname, 'shared tables') AS name, checksum_failures AS failures, checksum_last_failure AS last
     FROM pg_catalog.pg_stat_database WHERE checksum_failures > 0 ORDER BY datid
 """
+# A crash discards all statistics, also if the server stays up: afterwards the database has no time of a reset, but the archiver has.
 RESET_SQL = """
-    SELECT COALESCE(s.stats_reset, pg_catalog.pg_postmaster_start_time()) AS since, s.stats_reset IS NOT NULL AS known,
-           pg_catalog.now() - COALESCE(s.stats_reset, pg_catalog.pg_postmaster_start_time()) AS age, s.blks_hit AS hit, s.blks_read AS read
-    FROM pg_catalog.pg_stat_database AS s WHERE s.datname = current_database()
+    SELECT r.since, s.stats_reset IS NOT NULL OR r.since > pg_catalog.pg_postmaster_start_time() AS known,
+           pg_catalog.now() - r.since AS age, s.blks_hit AS hit, s.blks_read AS read
+    FROM pg_catalog.pg_stat_database AS s, pg_catalog.pg_stat_archiver AS a,
+         LATERAL (SELECT GREATEST(COALESCE(s.stats_reset, pg_catalog.pg_postmaster_start_time()), a.stats_reset) AS since) AS r
+    WHERE s.datname = current_database()
 """
 INDEXES_SQL = f"""
     SELECT c.relname AS "table", c.relkind = 'p' AS partitioned, i.relname AS name,
