@@ -181,3 +181,34 @@ def test_an_existing_empty_database_stays_empty_if_the_restore_fails_halfway(mig
             restore_into(connection, empty.name, store, manifest, Progress())
 
     assert (rows(empty), databases(migrated)) == ({}, {migrated.name, empty.name})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("elsewhere", [True, False], ids=["on a new server", "over the same database"])
+def test_privileges_and_settings_of_a_lost_database_are_named_without_values(filled, place, elsewhere):
+    name, role = filled.name, f"{filled.name}_site"
+    filled.execute(f"CREATE ROLE {role}")
+    filled.execute(
+        f"REVOKE ALL ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO {role} WITH GRANT OPTION;"
+        f"ALTER DATABASE {name} CONNECTION LIMIT 50; ALTER DATABASE {name} SET \"my.key\" = 'canary'; ALTER ROLE {role} IN DATABASE {name}"
+        " SET search_path = 'public', 'a TO b'"
+    )
+    try:
+        assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+        if elsewhere:
+            change(place, cluster="7000000000000000001")
+            filled.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+
+        restored = run(filled, "dbrestore", "latest", *([] if elsewhere else ["--yes"]), place=place)
+
+        sentence = (
+            "The privileges and settings of the original database itself were not restored. Run what is missing, with the values that"
+            f" `pg_restore --create --file=-` shows: REVOKE CONNECT,TEMPORARY ON DATABASE {name} FROM PUBLIC;"
+            f" GRANT CONNECT ON DATABASE {name} TO {role} WITH GRANT OPTION; ALTER DATABASE {name} CONNECTION LIMIT = 50;"
+            f' ALTER DATABASE {name} SET "my.key" TO …; ALTER ROLE {role} IN DATABASE {name} SET search_path TO …;\n'
+        )
+        assert (restored.returncode, restored.stderr) == (0, sentence if elsewhere else "")
+    finally:
+        for other in databases(filled) - {name}:
+            filled.execute(f'DROP DATABASE "{other}"')
+        filled.execute(f"ALTER ROLE {role} IN DATABASE {name} RESET ALL; DROP OWNED BY {role}; DROP ROLE {role}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from django.db import DataError, InternalError, ProgrammingError
 
 from ..errors import Refusal, Unfit, first_line
+from ..printable import one_line
 from ..progress import Progress
 from ..sql import execute, fetch_all, fetch_one
 from . import tools
@@ -16,6 +17,7 @@ from .grant_chains import find_chains, grant, require_grantors
 from .manifest import Manifest
 from .owners import SUPERUSER_SQL, describe_untried
 from .sessions import UNLIMITED_SQL
+from .unrestored import unrestored
 from .workfolder import work_folder
 
 NOT_A_MEMBER_SQL = "SELECT rolname FROM pg_catalog.pg_roles WHERE NOT pg_catalog.pg_has_role(oid, 'MEMBER')"
@@ -40,9 +42,12 @@ def shown(progress: Progress, manifest: Manifest) -> Callable[[str], None]:
     return on_line
 
 
-def load(connection, path: Path, manifest: Manifest, progress: Progress, *, without: Sequence[str] = ()) -> LeftOut:
+def load(
+    connection, path: Path, manifest: Manifest, progress: Progress, *, without: Sequence[str] = (), elsewhere: bool = False
+) -> LeftOut:
     """Restore the dump at `path` into the empty database of `connection`, and return the objects left out because of `without`.
 
+    `elsewhere`, the original's privileges and settings are not those of the database that this one replaces; they are reported.
     Raises Refusal if pg_restore fails.
     """
     connection.ensure_connection()
@@ -80,6 +85,12 @@ def load(connection, path: Path, manifest: Manifest, progress: Progress, *, with
                     raise Refusal(f"{refusal} {untried}".rstrip()) from refusal
             grant(connection, [chain for chain in chains if chain.of_schema is of_schemas])
             connection.close()
+        statements = unrestored(tool.folder / "pg_restore", path, work) if elsewhere else []
+    if statements:
+        progress.say(
+            "The privileges and settings of the original database itself were not restored. Run what is missing, with the values that"
+            f" `pg_restore --create --file=-` shows: {' '.join(map(one_line, statements))}"
+        )
     _analyze(connection, progress)
     return left_out
 

@@ -148,6 +148,7 @@ def _restore_new(
     require_extensions(connection, manifest)
     require_disk_space(connection, manifest)
     (started,) = fetch_one(connection, STARTED_SQL)
+    elsewhere = purpose == RESTORE and _is_elsewhere(connection, manifest)
     connection.close()  # A server or a pooler may end a connection that is idle for this long.
     with opened(store, manifest, progress) as path:
         prepare_session(connection)
@@ -157,7 +158,7 @@ def _restore_new(
             if purpose == RESTORE:
                 wait_for_writers(connection, patience=PATIENCE, say=progress.say)
             connection.close()
-            _restore(connection, name, path, manifest, progress, without)
+            _restore(connection, name, path, manifest, progress, without, elsewhere=elsewhere)
             _require_same_server(connection, started)
             prepare_session(connection)
             copy_grants(connection, name)
@@ -302,9 +303,17 @@ def swap(elsewhere, current: str, *, new: str, old: str, description: str | None
         thread.join(10)
 
 
-def _restore(connection, name: str, path: Path, manifest: Manifest, progress: Progress, without: Sequence[str]) -> None:
+def _is_elsewhere(connection, manifest: Manifest) -> bool:
+    """Return whether the database of `connection` has not the privileges and settings of the original: one on a new server, or a new one."""
+    origin = read_origin(connection)
+    return not manifest.is_of(origin) or (manifest.oid != origin.oid and not is_used(connection))
+
+
+def _restore(
+    connection, name: str, path: Path, manifest: Manifest, progress: Progress, without: Sequence[str], *, elsewhere: bool
+) -> None:
     with connection_to(connection, name, schema=home_of(manifest)) as target:
-        left_out = load(target, path, manifest, progress, without=without)
+        left_out = load(target, path, manifest, progress, without=without, elsewhere=elsewhere)
         if reason := compare(target, manifest, progress, left_out):
             raise Refusal(
                 f"The restored database differs from {manifest.name}: {reason}. Nothing was replaced; use another backup."
