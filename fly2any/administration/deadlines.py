@@ -145,4 +145,18 @@ def within(milliseconds: int = EXTRA) -> Iterator[None]:
             raise TooSlow from error
         finally:
             if not cursor.connection.closed:
-                cursor.execute("ROLLBACK TO SAVEPOINT extra; RELEASE SAVEPOINT extra")  # This also restores the deadline.
+                _return(cursor)
+
+
+def _return(cursor: Any) -> None:
+    """Return to the savepoint, which also restores the deadline.
+
+    A timeout that fires as a statement ends is PostgreSQL's response to the next one, which is then not executed.
+    """
+    back = "ROLLBACK TO SAVEPOINT extra; RELEASE SAVEPOINT extra"
+    try:
+        cursor.execute(back)
+    except OperationalError as error:
+        if not is_timeout(error):
+            raise
+        cursor.execute(back)

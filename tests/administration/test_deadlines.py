@@ -42,6 +42,23 @@ def staff(client, monkeypatch):
     return client
 
 
+def test_a_timeout_that_postgresql_reports_late_does_not_fail_the_page():
+    """A timeout that fires as a statement ends is the response to the next one, which is not executed."""
+    late = iter([True])
+
+    def report_late(execute, sql, parameters, many, context):
+        if sql.startswith("ROLLBACK TO") and next(late, False):
+            sql = "SET LOCAL statement_timeout = 1; SELECT pg_sleep(10)"
+        return execute(sql, parameters, many, context)
+
+    with transaction.atomic(), connection.cursor() as cursor, connection.execute_wrapper(report_late):
+        with deadlines.within(60_000):
+            cursor.execute("SELECT 1")
+        cursor.execute("SELECT current_setting('statement_timeout')")
+
+        assert (cursor.fetchone(), next(late, "reported")) == (("0",), "reported")
+
+
 def test_a_locked_table_is_reported_by_lists_actions_and_exports(staff):
     user = User.objects.create(email="ana@example.com")
     notice = Notification.objects.create(user=user, type="promotion", title="t", message="m")
