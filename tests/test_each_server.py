@@ -174,3 +174,18 @@ def test_a_data_directory_is_upgraded_by_one_command_and_kept(old, upgrade):
     ]
     status = manage("dbstatus", "--release", url=new.url)
     assert (status.returncode, status.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("old", [major for major in (15,) if is_here(major)], indirect=True)
+def test_a_data_directory_with_an_internal_option_of_its_release_is_upgraded(old, upgrade):
+    """PostgreSQL 15.20 writes pg_attver, which only its own pg_dumpall leaves out."""
+    old.start()
+    old.execute("CREATE TABLE odd (line text); INSERT INTO odd VALUES ('ALTER TABLE ONLY x ALTER COLUMN y SET (pg_attver=2);')")
+    held = rows(old.database())
+    old.stop()
+
+    assert upgrade().startswith(
+        f"Upgraded  from PostgreSQL {version_of(programs(15))} to {version_of(embedded.bin_folder())}\n"
+    )
+    with connections["old"].cursor():  # Starts the server.
+        assert rows(dataclasses.replace(old.database(), port="5432")) == held

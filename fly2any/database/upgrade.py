@@ -26,7 +26,7 @@ from .backup.workfolder import work_folder
 from .durable import sync
 from .errors import Refusal, without_password
 from .progress import Progress
-from .sql import execute, fetch_all, quote
+from .sql import execute, fetch_all, fetch_one, quote
 from .verification import verify
 
 # pg_dumpall writes it before anything else of a role; every new server has this role.
@@ -35,6 +35,7 @@ CURE = "Start the old server with its own pg_ctl, change or drop that object, an
 # pg_dumpall silently leaves out databases that accept no connections; template0 is the same on every server.
 CLOSED_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE NOT datallowconn AND datname <> 'template0' ORDER BY datname"
 DATABASES_SQL = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit <> -2 ORDER BY datname"
+INTERNAL_SQL = "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attoptions::text LIKE '%pg_attver=%')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ def _move(
         new.create()
         new.start()
         progress.show("copying all databases", None)
-        _copy(old, new)
+        _copy(old, new, _dumping(place, home, old, new))
         contents = {}
         for name in _databases(place, home):
             ours = name == place["NAME"]
@@ -180,8 +181,22 @@ def _move(
         old.stop()
 
 
-def _copy(old: Server, new: Server) -> None:
-    """Copy roles, databases and rows by the new version's pg_dumpall and psql; raise Refusal with the first error of one."""
+def _dumping(place: dict[str, Any], home: Path, old: Server, new: Server) -> Path:
+    """Return the folder of the pg_dumpall to use: the new version's, or the old one's, if only that leaves out what it wrote."""
+    for name in _databases(place, home):
+        with _reached(place, home, name) as connection:
+            if fetch_one(connection, INTERNAL_SQL)[0]:
+                if not tools.has(old.bin, "pg_dumpall", "pg_dump"):
+                    raise Refusal(
+                        f"The database {name} has an internal option of its PostgreSQL {version_of(old.bin)} (pg_attver), which only its own"
+                        f" pg_dumpall leaves out, and {old.bin} has none: {tools.CURE.format(major_of(home / 'data'))}"
+                    )
+                return old.bin
+    return new.bin
+
+
+def _copy(old: Server, new: Server, dumping: Path) -> None:
+    """Copy roles, databases and rows by the pg_dumpall in `dumping` and the new psql; raise Refusal with the first error of one."""
     as_superuser = ["--no-password", f"--username={SUPERUSER}"]
     with (
         work_folder("the errors of pg_dumpall and psql") as work,
@@ -189,7 +204,7 @@ def _copy(old: Server, new: Server) -> None:
         (work / "load").open("wb") as heard,
     ):
         dump = subprocess.Popen(  # noqa: S603
-            [new.bin / "pg_dumpall", *as_superuser, f"--host={socket_folder(old.home)}"],
+            [dumping / "pg_dumpall", *as_superuser, f"--host={socket_folder(old.home)}"],
             stdout=subprocess.PIPE, stderr=error_log, env=tools.bare_environment(),
         )  # fmt: skip
         load = subprocess.Popen(  # noqa: S603
