@@ -37,7 +37,7 @@ from fly2any.database.verification import Verification
 from fly2any.postgres.patience import at_most
 
 READY = 2_000  # Milliseconds for each statement.
-PATIENCE = 4  # Seconds for all statements and the connection.
+ANSWER_PATIENCE = 4  # Seconds for all statements and the connection.
 
 
 def monitored(get_response):
@@ -71,15 +71,16 @@ def ready(request: HttpRequest) -> HttpResponse:
         checks = READINESS.answer()
     except Error as error:
         logging.getLogger("fly2any.health").warning("not ready: %s", explain(error))
+        # 42501: the database answered that this role may not read the record of migrations.
         checks = {"database": "ok" if sqlstate(error) == "42501" else "failing", "migrations": "unknown"}
     fine = set(checks.values()) == {"ok"}
     return _json({"status": "ok" if fine else "failing", **checks}, status=200 if fine else 503)
 
 
-class Question:
-    """A query of the database that runs at most once at a time, in a thread of its own.
+class SharedQuery:
+    """A query of the database that runs at most once at a time, in a thread of its own; callers at the same time share its result.
 
-    Through a pooler it may wait for minutes, out of reach of the server's limits: the caller does not wait with it.
+    Through a pooler the query may wait for minutes, out of reach of the server's limits: the callers do not wait that long.
     """
 
     def __init__(self, ask: Callable[[], Any]):
@@ -88,10 +89,10 @@ class Question:
         self.ends = 0.0
 
     def answer(self) -> Any:
-        """Return the result; raise the query's error, or OperationalError if it takes longer than PATIENCE."""
+        """Return the result; raise the query's error, or OperationalError if it takes longer than ANSWER_PATIENCE."""
         with self.lock:
             if self.asked is None or self.asked.done():
-                self.asked, self.ends = Future(), time.monotonic() + PATIENCE
+                self.asked, self.ends = Future(), time.monotonic() + ANSWER_PATIENCE
                 threading.Thread(target=self._run, args=(self.asked,), daemon=True).start()
             asked, left = self.asked, self.ends - time.monotonic()
         try:
@@ -102,10 +103,11 @@ class Question:
     def _run(self, asked: Future[Any]) -> None:
         try:
             try:
-                with at_most(2 * PATIENCE):  # The next caller asks again.
+                with at_most(2 * ANSWER_PATIENCE):  # The next caller asks again.
                     result = self.ask()
             finally:
-                connections.close_all()  # This thread's connection: django.contrib.postgres queries types by the alias, on another connection.
+                # For a new connection, django.contrib.postgres queries types by its alias, which opens this thread's own connection too.
+                connections.close_all()
         except BaseException as error:  # For the waiting callers.
             asked.set_exception(error)
         else:
@@ -126,9 +128,9 @@ def read_readiness() -> dict[str, str]:
 
 @contextmanager
 def own_connection() -> Iterator[Any]:
-    """Yield a connection beside the pool, which would be waited for, that says within 2 s whether the server answers.
+    """Yield a new connection, in a read-only transaction; raise OperationalError if the server does not accept it within 2 s.
 
-    It is in a read-only transaction.
+    It is not one of the pool: all of those may be in use, and waiting for one says nothing about the server.
     """
     probe = connection.copy()
     options = {name: value for name, value in probe.settings_dict["OPTIONS"].items() if name != "pool"}
@@ -238,5 +240,5 @@ def _gauge(name: str, text: str, samples: Iterable[tuple[tuple[str, ...], float]
     return family
 
 
-READINESS = Question(read_readiness)
+READINESS = SharedQuery(read_readiness)
 PAGES = {"/health/live": live, "/health/ready": ready, "/metrics": metrics}

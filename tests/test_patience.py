@@ -89,8 +89,8 @@ def lost_once(relay):
 
 
 def test_readiness_is_queried_again_when_an_answer_is_lost(relay, monkeypatch):
-    monkeypatch.setattr(monitoring, "PATIENCE", 0.5)
-    question = monitoring.Question(lost_once(relay))
+    monkeypatch.setattr(monitoring, "ANSWER_PATIENCE", 0.5)
+    question = monitoring.SharedQuery(lost_once(relay))
     with pytest.raises(OperationalError):
         question.answer()
     with pytest.raises(OperationalError):

@@ -29,7 +29,7 @@ from .accesses import network_of
 
 User = get_user_model()
 TURN_SQL = "SELECT pg_catalog.pg_try_advisory_xact_lock(%s, pg_catalog.hashtext(%s))"
-PATIENCE = 2.0  # Seconds that a sign-in waits.
+TURN_PATIENCE = 2.0  # Seconds that a sign-in waits for its turn.
 PAUSE = 0.05  # Seconds until it tries again.
 DEVICE = "__Host-device" if settings.SESSION_COOKIE_SECURE else "device"
 DEVICE_SALT = "fly2any.administration.device"
@@ -177,9 +177,9 @@ def in_turn(view, *, before=lambda request: None):
         try:
             slots, client = slots_for(request)
             with slots.slot(client):
-                with slots.turn_within(PATIENCE):
+                with slots.turn_within(TURN_PATIENCE):
                     before(request)
-                ends = time.monotonic() + PATIENCE
+                ends = time.monotonic() + TURN_PATIENCE
                 while (left := ends - time.monotonic()) > 0:
                     with slots.turn_within(left), suppress(TooManySignIns), transaction.atomic():
                         return view(request, *args, **kwargs)

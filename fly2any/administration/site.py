@@ -1,3 +1,5 @@
+"""The admin's site: its first page, search, sign-in and Database page, and what is done around each view."""
+
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, TypeVar
@@ -233,12 +235,13 @@ class AdminSite(admin.AdminSite):
 
     def admin_view(self, view, cacheable=False):
         return explain_differences(
-            self, super().admin_view(_explained(self.report_refusals(in_time(view, self.too_slow))), cacheable)
+            self,
+            super().admin_view(_with_bad_parameters_reported(self.report_refusals(in_time(view, self.too_slow))), cacheable),
         )
 
     def view_with_own_transactions(self, view):
         """Return a view of the admin that opens its own transactions, with their own time limits."""
-        return explain_differences(self, super().admin_view(_explained(self.report_refusals(view))))
+        return explain_differences(self, super().admin_view(_with_bad_parameters_reported(self.report_refusals(view))))
 
     def report_refusals(self, view, *, in_place=False):
         """Return `view`; what the database refuses is reported on the previous page, or in place of a page that only reads.
@@ -270,11 +273,14 @@ class AdminSite(admin.AdminSite):
         return response.render()
 
 
-def _explained(view):
-    """Return `view`, which ignores a parameter that it cannot use, and says so in a message."""
+def _with_bad_parameters_reported(view):
+    """Return `view`; if it raises BadParameter, its sentence is a message on the page without parameters, to which this redirects.
+
+    The sentence is about a parameter of the URL, or is a refusal of the database that `report_refusals` passes on.
+    """
 
     @wraps(view)
-    def explained(request, *args, **kwargs):
+    def reported(request, *args, **kwargs):
         try:
             if "\0" in request.path:
                 raise Http404
@@ -287,7 +293,7 @@ def _explained(view):
             takes_only_post = request.path.endswith(("/find/", "/export/"))
             return HttpResponseRedirect("../" if takes_only_post else request.path)
 
-    return explained
+    return reported
 
 
 def _is_form(request) -> bool:

@@ -1,4 +1,8 @@
-"""Explains an error in one sentence, with its cause and its cure."""
+"""Explains an error in one sentence, with its cause and its cure.
+
+The text of a server's error has been cut to its message before: fly2any/postgres/error_text.py removes DETAIL, CONTEXT, and values that
+the message quotes, where Django wraps the driver's error.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from urllib.parse import quote
 import psycopg
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import Error as DatabaseError
+from django.db import Error
 from django.db.migrations.exceptions import (
     BadMigrationError,
     CircularDependencyError,
@@ -31,7 +35,7 @@ class Refusal(Exception):  # noqa: N818  It says no; nothing is broken.
 
 
 class Unfit(Refusal):
-    """A backup cannot be used, because of its contents and not because of the tools or the server."""
+    """A backup or an archive cannot be used, because of its contents and not because of the tools or the server."""
 
 
 NO_SCHEMA = "The search path names no schema that exists: correct ?schema= in POSTGRES_URL, or create the schema."
@@ -169,13 +173,14 @@ def _explain(error: BaseException) -> str | None:
         return f"{str(error).rstrip('.')}: correct the files of the migrations."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
         return f"The output could not be written ({error.strerror}): make room for it."
-    if not isinstance(error, DatabaseError):
+    if not isinstance(error, Error):
         return None
     text = without_password(str(error).strip())
     state = sqlstate(error)
     if state and state[:2] not in OUTSIDE and (sentence := _of_function(error)):
         return sentence.replace("{line}", first_line(text))
-    searched = first_line(text) if state else text  # With an SQLSTATE, the rest may quote data.
+    # libpq's text about a failed connection has several lines, and no SQLSTATE; a server's error is recognised by its message alone.
+    searched = first_line(text) if state else text
     for cause in CAUSES:
         match = re.search(cause.pattern, searched) if cause.pattern else None
         if match or (state and state in cause.sqlstates.split()):
@@ -224,7 +229,7 @@ def sqlstate(error: BaseException | None) -> str:
 
 def leaves_commit_open(error: BaseException) -> bool:
     """Return whether a COMMIT that raised `error` may have succeeded: its answer was lost."""
-    return not isinstance(error, DatabaseError) or sqlstate(error)[:2] in LOST
+    return not isinstance(error, Error) or sqlstate(error)[:2] in LOST
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

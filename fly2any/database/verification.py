@@ -12,7 +12,7 @@ from .findings import Finding, Severity
 from .leftover_databases import read_leftovers
 from .migration import journal
 from .migration.activity import HOLDER_SQL, Activity, read_activity
-from .migration.journal import Run, read_runs
+from .migration.journal import RunRecord, read_runs
 from .migration.lock import MIGRATION_LOCK
 from .migration.other_tools import not_adopted
 from .migration.prisma import PrismaMigration, read_prisma
@@ -87,7 +87,7 @@ class Verification:
     groups: tuple[Group, ...]
     findings: tuple[Finding, ...]
     foreign: Catalog
-    runs: tuple[Run, ...] = ()  # of migrations, newest first
+    runs: tuple[RunRecord, ...] = ()  # of migrations, newest first
     running: Activity | None = None  # the session that holds the migration lock
     indexes: tuple[IndexUse, ...] | None = None
     made_by: str = ""  # the tool that created our tables, if the database is not adopted
@@ -182,7 +182,7 @@ def _tables(
             yield TableUse(name, extent.rows, extent.bytes, state)
 
 
-def _failed(runs: tuple[Run, ...], migrations: MigrationState, running: Activity | None) -> Iterable[Finding]:
+def _failed(runs: tuple[RunRecord, ...], migrations: MigrationState, running: Activity | None) -> Iterable[Finding]:
     """Yield a finding for each pending migration whose last run failed or was killed."""
     last = {run.migration: run for run in reversed(runs)}
     for name in migrations.pending:

@@ -28,7 +28,7 @@ READY = b"ready"
 PROJECT = Path(__file__).resolve().parents[2]
 LONGEST_SOCKET_FOLDER = 90  # A socket's path may have 107 bytes, 103 on macOS; its file name takes 14.
 
-PATIENCE = 60  # Seconds, for a server that another command is creating or recovering.
+START_PATIENCE = 60  # Seconds, for a server that another command is creating or recovering.
 
 _one_thread = threading.Lock()
 _held: dict[Path, int] = {}  # The shared lock on clients.lock of each server this process uses.
@@ -94,7 +94,7 @@ def _join(home: Path, settings: Mapping[str, str], database: str) -> int:
         clients = open_lock(home / "clients.lock")
         try:
             fcntl.flock(clients, fcntl.LOCK_SH)  # Waits while a supervisor is stopping the server.
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + START_PATIENCE
             while not (ready(home) and alive(home) and status(home) == "ready"):  # The server may be recovering from a crash.
                 if not supervised(home):
                     _start_supervisor(home, settings, database)

@@ -325,7 +325,7 @@ def test_a_known_browser_signs_in_although_others_hold_every_slot(client, settin
 
 
 def test_one_sign_in_of_a_network_is_tried_at_a_time(client, monkeypatch):
-    monkeypatch.setattr(backends, "PATIENCE", 0.2)
+    monkeypatch.setattr(backends, "TURN_PATIENCE", 0.2)
     one = guess(client)
     with backends.by_network.turn_within(1):
         answers = [one[0], guess(client)]

@@ -69,7 +69,7 @@ def test_a_conversation_that_changes_while_it_is_deleted_stays_whole(distributed
 
 
 def test_a_conversation_with_a_locked_message_stays_and_the_others_go(distributed, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "PATIENCE", 1)
+    monkeypatch.setattr(sweep, "BATCH_PATIENCE", 1)
     talked(distributed, "answered", "free", "also free")
 
     with open_transaction(distributed, "UPDATE ai_messages SET content = 'answer' WHERE id = 'of answered'"):

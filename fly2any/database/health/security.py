@@ -76,7 +76,7 @@ ROLES_HASHES_SQL = """
 BCRYPT = r"^\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}$"
 # All rows of a small table, some blocks of a large one.
 PASSWORDS_SQL = """
-    SELECT count(*) AS seen, count(*) FILTER (WHERE password !~ %(bcrypt)s) AS foreign,
+    SELECT count(*) AS seen, count(*) FILTER (WHERE password !~ %(bcrypt)s) AS not_bcrypt,
            count(*) FILTER (WHERE password ~ %(bcrypt)s AND password ~ '^....0') AS cheap
     FROM {table} AS u {sample} WHERE password IS NOT NULL
 """
@@ -96,7 +96,7 @@ RULES_SQL = """
     FROM pg_catalog.pg_hba_file_rules WHERE type IS DISTINCT FROM 'local' ORDER BY line_number
 """
 LOCAL_ADDRESSES = ("127.0.0.1", "::1", "localhost", "samehost")
-BELIEVING = ("trust", "ident")  # No authentication, or only what the client's machine claims.
+TRUSTING_METHODS = ("trust", "ident")  # No authentication, or only what the client's machine claims.
 EVERYWHERE = ("all", "0.0.0.0", "::")  # noqa: S104  Of pg_hba.conf.
 AUDIT = ("log_connections", "log_statement", "shared_preload_libraries", "pgaudit.log")
 
@@ -206,12 +206,12 @@ def _of_people(read: Reader, table: str, sample: str) -> Iterator[Figure | Findi
     people = read.one(PASSWORDS_SQL.format(table=table, sample=sample), bcrypt=BCRYPT)
     yield Figure(
         "people's passwords",
-        f"{people.seen:,} seen{', a sample' if sample else ''}, {people.foreign} not bcrypt, {people.cheap} with fewer than 2^10 rounds",
+        f"{people.seen:,} seen{', a sample' if sample else ''}, {people.not_bcrypt} not bcrypt, {people.cheap} with fewer than 2^10 rounds",
     )
-    if people.foreign:
+    if people.not_bcrypt:
         yield Finding(
             Severity.ERROR, "security.password_kind", f"{PEOPLE}.password",
-            f"Of {plural(people.seen, 'password')} seen, {plural(people.foreign, 'is not a bcrypt hash: it', 'are not bcrypt hashes: they')} may be stored in plain text.",
+            f"Of {plural(people.seen, 'password')} seen, {plural(people.not_bcrypt, 'is not a bcrypt hash: it', 'are not bcrypt hashes: they')} may be stored in plain text.",
             f"SELECT id FROM {PEOPLE} WHERE password !~ '{BCRYPT}' lists the people; set their passwords to NULL, and ask them to reset it.",
         )  # fmt: skip
     if people.cheap:
@@ -279,7 +279,7 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
                 return  # Later lines are never reached.
         if local or row.method == "reject" or row.type is None:
             continue
-        if row.method in BELIEVING and "clientcert=" not in row.options:
+        if row.method in TRUSTING_METHODS and "clientcert=" not in row.options:
             yield Finding(
                 Severity.ERROR, "security.trust", where, f"Clients from {come_from} can connect without a password ({row.method}).",
                 f"Replace {row.method} with scram-sha-256 there, and run SELECT pg_reload_conf().",

@@ -48,7 +48,7 @@ RUNS_SQL = """
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunRecord:
     """A run of one migration; without `finished` it is running or was killed."""
 
     migration: str  # app.name
@@ -63,7 +63,7 @@ class Run:
 def is_readable(catalog: Catalog) -> bool:
     """Return whether the journal is in `catalog` with all its columns."""
     existing = {column.name for column in catalog.columns if column.table == JOURNAL}
-    return existing.issuperset(["id", *(column.name for column in fields(Run))])
+    return existing.issuperset(["id", *(column.name for column in fields(RunRecord))])
 
 
 def ensure(connection) -> None:
@@ -96,11 +96,11 @@ def recorded(connection, migration: str, direction: str) -> Iterator[None]:
     _finish(connection, number, None)
 
 
-def read_runs(connection, *, schema: str, limit: int) -> tuple[Run, ...]:
+def read_runs(connection, *, schema: str, limit: int) -> tuple[RunRecord, ...]:
     """Return the newest runs, newest first."""
     with connection.cursor() as cursor:
         cursor.execute(RUNS_SQL.format(schema=quote(schema).replace("%", "%%")), {"limit": limit})
-        return tuple(Run(*row) for row in cursor.fetchall())
+        return tuple(RunRecord(*row) for row in cursor.fetchall())
 
 
 def person() -> str:

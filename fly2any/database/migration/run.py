@@ -30,11 +30,12 @@ from .reversing import Reversal
 
 T = TypeVar("T")
 
+COMMENTS = re.compile(r"(?:\s+|--[^\n]*|/\*.*?\*/)*", re.S)
 # Other sessions queue behind a statement that waits for a lock, so no statement waits long. A concurrent build blocks no other
 # session and would leave an invalid index if it were cancelled, so it has no time limit.
-COMMENTS = re.compile(r"(?:\s+|--[^\n]*|/\*.*?\*/)*", re.S)
 CONCURRENTLY = re.compile(r"\s*(CREATE\s+(UNIQUE\s+)?INDEX|DROP\s+INDEX|REINDEX\b.*?)\s+CONCURRENTLY\b", re.I | re.S)
-REACH_SQL = """
+# The search path with the schema of pg_trgm added; no row if the path has it already.
+PATH_WITH_TRIGRAMS_SQL = """
     SELECT current_setting('search_path') || ', ' || pg_catalog.quote_ident(n.nspname)
     FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
     WHERE e.extname = 'pg_trgm' AND n.nspname <> ALL (current_schemas(true))
@@ -232,7 +233,7 @@ class Run:
 
         Supabase, for example, puts the extension into the schema `extensions`.
         """
-        path = self.ask(REACH_SQL) if OPERATOR_CLASS in text else None
+        path = self.ask(PATH_WITH_TRIGRAMS_SQL) if OPERATOR_CLASS in text else None
         if path is None:
             yield
             return

@@ -34,7 +34,8 @@ from .versions import SEQUENTIAL_SQL, read_versions
 
 CHUNK = 1 << 20  # Bytes.
 IDS = ".ids"  # Ending of the file that exists while an archive's rows are being removed, until the remaining ones are recorded.
-HERE = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT
+# The settings of a session that inserts archived rows: those that the texts were written with, and the usual search path.
+LOADING = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT
 
 ROWS_SQL = "SELECT {columns} FROM {rows} WHERE {part} AND {condition}"
 # The ids of people who no longer exist: rows without a foreign key outlive them.
@@ -58,7 +59,8 @@ class Archives:
     def keep(self, connection, rule: Rule, part: dict[str, Any], progress: Progress) -> tuple[Archive | None, dict[str, str]]:
         """Archive the rows of `rule` in a range of blocks or with given keys, and return the archive and the version of each row, None without rows.
 
-        When it returns, the archive is stored, and was read there. It removes and locks no rows.
+        `part` has the parameters of the condition that chooses these rows. When it returns, the archive is stored and has been read back
+        from the store; no row was removed or locked. Raises Unfit if it cannot be read back.
         """
         self.store.make()
         workplace = work_folder("an archive to encrypt") if settings.BACKUPS["recipient"] else self.store.workplace()
@@ -101,7 +103,7 @@ class Archives:
             self.store.put(file, path, lambda size: None)
             self.store.write(f"{name}{IDS}", json.dumps([row[0] for row in found]).encode())
             self.store.write(f"{name}.json", as_json(archive).encode())
-        with fetched(self.store, archive, progress):  # Raises Unfit: the stored file will soon be the only copy.
+        with fetched(self.store, archive, progress):  # Read back, because the stored file will soon be the only copy.
             return archive, {row[0]: row[1] for row in found}
 
     def finish(self, archive: Archive, left: list[str]) -> bool:
@@ -197,7 +199,7 @@ class Archives:
                 transaction.atomic(using=connection.alias),
                 connection.cursor() as cursor,
             ):
-                pin(cursor, {**HERE, "lock_timeout": f"{settings.LOCK_TIMEOUT}ms"})
+                pin(cursor, {**LOADING, "lock_timeout": f"{settings.LOCK_TIMEOUT}ms"})
                 refuse_untrusted_code(connection, [part.table for part in archive.parts])
                 for place, part in enumerate(archive.parts):
                     progress.show(f"loading {part.table}", 100 * place / len(archive.parts))
@@ -233,7 +235,7 @@ def made_by(connection) -> tuple[str, str]:
 def _snapshot(connection) -> Iterator[Any]:
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        pin(cursor, {**HERE, "lock_timeout": f"{settings.LOCK_TIMEOUT}ms"})
+        pin(cursor, {**LOADING, "lock_timeout": f"{settings.LOCK_TIMEOUT}ms"})
         yield cursor
 
 

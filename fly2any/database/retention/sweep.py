@@ -1,4 +1,4 @@
-"""Removes rows that are too old, one batch per transaction, without waiting for row locks.
+"""Removes the rows that are too old from all tables, archived first, in batches; removal.py has the statements of a batch.
 
 A plain table is scanned by block. The rows of a partitioned table, and of one that Citus distributes, are found by time and
 removed by key: such a table has no blocks of its own.
@@ -35,7 +35,7 @@ BATCH_ROWS = 10_000
 PART_ROWS = 50_000  # Keys of old rows that are read at once.
 SPLIT = 8  # The number of parts into which a batch with a locked row is divided, down to a single row.
 CHANGED = "40001"  # serialization_failure: another session changed a row after the snapshot.
-PATIENCE = 10  # Seconds that a batch with a locked row waits.
+BATCH_PATIENCE = 10  # Seconds that a batch with a locked row waits.
 
 # The current sizes: relpages in pg_class may be outdated.
 SIZES_SQL = """
@@ -251,7 +251,7 @@ def _prepare(connection, rule: Rule) -> tuple[int, int]:
 def _with_retries(action: Callable[[], T]) -> T | None:
     """Return the result of `action`, retried while it does not get its locks; None if it never does, or if rows were changed meanwhile."""
     try:
-        return try_again(action, patience=PATIENCE, again=lambda error, pause: None)
+        return try_again(action, patience=BATCH_PATIENCE, again=lambda error, pause: None)
     except Error as error:
         if sqlstate(error) not in (*LOCKED_OUT, CHANGED):
             raise
