@@ -85,7 +85,7 @@ def _limit(execute, sql, parameters, many, context):
 
 
 def in_time(view: Callable[..., HttpResponse], too_slow: Callable[[HttpRequest], HttpResponse]) -> Callable[..., HttpResponse]:
-    """Return `view` in a transaction under a deadline, rendered in it, read-only for all but POST; `too_slow` answers past it."""
+    """Return `view` in a transaction, rendered in it and read-only for all but POST; past its deadline `too_slow` answers instead."""
 
     @wraps(view)
     def timed(request, *args, **kwargs):

@@ -1,3 +1,5 @@
+"""The admin's own tables: the record of access, and notes about people."""
+
 from django.conf import settings
 from django.db import models
 

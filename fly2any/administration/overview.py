@@ -1,4 +1,4 @@
-"""The overview of a row that others reference: its facts, a panel for each table that points at it, and one timeline of all events."""
+"""The contents of an overview: a row's facts, a panel for each table that references it, and one timeline of all events."""
 
 from __future__ import annotations
 

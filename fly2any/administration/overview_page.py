@@ -1,4 +1,4 @@
-"""The overview page of a row that others reference."""
+"""The page that shows an overview (overview.py), with its URL, its permissions and its actions."""
 
 from __future__ import annotations
 

@@ -71,7 +71,9 @@ def value_of(field: models.Field, text: str) -> Any:
     try:
         return field.to_python(text)
     except ValidationError:
-        if isinstance(field, models.DateTimeField):
+        if isinstance(
+            field, models.DateTimeField
+        ):  # A row may have a time that Python cannot represent: infinity, BC, or after 9999.
             return Beyond.of(text)
         raise
 

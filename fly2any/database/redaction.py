@@ -1,7 +1,4 @@
-"""Queries without literals and comments, which may contain personal data, for findings and logs.
-
-administration/formats.py shortens values on a page, such as e-mail addresses.
-"""
+"""Queries without literals and comments, which may contain personal data, for findings and logs."""
 
 from __future__ import annotations
 

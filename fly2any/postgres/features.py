@@ -1,3 +1,5 @@
+"""The tests of Django's own suite that fail on this engine on purpose, each with the reason."""
+
 from django.db.backends.postgresql import features
 from django.utils.functional import cached_property
 

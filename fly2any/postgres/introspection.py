@@ -1,3 +1,5 @@
+"""Django's introspection, with statements that run no function of another role."""
+
 import re
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""Django's schema editor, which here leaves cascades to the database, gives constraints Prisma's names, and restricts new tables."""
+
 from itertools import chain, count
 
 from django.db.backends.ddl_references import IndexName, Statement

@@ -1,8 +1,8 @@
 """Verification of a backup: it is restored on a temporary server and compared with its manifest; the verdict is good, bad or unverified.
 
-A backup is bad if its rows differ from the manifest, or if its contents prevent reading or restoring it. A failure that a
-missing privilege, role, extension, locale or disk space may explain, or the code of another role that the restore runs, says
-nothing about the backup: it is then unverified, with the reason.
+A backup is bad if its rows differ from the manifest, or if its contents prevent reading or restoring it. It is unverified, with the
+reason, if the cause of a failure may be this machine (a missing privilege, role, extension, locale, or disk space) or code of
+another role that the restore runs.
 """
 
 from __future__ import annotations
@@ -81,9 +81,10 @@ class Failure:
         return f"{self.what} ({self.state})"
 
 
-# The extension that the trial's superuser creates, as its own role would fail to.
+# pg_stat_statements, which the trial's superuser creates before the restore: the role that restores may not. The verdict lists it
+# like a failure, because a restore by such a role fails there.
 BY_SUPERUSER = Failure(f"EXTENSION {STATEMENTS}", "42501")
-COMMENT = (f"COMMENT EXTENSION {STATEMENTS}", "42501")  # A superuser owns the extension.
+COMMENT = (f"COMMENT EXTENSION {STATEMENTS}", "42501")  # It fails because the superuser owns the extension, and does not count.
 
 
 @dataclass(frozen=True, slots=True)

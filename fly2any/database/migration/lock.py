@@ -1,4 +1,7 @@
-"""Advisory locks: one run of migrations, one of maintenance, and one erasure of a person at a time."""
+"""Advisory locks: one run of migrations, one of maintenance, and one erasure of a person at a time.
+
+The key of the sign-ins' lock, which administration/backends.py takes, is here so that all keys are in one place.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ ERASURE_LOCK = 72707371
 SIGN_IN_LOCK = 14_102  # The first of two keys; the second is a hash of the address and the network.
 NAMES = {MIGRATION_LOCK: "migration", MAINTENANCE_LOCK: "maintenance", ERASURE_LOCK: "erasure"}
 
-PATIENCE = 300  # Seconds in total for the migration lock, and for retries of other locks.
+PATIENCE = 300  # Seconds in total for an advisory lock, and for retries of the locks of statements.
 
 
 @contextmanager
@@ -49,7 +52,7 @@ def wait_for_writers(connection, *, patience: float, say: Callable[[str], None])
 
 @contextmanager
 def _held(connection, lock: int, *, patience: float, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold an advisory lock.
+    """Hold an advisory lock. If this machine is lost, the server ends the session after 90 s (ALIVE), which releases the lock.
 
     It is polled, because a session inside pg_advisory_lock and a CREATE INDEX CONCURRENTLY would wait for each other.
     """

@@ -1,4 +1,8 @@
-"""The plan of an erasure: the rows it removes, changes, clears and leaves."""
+"""The plan of an erasure: the rows it removes, changes, clears and leaves.
+
+What happens to a row is decided elsewhere: by the action of its foreign key (trace.py), and in tables of ours without one by own.py,
+which deletes the row, or clears the address where the model's `on_erasure` says so (OnErasure in fly2any/database/facts.py).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waivers: findings that a named person accepts until a date."""
+"""Waivers: findings that a named person accepts until a date, in the file `settings.WAIVERS` (waivers.toml beside manage.py)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ..errors import Refusal
 from ..findings import CODES, Finding, Severity
 from ..units import plural
 
-# Differences from the contract: a waiver would hide drift.
+# Codes, and their first words, that cannot be waived: a waiver would hide drift, blockers of an adoption, an expired waiver, or code of
+# another role that would run.
 NEVER = (
     "table",
     "column",

@@ -1,4 +1,4 @@
-"""The statements that remove old rows: one transaction each, without waiting for row locks."""
+"""The statements that remove a batch of old rows, each in one transaction that waits for no row lock; sweep.py chooses the batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..sql import execute, quote, time_limits
 from .rules import Rule
 from .versions import read_versions, version_of
 
-STATEMENT_TIMEOUT = 60_000
+STATEMENT_TIMEOUT = 60_000  # Milliseconds.
 # Citus sends these to the workers. One connection at a time, because a cascade reaches shards that a parallel statement locks.
 ON_WORKERS_SQL = """
     SET LOCAL citus.propagate_set_commands TO 'local';

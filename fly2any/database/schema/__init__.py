@@ -1,4 +1,4 @@
-"""The live catalogue as plain values."""
+"""The schema: the live catalogue as plain values (catalog.py), the contract that it must match, and the differences with their cures."""
 
 from .catalog import read_catalog
 from .names import relative

@@ -35,7 +35,7 @@ UNPUBLISHED_SQL = """EXISTS (
           WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN i.indisprimary ELSE i.indisreplident END
             AND a.attnum = ANY (i.indkey::int2[]))))"""
 # The publications of updates or deletes of `c` that leave out a column of its replica identity, or filter by a column outside it:
-# PostgreSQL rejects both. Not every version can cast int2vector to an array, so its text is parsed.
+# PostgreSQL rejects both. Before PostgreSQL 15 pg_publication_rel has no prattrs, so it is read from JSON, where it is the text `[1, 2]`.
 NARROWED_SQL = """
     ARRAY(SELECT p.pubname::text FROM pg_catalog.pg_publication AS p JOIN pg_catalog.pg_publication_rel AS r ON r.prpubid = p.oid AND r.prrelid = c.oid
           CROSS JOIN LATERAL (SELECT ARRAY(SELECT k FROM pg_catalog.pg_index AS i, pg_catalog.unnest(i.indkey::int2[]) AS k
@@ -273,6 +273,7 @@ BUILDING_SQL = """
         WHERE b.datname = current_database()
           AND (b.index_relid = {index} OR l.pid IS NOT NULL AND (b.relid IS NULL OR {name} ~ '_cc(new|old)[0-9]*$')))
 """
+# Not the indexes of constraints, whose definition is in CONSTRAINTS_SQL.
 INDEXES_SQL = f"""
     SELECT c.relname AS "table", x.relname AS name, am.amname AS method,
            ARRAY(SELECT COALESCE(a.attname::text, pg_catalog.pg_get_indexdef(i.indexrelid, place, true))

@@ -1,5 +1,7 @@
 """Questions about expressions that only the server can answer: its planner proves something, or it evaluates sample rows.
 
+catalog.py reads the live catalogue.
+
 The planner evaluates immutable functions of constants, and sample rows run every function that is not volatile. So only
 expressions that call nothing but PostgreSQL's own functions are sent: the code of other roles never runs here.
 """

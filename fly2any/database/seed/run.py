@@ -1,3 +1,5 @@
+"""Adds demo data to all tables of the four apps, in SQL on the server: the same rows for the same seed."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
