@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-DIGITS = 18  # More digits are no valid length, and int() is slow for very many.
+DIGITS = 18  # More digits are not a valid length, and int() is slow for very many.
 
 
 def body_length(values: Sequence[bytes], *, largest: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Event triggers that run with changes of the schema, and so with migrations."""
+"""Event triggers that run with changes to the schema, and so with migrations."""
 
 from __future__ import annotations
 

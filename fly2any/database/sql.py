@@ -162,7 +162,7 @@ def ask(connection, question: str, parameters: Any = None) -> Any:
 
 
 def ask_directly(connection, question: str) -> Any:
-    """Return the first value of a query that execute wrappers do not see, so that it is no query of a page."""
+    """Return the first value of a query that execute wrappers do not see, so that it does not count as a query of a page."""
     connection.ensure_connection()
     row = _execute(connection, question)
     return row and row[0]

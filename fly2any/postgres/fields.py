@@ -80,14 +80,14 @@ def exactly(text: str) -> float:
     """Return the number; raise ValueError if a Python float cannot hold it, so that saving would change it."""
     number = float(text)
     if Decimal(repr(number)) != Decimal(text):
-        raise ValueError(f"{text} is no float.")
+        raise ValueError(f"{text} is not a float.")
     return number
 
 
 class JSONField(models.JSONField):
     """Django's field, which here reads JSON that Python cannot parse as `Unreadable`, and writes it back unchanged.
 
-    Migrations record it as Django's own field, because the column is the same. An empty array or object is a value, also where none may be missing.
+    Migrations record it as Django's own field, because the column is the same. An empty array or object is a value, even where none may be missing.
     """
 
     empty_values = [None, ""]

@@ -39,9 +39,9 @@ class Beyond(datetime):
 
     @classmethod
     def of(cls, text: str) -> Beyond:
-        """Return the value for the server's `text`; raise ValueError if that is no such time."""
+        """Return the value for the server's `text`; raise ValueError if it is not such a time."""
         if not BEYOND.fullmatch(text):
-            raise ValueError(f"{text!r} is no time beyond the years 1 to 9999.")
+            raise ValueError(f"{text!r} is not a time beyond the years 1 to 9999.")
         early = text.startswith("-") or text.endswith(" BC")
         value = cls(1, 1, 1, tzinfo=UTC) if early else cls(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
         value.text = text

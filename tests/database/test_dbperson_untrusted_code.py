@@ -105,7 +105,7 @@ def test_no_code_of_another_role_runs_as_ours(two):
     ],
 )
 def test_triggers_of_another_role_that_run_after_its_statement_do_not_run_as_ours(two, code):
-    """Before PostgreSQL 18 they would, also where a foreign key's action or a trigger caused them."""
+    """Before PostgreSQL 18 they would, even where a foreign key's action or a trigger caused them."""
     statements = (
         "CREATE TABLE mal.child (u text REFERENCES users ON DELETE CASCADE); CREATE TABLE mal.log ()",
         "CREATE FUNCTION mal.seen() RETURNS trigger " + says("NULL"),

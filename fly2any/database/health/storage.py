@@ -334,9 +334,9 @@ def _neglected(row: Extent, dead: float, many: int) -> Iterator[Finding]:
         )  # fmt: skip
     if live > many and (row.analysed is None or changed > 0.5 * live):
         why = (
-            "it was never analysed"
+            "has never been analysed"
             if row.analysed is None
-            else f"{changed:,} of them changed since it was analysed on {row.analysed:%Y-%m-%d}"
+            else f"{changed:,} of them have changed since it was analysed on {row.analysed:%Y-%m-%d}"
         )
         yield Finding(
             Severity.WARNING, "tables.not_analysed", row.name,

@@ -120,7 +120,7 @@ class LazyState(ProjectState):
         super().remove_model(app_label, model_name)
 
     def prepared_for(self, migration: Migration) -> LazyState:
-        """Return a copy to apply or reverse `migration` on, which changes it, also when it fails."""
+        """Return a copy to apply or reverse `migration` on, which changes it, even if it fails."""
         copy = self.clone()
         copy.is_whole = not all(map(requests_each_model, migration.operations))
         if copy.is_whole:

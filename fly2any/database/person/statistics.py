@@ -1,4 +1,4 @@
-"""The planner's statistics of tables, which hold sampled values of their rows, also of rows that were deleted since."""
+"""The planner's statistics of tables, which hold sampled values of their rows, even of rows that have been deleted since."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _cure(connection, tables: Tables, table: Table, column: str, shard: str, don
 
 
 def _is_empty(connection, table: Table) -> bool:
-    """Return False also if this role may not read the table."""
+    """Return False, too, if this role may not read the table."""
     with suppress(Error), transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         cursor.execute(f"SELECT 1 FROM {table.sql} LIMIT 1", [])
         return cursor.fetchone() is None

@@ -19,7 +19,7 @@ NOT_OURS = "it changes an unmanaged object; ask its owner first"
 
 
 def status_as_sql(report: Report) -> str:
-    """Return the cures of errors and warnings, in the order in which they must run; those that are not SQL, or that must be read
+    """Return the cures for errors and warnings, in the order in which they must run; those that are not SQL, or that must be read
     first, are comments."""
     found = [finding for finding in report.findings if finding.severity is not Severity.NOTE]
     schema = report.verification.server.schema if report.verification else None

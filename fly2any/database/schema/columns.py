@@ -83,7 +83,7 @@ def _omitted_by_site(to: Comparing, column: Column, live: Column) -> None:
 
 
 def _state(to: Comparing, column: Column, live: Column) -> None:
-    """Compare the properties of `live` one by one, each as the cure of the previous one leaves it."""
+    """Compare the properties of `live` one by one, each as the cure for the previous one leaves it."""
     for question in (_generated, _type, _identity, _required, _default):
         live = question(to, column, live)
 

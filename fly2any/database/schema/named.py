@@ -96,7 +96,7 @@ def _taken_by(to: Comparing, thing: Object) -> Any:
 
 
 def _holder(to: Comparing, thing: Object) -> tuple[str, str] | None:
-    """Return the kind and the name of what has the name of an index, and is no object of the catalogue, such as a sequence."""
+    """Return the kind and the name of what has the name of an index but is not an object of the catalogue, such as a sequence."""
     found = to.live.holders([thing.name]) if to.live and isinstance(thing, Index | Key) else []
     return found[0] if found else None
 
