@@ -111,8 +111,8 @@ def test_a_refused_flush_says_why(used):
     assert (result.returncode, result.stdout, result.stderr) == (
         2,
         "",
-        "The database refused (NotSupportedError, SQLSTATE 0A000): cannot truncate a table referenced in a foreign key constraint"
-        " (--traceback shows where).\n",
+        "The database refused (NotSupportedError, SQLSTATE 0A000): cannot truncate a table referenced in a foreign key constraint."
+        ' Truncate table "theirs" at the same time, or use TRUNCATE ... CASCADE (--traceback shows where).\n',
     )
 
 
