@@ -119,6 +119,21 @@ def test_a_killed_run_on_a_fresh_database_is_resumed(database):
 
 
 @pytest.mark.slow
+def test_a_migration_that_cannot_be_recorded_leaves_nothing(database):
+    assert manage("migrate", "contenttypes", url=database.url).returncode == 0
+    database.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;"
+        "CREATE TRIGGER refuse BEFORE INSERT ON django_migrations FOR EACH ROW WHEN (NEW.app = 'accounts') EXECUTE FUNCTION refuse()"
+    )
+    refused = manage("migrate", url=database.url)
+    left = database.execute("SELECT to_regclass('accounts')")  # Its foreign key is SQL that Django defers.
+    database.execute("DROP FUNCTION refuse CASCADE")
+
+    assert (refused.returncode, "accounts.0001_initial... OK" in refused.stdout, left) == (2, False, [(None,)])
+    assert manage("migrate", url=database.url).returncode == 0
+
+
+@pytest.mark.slow
 def test_a_run_that_loses_its_connection_does_not_continue_without_the_lock(migrated, probe):
     environment = probe("RunPython(lambda apps, editor: editor.connection.close())", atomic=False)
     probe("RunSQL('CREATE TABLE probe (id int)')")

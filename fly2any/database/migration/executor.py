@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
+from django.db import transaction
 from django.db.migrations.executor import MigrationExecutor
 
 from .losses import Consent
 from .models import LazyState
 from .run import Run
+
+T = TypeVar("T")
 
 
 class Executor(MigrationExecutor):
@@ -43,30 +47,45 @@ class Executor(MigrationExecutor):
 
     def apply_migration(self, state, migration, fake=False, fake_initial=False):
         apply = super().apply_migration
-        with self.report_start_once():
+        with self.report_once():
             return self.run.migrate(
                 migration,
                 "faked" if fake else "forwards",
-                lambda: apply(state.prepared_for(migration), migration, fake, fake_initial),
+                lambda: self.in_one_transaction(
+                    migration, lambda: apply(state.prepared_for(migration), migration, fake, fake_initial)
+                ),
             )
 
     def unapply_migration(self, state, migration, fake=False):
         unapply = super().unapply_migration
-        with self.report_start_once():
+        with self.report_once():
             return self.run.migrate(
                 migration,
                 "faked" if fake else "backwards",
-                lambda: unapply(state.prepared_for(migration), migration, fake),
+                lambda: self.in_one_transaction(migration, lambda: unapply(state.prepared_for(migration), migration, fake)),
                 consent=None if fake else self.consent,
             )
 
+    def in_one_transaction(self, migration, action: Callable[[], T]) -> T:
+        """Run `action`, which applies or reverses `migration`, and return its result; the record commits with an atomic migration.
+
+        Django records a reversal, and a migration with deferred SQL such as foreign keys, after the commit: a run that is killed
+        between the two would leave tables that no migration seems to have created.
+        """
+        if not migration.atomic:
+            return action()
+        with transaction.atomic(using=self.connection.alias):
+            return action()
+
     @contextmanager
-    def report_start_once(self) -> Iterator[None]:
-        """Report the start of a migration once, however often it is retried."""
-        report, reported = self.progress_callback, set()
+    def report_once(self) -> Iterator[None]:
+        """Report the start of a migration once, however often it is retried, and its success after the commit."""
+        report, reported, successes = self.progress_callback, set(), []
 
         def once(action, *arguments):
-            if report and action not in reported:
+            if action.endswith("_success"):
+                successes.append((action, *arguments))
+            elif report and action not in reported:
                 reported.add(action)
                 report(action, *arguments)
 
@@ -75,3 +94,5 @@ class Executor(MigrationExecutor):
             yield
         finally:
             self.progress_callback = report
+        if report and successes:
+            report(*successes[-1])

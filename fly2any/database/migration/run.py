@@ -26,7 +26,7 @@ from .concurrent_indexes import BuiltIndex, build
 from .lock import MIGRATION_LOCK, advisory_lock
 from .losses import Consent
 from .retry import DEADLOCK, LOCKED_OUT, try_again
-from .reversing import Reversal
+from .reversing import SAVEPOINT, Reversal
 
 T = TypeVar("T")
 
@@ -199,7 +199,9 @@ class Run:
     def __call__(self, execute, statement, parameters, many, context) -> Any:
         text = str(statement)
         text = text[COMMENTS.match(text).end() :]  # type: ignore[union-attr]
-
+        if self.connection.in_atomic_block and SAVEPOINT.fullmatch(text):
+            # It waits for no lock; watched, it would make the run forget who blocked the statement before it.
+            return execute(statement, parameters, many, context)
         concurrent = CONCURRENTLY.match(text) is not None
         rows = list(parameters) if many else parameters  # A list, because it may be run more than once.
 
