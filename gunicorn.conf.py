@@ -30,6 +30,6 @@ def on_starting(server):
 def post_worker_init(worker):
     from threading import Thread
 
-    from fly2any.preload import connect
+    from fly2any.preload import make_a_page
 
-    Thread(target=connect, daemon=True).start()  # Otherwise nothing would be served while a host does not answer.
+    Thread(target=make_a_page, daemon=True).start()  # Otherwise nothing would be served while a host does not answer.

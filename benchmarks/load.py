@@ -70,6 +70,7 @@ def work(staff, limit, place, environment):
 
 def begin(server, port, cookie):
     """Print the time of the first response of a process of gunicorn beside its later ones, each over a connection of its own."""
+    time.sleep(2)  # The system accepts connections before the processes have started.
     first, later = {}, []
     for _ in range(FIRST):
         connection = http.client.HTTPConnection("localhost", port, timeout=30)

@@ -1,23 +1,27 @@
 """Loads what pages need into gunicorn's first process, before it forks those that serve: they share it, and their first
-responses take about as long as later ones. Only connections cannot be shared: each process opens its first itself.
+responses take about as long as later ones. Each process then makes one page for itself, because connections cannot be shared.
 """
 
 import gc
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db import Error, connection
+from django.contrib.auth import get_user_model
+from django.db import Error, connection, transaction
 from django.forms.renderers import get_default_renderer
 from django.template import Context, Template
 from django.template.loader import get_template
 from django.template.loader_tags import ExtendsNode
 from django.template.utils import get_app_template_dirs
+from django.test import RequestFactory
 from django.urls import reverse
 
 from fly2any.administration.airports import suggested
+from fly2any.administration.deadlines import STATEMENT
 
 FORMS, ADMIN = (Path(str(package.__file__)).parent / "templates" for package in (forms, admin))
 
@@ -37,10 +41,18 @@ def load_pages() -> None:
     gc.freeze()  # No later collection looks at what is loaded, nor does it copy the pages of memory that are shared.
 
 
-def connect() -> None:
-    """Open the first connection of this process's pool, so that the first request finds one. A page reports a database that does not answer."""
-    with suppress(Error):
-        connection.ensure_connection()
+def make_a_page() -> None:
+    """Make a page that nobody sees: the first request of this process then finds a connection, and what Django works out once.
+
+    If the database does not answer, requests will report it.
+    """
+    request: Any = RequestFactory().get(reverse("admin:accounts_user_changelist"))
+    request.user = get_user_model()(is_staff=True, is_superuser=True)
+    request.user.is_verified = lambda: True  # Which django_otp's middleware adds.
+    with suppress(Error), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {STATEMENT}")
+        page: Any = admin.site._registry[get_user_model()].changelist_view(request)
+        page.render()
     connection.close()
 
 

@@ -17,7 +17,8 @@ from django.urls import reverse
 compiled, compile_one = [], Template.compile_nodelist
 Template.compile_nodelist = lambda template: compiled.append(template.name) or compile_one(template)
 print(connection.connection, gc.get_freeze_count() > 100_000)
-import runpy, time
+import runpy, threading, time
+threading.excepthook = print
 runpy.run_path("gunicorn.conf.py")["post_worker_init"](None)
 while not (size := connection.pool.get_stats().get("pool_size")):
     time.sleep(0.01)
