@@ -141,6 +141,7 @@ CODES = frozenset(
         "security.not_asked",
         "security.api",
         "security.role",
+        "security.session",
         "security.public",
         "security.ledger",
         "security.column",

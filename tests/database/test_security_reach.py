@@ -1,8 +1,11 @@
 """Each way around the privileges of a table is created for real, found, and resolved by its cure."""
 
+import dataclasses
+import re
+
 import pytest
 
-from fly2any.database.findings import Finding
+from fly2any.database.findings import Finding, Severity
 from fly2any.database.health.examine import Reader
 from fly2any.database.health.security import TOPICS
 from fly2any.database.verification import verify
@@ -199,3 +202,37 @@ def test_members_of_the_owner_of_users_are_named_with_the_cure(migrated, other_r
         f"It is a member of {owner}, which owns users, so it can do all that the owner can, such as drop tables and triggers."
     )
     assert resolved == []
+
+
+def test_a_client_that_is_connected_as_an_owner_or_superuser_is_noted(migrated, other_role):
+    """Such as the site, whose role the variables of this process do not show."""
+    reader = f"{migrated.name}_reader"
+    migrated.execute(f"ALTER TABLE users OWNER TO {other_role}; ALTER ROLE {other_role} CREATEROLE; CREATE ROLE {reader} LOGIN")
+    migrated.execute(f"GRANT pg_read_all_data TO {reader}")
+
+    def noted(user):
+        with django(dataclasses.replace(migrated, user=user)) as connection:
+            connection.ensure_connection()
+            connection.settings_dict = {**connection.settings_dict, "EMBEDDED": None}
+            answers = TOPICS["privileges"](Reader(connection, "public"))
+            return [(one.severity, one.where, one.message) for one in answers if getattr(one, "code", "") == "security.session"]
+
+    connect = [dataclasses.replace(migrated, user=user).connect() for user in (other_role, other_role, reader)]
+    try:
+        found = noted(reader)
+        unlisted = noted(other_role)
+        with migrated.connect():
+            of_superuser = noted(other_role)
+    finally:
+        for client in connect:
+            client.close()
+        migrated.execute(f"ALTER ROLE {other_role} NOCREATEROLE; DROP OWNED BY {reader}; DROP ROLE {reader}")
+
+    message = "Another client is connected as this role, which is the owner of 1 table and has, or can acquire, CREATEROLE."
+    assert (found, unlisted) == ([(Severity.NOTE, other_role, message)], [])
+    [(_, where, message)] = of_superuser
+    assert (where, re.sub(r"\d+ tables", "… tables", message)) == (
+        "postgres",
+        "Another client is connected as this role, which is the owner of … tables and has, or can acquire, SUPERUSER, CREATEROLE,"
+        " BYPASSRLS, REPLICATION.",
+    )

@@ -28,17 +28,22 @@ from .access import ownership, readers
 from .code import code
 from .examine import Figure, Question, Reader
 
-# Memberships count, because a member can use SET ROLE.
-ROLE_SQL = """
-    SELECT r.rolname AS name, r.rolcreaterole AS createrole, r.rolbypassrls AS bypassrls, r.rolreplication AS replication,
+# The role of this connection, then those of other clients' sessions. Memberships count, because a member can use SET ROLE.
+ROLES_SQL = """
+    SELECT r.rolname AS name, r.rolname = current_user AS own, r.rolcreaterole AS createrole, r.rolbypassrls AS bypassrls, r.rolreplication AS replication,
            EXISTS (SELECT FROM pg_catalog.pg_roles AS s WHERE s.rolsuper AND pg_catalog.pg_has_role(r.oid, s.oid, 'MEMBER')) AS superuser,
            ARRAY(SELECT m.rolname::text FROM pg_catalog.pg_roles AS m
                  WHERE NOT r.rolsuper AND pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER')
                    AND m.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files') ORDER BY 1) AS server,
            (SELECT count(*) FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
             WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND pg_catalog.pg_has_role(r.oid, c.relowner, 'USAGE')) AS owns
-    FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user
+    FROM pg_catalog.pg_roles AS r
+    WHERE r.rolname = current_user
+       OR r.oid IN (SELECT a.usesysid FROM pg_catalog.pg_stat_activity AS a
+                    WHERE a.datname = current_database() AND COALESCE(a.backend_type, 'client backend') = 'client backend')
+    ORDER BY own DESC, r.rolname COLLATE "C"
 """
+EXTRA = ("superuser", "createrole", "bypassrls", "replication")
 # Privileges of every role that can connect, other than CONNECT.
 PUBLIC_SQL = """
     SELECT 'SCHEMA ' || pg_catalog.quote_ident(n.nspname) AS place, a.privilege_type AS privilege
@@ -103,17 +108,25 @@ AUDIT = ("log_connections", "log_statement", "shared_preload_libraries", "pgaudi
 
 def privileges(read: Reader) -> Iterator[Figure | Finding]:
     """Report excess privileges of the role of this connection and of others."""
-    role = read.one(ROLE_SQL)
-    words = ("superuser", "createrole", "bypassrls", "replication")
-    extra = [word.upper() for word in words if getattr(role, word)] + role.server
-    owner = f", owner of {plural(role.owns, 'table')}" if role.owns else ""
-    yield Figure("this role", f"{role.name}{owner}{', ' + ', '.join(extra) if extra else ''}")
-    if extra and not read.connection.settings_dict.get("EMBEDDED"):
+    role, *connected = read(ROLES_SQL)
+    extra, owner = _beyond(role)
+    yield Figure("this role", f"{role.name}{f', {owner}' if owner else ''}{', ' + ', '.join(extra) if extra else ''}")
+    embedded = read.connection.settings_dict.get("EMBEDDED")
+    if extra and not embedded:
         yield Finding(
             Severity.WARNING, "security.role", role.name,
             f"The role has, or can acquire, {', '.join(extra)}, which neither the admin nor a migration needs.",
             "Connect as one of the roles that `manage.py dbroles` prints.",
         )  # fmt: skip
+    for other in () if embedded else connected:
+        extra, owner = _beyond(other)
+        parts = [f"is the {owner}"] * bool(owner) + [f"has, or can acquire, {', '.join(extra)}"] * bool(extra)
+        if parts:
+            yield Finding(
+                Severity.NOTE, "security.session", other.name,
+                f"Another client is connected as this role, which {' and '.join(parts)}.",
+                "If it is the site, let it connect as the role that `manage.py dbroles` prints for it: it needs none of that.",
+            )  # fmt: skip
     writers = [row.name for row in read(WRITERS_SQL, people=PEOPLE)]
     yield Figure(f"roles that write to {PEOPLE}", ", ".join(writers) or "none but superusers", len(writers))
     for excess in read_excess(read.connection, schema=read.schema):
@@ -128,6 +141,12 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
             f"Every role that can connect has {row.privilege} on it.",
             f"REVOKE {row.privilege} ON {row.place} FROM PUBLIC;", is_sql=True,
         )  # fmt: skip
+
+
+def _beyond(role) -> tuple[list[str], str]:
+    """Return what a role may do beyond reading and writing rows, and a clause about the tables that it owns, "" without any."""
+    owner = f"owner of {plural(role.owns, 'table')}" if role.owns else ""
+    return [word.upper() for word in EXTRA if getattr(role, word)] + role.server, owner
 
 
 def encryption(read: Reader) -> Iterator[Figure | Finding]:
