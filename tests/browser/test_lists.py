@@ -4,11 +4,14 @@ import pytest
 from django.conf import settings
 from django.contrib import admin
 from django.db import connection
+from django.db.models import TextField, Value
+from django.db.models.functions import Concat
 from django.test import Client
 from django.urls import reverse
 
 from accounts.models import User
 from ai_consultant.models import Conversation
+from engagement.models import LoginHistory
 from fly2any.administration.models import Access
 from fly2any.database.seed import seed
 from tests.database.test_dbseed import DAY
@@ -144,6 +147,29 @@ def test_results_of_the_search_fit(page):
         page.goto(f"/admin/search/?q={term}")
         sizes = page.evaluate("[...document.querySelectorAll('.scroll')].map(one => one.scrollWidth - one.clientWidth)")
         assert sizes == [0] * len(sizes) != [], term
+
+
+# Whether the pinned column of a region takes at most half of it, and whether the next cell is seen without scrolling.
+PINNED = """() => [...document.querySelectorAll('.scroll')].map(region => {
+    const [first, second] = region.querySelector('tbody tr').children, edge = region.getBoundingClientRect();
+    const pinned = first.getBoundingClientRect(), next = second.getBoundingClientRect();
+    return [pinned.width > 60 && pinned.width <= edge.width / 2, next.left >= pinned.right - 1 && next.left + 20 <= edge.right];
+})"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [375, 320])
+def test_the_pinned_column_leaves_room_for_the_others_on_a_phone(page, width):
+    page.set_viewport_size({"width": width, "height": 812})
+    User.objects.update(email=Concat(Value(LONG), "id", Value("@demo.fly2any.example"), output_field=TextField()))
+    alert = PriceAlert.objects.select_related("user").latest("pk")
+    at = LoginHistory.objects.exclude(ip_address=None).latest("timestamp").ip_address
+    route = f"origin={alert.origin}&destination={alert.destination}&day={alert.depart_date}"
+    urls = [f"/admin/search/?q={term}" for term in (LONG, f"{alert.origin}-{alert.destination}", at)]
+    for url in (*urls, f"{reverse('admin:travel_pricehistory_route')}?{route}"):
+        page.goto(url)
+        found = page.evaluate(PINNED)
+        assert found == [[True, True]] * len(found) != [], url
 
 
 @pytest.mark.slow
