@@ -119,3 +119,27 @@ def test_no_session_of_the_backup_is_valid_where_nothing_is_replaced(migrated, p
     finally:
         for name in databases(migrated) - {migrated.name}:
             migrated.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.mark.slow
+def test_staff_of_another_installation_in_the_database_are_signed_out_too(filled, place):
+    filled.execute("CREATE SCHEMA theirs")
+    for (table,) in filled.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+        filled.execute(f'CREATE TABLE theirs."{table}" (LIKE public."{table}" INCLUDING ALL)')
+    filled.execute("INSERT INTO theirs.django_migrations SELECT * FROM django_migrations")
+    for schema in ("public", "theirs"):
+        filled.execute(f"INSERT INTO {schema}.django_session VALUES ('k', 'x', now() + interval '1 day')")
+    assert run(filled, "dbbackup", "--verify", place=place).returncode == 0
+    kept = "SELECT (SELECT count(*) FROM public.django_session), (SELECT count(*) FROM theirs.django_session)"
+
+    notes = []
+    for schema in ("public", "theirs"):
+        restored = manage("dbrestore", "latest", "--yes", url=f"{filled.url}&schema={schema}", BACKUP_LOCATION=place)
+        notes += [line for line in restored.stdout.splitlines() if line.startswith(("Note      The backup", "Sessions"))]
+        assert (restored.returncode, filled.execute(kept)) == (0, [(0, 0)])
+        for name in databases(filled) - {filled.name}:
+            filled.execute(f'DROP DATABASE "{name}"')
+
+    note = "Note      The backup also has such tables in other schemas ({}): the restore replaces those in use there too."
+    ended = "Sessions  of the admin in the backup, 2, were ended: all staff must sign in again."
+    assert notes == [note.format("theirs"), ended, note.format("public"), ended]

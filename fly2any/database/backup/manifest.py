@@ -139,7 +139,18 @@ def home_of(manifest: Manifest) -> str | None:
     if manifest.schema:
         return manifest.schema
     for table in (RECORD, MARKING_TABLE):
-        end = f".{quote(table)}"
-        if schemas := sorted(name.removesuffix(end) for name in manifest.tables if name.endswith(end)):
-            return min(schemas, key=lambda schema: (schema != quote("public"), schema))[1:-1].replace('""', '"')
+        if schemas := _schemas_of(manifest, table):
+            return min(schemas, key=lambda schema: (schema != "public", schema))
     return None
+
+
+def other_homes(manifest: Manifest, schema: str | None) -> list[str]:
+    """Return the schemas other than `schema` in which a backup has tables like ours: a database may hold several installations."""
+    return [one for one in _schemas_of(manifest, MARKING_TABLE) if one != schema]
+
+
+def _schemas_of(manifest: Manifest, table: str) -> list[str]:
+    """Return the schemas in which a backup has a table of this name, sorted."""
+    end = f".{quote(table)}"
+    quoted = sorted(name.removesuffix(end) for name in manifest.tables if name.endswith(end))
+    return [schema[1:-1].replace('""', '"') for schema in quoted]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ..migration.state import known_migrations, replaced_migrations
 from ..progress import Progress
 from ..schema.contract import PHASE7_APPS
 from ..scratch import drop
-from ..server import MARKING_TABLE, read_origin
+from ..server import MARKING_TABLE, read_home, read_origin
 from ..sql import fetch_all, fetch_one, quote
 from ..verification import verify
 from . import tools
@@ -31,7 +31,7 @@ from .entries import NOTHING, LeftOut
 from .erasures import Erasures, keep_erasures
 from .extensions import require_extensions
 from .load import load
-from .manifest import Manifest, home_of
+from .manifest import Manifest, home_of, other_homes
 from .owners import require_owners, require_replaceable
 from .properties import copy_grants, copy_properties, create
 from .rights import StaffChanges, sign_out_staff
@@ -118,8 +118,10 @@ def restore_into(
         exists = fetch_one(connection, "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)", [name])[0]
         if not exists:
             _restore_new(connection, name, store, manifest, progress, trust=trust, without=without, purpose=INTO)
-            with connection_to(connection, name, schema=home_of(manifest)) as target:
-                return Replaced("", False, sign_out_staff(target), Erasures())
+            home = home_of(manifest)
+            with connection_to(connection, name, schema=home) as target:
+                staff = sign_out_staff(target)
+            return Replaced("", False, _with_others(connection, name, manifest, home, staff), Erasures())
         with connection_to(connection, name) as target:
             if is_used(target):
                 raise Refusal(f"The database {name} is not empty: give --into an empty database or a new name.")
@@ -241,9 +243,11 @@ def restore_over(
                     f"{current} is no longer empty: tables were created in it during the restore. Nothing was replaced."
                 )
             # Before the swap, so that no session of the backup becomes valid even if this process is killed.
-            with connection_to(connection, new, schema=home_of(manifest)) as target:
+            home = _home(connection, manifest, empty=empty)
+            with connection_to(connection, new, schema=home) as target:
                 staff = sign_out_staff(target, None if empty else connection)
                 erasures = Erasures() if empty else keep_erasures(target, connection)
+            staff = _with_others(connection, new, manifest, home, staff)
             connection.close()
             swap(elsewhere, current, new=new, old=old, description=description, started=started)
         filled = False
@@ -253,6 +257,22 @@ def restore_over(
         ):  # Tables may also be created between the check and the swap.
             filled = empty and is_used(replaced)
     return Replaced(old, filled, staff, erasures)
+
+
+def _home(connection, manifest: Manifest, *, empty: bool) -> str | None:
+    """Return the schema of the restored tables that replace those of `connection`."""
+    home = home_of(manifest)
+    own = None if empty else read_home(connection)[0]
+    return own if own in other_homes(manifest, home) else home
+
+
+def _with_others(connection, name: str, manifest: Manifest, home: str | None, staff: StaffChanges) -> StaffChanges:
+    """Sign the staff of other installations, in other schemas than `home`, out of the database `name` too; return `staff` with them."""
+    for schema in other_homes(manifest, home):
+        with connection_to(connection, name, schema=schema) as target:
+            others = sign_out_staff(target)
+        staff = replace(staff, ended=staff.ended + others.ended, error=staff.error or others.error)
+    return staff
 
 
 def stamp_of(connection) -> str:

@@ -7,6 +7,7 @@ from fly2any.database.backup.attached import read_attached, require_undistribute
 from fly2any.database.backup.disk_space import note as room_note
 from fly2any.database.backup.extensions import require_extensions
 from fly2any.database.backup.inventory import find
+from fly2any.database.backup.manifest import other_homes
 from fly2any.database.backup.owners import describe_untried, require_owners, require_replaceable
 from fly2any.database.backup.restore import is_used, require_name, restore_into, restore_over
 from fly2any.database.backup.store import store_at
@@ -18,7 +19,7 @@ from fly2any.database.management.arguments import add_database
 from fly2any.database.migration.lock import MAINTENANCE_LOCK, PATIENCE, advisory_lock
 from fly2any.database.printable import one_line
 from fly2any.database.progress import Terminal
-from fly2any.database.server import read_origin
+from fly2any.database.server import read_home, read_origin
 from fly2any.database.sql import quote
 
 
@@ -82,7 +83,12 @@ class Command(BaseCommand):
             self.report_erasures(manifest, kept.erasures)
             self.report_staff(kept.staff)
             return
-        notes = (*read_attached(connection).notes(), describe_untried(connection, manifest), room_note(manifest))
+        notes = (
+            of_other_homes(manifest, connection),
+            *read_attached(connection).notes(),
+            describe_untried(connection, manifest),
+            room_note(manifest),
+        )
         for note in filter(None, notes):
             self.stdout.write(f"Note      {note}")
         if used and not yes:
@@ -159,3 +165,12 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"Retention  is on for {archive.table}: raise its days in RETENTION before the next run of dbmaintain, which otherwise deletes the old rows again."
             )
+
+
+def of_other_homes(manifest, connection):
+    """Return a sentence about installations in other schemas, whose rows a restore replaces too, "" without any."""
+    schemas = ", ".join(map(one_line, other_homes(manifest, read_home(connection)[0])))
+    return (
+        schemas
+        and f"The backup also has such tables in other schemas ({schemas}): the restore replaces those in use there too."
+    )
