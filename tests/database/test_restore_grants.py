@@ -88,3 +88,25 @@ def test_a_database_of_another_role_is_replaced_only_by_a_member(filled, owned, 
     assert may_not.stderr == (
         f'This role may not create databases, as a restore does: run ALTER ROLE "{role}" CREATEDB; as a superuser.\n'
     )
+
+
+def test_default_privileges_of_a_role_that_the_restoring_role_only_administers_are_left_out(filled, owned, place):
+    """From 16 on, a role with CREATEROLE is such a member of the roles that it creates."""
+    role, _, _ = owned
+    site, of_role = f"{filled.name}_site", dataclasses.replace(filled, user=role)
+    filled.execute(f"ALTER DATABASE {filled.name} OWNER TO {role}; ALTER ROLE {role} CREATEROLE")
+    of_role.execute(f"CREATE ROLE {site} LOGIN")
+    dataclasses.replace(filled, user=site).execute(f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {role}")
+    try:
+        assert manage("dbbackup", "--verify", url=of_role.url, BACKUP_LOCATION=place).returncode == 0
+        restored = manage("dbrestore", "latest", "--yes", url=of_role.url, BACKUP_LOCATION=place)
+
+        sentence = (
+            f"Default privileges for objects that {site} will create were not restored, because only {site} or a superuser may set them:"
+            f" run `manage.py dbroles` again, and its SQL as {site}.\n"
+        )
+        assert (restored.returncode, restored.stderr) == (0, sentence)
+    finally:
+        for name in databases(filled):
+            dataclasses.replace(filled, name=name).execute(f"DROP OWNED BY {site}")
+        filled.execute(f"DROP ROLE {site}")

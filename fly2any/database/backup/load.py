@@ -20,7 +20,8 @@ from .sessions import UNLIMITED_SQL
 from .unrestored import unrestored
 from .workfolder import work_folder
 
-NOT_A_MEMBER_SQL = "SELECT rolname FROM pg_catalog.pg_roles WHERE NOT pg_catalog.pg_has_role(oid, 'MEMBER')"
+# The roles whose default privileges this role may not set: from 16 on, membership alone does not suffice.
+OTHERS_SQL = "SELECT rolname FROM pg_catalog.pg_roles WHERE NOT pg_catalog.pg_has_role(oid, %s)"
 TABLES_SQL = """
     SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -54,7 +55,7 @@ def load(
     major, _ = tools.server_version(connection)
     tls = connection.connection.pgconn.ssl_in_use
     tool = tools.choose(major, tls=tls, oldest=int(manifest.tool.partition(".")[0]))
-    others = [role for (role,) in fetch_all(connection, NOT_A_MEMBER_SQL)]
+    others = [role for (role,) in fetch_all(connection, OTHERS_SQL, ["USAGE" if major >= 16 else "MEMBER"])]
     (is_superuser,) = fetch_one(connection, SUPERUSER_SQL)
     untried = describe_untried(connection, manifest)
     with tools.reached(connection) as (place, environment), work_folder("a backup's table of contents") as work:

@@ -58,12 +58,13 @@ OWNED_SQL = " UNION ALL ".join(
     f" FROM pg_catalog.{table} WHERE {CONDITIONS.get(table, 'true')}"
     for table, schema, owner in OWNED
 )
-# The roles that the dump names, and whether they own objects: they must exist where it is restored. The server's first role is in
-# no pg_shdepend. Members of extensions, and row, array and multirange types with their functions, have no entry of their own.
-# Before version 15, pg_dump leaves out the owner of `public`.
+# The roles that the dump names, and whether they own objects, which default privileges are not: they must exist where it is
+# restored. The server's first role is in no pg_shdepend. Members of extensions, and row, array and multirange types with their
+# functions, have no entry of their own. Before version 15, pg_dump leaves out the owner of `public`.
 ROLES_SQL = f"""
     SELECT role, pg_catalog.bool_or(owns)
-    FROM (SELECT pg_catalog.pg_get_userbyid(d.refobjid) AS role, d.deptype = 'o' AS owns
+    FROM (SELECT pg_catalog.pg_get_userbyid(d.refobjid) AS role,
+                 d.deptype = 'o' AND d.classid <> 'pg_catalog.pg_default_acl'::regclass AS owns
           FROM pg_catalog.pg_shdepend AS d
           WHERE d.refclassid = 'pg_catalog.pg_authid'::regclass
             AND d.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
