@@ -2,6 +2,7 @@
 
 import dataclasses
 from datetime import UTC, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +16,9 @@ from fly2any.database.clock import read_clock
 from fly2any.database.errors import Refusal
 from fly2any.database.progress import Progress
 from fly2any.database.server import Run, read_origin
-from tests.conftest import django
+from tests.conftest import django, manage
 from tests.database.taken import described, keep
+from tests.servers import OwnServer
 
 
 @pytest.fixture
@@ -154,3 +156,40 @@ def test_a_backup_names_the_run_of_its_server(migrated, tmp_path):
 
     assert stored.run == manifest.run
     assert (stored.run.started, 0 < stored.run.transaction <= transaction) == (started, True)
+
+
+@pytest.mark.slow
+def test_a_clone_of_a_machine_removes_no_backup_of_the_original_and_is_recognised(
+    own_server, tmp_path, tmp_path_factory, place
+):
+    """Both servers have the same system identifier, and one address: a path that leads to the server of the machine."""
+    original, address = own_server(migrated=True), tmp_path / "socket"
+
+    def run(server, *words):
+        address.unlink(missing_ok=True)
+        address.symlink_to(server.home / "data")
+        url = f"postgresql://postgres@/fly2any?host={address}&port={original.port}"
+        return manage(*words, url=url, BACKUP_LOCATION=place, BACKUP_KEEP="1,0,0")
+
+    nightly = ("dbbackup", "--verify", "--prune")
+    before = run(original, *nightly)
+    original.stop()
+    clone = OwnServer(tmp_path_factory.mktemp("clone"), {"listen_addresses": "", "port": str(original.port)}, original.home)
+    try:
+        original.start()
+        clone.start()
+        nights = [run(server, *nightly) for server in (clone, original, clone)]
+        latest = run(original, "dbrestore", "latest")
+    finally:
+        clone.remove()
+
+    pruned = [one.stdout.splitlines()[-1] for one in (before, *nights[:2])]
+    assert pruned == ["Pruned    nothing"] * 3
+    assert [one.returncode for one in (before, *nights, latest)] == [0, 0, 0, 2, 2]
+    assert nights[2].stderr.startswith(
+        f"Nothing was removed: {place} has backups of this server and of a copy of it, or of its "
+    )
+    assert latest.stderr.startswith(
+        f"`latest` may be of either of two servers, so name the backup: {place} has backups of this "
+    )
+    assert len(list(Path(place).glob("*.json"))) == 4
