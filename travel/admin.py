@@ -24,8 +24,8 @@ from fly2any.administration.steps import Action, Step
 from .actions import pause_alerts, rearm_alerts
 from .found import airports_panel, route_panel
 from .models import PriceAlert, PriceHistory, PriceMonitorLog, RecentSearch, SavedSearch
-from .prices import departures, read_alerts, read_prices
-from .states import State, alert_state, state_of, why_in_full
+from .prices import MOST_ALERTS, departures, read_alerts, read_prices, read_reached
+from .states import OWN_PRICE, State, alert_state, state_of, why_in_full
 
 PAUSE_ALERTS = Action("pause-alerts", "Pause alerts", "Pause", "paused", "The price monitor does not check a paused alert.")
 
@@ -47,8 +47,10 @@ def route(row):
 
 
 def route_page(row):
-    """Return the URL of the page of a row's route, for its departure date."""
+    """Return the URL of the page of a row's route, for its departure date; an alert is marked there."""
     query = {"origin": row.origin, "destination": row.destination, "day": row.depart_date}
+    if isinstance(row, PriceAlert):
+        query["alert"] = row.pk
     return f"{reverse('admin:travel_pricehistory_route')}?{urlencode(query)}"
 
 
@@ -145,7 +147,7 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
     @admin.display(description="state")
     def state(self, alert):
         """Return why the alert fired, or did not, in one line."""
-        return format_html('<span class="sentence">{}</span>', alert_state(alert))
+        return format_html('<span class="sentence">{}</span>', alert_state(alert, getattr(alert, "reached", None)))
 
     @admin.display(description="state")
     def state_chip(self, alert):
@@ -154,7 +156,7 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
 
     @admin.display(description="state")
     def why(self, alert):
-        return why_in_full(alert)
+        return why_in_full(alert, getattr(alert, "reached", None))
 
     @admin.display(description="prices")
     def prices(self, alert):
@@ -162,14 +164,23 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
 
     @admin.display(description="recorded prices")
     def recorded_prices(self, alert):
-        """Return a link to the page of the route, whose last price need not be that of the alert's last check."""
+        """Return a link to the page of the route, and why its prices need not be those of the checks, where the state does not."""
         return format_html(
             '<a href="{}">{} on {}</a> <span class="quiet">{}</span>',
             route_page(alert),
             route(alert),
             formats.beginning(alert.depart_date),
-            "A check finds its own price, which may differ from the last recorded one.",
+            "" if getattr(alert, "reached", None) else OWN_PRICE,
         )
+
+    def prepare_panel(self, request, rows):
+        reached = read_reached(rows) if request.user.has_perm("travel.view_pricehistory") else {}
+        for alert in rows:
+            alert.reached = reached.get(alert.pk)
+
+    def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
+        self.prepare_panel(request, [obj] if obj else [])
+        return super().render_change_form(request, context, add, change, form_url, obj)
 
     @confirmed("Pause {}", "paused")
     def pause(self, request, alerts):
@@ -217,7 +228,10 @@ class PriceHistoryAdmin(ReadOnlyModelAdmin):
         """Show the prices of a route over time, for a departure date."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        origin, destination, day = (request.GET.get(name, "") for name in ("origin", "destination", "day"))
+        origin, destination, day, key = (request.GET.get(name, "") for name in ("origin", "destination", "day", "alert"))
+        may_see_alerts = request.user.has_perm("travel.view_pricealert")
+        found = PriceAlert.objects.filter(pk=key, origin=origin, destination=destination) if key and may_see_alerts else None
+        marked = found.select_related("user").first() if found is not None else None
         days = departures(origin, destination, around=day)
         day = day or (days[0] if days else "")
         context = {
@@ -228,17 +242,21 @@ class PriceHistoryAdmin(ReadOnlyModelAdmin):
             "destination": destination,
             "day": day,
             "days": days,
-            "prices": read_prices(origin, destination, day),
-            "alerts": self.alerts_of(request, origin, destination),
+            "marked": marked,
+            "own_price": OWN_PRICE,
+            "prices": read_prices(origin, destination, day, target=(marked.target_price, marked.currency) if marked else None),
+            "alerts": self.alerts_of(origin, destination, marked) if may_see_alerts else None,
         }
         return TemplateResponse(request, "admin/travel/pricehistory/route.html", context)
 
-    def alerts_of(self, request, origin, destination):
-        """Return the alerts on a route that the user may see, as (row, address, state), and whether they were found in time."""
-        if not request.user.has_perm("travel.view_pricealert"):
-            return None
+    def alerts_of(self, origin, destination, marked):
+        """Return the alerts on a route, `marked` first, as (row, URL, person, state), and whether they were found in time."""
         found = read_alerts(origin, destination)
-        return {"found": [(alert, page_of_row(alert), alert_state(alert)) for alert in found or ()], "is_late": found is None}
+        alerts = [*([marked] if marked else []), *(alert for alert in found or () if not marked or alert.pk != marked.pk)]
+        reached = read_reached(alerts)
+        person = self.admin_site._registry[PriceAlert].user_link
+        rows = [(alert, page_of_row(alert), person(alert), alert_state(alert, reached.get(alert.pk))) for alert in alerts]
+        return {"found": rows, "is_late": found is None, "most": MOST_ALERTS}
 
 
 @admin.register(PriceMonitorLog)

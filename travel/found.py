@@ -18,9 +18,10 @@ from .prices import next_departure
 
 def route_panel(origin: Airport, destination: Airport) -> Panel:
     """Return the route with its next departure for which prices were seen, and the newest of these prices."""
-    day = next_departure(origin.code, destination.code)
+    day, is_past = next_departure(origin.code, destination.code)
     price = PriceHistory.objects.of_route(origin.code, destination.code, day).first() if day else None
-    url = f"{reverse('admin:travel_pricehistory_route')}?{urlencode({'origin': origin.code, 'destination': destination.code})}"
+    query = {"origin": origin.code, "destination": destination.code, **({"day": day} if is_past else {})}
+    url = f"{reverse('admin:travel_pricehistory_route')}?{urlencode(query)}"
     cells: list[Any] = [
         f"{origin.code}\u00a0→\u00a0{destination.code}",
         _place(origin),
@@ -29,7 +30,7 @@ def route_panel(origin: Airport, destination: Airport) -> Panel:
         formats.amount(price.price, price.currency) if price else formats.NOTHING,
         formats.when(price.timestamp) if price else formats.NOTHING,
     ]
-    headers = ["route", "from", "to", "next departure", "last recorded price", "recorded"]
+    headers = ["route", "from", "to", "last departure" if is_past else "next departure", "last recorded price", "recorded"]
     return Panel("Route", headers, [(url, cells)], Count(1), "")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db.models import Count, Value, Window
 from django.utils import timezone
 
 from fly2any.administration import charts
@@ -41,10 +42,19 @@ class Prices:
     is_cut: bool  # Whether there are more than MOST_PRICES.
 
 
-def read_prices(origin: str, destination: str, depart_date: str) -> Prices | None:
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The recorded prices that reached the target of an alert since it was created: their number and the lowest."""
+
+    number: int
+    lowest: float
+    at: datetime
+
+
+def read_prices(origin: str, destination: str, depart_date: str, *, target: tuple[float, str] | None = None) -> Prices | None:
     """Return the prices seen for a route (IATA codes) and a day (`YYYY-MM-DD`) in the last PERIOD, None if there are none at all.
 
-    If the last price is older than that, the PERIOD ends at that price.
+    If the last price is older than that, the PERIOD ends at that price. `target`, (price, currency), is marked on the chart.
     """
     rows = PriceHistory.objects.of_route(origin, destination, depart_date)
     newest = rows.first()
@@ -68,6 +78,7 @@ def read_prices(origin: str, destination: str, depart_date: str) -> Prices | Non
         f"Price of {origin} to {destination} on {depart_date}, {len(points)} seen from {points[0][0]:%Y-%m-%d} to "
         f"{points[-1][0]:%Y-%m-%d}: lowest {plain_amount(lowest, currency)}, last {plain_amount(values[-1], currency)}"
     )
+    mark = target[0] if target and target[1] == currency else None
     return Prices(
         currency=currency,
         number=len(points),
@@ -77,10 +88,30 @@ def read_prices(origin: str, destination: str, depart_date: str) -> Prices | Non
         lowest_at=lowest_at,
         median=statistics.median(values),
         last=values[-1],
-        chart=charts.line(points, title=title, show=lambda value: plain_amount(value, currency)),
+        chart=charts.line(points, title=title, show=lambda value: plain_amount(value, currency), target=mark),
         others=len(seen) - len(points),
         is_cut=is_cut,
     )
+
+
+def read_reached(alerts: Iterable[PriceAlert]) -> dict[str, Reached]:
+    """Return, by the keys of `alerts`, the recorded prices that reached their targets, in one statement; none if it is late."""
+    lowest = [
+        PriceHistory.objects.of_route(alert.origin, alert.destination, alert.depart_date)
+        .filter(currency=alert.currency, price__lte=alert.target_price, timestamp__gte=alert.created_at)
+        .order_by("price", "-timestamp")
+        .values_list(Value(alert.pk), Window(Count("*")), "price", "timestamp")[:1]
+        for alert in alerts
+        if not alert.triggered
+    ]
+    if not lowest:
+        return {}
+    try:
+        with within():
+            rows = list(lowest[0].union(*lowest[1:], all=True))
+    except TooSlow:
+        return {}
+    return {key: Reached(number, price, at) for key, number, price, at in rows}
 
 
 def read_alerts(origin: str, destination: str) -> list[PriceAlert] | None:
@@ -92,12 +123,14 @@ def read_alerts(origin: str, destination: str) -> list[PriceAlert] | None:
         return None
 
 
-def next_departure(origin: str, destination: str) -> str | None:
-    """Return the first departure date from today on for which prices were seen, otherwise the last one before."""
+def next_departure(origin: str, destination: str) -> tuple[str | None, bool]:
+    """Return the first departure date from today on for which prices were seen, otherwise the last one; and whether it is past."""
     days = PriceHistory.objects.filter(origin=origin, destination=destination).values_list("depart_date", flat=True)
     today = f"{timezone.now():%Y-%m-%d}"
-    later = days.filter(depart_date__gte=today).order_by("depart_date").first()
-    return later or days.order_by("-depart_date").first()
+    if later := days.filter(depart_date__gte=today).order_by("depart_date").first():
+        return later, False
+    last = days.order_by("-depart_date").first()
+    return last, last is not None
 
 
 def departures(origin: str, destination: str, *, around: str = "") -> Sequence[str]:

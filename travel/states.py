@@ -7,8 +7,10 @@ from enum import StrEnum
 from django.utils import timezone
 
 from fly2any.administration import formats
+from fly2any.database.units import plural
 
 from .models import PriceAlert
+from .prices import Reached
 
 
 class State(StrEnum):
@@ -19,6 +21,7 @@ class State(StrEnum):
     DUE = "Fires next"
 
 
+OWN_PRICE = "The site's check decides whether an alert fires. It finds its own price, which may differ from the recorded ones."
 # The first sentence of why_in_full(); {ago} is when it fired, with a blank before it.
 REASONS = {
     State.FIRED: "Fired{ago}; it does not fire again until it is re-armed.",
@@ -40,8 +43,11 @@ def state_of(alert: PriceAlert) -> State:
     return State.WAITING if alert.current_price > alert.target_price else State.DUE
 
 
-def alert_state(alert: PriceAlert) -> str:
-    """Return the state of an alert and its reason in one line."""
+def alert_state(alert: PriceAlert, reached: Reached | None = None) -> str:
+    """Return the state of an alert and its reason in one line, with the lowest recorded price that reached its target."""
+    recorded = (
+        f"; recorded at {formats.plain_amount(reached.lowest, alert.currency)} {formats.age(reached.at)}" if reached else ""
+    )
     state = state_of(alert)
     current, target, checked = _facts(alert)
     return {
@@ -50,14 +56,23 @@ def alert_state(alert: PriceAlert) -> str:
         State.DEPARTED: "The departure date has passed",
         State.WAITING: f"Waiting: {current} is above {target}, checked {checked}",
         State.DUE: f"Fires at the next check: {current} is at or below {target}, checked {checked}",
-    }[state]
+    }[state] + recorded
 
 
-def why_in_full(alert: PriceAlert) -> str:
-    """Return the reason, the price at which an alert fires, and the price that its last check found."""
+def why_in_full(alert: PriceAlert, reached: Reached | None = None) -> str:
+    """Return the reason, the price at which an alert fires, the price that its last check found, and what was recorded."""
     current, target, checked = _facts(alert)
     reason = REASONS[state_of(alert)].format(ago=_fired_ago(alert))
-    return f"{reason} It fires at or below {target}; the price was {current} at its last check, {checked}."
+    checks = f"It fires at or below {target}; the price was {current} at its last check, {checked}."
+    return " ".join(filter(None, [reason, checks, reached and _recorded(alert, reached)]))
+
+
+def _recorded(alert: PriceAlert, reached: Reached) -> str:
+    lowest = formats.plain_amount(reached.lowest, alert.currency)
+    return (
+        f"Since the alert was created, {plural(reached.number, 'recorded price')} reached the target, the lowest {lowest} "
+        f"{formats.age(reached.at)}. {OWN_PRICE}"
+    )
 
 
 def _facts(alert: PriceAlert) -> tuple[str, str, str]:

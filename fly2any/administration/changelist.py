@@ -19,7 +19,7 @@ from . import formats
 from .counts import Count, bounded, exact, nouns, of_table
 from .deadlines import TooSlow, within
 from .filters import BadParameter, TimeFilter
-from .indexes import best_path, orders
+from .indexes import best_path, orders, time_added
 from .overview import best_page
 from .paging import Order, Page, page_of
 from .search import Found, search
@@ -250,13 +250,23 @@ class ChangeList(main.ChangeList):
     @property
     def order_description(self) -> str:
         """Return the order of the list in words."""
-        name = str(self.order.field.verbose_name)
+        name, descending = str(self.order.field.verbose_name), self.order.descending
+        first = f"{'newest' if descending else 'oldest'} first"
+        added = time_added(self.model)
+        if self.order.field.name == added:
+            return first.capitalize()
         if isinstance(self.order.field, models.DateTimeField):
-            return f"{'Newest' if self.order.descending else 'Oldest'} first, by {name}"
-        # The site's ids (cuid) begin with their time. UUIDs do not: the lists of rows with these are ordered by a time.
-        if self.order.field.primary_key and [*(self.model_admin.ordering or ())][:1] == ["-pk"]:
-            return f"{'Newest' if self.order.descending else 'Oldest'} first, by id"
-        return f"By {name}, {'descending' if self.order.descending else 'ascending'}"
+            return f"By {name}, {first}"
+        # The site's ids (cuid) begin with their time. UUIDv4s and the ids of the demo data do not.
+        if self.order.field.primary_key and added and self._is_in_order_of(added):
+            return f"{first.capitalize()}, by id"
+        return f"By {name}, {'descending' if descending else 'ascending'}"
+
+    def _is_in_order_of(self, time: str) -> bool:
+        """Return whether the rows of the page are in the order of a time, in the direction of the list."""
+        times = [getattr(row, time) for row in self.result_list]
+        times = [one for one in times if isinstance(one, datetime)]
+        return times == sorted(times, reverse=self.order.descending)
 
     @cached_property
     def chips(self) -> list[tuple[str, str, str]]:

@@ -51,16 +51,19 @@ def bars(values: Sequence[float], title: str) -> str:
     return format_html('<svg class="chart bars" viewBox="0 0 240 40" role="img" aria-label="{}">{}</svg>', title, drawn)
 
 
-def line(points: Sequence[tuple[datetime, float]], *, title: str, show: Callable[[float], str]) -> str:
+def line(
+    points: Sequence[tuple[datetime, float]], *, title: str, show: Callable[[float], str], target: float | None = None
+) -> str:
     """Return a line through `points`, (time, value) in order of time, the lowest marked, with round values and days on the axes.
 
-    `show` returns a value in words. A value that is not finite, or beyond LARGEST, is left out.
+    `show` returns a value in words. A value that is not finite, or beyond LARGEST, is left out. `target` is marked across.
     """
     points = [(time, value) for time, value in points if abs(value) < LARGEST]
     if not points:
         return ""
     values = [value for _, value in points]
-    steps = round_steps(min(values), max(values))
+    aim = [target] if target is not None and abs(target) < LARGEST else []
+    steps = round_steps(min([*values, *aim]), max([*values, *aim]))
     low, high = steps[0], steps[-1]
     begin, end = points[0][0].timestamp(), points[-1][0].timestamp()
 
@@ -83,7 +86,7 @@ def line(points: Sequence[tuple[datetime, float]], *, title: str, show: Callable
         "",
         '<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/><text x="{0}" y="{3}" text-anchor="middle">{4}</text>',
         (
-            (f"{across(day.timestamp()):.1f}", HEIGHT - BOTTOM, HEIGHT - BOTTOM + 4, HEIGHT - 8, f"{day:%d %b}")
+            (f"{across(day.timestamp()):.1f}", HEIGHT - BOTTOM, HEIGHT - BOTTOM + 4, HEIGHT - 8, f"{day:%m-%d}")
             for day in round_days(points[0][0], points[-1][0])
         ),
     )
@@ -95,9 +98,17 @@ def line(points: Sequence[tuple[datetime, float]], *, title: str, show: Callable
             for (x, y), (time, value) in zip(drawn, points, strict=True)
         ),
     )
+    aimed = format_html_join(
+        "",
+        '<line class="target" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="target-label" x="{}" y="{}" dy="{}">Target {}</text>',
+        (
+            (LEFT, WIDTH - RIGHT, f"{y:.1f}", f"{y:.1f}", LEFT + 6, f"{y:.1f}", "1.2em" if y < 2 * TOP else "-0.4em", show(one))
+            for one, y in ((one, down(one)) for one in aim)
+        ),
+    )
     return format_html(
-        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}<path class="line" d="{}"/>{}{}</svg>',
-        WIDTH, HEIGHT, title, grid, days, _path(drawn), dots, _lowest(drawn, values, show),
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}<path class="line" d="{}"/>{}{}{}</svg>',
+        WIDTH, HEIGHT, f"{title}, target {show(aim[0])}" if aim else title, grid, days, _path(drawn), dots, aimed, _lowest(drawn, values, show),
     )  # fmt: skip
 
 

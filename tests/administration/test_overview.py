@@ -113,12 +113,29 @@ def test_an_alert_says_why_it_did_not_fire(member):
     ]
     pages = [unescape(client.get(address(PriceAlert, "change", alert.pk)).content.decode()) for alert in alerts]
     assert [sentence in page for sentence, page in zip(in_full, pages, strict=True)] == [True] * 5
-    route = f"{reverse('admin:travel_pricehistory_route')}?{urlencode({**ROUTE, 'day': '2999-07-01'})}"
+    query = {**ROUTE, "day": "2999-07-01", "alert": alerts[0].pk}
+    route = f"{reverse('admin:travel_pricehistory_route')}?{urlencode(query)}"
     assert [f'href="{route}"' in page for page in (overview, pages[0])] == [True] * 2
     listed = client.get(address(PriceAlert)).content.decode()
     chips = re.findall(r'<td class="field-state_chip"><span class="chip[^"]*">(.*?)</span>', listed)
     assert sorted(chips) == ["Departed", "Fired", "Fires next", "Paused", "Waiting"]
-    assert "Newest first, by id" in listed
+
+
+def test_a_list_by_id_is_said_to_be_newest_first_only_where_its_rows_are(member):
+    ana, now = User.objects.create(email="ana@example.com"), timezone.now()
+    usual = {"user": ana, **ROUTE, "depart_date": "2999-07-01", "current_price": 2, "target_price": 1}
+    for place in range(3):
+        PriceAlert.objects.create(**usual, id=f"id-{place}", created_at=now + timedelta(days=place))
+    client = member("Support")
+
+    def said(model, query=""):
+        return client.get(address(model) + query).context["cl"].order_description
+
+    assert said(PriceAlert) == "Newest first, by id"
+    PriceAlert.objects.filter(pk="id-1").update(created_at=now + timedelta(days=9))
+    assert said(PriceAlert) == "By id, descending"
+    assert (said(User), said(Conversation)) == ("Newest first", "Newest first")
+    assert said(PriceAlert, "?active=1&triggered=0") == "By last checked, newest first"
 
 
 def test_those_who_may_not_erase_a_person_read_who_may(member):

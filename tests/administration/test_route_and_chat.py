@@ -59,7 +59,7 @@ def test_a_route_shows_90_days_its_lowest_price_and_its_alerts(member):
     chart = re.search(r'<svg class="chart".*?</svg>', page, re.S)[0]
     assert "Lowest 397.50 EUR</text>" in chart
     assert re.findall(r'text-anchor="end">([\d,]+)<', chart) == ["350", "400", "450", "500", "550"]
-    assert len(re.findall(r'text-anchor="middle">\d\d \w{3}<', chart)) > 3
+    assert len(re.findall(r'text-anchor="middle">\d\d-\d\d<', chart)) > 3
     assert re.findall(r"<td class=\"sentence\">(Waiting[^<]*)</td>", page) == [
         "Waiting: 410.00 EUR is above 400.00 EUR, checked now"
     ]

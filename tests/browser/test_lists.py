@@ -28,6 +28,8 @@ FAULTS = """() => {
         const hides = style(element).overflowX !== 'visible' && style(element).display !== 'inline';
         const said = style(element).textOverflow === 'ellipsis' && element.closest('[title]');
         if (hides && element.scrollWidth > element.clientWidth + 1 && !said) found.push('cut: ' + element.outerHTML);
+        const isName = innerWidth >= 1440 && element.matches('.email .cut:first-child') && element.textContent.length < 22;
+        if (isName && element.scrollWidth > element.clientWidth + 1) found.push('name before domain is cut: ' + element.outerHTML);
         if (element.matches('time, .number, .cut, .chip') && element.getClientRects().length > 1) found.push('wraps: ' + element.outerHTML);
     }
     for (const row of list.querySelectorAll('tr'))
