@@ -14,6 +14,7 @@ from msgspec import Meta
 from fly2any.postgres.search_path import SearchPathError, names_of
 from fly2any.postgres.url import is_local
 
+from .collations import EXCLUSIONS_SQL, OF_DATABASE_SQL, OTHERS_SQL, of_collations, of_database
 from .errors import NO_SCHEMA
 from .event_triggers import EVENT_TRIGGERS_SQL, of_event_triggers
 from .findings import Finding, Severity
@@ -75,9 +76,6 @@ HOME_CTES = f"""
                         (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema
     )
 """
-# The version that the database's indexes were built with and the one that the library has now, where they differ; from PostgreSQL 15 on.
-COLLATION_SQL = """(SELECT ARRAY[d.datcollversion, pg_catalog.pg_database_collation_actual_version(d.oid)] FROM pg_catalog.pg_database AS d
-            WHERE d.datname = current_database() AND d.datcollversion <> pg_catalog.pg_database_collation_actual_version(d.oid))"""
 SERVER_SQL = f"""
     {HOME_CTES}, ledger AS (
         SELECT known.oid FROM known JOIN home ON home.schema = known.nspname WHERE known.relname = {literal(RECORD)} AND known.trusted
@@ -105,13 +103,9 @@ SERVER_SQL = f"""
                      ORDER BY z.setdatabase DESC LIMIT 1), 'ALTER DATABASE ' || quote_ident(current_database())) AS sets_zone,
            pg_is_in_recovery() AS standby,
            pg_backend_pid() AS process,
-           {COLLATION_SQL} AS collation,
-           ARRAY(SELECT DISTINCT quote_ident(cn.nspname) || '.' || quote_ident(co.collname)
-                 FROM pg_catalog.pg_collation AS co JOIN pg_catalog.pg_namespace AS cn ON cn.oid = co.collnamespace
-                 JOIN pg_catalog.pg_attribute AS a ON a.attcollation = co.oid
-                 JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                 WHERE n.nspname = home.schema AND co.collversion <> pg_catalog.pg_collation_actual_version(co.oid)
-                 ORDER BY 1) AS collations,
+           {OF_DATABASE_SQL} AS collation,
+           {OTHERS_SQL} AS collations,
+           {EXCLUSIONS_SQL} AS exclusions,
            ARRAY(SELECT ARRAY[w.place, w.is_ours::text] FROM ({READ_ONLY_SQL}) AS w ORDER BY 1) AS read_only,
            ARRAY(SELECT ARRAY[w.place, w.value] FROM ({REPLICATION_ROLE_SQL}) AS w) AS replication_roles,
            ARRAY(SELECT ARRAY[w.name, w.place, w.value] FROM ({SETTINGS_SQL}) AS w) AS settings,
@@ -189,9 +183,14 @@ class Server:
     tls: str  # protocol and cipher of the server's connection, which is the pooler's behind one; "" without TLS
     pooled: bool  # whether the connection goes through a pooler
     encrypted: bool  # whether our own connection, to the pooler or the server, is encrypted
-    collation_of: str  # the version that the database's indexes were built with, "" if the server has the same
-    collation_now: str
-    collations: list[str]  # other collations whose version differs from the one that columns and indexes were built with
+    collation_of: (
+        str | None
+    )  # the version that the database's indexes were built with, None without one; "" if the server has the same
+    collation_now: str | None
+    collations: list[
+        list[str]
+    ]  # others with another version than columns and indexes were built with; whether REFRESH records it
+    exclusions: list[str]  # indexes of exclusion constraints, quoted
     time_zone: str
     sets_zone: str  # The beginning of the statement that sets the time zone for this role in this database.
     max_connections: int
@@ -262,19 +261,9 @@ class Server:
 
     def _collation(self) -> Iterator[Finding]:
         """Yield the collations whose order may have changed under the indexes: all our keys are text."""
-        harm = "indexes on text may miss rows and let duplicates in"
-        if self.collation_of:
-            yield Finding(
-                Severity.ERROR, "server.collation", self.database,
-                f"Its indexes were built with version {self.collation_of} of its collation, and the server now has {self.collation_now or 'none'}: {harm}.",
-                "\n".join(refreshed(self.database)), is_sql=True,
-            )  # fmt: skip
-        for collation in self.collations:
-            yield Finding(
-                Severity.ERROR, "server.collation", collation,
-                f"Columns or indexes that use it were built with a different version from the server's current one: {harm}.",
-                "\n".join(refreshed(self.database, self.schema or "public", collation)), is_sql=True,
-            )  # fmt: skip
+        if self.collation_of != self.collation_now:
+            yield of_database(self.database, self.collation_of, self.collation_now, self.exclusions)
+        yield from of_collations(self.database, self.collations, self.exclusions)
 
     def _encryption(self) -> Iterator[Finding]:
         if not self.encrypted and not is_local(self.host):
@@ -299,14 +288,6 @@ class Server:
                 f"{plural(self.max_connections, 'connection is', 'connections are')} allowed, but the guide asks for {ENOUGH_CONNECTIONS} or more.",
                 "Raise max_connections (and the limits of the database and the role), or put a connection pooler in front.",
             )  # fmt: skip
-
-
-def refreshed(database: str, schema: str = "", collation: str = "") -> tuple[str, str]:
-    """Return the statements that rebuild indexes and then record the version of the database's collation, or of another, quoted."""
-    if not collation:
-        name = quote(database)
-        return f"REINDEX DATABASE CONCURRENTLY {name};", f"ALTER DATABASE {name} REFRESH COLLATION VERSION;"
-    return f"REINDEX SCHEMA CONCURRENTLY {quote(schema)};", f"ALTER COLLATION {collation} REFRESH VERSION;"
 
 
 def read_home(connection) -> tuple[str | None, bool]:
@@ -361,7 +342,7 @@ def read_server(connection) -> Server:
         dated = connection.pg_version >= 150000
         tables = [model._meta.db_table for model in apps.get_models(include_auto_created=True)]
         cursor.execute(
-            SERVER_SQL if dated else SERVER_SQL.replace(COLLATION_SQL, "NULL"), {"path": names_of(path), "tables": tables}
+            SERVER_SQL if dated else SERVER_SQL.replace(OF_DATABASE_SQL, "NULL"), {"path": names_of(path), "tables": tables}
         )
         row = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
     host = connection.settings_dict["HOST"]

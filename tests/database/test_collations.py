@@ -16,12 +16,25 @@ from tests.conftest import django
 PROVIDER = {True: "builtin BUILTIN_LOCALE 'C.UTF-8'", False: "icu ICU_LOCALE 'und'"}  # From PostgreSQL 17 on.
 
 
+def version_of(database):
+    return database.execute("SELECT current_setting('server_version_num')::int")[0][0]
+
+
 @pytest.fixture
 def collated(database):
     """A database of a collation that has a version."""
-    [(version,)] = database.execute("SELECT current_setting('server_version_num')::int")
-    one = dataclasses.replace(database, name=f"{database.name}_collated")
-    provider = f"LOCALE_PROVIDER {PROVIDER[version >= 170000]}" if version >= 150000 else ""
+    version, one = version_of(database), dataclasses.replace(database, name=f"{database.name}_collated")
+    yield from made(database, one, f"LOCALE_PROVIDER {PROVIDER[version >= 170000]}" if version >= 150000 else "")
+
+
+@pytest.fixture
+def by_bytes(database):
+    """A database in the order of bytes, of the C library, which has no version."""
+    provider = "LOCALE_PROVIDER libc" if version_of(database) >= 150000 else ""
+    yield from made(database, dataclasses.replace(database, name=f"{database.name}_c"), f"{provider} LOCALE 'C'")
+
+
+def made(database, one, provider):
     database.execute(f"CREATE DATABASE {one.name} TEMPLATE template0 ENCODING 'UTF8' {provider}")
     yield one
     database.execute(f"DROP DATABASE {one.name} WITH (FORCE)")
@@ -35,12 +48,13 @@ def found(database):
 
 def cure(database, finding):
     for statement in finding.cure.split("\n"):
-        database.execute(statement)
+        if not statement.startswith("--"):
+            database.execute(statement)
 
 
 def test_a_database_whose_collation_has_another_version_is_found_and_cured(collated):
     assert found(collated) == []
-    if collated.execute("SELECT current_setting('server_version_num')::int < 150000") == [(True,)]:
+    if version_of(collated) < 150000:
         return  # It stores no version of a database's collation.
     collated.execute(f"UPDATE pg_database SET datcollversion = '0.5' WHERE datname = '{collated.name}'")
 
@@ -50,6 +64,71 @@ def test_a_database_whose_collation_has_another_version_is_found_and_cured(colla
     assert finding.message.startswith("Its indexes were built with version 0.5 of its collation, and the server now has ")
     cure(collated, finding)
     assert found(collated) == []
+
+
+SUPERUSER = "-- As a superuser, because REFRESH COLLATION VERSION fails where one of the versions is missing:"
+RECORD = "UPDATE pg_catalog.pg_database SET datcollversion = pg_catalog.pg_database_collation_actual_version(oid) WHERE datname = pg_catalog.current_database();"
+
+
+def test_a_database_is_found_whose_library_has_no_versions_any_longer(by_bytes):
+    """As after a move from Debian's image to Alpine's, whose library sorts by bytes; here the locale C does."""
+    if version_of(by_bytes) < 150000:
+        return  # It stores no version of a database's collation.
+    by_bytes.execute(f"UPDATE pg_database SET datcollversion = '2.36' WHERE datname = '{by_bytes.name}'")
+
+    [finding] = found(by_bytes)
+
+    assert finding.message == (
+        "Its indexes were built with version 2.36 of its collation, and the server now has none: indexes on text may miss rows and let duplicates in."
+    )
+    assert finding.cure.split("\n") == [f'REINDEX DATABASE CONCURRENTLY "{by_bytes.name}";', SUPERUSER, RECORD]
+    cure(by_bytes, finding)
+    assert found(by_bytes) == []
+
+
+def test_a_database_is_found_whose_indexes_were_built_without_versions(collated):
+    """As after a move from Alpine's image to Debian's. The builtin provider, from PostgreSQL 17 on, always sorts in the same order."""
+    if (version := version_of(collated)) < 150000:
+        return
+    collated.execute(f"UPDATE pg_database SET datcollversion = NULL WHERE datname = '{collated.name}'")
+    if version >= 170000:
+        assert found(collated) == []
+        return
+    [(now,)] = collated.execute(
+        "SELECT pg_database_collation_actual_version(oid) FROM pg_database WHERE datname = current_database()"
+    )
+
+    [finding] = found(collated)
+
+    assert finding.message == (
+        f"Its indexes were built with an unknown version of its collation (Alpine's images record none), and the server now has {now}:"
+        " indexes on text may miss rows and let duplicates in."
+    )
+    assert finding.cure.split("\n") == [f'REINDEX DATABASE CONCURRENTLY "{collated.name}";', SUPERUSER, RECORD]
+    cure(collated, finding)
+    assert found(collated) == []
+
+
+def test_the_cure_rebuilds_exclusion_constraints_too(by_bytes):
+    """REINDEX … CONCURRENTLY skips them with a warning."""
+    if version_of(by_bytes) < 150000:
+        return
+    by_bytes.execute(
+        'CREATE SCHEMA theirs; CREATE TABLE theirs.codes (code text, CONSTRAINT "No twice" EXCLUDE USING btree (code WITH =));'
+        f"UPDATE pg_database SET datcollversion = '2.36' WHERE datname = '{by_bytes.name}'"
+    )
+    file = "SELECT pg_relation_filenode('theirs.\"No twice\"')"
+    before = by_bytes.execute(file)
+
+    [finding] = found(by_bytes)
+    cure(by_bytes, finding)
+
+    assert finding.cure.split("\n")[1:3] == [
+        "-- It skips exclusion constraints; these block writes to their tables while they are rebuilt:",
+        'REINDEX INDEX theirs."No twice";',
+    ]
+    assert by_bytes.execute(file) != before
+    assert found(by_bytes) == []
 
 
 @pytest.mark.slow
@@ -63,8 +142,7 @@ def test_the_verification_of_a_backup_names_a_collation_of_another_version(colla
     assert (manifest.state, manifest.findings[1:]) == ("good", (f"server.collation at {collated.name}",))
     assert verdict(manifest).splitlines()[1] == (
         f"Collation of {collated.name}: the indexes were built with a different version of it, so the backup may hold duplicates and orphans."
-        f' Run in the database: REINDEX DATABASE CONCURRENTLY "{collated.name}"; ALTER DATABASE "{collated.name}" REFRESH COLLATION VERSION;'
-        " Then take another backup."
+        " Run the cure that `manage.py dbstatus` prints, then take another backup."
     )
 
 
@@ -81,5 +159,29 @@ def test_a_collation_is_found_only_where_a_column_or_an_index_of_ours_uses_it(da
     [finding] = found(database)
 
     assert (finding.severity, finding.where) == ("error", "public.named")
+    cure(database, finding)
+    assert found(database) == []
+
+
+@pytest.mark.parametrize("missing", ["recorded", "actual"])
+def test_another_collation_of_a_missing_version_is_found_and_cured(database, missing):
+    (name,), *_ = database.execute(
+        "SELECT quote_ident(collname) FROM pg_collation WHERE collversion IS NOT NULL AND collname IN ('pg_c_utf8', 'und-x-icu')"
+    )
+    source, version = (name, "NULL") if missing == "recorded" else ('"C"', "'2.36'")
+    database.execute(f"CREATE COLLATION named FROM {source}; CREATE TABLE t (a text COLLATE named)")
+    assert found(database) == []
+    database.execute(f"UPDATE pg_collation SET collversion = {version} WHERE collname = 'named'")
+    if missing == "recorded" and name == "pg_c_utf8":  # The builtin provider.
+        assert found(database) == []
+        return
+
+    [finding] = found(database)
+
+    assert finding.cure.split("\n") == [
+        f'REINDEX DATABASE CONCURRENTLY "{database.name}";',
+        "-- As a superuser, because REFRESH VERSION fails where one of the versions is missing:",
+        "UPDATE pg_catalog.pg_collation SET collversion = pg_catalog.pg_collation_actual_version(oid) WHERE oid = 'public.named'::regcollation;",
+    ]
     cure(database, finding)
     assert found(database) == []

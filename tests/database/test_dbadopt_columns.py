@@ -146,3 +146,14 @@ def test_a_default_of_the_current_time_is_noted_and_adopted(exact):
         0,
         [("note", "default.extra", sentence)],
     )
+
+
+def test_a_database_whose_indexes_may_be_out_of_order_is_not_adopted(exact):
+    """The adoption would make constraints of unique indexes that may have let duplicates in."""
+    if exact.execute("SELECT current_setting('server_version_num')::int < 150000") == [(True,)]:
+        return  # It stores no version of a database's collation.
+    exact.execute(f"UPDATE pg_database SET datcollversion = '0.5' WHERE datname = '{exact.name}'")
+
+    [blocker] = plan(exact)["blockers"]
+
+    assert (blocker["code"], blocker["where"]) == ("server.collation", exact.name)

@@ -159,6 +159,19 @@ def test_cures_have_a_lock_timeout_except_concurrent_builds(migrated, status):
     assert psql(migrated, status()[1]) == (0, "")
 
 
+def test_a_script_that_rebuilds_all_indexes_waits_for_their_readers(migrated, status):
+    migrated.execute('CREATE COLLATION named FROM "C"; CREATE TABLE t (a text COLLATE named)')
+    migrated.execute("UPDATE pg_collation SET collversion = '2.36' WHERE collname = 'named'")
+
+    _, script = status()
+
+    lines = script.splitlines()
+    place = lines.index(f'REINDEX DATABASE CONCURRENTLY "{migrated.name}";')
+    assert (lines[place - 1], lines[place + 1]) == ("SET lock_timeout TO '0';", LIMIT)
+    assert psql(migrated, script) == (0, "")
+    assert status()[0] == 0
+
+
 @pytest.mark.parametrize(
     ("given", "wanted", "keeps"),
     [

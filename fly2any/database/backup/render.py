@@ -8,7 +8,6 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from ..printable import one_line, printable
-from ..server import refreshed
 from ..units import plural, size, span
 from .inventory import Inventory
 from .manifest import COLLATION, Manifest
@@ -39,10 +38,9 @@ def _collations(manifest: Manifest) -> Iterator[str]:
     for finding in manifest.findings:
         code, _, place = finding.partition(" at ")
         if code == COLLATION:
-            reindex, refresh = refreshed(manifest.database, manifest.schema, "" if place == manifest.database else place)
             yield (
                 f"Collation of {place}: the indexes were built with a different version of it, so the backup may hold duplicates and orphans."
-                f" Run in the database: {reindex} {refresh} Then take another backup."
+                " Run the cure that `manage.py dbstatus` prints, then take another backup."
             )
 
 

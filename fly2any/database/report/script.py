@@ -14,7 +14,7 @@ from ..sql import quote
 from .collect import Report
 
 # A concurrent build blocks no other session; if cancelled, it leaves an invalid index.
-CONCURRENTLY = re.compile(r"^(?:CREATE (?:UNIQUE )?|DROP |RE)INDEX (?:INDEX )?CONCURRENTLY .*?;$", re.M | re.S)
+CONCURRENTLY = re.compile(r"^(?:CREATE (?:UNIQUE )?|DROP |RE)INDEX (?:(?:INDEX|DATABASE) )?CONCURRENTLY .*?;$", re.M | re.S)
 NOT_OURS = "it changes an unmanaged object; ask its owner first"
 
 
