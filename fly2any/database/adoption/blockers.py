@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from ..findings import Finding, Severity
@@ -65,11 +65,14 @@ IN_USE_SQL = """
     UNION
     SELECT o.relname, o.attname, 'the inheriting table ' || i.inhrelid::regclass, '',
            'Ask its owner first, then run: ALTER TABLE ' || i.inhrelid::regclass || ' NO INHERIT ' || i.inhparent::regclass || ';'
-    FROM pg_catalog.pg_inherits AS i JOIN ours AS o ON o.oid = i.inhparent
+    FROM pg_catalog.pg_inherits AS i JOIN ours AS o ON o.oid = i.inhparent JOIN pg_catalog.pg_class AS k ON k.oid = i.inhrelid
+    WHERE NOT k.relispartition
     UNION
     SELECT o.relname, o.attname, 'the table it inherits from, ' || i.inhparent::regclass, '',
-           'Ask its owner first, then run: ALTER TABLE ' || i.inhrelid::regclass || ' NO INHERIT ' || i.inhparent::regclass || ';'
-    FROM pg_catalog.pg_inherits AS i JOIN ours AS o ON o.oid = i.inhrelid AND o.attinhcount > 0
+           'Ask its owner first, then run: ALTER TABLE '
+           || CASE WHEN k.relispartition THEN i.inhparent::regclass || ' DETACH PARTITION ' || i.inhrelid::regclass
+                   ELSE i.inhrelid::regclass || ' NO INHERIT ' || i.inhparent::regclass END || ';'
+    FROM pg_catalog.pg_inherits AS i JOIN ours AS o ON o.oid = i.inhrelid AND o.attinhcount > 0 JOIN pg_catalog.pg_class AS k ON k.oid = i.inhrelid
     ORDER BY 1, 2, 3
 """
 
@@ -168,6 +171,17 @@ def in_use(connection, schema: str, expected: Catalog, live: Catalog, indexed: t
                 f"Index {entry.index} of {entry.table}, over {entry.column}, whose type changes, {entry.trouble}: rebuilding it may fail.",
                 f"Ask its owner first, then drop it before the adoption: DROP INDEX CONCURRENTLY {quote(entry.index)};",
             )
+
+
+def partitioned(names: Iterable[str]) -> Iterator[Finding]:
+    for name in names:
+        yield Finding(
+            Severity.ERROR,
+            "table.different",
+            name,
+            f"{name} is a partitioned table, which cannot be adopted: PostgreSQL cannot change the type of a column of its partition key.",
+            f"Copy its rows into a table without partitions, give that the name {name} and adopt it; then it can be partitioned again.",
+        )
 
 
 def taken(contract: Contract, migrations: MigrationState, live: Catalog) -> Iterator[Finding]:

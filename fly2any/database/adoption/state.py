@@ -22,6 +22,7 @@ from ..schema.cures import duplicates, is_orphan
 from ..schema.drift import compare
 from ..schema.ledgers import LEDGERS, PRISMAS_LEDGER, untrusted_findings
 from ..schema.live import Live
+from ..schema.objects import PARTITIONED
 from ..schema.relations import read_relations
 from ..schema.untrusted_code import read_untrusted_code
 from ..server import Server, read_server
@@ -166,8 +167,11 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
         nulls = frozenset(place for place in MAY_BE_NULL if place not in left_out and _has_nulls(connection, live, place))
         without_statistics = read_without_statistics(connection, schema=schema, tables=names)
         steps = tuple(conversion(expected, live, indexed, nulls=nulls | left_out, without_statistics=without_statistics))
+        parted = [table.name for table in live.tables if table.name in names and table.kind == PARTITIONED]
+        different = [one for one in comparison.findings if _blocks(one) and one.where.partition(".")[0] not in parted]
         found = (
-            *(_blocker(connection, finding, expected, live, schema) for finding in comparison.findings if _blocks(finding)),
+            *map(Blocker, blockers.partitioned(parted)),
+            *(_blocker(connection, finding, expected, live, schema) for finding in different),
             *map(Blocker, blockers.in_use(connection, schema, expected, live, indexed)),
             *map(Blocker, blockers.taken(contract, migrations, live)),
             *map(Blocker, blockers.name_taken(connection, schema, pending, live)),
@@ -193,7 +197,9 @@ def _other_blockers(connection, server: Server, schema: str, names: list[str], l
     yield from blockers.unreadable(connection, schema, live, server.role)
     yield from blockers.extension(connection, server.role)
     yield from blockers.zones(connection, schema, names, server)
-    yield from (finding for finding in server.findings() if finding.code in ("server.schema", "server.encoding"))
+    yield from (
+        finding for finding in server.findings() if finding.code in ("server.schema", "server.encoding", "server.collation")
+    )
     yield from blockers.ownership_missing(connection, schema, names, server)
 
 

@@ -133,6 +133,8 @@ TABLES_SQL = f"""
            {PRIVILEGES_SQL.format(held=HELD_BY_COLUMN_SQL)} AS held_by_column,
            pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned,
            pg_catalog.has_any_column_privilege(c.oid, 'INSERT') AS insertable,
+           ARRAY(SELECT a.attname::text FROM pg_catalog.pg_partitioned_table AS p CROSS JOIN LATERAL pg_catalog.unnest(p.partattrs::int2[]) WITH ORDINALITY AS k (attnum, place)
+                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum WHERE p.partrelid = c.oid ORDER BY k.place) AS partition_key,
            CASE WHEN c.relispartition THEN (SELECT i.inhparent::regclass::text FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid) END AS partition_of,
            CASE WHEN c.relispartition THEN COALESCE(pg_catalog.pg_get_partition_constraintdef(c.oid), '') END AS bound,
            CASE WHEN c.relkind = 'r' AND (c.relreplident = 'n' OR c.relreplident = 'i' AND NOT EXISTS (

@@ -229,6 +229,12 @@ def validate(thing: Check | ForeignKey) -> str:
     return f"{comment(hint)}\nALTER TABLE {table} VALIDATE CONSTRAINT {quote(thing.name)};"
 
 
+def for_partitioned(cure: str) -> str:
+    """Return a cure as PostgreSQL accepts it for a partitioned table: it blocks writes, because not even 18 can do this concurrently."""
+    cure = re.sub(r"\b(CREATE (?:UNIQUE )?INDEX|DROP INDEX) CONCURRENTLY\b", r"\1", cure)
+    return re.sub(r"^(ALTER TABLE .* ADD CONSTRAINT .* FOREIGN KEY .*) NOT VALID;$", r"\1;", cure, flags=re.MULTILINE)
+
+
 def drop(thing: Object) -> str:
     if isinstance(thing, Index):
         return f"DROP INDEX CONCURRENTLY {quote(thing.name)};"

@@ -5,15 +5,15 @@ A cure in SQL removes its difference; run in the order of the findings, the cure
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..findings import Finding
-from . import unmanaged
+from . import cures, unmanaged
 from .columns import compare_columns
 from .comparing import Comparing
 from .live import Live, with_equivalent_expressions
 from .named import compare_named
-from .objects import Catalog, Object, Table, key_of, where
+from .objects import PARTITIONED, Catalog, Object, Table, key_of, where
 from .sequences import taken_values
 from .tables import compare_tables
 
@@ -43,6 +43,11 @@ def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = Non
     compare_named(to)
     others = _unmanaged(to)
     to.findings += unmanaged.harmful(to.expected, others, to.actual, live)
+    parted = {table.name for table in to.actual.tables if table.kind == PARTITIONED}
+    to.findings = [
+        replace(one, cure=cures.for_partitioned(one.cure)) if one.where.partition(".")[0] in parted else one
+        for one in to.findings
+    ]
     generated = {where(column) for column in expected.columns if column.generated}
 
     def order(finding: Finding) -> tuple[int, bool, str, str]:  # A generated column comes after those it is computed from.

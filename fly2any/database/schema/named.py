@@ -10,7 +10,7 @@ from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
 from .comparing import Comparing, title
-from .objects import Check, ForeignKey, Index, Key, Object, of_invalid, where
+from .objects import PARTITIONED, Check, ForeignKey, Index, Key, Object, of_invalid, where
 
 
 def compare_named(to: Comparing) -> None:
@@ -21,10 +21,31 @@ def compare_named(to: Comparing) -> None:
         referring = [fk for fk in to.actual.foreign_keys if fk.target == key.table and fk.target_columns == columns]
         return cures.repair_key(key, live, referring)
 
-    _compare(to, to.expected.keys, to.actual.keys, _key_difference, key_cure)
+    keys = [_within_partitions(to, key) for key in to.expected.keys]
+    _compare(to, keys, to.actual.keys, _key_difference, key_cure)
     _compare(to, to.expected.checks, to.actual.checks, _check_difference, cures.repair_check)
     _compare(to, to.expected.indexes, to.actual.indexes, _index_difference, cures.repair_index)
     _compare(to, to.expected.foreign_keys, to.actual.foreign_keys, _foreign_key_difference, cures.repair_foreign_key)
+
+
+def _within_partitions(to: Comparing, key: Key) -> Key:
+    """Return the key as a partitioned table can have it, with the partition key's columns, and report that it is weaker."""
+    parted = next((table.partition_key for table in to.actual.tables if table.name == key.table), ())
+    missing = tuple(name for name in parted if name not in key.columns)
+    if not missing:
+        return key
+    to.bad.add(key)
+    wider = replace(key, columns=(*key.columns, *missing))
+    live = next((one for one in to.actual.keys if (one.table, one.name) == (key.table, key.name)), None)
+    if live and {*live.columns} == {*wider.columns}:
+        wider = replace(wider, columns=live.columns)
+        message = (
+            f"{title(key)} is {_body(wider)}, not {_body(key)}, because a key of a partitioned table must contain the partition key:"
+            f" several rows can have the same {', '.join(key.columns)}."
+        )
+        cure = "Check that each program that writes it makes distinct values, or go back to a table without partitions."
+        to.findings.append(Finding(Severity.WARNING, f"{_kind(key)}.weaker", where(key), message, cure))
+    return wider
 
 
 def _compare(
@@ -70,7 +91,9 @@ def _twin(to: Comparing, thing: Any, others: Iterable[Any]) -> Any:
 
 
 def _index_for(to: Comparing, key: Key) -> Index | None:
-    """Return the unique index from which ADD CONSTRAINT … USING INDEX can create the constraint."""
+    """Return the unique index from which ADD CONSTRAINT … USING INDEX can create the constraint; never for a partitioned table."""
+    if any(table.name == key.table and table.kind == PARTITIONED for table in to.actual.tables):
+        return None
     return next(
         (
             index

@@ -9,6 +9,7 @@ from typing import Any
 from ..sql import quote
 
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
+PARTITIONED = "partitioned table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Table:
     )  # others, on each column by its own grants; SELECT on any
     owned: bool = field(default=True, compare=False)  # by this role, or one that it is a member of
     insertable: bool = field(default=True, compare=False)  # by this role, at least in a column
+    partition_key: tuple[str, ...] = field(default=(), compare=False)  # its columns, of a partitioned table
     partition_of: str | None = field(default=None, compare=False)  # a partitioned table
     bound: str | None = field(default=None, compare=False)  # the condition that this places on its rows
     unidentified: tuple[str, ...] = field(

@@ -11,7 +11,7 @@ from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
 from .comparing import MAY_BE_ANOTHERS, Comparing
-from .objects import Catalog, ForeignKey, Index, Key, Table
+from .objects import PARTITIONED, Catalog, ForeignKey, Index, Key, Table
 from .unmanaged import AGREE
 
 
@@ -32,7 +32,10 @@ def compare_tables(to: Comparing) -> None:
             )
             to.actual = to.actual.renamed_table(other, table.name)
             live = {table.name: table for table in to.actual.tables}
-        if live[table.name].kind != table.kind:
+        if live[table.name].kind not in (
+            table.kind,
+            PARTITIONED,
+        ):  # A partitioned table is one: its columns and keys are compared.
             _missing(to, table, live[table.name])
         else:
             _state(to, table, live[table.name])
@@ -55,7 +58,8 @@ def _missing(to: Comparing, table: Table, live: Table | None) -> None:
         message = (
             f"{table.name} is a {live.kind}, not a table: rename it, then restore the table from a backup, or create it empty."
         )
-        to.add("table.different", table, message, f"{cures.rename_to_old(live)}\n{create}")
+        hidden = f"the new table is empty, and the rows of the {live.kind} are no longer read"
+        to.add("table.different", table, message, f"{cures.rename_to_old(live)}\n{create}", loses=hidden)
     # Its own foreign keys, and those of other tables, are findings of their own: they come last.
     to.expected = to.expected.where(lambda thing: thing.table != table.name or isinstance(thing, ForeignKey))
     to.actual = to.actual.where(lambda thing: thing.table != table.name)
