@@ -169,6 +169,10 @@ class Origin:
     place: str = ""
     run: Run | None = field(default=None, compare=False)  # None on a standby.
 
+    def ran_at(self, time: datetime, run: Run | None) -> bool:
+        """Return whether `run`, of a server that ran at that time, may be one of this server: none of its runs overlap."""
+        return self.run is None or run is None or run.started == self.run.started or time <= self.run.started
+
 
 @dataclass(frozen=True, slots=True)
 class Server:

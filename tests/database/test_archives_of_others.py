@@ -1,11 +1,16 @@
 """Archives and what is not ours: a copy of the server, and triggers of the site on a table that an archive is loaded into."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
 from fly2any.database.backup.store import store_at
 from fly2any.database.progress import Progress
 from fly2any.database.retention.archive import Archives
+from fly2any.database.retention.description import as_json
 from fly2any.database.retention.rules import RULES
+from fly2any.database.server import Run
 from tests.conftest import django, manage
 from tests.database.old_rows import BEFORE, CASES, put, swept
 
@@ -26,6 +31,26 @@ def test_a_physical_copy_of_the_server_settles_nothing_of_the_originals(migrated
         archives.settle(connection, RULES["price_history"])
 
     assert after == before
+    assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".json", ".zip"]
+
+
+def test_a_copy_of_the_server_at_the_same_address_settles_nothing_of_the_originals(migrated, tmp_path):
+    put(migrated, "price_history", "removed", CASES["price_history"][0])
+    store = store_at(str(tmp_path))
+    archives = Archives(store, "d")
+    with django(migrated) as connection:
+        part = {"first": "(0,0)", "last": "(100,0)", "before": BEFORE}
+        archive, _ = archives.keep(connection, RULES["price_history"], part, Progress())
+        of_original = Run(archive.run.started - timedelta(days=1), archive.run.transaction)
+        store.write(f"{archive.name}.json", as_json(replace(archive, run=of_original)).encode())
+
+        archives.settle(connection, RULES["price_history"])
+        kept = [path.suffix for path in sorted(tmp_path.iterdir())]
+        before = replace(archive, run=of_original, taken=archive.run.started)  # Before this server was started.
+        store.write(f"{archive.name}.json", as_json(before).encode())
+        archives.settle(connection, RULES["price_history"])
+
+    assert kept == [".ids", ".json", ".zip"]
     assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".json", ".zip"]
 
 

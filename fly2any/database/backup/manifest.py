@@ -97,9 +97,7 @@ class Manifest:
 
     def is_of_same_server(self, origin: Origin) -> bool:
         """Return whether it was, as far as known, not taken from a copy of the server, at another address or while this one ran."""
-        own, its = origin.run, self.run
-        beside = own is not None and its is not None and its.started != own.started and self.taken > own.started
-        return self.place in ("", origin.place) and not beside
+        return self.place in ("", origin.place) and origin.ran_at(self.taken, self.run)
 
     def age(self, now: datetime) -> timedelta:
         return now - self.taken

@@ -97,7 +97,7 @@ class Archives:
             archive = Archive(
                 name, file, taken, self.database, origin_of(connection), path.stat().st_size, sha256_of(path), min(ages), max(ages),
                 tuple(Part(table, columns[table], content) for table, content in contents.items()), tuple(sorted(ghosts)),
-                hashing=BY_COPY,
+                hashing=BY_COPY, run=read_origin(connection).run,
             )  # fmt: skip
             progress.show(f"storing {file}", None)
             self.store.put(file, path, lambda size: None)
@@ -129,7 +129,7 @@ class Archives:
             archive = self.read(name)
             if archive.signed != SIGNED or archive.database != self.database:
                 continue
-            if archive.origin not in made_by(connection):
+            if archive.origin not in made_by(connection) or not read_origin(connection).ran_at(archive.taken, archive.run):
                 continue
             with _snapshot(connection) as cursor:  # A row that a policy hides is then an error instead of seeming removed.
                 cursor.execute(EXISTING_SQL.format(table=quote(rule.table)), [self._ids(name)])

@@ -12,6 +12,7 @@ from ..backup.contents import BY_SELECT, Content, Hashing, Number
 from ..backup.signing import SIGNED, Moment
 from ..errors import Refusal
 from ..printable import one_line
+from ..server import Run
 from .rules import RULES
 
 PURPOSE = "retention.archive"
@@ -49,6 +50,7 @@ class Archive:
     ghosts: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
     hashing: Hashing = BY_SELECT  # How the hashes of the parts were computed, as in manifests.
+    run: Run | None = None  # The run of the server; not in archives until 2026-11.
     signed: str = SIGNED  # SIGNED, or why the signature of the file is not accepted.
 
     @property
