@@ -67,12 +67,15 @@ class Reader:
 Question = Callable[[Reader], Iterator[Figure | Finding]]
 
 
-def examine(connection, questions: dict[str, Question]) -> tuple[Topic, ...]:
-    """Return the result of each of `questions`; raise django.db.Error only if the database cannot be reached."""
+def examine(connection, questions: dict[str, Question], *, schema: str | None = None) -> tuple[Topic, ...]:
+    """Return the result of each of `questions`; raise django.db.Error only if the database cannot be reached.
+
+    `schema` is that of our tables, which is read if it is None; raise SearchPathError if there is none.
+    """
     if not questions:
         return ()
     connection.ensure_connection()
-    reader = Reader(connection, read_schema(connection))
+    reader = Reader(connection, read_schema(connection) if schema is None else schema)
     return tuple(_ask(reader, name, question) for name, question in questions.items())
 
 

@@ -89,7 +89,9 @@ def collect(
     database cannot be reached.
     """
     topics, guards = examine(connection, health or {}), examine(connection, security or {})
-    urgent = () if verification is None or "wraparound" in (health or {}) else examine(connection, {"wraparound": wraparound})
+    urgent: tuple[Topic, ...] = ()
+    if verification and "wraparound" not in (health or {}):
+        urgent = examine(connection, {"wraparound": wraparound}, schema=verification.server.schema or "")
     at = verification.clock.now() if verification else read_clock(connection).now()
     engine, of_engine = _engine(connection, verification) if verification else (None, ())
     everything = [
