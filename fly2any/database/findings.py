@@ -22,6 +22,7 @@ CODES = frozenset(
         "table.unidentified",
         "table.inherited",
         "table.partition",
+        "table.function",
         "column.missing",
         "column.renamed",
         "column.different",

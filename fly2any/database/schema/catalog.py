@@ -6,50 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from ..sql import TRUSTED_SQL, catalogue, literal
+from .called_functions import CALLED_SQL, OWN_SQL
 from .names import relative
 from .objects import PRIVILEGES, Catalog, Check, Column, Domain, ForeignKey, Index, Key, Table
+from .publications import NARROWED_SQL, PUBLICATIONS_SQL, UNPUBLISHED_SQL
 
 T = TypeVar("T")
 
-# The publications of updates or deletes of the table `c`, or of a table that it is a partition of: PostgreSQL rejects these where
-# rows have no replica identity. Published schemas are read from pg_depend, because PostgreSQL 14 lacks pg_publication_namespace.
-PUBLICATIONS_SQL = """
-    ARRAY(SELECT p.pubname::text FROM pg_catalog.pg_publication AS p
-          WHERE (p.pubupdate OR p.pubdelete) AND {which} AND (p.puballtables OR EXISTS (
-              SELECT FROM (SELECT c.oid, c.relnamespace UNION SELECT a.oid, a.relnamespace FROM pg_catalog.pg_class AS a
-                           WHERE a.oid IN (SELECT pg_catalog.pg_partition_ancestors(c.oid))) AS one
-              WHERE EXISTS (SELECT FROM pg_catalog.pg_publication_rel AS r WHERE r.prpubid = p.oid AND r.prrelid = one.oid)
-                 OR EXISTS (SELECT FROM pg_catalog.pg_depend AS s JOIN pg_catalog.pg_depend AS n USING (classid, objid)
-                            WHERE s.classid = pg_catalog.to_regclass('pg_catalog.pg_publication_namespace')::pg_catalog.oid
-                              AND s.refclassid = 'pg_catalog.pg_publication'::regclass AND s.refobjid = p.oid
-                              AND n.refclassid = 'pg_catalog.pg_namespace'::regclass AND n.refobjid = one.relnamespace)))
-          ORDER BY 1)
-"""
-# Of these, the ones that do not publish a generated column of the replica identity, which PostgreSQL rejects from 18 on.
-UNPUBLISHED_SQL = """EXISTS (
-    SELECT FROM pg_catalog.pg_attribute AS a
-    WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attgenerated <> ''
-      AND (a.attgenerated = 'v' OR to_jsonb(p) ->> 'pubgencols' <> 's') AND to_jsonb(p) ->> 'pubgencols' IS NOT NULL
-      AND (c.relreplident = 'f' OR EXISTS (
-          SELECT FROM pg_catalog.pg_index AS i
-          WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN i.indisprimary ELSE i.indisreplident END
-            AND a.attnum = ANY (i.indkey::int2[]))))"""
-# The publications of updates or deletes of `c` that leave out a column of its replica identity, or filter by a column outside it:
-# PostgreSQL rejects both. Before PostgreSQL 15 pg_publication_rel has no prattrs, so it is read from JSON, where it is the text `[1, 2]`.
-NARROWED_SQL = """
-    ARRAY(SELECT p.pubname::text FROM pg_catalog.pg_publication AS p JOIN pg_catalog.pg_publication_rel AS r ON r.prpubid = p.oid AND r.prrelid = c.oid
-          CROSS JOIN LATERAL (SELECT ARRAY(SELECT k FROM pg_catalog.pg_index AS i, pg_catalog.unnest(i.indkey::int2[]) AS k
-                                           WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN i.indisprimary ELSE i.indisreplident END)) AS ident (keys)
-          WHERE (p.pubupdate OR p.pubdelete)
-            AND (to_jsonb(r) ->> 'prattrs' IS NOT NULL AND (c.relreplident = 'f' OR NOT ident.keys <@ ARRAY(
-                     SELECT m[1]::int2 FROM pg_catalog.regexp_matches(to_jsonb(r) ->> 'prattrs', '\\d+', 'g') AS m))
-                 OR to_jsonb(r) ->> 'prqual' IS NOT NULL AND c.relreplident <> 'f' AND EXISTS (
-                     SELECT FROM pg_catalog.pg_depend AS d
-                     WHERE d.classid = 'pg_catalog.pg_publication_rel'::regclass AND d.objid = r.oid
-                       AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid > 0
-                       AND NOT d.refobjsubid::int2 = ANY (ident.keys)))
-          ORDER BY 1)
-"""
 # The foreign keys that reject a DELETE, and the tables that a DELETE from `origin` reaches by cascades, including unmanaged ones.
 LINKS_CTES = """
     link AS MATERIALIZED (
@@ -72,13 +35,6 @@ REFERENCES_SQL = """
           FROM reached AS r JOIN link AS l ON l.confrelid = r.oid
           WHERE r.origin = c.oid AND (l.confdeltype IN ('a', 'r') OR l.confdeltype IN ('n', 'd') AND l.required <> '{}')
           ORDER BY 1)
-"""
-# Whether an object's expression calls only PostgreSQL's own functions and operators, for which no dependency is recorded. Before
-# PostgreSQL 15 what the expression of a generated column calls is recorded for the column.
-OWN_SQL = """
-    NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS own
-                WHERE own.classid = 'pg_catalog.{kind}'::regclass AND own.objid = {oid} AND own.refobjid <> {besides}
-                  AND own.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass, 'pg_catalog.pg_type'::regclass))
 """
 # The privileges of this role on the table `c`: on the table itself, and on each column by its own grants, or on any for SELECT.
 PRIVILEGES_SQL = f"""
@@ -144,6 +100,7 @@ TABLES_SQL = f"""
                AS unpublished,
            CASE WHEN c.relkind = 'r' AND c.relreplident <> 'n' THEN {NARROWED_SQL} ELSE ARRAY[]::text[] END AS narrowed,
            {REFERENCES_SQL} AS kept_by,
+           CASE WHEN c.relkind IN ('r', 'p') THEN {CALLED_SQL} ELSE ARRAY[]::text[] END AS called,
            ARRAY(SELECT i.inhrelid::regclass::text FROM pg_catalog.pg_inherits AS i WHERE i.inhparent = c.oid AND c.relkind = 'r' ORDER BY 1) AS children
     FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace

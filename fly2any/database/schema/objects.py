@@ -42,6 +42,8 @@ class Table:
     narrowed: tuple[str, ...] = field(default=(), compare=False)  # publications that omit identity columns
     # Foreign keys that prevent deletions: table, name, definition, referenced table, and NOT NULL columns that ON DELETE would set to NULL.
     kept_by: tuple[tuple[str, str, str, str, str], ...] = field(default=(), compare=False)
+    # Functions that writes call and this role may not execute, or that find others by the search path: caller, signature, role, and that name.
+    called: tuple[tuple[str, str, str, str], ...] = field(default=(), compare=False)
     children: tuple[str, ...] = field(default=(), compare=False)  # tables that inherit from it, qualified and quoted
 
     @property

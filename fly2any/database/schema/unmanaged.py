@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from django.utils.text import get_text_list
+
 from ..findings import Finding, Severity
 from ..sql import quote
 from . import cures
@@ -58,6 +60,7 @@ class _Obstacles(Keys):
             yield from self.of_foreign_key(fk)
 
     def of_table(self, table: Table) -> Iterator[Finding]:
+        yield from of_functions(table)
         if table.unidentified:
             message = f"Table {table.name} is published ({', '.join(table.unidentified)}) without a replica identity, so every UPDATE and DELETE fails."
             cure = f"ALTER TABLE {quote(table.name)} REPLICA IDENTITY DEFAULT;"
@@ -307,6 +310,29 @@ class _Obstacles(Keys):
             yield Finding(
                 Severity.NOTE, "foreign_key.extra", where(fk), f"{title}, and was not tried with what our INSERT stores.", TRY
             )
+
+
+def of_functions(table: Table) -> Iterator[Finding]:
+    """Yield a finding for each function that writes of this role may not execute, or that fails with an empty search path."""
+    for function in dict.fromkeys(function for _, function, _, _ in table.called):
+        rows = [row for row in table.called if row[1] == function]
+        denied = [(caller, role) for caller, _, role, _ in rows if role]
+        searching = [(caller, name) for caller, _, _, name in rows if name]
+        if denied and table.insertable:
+            callers = get_text_list([caller for caller, _ in denied], "and")
+            yield Finding(
+                Severity.ERROR, "table.function", table.name,
+                f"This role may INSERT into {table.name}, but may not execute {function}, which {callers} calls: such a write fails.",
+                f"As its owner: GRANT EXECUTE ON FUNCTION {function} TO {denied[0][1]};",
+            )  # fmt: skip
+        if searching:
+            callers = get_text_list([caller for caller, _ in searching], "and")
+            yield Finding(
+                Severity.NOTE, "table.function", table.name,
+                f"{function}, which {callers} of {table.name} calls, finds {searching[0][1]} by the search path. A restore and autovacuum, from"
+                " PostgreSQL 17 on also ANALYZE and REINDEX, run it with an empty one, and fail.",
+                f"Name the schema in it, or as its owner: ALTER FUNCTION {function} SET search_path FROM CURRENT;",
+            )  # fmt: skip
 
 
 def tried(finding: Finding, tables: Iterable[str]) -> Finding:
