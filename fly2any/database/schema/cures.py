@@ -22,6 +22,7 @@ KEPT = {
     *product(["smallint", "integer", "real"], ["double precision"]),
 }
 
+TRIGRAMS = re.compile(r"\bgin_trgm_ops\b")
 ALTER_WORDS = {"view": "VIEW", "materialized view": "MATERIALIZED VIEW", "foreign table": "FOREIGN TABLE"}
 
 
@@ -227,6 +228,17 @@ def validate(thing: Check | ForeignKey) -> str:
     else:
         hint = f"Fix these rows first: SELECT * FROM {table} WHERE NOT {thing.expression.removeprefix('CHECK ')}"
     return f"{comment(hint)}\nALTER TABLE {table} VALIDATE CONSTRAINT {quote(thing.name)};"
+
+
+def uses_trigrams(cure: str) -> bool:
+    return TRIGRAMS.search(cure) is not None
+
+
+def with_trigrams(cure: str, schema: str | None) -> str:
+    """Return a cure that finds the operator class of pg_trgm in `schema`, or first creates the extension if that is None."""
+    return (
+        f"CREATE EXTENSION IF NOT EXISTS pg_trgm;\n{cure}" if schema is None else TRIGRAMS.sub(rf"{quote(schema)}.\g<0>", cure)
+    )
 
 
 def for_partitioned(cure: str) -> str:

@@ -43,17 +43,29 @@ def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = Non
     compare_named(to)
     others = _unmanaged(to)
     to.findings += unmanaged.harmful(to.expected, others, to.actual, live)
-    parted = {table.name for table in to.actual.tables if table.kind == PARTITIONED}
-    to.findings = [
-        replace(one, cure=cures.for_partitioned(one.cure)) if one.where.partition(".")[0] in parted else one
-        for one in to.findings
-    ]
+    _fit_cures(to)
     generated = {where(column) for column in expected.columns if column.generated}
 
     def order(finding: Finding) -> tuple[int, bool, str, str]:  # A generated column comes after those it is computed from.
         return ORDER.index(finding.code.partition(".")[0]), finding.where in generated, finding.where, finding.code
 
     return Comparison(tuple(sorted(to.findings, key=order)), frozenset(set(to.expected) - to.bad), others)
+
+
+def _fit_cures(to: Comparing) -> None:
+    """Fit the cures to partitioned tables, and to the place of pg_trgm, which may be in another schema or missing."""
+    parted = {table.name for table in to.actual.tables if table.kind == PARTITIONED}
+    for place, one in enumerate(to.findings):
+        cure, message = one.cure, one.message
+        if one.where.partition(".")[0] in parted:
+            cure = cures.for_partitioned(cure)
+        if to.live is not None and one.is_sql and cures.uses_trigrams(cure):
+            schema = to.live.trigram_schema()
+            if schema is None:
+                message = f"{message} The extension pg_trgm, which its cure needs, is missing too."
+            if schema != to.live.schema:
+                cure = cures.with_trigrams(cure, schema)
+        to.findings[place] = replace(one, cure=cure, message=message)
 
 
 def _unmanaged(to: Comparing) -> Catalog:

@@ -56,6 +56,10 @@ VOLATILE_SQL = """
     SELECT EXISTS (SELECT FROM pg_catalog.pg_proc AS p
                    WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 'v' AND p.proname = ANY (%s))
 """
+TRIGRAMS_SQL = """
+    SELECT (SELECT n.nspname::text FROM pg_catalog.pg_extension AS e JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
+            WHERE e.extname = 'pg_trgm')
+"""
 CASES = 64  # Parts of a table's rows in one query.
 
 
@@ -186,6 +190,10 @@ class Live:
         """Return the kind and the name of each relation that has one of `names`, and of a type that has that of a new `table`."""
         found = self.ask(HOLDERS_SQL, {"schema": self.schema, "names": names, "table": table}, every=True)
         return found if isinstance(found, list) else []
+
+    def trigram_schema(self) -> str | None:
+        """Return the schema of the extension pg_trgm, None without it."""
+        return self.ask(TRIGRAMS_SQL)[0]
 
     def is_sequence(self, name: str) -> bool | None:
         """Return whether the site's sessions find a sequence by `name`; None where it cannot be asked."""
