@@ -76,6 +76,18 @@ HOME_CTES = f"""
                         (SELECT nspname FROM path ORDER BY place LIMIT 1)) AS schema
     )
 """
+# Where the search path of this session's role in this database is set, as the beginning of a statement, and its value.
+SETS_PATH_SQL = """ARRAY(
+    SELECT one.part
+    FROM (SELECT 'ALTER ' || CASE WHEN s.setrole = 0 AND s.setdatabase = 0 THEN 'ROLE ALL'
+                                  ELSE concat_ws(' IN ', 'ROLE ' || quote_ident(r.rolname), 'DATABASE ' || quote_ident(d.datname)) END AS place,
+                 substr(c.setting, length('search_path=') + 1) AS value
+          FROM pg_catalog.pg_db_role_setting AS s CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c (setting)
+          LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase
+          WHERE c.setting LIKE 'search_path=%%' AND COALESCE(r.rolname, session_user) = session_user AND COALESCE(d.datname, current_database()) = current_database()
+          ORDER BY s.setrole = 0, s.setdatabase = 0 LIMIT 1) AS setting
+    CROSS JOIN LATERAL (VALUES (1, setting.place), (2, setting.value)) AS one (number, part) ORDER BY one.number
+)"""
 SERVER_SQL = f"""
     {HOME_CTES}, ledger AS (
         SELECT known.oid FROM known JOIN home ON home.schema = known.nspname WHERE known.relname = {literal(RECORD)} AND known.trusted
@@ -101,6 +113,7 @@ SERVER_SQL = f"""
                      WHERE r.rolname = session_user AND z.setconfig::text ~* '[{{,"]timezone='
                        AND z.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
                      ORDER BY z.setdatabase DESC LIMIT 1), 'ALTER DATABASE ' || quote_ident(current_database())) AS sets_zone,
+           {SETS_PATH_SQL} AS sets_path,
            pg_is_in_recovery() AS standby,
            pg_backend_pid() AS process,
            {OF_DATABASE_SQL} AS collation,
@@ -197,6 +210,7 @@ class Server:
     exclusions: list[str]  # indexes of exclusion constraints, quoted
     time_zone: str
     sets_zone: str  # The beginning of the statement that sets the time zone for this role in this database.
+    sets_path: list[str]  # The same for the search path, and its value; empty where it is the server's or the URL's.
     max_connections: int
     connections: int
     standby: bool
@@ -232,9 +246,13 @@ class Server:
 
     def _schema(self) -> Iterator[Finding]:
         if self.schema is None:
+            path, cure = "", f"ALTER ROLE {quote(self.role)} SET search_path TO public;"
+            if self.sets_path:
+                place, value = self.sets_path
+                path, cure = f" ({value}, as {place} sets it)", f"{place} RESET search_path;"
             yield Finding(
-                Severity.ERROR, "server.schema", self.database, "No schema in the search path exists, so no table can be found.",
-                f"Correct ?schema= in POSTGRES_URL, create the schema, or: ALTER ROLE {quote(self.role)} SET search_path TO public;",
+                Severity.ERROR, "server.schema", self.database, f"No schema in the search path{path} exists, so no table can be found.",
+                f"Correct ?schema= in POSTGRES_URL, create the schema, or: {cure}",
             )  # fmt: skip
         elif self.hiding:
             few = ", ".join(self.hiding[:3]) + (f" and {len(self.hiding) - 3} more" if self.hiding[3:] else "")
@@ -349,6 +367,8 @@ def read_server(connection) -> Server:
             SERVER_SQL if dated else SERVER_SQL.replace(OF_DATABASE_SQL, "NULL"), {"path": names_of(path), "tables": tables}
         )
         row = dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
+    if row["sets_path"] and names_of(row["sets_path"][1]) != names_of(path):  # The URL sets another.
+        row["sets_path"] = []
     host = connection.settings_dict["HOST"]
     link = connection.connection
     before, now = row.pop("collation") or ("", "")

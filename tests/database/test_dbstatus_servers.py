@@ -172,7 +172,10 @@ def test_a_search_path_in_quotes_is_one_schema_as_for_postgresql(own_server):
     result = manage("dbstatus", url=server.url())
 
     assert result.returncode == 5
-    assert "No schema in the search path exists, so no table can be found." in result.stdout
+    assert (
+        'No schema in the search path ("app, public", as ALTER DATABASE fly2any sets it) exists, so no table can be found.'
+        in result.stdout
+    )
 
 
 @pytest.mark.slow
@@ -238,7 +241,7 @@ def test_an_inconsistent_history_is_reported_in_one_sentence(own_server):
 
 def test_a_remote_server_without_tls_is_a_finding():
     near = Server(
-        version="18.6", host="", database="d", role="r", schema="public", creates_in="public", hiding=[], encoding="UTF8", tls="", pooled=False, encrypted=False, collation_of="", collation_now="", collations=[], exclusions=[], time_zone="UTC", sets_zone="",
+        version="18.6", host="", database="d", role="r", schema="public", creates_in="public", hiding=[], encoding="UTF8", tls="", pooled=False, encrypted=False, collation_of="", collation_now="", collations=[], exclusions=[], time_zone="UTC", sets_zone="", sets_path=[],
         max_connections=100, connections=1, standby=False, read_only=[], replication_roles=[], served=[], event_triggers=[], settings=[], may_use=True, may_create=True, may_read_migrations=True, may_read_journal=True,
     )  # fmt: skip
 

@@ -97,3 +97,27 @@ print(len(dashboard._histograms({PriceAlert: "created_at"})["price_alerts"]))
 """
 
     assert manage("shell", "-c", question, url=behind.url).stdout.splitlines()[-1] == "100"
+
+
+@pytest.mark.parametrize("place", ["ROLE {role} IN DATABASE {name}", "ROLE {role}", "DATABASE {name}"])
+def test_a_search_path_that_leads_nowhere_is_reset_where_it_is_set(migrated, place):
+    with migrated.role("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}") as url:
+        place = place.format(role=f"{migrated.name}_role", name=migrated.name)
+        migrated.execute(f"ALTER {place} SET search_path = 'public, extensions'")
+
+        [error] = schema_errors(url)
+        elsewhere = schema_errors(f"{url}&schema=nowhere")
+        migrated.execute(error["cure"].partition("or: ")[2])
+
+        message = (
+            f'No schema in the search path ("public, extensions", as ALTER {place} sets it) exists, so no table can be found.'
+        )
+        cure = f"Correct ?schema= in POSTGRES_URL, create the schema, or: ALTER {place} RESET search_path;"
+        assert (error["message"], error["cure"]) == (message, cure)
+        assert [one["message"] for one in elsewhere] == ["No schema in the search path exists, so no table can be found."]
+        assert schema_errors(url) == []
+
+
+def schema_errors(url):
+    found = json.loads(manage("dbstatus", "--format", "json", url=url).stdout)["findings"]
+    return [one for one in found if one["code"] == "server.schema"]
