@@ -39,13 +39,18 @@ STAFF_HELP = {
     ),
 }
 NOT_THE_SITE = "The site ignores this column: it decides only whether the person can use the admin."
+NONE_SET = "None: cannot sign in with a password."
+COOKIE = (
+    "The site also signs people in with a signed cookie (JWT), which cannot be revoked here: it is valid until it expires,"
+    " after 30 days by NextAuth's default."
+)
 SIGN_OUT = Action(
     "sign-out",
     "Sign out everywhere",
     "Sign out of",
-    "revoked",
-    "The site also signs people in with a signed cookie (JWT), which cannot be revoked here: it is valid until it expires.",
-    nothing="Nothing to sign out of: no sessions or signed-in devices are stored.",
+    "signed out",
+    COOKIE,
+    nothing=f"Nothing to sign out of: no sessions or signed-in devices are stored. {COOKIE}",
 )
 DEACTIVATE = Action("deactivate", "Deactivate", "Deactivate", "deactivated", NOT_THE_SITE)
 REACTIVATE = Action("reactivate", "Reactivate", "Reactivate", "reactivated", NOT_THE_SITE)
@@ -186,7 +191,10 @@ class UserAdmin(PersonMixin, ModelAdmin, DjangoUserAdmin):
 
     @admin.display(description="password")
     def password_state(self, user):
-        return "Set." if user.password else "None: signs in by OAuth only."
+        return "Set." if user.password else NONE_SET
+
+    def show(self, name, row, *, in_list=False):
+        return NONE_SET if name == "password" and not row.password else super().show(name, row, in_list=in_list)
 
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
         if obj and self.has_change_permission(request, obj):
@@ -311,3 +319,6 @@ class UserPreferencesAdmin(UserRowsMixin, ModelAdmin):
         ("Record", {"fields": ["created_at", "updated_at", "id"]}),
     ]
     readonly_fields = ["id", "created_at", "updated_at"]
+
+    def happened(self, preferences):
+        return "Preferences created"

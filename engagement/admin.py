@@ -74,6 +74,9 @@ class PushSubscriptionAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     ordering = ["-pk"]
     shown = {"user_agent": devices.shown}
 
+    def happened(self, subscription):
+        return "Subscribed to push messages"
+
 
 @admin.register(UserActivity)
 class UserActivityAdmin(UserRowsMixin, ReadOnlyModelAdmin):

@@ -39,7 +39,7 @@ def overdue():
 
 
 # The classes of the chips of a list.
-STATE_CHIPS = {State.WAITING: "chip good", State.DUE: "chip warn"}
+STATE_CHIPS = {State.WAITING: "chip good", State.DUE: "chip warn", State.FIRED: "chip done"}
 
 
 def route(row):
@@ -130,6 +130,7 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
     ]
     ordering = ["-pk"]
     readonly_fields = ["id", "why", "recorded_prices", "created_at", "updated_at"]
+    also_happened = {"triggered_at": "fired"}
     in_panels = (route, "state", "depart_date", "user_link", "target_price", "prices")
 
     shown = {"current_price": formats.money(), "target_price": formats.money()}
@@ -172,6 +173,12 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
             formats.beginning(alert.depart_date),
             "" if getattr(alert, "reached", None) else OWN_PRICE,
         )
+
+    def happened(self, alert):
+        return f"Created a price alert: {alert}"
+
+    def fired(self, alert):
+        return f"Price alert fired: {alert}"
 
     def prepare_panel(self, request, rows):
         reached = read_reached(rows) if request.user.has_perm("travel.view_pricehistory") else {}

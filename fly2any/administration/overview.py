@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -27,7 +27,7 @@ from . import charts
 from .counts import MOST_COUNTED, Count, bounded
 from .deadlines import TooSlow, within
 from .formats import beginning
-from .indexes import time_added, time_within
+from .indexes import leads, time_added, time_within
 from .paging import value_of
 from .replica import current
 from .truncation import with_short_copies, with_short_values
@@ -44,11 +44,12 @@ WEEKS_SQL = f"""
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table that points at the row: by which foreign key, and by which time an index orders its rows."""
+    """A table that points at the row: by which foreign key, the time of its rows, and whether an index has their order."""
 
     admin: Any
     key: str
     time: str | None
+    is_ordered: bool
 
     @property
     def model(self) -> type[models.Model]:
@@ -120,7 +121,9 @@ def relations(admin: Any, request, row: models.Model) -> list[Relation]:
         ):
             continue
         if other.has_view_permission(request):
-            found.append(Relation(other, relation.field.name, time_within(relation.related_model, relation.field.name)))
+            model, key = relation.related_model, relation.field.name
+            ordered = time_within(model, key)
+            found.append(Relation(other, key, ordered or (time_added(model) if leads(model, key) else None), bool(ordered)))
     return sorted(found, key=lambda one: one.admin.place_in_overview)
 
 
@@ -158,17 +161,32 @@ def _newest_first(relation: Relation) -> list[str]:
 def timeline(row: models.Model, found: list[Relation], *, before: str = "") -> list[Event]:
     """Return the newest MOST_EVENTS + 1 events before a token, newest first; raise ValueError for an invalid token.
 
-    The order is by time, then by table and key, so that events of one moment are neither skipped nor shown twice.
+    The order is by time, then by table and key, so that events of one moment are neither skipped nor shown twice. Where no index
+    has the order, the person's rows are sorted; raise TooSlow if that takes too long.
     """
-    streams = [_events(relation, row, before) for relation in found if relation.time]
+    streams: list[Iterable[Event]] = [_events(relation, row, before) for relation in found if relation.is_ordered]
+    others = [
+        _events(relation, row, before, time)
+        for relation in found
+        if relation.time
+        for time in ([*relation.admin.also_happened] if relation.is_ordered else ["", *relation.admin.also_happened])
+    ]
+    if others:
+        with within():
+            streams += [list(events) for events in others]
     return list(
         islice(merge(*streams, key=lambda event: (event.time, *event.token.split("~", 2)[1:]), reverse=True), MOST_EVENTS + 1)
     )
 
 
-def _events(relation: Relation, row: models.Model, before: str) -> Iterator[Event]:
-    table, time = relation.model._meta.db_table, str(relation.time)
+def _events(relation: Relation, row: models.Model, before: str, other_time: str = "") -> Iterator[Event]:
+    """Yield the events of a table by its time, or by one of `also_happened`."""
+    table, time = relation.model._meta.db_table, other_time or str(relation.time)
+    table = f"{table}.{other_time}" if other_time else table
+    happened = getattr(relation.admin, relation.admin.also_happened[other_time]) if other_time else relation.admin.happened
     rows = relation.model._base_manager.filter(**{relation.key: row.pk})
+    if other_time:
+        rows = rows.filter(**{f"{time}__isnull": False})
     if before:
         moment, their_table, pk = _place(before)
         earlier = Q(**{f"{time}__lt": moment})
@@ -182,7 +200,7 @@ def _events(relation: Relation, row: models.Model, before: str) -> Iterator[Even
     ):
         at = getattr(found, time)
         url = page_of_row(found)
-        yield Event(at, beginning(relation.admin.happened(found)), url, f"{at.isoformat()}~{table}~{found.pk}")
+        yield Event(at, beginning(happened(found)), url, f"{at.isoformat()}~{table}~{found.pk}")
 
 
 def activity(row: models.Model, found: list[Relation]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,6 +15,7 @@ from django.utils.text import capfirst
 from django.views.decorators.http import require_safe
 
 from .columns import ColumnsMixin
+from .deadlines import TooSlow
 from .differences import read_or_each
 from .filters import BadParameter
 from .overview import MOST_EVENTS, Event, Panel, Relation, activity, page_of_row, panels, relations, timeline
@@ -30,6 +32,8 @@ class OverviewMixin(ColumnsMixin):
     of_staff = False  # Whether only staff have such rows.
     place_in_overview = 9  # The position of its panel: smaller numbers come first.
     in_overviews = True  # Whether its rows appear, in a panel and on the timeline, on another row's overview.
+    # Other times of a row that are events of the timeline, each with the name of the method that describes it.
+    also_happened: dict[str, str] = {}
 
     def get_urls(self):
         name = f"{self.opts.app_label}_{self.opts.model_name}_overview"
@@ -54,7 +58,7 @@ class OverviewMixin(ColumnsMixin):
         )
         if broken:
             working = self._of(request, row, [one for one, _ in working], before)
-        shown, events, drawn = working
+        shown, events, drawn, late = working
         actions = actions_of(self, request, row)
         context = {
             **self.admin_site.each_context(request),
@@ -65,6 +69,7 @@ class OverviewMixin(ColumnsMixin):
             "panels": [panel for panel in shown if panel.rows],
             "empty": [panel.title for panel in shown if not panel.rows],
             "activity": drawn,
+            "late": late,
             "broken": [relation.model._meta.verbose_name_plural for relation in broken],
             "may_see_database": request.user.has_perm("administration.view_database"),
             "events": events[:MOST_EVENTS],
@@ -81,15 +86,24 @@ class OverviewMixin(ColumnsMixin):
         """Return the title of a row's overview."""
         return str(row)
 
-    def _of(self, request, row, related: list[Relation], before: str) -> tuple[list[Panel], list[Event], str]:
-        """Return the panels, the events of the timeline and the chart of what is related to `row`; panels and chart on the first page."""
+    def _of(self, request, row, related: list[Relation], before: str) -> tuple[list[Panel], list[Event], str, list[str]]:
+        """Return the panels, the events of the timeline and the chart of what is related to `row`; panels and chart on the first page.
+
+        The last part names the tables that are not on the timeline, because sorting their rows took too long.
+        """
+        timed, late = related, []
         try:
-            events = timeline(row, related, before=before)
+            try:
+                events = timeline(row, timed, before=before)
+            except TooSlow:
+                late = [str(one.model._meta.verbose_name_plural) for one in related if one.time and not one.is_ordered]
+                timed = [replace(one, time=None) if not one.is_ordered else one for one in related]
+                events = timeline(row, timed, before=before)
         except (ValueError, OverflowError):
             if not before:
                 raise
             raise BadParameter("The URL names no position on this timeline.") from None
-        return ([], events, "") if before else ([*panels(request, row, related)], events, activity(row, related))
+        return ([], events, "", late) if before else ([*panels(request, row, related)], events, activity(row, timed), late)
 
     def beside_overview(self, request, row) -> dict[str, Any]:
         """Return additional context for the template of the page."""

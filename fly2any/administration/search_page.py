@@ -36,13 +36,16 @@ def search_view(site: Any, request, admins: Sequence[Any]) -> HttpResponse:
         return HttpResponseRedirect(_page_of_secret(request, admins))
     term = request.GET.get("q", "").strip()
     can_be_searched = is_text(term) and len(term) <= LONGEST_TERM
+    panels = list(_panels(request, admins, term)) if term and can_be_searched else []
     context = {
         **site.each_context(request),
         "title": "Search",
         "term": beginning(term) if is_text(term) else "",
         "note": "" if can_be_searched else CANNOT_SEARCH,
         "hint": TOO_SHORT if term and not LETTERS.search(term) else "",
-        "panels": list(_panels(request, admins, term)) if term and can_be_searched else [],
+        "panels": panels,
+        # Airports whose names begin with the term, which have no list of their own.
+        "only_pages": bool(panels) and not airports_of(term) and not any(panel.url for panel in panels),
         "secrets": get_text_list([str(admin.opts.verbose_name) for admin in admins if admin.findable], "or"),
     }
     return TemplateResponse(request, "admin/search.html", context)

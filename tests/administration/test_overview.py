@@ -7,6 +7,7 @@ from secrets import token_hex
 from urllib.parse import urlencode
 
 import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -150,7 +151,7 @@ def test_those_who_may_not_erase_a_person_read_who_may(member):
 
 def test_an_overview_says_that_nothing_can_be_signed_out_to_those_who_may(member):
     ana = User.objects.create(email="ana@example.com")
-    said = "Nothing to sign out of: no sessions or signed-in devices are stored."
+    said = "Nothing to sign out of: no sessions or signed-in devices are stored. The site also signs people in with a signed cookie"
     support = member("Support")
     page = support.get(address(User, "overview", ana.pk)).content.decode()
     UserSession.objects.create(user=ana, token="t", device="Mobile")
@@ -232,3 +233,36 @@ def test_a_panel_says_what_a_conversation_is_about_without_its_texts(member, cli
     assert subjects() == ["Encrypted"]
     found = client.get(f"{reverse('admin:search')}?q=s5").content.decode()
     assert text_of(re.findall(r'<th scope="row">(.*?)</th>', found)) == ["Encrypted"]
+
+
+def test_a_person_without_a_password_is_said_to_have_none_in_the_same_words_on_both_pages(member):
+    people = [User.objects.create(email=f"{name}@example.com", password=name) for name in ("ana", None)]
+    client = member("Support")
+
+    shown = [
+        [
+            "None: cannot sign in with a password." in client.get(address(User, name, person.pk)).content.decode()
+            for person in people
+        ]
+        for name in ("overview", "change")
+    ]
+
+    assert shown == [[False, True], [False, True]]
+
+
+def test_the_history_of_a_row_has_the_times_of_the_other_pages(member):
+    ana = User.objects.create(email="ana@example.com")
+    client = member("superuser")
+    at = timezone.now() - timedelta(days=2, hours=1)
+    LogEntry.objects.log_actions(client.user.pk, [ana], CHANGE, "Deactivated.", single_object=True)
+    LogEntry.objects.update(action_time=at)
+
+    page = client.get(address(User, "history", ana.pk)).content.decode().replace("\xa0", " ")
+    unchanged = client.get(address(User, "history", client.user.pk)).content.decode()
+
+    cells = [text_of(re.findall("<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)) for row in re.findall("<tr>.*?</tr>", page, re.S)]
+    assert cells[-2:] == [
+        ["Time", "Staff", "Change"], [f"{at:%Y-%m-%d %H:%M:%S} UTC 2 days ago", client.user.email, "Deactivated."]
+    ]  # fmt: skip
+    assert " ".join(page.partition('aria-label="Pages">')[2].partition("</nav>")[0].split()) == "1 entry"
+    assert "No changes of this row are recorded in the admin." in unchanged

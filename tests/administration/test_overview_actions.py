@@ -92,11 +92,14 @@ def test_signing_out_everywhere_confirms_and_reports_the_numbers(member, person)
 
     assert "Sign out of 1 NextAuth session and 2 signed-in devices</button>" in asked
     assert "signed cookie (JWT), which cannot be revoked here" in asked
-    assert "1 NextAuth session and 2 signed-in devices revoked." in done
+    assert "1 NextAuth session and 2 signed-in devices signed out." in done
     assert (Session.objects.count(), list(UserSession.objects.values_list("token", flat=True))) == (0, ["bob"])
     assert list(LogEntry.objects.values_list("user_id", "object_id", "action_flag", "change_message")) == [
-        (client.user.pk, person.pk, CHANGE, "Sign out everywhere: 1 NextAuth session and 2 signed-in devices revoked.")
+        (client.user.pk, person.pk, CHANGE, "Sign out everywhere: 1 NextAuth session and 2 signed-in devices signed out.")
     ]
+    assert re.search(
+        r"no sessions or signed-in devices are stored. The site also signs people in with a signed cookie .JWT.", done
+    )
     assert "Sign out everywhere" not in offered(client, person)
     assert "There is nothing to do" in client.get(overview(person, "sign-out")).content.decode()
     assert "Nothing needed to be changed." in client.post(overview(person, "sign-out"), follow=True).content.decode()
@@ -113,7 +116,7 @@ def test_staff_are_also_signed_out_of_the_admin_except_in_this_browser(member):
     done = client.post(overview(boss, "sign-out"), follow=True).content.decode()
     client.post(overview(client.user, "sign-out"))
 
-    assert "1 NextAuth session, 2 admin sessions and 1 signed-in device revoked." in done
+    assert "1 NextAuth session, 2 admin sessions and 1 signed-in device signed out." in done
     assert [one.get_decoded()["_auth_user_id"] for one in AdminSession.objects.all()] == [client.user.pk]
     assert "Deactivate" not in offered(client, client.user)
     assert client.post(overview(client.user, "deactivate")).status_code == 403
@@ -127,7 +130,7 @@ def test_support_ends_no_session_of_administrators_in_the_admin(member):
 
     done = client.post(overview(boss, "sign-out"), follow=True).content.decode()
 
-    assert "1 NextAuth session revoked." in done
+    assert "1 NextAuth session signed out." in done
     assert sorted(one.get_decoded()["_auth_user_id"] for one in AdminSession.objects.all()) == sorted([boss.pk, client.user.pk])
 
 
@@ -193,10 +196,14 @@ def test_an_erasure_requires_the_typed_address_and_logs_a_certificate(member, pe
     kept = User.objects.filter(pk=person.pk).exists()
     done = client.post(overview(person, "erase"), {"email": f" {EMAIL.upper()} "}, follow=True)
 
-    assert dict(re.findall(r'<th scope="row">(\w+)</th><td class="number">(\d+)</td><td>removed', asked)) == {
-        "users": "1", "verification_tokens": "1", "user_activities": "1", "accounts": "2", "ai_conversations": "1",
-        "price_alerts": "2", "sessions": "1", "user_sessions": "2", "ai_messages": "1",
+    assert dict(re.findall(r'<th scope="row">([\w -]+)</th><td class="number">(\d+)</td><td>removed', asked)) == {
+        "Users": "1", "Verification tokens": "1", "Activities": "1", "OAuth accounts": "2", "Conversations": "1",
+        "Price alerts": "2", "NextAuth sessions": "1", "Signed-in devices": "2", "Messages": "1",
     }  # fmt: skip
+    tables = [re.findall(r'<th scope="row">(.*?)</th><td class="number">', page) for page in (asked, done.content.decode())]
+    assert tables[0] == tables[1] == sorted(tables[0], key=str.lower)
+    trail = re.findall(r"<a href[^>]*>(.*?)</a>", asked.partition('class="breadcrumbs">')[2].partition("</div>")[0])
+    assert trail == ["Home", "Accounts", "Users", EMAIL]
     assert ("nothing was erased" in wrong.content.decode(), kept) == (True, True)
     assert (User.objects.filter(pk=person.pk).exists(), Message.objects.exists(), UserActivity.objects.exists()) == (
         False, False, False,

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from datetime import UTC, datetime, timedelta
+from html import unescape
 
 import pytest
 from django.contrib import admin
@@ -216,3 +217,28 @@ def test_a_search_too_short_for_a_person_says_so(member):
     hint = "A search for a person needs 3 letters of a name or an e-mail address."
     assert [hint in page for page in pages] == [True, False, False]
     assert ["at least one with three letters or more" in page for page in pages] == [True] * 3
+
+
+def test_the_search_says_when_only_places_match_and_how_many_rows_it_shows(member):
+    client = member("Support")
+
+    def said(term):
+        return unescape(client.get("/admin/search/", {"q": term}).content.decode())
+
+    nobody = "No person and no row matches “ander”."
+    places, code = said("ander"), said("GRU")
+    ander = person("anderson@example.com")
+    both = said("ander")
+    for number in range(8):
+        person(f"anderson{number}@example.com", name="Ana Anderson")
+
+    assert ["<h2" in places and "Airports" in places, nobody in places, "No person" in code, nobody in both] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [re.findall('<span class="quiet">([^<]*)</span><a href="[^"]*">([^<]*)</a>', page) for page in (both, said("ander"))] == [
+        [("1", "Show all")], [("First 8", "Show all")]
+    ]  # fmt: skip
+    assert ander.email in both

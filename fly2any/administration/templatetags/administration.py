@@ -3,9 +3,11 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from django import template
+from django.apps import apps
 from django.contrib.admin.templatetags.admin_list import result_headers
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.translation import gettext
 
 from fly2any.administration.formats import NOTHING, amount, when, when_in_full
@@ -33,6 +35,23 @@ def figure(value):
 def money(value, currency):
     """Return an amount of money in the admin's format."""
     return amount(value, currency)
+
+
+@register.filter
+def table_title(table):
+    """Return what the pages call a table, by its name; its name if no model has it."""
+    return _titles().get(table, table)
+
+
+@lru_cache(maxsize=1)
+def _titles():
+    return {model._meta.db_table: capfirst(model._meta.verbose_name_plural) for model in apps.get_models()}
+
+
+@register.filter
+def by_title(rows):
+    """Return the (table, number of rows) of a plan or a certificate in the order of the tables' titles."""
+    return sorted(((table_title(table), number) for table, number in rows.items()), key=lambda row: row[0].lower())
 
 
 @register.inclusion_tag("admin/change_list_results.html")

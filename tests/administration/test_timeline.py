@@ -1,0 +1,82 @@
+"""The timeline of a person: tables without an index by time, times that are events of their own, and what is late."""
+
+import re
+from datetime import timedelta
+from html import unescape
+
+import pytest
+from django.utils import timezone
+
+from accounts.models import User, UserPreferences
+from ai_consultant.models import Conversation
+from engagement.models import LoginHistory, PushSubscription
+from fly2any.administration import overview, overview_page
+from fly2any.administration.deadlines import TooSlow
+from tests.administration.conftest import address
+from travel.models import PriceAlert
+
+pytestmark = pytest.mark.django_db
+ALERT = {"origin": "JFK", "destination": "GRU", "depart_date": "2999-07-01", "current_price": 2, "target_price": 1}
+
+
+@pytest.fixture
+def ana():
+    """A person with an event in each table that has no index by time, and one in a table that has."""
+    ana, now = User.objects.create(email="ana@example.com"), timezone.now()
+    ago = [now - timedelta(days=days) for days in range(10)]
+    alert = PriceAlert.objects.create(user=ana, **ALERT, created_at=ago[6], triggered=True, triggered_at=ago[2])
+    Conversation.objects.create(user=ana, session_id="s", metadata={}, created_at=ago[3])
+    PushSubscription.objects.create(user=ana, endpoint="https://push.example", p256dh="p", auth="a", created_at=ago[4])
+    UserPreferences.objects.create(user=ana, created_at=ago[5])
+    LoginHistory.objects.create(user=ana, success=True, timestamp=ago[1])
+    PriceAlert.objects.create(user=ana, **ALERT, created_at=ago[9])
+    ana.alert = str(alert)
+    return ana
+
+
+def told(page):
+    events = page.partition('<ol class="timeline">')[2].partition("</ol>")[0]
+    return [unescape(re.sub("<[^>]*>", "", text)) for text in re.findall("<div>(.*?)</div>", events)]
+
+
+def test_everything_with_a_time_is_on_the_timeline(member, ana, monkeypatch):
+    client = member("Support")
+    url = address(User, "overview", ana.pk)
+    expected = [
+        "Signed in", f"Price alert fired: {ana.alert}", "Talked to the AI consultants", "Subscribed to push messages",
+        "Preferences created", f"Created a price alert: {ana.alert}", f"Created a price alert: {ana.alert}",
+    ]  # fmt: skip
+
+    page = client.get(url).content.decode()
+
+    assert (told(page), "6 events, 6 in the busiest week" in page) == (expected, False)
+    assert "to today: 6 events" in page
+    for module in (overview, overview_page):
+        monkeypatch.setattr(module, "MOST_EVENTS", 2)
+    found, query = [], ""
+    while query is not None:
+        page = client.get(url + query).content.decode()
+        found += told(page)
+        following = re.search('<a href="([?]before=[^"]*)">Earlier', page)
+        query = unescape(following[1]) if following else None
+    assert found == expected
+
+
+def test_tables_that_take_too_long_to_sort_are_named_and_the_others_are_shown(member, ana, monkeypatch):
+    client = member("Support")
+
+    class Late:
+        def __init__(self, *args):
+            pass
+
+        def __enter__(self):
+            raise TooSlow
+
+        def __exit__(self, *args):
+            pass
+
+    monkeypatch.setattr(overview, "within", Late)
+    page = client.get(address(User, "overview", ana.pk)).content.decode()
+
+    assert told(page) == ["Signed in"]
+    assert "Not computed in time: price alerts, conversations, preferences, push subscriptions." in page
