@@ -21,7 +21,8 @@ REPLICAS_SQL = """
 """
 SLOTS_SQL = """
     SELECT s.slot_name AS name, s.active, s.wal_status AS status, pg_catalog.to_jsonb(s) ->> 'invalidation_reason' AS reason,
-           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn)::bigint AS kept
+           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn)::bigint AS kept,
+           GREATEST(pg_catalog.age(s.xmin), pg_catalog.age(s.catalog_xmin)) AS held
     FROM pg_catalog.pg_replication_slots AS s ORDER BY s.slot_name
 """
 STANDBY_SQL = """
@@ -66,9 +67,9 @@ WANTED = {
 
 
 def replication(
-    read: Reader, *, most: int = 1_000_000_000, longest: timedelta = timedelta(minutes=5)
+    read: Reader, *, most: int = 1_000_000_000, longest: timedelta = timedelta(minutes=5), oldest: int = 1_000_000
 ) -> Iterator[Figure | Finding]:
-    """Report replicas that lag, and slots that retain WAL without a reader."""
+    """Report replicas that lag, and slots that retain WAL or dead rows without a reader."""
     here = read.one(STANDBY_SQL)
     if here.standby:
         text = "has replayed nothing since its start" if here.behind is None else f"{span(here.behind)} behind"
@@ -113,6 +114,12 @@ def replication(
             yield Finding(
                 Severity.ERROR, "replication.slot", row.name,
                 f"No client reads from it, and the server keeps {size(row.kept or 0)} of WAL for it (limit {size(most)}), which fills the disk.",
+                f"Start its replica again, or SELECT pg_drop_replication_slot('{row.name}');",
+            )  # fmt: skip
+        elif not row.active and (row.held or 0) > oldest:
+            yield Finding(
+                Severity.ERROR, "replication.slot", row.name,
+                f"No client reads from it, and VACUUM keeps the rows that died in the last {row.held:,} transactions for it (limit {oldest:,}), in every database.",
                 f"Start its replica again, or SELECT pg_drop_replication_slot('{row.name}');",
             )  # fmt: skip
 
@@ -175,7 +182,7 @@ def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | 
             yield Finding(
                 Severity.ERROR, "wraparound.near", label,
                 f"The oldest {label.removesuffix('s')} in the database {name} is {age:,} {label.split()[0]}s old (limit {near:,}): at 2,144 million the whole server stops accepting writes.",
-                f"In {name}, run VACUUM (FREEZE) on the oldest tables (`SELECT oid::regclass, {of_table} FROM pg_class WHERE relkind IN ('r', 'm', 't') ORDER BY 2 DESC`), and end the transactions that hold them back: `manage.py dbhealth transactions`.",
+                f"In {name}, run VACUUM (FREEZE) on the oldest tables (`SELECT oid::regclass, {of_table} FROM pg_class WHERE relkind IN ('r', 'm', 't') ORDER BY 2 DESC`), and end the transactions and drop the replication slots that hold them back: `manage.py dbhealth transactions`, `SELECT * FROM pg_replication_slots`.",
             )  # fmt: skip
 
 

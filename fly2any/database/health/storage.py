@@ -10,13 +10,16 @@ from itertools import groupby
 from ..findings import Finding, Severity
 from ..schema import Index, Key
 from ..schema.catalog import BUILDING_SQL
+from ..schema.cures import for_partitioned
 from ..schema.extents import Extent, IndexUse, read_extents, read_index_use
 from ..schema.objects import of_invalid
 from ..schema.relations import Kind
 from ..schema.sequences import FIRST_VALUE_SQL
-from ..sql import quote
+from ..sql import literal, quote
 from ..units import plural, share, size, span
 from .examine import Figure, Reader
+from .horizon import describe, end, holds_back, read_holder
+from .standby_use import StandbyUse, read_standby_use
 
 OF_REINDEX = re.compile(r"_cc(new|old)\d*$")  # The copy that an interrupted REINDEX CONCURRENTLY leaves beside the index.
 YOUNG = timedelta(days=14)  # Younger statistics do not show which indexes are unused.
@@ -67,7 +70,7 @@ INDEXES_SQL = f"""
 """
 # Checks of a foreign key compare with "=", never with NULL: an index over the rows that are not NULL serves them too.
 FOREIGN_KEYS_SQL = """
-    SELECT c.relname AS "table", k.conname AS name,
+    SELECT c.relname AS "table", c.relkind = 'p' AS partitioned, k.conname AS name,
            (SELECT array_agg(a.attname ORDER BY f.place) FROM unnest(k.conkey) WITH ORDINALITY AS f (attnum, place)
             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = f.attnum) AS columns
     FROM pg_catalog.pg_constraint AS k
@@ -148,6 +151,7 @@ def indexes(
     extents = read_extents(read.connection, schema=read.schema)
     reset = read.one(RESET_SQL)
     age = reset.age
+    standbys = read_standby_use(read, young=young) if age >= young else StandbyUse()
     final = [version.object for version in read.contract.versions if version.until is None]
     contract = {thing.name for thing in final if isinstance(thing, Index | Key)}
     stored = sum(uses[row.name].bytes or 0 for row in rows)
@@ -160,7 +164,7 @@ def indexes(
         elif not row.valid:
             yield _invalid(row, contract)
         else:
-            yield from _dispensable(row, uses[row.name], rows, contract, reset, young)
+            yield from _dispensable(row, uses[row.name], rows, contract, reset, young, standbys)
             # A partition, whose rows belong to its table in `extents`, may have an index of its own.
             number = extents[row.table].rows if row.table in extents else row.rows
             yield from _bloated(row, uses[row.name], number, large, bloated)
@@ -189,25 +193,31 @@ def _invalid(row, contract: set[str]) -> Finding:
     )  # fmt: skip
 
 
-def _dispensable(row, use: IndexUse, rows, contract: set[str], reset, young: timedelta) -> Iterator[Finding]:
+def _dispensable(
+    row, use: IndexUse, rows, contract: set[str], reset, young: timedelta, standbys: StandbyUse
+) -> Iterator[Finding]:
     """Yield a finding for an index that is redundant or was never used, unless the contract or a constraint needs it."""
     if row.unique or row.primary or row.demanded or row.name in contract:
         return
     if use.bytes is None:
         return
-    where, cure = f"{row.table}.{row.name}", f"DROP INDEX CONCURRENTLY {quote(row.name)};"
+    drop = f"DROP INDEX CONCURRENTLY {quote(row.name)};"
+    where, cure = f"{row.table}.{row.name}", for_partitioned(drop) if row.partitioned else drop
     if wider := _contained_in(row, rows, contract):
         yield Finding(
             Severity.WARNING, "indexes.redundant", where,
             f"{wider.name} begins with the same columns and serves the same queries. This index takes {size(use.bytes)}.",
             cure, is_sql=True,
         )  # fmt: skip
-    elif use.scans == 0 and use.bytes > 8192 * 2 and reset.age >= young:
-        yield Finding(
-            Severity.WARNING, "indexes.unused", where,
-            f"No query on this server has used it since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(use.bytes)}.",
-            cure, is_sql=True,
-        )  # fmt: skip
+    elif use.scans == 0 and use.bytes > 8192 * 2 and reset.age >= young and row.name not in standbys.used:
+        unused = f"No query on this server has used it since {reset.since:%Y-%m-%d}, {span(reset.age)} ago (limit {span(young)}); it takes {size(use.bytes)}."
+        if standbys.complete:
+            yield Finding(Severity.WARNING, "indexes.unused", where, unused, cure, is_sql=True)
+        else:
+            unused = f"{unused} Whether another server's queries use it is not known."
+            asked = f"SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = {literal(row.name)};"
+            cure = f"Ask the primary and each standby: {asked} If none has used it: {cure}"
+            yield Finding(Severity.NOTE, "indexes.unused", where, unused, cure)
 
 
 def _bloated(row, use: IndexUse, number: int | None, large: int, bloated: float) -> Iterator[Finding]:
@@ -226,11 +236,11 @@ def _missing(read: Reader, extents: dict[str, Extent], many: int) -> Iterator[Fi
     for key in read(FOREIGN_KEYS_SQL):
         number = extents[key.table].rows if key.table in extents else None
         if number and number > many:
-            columns = ", ".join(map(quote, key.columns))
+            cure = f"CREATE INDEX CONCURRENTLY ON {quote(key.table)} ({', '.join(map(quote, key.columns))});"
             yield Finding(
                 Severity.WARNING, "indexes.missing", f"{key.table}.{key.name}",
                 f"No index begins with {', '.join(key.columns)}: deleting a row that this foreign key references reads {plural(number, 'row')} (limit {many:,}).",
-                f"CREATE INDEX CONCURRENTLY ON {quote(key.table)} ({columns});", is_sql=True,
+                for_partitioned(cure) if key.partitioned else cure, is_sql=True,
             )  # fmt: skip
 
 
@@ -283,6 +293,7 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[F
     yield Figure("tables", f"{len(rows)}, {size(whole)}", whole)
     if unknown := [row.name for row in rows if row.bytes is None]:
         yield Figure("not known", f"rows and size of {plural(len(unknown), 'table')}, for example {unknown[0]}", len(unknown))
+    holder = read_holder(read)
     for rank, row in enumerate(rows):
         if row.bytes is None or row.rows is None or row.dead is None:
             continue
@@ -294,7 +305,7 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[F
         yield Figure(row.name, text, row.bytes, "table_bytes", row.name, shown=rank < 5)
         yield Figure(f"{row.name}, rows", f"~{row.rows:,}", row.rows, "table_rows", row.name, shown=False)
         yield Figure(f"{row.name}, dead rows", f"{row.dead:,}", row.dead, "table_dead_rows", row.name, shown=False)
-        yield from _neglected(row, dead, many)
+        yield from _neglected(row, dead, many, holder)
     yield from _not_vacuumed(read, many)
     yield from _damaged(read)
 
@@ -322,16 +333,17 @@ def _not_vacuumed(read: Reader, many: int) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _neglected(row: Extent, dead: float, many: int) -> Iterator[Finding]:
+def _neglected(row: Extent, dead: float, many: int, holder) -> Iterator[Finding]:
     """Yield a finding for a table with many dead rows, and for one whose statistics are missing or old."""
     place, live, gone, changed = quote(row.name), row.live or 0, row.dead or 0, row.changed or 0
     if gone > many and gone > dead * (live + gone):
         when = f"last vacuumed {row.vacuumed:%Y-%m-%d %H:%M} UTC" if row.vacuumed else "never vacuumed"
-        yield Finding(
-            Severity.WARNING, "tables.dead_rows", row.name,
-            f"{gone:,} of its rows are dead, {share(gone / (live + gone))} (limit {share(dead)}); {when}.",
-            f"VACUUM (ANALYZE) {place};", is_sql=True,
-        )  # fmt: skip
+        message = f"{gone:,} of its rows are dead, {share(gone / (live + gone))} (limit {share(dead)}); {when}."
+        cure, held = f"VACUUM (ANALYZE) {place};", holds_back(holder, row)
+        if held:
+            message += f" VACUUM cannot remove rows that died after the snapshot of {describe(holder)}."
+            cure = f"{end(holder)} Then run {cure}"
+        yield Finding(Severity.WARNING, "tables.dead_rows", row.name, message, cure, is_sql=not held)
     if live > many and (row.analysed is None or changed > 0.5 * live):
         why = (
             "has never been analysed"
