@@ -70,6 +70,30 @@ def test_only_an_index_over_what_is_often_long_is_more_than_a_note(index, severi
     assert [one.severity for one in verify(connection).findings] == ([severity] if severity else [])
 
 
+PART = "Or index a part or a digest of it: left({0}, 500), md5({0}), or USING hash"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("table", "index", "advice"),
+    [
+        ("user_preferences", '"homeAirport"', PART.format('"homeAirport"')),
+        ("users", "upper(bio)", PART.format("upper(bio)")),
+        ("user_preferences", '"preferredAirlines"', "Or index it USING hash"),
+    ],
+)
+def test_the_indexes_to_create_instead_can_be_created(table, index, advice):
+    run(f"CREATE INDEX theirs ON {table} (({index}))")
+
+    [finding] = verify(connection).findings
+    run(finding.cure.removeprefix(AGREE).replace(" CONCURRENTLY", ""), f"CREATE INDEX ON {table} USING hash (({index}))")
+    if "left" in advice:
+        run(f"CREATE INDEX ON {table} ({advice.partition(': ')[2].removesuffix(', or USING hash')})")
+
+    assert finding.cure.partition("-- ")[2] == advice
+    assert verify(connection).findings == ()
+
+
 @pytest.mark.django_db
 def test_a_unique_constraint_that_refuses_long_values_is_reported():
     run("ALTER TABLE users ADD theirs uuid DEFAULT gen_random_uuid(), ADD CONSTRAINT theirs_u UNIQUE (theirs, bio)")

@@ -100,11 +100,18 @@ class Keys(Obstacles):
             if limit and "bloom" not in option and self.may_exceed(index, one, limit):
                 title = f"{'Index' if thing is index else 'Unique constraint'} {thing.name} of {thing.table} is unmanaged"
                 message = f"{title}, and a write fails where {one} has more than {plural(limit, 'byte')} after compression, the most that its entries hold."
-                instead = f"Or index a part or a digest of it: left({one}, 500), md5({one}), or USING hash"
-                cure = f"{cures.drop(thing)}\n{cures.comment(instead)}"
+                cure = f"{cures.drop(thing)}\n{cures.comment(self.shorter(index.table, one))}"
                 severity = Severity.WARNING if self.is_long(index.table, one) else Severity.NOTE
                 yield obstacle("index.extra", thing, message, cure, severity)
                 return
+
+    def shorter(self, table: str, one: str) -> str:
+        """Return how else a column or expression can be indexed; the functions of a part and a digest exist for text only."""
+        column = next((column for column in self.actual.columns if (column.table, column.name) == (table, one)), None)
+        if column and kind(column) != "text":
+            return "Or index it USING hash"
+        named = quote(one) if column else one
+        return f"Or index a part or a digest of it: left({named}, 500), md5({named}), or USING hash"
 
     def is_long(self, table: str, one: str) -> bool:
         """Return whether a column or expression holds what is often long: JSON, an array, or a text of several lines."""
