@@ -310,6 +310,7 @@ class UserPreferencesAdmin(UserRowsMixin, ModelAdmin):
         "newsletter_opt_in",
     ]
     list_filter = ["currency", "language", "theme", "newsletter_opt_in"]
+    in_panels = ("language", "user_link", "currency", "home_airport", "preferred_cabin_class", "newsletter_opt_in")
     ordering = ["-pk"]
     airports = ("home_airport",)
     fieldsets = [

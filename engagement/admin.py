@@ -71,6 +71,7 @@ class NotificationAdmin(UserRowsMixin, ModelAdmin):
 @admin.register(PushSubscription)
 class PushSubscriptionAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     list_display = ["id", "user_link", "user_agent", "created_at"]
+    in_panels = ("user_agent", "created_at")
     ordering = ["-pk"]
     shown = {"user_agent": devices.shown}
 
@@ -85,6 +86,11 @@ class UserActivityAdmin(UserRowsMixin, ReadOnlyModelAdmin):
     ordering = ["-created_at"]
     shown = {"user_agent": devices.shown}
     computed_from = ("event_data",)
+    in_panels = ("what", "user_link", "ip_address", "created_at")
+
+    @admin.display(description="activity")
+    def what(self, activity):
+        return formats.beginning(self.happened(activity))
 
     def happened(self, activity):
         """Return what was done, with the route of a flight, without the site's codes."""

@@ -93,6 +93,7 @@ class PriceAlertAdmin(UserRowsMixin, ModelAdmin):
         "last_checked",
     ]
     list_filter = ["active", "triggered", "last_checked"]
+    filter_titles = {"triggered": "fired"}
     search = (RoutePrefix("created_at"), *UserRowsMixin.search)
     search_help_text = "A route (GRU-LIS), a departure airport (GRU), an id, or the user's name, e-mail address or id."
     actions = ["pause", "rearm"]

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.db.models import Count, Value, Window
 from django.utils import timezone
 
 from fly2any.administration import charts
 from fly2any.administration.deadlines import TooSlow, within
 from fly2any.administration.formats import plain_amount
+from fly2any.administration.replica import current
 from fly2any.administration.search import values_of
 from fly2any.postgres.values import Beyond
 
@@ -23,6 +24,13 @@ MOST_PRICES = 1_000  # The most prices of a chart: the newest.
 MOST_ALERTS = 20
 PERIOD = timedelta(days=90)
 MOST_DATES = 60
+
+# Of an alert. As text, because Django takes longer to write such a statement than PostgreSQL to execute it.
+REACHED_SQL = """
+    (SELECT %s::text, count(*) OVER (), price, timestamp FROM price_history
+     WHERE origin = %s AND destination = %s AND "departDate" = %s AND currency = %s AND price <= %s AND timestamp >= %s
+     ORDER BY price, timestamp DESC LIMIT 1)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +104,18 @@ def read_prices(origin: str, destination: str, depart_date: str, *, target: tupl
 
 def read_reached(alerts: Iterable[PriceAlert]) -> dict[str, Reached]:
     """Return, by the keys of `alerts`, the recorded prices that reached their targets, in one statement; none if it is late."""
-    lowest = [
-        PriceHistory.objects.of_route(alert.origin, alert.destination, alert.depart_date)
-        .filter(currency=alert.currency, price__lte=alert.target_price, timestamp__gte=alert.created_at)
-        .order_by("price", "-timestamp")
-        .values_list(Value(alert.pk), Window(Count("*")), "price", "timestamp")[:1]
-        for alert in alerts
-        if not alert.triggered
-    ]
-    if not lowest:
+    armed = [alert for alert in alerts if not alert.triggered]
+    if not armed:
         return {}
+    parameters: list[Any] = []
+    for one in armed:
+        parameters += [one.pk, one.origin, one.destination, one.depart_date, one.currency, one.target_price, one.created_at]
     try:
-        with within():
-            rows = list(lowest[0].union(*lowest[1:], all=True))
+        with within(), current().cursor() as cursor:
+            cursor.execute(" UNION ALL ".join([REACHED_SQL] * len(armed)), parameters)
+            return {key: Reached(number, price, at) for key, number, price, at in cursor.fetchall()}
     except TooSlow:
         return {}
-    return {key: Reached(number, price, at) for key, number, price, at in rows}
 
 
 def read_alerts(origin: str, destination: str) -> list[PriceAlert] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -164,23 +164,23 @@ def timeline(row: models.Model, found: list[Relation], *, before: str = "") -> l
     The order is by time, then by table and key, so that events of one moment are neither skipped nor shown twice. Where no index
     has the order, the person's rows are sorted; raise TooSlow if that takes too long.
     """
-    streams: list[Iterable[Event]] = [_events(relation, row, before) for relation in found if relation.is_ordered]
+    streams = [_events(relation, row, before) for relation in found if relation.is_ordered]
     others = [
-        _events(relation, row, before, time)
+        (relation, time)
         for relation in found
         if relation.time
         for time in ([*relation.admin.also_happened] if relation.is_ordered else ["", *relation.admin.also_happened])
     ]
     if others:
         with within():
-            streams += [list(events) for events in others]
+            streams += [_events(relation, row, before, time) for relation, time in others]
     return list(
         islice(merge(*streams, key=lambda event: (event.time, *event.token.split("~", 2)[1:]), reverse=True), MOST_EVENTS + 1)
     )
 
 
 def _events(relation: Relation, row: models.Model, before: str, other_time: str = "") -> Iterator[Event]:
-    """Yield the events of a table by its time, or by one of `also_happened`."""
+    """Fetch the events of a table by its time, or by one of `also_happened`; each is described when it is its turn."""
     table, time = relation.model._meta.db_table, other_time or str(relation.time)
     table = f"{table}.{other_time}" if other_time else table
     happened = getattr(relation.admin, relation.admin.also_happened[other_time]) if other_time else relation.admin.happened
@@ -195,12 +195,13 @@ def _events(relation: Relation, row: models.Model, before: str, other_time: str 
         elif table == their_table:
             earlier |= Q(**{time: moment, "pk__lt": pk})
         rows = rows.filter(Q(**{f"{time}__lte": moment}) & earlier)
-    for found in with_short_values(
-        list(with_short_copies(rows, relation.admin).order_by(f"-{time}", "-pk")[: MOST_EVENTS + 1])
-    ):
+    newest = with_short_copies(rows, relation.admin).order_by(f"-{time}", "-pk")[: MOST_EVENTS + 1]
+
+    def event(found: models.Model) -> Event:
         at = getattr(found, time)
-        url = page_of_row(found)
-        yield Event(at, beginning(happened(found)), url, f"{at.isoformat()}~{table}~{found.pk}")
+        return Event(at, beginning(happened(found)), page_of_row(found), f"{at.isoformat()}~{table}~{found.pk}")
+
+    return map(event, with_short_values(list(newest)))
 
 
 def activity(row: models.Model, found: list[Relation]) -> str:

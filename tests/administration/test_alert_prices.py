@@ -50,7 +50,7 @@ def test_prices_that_reached_the_target_are_those_of_the_alert_since_it_was_crea
     at = found[waiting.pk].at
     assert abs(at - lowest_at) < timedelta(milliseconds=1)
     assert found == {waiting.pk: Reached(2, 229.07, at)}
-    assert len([query for query in captured if '"price_history"' in query["sql"]]) == 1
+    assert len([query for query in captured if "FROM price_history" in query["sql"]]) == 1
     assert read_reached([]) == read_reached([others[1]]) == {}
 
 

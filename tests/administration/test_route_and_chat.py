@@ -201,5 +201,5 @@ def test_the_figure_of_unchecked_alerts_leads_to_these_alerts(member):
 
     shown = [round((now - alert.last_checked) / timedelta(hours=1)) for alert in listing.result_list]
     assert (str(tile.value), shown, listing.is_windowed) == ("2", [7, 9], False)
-    assert [chip[1] for chip in listing.chips][:2] == ["Yes", "No"]
+    assert [chip[:2] for chip in listing.chips][:2] == [("active", "Yes"), ("fired", "No")]
     assert re.fullmatch(r"to \d{4}-\d\d-\d\d( \d\d:\d\d UTC)?", listing.chips[2][1])

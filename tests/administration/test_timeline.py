@@ -1,15 +1,16 @@
-"""The timeline of a person: tables without an index by time, times that are events of their own, and what is late."""
+"""The overview of a person: its timeline, where no index has the order or a row has several times, and names in words."""
 
 import re
 from datetime import timedelta
 from html import unescape
 
 import pytest
+from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import User, UserPreferences
 from ai_consultant.models import Conversation
-from engagement.models import LoginHistory, PushSubscription
+from engagement.models import LoginHistory, PushSubscription, UserActivity
 from fly2any.administration import overview, overview_page
 from fly2any.administration.deadlines import TooSlow
 from tests.administration.conftest import address
@@ -80,3 +81,24 @@ def test_tables_that_take_too_long_to_sort_are_named_and_the_others_are_shown(me
 
     assert told(page) == ["Signed in"]
     assert "Not computed in time: price alerts, conversations, preferences, push subscriptions." in page
+
+
+def test_panels_name_their_rows_by_words_and_not_by_codes_and_ids(member, ana):
+    PushSubscription.objects.update(user_agent="Mozilla/5.0 (demo)")
+    UserActivity.objects.create(user=ana, event_type="error:payment")
+
+    page = member("Support").get(address(User, "overview", ana.pk)).content.decode()
+
+    cells = {
+        title: re.search(rf'<h2>{title}</h2>.*?<tbody><tr><th scope="row">(.*?)</th>', page, re.S)[1]
+        for title in ("Activities", "Preferences", "Push subscriptions")
+    }
+    assert {title: re.sub("<[^>]*>", "", cell) for title, cell in cells.items()} == {
+        "Activities": "An error occurred (payment)", "Preferences": "English", "Push subscriptions": "Mozilla/5.0 (demo)",
+    }  # fmt: skip
+
+
+def test_those_who_log_out_read_that_they_are_logged_out(member):
+    page = member("Support").post(reverse("admin:logout")).content.decode()
+
+    assert ("<p>You are logged out.</p>" in page, "quality time" in page) == (True, False)

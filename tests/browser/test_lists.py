@@ -128,10 +128,35 @@ def test_the_tools_of_an_object_push_no_card_aside(page):
 
 
 @pytest.mark.slow
-def test_the_header_of_a_long_list_stays_in_place(page):
+def test_a_list_that_fits_is_no_region_of_its_own_and_its_header_and_page_links_stay_in_place(page):
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto("/admin/travel/pricealert/")
     assert page.locator("#result_list tbody tr").count() == 50
+    assert page.evaluate("getComputedStyle(document.querySelector('.results')).overflow") == "visible"
+    page.evaluate("scrollTo(0, 600)")
+
+    first, pages = (page.locator(place).first.bounding_box() for place in ("#result_list thead th", ".paginator nav"))
+
+    assert page.evaluate("scrollY") == 600
+    assert abs(first["y"]) <= 1
+    assert 800 < pages["y"] < pages["y"] + pages["height"] <= 900
+
+
+@pytest.mark.slow
+def test_the_header_of_every_page_leaves_room_on_a_phone(page):
+    page.set_viewport_size({"width": 375, "height": 812})
+    page.goto("/admin/accounts/user/")
+    assert page.locator("#header").bounding_box()["height"] <= 140
+    assert page.locator("#searchbar").bounding_box()["height"] >= 30
+    page.click(".phone-nav summary")
+    menu = page.locator(".phone-nav nav").bounding_box()
+    assert (menu["width"] > 300, page.evaluate("document.documentElement.scrollWidth")) == (True, 375)
+
+
+@pytest.mark.slow
+def test_the_header_of_a_long_list_stays_in_place(page):
+    page.set_viewport_size({"width": 1200, "height": 900})
+    page.goto("/admin/travel/pricealert/")
     page.evaluate("document.querySelector('.results').scrollTop = 600")
 
     region, header = (page.locator(place).bounding_box() for place in (".results", "#result_list thead"))
