@@ -22,6 +22,7 @@ class Comparing:
         self.actual = actual
         self.findings: list[Finding] = []
         self.bad: set[Object] = set()  # Objects of the contract that are missing or different.
+        self.replaced: set[str] = set()  # Names of tables that another kind of relation has, whose cure is not run unread.
         self.claimed: set[Object] = set()  # Objects of the live catalogue that are ours, perhaps under another name.
 
     def add(

@@ -53,19 +53,22 @@ def compare(expected: Catalog, actual: Catalog, *, pending: Catalog | None = Non
 
 
 def _fit_cures(to: Comparing) -> None:
-    """Fit the cures to partitioned tables, and to the place of pg_trgm, which may be in another schema or missing."""
+    """Fit the cures to partitioned and replaced tables, and to the place of pg_trgm, which may be in another schema or missing."""
+    waiting = {where(fk): fk for fk in to.expected.foreign_keys if not to.replaced.isdisjoint((fk.table, fk.target))}
     parted = {table.name for table in to.actual.tables if table.kind == PARTITIONED}
     for place, one in enumerate(to.findings):
-        cure, message = one.cure, one.message
+        cure, message, loses = one.cure, one.message, one.loses
         if one.where.partition(".")[0] in parted:
             cure = cures.for_partitioned(cure)
+        if one.code.startswith("foreign_key.") and one.where in waiting:
+            loses = "it needs the table in the place of another relation first"
         if to.live is not None and one.is_sql and cures.uses_trigrams(cure):
             schema = to.live.trigram_schema()
             if schema is None:
                 message = f"{message} The extension pg_trgm, which its cure needs, is missing too."
             if schema != to.live.schema:
                 cure = cures.with_trigrams(cure, schema)
-        to.findings[place] = replace(one, cure=cure, message=message)
+        to.findings[place] = replace(one, cure=cure, message=message, loses=loses)
 
 
 def _unmanaged(to: Comparing) -> Catalog:

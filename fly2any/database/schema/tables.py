@@ -58,6 +58,7 @@ def _missing(to: Comparing, table: Table, live: Table | None) -> None:
         message = (
             f"{table.name} is a {live.kind}, not a table: rename it, then restore the table from a backup, or create it empty."
         )
+        to.replaced.add(table.name)
         hidden = f"the new table is empty, and the rows of the {live.kind} are no longer read"
         to.add("table.different", table, message, f"{cures.rename_to_old(live)}\n{create}", loses=hidden)
     # Its own foreign keys, and those of other tables, are findings of their own: they come last.
