@@ -42,6 +42,10 @@ FILLED = {
 }
 TRIGGER_SQL = "CREATE OR REPLACE FUNCTION theirs() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
 
+SEARCHING_SQL = """
+    CREATE OR REPLACE FUNCTION theirs_clean(t text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower(t)';
+    CREATE OR REPLACE FUNCTION theirs_norm(t text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN theirs_clean(t); END'
+"""
 
 UNLIMITED = ("text", "jsonb", "text[]", "bytea")  # types whose values may be longer than an index entry
 
@@ -127,6 +131,11 @@ def of_table(table: Table) -> Iterator[Mutation]:
         "a foreign invalid index",
         f"CREATE INDEX theirs ON {t} ({q(first)}); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'theirs'::regclass",
         ("index.extra", f"{table.name}.theirs"),
+    )
+    yield damage(
+        "a foreign function that needs the search path",
+        f"{SEARCHING_SQL}; CREATE STATISTICS {q('theirs_' + table.name)} ON theirs_norm({q(first)}::text) FROM {t}",
+        ("table.function", table.name),
     )
     yield from of_writes(table, primary, first)
     yield damage(

@@ -119,7 +119,7 @@ def replication(
         elif not row.active and (row.held or 0) > oldest:
             yield Finding(
                 Severity.ERROR, "replication.slot", row.name,
-                f"No client reads from it, and VACUUM keeps the rows that died in the last {row.held:,} transactions for it (limit {oldest:,}), in every database.",
+                f"No client reads from it, and VACUUM keeps the rows that died in the last {plural(row.held, 'transaction')} for it (limit {oldest:,}), in every database.",
                 f"Start its replica again, or SELECT pg_drop_replication_slot('{row.name}');",
             )  # fmt: skip
 
