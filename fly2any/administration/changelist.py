@@ -28,7 +28,7 @@ from .truncation import large_fields, with_short_copies, with_short_values
 AFTER_VAR, BEFORE_VAR, COUNT_VAR, LOOK_VAR = "after", "before", "count", "look"
 WINDOW = 20_000  # Rows that one page looks through for a filter that no index serves.
 MOST_WINDOWS = 16  # The most windows that are searched at once.
-LONGEST_LOOK = 400  # Milliseconds for a window; if it takes longer, a quarter of it is searched.
+LONGEST_LOOK = 250  # Milliseconds for a window; if it takes longer, a quarter of it is searched, or one window instead of many.
 
 
 class ChangeList(main.ChangeList):
@@ -197,7 +197,7 @@ class ChangeList(main.ChangeList):
                     )
                     return rows, replace(page, rows=with_short_values(page.rows))
             except TooSlow:
-                self.window //= 4
+                self.window = min(self.window // 4, WINDOW)
             except DataError:  # A time that looks like one of PostgreSQL's.
                 raise BadParameter("The URL names no position in this list, so this is the first page.") from None
 
