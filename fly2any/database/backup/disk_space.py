@@ -22,7 +22,7 @@ def note(manifest: Manifest) -> str:
     if not manifest.size:
         return ""
     return (
-        f"The restored database takes about {size(manifest.size)} on the server's disk, in addition to the one in use. Check that it is free:"
+        f"The restored database takes about {size(manifest.size)} on the server's disk, in addition to the one in use. Check that this much is free:"
         " a full disk stops the server."
     )
 
