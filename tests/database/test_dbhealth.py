@@ -188,6 +188,11 @@ def test_the_limits_of_the_database_and_the_role_are_checked_too(own_server):
             stack.enter_context(closing(dataclasses.replace(site, name="postgres").connect()))
 
         assert found(site, "connections") == [("connections.near_limit", "database fly2any")]
+        with django(site) as connection:
+            answers = list(TOPICS["connections"](Reader(connection, "public")))
+        figures = {one.label: one.text for one in answers if isinstance(one, Figure)}
+        assert figures["connections of the database fly2any"] == "9 of 10"
+        assert figures["connections of the role site"] == "12 of 50"
         status = json.loads(manage("dbstatus", "--format", "json", url=server.url("site")).stdout)["server"]
     assert (status["connections"], status["max_connections"]) == (9, 10)
 

@@ -228,9 +228,9 @@ def test_roles_of_ours_whose_password_expires_are_found(migrated):
     )
 
 
-OFF = "Autovacuum of it is off (autovacuum_enabled): dead rows are not removed."
-TOAST_OFF = "Autovacuum of its TOAST table is off (toast.autovacuum_enabled): dead rows are not removed."
-THRESHOLD = "Autovacuum of it waits for 60,000 dead rows (limit 50,000), because of autovacuum_vacuum_threshold."
+OFF = "Autovacuum is off for it (autovacuum_enabled): dead rows are not removed."
+TOAST_OFF = "Autovacuum is off for its TOAST table (toast.autovacuum_enabled): dead rows are not removed."
+THRESHOLD = "Autovacuum waits for 60,000 dead rows in it (limit 50,000), because of autovacuum_vacuum_threshold."
 
 
 @pytest.mark.parametrize(

@@ -204,8 +204,10 @@ def test_rules_are_read_from_pg_hba_conf(own_server):
     server = own_server(listen_addresses="*")
     server.hba(*LINES)
 
-    found, _ = looked(of(server).url)
+    found, output = looked(of(server).url)
 
+    plain = "The method password, for clients from anywhere, sends passwords in plain text, even without TLS."
+    assert json.dumps(plain) in output
     expected = [
         (code, f"pg_hba.conf line {number}") for number, codes in enumerate(LINES.values(), 2) for code in codes
     ]  # The first line is of the socket.

@@ -125,14 +125,14 @@ def privileges(read: Reader) -> Iterator[Figure | Finding]:
             yield Finding(
                 Severity.NOTE, "security.session", other.name,
                 f"Another client is connected as this role, which {' and '.join(parts)}.",
-                "If it is the site, let it connect as the role that `manage.py dbroles` prints for it: it needs none of that.",
+                "If it is the site, have it connect as the role that `manage.py dbroles` prints for it: it needs none of that.",
             )  # fmt: skip
     writers = [row.name for row in read(WRITERS_SQL, people=PEOPLE)]
     yield Figure(f"roles that write to {PEOPLE}", ", ".join(writers) or "none but superusers", len(writers))
     for excess in read_excess(read.connection, schema=read.schema):
         yield Finding(
             Severity.WARNING, "security.ledger", excess.name,
-            f"The role {excess.role} has {excess.privileges} on it by default privileges, so it can change the audit trail.",
+            f"The role {excess.role} has {excess.privileges} on it through default privileges, so it can change the audit trail.",
             excess.revoke(read.schema), is_sql=True,
         )  # fmt: skip
     for row in read(PUBLIC_SQL):
@@ -231,7 +231,7 @@ def _of_people(read: Reader, table: str, sample: str) -> Iterator[Figure | Findi
         yield Finding(
             Severity.ERROR, "security.password_kind", f"{PEOPLE}.password",
             f"Of {plural(people.seen, 'password')} seen, {plural(people.not_bcrypt, 'is not a bcrypt hash: it', 'are not bcrypt hashes: they')} may be stored in plain text.",
-            f"SELECT id FROM {PEOPLE} WHERE password !~ '{BCRYPT}' lists the people; set their passwords to NULL, and ask them to reset it.",
+            f"SELECT id FROM {PEOPLE} WHERE password !~ '{BCRYPT}' lists the people; set their passwords to NULL, and ask them to set new ones.",
         )  # fmt: skip
     if people.cheap:
         yield Finding(
@@ -310,7 +310,7 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
                 else "sends passwords in plain text, even without TLS"
             )
             yield Finding(
-                Severity.WARNING, "security.method", where, f"The method {row.method}, for {come_from}, {harm}.",
+                Severity.WARNING, "security.method", where, f"The method {row.method}, for clients from {come_from}, {harm}.",
                 "Write scram-sha-256 there once every role's password is stored that way, and run SELECT pg_reload_conf().",
             )  # fmt: skip
         if anywhere and row.type in ("host", "hostnossl") and not plain_closed:

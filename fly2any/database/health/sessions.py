@@ -76,13 +76,13 @@ def connections(read: Reader, *, near: float = 0.8, longest: timedelta = timedel
     rows = read(f"{CONNECTIONS_SQL} ORDER BY l.what = 'max_connections' DESC, l.what")
     server = rows[0]
     limit = server.limit - server.reserved
-    of = f"; the state of {server.hidden} {HIDDEN}" if server.hidden else ""
+    of = f"; this role cannot see the state of {server.hidden} (GRANT pg_monitor)" if server.hidden else ""
     yield Figure("connections", f"{server.used} of {limit}, {server.active} active{of}", server.used, "connections")
     yield Figure("limit", str(limit), limit, "connections_limit", shown=False)
     idle = server.idle_in_transaction
     yield Figure("idle in a transaction", f"{idle}{of}", None if server.hidden else idle, "connections_idle_in_transaction")
     for row in rows[1:]:
-        yield Figure(f"of the {row.what}", f"{row.used} of {row.limit}", row.used)
+        yield Figure(f"connections of the {row.what}", f"{row.used} of {row.limit}", row.used)
     for row in rows:
         if row.used > near * (row.limit - row.reserved):
             yield Finding(
@@ -116,7 +116,7 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
         if holders or waiters:
             yield Figure(f"the {name} lock", f"held by {', '.join(map(str, holders)) or 'a prepared transaction'}")
         for one in waiters:
-            yield Figure(f"waits for the {name} lock", str(one))
+            yield Figure(f"waiting for the {name} lock", str(one))
     for row in rows:
         waits, held = _shown(row.waits_for), _shown(row.query)
         holder = (

@@ -316,15 +316,15 @@ def _not_vacuumed(read: Reader, many: int) -> Iterator[Finding]:
     for (name, place), rows in groupby(read(AUTOVACUUM_SQL, tables=tables), lambda row: (row.name, row.place)):
         reasons, options = [], []
         for row in rows:
-            where, limit = "of its TOAST table" if row.prefix else "of it", max(many, row.rows)
+            where, limit = "its TOAST table" if row.prefix else "it", max(many, row.rows)
             if row.off:
                 options.append(f"{row.prefix}autovacuum_enabled")
-                reasons.append(f"Autovacuum {where} is off ({options[-1]}): dead rows are not removed.")
+                reasons.append(f"Autovacuum is off for {where} ({options[-1]}): dead rows are not removed.")
             if row.delaying and row.due > limit:
                 delaying = [f"{row.prefix}{option}" for option in row.delaying]
                 options += delaying
                 reasons.append(
-                    f"Autovacuum {where} waits for {plural(row.due, 'dead row')} (limit {limit:,}), because of {', '.join(delaying)}."
+                    f"Autovacuum waits for {plural(row.due, 'dead row')} in {where} (limit {limit:,}), because of {', '.join(delaying)}."
                 )
         if reasons:
             yield Finding(

@@ -1,4 +1,4 @@
-"""The topics, in the order in which they are asked."""
+"""The topics, in the order in which they are asked. docs/reference/dbhealth.md describes each."""
 
 from __future__ import annotations
 
