@@ -63,6 +63,8 @@ class Step:
     def counted(self, count: Count, model: type[models.Model]) -> str:
         """Return the number of rows with a noun."""
         one, many = self.nouns or nouns(model)
+        if count.number is None:
+            return f"an unknown number of {many}"
         return f"{count} {one if count.number == 1 and count.is_exact else many}"
 
 

@@ -15,6 +15,7 @@ from django.urls import reverse
 from accounts.models import Account, Session, User, VerificationToken
 from ai_consultant.models import Conversation, Message
 from engagement.models import UserActivity, UserSession
+from fly2any.administration.counts import Count
 from fly2any.administration.models import Access, Note
 from tests.administration.conftest import address
 from travel.models import PriceAlert
@@ -103,6 +104,17 @@ def test_signing_out_everywhere_confirms_and_reports_the_numbers(member, person)
     assert "Sign out everywhere" not in offered(client, person)
     assert "There is nothing to do" in client.get(overview(person, "sign-out")).content.decode()
     assert "Nothing needed to be changed." in client.post(overview(person, "sign-out"), follow=True).content.decode()
+
+
+def test_rows_that_take_too_long_to_count_are_an_unknown_number(member, person, monkeypatch):
+    monkeypatch.setattr("fly2any.administration.steps.bounded", lambda rows: Count(None))
+
+    asked = member("Support").get(overview(person, "sign-out")).content.decode()
+
+    nouns = ("NextAuth sessions, ", "admin sessions and ", "signed-in devices")
+    concerned = "".join(f"an unknown number of {noun}" for noun in nouns)
+    assert f"<p>This affects {concerned} of <b>" in asked
+    assert f">Sign out of {concerned}</button>" in asked
 
 
 def test_staff_are_also_signed_out_of_the_admin_except_in_this_browser(member):
