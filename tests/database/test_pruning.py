@@ -201,6 +201,14 @@ def test_a_run_that_verifies_no_backup_prunes_nothing(filled, tmp_path, monkeypa
     assert (nothing in capsys.readouterr().out) == (outcome != "good")
 
 
+def test_verify_goes_with_check_but_not_with_list(migrated, tmp_path):
+    with override_settings(BACKUPS={**settings.BACKUPS, "location": str(tmp_path)}), django(migrated) as connection:
+        with pytest.raises(Refusal, match=r"^--verify cannot be combined with --list: omit it\.$"):
+            call_command("dbbackup", database=connection.alias, verify=True, list=True)
+        with pytest.raises(Refusal, match=" has no backup none: "):
+            call_command("dbbackup", database=connection.alias, verify=True, check="none")
+
+
 @pytest.mark.slow
 def test_another_databases_backups_are_neither_pruned_nor_restored_by_latest(filled, migrated, place):
     run(filled, "dbbackup", "--verify", place=place)

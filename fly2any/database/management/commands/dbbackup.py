@@ -34,7 +34,7 @@ class Command(BaseCommand):
 
     def handle(self, *, database, verify, prune, check, list, format, **options):
         if verify and list:
-            raise Refusal("--verify cannot be combined with --list or --check: omit it.")
+            raise Refusal("--verify cannot be combined with --list: omit it.")
         if prune and not (verify or check or list):
             raise Refusal("--prune removes nothing after a backup that was not verified: add --verify.")
         store, connection = store_at(settings.BACKUPS["location"]), connections[database]
