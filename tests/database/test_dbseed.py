@@ -5,8 +5,9 @@ import pytest
 from django.db import connection
 
 from accounts.models import User
+from fly2any.database.errors import Refusal
 from fly2any.database.schema import contract as contracts
-from fly2any.database.seed import DEMO_DOMAIN, RealUsersError, seed
+from fly2any.database.seed import DEMO_DOMAIN, seed
 from tests.conftest import NO_SERVER, manage
 from tests.servers import wait_until
 
@@ -104,7 +105,7 @@ def test_seeding_beside_real_users_requires_yes():
     User.objects.create_user("ana@example.com")
     before = contents()
 
-    with pytest.raises(RealUsersError):
+    with pytest.raises(Refusal, match=r"^This database holds users who are not demo data, so nothing was added: give --yes "):
         seed(connection, users=10, seed=1, until=DAY)
 
     assert contents() == before

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time
 
 from django.apps import apps
 
+from ..errors import Refusal
 from ..leftover_databases import refuse_during_restore
 from ..schema.relations import refuse_on_worker
 from ..schema.untrusted_code import refuse_untrusted_code
@@ -22,10 +23,6 @@ CHUNK = 5_000  # Users in one transaction.
 REAL_USERS_SQL = f"SELECT EXISTS (SELECT FROM {quote(PEOPLE)} WHERE email NOT LIKE %(pattern)s)"
 
 
-class RealUsersError(Exception):
-    """The database holds users who are not demo data."""
-
-
 def seed(
     connection,
     *,
@@ -39,7 +36,7 @@ def seed(
     return the number of rows added to each table.
 
     Existing rows stay as they are. Calls `progress` with the number of users done. Each chunk of users is
-    one transaction: after an interruption a second run adds what is missing. Raises RealUsersError, having written nothing,
+    one transaction: after an interruption a second run adds what is missing. Raises Refusal, having written nothing,
     where there are real users and `among_real_users` is false.
     """
     refuse_on_worker(connection)
@@ -48,7 +45,7 @@ def seed(
     with connection.cursor() as cursor:
         cursor.execute(REAL_USERS_SQL, {"pattern": f"%{DEMO_DOMAIN}"})
         if cursor.fetchone()[0] and not among_real_users:
-            raise RealUsersError(
+            raise Refusal(
                 "This database holds users who are not demo data, so nothing was added: give --yes (make admin SEED=--yes) to add demo data anyway."
             )
     values = {

@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fly2any.database.errors import Refusal
-from fly2any.database.exit_codes import ExitCode
 from fly2any.database.management.arguments import add_database
-from fly2any.database.seed import DEMO_DOMAIN, RealUsersError, seed
+from fly2any.database.seed import DEMO_DOMAIN, seed
 from fly2any.database.units import plural
 
 MOST_USERS = 100_000_000
@@ -76,18 +75,14 @@ class Command(BaseCommand):
         # On a terminal only: Rich would otherwise write to a file too.
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
             task = progress.add_task("Users", total=users)
-            try:
-                return seed(
-                    connection,
-                    users=users,
-                    seed=number,
-                    until=until,
-                    among_real_users=yes,
-                    progress=lambda done: progress.update(task, completed=done),
-                )
-            except RealUsersError as error:
-                self.stderr.write(str(error))
-                sys.exit(ExitCode.REFUSED)
+            return seed(
+                connection,
+                users=users,
+                seed=number,
+                until=until,
+                among_real_users=yes,
+                progress=lambda done: progress.update(task, completed=done),
+            )
 
     def make_administrator(self, database):
         email = f"admin{DEMO_DOMAIN}"
