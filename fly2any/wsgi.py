@@ -13,5 +13,5 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fly2any.settings")
 django.setup(set_prefix=False)
 application = WSGIHandler()
 import_module(settings.ROOT_URLCONF)  # Loaded now, not by the first request.
-limit_every_wait(90)  # Longer than a page's longest statement.
+limit_every_wait()
 serve_from_pools()

@@ -14,11 +14,14 @@ from typing import Any
 from psycopg import Connection, OperationalError
 from psycopg.pq import TransactionStatus
 
+# Seconds for a response where no `at_most` sets fewer: long enough for any statement there, so only a lost server exceeds it.
+RESPONSE = 90
+
 _usual: float | None = None
 _here: ContextVar[float | None] = ContextVar("seconds", default=None)
 
 
-def limit_every_wait(seconds: float) -> None:
+def limit_every_wait(seconds: float = RESPONSE) -> None:
     """Limit this process's wait for each response of a server to `seconds`, except inside `at_most`.
 
     Past them the connection is closed, and psycopg's OperationalError is raised.

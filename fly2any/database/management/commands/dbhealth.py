@@ -15,7 +15,7 @@ from fly2any.database.report.collect import collect, compare_and_collect
 from fly2any.database.report.data import health_as_json
 from fly2any.database.report.text import health_as_text
 from fly2any.database.report.waivers import read_waivers
-from fly2any.postgres.patience import at_most
+from fly2any.postgres.patience import RESPONSE, at_most
 
 
 class Command(BaseCommand):
@@ -36,7 +36,7 @@ class Command(BaseCommand):
             "--yes", action="store_true", help="With --terminate: terminate the session; without it, show the session."
         )
 
-    @at_most(90)  # Seconds for each answer: monitors run it, and a proxy may acknowledge for a server that is gone.
+    @at_most(RESPONSE)  # Monitors run it, and a proxy may acknowledge for a server that is gone.
     def handle(self, *, topics, database, format, terminate: int, yes, force_color, **options):
         if unknown := [name for name in topics if name not in TOPICS]:
             near = did_you_mean(unknown[0], TOPICS)

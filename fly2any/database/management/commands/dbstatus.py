@@ -20,7 +20,7 @@ from fly2any.database.report.waivers import read_waivers
 from fly2any.database.schema.unmanaged import tried
 from fly2any.database.verification import verify
 from fly2any.database.write_check import check_writes
-from fly2any.postgres.patience import at_most
+from fly2any.postgres.patience import RESPONSE, at_most
 
 
 class Command(BaseCommand):
@@ -67,7 +67,7 @@ class Command(BaseCommand):
             help="Wait this long for the database to answer with nothing pending.",
         )
 
-    @at_most(90)  # Seconds for each answer: monitors run it, and a proxy may acknowledge for a server that is gone.
+    @at_most(RESPONSE)  # Monitors run it, and a proxy may acknowledge for a server that is gone.
     def handle(
         self,
         *,
