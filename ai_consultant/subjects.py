@@ -1,4 +1,4 @@
-"""What a conversation is about, for lists: the record of access covers only pages of one conversation, so no text of a message is read."""
+"""What a conversation is about, for lists. No text of a message is shown: the record of access has only single conversations."""
 
 from __future__ import annotations
 

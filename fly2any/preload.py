@@ -42,7 +42,7 @@ def load_pages() -> None:
 
 
 def make_a_page() -> None:
-    """Make a page that nobody sees: the first request of this process then finds a connection, and what Django works out once.
+    """Make a page that nobody sees, so that the first request of this process need not do what Django does once.
 
     If the database does not answer, requests will report it.
     """

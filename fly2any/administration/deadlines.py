@@ -1,4 +1,7 @@
-"""Deadlines of pages: no statement of a request may take long, and a page that only reads is in a read-only transaction."""
+"""Deadlines of pages: no statement of a request may take long, and a page that only reads is in a read-only transaction.
+
+`AdminSite.too_slow` (site.py) answers instead of a page that takes longer.
+"""
 
 from __future__ import annotations
 

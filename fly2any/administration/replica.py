@@ -1,4 +1,4 @@
-"""Reads lists and overviews from the replica, unless it lags too far behind for the page."""
+"""Reads lists, overviews and the page of a route from the replica, unless it lags too far behind for the page."""
 
 from __future__ import annotations
 

@@ -83,14 +83,15 @@ def values_of(
 class Found:
     """The result of a probe: `rows`, and the columns that it compares with values (name → value).
 
-    `is_all`: the term has no other meaning, even if there are no such rows. `order`: the time by which an index sorts these rows.
+    `is_final`: no later probe is tried, even if there are no such rows: the term can mean nothing else. `order`: the time
+    by which an index sorts these rows.
     `is_understood`: the term has the form that the probe looks up.
     """
 
     rows: Q
     equal: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
-    is_all: bool = False
+    is_final: bool = False
     order: str = ""
     is_understood: bool = True
 
@@ -154,8 +155,8 @@ class Related(Probe):
             similar = others.filter(**{f"{self.name}__iexact": term}).order_by("pk").values_list("pk", self.name)[:MOST_SIMILAR]
             ids = [key for key, address in similar if is_same_address(address, term)]
         if not ids:
-            return Found(Q(pk__in=[]), is_all=True) if self.is_address else None
-        return Found(Q((f"{self.key}_id", ids[0])), {self.key: ids[0]}, is_all=self.is_address)
+            return Found(Q(pk__in=[]), is_final=True) if self.is_address else None
+        return Found(Q((f"{self.key}_id", ids[0])), {self.key: ids[0]}, is_final=self.is_address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +298,7 @@ def search(
     for probe in probes:
         if found := probe.find(model, term, chosen or {}):
             last, understood = found, understood or found.is_understood
-            if found.is_all or (probe is not probes[-1] and model._base_manager.filter(found.rows).exists()):
+            if found.is_final or (probe is not probes[-1] and model._base_manager.filter(found.rows).exists()):
                 return replace(found, is_understood=True)
     return replace(last, is_understood=understood)
 

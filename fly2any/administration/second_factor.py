@@ -1,6 +1,7 @@
 """The second factor of the staff: a passkey or a code from an app (TOTP), and recovery codes for when both are lost.
 
-The ceremonies of a passkey are in `passkeys`, under `admin/second-factor/passkey/`.
+`AdminSite.has_permission` (site.py) demands it for the other pages. The ceremonies of a passkey are in `passkeys`, under
+`admin/second-factor/passkey/`.
 """
 
 from __future__ import annotations

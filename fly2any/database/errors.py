@@ -1,7 +1,7 @@
 """Explains an error in one sentence, with its cause and its cure.
 
 The text of a server's error has been cut to its message before: fly2any/postgres/error_text.py removes DETAIL, CONTEXT, and values that
-the message quotes, where Django wraps the driver's error.
+the message quotes, where Django wraps the driver's error. `without_password` removes passwords, which logs.py uses too.
 """
 
 from __future__ import annotations

@@ -18,6 +18,9 @@ A model declares a fact once, as a class attribute; models of packages get their
 - `key_beyond_guide`: whether the migration guide's table has no primary key, and the model's first migration adds it.
 - `nullable_beside`: a field that may be NULL where the site's table has a column of its own: {"field": "column"}.
 
+Two facts are only for the admin: `named_by`, the columns of a name that its search reads (administration/search.py), and
+`nouns`, what one row and several are called after a number (administration/counts.py).
+
 They are read at import time, after Django has loaded the models.
 """
 

@@ -1,4 +1,7 @@
-"""Queries without literals and comments, which may contain personal data, for findings and logs."""
+"""Queries without literals and comments, which may contain personal data, for findings and logs.
+
+`errors.without_password` removes passwords from a text, and fly2any/postgres/error_text.py values of rows from an error.
+"""
 
 from __future__ import annotations
 

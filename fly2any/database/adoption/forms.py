@@ -1,4 +1,7 @@
-"""Prisma's objects in the form of the contract: the differences that adoption converts are not drift."""
+"""Prisma's objects in the form of the contract: the differences that adoption converts are not drift.
+
+`is_convertible` decides which columns adoption converts: those whose new type needs no rewrite of the table.
+"""
 
 from __future__ import annotations
 

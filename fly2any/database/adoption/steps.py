@@ -1,4 +1,7 @@
-"""The steps of an adoption, in order: their statements, the locks they take, and for how long."""
+"""The steps of an adoption, in order: their statements, the locks they take, and for how long.
+
+No step rewrites a table: `is_convertible` (forms.py) decides which columns may change their type.
+"""
 
 from __future__ import annotations
 

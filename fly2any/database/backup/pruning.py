@@ -22,9 +22,9 @@ DAY = "%Y-%m-%d"
 def to_prune(manifests: Iterable[Manifest]) -> list[Manifest]:
     """Return the backups to prune, of one database.
 
-    For each of the days, weeks and months of BACKUP_KEEP the last verified and the last unverified backup are kept, and for each
-    of the days those of each run of the server: another run may be that of the server that this one is a copy of. The newest
-    backup is always kept, and bad ones are kept while no backup is verified.
+    For each of the days, weeks and months of BACKUP_KEEP the last verified and the last unverified backup are kept. Each
+    day's are kept for each run of the server (from one start to the next), because a run may be of another server: the one
+    that this is a copy of. The newest backup is always kept, and bad ones are kept while no backup is verified.
     """
     by_age = sorted(manifests, key=lambda manifest: manifest.taken, reverse=True)
     kept = {manifest.name for manifest in by_age[:1]}
@@ -47,7 +47,7 @@ def prune(store: Store, connection, progress: Progress, *, verified: str = "") -
 
     Keeps `verified`, which this run has just verified; otherwise it first reads the newest verified backup that is kept. Also
     keeps backups that may be of another server or of an earlier database of this name (they may be the only copy of its rows),
-    those dated in the future by the server's clock, and those without a valid signature. None of these counts for the others.
+    those dated in the future by the server's clock, and those without a valid signature. None of these counts for BACKUP_KEEP.
     Raises Refusal if this machine's clock differs, if a copy of the server stores its backups here, or if the newest verified
     backup that is kept is damaged.
     """

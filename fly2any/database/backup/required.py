@@ -1,4 +1,4 @@
-"""The verified backup that a destructive reversal or a reset requires before it deletes rows."""
+"""The verified backup that reversals, resets, `flush` and `loaddata` require before they delete or overwrite rows."""
 
 from __future__ import annotations
 

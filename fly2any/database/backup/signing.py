@@ -1,4 +1,4 @@
-"""Signatures of manifests and archive descriptions; unsigned ones are used only on request, and never removed."""
+"""Manifests and archive descriptions as signed JSON. Unsigned files are used only on request, and never removed."""
 
 from __future__ import annotations
 
@@ -53,9 +53,8 @@ def read_json(
 ) -> T:
     """Return the dataclass `of` that the text of the file `where` holds, each value of the type that its field declares.
 
-    It must describe the file beside it, of that name with one of `endings`: that file is deleted with it.
-
-    Raises Refusal if its format is not one of `numbers`, and ValueError for any other text.
+    Raises Refusal if its format is not one of `numbers`, and ValueError for any other text, also one that names a file other
+    than its own, which has the name of `where` with one of `endings`: pruning would delete that other file.
     """
     try:
         data = msgspec.json.decode(text, type=dict[str, Any])
@@ -78,7 +77,7 @@ def read_json(
         raise ValueError(plural(len(unknown), "unknown field"))
     name = where.removesuffix(".json")
     if name != one_line(name) or data.get("name") != name or data.get("file") not in [name + ending for ending in endings]:
-        raise ValueError("another's description")
+        raise ValueError("it describes another file")
     return record
 
 
@@ -95,7 +94,7 @@ def _is_in_the_calendar(value: Any) -> bool:
 
 
 def _places(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Yield where in a value from JSON there is something, by the names of the objects that hold it."""
+    """Yield the path of each member in a value from JSON; members of a list have the path of the list."""
     if isinstance(value, dict):
         for name, part in value.items():
             yield (*place, name)

@@ -9,10 +9,10 @@ from .choices import Parser
 
 
 class Utility(ManagementUtility):
-    """Runs the commands of Django and of other packages like ours.
+    """Runs every command by our rules, also those of Django and of other packages.
 
-    They refuse to write if code of another role would run, exit with 2 if they fail, because 1 means that migrations are
-    pending, and suggest the closest choice for a mistyped one.
+    Those refuse to write if code of another role would run. Every command exits with 2 if it fails, because 1 means that
+    migrations are pending, and suggests the closest choice for a mistyped one.
     """
 
     def fetch_command(self, subcommand: str) -> BaseCommand:

@@ -1,0 +1,1 @@
+"""Migrations on a database in use: locks, retries, the journal, reversals and the state of each migration."""

@@ -16,17 +16,18 @@ T = TypeVar("T")
 
 DEADLOCK = "40P01"
 LOCKED_OUT = ("55P03", DEADLOCK)  # lock_not_available, deadlock_detected: the statement had no effect.
+FIRST_PAUSE, LONGEST_PAUSE = 1 / 4, 3  # In multiples of LOCK_TIMEOUT; each pause is twice the one before.
 
 
 def try_again(action: Callable[[], T], *, patience: float, again: Callable[[OperationalError, float], None]) -> T:
     """Return the result of `action`, retried after growing pauses while it does not get its locks.
 
     `action` must undo its work when it raises. `again` is called with the error and the next pause in seconds. Raises the last
-    error once `patience` seconds are over.
+    error once `patience` seconds are over: for migrations, those of `--lock-wait`, by default PATIENCE (lock.py).
     """
     begun = time.monotonic()
     timeout = settings.LOCK_TIMEOUT / 1000
-    pause = timeout / 4
+    pause = FIRST_PAUSE * timeout
     while True:
         tried = time.monotonic()
         try:
@@ -40,4 +41,4 @@ def try_again(action: Callable[[], T], *, patience: float, again: Callable[[Oper
             wait = min(max(random.uniform(pause / 2, pause), random.uniform(1, 1.2) * min(now - tried, timeout)), left)
             again(error, wait)
         time.sleep(wait)
-        pause = min(pause * 2, 3 * timeout)
+        pause = min(pause * 2, LONGEST_PAUSE * timeout)

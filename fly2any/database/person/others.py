@@ -21,8 +21,8 @@ class Others:
     def find(self, fk: ForeignKey, oid: int, places: set[str]) -> set[str]:
         """Return those of the rows of a table, which were reached by `fk`, that are about other people.
 
-        A row that is deleted is theirs if it refers to them and not to the person. One that only loses a reference is theirs
-        already if it is deleted with them.
+        A row is about other people if it refers to one of them and not to the person. Where `fk` only clears the row's
+        reference, only references with ON DELETE CASCADE count.
         """
         if self.tables.is_of_people(oid):
             found = set(places)

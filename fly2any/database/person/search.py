@@ -1,4 +1,7 @@
-"""Occurrences of a person's address or id in a database, in every column of every table that this role may read."""
+"""Occurrences of a person's address or id in a database, in every column of every table that this role may read.
+
+administration/search.py finds people by a part of their name.
+"""
 
 from __future__ import annotations
 
