@@ -170,7 +170,7 @@ def test_an_archive_command_that_fails_is_found_until_it_succeeds(own_server):
     assert (finding.code, finding.where) == ("replication.archive", "archive_command")
     assert re.fullmatch(
         r"It failed .+ ago for [0-9A-F]{24}, \d+ times? in all, and nothing has been archived since: the server keeps WAL until its disk is"
-        r" full, and no WAL of it can be recovered from the archive\.",
+        r" full, and no WAL can be recovered from the archive\.",
         finding.message,
     )
 
@@ -199,7 +199,7 @@ def test_pages_with_a_wrong_checksum_are_found(own_server):
     with django(of(server)) as connection:
         [finding] = [one for one in TOPICS["tables"](Reader(connection, "public")) if isinstance(one, Finding)]
     assert (finding.code, finding.where) == ("tables.damaged", "fly2any")
-    assert finding.message.startswith("1 page had a wrong checksum, the last at ")
+    assert finding.message.startswith("1 checksum failure, the last at ")
 
 
 def test_roles_of_ours_whose_password_expires_are_found(migrated):

@@ -46,7 +46,10 @@ def test_invisible_figures_are_reported_and_not_counted_as_none(database, reader
     assert idle["idle in a transaction"][1] is None
     assert oldest["oldest transaction"][0].endswith(f" of those seen; 1 session {unseen}")
     assert (blocked.code, blocked.where) == ("locks.blocked", f"session {waiter}")
-    assert f"“a query that {unseen}”" in blocked.message
+    assert re.fullmatch(
+        rf"Its query, which {re.escape(unseen)}, has waited \d+ ms \(limit 0 ms\) for session {pid} \(the site, \w+\)\.",
+        blocked.message,
+    )
     assert message.startswith(f"Nothing was changed. --yes terminates pid {pid} (the site, role ")
 
 
@@ -68,7 +71,7 @@ def test_each_state_of_pg_stat_statements_has_its_own_message(own_server):
     mine, reader = of(server), dataclasses.replace(of(server), user="reader")
 
     seen, _ = asked(mine, "queries", shown=50)
-    hidden, _ = asked(reader, "queries")
+    hidden, [slow, *_] = asked(reader, "queries", slow=0, calls=1)
     server.execute("REVOKE SELECT ON pg_stat_statements FROM PUBLIC")
     _, [revoked] = asked(reader, "queries")
     server.execute("DROP EXTENSION pg_stat_statements; CREATE EXTENSION pg_stat_statements VERSION '1.8'")
@@ -77,6 +80,7 @@ def test_each_state_of_pg_stat_statements_has_its_own_message(own_server):
     assert re.search(r", no\. \d+ by mean, no\. \d+ by total with [\d.]+ % of the time", seen["SELECT a FROM t"][0])
     assert [label for label in seen if "pg_catalog" in label or label.startswith("ANALYZE")] == []
     assert hidden["queries of other roles"][1] > 0
+    assert slow.message.startswith("A query whose text this role cannot see takes ")
     assert revoked.message == "This role may not read pg_stat_statements."
     assert old.cure == "ALTER EXTENSION pg_stat_statements UPDATE;"
     assert [one.code for one in (revoked, old)] == ["queries.not_counted"] * 2

@@ -355,7 +355,7 @@ def test_unencrypted_connections_between_machines_are_found(tmp_path_factory):
     try:
         server.start().create_database()
         place = f"postgresql://postgres@{not_loopback()}:{server.port}/fly2any"
-        plain, _ = looked(f"{place}?sslmode=disable")
+        plain, output = looked(f"{place}?sslmode=disable")
         encrypted, _ = looked(f"{place}?sslmode=require")
         verified, _ = looked(f"{place}?sslmode=verify-ca&sslrootcert={authority}")
     finally:
@@ -369,6 +369,7 @@ def test_unencrypted_connections_between_machines_are_found(tmp_path_factory):
         ]
 
     version = ("warning", "security.tls_version")
+    assert "accepts versions of TLS that are no longer secure: the minimum is TLSv1.1." in output
     assert of_the_wire(plain) == [version, ("warning", "security.plain_sessions")]
     assert of_the_wire(encrypted) == [version, ("note", "security.unverified")]
     assert of_the_wire(verified) == [version]

@@ -165,6 +165,16 @@ def test_harmless_privileges_are_not_found(migrated, other_role, harmless):
     assert asked(migrated)[0] == []
 
 
+def test_a_function_with_its_owners_privileges_is_described_with_the_tables_that_it_reads(migrated):
+    body = "SELECT u.password FROM public.users AS u JOIN public.accounts AS a ON true LIMIT 1"
+    migrated.execute(f"CREATE FUNCTION f() RETURNS text LANGUAGE sql SECURITY DEFINER AS '{body}'")
+
+    assert [one.message for one in asked(migrated)[0]] == [
+        "The function runs as its owner postgres (SECURITY DEFINER) and reads accounts, users; PUBLIC may call it without the"
+        " privilege to read their secrets."
+    ]
+
+
 def test_everyone_who_can_read_a_secret_is_listed(migrated, other_role):
     middle = f"{migrated.name}_middle"
     migrated.execute(f"CREATE ROLE {middle}; GRANT {middle} TO {other_role}; ALTER ROLE {other_role} NOINHERIT")

@@ -29,7 +29,10 @@ def test_commits_that_wait_for_a_standby_that_is_not_connected_are_found(own_ser
             (finding,) = (
                 one for one in TOPICS["replication"](Reader(connection, "public")) if getattr(one, "code", "") == FOUND[0]
             )
-        assert finding.message == "Each COMMIT waits for 2 of ANY 2 (a, b), of which 0 are connected; 0 sessions wait now."
+        assert finding.message == (
+            "Each COMMIT waits for 2 standbys, and 0 are connected (synchronous_standby_names is ANY 2 (a, b));"
+            " 0 sessions wait now."
+        )
         for statement in finding.cure.partition(": ")[2].split("; "):
             database.execute(statement)
         wait_until(database, "SELECT 1 WHERE current_setting('synchronous_standby_names') = ''")

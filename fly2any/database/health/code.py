@@ -53,7 +53,7 @@ def code(read: Reader) -> Iterator[Figure | Finding]:
     for row in definers:
         yield Finding(
             Severity.WARNING, "security.definer", row.place,
-            f"The function runs as its owner {row.owner} (SECURITY DEFINER) and reads {row.tables}; {row.roles} may call it without the privilege to read its secrets.",
+            f"The function runs as its owner {row.owner} (SECURITY DEFINER) and reads {row.tables}; {row.roles} may call it without the privilege to read their secrets.",
             f"REVOKE EXECUTE ON FUNCTION {row.place} FROM {row.roles};", is_sql=True,
         )  # fmt: skip
     for row in read(EVENT_TRIGGERS_SQL):

@@ -22,7 +22,7 @@ INSTALLED_SQL = """
     WHERE e.extname = 'pg_stat_statements'
 """
 SLOWEST_SQL = """
-    SELECT s.queryid::text AS id, COALESCE(s.query, 'a query whose text the server has lost') AS query, s.calls, s.mean_exec_time / 1000 AS mean, s.total_exec_time / 1000 AS total,
+    SELECT s.queryid::text AS id, COALESCE(s.query, '') AS query, s.calls, s.mean_exec_time / 1000 AS mean, s.total_exec_time / 1000 AS total,
            s.total_exec_time / NULLIF(sum(s.total_exec_time) OVER (), 0) AS part,
            s.userid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user) AS own
     FROM {schema}.pg_stat_statements AS s
@@ -47,6 +47,7 @@ STATES = {
     ),
 }
 HIDDEN = "<insufficient privilege>"
+UNKNOWN = {HIDDEN: "a query whose text this role cannot see", "": "a query whose text the server has lost"}
 # Queries of the catalogue, of this project, of backups, migrations and maintenance: the statistics name no program.
 OURS = re.compile(
     r"^\s*(COPY|DECLARE|FETCH|CLOSE|VACUUM|ANALYZE|REINDEX|CREATE|ALTER|DROP|LOCK|SET|SHOW|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)\b"
@@ -103,19 +104,25 @@ def _demanding(rows, of, whole: float, *, slow: float, calls: int, most: float, 
         if row.calls >= calls and row.mean >= slow:
             yield Finding(
                 Severity.WARNING, "queries.slow", f"query {row.id}",
-                f"“{_text(row.query)}” takes {span(row.mean)} on average over {plural(row.calls, 'call')} (limit {span(slow)}){of(place)}.",
+                f"{_subject(row.query)} takes {span(row.mean)} on average over {plural(row.calls, 'call')} (limit {span(slow)}){of(place)}.",
                 "Run EXPLAIN (ANALYZE, BUFFERS) on it; add a missing index by a migration, or select fewer rows and columns.",
             )  # fmt: skip
         elif whole > busy and (row.part or 0) > most:
             yield Finding(
                 Severity.NOTE, "queries.heavy", f"query {row.id}",
-                f"“{_text(row.query)}” takes {share(row.part)} of all time in queries (limit {share(most)}), {plural(row.calls, 'call')} of {span(row.mean)}{of(place)}.",
+                f"{_subject(row.query)} takes {share(row.part)} of all time in queries (limit {share(most)}), {plural(row.calls, 'call')} of {span(row.mean)}{of(place)}.",
                 "Run EXPLAIN (ANALYZE, BUFFERS) on it, or run it less often.",
             )  # fmt: skip
 
 
 def _text(query: str) -> str:
-    return "a query whose text this role cannot see" if query == HIDDEN else without_literals(query)
+    return UNKNOWN.get(query) or without_literals(query)
+
+
+def _subject(query: str) -> str:
+    """Return a query between quotation marks, or what is known of it, as the beginning of a sentence."""
+    text = _text(query)
+    return f"{text[0].upper()}{text[1:]}" if query in UNKNOWN else f"“{text}”"
 
 
 def _of(read: Reader, row) -> str:

@@ -166,7 +166,7 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
     if found.get("ssl") == "on" and found.get("ssl_min_protocol_version") in ("", "TLSv1", "TLSv1.1"):
         yield Finding(
             Severity.WARNING, "security.tls_version", "ssl_min_protocol_version",
-            f"The server accepts {found['ssl_min_protocol_version'] or 'any version of TLS'}, which is no longer secure.",
+            f"The server accepts versions of TLS that are no longer secure: the minimum is {found['ssl_min_protocol_version'] or 'not set'}.",
             "ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1.2';\nSELECT pg_reload_conf();", is_sql=True,
         )  # fmt: skip
     sessions = read.one(SESSIONS_SQL)
@@ -237,7 +237,7 @@ def _of_people(read: Reader, table: str, sample: str) -> Iterator[Figure | Findi
         yield Finding(
             Severity.WARNING, "security.password_cost", f"{PEOPLE}.password",
             f"Of {plural(people.seen, 'password')} seen, {plural(people.cheap, 'is a bcrypt hash', 'are bcrypt hashes')} with fewer than 2^10 rounds, which can be cracked quickly.",
-            "A changed password is hashed with 12 rounds: ask people with many privileges to change theirs.",
+            "A changed password is hashed with 2^12 rounds: ask people with many privileges to change theirs.",
         )  # fmt: skip
 
 

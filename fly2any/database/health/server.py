@@ -59,10 +59,10 @@ EXTENSIONS_SQL = """
 """
 # Settings that prevent the loss of rows, or the unlimited growth of the database.
 WANTED = {
-    "autovacuum": ("on", Severity.ERROR, "dead rows are never removed, and transaction IDs run out"),
-    "track_counts": ("on", Severity.ERROR, "autovacuum cannot know what to do"),
-    "fsync": ("on", Severity.ERROR, "a power cut loses the database"),
-    "full_page_writes": ("on", Severity.ERROR, "a power cut damages pages"),
+    "autovacuum": ("on", Severity.ERROR, "autovacuum runs only to prevent wraparound, so dead rows accumulate"),
+    "track_counts": ("on", Severity.ERROR, "autovacuum needs these counts, and runs only to prevent wraparound"),
+    "fsync": ("on", Severity.ERROR, "a power cut can destroy the database"),
+    "full_page_writes": ("on", Severity.ERROR, "a power cut can damage pages"),
 }
 
 
@@ -132,9 +132,10 @@ def commits_that_wait(read: Reader) -> Iterator[Finding]:
     missing = not row.alone and not row.hidden and row.connected < needed
     if row.names.strip() and not row.standby and (missing or row.waiting):
         count = plural(row.waiting, "session waits", "sessions wait")
+        connected = "" if row.hidden else f", and {plural(row.connected, 'is', 'are')} connected"
         yield Finding(
             Severity.ERROR, "replication.synchronous", "synchronous_standby_names",
-            f"Each COMMIT waits for {needed} of {row.names}, of which {plural(row.connected, 'is', 'are')} connected; {count} now.",
+            f"Each COMMIT waits for {plural(needed, 'standby', 'standbys')}{connected} (synchronous_standby_names is {row.names}); {count} now.",
             "Start the standby again; or commit without it: ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf();",
         )  # fmt: skip
 
@@ -142,11 +143,11 @@ def commits_that_wait(read: Reader) -> Iterator[Finding]:
 def _archiver(read: Reader) -> Iterator[Finding]:
     """Yield the finding that the server cannot archive its WAL."""
     for row in read(ARCHIVER_SQL):
-        after = f"after {row.archived}" if row.archived else "of it"
+        after = f" after {row.archived}" if row.archived else ""
         yield Finding(
             Severity.ERROR, "replication.archive", "archive_command",
             f"It failed {span(row.ago)} ago for {row.segment}, {plural(row.failures, 'time')} in all, and nothing has been archived since: the server keeps"
-            f" WAL until its disk is full, and no WAL {after} can be recovered from the archive.",
+            f" WAL until its disk is full, and no WAL{after} can be recovered from the archive.",
             "Read its output in the server's log, and fix it (SHOW archive_command); the server then tries again by itself.",
         )  # fmt: skip
 

@@ -60,6 +60,7 @@ HIDDEN_SQL = """
     WHERE datname = current_database() AND usesysid IS NOT NULL AND backend_type IS NULL
 """
 HIDDEN = "this role cannot see (GRANT pg_monitor)"
+UNREADABLE = "<insufficient privilege>"  # The query, for such a role.
 PREPARED_SQL = """
     SELECT gid, owner, now() - prepared AS age FROM pg_catalog.pg_prepared_xacts WHERE database = current_database() ORDER BY prepared
 """
@@ -118,18 +119,12 @@ def locks(read: Reader, *, longest: timedelta = timedelta(seconds=10)) -> Iterat
         for one in waiters:
             yield Figure(f"waiting for the {name} lock", str(one))
     for row in rows:
-        waits, held = _shown(row.waits_for), _shown(row.query)
-        holder = (
-            f"session {row.by} ({row.application or 'unnamed'}, {row.role}, {row.state}: “{held}”)"
-            if row.by
-            else describe_prepared(row.gid)
-        )
         if row.since is not None and row.since > longest:
             yield Finding(
                 Severity.ERROR,
                 "locks.blocked",
                 f"session {row.pid}",
-                f"Its query “{waits}” has waited {span(row.since)} (limit {span(longest)}) for {holder}.",
+                f"{_waiting(row.waits_for)} has waited {span(row.since)} (limit {span(longest)}) for {_holder(row)}.",
                 _end(row),
             )
 
@@ -143,9 +138,25 @@ def _end(row) -> str:
     return f"manage.py dbhealth locks --terminate {row.by} --yes"
 
 
-def _shown(query: str | None) -> str:
-    """Return a query without its values, or that this role cannot see it."""
-    return f"a query that {HIDDEN}" if query == "<insufficient privilege>" else without_literals(query or "")
+def _waiting(query: str | None) -> str:
+    """Return the query of a waiting session as the subject of a sentence, without its values."""
+    if query == UNREADABLE:
+        return f"Its query, which {HIDDEN},"
+    return f"Its query “{without_literals(query)}”" if query else "It"
+
+
+def _holder(row) -> str:
+    if not row.by:
+        return describe_prepared(row.gid)
+    known = _session(row.application, row.role, row.state, query=row.query)
+    return f"session {row.by} ({known})" if known else f"session {row.by}"
+
+
+def _session(*words: str, query: str | None) -> str:
+    """Return what is known of a session: those of `words` that are not empty, and its query without its values."""
+    known = ", ".join(filter(None, words))
+    shown = f"“{without_literals(query)}”" if query and query != UNREADABLE else ""
+    return ": ".join(filter(None, (known, shown)))
 
 
 def transactions(
@@ -159,8 +170,7 @@ def transactions(
     else:
         yield Figure("oldest transaction", span(oldest), oldest.total_seconds(), "oldest_transaction_seconds")
     for row in rows:
-        where, query = f"session {row.pid}", without_literals(row.query or "")
-        session = f"{row.application or 'unnamed'}, {row.role}: “{query}”"
+        where, session = f"session {row.pid}", _session(row.application, row.role, query=row.query)
         cure = f"manage.py dbhealth transactions --terminate {row.pid} --yes"
         if row.idle is not None and row.idle > idle:
             yield Finding(

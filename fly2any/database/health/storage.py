@@ -271,12 +271,11 @@ def _contained_in(row, rows, contract: set[str]):
 
 
 def _damaged(read: Reader) -> Iterator[Finding]:
-    """Yield a finding for each database of the server in which pages had a wrong checksum."""
+    """Yield a finding for each database of the server in which reads found pages with a wrong checksum."""
     for row in read(DAMAGED_SQL):
-        one = plural(row.failures, "page")
         yield Finding(
             Severity.ERROR, "tables.damaged", row.name,
-            f"{one} had a wrong checksum, the last at {row.last:%Y-%m-%d %H:%M} UTC: the disk, the memory or the file system damages data.",
+            f"{plural(row.failures, 'checksum failure')}, the last at {row.last:%Y-%m-%d %H:%M} UTC: the disk, the memory or the file system damages data.",
             "Save what can be read (pg_dump table by table), check the hardware, and restore the newest verified backup on a sound machine.",
         )  # fmt: skip
 
@@ -346,13 +345,13 @@ def _neglected(row: Extent, dead: float, many: int, holder) -> Iterator[Finding]
         yield Finding(Severity.WARNING, "tables.dead_rows", row.name, message, cure, is_sql=not held)
     if live > many and (row.analysed is None or changed > 0.5 * live):
         why = (
-            "has never been analysed"
+            " and has never been analysed"
             if row.analysed is None
-            else f"{changed:,} of them have changed since it was analysed on {row.analysed:%Y-%m-%d}"
+            else f", and {plural(changed, 'insert, update or delete was', 'inserts, updates and deletes were')} counted since it was analysed on {row.analysed:%Y-%m-%d}"
         )
         yield Finding(
             Severity.WARNING, "tables.not_analysed", row.name,
-            f"It has {plural(live, 'row')} (limit {many:,}) and {why}, so query plans rely on guesses.",
+            f"It has {plural(live, 'row')} (limit {many:,}){why}, so query plans rely on guesses.",
             f"ANALYZE {place};", is_sql=True,
         )  # fmt: skip
 
@@ -383,18 +382,18 @@ def cache(read: Reader, *, enough: float = 0.95, least: int = 1_000_000) -> Iter
     if asked < least:
         yield Figure(
             "cache hits",
-            f"not enough data: {plural(asked, 'block was', 'blocks were')} read since {row.since:%Y-%m-%d}, and {least:,} are needed",
+            f"not enough data: {plural(asked, 'block request')} since {row.since:%Y-%m-%d}, and {least:,} are needed",
         )
         return
     yield Figure(
         "cache hits",
-        f"{share(row.hit / asked)} of {plural(asked, 'block')} since {row.since:%Y-%m-%d}",
+        f"{share(row.hit / asked)} of {plural(asked, 'block request')} since {row.since:%Y-%m-%d}",
         row.hit / asked,
         "cache_hit_ratio",
     )
     if row.hit < enough * asked:
         yield Finding(
             Severity.WARNING, "cache.misses", "shared_buffers",
-            f"{share(row.hit / asked)} of blocks were in memory (limit {share(enough)}): the rest was read from disk.",
+            f"{share(row.hit / asked)} of requested blocks were in shared_buffers (limit {share(enough)}): the rest were read from disk or the operating system's cache.",
             "Give the server more memory, or set shared_buffers to a quarter of it.",
         )  # fmt: skip

@@ -100,7 +100,9 @@ class Activity:
     def __str__(self) -> str:
         if not self.pid:
             return describe_prepared(self.gid)
-        words = [self.application or "no application name", f"role {self.role}"]
+        words = [self.application or "no application name"]
+        if self.role:  # A server process has none.
+            words.append(f"role {self.role}")
         if self.state and self.age is not None:
             words.append(f"{self.state} for {self.age.total_seconds():.0f} s")
         query = without_literals(self.query or "")

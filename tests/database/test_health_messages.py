@@ -1,0 +1,104 @@
+"""What findings of `dbhealth` and `dbstatus --security` say: whole sentences, for a known session and for one of which little is known."""
+
+import re
+from datetime import timedelta
+
+import pytest
+
+from fly2any.database.health.examine import Reader
+from fly2any.database.health.security import passwords
+from fly2any.database.migration.activity import Activity
+from tests.conftest import django
+from tests.database.test_dbhealth import NOW, of, waiting
+from tests.database.test_health_privileges import asked
+from tests.database.test_security import HASH
+from tests.servers import open_transaction, wait_until
+
+pytestmark = pytest.mark.usefixtures("server")
+
+
+def test_a_blocked_session_and_its_blocker_are_named_with_their_queries(database):
+    lock = "SELECT pg_advisory_lock(7)"
+    with open_transaction(database, lock) as holder, waiting(database, lock):
+        _, [finding] = asked(database, "locks", longest=NOW)
+        pid = holder.info.backend_pid
+
+    assert re.fullmatch(
+        rf"Its query “SELECT pg_advisory_lock\(7\)” has waited \d+ ms \(limit 0 ms\) for session {pid}"
+        r" \(the site, postgres, idle in transaction: “SELECT pg_advisory_lock\(7\)”\)\.",
+        finding.message,
+    )
+
+
+def test_a_session_without_an_application_name_has_no_empty_part(database):
+    with database.connect(application_name="") as holder:
+        holder.execute("BEGIN; SELECT 1")
+        _, [finding] = asked(database, "transactions", idle=NOW)
+
+    assert re.fullmatch(
+        r"Its transaction has been idle for \d+ ms \(limit 0 ms\): postgres: “BEGIN; SELECT 1”\.", finding.message
+    )
+
+
+def test_a_server_process_is_named_without_a_role():
+    worker = Activity(7, "", None, "active", timedelta(seconds=5), "autovacuum: VACUUM public.users")
+
+    assert str(worker) == "pid 7 (no application name, active for 5 s: autovacuum: VACUUM public.users)"
+
+
+def test_changes_since_analyse_are_counted_as_changes_and_not_as_rows(database):
+    database.execute("CREATE TABLE busy (id int) WITH (autovacuum_enabled = off)")
+    database.execute("INSERT INTO busy SELECT generate_series(1, 60000)")
+    database.execute("ANALYZE busy")
+    for _ in range(2):
+        database.execute("UPDATE busy SET id = id")
+    assert wait_until(database, "SELECT 1 FROM pg_stat_user_tables WHERE relname = 'busy' AND n_mod_since_analyze = 120000")
+
+    [message] = [one.message for one in asked(database, "tables")[1] if one.code == "tables.not_analysed"]
+
+    assert re.fullmatch(
+        r"It has [\d,]+ rows \(limit 50,000\), and 120,000 inserts, updates and deletes were counted since it was analysed on"
+        r" \d{4}-\d\d-\d\d, so query plans rely on guesses\.",
+        message,
+    )
+
+
+def test_unsafe_settings_are_reported_with_what_they_can_do(own_server):
+    server = own_server(autovacuum="off", track_counts="off", fsync="off", full_page_writes="off")
+
+    assert [one.message for one in asked(of(server), "settings")[1]] == [
+        "It is off and must be on: autovacuum runs only to prevent wraparound, so dead rows accumulate.",
+        "It is off and must be on: autovacuum needs these counts, and runs only to prevent wraparound.",
+        "It is off and must be on: a power cut can destroy the database.",
+        "It is off and must be on: a power cut can damage pages.",
+    ]
+
+
+def test_cache_misses_are_counted_as_requests(own_server):
+    server = own_server(shared_buffers="1MB")
+    server.execute("CREATE TABLE t AS SELECT i, repeat('x', 500) FROM generate_series(1, 20000) AS i")
+    for _ in range(5):
+        server.execute("SELECT count(*) FROM t")
+    assert wait_until(of(server), "SELECT 1 FROM pg_stat_database WHERE datname = 'fly2any' AND blks_read > 5000")
+
+    figures, [finding] = asked(of(server), "cache", least=1000)
+
+    assert re.fullmatch(r"[\d.]+ % of [\d,]+ block requests since \d{4}-\d\d-\d\d", figures["cache hits"][0])
+    assert re.fullmatch(
+        r"[\d.]+ % of requested blocks were in shared_buffers \(limit 95\.0 %\): the rest were read from disk or the operating"
+        r" system's cache\.",
+        finding.message,
+    )
+
+
+def test_the_cure_of_a_cheap_hash_names_the_rounds_of_a_new_one(migrated):
+    password = HASH.replace("$12$", "$09$")
+    migrated.execute("INSERT INTO users (id, email, password, \"updatedAt\") VALUES ('u', 'u@b.c', %s, now())", [password])
+
+    with django(migrated) as connection:
+        connection.ensure_connection()
+        [cure] = [
+            one.cure for one in passwords(Reader(connection, "public")) if getattr(one, "code", "") == "security.password_cost"
+        ]
+
+    assert cure == "A changed password is hashed with 2^12 rounds: ask people with many privileges to change theirs."
