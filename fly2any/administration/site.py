@@ -142,16 +142,16 @@ class AdminSite(admin.AdminSite):
         return TemplateResponse(request, "admin/database.html", context)
 
     def waivers(self, request) -> tuple[Waiver, ...]:
-        return self.read_or_report(request, lambda: read_waivers(settings.WAIVERS))
+        return self.read_or_report(request, lambda: read_waivers(settings.WAIVERS)) or ()
 
-    def read_or_report(self, request, read: Callable[[], tuple[T, ...]]) -> tuple[T, ...]:
-        """Return what `read` returns, or () if a file or variable is invalid, with a message for users who may see the Database page."""
+    def read_or_report(self, request, read: Callable[[], T]) -> T | None:
+        """Return what `read` returns, or None if a file or variable is invalid, with a message for users who may see the Database page."""
         try:
             return read()
         except Refusal as refusal:
             if self.may_see_database(request):
                 messages.error(request, str(refusal))
-            return ()
+            return None
 
     @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
     def search(self, request):
@@ -182,7 +182,7 @@ class AdminSite(admin.AdminSite):
         return {"groups": groups, "tiles": tiles, "may_see_database": self.may_see_database(request)}
 
     def has_permission(self, request):
-        """Return whether the user is staff and, in production, has shown a second factor in this session."""
+        """Return whether the user is staff and, if SECOND_FACTOR is set, has shown a second factor in this session."""
         return super().has_permission(request) and (request.user.is_verified() or not settings.SECOND_FACTOR)
 
     def get_urls(self):

@@ -5,6 +5,7 @@ from datetime import timedelta
 from html import unescape
 
 import pytest
+from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
@@ -13,7 +14,7 @@ from ai_consultant.models import Conversation
 from engagement.models import LoginHistory, PushSubscription, UserActivity
 from fly2any.administration import overview, overview_page
 from fly2any.administration.deadlines import TooSlow
-from tests.administration.conftest import address
+from tests.administration.conftest import address, as_owner
 from travel.models import PriceAlert
 
 pytestmark = pytest.mark.django_db
@@ -77,10 +78,24 @@ def test_tables_that_take_too_long_to_sort_are_named_and_the_others_are_shown(me
             pass
 
     monkeypatch.setattr(overview, "within", Late)
-    page = client.get(address(User, "overview", ana.pk)).content.decode()
+    nobody = User.objects.create(email="new@example.com")
+    pages = [client.get(address(User, "overview", one.pk)).content.decode() for one in (ana, nobody)]
 
-    assert told(page) == ["Signed in"]
-    assert "Not computed in time: price alerts, conversations, preferences, push subscriptions." in page
+    assert [told(page) for page in pages] == [["Signed in"], []]
+    for page in pages:
+        assert "Not computed in time: price alerts, conversations, preferences, push subscriptions." in page
+        assert "Nothing has happened yet." not in page
+
+
+def test_only_a_complete_timeline_says_that_nothing_happened(member):
+    client, nobody = member("Support"), User.objects.create(email="new@example.com")
+    whole = client.get(address(User, "overview", nobody.pk)).content.decode()
+    with as_owner(), connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE login_history RENAME TO login_history_away")
+    partial = client.get(address(User, "overview", nobody.pk)).content.decode()
+
+    assert ["Cannot be read" in page for page in (whole, partial)] == [False, True]
+    assert ["Nothing has happened yet." in page for page in (whole, partial)] == [True, False]
 
 
 def test_panels_name_their_rows_by_words_and_not_by_codes_and_ids(member, ana):
