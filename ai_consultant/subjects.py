@@ -1,4 +1,4 @@
-"""What a conversation is about, for lists. No text of a message is shown: the record of access has only single conversations."""
+"""What a conversation is about, for lists. No text of a message is shown, because opening a list is not recorded as access."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Django's settings of the Fly2Any database. The project's variables and `.env` are read here, and
 WEB_CONCURRENCY in gunicorn.conf.py.
 
-The time limits of the site's statements are not settings: administration/deadlines.py sets them in each transaction, and
+The time limits of the admin's statements are not settings: administration/deadlines.py sets them in each transaction, and
 postgres/patience.py limits waits for a server. docs/reference/settings.md lists the variables. Without POSTGRES_URL or
 DATABASE_URL the project is in development: embedded server, DEBUG, a generated key.
 """

@@ -1,7 +1,8 @@
-"""gunicorn's threaded worker, changed so that no thread waits for a client (docs/adr/0016).
+"""gunicorn's threaded worker, changed so that threads do not wait for clients (docs/adr/0016).
 
 In gunicorn's own worker, as many slow clients as there are threads block a process. Here the main loop receives complete requests
-and sends the responses; threads only compute them. The proxy terminates TLS.
+and sends the responses; threads compute them, and wait for a client only past UNSENT bytes of a response, as in a large export.
+The proxy terminates TLS.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The rows that the database deletes or changes along with others, by the foreign keys of all schemas."""
+"""The rows that the database deletes or changes along with others, by the foreign keys of all schemas.
+
+For the preview of a deletion (delete_preview.py). postgres/deletion.py leaves the deletion itself to the database.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Deadlines of pages: no statement of a request may take long, and a page that only reads is in a read-only transaction.
+"""Deadlines of the admin's statements: each is limited, and a page that only reads is in a read-only transaction.
 
-`AdminSite.too_slow` (site.py) answers instead of a page that takes longer.
+`limited` is a middleware, and `in_time` wraps each page. `AdminSite.too_slow` (site.py) answers instead of a page of which a
+statement takes longer. The sum of a page's statements is not limited.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ def limited(get_response):
 
 @contextmanager
 def _limited_from_the_first(connection: Any) -> Iterator[None]:
-    """Also limit transactions whose first statement sets their search path: `_limit` comes after it."""
+    """Also limit transactions whose first statement sets their search path.
+
+    postgres/base.py executes that statement, with this limit, before `_limit` runs.
+    """
     connection.transaction_limit = f"SET LOCAL statement_timeout = {STATEMENT}"
     try:
         yield

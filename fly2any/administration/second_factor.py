@@ -1,7 +1,7 @@
 """The second factor of the staff: a passkey or a code from an app (TOTP), and recovery codes for when both are lost.
 
-`AdminSite.has_permission` (site.py) demands it for the other pages. The ceremonies of a passkey are in `passkeys`, under
-`admin/second-factor/passkey/`.
+`AdminSite.has_permission` (site.py) demands it for every page but those of this module. The ceremonies of a passkey are in
+`passkeys`, under `admin/second-factor/passkey/`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def has_factor(user) -> bool:
 
 
 @method_decorator(never_cache, name="dispatch")
-class Staff(View):
+class StaffPage(View):
     """A page for staff who have signed in with a password, but perhaps not shown a second factor."""
 
     site: Any = None  # The AdminSite.
@@ -80,8 +80,8 @@ class Staff(View):
         return HttpResponseRedirect(wanted if safe else reverse("admin:index"))
 
 
-class Leave(Staff):
-    """Sign out a user who has not shown a second factor: the admin's own page asks for one."""
+class Leave(StaffPage):
+    """Sign out a user who has not shown a second factor: the admin's sign-out page requires a second factor."""
 
     @method_decorator(signing_out)
     def post(self, request):
@@ -89,7 +89,7 @@ class Leave(Staff):
         return HttpResponseRedirect(reverse("admin:login"))
 
 
-class Verify(Staff):
+class Verify(StaffPage):
     """Ask for a code, once per session."""
 
     def get(self, request, form=None):
@@ -123,7 +123,7 @@ class Verify(Staff):
         return self.get(request, form)
 
 
-class Enrol(Staff):
+class Enrol(StaffPage):
     """Create a device: a passkey, or a secret shown as a QR code and confirmed by its first code; then the recovery codes."""
 
     def dispatch(self, request, *args, **kwargs):
@@ -160,8 +160,8 @@ class Enrol(Staff):
         return HttpResponseRedirect(reverse("admin:second_factor_codes"))
 
 
-class RecoveryCodes(Staff):
-    """Replace the recovery codes by ten new ones, each valid once, and show them this time only."""
+class RecoveryCodes(StaffPage):
+    """Replace the recovery codes by new ones, each valid once, and show them this time only."""
 
     def dispatch(self, request, *args, **kwargs):
         if request.user.is_authenticated and not request.user.is_verified():

@@ -1,4 +1,4 @@
-"""Queries without literals and comments, which may contain personal data, for findings and logs.
+"""Queries without quoted values, long numbers and comments, which may be personal data, for findings and logs.
 
 `errors.without_password` removes passwords from a text, and fly2any/postgres/error_text.py values of rows from an error.
 """
@@ -17,7 +17,9 @@ NUMBER = re.compile(r"(?<![\w$])\d{4,}(?:\.\d+)?")  # It may be a telephone numb
 
 
 def without_literals(query: str) -> str:
-    """Return the beginning of a query, in one line, without quoted text, which may be personal data."""
+    """Return the beginning of a query, in one line, without what may be personal data: quoted values, comments, and numbers of four
+    or more digits. Quoted identifiers stay.
+    """
     query = " ".join(QUOTED.sub(_shown, query).split())
     query = NUMBER.sub("…", query)
     return query if len(query) <= 100 else f"{query[:99]}…"

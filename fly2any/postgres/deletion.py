@@ -1,4 +1,7 @@
-"""Actions on a row's children when it is deleted. Migrations import this path: it is frozen."""
+"""DB_CASCADE: a deletion leaves a row's children to the database's ON DELETE CASCADE, which postgres/schema.py creates.
+
+Migrations import this path: it is frozen.
+"""
 
 try:
     from django.db.models import DB_CASCADE as DB_CASCADE  # From Django 6.1 on.

@@ -1,6 +1,7 @@
 """The steps of an adoption, in order: their statements, the locks they take, and for how long.
 
-No step rewrites a table: `is_convertible` (forms.py) decides which columns may change their type.
+No step rewrites a table: `is_convertible` (forms.py) decides which columns may change their type. Only `add_column` writes rows,
+in batches.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .forms import ADDED, NOT_NULL, added_columns, index_for, index_of, is_conve
 REBUILT_PER_SECOND = 25_000_000  # Bytes of index, on a small machine; benchmarks/adoption.py measures it.
 BATCH = 5_000  # Rows filled per transaction.
 
-# The indexes over each column, including those of constraints; `trouble` says why one may not be rebuilt for another type.
+# The indexes over each column, including those of constraints; `trouble` says why rebuilding one for another type may fail.
 INDEXED_SQL = """
     SELECT c.relname AS "table", a.attname AS "column", x.relname AS index, pg_catalog.pg_relation_size(x.oid) AS bytes,
            CASE WHEN NOT a.attnum = ANY (i.indkey::int2[]) THEN 'is computed from it'
@@ -47,6 +48,17 @@ WITHOUT_STATISTICS_SQL = """
     LEFT JOIN pg_catalog.pg_stats AS s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname
     WHERE n.nspname = %(schema)s AND c.relname = ANY (%(tables)s) AND c.reltuples > 0 AND s.attname IS NULL
 """
+
+# From the weakest to the strongest, and the statements that each blocks.
+LOCKS = ("", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE")
+BLOCKED = {
+    "": "nothing waits",
+    "ROW EXCLUSIVE": "only writes to the same rows wait",
+    "SHARE UPDATE EXCLUSIVE": "reads and writes do not wait",
+    "SHARE": "writes wait",
+    "SHARE ROW EXCLUSIVE": "writes wait",
+    "ACCESS EXCLUSIVE": "reads and writes wait",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +102,6 @@ class Step:
     @property
     def seconds(self) -> float:
         return self.index_bytes / REBUILT_PER_SECOND
-
-
-# From the weakest to the strongest, and the statements that each blocks.
-LOCKS = ("", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE")
-BLOCKED = {
-    "": "nothing waits",
-    "ROW EXCLUSIVE": "only writes to the same rows wait",
-    "SHARE UPDATE EXCLUSIVE": "reads and writes do not wait",
-    "SHARE": "writes wait",
-    "SHARE ROW EXCLUSIVE": "writes wait",
-    "ACCESS EXCLUSIVE": "reads and writes wait",
-}
 
 
 def lock_of(statement: str) -> str:

@@ -45,7 +45,7 @@ HASH_PARTITIONS_SQL = """
 # COPY of a table runs no code of the table. SELECT does: the planner evaluates immutable functions in index expressions with the
 # privileges of the reading role, even if another role owns them.
 BY_COPY = 2
-# Manifests before December 2026 have the sum of the first 64 bits of each row's MD5, computed by the server.
+# Older manifests have the sum of the first 64 bits of each row's MD5, computed by the server.
 BY_SELECT = 1
 
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]

@@ -75,7 +75,10 @@ def require_restorable(manifest: Manifest, connection) -> None:
 
 
 def compare(connection, manifest: Manifest, progress: Progress, left_out: LeftOut = NOTHING) -> str:
-    """Return how the database of `connection` differs from the backup without `left_out`, "" if it does not."""
+    """Return how the database of `connection` differs from the backup without `left_out`, "" if it does not.
+
+    `_try` in trial_restore.py makes the same comparison, to verify a backup.
+    """
     with transaction.atomic(using=connection.alias):
         found = read_contents(connection, progress.show, how=manifest.hashing)
     different = differences(left_out.rest(manifest.tables), found, read_hash_partitions(connection))

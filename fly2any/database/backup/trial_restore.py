@@ -261,7 +261,10 @@ def unknown_failures(code: int, last: str, *, named: int, logged: int) -> str:
 
 
 def _try(running: Trial, subject: _Subject, without: LeftOut, progress: Progress) -> tuple[TrialResult, int]:
-    """Restore the dump and compare it; return the findings, and pg_restore's exit code."""
+    """Restore the dump and compare it; return the findings, and pg_restore's exit code.
+
+    restore.py's `compare` makes the same comparison for dbrestore.
+    """
     manifest = subject.manifest
     failing: list[tuple[int, str]] = []
     show, last = shown(progress, manifest), ""

@@ -1,6 +1,8 @@
-"""SQL that cures a difference: each function returns statements, one per line, each ending in ";".
+"""SQL that cures a difference: statements, one per line, each ending in ";", and the queries and comments that belong to them.
 
-They suit a database in use: indexes are built CONCURRENTLY, foreign keys and checks are first NOT VALID.
+Indexes are built CONCURRENTLY, and foreign keys and checks are first NOT VALID, so that writes continue. Other cures hold a lock
+until they are done: `add` builds the index of a key, `require` scans the table, and `store` and `retype` may rewrite it.
+report/script.py prints the cures as a script (`dbstatus --sql`), and report/text.py each beside its finding.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from typing import Any
 from ..sql import literal, quote
 from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Table
 
-# Pairs of types other than text of which the second keeps or rejects every value of the first.
 INTEGERS = ("smallint", "integer", "bigint")
+# Pairs of types other than text of which the second keeps or rejects every value of the first.
 KEPT = {
     *permutations(INTEGERS, 2),
     *product(INTEGERS, ["numeric"]),
