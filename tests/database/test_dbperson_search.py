@@ -129,8 +129,13 @@ def test_what_cannot_be_searched_is_named(two):
     assert certificate["removed"] == {"users": 1}
 
 
-def test_an_erasure_without_a_search_says_so(two):
-    assert erased(two, searched=False)["unsearched"] == [{"place": "the database", "reason": "not searched, as requested"}]
+def test_an_erasure_without_a_search_says_so_and_names_no_limits_of_a_search(two):
+    certificate = erased(two, searched=False)
+
+    assert certificate["unsearched"] == [{"place": "the database", "reason": "not searched, as requested"}]
+    assert certificate["beyond"] == [
+        "earlier backups and archives", "the logs of the server, the site and the admin", "replicas and other databases"
+    ]  # fmt: skip
 
 
 def test_the_planners_statistics_no_longer_show_the_address(two):

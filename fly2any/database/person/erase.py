@@ -26,10 +26,12 @@ from .transactions import NO_STATEMENT_TIMEOUT_SQL, TABLE_LOCK_TIMEOUT, writing
 
 FORMAT = 2
 PATIENCE = 60  # Seconds in total for the locks on tables without a foreign key.
-BEYOND = (
+OUTSIDE = (
     "earlier backups and archives",
     "the logs of the server, the site and the admin",
     "replicas and other databases",
+)
+LIMITS = (  # Of the search.
     "rows that other sessions add, after the search began, to tables without a foreign key to the person",
     "comments, defaults, labels, partition bounds and other definitions",
     "compressed or encoded values in columns, including letters and digits written as escapes",
@@ -53,7 +55,7 @@ class Certificate:
     remaining: tuple[Place, ...]
     unsearched: tuple[Unsearched, ...]
     search_began: datetime | None
-    beyond: tuple[str, ...] = BEYOND
+    beyond: tuple[str, ...]
 
     @property
     def rows(self) -> int:
@@ -144,7 +146,8 @@ def _erase(connection, person: Person, unsearched: Unsearched | None, progress: 
     removed, cleared, written = (_sum_counts(counts) for counts in zip(*map(astuple, done), strict=True))
     remaining = (*places.places, *(Place(table, "", "written", rows, WRITTEN) for table, rows in written.items()))
     skipped = (*([unsearched] if unsearched else []), *places.unsearched, *unguarded)
-    return Certificate(at, number, person.id, removed, changed, cleared, remaining, skipped, began)
+    beyond = OUTSIDE if unsearched else (*OUTSIDE, *LIMITS)
+    return Certificate(at, number, person.id, removed, changed, cleared, remaining, skipped, began, beyond)
 
 
 def _read_locked(connection, cursor) -> Tables:
