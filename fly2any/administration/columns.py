@@ -78,6 +78,8 @@ class ColumnsMixin(admin.ModelAdmin):
 
     def show_readonly(self, name: str, row):
         """Return the display of `name` on the page of `row`, None if it is not a column or Django's default is suitable."""
+        if isinstance(self.columns.get(name), str):
+            return link_to(name)(self, row)
         return self.show(name, row) if name in self.columns else None
 
     def _column(self, field):

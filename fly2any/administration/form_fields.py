@@ -15,6 +15,7 @@ from fly2any.database.person.people import MOST_SIMILAR, is_same_address
 
 from .airports import is_code, suggested
 from .deadlines import TooSlow, within
+from .overview import best_page
 
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -116,6 +117,11 @@ class PersonWidget(ForeignKeyRawIdWidget):
         people = model._base_manager.db_manager(self.db)
         email = people.filter(pk=value).values_list(model.USERNAME_FIELD, flat=True).first()
         return email or str(value)
+
+    def label_and_url_for_value(self, value):
+        """Return the address, and the URL of the overview, to which lists link too."""
+        label, url = super().label_and_url_for_value(value)
+        return label, url and best_page(self.rel.model(pk=value))
 
     def get_context(self, name, value, attrs):
         context = super().get_context(name, value, attrs)

@@ -7,6 +7,7 @@ from html import unescape
 import pytest
 
 from accounts.models import User, UserPreferences
+from ai_consultant.models import Conversation
 from tests.administration.conftest import address
 from tests.administration.html_form import controls
 from travel.models import PriceAlert, SavedSearch
@@ -36,6 +37,22 @@ def test_an_alert_is_added_for_a_person_by_email_and_airports_in_any_case(staff,
     assert (alert.user_id, alert.origin, alert.destination, alert.depart_date) == (ana.pk, "GRU", "LON", "2027-07-01")
     by_id = staff.post(address(PriceAlert, "add"), {**ALERT, "user": ana.pk})
     assert (by_id.status_code, PriceAlert.objects.count()) == (302, 2)
+
+
+def test_the_person_of_a_row_leads_to_the_overview_where_the_form_is_read_only_and_where_it_is_not(member, ana):
+    alert = PriceAlert.objects.create(
+        user=ana, origin="GRU", destination="LIS", depart_date="2027-07-01", current_price=5, target_price=4
+    )
+    talk = Conversation.objects.create(user=ana, session_id="s", metadata={})
+    urls = [address(PriceAlert, "change", alert.pk), address(Conversation, "change", talk.pk)]
+    client = member("superuser")
+
+    pages = [client.get(url).content.decode() for url in urls]
+    client = member("Support")
+    pages += [client.get(url).content.decode() for url in urls]
+
+    links = [re.findall(rf'<a href="({address(User)}{ana.pk}/[^"]*)">', page) for page in pages]
+    assert [{*found} for found in links] == [{address(User, "overview", ana.pk)}] * 4
 
 
 def test_an_unknown_airport_day_or_person_is_reported_at_the_field(staff, ana):
