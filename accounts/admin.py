@@ -41,8 +41,9 @@ STAFF_HELP = {
 NOT_THE_SITE = "The site ignores this column: it decides only whether the person can use the admin."
 NONE_SET = "None: cannot sign in with a password."
 COOKIE = (
-    "The site also signs people in with a signed cookie (JWT), which cannot be revoked here: it is valid until it expires,"
-    " after 30 days by NextAuth's default."
+    "A browser may stay signed in to the site until its cookie expires, 30 days after its last use unless the site sets another time."
+    " Nothing in this admin ends that, not even Deactivate. If others use this account, ask an administrator to set a new password,"
+    " and the developers of the site to change the key of its cookies, which signs everyone out."
 )
 SIGN_OUT = Action(
     "sign-out",
