@@ -19,7 +19,7 @@ from . import formats
 from .counts import Count, bounded, exact, nouns, of_table
 from .deadlines import TooSlow, within
 from .filters import BadParameter, TimeFilter
-from .indexes import best_path, orders, time_added
+from .indexes import best_path, leads, newest_within, orders, time_added
 from .overview import best_page
 from .paging import Order, Page, page_of
 from .search import Found, search
@@ -138,11 +138,20 @@ class ChangeList(main.ChangeList):
             name = self.found.order
         elif following and isinstance(self.opts.get_field(following), models.DateTimeField):
             name = following
+        elif newest := self.newest_of_one_key():
+            name = newest
         elif self.model_admin.ordering:
             first = str(self.model_admin.ordering[0])
             name, descending = first.lstrip("-"), first.startswith("-")
         field = pk if name == "pk" else self.opts.get_field(name)
         return Order(field, pk, descending)  # type: ignore[arg-type]
+
+    def newest_of_one_key(self) -> str | None:
+        """Return the time by which an overview orders the same rows, if the list is that of a foreign key that leads an index."""
+        links = (field.name for field in self.opts.local_fields if isinstance(field, models.ForeignKey))
+        return next(
+            (newest_within(self.model, name) for name in links if name in self.chosen and leads(self.model, name)), None
+        )
 
     def asked_order(self) -> tuple[str, bool] | None:
         """Return the column that the URL names, and whether in descending order, if an index has that order."""

@@ -107,5 +107,13 @@ def time_within(model: type[models.Model], key: str) -> str | None:
     return None
 
 
+def newest_within(model: type[models.Model], key: str) -> str | None:
+    """Return the time by which the rows of a foreign key are newest first, with an index or without; None if there is none.
+
+    Ids need not grow with time. Without an index by time, the rows of one key are sorted, as they would be by id.
+    """
+    return time_within(model, key) or time_added(model)
+
+
 def _is_time(model: type[models.Model], name: str) -> bool:
     return isinstance(model._meta.get_field(name), models.DateTimeField)

@@ -27,7 +27,7 @@ from . import charts
 from .counts import MOST_COUNTED, Count, bounded
 from .deadlines import TooSlow, within
 from .formats import beginning
-from .indexes import leads, time_added, time_within
+from .indexes import leads, newest_within, time_added, time_within
 from .paging import value_of
 from .replica import current
 from .truncation import with_short_copies, with_short_values
@@ -131,7 +131,6 @@ def panels(request, row: models.Model, found: list[Relation]) -> Iterator[Panel]
     """Yield a panel for each relation, with its newest rows."""
     for relation in found:
         rows = relation.model._base_manager.filter(**{relation.key: row.pk})
-        # Ids need not grow with time. Without an index by time, the rows of one person are sorted, as they would be by id.
         newest = with_short_copies(rows, relation.admin).order_by(*_newest_first(relation))
         shown = with_short_values(list(newest[: MOST_ROWS + 1]))
         relation.admin.prepare_panel(request, shown[:MOST_ROWS])
@@ -154,7 +153,7 @@ def panels(request, row: models.Model, found: list[Relation]) -> Iterator[Panel]
 
 
 def _newest_first(relation: Relation) -> list[str]:
-    time = relation.time or time_added(relation.model)
+    time = newest_within(relation.model, relation.key)
     return [f"-{time}", "-pk"] if time else ["-pk"]
 
 

@@ -7,6 +7,7 @@ from secrets import token_hex
 from urllib.parse import urlencode
 
 import pytest
+from django.contrib import admin
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import Permission
 from django.db import connection
@@ -191,6 +192,28 @@ def test_a_panel_shows_the_newest_rows_first_whatever_their_ids(member):
         panel = page.partition(f"<h2>{title}</h2>")[2].partition("</table>")[0]
         ids = re.findall(r'<th scope="row"><a href="([^"]*)"', panel)
         assert ids == [address(model, "change", f"id-{place}") for place in (2, 0, 3, 6, 5)], title
+
+
+def test_the_list_that_a_panel_leads_to_has_the_order_of_the_panel(member, monkeypatch):
+    monkeypatch.setattr(admin.site._registry[PriceAlert], "list_per_page", 3)
+    ana, now = User.objects.create(email="ana@example.com"), timezone.now()
+    for place, days in enumerate((3, 9, 1, 4, 8, 6, 5)):
+        at = now - timedelta(days=days)
+        PriceAlert.objects.create(
+            user=ana, id=f"id-{place}", created_at=at, **ROUTE, depart_date="2999-01-01", current_price=2, target_price=1
+        )
+    client = member("Support")
+    page = client.get(address(User, "overview", ana.pk)).content.decode()
+    [url] = re.findall(rf'href="({address(PriceAlert)}[^"]*)">Show all', page)
+
+    lists = [client.get(url).context["cl"]]
+    while lists[-1].has_later:
+        lists.append(client.get(address(PriceAlert) + lists[-1].later_page).context["cl"])
+
+    assert [[row.pk for row in one.result_list] for one in lists] == [
+        ["id-2", "id-0", "id-3"], ["id-6", "id-5", "id-4"], ["id-1"]
+    ]  # fmt: skip
+    assert {one.order_description for one in lists} == {"Newest first"}
 
 
 def flights(origin, destination):
