@@ -252,7 +252,7 @@ class PriceHistoryAdmin(ReadOnlyModelAdmin):
             "days": days,
             "marked": marked,
             "own_price": OWN_PRICE,
-            "prices": read_prices(origin, destination, day, target=(marked.target_price, marked.currency) if marked else None),
+            "prices": read_prices(origin, destination, day, alert=marked),
             "alerts": self.alerts_of(origin, destination, marked) if may_see_alerts else None,
         }
         return TemplateResponse(request, "admin/travel/pricehistory/route.html", context)

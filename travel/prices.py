@@ -59,10 +59,11 @@ class Reached:
     at: datetime
 
 
-def read_prices(origin: str, destination: str, depart_date: str, *, target: tuple[float, str] | None = None) -> Prices | None:
+def read_prices(origin: str, destination: str, depart_date: str, *, alert: PriceAlert | None = None) -> Prices | None:
     """Return the prices seen for a route (IATA codes) and a day (`YYYY-MM-DD`) in the last PERIOD, None if there are none at all.
 
-    If the last price is older than that, the PERIOD ends at that price. `target`, (price, currency), is marked on the chart.
+    If the last price is older than that, the PERIOD ends at that price. The target of `alert` is marked on the chart since it was
+    created.
     """
     rows = PriceHistory.objects.of_route(origin, destination, depart_date)
     newest = rows.first()
@@ -86,7 +87,7 @@ def read_prices(origin: str, destination: str, depart_date: str, *, target: tupl
         f"Price of {origin} to {destination} on {depart_date}, {len(points)} seen from {points[0][0]:%Y-%m-%d} to "
         f"{points[-1][0]:%Y-%m-%d}: lowest {plain_amount(lowest, currency)}, last {plain_amount(values[-1], currency)}"
     )
-    mark = target[0] if target and target[1] == currency else None
+    target = charts.Target(alert.target_price, alert.created_at) if alert and alert.currency == currency else None
     return Prices(
         currency=currency,
         number=len(points),
@@ -96,7 +97,7 @@ def read_prices(origin: str, destination: str, depart_date: str, *, target: tupl
         lowest_at=lowest_at,
         median=statistics.median(values),
         last=values[-1],
-        chart=charts.line(points, title=title, show=lambda value: plain_amount(value, currency), target=mark),
+        chart=charts.line(points, title=title, show=lambda value: plain_amount(value, currency), target=target),
         others=len(seen) - len(points),
         is_cut=is_cut,
     )

@@ -5,14 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
+from django.utils.text import capfirst
 
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 28
 LARGEST = 1e15  # Differences of larger values would overflow or be lost by rounding.
 ALIKE = 1e-9  # Relative differences; smaller ones are not visible.
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A value that is marked across a chart, from `since` to the last point; to now if there is no point since then."""
+
+    value: float
+    since: datetime
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
@@ -52,20 +63,24 @@ def bars(values: Sequence[float], title: str) -> str:
 
 
 def line(
-    points: Sequence[tuple[datetime, float]], *, title: str, show: Callable[[float], str], target: float | None = None
+    points: Sequence[tuple[datetime, float]], *, title: str, show: Callable[[float], str], target: Target | None = None
 ) -> str:
     """Return a line through `points`, (time, value) in order of time, the lowest marked, with round values and days on the axes.
 
-    `show` returns a value in words. A value that is not finite, or beyond LARGEST, is left out. `target` is marked across.
+    `show` returns a value in words. A value that is not finite, or beyond LARGEST, is left out. What is marked is named below.
     """
     points = [(time, value) for time, value in points if abs(value) < LARGEST]
     if not points:
         return ""
     values = [value for _, value in points]
-    aim = [target] if target is not None and abs(target) < LARGEST else []
-    steps = round_steps(min([*values, *aim]), max([*values, *aim]))
+    aims = [target] if target and abs(target.value) < LARGEST else []
+    marked = [*values, *(aim.value for aim in aims)]
+    steps = round_steps(min(marked), max(marked))
     low, high = steps[0], steps[-1]
-    begin, end = points[0][0].timestamp(), points[-1][0].timestamp()
+    first, last = points[0][0], points[-1][0]
+    if any(aim.since > last for aim in aims):
+        last = max(last, timezone.now())
+    begin, end = first.timestamp(), last.timestamp()
 
     def across(moment: float) -> float:
         return LEFT + (WIDTH - RIGHT - LEFT) * ((moment - begin) / (end - begin) if end > begin else 0.5)
@@ -87,7 +102,7 @@ def line(
         '<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/><text x="{0}" y="{3}" text-anchor="middle">{4}</text>',
         (
             (f"{across(day.timestamp()):.1f}", HEIGHT - BOTTOM, HEIGHT - BOTTOM + 4, HEIGHT - 8, f"{day:%m-%d}")
-            for day in round_days(points[0][0], points[-1][0])
+            for day in round_days(first, last)
         ),
     )
     dots = format_html_join(
@@ -100,26 +115,24 @@ def line(
     )
     aimed = format_html_join(
         "",
-        '<line class="target" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="target-label" x="{}" y="{}" dy="{}">Target {}</text>',
+        '<line class="target" x1="{}" x2="{}" y1="{}" y2="{}"/>',
         (
-            (LEFT, WIDTH - RIGHT, f"{y:.1f}", f"{y:.1f}", LEFT + 6, f"{y:.1f}", "1.2em" if y < 2 * TOP else "-0.4em", show(one))
-            for one, y in ((one, down(one)) for one in aim)
+            (
+                f"{across(max(begin, min(end, aim.since.timestamp()))):.1f}",
+                f"{across(end):.1f}",
+                *[f"{down(aim.value):.1f}"] * 2,
+            )
+            for aim in aims
         ),
     )
+    x, y = drawn[min(range(len(values)), key=values.__getitem__)]
+    since = [f"target {show(aim.value)} since {aim.since:%Y-%m-%d}" for aim in aims]
+    legend = [("lowest", f"Lowest {show(min(values))}"), *(("target", capfirst(words)) for words in since)]
     return format_html(
-        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}<path class="line" d="{}"/>{}{}{}</svg>',
-        WIDTH, HEIGHT, f"{title}, target {show(aim[0])}" if aim else title, grid, days, _path(drawn), dots, aimed, _lowest(drawn, values, show),
-    )  # fmt: skip
-
-
-def _lowest(drawn: Sequence[tuple[float, float]], values: Sequence[float], show: Callable[[float], str]) -> str:
-    """Return the mark of the lowest value, with its label on the side that has room."""
-    place = min(range(len(values)), key=values.__getitem__)
-    x, y = drawn[place]
-    to_the_left = x > WIDTH * 0.75
-    return format_html(
-        '<circle class="lowest" cx="{}" cy="{}" r="5"/><text class="lowest-label" x="{}" y="{}" text-anchor="{}">Lowest {}</text>',
-        f"{x:.1f}", f"{y:.1f}", f"{x + (-10 if to_the_left else 10):.1f}", f"{y + 4:.1f}", "end" if to_the_left else "start", show(values[place]),
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}<path class="line" d="{}"/>{}{}'
+        '<circle class="lowest" cx="{}" cy="{}" r="5"/></svg><p class="legend" aria-hidden="true">{}</p>',
+        WIDTH, HEIGHT, ", ".join([title, *since]), grid, days, _path(drawn), dots, aimed, f"{x:.1f}", f"{y:.1f}",
+        format_html_join("", '<span class="{}">{}</span>', legend),
     )  # fmt: skip
 
 

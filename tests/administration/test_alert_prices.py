@@ -13,7 +13,7 @@ from django.utils import timezone
 from accounts.models import User
 from tests.administration.conftest import address
 from travel.models import PriceAlert, PriceHistory
-from travel.prices import Reached, next_departure, read_reached
+from travel.prices import Reached, next_departure, read_prices, read_reached
 
 pytestmark = pytest.mark.django_db
 ROUTE = {"origin": "ATL", "destination": "LAX"}
@@ -106,10 +106,28 @@ def test_the_route_page_marks_the_alert_it_was_reached_from(member):
         address(PriceAlert, "change", mine.pk), address(User, "overview", mine.user_id)
     ]  # fmt: skip
     chart = re.search(r'<svg class="chart".*?</svg>', page, re.S)[0]
-    assert re.findall(r'class="target-label"[^>]*>(.*?)<', chart) == ["Target 250.00 USD"]
-    assert re.search('aria-label="(.*?)"', chart)[1].endswith("last 242.74 USD, target 250.00 USD")
-    assert ["target-label" in plain, 'class="marked"' in plain, "target-label" in foreign] == [False] * 3
+    target = f"250.00 USD since {mine.created_at:%Y-%m-%d}"
+    assert re.findall(r'class="target">(.*?)<', page) == [f"Target {target}"]
+    assert re.search('aria-label="(.*?)"', chart)[1].endswith(f"last 242.74 USD, target {target}")
+    assert ['class="target"' in plain, 'class="marked"' in plain, 'class="target"' in foreign] == [False] * 3
     assert len(re.findall('<th scope="row">', plain)) == 20
+
+
+@pytest.mark.parametrize(
+    ("created", "line"),
+    [(60, (64, 704)), (18, (384, 704)), (4, (576, 704))],
+    ids=["before the prices", "between them", "after the last one"],
+)
+def test_the_target_is_marked_from_the_creation_of_the_alert_on(created, line):
+    now = timezone.now()
+    alert = alert_of("zoe@example.com", created_at=now - timedelta(days=created))
+    for days in (28, 8) if created != 4 else (20, 8):
+        recorded(days, 300, timestamp=now - timedelta(days=days))
+
+    chart = read_prices(**ROUTE, depart_date=DAY, alert=alert).chart
+
+    [found] = re.findall(r'<line class="target" x1="([\d.]+)" x2="([\d.]+)"', chart)
+    assert [round(float(x)) for x in found] == [*line]
 
 
 def test_a_route_without_a_future_departure_names_its_last_one(member):

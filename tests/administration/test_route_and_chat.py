@@ -57,7 +57,9 @@ def test_a_route_shows_90_days_its_lowest_price_and_its_alerts(member):
         ["410.00 EUR", "Last recorded price, now"], ["397.50 EUR", "Lowest, 3 days ago"], ["410.00 EUR", "Median"], ["3", "Prices seen"],
     ]  # fmt: skip
     chart = re.search(r'<svg class="chart".*?</svg>', page, re.S)[0]
-    assert "Lowest 397.50 EUR</text>" in chart
+    assert re.findall('class="legend".*?</p>', page) == [
+        'class="legend" aria-hidden="true"><span class="lowest">Lowest 397.50 EUR</span></p>'
+    ]
     assert re.findall(r'text-anchor="end">([\d,]+)<', chart) == ["350", "400", "450", "500", "550"]
     assert len(re.findall(r'text-anchor="middle">\d\d-\d\d<', chart)) > 3
     assert re.findall(r"<td class=\"sentence\">(Waiting[^<]*)</td>", page) == [
