@@ -99,9 +99,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
         place = self.settings_dict
         _, path = search_path.split(place["OPTIONS"].get("options", ""))
         variable = place.get("VARIABLE", "POSTGRES_URL")
-        kept = search_path.require(connection, path, variable=variable, user=place["USER"], database=place["NAME"])
+        keeps = place.get("KEEPS_SESSION", False)
+        path, kept = search_path.require(
+            connection, path, variable=variable, user=place["USER"], database=place["NAME"], keeps_session=keeps
+        )
         # Another transaction may get a server connection with another path, unless it is known to keep its session.
-        if path and not place.get("KEEPS_SESSION") and (place.get("POOLER") or not kept):
+        if path and not keeps and (place.get("POOLER") or not kept):
             connection.transaction_path = search_path.local(path)
         super()._configure_connection(connection)  # type: ignore[misc]
         return True  # A transaction must be ended.
@@ -140,7 +143,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
                     f"{settings['VARIABLE']} leads to the database {there}, and {configured['VARIABLE']} to {usual}: correct one of them."
                 )
             self.settings_dict = {**self.settings_dict, "KEEPS_SESSION": True}  # Copies of the connection use it too.
-            vars(self.connection).pop("transaction_path", None)
+            if statement := vars(self.connection).pop("transaction_path", None):
+                with self.cursor() as cursor:
+                    cursor.execute(statement.replace("SET LOCAL", "SET", 1))
             yield
         except Exception as error:
             if settings and self.settings_dict is not configured:

@@ -6,10 +6,12 @@ import re
 
 from django.db.utils import OperationalError
 
-# The last column: who owns the schema that "$user" stands for, unless that role could do anything here anyway. Each name is
-# qualified, and each operator: if pg_catalog is last in the path, others would take precedence.
+# The last columns: the server's process, whether the schema that "$user" stands for exists, and who owns it, unless that role
+# could do anything here anyway. Each name is qualified, and each operator: if pg_catalog is last in the path, others would take
+# precedence.
 STATE_SQL = """
-    SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema(), CURRENT_USER,
+    SELECT pg_catalog.current_setting('search_path'), pg_catalog.current_schema(), CURRENT_USER, pg_catalog.pg_backend_pid(),
+           EXISTS (SELECT FROM pg_catalog.pg_namespace AS n WHERE n.nspname OPERATOR(pg_catalog.=) CURRENT_USER),
            (SELECT o.rolname
             FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS o ON o.oid OPERATOR(pg_catalog.=) n.nspowner
             WHERE n.nspname OPERATOR(pg_catalog.=) CURRENT_USER AND NOT o.rolsuper AND o.rolname OPERATOR(pg_catalog.<>) CURRENT_USER
@@ -48,13 +50,17 @@ def split(options: str) -> tuple[str, str | None]:
     return " ".join(kept), path
 
 
-def require(connection, path: str | None, *, variable: str, user: str, database: str) -> bool:
-    """Return whether the search path of the psycopg connection holds for all its transactions: `path`, or any without one.
+def require(
+    connection, path: str | None, *, variable: str, user: str, database: str, keeps_session: bool
+) -> tuple[str | None, bool]:
+    """Return the search path that the psycopg connection must set, None if the server's is right, and whether it holds for all its transactions.
 
-    Raises SearchPathError if it leads to another schema, or takes another role's code for PostgreSQL's.
+    "$user" becomes the schema that it stands for now: otherwise any role with CREATE on the database could make a schema of that
+    name later, whose tables would take precedence over ours. Raises SearchPathError if the path leads to another schema than
+    `path`, or takes another role's code for PostgreSQL's.
     """
     with connection.cursor() as cursor:
-        here, schema, role, other_owner = cursor.execute(STATE_SQL).fetchone()
+        here, schema, role, process, has_own, other_owner = cursor.execute(STATE_SQL).fetchone()
     names = names_of(here)
     wanted = names if path is None else names_of(path)
     if names != wanted and [schema] != wanted:
@@ -76,10 +82,18 @@ def require(connection, path: str | None, *, variable: str, user: str, database:
             f" ALTER ROLE {_quoted([role])} IN DATABASE {_quoted([database])} SET search_path TO {_quoted(others)};"
             f" or ALTER SCHEMA {_quoted([role])} OWNER TO {_quoted([role])}; if it is meant to be there."
         )
+    if "$user" in names and (others := [role if name == "$user" else name for name in names if has_own or name != "$user"]):
+        keeps_session = (
+            keeps_session or process == connection.info.backend_pid
+        )  # A pooler gives its clients a number of its own.
+        if keeps_session:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET search_path TO {_quoted(others)}")
+        return _quoted(others), keeps_session
     if path is None:
-        return True
+        return None, True
     with connection.cursor() as cursor:
-        return cursor.execute(SOURCE_SQL).fetchone()[0] == "client"
+        return path, cursor.execute(SOURCE_SQL).fetchone()[0] == "client"
 
 
 def local(path: str) -> str:

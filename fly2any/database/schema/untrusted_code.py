@@ -96,6 +96,16 @@ READABLE_SQL = f"""
     WHERE n.nspname = %s AND {TRUSTED_SQL}
 """
 
+# Tables that statements, which do not name the schema, would miss; with the search path of the session.
+HIDING_SQL = """
+    SELECT pg_catalog.quote_ident(n.nspname) || '.' || t.name, pg_catalog.quote_ident(%(schema)s) || '.' || t.name
+    FROM (SELECT pg_catalog.quote_ident(a.name) FROM pg_catalog.unnest(%(tables)s::text[]) AS a (name)) AS t (name)
+    JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(t.name)::oid
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname <> %(schema)s AND pg_catalog.to_regclass(pg_catalog.quote_ident(%(schema)s) || '.' || t.name) IS NOT NULL
+    LIMIT 1
+"""
+
 READ_ONLY = "25006"
 WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|TRUNCATE|MERGE|COPY)\b", re.IGNORECASE)
 
@@ -179,6 +189,13 @@ def refuse_untrusted_code(
     """
     if (schema := read_home(connection)[0]) is None:
         return
+    with connection.cursor() as cursor:
+        cursor.execute(HIDING_SQL, {"schema": schema, "tables": our_tables() if tables is None else sorted(tables)})
+        if row := cursor.fetchone():
+            raise Refusal(
+                f"Nothing was changed. {row[0]} comes before {row[1]} in the search path: remove its schema from"
+                " the path, or name ours in POSTGRES_URL (?schema=)."
+            )
     if tables is not None:
         tables = sorted(tables)
         if tables and connection.in_atomic_block and not reads:
