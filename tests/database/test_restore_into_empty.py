@@ -190,7 +190,10 @@ def test_privileges_and_settings_of_a_lost_database_are_named_without_values(fil
     filled.execute(f"CREATE ROLE {role}")
     filled.execute(
         f"REVOKE ALL ON DATABASE {name} FROM PUBLIC; GRANT CONNECT ON DATABASE {name} TO {role} WITH GRANT OPTION;"
-        f"ALTER DATABASE {name} CONNECTION LIMIT 50; ALTER DATABASE {name} SET \"my.key\" = 'canary'; ALTER ROLE {role} IN DATABASE {name}"
+        f"ALTER DATABASE {name} CONNECTION LIMIT 50; ALTER DATABASE {name} SET \"my.key\" = 'canary';"
+        # A role may give its own settings values that look like statements.
+        f"ALTER ROLE {role} IN DATABASE {name} SET application_name = E'x\\nALTER ROLE {role} SUPERUSER; ALTER DATABASE {name} SET work_mem TO"
+        f" x\\nALTER DATABASE {name} CONNECTION LIMIT = 0;\\n'; ALTER ROLE {role} IN DATABASE {name}"
         " SET search_path = 'public', 'a TO b'"
     )
     try:
@@ -205,7 +208,8 @@ def test_privileges_and_settings_of_a_lost_database_are_named_without_values(fil
             "The privileges and settings of the original database itself were not restored. Run what is missing, with the values that"
             f" `pg_restore --create --file=-` shows: REVOKE CONNECT,TEMPORARY ON DATABASE {name} FROM PUBLIC;"
             f" GRANT CONNECT ON DATABASE {name} TO {role} WITH GRANT OPTION; ALTER DATABASE {name} CONNECTION LIMIT = 50;"
-            f' ALTER DATABASE {name} SET "my.key" TO …; ALTER ROLE {role} IN DATABASE {name} SET search_path TO …;\n'
+            f' ALTER DATABASE {name} SET "my.key" TO …;'
+            f" ALTER ROLE {role} IN DATABASE {name} SET application_name TO …; ALTER ROLE {role} IN DATABASE {name} SET search_path TO …;\n"
         )
         assert (restored.returncode, restored.stderr) == (0, sentence if elsewhere else "")
     finally:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import tools
 from .entries import entries_in, listed
 
 OF_DATABASE = re.compile(r"(DATABASE PROPERTIES - |ACL - DATABASE )")
-PRIVILEGES = re.compile(r"^(?:GRANT|REVOKE) .+;$", re.MULTILINE)
-LIMIT = re.compile(r"^ALTER DATABASE .+ CONNECTION LIMIT = \d+;$", re.MULTILINE)
+NAME = r'(?:"(?:[^"]|"")+"|[\w.]+)'
+PRIVILEGES = re.compile(rf"(?:GRANT|REVOKE)(?:[ ,]+{NAME})+")
+LIMIT = re.compile(rf"ALTER DATABASE {NAME} CONNECTION LIMIT = \d+")
 # Without its value, which may be a secret.
-SETTING = re.compile(r'^(ALTER (?:DATABASE|ROLE) .+? SET (?:"(?:[^"]|"")+"|[\w.]+) TO) ', re.MULTILINE)
+SETTING = re.compile(rf"(ALTER (?:DATABASE {NAME}|ROLE {NAME} IN DATABASE {NAME}) SET {NAME} TO) .+", re.DOTALL)
+# The parts of a script: quoted text, which may contain anything, comments and psql's commands, and the ends of statements.
+PARTS = re.compile(r"""(?P<text>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|[^;'"])|(?P<end>;)""", re.DOTALL)
+ASIDE = re.compile(r"\s*(?:--|\\)[^\n]*")
 
 
 def unrestored(program: Path, path: Path, work: Path) -> list[str]:
@@ -23,8 +28,29 @@ def unrestored(program: Path, path: Path, work: Path) -> list[str]:
         if found := OF_DATABASE.match(entry.text):
             contents = listed([entry.number], work / "properties")
             script = tools.read(program, path, "--create", f"--use-list={contents}", "--file=-") or ""
-            if found[0].startswith("ACL"):
-                privileges += PRIVILEGES.findall(script)
-            else:
-                settings += [*LIMIT.findall(script), *(f"{setting} …;" for setting in SETTING.findall(script))]
+            for statement in statements_of(script):
+                if found[0].startswith("ACL"):
+                    privileges += [f"{statement};"] if PRIVILEGES.fullmatch(statement) else []
+                elif LIMIT.fullmatch(statement):
+                    settings.append(f"{statement};")
+                elif setting := SETTING.fullmatch(statement):
+                    settings.append(f"{setting[1]} …;")
     return [*privileges, *settings]
+
+
+def statements_of(script: str) -> Iterator[str]:
+    """Yield the statements of a script of pg_restore. A value that a role chose may look like statements, also on lines of its own."""
+    statement, place = "", 0
+    while place < len(script):
+        if not statement and (aside := ASIDE.match(script, place)):
+            place = aside.end()
+            continue
+        part = PARTS.match(script, place)
+        if part is None:  # A quotation without an end: nothing after it can be relied on.
+            return
+        place = part.end()
+        if part["end"]:
+            yield statement.strip()
+            statement = ""
+        else:
+            statement = (statement + part["text"]).lstrip()
