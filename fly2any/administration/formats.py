@@ -25,9 +25,8 @@ from .markup import markup
 
 TIME = markup('<time datetime="{}" title="{}">{}</time>')
 NUMBER = markup('<span class="number">{}</span>')
-EMAIL = markup('<bdi class="email" title="{0}"><span class="cut">{1}</span><span class="cut">@{2}</span></bdi>')
-SHORT, CUT, ID = map(
-    markup, ("<bdi>{}</bdi>", '<bdi class="cut" title="{0}">{0}</bdi>', '<bdi class="cut id" title="{0}">{0}</bdi>')
+SHORT, CUT, ID, EMAIL = map(
+    markup, ("<bdi>{}</bdi>", *(f'<bdi class="{name}" title="{{0}}">{{0}}</bdi>' for name in ("cut", "cut id", "cut email")))
 )
 CHOICE = markup('<span class="chip" data-value="{}">{}</span>')
 YES, NO = SafeString('<span class="chip good">Yes</span>'), SafeString('<span class="chip">No</span>')
@@ -132,14 +131,14 @@ def number(value: float, row: Any = None) -> str:
 
 
 def cell(value: Any, row: Any = None) -> str:
-    """Show a text in a list, in one line: an e-mail address cut in its middle, any other text at its end.
+    """Show a text in a list, in one line; an e-mail address has more room than any other.
 
     The style sheet cuts what is wider than its column; the whole remains in the page, to select and as a title.
     """
     text = beginning(value)
-    name, at, domain = text.partition("@")
+    _, at, domain = text.partition("@")
     if at and domain and " " not in text:
-        return EMAIL(text, name, domain)
+        return EMAIL(text)
     return SHORT(text) if len(text) <= NEVER_CUT else CUT(text)
 
 
