@@ -1,5 +1,7 @@
 """Every list of the admin in a real Chromium: nothing overflows, is cut without a sign, or wraps."""
 
+from datetime import timedelta
+
 import pytest
 from django.conf import settings
 from django.contrib import admin
@@ -15,7 +17,7 @@ from engagement.models import LoginHistory
 from fly2any.administration.models import Access
 from fly2any.database.seed import seed
 from tests.database.test_dbseed import DAY
-from travel.models import PriceAlert
+from travel.models import PriceAlert, PriceHistory
 from travel.states import alert_state
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -28,8 +30,14 @@ FAULTS = """() => {
         const hides = style(element).overflowX !== 'visible' && style(element).display !== 'inline';
         const said = style(element).textOverflow === 'ellipsis' && element.closest('[title]');
         if (hides && element.scrollWidth > element.clientWidth + 1 && !said) found.push('cut: ' + element.outerHTML);
-        const isName = innerWidth >= 1440 && element.matches('.email .cut:first-child') && element.textContent.length < 22;
-        if (isName && element.scrollWidth > element.clientWidth + 1) found.push('name before domain is cut: ' + element.outerHTML);
+        if (innerWidth >= 1440 && element.matches('.email') && element.textContent.indexOf('@') < 22) {
+            const name = document.createRange();
+            name.setStart(element.firstChild, 0);
+            name.setEnd(element.firstChild, element.textContent.indexOf('@'));
+            const room = element.getBoundingClientRect().right - 14;  // That of the ellipsis.
+            if (name.getBoundingClientRect().right > room && element.scrollWidth > element.clientWidth + 1)
+                found.push('name before domain is cut: ' + element.outerHTML);
+        }
         if (element.matches('time, .number, .cut, .chip') && element.getClientRects().length > 1) found.push('wraps: ' + element.outerHTML);
     }
     for (const row of list.querySelectorAll('tr'))
@@ -259,3 +267,76 @@ def test_nothing_is_cut_or_broken_on_the_pages_of_a_narrow_window(page):
     before = alerts.locator("tbody th").first.bounding_box()["x"]
     alerts.locator(".scroll").evaluate("region => region.scrollLeft = 300")
     assert alerts.locator("tbody th").first.bounding_box()["x"] == before
+
+
+def selected(page, place):
+    """Return what a copy of an element has as its text."""
+    return page.evaluate(
+        "place => { getSelection().selectAllChildren(document.querySelector(place)); return getSelection().toString() }", place
+    )
+
+
+@pytest.mark.slow
+def test_an_address_is_copied_and_found_as_one_text(page):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    email = PriceAlert.objects.latest("pk").user.email
+    for url, place in (("/admin/travel/pricealert/", "tbody .email"), (f"/admin/search/?q={email}", ".scroll tbody .email")):
+        page.goto(url)
+        shown = page.locator(place).first.get_attribute("title")
+        assert selected(page, place) == shown
+        assert page.evaluate("text => { getSelection().empty(); return find(text) }", shown) is True
+
+
+@pytest.mark.slow
+def test_the_overview_breaks_no_address_and_its_earlier_events_have_the_whole_width(page, monkeypatch):
+    monkeypatch.setattr("fly2any.administration.overview.MOST_EVENTS", 5)
+    monkeypatch.setattr("fly2any.administration.overview_page.MOST_EVENTS", 5)
+    alert = PriceAlert.objects.latest("pk")
+    User.objects.filter(pk=alert.user_id).update(email=f"{LONG}@example.com")
+    url = reverse("admin:accounts_user_overview", args=[alert.user_id])
+    for width in (1440, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(url)
+        assert page.locator(".facts dd").first.bounding_box()["height"] < 30, width
+    page.click("text=Earlier")
+    timeline, whole = (page.locator(place).bounding_box() for place in (".timeline", "#content-main"))
+    assert timeline["width"] > 0.9 * whole["width"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1024, 375])
+def test_the_pinned_column_has_an_edge_where_a_table_scrolls_beneath_it(page, width):
+    page.set_viewport_size({"width": width, "height": 812})
+    alert = PriceAlert.objects.latest("pk")
+    route = f"origin={alert.origin}&destination={alert.destination}&day={alert.depart_date}"
+    pinned = {
+        f"{reverse('admin:travel_pricehistory_route')}?{route}": ".scroll tbody tr > :first-child",
+        "/admin/travel/pricealert/": "#result_list tbody .action-checkbox + *",
+        "/admin/engagement/loginhistory/": "#result_list tbody tr > :first-child:not(.action-checkbox), .action-checkbox + *",
+    }
+    for url, place in pinned.items():
+        page.goto(url)
+        style = page.locator(place).first.evaluate(
+            "cell => [getComputedStyle(cell).boxShadow, getComputedStyle(cell).borderCollapse]"
+        )
+        assert (style[0] != "none", style[1]) == (True, "separate"), url  # With collapsed borders the shadow is not painted.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1440, 375])
+def test_no_label_covers_the_line_of_a_chart(page, width):
+    page.set_viewport_size({"width": width, "height": 812})
+    alert = PriceAlert.objects.latest("pk")
+    at = alert.created_at
+    usual = {"origin": alert.origin, "destination": alert.destination, "depart_date": alert.depart_date, "provider": "mock"}
+    for days in range(9):
+        PriceHistory.objects.create(**usual, price=400 + days, currency=alert.currency, timestamp=at + timedelta(days=days))
+    route = f"origin={alert.origin}&destination={alert.destination}&day={alert.depart_date}"
+    page.goto(f"{reverse('admin:travel_pricehistory_route')}?{route}&alert={alert.pk}")
+
+    chart, legend = (page.locator(place).bounding_box() for place in ("svg.chart", ".legend"))
+
+    assert legend["y"] >= chart["y"] + chart["height"]
+    assert page.locator(".legend span").count() == 2
+    texts = page.locator("svg.chart text").all_text_contents()
+    assert [text for text in texts if text.startswith(("Lowest", "Target"))] == []
