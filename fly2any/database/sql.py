@@ -6,7 +6,7 @@ A setting of the session would stay with the server connection behind a transact
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,11 +73,18 @@ TRUSTED_SQL = f"(c.relkind IN ('r', 'p') AND c.relowner IN ({TRUSTED_ROLES_SQL.f
 
 @contextmanager
 def time_limits(
-    connection, *, lock: int | None = None, statement: int | None = None, read_only: bool = False, snapshot: bool = False
+    connection,
+    *,
+    lock: int | None = None,
+    statement: int | None = None,
+    read_only: bool = False,
+    snapshot: bool = False,
+    tables: Sequence[str] = (),
 ) -> Iterator[None]:
     """Run the block in one transaction that waits `lock` milliseconds for a lock and `statement` for a statement, at most.
 
     `snapshot` is read-only and REPEATABLE READ. Inside another transaction the limits end with the block, and that transaction decides whether it is read-only.
+    The tables `tables`, given as identifiers, are locked ACCESS SHARE before the snapshot (locked_tables.py).
     """
     limits = {"lock_timeout": lock, "statement_timeout": statement}
     wanted = {name: f"{milliseconds}ms" for name, milliseconds in limits.items() if milliseconds is not None}
@@ -86,6 +93,10 @@ def time_limits(
         if not nested and (snapshot or read_only):
             isolation = "ISOLATION LEVEL REPEATABLE READ, " if snapshot else ""
             _execute(connection, f"SET TRANSACTION {isolation}READ ONLY")
+        if tables:  # By SET, because a query would take the snapshot.
+            for name, value in wanted.items():
+                _execute(connection, f"SET LOCAL {name} = {literal(value)}")
+            _execute(connection, f"LOCK TABLE {', '.join(tables)} IN ACCESS SHARE MODE")
         with _set(connection, wanted, restored=nested):
             yield
 

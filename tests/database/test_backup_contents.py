@@ -9,7 +9,7 @@ from django.db import transaction
 from psycopg import OperationalError
 from psycopg.errors import DivisionByZero
 
-from fly2any.database.backup.contents import BY_COPY, BY_SELECT, PATIENT, Content, differences, read_contents, rows_of
+from fly2any.database.backup.contents import BY_COPY, BY_SELECT, Content, differences, read_contents, rows_of
 from fly2any.database.backup.inventory import backups
 from fly2any.database.backup.restore import compare
 from fly2any.database.backup.store import Folder, store_at
@@ -263,7 +263,7 @@ def test_a_row_of_over_a_gigabyte_as_text_is_hashed(database):
 
 @pytest.mark.slow
 def test_the_holder_of_a_lock_that_a_backup_waits_for_is_named(migrated, place, monkeypatch):
-    monkeypatch.setitem(PATIENT, "lock_timeout", "4s")
+    monkeypatch.setattr("fly2any.database.backup.take.LOCK_WAIT", 4000)
     migrated.execute("CREATE TABLE mine (a int)")
     recorded = RecordedProgress()
     with open_transaction(migrated, "LOCK TABLE mine IN ACCESS EXCLUSIVE MODE") as holder, django(migrated) as connection:

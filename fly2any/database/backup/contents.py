@@ -71,12 +71,13 @@ PINNED = {
     "jit": "off",
     "row_security": "off",  # A policy that would hide rows raises an error instead.
 }
+LOCK_WAIT = 60_000  # Milliseconds, for table locks that a running migration holds.
 PATIENT = {
     "statement_timeout": "0",
     "transaction_timeout": "0",  # PostgreSQL 17 and later.
     "idle_in_transaction_session_timeout": "0",
     **ALIVE,
-    "lock_timeout": "60s",  # For table locks that a running migration holds.
+    "lock_timeout": f"{LOCK_WAIT}ms",
 }
 
 
@@ -125,6 +126,7 @@ def read_hash_partitions(connection) -> dict[str, str]:
 
 def _copied(connection, cursor, place: str, columns: list[str]) -> Content:
     listed = f" ({', '.join(map(quote, columns))})" if columns else ""
+    cursor.execute(f"LOCK TABLE {place} IN ACCESS SHARE MODE")  # COPY takes its snapshot before it waits for the table.
     with connection.wrap_database_errors, cursor.copy(f"COPY {place}{listed} TO STDOUT") as copy:
         return content_of(rows_of(copy))
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
 
 from ..clock import LIMIT
 from ..errors import Refusal
+from ..locked_tables import locked_snapshot
 from ..migration import journal
 from ..progress import Progress
 from ..schema import contract
@@ -24,7 +24,7 @@ from ..sql import PEOPLE, TRUSTED_SQL, catalogue, fetch_all, literal, quote
 from ..units import plural, span
 from ..verification import verify
 from . import tools
-from .contents import BY_COPY, PATIENT, pin, read_contents
+from .contents import BY_COPY, LOCK_WAIT, PATIENT, pin, read_contents
 from .encryption import ENDING, encrypt
 from .manifest import COLLATION, Manifest, as_json, file_name, sha256_of
 from .store import Store
@@ -127,6 +127,12 @@ MEMBERS_SQL = """
       AND (ours.oid IS NOT NULL OR c.relkind = 'r' AND pg_catalog.pg_relation_size(c.oid) > 0 AND NOT c.oid = ANY (COALESCE(e.extconfig, '{}')))
     ORDER BY 3 DESC, n.nspname COLLATE "C", c.relname COLLATE "C"
 """
+# Whether pg_dump dumps the rows of the table `c`: of an extension's tables, only those that the extension registered.
+DUMPED_SQL = """
+    NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
+                WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_extension'::regclass
+                  AND d.objid = c.oid AND d.deptype = 'e' AND NOT c.oid = ANY (COALESCE(e.extconfig, '{}')))
+"""
 # A standby has what its primary committed until then: all that was received, or all that there was to receive, is not known.
 STANDBY_SQL = """
     SELECT pg_catalog.pg_is_in_recovery(), LEAST(pg_catalog.pg_last_xact_replay_timestamp(), pg_catalog.now())
@@ -166,9 +172,12 @@ def take(connection, store: Store, progress: Progress) -> Manifest:
 
 def _dump(connection, path: Path, progress: Progress) -> Manifest:
     """Dump the database to `path` and hash it meanwhile; return the manifest, without the file's size and hash."""
-    with transaction.atomic(using=connection.alias), tools.reached(connection) as (place, environment):
+    with (
+        tools.reached(connection) as (place, environment),
+        report_lock_holders(connection, progress),
+        locked_snapshot(connection, lock=LOCK_WAIT, statement=0, chosen=DUMPED_SQL),
+    ):
         with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             pin(cursor, PATIENT)
             cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.now()")
             snapshot, now = cursor.fetchone()
@@ -182,12 +191,9 @@ def _dump(connection, path: Path, progress: Progress) -> Manifest:
         tool = tools.choose(major, tls=connection.connection.pgconn.ssl_in_use)
         roles = read_roles(connection, tool.major)
         report = verify(connection)
-        arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={PATIENT['lock_timeout']}"]
+        arguments = ["--format=custom", "--verbose", f"--snapshot={snapshot}", f"--lock-wait-timeout={LOCK_WAIT}"]
         arguments += [f"--file={path}", f"--dbname={place}"]
-        with (
-            report_lock_holders(connection, progress),
-            tools.Running(tool.folder / "pg_dump", arguments, environment, lambda line: None) as dump,
-        ):
+        with tools.Running(tool.folder / "pg_dump", arguments, environment, lambda line: None) as dump:
             tables = read_contents(connection, progress.show)
             progress.show("waiting for pg_dump", None)
             dump.finish()
