@@ -12,7 +12,7 @@ from fly2any.database.locked_tables import locked_snapshot
 from fly2any.database.progress import Progress
 from fly2any.database.sql import fetch_all, time_limits
 from tests.conftest import django
-from tests.database.people import ANA
+from tests.database.people import ANA, exported
 from tests.servers import open_transaction, wait_until
 
 WAITS = """
@@ -71,6 +71,14 @@ def test_contents_without_a_snapshot_have_the_rows_of_a_table_that_was_changed_w
         contents = read_contents(connection, show)
 
     assert contents['"public"."user_activities"'].rows == 1
+
+
+@both_changes
+def test_an_export_has_the_rows_of_a_table_that_was_changed_while_it_waited(active, change):
+    with changing(active, "user_activities", change):
+        given = exported(active)
+
+    assert {table: len(rows) for table, rows in given.items()} == {"users": 1, "user_activities": 1}
 
 
 def test_a_table_that_is_created_while_a_snapshot_waits_is_locked_too(two):

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 from django.db import transaction
 
-from ..sql import ALIVE, LONGEST_IDLE, time_limits
+from ..locked_tables import locked_snapshot
+from ..server import read_schema
+from ..sql import ALIVE, LONGEST_IDLE, TRUSTED_ROLES_SQL, literal, time_limits
 
 # PostgreSQL then raises an error if a policy would hide rows from this role.
 ALL_ROWS_SQL = "SET LOCAL row_security = off; SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1"
@@ -39,8 +41,13 @@ TABLE_LOCK_TIMEOUT = 500  # Less than deadlock_timeout: in a deadlock, this sess
 
 @contextmanager
 def reading(connection) -> Iterator[None]:
-    """Run the block in one read-only snapshot that sees all rows or raises an error."""
-    with time_limits(connection, lock=LOCK_TIMEOUT, snapshot=True), connection.cursor() as cursor:
+    """Run the block in one read-only snapshot that sees all rows or raises an error.
+
+    Tables of other roles are locked when they are read (copied.py): a lock that their owner holds must not stop the search.
+    """
+    schema = f"(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {literal(read_schema(connection))})"
+    ours = f"c.relowner IN ({TRUSTED_ROLES_SQL.format(schema=schema)})"
+    with locked_snapshot(connection, lock=LOCK_TIMEOUT, chosen=ours), connection.cursor() as cursor:
         cursor.execute(ALL_ROWS_SQL)
         cursor.execute(NO_TRANSACTION_TIMEOUT_SQL)
         yield
