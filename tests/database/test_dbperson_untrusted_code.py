@@ -323,7 +323,7 @@ def test_a_table_in_the_schema_of_another_role_is_read_as_that_roles(two):
 
 def _no_select_of(schema):
     def execute(run, sql, *rest):
-        assert f'"{schema}".' not in sql
+        assert f'"{schema}".' not in sql or sql.startswith("PREPARE ")  # A statement that is never executed or planned.
         return run(sql, *rest)
 
     return execute

@@ -1,5 +1,6 @@
 """Tables that another session rewrites or truncates while a command waits for them: no row that was always there is missed."""
 
+import dataclasses
 import threading
 from contextlib import ExitStack, contextmanager
 
@@ -9,10 +10,13 @@ from fly2any.database.backup.contents import read_contents
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.locked_tables import locked_snapshot
+from fly2any.database.person.copied import copied_columns, lines
+from fly2any.database.person.search import Unsearched
+from fly2any.database.person.tables import read_tables
 from fly2any.database.progress import Progress
 from fly2any.database.sql import fetch_all, time_limits
 from tests.conftest import django
-from tests.database.people import ANA, exported
+from tests.database.people import ANA, EMAIL, erased, exported, planned
 from tests.servers import open_transaction, wait_until
 
 WAITS = """
@@ -52,6 +56,15 @@ def active(two):
     return two
 
 
+@pytest.fixture
+def noted(two):
+    """Two people, and a table of another role with the address of one."""
+    two.execute("CREATE TABLE notes (n int, t text)")
+    two.execute("INSERT INTO notes VALUES (1, %s)", [EMAIL])
+    with two.role("ALTER TABLE notes OWNER TO {role}"):
+        yield two
+
+
 @both_changes
 def test_a_backup_has_the_rows_of_a_table_that_was_changed_while_it_waited(active, place, change):
     with django(active) as connection, changing(active, "user_activities", change):
@@ -79,6 +92,42 @@ def test_an_export_has_the_rows_of_a_table_that_was_changed_while_it_waited(acti
         given = exported(active)
 
     assert {table: len(rows) for table, rows in given.items()} == {"users": 1, "user_activities": 1}
+
+
+@both_changes
+def test_an_erasure_finds_the_address_in_another_roles_table_that_was_changed_while_it_waited(noted, change):
+    with changing(noted, "notes", change):
+        certificate = erased(noted)
+
+    found = [(one["column"], one["holds"], one["rows"]) for one in certificate["remaining"] if one["table"] == "notes"]
+    assert found == [("t", "address", 1)]
+
+
+@both_changes
+def test_a_plan_names_another_roles_table_that_was_changed_while_it_waited_as_not_searched(noted, change):
+    with changing(noted, "notes", change):
+        found = planned(noted)
+
+    assert [one for one in found.unsearched if one.place.startswith("notes")] == [
+        Unsearched(
+            "notes.t",
+            'Another session rewrote or truncated "public"."notes" meanwhile, so its rows were not read: run the command again.',
+        )
+    ]
+
+
+@both_changes
+def test_a_column_of_another_roles_table_is_read_with_a_privilege_on_the_column_alone(two, change):
+    two.execute("CREATE TABLE notes (n int, t text); INSERT INTO notes VALUES (1, 'a')")
+    with two.role("GRANT USAGE ON SCHEMA public TO {role}", "GRANT SELECT (t) ON notes TO {role}"):
+        reader = dataclasses.replace(two, user=f"{two.name}_role")
+        with django(reader) as connection, changing(two, "notes", change), time_limits(connection):
+            tables = read_tables(connection)
+            notes = next(table for table in tables.tables.values() if table.name == "notes")
+            with connection.cursor() as cursor:
+                read = list(lines(cursor, notes, copied_columns(tables, notes.oid)))
+
+    assert read == [b"a\n"]
 
 
 def test_a_table_that_is_created_while_a_snapshot_waits_is_locked_too(two):

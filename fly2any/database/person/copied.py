@@ -10,6 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from ..errors import Refusal
+from ..locked_tables import is_rewritten, lock_alone
 from ..sql import quote
 from .patterns import Pattern, Patterns, as_digits
 from .tables import Column, ForeignKey, Table, Tables
@@ -20,15 +22,28 @@ NULL = "\\N"
 BYTES = b"\\x"  # The prefix of bytea in hex format.
 
 
+class Rewritten(Refusal):
+    """A table was rewritten or truncated after the transaction took its snapshot."""
+
+
 def copied_columns(tables: Tables, oid: int) -> list[Column]:
     """Return the columns of a table that COPY can write and this role may read."""
     return [column for column in tables.columns.get(oid, ()) if column.may_read and not column.is_generated]
 
 
 def lines(cursor, table: Table, columns: Sequence[Column]) -> Iterator[bytes]:
-    """Yield each row of a table as a line of COPY; raise django.db.Error if it cannot be read."""
+    """Yield each row of a table as a line of COPY; raise django.db.Error if it cannot be read.
+
+    Raises Rewritten in a transaction of one snapshot if the snapshot no longer shows the rows.
+    """
+    place = f"{quote(table.schema)}.{quote(table.name)}"
+    lock_alone(cursor, place)
+    if is_rewritten(cursor.db, table.oid):
+        raise Rewritten(
+            f"Another session rewrote or truncated {place} meanwhile, so its rows were not read: run the command again."
+        )
     listed = ", ".join(quote(column.name) for column in columns)
-    statement = f"COPY {quote(table.schema)}.{quote(table.name)} ({listed}) TO STDOUT"
+    statement = f"COPY {place} ({listed}) TO STDOUT"
     with cursor.db.wrap_database_errors, cursor.copy(statement) as copy:
         for row in copy:
             yield bytes(row)

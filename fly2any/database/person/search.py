@@ -135,6 +135,10 @@ class TableSearch:
             return
         try:
             found = self.counts(columns, wanted) if self.table.is_ours else self.counts_in_others_table(columns, wanted)
+        except copied.Rewritten as error:
+            for column in columns:
+                yield column, str(error)
+            return
         except Error as error:
             if len(columns) == 1:
                 yield columns[0], f"PostgreSQL cannot search it: {first_line(str(error))}"
