@@ -14,8 +14,12 @@ from fly2any.database.person.copied import copied_columns, lines
 from fly2any.database.person.search import Unsearched
 from fly2any.database.person.tables import read_tables
 from fly2any.database.progress import Progress
+from fly2any.database.retention.archive import Archives
+from fly2any.database.retention.removal import delete_archived
+from fly2any.database.retention.rules import RULES
 from fly2any.database.sql import fetch_all, time_limits
 from tests.conftest import django
+from tests.database.old_rows import BEFORE, CASES, OLD, put
 from tests.database.people import ANA, EMAIL, erased, exported, planned
 from tests.servers import open_transaction, wait_until
 
@@ -128,6 +132,26 @@ def test_a_column_of_another_roles_table_is_read_with_a_privilege_on_the_column_
                 read = list(lines(cursor, notes, copied_columns(tables, notes.oid)))
 
     assert read == [b"a\n"]
+
+
+@pytest.mark.parametrize(
+    ("table", "change"), [("ai_conversations", REWRITE), ("ai_messages", REWRITE), ("ai_messages", REFILL)]
+)
+def test_retention_removes_no_row_whose_table_was_changed_while_the_archive_waited(migrated, tmp_path, table, change):
+    put(migrated, "ai_conversations", "old", CASES["ai_conversations"][0])
+    migrated.execute(
+        "INSERT INTO ai_messages (id, \"conversationId\", role, content, timestamp, \"createdAt\") VALUES ('m', 'old', 'user', 'x', 1, %s)",
+        [OLD],
+    )
+    rule, part = RULES["ai_conversations"], {"first": "(0,0)", "last": "(1,0)", "before": BEFORE}
+
+    with django(migrated) as connection:
+        with changing(migrated, table, change):
+            _, versions = Archives(store_at(str(tmp_path)), migrated.name).keep(connection, rule, part, Progress())
+        removed = delete_archived(connection, rule, list(versions), versions, BEFORE)
+
+    assert removed == set()
+    assert migrated.execute("SELECT (SELECT count(*) FROM ai_conversations), (SELECT count(*) FROM ai_messages)") == [(1, 1)]
 
 
 def test_a_table_that_is_created_while_a_snapshot_waits_is_locked_too(two):
