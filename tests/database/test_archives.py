@@ -78,6 +78,20 @@ OLD_HASHES = """
 """
 
 
+@pytest.mark.parametrize("table", ["ai_conversations", "ai_messages"])
+def test_rows_of_a_table_with_percent_signs_in_a_column_are_restored(migrated, tmp_path, table):
+    put(migrated, "ai_conversations", "old", CASES["ai_conversations"][0])
+    migrated.execute(f'ALTER TABLE {table} ADD "d%s" int DEFAULT 7, ADD "%(keys)s" int DEFAULT 8, ADD "100%" int DEFAULT 9')
+    before = rows(migrated)["ai_conversations"]
+
+    removed = swept(migrated, "ai_conversations", tmp_path).removed
+    with django(migrated) as connection:
+        [name] = [path.stem for path in tmp_path.glob("*.json")]
+        Archives(store_at(str(tmp_path)), migrated.name).load(connection, name, Progress())
+
+    assert (removed, rows(migrated)["ai_conversations"]) == (1, before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("changed", [False, True], ids=["as it was", "with another hash"])
 def test_an_earlier_archive_is_compared_by_its_own_hash(migrated, tmp_path, changed):

@@ -27,7 +27,7 @@ from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import read_origin
 from ..sql import ask, quote
 from .description import Archive, Part, as_json, from_json
-from .loading import PERSON_COLUMNS, Loaded, columns_of, is_deleted, listed, load_part
+from .loading import PERSON_COLUMNS, Loaded, bound, columns_of, is_deleted, listed, load_part
 from .rules import Rule
 from .versions import SEQUENTIAL_SQL, read_versions
 
@@ -74,10 +74,11 @@ class Archives:
                 found = read_versions(cursor, rule, part)
                 if not found:
                     return None, {}
-                rows = ROWS_SQL.format(columns=listed(columns[rule.table]), **places)
+                rows = ROWS_SQL.format(columns=bound(listed(columns[rule.table])), **places)
                 queries: dict[str, tuple[str, dict[str, Any]]] = {rule.table: (rows, part)}
                 if rule.child:
-                    children = f"SELECT {listed(columns[rule.child])} FROM {rule.children} WHERE {quote(rule.child_key)} = ANY (%(ids)s)"
+                    names = bound(listed(columns[rule.child]))
+                    children = f"SELECT {names} FROM {rule.children} WHERE {quote(rule.child_key)} = ANY (%(ids)s)"
                     queries[rule.child] = (children, {"ids": [row[0] for row in found]})
                 contents = _write(connection, path, queries)
                 ghosts = []

@@ -105,7 +105,7 @@ class _Nearby:
         self.cursor.execute(f"SELECT pg_catalog.array_agg(DISTINCT {quote(key)}) FROM {self.staging}")
         ids = self.cursor.fetchone()[0] or []
         self.cursor.execute(
-            f"CREATE TEMPORARY TABLE {copy} ON COMMIT DROP AS SELECT {listed(columns)} FROM {quote(table)} WHERE id = ANY (%s)",
+            f"CREATE TEMPORARY TABLE {copy} ON COMMIT DROP AS SELECT {bound(listed(columns))} FROM {quote(table)} WHERE id = ANY (%s)",
             [ids],
         )
         self.cursor.execute(f"ANALYZE {copy}")
@@ -119,6 +119,11 @@ def columns_of(cursor, table: str) -> tuple[str, ...]:
 
 def listed(columns: Iterable[str]) -> str:
     return ", ".join(map(quote, columns))
+
+
+def bound(names: str) -> str:
+    """Return names for a statement with parameters."""
+    return names.replace("%", "%%")
 
 
 def is_deleted(person: str, people: str = "") -> str:
