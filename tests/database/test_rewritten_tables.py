@@ -154,6 +154,19 @@ def test_retention_removes_no_row_whose_table_was_changed_while_the_archive_wait
     assert migrated.execute("SELECT (SELECT count(*) FROM ai_conversations), (SELECT count(*) FROM ai_messages)") == [(1, 1)]
 
 
+@both_changes
+def test_the_rows_that_a_killed_run_left_are_recorded_though_their_table_was_changed_meanwhile(migrated, tmp_path, change):
+    put(migrated, "price_history", "old", CASES["price_history"][0])
+    archives, rule = Archives(store_at(str(tmp_path)), migrated.name), RULES["price_history"]
+    with django(migrated) as connection:
+        archives.keep(connection, rule, {"first": "(0,0)", "last": "(1,0)", "before": BEFORE}, Progress())
+        with changing(migrated, "price_history", change):
+            archives.settle(connection, rule)
+
+    [archive], _ = archives.all()
+    assert archive.left == ("old",)
+
+
 def test_a_table_that_is_created_while_a_snapshot_waits_is_locked_too(two):
     with (
         django(two) as connection,

@@ -25,7 +25,7 @@ from ..errors import Refusal, Unfit
 from ..progress import Progress
 from ..schema.untrusted_code import refuse_untrusted_code
 from ..server import read_origin
-from ..sql import ask, quote
+from ..sql import ask, quote, time_limits
 from .description import Archive, Part, as_json, from_json
 from .loading import PERSON_COLUMNS, Loaded, bound, columns_of, is_deleted, listed, load_part
 from .rules import Rule
@@ -132,7 +132,8 @@ class Archives:
                 continue
             if archive.origin not in made_by(connection) or not read_origin(connection).ran_at(archive.taken, archive.run):
                 continue
-            with _snapshot(connection) as cursor:  # A row that a policy hides is then an error instead of seeming removed.
+            # Without the setting and the lock, rows that a policy hides, or of a table that is rewritten meanwhile, would seem removed.
+            with _snapshot(connection, quote(rule.table)) as cursor:
                 cursor.execute(EXISTING_SQL.format(table=quote(rule.table)), [self._ids(name)])
                 existing = [identity for (identity,) in cursor.fetchall()]
             self._record_remaining(archive, existing)
@@ -233,9 +234,10 @@ def made_by(connection) -> tuple[str, str]:
 
 
 @contextmanager
-def _snapshot(connection) -> Iterator[Any]:
-    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+def _snapshot(connection, *locked: str) -> Iterator[Any]:
+    """Yield a cursor in one read-only snapshot, taken after the tables `locked` were locked."""
+    limits = time_limits(connection, lock=settings.LOCK_TIMEOUT, statement=0, snapshot=True, tables=locked)
+    with limits, connection.cursor() as cursor:
         pin(cursor, {**LOADING, "lock_timeout": f"{settings.LOCK_TIMEOUT}ms"})
         yield cursor
 
