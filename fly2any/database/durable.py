@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedWriter
 from pathlib import Path
 
 
@@ -15,6 +16,11 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def new_file(path: Path) -> BufferedWriter:
+    """Create a file that only this user can read, and return it open for writing; raise FileExistsError if the name, even of a link, exists."""
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600))
 
 
 def rename_exclusively(part: Path, path: Path) -> None:

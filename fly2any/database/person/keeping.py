@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedRandom, TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
-from ..durable import rename_exclusively
+from ..durable import new_file, rename_exclusively
 from ..errors import Refusal
 from .erase import Certificate
 
@@ -37,8 +39,16 @@ class File:
         self.part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         if os.path.lexists(path):
             raise Refusal(f"{path} already exists: name a new file.")
-        with _explained(path):
-            os.close(os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with _explained(path), new_file(self.part) as file:
+            self.identity = _identity(file)
+
+    @contextmanager
+    def reopened(self, path: Path) -> Iterator[BufferedRandom]:
+        """Open the file by the name that it has now; raise OSError if another file has that name, put there by the folder's owner."""
+        with open(path, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW)) as file:
+            if _identity(file) != self.identity:
+                raise OSError(errno.ESTALE, "the file was replaced", str(path))
+            yield file
 
     def keep(self, certificate: Certificate) -> None:
         """Write and sync it under a temporary name, then rename it."""
@@ -46,14 +56,15 @@ class File:
         self.number = certificate.transaction
         content = f"{text}{PENDING.ljust(len(COMMITTED))}\n}}\n".encode()
         with _explained(self.path):
-            self.part.write_bytes(content)
+            with self.reopened(self.part) as file:
+                file.write(content)
             rename_exclusively(self.part, self.path)
         self.place = len(text.encode())
 
     def confirm(self) -> None:
         """Overwrite the state."""
         try:
-            with self.path.open("r+b") as file:
+            with self.reopened(self.path) as file:
                 file.seek(self.place or 0)
                 file.write(COMMITTED.encode())
                 file.flush()
@@ -119,12 +130,17 @@ def _explained(path: Path) -> Iterator[None]:
         raise Refusal(f"{path} cannot be written ({error.strerror}): name another file.") from error
 
 
+def _identity(file: IO[bytes]) -> tuple[int, int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_dev, status.st_ino, status.st_uid  # The number of a removed file may be given to another user's.
+
+
 def write_new(path: Path, write: Callable[[TextIO], None]) -> None:
     """Write a new file that only this user can read, completely or not at all; raise Refusal if that fails."""
     file = File(path)
     try:
         with _explained(path):
-            with file.part.open("w", encoding="utf-8") as stream:
+            with file.reopened(file.part) as opened, TextIOWrapper(opened, encoding="utf-8") as stream:
                 write(stream)
             rename_exclusively(file.part, path)
     finally:
