@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import pyrage
 
+from ..durable import new_file
 from ..errors import Refusal
 
 ENDING = ".age"
@@ -53,12 +55,12 @@ def keys_in(identity_file: str) -> list[Any]:
     return found
 
 
-def decrypt(source: Path, target: Path, identity_file: str) -> None:
+def decrypt(source: FileIO, target: Path, identity_file: str) -> None:
     """Decrypt a file by a key in `identity_file`; raise Refusal if none opens it."""
     keys = keys_in(identity_file)
     try:
-        with require_space_for(target):
-            pyrage.decrypt_file(str(source), str(target), keys)
+        with require_space_for(target), new_file(target) as plain:
+            pyrage.decrypt_io(source, plain, keys)
     except pyrage.DecryptError:
         raise Refusal(
             "The key in BACKUP_IDENTITY_FILE does not decrypt this backup: use the key for which it was encrypted."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from django.db import transaction
@@ -30,12 +31,12 @@ class Chain:
     script: str
 
 
-def find_chains(program: Path, path: Path, entries: Sequence[Entry], work: Path) -> list[Chain]:
-    """Return the entries with such privileges in the dump at `path`, read with the pg_restore at `program`."""
+def find_chains(program: Path, dump: FileIO, entries: Sequence[Entry], work: Path) -> list[Chain]:
+    """Return the entries with such privileges in the dump, read with the pg_restore at `program`."""
     found = [one for one in entries if OF_PRIVILEGES.match(one.text)]
-    if not GRANTED_BY.search(_script(program, path, found, work)):
+    if not GRANTED_BY.search(_script(program, dump, found, work)):
         return []
-    return [chain for one in found if (chain := _chain(one, _script(program, path, [one], work))).grantors]
+    return [chain for one in found if (chain := _chain(one, _script(program, dump, [one], work))).grantors]
 
 
 def require_grantors(connection, chains: Iterable[Chain]) -> None:
@@ -56,10 +57,10 @@ def grant(connection, chains: Iterable[Chain]) -> None:
             execute(connection, chain.script)
 
 
-def _script(program: Path, path: Path, entries: Iterable[Entry], work: Path) -> str:
+def _script(program: Path, dump: FileIO, entries: Iterable[Entry], work: Path) -> str:
     """Return the statements of some entries."""
     contents = listed([one.number for one in entries], work / "privileges")
-    return tools.read(program, path, f"--use-list={contents}", "--file=-") or ""
+    return tools.read(program, dump, f"--use-list={contents}", "--file=-") or ""
 
 
 def _chain(entry: Entry, script: str) -> Chain:

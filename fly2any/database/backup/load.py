@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from io import FileIO
 
 from django.db import DataError, InternalError, ProgrammingError
 
@@ -44,9 +44,9 @@ def shown(progress: Progress, manifest: Manifest) -> Callable[[str], None]:
 
 
 def load(
-    connection, path: Path, manifest: Manifest, progress: Progress, *, without: Sequence[str] = (), elsewhere: bool = False
+    connection, dump: FileIO, manifest: Manifest, progress: Progress, *, without: Sequence[str] = (), elsewhere: bool = False
 ) -> LeftOut:
-    """Restore the dump at `path` into the empty database of `connection`, and return the objects left out because of `without`.
+    """Restore the dump into the empty database of `connection`, and return the objects left out because of `without`.
 
     `elsewhere`, the original's privileges and settings are not those of the database that this one replaces; they are reported.
     Raises Refusal if pg_restore fails.
@@ -60,7 +60,7 @@ def load(
     untried = describe_untried(connection, manifest)
     with tools.reached(connection) as (place, environment), work_folder("a backup's table of contents") as work:
         connection.close()
-        if (listed := tools.read(tool.folder / "pg_restore", path, "--list", "--verbose")) is None:
+        if (listed := tools.read(tool.folder / "pg_restore", dump, "--list", "--verbose")) is None:
             raise Unfit("pg_restore cannot read the dump, which is damaged: use another backup.")
         entries = tuple(entries_in(listed))
         left_out = find_left_out(entries, manifest, without)
@@ -71,14 +71,14 @@ def load(
                 f" `manage.py dbroles` again, and its SQL as {role}."
             )
         kept = [one for one in entries if one.number not in left_out.entries]
-        chains = [] if is_superuser else find_chains(tool.folder / "pg_restore", path, kept, work)
+        chains = [] if is_superuser else find_chains(tool.folder / "pg_restore", dump, kept, work)
         require_grantors(connection, chains)
         connection.close()
         arguments = ["--verbose", "--no-subscriptions", f"--dbname={place}"]
         apart = {*left_out.entries, *defaults, *(chain.number for chain in chains)}
         for of_schemas, contents in in_order(entries, apart, work):
             with tools.restoring(
-                tool, major, [*arguments, f"--use-list={contents}", str(path)], environment, shown(progress, manifest)
+                tool, major, dump, [*arguments, f"--use-list={contents}"], environment, shown(progress, manifest)
             ) as restoring:
                 try:
                     restoring.finish()
@@ -86,7 +86,7 @@ def load(
                     raise Refusal(f"{refusal} {untried}".rstrip()) from refusal
             grant(connection, [chain for chain in chains if chain.of_schema is of_schemas])
             connection.close()
-        statements = unrestored(tool.folder / "pg_restore", path, work) if elsewhere else []
+        statements = unrestored(tool.folder / "pg_restore", dump, work) if elsewhere else []
     if statements:
         progress.say(
             "The privileges and settings of the original database itself were not restored. Run what is missing, with the values that"

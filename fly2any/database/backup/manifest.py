@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from io import FileIO
 from pathlib import Path
 from typing import Annotated
 
@@ -109,8 +110,12 @@ def file_name(database: str) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with FileIO(path) as file:
+        return sha256_in(file)
+
+
+def sha256_in(file: FileIO) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def as_json(manifest: Manifest) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
+from io import FileIO
 
 from django.db import Error, transaction
 from psycopg import sql
@@ -155,7 +155,7 @@ def _restore_new(
     (started,) = fetch_one(connection, STARTED_SQL)
     elsewhere = purpose == RESTORE and _is_elsewhere(connection, manifest)
     connection.close()  # A server or a pooler may end a connection that is idle for this long.
-    with opened(store, manifest, progress) as path:
+    with opened(store, manifest, progress) as dump:
         prepare_session(connection)
         create(connection, name)  # Raises if another client has created it meanwhile; it is then not dropped.
         with drop_on_failure(connection, name, progress):
@@ -163,7 +163,7 @@ def _restore_new(
             if purpose == RESTORE:
                 wait_for_writers(connection, patience=PATIENCE, say=progress.say)
             connection.close()
-            _restore(connection, name, path, manifest, progress, without, elsewhere=elsewhere)
+            _restore(connection, name, dump, manifest, progress, without, elsewhere=elsewhere)
             _require_same_server(connection, started)
             prepare_session(connection)
             copy_grants(connection, name)
@@ -333,10 +333,10 @@ def _is_elsewhere(connection, manifest: Manifest) -> bool:
 
 
 def _restore(
-    connection, name: str, path: Path, manifest: Manifest, progress: Progress, without: Sequence[str], *, elsewhere: bool
+    connection, name: str, dump: FileIO, manifest: Manifest, progress: Progress, without: Sequence[str], *, elsewhere: bool
 ) -> None:
     with connection_to(connection, name, schema=home_of(manifest)) as target:
-        left_out = load(target, path, manifest, progress, without=without, elsewhere=elsewhere)
+        left_out = load(target, dump, manifest, progress, without=without, elsewhere=elsewhere)
         if reason := compare(target, manifest, progress, left_out):
             raise Refusal(
                 f"The restored database differs from {manifest.name}: {reason}. Nothing was replaced; use another backup."

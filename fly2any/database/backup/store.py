@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
+from shlex import quote
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from django.conf import settings
 
-from ..durable import sync
+from ..durable import new_file, sync
 from ..errors import Refusal, Unfit
 from ..progress import Progress
 from ..units import plural
 from .encryption import ENDING, decrypt
-from .manifest import sha256_of
+from .manifest import sha256_in
 from .workfolder import work_folder
 
 WORK = ".taking-"
+CHUNK = 1 << 20  # Bytes.
 
 
 class Missing(Refusal):
@@ -70,7 +75,10 @@ class Store(ABC):
 
     @abstractmethod
     def local(self, name: str, show: Show):
-        """Return a context manager that yields a path to the file, for reading."""
+        """Return a context manager that yields the file, open for reading and unbuffered.
+
+        Whoever reads it reads this open file, never its name, which may lead to another one by then.
+        """
 
     @abstractmethod
     def delete(self, name: str) -> None: ...
@@ -92,6 +100,28 @@ class Folder(Store):
             raise Refusal(
                 f"{self.place} cannot be created or is not a folder ({error.strerror}): correct {self.variable}."
             ) from error
+        with self.trusted():
+            pass
+
+    @contextmanager
+    def trusted(self) -> Iterator[int]:
+        """Yield a descriptor of the folder; raise Refusal if another user may exchange its files: it is theirs, or every user may write to it."""
+        with ExitStack() as stack:
+            with self.explained():
+                descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+                stack.callback(os.close, descriptor)
+                status = os.fstat(descriptor)
+            user = os.geteuid()
+            if status.st_uid not in (user, 0):
+                raise Refusal(
+                    f"{self.place} belongs to another user (uid {status.st_uid}, not {user}), who may exchange the files there: run the command as"
+                    f" that user, or `chown {user} {quote(self.place)}`."
+                )
+            if status.st_mode & stat.S_IWOTH:
+                raise Refusal(
+                    f"Every user may write to {self.place}, and exchange the files there: `chmod o-w {quote(self.place)}`."
+                )
+            yield descriptor
 
     @contextmanager
     def explained(self, name: str = "") -> Iterator[None]:
@@ -118,9 +148,8 @@ class Folder(Store):
     def write(self, name, content):
         with self.workplace() as work:
             path = work / name
-            with self.explained():
-                path.touch(mode=0o600)
-                path.write_bytes(content)
+            with self.explained(), new_file(path) as file:
+                file.write(content)
             self.put(name, path, lambda size: None)
 
     def put(self, name, path, show):
@@ -133,9 +162,10 @@ class Folder(Store):
                 sync(self.folder)
             else:  # A file on another disk is first copied next to the target, so that no reader sees a partial file.
                 with self.workplace() as near:
-                    shutil.copyfile(path, near / name)
-                    sync(near / name)
-                    (near / name).chmod(0o600)
+                    with path.open("rb") as source, new_file(near / name) as target:
+                        shutil.copyfileobj(source, target, CHUNK)
+                        target.flush()
+                        os.fsync(target.fileno())
                     (near / name).replace(self.folder / name)
                     sync(self.folder)
         show(size)
@@ -143,20 +173,38 @@ class Folder(Store):
     @contextmanager
     def workplace(self):
         with ExitStack() as stack:
+            stack.enter_context(self.trusted())
             with self.explained():
                 folder = stack.enter_context(work_folder("a backup or an archive", beside=self.folder, prefix=WORK))
             yield folder
 
     @contextmanager
     def local(self, name, show):
-        with self.explained():
-            path = self.folder / name
-            path.stat()
-        yield path
+        with ExitStack() as stack:
+            folder = stack.enter_context(self.trusted())
+            with self.explained(name):
+                file = stack.enter_context(_opened(self.folder / name, folder))
+            yield file
 
     def delete(self, name):
         with self.explained():
             (self.folder / name).unlink(missing_ok=True)
+
+
+def _opened(path: Path, folder: int) -> FileIO:
+    """Open the file at `path`, whose folder is the descriptor `folder`, for reading; raise Refusal if it is none, or a symbolic link."""
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        file = FileIO(path, opener=lambda name, mode: os.open(path.name, mode | flags, dir_fd=folder))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Refusal(f"{path} is a symbolic link: replace it with the file.") from error
+        error.filename = str(path)
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise Refusal(f"{path} is not a regular file: remove it.")
+    return file
 
 
 class Unreachable(Refusal):
@@ -245,7 +293,8 @@ class Bucket(Store):
             path = folder / "dump"
             with self.explained(name):
                 self.client.download_file(self.bucket, self.prefix + name, str(path), Callback=show)
-            yield path
+            with FileIO(path) as file:
+                yield file
 
     def delete(self, name):
         with self.explained():
@@ -292,8 +341,8 @@ class Stored(Protocol):
 
 
 @contextmanager
-def fetched(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]:
-    """Yield the path of the file as it is stored; raise Refusal if it has changed since it was stored."""
+def fetched(store: Store, manifest: Stored, progress: Progress) -> Iterator[FileIO]:
+    """Yield the file, open, as it is stored; raise Refusal if it has changed since it was stored."""
     done = 0
 
     def show(size: int) -> None:
@@ -301,27 +350,29 @@ def fetched(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path
         done += size
         progress.show(f"fetching {manifest.file}", 100 * done / max(manifest.bytes, 1))
 
-    with store.local(manifest.file, show) as path:
-        size = path.stat().st_size
+    with store.local(manifest.file, show) as file:
+        size = os.fstat(file.fileno()).st_size
         if size != manifest.bytes:
             verdict = "cut short" if size < manifest.bytes else "changed"
             raise Unfit(f"{manifest.file} has {plural(size, 'byte')} instead of {manifest.bytes:,} ({verdict}): use another.")
         progress.show(f"reading {manifest.file}", None)
-        if sha256_of(path) != manifest.sha256:
+        if sha256_in(file) != manifest.sha256:
             raise Unfit(f"{manifest.file} is damaged (its SHA-256 differs): use another.")
-        yield path
+        file.seek(0)
+        yield file
 
 
 @contextmanager
-def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[Path]:
-    """Yield the path of the decrypted file; raise Refusal if the file has changed since it was stored."""
-    with fetched(store, manifest, progress) as path:
+def opened(store: Store, manifest: Stored, progress: Progress) -> Iterator[FileIO]:
+    """Yield the decrypted file, open; raise Refusal if the file has changed since it was stored."""
+    with fetched(store, manifest, progress) as file:
         if not manifest.file.endswith(ENDING):
-            yield path
+            yield file
             return
         with work_folder(
             "a decrypted backup"
         ) as work:  # The decrypted file is not in the store, which may be on another machine.
             progress.show("decrypting", None)
-            decrypt(path, work / "dump", settings.BACKUPS["identity_file"])
-            yield work / "dump"
+            decrypt(file, work / "dump", settings.BACKUPS["identity_file"])
+            with FileIO(work / "dump") as decrypted:
+                yield decrypted

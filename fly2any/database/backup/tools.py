@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from psycopg import pq
@@ -159,28 +160,26 @@ def reached(connection) -> Iterator[tuple[str, dict[str, str]]]:
         yield make_conninfo(**parameters), clean
 
 
-def read(program: Path, path: Path, *options: str) -> str | None:
+def read(program: Path, dump: FileIO, *options: str) -> str | None:
     """Return what pg_restore prints, given a dump and no server, None if it cannot read the dump.
 
-    Raises Refusal if it was terminated, or if the file cannot be opened now: neither says anything about the dump.
+    Raises Refusal if it was terminated, which says nothing about the dump.
     """
+    dump.seek(0)
     done = subprocess.run(  # noqa: S603
-        [program, *options, path], capture_output=True, text=True, errors="replace", env=bare_environment()
+        [program, *options], stdin=dump, capture_output=True, text=True, errors="replace", env=bare_environment()
     )
     if done.returncode == 0:
         return done.stdout
     if done.returncode < 0:
         raise Refusal(f"pg_restore was terminated by signal {-done.returncode} while it read the dump: run the command again.")
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise Refusal(f"The dump cannot be opened now ({error.strerror}): run the command again.") from error
     return None
 
 
 def require_portable(tool: Tools, path: Path, version: str) -> None:
     """Raise Refusal if pg_dump is older than the server of `version` in a way that makes the dump unusable elsewhere."""
-    script = read(tool.folder / "pg_restore", path, "--schema-only", "--file=-")
+    with FileIO(path) as dump:
+        script = read(tool.folder / "pg_restore", dump, "--schema-only", "--file=-")
     if script is not None and INTERNAL.search(script):
         raise Refusal(
             f"pg_dump {tool.version} does not know an internal option of PostgreSQL {version} (pg_attver), and no other server"
@@ -198,14 +197,17 @@ class Running:
         environment: dict[str, str],
         on_line: Callable[[str], None],
         *,
+        dump: FileIO | None = None,
         ignored_statement: str = "",
     ):
-        """Start it. `ignored_statement` is a statement whose error is ignored if it is the first one; the program must then not stop at errors."""
+        """Start it; pg_restore reads `dump`. `ignored_statement` is a statement whose error is ignored if it is the first one; the program must then not stop at errors."""
         self.name, self.on_line, self.ignored_statement = program.name, on_line, ignored_statement
         self.errors: list[str] = []
         self.has_ignored = False
+        if dump:
+            dump.seek(0)  # The program shares the position.
         self.process = subprocess.Popen(  # noqa: S603
-            [str(program), "--no-password", *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            [str(program), "--no-password", *arguments], env=environment, stdin=dump or subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, errors="replace",
         )  # fmt: skip
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -260,10 +262,10 @@ class Running:
 
 
 def restoring(
-    tool: Tools, server: int, arguments: list[str], environment: dict[str, str], on_line: Callable[[str], None]
+    tool: Tools, server: int, dump: FileIO, arguments: list[str], environment: dict[str, str], on_line: Callable[[str], None]
 ) -> Running:
-    """Start a pg_restore into a server of that major version, which stops at the first error."""
+    """Start a pg_restore of `dump` into a server of that major version, which stops at the first error."""
     program = tool.folder / "pg_restore"
     if tool.major >= 17 > server:
-        return Running(program, arguments, environment, on_line, ignored_statement=UNKNOWN_BEFORE_17)
-    return Running(program, ["--exit-on-error", *arguments], environment, on_line)
+        return Running(program, arguments, environment, on_line, dump=dump, ignored_statement=UNKNOWN_BEFORE_17)
+    return Running(program, ["--exit-on-error", *arguments], environment, on_line, dump=dump)

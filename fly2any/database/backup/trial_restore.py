@@ -11,6 +11,7 @@ import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import FileIO
 from itertools import zip_longest
 from pathlib import Path
 
@@ -127,8 +128,8 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
         _, version = tools.server_version(connection)
     connection.close()  # Servers and poolers may end a connection that is idle during the restore.
     try:
-        with opened(store, manifest, progress) as path:
-            verdict = judge(path, manifest, like, others, clock, progress)
+        with opened(store, manifest, progress) as dump:
+            verdict = judge(dump, manifest, like, others, clock, progress)
     except Unfit as unfit:
         verdict = Verdict(clock.now(), version, str(unfit), "bad")
     progress.clear()
@@ -143,9 +144,9 @@ def check(connection, store: Store, manifest: Manifest, progress: Progress) -> M
 
 
 def judge(
-    path: Path, manifest: Manifest, like: sql.Composed, untrusted: Sequence[str], clock: Clock, progress: Progress
+    dump: FileIO, manifest: Manifest, like: sql.Composed, untrusted: Sequence[str], clock: Clock, progress: Progress
 ) -> Verdict:
-    """Return the verdict on the dump at `path`, dated by `clock`.
+    """Return the verdict on the dump, dated by `clock`.
 
     `like` creates a database like the original; `untrusted` are roles in the dump, whose code may interfere with the
     trial. If the backup cannot be verified because of it, it is tried again without the objects of these roles.
@@ -155,11 +156,11 @@ def judge(
         folder, major = programs(server, oldest=tool)
         # The trial counts every failure, so pg_restore must not send settings that the server does not know.
         restoring = tools.choose(major, tls=False, oldest=tool, newest=999 if major >= 17 else 16).folder / "pg_restore"
-        if (listed := tools.read(restoring, path, "--list", "--verbose")) is None:
+        if (listed := tools.read(restoring, dump, "--list", "--verbose")) is None:
             return Verdict(clock.now(), "", "pg_restore cannot read the dump.", "bad")
     except (Refusal, EmbeddedServerError, OSError, subprocess.SubprocessError) as error:
         return Verdict(clock.now(), "", explain(error) or type(error).__name__, "unverified")
-    subject = _Subject(path, manifest, folder, restoring, [like, *_fallback_locales(major)], tuple(entries_in(listed)))
+    subject = _Subject(dump, manifest, folder, restoring, [like, *_fallback_locales(major)], tuple(entries_in(listed)))
     verdict = _verdict_of(subject, untrusted, NOTHING, clock, progress)
     if verdict.state != "unverified" or not untrusted:
         return verdict
@@ -178,7 +179,7 @@ def judge(
 class _Subject:
     """A dump, the server programs and the pg_restore to try it with, statements that create its database, and its entries."""
 
-    path: Path
+    dump: FileIO
     manifest: Manifest
     folder: Path
     restoring: Path
@@ -205,7 +206,7 @@ def _verdict_of(subject: _Subject, untrusted: Sequence[str], without: LeftOut, c
         readable = (
             code == 0
             or not (found.changed or found.absent)
-            or tools.read(subject.restoring, subject.path, "--file=/dev/null") is not None
+            or tools.read(subject.restoring, subject.dump, "--file=/dev/null") is not None
         )
         by_copy = manifest.hashing == BY_COPY
         reason, state = decide(found, readable=readable, unlike=running.unlike, by_copy=by_copy, untrusted=untrusted)
@@ -286,7 +287,7 @@ def _try(running: Trial, subject: _Subject, without: LeftOut, progress: Progress
         options.append(f"--dbname={place}")
         if without.entries:
             options.append(f"--use-list={chosen(subject.entries, without, work)}")
-        with tools.Running(subject.restoring, [*options, str(subject.path)], environment, on_line) as restoring:
+        with tools.Running(subject.restoring, options, environment, on_line, dump=subject.dump) as restoring:
             code = restoring.wait()
     states = running.server.states()
     unknown = unknown_failures(code, last, named=len(failing), logged=len(states))

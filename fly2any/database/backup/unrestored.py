@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 from . import tools
@@ -20,14 +21,14 @@ PARTS = re.compile(r"""(?P<text>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]
 ASIDE = re.compile(r"\s*(?:--|\\)[^\n]*")
 
 
-def unrestored(program: Path, path: Path, work: Path) -> list[str]:
+def unrestored(program: Path, dump: FileIO, work: Path) -> list[str]:
     """Return the statements that give a database the privileges and settings of the dump's, read with the pg_restore at `program`."""
     privileges: list[str] = []
     settings: list[str] = []
-    for entry in entries_in(tools.read(program, path, "--create", "--list") or ""):
+    for entry in entries_in(tools.read(program, dump, "--create", "--list") or ""):
         if found := OF_DATABASE.match(entry.text):
             contents = listed([entry.number], work / "properties")
-            script = tools.read(program, path, "--create", f"--use-list={contents}", "--file=-") or ""
+            script = tools.read(program, dump, "--create", f"--use-list={contents}", "--file=-") or ""
             for statement in statements_of(script):
                 if found[0].startswith("ACL"):
                     privileges += [f"{statement};"] if PRIVILEGES.fullmatch(statement) else []

@@ -196,8 +196,8 @@ class Archives:
         loaded = []
         try:
             with (
-                opened(self.store, archive, progress) as path,
-                zipfile.ZipFile(path) as archive_zip,
+                opened(self.store, archive, progress) as file,
+                zipfile.ZipFile(file) as archive_zip,
                 transaction.atomic(using=connection.alias),
                 connection.cursor() as cursor,
             ):
