@@ -27,8 +27,8 @@ def run():
             dump(connection, Path(folder, ".bare"))
 
         def bare_restore():
-            with scratch_database(connection) as scratch:
-                load(scratch, Path(folder, manifest.file), manifest, quiet)
+            with scratch_database(connection) as scratch, Path(folder, manifest.file).open("rb", buffering=0) as file:
+                load(scratch, file, manifest, quiet)
 
         sides = rounds(
             ROUNDS,
