@@ -42,7 +42,7 @@ def load_pages() -> None:
 
 
 def make_a_page() -> None:
-    """Make a page that nobody sees, so that the first request of this process need not do what Django does once.
+    """Render a page in advance, so that this process's first request does not pay for what Django does only once.
 
     If the database does not answer, requests will report it.
     """

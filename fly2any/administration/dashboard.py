@@ -76,7 +76,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A verification, its time by the server's clock, and by this process's."""
+    """A verification, and when it was made, by the server's clock and by this process's."""
 
     verification: Verification
     at: datetime

@@ -77,7 +77,7 @@ class Store(ABC):
     def local(self, name: str, show: Show):
         """Return a context manager that yields the file, open for reading and unbuffered.
 
-        Whoever reads it reads this open file, never its name, which may lead to another one by then.
+        Callers read from this open file and never open it again by name: the name may refer to another file by then.
         """
 
     @abstractmethod
