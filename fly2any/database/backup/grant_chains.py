@@ -1,4 +1,4 @@
-"""Privileges that a role granted which got them WITH GRANT OPTION: pg_restore can only restore them as a superuser."""
+"""Privileges that a role granted to others, having received them WITH GRANT OPTION: pg_restore restores these only as a superuser."""
 
 from __future__ import annotations
 

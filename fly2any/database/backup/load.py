@@ -48,7 +48,7 @@ def load(
 ) -> LeftOut:
     """Restore the dump into the empty database of `connection`, and return the objects left out because of `without`.
 
-    `elsewhere`, the original's privileges and settings are not those of the database that this one replaces; they are reported.
+    With `elsewhere`, no database with the original's own privileges and settings is replaced, so what is missing of them is reported.
     Raises Refusal if pg_restore fails.
     """
     connection.ensure_connection()
