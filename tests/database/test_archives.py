@@ -211,7 +211,9 @@ def test_a_killed_run_is_settled_by_the_next(migrated, tmp_path):
     put(migrated, "notifications", "still there", CASES["notifications"][0])
     with django(migrated) as connection:
         part = {"first": "(0,0)", "last": "(100,0)", "before": BEFORE}
-        Archives(store_at(str(tmp_path)), migrated.name).keep(connection, RULES["notifications"], part, Progress())
+        archives = Archives(store_at(str(tmp_path)), migrated.name)
+        archive, versions = archives.keep(connection, RULES["notifications"], part, Progress())
+        archives.begin(archive, versions)
     migrated.execute("DELETE FROM notifications WHERE id = 'removed'; UPDATE notifications SET title = 'newer'")
 
     again = swept(migrated, "notifications", tmp_path)
@@ -375,7 +377,10 @@ def test_a_damaged_list_of_ids_is_one_sentence_and_the_others_are_swept(filled, 
     report = json.loads(maintain(filled, "weekly", "--format", "json", **place).stdout)
 
     [said] = [one["message"] for one in report["findings"] if one["code"] == "maintenance.failed"]
-    assert said == f"{name}.ids is damaged: check which rows of the archive are still in the table, then remove the file."
+    assert said == (
+        f"{name}.ids is damaged: write the ids of its rows that are still in the table into `left` in the .json, remove the .ids file,"
+        " and load the archive with --unsigned."
+    )
     assert [one["table"] for one in report["removed"]] == ["price_monitor_logs"]
 
 

@@ -1,5 +1,6 @@
-"""Archives and what is not ours: a copy of the server, and triggers of the site on a table that an archive is loaded into."""
+"""Archives and what is not ours: rows that other clients removed, other schemas, a copy of the server, and triggers."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -52,6 +53,79 @@ def test_a_copy_of_the_server_at_the_same_address_settles_nothing_of_the_origina
 
     assert kept == [".ids", ".json", ".zip"]
     assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".json", ".zip"]
+
+
+@pytest.fixture
+def interrupted(migrated, tmp_path):
+    """An archive of the prices a, b and c, whose run was killed when it had begun to remove a and b."""
+    for key in "abc":
+        put(migrated, "price_history", key, CASES["price_history"][0])
+    archives = Archives(store_at(str(tmp_path)), migrated.name)
+    with django(migrated) as connection:
+        part = {"first": "(0,0)", "last": "(100,0)", "before": BEFORE}
+        archive, _ = archives.keep(connection, RULES["price_history"], part, Progress())
+    archives.begin(archive, ["a", "b"])
+    return archive.name
+
+
+def test_an_interrupted_runs_archive_restores_no_row_that_another_client_deleted(migrated, tmp_path, interrupted):
+    migrated.execute("DELETE FROM price_history WHERE id IN ('a', 'c')")  # a by the killed run, c by its person.
+    place = {"ARCHIVE_LOCATION": str(tmp_path)}
+
+    before = json.loads(manage("dbmaintain", "archives", "--format", "json", url=migrated.url, **place).stdout)
+    shown = manage("dbmaintain", "archives", url=migrated.url, **place).stdout
+    loaded = manage("dbrestore", "--archive", interrupted, url=migrated.url, **place)
+    after = json.loads(manage("dbmaintain", "archives", "--format", "json", url=migrated.url, **place).stdout)
+
+    assert [(one["finished"], one["schema"]) for one in (*before["archives"], *after["archives"])] == [
+        (False, "public"), (True, "public"),
+    ]  # fmt: skip
+    assert shown.endswith("2025-12-31 to 2025-12-31  unfinished: its run was interrupted, or is at work\n")
+    assert (loaded.returncode, loaded.stdout) == (0, "Restored  1 row of price_history; 0 existed already.\n")
+    assert migrated.execute("SELECT id FROM price_history ORDER BY id") == [("a",), ("b",)]
+
+
+def test_an_archive_whose_run_was_interrupted_elsewhere_is_refused(migrated, tmp_path, interrupted):
+    store = store_at(str(tmp_path))
+    archive = Archives(store, migrated.name).read(interrupted)
+    store.write(f"{interrupted}.json", as_json(replace(archive, origin="another")).encode())
+    files = sorted(path.name for path in tmp_path.iterdir())
+
+    loaded = manage("dbrestore", "--archive", interrupted, url=migrated.url, ARCHIVE_LOCATION=str(tmp_path))
+
+    assert (loaded.returncode, loaded.stderr) == (
+        2,
+        f"The run that wrote {interrupted} was interrupted on another database, the only one that shows which rows it removed: run"
+        " `manage.py dbmaintain weekly` there. If it no longer exists, delete `left` from the archive's .json, remove its .ids file, and"
+        " add --unsigned.\n",
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+
+
+def test_archives_of_two_schemas_at_one_place_are_not_confused(migrated, tmp_path, interrupted):
+    swept(migrated, "price_history", tmp_path)  # Finishes the archive: b was not removed, and is archived again.
+    names = sorted(path.stem for path in tmp_path.glob("*.json"))
+    store, archives = store_at(str(tmp_path)), Archives(store_at(str(tmp_path)), migrated.name)
+    archives.begin(archives.read(names[1]), ["b"])
+    migrated.execute("CREATE SCHEMA other; CREATE TABLE other.price_history (LIKE public.price_history INCLUDING ALL)")
+    url, place = f"{migrated.url}&schema=other", {"ARCHIVE_LOCATION": str(tmp_path)}
+
+    swept_there = manage("dbmaintain", "weekly", url=url, RETENTION="price_history=1", **place)
+    listed = manage("dbmaintain", "archives", url=url, **place).stdout
+    loaded = [manage("dbrestore", "--archive", name, url=url, **place) for name in names]
+
+    assert "1 row removed" not in swept_there.stdout
+    assert f"{names[1]}.ids" in store.names()
+    assert listed.count("  schema public") == 2
+    assert [(one.returncode, one.stderr) for one in loaded] == [
+        (
+            2,
+            f"{name} is from the schema public, but this is other: connect to that one; or, if this one replaced it, correct the name in"
+            " the archive's .json and add --unsigned.\n",
+        )
+        for name in names
+    ]
+    assert migrated.execute("SELECT count(*) FROM other.price_history") == [(0,)]
 
 
 TOUCH = """

@@ -27,11 +27,14 @@ def test_terminal_control_characters_are_escaped(text, shown):
     assert printable(text) == shown
 
 
+LISTED = {"place": "here", "unfinished": (), "schema": "public"}
+
+
 def test_file_names_and_sentences_are_printed_escaped():
     assert next(render.many(Inventory((), (HOSTILE,)), "here", NOW)) == f"{SHOWN} belongs to no backup, or cannot be read."
-    assert f"  {SHOWN} belongs to no archive" in as_list([], [HOSTILE], "here", "text")
+    assert f"  {SHOWN} belongs to no archive" in as_list([], [HOSTILE], "text", **LISTED)
     assert explain(Refusal(HOSTILE)) == SHOWN
-    assert json.loads(as_list([], ["a\x9b\u202e"], "here", "json"))["odd"] == ["a\x9b\u202e"]
+    assert json.loads(as_list([], ["a\x9b\u202e"], "json", **LISTED))["odd"] == ["a\x9b\u202e"]
 
 
 FORGED = "a.dump\nVerdict   good\tb"
@@ -46,7 +49,8 @@ def test_a_file_name_is_printed_on_one_line():
 
     assert next(render.many(Inventory((), (FORGED,)), "here", NOW)) == f"{ON_ONE_LINE} belongs to no backup, or cannot be read."
     assert (
-        as_list([], [FORGED], "here", "text") == f"Archives at here\n  {ON_ONE_LINE} belongs to no archive, or cannot be read."
+        as_list([], [FORGED], "text", **LISTED)
+        == f"Archives at here\n  {ON_ONE_LINE} belongs to no archive, or cannot be read."
     )
     assert render.verdict(unknown) == f"Verdict   BAD: {ON_ONE_LINE}"
     assert [line.partition(" ")[0] for line in render.one(unknown, "here").split("\n")] == ["Backup", "Contents"]

@@ -41,8 +41,9 @@ def as_json(record: Any, *, number: int, purpose: str) -> str:
     """Return a dataclass as the text of its file, of format `number` and signed; `record.signed` other than SIGNED stays unsigned."""
     data = {"format": number, **asdict(record)}
     del data["signed"]
-    if data["run"] is None:  # Files until 2026-11 have none, and are written as they were read.
-        del data["run"]
+    for name in ("run", "schema"):  # Files until 2026-11 have none, and are written as they were read.
+        if not data[name]:
+            del data[name]
     if record.signed == SIGNED:
         data["signature"] = signature(json.loads(json.dumps(data, default=datetime.isoformat)), purpose=purpose)
     return json.dumps(data, indent=1, ensure_ascii=False, default=datetime.isoformat)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -101,18 +101,24 @@ def as_plan(plan: Plan, form: str) -> str:
     return "\n".join(["Nothing was changed. Retention would remove:", *lines, *unchecked])
 
 
-def as_list(archives: list[Archive], odd: list[str], place: str, form: str) -> str:
-    """Return the archives, oldest first."""
+def as_list(archives: list[Archive], odd: list[str], form: str, *, place: str, unfinished: Collection[str], schema: str) -> str:
+    """Return the archives, oldest first; the text names the schema of those that are not of `schema`."""
     if form == "json":
         entries = [
-            {"name": one.name, "table": one.table, "rows": one.rows, "bytes": one.bytes, "oldest": one.oldest, "newest": one.newest, "taken": one.taken, "signed": one.signed}
+            {"name": one.name, "table": one.table, "rows": one.rows, "bytes": one.bytes, "oldest": one.oldest, "newest": one.newest, "taken": one.taken, "signed": one.signed,
+             "schema": one.schema or None, "finished": one.name not in unfinished}
             for one in archives
         ]  # fmt: skip
         return printable(dumped({"archives": entries, "odd": odd}))
-    lines = [
-        f"  {one.name:<58}{plural(one.rows, 'row'):>17}{size(one.bytes):>12}  {one.oldest[:10]} to {one.newest[:10]}{'' if one.signed == SIGNED else f'  {one.signed}'}"
-        for one in archives
-    ]
+    lines = []
+    for one in archives:
+        marks = [
+            *([one.signed] if one.signed != SIGNED else []),
+            *([f"schema {one.schema}"] if one.schema not in ("", schema) else []),
+            *(["unfinished: its run was interrupted, or is at work"] if one.name in unfinished else []),
+        ]
+        period = f"{one.oldest[:10]} to {one.newest[:10]}"
+        lines.append("  ".join([f"  {one.name:<58}{plural(one.rows, 'row'):>17}{size(one.bytes):>12}", period, *marks]))
     lines += [f"  {name} belongs to no archive, or cannot be read." for name in odd]
     return "\n".join(map(one_line, [f"Archives at {place}", *(lines or ["  none"])]))
 

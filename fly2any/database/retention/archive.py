@@ -24,16 +24,16 @@ from ..backup.workfolder import work_folder
 from ..errors import Refusal, Unfit
 from ..progress import Progress
 from ..schema.untrusted_code import refuse_untrusted_code
-from ..server import read_origin
+from ..server import read_origin, read_schema
 from ..sql import ask, quote, time_limits
 from .description import Archive, Part, as_json, from_json
 from .loading import PERSON_COLUMNS, Loaded, bound, columns_of, is_deleted, listed, load_part
-from .rules import Rule
+from .rules import RULES, Rule
 from .versions import SEQUENTIAL_SQL, read_versions
 
 CHUNK = 1 << 20  # Bytes.
 FAST = 1  # The level of zlib; the usual one takes more than twice as long, and saves an eighth.
-IDS = ".ids"  # Ending of the file that exists while an archive's rows are being removed, until the remaining ones are recorded.
+IDS = ".ids"  # Ending of the file that exists while an archive's rows are being removed: the ids of the batches begun so far.
 # The settings of a session that inserts archived rows: those that the texts were written with, and the usual search path.
 LOADING = {name: value for name, value in PINNED.items() if name != "search_path"} | PATIENT
 
@@ -60,7 +60,7 @@ class Archives:
         """Archive the rows of `rule` in a range of blocks or with given keys, and return the archive and the version of each row, None without rows.
 
         `part` has the parameters of the condition that chooses these rows. When it returns, the archive is stored and has been read back
-        from the store; no row was removed or locked. Raises Unfit if it cannot be read back.
+        from the store; no row was removed or locked, and it restores none until `begin` and `finish`. Raises Unfit if it cannot be read back.
         """
         self.store.make()
         workplace = work_folder("an archive to encrypt") if settings.BACKUPS["recipient"] else self.store.workplace()
@@ -98,14 +98,18 @@ class Archives:
             archive = Archive(
                 name, file, taken, self.database, origin_of(connection), path.stat().st_size, sha256_of(path), min(ages), max(ages),
                 tuple(Part(table, columns[table], content) for table, content in contents.items()), tuple(sorted(ghosts)),
-                hashing=BY_COPY, run=read_origin(connection).run,
+                tuple(row[0] for row in found), BY_COPY, read_origin(connection).run, schema=read_schema(connection),
             )  # fmt: skip
             progress.show(f"storing {file}", None)
             self.store.put(file, path, lambda size: None)
-            self.store.write(f"{name}{IDS}", msgspec.json.encode([row[0] for row in found]))
+            self.begin(archive, [])
             self.store.write(f"{name}.json", as_json(archive).encode())
         with fetched(self.store, archive, progress):  # Read back, because the stored file will soon be the only copy.
             return archive, {row[0]: row[1] for row in found}
+
+    def begin(self, archive: Archive, ids: Iterable[str]) -> None:
+        """Record the rows that may be removed from now on: of the others, `settle` knows that retention did not remove them."""
+        self.store.write(f"{archive.name}{IDS}", msgspec.json.encode(list(ids)))
 
     def finish(self, archive: Archive, left: list[str]) -> bool:
         """Record which rows were not removed, and return whether the archive is kept: it is not if no row was removed."""
@@ -117,7 +121,7 @@ class Archives:
         return True
 
     def settle(self, connection, rule: Rule) -> None:
-        """Finish the archives of a killed run on this database: rows that still exist were not removed.
+        """Finish the archives of a killed run on this database: rows that still exist, or whose batch had not begun, were not removed.
 
         No archive is deleted: in a copy of the database, rows may exist that were removed from the original.
         """
@@ -128,27 +132,37 @@ class Archives:
             if f"{name}.json" not in names:  # The run was killed before it removed anything.
                 continue
             archive = self.read(name)
-            if archive.signed != SIGNED or archive.database != self.database:
+            if (
+                archive.signed != SIGNED
+                or archive.database != self.database
+                or archive.schema not in ("", read_schema(connection))
+            ):
                 continue
             if archive.origin not in made_by(connection) or not read_origin(connection).ran_at(archive.taken, archive.run):
                 continue
             # Without the setting and the lock, rows that a policy hides, or of a table that is rewritten meanwhile, would seem removed.
+            begun = self._begun(name)
             with _snapshot(connection, quote(rule.table)) as cursor:
-                cursor.execute(EXISTING_SQL.format(table=quote(rule.table)), [self._ids(name)])
+                cursor.execute(EXISTING_SQL.format(table=quote(rule.table)), [begun])
                 existing = [identity for (identity,) in cursor.fetchall()]
-            self._record_remaining(archive, existing)
+            self._record_remaining(archive, sorted({*archive.left} - {*begun} | {*existing}))
 
-    def _ids(self, name: str) -> list[str]:
+    def _begun(self, name: str) -> list[str]:
         try:
             return msgspec.json.decode(self.store.read(f"{name}{IDS}"), type=list[str])
         except ValueError:
             raise Refusal(
-                f"{name}{IDS} is damaged: check which rows of the archive are still in the table, then remove the file."
+                f"{name}{IDS} is damaged: write the ids of its rows that are still in the table into `left` in the .json, remove the {IDS} file,"
+                " and load the archive with --unsigned."
             ) from None
 
     def _record_remaining(self, archive: Archive, left: list[str]) -> None:
         self.store.write(f"{archive.name}.json", as_json(replace(archive, left=tuple(left))).encode())
         self.store.delete(f"{archive.name}{IDS}")
+
+    def unfinished(self) -> set[str]:
+        """Return the names of the archives whose run did not record which rows it removed: it was killed, or is at work."""
+        return {name.removesuffix(IDS) for name in self.store.names() if name.endswith(IDS)}
 
     def all(self) -> tuple[list[Archive], list[str]]:
         """Return the archives, oldest first, and the names of files that belong to none or are damaged.
@@ -184,15 +198,29 @@ class Archives:
         Raises Refusal if it is damaged, of another database, not signed and not allowed by `unsigned`, or no longer matches the table.
         """
         archive = self.read(name)
-        if archive.database != self.database:
-            raise Refusal(
-                f"{archive.name} is from the database {archive.database}, but this is {self.database}: connect to that one;"
-                " or, if this one replaced it, correct the name in the archive's .json and add --unsigned."
-            )
+        schema = read_schema(connection)
+        for what, theirs, ours in (
+            ("database", archive.database, self.database),
+            ("schema", archive.schema or schema, schema),
+        ):
+            if theirs != ours:
+                raise Refusal(
+                    f"{archive.name} is from the {what} {theirs}, but this is {ours}: connect to that one;"
+                    " or, if this one replaced it, correct the name in the archive's .json and add --unsigned."
+                )
         if archive.signed != SIGNED and not unsigned:
             raise Refusal(
                 f"{archive.name}.json is not signed with a key of this installation ({archive.signed}): if you know where it comes from, add --unsigned."
             )
+        if archive.name in self.unfinished():
+            self.settle(connection, RULES[archive.table])
+            if archive.name in self.unfinished():
+                raise Refusal(
+                    f"The run that wrote {archive.name} was interrupted on another database, the only one that shows which rows it removed: run"
+                    " `manage.py dbmaintain weekly` there. If it no longer exists, delete `left` from the archive's .json, remove its .ids file, and"
+                    " add --unsigned."
+                )
+            archive = self.read(name)
         loaded = []
         try:
             with (

@@ -34,7 +34,7 @@ class Part:
 class Archive:
     """Rows that were removed: `file` holds an entry for each of `parts`, parents first; `oldest` and `newest` are their times.
 
-    `left` are the ids of rows that were not removed, `ghosts` those of people who no longer existed.
+    `left` are the ids of rows that were not removed, all of them until the run has ended; `ghosts` those of people who no longer existed.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Archive:
     left: tuple[str, ...] = ()
     hashing: Hashing = BY_SELECT  # How the hashes of the parts were computed, as in manifests.
     run: Run | None = None  # The run of the server; not in archives until 2026-11.
+    schema: str = ""  # That of the tables; "" in archives until 2026-11.
     signed: str = SIGNED  # SIGNED, or why the signature of the file is not accepted.
 
     @property

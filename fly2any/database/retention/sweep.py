@@ -225,7 +225,14 @@ class _Sweep:
         self.skipped += versions is None
         if archive is None or versions is None:
             return set(), True
-        delete = partial(delete_archived, self.connection, self.rule, versions=versions, before=self.before)
+        begun: set[str] = set()
+
+        def delete(ids: list[str]) -> set[str]:
+            if new := {*ids} - begun:
+                begun.update(new)
+                archives.begin(archive, sorted(begun))
+            return delete_archived(self.connection, self.rule, ids, versions, self.before)
+
         removed_keys, in_time = self._remove(list(versions), delete, percent)
         self.removed += len(removed_keys)
         if archives.finish(archive, [identity for identity in versions if identity not in removed_keys]):

@@ -9,6 +9,7 @@ from fly2any.database.maintenance.run import PERIODS, archives_of, maintain, pla
 from fly2any.database.management.arguments import add_database, add_lock_wait, seconds
 from fly2any.database.migration.lock import MAINTENANCE_LOCK, advisory_lock
 from fly2any.database.progress import Terminal
+from fly2any.database.server import read_schema
 
 
 class Command(BaseCommand):
@@ -49,7 +50,9 @@ class Command(BaseCommand):
                 raise Refusal(
                     "ARCHIVE_LOCATION is not set, so there are no archives: set it to their folder, or s3://bucket/folder."
                 )
-            self.stdout.write(render.as_list(*archives.all(), archives.store.place, format))
+            unfinished, schema = archives.unfinished(), read_schema(connection)
+            listed = render.as_list(*archives.all(), format, place=archives.store.place, unfinished=unfinished, schema=schema)
+            self.stdout.write(listed)
             return
         if dry_run:
             self.stdout.write(render.as_plan(planned(connection, trust_clock=trust_clock), format))
