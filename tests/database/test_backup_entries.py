@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 
+from fly2any.database.backup import tools
 from fly2any.database.backup.restore import restore_into
+from fly2any.database.backup.script import statements_of
 from fly2any.database.backup.store import store_at
 from fly2any.database.backup.take import take
 from fly2any.database.backup.trial_restore import check
@@ -83,3 +85,27 @@ def test_objects_that_are_not_only_another_roles_are_not_left_out(migrated, mall
         with pytest.raises(Refusal, match=r"^Nothing in .* belongs to nobody: omit --without nobody\.$"):
             restore_into(connection, copy, store, manifest, Progress(), without=["nobody"])
     assert copy not in databases(migrated)
+
+
+INTERNAL = "ALTER TABLE ONLY public.x ALTER COLUMN y SET (pg_attver=1);"
+
+
+def test_texts_that_look_like_statements_do_not_prevent_a_backup(migrated, place):
+    text = f"\n{INTERNAL}\n"
+    migrated.execute(f"""CREATE SCHEMA theirs; COMMENT ON SCHEMA theirs IS '{text}'; CREATE TABLE theirs."{text[:60]}" (id int);
+                         CREATE FUNCTION theirs.f() RETURNS text LANGUAGE plpgsql AS $f$BEGIN /*{text}*/ RETURN ''; END$f$""")
+    with django(migrated) as connection:
+        manifest = take(connection, store_at(place), Progress())
+
+    assert manifest.name.startswith(f"{migrated.name}-")
+
+
+def test_statements_end_outside_quotations_only():
+    texts = ["'a;''\n'", r"E'\';\n'", '"a;""\n"', "$$;\n'$$", "$_1$;$$\n$_1$"]
+    script = "\n".join(f"-- a comment; 'of\n\\connect x\nSELECT {text}, x;" for text in [*texts, "1"])
+
+    assert list(statements_of(script + "\nSELECT 'without an end; SELECT 2;")) == [
+        f"SELECT {text}, x" for text in [*texts, "1"]
+    ]
+    [internal] = statements_of(INTERNAL)
+    assert tools.INTERNAL.fullmatch(internal)

@@ -36,7 +36,9 @@ def test_privileges_that_a_grantee_granted_are_restored_as_that_role(filled, own
     role, partner, third = owned
     quoted = f"""\"{partner.replace('"', '""')}\""""
     filled.execute(f"ALTER DATABASE {filled.name} OWNER TO {role}")
-    for what in ("SELECT ON users", "CREATE ON SCHEMA public"):
+    lines = '"a\n\\lines\nSET SESSION AUTHORIZATION postgres;\n"'  # A name may look like statements.
+    filled.execute(f"CREATE TABLE {lines} (); ALTER TABLE {lines} OWNER TO {role}")
+    for what in ("SELECT ON users", "CREATE ON SCHEMA public", f"SELECT ON {lines}"):
         filled.execute(f"GRANT {what} TO {quoted} WITH GRANT OPTION; SET ROLE {quoted}; GRANT {what} TO {third}")
     question = """SELECT relacl::text FROM pg_class WHERE oid = 'users'::regclass
                   UNION ALL SELECT nspacl::text FROM pg_namespace WHERE nspname = 'public'"""

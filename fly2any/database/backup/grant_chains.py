@@ -15,10 +15,10 @@ from ..sql import execute
 from . import tools
 from .entries import OF_SCHEMA, Entry, listed
 from .owners import memberships, unavailable
+from .script import NAME, statements_of
 
 OF_PRIVILEGES = re.compile(r"ACL ")
-GRANTED_BY = re.compile(r'^SET SESSION AUTHORIZATION ("(?:[^"]|"")*"|[^"\s]+);$', re.MULTILINE)
-STATEMENTS = re.compile(r"^(?:GRANT|REVOKE|SET SESSION AUTHORIZATION) .*;$", re.MULTILINE | re.DOTALL)
+GRANTED_BY = re.compile(rf"SET SESSION AUTHORIZATION ({NAME})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Chain:
 def find_chains(program: Path, dump: FileIO, entries: Sequence[Entry], work: Path) -> list[Chain]:
     """Return the entries with such privileges in the dump, read with the pg_restore at `program`."""
     found = [one for one in entries if OF_PRIVILEGES.match(one.text)]
-    if not GRANTED_BY.search(_script(program, dump, found, work)):
+    if not any(map(GRANTED_BY.fullmatch, statements_of(_script(program, dump, found, work)))):
         return []
     return [chain for one in found if (chain := _chain(one, _script(program, dump, [one], work))).grantors]
 
@@ -64,12 +64,16 @@ def _script(program: Path, dump: FileIO, entries: Iterable[Entry], work: Path) -
 
 
 def _chain(entry: Entry, script: str) -> Chain:
-    statements = STATEMENTS.search(script)
-    text = re.sub(r"^\\.*$", "", statements[0] if statements else "", flags=re.MULTILINE)
-    grantors = frozenset(_plain(name) for name in GRANTED_BY.findall(text))
-    as_members = GRANTED_BY.sub(r"SET ROLE \1;", text)
-    as_members = re.sub(r"^RESET SESSION AUTHORIZATION;$", "RESET ROLE;", as_members, flags=re.MULTILINE)
-    return Chain(entry.number, OF_SCHEMA.match(entry.text) is not None, grantors, as_members)
+    grantors, statements = set(), []
+    for statement in statements_of(script):
+        if granted_by := GRANTED_BY.fullmatch(statement):
+            grantors.add(_plain(granted_by[1]))
+            statements.append(f"SET ROLE {granted_by[1]}")
+        elif statement == "RESET SESSION AUTHORIZATION":
+            statements.append("RESET ROLE")
+        elif statement.startswith(("GRANT ", "REVOKE ")):
+            statements.append(statement)
+    return Chain(entry.number, OF_SCHEMA.match(entry.text) is not None, frozenset(grantors), ";\n".join(statements))
 
 
 def _plain(identifier: str) -> str:

@@ -18,6 +18,7 @@ from psycopg.conninfo import make_conninfo
 from fly2any.postgres.embedded import bin_folder
 
 from ..errors import Refusal, without_password
+from .script import NAME, statements_of
 from .workfolder import work_folder
 
 # The folders in which Debian, Red Hat, Homebrew and Postgres.app put the programs of each version.
@@ -34,7 +35,7 @@ DEFAULTS = {option.keyword.decode(): (option.compiled or b"").decode() for optio
 # The statement at which a pg_restore of 17 or later fails on an older server, which has no such setting.
 UNKNOWN_BEFORE_17 = "Command was: SET transaction_timeout = 0;"
 # An internal option of columns that a release of PostgreSQL (15.20 is one) writes, its pg_dump leaves out, and no other release accepts.
-INTERNAL = re.compile(r"^ALTER TABLE ONLY .* SET \(.*\bpg_attver=", re.MULTILINE)
+INTERNAL = re.compile(rf"ALTER TABLE ONLY {NAME} ALTER COLUMN {NAME} SET \(.*\bpg_attver=.*\)", re.DOTALL)
 CURE = (
     "run `apt-get install postgresql-client-{0}` (Debian, Ubuntu; from apt.postgresql.org if the system does not have it) or"
     " `brew install postgresql@{0}` (macOS), or put their folder on the PATH."
@@ -180,7 +181,7 @@ def require_portable(tool: Tools, path: Path, version: str) -> None:
     """Raise Refusal if pg_dump is older than the server of `version` in a way that makes the dump unusable elsewhere."""
     with FileIO(path) as dump:
         script = read(tool.folder / "pg_restore", dump, "--schema-only", "--file=-")
-    if script is not None and INTERNAL.search(script):
+    if any(map(INTERNAL.fullmatch, statements_of(script or ""))):
         raise Refusal(
             f"pg_dump {tool.version} does not know an internal option of PostgreSQL {version} (pg_attver), and no other server"
             f" accepts its dump: {CURE.format(version.partition('.')[0])}"

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
 from . import tools
 from .entries import entries_in, listed
+from .script import NAME, statements_of
 
 OF_DATABASE = re.compile(r"(DATABASE PROPERTIES - |ACL - DATABASE )")
-NAME = r'(?:"(?:[^"]|"")+"|[\w.]+)'
 PRIVILEGES = re.compile(rf"(?:GRANT|REVOKE)(?:[ ,]+{NAME})+")
 LIMIT = re.compile(rf"ALTER DATABASE {NAME} CONNECTION LIMIT = \d+")
 # Without its value, which may be a secret.
 SETTING = re.compile(rf"(ALTER (?:DATABASE {NAME}|ROLE {NAME} IN DATABASE {NAME}) SET {NAME} TO) .+", re.DOTALL)
-# The parts of a script: quoted text, which may contain anything, comments and psql's commands, and the ends of statements.
-PARTS = re.compile(r"""(?P<text>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|[^;'"])|(?P<end>;)""", re.DOTALL)
-ASIDE = re.compile(r"\s*(?:--|\\)[^\n]*")
 
 
 def unrestored(program: Path, dump: FileIO, work: Path) -> list[str]:
@@ -37,21 +33,3 @@ def unrestored(program: Path, dump: FileIO, work: Path) -> list[str]:
                 elif setting := SETTING.fullmatch(statement):
                     settings.append(f"{setting[1]} …;")
     return [*privileges, *settings]
-
-
-def statements_of(script: str) -> Iterator[str]:
-    """Yield the statements of a script of pg_restore. A value that a role chose may look like statements, also on lines of its own."""
-    statement, place = "", 0
-    while place < len(script):
-        if not statement and (aside := ASIDE.match(script, place)):
-            place = aside.end()
-            continue
-        part = PARTS.match(script, place)
-        if part is None:  # A quotation without an end: nothing after it can be relied on.
-            return
-        place = part.end()
-        if part["end"]:
-            yield statement.strip()
-            statement = ""
-        else:
-            statement = (statement + part["text"]).lstrip()
