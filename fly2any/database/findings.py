@@ -53,6 +53,7 @@ CODES = frozenset(
         "index.weaker",
         "index.extra",
         "trigger.extra",
+        "rule.instead",
         "tables.untrusted",
         "foreign_key.missing",
         "foreign_key.renamed",

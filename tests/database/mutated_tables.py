@@ -78,9 +78,10 @@ def of_table(table: Table) -> Iterator[Mutation]:
         "a trigger and a rule of replication",
         f"{TRIGGER_SQL}; CREATE TRIGGER theirs BEFORE INSERT ON {t} EXECUTE FUNCTION theirs(); CREATE RULE theirs AS ON DELETE TO {t} DO INSTEAD NOTHING; {only}",
     )
-    yield damage(
-        "a rule", f"CREATE RULE theirs AS ON DELETE TO {t} DO INSTEAD NOTHING", ("trigger.extra", f"{table.name}.theirs")
-    )
+    rule = f"CREATE RULE theirs AS ON {{}} TO {t} {{}} DO INSTEAD NOTHING"
+    for command in ("INSERT", "UPDATE", "DELETE"):
+        yield damage(f"a rule on {command}", rule.format(command, ""), ("rule.instead", f"{table.name}.theirs"))
+    yield damage("a rule with a condition", rule.format("DELETE", "WHERE true"), ("trigger.extra", f"{table.name}.theirs"))
     if not any(column.table == table.name and column.identity for column in EXPECTED.columns):  # PostgreSQL 17 refuses those.
         key = primary.columns[0]
         for name, parted, bound, *found in (

@@ -350,7 +350,7 @@ def test_a_migration_unknown_to_the_contract_is_reported(applied):
     assert collect(connection, verification=report).exit_code == (4 if applied else 5)
 
 
-SCHEMA = {"table", "column", "default", "primary_key", "unique", "check", "index", "trigger", "foreign_key"}
+SCHEMA = {"table", "column", "default", "primary_key", "unique", "check", "index", "trigger", "rule", "foreign_key"}
 
 
 def test_every_code_has_a_test_that_produces_it():

@@ -26,6 +26,7 @@ NEVER = (
     "check",
     "index",
     "trigger",
+    "rule",
     "foreign_key",
     "migrations",
     "contract",

@@ -68,6 +68,9 @@ RESTRICTED_SQL = """
           ORDER BY w.place)
 """
 
+# Whether a rule runs in place of every statement of its kind on a table.
+INSTEAD_SQL = "c.relkind IN ('r', 'p') AND r.is_instead AND r.ev_qual::text = '<>'::text"
+
 TABLES_SQL = f"""
     WITH RECURSIVE {LINKS_CTES}
     SELECT c.relname AS "table",
@@ -81,8 +84,11 @@ TABLES_SQL = f"""
                  WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R')
                  UNION ALL
                  SELECT r.rulename::text FROM pg_catalog.pg_rewrite AS r
-                 WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled NOT IN ('D', 'R')
+                 WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled NOT IN ('D', 'R') AND NOT ({INSTEAD_SQL})
                  ORDER BY 1) AS triggers,
+           ARRAY(SELECT ARRAY[r.rulename::text, CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END]
+                 FROM pg_catalog.pg_rewrite AS r
+                 WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled NOT IN ('D', 'R') AND {INSTEAD_SQL} ORDER BY 1) AS instead,
            pg_catalog.pg_get_userbyid(c.relowner)::text AS owner,
            {TRUSTED_SQL} AS trusted,
            {PRIVILEGES_SQL.format(held="pg_catalog.has_table_privilege(c.oid, p.name)")} AS held,

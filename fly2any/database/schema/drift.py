@@ -18,7 +18,7 @@ from .sequences import taken_values
 from .tables import compare_tables
 
 # The order in which cures run: a key before the foreign keys that point at it.
-ORDER = ("table", "column", "default", "primary_key", "unique", "check", "index", "foreign_key", "trigger")
+ORDER = ("table", "column", "default", "primary_key", "unique", "check", "index", "foreign_key", "trigger", "rule")
 
 
 @dataclass(frozen=True, slots=True)

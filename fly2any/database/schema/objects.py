@@ -24,6 +24,7 @@ class Table:
     restricted: tuple[str, ...] = field(default=(), compare=False)
     dropped_columns: int = field(default=0, compare=False)
     triggers: tuple[str, ...] = field(default=(), compare=False)
+    instead: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # rules in place of every INSERT, UPDATE or DELETE
     owner: str = field(default="", compare=False)
     trusted: bool = field(default=True, compare=False)  # reading it runs no code of other roles
     held: tuple[str, ...] = field(default=PRIVILEGES, compare=False)  # privileges of this role

@@ -77,6 +77,10 @@ class _Obstacles(Keys):
             message = f"Publication {name} leaves out columns of {table.name} that identify its rows, or filters its rows by other columns, so every UPDATE or DELETE fails."
             cure = f"ALTER PUBLICATION {quote(name)} DROP TABLE {quote(table.name)};\nALTER PUBLICATION {quote(name)} ADD TABLE {quote(table.name)};"
             yield Finding(Severity.ERROR, "table.unidentified", table.name, message, f"{AGREE}{cure}")
+        for name, command in table.instead:
+            message = f"Rule {name} of {table.name} runs in place of every {command}: ours does not reach the table, and fails if it has RETURNING and the rule has none."
+            cure = f"DROP RULE {quote(name)} ON {quote(table.name)};"
+            yield Finding(Severity.ERROR, "rule.instead", f"{table.name}.{name}", message, f"{AGREE}{cure}")
         for name in table.triggers:
             message = (
                 f"Trigger or rule {name} of {table.name} is unmanaged and was not tried; it may change or reject our writes."
