@@ -83,10 +83,13 @@ def time_limits(
 ) -> Iterator[None]:
     """Run the block in one transaction that waits `lock` milliseconds for a lock and `statement` for a statement, at most.
 
+    With 0 for a statement, which is no limit, the transaction has none either.
     `snapshot` is read-only and REPEATABLE READ. Inside another transaction the limits end with the block, and that transaction decides whether it is read-only.
     The tables `tables`, given as identifiers, are locked ACCESS SHARE before the snapshot (locked_tables.py).
     """
     limits = {"lock_timeout": lock, "statement_timeout": statement}
+    if statement == 0 and connection.pg_version >= 17_00_00:
+        limits["transaction_timeout"] = 0
     wanted = {name: f"{milliseconds}ms" for name, milliseconds in limits.items() if milliseconds is not None}
     nested = _in_transaction(connection)
     with _transaction(connection):

@@ -90,9 +90,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self.close()  # Django would continue to use the connection.
             raise
         accept_any_time(self.connection)
-        if not self.connection.info.parameter_status("DateStyle").startswith("ISO"):  # psycopg reads no other style.
+        status = self.connection.info.parameter_status
+        if not status("DateStyle").startswith("ISO"):  # psycopg reads no other style.
             with self.connection.cursor() as cursor:
                 cursor.execute("SET datestyle TO ISO")
+        if status("standard_conforming_strings") == "off":  # A backslash in our literals is a backslash.
+            with self.connection.cursor() as cursor:
+                cursor.execute("SET standard_conforming_strings TO on")
 
     def _configure_connection(self, connection):  # Also called by psycopg's pool.
         limit_waits(connection)

@@ -4,10 +4,11 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection as django_connection
 from django.db import transaction
 
 from fly2any.database.sql import fetch_one, pinned, time_limits, unpinned
-from tests.conftest import django
+from tests.conftest import django, manage
 
 STATE = "SELECT current_setting('search_path'), current_setting('lock_timeout'), current_setting('statement_timeout')"
 BLOCKS = {
@@ -51,6 +52,32 @@ def test_transactions_see_others_commits_whatever_the_default_isolation_is(datab
         with time_limits(connection, lock=1):
             cursor.execute("SELECT current_setting('transaction_isolation')")
             assert isolation == cursor.fetchone() == ("read committed",)
+
+
+def test_a_backslash_in_a_literal_is_a_backslash_in_any_database(database):
+    database.execute(f"ALTER DATABASE {database.name} SET standard_conforming_strings = off; CREATE TABLE t (v text)")
+
+    with django(database) as connection:
+        row = fetch_one(connection, r"SELECT '\(', %s", [r"\n"])
+
+    assert row == (r"\(", r"\n")
+    assert manage("dbstatus", url=database.url).returncode == 1
+
+
+@pytest.mark.parametrize("tables", [(), ("t",)])
+def test_a_transaction_without_a_limit_for_statements_has_none_of_its_own(database, tables):
+    known = django_connection.pg_version >= 170000
+    database.execute(
+        f"CREATE TABLE t (); ALTER DATABASE {database.name} SET {'transaction' if known else 'statement'}_timeout = '1h'"
+    )
+    question = "SELECT current_setting('statement_timeout'), current_setting('transaction_timeout', true)"
+
+    with django(database) as connection:
+        with time_limits(connection, statement=0, snapshot=True, tables=tables):
+            during = fetch_one(connection, question)
+        after = fetch_one(connection, question)
+
+    assert (during, after) == ((("0", "0"), ("0", "1h")) if known else (("0", None), ("1h", None)))
 
 
 def test_intervals_and_times_are_read_in_any_output_style(database):
