@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SUPERUSER = "postgres"
@@ -128,7 +128,7 @@ def _release_all() -> None:
 
 def _start_supervisor(home: Path, settings: Mapping[str, str], database: str) -> None:
     options = [f"{name}={value}" for name, value in settings.items()]
-    with open(home / "log", "a") as log:
+    with open(home / "log", "a", opener=_open_private) as log:
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "fly2any.postgres.supervisor", str(home), database, *options],
             stdin=subprocess.DEVNULL,
@@ -186,6 +186,14 @@ def alive(home: Path) -> bool:
         return process.name().startswith("postgres") and Path(process.cwd()) == (home / "data").resolve()  # It may be a link.
     except (psutil.Error, OSError, ValueError):
         return False
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a file of the server's, whose messages quote rows and statements, for this user alone."""
+    descriptor = os.open(path, flags, 0o600)
+    with suppress(PermissionError):
+        os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def open_lock(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -265,6 +266,7 @@ def test_a_link_to_a_missing_data_folder_is_refused_with_its_cure(home):
 def test_a_server_that_cannot_start_names_its_log(home):
     ask(home)
     (home / "data" / "postgresql.conf").write_text("no_such_setting = 1\n")
+    (home / "log").chmod(0o644)  # As it was until 2026-11.
 
     process = client(home)
     err = process.communicate(timeout=90)[1]
@@ -272,6 +274,7 @@ def test_a_server_that_cannot_start_names_its_log(home):
     assert process.returncode == 1
     assert f"The embedded PostgreSQL did not start: see {home / 'log'}" in err
     assert 'unrecognized configuration parameter "no_such_setting"' in (home / "log").read_text()
+    assert stat.S_IMODE((home / "log").stat().st_mode) == 0o600
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to run the server as another user")
