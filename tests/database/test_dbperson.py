@@ -52,6 +52,27 @@ def test_everything_about_a_person_is_exported_without_secrets_or_other_people(m
     assert [one.name for one in tmp_path.iterdir()] == ["ana.json"]
 
 
+@pytest.mark.parametrize("parent", ["users", "sessions"])
+def test_tables_that_inherit_from_ours_are_exported_without_secrets(migrated, parent, tmp_path):
+    migrated.execute(f"CREATE TABLE between () INHERITS ({parent}); CREATE TABLE theirs () INHERITS (between)")
+    people = "theirs" if parent == "users" else "users"
+    migrated.execute(
+        f'INSERT INTO {people} (id, email, password, "updatedAt") VALUES (%s, %s, %s, now())', [ANA, EMAIL, CANARY]
+    )
+    if parent == "sessions":
+        migrated.execute('ALTER TABLE theirs ADD FOREIGN KEY ("userId") REFERENCES users ON DELETE CASCADE')
+        migrated.execute(
+            'INSERT INTO theirs (id, "sessionToken", "userId", expires) VALUES (%s, %s, %s, now())', [ANA, CANARY, ANA]
+        )
+
+    written = manage("dbperson", "export", EMAIL, url=migrated.url)
+
+    assert (written.returncode, written.stderr) == (0, "")
+    assert CANARY not in written.stdout
+    tables = json.loads(written.stdout)["tables"]
+    assert {name: [row["id"] for row in rows] for name, rows in tables.items()} == {people: [ANA], "theirs": [ANA]}
+
+
 @pytest.mark.slow
 def test_an_erasure_removes_every_row_of_a_person_and_no_other(migrated, people):
     before = mentions(migrated, BOB)

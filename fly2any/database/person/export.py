@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from .. import facts
 from ..roles import SECRETS
 from .copied import copied_columns, fields
-from .others import Others
+from .other_people import Others
 from .people import Person
 from .plan import reach, rows_of_person
 from .search import as_written
@@ -58,11 +58,12 @@ def _by_name(tables: Tables, rows: Rows) -> dict[str, list[tuple[int, set[str]]]
 def _rows(connection, tables: Tables, oid: int, places: set[str]) -> Iterator[str]:
     """Yield rows of a table as JSON, in batches."""
     table = tables.tables[oid]
-    hidden = (*SECRETS.get(tables.label(oid), ()), *OF_STAFF.get(tables.label(oid), ()))
+    names = {tables.label(one) for one in tables.ancestry(oid)}
+    hidden = {column for name in names for column in (*SECRETS.get(name, ()), *OF_STAFF.get(name, ()))}
     if not table.is_ours:
-        names = [column.name for column in copied_columns(tables, oid)]
+        columns_there = [column.name for column in copied_columns(tables, oid)]
         for place in sorted(places):
-            row = dict(zip(names, fields(place), strict=True))
+            row = dict(zip(columns_there, fields(place), strict=True))
             yield json.dumps({name: value for name, value in row.items() if name not in hidden}, ensure_ascii=False)
         return
     columns = ", ".join(_as_json(column) for column in tables.columns[oid] if column.name not in hidden)

@@ -291,15 +291,12 @@ class Tables:
 
     def is_of_people(self, oid: int) -> bool:
         """Return whether a table holds people: the users, its partitions, and tables that inherit from it."""
-        people, todo, seen = self.people.oid, [oid], set()
-        while todo:
-            one = todo.pop()
-            if one == people:
-                return True
-            if one not in seen and one in self.tables:
-                seen.add(one)
-                todo.extend(self.tables[one].parents)
-        return False
+        return self.people.oid in self.ancestry(oid)
+
+    def ancestry(self, oid: int) -> set[int]:
+        """Return a table, and those that it is a partition of or inherits from, directly or indirectly."""
+        parents = self.tables[oid].parents if oid in self.tables else []
+        return {oid}.union(*map(self.ancestry, parents))
 
     def require(self, oid: int, why: str) -> Table:
         """Return the table if this role sees all its rows; raise Refusal otherwise. `why` is its relation to a person."""
