@@ -1,4 +1,7 @@
-"""The statements that remove a batch of old rows, each in one transaction that waits for no row lock; sweep.py chooses the batches."""
+"""The statements that remove a batch of old rows, each in one transaction; sweep.py chooses the batches.
+
+They wait for no row lock, except on Citus, which cannot skip locked rows.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,8 @@ def delete_old(connection, rule: Rule, part: dict[str, Any]) -> set[Any]:
         if rule.child and not rule.is_of_citus:
             # Nothing new can refer to a locked row: the next statement sees every row that does.
             cursor.execute(_unlocked(rule, key), part)
-            part, chosen = {**part, "keys": [found for (found,) in cursor.fetchall()]}, f"{key} = ANY (%(keys)s)"
+            locked = _without_busy(cursor, rule, {found for (found,) in cursor.fetchall()})
+            part, chosen = {**part, "keys": list(locked)}, f"{key} = ANY (%(keys)s)"
         cursor.execute(DELETE_SQL.format(key=key, rows=rule.rows, condition=rule.condition, chosen=chosen), part)
         return _removed(cursor, rule)
 
@@ -122,17 +126,21 @@ def _delete_with_children(connection, rule: Rule, archived: dict[str, str], befo
     with short_transaction(connection) as cursor:
         refuse_untrusted_code(connection, rule.tables, deletes=True)
         cursor.execute(LOCK_SQL.format(**places, condition=rule.condition), {"ids": list(archived), "before": before})
-        locked = {identity for (identity,) in cursor.fetchall()}
-        cursor.execute(LOCK_CHILDREN_SQL.format(**places), {"ids": list(locked)})
-        held = Counter(parent for (parent,) in cursor.fetchall())
-        cursor.execute(CHILDREN_SQL.format(**places), {"ids": list(locked)})
-        # Another session is changing a row.
-        locked -= {parent for parent, number in cursor.fetchall() if number != held[parent]}
+        locked = _without_busy(cursor, rule, {identity for (identity,) in cursor.fetchall()})
         # Once locked, they cannot change or get new dependent rows: only now can earlier changes be detected.
         cursor.execute(VERSIONS_SQL.format(**places, version=version_of(rule)), {"ids": list(locked)})
         unchanged = [identity for identity, version in cursor.fetchall() if archived[identity] == version]
         cursor.execute(DELETE_BY_ID_SQL.format(**places), {"ids": unchanged})
         return _removed(cursor, rule)
+
+
+def _without_busy(cursor, rule: Rule, locked: set[str]) -> set[str]:
+    """Lock the dependent rows of the locked rows `locked`, and return those without one that another session is changing."""
+    places = {"children": rule.children, "key": quote(rule.child_key)}
+    cursor.execute(LOCK_CHILDREN_SQL.format(**places), {"ids": list(locked)})
+    held = Counter(parent for (parent,) in cursor.fetchall())
+    cursor.execute(CHILDREN_SQL.format(**places), {"ids": list(locked)})
+    return locked - {parent for parent, number in cursor.fetchall() if number != held[parent]}
 
 
 def _delete_with_children_of_citus(connection, rule: Rule, archived: dict[str, str], before: datetime) -> set[str]:
