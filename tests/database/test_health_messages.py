@@ -46,6 +46,13 @@ def test_a_server_process_is_named_without_a_role():
     assert str(worker) == "pid 7 (no application name, active for 5 s: autovacuum: VACUUM public.users)"
 
 
+def test_a_role_with_a_line_break_in_its_name_forges_no_line():
+    worker = Activity(7, "", "x\nOK: all fine", "active", timedelta(seconds=5), "SELECT\n1")
+
+    assert "\n" not in str(worker)
+    assert "role x\\u000aOK: all fine" in str(worker)
+
+
 def test_changes_since_analyse_are_counted_as_changes_and_not_as_rows(database):
     database.execute("CREATE TABLE busy (id int) WITH (autovacuum_enabled = off)")
     database.execute("INSERT INTO busy SELECT generate_series(1, 60000)")

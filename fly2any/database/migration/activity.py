@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from ..printable import one_line
 from ..redaction import without_literals
 from ..sql import fetch_all, literal
 
@@ -106,7 +107,7 @@ class Activity:
         if self.state and self.age is not None:
             words.append(f"{self.state} for {self.age.total_seconds():.0f} s")
         query = without_literals(self.query or "")
-        return f"pid {self.pid} ({', '.join(words)}{': ' + query if query else ''})"
+        return one_line(f"pid {self.pid} ({', '.join(words)}{': ' + query if query else ''})")
 
 
 def read_activity(connection, statement: str, **parameters) -> tuple[Activity, ...]:
@@ -131,7 +132,7 @@ def terminate(one: Activity) -> str:
 
 def describe_prepared(gid: str | None) -> str:
     """Return a phrase for a prepared transaction, whose name may be unknown."""
-    return f"the prepared transaction {gid}" if gid else PREPARED
+    return one_line(f"the prepared transaction {gid}") if gid else PREPARED
 
 
 def roll_back_prepared(gid: str | None) -> str:
