@@ -1,4 +1,4 @@
-"""Sign-ins take turns: a few at a time per process, one at a time per address and network.
+"""Sign-ins take turns: a few at a time per process, one at a time per user name and network.
 
 A browser in which staff have signed in before has slots of its own, so other clients cannot keep it out.
 """

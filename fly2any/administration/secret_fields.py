@@ -1,4 +1,7 @@
-"""Secret columns are never shown: lists show a fingerprint, forms omit them, and a row is found by sending the whole secret."""
+"""Secret columns are never shown: lists show a fingerprint, forms omit them, and a row is found by sending the whole secret.
+
+database/facts.py says which columns are secret, and who else may not read them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from .overview import page_of_row
 
 
 class SecretsMixin(ColumnsMixin):
-    """Keeps the model's `secret_fields` out of every form and shows their fingerprints instead.
+    """Keeps the model's `secret_fields` out of every form; ColumnsMixin shows their fingerprints instead.
 
     If a unique index covers a secret, the list has a form to find its row; the secret is sent by POST.
     """

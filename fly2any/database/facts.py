@@ -48,7 +48,7 @@ class OnErasure(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Rows are too old when the latest of the times in `fields` is before a day and `only`, SQL over the columns, holds.
+    """Rows are too old when the latest of the times in `fields` is before a given time and `only`, SQL over the columns, holds.
 
     `with_rows` names a foreign key from its other end: the rows that refer to an old one are deleted with it. `time_of_rows` is the field
     with their time: a row stays while one of them is not old.

@@ -57,7 +57,7 @@ OWNERS_SQL = """
     WHERE (t.owns OR r.rolname = current_user AND r.rolcreaterole) AND NOT r.rolsuper AND r.rolname <> ALL (%(roles)s)
     ORDER BY r.rolname
 """
-# The existing roles of these names on the server, and whether the database's owner granted them CONNECT.
+# The existing roles of these names on the server, and whether they own the database or were granted CONNECT on it.
 EXISTING_SQL = """
     SELECT r.rolname::text, r.oid = d.datdba OR EXISTS (SELECT FROM pg_catalog.aclexplode(d.datacl) AS a
                                                         WHERE a.grantee = r.oid AND a.privilege_type = 'CONNECT')

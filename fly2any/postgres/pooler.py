@@ -1,7 +1,7 @@
 """Connection poolers: which URLs lead through one, and whether it keeps a session.
 
 A transaction pooler gives each transaction another server connection: a session's locks leak there, its settings are lost.
-`base` decides what each connection does behind one.
+postgres/base.py decides what each connection does behind one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from django.db import OperationalError
 
 from .patience import at_most
 
-SECOND_CONNECTION = 5  # Seconds to wait for it: a session pooler without a free connection makes its clients wait.
+SECOND_CONNECTION = (
+    5  # Seconds to wait for a second connection: a session pooler without a free connection makes its clients wait.
+)
 CURE = (
     "set POSTGRES_URL_NON_POOLING or DIRECT_URL to the database's direct URL{hint}; this needs a session of its"
     " own, which such a pooler does not keep"

@@ -1,4 +1,4 @@
-"""The backups of a database, and whether the newest verified one is recent enough."""
+"""The backups of a database, and whether the newest verified one is recent enough; trial_restore.py decides which are good."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _report_newer(manifests: list[Manifest], chosen: Manifest, of: Origin, progr
         progress.say(f"{name} is newer, but is not `latest`: {reason}. {cure}.")
 
 
-MOST_READ = 40  # Manifests that a report reads to find a backup that was taken at its server's address.
+MOST_READ = 40  # Usable manifests that a report reads to find a backup that was taken at its server's address.
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from .activity import HOLDER_SQL, read_activity, terminate
 MIGRATION_LOCK = 72707369  # Prisma's own: `prisma migrate deploy` and we exclude each other.
 MAINTENANCE_LOCK = 72707370
 ERASURE_LOCK = 72707371
-SIGN_IN_LOCK = 14_102  # The first of two keys; the second is a hash of the address and the network.
+SIGN_IN_LOCK = 14_102  # The first of two keys; the second is a hash of the user name and the network.
 NAMES = {MIGRATION_LOCK: "migration", MAINTENANCE_LOCK: "maintenance", ERASURE_LOCK: "erasure"}
 
 PATIENCE = 300  # Seconds in total for an advisory lock, and for retries of the locks of statements.

@@ -1,4 +1,4 @@
-"""The erasure of a person, in one transaction, and its certificate; `plan` says what is erased."""
+"""The erasure of a person, in one transaction, and its certificate; trace.py and own.py decide what is erased, and plan.py shows it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OUTSIDE = (
     "replicas and other databases",
 )
 LIMITS = (  # Of the search.
-    "rows that other sessions add, after the search began, to tables without a foreign key to the person",
+    "rows that other sessions commit, after the search began, in tables without a foreign key to the person",
     "comments, defaults, labels, partition bounds and other definitions",
     "compressed or encoded values in columns, including letters and digits written as escapes",
     "accented letters written as two characters, in Latin-1, in Punycode or as named entities",

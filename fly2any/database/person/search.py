@@ -1,6 +1,6 @@
-"""Occurrences of a person's address or id in a database, in every column of every table that this role may read.
+"""Occurrences of a person's address or id in a database, in every table that this role may read and every column that can hold them.
 
-administration/search.py finds people by a part of their name.
+copied.py reads the tables of other roles. administration/search.py finds people by a part of their name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Place:
 
     table: str
     column: str
-    holds: str  # "address", "id" or "similar"
+    holds: str  # "address", "id" or "similar"; "statistics" of these; "written": by a trigger or rule meanwhile
     rows: int
     reason: str
 

@@ -17,9 +17,9 @@ from ..sql import quote
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Rows of `table` are too old where `age`, a time, is before a day and `only` holds.
+    """Rows of `table` are too old where `age`, a time, is before a given one and `only` holds.
 
-    `child` is a table whose rows are deleted with them. While the time `child_age` of one of these is not before that day, the row stays.
+    `child` is a table whose rows are deleted with them. While the time `child_age` of one of these is not before that one, the row stays.
     """
 
     table: str
