@@ -111,6 +111,21 @@ def test_a_locked_row_is_skipped_without_waiting(migrated, archived, tmp_path):
     assert migrated.execute("SELECT id FROM notifications") == [("held",)]
 
 
+@pytest.mark.parametrize("archived", [False, True], ids=["removed", "archived"])
+def test_only_the_conversation_with_a_locked_message_stays(migrated, archived, tmp_path):
+    for conversation in ("goes", "held", "goes too"):
+        put(migrated, "ai_conversations", conversation, CASES["ai_conversations"][0])
+        said_more(migrated, conversation)
+
+    with open_transaction(migrated, "SELECT FROM ai_messages WHERE id = 'of held' FOR UPDATE"):
+        result = swept(migrated, "ai_conversations", tmp_path if archived else None)
+
+    assert (result.removed, result.skipped) == (2, 0)
+    assert migrated.execute(
+        'SELECT c.id, m.id FROM ai_conversations AS c JOIN ai_messages AS m ON m."conversationId" = c.id'
+    ) == [("held", "of held")]
+
+
 PARTITIONED = """
     ALTER TABLE price_history RENAME TO plain;
     CREATE TABLE price_history (LIKE plain INCLUDING DEFAULTS) PARTITION BY RANGE (timestamp);
