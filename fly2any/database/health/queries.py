@@ -42,7 +42,7 @@ STATES = {
         "GRANT SELECT ON pg_stat_statements to it, and EXECUTE on its functions; GRANT pg_monitor shows others' queries too.",
     ),
     "42703": (
-        "The extension pg_stat_statements is older than version 1.9, which does not distinguish top-level statements from those inside functions.",
+        "The extension pg_stat_statements is older than version 1.9, the first that distinguishes top-level statements from those inside functions.",
         "ALTER EXTENSION pg_stat_statements UPDATE;",
     ),
 }

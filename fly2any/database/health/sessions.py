@@ -100,9 +100,9 @@ def connections(read: Reader, *, near: float = 0.8, longest: timedelta = timedel
             Severity.ERROR if row.expired else Severity.WARNING,
             "connections.role_expires",
             row.name,
-            f"The role's password expired at {when}, so it cannot connect with it."
+            f"The role's password expired at {when}, so the role cannot connect with it."
             if row.expired
-            else f"The role's password expires at {when} (limit {span(longest)}): it can then no longer connect with it.",
+            else f"The role's password expires at {when} (limit {span(longest)}): the role can then no longer connect with it.",
             f"ALTER ROLE {quote(row.name)} VALID UNTIL 'infinity'; or, if it is no longer used: ALTER ROLE {quote(row.name)} NOLOGIN;",
         )
 

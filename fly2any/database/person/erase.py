@@ -112,7 +112,7 @@ def erase(
         if committing and leaves_commit_open(error):
             raise Refusal(
                 "The connection was lost during the commit. To see whether the erasure was committed, run"
-                f" SELECT pg_xact_status('{certificate.transaction}'); its certificate says “pending”."
+                f" SELECT pg_xact_status('{certificate.transaction}')."
             ) from error
         keeper.discard()
         raise
