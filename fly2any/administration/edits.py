@@ -135,7 +135,7 @@ class EditFormSet(BaseInlineFormSet):
         return row
 
     def get_queryset(self):
-        """Return the rows of the submitted forms, if they are known."""
+        """Return the rows of the submitted forms, once these are built."""
         if self.is_bound and "forms" in self.__dict__:
             return [form.instance for form in self.initial_forms]
         return super().get_queryset()

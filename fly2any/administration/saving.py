@@ -1,4 +1,7 @@
-"""Saving in the admin: rows are locked, only changed columns are written, and a refusal of the database is a message."""
+"""Saving in the admin: rows are locked, only changed columns are written, and a refusal of the database is a message.
+
+edits.py decides which columns a person changed, and refuses to overwrite what another client changed meanwhile.
+"""
 
 from __future__ import annotations
 

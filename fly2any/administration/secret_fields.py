@@ -1,6 +1,6 @@
 """Secret columns are never shown: lists show a fingerprint, forms omit them, and a row is found by sending the whole secret.
 
-database/facts.py says which columns are secret, and who else may not read them.
+The models declare them (`secret_fields`); database/facts.py says what follows, and database/roles.py grants no role that only reads them.
 """
 
 from __future__ import annotations

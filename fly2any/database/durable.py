@@ -1,4 +1,7 @@
-"""Files that are complete once they have their final name, even after a power failure."""
+"""Files that are complete once they have their final name, even after a power failure.
+
+On a file system without hard links a failure may leave an empty file of that name.
+"""
 
 from __future__ import annotations
 

@@ -17,5 +17,5 @@ class ExitCode(IntEnum):
     OK = 0
     PENDING = 1  # Migrations are pending.
     REFUSED = 2  # The command failed; one sentence gives the reason.
-    FOUND = 4  # The command found something: findings, blockers, remaining data, a difference.
+    FOUND = 4  # The command found something: findings, blockers, remaining data, a difference, a bad backup.
     FOUND_AND_PENDING = 5

@@ -1,4 +1,4 @@
-"""Queries without quoted values, long numbers and comments, which may be personal data, for findings and logs.
+"""Queries without quoted values, long numbers and comments, which may be personal data, for messages, findings and logs.
 
 `errors.without_password` removes passwords from a text, and fly2any/postgres/error_text.py values of rows from an error.
 """

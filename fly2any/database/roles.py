@@ -1,4 +1,7 @@
-"""The three roles of the database and their grants, as SQL to read and run; current users of the tables keep their access."""
+"""The three roles of the database and their grants, as SQL to read and run; current users of the tables keep their access.
+
+The role that only reads may select no secret column.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tests of Django's own suite that fail on this engine on purpose, each with the reason."""
+"""What the engine can do, and the tests of Django's own suite that fail on it on purpose, each with the reason."""
 
 from django.db.backends.postgresql import features
 from django.utils.functional import cached_property

@@ -82,7 +82,7 @@ FUNCTIONS_SQL = r"""
 class Kind(StrEnum):
     EXACT = "exact"  # as Prisma's migration created it
     SUPERSET = "superset"  # with unmanaged objects too
-    DRIFTED = "drifted"  # something of ours is missing or different
+    DRIFTED = "drifted"  # with something that prevents an adoption
     EMPTY = "empty"  # none of our tables
     OURS = "ours"  # our migrations are recorded
 
@@ -138,7 +138,8 @@ def assess(connection, *, contract: Contract | None = None, ahead: bool = True) 
     """Return the state of the database and the steps of its adoption, read in one snapshot.
 
     The steps of the later migrations are determined only with `ahead`.
-    Raises django.db.Error if the database cannot be reached or read.
+    Raises django.db.Error if the database cannot be reached or read, and Refusal if no schema of the search path exists, if its
+    record of migrations is lost, or if Citus distributes its tables.
     """
     contract = contract or contracts.load()
     expected = contracts.catalog_of(contract.expected(FIRST)).where(lambda thing: thing.table not in LEDGERS)

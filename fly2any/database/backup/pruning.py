@@ -47,7 +47,7 @@ def prune(store: Store, connection, progress: Progress, *, verified: str = "") -
 
     Keeps `verified`, which this run has just verified; otherwise it first reads the newest verified backup that is kept. Also
     keeps backups that may be of another server or of an earlier database of this name (they may be the only copy of its rows),
-    those dated in the future by the server's clock, and those without a valid signature. None of these counts for BACKUP_KEEP.
+    those dated in the future by the server's clock, and those without a valid signature; these do not count for BACKUP_KEEP.
     Raises Refusal if this machine's clock differs, if a copy of the server stores its backups here, or if the newest verified
     backup that is kept is damaged.
     """
@@ -55,7 +55,7 @@ def prune(store: Store, connection, progress: Progress, *, verified: str = "") -
     stored = backups(store, of=origin).manifests
     if found := of_two_servers(stored, origin, now):
         raise Refusal(f"Nothing was removed: {describe(found, store.place)}.")
-    by_oid: dict[int, list[Manifest]] = {}
+    by_oid: dict[int, list[Manifest]] = {}  # This database's, and those of manifests that name no oid.
     for one in stored:
         known = one.cluster == origin.cluster and one.is_of_same_database(origin)
         if known and one.taken <= now + LIMIT and one.signed == SIGNED:

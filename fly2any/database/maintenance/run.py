@@ -161,7 +161,7 @@ def _sweep_all(
             progress.clear()
             yield Finding(
                 Severity.ERROR, "maintenance.failed", f"retention of {table}", explain(error) or str(error),
-                "Fix the cause, then run the command again. No row is lost: removed rows are in the archive, if one is configured.",
+                "Fix the cause, then run the command again: it removes the rest.",
             )  # fmt: skip
             continue
         swept.append(done)

@@ -27,7 +27,7 @@ def add_database(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 
 def add_lock_wait(parser: argparse.ArgumentParser, lock: str = "migration") -> None:
-    """Add `--lock-wait`, as every command that holds an advisory lock takes it."""
+    """Add `--lock-wait`: how long the command waits for its advisory lock."""
     parser.add_argument(
         "--lock-wait",
         type=seconds,

@@ -111,7 +111,7 @@ class Activity:
 
 
 def read_activity(connection, statement: str, **parameters) -> tuple[Activity, ...]:
-    """Return the sessions that HOLDER_SQL or BLOCKERS_SQL lists."""
+    """Return the sessions that a statement lists: their columns are ACTIVITY, and perhaps a gid."""
     return tuple(Activity(*row) for row in fetch_all(connection, statement, parameters))
 
 

@@ -1,4 +1,6 @@
-"""Advisory locks: one run of migrations, one of maintenance, and one erasure of a person at a time.
+"""Advisory locks: one change of the schema, one run of maintenance, and one erasure of a person at a time.
+
+run.py takes the first for `migrate`; adoptions and all other commands that change or empty the tables take it too.
 
 The key of the sign-ins' lock, which administration/backends.py takes, is here so that all keys are in one place.
 """

@@ -75,7 +75,7 @@ class Keeper(Protocol):
     """A place where a certificate is kept."""
 
     def keep(self, certificate: Certificate) -> None:
-        """Write it as pending, and return when it is durable."""
+        """Write it before the erasure is committed: a file is durable when this returns, a row of the database with the COMMIT."""
 
     def confirm(self) -> None:
         """Mark it as committed."""

@@ -1,4 +1,7 @@
-"""Storage of an erasure's certificate: it is written before the erasure commits, and confirmed afterwards."""
+"""Storage of an erasure's certificate: it is written before the erasure commits, and confirmed afterwards.
+
+durable.py makes the file outlive a crash; administration/person_page.py keeps the admin's certificates in the database.
+"""
 
 from __future__ import annotations
 

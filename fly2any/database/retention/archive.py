@@ -60,7 +60,7 @@ class Archives:
         """Archive the rows of `rule` in a range of blocks or with given keys, and return the archive and the version of each row, None without rows.
 
         `part` has the parameters of the condition that chooses these rows. When it returns, the archive is stored and has been read back
-        from the store; no row was removed or locked, and it restores none until `begin` and `finish`. Raises Unfit if it cannot be read back.
+        from the store; no row was removed or locked. The archive restores no row until `finish`. Raises Unfit if it cannot be read back.
         """
         self.store.make()
         workplace = work_folder("an archive to encrypt") if settings.BACKUPS["recipient"] else self.store.workplace()

@@ -8,7 +8,8 @@ from .objects import Catalog, Check, Column, ForeignKey, Index, Key, Object, Tab
 
 TITLES = {Check: "Check", ForeignKey: "Foreign key", Index: "Index", Column: "Column"}
 
-# Why a script does not rename it back: after a restore there is no gap in attnum, so a twin may belong to another program.
+# Why a script renames no column back: it may be another program's, of the same type. A gap in attnum would show that ours was
+# dropped, but a restore closes the gaps.
 MAY_BE_ANOTHERS = "it may belong to another program; check its values first"
 
 

@@ -1,4 +1,6 @@
-"""The live catalogue against the contract: values in, findings out, no database needed.
+"""The live catalogue against the contract: values in, findings out; a database is asked only if `live` is given.
+
+tables.py, columns.py and named.py (keys, constraints and indexes) compare the objects, unmanaged.py has the rest.
 
 A cure in SQL removes its difference; run in the order of the findings, the cures repair the whole schema.
 """

@@ -1,4 +1,4 @@
-"""Findings about unmanaged objects: how they are worded, and what a trial of one says."""
+"""Findings about unmanaged objects: how they are worded, and what follows from a trial with sample rows (samples.py)."""
 
 from __future__ import annotations
 
