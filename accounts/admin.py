@@ -38,7 +38,7 @@ STAFF_HELP = {
         "May do everything without a group, including granting staff status and changing groups: the role “administrator” of dbstaff.",
     ),
 }
-NOT_THE_SITE = "The site ignores this column: it decides only whether the person can use the admin."
+NOT_THE_SITE = "The site ignores the column “active”: it decides only whether the person can use the admin."
 NONE_SET = "None: cannot sign in with a password."
 COOKIE = (
     "A browser may stay signed in to the site until its cookie expires, 30 days after its last use unless the site sets another time."

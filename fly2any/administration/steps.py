@@ -86,6 +86,11 @@ def actions_of(owner: Any, request, row: models.Model) -> dict[Action, bool]:
     return found
 
 
+def _change_row(steps: Sequence[tuple[Step, models.QuerySet]], row: models.Model) -> bool:
+    """Return whether steps of an action change the row of the overview itself, and not only rows that belong to it."""
+    return any(step.remain and rows.model is type(row) for step, rows in steps)
+
+
 class StepsMixin(admin.ModelAdmin):
     """Offers, on the overview of a row, the actions in `overview_steps` of all ModelAdmins."""
 
@@ -132,6 +137,7 @@ class StepsMixin(admin.ModelAdmin):
             "original": row,
             "action": action,
             "concerned": concerned,
+            "changes_row": _change_row(steps, row),
             "choices": [one for _, rows, _ in counts for one in rows[:MOST_CHOICES]] if action.chooses else [],
             "button": action.verb if action.chooses else f"{action.verb} {concerned}",
             "overview_url": page_of_row(row, "overview"),
@@ -149,7 +155,7 @@ class StepsMixin(admin.ModelAdmin):
                 results.append(step.counted(Count(len(done)), rows.model))
         if results:
             sentence = f"{get_text_list(results, 'and')} {action.done}."
-            if not any(step.remain and rows.model is type(row) for step, rows in steps):
+            if not _change_row(steps, row):
                 LogEntry.objects.log_actions(request.user.pk, [row], CHANGE, f"{action.label}: {sentence}", single_object=True)
             messages.success(request, sentence[0].upper() + sentence[1:])
         else:

@@ -167,6 +167,26 @@ def test_a_person_is_deactivated_and_reactivated_alerts_paused_and_tokens_cleare
     ]
 
 
+def test_a_page_of_confirmation_says_what_is_affected(member, person):
+    client = member("Administrators")
+    other = User.objects.create(email="bob@example.com", is_active=False)
+
+    said = [
+        re.search(r"<p>(This affects .*?)</p>", client.get(overview(user, action)).content.decode())[1]
+        for user, action in (
+            (person, "deactivate"), (other, "reactivate"), (person, "sign-out"), (person, "pause-alerts"), (person, "clear-tokens"),
+        )
+    ]  # fmt: skip
+
+    assert said == [
+        f"This affects <b>{EMAIL}</b>.",
+        "This affects <b>bob@example.com</b>.",
+        f"This affects 1 NextAuth session and 2 signed-in devices of <b>{EMAIL}</b>.",
+        f"This affects 1 price alert of <b>{EMAIL}</b>.",
+        f"This affects 1 verification token of <b>{EMAIL}</b>.",
+    ]
+
+
 def test_an_account_is_unlinked_by_choice_and_staff_are_left_alone(member, person):
     boss = User.objects.create(email="boss@example.com", is_staff=True)
     Account.objects.create(user=boss, type="oauth", provider="google", provider_account_id="b")
