@@ -1,5 +1,6 @@
-"""The Database page: when its report was made, and what it says of retention."""
+"""The Database page: when its report was made, and what it says of findings and retention."""
 
+import json
 import re
 
 import pytest
@@ -18,6 +19,21 @@ def test_the_report_has_the_time_at_which_it_was_made(staff):
         r"The same report as manage\.py dbstatus --security and manage\.py dbhealth, as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\.",
         page_of(staff),
     )
+
+
+def test_a_report_without_findings_other_than_waived_ones_says_so(staff, settings, tmp_path):
+    found = staff.get(reverse("admin:database")).context["report"].findings
+    settings.WAIVERS = tmp_path / "waivers.toml"
+    settings.WAIVERS.write_text(
+        "".join(
+            f'[[waiver]]\ncode = "{one.code}"\nwhere = {json.dumps(one.where)}\nowner = "Ana"\nuntil = 2999-01-01\nreason = "tests"\n'
+            for one in found
+        )
+    )
+
+    page = page_of(staff)
+
+    assert "Findings OK The schema matches the migrations, and no topic below has a finding that is not waived. Waived:" in page
 
 
 @pytest.mark.parametrize(
