@@ -121,8 +121,8 @@ def refuse_during_restore(connection) -> None:
     for one in _marked(connection):
         if one.purpose == RESTORE and one.trusted and one.may_be_worked_in:
             raise Refusal(
-                f"Nothing was changed. A restore of this database is running, into {one.name}, and will replace it: run the command"
-                f" again when it is done. If none is running: DROP DATABASE {quote(one.name)};"
+                f"Nothing was changed. A restore of this database is running, into {one.name}, and will replace it: try again when"
+                f" it is done. If none is running: DROP DATABASE {quote(one.name)};"
             )
 
 

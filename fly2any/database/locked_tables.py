@@ -61,8 +61,8 @@ def locked_snapshot(connection, *, lock: int, statement: int | None = None, chos
             yield
             return
     raise Refusal(
-        f"Other sessions created, renamed or dropped tables at each of {plural(ATTEMPTS, 'attempt')} to lock them all: run the"
-        " command again when they have ended."
+        f"Other sessions created, renamed or dropped tables at each of {plural(ATTEMPTS, 'attempt')} to lock them all:"
+        " try again when they have ended."
     )
 
 

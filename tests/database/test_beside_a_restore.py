@@ -77,8 +77,8 @@ def test_no_command_writes_to_a_database_that_a_restore_is_to_replace(two, resto
         said[words[0]] = str(refused.value)
 
     sentence = (
-        f"Nothing was changed. A restore of this database is running, into {restored}, and will replace it: run the command"
-        f' again when it is done. If none is running: DROP DATABASE "{restored}";'
+        f"Nothing was changed. A restore of this database is running, into {restored}, and will replace it: try again"
+        f' when it is done. If none is running: DROP DATABASE "{restored}";'
     )
     assert said == dict.fromkeys(said, sentence)
     assert rows(two) == before

@@ -284,7 +284,7 @@ def test_an_erasure_refuses_while_a_restore_is_to_replace_the_database(two):
 
 
 def test_a_second_erasure_at_the_same_time_is_refused_at_once(two):
-    said = r"^Nothing was changed\. The erasure lock is held by pid \d+ .*: run the command again when it is released\.$"
+    said = r"^Nothing was changed\. The erasure lock is held by pid \d+ .*: try again when it is released\.$"
     with open_transaction(two, f"SELECT pg_advisory_xact_lock({ERASURE_LOCK})"), pytest.raises(Refusal, match=said):
         erased(two)
 

@@ -92,9 +92,7 @@ def test_flush_and_loaddata_do_not_run_beside_migrations(used, tmp_path):
     for words, options in ((["flush"], {"yes": True, "without_backup": True}), (["loaddata", file], {})):
         with (
             open_transaction(used, "SELECT pg_advisory_lock(72707369)"),
-            pytest.raises(
-                Refusal, match=r"^Nothing was changed\. The migration lock is held by pid \d+ .*: run the command again when"
-            ),
+            pytest.raises(Refusal, match=r"^Nothing was changed\. The migration lock is held by pid \d+ .*: try again when"),
         ):
             call(used, *words, **options)
 

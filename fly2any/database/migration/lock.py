@@ -89,5 +89,5 @@ def hold(connection, lock: int) -> None:
     if not ask(connection, "SELECT pg_catalog.pg_try_advisory_xact_lock(%s)", [lock]):
         holder = next(iter(read_activity(connection, HOLDER_SQL, lock=lock)), None)
         held = f" by {holder}" if holder else ""
-        raise Refusal(f"Nothing was changed. The {NAMES[lock]} lock is held{held}: run the command again when it is released.")
+        raise Refusal(f"Nothing was changed. The {NAMES[lock]} lock is held{held}: try again when it is released.")
     refuse_during_restore(connection)

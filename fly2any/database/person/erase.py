@@ -125,7 +125,7 @@ def _erase(connection, person: Person, unsearched: Unsearched | None, progress: 
         tables = _read_locked(connection, cursor)
         found = _require(tables, reach(cursor, tables, person, lock=True))
         if not _is_unchanged(cursor, tables, person):
-            raise Refusal("The person was changed meanwhile: nothing was erased; run the command again.")
+            raise Refusal("The person was changed meanwhile: nothing was erased; try again.")
         changed = found.changed(tables)
         done = [remove(connection, cursor, tables, person, found)]
         places, began = Found((), ()), None
@@ -157,7 +157,7 @@ def _read_locked(connection, cursor) -> Tables:
     cursor.execute(f"LOCK TABLE {names} IN ROW EXCLUSIVE MODE", [])
     tables = read_tables(connection)
     if tables.reached(own.WITHOUT_KEY).keys() - before:
-        raise Refusal("Tables that reference ours were changed meanwhile: nothing was erased; run the command again.")
+        raise Refusal("Tables that reference ours were changed meanwhile: nothing was erased; try again.")
     return tables
 
 
