@@ -119,7 +119,7 @@ def test_a_default_that_no_row_has_is_refused_without_row_data(two):
 
     assert str(refusal.value) == (
         "Nothing was changed. The constraint notes_who_fkey of public.notes prevents the erasure:"
-        " change the action of that key, or remove those rows first."
+        " change that constraint (the ON DELETE action of a foreign key), or remove the person's rows from that table first."
     )
 
 

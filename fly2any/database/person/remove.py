@@ -158,5 +158,5 @@ def _refused() -> Iterator[None]:
         where = f"{diag.schema_name}.{diag.table_name}" if diag else "a table"
         raise Refusal(
             f"Nothing was changed. The constraint {diag.constraint_name if diag else '?'} of {where} prevents the erasure:"
-            " change the action of that key, or remove those rows first."
+            " change that constraint (the ON DELETE action of a foreign key), or remove the person's rows from that table first."
         ) from error
