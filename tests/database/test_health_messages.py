@@ -64,8 +64,8 @@ def test_changes_since_analyse_are_counted_as_changes_and_not_as_rows(database):
     [message] = [one.message for one in asked(database, "tables")[1] if one.code == "tables.not_analysed"]
 
     assert re.fullmatch(
-        r"It has [\d,]+ rows \(limit 50,000\), and 120,000 inserts, updates and deletes were counted since it was analysed on"
-        r" \d{4}-\d\d-\d\d, so query plans rely on guesses\.",
+        r"It has [\d,]+ rows \(limit 50,000\), and 120,000 inserts, updates and deletes have been counted since it was analysed"
+        r" on \d{4}-\d\d-\d\d, so query plans rely on guesses\.",
         message,
     )
 

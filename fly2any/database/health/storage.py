@@ -347,7 +347,7 @@ def _neglected(row: Extent, dead: float, many: int, holder) -> Iterator[Finding]
         why = (
             " and has never been analysed"
             if row.analysed is None
-            else f", and {plural(changed, 'insert, update or delete was', 'inserts, updates and deletes were')} counted since it was analysed on {row.analysed:%Y-%m-%d}"
+            else f", and {plural(changed, 'insert, update or delete has', 'inserts, updates and deletes have')} been counted since it was analysed on {row.analysed:%Y-%m-%d}"
         )
         yield Finding(
             Severity.WARNING, "tables.not_analysed", row.name,
