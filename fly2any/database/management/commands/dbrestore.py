@@ -98,7 +98,7 @@ class Command(BaseCommand):
             require_extensions(connection, manifest)
             self.stdout.write(
                 f"Nothing was changed. `manage.py dbrestore {manifest.name} --yes` restores into a new database, compares it, and swaps it with"
-                f" {current}: whatever was written since {manifest.taken:%Y-%m-%d %H:%M} UTC is then only in the old one, which is kept under another"
+                f" {current}: whatever has been written since {manifest.taken:%Y-%m-%d %H:%M} UTC is then only in the old one, which is kept under another"
                 " name. --into NAME restores into another database instead."
             )
             return
