@@ -19,7 +19,7 @@ migrate: $(VENV)/ready ## Build the database, or bring it up to date, and verify
 test: $(VENV)/ready ## Run the tests except the slow ones, on a temporary server (PYTEST="-k name" passes options on)
 	@$(BIN)/python -m pytest -q -n auto -m "not slow" $(PYTEST)
 
-admin: $(VENV)/ready ## Add demo data and an administrator, and serve the admin (ADDRESS=0.0.0.0:8080)
+admin: $(VENV)/ready ## Add demo data and a staff account for each role, and serve the admin (ADDRESS=0.0.0.0:8080)
 	@DJANGO_SETTINGS_MODULE=fly2any.settings $(BIN)/python -c 'import sys; from django.conf import settings; sys.exit(None if settings.DEBUG \
 		else "make admin adds demo data and serves for development, and a URL is set without DEBUG=true: nothing was done.")'
 	@$(MANAGE) migrate --verbosity 0
