@@ -128,3 +128,10 @@ def test_maintenance_vacuums_a_partitioned_table_as_a_whole(database):
 
     assert refreshed == Refreshed(["visits"], [])
     assert (visits.estimate, visits.vacuumed is not None, visits.analysed is not None) == (2001, True, True)
+
+
+def test_an_index_over_an_unknown_number_of_rows_is_not_bloated(database):
+    database.execute(f"{PARTITIONED}; ANALYZE; CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w")
+    database.execute("CREATE FOREIGN TABLE far PARTITION OF visits FOR VALUES FROM ('2023-01-01') TO ('2024-01-01') SERVER s")
+
+    assert found(database, "indexes", large=1) == []

@@ -221,13 +221,15 @@ def _dispensable(
 
 
 def _bloated(row, use: IndexUse, number: int | None, large: int, bloated: float) -> Iterator[Finding]:
+    if number is None or use.bytes is None:
+        return
     # A B-tree entry is its columns and 16 bytes of headers; pages are filled to nine tenths, or to the index's fillfactor. A value
     # in the TOAST table is whole in the index, but only its pointer counts in `width`.
-    expected = ((number or 0) * ((row.width or 0) + 16) + (row.toasted or 0)) / row.filled
-    if row.method == "btree" and not row.special and row.width and (use.bytes or 0) > max(large, bloated * expected):
+    expected = (number * ((row.width or 0) + 16) + (row.toasted or 0)) / row.filled
+    if row.method == "btree" and not row.special and row.width and use.bytes > max(large, bloated * expected):
         yield Finding(
             Severity.WARNING, "indexes.bloat", f"{row.table}.{row.name}",
-            f"It takes {size(use.bytes or 0)}, more than {bloated} times the {size(expected)} that its rows need.",
+            f"It takes {size(use.bytes)}, more than {bloated} times the {size(expected)} that its rows need.",
             f"REINDEX INDEX CONCURRENTLY {quote(row.name)};", is_sql=True,
         )  # fmt: skip
 
