@@ -14,13 +14,16 @@ from ..sql import quote
 from ..units import plural, size, span
 from .examine import Figure, Reader
 
+# A client that replays nothing, such as pg_receivewal, confirms only what it has flushed.
 REPLICAS_SQL = """
-    SELECT COALESCE(NULLIF(application_name, ''), client_addr::text, 'a local socket') AS name, state,
-           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), replay_lsn)::bigint AS behind, replay_lag AS lag
+    SELECT pid, COALESCE(NULLIF(application_name, ''), client_addr::text, 'a local socket') AS name, state,
+           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), COALESCE(replay_lsn, flush_lsn))::bigint AS behind, replay_lag AS lag
     FROM pg_catalog.pg_stat_replication ORDER BY 1
 """
+# A slot without restart_lsn or xmin keeps nothing.
 SLOTS_SQL = """
-    SELECT s.slot_name AS name, s.active, s.wal_status AS status, pg_catalog.to_jsonb(s) ->> 'invalidation_reason' AS reason,
+    SELECT s.slot_name AS name, s.active, s.active_pid AS pid, s.wal_status AS status,
+           pg_catalog.to_jsonb(s) ->> 'invalidation_reason' AS reason,
            pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn)::bigint AS kept,
            GREATEST(pg_catalog.age(s.xmin), pg_catalog.age(s.catalog_xmin)) AS held
     FROM pg_catalog.pg_replication_slots AS s ORDER BY s.slot_name
@@ -84,44 +87,57 @@ def replication(
     yield from _configured(read)
     yield from commits_that_wait(read)
     yield from _archiver(read)
-    replicas, slots = read(REPLICAS_SQL), read(SLOTS_SQL)
+    replicas = read(REPLICAS_SQL)
     yield Figure("replicas", str(len(replicas)), len(replicas), "replicas")
     for row in replicas:
         if row.state is None:
             yield Figure(row.name, "lag not visible to this role: GRANT pg_monitor")
             continue
-        yield Figure(row.name, f"{row.state}, {size(row.behind or 0)} behind", row.behind, "replica_behind_bytes", row.name)
-        if (row.behind or 0) > most or (row.lag and row.lag > longest):
+        behind = "lag not known: it has confirmed no position" if row.behind is None else f"{size(row.behind)} behind"
+        yield Figure(row.name, f"{row.state}, {behind}", row.behind, "replica_behind_bytes", row.name)
+        if (row.behind is not None and row.behind > most) or (row.lag and row.lag > longest):
+            lags = [*([] if row.behind is None else [size(row.behind)]), *([span(row.lag)] if row.lag else [])]
             yield Finding(
                 Severity.WARNING, "replication.lag", row.name,
-                f"It is {size(row.behind or 0)}{f', {span(row.lag)}' if row.lag else ''} behind (limits {size(most)}, {span(longest)}).",
+                f"It is {', '.join(lags)} behind (limits {size(most)}, {span(longest)}).",
                 "Check its log, and whether the network or its disk is too slow.",
             )  # fmt: skip
-    for row in slots:
-        if row.status == "lost":
-            yield Finding(
-                Severity.ERROR, "replication.slot", row.name,
-                f"The server has {'removed WAL that its reader still needs' if row.reason in (None, 'wal_removed') else f'invalidated it ({row.reason})'}, so no reader can resume from the slot, and it keeps no WAL.",
-                f"SELECT pg_drop_replication_slot('{row.name}'); then create its replica or subscription again.",
-            )  # fmt: skip
-        elif row.status == "unreserved":
-            yield Finding(
-                Severity.WARNING, "replication.slot", row.name,
-                f"Its reader is further behind than max_slot_wal_keep_size: the next checkpoint removes WAL that it still needs{'' if row.active else ', and no client reads from it'}.",
-                f"Start its replica again, or raise max_slot_wal_keep_size; if it is not needed: SELECT pg_drop_replication_slot('{row.name}');",
-            )  # fmt: skip
-        elif not row.active and (row.kept or 0) > most:
-            yield Finding(
-                Severity.ERROR, "replication.slot", row.name,
-                f"No client reads from it, and the server keeps {size(row.kept or 0)} of WAL for it (limit {size(most)}), which fills the disk.",
-                f"Start its replica again, or SELECT pg_drop_replication_slot('{row.name}');",
-            )  # fmt: skip
-        elif not row.active and (row.held or 0) > oldest:
-            yield Finding(
-                Severity.ERROR, "replication.slot", row.name,
-                f"No client reads from it, and VACUUM keeps the rows that died in the last {plural(row.held, 'transaction')} for it (limit {oldest:,}), in every database.",
-                f"Start its replica again, or SELECT pg_drop_replication_slot('{row.name}');",
-            )  # fmt: skip
+    late = {row.pid for row in replicas if row.behind is not None and row.behind > most}
+    for row in read(SLOTS_SQL):
+        yield from _slot(row, most, oldest, is_late=row.pid in late)
+
+
+def _slot(row, most: int, oldest: int, *, is_late: bool) -> Iterator[Finding]:
+    """Yield what a slot keeps, or has lost; the WAL for a client that is late belongs to the finding about that client."""
+    drop = f"SELECT pg_drop_replication_slot('{row.name}');"
+    if row.status == "lost":
+        yield Finding(
+            Severity.ERROR, "replication.slot", row.name,
+            f"The server has {'removed WAL that its reader still needs' if row.reason in (None, 'wal_removed') else f'invalidated it ({row.reason})'}, so no reader can resume from the slot, and it keeps no WAL.",
+            f"{drop} then create its replica or subscription again.",
+        )  # fmt: skip
+    elif row.status == "unreserved":
+        yield Finding(
+            Severity.WARNING, "replication.slot", row.name,
+            f"Its reader is further behind than max_slot_wal_keep_size: the next checkpoint removes WAL that it still needs{'' if row.active else ', and no client reads from it'}.",
+            f"Start its replica again, or raise max_slot_wal_keep_size; if it is not needed: {drop}",
+        )  # fmt: skip
+    elif row.kept is not None and row.kept > most and not is_late:
+        yield _keeping(row, f"the server keeps {size(row.kept)} of WAL for it (limit {size(most)}), which fills the disk", drop)
+    elif row.held is not None and row.held > oldest:
+        died = f"the rows that died in the last {plural(row.held, 'transaction')}"
+        yield _keeping(row, f"VACUUM keeps {died} for it (limit {oldest:,}), in every database", drop)
+
+
+def _keeping(row, what: str, drop: str) -> Finding:
+    if row.active:
+        cure = (
+            "Read the client's log: it must confirm what it no longer needs. Long transactions, also those of a standby, delay this:"
+            f" end them (`manage.py dbhealth transactions`). If the slot is not needed, stop the client, then {drop}"
+        )
+        return Finding(Severity.WARNING, "replication.slot", row.name, f"A client reads from it, but {what}.", cure)
+    cure = f"Start its replica again, or {drop}"
+    return Finding(Severity.ERROR, "replication.slot", row.name, f"No client reads from it, and {what}.", cure)
 
 
 def commits_that_wait(read: Reader) -> Iterator[Finding]:
