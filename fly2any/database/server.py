@@ -234,8 +234,8 @@ class Server:
                 "Set POSTGRES_URL to the primary, or promote this server: SELECT pg_promote(); to check a replica, set POSTGRES_REPLICA_URL and add --database replica.",
             )  # fmt: skip
         yield from self._read_only()
-        yield from (of_replication_role(*one) for one in self.replication_roles)
-        yield from (of_setting(*one) for one in self.settings)
+        yield from (of_replication_role(self.database, *one) for one in self.replication_roles)
+        yield from (of_setting(self.database, *one) for one in self.settings)
         yield from (of_api_role(self.schema or "", *one) for one in self.served)
         yield from of_event_triggers(self.database, self.event_triggers)
         yield from self._encoding()

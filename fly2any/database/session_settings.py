@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from . import facts
 from .findings import Finding, Severity
-from .sql import literal
+from .sql import literal, quote
 from .units import plural
 
 (MARKING_TABLE,) = facts.tables("marks_schema")
@@ -80,37 +80,50 @@ SETTINGS_SQL = "{} ORDER BY 1, 2".format(
 )
 
 
+# PostgreSQL's defaults. A setting of the database takes precedence over the server's, whether that is in a file, which may be
+# one that the role cannot see, or on the server's command line.
+_DEFAULTS = {
+    READ_ONLY: "off",
+    REPLICATION_ROLE: "origin",
+    "extra_float_digits": "1",
+    "default_transaction_isolation": "'read committed'",
+    "temp_file_limit": "-1",
+    "default_tablespace": "''",
+    "default_table_access_method": "heap",
+}
+
+
 def of_read_only(place: str, database: str, is_ours: bool) -> Finding:
     """Return the finding that writes fail, for a row of READ_ONLY_SQL."""
     who = "every write of this role here" if is_ours else "every write of that role, which may write otherwise,"
     message = f"{READ_ONLY} is on ({place}), so {who} fails."
-    cure, is_sql = _reset(READ_ONLY, place)
-    if is_sql and place != "SYSTEM":
+    cure, is_sql = _reset(READ_ONLY, place, database)
+    if is_sql:
         cure = f"SET {READ_ONLY} TO off;\n{cure}"
     severity = Severity.ERROR if is_ours else Severity.NOTE
     return Finding(severity, "database.read_only", database, message, cure, is_sql=is_sql)
 
 
-def of_replication_role(place: str, value: str) -> Finding:
+def of_replication_role(database: str, place: str, value: str) -> Finding:
     """Return the finding that triggers and foreign keys do not run, for a row of REPLICATION_ROLE_SQL."""
     message = f"Its sessions begin with {REPLICATION_ROLE} = {value}: no trigger runs, and no foreign key is checked."
-    cure, is_sql = _reset(REPLICATION_ROLE, place)
+    cure, is_sql = _reset(REPLICATION_ROLE, place, database)
     return Finding(Severity.ERROR, "security.replication_role", place, message, cure, is_sql=is_sql)
 
 
-def of_setting(name: str, place: str, value: str) -> Finding:
+def of_setting(database: str, name: str, place: str, value: str) -> Finding:
     """Return the finding about a setting that hinders reads or writes, for a row of SETTINGS_SQL."""
     setting = _OTHERS[name]
     digits = plural(max(1, 15 + int(value)), "significant digit") if "{digits}" in setting.effect else ""
-    cure, is_sql = _reset(name, place)
+    cure, is_sql = _reset(name, place, database)
     message = f"Its sessions begin with {name} = {value}: {setting.effect.format(digits=digits)}."
     return Finding(Severity.WARNING, setting.code, place, message, cure, is_sql=is_sql)
 
 
-def _reset(setting: str, place: str) -> tuple[str, bool]:
-    """Return the cure that resets a setting where it is set, and whether it is SQL."""
+def _reset(setting: str, place: str, database: str) -> tuple[str, bool]:
+    """Return the cure that resets a setting where it is set, or overrides the server's for `database`, and whether it is SQL."""
     if place == "CLIENT":
         return "Remove it from the options of POSTGRES_URL, or from PGOPTIONS.", False
     if place == "SYSTEM":
-        return f"ALTER SYSTEM RESET {setting};\nSELECT pg_reload_conf();", True
+        return f"ALTER DATABASE {quote(database)} SET {setting} TO {_DEFAULTS[setting]};", True
     return f"ALTER {place} RESET {setting};", True

@@ -47,7 +47,8 @@ TRIGGERS_SQL = f"""
 
 def code(read: Reader) -> Iterator[Figure | Finding]:
     """Report code of other roles that sees secrets or runs with each change, and whether triggers and foreign keys run."""
-    yield from (of_replication_role(*row) for row in read(REPLICATION_ROLE_SQL))
+    database = read.one("SELECT pg_catalog.current_database() AS name").name  # A pooler may have another name for it.
+    yield from (of_replication_role(database, *row) for row in read(REPLICATION_ROLE_SQL))
     definers = read(DEFINERS_SQL, **COLUMNS)
     yield Figure("functions that show secrets", str(len(definers)), len(definers))
     for row in definers:

@@ -27,6 +27,7 @@ from ..units import plural
 from .access import ownership, readers
 from .code import code
 from .examine import Figure, Question, Reader
+from .server_settings import read_settings
 
 # The role of this connection, then those of other clients' sessions. Memberships count, because a member can use SET ROLE.
 ROLES_SQL = """
@@ -67,7 +68,6 @@ WRITERS_SQL = """
           AND (pg_catalog.has_table_privilege(r.oid, c.oid, 'DELETE') OR pg_catalog.has_any_column_privilege(r.oid, c.oid, 'INSERT, UPDATE')))
     ORDER BY l.rolname
 """
-SETTINGS_SQL = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY (%(names)s)"
 # Without pg_read_all_stats a role sees no address of other roles' sessions.
 SESSIONS_SQL = """
     SELECT count(*) AS remote, count(*) FILTER (WHERE NOT s.ssl) AS plain, pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS all
@@ -153,7 +153,8 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
     """Report whether and how connections are encrypted."""
     host = read.connection.settings_dict["HOST"]
     tls = next((row.tls for row in read(TLS_SQL)), "")
-    found = dict(read(SETTINGS_SQL, names=["ssl", "ssl_min_protocol_version"]))
+    server = read_settings(read, ["ssl", "ssl_min_protocol_version"])
+    found = server.values
     pooled = read.one("SELECT pg_catalog.pg_backend_pid() AS process").process != read.connection.connection.info.backend_pid
     yield Figure(
         "the pooler's link" if pooled else "this connection",
@@ -164,10 +165,11 @@ def encryption(read: Reader) -> Iterator[Figure | Finding]:
     state = found.get("ssl", "unknown")
     yield Figure("the server", f"TLS {state}" if state == "off" else f"TLS {state}, {oldest}")
     if found.get("ssl") == "on" and found.get("ssl_min_protocol_version") in ("", "TLSv1", "TLSv1.1"):
+        cure, is_sql = server.cure({"ssl_min_protocol_version": "TLSv1.2"})
         yield Finding(
             Severity.WARNING, "security.tls_version", "ssl_min_protocol_version",
             f"The server accepts versions of TLS that are no longer secure: the minimum is {found['ssl_min_protocol_version'] or 'not set'}.",
-            "ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1.2';\nSELECT pg_reload_conf();", is_sql=True,
+            cure, is_sql=is_sql,
         )  # fmt: skip
     sessions = read.one(SESSIONS_SQL)
     unencrypted = f", {sessions.plain} of them not encrypted" if sessions.remote else ""
@@ -217,7 +219,7 @@ def _of_roles(read: Reader) -> Iterator[Figure | Finding]:
     except Error as error:
         if sqlstate(error) != "42501":
             raise
-        made = dict(read(SETTINGS_SQL, names=["password_encryption"])).get("password_encryption", "unknown")
+        made = read_settings(read, ["password_encryption"]).values.get("password_encryption", "unknown")
         yield Figure("roles' passwords", f"not readable by this role; new ones are stored as {made}")
 
 
@@ -264,7 +266,7 @@ def _of_staff(read: Reader, table: str) -> Iterator[Figure | Finding]:
 
 def exposure(read: Reader) -> Iterator[Figure | Finding]:
     """Report which networks can reach the server, and how clients authenticate."""
-    listens = dict(read(SETTINGS_SQL, names=["listen_addresses"])).get("listen_addresses")
+    listens = read_settings(read, ["listen_addresses"]).values.get("listen_addresses")
     yield Figure("listens on", "not readable by this role" if listens is None else listens or "no network, a local socket only")
     try:
         with transaction.atomic(using=read.connection.alias):
@@ -322,7 +324,8 @@ def _open_lines(rules: list[Any]) -> Iterator[Finding]:
 
 def audit(read: Reader) -> Iterator[Figure | Finding]:
     """Report what the server and the admin log."""
-    found = dict(read(SETTINGS_SQL, names=list(AUDIT)))
+    server = read_settings(read, AUDIT)
+    found = server.values
     by_pgaudit = found.get("pgaudit.log", "none") not in ("none", "")
     unseen = "" if "shared_preload_libraries" in found else "; the settings of pgaudit are not readable by this role"
     connections = found.get("log_connections", "off") not in ("off", "")
@@ -332,10 +335,9 @@ def audit(read: Reader) -> Iterator[Figure | Finding]:
     yield Figure("the admin", "changes, opened conversations, exports and sign-ins are recorded in its tables")
     if not (connections and schema):
         missing = "DDL is" if connections else "Connections are" if schema else "Connections and DDL are"
-        yield Finding(
-            Severity.NOTE, "security.audit", "log_connections, log_statement", f"{missing} not logged{unseen}.",
-            "ALTER SYSTEM SET log_connections = on;\nALTER SYSTEM SET log_statement = 'ddl';\nSELECT pg_reload_conf();", is_sql=True,
-        )  # fmt: skip
+        cure, is_sql = server.cure({"log_connections": "on", "log_statement": "ddl"})
+        message = f"{missing} not logged{unseen}."
+        yield Finding(Severity.NOTE, "security.audit", "log_connections, log_statement", message, cure, is_sql=is_sql)
 
 
 def secrets(read: Reader) -> Iterator[Figure | Finding]:

@@ -13,6 +13,7 @@ from ..findings import Finding, Severity
 from ..sql import quote
 from ..units import plural, size, span
 from .examine import Figure, Reader
+from .server_settings import read_settings
 
 # A client that replays nothing, such as pg_receivewal, confirms only what it has flushed.
 REPLICAS_SQL = """
@@ -33,6 +34,7 @@ STANDBY_SQL = """
            CASE WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN interval '0'
                 ELSE now() - pg_catalog.pg_last_xact_replay_timestamp() END AS behind
 """
+NAMES = "synchronous_standby_names"
 # A role without pg_read_all_stats sees neither which standbys are synchronous nor which sessions wait.
 SYNCHRONOUS_SQL = """
     SELECT current_setting('synchronous_standby_names') AS names, current_setting('synchronous_commit') IN ('off', 'local') AS alone,
@@ -52,9 +54,6 @@ WRAPAROUND_SQL = """
     UNION ALL
     (SELECT 'multixact IDs', datname, pg_catalog.mxid_age(datminmxid), 'mxid_age(relminmxid)'
      FROM pg_catalog.pg_database ORDER BY 3 DESC, datname = current_database() DESC LIMIT 1)
-"""
-SETTINGS_SQL = """
-    SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY (%(names)s) ORDER BY name
 """
 EXTENSIONS_SQL = """
     SELECT name, installed_version AS installed, default_version AS offered
@@ -148,11 +147,12 @@ def commits_that_wait(read: Reader) -> Iterator[Finding]:
     missing = not row.alone and not row.hidden and row.connected < needed
     if row.names.strip() and not row.standby and (missing or row.waiting):
         count = plural(row.waiting, "session waits", "sessions wait")
+        cure, is_sql = read_settings(read, [NAMES]).cure({NAMES: ""})
         connected = "" if row.hidden else f", and {plural(row.connected, 'is', 'are')} connected"
         yield Finding(
-            Severity.ERROR, "replication.synchronous", "synchronous_standby_names",
+            Severity.ERROR, "replication.synchronous", NAMES,
             f"Each COMMIT waits for {plural(needed, 'standby', 'standbys')}{connected} (synchronous_standby_names is {row.names}); {count} now.",
-            "Start the standby again; or commit without it: ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf();",
+            f"Start the standby again; or commit without it{':' if is_sql else '.'} {' '.join(cure.splitlines())}",
         )  # fmt: skip
 
 
@@ -205,16 +205,16 @@ def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | 
 
 def settings(read: Reader) -> Iterator[Figure | Finding]:
     """Report settings whose values are unsafe."""
-    found = dict(read(SETTINGS_SQL, names=list(WANTED)))
+    server = read_settings(read, WANTED)
+    found = server.values
     yield Figure(
         "settings", f"{sum(found.get(name) == value for name, (value, *_) in WANTED.items())} of {len(WANTED)} as required"
     )
     for name, (wanted, severity, harm) in WANTED.items():
         if name in found and found[name] != wanted:
-            yield Finding(
-                severity, "settings.wrong", name, f"It is {found[name]} and must be {wanted}: {harm}.",
-                f"ALTER SYSTEM SET {name} = {wanted};\nSELECT pg_reload_conf();", is_sql=True,
-            )  # fmt: skip
+            cure, is_sql = server.cure({name: wanted})
+            message = f"It is {found[name]} and must be {wanted}: {harm}."
+            yield Finding(severity, "settings.wrong", name, message, cure, is_sql=is_sql)
 
 
 def extensions(read: Reader) -> Iterator[Figure | Finding]:
