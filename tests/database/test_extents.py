@@ -4,7 +4,8 @@ import pytest
 
 from fly2any.database.findings import Finding
 from fly2any.database.health.examine import Figure, Reader
-from fly2any.database.health.storage import indexes, tables
+from fly2any.database.health.storage import indexes
+from fly2any.database.health.tables import tables
 from fly2any.database.maintenance.run import Refreshed, maintain
 from fly2any.database.progress import Progress
 from fly2any.database.schema.extents import read_estimates, read_extents, read_index_use

@@ -1,53 +1,14 @@
-"""Replication, wraparound, settings and extensions: risks to the whole server."""
+"""Wraparound, settings and extensions: risks to the whole server."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from datetime import timedelta
 
-from django.db import DEFAULT_DB_ALIAS, Error, connections
-
-from ..errors import explain
 from ..findings import Finding, Severity
 from ..sql import quote
-from ..units import plural, size, span
 from .examine import Figure, Reader
 from .server_settings import read_settings
 
-# A client that replays nothing, such as pg_receivewal, confirms only what it has flushed.
-REPLICAS_SQL = """
-    SELECT pid, COALESCE(NULLIF(application_name, ''), client_addr::text, 'a local socket') AS name, state,
-           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), COALESCE(replay_lsn, flush_lsn))::bigint AS behind, replay_lag AS lag
-    FROM pg_catalog.pg_stat_replication ORDER BY 1
-"""
-# A slot without restart_lsn or xmin keeps nothing.
-SLOTS_SQL = """
-    SELECT s.slot_name AS name, s.active, s.active_pid AS pid, s.wal_status AS status,
-           pg_catalog.to_jsonb(s) ->> 'invalidation_reason' AS reason,
-           pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn)::bigint AS kept,
-           GREATEST(pg_catalog.age(s.xmin), pg_catalog.age(s.catalog_xmin)) AS held
-    FROM pg_catalog.pg_replication_slots AS s ORDER BY s.slot_name
-"""
-STANDBY_SQL = """
-    SELECT pg_catalog.pg_is_in_recovery() AS standby,
-           CASE WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN interval '0'
-                ELSE now() - pg_catalog.pg_last_xact_replay_timestamp() END AS behind
-"""
-NAMES = "synchronous_standby_names"
-# A role without pg_read_all_stats sees neither which standbys are synchronous nor which sessions wait.
-SYNCHRONOUS_SQL = """
-    SELECT current_setting('synchronous_standby_names') AS names, current_setting('synchronous_commit') IN ('off', 'local') AS alone,
-           pg_catalog.pg_is_in_recovery() AS standby,
-           (SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE sync_state IN ('sync', 'quorum')) AS connected,
-           (SELECT count(*) FROM pg_catalog.pg_stat_replication WHERE state IS NULL) AS hidden,
-           (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE wait_event = 'SyncRep') AS waiting
-"""
-ARCHIVER_SQL = """
-    SELECT failed_count AS failures, last_failed_wal AS segment, now() - last_failed_time AS ago, last_archived_wal AS archived
-    FROM pg_catalog.pg_stat_archiver
-    WHERE current_setting('archive_mode') <> 'off' AND last_failed_time > COALESCE(last_archived_time, '-infinity')
-"""
 WRAPAROUND_SQL = """
     (SELECT 'transaction IDs' AS label, datname AS name, pg_catalog.age(datfrozenxid) AS age, 'age(relfrozenxid)' AS of_table
      FROM pg_catalog.pg_database ORDER BY 3 DESC, datname = current_database() DESC LIMIT 1)
@@ -66,129 +27,6 @@ WANTED = {
     "fsync": ("on", Severity.ERROR, "a power cut can destroy the database"),
     "full_page_writes": ("on", Severity.ERROR, "a power cut can damage pages"),
 }
-
-
-def replication(
-    read: Reader, *, most: int = 1_000_000_000, longest: timedelta = timedelta(minutes=5), oldest: int = 1_000_000
-) -> Iterator[Figure | Finding]:
-    """Report replicas that lag, and slots that retain WAL or dead rows without a reader."""
-    here = read.one(STANDBY_SQL)
-    if here.standby:
-        text = "has replayed nothing since its start" if here.behind is None else f"{span(here.behind)} behind"
-        yield Figure("this standby", text, here.behind and here.behind.total_seconds(), "standby_lag_seconds")
-        if here.behind and here.behind > longest:
-            yield Finding(
-                Severity.WARNING, "replication.lag", "this standby",
-                f"It is {span(here.behind)} behind its primary (limit {span(longest)}).",
-                "Check its log, and whether the network or its disk is too slow.",
-            )  # fmt: skip
-        return
-    yield from _configured(read)
-    yield from commits_that_wait(read)
-    yield from _archiver(read)
-    replicas = read(REPLICAS_SQL)
-    yield Figure("replicas", str(len(replicas)), len(replicas), "replicas")
-    for row in replicas:
-        if row.state is None:
-            yield Figure(row.name, "lag not visible to this role: GRANT pg_monitor")
-            continue
-        behind = "lag not known: it has confirmed no position" if row.behind is None else f"{size(row.behind)} behind"
-        yield Figure(row.name, f"{row.state}, {behind}", row.behind, "replica_behind_bytes", row.name)
-        if (row.behind is not None and row.behind > most) or (row.lag and row.lag > longest):
-            lags = [*([] if row.behind is None else [size(row.behind)]), *([span(row.lag)] if row.lag else [])]
-            yield Finding(
-                Severity.WARNING, "replication.lag", row.name,
-                f"It is {', '.join(lags)} behind (limits {size(most)}, {span(longest)}).",
-                "Check its log, and whether the network or its disk is too slow.",
-            )  # fmt: skip
-    late = {row.pid for row in replicas if row.behind is not None and row.behind > most}
-    for row in read(SLOTS_SQL):
-        yield from _slot(row, most, oldest, is_late=row.pid in late)
-
-
-def _slot(row, most: int, oldest: int, *, is_late: bool) -> Iterator[Finding]:
-    """Yield what a slot keeps, or has lost; the WAL for a client that is late belongs to the finding about that client."""
-    drop = f"SELECT pg_drop_replication_slot('{row.name}');"
-    if row.status == "lost":
-        yield Finding(
-            Severity.ERROR, "replication.slot", row.name,
-            f"The server has {'removed WAL that its reader still needs' if row.reason in (None, 'wal_removed') else f'invalidated it ({row.reason})'}, so no reader can resume from the slot, and it keeps no WAL.",
-            f"{drop} then create its replica or subscription again.",
-        )  # fmt: skip
-    elif row.status == "unreserved":
-        yield Finding(
-            Severity.WARNING, "replication.slot", row.name,
-            f"Its reader is further behind than max_slot_wal_keep_size: the next checkpoint removes WAL that it still needs{'' if row.active else ', and no client reads from it'}.",
-            f"Start its replica again, or raise max_slot_wal_keep_size; if it is not needed: {drop}",
-        )  # fmt: skip
-    elif row.kept is not None and row.kept > most and not is_late:
-        yield _keeping(row, f"the server keeps {size(row.kept)} of WAL for it (limit {size(most)}), which fills the disk", drop)
-    elif row.held is not None and row.held > oldest:
-        died = f"the rows that died in the last {plural(row.held, 'transaction')}"
-        yield _keeping(row, f"VACUUM keeps {died} for it (limit {oldest:,}), in every database", drop)
-
-
-def _keeping(row, what: str, drop: str) -> Finding:
-    if row.active:
-        cure = (
-            "Read the client's log: it must confirm what it no longer needs. Long transactions, also those of a standby, delay this:"
-            f" end them (`manage.py dbhealth transactions`). If the slot is not needed, stop the client, then {drop}"
-        )
-        return Finding(Severity.WARNING, "replication.slot", row.name, f"A client reads from it, but {what}.", cure)
-    cure = f"Start its replica again, or {drop}"
-    return Finding(Severity.ERROR, "replication.slot", row.name, f"No client reads from it, and {what}.", cure)
-
-
-def commits_that_wait(read: Reader) -> Iterator[Finding]:
-    """Yield the finding that commits wait for standbys that are not connected."""
-    row = read.one(SYNCHRONOUS_SQL)
-    number = re.match(r"\s*(?:FIRST|ANY)?\s*(\d+)\s*\(", row.names, re.IGNORECASE)
-    needed = int(number[1]) if number else 1
-    missing = not row.alone and not row.hidden and row.connected < needed
-    if row.names.strip() and not row.standby and (missing or row.waiting):
-        count = plural(row.waiting, "session waits", "sessions wait")
-        cure, is_sql = read_settings(read, [NAMES]).cure({NAMES: ""})
-        connected = "" if row.hidden else f", and {plural(row.connected, 'is', 'are')} connected"
-        yield Finding(
-            Severity.ERROR, "replication.synchronous", NAMES,
-            f"Each COMMIT waits for {plural(needed, 'standby', 'standbys')}{connected} (synchronous_standby_names is {row.names}); {count} now.",
-            f"Start the standby again; or commit without it{':' if is_sql else '.'} {' '.join(cure.splitlines())}",
-        )  # fmt: skip
-
-
-def _archiver(read: Reader) -> Iterator[Finding]:
-    """Yield the finding that the server cannot archive its WAL."""
-    for row in read(ARCHIVER_SQL):
-        after = f" after {row.archived}" if row.archived else ""
-        yield Finding(
-            Severity.ERROR, "replication.archive", "archive_command",
-            f"It failed {span(row.ago)} ago for {row.segment}, {plural(row.failures, 'time')} in all, and nothing has been archived since: the server keeps"
-            f" WAL until its disk is full, and no WAL{after} can be recovered from the archive.",
-            "Read its output in the server's log, and fix it (SHOW archive_command); the server then tries again by itself.",
-        )  # fmt: skip
-
-
-def _configured(read: Reader) -> Iterator[Finding]:
-    """Yield the problems of the replica that POSTGRES_REPLICA_URL names."""
-    if read.connection.alias != DEFAULT_DB_ALIAS or "replica" not in connections.settings:
-        return
-    replica = connections["replica"]
-    try:
-        with replica.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.pg_is_in_recovery()")
-            is_standby = cursor.fetchone()[0]
-    except Error as error:
-        replica.close()
-        yield Finding(
-            Severity.WARNING, "replication.unreachable", "POSTGRES_REPLICA_URL", f"The replica does not answer: {explain(error)}",
-            "Fix the reported cause; until then the admin's lists are read from the primary.",
-        )  # fmt: skip
-        return
-    if not is_standby:
-        yield Finding(
-            Severity.WARNING, "replication.not_standby", "POSTGRES_REPLICA_URL", "It leads to a server that is not a standby, so the admin does not read from it.",
-            "Correct the URL, or remove it.",
-        )  # fmt: skip
 
 
 def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | Finding]:

@@ -1,11 +1,10 @@
-"""Tables, indexes, sequences and the cache: what is on the disk, and how well it is used."""
+"""Indexes, sequences and the cache: what is on the disk, and how well it is used."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from itertools import groupby
 
 from ..findings import Finding, Severity
 from ..schema import Index, Key
@@ -13,21 +12,15 @@ from ..schema.catalog import BUILDING_SQL
 from ..schema.cures import for_partitioned
 from ..schema.extents import Extent, IndexUse, read_extents, read_index_use
 from ..schema.objects import of_invalid
-from ..schema.relations import Kind
 from ..schema.sequences import FIRST_VALUE_SQL
 from ..sql import literal, quote
 from ..units import plural, share, size, span
 from .examine import Figure, Reader
-from .horizon import describe, end, holds_back, read_holder
 from .standby_use import StandbyUse, read_standby_use
 
 OF_REINDEX = re.compile(r"_cc(new|old)\d*$")  # The copy that an interrupted REINDEX CONCURRENTLY leaves beside the index.
 YOUNG = timedelta(days=14)  # Younger statistics do not show which indexes are unused.
 
-DAMAGED_SQL = """
-    SELECT COALESCE(datname, 'shared tables') AS name, checksum_failures AS failures, checksum_last_failure AS last
-    FROM pg_catalog.pg_stat_database WHERE checksum_failures > 0 ORDER BY datid
-"""
 # A crash discards all statistics, also if the server stays up: afterwards the database has no time of a reset, but the archiver has.
 RESET_SQL = """
     SELECT r.since, s.stats_reset IS NOT NULL OR r.since > pg_catalog.pg_postmaster_start_time() AS known,
@@ -87,33 +80,6 @@ FOREIGN_KEYS_SQL = """
                         AND (x.indpred IS NULL OR pg_catalog.pg_get_expr(x.indpred, x.indrelid) = given.test)
                         AND (x.indkey::int2[])[0:array_length(k.conkey, 1) - 1] @> k.conkey)
     ORDER BY c.relname COLLATE "C", k.conname COLLATE "C"
-"""
-# The contract's tables and their partitions, each with its TOAST table, if they have options of their own. `due` is the number of
-# dead rows at which autovacuum removes them, and `delaying` the options that raise it; the maximum is new in PostgreSQL 18.
-AUTOVACUUM_SQL = """
-    SELECT CASE WHEN n.oid = h.oid THEN '' ELSE n.nspname || '.' END || c.relname AS name, p.prefix, o.off, o.delaying,
-           GREATEST(t.reltuples, 0::real)::bigint AS rows,
-           CASE WHEN n.oid = h.oid THEN '' ELSE pg_catalog.quote_ident(n.nspname) || '.' END || pg_catalog.quote_ident(c.relname) AS place,
-           LEAST(COALESCE(o.threshold, current_setting('autovacuum_vacuum_threshold')::float)
-                     + COALESCE(o.factor, current_setting('autovacuum_vacuum_scale_factor')::float) * GREATEST(t.reltuples, 0::real),
-                 NULLIF(COALESCE(o.most, current_setting('autovacuum_vacuum_max_threshold', true)::float), -1))::bigint AS due
-    FROM pg_catalog.pg_class AS c
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    JOIN pg_catalog.pg_class AS r ON r.oid = COALESCE(pg_catalog.pg_partition_root(c.oid), c.oid)
-    JOIN pg_catalog.pg_namespace AS h ON h.oid = r.relnamespace
-    CROSS JOIN LATERAL (VALUES (c.oid, ''), (c.reltoastrelid, 'toast.')) AS p (oid, prefix)
-    JOIN pg_catalog.pg_class AS t ON t.oid = p.oid
-    CROSS JOIN LATERAL (
-        SELECT pg_catalog.bool_or(NOT x.value::boolean) FILTER (WHERE x.name = 'autovacuum_enabled') AS off,
-               pg_catalog.max(x.value::float) FILTER (WHERE x.name = 'autovacuum_vacuum_threshold') AS threshold,
-               pg_catalog.max(x.value::float) FILTER (WHERE x.name = 'autovacuum_vacuum_scale_factor') AS factor,
-               pg_catalog.max(x.value::float) FILTER (WHERE x.name = 'autovacuum_vacuum_max_threshold') AS most,
-               pg_catalog.array_agg(x.name ORDER BY x.name) FILTER (
-                   WHERE CASE WHEN x.name ~ '^autovacuum_vacuum_(threshold|scale_factor|max_threshold)$'
-                         THEN x.value = '-1' OR x.value::float > current_setting(x.name)::float END) AS delaying
-        FROM pg_catalog.pg_options_to_table(t.reloptions) AS x (name, value)) AS o
-    WHERE h.nspname = %(schema)s AND r.relname = ANY (%(tables)s) AND c.relkind = 'r' AND t.reloptions IS NOT NULL
-    ORDER BY c.relname COLLATE "C", n.nspname COLLATE "C", p.prefix COLLATE "C"
 """
 # `limit` is where inserts begin to fail: the end of the sequence, or of the type of a column that takes its values from it.
 SEQUENCES_SQL = f"""
@@ -270,92 +236,6 @@ def _contained_in(row, rows, contract: set[str]):
         if other.valid and same and covered and (longer or kept):
             return other
     return None
-
-
-def _damaged(read: Reader) -> Iterator[Finding]:
-    """Yield a finding for each database of the server in which reads found pages with a wrong checksum."""
-    for row in read(DAMAGED_SQL):
-        yield Finding(
-            Severity.ERROR, "tables.damaged", row.name,
-            f"{plural(row.failures, 'checksum failure')}, the last at {row.last:%Y-%m-%d %H:%M} UTC: the disk, the memory or the file system damages data.",
-            "Save what can be read (pg_dump table by table), check the hardware, and restore the newest verified backup on a sound machine.",
-        )  # fmt: skip
-
-
-def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[Figure | Finding]:
-    """Report the size of the tables, and whether vacuum and analyse keep up."""
-    stored = read_extents(read.connection, schema=read.schema).values()
-    rows = sorted(
-        (row for row in stored if row.bytes is not None or row.kind is not Kind.VIEW), key=lambda row: -(row.bytes or 0)
-    )
-    reset = read.one(RESET_SQL)
-    days = max(reset.age / timedelta(days=1), 1 / 24)
-    whole = sum(row.bytes or 0 for row in rows)
-    yield Figure("tables", f"{len(rows)}, {size(whole)}", whole)
-    if unknown := [row.name for row in rows if row.bytes is None]:
-        yield Figure("not known", f"rows and size of {plural(len(unknown), 'table')}, for example {unknown[0]}", len(unknown))
-    holder = read_holder(read)
-    for rank, row in enumerate(rows):
-        if row.bytes is None or row.rows is None or row.dead is None:
-            continue
-        grown = ""
-        if days >= 1 and row.grown is not None:
-            daily = round(row.grown / days)
-            grown = f", {daily:+,} {'row' if abs(daily) == 1 else 'rows'} a day"
-        text = f"{size(row.bytes)}, ~{plural(row.rows, 'row')}, {row.dead:,} dead{grown}"
-        yield Figure(row.name, text, row.bytes, "table_bytes", row.name, shown=rank < 5)
-        yield Figure(f"{row.name}, rows", f"~{row.rows:,}", row.rows, "table_rows", row.name, shown=False)
-        yield Figure(f"{row.name}, dead rows", f"{row.dead:,}", row.dead, "table_dead_rows", row.name, shown=False)
-        yield from _neglected(row, dead, many, holder)
-    yield from _not_vacuumed(read, many)
-    yield from _damaged(read)
-
-
-def _not_vacuumed(read: Reader, many: int) -> Iterator[Finding]:
-    """Yield a finding for each table of the contract whose own options turn autovacuum off, or delay it too long."""
-    tables = sorted({version.object.table for version in read.contract.versions})
-    for (name, place), rows in groupby(read(AUTOVACUUM_SQL, tables=tables), lambda row: (row.name, row.place)):
-        reasons, options = [], []
-        for row in rows:
-            where, limit = "its TOAST table" if row.prefix else "it", max(many, row.rows)
-            if row.off:
-                options.append(f"{row.prefix}autovacuum_enabled")
-                reasons.append(f"Autovacuum is off for {where} ({options[-1]}): dead rows are not removed.")
-            if row.delaying and row.due > limit:
-                delaying = [f"{row.prefix}{option}" for option in row.delaying]
-                options += delaying
-                reasons.append(
-                    f"Autovacuum waits for {plural(row.due, 'dead row')} in {where} (limit {limit:,}), because of {', '.join(delaying)}."
-                )
-        if reasons:
-            yield Finding(
-                Severity.WARNING, "tables.not_vacuumed", name, " ".join(reasons),
-                f"ALTER TABLE {place} RESET ({', '.join(options)});", is_sql=True,
-            )  # fmt: skip
-
-
-def _neglected(row: Extent, dead: float, many: int, holder) -> Iterator[Finding]:
-    """Yield a finding for a table with many dead rows, and for one whose statistics are missing or old."""
-    place, live, gone, changed = quote(row.name), row.live or 0, row.dead or 0, row.changed or 0
-    if gone > many and gone > dead * (live + gone):
-        when = f"last vacuumed {row.vacuumed:%Y-%m-%d %H:%M} UTC" if row.vacuumed else "never vacuumed"
-        message = f"{gone:,} of its rows are dead, {share(gone / (live + gone))} (limit {share(dead)}); {when}."
-        cure, held = f"VACUUM (ANALYZE) {place};", holds_back(holder, row)
-        if held:
-            message += f" VACUUM cannot remove rows that died after the snapshot of {describe(holder)}."
-            cure = f"{end(holder)} Then run {cure}"
-        yield Finding(Severity.WARNING, "tables.dead_rows", row.name, message, cure, is_sql=not held)
-    if live > many and (row.analysed is None or changed > 0.5 * live):
-        why = (
-            " and has never been analysed"
-            if row.analysed is None
-            else f", and {plural(changed, 'insert, update or delete has', 'inserts, updates and deletes have')} been counted since it was analysed on {row.analysed:%Y-%m-%d}"
-        )
-        yield Finding(
-            Severity.WARNING, "tables.not_analysed", row.name,
-            f"It has {plural(live, 'row')} (limit {many:,}){why}, so query plans rely on guesses.",
-            f"ANALYZE {place};", is_sql=True,
-        )  # fmt: skip
 
 
 def sequences(read: Reader, *, near: float = 0.75) -> Iterator[Figure | Finding]:

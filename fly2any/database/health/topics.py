@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import queries, server, sessions, storage
+from . import queries, replication, server, sessions, storage, tables
 from .examine import Question
 
 TOPICS: dict[str, Question] = {
@@ -11,10 +11,10 @@ TOPICS: dict[str, Question] = {
     "transactions": sessions.transactions,
     "queries": queries.queries,
     "indexes": storage.indexes,
-    "tables": storage.tables,
+    "tables": tables.tables,
     "cache": storage.cache,
     "sequences": storage.sequences,
-    "replication": server.replication,
+    "replication": replication.replication,
     "wraparound": server.wraparound,
     "settings": server.settings,
     "extensions": server.extensions,

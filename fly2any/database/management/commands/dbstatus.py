@@ -8,7 +8,7 @@ from django.db import Error, connections
 
 from fly2any.database.backup.inventory import read_newest
 from fly2any.database.health.examine import Reader
-from fly2any.database.health.server import commits_that_wait
+from fly2any.database.health.replication import commits_that_wait
 from fly2any.database.management.arguments import add_database, seconds
 from fly2any.database.management.output import write_report
 from fly2any.database.migration.take_over import take_over as migration_for
