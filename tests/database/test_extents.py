@@ -10,8 +10,10 @@ from fly2any.database.maintenance.run import Refreshed, maintain
 from fly2any.database.progress import Progress
 from fly2any.database.schema.extents import read_estimates, read_extents, read_index_use
 from fly2any.database.schema.relations import Kind
+from fly2any.database.units import size
 from tests.conftest import django
 from tests.database.test_dbhealth import found
+from tests.database.test_health_privileges import asked
 from tests.servers import wait_until
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -136,3 +138,45 @@ def test_an_index_over_an_unknown_number_of_rows_is_not_bloated(database):
     database.execute("CREATE FOREIGN TABLE far PARTITION OF visits FOR VALUES FROM ('2023-01-01') TO ('2024-01-01') SERVER s")
 
     assert found(database, "indexes", large=1) == []
+
+
+# A session that counts nothing leaves rows and statistics as pg_upgrade and a crash do.
+UNCOUNTED = """
+    SET track_counts = off; CREATE TABLE {name} (id int, word text) WITH (autovacuum_enabled = off);
+    INSERT INTO {name} SELECT n, repeat('x', 500) FROM generate_series(1, {rows}) AS n
+"""
+
+
+def test_a_large_table_without_statistics_is_found_until_it_is_analysed(database):
+    database.execute(UNCOUNTED.format(name="archived", rows=30_000))
+    database.execute(UNCOUNTED.format(name="small", rows=10_000))
+    [(stored,)] = database.execute("SELECT pg_relation_size('archived')")
+
+    figures, findings = asked(database, "tables")
+    rows = {name: extent.rows for name, extent in extents_of(database).items()}
+
+    assert stored > 10 * 2**20
+    assert [(str(one.severity), one.code, one.where, one.message, one.cure, one.is_sql) for one in findings] == [
+        (
+            *("warning", "tables.not_analysed", "archived"),
+            f"It stores {size(stored)} (limit 10.0 MB) and has no statistics, as after pg_upgrade, so query plans rely on guesses.",
+            *('ANALYZE "archived";', True),
+        )
+    ]
+    assert [text.partition(", ")[2] for text, _ in (figures["archived"], figures["small"])] == ["rows not known, 0 dead"] * 2
+    assert "archived, rows" not in figures
+    assert rows == {"archived": None, "small": None}
+    database.execute(findings[0].cure)
+    figures, findings = asked(database, "tables")
+    assert (figures["archived, rows"], findings) == (("~30,000", 30_000), [])
+
+
+def test_an_empty_table_without_statistics_has_no_rows(database):
+    database.execute("CREATE TABLE empty (id int)")
+
+    assert (asked(database, "tables")[0]["empty"], extents_of(database)["empty"].rows) == (("0 B, ~0 rows, 0 dead", 0), 0)
+
+
+def extents_of(database):
+    with django(database) as connection:
+        return read_extents(connection, schema="public")

@@ -48,7 +48,7 @@ AUTOVACUUM_SQL = """
 """
 
 
-def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[Figure | Finding]:
+def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000, large: int = 10 * 2**20) -> Iterator[Figure | Finding]:
     """Report the size of the tables, and whether vacuum and analyse keep up."""
     stored = read_extents(read.connection, schema=read.schema).values()
     rows = sorted(
@@ -62,17 +62,19 @@ def tables(read: Reader, *, dead: float = 0.2, many: int = 50_000) -> Iterator[F
         yield Figure("not known", f"rows and size of {plural(len(unknown), 'table')}, for example {unknown[0]}", len(unknown))
     holder = read_holder(read)
     for rank, row in enumerate(rows):
-        if row.bytes is None or row.rows is None or row.dead is None:
+        if row.bytes is None or row.dead is None:
             continue
         grown = ""
         if days >= 1 and row.grown is not None:
             daily = round(row.grown / days)
             grown = f", {daily:+,} {'row' if abs(daily) == 1 else 'rows'} a day"
-        text = f"{size(row.bytes)}, ~{plural(row.rows, 'row')}, {row.dead:,} dead{grown}"
+        number = "rows not known" if row.rows is None else f"~{plural(row.rows, 'row')}"
+        text = f"{size(row.bytes)}, {number}, {row.dead:,} dead{grown}"
         yield Figure(row.name, text, row.bytes, "table_bytes", row.name, shown=rank < 5)
-        yield Figure(f"{row.name}, rows", f"~{row.rows:,}", row.rows, "table_rows", row.name, shown=False)
+        if row.rows is not None:
+            yield Figure(f"{row.name}, rows", f"~{row.rows:,}", row.rows, "table_rows", row.name, shown=False)
         yield Figure(f"{row.name}, dead rows", f"{row.dead:,}", row.dead, "table_dead_rows", row.name, shown=False)
-        yield from _neglected(row, dead, many, holder)
+        yield from _neglected(row, dead, many, large, holder)
     yield from _not_vacuumed(read, many)
     yield from _damaged(read)
 
@@ -100,7 +102,7 @@ def _not_vacuumed(read: Reader, many: int) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _neglected(row: Extent, dead: float, many: int, holder) -> Iterator[Finding]:
+def _neglected(row: Extent, dead: float, many: int, large: int, holder) -> Iterator[Finding]:
     """Yield a finding for a table with many dead rows, and for one whose statistics are missing or old."""
     place, live, gone, changed = quote(row.name), row.live or 0, row.dead or 0, row.changed or 0
     if gone > many and gone > dead * (live + gone):
@@ -120,6 +122,12 @@ def _neglected(row: Extent, dead: float, many: int, holder) -> Iterator[Finding]
         yield Finding(
             Severity.WARNING, "tables.not_analysed", row.name,
             f"It has {plural(live, 'row')} (limit {many:,}){why}, so query plans rely on guesses.",
+            f"ANALYZE {place};", is_sql=True,
+        )  # fmt: skip
+    elif row.estimate is None and row.heap and row.heap > large:
+        yield Finding(
+            Severity.WARNING, "tables.not_analysed", row.name,
+            f"It stores {size(row.heap)} (limit {size(large)}) and has no statistics, as after pg_upgrade, so query plans rely on guesses.",
             f"ANALYZE {place};", is_sql=True,
         )  # fmt: skip
 

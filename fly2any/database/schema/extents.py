@@ -107,7 +107,7 @@ class Extent:
     name: str
     kind: Kind
     estimate: int | None  # Rows when it was last vacuumed or analysed, None before that.
-    rows: int | None  # The larger one of `estimate` and `live`.
+    rows: int | None  # The larger one of `estimate` and `live`; not known without statistics, as after pg_upgrade.
     live: int | None  # Rows that the statistics count, which a crash resets; so for `dead`.
     dead: int | None
     grown: int | None  # Rows inserted without those deleted, since statistics were last reset.
@@ -156,8 +156,12 @@ def read_shares(connection, *, schema: str) -> Iterator[tuple[int, dict[str, tup
 
 
 def _read_tables(connection, roots: str, parameters: dict[str, Any], sizes: dict[str, str], **ways: Any) -> dict[str, Extent]:
-    rows = _measured(connection, TABLES_SQL.format(roots="{roots}", **sizes), roots, OF_TABLES, parameters, **ways)
-    return {row["name"]: Extent(**{name: row[name] for name in Extent.__slots__}) for row in rows}
+    extents = {}
+    for row in _measured(connection, TABLES_SQL.format(roots="{roots}", **sizes), roots, OF_TABLES, parameters, **ways):
+        if row["estimate"] is None and not row["live"] and row["heap"]:
+            row["rows"] = None
+        extents[row["name"]] = Extent(**{name: row[name] for name in Extent.__slots__})
+    return extents
 
 
 def _measured(
