@@ -14,6 +14,7 @@ from fly2any.database.health.topics import TOPICS
 from fly2any.database.verification import verify
 from tests.conftest import django
 from tests.database.test_dbhealth import of
+from tests.database.test_health_privileges import asked
 from tests.servers import wait_until
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -159,3 +160,23 @@ def test_the_cure_for_a_setting_on_the_command_line_is_there(own_server):
         ),
     ]
     assert of_whole_server(server) == []
+
+
+def as_neon(server):
+    by_command_line(server, {"neon.tenant_id": "3f1c"})
+
+
+def as_aurora(server):
+    server.execute("CREATE FUNCTION pg_catalog.aurora_version() RETURNS text LANGUAGE sql AS $$ SELECT '16.4.1' $$")
+
+
+@pytest.mark.parametrize(("platform", "imitate"), [("Neon", as_neon), ("Aurora", as_aurora)])
+def test_the_settings_of_a_disk_are_not_required_of_storage_without_one(own_server, platform, imitate):
+    server = own_server(**WHOLE)  # And fsync is off.
+    before = asked(of(server), "settings")[0]["settings"][0]
+    imitate(server)
+    figures, findings = asked(of(server), "settings")
+
+    assert before == "0 of 4 as required"
+    assert figures["settings"][0] == f"0 of 2 as required; {platform} does not need fsync and full_page_writes"
+    assert [one.where for one in findings] == ["autovacuum", "track_counts"]

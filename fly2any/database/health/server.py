@@ -27,6 +27,12 @@ WANTED = {
     "fsync": ("on", Severity.ERROR, "a power cut can destroy the database"),
     "full_page_writes": ("on", Severity.ERROR, "a power cut can damage pages"),
 }
+OF_DISK = ("fsync", "full_page_writes")
+# These platforms store WAL on other machines, and turn the settings of a disk off.
+PLATFORM_SQL = """
+    SELECT CASE WHEN current_setting('neon.tenant_id', true) <> '' THEN 'Neon'
+                WHEN pg_catalog.to_regprocedure('pg_catalog.aurora_version()') IS NOT NULL THEN 'Aurora' END AS name
+"""
 
 
 def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | Finding]:
@@ -43,12 +49,13 @@ def wraparound(read: Reader, *, near: int = 1_000_000_000) -> Iterator[Figure | 
 
 def settings(read: Reader) -> Iterator[Figure | Finding]:
     """Report settings whose values are unsafe."""
-    server = read_settings(read, WANTED)
+    server, platform = read_settings(read, WANTED), read.one(PLATFORM_SQL).name
     found = server.values
-    yield Figure(
-        "settings", f"{sum(found.get(name) == value for name, (value, *_) in WANTED.items())} of {len(WANTED)} as required"
-    )
-    for name, (wanted, severity, harm) in WANTED.items():
+    required = {name: rule for name, rule in WANTED.items() if not (platform and name in OF_DISK)}
+    kept = sum(found.get(name) == value for name, (value, *_) in required.items())
+    without = f"; {platform} does not need {' and '.join(OF_DISK)}" if platform else ""
+    yield Figure("settings", f"{kept} of {len(required)} as required{without}")
+    for name, (wanted, severity, harm) in required.items():
         if name in found and found[name] != wanted:
             cure, is_sql = server.cure({name: wanted})
             message = f"It is {found[name]} and must be {wanted}: {harm}."
