@@ -197,3 +197,21 @@ def test_the_definition_of_a_function_that_failed_is_read_as_the_sentence_says(m
     assert "trigger.extra at users.repack_trigger" in result.stdout
     read = re.search(r"read its definition with (.*) in `manage.py dbshell`", result.stderr)[1]
     assert "log_16384" in manage("dbshell", "--", "-c", read, url=migrated.url).stdout
+
+
+@pytest.mark.parametrize(
+    ("statement", "sentence"),
+    [
+        (
+            "SELECT pg_read_file('nothing')",
+            'The server lacks a file (could not open file "nothing" for reading: No such file or directory): ',
+        ),
+        ("GRANT SELECT ON pg_class TO nobody_here", 'The database refused (ProgrammingError, SQLSTATE 42704): role "nobody_here" does not exist '),
+        ("SET TimeZone TO 'nowhere'", "The database refused (DataError, SQLSTATE 22023): invalid value for parameter "),
+    ],
+)  # fmt: skip
+def test_a_failed_statement_is_not_taken_for_a_failed_connection(database, statement, sentence):
+    with django(database) as connection, connection.cursor() as cursor, pytest.raises(Error) as raised:
+        cursor.execute(statement)
+
+    assert explain(raised.value).startswith(sentence)

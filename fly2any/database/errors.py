@@ -49,9 +49,8 @@ class Cause(NamedTuple):
     sentence: str
 
 
-# libpq gives no SQLSTATE if the connection itself fails, so these are recognised by their text.
-CAUSES = (
-    # Connection errors.
+# Errors of connections: libpq gives no SQLSTATE if the connection itself fails, so these are recognised by their text.
+OF_CONNECTIONS = (
     Cause("", r'connection to the remote node (\S*@)?(?P<node>\S+) failed',
           "The node {node} of Citus does not answer: start it, or repair its network (`manage.py dbstatus` shows the nodes)."),
     Cause("", r'password authentication failed for user "(?P<user>[^"]*)"',
@@ -107,7 +106,8 @@ CAUSES = (
           "PostgreSQL rejects the parameter options (or schema) of POSTGRES_URL ({line}): correct it."),
     Cause("", r'(definition of service|authentication method requirement|GSSAPI encryption required)',
           "A parameter of POSTGRES_URL needs something that does not exist ({line}): correct or remove it."),
-    # Errors of statements.
+)  # fmt: skip
+OF_STATEMENTS = (
     Cause("", r'permission denied to create database',
           "The role may not create databases, which this command needs temporarily: ALTER ROLE … CREATEDB."),
     Cause("", r'permission denied to create extension "(?P<name>[^"]*)"',
@@ -124,6 +124,7 @@ CAUSES = (
     Cause("42703", "", "A column is missing ({line}): run `manage.py migrate`; if nothing is pending, run `manage.py dbstatus`."),
     Cause("3F000", "", NO_SCHEMA),
     Cause("22P05", "", "The database's encoding cannot hold this ({line}): create the database with ENCODING 'UTF8'."),
+    Cause("58P01", "", "The server lacks a file ({line}): if it is the library of an extension, install the package there that has it, for pg_trgm PostgreSQL's contrib package; if it is a file of the database, restore a backup."),
     Cause("53100", "", "The server's disk is full ({line}): free space there, and run the command again."),
     Cause("53300", "", "The server has no connection slots left: end idle sessions, raise max_connections, or use a connection pooler."),
     Cause("2BP01", "", "Another object depends on the dropped one ({line}): drop that object first, or ask its owner."),
@@ -132,6 +133,9 @@ CAUSES = (
     Cause("25P04", "", "The server ended the transaction because it took too long: raise transaction_timeout, and run the command again."),
     Cause("57P01", "", "The server ended the connection: it was shut down or restarted, or the session was terminated. Uncommitted changes are rolled back; run the command again."),
 )  # fmt: skip
+CAUSES = (*OF_CONNECTIONS, *OF_STATEMENTS)
+# SQLSTATE classes of an error that a statement meets because of its connection, for example to a pooler whose server does not answer.
+CONNECTING = ("08", "28", "53", "57")
 
 # The only functions of this project are temporary ones of dbseed: an error inside a function is that of other code, such as a trigger's.
 FUNCTION = re.compile(
@@ -181,7 +185,7 @@ def _explain(error: BaseException) -> str | None:
         return sentence.replace("{line}", first_line(text))
     # libpq's text about a failed connection has several lines, and no SQLSTATE; a server's error is recognised by its message alone.
     searched = first_line(text) if state else text
-    for cause in CAUSES:
+    for cause in OF_STATEMENTS if _is_of_statement(error) else CAUSES:
         match = re.search(cause.pattern, searched) if cause.pattern else None
         if match or (state and state in cause.sqlstates.split()):
             return cause.sentence.format(
@@ -191,6 +195,12 @@ def _explain(error: BaseException) -> str | None:
         return f"{text.splitlines()[0].rstrip('.') if text else 'No reason given'} ({type(error).__name__} of Django; --traceback shows where)."
     code = f", SQLSTATE {state}" if state else ""
     return f"The database refused ({type(error).__name__}{code}): {first_line(text)}{_hint(error)} (--traceback shows where)."
+
+
+def _is_of_statement(error: BaseException) -> bool:
+    """Return whether a statement failed, not the connection: the text of a server's message can look like that of libpq."""
+    driver = next((one for one in _chain(error) if isinstance(one, psycopg.Error)), None)
+    return bool(driver and driver.sqlstate and not driver.sqlstate.startswith(CONNECTING))
 
 
 def _of_function(error: BaseException) -> str | None:
