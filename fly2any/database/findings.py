@@ -120,6 +120,7 @@ CODES = frozenset(
         "wraparound.near",
         "settings.wrong",
         "extensions.outdated",
+        "extensions.unavailable",
         "waiver.expired",
         "backup.none",
         "backup.old",

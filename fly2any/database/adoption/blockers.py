@@ -269,9 +269,9 @@ def unreadable(connection, schema: str, live: Catalog, role: str) -> Iterator[Fi
 
 
 def extension(connection, role: str) -> Iterator[Finding]:
-    """Yield a finding if a later migration needs pg_trgm, which is missing and which this role cannot create."""
+    """Yield a finding if a later migration needs pg_trgm, which the server lacks or this role cannot create."""
     missing, offered, may_create = fetch_one(connection, EXTENSION_SQL)
-    if missing and not (offered and may_create):
+    if not offered or (missing and not may_create):
         lacks = f"the role {role} may not create it" if offered else "the server does not have it"
         yield Finding(
             Severity.ERROR,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..extensions import INSTALLED_SQL, of_unavailable
 from ..findings import Finding, Severity
 from ..sql import quote
 from .examine import Figure, Reader
@@ -15,10 +16,6 @@ WRAPAROUND_SQL = """
     UNION ALL
     (SELECT 'multixact IDs', datname, pg_catalog.mxid_age(datminmxid), 'mxid_age(relminmxid)'
      FROM pg_catalog.pg_database ORDER BY 3 DESC, datname = current_database() DESC LIMIT 1)
-"""
-EXTENSIONS_SQL = """
-    SELECT name, installed_version AS installed, default_version AS offered
-    FROM pg_catalog.pg_available_extensions WHERE installed_version IS NOT NULL ORDER BY name
 """
 # Settings that prevent the loss of rows, or the unlimited growth of the database.
 WANTED = {
@@ -63,11 +60,13 @@ def settings(read: Reader) -> Iterator[Figure | Finding]:
 
 
 def extensions(read: Reader) -> Iterator[Figure | Finding]:
-    """Report installed extensions that are older than their files on the server."""
-    rows = read(EXTENSIONS_SQL)
+    """Report installed extensions that are older than their files on the server, or whose files it lacks."""
+    rows = read(INSTALLED_SQL)
     yield Figure("extensions", ", ".join(f"{row.name} {row.installed}" for row in rows) or "none", len(rows))
     for row in rows:
-        if row.installed != row.offered:
+        if row.offered is None:
+            yield of_unavailable(row.name)
+        elif row.installed != row.offered:
             yield Finding(
                 Severity.WARNING, "extensions.outdated", row.name,
                 f"{row.installed} is installed, but the server provides {row.offered}.",
