@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .findings import Finding, Severity
-from .sql import quote
+from .sql import literal, quote
 
 NEEDED = "pg_trgm"  # By indexes of users.
 
@@ -13,6 +13,18 @@ INSTALLED_SQL = """
     ORDER BY e.extname COLLATE "C"
 """
 UNAVAILABLE_SQL = f"SELECT i.name FROM ({INSTALLED_SQL}) AS i WHERE i.offered IS NULL"
+
+# A function of the extension, in C, as only superusers can create it, that this role may call.
+FUNCTION_SQL = f"""
+    SELECT pg_catalog.quote_ident(n.nspname) || '.show_limit()' AS call
+    FROM pg_catalog.pg_extension AS e
+    JOIN pg_catalog.pg_depend AS d ON d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+    JOIN pg_catalog.pg_proc AS p ON d.classid = 'pg_catalog.pg_proc'::regclass AND p.oid = d.objid
+    JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+    WHERE e.extname = {literal(NEEDED)} AND p.proname = 'show_limit' AND p.pronargs = 0 AND l.lanname = 'c'
+      AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+"""
 
 
 def of_unavailable(name: str) -> Finding:

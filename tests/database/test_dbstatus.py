@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 
 from fly2any.database.findings import CODES
 from fly2any.database.health.server import wraparound
-from fly2any.database.report.collect import collect
+from fly2any.database.report.collect import URGENT, collect
 from fly2any.database.schema import contract as contracts
 from fly2any.database.schema.contract import Contract
 from fly2any.database.server import flush_statistics
@@ -86,7 +86,7 @@ def test_a_dropped_index_is_named_with_its_cure_and_exit_code_4():
 
 @pytest.mark.django_db
 def test_transaction_ids_that_are_nearly_used_up_are_found_and_do_not_stop_a_release(monkeypatch):
-    monkeypatch.setattr("fly2any.database.report.collect.wraparound", partial(wraparound, near=10))
+    monkeypatch.setitem(URGENT, "wraparound", partial(wraparound, near=10))
 
     code, text = dbstatus()
     released, _ = dbstatus("--release")

@@ -76,6 +76,25 @@ def test_an_extension_whose_files_are_missing_is_found(stripped):
     assert release.returncode == 4
 
 
+def test_a_library_that_is_missing_alone_is_found(stripped):
+    (library,) = (stripped.home / "programs").rglob("pg_trgm.so")
+    library.unlink()
+
+    for command in (("dbstatus",), ("dbhealth",), ("dbhealth", "extensions")):
+        result = manage(*command, "--format", "json", url=stripped.url())
+        found = [(one["code"], one["where"]) for one in json.loads(result.stdout)["findings"]]
+        found = [one for one in found if one[0].startswith("extensions.")]
+        assert (command, found) == (command, [("extensions.unavailable", "pg_trgm")])
+
+
+def test_a_role_that_may_not_call_the_library_is_not_told_that_it_is_missing(migrated):
+    migrated.execute("REVOKE EXECUTE ON FUNCTION show_limit() FROM PUBLIC")
+    with migrated.role() as url:
+        result = manage("dbhealth", "extensions", "--format", "json", url=url)
+
+    assert (result.returncode, json.loads(result.stdout)["findings"]) == (0, [])
+
+
 def test_a_write_that_fails_because_of_a_missing_library_says_so(stripped):
     stripped.without("pg_trgm")
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..extensions import INSTALLED_SQL, of_unavailable
+from django.db import Error, transaction
+
+from ..errors import sqlstate
+from ..extensions import FUNCTION_SQL, INSTALLED_SQL, NEEDED, of_unavailable
 from ..findings import Finding, Severity
 from ..sql import quote
 from ..units import share
@@ -101,3 +104,17 @@ def extensions(read: Reader) -> Iterator[Figure | Finding]:
                 f"{row.installed} is installed, but the server provides {row.offered}.",
                 f"ALTER EXTENSION {quote(row.name)} UPDATE;", is_sql=True,
             )  # fmt: skip
+    if NEEDED not in [row.name for row in rows if row.offered is None]:
+        yield from library(read)
+
+
+def library(read: Reader) -> Iterator[Finding]:
+    """Report that the library of the extension that our indexes need cannot be loaded: no catalogue shows that, only a call."""
+    for row in read(FUNCTION_SQL):
+        try:
+            with transaction.atomic(using=read.connection.alias):
+                read(f"SELECT {row.call.replace('%', '%%')}")
+        except Error as error:
+            if sqlstate(error) != "58P01":
+                raise
+            yield of_unavailable(NEEDED)

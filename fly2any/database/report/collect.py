@@ -17,12 +17,15 @@ from ..errors import explain
 from ..exit_codes import ExitCode
 from ..findings import Finding, Severity
 from ..health.examine import Question, Topic, examine
-from ..health.server import wraparound
+from ..health.server import library, wraparound
 from ..verification import Verification, verify
 from .waivers import Waiver, waive
 
 # Findings that a deploy cannot fix or fixes itself, and those about keys of the site's own tables: notes with `release`.
 NOT_OF_A_RELEASE = ("server.", "backup.", "security.", "replication.", "wraparound.", "foreign_key.restricts")
+
+# Without transaction IDs left, or the library that an index of ours needs, writes fail.
+URGENT: dict[str, Question] = {"wraparound": wraparound, "extensions": library}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +87,15 @@ def collect(
 ) -> Report:
     """Return the report of the given results, and of the topics `health` and `security`, which are queried here.
 
-    With a verification it always has the findings about transaction IDs: without them left, the server accepts no writes.
+    With a verification it always has the findings of URGENT.
     `found` are findings of the caller. With `release`, those of NOT_OF_A_RELEASE do not count. Raises django.db.Error if the
     database cannot be reached.
     """
     topics, guards = examine(connection, health or {}), examine(connection, security or {})
     urgent: tuple[Topic, ...] = ()
-    if verification and "wraparound" not in (health or {}):
-        urgent = examine(connection, {"wraparound": wraparound}, schema=verification.server.schema or "")
+    if verification:
+        asked = {name: question for name, question in URGENT.items() if name not in (health or {})}
+        urgent = examine(connection, asked, schema=verification.server.schema or "")
     at = verification.clock.now() if verification else read_clock(connection).now()
     engine, of_engine = _engine(connection, verification) if verification else (None, ())
     everything = [
