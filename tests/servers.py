@@ -86,6 +86,10 @@ def open_transaction(database, *statements):
         yield client
 
 
+# Whether the session that inserted rows has reported them; a report after ANALYZE would be added to what ANALYZE counts.
+REPORTED_SQL = "SELECT 1 FROM pg_stat_user_tables HAVING sum(n_tup_ins) >= %s"
+
+
 def wait_until(database, question, parameters=None, seconds=60):
     """Wait until `question` has a row, and return it."""
     deadline = time.monotonic() + seconds

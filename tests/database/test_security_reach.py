@@ -1,6 +1,7 @@
 """Each way around the privileges of a table is created for real, found, and resolved by its cure."""
 
 import dataclasses
+import json
 import re
 
 import pytest
@@ -16,16 +17,12 @@ ASKED = ("readers", "ownership", "code")
 
 
 def asked(database):
-    """The findings of these topics, and their figures by label; not those about roles that another test made on this server."""
+    """The findings of these topics, and their figures by label."""
     with django(database) as connection:
         connection.ensure_connection()
         answers = [one for topic in ASKED for one in TOPICS[topic](Reader(connection, "public"))]
-    findings = [one for one in answers if isinstance(one, Finding) and not is_of_another(one.where, database.name)]
+    findings = [one for one in answers if isinstance(one, Finding)]
     return findings, {one.label: one.text for one in answers if not isinstance(one, Finding)}
-
-
-def is_of_another(place, name):
-    return place.startswith("ROLE ") and not place.startswith(f"ROLE {name}_")
 
 
 @pytest.fixture
@@ -44,7 +41,6 @@ WEAKNESSES = {
         "security.replication_role",
         "DATABASE {db}",
     ),
-    "role": ("ALTER ROLE {role} SET session_replication_role = 'local'", "error", "security.replication_role", "ROLE {role}"),
     "role in database": (
         "ALTER ROLE {role} IN DATABASE {db} SET session_replication_role = replica",
         *("error", "security.replication_role", "ROLE {role} IN DATABASE {db}"),
@@ -129,6 +125,22 @@ def test_a_weakness_is_found_and_resolved_by_its_cure(migrated, other_role, made
 
     assert [(str(one.severity), one.code, one.where) for one in findings] == [(severity, code, where.format(**names))]
     assert after == []
+
+
+def test_a_roles_setting_is_found_and_resolved_by_its_cure(own_server):
+    """On a server of its own, because it concerns every database there."""
+    server = own_server(migrated=True)
+    server.execute("CREATE ROLE stranger LOGIN; ALTER ROLE stranger SET session_replication_role = 'local'")
+
+    def reported():
+        found = json.loads(manage("dbstatus", "--security", "--format", "json", url=server.url()).stdout)["findings"]
+        return [one for one in found if one["code"] == "security.replication_role"]
+
+    [finding] = reported()
+    server.execute(finding["cure"])
+
+    assert (finding["severity"], finding["where"]) == ("error", "ROLE stranger")
+    assert reported() == []
 
 
 def test_a_comparison_says_where_no_foreign_key_is_checked(migrated):
