@@ -10,7 +10,7 @@ from ..sql import quote
 from . import cures
 from .comparing import MAY_BE_ANOTHERS, Comparing
 from .contract import MAY_BE_NULL
-from .objects import Column
+from .objects import Column, ForeignKey, where
 
 # The creation time of a row, a harmless default of a NOT NULL column.
 THIS_MOMENT = re.compile(
@@ -92,13 +92,43 @@ def _type(to: Comparing, column: Column, live: Column) -> Column:
     if (live.type, live.collation) == (column.type, column.collation):
         return live
     message = f"{_name_of(column)} is {_typed(live)}, not {_typed(column)}."
-    computed = [other for other in to.actual.columns if other.table == column.table and cures.mentions(other.generated, column)]
-    cure = cures.around(computed, to.actual, cures.retype(column, live, _alter(column)))
-    blockers = sorted({blocker for one in (live, *computed) for blocker in one.used_by})
-    cure, lost = cures.after(blockers, cure), cures.lost_by_type_change(column, live)
-    to.add("column.different", column, message, cure, loses=lost or cures.blocked(blockers))
+    joined, fks = ([live], []) if cures.compares_as_text(column, live) else _joined(to, live)
+    if where(live) != where(joined[0]):  # The cure of the first column changes all.
+        joined, fks = [live], []
+    statements, blockers, theirs = [], set(), []
+    ours = {where(one): one for one in to.expected.columns}
+    for found in joined:
+        wanted = ours.get(where(found)) or replace(found, type=column.type, collation=column.collation)
+        computed = [one for one in to.actual.columns if one.table == found.table and cures.mentions(one.generated, found)]
+        statements.append(cures.around(computed, to.actual, cures.retype(wanted, found, _alter(found))))
+        blockers |= {blocker for one in (found, *computed) for blocker in one.used_by}
+        theirs += [where(found)] if where(found) not in ours else []
+    cure = cures.after(sorted(blockers), "\n".join([*map(cures.drop, fks), *statements, *map(cures.add, fks)]))
+    lost = cures.lost_by_type_change(column, live) or cures.blocked(sorted(blockers))
+    if theirs and not lost:
+        lost = f"ask the owner of {', '.join(theirs)} first, whose type changes too"
+    to.add("column.different", column, message, cure, loses=lost)
     set_anew = live.default is not None and column.default is not None
     return replace(live, default=column.default if set_anew else live.default)
+
+
+def _joined(to: Comparing, live: Column) -> tuple[list[Column], list[ForeignKey]]:
+    """Return the columns that foreign keys join with `live`, itself included, and these foreign keys: their types change together."""
+    known = {(column.table, column.name): column for column in to.actual.columns}
+    found: dict[tuple[str, str], Column] = {}
+    fks: dict[ForeignKey, None] = {}
+    todo = [(live.table, live.name)]
+    while todo:
+        place = todo.pop()
+        if place in found or place not in known:
+            continue
+        found[place] = known[place]
+        for fk in to.actual.foreign_keys:
+            for own, target in zip(fk.columns, fk.target_columns, strict=True):
+                if not fk.elsewhere and place in (ends := [(fk.table, own), (fk.target, target)]):
+                    fks[fk] = None
+                    todo += ends
+    return sorted(found.values(), key=where), [*fks]
 
 
 def _generated(to: Comparing, column: Column, live: Column) -> Column:

@@ -170,6 +170,11 @@ def lost_by_type_change(column: Column, live: Column) -> str:
     return f"values of the type {live.type} are rounded or truncated if {column.type} cannot hold them"
 
 
+def compares_as_text(column: Column, live: Column) -> bool:
+    """Return whether a foreign key may join columns of both types."""
+    return _is_text(column.type) and _is_text(live.type)
+
+
 def _is_text(type_: str) -> bool:
     return type_ == "text" or type_.startswith("character varying")
 
